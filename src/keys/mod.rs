@@ -1,0 +1,57 @@
+//! The public keys of each issuer: read from a file, a URL or by discovery, refreshed in the background, and
+//! offered to every worker as a snapshot.
+//!
+//! Knows nothing of tokens: it answers "which keys could have made a signature with this `kid` and algorithm".
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jsonwebtoken::Algorithm;
+
+pub mod jwks;
+pub mod refresh;
+pub mod store;
+
+/// Where an issuer's keys come from and how long they may be trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The issuer, as in `iss`; also what a discovery document must name (RFC 8414 §3.3).
+    pub issuer: String,
+    /// The source of the keys.
+    pub source: Source,
+    /// The algorithms this issuer may use; a key that fits none of them is left out of the set.
+    pub algorithms: Vec<Algorithm>,
+    /// PEM file with the roots for an `https` source; the system's when `None`.
+    pub ca: Option<PathBuf>,
+    /// How often the keys are fetched again.
+    pub refresh_interval: Duration,
+    /// At most one fetch in this time, whatever arrives.
+    pub refresh_cooldown: Duration,
+    /// How long the last good set serves when the issuer cannot be reached.
+    pub max_stale: Duration,
+}
+
+/// The source of an issuer's keys.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A JWKS file (RFC 7517 §5), read at start and again when it changes.
+    File(PathBuf),
+    /// A JWKS at this URL.
+    Url(String),
+    /// The `jwks_uri` of the issuer's metadata (OpenID Connect Discovery 1.0 §4, RFC 8414 §3).
+    Discovery,
+    /// One symmetric key, for HS256, HS384 and HS512.
+    Secret(Vec<u8>),
+}
+
+impl std::fmt::Debug for Source {
+    /// Never prints the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Url(url) => f.debug_tuple("Url").field(url).finish(),
+            Self::Discovery => f.write_str("Discovery"),
+            Self::Secret(_) => f.write_str("Secret(…)"),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Portcullis stands in front of an existing HTTP API and lets a request through only with a bearer token
+//! that is still in force.
+//!
+//! # The life of a request
+//!
+//! ```text
+//! gate::accept ── gate::tls ── gate::http ── enforce::decide ──────────────── forward ── body
+//!                                              │ Target → Policy::route
+//!                                              │ bearer::extract
+//!                                              │ Verifier: proof cache → signature → claims     keys
+//!                                              └ scopes and roles                               policy
+//! ```
+//!
+//! One operating-system thread per worker, each with its own runtime, its own `SO_REUSEPORT` listener and its own
+//! upstream connections. The control plane (configuration, keys, admin and telemetry listeners) has a thread of its
+//! own and writes only snapshots, which the workers read without waiting.
+//!
+//! # The map
+//!
+//! A module imports only from those listed below it; `tests/architecture.rs` holds that.
+
+pub mod cli;
+
+pub mod app;
+
+pub mod config;
+
+pub mod admin;
+
+pub mod gate;
+
+pub mod forward;
+
+pub mod enforce;
+
+pub mod keys;
+
+pub mod client;
+
+pub mod log;
+
+pub mod metrics;
+
+pub mod tls;
+
+pub mod shutdown;
+
+pub mod time;

@@ -1,0 +1,172 @@
+//! Every instrument on one page. Rooms record on these; only the telemetry listener reads them.
+//!
+//! Label values come from closed sets or from the configuration, never from a request: `bounded` is the one place
+//! that lets a value from a token become a label, and it stops at a thousand of them.
+
+use prometheus::{
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// All instruments of one process.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests answered, by `route`, `method`, `status`.
+    pub requests: IntCounterVec,
+    /// Decisions, by `decision` (allow, deny, unavailable, shadow_deny) and `reason`.
+    pub decisions: IntCounterVec,
+    /// From request head to the response's head handed on, by `route`.
+    pub request_duration: HistogramVec,
+    /// Time inside `enforce`, by `proof` (cached, fresh, none).
+    pub enforce_duration: HistogramVec,
+    /// Failures towards an upstream, by `upstream` and `kind`.
+    pub upstream_errors: IntCounterVec,
+    /// Forwarded requests, by `client` and `route`; above 1,000 clients the rest is `other`.
+    pub client_requests: IntCounterVec,
+    /// Open connections, by `listener`.
+    pub connections: IntGaugeVec,
+    /// TLS handshakes, by `result`.
+    pub tls_handshakes: IntCounterVec,
+    /// Look-ups in the proof cache, by `result` (hit, miss).
+    pub proof_cache: IntCounterVec,
+    /// Keys in force, by `issuer`.
+    pub keys: IntGaugeVec,
+    /// Seconds since the keys were last confirmed, by `issuer`.
+    pub keys_age: GaugeVec,
+    /// Key fetches, by `issuer` and `result` (ok, error).
+    pub keys_refresh: IntCounterVec,
+    /// `iat` of fresh tokens against our clock, by `issuer`.
+    pub clock_skew: HistogramVec,
+    /// Seconds until a served certificate expires, by `path`.
+    pub certificate_expiry: GaugeVec,
+    /// Configuration reloads, by `result` (ok, error).
+    pub config_reloads: IntCounterVec,
+}
+
+/// Buckets in seconds for what is judged in microseconds.
+const ENFORCE_BUCKETS: &[f64] = &[
+    0.000_000_5,
+    0.000_001,
+    0.000_002,
+    0.000_005,
+    0.000_01,
+    0.000_025,
+    0.000_05,
+    0.000_1,
+    0.000_25,
+    0.001,
+    0.01,
+];
+
+/// Buckets in seconds for whole requests.
+const REQUEST_BUCKETS: &[f64] =
+    &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Buckets in seconds for clock skew, either way.
+const SKEW_BUCKETS: &[f64] = &[-60.0, -10.0, -5.0, -1.0, 0.0, 1.0, 5.0, 10.0, 60.0, 300.0, 3600.0];
+
+impl Metrics {
+    /// Creates and registers every instrument.
+    ///
+    /// # Errors
+    /// When two instruments share a name, which is a mistake on this page.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let page = Page(Registry::new());
+        let build_info = page.gauges("portcullis_build_info", "The running build", &["version"])?;
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Self {
+            requests: page.counters("portcullis_requests_total", "Requests answered", &["route", "method", "status"])?,
+            decisions: page.counters("portcullis_decisions_total", "Decisions made", &["decision", "reason"])?,
+            request_duration: page.histograms(
+                "portcullis_request_duration_seconds",
+                "From request head to response head",
+                &["route"],
+                REQUEST_BUCKETS,
+            )?,
+            enforce_duration: page.histograms(
+                "portcullis_enforce_duration_seconds",
+                "Time spent deciding",
+                &["proof"],
+                ENFORCE_BUCKETS,
+            )?,
+            upstream_errors: page.counters(
+                "portcullis_upstream_errors_total",
+                "Failures towards upstreams",
+                &["upstream", "kind"],
+            )?,
+            client_requests: page.counters(
+                "portcullis_client_requests_total",
+                "Requests forwarded per client",
+                &["client", "route"],
+            )?,
+            connections: page.gauges("portcullis_connections", "Open connections", &["listener"])?,
+            tls_handshakes: page.counters("portcullis_tls_handshakes_total", "TLS handshakes", &["result"])?,
+            proof_cache: page.counters("portcullis_proof_cache_total", "Proof cache look-ups", &["result"])?,
+            keys: page.gauges("portcullis_keys", "Keys in force", &["issuer"])?,
+            keys_age: page.float_gauges(
+                "portcullis_keys_age_seconds",
+                "Seconds since the keys were confirmed",
+                &["issuer"],
+            )?,
+            keys_refresh: page.counters("portcullis_keys_refresh_total", "Key fetches", &["issuer", "result"])?,
+            clock_skew: page.histograms(
+                "portcullis_clock_skew_seconds",
+                "Our clock minus iat of fresh tokens",
+                &["issuer"],
+                SKEW_BUCKETS,
+            )?,
+            certificate_expiry: page.float_gauges(
+                "portcullis_certificate_expiry_seconds",
+                "Seconds until a certificate expires",
+                &["path"],
+            )?,
+            config_reloads: page.counters("portcullis_config_reloads_total", "Configuration reloads", &["result"])?,
+            registry: page.0,
+        })
+    }
+
+    /// The text exposition format, version 0.0.4.
+    ///
+    /// # Errors
+    /// When an instrument cannot be encoded.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut page = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
+        Ok(String::from_utf8_lossy(&page).into_owned())
+    }
+}
+
+/// Creates instruments and registers them in one step, so that none can be forgotten.
+struct Page(Registry);
+
+impl Page {
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        let made = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        let made = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+        let made = GaugeVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let made = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+}

@@ -1,0 +1,58 @@
+//! How the process ends: a phase that everyone watches, moved forward by one hand.
+
+use tokio::sync::watch;
+
+/// How far the shutdown has come. Phases only move forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Serving.
+    Running,
+    /// Not ready any more; still accepting, so that load balancers can notice.
+    Leaving,
+    /// No new connections; requests in flight finish.
+    Draining,
+    /// The drain time is over: what is still open is dropped.
+    Stopped,
+}
+
+/// The hand that moves the phase.
+#[derive(Debug)]
+pub struct Trigger(watch::Sender<Phase>);
+
+/// A view of the phase.
+#[derive(Debug, Clone)]
+pub struct Shutdown(watch::Receiver<Phase>);
+
+/// A trigger and a first view of it.
+#[must_use]
+pub fn channel() -> (Trigger, Shutdown) {
+    let (sender, receiver) = watch::channel(Phase::Running);
+    (Trigger(sender), Shutdown(receiver))
+}
+
+impl Trigger {
+    /// Moves to `phase` unless it was passed already.
+    pub fn advance(&self, phase: Phase) {
+        self.0.send_if_modified(|current| {
+            let forward = phase > *current;
+            if forward {
+                *current = phase;
+            }
+            forward
+        });
+    }
+}
+
+impl Shutdown {
+    /// The phase now.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.0.borrow()
+    }
+
+    /// Waits until `phase` is reached; at once when the trigger is gone.
+    pub async fn reached(&mut self, phase: Phase) {
+        // An error means that the trigger was dropped, which is the end in any case.
+        drop(self.0.wait_for(|current| *current >= phase).await);
+    }
+}
