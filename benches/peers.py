@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+"""CPU time per request of the gate against HAProxy, interleaved in one run.
+
+Every proxy runs with one worker pinned to core 0; the load (wrk) and the upstream (nginx) share core 1. All of them
+terminate TLS 1.3 with the same P-256 certificate and keep connections alive; every request carries the same ES256
+token. The figure is utime + stime of the proxy process over the requests it served, which is steadier than requests
+per second on a machine whose clock drifts. Read the ratios of one run, never figures of two.
+
+    cargo build --release && benches/peers.py [--rounds 7] [--seconds 3] [--h2] [--gate PATH ...]
+
+Needs haproxy, nginx, wrk (h2load for --h2) and openssl. Everything listens on loopback, on free ports.
+"""
+
+import argparse
+import base64
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def openssl(*args: str, data: bytes | None = None) -> bytes:
+    return subprocess.run(["openssl", *args], input=data, check=True, capture_output=True).stdout
+
+
+def der_to_raw(signature: bytes) -> bytes:
+    """An ECDSA signature from openssl's DER to the fixed-length form of RFC 7518 §3.4."""
+    body, parts, at = signature, [], 2
+    for _ in range(2):
+        length = body[at + 1]
+        parts.append(body[at + 2 : at + 2 + length].lstrip(b"\0").rjust(32, b"\0"))
+        at += 2 + length
+    return b"".join(parts)
+
+
+class Materials:
+    """Certificate, signing key, JWKS and one token."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        self.key, self.cert = folder / "server.key", folder / "server.crt"
+        openssl("ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", str(self.key))
+        openssl(
+            "req", "-x509", "-new", "-key", str(self.key), "-out", str(self.cert), "-days", "2",
+            "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        )
+        (folder / "server.pem").write_bytes(self.cert.read_bytes() + self.key.read_bytes())
+        signing, public = folder / "signing.pem", folder / "public.pem"
+        openssl("ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", str(signing))
+        openssl("ec", "-in", str(signing), "-pubout", "-out", str(public))
+        point = openssl("ec", "-in", str(signing), "-pubout", "-outform", "DER")[-64:]
+        jwk = {"kty": "EC", "crv": "P-256", "kid": "k1", "x": b64(point[:32]), "y": b64(point[32:])}
+        (folder / "jwks.json").write_text(json.dumps({"keys": [jwk]}))
+        now = int(time.time())
+        header = {"alg": "ES256", "typ": "at+jwt", "kid": "k1"}
+        claims = {
+            "iss": "https://idp.example.com/", "aud": "https://api.example.com", "sub": "user-1", "client_id": "bench",
+            "scope": "read:deals", "roles": ["reader"], "iat": now, "exp": now + 7200, "jti": "bench-token-1",
+        }
+        signed = f"{b64(json.dumps(header).encode())}.{b64(json.dumps(claims).encode())}"
+        signature = openssl("dgst", "-sha256", "-sign", str(signing), data=signed.encode())
+        self.token = f"{signed}.{b64(der_to_raw(signature))}"
+
+
+def nginx_upstream(folder: pathlib.Path, port: int) -> list[str]:
+    config = folder / "nginx.conf"
+    body = json.dumps({"deals": "x" * 183})
+    config.write_text(f"""
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log /dev/null;
+events {{ worker_connections 4096; }}
+http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s; client_body_temp_path {folder};
+  proxy_temp_path {folder}; fastcgi_temp_path {folder}; uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  server {{ listen 127.0.0.1:{port} backlog=1024;
+    location / {{ default_type application/json; return 200 '{body}'; }} }} }}
+""")
+    return ["nginx", "-c", str(config), "-p", str(folder)]
+
+
+def haproxy(folder: pathlib.Path, name: str, port: int, upstream: int, check: bool) -> list[str]:
+    rules = f"""
+  http-request set-var(txn.bearer) http_auth_bearer
+  http-request set-var(txn.alg) var(txn.bearer),jwt_header_query('$.alg')
+  http-request deny deny_status 401 unless {{ var(txn.alg) -m str ES256 }}
+  http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_payload_query('$.iss') -m str https://idp.example.com/ }}
+  http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_payload_query('$.aud') -m str https://api.example.com }}
+  http-request set-var(txn.exp) var(txn.bearer),jwt_payload_query('$.exp','int')
+  http-request set-var(txn.now) date()
+  http-request deny deny_status 401 if {{ var(txn.exp),sub(txn.now) -m int lt 0 }}
+  http-request deny deny_status 401 unless {{ var(txn.bearer),jwt_verify(txn.alg,"{folder}/public.pem") 1 }}
+""" if check else ""
+    config = folder / f"{name}.cfg"
+    config.write_text(f"""
+global
+  nbthread 1
+  maxconn 4096
+  ssl-default-bind-options ssl-min-ver TLSv1.2
+  ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+frontend public
+  bind 127.0.0.1:{port} ssl crt {folder}/server.pem alpn h2,http/1.1
+{rules}
+  default_backend api
+backend api
+  http-reuse always
+  server s1 127.0.0.1:{upstream}
+""")
+    return ["haproxy", "-f", str(config), "-db"]
+
+
+def gate(binary: pathlib.Path, folder: pathlib.Path, name: str, port: int, upstream: int, extra: str) -> list[str]:
+    config = folder / f"{name}.toml"
+    config.write_text(f"""
+[server]
+listen = ["127.0.0.1:{port}"]
+workers = 1
+[server.tls]
+certificate = "server.crt"
+private_key = "server.key"
+[[upstreams]]
+name = "api"
+url = "http://127.0.0.1:{upstream}"
+[[issuers]]
+issuer = "https://idp.example.com/"
+audiences = ["https://api.example.com"]
+algorithms = ["ES256"]
+jwks_file = "jwks.json"
+[[routes]]
+path = "/deals/{{*rest}}"
+upstream = "api"
+scopes = ["read:deals"]
+[telemetry]
+listen = "127.0.0.1:0"
+access_log = false
+[admin]
+listen = "127.0.0.1:0"
+{extra}
+""")
+    return [str(binary), "run", "--config", str(config)]
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def wait_for(port: int, process: subprocess.Popen) -> None:
+    for _ in range(200):
+        if process.poll() is not None:
+            sys.exit(f"{process.args[0]} ended with {process.returncode}")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    sys.exit(f"{process.args[0]} does not listen on {port}")
+
+
+def load(port: int, seconds: int, token: str, h2: bool) -> int:
+    url = f"https://127.0.0.1:{port}/deals/7"
+    if h2:
+        command = ["h2load", "-c4", "-m16", "-t1", "-D", str(seconds), "-H", f"authorization: Bearer {token}", url]
+    else:
+        command = ["wrk", "-t1", "-c64", f"-d{seconds}s", "-H", f"Authorization: Bearer {token}", url]
+    out = subprocess.run(["taskset", "-c", "1", *command], check=True, capture_output=True, text=True).stdout
+    if h2:
+        found = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", out)
+        if not found or any(int(found[i]) for i in (2, 3, 4)):
+            sys.exit(f"not every answer was a 200:\n{out}")
+        return int(found[1])
+    if "Non-2xx" in out or "Socket errors" in out:
+        sys.exit(f"not every answer was a 200:\n{out}")
+    return int(re.search(r"(\d+) requests in", out)[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--h2", action="store_true", help="HTTP/2 with h2load instead of HTTP/1.1 with wrk")
+    parser.add_argument("--gate", action="append", default=[], metavar="[LABEL=]BINARY", help="a gate to measure; may repeat")
+    parser.add_argument("--config", action="append", default=[], metavar="LABEL=TOML", help="more configuration for a gate")
+    options = parser.parse_args()
+    for tool in ("haproxy", "nginx", "openssl", "taskset", "h2load" if options.h2 else "wrk"):
+        if not shutil.which(tool):
+            sys.exit(f"{tool} is not installed")
+    gates = dict((g.split("=", 1) if "=" in g else ("portcullis", g)) for g in options.gate) or {
+        "portcullis": str(ROOT / "target/release/portcullis")
+    }
+    extra = dict(c.split("=", 1) for c in options.config)
+
+    processes: list[subprocess.Popen] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        folder.chmod(0o755)
+        materials = Materials(folder)
+        upstream = free_port()
+        try:
+            def start(command: list[str], core: int, port: int) -> subprocess.Popen:
+                process = subprocess.Popen(
+                    ["taskset", "-c", str(core), *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                )
+                processes.append(process)
+                wait_for(port, process)
+                return process
+
+            start(nginx_upstream(folder, upstream), 1, upstream)
+            proxies: dict[str, tuple[int, int]] = {}
+            for label, check in (("haproxy + JWT", True), ("haproxy, TLS only", False)):
+                port = free_port()
+                proxies[label] = (start(haproxy(folder, f"h{port}", port, upstream, check), 0, port).pid, port)
+            for label, binary in gates.items():
+                port = free_port()
+                command = gate(pathlib.Path(binary), folder, label, port, upstream, extra.get(label, ""))
+                proxies[label] = (start(command, 0, port).pid, port)
+
+            figures: dict[str, list[float]] = {label: [] for label in proxies}
+            rates: dict[str, list[float]] = {label: [] for label in proxies}
+            for label, (_, port) in proxies.items():
+                load(port, 1, materials.token, options.h2)
+            for _ in range(options.rounds):
+                for label, (pid, port) in proxies.items():
+                    before = cpu_seconds(pid)
+                    served = load(port, options.seconds, materials.token, options.h2)
+                    figures[label].append((cpu_seconds(pid) - before) / served * 1e6)
+                    rates[label].append(served / options.seconds)
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+    median = {label: statistics.median(values) for label, values in figures.items()}
+    print(f"CPU µs per request over {options.rounds} rounds of {options.seconds} s, {'HTTP/2' if options.h2 else 'HTTP/1.1'}")
+    print(f"{'':24}{'median':>8}{'best':>8}{'req/s':>10}{'/ JWT':>8}{'/ TLS':>8}")
+    for label, values in figures.items():
+        ratios = (median[label] / median[peer] for peer in ("haproxy + JWT", "haproxy, TLS only"))
+        print(
+            f"{label:24}{median[label]:8.1f}{min(values):8.1f}{statistics.median(rates[label]):10.0f}"
+            + "".join(f"{ratio:8.2f}" for ratio in ratios)
+        )
+
+
+if __name__ == "__main__":
+    main()
