@@ -1,9 +1,51 @@
 //! The command line: one module per command.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+mod check;
+mod table;
+
+/// Bad configuration or usage.
+const BAD: u8 = 2;
+
+/// Stands in front of an HTTP API and lets a request through only with a bearer token that is still in force.
+#[derive(Parser)]
+#[command(name = "portcullis", version, arg_required_else_help = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check the configuration and show what it comes down to.
+    ///
+    /// Reads the file and every certificate, key and key set it names, and prints the listeners, issuers, upstreams
+    /// and routes that would be in effect. When something is wrong, prints every problem with file, line and key on
+    /// standard error and exits with 2.
+    Check(Configured),
+}
+
+/// A command that reads the configuration.
+#[derive(Args)]
+struct Configured {
+    /// The configuration file (TOML); config/reference.toml explains every key.
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_CONFIG", default_value = "config/portcullis.toml")]
+    config: PathBuf,
+}
 
 /// Parses the arguments, runs the command and tells the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::from(2)
+    match Cli::try_parse() {
+        Ok(Cli { command: Command::Check(Configured { config }) }) => check::check(&config),
+        Err(usage) => {
+            // Help and version arrive here as well, and go to standard output. With nowhere to print, only the code is left.
+            drop(usage.print());
+            ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(BAD))
+        }
+    }
 }

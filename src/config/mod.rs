@@ -1,1 +1,64 @@
-//! (being written)
+//! The configuration: a TOML file in, settings that cannot be wrong out, or every problem at once.
+//!
+//! Reads the file once, table by table (`section`, `values`), and makes of it what each room needs (`compile`). Knows
+//! every room's settings and nothing of what they do.
+
+use std::path::Path;
+
+use serde_json::Value;
+use toml::de::DeTable;
+
+mod compile;
+mod locate;
+mod section;
+mod settings;
+mod units;
+mod url;
+mod values;
+pub mod watch;
+
+pub use locate::{Problem, Problems};
+pub use settings::{
+    IssuerSettings, OnEmpty, SessionSettings, Settings, StateSettings, Store, StreamSettings,
+};
+
+use locate::{Reading, unreadable};
+use section::Section;
+use watch::Files;
+
+/// A configuration that was read without a problem.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What it comes down to.
+    pub settings: Settings,
+    /// The configuration file and the files it names, as they were just before they were read.
+    pub files: Files,
+    /// Every effective value, defaults included, in the file's own shape; secrets are `"[redacted]"`.
+    pub redacted: Value,
+}
+
+/// Reads a configuration file and every file it names.
+///
+/// # Errors
+///
+/// Everything that is wrong, each with file, line and key. When the file is no TOML, only what is wrong with its form.
+pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    let mut files = Files::default();
+    files.note(path);
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => return Err(unreadable(path, files, format!("cannot be read: {error}"))),
+    };
+    let reading = Reading::new(path, &text, files);
+    let (table, errors) = DeTable::parse_recoverable(&text);
+    if !errors.is_empty() {
+        for error in errors {
+            // Never the error's own display, which repeats the line: it may hold a secret.
+            reading.problem(error.span().map_or(0, |span| span.start), "", error.message());
+        }
+        return Err(reading.fail());
+    }
+    let (settings, redacted) = Section::root(&reading, table.get_ref(), compile::settings);
+    let files = reading.finish()?;
+    Ok(Loaded { settings, files, redacted })
+}

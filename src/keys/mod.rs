@@ -23,6 +23,8 @@ pub struct Settings {
     pub algorithms: Vec<Algorithm>,
     /// PEM file with the roots for an `https` source; the system's when `None`.
     pub ca: Option<PathBuf>,
+    /// Plain `http` is allowed to any host; otherwise only to loopback.
+    pub insecure_http: bool,
     /// How often the keys are fetched again.
     pub refresh_interval: Duration,
     /// At most one fetch in this time, whatever arrives.

@@ -1,0 +1,131 @@
+//! `portcullis check`: every problem of a configuration, or what it comes down to.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::BAD;
+use super::table::columns;
+use crate::config::{self, IssuerSettings, Settings};
+use crate::enforce::policy::{Mode, Requirement, RouteSettings};
+use crate::forward::{Scheme, UpstreamSettings};
+use crate::keys::Source;
+use crate::tls;
+
+/// Prints what is in effect and answers 0, or prints every problem and answers 2.
+pub(super) fn check(path: &Path) -> ExitCode {
+    match config::load(path) {
+        Ok(loaded) => {
+            let summary = format!("{} is good.\n{}", path.display(), summary(&loaded.settings));
+            // Whoever closed standard output does not want to know; the exit code still tells.
+            drop(std::io::stdout().write_all(summary.as_bytes()));
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            drop(writeln!(std::io::stderr(), "{problems}"));
+            ExitCode::from(BAD)
+        }
+    }
+}
+
+fn summary(settings: &Settings) -> String {
+    let sections = [
+        ("Listeners", listeners(settings)),
+        ("Issuers", columns(&settings.issuers.iter().map(issuer).collect::<Vec<_>>())),
+        ("Upstreams", columns(&settings.upstreams.iter().map(upstream).collect::<Vec<_>>())),
+        ("Routes", routes(settings)),
+    ];
+    let section = |(title, rows): (&str, String)| {
+        let rows = if rows.is_empty() { "none: every request is refused\n" } else { &rows };
+        format!("\n{title}\n{rows}")
+    };
+    sections.map(section).concat()
+}
+
+fn listeners(settings: &Settings) -> String {
+    let gate = &settings.gate;
+    let public =
+        gate.listen.iter().map(|listen| ["public".to_owned(), listen.to_string(), protection(&gate.tls)]);
+    let telemetry = ["telemetry", &settings.telemetry.to_string(), "clear text: /metrics /live /ready"];
+    let admin = &settings.admin;
+    let admin = ["admin".to_owned(), admin.listen.to_string(), protection(&admin.tls)];
+    columns(&public.chain([telemetry.map(str::to_owned), admin]).collect::<Vec<_>>())
+}
+
+fn protection(tls: &Option<tls::ServerSettings>) -> String {
+    let Some(tls) = tls else {
+        return "clear text".to_owned();
+    };
+    let version = match tls.min_version {
+        tls::Version::Tls12 => "TLS 1.2 or later",
+        tls::Version::Tls13 => "TLS 1.3",
+    };
+    let clients = match (&tls.client_ca, tls.require_client_certificate) {
+        (None, _) => "",
+        (Some(_), false) => ", client certificates verified",
+        (Some(_), true) => ", client certificates required",
+    };
+    format!("{version}{clients}")
+}
+
+fn issuer(issuer: &IssuerSettings) -> [String; 3] {
+    let source = match &issuer.keys.source {
+        Source::File(path) => format!("keys in {}", path.display()),
+        Source::Url(url) => format!("keys from {url}"),
+        Source::Discovery => "keys by discovery".to_owned(),
+        Source::Secret(_) => "a shared secret".to_owned(),
+    };
+    let algorithms: Vec<_> =
+        issuer.rules.algorithms.iter().map(|algorithm| format!("{algorithm:?}")).collect();
+    [issuer.rules.issuer.to_string(), algorithms.join(" "), source]
+}
+
+fn upstream(upstream: &UpstreamSettings) -> [String; 2] {
+    let UpstreamSettings { name, scheme, host, port, .. } = upstream;
+    let scheme = match scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+        Scheme::H2c => "h2c",
+    };
+    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    [name.clone(), format!("{scheme}://{host}:{port}")]
+}
+
+fn routes(settings: &Settings) -> String {
+    if settings.routes.is_empty() {
+        return String::new();
+    }
+    let head = ["METHOD", "HOST", "PATH", "UPSTREAM", "REQUIRES", "MODE"].map(str::to_owned);
+    let rows = settings.routes.iter().map(|route| self::route(route, &settings.upstreams));
+    columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}
+
+fn route(route: &RouteSettings, upstreams: &[UpstreamSettings]) -> [String; 6] {
+    let any = |words: Vec<&str>| if words.is_empty() { "any".to_owned() } else { words.join(",") };
+    let mode = match route.mode {
+        Mode::Enforce => "enforce",
+        Mode::Shadow => "shadow",
+    };
+    [
+        any(route.methods.iter().map(http::Method::as_str).collect()),
+        any(route.hosts.iter().map(String::as_str).collect()),
+        route.path.to_string(),
+        upstreams.get(route.upstream).map(|upstream| upstream.name.clone()).unwrap_or_default(),
+        if route.anonymous { "nothing (anonymous)".to_owned() } else { requirement(&route.requirement) },
+        mode.to_owned(),
+    ]
+}
+
+fn requirement(requirement: &Requirement) -> String {
+    let Requirement { scopes, any_scope, roles, any_role } = requirement;
+    let parts = [
+        ("scopes", scopes, " "),
+        ("any scope of", any_scope, "|"),
+        ("roles", roles, " "),
+        ("any role of", any_role, "|"),
+    ];
+    let parts = parts.into_iter().filter(|(_, words, _)| !words.is_empty());
+    let parts: Vec<_> =
+        parts.map(|(what, words, separator)| format!("{what} {}", words.join(separator))).collect();
+    if parts.is_empty() { "a valid token".to_owned() } else { parts.join("; ") }
+}

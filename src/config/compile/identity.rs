@@ -1,0 +1,111 @@
+//! `[identity]` and `[identity.headers]`.
+
+use http::HeaderName;
+
+use crate::config::section::{Section, nearest};
+use crate::config::units;
+use crate::enforce::policy::{IdentityClaim, IdentitySettings};
+
+/// The headers of a file that says nothing of them.
+const DEFAULTS: [(&str, &str); 5] = [
+    ("x-auth-subject", "sub"),
+    ("x-auth-client", "client"),
+    ("x-auth-scope", "scope"),
+    ("x-auth-roles", "roles"),
+    ("x-auth-tenant", "tenant"),
+];
+
+/// Fields that mean something to HTTP or are set by this gate: overwriting them would break the message or the chain
+/// of trust (RFC 9110 §7.6.1, §7.2, §8.6).
+const RESERVED: [&str; 20] = [
+    "authorization",
+    "connection",
+    "content-length",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "traceparent",
+    "upgrade",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+/// `[identity]`.
+pub(super) fn identity(s: &mut Section<'_>) -> IdentitySettings {
+    IdentitySettings {
+        strip_authorization: s.flag("strip_authorization", false),
+        headers: s.table("headers", headers),
+    }
+}
+
+/// `[identity.headers]`: a default that is not mentioned stays, `""` takes it out.
+fn headers(s: &mut Section<'_>) -> Vec<(HeaderName, IdentityClaim)> {
+    let mut headers: Vec<(HeaderName, IdentityClaim)> = Vec::new();
+    let mut folded: Vec<(String, &str)> = Vec::new();
+    for name in s.written() {
+        let claim = s.parsed(name, "", claim).flatten();
+        if let Some((_, other)) = folded.iter().find(|(taken, _)| *taken == fold(name)) {
+            s.problem(name, format!("is the same as {other:?} to an upstream that folds `_`, `-` and case"));
+        }
+        folded.push((fold(name), name));
+        match header(name) {
+            Ok(header) => headers.extend(claim.map(|claim| (header, claim))),
+            Err(message) => s.problem(name, message),
+        }
+    }
+    for (name, default) in DEFAULTS {
+        if !folded.iter().any(|(taken, _)| *taken == fold(name)) {
+            let claim = s.parsed(name, default, claim).flatten();
+            headers.extend(claim.map(|claim| (HeaderName::from_static(name), claim)));
+        }
+    }
+    headers
+}
+
+/// As CGI, WSGI and their kin see a field name (RFC 3875 §4.1.18).
+fn fold(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
+}
+
+fn header(name: &str) -> Result<HeaderName, String> {
+    if RESERVED.contains(&fold(name).as_str()) {
+        return Err("cannot be an identity header: it has a meaning of its own".to_owned());
+    }
+    let header = name.parse().ok();
+    header.ok_or_else(|| "is not a valid header name (letters, digits and `-`)".to_owned())
+}
+
+/// A claim with a meaning, `token.<claim>`, or `""` for none.
+fn claim(text: &str) -> Result<Option<IdentityClaim>, String> {
+    const WORDS: [&str; 5] = ["sub", "client", "scope", "roles", "tenant"];
+    let claim = match text {
+        "" => return Ok(None),
+        "sub" => IdentityClaim::Subject,
+        "client" => IdentityClaim::Client,
+        "scope" => IdentityClaim::Scope,
+        "roles" => IdentityClaim::Roles,
+        "tenant" => IdentityClaim::Tenant,
+        other => match other.strip_prefix("token.") {
+            Some(claim) => IdentityClaim::Token(units::claim(claim)?),
+            None => {
+                let hint =
+                    nearest(text, &WORDS).map(|word| format!("; did you mean {word:?}?")).unwrap_or_default();
+                let known = WORDS.join(", ");
+                return Err(format!(
+                    "{text:?} is not known (known: {known}, and token.<claim> for any){hint}"
+                ));
+            }
+        },
+    };
+    Ok(Some(claim))
+}

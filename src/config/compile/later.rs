@@ -1,0 +1,41 @@
+//! `[[event_transmitters]]` and `[authority]`, which this version cannot serve: read in full, so that a mistake in them
+//! is found, and refused, so that nobody relies on them.
+
+use crate::config::section::Section;
+use crate::config::units;
+use crate::config::values::Zero;
+
+/// What is said of it.
+pub(super) const UNSUPPORTED: &str = "is not supported by this version";
+
+/// Refuses what asks for more than this version can do.
+pub(super) fn refuse(s: &mut Section<'_>) {
+    s.tables("event_transmitters", event_transmitter);
+    s.optional_table("authority", authority);
+}
+
+fn event_transmitter(s: &mut Section<'_>) {
+    s.own_problem(UNSUPPORTED);
+    s.required("name", units::name);
+    s.required("issuer", units::name);
+    s.required("audience", units::name);
+    s.text("jwks_url", "");
+    s.file("jwks_file");
+    s.required("subject_issuer", units::name);
+    s.flag("tolerant", false);
+}
+
+fn authority(s: &mut Section<'_>) {
+    s.own_problem(UNSUPPORTED);
+    s.required("issuer", units::name);
+    s.required("audience", units::name);
+    s.text("token_path", "/oauth/token");
+    s.duration("token_lifetime", "1h", Zero::Refused);
+    s.word("signing_algorithm", ("ES256", ()), &[("RS256", ()), ("EdDSA", ())]);
+    s.duration("key_rotation", "30d", Zero::Refused);
+    s.text("tenant_parameter", "");
+    s.count("failures_per_client", 10, 1..=i64::MAX);
+    s.count("failures_per_address", 100, 1..=i64::MAX);
+    s.list("scopes", &[], units::scope);
+    s.text("path", "portcullis.db");
+}

@@ -1,0 +1,71 @@
+//! From the file's tables to the rooms' settings: one file per group of tables.
+//!
+//! Each function reads every key of its table in one expression, so that a setting without a key does not compile, and
+//! a key without a setting is unknown.
+
+use std::net::SocketAddr;
+
+use super::section::Section;
+use super::settings::Settings;
+
+mod identity;
+mod issuers;
+mod later;
+mod operators;
+mod routes;
+mod server;
+mod state;
+mod upstreams;
+
+/// The whole file.
+pub(super) fn settings(s: &mut Section<'_>) -> Settings {
+    let mut taken = Vec::new();
+    let gate = s.table("server", |s| server::server(s, &mut taken));
+    let upstreams = upstreams::upstreams(s);
+    let issuers = issuers::issuers(s);
+    let routes = routes::routes(s, &upstreams, !issuers.is_empty());
+    let (telemetry, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
+    later::refuse(s);
+    Settings {
+        gate,
+        upstreams,
+        issuers,
+        routes,
+        identity: s.table("identity", identity::identity),
+        sessions: s.table("sessions", state::sessions),
+        streams: s.table("streams", state::streams),
+        state: s.table("state", state::state),
+        log,
+        telemetry,
+        admin: s.table("admin", |s| operators::admin(s, &mut taken)),
+    }
+}
+
+/// An address to listen on that no other listener of the file has: the second would fail to start, or take connections
+/// from the first.
+fn address(text: &str, taken: &mut Vec<SocketAddr>) -> Result<SocketAddr, String> {
+    let address = text.parse().ok();
+    let address: SocketAddr = address
+        .ok_or_else(|| format!("{text:?} is not an address; write IP and port, such as \"0.0.0.0:8443\""))?;
+    if let Some(other) = taken.iter().find(|other| overlap(**other, address)) {
+        return Err(format!("{address} is taken by another listener of this file, {other}"));
+    }
+    taken.push(address);
+    Ok(address)
+}
+
+/// Whether both addresses cannot be listened on. Port 0 is a free one each time.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip(), other.ip());
+    let same_ip = a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()));
+    one.port() == other.port() && one.port() != 0 && same_ip
+}
+
+/// Remembers a name, or tells where it was taken.
+fn unique(s: &Section<'_>, key: &str, name: &str, taken: &mut Vec<(String, usize)>) {
+    match taken.iter().find(|(other, _)| other == name) {
+        Some((_, line)) => s.problem(key, format!("{name:?} is taken by the one on line {line}")),
+        None if name.is_empty() => {}
+        None => taken.push((name.to_owned(), s.line())),
+    }
+}

@@ -1,0 +1,68 @@
+//! `[telemetry]` and `[admin]`: what operators talk to.
+
+use std::net::SocketAddr;
+
+use super::{address, server, unique};
+use crate::admin::{Permission, Settings, Token};
+use crate::config::section::{Section, not_one_of};
+use crate::config::units;
+use crate::log::{self, Format};
+
+/// `[telemetry]`.
+pub(super) fn telemetry(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> (SocketAddr, log::Settings) {
+    let otlp_endpoint = s.text("otlp_endpoint", "");
+    if !otlp_endpoint.is_empty() {
+        s.problem("otlp_endpoint", "is not supported by this version");
+    }
+    let default = SocketAddr::from(([127, 0, 0, 1], 9464));
+    let listen = s.parsed("listen", &default.to_string(), |text| address(text, taken)).unwrap_or(default);
+    let log = log::Settings {
+        format: s.word("log_format", ("json", Format::Json), &[("pretty", Format::Pretty)]),
+        level: s.parsed("log_level", "info", units::log_level).unwrap_or_default(),
+        access_log: s.flag("access_log", true),
+        log_paths: s.flag("log_paths", false),
+    };
+    (listen, log)
+}
+
+/// `[admin]`.
+pub(super) fn admin(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settings {
+    let default = SocketAddr::from(([127, 0, 0, 1], 9443));
+    let listen = s.parsed("listen", &default.to_string(), |text| address(text, taken)).unwrap_or(default);
+    let tls = s.optional_table("tls", server::tls);
+    if tls.is_none() && !listen.ip().is_loopback() {
+        s.problem(
+            "listen",
+            format!("{listen} is not a loopback address: add [admin.tls], or listen on 127.0.0.1"),
+        );
+    }
+    Settings { listen, tls, tokens: tokens(s) }
+}
+
+fn tokens(s: &mut Section<'_>) -> Vec<Token> {
+    let (mut names, mut secrets) = (Vec::new(), Vec::new());
+    s.tables("tokens", |s| {
+        let name = s.required("name", units::name).unwrap_or_default();
+        unique(s, "name", &name, &mut names);
+        let secret = s.required_secret("secret");
+        // RFC 6750 §2.1: what cannot stand in `Authorization: Bearer` could never be presented.
+        if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+            s.problem("secret", "must be visible ASCII without spaces");
+        }
+        if secrets.contains(&secret) && !secret.is_empty() {
+            s.problem("secret", "is the secret of another admin token");
+        }
+        secrets.push(secret.clone());
+        Token { name, secret, permissions: s.filled_list("permissions", &[], permission) }
+    })
+}
+
+fn permission(text: &str) -> Result<Permission, String> {
+    match text {
+        "events" => Ok(Permission::Events),
+        "sessions" => Ok(Permission::Sessions),
+        "authority" => Ok(Permission::Authority),
+        "config" => Ok(Permission::Config),
+        other => Err(not_one_of(other, &["events", "sessions", "authority", "config"])),
+    }
+}

@@ -1,0 +1,96 @@
+//! `[[routes]]`.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use crate::config::section::{Section, not_one_of};
+use crate::config::units;
+use crate::enforce::policy::{Mode, Requirement, RouteSettings};
+use crate::forward::UpstreamSettings;
+
+/// All of them. `issuers`: whether there are any.
+pub(super) fn routes(
+    s: &mut Section<'_>,
+    upstreams: &[UpstreamSettings],
+    issuers: bool,
+) -> Vec<RouteSettings> {
+    s.tables("routes", |s| {
+        let route = route(s, upstreams);
+        if !route.anonymous && !issuers {
+            s.own_problem("needs a token, but there are no [[issuers]] to get one from");
+        }
+        route
+    })
+}
+
+fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> RouteSettings {
+    let route = RouteSettings {
+        path: Arc::from(s.required("path", |text| Ok(text.to_owned())).unwrap_or_default()),
+        hosts: s.list("hosts", &[], host),
+        methods: s.list("methods", &[], method),
+        upstream: upstream(s, upstreams),
+        requirement: Requirement {
+            scopes: s.list("scopes", &[], units::scope),
+            any_scope: s.list("any_scope", &[], units::scope),
+            roles: s.list("roles", &[], units::name),
+            any_role: s.list("any_role", &[], units::name),
+        },
+        anonymous: s.flag("anonymous", false),
+        mode: s.word("mode", ("enforce", Mode::Enforce), &[("shadow", Mode::Shadow)]),
+        response_timeout: s.optional_duration("response_timeout"),
+    };
+    if route.anonymous {
+        let Requirement { scopes, any_scope, roles, any_role } = &route.requirement;
+        for (key, list) in
+            [("scopes", scopes), ("any_scope", any_scope), ("roles", roles), ("any_role", any_role)]
+        {
+            if !list.is_empty() {
+                s.problem(key, "cannot be required on an anonymous route");
+            }
+        }
+    }
+    route
+}
+
+fn upstream(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> usize {
+    let find = |text: &str| match upstreams.iter().position(|upstream| upstream.name == text) {
+        Some(index) => Ok(index),
+        None => {
+            let known: Vec<_> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+            Err(format!("no upstream is named {text:?} (known: {})", known.join(", ")))
+        }
+    };
+    s.required("upstream", find).unwrap_or_default()
+}
+
+/// A method is case-sensitive (RFC 9110 §9.1): `get` would never match.
+fn method(text: &str) -> Result<Method, String> {
+    let upper = text.to_ascii_uppercase();
+    let standard = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "CONNECT"];
+    match Method::from_bytes(text.as_bytes()) {
+        Ok(Method::CONNECT) => Err("CONNECT is never forwarded".to_owned()),
+        Ok(_) if text != upper && standard.contains(&upper.as_str()) => Err(not_one_of(text, &[&upper])),
+        Ok(method) => Ok(method),
+        Err(_) => Err(format!("{text:?} is not a method")),
+    }
+}
+
+/// A host name as requests are compared with it: lower case, without port and final dot.
+fn host(text: &str) -> Result<String, String> {
+    let bad = |why: &str| Err(format!("{text:?} {why}; write a host name, such as \"api.example.com\""));
+    let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match literal {
+        Some(literal) if literal.parse::<std::net::Ipv6Addr>().is_ok() => return Ok(host),
+        Some(_) => return bad("is not an IPv6 address"),
+        None => {}
+    }
+    let byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    match host {
+        _ if host.contains('*') => bad("has a wildcard in it, which is not supported"),
+        _ if host.contains(':') => bad("has a port or a scheme in it"),
+        _ if host.is_empty() || !host.bytes().all(byte) => bad("is not a host name"),
+        host => Ok(host),
+    }
+}

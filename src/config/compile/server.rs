@@ -1,0 +1,79 @@
+//! `[server]`, `[server.tls]`, `[server.limits]` and `[admin.tls]`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZero;
+
+use ipnet::IpNet;
+
+use super::address;
+use crate::config::section::Section;
+use crate::config::values::Zero;
+use crate::gate::{Limits, Settings};
+use crate::tls::{ServerSettings, Version};
+
+/// `[server]`.
+pub(super) fn server(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settings {
+    let listen = s.filled_list("listen", &["0.0.0.0:8443"], |text| address(text, taken));
+    let allow_plaintext = s.flag("allow_plaintext", false);
+    let tls = s.optional_table("tls", tls);
+    if tls.is_none() && !allow_plaintext {
+        s.problem("tls", "is missing: tokens would travel in clear text; add [server.tls], or set allow_plaintext = true under [server]");
+    }
+    Settings {
+        listen,
+        workers: match s.count("workers", 0, 0..=1024) {
+            0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+            workers => workers,
+        },
+        drain_timeout: s.duration("drain_timeout", "30s", Zero::Allowed),
+        shutdown_delay: s.duration("shutdown_delay", "0s", Zero::Allowed),
+        trusted_proxies: s.list("trusted_proxies", &[], network),
+        tls,
+        limits: s.table("limits", limits),
+    }
+}
+
+/// `[server.tls]` or `[admin.tls]`.
+pub(super) fn tls(s: &mut Section<'_>) -> ServerSettings {
+    let settings = ServerSettings {
+        certificate: s.required_file("certificate"),
+        private_key: s.required_file("private_key"),
+        min_version: s.word("min_version", ("1.2", Version::Tls12), &[("1.3", Version::Tls13)]),
+        client_ca: s.file("client_ca"),
+        require_client_certificate: s.flag("require_client_certificate", false),
+    };
+    if settings.require_client_certificate && settings.client_ca.is_none() {
+        s.problem("require_client_certificate", "needs client_ca, the roots to verify certificates against");
+    }
+    settings
+}
+
+/// `[server.limits]`. The upper ends keep within what the protocol libraries can hold.
+fn limits(s: &mut Section<'_>) -> Limits {
+    Limits {
+        connections: s.count("connections", 10_000, 1..=i64::MAX),
+        connections_per_ip: match s.count("connections_per_ip", 0, 0..=i64::MAX) {
+            0 => None,
+            connections => Some(connections),
+        },
+        handshake_timeout: s.duration("handshake_timeout", "10s", Zero::Refused),
+        header_timeout: s.duration("header_timeout", "10s", Zero::Refused),
+        header_bytes: usize::try_from(s.size("header_bytes", "64KiB", 1024..=16 << 20)).unwrap_or_default(),
+        headers: s.count("headers", 100, 1..=16_384),
+        body_bytes: match s.size("body_bytes", 0, 0..=i64::MAX) {
+            0 => None,
+            bytes => Some(bytes),
+        },
+        idle_connection_timeout: s.duration("idle_connection_timeout", "75s", Zero::Refused),
+        http2_streams: u32::try_from(s.count("http2_streams", 200, 1..=65_536)).unwrap_or_default(),
+    }
+}
+
+/// `10.0.0.0/8`, or one address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    let network = text.parse::<IpNet>().or_else(|_| address()).ok();
+    network
+        .map(|network| network.trunc())
+        .ok_or_else(|| format!("{text:?} is not a network; write such as \"10.0.0.0/8\", or one address"))
+}

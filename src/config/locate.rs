@@ -1,0 +1,137 @@
+//! Where in the file something is wrong: byte offsets to lines, problems gathered until all are known.
+//!
+//! Knows nothing of what the keys mean.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::watch::Files;
+
+/// One thing that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The configuration file, as it was named.
+    pub file: PathBuf,
+    /// The line, from 1; `None` when the file could not be read at all.
+    pub line: Option<usize>,
+    /// The full key, such as `routes[2].upstream`; empty when no key is at fault.
+    pub key: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    /// `config/portcullis.toml:12: routes[2].upstream: no upstream is named "ap1" (known: api)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, "{line}:")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, " {}:", self.key)?;
+        }
+        write!(f, " {}", self.message)
+    }
+}
+
+/// Everything that is wrong with a configuration, in the order of its lines; one line of text each.
+#[derive(Debug, Clone)]
+pub struct Problems {
+    list: Vec<Problem>,
+    files: Files,
+}
+
+impl Problems {
+    /// The problems; at least one.
+    #[must_use]
+    pub fn list(&self) -> &[Problem] {
+        &self.list
+    }
+
+    /// The files that were looked at: when one of them changes, another attempt is worth it.
+    #[must_use]
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.list.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// One reading of a configuration file: where relative paths start, what was wrong, which files were looked at.
+pub(super) struct Reading<'a> {
+    file: &'a Path,
+    text: &'a str,
+    found: RefCell<Vec<(usize, Problem)>>,
+    files: RefCell<Files>,
+}
+
+impl<'a> Reading<'a> {
+    /// Begins to read `text`, the content of `file`; `files` holds the file itself.
+    pub(super) fn new(file: &'a Path, text: &'a str, files: Files) -> Self {
+        Self { file, text, found: RefCell::new(Vec::new()), files: RefCell::new(files) }
+    }
+
+    /// Records that something is wrong at a byte offset.
+    pub(super) fn problem(&self, offset: usize, key: &str, message: impl Into<String>) {
+        let problem = Problem {
+            file: self.file.to_path_buf(),
+            line: Some(self.line(offset)),
+            key: key.to_owned(),
+            message: message.into(),
+        };
+        self.found.borrow_mut().push((offset, problem));
+    }
+
+    /// How many problems were found so far.
+    pub(super) fn problems(&self) -> usize {
+        self.found.borrow().len()
+    }
+
+    /// The line of a byte offset, from 1.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        let before = self.text.as_bytes().iter().take(offset);
+        1 + before.filter(|byte| **byte == b'\n').count()
+    }
+
+    /// A path of the configuration, relative to the folder of its file; the file is watched from now on.
+    pub(super) fn resolve(&self, path: &str) -> PathBuf {
+        let path = self.beside(path);
+        self.files.borrow_mut().note(&path);
+        path
+    }
+
+    /// A path of the configuration, relative to the folder of its file.
+    pub(super) fn beside(&self, path: &str) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    /// The files looked at when nothing is wrong, else the problems.
+    pub(super) fn finish(self) -> Result<Files, Problems> {
+        if self.found.borrow().is_empty() { Ok(self.files.into_inner()) } else { Err(self.fail()) }
+    }
+
+    /// The problems, in the order of the file.
+    pub(super) fn fail(self) -> Problems {
+        let mut found = self.found.into_inner();
+        found.sort_by_key(|(offset, _)| *offset);
+        let list = found.into_iter().map(|(_, problem)| problem).collect();
+        Problems { list, files: self.files.into_inner() }
+    }
+}
+
+/// The one problem of a file that cannot be read.
+pub(super) fn unreadable(file: &Path, files: Files, message: String) -> Problems {
+    let problem = Problem { file: file.to_path_buf(), line: None, key: String::new(), message };
+    Problems { list: vec![problem], files }
+}

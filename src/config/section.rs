@@ -1,0 +1,213 @@
+//! One table of the file, read key by key, so that everything wrong is found in one reading.
+//!
+//! A value that is wrong is recorded as a problem and replaced, so that reading goes on; the settings made of such
+//! values are discarded. Keys that nobody asked for are unknown; what was asked for is the effective configuration.
+
+use serde_json::{Map, Value};
+use toml::de::{DeTable, DeValue};
+
+use super::locate::Reading;
+use super::units::listed;
+
+/// A table of the file, or one that was left out and has only defaults.
+pub(super) struct Section<'a> {
+    pub(super) reading: &'a Reading<'a>,
+    /// The full key of this table; empty for the file itself.
+    name: String,
+    /// Where the table stands, for what is missing in it.
+    offset: usize,
+    table: Option<&'a DeTable<'a>>,
+    known: Vec<&'a str>,
+    effective: Map<String, Value>,
+}
+
+/// A value of the file and where it stands.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'a> {
+    pub(super) value: &'a DeValue<'a>,
+    pub(super) offset: usize,
+}
+
+impl<'a> Section<'a> {
+    /// Reads the whole file with `read`; answers with its result and the effective configuration.
+    pub(super) fn root<T>(
+        reading: &'a Reading<'a>,
+        table: &'a DeTable<'a>,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> (T, Value) {
+        Self::new(reading, String::new(), 0, Some(table)).read(read)
+    }
+
+    fn new(reading: &'a Reading<'a>, name: String, offset: usize, table: Option<&'a DeTable<'a>>) -> Self {
+        Self { reading, name, offset, table, known: Vec::new(), effective: Map::new() }
+    }
+
+    /// Runs `read`, then reports the keys it did not ask for.
+    fn read<T>(mut self, read: impl FnOnce(&mut Self) -> T) -> (T, Value) {
+        let result = read(&mut self);
+        for (key, _) in self.table.into_iter().flatten() {
+            let name: &str = key.get_ref();
+            if !self.known.contains(&name) {
+                self.reading.problem(key.span().start, &self.full(name), unknown(name, &self.known));
+            }
+        }
+        (result, Value::Object(self.effective))
+    }
+
+    /// The full key of a key of this table.
+    pub(super) fn full(&self, key: &str) -> String {
+        let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        let key = if key.bytes().all(bare) && !key.is_empty() { key.to_owned() } else { format!("{key:?}") };
+        if self.name.is_empty() { key } else { format!("{}.{key}", self.name) }
+    }
+
+    /// Records that something is wrong with a key's value, or with its absence.
+    pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
+        let offset = self.find(key).map_or(self.offset, |entry| entry.offset);
+        self.reading.problem(offset, &self.full(key), message);
+    }
+
+    /// Records that something is wrong with an element of a key's array.
+    pub(super) fn element_problem(&self, key: &str, index: usize, message: impl Into<String>) {
+        let element = self.find(key).and_then(|entry| match entry.value {
+            DeValue::Array(array) => array.get(index).map(|element| element.span().start),
+            _ => None,
+        });
+        self.reading.problem(
+            element.unwrap_or(self.offset),
+            &format!("{}[{index}]", self.full(key)),
+            message,
+        );
+    }
+
+    /// Records that something is wrong with the table as a whole.
+    pub(super) fn own_problem(&self, message: impl Into<String>) {
+        self.reading.problem(self.offset, &self.name, message);
+    }
+
+    /// The line this table begins on.
+    pub(super) fn line(&self) -> usize {
+        self.reading.line(self.offset)
+    }
+
+    /// Whether the key stands in the file.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// The keys that stand in the file, known or not.
+    pub(super) fn written(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.table.into_iter().flatten().map(|(key, _)| -> &'a str { key.get_ref() })
+    }
+
+    /// The value of a key, which is known from now on.
+    pub(super) fn take(&mut self, key: &'a str) -> Option<Entry<'a>> {
+        self.known.push(key);
+        self.find(key)
+    }
+
+    /// The value of a key.
+    pub(super) fn find(&self, key: &str) -> Option<Entry<'a>> {
+        let value = self.table?.get(key)?;
+        Some(Entry { value: value.get_ref(), offset: value.span().start })
+    }
+
+    /// Records the effective value of a key.
+    pub(super) fn show(&mut self, key: &str, value: impl Into<Value>) {
+        self.effective.insert(key.to_owned(), value.into());
+    }
+
+    /// A table that has only defaults when it is left out.
+    pub(super) fn table<T>(&mut self, key: &'a str, read: impl FnOnce(&mut Section<'a>) -> T) -> T {
+        let (table, offset) = match self.take(key) {
+            Some(Entry { value: DeValue::Table(table), offset }) => (Some(table), offset),
+            Some(entry) => {
+                self.problem(key, format!("must be a table, not {}", kind(entry.value)));
+                (None, entry.offset)
+            }
+            None => (None, self.offset),
+        };
+        let (result, effective) = Section::new(self.reading, self.full(key), offset, table).read(read);
+        self.show(key, effective);
+        result
+    }
+
+    /// A table that may be left out.
+    pub(super) fn optional_table<T>(
+        &mut self,
+        key: &'a str,
+        read: impl FnOnce(&mut Section<'a>) -> T,
+    ) -> Option<T> {
+        if self.take(key).is_some() {
+            return Some(self.table(key, read));
+        }
+        self.show(key, Value::Null);
+        None
+    }
+
+    /// An array of tables, `[[key]]`.
+    pub(super) fn tables<T>(&mut self, key: &'a str, mut read: impl FnMut(&mut Section<'a>) -> T) -> Vec<T> {
+        let elements = match self.take(key).map(|entry| entry.value) {
+            Some(DeValue::Array(array)) => Some(array),
+            Some(DeValue::Table(_)) => {
+                self.problem(key, format!("is a list of tables: write [[{}]]", self.full(key)));
+                None
+            }
+            Some(other) => {
+                self.problem(key, format!("must be tables [[{}]], not {}", self.full(key), kind(other)));
+                None
+            }
+            None => None,
+        };
+        let (mut results, mut shown) = (Vec::new(), Vec::new());
+        for (index, element) in elements.into_iter().flat_map(|array| array.iter()).enumerate() {
+            let DeValue::Table(table) = element.get_ref() else {
+                self.element_problem(key, index, format!("must be a table, not {}", kind(element.get_ref())));
+                continue;
+            };
+            let name = format!("{}[{index}]", self.full(key));
+            let section = Section::new(self.reading, name, element.span().start, Some(table));
+            let (result, effective) = section.read(&mut read);
+            results.push(result);
+            shown.push(effective);
+        }
+        self.show(key, shown);
+        results
+    }
+}
+
+/// What a value is, in plain words.
+pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// What to say about a key that nobody knows.
+fn unknown(key: &str, known: &[&str]) -> String {
+    match nearest(key, known) {
+        Some(nearest) => format!("unknown key; did you mean {nearest:?}?"),
+        None => format!("unknown key (known: {})", known.join(", ")),
+    }
+}
+
+/// The known word that `word` is most likely a misspelling of.
+pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let distance = |known: &&&str| strsim::damerau_levenshtein(&word.to_lowercase(), known);
+    let nearest = known.iter().min_by_key(distance)?;
+    (distance(&nearest) <= 1 + word.len() / 4).then_some(*nearest)
+}
+
+/// What to say about a word that is not one of the known.
+pub(super) fn not_one_of(word: &str, known: &[&str]) -> String {
+    match nearest(word, known) {
+        Some(nearest) => format!("{word:?} is not known; did you mean {nearest:?}?"),
+        None => format!("{word:?} is not known (known: {})", listed(known)),
+    }
+}

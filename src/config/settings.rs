@@ -1,0 +1,117 @@
+//! The settings of every room, as values that cannot be wrong.
+//!
+//! Rooms that come later have their settings here until they own them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::enforce::claims::IssuerRules;
+use crate::enforce::policy::{IdentitySettings, RouteSettings};
+use crate::forward::UpstreamSettings;
+use crate::{admin, gate, keys, log};
+
+/// What a configuration file comes down to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `[server]`: the public listener.
+    pub gate: gate::Settings,
+    /// `[[upstreams]]`, in the order that routes index them by.
+    pub upstreams: Vec<UpstreamSettings>,
+    /// `[[issuers]]`.
+    pub issuers: Vec<IssuerSettings>,
+    /// `[[routes]]`.
+    pub routes: Vec<RouteSettings>,
+    /// `[identity]`.
+    pub identity: IdentitySettings,
+    /// `[sessions]`.
+    pub sessions: SessionSettings,
+    /// `[streams]`.
+    pub streams: StreamSettings,
+    /// `[state]`.
+    pub state: StateSettings,
+    /// `[telemetry]`: how to log.
+    pub log: log::Settings,
+    /// `[telemetry]`: where metrics and probes are served.
+    pub telemetry: SocketAddr,
+    /// `[admin]`: the admin listener.
+    pub admin: admin::Settings,
+}
+
+/// One issuer: what its tokens must look like, and where its keys come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerSettings {
+    /// What its tokens must look like.
+    pub rules: IssuerRules,
+    /// Where its keys come from.
+    pub keys: keys::Settings,
+}
+
+/// Idle clocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// A token unused for longer is refused for good; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// Tokens tracked at a time.
+    pub max_tracked: usize,
+}
+
+/// Responses and tunnels that outlive the decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamSettings {
+    /// Whether they end when their token is no longer in force.
+    pub cut_on_revocation: bool,
+    /// How often their tokens are judged again.
+    pub check_interval: Duration,
+}
+
+/// What is kept, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateSettings {
+    /// Where it is kept.
+    pub store: Store,
+    /// Not confirmed fresh for longer: protected routes answer 503.
+    pub max_staleness: Duration,
+    /// How often last uses are written behind.
+    pub flush_interval: Duration,
+    /// What an empty store means.
+    pub on_empty: OnEmpty,
+}
+
+/// Where state is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Store {
+    /// In one durable file.
+    Embedded(PathBuf),
+    /// In memory: nothing survives a restart.
+    Memory,
+}
+
+/// What a store found empty means for tokens that were issued before it was created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnEmpty {
+    /// They are refused, because what revoked them may have been lost.
+    Refuse,
+    /// They are accepted.
+    Trust,
+}
+
+impl Settings {
+    /// The keys whose values in `new` take effect only after a restart.
+    #[must_use]
+    pub fn restart_needed(&self, new: &Self) -> Vec<String> {
+        let differs = [
+            ("server.listen", self.gate.listen != new.gate.listen),
+            ("server.workers", self.gate.workers != new.gate.workers),
+            ("telemetry.listen", self.telemetry != new.telemetry),
+            ("telemetry.log_format", self.log.format != new.log.format),
+            ("telemetry.log_level", self.log.level != new.log.level),
+            ("telemetry.access_log", self.log.access_log != new.log.access_log),
+            ("telemetry.log_paths", self.log.log_paths != new.log.log_paths),
+            ("admin.listen", self.admin.listen != new.admin.listen),
+            ("sessions.max_tracked", self.sessions.max_tracked != new.sessions.max_tracked),
+            ("state.store, state.path", self.state.store != new.state.store),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
+    }
+}

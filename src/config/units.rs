@@ -1,0 +1,208 @@
+//! The notations of single values: durations, sizes, names, claims.
+//!
+//! Pure functions from text to value; an error is a phrase that follows the key.
+
+use std::time::Duration;
+
+use crate::enforce::policy::ClaimName;
+
+/// Long enough for any purpose, short enough to be added to an instant.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+const DURATION_HINT: &str = "write a whole number and a unit, such as \"30s\" (units: ms, s, m, h, d)";
+const SIZE_HINT: &str = "write bytes as an integer, or such as \"64KiB\" (units: B, KiB, MiB, GiB)";
+
+/// `"500ms"`, `"30s"`, `"15m"`, `"24h"`, `"30d"`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split(text);
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "" if !number.is_empty() => return Err(format!("{text:?} has no unit; {DURATION_HINT}")),
+        _ => return Err(format!("{text:?} is not a duration; {DURATION_HINT}")),
+    };
+    let number: u64 = match number.parse() {
+        Ok(number) => number,
+        Err(_) if number.is_empty() => return Err(format!("{text:?} is not a duration; {DURATION_HINT}")),
+        Err(_) => return Err(format!("{text:?} is too long")),
+    };
+    let duration = number.checked_mul(millis).map(Duration::from_millis);
+    duration
+        .filter(|duration| *duration <= LONGEST)
+        .ok_or_else(|| format!("{text:?} is longer than 100 years"))
+}
+
+/// What to say about a duration that was written as a number.
+pub(super) fn duration_without_unit(number: i64) -> String {
+    format!("{number} has no unit; {DURATION_HINT}")
+}
+
+/// `"64KiB"`: a whole number and a unit.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text);
+    let factor: u64 = match unit {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(format!("{text:?} is not a size; {SIZE_HINT}")),
+    };
+    if number.is_empty() {
+        return Err(format!("{text:?} is not a size; {SIZE_HINT}"));
+    }
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    bytes.filter(|bytes| *bytes <= i64::MAX as u64).ok_or_else(|| format!("{text:?} is too large"))
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let end = text.bytes().take_while(u8::is_ascii_digit).count();
+    text.split_at(end)
+}
+
+/// A text without control characters that is not empty: a name, an identifier.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("must not be empty".to_owned()),
+        _ if text.chars().any(char::is_control) => Err(format!("{text:?} has a control character in it")),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A scope-token (RFC 6749 §3.3). Anything else could neither be in a token nor stand in a challenge.
+pub(super) fn scope(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    if !text.is_empty() && text.bytes().all(fits) {
+        Ok(text.to_owned())
+    } else if text.contains(' ') {
+        Err(format!("{text:?} has a space in it; write each scope as a string of its own"))
+    } else {
+        Err(format!("{text:?} is not a scope (visible ASCII without `\"` and `\\`)"))
+    }
+}
+
+/// A plain member name, or a JSON pointer (RFC 6901) when it starts with `/`.
+pub(super) fn claim(text: &str) -> Result<ClaimName, String> {
+    let Some(pointer) = text.strip_prefix('/') else {
+        return name(text).map(ClaimName::Member);
+    };
+    let tokens = pointer.split('/').map(|token| {
+        // RFC 6901 §3: `~` stands only before `0` or `1`; §4: `~1` first, so that `~01` becomes `~1`.
+        let escapes_are_whole = token.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+        escapes_are_whole.then(|| token.replace("~1", "/").replace("~0", "~"))
+    });
+    let tokens: Option<Vec<_>> = tokens.collect();
+    tokens
+        .map(ClaimName::Pointer)
+        .ok_or_else(|| format!("{text:?} is not a JSON pointer: after `~` only 0 or 1"))
+}
+
+/// A directive of the log filter, such as `info` or `info,portcullis::keys=debug`.
+pub(super) fn log_level(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let known = |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
+    for directive in text.split(',') {
+        // The filter itself would take a misspelt level for the name of a module.
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        if !known(level.trim()) {
+            let known = LEVELS.join(", ");
+            return Err(format!(
+                "{level:?} is not a level (known: {known}; or `module=level`, separated by commas)"
+            ));
+        }
+    }
+    match tracing_subscriber::EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{text:?} cannot be used: {error}")),
+    }
+}
+
+/// `one`, or `one and two`, or `one, two and three`.
+pub(super) fn listed(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        for (text, millis) in [
+            ("0s", 0),
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("15m", 900_000),
+            ("24h", 86_400_000),
+            ("30d", 2_592_000_000),
+            ("007s", 7000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "30",
+            "30 s",
+            " 30s",
+            "30S",
+            "-1s",
+            "+1s",
+            "1.5s",
+            "1h30m",
+            "1w",
+            "30sec",
+            "∞s",
+            "36501d",
+            "18446744073709551616ms",
+            "18446744073709551615d",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_a_number_and_a_binary_unit() {
+        for (text, bytes) in [("0B", 0), ("1B", 1), ("64KiB", 65_536), ("2MiB", 2 << 20), ("1GiB", 1 << 30)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "64", "64K", "64KB", "64kib", "KiB", "-1B", "1.5MiB", "64 KiB", "9999999999GiB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn claims_are_members_or_pointers() {
+        let pointer =
+            |tokens: &[&str]| ClaimName::Pointer(tokens.iter().map(|token| (*token).to_owned()).collect());
+        for (text, claim_name) in [
+            ("scope", ClaimName::Member("scope".to_owned())),
+            ("cognito:groups", ClaimName::Member("cognito:groups".to_owned())),
+            ("https://example.com/roles", ClaimName::Member("https://example.com/roles".to_owned())),
+            ("/realm_access/roles", pointer(&["realm_access", "roles"])),
+            ("/a~1b/m~0n/~01", pointer(&["a/b", "m~n", "~1"])),
+            ("/", pointer(&[""])),
+        ] {
+            assert_eq!(claim(text), Ok(claim_name), "{text}");
+        }
+        for text in ["", "/a~2", "/a~", "a\nb"] {
+            assert!(claim(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_level_is_no_module() {
+        for text in ["info", "WARN", "info,portcullis::keys=debug", "off"] {
+            assert!(log_level(text).is_ok(), "{text}");
+        }
+        for text in ["", "inof", "info,portcullis::keys", "portcullis=loud", "info,"] {
+            assert!(log_level(text).is_err(), "{text}");
+        }
+    }
+}
