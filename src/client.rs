@@ -1,1 +1,314 @@
-//! (being written)
+//! The one outbound HTTP client: a single GET on a fresh connection, for keys and discovery documents.
+//!
+//! Everything is bounded: time, head, body. It follows no redirect and knows nothing of what it fetches.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, HOST, USER_AGENT};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+/// The largest body taken, in bytes.
+pub const MAX_BODY: usize = 1024 * 1024;
+/// From the name look-up to the last byte of the body.
+const TOTAL: Duration = Duration::from_secs(5);
+/// For one address of a host, so that a dead one leaves time for the next.
+const ONE_ADDRESS: Duration = Duration::from_secs(2);
+/// The largest response head, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Fetches documents over `https`, and over `http` where [`Url`] lets it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    tls: Arc<rustls::ClientConfig>,
+}
+
+/// A URL that may be fetched: `https`, or `http` to a loopback host or where it was explicitly allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url {
+    host: String,
+    port: u16,
+    authority: Authority,
+    target: PathAndQuery,
+    transport: Transport,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Tls,
+    /// Plain, and only to loopback addresses.
+    PlainLoopback,
+    Plain,
+}
+
+/// Why a text is not a [`Url`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UrlError {
+    /// Not an absolute URL of visible ASCII characters with a host.
+    Malformed,
+    /// The scheme is neither `https` nor `http`.
+    Scheme,
+    /// `http` to a host that is not loopback.
+    Insecure,
+    /// A user name or password in the URL.
+    UserInfo,
+    /// A fragment, which no server ever sees.
+    Fragment,
+}
+
+/// Why a document could not be fetched.
+#[derive(Debug)]
+pub enum GetError {
+    /// The host name could not be resolved.
+    Resolve(io::Error),
+    /// No address of the host accepted the connection.
+    Connect(io::Error),
+    /// The TLS handshake failed, for example because the certificate is not trusted.
+    Tls(io::Error),
+    /// The answer is not HTTP, or ended early.
+    Http(Box<dyn std::error::Error + Send + Sync>),
+    /// Not complete within five seconds.
+    Timeout,
+    /// A redirect, which is never followed: keys come from the configured place or not at all.
+    Redirect(StatusCode),
+    /// Any other status than 200.
+    Status(StatusCode),
+    /// The body has a content coding although none was accepted.
+    Encoding,
+    /// The body is larger than [`MAX_BODY`].
+    TooLarge,
+}
+
+impl Url {
+    /// Parses `text`; `insecure_http` allows plain `http` to any host.
+    ///
+    /// # Errors
+    /// When it is not a URL that may be fetched.
+    pub fn parse(text: &str, insecure_http: bool) -> Result<Self, UrlError> {
+        if !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(UrlError::Malformed);
+        }
+        if text.contains('#') {
+            return Err(UrlError::Fragment);
+        }
+        let parts = text.parse::<Uri>().map_err(|_parse| UrlError::Malformed)?.into_parts();
+        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
+            return Err(UrlError::Malformed);
+        };
+        if authority.as_str().contains('@') {
+            return Err(UrlError::UserInfo);
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let transport = match scheme {
+            s if s == Scheme::HTTPS => Transport::Tls,
+            s if s != Scheme::HTTP => return Err(UrlError::Scheme),
+            _ if insecure_http => Transport::Plain,
+            _ if is_loopback(&host) => Transport::PlainLoopback,
+            _ => return Err(UrlError::Insecure),
+        };
+        let default_port = if transport == Transport::Tls { 443 } else { 80 };
+        let port = match authority.as_str().rsplit_once(':') {
+            Some((_, digits)) if !digits.ends_with(']') => {
+                digits.parse().map_err(|_parse| UrlError::Malformed)?
+            }
+            _ => default_port,
+        };
+        if host.is_empty() || port == 0 {
+            return Err(UrlError::Malformed);
+        }
+        let target = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Ok(Self { host, port, authority, target, transport })
+    }
+}
+
+/// `localhost` or an address of the loopback networks. What a name resolves to is checked again on connecting.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+impl Client {
+    /// A client that trusts what `tls` trusts.
+    #[must_use]
+    pub fn new(tls: Arc<rustls::ClientConfig>) -> Self {
+        Self { tls }
+    }
+
+    /// The body of a 200 answer to a GET, complete.
+    ///
+    /// # Errors
+    /// Everything else, within five seconds.
+    pub async fn get(&self, url: &Url) -> Result<Bytes, GetError> {
+        // Boxed because TLS and HTTP state are large and this runs once in minutes.
+        timeout(TOTAL, Box::pin(self.get_untimed(url))).await.unwrap_or(Err(GetError::Timeout))
+    }
+
+    async fn get_untimed(&self, url: &Url) -> Result<Bytes, GetError> {
+        let socket = connect(url).await?;
+        if url.transport != Transport::Tls {
+            return exchange(socket, url).await;
+        }
+        let name = ServerName::try_from(url.host.clone())
+            .map_err(|invalid| GetError::Tls(io::Error::new(io::ErrorKind::InvalidInput, invalid)))?;
+        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        exchange(connector.connect(name, socket).await.map_err(GetError::Tls)?, url).await
+    }
+}
+
+async fn connect(url: &Url) -> Result<TcpStream, GetError> {
+    let addresses = lookup_host((url.host.as_str(), url.port)).await.map_err(GetError::Resolve)?;
+    let mut last =
+        io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address that may be used");
+    for address in addresses {
+        if url.transport == Transport::PlainLoopback && !address.ip().is_loopback() {
+            continue;
+        }
+        match timeout(ONE_ADDRESS, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => return Ok(socket),
+            Ok(Err(error)) => last = error,
+            Err(_elapsed) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(GetError::Connect(last))
+}
+
+async fn exchange<S>(socket: S, url: &Url) -> Result<Bytes, GetError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let request = Request::get(Uri::from(url.target.clone()))
+        .header(HOST, url.authority.as_str())
+        .header(ACCEPT, "application/json, application/jwk-set+json")
+        .header(ACCEPT_ENCODING, "identity")
+        .header(USER_AGENT, concat!("portcullis/", env!("CARGO_PKG_VERSION")))
+        .header(CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| GetError::Http(error.into()))?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEAD)
+        .handshake(TokioIo::new(socket))
+        .await
+        .map_err(|error| GetError::Http(error.into()))?;
+    let answer = std::pin::pin!(async {
+        let response = sender.send_request(request).await.map_err(|error| GetError::Http(error.into()))?;
+        body_of(response).await
+    });
+    // The connection does the reading and writing; a failure of it reaches the answer too.
+    match select(answer, std::pin::pin!(connection)).await {
+        Either::Left((result, _)) => result,
+        Either::Right((_, answer)) => answer.await,
+    }
+}
+
+async fn body_of(response: Response<Incoming>) -> Result<Bytes, GetError> {
+    match response.status() {
+        StatusCode::OK => {}
+        status if status.is_redirection() => return Err(GetError::Redirect(status)),
+        status => return Err(GetError::Status(status)),
+    }
+    let mut codings = response.headers().get_all(CONTENT_ENCODING).iter();
+    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(GetError::Encoding);
+    }
+    if response.body().size_hint().lower() > MAX_BODY as u64 {
+        return Err(GetError::TooLarge);
+    }
+    match Limited::new(response.into_body(), MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(GetError::TooLarge),
+        Err(error) => Err(GetError::Http(error)),
+    }
+}
+
+impl fmt::Display for UrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "is not an absolute URL",
+            Self::Scheme => "must be an https URL",
+            Self::Insecure => {
+                "must be https: plain http is allowed to loopback hosts only, or with insecure_http"
+            }
+            Self::UserInfo => "must not contain a user name or password",
+            Self::Fragment => "must not contain a fragment",
+        })
+    }
+}
+
+impl std::error::Error for UrlError {}
+
+impl fmt::Display for GetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolve(error) => write!(f, "the host cannot be resolved: {error}"),
+            Self::Connect(error) => write!(f, "no connection: {error}"),
+            Self::Tls(error) => write!(f, "the TLS handshake failed: {error}"),
+            Self::Http(error) => match error.source() {
+                Some(cause) => write!(f, "{error}: {cause}"),
+                None => write!(f, "{error}"),
+            },
+            Self::Timeout => write!(f, "no complete answer within {} seconds", TOTAL.as_secs()),
+            Self::Redirect(status) => write!(f, "answered {status}: redirects are not followed"),
+            Self::Status(status) => write!(f, "answered {status}"),
+            Self::Encoding => f.write_str("the body is compressed although that was not asked for"),
+            Self::TooLarge => f.write_str("the body is larger than 1 MiB"),
+        }
+    }
+}
+
+impl std::error::Error for GetError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_secure_urls_may_be_fetched() {
+        for (text, insecure, expected) in [
+            ("https://idp.example.com/jwks", false, Ok(443)),
+            ("HTTPS://IDP.example.com:8443", false, Ok(8443)),
+            ("https://[2001:db8::1]/x", false, Ok(443)),
+            ("https://[::1]:9/x?y=1", false, Ok(9)),
+            ("http://127.0.0.1:8080/jwks", false, Ok(8080)),
+            ("http://127.9.9.9/jwks", false, Ok(80)),
+            ("http://[::1]/jwks", false, Ok(80)),
+            ("http://LOCALHOST/jwks", false, Ok(80)),
+            ("http://idp.example.com/jwks", true, Ok(80)),
+            ("http://idp.example.com/jwks", false, Err(UrlError::Insecure)),
+            ("http://127.0.0.1.example.com/", false, Err(UrlError::Insecure)),
+            ("http://localhost.example.com/", false, Err(UrlError::Insecure)),
+            ("http://0.0.0.0/", false, Err(UrlError::Insecure)),
+            ("http://10.0.0.1/", false, Err(UrlError::Insecure)),
+            ("ftp://idp.example.com/", true, Err(UrlError::Scheme)),
+            ("file:///etc/passwd", true, Err(UrlError::Malformed)),
+            ("https://u:p@idp.example.com/", false, Err(UrlError::UserInfo)),
+            ("http://localhost@idp.example.com/", false, Err(UrlError::UserInfo)),
+            ("https://idp.example.com/#x", false, Err(UrlError::Fragment)),
+            ("https://idp.example.com:0/", false, Err(UrlError::Malformed)),
+            ("https://idp.example.com:99999/", false, Err(UrlError::Malformed)),
+            ("https://:443/", false, Err(UrlError::Malformed)),
+            ("https://idp.example.com/a b", false, Err(UrlError::Malformed)),
+            ("https://idp.example.com/\r\nx: y", false, Err(UrlError::Malformed)),
+            ("https://idp.exämple.com/", false, Err(UrlError::Malformed)),
+            ("//idp.example.com/", false, Err(UrlError::Malformed)),
+            ("/jwks", false, Err(UrlError::Malformed)),
+            ("idp.example.com", false, Err(UrlError::Malformed)),
+            ("", false, Err(UrlError::Malformed)),
+        ] {
+            assert_eq!(Url::parse(text, insecure).map(|url| url.port), expected, "{text}");
+        }
+    }
+}

@@ -8,8 +8,13 @@ use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 
+mod asking;
+mod json;
 pub mod jwks;
+pub mod key;
 pub mod refresh;
+pub mod set;
+pub mod source;
 pub mod store;
 
 /// Where an issuer's keys come from and how long they may be trusted.

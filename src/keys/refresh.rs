@@ -1,1 +1,148 @@
-//! (being written)
+//! When the keys of one issuer are fetched: at start until it succeeds, at each interval, when a request asks for
+//! an unknown `kid`, and when their file changes. The only writer of a [`KeyStore`].
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::select;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::warn;
+
+use super::Source;
+use super::source;
+use super::store::KeyStore;
+use crate::client::Client;
+use crate::shutdown::{Phase, Shutdown};
+use crate::time::Timestamp;
+
+/// The first wait after a failure before any set was loaded; doubled up to [`SLOWEST`].
+const QUICKEST: Duration = Duration::from_millis(250);
+const SLOWEST: Duration = Duration::from_secs(5);
+/// How often the age is exported and a file looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Keeps `store` filled until the shutdown is complete. Ends at once for a [`Source::Secret`].
+pub fn spawn_refresher(store: Arc<KeyStore>, client: Client, mut shutdown: Shutdown) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if matches!(store.settings().source, Source::Secret(_)) {
+            return;
+        }
+        let refresher = Refresher::new(&store, &client);
+        // Requests that drain may still need a new key, so it runs to the end.
+        select! {
+            () = shutdown.reached(Phase::Stopped) => {}
+            () = refresher.run() => {}
+        }
+    })
+}
+
+struct Refresher<'a> {
+    store: &'a KeyStore,
+    client: &'a Client,
+    due: Instant,
+    /// The wait after the next failure while nothing was ever loaded.
+    backoff: Duration,
+    /// The last fetch failed.
+    failing: bool,
+    /// The file as it was before it was last read.
+    seen: Option<Stamp>,
+}
+
+/// What tells one state of a file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp(SystemTime, u64);
+
+enum Wake {
+    Due,
+    Asked,
+    Tick,
+}
+
+impl<'a> Refresher<'a> {
+    fn new(store: &'a KeyStore, client: &'a Client) -> Self {
+        Self { store, client, due: Instant::now(), backoff: QUICKEST, failing: false, seen: None }
+    }
+
+    async fn run(mut self) {
+        let _attached = self.store.asking().attach();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let wake = select! {
+                () = sleep_until(self.due) => Wake::Due,
+                () = self.store.asking().wanted() => Wake::Asked,
+                _ = tick.tick() => Wake::Tick,
+            };
+            match wake {
+                // A retry counts towards the cooldown like a fetch that was asked for; the interval and the first
+                // load do not.
+                Wake::Due => self.refresh(self.failing && self.store.is_loaded()).await,
+                Wake::Asked if self.store.is_loaded() && self.store.asking().is_open(Timestamp::now()) => {
+                    self.refresh(true).await;
+                }
+                // Asked in the moment in which another fetch ended.
+                Wake::Asked => {}
+                Wake::Tick => self.look().await,
+            }
+        }
+    }
+
+    /// What happens every second: a file is looked at, and the age exported.
+    async fn look(&mut self) {
+        if let Source::File(path) = &self.store.settings().source {
+            if stamp(path).await != self.seen {
+                self.refresh(false).await;
+            } else if self.store.is_loaded() && !self.failing {
+                self.store.confirm(Timestamp::now());
+            }
+        }
+        self.store.export(Timestamp::now());
+    }
+
+    /// Fetches once, and says when the next time is.
+    async fn refresh(&mut self, counts: bool) {
+        let (store, settings) = (self.store, self.store.settings());
+        let mut fetch = store.asking().begin(counts, Timestamp::now());
+        if let Source::File(path) = &settings.source {
+            self.seen = stamp(path).await;
+        }
+        let result = match source::fetch(settings, self.client).await {
+            Ok(document) => store.accept(document, Timestamp::now()).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        self.failing = result.is_err();
+        let wait = match result {
+            Ok(_changed) => {
+                fetch.succeed();
+                store.instruments().refreshed.inc();
+                settings.refresh_interval
+            }
+            Err(error) => {
+                store.instruments().failed.inc();
+                let wait = self.wait_after_failure();
+                let (issuer, loaded) = (&settings.issuer, store.is_loaded());
+                let retry = format!("{wait:?}");
+                warn!(issuer, error, retry_in = retry, last_good_set_in_force = loaded, "no new keys");
+                wait
+            }
+        };
+        self.due = Instant::now() + wait.max(QUICKEST);
+    }
+
+    fn wait_after_failure(&mut self) -> Duration {
+        let settings = self.store.settings();
+        if self.store.is_loaded() {
+            return settings.refresh_interval.min(settings.refresh_cooldown);
+        }
+        let wait = self.backoff;
+        self.backoff = (wait * 2).min(SLOWEST);
+        wait
+    }
+}
+
+async fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = tokio::fs::metadata(path).await.ok()?;
+    Some(Stamp(metadata.modified().ok()?, metadata.len()))
+}

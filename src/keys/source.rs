@@ -1,0 +1,185 @@
+//! Where key sets come from: a file, a URL, or the metadata of the issuer. One look, no retry, no state.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+
+use super::json::Members;
+use super::{Settings, Source, jwks};
+use crate::client::{Client, GetError, Url, UrlError};
+
+/// Why there is no document.
+#[derive(Debug)]
+pub enum Error {
+    /// The file cannot be read.
+    File(io::Error),
+    /// The file is larger than a key set may be.
+    FileTooLarge,
+    /// A URL that may not be fetched, and where it comes from.
+    Url(String, UrlError),
+    /// The issuer is no URL that metadata could be found under.
+    Issuer(String),
+    /// A document could not be fetched.
+    Get(String, GetError),
+    /// Neither place of the metadata has any: OpenID Connect Discovery 1.0 §4, RFC 8414 §3.
+    NoMetadata(GetError, GetError),
+    /// The metadata is not a JSON object with the strings `issuer` and `jwks_uri`.
+    Metadata(String),
+    /// The metadata is that of another issuer (RFC 8414 §3.3).
+    OtherIssuer(String),
+}
+
+/// Fetches the document once.
+///
+/// # Errors
+/// When there is none to be had; a [`Source::Secret`] has none.
+pub async fn fetch(settings: &Settings, client: &Client) -> Result<Bytes, Error> {
+    match &settings.source {
+        Source::File(path) => read(path).await,
+        Source::Url(url) => get(client, url, settings.insecure_http).await,
+        Source::Discovery => discover(settings, client).await,
+        Source::Secret(_) => Err(Error::File(io::ErrorKind::Unsupported.into())),
+    }
+}
+
+async fn read(path: &Path) -> Result<Bytes, Error> {
+    let file = tokio::fs::File::open(path).await.map_err(Error::File)?;
+    let mut document = Vec::new();
+    // One byte more than allowed, to tell a full file from one that is too large.
+    file.take(jwks::MAX_BYTES as u64 + 1).read_to_end(&mut document).await.map_err(Error::File)?;
+    if document.len() > jwks::MAX_BYTES { Err(Error::FileTooLarge) } else { Ok(document.into()) }
+}
+
+async fn get(client: &Client, url: &str, insecure_http: bool) -> Result<Bytes, Error> {
+    let parsed = Url::parse(url, insecure_http).map_err(|error| Error::Url(url.to_owned(), error))?;
+    client.get(&parsed).await.map_err(|error| Error::Get(url.to_owned(), error))
+}
+
+async fn discover(settings: &Settings, client: &Client) -> Result<Bytes, Error> {
+    let insecure_http = settings.insecure_http;
+    let [openid, oauth] = metadata_urls(&settings.issuer, insecure_http)?;
+    let metadata = match get(client, &openid, insecure_http).await {
+        // It answered, so the issuer is up; what it does not have here it may have there.
+        Err(Error::Get(_, first @ (GetError::Status(_) | GetError::Redirect(_)))) => {
+            match get(client, &oauth, insecure_http).await {
+                Err(Error::Get(_, second)) => Err(Error::NoMetadata(first, second)),
+                other => other,
+            }
+        }
+        other => other,
+    }?;
+    get(client, &jwks_uri(&metadata, &settings.issuer)?, insecure_http).await
+}
+
+/// Where an issuer's metadata may be: appended for OpenID (Discovery 1.0 §4.1), inserted between host and path for
+/// OAuth (RFC 8414 §3.1). A final slash of the issuer is removed in both.
+///
+/// # Errors
+/// When the issuer is not a URL that may be fetched, or has a query or fragment.
+pub fn metadata_urls(issuer: &str, insecure_http: bool) -> Result<[String; 2], Error> {
+    Url::parse(issuer, insecure_http).map_err(|error| Error::Url(issuer.to_owned(), error))?;
+    let no_place = || Error::Issuer(issuer.to_owned());
+    if issuer.contains('?') {
+        return Err(no_place());
+    }
+    let (_, after_scheme) = issuer.split_once("://").ok_or_else(no_place)?;
+    let path_length = after_scheme.find('/').map_or(0, |at| after_scheme.len() - at);
+    let (origin, path) = issuer.split_at(issuer.len() - path_length);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    Ok([
+        format!("{origin}{path}/.well-known/openid-configuration"),
+        format!("{origin}/.well-known/oauth-authorization-server{path}"),
+    ])
+}
+
+fn jwks_uri(metadata: &[u8], issuer: &str) -> Result<String, Error> {
+    let unusable = |error: serde_json::Error| Error::Metadata(error.to_string());
+    let members: Members<'_> = serde_json::from_slice(metadata).map_err(unusable)?;
+    let text = |name: &str| {
+        let value: Option<String> = members.get(name).map_err(unusable)?;
+        value.ok_or_else(|| Error::Metadata(format!("`{name}` is missing")))
+    };
+    let named = text("issuer")?;
+    if named != issuer {
+        return Err(Error::OtherIssuer(named.chars().take(200).collect()));
+    }
+    text("jwks_uri")
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(error) => write!(f, "the file cannot be read: {error}"),
+            Self::FileTooLarge => f.write_str("the file is larger than 1 MiB"),
+            Self::Url(url, error) => write!(f, "{url:?} {error}"),
+            Self::Issuer(issuer) => write!(f, "{issuer:?} has a query, so it has no metadata"),
+            Self::Get(url, error) => write!(f, "{url}: {error}"),
+            Self::NoMetadata(openid, oauth) => {
+                write!(f, "no metadata: openid-configuration {openid}; oauth-authorization-server {oauth}")
+            }
+            Self::Metadata(error) => write!(f, "the metadata is not usable: {error}"),
+            Self::OtherIssuer(found) => write!(f, "the metadata is that of another issuer, {found:?}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_looked_for_in_the_two_standard_places() {
+        for (issuer, openid, oauth) in [
+            (
+                "https://idp.example.com",
+                "https://idp.example.com/.well-known/openid-configuration",
+                "https://idp.example.com/.well-known/oauth-authorization-server",
+            ),
+            (
+                "https://idp.example.com/",
+                "https://idp.example.com/.well-known/openid-configuration",
+                "https://idp.example.com/.well-known/oauth-authorization-server",
+            ),
+            (
+                "https://idp.example.com:8443/realms/a/",
+                "https://idp.example.com:8443/realms/a/.well-known/openid-configuration",
+                "https://idp.example.com:8443/.well-known/oauth-authorization-server/realms/a",
+            ),
+        ] {
+            assert_eq!(metadata_urls(issuer, false).unwrap(), [openid, oauth]);
+        }
+        for issuer in
+            ["", "idp", "http://idp.example.com/", "https://idp.example.com/?a=b", "urn:example:idp"]
+        {
+            assert!(metadata_urls(issuer, false).is_err(), "{issuer}");
+        }
+    }
+
+    #[test]
+    fn metadata_must_name_the_issuer_exactly_and_once() {
+        const ISSUER: &str = "https://idp.example.com/";
+        let good = br#"{"issuer":"https://idp.example.com/","jwks_uri":"https://k.example.com/j","x":[1]}"#;
+        assert_eq!(jwks_uri(good, ISSUER).unwrap(), "https://k.example.com/j");
+        for bad in [
+            r#"{"issuer":"https://idp.example.com","jwks_uri":"https://k.example.com/j"}"#,
+            r#"{"issuer":"https://IDP.example.com/","jwks_uri":"https://k.example.com/j"}"#,
+            r#"{"issuer":["https://idp.example.com/"],"jwks_uri":"https://k.example.com/j"}"#,
+            r#"{"issuer":"https://evil.example.com/","issuer":"https://idp.example.com/","jwks_uri":"https://k"}"#,
+            r#"{"issuer":"https://idp.example.com/","jwks_uri":"https://a","jwks_uri":"https://b"}"#,
+            r#"{"issuer":"https://idp.example.com/","jwks_uri":null}"#,
+            r#"{"issuer":"https://idp.example.com/"}"#,
+            r#"{"jwks_uri":"https://k.example.com/j"}"#,
+            "[]",
+            "null",
+            "",
+            "<html>",
+        ] {
+            assert!(jwks_uri(bad.as_bytes(), ISSUER).is_err(), "{bad}");
+        }
+    }
+}
