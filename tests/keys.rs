@@ -1,5 +1,7 @@
 //! The key store against a real issuer on a loopback socket: one that counts, rotates, fails, hangs and lies.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail as the test does")]
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -29,9 +31,10 @@ use portcullis::metrics::Metrics;
 use portcullis::shutdown::{self, Phase, Trigger};
 use portcullis::time::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 const MIB: usize = 1024 * 1024;
 
@@ -68,24 +71,25 @@ impl Issuer {
             metadata: std::sync::Mutex::default(),
             fetches: AtomicUsize::new(0),
         });
-        let serving = Arc::clone(&issuer);
-        tokio::spawn(async move {
-            loop {
-                let (socket, _) = listener.accept().await.unwrap();
-                let (issuer, tls) = (Arc::clone(&serving), tls.clone());
-                tokio::spawn(async move {
-                    match tls {
-                        None => issuer.serve(socket).await,
-                        Some(tls) => {
-                            if let Ok(socket) = tokio_rustls::TlsAcceptor::from(tls).accept(socket).await {
-                                issuer.serve(socket).await;
-                            }
-                        }
-                    }
-                });
-            }
-        });
+        tokio::spawn(Arc::clone(&issuer).accept(listener, tls));
         issuer
+    }
+
+    async fn accept(self: Arc<Self>, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            match tls.clone() {
+                None => drop(tokio::spawn(Arc::clone(&self).serve(socket))),
+                Some(tls) => drop(tokio::spawn(Arc::clone(&self).serve_tls(socket, tls))),
+            }
+        }
+    }
+
+    async fn serve_tls(self: Arc<Self>, socket: TcpStream, tls: Arc<rustls::ServerConfig>) {
+        // A client that does not trust the certificate is part of the tests.
+        if let Ok(socket) = TlsAcceptor::from(tls).accept(socket).await {
+            self.serve(socket).await;
+        }
     }
 
     async fn serve(self: Arc<Self>, socket: impl AsyncRead + AsyncWrite + Unpin) {
