@@ -1,1 +1,101 @@
-//! (being written)
+//! The bearer token of a request (RFC 6750 §2).
+//!
+//! Knows how a token is presented, not what one is.
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
+use super::denial::Reason;
+
+/// A token of the form that RFC 6750 §2.1 gives it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct BearerToken<'a>(&'a [u8]);
+
+/// The longest token that is looked at, in bytes.
+pub const MAX_LENGTH: usize = 16 * 1024;
+
+impl std::fmt::Debug for BearerToken<'_> {
+    /// Never prints the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BearerToken(…)")
+    }
+}
+
+impl<'a> BearerToken<'a> {
+    /// A string as a token.
+    ///
+    /// # Errors
+    /// [`Reason::Malformed`] when it is no `b64token` or too long.
+    pub fn new(token: &'a [u8]) -> Result<Self, Reason> {
+        let (body, padding) =
+            token.split_at(token.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1));
+        // No early end inside a chunk, so that the compiler can look at many bytes at once.
+        let is_b64 =
+            body.chunks(64).all(|chunk| chunk.iter().fold(true, |all, &byte| all & is_b64token(byte)));
+        let whole = !body.is_empty() && body.len() + padding.len() <= MAX_LENGTH;
+        if whole && is_b64 { Ok(Self(token)) } else { Err(Reason::Malformed) }
+    }
+
+    /// The token as it came.
+    #[must_use]
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+}
+
+/// The token that a request presents; `None` when it presents none, or credentials of another scheme.
+///
+/// # Errors
+/// [`Reason::Ambiguous`] for more than one field, or an `access_token` parameter beside the token (RFC 6750 §2);
+/// [`Reason::Malformed`] for a token of the wrong form. An `access_token` parameter alone is no credential.
+pub fn extract<'a>(headers: &'a HeaderMap, query: Option<&str>) -> Result<Option<BearerToken<'a>>, Reason> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let Some(field) = fields.next() else {
+        return Ok(None);
+    };
+    if fields.next().is_some() {
+        return Err(Reason::Ambiguous);
+    }
+    let Some(credentials) = bearer_credentials(field.as_bytes()) else {
+        return Ok(None);
+    };
+    if query.is_some_and(has_access_token) {
+        return Err(Reason::Ambiguous);
+    }
+    // credentials = "Bearer" 1*SP b64token
+    let token = credentials.iter().position(|&byte| byte != b' ').map(|spaces| credentials.split_at(spaces));
+    match token {
+        Some((spaces, token)) if !spaces.is_empty() => BearerToken::new(token).map(Some),
+        _ => Err(Reason::Malformed),
+    }
+}
+
+/// Whether any `Authorization` field is of the Bearer scheme, whatever its form.
+#[must_use]
+pub fn is_presented(headers: &HeaderMap) -> bool {
+    headers.get_all(AUTHORIZATION).iter().any(|field| bearer_credentials(field.as_bytes()).is_some())
+}
+
+/// What follows the scheme, when that is Bearer in any case (RFC 9110 §11.1). White space before the scheme is not
+/// allowed; it is overlooked here so that no upstream that trims finds a token nobody has judged.
+fn bearer_credentials(field: &[u8]) -> Option<&[u8]> {
+    let (scheme, credentials) = field.trim_ascii_start().split_at_checked("Bearer".len())?;
+    let ends = credentials.first().is_none_or(|byte| byte.is_ascii_whitespace());
+    (ends && scheme.eq_ignore_ascii_case(b"Bearer")).then_some(credentials)
+}
+
+const fn is_b64token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+}
+
+/// Whether a query has a parameter `access_token`, its name in any encoding a form decoder undoes.
+fn has_access_token(query: &str) -> bool {
+    query.split(['&', ';']).any(|parameter| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        name == "access_token"
+            || (name.contains('%') && percent_encoding::percent_decode_str(name).eq("access_token".bytes()))
+    })
+}
+
+#[cfg(test)]
+mod tests;

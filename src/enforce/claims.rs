@@ -4,10 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
 
-use super::policy::ClaimName;
+use super::denial::Reason;
+use super::identity;
+use super::jws::{self, Jws};
+use super::policy::{ClaimName, IdentitySettings};
+use super::token::{IssuerIndex, TokenId, Validity, VerifiedToken, fingerprint};
+use crate::time::Timestamp;
 
-/// What an issuer's tokens must look like (CONTRACT §2 `[[issuers]]`).
+/// What an issuer's tokens must look like (`[[issuers]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerRules {
     /// Compared exactly with `iss`.
@@ -28,7 +34,7 @@ pub struct IssuerRules {
     pub claims: ClaimNames,
 }
 
-/// Where the claims are found that have a meaning here (CONTRACT §2 `[issuers.claims]`).
+/// Where the claims are found that have a meaning here (`[issuers.claims]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimNames {
     /// Scopes: a space-delimited string or an array.
@@ -42,3 +48,135 @@ pub struct ClaimNames {
     /// The version of the subject's roles.
     pub role_version: ClaimName,
 }
+
+/// The last second of the year 9999; a `NumericDate` further from the epoch is none.
+const LAST_SECOND: f64 = 253_402_300_799.0;
+
+impl IssuerRules {
+    /// Everything that can be refused without a key, cheapest first: what a flood of forged tokens costs is this.
+    ///
+    /// # Errors
+    /// In this order: [`Reason::WrongType`]; [`Reason::BadAlgorithm`]; [`Reason::MissingClaim`] and
+    /// [`Reason::BadClaim`] of `exp`, `iat` and `nbf`; what [`Validity::judge`] finds; [`Reason::BadClaim`] for an `exp`
+    /// not after `iat`; [`Reason::TooLongLived`]; [`Reason::BadClaim`] or [`Reason::WrongAudience`] of `aud`;
+    /// [`Reason::MissingClaim`] of the claims required besides.
+    pub(super) fn check(&self, jws: &Jws<'_>, now: Timestamp) -> Result<(Algorithm, Validity), Reason> {
+        let is_listed = |typ: &str| self.token_types.iter().any(|listed| listed.eq_ignore_ascii_case(typ));
+        jws.token_type().filter(|typ| is_listed(typ)).ok_or(Reason::WrongType)?;
+        let algorithm =
+            jws.algorithm().filter(|alg| self.algorithms.contains(alg)).ok_or(Reason::BadAlgorithm)?;
+        let validity = Validity {
+            issued_at: date(&jws.payload, "iat")?.ok_or(Reason::MissingClaim)?,
+            expires_at: date(&jws.payload, "exp")?.ok_or(Reason::MissingClaim)?,
+            not_before: date(&jws.payload, "nbf")?,
+        };
+        validity.judge(self.leeway, now)?;
+        if validity.expires_at <= validity.issued_at {
+            return Err(Reason::BadClaim);
+        }
+        if validity.expires_at.since(validity.issued_at) > self.max_lifetime {
+            return Err(Reason::TooLongLived);
+        }
+        self.check_audience(jws.payload.get("aud"))?;
+        let is_present = |name: &String| !matches!(jws.payload.get(name), None | Some(Value::Null));
+        if self.required_claims.iter().all(is_present) {
+            Ok((algorithm, validity))
+        } else {
+            Err(Reason::MissingClaim)
+        }
+    }
+
+    /// A string or an array of strings, one of them ours (RFC 7519 §4.1.3).
+    fn check_audience(&self, aud: Option<&Value>) -> Result<(), Reason> {
+        let named = aud
+            .map_or(Some(Vec::new()), |aud| aud.as_str().map_or_else(|| strings(aud), |one| Some(vec![one])));
+        let is_ours = |one: &&str| self.audiences.iter().any(|ours| ours == one);
+        if named.ok_or(Reason::BadClaim)?.iter().any(is_ours) { Ok(()) } else { Err(Reason::WrongAudience) }
+    }
+
+    /// Reads the claims of a token whose signature is true.
+    ///
+    /// # Errors
+    /// [`Reason::BadClaim`] for a claim of the wrong type, a `cnf` other than `x5t#S256`, and an identity header that
+    /// would be too long.
+    pub(super) fn read(
+        &self,
+        issuer: IssuerIndex,
+        jws: &Jws<'_>,
+        validity: Validity,
+        identity: &IdentitySettings,
+    ) -> Result<VerifiedToken, Reason> {
+        let payload = &jws.payload;
+        let (subject, jti) = (text(payload.get("sub"))?, text(payload.get("jti"))?);
+        let names = &self.claims;
+        let whole = |version: &Value| version.as_u64().ok_or(Reason::BadClaim);
+        Ok(VerifiedToken {
+            issuer,
+            id: self.token_id(jti, jws.signing_input)?,
+            subject_hash: subject.map(|subject| fingerprint(&self.issuer, subject).to_string().into()),
+            subject: subject.map(Box::from),
+            jti: jti.map(Box::from),
+            client: text(names.client.find(payload))?.map(Arc::from),
+            tenant: names.tenant.find(payload).map(identity::plain),
+            role_version: names.role_version.find(payload).map(whole).transpose()?,
+            issued_at: validity.issued_at,
+            expires_at: validity.expires_at,
+            not_before: validity.not_before,
+            scopes: list(names.scope.find(payload))?,
+            roles: list(names.roles.find(payload))?,
+            certificate: payload.get("cnf").map(thumbprint).transpose()?,
+            identity: identity::render(identity, names, payload)?,
+        })
+    }
+
+    /// An empty `jti` would make one token of all that carry it.
+    fn token_id(&self, jti: Option<&str>, signing_input: &[u8]) -> Result<TokenId, Reason> {
+        match jti {
+            Some("") => Err(Reason::BadClaim),
+            Some(jti) => Ok(fingerprint(&self.issuer, jti)),
+            None => Ok(TokenId::of(signing_input)),
+        }
+    }
+}
+
+/// A `NumericDate` (RFC 7519 §2): seconds, a fraction allowed.
+fn date(payload: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, Reason> {
+    let Some(value) = payload.get(name) else {
+        return Ok(None);
+    };
+    let seconds = value.as_f64().filter(|seconds| seconds.abs() <= LAST_SECOND).ok_or(Reason::BadClaim)?;
+    let distance = Duration::try_from_secs_f64(seconds.abs()).map_err(|_out_of_range| Reason::BadClaim)?;
+    let date = if seconds < 0.0 { Timestamp::EPOCH.minus(distance) } else { Timestamp::EPOCH.plus(distance) };
+    Ok(Some(date))
+}
+
+fn text(value: Option<&Value>) -> Result<Option<&str>, Reason> {
+    value.map(|value| value.as_str().ok_or(Reason::BadClaim)).transpose()
+}
+
+/// A space-delimited string (RFC 8693 §4.2) or an array of strings. Members of an array stay whole, so one with a space
+/// in it grants neither of two scopes.
+fn list(value: Option<&Value>) -> Result<Vec<Box<str>>, Reason> {
+    let members = value.map_or(Some(Vec::new()), |value| match value.as_str() {
+        Some(text) => Some(text.split(' ').filter(|member| !member.is_empty()).collect()),
+        None => strings(value),
+    });
+    Ok(members.ok_or(Reason::BadClaim)?.into_iter().map(Box::from).collect())
+}
+
+fn strings(value: &Value) -> Option<Vec<&str>> {
+    value.as_array()?.iter().map(Value::as_str).collect()
+}
+
+/// The certificate a token is bound to (RFC 8705 §3.1). A confirmation that cannot be checked here is refused, not
+/// overlooked: its token would be a bearer token again.
+fn thumbprint(cnf: &Value) -> Result<[u8; 32], Reason> {
+    let confirmed =
+        cnf.as_object().filter(|members| members.len() == 1).and_then(|members| members.get("x5t#S256"));
+    let encoded = confirmed.and_then(Value::as_str).ok_or(Reason::BadClaim)?;
+    let bytes = jws::decode(encoded.as_bytes()).map_err(|_not_base64| Reason::BadClaim)?;
+    bytes.try_into().map_err(|_wrong_length| Reason::BadClaim)
+}
+
+#[cfg(test)]
+mod tests;

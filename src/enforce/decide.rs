@@ -1,1 +1,300 @@
-//! (being written)
+//! One request, one judgement: the order of the checks, written once.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Uri};
+
+use super::Settings;
+use super::bearer;
+use super::claims::IssuerRules;
+use super::denial::{Denial, Reason};
+use super::policy::{Mode, Route};
+use super::router::{PolicyError, Router};
+use super::target::Target;
+use super::token::{IssuerIndex, VerifiedToken};
+use super::verify::Verifier;
+use crate::keys::store::KeyStore;
+use crate::metrics::Metrics;
+use crate::time::Timestamp;
+
+/// The head of a request, as it is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The target.
+    pub uri: &'a Uri,
+    /// The host that was asked for; port, final dot and case do not matter.
+    pub host: Option<&'a str>,
+    /// The header section.
+    pub headers: &'a HeaderMap,
+    /// SHA-256 of the client certificate's DER form, when TLS verified one.
+    pub certificate: Option<&'a [u8; 32]>,
+}
+
+/// An issuer: what its tokens look like, and its keys.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    /// What its tokens look like.
+    pub rules: IssuerRules,
+    /// Its keys.
+    pub keys: Arc<KeyStore>,
+}
+
+/// Decides; one per configuration in force, shared by all workers.
+#[derive(Debug)]
+pub struct Enforcer {
+    router: Router,
+    verifier: Verifier,
+}
+
+/// What was decided, and what became known on the way, for log and metrics.
+#[derive(Debug)]
+pub struct Judgement {
+    /// The route, once one matched.
+    pub route: Option<Arc<Route>>,
+    /// The token, once its signature was found true, whatever was found then.
+    pub token: Option<Arc<VerifiedToken>>,
+    /// What a token that was not seen before says of itself; nobody has vouched for it.
+    pub claimed: Option<Claimed>,
+    /// Where the proof of the signature came from.
+    pub proof: Proof,
+    /// The decision.
+    pub verdict: Verdict,
+}
+
+/// What a token says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// The issuer it names, which is a configured one.
+    pub issuer: IssuerIndex,
+    /// The key it names, in visible ASCII and of limited length.
+    pub kid: Option<Box<str>>,
+}
+
+/// Where the proof of a signature came from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// From the cache.
+    Cached,
+    /// From a key, just now.
+    Fresh,
+    /// There is none.
+    #[default]
+    None,
+}
+
+impl Proof {
+    /// The metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cached => "cached",
+            Self::Fresh => "fresh",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The decision.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Forward it.
+    Allow(Permit),
+    /// Refuse it.
+    Deny(Denial),
+    /// Answer this once, then decide again.
+    Ask(Ask),
+}
+
+/// What cannot be decided without the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Fetch the issuer's keys: its set has none of this `kid`.
+    Keys {
+        /// Whose keys.
+        issuer: IssuerIndex,
+        /// The key that is wanted, as the token names it.
+        kid: String,
+    },
+}
+
+/// What was asked for this request already, so that it is not asked again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asked {
+    keys: bool,
+}
+
+impl Asked {
+    /// Nothing yet.
+    pub const NOTHING: Self = Self { keys: false };
+
+    /// This too.
+    #[must_use]
+    pub fn and(self, ask: &Ask) -> Self {
+        match ask {
+            Ask::Keys { .. } => Self { keys: true },
+        }
+    }
+
+    pub(super) fn keys(self) -> bool {
+        self.keys
+    }
+}
+
+/// Leave to forward one request. Only a decision makes one.
+#[derive(Debug)]
+pub struct Permit {
+    route: Arc<Route>,
+    target: Target,
+    token: Option<Arc<VerifiedToken>>,
+    shadow: Option<Denial>,
+}
+
+impl Permit {
+    /// The route.
+    #[must_use]
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// The target to send.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The token in force, whose identity headers are sent; `None` for an anonymous request and in shadow.
+    #[must_use]
+    pub fn token(&self) -> Option<&Arc<VerifiedToken>> {
+        self.token.as_ref()
+    }
+
+    /// Why the request would have been refused, were the route not only observed.
+    #[must_use]
+    pub fn shadow(&self) -> Option<&Denial> {
+        self.shadow.as_ref()
+    }
+}
+
+/// Why there is no permit (yet).
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Deny(Denial),
+    Ask(Ask),
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self::Deny(reason.into())
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        Self::Deny(denial)
+    }
+}
+
+/// What becomes known of a token while it is judged.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    pub(super) token: Option<Arc<VerifiedToken>>,
+    pub(super) claimed: Option<Claimed>,
+    pub(super) proof: Proof,
+}
+
+impl Enforcer {
+    /// Puts settings and issuers into force. Issuers keep their order: [`IssuerIndex`] counts them.
+    ///
+    /// # Errors
+    /// Every mistake in every route.
+    pub fn new(
+        settings: Settings,
+        issuers: Vec<Issuer>,
+        metrics: &Metrics,
+    ) -> Result<Self, Vec<PolicyError>> {
+        let Settings { routes, identity, proofs } = settings;
+        let router = Router::new(routes)?;
+        Ok(Self { router, verifier: Verifier::new(issuers, identity, proofs, metrics) })
+    }
+
+    /// All routes, by index.
+    #[must_use]
+    pub fn routes(&self) -> &[Arc<Route>] {
+        self.router.routes()
+    }
+
+    /// An issuer.
+    #[must_use]
+    pub fn issuer(&self, index: IssuerIndex) -> Option<&Issuer> {
+        self.verifier.issuer(index)
+    }
+
+    /// Decides on a request at this moment.
+    ///
+    /// When several things are wrong, the first in this order is the reason: target, route, form of the credentials,
+    /// form of the token, issuer, `typ`, `alg`, `exp` and `iat` and `nbf`, `aud`, required claims, keys, signature,
+    /// the other claims, certificate, scopes, roles.
+    #[must_use]
+    pub fn decide(&self, request: &Request<'_>, asked: Asked, now: Timestamp) -> Judgement {
+        let refused = |reason: Reason| Judgement {
+            route: None,
+            token: None,
+            claimed: None,
+            proof: Proof::None,
+            verdict: Verdict::Deny(reason.into()),
+        };
+        let Ok(target) = Target::parse(request.method, request.uri) else {
+            return refused(Reason::BadTarget);
+        };
+        let Some(route) = self.router.find(request.host, request.method, &target) else {
+            let presented = bearer::is_presented(request.headers);
+            return refused(if presented { Reason::NoRoute } else { Reason::NoRouteNoToken });
+        };
+        let mut trail = Trail::default();
+        let outcome = self.judge(request, route, &target, asked, now, &mut trail);
+        let verdict = verdict(outcome, Arc::clone(route), target);
+        let Trail { token, claimed, proof } = trail;
+        Judgement { route: Some(Arc::clone(route)), token, claimed, proof, verdict }
+    }
+
+    /// Whether the request may take its route, and with which token.
+    fn judge(
+        &self,
+        request: &Request<'_>,
+        route: &Route,
+        target: &Target,
+        asked: Asked,
+        now: Timestamp,
+        trail: &mut Trail,
+    ) -> Result<Option<Arc<VerifiedToken>>, Refusal> {
+        let Some(bearer) = bearer::extract(request.headers, target.query())? else {
+            return if route.settings().anonymous { Ok(None) } else { Err(Reason::Missing.into()) };
+        };
+        let token = self.verifier.prove(bearer, asked, now, trail)?;
+        token.judge_certificate(request.certificate)?;
+        route.judge(&token)?;
+        Ok(Some(token))
+    }
+}
+
+/// On a route that is only observed a denial is a note, not an answer. Such a request carries no identity: whoever it
+/// is, they were not let in.
+fn verdict(
+    outcome: Result<Option<Arc<VerifiedToken>>, Refusal>,
+    route: Arc<Route>,
+    target: Target,
+) -> Verdict {
+    match outcome {
+        Ok(token) => Verdict::Allow(Permit { route, target, token, shadow: None }),
+        Err(Refusal::Ask(ask)) => Verdict::Ask(ask),
+        Err(Refusal::Deny(denial)) => match route.settings().mode {
+            Mode::Enforce => Verdict::Deny(denial),
+            Mode::Shadow => Verdict::Allow(Permit { route, target, token: None, shadow: Some(denial) }),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -11,14 +11,20 @@ use http::StatusCode;
 pub enum Reason {
     /// No credentials, or none of the Bearer scheme.
     Missing,
-    /// The `Authorization` field or the token in it does not have the form of RFC 6750 §2.1.
+    /// The `Authorization` field does not have the form of RFC 6750 §2.1.
     Malformed,
+    /// What was presented has the form of RFC 6750 and is no JWT. The same word as [`Reason::Malformed`], another
+    /// answer: the request is sound, its token is not (RFC 6750 §3.1).
+    NotJwt,
     /// More than one token was presented (RFC 6750 §2).
     Ambiguous,
     /// The request target could be read in two ways.
     BadTarget,
     /// No route matches host, method and path.
     NoRoute,
+    /// The same, and no Bearer token came with the request. The same word as [`Reason::NoRoute`], another answer:
+    /// somebody who has not shown a token learns nothing about which paths exist.
+    NoRouteNoToken,
     /// `iss` is not a configured issuer.
     UnknownIssuer,
     /// The header's `typ` is not one the issuer's tokens carry.
@@ -111,13 +117,15 @@ impl From<Reason> for Denial {
 }
 
 impl Reason {
-    /// Every reason, in the order a request can meet them.
-    pub const ALL: [Self; 30] = [
+    /// Every reason. Two words occur twice, because they have two answers.
+    pub const ALL: [Self; 32] = [
         Self::Missing,
         Self::Malformed,
+        Self::NotJwt,
         Self::Ambiguous,
         Self::BadTarget,
         Self::NoRoute,
+        Self::NoRouteNoToken,
         Self::UnknownIssuer,
         Self::WrongType,
         Self::BadAlgorithm,
@@ -150,10 +158,10 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
-            Self::Malformed => "malformed",
+            Self::Malformed | Self::NotJwt => "malformed",
             Self::Ambiguous => "ambiguous",
             Self::BadTarget => "bad_target",
-            Self::NoRoute => "no_route",
+            Self::NoRoute | Self::NoRouteNoToken => "no_route",
             Self::UnknownIssuer => "unknown_issuer",
             Self::WrongType => "wrong_type",
             Self::BadAlgorithm => "bad_algorithm",
@@ -181,4 +189,107 @@ impl Reason {
             Self::Overloaded => "overloaded",
         }
     }
+
+    /// What the client is told. `invalid_token` is described in one way wherever a forger could learn from the
+    /// difference; what only the holder of a genuine token can meet has a name.
+    #[must_use]
+    pub const fn wire(self) -> Wire {
+        const NOT_VALID: &str = "The access token is not valid";
+        match self {
+            Self::Missing | Self::NoRouteNoToken => Wire::BARE,
+            Self::Malformed => Wire::bad_request("The Authorization field is malformed"),
+            Self::Ambiguous => Wire::bad_request("The request carries more than one access token"),
+            Self::BadTarget => Wire {
+                status: StatusCode::BAD_REQUEST,
+                error: "invalid_request",
+                description: "The request target is ambiguous",
+                challenge: Challenge::None,
+            },
+            Self::NoRoute => Wire {
+                status: StatusCode::FORBIDDEN,
+                error: "access_denied",
+                description: "No route allows this request",
+                challenge: Challenge::None,
+            },
+            Self::NotJwt
+            | Self::UnknownIssuer
+            | Self::WrongType
+            | Self::BadAlgorithm
+            | Self::UnknownKey
+            | Self::BadSignature
+            | Self::MissingClaim
+            | Self::BadClaim
+            | Self::NotYetValid
+            | Self::IssuedInFuture
+            | Self::TooLongLived
+            | Self::WrongAudience
+            | Self::CertificateMismatch => Wire::invalid_token(NOT_VALID),
+            Self::Expired => Wire::invalid_token("The access token expired"),
+            Self::Idle => Wire::invalid_token("The access token was not used for too long"),
+            Self::TokenRevoked
+            | Self::SubjectRevoked
+            | Self::ClientRevoked
+            | Self::IssuerRevoked
+            | Self::BeforeState => Wire::invalid_token("The access token was revoked"),
+            Self::RoleChanged => Wire::invalid_token("The roles changed since the access token was issued"),
+            Self::InsufficientScope => {
+                Wire::insufficient("The access token lacks a scope that is required here")
+            }
+            Self::InsufficientRole => {
+                Wire::insufficient("The access token lacks a role that is required here")
+            }
+            Self::KeysUnavailable | Self::StateUnavailable => {
+                Wire::unavailable("The token cannot be judged now")
+            }
+            Self::Overloaded => Wire::unavailable("The gate is at its limit"),
+        }
+    }
 }
+
+impl Wire {
+    /// Nothing was presented: no error code in the challenge (RFC 6750 §3.1).
+    const BARE: Self = Self {
+        status: StatusCode::UNAUTHORIZED,
+        error: "missing_token",
+        description: "An access token is required",
+        challenge: Challenge::Bare,
+    };
+
+    const fn bad_request(description: &'static str) -> Self {
+        let (status, error) = (StatusCode::BAD_REQUEST, "invalid_request");
+        Self { status, error, description, challenge: Challenge::Error }
+    }
+
+    const fn invalid_token(description: &'static str) -> Self {
+        let (status, error) = (StatusCode::UNAUTHORIZED, "invalid_token");
+        Self { status, error, description, challenge: Challenge::Error }
+    }
+
+    const fn insufficient(description: &'static str) -> Self {
+        let (status, error) = (StatusCode::FORBIDDEN, "insufficient_scope");
+        Self { status, error, description, challenge: Challenge::Error }
+    }
+
+    const fn unavailable(description: &'static str) -> Self {
+        let (status, error) = (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable");
+        Self { status, error, description, challenge: Challenge::None }
+    }
+}
+
+/// The `grpc-status` with which a gRPC request is refused instead of `status`; `UNKNOWN` where gRPC has no word.
+#[must_use]
+pub fn grpc_status(status: StatusCode) -> u8 {
+    match status.as_u16() {
+        400 => 3,        // INVALID_ARGUMENT
+        401 => 16,       // UNAUTHENTICATED
+        403 => 7,        // PERMISSION_DENIED
+        405 => 12,       // UNIMPLEMENTED
+        413 | 431 => 8,  // RESOURCE_EXHAUSTED
+        502 | 503 => 14, // UNAVAILABLE
+        504 => 4,        // DEADLINE_EXCEEDED
+        _ => 2,          // UNKNOWN
+    }
+}
+
+#[cfg(test)]
+mod tests;

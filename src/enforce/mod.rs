@@ -3,11 +3,33 @@
 //! Pure: no `async`, no clock, no I/O. It is given the request head, snapshots and `now`, and answers with a value:
 //! a `Permit`, a `Denial`, or an `Ask` that the caller answers once before it asks again.
 
+#![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::wildcard_enum_match_arm)]
+
+use policy::{IdentitySettings, RouteSettings};
+
 pub mod bearer;
 pub mod claims;
 pub mod decide;
 pub mod denial;
+mod identity;
+mod json;
+mod jws;
 pub mod policy;
+pub mod router;
 pub mod target;
 pub mod token;
-pub mod verify;
+mod verify;
+
+/// What is decided on, as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The routes, in the order of the configuration.
+    pub routes: Vec<RouteSettings>,
+    /// What upstreams learn of tokens.
+    pub identity: IdentitySettings,
+    /// How many proofs of signatures are remembered; [`DEFAULT_PROOFS`] unless configured.
+    pub proofs: u64,
+}
+
+/// How many proofs of signatures are remembered by default, at about 1 KiB each.
+pub const DEFAULT_PROOFS: u64 = 100_000;

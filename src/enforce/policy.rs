@@ -4,8 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
+use serde_json::{Map, Value};
 
-/// One route, as configured (CONTRACT §2 `[[routes]]`).
+use super::denial::{Denial, Reason};
+use super::token::VerifiedToken;
+
+/// One route, as configured (`[[routes]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteSettings {
     /// The pattern: literal segments, `{name}`, and a last `{*rest}`.
@@ -49,7 +53,7 @@ pub enum Mode {
     Shadow,
 }
 
-/// What the upstream learns of the token (CONTRACT §2 `[identity]`).
+/// What the upstream learns of the token (`[identity]`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdentitySettings {
     /// Whether `Authorization` is removed before forwarding.
@@ -83,3 +87,102 @@ pub enum ClaimName {
     /// The unescaped reference tokens of a JSON pointer.
     Pointer(Vec<String>),
 }
+
+/// One route in force.
+#[derive(Debug)]
+pub struct Route {
+    index: usize,
+    settings: RouteSettings,
+    /// The scopes the challenge of a denial names.
+    scope: Option<Arc<str>>,
+}
+
+impl Route {
+    pub(super) fn new(index: usize, settings: RouteSettings) -> Self {
+        let Requirement { scopes, any_scope, .. } = &settings.requirement;
+        let named: Vec<&str> = scopes.iter().chain(any_scope).map(String::as_str).collect();
+        let scope = (!named.is_empty()).then(|| named.join(" ").into());
+        Self { index, settings, scope }
+    }
+
+    /// Its place in the configuration, counted from 0 without gaps.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Its pattern, which is also the metric label.
+    #[must_use]
+    pub fn pattern(&self) -> &Arc<str> {
+        &self.settings.path
+    }
+
+    /// Index into the configured upstreams.
+    #[must_use]
+    pub fn upstream(&self) -> usize {
+        self.settings.upstream
+    }
+
+    /// What was configured.
+    #[must_use]
+    pub fn settings(&self) -> &RouteSettings {
+        &self.settings
+    }
+
+    /// Whether a token in force is enough for this route.
+    ///
+    /// # Errors
+    /// [`Reason::InsufficientScope`] or [`Reason::InsufficientRole`], with the scopes the route requires.
+    pub fn judge(&self, token: &VerifiedToken) -> Result<(), Denial> {
+        let denial = |reason| Denial { reason, scope: self.scope.clone() };
+        self.settings.requirement.judge(token).map_err(denial)
+    }
+}
+
+impl Requirement {
+    /// Whether nothing is demanded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { scopes, any_scope, roles, any_role } = self;
+        scopes.is_empty() && any_scope.is_empty() && roles.is_empty() && any_role.is_empty()
+    }
+
+    /// Whether a token carries what is demanded.
+    ///
+    /// # Errors
+    /// [`Reason::InsufficientScope`], and when the scopes suffice, [`Reason::InsufficientRole`].
+    pub fn judge(&self, token: &VerifiedToken) -> Result<(), Reason> {
+        if !suffices(&token.scopes, &self.scopes, &self.any_scope) {
+            return Err(Reason::InsufficientScope);
+        }
+        if !suffices(&token.roles, &self.roles, &self.any_role) {
+            return Err(Reason::InsufficientRole);
+        }
+        Ok(())
+    }
+}
+
+fn suffices(held: &[Box<str>], all: &[String], any: &[String]) -> bool {
+    let holds = |wanted: &String| held.iter().any(|one| **one == **wanted);
+    all.iter().all(holds) && (any.is_empty() || any.iter().any(holds))
+}
+
+impl ClaimName {
+    /// The claim's value in a payload.
+    pub(super) fn find<'p>(&self, payload: &'p Map<String, Value>) -> Option<&'p Value> {
+        match self {
+            Self::Member(name) => payload.get(name),
+            Self::Pointer(tokens) => {
+                let (first, rest) = tokens.split_first()?;
+                rest.iter().try_fold(payload.get(first)?, |value, token| match value {
+                    Value::Object(members) => members.get(token),
+                    Value::Array(members) => members.get(token.parse::<usize>().ok()?),
+                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,13 @@
 //! A token whose signature and claims were found good: parsed once, judged on every request.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use aws_lc_rs::digest;
 use http::{HeaderName, HeaderValue};
 
+use super::denial::Reason;
 use crate::time::Timestamp;
 
 /// Names an issuer by its place in the configuration.
@@ -11,7 +15,8 @@ use crate::time::Timestamp;
 pub struct IssuerIndex(pub u16);
 
 /// What a token is, whatever string it arrived in: SHA-256 of `iss`, a newline and `jti`; without `jti`, of its signing
-/// input (CONTRACT §3: never the raw string, because one signed message has many).
+/// input. Never of the raw string: ECDSA's twin signature and other spellings of base64 make many strings of one signed
+/// message, and none of them may escape a revocation or start an idle clock anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId(pub [u8; 32]);
 
@@ -50,4 +55,83 @@ pub struct VerifiedToken {
     pub certificate: Option<[u8; 32]>,
     /// The identity headers, ready to send.
     pub identity: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// The time a token is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// `iat`.
+    pub issued_at: Timestamp,
+    /// `exp`.
+    pub expires_at: Timestamp,
+    /// `nbf`.
+    pub not_before: Option<Timestamp>,
+}
+
+impl Validity {
+    /// Judges the time, each bound with `leeway` (RFC 7519 §4.1.4 to §4.1.6).
+    ///
+    /// # Errors
+    /// [`Reason::Expired`], [`Reason::NotYetValid`], [`Reason::IssuedInFuture`], in this order.
+    pub fn judge(&self, leeway: Duration, now: Timestamp) -> Result<(), Reason> {
+        let soon = now.plus(leeway);
+        if self.expires_at.plus(leeway) <= now {
+            Err(Reason::Expired)
+        } else if self.not_before.is_some_and(|not_before| not_before > soon) {
+            Err(Reason::NotYetValid)
+        } else if self.issued_at > soon {
+            Err(Reason::IssuedInFuture)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl VerifiedToken {
+    /// The time it is good for.
+    #[must_use]
+    pub fn validity(&self) -> Validity {
+        let Self { issued_at, expires_at, not_before, .. } = *self;
+        Validity { issued_at, expires_at, not_before }
+    }
+
+    /// Whether the connection may use it: a token bound to a certificate needs that one (RFC 8705 §3).
+    ///
+    /// # Errors
+    /// [`Reason::CertificateMismatch`].
+    pub fn judge_certificate(&self, presented: Option<&[u8; 32]>) -> Result<(), Reason> {
+        match &self.certificate {
+            Some(bound) if Some(bound) != presented => Err(Reason::CertificateMismatch),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl TokenId {
+    /// The SHA-256 of some bytes.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self(sha256(&[bytes]))
+    }
+}
+
+impl fmt::Display for TokenId {
+    /// The first 12 hexadecimal digits: what logs carry.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(6).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// SHA-256 of an issuer, a newline and something of its own. Issuers hold no newline, so no two pairs meet.
+pub(super) fn fingerprint(issuer: &str, of: &str) -> TokenId {
+    TokenId(sha256(&[issuer.as_bytes(), b"\n", of.as_bytes()]))
+}
+
+pub(super) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
 }

@@ -1,1 +1,235 @@
-//! (being written)
+//! From the string a client presented to a verified token: proof cache, then form and claims, then the signature.
+//!
+//! What is kept is the proof that a signature is true under one key set, never a verdict: time, keys and everything
+//! after them are judged on every request.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::Algorithm;
+use moka::Expiry;
+use moka::sync::Cache;
+use prometheus::{Histogram, IntCounter};
+
+use super::bearer::BearerToken;
+use super::claims::IssuerRules;
+use super::decide::{Ask, Asked, Claimed, Issuer, Proof, Refusal, Trail};
+use super::denial::Reason;
+use super::jws::Jws;
+use super::policy::IdentitySettings;
+use super::token::{IssuerIndex, VerifiedToken, sha256};
+use crate::keys::store::{Availability, KeySet};
+use crate::metrics::Metrics;
+use crate::time::Timestamp;
+
+/// How many keys are tried for one token: more is a way to make one request cost many signatures.
+const MAX_CANDIDATES: usize = 8;
+
+/// The longest `kid` that is logged, in bytes.
+const MAX_LOGGED_KID: usize = 64;
+
+/// Proves tokens, and remembers the proofs.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    issuers: Vec<Issuer>,
+    /// Our clock against `iat`, by issuer.
+    skews: Vec<Histogram>,
+    identity: IdentitySettings,
+    proofs: Cache<ProofKey, CachedProof, PrefixHasher>,
+    hits: IntCounter,
+    misses: IntCounter,
+}
+
+/// SHA-256 of the whole token.
+#[derive(Debug, PartialEq, Eq)]
+struct ProofKey([u8; 32]);
+
+/// That a token's signature is true under the key set of this generation.
+#[derive(Debug, Clone)]
+struct CachedProof {
+    token: Arc<VerifiedToken>,
+    generation: u64,
+    /// How long it can still be of use; what frees its memory, not what refuses its token.
+    lifetime: Duration,
+}
+
+impl Verifier {
+    pub(super) fn new(
+        issuers: Vec<Issuer>,
+        identity: IdentitySettings,
+        proofs: u64,
+        metrics: &Metrics,
+    ) -> Self {
+        let skew = |issuer: &Issuer| metrics.clock_skew.with_label_values(&[&issuer.rules.issuer]);
+        Self {
+            skews: issuers.iter().map(skew).collect(),
+            issuers,
+            identity,
+            proofs: Cache::builder()
+                .max_capacity(proofs)
+                .expire_after(UntilExpired)
+                .build_with_hasher(PrefixHasher::default()),
+            hits: metrics.proof_cache.with_label_values(&["hit"]),
+            misses: metrics.proof_cache.with_label_values(&["miss"]),
+        }
+    }
+
+    pub(super) fn issuer(&self, index: IssuerIndex) -> Option<&Issuer> {
+        self.issuers.get(usize::from(index.0))
+    }
+
+    /// Proves a token and judges its time. The order of refusals is the order of the checks: form, issuer, what
+    /// [`IssuerRules::check`] lists, keys, signature, what [`IssuerRules::read`] lists.
+    pub(super) fn prove(
+        &self,
+        bearer: BearerToken<'_>,
+        asked: Asked,
+        now: Timestamp,
+        trail: &mut Trail,
+    ) -> Result<Arc<VerifiedToken>, Refusal> {
+        let key = ProofKey(sha256(&[bearer.as_bytes()]));
+        if let Some((token, issuer)) = self.cached(&key) {
+            self.hits.inc();
+            *trail = Trail { token: Some(Arc::clone(&token)), claimed: None, proof: Proof::Cached };
+            token.validity().judge(issuer.rules.leeway, now)?;
+            issuer.check_keys(now)?;
+            return Ok(token);
+        }
+        self.misses.inc();
+        let jws = Jws::parse(bearer)?;
+        let (index, issuer) = self.claimed_issuer(&jws)?;
+        trail.claimed = Some(Claimed { issuer: index, kid: jws.kid().map(loggable) });
+        let (algorithm, validity) = issuer.rules.check(&jws, now)?;
+        issuer.check_keys(now)?;
+        let keys = issuer.keys.current();
+        issuer.check_signature(index, &keys, algorithm, &jws, asked, now)?;
+        let token = Arc::new(issuer.rules.read(index, &jws, validity, &self.identity)?);
+        self.remember(key, &token, &issuer.rules, keys.generation(), now);
+        trail.token = Some(Arc::clone(&token));
+        trail.proof = Proof::Fresh;
+        Ok(token)
+    }
+
+    /// A proof under the key set that is in force now.
+    fn cached(&self, key: &ProofKey) -> Option<(Arc<VerifiedToken>, &Issuer)> {
+        let proof = self.proofs.get(key)?;
+        let issuer = self.issuer(proof.token.issuer)?;
+        (proof.generation == issuer.keys.current().generation()).then_some((proof.token, issuer))
+    }
+
+    fn remember(
+        &self,
+        key: ProofKey,
+        token: &Arc<VerifiedToken>,
+        rules: &IssuerRules,
+        generation: u64,
+        now: Timestamp,
+    ) {
+        if let Some(skew) = self.skews.get(usize::from(token.issuer.0)) {
+            skew.observe(now.since(token.issued_at).as_secs_f64() - token.issued_at.since(now).as_secs_f64());
+        }
+        let lifetime = token.expires_at.plus(rules.leeway).since(now);
+        self.proofs.insert(key, CachedProof { token: Arc::clone(token), generation, lifetime });
+    }
+
+    /// Whose token it says it is.
+    fn claimed_issuer(&self, jws: &Jws<'_>) -> Result<(IssuerIndex, &Issuer), Reason> {
+        let claimed =
+            jws.payload.get("iss").ok_or(Reason::UnknownIssuer)?.as_str().ok_or(Reason::BadClaim)?;
+        let mut known = (0..).map(IssuerIndex).zip(&self.issuers);
+        known.find(|(_, issuer)| *issuer.rules.issuer == *claimed).ok_or(Reason::UnknownIssuer)
+    }
+}
+
+impl Issuer {
+    /// Keys that were never loaded or not confirmed for too long prove nothing.
+    fn check_keys(&self, now: Timestamp) -> Result<(), Reason> {
+        match self.keys.availability(now) {
+            Availability::Usable => Ok(()),
+            Availability::NeverLoaded | Availability::TooOld => Err(Reason::KeysUnavailable),
+        }
+    }
+
+    fn check_signature(
+        &self,
+        index: IssuerIndex,
+        keys: &KeySet,
+        algorithm: Algorithm,
+        jws: &Jws<'_>,
+        asked: Asked,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        if let Some(kid) = jws.kid().filter(|kid| !keys.knows(kid)) {
+            let ask = !asked.keys() && self.keys.worth_asking(kid, now);
+            let keys = Ask::Keys { issuer: index, kid: kid.to_owned() };
+            return Err(if ask { Refusal::Ask(keys) } else { Reason::UnknownKey.into() });
+        }
+        let mut candidates = keys.candidates(jws.kid(), algorithm).take(MAX_CANDIDATES).peekable();
+        // The key is there, or would be if the token named one; the algorithm is not one for it.
+        if candidates.peek().is_none() {
+            return Err(Reason::BadAlgorithm.into());
+        }
+        if candidates.any(|key| key.verify(algorithm, jws.signing_input, &jws.signature)) {
+            Ok(())
+        } else {
+            Err(Reason::BadSignature.into())
+        }
+    }
+}
+
+/// A `kid` as a log may carry it: it comes from whoever sent the request.
+fn loggable(kid: &str) -> Box<str> {
+    let visible = |c: char| if c.is_ascii_graphic() { c } else { '?' };
+    kid.chars().take(MAX_LOGGED_KID).map(visible).collect::<String>().into()
+}
+
+/// Frees a proof's memory when its token has expired.
+struct UntilExpired;
+
+impl Expiry<ProofKey, CachedProof> for UntilExpired {
+    fn expire_after_create(
+        &self,
+        _: &ProofKey,
+        proof: &CachedProof,
+        _: std::time::Instant,
+    ) -> Option<Duration> {
+        Some(proof.lifetime)
+    }
+}
+
+impl Hash for ProofKey {
+    /// A SHA-256 needs no further hashing, and what is in the cache was signed by an issuer.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let prefix = self.0.first_chunk().copied().unwrap_or_default();
+        state.write_u64(u64::from_ne_bytes(prefix));
+    }
+}
+
+/// Passes on the one number that a [`ProofKey`] writes.
+#[derive(Debug, Clone, Copy, Default)]
+struct PrefixHasher(u64);
+
+impl BuildHasher for PrefixHasher {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl Hasher for PrefixHasher {
+    fn write_u64(&mut self, prefix: u64) {
+        self.0 = prefix;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,89 @@
+//! What the upstream is told about a token: header values made of claims, once, when the token is verified.
+//!
+//! A string is as it is, an array's members are joined with commas (those of the scope claim with spaces), other JSON
+//! is compact. Percent-encoded are: bytes outside visible ASCII; `%` itself; a space that begins or ends a string or
+//! member, which parsers trim; and the separator inside a member. So splitting at the separator, then
+//! percent-decoding, gives back exactly what the issuer wrote, and no claim can pass itself off as another.
+
+use std::borrow::Cow;
+
+use http::{HeaderName, HeaderValue};
+use serde_json::{Map, Value};
+
+use super::claims::ClaimNames;
+use super::denial::Reason;
+use super::policy::{IdentityClaim, IdentitySettings};
+
+/// The longest value, in bytes.
+const MAX_LENGTH: usize = 4 * 1024;
+
+/// Renders the configured headers; an absent claim means an absent header.
+///
+/// # Errors
+/// [`Reason::BadClaim`] for a value above 4 KiB.
+pub(super) fn render(
+    settings: &IdentitySettings,
+    names: &ClaimNames,
+    payload: &Map<String, Value>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, Reason> {
+    let mut headers = Vec::with_capacity(settings.headers.len());
+    for (name, claim) in &settings.headers {
+        let (claim, separator) = match claim {
+            IdentityClaim::Subject => (payload.get("sub"), b','),
+            IdentityClaim::Client => (names.client.find(payload), b','),
+            IdentityClaim::Scope => (names.scope.find(payload), b' '),
+            IdentityClaim::Roles => (names.roles.find(payload), b','),
+            IdentityClaim::Tenant => (names.tenant.find(payload), b','),
+            IdentityClaim::Token(claim) => (claim.find(payload), b','),
+        };
+        if let Some(claim) = claim {
+            headers.push((name.clone(), value(claim, separator)?));
+        }
+    }
+    Ok(headers)
+}
+
+/// A claim as text: a string as it is, other JSON compact.
+pub(super) fn plain(claim: &Value) -> Box<str> {
+    text(claim).into()
+}
+
+fn text(claim: &Value) -> Cow<'_, str> {
+    claim.as_str().map_or_else(|| Cow::Owned(claim.to_string()), Cow::Borrowed)
+}
+
+fn value(claim: &Value, separator: u8) -> Result<HeaderValue, Reason> {
+    let mut value = Vec::new();
+    match claim.as_array() {
+        None => encode(&text(claim), None, &mut value),
+        Some(members) => {
+            for (index, member) in members.iter().enumerate() {
+                if index > 0 {
+                    value.push(separator);
+                }
+                encode(&text(member), Some(separator), &mut value);
+            }
+        }
+    }
+    let fits = value.len() <= MAX_LENGTH;
+    HeaderValue::from_bytes(&value).ok().filter(|_| fits).ok_or(Reason::BadClaim)
+}
+
+fn encode(text: &str, separator: Option<u8>, value: &mut Vec<u8>) {
+    let last = text.len().saturating_sub(1);
+    for (index, byte) in text.bytes().enumerate() {
+        let stays = match byte {
+            b'%' => false,
+            b' ' => index > 0 && index < last,
+            byte => byte.is_ascii_graphic(),
+        };
+        if stays && separator != Some(byte) {
+            value.push(byte);
+        } else {
+            value.extend_from_slice(percent_encoding::percent_encode_byte(byte).as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
