@@ -19,7 +19,8 @@ use super::denial::Reason;
 use super::jws::Jws;
 use super::policy::IdentitySettings;
 use super::token::{IssuerIndex, VerifiedToken, sha256};
-use crate::keys::store::{Availability, KeySet};
+use crate::keys::set::KeySet;
+use crate::keys::store::Availability;
 use crate::metrics::Metrics;
 use crate::time::Timestamp;
 
