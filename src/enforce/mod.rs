@@ -33,3 +33,6 @@ pub struct Settings {
 
 /// How many proofs of signatures are remembered by default, at about 1 KiB each.
 pub const DEFAULT_PROOFS: u64 = 100_000;
+
+#[cfg(test)]
+mod testing;

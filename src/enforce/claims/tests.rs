@@ -1,1 +1,147 @@
-//! (tests)
+//! What verified tokens hold, in the shapes that real issuers send.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::enforce::decide::Issuer;
+use crate::enforce::testing::{Ask, NOW, b64, enforcer, issuers, payload, route, token, without};
+
+fn names(scope: ClaimName, roles: ClaimName) -> ClaimNames {
+    let member = |name: &str| ClaimName::Member(name.to_owned());
+    ClaimNames {
+        scope,
+        roles,
+        client: member("azp"),
+        tenant: member("tid"),
+        role_version: ClaimName::Pointer(vec!["ext".to_owned(), "rv".to_owned()]),
+    }
+}
+
+fn verified(claims: &Value, change: impl Fn(&mut IssuerRules)) -> Option<Arc<VerifiedToken>> {
+    let mut issuers: Vec<Issuer> = issuers();
+    change(&mut issuers[0].rules);
+    let gate = enforcer(issuers, vec![route("/{*rest}")]);
+    Ask::new(&gate, "/x").token(&token(claims)).decide().token
+}
+
+#[test]
+fn scopes_and_roles_in_the_shapes_of_real_issuers() {
+    let member = |name: &str| ClaimName::Member(name.to_owned());
+    let keycloak = ClaimName::Pointer(vec!["realm_access".to_owned(), "roles".to_owned()]);
+    let table = [
+        (
+            "Keycloak",
+            member("scope"),
+            keycloak.clone(),
+            json!({"scope": "openid email", "realm_access": {"roles": ["admin", "user"]}}),
+            vec!["openid", "email"],
+            vec!["admin", "user"],
+        ),
+        (
+            "Entra",
+            member("scp"),
+            member("roles"),
+            json!({"scp": "Deals.Read Deals.Write", "roles": ["Deal Admin"]}),
+            vec!["Deals.Read", "Deals.Write"],
+            vec!["Deal Admin"],
+        ),
+        (
+            "Okta",
+            member("scp"),
+            member("groups"),
+            json!({"scp": ["read:deals", "offline_access"], "groups": ["Everyone"]}),
+            vec!["read:deals", "offline_access"],
+            vec!["Everyone"],
+        ),
+        (
+            "Auth0",
+            member("permissions"),
+            member("https://example.com/roles"),
+            json!({"permissions": ["read:deals"], "https://example.com/roles": ["editor"]}),
+            vec!["read:deals"],
+            vec!["editor"],
+        ),
+        (
+            "Cognito",
+            member("scope"),
+            member("cognito:groups"),
+            json!({"scope": "api/read api/write", "cognito:groups": ["admins"]}),
+            vec!["api/read", "api/write"],
+            vec!["admins"],
+        ),
+        (
+            "strings with many spaces",
+            member("scope"),
+            member("roles"),
+            json!({"scope": "  a   b ", "roles": "c d"}),
+            vec!["a", "b"],
+            vec!["c", "d"],
+        ),
+        (
+            "an index",
+            member("scope"),
+            ClaimName::Pointer(vec!["orgs".to_owned(), "1".to_owned(), "roles".to_owned()]),
+            json!({"scope": [], "orgs": [{"roles": ["x"]}, {"roles": ["y"]}]}),
+            vec![],
+            vec!["y"],
+        ),
+        (
+            "nothing there",
+            member("absent"),
+            ClaimName::Pointer(vec!["sub".to_owned(), "x".to_owned()]),
+            json!({}),
+            vec![],
+            vec![],
+        ),
+    ];
+    for (issuer, scope, roles, claims, scopes_held, roles_held) in table {
+        let found = verified(&payload(claims), |rules| rules.claims = names(scope.clone(), roles.clone()));
+        let found = found.unwrap_or_else(|| panic!("{issuer}: refused"));
+        let text = |list: &[Box<str>]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            (text(&found.scopes), text(&found.roles)),
+            (
+                scopes_held.iter().map(ToString::to_string).collect(),
+                roles_held.iter().map(ToString::to_string).collect(),
+            ),
+            "{issuer}"
+        );
+    }
+}
+
+#[test]
+fn every_claim_finds_its_place() {
+    let claims = payload(json!({
+        "azp": "app-7", "tid": {"id": 7}, "ext": {"rv": 12}, "nbf": NOW - 1, "iat": NOW as f64 - 10.75,
+        "cnf": {"x5t#S256": b64(&[7; 32])},
+    }));
+    let member = |name: &str| ClaimName::Member(name.to_owned());
+    let found =
+        verified(&claims, |rules| rules.claims = names(member("scope"), member("roles"))).expect("a token");
+    assert_eq!(found.subject.as_deref(), Some("alice"));
+    assert_eq!(found.jti.as_deref(), Some("token-1"));
+    assert_eq!(found.client.as_deref(), Some("app-7"));
+    assert_eq!(found.tenant.as_deref(), Some("{\"id\":7}"));
+    assert_eq!(found.role_version, Some(12));
+    assert_eq!(found.issued_at, Timestamp::from_millis(NOW * 1000 - 10_750));
+    assert_eq!(found.expires_at, Timestamp::from_secs(NOW + 600));
+    assert_eq!(found.not_before, Some(Timestamp::from_secs(NOW - 1)));
+    assert_eq!(found.certificate, Some([7; 32]));
+    // printf 'https://idp.example/\nalice' | sha256sum
+    assert_eq!(found.subject_hash.as_deref(), Some("0123456789ab"));
+}
+
+#[test]
+fn required_claims_are_those_of_the_issuer() {
+    let requires = |claims: &Value, required: &[&str]| {
+        verified(claims, |rules| rules.required_claims = required.iter().map(ToString::to_string).collect())
+            .is_some()
+    };
+    let nobody = without(payload(json!({})), "sub");
+    assert!(requires(&nobody, &[]));
+    assert!(!requires(&nobody, &["sub"]));
+    assert!(requires(&payload(json!({"acr": "1"})), &["sub", "acr"]));
+    assert!(!requires(&payload(json!({"acr": null})), &["acr"]));
+}

@@ -1,1 +1,112 @@
-//! (tests)
+//! Header values, and that they can be read back.
+
+use serde_json::json;
+
+use super::*;
+use crate::enforce::policy::ClaimName;
+use crate::enforce::testing::{identity, rules};
+
+fn rendered(payload: &Value, claim: IdentityClaim) -> Option<Result<String, Reason>> {
+    let settings = IdentitySettings {
+        strip_authorization: false,
+        headers: vec![(HeaderName::from_static("x-claim"), claim)],
+    };
+    let names = rules("https://idp.example/", &[]).claims;
+    match render(&settings, &names, payload.as_object().expect("an object")) {
+        Ok(headers) => headers.first().map(|(_, value)| Ok(value.to_str().expect("ASCII").to_owned())),
+        Err(reason) => Some(Err(reason)),
+    }
+}
+
+#[test]
+fn strings_arrays_and_other_json() {
+    let table = [
+        (json!("alice"), "alice"),
+        (json!("auth0|507f1f77"), "auth0|507f1f77"),
+        (json!("Jane Doe"), "Jane Doe"),
+        (json!(" admin"), "%20admin"),
+        (json!("admin "), "admin%20"),
+        (json!(" "), "%20"),
+        (json!("a,b"), "a,b"),
+        (json!("Zoë"), "Zo%C3%AB"),
+        (json!("100%"), "100%25"),
+        (json!("%61dmin"), "%2561dmin"),
+        (json!("a\r\nx-auth-roles: admin"), "a%0D%0Ax-auth-roles: admin"),
+        (json!("a\0\t\u{7f}"), "a%00%09%7F"),
+        (json!("\u{1f355}"), "%F0%9F%8D%95"),
+        (json!(""), ""),
+        (json!(["a", "b"]), "a,b"),
+        (json!(["a"]), "a"),
+        (json!([]), ""),
+        (json!(["a,b", "c"]), "a%2Cb,c"),
+        (json!(["Deal Admin", " x ", "é%"]), "Deal Admin,%20x%20,%C3%A9%25"),
+        (json!([1, true, null, {"a": [1, 2]}]), "1,true,null,{\"a\":[1%2C2]}"),
+        (json!(7), "7"),
+        (json!(1.5), "1.5"),
+        (json!(true), "true"),
+        (json!(null), "null"),
+        (json!({"id": 7, "name": "é, %"}), "{\"id\":7,\"name\":\"%C3%A9, %25\"}"),
+    ];
+    for (claim, expected) in table {
+        let found = rendered(&json!({"c": claim}), IdentityClaim::Token(ClaimName::Member("c".to_owned())));
+        assert_eq!(found, Some(Ok(expected.to_owned())), "{claim}");
+    }
+}
+
+#[test]
+fn scopes_are_parted_by_spaces_and_roles_by_commas() {
+    let table = [
+        (json!({"scope": "read write"}), IdentityClaim::Scope, "read write"),
+        (json!({"scope": ["read", "write"]}), IdentityClaim::Scope, "read write"),
+        (json!({"scope": ["a b", "c,d"]}), IdentityClaim::Scope, "a%20b c,d"),
+        (json!({"roles": ["admin", "editor"]}), IdentityClaim::Roles, "admin,editor"),
+        (json!({"roles": ["a b", "c,d"]}), IdentityClaim::Roles, "a b,c%2Cd"),
+        (json!({"roles": "admin editor"}), IdentityClaim::Roles, "admin editor"),
+        (json!({"tenant": 7}), IdentityClaim::Tenant, "7"),
+        (json!({"client_id": "app"}), IdentityClaim::Client, "app"),
+        (json!({"sub": "alice"}), IdentityClaim::Subject, "alice"),
+    ];
+    for (payload, claim, expected) in table {
+        assert_eq!(rendered(&payload, claim), Some(Ok(expected.to_owned())), "{payload}");
+    }
+}
+
+#[test]
+fn an_absent_claim_is_an_absent_header() {
+    for claim in [
+        IdentityClaim::Subject,
+        IdentityClaim::Tenant,
+        IdentityClaim::Token(ClaimName::Pointer(vec!["a".to_owned(), "b".to_owned()])),
+    ] {
+        assert_eq!(rendered(&json!({"a": {"c": 1}}), claim), None);
+    }
+    let names = rules("https://idp.example/", &[]).claims;
+    let payload = json!({"sub": "alice", "roles": ["editor"]});
+    let headers = render(&identity(), &names, payload.as_object().expect("an object")).expect("headers");
+    let names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["x-auth-subject", "x-auth-roles"]);
+}
+
+#[test]
+fn more_than_four_kibibytes_are_refused() {
+    let of = |length: usize| rendered(&json!({"sub": "é".repeat(length)}), IdentityClaim::Subject);
+    assert!(matches!(of(682), Some(Ok(value)) if value.len() == 4092));
+    assert_eq!(of(683), Some(Err(Reason::BadClaim)));
+    let exactly = rendered(&json!({"sub": "x".repeat(4096)}), IdentityClaim::Subject);
+    assert!(matches!(exactly, Some(Ok(value)) if value.len() == 4096));
+    assert_eq!(
+        rendered(&json!({"sub": "x".repeat(4097)}), IdentityClaim::Subject),
+        Some(Err(Reason::BadClaim))
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn what_was_rendered_can_be_read_back(members in proptest::collection::vec(".{1,20}", 1..6)) {
+        for (claim, separator, name) in [(IdentityClaim::Scope, ' ', "scope"), (IdentityClaim::Roles, ',', "roles")] {
+            let value = rendered(&json!({ name: members.clone() }), claim).expect("a header").expect("a short one");
+            let read = |part: &str| percent_encoding::percent_decode_str(part).decode_utf8().expect("UTF-8").into_owned();
+            proptest::prop_assert_eq!(value.split(separator).map(read).collect::<Vec<_>>(), members.clone());
+        }
+    }
+}

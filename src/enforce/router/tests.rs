@@ -1,1 +1,274 @@
-//! (tests)
+//! Which route a request takes, and which routes cannot live together.
+
+use http::Uri;
+
+use super::*;
+use crate::enforce::policy::Requirement;
+use crate::enforce::testing::route;
+
+/// `[METHODS] [HOSTS] PATH`, each list with commas, `*` for any.
+fn settings(line: &str) -> RouteSettings {
+    let parts: Vec<&str> = line.split(' ').collect();
+    let list = |text: &str| match text {
+        "*" => Vec::new(),
+        text => text.split(',').map(str::to_owned).collect::<Vec<_>>(),
+    };
+    let methods = list(parts[0]).iter().map(|m| m.parse().expect("a method")).collect();
+    RouteSettings { methods, hosts: list(parts[1]), ..route(parts[2]) }
+}
+
+fn router(lines: &[&str]) -> Result<Router, Vec<PolicyError>> {
+    Router::new(lines.iter().map(|line| settings(line)).collect())
+}
+
+const ROUTES: &[&str] = &[
+    "GET * /deals/{*rest}",
+    "POST * /deals/{id}/lines",
+    "GET * /deals/{id}/lines/{line}",
+    "* * /deals/special",
+    "GET * /deals/special/lines",
+    "* * /users/{id}",
+    "GET * /users/{id}",
+    "* admin.example /users/{id}",
+    "GET admin.example,root.example /users/{id}",
+    "* * /users/me",
+    "GET * /a/{x}/c",
+    "GET * /a/b/{*rest}",
+    "GET * /a/{x}/{y}",
+    "POST * /a/b/c",
+    "* * /slash/",
+    "* * /files/{name}/",
+    "* * /caf%c3%a9/x",
+    "* * /naïve",
+    "* * /%7euser",
+    "* * /at@x",
+    "* * /case",
+    "* * /CASE",
+    "PROPFIND * /dav",
+    "* v6.example,[::1] /six",
+    "* * /",
+    "* only.example /{*rest}",
+];
+
+#[test]
+fn the_most_specific_route_that_matches_everything_counts() {
+    let router = router(ROUTES).expect("sound routes");
+    let table: &[(&str, &str, &str, Option<&str>)] = &[
+        ("GET", "x", "/deals", Some(ROUTES[0])),
+        ("GET", "x", "/deals/", Some(ROUTES[0])),
+        ("GET", "x", "/deals/7", Some(ROUTES[0])),
+        ("GET", "x", "/deals/7/lines", Some(ROUTES[0])),
+        ("POST", "x", "/deals/7/lines", Some(ROUTES[1])),
+        ("POST", "x", "/deals/7/lines/", None),
+        ("GET", "x", "/deals/7/lines/1", Some(ROUTES[2])),
+        ("GET", "x", "/deals/7/lines/1/x", Some(ROUTES[0])),
+        ("GET", "x", "/deals/7/lines/", Some(ROUTES[0])),
+        ("DELETE", "x", "/deals/7", None),
+        ("POST", "x", "/deals", None),
+        ("DELETE", "x", "/deals/special", Some(ROUTES[3])),
+        ("GET", "x", "/deals/special", Some(ROUTES[3])),
+        ("GET", "x", "/deals/special/", Some(ROUTES[0])),
+        ("GET", "x", "/deals/special/lines", Some(ROUTES[4])),
+        // The literal path has no such method; the next in rank does.
+        ("POST", "x", "/deals/special/lines", Some(ROUTES[1])),
+        ("GET", "x", "/deals/special/lines/1", Some(ROUTES[2])),
+        ("GET", "x", "/dealsx", None),
+        ("GET", "x", "/Deals/7", None),
+        ("GET", "x", "/deal", None),
+        ("GET", "x", "/users/7", Some(ROUTES[6])),
+        ("PUT", "x", "/users/7", Some(ROUTES[5])),
+        ("PUT", "admin.example", "/users/7", Some(ROUTES[7])),
+        ("GET", "admin.example", "/users/7", Some(ROUTES[8])),
+        ("GET", "root.example", "/users/7", Some(ROUTES[8])),
+        ("PUT", "root.example", "/users/7", Some(ROUTES[5])),
+        ("GET", "admin.example", "/users/me", Some(ROUTES[9])),
+        ("GET", "x", "/users/%6de", Some(ROUTES[9])),
+        ("GET", "x", "/users/Me", Some(ROUTES[6])),
+        ("GET", "x", "/users/", None),
+        ("GET", "x", "/users", None),
+        ("GET", "x", "/users/7/8", None),
+        ("GET", "ADMIN.Example", "/users/7", Some(ROUTES[8])),
+        ("GET", "admin.example.", "/users/7", Some(ROUTES[8])),
+        ("GET", "admin.example:8443", "/users/7", Some(ROUTES[8])),
+        ("GET", "admin.example.:8443", "/users/7", Some(ROUTES[8])),
+        ("GET", "xadmin.example", "/users/7", Some(ROUTES[6])),
+        ("GET", "admin.example..", "/users/7", Some(ROUTES[6])),
+        ("GET", "", "/users/7", Some(ROUTES[6])),
+        // From the left: `b` before `{x}`, whatever follows.
+        ("GET", "x", "/a/b/c", Some(ROUTES[11])),
+        ("POST", "x", "/a/b/c", Some(ROUTES[13])),
+        ("GET", "x", "/a/q/c", Some(ROUTES[10])),
+        ("GET", "x", "/a/q/d", Some(ROUTES[12])),
+        ("GET", "x", "/a/b", Some(ROUTES[11])),
+        ("GET", "x", "/a/q", None),
+        ("GET", "x", "/slash/", Some(ROUTES[14])),
+        ("GET", "x", "/slash", None),
+        ("GET", "x", "/files/a/", Some(ROUTES[15])),
+        ("GET", "x", "/files/a", None),
+        ("GET", "x", "/caf%C3%A9/x", Some(ROUTES[16])),
+        ("GET", "x", "/caf%c3%a9/%78", Some(ROUTES[16])),
+        ("GET", "x", "/café/x", Some(ROUTES[16])),
+        ("GET", "x", "/na%c3%afve", Some(ROUTES[17])),
+        ("GET", "x", "/~user", Some(ROUTES[18])),
+        ("GET", "x", "/%7Euser", Some(ROUTES[18])),
+        ("GET", "x", "/at@x", Some(ROUTES[19])),
+        ("GET", "x", "/at%40x", None),
+        ("GET", "x", "/case", Some(ROUTES[20])),
+        ("GET", "x", "/CASE", Some(ROUTES[21])),
+        ("GET", "x", "/Case", None),
+        ("PROPFIND", "x", "/dav", Some(ROUTES[22])),
+        ("propfind", "x", "/dav", None),
+        ("GET", "[::1]:8443", "/six", Some(ROUTES[23])),
+        ("GET", "[::1]", "/six", Some(ROUTES[23])),
+        ("GET", "[::2]", "/six", None),
+        ("GET", "x", "/", Some(ROUTES[24])),
+        ("GET", "only.example", "/", Some(ROUTES[24])),
+        ("GET", "only.example", "/anything/at/all", Some(ROUTES[25])),
+        // A path that other routes know, with a method that only the catch-all has.
+        ("DELETE", "only.example", "/deals/7", Some(ROUTES[25])),
+        ("OPTIONS", "only.example", "*", None),
+        ("GET", "x", "/deals?path=/users/7", Some(ROUTES[0])),
+        ("GET", "x", "/nowhere?x=/deals/7", None),
+    ];
+    assert!(table.len() >= 40);
+    for (method, host, path, expected) in table {
+        let method: Method = method.parse().expect("a method");
+        let target = Target::parse(&method, &path.parse::<Uri>().expect("a target")).expect("a sound target");
+        let found = router.find(Some(host), &method, &target).map(|route| ROUTES[route.index()]);
+        assert_eq!(found, *expected, "{method} {host} {path}");
+    }
+}
+
+#[test]
+fn a_request_without_host_takes_no_route_that_names_one() {
+    let router = router(&["* only.example /a", "* * /b"]).expect("sound routes");
+    let target = |path: &'static str| Target::parse(&Method::GET, &Uri::from_static(path)).expect("a target");
+    assert!(router.find(None, &Method::GET, &target("/a")).is_none());
+    assert!(router.find(None, &Method::GET, &target("/b")).is_some());
+}
+
+#[test]
+fn routes_that_could_tie_are_a_mistake() {
+    let ties: &[[&str; 2]] = &[
+        ["* * /a", "* * /a"],
+        ["GET * /a/{x}", "GET * /a/{y}"],
+        ["GET,POST * /a", "POST,PUT * /a"],
+        ["* * /a/{*rest}", "* * /a/{*more}"],
+        ["* h.example /a", "* H.Example. /a"],
+        ["* h.example,i.example /a", "* i.example /a"],
+        ["GET h.example /a", "GET h.example /a"],
+        ["* * /%61", "* * /a"],
+        ["* * /%c3%a9", "* * /é"],
+    ];
+    for tie in ties {
+        let errors = router(tie).expect_err("a tie");
+        let error = &errors[0];
+        assert_eq!((errors.len(), error.route, error.other, error.key), (1, 1, Some(0), "path"), "{tie:?}");
+        let message = error.to_string();
+        for line in tie {
+            assert!(message.contains(line.rsplit(' ').next().expect("a path")), "{message}");
+        }
+    }
+    let friends: &[[&str; 2]] = &[
+        ["GET * /a", "POST * /a"],
+        ["GET * /a", "* * /a"],
+        ["* h.example /a", "* i.example /a"],
+        ["* h.example /a", "* * /a"],
+        ["GET * /a", "* h.example /a"],
+        ["* * /a", "* * /a/"],
+        ["* * /a/{x}", "* * /a/{*rest}"],
+        ["* * /a/{x}", "* * /a/b"],
+        ["* * /a/{*rest}", "* * /a"],
+        ["* * /a", "* * /A"],
+    ];
+    for pair in friends {
+        assert!(router(pair).is_ok(), "{pair:?}");
+    }
+}
+
+#[test]
+fn patterns_that_are_none_are_mistakes() {
+    for path in [
+        "",
+        "deals",
+        "{a}",
+        "//",
+        "/a//b",
+        "/a//",
+        "/{*rest}/a",
+        "/{*rest}/",
+        "/{}",
+        "/{*}",
+        "/{a}/{a}",
+        "/{a}/{*a}",
+        "/a{b}",
+        "/{a}b",
+        "/{a",
+        "/a}",
+        "/{a b}",
+        "/{{a}}",
+        "/../a",
+        "/a/..",
+        "/.",
+        "/%2e%2e/a",
+        "/a%2fb",
+        "/a\\b",
+        "/a%zz",
+        "/a?b",
+        "/a#b",
+        "/..;x/a",
+        "/;x/a",
+        "/%00",
+        "/a\tb",
+        "/%252e%252e",
+    ] {
+        let errors = Router::new(vec![route(path)]).expect_err(path);
+        assert_eq!((errors.len(), errors[0].route, errors[0].key), (1, 0, "path"), "{path}: {errors:?}");
+    }
+    for path in [
+        "/",
+        "/a",
+        "/a/",
+        "/{a}",
+        "/{a}/",
+        "/{*rest}",
+        "/a/{b}/{*rest}",
+        "/a b",
+        "/a;b",
+        "/;x",
+        "/.a",
+        "/a%20b",
+    ] {
+        assert!(Router::new(vec![route(path)]).is_ok(), "{path}");
+    }
+}
+
+#[test]
+fn every_mistake_is_reported_at_once() {
+    let requirement = |scope: &str| Requirement { scopes: vec![scope.to_owned()], ..Requirement::default() };
+    let errors = Router::new(vec![
+        RouteSettings { anonymous: true, requirement: requirement("a"), ..route("/a") },
+        RouteSettings { requirement: requirement("a b"), ..route("b") },
+        RouteSettings { requirement: requirement("a\"b"), ..route("/c") },
+        RouteSettings {
+            requirement: Requirement { any_scope: vec![String::new()], ..Requirement::default() },
+            ..route("/d")
+        },
+        route("/e/{x}"),
+        route("/e/{y}"),
+    ])
+    .expect_err("mistakes");
+    let found: Vec<_> = errors.iter().map(|e| (e.route, e.key)).collect();
+    let expected =
+        [(0, "anonymous"), (1, "scopes"), (1, "path"), (2, "scopes"), (3, "any_scope"), (5, "path")];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn thousands_of_routes_are_searched_without_visiting_them_all() {
+    let lines: Vec<String> = (0..5000).map(|n| format!("GET * /service{n}/{{id}}/lines")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let router = router(&lines).expect("sound routes");
+    let target = Target::parse(&Method::GET, &Uri::from_static("/service4321/7/lines")).expect("a target");
+    assert_eq!(router.find(None, &Method::GET, &target).map(|route| route.index()), Some(4321));
+}

@@ -1,1 +1,285 @@
-//! (tests)
+//! Targets that are refused, targets that pass, and the promise that what passes is what is sent.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn parse(target: &str) -> Result<Target, BadTarget> {
+    Target::parse(&Method::GET, &target.parse::<Uri>().map_err(|_invalid| BadTarget)?)
+}
+
+#[test]
+fn refuses_what_two_parsers_could_read_differently() {
+    let refused = [
+        // dot segments
+        "/.",
+        "/..",
+        "/./",
+        "/../",
+        "/a/.",
+        "/a/..",
+        "/a/./b",
+        "/a/../b",
+        "/a/b/..",
+        "/..?x",
+        "/a/.?x=/",
+        // encoded dots, one decoding
+        "/%2e",
+        "/%2E%2e",
+        "/.%2e/a",
+        "/%2e./a",
+        "/a/%2e/b",
+        "/a/%2E%2E/b",
+        "/a/%2e%2e",
+        "/a/.%2E?x=1",
+        // two decodings
+        "/%252e%252e/a",
+        "/%252e",
+        "/.%252e/a",
+        "/%252e%2e/a",
+        "/a/%252E./b",
+        "/%25%32%65/a",
+        "/%2%35e/a",
+        "/a/%252e%252e%252fb",
+        "/a/..%252f",
+        "/a%252f..%252fb",
+        "/a%252f%2e%2e%255cb",
+        "/a%255c..",
+        // parameters on dot segments
+        "/..;/",
+        "/.;x/",
+        "/..;a=b/c",
+        "/a/..;",
+        "/a/.;",
+        "/a/%2e%2e;x/b",
+        "/a/..%3b/b",
+        "/a/..%3Bx=1",
+        "/%2e%3b/",
+        "/a/..%253bx/b",
+        "/a/..%3f",
+        "/a/..%23x/b",
+        // slashes that only some see
+        "/a%2fb",
+        "/a%2Fb",
+        "/%2f",
+        "/a/%2f/b",
+        "/%2f%2fhost/a",
+        "/a%5cb",
+        "/a%5Cb",
+        "/a\\b",
+        "\\a",
+        "/\\",
+        "/..\\a",
+        // control bytes
+        "/%00",
+        "/a%00b",
+        "/a%00.html",
+        "/%0d%0aX:y",
+        "/a%0ab",
+        "/a%09b",
+        "/%1f",
+        "/%7f",
+        "/a%7Fb",
+        "/%1B[0m",
+        // empty segments
+        "//",
+        "//host/a",
+        "/a//b",
+        "/a//",
+        "///",
+        "/a///b?x",
+        "/;/a",
+        "/;x/admin",
+        "/a/;/b",
+        "/%3b/admin",
+        "/a/%3Bx/b",
+        // escapes that are none
+        "/%",
+        "/a%",
+        "/%2",
+        "/%zz",
+        "/a%2/b",
+        "/%%32e",
+        "/%u002e",
+        "/a%g1",
+        "/100%/x",
+        "/% 41",
+        // more bytes than UTF-8 allows
+        "/%c0%ae%c0%ae/a",
+        "/%c0%af",
+        "/%c1%9c",
+        "/%e0%80%af",
+        "/%f0%80%80%af",
+        "/a%C0%80b",
+        // no path
+        "*",
+        "example.com",
+        "example.com:443",
+        "http://host?x",
+        "http://host?",
+        // somebody else's scheme, user information
+        "ftp://host/a",
+        "file://host/a",
+        "ws://host/a",
+        "http://user@host/a",
+        "http://user:pass@host/a",
+        "http://good.example@evil.example/",
+        // absolute-form, the same rules
+        "http://host//a",
+        "https://host/../a",
+        "https://host/a%2fb",
+    ];
+    assert!(refused.len() >= 80, "{}", refused.len());
+    for target in refused {
+        assert_eq!(parse(target), Err(BadTarget), "{target}");
+    }
+}
+
+#[test]
+fn passes_everything_else_byte_for_byte_and_matches_its_canonical_form() {
+    let table = [
+        ("/", "/"),
+        ("/a", "/a"),
+        ("/a/", "/a/"),
+        ("/a/b/c?d=e&f=//../%2e%2e/%00\\", "/a/b/c"),
+        ("/?", "/"),
+        ("/a?%zz%", "/a"),
+        ("/a?b?c", "/a"),
+        ("/%61dmin", "/admin"),
+        ("/%41%7A%30%2D%5F%7e", "/Az0-_~"),
+        ("/a%2eb", "/a.b"),
+        ("/a..b", "/a..b"),
+        ("/...", "/..."),
+        ("/.well-known/x", "/.well-known/x"),
+        ("/a%2e%2e", "/a.."),
+        ("/..a", "/..a"),
+        ("/%c3%a9", "/%C3%A9"),
+        ("/é", "/%C3%A9"),
+        ("/%e9", "/%E9"),
+        ("/a%20b", "/a%20b"),
+        ("/a%2Cb,c", "/a%2Cb,c"),
+        ("/a%2cb", "/a%2Cb"),
+        ("/users/%40me", "/users/%40me"),
+        ("/users/@me", "/users/@me"),
+        ("/a:b", "/a:b"),
+        ("/a;v=1/b", "/a;v=1/b"),
+        ("/;jsessionid=1", "/;jsessionid=1"),
+        ("/a/;x", "/a/;x"),
+        ("/a%3bv", "/a%3Bv"),
+        ("/100%25", "/100%25"),
+        ("/100%2525", "/100%2525"),
+        ("/a%252fb", "/a%252fb"),
+        ("/%2541", "/%2541"),
+        ("/a|b", "/a%7Cb"),
+        ("/{a}", "/%7Ba%7D"),
+        ("/a[0]", "/a%5B0%5D"),
+        ("/a\"b", "/a%22b"),
+        ("/a^b", "/a%5Eb"),
+        ("/!$&'()*+,;=", "/!$&'()*+,;="),
+        ("/%3F", "/%3F"),
+        ("/%f0%9f%8d%95", "/%F0%9F%8D%95"),
+    ];
+    for (target, path) in table {
+        let parsed = parse(target).unwrap_or_else(|_| panic!("{target} was refused"));
+        assert_eq!((parsed.path_and_query().as_str(), parsed.path()), (target, path), "{target}");
+    }
+}
+
+#[test]
+fn reads_the_absolute_form_and_the_asterisk() {
+    for (target, sent) in [("http://host/a?b", "/a?b"), ("https://host:8443/", "/"), ("HTTP://host", "/")] {
+        assert_eq!(parse(target).map(|t| t.path_and_query().to_string()), Ok(sent.to_owned()), "{target}");
+    }
+    let asterisk = Target::parse(&Method::OPTIONS, &Uri::from_static("*"));
+    assert_eq!(asterisk.map(|t| t.path().to_owned()), Ok("*".to_owned()));
+}
+
+#[test]
+fn a_fragment_never_goes_upstream() {
+    // Over HTTP/2 it is gone before anyone can refuse it.
+    let target = parse("/a?b#c/../d").expect("a target");
+    assert_eq!(target.path_and_query().as_str(), "/a?b");
+}
+
+#[test]
+fn raw_targets_are_refused_where_a_uri_would_drop_bytes_or_fail() {
+    for target in [
+        "", "/a#b", "/a?b#c", "#", "/a b", "/a?b c", "/a\tb", "/a\0", "/a?\x7f", "/a\u{1}", "/<", "/a`",
+        "/\\",
+    ] {
+        assert_eq!(check_raw(target.as_bytes()), Err(BadTarget), "{target:?}");
+    }
+    for target in ["/a?\"", "/a?<", "/a?>b", "/a?b\r"] {
+        assert_eq!(check_raw(target.as_bytes()), Err(BadTarget), "{target:?}");
+    }
+    assert_eq!(check_raw(b"/\xff"), Err(BadTarget));
+    for target in ["/", "*", "/a?b\\`?{}|", "http://host/a?b=/../", "/\u{e9}?\u{e9}", "/..", "/\"{}"] {
+        assert_eq!(check_raw(target.as_bytes()), Ok(()), "{target:?}");
+    }
+}
+
+/// Decodes once, leaving what is no escape, independently of the code under test.
+fn decode_once(bytes: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::new();
+    let mut i = 0;
+    while i < bytes.len() {
+        let digits = bytes.get(i + 1..i + 3).and_then(|d| std::str::from_utf8(d).ok());
+        let value = digits.filter(|d| !d.starts_with('+')).and_then(|d| u8::from_str_radix(d, 16).ok());
+        match (bytes[i], value) {
+            (b'%', Some(value)) => {
+                decoded.push(value);
+                i += 3;
+            }
+            (byte, _) => {
+                decoded.push(byte);
+                i += 1;
+            }
+        }
+    }
+    decoded
+}
+
+fn has_dot_segment(path: &[u8]) -> bool {
+    path.split(|b| b"/\\".contains(b)).any(|s| s == b"." || s == b"..")
+}
+
+/// Paths made of what breaks paths.
+fn hostile_path() -> impl Strategy<Value = String> {
+    let pieces = prop::sample::select(vec![
+        "/", ".", "..", "%2e", "%2E", "%252e", "%25", "2e", "%", "%2f", "%252f", "\\", "%5c", ";", "%3b",
+        "a", "b", "%61", "?", "%00", "é", "%c3%a9", "25", "%32%65", "#",
+    ]);
+    prop::collection::vec(pieces, 0..10).prop_map(|pieces| format!("/{}", pieces.concat()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn what_passes_is_sent_unchanged_and_never_climbs(raw in hostile_path()) {
+        let checked = check_raw(raw.as_bytes()).and_then(|()| parse(&raw));
+        if let Ok(target) = checked {
+            prop_assert_eq!(target.path_and_query().as_str(), &raw);
+            let path = target.path_and_query().path().as_bytes();
+            let once = decode_once(path);
+            for level in [path, &once, &decode_once(&once)] {
+                prop_assert!(!has_dot_segment(level), "{:?}", String::from_utf8_lossy(level));
+            }
+            prop_assert!(!path.windows(2).any(|pair| pair == b"//"));
+            prop_assert_eq!(once.iter().filter(|&&b| b == b'/').count(), path.iter().filter(|&&b| b == b'/').count());
+            prop_assert!(!once.iter().any(|b| b.is_ascii_control() || *b == b'\\'));
+            // The canonical form is the path to whoever decodes it, and has no other spelling.
+            prop_assert_eq!(decode_once(target.path().as_bytes()), once);
+let again = canonical(target.path()).map(|again| again.unwrap_or_else(|| target.path().to_owned()));
+            prop_assert_eq!(again.as_deref(), Ok(target.path()));
+        }
+    }
+
+    #[test]
+    fn nothing_makes_it_panic(raw in any::<Vec<u8>>()) {
+        let _checked = check_raw(&raw);
+        if let Ok(uri) = Uri::try_from(raw) {
+            let _parsed = Target::parse(&Method::GET, &uri);
+        }
+    }
+}
