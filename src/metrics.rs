@@ -1,11 +1,16 @@
 //! Every instrument on one page. Rooms record on these; only the telemetry listener reads them.
 //!
-//! Label values come from closed sets or from the configuration, never from a request: `bounded` is the one place
+//! Label values come from closed sets or from the configuration, never from a request: [`clients`] is the one place
 //! that lets a value from a token become a label, and it stops at a thousand of them.
 
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
+
+pub mod clients;
+
+use clients::ClientLabels;
 
 /// All instruments of one process.
 #[derive(Debug, Clone)]
@@ -21,8 +26,9 @@ pub struct Metrics {
     pub enforce_duration: HistogramVec,
     /// Failures towards an upstream, by `upstream` and `kind`.
     pub upstream_errors: IntCounterVec,
-    /// Forwarded requests, by `client` and `route`; above 1,000 clients the rest is `other`.
-    pub client_requests: IntCounterVec,
+    /// Forwarded requests, by `client` and `route`. Counted through [`clients::ClientCounters`] only.
+    client_requests: IntCounterVec,
+    client_labels: ClientLabels,
     /// Open connections, by `listener`.
     pub connections: IntGaugeVec,
     /// TLS handshakes, by `result`.
@@ -41,6 +47,8 @@ pub struct Metrics {
     pub certificate_expiry: GaugeVec,
     /// Configuration reloads, by `result` (ok, error).
     pub config_reloads: IntCounterVec,
+    /// Log lines that were lost because the destination was blocked, slow or full.
+    pub log_lines_dropped: IntCounter,
 }
 
 /// Buckets in seconds for what is judged in microseconds.
@@ -70,6 +78,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When two instruments share a name, which is a mistake on this page.
+    #[expect(clippy::too_many_lines, reason = "a list without a branch, and one page is the point of it")]
     pub fn new() -> Result<Self, prometheus::Error> {
         let page = Page(Registry::new());
         let build_info = page.gauges("portcullis_build_info", "The running build", &["version"])?;
@@ -107,6 +116,7 @@ impl Metrics {
                 "Requests forwarded per client",
                 &["client", "route"],
             )?,
+            client_labels: ClientLabels::default(),
             connections: page.gauges("portcullis_connections", "Open connections", &["listener"])?,
             tls_handshakes: page.counters(
                 "portcullis_tls_handshakes_total",
@@ -145,6 +155,7 @@ impl Metrics {
                 "Configuration reloads",
                 &["result"],
             )?,
+            log_lines_dropped: page.counter("portcullis_log_lines_dropped_total", "Log lines lost")?,
             registry: page.0,
         })
     }
@@ -164,6 +175,12 @@ impl Metrics {
 struct Page(Registry);
 
 impl Page {
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        let made = IntCounter::new(name, help)?;
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
         let made = IntCounterVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(made.clone()))?;
