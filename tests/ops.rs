@@ -388,6 +388,9 @@ async fn telemetry_is_three_pages_to_read() {
     ] {
         assert!(page.body.lines().any(|found| found == line), "{line}\n{}", page.body);
     }
+    for name in ["process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"] {
+        assert!(page.body.contains(&format!("\n{name} ")), "{name}\n{}", page.body);
+    }
 }
 
 /// Reads until the other side closes, however it does that.

@@ -39,6 +39,7 @@ pub async fn serve_telemetry(
 }
 
 async fn page(State(metrics): State<Metrics>) -> Response {
+    metrics.count_down(Timestamp::now());
     match metrics.render() {
         Ok(page) => ([(CONTENT_TYPE, EXPOSITION)], page).into_response(),
         Err(error) => {
