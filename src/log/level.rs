@@ -1,6 +1,6 @@
 //! `log_level`: which events are written.
 //!
-//! Only targets of this program can be named. The HTTP and TLS libraries print header values, and so tokens, in
+//! Only targets of this program can be named. The HTTP and TLS libraries may print what they read, and so tokens, at
 //! their finer levels: whatever is configured, they are heard from `warn` upwards only.
 
 use tracing::level_filters::LevelFilter;
@@ -27,8 +27,8 @@ impl std::fmt::Display for LevelError {
             }
             Self::Target(target) => write!(
                 f,
-                "`{target}` cannot be given a level: only targets of portcullis can, because libraries print header \
-                 values at finer levels"
+                "`{target}` cannot be given a level: only portcullis and its modules can, because libraries may print \
+                 tokens at finer levels"
             ),
         }
     }
