@@ -1,11 +1,21 @@
 //! Every instrument on one page. Rooms record on these; only the telemetry listener reads them.
 //!
-//! Label values come from closed sets or from the configuration, never from a request: `bounded` is the one place
+//! Label values come from closed sets or from the configuration, never from a request: [`clients`] is the one place
 //! that lets a value from a token become a label, and it stops at a thousand of them.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
+
+pub mod clients;
+
+use clients::ClientLabels;
+
+use crate::time::Timestamp;
 
 /// All instruments of one process.
 #[derive(Debug, Clone)]
@@ -21,8 +31,9 @@ pub struct Metrics {
     pub enforce_duration: HistogramVec,
     /// Failures towards an upstream, by `upstream` and `kind`.
     pub upstream_errors: IntCounterVec,
-    /// Forwarded requests, by `client` and `route`; above 1,000 clients the rest is `other`.
-    pub client_requests: IntCounterVec,
+    /// Forwarded requests, by `client` and `route`. Counted through [`clients::ClientCounters`] only.
+    client_requests: IntCounterVec,
+    client_labels: ClientLabels,
     /// Open connections, by `listener`.
     pub connections: IntGaugeVec,
     /// TLS handshakes, by `result`.
@@ -38,9 +49,12 @@ pub struct Metrics {
     /// `iat` of fresh tokens against our clock, by `issuer`.
     pub clock_skew: HistogramVec,
     /// Seconds until a served certificate expires, by `path`.
-    pub certificate_expiry: GaugeVec,
+    certificate_expiry: GaugeVec,
+    certificates: Arc<ArcSwap<Vec<(String, Timestamp)>>>,
     /// Configuration reloads, by `result` (ok, error).
     pub config_reloads: IntCounterVec,
+    /// Log lines that were lost because the destination was blocked, slow or full.
+    pub log_lines_dropped: IntCounter,
 }
 
 /// Buckets in seconds for what is judged in microseconds.
@@ -70,8 +84,11 @@ impl Metrics {
     ///
     /// # Errors
     /// When two instruments share a name, which is a mistake on this page.
+    #[expect(clippy::too_many_lines, reason = "a list without a branch, and one page is the point of it")]
     pub fn new() -> Result<Self, prometheus::Error> {
         let page = Page(Registry::new());
+        #[cfg(target_os = "linux")]
+        page.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let build_info = page.gauges("portcullis_build_info", "The running build", &["version"])?;
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
@@ -107,6 +124,7 @@ impl Metrics {
                 "Requests forwarded per client",
                 &["client", "route"],
             )?,
+            client_labels: ClientLabels::default(),
             connections: page.gauges("portcullis_connections", "Open connections", &["listener"])?,
             tls_handshakes: page.counters(
                 "portcullis_tls_handshakes_total",
@@ -140,13 +158,29 @@ impl Metrics {
                 "Seconds until a certificate expires",
                 &["path"],
             )?,
+            certificates: Arc::default(),
             config_reloads: page.counters(
                 "portcullis_config_reloads_total",
                 "Configuration reloads",
                 &["result"],
             )?,
+            log_lines_dropped: page.counter("portcullis_log_lines_dropped_total", "Log lines lost")?,
             registry: page.0,
         })
+    }
+
+    /// Sets the certificates in use and when each expires; those of an earlier configuration are forgotten.
+    pub fn set_certificates(&self, certificates: Vec<(String, Timestamp)>) {
+        self.certificates.store(Arc::new(certificates));
+    }
+
+    /// Brings up to date what changes by the mere passing of time; to be called before the page is read.
+    pub fn count_down(&self, now: Timestamp) {
+        self.certificate_expiry.reset();
+        for (path, expiry) in self.certificates.load().iter() {
+            let left = expiry.since(now).as_secs_f64() - now.since(*expiry).as_secs_f64();
+            self.certificate_expiry.with_label_values(&[path]).set(left);
+        }
     }
 
     /// The text exposition format, version 0.0.4.
@@ -164,6 +198,12 @@ impl Metrics {
 struct Page(Registry);
 
 impl Page {
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        let made = IntCounter::new(name, help)?;
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
         let made = IntCounterVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(made.clone()))?;
@@ -192,5 +232,25 @@ impl Page {
         let made = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
         self.0.register(Box::new(made.clone()))?;
         Ok(made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expiry_counts_down_and_forgets_what_is_not_served_any_more() {
+        let metrics = Metrics::new().expect("the page");
+        let expiry = Timestamp::from_secs(1000);
+        metrics.set_certificates(vec![("old.pem".to_owned(), expiry), ("new.pem".to_owned(), expiry)]);
+        metrics.count_down(Timestamp::from_secs(400));
+        let page = metrics.render().expect("the page");
+        assert!(page.contains("portcullis_certificate_expiry_seconds{path=\"old.pem\"} 600\n"), "{page}");
+        metrics.set_certificates(vec![("new.pem".to_owned(), expiry)]);
+        metrics.count_down(Timestamp::from_millis(1_001_500));
+        let page = metrics.render().expect("the page");
+        assert!(page.contains("portcullis_certificate_expiry_seconds{path=\"new.pem\"} -1.5\n"), "{page}");
+        assert!(!page.contains("old.pem"), "{page}");
     }
 }

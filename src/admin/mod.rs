@@ -6,7 +6,21 @@ use std::net::SocketAddr;
 
 use crate::tls;
 
-/// The admin listener, as configured (CONTRACT §2 `[admin]`).
+mod api;
+mod auth;
+mod body;
+mod health;
+mod problem;
+mod server;
+mod telemetry;
+
+pub use api::{Command, Control, serve_admin};
+pub use auth::Access;
+pub use health::Health;
+pub use server::Limits;
+pub use telemetry::serve_telemetry;
+
+/// The admin listener, as configured (`[admin]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Address to listen on.
@@ -49,4 +63,17 @@ pub enum Permission {
     Authority,
     /// Configuration and reload.
     Config,
+}
+
+impl Permission {
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Sessions => "sessions",
+            Self::Authority => "authority",
+            Self::Config => "config",
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 mod check;
+pub mod demo;
 mod table;
 
 /// Bad configuration or usage.

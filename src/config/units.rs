@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::enforce::policy::ClaimName;
+use crate::log;
 
 /// Long enough for any purpose, short enough to be added to an instant.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -99,24 +100,9 @@ pub(super) fn claim(text: &str) -> Result<ClaimName, String> {
         .ok_or_else(|| format!("{text:?} is not a JSON pointer: after `~` only 0 or 1"))
 }
 
-/// A directive of the log filter, such as `info` or `info,portcullis::keys=debug`.
+/// A level of the log, such as `info` or `info,portcullis::keys=debug`.
 pub(super) fn log_level(text: &str) -> Result<String, String> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let known = |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
-    for directive in text.split(',') {
-        // The filter itself would take a misspelt level for the name of a module.
-        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
-        if !known(level.trim()) {
-            let known = LEVELS.join(", ");
-            return Err(format!(
-                "{level:?} is not a level (known: {known}; or `module=level`, separated by commas)"
-            ));
-        }
-    }
-    match tracing_subscriber::EnvFilter::builder().parse(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!("{text:?} cannot be used: {error}")),
-    }
+    log::check_level(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// `one`, or `one and two`, or `one, two and three`.

@@ -1,0 +1,121 @@
+//! The admin API: every call is authenticated, every group of endpoints names the permission it needs, every error
+//! is a problem document. One file per group.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use http::{Method, StatusCode};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Permission;
+use super::auth::{Access, Caller};
+use super::problem::Problem;
+use super::server::{Limits, Peer, Server};
+use super::telemetry::uncached;
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+
+mod config;
+
+/// What the admin API can see and set in motion.
+#[derive(Debug, Clone)]
+pub struct Control {
+    /// Commands for whoever runs the process.
+    pub commands: mpsc::Sender<Command>,
+    /// The effective configuration, secrets redacted.
+    pub effective: Arc<ArcSwap<Value>>,
+}
+
+/// What a caller may ask of whoever runs the process.
+#[derive(Debug)]
+pub enum Command {
+    /// Read the configuration again; answered when it is in force, or with everything that is wrong with it.
+    Reload(oneshot::Sender<Result<(), Vec<String>>>),
+}
+
+/// What the endpoints work with.
+#[derive(Clone)]
+struct Api {
+    control: Control,
+    limits: Limits,
+}
+
+/// Serves the admin listener until the shutdown's last phase.
+pub async fn serve_admin(
+    listener: TcpListener,
+    access: Arc<Access>,
+    control: Control,
+    metrics: Metrics,
+    limits: Limits,
+    shutdown: Shutdown,
+) {
+    let open = metrics.connections.with_label_values(&["admin"]);
+    let tls = Arc::clone(&access.tls);
+    let router = router(Api { control, limits }, access);
+    Server { router, limits, tls, open }.serve(listener, shutdown).await;
+}
+
+/// Every group of endpoints with the permission it needs.
+fn router(api: Api, access: Arc<Access>) -> Router {
+    Router::new()
+        .merge(permitted(Permission::Config, config::routes()))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such endpoint") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not take this method")
+        })
+        .layer(from_fn_with_state(access, authenticated))
+        .layer(map_response(uncached))
+        .with_state(api)
+}
+
+/// These endpoints for callers with this permission.
+fn permitted(permission: Permission, routes: Router<Api>) -> Router<Api> {
+    routes.route_layer(from_fn_with_state(permission, require))
+}
+
+async fn require(
+    State(permission): State<Permission>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    caller.require(permission)?;
+    Ok(next.run(request).await)
+}
+
+/// Lets a request through with the caller among its extensions, and logs who asked for what.
+async fn authenticated(
+    State(access): State<Arc<Access>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let method = request.method().clone();
+    // The pattern, not the path: a path may name a person.
+    let path = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let (name, response) = match access.authenticate(request.headers()) {
+        Ok(caller) => {
+            let name = Arc::clone(&caller.name);
+            request.extensions_mut().insert(caller);
+            (Some(name), next.run(request).await)
+        }
+        Err(problem) => (None, problem.into_response()),
+    };
+    let status = response.status();
+    let (caller, client_address) = (name.as_deref().unwrap_or("unknown"), peer.ip());
+    let (method, reads) = (method.as_str(), matches!(method, Method::GET | Method::HEAD));
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        tracing::warn!(caller, %client_address, method, path, status = status.as_u16(), "admin call refused");
+    } else if reads {
+        tracing::debug!(caller, %client_address, method, path, status = status.as_u16(), "admin call");
+    } else {
+        tracing::info!(caller, %client_address, method, path, status = status.as_u16(), "admin call");
+    }
+    response
+}

@@ -1,0 +1,111 @@
+//! Who may call the admin listener, and what: one bearer token per caller, compared in constant time.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{Digest, SHA256, digest};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode};
+use rustls::ServerConfig;
+
+use super::problem::Problem;
+use super::{Permission, Settings, Token};
+
+const BARE: &str = r#"Bearer realm="portcullis-admin""#;
+const INVALID_REQUEST: &str = r#"Bearer realm="portcullis-admin", error="invalid_request""#;
+const INVALID_TOKEN: &str = r#"Bearer realm="portcullis-admin", error="invalid_token""#;
+const INSUFFICIENT: &str = r#"Bearer realm="portcullis-admin", error="insufficient_scope""#;
+
+/// What of the admin listener's settings a reload may change: its callers and its TLS.
+pub struct Access {
+    callers: ArcSwap<Vec<(Digest, Caller)>>,
+    pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,
+}
+
+/// A caller that showed its token.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    pub(super) name: Arc<str>,
+    permissions: Arc<[Permission]>,
+}
+
+impl Access {
+    /// Access by these settings; `tls` is what was made of `settings.tls`.
+    #[must_use]
+    pub fn new(settings: &Settings, tls: Option<Arc<ServerConfig>>) -> Self {
+        let access = Self { callers: ArcSwap::default(), tls: Arc::default() };
+        access.replace(settings, tls);
+        access
+    }
+
+    /// Puts other settings in force: tokens for the next request, TLS for the next connection.
+    pub fn replace(&self, settings: &Settings, tls: Option<Arc<ServerConfig>>) {
+        let callers = settings.tokens.iter().map(|Token { name, secret, permissions }| {
+            let caller = Caller { name: name.as_str().into(), permissions: permissions.as_slice().into() };
+            (digest(&SHA256, secret.as_bytes()), caller)
+        });
+        self.callers.store(Arc::new(callers.collect()));
+        self.tls.store(tls.map(http1_only));
+    }
+
+    /// The caller whose token the request carries.
+    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let presented = digest(&SHA256, bearer(headers)?);
+        let mut found = None;
+        // Digests, so that the length of a secret does not show; all of them, so that its place does not.
+        for (expected, caller) in self.callers.load().iter() {
+            if verify_slices_are_equal(expected.as_ref(), presented.as_ref()).is_ok() {
+                found = Some(caller.clone());
+            }
+        }
+        found.ok_or_else(|| {
+            Problem::new(StatusCode::UNAUTHORIZED, "the token is not one of this gate")
+                .with_challenge(INVALID_TOKEN)
+        })
+    }
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").finish_non_exhaustive()
+    }
+}
+
+impl Caller {
+    /// Refuses what the caller's token was not made for.
+    pub(super) fn require(&self, permission: Permission) -> Result<(), Problem> {
+        if self.permissions.contains(&permission) {
+            return Ok(());
+        }
+        let detail = format!("the token lacks the permission `{}`", permission.as_str());
+        Err(Problem::new(StatusCode::FORBIDDEN, detail).with_challenge(INSUFFICIENT))
+    }
+}
+
+/// The one bearer token of a request (RFC 6750 §2.1). Any visible ASCII is taken, because operators choose secrets.
+fn bearer(headers: &HeaderMap) -> Result<&[u8], Problem> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter().map(http::HeaderValue::as_bytes);
+    let missing = || Problem::new(StatusCode::UNAUTHORIZED, "an admin token is needed").with_challenge(BARE);
+    let malformed = |detail| Problem::new(StatusCode::BAD_REQUEST, detail).with_challenge(INVALID_REQUEST);
+    let field = fields.next().ok_or_else(missing)?;
+    if fields.next().is_some() {
+        return Err(malformed("more than one Authorization field"));
+    }
+    let (scheme, token) = field.split_at(field.iter().position(|byte| *byte == b' ').unwrap_or(field.len()));
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return Err(missing());
+    }
+    let token = token.trim_ascii();
+    if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
+        return Err(malformed("the Authorization field holds no bearer token"));
+    }
+    Ok(token)
+}
+
+/// The listener speaks HTTP/1.1 only, whatever the gate's own listener offers.
+fn http1_only(tls: Arc<ServerConfig>) -> Arc<ServerConfig> {
+    let mut tls = Arc::unwrap_or_clone(tls);
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(tls)
+}

@@ -1,0 +1,74 @@
+//! Readiness: what each part of the gate last said of itself, and whether all of it together may serve.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use serde_json::{Value, json};
+
+use crate::keys::store::{Availability, KeyStore};
+use crate::shutdown::{Phase, Shutdown};
+use crate::time::Timestamp;
+
+/// What an admin or a load balancer reads for a part that works.
+const OK: &str = "ok";
+
+/// The readiness of this process.
+pub struct Health {
+    keys: ArcSwap<Vec<Arc<KeyStore>>>,
+    reported: Mutex<BTreeMap<&'static str, String>>,
+    shutdown: Shutdown,
+}
+
+impl Health {
+    /// Judges by these key stores and the phase of the shutdown. `state` and `events` are well until somebody
+    /// [reports](Self::report) otherwise.
+    #[must_use]
+    pub fn new(keys: Vec<Arc<KeyStore>>, shutdown: Shutdown) -> Self {
+        let reported = ["state", "events"].map(|component| (component, OK.to_owned()));
+        Self { keys: ArcSwap::from_pointee(keys), reported: Mutex::new(reported.into()), shutdown }
+    }
+
+    /// Judges by the key stores of another configuration from now on.
+    pub fn replace_keys(&self, keys: Vec<Arc<KeyStore>>) {
+        self.keys.store(Arc::new(keys));
+    }
+
+    /// Sets what a component says of itself: nothing, or in a few plain words why it cannot serve.
+    pub fn report(&self, component: &'static str, condition: Result<(), String>) {
+        let condition = condition.err().unwrap_or_else(|| OK.to_owned());
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(component, condition);
+    }
+
+    /// Whether every component is well at `now`, and the body of `/ready`.
+    pub(super) fn at(&self, now: Timestamp) -> (bool, Value) {
+        let mut components = self.reported.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        components.insert("gate", self.gate().to_owned());
+        let rooms = components.into_iter().map(|(name, condition)| (name.to_owned(), condition));
+        let keys = self.keys.load_full();
+        let keys = keys.iter().map(|store| {
+            let condition = match store.availability(now) {
+                Availability::Usable => OK,
+                Availability::NeverLoaded => "never loaded",
+                Availability::TooOld => "not confirmed for longer than max_stale",
+            };
+            (format!("keys:{}", store.settings().issuer), condition.to_owned())
+        });
+        let components: BTreeMap<String, String> = keys.chain(rooms).collect();
+        let ready = components.values().all(|condition| condition == OK);
+        (ready, json!({ "ready": ready, "components": components }))
+    }
+
+    fn gate(&self) -> &'static str {
+        match self.shutdown.phase() {
+            Phase::Running => OK,
+            Phase::Leaving | Phase::Draining | Phase::Stopped => "shutting down",
+        }
+    }
+}
+
+impl std::fmt::Debug for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Health").finish_non_exhaustive()
+    }
+}

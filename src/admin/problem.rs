@@ -1,0 +1,67 @@
+//! Every error of the admin listener, in the one form of RFC 9457.
+
+use std::borrow::Cow;
+
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+/// An error as a caller sees it.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    detail: Cow<'static, str>,
+    challenge: Option<&'static str>,
+    problems: Vec<String>,
+}
+
+impl Problem {
+    /// A problem that its status and one sentence describe.
+    pub(super) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, detail: detail.into(), challenge: None, problems: Vec::new() }
+    }
+
+    /// With a `WWW-Authenticate` challenge (RFC 6750 §3).
+    pub(super) const fn with_challenge(mut self, challenge: &'static str) -> Self {
+        self.challenge = Some(challenge);
+        self
+    }
+
+    /// With everything that is wrong, one sentence each.
+    pub(super) fn with_problems(mut self, problems: Vec<String>) -> Self {
+        self.problems = problems;
+        self
+    }
+}
+
+/// The members of RFC 9457 §3.1, and one of our own.
+#[derive(Serialize)]
+struct Body<'a> {
+    /// `about:blank`: the status says it all (RFC 9457 §4.2.1), and so the title is the status's.
+    r#type: &'static str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    problems: &'a [String],
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = Body {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            problems: &self.problems,
+        };
+        let mut response = (self.status, axum::Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(challenge) = self.challenge {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        response
+    }
+}

@@ -1,0 +1,155 @@
+//! Connections of the two listeners: accepted, bounded in number and time, served by a router.
+//!
+//! Knows HTTP/1.1 and TLS; knows nothing of what the router answers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use prometheus::IntGauge;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::shutdown::{Phase, Shutdown};
+
+/// A connection ends at this age, so that none is held for ever by a client that does not read.
+const LIFETIME: Duration = Duration::from_secs(600);
+/// How long a connection that must end may take to finish its request.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long accepting pauses when the process has run out of descriptors.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// The largest request head.
+const HEAD_BYTES: usize = 32 * 1024;
+
+/// Limits of a listener for operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time; one more is closed at once.
+    pub connections: usize,
+    /// From the start of the connection, or the end of the previous response, to complete headers; the TLS handshake
+    /// has as long again.
+    pub header_timeout: Duration,
+    /// From the headers to a complete body.
+    pub body_timeout: Duration,
+    /// The largest request body.
+    pub body_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 128,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            body_bytes: 8 << 20,
+        }
+    }
+}
+
+/// Where a request came from, among its extensions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// What a listener serves, and how.
+#[derive(Clone)]
+pub(super) struct Server {
+    pub(super) router: Router,
+    pub(super) limits: Limits,
+    /// In clear text while it is empty.
+    pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,
+    /// Open connections.
+    pub(super) open: IntGauge,
+}
+
+impl Server {
+    /// Accepts and serves until the shutdown's last phase, so that a draining gate can still be watched.
+    pub(super) async fn serve(self, listener: TcpListener, mut shutdown: Shutdown) {
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.reached(Phase::Stopped) => break,
+            };
+            while connections.try_join_next().is_some() {}
+            match accepted {
+                Ok((stream, peer)) if connections.len() < self.limits.connections => {
+                    connections.spawn(self.clone().connection(stream, peer, shutdown.clone()));
+                }
+                // Closed at once: whoever waits for an answer learns it now, not after a time-out.
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(BACK_OFF).await;
+                }
+            }
+        }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, shutdown: Shutdown) {
+        let _open = Open::new(&self.open);
+        // A response is one write; there is nothing to gather.
+        drop(stream.set_nodelay(true));
+        let Some(config) = self.tls.load_full() else {
+            return self.http(stream, peer, shutdown).await;
+        };
+        match timeout(self.limits.header_timeout, TlsAcceptor::from(config).accept(stream)).await {
+            Ok(Ok(stream)) => self.http(stream, peer, shutdown).await,
+            Ok(Err(error)) => tracing::debug!(%error, client_address = %peer.ip(), "TLS handshake failed"),
+            Err(_) => tracing::debug!(client_address = %peer.ip(), "TLS handshake took too long"),
+        }
+    }
+
+    async fn http<S>(self, stream: S, peer: SocketAddr, mut shutdown: Shutdown)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = TowerToHyperService::new(self.router);
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            service.call(request)
+        });
+        let http = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_timeout)
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut http = Box::pin(http);
+        tokio::select! {
+            // An error is the client's: it left, was too slow or did not speak HTTP.
+            _ = http.as_mut() => return,
+            () = shutdown.reached(Phase::Stopped) => {}
+            () = sleep(LIFETIME) => {}
+        }
+        http.as_mut().graceful_shutdown();
+        drop(timeout(GRACE, http).await);
+    }
+}
+
+/// Counts an open connection while it lives.
+struct Open(IntGauge);
+
+impl Open {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,62 @@
+//! The telemetry listener: `/metrics`, `/live`, `/ready` and nothing else. Whoever reaches it may read it.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
+use tokio::net::TcpListener;
+
+use super::health::Health;
+use super::server::{Limits, Server};
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+use crate::time::Timestamp;
+
+/// The text exposition format.
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Serves the telemetry listener until the shutdown's last phase.
+pub async fn serve_telemetry(
+    listener: TcpListener,
+    metrics: Metrics,
+    health: Arc<Health>,
+    limits: Limits,
+    shutdown: Shutdown,
+) {
+    let open = metrics.connections.with_label_values(&["telemetry"]);
+    let router = Router::new()
+        .route("/metrics", get(page).with_state(metrics))
+        .route("/live", get("ok\n"))
+        .route("/ready", get(ready).with_state(health))
+        .fallback((StatusCode::NOT_FOUND, "not found\n"))
+        .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n") })
+        .layer(axum::middleware::map_response(uncached));
+    Server { router, limits, tls: Arc::default(), open }.serve(listener, shutdown).await;
+}
+
+async fn page(State(metrics): State<Metrics>) -> Response {
+    metrics.count_down(Timestamp::now());
+    match metrics.render() {
+        Ok(page) => ([(CONTENT_TYPE, EXPOSITION)], page).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics cannot be rendered");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn ready(State(health): State<Arc<Health>>) -> Response {
+    let (ready, body) = health.at(Timestamp::now());
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}
+
+/// What is said here is true now and not later.
+pub(super) async fn uncached(mut response: Response) -> Response {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,245 @@
+//! One line per request: what was decided, why, and how long it took; never who the caller is by name.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Version;
+use tracing::Level;
+
+use super::Format;
+use super::line::Line;
+use super::switches::{Position, Switches};
+use super::writer::Lines;
+use crate::time::Timestamp;
+
+/// The target of these lines, for `log_level`.
+pub(super) const TARGET: &str = "portcullis::access";
+
+/// The longest value of a member that comes from the request.
+const MAX_VALUE: usize = 256;
+/// The longest path.
+const MAX_PATH: usize = 2048;
+
+/// What became of a request, as in `portcullis_decisions_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// Let through.
+    Allow,
+    /// Refused.
+    Deny,
+    /// Refused because keys or state were not usable.
+    Unavailable,
+    /// Would have been refused, had the route not been in shadow mode.
+    ShadowDeny,
+}
+
+impl Decision {
+    /// The word users see: log member and metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Unavailable => "unavailable",
+            Self::ShadowDeny => "shadow_deny",
+        }
+    }
+
+    const fn level(self) -> Level {
+        match self {
+            Self::Unavailable => Level::WARN,
+            Self::Allow | Self::Deny | Self::ShadowDeny => Level::INFO,
+        }
+    }
+}
+
+/// What a request's line says. Members that are `None` are left out.
+#[derive(Debug, Clone, Copy)]
+pub struct AccessRecord<'a> {
+    /// As in `X-Request-Id`.
+    pub request_id: &'a str,
+    /// The method as it was sent.
+    pub method: &'a str,
+    /// The route's pattern; `None` is written as `none`.
+    pub route: Option<&'a str>,
+    /// The request's path. Written only with `log_paths`, and without a query.
+    pub path: Option<&'a str>,
+    /// The status that was answered.
+    pub status: u16,
+    /// What was decided.
+    pub decision: Decision,
+    /// Why it was refused.
+    pub reason: Option<&'a str>,
+    /// The issuer that the token names, when it is a configured one.
+    pub issuer: Option<&'a str>,
+    /// The key that the token names.
+    pub kid: Option<&'a str>,
+    /// The token's identity; its first 12 hexadecimal digits are written.
+    pub token: Option<&'a [u8; 32]>,
+    /// The first 12 hexadecimal digits of SHA-256 of `iss`, newline, `sub`.
+    pub subject: Option<&'a str>,
+    /// Where the request came from.
+    pub client: IpAddr,
+    /// The upstream it went to.
+    pub upstream: Option<&'a str>,
+    /// What went wrong there, as in `portcullis_upstream_errors_total`.
+    pub failure: Option<&'a str>,
+    /// The protocol the client spoke.
+    pub protocol: Version,
+    /// From request head to response head.
+    pub duration: Duration,
+}
+
+/// Where requests are logged; cheap to clone, shared by the workers.
+#[derive(Clone)]
+pub struct AccessLog {
+    lines: Lines,
+    switches: Arc<Switches>,
+}
+
+impl AccessLog {
+    pub(super) const fn new(lines: Lines, switches: Arc<Switches>) -> Self {
+        Self { lines, switches }
+    }
+
+    /// Whether a request with this outcome gets a line at all.
+    #[must_use]
+    pub fn wants(&self, decision: Decision) -> bool {
+        self.switches.get().wants(decision)
+    }
+
+    /// Writes one line, unless the settings leave such lines out. Never waits.
+    pub fn write(&self, record: &AccessRecord<'_>) {
+        let position = self.switches.get();
+        if !position.wants(record.decision) {
+            return;
+        }
+        // An error means that this thread is ending and its buffer is gone.
+        let _ = SCRATCH.try_with(|scratch| {
+            let Scratch { line, clock } = &mut *scratch.borrow_mut();
+            line.clear();
+            format(line, clock.stamp(Timestamp::now()), position, record);
+            self.lines.push(line);
+        });
+    }
+}
+
+impl std::fmt::Debug for AccessLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessLog").finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// What a thread keeps between lines.
+#[derive(Default)]
+struct Scratch {
+    line: Vec<u8>,
+    clock: Clock,
+}
+
+/// The time as text, of which usually only the milliseconds change.
+#[derive(Default)]
+struct Clock {
+    second: Option<i64>,
+    text: String,
+}
+
+impl Clock {
+    fn stamp(&mut self, now: Timestamp) -> &str {
+        // `2026-01-31T23:59:59.` is good for a second; years beyond four digits are formatted anew.
+        if self.second == Some(now.as_secs()) && self.text.len() == 24 {
+            let millis = 1000 + now.as_millis().rem_euclid(1000);
+            self.text.truncate(20);
+            self.text.push_str(itoa::Buffer::new().format(millis).get(1..).unwrap_or_default());
+            self.text.push('Z');
+        } else {
+            self.second = Some(now.as_secs());
+            self.text = now.to_string();
+        }
+        &self.text
+    }
+}
+
+fn format(out: &mut Vec<u8>, stamp: &str, position: Position, record: &AccessRecord<'_>) {
+    let format = position.format();
+    let mut line = Line::begin(out, format, stamp, record.decision.level(), TARGET);
+    match format {
+        Format::Json => members(&mut line, record),
+        Format::Pretty => sentence(&mut line, record),
+    }
+    let path = record.path.filter(|_| position.paths());
+    if let Some(path) = path.and_then(|path| path.split(['?', '#']).next()) {
+        line.text("path", clip(path, MAX_PATH));
+    }
+    for (name, value) in [
+        ("reason", record.reason),
+        ("issuer", record.issuer),
+        ("kid", record.kid),
+        ("subject_hash", record.subject),
+        ("upstream", record.upstream),
+        ("failure", record.failure),
+    ] {
+        if let Some(value) = value {
+            line.text(name, clip(value, MAX_VALUE));
+        }
+    }
+    if let Some(token) = record.token {
+        line.text("token_hash", std::str::from_utf8(&hex(token)).unwrap_or_default());
+    }
+    line.text("request_id", clip(record.request_id, MAX_VALUE));
+    line.end();
+}
+
+/// What every JSON line has.
+fn members(line: &mut Line<'_>, record: &AccessRecord<'_>) {
+    line.text("message", "request");
+    line.text("method", clip(record.method, MAX_VALUE));
+    line.text("route", record.route.unwrap_or("none"));
+    line.integer("status", record.status);
+    line.text("decision", record.decision.as_str());
+    line.display("client_address", record.client);
+    line.text("protocol", protocol(record.protocol));
+    line.integer("duration_us", micros(record));
+}
+
+/// The same for a person.
+fn sentence(line: &mut Line<'_>, record: &AccessRecord<'_>) {
+    let AccessRecord { status, decision, client, .. } = record;
+    let (method, route) = (clip(record.method, MAX_VALUE), record.route.unwrap_or("none"));
+    let (decision, micros) = (decision.as_str(), micros(record));
+    line.message(format_args!("{status} {decision} {method} {route} {micros}µs from {client}"));
+}
+
+fn micros(record: &AccessRecord<'_>) -> u64 {
+    u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+const fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_11 => "HTTP/1.1",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "other",
+    }
+}
+
+/// The start of `text`, cut between characters.
+fn clip(text: &str, max: usize) -> &str {
+    text.get(..text.floor_char_boundary(max)).unwrap_or(text)
+}
+
+/// The first 12 hexadecimal digits.
+fn hex(hash: &[u8; 32]) -> [u8; 12] {
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+    let mut text = [0; 12];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(hash) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+    }
+    text
+}

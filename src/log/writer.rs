@@ -1,0 +1,231 @@
+//! The queue between those who log and the one thread that writes: bounded, and lossy rather than slow.
+//!
+//! A blocked pipe or a full disk costs lines, which are counted, and never a request's time.
+
+use std::io::{self, ErrorKind, Write};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use prometheus::IntCounter;
+
+/// Lines that may wait for the writer; about 6 MiB of usual ones.
+pub(super) const CAPACITY: usize = 16 * 1024;
+/// Lines are gathered up to this size for one system call.
+const BATCH_BYTES: usize = 64 * 1024;
+/// How long the writer lets lines gather after it found none: under load those who log find it awake, and do not
+/// pay the system call that wakes it.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How long the end of the process waits for a writer that may be blocked.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// At most one line about lost lines in this time.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+enum Message {
+    /// Ends with its line feed.
+    Line(Box<[u8]>),
+    /// Answered when every line before it was written.
+    Flush(SyncSender<()>),
+}
+
+/// Where lines are handed in.
+#[derive(Clone)]
+pub(super) struct Lines {
+    queue: SyncSender<Message>,
+    dropped: IntCounter,
+}
+
+impl Lines {
+    /// Hands in one line, which ends with a line feed. Never waits; a line that finds no place is counted.
+    pub(super) fn push(&self, line: &[u8]) {
+        if self.queue.try_send(Message::Line(line.into())).is_err() {
+            self.dropped.inc();
+        }
+    }
+
+    /// Waits until what was handed in is written, or until it is clear that it will not be.
+    pub(super) fn flush(&self) {
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
+        let (done, written) = sync_channel(1);
+        let mut request = Message::Flush(done);
+        while let Err(TrySendError::Full(back)) = self.queue.try_send(request) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            request = back;
+            thread::sleep(PAUSE);
+        }
+        // Either it is written, or the writer is stuck: nothing else can be done about the latter.
+        let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Starts the writer's thread.
+pub(super) fn start(out: impl Write + Send + 'static, dropped: IntCounter) -> io::Result<Lines> {
+    let (queue, lines) = sync_channel(CAPACITY);
+    let writer = Writer {
+        out,
+        lines,
+        batch: Vec::with_capacity(BATCH_BYTES),
+        torn: false,
+        losses: Losses { dropped: dropped.clone(), reported: dropped.get(), last: None },
+    };
+    thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
+    Ok(Lines { queue, dropped })
+}
+
+struct Writer<W> {
+    out: W,
+    lines: Receiver<Message>,
+    batch: Vec<u8>,
+    /// Whether the last write failed in the middle of a line.
+    torn: bool,
+    losses: Losses,
+}
+
+/// Why the writer stopped gathering.
+enum Gathered {
+    /// No more lines are waiting.
+    Empty,
+    /// Enough for one system call.
+    Full,
+    /// Somebody waits for what was gathered.
+    Asked(SyncSender<()>),
+}
+
+impl<W: Write> Writer<W> {
+    /// Until the last of those who log is gone.
+    fn run(mut self) {
+        while let Ok(first) = self.lines.recv() {
+            let gathered = self.gather(first);
+            self.write();
+            match gathered {
+                Gathered::Empty => thread::sleep(PAUSE),
+                Gathered::Full => {}
+                // Whoever asked may have given up waiting.
+                Gathered::Asked(done) => drop(done.try_send(())),
+            }
+        }
+    }
+
+    fn gather(&mut self, first: Message) -> Gathered {
+        let mut message = first;
+        loop {
+            match message {
+                Message::Line(line) => self.batch.extend_from_slice(&line),
+                Message::Flush(done) => return Gathered::Asked(done),
+            }
+            if self.batch.len() >= BATCH_BYTES {
+                return Gathered::Full;
+            }
+            match self.lines.try_recv() {
+                Ok(next) => message = next,
+                Err(_) => return Gathered::Empty,
+            }
+        }
+    }
+
+    fn write(&mut self) {
+        if self.torn {
+            self.batch.insert(0, b'\n');
+        }
+        let written = write_fully(&mut self.out, &self.batch);
+        let (done, rest) = self.batch.split_at(written);
+        self.torn = done.last().map_or(self.torn, |last| *last != b'\n');
+        if rest.is_empty() {
+            self.losses.report();
+        } else {
+            let lost = memchr::memchr_iter(b'\n', rest).count();
+            self.losses.dropped.inc_by(u64::try_from(lost).unwrap_or(u64::MAX));
+        }
+        self.batch.clear();
+    }
+}
+
+/// Writes until all is written or the destination fails, and tells how many bytes it took.
+fn write_fully(out: &mut impl Write, bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match out.write(rest) {
+            Ok(0) => break,
+            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // Standard output may have been handed to us as a pipe that does not block.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
+            Err(_) => break,
+        }
+    }
+    if rest.is_empty() && out.flush().is_err() {
+        return 0;
+    }
+    bytes.len() - rest.len()
+}
+
+/// Lines that were lost, and what was said about it.
+struct Losses {
+    dropped: IntCounter,
+    reported: u64,
+    last: Option<Instant>,
+}
+
+impl Losses {
+    /// Says in the log that lines are missing from it, once it can be written again.
+    fn report(&mut self) {
+        let lines = self.dropped.get().saturating_sub(self.reported);
+        if lines > 0 && self.last.is_none_or(|last| last.elapsed() >= REPORT_INTERVAL) {
+            self.reported += lines;
+            self.last = Some(Instant::now());
+            tracing::warn!(target: "portcullis::log", lines, "log lines were dropped");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A destination that takes `room` bytes, then fails, then works again.
+    struct Disk<'a> {
+        room: usize,
+        taken: &'a mut Vec<u8>,
+    }
+
+    impl Write for Disk<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.room == 0 {
+                self.room = usize::MAX;
+                return Err(ErrorKind::StorageFull.into());
+            }
+            let count = bytes.len().min(self.room);
+            self.room -= count;
+            self.taken.extend_from_slice(bytes.get(..count).expect("count is within"));
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_costs_whole_lines_and_is_counted() {
+        let (queue, lines) = sync_channel(1);
+        drop(queue);
+        let dropped = IntCounter::new("dropped", "lines").expect("a counter");
+        let mut taken = Vec::new();
+        let mut writer = Writer {
+            out: Disk { room: 8, taken: &mut taken },
+            lines,
+            batch: b"first\nsecond\nthird\n".to_vec(),
+            torn: false,
+            losses: Losses { dropped: dropped.clone(), reported: 0, last: None },
+        };
+        writer.write();
+        assert_eq!(dropped.get(), 2);
+        assert!(writer.torn);
+        writer.batch.extend_from_slice(b"fourth\n");
+        writer.write();
+        assert_eq!(writer.losses.reported, 2);
+        assert_eq!(String::from_utf8_lossy(&taken), "first\nse\nfourth\n");
+    }
+}

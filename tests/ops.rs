@@ -1,0 +1,457 @@
+//! The operator's side over real sockets: who may call the admin listener, what errors look like, what readiness says,
+//! and that slow or idle clients hold nobody up.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a broken promise fails the test")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jsonwebtoken::Algorithm;
+use portcullis::admin::{
+    Access, Command, Control, Health, Limits, Permission, Settings, Token, serve_admin, serve_telemetry,
+};
+use portcullis::keys::store::KeyStore;
+use portcullis::keys::{self, Source};
+use portcullis::metrics::Metrics;
+use portcullis::shutdown::{self, Phase, Trigger};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+/// Longer than anything here takes unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An answer as it came over the socket.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// Asserts the shape of RFC 9457 and returns the document.
+    #[track_caller]
+    fn problem(&self, status: u16, title: &str) -> Value {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.field("content-type"), Some("application/problem+json"), "{self:?}");
+        assert_eq!(self.field("cache-control"), Some("no-store"), "{self:?}");
+        let problem = self.json();
+        assert_eq!(problem["type"], "about:blank");
+        assert_eq!(problem["title"], title);
+        assert_eq!(problem["status"], status);
+        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{problem}");
+        problem
+    }
+}
+
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Answer {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("an answer in time").unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+/// One request on a connection of its own; `fields` are whole lines.
+async fn call(address: SocketAddr, line: &str, fields: &[&str], body: &str) -> Answer {
+    exchange(TcpStream::connect(address).await.unwrap(), &request(line, fields, body)).await
+}
+
+fn request(line: &str, fields: &[&str], body: &str) -> String {
+    let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+    let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+    format!("{line} HTTP/1.1\r\nhost: gate\r\nconnection: close\r\n{length}{fields}\r\n{body}")
+}
+
+/// A listener under test; ends with the value.
+struct Running {
+    address: SocketAddr,
+    metrics: Metrics,
+    trigger: Trigger,
+    served: JoinHandle<()>,
+}
+
+impl Running {
+    async fn admin(limits: Limits, access: Arc<Access>, control: Control) -> Self {
+        let (listener, metrics) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Metrics::new().unwrap());
+        let address = listener.local_addr().unwrap();
+        let (trigger, shutdown) = shutdown::channel();
+        let served = tokio::spawn(serve_admin(listener, access, control, metrics.clone(), limits, shutdown));
+        Self { address, metrics, trigger, served }
+    }
+
+    async fn telemetry(limits: Limits, stores: Vec<Arc<KeyStore>>) -> (Self, Arc<Health>) {
+        let (listener, metrics) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Metrics::new().unwrap());
+        let address = listener.local_addr().unwrap();
+        let (trigger, shutdown) = shutdown::channel();
+        let health = Arc::new(Health::new(stores, shutdown.clone()));
+        let served =
+            tokio::spawn(serve_telemetry(listener, metrics.clone(), Arc::clone(&health), limits, shutdown));
+        (Self { address, metrics, trigger, served }, health)
+    }
+}
+
+fn settings() -> Settings {
+    let token = |name: &str, secret: &str, permissions: &[Permission]| Token {
+        name: name.to_owned(),
+        secret: secret.to_owned(),
+        permissions: permissions.to_vec(),
+    };
+    Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        tls: None,
+        tokens: vec![
+            token("ops", "s3cret!of/ops", &[Permission::Events, Permission::Config]),
+            token("events only", "events-secret", &[Permission::Events]),
+            token("last", "l", &[Permission::Config]),
+        ],
+    }
+}
+
+/// A control whose reloads are answered with `outcome`.
+fn control(outcome: Result<(), Vec<String>>) -> Control {
+    let (commands, mut received) = mpsc::channel(4);
+    tokio::spawn(async move {
+        while let Some(Command::Reload(answer)) = received.recv().await {
+            drop(answer.send(outcome.clone()));
+        }
+    });
+    Control { commands, effective: Arc::new(ArcSwap::from_pointee(json!({"server": {"workers": 2}}))) }
+}
+
+async fn admin() -> Running {
+    Running::admin(Limits::default(), Arc::new(Access::new(&settings(), None)), control(Ok(()))).await
+}
+
+const OPS: &str = "authorization: Bearer s3cret!of/ops";
+
+const NONE: Option<&str> = Some(r#"Bearer realm="portcullis-admin""#);
+const BAD: Option<&str> = Some(r#"Bearer realm="portcullis-admin", error="invalid_request""#);
+const WRONG: Option<&str> = Some(r#"Bearer realm="portcullis-admin", error="invalid_token""#);
+const LACKS: Option<&str> = Some(r#"Bearer realm="portcullis-admin", error="insufficient_scope""#);
+/// Request line, fields, status, challenge.
+const CALLS: &[(&str, &[&str], u16, Option<&str>)] = &[
+    ("GET /v1/config", &[OPS], 200, None),
+    ("HEAD /v1/config", &[OPS], 200, None),
+    ("POST /v1/reload", &[OPS], 200, None),
+    ("GET /v1/config", &["authorization: bearer s3cret!of/ops"], 200, None),
+    ("GET /v1/config", &["AUTHORIZATION: BEARER   s3cret!of/ops  "], 200, None),
+    ("GET /v1/config", &["authorization: Bearer l"], 200, None),
+    ("GET /v1/config?a=b", &[OPS], 200, None),
+    ("GET /v1/config", &[], 401, NONE),
+    ("POST /v1/reload", &[], 401, NONE),
+    ("GET /nowhere", &[], 401, NONE),
+    ("DELETE /v1/config", &[], 401, NONE),
+    ("GET /v1/config?access_token=s3cret!of/ops", &[], 401, NONE),
+    ("GET /v1/config", &["authorization: Basic b3BzOnMzY3JldCFvZi9vcHM="], 401, NONE),
+    ("GET /v1/config", &["authorization: s3cret!of/ops"], 401, NONE),
+    ("GET /v1/config", &["authorization: Bearers s3cret!of/ops"], 401, NONE),
+    ("GET /v1/config", &["authorization:"], 401, NONE),
+    ("GET /v1/config", &["proxy-authorization: Bearer s3cret!of/ops"], 401, NONE),
+    ("GET /v1/config", &["cookie: authorization=Bearer s3cret!of/ops"], 401, NONE),
+    ("GET /v1/config", &["authorization: Bearer"], 400, BAD),
+    ("GET /v1/config", &["authorization: Bearer "], 400, BAD),
+    ("GET /v1/config", &["authorization: Bearer s3cret!of/ops events-secret"], 400, BAD),
+    ("GET /v1/config", &["authorization: Bearer s3cret\u{e9}"], 400, BAD),
+    ("GET /v1/config", &[OPS, OPS], 400, BAD),
+    ("GET /v1/config", &[OPS, "authorization: Basic eDp5"], 400, BAD),
+    ("GET /v1/config", &["authorization: Bearer s3cret!of/op"], 401, WRONG),
+    ("GET /v1/config", &["authorization: Bearer s3cret!of/opss"], 401, WRONG),
+    ("GET /v1/config", &["authorization: Bearer S3CRET!OF/OPS"], 401, WRONG),
+    ("GET /v1/config", &["authorization: Bearer ops"], 401, WRONG),
+    ("GET /v1/config", &["authorization: Bearer \"s3cret!of/ops\""], 401, WRONG),
+    ("GET /v1/config", &["authorization: Bearer s3cret!of/ops,"], 401, WRONG),
+    ("GET /nowhere", &["authorization: Bearer wrong"], 401, WRONG),
+    ("GET /v1/config", &["authorization: Bearer events-secret"], 403, LACKS),
+    ("POST /v1/reload", &["authorization: Bearer events-secret"], 403, LACKS),
+    ("GET /nowhere", &[OPS], 404, None),
+    ("GET /", &[OPS], 404, None),
+    ("GET /v1/config/", &[OPS], 404, None),
+    ("GET /v1/Config", &[OPS], 404, None),
+    ("GET /metrics", &[OPS], 404, None),
+    ("GET /nowhere", &["authorization: Bearer events-secret"], 404, None),
+    ("POST /v1/config", &[OPS], 405, None),
+    ("GET /v1/reload", &[OPS], 405, None),
+    ("PROPFIND /v1/config", &[OPS], 405, None),
+];
+
+#[tokio::test]
+async fn the_admin_listener_answers_only_those_it_knows() {
+    let running = admin().await;
+    for (line, fields, status, challenge) in CALLS {
+        let answer = call(running.address, line, fields, "").await;
+        assert_eq!(
+            (answer.status, answer.field("www-authenticate")),
+            (*status, *challenge),
+            "{line} {fields:?}"
+        );
+        assert_eq!(answer.field("cache-control"), Some("no-store"), "{line} {fields:?}");
+        let kind = if *status == 200 { "application/json" } else { "application/problem+json" };
+        assert_eq!(answer.field("content-type"), Some(kind), "{line} {fields:?}");
+        assert!(!answer.body.contains("s3cret"), "{answer:?}");
+    }
+    let long = format!("authorization: Bearer {}", "x".repeat(8000));
+    assert_eq!(call(running.address, "GET /v1/config", &[&long], "").await.status, 401);
+}
+
+#[tokio::test]
+async fn every_error_is_a_problem_document() {
+    let limits = Limits { body_bytes: 64, body_timeout: Duration::from_millis(200), ..Limits::default() };
+    let access = Arc::new(Access::new(&settings(), None));
+    let problems = vec!["gate.toml:3: server.listen: is not an address".to_owned(), "second".to_owned()];
+    let running = Running::admin(limits, Arc::clone(&access), control(Err(problems.clone()))).await;
+    let to = running.address;
+    let json = "content-type: application/json";
+
+    call(to, "GET /nowhere", &[OPS], "").await.problem(404, "Not Found");
+    let wrong_method = call(to, "DELETE /v1/config", &[OPS], "").await;
+    wrong_method.problem(405, "Method Not Allowed");
+    assert_eq!(wrong_method.field("allow"), Some("GET,HEAD"));
+    assert_eq!(call(to, "PUT /v1/reload", &[OPS], "").await.field("allow"), Some("POST"));
+    call(to, "POST /v1/reload", &[OPS, json], &" ".repeat(65)).await.problem(413, "Payload Too Large");
+    let announced = ["content-length: 1000000", "expect: 100-continue", OPS, json];
+    call(to, "POST /v1/reload", &announced, "").await.problem(413, "Payload Too Large");
+    let chunked = ["transfer-encoding: chunked", OPS, json];
+    let raw =
+        request("POST /v1/reload", &chunked, "").replace("\r\n\r\n", "\r\n\r\n50\r\n") + &" ".repeat(80);
+    let stream = TcpStream::connect(to).await.unwrap();
+    exchange(stream, &raw).await.problem(413, "Payload Too Large");
+    call(to, "POST /v1/reload", &[OPS], "{}").await.problem(415, "Unsupported Media Type");
+    let form = "content-type: application/x-www-form-urlencoded";
+    call(to, "POST /v1/reload", &[OPS, form], "a=b").await.problem(415, "Unsupported Media Type");
+    call(to, "POST /v1/reload", &[OPS, json], "{").await.problem(400, "Bad Request");
+    let unknown = call(to, "POST /v1/reload", &[OPS, json], r#"{"force":true}"#).await;
+    assert!(unknown.problem(400, "Bad Request")["detail"].as_str().unwrap().contains("force"));
+    call(to, "POST /v1/reload", &[OPS, json, "content-length: 2"], "").await.problem(408, "Request Timeout");
+    call(to, "GET /v1/config", &[], "").await.problem(401, "Unauthorized");
+    call(to, "GET /v1/config", &["authorization: Bearer events-secret"], "").await.problem(403, "Forbidden");
+    let refused =
+        call(to, "POST /v1/reload", &[OPS, "content-type: Application/JSON; charset=utf-8"], "{}").await;
+    assert_eq!(refused.problem(422, "Unprocessable Entity")["problems"], json!(problems));
+
+    let (commands, closed) = mpsc::channel(1);
+    drop(closed);
+    let control = Control { commands, effective: Arc::default() };
+    let leaving = Running::admin(limits, access, control).await;
+    call(leaving.address, "POST /v1/reload", &[OPS], "").await.problem(503, "Service Unavailable");
+}
+
+#[tokio::test]
+async fn the_effective_configuration_and_a_reload() {
+    let control = control(Ok(()));
+    let access = Arc::new(Access::new(&settings(), None));
+    let running = Running::admin(Limits::default(), Arc::clone(&access), control.clone()).await;
+    let to = running.address;
+    assert_eq!(call(to, "GET /v1/config", &[OPS], "").await.json(), json!({"server": {"workers": 2}}));
+    control.effective.store(Arc::new(json!({"server": {"workers": 3}})));
+    assert_eq!(call(to, "GET /v1/config", &[OPS], "").await.json()["server"]["workers"], 3);
+    let form = "content-type: application/x-www-form-urlencoded";
+    assert_eq!(call(to, "POST /v1/reload", &[OPS, form], "").await.json(), json!({"reloaded": true}));
+
+    let mut other = settings();
+    other.tokens.remove(0);
+    access.replace(&other, None);
+    assert_eq!(call(to, "GET /v1/config", &[OPS], "").await.status, 401);
+    assert_eq!(call(to, "GET /v1/config", &["authorization: Bearer l"], "").await.status, 200);
+}
+
+fn certificate() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let mut server = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let mut client = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    (Arc::new(server), Arc::new(client))
+}
+
+async fn call_tls(to: SocketAddr, client: &Arc<rustls::ClientConfig>) -> std::io::Result<Answer> {
+    let connector = tokio_rustls::TlsConnector::from(Arc::clone(client));
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = connector.connect(name, TcpStream::connect(to).await?).await?;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    Ok(exchange(stream, &request("GET /v1/config", &[OPS], "")).await)
+}
+
+#[tokio::test]
+async fn a_reload_swaps_the_admin_certificate() {
+    let ((first, trusts_first), (second, trusts_second)) = (certificate(), certificate());
+    let access = Arc::new(Access::new(&settings(), Some(first)));
+    let running = Running::admin(Limits::default(), Arc::clone(&access), control(Ok(()))).await;
+    assert_eq!(call_tls(running.address, &trusts_first).await.unwrap().status, 200);
+    call_tls(running.address, &trusts_second).await.expect_err("not this certificate yet");
+    access.replace(&settings(), Some(second));
+    assert_eq!(call_tls(running.address, &trusts_second).await.unwrap().status, 200);
+    call_tls(running.address, &trusts_first).await.expect_err("not this certificate any more");
+}
+
+fn store(source: Source, metrics: &Metrics) -> Arc<KeyStore> {
+    let settings = keys::Settings {
+        issuer: "https://idp.example.com/".to_owned(),
+        source,
+        algorithms: vec![Algorithm::HS256],
+        ca: None,
+        insecure_http: false,
+        refresh_interval: Duration::from_secs(300),
+        refresh_cooldown: Duration::from_secs(30),
+        max_stale: Duration::from_secs(86_400),
+    };
+    KeyStore::new(settings, metrics.clone())
+}
+
+#[tokio::test]
+async fn readiness_says_which_part_cannot_serve() {
+    let metrics = Metrics::new().unwrap();
+    let absent = store(Source::File("/nowhere/jwks.json".into()), &metrics);
+    let usable = store(Source::Secret(vec![7; 32]), &metrics);
+    let (running, health) = Running::telemetry(Limits::default(), vec![absent]).await;
+    let to = running.address;
+    let ready = async || {
+        let answer = call(to, "GET /ready", &[], "").await;
+        assert_eq!(answer.field("content-type"), Some("application/json"));
+        assert_eq!(answer.json()["ready"], answer.status == 200);
+        (answer.status, answer.json()["components"].clone())
+    };
+    let components = |keys: &str, state: &str, gate: &str| json!({"keys:https://idp.example.com/": keys, "state": state, "events": "ok", "gate": gate});
+
+    assert_eq!(ready().await, (503, components("never loaded", "ok", "ok")));
+    health.replace_keys(vec![usable]);
+    assert_eq!(ready().await, (200, components("ok", "ok", "ok")));
+    health.report("state", Err("not confirmed for 12 s".to_owned()));
+    assert_eq!(ready().await, (503, components("ok", "not confirmed for 12 s", "ok")));
+    health.report("state", Ok(()));
+    assert_eq!(ready().await, (200, components("ok", "ok", "ok")));
+    running.trigger.advance(Phase::Leaving);
+    assert_eq!(ready().await, (503, components("ok", "ok", "shutting down")));
+    assert_eq!(call(to, "GET /live", &[], "").await.status, 200);
+    running.trigger.advance(Phase::Stopped);
+    timeout(PATIENCE, running.served).await.expect("the listener ends").unwrap();
+    TcpStream::connect(to).await.expect_err("nobody listens any more");
+}
+
+#[tokio::test]
+async fn telemetry_is_three_pages_to_read() {
+    let (running, _health) = Running::telemetry(Limits::default(), Vec::new()).await;
+    running.metrics.requests.with_label_values(&["/deals/{*rest}", "GET", "200"]).inc();
+    for (line, status) in [
+        ("GET /metrics", 200),
+        ("HEAD /metrics", 200),
+        ("GET /live", 200),
+        ("HEAD /live", 200),
+        ("GET /ready", 200),
+        ("HEAD /ready", 200),
+        ("GET /metrics?name[]=x", 200),
+        ("POST /metrics", 405),
+        ("DELETE /ready", 405),
+        ("OPTIONS /live", 405),
+        ("GET /", 404),
+        ("GET /v1/config", 404),
+        ("GET /metrics/", 404),
+        ("GET //metrics", 404),
+        ("POST /v1/reload", 404),
+    ] {
+        let answer = call(running.address, line, &[], "").await;
+        assert_eq!(answer.status, status, "{line}");
+        assert_eq!(answer.field("cache-control"), Some("no-store"), "{line}");
+        assert_eq!(answer.body.is_empty(), line.starts_with("HEAD"), "{line}");
+    }
+    let page = call(running.address, "GET /metrics", &[], "").await;
+    assert_eq!(page.field("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    for line in [
+        r#"portcullis_requests_total{method="GET",route="/deals/{*rest}",status="200"} 1"#,
+        "portcullis_log_lines_dropped_total 0",
+        concat!(r#"portcullis_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
+    ] {
+        assert!(page.body.lines().any(|found| found == line), "{line}\n{}", page.body);
+    }
+    for name in ["process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"] {
+        assert!(page.body.contains(&format!("\n{name} ")), "{name}\n{}", page.body);
+    }
+}
+
+/// Reads until the other side closes, however it does that.
+async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) {
+    let read = async {
+        let mut buffer = [0; 1024];
+        while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+    };
+    timeout(PATIENCE, read).await.expect("the connection is closed in time");
+}
+
+#[tokio::test]
+async fn slow_clients_are_closed_and_hold_nobody_up() {
+    let limits = Limits { header_timeout: Duration::from_millis(200), ..Limits::default() };
+    let (running, _health) = Running::telemetry(limits, Vec::new()).await;
+    for start in ["", "GET /live HT", "GET /live HTTP/1.1\r\nhost: gate\r\n"] {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        stream.write_all(start.as_bytes()).await.unwrap();
+        assert_eq!(call(running.address, "GET /live", &[], "").await.status, 200);
+        until_closed(&mut stream).await;
+    }
+    let (mut reading, mut writing) = TcpStream::connect(running.address).await.unwrap().into_split();
+    let drip = tokio::spawn(async move {
+        writing.write_all(b"GET /live HTTP/1.1\r\nx: ").await.unwrap();
+        while writing.write_all(b"x").await.is_ok() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    until_closed(&mut reading).await;
+    timeout(PATIENCE, drip).await.expect("and cannot be written to").unwrap();
+    // A connection that was used and is kept is closed as well.
+    let mut kept = TcpStream::connect(running.address).await.unwrap();
+    kept.write_all(b"GET /live HTTP/1.1\r\nhost: gate\r\n\r\n").await.unwrap();
+    until_closed(&mut kept).await;
+
+    let tls = Arc::new(Access::new(&settings(), Some(certificate().0)));
+    let admin = Running::admin(limits, tls, control(Ok(()))).await;
+    let mut silent = TcpStream::connect(admin.address).await.unwrap();
+    until_closed(&mut silent).await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed_at_once() {
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let (running, _health) = Running::telemetry(limits, Vec::new()).await;
+    let mut kept = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        stream.write_all(b"GET /live HTTP/1.1\r\nhost: gate\r\n\r\n").await.unwrap();
+        assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+        kept.push(stream);
+    }
+    let mut third = TcpStream::connect(running.address).await.unwrap();
+    until_closed(&mut third).await;
+    kept.clear();
+    let open = running.metrics.connections.with_label_values(&["telemetry"]);
+    let freed = async {
+        while open.get() > 0 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, freed).await.expect("the places are free again");
+    assert_eq!(call(running.address, "GET /live", &[], "").await.status, 200);
+}
