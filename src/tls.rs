@@ -1,10 +1,24 @@
 //! TLS on both sides: the certificates served, the certificates trusted.
 //!
-//! Knows files and rustls; knows nothing of HTTP.
+//! Knows files and rustls; knows nothing of HTTP. Every error names the file and what is wrong with it.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// TLS of a listener, as configured (CONTRACT §2 `[server.tls]`, `[admin.tls]`).
+use aws_lc_rs::digest;
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier, danger};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::time::Timestamp;
+
+/// TLS of a listener, as configured (`[server.tls]`, `[admin.tls]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSettings {
     /// PEM file: the certificate chain, leaf first.
@@ -27,3 +41,218 @@ pub enum Version {
     /// TLS 1.3 (RFC 8446).
     Tls13,
 }
+
+static FROM_TLS12: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+static FROM_TLS13: [&SupportedProtocolVersion; 1] = [&version::TLS13];
+
+impl Version {
+    fn and_above(self) -> &'static [&'static SupportedProtocolVersion] {
+        match self {
+            Self::Tls12 => &FROM_TLS12,
+            Self::Tls13 => &FROM_TLS13,
+        }
+    }
+}
+
+/// Why a certificate or a key cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsError {
+    /// The file at fault; `None` when it is the system's trust store.
+    pub path: Option<PathBuf>,
+    /// What is wrong with it, in plain words.
+    pub problem: String,
+}
+
+impl TlsError {
+    fn at(path: &Path, problem: impl fmt::Display) -> Self {
+        Self { path: Some(path.to_owned()), problem: problem.to_string() }
+    }
+
+    fn elsewhere(problem: impl fmt::Display) -> Self {
+        Self { path: None, problem: problem.to_string() }
+    }
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{}: {}", path.display(), self.problem),
+            None => f.write_str(&self.problem),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// The keys that session tickets of one listener are sealed with. Outlives reloads, so that resumption survives them.
+///
+/// A resumed session brings the client certificate of its first handshake along without verifying it again. So the
+/// keys are kept only as long as the rules for client certificates stay what they were: other roots, or a certificate
+/// that became required, make every earlier ticket worthless.
+#[derive(Debug, Default)]
+pub struct Tickets(Mutex<Option<(ClientRules, Arc<dyn ProducesTickets>)>>);
+
+/// What decides about client certificates: SHA-256 of the roots' file, and whether one is required.
+type ClientRules = Option<([u8; 32], bool)>;
+
+impl Tickets {
+    fn under(&self, rules: ClientRules) -> Result<Arc<dyn ProducesTickets>, TlsError> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((then, keys)) if *then == rules => Ok(keys.clone()),
+            _ => {
+                let keys = provider::Ticketer::new()
+                    .map_err(|e| TlsError::elsewhere(format_args!("no keys for session tickets: {e}")))?;
+                *kept = Some((rules, keys.clone()));
+                Ok(keys)
+            }
+        }
+    }
+}
+
+/// The configuration of a listener: ALPN `h2` and `http/1.1`, sessions resumed by tickets, never early data (RFC 8446
+/// §8: it could be replayed).
+///
+/// # Errors
+/// When a file cannot be read or used, or when key and certificate do not belong together.
+pub fn server_config(settings: &ServerSettings, tickets: &Tickets) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(provider::default_provider());
+    let identity = identity(&settings.certificate, &settings.private_key, &provider)?;
+    let (verifier, rules) = client_verifier(settings, &provider)?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(settings.min_version.and_above())
+        .map_err(TlsError::elsewhere)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(identity));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = tickets.under(rules)?;
+    // Tickets are enough, and a cache in memory would be a lock that all workers share.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(Arc::new(config))
+}
+
+/// The configuration towards a server: `ca` or else the system's roots, `client_certificate` as chain and key.
+///
+/// # Errors
+/// When a file cannot be read or used, or when key and certificate do not belong together.
+pub fn client_config(
+    ca: Option<&Path>,
+    client_certificate: Option<&(PathBuf, PathBuf)>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = Arc::new(provider::default_provider());
+    let roots = match ca {
+        Some(path) => roots(&read(path)?, path)?,
+        None => system_roots()?,
+    };
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(TlsError::elsewhere)?;
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(Version::Tls12.and_above())
+        .map_err(TlsError::elsewhere)?
+        .with_webpki_verifier(verifier);
+    let mut config = match client_certificate {
+        Some((chain, key)) => builder.with_client_cert_resolver(Arc::new(identity(chain, key, &provider)?)),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// When the first certificate of a chain's file to expire does so.
+///
+/// # Errors
+/// When the file cannot be read, or holds something else than certificates.
+pub fn certificate_expiry(path: &Path) -> Result<Timestamp, TlsError> {
+    let mut first = None;
+    for certificate in certificates(&read(path)?, path)? {
+        let (_, parsed) = X509Certificate::from_der(&certificate)
+            .map_err(|e| TlsError::at(path, format_args!("a certificate in it cannot be parsed: {e}")))?;
+        let end = Timestamp::from_secs(parsed.validity().not_after.timestamp());
+        first = Some(first.map_or(end, |earlier: Timestamp| earlier.min(end)));
+    }
+    first.ok_or_else(|| TlsError::at(path, NO_CERTIFICATE))
+}
+
+const NO_CERTIFICATE: &str = "no certificate in it (expected PEM with BEGIN CERTIFICATE)";
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|e| TlsError::at(path, format_args!("cannot be read: {e}")))
+}
+
+/// The certificates of a PEM file's text; at least one.
+fn certificates(text: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Vec<_> = CertificateDer::pem_slice_iter(text)
+        .collect::<Result<_, _>>()
+        .map_err(|e| TlsError::at(path, format_args!("not valid PEM: {e}")))?;
+    if found.is_empty() { Err(TlsError::at(path, NO_CERTIFICATE)) } else { Ok(found) }
+}
+
+/// Chain and key, read, parsed and found to belong together.
+fn identity(chain: &Path, key: &Path, provider: &CryptoProvider) -> Result<SingleCertAndKey, TlsError> {
+    let certificates = certificates(&read(chain)?, chain)?;
+    let der = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|e| match e {
+        pem::Error::NoItemsFound => {
+            TlsError::at(key, "no private key in it (expected PEM, PKCS#8, PKCS#1 or SEC1, not encrypted)")
+        }
+        other => TlsError::at(key, format_args!("not valid PEM: {other}")),
+    })?;
+    let signing = provider
+        .key_provider
+        .load_private_key(der)
+        .map_err(|e| TlsError::at(key, format_args!("the private key cannot be used: {e}")))?;
+    let certified = CertifiedKey::new(certificates, signing);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified.into()),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(TlsError::at(
+            chain,
+            format_args!("the certificate does not belong to the private key in {}", key.display()),
+        )),
+        Err(e) => Err(TlsError::at(chain, format_args!("the first certificate cannot be used: {e}"))),
+    }
+}
+
+fn roots(text: &[u8], path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(text, path)? {
+        store
+            .add(certificate)
+            .map_err(|e| TlsError::at(path, format_args!("a certificate in it cannot be a root: {e}")))?;
+    }
+    Ok(store)
+}
+
+/// The system's roots. Single ones that cannot be parsed are left out: distributions ship such.
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut store = RootCertStore::empty();
+    let (usable, _) = store.add_parsable_certificates(found.certs);
+    match (usable, found.errors.first()) {
+        (0, Some(e)) => Err(TlsError::elsewhere(format_args!("the system's root certificates cannot be read: {e}"))),
+        (0, None) => Err(TlsError::elsewhere("the system has no root certificates: name a `ca` file")),
+        _ => Ok(store),
+    }
+}
+
+fn client_verifier(
+    settings: &ServerSettings,
+    provider: &Arc<CryptoProvider>,
+) -> Result<(Arc<dyn danger::ClientCertVerifier>, ClientRules), TlsError> {
+    let Some(path) = &settings.client_ca else {
+        return Ok((WebPkiClientVerifier::no_client_auth(), None));
+    };
+    let text = read(path)?;
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, &text).as_ref());
+    let store = Arc::new(roots(&text, path)?);
+    let mut builder = WebPkiClientVerifier::builder_with_provider(store, provider.clone());
+    if !settings.require_client_certificate {
+        builder = builder.allow_unauthenticated();
+    }
+    let verifier = builder.build().map_err(|e| TlsError::at(path, e))?;
+    Ok((verifier, Some((hash, settings.require_client_certificate))))
+}
+
+#[cfg(test)]
+mod tests;

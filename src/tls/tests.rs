@@ -1,0 +1,287 @@
+use std::fs;
+use std::io::{Read, Write};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, HandshakeKind, ServerConnection};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A folder with a root, and certificates it signed.
+struct Authority {
+    folder: TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { folder, issuer }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `NAME.pem` and `NAME.key`, valid until the first of January of `until`.
+    fn sign(&self, name: &str, until: i32) -> (PathBuf, PathBuf) {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2001, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let paths = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
+        fs::write(&paths.0, certificate.pem()).unwrap();
+        fs::write(&paths.1, key.serialize_pem()).unwrap();
+        paths
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
+    fn server(&self) -> ServerSettings {
+        let (certificate, private_key) = self.sign("server", 2100);
+        ServerSettings {
+            certificate,
+            private_key,
+            min_version: Version::Tls12,
+            client_ca: None,
+            require_client_certificate: false,
+        }
+    }
+
+    fn client(&self, identity: Option<&(PathBuf, PathBuf)>, alpn: &[&[u8]]) -> Arc<ClientConfig> {
+        client_config(Some(&self.path("ca.pem")), identity, alpn).unwrap()
+    }
+}
+
+/// Both ends of a handshake, run in memory; the error of whoever failed first.
+fn shake(
+    client: &Arc<ClientConfig>,
+    server: &Arc<ServerConfig>,
+) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut client = ClientConnection::new(client.clone(), name).unwrap();
+    let mut server = ServerConnection::new(server.clone()).unwrap();
+    // A byte each way after the handshake carries the tickets of TLS 1.3 along.
+    client.writer().write_all(b"c").unwrap();
+    server.writer().write_all(b"s").unwrap();
+    for _ in 0..6 {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        let mut wire = &wire[..];
+        while !wire.is_empty() {
+            server.read_tls(&mut wire).unwrap();
+            server.process_new_packets()?;
+        }
+        let mut wire = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        let mut wire = &wire[..];
+        while !wire.is_empty() {
+            client.read_tls(&mut wire).unwrap();
+            client.process_new_packets()?;
+        }
+    }
+    let mut seen = [0; 1];
+    client.reader().read_exact(&mut seen).unwrap();
+    server.reader().read_exact(&mut seen).unwrap();
+    Ok((client, server))
+}
+
+#[test]
+fn a_client_that_trusts_the_root_gets_tls13_and_the_protocol_it_asked_for() {
+    let authority = Authority::new("root");
+    let server = server_config(&authority.server(), &Tickets::default()).unwrap();
+    for (offered, chosen) in [
+        (&[b"h2".as_slice(), b"http/1.1"][..], Some(b"h2".as_slice())),
+        (&[b"http/1.1".as_slice()], Some(b"http/1.1")),
+        (&[], None),
+    ] {
+        let (client, _) = shake(&authority.client(None, offered), &server).unwrap();
+        assert_eq!(client.alpn_protocol(), chosen);
+        assert_eq!(client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    }
+}
+
+#[test]
+fn a_client_that_trusts_another_root_or_expects_another_name_gives_up() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let server = server_config(&ours.server(), &Tickets::default()).unwrap();
+    assert!(shake(&theirs.client(None, &[]), &server).is_err());
+    let mut stranger =
+        ClientConnection::new(ours.client(None, &[]), ServerName::try_from("other.example").unwrap()).unwrap();
+    let mut end = ServerConnection::new(server).unwrap();
+    let mut wire = Vec::new();
+    stranger.write_tls(&mut wire).unwrap();
+    end.read_tls(&mut &wire[..]).unwrap();
+    end.process_new_packets().unwrap();
+    wire.clear();
+    while end.wants_write() {
+        end.write_tls(&mut wire).unwrap();
+    }
+    stranger.read_tls(&mut &wire[..]).unwrap();
+    let refused = stranger.process_new_packets().unwrap_err();
+    assert!(matches!(refused, rustls::Error::InvalidCertificate(_)), "{refused}");
+}
+
+#[test]
+fn the_lowest_version_is_the_configured_one() {
+    let authority = Authority::new("root");
+    let mut old = (*authority.client(None, &[])).clone();
+    let verifier = WebPkiServerVerifier::builder_with_provider(
+        Arc::new(roots(&read(&authority.path("ca.pem")).unwrap(), Path::new("ca.pem")).unwrap()),
+        Arc::new(provider::default_provider()),
+    )
+    .build()
+    .unwrap();
+    old = ClientConfig::builder_with_provider(old.crypto_provider().clone())
+        .with_protocol_versions(&[&version::TLS12])
+        .unwrap()
+        .with_webpki_verifier(verifier)
+        .with_no_client_auth();
+    let old = Arc::new(old);
+    let mut settings = authority.server();
+    let both = server_config(&settings, &Tickets::default()).unwrap();
+    let (client, _) = shake(&old, &both).unwrap();
+    assert_eq!(client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
+    settings.min_version = Version::Tls13;
+    let newer = server_config(&settings, &Tickets::default()).unwrap();
+    assert!(shake(&old, &newer).is_err());
+}
+
+#[test]
+fn client_certificates_are_verified_and_can_be_required() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let (good, strange, expired) = (ours.sign("good", 2100), theirs.sign("good", 2100), ours.sign("expired", 2002));
+    let mut settings = ServerSettings { client_ca: Some(ours.path("ca.pem")), ..ours.server() };
+    for (required, without) in [(false, true), (true, false)] {
+        settings.require_client_certificate = required;
+        let server = server_config(&settings, &Tickets::default()).unwrap();
+        let (_, end) = shake(&ours.client(Some(&good), &[]), &server).unwrap();
+        assert_eq!(end.peer_certificates().map(<[_]>::len), Some(1));
+        assert_eq!(shake(&ours.client(None, &[]), &server).is_ok(), without);
+        assert!(shake(&ours.client(Some(&strange), &[]), &server).is_err());
+        assert!(shake(&ours.client(Some(&expired), &[]), &server).is_err());
+    }
+}
+
+#[test]
+fn sessions_are_resumed_across_reloads_until_the_rules_for_client_certificates_change() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let identity = ours.sign("client", 2100);
+    let client = ours.client(Some(&identity), &[]);
+    let tickets = Tickets::default();
+    let mut settings = ServerSettings { client_ca: Some(ours.path("ca.pem")), ..ours.server() };
+    let mut kind = |settings: &ServerSettings| {
+        let server = server_config(settings, &tickets).unwrap();
+        shake(&client, &server).map(|(_, end)| end.handshake_kind().unwrap())
+    };
+    assert_eq!(kind(&settings), Ok(HandshakeKind::Full));
+    assert_eq!(kind(&settings), Ok(HandshakeKind::Resumed));
+    settings.require_client_certificate = true;
+    assert_eq!(kind(&settings), Ok(HandshakeKind::Full));
+    assert_eq!(kind(&settings), Ok(HandshakeKind::Resumed));
+    // The same file with other roots: the certificate of the earlier session would not pass any more.
+    fs::copy(theirs.path("ca.pem"), ours.path("other.pem")).unwrap();
+    settings.client_ca = Some(ours.path("other.pem"));
+    assert!(kind(&settings).is_err());
+}
+
+#[test]
+fn nothing_is_accepted_as_early_data() {
+    let authority = Authority::new("root");
+    assert_eq!(server_config(&authority.server(), &Tickets::default()).unwrap().max_early_data_size, 0);
+}
+
+#[test]
+fn what_cannot_be_served_names_the_file_and_the_reason() {
+    let authority = Authority::new("root");
+    let good = authority.server();
+    let (other_certificate, other_key) = authority.sign("other", 2100);
+    let missing = authority.path("missing.pem");
+    let empty = authority.write("empty.pem", "");
+    let broken = authority.write("broken.pem", "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n");
+    let cut = authority.write("cut.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n");
+    let nonsense = authority.write("nonsense.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let not_a_key = authority.write("bad.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    let sealed =
+        authority.write("sealed.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
+    let with = |certificate: &Path, private_key: &Path, client_ca: Option<&Path>| ServerSettings {
+        certificate: certificate.to_owned(),
+        private_key: private_key.to_owned(),
+        client_ca: client_ca.map(Path::to_owned),
+        ..good.clone()
+    };
+    let (chain, key) = (&good.certificate, &good.private_key);
+    for (settings, file, words) in [
+        (with(&missing, key, None), &missing, "cannot be read"),
+        (with(&empty, key, None), &empty, "no certificate in it"),
+        (with(key, key, None), key, "no certificate in it"),
+        (with(&broken, key, None), &broken, "not valid PEM"),
+        (with(&cut, key, None), &cut, "not valid PEM"),
+        (with(&nonsense, key, None), &nonsense, "the first certificate cannot be used"),
+        (with(chain, &missing, None), &missing, "cannot be read"),
+        (with(chain, chain, None), chain, "no private key in it"),
+        (with(chain, &sealed, None), &sealed, "not encrypted"),
+        (with(chain, &not_a_key, None), &not_a_key, "the private key cannot be used"),
+        (with(chain, &other_key, None), chain, "other.key"),
+        (with(&other_certificate, key, None), &other_certificate, "does not belong to the private key"),
+        (with(chain, key, Some(&missing)), &missing, "cannot be read"),
+        (with(chain, key, Some(&empty)), &empty, "no certificate in it"),
+        (with(chain, key, Some(&nonsense)), &nonsense, "cannot be a root"),
+    ] {
+        let error = server_config(&settings, &Tickets::default()).unwrap_err();
+        assert_eq!(error.path.as_ref(), Some(file), "{error}");
+        assert!(error.problem.contains(words), "{error}");
+        assert!(error.to_string().starts_with(&file.display().to_string()), "{error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_presented_or_trusted_names_the_file_and_the_reason() {
+    let authority = Authority::new("root");
+    let (chain, key) = authority.sign("client", 2100);
+    let (_, other_key) = authority.sign("other", 2100);
+    let missing = authority.path("missing.pem");
+    let ca = authority.path("ca.pem");
+    for (ca, identity, file, words) in [
+        (&missing, None, &missing, "cannot be read"),
+        (&key, None, &key, "no certificate in it"),
+        (&ca, Some((chain.clone(), other_key.clone())), &chain, "does not belong to the private key"),
+        (&ca, Some((missing.clone(), key.clone())), &missing, "cannot be read"),
+    ] {
+        let error = client_config(Some(ca), identity.as_ref(), &[]).unwrap_err();
+        assert_eq!(error.path.as_ref(), Some(file), "{error}");
+        assert!(error.problem.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn expiry_is_that_of_the_first_certificate_to_expire() {
+    let authority = Authority::new("root");
+    let (long, _) = authority.sign("long", 2100);
+    let (past, _) = authority.sign("past", 2002);
+    let chain = authority.write(
+        "chain.pem",
+        &(fs::read_to_string(&long).unwrap() + &fs::read_to_string(&past).unwrap()),
+    );
+    let year_2002 = Timestamp::from_secs(1_009_843_200);
+    assert_eq!(certificate_expiry(&long).unwrap(), Timestamp::from_secs(4_102_444_800));
+    assert_eq!(certificate_expiry(&past).unwrap(), year_2002);
+    assert_eq!(certificate_expiry(&chain).unwrap(), year_2002);
+    let nonsense = authority.write("nonsense.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    assert!(certificate_expiry(&nonsense).unwrap_err().problem.contains("cannot be parsed"));
+    assert!(certificate_expiry(&authority.path("missing")).is_err());
+}
