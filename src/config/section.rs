@@ -17,6 +17,8 @@ pub(super) struct Section<'a> {
     /// Where the table stands, for what is missing in it.
     offset: usize,
     table: Option<&'a DeTable<'a>>,
+    /// Something else stands where the table should be, which is problem enough.
+    mistaken: bool,
     known: Vec<&'a str>,
     effective: Map<String, Value>,
 }
@@ -39,7 +41,7 @@ impl<'a> Section<'a> {
     }
 
     fn new(reading: &'a Reading<'a>, name: String, offset: usize, table: Option<&'a DeTable<'a>>) -> Self {
-        Self { reading, name, offset, table, known: Vec::new(), effective: Map::new() }
+        Self { reading, name, offset, table, mistaken: false, known: Vec::new(), effective: Map::new() }
     }
 
     /// Runs `read`, then reports the keys it did not ask for.
@@ -65,6 +67,13 @@ impl<'a> Section<'a> {
     pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
         let offset = self.find(key).map_or(self.offset, |entry| entry.offset);
         self.reading.problem(offset, &self.full(key), message);
+    }
+
+    /// Records that a key without a default is not there.
+    pub(super) fn missing(&self, key: &str) {
+        if !self.mistaken {
+            self.problem(key, "is missing, and has no default");
+        }
     }
 
     /// Records that something is wrong with an element of a key's array.
@@ -127,7 +136,9 @@ impl<'a> Section<'a> {
             }
             None => (None, self.offset),
         };
-        let (result, effective) = Section::new(self.reading, self.full(key), offset, table).read(read);
+        let mut section = Section::new(self.reading, self.full(key), offset, table);
+        section.mistaken = table.is_none() && self.has(key);
+        let (result, effective) = section.read(read);
         self.show(key, effective);
         result
     }

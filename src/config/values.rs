@@ -180,7 +180,7 @@ impl<'a> Section<'a> {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         if self.take(key).is_none() {
-            self.problem(key, "is missing, and has no default");
+            self.missing(key);
             return None;
         }
         self.parsed(key, "", |text| match text {
@@ -241,7 +241,7 @@ impl<'a> Section<'a> {
     ) -> Vec<T> {
         let values = self.list(key, default, parse);
         match self.find(key).map(|entry| entry.value) {
-            None if default.is_empty() => self.problem(key, "is missing, and has no default"),
+            None if default.is_empty() => self.missing(key),
             Some(DeValue::Array(array)) if array.is_empty() => self.problem(key, "must not be empty"),
             _ => {}
         }
@@ -288,7 +288,7 @@ impl<'a> Section<'a> {
     /// A secret that must be there.
     pub(super) fn required_secret(&mut self, key: &'a str) -> String {
         match self.find(key).map(|entry| entry.value) {
-            None => self.problem(key, "is missing, and has no default"),
+            None => self.missing(key),
             Some(DeValue::String(text)) if text.is_empty() => self.problem(key, "must not be empty"),
             Some(_) => {}
         }
@@ -301,6 +301,8 @@ fn referenced_secret(s: &mut Section<'_>) -> Option<String> {
     let name = |text: &str| Ok(text.to_owned());
     let (env, file) = (s.parsed("env", "", name), s.parsed("file", "", name));
     let found = match (env?.as_str(), file?.as_str()) {
+        // A misspelt one, which is reported as unknown.
+        ("", "") if s.written().any(|key| !matches!(key, "env" | "file")) => return None,
         ("", "") => Err("names neither an environment variable (`env`) nor a file (`file`)".to_owned()),
         (name, "") => match std::env::var(name) {
             Ok(value) if value.is_empty() => Err(format!("the environment variable {name} is empty")),

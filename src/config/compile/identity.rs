@@ -69,6 +69,8 @@ fn headers(s: &mut Section<'_>) -> Vec<(HeaderName, IdentityClaim)> {
             headers.extend(claim.map(|claim| (HeaderName::from_static(name), claim)));
         }
     }
+    // One order whatever the file's, so that two files which mean the same are equal.
+    headers.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
     headers
 }
 

@@ -9,7 +9,7 @@ use crate::config::values::Zero;
 pub(super) const UNSUPPORTED: &str = "is not supported by this version";
 
 /// Refuses what asks for more than this version can do.
-pub(super) fn refuse(s: &mut Section<'_>) {
+pub(in crate::config) fn refuse(s: &mut Section<'_>) {
     s.tables("event_transmitters", event_transmitter);
     s.optional_table("authority", authority);
 }

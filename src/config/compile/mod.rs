@@ -10,7 +10,7 @@ use super::settings::Settings;
 
 mod identity;
 mod issuers;
-mod later;
+pub(super) mod later;
 mod operators;
 mod routes;
 mod server;

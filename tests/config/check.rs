@@ -1,0 +1,140 @@
+//! `portcullis check` as a process: exit codes, what it prints and where.
+
+use std::process::{Command, Output};
+
+use super::{BASE, Folder, base_with};
+
+fn portcullis(folder: &Folder) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.env_remove("PORTCULLIS_CONFIG").current_dir(folder.path(""));
+    command
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn check(folder: &Folder, config: &str) -> Output {
+    portcullis(folder).args(["check", "--config", config]).output().unwrap()
+}
+
+#[test]
+fn a_good_file_is_summed_up_on_standard_output() {
+    let folder = Folder::new();
+    let text_of_file = base_with(&[(
+        "#route",
+        "methods = [\"GET\", \"HEAD\"]\nscopes = [\"read:deals\"]\nany_role = [\"agent\", \"admin\"]\n\
+         [[routes]]\npath = \"/health\"\nhosts = [\"api.example.com\"]\nupstream = \"api\"\nanonymous = true\n\
+         [[routes]]\npath = \"/new\"\nupstream = \"api\"\nmode = \"shadow\"",
+    )]);
+    folder.write("config/portcullis.toml", &text_of_file);
+    let output = check(&folder, "config/portcullis.toml");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(
+        text(&output.stdout),
+        "\
+config/portcullis.toml is good.
+
+Listeners
+public     127.0.0.1:0  clear text
+telemetry  127.0.0.1:0  clear text: /metrics /live /ready
+admin      127.0.0.1:0  clear text
+
+Issuers
+https://idp.example.com/  RS256 ES256 EdDSA  keys from https://idp.example.com/jwks
+
+Upstreams
+api  http://127.0.0.1:3000
+
+Routes
+METHOD    HOST             PATH            UPSTREAM  REQUIRES                                    MODE
+GET,HEAD  any              /deals/{*rest}  api       scopes read:deals; any role of agent|admin  enforce
+any       api.example.com  /health         api       nothing (anonymous)                         enforce
+any       any              /new            api       a valid token                               shadow
+"
+    );
+}
+
+#[test]
+fn every_problem_is_a_line_on_standard_error_and_the_exit_code_is_2() {
+    let folder = Folder::new();
+    folder.write(
+        "config/portcullis.toml",
+        &base_with(&[("#server", "wrokers = 1\ndrain_timeout = 5"), ("#state", "store = \"redis\"")]),
+    );
+    let output = check(&folder, "config/portcullis.toml");
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(text(&output.stdout), "");
+    let lines: Vec<_> = text(&output.stderr).lines().collect();
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    assert_eq!(lines[0], "config/portcullis.toml:5: server.wrokers: unknown key; did you mean \"workers\"?");
+    assert!(
+        lines[1].starts_with("config/portcullis.toml:6: server.drain_timeout: 5 has no unit"),
+        "{}",
+        lines[1]
+    );
+    assert!(lines[2].contains(": state.store: \"redis\" is not supported by this version"), "{}", lines[2]);
+}
+
+#[test]
+fn the_file_is_the_argument_else_the_variable_else_the_usual_place() {
+    let folder = Folder::new();
+    folder.write("config/portcullis.toml", BASE);
+    folder.write("other.toml", BASE);
+    let usual = portcullis(&folder).arg("check").output().unwrap();
+    assert!(text(&usual.stdout).starts_with("config/portcullis.toml is good."));
+    let variable = portcullis(&folder).arg("check").env("PORTCULLIS_CONFIG", "other.toml").output().unwrap();
+    assert!(text(&variable.stdout).starts_with("other.toml is good."));
+    let argument = portcullis(&folder)
+        .args(["check", "--config", "config/portcullis.toml"])
+        .env("PORTCULLIS_CONFIG", "none.toml")
+        .output()
+        .unwrap();
+    assert_eq!(argument.status.code(), Some(0), "{}", text(&argument.stderr));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_bad_configuration() {
+    let output = check(&Folder::new(), "none.toml");
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(text(&output.stderr), "none.toml: cannot be read: No such file or directory (os error 2)\n");
+}
+
+#[test]
+fn the_reference_passes_as_it_is_shipped() {
+    let folder = Folder::new();
+    let shipped =
+        std::fs::read_to_string(format!("{}/config/reference.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    folder.write("config/reference.toml", &shipped);
+    let mut command = portcullis(&folder);
+    command.args(["check", "--config", "config/reference.toml"]).env_remove("PORTCULLIS_ADMIN_TOKEN");
+    let without = command.output().unwrap();
+    assert_eq!(without.status.code(), Some(2));
+    assert!(
+        text(&without.stderr).ends_with(
+            "admin.tokens[0].secret: the environment variable PORTCULLIS_ADMIN_TOKEN is not set\n"
+        )
+    );
+    let with = command.env("PORTCULLIS_ADMIN_TOKEN", "a-secret").output().unwrap();
+    assert_eq!(with.status.code(), Some(0), "{}", text(&with.stderr));
+}
+
+#[test]
+fn usage_errors_exit_with_2_and_help_with_0() {
+    let folder = Folder::new();
+    for arguments in [&["chekc"][..], &[], &["check", "--conf", "x"], &["check", "extra"]] {
+        let output = portcullis(&folder).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
+    }
+    for (arguments, mentions) in [
+        (&["--help"][..], "check"),
+        (&["check", "--help"], "PORTCULLIS_CONFIG"),
+        (&["--version"], env!("CARGO_PKG_VERSION")),
+    ] {
+        let output = portcullis(&folder).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(text(&output.stdout).contains(mentions), "{arguments:?}: {}", text(&output.stdout));
+    }
+}

@@ -1,0 +1,200 @@
+//! What a good file comes down to.
+
+use std::time::Duration;
+
+use jsonwebtoken::Algorithm;
+use portcullis::config::{OnEmpty, Store};
+use portcullis::enforce::policy::{ClaimName, IdentityClaim, Mode};
+use portcullis::forward::Scheme;
+use portcullis::keys::Source;
+
+use super::{BASE, Folder, base_with};
+
+#[test]
+fn the_defaults_are_those_of_the_manual() {
+    let loaded = Folder::new().good(BASE);
+    let s = loaded.settings;
+    assert!(s.gate.workers >= 1);
+    assert_eq!(s.gate.drain_timeout, Duration::from_secs(30));
+    assert_eq!(s.gate.shutdown_delay, Duration::ZERO);
+    assert_eq!(s.gate.limits.header_bytes, 65_536);
+    assert_eq!((s.gate.limits.connections_per_ip, s.gate.limits.body_bytes), (None, None));
+    assert_eq!(s.upstreams[0].response_timeout, Duration::from_secs(30));
+    let issuer = &s.issuers[0];
+    assert_eq!(issuer.rules.algorithms, [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]);
+    assert_eq!(issuer.rules.max_lifetime, Duration::from_secs(86_400));
+    assert_eq!(issuer.rules.claims.client, ClaimName::Member("client_id".to_owned()));
+    assert_eq!(issuer.keys.source, Source::Url("https://idp.example.com/jwks".to_owned()));
+    assert_eq!(issuer.keys.issuer, "https://idp.example.com/");
+    assert_eq!(s.sessions.idle_timeout, Some(Duration::from_secs(1800)));
+    assert_eq!(s.sessions.max_tracked, 1_000_000);
+    assert!(s.streams.cut_on_revocation);
+    assert_eq!(s.state.on_empty, OnEmpty::Refuse);
+    assert_eq!(s.identity.headers.len(), 5);
+    assert!(!s.identity.strip_authorization);
+}
+
+#[test]
+fn every_notation_arrives() {
+    let folder = Folder::new();
+    let text = base_with(&[
+        ("#server", "workers = 3\ntrusted_proxies = [\"10.1.2.3/8\", \"192.0.2.1\", \"::1\"]"),
+        ("#limits", "header_bytes = \"16KiB\"\nbody_bytes = 10\nconnections_per_ip = 0x10"),
+        ("url = \"http://127.0.0.1:3000\"", "url = \"h2c://[::1]:50051\""),
+        ("#issuer", "[issuers.claims]\nroles = \"/realm_access/roles\"\nscope = \"scp\""),
+        (
+            "#route",
+            "hosts = [\"API.Example.com.\"]\nmethods = [\"GET\", \"PURGE\"]\nany_role = [\"a\", \"b\"]\nmode = \"shadow\"\nresponse_timeout = \"500ms\"",
+        ),
+        ("#identity", "X_Auth_Subject = \"token.email\"\nx-auth-roles = \"\"\nx-groups = \"token./a/b\""),
+        ("#sessions", "idle_timeout = \"0s\""),
+        ("#state", "store = \"memory\"\non_empty = \"trust\""),
+    ]);
+    let s = folder.good(&text).settings;
+    assert_eq!(s.gate.workers, 3);
+    let proxies: Vec<_> = s.gate.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(proxies, ["10.0.0.0/8", "192.0.2.1/32", "::1/128"]);
+    assert_eq!((s.gate.limits.header_bytes, s.gate.limits.body_bytes), (16_384, Some(10)));
+    assert_eq!(s.gate.limits.connections_per_ip, Some(16));
+    let upstream = &s.upstreams[0];
+    assert_eq!((upstream.scheme, upstream.host.as_str(), upstream.port), (Scheme::H2c, "::1", 50_051));
+    let claims = &s.issuers[0].rules.claims;
+    assert_eq!(claims.roles, ClaimName::Pointer(vec!["realm_access".to_owned(), "roles".to_owned()]));
+    assert_eq!(claims.scope, ClaimName::Member("scp".to_owned()));
+    let route = &s.routes[0];
+    assert_eq!(route.hosts, ["api.example.com"]);
+    assert_eq!(route.methods, [http::Method::GET, http::Method::from_bytes(b"PURGE").unwrap()]);
+    assert_eq!(route.requirement.any_role, ["a", "b"]);
+    assert_eq!((route.mode, route.response_timeout), (Mode::Shadow, Some(Duration::from_millis(500))));
+    let headers: Vec<_> =
+        s.identity.headers.iter().map(|(name, claim)| (name.as_str(), claim.clone())).collect();
+    let token = |claim| IdentityClaim::Token(claim);
+    assert_eq!(
+        headers,
+        [
+            ("x-auth-client", IdentityClaim::Client),
+            ("x-auth-scope", IdentityClaim::Scope),
+            ("x-auth-tenant", IdentityClaim::Tenant),
+            ("x-groups", token(ClaimName::Pointer(vec!["a".to_owned(), "b".to_owned()]))),
+            ("x_auth_subject", token(ClaimName::Member("email".to_owned()))),
+        ]
+    );
+    assert_eq!(s.sessions.idle_timeout, None);
+    assert_eq!((s.state.store, s.state.on_empty), (Store::Memory, OnEmpty::Trust));
+}
+
+#[test]
+fn every_source_of_keys_can_be_used() {
+    let folder = Folder::new();
+    for (keys, source) in [
+        ("discovery = true", Source::Discovery),
+        ("jwks_url = \"http://127.0.0.1:1/jwks\"", Source::Url("http://127.0.0.1:1/jwks".to_owned())),
+        (
+            "jwks_url = \"http://idp.internal/jwks\"\ninsecure_http = true",
+            Source::Url("http://idp.internal/jwks".to_owned()),
+        ),
+        ("jwks_file = \"../certs/jwks.json\"", Source::File(folder.path("config/../certs/jwks.json"))),
+        (
+            "secret = { file = \"../certs/secret\" }\nalgorithms = [\"HS256\"]",
+            Source::Secret(b"0123456789abcdef0123456789abcdef".to_vec()),
+        ),
+        (
+            "secret = \"0123456789abcdef0123456789abcdef\"\nalgorithms = [\"HS256\"]",
+            Source::Secret(b"0123456789abcdef0123456789abcdef".to_vec()),
+        ),
+    ] {
+        let text = base_with(&[("jwks_url = \"https://idp.example.com/jwks\"", keys)]);
+        assert_eq!(folder.good(&text).settings.issuers[0].keys.source, source);
+    }
+}
+
+#[test]
+fn a_gate_without_issuers_may_have_anonymous_routes_only() {
+    let folder = Folder::new();
+    let only = |route: &str| {
+        format!(
+            "[server]\nallow_plaintext = true\n[[upstreams]]\nname = \"a\"\nurl = \"http://a\"\n\
+             [[routes]]\npath = \"/a\"\nupstream = \"a\"\n{route}"
+        )
+    };
+    assert!(folder.good(&only("anonymous = true")).settings.issuers.is_empty());
+    let found = folder.problems(&only(""));
+    assert_eq!((found.len(), found[0].line, found[0].key.as_str()), (1, Some(6), "routes[0]"));
+}
+
+#[test]
+fn the_effective_configuration_is_complete_and_holds_no_secret() {
+    let folder = Folder::new();
+    let text = base_with(&[
+        (
+            "jwks_url = \"https://idp.example.com/jwks\"",
+            "secret = \"0123456789abcdef0123456789abcdef\"\nalgorithms = [\"HS256\"]",
+        ),
+        ("#state", "password = \"hunter2\"\nurl = \"redis://me:hunter2@127.0.0.1:6379\""),
+        (
+            "#admin",
+            "[[admin.tokens]]\nname = \"ops\"\nsecret = { file = \"../certs/secret\" }\npermissions = [\"config\"]",
+        ),
+    ]);
+    let loaded = folder.good(&text);
+    let shown = loaded.redacted;
+    for secret in ["hunter2", "0123456789abcdef"] {
+        assert!(!shown.to_string().contains(secret), "{shown:#}");
+        assert!(!format!("{:?}", loaded.settings).contains(secret));
+    }
+    assert_eq!(shown["issuers"][0]["secret"], "[redacted]");
+    assert_eq!(shown["admin"]["tokens"][0]["secret"], "[redacted]");
+    assert_eq!(shown["state"]["password"], "[redacted]");
+    assert_eq!(shown["state"]["url"], "redis://[redacted]@127.0.0.1:6379");
+    assert_eq!(shown["server"]["listen"], serde_json::json!(["127.0.0.1:0"]));
+    assert_eq!(shown["server"]["limits"]["header_timeout"], "10s");
+    assert_eq!(shown["server"]["tls"], serde_json::Value::Null);
+    assert_eq!(shown["identity"]["headers"]["x-auth-subject"], "sub");
+}
+
+#[test]
+fn every_file_that_is_named_is_watched() {
+    let folder = Folder::new();
+    let text = base_with(&[
+        (
+            "#server",
+            "[server.tls]\ncertificate = \"../certs/server.pem\"\nprivate_key = \"../certs/server.key\"\nclient_ca = \"../certs/admin.pem\"",
+        ),
+        ("jwks_url = \"https://idp.example.com/jwks\"", "jwks_file = \"../certs/jwks.json\""),
+        (
+            "#admin",
+            "[[admin.tokens]]\nname = \"ops\"\nsecret = { file = \"../certs/secret\" }\npermissions = [\"config\"]",
+        ),
+    ]);
+    let loaded = folder.good(&text);
+    let mut expected: Vec<_> = ["server.pem", "server.key", "admin.pem", "jwks.json", "secret"]
+        .iter()
+        .map(|name| folder.path("config").join("../certs").join(name))
+        .collect();
+    expected.push(folder.path("config/portcullis.toml"));
+    expected.sort();
+    assert_eq!(loaded.files.paths().collect::<Vec<_>>(), expected);
+    // Files of a configuration that is wrong are watched as well: one of them may be what is to be mended.
+    let text = text.replace("server.key", "absent.key");
+    let problems = folder.load(&text).unwrap_err();
+    assert!(problems.files().paths().any(|path| path.ends_with("certs/absent.key")));
+}
+
+#[test]
+fn what_needs_a_restart_is_named() {
+    let folder = Folder::new();
+    let before = folder.good(BASE).settings;
+    assert_eq!(before.restart_needed(&before), [""; 0]);
+    let after = base_with(&[
+        ("listen = [\"127.0.0.1:0\"]", "listen = [\"127.0.0.1:8443\"]"),
+        ("#limits", "connections = 5"),
+        ("#telemetry", "log_level = \"debug\""),
+        ("[admin]\nlisten = \"127.0.0.1:0\"", "[admin]\nlisten = \"127.0.0.1:9443\""),
+        ("#state", "store = \"memory\""),
+    ]);
+    let after = folder.good(&after).settings;
+    assert_eq!(
+        before.restart_needed(&after),
+        ["server.listen", "telemetry.log_level", "admin.listen", "state.store, state.path"]
+    );
+}

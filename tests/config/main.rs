@@ -1,0 +1,123 @@
+//! The configuration from the outside: files on disk in, settings or problems out.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod bad;
+mod check;
+mod good;
+mod reference;
+
+use std::fs;
+use std::path::PathBuf;
+
+use portcullis::config::{self, Loaded, Problem, Problems};
+use tempfile::TempDir;
+
+/// A folder with a configuration and the files it may name.
+struct Folder(TempDir);
+
+impl Folder {
+    /// `config/` and `certs/` with a certificate, its key, another key, and a key set.
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        for name in ["config", "certs"] {
+            fs::create_dir(folder.0.path().join(name)).unwrap();
+        }
+        for name in ["server", "admin"] {
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            folder.write(&format!("certs/{name}.pem"), &made.cert.pem());
+            folder.write(&format!("certs/{name}.key"), &made.signing_key.serialize_pem());
+        }
+        folder.write("certs/garbage.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        folder.write("certs/empty", "");
+        folder.write("certs/secret", "0123456789abcdef0123456789abcdef\n");
+        folder.write("certs/jwks.json", JWKS);
+        folder.write("certs/no-keys.json", r#"{"keys": []}"#);
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Loads `text` as `config/portcullis.toml`.
+    fn load(&self, text: &str) -> Result<Loaded, Problems> {
+        self.write("config/portcullis.toml", text);
+        config::load(&self.path("config/portcullis.toml"))
+    }
+
+    fn good(&self, text: &str) -> Loaded {
+        self.load(text).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    fn problems(&self, text: &str) -> Vec<Problem> {
+        match self.load(text) {
+            Ok(_) => panic!("nothing was found wrong with:\n{text}"),
+            Err(problems) => problems.list().to_vec(),
+        }
+    }
+}
+
+/// One P-256 public key.
+const JWKS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "one", "alg": "ES256", "use": "sig",
+    "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+
+/// A good configuration. Tests replace one of its lines, or a `#comment` that stands where keys may be added.
+const BASE: &str = r#"
+[server]
+listen = ["127.0.0.1:0"]
+allow_plaintext = true
+#server
+[server.limits]
+#limits
+[[upstreams]] #upstream-line
+name = "api"
+url = "http://127.0.0.1:3000"
+#upstream
+[[issuers]] #issuer-line
+issuer = "https://idp.example.com/"
+audiences = ["https://api.example.com"]
+jwks_url = "https://idp.example.com/jwks"
+#issuer
+[[routes]] #route-line
+path = "/deals/{*rest}"
+upstream = "api"
+#route
+[identity.headers]
+#identity
+[sessions]
+#sessions
+[streams]
+#streams
+[state]
+#state
+[telemetry]
+listen = "127.0.0.1:0"
+#telemetry
+[admin]
+listen = "127.0.0.1:0"
+#admin
+"#;
+
+/// `BASE` with replacements, each of something that stands there once.
+fn base_with(replacements: &[(&str, &str)]) -> String {
+    let mut text = BASE.to_owned();
+    for (old, new) in replacements {
+        // The marks `#issuer` and `#issuer-line` must not be taken for each other.
+        let old = if old.starts_with('#') { format!("{old}\n") } else { (*old).to_owned() };
+        assert_eq!(text.matches(&old).count(), 1, "{old:?} must stand once in the base");
+        text = text.replacen(&old, &format!("{new}{}", if old.ends_with('\n') { "\n" } else { "" }), 1);
+    }
+    text
+}
+
+/// The number of the one line that ends with `# here`.
+fn line_of_here(text: &str) -> usize {
+    let mut lines = text.lines().enumerate().filter(|(_, line)| line.ends_with("# here"));
+    let (index, _) = lines.next().unwrap_or_else(|| panic!("no line is marked `# here`:\n{text}"));
+    assert!(lines.next().is_none(), "several lines are marked `# here`");
+    index + 1
+}
