@@ -92,11 +92,11 @@ fn upstream(upstream: &UpstreamSettings) -> [String; 2] {
 }
 
 fn routes(settings: &Settings) -> String {
-    if settings.routes.is_empty() {
+    if settings.enforce.routes.is_empty() {
         return String::new();
     }
     let head = ["METHOD", "HOST", "PATH", "UPSTREAM", "REQUIRES", "MODE"].map(str::to_owned);
-    let rows = settings.routes.iter().map(|route| self::route(route, &settings.upstreams));
+    let rows = settings.enforce.routes.iter().map(|route| self::route(route, &settings.upstreams));
     columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 

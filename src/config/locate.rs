@@ -88,7 +88,7 @@ impl<'a> Reading<'a> {
             file: self.file.to_path_buf(),
             line: Some(self.line(offset)),
             key: key.to_owned(),
-            message: message.into(),
+            message: on_one_line(&message.into()),
         };
         self.found.borrow_mut().push((offset, problem));
     }
@@ -128,6 +128,14 @@ impl<'a> Reading<'a> {
         let list = found.into_iter().map(|(_, problem)| problem).collect();
         Problems { list, files: self.files.into_inner() }
     }
+}
+
+/// Nothing that a file or a library says can begin a line of its own.
+fn on_one_line(message: &str) -> String {
+    message
+        .chars()
+        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
 }
 
 /// The one problem of a file that cannot be read.

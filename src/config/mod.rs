@@ -10,6 +10,7 @@ use toml::de::DeTable;
 
 mod compile;
 mod locate;
+mod material;
 mod section;
 mod settings;
 mod units;

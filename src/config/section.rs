@@ -89,9 +89,30 @@ impl<'a> Section<'a> {
         );
     }
 
+    /// Records that something is wrong with a key of one of a key's tables.
+    pub(super) fn table_problem(&self, tables: &str, index: usize, key: &str, message: impl Into<String>) {
+        let Some(DeValue::Array(array)) = self.find(tables).map(|entry| entry.value) else {
+            return self.problem(tables, message);
+        };
+        // Elements that are no tables were reported, and not read.
+        let mut read = array.iter().enumerate().filter_map(|(at, element)| match element.get_ref() {
+            DeValue::Table(table) => Some((at, table, element.span().start)),
+            _ => None,
+        });
+        if let Some((at, table, offset)) = read.nth(index) {
+            let name = format!("{}[{at}]", self.full(tables));
+            Section::new(self.reading, name, offset, Some(table)).problem(key, message);
+        }
+    }
+
     /// Records that something is wrong with the table as a whole.
     pub(super) fn own_problem(&self, message: impl Into<String>) {
         self.reading.problem(self.offset, &self.name, message);
+    }
+
+    /// Whether nothing was found wrong since there were so many problems.
+    pub(super) fn good_since(&self, problems: usize) -> bool {
+        !self.mistaken && self.reading.problems() == problems
     }
 
     /// The line this table begins on.

@@ -7,9 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::enforce::claims::IssuerRules;
-use crate::enforce::policy::{IdentitySettings, RouteSettings};
 use crate::forward::UpstreamSettings;
-use crate::{admin, gate, keys, log};
+use crate::{admin, enforce, gate, keys, log};
 
 /// What a configuration file comes down to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,10 +19,8 @@ pub struct Settings {
     pub upstreams: Vec<UpstreamSettings>,
     /// `[[issuers]]`.
     pub issuers: Vec<IssuerSettings>,
-    /// `[[routes]]`.
-    pub routes: Vec<RouteSettings>,
-    /// `[identity]`.
-    pub identity: IdentitySettings,
+    /// `[[routes]]` and `[identity]`.
+    pub enforce: enforce::Settings,
     /// `[sessions]`.
     pub sessions: SessionSettings,
     /// `[streams]`.
@@ -104,10 +101,6 @@ impl Settings {
             ("server.listen", self.gate.listen != new.gate.listen),
             ("server.workers", self.gate.workers != new.gate.workers),
             ("telemetry.listen", self.telemetry != new.telemetry),
-            ("telemetry.log_format", self.log.format != new.log.format),
-            ("telemetry.log_level", self.log.level != new.log.level),
-            ("telemetry.access_log", self.log.access_log != new.log.access_log),
-            ("telemetry.log_paths", self.log.log_paths != new.log.log_paths),
             ("admin.listen", self.admin.listen != new.admin.listen),
             ("sessions.max_tracked", self.sessions.max_tracked != new.sessions.max_tracked),
             ("state.store, state.path", self.state.store != new.state.store),

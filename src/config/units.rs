@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use crate::enforce::policy::ClaimName;
-use crate::log;
 
 /// Long enough for any purpose, short enough to be added to an instant.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -100,11 +99,6 @@ pub(super) fn claim(text: &str) -> Result<ClaimName, String> {
         .ok_or_else(|| format!("{text:?} is not a JSON pointer: after `~` only 0 or 1"))
 }
 
-/// A level of the log, such as `info` or `info,portcullis::keys=debug`.
-pub(super) fn log_level(text: &str) -> Result<String, String> {
-    log::check_level(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
-}
-
 /// `one`, or `one and two`, or `one, two and three`.
 pub(super) fn listed(words: &[&str]) -> String {
     match words {
@@ -179,16 +173,6 @@ mod tests {
         }
         for text in ["", "/a~2", "/a~", "a\nb"] {
             assert!(claim(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_misspelt_level_is_no_module() {
-        for text in ["info", "WARN", "info,portcullis::keys=debug", "off"] {
-            assert!(log_level(text).is_ok(), "{text}");
-        }
-        for text in ["", "inof", "info,portcullis::keys", "portcullis=loud", "info,"] {
-            assert!(log_level(text).is_err(), "{text}");
         }
     }
 }

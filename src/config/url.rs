@@ -1,8 +1,6 @@
-//! URLs of upstreams and issuers: only the forms that will be used as they are written.
+//! URLs of upstreams: only the form that will be used as it is written.
 //!
-//! What would be ignored (a path of an upstream, a password) is an error instead.
-
-use std::net::IpAddr;
+//! What would be ignored (a path, a password) is an error instead.
 
 use http::Uri;
 
@@ -36,21 +34,6 @@ pub(super) fn origin(text: &str) -> Result<Origin, String> {
     Ok(Origin { scheme, host, port: port.unwrap_or(default_port) })
 }
 
-/// The URL of a document. `http` is for loopback hosts, unless it is asked for.
-pub(super) fn document(text: &str, insecure_http: bool) -> Result<(), String> {
-    let uri = parse(text)?;
-    let (host, _) = host_and_port(&uri, text)?;
-    match uri.scheme_str() {
-        Some("https") => Ok(()),
-        Some("http") if insecure_http || is_loopback(&host) => Ok(()),
-        Some("http") => Err(format!(
-            "{text:?} is fetched in clear text, so that anyone on the way could put in keys of their own; \
-             use https://, or set insecure_http = true"
-        )),
-        _ => Err(format!("{text:?} must begin with https://")),
-    }
-}
-
 fn parse(text: &str) -> Result<Uri, String> {
     if text.contains('#') {
         return Err(format!("{text:?} must not have a fragment (`#`)"));
@@ -81,11 +64,6 @@ fn host_and_port(uri: &Uri, text: &str) -> Result<(String, Option<u16>), String>
         return Err(format!("{text:?} has no host"));
     }
     Ok((bare.to_ascii_lowercase(), port))
-}
-
-/// Whether a host can only be this machine.
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// A URL with its user and password replaced.
@@ -145,21 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn clear_text_needs_loopback_or_consent() {
-        for (text, insecure_http, good) in [
-            ("https://idp.example.com/keys?p=1", false, true),
-            ("http://127.0.0.1:1/keys", false, true),
-            ("http://[::1]/keys", false, true),
-            ("http://LOCALHOST/keys", false, true),
-            ("http://idp.example.com/keys", false, false),
-            ("http://127.0.0.1.example.com/keys", false, false),
-            ("http://localhost.example.com/keys", false, false),
-            ("http://idp.example.com/keys", true, true),
-            ("ftp://127.0.0.1/keys", true, false),
-            ("https://user:secret@idp.example.com/", true, false),
-        ] {
-            assert_eq!(document(text, insecure_http).is_ok(), good, "{text}");
-        }
+    fn a_password_is_not_repeated() {
         assert!(!origin("http://u:hunter2@api").unwrap_err().contains("hunter2"));
     }
 

@@ -22,7 +22,7 @@ fn check(folder: &Folder, config: &str) -> Output {
 fn a_good_file_is_summed_up_on_standard_output() {
     let folder = Folder::new();
     let text_of_file = base_with(&[(
-        "#route",
+        "route",
         "methods = [\"GET\", \"HEAD\"]\nscopes = [\"read:deals\"]\nany_role = [\"agent\", \"admin\"]\n\
          [[routes]]\npath = \"/health\"\nhosts = [\"api.example.com\"]\nupstream = \"api\"\nanonymous = true\n\
          [[routes]]\npath = \"/new\"\nupstream = \"api\"\nmode = \"shadow\"",
@@ -61,7 +61,7 @@ fn every_problem_is_a_line_on_standard_error_and_the_exit_code_is_2() {
     let folder = Folder::new();
     folder.write(
         "config/portcullis.toml",
-        &base_with(&[("#server", "wrokers = 1\ndrain_timeout = 5"), ("#state", "store = \"redis\"")]),
+        &base_with(&[("server", "wrokers = 1\ndrain_timeout = 5"), ("state", "store = \"redis\"")]),
     );
     let output = check(&folder, "config/portcullis.toml");
     assert_eq!(output.status.code(), Some(2));

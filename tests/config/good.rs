@@ -30,25 +30,25 @@ fn the_defaults_are_those_of_the_manual() {
     assert_eq!(s.sessions.max_tracked, 1_000_000);
     assert!(s.streams.cut_on_revocation);
     assert_eq!(s.state.on_empty, OnEmpty::Refuse);
-    assert_eq!(s.identity.headers.len(), 5);
-    assert!(!s.identity.strip_authorization);
+    assert_eq!(s.enforce.identity.headers.len(), 5);
+    assert!(!s.enforce.identity.strip_authorization);
 }
 
 #[test]
 fn every_notation_arrives() {
     let folder = Folder::new();
     let text = base_with(&[
-        ("#server", "workers = 3\ntrusted_proxies = [\"10.1.2.3/8\", \"192.0.2.1\", \"::1\"]"),
-        ("#limits", "header_bytes = \"16KiB\"\nbody_bytes = 10\nconnections_per_ip = 0x10"),
-        ("url = \"http://127.0.0.1:3000\"", "url = \"h2c://[::1]:50051\""),
-        ("#issuer", "[issuers.claims]\nroles = \"/realm_access/roles\"\nscope = \"scp\""),
+        ("server", "workers = 3\ntrusted_proxies = [\"10.1.2.3/8\", \"192.0.2.1\", \"::1\"]"),
+        ("limits", "header_bytes = \"16KiB\"\nbody_bytes = 10\nconnections_per_ip = 0x10"),
+        ("upstream.url", "url = \"h2c://[::1]:50051\""),
+        ("issuer", "[issuers.claims]\nroles = \"/realm_access/roles\"\nscope = \"scp\""),
         (
-            "#route",
+            "route",
             "hosts = [\"API.Example.com.\"]\nmethods = [\"GET\", \"PURGE\"]\nany_role = [\"a\", \"b\"]\nmode = \"shadow\"\nresponse_timeout = \"500ms\"",
         ),
-        ("#identity", "X_Auth_Subject = \"token.email\"\nx-auth-roles = \"\"\nx-groups = \"token./a/b\""),
-        ("#sessions", "idle_timeout = \"0s\""),
-        ("#state", "store = \"memory\"\non_empty = \"trust\""),
+        ("identity", "X_Auth_Subject = \"token.email\"\nx-auth-roles = \"\"\nx-groups = \"token./a/b\""),
+        ("sessions", "idle_timeout = \"0s\""),
+        ("state", "store = \"memory\"\non_empty = \"trust\""),
     ]);
     let s = folder.good(&text).settings;
     assert_eq!(s.gate.workers, 3);
@@ -61,13 +61,13 @@ fn every_notation_arrives() {
     let claims = &s.issuers[0].rules.claims;
     assert_eq!(claims.roles, ClaimName::Pointer(vec!["realm_access".to_owned(), "roles".to_owned()]));
     assert_eq!(claims.scope, ClaimName::Member("scp".to_owned()));
-    let route = &s.routes[0];
+    let route = &s.enforce.routes[0];
     assert_eq!(route.hosts, ["api.example.com"]);
     assert_eq!(route.methods, [http::Method::GET, http::Method::from_bytes(b"PURGE").unwrap()]);
     assert_eq!(route.requirement.any_role, ["a", "b"]);
     assert_eq!((route.mode, route.response_timeout), (Mode::Shadow, Some(Duration::from_millis(500))));
     let headers: Vec<_> =
-        s.identity.headers.iter().map(|(name, claim)| (name.as_str(), claim.clone())).collect();
+        s.enforce.identity.headers.iter().map(|(name, claim)| (name.as_str(), claim.clone())).collect();
     let token = |claim| IdentityClaim::Token(claim);
     assert_eq!(
         headers,
@@ -103,7 +103,7 @@ fn every_source_of_keys_can_be_used() {
             Source::Secret(b"0123456789abcdef0123456789abcdef".to_vec()),
         ),
     ] {
-        let text = base_with(&[("jwks_url = \"https://idp.example.com/jwks\"", keys)]);
+        let text = base_with(&[("issuer.keys", keys)]);
         assert_eq!(folder.good(&text).settings.issuers[0].keys.source, source);
     }
 }
@@ -126,13 +126,10 @@ fn a_gate_without_issuers_may_have_anonymous_routes_only() {
 fn the_effective_configuration_is_complete_and_holds_no_secret() {
     let folder = Folder::new();
     let text = base_with(&[
+        ("issuer.keys", "secret = \"0123456789abcdef0123456789abcdef\"\nalgorithms = [\"HS256\"]"),
+        ("state", "password = \"hunter2\"\nurl = \"redis://me:hunter2@127.0.0.1:6379\""),
         (
-            "jwks_url = \"https://idp.example.com/jwks\"",
-            "secret = \"0123456789abcdef0123456789abcdef\"\nalgorithms = [\"HS256\"]",
-        ),
-        ("#state", "password = \"hunter2\"\nurl = \"redis://me:hunter2@127.0.0.1:6379\""),
-        (
-            "#admin",
+            "admin",
             "[[admin.tokens]]\nname = \"ops\"\nsecret = { file = \"../certs/secret\" }\npermissions = [\"config\"]",
         ),
     ]);
@@ -157,12 +154,12 @@ fn every_file_that_is_named_is_watched() {
     let folder = Folder::new();
     let text = base_with(&[
         (
-            "#server",
+            "server",
             "[server.tls]\ncertificate = \"../certs/server.pem\"\nprivate_key = \"../certs/server.key\"\nclient_ca = \"../certs/admin.pem\"",
         ),
-        ("jwks_url = \"https://idp.example.com/jwks\"", "jwks_file = \"../certs/jwks.json\""),
+        ("issuer.keys", "jwks_file = \"../certs/jwks.json\""),
         (
-            "#admin",
+            "admin",
             "[[admin.tokens]]\nname = \"ops\"\nsecret = { file = \"../certs/secret\" }\npermissions = [\"config\"]",
         ),
     ]);
@@ -186,15 +183,11 @@ fn what_needs_a_restart_is_named() {
     let before = folder.good(BASE).settings;
     assert_eq!(before.restart_needed(&before), [""; 0]);
     let after = base_with(&[
-        ("listen = [\"127.0.0.1:0\"]", "listen = [\"127.0.0.1:8443\"]"),
-        ("#limits", "connections = 5"),
-        ("#telemetry", "log_level = \"debug\""),
-        ("[admin]\nlisten = \"127.0.0.1:0\"", "[admin]\nlisten = \"127.0.0.1:9443\""),
-        ("#state", "store = \"memory\""),
+        ("server.listen", "listen = [\"127.0.0.1:8443\"]"),
+        ("limits", "connections = 5"),
+        ("admin.listen", "listen = \"127.0.0.1:9443\""),
+        ("state", "store = \"memory\""),
     ]);
     let after = folder.good(&after).settings;
-    assert_eq!(
-        before.restart_needed(&after),
-        ["server.listen", "telemetry.log_level", "admin.listen", "state.store, state.path"]
-    );
+    assert_eq!(before.restart_needed(&after), ["server.listen", "admin.listen", "state.store, state.path"]);
 }

@@ -43,10 +43,14 @@ impl Folder {
         fs::write(self.path(name), text).unwrap();
     }
 
+    fn config(&self) -> PathBuf {
+        self.path("config/portcullis.toml")
+    }
+
     /// Loads `text` as `config/portcullis.toml`.
     fn load(&self, text: &str) -> Result<Loaded, Problems> {
         self.write("config/portcullis.toml", text);
-        config::load(&self.path("config/portcullis.toml"))
+        config::load(&self.config())
     }
 
     fn good(&self, text: &str) -> Loaded {
@@ -65,53 +69,52 @@ impl Folder {
 const JWKS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "one", "alg": "ES256", "use": "sig",
     "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
 
-/// A good configuration. Tests replace one of its lines, or a `#comment` that stands where keys may be added.
+/// A good configuration. Tests replace lines of it by the names at their ends.
 const BASE: &str = r#"
-[server]
-listen = ["127.0.0.1:0"]
-allow_plaintext = true
-#server
+[server]                                        #server.table
+listen = ["127.0.0.1:0"]                        #server.listen
+allow_plaintext = true                          #server.plaintext
+                                                #server
 [server.limits]
-#limits
-[[upstreams]] #upstream-line
+                                                #limits
+[[upstreams]]
 name = "api"
-url = "http://127.0.0.1:3000"
-#upstream
-[[issuers]] #issuer-line
-issuer = "https://idp.example.com/"
-audiences = ["https://api.example.com"]
-jwks_url = "https://idp.example.com/jwks"
-#issuer
-[[routes]] #route-line
-path = "/deals/{*rest}"
-upstream = "api"
-#route
+url = "http://127.0.0.1:3000"                   #upstream.url
+                                                #upstream
+[[issuers]]                                     #issuer.table
+issuer = "https://idp.example.com/"             #issuer.name
+audiences = ["https://api.example.com"]         #issuer.audiences
+jwks_url = "https://idp.example.com/jwks"       #issuer.keys
+                                                #issuer
+[[routes]]                                      #route.table
+path = "/deals/{*rest}"                         #route.path
+upstream = "api"                                #route.upstream
+                                                #route
 [identity.headers]
-#identity
+                                                #identity
 [sessions]
-#sessions
+                                                #sessions
 [streams]
-#streams
+                                                #streams
 [state]
-#state
+                                                #state
 [telemetry]
-listen = "127.0.0.1:0"
-#telemetry
+listen = "127.0.0.1:0"                          #telemetry.listen
+                                                #telemetry
 [admin]
-listen = "127.0.0.1:0"
-#admin
+listen = "127.0.0.1:0"                          #admin.listen
+                                                #admin
 "#;
 
-/// `BASE` with replacements, each of something that stands there once.
+/// `BASE` with lines replaced.
 fn base_with(replacements: &[(&str, &str)]) -> String {
-    let mut text = BASE.to_owned();
-    for (old, new) in replacements {
-        // The marks `#issuer` and `#issuer-line` must not be taken for each other.
-        let old = if old.starts_with('#') { format!("{old}\n") } else { (*old).to_owned() };
-        assert_eq!(text.matches(&old).count(), 1, "{old:?} must stand once in the base");
-        text = text.replacen(&old, &format!("{new}{}", if old.ends_with('\n') { "\n" } else { "" }), 1);
+    let mut lines: Vec<_> = BASE.lines().collect();
+    for (slot, text) in replacements {
+        let slot = format!(" #{slot}");
+        let line = lines.iter_mut().find(|line| line.ends_with(&slot));
+        *line.unwrap_or_else(|| panic!("the base has no line{slot}")) = text;
     }
-    text
+    lines.join("\n")
 }
 
 /// The number of the one line that ends with `# here`.

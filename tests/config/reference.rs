@@ -132,5 +132,5 @@ fn what_this_version_lacks_is_all_that_is_wrong_with_the_rest() {
 fn the_configuration_to_start_from_is_good() {
     let loaded = Folder::new().good(&shipped("portcullis.toml"));
     assert!(loaded.settings.gate.tls.is_some());
-    assert_eq!(loaded.settings.routes.len(), 2);
+    assert_eq!(loaded.settings.enforce.routes.len(), 2);
 }

@@ -6,28 +6,30 @@ use jsonwebtoken::Algorithm;
 
 use super::later::UNSUPPORTED;
 use super::unique;
+use crate::client::Url;
 use crate::config::section::{Section, not_one_of};
 use crate::config::settings::IssuerSettings;
 use crate::config::values::Zero;
-use crate::config::{units, url};
+use crate::config::{material, units};
 use crate::enforce::claims::{ClaimNames, IssuerRules};
 use crate::enforce::policy::ClaimName;
+use crate::keys::key::check_secret;
 use crate::keys::{self, Source};
 
-/// The algorithms, and for those with a secret its least length in bytes (RFC 7518 §3.2: that of the hash).
-const ALGORITHMS: [(&str, Algorithm, Option<usize>); 12] = [
-    ("RS256", Algorithm::RS256, None),
-    ("RS384", Algorithm::RS384, None),
-    ("RS512", Algorithm::RS512, None),
-    ("PS256", Algorithm::PS256, None),
-    ("PS384", Algorithm::PS384, None),
-    ("PS512", Algorithm::PS512, None),
-    ("ES256", Algorithm::ES256, None),
-    ("ES384", Algorithm::ES384, None),
-    ("EdDSA", Algorithm::EdDSA, None),
-    ("HS256", Algorithm::HS256, Some(32)),
-    ("HS384", Algorithm::HS384, Some(48)),
-    ("HS512", Algorithm::HS512, Some(64)),
+/// The algorithms, and whether they need a secret.
+const ALGORITHMS: [(&str, Algorithm, bool); 12] = [
+    ("RS256", Algorithm::RS256, false),
+    ("RS384", Algorithm::RS384, false),
+    ("RS512", Algorithm::RS512, false),
+    ("PS256", Algorithm::PS256, false),
+    ("PS384", Algorithm::PS384, false),
+    ("PS512", Algorithm::PS512, false),
+    ("ES256", Algorithm::ES256, false),
+    ("ES384", Algorithm::ES384, false),
+    ("EdDSA", Algorithm::EdDSA, false),
+    ("HS256", Algorithm::HS256, true),
+    ("HS384", Algorithm::HS384, true),
+    ("HS512", Algorithm::HS512, true),
 ];
 
 /// All of them.
@@ -103,12 +105,17 @@ fn source(s: &mut Section<'_>, issuer: &str, algorithms: &[Algorithm], insecure_
         }
     }
     if chosen.contains(&"discovery")
-        && let Err(message) = url::document(issuer, insecure_http)
+        && let Err(message) = discoverable(issuer, insecure_http)
     {
         s.problem("issuer", format!("cannot be used with discovery: {message}"));
     }
     if !chosen.is_empty() {
         fitting(s, algorithms, secret.as_deref());
+    }
+    if let [(_, None), (_, Some(Source::File(path))), ..] = &sources
+        && s.good_since(problems)
+    {
+        material::key_set(s, path, algorithms);
     }
     sources.into_iter().find_map(|(_, source)| source).unwrap_or(Source::Discovery)
 }
@@ -116,37 +123,46 @@ fn source(s: &mut Section<'_>, issuer: &str, algorithms: &[Algorithm], insecure_
 fn jwks_url(s: &mut Section<'_>, insecure_http: bool) -> Option<String> {
     let parse = |text: &str| match text {
         "" => Ok(None),
-        text => url::document(text, insecure_http).map(|()| Some(text.to_owned())),
+        text => match Url::parse(text, insecure_http) {
+            Ok(_) => Ok(Some(text.to_owned())),
+            Err(error) => Err(error.to_string()),
+        },
     };
     s.parsed("jwks_url", "", parse).flatten()
 }
 
-/// A secret and public keys are never mixed up: an algorithm must fit the one source there is.
+/// Whether an issuer's metadata has a place that may be asked.
+fn discoverable(issuer: &str, insecure_http: bool) -> Result<(), String> {
+    Url::parse(issuer, insecure_http).map_err(|error| error.to_string())?;
+    keys::source::metadata_urls(issuer, insecure_http).map(drop).map_err(|error| error.to_string())
+}
+
+/// A secret and public keys are never mixed up: every algorithm must fit the one source there is.
 fn fitting(s: &Section<'_>, algorithms: &[Algorithm], secret: Option<&str>) {
-    for (name, algorithm, least) in ALGORITHMS {
-        if !algorithms.contains(&algorithm) {
-            continue;
-        }
-        match (least, secret) {
-            (Some(least), Some(secret)) if secret.len() < least => {
-                s.problem("secret", format!("is too short for {name}: it needs at least {least} bytes"));
-            }
-            (Some(_), None) => {
-                s.problem("algorithms", format!("{name} needs a secret as the source of keys"))
-            }
-            (None, Some(_)) => s.problem(
+    for (name, algorithm, symmetric) in ALGORITHMS {
+        match (symmetric, secret) {
+            _ if !algorithms.contains(&algorithm) => {}
+            (true, None) => s.problem("algorithms", format!("{name} needs a secret as the source of keys")),
+            (false, Some(_)) => s.problem(
                 "algorithms",
-                format!("{name} needs public keys, not a secret; with a secret use HS256, HS384 or HS512"),
+                format!("{name} needs public keys; with a secret use HS256, HS384 or HS512"),
             ),
-            (Some(_), Some(_)) | (None, None) => {}
+            (true, Some(_)) | (false, None) => {}
         }
+    }
+    if let Some(Err(error)) = secret.map(|secret| check_secret(secret.as_bytes(), algorithms)) {
+        s.problem("secret", error.to_string());
     }
 }
 
 fn ca(s: &mut Section<'_>) -> Option<std::path::PathBuf> {
+    let problems = s.reading.problems();
     let ca = s.file("ca");
     if ca.is_some() && !s.has("jwks_url") && !s.has("discovery") {
         s.problem("ca", "has no effect: the keys are not fetched over https");
+    }
+    if s.good_since(problems) {
+        material::client(s, ca.as_ref(), None);
     }
     ca
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::section::Section;
 use super::settings::Settings;
+use crate::enforce;
 
 mod identity;
 mod issuers;
@@ -30,8 +31,11 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
         gate,
         upstreams,
         issuers,
-        routes,
-        identity: s.table("identity", identity::identity),
+        enforce: enforce::Settings {
+            routes,
+            identity: s.table("identity", identity::identity),
+            proofs: enforce::DEFAULT_PROOFS,
+        },
         sessions: s.table("sessions", state::sessions),
         streams: s.table("streams", state::streams),
         state: s.table("state", state::state),

@@ -18,11 +18,15 @@ pub(super) fn telemetry(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> (So
     let listen = s.parsed("listen", &default.to_string(), |text| address(text, taken)).unwrap_or(default);
     let log = log::Settings {
         format: s.word("log_format", ("json", Format::Json), &[("pretty", Format::Pretty)]),
-        level: s.parsed("log_level", "info", units::log_level).unwrap_or_default(),
+        level: s.parsed("log_level", "info", log_level).unwrap_or_default(),
         access_log: s.flag("access_log", true),
         log_paths: s.flag("log_paths", false),
     };
     (listen, log)
+}
+
+fn log_level(text: &str) -> Result<String, String> {
+    log::check_level(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// `[admin]`.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use http::Method;
 
-use crate::config::section::{Section, not_one_of};
+use crate::config::section::Section;
 use crate::config::units;
 use crate::enforce::policy::{Mode, Requirement, RouteSettings};
+use crate::enforce::router::Router;
 use crate::forward::UpstreamSettings;
 
 /// All of them. `issuers`: whether there are any.
@@ -15,17 +16,28 @@ pub(super) fn routes(
     upstreams: &[UpstreamSettings],
     issuers: bool,
 ) -> Vec<RouteSettings> {
-    s.tables("routes", |s| {
+    let mut good = Vec::new();
+    let routes = s.tables("routes", |s| {
+        let problems = s.reading.problems();
         let route = route(s, upstreams);
         if !route.anonymous && !issuers {
             s.own_problem("needs a token, but there are no [[issuers]] to get one from");
         }
+        good.push(s.good_since(problems));
         route
-    })
+    });
+    // What is left of a route with a problem says nothing about its fellows.
+    let counts = |index: &usize| good.get(*index).is_some_and(|good| *good);
+    for error in Router::new(routes.clone()).err().into_iter().flatten() {
+        if counts(&error.route) && error.other.as_ref().is_none_or(counts) {
+            s.table_problem("routes", error.route, error.key, error.message);
+        }
+    }
+    routes
 }
 
 fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> RouteSettings {
-    let route = RouteSettings {
+    RouteSettings {
         path: Arc::from(s.required("path", |text| Ok(text.to_owned())).unwrap_or_default()),
         hosts: s.list("hosts", &[], host),
         methods: s.list("methods", &[], method),
@@ -39,18 +51,7 @@ fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> RouteSettings {
         anonymous: s.flag("anonymous", false),
         mode: s.word("mode", ("enforce", Mode::Enforce), &[("shadow", Mode::Shadow)]),
         response_timeout: s.optional_duration("response_timeout"),
-    };
-    if route.anonymous {
-        let Requirement { scopes, any_scope, roles, any_role } = &route.requirement;
-        for (key, list) in
-            [("scopes", scopes), ("any_scope", any_scope), ("roles", roles), ("any_role", any_role)]
-        {
-            if !list.is_empty() {
-                s.problem(key, "cannot be required on an anonymous route");
-            }
-        }
     }
-    route
 }
 
 fn upstream(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> usize {
@@ -70,7 +71,9 @@ fn method(text: &str) -> Result<Method, String> {
     let standard = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "CONNECT"];
     match Method::from_bytes(text.as_bytes()) {
         Ok(Method::CONNECT) => Err("CONNECT is never forwarded".to_owned()),
-        Ok(_) if text != upper && standard.contains(&upper.as_str()) => Err(not_one_of(text, &[&upper])),
+        Ok(_) if text != upper && standard.contains(&upper.as_str()) => {
+            Err(format!("{text:?} would never match: methods are case-sensitive; did you mean {upper:?}?"))
+        }
         Ok(method) => Ok(method),
         Err(_) => Err(format!("{text:?} is not a method")),
     }

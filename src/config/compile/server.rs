@@ -6,6 +6,7 @@ use std::num::NonZero;
 use ipnet::IpNet;
 
 use super::address;
+use crate::config::material;
 use crate::config::section::Section;
 use crate::config::values::Zero;
 use crate::gate::{Limits, Settings};
@@ -35,6 +36,7 @@ pub(super) fn server(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settin
 
 /// `[server.tls]` or `[admin.tls]`.
 pub(super) fn tls(s: &mut Section<'_>) -> ServerSettings {
+    let problems = s.reading.problems();
     let settings = ServerSettings {
         certificate: s.required_file("certificate"),
         private_key: s.required_file("private_key"),
@@ -44,6 +46,9 @@ pub(super) fn tls(s: &mut Section<'_>) -> ServerSettings {
     };
     if settings.require_client_certificate && settings.client_ca.is_none() {
         s.problem("require_client_certificate", "needs client_ca, the roots to verify certificates against");
+    }
+    if s.good_since(problems) {
+        material::listener(s, &settings);
     }
     settings
 }

@@ -1,6 +1,7 @@
 //! `[[upstreams]]`.
 
 use super::unique;
+use crate::config::material;
 use crate::config::section::Section;
 use crate::config::units;
 use crate::config::url::{Origin, origin};
@@ -20,6 +21,7 @@ pub(super) fn upstreams(s: &mut Section<'_>) -> Vec<UpstreamSettings> {
 fn upstream(s: &mut Section<'_>) -> UpstreamSettings {
     let name = s.required("name", units::name).unwrap_or_default();
     let url = s.required("url", origin);
+    let problems = s.reading.problems();
     let (ca, certificate, key) = (s.file("ca"), s.file("client_certificate"), s.file("client_key"));
     if url.as_ref().is_some_and(|url| url.scheme != Scheme::Https) {
         for (key, used) in [("ca", &ca), ("client_certificate", &certificate), ("client_key", &key)] {
@@ -33,6 +35,10 @@ fn upstream(s: &mut Section<'_>) -> UpstreamSettings {
         (None, Some(_)) => s.problem("client_key", "needs client_certificate as well"),
         _ => {}
     }
+    let certificate = certificate.zip(key);
+    if s.good_since(problems) {
+        material::client(s, ca.as_ref(), certificate.as_ref());
+    }
     let Origin { scheme, host, port } =
         url.unwrap_or(Origin { scheme: Scheme::Http, host: String::new(), port: 0 });
     UpstreamSettings {
@@ -44,6 +50,6 @@ fn upstream(s: &mut Section<'_>) -> UpstreamSettings {
         response_timeout: s.duration("response_timeout", "30s", Zero::Refused),
         idle_timeout: s.duration("idle_timeout", "60s", Zero::Allowed),
         ca,
-        client_certificate: certificate.zip(key),
+        client_certificate: certificate,
     }
 }
