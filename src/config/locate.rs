@@ -93,9 +93,13 @@ impl<'a> Reading<'a> {
         self.found.borrow_mut().push((offset, problem));
     }
 
-    /// How many problems were found so far.
-    pub(super) fn problems(&self) -> usize {
-        self.found.borrow().len()
+    /// Whether nothing was found wrong so far with a key or with what it holds.
+    pub(super) fn is_sound(&self, key: &str) -> bool {
+        let within = |problem: &Problem| {
+            let rest = problem.key.strip_prefix(key);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        !self.found.borrow().iter().any(|(_, problem)| within(problem))
     }
 
     /// The line of a byte offset, from 1.

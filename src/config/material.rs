@@ -1,59 +1,49 @@
 //! The files that a configuration names, loaded as the rooms will load them: a certificate that does not fit its key is
 //! found by `check`, and not by the first handshake.
 //!
-//! Nothing that is loaded here is kept.
+//! Nothing that is loaded here is kept. Files that cannot be read were reported with their key, and are passed over.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jsonwebtoken::Algorithm;
 
 use super::section::Section;
 use crate::keys::jwks;
-use crate::tls::{self, ServerSettings, Tickets, TlsError};
+use crate::tls::{self, ServerSettings, Tickets, Version};
 
-/// Certificate, key and roots of a listener.
-pub(super) fn listener(s: &Section<'_>, settings: &ServerSettings) {
-    let files = [
-        ("certificate", Some(&settings.certificate)),
-        ("private_key", Some(&settings.private_key)),
-        ("client_ca", settings.client_ca.as_ref()),
-    ];
-    if let Err(error) = tls::server_config(settings, &Tickets::default()) {
-        report(s, &files, &error);
-    }
-}
-
-/// Roots, certificate and key towards a server.
-pub(super) fn client(s: &Section<'_>, ca: Option<&PathBuf>, certificate: Option<&(PathBuf, PathBuf)>) {
-    if ca.is_none() && certificate.is_none() {
+/// A certificate chain and its private key, each with the key that names it.
+pub(super) fn pair(s: &Section<'_>, certificate: (&str, &Path), private_key: (&str, &Path)) {
+    if !s.is_sound(certificate.0) || !s.is_sound(private_key.0) {
         return;
     }
-    let files = [
-        ("ca", ca),
-        ("client_certificate", certificate.map(|(certificate, _)| certificate)),
-        ("client_key", certificate.map(|(_, key)| key)),
-    ];
-    if let Err(error) = tls::client_config(ca.map(PathBuf::as_path), certificate, &[]) {
-        report(s, &files, &error);
-    }
-}
-
-/// A key set.
-pub(super) fn key_set(s: &Section<'_>, path: &Path, algorithms: &[Algorithm]) {
-    let parsed = match std::fs::read(path) {
-        Ok(document) => jwks::parse(&document, algorithms).map(drop).map_err(|error| error.to_string()),
-        Err(error) => Err(format!("cannot be read: {error}")),
+    let settings = ServerSettings {
+        certificate: certificate.1.to_path_buf(),
+        private_key: private_key.1.to_path_buf(),
+        min_version: Version::Tls12,
+        client_ca: None,
+        require_client_certificate: false,
     };
-    if let Err(message) = parsed {
-        s.problem("jwks_file", format!("{}: {message}", path.display()));
+    if let Err(error) = tls::server_config(&settings, &Tickets::default()) {
+        let of_the_key = error.path.as_deref() == Some(private_key.1);
+        s.problem(if of_the_key { private_key.0 } else { certificate.0 }, error.to_string());
     }
 }
 
-/// At the key whose file the error speaks of.
-fn report(s: &Section<'_>, files: &[(&str, Option<&PathBuf>)], error: &TlsError) {
-    let at_fault = |(_, path): &&(&str, Option<&PathBuf>)| path.is_some() && *path == error.path.as_ref();
-    match files.iter().find(at_fault) {
-        Some((key, _)) => s.problem(key, error.to_string()),
-        None => s.own_problem(error.to_string()),
+/// The certificates that others are verified against.
+pub(super) fn roots(s: &Section<'_>, key: &str, path: Option<&Path>) {
+    if path.is_some()
+        && s.is_sound(key)
+        && let Err(error) = tls::client_config(path, None, &[])
+    {
+        s.problem(key, error.to_string());
+    }
+}
+
+/// A key set with at least one key that an issuer may use.
+pub(super) fn key_set(s: &Section<'_>, key: &str, path: &Path, algorithms: &[Algorithm]) {
+    if let Ok(document) = std::fs::read(path)
+        && let Err(error) = jwks::parse(&document, algorithms)
+    {
+        s.problem(key, format!("{}: {error}", path.display()));
     }
 }

@@ -89,7 +89,7 @@ impl<'a> Section<'a> {
         );
     }
 
-    /// Records that something is wrong with a key of one of a key's tables.
+    /// Records that something is wrong with a key of one of a key's tables, unless that is known.
     pub(super) fn table_problem(&self, tables: &str, index: usize, key: &str, message: impl Into<String>) {
         let Some(DeValue::Array(array)) = self.find(tables).map(|entry| entry.value) else {
             return self.problem(tables, message);
@@ -101,7 +101,10 @@ impl<'a> Section<'a> {
         });
         if let Some((at, table, offset)) = read.nth(index) {
             let name = format!("{}[{at}]", self.full(tables));
-            Section::new(self.reading, name, offset, Some(table)).problem(key, message);
+            let table = Section::new(self.reading, name, offset, Some(table));
+            if table.is_sound(key) {
+                table.problem(key, message);
+            }
         }
     }
 
@@ -110,9 +113,14 @@ impl<'a> Section<'a> {
         self.reading.problem(self.offset, &self.name, message);
     }
 
-    /// Whether nothing was found wrong since there were so many problems.
-    pub(super) fn good_since(&self, problems: usize) -> bool {
-        !self.mistaken && self.reading.problems() == problems
+    /// Whether nothing was found wrong so far with a key.
+    pub(super) fn is_sound(&self, key: &str) -> bool {
+        !self.mistaken && self.reading.is_sound(&self.full(key))
+    }
+
+    /// Whether nothing was found wrong so far in this table.
+    pub(super) fn is_all_sound(&self) -> bool {
+        self.reading.is_sound(&self.name)
     }
 
     /// The line this table begins on.
@@ -132,7 +140,9 @@ impl<'a> Section<'a> {
 
     /// The value of a key, which is known from now on.
     pub(super) fn take(&mut self, key: &'a str) -> Option<Entry<'a>> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.find(key)
     }
 

@@ -145,3 +145,49 @@ fn no_message_repeats_a_secret() {
     }
     assert!(!BASE.contains(SECRET));
 }
+
+#[test]
+fn one_mistake_does_not_hide_another_of_the_same_table() {
+    let folder = Folder::new();
+    let keys = |replacements: &[(&str, &str)]| -> Vec<String> {
+        folder.problems(&base_with(replacements)).into_iter().map(|problem| problem.key).collect()
+    };
+    // The path and the tie are judged by the router, the rest while the table is read.
+    assert_eq!(
+        keys(&[
+            ("route.path", "path = \"deals\""),
+            ("route.upstream", "upstream = \"b\""),
+            ("route", "mode = 1")
+        ]),
+        ["routes[0].path", "routes[0].upstream", "routes[0].mode"]
+    );
+    let tls = "[server.tls]\ncertificate = \"../certs/server.pem\"\nprivate_key = \"../certs/admin.key\"\n\
+               client_ca = \"../certs/garbage.pem\"\nmin_version = \"1\"";
+    assert_eq!(
+        keys(&[("server", tls)]),
+        ["server.tls.certificate", "server.tls.client_ca", "server.tls.min_version"]
+    );
+    let issuer = "jwks_file = \"../certs/no-keys.json\"\nleeway = 1\nca = \"../certs/garbage.pem\"";
+    assert_eq!(
+        keys(&[("issuer.keys", issuer)]),
+        ["issuers[0].jwks_file", "issuers[0].leeway", "issuers[0].ca"]
+    );
+}
+
+#[test]
+fn one_mistake_is_not_reported_as_several() {
+    let folder = Folder::new();
+    for replacements in [
+        // A name that is missing is not also unknown to the routes that use it.
+        &[("upstream.name", "")][..],
+        // Issuers that cannot be read are not also absent.
+        &[("issuer.table", "[issuers]")],
+        // A host that is dropped does not make a tie of two routes.
+        &[("route", "hosts = [\"a:1\"]\n[[routes]]\npath = \"/deals/{*rest}\"\nupstream = \"api\"")],
+        &[("issuer.name", "issuer = 5"), ("issuer.keys", "discovery = true")],
+        &[("issuer.keys", "jwks_file = \"../certs/jwks.json\"\nalgorithms = [\"ES265\"]")],
+    ] {
+        let found = folder.problems(&base_with(replacements));
+        assert_eq!(found.len(), 1, "{found:#?}");
+    }
+}

@@ -78,7 +78,7 @@ allow_plaintext = true                          #server.plaintext
 [server.limits]
                                                 #limits
 [[upstreams]]
-name = "api"
+name = "api"                                    #upstream.name
 url = "http://127.0.0.1:3000"                   #upstream.url
                                                 #upstream
 [[issuers]]                                     #issuer.table

@@ -1,5 +1,6 @@
 //! `[[issuers]]` and `[issuers.claims]`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jsonwebtoken::Algorithm;
@@ -47,11 +48,17 @@ fn issuer(s: &mut Section<'_>) -> IssuerSettings {
     let audiences = s.filled_list("audiences", &[], units::name);
     let algorithms = s.filled_list("algorithms", &["RS256", "ES256", "EdDSA"], algorithm);
     let insecure_http = s.flag("insecure_http", false);
+    let source = source(s, &issuer, &algorithms, insecure_http);
+    if let Source::File(path) = &source
+        && s.is_sound("algorithms")
+    {
+        material::key_set(s, "jwks_file", path, &algorithms);
+    }
     let keys = keys::Settings {
-        source: source(s, &issuer, &algorithms, insecure_http),
+        ca: ca(s, &source),
+        source,
         issuer: issuer.clone(),
         algorithms: algorithms.clone(),
-        ca: ca(s),
         insecure_http,
         refresh_interval: s.duration("refresh_interval", "5m", Zero::Refused),
         refresh_cooldown: s.duration("refresh_cooldown", "30s", Zero::Refused),
@@ -79,7 +86,6 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
 
 /// Where the keys come from: exactly one of five keys.
 fn source(s: &mut Section<'_>, issuer: &str, algorithms: &[Algorithm], insecure_http: bool) -> Source {
-    let problems = s.reading.problems();
     let secret = s.secret("secret");
     let authority = s.flag("authority", false);
     if authority {
@@ -95,7 +101,7 @@ fn source(s: &mut Section<'_>, issuer: &str, algorithms: &[Algorithm], insecure_
     let chosen: Vec<_> = sources.iter().filter_map(|(key, source)| source.as_ref().map(|_| *key)).collect();
     match chosen.as_slice() {
         // One was meant, and what is wrong with it is known by now.
-        [] if s.reading.problems() > problems => {}
+        [] if !sources.iter().all(|(key, _)| s.is_sound(key)) => {}
         [] => s.own_problem(
             "has no source of keys: set one of jwks_url, jwks_file, discovery = true and secret",
         ),
@@ -105,17 +111,13 @@ fn source(s: &mut Section<'_>, issuer: &str, algorithms: &[Algorithm], insecure_
         }
     }
     if chosen.contains(&"discovery")
+        && s.is_sound("issuer")
         && let Err(message) = discoverable(issuer, insecure_http)
     {
         s.problem("issuer", format!("cannot be used with discovery: {message}"));
     }
     if !chosen.is_empty() {
         fitting(s, algorithms, secret.as_deref());
-    }
-    if let [(_, None), (_, Some(Source::File(path))), ..] = &sources
-        && s.good_since(problems)
-    {
-        material::key_set(s, path, algorithms);
     }
     sources.into_iter().find_map(|(_, source)| source).unwrap_or(Source::Discovery)
 }
@@ -155,15 +157,12 @@ fn fitting(s: &Section<'_>, algorithms: &[Algorithm], secret: Option<&str>) {
     }
 }
 
-fn ca(s: &mut Section<'_>) -> Option<std::path::PathBuf> {
-    let problems = s.reading.problems();
+fn ca(s: &mut Section<'_>, source: &Source) -> Option<PathBuf> {
     let ca = s.file("ca");
-    if ca.is_some() && !s.has("jwks_url") && !s.has("discovery") {
+    if ca.is_some() && matches!(source, Source::File(_) | Source::Secret(_)) {
         s.problem("ca", "has no effect: the keys are not fetched over https");
     }
-    if s.good_since(problems) {
-        material::client(s, ca.as_ref(), None);
-    }
+    material::roots(s, "ca", ca.as_deref());
     ca
 }
 

@@ -24,7 +24,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let gate = s.table("server", |s| server::server(s, &mut taken));
     let upstreams = upstreams::upstreams(s);
     let issuers = issuers::issuers(s);
-    let routes = routes::routes(s, &upstreams, !issuers.is_empty());
+    let routes = routes::routes(s, &upstreams, !issuers.is_empty() || !s.is_sound("issuers"));
     let (telemetry, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
     later::refuse(s);
     Settings {

@@ -7,7 +7,7 @@ use http::Method;
 use crate::config::section::Section;
 use crate::config::units;
 use crate::enforce::policy::{Mode, Requirement, RouteSettings};
-use crate::enforce::router::Router;
+use crate::enforce::router::{PolicyError, Router};
 use crate::forward::UpstreamSettings;
 
 /// All of them. `issuers`: whether there are any.
@@ -16,21 +16,21 @@ pub(super) fn routes(
     upstreams: &[UpstreamSettings],
     issuers: bool,
 ) -> Vec<RouteSettings> {
-    let mut good = Vec::new();
+    let mut sound = Vec::new();
     let routes = s.tables("routes", |s| {
-        let problems = s.reading.problems();
         let route = route(s, upstreams);
         if !route.anonymous && !issuers {
             s.own_problem("needs a token, but there are no [[issuers]] to get one from");
         }
-        good.push(s.good_since(problems));
+        sound.push(s.is_all_sound());
         route
     });
-    // What is left of a route with a problem says nothing about its fellows.
-    let counts = |index: &usize| good.get(*index).is_some_and(|good| *good);
-    for error in Router::new(routes.clone()).err().into_iter().flatten() {
-        if counts(&error.route) && error.other.as_ref().is_none_or(counts) {
-            s.table_problem("routes", error.route, error.key, error.message);
+    let is_sound = |index: usize| sound.get(index).is_some_and(|sound| *sound);
+    for PolicyError { route, other, key, message } in Router::new(routes.clone()).err().into_iter().flatten()
+    {
+        // What is left of a route with a problem says nothing about its fellows.
+        if other.is_none_or(|other| is_sound(route) && is_sound(other)) {
+            s.table_problem("routes", route, key, message);
         }
     }
     routes
@@ -57,6 +57,9 @@ fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> RouteSettings {
 fn upstream(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> usize {
     let find = |text: &str| match upstreams.iter().position(|upstream| upstream.name == text) {
         Some(index) => Ok(index),
+        // It may be the one whose name is wrong or missing, which is known by now.
+        None if upstreams.iter().any(|upstream| upstream.name.is_empty()) => Ok(0),
+        None if upstreams.is_empty() => Err("there are no [[upstreams]]".to_owned()),
         None => {
             let known: Vec<_> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
             Err(format!("no upstream is named {text:?} (known: {})", known.join(", ")))

@@ -36,7 +36,6 @@ pub(super) fn server(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settin
 
 /// `[server.tls]` or `[admin.tls]`.
 pub(super) fn tls(s: &mut Section<'_>) -> ServerSettings {
-    let problems = s.reading.problems();
     let settings = ServerSettings {
         certificate: s.required_file("certificate"),
         private_key: s.required_file("private_key"),
@@ -47,9 +46,8 @@ pub(super) fn tls(s: &mut Section<'_>) -> ServerSettings {
     if settings.require_client_certificate && settings.client_ca.is_none() {
         s.problem("require_client_certificate", "needs client_ca, the roots to verify certificates against");
     }
-    if s.good_since(problems) {
-        material::listener(s, &settings);
-    }
+    material::pair(s, ("certificate", &settings.certificate), ("private_key", &settings.private_key));
+    material::roots(s, "client_ca", settings.client_ca.as_deref());
     settings
 }
 

@@ -21,7 +21,6 @@ pub(super) fn upstreams(s: &mut Section<'_>) -> Vec<UpstreamSettings> {
 fn upstream(s: &mut Section<'_>) -> UpstreamSettings {
     let name = s.required("name", units::name).unwrap_or_default();
     let url = s.required("url", origin);
-    let problems = s.reading.problems();
     let (ca, certificate, key) = (s.file("ca"), s.file("client_certificate"), s.file("client_key"));
     if url.as_ref().is_some_and(|url| url.scheme != Scheme::Https) {
         for (key, used) in [("ca", &ca), ("client_certificate", &certificate), ("client_key", &key)] {
@@ -35,9 +34,10 @@ fn upstream(s: &mut Section<'_>) -> UpstreamSettings {
         (None, Some(_)) => s.problem("client_key", "needs client_certificate as well"),
         _ => {}
     }
-    let certificate = certificate.zip(key);
-    if s.good_since(problems) {
-        material::client(s, ca.as_ref(), certificate.as_ref());
+    material::roots(s, "ca", ca.as_deref());
+    let client_certificate = certificate.zip(key);
+    if let Some((certificate, key)) = &client_certificate {
+        material::pair(s, ("client_certificate", certificate), ("client_key", key));
     }
     let Origin { scheme, host, port } =
         url.unwrap_or(Origin { scheme: Scheme::Http, host: String::new(), port: 0 });
@@ -50,6 +50,6 @@ fn upstream(s: &mut Section<'_>) -> UpstreamSettings {
         response_timeout: s.duration("response_timeout", "30s", Zero::Refused),
         idle_timeout: s.duration("idle_timeout", "60s", Zero::Allowed),
         ca,
-        client_certificate: certificate,
+        client_certificate,
     }
 }
