@@ -11,6 +11,7 @@ use toml::de::DeTable;
 mod compile;
 mod locate;
 mod material;
+mod named;
 mod section;
 mod settings;
 mod units;

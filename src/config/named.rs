@@ -1,0 +1,106 @@
+//! The values that name something else: files, and secrets in files and environment variables.
+//!
+//! No message and no effective value repeats what was found there.
+
+use std::path::{Path, PathBuf};
+
+use toml::de::DeValue;
+
+use super::section::Section;
+use super::values::Scalar;
+
+/// What stands for a secret in the effective configuration.
+const REDACTED: &str = "[redacted]";
+
+impl<'a> Section<'a> {
+    /// The path of a file that can be read, or `""` for none.
+    pub(super) fn file(&mut self, key: &'a str) -> Option<PathBuf> {
+        let path = self.text(key, "");
+        (!path.is_empty()).then(|| self.readable(key, &path))
+    }
+
+    /// The path of a file that can be read.
+    pub(super) fn required_file(&mut self, key: &'a str) -> PathBuf {
+        let path = self.required(key, |text| Ok(text.to_owned()));
+        path.map(|path| self.readable(key, &path)).unwrap_or_default()
+    }
+
+    fn readable(&mut self, key: &'a str, path: &str) -> PathBuf {
+        let path = self.reading.resolve(path);
+        self.show(key, path.to_string_lossy());
+        if let Err(message) = open(&path) {
+            self.problem(key, message);
+        }
+        path
+    }
+
+    /// A string, `{ env = "NAME" }` or `{ file = "PATH" }`; `""` for none.
+    pub(super) fn secret(&mut self, key: &'a str) -> Option<String> {
+        let secret = match self.take(key).map(|entry| entry.value) {
+            None => None,
+            Some(DeValue::String(text)) if text.is_empty() => None,
+            Some(DeValue::String(text)) => Some(text.clone().into_owned()),
+            Some(DeValue::Table(_)) => self.table(key, referenced_secret),
+            Some(other) => {
+                self.problem(key, Scalar::from(other).not("a string, { env = … } or { file = … }"));
+                None
+            }
+        };
+        self.show(key, if secret.is_some() { REDACTED } else { "" });
+        secret
+    }
+
+    /// A secret that must be there.
+    pub(super) fn required_secret(&mut self, key: &'a str) -> String {
+        match self.find(key).map(|entry| entry.value) {
+            None => self.missing(key),
+            Some(DeValue::String(text)) if text.is_empty() => self.problem(key, "must not be empty"),
+            Some(_) => {}
+        }
+        self.secret(key).unwrap_or_default()
+    }
+}
+
+/// `{ env = "NAME" }` or `{ file = "PATH" }`. Messages name the place, never the content.
+fn referenced_secret(s: &mut Section<'_>) -> Option<String> {
+    let name = |text: &str| Ok(text.to_owned());
+    let (env, file) = (s.parsed("env", "", name), s.parsed("file", "", name));
+    let found = match (env?.as_str(), file?.as_str()) {
+        // A misspelt one, which is reported as unknown.
+        ("", "") if s.written().any(|key| !matches!(key, "env" | "file")) => return None,
+        ("", "") => Err("names neither an environment variable (`env`) nor a file (`file`)".to_owned()),
+        (name, "") => match std::env::var(name) {
+            Ok(value) if value.is_empty() => Err(format!("the environment variable {name} is empty")),
+            Ok(value) => Ok(value),
+            Err(std::env::VarError::NotPresent) => Err(format!("the environment variable {name} is not set")),
+            Err(std::env::VarError::NotUnicode(_)) => {
+                Err(format!("the environment variable {name} is not UTF-8"))
+            }
+        },
+        ("", path) => secret_in(&s.reading.resolve(path)),
+        _ => Err("names an environment variable and a file; keep one".to_owned()),
+    };
+    found.map_err(|message| s.own_problem(message)).ok()
+}
+
+/// The content of a file without the line end that editors leave behind.
+fn secret_in(path: &Path) -> Result<String, String> {
+    open(path)?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    match text.strip_suffix('\r').unwrap_or(text) {
+        "" => Err(format!("{} is empty", path.display())),
+        secret => Ok(secret.to_owned()),
+    }
+}
+
+/// Whether this is a file that can be read.
+fn open(path: &Path) -> Result<(), String> {
+    let metadata = std::fs::File::open(path).and_then(|file| file.metadata());
+    match metadata {
+        Ok(metadata) if metadata.is_dir() => Err(format!("{} is a folder", path.display())),
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
+    }
+}
