@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 mod check;
 pub mod demo;
+mod run;
 mod table;
 
 /// Bad configuration or usage.
@@ -22,12 +23,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the gate.
+    ///
+    /// Serves until SIGTERM or SIGINT, then lets requests in flight finish and exits with 0. SIGHUP, or a changed file,
+    /// loads the configuration again. Exits with 2 when the configuration is bad, with 1 when the gate cannot run.
+    Run(Configured),
     /// Check the configuration and show what it comes down to.
     ///
     /// Reads the file and every certificate, key and key set it names, and prints the listeners, issuers, upstreams
     /// and routes that would be in effect. When something is wrong, prints every problem with file, line and key on
     /// standard error and exits with 2.
     Check(Configured),
+    /// Try everything on loopback, with nothing to set up.
+    ///
+    /// Runs a gate in front of a sample API, with a certificate and a signing key made for the occasion, and prints the
+    /// `curl` lines to try. Ends with Ctrl-C and leaves nothing behind.
+    Demo(demo::DemoArgs),
 }
 
 /// A command that reads the configuration.
@@ -42,7 +53,9 @@ struct Configured {
 #[must_use]
 pub fn main() -> ExitCode {
     match Cli::try_parse() {
+        Ok(Cli { command: Command::Run(Configured { config }) }) => run::run(&config),
         Ok(Cli { command: Command::Check(Configured { config }) }) => check::check(&config),
+        Ok(Cli { command: Command::Demo(args) }) => demo::run(&args, run::run),
         Err(usage) => {
             // Help and version arrive here as well, and go to standard output. With nowhere to print, only the code is left.
             drop(usage.print());

@@ -1,0 +1,262 @@
+//! From settings to running parts: key stores with their refreshers, the enforcer, the upstreams, the served
+//! certificates. A reload makes them all again and puts them into effect by exchanging pointers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::Instant;
+
+use crate::admin::{self, Access, Command, Control, Health, serve_admin, serve_telemetry};
+use crate::client::Client;
+use crate::config::{IssuerSettings, Loaded, Settings};
+use crate::enforce::decide::{Enforcer, Issuer};
+use crate::forward::Upstream;
+use crate::gate::{ConnectionCounts, Live, Shared};
+use crate::keys::refresh::spawn_refresher;
+use crate::keys::store::{Availability, KeyStore};
+use crate::log::AccessLog;
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+use crate::time::Timestamp;
+use crate::tls::{self, Tickets};
+
+/// How long a reload waits for the keys of an issuer that is new or moved.
+const FIRST_KEYS: Duration = Duration::from_secs(5);
+
+/// How often it looks whether they have come.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// An issuer's keys, and the task that keeps them fresh for as long as this value lives.
+#[derive(Debug)]
+struct Keys {
+    store: Arc<KeyStore>,
+    refresher: JoinHandle<()>,
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        self.refresher.abort();
+    }
+}
+
+/// What every configuration is wired with: made once, kept over reloads.
+#[derive(Debug)]
+struct Lasting {
+    public_tickets: Tickets,
+    admin_tickets: Tickets,
+    metrics: Metrics,
+    shutdown: Shutdown,
+}
+
+/// Everything that is made of one configuration.
+struct Made {
+    keys: Vec<Arc<Keys>>,
+    live: Live,
+    admin_tls: Option<Arc<rustls::ServerConfig>>,
+    certificates: Vec<(String, Timestamp)>,
+}
+
+/// The running parts.
+pub(super) struct Wiring {
+    settings: Settings,
+    keys: Vec<Arc<Keys>>,
+    live: Arc<ArcSwap<Live>>,
+    effective: Arc<ArcSwap<Value>>,
+    access: Arc<Access>,
+    health: Arc<Health>,
+    connections: Arc<ConnectionCounts>,
+    access_log: AccessLog,
+    lasting: Lasting,
+}
+
+impl Wiring {
+    /// Wires the first configuration. Issuers need not be reachable: the gate is not ready until they are.
+    pub(super) fn new(
+        loaded: &Loaded,
+        metrics: Metrics,
+        access_log: AccessLog,
+        shutdown: Shutdown,
+    ) -> Result<Self, Vec<String>> {
+        let lasting = Lasting {
+            public_tickets: Tickets::default(),
+            admin_tickets: Tickets::default(),
+            metrics,
+            shutdown,
+        };
+        let settings = loaded.settings.clone();
+        let keys = lasting.keys(&settings.issuers, &[])?;
+        let Made { keys, live, admin_tls, certificates } = lasting.make(&settings, keys, 0)?;
+        lasting.metrics.set_certificates(certificates);
+        let health = Arc::new(Health::new(stores(&keys), lasting.shutdown.clone()));
+        Ok(Self {
+            access: Arc::new(Access::new(&settings.admin, admin_tls)),
+            connections: Arc::new(ConnectionCounts::default()),
+            effective: Arc::new(ArcSwap::from_pointee(loaded.redacted.clone())),
+            live: Arc::new(ArcSwap::from_pointee(live)),
+            settings,
+            keys,
+            health,
+            access_log,
+            lasting,
+        })
+    }
+
+    /// Puts another configuration into effect, all of it or nothing; answers with the keys that need a restart.
+    ///
+    /// Waits for the keys of issuers that are new or whose source changed: exchanging known keys for none would refuse
+    /// requests that were fine a moment ago.
+    pub(super) async fn replace(&mut self, loaded: &Loaded) -> Result<Vec<String>, Vec<String>> {
+        let settings = loaded.settings.clone();
+        let keys = self.lasting.keys(&settings.issuers, &self.keys)?;
+        let new = keys.iter().filter(|keys| !self.keys.iter().any(|known| Arc::ptr_eq(known, keys)));
+        all_loaded(&new.collect::<Vec<_>>()).await?;
+        let generation = self.live.load().generation + 1;
+        let Made { keys, live, admin_tls, certificates } = self.lasting.make(&settings, keys, generation)?;
+        let needs_restart = self.settings.restart_needed(&settings);
+        self.live.store(Arc::new(live));
+        self.access.replace(&settings.admin, admin_tls);
+        self.health.replace_keys(stores(&keys));
+        self.effective.store(Arc::new(loaded.redacted.clone()));
+        self.settings = settings;
+        self.keys = keys;
+        self.lasting.metrics.set_certificates(certificates);
+        Ok(needs_restart)
+    }
+
+    /// Starts serving the two listeners for operators.
+    pub(super) fn serve_operators(
+        &self,
+        telemetry: TcpListener,
+        admin: TcpListener,
+    ) -> mpsc::Receiver<Command> {
+        let (commands, receiver) = mpsc::channel(8);
+        let control = Control { commands, effective: Arc::clone(&self.effective) };
+        let (metrics, shutdown) = (self.lasting.metrics.clone(), self.lasting.shutdown.clone());
+        let limits = admin::Limits::default();
+        spawn_local(serve_telemetry(
+            telemetry,
+            metrics.clone(),
+            Arc::clone(&self.health),
+            limits,
+            shutdown.clone(),
+        ));
+        spawn_local(serve_admin(admin, Arc::clone(&self.access), control, metrics, limits, shutdown));
+        receiver
+    }
+
+    /// What the workers share.
+    pub(super) fn shared(&self) -> Shared {
+        Shared {
+            live: Arc::clone(&self.live),
+            metrics: self.lasting.metrics.clone(),
+            log: self.access_log.clone(),
+            shutdown: self.lasting.shutdown.clone(),
+            connections: Arc::clone(&self.connections),
+        }
+    }
+
+    /// The configuration in effect.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The instruments.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.lasting.metrics
+    }
+}
+
+impl Lasting {
+    /// The key stores of `issuers`, in their order: those of `running` whose settings stand, and new ones.
+    fn keys(&self, issuers: &[IssuerSettings], running: &[Arc<Keys>]) -> Result<Vec<Arc<Keys>>, Vec<String>> {
+        let keys = issuers.iter().map(|issuer| {
+            let same = running.iter().find(|keys| *keys.store.settings() == issuer.keys);
+            same.map_or_else(|| self.start_keys(issuer), |keys| Ok(Arc::clone(keys)))
+        });
+        every(keys)
+    }
+
+    fn start_keys(&self, issuer: &IssuerSettings) -> Result<Arc<Keys>, String> {
+        let trust = tls::client_config(issuer.keys.ca.as_deref(), None, &[b"http/1.1"])
+            .map_err(|error| format!("issuer {}: {error}", issuer.keys.issuer))?;
+        let store = KeyStore::new(issuer.keys.clone(), self.metrics.clone());
+        let refresher = spawn_refresher(Arc::clone(&store), Client::new(trust), self.shutdown.clone());
+        Ok(Arc::new(Keys { store, refresher }))
+    }
+
+    fn make(&self, settings: &Settings, keys: Vec<Arc<Keys>>, generation: u64) -> Result<Made, Vec<String>> {
+        let served = [
+            (settings.gate.tls.as_ref(), &self.public_tickets),
+            (settings.admin.tls.as_ref(), &self.admin_tickets),
+        ];
+        let mut configs = every(served.into_iter().map(|(tls, tickets)| {
+            tls.map(|tls| tls::server_config(tls, tickets).map_err(|error| error.to_string())).transpose()
+        }))?;
+        let admin_tls = configs.pop().flatten();
+        let certificates = every(served.into_iter().filter_map(|(tls, _)| tls).map(|tls| {
+            let expiry = tls::certificate_expiry(&tls.certificate).map_err(|error| error.to_string())?;
+            Ok((tls.certificate.display().to_string(), expiry))
+        }))?;
+        let upstreams = every(settings.upstreams.iter().map(|upstream| {
+            Upstream::load(upstream.clone()).map_err(|error| format!("upstream {}: {error}", upstream.name))
+        }))?;
+        let issuers = settings.issuers.iter().zip(&keys);
+        let issuers = issuers
+            .map(|(issuer, keys)| Issuer { rules: issuer.rules.clone(), keys: Arc::clone(&keys.store) })
+            .collect();
+        let enforcer = Enforcer::new(settings.enforce.clone(), issuers, &self.metrics)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let live = Live {
+            enforcer: Arc::new(enforcer),
+            upstreams,
+            identity: settings.enforce.identity.clone(),
+            settings: settings.gate.clone(),
+            tls: configs.pop().flatten(),
+            generation,
+        };
+        Ok(Made { keys, live, admin_tls, certificates })
+    }
+}
+
+fn stores(keys: &[Arc<Keys>]) -> Vec<Arc<KeyStore>> {
+    keys.iter().map(|keys| Arc::clone(&keys.store)).collect()
+}
+
+/// All values, or all errors.
+fn every<T>(results: impl Iterator<Item = Result<T, String>>) -> Result<Vec<T>, Vec<String>> {
+    let (mut values, mut errors) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(value) => values.push(value),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(values) } else { Err(errors) }
+}
+
+/// Waits until every store has keys.
+async fn all_loaded(keys: &[&Arc<Keys>]) -> Result<(), Vec<String>> {
+    let deadline = Instant::now() + FIRST_KEYS;
+    let missing = || {
+        let never =
+            |keys: &&&Arc<Keys>| keys.store.availability(Timestamp::now()) == Availability::NeverLoaded;
+        keys.iter().filter(never).map(|keys| keys.store.settings().issuer.clone()).collect::<Vec<_>>()
+    };
+    loop {
+        let missing = missing();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let problem =
+                |issuer| format!("issuer {issuer}: its keys could not be loaded within {FIRST_KEYS:?}");
+            return Err(missing.into_iter().map(problem).collect());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,56 @@
+//! The worker threads: one runtime, one set of listeners and one set of upstream connections each.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use tokio::sync::mpsc;
+use tracing::error;
+
+use crate::gate::{self, Settings, Shared};
+
+/// The running worker threads.
+#[derive(Debug)]
+pub(super) struct Workers {
+    /// One message from each thread that ends; closed when all have.
+    ended: mpsc::Receiver<()>,
+}
+
+/// Tells that its thread has ended, whether it returned or panicked.
+struct Alive(mpsc::Sender<()>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        // There is room for every thread's message, and nobody else's; without a receiver nobody wants to know.
+        drop(self.0.try_send(()));
+    }
+}
+
+impl Workers {
+    /// Binds every address once per worker and starts the threads; tells the addresses that were bound.
+    pub(super) fn start(settings: &Settings, shared: &Shared) -> io::Result<(Self, Vec<SocketAddr>)> {
+        let sets = gate::bind(&settings.listen, settings.workers)?;
+        let addresses =
+            sets.first().map_or(Ok(Vec::new()), |set| set.iter().map(TcpListener::local_addr).collect())?;
+        let (alive, ended) = mpsc::channel(settings.workers);
+        for (index, listeners) in sets.into_iter().enumerate() {
+            let (shared, alive) = (shared.clone(), Alive(alive.clone()));
+            std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let _alive = alive;
+                if let Err(error) = gate::run_worker(listeners, shared) {
+                    error!(worker = index, %error, "a worker cannot run");
+                }
+            })?;
+        }
+        Ok((Self { ended }, addresses))
+    }
+
+    /// Waits until a thread has ended.
+    pub(super) async fn any_ended(&mut self) {
+        self.ended.recv().await;
+    }
+
+    /// Waits until every thread has ended.
+    pub(super) async fn ended(&mut self) {
+        while self.ended.recv().await.is_some() {}
+    }
+}
