@@ -1,40 +1,152 @@
 //! Sends a permitted request to its upstream and streams the answer back.
 //!
-//! Needs a `Permit`, which only `enforce` can make; knows nothing of tokens beyond the header values it carries.
+//! Needs a `Permit`, which only `enforce` can make; knows nothing of tokens beyond the header values it carries. A
+//! `Forwarder` belongs to one worker, and so do its connections: nothing here is shared between threads.
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod body;
+mod error;
+mod headers;
+mod http1;
+mod http2;
+mod pool;
+mod send;
+mod task;
+mod trace;
+mod tunnel;
+mod upstream;
 
-/// An upstream, as configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamSettings {
-    /// The name routes refer to, and the metric label.
-    pub name: String,
-    /// How it is spoken to.
-    pub scheme: Scheme,
-    /// Host name or address literal (without brackets).
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// Limit on TCP connect and TLS handshake together.
-    pub connect_timeout: Duration,
-    /// Limit from the request sent to the response's headers.
-    pub response_timeout: Duration,
-    /// How long an unused connection stays in the pool.
-    pub idle_timeout: Duration,
-    /// PEM file with the roots for `https`; the system's when `None`.
-    pub ca: Option<PathBuf>,
-    /// PEM files of certificate chain and key presented to the upstream.
-    pub client_certificate: Option<(PathBuf, PathBuf)>,
+use std::fmt;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
+use hyper::upgrade::OnUpgrade;
+
+pub use self::body::{BodyError, ForwardBody, RequestBody, RequestBodyError};
+pub use self::error::{ErrorKind, ForwardError};
+pub use self::http1::BadAnswer;
+pub use self::tunnel::Tunnel;
+pub use self::upstream::{LoadError, Scheme, Upstream, UpstreamSettings};
+
+use self::headers::Rules;
+use self::pool::Link;
+use self::send::Order;
+use self::trace::TraceIds;
+use crate::enforce::decide::Permit;
+use crate::enforce::policy::IdentitySettings;
+use crate::metrics::Metrics;
+
+/// A request as it goes on.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Its method.
+    pub method: Method,
+    /// Its fields, as the client sent them.
+    pub headers: HeaderMap,
+    /// Its body, with whatever limits apply.
+    pub body: RequestBody,
+    /// How it came in.
+    pub hop: Hop,
+    /// How the client's connection is taken over, should the upstream switch protocols.
+    pub upgrade: Option<OnUpgrade>,
+    /// Where the upstream's interim answers go.
+    pub interim: Option<Interim>,
 }
 
-/// The protocol spoken with an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    /// HTTP/1.1 in clear text.
-    Http,
-    /// TLS; HTTP/2 or HTTP/1.1 by ALPN.
-    Https,
-    /// HTTP/2 in clear text with prior knowledge (RFC 9113 §3.3).
-    H2c,
+/// How a request came in: what is said of it in `Forwarded`, `Via` and their kin.
+#[derive(Debug)]
+pub struct Hop {
+    /// The address of the peer.
+    pub client: IpAddr,
+    /// It came over TLS.
+    pub tls: bool,
+    /// The peer is a trusted proxy: its own forwarding fields are believed.
+    pub trusted: bool,
+    /// The `Host`, or the `:authority`, as received.
+    pub host: HeaderValue,
+    /// The version of the client's request.
+    pub version: Version,
+    /// Names the request in every log; also set on the answer.
+    pub request_id: HeaderValue,
+}
+
+/// Receives the upstream's interim answers (1xx, except 101). A `100` among them needs no answer on HTTP/1.1: hyper sends
+/// one of its own when the body is first asked for, which happens right after.
+pub struct Interim(Box<dyn Fn(StatusCode, &HeaderMap)>);
+
+impl Interim {
+    /// Calls `receive` with every interim answer, in order.
+    pub fn new(receive: impl Fn(StatusCode, &HeaderMap) + 'static) -> Self {
+        Self(Box::new(receive))
+    }
+
+    fn send(&self, status: StatusCode, headers: &HeaderMap) {
+        (self.0)(status, headers);
+    }
+}
+
+impl fmt::Debug for Interim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Interim")
+    }
+}
+
+/// One worker's way to the upstreams.
+pub struct Forwarder {
+    links: Vec<Rc<Link>>,
+    rules: Rc<Rules>,
+    trace_ids: TraceIds,
+}
+
+impl Forwarder {
+    /// A forwarder to `upstreams`, in the order that routes refer to. Keeps the connections that `previous` has to those
+    /// that have not changed.
+    #[must_use]
+    pub fn new(
+        upstreams: Vec<Arc<Upstream>>,
+        identity: &IdentitySettings,
+        metrics: &Metrics,
+        previous: Option<&Self>,
+    ) -> Self {
+        let kept = |upstream: &Upstream| {
+            previous?.links.iter().find(|link| link.upstream.is_same(upstream)).map(Rc::clone)
+        };
+        let links = upstreams
+            .into_iter()
+            .map(|upstream| kept(&upstream).unwrap_or_else(|| Link::new(upstream, metrics)))
+            .collect();
+        Self { links, rules: Rc::new(Rules::new(identity)), trace_ids: TraceIds::new() }
+    }
+
+    /// Sends the request to the upstream of the permit's route and returns the head of the answer with its body still
+    /// to be read. The answer carries no hop-by-hop fields, and `X-Request-Id`. A `101` carries the tunnel in its body
+    /// (`ForwardBody::take_tunnel`).
+    ///
+    /// A request whose pooled connection turns out to be closed before a byte was answered is sent once more on a new one
+    /// if its method is idempotent (RFC 9110 §9.2.2) and the client was not yet asked for its body. Dropping the future
+    /// closes the connection (HTTP/1.1) or resets the stream (HTTP/2).
+    ///
+    /// # Errors
+    /// When there is no answer; `ForwardError::status` is what the client is told.
+    pub async fn forward(
+        &self,
+        permit: &Permit,
+        outgoing: Outgoing,
+    ) -> Result<Response<ForwardBody>, ForwardError> {
+        let route = permit.route();
+        let order = Order {
+            upstream: route.upstream(),
+            response_timeout: route.settings().response_timeout,
+            target: permit.target().path_and_query(),
+            identity: permit.token().map_or(&[], |token| &token.identity),
+        };
+        self.send(&order, outgoing).await
+    }
+}
+
+impl fmt::Debug for Forwarder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.links.iter().map(|link| &link.upstream)).finish()
+    }
 }

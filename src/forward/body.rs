@@ -1,0 +1,232 @@
+//! Bodies on both ways: what the client sends, and what the upstream answers.
+//!
+//! Pieces are handed on as they come and only when they are asked for, so that the slower side sets the pace and a body
+//! of any size takes the same memory.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::http1::BadAnswer;
+use super::http1::download::Download;
+use super::http2::download::Http2Download;
+use super::tunnel::Tunnel;
+
+/// The body of a client's request.
+pub struct RequestBody(Option<Pin<Box<dyn Body<Data = Bytes, Error = RequestBodyError>>>>);
+
+impl RequestBody {
+    /// No body at all.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self(None)
+    }
+
+    /// A body with whatever limits wrap it; costs nothing when it has ended already.
+    pub fn new(body: impl Body<Data = Bytes, Error = RequestBodyError> + 'static) -> Self {
+        if body.is_end_stream() { Self::empty() } else { Self(Some(Box::pin(body))) }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Its length, when that is known.
+    pub(crate) fn size(&self) -> Option<u64> {
+        self.0.as_ref().map_or(Some(0), |body| body.size_hint().exact())
+    }
+
+    /// Whether it is known to have ended.
+    pub(crate) fn is_end(&self) -> bool {
+        self.0.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        self.0.as_mut().map_or(Poll::Ready(None), |body| body.as_mut().poll_frame(cx))
+    }
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestBody({:?} bytes)", self.size())
+    }
+}
+
+/// Why a client's body could not be sent to the end.
+#[derive(Debug)]
+pub enum RequestBodyError {
+    /// It is above the limit: 413.
+    TooLarge,
+    /// The client sent nothing for as long as the upstream has for its answer: 408.
+    Stalled,
+    /// It is longer or shorter than announced: 400.
+    Length,
+    /// The client went away, or broke the rules of its protocol.
+    Client(Box<dyn Error + Send + Sync>),
+}
+
+impl fmt::Display for RequestBodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge => f.write_str("request body too large"),
+            Self::Stalled => f.write_str("request body stalled"),
+            Self::Length => f.write_str("request body is not as long as announced"),
+            Self::Client(cause) => write!(f, "request body: {cause}"),
+        }
+    }
+}
+
+impl Error for RequestBodyError {}
+
+/// The body of an upstream's answer. Dropping it before its end closes the upstream's connection (HTTP/1.1) or resets
+/// the stream (HTTP/2); reaching the end gives the connection back.
+pub struct ForwardBody(Source);
+
+pub(crate) enum Source {
+    /// There is none, or it was handed on.
+    Empty,
+    /// It came whole with the head.
+    Whole(Bytes),
+    Http1(Box<Download>),
+    Http2(Box<Http2Download>),
+    /// A 101: what follows is no HTTP any more.
+    Switched(Box<Tunnel>),
+}
+
+impl ForwardBody {
+    /// The tunnel behind a `101 Switching Protocols`. The caller sends the answer and runs the tunnel beside it;
+    /// dropping the tunnel closes the upstream's side.
+    pub fn take_tunnel(&mut self) -> Option<Tunnel> {
+        match std::mem::replace(&mut self.0, Source::Empty) {
+            Source::Switched(tunnel) => Some(*tunnel),
+            other => {
+                self.0 = other;
+                None
+            }
+        }
+    }
+}
+
+impl From<Source> for ForwardBody {
+    fn from(source: Source) -> Self {
+        Self(source)
+    }
+}
+
+impl Body for ForwardBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = match &mut self.0 {
+            Source::Empty | Source::Switched(_) => return Poll::Ready(None),
+            Source::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Source::Http1(download) => download.poll_frame(cx),
+            Source::Http2(download) => download.poll_frame(cx),
+        };
+        let over = match &self.0 {
+            Source::Whole(_) => true,
+            Source::Http1(download) => download.is_over(),
+            Source::Empty | Source::Http2(_) | Source::Switched(_) => false,
+        };
+        // An error or the end: nothing may be polled after it, and the connection is not kept longer than needed.
+        if over || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+            self.0 = Source::Empty;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Empty | Source::Switched(_) => true,
+            Source::Whole(_) | Source::Http1(_) => false,
+            Source::Http2(download) => download.is_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let exact = match &self.0 {
+            Source::Empty | Source::Switched(_) => Some(0),
+            Source::Whole(bytes) => Some(bytes.len() as u64),
+            Source::Http1(download) => download.remaining(),
+            Source::Http2(download) => download.remaining(),
+        };
+        exact.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl fmt::Debug for ForwardBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.0 {
+            Source::Empty => "ForwardBody(empty)",
+            Source::Whole(_) => "ForwardBody(whole)",
+            Source::Http1(_) => "ForwardBody(HTTP/1.1)",
+            Source::Http2(_) => "ForwardBody(HTTP/2)",
+            Source::Switched(_) => "ForwardBody(tunnel)",
+        })
+    }
+}
+
+/// Why an answer's body ended before its end. What has been handed on must not look complete to the client.
+#[derive(Debug)]
+pub enum BodyError {
+    /// The upstream closed the connection in the middle.
+    Truncated,
+    /// Reading from the upstream failed.
+    Io(io::Error),
+    /// The upstream's framing is broken.
+    BadAnswer(BadAnswer),
+    /// The upstream reset the HTTP/2 stream; the client's is reset with the same code.
+    Reset(h2::Error),
+    /// The rest of the client's own request failed.
+    Request(RequestBodyError),
+}
+
+impl BodyError {
+    /// The word in `portcullis_upstream_errors_total`; `None` when the upstream is not at fault.
+    #[must_use]
+    pub fn kind(&self) -> Option<super::ErrorKind> {
+        match self {
+            Self::Truncated | Self::Io(_) => Some(super::ErrorKind::Closed),
+            Self::BadAnswer(_) => Some(super::ErrorKind::BadAnswer),
+            Self::Reset(_) => Some(super::ErrorKind::Reset),
+            Self::Request(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated => f.write_str("the upstream closed the connection in the middle of its answer"),
+            Self::Io(cause) => write!(f, "reading the upstream's answer: {cause}"),
+            Self::BadAnswer(cause) => write!(f, "the upstream's answer: {cause}"),
+            Self::Reset(cause) => write!(f, "the upstream reset the stream: {cause}"),
+            Self::Request(cause) => write!(f, "{cause}"),
+        }
+    }
+}
+
+impl Error for BodyError {
+    /// An `h2::Error` here is how hyper's HTTP/2 server finds the code to reset the client's stream with.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Truncated => None,
+            Self::Io(cause) => Some(cause),
+            Self::BadAnswer(cause) => Some(cause),
+            Self::Reset(cause) => Some(cause),
+            Self::Request(cause) => Some(cause),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Why a request got no answer from its upstream, and what the client is told.
+
+use std::fmt;
+use std::io;
+
+use http::StatusCode;
+use prometheus::IntCounter;
+
+use super::body::{BodyError, RequestBodyError};
+use super::http1::BadAnswer;
+use crate::metrics::Metrics;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum ForwardError {
+    /// No TCP connection within `connect_timeout`: 502.
+    Connect(io::Error),
+    /// The TLS handshake failed: 502.
+    Tls(io::Error),
+    /// No response head within `response_timeout`: 504.
+    Timeout,
+    /// The answer breaks the rules of HTTP: 502.
+    BadAnswer(BadAnswer),
+    /// The connection ended before a complete response head: 502.
+    Closed(io::Error),
+    /// The upstream reset the HTTP/2 stream: 502.
+    Reset(h2::Reason),
+    /// The client's own body failed: 413, 408 or 400.
+    RequestBody(RequestBodyError),
+    /// The `Host` cannot be an `:authority` (RFC 9113 §8.3.1): 400.
+    Host,
+}
+
+/// The words of `portcullis_upstream_errors_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// No TCP connection.
+    Connect,
+    /// The TLS handshake failed.
+    Tls,
+    /// No answer in time.
+    Timeout,
+    /// An answer that breaks the rules.
+    BadAnswer,
+    /// The connection ended too early.
+    Closed,
+    /// The HTTP/2 stream was reset.
+    Reset,
+}
+
+impl ErrorKind {
+    const ALL: [Self; 6] =
+        [Self::Connect, Self::Tls, Self::Timeout, Self::BadAnswer, Self::Closed, Self::Reset];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::BadAnswer => "bad_answer",
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+        }
+    }
+}
+
+impl ForwardError {
+    /// The word in `portcullis_upstream_errors_total`; `None` when the client is at fault.
+    #[must_use]
+    pub const fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Connect(_) => Some(ErrorKind::Connect),
+            Self::Tls(_) => Some(ErrorKind::Tls),
+            Self::Timeout => Some(ErrorKind::Timeout),
+            Self::BadAnswer(_) => Some(ErrorKind::BadAnswer),
+            Self::Closed(_) => Some(ErrorKind::Closed),
+            Self::Reset(_) => Some(ErrorKind::Reset),
+            Self::RequestBody(_) | Self::Host => None,
+        }
+    }
+
+    /// What the client is answered.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connect(_) | Self::Tls(_) | Self::BadAnswer(_) | Self::Closed(_) | Self::Reset(_) => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::RequestBody(RequestBodyError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RequestBody(RequestBodyError::Stalled) => StatusCode::REQUEST_TIMEOUT,
+            Self::RequestBody(RequestBodyError::Length | RequestBodyError::Client(_)) | Self::Host => {
+                StatusCode::BAD_REQUEST
+            }
+        }
+    }
+}
+
+impl fmt::Display for ForwardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(cause) => write!(f, "connecting: {cause}"),
+            Self::Tls(cause) => write!(f, "TLS handshake: {cause}"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::BadAnswer(cause) => write!(f, "{cause}"),
+            Self::Closed(cause) => write!(f, "connection closed before an answer: {cause}"),
+            Self::Reset(reason) => write!(f, "stream reset: {reason}"),
+            Self::RequestBody(cause) => write!(f, "{cause}"),
+            Self::Host => f.write_str("the Host cannot be an authority"),
+        }
+    }
+}
+
+impl std::error::Error for ForwardError {}
+
+impl From<BadAnswer> for ForwardError {
+    fn from(cause: BadAnswer) -> Self {
+        Self::BadAnswer(cause)
+    }
+}
+
+impl From<RequestBodyError> for ForwardError {
+    fn from(cause: RequestBodyError) -> Self {
+        Self::RequestBody(cause)
+    }
+}
+
+/// The counters of one upstream, looked up once.
+#[derive(Debug)]
+pub(crate) struct Errors([IntCounter; 6]);
+
+impl Errors {
+    pub(crate) fn new(metrics: &Metrics, upstream: &str) -> Self {
+        Self(ErrorKind::ALL.map(|kind| metrics.upstream_errors.with_label_values(&[upstream, kind.as_str()])))
+    }
+
+    pub(crate) fn count(&self, error: &ForwardError) {
+        self.add(error.kind());
+    }
+
+    pub(crate) fn count_body(&self, error: &BodyError) {
+        self.add(error.kind());
+    }
+
+    fn add(&self, kind: Option<ErrorKind>) {
+        let place = kind.and_then(|kind| ErrorKind::ALL.iter().position(|other| *other == kind));
+        if let Some(counter) = place.and_then(|place| self.0.get(place)) {
+            counter.inc();
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Which header fields cross the gate, and which the gate sets itself.
+//!
+//! Pure: fields in, fields out. One pass over what the client sent, then what is set is written after it, so nothing
+//! that a client sends (not even a `Connection` field) can remove or double a field of ours.
+
+mod forwarding;
+pub(crate) mod hop;
+#[cfg(test)]
+mod tests;
+
+use http::Version;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use self::forwarding::Incoming;
+pub(crate) use self::forwarding::{FreshTrace, X_REQUEST_ID};
+use self::hop::{Listed, has_token, is_hop_by_hop};
+use super::Hop;
+use crate::enforce::policy::IdentitySettings;
+
+/// What becomes of a field that the client sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Forwarded as it is.
+    Pass,
+    /// Of this hop only, or ours to set: never forwarded.
+    Drop,
+    /// Believed, and then handed on, only when a trusted proxy sent it.
+    Trusted,
+    /// `Authorization`: forwarded unless the configuration strips it.
+    Authorization,
+    /// Joined into one field towards HTTP/1.1 (RFC 9113 §8.2.3).
+    Cookie,
+    /// `100-continue` is answered by the exchange; any other expectation passes.
+    Expect,
+    /// Of this hop, but `trailers` is asked for anew (RFC 9110 §10.1.4).
+    Te,
+    /// The caller's place in a trace.
+    Traceparent,
+    /// Means something only beside a valid `traceparent`.
+    Tracestate,
+}
+
+/// Names with a fate of their own. Every spelling that folds to one (case, `_` for `-`) and is not it is dropped,
+/// because many upstreams would take it for the real one.
+const KNOWN: &[(&str, Fate)] = &[
+    ("connection", Fate::Drop),
+    ("keep-alive", Fate::Drop),
+    ("proxy-connection", Fate::Drop),
+    ("proxy-authenticate", Fate::Drop),
+    ("proxy-authorization", Fate::Drop),
+    ("transfer-encoding", Fate::Drop),
+    ("upgrade", Fate::Drop),
+    ("http2-settings", Fate::Drop),
+    ("te", Fate::Te),
+    ("host", Fate::Drop),
+    ("content-length", Fate::Drop),
+    ("expect", Fate::Expect),
+    ("cookie", Fate::Cookie),
+    ("authorization", Fate::Authorization),
+    // Routes judge the method and the path that are sent, so a second opinion on either must not reach the upstream.
+    ("x-http-method-override", Fate::Drop),
+    ("x-http-method", Fate::Drop),
+    ("x-method-override", Fate::Drop),
+    ("x-original-url", Fate::Trusted),
+    ("x-rewrite-url", Fate::Trusted),
+    ("x-real-ip", Fate::Trusted),
+    ("x-forwarded-for", Fate::Drop),
+    ("x-forwarded-proto", Fate::Drop),
+    ("x-forwarded-host", Fate::Drop),
+    ("forwarded", Fate::Drop),
+    ("via", Fate::Drop),
+    ("x-request-id", Fate::Drop),
+    ("traceparent", Fate::Traceparent),
+    ("tracestate", Fate::Tracestate),
+];
+
+/// `X-Forwarded-Port`, `-Server`, `-Prefix` and whatever else is called so.
+const FORWARDED_FAMILY: &[u8] = b"x-forwarded";
+
+/// The fields with a fate of their own, computed once per configuration.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    /// Folded names by their length: most names of a request find nothing or one entry to be compared with.
+    by_length: Vec<Vec<(Box<[u8]>, Fate)>>,
+    strip_authorization: bool,
+}
+
+impl Rules {
+    /// The rules of a configuration: what is always so, and the identity headers.
+    pub(crate) fn new(identity: &IdentitySettings) -> Self {
+        let mut rules = Self { by_length: Vec::new(), strip_authorization: identity.strip_authorization };
+        // First entry wins, so an identity header that shares a known name is still never taken from the client.
+        for (name, _) in &identity.headers {
+            rules.insert(name.as_str(), Fate::Drop);
+        }
+        for (name, fate) in KNOWN {
+            rules.insert(name, *fate);
+        }
+        rules
+    }
+
+    fn insert(&mut self, name: &str, fate: Fate) {
+        let folded: Box<[u8]> = name.bytes().map(fold).collect();
+        if self.by_length.len() <= folded.len() {
+            self.by_length.resize_with(folded.len() + 1, Vec::new);
+        }
+        if let Some(entries) = self.by_length.get_mut(folded.len()) {
+            entries.push((folded, fate));
+        }
+    }
+
+    fn fate(&self, name: &HeaderName) -> Fate {
+        let name = name.as_str().as_bytes();
+        let known = self.by_length.get(name.len()).and_then(|entries| {
+            entries.iter().find(|(known, _)| folds_to(name, known)).map(|(known, fate)| (known, *fate))
+        });
+        match known {
+            Some((exact, fate)) if **exact == *name => fate,
+            Some(_) => Fate::Drop,
+            None if is_forwarded_family(name) => {
+                if name.contains(&b'_') {
+                    Fate::Drop
+                } else {
+                    Fate::Trusted
+                }
+            }
+            None => Fate::Pass,
+        }
+    }
+}
+
+fn fold(byte: u8) -> u8 {
+    if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
+}
+
+/// `name` is in lower case already, as every `HeaderName` is.
+fn folds_to(name: &[u8], folded: &[u8]) -> bool {
+    name.len() == folded.len()
+        && name.iter().zip(folded).all(|(have, want)| have == want || (*have == b'_' && *want == b'-'))
+}
+
+fn is_forwarded_family(name: &[u8]) -> bool {
+    name.first() == Some(&b'x')
+        && name.get(..FORWARDED_FAMILY.len()).is_some_and(|start| folds_to(start, FORWARDED_FAMILY))
+}
+
+/// Where a forwarded request's fields are written to.
+pub(crate) trait Fields {
+    /// The HTTP version that the fields are for.
+    const VERSION: Version;
+    /// A field as it came.
+    fn copy(&mut self, name: &HeaderName, value: &HeaderValue);
+    /// A field whose value `write` composes.
+    fn compose(&mut self, name: &HeaderName, write: impl FnOnce(&mut Vec<u8>));
+}
+
+/// Fields in the form of HTTP/1.1, appended to a request head.
+pub(crate) struct Http1Fields<'a>(pub(crate) &'a mut Vec<u8>);
+
+impl Fields for Http1Fields<'_> {
+    const VERSION: Version = Version::HTTP_11;
+
+    fn copy(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.compose(name, |out| out.extend_from_slice(value.as_bytes()));
+    }
+
+    fn compose(&mut self, name: &HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
+        self.0.extend_from_slice(name.as_str().as_bytes());
+        self.0.extend_from_slice(b": ");
+        write(self.0);
+        self.0.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Fields for HeaderMap {
+    const VERSION: Version = Version::HTTP_2;
+
+    fn copy(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name.clone(), value.clone());
+    }
+
+    fn compose(&mut self, name: &HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut value = Vec::with_capacity(64);
+        write(&mut value);
+        // Composed of parts of valid values, addresses and constants: it is one.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            self.append(name.clone(), value);
+        }
+    }
+}
+
+/// Everything that decides the fields of a forwarded request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request<'a> {
+    /// What the client sent.
+    pub(crate) headers: &'a HeaderMap,
+    /// How it came in.
+    pub(crate) hop: &'a Hop,
+    /// What the upstream learns of the token.
+    pub(crate) identity: &'a [(HeaderName, HeaderValue)],
+    /// The protocols the client asks to switch to, when it may.
+    pub(crate) upgrade: Option<&'a HeaderValue>,
+    /// Whether the body waits for the upstream's `100 Continue`.
+    pub(crate) expect: bool,
+    /// Fresh numbers for the trace context.
+    pub(crate) trace: FreshTrace,
+}
+
+/// Writes the fields of a forwarded request, except `Host` and what frames the body.
+pub(crate) fn request<F: Fields>(rules: &Rules, request: &Request<'_>, out: &mut F) {
+    let kept = pass_through(rules, request, out);
+    cookies(request.headers, kept.cookies, out);
+    forwarding::origin(request, out);
+    forwarding::trace(request.headers, kept.trace, request.trace, out);
+    for (name, value) in request.identity {
+        out.copy(name, value);
+    }
+    if request.expect {
+        out.compose(&header::EXPECT, |value| value.extend_from_slice(b"100-continue"));
+    }
+    hop::options(request.upgrade, kept.trailers_wanted, out);
+}
+
+/// What the pass over the client's fields leaves to be done.
+#[derive(Default)]
+struct Kept<'a> {
+    cookies: usize,
+    trailers_wanted: bool,
+    trace: Incoming<'a>,
+}
+
+fn pass_through<'a, F: Fields>(rules: &Rules, request: &Request<'a>, out: &mut F) -> Kept<'a> {
+    let listed = Listed::in_connection(request.headers);
+    let mut kept = Kept::default();
+    for (name, value) in request.headers {
+        let fate = rules.fate(name);
+        match fate {
+            Fate::Drop => {}
+            Fate::Te => kept.trailers_wanted |= has_token(value.as_bytes(), b"trailers"),
+            Fate::Cookie => kept.cookies += 1,
+            Fate::Traceparent => kept.trace.parent(value),
+            Fate::Tracestate => kept.trace.has_state = true,
+            Fate::Authorization if rules.strip_authorization => {}
+            Fate::Authorization => out.copy(name, value),
+            Fate::Trusted if !request.hop.trusted => {}
+            Fate::Trusted => out.copy(name, value),
+            Fate::Expect if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {}
+            Fate::Pass | Fate::Expect if listed.contains(name) => {}
+            Fate::Pass | Fate::Expect => out.copy(name, value),
+        }
+    }
+    kept
+}
+
+fn cookies<F: Fields>(headers: &HeaderMap, count: usize, out: &mut F) {
+    if count == 0 {
+        return;
+    }
+    if F::VERSION == Version::HTTP_2 || count == 1 {
+        return headers.get_all(header::COOKIE).iter().for_each(|value| out.copy(&header::COOKIE, value));
+    }
+    out.compose(&header::COOKIE, |joined| join(joined, headers, &header::COOKIE, b"; "));
+}
+
+/// Writes the trailers of a request: what could not have been a header could not become one in an upstream that merges
+/// them (RFC 9110 §6.5.1).
+pub(crate) fn request_trailers<F: Fields>(rules: &Rules, trailers: &HeaderMap, out: &mut F) {
+    for (name, value) in trailers {
+        if rules.fate(name) == Fate::Pass && !is_hop_by_hop(name) {
+            out.copy(name, value);
+        }
+    }
+}
+
+fn join(out: &mut Vec<u8>, headers: &HeaderMap, name: &HeaderName, separator: &[u8]) {
+    for (place, value) in headers.get_all(name).iter().enumerate() {
+        if place > 0 {
+            out.extend_from_slice(separator);
+        }
+        out.extend_from_slice(value.as_bytes());
+    }
+}

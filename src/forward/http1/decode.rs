@@ -1,0 +1,391 @@
+//! The upstream's HTTP/1.1 answers: bytes in, a head and body pieces out (RFC 9112).
+//!
+//! Does no I/O and keeps no clock. What could be read in two ways is an error, never a guess.
+
+use std::fmt;
+use std::mem::MaybeUninit;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+
+use crate::forward::headers::hop::{has_token, is_hop_by_hop, strip_answer, tokens};
+
+/// Largest response head.
+const MAX_HEAD: usize = 64 * 1024;
+/// Most fields of a response head, and of its trailers.
+const MAX_FIELDS: usize = 256;
+/// Most bytes of chunk extensions in one body: each may be ignored, but not without end (RFC 9112 §7.1.1).
+const MAX_EXTENSIONS: usize = 16 * 1024;
+/// Largest trailer section.
+const MAX_TRAILERS: usize = 16 * 1024;
+
+/// What is wrong with an upstream's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadAnswer {
+    /// The head does not follow RFC 9112.
+    Head,
+    /// The head is above 64 KiB or has more than 256 fields.
+    TooLarge,
+    /// `Content-Length` is no number, or there are several that differ (RFC 9112 §6.3).
+    ContentLength,
+    /// `Transfer-Encoding` beside `Content-Length`, in HTTP/1.0, or anything but `chunked` (RFC 9112 §6.1).
+    TransferEncoding,
+    /// The chunked coding is broken (RFC 9112 §7.1).
+    Chunk,
+    /// A 101 that was not asked for, or names a protocol that was not.
+    Switch,
+    /// Interim answers without end.
+    Interim,
+    /// The HTTP/2 rules are broken (RFC 9113 §8.1.1).
+    Http2,
+}
+
+impl fmt::Display for BadAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Head => "malformed response head",
+            Self::TooLarge => "response head too large",
+            Self::ContentLength => "invalid Content-Length",
+            Self::TransferEncoding => "invalid Transfer-Encoding",
+            Self::Chunk => "broken chunked coding",
+            Self::Switch => "unexpected switch of protocol",
+            Self::Interim => "too many interim responses",
+            Self::Http2 => "malformed HTTP/2 response",
+        })
+    }
+}
+
+impl std::error::Error for BadAnswer {}
+
+/// A response head.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) status: StatusCode,
+    /// Without hop-by-hop fields; a 101 keeps `Connection` and `Upgrade`.
+    pub(crate) headers: HeaderMap,
+    pub(crate) framing: Framing,
+    /// Whether the connection may serve another request afterwards (RFC 9112 §9.3).
+    pub(crate) persistent: bool,
+}
+
+/// Where the body ends (RFC 9112 §6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// There is none.
+    Empty,
+    /// After so many bytes.
+    Length(u64),
+    /// With the last chunk and the trailers.
+    Chunked,
+    /// With the connection.
+    Close,
+}
+
+/// Finds the end of a head, remembering how far it has looked.
+#[derive(Debug, Default)]
+pub(crate) struct HeadEnd {
+    looked: usize,
+}
+
+impl HeadEnd {
+    /// The length of the head at the start of `buffer`, its empty line included.
+    fn find(&mut self, buffer: &[u8]) -> Option<usize> {
+        while let Some(rest) = buffer.get(self.looked..) {
+            let line_end = self.looked + memchr::memchr(b'\n', rest)?;
+            match buffer.get(line_end + 1..) {
+                Some([b'\n', ..]) => return Some(line_end + 2),
+                Some([b'\r', b'\n', ..]) => return Some(line_end + 3),
+                // Not enough after it to tell: look at this line end again.
+                None | Some([] | [b'\r']) => {
+                    self.looked = line_end;
+                    return None;
+                }
+                Some(_) => self.looked = line_end + 1,
+            }
+        }
+        None
+    }
+}
+
+/// Takes a head off `buffer`; `None` when more bytes are needed.
+pub(crate) fn head(
+    buffer: &mut BytesMut,
+    end: &mut HeadEnd,
+    request: &Method,
+) -> Result<Option<Head>, BadAnswer> {
+    let Some(length) = end.find(buffer).filter(|length| *length <= MAX_HEAD) else {
+        return if buffer.len() > MAX_HEAD { Err(BadAnswer::TooLarge) } else { Ok(None) };
+    };
+    *end = HeadEnd::default();
+    parse(&buffer.split_to(length).freeze(), request).map(Some)
+}
+
+fn parse(bytes: &Bytes, request: &Method) -> Result<Head, BadAnswer> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut response, bytes, &mut fields)
+        .map_err(|error| match error {
+            httparse::Error::TooManyHeaders => BadAnswer::TooLarge,
+            _ => BadAnswer::Head,
+        })?;
+    if parsed != httparse::Status::Complete(bytes.len()) {
+        return Err(BadAnswer::Head);
+    }
+    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(BadAnswer::Head)?;
+    let mut read = Fields::default();
+    let mut headers = HeaderMap::with_capacity(response.headers.len() + 1);
+    for field in response.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).or(Err(BadAnswer::Head))?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).or(Err(BadAnswer::Head))?;
+        if read.keep(&name, &value)? {
+            headers.append(name, value);
+        }
+    }
+    let http10 = response.version == Some(0);
+    let framing = read.framing(status, http10, request)?;
+    if status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    if read.to_strip && status != StatusCode::SWITCHING_PROTOCOLS {
+        strip_answer(&mut headers);
+    }
+    let persistent = if http10 { read.keep_alive && !read.close } else { !read.close };
+    Ok(Head { status, headers, framing, persistent: persistent && framing != Framing::Close })
+}
+
+/// What the fields of a head say about the message and its hop.
+#[derive(Default)]
+struct Fields {
+    length: Option<u64>,
+    chunked: bool,
+    /// `Connection` lists other fields, or there is an `Upgrade`.
+    to_strip: bool,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Fields {
+    /// Takes in one field; whether it is kept. An `Upgrade` and its `Connection` are at first: a 101 needs them.
+    fn keep(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<bool, BadAnswer> {
+        if *name == header::CONTENT_LENGTH {
+            let length = content_length(value.as_bytes())?;
+            return match self.length.replace(length) {
+                Some(other) if other != length => Err(BadAnswer::ContentLength),
+                other => Ok(other.is_none()),
+            };
+        }
+        if *name == header::TRANSFER_ENCODING {
+            if self.chunked || !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                return Err(BadAnswer::TransferEncoding);
+            }
+            self.chunked = true;
+            return Ok(false);
+        }
+        if *name == header::CONNECTION {
+            self.close |= has_token(value.as_bytes(), b"close");
+            self.keep_alive |= has_token(value.as_bytes(), b"keep-alive");
+            let plain = tokens(value.as_bytes()).all(is_plain_option);
+            self.to_strip |= !plain;
+            return Ok(!plain);
+        }
+        if *name == header::UPGRADE {
+            self.to_strip = true;
+            return Ok(true);
+        }
+        Ok(!is_hop_by_hop(name))
+    }
+
+    fn framing(&self, status: StatusCode, http10: bool, request: &Method) -> Result<Framing, BadAnswer> {
+        if self.chunked && (http10 || self.length.is_some()) {
+            return Err(BadAnswer::TransferEncoding);
+        }
+        let bodiless = *request == Method::HEAD
+            || status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        Ok(match self.length {
+            _ if bodiless => Framing::Empty,
+            _ if self.chunked => Framing::Chunked,
+            Some(0) => Framing::Empty,
+            Some(length) => Framing::Length(length),
+            None => Framing::Close,
+        })
+    }
+}
+
+fn is_plain_option(token: &[u8]) -> bool {
+    token.eq_ignore_ascii_case(b"close") || token.eq_ignore_ascii_case(b"keep-alive")
+}
+
+fn content_length(value: &[u8]) -> Result<u64, BadAnswer> {
+    if value.is_empty() {
+        return Err(BadAnswer::ContentLength);
+    }
+    value.iter().try_fold(0u64, |sum, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0')).ok_or(BadAnswer::ContentLength)?;
+        sum.checked_mul(10).and_then(|sum| sum.checked_add(digit)).ok_or(BadAnswer::ContentLength)
+    })
+}
+
+/// One step through a body.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// Some of the body.
+    Data(Bytes),
+    /// The trailers, which end it.
+    Trailers(HeaderMap),
+    /// The body is complete.
+    End,
+    /// More bytes are needed.
+    More,
+}
+
+/// Takes a body apart.
+#[derive(Debug)]
+pub(crate) struct Body {
+    state: State,
+    /// Bytes of chunk extensions still put up with.
+    extensions: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// So many bytes to the end.
+    Length(u64),
+    /// To the end of the connection.
+    Close,
+    /// At a chunk's size line.
+    Size,
+    /// In a chunk.
+    Chunk(u64),
+    /// At the line end after a chunk.
+    ChunkEnd,
+    /// At the trailer section.
+    Trailers,
+    /// Complete.
+    End,
+}
+
+impl Body {
+    pub(crate) fn new(framing: Framing) -> Self {
+        let state = match framing {
+            Framing::Empty => State::End,
+            Framing::Length(length) => State::Length(length),
+            Framing::Chunked => State::Size,
+            Framing::Close => State::Close,
+        };
+        Self { state, extensions: MAX_EXTENSIONS }
+    }
+
+    /// Whether the body is complete.
+    pub(crate) fn is_end(&self) -> bool {
+        self.state == State::End
+    }
+
+    /// How many bytes are left, when that is known.
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        match self.state {
+            State::End => Some(0),
+            State::Length(left) => Some(left),
+            State::Close | State::Size | State::Chunk(_) | State::ChunkEnd | State::Trailers => None,
+        }
+    }
+
+    /// Whether the body is complete now that the connection has ended (RFC 9112 §8).
+    pub(crate) fn ends_with_connection(&mut self) -> bool {
+        if self.state == State::Close {
+            self.state = State::End;
+        }
+        self.is_end()
+    }
+
+    /// Takes the next piece off `buffer`.
+    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, BadAnswer> {
+        loop {
+            match self.state {
+                State::End => return Ok(Piece::End),
+                _ if buffer.is_empty() => return Ok(Piece::More),
+                State::Close => return Ok(Piece::Data(buffer.split().freeze())),
+                State::Length(left) => {
+                    let (data, left) = take(buffer, left);
+                    self.state = if left == 0 { State::End } else { State::Length(left) };
+                    return Ok(Piece::Data(data));
+                }
+                State::Chunk(left) => {
+                    let (data, left) = take(buffer, left);
+                    self.state = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
+                    return Ok(Piece::Data(data));
+                }
+                State::ChunkEnd => match &**buffer {
+                    [b'\r', b'\n', ..] => {
+                        drop(buffer.split_to(2));
+                        self.state = State::Size;
+                    }
+                    [b'\r'] => return Ok(Piece::More),
+                    _ => return Err(BadAnswer::Chunk),
+                },
+                State::Size => match self.size(buffer)? {
+                    None => return Ok(Piece::More),
+                    Some(0) => self.state = State::Trailers,
+                    Some(size) => self.state = State::Chunk(size),
+                },
+                State::Trailers => return self.trailers(buffer),
+            }
+        }
+    }
+
+    /// `chunk-size [ chunk-ext ] CRLF`.
+    fn size(&mut self, buffer: &mut BytesMut) -> Result<Option<u64>, BadAnswer> {
+        let Some(end) = memchr::memchr(b'\n', buffer) else {
+            // A size has at most 16 digits; all else in an unfinished line is extension.
+            let too_long = buffer.len() > self.extensions + 17;
+            return if too_long { Err(BadAnswer::Chunk) } else { Ok(None) };
+        };
+        let line = buffer.split_to(end + 1);
+        let line = line.strip_suffix(b"\r\n").ok_or(BadAnswer::Chunk)?;
+        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let (size, rest) = line.split_at_checked(digits).ok_or(BadAnswer::Chunk)?;
+        let extension = rest.trim_ascii_start();
+        let clean = rest.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
+        if !(1..=16).contains(&digits) || !clean || !(extension.is_empty() || extension.starts_with(b";")) {
+            return Err(BadAnswer::Chunk);
+        }
+        self.extensions = self.extensions.checked_sub(rest.len()).ok_or(BadAnswer::Chunk)?;
+        let value = |byte: &u8| u64::from(char::from(*byte).to_digit(16).unwrap_or(0));
+        Ok(Some(size.iter().fold(0, |sum, byte| sum << 4 | value(byte))))
+    }
+
+    fn trailers(&mut self, buffer: &mut BytesMut) -> Result<Piece, BadAnswer> {
+        if buffer.starts_with(b"\r\n") {
+            drop(buffer.split_to(2));
+            self.state = State::End;
+            return Ok(Piece::End);
+        }
+        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        let (length, fields) = match httparse::parse_headers(buffer, &mut fields) {
+            Ok(httparse::Status::Complete(done)) => done,
+            Ok(httparse::Status::Partial) if buffer.len() <= MAX_TRAILERS => return Ok(Piece::More),
+            Ok(httparse::Status::Partial) | Err(_) => return Err(BadAnswer::Chunk),
+        };
+        let mut trailers = HeaderMap::with_capacity(fields.len());
+        for field in fields {
+            let name = HeaderName::from_bytes(field.name.as_bytes()).or(Err(BadAnswer::Chunk))?;
+            let value = HeaderValue::from_bytes(field.value).or(Err(BadAnswer::Chunk))?;
+            if !is_hop_by_hop(&name) && name != header::CONTENT_LENGTH {
+                trailers.append(name, value);
+            }
+        }
+        drop(buffer.split_to(length));
+        self.state = State::End;
+        Ok(if trailers.is_empty() { Piece::End } else { Piece::Trailers(trailers) })
+    }
+}
+
+fn take(buffer: &mut BytesMut, left: u64) -> (Bytes, u64) {
+    let size = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+    (buffer.split_to(size).freeze(), left - size as u64)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! Answers as upstreams send them, as they should and as they should not, whole and byte by byte.
+
+use super::*;
+
+/// A whole answer read to the end of the connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Read {
+    /// Complete: status, body, trailers, whether the connection may be used again.
+    Complete(u16, Vec<u8>, usize, bool),
+    /// The connection ended before the answer did.
+    Truncated,
+    /// Broken.
+    Bad(BadAnswer),
+}
+
+/// Reads `bytes` in pieces of `step`, as they would come from a socket.
+fn read(method: &Method, bytes: &[u8], step: usize) -> Read {
+    let mut input = bytes.chunks(step);
+    let mut buffer = BytesMut::new();
+    let mut end = HeadEnd::default();
+    let head = loop {
+        match head(&mut buffer, &mut end, method) {
+            Ok(Some(head)) => break head,
+            Ok(None) => match input.next() {
+                Some(piece) => buffer.extend_from_slice(piece),
+                None => return Read::Truncated,
+            },
+            Err(bad) => return Read::Bad(bad),
+        }
+    };
+    let mut body = Body::new(head.framing);
+    let (mut data, mut trailers) = (Vec::new(), 0);
+    loop {
+        match body.next(&mut buffer) {
+            Ok(Piece::Data(piece)) => data.extend_from_slice(&piece),
+            Ok(Piece::Trailers(fields)) => trailers = fields.len(),
+            Ok(Piece::End) => break,
+            Ok(Piece::More) => match input.next() {
+                Some(piece) => buffer.extend_from_slice(piece),
+                None if body.ends_with_connection() => break,
+                None => return Read::Truncated,
+            },
+            Err(bad) => return Read::Bad(bad),
+        }
+    }
+    let rest: usize = buffer.len() + input.map(<[u8]>::len).sum::<usize>();
+    Read::Complete(head.status.as_u16(), data, trailers, head.persistent && rest == 0)
+}
+
+fn complete(status: u16, body: &str, persistent: bool) -> Read {
+    Read::Complete(status, body.as_bytes().to_vec(), 0, persistent)
+}
+
+fn check(method: &Method, bytes: &[u8], expected: &Read) {
+    for step in [bytes.len().max(1), 1, 2, 3, 7] {
+        let got = read(method, bytes, step);
+        assert_eq!(
+            got,
+            *expected,
+            "{method} answered {:?} in steps of {step}",
+            String::from_utf8_lossy(bytes)
+        );
+    }
+}
+
+#[test]
+fn answers_to_get() {
+    use BadAnswer::{Chunk, ContentLength, Head, TransferEncoding};
+    use Read::{Bad, Truncated};
+    let ok = |body| complete(200, body, true);
+    let trailers = |body: &str, count| Read::Complete(200, body.as_bytes().to_vec(), count, true);
+    let chunked = |rest: &str| format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{rest}");
+    let cases: Vec<(String, Read)> = [
+        // Lengths
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", ok("hello")),
+        ("HTTP/1.1 200 OK\r\nContent-Length:5\r\n\r\nhello", ok("hello")),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", ok("")),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\nhello", ok("hello")),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello", Bad(ContentLength)),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5, 5\r\n\r\nhello", Bad(ContentLength)),
+        ("HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\nhello", Bad(ContentLength)),
+        ("HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\nhello", Bad(ContentLength)),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 0x5\r\n\r\nhello", Bad(ContentLength)),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5 5\r\n\r\nhello", Bad(ContentLength)),
+        ("HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\nhello", Bad(ContentLength)),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551616\r\n\r\nhello", Bad(ContentLength)),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhello", Truncated),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551615\r\n\r\nhello", Truncated),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\n",
+            complete(200, "hello", false),
+        ),
+        // Ended by the connection
+        ("HTTP/1.1 200 OK\r\n\r\nhello", complete(200, "hello", false)),
+        ("HTTP/1.0 200 OK\r\n\r\nhello", complete(200, "hello", false)),
+        ("HTTP/1.1 200 OK\r\n\r\n", complete(200, "", false)),
+        // Persistence
+        ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello", complete(200, "hello", false)),
+        ("HTTP/1.0 200 OK\r\nconnection: Keep-Alive\r\ncontent-length: 5\r\n\r\nhello", ok("hello")),
+        ("HTTP/1.1 200 OK\r\nconnection: keep-alive\r\ncontent-length: 5\r\n\r\nhello", ok("hello")),
+        (
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello",
+            complete(200, "hello", false),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nConnection: x, CLOSE\r\ncontent-length: 5\r\n\r\nhello",
+            complete(200, "hello", false),
+        ),
+        // No body
+        ("HTTP/1.1 204 No Content\r\n\r\n", complete(204, "", true)),
+        ("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", complete(204, "", true)),
+        ("HTTP/1.1 304 Not Modified\r\ncontent-length: 500\r\n\r\n", complete(304, "", true)),
+        ("HTTP/1.1 304 Not Modified\r\ntransfer-encoding: chunked\r\n\r\n", complete(304, "", true)),
+        ("HTTP/1.1 204 No Content\r\n\r\nhello", complete(204, "", false)),
+        ("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n", complete(103, "", true)),
+        // Codings
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
+            Bad(TransferEncoding),
+        ),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", Bad(TransferEncoding)),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n", Bad(TransferEncoding)),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
+            Bad(TransferEncoding),
+        ),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: identity\r\n\r\nhello", Bad(TransferEncoding)),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n", Bad(TransferEncoding)),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding:\r\n\r\n0\r\n\r\n", Bad(TransferEncoding)),
+        ("HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", Bad(TransferEncoding)),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n", ok("")),
+        // Heads
+        ("HTTP/1.1 200\r\ncontent-length: 0\r\n\r\n", ok("")),
+        ("HTTP/1.1 200 \r\ncontent-length: 0\r\n\r\n", ok("")),
+        ("HTTP/1.1 200 O\u{fc}\r\ncontent-length: 0\r\n\r\n", ok("")),
+        ("HTTP/1.1 200 OK\ncontent-length: 5\n\nhello", ok("hello")),
+        ("HTTP/1.1 200 OK\r\nname : x\r\n\r\n", Bad(Head)),
+        ("HTTP/1.1 200 OK\r\n name: x\r\n\r\n", Bad(Head)),
+        ("HTTP/1.1 200 OK\r\nname: x\r\n y\r\n\r\n", Bad(Head)),
+        ("HTTP/1.1 200 OK\r\nname: x\r\n\ty: z\r\n\r\n", Bad(Head)),
+        ("HTTP/1.1 200 OK\r\nname: x\ry: z\r\n\r\n", Bad(Head)),
+        ("HTTP/1.1 200 OK\r\nname: x\0\r\n\r\n", Bad(Head)),
+        ("HTTP/1.1 200 OK\r\nna me: x\r\n\r\n", Bad(Head)),
+        ("HTTP/1.1 200 OK\r\n: x\r\n\r\n", Bad(Head)),
+        ("HTTP/1.1 200 OK\r\nname\r\n\r\n", Bad(Head)),
+        ("HTTP/1.1 099 OK\r\n\r\n", Bad(Head)),
+        ("HTTP/1.1 20 OK\r\n\r\n", Bad(Head)),
+        ("HTTP/1.1 2000 OK\r\n\r\n", Bad(Head)),
+        ("HTTP/1.1 2x0 OK\r\n\r\n", Bad(Head)),
+        ("HTTP/2.0 200 OK\r\n\r\n", Bad(Head)),
+        ("HTTP/1.2 200 OK\r\n\r\n", Bad(Head)),
+        ("ICY 200 OK\r\n\r\n", Bad(Head)),
+        ("\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", Bad(Head)),
+        ("SSH-2.0-OpenSSH_9.2\r\n\r\n", Bad(Head)),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n", Truncated),
+        ("", Truncated),
+    ]
+    .into_iter()
+    .map(|(bytes, expected)| (bytes.to_owned(), expected))
+    .chain(
+        [
+            ("0\r\n\r\n", ok("")),
+            ("5\r\nhello\r\n0\r\n\r\n", ok("hello")),
+            ("5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", ok("hello world")),
+            ("5;a=b;c=\"d\"\r\nhello\r\n0;z\r\n\r\n", ok("hello")),
+            ("5 ;a\r\nhello\r\n0\r\n\r\n", ok("hello")),
+            ("00000005\r\nhello\r\n0000\r\n\r\n", ok("hello")),
+            ("B\r\nhello world\r\n0\r\n\r\n", ok("hello world")),
+            ("5\r\nhello\r\n0\r\nx-sum: 1\r\nx-more: 2\r\n\r\n", trailers("hello", 2)),
+            ("5\r\nhello\r\n0\r\ncontent-length: 9\r\ntransfer-encoding: x\r\n\r\n", ok("hello")),
+            ("5\r\nhello\r\n0\r\n\r\nmore", complete(200, "hello", false)),
+            ("5\r\nhello\r\n0\r\nx : 1\r\n\r\n", Bad(Chunk)),
+            ("5\r\nhello\r\n0\r\nbroken\r\n\r\n", Bad(Chunk)),
+            ("\r\n", Bad(Chunk)),
+            ("5\nhello\r\n0\r\n\r\n", Bad(Chunk)),
+            ("5\r\nhello\n0\r\n\r\n", Bad(Chunk)),
+            ("5\r\nhelloX\r\n0\r\n\r\n", Bad(Chunk)),
+            ("4\r\nhello\r\n0\r\n\r\n", Bad(Chunk)),
+            ("0x5\r\nhello\r\n0\r\n\r\n", Bad(Chunk)),
+            ("+5\r\nhello\r\n0\r\n\r\n", Bad(Chunk)),
+            ("-1\r\nhello\r\n0\r\n\r\n", Bad(Chunk)),
+            (" 5\r\nhello\r\n0\r\n\r\n", Bad(Chunk)),
+            ("5 5\r\nhello\r\n0\r\n\r\n", Bad(Chunk)),
+            ("5;a\rb\r\nhello\r\n0\r\n\r\n", Bad(Chunk)),
+            ("5\r\r\nhello\r\n0\r\n\r\n", Bad(Chunk)),
+            ("10000000000000000\r\n", Bad(Chunk)),
+            ("ffffffffffffffff\r\nhello", Truncated),
+            ("5\r\nhel", Truncated),
+            ("5\r\nhello\r\n", Truncated),
+            ("5\r\nhello\r\n0\r\n", Truncated),
+            ("5\r\nhello\r\n0\r\nx-sum: 1\r\n", Truncated),
+        ]
+        .into_iter()
+        .map(|(rest, expected)| (chunked(rest), expected)),
+    )
+    .collect();
+    assert!(cases.len() >= 90, "{}", cases.len());
+    for (bytes, expected) in &cases {
+        check(&Method::GET, bytes.as_bytes(), expected);
+    }
+}
+
+#[test]
+fn answers_to_head_have_no_body() {
+    for bytes in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\n",
+    ] {
+        check(&Method::HEAD, bytes.as_bytes(), &complete(200, "", true));
+    }
+}
+
+#[test]
+fn limits() {
+    let head = |fields: usize, length: usize| {
+        let mut bytes = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n".to_vec();
+        for number in 1..fields {
+            bytes.extend_from_slice(format!("x-{number}: ").as_bytes());
+            bytes.resize(bytes.len() + length, b'a');
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes
+    };
+    let parse = |bytes: &[u8]| read(&Method::GET, bytes, bytes.len());
+    assert_eq!(parse(&head(256, 10)), complete(200, "", true));
+    assert_eq!(parse(&head(257, 10)), Read::Bad(BadAnswer::TooLarge));
+    assert_eq!(parse(&head(2, 65_000)), complete(200, "", true));
+    assert_eq!(parse(&head(2, 66_000)), Read::Bad(BadAnswer::TooLarge));
+    assert_eq!(parse(&vec![b'a'; 70_000]), Read::Bad(BadAnswer::TooLarge));
+
+    let chunked = |extension: usize, chunks: usize| {
+        let mut bytes = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+        for _ in 0..chunks {
+            bytes.extend_from_slice(b"1;");
+            bytes.resize(bytes.len() + extension, b'a');
+            bytes.extend_from_slice(b"\r\nx\r\n");
+        }
+        bytes.extend_from_slice(b"0\r\n\r\n");
+        bytes
+    };
+    assert_eq!(parse(&chunked(100, 2)), complete(200, "xx", true));
+    assert_eq!(parse(&chunked(20_000, 1)), Read::Bad(BadAnswer::Chunk));
+    assert_eq!(parse(&chunked(100, 200)), Read::Bad(BadAnswer::Chunk));
+    let endless =
+        [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;".to_vec(), vec![b'a'; 20_000]].concat();
+    assert_eq!(read(&Method::GET, &endless, 1000), Read::Bad(BadAnswer::Chunk));
+    let endless =
+        [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: ".to_vec(), vec![b'a'; 20_000]]
+            .concat();
+    assert_eq!(read(&Method::GET, &endless, 1000), Read::Bad(BadAnswer::Chunk));
+}
+
+#[test]
+fn fields_of_the_hop_stay_behind() {
+    let bytes = b"HTTP/1.1 200 OK\r\nconnection: close, x-mine\r\nx-mine: 1\r\nkeep-alive: timeout=5\r\nupgrade: h2c\r\n\
+        proxy-authenticate: Basic\r\nwww-authenticate: Bearer realm=\"upstream\"\r\nset-cookie: a\r\nset-cookie: b\r\n\
+        content-length: 0\r\n\r\n";
+    let head = head(&mut BytesMut::from(&bytes[..]), &mut HeadEnd::default(), &Method::GET).unwrap().unwrap();
+    let mut names: Vec<_> = head.headers.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["content-length", "set-cookie", "set-cookie", "www-authenticate"]);
+
+    let bytes = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nearly";
+    let mut buffer = BytesMut::from(&bytes[..]);
+    let head = super::head(&mut buffer, &mut HeadEnd::default(), &Method::GET).unwrap().unwrap();
+    assert_eq!(head.headers.get("upgrade").unwrap(), "websocket");
+    assert_eq!(head.headers.get("connection").unwrap(), "upgrade");
+    assert_eq!(&buffer[..], b"early");
+}

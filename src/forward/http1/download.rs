@@ -1,0 +1,141 @@
+//! The body of an HTTP/1.1 upstream's answer on its way to the client.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::Frame;
+
+use super::connection::Connection;
+use super::decode::{self, Framing, Head, Piece};
+use super::upload::{Upload, UploadError};
+use crate::forward::body::{BodyError, Source};
+use crate::forward::pool::Link;
+use crate::forward::task::AbortOnDrop;
+
+/// A body that is still being read. Dropping it closes the connection unless the end was reached.
+pub(crate) struct Download {
+    connection: Rc<RefCell<Connection>>,
+    body: decode::Body,
+    link: Rc<Link>,
+    /// The upstream keeps the connection open after the answer.
+    persistent: bool,
+    /// The rest of the request, where the answer overtook it.
+    upload: Option<AbortOnDrop>,
+    /// Nothing more will come.
+    over: bool,
+}
+
+/// The body that belongs to `head`. When it came whole with the head, the connection is free again at once.
+pub(crate) fn begin(
+    link: &Rc<Link>,
+    connection: Rc<RefCell<Connection>>,
+    head: &Head,
+    upload: Upload,
+) -> Source {
+    let whole = whole(&mut connection.borrow_mut(), head.framing);
+    if let Some(bytes) = whole {
+        // An answer that is complete before the request is ends the exchange: the rest is not sent (RFC 9112 §9.5).
+        give_back(link, connection, head.persistent);
+        return if bytes.is_empty() { Source::Empty } else { Source::Whole(bytes) };
+    }
+    let upload = upload.is_running().then(|| continue_upload(Rc::clone(&connection), upload));
+    let (body, link) = (decode::Body::new(head.framing), Rc::clone(link));
+    Source::Http1(Box::new(Download {
+        connection,
+        body,
+        link,
+        persistent: head.persistent,
+        upload,
+        over: false,
+    }))
+}
+
+fn whole(connection: &mut Connection, framing: Framing) -> Option<Bytes> {
+    let length = match framing {
+        Framing::Empty => 0,
+        Framing::Length(length) => usize::try_from(length).ok()?,
+        Framing::Chunked | Framing::Close => return None,
+    };
+    (connection.inbox.len() >= length).then(|| connection.inbox.split_to(length).freeze())
+}
+
+fn give_back(link: &Rc<Link>, connection: Rc<RefCell<Connection>>, persistent: bool) {
+    if persistent && connection.borrow().is_clean() {
+        link.put(connection);
+    }
+}
+
+/// Sends the rest of a request whose answer has begun. A task of its own, because the client may want to send everything
+/// before it reads anything.
+fn continue_upload(connection: Rc<RefCell<Connection>>, mut upload: Upload) -> AbortOnDrop {
+    AbortOnDrop::spawn(async move {
+        let sent = poll_fn(|cx| upload.poll(cx, &mut connection.borrow_mut())).await;
+        if let Err(UploadError::Client(error)) = sent {
+            let mut connection = connection.borrow_mut();
+            connection.failure = Some(error);
+            if let Some(reader) = connection.reader.take() {
+                reader.wake();
+            }
+        }
+    })
+}
+
+impl Download {
+    /// Whether the last piece was handed on.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Bytes left, when that is known.
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        self.body.remaining()
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let piece = ready!(self.poll_piece(cx));
+        if let Err(error) = &piece {
+            self.link.errors.count_body(error);
+        }
+        let frame = piece.map(|piece| match piece {
+            Piece::Data(data) => Some(Frame::data(data)),
+            Piece::Trailers(trailers) => Some(Frame::trailers(trailers)),
+            Piece::End | Piece::More => None,
+        });
+        if frame.is_ok() && self.body.is_end() {
+            self.over = true;
+            give_back(&self.link, Rc::clone(&self.connection), self.persistent);
+        }
+        Poll::Ready(frame.transpose())
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BodyError>> {
+        let mut connection = self.connection.borrow_mut();
+        if let Some(error) = connection.failure.take() {
+            return Poll::Ready(Err(BodyError::Request(error)));
+        }
+        loop {
+            match self.body.next(&mut connection.inbox) {
+                Ok(Piece::More) => {}
+                piece => return Poll::Ready(piece.map_err(BodyError::BadAnswer)),
+            }
+            match connection.poll_fill(cx) {
+                Poll::Ready(Ok(0)) if self.body.ends_with_connection() => return Poll::Ready(Ok(Piece::End)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(BodyError::Truncated)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(BodyError::Io(error))),
+                Poll::Pending => {
+                    if self.upload.is_some() {
+                        connection.reader = Some(cx.waker().clone());
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! One request and the head of its answer on one HTTP/1.1 connection.
+//!
+//! Sends and reads at the same time, inside the future of the request itself: an upstream may answer before it has read
+//! everything.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderValue, Method, StatusCode};
+use tokio::time::Sleep;
+
+use super::connection::Connection;
+use super::decode::{self, BadAnswer, Head, HeadEnd};
+use super::upload::{Upload, UploadError};
+use crate::forward::body::RequestBodyError;
+use crate::forward::headers::hop::grants_upgrade;
+use crate::forward::{ForwardError, Interim};
+
+/// How long a held body waits for `100 Continue` (RFC 9110 §10.1.1: not for ever).
+pub(crate) const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+/// Most interim answers to one request.
+pub(crate) const MAX_INTERIM: u32 = 64;
+
+/// What an exchange has to know of its request.
+pub(crate) struct Exchange<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) upgrade: Option<&'a HeaderValue>,
+    pub(crate) interim: Option<&'a Interim>,
+}
+
+/// How far an exchange has come.
+struct Progress {
+    end: HeadEnd,
+    interims: u32,
+    hold: Option<Pin<Box<Sleep>>>,
+}
+
+impl Exchange<'_> {
+    /// Sends the request until the answer's head is there. The upload may still be running then.
+    pub(crate) async fn run(
+        &self,
+        connection: &Rc<RefCell<Connection>>,
+        upload: &mut Upload,
+    ) -> Result<Head, ForwardError> {
+        let hold = upload.is_held().then(|| Box::pin(tokio::time::sleep(CONTINUE_WAIT)));
+        let mut progress = Progress { end: HeadEnd::default(), interims: 0, hold };
+        poll_fn(|cx| self.poll(cx, &mut connection.borrow_mut(), upload, &mut progress)).await
+    }
+
+    fn poll(
+        &self,
+        cx: &mut Context<'_>,
+        connection: &mut Connection,
+        upload: &mut Upload,
+        progress: &mut Progress,
+    ) -> Poll<Result<Head, ForwardError>> {
+        loop {
+            send(cx, connection, upload)?;
+            match self.poll_head(cx, connection, progress) {
+                Poll::Ready(Ok(head)) if is_interim(head.status) => {
+                    self.interim(&head, progress)?;
+                    // Any interim answer shows that the upstream is there; only this one asks for the body.
+                    if head.status == StatusCode::CONTINUE {
+                        upload.release();
+                    }
+                }
+                Poll::Ready(head) => return Poll::Ready(head.and_then(|head| self.check(head))),
+                Poll::Pending if was_held_long_enough(cx, upload, progress) => upload.release(),
+                Poll::Pending => break,
+            }
+        }
+        connection.alarm.poll(cx).map(|()| {
+            Err(if upload.waits_for_client(connection) {
+                RequestBodyError::Stalled.into()
+            } else {
+                ForwardError::Timeout
+            })
+        })
+    }
+
+    fn poll_head(
+        &self,
+        cx: &mut Context<'_>,
+        connection: &mut Connection,
+        progress: &mut Progress,
+    ) -> Poll<Result<Head, ForwardError>> {
+        loop {
+            if !connection.inbox.is_empty()
+                && let Some(head) = decode::head(&mut connection.inbox, &mut progress.end, self.method)?
+            {
+                return Poll::Ready(Ok(head));
+            }
+            match connection.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(ForwardError::Closed(io::ErrorKind::UnexpectedEof.into())));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(ForwardError::Closed(error))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn interim(&self, head: &Head, progress: &mut Progress) -> Result<(), BadAnswer> {
+        progress.interims += 1;
+        if progress.interims > MAX_INTERIM {
+            return Err(BadAnswer::Interim);
+        }
+        if let Some(interim) = self.interim {
+            interim.send(head.status, &head.headers);
+        }
+        Ok(())
+    }
+
+    /// A switch of protocol must have been asked for (RFC 9110 §7.8).
+    fn check(&self, head: Head) -> Result<Head, ForwardError> {
+        let granted = head.status != StatusCode::SWITCHING_PROTOCOLS
+            || self.upgrade.is_some_and(|wanted| grants_upgrade(&head.headers, wanted));
+        if granted { Ok(head) } else { Err(BadAnswer::Switch.into()) }
+    }
+}
+
+pub(crate) fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+}
+
+fn send(cx: &mut Context<'_>, connection: &mut Connection, upload: &mut Upload) -> Result<(), ForwardError> {
+    // A held request still has its head to send.
+    if !upload.is_running() && connection.outbox.is_empty() {
+        return Ok(());
+    }
+    match upload.poll(cx, connection) {
+        Poll::Ready(Err(UploadError::Client(error))) => Err(error.into()),
+        // The upstream may have answered before it stopped reading: what it said counts, if it said anything.
+        Poll::Ready(Err(UploadError::Upstream) | Ok(())) | Poll::Pending => Ok(()),
+    }
+}
+
+fn was_held_long_enough(cx: &mut Context<'_>, upload: &Upload, progress: &mut Progress) -> bool {
+    upload.is_held() && progress.hold.as_mut().is_some_and(|hold| hold.as_mut().poll(cx).is_ready())
+}

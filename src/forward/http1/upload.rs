@@ -1,0 +1,166 @@
+//! The request on its way to an HTTP/1.1 upstream: head first, then the body as the client sends it.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::connection::Connection;
+use super::encode::{Framing, Outbox};
+use crate::forward::body::{RequestBody, RequestBodyError};
+use crate::forward::headers::Rules;
+
+/// A request that is being sent. Its head is in the connection's outbox already.
+pub(crate) struct Upload {
+    body: RequestBody,
+    framing: Framing,
+    state: State,
+    rules: Rc<Rules>,
+    /// The client was asked for its body.
+    asked: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The body waits for `100 Continue` (RFC 9110 §10.1.1).
+    Held,
+    /// Pieces are taken from the client and written.
+    Streaming,
+    /// The last bytes are in the outbox.
+    Finishing,
+    /// All is written, or nothing more can be.
+    Over,
+}
+
+/// Why a request could not be sent to its end.
+pub(crate) enum UploadError {
+    /// The client's side failed.
+    Client(RequestBodyError),
+    /// The upstream takes no more; it may have answered all the same.
+    Upstream,
+}
+
+impl Upload {
+    pub(crate) fn new(body: RequestBody, framing: Framing, held: bool, rules: Rc<Rules>) -> Self {
+        let state = match framing {
+            Framing::Empty => State::Finishing,
+            Framing::Length(_) | Framing::Chunked if held => State::Held,
+            Framing::Length(_) | Framing::Chunked => State::Streaming,
+        };
+        Self { body, framing, state, rules, asked: false }
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.state == State::Held
+    }
+
+    /// Whether there is more to send.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.state, State::Streaming | State::Finishing)
+    }
+
+    /// Whether all that is missing must come from the client.
+    pub(crate) fn waits_for_client(&self, connection: &Connection) -> bool {
+        self.state == State::Streaming && connection.outbox.is_empty()
+    }
+
+    /// The upstream wants the body now.
+    pub(crate) fn release(&mut self) {
+        if self.state == State::Held {
+            self.state = State::Streaming;
+        }
+    }
+
+    /// The body, when the client was not yet asked for it.
+    pub(crate) fn into_untouched(self) -> Option<RequestBody> {
+        (!self.asked).then_some(self.body)
+    }
+
+    /// Sends what can be sent; ready when all is, or nothing more can be.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut Connection,
+    ) -> Poll<Result<(), UploadError>> {
+        loop {
+            let mut starved = !self.is_running();
+            if self.state == State::Streaming && to.outbox.takes_more() {
+                match self.poll_piece(cx, to) {
+                    // Progress: the time allowed for the answer starts anew.
+                    Poll::Ready(Ok(())) => to.alarm.restart(),
+                    Poll::Ready(Err(error)) => {
+                        self.state = State::Over;
+                        return Poll::Ready(Err(UploadError::Client(error)));
+                    }
+                    Poll::Pending => starved = true,
+                }
+            }
+            if ready!(to.poll_drain(cx)).is_err() {
+                self.state = State::Over;
+                to.outbox = Outbox::default();
+                return Poll::Ready(Err(UploadError::Upstream));
+            }
+            if self.state == State::Finishing {
+                self.state = State::Over;
+                to.request_sent = true;
+                return Poll::Ready(Ok(()));
+            }
+            if starved {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Takes one piece from the client into the outbox.
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut Connection,
+    ) -> Poll<Result<(), RequestBodyError>> {
+        self.asked = true;
+        let frame = match ready!(self.body.poll_frame(cx)) {
+            None => return Poll::Ready(self.end(to, &HeaderMap::new())),
+            Some(Err(error)) => return Poll::Ready(Err(error)),
+            Some(Ok(frame)) => frame,
+        };
+        Poll::Ready(match frame.into_data() {
+            Ok(data) => self.put(to, data),
+            Err(frame) => frame.into_trailers().map_or(Ok(()), |trailers| self.end(to, &trailers)),
+        })
+    }
+
+    fn put(&mut self, to: &mut Connection, data: Bytes) -> Result<(), RequestBodyError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let last = match &mut self.framing {
+            Framing::Empty => return Err(RequestBodyError::Length),
+            Framing::Length(left) => {
+                *left = left.checked_sub(data.len() as u64).ok_or(RequestBodyError::Length)?;
+                let last = *left == 0;
+                to.outbox.put(data);
+                last
+            }
+            Framing::Chunked => {
+                let last = self.body.is_end();
+                to.outbox.put_chunk(data, last);
+                last
+            }
+        };
+        if last {
+            self.state = State::Finishing;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, to: &mut Connection, trailers: &HeaderMap) -> Result<(), RequestBodyError> {
+        match self.framing {
+            Framing::Length(left) if left > 0 => return Err(RequestBodyError::Length),
+            Framing::Empty | Framing::Length(_) => {}
+            Framing::Chunked => to.outbox.put_end(&self.rules, trailers),
+        }
+        self.state = State::Finishing;
+        Ok(())
+    }
+}

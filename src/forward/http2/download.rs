@@ -1,0 +1,94 @@
+//! The body of an HTTP/2 upstream's answer on its way to the client.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream};
+use http::header::{self, HeaderMap};
+use http_body::Frame;
+
+use super::Slot;
+use super::upload::Upload;
+use crate::forward::body::BodyError;
+use crate::forward::pool::Link;
+use crate::forward::task::AbortOnDrop;
+
+/// The body of an answer. Dropping it resets the stream unless the end was reached.
+pub(crate) struct Http2Download {
+    stream: RecvStream,
+    /// Bytes that `Content-Length` announced and that are still to come.
+    left: Option<u64>,
+    data_done: bool,
+    link: Rc<Link>,
+    _upload: Option<AbortOnDrop>,
+    _slot: Slot,
+}
+
+impl Http2Download {
+    pub(super) fn new(link: &Rc<Link>, slot: Slot, stream: RecvStream, mut upload: Upload) -> Self {
+        let running = upload.is_running();
+        // A task of its own, because the client may want to send everything before it reads anything. When the client
+        // fails, the stream is reset, which its reader sees.
+        let upload =
+            running.then(|| AbortOnDrop::spawn(async move { drop(poll_fn(|cx| upload.poll(cx)).await) }));
+        Self { stream, left: None, data_done: false, link: Rc::clone(link), _upload: upload, _slot: slot }
+    }
+
+    /// Takes `Content-Length` into account.
+    pub(crate) fn announced(mut self, headers: &HeaderMap, has_body: bool) -> Self {
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        self.left = if has_body { length } else { Some(0) };
+        self
+    }
+
+    pub(crate) fn is_end(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        if self.stream.is_end_stream() { Some(0) } else { self.left }
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(match ready!(self.poll_piece(cx)) {
+            Ok(frame) => frame.map(Ok),
+            Err(error) => self.error(error).map(Err),
+        })
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, h2::Error>> {
+        if !self.data_done {
+            if let Some(data) = ready!(self.stream.poll_data(cx)) {
+                let data = data?;
+                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                // The client took this piece, so the upstream may send as much again.
+                self.stream.flow_control().release_capacity(data.len())?;
+                return Poll::Ready(Ok(Some(Frame::data(data))));
+            }
+            self.data_done = true;
+        }
+        self.stream.poll_trailers(cx).map_ok(|trailers| trailers.map(Frame::trailers))
+    }
+
+    /// What an error of the stream means; `None`: the end.
+    fn error(&self, error: h2::Error) -> Option<BodyError> {
+        // After a complete answer an upstream may ask so for the rest of the request not to be sent (RFC 9113 §8.1). That
+        // the answer was complete is not told apart by h2, but the announced length tells.
+        let polite = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
+        if polite && self.left.is_none_or(|left| left == 0) {
+            return None;
+        }
+        let error = if error.is_io() {
+            error.into_io().map_or(BodyError::Truncated, BodyError::Io)
+        } else {
+            BodyError::Reset(error)
+        };
+        self.link.errors.count_body(&error);
+        Some(error)
+    }
+}

@@ -1,0 +1,150 @@
+//! The body of a request on its way to an HTTP/2 upstream, at the pace of its windows.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http::HeaderMap;
+
+use crate::forward::body::{RequestBody, RequestBodyError};
+use crate::forward::headers::{self, Rules};
+
+/// A request body on its way.
+pub(super) struct Upload {
+    stream: SendStream<Bytes>,
+    body: RequestBody,
+    /// Taken from the client, not yet allowed by the upstream's window.
+    waiting: Bytes,
+    /// `waiting` is the last piece.
+    last: bool,
+    state: State,
+    rules: Rc<Rules>,
+    /// The client was asked for its body.
+    asked: bool,
+    /// Something was sent since this was last looked at.
+    progress: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The body waits for `100 Continue`.
+    Held,
+    /// Pieces are taken from the client and sent.
+    Streaming,
+    /// All is sent, or nothing more can be.
+    Over,
+}
+
+impl Upload {
+    pub(super) fn new(stream: SendStream<Bytes>, body: RequestBody, held: bool, rules: Rc<Rules>) -> Self {
+        let state = match (body.is_empty(), held) {
+            (true, _) => State::Over,
+            (false, true) => State::Held,
+            (false, false) => State::Streaming,
+        };
+        Self { stream, body, waiting: Bytes::new(), last: false, state, rules, asked: false, progress: false }
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.state == State::Held
+    }
+
+    /// Whether there is more to send.
+    pub(super) fn is_running(&self) -> bool {
+        self.state == State::Streaming
+    }
+
+    /// Whether all that is missing must come from the client.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.is_running() && self.waiting.is_empty()
+    }
+
+    /// Whether something was sent since this was last asked.
+    pub(super) fn has_progressed(&mut self) -> bool {
+        std::mem::take(&mut self.progress)
+    }
+
+    /// The upstream wants the body now.
+    pub(super) fn release(&mut self) {
+        if self.state == State::Held {
+            self.state = State::Streaming;
+        }
+    }
+
+    /// The body, when the client was not yet asked for it.
+    pub(super) fn into_untouched(self) -> Option<RequestBody> {
+        (!self.asked).then_some(self.body)
+    }
+
+    /// Sends what can be sent; ready when all is, or nothing more can be, or may be yet.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
+        while self.state == State::Streaming {
+            // The upstream may want no more of it, whatever it answers.
+            if self.stream.poll_reset(cx).is_ready() {
+                self.state = State::Over;
+                break;
+            }
+            if self.waiting.is_empty() {
+                if let Err(error) = ready!(self.poll_piece(cx)) {
+                    self.state = State::Over;
+                    self.stream.send_reset(Reason::CANCEL);
+                    return Poll::Ready(Err(error));
+                }
+            } else {
+                ready!(self.poll_send(cx));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
+        self.asked = true;
+        let Some(frame) = ready!(self.body.poll_frame(cx)?) else {
+            return Poll::Ready(self.end(None));
+        };
+        match frame.into_data() {
+            Ok(data) => (self.waiting, self.last) = (data, self.body.is_end()),
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    return Poll::Ready(self.end(Some(&trailers)));
+                }
+            }
+        }
+        Poll::Ready(if self.last && self.waiting.is_empty() { self.end(None) } else { Ok(()) })
+    }
+
+    /// Sends of the waiting piece what the upstream's windows allow.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.reserve_capacity(self.waiting.len());
+        while self.stream.capacity() == 0 {
+            if !matches!(ready!(self.stream.poll_capacity(cx)), Some(Ok(_))) {
+                self.state = State::Over;
+                return Poll::Ready(());
+            }
+        }
+        let piece = self.waiting.split_to(self.stream.capacity().min(self.waiting.len()));
+        let end = self.last && self.waiting.is_empty();
+        if self.stream.send_data(piece, end).is_err() || end {
+            self.state = State::Over;
+        }
+        self.progress = true;
+        Poll::Ready(())
+    }
+
+    fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), RequestBodyError> {
+        let mut kept = HeaderMap::new();
+        if let Some(trailers) = trailers {
+            headers::request_trailers(&self.rules, trailers, &mut kept);
+        }
+        let sent = if kept.is_empty() {
+            self.stream.send_data(Bytes::new(), true)
+        } else {
+            self.stream.send_trailers(kept)
+        };
+        self.state = State::Over;
+        self.progress = true;
+        // What h2 refuses here is a body that is shorter than announced.
+        sent.or(Err(RequestBodyError::Length))
+    }
+}

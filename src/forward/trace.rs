@@ -1,0 +1,31 @@
+//! Numbers for trace contexts: unlikely to repeat, cheap to make, no secret.
+
+use std::cell::Cell;
+
+use super::headers::FreshTrace;
+
+/// One worker's source of trace and parent ids (SplitMix64, seeded from the system).
+pub(crate) struct TraceIds(Cell<u64>);
+
+impl TraceIds {
+    pub(crate) fn new() -> Self {
+        let mut seed = [0; 8];
+        // Without random bytes the ids of this worker would only be less unlikely to repeat.
+        let _ = aws_lc_rs::rand::fill(&mut seed);
+        Self(Cell::new(u64::from_ne_bytes(seed)))
+    }
+
+    pub(crate) fn next(&self) -> FreshTrace {
+        let trace_id = u128::from(self.number()) << 64 | u128::from(self.number());
+        FreshTrace { trace_id, parent_id: self.number() }
+    }
+
+    /// Never zero, which is no valid id.
+    fn number(&self) -> u64 {
+        let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)).max(1)
+    }
+}
