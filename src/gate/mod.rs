@@ -1,13 +1,45 @@
 //! The public listener: connections in, one decision per request, refusals out or the request forwarded.
+//!
+//! Knows sockets and HTTP; what may pass is `enforce`'s to say, and the way to the upstream is `forward`'s.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::runtime::{Builder, LocalOptions};
 
+use crate::enforce::decide::Enforcer;
+use crate::enforce::policy::IdentitySettings;
+use crate::forward::Upstream;
+use crate::log::AccessLog;
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
 use crate::tls;
 
-/// The public listener, as configured (CONTRACT §2 `[server]`).
+mod accept;
+mod access;
+mod answer;
+mod body;
+mod connections;
+mod framing;
+mod http;
+mod io;
+mod link;
+mod serve;
+mod worker;
+
+pub use connections::ConnectionCounts;
+
+/// Connections that wait to be accepted; the kernel has a limit of its own (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+/// How a connection is noticed whose other end has vanished without a word.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
+
+/// The public listener, as configured (`[server]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Addresses to listen on.
@@ -26,7 +58,7 @@ pub struct Settings {
     pub limits: Limits,
 }
 
-/// Limits on connections and requests (CONTRACT §2 `[server.limits]`).
+/// Limits on connections and requests (`[server.limits]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections in all.
@@ -47,4 +79,78 @@ pub struct Limits {
     pub idle_connection_timeout: Duration,
     /// Concurrent streams of an HTTP/2 connection.
     pub http2_streams: u32,
+}
+
+/// What is in force: replaced as a whole by a reload, and looked at for every request.
+#[derive(Debug)]
+pub struct Live {
+    /// Decides.
+    pub enforcer: Arc<Enforcer>,
+    /// Where requests go, in the order that routes refer to.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// What upstreams learn of tokens.
+    pub identity: IdentitySettings,
+    /// Limits and trust. Addresses and workers are those of the start.
+    pub settings: Settings,
+    /// TLS for new connections; `None`: clear text.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Counts reloads.
+    pub generation: u64,
+}
+
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// What is in force.
+    pub live: Arc<ArcSwap<Live>>,
+    /// Where requests are counted.
+    pub metrics: Metrics,
+    /// Where requests are logged.
+    pub log: AccessLog,
+    /// How far the shutdown has come.
+    pub shutdown: Shutdown,
+    /// How many connections there are.
+    pub connections: Arc<ConnectionCounts>,
+}
+
+/// Binds every address once per worker, so that the kernel spreads connections over them (`SO_REUSEPORT`). Port 0
+/// becomes the same free port for all. Returns the listeners of each worker.
+///
+/// # Errors
+/// When an address cannot be bound; the error names it.
+pub fn bind(addresses: &[SocketAddr], workers: usize) -> std::io::Result<Vec<Vec<TcpListener>>> {
+    let mut all: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::with_capacity(addresses.len())).collect();
+    for &address in addresses {
+        let mut bound = address;
+        for listeners in &mut all {
+            let listener = listen(bound).map_err(|error| {
+                std::io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+            })?;
+            bound = listener.local_addr()?;
+            listeners.push(listener);
+        }
+    }
+    Ok(all)
+}
+
+/// Connections inherit the options of their listener.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Serves `listeners` on this thread until everything is drained, or until the time for it is over.
+///
+/// # Errors
+/// When the runtime cannot be set up.
+pub fn run_worker(listeners: Vec<TcpListener>, shared: Shared) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(worker::run(listeners, shared))
 }

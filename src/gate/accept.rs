@@ -1,0 +1,151 @@
+//! From a listener to a connection that speaks HTTP/1.1 or HTTP/2: limits, TLS, and which of the two.
+
+use std::cell::Cell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::answer::Refusal;
+use super::connections::Place;
+use super::io::Stream;
+use super::serve;
+use super::worker::Worker;
+
+/// The first and the longest pause when no connection can be accepted, as when file descriptors have run out.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// A client's connection, as the requests on it see it.
+pub(super) struct Connection {
+    pub(super) worker: Rc<Worker>,
+    pub(super) peer: IpAddr,
+    pub(super) tls: bool,
+    /// SHA-256 of the client certificate's DER form.
+    pub(super) certificate: Option<[u8; 32]>,
+    /// Requests being served, and since when there are none.
+    pub(super) requests: Cell<usize>,
+    pub(super) idle_since: Cell<Instant>,
+}
+
+/// Accepts until the worker drains; then takes what the kernel has already accepted and closes the listener.
+pub(super) async fn run(worker: Rc<Worker>, listener: TcpListener) {
+    let mut pause = None;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = worker.drained() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, peer)) => {
+                pause = None;
+                admit(&worker, tcp, peer);
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                let (first, longest) = PAUSES;
+                if pause.is_none() {
+                    tracing::warn!(%error, "no connection can be accepted; trying again");
+                }
+                let now = pause.map_or(first, |last: Duration| longest.min(last * 2));
+                pause = Some(now);
+                sleep(now).await;
+            }
+        }
+    }
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((tcp, peer)) = listener.accept() {
+            let ready = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp));
+            if let Ok(tcp) = ready {
+                admit(&worker, tcp, peer);
+            }
+        }
+    }
+}
+
+/// Whether the next connection can be accepted all the same (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
+    let generation = worker.generation();
+    let (limits, tls) = (&generation.live.settings.limits, generation.live.tls.clone());
+    let Some(open) = worker.open() else { return };
+    let counts = &worker.shared.connections;
+    let Some(place) = counts.admit(peer.ip(), limits, &worker.connections, &open) else {
+        generation.meters.turned_away();
+        if tls.is_none() {
+            turn_away(worker, &tcp);
+        }
+        return;
+    };
+    let worker = Rc::clone(worker);
+    drop(spawn_local(async move { connect(worker, tcp, peer.ip(), tls, place).await }));
+}
+
+/// Says why, as far as that costs nothing: what is read first cannot reset the answer away.
+fn turn_away(worker: &Worker, tcp: &TcpStream) {
+    let answer = Refusal::OVERLOADED.to_bytes(&worker.request_ids.next(), false);
+    // Errors mean that the client is gone, or has sent nothing yet.
+    drop(tcp.try_read(&mut [0; 4096]));
+    drop(tcp.try_write(&answer));
+}
+
+async fn connect(
+    worker: Rc<Worker>,
+    tcp: TcpStream,
+    peer: IpAddr,
+    tls: Option<Arc<ServerConfig>>,
+    place: Place,
+) {
+    let Some(config) = tls else {
+        let connection = Connection::new(worker, peer, None, false);
+        return Box::pin(serve::http1(connection, Stream::Plain(tcp), place)).await;
+    };
+    let Some(stream) = shake_hands(&worker, tcp, config).await else { return };
+    let session = stream.get_ref().1;
+    let certificate = session.peer_certificates().and_then(<[_]>::first).map(|leaf| {
+        let mut thumbprint = [0; 32];
+        thumbprint.copy_from_slice(digest::digest(&digest::SHA256, leaf).as_ref());
+        thumbprint
+    });
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let connection = Connection::new(worker, peer, certificate, true);
+    let stream = Stream::Tls(Box::new(stream));
+    if http2 {
+        Box::pin(serve::http2(connection, stream, place)).await;
+    } else {
+        Box::pin(serve::http1(connection, stream, place)).await;
+    }
+}
+
+async fn shake_hands(
+    worker: &Worker,
+    tcp: TcpStream,
+    config: Arc<ServerConfig>,
+) -> Option<TlsStream<TcpStream>> {
+    let limit = worker.generation().live.settings.limits.handshake_timeout;
+    let outcome = timeout(limit, Box::pin(TlsAcceptor::from(config).accept(tcp))).await;
+    let stream = outcome.ok().and_then(Result::ok);
+    let counter = if stream.is_some() { &worker.handshakes.ok } else { &worker.handshakes.error };
+    counter.inc();
+    stream
+}
+
+impl Connection {
+    fn new(worker: Rc<Worker>, peer: IpAddr, certificate: Option<[u8; 32]>, tls: bool) -> Rc<Self> {
+        let (requests, idle_since) = (Cell::new(0), Cell::new(Instant::now()));
+        Rc::new(Self { worker, peer: peer.to_canonical(), tls, certificate, requests, idle_since })
+    }
+}

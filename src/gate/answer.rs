@@ -1,0 +1,275 @@
+//! What the gate answers itself: refusals, as JSON with a challenge, or in gRPC's own form.
+
+use std::cell::Cell;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+
+use super::framing::Fault;
+use crate::enforce::denial::{Challenge, Denial, Reason, grpc_status};
+use crate::forward::ForwardError;
+
+/// Names the request in the answer, in every log, and towards the upstream.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// When a client may try again what cannot be judged or served now.
+const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
+/// The longest request id that is believed.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Why a request is answered by the gate, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    error: &'static str,
+    description: &'static str,
+    challenge: Option<HeaderValue>,
+    /// The word for log and metrics; `None` when the request was let through and failed later.
+    pub(super) reason: Option<Reason>,
+    /// Whether the connection ends with this answer.
+    pub(super) close: bool,
+}
+
+/// In which form the client understands a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// JSON.
+    Json,
+    /// The same fields without the body, for `HEAD` (RFC 9110 §9.3.2).
+    Head,
+    /// Trailers only: HTTP 200, and the outcome in `grpc-status`.
+    Grpc,
+}
+
+impl Form {
+    /// The form for a request.
+    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
+        let grpc = |value: &HeaderValue| {
+            value.as_bytes().get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+        };
+        match headers.get(CONTENT_TYPE) {
+            Some(value) if grpc(value) => Self::Grpc,
+            _ if method == Method::HEAD => Self::Head,
+            _ => Self::Json,
+        }
+    }
+}
+
+impl Refusal {
+    /// A limit on connections is reached.
+    pub(super) const OVERLOADED: Self = {
+        let wire = Reason::Overloaded.wire();
+        Self::new(wire.status, wire.error, wire.description, Reason::Overloaded)
+    };
+    /// The request body is longer than `body_bytes`.
+    pub(super) const BODY_TOO_LARGE: Self = Self::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "request_too_large",
+        "The request body is too large",
+        Reason::Overloaded,
+    );
+    /// There are more fields than `headers`.
+    pub(super) const TOO_MANY_FIELDS: Self = Self::new(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "headers_too_large",
+        "The request has too many header fields",
+        Reason::Overloaded,
+    );
+    /// `CONNECT`: the gate stands in front of one API.
+    pub(super) const NO_CONNECT: Self = Self::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "CONNECT is not served here",
+        Reason::BadTarget,
+    );
+    /// There is no host, or more than one.
+    pub(super) const BAD_HOST: Self = Self::new(
+        StatusCode::BAD_REQUEST,
+        "invalid_request",
+        "The request does not name one valid host",
+        Reason::BadTarget,
+    );
+    /// There is more than one length.
+    pub(super) const BAD_LENGTH: Self = Self::new(
+        StatusCode::BAD_REQUEST,
+        "invalid_request",
+        "The request has more than one Content-Length",
+        Reason::Malformed,
+    );
+
+    const fn new(status: StatusCode, error: &'static str, description: &'static str, reason: Reason) -> Self {
+        Self { status, error, description, challenge: None, reason: Some(reason), close: false }
+    }
+
+    /// The same, and the connection ends with it.
+    pub(super) fn closing(self) -> Self {
+        Self { close: true, ..self }
+    }
+
+    /// The answer.
+    pub(super) fn to_response(&self, form: Form, request_id: &HeaderValue) -> Response<Option<Bytes>> {
+        let mut response = Response::new(None);
+        let headers = response.headers_mut();
+        headers.reserve(8);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_REQUEST_ID, request_id.clone());
+        if let Some(challenge) = &self.challenge {
+            headers.insert(WWW_AUTHENTICATE, challenge.clone());
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, RETRY_SECONDS);
+        }
+        if self.close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if form == Form::Grpc {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(GRPC_STATUS, u16::from(grpc_status(self.status)).into());
+            headers.insert(GRPC_MESSAGE, percent_encoded(self.description));
+            return response;
+        }
+        let body = self.json(request_id);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_LENGTH, body.len().into());
+        *response.status_mut() = self.status;
+        *response.body_mut() = (form == Form::Json).then(|| body.into());
+        response
+    }
+
+    /// The answer as HTTP/1.1 writes it, for a connection that ends with it.
+    pub(super) fn to_bytes(&self, request_id: &HeaderValue, head_only: bool) -> Vec<u8> {
+        let form = if head_only { Form::Head } else { Form::Json };
+        let response = self.clone().closing().to_response(form, request_id);
+        let mut bytes = Vec::with_capacity(512);
+        let reason = response.status().canonical_reason().unwrap_or_default();
+        bytes.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", response.status().as_u16()).as_bytes());
+        for (name, value) in response.headers() {
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(response.body().as_deref().unwrap_or_default());
+        bytes
+    }
+
+    /// Nothing here needs an escape: the words are ours, and a request id has none of the characters that do.
+    fn json(&self, request_id: &HeaderValue) -> String {
+        let (error, description) = (self.error, self.description);
+        let request_id = request_id.to_str().unwrap_or_default();
+        format!(r#"{{"error":"{error}","error_description":"{description}","request_id":"{request_id}"}}"#)
+    }
+}
+
+impl From<&Denial> for Refusal {
+    fn from(denial: &Denial) -> Self {
+        let wire = denial.reason.wire();
+        let challenge = match wire.challenge {
+            Challenge::None => None,
+            Challenge::Bare => Some(HeaderValue::from_static(r#"Bearer realm="portcullis""#)),
+            Challenge::Error => Some(challenge(wire.error, wire.description, denial.scope.as_deref())),
+        };
+        Self { challenge, ..Self::new(wire.status, wire.error, wire.description, denial.reason) }
+    }
+}
+
+/// RFC 6750 §3. A scope that cannot be written there is left out.
+fn challenge(error: &str, description: &str, scope: Option<&str>) -> HeaderValue {
+    let mut text =
+        format!(r#"Bearer realm="portcullis", error="{error}", error_description="{description}""#);
+    let writable = |byte: u8| matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    if let Some(scope) = scope.filter(|scope| scope.bytes().all(writable)) {
+        text.push_str(r#", scope=""#);
+        text.push_str(scope);
+        text.push('"');
+    }
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(r#"Bearer realm="portcullis""#))
+}
+
+impl From<&ForwardError> for Refusal {
+    fn from(error: &ForwardError) -> Self {
+        let status = error.status();
+        let (word, description) = match status {
+            StatusCode::PAYLOAD_TOO_LARGE => return Self { reason: None, ..Self::BODY_TOO_LARGE }.closing(),
+            StatusCode::BAD_GATEWAY => ("upstream_unreachable", "The upstream gave no usable answer"),
+            StatusCode::GATEWAY_TIMEOUT => ("upstream_timeout", "The upstream gave no answer in time"),
+            StatusCode::REQUEST_TIMEOUT => ("invalid_request", "The request body stopped coming"),
+            _ => ("invalid_request", "The request cannot be forwarded as it came"),
+        };
+        // The rest of a body that failed cannot be told from the next request.
+        let close = matches!(error, ForwardError::RequestBody(_));
+        Self { status, error: word, description, challenge: None, reason: None, close }
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        let (error, reason) = match fault.status {
+            StatusCode::METHOD_NOT_ALLOWED => return Self::NO_CONNECT.closing(),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => ("headers_too_large", Reason::Overloaded),
+            StatusCode::URI_TOO_LONG => ("invalid_request", Reason::Overloaded),
+            _ if fault.of_target => ("invalid_request", Reason::BadTarget),
+            _ => ("invalid_request", Reason::Malformed),
+        };
+        Self::new(fault.status, error, fault.problem, reason).closing()
+    }
+}
+
+/// For `grpc-message`: everything but visible ASCII and spaces, and `%` itself. Our descriptions need none of it today.
+fn percent_encoded(text: &str) -> HeaderValue {
+    const SET: percent_encoding::AsciiSet = percent_encoding::CONTROLS.add(b'%');
+    let text = percent_encoding::utf8_percent_encode(text, &SET).to_string();
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// Makes request ids: 128 bits that no two requests share. They are names, not secrets.
+#[derive(Debug)]
+pub(super) struct RequestIds([Cell<u64>; 2]);
+
+impl RequestIds {
+    pub(super) fn new() -> Self {
+        let mut seed = [0; 16];
+        // Without random numbers there is no TLS either; the address of a local is better than nothing in clear text.
+        if aws_lc_rs::rand::fill(&mut seed).is_err() {
+            seed = (std::ptr::from_ref(&seed).addr() as u128 | 1).to_le_bytes();
+        }
+        let [low, high] = [seed.first_chunk(), seed.last_chunk()];
+        Self([low, high].map(|half| Cell::new(u64::from_le_bytes(*half.unwrap_or(&[1; 8])))))
+    }
+
+    /// The next one, as 32 hexadecimal digits (xoroshiro128++).
+    pub(super) fn next(&self) -> HeaderValue {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        let halves = [self.step(), self.step()];
+        for (place, byte) in text.chunks_exact_mut(2).zip(halves.iter().flat_map(|half| half.to_be_bytes())) {
+            let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+            place.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
+        }
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+    }
+
+    fn step(&self) -> u64 {
+        let (low, mut high) = (self.0[0].get(), self.0[1].get());
+        let result = low.wrapping_add(high).rotate_left(17).wrapping_add(low);
+        high ^= low;
+        self.0[0].set(low.rotate_left(49) ^ high ^ (high << 21));
+        self.0[1].set(high.rotate_left(28));
+        result
+    }
+}
+
+/// The id that a trusted proxy gave the request, if it is one that can stand in JSON and logs as it is.
+pub(super) fn believable_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:+/=@~".contains(&byte);
+    let mut values = headers.get_all(X_REQUEST_ID).iter();
+    let value = values.next().filter(|value| !value.is_empty() && value.len() <= MAX_REQUEST_ID)?;
+    (values.next().is_none() && value.as_bytes().iter().copied().all(harmless)).then_some(value)
+}
+
+#[cfg(test)]
+mod tests;

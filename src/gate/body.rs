@@ -1,0 +1,158 @@
+//! Bodies at the gate: the client's with its limit, and the answer's with what must be undone at its end.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Version;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout};
+
+use super::accept::Connection;
+use super::link::Link;
+use crate::forward::{BodyError, ForwardBody, RequestBodyError};
+
+/// How much of a body nobody wants is read, and for how long, to keep the connection.
+const UNWANTED: (u64, Duration) = (64 * 1024, Duration::from_secs(1));
+
+/// A client's body that ends with an error above a limit.
+pub(super) struct Limited {
+    body: Incoming,
+    left: u64,
+}
+
+impl Limited {
+    /// `most` bytes at most.
+    pub(super) fn new(body: Incoming, most: Option<u64>) -> Self {
+        Self { body, left: most.unwrap_or(u64::MAX) }
+    }
+}
+
+impl Body for Limited {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let polled = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(polled.map(|frame| {
+            let frame = frame.map_err(|error| RequestBodyError::Client(error.into()))?;
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            self.left = self.left.checked_sub(length).ok_or(RequestBodyError::TooLarge)?;
+            Ok(frame)
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Reads what is left of a body that is not wanted, if that is little. Returns whether the connection can serve another
+/// request: on HTTP/1.1 the next one begins behind this body.
+pub(super) async fn discard(body: Incoming, version: Version, expects_continue: bool) -> bool {
+    let (most, patience) = UNWANTED;
+    if body.is_end_stream() || version == Version::HTTP_2 {
+        return true;
+    }
+    // Asking for it would make hyper tell the client to send it.
+    if expects_continue || body.size_hint().lower() > most {
+        return false;
+    }
+    let mut rest = Box::pin(Limited::new(body, Some(most)));
+    let read = async move {
+        while let Some(frame) = rest.frame().await {
+            if frame.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    timeout(patience, read).await.unwrap_or(false)
+}
+
+/// Marks a request as being served, until its answer was handed over to the end.
+pub(super) struct Serving {
+    connection: Rc<Connection>,
+    link: Option<Arc<Link>>,
+}
+
+impl Serving {
+    pub(super) fn new(connection: Rc<Connection>, link: Option<Arc<Link>>) -> Self {
+        connection.requests.set(connection.requests.get() + 1);
+        Self { connection, link }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let left = self.connection.requests.get().saturating_sub(1);
+        self.connection.requests.set(left);
+        match &self.link {
+            Some(link) => link.answered(),
+            None if left == 0 => self.connection.idle_since.set(Instant::now()),
+            None => {}
+        }
+    }
+}
+
+/// The body of an answer.
+pub(super) struct AnswerBody {
+    source: Source,
+    _serving: Serving,
+}
+
+enum Source {
+    Refusal(Option<Bytes>),
+    Upstream(ForwardBody),
+}
+
+impl AnswerBody {
+    pub(super) fn refusal(text: Option<Bytes>, serving: Serving) -> Self {
+        Self { source: Source::Refusal(text), _serving: serving }
+    }
+
+    pub(super) fn upstream(body: ForwardBody, serving: Serving) -> Self {
+        Self { source: Source::Upstream(body), _serving: serving }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.source {
+            Source::Refusal(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Source::Upstream(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Refusal(text) => text.is_none(),
+            Source::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Refusal(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Source::Upstream(body) => body.size_hint(),
+        }
+    }
+}

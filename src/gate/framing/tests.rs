@@ -1,0 +1,500 @@
+use super::*;
+
+const LIMITS: Limits = Limits { bytes: 1024, fields: 20 };
+
+/// What becomes of the bytes of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// So many whole requests, and nothing more.
+    Whole(usize),
+    /// More has to come.
+    Part,
+    /// Another protocol was asked for; so many bytes behind the request wait.
+    Undecided(usize),
+    /// Refused with this status.
+    Refused(u16),
+}
+use Outcome::{Part, Refused, Undecided, Whole};
+
+/// Feeds `input` in pieces of `size` and tells the outcome and how many bytes were passed.
+fn run(input: &[u8], size: usize) -> (Outcome, usize) {
+    let mut framing = Framing::new(LIMITS);
+    let (mut passed, mut whole) = (0, 0);
+    for piece in input.chunks(size) {
+        let Progress { pass, stop } = framing.feed(piece);
+        passed += pass;
+        match stop {
+            None if framing.is_between_requests() => whole += 1,
+            None => {}
+            Some(Stop::Undecided) => return (Undecided(input.len() - passed), passed),
+            Some(Stop::Head(fault) | Stop::Body(fault)) => return (Refused(fault.status.as_u16()), passed),
+        }
+    }
+    let outcome = match framing.state {
+        State::Undecided => Undecided(0),
+        _ if framing.is_between_requests() => Whole(whole),
+        _ => Part,
+    };
+    (outcome, passed)
+}
+
+/// The same with whole requests counted, which takes single bytes.
+fn judge(input: &[u8]) -> (Outcome, usize) {
+    run(input, 1)
+}
+
+fn same(a: Outcome, b: Outcome) -> bool {
+    matches!((a, b), (Whole(_), Whole(_))) || a == b
+}
+
+const FIRST: &[u8] = b"POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+
+fn check(rows: &[(&str, Outcome)]) {
+    for &(raw, expected) in rows {
+        let raw = raw.as_bytes();
+        let (outcome, passed) = judge(raw);
+        assert_eq!(outcome, expected, "{}", raw.escape_ascii());
+        for size in [2, 3, 7, 64, raw.len().max(1)] {
+            let (outcome, pieces) = run(raw, size);
+            assert!(same(outcome, expected), "{outcome:?} in pieces of {size}: {}", raw.escape_ascii());
+            assert!(pieces <= passed, "{}", raw.escape_ascii());
+            assert_unreadable(expected, raw.get(..pieces).unwrap());
+        }
+        // What came before is handed on whole, and does not change the judgement.
+        let piped = [FIRST, raw].concat();
+        let (outcome, pieces) = run(&piped, piped.len());
+        assert!(same(outcome, expected) || outcome == Whole(1), "{outcome:?} piped: {}", raw.escape_ascii());
+        assert!(pieces >= FIRST.len(), "{}", raw.escape_ascii());
+        assert_unreadable(expected, piped.get(FIRST.len()..pieces).unwrap());
+    }
+}
+
+/// Nothing that was handed on of a request whose head is refused can be taken for a whole head.
+fn assert_unreadable(expected: Outcome, passed: &[u8]) {
+    if !matches!(expected, Refused(_)) || passed.windows(4).any(|end| end == b"\r\n\r\n") {
+        return; // a body was refused, not a head
+    }
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let parsed = httparse::Request::new(&mut fields).parse(passed);
+    assert!(!matches!(parsed, Ok(httparse::Status::Complete(_))), "{}", passed.escape_ascii());
+}
+
+#[test]
+fn request_lines() {
+    check(&[
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
+        ("GET /a/b?c=d&e HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
+        ("GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
+        ("GET http://other:81/b?c HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
+        ("GET https://a HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
+        ("GET HTTP://A/ HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.0\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", Whole(1)),
+        ("BREW-IT! / HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
+        ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
+        ("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("\tGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("\0GET / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET /  HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET /\tHTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET /\x0bHTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / x HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET /\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / \r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/11\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1x\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/+1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.11\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / http/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/a.b\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / ICY/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/0.9\r\nHost: a\r\n\r\n", Refused(505)),
+        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Refused(505)),
+        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", Refused(505)),
+        ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", Refused(505)),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Refused(505)),
+        ("/ HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET, / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("G\u{e9}T / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(501)),
+        ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", Refused(405)),
+        ("CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(405)),
+        ("connect a:443 HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("\x16\x03\x01\x02\0\x01\0\x01", Refused(400)),
+        ("GET / HTTP/1.1\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\rHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\r\nHost: a\r\n\r\n", Refused(400)),
+    ]);
+}
+
+#[test]
+fn targets() {
+    check(&[
+        ("GET  HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("options * HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("OPTIONS *a HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET a/b HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET a:80 HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET ?a HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET /a?b#c HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET #a HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET /a\0b HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET /a\x01b HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET /a\x7fb HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET /a\rb HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET /a?b\x1fc HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET /a<b HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET http:/// HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET http:// HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET http:a HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET http:/a HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET http://u:p@a/ HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET http://a:99999/ HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET http://a#b HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET ://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+    ]);
+}
+
+#[test]
+fn hosts() {
+    check(&[
+        ("GET / HTTP/1.1\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nX-Host: a\r\n\r\n", Refused(400)),
+        ("GET http://a/ HTTP/1.1\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nhOST: b\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost:\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: \t \r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost:a\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.1\r\nHOST: \ta.example:8443 \r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.1\r\nHost: a:\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.1\r\nHost: a_b-c.~d\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.1\r\nHost: [fe80::1]:443\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: [a]\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: [::1]x\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: ::1\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a:80:80\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a:65536\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a:-1\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: :80\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a?b\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a#b\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: http://a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\u{e9}\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a%00\r\n\r\n", Refused(400)),
+    ]);
+}
+
+#[test]
+fn fields() {
+    check(&[
+        ("GET / HTTP/1.1\r\nHost: a\r\nA:\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA: b\tc \u{e9}\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA: b:c\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.1\r\nHost: a\r\n!#$%&'*+-.^_`|~09azAZ: b\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA\t: b\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\n\tHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n\tc\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\n \r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA B: c\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA(: c\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\u{e9}: c\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA\0: c\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA: \0\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA: b\x01\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA: b\x1bc\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA: b\x7f\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA: b\x0bc\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA: b\rc\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA: b\r\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA: b\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA: b\nC: d\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\n\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\n", Part),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r", Part),
+        ("GET / HT", Part),
+        ("\r\n", Part),
+    ]);
+}
+
+#[test]
+fn lengths() {
+    check(&[
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", Whole(1)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", Whole(1)),
+        ("POST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH:\t0003 \r\n\r\nabc", Whole(1)),
+        ("POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc", Whole(1)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab", Part),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551613\r\n\r\n", Part),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551614\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551616\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1 2\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1,1\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1;\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1.0\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1e1\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: a\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \u{661}\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-length: 2\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length : 1\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n", Whole(2)),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nabGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            Whole(2),
+        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nabc\r\n\r\n", Refused(400)),
+    ]);
+}
+
+#[test]
+fn codings() {
+    check(&[
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Whole(1)),
+        ("POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding:\tCHUNKED \r\n\r\n0\r\n\r\n", Whole(1)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", Refused(501)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", Refused(501)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Refused(501)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", Refused(501)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", Refused(501)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked;q=1\r\n\r\n", Refused(501)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \"chunked\"\r\n\r\n", Refused(501)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked identity\r\n\r\n", Refused(501)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\u{a0}\r\n\r\n", Refused(501)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\x0b\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked,\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n chunked\r\n\r\n", Refused(400)),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Refused(400),
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n",
+            Refused(501),
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Refused(400),
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n",
+            Refused(400),
+        ),
+        ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", Refused(400)),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer_Encoding: gzip\r\n\r\n", Whole(1)),
+    ]);
+}
+
+/// Rows that begin after the head of a request with chunks.
+fn check_chunks(rows: &[(&str, Outcome)]) {
+    let rows: Vec<(String, Outcome)> = rows
+        .iter()
+        .map(|(body, outcome)| {
+            (format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}"), *outcome)
+        })
+        .collect();
+    let rows: Vec<(&str, Outcome)> = rows.iter().map(|(raw, outcome)| (raw.as_str(), *outcome)).collect();
+    check(&rows);
+}
+
+#[test]
+fn chunks() {
+    let long = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(MAX_CHUNK_LINE));
+    let endless = format!("1;{}", "x".repeat(MAX_CHUNK_LINE));
+    check_chunks(&[
+        ("3\r\nabc\r\n0\r\n\r\n", Whole(1)),
+        ("1\r\na\r\n2\r\nbc\r\n0\r\n\r\n", Whole(1)),
+        ("A\r\n0123456789\r\n0\r\n\r\n", Whole(1)),
+        ("a\r\n0123456789\r\n000\r\n\r\n", Whole(1)),
+        ("3;a=b\r\nabc\r\n0;c=\"d\"\r\n\r\n", Whole(1)),
+        ("2\r\n\r\n\r\n0\r\n\r\n", Whole(1)),
+        ("0\r\nA: b\r\n\r\n", Whole(1)),
+        ("0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Whole(2)),
+        ("3\r\nabc", Part),
+        ("3", Part),
+        ("0\r\n", Part),
+        ("0\r\nA: b\r\n", Part),
+        ("ffffffffffffffff\r\na", Part),
+        ("10000000000000000\r\n", Refused(400)),
+        ("fffffffffffffffff\r\n", Refused(400)),
+        ("\r\n", Refused(400)),
+        (";\r\n", Refused(400)),
+        ("g\r\n", Refused(400)),
+        ("0x1\r\na\r\n", Refused(400)),
+        ("-1\r\na\r\n", Refused(400)),
+        ("+1\r\na\r\n", Refused(400)),
+        (" 1\r\na\r\n", Refused(400)),
+        ("1 \r\na\r\n", Refused(400)),
+        ("1 ;a\r\na\r\n", Refused(400)),
+        ("1\t\r\na\r\n", Refused(400)),
+        ("1_0\r\n", Refused(400)),
+        ("1\na\r\n0\r\n\r\n", Refused(400)),
+        ("1\ra\r\n0\r\n\r\n", Refused(400)),
+        ("1\r\na\n0\r\n\r\n", Refused(400)),
+        ("1\r\na\r0\r\n\r\n", Refused(400)),
+        ("1\r\nab\r\n0\r\n\r\n", Refused(400)),
+        ("3\r\nab\r\n0\r\n\r\n", Refused(400)),
+        ("1;a\nb\r\na\r\n", Refused(400)),
+        ("1;\0\r\na\r\n", Refused(400)),
+        ("1;a\rb\r\na\r\n", Refused(400)),
+        ("0\n\n", Refused(400)),
+        ("0\r\n\n", Refused(400)),
+        ("0\r\nA : b\r\n\r\n", Refused(400)),
+        ("0\r\n b\r\n\r\n", Refused(400)),
+        ("0\r\nA: b\n\r\n", Refused(400)),
+        ("0\r\nA: \0\r\n\r\n", Refused(400)),
+        ("0\r\nContent-Length: 5\r\n\r\n", Refused(400)),
+        ("0\r\nTransfer-Encoding: chunked\r\n\r\n", Refused(400)),
+        ("0\r\nHost: b\r\n\r\n", Refused(400)),
+        ("0\r\n\r\nX", Part),
+        ("0\r\n\r\n\r\n\r\n", Refused(400)),
+        (&long, Refused(400)),
+        (&endless, Refused(400)),
+    ]);
+}
+
+#[test]
+fn limits_are_reached_at_the_first_byte_above_them() {
+    let head = |bytes: usize| {
+        let (start, end) = ("GET / HTTP/1.1\r\nHost: a\r\nX: ", "\r\n\r\n");
+        format!("{start}{}{end}", "x".repeat(bytes - start.len() - end.len()))
+    };
+    let line = |bytes: usize| {
+        let (start, end) = ("GET /", " HTTP/1.1\r\n");
+        format!("{start}{}{end}", "x".repeat(bytes - start.len() - end.len()))
+    };
+    let fields = |count: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(count - 1));
+    let trailers = |count: usize| {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
+        format!("{head}{}\r\n", "X: y\r\n".repeat(count))
+    };
+    let cut = |text: String| text.trim_end_matches(['\r', '\n']).to_owned();
+    for (raw, outcome) in [
+        (head(1024), Whole(1)),
+        (head(1025), Refused(431)),
+        (cut(head(1029)), Refused(431)),
+        (line(1022) + "\r\n", Refused(400)),
+        (line(1025), Refused(414)),
+        (cut(line(1027)), Refused(414)),
+        (fields(20), Whole(1)),
+        (fields(21), Refused(431)),
+        (trailers(20), Whole(1)),
+        (trailers(21), Refused(431)),
+    ] {
+        check(&[(&raw, outcome)]);
+    }
+    let roomy = Limits { bytes: 100_000, fields: 20 };
+    let mut framing = Framing::new(roomy);
+    let stop = framing.feed(format!("GET /{} HTTP/1.1\r\n", "x".repeat(65_534)).as_bytes()).stop;
+    assert!(matches!(stop, Some(Stop::Head(fault)) if fault.status == StatusCode::URI_TOO_LONG), "{stop:?}");
+}
+
+#[test]
+fn what_follows_a_request_for_another_protocol_waits_for_the_decision() {
+    check(&[
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: b\r\n\r\n", Undecided(0)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close, Upgrade\r\nUpgrade: b\r\n\r\nxyz", Undecided(3)),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nUpgrade: b\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\nabxyz",
+            Undecided(3),
+        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: b\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.0\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: b\r\n\r\n", Whole(1)),
+    ]);
+    let asked = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: b\r\n\r\n";
+    let (not_http, garbage) = (b"\0x\0x", Some(Stop::Head(head::NOT_HTTP)));
+    let mut framing = Framing::new(LIMITS);
+    assert_eq!(framing.feed(asked), Progress { pass: asked.len(), stop: None });
+    assert_eq!(framing.feed(not_http), Progress { pass: 0, stop: Some(Stop::Undecided) });
+    framing.decided(true);
+    assert_eq!(framing.feed(not_http), Progress { pass: not_http.len(), stop: None });
+    let mut framing = Framing::new(LIMITS);
+    framing.feed(asked);
+    framing.decided(false);
+    assert!(framing.is_between_requests());
+    assert_eq!(framing.feed(not_http), Progress { pass: 0, stop: garbage });
+}
+
+#[test]
+fn nothing_is_passed_after_a_fault() {
+    let mut framing = Framing::new(LIMITS);
+    assert!(framing.feed(b"GET / HTTP/1.1\nHost: a\r\n\r\n").stop.is_some());
+    let after = framing.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(after.pass, 0);
+    assert!(matches!(after.stop, Some(Stop::Body(_))));
+}
+
+#[test]
+fn the_state_tells_where_a_connection_may_be_ended() {
+    let mut framing = Framing::new(LIMITS);
+    assert!(framing.is_between_requests() && !framing.is_in_head());
+    framing.feed(b"HEAD / HTTP/1.1\r\nHost: a");
+    assert!(!framing.is_between_requests() && framing.is_in_head());
+    assert_eq!(framing.method(), "HEAD");
+    framing.feed(b"\r\nContent-Length: 3\r\n\r\n");
+    assert!(!framing.is_between_requests() && !framing.is_in_head());
+    framing.feed(b"abc");
+    assert!(framing.is_between_requests());
+}
+
+#[test]
+fn every_target_that_passes_is_one_that_hyper_can_hold() {
+    for byte in 0..=255u8 {
+        for (before, after) in [("/", ""), ("/a", "b"), ("/a?", ""), ("/a?b", "c"), ("http://a/", "")] {
+            let target = [before.as_bytes(), &[byte], after.as_bytes()].concat();
+            let request = [b"GET ", &target[..], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+            if Framing::new(LIMITS).feed(&request).stop.is_none() {
+                let uri = http::Uri::try_from(&target[..]).unwrap();
+                assert!(uri.to_string().as_bytes().ends_with(&target[before.len()..]), "{byte:#x}");
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! One request, from its head to the head of its answer: limits, enforcement, and then the upstream or a refusal.
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{CONTENT_LENGTH, EXPECT, HOST};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::accept::Connection;
+use super::access::Record;
+use super::answer::{Form, Refusal, believable_request_id};
+use super::body::{AnswerBody, Limited, Serving, discard};
+use super::framing::is_host;
+use super::link::{Broken, Link};
+use super::worker::Generation;
+use crate::enforce::decide::{Ask, Asked, Permit, Request as Question, Verdict};
+use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody};
+use crate::time::Timestamp;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Serves one request.
+pub(super) async fn serve(
+    connection: Rc<Connection>,
+    link: Option<Arc<Link>>,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let serving = Serving::new(Rc::clone(&connection), link.clone());
+    let (head, body) = request.into_parts();
+    let form = Form::of(&head.method, &head.headers);
+    let mut record = begin(&connection, &head);
+
+    let judged = match within_limits(&head, &body, &record.generation) {
+        Ok(host) => enforce(&head, &host, &connection, &mut record).await.map(|permit| (permit, host)),
+        Err(refusal) => Err(refusal),
+    };
+    let refusal = match judged {
+        Ok((permit, host)) => {
+            let outgoing = outgoing(head, body, host, &connection, link.as_ref(), &record);
+            let generation = Rc::clone(&record.generation);
+            match generation.forwarder.forward(&permit, outgoing).await {
+                Ok(answer) => return pass_on(answer, link.as_deref(), serving, record).await,
+                Err(error) => {
+                    record.failed(&error);
+                    Refusal::from(&error)
+                }
+            }
+        }
+        Err(refusal) => {
+            record.denied(&refusal);
+            let expects_continue = head.headers.contains_key(EXPECT);
+            if discard(body, head.version, expects_continue).await { refusal } else { refusal.closing() }
+        }
+    };
+    let answer = refusal.to_response(form, &record.request_id);
+    record.status = Some(answer.status());
+    answer.map(|text| AnswerBody::refusal(text, serving))
+}
+
+/// Answers a request whose head cannot be read; the connection ends with it.
+pub(super) fn refuse_unread(connection: &Rc<Connection>, broken: &Broken) -> Vec<u8> {
+    let worker = &connection.worker;
+    let refusal = Refusal::from(broken.fault);
+    let method = Method::from_bytes(broken.method.as_bytes()).unwrap_or_else(|_none| Method::default());
+    let head_only = method == Method::HEAD;
+    let mut record =
+        Record::new(Rc::clone(worker), worker.request_ids.next(), connection.peer, Version::HTTP_11, method);
+    record.denied(&refusal);
+    record.status = Some(refusal.status);
+    refusal.to_bytes(&record.request_id, head_only)
+}
+
+/// Starts the record: who asks, and by which name the request goes.
+fn begin(connection: &Rc<Connection>, head: &Parts) -> Record {
+    let worker = Rc::clone(&connection.worker);
+    let (mut request_id, mut client) = (None, connection.peer);
+    let generation = worker.generation();
+    if trusts(&generation, connection.peer) {
+        request_id = believable_request_id(&head.headers).cloned();
+        client = forwarded_for(&head.headers, &generation).unwrap_or(client);
+    }
+    let request_id = request_id.unwrap_or_else(|| worker.request_ids.next());
+    let mut record = Record::new(worker, request_id, client, head.version, head.method.clone());
+    record.uri = Some(head.uri.clone());
+    record
+}
+
+/// Limits, and what HTTP/2 can carry that `framing` refuses in HTTP/1.1. Returns the host the client asked for.
+fn within_limits(head: &Parts, body: &Incoming, generation: &Generation) -> Result<HeaderValue, Refusal> {
+    let limits = &generation.live.settings.limits;
+    if head.method == Method::CONNECT {
+        return Err(Refusal::NO_CONNECT);
+    }
+    if head.headers.len() > limits.headers {
+        return Err(Refusal::TOO_MANY_FIELDS);
+    }
+    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Refusal::BAD_LENGTH);
+    }
+    if limits.body_bytes.is_some_and(|most| body.size_hint().lower() > most) {
+        return Err(Refusal::BODY_TOO_LARGE);
+    }
+    host(head).ok_or(Refusal::BAD_HOST)
+}
+
+/// The one host that was asked for (RFC 9112 §3.2, RFC 9113 §8.3.1). HTTP/1.0 may name none.
+fn host(head: &Parts) -> Option<HeaderValue> {
+    let mut fields = head.headers.get_all(HOST).iter();
+    let (field, more) = (fields.next(), fields.next().is_some());
+    let asked = head.uri.authority().map(Authority::as_str);
+    let host = match (asked, field) {
+        (Some(asked), Some(field)) if head.version == Version::HTTP_2 => {
+            field.as_bytes().eq_ignore_ascii_case(asked.as_bytes()).then(|| field.clone())
+        }
+        (Some(asked), _) => HeaderValue::from_str(asked).ok(),
+        (None, Some(field)) => Some(field.clone()),
+        (None, None) if head.version == Version::HTTP_10 => return Some(HeaderValue::from_static("")),
+        (None, None) => None,
+    };
+    host.filter(|host| !more && is_host(host.as_bytes()))
+}
+
+/// Asks whether the request may pass, and once for what the answer depends on.
+async fn enforce(
+    head: &Parts,
+    host: &HeaderValue,
+    connection: &Connection,
+    record: &mut Record,
+) -> Result<Permit, Refusal> {
+    let question = Question {
+        method: &head.method,
+        uri: &head.uri,
+        host: host.to_str().ok(),
+        headers: &head.headers,
+        certificate: connection.certificate.as_ref(),
+    };
+    let mut asked = Asked::NOTHING;
+    loop {
+        let began = Instant::now();
+        let judgement = record.generation.live.enforcer.decide(&question, asked, Timestamp::now());
+        record.judged(&judgement, began.elapsed());
+        match judgement.verdict {
+            Verdict::Allow(permit) => {
+                record.allowed(permit.shadow().map(|denial| denial.reason));
+                return Ok(permit);
+            }
+            Verdict::Deny(denial) => return Err(Refusal::from(&denial)),
+            Verdict::Ask(ask) => {
+                let Ask::Keys { issuer, kid } = &ask;
+                if let Some(issuer) = record.generation.live.enforcer.issuer(*issuer) {
+                    issuer.keys.ask(kid).await;
+                }
+                asked = asked.and(&ask);
+            }
+        }
+    }
+}
+
+/// What goes to the upstream.
+fn outgoing(
+    mut head: Parts,
+    body: Incoming,
+    host: HeaderValue,
+    connection: &Connection,
+    link: Option<&Arc<Link>>,
+    record: &Record,
+) -> Outgoing {
+    let interim = link.filter(|_| head.version == Version::HTTP_11).map(|link| {
+        let link = Arc::clone(link);
+        Interim::new(move |status, headers| link.interim(status, headers))
+    });
+    let limit = record.generation.live.settings.limits.body_bytes;
+    Outgoing {
+        method: head.method,
+        headers: head.headers,
+        body: RequestBody::new(Limited::new(body, limit)),
+        hop: Hop {
+            client: connection.peer,
+            tls: connection.tls,
+            trusted: trusts(&record.generation, connection.peer),
+            host,
+            version: head.version,
+            request_id: record.request_id.clone(),
+        },
+        upgrade: head.extensions.remove::<OnUpgrade>(),
+        interim,
+    }
+}
+
+/// Hands the upstream's answer on; beside a `101` the tunnel begins to run.
+async fn pass_on(
+    answer: Response<ForwardBody>,
+    link: Option<&Link>,
+    serving: Serving,
+    mut record: Record,
+) -> Response<AnswerBody> {
+    let (head, mut body) = answer.into_parts();
+    if let Some(link) = link {
+        poll_fn(|cx| link.poll_interim_written(cx)).await;
+        if let Some(tunnel) = body.take_tunnel() {
+            link.switched();
+            // It ends with either side, and there is nobody left to be told how.
+            drop(spawn_local(async move { drop(tunnel.run().await) }));
+        }
+    }
+    record.status = Some(head.status);
+    Response::from_parts(head, AnswerBody::upstream(body, serving))
+}
+
+/// Whether what the peer says of the request's way here is believed.
+fn trusts(generation: &Generation, peer: IpAddr) -> bool {
+    generation.live.settings.trusted_proxies.iter().any(|network| network.contains(&peer))
+}
+
+/// The last address that no trusted proxy has, which is whom the first of them was asked by.
+fn forwarded_for(headers: &HeaderMap, generation: &Generation) -> Option<IpAddr> {
+    let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
+    let entries = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.rsplit(','));
+    let mut addresses = entries.map_while(|entry| entry.trim().parse::<IpAddr>().ok());
+    addresses.find(|address| !trusts(generation, *address))
+}

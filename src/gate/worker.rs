@@ -1,0 +1,133 @@
+//! One worker: what its connections share, and how it begins and ends.
+//!
+//! Everything here belongs to one thread. The configuration in force is looked at anew for every request.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use arc_swap::cache::Cache;
+use prometheus::{IntCounter, IntGauge};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::spawn_local;
+
+use super::access::Meters;
+use super::answer::RequestIds;
+use super::{Live, Shared, accept};
+use crate::forward::Forwarder;
+use crate::shutdown::Phase;
+
+/// What the connections of a worker share.
+pub(super) struct Worker {
+    pub(super) shared: Shared,
+    pub(super) request_ids: RequestIds,
+    pub(super) connections: IntGauge,
+    pub(super) handshakes: Handshakes,
+    newest: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
+    current: RefCell<Rc<Generation>>,
+    draining: Cell<bool>,
+    drain: Notify,
+    open: RefCell<Option<mpsc::Sender<Infallible>>>,
+}
+
+/// The handles of `portcullis_tls_handshakes_total`.
+pub(super) struct Handshakes {
+    pub(super) ok: IntCounter,
+    pub(super) error: IntCounter,
+}
+
+/// What a configuration comes down to on this worker.
+pub(super) struct Generation {
+    pub(super) live: Arc<Live>,
+    pub(super) forwarder: Forwarder,
+    pub(super) meters: Meters,
+}
+
+impl Generation {
+    fn new(live: Arc<Live>, shared: &Shared, previous: Option<&Self>) -> Rc<Self> {
+        let forwarder = Forwarder::new(
+            live.upstreams.clone(),
+            &live.identity,
+            &shared.metrics,
+            previous.map(|previous| &previous.forwarder),
+        );
+        let meters = Meters::new(&shared.metrics, live.enforcer.routes());
+        Rc::new(Self { live, forwarder, meters })
+    }
+}
+
+impl Worker {
+    fn new(shared: Shared, open: mpsc::Sender<Infallible>) -> Rc<Self> {
+        let newest = Cache::new(Arc::clone(&shared.live));
+        let current = Generation::new(shared.live.load_full(), &shared, None);
+        let handshakes = &shared.metrics.tls_handshakes;
+        Rc::new(Self {
+            request_ids: RequestIds::new(),
+            connections: shared.metrics.connections.with_label_values(&["public"]),
+            handshakes: Handshakes {
+                ok: handshakes.with_label_values(&["ok"]),
+                error: handshakes.with_label_values(&["error"]),
+            },
+            newest: RefCell::new(newest),
+            current: RefCell::new(current),
+            draining: Cell::new(false),
+            drain: Notify::new(),
+            open: RefCell::new(Some(open)),
+            shared,
+        })
+    }
+
+    /// The configuration in force. Connections to upstreams that have not changed are kept across generations.
+    pub(super) fn generation(&self) -> Rc<Generation> {
+        let mut newest = self.newest.borrow_mut();
+        let (live, mut current) = (newest.load(), self.current.borrow_mut());
+        if !Arc::ptr_eq(live, &current.live) {
+            *current = Generation::new(Arc::clone(live), &self.shared, Some(&current));
+        }
+        Rc::clone(&current)
+    }
+
+    /// What a connection holds as long as it is open; `None` once connections are only ended.
+    pub(super) fn open(&self) -> Option<mpsc::Sender<Infallible>> {
+        self.open.borrow().clone()
+    }
+
+    /// Waits until connections are to be ended.
+    pub(super) async fn drained(&self) {
+        if !self.draining.get() {
+            self.drain.notified().await;
+        }
+    }
+
+    fn drain(&self) {
+        self.draining.set(true);
+        self.drain.notify_waiters();
+    }
+}
+
+/// Serves until everything is drained, or until the time for it is over.
+pub(super) async fn run(listeners: Vec<TcpListener>, shared: Shared) -> std::io::Result<()> {
+    let (open, mut all_closed) = mpsc::channel(1);
+    let (mut shutdown, mut stop) = (shared.shutdown.clone(), shared.shutdown.clone());
+    let worker = Worker::new(shared, open);
+    let mut accepting = Vec::with_capacity(listeners.len());
+    for listener in listeners {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        accepting.push(spawn_local(accept::run(Rc::clone(&worker), listener)));
+    }
+    shutdown.reached(Phase::Draining).await;
+    worker.drain();
+    for task in accepting {
+        // An error would mean that the task panicked; its listener is closed all the same.
+        drop(task.await);
+    }
+    drop(worker.open.borrow_mut().take());
+    tokio::select! {
+        _ = all_closed.recv() => {}
+        () = stop.reached(Phase::Stopped) => {}
+    }
+    Ok(())
+}
