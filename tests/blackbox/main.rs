@@ -1,0 +1,13 @@
+//! Tests of the built binary: configuration in, HTTP, metrics, logs and exit codes out. They never use the library.
+#![allow(unreachable_pub, reason = "a test crate has no public face")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a failed expectation fails the test"
+)]
+#![allow(clippy::too_many_lines, reason = "tables")]
+#![allow(dead_code, reason = "temporarily")]
+
+mod harness;
+mod support;
