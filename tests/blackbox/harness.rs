@@ -12,7 +12,8 @@ use crate::support::wire::Wire;
 #[test]
 fn the_recording_upstream_keeps_the_exact_bytes() {
     let upstream = RawUpstream::start();
-    let request = b"POST /a?b HTTP/1.1\r\nHost:  x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: 1\r\n\r\n";
+    let request =
+        b"POST /a?b HTTP/1.1\r\nHost:  x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: 1\r\n\r\n";
     let answer = Wire::plain(upstream.address).exchange(request).unwrap();
     assert_eq!((answer.status(), answer.text().as_str()), (200, "ok"));
     let seen = upstream.last();
@@ -46,7 +47,8 @@ fn curl_reaches_the_upstreams_in_every_protocol() {
 fn the_key_server_serves_keys_and_misbehaves_on_request() {
     let server = KeyServer::start(json!({"keys": []}));
     assert_eq!(run("curl", &["-sS", &server.jwks_url()]), r#"{"keys":[]}"#);
-    let metadata = run("curl", &["-sS", &format!("{}/.well-known/openid-configuration", server.issuer_url())]);
+    let metadata =
+        run("curl", &["-sS", &format!("{}/.well-known/openid-configuration", server.issuer_url())]);
     assert!(metadata.contains(&server.jwks_url()), "{metadata}");
     server.set(Answer::Raw(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".to_vec()));
     assert_eq!(run("curl", &["-sS", "-w", "%{http_code}", &server.jwks_url()]), "500");

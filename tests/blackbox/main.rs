@@ -9,5 +9,8 @@
 #![allow(clippy::too_many_lines, reason = "tables")]
 #![allow(dead_code, reason = "temporarily")]
 
+mod failing_upstreams;
 mod harness;
+mod limits;
+mod proxying;
 mod support;

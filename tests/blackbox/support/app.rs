@@ -233,7 +233,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Response<Body>
             }
             response.body(empty()).unwrap()
         }
-        "refuse" => Response::builder().status(StatusCode::CONFLICT).body(full("not now")).unwrap(),
+        "silence" => std::future::pending().await,
         _ => {
             note_end(body, index, &state).await;
             Response::builder().header("content-type", "text/plain").body(full("hello")).unwrap()

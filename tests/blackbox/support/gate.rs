@@ -122,6 +122,23 @@ impl Gate {
         }
     }
 
+    /// A URL on the public listener.
+    pub fn url(&self, path: &str) -> String {
+        let scheme = if self.settings.has_tls() { "https" } else { "http" };
+        format!("{scheme}://localhost:{}{path}", self.public.port())
+    }
+
+    /// Runs curl against the public listener and returns what it printed.
+    pub fn curl(&self, path: &str, arguments: &[&str]) -> String {
+        let (url, ca) = (self.url(path), self.settings.folder().join("ca.pem"));
+        let resolve = format!("localhost:{}:127.0.0.1", self.public.port());
+        let mut all = vec!["-sS", "--max-time", "20", "--resolve", &resolve, &url];
+        if self.settings.has_tls() {
+            all.extend(["--cacert", path_text(&ca)]);
+        }
+        super::tools::run("curl", &[&all[..], arguments].concat())
+    }
+
     /// A request in the making.
     pub fn request(&self, method: &str, target: &str) -> Request<'_> {
         let fields = vec![("Host".to_owned(), "api.test".to_owned())];

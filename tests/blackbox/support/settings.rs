@@ -92,6 +92,11 @@ impl Settings {
         self
     }
 
+    /// What most tests need: the upstream `api`, this issuer, and a route for everything.
+    pub fn guarding(self, url: &str, issuer: &Issuer) -> Self {
+        self.upstream("api", url, "").issuer(issuer).route("/{*rest}", "")
+    }
+
     /// An upstream, with further lines of its table.
     pub fn upstream(self, name: &str, url: &str, lines: &str) -> Self {
         self.toml(&format!("[[upstreams]]\nname = \"{name}\"\nurl = \"{url}\"\n{lines}\n"))
