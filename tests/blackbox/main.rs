@@ -9,8 +9,13 @@
 #![allow(clippy::too_many_lines, reason = "tables")]
 #![allow(dead_code, reason = "temporarily")]
 
+mod answers;
 mod failing_upstreams;
+mod grpc;
 mod harness;
+mod identity;
 mod limits;
 mod proxying;
+mod routes;
 mod support;
+mod upgrades;
