@@ -10,6 +10,7 @@
 #![allow(dead_code, reason = "temporarily")]
 
 mod answers;
+mod drain;
 mod failing_upstreams;
 mod grpc;
 mod harness;
@@ -17,8 +18,11 @@ mod hostile_h2;
 mod hostile_heads;
 mod hostile_tokens;
 mod identity;
+mod keys;
 mod limits;
 mod proxying;
+mod reload;
 mod routes;
 mod support;
+mod tls;
 mod upgrades;
