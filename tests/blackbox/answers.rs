@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::support::gate::{Gate, field};
 use crate::support::issuer::{Answer as Keys, KeyServer, Source};
+use crate::support::now;
 use crate::support::raw_upstream::RawUpstream;
 use crate::support::settings::Settings;
 use crate::support::tokens::Issuer;
 use crate::support::wire::Answer;
-use crate::support::now;
 
 /// Asserts what every refusal has in common and returns the description.
 fn assert_refusal(name: &str, answer: &Answer, status: u16, error: &str, challenge: Option<&str>) -> String {
@@ -23,7 +23,10 @@ fn assert_refusal(name: &str, answer: &Answer, status: u16, error: &str, challen
     let description = body["error_description"].as_str().unwrap().to_owned();
     assert!(!description.is_empty(), "{name}");
     // RFC 6750 §3: no quotes, backslashes or bytes outside ASCII.
-    assert!(description.bytes().all(|b| matches!(b, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e)), "{name}: {description}");
+    assert!(
+        description.bytes().all(|b| matches!(b, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e)),
+        "{name}: {description}"
+    );
     let expected = challenge.map(|start| match start {
         "bare" => "Bearer realm=\"portcullis\"".to_owned(),
         scope if scope.starts_with("scope=") => format!(
@@ -63,27 +66,101 @@ fn every_refusal_has_its_status_challenge_body_and_reason() {
     let expired = issuer.token().claim("iat", now() - 7200).claim("exp", now() - 3600).build();
     let forged = Issuer::new().good();
     let open = || gate.get("/open");
-    let rows: Vec<(&str, Answer, u16, &str, Option<&str>, &str)> = vec![
+    let rows = [
         ("nothing presented", open().send(), 401, "missing_token", Some("bare"), "missing"),
-        ("another scheme", open().field("Authorization", "Basic YTpi").send(), 401, "missing_token", Some("bare"), "missing"),
-        ("in the query only", gate.get(&format!("/open?access_token={good}")).send(), 401, "missing_token", Some("bare"), "missing"),
+        (
+            "another scheme",
+            open().field("Authorization", "Basic YTpi").send(),
+            401,
+            "missing_token",
+            Some("bare"),
+            "missing",
+        ),
+        (
+            "in the query only",
+            gate.get(&format!("/open?access_token={good}")).send(),
+            401,
+            "missing_token",
+            Some("bare"),
+            "missing",
+        ),
         ("expired", open().token(&expired).send(), 401, "invalid_token", Some("error"), "expired"),
         ("forged", open().token(&forged).send(), 401, "invalid_token", Some("error"), "bad_signature"),
         ("malformed", open().token("a b").send(), 400, "invalid_request", Some("error"), "malformed"),
-        ("two fields", open().token(&good).token(&good).send(), 400, "invalid_request", Some("error"), "ambiguous"),
-        ("field and query", gate.get(&format!("/open?access_token={good}")).token(&good).send(), 400, "invalid_request", Some("error"), "ambiguous"),
-        ("no scope", gate.get("/deals/7").token(&good).send(), 403, "insufficient_scope", Some("scope=\"read:deals list:deals\""), "insufficient_scope"),
-        ("none of the scopes", gate.get("/any").token(&good).send(), 403, "insufficient_scope", Some("scope=\"a b\""), "insufficient_scope"),
-        ("no role", gate.get("/roles").token(&good).send(), 403, "insufficient_scope", Some("error"), "insufficient_role"),
+        (
+            "two fields",
+            open().token(&good).token(&good).send(),
+            400,
+            "invalid_request",
+            Some("error"),
+            "ambiguous",
+        ),
+        (
+            "field and query",
+            gate.get(&format!("/open?access_token={good}")).token(&good).send(),
+            400,
+            "invalid_request",
+            Some("error"),
+            "ambiguous",
+        ),
+        (
+            "no scope",
+            gate.get("/deals/7").token(&good).send(),
+            403,
+            "insufficient_scope",
+            Some("scope=\"read:deals list:deals\""),
+            "insufficient_scope",
+        ),
+        (
+            "none of the scopes",
+            gate.get("/any").token(&good).send(),
+            403,
+            "insufficient_scope",
+            Some("scope=\"a b\""),
+            "insufficient_scope",
+        ),
+        (
+            "no role",
+            gate.get("/roles").token(&good).send(),
+            403,
+            "insufficient_scope",
+            Some("error"),
+            "insufficient_role",
+        ),
         ("no route, no token", gate.get("/nowhere").send(), 401, "missing_token", Some("bare"), "missing"),
         ("no route", gate.get("/nowhere").token(&good).send(), 403, "access_denied", None, "no_route"),
-        ("no route, bad token", gate.get("/nowhere").token(&forged).send(), 403, "access_denied", None, "no_route"),
-        ("no route for the method", gate.request("POST", "/known").token(&good).send(), 403, "access_denied", None, "no_route"),
-        ("a target to be read twice", gate.get("/a/../open").token(&good).send(), 400, "invalid_request", None, "bad_target"),
+        (
+            "no route, bad token",
+            gate.get("/nowhere").token(&forged).send(),
+            403,
+            "access_denied",
+            None,
+            "no_route",
+        ),
+        (
+            "no route for the method",
+            gate.request("POST", "/known").token(&good).send(),
+            403,
+            "access_denied",
+            None,
+            "no_route",
+        ),
+        (
+            "a target to be read twice",
+            gate.get("/a/../open").token(&good).send(),
+            400,
+            "invalid_request",
+            None,
+            "bad_target",
+        ),
     ];
     for (name, answer, status, error, challenge, reason) in rows {
         // 400 for a target has nothing to do with credentials: a challenge is neither asked for nor refused.
-        let challenge = if reason == "bad_target" && answer.field("www-authenticate").is_some() { Some("error") } else { challenge };
+        let challenge = if reason == "bad_target" && answer.field("www-authenticate").is_some() {
+            Some("error")
+        } else {
+            challenge
+        };
         assert_refusal(name, &answer, status, error, challenge);
         let record = gate.record_of(answer.field("x-request-id").unwrap());
         assert_eq!(field(&record, "reason"), Some(reason), "{name}: {record}");
@@ -94,7 +171,9 @@ fn every_refusal_has_its_status_challenge_body_and_reason() {
 #[test]
 fn descriptions_tell_a_holder_what_to_do_and_a_forger_nothing() {
     let Scene { issuer, gate, .. } = scene();
-    let say = |token: &str| gate.get("/open").token(token).send().json()["error_description"].as_str().unwrap().to_owned();
+    let say = |token: &str| {
+        gate.get("/open").token(token).send().json()["error_description"].as_str().unwrap().to_owned()
+    };
     let expired = say(&issuer.token().claim("iat", now() - 7200).claim("exp", now() - 3600).build());
     assert!(expired.contains("expired"), "{expired}");
     let stranger = Issuer::named("https://stranger.example.com/");
@@ -138,7 +217,10 @@ fn a_refused_request_leaves_the_connection_usable() {
 fn head_is_refused_without_a_body() {
     let Scene { gate, .. } = scene();
     let answer = gate.request("HEAD", "/open").send();
-    assert_eq!((answer.status(), answer.field("www-authenticate")), (401, Some("Bearer realm=\"portcullis\"")));
+    assert_eq!(
+        (answer.status(), answer.field("www-authenticate")),
+        (401, Some("Bearer realm=\"portcullis\""))
+    );
 }
 
 #[test]

@@ -28,7 +28,8 @@ fn patient() -> (RawUpstream, std::sync::Arc<std::sync::atomic::AtomicBool>) {
 fn requests_in_flight_are_finished() {
     for signal in ["TERM", "INT"] {
         let ((upstream, go), issuer) = (patient(), Issuer::new());
-        let settings = Settings::plaintext().server("drain_timeout = \"15s\"").guarding(&upstream.url(), &issuer);
+        let settings =
+            Settings::plaintext().server("drain_timeout = \"15s\"").guarding(&upstream.url(), &issuer);
         let mut gate = Gate::start(&settings);
         let mut wire = gate.connect();
         wire.send(gate.get("/slow").token(&issuer.good()).bytes()).unwrap();
@@ -86,7 +87,11 @@ fn http_2_connections_are_told_to_go_and_their_streams_are_finished() {
     let mut gate = Gate::start(&Settings::tls().guarding(&upstream.url(), &issuer));
     let bearer = format!("Bearer {}", issuer.good());
     let fields = [
-        (":method", "GET"), (":scheme", "https"), (":path", "/slow"), (":authority", "api.test"), ("authorization", &bearer),
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":path", "/slow"),
+        (":authority", "api.test"),
+        ("authorization", &bearer),
     ];
     let mut connection = Frames::connect(&gate);
     connection.send(frames::headers(1, END_STREAM, &fields));

@@ -39,10 +39,22 @@ fn counted(gate: &Gate) -> f64 {
 fn an_answer_that_breaks_off_never_looks_complete() {
     let cases: [(&str, &'static [u8], Next); 6] = [
         ("short of its length", b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\npart", Next::Close),
-        ("without the last chunk", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n", Next::Close),
+        (
+            "without the last chunk",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n",
+            Next::Close,
+        ),
         ("within a chunk", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nff\r\npart", Next::Close),
-        ("within a chunk size", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\nf", Next::Close),
-        ("before the end of trailers", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n0\r\n", Next::Close),
+        (
+            "within a chunk size",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\nf",
+            Next::Close,
+        ),
+        (
+            "before the end of trailers",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n0\r\n",
+            Next::Close,
+        ),
         ("by a reset", b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\npart", Next::Reset),
     ];
     for (name, bytes, end) in cases {
@@ -57,7 +69,10 @@ fn an_answer_that_breaks_off_never_looks_complete() {
         match wire.answer() {
             Ok(answer) => assert_eq!(answer.status(), 502, "{name}: a complete answer {:?}", answer.text()),
             Err(error) => {
-                assert!(matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{name}: {error}");
+                assert!(
+                    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset),
+                    "{name}: {error}"
+                );
             }
         }
         block_on(async {
@@ -81,7 +96,11 @@ fn an_answer_that_breaks_off_never_looks_complete() {
 fn an_answer_over_http_2_that_is_reset_never_looks_complete() {
     for tls in [false, true] {
         let authority = Authority::new();
-        let app = if tls { App::start(Speaks::H2Tls(authority.server(&["localhost"]))) } else { App::start(Speaks::H2c) };
+        let app = if tls {
+            App::start(Speaks::H2Tls(authority.server(&["localhost"])))
+        } else {
+            App::start(Speaks::H2c)
+        };
         let issuer = Issuer::new();
         let settings = Settings::plaintext();
         settings.file("upstream-ca.pem", authority.certificate_pem());
@@ -117,13 +136,19 @@ fn an_answer_that_is_no_http_is_502() {
         ("a list of two lengths", b"HTTP/1.1 200 OK\r\ncontent-length: 5, 6\r\n\r\nhello!"),
         ("a length beyond 64 bits", b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\nhello"),
         ("an unknown coding", b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nhello"),
-        ("chunked twice", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+        (
+            "chunked twice",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        ),
         ("a space in a name", b"HTTP/1.1 200 OK\r\nx y: 1\r\ncontent-length: 0\r\n\r\n"),
         ("a line without a colon", b"HTTP/1.1 200 OK\r\nx\r\ncontent-length: 0\r\n\r\n"),
         ("a null byte in a value", b"HTTP/1.1 200 OK\r\nx: a\0b\r\ncontent-length: 0\r\n\r\n"),
         ("a bare CR in a value", b"HTTP/1.1 200 OK\r\nx: a\rb\r\ncontent-length: 0\r\n\r\n"),
         ("an empty name", b"HTTP/1.1 200 OK\r\n: 1\r\ncontent-length: 0\r\n\r\n"),
-        ("101 that nobody asked for", b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"),
+        (
+            "101 that nobody asked for",
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        ),
         ("a head without end", &HUGE_HEAD),
     ];
     for (name, bytes) in rows {
@@ -223,7 +248,11 @@ fn a_connection_that_is_not_accepted_is_given_up_after_its_timeout() {
         .collect();
     let issuer = Issuer::new();
     let settings = Settings::plaintext()
-        .upstream("api", &format!("http://{address}"), "connect_timeout = \"300ms\"\nresponse_timeout = \"20s\"")
+        .upstream(
+            "api",
+            &format!("http://{address}"),
+            "connect_timeout = \"300ms\"\nresponse_timeout = \"20s\"",
+        )
         .issuer(&issuer)
         .route("/{*rest}", "");
     let gate = Gate::start(&settings);
@@ -268,7 +297,11 @@ fn a_silent_upstream_over_http_2_is_504_after_its_timeout() {
         let request = h2_client::request("GET", "/silence", &issuer.good(), app::empty());
         assert_eq!(H2Client::connect(&gate).await.exchange(request).await.unwrap().status(), 504);
     });
-    assert_eq!(gate.get("/hello").token(&issuer.good()).send().text(), "hello", "the connection is still good");
+    assert_eq!(
+        gate.get("/hello").token(&issuer.good()).send().text(),
+        "hello",
+        "the connection is still good"
+    );
 }
 
 #[test]
@@ -284,7 +317,9 @@ fn the_body_of_an_answer_may_take_longer_than_the_response_timeout() {
     wire.send(gate.get("/events").token(&issuer.good()).bytes()).unwrap();
     assert_eq!(wire.head().unwrap().status, 200);
     let began = Instant::now();
-    eventually("the timeout has long passed", || (began.elapsed() > Duration::from_millis(600)).then_some(()));
+    eventually("the timeout has long passed", || {
+        (began.elapsed() > Duration::from_millis(600)).then_some(())
+    });
     app.emit("late");
     assert_eq!(wire.chunk().unwrap().unwrap(), b"data: late\n\n");
 }
@@ -293,7 +328,11 @@ fn the_body_of_an_answer_may_take_longer_than_the_response_timeout() {
 fn forgetful() -> RawUpstream {
     let answered = std::sync::Arc::new(std::sync::Mutex::new(std::collections::HashSet::new()));
     RawUpstream::scripted(move |exchange| {
-        if answered.lock().unwrap().insert(exchange.request.connection) { exchange.ok("first") } else { Next::Close }
+        if answered.lock().unwrap().insert(exchange.request.connection) {
+            exchange.ok("first")
+        } else {
+            Next::Close
+        }
     })
 }
 
@@ -304,7 +343,11 @@ fn a_request_whose_pooled_connection_died_is_retried_once_when_that_is_safe() {
         let (gate, issuer) = guarded(&upstream);
         let token = issuer.good();
         assert_eq!(gate.request(method, "/one").token(&token).send().status(), 200, "{method}");
-        assert_eq!(gate.request(method, "/two").token(&token).send().status(), 200, "{method} on a dead connection");
+        assert_eq!(
+            gate.request(method, "/two").token(&token).send().status(),
+            200,
+            "{method} on a dead connection"
+        );
         let targets: Vec<String> = upstream.seen().iter().map(|seen| seen.target()).collect();
         assert_eq!(targets, ["/one", "/two", "/two"], "{method} was sent again, once");
         assert_eq!(upstream.connections(), 2);
@@ -314,7 +357,11 @@ fn a_request_whose_pooled_connection_died_is_retried_once_when_that_is_safe() {
         let (gate, issuer) = guarded(&upstream);
         let token = issuer.good();
         assert_eq!(gate.request(method, "/one").body("x").token(&token).send().status(), 200);
-        assert_error(&gate.request(method, "/two").body("x").token(&token).send(), 502, "upstream_unreachable");
+        assert_error(
+            &gate.request(method, "/two").body("x").token(&token).send(),
+            502,
+            "upstream_unreachable",
+        );
         let targets: Vec<String> = upstream.seen().iter().map(|seen| seen.target()).collect();
         assert_eq!(targets, ["/one", "/two"], "{method} is not sent twice");
     }
@@ -367,7 +414,9 @@ fn an_upstream_with_a_certificate_of_another_name_or_authority_is_502() {
         ("another name", authority.server(&["elsewhere.test"]), &authority),
         ("another authority", authority.server(&["localhost"]), &other),
     ] {
-        let upstream = RawUpstream::with_tls(identity.server_config(&["http/1.1"], None), |exchange| exchange.ok("secret"));
+        let upstream = RawUpstream::with_tls(identity.server_config(&["http/1.1"], None), |exchange| {
+            exchange.ok("secret")
+        });
         let issuer = Issuer::new();
         let settings = Settings::plaintext();
         settings.file("upstream-ca.pem", ca.certificate_pem());
@@ -386,8 +435,9 @@ fn an_upstream_with_a_certificate_of_another_name_or_authority_is_502() {
 fn an_upstream_may_demand_a_client_certificate() {
     let authority = Authority::new();
     let server = authority.server(&["localhost"]);
-    let upstream =
-        RawUpstream::with_tls(server.server_config(&["http/1.1"], Some(&authority)), |exchange| exchange.ok("mutual"));
+    let upstream = RawUpstream::with_tls(server.server_config(&["http/1.1"], Some(&authority)), |exchange| {
+        exchange.ok("mutual")
+    });
     let client = authority.client("gate");
     let issuer = Issuer::new();
     for (lines, status) in [
@@ -398,7 +448,8 @@ fn an_upstream_may_demand_a_client_certificate() {
         settings.file("upstream-ca.pem", authority.certificate_pem());
         settings.file("gate.pem", &client.chain);
         settings.file("gate.key", &client.key);
-        let settings = settings.upstream("api", &upstream.named_url(), lines).issuer(&issuer).route("/{*rest}", "");
+        let settings =
+            settings.upstream("api", &upstream.named_url(), lines).issuer(&issuer).route("/{*rest}", "");
         let gate = Gate::start(&settings);
         assert_eq!(gate.get("/").token(&issuer.good()).send().status(), status, "{lines}");
     }

@@ -77,7 +77,9 @@ impl UnaryService<Bytes> for Echo {
             _ => {
                 let mut response = Response::new(request.get_ref().clone());
                 let subject = request.metadata().get("x-auth-subject").cloned();
-                response.metadata_mut().insert("x-subject", subject.unwrap_or(MetadataValue::from_static("nobody")));
+                response
+                    .metadata_mut()
+                    .insert("x-subject", subject.unwrap_or(MetadataValue::from_static("nobody")));
                 Ok(response)
             }
         })
@@ -160,7 +162,11 @@ fn with_token<T>(message: T, token: &str) -> Request<T> {
     request
 }
 
-async fn unary(grpc: &mut Grpc<Channel>, message: &'static str, token: &str) -> Result<Response<Bytes>, Status> {
+async fn unary(
+    grpc: &mut Grpc<Channel>,
+    message: &'static str,
+    token: &str,
+) -> Result<Response<Bytes>, Status> {
     grpc.ready().await.unwrap();
     let path = PathAndQuery::from_static("/test.Echo/Unary");
     grpc.unary(with_token(Bytes::from(message), token), path, Raw).await
@@ -186,7 +192,10 @@ fn unary_calls_pass_with_metadata_status_and_details() {
         assert!(answer.metadata().contains_key("x-request-id"));
 
         let status = unary(&mut grpc, "fail", &issuer.good()).await.unwrap_err();
-        assert_eq!((status.code(), status.message(), status.details()), (Code::DataLoss, "as asked: 100 %", &b"details"[..]));
+        assert_eq!(
+            (status.code(), status.message(), status.details()),
+            (Code::DataLoss, "as asked: 100 %", &b"details"[..])
+        );
     });
 }
 
@@ -209,7 +218,11 @@ fn streams_pass_message_by_message_both_ways() {
         assert_eq!(answers.message().await.unwrap().unwrap(), "0");
         for n in 1..100 {
             sender.send(Bytes::from(n.to_string())).await.unwrap();
-            assert_eq!(answers.message().await.unwrap().unwrap(), n.to_string(), "each before the next is sent");
+            assert_eq!(
+                answers.message().await.unwrap().unwrap(),
+                n.to_string(),
+                "each before the next is sent"
+            );
         }
         let large = Bytes::from(vec![9; 3 * 1024 * 1024]);
         sender.send(large.clone()).await.unwrap();
@@ -227,9 +240,11 @@ fn refusals_come_as_grpc_statuses() {
         let gate = Gate::start(&settings(&serve_echo().await, &issuer));
         let mut grpc = Channel::connect(&gate).await;
         let expired = issuer.token().claim("exp", crate::support::now() - 100).build();
-        for (token, code) in
-            [("", Code::Unauthenticated), (expired.as_str(), Code::Unauthenticated), ("§ malformed", Code::InvalidArgument)]
-        {
+        for (token, code) in [
+            ("", Code::Unauthenticated),
+            (expired.as_str(), Code::Unauthenticated),
+            ("§ malformed", Code::InvalidArgument),
+        ] {
             let token = if token.starts_with('§') { "a b" } else { token };
             let status = unary(&mut grpc, "hello", token).await.unwrap_err();
             assert_eq!(status.code(), code, "{token}: {status}");
@@ -258,7 +273,10 @@ fn a_dead_or_silent_upstream_comes_as_a_grpc_status() {
         let silent = RawUpstream::scripted(|exchange| exchange.wait_for_close());
         let gate = Gate::start(&settings(&silent.url(), &issuer));
         let mut grpc = Channel::connect(&gate).await;
-        assert_eq!(unary(&mut grpc, "hello", &issuer.good()).await.unwrap_err().code(), Code::DeadlineExceeded);
+        assert_eq!(
+            unary(&mut grpc, "hello", &issuer.good()).await.unwrap_err().code(),
+            Code::DeadlineExceeded
+        );
     });
 }
 
@@ -269,8 +287,12 @@ fn a_refusal_is_one_frame_without_a_body() {
     for content_type in ["application/grpc", "application/grpc+proto", "application/grpc-web+proto"] {
         let mut connection = Frames::connect(&gate);
         let fields = [
-            (":method", "POST"), (":scheme", "https"), (":path", "/test.Echo/Unary"), (":authority", "api.test"),
-            ("content-type", content_type), ("te", "trailers"),
+            (":method", "POST"),
+            (":scheme", "https"),
+            (":path", "/test.Echo/Unary"),
+            (":authority", "api.test"),
+            ("content-type", content_type),
+            ("te", "trailers"),
         ];
         connection.send(frames::headers(1, END_STREAM, &fields));
         let head = loop {
@@ -279,11 +301,19 @@ fn a_refusal_is_one_frame_without_a_body() {
                 break frame;
             }
         };
-        assert_eq!((head.kind, head.flags & END_STREAM), (frames::kind::HEADERS, END_STREAM), "{content_type}");
+        assert_eq!(
+            (head.kind, head.flags & END_STREAM),
+            (frames::kind::HEADERS, END_STREAM),
+            "{content_type}"
+        );
         assert_eq!(head.payload.iter().find(|byte| **byte & 0xe0 != 0x20), Some(&0x88), ":status 200");
     }
-    let answer = gate.curl("/test.Echo/Unary", &["--http2", "-i", "-X", "POST", "-H", "content-type: application/grpc"]);
-    assert!(answer.contains("grpc-status: 16") && answer.contains("content-type: application/grpc"), "{answer}");
+    let answer = gate
+        .curl("/test.Echo/Unary", &["--http2", "-i", "-X", "POST", "-H", "content-type: application/grpc"]);
+    assert!(
+        answer.contains("grpc-status: 16") && answer.contains("content-type: application/grpc"),
+        "{answer}"
+    );
     assert!(answer.ends_with("\r\n\r\n"), "no body: {answer}");
     assert_eq!(upstream.count(), 0);
 }

@@ -43,7 +43,10 @@ struct Table {
 impl Table {
     fn good(&self) -> Fields {
         self.fields(&[
-            (":method", "GET"), (":scheme", "https"), (":authority", "api.test"), (":path", "/h2"),
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":authority", "api.test"),
+            (":path", "/h2"),
             ("authorization", &self.bearer),
         ])
     }
@@ -121,8 +124,10 @@ impl Scene {
         connection.send(&row.frames);
         // A good request on the same connection shows that the gate has read all that came before it.
         let probe: Fields = vec![
-            (b":method".to_vec(), b"GET".to_vec()), (b":scheme".to_vec(), b"https".to_vec()),
-            (b":authority".to_vec(), b"api.test".to_vec()), (b":path".to_vec(), b"/probe".to_vec()),
+            (b":method".to_vec(), b"GET".to_vec()),
+            (b":scheme".to_vec(), b"https".to_vec()),
+            (b":authority".to_vec(), b"api.test".to_vec()),
+            (b":path".to_vec(), b"/probe".to_vec()),
         ];
         let end = match row.expect {
             EndConnection => {
@@ -178,11 +183,17 @@ impl Scene {
 fn check(seen: &Seen) -> Result<(), String> {
     let text = seen.text();
     let fields = seen.fields();
-    let subjects: Vec<&str> =
-        fields.iter().filter(|(n, _)| n.replace('_', "-") == "x-auth-subject").map(|(_, v)| v.as_str()).collect();
+    let subjects: Vec<&str> = fields
+        .iter()
+        .filter(|(n, _)| n.replace('_', "-") == "x-auth-subject")
+        .map(|(_, v)| v.as_str())
+        .collect();
     let framing = fields.iter().filter(|(n, _)| n == "content-length" || n == "transfer-encoding").count();
     let hosts = fields.iter().filter(|(n, _)| n == "host").count();
-    let hop = ["connection", "keep-alive", "upgrade", "proxy-connection"].iter().filter(|n| fields.iter().any(|(f, v)| f == *n && v != "keep-alive")).count();
+    let hop = ["connection", "keep-alive", "upgrade", "proxy-connection"]
+        .iter()
+        .filter(|n| fields.iter().any(|(f, v)| f == *n && v != "keep-alive"))
+        .count();
     let whole = subjects == ["alice"] && framing <= 1 && hosts == 1 && hop == 0;
     whole.then_some(()).ok_or_else(|| format!("reached as {text}"))
 }
@@ -214,8 +225,30 @@ fn malformed_requests_never_reach_an_http_1_1_upstream() {
         table.request(&format!("the pseudo-field {name:?}"), &fields, Refuse);
     }
     for path in [
-        "", "*", "h2", "?x", "/a b", "/a\r\nX: y", "/ HTTP/1.1\r\nHost: evil.test\r\n\r\nGET /smuggled", "/a\nb", "/a\0b", "/a\tb", "/a\u{7f}",
-        "/../a", "/%2e%2e/a", "//a", "/a%2fb", "/a%5cb", "/a\\b", "/a%00", "/%zz", "http://api.test/a", "/a/./b", "/..;/a", "/%0d%0aX:y", "#",
+        "",
+        "*",
+        "h2",
+        "?x",
+        "/a b",
+        "/a\r\nX: y",
+        "/ HTTP/1.1\r\nHost: evil.test\r\n\r\nGET /smuggled",
+        "/a\nb",
+        "/a\0b",
+        "/a\tb",
+        "/a\u{7f}",
+        "/../a",
+        "/%2e%2e/a",
+        "//a",
+        "/a%2fb",
+        "/a%5cb",
+        "/a\\b",
+        "/a%00",
+        "/%zz",
+        "http://api.test/a",
+        "/a/./b",
+        "/..;/a",
+        "/%0d%0aX:y",
+        "#",
     ] {
         table.with(":path", path, Refuse);
     }
@@ -223,13 +256,36 @@ fn malformed_requests_never_reach_an_http_1_1_upstream() {
     table.with(":path", "/a#b", Either("/a"));
     table.with(":path", "/a%20b?c", Pass("/a%20b?c"));
     table.with(":path", b"/a\xff", Refuse);
-    for method in ["", "G T", "GET\r\nX: y", "GET / HTTP/1.1\r\nHost: evil.test\r\n\r\nGET", "G\0T", "GÉT", "GET\t", "(", "CONNECT"] {
+    for method in [
+        "",
+        "G T",
+        "GET\r\nX: y",
+        "GET / HTTP/1.1\r\nHost: evil.test\r\n\r\nGET",
+        "G\0T",
+        "GÉT",
+        "GET\t",
+        "(",
+        "CONNECT",
+    ] {
         table.with(":method", method, Refuse);
     }
     table.with(":method", "patchwork", Pass("/h2"));
     for authority in [
-        "", "a b", "user@api.test", "user:pass@api.test", "api.test/x", "api.test\r\nX: y", "api.test\0", "a,b", "api.test:x", "[::1",
-        "api.test?x", "api.test#x", "api.test\\x", "api.test, other.test", "é\u{0}",
+        "",
+        "a b",
+        "user@api.test",
+        "user:pass@api.test",
+        "api.test/x",
+        "api.test\r\nX: y",
+        "api.test\0",
+        "a,b",
+        "api.test:x",
+        "[::1",
+        "api.test?x",
+        "api.test#x",
+        "api.test\\x",
+        "api.test, other.test",
+        "é\u{0}",
     ] {
         table.with(":authority", authority, Refuse);
     }
@@ -238,10 +294,36 @@ fn malformed_requests_never_reach_an_http_1_1_upstream() {
         table.with(":scheme", scheme, Either("/h2"));
     }
 
-    for name in ["Upper", "X-ONE", "a b", "a:b", "a\0b", "a\r\nb", "a\nb", "a\tb", "", "é", "a(b", "a\"b", "a,b", "a/b", "a\u{7f}b", "host\r\nx"] {
+    for name in [
+        "Upper",
+        "X-ONE",
+        "a b",
+        "a:b",
+        "a\0b",
+        "a\r\nb",
+        "a\nb",
+        "a\tb",
+        "",
+        "é",
+        "a(b",
+        "a\"b",
+        "a,b",
+        "a/b",
+        "a\u{7f}b",
+        "host\r\nx",
+    ] {
         table.and(name, "1", Refuse);
     }
-    for value in ["a\r\nb", "a\rb", "a\nb", "a\0b", "a\r\nX-Auth-Subject: root", "a\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n", "\n", "\0"] {
+    for value in [
+        "a\r\nb",
+        "a\rb",
+        "a\nb",
+        "a\0b",
+        "a\r\nX-Auth-Subject: root",
+        "a\r\n\r\nGET /smuggled HTTP/1.1\r\n\r\n",
+        "\n",
+        "\0",
+    ] {
         table.and("x-one", value, Refuse);
     }
     for value in [" a", "a ", "\ta", "a\t"] {
@@ -250,9 +332,20 @@ fn malformed_requests_never_reach_an_http_1_1_upstream() {
     table.and("x-one", "a\u{1}b", Either("/h2"));
     table.and("x-one", b"a\xffb", Either("/h2"));
     for (name, value) in [
-        ("connection", "close"), ("connection", "keep-alive"), ("connection", "x-auth-subject"), ("connection", ""), ("keep-alive", "timeout=5"),
-        ("proxy-connection", "keep-alive"), ("transfer-encoding", "chunked"), ("transfer-encoding", "identity"), ("transfer-encoding", ""),
-        ("upgrade", "h2c"), ("upgrade", "websocket"), ("te", "gzip"), ("te", "trailers, gzip"), ("te", "chunked"),
+        ("connection", "close"),
+        ("connection", "keep-alive"),
+        ("connection", "x-auth-subject"),
+        ("connection", ""),
+        ("keep-alive", "timeout=5"),
+        ("proxy-connection", "keep-alive"),
+        ("transfer-encoding", "chunked"),
+        ("transfer-encoding", "identity"),
+        ("transfer-encoding", ""),
+        ("upgrade", "h2c"),
+        ("upgrade", "websocket"),
+        ("te", "gzip"),
+        ("te", "trailers, gzip"),
+        ("te", "chunked"),
     ] {
         table.and(name, value, Refuse);
     }
@@ -316,13 +409,15 @@ fn a_body_that_contradicts_its_length_never_looks_complete() {
         let mut connection = Frames::connect(&scene.gate);
         connection.send(&row.frames);
         let end = connection.end_of(1);
-        if matches!(end, End::Status(200..=299 | 500..=599)) || scene.complete.lock().unwrap().len() != before {
+        if matches!(end, End::Status(200..=299 | 500..=599)) || scene.complete.lock().unwrap().len() != before
+        {
             writeln!(wrong, "{}: {end:?}", row.name).unwrap();
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
     table.rows.clear();
-    let fields = table.good().into_iter().chain([(b"content-length".to_vec(), b"5".to_vec())]).collect::<Fields>();
+    let fields =
+        table.good().into_iter().chain([(b"content-length".to_vec(), b"5".to_vec())]).collect::<Fields>();
     table.row("exact", [frames::headers(1, 0, &fields), data("hello")].concat(), Pass("/h2"));
     let plain = table.good();
     table.row("without a length", [frames::headers(1, 0, &plain), data("hello")].concat(), Pass("/h2"));
@@ -335,8 +430,16 @@ fn a_body_that_contradicts_its_length_never_looks_complete() {
 fn trailers_cannot_bring_what_the_head_may_not() {
     let scene = scene();
     for (name, value) in [
-        (":path", "/evil"), (":status", "200"), ("connection", "close"), ("transfer-encoding", "chunked"), ("X-Upper", "1"),
-        ("x-one", "a\r\nb"), ("content-length", "50"), ("host", "evil.test"), ("x-auth-subject", "root"), ("x_auth_subject", "root"),
+        (":path", "/evil"),
+        (":status", "200"),
+        ("connection", "close"),
+        ("transfer-encoding", "chunked"),
+        ("X-Upper", "1"),
+        ("x-one", "a\r\nb"),
+        ("content-length", "50"),
+        ("host", "evil.test"),
+        ("x-auth-subject", "root"),
+        ("x_auth_subject", "root"),
         ("authorization", "Bearer x"),
     ] {
         let table = scene.table();
@@ -355,7 +458,16 @@ fn trailers_cannot_bring_what_the_head_may_not() {
     }
     for seen in scene.complete.lock().unwrap().iter() {
         let trailers = seen.trailers.to_ascii_lowercase().replace('_', "-");
-        for name in ["x-auth-subject", "content-length", "transfer-encoding", "host", "authorization", "connection", "x-one", "path"] {
+        for name in [
+            "x-auth-subject",
+            "content-length",
+            "transfer-encoding",
+            "host",
+            "authorization",
+            "connection",
+            "x-one",
+            "path",
+        ] {
             assert!(!trailers.contains(&format!("{name}:")), "{trailers}");
         }
     }
@@ -375,11 +487,29 @@ fn frames_that_break_the_protocol_end_the_connection() {
         ("DATA on an idle stream", frame(kind::DATA, 0, 5, b"x")),
         ("HEADERS on stream 0", frame(kind::HEADERS, END_HEADERS | END_STREAM, 0, &block)),
         ("HEADERS on an even stream", frame(kind::HEADERS, END_HEADERS | END_STREAM, 2, &block)),
-        ("a stream id that goes back", [frames::headers(9, 0, &good), frames::headers(3, END_STREAM, &good)].concat()),
+        (
+            "a stream id that goes back",
+            [frames::headers(9, 0, &good), frames::headers(3, END_STREAM, &good)].concat(),
+        ),
         ("CONTINUATION without HEADERS", frame(kind::CONTINUATION, END_HEADERS, 1, &block)),
-        ("CONTINUATION on another stream", [frame(kind::HEADERS, END_STREAM, 1, first), frame(kind::CONTINUATION, END_HEADERS, 3, second)].concat()),
-        ("another frame within a field block", [frame(kind::HEADERS, END_STREAM, 1, first), frame(kind::PING, 0, 0, &[0; 8]), frame(kind::CONTINUATION, END_HEADERS, 1, second)].concat()),
-        ("a PUSH_PROMISE from a client", frame(kind::PUSH_PROMISE, END_HEADERS, 1, &[&[0, 0, 0, 2], &block[..]].concat())),
+        (
+            "CONTINUATION on another stream",
+            [frame(kind::HEADERS, END_STREAM, 1, first), frame(kind::CONTINUATION, END_HEADERS, 3, second)]
+                .concat(),
+        ),
+        (
+            "another frame within a field block",
+            [
+                frame(kind::HEADERS, END_STREAM, 1, first),
+                frame(kind::PING, 0, 0, &[0; 8]),
+                frame(kind::CONTINUATION, END_HEADERS, 1, second),
+            ]
+            .concat(),
+        ),
+        (
+            "a PUSH_PROMISE from a client",
+            frame(kind::PUSH_PROMISE, END_HEADERS, 1, &[&[0, 0, 0, 2], &block[..]].concat()),
+        ),
         ("RST_STREAM on stream 0", frame(kind::RST_STREAM, 0, 0, &[0, 0, 0, 8])),
         ("RST_STREAM on an idle stream", frame(kind::RST_STREAM, 0, 7, &[0, 0, 0, 8])),
         ("RST_STREAM of three bytes", [open.clone(), frame(kind::RST_STREAM, 0, 1, &[0, 0, 8])].concat()),
@@ -395,16 +525,40 @@ fn frames_that_break_the_protocol_end_the_connection() {
         ("WINDOW_UPDATE of zero on the connection", frame(kind::WINDOW_UPDATE, 0, 0, &[0; 4])),
         ("WINDOW_UPDATE of three bytes", frame(kind::WINDOW_UPDATE, 0, 0, &[0; 3])),
         ("WINDOW_UPDATE on an idle stream", frame(kind::WINDOW_UPDATE, 0, 7, &[0, 0, 0, 1])),
-        ("a window beyond its maximum", [frame(kind::WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff]), frame(kind::WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff])].concat()),
+        (
+            "a window beyond its maximum",
+            [
+                frame(kind::WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff]),
+                frame(kind::WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff]),
+            ]
+            .concat(),
+        ),
         ("a frame above the maximum size", frame(kind::DATA, 0, 1, &[0; 20_000])),
         ("padding longer than its frame", [open.clone(), frame(kind::DATA, 8, 1, &[9, 1])].concat()),
         ("padding longer than its HEADERS", frame(kind::HEADERS, END_HEADERS | END_STREAM | 8, 1, &[200, 1])),
         ("HPACK: index 0", frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &[0x80])),
-        ("HPACK: an index out of range", frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &[0xff, 0xff, 0x01])),
+        (
+            "HPACK: an index out of range",
+            frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &[0xff, 0xff, 0x01]),
+        ),
         ("HPACK: an endless number", frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &[0xff; 20])),
-        ("HPACK: a string longer than its block", frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &[0x10, 0x7e, b'a'])),
-        ("HPACK: a table above its maximum", frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &[&[0x3f, 0xe1, 0xff, 0xff, 0x07], &block[..]].concat())),
-        ("HPACK: broken Huffman", frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &[0x10, 0x81, 0xff, 0x81, 0xff])),
+        (
+            "HPACK: a string longer than its block",
+            frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &[0x10, 0x7e, b'a']),
+        ),
+        (
+            "HPACK: a table above its maximum",
+            frame(
+                kind::HEADERS,
+                END_HEADERS | END_STREAM,
+                1,
+                &[&[0x3f, 0xe1, 0xff, 0xff, 0x07], &block[..]].concat(),
+            ),
+        ),
+        (
+            "HPACK: broken Huffman",
+            frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &[0x10, 0x81, 0xff, 0x81, 0xff]),
+        ),
         ("HPACK: cut off", frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, &block[..block.len() - 3])),
     ];
     for (name, bytes) in rows {
@@ -430,7 +584,11 @@ fn frames_of_a_dead_stream_do_no_harm() {
         connection.send(frames::headers(1, END_STREAM, &good));
         assert_eq!(connection.end_of(1), End::Status(200), "{name}");
         connection.send(late);
-        connection.send(frames::headers(3, END_STREAM, &[(":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "api.test")]));
+        connection.send(frames::headers(
+            3,
+            END_STREAM,
+            &[(":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "api.test")],
+        ));
         let end = connection.end_of(3);
         assert!(matches!(end, End::Status(401) | End::GoAway(_) | End::Closed), "{name}: {end:?}");
         assert_eq!(scene.upstream.count(), before + 1, "{name}");
@@ -440,7 +598,12 @@ fn frames_of_a_dead_stream_do_no_harm() {
 #[test]
 fn a_wrong_preface_gets_no_answer_of_http_2() {
     let scene = scene();
-    for preface in ["PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "garbage garbage garbage garbage", ""] {
+    for preface in [
+        "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "garbage garbage garbage garbage",
+        "",
+    ] {
         let mut connection = Frames::silent(&scene.gate);
         connection.send(preface.as_bytes());
         connection.send([0; 64]);
@@ -460,13 +623,21 @@ fn floods_do_not_disturb_others() {
     let empty = frames::frame(kind::DATA, 0, 1, &[]);
     let rapid_reset = |count: u32| -> Vec<u8> {
         (0..count)
-            .flat_map(|n| [frames::headers(2 * n + 1, END_STREAM, &good), frames::frame(kind::RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8])])
+            .flat_map(|n| {
+                [
+                    frames::headers(2 * n + 1, END_STREAM, &good),
+                    frames::frame(kind::RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8]),
+                ]
+            })
             .flatten()
             .collect()
     };
     let continuation: Vec<u8> = [frames::frame(kind::HEADERS, END_STREAM, 1, &[])]
         .into_iter()
-        .chain((0..2_000).map(|_| frames::frame(kind::CONTINUATION, 0, 1, &frames::block(&[("x", "y".repeat(200))]))))
+        .chain(
+            (0..2_000)
+                .map(|_| frames::frame(kind::CONTINUATION, 0, 1, &frames::block(&[("x", "y".repeat(200))]))),
+        )
         .flatten()
         .collect();
     let floods: Vec<(&str, Vec<u8>)> = vec![
@@ -475,7 +646,14 @@ fn floods_do_not_disturb_others() {
         ("empty DATA", [frames::headers(1, 0, &good), empty.repeat(20_000)].concat()),
         ("rapid reset", rapid_reset(3_000)),
         ("CONTINUATION", continuation),
-        ("empty CONTINUATION", [frames::frame(kind::HEADERS, END_STREAM, 1, &[]), frames::frame(kind::CONTINUATION, 0, 1, &[]).repeat(20_000)].concat()),
+        (
+            "empty CONTINUATION",
+            [
+                frames::frame(kind::HEADERS, END_STREAM, 1, &[]),
+                frames::frame(kind::CONTINUATION, 0, 1, &[]).repeat(20_000),
+            ]
+            .concat(),
+        ),
         ("WINDOW_UPDATE", frames::frame(kind::WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(20_000)),
         ("PRIORITY", frames::frame(kind::PRIORITY, 0, 3, &[0, 0, 0, 0, 1]).repeat(20_000)),
         ("an HPACK bomb", hpack_bomb()),

@@ -7,11 +7,11 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::support::gate::{Gate, field};
+use crate::support::gate::Gate;
 use crate::support::issuer::{KeyServer, Source};
 use crate::support::raw_upstream::RawUpstream;
 use crate::support::settings::Settings;
-use crate::support::tokens::{Issuer, Signer, Token, compact, twin, unique};
+use crate::support::tokens::{Issuer, Signer, Token, compact, log_hash, twin, unique};
 use crate::support::{b64, now};
 
 /// What is presented, and how it must be refused.
@@ -29,7 +29,13 @@ struct Row {
 struct Table(Vec<Row>);
 
 impl Table {
-    fn field(&mut self, name: &str, credentials: impl AsRef<[u8]>, status: u16, reasons: &'static [&'static str]) {
+    fn field(
+        &mut self,
+        name: &str,
+        credentials: impl AsRef<[u8]>,
+        status: u16,
+        reasons: &'static [&'static str],
+    ) {
         let credentials = credentials.as_ref().to_vec();
         self.0.push(Row { name: name.to_owned(), credentials, status, reasons });
     }
@@ -51,7 +57,8 @@ const SECRET: &[u8] = b"a secret of the tests that is long enough for HS512, whi
 
 impl Scene {
     fn new() -> Self {
-        let keys = vec![Signer::new("ES256", "key-1"), Signer::new("RS256", "rsa"), Signer::new("EdDSA", "ed")];
+        let keys =
+            vec![Signer::new("ES256", "key-1"), Signer::new("RS256", "rsa"), Signer::new("EdDSA", "ed")];
         let secret = vec![Signer::secret("HS256", SECRET)];
         Self {
             main: Issuer::with("https://idp.example.com/", keys),
@@ -131,8 +138,14 @@ fn good_tokens(scene: &Scene) -> Vec<(&'static str, String)> {
         ("not before within leeway", by(0).claim("nbf", now() + 5).build()),
         ("issued in the future within leeway", by(0).claim("iat", now() + 5).build()),
         ("fractions of seconds", by(0).with_text("\"iat\":", "\"nbf\":1500000000.75,\"iat\":")),
-        ("a lifetime of exactly 24 h", by(0).claim("iat", now() - 10).claim("exp", now() - 10 + 86_400).build()),
-        ("unknown claims and parameters", by(0).head("x", json!({"y": [1]})).claim("z", json!([null, {"q": 1.5}])).build()),
+        (
+            "a lifetime of exactly 24 h",
+            by(0).claim("iat", now() - 10).claim("exp", now() - 10 + 86_400).build(),
+        ),
+        (
+            "unknown claims and parameters",
+            by(0).head("x", json!({"y": [1]})).claim("z", json!([null, {"q": 1.5}])).build(),
+        ),
     ]
 }
 
@@ -176,7 +189,10 @@ fn presentation(scene: &Scene, table: &mut Table) {
         ("an asterisk", "Bearer *".to_owned()),
         ("17 KiB of letters", format!("Bearer {}", "a".repeat(17 * 1024))),
         ("one byte above 16 KiB", format!("Bearer {}", "a".repeat(16 * 1024 + 1))),
-        ("17 KiB, truly signed", format!("Bearer {}", scene.main.token().claim("x", "y".repeat(13 * 1024)).build())),
+        (
+            "17 KiB, truly signed",
+            format!("Bearer {}", scene.main.token().claim("x", "y".repeat(13 * 1024)).build()),
+        ),
     ] {
         table.field(name, credentials, 400, malformed);
     }
@@ -275,20 +291,51 @@ fn algorithms(scene: &Scene, table: &mut Table) {
     for none in ["none", "None", "NONE", "nOnE", "none ", ""] {
         let header = header.replacen("ES256", none, 1);
         let input = format!("{}.{}", b64(&header), b64(&claims));
-        let (_, signature) = token.build().rsplit_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
-        table.token(&format!("alg {none:?} without a signature"), &format!("{input}."), &["bad_algorithm", "malformed"]);
+        let (_, signature) =
+            token.build().rsplit_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        table.token(
+            &format!("alg {none:?} without a signature"),
+            &format!("{input}."),
+            &["bad_algorithm", "malformed"],
+        );
         table.token(&format!("alg {none:?} with a signature"), &format!("{input}.{signature}"), ALGORITHM);
     }
     for alg in [
-        "es256", "ES256 ", "ES-256", "ES256K", "ES512", "ES384", "RS384", "RS512", "PS256", "PS384", "PS512", "HS256",
-        "HS384", "HS512", "RS1", "HS1", "Ed448", "dir", "RSA-OAEP", "A128GCMKW", "ECDH-ES", "PBES2-HS256+A128KW",
-        "HMAC", "unknown", "ES256\u{0}", "ЕS256",
+        "es256",
+        "ES256 ",
+        "ES-256",
+        "ES256K",
+        "ES512",
+        "ES384",
+        "RS384",
+        "RS512",
+        "PS256",
+        "PS384",
+        "PS512",
+        "HS256",
+        "HS384",
+        "HS512",
+        "RS1",
+        "HS1",
+        "Ed448",
+        "dir",
+        "RSA-OAEP",
+        "A128GCMKW",
+        "ECDH-ES",
+        "PBES2-HS256+A128KW",
+        "HMAC",
+        "unknown",
+        "ES256\u{0}",
+        "ЕS256",
     ] {
         table.token(&format!("alg {alg:?}"), &token.clone().head("alg", alg).build(), ALGORITHM);
     }
     for (name, alg) in [
-        ("a number", json!(256)), ("null", json!(null)), ("an array", json!(["ES256"])),
-        ("an object", json!({"ES256": true})), ("true", json!(true)),
+        ("a number", json!(256)),
+        ("null", json!(null)),
+        ("an array", json!(["ES256"])),
+        ("an object", json!({"ES256": true})),
+        ("true", json!(true)),
     ] {
         table.token(&format!("alg as {name}"), &token.clone().head("alg", alg).build(), HEADER);
     }
@@ -296,10 +343,16 @@ fn algorithms(scene: &Scene, table: &mut Table) {
 
     // The classic: the public key as an HMAC secret.
     for (signer, name) in main.signers.iter().zip(["EC", "RSA", "Ed25519"]) {
-        for (form, bytes) in ["DER", "PEM", "PEM without a newline", "JWK"].iter().zip(signer.public_forms()) {
+        for (form, bytes) in ["DER", "PEM", "PEM without a newline", "JWK"].iter().zip(signer.public_forms())
+        {
             for alg in ["HS256", "HS384", "HS512"] {
                 let forged = token.clone().head("alg", alg).head("kid", signer.kid.as_str());
-                let made = compact(&Signer::secret(alg, &bytes), alg, forged.header_json().as_bytes(), claims.as_bytes());
+                let made = compact(
+                    &Signer::secret(alg, &bytes),
+                    alg,
+                    forged.header_json().as_bytes(),
+                    claims.as_bytes(),
+                );
                 table.token(&format!("{alg} with the {name} public key as {form}"), &made, ALGORITHM);
             }
         }
@@ -308,8 +361,16 @@ fn algorithms(scene: &Scene, table: &mut Table) {
     let [ec, rsa, ed] = &main.signers[..] else { unreachable!("three keys") };
     let mixed: &[&str] = &["bad_algorithm", "unknown_key", "bad_signature"];
     for (signer, alg, kid) in [
-        (ec, "RS256", "key-1"), (ec, "EdDSA", "key-1"), (rsa, "ES256", "rsa"), (rsa, "EdDSA", "rsa"), (ed, "ES256", "ed"),
-        (ed, "RS256", "ed"), (ec, "ES256", "rsa"), (rsa, "RS256", "key-1"), (ed, "EdDSA", "key-1"), (ec, "ES256", "ed"),
+        (ec, "RS256", "key-1"),
+        (ec, "EdDSA", "key-1"),
+        (rsa, "ES256", "rsa"),
+        (rsa, "EdDSA", "rsa"),
+        (ed, "ES256", "ed"),
+        (ed, "RS256", "ed"),
+        (ec, "ES256", "rsa"),
+        (rsa, "RS256", "key-1"),
+        (ed, "EdDSA", "key-1"),
+        (ec, "ES256", "ed"),
     ] {
         let header = token.clone().head("alg", alg).head("kid", kid).header_json();
         let made = compact(signer, signer.alg, header.as_bytes(), claims.as_bytes());
@@ -324,14 +385,21 @@ fn algorithms(scene: &Scene, table: &mut Table) {
     // The issuer with a secret takes HS256 alone, and of that secret alone.
     let shared = &scene.shared;
     for (name, secret) in [
-        ("no secret", Vec::new()), ("another", b"another secret that is long enough for it".to_vec()),
-        ("one byte less", SECRET[1..].to_vec()), ("with a newline", [SECRET, b"\n"].concat()), ("a null byte", vec![0]),
+        ("no secret", Vec::new()),
+        ("another", b"another secret that is long enough for it".to_vec()),
+        ("one byte less", SECRET[1..].to_vec()),
+        ("with a newline", [SECRET, b"\n"].concat()),
+        ("a null byte", vec![0]),
     ] {
         let signer = Signer::secret("HS256", &secret);
         table.token(&format!("HS256 with {name}"), &shared.token().signed_by(&signer).build(), SIGNATURE);
     }
     let strong = Signer::secret("HS512", SECRET);
-    table.token("HS512 where HS256 is configured", &shared.token().head("alg", "HS512").signed_by(&strong).build(), ALGORITHM);
+    table.token(
+        "HS512 where HS256 is configured",
+        &shared.token().head("alg", "HS512").signed_by(&strong).build(),
+        ALGORITHM,
+    );
     let full = shared.good();
     table.token("HS256 cut to 16 bytes", &full[..full.len() - 21], &["bad_signature", "malformed"]);
     let asymmetric = shared.token().head("alg", "ES256").head("kid", "key-1").signed_by(ec).build();
@@ -347,9 +415,24 @@ fn header_parameters(scene: &Scene, table: &mut Table) {
     let token = main.token();
     let with = |name: &str, value: Value| main.token().head(name, value).build();
     for typ in [
-        "JWS", "jose", "secevent+jwt", "application/secevent+jwt", "dpop+jwt", "logout+jwt", "token-introspection+jwt",
-        "oauth-authz-req+jwt", "id_token+jwt", "at+jwt ", " at+jwt", "at jwt", "at%2Bjwt", "atjwt", "", "application/",
-        "text/at+jwt", "application/application/at+jwt",
+        "JWS",
+        "jose",
+        "secevent+jwt",
+        "application/secevent+jwt",
+        "dpop+jwt",
+        "logout+jwt",
+        "token-introspection+jwt",
+        "oauth-authz-req+jwt",
+        "id_token+jwt",
+        "at+jwt ",
+        " at+jwt",
+        "at jwt",
+        "at%2Bjwt",
+        "atjwt",
+        "",
+        "application/",
+        "text/at+jwt",
+        "application/application/at+jwt",
     ] {
         table.token(&format!("typ {typ:?}"), &with("typ", json!(typ)), &["wrong_type"]);
     }
@@ -358,20 +441,40 @@ fn header_parameters(scene: &Scene, table: &mut Table) {
         table.token(&format!("kid as {name}"), &with("kid", value.clone()), HEADER);
     }
     for (name, crit) in [
-        ("of an unknown parameter", json!(["x"])), ("of exp", json!(["exp"])), ("of b64", json!(["b64"])),
-        ("of alg", json!(["alg"])), ("of nothing", json!([])), ("as a string", json!("x")), ("as null", json!(null)),
+        ("of an unknown parameter", json!(["x"])),
+        ("of exp", json!(["exp"])),
+        ("of b64", json!(["b64"])),
+        ("of alg", json!(["alg"])),
+        ("of nothing", json!([])),
+        ("as a string", json!("x")),
+        ("as null", json!(null)),
         ("as an object", json!({})),
     ] {
         let made = main.token().head("crit", crit).head("x", 1).head("exp", 1).head("b64", false).build();
         table.token(&format!("crit {name}"), &made, HEADER);
     }
     for kid in [
-        "unknown", "KEY-1", "key-1 ", "key-1\u{0}", "", "../../../../dev/null", "/dev/null", "' OR '1'='1", "key-1;x",
-        "*", "0", "https://evil.test/key", "\u{202e}1-yek",
+        "unknown",
+        "KEY-1",
+        "key-1 ",
+        "key-1\u{0}",
+        "",
+        "../../../../dev/null",
+        "/dev/null",
+        "' OR '1'='1",
+        "key-1;x",
+        "*",
+        "0",
+        "https://evil.test/key",
+        "\u{202e}1-yek",
     ] {
         table.token(&format!("kid {kid:?}"), &with("kid", json!(kid)), &["unknown_key"]);
     }
-    table.token("a kid of 8,000 letters", &with("kid", json!("k".repeat(8000))), &["unknown_key", "malformed"]);
+    table.token(
+        "a kid of 8,000 letters",
+        &with("kid", json!("k".repeat(8000))),
+        &["unknown_key", "malformed"],
+    );
 
     // A key that the token brings is never used.
     let attacker = Signer::new("ES256", "key-1");
@@ -442,7 +545,11 @@ fn signatures(scene: &Scene, table: &mut Table) {
     let foreign = &scene.other.signers[0];
     table.token("the key of another issuer, of the same name", &main.token_by(foreign).build(), SIGNATURE);
     table.token("our key for the other issuer", &scene.other.token_by(&main.signers[0]).build(), SIGNATURE);
-    table.token("our key for the other issuer, by its own name", &scene.other.token_by(&main.signers[1]).build(), &["unknown_key"]);
+    table.token(
+        "our key for the other issuer, by its own name",
+        &scene.other.token_by(&main.signers[1]).build(),
+        &["unknown_key"],
+    );
     table.token("no kid and another key", &main.token_by(&stale).headless("kid").build(), SIGNATURE);
 
     for (signer, length) in [(&main.signers[1], 256), (&main.signers[2], 64)] {
@@ -470,9 +577,19 @@ fn identity_claims(scene: &Scene, table: &mut Table) {
     let main = &scene.main;
     let with = |name: &str, value: Value| main.token().claim(name, value).build();
     for iss in [
-        "https://stranger.example.com/", "https://idp.example.com", "https://idp.example.com//", "http://idp.example.com/",
-        "https://IDP.example.com/", "https://idp.example.com/ ", " https://idp.example.com/", "https://idp.example.com:443/",
-        "https://idp.example.com/\u{0}", "idp.example.com", "https://idp.example.com/.", "https://idp.еxample.com/", "",
+        "https://stranger.example.com/",
+        "https://idp.example.com",
+        "https://idp.example.com//",
+        "http://idp.example.com/",
+        "https://IDP.example.com/",
+        "https://idp.example.com/ ",
+        " https://idp.example.com/",
+        "https://idp.example.com:443/",
+        "https://idp.example.com/\u{0}",
+        "idp.example.com",
+        "https://idp.example.com/.",
+        "https://idp.еxample.com/",
+        "",
     ] {
         table.token(&format!("iss {iss:?}"), &with("iss", json!(iss)), &["unknown_issuer"]);
     }
@@ -484,10 +601,15 @@ fn identity_claims(scene: &Scene, table: &mut Table) {
     table.token("iss as an array with the right one", &with("iss", json!([main.name])), no_issuer);
 
     for (name, aud) in [
-        ("another", json!("https://other.example.com")), ("empty", json!("")), ("an empty array", json!([])),
-        ("an array of others", json!(["a", "b"])), ("a prefix", json!("https://api.example")),
-        ("with a slash", json!("https://api.example.com/")), ("in another case", json!("https://API.example.com")),
-        ("with spaces", json!(" https://api.example.com ")), ("two in one string", json!("x https://api.example.com")),
+        ("another", json!("https://other.example.com")),
+        ("empty", json!("")),
+        ("an empty array", json!([])),
+        ("an array of others", json!(["a", "b"])),
+        ("a prefix", json!("https://api.example")),
+        ("with a slash", json!("https://api.example.com/")),
+        ("in another case", json!("https://API.example.com")),
+        ("with spaces", json!(" https://api.example.com ")),
+        ("two in one string", json!("x https://api.example.com")),
         ("the issuer", json!(main.name)),
     ] {
         table.token(&format!("aud {name}"), &with("aud", aud), &["wrong_audience"]);
@@ -497,7 +619,11 @@ fn identity_claims(scene: &Scene, table: &mut Table) {
     for (name, value) in wrong_types(&["string", "array of strings"]) {
         table.token(&format!("aud as {name}"), &with("aud", value), no_audience);
     }
-    table.token("aud with a number beside the right one", &with("aud", json!([main.audience, 7])), no_audience);
+    table.token(
+        "aud with a number beside the right one",
+        &with("aud", json!([main.audience, 7])),
+        no_audience,
+    );
     table.token("aud in an array in an array", &with("aud", json!([[main.audience]])), no_audience);
     table.token("aud as an object", &with("aud", json!({main.audience.clone(): true})), no_audience);
 
@@ -505,7 +631,12 @@ fn identity_claims(scene: &Scene, table: &mut Table) {
     table.token("SUB for sub", &main.token().without("sub").claim("SUB", "alice").build(), ABSENT);
     let empty: &[&str] = &["bad_claim", "missing_claim"];
     table.token("sub null", &with("sub", json!(null)), empty);
-    for (name, value) in [("a number", json!(7)), ("an array", json!(["alice"])), ("an object", json!({})), ("true", json!(true))] {
+    for (name, value) in [
+        ("a number", json!(7)),
+        ("an array", json!(["alice"])),
+        ("an object", json!({})),
+        ("true", json!(true)),
+    ] {
         table.token(&format!("sub as {name}"), &with("sub", value.clone()), CLAIM);
         table.token(&format!("jti as {name}"), &with("jti", value), CLAIM);
     }
@@ -520,7 +651,11 @@ fn times(scene: &Scene, table: &mut Table) {
     table.token("expired just beyond leeway", &span(-600, -40), &["expired"]);
     table.token("expired in 1970", &with("exp", json!(0)), &["expired"]);
     table.token("expired before 1970", &with("exp", json!(-5)), &["expired", "bad_claim"]);
-    table.token("expired by a fraction", &main.token().with_text(&format!("\"exp\":{}", now() + 3600), "\"exp\":1.5"), &["expired"]);
+    table.token(
+        "expired by a fraction",
+        &main.token().with_text(&format!("\"exp\":{}", now() + 3600), "\"exp\":1.5"),
+        &["expired"],
+    );
     table.token("exp before iat", &span(-10, -600), &["expired", "bad_claim"]);
     table.token("no exp", &main.token().without("exp").build(), ABSENT);
     table.token("no iat", &main.token().without("iat").build(), ABSENT);
@@ -530,7 +665,11 @@ fn times(scene: &Scene, table: &mut Table) {
         for (name, value) in wrong_types(&["number"]) {
             table.token(&format!("{claim} as {name}"), &with(claim, value), odd);
         }
-        table.token(&format!("{claim} as a string of digits"), &with(claim, json!((now() + 600).to_string())), CLAIM);
+        table.token(
+            &format!("{claim} as a string of digits"),
+            &with(claim, json!((now() + 600).to_string())),
+            CLAIM,
+        );
     }
     table.token("issued in the future", &span(600, 1200), &["issued_in_future"]);
     table.token("issued just beyond leeway", &span(45, 1200), &["issued_in_future"]);
@@ -541,7 +680,9 @@ fn times(scene: &Scene, table: &mut Table) {
     table.token("a lifetime of 100 years", &span(0, 3_153_600_000), &["too_long_lived"]);
     table.token("issued in 1970 for ever", &with("iat", json!(0)), &["too_long_lived"]);
     let long: &[&str] = &["too_long_lived", "bad_claim", "malformed"];
-    for exp in ["9223372036854775807", "18446744073709551616", "99999999999999999999999", "1e300", "1e400", "1E+19"] {
+    for exp in
+        ["9223372036854775807", "18446744073709551616", "99999999999999999999999", "1e300", "1e400", "1E+19"]
+    {
         let made = main.token().with_text(&format!("\"exp\":{}", now() + 3600), &format!("\"exp\":{exp}"));
         table.token(&format!("exp {exp}"), &made, long);
     }
@@ -558,21 +699,33 @@ fn typed_claims(scene: &Scene, table: &mut Table) {
     let with = |name: &str, value: Value| main.token().claim(name, value).build();
     for claim in ["scope", "roles"] {
         for (name, value) in [
-            ("a number", json!(7)), ("an object", json!({"read:deals": true})), ("true", json!(true)),
-            ("an array of numbers", json!([1, 2])), ("an array with an array", json!([["read:deals"]])),
+            ("a number", json!(7)),
+            ("an object", json!({"read:deals": true})),
+            ("true", json!(true)),
+            ("an array of numbers", json!([1, 2])),
+            ("an array with an array", json!([["read:deals"]])),
             ("an array with null", json!(["read:deals", null])),
         ] {
             table.token(&format!("{claim} as {name}"), &with(claim, value), CLAIM);
         }
     }
     for claim in ["client_id", "tenant"] {
-        for (name, value) in [("a number", json!(7)), ("an object", json!({})), ("an array", json!(["app"])), ("true", json!(true))] {
+        for (name, value) in [
+            ("a number", json!(7)),
+            ("an object", json!({})),
+            ("an array", json!(["app"])),
+            ("true", json!(true)),
+        ] {
             table.token(&format!("{claim} as {name}"), &with(claim, value), CLAIM);
         }
     }
     for (name, value) in [
-        ("a string", json!("7")), ("negative", json!(-1)), ("a fraction", json!(1.5)), ("an array", json!([1])),
-        ("an object", json!({})), ("true", json!(true)),
+        ("a string", json!("7")),
+        ("negative", json!(-1)),
+        ("a fraction", json!(1.5)),
+        ("an array", json!([1])),
+        ("an object", json!({})),
+        ("true", json!(true)),
     ] {
         table.token(&format!("role_version {name}"), &with("role_version", value), CLAIM);
     }
@@ -587,9 +740,21 @@ fn typed_claims(scene: &Scene, table: &mut Table) {
         ("as an array", json!([]), CLAIM),
         ("as null", json!(null), CLAIM),
         ("with a thumbprint that is a number", json!({"x5t#S256": 7}), CLAIM),
-        ("with a thumbprint that is too short", json!({"x5t#S256": "AAAA"}), &["bad_claim", "certificate_mismatch"]),
-        ("with a thumbprint that is no base64url", json!({"x5t#S256": "+/=="}), &["bad_claim", "certificate_mismatch"]),
-        ("of a certificate and a key", json!({"x5t#S256": thumbprint, "jkt": thumbprint}), &["bad_claim", "certificate_mismatch"]),
+        (
+            "with a thumbprint that is too short",
+            json!({"x5t#S256": "AAAA"}),
+            &["bad_claim", "certificate_mismatch"],
+        ),
+        (
+            "with a thumbprint that is no base64url",
+            json!({"x5t#S256": "+/=="}),
+            &["bad_claim", "certificate_mismatch"],
+        ),
+        (
+            "of a certificate and a key",
+            json!({"x5t#S256": thumbprint, "jkt": thumbprint}),
+            &["bad_claim", "certificate_mismatch"],
+        ),
     ] {
         table.token(&format!("cnf {name}"), &with("cnf", cnf), reasons);
     }
@@ -599,21 +764,42 @@ fn typed_claims(scene: &Scene, table: &mut Table) {
 fn duplicates(scene: &Scene, table: &mut Table) {
     let token = scene.main.token();
     for (name, value) in [
-        ("exp", "9999999999"), ("iat", "1"), ("nbf", "1"), ("iss", "\"https://idp.example.com/\""), ("sub", "\"root\""),
-        ("aud", "\"https://api.example.com\""), ("scope", "\"admin\""), ("jti", "\"x\""), ("client_id", "\"root\""),
+        ("exp", "9999999999"),
+        ("iat", "1"),
+        ("nbf", "1"),
+        ("iss", "\"https://idp.example.com/\""),
+        ("sub", "\"root\""),
+        ("aud", "\"https://api.example.com\""),
+        ("scope", "\"admin\""),
+        ("jti", "\"x\""),
+        ("client_id", "\"root\""),
     ] {
         let base = if name == "nbf" { token.clone().claim("nbf", 1) } else { token.clone() };
         table.token(&format!("{name} twice"), &base.with_members(&format!("\"{name}\":{value}")), SHAPE);
         let escaped = format!("\\u{:04x}{}", u32::from(name.as_bytes()[0]), &name[1..]);
-        table.token(&format!("{name} twice, once escaped"), &base.with_members(&format!("\"{escaped}\":{value}")), SHAPE);
+        table.token(
+            &format!("{name} twice, once escaped"),
+            &base.with_members(&format!("\"{escaped}\":{value}")),
+            SHAPE,
+        );
     }
     table.token("an unknown member twice", &token.with_members("\"zz\":1,\"zz\":1"), SHAPE);
     table.token("twice within a member", &token.with_members("\"zz\":{\"a\":1,\"a\":2}"), SHAPE);
     table.token("twice within an array", &token.with_members("\"zz\":[{\"a\":1,\"a\":2}]"), SHAPE);
-    for (name, value) in [("alg", "\"none\""), ("alg", "\"ES256\""), ("kid", "\"key-1\""), ("typ", "\"at+jwt\"")] {
-        table.token(&format!("{name} twice in the header ({value})"), &token.with_header_members(&format!("\"{name}\":{value}")), SHAPE);
+    for (name, value) in
+        [("alg", "\"none\""), ("alg", "\"ES256\""), ("kid", "\"key-1\""), ("typ", "\"at+jwt\"")]
+    {
+        table.token(
+            &format!("{name} twice in the header ({value})"),
+            &token.with_header_members(&format!("\"{name}\":{value}")),
+            SHAPE,
+        );
     }
-    table.token("alg twice in the header, once escaped", &token.with_header_members("\"\\u0061lg\":\"none\""), SHAPE);
+    table.token(
+        "alg twice in the header, once escaped",
+        &token.with_header_members("\"\\u0061lg\":\"none\""),
+        SHAPE,
+    );
 }
 
 /// Values of every JSON type but these.
@@ -643,7 +829,8 @@ fn flipped(bytes: &[u8], bit: usize) -> Vec<u8> {
 fn twin_order() -> [u8; 32] {
     let mut order = [0xff; 32];
     order[4..8].fill(0);
-    let tail = [0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51];
+    let tail =
+        [0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51];
     order[16..].copy_from_slice(&tail);
     order
 }
@@ -663,15 +850,13 @@ fn der(r: &[u8], s: &[u8]) -> Vec<u8> {
 fn other_spellings_of_a_token_are_no_other_tokens() {
     let (scene, upstream) = (Scene::new(), RawUpstream::start());
     let gate = Gate::start(&scene.settings(&upstream));
-    let good = scene.main.good();
-    let identity = |token: &str| {
+    let good = scene.main.token().claim("jti", "the-one").build();
+    let hash = log_hash(&scene.main.name, "the-one");
+    let logged = |token: &str| {
         let answer = gate.get("/").token(token).send();
-        (answer.status() == 200).then(|| {
-            let record = gate.record_of(answer.field("x-request-id").unwrap());
-            field(&record, "token").map(str::to_owned)
-        })
+        (answer.status() == 200).then(|| gate.record_of(answer.field("x-request-id").unwrap()).to_string())
     };
-    let original = identity(&good).expect("accepted");
+    assert!(logged(&good).expect("accepted").contains(&hash));
     let spare = |text: &str| {
         // The last character of 64 bytes in base64url has four bits that say nothing.
         let (start, last) = text.split_at(text.len() - 1);
@@ -680,8 +865,8 @@ fn other_spellings_of_a_token_are_no_other_tokens() {
         format!("{start}{}", &alphabet[at ^ 1..][..1])
     };
     for (name, other) in [("the twin signature", twin(&good)), ("spare bits", spare(&good))] {
-        if let Some(same) = identity(&other) {
-            assert_eq!(same, original, "{name}: accepted as another token");
+        if let Some(record) = logged(&other) {
+            assert!(record.contains(&hash), "{name}: accepted as another token: {record}");
         }
     }
 }
@@ -703,10 +888,19 @@ fn keys_that_a_token_names_are_never_fetched() {
 
 #[test]
 fn weak_and_misused_keys_of_a_set_verify_nothing() {
-    let (upstream, issuer) = (RawUpstream::start(), Issuer::with("https://idp.example.com/", vec![
-        Signer::new("ES256", "good"), Signer::new("ES256", "for-encryption"), Signer::new("ES256", "to-sign"),
-        Signer::new("ES256", "other-alg"), Signer::new("ES384", "p384"),
-    ]));
+    let (upstream, issuer) = (
+        RawUpstream::start(),
+        Issuer::with(
+            "https://idp.example.com/",
+            vec![
+                Signer::new("ES256", "good"),
+                Signer::new("ES256", "for-encryption"),
+                Signer::new("ES256", "to-sign"),
+                Signer::new("ES256", "other-alg"),
+                Signer::new("ES384", "p384"),
+            ],
+        ),
+    );
     let mut jwks = issuer.jwks();
     let keys = jwks["keys"].as_array_mut().unwrap();
     keys[1]["use"] = json!("enc");
@@ -714,7 +908,10 @@ fn weak_and_misused_keys_of_a_set_verify_nothing() {
     keys[3]["alg"] = json!("ES384");
     keys[4]["alg"] = json!("ES256");
     for broken in [
-        json!({"kty": "unknown", "kid": "a"}), json!({"kid": "b"}), json!({"kty": "EC", "kid": "c"}), json!(7),
+        json!({"kty": "unknown", "kid": "a"}),
+        json!({"kid": "b"}),
+        json!({"kty": "EC", "kid": "c"}),
+        json!(7),
         json!({"kty": "EC", "crv": "P-256", "kid": "d", "x": "AAAA", "y": "AAAA"}),
         json!({"kty": "EC", "crv": "P-256", "kid": "e", "x": b64([0; 32]), "y": b64([0; 32])}),
         json!({"kty": "oct", "kid": "oct", "k": b64(SECRET), "alg": "HS256"}),
@@ -725,23 +922,33 @@ fn weak_and_misused_keys_of_a_set_verify_nothing() {
     }
     let settings = Settings::plaintext().upstream("api", &upstream.url(), "");
     settings.file("keys.json", jwks.to_string());
-    let settings = settings.issuer_from(&issuer, &Source::File("keys.json".to_owned()), "").route("/{*rest}", "");
+    let settings =
+        settings.issuer_from(&issuer, &Source::File("keys.json".to_owned()), "").route("/{*rest}", "");
     let gate = Gate::start(&settings);
-    assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200, "unusable keys do not spoil the set");
+    assert_eq!(
+        gate.get("/").token(&issuer.good()).send().status(),
+        200,
+        "unusable keys do not spoil the set"
+    );
     for signer in &issuer.signers[1..4] {
         let answer = gate.get("/").token(&issuer.token_by(signer).build()).send();
         assert_eq!(answer.status(), 401, "{}", signer.kid);
     }
     let header = issuer.token().head("kid", "oct").head("alg", "HS256").header_json();
-    let token = compact(&Signer::secret("HS256", SECRET), "HS256", header.as_bytes(), issuer.token().claims_json().as_bytes());
+    let token = compact(
+        &Signer::secret("HS256", SECRET),
+        "HS256",
+        header.as_bytes(),
+        issuer.token().claims_json().as_bytes(),
+    );
     assert_eq!(gate.get("/").token(&token).send().status(), 401, "a symmetric key in a public set");
 }
 
 #[test]
 fn an_rsa_key_of_1024_bits_verifies_nothing() {
-    use base64::Engine as _;
     use crate::support::gate::path_text;
     use crate::support::tools::run;
+    use base64::Engine as _;
 
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
     let settings = Settings::plaintext().upstream("api", &upstream.url(), "");
@@ -749,19 +956,30 @@ fn an_rsa_key_of_1024_bits_verifies_nothing() {
     run("openssl", &["genrsa", "-out", path_text(&key), "1024"]);
     let modulus = run("openssl", &["rsa", "-in", path_text(&key), "-noout", "-modulus"]);
     let hex = modulus.trim().strip_prefix("Modulus=").unwrap();
-    let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+    let bytes: Vec<u8> =
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
     let jwks = json!({"keys": [{"kty": "RSA", "kid": "weak", "alg": "RS256", "n": b64(bytes), "e": "AQAB"}, issuer.signers[0].jwk()]});
     settings.file("keys.json", jwks.to_string());
-    let settings = settings.issuer_from(&issuer, &Source::File("keys.json".to_owned()), "").route("/{*rest}", "");
+    let settings =
+        settings.issuer_from(&issuer, &Source::File("keys.json".to_owned()), "").route("/{*rest}", "");
     let gate = Gate::start(&settings);
 
     let token = issuer.token().head("kid", "weak").head("alg", "RS256");
     let input = format!("{}.{}", b64(token.header_json()), b64(token.claims_json()));
     let message = settings.file("message", &input);
     let signed = settings.folder().join("signature.b64");
-    run("openssl", &["dgst", "-sha256", "-sign", path_text(&key), "-out", path_text(&signed), path_text(&message)]);
+    run(
+        "openssl",
+        &["dgst", "-sha256", "-sign", path_text(&key), "-out", path_text(&signed), path_text(&message)],
+    );
     let weak = format!("{input}.{}", b64(std::fs::read(&signed).unwrap()));
-    assert_eq!(base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(weak.rsplit_once('.').unwrap().1).unwrap().len(), 128);
+    assert_eq!(
+        base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(weak.rsplit_once('.').unwrap().1)
+            .unwrap()
+            .len(),
+        128
+    );
     assert_eq!(gate.get("/").token(&weak).send().status(), 401);
     assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200);
 }
@@ -818,7 +1036,8 @@ fn a_cached_token_expires_on_time() {
         .issuer_with(&scene.main, "leeway = \"0s\"")
         .route("/{*rest}", "");
     let gate = Gate::start(&settings);
-    let token = scene.main.token().claim("iat", now() - 1).claim("exp", now() + 3).claim("jti", unique()).build();
+    let token =
+        scene.main.token().claim("iat", now() - 1).claim("exp", now() + 3).claim("jti", unique()).build();
     assert_eq!(gate.get("/").token(&token).send().status(), 200);
     crate::support::eventually("the token expires although its proof is cached", || {
         let answer = gate.get("/").token(&token).send();
@@ -846,7 +1065,8 @@ fn required_claims_are_required() {
     let whole = || -> Token<'_> { issuer.token().claim("tenant", "acme") };
     assert_eq!(gate.get("/").token(&whole().build()).send().status(), 200);
     for claim in ["sub", "jti", "client_id", "tenant"] {
-        let (answer, decision) = gate.decision(|| gate.get("/").token(&whole().without(claim).build()).send());
+        let (answer, decision) =
+            gate.decision(|| gate.get("/").token(&whole().without(claim).build()).send());
         assert_eq!((answer.status(), decision.as_str()), (401, "deny/missing_claim"), "{claim}");
     }
 }

@@ -30,7 +30,11 @@ fn a_body_above_the_limit_is_413() {
         assert_eq!((within.status(), within.body.len()), (200, 1024), "{name}: the limit itself is allowed");
 
         let announced = gate.request("POST", "/hello/announced").token(&token).body([b'x'; 1025]).send();
-        assert_eq!((announced.status(), announced.json()["error"].as_str()), (413, Some("request_too_large")), "{name}");
+        assert_eq!(
+            (announced.status(), announced.json()["error"].as_str()),
+            (413, Some("request_too_large")),
+            "{name}"
+        );
 
         let request = format!(
             "POST /hello/chunked HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {token}\r\n\
@@ -38,18 +42,26 @@ fn a_body_above_the_limit_is_413() {
             "x".repeat(1024)
         );
         let chunked = gate.connect().exchange(request).unwrap();
-        assert_eq!((chunked.status(), chunked.json()["error"].as_str()), (413, Some("request_too_large")), "{name}");
+        assert_eq!(
+            (chunked.status(), chunked.json()["error"].as_str()),
+            (413, Some("request_too_large")),
+            "{name}"
+        );
 
         block_on(async {
             let mut client = H2Client::connect(&gate).await;
             let request = h2_client::request("POST", "/hello/h2", &token, app::full(vec![b'x'; 1025]));
             assert_eq!(client.exchange(request).await.unwrap().status(), 413, "{name}");
             let halves = || hyper::body::Frame::data(bytes::Bytes::from(vec![b'x'; 700]));
-            let request = h2_client::request("POST", "/hello/h2", &token, app::frames(vec![halves(), halves()]));
+            let request =
+                h2_client::request("POST", "/hello/h2", &token, app::frames(vec![halves(), halves()]));
             assert_eq!(client.exchange(request).await.unwrap().status(), 413, "{name}");
         });
         for arrived in upstream.arrived() {
-            assert!(!arrived.complete || arrived.body <= 1024, "{name}: a cut body never looks complete: {arrived:?}");
+            assert!(
+                !arrived.complete || arrived.body <= 1024,
+                "{name}: a cut body never looks complete: {arrived:?}"
+            );
         }
     }
 }
@@ -66,7 +78,10 @@ fn a_head_above_the_limit_is_431() {
     let rows = [
         ("a long value", request().field("X", &"x".repeat(9000))),
         ("a long name", request().field(&"x".repeat(9000), "1")),
-        ("many bytes in all", (0..10).fold(request(), |request, n| request.field(&format!("X-{n}"), &"x".repeat(1000)))),
+        (
+            "many bytes in all",
+            (0..10).fold(request(), |request, n| request.field(&format!("X-{n}"), &"x".repeat(1000))),
+        ),
         ("one field too many", many(19)),
         ("far too many fields", many(500)),
     ];
@@ -91,7 +106,8 @@ fn a_head_above_the_limit_is_431_over_http_2_too() {
         ("a long value", vec![("x".to_owned(), "x".repeat(9000))]),
         ("too many fields", (0..40).map(|n| (format!("x-{n}"), "1".to_owned())).collect()),
     ] {
-        let mut fields: Vec<(String, String)> = start.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let mut fields: Vec<(String, String)> =
+            start.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         fields.push(("authorization".to_owned(), bearer.clone()));
         fields.extend(extra);
         let mut connection = Frames::connect(&gate);
@@ -145,7 +161,8 @@ fn an_idle_connection_is_closed() {
 fn an_idle_http_2_connection_is_closed() {
     let upstream = RawUpstream::start();
     let issuer = Issuer::new();
-    let settings = Settings::tls().limits("idle_connection_timeout = \"400ms\"").guarding(&upstream.url(), &issuer);
+    let settings =
+        Settings::tls().limits("idle_connection_timeout = \"400ms\"").guarding(&upstream.url(), &issuer);
     let gate = Gate::start(&settings);
     let mut connection = Frames::connect(&gate);
     let began = Instant::now();
@@ -158,7 +175,8 @@ fn an_idle_http_2_connection_is_closed() {
 #[test]
 fn a_connection_that_never_says_anything_is_closed() {
     let upstream = RawUpstream::start();
-    let limits = "handshake_timeout = \"400ms\"\nheader_timeout = \"400ms\"\nidle_connection_timeout = \"400ms\"";
+    let limits =
+        "handshake_timeout = \"400ms\"\nheader_timeout = \"400ms\"\nidle_connection_timeout = \"400ms\"";
     let (gate, _) = gate_with(limits, &upstream);
     assert!(gate.connect().is_closed());
 
@@ -222,13 +240,17 @@ fn the_number_of_streams_is_announced_and_held() {
     let gate = Gate::start(&Settings::tls().limits("http2_streams = 4").guarding(&app.url(), &issuer));
     let bearer = format!("Bearer {}", issuer.good());
     let fields = [
-        (":method", "GET"), (":scheme", "https"), (":path", "/events"), (":authority", "api.test"),
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":path", "/events"),
+        (":authority", "api.test"),
         ("authorization", bearer.as_str()),
     ];
     let mut connection = Frames::connect(&gate);
     let settings = connection.read().unwrap();
     assert_eq!(settings.kind, frames::kind::SETTINGS);
-    let announced = settings.payload.chunks(6).find(|setting| setting[..2] == [0, 3]).expect("MAX_CONCURRENT_STREAMS");
+    let announced =
+        settings.payload.chunks(6).find(|setting| setting[..2] == [0, 3]).expect("MAX_CONCURRENT_STREAMS");
     assert_eq!(announced[2..], [0, 0, 0, 4]);
     for stream in [1, 3, 5, 7] {
         connection.send(frames::headers(stream, END_STREAM, &fields));
@@ -238,7 +260,10 @@ fn the_number_of_streams_is_announced_and_held() {
         answered += usize::from(connection.read().unwrap().kind == frames::kind::HEADERS);
     }
     connection.send(frames::headers(9, END_STREAM, &fields));
-    assert!(matches!(connection.end_of(9), End::Reset(7) | End::Reset(1) | End::GoAway(_)), "the fifth is refused");
+    assert!(
+        matches!(connection.end_of(9), End::Reset(7) | End::Reset(1) | End::GoAway(_)),
+        "the fifth is refused"
+    );
 }
 
 #[test]

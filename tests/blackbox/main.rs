@@ -7,9 +7,9 @@
     reason = "a failed expectation fails the test"
 )]
 #![allow(clippy::too_many_lines, reason = "tables")]
-#![allow(dead_code, reason = "temporarily")]
 
 mod answers;
+mod commands;
 mod drain;
 mod failing_upstreams;
 mod grpc;
@@ -23,6 +23,8 @@ mod limits;
 mod proxying;
 mod reload;
 mod routes;
+mod secrecy;
 mod support;
+mod telemetry;
 mod tls;
 mod upgrades;

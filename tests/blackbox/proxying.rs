@@ -72,28 +72,41 @@ fn body_query_and_trailers_pass_in_every_combination_of_protocols() {
         let answer = scene.gate.connect().exchange(request).unwrap();
         assert_eq!((answer.status(), answer.body.len()), (200, 300_000), "h1 to {out:?}");
         let arrived = scene.app.last();
-        assert_eq!((arrived.version, arrived.body, arrived.complete), (expected, 300_000, true), "h1 to {out:?}");
-        assert_eq!(arrived.uri.path_and_query().unwrap(), path);
+        assert_eq!(
+            (arrived.version, arrived.body, arrived.complete),
+            (expected, 300_000, true),
+            "h1 to {out:?}"
+        );
+        assert_eq!((arrived.method.as_str(), arrived.uri.path_and_query().unwrap().as_str()), ("POST", path));
         assert_eq!(arrived.field("x-custom"), Some("Kept \"as\" it is"));
         assert_eq!(arrived.trailers.unwrap()["x-sent"], "all", "h1 to {out:?}");
-        let trailers: Vec<String> = answer.trailers.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let trailers: Vec<String> =
+            answer.trailers.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert!(trailers.contains(&"x-checksum=300000".to_owned()), "h1 from {out:?}: {trailers:?}");
         assert!(trailers.contains(&"x-sent=all".to_owned()), "h1 from {out:?}: {trailers:?}");
 
         block_on(async {
-            let mut sent: Vec<Frame<Bytes>> = (0..300).map(|_| Frame::data(Bytes::from(chunk.clone()))).collect();
-            sent.push(Frame::trailers(HeaderMap::from_iter([("x-sent".parse().unwrap(), "all".parse().unwrap())])));
+            let mut sent: Vec<Frame<Bytes>> =
+                (0..300).map(|_| Frame::data(Bytes::from(chunk.clone()))).collect();
+            sent.push(Frame::trailers(HeaderMap::from_iter([(
+                "x-sent".parse().unwrap(),
+                "all".parse().unwrap(),
+            )])));
             let mut request = h2_client::request("POST", path, &scene.token, app::frames(sent));
             request.headers_mut().insert("te", "trailers".parse().unwrap());
             let answer = H2Client::connect(&scene.gate).await.exchange(request).await.unwrap();
             assert_eq!((answer.status(), answer.body.len()), (200, 300_000), "h2 to {out:?}");
-            assert_eq!((&answer.trailers["x-checksum"], &answer.trailers["x-sent"]), (&"300000".parse().unwrap(), &"all".parse().unwrap()));
+            assert_eq!(
+                (&answer.trailers["x-checksum"], &answer.trailers["x-sent"]),
+                (&"300000".parse().unwrap(), &"all".parse().unwrap())
+            );
         });
         let arrived = scene.app.last();
         assert_eq!((arrived.version, arrived.body), (expected, 300_000), "h2 to {out:?}");
         assert_eq!(arrived.uri.path_and_query().unwrap(), path);
         assert_eq!(arrived.trailers.unwrap()["x-sent"], "all", "h2 to {out:?}");
-        let host = arrived.headers.get("host").map_or_else(|| arrived.uri.host().unwrap(), |h| h.to_str().unwrap());
+        let host =
+            arrived.headers.get("host").map_or_else(|| arrived.uri.host().unwrap(), |h| h.to_str().unwrap());
         assert_eq!(host, "api.test", "the host is kept towards {out:?}");
     }
 }
@@ -103,9 +116,12 @@ fn answers_without_a_body_have_none() {
     for out in EVERY_PROTOCOL {
         let scene = scene(out);
         let mut wire = scene.gate.connect();
-        for (method, path, status) in
-            [("HEAD", "/hello", 200), ("GET", "/status/204", 204), ("GET", "/status/304", 304), ("HEAD", "/status/200", 200)]
-        {
+        for (method, path, status) in [
+            ("HEAD", "/hello", 200),
+            ("GET", "/status/204", 204),
+            ("GET", "/status/304", 304),
+            ("HEAD", "/status/200", 200),
+        ] {
             let request = format!("{method} {path} HTTP/1.1\r\nHost: api.test\r\n{}\r\n\r\n", scene.bearer());
             let answer = wire.exchange(request).unwrap();
             assert_eq!((answer.status(), answer.body.len()), (status, 0), "{method} {path} to {out:?}");
@@ -113,13 +129,25 @@ fn answers_without_a_body_have_none() {
         // The connection is still in step: the next answer is read from its first byte.
         let answer = wire.exchange(scene.gate.get("/hello").token(&scene.token).bytes()).unwrap();
         assert_eq!(answer.text(), "hello");
-        assert_eq!(scene.gate.request("HEAD", "/hello").token(&scene.token).send().field("content-length"), Some("5"));
+        assert_eq!(
+            scene.gate.request("HEAD", "/hello").token(&scene.token).send().field("content-length"),
+            Some("5")
+        );
 
         block_on(async {
             let mut client = H2Client::connect(&scene.gate).await;
-            for (method, path, status) in [("HEAD", "/hello", 200), ("GET", "/status/204", 204), ("GET", "/status/304", 304)] {
-                let answer = client.exchange(h2_client::request(method, path, &scene.token, app::empty())).await.unwrap();
-                assert_eq!((answer.status(), answer.body.len()), (status, 0), "{method} {path} over h2 to {out:?}");
+            for (method, path, status) in
+                [("HEAD", "/hello", 200), ("GET", "/status/204", 204), ("GET", "/status/304", 304)]
+            {
+                let answer = client
+                    .exchange(h2_client::request(method, path, &scene.token, app::empty()))
+                    .await
+                    .unwrap();
+                assert_eq!(
+                    (answer.status(), answer.body.len()),
+                    (status, 0),
+                    "{method} {path} over h2 to {out:?}"
+                );
             }
         });
     }
@@ -144,7 +172,8 @@ fn both_directions_stream_at_once() {
             let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
                 receiver.recv().await.map(|data| (Ok(Frame::data(data)), receiver))
             });
-            let request = h2_client::request("POST", "/echo", &scene.token, StreamBody::new(stream).boxed_unsync());
+            let request =
+                h2_client::request("POST", "/echo", &scene.token, StreamBody::new(stream).boxed_unsync());
             sender.send(Bytes::from("first")).await.unwrap();
             let response = H2Client::connect(&scene.gate).await.start(request).await.unwrap();
             let mut body = response.into_body();
@@ -169,7 +198,11 @@ fn events_arrive_one_by_one() {
         assert_eq!(head.field("content-type"), Some("text/event-stream"));
         for event in ["one", "two", "three"] {
             scene.app.emit(event);
-            assert_eq!(wire.chunk().unwrap().unwrap(), format!("data: {event}\n\n").as_bytes(), "from {out:?}");
+            assert_eq!(
+                wire.chunk().unwrap().unwrap(),
+                format!("data: {event}\n\n").as_bytes(),
+                "from {out:?}"
+            );
         }
         scene.app.end_events();
         assert!(wire.chunk().unwrap().is_none(), "the stream ends in order");
@@ -180,7 +213,11 @@ fn events_arrive_one_by_one() {
             let mut body = client.start(request).await.unwrap().into_body();
             for event in ["one", "two", "three"] {
                 scene.app.emit(event);
-                assert_eq!(read_until(&mut body, event).await.trim(), format!("data: {event}"), "from {out:?}");
+                assert_eq!(
+                    read_until(&mut body, event).await.trim(),
+                    format!("data: {event}"),
+                    "from {out:?}"
+                );
             }
         });
     }
@@ -197,13 +234,15 @@ fn large_bodies_pass_in_constant_memory() {
         let before = scene.gate.memory("VmHWM");
         let down = format!("/bytes/{SIZE}");
         for protocol in ["--http1.1", "--http2"] {
-            let arguments = [protocol, "-H", &scene.bearer(), "-o", "/dev/null", "-w", "%{http_code} %{size_download}"];
+            let arguments =
+                [protocol, "-H", &scene.bearer(), "-o", "/dev/null", "-w", "%{http_code} %{size_download}"];
             assert_eq!(scene.gate.curl(&down, &arguments), format!("200 {SIZE}"), "{protocol} from {out:?}");
         }
         let file = scene.gate.settings.file("upload", vec![0; SIZE / 4]);
         for protocol in ["--http1.1", "--http2"] {
             let upload = file.to_str().unwrap();
-            let arguments = [protocol, "-H", &scene.bearer(), "-T", upload, "-o", "/dev/null", "-w", "%{http_code}"];
+            let arguments =
+                [protocol, "-H", &scene.bearer(), "-T", upload, "-o", "/dev/null", "-w", "%{http_code}"];
             assert_eq!(scene.gate.curl("/echo/up", &arguments), "200", "{protocol} to {out:?}");
             assert_eq!(scene.app.last().body, SIZE / 4);
         }
@@ -258,16 +297,22 @@ fn interim_answers_pass() {
     let bearer = format!("Authorization: Bearer {}", issuer.good());
     let printed = gate.curl("/", &["--http2", "-D", "-", "-H", &bearer]);
     assert!(printed.starts_with("HTTP/2 103"), "{printed}");
-    assert!(printed.contains("link: </style.css>; rel=preload") && printed.contains("HTTP/2 200"), "{printed}");
+    assert!(
+        printed.contains("link: </style.css>; rel=preload") && printed.contains("HTTP/2 200"),
+        "{printed}"
+    );
 }
 
 #[test]
 fn a_client_that_expects_100_gets_it_before_it_sends() {
-    let (issuer, upstream) = (Issuer::new(), RawUpstream::scripted(|exchange| {
-        drop(exchange.write("HTTP/1.1 100 Continue\r\n\r\n"));
-        let body = String::from_utf8(exchange.read_body().unwrap_or_default()).unwrap();
-        exchange.ok(&body)
-    }));
+    let (issuer, upstream) = (
+        Issuer::new(),
+        RawUpstream::scripted(|exchange| {
+            drop(exchange.write("HTTP/1.1 100 Continue\r\n\r\n"));
+            let body = String::from_utf8(exchange.read_body().unwrap_or_default()).unwrap();
+            exchange.ok(&body)
+        }),
+    );
     let gate = Gate::start(&Settings::plaintext().guarding(&upstream.url(), &issuer));
     let mut wire = gate.connect();
     let request = gate.request("PUT", "/file").field("Content-Length", "5").field("Expect", "100-continue");
@@ -285,7 +330,9 @@ fn a_client_that_expects_100_gets_it_before_it_sends() {
 #[test]
 fn an_upstream_may_answer_before_it_asked_for_the_body() {
     let upstream = RawUpstream::scripted(|exchange| {
-        drop(exchange.write("HTTP/1.1 409 Conflict\r\ncontent-length: 7\r\nconnection: close\r\n\r\nnot now"));
+        drop(
+            exchange.write("HTTP/1.1 409 Conflict\r\ncontent-length: 7\r\nconnection: close\r\n\r\nnot now"),
+        );
         Next::Close
     });
     let issuer = Issuer::new();
@@ -302,7 +349,9 @@ fn an_upstream_may_answer_before_it_asked_for_the_body() {
 fn an_answer_that_ends_with_its_connection_is_framed_for_the_client() {
     for version in ["HTTP/1.1", "HTTP/1.0"] {
         let upstream = RawUpstream::scripted(move |exchange| {
-            drop(exchange.write(format!("{version} 200 OK\r\ncontent-type: text/plain\r\n\r\nuntil the end")));
+            drop(
+                exchange.write(format!("{version} 200 OK\r\ncontent-type: text/plain\r\n\r\nuntil the end")),
+            );
             Next::Close
         });
         let issuer = Issuer::new();
@@ -325,7 +374,8 @@ fn an_http_1_0_client_gets_an_answer_it_can_read() {
     let gate = Gate::start(&Settings::plaintext().guarding(&app.url(), &issuer));
     let mut wire = gate.connect();
     let token = issuer.good();
-    wire.send(format!("GET /bytes/5 HTTP/1.0\r\nHost: api.test\r\nAuthorization: Bearer {token}\r\n\r\n")).unwrap();
+    wire.send(format!("GET /bytes/5 HTTP/1.0\r\nHost: api.test\r\nAuthorization: Bearer {token}\r\n\r\n"))
+        .unwrap();
     let text = String::from_utf8_lossy(&wire.rest().unwrap()).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.") && head.contains(" 200 "), "{head}");
@@ -436,7 +486,9 @@ fn nghttpd_is_a_fine_upstream() {
     // It cannot tell a port it was given by the system, so it gets one that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let _nghttpd = Running::start(
-        Command::new("nghttpd").args(["-a", "127.0.0.1", "-d", &folder, &port.to_string()]).args([key, chain]),
+        Command::new("nghttpd")
+            .args(["-a", "127.0.0.1", "-d", &folder, &port.to_string()])
+            .args([key, chain]),
     );
     eventually("nghttpd listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
     let issuer = Issuer::new();

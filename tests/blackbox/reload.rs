@@ -1,6 +1,6 @@
 //! A new configuration while the gate runs: all or nothing, and no request fails because of it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -20,7 +20,9 @@ fn base(upstream: &RawUpstream, issuer: &Issuer) -> Settings {
 /// A request to the admin listener.
 fn admin(gate: &mut Gate, method: &str, path: &str, token: Option<&str>) -> Answer {
     let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: admin\r\n{bearer}Content-Length: 0\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: admin\r\n{bearer}Content-Length: 0\r\nConnection: close\r\n\r\n"
+    );
     Wire::plain(gate.admin()).exchange(request).unwrap()
 }
 
@@ -123,39 +125,43 @@ fn requirements_upstreams_identity_and_issuers_change_as_well() {
     }
     gate.settings.file("portcullis.toml", changed.to_toml());
     gate.signal("HUP");
-    eventually("the second upstream", || (gate.get("/").token(&token).send().text() == "second").then_some(()));
+    eventually("the second upstream", || {
+        (gate.get("/").token(&token).send().text() == "second").then_some(())
+    });
     assert_eq!(gate.get("/").token(&other.good()).send().status(), 200);
     assert_eq!(second.last().field("x-user").as_deref(), Some("alice"));
     assert_eq!(gate.get("/").token(&issuer.token().claim("scope", "x").build()).send().status(), 403);
 }
 
-/// Clients that use connections again and count every answer that is not 200.
-fn under_load(gate: &Gate, token: &str, act: impl FnOnce()) -> (usize, Vec<String>) {
-    let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let failures = std::sync::Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for client in 0..4 {
-            let (stop, served, failures) = (&stop, &served, &failures);
-            scope.spawn(move || {
-                let request = gate.get("/load").token(token).bytes();
-                while !stop.load(Ordering::SeqCst) {
-                    let mut wire = gate.connect();
-                    for _ in 0..20 {
-                        match wire.exchange(&request) {
-                            Ok(answer) if answer.status() == 200 => served.fetch_add(1, Ordering::SeqCst),
-                            other => {
-                                failures.lock().unwrap().push(format!("client {client}: {other:?}"));
-                                return;
-                            }
-                        };
-                    }
-                }
-            });
+/// Requests on connections that are used again, until told to stop: how many were served, and what went wrong.
+fn keep_asking(gate: &Gate, token: &str, stop: &AtomicBool) -> (usize, Option<String>) {
+    let request = gate.get("/load").token(token).bytes();
+    let mut served = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let mut wire = gate.connect();
+        let failure = (0..20).map(|_| wire.exchange(&request)).find(|answer| {
+            let good = answer.as_ref().is_ok_and(|answer| answer.status() == 200);
+            served += usize::from(good);
+            !good
+        });
+        if let Some(failure) = failure {
+            return (served, Some(format!("{failure:?}")));
         }
+    }
+    (served, None)
+}
+
+/// Four clients keep asking while `act` runs.
+fn under_load(gate: &Gate, token: &str, act: impl FnOnce()) -> (usize, Vec<String>) {
+    let stop = AtomicBool::new(false);
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| keep_asking(gate, token, &stop))).collect();
         act();
         stop.store(true, Ordering::SeqCst);
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
     });
-    (served.load(Ordering::SeqCst), failures.into_inner().unwrap())
+    let served = results.iter().map(|(served, _)| served).sum();
+    (served, results.into_iter().filter_map(|(_, failure)| failure).collect())
 }
 
 #[test]
@@ -173,7 +179,11 @@ fn no_request_fails_because_of_reloads() {
             let fresh = settings.authority().server(&["localhost", "api.test", "127.0.0.1"]);
             settings.file("server.key", &fresh.key);
             settings.file("server.pem", &fresh.chain);
-            settings.clone().route(&format!("/extra-{n}"), "").limits(&format!("headers = {}", 50 + n)).write();
+            settings
+                .clone()
+                .route(&format!("/extra-{n}"), "")
+                .limits(&format!("headers = {}", 50 + n))
+                .write();
             let before = gate.reloads("ok");
             gate.signal("HUP");
             gate.wait_for_reloads("ok", before + 1.0);
@@ -221,7 +231,8 @@ fn a_long_answer_outlives_a_reload() {
     use crate::support::app::{App, Speaks};
 
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
-    let settings = Settings::plaintext().upstream("api", &app.url(), "").issuer(&issuer).route("/{*rest}", "");
+    let settings =
+        Settings::plaintext().upstream("api", &app.url(), "").issuer(&issuer).route("/{*rest}", "");
     let gate = Gate::start(&settings);
     let mut wire = gate.connect();
     wire.send(gate.get("/events").token(&issuer.good()).bytes()).unwrap();
@@ -241,7 +252,10 @@ fn the_admin_listener_lets_in_only_who_may() {
     );
     let mut gate = Gate::start(&settings);
     for (token, status) in [
-        (None, 401), (Some("wrong"), 401), (Some(&issuer.good()[..]), 401), (Some("watcher-secret-0123456789-0123456789"), 403),
+        (None, 401),
+        (Some("wrong"), 401),
+        (Some(&issuer.good()[..]), 401),
+        (Some("watcher-secret-0123456789-0123456789"), 403),
         (Some(ADMIN_TOKEN), 200),
     ] {
         for (method, path) in [("POST", "/v1/reload"), ("GET", "/v1/config")] {

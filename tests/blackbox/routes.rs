@@ -62,11 +62,18 @@ fn the_most_specific_path_wins_then_host_then_method() {
         let answer = gate.request(method, target).field("Host", host).token(&token).send();
         assert_eq!((answer.status(), answer.text().as_str()), (200, name), "{method} {host} {target}");
         let seen = upstreams.iter().find(|(n, _)| n == &name).unwrap().1.last();
-        assert_eq!((seen.target().as_str(), seen.field("host").as_deref()), (target, Some(host)), "forwarded as it came");
+        assert_eq!(
+            (seen.target().as_str(), seen.field("host").as_deref()),
+            (target, Some(host)),
+            "forwarded as it came"
+        );
     }
     for (method, host, target) in [
-        ("GET", "api.test", "/DEALS/7"), ("GET", "api.test", "/dealsx"), ("GET", "api.test", "/dea"),
-        ("GET", "api.test", "/index.html"), ("GET", "api.test", "/%64eals2"),
+        ("GET", "api.test", "/DEALS/7"),
+        ("GET", "api.test", "/dealsx"),
+        ("GET", "api.test", "/dea"),
+        ("GET", "api.test", "/index.html"),
+        ("GET", "api.test", "/%64eals2"),
     ] {
         let answer = gate.request(method, target).field("Host", host).token(&token).send();
         assert_eq!(answer.status(), 403, "{method} {host} {target}: {}", answer.text());
@@ -109,7 +116,10 @@ fn scopes_and_roles_are_demanded_all_or_any() {
         .route("/any-scope", "any_scope = [\"a\", \"b\"]")
         .route("/all-roles", "roles = [\"r\", \"s\"]")
         .route("/any-role", "any_role = [\"r\", \"s\"]")
-        .route("/mixed", "scopes = [\"a\"]\nany_scope = [\"b\", \"c\"]\nroles = [\"r\"]\nany_role = [\"s\", \"t\"]");
+        .route(
+            "/mixed",
+            "scopes = [\"a\"]\nany_scope = [\"b\", \"c\"]\nroles = [\"r\"]\nany_role = [\"s\", \"t\"]",
+        );
     let gate = Gate::start(&settings);
     let rows = [
         ("/all-scopes", json!("a b"), json!([]), 200),
@@ -147,12 +157,42 @@ fn scopes_and_roles_are_demanded_all_or_any() {
 fn the_claims_of_well_known_providers_are_read_where_they_are() {
     let upstream = RawUpstream::start();
     let rows = [
-        ("keycloak", "roles = \"/realm_access/roles\"", json!({"realm_access": {"roles": ["manager"]}}), json!({"realm_access": {"roles": ["x"]}})),
-        ("entra", "scope = \"scp\"\nroles = \"roles\"", json!({"scp": "read:deals other", "roles": ["manager"]}), json!({"roles": ["manager"]})),
-        ("okta", "scope = \"scp\"\nroles = \"groups\"", json!({"scp": ["read:deals"], "groups": ["manager"]}), json!({"scp": ["x"], "groups": ["manager"]})),
-        ("auth0", "scope = \"permissions\"\nroles = \"https://example.com/roles\"", json!({"permissions": ["read:deals"], "https://example.com/roles": ["manager"]}), json!({"permissions": []})),
-        ("cognito", "roles = \"cognito:groups\"", json!({"cognito:groups": ["manager"]}), json!({"cognito:groups": ["x"]})),
-        ("nested", "roles = \"/a~1b/c~0d/0\"", json!({"a/b": {"c~d": [["manager"]]}}), json!({"a": {"b": {"c~d": [["manager"]]}}})),
+        (
+            "keycloak",
+            "roles = \"/realm_access/roles\"",
+            json!({"realm_access": {"roles": ["manager"]}}),
+            json!({"realm_access": {"roles": ["x"]}}),
+        ),
+        (
+            "entra",
+            "scope = \"scp\"\nroles = \"roles\"",
+            json!({"scp": "read:deals other", "roles": ["manager"]}),
+            json!({"roles": ["manager"]}),
+        ),
+        (
+            "okta",
+            "scope = \"scp\"\nroles = \"groups\"",
+            json!({"scp": ["read:deals"], "groups": ["manager"]}),
+            json!({"scp": ["x"], "groups": ["manager"]}),
+        ),
+        (
+            "auth0",
+            "scope = \"permissions\"\nroles = \"https://example.com/roles\"",
+            json!({"permissions": ["read:deals"], "https://example.com/roles": ["manager"]}),
+            json!({"permissions": []}),
+        ),
+        (
+            "cognito",
+            "roles = \"cognito:groups\"",
+            json!({"cognito:groups": ["manager"]}),
+            json!({"cognito:groups": ["x"]}),
+        ),
+        (
+            "nested",
+            "roles = \"/a~1b/c~0d/0\"",
+            json!({"a/b": {"c~d": [["manager"]]}}),
+            json!({"a": {"b": {"c~d": [["manager"]]}}}),
+        ),
     ];
     for (name, claims, enough, too_little) in rows {
         let issuer = Issuer::named(&format!("https://{name}.example.com/"));
@@ -162,7 +202,11 @@ fn the_claims_of_well_known_providers_are_read_where_they_are() {
             .route("/{*rest}", "scopes = [\"read:deals\"]\nroles = [\"manager\"]");
         let gate = Gate::start(&settings);
         for (claims, status) in [(enough, 200), (too_little, 403)] {
-            let token = claims.as_object().unwrap().iter().fold(issuer.token(), |token, (claim, value)| token.claim(claim, value.clone()));
+            let token = claims
+                .as_object()
+                .unwrap()
+                .iter()
+                .fold(issuer.token(), |token, (claim, value)| token.claim(claim, value.clone()));
             let answer = gate.get("/").token(&token.build()).send();
             assert_eq!(answer.status(), status, "{name} with {claims}: {}", answer.text());
         }
@@ -184,7 +228,11 @@ fn an_anonymous_route_needs_no_token_but_checks_one_that_is_sent() {
     assert_eq!(gate.get("/open/3").token(&issuer.good()).send().status(), 200);
     assert_eq!(upstream.last().field("x-auth-subject").as_deref(), Some("alice"));
     assert_eq!(gate.get("/open/4").field("Authorization", "Basic YTpi").send().status(), 200);
-    assert_eq!(upstream.last().field("authorization").as_deref(), Some("Basic YTpi"), "other schemes pass through");
+    assert_eq!(
+        upstream.last().field("authorization").as_deref(),
+        Some("Basic YTpi"),
+        "other schemes pass through"
+    );
     assert_eq!(gate.get("/open/5").token(&Issuer::new().good()).send().status(), 401);
     assert_eq!(gate.get("/open/6").token("a b").send().status(), 400);
     assert_eq!(gate.get("/open/7").token(&issuer.good()).token(&issuer.good()).send().status(), 400);
@@ -199,7 +247,11 @@ fn a_shadow_route_forwards_what_it_would_refuse_and_says_so() {
         .issuer(&issuer)
         .route("/shadow/{*rest}", "mode = \"shadow\"\nscopes = [\"admin\"]");
     let gate = Gate::start(&settings);
-    let expired = issuer.token().claim("iat", crate::support::now() - 7200).claim("exp", crate::support::now() - 3600).build();
+    let expired = issuer
+        .token()
+        .claim("iat", crate::support::now() - 7200)
+        .claim("exp", crate::support::now() - 3600)
+        .build();
     for (name, request, reason) in [
         ("no token", gate.get("/shadow/1"), "missing"),
         ("expired", gate.get("/shadow/2").token(&expired), "expired"),
@@ -212,10 +264,15 @@ fn a_shadow_route_forwards_what_it_would_refuse_and_says_so() {
         let record = gate.record_of(answer.field("x-request-id").unwrap());
         assert_eq!(field(&record, "reason"), Some(reason), "{name}: {record}");
         if reason != "insufficient_scope" {
-            assert_eq!(upstream.last().field("x-auth-subject"), None, "{name}: an unproven identity is not passed on");
+            assert_eq!(
+                upstream.last().field("x-auth-subject"),
+                None,
+                "{name}: an unproven identity is not passed on"
+            );
         }
     }
-    let (_, decision) = gate.decision(|| gate.get("/shadow/5").token(&issuer.token().claim("scope", "admin").build()).send());
+    let (_, decision) =
+        gate.decision(|| gate.get("/shadow/5").token(&issuer.token().claim("scope", "admin").build()).send());
     assert!(decision.starts_with("allow/"), "{decision}");
     assert_eq!(gate.get("/shadow/%2e%2e/admin").send().status(), 400, "a bad target is refused in any mode");
     assert_eq!(upstream.count(), 5);
@@ -229,8 +286,14 @@ fn routes_that_could_tie_or_contradict_themselves_are_configuration_errors() {
         ("twice the same", base().route("/a", "").route("/a", "")),
         ("parameters by other names", base().route("/a/{x}", "").route("/a/{y}", "")),
         ("rest by other names", base().route("/a/{*x}", "").route("/a/{*y}", "")),
-        ("methods that overlap", base().route("/a", "methods = [\"GET\", \"PUT\"]").route("/a", "methods = [\"PUT\"]")),
-        ("hosts that overlap", base().route("/a", "hosts = [\"x.test\"]").route("/a", "hosts = [\"X.test.\"]")),
+        (
+            "methods that overlap",
+            base().route("/a", "methods = [\"GET\", \"PUT\"]").route("/a", "methods = [\"PUT\"]"),
+        ),
+        (
+            "hosts that overlap",
+            base().route("/a", "hosts = [\"x.test\"]").route("/a", "hosts = [\"X.test.\"]"),
+        ),
         ("scopes on an anonymous route", base().route("/a", "anonymous = true\nscopes = [\"x\"]")),
         ("roles on an anonymous route", base().route("/a", "anonymous = true\nany_role = [\"x\"]")),
         ("an unknown upstream", base().route("/a", "upstream = \"other\"")),
@@ -250,8 +313,13 @@ fn routes_that_could_tie_or_contradict_themselves_are_configuration_errors() {
         assert!(outcome.err.contains("portcullis.toml"), "{name}: {outcome:?}");
     }
     let fine = base()
-        .route("/a", "methods = [\"GET\"]").route("/a", "methods = [\"PUT\"]").route("/a", "")
-        .route("/a", "hosts = [\"x.test\"]").route("/a", "hosts = [\"y.test\"]").route("/a/{x}", "").route("/a/{*rest}", "");
+        .route("/a", "methods = [\"GET\"]")
+        .route("/a", "methods = [\"PUT\"]")
+        .route("/a", "")
+        .route("/a", "hosts = [\"x.test\"]")
+        .route("/a", "hosts = [\"y.test\"]")
+        .route("/a/{x}", "")
+        .route("/a/{*rest}", "");
     let outcome = check(&fine);
     assert_eq!(outcome.code, 0, "{outcome:?}");
 }

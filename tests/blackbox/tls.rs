@@ -41,7 +41,11 @@ impl Scene {
         self.exchange_shared(&Arc::new(config), token)
     }
 
-    fn exchange_shared(&self, config: &Arc<ClientConfig>, token: &str) -> std::io::Result<(Handshake, Answer)> {
+    fn exchange_shared(
+        &self,
+        config: &Arc<ClientConfig>,
+        token: &str,
+    ) -> std::io::Result<(Handshake, Answer)> {
         let (mut wire, handshake) = Wire::tls_shared(self.gate.public, "localhost", config)?;
         let answer = wire.exchange(self.gate.get("/").token(token).bytes())?;
         Ok((handshake, answer))
@@ -66,7 +70,10 @@ fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
         let text = String::from_utf8_lossy(&outcome.stdout).into_owned();
         assert!(!outcome.status.success() || text.contains("Cipher is (NONE)"), "{old}: {text}");
     }
-    assert_eq!(scene.exchange(scene.client(), &scene.issuer.good()).unwrap().0.version, ProtocolVersion::TLSv1_3);
+    assert_eq!(
+        scene.exchange(scene.client(), &scene.issuer.good()).unwrap().0.version,
+        ProtocolVersion::TLSv1_3
+    );
 }
 
 #[test]
@@ -100,14 +107,23 @@ fn the_protocol_is_chosen_by_alpn() {
     assert!(scene.exchange(strange, "x").is_err(), "RFC 7301 §3.2: no common protocol is an error");
     let bearer = format!("Authorization: Bearer {}", scene.issuer.good());
     for (flag, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
-        assert_eq!(scene.gate.curl("/", &[flag, "-H", &bearer, "-o", "/dev/null", "-w", "%{http_version}"]), version);
+        assert_eq!(
+            scene.gate.curl("/", &[flag, "-H", &bearer, "-o", "/dev/null", "-w", "%{http_version}"]),
+            version
+        );
     }
 }
 
 #[test]
 fn what_is_no_tls_gets_no_http() {
     let scene = scene(Settings::tls());
-    for bytes in [&b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n"[..], b"\0\0\0\0", b"\x16\x03\x01\xff\xff", &[0xff; 5000], b"\x80\x2e\x01\0\x02"] {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n"[..],
+        b"\0\0\0\0",
+        b"\x16\x03\x01\xff\xff",
+        &[0xff; 5000],
+        b"\x80\x2e\x01\0\x02",
+    ] {
         let mut wire = Wire::plain(scene.gate.public);
         drop(wire.send(bytes));
         wire.finish_sending();
@@ -146,8 +162,14 @@ fn client_certificates_are_verified_when_they_are_asked_for() {
         let token = scene.issuer.good();
         let good = scene.exchange(scene.with(&clients.client("alice")), &token);
         assert_eq!(good.unwrap().1.status(), 200, "required: {required}");
-        assert!(scene.exchange(scene.with(&others.client("mallory")), &token).is_err(), "of another authority");
-        assert!(scene.exchange(scene.with(&clients.server(&["alice"])), &token).is_err(), "a certificate of a server");
+        assert!(
+            scene.exchange(scene.with(&others.client("mallory")), &token).is_err(),
+            "of another authority"
+        );
+        assert!(
+            scene.exchange(scene.with(&clients.server(&["alice"])), &token).is_err(),
+            "a certificate of a server"
+        );
         let without = scene.exchange(scene.client(), &token);
         if required {
             assert!(without.is_err(), "none at all");
@@ -169,12 +191,26 @@ fn a_token_bound_to_a_certificate_is_good_with_that_one_alone() {
         assert_eq!((answer.status(), decision.as_str()), (401, "deny/certificate_mismatch"), "{name}");
         assert!(answer.field("www-authenticate").unwrap().contains("error=\"invalid_token\""), "{name}");
     }
-    assert_eq!(scene.exchange(scene.with(&alice), &bound).unwrap().1.status(), 200, "still good with its own");
-    assert_eq!(scene.exchange(scene.with(&bob), &scene.issuer.good()).unwrap().1.status(), 200, "an unbound one is good with any");
-    let thumbprint = run("sh", &["-c", &format!(
-        "openssl x509 -in {} -outform DER | openssl dgst -sha256 -binary | openssl base64 -A | tr '+/' '-_' | tr -d =",
-        path_text(&scene.gate.settings.file("alice.pem", &alice.chain))
-    )]);
+    assert_eq!(
+        scene.exchange(scene.with(&alice), &bound).unwrap().1.status(),
+        200,
+        "still good with its own"
+    );
+    assert_eq!(
+        scene.exchange(scene.with(&bob), &scene.issuer.good()).unwrap().1.status(),
+        200,
+        "an unbound one is good with any"
+    );
+    let thumbprint = run(
+        "sh",
+        &[
+            "-c",
+            &format!(
+                "openssl x509 -in {} -outform DER | openssl dgst -sha256 -binary | openssl base64 -A | tr '+/' '-_' | tr -d =",
+                path_text(&scene.gate.settings.file("alice.pem", &alice.chain))
+            ),
+        ],
+    );
     assert_eq!(thumbprint, alice.thumbprint(), "the thumbprint as RFC 8705 has it");
 }
 

@@ -36,6 +36,16 @@ fn upgrade(token: &str, extra: &str) -> String {
     )
 }
 
+/// A WebSocket server that sends every message back.
+async fn echo(socket: TcpStream) {
+    let mut socket = accept_async(socket).await.unwrap();
+    while let Some(Ok(message)) = socket.next().await {
+        if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
 #[test]
 fn a_websocket_carries_messages_both_ways() {
     block_on(async {
@@ -43,14 +53,7 @@ fn a_websocket_carries_messages_both_ways() {
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let mut socket = accept_async(socket).await.unwrap();
-                    while let Some(Ok(message)) = socket.next().await {
-                        if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
-                            return;
-                        }
-                    }
-                });
+                tokio::spawn(echo(socket));
             }
         });
         let issuer = Issuer::new();

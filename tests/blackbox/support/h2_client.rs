@@ -38,11 +38,6 @@ impl H2Answer {
     pub fn status(&self) -> u16 {
         self.head.status.as_u16()
     }
-
-    /// A field's value.
-    pub fn field(&self, name: &str) -> Option<&str> {
-        self.head.headers.get(name).map(|value| value.to_str().unwrap())
-    }
 }
 
 impl H2Client {

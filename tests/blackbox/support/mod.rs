@@ -54,11 +54,6 @@ pub fn now() -> i64 {
     i64::try_from(elapsed.as_secs()).unwrap()
 }
 
-/// Whether `bytes` contain `needle`.
-pub fn contains(bytes: &[u8], needle: &[u8]) -> bool {
-    bytes.windows(needle.len()).any(|window| window == needle)
-}
-
 /// Base64url without padding.
 pub fn b64(bytes: impl AsRef<[u8]>) -> String {
     use base64::Engine as _;

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use aws_lc_rs::digest;
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
@@ -47,12 +48,7 @@ impl Signer {
         Self { kid: "secret".to_owned(), alg, key: Key::Secret(secret.to_vec()) }
     }
 
-    /// The signature of `message` under this key's own algorithm.
-    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.sign_as(self.alg, message)
-    }
-
-    /// The signature of `message` by another algorithm of the same family.
+    /// The signature of `message` by `alg`, which must be of the key's family.
     pub fn sign_as(&self, alg: &str, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.key {
@@ -203,13 +199,23 @@ impl Issuer {
 
 /// 16 random bytes as hex digits.
 pub fn unique() -> String {
-    use std::fmt::Write as _;
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).unwrap();
+    hex(&bytes)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();
         text
     })
+}
+
+/// What logs carry instead of a token's `jti` or a subject: 12 hex digits of SHA-256 of issuer, newline, name.
+pub fn log_hash(issuer: &str, name: &str) -> String {
+    let text = format!("{issuer}\n{name}");
+    hex(&digest::digest(&digest::SHA256, text.as_bytes()).as_ref()[..6])
 }
 
 fn object(value: Value) -> Map<String, Value> {

@@ -178,7 +178,7 @@ impl Wire {
             }
             answer.trailers = self.trailers()?;
         } else if let Some(length) = answer.field("content-length") {
-            let length = length.parse().map_err(|_| invalid("content-length"))?;
+            let length = length.parse().map_err(io::Error::other)?;
             answer.body = self.take(length)?;
         } else {
             answer.body = self.rest()?;
