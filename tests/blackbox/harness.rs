@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::support::app::{App, Speaks};
+use crate::support::frames::{self, END_STREAM, End, Frames};
 use crate::support::issuer::{Answer, KeyServer};
 use crate::support::pki::Authority;
 use crate::support::raw_upstream::RawUpstream;
@@ -61,4 +62,22 @@ fn the_openid_provider_issues_and_rotates() {
     let (first, kid) = (provider.token(), provider.rotate(true));
     assert_ne!(first, provider.token());
     assert!(run("curl", &["-sS", &format!("{}/jwks", provider.issuer)]).contains(&kid));
+}
+
+#[test]
+fn frames_by_hand_are_understood_by_a_real_server() {
+    let app = App::start(Speaks::H2c);
+    let fields =
+        [(":method", "GET"), (":scheme", "http"), (":path", "/status/403"), (":authority", "api.test")];
+    let long = "v".repeat(5000);
+    for (extra, end) in
+        [("plain", End::Status(403)), (long.as_str(), End::Status(403)), ("CR\rLF\n", End::GoAway(1))]
+    {
+        let mut connection = Frames::over(Wire::plain(app.address));
+        connection.send(frames::headers(1, END_STREAM, &[&fields[..], &[("x-extra", extra)]].concat()));
+        assert_eq!(connection.end_of(1), end, "{extra:?}");
+    }
+    let mut connection = Frames::over(Wire::plain(app.address));
+    connection.send(frames::frame(frames::kind::PING, 0, 0, &[0; 7]));
+    assert_eq!(connection.end_of(1), End::GoAway(6), "FRAME_SIZE_ERROR");
 }

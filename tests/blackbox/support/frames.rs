@@ -110,10 +110,18 @@ pub struct Frames {
 impl Frames {
     /// Connects over TLS with ALPN `h2`, and sends the preface and empty settings.
     pub fn connect(gate: &Gate) -> Self {
-        let mut frames = Self::silent(gate);
-        frames.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice());
-        frames.send(frame(kind::SETTINGS, 0, 0, &[]));
-        frames
+        Self::silent(gate).greeted()
+    }
+
+    /// The same over a connection that is there already.
+    pub fn over(wire: Wire) -> Self {
+        Self { wire }.greeted()
+    }
+
+    fn greeted(mut self) -> Self {
+        self.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice());
+        self.send(frame(kind::SETTINGS, 0, 0, &[]));
+        self
     }
 
     /// Connects and sends nothing yet.

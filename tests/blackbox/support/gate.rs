@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -67,6 +68,9 @@ impl Gate {
     fn listening(&mut self, listener: &str) -> SocketAddr {
         eventually(&format!("the gate tells where its {listener} listener is"), || {
             let exited = self.child.try_wait().unwrap();
+            if exited.is_some() {
+                self.log.wait_for_end();
+            }
             assert!(exited.is_none(), "the gate ended: {exited:?}\n{}", self.log.text());
             self.log.records().iter().find_map(|record| {
                 let told =
@@ -281,6 +285,8 @@ impl Request<'_> {
 #[derive(Clone, Default)]
 pub struct Log {
     lines: Arc<Mutex<Vec<String>>>,
+    /// Pipes that are still read.
+    open: Arc<AtomicUsize>,
 }
 
 impl Log {
@@ -293,7 +299,8 @@ impl Log {
     }
 
     fn collect(&self, pipe: impl Read + Send + 'static) {
-        let lines = self.lines.clone();
+        let (lines, open) = (self.lines.clone(), self.open.clone());
+        open.fetch_add(1, Ordering::SeqCst);
         thread::spawn(move || {
             let mut pipe = BufReader::new(pipe);
             let mut line = Vec::new();
@@ -302,7 +309,13 @@ impl Log {
                 lines.lock().unwrap().push(text);
                 line.clear();
             }
+            open.fetch_sub(1, Ordering::SeqCst);
         });
+    }
+
+    /// Waits until everything that was printed has been read; the process has ended.
+    pub fn wait_for_end(&self) {
+        eventually("the end of the log", || (self.open.load(Ordering::SeqCst) == 0).then_some(()));
     }
 
     /// Everything.
