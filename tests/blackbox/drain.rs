@@ -1,0 +1,143 @@
+//! The end: not ready first, then no more connections, then everything in flight is finished, then exit code 0.
+
+use std::time::{Duration, Instant};
+
+use crate::support::app::{App, Speaks};
+use crate::support::frames::{self, END_STREAM, Frames, kind};
+use crate::support::gate::Gate;
+use crate::support::raw_upstream::RawUpstream;
+use crate::support::settings::Settings;
+use crate::support::tokens::Issuer;
+use crate::support::wire::Wire;
+use crate::support::{eventually, within};
+
+/// An upstream that answers when it is told to.
+fn patient() -> (RawUpstream, std::sync::Arc<std::sync::atomic::AtomicBool>) {
+    let go = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let signal = go.clone();
+    let upstream = RawUpstream::scripted(move |exchange| {
+        within(Duration::from_secs(20), "the test lets the upstream answer", || {
+            signal.load(std::sync::atomic::Ordering::SeqCst).then_some(())
+        });
+        exchange.ok("at last")
+    });
+    (upstream, go)
+}
+
+#[test]
+fn requests_in_flight_are_finished() {
+    for signal in ["TERM", "INT"] {
+        let ((upstream, go), issuer) = (patient(), Issuer::new());
+        let settings =
+            Settings::plaintext().server("drain_timeout = \"15s\"").guarding(&upstream.url(), &issuer);
+        let mut gate = Gate::start(&settings);
+        let mut wire = gate.connect();
+        wire.send(gate.get("/slow").token(&issuer.good()).bytes()).unwrap();
+        upstream.wait_for(1);
+        gate.signal(signal);
+        eventually("no new connections", || std::net::TcpStream::connect(gate.public).err());
+        assert!(gate.is_alive(), "{signal}: waits for the request");
+        go.store(true, std::sync::atomic::Ordering::SeqCst);
+        let answer = wire.answer().unwrap();
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "at last"), "{signal}");
+        assert_eq!(answer.field("connection"), Some("close"), "{signal}");
+        assert!(wire.is_closed(), "{signal}");
+        assert_eq!(gate.wait_for_exit(Duration::from_secs(10)).code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn readiness_goes_first_and_traffic_is_served_during_the_delay() {
+    let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
+    let settings = Settings::plaintext().server("shutdown_delay = \"2s\"").guarding(&upstream.url(), &issuer);
+    let mut gate = Gate::start(&settings);
+    let began = Instant::now();
+    gate.signal("TERM");
+    eventually("not ready", || (gate.readiness().0 == 503).then_some(()));
+    assert_eq!(gate.readiness().1["ready"], false);
+    assert_eq!(gate.telemetry("/live").status(), 200, "alive, though not ready");
+    assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200, "new connections are still served");
+    assert!(began.elapsed() < Duration::from_secs(2), "the machine was too slow for this test");
+    eventually("no new connections", || std::net::TcpStream::connect(gate.public).err());
+    assert!(began.elapsed() >= Duration::from_millis(1900), "{:?}", began.elapsed());
+    assert_eq!(gate.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
+}
+
+#[test]
+fn idle_connections_do_not_hold_up_the_end() {
+    let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
+    let mut gate = Gate::start(&Settings::tls().guarding(&upstream.url(), &issuer));
+    let mut used = gate.connect();
+    assert_eq!(used.exchange(gate.get("/").token(&issuer.good()).bytes()).unwrap().status(), 200);
+    let unused = gate.connect();
+    let h2 = Frames::connect(&gate);
+    let mut silent = Wire::plain(gate.public);
+    let began = Instant::now();
+    gate.signal("TERM");
+    assert!(used.is_closed());
+    assert_eq!(gate.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(8), "long before drain_timeout: {:?}", began.elapsed());
+    assert!(silent.is_closed());
+    drop((unused, h2));
+}
+
+#[test]
+fn http_2_connections_are_told_to_go_and_their_streams_are_finished() {
+    let ((upstream, go), issuer) = (patient(), Issuer::new());
+    let mut gate = Gate::start(&Settings::tls().guarding(&upstream.url(), &issuer));
+    let bearer = format!("Bearer {}", issuer.good());
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":path", "/slow"),
+        (":authority", "api.test"),
+        ("authorization", &bearer),
+    ];
+    let mut connection = Frames::connect(&gate);
+    connection.send(frames::headers(1, END_STREAM, &fields));
+    upstream.wait_for(1);
+    gate.signal("TERM");
+    let goodbye = loop {
+        let frame = connection.read().unwrap();
+        if frame.kind == kind::GOAWAY {
+            break frame;
+        }
+    };
+    assert_eq!(goodbye.payload[4..8], [0, 0, 0, 0], "NO_ERROR");
+    go.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(connection.end_of(1), frames::End::Status(200));
+    assert_eq!(gate.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
+}
+
+#[test]
+fn what_does_not_end_by_itself_is_cut_at_the_limit() {
+    let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
+    let settings = Settings::plaintext().server("drain_timeout = \"1s\"").guarding(&app.url(), &issuer);
+    let mut gate = Gate::start(&settings);
+    let mut wire = gate.connect();
+    wire.send(gate.get("/events").token(&issuer.good()).bytes()).unwrap();
+    assert_eq!(wire.head().unwrap().status, 200);
+    let began = Instant::now();
+    gate.signal("TERM");
+    let status = gate.wait_for_exit(Duration::from_secs(10));
+    assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(status.code(), Some(0), "it ended as it was told to");
+    assert!(wire.chunk().is_err(), "cut, and visibly so");
+}
+
+#[test]
+fn a_signal_before_the_keys_are_there_ends_the_gate() {
+    use crate::support::issuer::{Answer, KeyServer, Source};
+
+    let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
+    let server = KeyServer::start(issuer.jwks());
+    server.set(Answer::Silence);
+    let settings = Settings::plaintext()
+        .upstream("api", &upstream.url(), "")
+        .issuer_from(&issuer, &Source::Url(server.jwks_url()), "")
+        .route("/{*rest}", "");
+    let mut gate = Gate::launch(&settings);
+    gate.signal("TERM");
+    assert_eq!(gate.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
+}

@@ -1,0 +1,83 @@
+//! The helpers against themselves, with clients that nobody here wrote.
+
+use serde_json::json;
+
+use crate::support::app::{App, Speaks};
+use crate::support::frames::{self, END_STREAM, End, Frames};
+use crate::support::issuer::{Answer, KeyServer};
+use crate::support::pki::Authority;
+use crate::support::raw_upstream::RawUpstream;
+use crate::support::tools::{OpenIdProvider, run};
+use crate::support::wire::Wire;
+
+#[test]
+fn the_recording_upstream_keeps_the_exact_bytes() {
+    let upstream = RawUpstream::start();
+    let request =
+        b"POST /a?b HTTP/1.1\r\nHost:  x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: 1\r\n\r\n";
+    let answer = Wire::plain(upstream.address).exchange(request).unwrap();
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "ok"));
+    let seen = upstream.last();
+    assert_eq!([seen.head.clone(), seen.wire_body.clone()].concat(), request);
+    assert_eq!((seen.body.as_slice(), seen.trailers.as_str()), (&b"abc"[..], "T: 1\r\n"));
+}
+
+#[test]
+fn curl_reaches_the_upstreams_in_every_protocol() {
+    let raw = RawUpstream::start();
+    assert_eq!(run("curl", &["-sS", "--data", "abc", &raw.url()]), "ok");
+    assert_eq!(raw.last().body, b"abc");
+
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, authority.certificate_pem()).unwrap();
+    let h2 = App::start(Speaks::H2Tls(authority.server(&["localhost"])));
+    let version = ["-sS", "-w", " %{http_version}", "--cacert", ca.to_str().unwrap()];
+    assert_eq!(run("curl", &[&version[..], &[&h2.url()]].concat()), "hello 2");
+
+    let h1 = App::start(Speaks::Http1);
+    assert_eq!(run("curl", &["-sS", "--data", "abc", &format!("{}/echo", h1.url())]), "abc");
+    let h2c = App::start(Speaks::H2c);
+    let url = h2c.url().replace("h2c://", "http://");
+    assert_eq!(run("curl", &["-sS", "--http2-prior-knowledge", "-w", " %{http_version}", &url]), "hello 2");
+    assert_eq!(h2c.last().version, http::Version::HTTP_2);
+}
+
+#[test]
+fn the_key_server_serves_keys_and_misbehaves_on_request() {
+    let server = KeyServer::start(json!({"keys": []}));
+    assert_eq!(run("curl", &["-sS", &server.jwks_url()]), r#"{"keys":[]}"#);
+    let metadata =
+        run("curl", &["-sS", &format!("{}/.well-known/openid-configuration", server.issuer_url())]);
+    assert!(metadata.contains(&server.jwks_url()), "{metadata}");
+    server.set(Answer::Raw(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n".to_vec()));
+    assert_eq!(run("curl", &["-sS", "-w", "%{http_code}", &server.jwks_url()]), "500");
+    assert_eq!((server.fetches(), server.discoveries()), (2, 1));
+}
+
+#[test]
+fn the_openid_provider_issues_and_rotates() {
+    let mut provider = OpenIdProvider::start("ES256");
+    let (first, kid) = (provider.token(), provider.rotate(true));
+    assert_ne!(first, provider.token());
+    assert!(run("curl", &["-sS", &format!("{}/jwks", provider.issuer)]).contains(&kid));
+}
+
+#[test]
+fn frames_by_hand_are_understood_by_a_real_server() {
+    let app = App::start(Speaks::H2c);
+    let fields =
+        [(":method", "GET"), (":scheme", "http"), (":path", "/status/403"), (":authority", "api.test")];
+    let long = "v".repeat(5000);
+    for (extra, end) in
+        [("plain", End::Status(403)), (long.as_str(), End::Status(403)), ("CR\rLF\n", End::GoAway(1))]
+    {
+        let mut connection = Frames::over(Wire::plain(app.address));
+        connection.send(frames::headers(1, END_STREAM, &[&fields[..], &[("x-extra", extra)]].concat()));
+        assert_eq!(connection.end_of(1), end, "{extra:?}");
+    }
+    let mut connection = Frames::over(Wire::plain(app.address));
+    connection.send(frames::frame(frames::kind::PING, 0, 0, &[0; 7]));
+    assert!(matches!(connection.end_of(1), End::GoAway(_)), "a PING of seven bytes");
+}

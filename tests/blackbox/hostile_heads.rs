@@ -1,0 +1,1086 @@
+//! HTTP/1.1 as attackers write it: smuggling, chunk syntax, Host, targets, hop-by-hop fields, spoofed identities, sizes.
+//!
+//! Every row is raw bytes sent to a real gate. The oracle is an upstream that records what reached it: nothing, or
+//! exactly the one request that everybody reads in the same way.
+
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::support::gate::Gate;
+use crate::support::raw_upstream::{Next, RawUpstream, Seen};
+use crate::support::settings::Settings;
+use crate::support::tokens::Issuer;
+use crate::support::wire::{Answer, Wire};
+use crate::support::within;
+
+/// What must become of a row's bytes.
+enum Expect {
+    /// One answer with one of these statuses, or none at all when 0 is among them; nothing reaches the upstream.
+    Refuse(&'static [u16]),
+    /// Exactly this request reaches the upstream: target and body.
+    Pass(String, Vec<u8>),
+    /// That, or 400 and nothing.
+    Either(String, Vec<u8>),
+    /// No complete request reaches the upstream, and the client gets 400 or a closed connection.
+    Broken,
+    /// The first request passes as this, or all of it is refused; what follows it never reaches the upstream.
+    PassOrBroken(String, Vec<u8>),
+}
+
+use Expect::{Broken, Either, Pass, PassOrBroken, Refuse};
+
+struct Row {
+    name: String,
+    bytes: Vec<u8>,
+    expect: Expect,
+}
+
+/// The table in the making. `{auth}` stands for a field line with a good token, `{host}` for one with a good host.
+#[derive(Default)]
+struct Table(Vec<Row>);
+
+impl Table {
+    fn raw(&mut self, name: &str, bytes: impl AsRef<[u8]>, expect: Expect) {
+        self.0.push(Row { name: name.to_owned(), bytes: bytes.as_ref().to_vec(), expect });
+    }
+
+    /// A request line with good fields.
+    fn line(&mut self, line: &str, statuses: &'static [u16]) {
+        self.raw(&format!("line {line:?}"), format!("{line}\r\n{{host}}{{auth}}\r\n"), Refuse(statuses));
+    }
+
+    /// A target with good fields.
+    fn target(&mut self, target: &str, expect: Expect) {
+        self.raw(
+            &format!("target {target:?}"),
+            format!("GET {target} HTTP/1.1\r\n{{host}}{{auth}}\r\n"),
+            expect,
+        );
+    }
+
+    /// Field lines beside the good ones of a request without a body.
+    fn fields(&mut self, name: &str, fields: impl AsRef<[u8]>, expect: Expect) {
+        let bytes = [b"GET /fields HTTP/1.1\r\n{host}{auth}", fields.as_ref(), b"\r\n"].concat();
+        self.raw(name, bytes, expect);
+    }
+
+    /// Field lines beside the good ones of a request with what follows its head.
+    fn post(&mut self, fields: &str, body: &str, expect: Expect) {
+        let bytes = format!("POST /post HTTP/1.1\r\n{{host}}{{auth}}{fields}\r\n{body}");
+        self.raw(
+            &format!("fields {fields:?} and body {:?}", body.chars().take(40).collect::<String>()),
+            bytes,
+            expect,
+        );
+    }
+
+    /// A chunked body.
+    fn chunks(&mut self, body: impl AsRef<[u8]>, expect: Expect) {
+        let body = body.as_ref();
+        let shown: String = String::from_utf8_lossy(body).chars().take(40).collect();
+        let head = b"POST /chunks HTTP/1.1\r\n{host}{auth}Transfer-Encoding: chunked\r\n\r\n";
+        self.raw(&format!("chunks {shown:?}"), [head, body].concat(), expect);
+    }
+}
+
+const BAD: &[u16] = &[400];
+
+fn passes(target: &str, body: &str) -> Expect {
+    Pass(target.to_owned(), body.as_bytes().to_vec())
+}
+
+fn either(target: &str, body: &str) -> Expect {
+    Either(target.to_owned(), body.as_bytes().to_vec())
+}
+
+/// A request that must never reach the upstream, hidden behind another.
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: api.test\r\n\r\n";
+
+/// Everything that one gate and its upstream went through.
+struct Scene {
+    gate: Gate,
+    upstream: RawUpstream,
+    /// The requests whose body ended as it should.
+    complete: Arc<Mutex<Vec<Seen>>>,
+    issuer: Issuer,
+}
+
+fn scene() -> Scene {
+    let complete = Arc::new(Mutex::new(Vec::new()));
+    let list = complete.clone();
+    let upstream = RawUpstream::scripted(move |exchange| {
+        if exchange.read_body().is_err() {
+            return Next::Close;
+        }
+        list.lock().unwrap().push(exchange.request.clone());
+        let bodiless = exchange.request.method() == "HEAD";
+        exchange
+            .send(format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", if bodiless { "" } else { "ok" }))
+    });
+    let issuer = Issuer::new();
+    let settings = Settings::plaintext().limits("header_timeout = \"2s\"").guarding(&upstream.url(), &issuer);
+    let gate = Gate::start(&settings);
+    Scene { gate, upstream, complete, issuer }
+}
+
+impl Scene {
+    fn bytes(&self, template: &[u8]) -> Vec<u8> {
+        let auth = format!("Authorization: Bearer {}\r\n", self.issuer.good());
+        let bytes = replace(template, b"{auth}", auth.as_bytes());
+        replace(&bytes, b"{host}", b"Host: api.test\r\n")
+    }
+
+    /// Sends a row and says what is wrong with what came of it.
+    fn judge(&self, row: &Row) -> Result<(), String> {
+        let before = (self.upstream.count(), self.complete.lock().unwrap().len());
+        let (answer, rest) = exchange(&mut self.gate.connect(), &self.bytes(&row.bytes))?;
+        let status = answer.as_ref().map_or(0, Answer::status);
+        if (500..600).contains(&status) && !matches!(status, 501 | 505) {
+            return Err(format!("{status} caused by a client"));
+        }
+        let began: Vec<Seen> = self.upstream.seen().split_off(before.0);
+        let complete: Vec<Seen> = self.complete.lock().unwrap().clone().split_off(before.1);
+        if let Some(seen) = began.iter().find(|seen| seen.text().contains("smuggled")) {
+            return Err(format!("smuggled: {}", seen.text()));
+        }
+        let passed = |target: &str, body: &[u8]| match complete.as_slice() {
+            [one] if one.target() == target && one.body == body && status == 200 => check_fields(one),
+            other => Err(format!("{status}, and {other:?} instead of {target} with {body:?}")),
+        };
+        let refused = |statuses: &[u16]| {
+            let nothing = began.is_empty() && statuses.contains(&status) && rest.is_empty();
+            nothing
+                .then_some(())
+                .ok_or_else(|| format!("{status} instead of {statuses:?}; then {rest:?}; reached: {began:?}"))
+        };
+        let broken = || {
+            let nothing = complete.is_empty() && matches!(status, 0 | 400 | 413 | 431);
+            nothing.then_some(()).ok_or_else(|| format!("{status}; then {rest:?}; complete: {complete:?}"))
+        };
+        match &row.expect {
+            Refuse(statuses) => refused(statuses),
+            Pass(target, body) => passed(target, body),
+            Either(target, body) => refused(BAD).or_else(|_| passed(target, body)),
+            Broken => broken(),
+            PassOrBroken(target, body) => broken().or_else(|_| passed(target, body)),
+        }
+    }
+}
+
+/// Sends bytes, reads the first answer, then whether anything follows once we say that nothing more comes from us.
+fn exchange(wire: &mut Wire, bytes: &[u8]) -> Result<(Option<Answer>, String), String> {
+    wire.set_patience(Duration::from_secs(10));
+    drop(wire.send(bytes));
+    wire.finish_sending();
+    let answer = match wire.answer_to(bytes.starts_with(b"HEAD ")) {
+        Ok(answer) => Some(answer),
+        Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => None,
+        Err(error) => return Err(format!("no answer: {error}")),
+    };
+    let rest = wire.rest().map_err(|error| format!("not closed after the end of input: {error}"))?;
+    // A later request on the connection was refused: that is an answer like any other.
+    let text = String::from_utf8_lossy(&rest).into_owned();
+    let refused_later = text.starts_with("HTTP/1.1 401") || text.starts_with("HTTP/1.1 400");
+    Ok((answer, if refused_later { String::new() } else { text }))
+}
+
+/// What every request that reaches the upstream must look like.
+fn check_fields(seen: &Seen) -> Result<(), String> {
+    let fields = seen.fields();
+    let count = |name: &str| fields.iter().filter(|(n, _)| n.replace('_', "-") == name).count();
+    let subject =
+        fields.iter().filter(|(n, _)| n.replace('_', "-") == "x-auth-subject").map(|(_, v)| v.as_str());
+    let subject: Vec<&str> = subject.collect();
+    let text = seen.text();
+    if subject != ["alice"] {
+        return Err(format!("subject {subject:?} in {text}"));
+    }
+    if count("host") != 1 || count("content-length") + count("transfer-encoding") > 1 {
+        return Err(format!("framing or host in {text}"));
+    }
+    if let Some(name) =
+        ["keep-alive", "proxy-connection", "upgrade", "trailer-x", "te-x"].iter().find(|n| count(n) > 0)
+    {
+        return Err(format!("{name} in {text}"));
+    }
+    if seen.head.contains(&0) || text.replace("\r\n", "").contains(['\r', '\n']) {
+        return Err(format!("a control byte in {text:?}"));
+    }
+    Ok(())
+}
+
+fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    match bytes.windows(from.len()).position(|window| window == from) {
+        Some(at) => [&bytes[..at], to, &bytes[at + from.len()..]].concat(),
+        None => bytes.to_vec(),
+    }
+}
+
+/// Judges all rows, of which there must be this many, so that none is lost unnoticed.
+fn run(scene: &mut Scene, table: &Table, at_least: usize) {
+    assert!(table.0.len() >= at_least, "{} rows", table.0.len());
+    let mut wrong = String::new();
+    for row in &table.0 {
+        if let Err(problem) = scene.judge(row) {
+            writeln!(wrong, "{}: {}", row.name, problem.chars().take(600).collect::<String>()).unwrap();
+        }
+    }
+    let rows = table.0.len();
+    assert!(wrong.is_empty(), "of {rows} rows:\n{wrong}");
+    assert!(scene.gate.is_alive());
+    assert!(scene.upstream.stray().is_empty(), "{:?}", scene.upstream.stray());
+    assert_eq!(scene.gate.get("/alive").token(&scene.issuer.good()).send().status(), 200);
+    let failures: f64 = scene
+        .gate
+        .metrics()
+        .family("portcullis_requests_total")
+        .filter(|(labels, _)| {
+            labels["status"].starts_with('5') && !matches!(labels["status"].as_str(), "501" | "505")
+        })
+        .map(|(_, value)| value)
+        .sum();
+    assert!(failures < 0.5, "5xx counted");
+    assert!(!scene.gate.log().text().contains("panicked"), "{}", scene.gate.log().text());
+}
+
+#[test]
+fn hostile_request_lines_are_refused() {
+    let mut table = Table::default();
+    for line in [
+        "GET  / HTTP/1.1",
+        "GET /  HTTP/1.1",
+        "GET\t/\tHTTP/1.1",
+        " GET / HTTP/1.1",
+        "GET / HTTP/1.1 ",
+        "GET /",
+        "GET / ",
+        "GET HTTP/1.1",
+        "/ HTTP/1.1",
+        "GET",
+        "GET / http/1.1",
+        "GET / HTTP /1.1",
+        "GET / HTTP/1.1 x",
+        "GET / x HTTP/1.1",
+        "G(T / HTTP/1.1",
+        "G@T / HTTP/1.1",
+        "G,T / HTTP/1.1",
+        "G/T / HTTP/1.1",
+        "G{T / HTTP/1.1",
+        "G\"T / HTTP/1.1",
+        "GET: / HTTP/1.1",
+        "G\u{0}T / HTTP/1.1",
+        "G\u{1}T / HTTP/1.1",
+        "GÉT / HTTP/1.1",
+        "GET / XTTP/1.1",
+        "GET / HTTPS/1.1",
+        "GET / HTTP/1.",
+        "GET / HTTP/.1",
+        "GET / HTTP/1",
+        "GET / HTTP/",
+        "GET / HTTP/1.1.1",
+        "GET / HTTP/+1.1",
+        "GET / HTTP/1,1",
+        "GET / HTTP/11",
+        "GET /a\u{0}b HTTP/1.1",
+        "GET /a\u{7f}b HTTP/1.1",
+        "PROXY TCP4 6.6.6.6 127.0.0.1 1 2",
+        "HTTP/1.1 200 OK",
+    ] {
+        table.line(line, BAD);
+    }
+    for line in [
+        "GET / HTTP/0.9",
+        "GET / HTTP/1.2",
+        "GET / HTTP/1.10",
+        "GET / HTTP/2.0",
+        "GET / HTTP/3.0",
+        "GET / HTTP/9.9",
+    ] {
+        table.line(line, &[400, 505]);
+    }
+    let close: &[u16] = &[0, 400];
+    table.raw("a bare LF after the line", "GET / HTTP/1.1\n{host}{auth}\r\n", Refuse(BAD));
+    table.raw("only bare LFs", "GET / HTTP/1.1\nHost: api.test\n\n", Refuse(BAD));
+    table.raw("a bare CR after the line", "GET / HTTP/1.1\r{host}{auth}\r\n", Refuse(BAD));
+    table.raw("CR CR LF after the line", "GET / HTTP/1.1\r\r\n{host}{auth}\r\n", Refuse(BAD));
+    table.raw("an empty line before", "\r\nGET /late HTTP/1.1\r\n{host}{auth}\r\n", either("/late", ""));
+    table.raw("a bare LF before", "\nGET /late HTTP/1.1\r\n{host}{auth}\r\n", Refuse(BAD));
+    table.raw(
+        "10,000 empty lines before",
+        "\r\n".repeat(10_000) + "GET / HTTP/1.1\r\n{host}{auth}\r\n",
+        Refuse(&[0, 400, 431]),
+    );
+    table.raw("HTTP/0.9", "GET /\r\n", Refuse(close));
+    table.raw("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Refuse(&[0, 400, 405, 505]));
+    table.raw("a TLS handshake", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", Refuse(close));
+    table.raw("another protocol", "SSH-2.0-OpenSSH_9.2\r\n\r\n", Refuse(close));
+    table.raw(
+        "PROXY version 2",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01\0\0\0\0",
+        Refuse(close),
+    );
+    table.raw("noise", (0..=255u8).cycle().take(3000).collect::<Vec<_>>(), Refuse(close));
+    table.raw("null bytes", [0; 100], Refuse(close));
+    table.raw("half a request", "GET / HTTP/1.1\r\nHost: api.te", Refuse(&[0, 400, 408]));
+    table.raw("nothing", "", Refuse(&[0]));
+    for (method, passes_as) in
+        [("get", "get"), ("PATCHWORK", "PATCHWORK"), ("M-SEARCH", "M-SEARCH"), ("TRACE", "TRACE")]
+    {
+        let expect = if method == "TRACE" { either("/method", "") } else { passes("/method", "") };
+        table.raw(
+            &format!("the method {passes_as}"),
+            format!("{method} /method HTTP/1.1\r\n{{host}}{{auth}}\r\n"),
+            expect,
+        );
+    }
+    table.raw("CONNECT", "CONNECT api.test:443 HTTP/1.1\r\n{host}{auth}\r\n", Refuse(&[405, 400]));
+    table.raw("CONNECT with a path", "CONNECT /x HTTP/1.1\r\n{host}{auth}\r\n", Refuse(&[405, 400]));
+    run(&mut scene(), &table, 55);
+}
+
+#[test]
+fn hostile_targets_are_refused_and_others_pass_byte_for_byte() {
+    let mut table = Table::default();
+    for target in [
+        "/a/../b",
+        "/../b",
+        "/..",
+        "/.",
+        "/a/.",
+        "/a/..",
+        "/./a",
+        "/a/./b",
+        "/%2e/a",
+        "/%2E/a",
+        "/%2e%2e/a",
+        "/.%2e/a",
+        "/%2e./a",
+        "/a/%2e%2e",
+        "/a/%2e",
+        "/%252e%252e/a",
+        "/%25%32%65%25%32%65/a",
+        "/..;/a",
+        "/..;x=1/a",
+        "/.;/a",
+        "/%2e%2e;/a",
+        "/a/..;",
+        "//",
+        "//a",
+        "/a//b",
+        "/a//",
+        "///",
+        "/a\\b",
+        "/a/..\\b",
+        "/%5c",
+        "/a%5Cb",
+        "/%5c..%5c",
+        "/a%2fb",
+        "/a%2Fb",
+        "/%2f",
+        "/..%2fa",
+        "/%2e%2e%2fa",
+        "/%00",
+        "/a%00b",
+        "/a%00.json",
+        "/%0a",
+        "/%0d%0aX:%20y",
+        "/%09",
+        "/%1f",
+        "/%7f",
+        "/%",
+        "/%2",
+        "/a%",
+        "/%zz",
+        "/%2g",
+        "/%g2",
+        "/%u002e",
+        "/%%32e",
+        "/%-1",
+        "/a#b",
+        "/a?b#c",
+        "#",
+        "*",
+        "a",
+        "a/b",
+        "?a",
+        "",
+        "/a b",
+        "http:///a",
+        "http://",
+        "http://api.test:99999/a",
+        "http://api.test:x/a",
+        "http://user@api.test/a",
+        "http://user:pass@api.test/a",
+        "ftp://api.test/a",
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "://a",
+        "http:/a",
+        "http:a",
+        "//api.test/a",
+        "/http://x/",
+        "api.test:80",
+        "/a\u{1}b",
+        "/a?\u{1}",
+        "/a?\u{7f}",
+        "/a\tb",
+    ] {
+        table.target(target, Refuse(BAD));
+    }
+    for target in [
+        "/",
+        "/a",
+        "/a/",
+        "/a%20b",
+        "/%61",
+        "/a;b=c/d;e",
+        "/.well-known/x",
+        "/...",
+        "/a..b",
+        "/..a",
+        "/a..",
+        "/~a",
+        "/%7Ea",
+        "/a:b@c!$&'()*+,;=",
+        "/%c3%a9",
+        "/%C3%A9",
+        "/a?",
+        "/a??",
+        "/a?x=%2f..//%00%0a",
+        "/a?../../b",
+        "/a?x=/../&y=//",
+        "/a?x=%zz",
+        "/a?x=[1]&y={2}|^`",
+        "/a?a=1&a=2&&=",
+        "/%E2%82%AC?%E2%82%AC",
+        "/a%3Fb",
+        "/a%23b",
+        "/a%25b",
+        "/a%40b",
+        "/-._~",
+        "/0/1/2/3/4/5/6/7/8/9/a/b/c/d/e/f",
+    ] {
+        table.target(target, passes(target, ""));
+    }
+    for target in [
+        "/é",
+        "/a?é",
+        "/a\"b",
+        "/a<b>",
+        "/a{b}",
+        "/a|b",
+        "/a^b",
+        "/a`b",
+        "/a[b]",
+        "/a?\"",
+        "/a?<>",
+        "/a?\\",
+        "/%252f",
+        "/%c0%ae/a",
+        "/%25",
+        "/;/a",
+        "/;",
+    ] {
+        table.target(target, either(target, ""));
+    }
+    table.raw("bytes outside UTF-8", b"GET /a\xff\xfeb HTTP/1.1\r\n{host}{auth}\r\n", Refuse(BAD));
+    table.target("http://api.test/absolute?x", passes("/absolute?x", ""));
+    table.target("HTTP://API.test/absolute", passes("/absolute", ""));
+    table.target("http://api.test", either("/", ""));
+    table.target("http://api.test?x", Refuse(BAD));
+    table.target(&format!("/{}", "a".repeat(70_000)), Refuse(&[414, 431]));
+    table.target(&format!("/{}", "a".repeat(30_000)), passes(&format!("/{}", "a".repeat(30_000)), ""));
+    run(&mut scene(), &table, 110);
+}
+
+#[test]
+fn hostile_hosts_are_refused() {
+    let mut table = Table::default();
+    let mut host = |name: &str, lines: &str, expect: Expect| {
+        table.raw(name, format!("GET /host HTTP/1.1\r\n{lines}{{auth}}\r\n"), expect);
+    };
+    host("no host", "", Refuse(BAD));
+    host("two hosts", "Host: api.test\r\nHost: other.test\r\n", Refuse(BAD));
+    host("the same host twice", "Host: api.test\r\nHost: api.test\r\n", Refuse(BAD));
+    host("two hosts in other cases", "host: api.test\r\nHOST: other.test\r\n", Refuse(BAD));
+    host("three hosts", "Host: a\r\nHost: b\r\nHost: c\r\n", Refuse(BAD));
+    host("an empty and a good host", "Host:\r\nHost: api.test\r\n", Refuse(BAD));
+    for value in [
+        "a b",
+        "a/b",
+        "a@b",
+        "user@api.test",
+        "a,b",
+        "a\tb",
+        "http://api.test",
+        "a:b:c",
+        "api.test:x",
+        "api.test:-1",
+        "api.test:99999",
+        "api.test:80:80",
+        "[::1",
+        "::1",
+        "[::1]x",
+        "[api.test]",
+        "a?b",
+        "a#b",
+        "a\\b",
+        "a\"b",
+        "<a>",
+        "a{b}",
+        "a|b",
+        "a^b",
+        "a`b",
+        "api.test, other.test",
+        "api.test other.test",
+        "a\u{1}b",
+        "a\u{7f}b",
+    ] {
+        host(&format!("host {value:?}"), &format!("Host: {value}\r\n"), Refuse(BAD));
+    }
+    for value in
+        ["é.test", "a%00b", "a%2fb", "api.test:", "api.test:0", "", "*.test", "a_b.test", "a..b", "."]
+    {
+        host(&format!("host {value:?}"), &format!("Host: {value}\r\n"), either("/host", ""));
+    }
+    for value in [
+        "api.test",
+        "API.TEST",
+        "api.test.",
+        "api.test:8443",
+        "127.0.0.1",
+        "127.0.0.1:80",
+        "[::1]",
+        "[::1]:80",
+        "a-b.test",
+        "xn--bcher-kva.test",
+    ] {
+        host(&format!("host {value:?}"), &format!("Host: {value}\r\n"), passes("/host", ""));
+    }
+    host("a space before the colon", "Host : api.test\r\n", Refuse(BAD));
+    host("a space before the name", " Host: api.test\r\n", Refuse(BAD));
+    host("folded", "Host:\r\n api.test\r\n", Refuse(BAD));
+    host("a null byte in the name", "Host\0: api.test\r\n", Refuse(BAD));
+    table.raw(
+        "HTTP/1.0 with two hosts",
+        "GET /host HTTP/1.0\r\nHost: a\r\nHost: b\r\n{auth}\r\n",
+        Refuse(BAD),
+    );
+    table.raw("HTTP/1.0 with a bad host", "GET /host HTTP/1.0\r\nHost: a b\r\n{auth}\r\n", Refuse(BAD));
+    run(&mut scene(), &table, 45);
+}
+
+#[test]
+fn a_host_in_the_target_and_another_in_the_field_are_never_mixed() {
+    let scene = scene();
+    let request = scene.bytes(b"GET http://other.test/absolute HTTP/1.1\r\n{host}{auth}\r\n");
+    let answer = scene.gate.connect().exchange(request).unwrap();
+    // RFC 9112 §3.2.2: the target wins and replaces the field; refusing is as good.
+    match answer.status() {
+        200 => assert_eq!(scene.upstream.last().field("host").as_deref(), Some("other.test")),
+        status => assert_eq!((status, scene.upstream.count()), (400, 0)),
+    }
+}
+
+#[test]
+fn hostile_fields_are_refused() {
+    let mut table = Table::default();
+    for c in " \t\"(),/:;<=>?@[\\]{}\u{0}\u{1}\u{7f}é".chars() {
+        let expect = if c == ':' { passes("/fields", "") } else { Refuse(BAD) };
+        table.fields(&format!("a name with {c:?}"), format!("X{c}Y: 1\r\n"), expect);
+    }
+    table.fields("a space before the colon", "X-One : 1\r\n", Refuse(BAD));
+    table.fields("a tab before the colon", "X-One\t: 1\r\n", Refuse(BAD));
+    table.fields("no colon", "X-One\r\n", Refuse(BAD));
+    table.fields("no name", ": 1\r\n", Refuse(BAD));
+    table.fields("only a colon", ":\r\n", Refuse(BAD));
+    table.fields("folded with a space", "X-One: 1\r\n 2\r\n", Refuse(BAD));
+    table.fields("folded with a tab", "X-One: 1\r\n\t2\r\n", Refuse(BAD));
+    table.fields("folded with nothing", "X-One: 1\r\n \r\n", Refuse(BAD));
+    table.fields("a null byte in a value", b"X-One: a\0b\r\n", Refuse(BAD));
+    table.fields("a bare CR in a value", "X-One: a\rb\r\n", Refuse(BAD));
+    table.fields("a bare CR and a field", "X-One: a\rX-Auth-Subject: root\r\n", Refuse(BAD));
+    table.fields("a bare LF in a value", "X-One: a\nX-Two: b\r\n", Refuse(BAD));
+    table.fields("a bare LF after a value", "X-One: a\n", Refuse(BAD));
+    table.fields("CR CR LF after a value", "X-One: a\r\r\n", Refuse(BAD));
+    table.fields("a control byte in a value", b"X-One: a\x01b\r\n", either("/fields", ""));
+    table.fields("DEL in a value", b"X-One: a\x7fb\r\n", either("/fields", ""));
+    table.fields("bytes above ASCII in a value", b"X-One: \xc3\xa9\xff\r\n", passes("/fields", ""));
+    table.fields("an empty value", "X-One:\r\n", passes("/fields", ""));
+    table.fields("space around a value", "X-One: \t a \t \r\n", passes("/fields", ""));
+    table.fields("100 values of one name", "X-One: a\r\n".repeat(90), passes("/fields", ""));
+    table.raw(
+        "a space before the first field",
+        "GET / HTTP/1.1\r\n X-One: 1\r\n{host}{auth}\r\n",
+        Refuse(BAD),
+    );
+    table.raw("a bare LF ends the head", "GET / HTTP/1.1\r\n{host}{auth}\n", Refuse(&[0, 400, 408]));
+    table.raw("a bare CR ends the head", "GET / HTTP/1.1\r\n{host}{auth}\r\r\n", Refuse(BAD));
+
+    table.fields(
+        "one field too many",
+        (0..99).fold(String::new(), |all, n| all + &format!("X-{n}: 1\r\n")),
+        Refuse(&[431]),
+    );
+    table.fields(
+        "10,000 fields",
+        (0..10_000).fold(String::new(), |all, n| all + &format!("X-{n}: 1\r\n")),
+        Refuse(&[431]),
+    );
+    table.fields("a value of 65 KiB", format!("X-One: {}\r\n", "x".repeat(65 * 1024)), Refuse(&[431]));
+    table.fields(
+        "a value of 5 MiB",
+        format!("X-One: {}\r\n", "x".repeat(5 * 1024 * 1024)),
+        Refuse(&[0, 431]),
+    );
+    table.fields("a name of 65 KiB", format!("{}: 1\r\n", "x".repeat(65 * 1024)), Refuse(&[431]));
+    table.fields(
+        "70 KiB in many fields",
+        format!("X-One: {}\r\n", "x".repeat(1000)).repeat(70),
+        Refuse(&[431]),
+    );
+    table.fields("a line without end", "x".repeat(100_000), Refuse(&[400, 431]));
+    table.raw(
+        "a method of 100 KiB",
+        format!("{} / HTTP/1.1\r\n{{host}}{{auth}}\r\n", "M".repeat(100 * 1024)),
+        Refuse(&[400, 431, 501]),
+    );
+    table.raw(
+        "a version of 100 KiB",
+        format!("GET / HTTP/1.{}\r\n{{host}}{{auth}}\r\n", "1".repeat(100 * 1024)),
+        Refuse(&[400, 431, 505]),
+    );
+    run(&mut scene(), &table, 45);
+}
+
+#[test]
+fn a_body_has_one_length_or_none_is_forwarded() {
+    let mut table = Table::default();
+    for length in [
+        "-1",
+        "+5",
+        "5 5",
+        "5, 6",
+        "0x5",
+        "5.0",
+        "5e0",
+        "",
+        " ",
+        "five",
+        "٥",
+        "1_0",
+        "\"5\"",
+        "5;",
+        "5,",
+        ",5",
+        "- 5",
+        "5-",
+        "18446744073709551616",
+        "99999999999999999999999999",
+        "5\u{0}",
+        "5\u{b}",
+        "5\u{1}",
+        "0,5",
+        "5,0",
+        "0 5",
+        "NaN",
+        "00x5",
+        "5\t5",
+        "5/5",
+        "5:5",
+    ] {
+        table.post(&format!("Content-Length: {length}\r\n"), &format!("hello{SMUGGLED}"), Refuse(BAD));
+    }
+    for (one, two) in [("5", "5"), ("5", "6"), ("0", "5"), ("5", "0"), ("5", ""), ("5", "x")] {
+        let fields = format!("Content-Length: {one}\r\nContent-Length: {two}\r\n");
+        table.post(&fields, &format!("hello{SMUGGLED}"), Refuse(BAD));
+    }
+    table.post(
+        "Content-Length: 5\r\nX: y\r\ncontent-length: 50\r\n",
+        &format!("hello{SMUGGLED}"),
+        Refuse(BAD),
+    );
+    table.post("Content-Length : 5\r\n", &format!("hello{SMUGGLED}"), Refuse(BAD));
+    table.post("Content-Length\r\n: 5\r\n", &format!("hello{SMUGGLED}"), Refuse(BAD));
+    table.post("Content-Length:\r\n 5\r\n", &format!("hello{SMUGGLED}"), Refuse(BAD));
+    table.post("Content-Length: 5\rX: y\r\n", &format!("hello{SMUGGLED}"), Refuse(BAD));
+    table.post("Content-Length: 5, 5\r\n", "hello", either("/post", "hello"));
+    table.post("Content-Length: 0005\r\n", "hello", either("/post", "hello"));
+    table.post("Content-Length: 9223372036854775807\r\n", "hello", Refuse(&[0, 400, 413]));
+    table.post("Content-Length: 10\r\n", "hello", Broken);
+    table.post("Content-Length: 5\r\n", "hello", passes("/post", "hello"));
+    table.post("Content-Length: 5\r\n", &format!("hello{SMUGGLED}"), passes("/post", "hello"));
+    table.post("Content-Length: 0\r\n", SMUGGLED, passes("/post", ""));
+    table.post("", SMUGGLED, passes("/post", ""));
+    table.raw(
+        "GET with a body that is a request",
+        format!("GET /post HTTP/1.1\r\n{{host}}{{auth}}Content-Length: {}\r\n\r\n{SMUGGLED}", SMUGGLED.len()),
+        passes("/post", SMUGGLED),
+    );
+    // Both framings at once, in every order and spelling.
+    let chunked = "5\r\nhello\r\n0\r\n\r\n";
+    for fields in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 15\r\ntransfer-encoding: CHUNKED\r\n",
+        "Transfer-Encoding: chunked\r\nX: y\r\nContent-Length: 4\r\n",
+    ] {
+        table.post(fields, &format!("{chunked}{SMUGGLED}"), either("/post", "hello"));
+    }
+    for coding in [
+        "gzip",
+        "gzip, chunked",
+        "deflate, chunked",
+        "compress",
+        "chunked, gzip",
+        "identity",
+        "chunked, identity",
+        "identity, chunked",
+        "br",
+        "x",
+    ] {
+        table.post(&format!("Transfer-Encoding: {coding}\r\n"), chunked, Refuse(&[400, 501]));
+        table.post(
+            &format!("Transfer-Encoding: {coding}\r\nContent-Length: 5\r\n"),
+            &format!("hello{SMUGGLED}"),
+            Refuse(&[400, 501]),
+        );
+    }
+    for coding in [
+        "chunked, chunked",
+        "chunked,chunked",
+        "xchunked",
+        "chunkedx",
+        "chunked;q=1",
+        "chunk ed",
+        "\"chunked\"",
+        "chunked\u{b}",
+        "\u{b}chunked",
+        "chunked\u{0}",
+        "",
+        " ",
+        "\u{c}chunked",
+        "chunked x",
+        "chunked;",
+        "cHuNkEd, x",
+    ] {
+        table.post(
+            &format!("Transfer-Encoding: {coding}\r\n"),
+            &format!("{chunked}{SMUGGLED}"),
+            Refuse(&[400, 501]),
+        );
+        table.post(
+            &format!("Transfer-Encoding: {coding}\r\nContent-Length: 5\r\n"),
+            &format!("hello{SMUGGLED}"),
+            Refuse(&[400, 501]),
+        );
+    }
+    for coding in ["chunked", "Chunked", "CHUNKED", " chunked ", "\tchunked"] {
+        table.post(&format!("Transfer-Encoding:{coding}\r\n"), chunked, passes("/post", "hello"));
+    }
+    for coding in ["chunked,", ",chunked", ", , chunked"] {
+        table.post(
+            &format!("Transfer-Encoding: {coding}\r\n"),
+            chunked,
+            PassOrBroken("/post".to_owned(), b"hello".to_vec()),
+        );
+    }
+    for (one, two) in [
+        ("chunked", "chunked"),
+        ("chunked", "identity"),
+        ("identity", "chunked"),
+        ("gzip", "chunked"),
+        ("chunked", "x"),
+        ("", "chunked"),
+    ] {
+        let fields = format!("Transfer-Encoding: {one}\r\nTransfer-Encoding: {two}\r\n");
+        table.post(&fields, &format!("{chunked}{SMUGGLED}"), Refuse(&[400, 501]));
+    }
+    for fields in [
+        "Transfer-Encoding : chunked\r\n",
+        "Transfer-Encoding\t: chunked\r\n",
+        "Transfer-Encoding:\r\n chunked\r\n",
+        " Transfer-Encoding: chunked\r\n",
+        "X: y\rTransfer-Encoding: chunked\r\n",
+        "X: y\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\nX: y\r\n",
+        "\0Transfer-Encoding: chunked\r\n",
+        "Transfer-Encoding\u{0}: chunked\r\n",
+        "Transfer-Ëncoding: chunked\r\n",
+        "X: y\r\n\tTransfer-Encoding: chunked\r\n",
+    ] {
+        table.post(&format!("{fields}Content-Length: 5\r\n"), &format!("hello{SMUGGLED}"), Refuse(BAD));
+    }
+    // Some upstreams read an underscore as a hyphen.
+    for fields in ["Transfer_Encoding: chunked\r\n", "Content_Length: 100\r\n", "Content-Length_: 7\r\n"] {
+        table.post(&format!("{fields}Content-Length: 5\r\n"), "hello", either("/post", "hello"));
+    }
+    table.raw(
+        "chunked in HTTP/1.0",
+        format!(
+            "POST /post HTTP/1.0\r\n{{host}}{{auth}}Transfer-Encoding: chunked\r\n\r\n{chunked}{SMUGGLED}"
+        ),
+        Refuse(&[400, 501]),
+    );
+    run(&mut scene(), &table, 130);
+}
+
+#[test]
+fn chunks_are_read_strictly() {
+    let mut table = Table::default();
+    for body in [
+        "5\r\nhello\r\n0\r\n\r\n",
+        "5;a=b\r\nhello\r\n0\r\n\r\n",
+        "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+        "5;a=\"b\"\r\nhello\r\n0;c\r\n\r\n",
+    ] {
+        table.chunks(body, passes("/chunks", "hello"));
+    }
+    for body in [
+        "005\r\nhello\r\n00\r\n\r\n",
+        "5 \r\nhello\r\n0\r\n\r\n",
+        "5 ;a\r\nhello\r\n0\r\n\r\n",
+        "5;\r\nhello\r\n0\r\n\r\n",
+        "5;;\r\nhello\r\n0\r\n\r\n",
+        "5\t\r\nhello\r\n0\r\n\r\n",
+    ] {
+        table.chunks(body, PassOrBroken("/chunks".to_owned(), b"hello".to_vec()));
+    }
+    for size in [
+        "g",
+        "-5",
+        "+5",
+        "0x5",
+        " 5",
+        "\t5",
+        "",
+        "5.0",
+        "5,",
+        "5 5",
+        "5x",
+        "٥",
+        "5\u{0}",
+        "\u{0}5",
+        "5\u{b}",
+        "\"5\"",
+        "5_0",
+        "#5",
+        "5:",
+        "10000000000000005",
+        "100000000000000000000000000000005",
+        "FFFFFFFFFFFFFFFF",
+        "FFFFFFFFFFFFFFFFF",
+        "8000000000000000",
+    ] {
+        table.chunks(format!("{size}\r\nhello\r\n0\r\n\r\n{SMUGGLED}"), Broken);
+    }
+    for body in [
+        "5\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        "5\rhello\r\n0\r\n\r\n",
+        "5\r\nhello0\r\n\r\n",
+        "5\r\nhello\r0\r\n\r\n",
+        "5\r\nhelloX\r\n0\r\n\r\n",
+        "5\r\nhell\r\n0\r\n\r\n",
+        "4\r\nhello\r\n0\r\n\r\n",
+        "5\r\n\r\nhello\r\n0\r\n\r\n",
+        "5\r\r\nhello\r\n0\r\n\r\n",
+        "5;a\nb\r\nhello\r\n0\r\n\r\n",
+        "5;a\rb\r\nhello\r\n0\r\n\r\n",
+        "5;a\u{0}\r\nhello\r\n0\r\n\r\n",
+        "5;\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\r\n0\n\n",
+        "5\r\nhello\r\n0\r\n\n",
+        "5\r\nhello\r\n0\r\nX\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX : y\r\n\r\n",
+        "5\r\nhello\r\n0\r\n X: y\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX: a\0b\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX: a\rb\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX: a\r\n b\r\n\r\n",
+        "5\r\nhello\r\n0\r\nX: a\nY: b\r\n\r\n",
+        "5\r\nhello\r\n0\r\n: b\r\n\r\n",
+        "hello",
+        "5\r\nhello",
+        "5\r\nhello\r\n",
+        "5\r\nhello\r\n0",
+        "5\r\nhello\r\n0\r\n",
+        "5\r\nhello\r\n0\r\nX: y\r\n",
+    ] {
+        table.chunks(body, Broken);
+    }
+    let long = "x".repeat(100_000);
+    table.chunks(format!("5;{long}\r\nhello\r\n0\r\n\r\n"), Broken);
+    table.chunks(format!("{}5\r\nhello\r\n0\r\n\r\n", "0".repeat(100_000)), Broken);
+    table.chunks(format!("5\r\nhello\r\n0\r\nX: {long}\r\n\r\n"), Broken);
+    table.chunks(format!("5\r\nhello\r\n0\r\n{}\r\n", "X: y\r\n".repeat(1000)), Broken);
+    // A trailer is never merged into the head, and cannot bring what the head may not have.
+    for trailer in [
+        "X-Auth-Subject: root",
+        "x_auth_subject: root",
+        "Content-Length: 50",
+        "Transfer-Encoding: x",
+        "Host: evil.test",
+        "Authorization: Bearer x",
+        "Connection: close",
+    ] {
+        table.chunks(
+            format!("5\r\nhello\r\n0\r\n{trailer}\r\n\r\n"),
+            PassOrBroken("/chunks".to_owned(), b"hello".to_vec()),
+        );
+    }
+    let mut scene = scene();
+    run(&mut scene, &table, 65);
+    for seen in scene.complete.lock().unwrap().iter() {
+        let trailers = seen.trailers.to_ascii_lowercase().replace('_', "-");
+        for name in
+            ["x-auth-subject", "content-length", "transfer-encoding", "host", "authorization", "connection"]
+        {
+            assert!(!trailers.contains(&format!("{name}:")), "{trailers}");
+        }
+    }
+}
+
+#[test]
+fn hop_by_hop_fields_cannot_be_abused() {
+    let mut table = Table::default();
+    for fields in [
+        "Connection: close\r\n",
+        "Connection: Content-Length\r\n",
+        "Connection: Host\r\n",
+        "Connection: Authorization\r\n",
+        "Connection: X-Auth-Subject\r\n",
+        "Connection: x-forwarded-for, via, x-request-id, forwarded\r\n",
+        "Connection: close, X-Auth-Subject, Host, Content-Length\r\n",
+        "Connection: ,,,\r\n",
+        "Connection:\r\n",
+        "Connection: keep-alive\r\nConnection: X-One\r\nX-One: 1\r\n",
+        "Connection: \"Content-Length\"\r\n",
+        "Keep-Alive: timeout=5\r\n",
+        "Proxy-Connection: keep-alive\r\n",
+        "TE: trailers\r\n",
+        "TE: gzip;q=0.5, trailers\r\n",
+        "Trailer: Authorization\r\n",
+        "Upgrade: h2c\r\n",
+        "Connection: Upgrade\r\n",
+        "Connection: te, transfer-encoding\r\n",
+        "Proxy-Authorization: Basic YTpi\r\n",
+        "HTTP2-Settings: AAAA\r\n",
+        "Max-Forwards: 0\r\n",
+        "Via: 1.1 portcullis\r\n",
+    ] {
+        let expect = either("/post", "hello");
+        table.raw(
+            fields,
+            format!("POST /post HTTP/1.1\r\n{{host}}{{auth}}{fields}Content-Length: 5\r\n\r\nhello"),
+            expect,
+        );
+    }
+    table.fields(
+        "a Connection field of 10,000 names",
+        format!("Connection: {}\r\n", "x,".repeat(10_000)),
+        either("/fields", ""),
+    );
+    table.fields(
+        "bytes outside ASCII in Connection",
+        b"Connection: \xff\xfe, x-one\r\nX-One: 1\r\n",
+        either("/fields", ""),
+    );
+    let mut scene = scene();
+    run(&mut scene, &table, 20);
+    for seen in scene.complete.lock().unwrap().iter().filter(|seen| seen.target() != "/alive") {
+        assert_eq!(seen.field("host").as_deref(), Some("api.test"), "{}", seen.text());
+        assert_eq!(seen.field("x-one"), None, "{}", seen.text());
+        for name in ["x-forwarded-for", "via", "x-request-id", "forwarded", "authorization"] {
+            assert!(seen.field(name).is_some(), "{name} is missing in {}", seen.text());
+        }
+    }
+}
+
+#[test]
+fn identities_cannot_be_spoofed() {
+    let mut table = Table::default();
+    for name in [
+        "X-Auth-Subject",
+        "x-auth-subject",
+        "X-AUTH-SUBJECT",
+        "X_Auth_Subject",
+        "x_auth_subject",
+        "X-Auth_Subject",
+        "X_Auth-Subject",
+        "X-Auth-Client",
+        "X_AUTH_CLIENT",
+        "X-Auth-Scope",
+        "X_Auth_Scope",
+        "X-Auth-Roles",
+        "X_Auth_Roles",
+        "x-auth_roles",
+        "X-Auth-Tenant",
+        "X_Auth_Tenant",
+    ] {
+        table.fields(name, format!("{name}: root\r\n"), passes("/fields", ""));
+        table.fields(
+            &format!("{name} twice"),
+            format!("{name}: root\r\n{name}: root\r\n"),
+            passes("/fields", ""),
+        );
+    }
+    for name in [
+        "X-Auth-Subject ",
+        " X-Auth-Subject",
+        "X-Auth-Subject\t",
+        "X-Auth-Subject\u{0}",
+        "X-Auth-Subject\r",
+        "X Auth Subject",
+    ] {
+        table.fields(&format!("{name:?}"), format!("{name}: root\r\n"), Refuse(BAD));
+    }
+    let mut scene = scene();
+    run(&mut scene, &table, 35);
+    for seen in scene.complete.lock().unwrap().iter() {
+        assert!(!seen.text().contains("root"), "{}", seen.text());
+    }
+}
+
+#[test]
+fn a_head_that_comes_byte_by_byte_is_the_same_request() {
+    let scene = scene();
+    let whole = scene.bytes(b"POST /bytewise HTTP/1.1\r\n{host}{auth}Transfer-Encoding: chunked\r\n\r\n5;x\r\nhello\r\n0\r\nT: 1\r\n\r\n");
+    let mut wire = scene.gate.connect();
+    for byte in &whole {
+        wire.send([*byte]).unwrap();
+    }
+    assert_eq!(wire.answer().unwrap().status(), 200);
+    assert_eq!(scene.upstream.last().body, b"hello");
+    for cut in (1..whole.len()).step_by(7) {
+        let mut wire = scene.gate.connect();
+        wire.send(&whole[..cut]).unwrap();
+        wire.send(&whole[cut..]).unwrap();
+        assert_eq!(wire.answer().unwrap().status(), 200, "cut at {cut}");
+    }
+    within(Duration::from_secs(5), "all of them arrived whole", || {
+        scene.complete.lock().unwrap().iter().all(|seen| seen.body == b"hello").then_some(())
+    });
+}
+
+#[test]
+fn a_refused_request_ends_its_connection_when_its_end_is_unknown() {
+    let scene = scene();
+    let follow = String::from_utf8(scene.bytes(b"GET /follows HTTP/1.1\r\n{host}{auth}\r\n")).unwrap();
+    for head in [
+        "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a b\r\nX : y\r\n\r\n",
+        "GET / HTTP/1.1\r\n\0\r\n\r\n",
+    ] {
+        let mut wire = scene.gate.connect();
+        drop(wire.send(format!("{head}{follow}")));
+        let answer = wire.answer().unwrap();
+        assert!(matches!(answer.status(), 400 | 501), "{head:?}: {}", answer.status());
+        assert_eq!(answer.field("connection"), Some("close"), "{head:?}");
+        assert!(wire.is_closed(), "{head:?}: nothing more is read");
+    }
+    assert_eq!(scene.upstream.count(), 0);
+}

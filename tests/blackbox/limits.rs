@@ -1,0 +1,289 @@
+//! Every limit and timeout towards clients, each reached once.
+
+use std::time::{Duration, Instant};
+
+use crate::support::app::{self, App, Speaks};
+use crate::support::frames::{self, END_STREAM, End, Frames};
+use crate::support::gate::Gate;
+use crate::support::h2_client::{self, H2Client};
+use crate::support::raw_upstream::RawUpstream;
+use crate::support::settings::Settings;
+use crate::support::tokens::Issuer;
+use crate::support::wire::Wire;
+use crate::support::{block_on, eventually};
+
+fn gate_with(limits: &str, upstream: &RawUpstream) -> (Gate, String) {
+    let issuer = Issuer::new();
+    let settings = Settings::plaintext().limits(limits).guarding(&upstream.url(), &issuer);
+    (Gate::start(&settings), issuer.good())
+}
+
+#[test]
+fn a_body_above_the_limit_is_413() {
+    for (name, upstream) in [("h1", App::start(Speaks::Http1)), ("h2c", App::start(Speaks::H2c))] {
+        let issuer = Issuer::new();
+        let settings = Settings::tls().limits("body_bytes = \"1KiB\"").guarding(&upstream.url(), &issuer);
+        let gate = Gate::start(&settings);
+        let token = issuer.good();
+
+        let within = gate.request("POST", "/echo").token(&token).body([b'x'; 1024]).send();
+        assert_eq!((within.status(), within.body.len()), (200, 1024), "{name}: the limit itself is allowed");
+
+        let announced = gate.request("POST", "/hello/announced").token(&token).body([b'x'; 1025]).send();
+        assert_eq!(
+            (announced.status(), announced.json()["error"].as_str()),
+            (413, Some("request_too_large")),
+            "{name}"
+        );
+
+        let request = format!(
+            "POST /hello/chunked HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {token}\r\n\
+             Transfer-Encoding: chunked\r\n\r\n400\r\n{}\r\n1\r\nx\r\n0\r\n\r\n",
+            "x".repeat(1024)
+        );
+        let chunked = gate.connect().exchange(request).unwrap();
+        assert_eq!(
+            (chunked.status(), chunked.json()["error"].as_str()),
+            (413, Some("request_too_large")),
+            "{name}"
+        );
+
+        block_on(async {
+            let mut client = H2Client::connect(&gate).await;
+            let request = h2_client::request("POST", "/hello/h2", &token, app::full(vec![b'x'; 1025]));
+            assert_eq!(client.exchange(request).await.unwrap().status(), 413, "{name}");
+            let halves = || hyper::body::Frame::data(bytes::Bytes::from(vec![b'x'; 700]));
+            let request =
+                h2_client::request("POST", "/hello/h2", &token, app::frames(vec![halves(), halves()]));
+            assert_eq!(client.exchange(request).await.unwrap().status(), 413, "{name}");
+        });
+        for arrived in upstream.arrived() {
+            assert!(
+                !arrived.complete || arrived.body <= 1024,
+                "{name}: a cut body never looks complete: {arrived:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_head_above_the_limit_is_431() {
+    let upstream = RawUpstream::start();
+    let (gate, token) = gate_with("header_bytes = \"8KiB\"\nheaders = 20", &upstream);
+    let request = || gate.get("/").token(&token);
+    assert_eq!(request().field("X", &"x".repeat(6000)).send().status(), 200);
+    let many = |n: usize| (0..n).fold(request(), |request, n| request.field(&format!("X-{n}"), "1"));
+    // Host and Authorization count as well.
+    assert_eq!(many(18).send().status(), 200, "the limit itself is allowed");
+    let rows = [
+        ("a long value", request().field("X", &"x".repeat(9000))),
+        ("a long name", request().field(&"x".repeat(9000), "1")),
+        (
+            "many bytes in all",
+            (0..10).fold(request(), |request, n| request.field(&format!("X-{n}"), &"x".repeat(1000))),
+        ),
+        ("one field too many", many(19)),
+        ("far too many fields", many(500)),
+    ];
+    for (name, request) in rows {
+        let answer = request.send();
+        assert_eq!(answer.status(), 431, "{name}");
+        assert_eq!(answer.json()["error"], "headers_too_large", "{name}");
+    }
+    assert_eq!(upstream.count(), 2);
+}
+
+#[test]
+fn a_head_above_the_limit_is_431_over_http_2_too() {
+    let upstream = RawUpstream::start();
+    let issuer = Issuer::new();
+    let settings =
+        Settings::tls().limits("header_bytes = \"8KiB\"\nheaders = 20").guarding(&upstream.url(), &issuer);
+    let gate = Gate::start(&settings);
+    let bearer = format!("Bearer {}", issuer.good());
+    let start = [(":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "api.test")];
+    for (name, extra) in [
+        ("a long value", vec![("x".to_owned(), "x".repeat(9000))]),
+        ("too many fields", (0..40).map(|n| (format!("x-{n}"), "1".to_owned())).collect()),
+    ] {
+        let mut fields: Vec<(String, String)> =
+            start.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        fields.push(("authorization".to_owned(), bearer.clone()));
+        fields.extend(extra);
+        let mut connection = Frames::connect(&gate);
+        connection.send(frames::headers(1, END_STREAM, &fields));
+        // RFC 9113 §10.5.1: 431, or the stream or connection is ended when the peer ignores the announced limit.
+        let end = connection.end_of(1);
+        assert!(matches!(end, End::Status(431) | End::Reset(_) | End::GoAway(_)), "{name}: {end:?}");
+    }
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn a_head_must_be_complete_in_time() {
+    let upstream = RawUpstream::start();
+    let (gate, token) = gate_with("header_timeout = \"400ms\"", &upstream);
+    let whole = gate.get("/").token(&token).bytes();
+
+    let mut slow = gate.connect();
+    slow.send(&whole[..20]).unwrap();
+    let began = Instant::now();
+    let rest = String::from_utf8_lossy(&slow.rest().unwrap()).into_owned();
+    assert!(began.elapsed() < Duration::from_secs(10), "closed in time");
+    assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408"), "{rest}");
+
+    // Dripping does not extend it.
+    let mut dripping = gate.connect();
+    let began = Instant::now();
+    for byte in whole.chunks(1) {
+        if dripping.send(byte).is_err() || began.elapsed() > Duration::from_secs(5) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let rest = dripping.rest().map(|rest| String::from_utf8_lossy(&rest).into_owned()).unwrap_or_default();
+    assert!(!rest.contains(" 200 "), "{rest}");
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let upstream = RawUpstream::start();
+    let (gate, token) = gate_with("idle_connection_timeout = \"400ms\"", &upstream);
+    let mut wire = gate.connect();
+    assert_eq!(wire.exchange(gate.get("/").token(&token).bytes()).unwrap().status(), 200);
+    let began = Instant::now();
+    assert!(wire.is_closed());
+    assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn an_idle_http_2_connection_is_closed() {
+    let upstream = RawUpstream::start();
+    let issuer = Issuer::new();
+    let settings =
+        Settings::tls().limits("idle_connection_timeout = \"400ms\"").guarding(&upstream.url(), &issuer);
+    let gate = Gate::start(&settings);
+    let mut connection = Frames::connect(&gate);
+    let began = Instant::now();
+    // Without a stream there is no answer to wait for: only the end of the connection.
+    let end = connection.end_of(1);
+    assert!(matches!(end, End::Closed | End::GoAway(_)), "{end:?}");
+    assert!(began.elapsed() >= Duration::from_millis(300) && began.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_connection_that_never_says_anything_is_closed() {
+    let upstream = RawUpstream::start();
+    let limits =
+        "handshake_timeout = \"400ms\"\nheader_timeout = \"400ms\"\nidle_connection_timeout = \"400ms\"";
+    let (gate, _) = gate_with(limits, &upstream);
+    assert!(gate.connect().is_closed());
+
+    let issuer = Issuer::new();
+    let gate = Gate::start(&Settings::tls().limits(limits).guarding(&upstream.url(), &issuer));
+    assert!(Wire::plain(gate.public).is_closed(), "no handshake");
+    let mut silent = Frames::silent(&gate);
+    assert!(matches!(silent.end_of(1), End::Closed | End::GoAway(_)), "no HTTP/2 preface");
+    gate.wait_for_metric("the failed handshake is counted", |scrape| {
+        (scrape.sum("portcullis_tls_handshakes_total", &[("result", "error")]) >= 1.0).then_some(())
+    });
+}
+
+#[test]
+fn connections_above_the_limit_are_not_served() {
+    let upstream = RawUpstream::start();
+    for limit in ["connections = 3", "connections_per_ip = 3"] {
+        let (gate, token) = gate_with(limit, &upstream);
+        let request = gate.get("/").token(&token).bytes();
+        let mut open: Vec<Wire> = (0..3).map(|_| gate.connect()).collect();
+        for wire in &mut open {
+            assert_eq!(wire.exchange(&request).unwrap().status(), 200, "{limit}");
+        }
+        let mut fourth = gate.connect();
+        fourth.set_patience(Duration::from_secs(1));
+        let refused = fourth.exchange(&request);
+        assert!(refused.as_ref().map_or(true, |answer| answer.status() == 503), "{limit}: {refused:?}");
+        drop(fourth);
+        open.pop();
+        eventually("there is room again", || {
+            let mut wire = gate.connect();
+            wire.set_patience(Duration::from_secs(1));
+            wire.exchange(&request).ok().filter(|answer| answer.status() == 200)
+        });
+    }
+}
+
+#[test]
+fn the_gauge_of_connections_goes_up_and_down() {
+    let upstream = RawUpstream::start();
+    let (gate, token) = gate_with("", &upstream);
+    let open = |count: f64| {
+        gate.wait_for_metric(&format!("{count} connections"), |scrape| {
+            let now = scrape.sum("portcullis_connections", &[("listener", "public")]);
+            ((now - count).abs() < 0.5).then_some(())
+        });
+    };
+    let mut wires: Vec<Wire> = (0..5).map(|_| gate.connect()).collect();
+    for wire in &mut wires {
+        assert_eq!(wire.exchange(gate.get("/").token(&token).bytes()).unwrap().status(), 200);
+    }
+    open(5.0);
+    drop(wires);
+    open(0.0);
+}
+
+#[test]
+fn the_number_of_streams_is_announced_and_held() {
+    let app = App::start(Speaks::Http1);
+    let issuer = Issuer::new();
+    let gate = Gate::start(&Settings::tls().limits("http2_streams = 4").guarding(&app.url(), &issuer));
+    let bearer = format!("Bearer {}", issuer.good());
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":path", "/events"),
+        (":authority", "api.test"),
+        ("authorization", bearer.as_str()),
+    ];
+    let mut connection = Frames::connect(&gate);
+    let settings = connection.read().unwrap();
+    assert_eq!(settings.kind, frames::kind::SETTINGS);
+    let announced =
+        settings.payload.chunks(6).find(|setting| setting[..2] == [0, 3]).expect("MAX_CONCURRENT_STREAMS");
+    assert_eq!(announced[2..], [0, 0, 0, 4]);
+    for stream in [1, 3, 5, 7] {
+        connection.send(frames::headers(stream, END_STREAM, &fields));
+    }
+    let mut answered = 0;
+    while answered < 4 {
+        answered += usize::from(connection.read().unwrap().kind == frames::kind::HEADERS);
+    }
+    connection.send(frames::headers(9, END_STREAM, &fields));
+    assert!(
+        matches!(connection.end_of(9), End::Reset(7) | End::Reset(1) | End::GoAway(_)),
+        "the fifth is refused"
+    );
+}
+
+#[test]
+fn memory_and_descriptors_return_after_a_crowd() {
+    let upstream = RawUpstream::start();
+    let (gate, token) = gate_with("", &upstream);
+    assert_eq!(gate.get("/").token(&token).send().status(), 200);
+    let before = gate.descriptors();
+    let request = gate.get("/").token(&token).bytes();
+    for _ in 0..5 {
+        let mut crowd: Vec<Wire> = (0..100).map(|_| gate.connect()).collect();
+        for wire in &mut crowd {
+            wire.send(&request).unwrap();
+        }
+        for wire in &mut crowd {
+            assert_eq!(wire.answer().unwrap().status(), 200);
+        }
+    }
+    // Connections to the upstream stay in the pool; those to clients are gone.
+    eventually("descriptors are given back", || (gate.descriptors() <= before + 110).then_some(()));
+    upstream.hang_up();
+    eventually("and those of the upstream", || (gate.descriptors() <= before + 5).then_some(()));
+}

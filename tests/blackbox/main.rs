@@ -1,0 +1,30 @@
+//! Tests of the built binary: configuration in, HTTP, metrics, logs and exit codes out. They never use the library.
+#![allow(unreachable_pub, reason = "a test crate has no public face")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a failed expectation fails the test"
+)]
+#![allow(clippy::too_many_lines, reason = "tables")]
+
+mod answers;
+mod commands;
+mod drain;
+mod failing_upstreams;
+mod grpc;
+mod harness;
+mod hostile_h2;
+mod hostile_heads;
+mod hostile_tokens;
+mod identity;
+mod keys;
+mod limits;
+mod proxying;
+mod reload;
+mod routes;
+mod secrecy;
+mod support;
+mod telemetry;
+mod tls;
+mod upgrades;

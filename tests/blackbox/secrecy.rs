@@ -1,0 +1,117 @@
+//! No token, secret or subject appears in a log line, a metric or an administrator's view, at any level.
+
+use crate::support::gate::Gate;
+use crate::support::issuer::Source;
+use crate::support::raw_upstream::RawUpstream;
+use crate::support::settings::{ADMIN_TOKEN, Settings};
+use crate::support::tokens::{Issuer, Signer, Token};
+use crate::support::{h2_client, now};
+
+const SECRET: &str = "the-shared-secret-of-an-issuer-that-must-stay-secret-0123456789";
+const SUBJECT: &str = "very.secret.person@example.com";
+
+fn by(issuer: &Issuer) -> Token<'_> {
+    issuer.token().claim("sub", SUBJECT)
+}
+
+#[test]
+fn even_at_trace_level_nothing_that_could_be_used_or_names_a_person_is_written() {
+    let upstream = RawUpstream::start();
+    let (issuer, shared) = (
+        Issuer::new(),
+        Issuer::with("https://secret.example.com/", vec![Signer::secret("HS256", SECRET.as_bytes())]),
+    );
+    let settings = Settings::tls()
+        .telemetry("log_level = \"trace\"")
+        .upstream("api", &upstream.url(), "")
+        .issuer(&issuer)
+        .issuer_from(&shared, &Source::Secret(SECRET.to_owned()), "algorithms = [\"HS256\"]")
+        .route("/{*rest}", "")
+        .route("/scoped", "scopes = [\"x\"]")
+        .route("/shadow", "mode = \"shadow\"")
+        .admin();
+    let gate = Gate::start(&settings);
+    let stranger = Issuer::named("https://stranger.example.com/");
+    let tokens = [
+        by(&issuer).build(),
+        by(&shared).build(),
+        by(&issuer).claim("exp", now() - 100).build(),
+        by(&issuer).claim("aud", "x").build(),
+        by(&issuer).head("kid", "x").build(),
+        by(&issuer).head("typ", "x").build(),
+        by(&issuer).head("crit", serde_json::json!(["x"])).build(),
+        by(&issuer).claim("scope", 7).build(),
+        by(&stranger).build(),
+        by(&Issuer::new()).build(),
+        by(&issuer).build() + "AAAA",
+        format!("{}.x.y", by(&issuer).build()),
+    ];
+    for token in &tokens {
+        for path in ["/a", "/scoped", "/shadow", "/nowhere/../x"] {
+            gate.get(path).token(token).send();
+        }
+        gate.get(&format!("/q?access_token={token}&x=1")).send();
+        gate.get(&format!("/q?access_token={token}")).token(token).send();
+        gate.get("/twice").token(token).token(token).send();
+        gate.get("/basic").field("Authorization", "Basic c2VjcmV0OnBhc3N3b3Jk").send();
+        gate.get("/odd").field("Authorization", &format!("Bearer {token} x")).send();
+        gate.get("/other").field("X-Api-Key", token).field("Cookie", &format!("session={token}")).send();
+        crate::support::block_on(async {
+            let mut client = h2_client::H2Client::connect(&gate).await;
+            let request = h2_client::request("GET", "/h2", token, crate::support::app::empty());
+            client.exchange(request).await.unwrap();
+        });
+    }
+    gate.signal("HUP");
+    gate.wait_for_reloads("ok", 1.0);
+    gate.settings.file("portcullis.toml", format!("[[issuers]]\nsecret = \"{SECRET}\"\nunknown = 1\n"));
+    gate.signal("HUP");
+    gate.wait_for_reloads("error", 1.0);
+
+    let (log, metrics) = (gate.log().text(), gate.telemetry("/metrics").text());
+    assert!(log.lines().count() > 50, "there is a log to look at");
+    let mut secrets = vec![
+        SECRET.to_owned(),
+        ADMIN_TOKEN.to_owned(),
+        SUBJECT.to_owned(),
+        "very.secret.person".to_owned(),
+        "c2VjcmV0OnBhc3N3b3Jk".to_owned(),
+    ];
+    for token in &tokens {
+        // The header says nothing secret; payload and signature do, also in part.
+        secrets.extend(
+            token.split('.').skip(1).filter(|part| part.len() > 20).map(|part| part[..20].to_owned()),
+        );
+        secrets.extend(
+            token
+                .split('.')
+                .skip(1)
+                .filter(|part| part.len() > 40)
+                .map(|part| part[part.len() - 20..].to_owned()),
+        );
+    }
+    for secret in secrets {
+        for (place, text) in [("log", &log), ("metrics", &metrics)] {
+            let found = text.lines().find(|line| line.contains(&secret));
+            assert!(found.is_none(), "{secret:?} in the {place}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn the_key_of_the_certificate_and_the_environment_stay_out_of_the_log() {
+    let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
+    let settings = Settings::tls()
+        .telemetry("log_level = \"trace\"")
+        .guarding(&upstream.url(), &issuer)
+        .toml("[admin]\nlisten = \"127.0.0.1:0\"\n[[admin.tokens]]\nname = \"ops\"\nsecret = { env = \"TEST_ADMIN_SECRET\" }\npermissions = [\"config\"]\n");
+    let gate = Gate::launch_with(&settings, |command| {
+        command.env("TEST_ADMIN_SECRET", "from-the-environment-0123456789-0123456789");
+    });
+    gate.wait_until_ready();
+    gate.get("/").token(&issuer.good()).send();
+    let key = std::fs::read_to_string(gate.settings.folder().join("server.key")).unwrap();
+    let log = gate.log().text();
+    assert!(!log.contains(key.lines().nth(1).unwrap()));
+    assert!(!log.contains("from-the-environment"));
+}

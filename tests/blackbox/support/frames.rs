@@ -1,0 +1,228 @@
+//! HTTP/2 by hand: frames and literal HPACK fields, right or wrong as a test wants them (RFC 9113, RFC 7541).
+
+use std::io;
+use std::time::Duration;
+
+use super::gate::Gate;
+use super::wire::Wire;
+
+/// Frame types.
+pub mod kind {
+    /// Carries body bytes.
+    pub const DATA: u8 = 0;
+    /// Opens a stream, or carries trailers.
+    pub const HEADERS: u8 = 1;
+    /// Deprecated.
+    pub const PRIORITY: u8 = 2;
+    /// Ends a stream abruptly.
+    pub const RST_STREAM: u8 = 3;
+    /// Parameters of the connection.
+    pub const SETTINGS: u8 = 4;
+    /// Only servers send it.
+    pub const PUSH_PROMISE: u8 = 5;
+    /// Asks for an answer.
+    pub const PING: u8 = 6;
+    /// Ends the connection.
+    pub const GOAWAY: u8 = 7;
+    /// Grants credit.
+    pub const WINDOW_UPDATE: u8 = 8;
+    /// Goes on with a field block.
+    pub const CONTINUATION: u8 = 9;
+}
+
+/// The stream ends with this frame.
+pub const END_STREAM: u8 = 1;
+/// The field block ends with this frame.
+pub const END_HEADERS: u8 = 4;
+
+/// A frame as received.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Its type.
+    pub kind: u8,
+    /// Its flags.
+    pub flags: u8,
+    /// Its stream.
+    pub stream: u32,
+    /// Its payload.
+    pub payload: Vec<u8>,
+}
+
+/// The bytes of a frame.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// A field block of literals that are never indexed and not Huffman-coded: any bytes can be in them.
+pub fn block<N: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(N, V)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, value) in fields {
+        bytes.push(0x10);
+        string(&mut bytes, name.as_ref());
+        string(&mut bytes, value.as_ref());
+    }
+    bytes
+}
+
+fn string(bytes: &mut Vec<u8>, text: &[u8]) {
+    let mut length = text.len();
+    if length < 127 {
+        bytes.push(u8::try_from(length).unwrap());
+    } else {
+        bytes.push(127);
+        length -= 127;
+        while length >= 128 {
+            bytes.push(u8::try_from(length % 128).unwrap() | 0x80);
+            length /= 128;
+        }
+        bytes.push(u8::try_from(length).unwrap());
+    }
+    bytes.extend_from_slice(text);
+}
+
+/// A HEADERS frame that ends its field block.
+pub fn headers<N: AsRef<[u8]>, V: AsRef<[u8]>>(stream: u32, flags: u8, fields: &[(N, V)]) -> Vec<u8> {
+    frame(kind::HEADERS, flags | END_HEADERS, stream, &block(fields))
+}
+
+/// How a stream, or its connection, ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// An answer with this status.
+    Status(u16),
+    /// RST_STREAM with this code.
+    Reset(u32),
+    /// GOAWAY with this code.
+    GoAway(u32),
+    /// The connection was closed without a word.
+    Closed,
+}
+
+/// A connection that speaks frames.
+pub struct Frames {
+    wire: Wire,
+}
+
+impl Frames {
+    /// Connects over TLS with ALPN `h2`, and sends the preface and empty settings.
+    pub fn connect(gate: &Gate) -> Self {
+        Self::silent(gate).greeted()
+    }
+
+    /// The same over a connection that is there already.
+    pub fn over(wire: Wire) -> Self {
+        Self { wire }.greeted()
+    }
+
+    fn greeted(mut self) -> Self {
+        self.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice());
+        self.send(frame(kind::SETTINGS, 0, 0, &[]));
+        self
+    }
+
+    /// Connects and sends nothing yet.
+    pub fn silent(gate: &Gate) -> Self {
+        let config = gate.settings.authority().client_config(&["h2"], None);
+        Self { wire: Wire::tls(gate.public, "localhost", config).unwrap() }
+    }
+
+    /// Sends bytes. A connection that the other side has closed already is seen when reading.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        drop(self.wire.send(bytes));
+    }
+
+    /// Reads a frame.
+    pub fn read(&mut self) -> io::Result<Frame> {
+        let head = self.wire.take(9)?;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
+        Ok(Frame { kind: head[3], flags: head[4], stream, payload: self.wire.take(length)? })
+    }
+
+    /// How long a read may take before it fails.
+    pub fn set_patience(&self, limit: Duration) {
+        self.wire.set_patience(limit);
+    }
+
+    /// Reads until this stream has an answer or its end, or the connection ends. Settings are acknowledged.
+    pub fn end_of(&mut self, stream: u32) -> End {
+        for _ in 0..100_000 {
+            let frame = match self.read() {
+                Ok(frame) => frame,
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    panic!("no end of stream {stream} in time");
+                }
+                Err(_) => return End::Closed,
+            };
+            match frame.kind {
+                kind::SETTINGS if frame.flags & 1 == 0 => self.send(self::frame(kind::SETTINGS, 1, 0, &[])),
+                kind::HEADERS if frame.stream == stream => return End::Status(status_of(&frame)),
+                kind::RST_STREAM if frame.stream == stream => return End::Reset(number(&frame.payload)),
+                // A graceful GOAWAY (NO_ERROR) lets streams finish.
+                kind::GOAWAY if number(&frame.payload[4..]) != 0 => {
+                    return End::GoAway(number(&frame.payload[4..]));
+                }
+                _ => {}
+            }
+        }
+        panic!("endless frames");
+    }
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    u32::from_be_bytes(bytes[..4].try_into().unwrap())
+}
+
+/// The status of an answer: its first field, indexed (RFC 7541 appendix A) or literal with the indexed name `:status`.
+fn status_of(frame: &Frame) -> u16 {
+    let block = &frame.payload;
+    // A dynamic table size update may come first.
+    let block = if block[0] & 0xe0 == 0x20 { &block[1..] } else { block.as_slice() };
+    match block[0] {
+        0x88 => 200,
+        0x89 => 204,
+        0x8a => 206,
+        0x8b => 304,
+        0x8c => 400,
+        0x8d => 404,
+        0x8e => 500,
+        0x48 | 0x08 | 0x18 => literal_status(&block[1..]),
+        // Our own block repeated on the connection comes from the dynamic table; each test uses one request per connection.
+        other => panic!("a field block that starts with {other:#x}"),
+    }
+}
+
+fn literal_status(bytes: &[u8]) -> u16 {
+    let length = usize::from(bytes[0] & 0x7f);
+    let text = &bytes[1..=length];
+    if bytes[0] & 0x80 == 0 {
+        return std::str::from_utf8(text).unwrap().parse().unwrap();
+    }
+    // Huffman: the digits 0, 1, 2 have 5 bits (0, 1, 2), 3 to 9 have 6 bits (0x19 to 0x1f).
+    let bits: Vec<u8> = text.iter().flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1)).collect();
+    let value =
+        |from: usize, n: usize| bits[from..from + n].iter().fold(0u8, |number, bit| number << 1 | bit);
+    let (mut at, mut status) = (0, 0);
+    for _ in 0..3 {
+        let digit = if value(at, 5) <= 2 {
+            at += 5;
+            value(at - 5, 5)
+        } else {
+            at += 6;
+            value(at - 6, 6) - 0x19 + 3
+        };
+        status = status * 10 + u16::from(digit);
+    }
+    status
+}
+
+#[test]
+fn a_huffman_coded_status_is_read() {
+    // RFC 7541 appendix C.6.1: "302" is 6402.
+    assert_eq!(literal_status(&[0x82, 0x64, 0x02]), 302);
+    assert_eq!(literal_status(&[0x03, b'4', b'0', b'1']), 401);
+}

@@ -1,0 +1,410 @@
+//! The built binary as a process of the test: started on free ports, watched through its log, ended on drop.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::metrics::Scrape;
+use super::settings::Settings;
+use super::wire::{Answer, Wire};
+use super::{PATIENCE, eventually, within};
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
+
+/// A running gate.
+pub struct Gate {
+    child: Child,
+    /// Its configuration.
+    pub settings: Settings,
+    /// The public listener.
+    pub public: SocketAddr,
+    /// The telemetry listener.
+    pub telemetry: SocketAddr,
+    log: Log,
+}
+
+impl Gate {
+    /// Starts a gate and waits until it is ready.
+    pub fn start(settings: &Settings) -> Self {
+        let gate = Self::launch(settings);
+        gate.wait_until_ready();
+        gate
+    }
+
+    /// Starts a gate and waits only until it listens.
+    pub fn launch(settings: &Settings) -> Self {
+        Self::launch_with(settings, |_| {})
+    }
+
+    /// The same with a say in how the process is started.
+    pub fn launch_with(settings: &Settings, prepare: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(BINARY);
+        command.arg("run").arg("--config").arg(settings.write());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        prepare(&mut command);
+        let mut child = command.spawn().unwrap();
+        let log = Log::follow(&mut child);
+        let mut gate = Self {
+            child,
+            settings: settings.clone(),
+            public: ([127, 0, 0, 1], 0).into(),
+            telemetry: ([127, 0, 0, 1], 0).into(),
+            log,
+        };
+        gate.public = gate.listening("public");
+        gate.telemetry = gate.listening("telemetry");
+        gate
+    }
+
+    /// The address that a listener was bound to, as the log tells.
+    fn listening(&mut self, listener: &str) -> SocketAddr {
+        eventually(&format!("the gate tells where its {listener} listener is"), || {
+            let exited = self.child.try_wait().unwrap();
+            if exited.is_some() {
+                self.log.wait_for_end();
+            }
+            assert!(exited.is_none(), "the gate ended: {exited:?}\n{}", self.log.text());
+            self.log.records().iter().find_map(|record| {
+                let told =
+                    message(record) == Some("listening") && field(record, "listener") == Some(listener);
+                if told { field(record, "address")?.parse().ok() } else { None }
+            })
+        })
+    }
+
+    /// The admin listener.
+    pub fn admin(&mut self) -> SocketAddr {
+        self.listening("admin")
+    }
+
+    /// Waits until `/ready` answers 200.
+    pub fn wait_until_ready(&self) {
+        eventually("the gate is ready", || {
+            let (status, body) = self.readiness();
+            assert!(status == 200 || status == 503, "{status} {body}");
+            (status == 200).then_some(())
+        });
+    }
+
+    /// Status and body of `/ready`.
+    pub fn readiness(&self) -> (u16, Value) {
+        let answer = self.telemetry("/ready");
+        (answer.status(), answer.json())
+    }
+
+    /// `GET` on the telemetry listener.
+    pub fn telemetry(&self, path: &str) -> Answer {
+        let mut wire = Wire::plain(self.telemetry);
+        wire.exchange(format!("GET {path} HTTP/1.1\r\nHost: telemetry\r\nConnection: close\r\n\r\n")).unwrap()
+    }
+
+    /// A scrape of the metrics.
+    pub fn metrics(&self) -> Scrape {
+        Scrape::parse(&self.telemetry("/metrics").text())
+    }
+
+    /// Waits until the metrics satisfy `probe`.
+    pub fn wait_for_metric<T>(&self, what: &str, mut probe: impl FnMut(&Scrape) -> Option<T>) -> T {
+        eventually(what, || probe(&self.metrics()))
+    }
+
+    /// A connection to the public listener: over TLS with HTTP/1.1 when the gate has TLS.
+    pub fn connect(&self) -> Wire {
+        if self.settings.has_tls() {
+            let config = self.settings.authority().client_config(&["http/1.1"], None);
+            Wire::tls(self.public, "localhost", config).unwrap()
+        } else {
+            Wire::plain(self.public)
+        }
+    }
+
+    /// A URL on the public listener.
+    pub fn url(&self, path: &str) -> String {
+        let scheme = if self.settings.has_tls() { "https" } else { "http" };
+        format!("{scheme}://localhost:{}{path}", self.public.port())
+    }
+
+    /// Runs curl against the public listener and returns what it printed.
+    pub fn curl(&self, path: &str, arguments: &[&str]) -> String {
+        let (url, ca) = (self.url(path), self.settings.folder().join("ca.pem"));
+        let resolve = format!("localhost:{}:127.0.0.1", self.public.port());
+        let mut all = vec!["-sS", "--max-time", "20", "--resolve", &resolve, &url];
+        if self.settings.has_tls() {
+            all.extend(["--cacert", path_text(&ca)]);
+        }
+        super::tools::run("curl", &[&all[..], arguments].concat())
+    }
+
+    /// A request in the making.
+    pub fn request(&self, method: &str, target: &str) -> Request<'_> {
+        let fields = vec![("Host".to_owned(), "api.test".to_owned())];
+        Request { gate: self, method: method.to_owned(), target: target.to_owned(), fields, body: Vec::new() }
+    }
+
+    /// `GET` in the making.
+    pub fn get(&self, target: &str) -> Request<'_> {
+        self.request("GET", target)
+    }
+
+    /// Does something that makes the gate decide once, and tells what was decided: `deny/expired`.
+    pub fn decision<T>(&self, act: impl FnOnce() -> T) -> (T, String) {
+        let before = self.metrics().decisions();
+        let done = act();
+        let decided = self.wait_for_metric("the decision is counted", |scrape| {
+            scrape
+                .decisions()
+                .into_iter()
+                .find(|(word, count)| *count > before.get(word).copied().unwrap_or_default())
+        });
+        (done, decided.0)
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The log record of the request with this id.
+    pub fn record_of(&self, request_id: &str) -> Value {
+        self.log.wait_for(&format!("the record of request {request_id}"), |record| {
+            field(record, "request_id") == Some(request_id)
+        })
+    }
+
+    /// Sends a signal by name: `TERM`, `HUP`, `INT`.
+    pub fn signal(&self, name: &str) {
+        let status =
+            Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        assert!(status.success(), "kill -{name}");
+    }
+
+    /// Waits for the process to end.
+    pub fn wait_for_exit(&mut self, limit: Duration) -> ExitStatus {
+        within(limit, "the gate ends", || self.child.try_wait().unwrap())
+    }
+
+    /// Whether the process still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// A number of `/proc/PID/status` in KiB, such as `VmHWM`.
+    pub fn memory(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// How many file descriptors the process has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// Waits until this many reloads have ended as `result` says.
+    pub fn wait_for_reloads(&self, result: &str, count: f64) {
+        self.wait_for_metric(&format!("{count} reloads with result {result}"), |scrape| {
+            (scrape.sum("portcullis_config_reloads_total", &[("result", result)]) >= count).then_some(())
+        });
+    }
+
+    /// How many reloads ended as `result` says.
+    pub fn reloads(&self, result: &str) -> f64 {
+        self.metrics().sum("portcullis_config_reloads_total", &[("result", result)])
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if thread::panicking() {
+            eprintln!("--- log of the gate on {}\n{}", self.public, self.log.text());
+        }
+    }
+}
+
+/// A request to a gate, on a connection of its own.
+#[derive(Clone)]
+pub struct Request<'a> {
+    gate: &'a Gate,
+    method: String,
+    target: String,
+    fields: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Request<'_> {
+    /// Adds a field.
+    pub fn field(mut self, name: &str, value: &str) -> Self {
+        if name.eq_ignore_ascii_case("host") {
+            self.fields.retain(|(name, _)| name != "Host");
+        }
+        self.fields.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Presents a token.
+    pub fn token(self, token: &str) -> Self {
+        self.field("Authorization", &format!("Bearer {token}"))
+    }
+
+    /// Sends this body with its length.
+    pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
+        self.body = body.as_ref().to_vec();
+        let length = self.body.len().to_string();
+        self.field("Content-Length", &length)
+    }
+
+    /// The request's bytes.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+        for (name, value) in &self.fields {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        text.push_str("\r\n");
+        let mut bytes = text.into_bytes();
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+
+    /// Sends it and reads the answer.
+    pub fn send(&self) -> Answer {
+        self.gate.connect().exchange(self.bytes()).unwrap()
+    }
+}
+
+/// What a process has printed so far.
+#[derive(Clone, Default)]
+pub struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+    /// Pipes that are still read.
+    open: Arc<AtomicUsize>,
+}
+
+impl Log {
+    /// Collects what `child` prints.
+    pub fn follow(child: &mut Child) -> Self {
+        let log = Self::default();
+        log.collect(child.stdout.take().unwrap());
+        log.collect(child.stderr.take().unwrap());
+        log
+    }
+
+    fn collect(&self, pipe: impl Read + Send + 'static) {
+        let (lines, open) = (self.lines.clone(), self.open.clone());
+        open.fetch_add(1, Ordering::SeqCst);
+        thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while matches!(pipe.read_until(b'\n', &mut line), Ok(1..)) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                lines.lock().unwrap().push(text);
+                line.clear();
+            }
+            open.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+
+    /// Waits until everything that was printed has been read; the process has ended.
+    pub fn wait_for_end(&self) {
+        eventually("the end of the log", || (self.open.load(Ordering::SeqCst) == 0).then_some(()));
+    }
+
+    /// Everything.
+    pub fn text(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    /// The lines that are JSON.
+    pub fn records(&self) -> Vec<Value> {
+        self.lines.lock().unwrap().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Waits for a record.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(what, || self.records().into_iter().find(&wanted))
+    }
+
+    /// Waits for a text.
+    pub fn wait_for_text(&self, text: &str) -> String {
+        eventually(&format!("the log says {text:?}"), || {
+            self.lines.lock().unwrap().iter().find(|line| line.contains(text)).cloned()
+        })
+    }
+}
+
+/// A record's message.
+pub fn message(record: &Value) -> Option<&str> {
+    field(record, "message")
+}
+
+/// A text field of a record, at its top or among its `fields`.
+pub fn field<'a>(record: &'a Value, name: &str) -> Option<&'a str> {
+    record.get(name).or_else(|| record.get("fields")?.get(name))?.as_str()
+}
+
+/// What a command of the binary printed, and how it ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The exit code.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+/// Runs a command of the binary to its end.
+pub fn portcullis(arguments: &[&str]) -> Outcome {
+    let child = Command::new(BINARY)
+        .args(arguments)
+        .env_remove("PORTCULLIS_CONFIG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let child = Arc::new(Mutex::new(Some(child.unwrap())));
+    let guard = child.clone();
+    let (done, timer) = std::sync::mpsc::sync_channel::<()>(1);
+    thread::spawn(move || {
+        if timer.recv_timeout(PATIENCE).is_err()
+            && let Some(child) = guard.lock().unwrap().as_mut()
+        {
+            drop(child.kill());
+        }
+    });
+    let (mut out, mut err) = (String::new(), String::new());
+    let (stdout, stderr) = {
+        let mut child = child.lock().unwrap();
+        let child = child.as_mut().unwrap();
+        (child.stdout.take(), child.stderr.take())
+    };
+    let reader = thread::spawn(move || {
+        stderr.unwrap().read_to_string(&mut err).unwrap();
+        err
+    });
+    stdout.unwrap().read_to_string(&mut out).unwrap();
+    let err = reader.join().unwrap();
+    let status =
+        within(PATIENCE, "the command ends", || child.lock().unwrap().as_mut().unwrap().try_wait().unwrap());
+    let _ = done.send(());
+    Outcome { code: status.code().unwrap_or(-1), out, err }
+}
+
+/// Runs `check` on a configuration.
+pub fn check(settings: &Settings) -> Outcome {
+    portcullis(&["check", "--config", path_text(&settings.write())])
+}
+
+/// A path as an argument.
+pub fn path_text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

@@ -1,0 +1,127 @@
+//! Where a gate gets an issuer's keys from: a file, or a server that can be told to misbehave.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use super::pki::Identity;
+use super::raw_upstream::{Exchange, Next, RawUpstream};
+
+/// An issuer's source of keys in the configuration.
+pub enum Source {
+    /// A JWKS file, relative to the configuration.
+    File(String),
+    /// A JWKS URL.
+    Url(String),
+    /// Discovery from the issuer's name.
+    Discovery,
+    /// A shared secret.
+    Secret(String),
+}
+
+impl Source {
+    /// The line of the issuer's table.
+    pub fn toml(&self) -> String {
+        match self {
+            Self::File(path) => format!("jwks_file = {path:?}"),
+            Self::Url(url) => format!("jwks_url = {url:?}"),
+            Self::Discovery => "discovery = true".to_owned(),
+            Self::Secret(secret) => format!("secret = {secret:?}"),
+        }
+    }
+}
+
+/// What the key server does with a request for keys.
+#[derive(Clone)]
+pub enum Answer {
+    /// 200 with this JSON.
+    Keys(Value),
+    /// These bytes as the whole response.
+    Raw(Vec<u8>),
+    /// Nothing: the connection stays open and silent until the client closes it.
+    Silence,
+    /// The connection is closed at once.
+    HangUp,
+}
+
+/// An HTTP server for key sets, which counts how often it is asked.
+pub struct KeyServer {
+    upstream: RawUpstream,
+    answer: Arc<Mutex<Answer>>,
+}
+
+impl KeyServer {
+    /// Serves this key set at `/jwks`, and OpenID metadata that names it.
+    pub fn start(keys: Value) -> Self {
+        let answer = Arc::new(Mutex::new(Answer::Keys(keys)));
+        let current = answer.clone();
+        let upstream = RawUpstream::scripted(move |exchange| serve(exchange, &current, "http"));
+        Self { upstream, answer }
+    }
+
+    /// The same over TLS.
+    pub fn with_tls(keys: Value, identity: &Identity) -> Self {
+        let answer = Arc::new(Mutex::new(Answer::Keys(keys)));
+        let current = answer.clone();
+        let tls = identity.server_config(&[], None);
+        let upstream = RawUpstream::with_tls(tls, move |exchange| serve(exchange, &current, "https"));
+        Self { upstream, answer }
+    }
+
+    /// What it answers from now on.
+    pub fn set(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    /// The key set from now on.
+    pub fn set_keys(&self, keys: Value) {
+        self.set(Answer::Keys(keys));
+    }
+
+    /// The URL of the key set.
+    pub fn jwks_url(&self) -> String {
+        format!("{}/jwks", self.upstream.url())
+    }
+
+    /// The URL of the key set with `localhost` for the address.
+    pub fn named_jwks_url(&self) -> String {
+        format!("{}/jwks", self.upstream.named_url())
+    }
+
+    /// The issuer's name, for discovery.
+    pub fn issuer_url(&self) -> String {
+        self.upstream.url()
+    }
+
+    /// How often the keys were asked for.
+    pub fn fetches(&self) -> usize {
+        self.upstream.seen().iter().filter(|seen| seen.target() == "/jwks").count()
+    }
+
+    /// How often the metadata was asked for.
+    pub fn discoveries(&self) -> usize {
+        self.upstream.seen().iter().filter(|seen| seen.target().contains("/.well-known/")).count()
+    }
+}
+
+fn serve(exchange: &mut Exchange<'_>, answer: &Mutex<Answer>, scheme: &str) -> Next {
+    const JSON: &str = "content-type: application/json\r\n";
+    if exchange.request.target() == "/.well-known/openid-configuration" {
+        let issuer = format!("{scheme}://{}", exchange.request.field("host").unwrap());
+        let metadata = json!({"issuer": issuer, "jwks_uri": format!("{issuer}/jwks")});
+        return exchange.answer("200 OK", JSON, &metadata.to_string());
+    }
+    if exchange.request.target() != "/jwks" {
+        return exchange.answer("404 Not Found", "", "");
+    }
+    let current = answer.lock().unwrap().clone();
+    match current {
+        Answer::Keys(keys) => exchange.answer("200 OK", JSON, &keys.to_string()),
+        Answer::Raw(bytes) => {
+            exchange.send(bytes);
+            Next::Close
+        }
+        Answer::Silence => exchange.wait_for_close(),
+        Answer::HangUp => Next::Close,
+    }
+}

@@ -1,0 +1,61 @@
+//! What the black-box tests are made of: the real binary and everything around it, on loopback.
+//!
+//! Nothing here knows the library: a gate is driven through its configuration, its sockets and its signals.
+
+pub mod app;
+pub mod frames;
+pub mod gate;
+pub mod h2_client;
+pub mod issuer;
+pub mod metrics;
+pub mod pki;
+pub mod raw_upstream;
+pub mod settings;
+pub mod tokens;
+pub mod tools;
+pub mod wire;
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for anything before it fails. Generous: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Polls until `probe` answers; fails the test when it does not within [`PATIENCE`].
+pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, probe)
+}
+
+/// Polls until `probe` answers; fails the test when it does not within `limit`.
+pub fn within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs a test's async part on this thread, with a deadline.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(60), future)
+            .await
+            .expect("the test took longer than a minute")
+    })
+}
+
+/// Seconds since the Unix epoch.
+#[expect(clippy::disallowed_methods, reason = "tests make tokens for the real clock")]
+pub fn now() -> i64 {
+    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(elapsed.as_secs()).unwrap()
+}
+
+/// Base64url without padding.
+pub fn b64(bytes: impl AsRef<[u8]>) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}

@@ -1,0 +1,93 @@
+//! Programs of others: curl, openssl, nghttpd, an OpenID provider. A missing one fails the test.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use serde_json::Value;
+
+/// Runs a program to its end and returns what it printed; fails the test when it fails.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}; tests/run installs it"));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program} {arguments:?}: {}\n{out}\n{err}", output.status);
+    out.into_owned()
+}
+
+/// A program that runs beside the test and ends with it.
+pub struct Running(pub Child);
+
+impl Running {
+    /// Starts it with pipes for input and output.
+    pub fn start(command: &mut Command) -> Self {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        Self(child.unwrap_or_else(|error| panic!("{name}: {error}; tests/run installs it")))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// A real OpenID provider (`oidc-provider` on Node.js) with client credentials, JWT access tokens and key rotation.
+pub struct OpenIdProvider {
+    _process: Running,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    /// Its issuer URL.
+    pub issuer: String,
+}
+
+impl OpenIdProvider {
+    /// Starts it on a free port of loopback, signing with `alg`.
+    pub fn start(alg: &str) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let modules = node_modules();
+        let mut process = Running::start(
+            Command::new("node")
+                .arg(root.join("tests/node/provider.mjs"))
+                .arg(&modules)
+                .arg(alg)
+                .stderr(Stdio::null()),
+        );
+        let commands = process.0.stdin.take().unwrap();
+        let answers = BufReader::new(process.0.stdout.take().unwrap());
+        let mut provider = Self { _process: process, commands, answers, issuer: String::new() };
+        provider.issuer = provider.read()["issuer"].as_str().unwrap().to_owned();
+        provider
+    }
+
+    /// Replaces the signing key; tokens issued from now on name the new one. `keep`: the old key stays published.
+    pub fn rotate(&mut self, keep: bool) -> String {
+        self.command(if keep { "rotate" } else { "replace" })["kid"].as_str().unwrap().to_owned()
+    }
+
+    /// An access token by the client-credentials grant.
+    pub fn token(&mut self) -> String {
+        self.command("token")["access_token"].as_str().unwrap().to_owned()
+    }
+
+    fn command(&mut self, word: &str) -> Value {
+        writeln!(self.commands, "{word}").unwrap();
+        self.read()
+    }
+
+    fn read(&mut self) -> Value {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        serde_json::from_str(&line)
+            .unwrap_or_else(|error| panic!("{error} in the provider's answer {line:?}"))
+    }
+}
+
+/// Where `tests/run` installs the npm packages.
+fn node_modules() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/node/node_modules");
+    assert!(path.is_dir(), "{} is missing; tests/run installs it", path.display());
+    path
+}

@@ -1,0 +1,304 @@
+//! TLS: versions, protocols, client certificates, resumption, and certificates that change while the gate runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::{ClientConfig, ProtocolVersion};
+use serde_json::json;
+
+use crate::support::eventually;
+use crate::support::gate::{Gate, check, path_text};
+use crate::support::pki::{Authority, Identity};
+use crate::support::raw_upstream::RawUpstream;
+use crate::support::settings::Settings;
+use crate::support::tokens::Issuer;
+use crate::support::tools::run;
+use crate::support::wire::{Answer, Handshake, Wire};
+
+struct Scene {
+    _upstream: RawUpstream,
+    issuer: Issuer,
+    gate: Gate,
+}
+
+fn scene(settings: Settings) -> Scene {
+    let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
+    let gate = Gate::start(&settings.guarding(&upstream.url(), &issuer));
+    Scene { _upstream: upstream, issuer, gate }
+}
+
+impl Scene {
+    fn client(&self) -> ClientConfig {
+        self.gate.settings.authority().client_config(&["http/1.1"], None)
+    }
+
+    fn with(&self, identity: &Identity) -> ClientConfig {
+        self.gate.settings.authority().client_config(&["http/1.1"], Some(identity))
+    }
+
+    /// A connection, a request on it, and its answer.
+    fn exchange(&self, config: ClientConfig, token: &str) -> std::io::Result<(Handshake, Answer)> {
+        self.exchange_shared(&Arc::new(config), token)
+    }
+
+    fn exchange_shared(
+        &self,
+        config: &Arc<ClientConfig>,
+        token: &str,
+    ) -> std::io::Result<(Handshake, Answer)> {
+        let (mut wire, handshake) = Wire::tls_shared(self.gate.public, "localhost", config)?;
+        let answer = wire.exchange(self.gate.get("/").token(token).bytes())?;
+        Ok((handshake, answer))
+    }
+}
+
+#[test]
+fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
+    let scene = scene(Settings::tls());
+    let bearer = format!("Authorization: Bearer {}", scene.issuer.good());
+    for version in ["1.2", "1.3"] {
+        let arguments = ["--tlsv1.2", "--tls-max", version, "-H", &bearer, "-w", " %{http_code}"];
+        assert_eq!(scene.gate.curl("/", &arguments), "ok 200", "TLS {version}");
+    }
+    let port = format!("127.0.0.1:{}", scene.gate.public.port());
+    for old in ["-tls1", "-tls1_1"] {
+        let outcome = std::process::Command::new("openssl")
+            .args(["s_client", "-connect", &port, old, "-cipher", "ALL:@SECLEVEL=0"])
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&outcome.stdout).into_owned();
+        assert!(!outcome.status.success() || text.contains("Cipher is (NONE)"), "{old}: {text}");
+    }
+    assert_eq!(
+        scene.exchange(scene.client(), &scene.issuer.good()).unwrap().0.version,
+        ProtocolVersion::TLSv1_3
+    );
+}
+
+#[test]
+fn the_lowest_version_can_be_raised() {
+    let scene = scene(Settings::tls().server_tls("min_version = \"1.3\""));
+    let old = ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS12])
+        .with_root_certificates(scene.gate.settings.authority().roots())
+        .with_no_client_auth();
+    assert!(scene.exchange(old, "x").is_err());
+    assert_eq!(scene.exchange(scene.client(), &scene.issuer.good()).unwrap().1.status(), 200);
+}
+
+#[test]
+fn the_protocol_is_chosen_by_alpn() {
+    let scene = scene(Settings::tls());
+    for (offered, chosen) in [
+        (&["h2", "http/1.1"][..], Some("h2")),
+        (&["http/1.1", "h2"][..], Some("h2")),
+        (&["http/1.1"][..], Some("http/1.1")),
+        (&[][..], None),
+    ] {
+        let config = Arc::new(scene.gate.settings.authority().client_config(offered, None));
+        let (mut wire, handshake) = Wire::tls_shared(scene.gate.public, "localhost", &config).unwrap();
+        assert_eq!(handshake.alpn.as_deref(), chosen, "{offered:?}");
+        if chosen != Some("h2") {
+            let answer = wire.exchange(scene.gate.get("/").token(&scene.issuer.good()).bytes()).unwrap();
+            assert_eq!(answer.status(), 200, "{offered:?}");
+        }
+    }
+    let strange = scene.gate.settings.authority().client_config(&["spdy/3"], None);
+    assert!(scene.exchange(strange, "x").is_err(), "RFC 7301 §3.2: no common protocol is an error");
+    let bearer = format!("Authorization: Bearer {}", scene.issuer.good());
+    for (flag, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
+        assert_eq!(
+            scene.gate.curl("/", &[flag, "-H", &bearer, "-o", "/dev/null", "-w", "%{http_version}"]),
+            version
+        );
+    }
+}
+
+#[test]
+fn what_is_no_tls_gets_no_http() {
+    let scene = scene(Settings::tls());
+    for bytes in [
+        &b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n"[..],
+        b"\0\0\0\0",
+        b"\x16\x03\x01\xff\xff",
+        &[0xff; 5000],
+        b"\x80\x2e\x01\0\x02",
+    ] {
+        let mut wire = Wire::plain(scene.gate.public);
+        drop(wire.send(bytes));
+        wire.finish_sending();
+        let answer = wire.rest().unwrap_or_default();
+        assert!(!answer.starts_with(b"HTTP/"), "{bytes:?}: {answer:?}");
+    }
+    scene.gate.wait_for_metric("failed handshakes are counted", |scrape| {
+        (scrape.sum("portcullis_tls_handshakes_total", &[("result", "error")]) >= 3.0).then_some(())
+    });
+    assert_eq!(scene.exchange(scene.client(), &scene.issuer.good()).unwrap().1.status(), 200);
+    assert!(scene.gate.metrics().sum("portcullis_tls_handshakes_total", &[("result", "ok")]) >= 1.0);
+}
+
+#[test]
+fn the_end_of_a_connection_is_announced() {
+    let scene = scene(Settings::tls());
+    let mut wire = scene.gate.connect();
+    let request = scene.gate.get("/").token(&scene.issuer.good()).field("Connection", "close").bytes();
+    assert_eq!(wire.exchange(request).unwrap().status(), 200);
+    // Without close_notify the client could not tell the end from a truncation, and rustls reports an error.
+    assert_eq!(wire.rest().unwrap(), b"");
+}
+
+fn with_client_ca(clients: &Authority, required: bool) -> Settings {
+    let settings = Settings::tls()
+        .server_tls(&format!("client_ca = \"clients.pem\"\nrequire_client_certificate = {required}"));
+    settings.file("clients.pem", clients.certificate_pem());
+    settings
+}
+
+#[test]
+fn client_certificates_are_verified_when_they_are_asked_for() {
+    let (clients, others) = (Authority::new(), Authority::new());
+    for required in [true, false] {
+        let scene = scene(with_client_ca(&clients, required));
+        let token = scene.issuer.good();
+        let good = scene.exchange(scene.with(&clients.client("alice")), &token);
+        assert_eq!(good.unwrap().1.status(), 200, "required: {required}");
+        assert!(
+            scene.exchange(scene.with(&others.client("mallory")), &token).is_err(),
+            "of another authority"
+        );
+        assert!(
+            scene.exchange(scene.with(&clients.server(&["alice"])), &token).is_err(),
+            "a certificate of a server"
+        );
+        let without = scene.exchange(scene.client(), &token);
+        if required {
+            assert!(without.is_err(), "none at all");
+        } else {
+            assert_eq!(without.unwrap().1.status(), 200);
+        }
+    }
+}
+
+#[test]
+fn a_token_bound_to_a_certificate_is_good_with_that_one_alone() {
+    let clients = Authority::new();
+    let scene = scene(with_client_ca(&clients, false));
+    let (alice, bob) = (clients.client("alice"), clients.client("bob"));
+    let bound = scene.issuer.token().claim("cnf", json!({"x5t#S256": alice.thumbprint()})).build();
+    assert_eq!(scene.exchange(scene.with(&alice), &bound).unwrap().1.status(), 200);
+    for (name, config) in [("another certificate", scene.with(&bob)), ("no certificate", scene.client())] {
+        let ((_, answer), decision) = scene.gate.decision(|| scene.exchange(config, &bound).unwrap());
+        assert_eq!((answer.status(), decision.as_str()), (401, "deny/certificate_mismatch"), "{name}");
+        assert!(answer.field("www-authenticate").unwrap().contains("error=\"invalid_token\""), "{name}");
+    }
+    assert_eq!(
+        scene.exchange(scene.with(&alice), &bound).unwrap().1.status(),
+        200,
+        "still good with its own"
+    );
+    assert_eq!(
+        scene.exchange(scene.with(&bob), &scene.issuer.good()).unwrap().1.status(),
+        200,
+        "an unbound one is good with any"
+    );
+    let thumbprint = run(
+        "sh",
+        &[
+            "-c",
+            &format!(
+                "openssl x509 -in {} -outform DER | openssl dgst -sha256 -binary | openssl base64 -A | tr '+/' '-_' | tr -d =",
+                path_text(&scene.gate.settings.file("alice.pem", &alice.chain))
+            ),
+        ],
+    );
+    assert_eq!(thumbprint, alice.thumbprint(), "the thumbprint as RFC 8705 has it");
+}
+
+#[test]
+fn sessions_are_resumed_also_after_a_reload() {
+    let scene = scene(Settings::tls());
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let config = Arc::new(
+            ClientConfig::builder_with_protocol_versions(&[version])
+                .with_root_certificates(scene.gate.settings.authority().roots())
+                .with_no_client_auth(),
+        );
+        let token = scene.issuer.good();
+        assert!(!scene.exchange_shared(&config, &token).unwrap().0.resumed);
+        assert!(scene.exchange_shared(&config, &token).unwrap().0.resumed, "{version:?}");
+        let reloads = scene.gate.reloads("ok");
+        scene.gate.signal("HUP");
+        scene.gate.wait_for_reloads("ok", reloads + 1.0);
+        assert!(scene.exchange_shared(&config, &token).unwrap().0.resumed, "{version:?} after a reload");
+    }
+}
+
+#[test]
+fn no_request_travels_in_0_rtt() {
+    let scene = scene(Settings::tls());
+    let mut config = scene.client();
+    config.enable_early_data = true;
+    let config = Arc::new(config);
+    scene.exchange_shared(&config, &scene.issuer.good()).unwrap();
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let mut session = rustls::ClientConnection::new(config, name).unwrap();
+    assert!(session.early_data().is_none(), "the gate's tickets allow no early data");
+}
+
+#[test]
+fn a_new_certificate_is_served_without_a_restart() {
+    let scene = scene(Settings::tls());
+    let served = || scene.exchange(scene.client(), &scene.issuer.good()).unwrap().0.certificate;
+    let first = served();
+    let mut kept = scene.gate.connect();
+    let settings = &scene.gate.settings;
+
+    // By a changed file alone.
+    let second = settings.authority().server(&["localhost", "second.test"]);
+    settings.file("server.key", &second.key);
+    settings.file("server.pem", &second.chain);
+    let began = std::time::Instant::now();
+    eventually("the second certificate", || (served() == second.chain_der()[0].to_vec()).then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert_ne!(served(), first);
+
+    // By SIGHUP, at once.
+    let third = settings.authority().server(&["localhost", "third.test"]);
+    settings.file("server.key", &third.key);
+    settings.file("server.pem", &third.chain);
+    scene.gate.signal("HUP");
+    eventually("the third certificate", || (served() == third.chain_der()[0].to_vec()).then_some(()));
+
+    let answer = kept.exchange(scene.gate.get("/").token(&scene.issuer.good()).bytes()).unwrap();
+    assert_eq!(answer.status(), 200, "a connection of before goes on");
+}
+
+#[test]
+fn a_certificate_that_does_not_fit_its_key_is_not_taken() {
+    let scene = scene(Settings::tls());
+    let served = || scene.exchange(scene.client(), &scene.issuer.good()).unwrap().0.certificate;
+    let first = served();
+    let settings = &scene.gate.settings;
+    let before = scene.gate.reloads("error");
+    settings.file("server.pem", settings.authority().server(&["localhost"]).chain);
+    scene.gate.signal("HUP");
+    scene.gate.wait_for_reloads("error", before + 1.0);
+    assert_eq!(served(), first, "the old pair stays");
+    scene.gate.log().wait_for_text("server.pem");
+    let outcome = check(settings);
+    assert_eq!(outcome.code, 2, "{outcome:?}");
+    assert!(outcome.err.contains("server.pem") || outcome.err.contains("server.key"), "{outcome:?}");
+}
+
+#[test]
+fn the_expiry_of_certificates_can_be_watched() {
+    let scene = scene(Settings::tls());
+    let metrics = scene.gate.metrics();
+    let watched: Vec<f64> = metrics
+        .family("portcullis_certificate_expiry_seconds")
+        .filter(|(labels, _)| labels["path"].ends_with("server.pem"))
+        .map(|(_, seconds)| seconds)
+        .collect();
+    assert_eq!(watched.len(), 1, "{metrics:?}");
+    assert!(watched[0] > 86_400.0, "{watched:?}");
+}
