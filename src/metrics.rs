@@ -75,16 +75,8 @@ impl Metrics {
         let build_info = page.gauges("portcullis_build_info", "The running build", &["version"])?;
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
-            requests: page.counters(
-                "portcullis_requests_total",
-                "Requests answered",
-                &["route", "method", "status"],
-            )?,
-            decisions: page.counters(
-                "portcullis_decisions_total",
-                "Decisions made",
-                &["decision", "reason"],
-            )?,
+            requests: page.counters("portcullis_requests_total", "Requests answered", &["route", "method", "status"])?,
+            decisions: page.counters("portcullis_decisions_total", "Decisions made", &["decision", "reason"])?,
             request_duration: page.histograms(
                 "portcullis_request_duration_seconds",
                 "From request head to response head",
@@ -108,27 +100,15 @@ impl Metrics {
                 &["client", "route"],
             )?,
             connections: page.gauges("portcullis_connections", "Open connections", &["listener"])?,
-            tls_handshakes: page.counters(
-                "portcullis_tls_handshakes_total",
-                "TLS handshakes",
-                &["result"],
-            )?,
-            proof_cache: page.counters(
-                "portcullis_proof_cache_total",
-                "Proof cache look-ups",
-                &["result"],
-            )?,
+            tls_handshakes: page.counters("portcullis_tls_handshakes_total", "TLS handshakes", &["result"])?,
+            proof_cache: page.counters("portcullis_proof_cache_total", "Proof cache look-ups", &["result"])?,
             keys: page.gauges("portcullis_keys", "Keys in force", &["issuer"])?,
             keys_age: page.float_gauges(
                 "portcullis_keys_age_seconds",
                 "Seconds since the keys were confirmed",
                 &["issuer"],
             )?,
-            keys_refresh: page.counters(
-                "portcullis_keys_refresh_total",
-                "Key fetches",
-                &["issuer", "result"],
-            )?,
+            keys_refresh: page.counters("portcullis_keys_refresh_total", "Key fetches", &["issuer", "result"])?,
             clock_skew: page.histograms(
                 "portcullis_clock_skew_seconds",
                 "Our clock minus iat of fresh tokens",
@@ -140,11 +120,7 @@ impl Metrics {
                 "Seconds until a certificate expires",
                 &["path"],
             )?,
-            config_reloads: page.counters(
-                "portcullis_config_reloads_total",
-                "Configuration reloads",
-                &["result"],
-            )?,
+            config_reloads: page.counters("portcullis_config_reloads_total", "Configuration reloads", &["result"])?,
             registry: page.0,
         })
     }
