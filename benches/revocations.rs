@@ -3,7 +3,6 @@
 //! `cargo bench --bench revocations [-- SUBJECTS]`
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
-#![expect(missing_docs, reason = "a bench has no callers")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
