@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 ///
 /// Two names with one key cost whoever looks for them 2^64 hashes and gain nothing: what ends the one then ends the
 /// other too. A key for a name that somebody else chose costs 2^128.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Key {
     high: u64,
     low: u64,
@@ -41,6 +41,12 @@ impl Key {
     #[must_use]
     pub const fn high(self) -> u64 {
         self.high
+    }
+
+    /// Its other 64 bits.
+    #[must_use]
+    pub const fn low(self) -> u64 {
+        self.low
     }
 
     fn of(parts: [&str; 2]) -> Self {

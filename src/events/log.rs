@@ -57,8 +57,9 @@ impl EventLog {
             let events = store.live_events(None, after, REPLAY, now).await?;
             let Some(last) = events.last() else { break };
             after = last.sequence;
-            revocations.apply(events.iter().filter_map(|stored| cutoff(&stored.event)));
+            revocations.load(events.iter().filter_map(|stored| cutoff(&stored.event)), now);
         }
+        revocations.fold(now);
         Ok(Arc::new(Self { store, revocations, order: RwLock::new(()) }))
     }
 
@@ -84,6 +85,10 @@ impl EventLog {
             let standing =
                 events.iter().zip(&appended).filter(|(event, put)| !put.undone && event.expires_at >= now);
             log.revocations.apply(standing.filter_map(|(event, _)| cutoff(event)));
+            if log.revocations.is_due() {
+                let revocations = Arc::clone(&log.revocations);
+                drop(tokio::task::spawn_blocking(move || revocations.fold(now)));
+            }
             let sequence = appended.iter().map(|put| put.sequence).max().unwrap_or(0);
             Ok(Published { accepted: events.len(), sequence })
         })
@@ -141,9 +146,10 @@ impl EventLog {
     /// # Errors
     /// When the store cannot be written.
     pub async fn trim(&self, now: Timestamp, idle: Duration, leeway: Duration) -> Result<usize, StoreError> {
-        while !self.revocations.sweep(now) {
-            tokio::task::yield_now().await;
-        }
+        let revocations = Arc::clone(&self.revocations);
+        tokio::task::spawn_blocking(move || revocations.sweep(now))
+            .await
+            .map_err(|_ending| StoreError::Closed)?;
         self.store.trim(now, idle, leeway).await
     }
 }

@@ -10,12 +10,15 @@ use arc_swap::{ArcSwap, Guard};
 use crate::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
 use crate::time::Timestamp;
 
+mod base;
+mod recent;
 pub mod rules;
 mod table;
 
+use recent::PARTS;
 pub use rules::{Cutoff, Ends};
-use rules::{KeyRule, SubjectRule};
-use table::Table;
+use rules::{KeyRule, Rule, SubjectRule};
+use table::{SHARE, Table};
 
 /// What a token must tell to be judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,34 +136,33 @@ impl Snapshot {
     fn apply(&mut self, cutoff: Cutoff) {
         let until = cutoff.expires_at;
         match cutoff.ends {
-            Ends::Roles { subject, at, version } => self
-                .subjects
-                .update(subject.0, |rule| Some(rule.unwrap_or_default().roles_changed(at, version, until))),
-            Ends::Subject(subject, at) => {
-                self.subjects.update(subject.0, |rule| Some(rule.unwrap_or_default().revoked(at, until)));
+            Ends::Roles { subject, at, version } => {
+                self.subjects.update(subject.0, |rule| rule.roles_changed(at, version, until));
             }
-            Ends::Client(client, at) => {
-                self.clients.update(client.0, |rule| Some(rule.unwrap_or_default().revoked(at, until)));
-            }
-            Ends::Issuer(issuer, at) => {
-                self.issuers.update(issuer.0, |rule| Some(rule.unwrap_or_default().revoked(at, until)));
-            }
-            Ends::Token(token) => {
-                self.tokens
-                    .update(token.0, |rule| Some(rule.unwrap_or_default().revoked(Timestamp::EPOCH, until)));
-            }
+            Ends::Subject(subject, at) => self.subjects.update(subject.0, |rule| rule.revoked(at, until)),
+            Ends::Client(client, at) => self.clients.update(client.0, |rule| rule.revoked(at, until)),
+            Ends::Issuer(issuer, at) => self.issuers.update(issuer.0, |rule| rule.revoked(at, until)),
+            Ends::Token(token) => self.tokens.update(token.0, |rule| rule.revoked(Timestamp::EPOCH, until)),
         }
     }
 
     fn forget(&mut self, ends: Ends) {
         match ends {
-            Ends::Roles { subject, .. } | Ends::Subject(subject, _) => {
-                self.subjects.update(subject.0, |_| None)
-            }
-            Ends::Client(client, _) => self.clients.update(client.0, |_| None),
-            Ends::Issuer(issuer, _) => self.issuers.update(issuer.0, |_| None),
-            Ends::Token(token) => self.tokens.update(token.0, |_| None),
+            Ends::Roles { subject, .. } | Ends::Subject(subject, _) => self.subjects.forget(subject.0),
+            Ends::Client(client, _) => self.clients.forget(client.0),
+            Ends::Issuer(issuer, _) => self.issuers.forget(issuer.0),
+            Ends::Token(token) => self.tokens.forget(token.0),
         }
+    }
+
+    /// Whether anything waits to be folded.
+    fn is_due(&self) -> bool {
+        let due = |part| {
+            self.subjects.is_due(part, SHARE)
+                || self.clients.is_due(part, SHARE)
+                || self.tokens.is_due(part, SHARE)
+        };
+        (0..PARTS).any(due)
     }
 }
 
@@ -168,18 +170,21 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct Revocations {
     current: ArcSwap<Snapshot>,
-    /// Where the sweep goes on; held by whoever replaces the snapshot.
-    writer: Mutex<usize>,
+    /// Held by whoever replaces the snapshot.
+    writer: Mutex<()>,
+    /// Held by whoever folds.
+    folder: Mutex<()>,
 }
-
-/// Twigs that one step of a sweep looks through, so that an event waits for a fraction of a millisecond at most.
-const SWEEP_STEP: usize = 32;
 
 impl Revocations {
     /// Nothing ended; with `not_before`, tokens issued before the second it lies in are refused.
     #[must_use]
     pub fn new(not_before: Option<Timestamp>) -> Self {
-        Self { current: ArcSwap::from_pointee(Snapshot::new(not_before)), writer: Mutex::new(0) }
+        Self {
+            current: ArcSwap::from_pointee(Snapshot::new(not_before)),
+            writer: Mutex::default(),
+            folder: Mutex::default(),
+        }
     }
 
     /// The snapshot in force. Never waits; judge a request under one.
@@ -190,35 +195,73 @@ impl Revocations {
 
     /// Puts all of these in force, in one step. Order and repetition make no difference.
     pub fn apply(&self, cutoffs: impl IntoIterator<Item = Cutoff>) {
-        let _writer = self.writer();
+        let _writer = lock(&self.writer);
         self.replace(|next| cutoffs.into_iter().for_each(|cutoff| next.apply(cutoff)));
     }
 
     /// Takes back everything that was in force for what `ends` names, and puts `remaining` in its place.
     pub fn restate(&self, ends: Ends, remaining: impl IntoIterator<Item = Cutoff>) {
-        let _writer = self.writer();
+        let _writer = lock(&self.writer);
         self.replace(|next| {
             next.forget(ends);
             remaining.into_iter().for_each(|cutoff| next.apply(cutoff));
         });
     }
 
-    /// Looks through the next part for entries that can touch no living token any more, and drops them. True when
-    /// that was the last part. Call it until then, every few minutes.
-    pub fn sweep(&self, now: Timestamp) -> bool {
-        let mut position = self.writer();
-        let part = *position..(*position + SWEEP_STEP).min(table::TWIGS);
-        let now = rules::second(now);
-        let mut next = Snapshot::clone(&self.current.load());
-        let dropped = next.subjects.sweep(part.clone(), now)
-            + next.clients.sweep(part.clone(), now)
-            + next.issuers.sweep(part.clone(), now)
-            + next.tokens.sweep(part.clone(), now);
-        if dropped > 0 {
+    /// Whether so much changed that [`Self::fold`] should be called.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.current.load().is_due()
+    }
+
+    /// Folds what changed into the base, where that has become much. Takes a few milliseconds for each of up to 128
+    /// parts, in which events are published as ever: call it on a thread that may wait.
+    pub fn fold(&self, now: Timestamp) {
+        self.fold_grown(SHARE, now);
+    }
+
+    /// As [`Self::apply`] and [`Self::fold`], for many at a time while the log is replayed.
+    pub fn load(&self, cutoffs: impl IntoIterator<Item = Cutoff>, now: Timestamp) {
+        self.apply(cutoffs);
+        // Only what has doubled, so that each entry is copied a few times and not once for each call.
+        self.fold_grown(1, now);
+    }
+
+    fn fold_grown(&self, share: usize, now: Timestamp) {
+        let _folder = lock(&self.folder);
+        self.fold_parts(|all| &mut all.subjects, |table, part| table.is_due(part, share), now);
+        self.fold_parts(|all| &mut all.clients, |table, part| table.is_due(part, share), now);
+        self.fold_parts(|all| &mut all.tokens, |table, part| table.is_due(part, share), now);
+    }
+
+    /// Drops what can touch no living token any more. As [`Self::fold`], but looks at everything: call it now and then.
+    pub fn sweep(&self, now: Timestamp) {
+        let _folder = lock(&self.folder);
+        let second = rules::second(now);
+        self.fold_parts(|all| &mut all.subjects, |table, part| table.is_stale(part, second), now);
+        self.fold_parts(|all| &mut all.clients, |table, part| table.is_stale(part, second), now);
+        self.fold_parts(|all| &mut all.tokens, |table, part| table.is_stale(part, second), now);
+        self.fold_parts(|all| &mut all.issuers, |table, part| table.is_stale(part, second), now);
+    }
+
+    fn fold_parts<R: Rule>(
+        &self,
+        table: fn(&mut Snapshot) -> &mut Table<R>,
+        chosen: impl Fn(&Table<R>, usize) -> bool,
+        now: Timestamp,
+    ) {
+        for part in 0..PARTS {
+            let mut seen = Snapshot::clone(&self.current.load());
+            let seen = table(&mut seen);
+            if !chosen(seen, part) {
+                continue;
+            }
+            let folded = seen.fold(part, rules::second(now));
+            let _writer = lock(&self.writer);
+            let mut next = Snapshot::clone(&self.current.load());
+            table(&mut next).install(folded);
             self.current.store(Arc::new(next));
         }
-        *position = part.end % table::TWIGS;
-        *position == 0
     }
 
     fn replace(&self, change: impl FnOnce(&mut Snapshot)) {
@@ -227,11 +270,11 @@ impl Revocations {
         change(&mut next);
         self.current.store(Arc::new(next));
     }
+}
 
-    fn writer(&self) -> MutexGuard<'_, usize> {
-        // A writer that panicked has not stored its snapshot: the one in force is whole.
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A writer that panicked has not stored its snapshot: the one in force is whole.
+fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -310,10 +353,9 @@ mod tests {
             let expires_at = if i % 2 == 0 { until } else { LONG };
             revocations.apply([Cutoff { ends, expires_at }]);
         }
-        let sweep = |now| while !revocations.sweep(now) {};
-        sweep(until);
+        revocations.sweep(until);
         assert_eq!(revocations.load().counts().subjects, 1_000, "the last second is kept");
-        sweep(until.plus(std::time::Duration::from_secs(1)));
+        revocations.sweep(until.plus(std::time::Duration::from_secs(1)));
         assert_eq!(revocations.load().counts().subjects, 500);
     }
 

@@ -37,9 +37,9 @@ pub struct Cutoff {
     pub expires_at: Timestamp,
 }
 
-/// What a table keeps under one key.
-pub trait Rule: Copy {
-    /// The second from which on it touches no token that is alive.
+/// What a table keeps under one key. The default says nothing.
+pub trait Rule: Copy + Default {
+    /// The second from which on it touches no token that is alive; 0 when it says nothing.
     fn expires(&self) -> u32;
 }
 

@@ -1,147 +1,109 @@
-//! A map from evenly spread keys to rules that costs its readers one cold cache line, and its writer a few kilobytes
-//! of copying for each change, whatever its size.
+//! A map from evenly spread keys to rules, made for ten million of them: a large frozen base and a small recent layer
+//! that overrides it.
 //!
-//! Three levels of pointers, indexed by the leading bits of the key, end in leaves: arrays sorted by key, in which a
-//! key is found by guessing its place from its bits. A change copies the path to one leaf; everything else is shared
-//! with the snapshots that readers still hold. Ten million entries are 38 to a leaf.
+//! A change touches the recent layer only. When a part of that has grown, it is folded into the base's part with the
+//! same leading bits, on whatever thread has time, while readers and the writer go on with what they have.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::base::{Entry, Segment};
+use super::recent::{self, PART_BITS, PARTS, Part, Recent};
 use super::rules::Rule;
-use crate::identity::Key;
+use crate::identity::{AsIs, Key};
 
-const ROOT_BITS: u32 = 7;
-const BRANCH_BITS: u32 = 7;
-const TWIG_BITS: u32 = 4;
-const ROOT: usize = 1 << ROOT_BITS;
-const BRANCH: usize = 1 << BRANCH_BITS;
-const TWIG: usize = 1 << TWIG_BITS;
-/// Twigs in a table, each a step of [`Table::sweep`].
-pub(super) const TWIGS: usize = ROOT * BRANCH;
-
-/// A persistent map: a clone is cheap and stays as it is.
+/// A persistent map: a clone is cheap and stays as it is. A rule that never expires is one that was taken back.
 #[derive(Debug, Clone)]
 pub(super) struct Table<R> {
-    root: Arc<[Option<Arc<Branch<R>>>; ROOT]>,
-    len: usize,
+    base: Arc<[Option<Arc<Segment<R>>>; PARTS]>,
+    recent: Recent<R>,
 }
 
-#[derive(Debug, Clone)]
-struct Branch<R>([Option<Arc<Twig<R>>>; BRANCH]);
-
-#[derive(Debug, Clone)]
-struct Twig<R>([Option<Arc<[Entry<R>]>>; TWIG]);
-
-#[derive(Debug, Clone, Copy)]
-struct Entry<R> {
-    key: Key,
-    rule: R,
+/// A part of the base to be, and what of the recent layer went into it.
+pub(super) struct Folded<R> {
+    part: usize,
+    segment: Option<Arc<Segment<R>>>,
+    taken: Option<Arc<Part<R>>>,
 }
+
+/// A part is folded when it has one entry for so many of the base: often enough to stay small, seldom enough that
+/// copying the base costs an event next to nothing.
+pub(super) const SHARE: usize = 256;
+/// Below this a part is not worth folding.
+const SMALL: usize = 64;
 
 impl<R: Rule> Table<R> {
     pub(super) fn new() -> Self {
-        Self { root: Arc::new([const { None }; ROOT]), len: 0 }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.len
+        Self { base: Arc::new([const { None }; PARTS]), recent: Recent::new() }
     }
 
     pub(super) fn get(&self, key: Key) -> Option<&R> {
-        let [root, branch, twig] = path(key);
-        let leaf = self.root[root].as_ref()?.0[branch].as_ref()?.0[twig].as_ref()?;
-        let at = find(leaf, key).ok()?;
-        Some(&leaf[at].rule)
+        self.recent.get(key).or_else(|| self.frozen(key)).filter(|rule| rule.expires() != 0)
     }
 
-    /// Puts what `change` makes of the key's rule in its place; `None` removes it.
-    pub(super) fn update(&mut self, key: Key, change: impl FnOnce(Option<R>) -> Option<R>) {
-        let [root, branch, twig] = path(key);
-        let child = &mut Arc::make_mut(&mut self.root)[root];
-        let child =
-            &mut Arc::make_mut(child.get_or_insert_with(|| Arc::new(Branch([const { None }; BRANCH])))).0
-                [branch];
-        let leaf =
-            &mut Arc::make_mut(child.get_or_insert_with(|| Arc::new(Twig([const { None }; TWIG])))).0[twig];
-
-        let entries = leaf.as_deref().unwrap_or(&[]);
-        let (before, old, after) = match find(entries, key) {
-            Ok(at) => (&entries[..at], Some(entries[at].rule), &entries[at + 1..]),
-            Err(at) => (&entries[..at], None, &entries[at..]),
-        };
-        let new = change(old).map(|rule| Entry { key, rule });
-        self.len = self.len + usize::from(new.is_some()) - usize::from(old.is_some());
-        let entries: Arc<[Entry<R>]> = match new {
-            Some(entry) => before.iter().chain([&entry]).chain(after).copied().collect(),
-            None => before.iter().chain(after).copied().collect(),
-        };
-        *leaf = (!entries.is_empty()).then_some(entries);
+    fn frozen(&self, key: Key) -> Option<&R> {
+        self.base[recent::part_of(key)].as_ref()?.get(key, PART_BITS)
     }
 
-    /// Drops the entries below the given twigs that expired before `now`; says how many.
-    pub(super) fn sweep(&mut self, twigs: std::ops::Range<usize>, now: u32) -> usize {
-        let mut dropped = 0;
-        for twig in twigs {
-            let (root, branch) = (twig / BRANCH, twig % BRANCH);
-            let Some(old) = self.root[root].as_ref().and_then(|child| child.0[branch].as_ref()) else {
-                continue;
-            };
-            let Some((new, gone)) = old.without_expired(now) else { continue };
-            dropped += gone;
-            if let Some(child) = &mut Arc::make_mut(&mut self.root)[root] {
-                Arc::make_mut(child).0[branch] = new.map(Arc::new);
-            }
+    /// Puts what `change` makes of the key's rule in its place.
+    pub(super) fn update(&mut self, key: Key, change: impl FnOnce(R) -> R) {
+        let rule = self.get(key).copied().unwrap_or_default();
+        self.recent.put(key, change(rule));
+    }
+
+    pub(super) fn forget(&mut self, key: Key) {
+        self.recent.put(key, R::default());
+    }
+
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        let frozen: usize = self.base.iter().flatten().map(|segment| segment.len()).sum();
+        let recent = || (0..PARTS).filter_map(|part| self.recent.part(part)).flat_map(|part| part.iter());
+        let added =
+            recent().filter(|entry| entry.rule.expires() != 0 && self.frozen(entry.key).is_none()).count();
+        let gone =
+            recent().filter(|entry| entry.rule.expires() == 0 && self.frozen(entry.key).is_some()).count();
+        frozen + added - gone
+    }
+
+    /// Whether a part's recent layer has grown to one entry for every `share` of the base.
+    pub(super) fn is_due(&self, part: usize, share: usize) -> bool {
+        let frozen = self.base[part].as_ref().map_or(0, |segment| segment.len());
+        self.recent.part(part).is_some_and(|recent| recent.len() > SMALL.max(frozen / share))
+    }
+
+    /// Whether a part has anything to fold or to drop at `now`.
+    pub(super) fn is_stale(&self, part: usize, now: u32) -> bool {
+        self.recent.part(part).is_some()
+            || self.base[part]
+                .as_ref()
+                .is_some_and(|base| base.iter().any(|entry| entry.rule.expires() <= now))
+    }
+
+    /// Makes one of both layers of a part, without what expired before `now`.
+    pub(super) fn fold(&self, part: usize, now: u32) -> Folded<R> {
+        let taken = self.recent.part(part).cloned();
+        let overriding: HashMap<Key, R, AsIs> =
+            taken.iter().flat_map(|part| part.iter()).map(|entry| (entry.key, entry.rule)).collect();
+        let frozen = self.base[part].iter().flat_map(|segment| segment.iter());
+        let kept = frozen.filter(|entry| !overriding.contains_key(&entry.key)).copied();
+        let newer = overriding.iter().map(|(key, rule)| Entry { key: *key, rule: *rule });
+        let entries: Vec<Entry<R>> = kept.chain(newer).filter(|entry| entry.rule.expires() > now).collect();
+        let segment = (!entries.is_empty()).then(|| Arc::new(Segment::new(&entries, PART_BITS)));
+        Folded { part, segment, taken }
+    }
+
+    /// Puts a folded part in place. What changed since stays in the recent layer, where it overrides.
+    pub(super) fn install(&mut self, folded: Folded<R>) {
+        Arc::make_mut(&mut self.base)[folded.part] = folded.segment;
+        if let Some(taken) = folded.taken {
+            self.recent.release(folded.part, &taken);
         }
-        self.len -= dropped;
-        dropped
-    }
-}
-
-impl<R: Rule> Twig<R> {
-    /// What is left of it and how many entries are gone; `None` when all stay.
-    fn without_expired(&self, now: u32) -> Option<(Option<Self>, usize)> {
-        let count = |leaves: &Self| leaves.0.iter().flatten().map(|leaf| leaf.len()).sum::<usize>();
-        let alive = |entry: &&Entry<R>| entry.rule.expires() > now;
-        if self.0.iter().flatten().all(|leaf| leaf.iter().all(|entry| alive(&entry))) {
-            return None;
-        }
-        let left = Self(self.0.clone().map(|leaf| {
-            let left: Arc<[Entry<R>]> = leaf?.iter().filter(alive).copied().collect();
-            (!left.is_empty()).then_some(left)
-        }));
-        let (before, after) = (count(self), count(&left));
-        Some(((after > 0).then_some(left), before - after))
-    }
-}
-
-/// The places on the three levels that a key's leading bits name.
-fn path(key: Key) -> [usize; 3] {
-    let bits = |skip: u32, take: u32| (key.high() << skip >> (u64::BITS - take)) as usize;
-    [bits(0, ROOT_BITS), bits(ROOT_BITS, BRANCH_BITS), bits(ROOT_BITS + BRANCH_BITS, TWIG_BITS)]
-}
-
-/// Where a key is in a leaf, or where it belongs.
-///
-/// The bits after the path say how far into the leaf the key should lie; the walk from there is a few entries long.
-fn find<R>(entries: &[Entry<R>], key: Key) -> Result<usize, usize> {
-    let fraction = key.high() << (ROOT_BITS + BRANCH_BITS + TWIG_BITS) >> 32;
-    let mut at = ((fraction * entries.len() as u64) >> 32) as usize;
-    while at > 0 && entries[at - 1].key >= key {
-        at -= 1;
-    }
-    while at < entries.len() && entries[at].key < key {
-        at += 1;
-    }
-    match entries.get(at) {
-        Some(entry) if entry.key == key => Ok(at),
-        _ => Err(at),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -152,7 +114,7 @@ mod tests {
         }
     }
 
-    /// Few different keys, among them the ends of the range and neighbours within one leaf.
+    /// Few different keys, among them the ends of the range and neighbours within one part.
     fn key() -> impl Strategy<Value = Key> {
         prop_oneof![
             (0_u128..40).prop_map(|low| low),
@@ -166,44 +128,98 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Set(Key, u32),
-        Remove(Key),
-        Sweep(u32),
+        Forget(Key),
+        /// Folds one part, or all, while other things happen.
+        Fold(Option<usize>, u32, Vec<(Key, u32)>),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let meanwhile = prop::collection::vec((key(), 0_u32..100), 0..4);
+        prop_oneof![
+            6 => (key(), 1_u32..100).prop_map(|(key, rule)| Step::Set(key, rule)),
+            1 => key().prop_map(Step::Forget),
+            2 => (prop::option::of(0..PARTS), 0_u32..30, meanwhile).prop_map(|(part, now, then)| Step::Fold(part, now, then)),
+        ]
+    }
+
+    /// The table, and what it should hold.
+    #[derive(Clone)]
+    struct Pair(Table<u32>, HashMap<Key, u32>);
+
+    impl Pair {
+        fn set(&mut self, key: Key, rule: u32) {
+            if rule == 0 {
+                self.0.forget(key);
+                self.1.remove(&key);
+            } else {
+                self.0.update(key, |_| rule);
+                self.1.insert(key, rule);
+            }
+        }
+
+        fn fold(&mut self, part: usize, now: u32, then: &[(Key, u32)]) {
+            let folded = self.0.fold(part, now);
+            then.iter().for_each(|(key, rule)| self.set(*key, *rule));
+            self.0.install(folded);
+            then.iter().for_each(|(key, _)| assert_eq!(self.0.get(*key), self.1.get(key)));
+            // What expired stays as long as its part keeps changing while it is folded.
+            let folded = self.0.fold(part, now);
+            self.0.install(folded);
+            self.1.retain(|key, rule| recent::part_of(*key) != part || *rule > now);
+        }
+
+        fn agree(&self, keys: &[Key]) {
+            for key in keys {
+                assert_eq!(self.0.get(*key), self.1.get(key));
+            }
+            assert_eq!(self.0.len(), self.1.len());
+        }
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
-        fn behaves_as_a_hash_map_and_leaves_older_clones_alone(steps in prop::collection::vec(prop_oneof![
-            4 => (key(), 1_u32..100).prop_map(|(key, rule)| Step::Set(key, rule)),
-            1 => key().prop_map(Step::Remove),
-            1 => (0_u32..30).prop_map(Step::Sweep),
-        ], 1..200)) {
-            let (mut table, mut model) = (Table::new(), HashMap::new());
+        fn behaves_as_a_hash_map_and_leaves_older_clones_alone(steps in prop::collection::vec(step(), 1..60)) {
+            let mut pair = Pair(Table::new(), HashMap::new());
             let mut kept = Vec::new();
             for step in steps {
-                kept.push((table.clone(), model.clone()));
+                kept.push(pair.clone());
                 match step {
-                    Step::Set(key, rule) => { table.update(key, |_| Some(rule)); model.insert(key, rule); }
-                    Step::Remove(key) => { table.update(key, |_| None); model.remove(&key); }
-                    Step::Sweep(now) => { table.sweep(0..TWIGS, now); model.retain(|_, rule| *rule > now); }
+                    Step::Set(key, rule) => pair.set(key, rule),
+                    Step::Forget(key) => pair.set(key, 0),
+                    Step::Fold(Some(part), now, then) => pair.fold(part, now, &then),
+                    Step::Fold(None, now, then) => (0..PARTS).for_each(|part| pair.fold(part, now, &then)),
                 }
             }
-            kept.push((table, model));
-            for (table, model) in kept {
-                prop_assert_eq!(table.len(), model.len());
-                for (key, rule) in model {
-                    prop_assert_eq!(table.get(key), Some(&rule));
-                }
-            }
+            kept.push(pair);
+            let keys: Vec<Key> = kept.iter().flat_map(|pair| pair.1.keys().copied()).collect();
+            kept.iter().for_each(|pair| pair.agree(&keys));
         }
     }
 
     #[test]
-    fn a_key_that_was_never_set_is_not_found() {
+    fn a_part_is_folded_when_it_is_due_and_loses_nothing() {
+        let key = |i: u128| {
+            Key::from_bytes((i.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).to_be_bytes())
+        };
         let mut table = Table::new();
-        for i in 0..2_000_u128 {
-            table.update(Key::from_bytes((i * 2).to_be_bytes()), |_| Some(1));
+        for i in 0..50_000 {
+            table.update(key(i), |old| old + 1_u32);
+            let part = recent::part_of(key(i));
+            if table.is_due(part, SHARE) {
+                let folded = table.fold(part, 0);
+                table.install(folded);
+            }
         }
-        assert!((0..2_000_u128).all(|i| table.get(Key::from_bytes((i * 2 + 1).to_be_bytes())).is_none()));
-        assert_eq!(table.len(), 2_000);
+        assert_eq!(table.len(), 50_000);
+        assert!((0..50_000).all(|i| table.get(key(i)) == Some(&1)));
+        assert!((50_000..60_000).all(|i| table.get(key(i)).is_none()));
+        let left: usize = (0..PARTS).filter_map(|part| table.recent.part(part)).map(|part| part.len()).sum();
+        assert!(left < 16_000, "{left} in the recent layer");
+        (0..PARTS).for_each(|part| {
+            let folded = table.fold(part, 1);
+            table.install(folded);
+        });
+        assert_eq!(table.len(), 0, "all expired");
     }
 }
