@@ -33,6 +33,14 @@ pub mod forward;
 
 pub mod enforce;
 
+pub mod events;
+
+pub mod sessions;
+
+pub mod revocations;
+
+pub mod state;
+
 pub mod keys;
 
 pub mod client;
@@ -44,5 +52,7 @@ pub mod metrics;
 pub mod tls;
 
 pub mod shutdown;
+
+pub mod identity;
 
 pub mod time;

@@ -1,0 +1,139 @@
+//! A million tokens in use: what each costs in memory and per request, and what is left when they are gone.
+//!
+//! `cargo bench --bench sessions [-- TOKENS]`
+
+#![expect(clippy::print_stdout, reason = "a bench prints its figures")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
+use portcullis::revocations::{Revocations, TokenFacts};
+use portcullis::sessions::{Introduction, Sessions, Settings};
+use portcullis::state::Store;
+use portcullis::time::Timestamp;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const START: i64 = 1_800_000_000_000;
+
+struct Token {
+    key: TokenKey,
+    client: Arc<str>,
+}
+
+impl Token {
+    fn new(i: u64) -> Self {
+        let high = i.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let key = TokenKey(Key::from_bytes(
+            (u128::from(high) << 64 | u128::from(high.rotate_left(32))).to_be_bytes(),
+        ));
+        Self { key, client: format!("client-application-{i}").into() }
+    }
+
+    fn introduce<'a>(&'a self, issuer: &'a Arc<str>) -> Introduction<'a> {
+        Introduction {
+            token: self.key,
+            issuer,
+            subject: Some(SubjectKey(self.key.0)),
+            client: Some(&self.client),
+            issued_at: Timestamp::from_millis(START),
+            expires_at: Timestamp::from_millis(START + 86_400_000),
+        }
+    }
+}
+
+fn main() {
+    let tokens = std::env::args().filter_map(|word| word.parse().ok()).next().unwrap_or(1_000_000_u64);
+    let (issuer, now) = (Arc::from("https://idp.example.com/"), Timestamp::from_millis(START + 1_000));
+    let revocations = Revocations::new(None);
+    let sessions = Sessions::new(Settings {
+        idle_timeout: Some(Duration::from_secs(1_800)),
+        max_tracked: usize::try_from(tokens).unwrap_or(usize::MAX),
+        leeway: Duration::from_secs(30),
+        saved: true,
+    });
+    let empty = resident();
+    // Each token brings its client's name with it, as one that was parsed from a request does.
+    for i in 0..tokens {
+        let token = Token::new(i);
+        let session = sessions.judge(&token.introduce(&issuer), now);
+        assert!(session.is_ok_and(|session| sessions.used(&session, now)));
+    }
+    println!("{} tracked, {} bytes resident for each", sessions.tracked(), (resident() - empty) / tokens);
+    save(&sessions, "all of them");
+    println!("{} bytes resident for each after saving", (resident() - empty) / tokens);
+
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for live in [1, 10_000, tokens] {
+        let known: Vec<Token> = (0..live).map(Token::new).collect();
+        let facts: Vec<TokenFacts> = known.iter().map(|token| facts(token, &issuer)).collect();
+        let mut nanos: Vec<u64> = (0..500_u64)
+            .map(|round| {
+                let now = Timestamp::from_millis(START + 2_000 + i64::try_from(round).unwrap_or(0));
+                let started = Instant::now();
+                for _ in 0..1_000 {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    let i = (random % live) as usize;
+                    assert_eq!(revocations.load().judge(&facts[i]), None);
+                    let session = sessions.judge(&known[i].introduce(&issuer), now);
+                    assert!(session.is_ok_and(|session| sessions.used(&session, now)));
+                }
+                u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX) / 1_000
+            })
+            .collect();
+        nanos.sort_unstable();
+        println!(
+            "{live} live tokens at random: revoked? idle? used: median {} ns, 99 % {} ns",
+            nanos[250], nanos[495]
+        );
+        save(&sessions, "what changed");
+    }
+
+    let started = Instant::now();
+    let left = sessions.sweep(Timestamp::from_millis(START + 3_600_000), 1);
+    println!("sweep: {left:?} in {:.1?}", started.elapsed());
+    let before = resident();
+    for _ in 0..60 {
+        // The allocator gives pages back as time passes, when it is used.
+        std::thread::sleep(Duration::from_millis(250));
+        drop(std::hint::black_box(vec![0_u8; 1 << 16]));
+    }
+    println!(
+        "resident above empty: {} KiB, {} KiB before",
+        resident().saturating_sub(empty) / 1024,
+        (before - empty) / 1024
+    );
+}
+
+fn facts(token: &Token, issuer: &str) -> TokenFacts {
+    TokenFacts {
+        token: token.key,
+        issuer: IssuerKey::new(issuer),
+        subject: Some(SubjectKey(token.key.0)),
+        client: Some(ClientKey(token.key.0)),
+        issued_at: Timestamp::from_millis(START),
+        role_version: None,
+    }
+}
+
+fn save(sessions: &Sessions, what: &str) {
+    let Ok(folder) = tempfile::tempdir() else { return };
+    let Ok(store) = Store::open(&folder.path().join("gate.db"), Timestamp::from_millis(START)) else {
+        return;
+    };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
+    for round in ["new", "again"] {
+        let started = Instant::now();
+        let saved = runtime.block_on(sessions.save(&store));
+        println!("saved {what} ({round}): {saved:?} in {:.1?}", started.elapsed());
+    }
+}
+
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+}

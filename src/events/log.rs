@@ -1,0 +1,183 @@
+//! The one way an event takes: durable first, then in force, then acknowledged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::RwLock;
+
+use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
+use crate::revocations::{Cutoff, Ends, Revocations};
+use crate::state::record::{Event, EventKind, Source, StoredEvent};
+use crate::state::{Store, StoreError};
+use crate::time::Timestamp;
+
+/// Ties the store to what is in force.
+#[derive(Debug)]
+pub struct EventLog {
+    store: Store,
+    revocations: Arc<Revocations>,
+    /// Publishers share it; taking an event back needs it alone, so that it cannot overtake the event itself on the way
+    /// from the store into force.
+    order: RwLock<()>,
+}
+
+/// Events that were acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// How many.
+    pub accepted: usize,
+    /// The highest sequence among them; 0 when there are none.
+    pub sequence: u64,
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The entries.
+    pub items: Vec<StoredEvent>,
+    /// After which sequence the next part begins, when there is one.
+    pub next: Option<u64>,
+}
+
+/// Events read at once while the log is replayed.
+const REPLAY: usize = 20_000;
+
+impl EventLog {
+    /// Replays what the store keeps into force. Ready when this returns.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(
+        store: Store,
+        revocations: Arc<Revocations>,
+        now: Timestamp,
+    ) -> Result<Arc<Self>, StoreError> {
+        let mut after = 0;
+        loop {
+            let events = store.live_events(None, after, REPLAY, now).await?;
+            let Some(last) = events.last() else { break };
+            after = last.sequence;
+            revocations.load(events.iter().filter_map(|stored| cutoff(&stored.event)), now);
+        }
+        revocations.fold(now);
+        Ok(Arc::new(Self { store, revocations, order: RwLock::new(()) }))
+    }
+
+    /// Makes all of these durable and puts them in force, or none. A repeated event changes nothing, and one that was
+    /// taken back stays so.
+    ///
+    /// Once this was polled it is carried through, whether or not the caller waits: an event must not be durable and
+    /// yet not in force because a client hung up.
+    ///
+    /// # Errors
+    /// When the store cannot be written; nothing is in force then.
+    pub async fn publish(
+        self: &Arc<Self>,
+        events: Vec<Event>,
+        source: Source,
+        now: Timestamp,
+    ) -> Result<Published, StoreError> {
+        let log = Arc::clone(self);
+        carry_through(async move {
+            let _shared = log.order.read().await;
+            let events: Arc<[Event]> = events.into();
+            let appended = log.store.append(Arc::clone(&events), source, now).await?;
+            let standing =
+                events.iter().zip(&appended).filter(|(event, put)| !put.undone && event.expires_at >= now);
+            log.revocations.apply(standing.filter_map(|(event, _)| cutoff(event)));
+            if log.revocations.is_due() {
+                let revocations = Arc::clone(&log.revocations);
+                drop(tokio::task::spawn_blocking(move || revocations.fold(now)));
+            }
+            let sequence = appended.iter().map(|put| put.sequence).max().unwrap_or(0);
+            Ok(Published { accepted: events.len(), sequence })
+        })
+        .await
+    }
+
+    /// Takes back the event with this sequence; other events under its key still count. `None` when there is no such
+    /// event, or it is the taking back of one.
+    ///
+    /// # Errors
+    /// When the store cannot be written; the event still counts then.
+    pub async fn undo(
+        self: &Arc<Self>,
+        sequence: u64,
+        source: Source,
+        now: Timestamp,
+    ) -> Result<Option<StoredEvent>, StoreError> {
+        let log = Arc::clone(self);
+        carry_through(async move {
+            let _alone = log.order.write().await;
+            let Some(undone) = log.store.undo(sequence, source, now).await? else { return Ok(None) };
+            if let Some(taken_back) = cutoff(&undone.event.event) {
+                let remaining = undone.remaining.iter().filter(|left| left.event.expires_at >= now);
+                log.revocations.restate(taken_back.ends, remaining.filter_map(|left| cutoff(&left.event)));
+            }
+            Ok(Some(undone.event))
+        })
+        .await
+    }
+
+    /// The log after a sequence: every event that is kept, in order.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn events(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
+        self.store.events(after, limit.saturating_add(1)).await.map(|items| page(items, limit))
+    }
+
+    /// The events that still count, in order; with `of`, only those of this kind that name this key.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn revocations(
+        &self,
+        of: Option<(EventKind, Key)>,
+        after: u64,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Page, StoreError> {
+        self.store.live_events(of, after, limit.saturating_add(1), now).await.map(|items| page(items, limit))
+    }
+
+    /// Forgets what can touch no living token, in memory and in the store, a little at a time.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn trim(&self, now: Timestamp, idle: Duration, leeway: Duration) -> Result<usize, StoreError> {
+        let revocations = Arc::clone(&self.revocations);
+        tokio::task::spawn_blocking(move || revocations.sweep(now))
+            .await
+            .map_err(|_ending| StoreError::Closed)?;
+        self.store.trim(now, idle, leeway).await
+    }
+}
+
+async fn carry_through<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    // Cancelled or panicked: the process is ending, and nothing may be acknowledged.
+    tokio::spawn(work).await.unwrap_or(Err(StoreError::Closed))
+}
+
+/// One entry more than `limit` was asked for, to know whether there is one.
+fn page(mut items: Vec<StoredEvent>, limit: usize) -> Page {
+    let more = items.len() > limit;
+    items.truncate(limit);
+    Page { next: items.last().filter(|_| more).map(|last| last.sequence), items }
+}
+
+/// What an event ends; nothing when it takes back another.
+fn cutoff(event: &Event) -> Option<Cutoff> {
+    let (key, at) = (event.key, event.at);
+    let ends = match event.kind {
+        EventKind::RoleChanged => Ends::Roles { subject: SubjectKey(key), at, version: event.role_version },
+        EventKind::SubjectRevoked => Ends::Subject(SubjectKey(key), at),
+        EventKind::TokenRevoked => Ends::Token(TokenKey(key)),
+        EventKind::ClientRevoked => Ends::Client(ClientKey(key), at),
+        EventKind::IssuerRevoked => Ends::Issuer(IssuerKey(key), at),
+        EventKind::Undone => return None,
+    };
+    Some(Cutoff { ends, expires_at: event.expires_at })
+}

@@ -1,0 +1,268 @@
+//! Events from JSON: strictly, because an event that was misread ends the wrong tokens or none.
+
+use std::fmt;
+
+use ::time::OffsetDateTime;
+use ::time::format_description::well_known::Rfc3339;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::Issuer;
+use crate::state::record::{Event, EventKind};
+use crate::time::Timestamp;
+
+/// Events in one call at most.
+pub const BATCH: usize = 10_000;
+
+/// What is wrong with what was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// The place of the event at fault in an array, from 0.
+    pub index: Option<usize>,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.index {
+            Some(index) => write!(f, "event {index}: {}", self.what),
+            None => f.write_str(&self.what),
+        }
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// Reads one event, or an array of at most [`BATCH`].
+///
+/// # Errors
+/// When any of them is not an event.
+pub fn events(json: &[u8], issuers: &[Issuer], now: Timestamp) -> Result<Vec<Event>, Invalid> {
+    let whole = |what: String| Invalid { index: None, what };
+    if json.trim_ascii_start().first() != Some(&b'[') {
+        return Ok(vec![event(json, issuers, now).map_err(whole)?]);
+    }
+    let raw: Vec<&RawValue> = serde_json::from_slice(json).map_err(|error| whole(error.to_string()))?;
+    if raw.len() > BATCH {
+        return Err(whole(format!("{} events, of which one call takes {BATCH} at most", raw.len())));
+    }
+    raw.iter()
+        .enumerate()
+        .map(|(index, raw)| {
+            event(raw.get().as_bytes(), issuers, now).map_err(|what| Invalid { index: Some(index), what })
+        })
+        .collect()
+}
+
+/// The members of an event. A member that is there twice is an error, like one that is not listed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Members {
+    r#type: String,
+    issuer: Option<String>,
+    subject: Option<String>,
+    client: Option<String>,
+    jti: Option<String>,
+    at: Option<Value>,
+    role_version: Option<u64>,
+}
+
+fn event(json: &[u8], issuers: &[Issuer], now: Timestamp) -> Result<Event, String> {
+    let members: Members = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    let kind = EventKind::from_word(&members.r#type)
+        .filter(|kind| *kind != EventKind::Undone)
+        .ok_or_else(|| format!("{:?} is not a type of event", members.r#type))?;
+    members.fit(kind)?;
+    let issuer = issuer(members.issuer.as_deref(), issuers)?;
+    let at = members.at.as_ref().map_or(Ok(now), time)?;
+    if at > now.plus(issuer.leeway) {
+        return Err(format!("`at` lies in the future ({at}, now {now})"));
+    }
+    let expires_at = issuer.expiry(kind, members.role_version.is_some(), at, now);
+    let name = |member: &Option<String>| member.clone().unwrap_or_default();
+    let event = match kind {
+        EventKind::TokenRevoked => Event::token(&issuer.issuer, &name(&members.jti), at, expires_at),
+        EventKind::ClientRevoked => Event::client(&issuer.issuer, &name(&members.client), at, expires_at),
+        EventKind::IssuerRevoked | EventKind::Undone => Event::issuer(&issuer.issuer, at, expires_at),
+        EventKind::RoleChanged | EventKind::SubjectRevoked => {
+            Event::subject(kind, &issuer.issuer, &name(&members.subject), at, expires_at)
+        }
+    };
+    Ok(Event { role_version: members.role_version, ..event })
+}
+
+impl Members {
+    /// Has what the type needs and nothing that it has no use for: whoever sends more means something else.
+    fn fit(&self, kind: EventKind) -> Result<(), String> {
+        let needed = match kind {
+            EventKind::RoleChanged | EventKind::SubjectRevoked => "subject",
+            EventKind::TokenRevoked => "jti",
+            EventKind::ClientRevoked => "client",
+            EventKind::IssuerRevoked | EventKind::Undone => "",
+        };
+        for (name, member) in [("subject", &self.subject), ("jti", &self.jti), ("client", &self.client)] {
+            match member.as_deref() {
+                Some("") => return Err(format!("`{name}` is empty")),
+                Some(_) if name != needed => {
+                    return Err(format!("`{name}` has no meaning in {}", kind.as_str()));
+                }
+                None if name == needed => return Err(format!("{} needs `{name}`", kind.as_str())),
+                Some(_) | None => {}
+            }
+        }
+        match self.role_version {
+            Some(_) if kind != EventKind::RoleChanged => {
+                Err(format!("`role_version` has no meaning in {}", kind.as_str()))
+            }
+            Some(version) if i64::try_from(version).is_err() => Err("`role_version` is too large".into()),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+fn issuer<'a>(named: Option<&str>, issuers: &'a [Issuer]) -> Result<&'a Issuer, String> {
+    match (named, issuers) {
+        (Some(name), _) => issuers
+            .iter()
+            .find(|known| &*known.issuer == name)
+            .ok_or_else(|| format!("{name:?} is not a configured issuer")),
+        (None, [only]) => Ok(only),
+        (None, _) => Err("`issuer` is needed, because there is not exactly one".into()),
+    }
+}
+
+fn time(value: &Value) -> Result<Timestamp, String> {
+    match value {
+        Value::String(text) => parse_time(text),
+        Value::Number(number) => seconds(number.as_f64().unwrap_or(f64::NAN)),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+    .ok_or_else(|| "`at` is neither RFC 3339 nor seconds since 1970".into())
+}
+
+/// A time as people and programs write it: RFC 3339, or seconds since 1970 with or without a fraction.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<Timestamp> {
+    if let Ok(number) = text.parse() {
+        return seconds(number);
+    }
+    let nanos = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos();
+    let millis = i64::try_from(nanos.div_euclid(1_000_000)).ok()?;
+    (millis >= 0).then(|| Timestamp::from_millis(millis))
+}
+
+fn seconds(seconds: f64) -> Option<Timestamp> {
+    /// The end of the year 9999, where RFC 3339 ends too.
+    const END: f64 = 253_402_300_800.0;
+    // Rounded down, so that a time stays within its second; the hundredth makes up for decimal fractions that no binary
+    // one meets exactly.
+    (0.0..END).contains(&seconds).then(|| Timestamp::from_millis((seconds * 1000.0 + 0.01).floor() as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_500);
+
+    fn issuers(names: &[&str]) -> Vec<Issuer> {
+        let issuer = |name: &&str| Issuer {
+            issuer: (*name).into(),
+            leeway: Duration::from_secs(30),
+            max_lifetime: Duration::from_secs(3600),
+        };
+        names.iter().map(issuer).collect()
+    }
+
+    fn one(json: &str) -> Result<Event, String> {
+        let read = events(json.as_bytes(), &issuers(&["https://a/"]), NOW);
+        read.map(|mut events| events.remove(0)).map_err(|invalid| invalid.to_string())
+    }
+
+    #[test]
+    fn reads_every_type() {
+        for (json, kind) in [
+            (r#"{"type":"role-changed","subject":"s"}"#, EventKind::RoleChanged),
+            (r#"{"type":"role-changed","subject":"s","role_version":7}"#, EventKind::RoleChanged),
+            (r#"{"type":"subject-revoked","subject":"s","issuer":"https://a/"}"#, EventKind::SubjectRevoked),
+            (r#"{"type":"token-revoked","jti":"j","at":null}"#, EventKind::TokenRevoked),
+            (r#" {"type":"client-revoked","client":"c"} "#, EventKind::ClientRevoked),
+            (r#"{"type":"issuer-revoked"}"#, EventKind::IssuerRevoked),
+        ] {
+            let event = one(json).unwrap();
+            assert_eq!((event.kind, event.at), (kind, NOW), "{json}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_exactly_an_event() {
+        for (json, complaint) in [
+            ("", "EOF"),
+            ("7", "invalid type"),
+            (r#"{"subject":"s"}"#, "missing field `type`"),
+            (r#"{"type":"revoked","subject":"s"}"#, "not a type"),
+            (r#"{"type":"revocation-undone"}"#, "not a type"),
+            (r#"{"type":"subject-revoked"}"#, "needs `subject`"),
+            (r#"{"type":"subject-revoked","subject":null}"#, "needs `subject`"),
+            (r#"{"type":"subject-revoked","subject":""}"#, "`subject` is empty"),
+            (r#"{"type":"subject-revoked","subject":7}"#, "invalid type"),
+            (r#"{"type":"subject-revoked","subject":"s","subject":"t"}"#, "duplicate field"),
+            (r#"{"type":"subject-revoked","subject":"s","sbuject":"t"}"#, "unknown field"),
+            (r#"{"type":"subject-revoked","subject":"s","client":"c"}"#, "no meaning"),
+            (r#"{"type":"subject-revoked","subject":"s","role_version":1}"#, "no meaning"),
+            (r#"{"type":"token-revoked"}"#, "needs `jti`"),
+            (r#"{"type":"client-revoked"}"#, "needs `client`"),
+            (r#"{"type":"role-changed","subject":"s","role_version":-1}"#, "invalid value"),
+            (r#"{"type":"role-changed","subject":"s","role_version":1.5}"#, "invalid type"),
+            (r#"{"type":"role-changed","subject":"s","role_version":9223372036854775808}"#, "too large"),
+            (r#"{"type":"issuer-revoked","issuer":"https://a"}"#, "not a configured issuer"),
+            (r#"{"type":"issuer-revoked","at":true}"#, "neither"),
+            (r#"{"type":"issuer-revoked","at":"yesterday"}"#, "neither"),
+            (r#"{"type":"issuer-revoked","at":-1}"#, "neither"),
+            (r#"{"type":"issuer-revoked","at":1e300}"#, "neither"),
+            (r#"{"type":"issuer-revoked","at":1767225630.501}"#, "future"),
+            (r#"{"type":"issuer-revoked"} {}"#, "trailing"),
+        ] {
+            let told = one(json).unwrap_err();
+            assert!(told.contains(complaint), "{json}: {told}");
+        }
+    }
+
+    #[test]
+    fn times_in_both_forms() {
+        for (text, millis) in [
+            ("2026-01-01T00:00:00.123Z", 1_767_225_600_123),
+            ("2026-01-01T02:00:00+02:00", 1_767_225_600_000),
+            ("1767225599.999", 1_767_225_599_999),
+            ("1767225599.9999", 1_767_225_599_999),
+            ("1767225600", 1_767_225_600_000),
+            ("1767225600.123", 1_767_225_600_123),
+        ] {
+            assert_eq!(parse_time(text), Some(Timestamp::from_millis(millis)), "{text}");
+        }
+        for text in ["", "NaN", "inf", "-1", "2026-01-01", "2026-01-01 00:00", "1969-12-31T23:59:59Z"] {
+            assert_eq!(parse_time(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_batch_names_the_event_at_fault() {
+        let json = r#"[{"type":"issuer-revoked"},{"type":"issuer-revoked","x":1}]"#;
+        let told = events(json.as_bytes(), &issuers(&["https://a/"]), NOW).unwrap_err();
+        assert_eq!(told.index, Some(1));
+        let many = format!("[{}]", vec![r#"{"type":"issuer-revoked"}"#; BATCH + 1].join(","));
+        assert!(events(many.as_bytes(), &issuers(&["https://a/"]), NOW).is_err());
+    }
+
+    #[test]
+    fn the_issuer_may_be_left_out_when_there_is_one() {
+        let json = br#"{"type":"issuer-revoked"}"#;
+        assert!(events(json, &issuers(&["https://a/"]), NOW).is_ok());
+        assert!(events(json, &issuers(&["https://a/", "https://b/"]), NOW).is_err());
+        assert!(events(json, &issuers(&[]), NOW).is_err());
+    }
+}

@@ -1,0 +1,96 @@
+//! The small part of a table that changes: a persistent tree, so that an event costs a few kilobytes of copying and
+//! nothing of what readers still hold.
+//!
+//! Three levels of pointers, indexed by the leading bits of the key, end in short lists.
+
+use std::sync::Arc;
+
+use super::base::Entry;
+use super::rules::Rule;
+use crate::identity::Key;
+
+/// Leading bits that name a part of a table.
+pub(super) const PART_BITS: u32 = 7;
+/// Parts in a table.
+pub(super) const PARTS: usize = 1 << PART_BITS;
+const BRANCH_BITS: u32 = 7;
+const TWIG_BITS: u32 = 4;
+const BRANCH: usize = 1 << BRANCH_BITS;
+const TWIG: usize = 1 << TWIG_BITS;
+
+/// A persistent map: a clone is cheap and stays as it is.
+#[derive(Debug, Clone)]
+pub(super) struct Recent<R> {
+    root: Arc<[Option<Arc<Part<R>>>; PARTS]>,
+}
+
+/// The entries whose keys share their leading bits.
+#[derive(Debug, Clone)]
+pub(super) struct Part<R> {
+    twigs: [Option<Arc<Twig<R>>>; BRANCH],
+    len: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Twig<R>([Option<Arc<[Entry<R>]>>; TWIG]);
+
+impl<R: Rule> Recent<R> {
+    pub(super) fn new() -> Self {
+        Self { root: Arc::new([const { None }; PARTS]) }
+    }
+
+    pub(super) fn get(&self, key: Key) -> Option<&R> {
+        let [part, branch, twig] = path(key);
+        let list = self.root[part].as_ref()?.twigs[branch].as_ref()?.0[twig].as_ref()?;
+        list.iter().find(|entry| entry.key == key).map(|entry| &entry.rule)
+    }
+
+    pub(super) fn put(&mut self, key: Key, rule: R) {
+        let [part, branch, twig] = path(key);
+        let part = Arc::make_mut(&mut self.root)[part].get_or_insert_with(|| Arc::new(Part::new()));
+        let part = Arc::make_mut(part);
+        let twigs = part.twigs[branch].get_or_insert_with(|| Arc::new(Twig([const { None }; TWIG])));
+        let list = &mut Arc::make_mut(twigs).0[twig];
+        let old = list.as_deref().unwrap_or(&[]);
+        let others = old.iter().filter(|entry| entry.key != key);
+        let new: Arc<[Entry<R>]> = others.chain([&Entry { key, rule }]).copied().collect();
+        part.len += new.len() - old.len();
+        *list = Some(new);
+    }
+
+    pub(super) fn part(&self, part: usize) -> Option<&Arc<Part<R>>> {
+        self.root[part].as_ref()
+    }
+
+    /// Lets go of a part, unless it was changed since `seen`.
+    pub(super) fn release(&mut self, part: usize, seen: &Arc<Part<R>>) {
+        if self.part(part).is_some_and(|current| Arc::ptr_eq(current, seen)) {
+            Arc::make_mut(&mut self.root)[part] = None;
+        }
+    }
+}
+
+impl<R: Rule> Part<R> {
+    fn new() -> Self {
+        Self { twigs: [const { None }; BRANCH], len: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<R>> {
+        self.twigs.iter().flatten().flat_map(|twig| twig.0.iter().flatten()).flat_map(|list| list.iter())
+    }
+}
+
+/// The part of a table that a key lies in.
+pub(super) fn part_of(key: Key) -> usize {
+    path(key)[0]
+}
+
+/// The places on the three levels that a key's leading bits name.
+fn path(key: Key) -> [usize; 3] {
+    let bits = |skip: u32, take: u32| (key.high() << skip >> (u64::BITS - take)) as usize;
+    [bits(0, PART_BITS), bits(PART_BITS, BRANCH_BITS), bits(PART_BITS + BRANCH_BITS, TWIG_BITS)]
+}

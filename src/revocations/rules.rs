@@ -1,0 +1,210 @@
+//! What an event ends, and what is kept of all events of one subject, client, issuer or token.
+//!
+//! Times are whole seconds: `iat` counts seconds, so `iat ≤ t` is the same question as `iat ≤ ⌊t⌋`. A cut-off of zero
+//! means none, because no token of 1970 is alive.
+
+use crate::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
+use crate::time::Timestamp;
+
+/// What one event ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// Tokens of the subject with older roles.
+    Roles {
+        /// Whose.
+        subject: SubjectKey,
+        /// When they changed.
+        at: Timestamp,
+        /// The version since then, if the issuer counts them.
+        version: Option<u64>,
+    },
+    /// Tokens of the subject issued until then.
+    Subject(SubjectKey, Timestamp),
+    /// Tokens of the client issued until then.
+    Client(ClientKey, Timestamp),
+    /// Tokens of the issuer issued until then.
+    Issuer(IssuerKey, Timestamp),
+    /// One token.
+    Token(TokenKey),
+}
+
+/// What one event ends, and for how long that must be remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cutoff {
+    /// What it ends.
+    pub ends: Ends,
+    /// From then on no token it could touch is alive.
+    pub expires_at: Timestamp,
+}
+
+/// What a table keeps under one key. The default says nothing.
+pub trait Rule: Copy + Default {
+    /// The second from which on it touches no token that is alive; 0 when it says nothing.
+    fn expires(&self) -> u32;
+}
+
+/// All that is known of one subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SubjectRule {
+    /// The highest version of its roles.
+    role_version: u64,
+    /// The latest change of roles that carried no version.
+    unversioned: u32,
+    /// The latest change of roles of either kind.
+    changed: u32,
+    /// The latest revocation.
+    revoked: u32,
+    expires: u32,
+}
+
+/// All that is known of one client or issuer, or that a token was revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeyRule {
+    revoked: u32,
+    expires: u32,
+}
+
+impl Rule for SubjectRule {
+    fn expires(&self) -> u32 {
+        self.expires
+    }
+}
+
+impl Rule for KeyRule {
+    fn expires(&self) -> u32 {
+        self.expires
+    }
+}
+
+impl SubjectRule {
+    /// With one more change of roles.
+    #[must_use]
+    pub fn roles_changed(mut self, at: Timestamp, version: Option<u64>, expires_at: Timestamp) -> Self {
+        let at = second(at);
+        match version {
+            Some(version) => self.role_version = self.role_version.max(version),
+            None => self.unversioned = self.unversioned.max(at),
+        }
+        self.changed = self.changed.max(at);
+        self.until(expires_at)
+    }
+
+    /// With one more revocation.
+    #[must_use]
+    pub fn revoked(mut self, at: Timestamp, expires_at: Timestamp) -> Self {
+        self.revoked = self.revoked.max(second(at));
+        self.until(expires_at)
+    }
+
+    fn until(mut self, expires_at: Timestamp) -> Self {
+        self.expires = self.expires.max(end(expires_at));
+        self
+    }
+
+    /// Whether a token issued then was revoked with its subject.
+    #[must_use]
+    pub fn revokes(&self, issued_at: Timestamp) -> bool {
+        reaches(self.revoked, issued_at)
+    }
+
+    /// Whether the roles of a token issued then have changed since. Versions decide where both sides have one; a
+    /// change without a version, or a token without, falls back on time.
+    #[must_use]
+    pub fn outdates(&self, issued_at: Timestamp, version: Option<u64>) -> bool {
+        match version {
+            Some(version) => version < self.role_version || reaches(self.unversioned, issued_at),
+            None => reaches(self.changed, issued_at),
+        }
+    }
+}
+
+impl KeyRule {
+    /// With one more revocation.
+    #[must_use]
+    pub fn revoked(self, at: Timestamp, expires_at: Timestamp) -> Self {
+        Self { revoked: self.revoked.max(second(at)), expires: self.expires.max(end(expires_at)) }
+    }
+
+    /// Whether a token issued then was revoked.
+    #[must_use]
+    pub fn revokes(&self, issued_at: Timestamp) -> bool {
+        reaches(self.revoked, issued_at)
+    }
+}
+
+/// Whether a cut-off reaches a token issued at `issued_at`.
+fn reaches(cutoff: u32, issued_at: Timestamp) -> bool {
+    cutoff != 0 && issued_at.as_secs() <= i64::from(cutoff)
+}
+
+/// The second an instant lies in, within 1970 to 2106.
+pub(super) fn second(at: Timestamp) -> u32 {
+    u32::try_from(at.as_secs().max(0)).unwrap_or(u32::MAX)
+}
+
+/// The first second that lies wholly after an instant.
+fn end(at: Timestamp) -> u32 {
+    second(at).saturating_add(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn a_token_issued_within_the_second_of_the_event_is_refused() {
+        for (event, issued_at, ended) in [
+            (1_000_700, 1_000_000, true),
+            (1_000_700, 1_001_000, false),
+            (1_000_000, 1_000_000, true),
+            (1_000_000, 1_000_999, true),
+            (1_000_999, 1_001_000, false),
+            (1_000_000, 999_999, true),
+        ] {
+            let subject = SubjectRule::default().revoked(ms(event), ms(i64::MAX));
+            let client = KeyRule::default().revoked(ms(event), ms(i64::MAX));
+            let roles = SubjectRule::default().roles_changed(ms(event), None, ms(i64::MAX));
+            assert_eq!(subject.revokes(ms(issued_at)), ended, "subject: {event}, {issued_at}");
+            assert_eq!(client.revokes(ms(issued_at)), ended, "client: {event}, {issued_at}");
+            assert_eq!(roles.outdates(ms(issued_at), None), ended, "roles: {event}, {issued_at}");
+        }
+    }
+
+    #[test]
+    fn versions_decide_where_both_sides_have_one() {
+        let versioned = SubjectRule::default().roles_changed(ms(100_000), Some(5), ms(i64::MAX));
+        let mixed = versioned.roles_changed(ms(50_000), None, ms(i64::MAX));
+        for (rule, issued_at, version, outdated) in [
+            (versioned, 90_000, Some(4), true),
+            (versioned, 900_000, Some(4), true),
+            (versioned, 90_000, Some(5), false),
+            (versioned, 90_000, Some(6), false),
+            (versioned, 100_000, None, true),
+            (versioned, 101_000, None, false),
+            (mixed, 50_000, Some(5), true),
+            (mixed, 51_000, Some(5), false),
+            (mixed, 100_000, None, true),
+            (mixed, 101_000, None, false),
+            (SubjectRule::default(), 0, None, false),
+            (SubjectRule::default(), 0, Some(0), false),
+        ] {
+            assert_eq!(rule.outdates(ms(issued_at), version), outdated, "{rule:?} {issued_at} {version:?}");
+        }
+    }
+
+    #[test]
+    fn order_and_repetition_change_nothing() {
+        let events = [(7, Some(3)), (9, None), (5, Some(8)), (9, None), (2, None), (7, Some(3))];
+        let fold = |order: &mut dyn Iterator<Item = &(i64, Option<u64>)>| {
+            order.fold(SubjectRule::default(), |rule, (at, version)| {
+                rule.roles_changed(ms(at * 1000), *version, ms(at * 1000 + 60_000))
+            })
+        };
+        assert_eq!(fold(&mut events.iter()), fold(&mut events.iter().rev()));
+        assert_eq!(fold(&mut events.iter()), fold(&mut events[..3].iter()));
+    }
+}

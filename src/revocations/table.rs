@@ -1,0 +1,225 @@
+//! A map from evenly spread keys to rules, made for ten million of them: a large frozen base and a small recent layer
+//! that overrides it.
+//!
+//! A change touches the recent layer only. When a part of that has grown, it is folded into the base's part with the
+//! same leading bits, on whatever thread has time, while readers and the writer go on with what they have.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::base::{Entry, Segment};
+use super::recent::{self, PART_BITS, PARTS, Part, Recent};
+use super::rules::Rule;
+use crate::identity::{AsIs, Key};
+
+/// A persistent map: a clone is cheap and stays as it is. A rule that never expires is one that was taken back.
+#[derive(Debug, Clone)]
+pub(super) struct Table<R> {
+    base: Arc<[Option<Arc<Segment<R>>>; PARTS]>,
+    recent: Recent<R>,
+}
+
+/// A part of the base to be, and what of the recent layer went into it.
+pub(super) struct Folded<R> {
+    part: usize,
+    segment: Option<Arc<Segment<R>>>,
+    taken: Option<Arc<Part<R>>>,
+}
+
+/// A part is folded when it has one entry for so many of the base: often enough to stay small, seldom enough that
+/// copying the base costs an event next to nothing.
+pub(super) const SHARE: usize = 256;
+/// Below this a part is not worth folding.
+const SMALL: usize = 64;
+
+impl<R: Rule> Table<R> {
+    pub(super) fn new() -> Self {
+        Self { base: Arc::new([const { None }; PARTS]), recent: Recent::new() }
+    }
+
+    pub(super) fn get(&self, key: Key) -> Option<&R> {
+        self.recent.get(key).or_else(|| self.frozen(key)).filter(|rule| rule.expires() != 0)
+    }
+
+    fn frozen(&self, key: Key) -> Option<&R> {
+        self.base[recent::part_of(key)].as_ref()?.get(key, PART_BITS)
+    }
+
+    /// Puts what `change` makes of the key's rule in its place.
+    pub(super) fn update(&mut self, key: Key, change: impl FnOnce(R) -> R) {
+        let rule = self.get(key).copied().unwrap_or_default();
+        self.recent.put(key, change(rule));
+    }
+
+    pub(super) fn forget(&mut self, key: Key) {
+        self.recent.put(key, R::default());
+    }
+
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        let frozen: usize = self.base.iter().flatten().map(|segment| segment.len()).sum();
+        let recent = || (0..PARTS).filter_map(|part| self.recent.part(part)).flat_map(|part| part.iter());
+        let added =
+            recent().filter(|entry| entry.rule.expires() != 0 && self.frozen(entry.key).is_none()).count();
+        let gone =
+            recent().filter(|entry| entry.rule.expires() == 0 && self.frozen(entry.key).is_some()).count();
+        frozen + added - gone
+    }
+
+    /// Whether a part's recent layer has grown to one entry for every `share` of the base.
+    pub(super) fn is_due(&self, part: usize, share: usize) -> bool {
+        let frozen = self.base[part].as_ref().map_or(0, |segment| segment.len());
+        self.recent.part(part).is_some_and(|recent| recent.len() > SMALL.max(frozen / share))
+    }
+
+    /// Whether a part has anything to fold or to drop at `now`.
+    pub(super) fn is_stale(&self, part: usize, now: u32) -> bool {
+        self.recent.part(part).is_some()
+            || self.base[part]
+                .as_ref()
+                .is_some_and(|base| base.iter().any(|entry| entry.rule.expires() <= now))
+    }
+
+    /// Makes one of both layers of a part, without what expired before `now`.
+    pub(super) fn fold(&self, part: usize, now: u32) -> Folded<R> {
+        let taken = self.recent.part(part).cloned();
+        let overriding: HashMap<Key, R, AsIs> =
+            taken.iter().flat_map(|part| part.iter()).map(|entry| (entry.key, entry.rule)).collect();
+        let frozen = self.base[part].iter().flat_map(|segment| segment.iter());
+        let kept = frozen.filter(|entry| !overriding.contains_key(&entry.key)).copied();
+        let newer = overriding.iter().map(|(key, rule)| Entry { key: *key, rule: *rule });
+        let entries: Vec<Entry<R>> = kept.chain(newer).filter(|entry| entry.rule.expires() > now).collect();
+        let segment = (!entries.is_empty()).then(|| Arc::new(Segment::new(&entries, PART_BITS)));
+        Folded { part, segment, taken }
+    }
+
+    /// Puts a folded part in place. What changed since stays in the recent layer, where it overrides.
+    pub(super) fn install(&mut self, folded: Folded<R>) {
+        Arc::make_mut(&mut self.base)[folded.part] = folded.segment;
+        if let Some(taken) = folded.taken {
+            self.recent.release(folded.part, &taken);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl Rule for u32 {
+        fn expires(&self) -> u32 {
+            *self
+        }
+    }
+
+    /// Few different keys, among them the ends of the range and neighbours within one part.
+    fn key() -> impl Strategy<Value = Key> {
+        prop_oneof![
+            (0_u128..40).prop_map(|low| low),
+            (0_u128..40).prop_map(|low| u128::MAX - low),
+            (0_u128..40).prop_map(|high| high << 64),
+            (0_u128..40).prop_map(|spread| spread.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)),
+        ]
+        .prop_map(|bits| Key::from_bytes(bits.to_be_bytes()))
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Set(Key, u32),
+        Forget(Key),
+        /// Folds one part, or all, while other things happen.
+        Fold(Option<usize>, u32, Vec<(Key, u32)>),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let meanwhile = prop::collection::vec((key(), 0_u32..100), 0..4);
+        prop_oneof![
+            6 => (key(), 1_u32..100).prop_map(|(key, rule)| Step::Set(key, rule)),
+            1 => key().prop_map(Step::Forget),
+            2 => (prop::option::of(0..PARTS), 0_u32..30, meanwhile).prop_map(|(part, now, then)| Step::Fold(part, now, then)),
+        ]
+    }
+
+    /// The table, and what it should hold.
+    #[derive(Clone)]
+    struct Pair(Table<u32>, HashMap<Key, u32>);
+
+    impl Pair {
+        fn set(&mut self, key: Key, rule: u32) {
+            if rule == 0 {
+                self.0.forget(key);
+                self.1.remove(&key);
+            } else {
+                self.0.update(key, |_| rule);
+                self.1.insert(key, rule);
+            }
+        }
+
+        fn fold(&mut self, part: usize, now: u32, then: &[(Key, u32)]) {
+            let folded = self.0.fold(part, now);
+            then.iter().for_each(|(key, rule)| self.set(*key, *rule));
+            self.0.install(folded);
+            then.iter().for_each(|(key, _)| assert_eq!(self.0.get(*key), self.1.get(key)));
+            // What expired stays as long as its part keeps changing while it is folded.
+            let folded = self.0.fold(part, now);
+            self.0.install(folded);
+            self.1.retain(|key, rule| recent::part_of(*key) != part || *rule > now);
+        }
+
+        fn agree(&self, keys: &[Key]) {
+            for key in keys {
+                assert_eq!(self.0.get(*key), self.1.get(key));
+            }
+            assert_eq!(self.0.len(), self.1.len());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn behaves_as_a_hash_map_and_leaves_older_clones_alone(steps in prop::collection::vec(step(), 1..60)) {
+            let mut pair = Pair(Table::new(), HashMap::new());
+            let mut kept = Vec::new();
+            for step in steps {
+                kept.push(pair.clone());
+                match step {
+                    Step::Set(key, rule) => pair.set(key, rule),
+                    Step::Forget(key) => pair.set(key, 0),
+                    Step::Fold(Some(part), now, then) => pair.fold(part, now, &then),
+                    Step::Fold(None, now, then) => (0..PARTS).for_each(|part| pair.fold(part, now, &then)),
+                }
+            }
+            kept.push(pair);
+            let keys: Vec<Key> = kept.iter().flat_map(|pair| pair.1.keys().copied()).collect();
+            kept.iter().for_each(|pair| pair.agree(&keys));
+        }
+    }
+
+    #[test]
+    fn a_part_is_folded_when_it_is_due_and_loses_nothing() {
+        let key = |i: u128| {
+            Key::from_bytes((i.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).to_be_bytes())
+        };
+        let mut table = Table::new();
+        for i in 0..50_000 {
+            table.update(key(i), |old| old + 1_u32);
+            let part = recent::part_of(key(i));
+            if table.is_due(part, SHARE) {
+                let folded = table.fold(part, 0);
+                table.install(folded);
+            }
+        }
+        assert_eq!(table.len(), 50_000);
+        assert!((0..50_000).all(|i| table.get(key(i)) == Some(&1)));
+        assert!((50_000..60_000).all(|i| table.get(key(i)).is_none()));
+        let left: usize = (0..PARTS).filter_map(|part| table.recent.part(part)).map(|part| part.len()).sum();
+        assert!(left < 16_000, "{left} in the recent layer");
+        (0..PARTS).for_each(|part| {
+            let folded = table.fold(part, 1);
+            table.install(folded);
+        });
+        assert_eq!(table.len(), 0, "all expired");
+    }
+}

@@ -1,0 +1,488 @@
+//! Idle clocks: which tokens are in use, and when each was last.
+//!
+//! A token that is not in the table counts as used last when it was issued. So a session leaves the table only once it
+//! is idle or expired; one that must leave earlier, for room, is counted, and its token is judged by its issue again,
+//! which can only shorten its life. Knows neither requests nor events.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::identity::{AsIs, SubjectKey, TokenKey};
+use crate::state::record::SessionRow;
+use crate::state::{Store, StoreError};
+use crate::time::Timestamp;
+
+pub mod session;
+
+use session::Used;
+pub use session::{Introduction, Session};
+
+/// The idle clocks, as configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Unused for longer: refused for good. `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// Sessions in memory at most.
+    pub max_tracked: usize,
+    /// The greatest `leeway` of the issuers: how long after `exp` a token may still be accepted.
+    pub leeway: Duration,
+    /// Whether last uses are saved, so that it must be known which changed.
+    pub saved: bool,
+}
+
+/// A token was not used for longer than the idle timeout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idle;
+
+/// How many sessions left the table, by cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Left {
+    /// Their tokens expired.
+    pub expired: usize,
+    /// They were idle.
+    pub idle: usize,
+    /// There was no room: their tokens are judged by their issue again.
+    pub capacity: usize,
+}
+
+type Shard = HashMap<TokenKey, Arc<Session>, AsIs>;
+
+/// Every session of this gate.
+#[derive(Debug)]
+pub struct Sessions {
+    /// By the leading bits of the key, so that workers rarely meet and a sweep never holds one up for long.
+    shards: Box<[Mutex<Shard>]>,
+    settings: Settings,
+    /// Milliseconds; changes with a reload.
+    idle: AtomicI64,
+    tracked: AtomicUsize,
+    evicted: AtomicUsize,
+    unsaved: Box<[Mutex<Vec<Arc<Session>>>]>,
+    gone: Mutex<Vec<TokenKey>>,
+    cursor: AtomicUsize,
+}
+
+/// Sessions of one shard, on average, when the table is full.
+const SHARD: usize = 512;
+/// Lists of sessions to be saved; more than there are cores to append to them.
+const LISTS: usize = 64;
+/// Sessions that are looked at when one must leave for room.
+const SAMPLE: usize = 16;
+/// How long an idle session is kept all the same: longer than a request that read the clock before it went idle can
+/// take to get from there to the table.
+const GRACE: Duration = Duration::from_secs(60);
+
+impl Sessions {
+    /// An empty table.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let shards = (settings.max_tracked / SHARD).next_power_of_two().clamp(1, 1 << 16);
+        let sessions = Self {
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            settings,
+            idle: AtomicI64::new(0),
+            tracked: AtomicUsize::new(0),
+            evicted: AtomicUsize::new(0),
+            unsaved: (0..LISTS).map(|_| Mutex::default()).collect(),
+            gone: Mutex::default(),
+            cursor: AtomicUsize::new(0),
+        };
+        sessions.set_idle_timeout(settings.idle_timeout);
+        sessions
+    }
+
+    /// Judges by another timeout from now on. What was found idle stays so.
+    pub fn set_idle_timeout(&self, idle_timeout: Option<Duration>) {
+        let millis =
+            idle_timeout.map_or(i64::MAX, |idle| i64::try_from(idle.as_millis()).unwrap_or(i64::MAX));
+        self.idle.store(millis, Ordering::Relaxed);
+    }
+
+    fn idle(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.idle.load(Ordering::Relaxed)).unwrap_or(0))
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn tracked(&self) -> usize {
+        self.tracked.load(Ordering::Relaxed)
+    }
+
+    /// The token's session, which is put into the table before it is judged, so that every other request with this
+    /// token sees what becomes of it.
+    ///
+    /// # Errors
+    /// When the token is idle.
+    pub fn judge(&self, token: &Introduction<'_>, now: Timestamp) -> Result<Arc<Session>, Idle> {
+        let idle = self.idle();
+        let mut shard = self.shard(token.token);
+        let session = match shard.get(&token.token) {
+            Some(session) => Arc::clone(session),
+            None if self.need_not_remember(now.since(token.issued_at), idle) => return Err(Idle),
+            None => {
+                self.make_room(&mut shard);
+                let session = Arc::new(Session::new(token));
+                shard.insert(token.token, Arc::clone(&session));
+                session
+            }
+        };
+        drop(shard);
+        if session.is_in_force(now, idle) { Ok(session) } else { Err(Idle) }
+    }
+
+    /// Whether a token that was unused for so long is refused without keeping that in mind: no request can still be on
+    /// its way that would see it otherwise, or there is no room except that of a token in use.
+    fn need_not_remember(&self, unused: Duration, idle: Duration) -> bool {
+        unused > idle.saturating_add(GRACE) || (unused > idle && self.tracked() >= self.settings.max_tracked)
+    }
+
+    /// As [`Self::judge`], for a caller that kept the session: nothing is looked up while it is in force.
+    ///
+    /// # Errors
+    /// When the token is idle.
+    pub fn judge_again(
+        &self,
+        kept: &Arc<Session>,
+        token: &Introduction<'_>,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, Idle> {
+        if kept.is_in_force(now, self.idle()) {
+            return Ok(Arc::clone(kept));
+        }
+        // It may have left the table for room, and its token have been seen again since.
+        self.judge(token, now)
+    }
+
+    /// A request is forwarded with the token, or bytes flowed on a stream that it opened; `now` is when that was judged.
+    /// False when the token is over: do not forward.
+    #[must_use]
+    pub fn used(&self, session: &Arc<Session>, now: Timestamp) -> bool {
+        match session.used(now) {
+            Used::Over => return false,
+            Used::First if self.settings.saved => self.remember(session),
+            Used::First | Used::Again => {}
+        }
+        true
+    }
+
+    /// Whether a stream that the token opened may go on.
+    #[must_use]
+    pub fn is_in_force(&self, session: &Session, now: Timestamp) -> bool {
+        session.is_in_force(now, self.idle()) && !session.is_expired(now, self.settings.leeway)
+    }
+
+    /// Looks through the next `share`-th part of the table for sessions that are idle or expired, and drops them. Also
+    /// tells how many left for room since the last call.
+    pub fn sweep(&self, now: Timestamp, share: usize) -> Left {
+        let idle = self.idle();
+        let mut left = Left { capacity: self.evicted.swap(0, Ordering::Relaxed), ..Left::default() };
+        for _ in 0..self.shards.len().div_ceil(share.max(1)) {
+            let index = self.cursor.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+            let mut shard = lock(&self.shards[index]);
+            shard.retain(|_, session| {
+                if session.is_expired(now, self.settings.leeway) {
+                    session.end();
+                    left.expired += 1;
+                    return false;
+                }
+                let stays =
+                    session.unused_for(now) <= idle.saturating_add(GRACE) || session.is_in_force(now, idle);
+                left.idle += usize::from(!stays);
+                stays
+            });
+            if shard.len() < shard.capacity() / 4 {
+                shard.shrink_to_fit();
+            }
+        }
+        self.tracked.fetch_sub(left.expired + left.idle, Ordering::Relaxed);
+        left
+    }
+
+    /// Up to `limit` sessions in use after the given token, in the order of their keys; with `subject`, only its own.
+    #[must_use]
+    pub fn list(
+        &self,
+        subject: Option<SubjectKey>,
+        after: Option<TokenKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Vec<SessionRow> {
+        let mut listed = Vec::new();
+        let first = after.map_or(0, |token| self.index(token));
+        for shard in self.shards.iter().skip(first) {
+            let mut rows: Vec<SessionRow> = lock(shard)
+                .values()
+                .filter(|session| subject.is_none() || session.subject() == subject)
+                .filter(|session| after.is_none_or(|after| session.token() > after))
+                .filter(|session| self.is_in_force(session, now))
+                .filter_map(|session| session.row())
+                .collect();
+            rows.sort_unstable_by_key(|row| row.token);
+            listed.append(&mut rows);
+            if listed.len() >= limit {
+                listed.truncate(limit);
+                break;
+            }
+        }
+        listed
+    }
+
+    /// Saves the last uses that changed since the last time; says how many. What could not be saved is tried again.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn save(&self, store: &Store) -> Result<usize, StoreError> {
+        let unsaved: Vec<Arc<Session>> =
+            self.unsaved.iter().flat_map(|list| std::mem::take(&mut *lock(list))).collect();
+        let gone = std::mem::take(&mut *lock(&self.gone));
+        let rows = unsaved
+            .iter()
+            .filter_map(|session| {
+                session.saving();
+                session.row()
+            })
+            .collect();
+        let saved = store.save_sessions(rows, gone.clone()).await;
+        if saved.is_err() {
+            unsaved.iter().filter(|session| session.not_saved()).for_each(|session| self.remember(session));
+            lock(&self.gone).extend(gone);
+        }
+        saved.map(|()| unsaved.len())
+    }
+
+    /// Takes back in what was saved before a restart; says how many are still in use. Before the first request.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn restore(&self, store: &Store, now: Timestamp) -> Result<usize, StoreError> {
+        const PAGE: usize = 10_000;
+        let mut after = None;
+        loop {
+            let rows = store.sessions(after, PAGE).await?;
+            let last = rows.last().map(|row| row.token);
+            let complete = rows.len() < PAGE;
+            for row in rows {
+                let session = Session::from_row(row);
+                let over =
+                    session.unused_for(now) > self.idle() || session.is_expired(now, self.settings.leeway);
+                if !over {
+                    let mut shard = self.shard(session.token());
+                    self.make_room(&mut shard);
+                    shard.insert(session.token(), Arc::new(session));
+                }
+            }
+            after = last;
+            if complete {
+                return Ok(self.tracked());
+            }
+        }
+    }
+
+    /// Counts one session more and, when that is too many, lets go the one of a few that was used least recently.
+    fn make_room(&self, shard: &mut Shard) {
+        if self.tracked.fetch_add(1, Ordering::Relaxed) < self.settings.max_tracked {
+            return;
+        }
+        // Starting anywhere: the order of a shard does not depend on use, so a fixed start would pick on a few.
+        let start = self.evicted.load(Ordering::Relaxed).wrapping_mul(SAMPLE) % shard.len().max(1);
+        let oldest = shard.values().skip(start).take(SAMPLE).min_by_key(|session| session.last_used_at());
+        let Some(oldest) = oldest.map(Arc::clone) else { return };
+        oldest.end();
+        shard.remove(&oldest.token());
+        self.tracked.fetch_sub(1, Ordering::Relaxed);
+        self.evicted.fetch_add(1, Ordering::Relaxed);
+        let mut gone = lock(&self.gone);
+        if self.settings.saved && gone.len() < self.settings.max_tracked {
+            gone.push(oldest.token());
+        }
+    }
+
+    fn remember(&self, session: &Arc<Session>) {
+        let list = session.token().0.high() as usize % LISTS;
+        lock(&self.unsaved[list]).push(Arc::clone(session));
+    }
+
+    fn shard(&self, token: TokenKey) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[self.index(token)])
+    }
+
+    /// The leading bits, so that shards lie in the order of their keys.
+    fn index(&self, token: TokenKey) -> usize {
+        ((u128::from(token.0.high()) * self.shards.len() as u128) >> 64) as usize
+    }
+}
+
+/// Nothing here panics half way, so what a poisoned lock guards is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+    const HOUR: i64 = 3_600_000;
+
+    fn sessions(max_tracked: usize) -> Sessions {
+        let leeway = Duration::from_secs(30);
+        Sessions::new(Settings { idle_timeout: Some(IDLE), max_tracked, leeway, saved: true })
+    }
+
+    const fn ms(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    struct Token(Arc<str>, TokenKey, i64);
+
+    impl Token {
+        fn new(name: &str, issued_at: i64) -> Self {
+            Self("https://a/".into(), TokenKey::new("https://a/", name), issued_at)
+        }
+
+        fn introduce(&self) -> Introduction<'_> {
+            Introduction {
+                token: self.1,
+                issuer: &self.0,
+                subject: Some(SubjectKey::new("https://a/", "alice")),
+                client: None,
+                issued_at: ms(self.2),
+                expires_at: ms(self.2 + HOUR),
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_forwarded_request_moves_the_clock() {
+        let (sessions, token) = (sessions(10), Token::new("t", 0));
+        let session = sessions.judge(&token.introduce(), ms(60_000)).unwrap();
+        assert!(sessions.judge(&token.introduce(), ms(60_001)).is_err(), "judged, but never forwarded");
+        assert!(!sessions.used(&session, ms(60_000)), "too late: it was found idle");
+
+        let token = Token::new("u", 0);
+        let session = sessions.judge(&token.introduce(), ms(60_000)).unwrap();
+        assert!(sessions.used(&session, ms(60_000)));
+        assert!(sessions.judge(&token.introduce(), ms(120_000)).is_ok());
+        assert!(sessions.judge_again(&session, &token.introduce(), ms(120_001)).is_err());
+        assert!(sessions.judge(&token.introduce(), ms(120_000)).is_err(), "for good");
+    }
+
+    #[test]
+    fn a_request_that_read_the_clock_early_cannot_revive_what_was_refused() {
+        let (sessions, token) = (sessions(10), Token::new("t", 0));
+        assert!(sessions.judge(&token.introduce(), ms(60_001)).is_err());
+        assert!(sessions.judge(&token.introduce(), ms(59_999)).is_err());
+    }
+
+    #[test]
+    fn sessions_leave_only_when_idle_or_expired() {
+        let sessions = sessions(10_000);
+        for i in 0..1_000 {
+            let token = Token::new(&i.to_string(), 0);
+            let session = sessions.judge(&token.introduce(), ms(1_000)).unwrap();
+            assert!(sessions.used(&session, ms(if i < 400 { 1_000 } else { 100_000 })));
+        }
+        let grace = i64::try_from(GRACE.as_millis()).unwrap();
+        assert_eq!(sessions.sweep(ms(61_000 + grace), 1), Left::default());
+        assert_eq!(sessions.sweep(ms(61_001 + grace), 1), Left { idle: 400, ..Left::default() });
+        assert_eq!(sessions.tracked(), 600);
+
+        sessions.set_idle_timeout(None);
+        assert_eq!(sessions.sweep(ms(HOUR + 30_000), 1), Left::default());
+        assert_eq!(sessions.sweep(ms(HOUR + 30_001), 1), Left { expired: 600, ..Left::default() });
+        assert_eq!(sessions.tracked(), 0);
+    }
+
+    #[test]
+    fn what_leaves_for_room_is_counted_and_refused() {
+        let sessions = sessions(100);
+        let tokens: Vec<Token> = (0..300).map(|i| Token::new(&i.to_string(), 0)).collect();
+        let use_at = |token: &Token, now| {
+            let session = sessions.judge(&token.introduce(), ms(now)).unwrap();
+            assert!(sessions.used(&session, ms(now)));
+            session
+        };
+        let first = use_at(&tokens[0], 50_000);
+        for token in &tokens[1..] {
+            use_at(token, 55_000);
+        }
+        assert_eq!(sessions.tracked(), 100);
+        assert_eq!(sessions.sweep(ms(55_000), 1).capacity, 200);
+        let refused =
+            tokens.iter().filter(|token| sessions.judge(&token.introduce(), ms(61_000)).is_err()).count();
+        assert_eq!(refused, 200, "idle by their issue, though used since");
+        assert!(!sessions.used(&first, ms(61_000)), "the least recently used was among them");
+    }
+
+    #[test]
+    fn lists_what_is_in_use_page_by_page() {
+        let sessions = sessions(100_000);
+        for i in 0..700 {
+            let token = Token::new(&i.to_string(), 0);
+            let session = sessions.judge(&token.introduce(), ms(1_000)).unwrap();
+            assert!(i >= 500 || sessions.used(&session, ms(1_000)));
+        }
+        let alice = Some(SubjectKey::new("https://a/", "alice"));
+        let (mut after, mut seen) = (None, Vec::new());
+        loop {
+            let page = sessions.list(alice, after, 64, ms(2_000));
+            let Some(last) = page.last() else { break };
+            after = Some(last.token);
+            seen.extend(page.into_iter().map(|row| row.token));
+        }
+        assert_eq!(seen.len(), 500);
+        assert!(seen.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(sessions.list(Some(SubjectKey::new("https://b/", "alice")), None, 64, ms(2_000)).is_empty());
+        assert!(sessions.list(alice, None, 64, ms(61_001)).is_empty(), "idle by now");
+    }
+
+    #[test]
+    fn threads_agree_on_the_end() {
+        for round in 0..300 {
+            let (sessions, token) = (sessions(10), Token::new(&round.to_string(), 0));
+            let (clock, refused) = (AtomicI64::new(0), std::sync::atomic::AtomicBool::new(false));
+            // A few requests at once, each step of the clock just short of what a thread that lags is refused for.
+            let request = |_| {
+                let was_refused = refused.load(Ordering::SeqCst);
+                let now = ms(clock.fetch_add(25_000, Ordering::SeqCst));
+                let used =
+                    sessions.judge(&token.introduce(), now).is_ok_and(|session| sessions.used(&session, now));
+                assert!(!(used && was_refused), "revived");
+                if !used {
+                    refused.store(true, Ordering::SeqCst);
+                }
+            };
+            std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(|| (0..30).for_each(request)))));
+            clock.fetch_add(60_001, Ordering::SeqCst);
+            request(0);
+            assert!(refused.load(Ordering::SeqCst));
+            request(0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_restart_keeps_every_clock() {
+        let (before, after) = (sessions(10_000), sessions(10_000));
+        let store = Store::in_memory(ms(0)).unwrap();
+        let tokens: Vec<Token> = (0..50).map(|i| Token::new(&i.to_string(), 0)).collect();
+        for (token, now) in tokens.iter().zip(1..) {
+            let session = before.judge(&token.introduce(), ms(0)).unwrap();
+            assert!(before.used(&session, ms(now * 1_000)));
+            assert!(before.used(&session, ms(now * 1_000)));
+        }
+        assert_eq!(before.save(&store).await, Ok(50));
+        assert_eq!(before.save(&store).await, Ok(0), "nothing changed since");
+        let session = before.judge(&tokens[0].introduce(), ms(9_000)).unwrap();
+        assert!(before.used(&session, ms(9_000)));
+        assert_eq!(before.save(&store).await, Ok(1));
+
+        let now = ms(69_000);
+        assert_eq!(after.restore(&store, now).await, Ok(43), "all but those used last at 2 to 8 seconds");
+        for (token, used_at) in tokens.iter().zip(1..) {
+            let alive = used_at == 1 || used_at >= 9;
+            assert_eq!(after.judge(&token.introduce(), now).is_ok(), alive, "{used_at}");
+        }
+    }
+}

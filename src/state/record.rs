@@ -1,0 +1,263 @@
+//! What the store keeps, as values: events, last uses, key sets, usage.
+
+use std::sync::Arc;
+
+use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
+use crate::time::Timestamp;
+
+/// What kind of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// The subject's roles changed.
+    RoleChanged,
+    /// The subject's tokens issued until then end.
+    SubjectRevoked,
+    /// One token ends.
+    TokenRevoked,
+    /// The client's tokens issued until then end.
+    ClientRevoked,
+    /// The issuer's tokens issued until then end.
+    IssuerRevoked,
+    /// An earlier event was taken back.
+    Undone,
+}
+
+/// Each kind, the word users see, and the number it is stored as.
+const KINDS: [(EventKind, &str, i64); 6] = [
+    (EventKind::RoleChanged, "role-changed", 0),
+    (EventKind::SubjectRevoked, "subject-revoked", 1),
+    (EventKind::TokenRevoked, "token-revoked", 2),
+    (EventKind::ClientRevoked, "client-revoked", 3),
+    (EventKind::IssuerRevoked, "issuer-revoked", 4),
+    (EventKind::Undone, "revocation-undone", 5),
+];
+
+/// Where an event came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The admin API.
+    Admin,
+    /// A Shared Signals transmitter.
+    Ssf,
+    /// The embedded authority.
+    Authority,
+    /// Another replica.
+    Replica,
+}
+
+const SOURCES: [(Source, &str, i64); 4] = [
+    (Source::Admin, "admin", 0),
+    (Source::Ssf, "ssf", 1),
+    (Source::Authority, "authority", 2),
+    (Source::Replica, "replica", 3),
+];
+
+impl EventKind {
+    /// The word users see.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        KINDS.iter().find(|(kind, ..)| *kind == self).map_or("", |(_, word, _)| word)
+    }
+
+    /// The kind that a word names.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        KINDS.iter().find(|(_, known, _)| *known == word).map(|(kind, ..)| *kind)
+    }
+
+    pub(super) fn code(self) -> i64 {
+        KINDS.iter().find(|(kind, ..)| *kind == self).map_or(-1, |(.., code)| *code)
+    }
+
+    pub(super) fn from_code(code: i64) -> Option<Self> {
+        KINDS.iter().find(|(.., known)| *known == code).map(|(kind, ..)| *kind)
+    }
+
+    /// Whether the keys of both kinds name the same sort of thing.
+    #[must_use]
+    pub fn shares_keys_with(self, other: Self) -> bool {
+        let subject = |kind| matches!(kind, Self::RoleChanged | Self::SubjectRevoked);
+        self == other || (subject(self) && subject(other))
+    }
+}
+
+impl Source {
+    /// The word users see.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        SOURCES.iter().find(|(source, ..)| *source == self).map_or("", |(_, word, _)| word)
+    }
+
+    pub(super) fn code(self) -> i64 {
+        SOURCES.iter().find(|(source, ..)| *source == self).map_or(-1, |(.., code)| *code)
+    }
+
+    pub(super) fn from_code(code: i64) -> Option<Self> {
+        SOURCES.iter().find(|(.., known)| *known == code).map(|(source, ..)| *source)
+    }
+}
+
+/// Something happened that ends tokens.
+///
+/// Two events are the same when kind, key, time and role version are: such an event is stored once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// Whose tokens are meant.
+    pub issuer: Arc<str>,
+    /// The subject, of the kinds that name one.
+    pub subject: Option<Box<str>>,
+    /// The client, of `client-revoked`.
+    pub client: Option<Box<str>>,
+    /// The token, of `token-revoked`; absent when it was named by its key.
+    pub jti: Option<Box<str>>,
+    /// What the event names, as tokens are compared with it.
+    pub key: Key,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The version of the roles since then; at most `i64::MAX`, which is what a database can hold.
+    pub role_version: Option<u64>,
+    /// From then on no token it could touch is alive.
+    pub expires_at: Timestamp,
+}
+
+impl Event {
+    fn new(kind: EventKind, issuer: &Arc<str>, key: Key, at: Timestamp, expires_at: Timestamp) -> Self {
+        let issuer = Arc::clone(issuer);
+        Self { kind, issuer, subject: None, client: None, jti: None, key, at, role_version: None, expires_at }
+    }
+
+    /// The subject's roles changed, or all its tokens were revoked.
+    #[must_use]
+    pub fn subject(
+        kind: EventKind,
+        issuer: &Arc<str>,
+        subject: &str,
+        at: Timestamp,
+        expires_at: Timestamp,
+    ) -> Self {
+        let key = SubjectKey::new(issuer, subject).0;
+        Self { subject: Some(subject.into()), ..Self::new(kind, issuer, key, at, expires_at) }
+    }
+
+    /// The token with this `jti` was revoked.
+    #[must_use]
+    pub fn token(issuer: &Arc<str>, jti: &str, at: Timestamp, expires_at: Timestamp) -> Self {
+        let key = TokenKey::new(issuer, jti);
+        Self { jti: Some(jti.into()), ..Self::token_key(issuer, key, at, expires_at) }
+    }
+
+    /// This token, which may have no `jti`, was revoked.
+    #[must_use]
+    pub fn token_key(issuer: &Arc<str>, token: TokenKey, at: Timestamp, expires_at: Timestamp) -> Self {
+        Self::new(EventKind::TokenRevoked, issuer, token.0, at, expires_at)
+    }
+
+    /// All tokens of the client were revoked.
+    #[must_use]
+    pub fn client(issuer: &Arc<str>, client: &str, at: Timestamp, expires_at: Timestamp) -> Self {
+        let key = ClientKey::new(issuer, client).0;
+        Self {
+            client: Some(client.into()),
+            ..Self::new(EventKind::ClientRevoked, issuer, key, at, expires_at)
+        }
+    }
+
+    /// All tokens of the issuer were revoked.
+    #[must_use]
+    pub fn issuer(issuer: &Arc<str>, at: Timestamp, expires_at: Timestamp) -> Self {
+        Self::new(EventKind::IssuerRevoked, issuer, IssuerKey::new(issuer).0, at, expires_at)
+    }
+}
+
+/// An event in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its place in the log; never given twice.
+    pub sequence: u64,
+    /// What happened.
+    pub event: Event,
+    /// The event that this one takes back.
+    pub undoes: Option<u64>,
+    /// Where it came from.
+    pub source: Source,
+    /// When it arrived.
+    pub received_at: Timestamp,
+    /// Whether it was taken back.
+    pub undone: bool,
+}
+
+/// Where an event was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Its place in the log; that of its first arrival when it is a repetition.
+    pub sequence: u64,
+    /// Whether it is new.
+    pub new: bool,
+    /// Whether it arrived before and was taken back, and so has no effect any more.
+    pub undone: bool,
+}
+
+/// What taking back an event left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undone {
+    /// The event that was taken back.
+    pub event: StoredEvent,
+    /// The other events under the same key that still count.
+    pub remaining: Vec<StoredEvent>,
+}
+
+/// A token in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRow {
+    /// The token.
+    pub token: TokenKey,
+    /// Its issuer.
+    pub issuer: Arc<str>,
+    /// Its subject.
+    pub subject: Option<SubjectKey>,
+    /// Its client.
+    pub client: Option<Arc<str>>,
+    /// `iat`.
+    pub issued_at: Timestamp,
+    /// The first request forwarded with it.
+    pub first_used_at: Timestamp,
+    /// The last.
+    pub last_used_at: Timestamp,
+    /// `exp`.
+    pub expires_at: Timestamp,
+}
+
+/// How often a client was answered how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageRow {
+    /// The client.
+    pub client: Box<str>,
+    /// The route's pattern.
+    pub route: Box<str>,
+    /// The status of the answers.
+    pub status: u16,
+    /// How many; when added, how many more.
+    pub count: u64,
+    /// The last of them.
+    pub last_used_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_codes_lead_back() {
+        for (kind, word, code) in KINDS {
+            assert_eq!((kind.as_str(), kind.code()), (word, code));
+            assert_eq!(EventKind::from_word(word), Some(kind));
+            assert_eq!(EventKind::from_code(code), Some(kind));
+        }
+        for (source, word, code) in SOURCES {
+            assert_eq!((source.as_str(), source.code()), (word, code));
+            assert_eq!(Source::from_code(code), Some(source));
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Opening the database: one process at a time, ours, whole, and of a version this build knows.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::OpenError;
+use crate::time::Timestamp;
+
+/// Marks the file as ours ("PCLS"), so that no other program's database is taken for it.
+const APPLICATION_ID: i64 = 0x5043_4c53;
+
+/// One step for each version of the file, in order; only ever appended to.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE origin (created_at INTEGER NOT NULL) STRICT;
+    CREATE TABLE events (
+        sequence    INTEGER PRIMARY KEY AUTOINCREMENT, -- never given twice, not even when old events are trimmed
+        kind        INTEGER NOT NULL,
+        key         BLOB    NOT NULL,
+        at          INTEGER NOT NULL,
+        detail      INTEGER NOT NULL, -- the role version, or the sequence that is undone; else -1
+        issuer      TEXT    NOT NULL,
+        subject     TEXT,
+        client      TEXT,
+        jti         TEXT,
+        source      INTEGER NOT NULL,
+        received_at INTEGER NOT NULL,
+        expires_at  INTEGER NOT NULL,
+        undone      INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE UNIQUE INDEX events_once ON events (key, kind, at, detail);
+    CREATE INDEX events_end ON events (expires_at);
+    CREATE TABLE sessions (
+        token         BLOB    PRIMARY KEY,
+        issuer        TEXT    NOT NULL,
+        subject       BLOB,
+        client        TEXT,
+        issued_at     INTEGER NOT NULL,
+        first_used_at INTEGER NOT NULL,
+        last_used_at  INTEGER NOT NULL,
+        expires_at    INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE key_sets (
+        issuer     TEXT    PRIMARY KEY,
+        body       BLOB    NOT NULL,
+        fetched_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE usage (
+        client       TEXT    NOT NULL,
+        route        TEXT    NOT NULL,
+        status       INTEGER NOT NULL,
+        count        INTEGER NOT NULL,
+        last_used_at INTEGER NOT NULL,
+        PRIMARY KEY (client, route, status)
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// An open database.
+#[derive(Debug)]
+pub(super) struct Database {
+    pub(super) connection: Connection,
+    pub(super) created_at: Timestamp,
+    /// Held as long as the database is open.
+    _lock: Option<File>,
+}
+
+/// Opens the file at `path`, creating it if there is none.
+pub(super) fn open(path: &Path, now: Timestamp) -> Result<Database, OpenError> {
+    let lock = lock(path)?;
+    // What the file holds about people is nobody else's to read; SQLite gives its companions the same mode.
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    drop(file.map_err(|error| OpenError::Io(path.to_owned(), error.to_string()))?);
+    // A log left behind means that the last owner did not close the file: look at it twice.
+    let left_open = std::fs::metadata(companion(path, "-wal")).is_ok_and(|log| log.len() > 0);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let prepare = || -> Result<Database, Problem> {
+        let connection = Connection::open_with_flags(path, flags)?;
+        verify(&connection)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(Problem::Unusable(format!(
+                "its file system cannot hold a write-ahead log (mode {mode})"
+            )));
+        }
+        // An acknowledged event survives power loss: the log is synchronised at each commit.
+        connection.execute_batch("PRAGMA synchronous = FULL")?;
+        if left_open {
+            inspect(&connection)?;
+        }
+        migrate(connection, now, Some(lock))
+    };
+    prepare().map_err(|problem| problem.at(path))
+}
+
+/// A database that is gone when it is closed.
+pub(super) fn in_memory(now: Timestamp) -> Result<Database, OpenError> {
+    let prepare = || migrate(Connection::open_in_memory()?, now, None);
+    prepare().map_err(|problem: Problem| problem.at(Path::new(":memory:")))
+}
+
+/// SQLite's own locks let many processes in; two gates on one file would each answer for half of the events.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let path = companion(path, ".lock");
+    let io = |error: io::Error| OpenError::Io(path.clone(), error.to_string());
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path)),
+        Err(TryLockError::Error(error)) => Err(io(error)),
+    }
+}
+
+fn companion(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Refuses what is not ours or newer than we are, before anything is changed.
+fn verify(connection: &Connection) -> Result<(), Problem> {
+    let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
+    let objects = number("SELECT count(*) FROM sqlite_schema")?;
+    let (application, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
+    if objects == 0 && application == 0 && version == 0 {
+        return Ok(());
+    }
+    if application != APPLICATION_ID {
+        return Err(Problem::Foreign);
+    }
+    let known = MIGRATIONS.len() as i64;
+    if version > known {
+        return Err(Problem::Newer { version, known });
+    }
+    Ok(())
+}
+
+fn inspect(connection: &Connection) -> Result<(), Problem> {
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict == "ok" { Ok(()) } else { Err(Problem::Corrupt(verdict)) }
+}
+
+/// Brings the tables up to date, each step whole or not at all.
+fn migrate(mut connection: Connection, now: Timestamp, lock: Option<File>) -> Result<Database, Problem> {
+    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    for (index, step) in MIGRATIONS.iter().enumerate().skip(version as usize) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        if index == 0 {
+            transaction.execute("INSERT INTO origin (created_at) VALUES (?1)", [now.as_millis()])?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        }
+        transaction.pragma_update(None, "user_version", index as i64 + 1)?;
+        transaction.commit()?;
+    }
+    let created_at = connection.query_row("SELECT created_at FROM origin", [], |row| row.get(0))?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(Database { connection, created_at: Timestamp::from_millis(created_at), _lock: lock })
+}
+
+/// What can be wrong with a database, before its path is known.
+enum Problem {
+    Foreign,
+    Newer { version: i64, known: i64 },
+    Corrupt(String),
+    Unusable(String),
+}
+
+impl From<rusqlite::Error> for Problem {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => Self::Foreign,
+            Some(ErrorCode::DatabaseCorrupt) => Self::Corrupt(error.to_string()),
+            _ if matches!(error, rusqlite::Error::QueryReturnedNoRows) => {
+                Self::Corrupt("a row is missing".into())
+            }
+            _ => Self::Unusable(error.to_string()),
+        }
+    }
+}
+
+impl Problem {
+    fn at(self, path: &Path) -> OpenError {
+        let path = path.to_owned();
+        match self {
+            Self::Foreign => OpenError::Foreign(path),
+            Self::Newer { version, known } => OpenError::Newer { path, version, known },
+            Self::Corrupt(what) => OpenError::Corrupt(path, what),
+            Self::Unusable(what) => OpenError::Io(path, what),
+        }
+    }
+}

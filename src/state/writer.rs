@@ -1,0 +1,128 @@
+//! The one thread that uses the database: work that arrives while a commit is under way shares the next one.
+//!
+//! Knows nothing of what the work is.
+
+use std::fmt;
+use std::thread::JoinHandle;
+
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot};
+
+use super::StoreError;
+use super::schema::Database;
+
+/// Work waiting for the thread, and how much of it shares one commit.
+const QUEUE: usize = 512;
+
+/// The thread. Dropping it finishes what was asked for, then closes the database.
+pub(super) struct Writer {
+    jobs: Option<mpsc::Sender<Box<dyn Job>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Writer")
+    }
+}
+
+impl Writer {
+    pub(super) fn start(database: Database) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let thread =
+            std::thread::Builder::new().name("state".into()).spawn(move || serve(&database, queue))?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Runs `work` in a transaction; what it answers is told only when its changes are durable.
+    ///
+    /// Once this was polled the work will be done, whether or not the answer is waited for.
+    pub(super) async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let jobs = self.jobs.as_ref().ok_or(StoreError::Closed)?;
+        let task = Task { work: Some(work), value: None, reply };
+        jobs.send(Box::new(task)).await.map_err(|_closed| StoreError::Closed)?;
+        answer.await.map_err(|_closed| StoreError::Closed)?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported by the thread itself.
+            drop(thread.join());
+        }
+    }
+}
+
+fn serve(database: &Database, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+    while let Some(first) = queue.blocking_recv() {
+        let mut group = vec![first];
+        while group.len() < QUEUE
+            && let Ok(next) = queue.try_recv()
+        {
+            group.push(next);
+        }
+        let outcome = commit(&database.connection, &mut group).map_err(|error| StoreError::from(&error));
+        if let Err(error) = &outcome {
+            tracing::error!(%error, "the state store could not be written");
+        }
+        for job in group {
+            job.reply(outcome.clone());
+        }
+    }
+}
+
+/// All of the group or nothing: what fails here is the disk, not one of the jobs.
+fn commit(connection: &Connection, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    for job in group {
+        job.work(&transaction)?;
+    }
+    transaction.commit()
+}
+
+/// Work for the thread, whatever it answers.
+trait Job: Send {
+    fn work(&mut self, connection: &Connection) -> rusqlite::Result<()>;
+    fn reply(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+struct Task<T, F> {
+    work: Option<F>,
+    value: Option<T>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Job for Task<T, F>
+where
+    T: Send,
+    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
+{
+    fn work(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if let Some(work) = self.work.take() {
+            self.value = Some(work(connection)?);
+        }
+        Ok(())
+    }
+
+    fn reply(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let Self { value, reply, .. } = *self;
+        // Nobody may be waiting any more; the work was done all the same.
+        drop(reply.send(outcome.and_then(|()| value.ok_or(StoreError::Closed))));
+    }
+}
+
+impl From<&rusqlite::Error> for StoreError {
+    fn from(error: &rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}

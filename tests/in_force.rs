@@ -1,0 +1,361 @@
+//! Idle clocks, events and the store together, driven at random and compared with a plain specification: what a token
+//! is refused for may depend on nothing but what happened, whatever was swept, saved or restarted in between.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail where they stand")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis::events::{EventLog, Issuer};
+use portcullis::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
+use portcullis::revocations::{Ended, Revocations, TokenFacts};
+use portcullis::sessions::{Introduction, Session, Sessions, Settings};
+use portcullis::state::Store;
+use portcullis::state::record::{Event, EventKind, Source};
+use portcullis::time::Timestamp;
+use proptest::prelude::*;
+
+const IDLE: i64 = 60_000;
+const LEEWAY: i64 = 5_000;
+const LIFETIME: i64 = 600_000;
+const ISSUERS: [&str; 2] = ["https://a/", "https://b/"];
+
+// ---- the specification ------------------------------------------------------------------------------------------
+
+#[derive(Debug, Clone)]
+struct Token {
+    issuer: usize,
+    subject: usize,
+    client: usize,
+    name: String,
+    issued_at: i64,
+    version: Option<u64>,
+    last_use: i64,
+    saved_use: i64,
+    refused: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Happened {
+    kind: EventKind,
+    issuer: usize,
+    /// Subject or client; the token of a `token-revoked`.
+    whose: usize,
+    at: i64,
+    version: Option<u64>,
+}
+
+struct Told {
+    what: Happened,
+    received_at: i64,
+    expires_at: i64,
+    undone: bool,
+    /// Not in the log any more, so that a repetition is a new event.
+    trimmed: bool,
+}
+
+impl Told {
+    fn ends(&self, index: usize, token: &Token, now: i64) -> Option<(Ended, bool)> {
+        let (event, second) = (&self.what, token.issued_at.div_euclid(1000));
+        let until = second <= event.at.div_euclid(1000);
+        let (reason, meant, ended) = match event.kind {
+            EventKind::TokenRevoked => (Ended::Token, event.whose == index, true),
+            EventKind::SubjectRevoked => (Ended::Subject, event.whose == token.subject, until),
+            EventKind::ClientRevoked => (Ended::Client, event.whose == token.client, until),
+            EventKind::IssuerRevoked => (Ended::Issuer, true, until),
+            EventKind::RoleChanged | EventKind::Undone => {
+                let older = match (event.version, token.version) {
+                    (Some(event), Some(token)) => token < event,
+                    (None, _) | (Some(_), None) => until,
+                };
+                (Ended::Roles, event.whose == token.subject, older)
+            }
+        };
+        // What does not go by time may be forgotten once every token is dead that was issued before it was known.
+        let by_time = event.version.is_none() && event.kind != EventKind::TokenRevoked;
+        let forgotten = !by_time && now > event.at.max(self.received_at) + LIFETIME + 2 * LEEWAY;
+        (event.issuer == token.issuer && !self.undone && meant && ended).then_some((reason, forgotten))
+    }
+}
+
+// ---- the real thing ---------------------------------------------------------------------------------------------
+
+struct Gate {
+    store: Store,
+    log: Arc<EventLog>,
+    revocations: Arc<Revocations>,
+    sessions: Sessions,
+}
+
+impl Gate {
+    async fn start(path: &std::path::Path, now: i64) -> Self {
+        let store = Store::open(path, ms(now)).unwrap();
+        let revocations = Arc::new(Revocations::new(Some(store.created_at())));
+        let log = EventLog::start(store.clone(), Arc::clone(&revocations), ms(now)).await.unwrap();
+        let leeway = Duration::from_millis(LEEWAY as u64);
+        let idle_timeout = Some(Duration::from_millis(IDLE as u64));
+        let sessions = Sessions::new(Settings { idle_timeout, max_tracked: 1_000, leeway, saved: true });
+        sessions.restore(&store, ms(now)).await.unwrap();
+        Self { store, log, revocations, sessions }
+    }
+
+    fn judge(&self, token: &Token, now: i64) -> Result<Arc<Session>, Option<Ended>> {
+        let issuer: Arc<str> = ISSUERS[token.issuer].into();
+        let key = TokenKey::new(&issuer, &token.name);
+        let subject = Some(SubjectKey::new(&issuer, &token.subject.to_string()));
+        let facts = TokenFacts {
+            token: key,
+            issuer: IssuerKey::new(&issuer),
+            subject,
+            client: Some(ClientKey::new(&issuer, &token.client.to_string())),
+            issued_at: ms(token.issued_at),
+            role_version: token.version,
+        };
+        if let Some(ended) = self.revocations.load().judge(&facts) {
+            return Err(Some(ended));
+        }
+        let (issued_at, expires_at) = (ms(token.issued_at), ms(token.issued_at + LIFETIME));
+        let introduction =
+            Introduction { token: key, issuer: &issuer, subject, client: None, issued_at, expires_at };
+        self.sessions.judge(&introduction, ms(now)).map_err(|_idle| None)
+    }
+}
+
+fn ms(millis: i64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+// ---- both, step by step -----------------------------------------------------------------------------------------
+
+#[derive(Debug, Clone)]
+enum Step {
+    Issue {
+        issuer: usize,
+        subject: usize,
+        client: usize,
+        version: Option<u64>,
+    },
+    /// Of the newest token but so many: judged, and forwarded after `late` more milliseconds, or not at all.
+    Request {
+        token: usize,
+        late: Option<i64>,
+    },
+    Happen {
+        kind: EventKind,
+        issuer: usize,
+        whose: usize,
+        ago: i64,
+        version: Option<u64>,
+    },
+    Redeliver(usize),
+    Undo(usize),
+    Wait(i64),
+    Save,
+    Sweep,
+    Trim,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let version = || prop::option::of(0_u64..4);
+    let kind = prop::sample::select(vec![
+        EventKind::RoleChanged,
+        EventKind::SubjectRevoked,
+        EventKind::TokenRevoked,
+        EventKind::ClientRevoked,
+        EventKind::IssuerRevoked,
+    ]);
+    prop_oneof![
+        2 => (0..2_usize, 0..2_usize, 0..2_usize, version())
+            .prop_map(|(issuer, subject, client, version)| Step::Issue { issuer, subject, client, version }),
+        12 => (prop_oneof![3 => Just(0), 1 => any::<usize>()], prop::option::weighted(0.8, prop_oneof![6 => Just(0), 1 => 0..70_000_i64]))
+            .prop_map(|(token, late)| Step::Request { token, late }),
+        3 => (kind, 0..2_usize, any::<usize>(), -LEEWAY..100_000_i64, version())
+            .prop_map(|(kind, issuer, whose, ago, version)| Step::Happen { kind, issuer, whose, ago, version }),
+        1 => any::<usize>().prop_map(Step::Redeliver),
+        1 => any::<usize>().prop_map(Step::Undo),
+        8 => wait().prop_map(Step::Wait),
+        4 => Just(Step::Save),
+        1 => Just(Step::Sweep),
+        1 => Just(Step::Trim),
+        2 => Just(Step::Restart),
+    ]
+}
+
+/// Mostly within the idle timeout, often at its very end, sometimes beyond a token's life.
+fn wait() -> impl Strategy<Value = i64> {
+    prop_oneof![6 => 0..20_000_i64, 1 => 0..61_000_i64, 1 => Just(IDLE), 1 => Just(IDLE + 1), 1 => 0..400_000_i64]
+}
+
+struct World {
+    folder: tempfile::TempDir,
+    gate: Option<Gate>,
+    now: i64,
+    tokens: Vec<Token>,
+    told: Vec<(u64, Told)>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let now = 1_000_000_000;
+        let gate = Some(Gate::start(&folder.path().join("gate.db"), now).await);
+        Self { folder, gate, now, tokens: Vec::new(), told: Vec::new() }
+    }
+
+    fn gate(&self) -> &Gate {
+        self.gate.as_ref().unwrap()
+    }
+
+    /// What the gate says must be what the specification says; the session, when that is yes.
+    fn judge(&mut self, index: usize) -> Option<Arc<Session>> {
+        let (now, token) = (self.now, &self.tokens[index]);
+        if now > token.issued_at + LIFETIME + LEEWAY {
+            return None; // expired: refused before anybody asks
+        }
+        let ends: Vec<_> = self.told.iter().filter_map(|(_, told)| told.ends(index, token, now)).collect();
+        let must = ends.iter().filter(|(_, forgotten)| !forgotten).map(|(reason, _)| *reason).min();
+        let may = |reason| ends.iter().any(|(known, _)| *known == reason);
+        let idle = token.refused || now - token.last_use > IDLE;
+        let answer = self.gate().judge(token, now);
+        match &answer {
+            Err(Some(reason)) => {
+                let told = may(*reason) && must.is_none_or(|must| *reason <= must);
+                assert!(told, "{reason:?}, {must:?}: {token:?} at {now}");
+            }
+            Err(None) => assert!(must.is_none() && idle, "idle: {token:?} at {now}"),
+            Ok(_) => assert!(must.is_none() && !idle, "let through: {token:?} at {now}, {must:?}"),
+        }
+        self.tokens[index].refused |= matches!(answer, Err(None));
+        answer.ok()
+    }
+
+    async fn take(&mut self, step: Step) {
+        match step {
+            Step::Issue { issuer, subject, client, version } => {
+                let (name, issued_at) = (self.tokens.len().to_string(), self.now.div_euclid(1000) * 1000);
+                let (last_use, saved_use, refused) = (issued_at, issued_at, false);
+                self.tokens.push(Token {
+                    issuer,
+                    subject,
+                    client,
+                    name,
+                    issued_at,
+                    version,
+                    last_use,
+                    saved_use,
+                    refused,
+                });
+            }
+            Step::Request { token, late } if !self.tokens.is_empty() => {
+                self.request(self.tokens.len() - 1 - token % self.tokens.len(), late);
+            }
+            Step::Happen { kind, issuer, whose, ago, version } => {
+                let version = version.filter(|_| kind == EventKind::RoleChanged);
+                let token = kind == EventKind::TokenRevoked;
+                let whose = if token { whose % self.tokens.len().max(1) } else { whose % 2 };
+                let issuer =
+                    if token { self.tokens.get(whose).map_or(0, |token| token.issuer) } else { issuer };
+                self.tell(Happened { kind, issuer, whose, at: self.now - ago, version }).await;
+            }
+            Step::Redeliver(nth) if !self.told.is_empty() => {
+                self.tell(self.told[nth % self.told.len()].1.what.clone()).await;
+            }
+            Step::Undo(nth) if !self.told.is_empty() => {
+                let nth = nth % self.told.len();
+                let now = ms(self.now);
+                let found = self.gate().log.undo(self.told[nth].0, Source::Admin, now).await.unwrap();
+                self.told[nth].1.undone |= found.is_some();
+            }
+            Step::Wait(millis) => self.now += millis,
+            Step::Save => {
+                self.gate().sessions.save(&self.gate().store).await.unwrap();
+                self.tokens.iter_mut().for_each(|token| token.saved_use = token.last_use);
+            }
+            Step::Sweep => drop(self.gate().sessions.sweep(ms(self.now), 2)),
+            Step::Trim => {
+                let (idle, leeway) =
+                    (Duration::from_millis(IDLE as u64), Duration::from_millis(LEEWAY as u64));
+                self.gate().log.trim(ms(self.now), idle, leeway).await.unwrap();
+                let now = self.now;
+                self.told.iter_mut().for_each(|(_, told)| told.trimmed |= told.expires_at < now);
+            }
+            Step::Restart => {
+                // Without a last save, as a crash would.
+                drop(self.gate.take());
+                self.gate = Some(Gate::start(&self.folder.path().join("gate.db"), self.now).await);
+                self.tokens.iter_mut().for_each(|token| token.last_use = token.saved_use);
+            }
+            Step::Request { .. } | Step::Redeliver(_) | Step::Undo(_) => {}
+        }
+    }
+
+    fn request(&mut self, index: usize, late: Option<i64>) {
+        let Some(session) = self.judge(index) else { return };
+        let Some(late) = late else { return };
+        let judged_at = self.now;
+        self.now += late;
+        // Another request in the meantime, which may find the token idle and so make this one's use void.
+        self.judge(index);
+        let used = self.gate().sessions.used(&session, ms(judged_at));
+        let token = &mut self.tokens[index];
+        assert_eq!(used, !token.refused);
+        if used {
+            token.last_use = token.last_use.max(judged_at);
+        }
+    }
+
+    async fn tell(&mut self, what: Happened) {
+        let (at, now) = (ms(what.at), ms(self.now));
+        let issuer = Issuer {
+            issuer: ISSUERS[what.issuer].into(),
+            leeway: Duration::from_millis(LEEWAY as u64),
+            max_lifetime: Duration::from_millis(LIFETIME as u64),
+        };
+        let expires_at = issuer.expiry(what.kind, what.version.is_some(), at, now);
+        let name = what.whose.to_string();
+        let event = match what.kind {
+            EventKind::TokenRevoked => Event::token(&issuer.issuer, &name, at, expires_at),
+            EventKind::ClientRevoked => Event::client(&issuer.issuer, &name, at, expires_at),
+            EventKind::IssuerRevoked => Event::issuer(&issuer.issuer, at, expires_at),
+            kind => Event::subject(kind, &issuer.issuer, &name, at, expires_at),
+        };
+        let event = Event { role_version: what.version, ..event };
+        let published = self.gate().log.publish(vec![event], Source::Admin, now).await.unwrap();
+        assert_eq!(published.accepted, 1);
+        match self.told.iter().find(|(_, told)| !told.trimmed && same(&told.what, &what)) {
+            Some((sequence, _)) => {
+                assert_eq!(published.sequence, *sequence, "a repetition is the same event")
+            }
+            None => {
+                let (received_at, expires_at) = (self.now, expires_at.as_millis());
+                let told = Told { what, received_at, expires_at, undone: false, trimmed: false };
+                self.told.push((published.sequence, told));
+            }
+        }
+    }
+}
+
+/// An `issuer-revoked` names nobody, so it is the same whomever the step chose.
+fn same(one: &Happened, other: &Happened) -> bool {
+    let nobody = one.kind == EventKind::IssuerRevoked;
+    let other = Happened { whose: if nobody { one.whose } else { other.whose }, ..other.clone() };
+    *one == other
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn a_token_is_in_force_exactly_as_specified(steps in prop::collection::vec(step(), 1..80)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new().await;
+            for step in steps {
+                world.take(step).await;
+                for index in 0..world.tokens.len() {
+                    world.judge(index);
+                }
+            }
+        });
+    }
+}
