@@ -21,7 +21,8 @@ fn main() {
     let revocations = Arc::new(Revocations::new(None));
     let started = Instant::now();
     for chunk in 0..subjects.div_ceil(100_000) {
-        revocations.load((chunk * 100_000..subjects.min((chunk + 1) * 100_000)).map(event), Timestamp::EPOCH);
+        revocations
+            .replay((chunk * 100_000..subjects.min((chunk + 1) * 100_000)).map(event), Timestamp::EPOCH);
     }
     revocations.fold(Timestamp::EPOCH);
     println!("{subjects} subjects loaded in {:.1?}", started.elapsed());

@@ -57,7 +57,7 @@ impl EventLog {
             let events = store.live_events(None, after, REPLAY, now).await?;
             let Some(last) = events.last() else { break };
             after = last.sequence;
-            revocations.load(events.iter().filter_map(|stored| cutoff(&stored.event)), now);
+            revocations.replay(events.iter().filter_map(|stored| cutoff(&stored.event)), now);
         }
         revocations.fold(now);
         Ok(Arc::new(Self { store, revocations, order: RwLock::new(()) }))

@@ -221,7 +221,7 @@ impl Revocations {
     }
 
     /// As [`Self::apply`] and [`Self::fold`], for many at a time while the log is replayed.
-    pub fn load(&self, cutoffs: impl IntoIterator<Item = Cutoff>, now: Timestamp) {
+    pub fn replay(&self, cutoffs: impl IntoIterator<Item = Cutoff>, now: Timestamp) {
         self.apply(cutoffs);
         // Only what has doubled, so that each entry is copied a few times and not once for each call.
         self.fold_grown(1, now);
