@@ -94,11 +94,18 @@ pub fn check_raw(target: &[u8]) -> Result<(), BadTarget> {
 /// Judges a path and brings it into canonical form; `None` when it has that form already.
 pub(super) fn canonical(path: &str) -> Result<Option<String>, BadTarget> {
     let path = path.as_bytes();
-    if !path.starts_with(b"/") || path.windows(2).any(|pair| pair == b"//") || climbs(path) {
+    if is_ordinary(path) {
+        return Ok(None);
+    }
+    if !path.starts_with(b"/")
+        || path.windows(2).any(|pair| pair == b"//")
+        || climbs(path)
+        || hides_empty(path)
+    {
         return Err(BadTarget);
     }
     if path.iter().all(|&byte| is_plain(byte)) {
-        return if hides_empty(path) { Err(BadTarget) } else { Ok(None) };
+        return Ok(None);
     }
     let canonical = canonical_escapes(path)?;
     let mut decoded = path.to_vec();
@@ -109,6 +116,12 @@ pub(super) fn canonical(path: &str) -> Result<Option<String>, BadTarget> {
         }
     }
     Ok(Some(canonical))
+}
+
+/// Nearly every path: plain bytes, and no segment that begins as a suspicious one would.
+fn is_ordinary(path: &[u8]) -> bool {
+    let suspicious = |pair: &[u8]| matches!(pair, [b'/', b'/' | b'.' | b';']);
+    path.starts_with(b"/") && path.iter().all(|&byte| is_plain(byte)) && !path.windows(2).any(suspicious)
 }
 
 /// Bytes that stand for themselves in a path: `pchar` without escapes, and `/` (RFC 3986 §3.3).

@@ -1,6 +1,6 @@
 //! Issuers with real keys, tokens in any shape, and an enforcer to show them to.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_lc_rs::encoding::AsDer;
@@ -43,7 +43,7 @@ pub(super) enum Signer {
     Ecdsa(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
     Rsa(RsaKeyPair, &'static dyn signature::RsaEncoding),
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
 }
 
 impl Signer {
@@ -56,7 +56,7 @@ impl Signer {
     }
 
     pub(super) fn hmac(secret: &[u8]) -> Self {
-        Self::Hmac(hmac::Key::new(hmac::HMAC_SHA256, secret))
+        Self::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
     pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {

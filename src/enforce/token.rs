@@ -110,7 +110,7 @@ impl VerifiedToken {
 impl TokenId {
     /// The SHA-256 of some bytes.
     pub(super) fn of(bytes: &[u8]) -> Self {
-        Self(sha256(&[bytes]))
+        Self(sha256(bytes))
     }
 }
 
@@ -123,15 +123,11 @@ impl fmt::Display for TokenId {
 
 /// SHA-256 of an issuer, a newline and something of its own. Issuers hold no newline, so no two pairs meet.
 pub(super) fn fingerprint(issuer: &str, of: &str) -> TokenId {
-    TokenId(sha256(&[issuer.as_bytes(), b"\n", of.as_bytes()]))
+    TokenId::of(format!("{issuer}\n{of}").as_bytes())
 }
 
-pub(super) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for part in parts {
-        context.update(part);
-    }
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
-    hash.copy_from_slice(context.finish().as_ref());
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     hash
 }

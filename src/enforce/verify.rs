@@ -89,7 +89,7 @@ impl Verifier {
         now: Timestamp,
         trail: &mut Trail,
     ) -> Result<Arc<VerifiedToken>, Refusal> {
-        let key = ProofKey(sha256(&[bearer.as_bytes()]));
+        let key = ProofKey(sha256(bearer.as_bytes()));
         if let Some((token, issuer)) = self.cached(&key) {
             self.hits.inc();
             *trail = Trail { token: Some(Arc::clone(&token)), claimed: None, proof: Proof::Cached };

@@ -1,5 +1,7 @@
 //! What verified tokens hold, in the shapes that real issuers send.
 
+#![expect(clippy::too_many_lines, reason = "a table is as long as it has rows")]
+
 use std::sync::Arc;
 
 use serde_json::json;
@@ -130,7 +132,7 @@ fn every_claim_finds_its_place() {
     assert_eq!(found.not_before, Some(Timestamp::from_secs(NOW - 1)));
     assert_eq!(found.certificate, Some([7; 32]));
     // printf 'https://idp.example/\nalice' | sha256sum
-    assert_eq!(found.subject_hash.as_deref(), Some("0123456789ab"));
+    assert_eq!(found.subject_hash.as_deref(), Some("62cbd6c7a380"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Whole decisions: what is let through, what is refused and why, and what is never confused.
 
 mod answers;
+mod forms;
 mod hostile;
 mod identity;

@@ -1,5 +1,7 @@
 //! Targets that are refused, targets that pass, and the promise that what passes is what is sent.
 
+#![expect(clippy::too_many_lines, reason = "a table is as long as it has rows")]
+
 use proptest::prelude::*;
 
 use super::*;

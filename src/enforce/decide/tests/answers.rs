@@ -6,6 +6,7 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm::ES256;
 use serde_json::json;
 
+use crate::client::Client;
 use crate::enforce::decide::{Ask as Question, Asked, Claimed, Enforcer, Issuer, Permit, Proof, Verdict};
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::{Mode, Requirement, RouteSettings};
@@ -14,9 +15,12 @@ use crate::enforce::testing::{
     route, rules, token, token_of,
 };
 use crate::enforce::token::IssuerIndex;
+use crate::keys::refresh::spawn_refresher;
 use crate::keys::set::KeySet;
 use crate::keys::store::KeyStore;
+use crate::keys::{Settings, Source};
 use crate::metrics::Metrics;
+use crate::shutdown;
 use crate::time::Timestamp;
 
 fn gate() -> Enforcer {
@@ -37,10 +41,9 @@ fn gate() -> Enforcer {
 }
 
 fn allowed(ask: &Ask<'_>) -> Permit {
-    match ask.decide().verdict {
-        Verdict::Allow(permit) => permit,
-        other => panic!("not allowed: {other:?}"),
-    }
+    let judgement = ask.decide();
+    let Verdict::Allow(permit) = judgement.verdict else { panic!("not allowed: {judgement:?}") };
+    permit
 }
 
 #[test]
@@ -134,10 +137,9 @@ fn several_faults_have_one_reason_in_the_documented_order() {
 fn a_denial_names_the_scopes_the_route_requires() {
     let gate = gate();
     for path in ["/scope", "/role"] {
-        match Ask::new(&gate, path).token(&token(&payload(json!({})))).decide().verdict {
-            Verdict::Deny(denial) => assert!(denial.scope.is_some_and(|s| s.ends_with(":deals")), "{path}"),
-            other => panic!("{other:?}"),
-        }
+        let judgement = Ask::new(&gate, path).token(&token(&payload(json!({})))).decide();
+        let Verdict::Deny(denial) = judgement.verdict else { panic!("not denied: {judgement:?}") };
+        assert!(denial.scope.is_some_and(|s| s.ends_with(":deals")), "{path}");
     }
 }
 
@@ -292,25 +294,39 @@ fn without_usable_keys_nothing_is_let_through_and_garbage_is_still_garbage() {
     assert_eq!(Ask { at: stale, ..Ask::new(&gate, "/x").token(&good) }.reason(), Some(Reason::Expired));
 }
 
-#[test]
-fn an_unknown_key_is_asked_for_once() {
-    let (keys, gate) = fetched();
-    keys.accept(jwks("es", &SIGNERS.es256), now()).expect("a sound set");
-    let late = now().plus(Duration::from_secs(60));
-    let token = token_of(
-        &SIGNERS.stranger,
-        &header(json!({"kid": "next"})).to_string(),
-        &payload(json!({})).to_string(),
+#[tokio::test]
+async fn an_unknown_key_is_asked_for_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("keys.json");
+    std::fs::write(&path, jwks("es", &SIGNERS.es256)).expect("a file");
+    let century = Duration::from_secs(100 * 365 * 86_400);
+    let settings =
+        Settings { source: Source::File(path.clone()), max_stale: century, ..key_settings(ISSUER, &[ES256]) };
+    let keys = KeyStore::new(settings, Metrics::new().expect("instruments"));
+    let gate = enforcer(
+        vec![Issuer { rules: rules(ISSUER, &[ES256]), keys: Arc::clone(&keys) }],
+        vec![route("/{*rest}")],
     );
-    let first = Ask { at: late, ..Ask::new(&gate, "/x").token(&token) };
+    let (mut loaded, (_trigger, shutdown)) = (keys.last_good(), shutdown::channel());
+    let tls = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
+    let refresher =
+        spawn_refresher(Arc::clone(&keys), Client::new(Arc::new(tls.with_no_client_auth())), shutdown);
+    loaded.changed().await.expect("a first set");
+
+    let head = header(json!({"kid": "next"})).to_string();
+    let token = token_of(&SIGNERS.stranger, &head, &payload(json!({})).to_string());
+    let first = Ask::new(&gate, "/x").token(&token);
     let Verdict::Ask(question) = first.decide().verdict else { panic!("not asked") };
     assert_eq!(question, Question::Keys { issuer: IssuerIndex(0), kid: "next".to_owned() });
     let second = Ask { asked: first.asked.and(&question), ..first };
     assert_eq!(second.reason(), Some(Reason::UnknownKey));
     // What is refused without keys is not asked for.
     let expired = payload(json!({"exp": NOW - 100, "iat": NOW - 200})).to_string();
-    let cheap = token_of(&SIGNERS.stranger, &header(json!({"kid": "next"})).to_string(), &expired);
-    assert_eq!(Ask { at: late, ..Ask::new(&gate, "/x").token(&cheap) }.reason(), Some(Reason::Expired));
-    keys.accept(jwks("next", &SIGNERS.stranger), late).expect("a sound set");
+    let cheap = token_of(&SIGNERS.stranger, &head, &expired);
+    assert_eq!(Ask::new(&gate, "/x").token(&cheap).reason(), Some(Reason::Expired));
+
+    std::fs::write(&path, jwks("next", &SIGNERS.stranger)).expect("a file");
+    keys.ask("next").await;
     assert_eq!(second.reason(), None);
+    refresher.abort();
 }
