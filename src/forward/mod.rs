@@ -73,7 +73,9 @@ pub struct Hop {
 
 /// Receives the upstream's interim answers (1xx, except 101). A `100` among them needs no answer on HTTP/1.1: hyper sends
 /// one of its own when the body is first asked for, which happens right after.
-pub struct Interim(Box<dyn Fn(StatusCode, &HeaderMap)>);
+pub struct Interim(Box<Receive>);
+
+type Receive = dyn Fn(StatusCode, &HeaderMap);
 
 impl Interim {
     /// Calls `receive` with every interim answer, in order.

@@ -166,6 +166,18 @@ fn what_passes_from_an_untrusted_client() {
     }
 }
 
+/// What a proxy says of where a request came from.
+const SAID: &[(&str, &[u8])] = &[
+    ("x-forwarded-for", b"10.1.1.1"),
+    ("x-forwarded-for", b"10.2.2.2, 10.3.3.3"),
+    ("x-forwarded-proto", b"http"),
+    ("x-forwarded-host", b"public.example"),
+    ("x-forwarded-port", b"443"),
+    ("x-real-ip", b"10.1.1.1"),
+    ("forwarded", b"for=10.1.1.1"),
+    ("via", b"1.1 edge"),
+];
+
 /// Peer, what it sends, and one field as the upstream gets it.
 #[test]
 fn where_it_came_from() {
@@ -174,16 +186,6 @@ fn where_it_came_from() {
     let http2 = Hop { version: Version::HTTP_2, ..HOP };
     let http10 = Hop { version: Version::HTTP_10, ..HOP };
     let quoted = Hop { host: HeaderValue::from_static("a\"b\\c"), ..HOP };
-    let said: &[(&str, &[u8])] = &[
-        ("x-forwarded-for", b"10.1.1.1"),
-        ("x-forwarded-for", b"10.2.2.2, 10.3.3.3"),
-        ("x-forwarded-proto", b"http"),
-        ("x-forwarded-host", b"public.example"),
-        ("x-forwarded-port", b"443"),
-        ("x-real-ip", b"10.1.1.1"),
-        ("forwarded", b"for=10.1.1.1"),
-        ("via", b"1.1 edge"),
-    ];
     type Case<'a> = (&'a Hop, &'a [(&'a str, &'a [u8])], &'a str, &'a str);
     let cases: &[Case<'_>] = &[
         (&UNTRUSTED, &[], "x-forwarded-for", "192.0.2.7"),
@@ -192,11 +194,11 @@ fn where_it_came_from() {
         (&UNTRUSTED, &[], "forwarded", "for=192.0.2.7;host=\"api.example:8443\";proto=https"),
         (&UNTRUSTED, &[], "via", "1.1 portcullis"),
         (&UNTRUSTED, &[], "x-request-id", "r-1"),
-        (&UNTRUSTED, said, "x-forwarded-for", "192.0.2.7"),
-        (&UNTRUSTED, said, "x-forwarded-proto", "https"),
-        (&UNTRUSTED, said, "x-forwarded-host", "api.example:8443"),
-        (&UNTRUSTED, said, "forwarded", "for=192.0.2.7;host=\"api.example:8443\";proto=https"),
-        (&UNTRUSTED, said, "via", "1.1 portcullis"),
+        (&UNTRUSTED, SAID, "x-forwarded-for", "192.0.2.7"),
+        (&UNTRUSTED, SAID, "x-forwarded-proto", "https"),
+        (&UNTRUSTED, SAID, "x-forwarded-host", "api.example:8443"),
+        (&UNTRUSTED, SAID, "forwarded", "for=192.0.2.7;host=\"api.example:8443\";proto=https"),
+        (&UNTRUSTED, SAID, "via", "1.1 portcullis"),
         (&v6, &[], "x-forwarded-for", "2001:db8::1"),
         (&v6, &[], "x-forwarded-proto", "http"),
         (&v6, &[], "forwarded", "for=\"[2001:db8::1]\";host=\"api.example:8443\";proto=http"),
@@ -205,13 +207,13 @@ fn where_it_came_from() {
         (&http2, &[], "via", "2 portcullis"),
         (&http10, &[], "via", "1.0 portcullis"),
         (&quoted, &[], "forwarded", "for=192.0.2.7;host=\"a\\\"b\\\\c\";proto=https"),
-        (&trusted(), said, "x-forwarded-for", "10.1.1.1, 10.2.2.2, 10.3.3.3, 192.0.2.7"),
-        (&trusted(), said, "x-forwarded-proto", "http"),
-        (&trusted(), said, "x-forwarded-host", "public.example"),
-        (&trusted(), said, "x-forwarded-port", "443"),
-        (&trusted(), said, "x-real-ip", "10.1.1.1"),
-        (&trusted(), said, "forwarded", "for=10.1.1.1, for=192.0.2.7;host=\"api.example:8443\";proto=https"),
-        (&trusted(), said, "via", "1.1 edge, 1.1 portcullis"),
+        (&trusted(), SAID, "x-forwarded-for", "10.1.1.1, 10.2.2.2, 10.3.3.3, 192.0.2.7"),
+        (&trusted(), SAID, "x-forwarded-proto", "http"),
+        (&trusted(), SAID, "x-forwarded-host", "public.example"),
+        (&trusted(), SAID, "x-forwarded-port", "443"),
+        (&trusted(), SAID, "x-real-ip", "10.1.1.1"),
+        (&trusted(), SAID, "forwarded", "for=10.1.1.1, for=192.0.2.7;host=\"api.example:8443\";proto=https"),
+        (&trusted(), SAID, "via", "1.1 edge, 1.1 portcullis"),
         (&trusted(), &[], "x-forwarded-for", "192.0.2.7"),
         (&trusted(), &[], "x-forwarded-proto", "https"),
         (

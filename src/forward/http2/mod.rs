@@ -122,7 +122,7 @@ async fn drive(
     let mut driver = pin!(driver);
     loop {
         tokio::select! {
-            ended = &mut driver => { eprintln!("DRIVER {ended:?} streams {}", connection.streams.get()); break },
+            _ended = &mut driver => break,
             pong = poll_pong(pings.as_mut()), if awaiting_pong => awaiting_pong = pong.is_err(),
             _ = ticks.tick() => {
                 let unused = connection.streams.get() == 0;

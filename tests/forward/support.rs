@@ -1,0 +1,310 @@
+//! A worker, a permit for anything, and upstreams that do exactly what a test tells them to.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt as _;
+use portcullis::enforce::decide::{Asked, Enforcer, Permit, Request, Verdict};
+use portcullis::enforce::policy::{IdentitySettings, Mode, Requirement, RouteSettings};
+use portcullis::forward::{
+    BodyError, ForwardBody, ForwardError, Forwarder, Hop, Interim, Outgoing, RequestBody, RequestBodyError,
+    Scheme, Upstream, UpstreamSettings,
+};
+use portcullis::metrics::Metrics;
+use portcullis::time::Timestamp;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+/// Runs a test the way a worker runs: on one thread, with local tasks. A test that hangs fails.
+pub(crate) fn worker<F: Future>(test: F) -> F::Output {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs")
+    })
+}
+
+pub(crate) const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+pub(crate) fn settings(scheme: Scheme, port: u16) -> UpstreamSettings {
+    UpstreamSettings {
+        name: "api".to_owned(),
+        scheme,
+        host: "127.0.0.1".to_owned(),
+        port,
+        connect_timeout: Duration::from_secs(5),
+        response_timeout: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(60),
+        ca: None,
+        client_certificate: None,
+    }
+}
+
+/// One worker's forwarder, and the metrics it counts on.
+pub(crate) struct Gate {
+    pub(crate) forwarder: Forwarder,
+    pub(crate) metrics: Metrics,
+}
+
+impl Gate {
+    pub(crate) fn new(settings: UpstreamSettings) -> Self {
+        let metrics = Metrics::new().unwrap();
+        let upstream = Upstream::load(settings).unwrap();
+        let forwarder = Forwarder::new(vec![upstream], &IdentitySettings::default(), &metrics, None);
+        Self { forwarder, metrics }
+    }
+
+    pub(crate) fn http(port: u16) -> Self {
+        Self::new(settings(Scheme::Http, port))
+    }
+
+    pub(crate) async fn send(&self, ask: Ask) -> Result<Response<ForwardBody>, ForwardError> {
+        let permit = permit(&ask.method, ask.path);
+        self.forwarder.forward(&permit, ask.outgoing()).await
+    }
+
+    pub(crate) async fn get(&self, path: &'static str) -> Result<Response<ForwardBody>, ForwardError> {
+        self.send(Ask::get(path)).await
+    }
+
+    pub(crate) fn errors(&self, kind: &str) -> u64 {
+        self.metrics.upstream_errors.with_label_values(&["api", kind]).get()
+    }
+}
+
+/// A permit as `enforce` gives it for an anonymous route.
+pub(crate) fn permit(method: &Method, path: &str) -> Permit {
+    let route = |path: &str, response_timeout| RouteSettings {
+        path: Arc::from(path),
+        hosts: Vec::new(),
+        methods: Vec::new(),
+        upstream: 0,
+        requirement: Requirement::default(),
+        anonymous: true,
+        mode: Mode::Enforce,
+        response_timeout,
+    };
+    let routes = vec![route("/{*rest}", None), route("/impatient", Some(Duration::from_millis(100)))];
+    let settings =
+        portcullis::enforce::Settings { routes, identity: IdentitySettings::default(), proofs: 10 };
+    let enforcer = Enforcer::new(settings, Vec::new(), &Metrics::new().unwrap()).unwrap();
+    let (uri, headers) = (path.parse::<Uri>().unwrap(), HeaderMap::new());
+    let request =
+        Request { method, uri: &uri, host: Some("api.example"), headers: &headers, certificate: None };
+    match enforcer.decide(&request, Asked::NOTHING, Timestamp::now()).verdict {
+        Verdict::Allow(permit) => permit,
+        other => panic!("{method} {path}: {other:?}"),
+    }
+}
+
+/// A client's request.
+pub(crate) struct Ask {
+    pub(crate) method: Method,
+    pub(crate) path: &'static str,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: RequestBody,
+    pub(crate) version: Version,
+    pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
+    pub(crate) interim: Option<Interim>,
+}
+
+impl Ask {
+    pub(crate) fn new(method: Method, path: &'static str) -> Self {
+        Self {
+            method,
+            path,
+            headers: HeaderMap::new(),
+            body: RequestBody::empty(),
+            version: Version::HTTP_11,
+            upgrade: None,
+            interim: None,
+        }
+    }
+
+    pub(crate) fn get(path: &'static str) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    pub(crate) fn post(path: &'static str, body: RequestBody) -> Self {
+        Self { body, ..Self::new(Method::POST, path) }
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        self
+    }
+
+    fn outgoing(self) -> Outgoing {
+        let hop = Hop {
+            client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+            tls: true,
+            trusted: false,
+            host: HeaderValue::from_static("api.example"),
+            version: self.version,
+            request_id: HeaderValue::from_static("request-1"),
+        };
+        let Self { method, headers, body, upgrade, interim, .. } = self;
+        Outgoing { method, headers, body, hop, upgrade, interim }
+    }
+}
+
+pub(crate) fn full(bytes: impl Into<Bytes>) -> RequestBody {
+    RequestBody::new(http_body_util::Full::new(bytes.into()).map_err(|never| match never {}))
+}
+
+type Piece = Result<Frame<Bytes>, RequestBodyError>;
+
+/// A body of unknown length, sent piece by piece; it ends when the sender is dropped.
+pub(crate) fn pieces() -> (Pieces, RequestBody) {
+    let (sender, receiver) = mpsc::channel(1);
+    let asked = Rc::new(Cell::new(false));
+    (Pieces { sender, asked: Rc::clone(&asked) }, RequestBody::new(PieceBody { receiver, asked }))
+}
+
+pub(crate) struct Pieces {
+    sender: mpsc::Sender<Piece>,
+    asked: Rc<Cell<bool>>,
+}
+
+impl Pieces {
+    pub(crate) async fn send(&self, bytes: impl Into<Bytes>) {
+        self.sender.send(Ok(Frame::data(bytes.into()))).await.expect("nobody wants the body any more");
+    }
+
+    pub(crate) async fn trailers(&self, name: &'static str, value: &'static str) {
+        let mut trailers = HeaderMap::new();
+        trailers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        self.sender.send(Ok(Frame::trailers(trailers))).await.unwrap();
+    }
+
+    pub(crate) async fn fail(&self, error: RequestBodyError) {
+        self.sender.send(Err(error)).await.unwrap();
+    }
+
+    /// Whether anybody ever asked for a piece.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.asked.get()
+    }
+
+    /// Waits until nobody can ask any more.
+    pub(crate) async fn unwanted(&self) {
+        self.sender.closed().await;
+    }
+}
+
+struct PieceBody {
+    receiver: mpsc::Receiver<Piece>,
+    asked: Rc<Cell<bool>>,
+}
+
+impl Body for PieceBody {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Piece>> {
+        self.asked.set(true);
+        self.receiver.poll_recv(cx)
+    }
+}
+
+/// The whole body of an answer, and its trailers.
+pub(crate) async fn read(response: Response<ForwardBody>) -> Result<(String, HeaderMap), BodyError> {
+    let collected = response.into_body().collect().await?;
+    let trailers = collected.trailers().cloned().unwrap_or_default();
+    Ok((String::from_utf8(collected.to_bytes().to_vec()).unwrap(), trailers))
+}
+
+pub(crate) async fn next(body: &mut ForwardBody) -> String {
+    let frame = body.frame().await.expect("the body goes on").unwrap();
+    String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
+}
+
+/// A listener, and where it is.
+pub(crate) async fn listen() -> (TcpListener, u16) {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+/// The upstream's end of one connection.
+pub(crate) struct Peer {
+    pub(crate) stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Peer {
+    pub(crate) async fn accept(listener: &TcpListener) -> Self {
+        let (stream, _) = listener.accept().await.unwrap();
+        Self::over(stream)
+    }
+
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// The next request head, its empty line included.
+    pub(crate) async fn head(&mut self) -> String {
+        self.until(b"\r\n\r\n").await
+    }
+
+    /// What comes until `end`, with it.
+    pub(crate) async fn until(&mut self, end: &[u8]) -> String {
+        loop {
+            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
+                let taken = self.buffer.drain(..at + end.len()).collect();
+                return String::from_utf8(taken).unwrap();
+            }
+            let read = self.stream.read_buf(&mut self.buffer).await.unwrap();
+            assert_ne!(read, 0, "closed after {:?}", String::from_utf8_lossy(&self.buffer));
+        }
+    }
+
+    pub(crate) async fn take(&mut self, count: usize) -> String {
+        while self.buffer.len() < count {
+            assert_ne!(self.stream.read_buf(&mut self.buffer).await.unwrap(), 0, "closed too early");
+        }
+        String::from_utf8(self.buffer.drain(..count).collect()).unwrap()
+    }
+
+    /// As `take`, for more than is worth keeping.
+    pub(crate) async fn skip(&mut self, mut count: usize) {
+        while count > 0 {
+            if self.buffer.is_empty() {
+                assert_ne!(self.stream.read_buf(&mut self.buffer).await.unwrap(), 0, "closed too early");
+            }
+            let skipped = count.min(self.buffer.len());
+            drop(self.buffer.drain(..skipped));
+            count -= skipped;
+        }
+    }
+
+    pub(crate) async fn say(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Waits until the gate closes its end, and returns what it sent before.
+    pub(crate) async fn closed(&mut self) -> usize {
+        let mut rest = Vec::new();
+        // A reset is an end too.
+        drop(self.stream.read_to_end(&mut rest).await);
+        self.buffer.len() + rest.len()
+    }
+
+    /// Answers one request with a body of a few bytes.
+    pub(crate) async fn serve(&mut self, body: &str) -> String {
+        let head = self.head().await;
+        self.say(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await;
+        head
+    }
+}
