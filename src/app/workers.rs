@@ -21,7 +21,7 @@ struct Alive(mpsc::Sender<()>);
 impl Drop for Alive {
     fn drop(&mut self) {
         // There is room for every thread's message, and nobody else's; without a receiver nobody wants to know.
-        drop(self.0.try_send(()));
+        let _ = self.0.try_send(());
     }
 }
 
