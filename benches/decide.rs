@@ -18,7 +18,7 @@ use http::header::{ACCEPT, AUTHORIZATION, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jsonwebtoken::Algorithm;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
-use portcullis::enforce::decide::{Asked, Enforcer, Issuer, Proof, Request, Verdict};
+use portcullis::enforce::decide::{Asked, Enforcer, InForce, Issuer, Proof, Request, Verdict};
 use portcullis::enforce::policy::{
     ClaimName, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings,
 };
@@ -133,8 +133,13 @@ fn enforcer(pair: &EcdsaKeyPair) -> Enforcer {
     let issuer = Issuer { rules: rules(algorithms), keys };
     let routes =
         ["/users/{id}", "/activity/{*rest}", "/deals/{*rest}", "/deals/{id}/lines"].map(route).to_vec();
-    Enforcer::new(Settings { routes, identity: identity(), proofs: DEFAULT_PROOFS }, vec![issuer], &metrics)
-        .expect("sound routes")
+    Enforcer::new(
+        Settings { routes, identity: identity(), proofs: DEFAULT_PROOFS },
+        vec![issuer],
+        InForce::unlimited(),
+        &metrics,
+    )
+    .expect("sound routes")
 }
 
 fn rules(algorithms: Vec<Algorithm>) -> IssuerRules {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 pub mod clients;
@@ -53,6 +53,20 @@ pub struct Metrics {
     certificates: Arc<ArcSwap<Vec<(String, Timestamp)>>>,
     /// Configuration reloads, by `result` (ok, error).
     pub config_reloads: IntCounterVec,
+    /// Tokens in use.
+    pub sessions_tracked: IntGauge,
+    /// Sessions that left memory, by `cause` (expired, idle, capacity).
+    pub sessions_evicted: IntCounterVec,
+    /// Events accepted, by `type` and `source` (admin, ssf, authority, replica).
+    pub events: IntCounterVec,
+    /// What is revoked at present, by `kind` (subject, client, token, issuer).
+    pub revocations: IntGaugeVec,
+    /// Seconds since the shared state was confirmed; 0 for a store that is not shared.
+    pub state_age: Gauge,
+    /// Writes that the state store could not make.
+    pub state_errors: IntCounter,
+    /// Responses and tunnels that were ended because their token was no longer in force, by `reason`.
+    pub streams_cut: IntCounterVec,
     /// Log lines that were lost because the destination was blocked, slow or full.
     pub log_lines_dropped: IntCounter,
 }
@@ -164,6 +178,24 @@ impl Metrics {
                 "Configuration reloads",
                 &["result"],
             )?,
+            sessions_tracked: page.gauge("portcullis_sessions_tracked", "Tokens in use")?,
+            sessions_evicted: page.counters(
+                "portcullis_sessions_evicted_total",
+                "Sessions that left memory",
+                &["cause"],
+            )?,
+            events: page.counters("portcullis_events_total", "Events accepted", &["type", "source"])?,
+            revocations: page.gauges("portcullis_revocations", "What is revoked at present", &["kind"])?,
+            state_age: page.float_gauge(
+                "portcullis_state_age_seconds",
+                "Seconds since the shared state was confirmed",
+            )?,
+            state_errors: page.counter("portcullis_state_errors_total", "Writes the state store refused")?,
+            streams_cut: page.counters(
+                "portcullis_streams_cut_total",
+                "Streams ended because their token was no longer in force",
+                &["reason"],
+            )?,
             log_lines_dropped: page.counter("portcullis_log_lines_dropped_total", "Log lines lost")?,
             registry: page.0,
         })
@@ -212,6 +244,18 @@ impl Page {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
         let made = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        let made = IntGauge::new(name, help)?;
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        let made = Gauge::new(name, help)?;
         self.0.register(Box::new(made.clone()))?;
         Ok(made)
     }

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::spawn_local;
 use tracing::{error, info, warn};
 
 use crate::admin::Command;
@@ -20,10 +21,14 @@ use crate::config::{self, Loaded};
 use crate::log::{self, AccessLog, LogError};
 use crate::metrics::Metrics;
 use crate::shutdown::{self, Phase, Trigger};
+use crate::state::{OpenError, StoreError};
+use crate::time::Timestamp;
 
+mod state;
 mod wiring;
 mod workers;
 
+use state::State;
 use wiring::Wiring;
 use workers::Workers;
 
@@ -36,6 +41,10 @@ pub enum RunError {
     System(&'static str, io::Error),
     /// The log could not be opened.
     Log(LogError),
+    /// The state store could not be opened.
+    Store(OpenError),
+    /// The state store could not be read.
+    Replay(StoreError),
     /// What the configuration names cannot be used.
     Wiring(Vec<String>),
     /// A worker ended although nobody asked it to.
@@ -48,6 +57,8 @@ impl fmt::Display for RunError {
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::System(what, error) => write!(f, "{what}: {error}"),
             Self::Log(error) => write!(f, "cannot open the log: {error}"),
+            Self::Store(error) => error.fmt(f),
+            Self::Replay(error) => write!(f, "cannot replay the state: {error}"),
             Self::Wiring(problems) => f.write_str(&problems.join("\n")),
             Self::WorkerEnded => f.write_str("a worker ended unexpectedly; the log says why"),
         }
@@ -79,6 +90,7 @@ struct App {
     trigger: Trigger,
     commands: mpsc::Receiver<Command>,
     watch: Watch,
+    state: State,
     log: log::Guard,
 }
 
@@ -95,7 +107,12 @@ impl App {
         let telemetry = listen(loaded.settings.telemetry).await?;
         let admin = listen(loaded.settings.admin.listen).await?;
         let watch = Watch::new(loaded.files.clone());
-        let wiring = Wiring::new(loaded, metrics, access_log, shutdown).map_err(RunError::Wiring)?;
+        let store = state::open(&loaded.settings.state, Timestamp::now()).map_err(RunError::Store)?;
+        let state = State::replay(store, &loaded.settings).await.map_err(RunError::Replay)?;
+        spawn_local(state.clone().upkeep(loaded.settings.clone(), metrics.clone(), shutdown.clone()));
+        let wiring = Wiring::new(loaded, state.clone(), metrics, access_log, shutdown)
+            .await
+            .map_err(RunError::Wiring)?;
         let (workers, public) = Workers::start(&loaded.settings.gate, &wiring.shared())
             .map_err(|error| RunError::System("cannot start the public listener", error))?;
         for address in public {
@@ -107,7 +124,7 @@ impl App {
             info!(listener, %address, "listening");
         }
         let commands = wiring.serve_operators(telemetry, admin);
-        Ok(Self { config: config.to_owned(), wiring, workers, trigger, commands, watch, log })
+        Ok(Self { config: config.to_owned(), wiring, workers, trigger, commands, watch, state, log })
     }
 
     /// Serves until a signal ends it or a worker ends by itself.
@@ -183,6 +200,7 @@ impl App {
         if tokio::time::timeout(LAST_CALL, self.workers.ended()).await.is_err() {
             warn!("a worker did not end; the process ends without it");
         }
+        self.state.save(self.wiring.metrics()).await;
         info!("stopped");
         Ok(())
     }

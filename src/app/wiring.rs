@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::Instant;
 
+use super::state::State;
 use crate::admin::{self, Access, Command, Control, Health, serve_admin, serve_telemetry};
 use crate::client::Client;
 use crate::config::{IssuerSettings, Loaded, Settings};
@@ -47,6 +48,7 @@ impl Drop for Keys {
 /// What every configuration is wired with: made once, kept over reloads.
 #[derive(Debug)]
 struct Lasting {
+    state: State,
     public_tickets: Tickets,
     admin_tickets: Tickets,
     metrics: Metrics,
@@ -76,20 +78,17 @@ pub(super) struct Wiring {
 
 impl Wiring {
     /// Wires the first configuration. Issuers need not be reachable: the gate is not ready until they are.
-    pub(super) fn new(
+    pub(super) async fn new(
         loaded: &Loaded,
+        state: State,
         metrics: Metrics,
         access_log: AccessLog,
         shutdown: Shutdown,
     ) -> Result<Self, Vec<String>> {
-        let lasting = Lasting {
-            public_tickets: Tickets::default(),
-            admin_tickets: Tickets::default(),
-            metrics,
-            shutdown,
-        };
+        let (public_tickets, admin_tickets) = (Tickets::default(), Tickets::default());
+        let lasting = Lasting { state, public_tickets, admin_tickets, metrics, shutdown };
         let settings = loaded.settings.clone();
-        let keys = lasting.keys(&settings.issuers, &[])?;
+        let keys = lasting.keys(&settings.issuers, &[]).await?;
         let Made { keys, live, admin_tls, certificates } = lasting.make(&settings, keys, 0)?;
         lasting.metrics.set_certificates(certificates);
         let health = Arc::new(Health::new(stores(&keys), lasting.shutdown.clone()));
@@ -112,12 +111,13 @@ impl Wiring {
     /// requests that were fine a moment ago.
     pub(super) async fn replace(&mut self, loaded: &Loaded) -> Result<Vec<String>, Vec<String>> {
         let settings = loaded.settings.clone();
-        let keys = self.lasting.keys(&settings.issuers, &self.keys)?;
+        let keys = self.lasting.keys(&settings.issuers, &self.keys).await?;
         let new = keys.iter().filter(|keys| !self.keys.iter().any(|known| Arc::ptr_eq(known, keys)));
         all_loaded(&new.collect::<Vec<_>>()).await?;
         let generation = self.live.load().generation + 1;
         let Made { keys, live, admin_tls, certificates } = self.lasting.make(&settings, keys, generation)?;
         let needs_restart = self.settings.restart_needed(&settings);
+        self.lasting.state.reconfigure(&settings);
         self.live.store(Arc::new(live));
         self.access.replace(&settings.admin, admin_tls);
         self.health.replace_keys(stores(&keys));
@@ -173,18 +173,27 @@ impl Wiring {
 
 impl Lasting {
     /// The key stores of `issuers`, in their order: those of `running` whose settings stand, and new ones.
-    fn keys(&self, issuers: &[IssuerSettings], running: &[Arc<Keys>]) -> Result<Vec<Arc<Keys>>, Vec<String>> {
-        let keys = issuers.iter().map(|issuer| {
+    async fn keys(
+        &self,
+        issuers: &[IssuerSettings],
+        running: &[Arc<Keys>],
+    ) -> Result<Vec<Arc<Keys>>, Vec<String>> {
+        let mut keys = Vec::with_capacity(issuers.len());
+        for issuer in issuers {
             let same = running.iter().find(|keys| *keys.store.settings() == issuer.keys);
-            same.map_or_else(|| self.start_keys(issuer), |keys| Ok(Arc::clone(keys)))
-        });
-        every(keys)
+            keys.push(match same {
+                Some(same) => Ok(Arc::clone(same)),
+                None => self.start_keys(issuer).await,
+            });
+        }
+        every(keys.into_iter())
     }
 
-    fn start_keys(&self, issuer: &IssuerSettings) -> Result<Arc<Keys>, String> {
+    async fn start_keys(&self, issuer: &IssuerSettings) -> Result<Arc<Keys>, String> {
         let trust = tls::client_config(issuer.keys.ca.as_deref(), None, &[b"http/1.1"])
             .map_err(|error| format!("issuer {}: {error}", issuer.keys.issuer))?;
         let store = KeyStore::new(issuer.keys.clone(), self.metrics.clone());
+        self.state.keep_keys(&store).await;
         let refresher = spawn_refresher(Arc::clone(&store), Client::new(trust), self.shutdown.clone());
         Ok(Arc::new(Keys { store, refresher }))
     }
@@ -209,7 +218,8 @@ impl Lasting {
         let issuers = issuers
             .map(|(issuer, keys)| Issuer { rules: issuer.rules.clone(), keys: Arc::clone(&keys.store) })
             .collect();
-        let enforcer = Enforcer::new(settings.enforce.clone(), issuers, &self.metrics)
+        let in_force = self.state.in_force.clone();
+        let enforcer = Enforcer::new(settings.enforce.clone(), issuers, in_force, &self.metrics)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let live = Live {
             enforcer: Arc::new(enforcer),

@@ -104,6 +104,8 @@ impl Settings {
             ("admin.listen", self.admin.listen != new.admin.listen),
             ("sessions.max_tracked", self.sessions.max_tracked != new.sessions.max_tracked),
             ("state.store, state.path", self.state.store != new.state.store),
+            ("state.on_empty", self.state.on_empty != new.state.on_empty),
+            ("state.flush_interval", self.state.flush_interval != new.state.flush_interval),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
     }

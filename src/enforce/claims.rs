@@ -10,7 +10,9 @@ use super::denial::Reason;
 use super::identity;
 use super::jws::{self, Jws};
 use super::policy::{ClaimName, IdentitySettings};
-use super::token::{IssuerIndex, TokenId, Validity, VerifiedToken, fingerprint};
+use super::token::{IssuerIndex, Standing, TokenId, Validity, VerifiedToken, fingerprint};
+use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
+use crate::revocations::TokenFacts;
 use crate::time::Timestamp;
 
 /// What an issuer's tokens must look like (`[[issuers]]`).
@@ -110,15 +112,26 @@ impl IssuerRules {
         let (subject, jti) = (text(payload.get("sub"))?, text(payload.get("jti"))?);
         let names = &self.claims;
         let whole = |version: &Value| version.as_u64().ok_or(Reason::BadClaim);
+        let id = self.token_id(jti, jws.signing_input)?;
+        let client = text(names.client.find(payload))?;
+        let role_version = names.role_version.find(payload).map(whole).transpose()?;
+        let facts = TokenFacts {
+            token: TokenKey(Key::from_digest(&id.0)),
+            issuer: IssuerKey::new(&self.issuer),
+            subject: subject.map(|subject| SubjectKey::new(&self.issuer, subject)),
+            client: client.map(|client| ClientKey::new(&self.issuer, client)),
+            issued_at: validity.issued_at,
+            role_version,
+        };
         Ok(VerifiedToken {
             issuer,
-            id: self.token_id(jti, jws.signing_input)?,
+            id,
             subject_hash: subject.map(|subject| fingerprint(&self.issuer, subject).to_string().into()),
             subject: subject.map(Box::from),
             jti: jti.map(Box::from),
-            client: text(names.client.find(payload))?.map(Arc::from),
+            client: client.map(Arc::from),
             tenant: names.tenant.find(payload).map(identity::plain),
-            role_version: names.role_version.find(payload).map(whole).transpose()?,
+            role_version,
             issued_at: validity.issued_at,
             expires_at: validity.expires_at,
             not_before: validity.not_before,
@@ -126,6 +139,8 @@ impl IssuerRules {
             roles: list(names.roles.find(payload))?,
             certificate: payload.get("cnf").map(thumbprint).transpose()?,
             identity: identity::render(identity, names, payload)?,
+            facts,
+            standing: Standing::default(),
         })
     }
 

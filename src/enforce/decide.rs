@@ -1,6 +1,7 @@
 //! One request, one judgement: the order of the checks, written once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, Method, Uri};
 
@@ -15,6 +16,8 @@ use super::token::{IssuerIndex, VerifiedToken};
 use super::verify::Verifier;
 use crate::keys::store::KeyStore;
 use crate::metrics::Metrics;
+use crate::revocations::Revocations;
+use crate::sessions::{self, Session, Sessions};
 use crate::time::Timestamp;
 
 /// The head of a request, as it is judged.
@@ -41,11 +44,31 @@ pub struct Issuer {
     pub keys: Arc<KeyStore>,
 }
 
+/// What tokens in force are judged by besides themselves. Outlives every configuration.
+#[derive(Debug, Clone)]
+pub struct InForce {
+    /// What events ended.
+    pub revocations: Arc<Revocations>,
+    /// When tokens were last used.
+    pub sessions: Arc<Sessions>,
+}
+
+impl InForce {
+    /// Nothing revoked, and no token ever idle.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        let (idle_timeout, max_tracked) = (None, 1_000_000);
+        let settings = sessions::Settings { idle_timeout, max_tracked, leeway: Duration::ZERO, saved: false };
+        Self { revocations: Arc::new(Revocations::new(None)), sessions: Arc::new(Sessions::new(settings)) }
+    }
+}
+
 /// Decides; one per configuration in force, shared by all workers.
 #[derive(Debug)]
 pub struct Enforcer {
     router: Router,
     verifier: Verifier,
+    in_force: InForce,
 }
 
 /// What was decided, and what became known on the way, for log and metrics.
@@ -147,8 +170,17 @@ impl Asked {
 pub struct Permit {
     route: Arc<Route>,
     target: Target,
-    token: Option<Arc<VerifiedToken>>,
+    pass: Option<Pass>,
     shadow: Option<Denial>,
+}
+
+/// A token that was found in force, and its idle clock.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    /// The token.
+    pub token: Arc<VerifiedToken>,
+    /// Its idle clock.
+    pub session: Arc<Session>,
 }
 
 impl Permit {
@@ -167,7 +199,13 @@ impl Permit {
     /// The token in force, whose identity headers are sent; `None` for an anonymous request and in shadow.
     #[must_use]
     pub fn token(&self) -> Option<&Arc<VerifiedToken>> {
-        self.token.as_ref()
+        self.pass.as_ref().map(|pass| &pass.token)
+    }
+
+    /// The token in force with its idle clock; `None` for an anonymous request and in shadow.
+    #[must_use]
+    pub fn pass(&self) -> Option<&Pass> {
+        self.pass.as_ref()
     }
 
     /// Why the request would have been refused, were the route not only observed.
@@ -212,11 +250,12 @@ impl Enforcer {
     pub fn new(
         settings: Settings,
         issuers: Vec<Issuer>,
+        in_force: InForce,
         metrics: &Metrics,
     ) -> Result<Self, Vec<PolicyError>> {
         let Settings { routes, identity, proofs } = settings;
         let router = Router::new(routes)?;
-        Ok(Self { router, verifier: Verifier::new(issuers, identity, proofs, metrics) })
+        Ok(Self { router, verifier: Verifier::new(issuers, identity, proofs, metrics), in_force })
     }
 
     /// All routes, by index.
@@ -235,7 +274,7 @@ impl Enforcer {
     ///
     /// When several things are wrong, the first in this order is the reason: target, route, form of the credentials,
     /// form of the token, issuer, `typ`, `alg`, `exp` and `iat` and `nbf`, `aud`, required claims, keys, signature,
-    /// the other claims, certificate, scopes, roles.
+    /// the other claims, certificate, revocation, idleness, scopes, roles.
     #[must_use]
     pub fn decide(&self, request: &Request<'_>, asked: Asked, now: Timestamp) -> Judgement {
         let refused = |reason: Reason| Judgement {
@@ -268,30 +307,48 @@ impl Enforcer {
         asked: Asked,
         now: Timestamp,
         trail: &mut Trail,
-    ) -> Result<Option<Arc<VerifiedToken>>, Refusal> {
+    ) -> Result<Option<Pass>, Refusal> {
         let Some(bearer) = bearer::extract(request.headers, target.query())? else {
             return if route.settings().anonymous { Ok(None) } else { Err(Reason::Missing.into()) };
         };
         let token = self.verifier.prove(bearer, asked, now, trail)?;
         token.judge_certificate(request.certificate)?;
+        let session = self.judge_in_force(&token, now)?;
         route.judge(&token)?;
-        Ok(Some(token))
+        Ok(Some(Pass { token, session }))
+    }
+
+    /// Whether nothing has ended the token since it was issued.
+    fn judge_in_force(&self, token: &VerifiedToken, now: Timestamp) -> Result<Arc<Session>, Reason> {
+        token.judge_revocations(&self.in_force.revocations)?;
+        let issuer = self.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?;
+        token.judge_idle(&issuer.rules.issuer, &self.in_force.sessions, now)
+    }
+
+    /// Counts the request as a use of its token, just before it is forwarded. A request on an anonymous route does not
+    /// need its token, so it does not keep it alive.
+    ///
+    /// # Errors
+    /// [`Reason::Idle`] when the token went idle, or left memory, since it was judged: do not forward.
+    pub fn begin(&self, permit: &Permit, now: Timestamp) -> Result<(), Reason> {
+        match &permit.pass {
+            Some(pass) if !permit.route.settings().anonymous => {
+                if self.in_force.sessions.used(&pass.session, now) { Ok(()) } else { Err(Reason::Idle) }
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 }
 
 /// On a route that is only observed a denial is a note, not an answer. Such a request carries no identity: whoever it
 /// is, they were not let in.
-fn verdict(
-    outcome: Result<Option<Arc<VerifiedToken>>, Refusal>,
-    route: Arc<Route>,
-    target: Target,
-) -> Verdict {
+fn verdict(outcome: Result<Option<Pass>, Refusal>, route: Arc<Route>, target: Target) -> Verdict {
     match outcome {
-        Ok(token) => Verdict::Allow(Permit { route, target, token, shadow: None }),
+        Ok(pass) => Verdict::Allow(Permit { route, target, pass, shadow: None }),
         Err(Refusal::Ask(ask)) => Verdict::Ask(ask),
         Err(Refusal::Deny(denial)) => match route.settings().mode {
             Mode::Enforce => Verdict::Deny(denial),
-            Mode::Shadow => Verdict::Allow(Permit { route, target, token: None, shadow: Some(denial) }),
+            Mode::Shadow => Verdict::Allow(Permit { route, target, pass: None, shadow: Some(denial) }),
         },
     }
 }

@@ -16,7 +16,7 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
 use super::claims::{ClaimNames, IssuerRules};
-use super::decide::{Asked, Enforcer, Issuer, Judgement, Request, Verdict};
+use super::decide::{Asked, Enforcer, InForce, Issuer, Judgement, Request, Verdict};
 use super::denial::Reason;
 use super::policy::{ClaimName, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings};
 use super::{DEFAULT_PROOFS, Settings};
@@ -237,7 +237,8 @@ pub(super) fn identity() -> IdentitySettings {
 
 pub(super) fn enforcer(issuers: Vec<Issuer>, routes: Vec<RouteSettings>) -> Enforcer {
     let settings = Settings { routes, identity: identity(), proofs: DEFAULT_PROOFS };
-    Enforcer::new(settings, issuers, &Metrics::new().expect("instruments")).expect("sound routes")
+    Enforcer::new(settings, issuers, InForce::unlimited(), &Metrics::new().expect("instruments"))
+        .expect("sound routes")
 }
 
 /// A request in the making.

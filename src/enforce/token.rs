@@ -1,13 +1,16 @@
 //! A token whose signature and claims were found good: parsed once, judged on every request.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
 use http::{HeaderName, HeaderValue};
 
 use super::denial::Reason;
+use crate::revocations::{Ended, Revocations, TokenFacts};
+use crate::sessions::{Introduction, Session, Sessions};
 use crate::time::Timestamp;
 
 /// Names an issuer by its place in the configuration.
@@ -55,6 +58,18 @@ pub struct VerifiedToken {
     pub certificate: Option<[u8; 32]>,
     /// The identity headers, ready to send.
     pub identity: Vec<(HeaderName, HeaderValue)>,
+    /// What revocations are looked up by.
+    pub facts: TokenFacts,
+    /// What the last judgements found, so that the next need not look it up again.
+    pub standing: Standing,
+}
+
+/// What is remembered of a token between two requests. Losing it costs two look-ups.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// One more than the generation of the revocations under which it was last found in force; 0: never.
+    cleared: AtomicU64,
+    session: OnceLock<Arc<Session>>,
 }
 
 /// The time a token is good for.
@@ -103,6 +118,65 @@ impl VerifiedToken {
         match &self.certificate {
             Some(bound) if Some(bound) != presented => Err(Reason::CertificateMismatch),
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether an event has ended it. One comparison while nothing was published since it was last judged.
+    ///
+    /// # Errors
+    /// What ended it.
+    pub fn judge_revocations(&self, revocations: &Revocations) -> Result<(), Reason> {
+        let snapshot = revocations.load();
+        let this = snapshot.generation().saturating_add(1);
+        if self.standing.cleared.load(Ordering::Relaxed) == this {
+            return Ok(());
+        }
+        match snapshot.judge(&self.facts) {
+            Some(ended) => Err(ended.into()),
+            None => {
+                self.standing.cleared.store(this, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    /// Its session, unless it was unused for too long.
+    ///
+    /// # Errors
+    /// [`Reason::Idle`].
+    pub fn judge_idle(
+        &self,
+        issuer: &Arc<str>,
+        sessions: &Sessions,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, Reason> {
+        let introduction = Introduction {
+            token: self.facts.token,
+            issuer,
+            subject: self.facts.subject,
+            client: self.client.as_ref(),
+            issued_at: self.issued_at,
+            expires_at: self.expires_at,
+        };
+        let judged = match self.standing.session.get() {
+            Some(kept) => sessions.judge_again(kept, &introduction, now),
+            None => sessions
+                .judge(&introduction, now)
+                .inspect(|session| drop(self.standing.session.set(Arc::clone(session)))),
+        };
+        judged.map_err(|_idle| Reason::Idle)
+    }
+}
+
+impl From<Ended> for Reason {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Token => Self::TokenRevoked,
+            Ended::Subject => Self::SubjectRevoked,
+            Ended::Client => Self::ClientRevoked,
+            Ended::Issuer => Self::IssuerRevoked,
+            Ended::Roles => Self::RoleChanged,
+            Ended::BeforeState => Self::BeforeState,
         }
     }
 }

@@ -23,6 +23,7 @@ use super::framing::is_host;
 use super::link::{Broken, Link};
 use super::worker::Generation;
 use crate::enforce::decide::{Ask, Asked, Permit, Request as Question, Verdict};
+use crate::enforce::denial::Denial;
 use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody};
 use crate::time::Timestamp;
 
@@ -150,6 +151,9 @@ async fn enforce(
         record.judged(&judgement, began.elapsed());
         match judgement.verdict {
             Verdict::Allow(permit) => {
+                if let Err(reason) = record.generation.live.enforcer.begin(&permit, Timestamp::now()) {
+                    return Err(Refusal::from(&Denial::from(reason)));
+                }
                 record.allowed(permit.shadow().map(|denial| denial.reason));
                 return Ok(permit);
             }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
-use portcullis::enforce::decide::{Asked, Enforcer, Permit, Request, Verdict};
+use portcullis::enforce::decide::{Asked, Enforcer, InForce, Permit, Request, Verdict};
 use portcullis::enforce::policy::{IdentitySettings, Mode, Requirement, RouteSettings};
 use portcullis::forward::{
     BodyError, ForwardBody, ForwardError, Forwarder, Hop, Interim, Outgoing, RequestBody, RequestBodyError,
@@ -97,7 +97,8 @@ pub(crate) fn permit(method: &Method, path: &str) -> Permit {
     let routes = vec![route("/{*rest}", None), route("/impatient", Some(Duration::from_millis(100)))];
     let settings =
         portcullis::enforce::Settings { routes, identity: IdentitySettings::default(), proofs: 10 };
-    let enforcer = Enforcer::new(settings, Vec::new(), &Metrics::new().unwrap()).unwrap();
+    let enforcer =
+        Enforcer::new(settings, Vec::new(), InForce::unlimited(), &Metrics::new().unwrap()).unwrap();
     let (uri, headers) = (path.parse::<Uri>().unwrap(), HeaderMap::new());
     let request =
         Request { method, uri: &uri, host: Some("api.example"), headers: &headers, certificate: None };
