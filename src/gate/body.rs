@@ -116,6 +116,9 @@ pub(super) struct AnswerBody {
 enum Source {
     Refusal(Option<Bytes>),
     Upstream(ForwardBody),
+    /// The upstream failed. hyper throws away what it has not written when it learns of that, so it is given the
+    /// chance to write what came before.
+    Failed(Option<BodyError>),
 }
 
 impl AnswerBody {
@@ -138,7 +141,15 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.source {
             Source::Refusal(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Source::Upstream(body) => Pin::new(body).poll_frame(cx),
+            Source::Failed(error) => Poll::Ready(error.take().map(Err)),
+            Source::Upstream(body) => match std::task::ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Err(error)) => {
+                    self.source = Source::Failed(Some(error));
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                frame => Poll::Ready(frame),
+            },
         }
     }
 
@@ -146,6 +157,7 @@ impl Body for AnswerBody {
         match &self.source {
             Source::Refusal(text) => text.is_none(),
             Source::Upstream(body) => body.is_end_stream(),
+            Source::Failed(_) => false,
         }
     }
 
@@ -153,6 +165,7 @@ impl Body for AnswerBody {
         match &self.source {
             Source::Refusal(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Source::Upstream(body) => body.size_hint(),
+            Source::Failed(_) => SizeHint::default(),
         }
     }
 }
