@@ -90,7 +90,7 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// An HTTP/1.1 connection as hyper sees it. Gives the stream back to the link when it is dropped, however hyper ended.
+/// A connection as hyper sees it. Gives the stream back to the link when it is dropped, however hyper ended.
 pub(super) struct Socket {
     stream: Option<Stream>,
     framing: Framing,

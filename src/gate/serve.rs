@@ -110,7 +110,10 @@ pub(super) async fn http2(connection: Rc<Connection>, stream: Stream, place: Pla
         let visit = Box::pin(http::serve(Rc::clone(&connection), None, request));
         async move { Ok::<_, Infallible>(visit.await) }
     });
-    let mut served = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
+    let link = Link::new();
+    link.switched();
+    let socket = TokioIo::new(Socket::new(stream, Framing::none(), Arc::clone(&link), place));
+    let mut served = Box::pin(builder.serve_connection(socket, service));
     let deadline = || match connection.requests.get() {
         0 => connection.idle_since.get().checked_add(idle),
         _ => None,
@@ -119,8 +122,9 @@ pub(super) async fn http2(connection: Rc<Connection>, stream: Stream, place: Pla
         http2::Connection::graceful_shutdown(served);
         true
     };
-    drive(&connection, served.as_mut(), deadline, farewell).await;
-    drop(place);
+    let end = drive(&connection, served.as_mut(), deadline, farewell).await;
+    drop(served);
+    finish(&connection, &link, end).await;
 }
 
 fn http2_builder(limits: &Limits) -> http2::Builder<Local> {
