@@ -1,3 +1,5 @@
+//! Handshakes in memory, and files that cannot be used.
+
 use std::fs;
 use std::io::{Read, Write};
 
@@ -186,7 +188,7 @@ fn sessions_are_resumed_across_reloads_until_the_rules_for_client_certificates_c
     let client = ours.client(Some(&identity), &[]);
     let tickets = Tickets::default();
     let mut settings = ServerSettings { client_ca: Some(ours.path("ca.pem")), ..ours.server() };
-    let mut kind = |settings: &ServerSettings| {
+    let kind = |settings: &ServerSettings| {
         let server = server_config(settings, &tickets).unwrap();
         shake(&client, &server).map(|(_, end)| end.handshake_kind().unwrap())
     };

@@ -1,3 +1,5 @@
+//! Every refusal in every form.
+
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! Raw requests as tables: each whole, in pieces, and behind another one.
+
 use super::*;
 
 const LIMITS: Limits = Limits { bytes: 1024, fields: 20 };
