@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 
-use http::Version;
+use http::{Request, Response, Version};
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use portcullis::forward::{ErrorKind, ForwardError};
+use portcullis::forward::{ErrorKind, ForwardBody, ForwardError};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -19,33 +20,36 @@ const SWITCHED: &str =
 
 type Outcome = Rc<RefCell<Option<std::io::Result<(u64, u64)>>>>;
 
-/// Serves one client with a gate in the way its listener does: forward, answer, run the tunnel beside it.
+/// Serves one client with a gate in the way its listener does.
 async fn front(gate: Rc<Gate>, outcome: Outcome) -> u16 {
     let (listener, port) = listen().await;
     drop(tokio::task::spawn_local(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-            let (gate, outcome) = (Rc::clone(&gate), Rc::clone(&outcome));
-            async move {
-                let upgrade = Some(hyper::upgrade::on(&mut request));
-                let headers = request.headers().clone();
-                let version = request.version();
-                let answer = gate.send(Ask { headers, version, upgrade, ..Ask::get("/chat") }).await;
-                let mut answer = answer.unwrap_or_else(|error| panic!("{error}"));
-                if let Some(tunnel) = answer.body_mut().take_tunnel() {
-                    drop(tokio::task::spawn_local(async move {
-                        let ended = tunnel.run().await;
-                        *outcome.borrow_mut() = Some(ended);
-                    }));
-                }
-                Ok::<_, Infallible>(answer)
-            }
-        });
+        let service = service_fn(move |request| forward(Rc::clone(&gate), Rc::clone(&outcome), request));
         let server =
             hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         drop(server.with_upgrades().await);
     }));
     port
+}
+
+/// Forwards, answers, and runs the tunnel beside it, if there is one.
+async fn forward(
+    gate: Rc<Gate>,
+    outcome: Outcome,
+    mut request: Request<Incoming>,
+) -> Result<Response<ForwardBody>, Infallible> {
+    let upgrade = Some(hyper::upgrade::on(&mut request));
+    let (headers, version) = (request.headers().clone(), request.version());
+    let answer = gate.send(Ask { headers, version, upgrade, ..Ask::get("/chat") }).await;
+    let mut answer = answer.unwrap_or_else(|error| panic!("{error}"));
+    if let Some(tunnel) = answer.body_mut().take_tunnel() {
+        drop(tokio::task::spawn_local(async move {
+            let ended = tunnel.run().await;
+            *outcome.borrow_mut() = Some(ended);
+        }));
+    }
+    Ok(answer)
 }
 
 async fn client(port: u16) -> Peer {

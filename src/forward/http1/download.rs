@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use super::connection::Connection;
-use super::decode::{self, Framing, Head, Piece};
+use super::decode::body::{Body, Piece};
+use super::decode::{Framing, Head};
 use super::upload::{Upload, UploadError};
 use crate::forward::body::{BodyError, Source};
 use crate::forward::pool::Link;
@@ -18,7 +19,7 @@ use crate::forward::task::AbortOnDrop;
 /// A body that is still being read. Dropping it closes the connection unless the end was reached.
 pub(crate) struct Download {
     connection: Rc<RefCell<Connection>>,
-    body: decode::Body,
+    body: Body,
     link: Rc<Link>,
     /// The upstream keeps the connection open after the answer.
     persistent: bool,
@@ -42,7 +43,7 @@ pub(crate) fn begin(
         return if bytes.is_empty() { Source::Empty } else { Source::Whole(bytes) };
     }
     let upload = upload.is_running().then(|| continue_upload(Rc::clone(&connection), upload));
-    let (body, link) = (decode::Body::new(head.framing), Rc::clone(link));
+    let (body, link) = (Body::new(head.framing), Rc::clone(link));
     Source::Http1(Box::new(Download {
         connection,
         body,

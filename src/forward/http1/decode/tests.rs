@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use bytes::BytesMut;
+
+use super::body::{Body, Piece};
 use super::*;
 
 /// A whole answer read to the end of the connection.

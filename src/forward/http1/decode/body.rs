@@ -1,0 +1,171 @@
+//! The body of an HTTP/1.1 answer, taken apart (RFC 9112 §6 and §7).
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::{BadAnswer, Framing, MAX_FIELDS};
+use crate::forward::headers::hop::is_hop_by_hop;
+
+/// Most bytes of chunk extensions in one body: each may be ignored, but not without end (RFC 9112 §7.1.1).
+const MAX_EXTENSIONS: usize = 16 * 1024;
+/// Largest trailer section.
+const MAX_TRAILERS: usize = 16 * 1024;
+
+/// One step through a body.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// Some of the body.
+    Data(Bytes),
+    /// The trailers, which end it.
+    Trailers(HeaderMap),
+    /// The body is complete.
+    End,
+    /// More bytes are needed.
+    More,
+}
+
+/// Takes a body apart.
+#[derive(Debug)]
+pub(crate) struct Body {
+    state: State,
+    /// Bytes of chunk extensions still put up with.
+    extensions: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// So many bytes to the end.
+    Length(u64),
+    /// To the end of the connection.
+    Close,
+    /// At a chunk's size line.
+    Size,
+    /// In a chunk.
+    Chunk(u64),
+    /// At the line end after a chunk.
+    ChunkEnd,
+    /// At the trailer section.
+    Trailers,
+    /// Complete.
+    End,
+}
+
+impl Body {
+    pub(crate) fn new(framing: Framing) -> Self {
+        let state = match framing {
+            Framing::Empty => State::End,
+            Framing::Length(length) => State::Length(length),
+            Framing::Chunked => State::Size,
+            Framing::Close => State::Close,
+        };
+        Self { state, extensions: MAX_EXTENSIONS }
+    }
+
+    /// Whether the body is complete.
+    pub(crate) fn is_end(&self) -> bool {
+        self.state == State::End
+    }
+
+    /// How many bytes are left, when that is known.
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        match self.state {
+            State::End => Some(0),
+            State::Length(left) => Some(left),
+            State::Close | State::Size | State::Chunk(_) | State::ChunkEnd | State::Trailers => None,
+        }
+    }
+
+    /// Whether the body is complete now that the connection has ended (RFC 9112 §8).
+    pub(crate) fn ends_with_connection(&mut self) -> bool {
+        if self.state == State::Close {
+            self.state = State::End;
+        }
+        self.is_end()
+    }
+
+    /// Takes the next piece off `buffer`.
+    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, BadAnswer> {
+        loop {
+            match self.state {
+                State::End => return Ok(Piece::End),
+                _ if buffer.is_empty() => return Ok(Piece::More),
+                State::Close => return Ok(Piece::Data(buffer.split().freeze())),
+                State::Length(left) => {
+                    let (data, left) = take(buffer, left);
+                    self.state = if left == 0 { State::End } else { State::Length(left) };
+                    return Ok(Piece::Data(data));
+                }
+                State::Chunk(left) => {
+                    let (data, left) = take(buffer, left);
+                    self.state = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
+                    return Ok(Piece::Data(data));
+                }
+                State::ChunkEnd => match &**buffer {
+                    [b'\r', b'\n', ..] => {
+                        drop(buffer.split_to(2));
+                        self.state = State::Size;
+                    }
+                    [b'\r'] => return Ok(Piece::More),
+                    _ => return Err(BadAnswer::Chunk),
+                },
+                State::Size => match self.size(buffer)? {
+                    None => return Ok(Piece::More),
+                    Some(0) => self.state = State::Trailers,
+                    Some(size) => self.state = State::Chunk(size),
+                },
+                State::Trailers => return self.trailers(buffer),
+            }
+        }
+    }
+
+    /// `chunk-size [ chunk-ext ] CRLF`.
+    fn size(&mut self, buffer: &mut BytesMut) -> Result<Option<u64>, BadAnswer> {
+        let Some(end) = memchr::memchr(b'\n', buffer) else {
+            // A size has at most 16 digits; all else in an unfinished line is extension.
+            let too_long = buffer.len() > self.extensions + 17;
+            return if too_long { Err(BadAnswer::Chunk) } else { Ok(None) };
+        };
+        let line = buffer.split_to(end + 1);
+        let line = line.strip_suffix(b"\r\n").ok_or(BadAnswer::Chunk)?;
+        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let (size, rest) = line.split_at_checked(digits).ok_or(BadAnswer::Chunk)?;
+        let extension = rest.trim_ascii_start();
+        let clean = rest.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
+        if !(1..=16).contains(&digits) || !clean || !(extension.is_empty() || extension.starts_with(b";")) {
+            return Err(BadAnswer::Chunk);
+        }
+        self.extensions = self.extensions.checked_sub(rest.len()).ok_or(BadAnswer::Chunk)?;
+        let value = |byte: &u8| u64::from(char::from(*byte).to_digit(16).unwrap_or(0));
+        Ok(Some(size.iter().fold(0, |sum, byte| sum << 4 | value(byte))))
+    }
+
+    fn trailers(&mut self, buffer: &mut BytesMut) -> Result<Piece, BadAnswer> {
+        if buffer.starts_with(b"\r\n") {
+            drop(buffer.split_to(2));
+            self.state = State::End;
+            return Ok(Piece::End);
+        }
+        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        let (length, fields) = match httparse::parse_headers(buffer, &mut fields) {
+            Ok(httparse::Status::Complete(done)) => done,
+            Ok(httparse::Status::Partial) if buffer.len() <= MAX_TRAILERS => return Ok(Piece::More),
+            Ok(httparse::Status::Partial) | Err(_) => return Err(BadAnswer::Chunk),
+        };
+        let mut trailers = HeaderMap::with_capacity(fields.len());
+        for field in fields {
+            let name = HeaderName::from_bytes(field.name.as_bytes()).or(Err(BadAnswer::Chunk))?;
+            let value = HeaderValue::from_bytes(field.value).or(Err(BadAnswer::Chunk))?;
+            if !is_hop_by_hop(&name) && name != header::CONTENT_LENGTH {
+                trailers.append(name, value);
+            }
+        }
+        drop(buffer.split_to(length));
+        self.state = State::End;
+        Ok(if trailers.is_empty() { Piece::End } else { Piece::Trailers(trailers) })
+    }
+}
+
+fn take(buffer: &mut BytesMut, left: u64) -> (Bytes, u64) {
+    let size = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+    (buffer.split_to(size).freeze(), left - size as u64)
+}
