@@ -29,8 +29,8 @@ const TOPS: u64 = 0x8080_8080_8080_8080;
 impl<R: Rule> Segment<R> {
     /// Holds these, of which no two share a key and each expires some time. `shared` leading bits are the same in all of them.
     pub(super) fn new(list: &[Entry<R>], shared: u32) -> Self {
-        // A fifth stays empty, so that a search seldom goes beyond its first group.
-        let groups = (list.len() * 5 / 4).div_ceil(SLOTS).max(1);
+        // A quarter stays empty, so that a search seldom goes beyond its first group.
+        let groups = (list.len() * 4 / 3).div_ceil(SLOTS).max(1);
         let mut segment = Self {
             tags: vec![0; groups].into(),
             entries: vec![Entry::default(); groups * SLOTS].into(),

@@ -17,6 +17,8 @@ const BRANCH_BITS: u32 = 7;
 const TWIG_BITS: u32 = 4;
 const BRANCH: usize = 1 << BRANCH_BITS;
 const TWIG: usize = 1 << TWIG_BITS;
+/// Words of a part's filter: a tenth of its bits are set when it is folded beside ten million entries.
+const FILTER: usize = 64;
 
 /// A persistent map: a clone is cheap and stays as it is.
 #[derive(Debug, Clone)]
@@ -27,6 +29,8 @@ pub(super) struct Recent<R> {
 /// The entries whose keys share their leading bits.
 #[derive(Debug, Clone)]
 pub(super) struct Part<R> {
+    /// A bit for each key, so that most that are not here cost no more than this.
+    filter: [u64; FILTER],
     twigs: [Option<Arc<Twig<R>>>; BRANCH],
     len: usize,
 }
@@ -41,7 +45,12 @@ impl<R: Rule> Recent<R> {
 
     pub(super) fn get(&self, key: Key) -> Option<&R> {
         let [part, branch, twig] = path(key);
-        let list = self.root[part].as_ref()?.twigs[branch].as_ref()?.0[twig].as_ref()?;
+        let part = self.root[part].as_ref()?;
+        let (word, bit) = filter(key);
+        if part.filter[word] & bit == 0 {
+            return None;
+        }
+        let list = part.twigs[branch].as_ref()?.0[twig].as_ref()?;
         list.iter().find(|entry| entry.key == key).map(|entry| &entry.rule)
     }
 
@@ -49,6 +58,8 @@ impl<R: Rule> Recent<R> {
         let [part, branch, twig] = path(key);
         let part = Arc::make_mut(&mut self.root)[part].get_or_insert_with(|| Arc::new(Part::new()));
         let part = Arc::make_mut(part);
+        let (word, bit) = filter(key);
+        part.filter[word] |= bit;
         let twigs = part.twigs[branch].get_or_insert_with(|| Arc::new(Twig([const { None }; TWIG])));
         let list = &mut Arc::make_mut(twigs).0[twig];
         let old = list.as_deref().unwrap_or(&[]);
@@ -72,7 +83,7 @@ impl<R: Rule> Recent<R> {
 
 impl<R: Rule> Part<R> {
     fn new() -> Self {
-        Self { twigs: [const { None }; BRANCH], len: 0 }
+        Self { filter: [0; FILTER], twigs: [const { None }; BRANCH], len: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -87,6 +98,11 @@ impl<R: Rule> Part<R> {
 /// The part of a table that a key lies in.
 pub(super) fn part_of(key: Key) -> usize {
     path(key)[0]
+}
+
+/// A key's bit in the filter of its part, independent of where its tag in the base comes from.
+fn filter(key: Key) -> (usize, u64) {
+    ((key.low() >> 6) as usize % FILTER, 1 << (key.low() % 64))
 }
 
 /// The places on the three levels that a key's leading bits name.
