@@ -225,6 +225,7 @@ impl Lasting {
             enforcer: Arc::new(enforcer),
             upstreams,
             identity: settings.enforce.identity.clone(),
+            streams: settings.streams,
             settings: settings.gate.clone(),
             tls: configs.pop().flatten(),
             generation,

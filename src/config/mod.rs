@@ -20,9 +20,7 @@ mod values;
 pub mod watch;
 
 pub use locate::{Problem, Problems};
-pub use settings::{
-    IssuerSettings, OnEmpty, SessionSettings, Settings, StateSettings, Store, StreamSettings,
-};
+pub use settings::{IssuerSettings, OnEmpty, SessionSettings, Settings, StateSettings, Store};
 
 use locate::{Reading, unreadable};
 use section::Section;

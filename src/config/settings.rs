@@ -24,7 +24,7 @@ pub struct Settings {
     /// `[sessions]`.
     pub sessions: SessionSettings,
     /// `[streams]`.
-    pub streams: StreamSettings,
+    pub streams: gate::StreamSettings,
     /// `[state]`.
     pub state: StateSettings,
     /// `[telemetry]`: how to log.
@@ -51,15 +51,6 @@ pub struct SessionSettings {
     pub idle_timeout: Option<Duration>,
     /// Tokens tracked at a time.
     pub max_tracked: usize,
-}
-
-/// Responses and tunnels that outlive the decision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamSettings {
-    /// Whether they end when their token is no longer in force.
-    pub cut_on_revocation: bool,
-    /// How often their tokens are judged again.
-    pub check_interval: Duration,
 }
 
 /// What is kept, and where.

@@ -325,6 +325,21 @@ impl Enforcer {
         token.judge_idle(&issuer.rules.issuer, &self.in_force.sessions, now)
     }
 
+    /// Whether a stream that was let through may go on; `used` when bytes have flowed on it, which counts as a use.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn judge_again(&self, pass: &Pass, used: bool, now: Timestamp) -> Result<(), Reason> {
+        let token = &pass.token;
+        let issuer = self.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?;
+        token.validity().judge(issuer.rules.leeway, now)?;
+        token.judge_revocations(&self.in_force.revocations)?;
+        let sessions = &self.in_force.sessions;
+        let in_force =
+            if used { sessions.used(&pass.session, now) } else { sessions.is_in_force(&pass.session, now) };
+        if in_force { Ok(()) } else { Err(Reason::Idle) }
+    }
+
     /// Counts the request as a use of its token, just before it is forwarded. A request on an anonymous route does not
     /// need its token, so it does not keep it alive.
     ///

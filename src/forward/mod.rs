@@ -14,6 +14,7 @@ mod task;
 mod trace;
 mod tunnel;
 mod upstream;
+mod websocket;
 
 use std::fmt;
 use std::net::IpAddr;

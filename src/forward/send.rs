@@ -149,7 +149,7 @@ impl Forwarder {
             }
         };
         let source = if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            switch(connection, message.upgrade.take()).map_err(Failed::finally)?
+            switch(connection, message.upgrade.take(), &head.headers).map_err(Failed::finally)?
         } else {
             http1::download::begin(link, connection, &head, upload)
         };
@@ -188,11 +188,18 @@ fn response(status: StatusCode, headers: HeaderMap, source: Source) -> Response<
 }
 
 /// The tunnel behind a 101.
-fn switch(connection: Rc<RefCell<Connection>>, client: Option<OnUpgrade>) -> Result<Source, ForwardError> {
+fn switch(
+    connection: Rc<RefCell<Connection>>,
+    client: Option<OnUpgrade>,
+    headers: &HeaderMap,
+) -> Result<Source, ForwardError> {
+    let websocket = headers
+        .get(header::UPGRADE)
+        .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
     match (Rc::try_unwrap(connection).map(RefCell::into_inner), client) {
         (Ok(connection), Some(client)) if connection.request_sent => {
             let (upstream, early) = connection.into_parts();
-            Ok(Source::Switched(Box::new(Tunnel::new(upstream, early, client))))
+            Ok(Source::Switched(Box::new(Tunnel::new(upstream, early, client, websocket))))
         }
         // Before it had read the request, the upstream could not have agreed to it.
         _ => Err(BadAnswer::Switch.into()),

@@ -1,5 +1,6 @@
 //! Bodies at the gate: the client's with its limit, and the answer's with what must be undone at its end.
 
+use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use tokio::time::{Instant, timeout};
 
 use super::accept::Connection;
 use super::link::Link;
+use super::streams::Watched;
+use crate::enforce::denial::Reason;
 use crate::forward::{BodyError, ForwardBody, RequestBodyError};
 
 /// How much of a body nobody wants is read, and for how long, to keep the connection.
@@ -24,12 +27,13 @@ const UNWANTED: (u64, Duration) = (64 * 1024, Duration::from_secs(1));
 pub(super) struct Limited {
     body: Incoming,
     left: u64,
+    watched: Option<Rc<Watched>>,
 }
 
 impl Limited {
     /// `most` bytes at most.
-    pub(super) fn new(body: Incoming, most: Option<u64>) -> Self {
-        Self { body, left: most.unwrap_or(u64::MAX) }
+    pub(super) fn new(body: Incoming, most: Option<u64>, watched: Option<Rc<Watched>>) -> Self {
+        Self { body, left: most.unwrap_or(u64::MAX), watched }
     }
 }
 
@@ -42,6 +46,9 @@ impl Body for Limited {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let polled = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(watched) = &self.watched {
+            watched.moved();
+        }
         Poll::Ready(polled.map(|frame| {
             let frame = frame.map_err(|error| RequestBodyError::Client(error.into()))?;
             let length = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -70,7 +77,7 @@ pub(super) async fn discard(body: Incoming, version: Version, expects_continue: 
     if expects_continue || body.size_hint().lower() > most {
         return false;
     }
-    let mut rest = Box::pin(Limited::new(body, Some(most)));
+    let mut rest = Box::pin(Limited::new(body, Some(most), None));
     let read = async move {
         while let Some(frame) = rest.frame().await {
             if frame.is_err() {
@@ -110,7 +117,36 @@ impl Drop for Serving {
 /// The body of an answer.
 pub(super) struct AnswerBody {
     source: Source,
+    watched: Option<Rc<Watched>>,
     _serving: Serving,
+}
+
+/// Why an answer ends before its end.
+#[derive(Debug)]
+pub(super) enum AnswerError {
+    /// The upstream failed.
+    Upstream(BodyError),
+    /// Its token is no longer in force.
+    Cut(Reason),
+}
+
+impl fmt::Display for AnswerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upstream(error) => error.fmt(f),
+            Self::Cut(reason) => write!(f, "cut: {}", reason.as_str()),
+        }
+    }
+}
+
+impl std::error::Error for AnswerError {
+    /// The upstream's own cause, in which hyper looks for the code to reset an HTTP/2 stream with.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Upstream(error) => Some(error),
+            Self::Cut(_) => None,
+        }
+    }
 }
 
 enum Source {
@@ -118,38 +154,56 @@ enum Source {
     Upstream(ForwardBody),
     /// The upstream failed. hyper throws away what it has not written when it learns of that, so it is given the
     /// chance to write what came before.
-    Failed(Option<BodyError>),
+    Failed(Option<AnswerError>),
 }
 
 impl AnswerBody {
     pub(super) fn refusal(text: Option<Bytes>, serving: Serving) -> Self {
-        Self { source: Source::Refusal(text), _serving: serving }
+        Self { source: Source::Refusal(text), watched: None, _serving: serving }
     }
 
-    pub(super) fn upstream(body: ForwardBody, serving: Serving) -> Self {
-        Self { source: Source::Upstream(body), _serving: serving }
+    pub(super) fn upstream(body: ForwardBody, watched: Option<Rc<Watched>>, serving: Serving) -> Self {
+        Self { source: Source::Upstream(body), watched, _serving: serving }
+    }
+
+    /// Ends with an error, once hyper has had the chance to write what came before.
+    fn fail(&mut self, error: AnswerError, cx: &Context<'_>) {
+        self.source = Source::Failed(Some(error));
+        cx.waker().wake_by_ref();
     }
 }
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = AnswerError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.source {
-            Source::Refusal(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Source::Failed(error) => Poll::Ready(error.take().map(Err)),
-            Source::Upstream(body) => match std::task::ready!(Pin::new(body).poll_frame(cx)) {
-                Some(Err(error)) => {
-                    self.source = Source::Failed(Some(error));
-                    cx.waker().wake_by_ref();
-                    Poll::Pending
-                }
-                frame => Poll::Ready(frame),
-            },
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let this = &mut *self;
+        let body = match &mut this.source {
+            Source::Refusal(text) => return Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Source::Failed(error) => return Poll::Ready(error.take().map(Err)),
+            Source::Upstream(body) => body,
+        };
+        let frame = Pin::new(body).poll_frame(cx);
+        if let Some(watched) = &this.watched {
+            if let Poll::Ready(reason) = watched.poll_cut(cx) {
+                this.fail(AnswerError::Cut(reason), cx);
+                return Poll::Pending;
+            }
+            if frame.is_ready() {
+                watched.moved();
+            }
+        }
+        match std::task::ready!(frame) {
+            Some(Err(error)) => {
+                this.fail(AnswerError::Upstream(error), cx);
+                Poll::Pending
+            }
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            None => Poll::Ready(None),
         }
     }
 

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST};
 use http::request::Parts;
@@ -21,10 +22,11 @@ use super::answer::{Form, Refusal, believable_request_id};
 use super::body::{AnswerBody, Limited, Serving, discard};
 use super::framing::is_host;
 use super::link::{Broken, Link};
+use super::streams::Watched;
 use super::worker::Generation;
 use crate::enforce::decide::{Ask, Asked, Permit, Request as Question, Verdict};
-use crate::enforce::denial::Denial;
-use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody};
+use crate::enforce::denial::{Denial, Reason};
+use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody, Tunnel};
 use crate::time::Timestamp;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -46,14 +48,16 @@ pub(super) async fn serve(
     };
     let refusal = match judged {
         Ok((permit, host)) => {
-            let outgoing = outgoing(head, body, host, &connection, link.as_ref(), &record);
             let generation = Rc::clone(&record.generation);
-            match generation.forwarder.forward(&permit, outgoing).await {
-                Ok(answer) => return pass_on(answer, link.as_deref(), serving, record).await,
-                Err(error) => {
+            let watched = connection.worker.streams.watch(&generation.live.enforcer, &permit);
+            let outgoing = outgoing(head, body, host, &connection, link.as_ref(), &record, watched.clone());
+            match until_cut(watched.as_deref(), generation.forwarder.forward(&permit, outgoing)).await {
+                Ok(Ok(answer)) => return pass_on(answer, link.as_deref(), serving, watched, record).await,
+                Ok(Err(error)) => {
                     record.failed(&error);
                     Refusal::from(&error)
                 }
+                Err(reason) => Refusal::from(&Denial::from(reason)).closing(),
             }
         }
         Err(refusal) => {
@@ -177,6 +181,7 @@ fn outgoing(
     connection: &Connection,
     link: Option<&Arc<Link>>,
     record: &Record,
+    watched: Option<Rc<Watched>>,
 ) -> Outgoing {
     let interim = link.filter(|_| head.version == Version::HTTP_11).map(|link| {
         let link = Arc::clone(link);
@@ -186,7 +191,7 @@ fn outgoing(
     Outgoing {
         method: head.method,
         headers: head.headers,
-        body: RequestBody::new(Limited::new(body, limit)),
+        body: RequestBody::new(Limited::new(body, limit, watched)),
         hop: Hop {
             client: connection.peer,
             tls: connection.tls,
@@ -205,6 +210,7 @@ async fn pass_on(
     answer: Response<ForwardBody>,
     link: Option<&Link>,
     serving: Serving,
+    watched: Option<Rc<Watched>>,
     mut record: Record,
 ) -> Response<AnswerBody> {
     let (head, mut body) = answer.into_parts();
@@ -213,11 +219,31 @@ async fn pass_on(
         if let Some(tunnel) = body.take_tunnel() {
             link.switched();
             // It ends with either side, and there is nobody left to be told how.
-            drop(spawn_local(async move { drop(tunnel.run().await) }));
+            drop(spawn_local(carry(tunnel, watched.clone())));
         }
     }
     record.status = Some(head.status);
-    Response::from_parts(head, AnswerBody::upstream(body, serving))
+    Response::from_parts(head, AnswerBody::upstream(body, watched, serving))
+}
+
+/// Runs a tunnel to its end, or until its token is no longer in force.
+async fn carry(tunnel: Tunnel, watched: Option<Rc<Watched>>) {
+    let outcome = match watched {
+        Some(watched) => tunnel.run(|| watched.moved(), async { _ = watched.cut().await }).await,
+        None => tunnel.run(|| {}, std::future::pending()).await,
+    };
+    drop(outcome);
+}
+
+/// What comes of `forwarding`, unless the token stops being in force first.
+async fn until_cut<T>(watched: Option<&Watched>, forwarding: impl Future<Output = T>) -> Result<T, Reason> {
+    let mut forwarding = std::pin::pin!(forwarding);
+    poll_fn(|cx| match (forwarding.as_mut().poll(cx), watched) {
+        (Poll::Ready(outcome), _) => Poll::Ready(Ok(outcome)),
+        (Poll::Pending, Some(watched)) => watched.poll_cut(cx).map(Err),
+        (Poll::Pending, None) => Poll::Pending,
+    })
+    .await
 }
 
 /// Whether what the peer says of the request's way here is believed.

@@ -29,7 +29,10 @@ mod http;
 mod io;
 mod link;
 mod serve;
+mod streams;
 mod worker;
+
+pub use streams::StreamSettings;
 
 pub use connections::ConnectionCounts;
 
@@ -90,6 +93,8 @@ pub struct Live {
     pub upstreams: Vec<Arc<Upstream>>,
     /// What upstreams learn of tokens.
     pub identity: IdentitySettings,
+    /// How streams that last are watched.
+    pub streams: StreamSettings,
     /// Limits and trust. Addresses and workers are those of the start.
     pub settings: Settings,
     /// TLS for new connections; `None`: clear text.

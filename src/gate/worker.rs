@@ -16,9 +16,11 @@ use tokio::task::spawn_local;
 
 use super::access::Meters;
 use super::answer::RequestIds;
+use super::streams::Streams;
 use super::{Live, Shared, accept};
 use crate::forward::Forwarder;
 use crate::shutdown::Phase;
+use crate::time::Timestamp;
 
 /// What the connections of a worker share.
 pub(super) struct Worker {
@@ -26,6 +28,7 @@ pub(super) struct Worker {
     pub(super) request_ids: RequestIds,
     pub(super) connections: IntGauge,
     pub(super) handshakes: Handshakes,
+    pub(super) streams: Rc<Streams>,
     newest: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     current: RefCell<Rc<Generation>>,
     draining: Cell<bool>,
@@ -71,6 +74,7 @@ impl Worker {
                 ok: handshakes.with_label_values(&["ok"]),
                 error: handshakes.with_label_values(&["error"]),
             },
+            streams: Rc::default(),
             newest: RefCell::new(newest),
             current: RefCell::new(current),
             draining: Cell::new(false),
@@ -102,6 +106,15 @@ impl Worker {
         }
     }
 
+    /// Judges what lasts, again and again.
+    async fn watch(self: Rc<Self>) {
+        loop {
+            let settings = self.generation().live.streams;
+            tokio::time::sleep(settings.check_interval).await;
+            self.streams.judge(settings, &self.shared.metrics, Timestamp::now());
+        }
+    }
+
     fn drain(&self) {
         self.draining.set(true);
         self.drain.notify_waiters();
@@ -113,6 +126,7 @@ pub(super) async fn run(listeners: Vec<TcpListener>, shared: Shared) -> std::io:
     let (open, mut all_closed) = mpsc::channel(1);
     let (mut shutdown, mut stop) = (shared.shutdown.clone(), shared.shutdown.clone());
     let worker = Worker::new(shared, open);
+    spawn_local(Rc::clone(&worker).watch());
     let mut accepting = Vec::with_capacity(listeners.len());
     for listener in listeners {
         let listener = tokio::net::TcpListener::from_std(listener)?;

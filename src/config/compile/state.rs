@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::config::section::{Section, not_one_of};
-use crate::config::settings::{OnEmpty, SessionSettings, StateSettings, Store, StreamSettings};
+use crate::config::settings::{OnEmpty, SessionSettings, StateSettings, Store};
 use crate::config::url::without_password;
 use crate::config::values::Zero;
+use crate::gate::StreamSettings;
 
 /// `[sessions]`.
 pub(super) fn sessions(s: &mut Section<'_>) -> SessionSettings {

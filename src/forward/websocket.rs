@@ -1,0 +1,92 @@
+//! Frame boundaries of one direction of a WebSocket (RFC 6455 §5.2), so that a Close frame can be put between two.
+//!
+//! Looks at lengths only; what frames carry is passed on unread.
+
+/// The Close frame with status 1008 (policy violation, RFC 6455 §7.4.1) as a server sends it.
+pub(crate) const CLOSE_POLICY_VIOLATION: [u8; 4] = [0x88, 2, 0x03, 0xF0];
+
+/// How far a frame has been seen.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    /// The bytes of a header that is not complete.
+    header: Vec<u8>,
+    /// Bytes of the payload that are still to come.
+    payload: u64,
+    closed: bool,
+}
+
+impl Frames {
+    /// Takes note of bytes that were sent.
+    pub(crate) fn advance(&mut self, mut bytes: &[u8]) {
+        while let Some((&first, rest)) = bytes.split_first() {
+            if self.payload > 0 {
+                let skipped = bytes.len().min(usize::try_from(self.payload).unwrap_or(usize::MAX));
+                self.payload -= skipped as u64;
+                bytes = bytes.get(skipped..).unwrap_or_default();
+                continue;
+            }
+            self.header.push(first);
+            bytes = rest;
+            if let Some(payload) = payload_length(&self.header) {
+                self.closed |= self.header.first().is_some_and(|first| first & 0x0F == 0x8);
+                self.payload = payload;
+                self.header.clear();
+            }
+        }
+    }
+
+    /// Whether a Close frame may be sent now: no other has begun, and none was sent before.
+    pub(crate) fn is_between(&self) -> bool {
+        self.payload == 0 && self.header.is_empty() && !self.closed
+    }
+}
+
+/// The length of what follows a complete header; `None` while it is not complete.
+fn payload_length(header: &[u8]) -> Option<u64> {
+    let &second = header.get(1)?;
+    let mask = if second & 0x80 == 0 { 0 } else { 4 };
+    let extended = match second & 0x7F {
+        126 => 2,
+        127 => 8,
+        short => return (header.len() == 2 + mask).then_some(u64::from(short)),
+    };
+    let length = header.get(2..2 + extended)?;
+    let length = length.iter().fold(0, |length, byte| length << 8 | u64::from(*byte));
+    (header.len() == 2 + extended + mask).then_some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boundaries_are_found_however_the_bytes_arrive() {
+        let mut stream = vec![0x81, 3, 1, 2, 3];
+        stream.extend([0x82, 126, 1, 0]);
+        stream.extend([0; 256]);
+        stream.extend([0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+        stream.extend(vec![0; 65_536]);
+        stream.extend([0x89, 0x80, 1, 2, 3, 4]);
+        let ends = [5, 5 + 4 + 256, 5 + 4 + 256 + 10 + 65_536, stream.len()];
+        for step in [1, 2, 3, 7, 1000, stream.len()] {
+            let (mut frames, mut sent) = (Frames::default(), 0);
+            for chunk in stream.chunks(step) {
+                frames.advance(chunk);
+                sent += chunk.len();
+                assert_eq!(
+                    frames.is_between(),
+                    ends.contains(&sent),
+                    "after {sent} bytes in steps of {step}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_follows_a_close_frame() {
+        let mut frames = Frames::default();
+        assert!(frames.is_between());
+        frames.advance(&CLOSE_POLICY_VIOLATION);
+        assert!(!frames.is_between());
+    }
+}
