@@ -85,26 +85,33 @@ impl Forwarder {
         &self,
         link: &Rc<Link>,
         mut message: Message<'_>,
-        body: RequestBody,
+        mut body: RequestBody,
     ) -> Result<Response<ForwardBody>, ForwardError> {
         let idempotent = message.method.is_idempotent();
         // What cannot be sent again deserves a closer look at the connection it is sent on.
         let surely = !idempotent || !body.is_empty();
         let http1_only = message.upgrade.is_some();
-        let Some(lane) = link.open_lane(http1_only, surely) else {
-            let lane = link.new_lane(http1_only).await?;
-            return self.exchange(link, lane, &mut message, body).await.map_err(|failed| failed.error);
-        };
-        let failed = match self.exchange(link, lane, &mut message, body).await {
-            Ok(answer) => return Ok(answer),
-            Err(failed) => failed,
-        };
-        match failed.body {
-            Some(body) if failed.unprocessed || (idempotent && failed.unanswered) => {
-                let lane = link.new_lane(http1_only).await?;
-                self.exchange(link, lane, &mut message, body).await.map_err(|failed| failed.error)
+        let mut open = link.open_lane(http1_only, surely);
+        let mut sent_before = false;
+        loop {
+            let used_before = open.is_some();
+            let lane = match open.take() {
+                Some(lane) => lane,
+                // Boxed, as all that is not done for every request: the future of the others stays small.
+                None => Box::pin(link.new_lane(http1_only)).await?,
+            };
+            let failed = match self.exchange(link, lane, &mut message, body).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            match failed.body {
+                Some(untouched)
+                    if used_before && (failed.unprocessed || (idempotent && failed.unanswered)) =>
+                {
+                    body = untouched;
+                }
+                _ => return Err(failed.error),
             }
-            _ => Err(failed.error),
         }
     }
 
@@ -117,7 +124,6 @@ impl Forwarder {
     ) -> Answer {
         match lane {
             Lane::Http1(connection) => self.exchange_http1(link, connection, message, body).await,
-            // Boxed: the common future stays small.
             Lane::Http2(slot) => Box::pin(self.exchange_http2(link, slot, message, body)).await,
         }
     }

@@ -551,3 +551,22 @@ fn an_answer_may_begin_before_the_request_has_ended() {
         assert_eq!(read(answer).await.unwrap().0, "");
     });
 }
+
+#[test]
+fn a_request_is_refused_twice_at_most() {
+    worker(async {
+        let (listener, port) = listen().await;
+        let gate = h2c(port);
+        let (answer, ()) = tokio::join!(gate.send(Ask::new(Method::POST, "/")), async {
+            let mut server = accept(&listener).await;
+            for _ in 0..2 {
+                let (_, mut respond) = server.accept().await.unwrap().unwrap();
+                respond.send_reset(Reason::REFUSED_STREAM);
+            }
+            keep_moving(server);
+        });
+        let error = answer.expect_err("refused twice");
+        assert!(matches!(error, ForwardError::Reset(Reason::REFUSED_STREAM)), "{error}");
+        assert_eq!(gate.errors("reset"), 1);
+    });
+}

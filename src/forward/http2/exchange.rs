@@ -45,6 +45,12 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
+    /// Whether sending the request again can do no harm: nothing was done, or, for an `idempotent` one on a connection
+    /// that had been in use before, nothing was answered (RFC 9110 §9.2.2).
+    pub(crate) const fn is_harmless(&self, idempotent: bool) -> bool {
+        self.unprocessed || (idempotent && self.unanswered)
+    }
+
     /// Nothing can be done about it.
     pub(crate) const fn finally(error: ForwardError) -> Self {
         Self { error, unprocessed: false, unanswered: false, body: None }
