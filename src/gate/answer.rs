@@ -99,6 +99,13 @@ impl Refusal {
         "The request has more than one Content-Length",
         Reason::Malformed,
     );
+    /// A field has a name that is none.
+    pub(super) const BAD_NAME: Self = Self::new(
+        StatusCode::BAD_REQUEST,
+        "invalid_request",
+        "A header field has an invalid name",
+        Reason::Malformed,
+    );
 
     const fn new(status: StatusCode, error: &'static str, description: &'static str, reason: Reason) -> Self {
         Self { status, error, description, challenge: None, reason: Some(reason), close: false }

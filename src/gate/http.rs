@@ -111,6 +111,10 @@ fn within_limits(head: &Parts, body: &Incoming, generation: &Generation) -> Resu
     if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(Refusal::BAD_LENGTH);
     }
+    // The one byte that `http` takes for part of a name and RFC 9110 §5.1 does not.
+    if head.version == Version::HTTP_2 && head.headers.keys().any(|name| name.as_str().contains('"')) {
+        return Err(Refusal::BAD_NAME);
+    }
     if limits.body_bytes.is_some_and(|most| body.size_hint().lower() > most) {
         return Err(Refusal::BODY_TOO_LARGE);
     }

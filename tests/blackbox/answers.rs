@@ -127,7 +127,7 @@ fn every_refusal_has_its_status_challenge_body_and_reason() {
             Some("error"),
             "insufficient_role",
         ),
-        ("no route, no token", gate.get("/nowhere").send(), 401, "missing_token", Some("bare"), "missing"),
+        ("no route, no token", gate.get("/nowhere").send(), 401, "missing_token", Some("bare"), "no_route"),
         ("no route", gate.get("/nowhere").token(&good).send(), 403, "access_denied", None, "no_route"),
         (
             "no route, bad token",

@@ -66,11 +66,12 @@ fn readiness_goes_first_and_traffic_is_served_during_the_delay() {
 #[test]
 fn idle_connections_do_not_hold_up_the_end() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
-    let mut gate = Gate::start(&Settings::tls().guarding(&upstream.url(), &issuer));
+    let settings = Settings::tls().limits("handshake_timeout = \"1s\"").guarding(&upstream.url(), &issuer);
+    let mut gate = Gate::start(&settings);
     let mut used = gate.connect();
     assert_eq!(used.exchange(gate.get("/").token(&issuer.good()).bytes()).unwrap().status(), 200);
     let unused = gate.connect();
-    let h2 = Frames::connect(&gate);
+    let h2 = crate::support::h2_client::idle(&gate);
     let mut silent = Wire::plain(gate.public);
     let began = Instant::now();
     gate.signal("TERM");
@@ -78,7 +79,8 @@ fn idle_connections_do_not_hold_up_the_end() {
     assert_eq!(gate.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(8), "long before drain_timeout: {:?}", began.elapsed());
     assert!(silent.is_closed());
-    drop((unused, h2));
+    h2.join().expect("the HTTP/2 connection was ended in order");
+    drop(unused);
 }
 
 #[test]

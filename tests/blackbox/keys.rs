@@ -48,7 +48,7 @@ impl Scene {
 
 #[test]
 fn keys_are_there_before_the_gate_is_ready() {
-    let Scene { gate, server, issuer, .. } = scene("");
+    let Scene { gate, server, issuer, _upstream } = scene("");
     assert_eq!(server.fetches(), 1);
     assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200);
     let metrics = gate.metrics();

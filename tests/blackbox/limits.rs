@@ -147,6 +147,39 @@ fn a_head_must_be_complete_in_time() {
 }
 
 #[test]
+fn the_next_head_must_come_in_time_as_well() {
+    let upstream = RawUpstream::start();
+    let (gate, token) = gate_with("header_timeout = \"400ms\"", &upstream);
+    let whole = gate.get("/").token(&token).bytes();
+    let mut wire = gate.connect();
+    assert_eq!(wire.exchange(&whole).unwrap().status(), 200);
+    wire.send(&whole[..20]).unwrap();
+    let began = Instant::now();
+    let rest = String::from_utf8_lossy(&wire.rest().unwrap()).into_owned();
+    assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408"), "{rest}");
+    assert!(began.elapsed() < Duration::from_secs(10), "closed in time");
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_gate_without_descriptors_recovers() {
+    let upstream = RawUpstream::start();
+    let issuer = Issuer::new();
+    let settings = Settings::plaintext().guarding(&upstream.url(), &issuer);
+    let mut gate = Gate::launch_under(&["prlimit", "--nofile=64"], &settings);
+    gate.wait_until_ready();
+    let request = gate.get("/").token(&issuer.good()).bytes();
+    let crowd: Vec<Wire> = (0..150).map(|_| gate.connect()).collect();
+    drop(crowd);
+    eventually("it serves again", || {
+        let mut wire = gate.connect();
+        wire.set_patience(Duration::from_secs(2));
+        wire.exchange(&request).ok().filter(|answer| answer.status() == 200)
+    });
+    assert!(gate.is_alive());
+}
+
+#[test]
 fn an_idle_connection_is_closed() {
     let upstream = RawUpstream::start();
     let (gate, token) = gate_with("idle_connection_timeout = \"400ms\"", &upstream);

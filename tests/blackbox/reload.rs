@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::support::eventually;
 use crate::support::gate::Gate;
+use crate::support::pki::Authority;
 use crate::support::raw_upstream::RawUpstream;
 use crate::support::settings::{ADMIN_TOKEN, Settings};
 use crate::support::tokens::Issuer;
@@ -269,6 +270,28 @@ fn the_admin_listener_lets_in_only_who_may() {
             }
         }
     }
+}
+
+#[test]
+fn the_admin_listener_can_speak_tls_and_take_its_secret_from_a_file() {
+    let (upstream, issuer, authority) = (RawUpstream::start(), Issuer::new(), Authority::new());
+    let identity = authority.server(&["localhost"]);
+    let settings = Settings::plaintext().guarding(&upstream.url(), &issuer).toml(
+        "[admin]\nlisten = \"127.0.0.1:0\"\n[admin.tls]\ncertificate = \"admin.pem\"\nprivate_key = \"admin.key\"\n\
+         [[admin.tokens]]\nname = \"ops\"\nsecret = { file = \"admin.secret\" }\npermissions = [\"config\"]\n",
+    );
+    settings.file("admin.pem", &identity.chain);
+    settings.file("admin.key", &identity.key);
+    settings.file("admin.secret", format!("{ADMIN_TOKEN}\n"));
+    let mut gate = Gate::start(&settings);
+    let address = gate.admin();
+    let mut wire = Wire::tls(address, "localhost", authority.client_config(&["http/1.1"], None)).unwrap();
+    let request =
+        format!("GET /v1/config HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\r\n");
+    assert_eq!(wire.exchange(request).unwrap().status(), 200);
+    let mut plain = Wire::plain(address);
+    drop(plain.send("GET /v1/config HTTP/1.1\r\nHost: admin\r\n\r\n"));
+    assert!(!plain.rest().unwrap_or_default().starts_with(b"HTTP/"), "no clear text");
 }
 
 #[test]

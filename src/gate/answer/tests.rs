@@ -115,6 +115,7 @@ fn limits_and_faults_are_answered_as_promised() {
         (Refusal::NO_CONNECT, 405, "method_not_allowed", Reason::BadTarget),
         (Refusal::BAD_HOST, 400, "invalid_request", Reason::BadTarget),
         (Refusal::BAD_LENGTH, 400, "invalid_request", Reason::Malformed),
+        (Refusal::BAD_NAME, 400, "invalid_request", Reason::Malformed),
         (Refusal::OVERLOADED, 503, "temporarily_unavailable", Reason::Overloaded),
         (fault(400, false), 400, "invalid_request", Reason::Malformed),
         (fault(400, true), 400, "invalid_request", Reason::BadTarget),

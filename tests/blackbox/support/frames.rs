@@ -135,12 +135,17 @@ impl Frames {
         drop(self.wire.send(bytes));
     }
 
-    /// Reads a frame.
+    /// Reads a frame. Settings and pings are acknowledged.
     pub fn read(&mut self) -> io::Result<Frame> {
         let head = self.wire.take(9)?;
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
         let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
-        Ok(Frame { kind: head[3], flags: head[4], stream, payload: self.wire.take(length)? })
+        let frame = Frame { kind: head[3], flags: head[4], stream, payload: self.wire.take(length)? };
+        if matches!(frame.kind, kind::SETTINGS | kind::PING) && frame.flags & 1 == 0 {
+            let echoed: &[u8] = if frame.kind == kind::PING { &frame.payload } else { &[] };
+            self.send(self::frame(frame.kind, 1, 0, echoed));
+        }
+        Ok(frame)
     }
 
     /// How long a read may take before it fails.
@@ -148,7 +153,7 @@ impl Frames {
         self.wire.set_patience(limit);
     }
 
-    /// Reads until this stream has an answer or its end, or the connection ends. Settings are acknowledged.
+    /// Reads until this stream has an answer or its end, or the connection ends.
     pub fn end_of(&mut self, stream: u32) -> End {
         for _ in 0..100_000 {
             let frame = match self.read() {
@@ -159,7 +164,6 @@ impl Frames {
                 Err(_) => return End::Closed,
             };
             match frame.kind {
-                kind::SETTINGS if frame.flags & 1 == 0 => self.send(self::frame(kind::SETTINGS, 1, 0, &[])),
                 kind::HEADERS if frame.stream == stream => return End::Status(status_of(&frame)),
                 kind::RST_STREAM if frame.stream == stream => return End::Reset(number(&frame.payload)),
                 // A graceful GOAWAY (NO_ERROR) lets streams finish.

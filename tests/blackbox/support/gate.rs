@@ -46,7 +46,17 @@ impl Gate {
 
     /// The same with a say in how the process is started.
     pub fn launch_with(settings: &Settings, prepare: impl FnOnce(&mut Command)) -> Self {
-        let mut command = Command::new(BINARY);
+        Self::launch_as(Command::new(BINARY), settings, prepare)
+    }
+
+    /// The same through a program that replaces itself by the one it is given, such as `prlimit`.
+    pub fn launch_under(program: &[&str], settings: &Settings) -> Self {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(BINARY);
+        Self::launch_as(command, settings, |_| {})
+    }
+
+    fn launch_as(mut command: Command, settings: &Settings, prepare: impl FnOnce(&mut Command)) -> Self {
         command.arg("run").arg("--config").arg(settings.write());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         prepare(&mut command);

@@ -65,6 +65,24 @@ impl H2Client {
     }
 }
 
+/// An HTTP/2 connection on a thread of its own that asks for nothing; the thread ends with the connection.
+pub fn idle(gate: &Gate) -> std::thread::JoinHandle<()> {
+    let (address, config) = (gate.public, gate.settings.authority().client_config(&["h2"], None));
+    let (greeted, wait) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::spawn(move || {
+        super::block_on(async {
+            let stream = TokioIo::new(tls_to(address, config).await);
+            let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+            let (sender, connection) = builder.handshake::<_, Body>(stream).await.unwrap();
+            greeted.send(()).unwrap();
+            connection.await.unwrap();
+            drop(sender);
+        });
+    });
+    wait.recv().unwrap();
+    thread
+}
+
 /// Reads an answer to its end.
 pub async fn collect(response: Response<Incoming>) -> Result<H2Answer, hyper::Error> {
     let (head, body) = response.into_parts();

@@ -247,7 +247,7 @@ fn serve(number: usize, socket: TcpStream, state: &State, script: &Script) -> io
             seen.push(request.clone());
             seen.len() - 1
         };
-        let mut exchange = Exchange { wire: &mut wire, state, index, request };
+        let mut exchange = Exchange { wire: &mut wire, state, index, read: false, request };
         match script(&mut exchange) {
             Next::Keep => {}
             Next::Close => return raw.shutdown(Shutdown::Both),
@@ -309,13 +309,18 @@ pub struct Exchange<'a> {
     wire: &'a mut Wire,
     state: &'a State,
     index: usize,
+    /// Whether the body has been read.
+    read: bool,
     /// The request.
     pub request: Seen,
 }
 
 impl Exchange<'_> {
-    /// Reads the request's body to its end; an incomplete one is an error.
+    /// Reads the request's body to its end, once; an incomplete one is an error.
     pub fn read_body(&mut self) -> io::Result<Vec<u8>> {
+        if self.read {
+            return Ok(self.request.body.clone());
+        }
         let (wire_body, body, trailers) = if self.request.field("transfer-encoding").is_some() {
             self.read_chunks()?
         } else {
@@ -326,6 +331,7 @@ impl Exchange<'_> {
         let mut seen = self.state.seen.lock().unwrap();
         self.request = Seen { wire_body, body: body.clone(), trailers, ..self.request.clone() };
         seen[self.index] = self.request.clone();
+        self.read = true;
         Ok(body)
     }
 
