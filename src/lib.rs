@@ -55,4 +55,6 @@ pub mod shutdown;
 
 pub mod identity;
 
+pub mod jose;
+
 pub mod time;

@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 
 use super::denial::Reason;
 use super::identity;
-use super::jws::{self, Jws};
 use super::policy::{ClaimName, IdentitySettings};
 use super::token::{IssuerIndex, TokenId, Validity, VerifiedToken, fingerprint};
+use crate::jose::jws::{self, Jws};
 use crate::time::Timestamp;
 
 /// What an issuer's tokens must look like (`[[issuers]]`).

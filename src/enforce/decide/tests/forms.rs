@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::hostile::check;
 use crate::enforce::denial::Reason;
-use crate::enforce::jws::decode;
+use crate::jose::jws::decode;
 use crate::enforce::testing::{NOW, OTHER, SIGNERS, b64, header, payload, token, token_of};
 
 #[test]
