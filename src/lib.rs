@@ -33,6 +33,8 @@ pub mod forward;
 
 pub mod enforce;
 
+pub mod ssf;
+
 pub mod events;
 
 pub mod sessions;
