@@ -11,15 +11,10 @@ use jsonwebtoken::Algorithm;
 use portcullis::admin::{
     Access, Command, Control, Health, Limits, Permission, Settings, Token, serve_admin, serve_telemetry,
 };
-use portcullis::events::EventLog;
 use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, Source};
 use portcullis::metrics::Metrics;
-use portcullis::revocations::Revocations;
 use portcullis::shutdown::{self, Phase, Trigger};
-use portcullis::ssf::Receiver;
-use portcullis::state::Store;
-use portcullis::time::Timestamp;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -133,7 +128,7 @@ fn settings() -> Settings {
 }
 
 /// A control whose reloads are answered with `outcome`.
-async fn control(outcome: Result<(), Vec<String>>) -> Control {
+fn control(outcome: Result<(), Vec<String>>) -> Control {
     let (commands, mut received) = mpsc::channel(4);
     tokio::spawn(async move {
         while let Some(Command::Reload(answer)) = received.recv().await {
@@ -141,18 +136,11 @@ async fn control(outcome: Result<(), Vec<String>>) -> Control {
         }
     });
     let effective = Arc::new(ArcSwap::from_pointee(json!({"server": {"workers": 2}})));
-    Control { commands, effective, receiver: receiver().await }
-}
-
-/// A receiver without transmitters.
-async fn receiver() -> Arc<Receiver> {
-    let (store, revocations) = (Store::in_memory(Timestamp::now()).unwrap(), Revocations::new(None));
-    let log = EventLog::start(store, Arc::new(revocations), Timestamp::now()).await.unwrap();
-    Arc::new(Receiver::new(Vec::new(), log, &Metrics::new().unwrap()))
+    Control { commands, effective, receiver: None }
 }
 
 async fn admin() -> Running {
-    Running::admin(Limits::default(), Arc::new(Access::new(&settings(), None)), control(Ok(())).await).await
+    Running::admin(Limits::default(), Arc::new(Access::new(&settings(), None)), control(Ok(()))).await
 }
 
 const OPS: &str = "authorization: Bearer s3cret!of/ops";
@@ -231,7 +219,7 @@ async fn every_error_is_a_problem_document() {
     let limits = Limits { body_bytes: 64, body_timeout: Duration::from_millis(200), ..Limits::default() };
     let access = Arc::new(Access::new(&settings(), None));
     let problems = vec!["gate.toml:3: server.listen: is not an address".to_owned(), "second".to_owned()];
-    let running = Running::admin(limits, Arc::clone(&access), control(Err(problems.clone())).await).await;
+    let running = Running::admin(limits, Arc::clone(&access), control(Err(problems.clone()))).await;
     let to = running.address;
     let json = "content-type: application/json";
 
@@ -263,14 +251,14 @@ async fn every_error_is_a_problem_document() {
 
     let (commands, closed) = mpsc::channel(1);
     drop(closed);
-    let control = Control { commands, effective: Arc::default(), receiver: receiver().await };
+    let control = Control { commands, effective: Arc::default(), receiver: None };
     let leaving = Running::admin(limits, access, control).await;
     call(leaving.address, "POST /v1/reload", &[OPS], "").await.problem(503, "Service Unavailable");
 }
 
 #[tokio::test]
 async fn the_effective_configuration_and_a_reload() {
-    let control = control(Ok(())).await;
+    let control = control(Ok(()));
     let access = Arc::new(Access::new(&settings(), None));
     let running = Running::admin(Limits::default(), Arc::clone(&access), control.clone()).await;
     let to = running.address;
@@ -314,7 +302,7 @@ async fn call_tls(to: SocketAddr, client: &Arc<rustls::ClientConfig>) -> std::io
 async fn a_reload_swaps_the_admin_certificate() {
     let ((first, trusts_first), (second, trusts_second)) = (certificate(), certificate());
     let access = Arc::new(Access::new(&settings(), Some(first)));
-    let running = Running::admin(Limits::default(), Arc::clone(&access), control(Ok(())).await).await;
+    let running = Running::admin(Limits::default(), Arc::clone(&access), control(Ok(()))).await;
     assert_eq!(call_tls(running.address, &trusts_first).await.unwrap().status, 200);
     call_tls(running.address, &trusts_second).await.expect_err("not this certificate yet");
     access.replace(&settings(), Some(second));
@@ -440,7 +428,7 @@ async fn slow_clients_are_closed_and_hold_nobody_up() {
     until_closed(&mut kept).await;
 
     let tls = Arc::new(Access::new(&settings(), Some(certificate().0)));
-    let admin = Running::admin(limits, tls, control(Ok(())).await).await;
+    let admin = Running::admin(limits, tls, control(Ok(()))).await;
     let mut silent = TcpStream::connect(admin.address).await.unwrap();
     until_closed(&mut silent).await;
 }

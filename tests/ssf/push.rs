@@ -49,7 +49,7 @@ impl Gate {
         let log = EventLog::start(store, Arc::clone(&revocations), Timestamp::now()).await.unwrap();
         let receiver = Arc::new(Receiver::new(shared(transmitter), Arc::clone(&log), &metrics));
         let (commands, _) = mpsc::channel(1);
-        let control = Control { commands, effective: Arc::default(), receiver };
+        let control = Control { commands, effective: Arc::default(), receiver: Some(receiver) };
         let token = |secret: &str, permission| Token {
             name: secret.to_owned(),
             secret: secret.to_owned(),

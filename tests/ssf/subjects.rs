@@ -51,8 +51,18 @@ fn each_format_names_whom_it_says() {
     ] {
         assert_eq!(of_subject(settings(), &identifier), revoked(&expected), "{identifier}");
     }
+}
+
+#[test]
+fn others_name_nobody() {
+    let alice = json!({"format": "iss_sub", "iss": ISSUER, "sub": "alice"});
+    let bob = json!({"format": "opaque", "id": "bob"});
+    let phone = json!({"format": "phone_number", "phone_number": "+12065550123"});
+    let stranger = json!({"format": "iss_sub", "iss": "https://other.example.com/", "sub": "alice"});
+    let session = json!({"format": "opaque", "id": "session-1"});
+    let both = json!({"format": "aliases", "identifiers": [alice, bob]});
     for (identifier, expected) in [
-        (phone.clone(), "(unknown-subject)"),
+        (phone, "(unknown-subject)"),
         (json!({"format": "did", "url": "did:example:1"}), "(unknown-subject)"),
         (json!({"format": "ip-addresses", "ip-addresses": ["192.0.2.1"]}), "(unknown-subject)"),
         (json!({"format": "iss-sub", "iss": ISSUER, "sub": "alice"}), "(unknown-subject)"),

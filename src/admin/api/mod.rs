@@ -32,8 +32,8 @@ pub struct Control {
     pub commands: mpsc::Sender<Command>,
     /// The effective configuration, secrets redacted.
     pub effective: Arc<ArcSwap<Value>>,
-    /// Where pushed security event tokens go.
-    pub receiver: Arc<Receiver>,
+    /// Where pushed security event tokens go; without it, every transmitter is unknown.
+    pub receiver: Option<Arc<Receiver>>,
 }
 
 /// What a caller may ask of whoever runs the process.

@@ -1,7 +1,5 @@
 //! `/v1/ssf/{transmitter}`: security event tokens as a transmitter pushes them (RFC 8935).
 
-use std::sync::Arc;
-
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -29,8 +27,8 @@ async fn push(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let receiver = Arc::clone(&api.control.receiver);
-    let Some(transmitter) = receiver.transmitter(&name) else {
+    let known = api.control.receiver.as_ref().and_then(|all| Some((all, all.transmitter(&name)?)));
+    let Some((receiver, transmitter)) = known else {
         return Ok(refused(StatusCode::NOT_FOUND, Code::InvalidRequest, "there is no such transmitter"));
     };
     let (head, body) = request.into_parts();

@@ -73,7 +73,9 @@ fn source(s: &mut Section<'_>, insecure_http: bool) -> Source {
     let url = issuers::jwks_url(s, insecure_http).map(Source::Url);
     let file = s.file("jwks_file").map(Source::File);
     match (&url, &file) {
-        (Some(_), Some(_)) => s.problem("jwks_file", "is one source of keys too many beside jwks_url; keep one"),
+        (Some(_), Some(_)) => {
+            s.problem("jwks_file", "is one source of keys too many beside jwks_url; keep one")
+        }
         (None, None) if s.is_sound("jwks_url") && s.is_sound("jwks_file") => {
             s.own_problem("has no source of keys: set one of jwks_url and jwks_file");
         }
