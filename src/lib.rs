@@ -33,6 +33,8 @@ pub mod forward;
 
 pub mod enforce;
 
+pub mod ssf;
+
 pub mod events;
 
 pub mod sessions;
@@ -54,5 +56,7 @@ pub mod tls;
 pub mod shutdown;
 
 pub mod identity;
+
+pub mod jose;
 
 pub mod time;

@@ -135,7 +135,8 @@ fn control(outcome: Result<(), Vec<String>>) -> Control {
             drop(answer.send(outcome.clone()));
         }
     });
-    Control { commands, effective: Arc::new(ArcSwap::from_pointee(json!({"server": {"workers": 2}}))) }
+    let effective = Arc::new(ArcSwap::from_pointee(json!({"server": {"workers": 2}})));
+    Control { commands, effective, receiver: None }
 }
 
 async fn admin() -> Running {
@@ -250,7 +251,7 @@ async fn every_error_is_a_problem_document() {
 
     let (commands, closed) = mpsc::channel(1);
     drop(closed);
-    let control = Control { commands, effective: Arc::default() };
+    let control = Control { commands, effective: Arc::default(), receiver: None };
     let leaving = Running::admin(limits, access, control).await;
     call(leaving.address, "POST /v1/reload", &[OPS], "").await.problem(503, "Service Unavailable");
 }

@@ -29,7 +29,8 @@ pub(super) async fn read_json<T: DeserializeOwned>(
     })
 }
 
-async fn read(body: Body, limits: &Limits) -> Result<hyper::body::Bytes, Problem> {
+/// Reads the body within the limits.
+pub(super) async fn read(body: Body, limits: &Limits) -> Result<hyper::body::Bytes, Problem> {
     let too_large = || {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body exceeds {} bytes", limits.body_bytes))
     };

@@ -135,7 +135,7 @@ impl Wiring {
         admin: TcpListener,
     ) -> mpsc::Receiver<Command> {
         let (commands, receiver) = mpsc::channel(8);
-        let control = Control { commands, effective: Arc::clone(&self.effective) };
+        let control = Control { commands, effective: Arc::clone(&self.effective), receiver: None };
         let (metrics, shutdown) = (self.lasting.metrics.clone(), self.lasting.shutdown.clone());
         let limits = admin::Limits::default();
         spawn_local(serve_telemetry(

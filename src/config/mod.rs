@@ -82,15 +82,10 @@ mod tests {
         let table = DeTable::parse(&text).unwrap();
         let reading = Reading::new(Path::new("reference.toml"), &text, Files::default());
         let ((), effective) = Section::root(&reading, table.get_ref(), compile::later::refuse);
-        for (shown, written) in [
-            (&effective["authority"], &table.get_ref()["authority"]),
-            (&effective["event_transmitters"][0], &table.get_ref()["event_transmitters"].get_ref()[0]),
-        ] {
-            let shown: Vec<_> = shown.as_object().unwrap().keys().collect();
-            let written: Vec<_> =
-                written.get_ref().as_table().unwrap().keys().map(|key| key.get_ref()).collect();
-            assert_eq!(shown, written);
-            assert!(shown.len() > 5);
-        }
+        let written = table.get_ref()["authority"].get_ref().as_table().unwrap();
+        let shown: Vec<_> = effective["authority"].as_object().unwrap().keys().collect();
+        let written: Vec<_> = written.keys().map(|key| key.get_ref()).collect();
+        assert_eq!(shown, written);
+        assert!(shown.len() > 5);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::enforce::claims::IssuerRules;
 use crate::forward::UpstreamSettings;
-use crate::{admin, enforce, gate, keys, log};
+use crate::{admin, enforce, gate, keys, log, ssf};
 
 /// What a configuration file comes down to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Settings {
     pub upstreams: Vec<UpstreamSettings>,
     /// `[[issuers]]`.
     pub issuers: Vec<IssuerSettings>,
+    /// `[[event_transmitters]]`.
+    pub transmitters: Vec<ssf::Settings>,
     /// `[[routes]]` and `[identity]`.
     pub enforce: enforce::Settings,
     /// `[sessions]`.

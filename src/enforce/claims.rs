@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 
 use super::denial::Reason;
 use super::identity;
-use super::jws::{self, Jws};
 use super::policy::{ClaimName, IdentitySettings};
 use super::token::{IssuerIndex, Standing, TokenId, Validity, VerifiedToken, fingerprint};
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
+use crate::jose::jws::{self, Jws};
 use crate::revocations::TokenFacts;
 use crate::time::Timestamp;
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+use crate::jose::jws::JwsError;
+
 /// Why a request was not let through. The set is closed: users alert on these words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -113,6 +115,15 @@ pub struct Denial {
 impl From<Reason> for Denial {
     fn from(reason: Reason) -> Self {
         Self { reason, scope: None }
+    }
+}
+
+impl From<JwsError> for Reason {
+    fn from(error: JwsError) -> Self {
+        match error {
+            JwsError::NoJws => Self::NotJwt,
+            JwsError::Unacceptable => Self::BadClaim,
+        }
     }
 }
 

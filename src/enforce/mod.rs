@@ -12,8 +12,6 @@ pub mod claims;
 pub mod decide;
 pub mod denial;
 mod identity;
-mod json;
-mod jws;
 pub mod policy;
 pub mod router;
 pub mod target;

@@ -16,9 +16,9 @@ use super::bearer::BearerToken;
 use super::claims::IssuerRules;
 use super::decide::{Ask, Asked, Claimed, Issuer, Proof, Refusal, Trail};
 use super::denial::Reason;
-use super::jws::Jws;
 use super::policy::IdentitySettings;
 use super::token::{IssuerIndex, VerifiedToken, sha256};
+use crate::jose::jws::Jws;
 use crate::keys::set::KeySet;
 use crate::keys::store::Availability;
 use crate::metrics::Metrics;
@@ -98,7 +98,7 @@ impl Verifier {
             return Ok(token);
         }
         self.misses.inc();
-        let jws = Jws::parse(bearer)?;
+        let jws = Jws::parse(bearer.as_bytes()).map_err(Reason::from)?;
         let (index, issuer) = self.claimed_issuer(&jws)?;
         trail.claimed = Some(Claimed { issuer: index, kid: jws.kid().map(loggable) });
         let (algorithm, validity) = issuer.rules.check(&jws, now)?;

@@ -191,3 +191,31 @@ fn what_needs_a_restart_is_named() {
     let after = folder.good(&after).settings;
     assert_eq!(before.restart_needed(&after), ["server.listen", "admin.listen", "state.store, state.path"]);
 }
+
+#[test]
+fn a_transmitter_speaks_of_the_subjects_of_a_configured_issuer() {
+    let folder = Folder::new();
+    let written = [
+        "[[event_transmitters]]",
+        "name = \"apple-1\"",
+        "issuer = \"https://signals.example.com\"",
+        "audience = \"com.example.app\"",
+        "jwks_file = \"../certs/jwks.json\"",
+        "subject_issuer = \"https://idp.example.com/\"",
+        "tolerant = true",
+    ];
+    let claims = "leeway = \"5s\"\n[issuers.claims]\nroles = \"/realm_access/roles\"";
+    let s = folder.good(&base_with(&[("issuer", claims), ("state", &written.join("\n"))])).settings;
+    let [transmitter] = s.transmitters.as_slice() else { panic!("{:?}", s.transmitters) };
+    assert_eq!(transmitter.name, "apple-1");
+    assert_eq!(transmitter.issuer, "https://signals.example.com");
+    assert_eq!(transmitter.audience, "com.example.app");
+    assert_eq!(&*transmitter.subject_issuer.issuer, "https://idp.example.com/");
+    assert_eq!(transmitter.subject_issuer.leeway, Duration::from_secs(5));
+    assert_eq!(transmitter.subject_issuer.max_lifetime, Duration::from_secs(86_400));
+    assert_eq!(transmitter.role_claims, ["realm_access", "scope"]);
+    assert_eq!(transmitter.keys.source, Source::File(folder.path("config/../certs/jwks.json")));
+    assert!(transmitter.tolerant && transmitter.critical_members.is_empty());
+    assert!(transmitter.keys.algorithms.contains(&Algorithm::PS256));
+    assert!(!transmitter.keys.algorithms.contains(&Algorithm::HS256));
+}

@@ -20,8 +20,10 @@ use super::server::{Limits, Peer, Server};
 use super::telemetry::uncached;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+use crate::ssf::Receiver;
 
 mod config;
+mod ssf;
 
 /// What the admin API can see and set in motion.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub struct Control {
     pub commands: mpsc::Sender<Command>,
     /// The effective configuration, secrets redacted.
     pub effective: Arc<ArcSwap<Value>>,
+    /// Where pushed security event tokens go; without it, every transmitter is unknown.
+    pub receiver: Option<Arc<Receiver>>,
 }
 
 /// What a caller may ask of whoever runs the process.
@@ -65,6 +69,7 @@ pub async fn serve_admin(
 fn router(api: Api, access: Arc<Access>) -> Router {
     Router::new()
         .merge(permitted(Permission::Config, config::routes()))
+        .merge(permitted(Permission::Events, ssf::routes()))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such endpoint") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not take this method")

@@ -18,7 +18,7 @@ use crate::keys::key::check_secret;
 use crate::keys::{self, Source};
 
 /// The algorithms, and whether they need a secret.
-const ALGORITHMS: [(&str, Algorithm, bool); 12] = [
+pub(super) const ALGORITHMS: [(&str, Algorithm, bool); 12] = [
     ("RS256", Algorithm::RS256, false),
     ("RS384", Algorithm::RS384, false),
     ("RS512", Algorithm::RS512, false),
@@ -122,7 +122,8 @@ fn source(s: &mut Section<'_>, issuer: &str, algorithms: &[Algorithm], insecure_
     sources.into_iter().find_map(|(_, source)| source).unwrap_or(Source::Discovery)
 }
 
-fn jwks_url(s: &mut Section<'_>, insecure_http: bool) -> Option<String> {
+/// A key set at a URL.
+pub(super) fn jwks_url(s: &mut Section<'_>, insecure_http: bool) -> Option<String> {
     let parse = |text: &str| match text {
         "" => Ok(None),
         text => match Url::parse(text, insecure_http) {
@@ -157,7 +158,8 @@ fn fitting(s: &Section<'_>, algorithms: &[Algorithm], secret: Option<&str>) {
     }
 }
 
-fn ca(s: &mut Section<'_>, source: &Source) -> Option<PathBuf> {
+/// The roots of the server that has the keys.
+pub(super) fn ca(s: &mut Section<'_>, source: &Source) -> Option<PathBuf> {
     let ca = s.file("ca");
     if ca.is_some() && matches!(source, Source::File(_) | Source::Secret(_)) {
         s.problem("ca", "has no effect: the keys are not fetched over https");

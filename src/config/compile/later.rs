@@ -1,5 +1,5 @@
-//! `[[event_transmitters]]` and `[authority]`, which this version cannot serve: read in full, so that a mistake in them
-//! is found, and refused, so that nobody relies on them.
+//! `[authority]`, which this version cannot serve: read in full, so that a mistake in it is found, and refused, so that
+//! nobody relies on it.
 
 use crate::config::section::Section;
 use crate::config::units;
@@ -10,19 +10,7 @@ pub(super) const UNSUPPORTED: &str = "is not supported by this version";
 
 /// Refuses what asks for more than this version can do.
 pub(in crate::config) fn refuse(s: &mut Section<'_>) {
-    s.tables("event_transmitters", event_transmitter);
     s.optional_table("authority", authority);
-}
-
-fn event_transmitter(s: &mut Section<'_>) {
-    s.own_problem(UNSUPPORTED);
-    s.required("name", units::name);
-    s.required("issuer", units::name);
-    s.required("audience", units::name);
-    s.text("jwks_url", "");
-    s.file("jwks_file");
-    s.required("subject_issuer", units::name);
-    s.flag("tolerant", false);
 }
 
 fn authority(s: &mut Section<'_>) {

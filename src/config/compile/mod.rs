@@ -16,6 +16,7 @@ mod operators;
 mod routes;
 mod server;
 mod state;
+mod transmitters;
 mod upstreams;
 
 /// The whole file.
@@ -26,11 +27,13 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let issuers = issuers::issuers(s);
     let routes = routes::routes(s, &upstreams, !issuers.is_empty() || !s.is_sound("issuers"));
     let (telemetry, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
+    let transmitters = transmitters::transmitters(s, &issuers);
     later::refuse(s);
     Settings {
         gate,
         upstreams,
         issuers,
+        transmitters,
         enforce: enforce::Settings {
             routes,
             identity: s.table("identity", identity::identity),

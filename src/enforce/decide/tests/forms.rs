@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::hostile::check;
 use crate::enforce::denial::Reason;
-use crate::enforce::jws::decode;
 use crate::enforce::testing::{NOW, OTHER, SIGNERS, b64, header, payload, token, token_of};
+use crate::jose::jws::decode;
 
 #[test]
 fn texts_that_have_two_readings() {

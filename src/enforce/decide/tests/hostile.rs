@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use crate::enforce::decide::Enforcer;
 use crate::enforce::denial::Reason;
-use crate::enforce::jws::decode;
 use crate::enforce::testing::{
     AUDIENCE, Ask, ISSUER, NOW, OTHER, SECRET, SECRET_ISSUER, SIGNERS, Signer, b64, enforcer, header,
     issuers, payload, route, token, token_of, without,
 };
+use crate::jose::jws::decode;
 
 fn gate() -> Enforcer {
     enforcer(issuers(), vec![route("/{*rest}")])

@@ -18,7 +18,7 @@ const ORDER: [u8; 32] = [
 /// The other signature of the same message: (r, n − s).
 fn twin(token: &str) -> String {
     let (input, signature) = token.rsplit_once('.').expect("a signature");
-    let mut raw = crate::enforce::jws::decode(signature.as_bytes()).expect("base64");
+    let mut raw = crate::jose::jws::decode(signature.as_bytes()).expect("base64");
     let mut borrow = 0_i16;
     for i in (0..32).rev() {
         let difference = i16::from(ORDER[i]) - i16::from(raw[32 + i]) - borrow;

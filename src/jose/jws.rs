@@ -9,19 +9,33 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-use super::bearer::BearerToken;
-use super::denial::Reason;
 use super::json::{self, JsonError};
 
 /// A token's parts.
-pub(super) struct Jws<'t> {
+pub struct Jws<'t> {
     header: Map<String, Value>,
     /// The claims.
-    pub(super) payload: Map<String, Value>,
+    pub payload: Map<String, Value>,
     /// What the signature covers.
-    pub(super) signing_input: &'t [u8],
+    pub signing_input: &'t [u8],
     /// The signature.
-    pub(super) signature: Vec<u8>,
+    pub signature: Vec<u8>,
+}
+
+/// Why a text is no token that can be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JwsError {
+    /// It is no JWS in compact serialization with a JSON object inside.
+    NoJws,
+    /// It is one that not everybody would read alike, or that asks for what is not understood here.
+    Unacceptable,
+}
+
+impl std::fmt::Debug for Jws<'_> {
+    /// Prints nothing of the token: whoever holds its parts holds it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Jws(…)")
+    }
 }
 
 impl<'t> Jws<'t> {
@@ -31,52 +45,57 @@ impl<'t> Jws<'t> {
     /// for a signature is the only one accepted.
     ///
     /// # Errors
-    /// [`Reason::NotJwt`] unless there are three parts, base64url without padding, the first two JSON objects;
-    /// [`Reason::BadClaim`] for a member that occurs twice, a `kid` that is no string, `crit` (RFC 7515 §4.1.11: no
-    /// extension is understood here), and `b64` other than true (RFC 7797 §7).
-    pub(super) fn parse(token: BearerToken<'t>) -> Result<Self, Reason> {
-        let token = token.as_bytes();
+    /// [`JwsError::NoJws`] unless there are three parts, base64url without padding, the first two JSON objects;
+    /// [`JwsError::Unacceptable`] for a member that occurs twice, a `kid` that is no string, `crit` (RFC 7515 §4.1.11:
+    /// no extension is understood here), and `b64` other than true (RFC 7797 §7).
+    pub fn parse(token: &'t [u8]) -> Result<Self, JwsError> {
         let mut parts = token.split(|&byte| byte == b'.');
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(Reason::NotJwt);
+            return Err(JwsError::NoJws);
         };
-        let signing_input = token.get(..header.len() + 1 + payload.len()).ok_or(Reason::NotJwt)?;
+        let signing_input = token.get(..header.len() + 1 + payload.len()).ok_or(JwsError::NoJws)?;
         let (header, payload, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
         let (header, payload) = (object(&header)?, object(&payload)?);
         let is_extended =
             header.contains_key("crit") || header.get("b64").is_some_and(|b64| *b64 != Value::Bool(true));
         if is_extended || !matches!(header.get("kid"), None | Some(Value::String(_))) {
-            return Err(Reason::BadClaim);
+            return Err(JwsError::Unacceptable);
         }
         Ok(Self { header, payload, signing_input, signature })
     }
 
     /// `alg`, when it is one that can be known here.
-    pub(super) fn algorithm(&self) -> Option<Algorithm> {
+    #[must_use]
+    pub fn algorithm(&self) -> Option<Algorithm> {
         self.header.get("alg")?.as_str().and_then(|name| Algorithm::from_str(name).ok())
     }
 
     /// `kid`.
-    pub(super) fn kid(&self) -> Option<&str> {
+    #[must_use]
+    pub fn kid(&self) -> Option<&str> {
         self.header.get("kid").and_then(Value::as_str)
     }
 
     /// `typ`; absent, it is that of RFC 7519 §5.1. `None` when it is no string.
-    pub(super) fn token_type(&self) -> Option<&str> {
+    #[must_use]
+    pub fn token_type(&self) -> Option<&str> {
         self.header.get("typ").map_or(Some("JWT"), Value::as_str)
     }
 }
 
 /// Base64url without padding, and without spare bits.
-pub(super) fn decode(text: &[u8]) -> Result<Vec<u8>, Reason> {
-    URL_SAFE_NO_PAD.decode(text).map_err(|_not_base64| Reason::NotJwt)
+///
+/// # Errors
+/// [`JwsError::NoJws`] for anything else.
+pub fn decode(text: &[u8]) -> Result<Vec<u8>, JwsError> {
+    URL_SAFE_NO_PAD.decode(text).map_err(|_not_base64| JwsError::NoJws)
 }
 
-fn object(text: &[u8]) -> Result<Map<String, Value>, Reason> {
+fn object(text: &[u8]) -> Result<Map<String, Value>, JwsError> {
     json::object(text).map_err(|error| match error {
-        JsonError::NoObject => Reason::NotJwt,
-        JsonError::Ambiguous => Reason::BadClaim,
+        JsonError::NoObject => JwsError::NoJws,
+        JsonError::Ambiguous => JwsError::Unacceptable,
     })
 }

@@ -12,7 +12,7 @@ const MAX_DEPTH: u8 = 32;
 
 /// Why a text was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum JsonError {
+pub enum JsonError {
     /// It is no JSON object.
     NoObject,
     /// It is one that not everybody would read alike: a member twice, or too deep.
@@ -20,7 +20,10 @@ pub(super) enum JsonError {
 }
 
 /// Reads one object and nothing after it.
-pub(super) fn object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
+///
+/// # Errors
+/// As [`JsonError`] says.
+pub fn object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let value = Strict { depth: 0 }.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
     match value {

@@ -1,0 +1,32 @@
+//! What Apple sends instead of a SET's body and events ("Processing changes for Sign in with Apple accounts"): a JSON
+//! envelope, and one event as JSON text.
+
+use serde_json::{Map, Value, json};
+
+use super::{Refusal, malformed};
+use crate::jose::json;
+
+/// Begins the event types that this room gives to Apple's words.
+pub(super) const EVENT_TYPE: &str = "https://appleid.apple.com/event-type/";
+
+/// The token in `{"payload": "<JWT>"}`.
+pub(super) fn payload(body: &[u8]) -> Result<String, Refusal> {
+    let envelope = json::object(body).ok().and_then(|mut members| members.remove("payload"));
+    match envelope {
+        Some(Value::String(token)) => Ok(token),
+        _ => Err(malformed("the body is neither a SET nor an envelope with a `payload`")),
+    }
+}
+
+/// `{"type", "sub", "event_time"}` as the object that a SET has.
+///
+/// Apple's `sub` names its user without an issuer, and so like an opaque identifier.
+pub(super) fn events(text: &str) -> Result<Map<String, Value>, Refusal> {
+    let event = json::object(text.as_bytes()).ok();
+    let event = event.ok_or(malformed("`events` is text, and not that of a JSON object"))?;
+    let word = event.get("type").and_then(Value::as_str).ok_or(malformed("the event has no `type`"))?;
+    let mut members = Map::new();
+    members.extend(event.get("sub").map(|sub| ("subject".into(), json!({"format": "opaque", "id": sub}))));
+    members.extend(event.get("event_time").map(|time| ("event_timestamp".into(), time.clone())));
+    Ok(Map::from_iter([(format!("{EVENT_TYPE}{word}"), Value::Object(members))]))
+}

@@ -1,0 +1,230 @@
+//! The receiving half of OpenID Shared Signals 1.0: a security event token goes in, events of this gate come out.
+//!
+//! [`Transmitter::receive`] is pure: keys and the time are given to it. Knows neither HTTP nor what events do.
+
+#![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::wildcard_enum_match_arm)]
+
+use std::sync::Arc;
+
+use crate::events;
+use crate::keys;
+use crate::keys::store::KeyStore;
+use crate::state::record::Event;
+use crate::time::Timestamp;
+
+mod apple;
+mod receiver;
+mod set;
+mod signal;
+mod subject;
+
+pub use receiver::{Receiver, Undelivered};
+
+/// The largest security event token that is read, in bytes; in practice they have one or two thousand.
+pub const MAX_BYTES: usize = 64 << 10;
+
+/// Events that one token may bring.
+const MAX_EVENTS: usize = 1000;
+
+/// One transmitter, as configured (`[[event_transmitters]]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The last segment of the path it posts to.
+    pub name: String,
+    /// Compared exactly with `iss`.
+    pub issuer: String,
+    /// Must be in `aud`.
+    pub audience: String,
+    /// Where its keys come from.
+    pub keys: keys::Settings,
+    /// The issuer whose subjects it speaks of.
+    pub subject_issuer: events::Issuer,
+    /// The claims in which that issuer's tokens carry roles and scopes.
+    pub role_claims: Vec<String>,
+    /// The members of complex subjects that the transmitter's metadata lists in `critical_subject_members`.
+    pub critical_members: Vec<String>,
+    /// Accept what shipping transmitters send and the specifications do not allow: a subject inside the event, older
+    /// spellings of its format, times in milliseconds, `exp`, `sub`, no `typ`, Apple's JSON envelope, and the events of
+    /// login.gov.
+    pub tolerant: bool,
+}
+
+/// One transmitter with its keys.
+#[derive(Debug)]
+pub struct Transmitter {
+    settings: Settings,
+    keys: Arc<KeyStore>,
+}
+
+/// Whether the caller has already asked for newer keys on behalf of this token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Not yet.
+    Nothing,
+    /// [`KeyStore::ask`] has returned; the answer is final.
+    Keys,
+}
+
+/// A token that was accepted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// What it says, to be published before the transmitter is answered. The same token gives the same events, and
+    /// those are idempotent, so no `jti` needs to be remembered.
+    pub events: Vec<Event>,
+    /// What it says that has no meaning here.
+    pub passed_over: Vec<PassedOver>,
+    /// What the transmitter expects to hear.
+    pub answer: Answer,
+}
+
+/// How acceptance is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// 202 with an empty body (RFC 8935 §2.2).
+    Accepted,
+    /// 200: Apple takes anything else for a failure.
+    Ok,
+}
+
+/// Why a signal changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassedOver {
+    /// The transmitter tries the stream out (SSF §8.1.4).
+    Verification,
+    /// The transmitter tells the state of the stream (SSF §8.1.5).
+    StreamUpdated,
+    /// An event type without a meaning here.
+    UnknownEvent,
+    /// An event with a meaning, in a form that ends no token: a claim that is no role, a credential that was added.
+    NoEffect,
+    /// A subject of another issuer than this transmitter speaks of.
+    OtherIssuer,
+    /// A subject in a form that names neither a user nor a token.
+    UnknownSubject,
+    /// A subject narrowed by a critical member that cannot be processed here (SSF §3.6).
+    CriticalMember,
+}
+
+/// Why a token was not accepted.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unaccepted {
+    /// It is at fault, and will be whenever it is sent again.
+    Refused(Refusal),
+    /// No key has this `kid`; the caller awaits [`KeyStore::ask`] and tries again with [`Asked::Keys`].
+    Ask(String),
+    /// The transmitter's keys were never loaded, or not confirmed for too long.
+    NoKeys,
+}
+
+/// What is wrong with a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code.
+    pub code: Code,
+    /// One sentence that repeats nothing of the token.
+    pub description: &'static str,
+}
+
+/// The error codes of RFC 8935 §2.4 that this receiver uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// No SET, or not one that conforms to its events' definitions.
+    InvalidRequest,
+    /// Signed with a key that is not the transmitter's, or in a way that none of its keys is for.
+    InvalidKey,
+    /// `iss` is another.
+    InvalidIssuer,
+    /// `aud` is another.
+    InvalidAudience,
+    /// The signature is not the transmitter's.
+    AuthenticationFailed,
+}
+
+impl Transmitter {
+    /// A transmitter whose tokens are verified with these keys.
+    #[must_use]
+    pub fn new(settings: Settings, keys: Arc<KeyStore>) -> Self {
+        Self { settings, keys }
+    }
+
+    /// What the transmitter was made from.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Its keys.
+    #[must_use]
+    pub fn keys(&self) -> &Arc<KeyStore> {
+        &self.keys
+    }
+
+    /// Judges a request's body and says what it means. `content_type` is that field, when there is exactly one.
+    ///
+    /// # Errors
+    /// When it is not accepted, in the order form, type, algorithm, issuer, audience, signature, claims, events. A token
+    /// of which one event is at fault is refused as a whole.
+    pub fn receive(
+        &self,
+        body: &[u8],
+        content_type: Option<&str>,
+        asked: Asked,
+        now: Timestamp,
+    ) -> Result<Accepted, Unaccepted> {
+        let settings = &self.settings;
+        let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let envelope;
+        let (token, answer) = if essence.eq_ignore_ascii_case("application/secevent+jwt") {
+            (body, Answer::Accepted)
+        } else if settings.tolerant && essence.eq_ignore_ascii_case("application/json") {
+            envelope = apple::payload(body)?;
+            (envelope.as_bytes(), Answer::Ok)
+        } else {
+            return Err(malformed("the body must be application/secevent+jwt").into());
+        };
+        let set = set::read(token, settings, &self.keys, asked, now)?;
+        let (events, passed_over) = signal::translate(&set, settings, now)?;
+        Ok(Accepted { events, passed_over, answer })
+    }
+}
+
+impl PassedOver {
+    /// The word in the metric.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Verification => "verification",
+            Self::StreamUpdated => "stream-updated",
+            Self::UnknownEvent => "unknown-event",
+            Self::NoEffect => "no-effect",
+            Self::OtherIssuer => "other-issuer",
+            Self::UnknownSubject => "unknown-subject",
+            Self::CriticalMember => "critical-member",
+        }
+    }
+}
+
+impl Code {
+    /// The word in the answer.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::InvalidKey => "invalid_key",
+            Self::InvalidIssuer => "invalid_issuer",
+            Self::InvalidAudience => "invalid_audience",
+            Self::AuthenticationFailed => "authentication_failed",
+        }
+    }
+}
+
+impl From<Refusal> for Unaccepted {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// The refusal of what does not conform.
+const fn malformed(description: &'static str) -> Refusal {
+    Refusal { code: Code::InvalidRequest, description }
+}

@@ -1,0 +1,101 @@
+//! All transmitters together with the log that their signals go to.
+//!
+//! Knows that a token is acknowledged only when its events are durable and in force; knows nothing of HTTP.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use prometheus::IntCounterVec;
+
+use super::{Accepted, Answer, Asked, Refusal, Transmitter, Unaccepted};
+use crate::events::EventLog;
+use crate::metrics::Metrics;
+use crate::state::record::Source;
+use crate::time::Timestamp;
+
+/// Receives the tokens of every configured transmitter.
+#[derive(Debug)]
+pub struct Receiver {
+    transmitters: ArcSwap<Vec<Arc<Transmitter>>>,
+    log: Arc<EventLog>,
+    counted: IntCounterVec,
+}
+
+/// Why a token was not acknowledged.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Undelivered {
+    /// It is at fault.
+    Refused(Refusal),
+    /// It may be sent again later; in a few words, why.
+    Unavailable(&'static str),
+}
+
+impl Receiver {
+    /// Receives for these transmitters and publishes to this log.
+    #[must_use]
+    pub fn new(transmitters: Vec<Arc<Transmitter>>, log: Arc<EventLog>, metrics: &Metrics) -> Self {
+        let transmitters = ArcSwap::from_pointee(transmitters);
+        Self { transmitters, log, counted: metrics.events.clone() }
+    }
+
+    /// Receives for the transmitters of another configuration from now on.
+    pub fn replace(&self, transmitters: Vec<Arc<Transmitter>>) {
+        self.transmitters.store(Arc::new(transmitters));
+    }
+
+    /// The transmitter of this name.
+    #[must_use]
+    pub fn transmitter(&self, name: &str) -> Option<Arc<Transmitter>> {
+        self.transmitters.load().iter().find(|known| known.settings().name == name).cloned()
+    }
+
+    /// Takes a token in: when this returns an answer, all that the token says is durable and in force.
+    ///
+    /// The same token again gets the same answer and changes nothing, because events are idempotent.
+    ///
+    /// # Errors
+    /// When it is refused, or when keys or the store cannot be used now; nothing of it is in force then.
+    pub async fn deliver(
+        &self,
+        transmitter: &Transmitter,
+        body: &[u8],
+        content_type: Option<&str>,
+    ) -> Result<Answer, Undelivered> {
+        let now = Timestamp::now();
+        let mut received = transmitter.receive(body, content_type, Asked::Nothing, now);
+        if let Err(Unaccepted::Ask(kid)) = &received {
+            transmitter.keys().ask(kid).await;
+            received = transmitter.receive(body, content_type, Asked::Keys, Timestamp::now());
+        }
+        let name = &transmitter.settings().name;
+        let Accepted { events, passed_over, answer } = received.map_err(|error| undelivered(error, name))?;
+        let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
+        if !events.is_empty() {
+            self.log.publish(events, Source::Ssf, now).await.map_err(|error| {
+                tracing::error!(transmitter = name, %error, "signals could not be stored");
+                Undelivered::Unavailable("the signals could not be stored; send them again")
+            })?;
+        }
+        let passed_over: Vec<&str> = passed_over.into_iter().map(super::PassedOver::as_str).collect();
+        tracing::info!(transmitter = name, events = ?kinds, ?passed_over, "signals received");
+        for kind in kinds.into_iter().chain(passed_over) {
+            self.counted.with_label_values(&[kind, Source::Ssf.as_str()]).inc();
+        }
+        Ok(answer)
+    }
+}
+
+fn undelivered(error: Unaccepted, transmitter: &str) -> Undelivered {
+    match error {
+        Unaccepted::Refused(refusal) => {
+            let (err, description) = (refusal.code.as_str(), refusal.description);
+            tracing::warn!(transmitter, err, description, "a security event token was refused");
+            Undelivered::Refused(refusal)
+        }
+        // The second look at a token is final, so that only keys are missing here.
+        Unaccepted::Ask(_) | Unaccepted::NoKeys => {
+            tracing::warn!(transmitter, "the keys of the transmitter cannot be used");
+            Undelivered::Unavailable("the transmitter's keys could not be loaded; send it again")
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A security event token (RFC 8417) as Shared Signals narrows it (SSF §4.1): verified, and its claims read strictly.
+//!
+//! Knows what every such token has in common; what its events mean is decided elsewhere.
+
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
+
+use super::{Asked, Code, Refusal, Settings, Unaccepted, apple, malformed};
+use crate::events::parse::seconds;
+use crate::jose::jws::{Jws, JwsError};
+use crate::keys::store::{Availability, KeyStore};
+use crate::time::Timestamp;
+
+/// How many keys are tried for one token.
+const MAX_CANDIDATES: usize = 8;
+
+/// From here on a number cannot be seconds: that would be the year 33658.
+const MILLISECONDS: f64 = 1e12;
+
+/// What a verified token says.
+#[derive(Debug)]
+pub(super) struct Set {
+    /// `sub_id`.
+    pub(super) subject: Option<Value>,
+    /// When what it tells of happened, unless the event says so itself: `toe`, else `iat`.
+    pub(super) at: Timestamp,
+    /// The events by type; each value is an object.
+    pub(super) events: Map<String, Value>,
+}
+
+/// Verifies a token and reads its claims.
+pub(super) fn read(
+    token: &[u8],
+    settings: &Settings,
+    keys: &KeyStore,
+    asked: Asked,
+    now: Timestamp,
+) -> Result<Set, Unaccepted> {
+    let jws = Jws::parse(token).map_err(|error| match error {
+        JwsError::NoJws => malformed("the body is no signed JWT in compact serialization"),
+        JwsError::Unacceptable => malformed("the token is ambiguous, or demands an extension"),
+    })?;
+    check_type(&jws, settings.tolerant)?;
+    let algorithm = jws.algorithm().filter(|algorithm| settings.keys.algorithms.contains(algorithm));
+    let algorithm = algorithm.ok_or(invalid_key("the token's algorithm is not accepted"))?;
+    check_parties(&jws.payload, settings)?;
+    check_signature(&jws, algorithm, keys, asked, now)?;
+    Ok(claims(jws.payload, settings, now)?)
+}
+
+/// Explicit typing is what keeps other tokens of the same issuer from being taken for events (RFC 8417 §4.2). Without
+/// it, the `events` claim is the only difference left.
+fn check_type(jws: &Jws<'_>, tolerant: bool) -> Result<(), Refusal> {
+    let typ = jws.token_type().unwrap_or_default();
+    let is = |expected: &str| typ.eq_ignore_ascii_case(expected);
+    if is("secevent+jwt") || is("application/secevent+jwt") || (tolerant && is("JWT")) {
+        return Ok(());
+    }
+    Err(malformed("the token's `typ` is not secevent+jwt"))
+}
+
+fn check_parties(payload: &Map<String, Value>, settings: &Settings) -> Result<(), Refusal> {
+    let issuer = payload.get("iss").and_then(Value::as_str).ok_or(malformed("`iss` must be a string"))?;
+    if issuer != settings.issuer {
+        return Err(Refusal {
+            code: Code::InvalidIssuer,
+            description: "`iss` is not this transmitter's issuer",
+        });
+    }
+    let is_ours = |audience: &Value| audience.as_str() == Some(&settings.audience);
+    let ours = match payload.get("aud") {
+        Some(Value::Array(many)) if many.iter().all(Value::is_string) => many.iter().any(is_ours),
+        Some(one @ Value::String(_)) => is_ours(one),
+        None => false,
+        Some(_) => return Err(malformed("`aud` must be a string or an array of strings")),
+    };
+    let description = "`aud` is not the audience configured for this transmitter";
+    if ours { Ok(()) } else { Err(Refusal { code: Code::InvalidAudience, description }) }
+}
+
+fn check_signature(
+    jws: &Jws<'_>,
+    algorithm: Algorithm,
+    keys: &KeyStore,
+    asked: Asked,
+    now: Timestamp,
+) -> Result<(), Unaccepted> {
+    match keys.availability(now) {
+        Availability::Usable => {}
+        Availability::NeverLoaded | Availability::TooOld => return Err(Unaccepted::NoKeys),
+    }
+    let set = keys.current();
+    if let Some(kid) = jws.kid().filter(|kid| !set.knows(kid)) {
+        let ask = asked == Asked::Nothing && keys.worth_asking(kid, now);
+        let unknown = || invalid_key("no key of the transmitter has this `kid`").into();
+        return Err(if ask { Unaccepted::Ask(kid.to_owned()) } else { unknown() });
+    }
+    let mut candidates = set.candidates(jws.kid(), algorithm).take(MAX_CANDIDATES).peekable();
+    if candidates.peek().is_none() {
+        return Err(invalid_key("no key of the transmitter is for this algorithm").into());
+    }
+    if candidates.any(|key| key.verify(algorithm, jws.signing_input, &jws.signature)) {
+        return Ok(());
+    }
+    let description = "the signature is not the transmitter's";
+    Err(Refusal { code: Code::AuthenticationFailed, description }.into())
+}
+
+fn claims(mut payload: Map<String, Value>, settings: &Settings, now: Timestamp) -> Result<Set, Refusal> {
+    let tolerant = settings.tolerant;
+    if payload.get("jti").and_then(Value::as_str).is_none_or(str::is_empty) {
+        return Err(malformed("`jti` must be a string that is not empty"));
+    }
+    let date = |name: &str| payload.get(name).map(|value| time(value, tolerant)).transpose();
+    let issued_at = date("iat")?.ok_or(malformed("`iat` is missing"))?;
+    let at = date("toe")?.unwrap_or(issued_at);
+    let leeway = settings.subject_issuer.leeway;
+    if date("nbf")?.is_some_and(|not_before| not_before > now.plus(leeway)) {
+        return Err(malformed("the token is not valid yet"));
+    }
+    if date("exp")?.is_some_and(|expires_at| now >= expires_at.plus(leeway)) {
+        return Err(malformed("the token has expired"));
+    }
+    // SSF §4.1.2 and §4.1.7: with neither, a SET cannot pass for an access token.
+    if !tolerant && (payload.contains_key("exp") || payload.contains_key("sub")) {
+        return Err(malformed("a SET of Shared Signals has neither `exp` nor `sub`"));
+    }
+    let events = match payload.remove("events") {
+        Some(Value::Object(events)) => events,
+        Some(Value::String(text)) if tolerant => apple::events(&text)?,
+        _ => return Err(malformed("`events` must be an object")),
+    };
+    if events.is_empty() || !events.values().all(Value::is_object) {
+        return Err(malformed("`events` must have a member, and every member must be an object"));
+    }
+    Ok(Set { subject: payload.remove("sub_id"), at, events })
+}
+
+/// A `NumericDate`.
+pub(super) fn time(value: &Value, tolerant: bool) -> Result<Timestamp, Refusal> {
+    let number = value.as_f64().unwrap_or(f64::NAN);
+    let number = if tolerant && number >= MILLISECONDS { number / 1000.0 } else { number };
+    seconds(number).ok_or(malformed("a time is not in seconds since 1970"))
+}
+
+const fn invalid_key(description: &'static str) -> Refusal {
+    Refusal { code: Code::InvalidKey, description }
+}

@@ -1,0 +1,145 @@
+//! What the events of CAEP 1.0, RISC 1.0 and SSF 1.0 mean to a gate: which tokens end, and since when.
+
+use serde_json::{Map, Value};
+
+use super::set::{self, Set};
+use super::subject::{Named, Nobody, Reader};
+use super::{MAX_EVENTS, PassedOver, Refusal, Settings, apple, malformed};
+use crate::state::record::{Event, EventKind};
+use crate::time::Timestamp;
+
+const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
+const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
+const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type/";
+const LOGIN_GOV: &str = "https://schemas.login.gov/secevent/risc/event-type/";
+
+/// What a type of event asks for.
+#[derive(Debug, Clone, Copy)]
+enum Meaning {
+    /// The subject's tokens end.
+    End,
+    /// The same, unless a credential was only added.
+    CredentialChange,
+    /// The subject's tokens end as old, when a role or a scope changed.
+    ClaimsChange,
+    /// Nothing.
+    Nothing(PassedOver),
+}
+
+/// Every type with a meaning, in two parts, and whether it has one for a tolerant receiver only.
+const SIGNALS: [(&str, &str, bool, Meaning); 14] = [
+    (CAEP, "session-revoked", false, Meaning::End),
+    (CAEP, "credential-change", false, Meaning::CredentialChange),
+    (CAEP, "token-claims-change", false, Meaning::ClaimsChange),
+    (RISC, "account-disabled", false, Meaning::End),
+    (RISC, "account-purged", false, Meaning::End),
+    (RISC, "credential-compromise", false, Meaning::End),
+    (RISC, "sessions-revoked", false, Meaning::End),
+    (SSF, "verification", false, Meaning::Nothing(PassedOver::Verification)),
+    (SSF, "stream-updated", false, Meaning::Nothing(PassedOver::StreamUpdated)),
+    (LOGIN_GOV, "password-reset", true, Meaning::End),
+    (LOGIN_GOV, "mfa-limit-account-locked", true, Meaning::End),
+    (apple::EVENT_TYPE, "consent-revoked", true, Meaning::End),
+    (apple::EVENT_TYPE, "account-delete", true, Meaning::End),
+    (apple::EVENT_TYPE, "account-deleted", true, Meaning::End),
+];
+
+/// Claims that carry authority in anybody's tokens.
+const ROLE_WORDS: [&str; 7] = ["role", "roles", "scope", "scp", "groups", "permissions", "entitlements"];
+
+/// What a token's events come down to.
+pub(super) fn translate(
+    set: &Set,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<(Vec<Event>, Vec<PassedOver>), Refusal> {
+    let (mut events, mut passed_over) = (Vec::new(), Vec::new());
+    for (uri, members) in &set.events {
+        let Value::Object(members) = members else {
+            return Err(malformed("an event must be an object"));
+        };
+        match signal(uri, members, set, settings, now) {
+            Ok(more) => events.extend(more),
+            Err(Nobody::PassedOver(why)) => passed_over.push(why),
+            Err(Nobody::Malformed(refusal)) => return Err(refusal),
+        }
+        if events.len() > MAX_EVENTS {
+            return Err(malformed("the token names too many subjects"));
+        }
+    }
+    Ok((events, passed_over))
+}
+
+fn signal(
+    uri: &str,
+    members: &Map<String, Value>,
+    set: &Set,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<Vec<Event>, Nobody> {
+    let kind = kind(uri, members, settings)?;
+    let reader = Reader {
+        issuer: &settings.subject_issuer.issuer,
+        critical: &settings.critical_members,
+        tolerant: settings.tolerant,
+    };
+    let named = reader.read(subject(members, set, settings.tolerant)?)?;
+    let at = members.get("event_timestamp").map(|time| set::time(time, settings.tolerant)).transpose();
+    let at = at.map_err(Nobody::Malformed)?.unwrap_or(set.at);
+    if at > now.plus(settings.subject_issuer.leeway) {
+        return Err(Nobody::Malformed(malformed("the time of the event lies in the future")));
+    }
+    Ok(named.into_iter().map(|named| event(kind, &named, settings, at, now)).collect())
+}
+
+/// Which kind of event it is when it names a subject.
+fn kind(uri: &str, members: &Map<String, Value>, settings: &Settings) -> Result<EventKind, Nobody> {
+    let known = SIGNALS.iter().find(|(base, word, tolerant, _)| {
+        uri.strip_prefix(base) == Some(word) && (settings.tolerant || !tolerant)
+    });
+    match known.map(|(.., meaning)| *meaning) {
+        Some(Meaning::End) => Ok(EventKind::SubjectRevoked),
+        Some(Meaning::CredentialChange) => match members.get("change_type").and_then(Value::as_str) {
+            Some("revoke" | "update" | "delete") => Ok(EventKind::SubjectRevoked),
+            Some("create") => Err(Nobody::PassedOver(PassedOver::NoEffect)),
+            Some(_) | None => Err(Nobody::Malformed(malformed("`change_type` is none of CAEP's"))),
+        },
+        Some(Meaning::ClaimsChange) => match members.get("claims") {
+            Some(Value::Object(claims)) if claims.keys().any(|name| carries_roles(name, settings)) => {
+                Ok(EventKind::RoleChanged)
+            }
+            Some(Value::Object(_)) => Err(Nobody::PassedOver(PassedOver::NoEffect)),
+            _ => Err(Nobody::Malformed(malformed("`claims` must be an object"))),
+        },
+        Some(Meaning::Nothing(why)) => Err(Nobody::PassedOver(why)),
+        None => Err(Nobody::PassedOver(PassedOver::UnknownEvent)),
+    }
+}
+
+/// Whether a claim is one of the issuer's for roles and scopes, or is so by its name: by the last segment, because SAML
+/// and OpenID Connect give claims the names of URIs.
+fn carries_roles(name: &str, settings: &Settings) -> bool {
+    let word = name.rsplit(['/', '#', ':']).next().unwrap_or(name);
+    settings.role_claims.iter().any(|claim| claim == name)
+        || ROLE_WORDS.iter().any(|known| known.eq_ignore_ascii_case(word))
+}
+
+/// `sub_id`; to a tolerant receiver, without one, the event's own `subject`.
+fn subject<'a>(members: &'a Map<String, Value>, set: &'a Set, tolerant: bool) -> Result<&'a Value, Nobody> {
+    let inside = || members.get("subject").filter(|_| tolerant);
+    set.subject.as_ref().or_else(inside).ok_or(Nobody::Malformed(malformed("the token has no `sub_id`")))
+}
+
+/// A subject that is a token ends as that token, whatever happened: whose it is, is not known here.
+fn event(kind: EventKind, named: &Named, settings: &Settings, at: Timestamp, now: Timestamp) -> Event {
+    let issuer = &settings.subject_issuer;
+    match named {
+        Named::Subject(subject) => {
+            Event::subject(kind, &issuer.issuer, subject, at, issuer.expiry(kind, false, at, now))
+        }
+        Named::Token(jti) => {
+            let expires_at = issuer.expiry(EventKind::TokenRevoked, false, at, now);
+            Event::token(&issuer.issuer, jti, at, expires_at)
+        }
+    }
+}

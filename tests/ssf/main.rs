@@ -1,0 +1,137 @@
+//! Shared Signals: what every known form of a security event token comes down to, what is refused, and how it is
+//! answered over a socket.
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail as the test does")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
+use portcullis::events;
+use portcullis::keys::set::KeySet;
+use portcullis::keys::store::KeyStore;
+use portcullis::keys::{self, Source, jwks};
+use portcullis::metrics::Metrics;
+use portcullis::ssf::{Accepted, Asked, Settings, Transmitter, Unaccepted};
+use portcullis::time::Timestamp;
+use serde_json::{Value, json};
+
+mod examples;
+mod hostile;
+mod push;
+mod subjects;
+
+/// The second that signals arrive in.
+const NOW: i64 = 1_767_225_600;
+const SET: Option<&str> = Some("application/secevent+jwt");
+const ISSUER: &str = "https://idp.example.com/";
+const AUDIENCE: &str = "https://gate.example.com";
+const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+
+/// A transmitter's signing key, `kid` "a".
+struct Signer(EcdsaKeyPair);
+
+impl Signer {
+    fn new() -> Self {
+        Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
+    }
+
+    fn jwks(&self) -> String {
+        let (x, y) = self.0.public_key().as_ref()[1..].split_at(32);
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "a", "x": x, "y": y}]}).to_string()
+    }
+
+    /// A token of these texts, whatever they are.
+    fn sign(&self, header: &str, payload: &str) -> String {
+        let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+        let signature = self.0.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
+        format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn set(&self, claims: &Value) -> String {
+        self.sign(r#"{"alg":"ES256","kid":"a","typ":"secevent+jwt"}"#, &claims.to_string())
+    }
+}
+
+fn settings() -> Settings {
+    let keys = keys::Settings {
+        issuer: "event_transmitters/t".to_owned(),
+        source: Source::Discovery,
+        algorithms: vec![Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA],
+        ca: None,
+        insecure_http: false,
+        refresh_interval: Duration::from_secs(300),
+        refresh_cooldown: Duration::from_secs(30),
+        max_stale: Duration::from_secs(86_400),
+    };
+    Settings {
+        name: "t".to_owned(),
+        issuer: ISSUER.to_owned(),
+        audience: AUDIENCE.to_owned(),
+        keys,
+        subject_issuer: events::Issuer {
+            issuer: ISSUER.into(),
+            leeway: Duration::from_secs(30),
+            max_lifetime: Duration::from_secs(86_400),
+        },
+        role_claims: vec!["https://example.com/rights".to_owned()],
+        critical_members: Vec::new(),
+        tolerant: false,
+    }
+}
+
+fn transmitter(settings: Settings, signer: &Signer) -> Transmitter {
+    let set = KeySet::new(jwks::parse(signer.jwks().as_bytes(), &settings.keys.algorithms).unwrap().keys);
+    let keys = KeyStore::fixed(settings.keys.clone(), set, Metrics::new().unwrap());
+    Transmitter::new(settings, keys)
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_secs(second)
+}
+
+/// What was received, in words: `kind name @seconds` for each event, and in brackets what was passed over; or the code
+/// of the refusal.
+fn words(received: Result<Accepted, Unaccepted>) -> Vec<String> {
+    let Accepted { events, passed_over, .. } = match received {
+        Ok(accepted) => accepted,
+        Err(Unaccepted::Refused(refusal)) => return vec![refusal.code.as_str().to_owned()],
+        Err(other) => return vec![format!("{other:?}")],
+    };
+    let events = events.iter().map(|event| {
+        let name = event.subject.as_deref().or(event.jti.as_deref()).unwrap();
+        let millis = match event.at.as_millis() % 1000 {
+            0 => String::new(),
+            millis => format!(".{millis:03}"),
+        };
+        format!("{} {name} @{}{millis}", event.kind.as_str(), event.at.as_secs())
+    });
+    events.chain(passed_over.iter().map(|why| format!("({})", why.as_str()))).collect()
+}
+
+/// Claims that end the sessions of `alice`.
+fn claims() -> Value {
+    json!({
+        "iss": ISSUER, "aud": AUDIENCE, "jti": "set-1", "iat": NOW - 1,
+        "sub_id": {"format": "iss_sub", "iss": ISSUER, "sub": "alice"},
+        "events": {SESSION_REVOKED: {"event_timestamp": NOW - 2}},
+    })
+}
+
+fn receive(settings: Settings, claims: &Value) -> Vec<String> {
+    let signer = Signer::new();
+    let token = signer.set(claims);
+    words(transmitter(settings, &signer).receive(token.as_bytes(), SET, Asked::Nothing, at(NOW)))
+}
+
+fn tolerant() -> Settings {
+    Settings { tolerant: true, ..settings() }
+}
+
+fn shared(transmitter: Transmitter) -> Vec<Arc<Transmitter>> {
+    vec![Arc::new(transmitter)]
+}

@@ -1,0 +1,281 @@
+//! The endpoint over real sockets: tokens pushed to the admin listener, keys fetched from a transmitter that rotates
+//! them, and what is in force afterwards.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use portcullis::admin::{Access, Control, Limits, Permission, Settings as Admin, Token, serve_admin};
+use portcullis::client::Client;
+use portcullis::events::EventLog;
+use portcullis::identity::{IssuerKey, SubjectKey, TokenKey};
+use portcullis::keys::Source;
+use portcullis::keys::refresh::spawn_refresher;
+use portcullis::keys::store::{Availability, KeyStore};
+use portcullis::metrics::Metrics;
+use portcullis::revocations::{Ended, Revocations, TokenFacts};
+use portcullis::shutdown::{self, Shutdown, Trigger};
+use portcullis::ssf::{MAX_BYTES, Receiver, Transmitter};
+use portcullis::state::Store;
+use portcullis::time::Timestamp;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::{AUDIENCE, ISSUER, SESSION_REVOKED, Settings, Signer, settings, shared, tolerant, transmitter};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const SET: &str = "content-type: application/secevent+jwt";
+const AUTHORIZED: &str = "authorization: Bearer events-secret";
+
+/// An admin listener with one transmitter, `t`.
+struct Gate {
+    address: SocketAddr,
+    metrics: Metrics,
+    revocations: Arc<Revocations>,
+    log: Arc<EventLog>,
+    _running: Trigger,
+}
+
+impl Gate {
+    async fn start(transmitter: Transmitter) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, metrics) = (listener.local_addr().unwrap(), Metrics::new().unwrap());
+        let (store, revocations) =
+            (Store::in_memory(Timestamp::now()).unwrap(), Arc::new(Revocations::new(None)));
+        let log = EventLog::start(store, Arc::clone(&revocations), Timestamp::now()).await.unwrap();
+        let receiver = Arc::new(Receiver::new(shared(transmitter), Arc::clone(&log), &metrics));
+        let (commands, _) = mpsc::channel(1);
+        let control = Control { commands, effective: Arc::default(), receiver: Some(receiver) };
+        let token = |secret: &str, permission| Token {
+            name: secret.to_owned(),
+            secret: secret.to_owned(),
+            permissions: vec![permission],
+        };
+        let tokens =
+            vec![token("events-secret", Permission::Events), token("config-secret", Permission::Config)];
+        let access = Access::new(&Admin { listen: address, tls: None, tokens }, None);
+        let (running, shutdown) = shutdown::channel();
+        tokio::spawn(serve_admin(
+            listener,
+            Arc::new(access),
+            control,
+            metrics.clone(),
+            Limits::default(),
+            shutdown,
+        ));
+        Self { address, metrics, revocations, log, _running: running }
+    }
+
+    /// Status, head and body of the answer.
+    async fn call(&self, line: &str, fields: &[&str], body: &str) -> (u16, String, String) {
+        let mut socket = TcpStream::connect(self.address).await.unwrap();
+        let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+        let length = body.len();
+        let request = format!(
+            "{line} HTTP/1.1\r\nhost: gate\r\nconnection: close\r\ncontent-length: {length}\r\n{fields}\r\n{body}"
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
+    }
+
+    async fn push(&self, token: &str) -> (u16, String, String) {
+        self.call("POST /v1/ssf/t", &[AUTHORIZED, SET], token).await
+    }
+
+    fn judge(&self, subject: &str, issued_at: Timestamp) -> Option<Ended> {
+        self.revocations.load().judge(&TokenFacts {
+            token: TokenKey::new(ISSUER, "jti"),
+            issuer: IssuerKey::new(ISSUER),
+            subject: Some(SubjectKey::new(ISSUER, subject)),
+            client: None,
+            issued_at,
+            role_version: None,
+        })
+    }
+
+    fn counted(&self, kind: &str) -> u64 {
+        self.metrics.events.with_label_values(&[kind, "ssf"]).get()
+    }
+}
+
+fn claims(subject: &str, at: Timestamp) -> Value {
+    json!({
+        "iss": ISSUER, "aud": [AUDIENCE], "jti": subject, "iat": at.as_secs(),
+        "sub_id": {"format": "iss_sub", "iss": ISSUER, "sub": subject},
+        "events": {SESSION_REVOKED: {}},
+    })
+}
+
+#[tokio::test]
+async fn a_signal_is_in_force_when_it_is_acknowledged() {
+    let signer = Signer::new();
+    let gate = Gate::start(transmitter(settings(), &signer)).await;
+    let now = Timestamp::from_secs(Timestamp::now().as_secs());
+    let token = signer.set(&claims("alice", now));
+    assert_eq!(gate.judge("alice", now), None);
+    for _ in 0..2 {
+        let (status, head, body) = gate.push(&token).await;
+        assert_eq!((status, body.as_str()), (202, ""), "{head}");
+        assert_eq!(gate.judge("alice", now), Some(Ended::Subject));
+        assert_eq!(gate.judge("alice", now.plus(Duration::from_secs(1))), None);
+        assert_eq!(gate.judge("bob", now), None);
+    }
+    assert_eq!(gate.log.events(0, 10).await.unwrap().items.len(), 1, "the same token adds nothing");
+    assert_eq!(gate.counted("subject-revoked"), 2);
+
+    let mut unknown = claims("bob", now);
+    unknown["events"] = json!({"urn:example:whatever": {}});
+    assert_eq!(gate.push(&signer.set(&unknown)).await.0, 202);
+    unknown["sub_id"]["iss"] = json!("https://other.example.com/");
+    unknown["events"] = json!({SESSION_REVOKED: {}});
+    assert_eq!(gate.push(&signer.set(&unknown)).await.0, 202);
+    assert_eq!(gate.judge("bob", now), None);
+    assert_eq!((gate.counted("unknown-event"), gate.counted("other-issuer")), (1, 1));
+}
+
+#[tokio::test]
+async fn refusals_have_the_form_of_rfc_8935() {
+    let signer = Signer::new();
+    let gate = Gate::start(transmitter(settings(), &signer)).await;
+    let now = Timestamp::now();
+    let good = signer.set(&claims("alice", now));
+    let forged = Signer::new().set(&claims("alice", now));
+    let elsewhere = signer.set(&json!({"iss": "https://evil.example/"}));
+    for (line, fields, body, status, err) in [
+        ("POST /v1/ssf/t", &[AUTHORIZED, SET][..], forged.as_str(), 400, "authentication_failed"),
+        ("POST /v1/ssf/t", &[AUTHORIZED, SET], &elsewhere, 400, "invalid_issuer"),
+        ("POST /v1/ssf/t", &[AUTHORIZED, SET], "", 400, "invalid_request"),
+        ("POST /v1/ssf/t", &[AUTHORIZED, SET], "{}", 400, "invalid_request"),
+        ("POST /v1/ssf/t", &[AUTHORIZED], &good, 400, "invalid_request"),
+        ("POST /v1/ssf/t", &[AUTHORIZED, "content-type: application/json"], &good, 400, "invalid_request"),
+        ("POST /v1/ssf/t", &[AUTHORIZED, SET, SET], &good, 400, "invalid_request"),
+        ("POST /v1/ssf/other", &[AUTHORIZED, SET], &good, 404, "invalid_request"),
+    ] {
+        let (got, head, answer) = gate.call(line, fields, body).await;
+        assert_eq!(got, status, "{line} {fields:?}: {head}");
+        assert!(head.contains("\r\ncontent-type: application/json"), "{head}");
+        assert!(head.contains("\r\ncontent-language: en"), "{head}");
+        assert!(head.contains("\r\ncache-control: no-store"), "{head}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["err"], err);
+        assert!(answer["description"].as_str().is_some_and(|text| !text.is_empty()), "{answer}");
+        assert_eq!(answer.as_object().unwrap().len(), 2);
+    }
+    let huge = "x".repeat(MAX_BYTES + 1);
+    for (line, fields, body, status) in [
+        ("POST /v1/ssf/t", &[SET][..], good.as_str(), 401),
+        ("POST /v1/ssf/t", &["authorization: Bearer config-secret", SET], &good, 403),
+        ("GET /v1/ssf/t", &[AUTHORIZED], "", 405),
+        ("POST /v1/ssf/t/x", &[AUTHORIZED, SET], &good, 404),
+        ("POST /v1/ssf/t", &[AUTHORIZED, SET], &huge, 413),
+    ] {
+        assert_eq!(gate.call(line, fields, body).await.0, status, "{line} {fields:?}");
+    }
+    assert_eq!(gate.log.events(0, 10).await.unwrap().items, []);
+    assert_eq!(gate.push(&good).await.0, 202);
+}
+
+#[tokio::test]
+async fn apple_hears_ok() {
+    let signer = Signer::new();
+    let gate = Gate::start(transmitter(tolerant(), &signer)).await;
+    let now = Timestamp::now();
+    let event = json!({"type": "account-delete", "sub": "001.a.2", "event_time": now.as_millis()});
+    let mut claims = claims("", now);
+    claims["events"] = json!(event.to_string());
+    claims.as_object_mut().unwrap().remove("sub_id");
+    let body = json!({"payload": signer.sign(r#"{"alg":"ES256","kid":"a"}"#, &claims.to_string())});
+    let fields = [AUTHORIZED, "content-type: application/json; charset=utf-8"];
+    let (status, _, body) = gate.call("POST /v1/ssf/t", &fields, &body.to_string()).await;
+    assert_eq!((status, body.as_str()), (200, ""));
+    assert_eq!(gate.judge("001.a.2", now), Some(Ended::Subject));
+}
+
+/// A server that answers every request with the document of the moment, and counts them.
+struct Server {
+    url: String,
+    document: watch::Sender<String>,
+    served: Arc<AtomicUsize>,
+}
+
+impl Server {
+    async fn start(document: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/jwks", listener.local_addr().unwrap());
+        let (document, current) = watch::channel(document);
+        let served = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&served);
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let (current, count) = (current.clone(), Arc::clone(&count));
+                tokio::spawn(async move {
+                    let mut head = [0; 4096];
+                    assert!(socket.read(&mut head).await.unwrap() > 0);
+                    count.fetch_add(1, Ordering::SeqCst);
+                    let body = current.borrow().clone();
+                    let length = body.len();
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\
+                         content-length: {length}\r\n\r\n{body}"
+                    );
+                    socket.write_all(answer.as_bytes()).await.unwrap();
+                });
+            }
+        });
+        Self { url, document, served }
+    }
+}
+
+async fn fetching(server: &Server, settings: Settings, shutdown: Shutdown) -> Transmitter {
+    let mut settings = settings;
+    settings.keys.source = Source::Url(server.url.clone());
+    let keys = KeyStore::new(settings.keys.clone(), Metrics::new().unwrap());
+    let tls = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
+    let client = Client::new(Arc::new(tls.with_no_client_auth()));
+    drop(spawn_refresher(Arc::clone(&keys), client, shutdown));
+    let mut loaded = keys.last_good();
+    timeout(PATIENCE, loaded.wait_for(Option::is_some)).await.unwrap().unwrap();
+    assert_eq!(keys.availability(Timestamp::now()), Availability::Usable);
+    Transmitter::new(settings, keys)
+}
+
+#[tokio::test]
+async fn a_new_key_is_fetched_when_a_token_names_it() {
+    let (old, new) = (Signer::new(), Signer::new());
+    let server = Server::start(old.jwks()).await;
+    let (_trigger, shutdown) = shutdown::channel();
+    let gate = Gate::start(fetching(&server, settings(), shutdown).await).await;
+    let now = Timestamp::now();
+    assert_eq!(gate.push(&old.set(&claims("alice", now))).await.0, 202);
+    assert_eq!(server.served.load(Ordering::SeqCst), 1);
+
+    server.document.send_replace(new.jwks().replace(r#""kid":"a""#, r#""kid":"b""#));
+    let header = r#"{"alg":"ES256","kid":"b","typ":"secevent+jwt"}"#;
+    let rotated = new.sign(header, &claims("bob", now).to_string());
+    assert_eq!(gate.push(&rotated).await.0, 202);
+    assert_eq!(gate.judge("bob", now), Some(Ended::Subject));
+    assert_eq!(server.served.load(Ordering::SeqCst), 2);
+
+    let (status, _, body) = gate.push(&old.set(&claims("carol", now))).await;
+    assert_eq!(status, 400, "the old key is gone: {body}");
+    assert!(body.contains("invalid_key"), "{body}");
+    assert_eq!(server.served.load(Ordering::SeqCst), 2, "one fetch per cooldown");
+}
+
+#[tokio::test]
+async fn without_keys_the_transmitter_is_asked_to_come_back() {
+    let settings = settings();
+    let keys = KeyStore::new(settings.keys.clone(), Metrics::new().unwrap());
+    let gate = Gate::start(Transmitter::new(settings, keys)).await;
+    let (status, head, _) = gate.push(&Signer::new().set(&claims("alice", Timestamp::now()))).await;
+    assert_eq!(status, 503);
+    assert!(head.contains("\r\nretry-after: "), "{head}");
+    assert_eq!(gate.judge("alice", Timestamp::now()), None);
+}
