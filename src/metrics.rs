@@ -51,6 +51,9 @@ pub struct Metrics {
     /// Seconds until a served certificate expires, by `path`.
     certificate_expiry: GaugeVec,
     certificates: Arc<ArcSwap<Vec<(String, Timestamp)>>>,
+    /// Events, by `type` and `source` (admin, ssf, authority, replica); signals without a meaning here count with the
+    /// reason why as their type.
+    pub events: IntCounterVec,
     /// Configuration reloads, by `result` (ok, error).
     pub config_reloads: IntCounterVec,
     /// Log lines that were lost because the destination was blocked, slow or full.
@@ -159,6 +162,7 @@ impl Metrics {
                 &["path"],
             )?,
             certificates: Arc::default(),
+            events: page.counters("portcullis_events_total", "Events received", &["type", "source"])?,
             config_reloads: page.counters(
                 "portcullis_config_reloads_total",
                 "Configuration reloads",

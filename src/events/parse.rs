@@ -153,7 +153,9 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
     (millis >= 0).then(|| Timestamp::from_millis(millis))
 }
 
-fn seconds(seconds: f64) -> Option<Timestamp> {
+/// Seconds since 1970 up to the year 9999, in whole milliseconds.
+#[must_use]
+pub fn seconds(seconds: f64) -> Option<Timestamp> {
     /// The end of the year 9999, where RFC 3339 ends too.
     const END: f64 = 253_402_300_800.0;
     // Rounded down, so that a time stays within its second; the hundredth makes up for decimal fractions that no binary
