@@ -35,6 +35,8 @@ pub mod enforce;
 
 pub mod events;
 
+pub mod usage;
+
 pub mod sessions;
 
 pub mod revocations;

@@ -6,12 +6,14 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
 pub mod clients;
+pub mod usage;
 
 use clients::ClientLabels;
 
@@ -54,6 +56,10 @@ pub struct Metrics {
     /// Events, by `type` and `source` (admin, ssf, authority, replica); signals without a meaning here count with the
     /// reason why as their type.
     pub events: IntCounterVec,
+    /// Calls that the state store failed, by `kind` (full, failed, closed).
+    pub state_errors: IntCounterVec,
+    /// Requests of each client, for whoever keeps them.
+    pub usage: usage::Tallies,
     /// Configuration reloads, by `result` (ok, error).
     pub config_reloads: IntCounterVec,
     /// Log lines that were lost because the destination was blocked, slow or full.
@@ -163,6 +169,12 @@ impl Metrics {
             )?,
             certificates: Arc::default(),
             events: page.counters("portcullis_events_total", "Events received", &["type", "source"])?,
+            state_errors: page.counters(
+                "portcullis_state_errors_total",
+                "Calls that the state store failed",
+                &["kind"],
+            )?,
+            usage: usage::Tallies::default(),
             config_reloads: page.counters(
                 "portcullis_config_reloads_total",
                 "Configuration reloads",
@@ -171,6 +183,14 @@ impl Metrics {
             log_lines_dropped: page.counter("portcullis_log_lines_dropped_total", "Log lines lost")?,
             registry: page.0,
         })
+    }
+
+    /// Adds an instrument that looks up what it tells when it is asked.
+    ///
+    /// # Errors
+    /// When there is one of that name.
+    pub fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        self.registry.register(collector)
     }
 
     /// Sets the certificates in use and when each expires; those of an earlier configuration are forgotten.

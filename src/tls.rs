@@ -13,7 +13,9 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier, danger};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use rustls::{
+    ClientConfig, InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion, version,
+};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::time::Timestamp;
@@ -229,7 +231,9 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
     let (usable, _) = store.add_parsable_certificates(found.certs);
     match (usable, found.errors.first()) {
-        (0, Some(e)) => Err(TlsError::elsewhere(format_args!("the system's root certificates cannot be read: {e}"))),
+        (0, Some(e)) => {
+            Err(TlsError::elsewhere(format_args!("the system's root certificates cannot be read: {e}")))
+        }
         (0, None) => Err(TlsError::elsewhere("the system has no root certificates: name a `ca` file")),
         _ => Ok(store),
     }

@@ -11,19 +11,24 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::Instant;
 
-use crate::admin::{self, Access, Command, Control, Health, serve_admin, serve_telemetry};
+use crate::admin::{self, Access, Command, Control, Health, InForce, serve_admin, serve_telemetry};
 use crate::client::Client;
 use crate::config::{IssuerSettings, Loaded, Settings};
 use crate::enforce::decide::{Enforcer, Issuer};
+use crate::events::{self, EventLog};
 use crate::forward::Upstream;
 use crate::gate::{ConnectionCounts, Live, Shared};
 use crate::keys::refresh::spawn_refresher;
 use crate::keys::store::{Availability, KeyStore};
 use crate::log::AccessLog;
 use crate::metrics::Metrics;
+use crate::revocations::Revocations;
+use crate::sessions::{self, Sessions};
 use crate::shutdown::Shutdown;
+use crate::state::{Store, StoreError};
 use crate::time::Timestamp;
 use crate::tls::{self, Tickets};
+use crate::usage::{self, Usage};
 
 /// How long a reload waits for the keys of an issuer that is new or moved.
 const FIRST_KEYS: Duration = Duration::from_secs(5);
@@ -145,7 +150,18 @@ impl Wiring {
             limits,
             shutdown.clone(),
         ));
-        spawn_local(serve_admin(admin, Arc::clone(&self.access), control, metrics, limits, shutdown));
+        let access = Arc::clone(&self.access);
+        let (issuers, flush_interval) = (event_issuers(&self.settings), self.settings.state.flush_interval);
+        spawn_local(async move {
+            match in_force(&metrics, issuers).await {
+                Ok(in_force) => {
+                    let usage = Arc::clone(&in_force.usage);
+                    spawn_local(usage::keep(usage, flush_interval, shutdown.clone()));
+                    serve_admin(admin, access, control, in_force, metrics, limits, shutdown).await;
+                }
+                Err(error) => tracing::error!(%error, "the admin listener cannot be served"),
+            }
+        });
         receiver
     }
 
@@ -221,6 +237,34 @@ impl Lasting {
         };
         Ok(Made { keys, live, admin_tls, certificates })
     }
+}
+
+/// What events need to know of the issuers.
+fn event_issuers(settings: &Settings) -> Vec<events::Issuer> {
+    let issuers = settings.issuers.iter().map(|issuer| &issuer.rules);
+    issuers
+        .map(|rules| events::Issuer {
+            issuer: Arc::clone(&rules.issuer),
+            leeway: rules.leeway,
+            max_lifetime: rules.max_lifetime,
+        })
+        .collect()
+}
+
+/// What is in force, in memory: nothing judges by it yet.
+async fn in_force(metrics: &Metrics, issuers: Vec<events::Issuer>) -> Result<InForce, StoreError> {
+    let now = Timestamp::now();
+    let store = Store::in_memory(now).map_err(|error| StoreError::Failed(error.to_string()))?;
+    let revocations = Arc::new(Revocations::new(None));
+    let sessions =
+        sessions::Settings { idle_timeout: None, max_tracked: 1, leeway: Duration::ZERO, saved: false };
+    Ok(InForce {
+        log: EventLog::start(store.clone(), Arc::clone(&revocations), now).await?,
+        revocations,
+        sessions: Arc::new(Sessions::new(sessions)),
+        usage: Usage::start(metrics.usage.clone(), store).await?,
+        issuers: Arc::new(ArcSwap::from_pointee(issuers)),
+    })
 }
 
 fn stores(keys: &[Arc<Keys>]) -> Vec<Arc<KeyStore>> {

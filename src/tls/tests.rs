@@ -121,7 +121,8 @@ fn a_client_that_trusts_another_root_or_expects_another_name_gives_up() {
     let server = server_config(&ours.server(), &Tickets::default()).unwrap();
     assert!(shake(&theirs.client(None, &[]), &server).is_err());
     let mut stranger =
-        ClientConnection::new(ours.client(None, &[]), ServerName::try_from("other.example").unwrap()).unwrap();
+        ClientConnection::new(ours.client(None, &[]), ServerName::try_from("other.example").unwrap())
+            .unwrap();
     let mut end = ServerConnection::new(server).unwrap();
     let mut wire = Vec::new();
     stranger.write_tls(&mut wire).unwrap();
@@ -164,7 +165,8 @@ fn the_lowest_version_is_the_configured_one() {
 #[test]
 fn client_certificates_are_verified_and_can_be_required() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
-    let (good, strange, expired) = (ours.sign("good", 2100), theirs.sign("good", 2100), ours.sign("expired", 2002));
+    let (good, strange, expired) =
+        (ours.sign("good", 2100), theirs.sign("good", 2100), ours.sign("expired", 2002));
     let mut settings = ServerSettings { client_ca: Some(ours.path("ca.pem")), ..ours.server() };
     for (required, without) in [(false, true), (true, false)] {
         settings.require_client_certificate = required;
@@ -212,12 +214,17 @@ fn what_cannot_be_served_names_the_file_and_the_reason() {
     let (other_certificate, other_key) = authority.sign("other", 2100);
     let missing = authority.path("missing.pem");
     let empty = authority.write("empty.pem", "");
-    let broken = authority.write("broken.pem", "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n");
+    let broken =
+        authority.write("broken.pem", "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n");
     let cut = authority.write("cut.pem", "-----BEGIN CERTIFICATE-----\nMIIB\n");
-    let nonsense = authority.write("nonsense.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
-    let not_a_key = authority.write("bad.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
-    let sealed =
-        authority.write("sealed.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
+    let nonsense =
+        authority.write("nonsense.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let not_a_key =
+        authority.write("bad.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    let sealed = authority.write(
+        "sealed.key",
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    );
     let with = |certificate: &Path, private_key: &Path, client_ca: Option<&Path>| ServerSettings {
         certificate: certificate.to_owned(),
         private_key: private_key.to_owned(),
@@ -273,15 +280,14 @@ fn expiry_is_that_of_the_first_certificate_to_expire() {
     let authority = Authority::new("root");
     let (long, _) = authority.sign("long", 2100);
     let (past, _) = authority.sign("past", 2002);
-    let chain = authority.write(
-        "chain.pem",
-        &(fs::read_to_string(&long).unwrap() + &fs::read_to_string(&past).unwrap()),
-    );
+    let chain = authority
+        .write("chain.pem", &(fs::read_to_string(&long).unwrap() + &fs::read_to_string(&past).unwrap()));
     let year_2002 = Timestamp::from_secs(1_009_843_200);
     assert_eq!(certificate_expiry(&long).unwrap(), Timestamp::from_secs(4_102_444_800));
     assert_eq!(certificate_expiry(&past).unwrap(), year_2002);
     assert_eq!(certificate_expiry(&chain).unwrap(), year_2002);
-    let nonsense = authority.write("nonsense.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let nonsense =
+        authority.write("nonsense.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     assert!(certificate_expiry(&nonsense).unwrap_err().problem.contains("cannot be parsed"));
     assert!(certificate_expiry(&authority.path("missing")).is_err());
 }
