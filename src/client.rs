@@ -1,4 +1,4 @@
-//! The one outbound HTTP client: a single GET on a fresh connection, for keys and discovery documents.
+//! The one outbound HTTP client: a single request on a fresh connection, for keys, discovery documents and commands.
 //!
 //! Everything is bounded: time, head, body. It follows no redirect and knows nothing of what it fetches.
 
@@ -12,8 +12,8 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, HOST, USER_AGENT};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -27,6 +27,8 @@ use tokio_rustls::TlsConnector;
 pub const MAX_BODY: usize = 1024 * 1024;
 /// From the name look-up to the last byte of the body.
 const TOTAL: Duration = Duration::from_secs(5);
+/// As `TOTAL`, for a request whose answer is waited for by whoever sent it.
+const PATIENT: Duration = Duration::from_secs(60);
 /// For one address of a host, so that a dead one leaves time for the next.
 const ONE_ADDRESS: Duration = Duration::from_secs(2);
 /// The largest response head, in bytes.
@@ -82,7 +84,7 @@ pub enum GetError {
     Tls(io::Error),
     /// The answer is not HTTP, or ended early.
     Http(Box<dyn std::error::Error + Send + Sync>),
-    /// Not complete within five seconds.
+    /// Not complete in time.
     Timeout,
     /// A redirect, which is never followed: keys come from the configured place or not at all.
     Redirect(StatusCode),
@@ -134,11 +136,26 @@ impl Url {
         let target = parts.path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         Ok(Self { host, port, authority, target, transport })
     }
+
+    /// The URL of an endpoint, whose path and query begin with `/`, below this one; `None` when this one has a query.
+    #[must_use]
+    pub fn at(&self, endpoint: &str) -> Option<Self> {
+        let base = self.target.as_str().trim_end_matches('/');
+        let target = format!("{base}{endpoint}").parse().ok().filter(|_| self.target.query().is_none())?;
+        Some(Self { target, ..self.clone() })
+    }
 }
 
 /// `localhost` or an address of the loopback networks. What a name resolves to is checked again on connecting.
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// What is sent where, and which statuses are an answer: the body of another is not even read.
+struct Call<'a> {
+    url: &'a Url,
+    request: Request<Bytes>,
+    takes: fn(StatusCode) -> Result<(), GetError>,
 }
 
 impl Client {
@@ -153,19 +170,41 @@ impl Client {
     /// # Errors
     /// Everything else, within five seconds.
     pub async fn get(&self, url: &Url) -> Result<Bytes, GetError> {
-        // Boxed because TLS and HTTP state are large and this runs once in minutes.
-        timeout(TOTAL, Box::pin(self.get_untimed(url))).await.unwrap_or(Err(GetError::Timeout))
+        let mut request = Request::new(Bytes::new());
+        request
+            .headers_mut()
+            .insert(ACCEPT, HeaderValue::from_static("application/json, application/jwk-set+json"));
+        let takes = |status: StatusCode| match status {
+            StatusCode::OK => Ok(()),
+            status if status.is_redirection() => Err(GetError::Redirect(status)),
+            status => Err(GetError::Status(status)),
+        };
+        self.within(TOTAL, Call { url, request, takes }).await.map(Response::into_body)
     }
 
-    async fn get_untimed(&self, url: &Url) -> Result<Bytes, GetError> {
+    /// The answer to any request, whatever its status, complete. Of the request's URI nothing is used.
+    ///
+    /// # Errors
+    /// When there is no complete answer within a minute, or its body is larger than [`MAX_BODY`].
+    pub async fn send(&self, url: &Url, request: Request<Bytes>) -> Result<Response<Bytes>, GetError> {
+        self.within(PATIENT, Call { url, request, takes: |_| Ok(()) }).await
+    }
+
+    async fn within(&self, time: Duration, call: Call<'_>) -> Result<Response<Bytes>, GetError> {
+        // Boxed because TLS and HTTP state are large and this runs once in minutes.
+        timeout(time, Box::pin(self.untimed(call))).await.unwrap_or(Err(GetError::Timeout))
+    }
+
+    async fn untimed(&self, call: Call<'_>) -> Result<Response<Bytes>, GetError> {
+        let url = call.url;
         let socket = connect(url).await?;
         if url.transport != Transport::Tls {
-            return exchange(socket, url).await;
+            return exchange(socket, call).await;
         }
         let name = ServerName::try_from(url.host.clone())
             .map_err(|invalid| GetError::Tls(io::Error::new(io::ErrorKind::InvalidInput, invalid)))?;
         let connector = TlsConnector::from(Arc::clone(&self.tls));
-        exchange(connector.connect(name, socket).await.map_err(GetError::Tls)?, url).await
+        exchange(connector.connect(name, socket).await.map_err(GetError::Tls)?, call).await
     }
 }
 
@@ -186,18 +225,19 @@ async fn connect(url: &Url) -> Result<TcpStream, GetError> {
     Err(GetError::Connect(last))
 }
 
-async fn exchange<S>(socket: S, url: &Url) -> Result<Bytes, GetError>
+async fn exchange<S>(socket: S, call: Call<'_>) -> Result<Response<Bytes>, GetError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let request = Request::get(Uri::from(url.target.clone()))
-        .header(HOST, url.authority.as_str())
-        .header(ACCEPT, "application/json, application/jwk-set+json")
-        .header(ACCEPT_ENCODING, "identity")
-        .header(USER_AGENT, concat!("portcullis/", env!("CARGO_PKG_VERSION")))
-        .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| GetError::Http(error.into()))?;
+    let Call { url, mut request, takes } = call;
+    *request.uri_mut() = Uri::from(url.target.clone());
+    let host = HeaderValue::from_str(url.authority.as_str()).map_err(|error| GetError::Http(error.into()))?;
+    let headers = request.headers_mut();
+    headers.insert(HOST, host);
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("portcullis/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    let request = request.map(Full::new);
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
         .handshake(TokioIo::new(socket))
@@ -205,7 +245,8 @@ where
         .map_err(|error| GetError::Http(error.into()))?;
     let answer = std::pin::pin!(async {
         let response = sender.send_request(request).await.map_err(|error| GetError::Http(error.into()))?;
-        body_of(response).await
+        takes(response.status())?;
+        complete(response).await
     });
     // The connection does the reading and writing; a failure of it reaches the answer too.
     match select(answer, std::pin::pin!(connection)).await {
@@ -214,12 +255,7 @@ where
     }
 }
 
-async fn body_of(response: Response<Incoming>) -> Result<Bytes, GetError> {
-    match response.status() {
-        StatusCode::OK => {}
-        status if status.is_redirection() => return Err(GetError::Redirect(status)),
-        status => return Err(GetError::Status(status)),
-    }
+async fn complete(response: Response<Incoming>) -> Result<Response<Bytes>, GetError> {
     let mut codings = response.headers().get_all(CONTENT_ENCODING).iter();
     if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(GetError::Encoding);
@@ -227,8 +263,9 @@ async fn body_of(response: Response<Incoming>) -> Result<Bytes, GetError> {
     if response.body().size_hint().lower() > MAX_BODY as u64 {
         return Err(GetError::TooLarge);
     }
-    match Limited::new(response.into_body(), MAX_BODY).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
+    let (head, body) = response.into_parts();
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
         Err(error) if error.is::<LengthLimitError>() => Err(GetError::TooLarge),
         Err(error) => Err(GetError::Http(error)),
     }
@@ -260,7 +297,7 @@ impl fmt::Display for GetError {
                 Some(cause) => write!(f, "{error}: {cause}"),
                 None => write!(f, "{error}"),
             },
-            Self::Timeout => write!(f, "no complete answer within {} seconds", TOTAL.as_secs()),
+            Self::Timeout => f.write_str("no complete answer in time"),
             Self::Redirect(status) => write!(f, "answered {status}: redirects are not followed"),
             Self::Status(status) => write!(f, "answered {status}"),
             Self::Encoding => f.write_str("the body is compressed although that was not asked for"),

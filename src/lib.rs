@@ -37,6 +37,8 @@ pub mod ssf;
 
 pub mod events;
 
+pub mod usage;
+
 pub mod sessions;
 
 pub mod revocations;

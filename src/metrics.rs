@@ -6,12 +6,14 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
 
 pub mod clients;
+pub mod usage;
 
 use clients::ClientLabels;
 
@@ -54,20 +56,20 @@ pub struct Metrics {
     /// Events, by `type` and `source` (admin, ssf, authority, replica); signals without a meaning here count with the
     /// reason why as their type.
     pub events: IntCounterVec,
+    /// Calls that the state store failed, by `kind` (full, failed, closed).
+    pub state_errors: IntCounterVec,
+    /// Requests of each client, for whoever keeps them.
+    pub usage: usage::Tallies,
     /// Configuration reloads, by `result` (ok, error).
     pub config_reloads: IntCounterVec,
     /// Tokens in use.
     pub sessions_tracked: IntGauge,
     /// Sessions that left memory, by `cause` (expired, idle, capacity).
     pub sessions_evicted: IntCounterVec,
-    /// Events accepted, by `type` and `source` (admin, ssf, authority, replica).
-    pub events: IntCounterVec,
     /// What is revoked at present, by `kind` (subject, client, token, issuer).
     pub revocations: IntGaugeVec,
     /// Seconds since the shared state was confirmed; 0 for a store that is not shared.
     pub state_age: Gauge,
-    /// Writes that the state store could not make.
-    pub state_errors: IntCounter,
     /// Responses and tunnels that were ended because their token was no longer in force, by `reason`.
     pub streams_cut: IntCounterVec,
     /// Log lines that were lost because the destination was blocked, slow or full.
@@ -177,6 +179,12 @@ impl Metrics {
             )?,
             certificates: Arc::default(),
             events: page.counters("portcullis_events_total", "Events received", &["type", "source"])?,
+            state_errors: page.counters(
+                "portcullis_state_errors_total",
+                "Calls that the state store failed",
+                &["kind"],
+            )?,
+            usage: usage::Tallies::default(),
             config_reloads: page.counters(
                 "portcullis_config_reloads_total",
                 "Configuration reloads",
@@ -188,13 +196,11 @@ impl Metrics {
                 "Sessions that left memory",
                 &["cause"],
             )?,
-            events: page.counters("portcullis_events_total", "Events accepted", &["type", "source"])?,
             revocations: page.gauges("portcullis_revocations", "What is revoked at present", &["kind"])?,
             state_age: page.float_gauge(
                 "portcullis_state_age_seconds",
                 "Seconds since the shared state was confirmed",
             )?,
-            state_errors: page.counter("portcullis_state_errors_total", "Writes the state store refused")?,
             streams_cut: page.counters(
                 "portcullis_streams_cut_total",
                 "Streams ended because their token was no longer in force",
@@ -203,6 +209,14 @@ impl Metrics {
             log_lines_dropped: page.counter("portcullis_log_lines_dropped_total", "Log lines lost")?,
             registry: page.0,
         })
+    }
+
+    /// Adds an instrument that looks up what it tells when it is asked.
+    ///
+    /// # Errors
+    /// When there is one of that name.
+    pub fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        self.registry.register(collector)
     }
 
     /// Sets the certificates in use and when each expires; those of an earlier configuration are forgotten.

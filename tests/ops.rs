@@ -9,12 +9,19 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jsonwebtoken::Algorithm;
 use portcullis::admin::{
-    Access, Command, Control, Health, Limits, Permission, Settings, Token, serve_admin, serve_telemetry,
+    Access, Command, Control, Health, InForce, Limits, Permission, Settings, Token, serve_admin,
+    serve_telemetry,
 };
+use portcullis::events::EventLog;
 use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, Source};
 use portcullis::metrics::Metrics;
+use portcullis::revocations::Revocations;
+use portcullis::sessions::{self, Sessions};
 use portcullis::shutdown::{self, Phase, Trigger};
+use portcullis::state::Store;
+use portcullis::time::Timestamp;
+use portcullis::usage::Usage;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -95,7 +102,9 @@ impl Running {
         let (listener, metrics) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Metrics::new().unwrap());
         let address = listener.local_addr().unwrap();
         let (trigger, shutdown) = shutdown::channel();
-        let served = tokio::spawn(serve_admin(listener, access, control, metrics.clone(), limits, shutdown));
+        let nothing = nothing_in_force(&metrics).await;
+        let served =
+            tokio::spawn(serve_admin(listener, access, control, nothing, metrics.clone(), limits, shutdown));
         Self { address, metrics, trigger, served }
     }
 
@@ -124,6 +133,20 @@ fn settings() -> Settings {
             token("events only", "events-secret", &[Permission::Events]),
             token("last", "l", &[Permission::Config]),
         ],
+    }
+}
+
+async fn nothing_in_force(metrics: &Metrics) -> InForce {
+    let (store, now) = (Store::in_memory(Timestamp::now()).unwrap(), Timestamp::now());
+    let revocations = Arc::new(Revocations::new(None));
+    let sessions =
+        sessions::Settings { idle_timeout: None, max_tracked: 1, leeway: Duration::ZERO, saved: false };
+    InForce {
+        log: EventLog::start(store.clone(), Arc::clone(&revocations), now).await.unwrap(),
+        revocations,
+        sessions: Arc::new(Sessions::new(sessions)),
+        usage: Usage::start(metrics.usage.clone(), store).await.unwrap(),
+        issuers: Arc::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
+use bytes::Bytes;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -16,6 +17,14 @@ pub(super) async fn read_json<T: DeserializeOwned>(
     request: Request,
     limits: &Limits,
 ) -> Result<Option<T>, Problem> {
+    let Some(bytes) = read_document(request, limits).await? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("the body is not what is expected: {error}"))
+    })
+}
+
+/// Reads the body, which must say that it is JSON; `None` when there is no body at all.
+pub(super) async fn read_document(request: Request, limits: &Limits) -> Result<Option<Bytes>, Problem> {
     let (head, body) = request.into_parts();
     let bytes = read(body, limits).await?;
     if bytes.is_empty() {
@@ -24,13 +33,11 @@ pub(super) async fn read_json<T: DeserializeOwned>(
     if !head.headers.get(CONTENT_TYPE).is_some_and(|value| is_json(value.as_bytes())) {
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json"));
     }
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("the body is not what is expected: {error}"))
-    })
+    Ok(Some(bytes))
 }
 
 /// Reads the body within the limits.
-pub(super) async fn read(body: Body, limits: &Limits) -> Result<hyper::body::Bytes, Problem> {
+pub(super) async fn read(body: Body, limits: &Limits) -> Result<Bytes, Problem> {
     let too_large = || {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body exceeds {} bytes", limits.body_bytes))
     };

@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
+
+/// Seconds after which it may be worth trying again.
+const RETRY_SECONDS: &str = "5";
 
 /// An error as a caller sees it.
 #[derive(Debug)]
@@ -14,12 +17,13 @@ pub(super) struct Problem {
     detail: Cow<'static, str>,
     challenge: Option<&'static str>,
     problems: Vec<String>,
+    index: Option<usize>,
 }
 
 impl Problem {
     /// A problem that its status and one sentence describe.
     pub(super) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, detail: detail.into(), challenge: None, problems: Vec::new() }
+        Self { status, detail: detail.into(), challenge: None, problems: Vec::new(), index: None }
     }
 
     /// With a `WWW-Authenticate` challenge (RFC 6750 §3).
@@ -33,9 +37,15 @@ impl Problem {
         self.problems = problems;
         self
     }
+
+    /// With the place, from 0, of what is at fault in a batch.
+    pub(super) const fn with_index(mut self, index: usize) -> Self {
+        self.index = Some(index);
+        self
+    }
 }
 
-/// The members of RFC 9457 §3.1, and one of our own.
+/// The members of RFC 9457 §3.1, and two of our own.
 #[derive(Serialize)]
 struct Body<'a> {
     /// `about:blank`: the status says it all (RFC 9457 §4.2.1), and so the title is the status's.
@@ -45,6 +55,8 @@ struct Body<'a> {
     detail: &'a str,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     problems: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
 }
 
 impl IntoResponse for Problem {
@@ -55,10 +67,14 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             problems: &self.problems,
+            index: self.index,
         };
         let mut response = (self.status, axum::Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
+        }
         if let Some(challenge) = self.challenge {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }

@@ -108,7 +108,7 @@ impl App {
         let admin = listen(loaded.settings.admin.listen).await?;
         let watch = Watch::new(loaded.files.clone());
         let store = state::open(&loaded.settings.state, Timestamp::now()).map_err(RunError::Store)?;
-        let state = State::replay(store, &loaded.settings).await.map_err(RunError::Replay)?;
+        let state = State::replay(store, &loaded.settings, &metrics).await.map_err(RunError::Replay)?;
         spawn_local(state.clone().upkeep(loaded.settings.clone(), metrics.clone(), shutdown.clone()));
         let wiring = Wiring::new(loaded, state.clone(), metrics, access_log, shutdown)
             .await

@@ -18,6 +18,7 @@ use crate::sessions::{self, Sessions};
 use crate::shutdown::{Phase, Shutdown};
 use crate::state::{OpenError, Store, StoreError};
 use crate::time::Timestamp;
+use crate::usage::Usage;
 
 /// How often the whole session table has been looked through for what may leave it.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -29,6 +30,7 @@ const TRIM: Duration = Duration::from_secs(600);
 pub(super) struct State {
     pub(super) store: Store,
     pub(super) events: Arc<EventLog>,
+    pub(super) usage: Arc<Usage>,
     pub(super) in_force: InForce,
 }
 
@@ -57,7 +59,11 @@ pub(super) fn open(settings: &StateSettings, now: Timestamp) -> Result<Store, Op
 
 impl State {
     /// Replays what the store keeps.
-    pub(super) async fn replay(store: Store, settings: &Settings) -> Result<Self, StoreError> {
+    pub(super) async fn replay(
+        store: Store,
+        settings: &Settings,
+        metrics: &Metrics,
+    ) -> Result<Self, StoreError> {
         let (now, began) = (Timestamp::now(), Instant::now());
         let not_before = match settings.state.on_empty {
             OnEmpty::Refuse => Some(store.created_at()),
@@ -72,6 +78,7 @@ impl State {
         }));
         let events = EventLog::start(store.clone(), Arc::clone(&revocations), now).await?;
         let restored = sessions.restore(&store, now).await?;
+        let usage = Usage::start(metrics.usage.clone(), store.clone()).await?;
         let revoked = revocations.load().counts();
         info!(
             subjects = revoked.subjects,
@@ -82,7 +89,7 @@ impl State {
             took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "state replayed"
         );
-        Ok(Self { store, events, in_force: InForce { revocations, sessions } })
+        Ok(Self { store, events, usage, in_force: InForce { revocations, sessions } })
     }
 
     /// Gives a new key store the last good set of its issuer, and keeps the next ones. To be called before the store's
@@ -133,7 +140,7 @@ impl State {
                 }
                 _ = trims.tick() => {
                     if let Err(error) = self.events.trim(Timestamp::now(), idle, leeway).await {
-                        metrics.state_errors.inc();
+                        metrics.state_errors.with_label_values(&[error.kind()]).inc();
                         warn!(%error, "old events cannot be removed from the store");
                     }
                 }
@@ -141,13 +148,17 @@ impl State {
         }
     }
 
-    /// Saves the last uses; what cannot be saved now is tried again.
+    /// Saves last uses and usage; what cannot be saved now is tried again.
     pub(super) async fn save(&self, metrics: &Metrics) {
+        if let Err(error) = self.usage.flush().await {
+            metrics.state_errors.with_label_values(&[error.kind()]).inc();
+            warn!(%error, "usage cannot be saved");
+        }
         if !self.store.is_durable() {
             return;
         }
         if let Err(error) = self.in_force.sessions.save(&self.store).await {
-            metrics.state_errors.inc();
+            metrics.state_errors.with_label_values(&[error.kind()]).inc();
             error!(%error, "last uses cannot be saved; after a restart tokens count as idle from their last saved use");
         }
     }

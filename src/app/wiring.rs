@@ -14,15 +14,18 @@ use tokio::time::Instant;
 use super::state::State;
 use crate::admin::{self, Access, Command, Control, Health, serve_admin, serve_telemetry};
 use crate::client::Client;
-use crate::config::{IssuerSettings, Loaded, Settings};
+use crate::config::{Loaded, Settings};
 use crate::enforce::decide::{Enforcer, Issuer};
+use crate::events;
 use crate::forward::Upstream;
 use crate::gate::{ConnectionCounts, Live, Shared};
+use crate::keys;
 use crate::keys::refresh::spawn_refresher;
 use crate::keys::store::{Availability, KeyStore};
 use crate::log::AccessLog;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+use crate::ssf::{Receiver, Transmitter};
 use crate::time::Timestamp;
 use crate::tls::{self, Tickets};
 
@@ -57,7 +60,6 @@ struct Lasting {
 
 /// Everything that is made of one configuration.
 struct Made {
-    keys: Vec<Arc<Keys>>,
     live: Live,
     admin_tls: Option<Arc<rustls::ServerConfig>>,
     certificates: Vec<(String, Timestamp)>,
@@ -66,7 +68,10 @@ struct Made {
 /// The running parts.
 pub(super) struct Wiring {
     settings: Settings,
+    /// Of the issuers, in their order, and then of the transmitters.
     keys: Vec<Arc<Keys>>,
+    receiver: Arc<Receiver>,
+    event_issuers: Arc<ArcSwap<Vec<events::Issuer>>>,
     live: Arc<ArcSwap<Live>>,
     effective: Arc<ArcSwap<Value>>,
     access: Arc<Access>,
@@ -88,15 +93,19 @@ impl Wiring {
         let (public_tickets, admin_tickets) = (Tickets::default(), Tickets::default());
         let lasting = Lasting { state, public_tickets, admin_tickets, metrics, shutdown };
         let settings = loaded.settings.clone();
-        let keys = lasting.keys(&settings.issuers, &[]).await?;
-        let Made { keys, live, admin_tls, certificates } = lasting.make(&settings, keys, 0)?;
+        let keys = lasting.keys(&settings, &[]).await?;
+        let Made { live, admin_tls, certificates } = lasting.make(&settings, &keys, 0)?;
+        let log = Arc::clone(&lasting.state.events);
+        let receiver = Receiver::new(transmitters(&settings, &keys), log, &lasting.metrics);
         lasting.metrics.set_certificates(certificates);
-        let health = Arc::new(Health::new(stores(&keys), lasting.shutdown.clone()));
+        let health = Arc::new(Health::new(stores(&settings, &keys), lasting.shutdown.clone()));
         Ok(Self {
             access: Arc::new(Access::new(&settings.admin, admin_tls)),
             connections: Arc::new(ConnectionCounts::default()),
             effective: Arc::new(ArcSwap::from_pointee(loaded.redacted.clone())),
             live: Arc::new(ArcSwap::from_pointee(live)),
+            event_issuers: Arc::new(ArcSwap::from_pointee(event_issuers(&settings))),
+            receiver: Arc::new(receiver),
             settings,
             keys,
             health,
@@ -111,16 +120,19 @@ impl Wiring {
     /// requests that were fine a moment ago.
     pub(super) async fn replace(&mut self, loaded: &Loaded) -> Result<Vec<String>, Vec<String>> {
         let settings = loaded.settings.clone();
-        let keys = self.lasting.keys(&settings.issuers, &self.keys).await?;
-        let new = keys.iter().filter(|keys| !self.keys.iter().any(|known| Arc::ptr_eq(known, keys)));
+        let keys = self.lasting.keys(&settings, &self.keys).await?;
+        let issuers = keys.iter().take(settings.issuers.len());
+        let new = issuers.filter(|keys| !self.keys.iter().any(|known| Arc::ptr_eq(known, keys)));
         all_loaded(&new.collect::<Vec<_>>()).await?;
         let generation = self.live.load().generation + 1;
-        let Made { keys, live, admin_tls, certificates } = self.lasting.make(&settings, keys, generation)?;
+        let Made { live, admin_tls, certificates } = self.lasting.make(&settings, &keys, generation)?;
         let needs_restart = self.settings.restart_needed(&settings);
         self.lasting.state.reconfigure(&settings);
         self.live.store(Arc::new(live));
+        self.event_issuers.store(Arc::new(event_issuers(&settings)));
+        self.receiver.replace(transmitters(&settings, &keys));
         self.access.replace(&settings.admin, admin_tls);
-        self.health.replace_keys(stores(&keys));
+        self.health.replace_keys(stores(&settings, &keys));
         self.effective.store(Arc::new(loaded.redacted.clone()));
         self.settings = settings;
         self.keys = keys;
@@ -134,8 +146,9 @@ impl Wiring {
         telemetry: TcpListener,
         admin: TcpListener,
     ) -> mpsc::Receiver<Command> {
-        let (commands, receiver) = mpsc::channel(8);
-        let control = Control { commands, effective: Arc::clone(&self.effective), receiver: None };
+        let (commands, asked) = mpsc::channel(8);
+        let receiver = Some(Arc::clone(&self.receiver));
+        let control = Control { commands, effective: Arc::clone(&self.effective), receiver };
         let (metrics, shutdown) = (self.lasting.metrics.clone(), self.lasting.shutdown.clone());
         let limits = admin::Limits::default();
         spawn_local(serve_telemetry(
@@ -145,8 +158,16 @@ impl Wiring {
             limits,
             shutdown.clone(),
         ));
-        spawn_local(serve_admin(admin, Arc::clone(&self.access), control, metrics, limits, shutdown));
-        receiver
+        let access = Arc::clone(&self.access);
+        let in_force = admin::InForce {
+            log: Arc::clone(&self.lasting.state.events),
+            revocations: Arc::clone(&self.lasting.state.in_force.revocations),
+            sessions: Arc::clone(&self.lasting.state.in_force.sessions),
+            usage: Arc::clone(&self.lasting.state.usage),
+            issuers: Arc::clone(&self.event_issuers),
+        };
+        spawn_local(serve_admin(admin, access, control, in_force, metrics, limits, shutdown));
+        asked
     }
 
     /// What the workers share.
@@ -172,33 +193,31 @@ impl Wiring {
 }
 
 impl Lasting {
-    /// The key stores of `issuers`, in their order: those of `running` whose settings stand, and new ones.
-    async fn keys(
-        &self,
-        issuers: &[IssuerSettings],
-        running: &[Arc<Keys>],
-    ) -> Result<Vec<Arc<Keys>>, Vec<String>> {
-        let mut keys = Vec::with_capacity(issuers.len());
-        for issuer in issuers {
-            let same = running.iter().find(|keys| *keys.store.settings() == issuer.keys);
+    /// The key stores of issuers and transmitters: those of `running` whose settings stand, and new ones.
+    async fn keys(&self, settings: &Settings, running: &[Arc<Keys>]) -> Result<Vec<Arc<Keys>>, Vec<String>> {
+        let issuers = settings.issuers.iter().map(|issuer| &issuer.keys);
+        let transmitters = settings.transmitters.iter().map(|transmitter| &transmitter.keys);
+        let mut keys = Vec::with_capacity(settings.issuers.len() + settings.transmitters.len());
+        for wanted in issuers.chain(transmitters) {
+            let same = running.iter().find(|keys| keys.store.settings() == wanted);
             keys.push(match same {
                 Some(same) => Ok(Arc::clone(same)),
-                None => self.start_keys(issuer).await,
+                None => self.start_keys(wanted).await,
             });
         }
         every(keys.into_iter())
     }
 
-    async fn start_keys(&self, issuer: &IssuerSettings) -> Result<Arc<Keys>, String> {
-        let trust = tls::client_config(issuer.keys.ca.as_deref(), None, &[b"http/1.1"])
-            .map_err(|error| format!("issuer {}: {error}", issuer.keys.issuer))?;
-        let store = KeyStore::new(issuer.keys.clone(), self.metrics.clone());
+    async fn start_keys(&self, settings: &keys::Settings) -> Result<Arc<Keys>, String> {
+        let trust = tls::client_config(settings.ca.as_deref(), None, &[b"http/1.1"])
+            .map_err(|error| format!("issuer {}: {error}", settings.issuer))?;
+        let store = KeyStore::new(settings.clone(), self.metrics.clone());
         self.state.keep_keys(&store).await;
         let refresher = spawn_refresher(Arc::clone(&store), Client::new(trust), self.shutdown.clone());
         Ok(Arc::new(Keys { store, refresher }))
     }
 
-    fn make(&self, settings: &Settings, keys: Vec<Arc<Keys>>, generation: u64) -> Result<Made, Vec<String>> {
+    fn make(&self, settings: &Settings, keys: &[Arc<Keys>], generation: u64) -> Result<Made, Vec<String>> {
         let served = [
             (settings.gate.tls.as_ref(), &self.public_tickets),
             (settings.admin.tls.as_ref(), &self.admin_tickets),
@@ -214,7 +233,7 @@ impl Lasting {
         let upstreams = every(settings.upstreams.iter().map(|upstream| {
             Upstream::load(upstream.clone()).map_err(|error| format!("upstream {}: {error}", upstream.name))
         }))?;
-        let issuers = settings.issuers.iter().zip(&keys);
+        let issuers = settings.issuers.iter().zip(keys);
         let issuers = issuers
             .map(|(issuer, keys)| Issuer { rules: issuer.rules.clone(), keys: Arc::clone(&keys.store) })
             .collect();
@@ -230,12 +249,34 @@ impl Lasting {
             tls: configs.pop().flatten(),
             generation,
         };
-        Ok(Made { keys, live, admin_tls, certificates })
+        Ok(Made { live, admin_tls, certificates })
     }
 }
 
-fn stores(keys: &[Arc<Keys>]) -> Vec<Arc<KeyStore>> {
-    keys.iter().map(|keys| Arc::clone(&keys.store)).collect()
+/// What events need to know of the issuers.
+fn event_issuers(settings: &Settings) -> Vec<events::Issuer> {
+    let issuers = settings.issuers.iter().map(|issuer| &issuer.rules);
+    issuers
+        .map(|rules| events::Issuer {
+            issuer: Arc::clone(&rules.issuer),
+            leeway: rules.leeway,
+            max_lifetime: rules.max_lifetime,
+        })
+        .collect()
+}
+
+/// The transmitters with their keys, which come behind those of the issuers.
+fn transmitters(settings: &Settings, keys: &[Arc<Keys>]) -> Vec<Arc<Transmitter>> {
+    let keys = keys.iter().skip(settings.issuers.len());
+    let transmitters = settings.transmitters.iter().zip(keys);
+    transmitters
+        .map(|(settings, keys)| Arc::new(Transmitter::new(settings.clone(), Arc::clone(&keys.store))))
+        .collect()
+}
+
+/// The keys without which requests cannot be judged: those of the issuers.
+fn stores(settings: &Settings, keys: &[Arc<Keys>]) -> Vec<Arc<KeyStore>> {
+    keys.iter().take(settings.issuers.len()).map(|keys| Arc::clone(&keys.store)).collect()
 }
 
 /// All values, or all errors.

@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 mod check;
 pub mod demo;
+mod event;
+mod remote;
 mod run;
 mod table;
 
@@ -39,6 +41,11 @@ enum Command {
     /// Runs a gate in front of a sample API, with a certificate and a signing key made for the occasion, and prints the
     /// `curl` lines to try. Ends with Ctrl-C and leaves nothing behind.
     Demo(demo::DemoArgs),
+    /// Tell a running gate of an event that ends tokens.
+    ///
+    /// Exits with 0 when the event is durable and in force, with 1 when it is not, with 2 when it makes no sense. The admin
+    /// token comes from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file.
+    Event(Box<event::EventArgs>),
 }
 
 /// A command that reads the configuration.
@@ -56,6 +63,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Run(Configured { config }) }) => run::run(&config),
         Ok(Cli { command: Command::Check(Configured { config }) }) => check::check(&config),
         Ok(Cli { command: Command::Demo(args) }) => demo::run(&args, run::run),
+        Ok(Cli { command: Command::Event(args) }) => event::event(&args),
         Err(usage) => {
             // Help and version arrive here as well, and go to standard output. With nowhere to print, only the code is left.
             drop(usage.print());

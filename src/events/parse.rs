@@ -70,7 +70,7 @@ struct Members {
 }
 
 fn event(json: &[u8], issuers: &[Issuer], now: Timestamp) -> Result<Event, String> {
-    let members: Members = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    let members = members(json)?;
     let kind = EventKind::from_word(&members.r#type)
         .filter(|kind| *kind != EventKind::Undone)
         .ok_or_else(|| format!("{:?} is not a type of event", members.r#type))?;
@@ -91,6 +91,17 @@ fn event(json: &[u8], issuers: &[Issuer], now: Timestamp) -> Result<Event, Strin
         }
     };
     Ok(Event { role_version: members.role_version, ..event })
+}
+
+/// Reads the members, and names the one at fault.
+fn members(json: &[u8]) -> Result<Members, String> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let members = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let member = error.path().to_string();
+        if member == "." { error.inner().to_string() } else { format!("`{member}`: {}", error.inner()) }
+    })?;
+    reader.end().map_err(|error| error.to_string())?;
+    Ok(members)
 }
 
 impl Members {
@@ -122,7 +133,11 @@ impl Members {
     }
 }
 
-fn issuer<'a>(named: Option<&str>, issuers: &'a [Issuer]) -> Result<&'a Issuer, String> {
+/// The issuer of this name; without a name, the only one there is.
+///
+/// # Errors
+/// When there is none, in words for whoever named it.
+pub fn issuer<'a>(named: Option<&str>, issuers: &'a [Issuer]) -> Result<&'a Issuer, String> {
     match (named, issuers) {
         (Some(name), _) => issuers
             .iter()
@@ -211,7 +226,7 @@ mod tests {
             (r#"{"type":"subject-revoked"}"#, "needs `subject`"),
             (r#"{"type":"subject-revoked","subject":null}"#, "needs `subject`"),
             (r#"{"type":"subject-revoked","subject":""}"#, "`subject` is empty"),
-            (r#"{"type":"subject-revoked","subject":7}"#, "invalid type"),
+            (r#"{"type":"subject-revoked","subject":7}"#, "`subject`: invalid type"),
             (r#"{"type":"subject-revoked","subject":"s","subject":"t"}"#, "duplicate field"),
             (r#"{"type":"subject-revoked","subject":"s","sbuject":"t"}"#, "unknown field"),
             (r#"{"type":"subject-revoked","subject":"s","client":"c"}"#, "no meaning"),

@@ -22,6 +22,8 @@ use crate::forward::ForwardError;
 use crate::log::{AccessRecord, Decision};
 use crate::metrics::Metrics;
 use crate::metrics::clients::ClientCounters;
+use crate::metrics::usage::UsageCounters;
+use crate::time::Timestamp;
 
 /// The label of a request that matched no route, and of a decision without a reason.
 const NONE: &str = "none";
@@ -80,6 +82,7 @@ pub(super) struct Meters {
     decisions: RefCell<HashMap<(Decision, Option<Reason>), IntCounter>>,
     proofs: [(Proof, Histogram); 3],
     clients: RefCell<ClientCounters>,
+    usage: RefCell<UsageCounters>,
 }
 
 /// The handles of one route.
@@ -118,6 +121,7 @@ impl Meters {
             unrouted: RouteMeters::new(metrics, NONE.into()),
             decisions: RefCell::default(),
             proofs: [proof(Proof::Cached), proof(Proof::Fresh), proof(Proof::None)],
+            usage: RefCell::new(UsageCounters::new(&metrics.usage, patterns.clone())),
             clients: RefCell::new(ClientCounters::new(metrics, patterns)),
         }
     }
@@ -219,9 +223,13 @@ impl Record {
         self.decided(if shadow.is_some() { Decision::ShadowDeny } else { Decision::Allow }, shadow);
         self.forwarded = true;
         if let Some(route) = &self.route {
-            let client = self.token.as_ref().and_then(|token| token.client.as_deref());
-            self.generation.meters.forwarded(client, route.index());
+            self.generation.meters.forwarded(self.known_client(), route.index());
         }
+    }
+
+    /// Whom the token was issued to.
+    fn known_client(&self) -> Option<&str> {
+        self.token.as_ref().and_then(|token| token.client.as_deref())
     }
 
     fn decided(&mut self, decision: Decision, reason: Option<Reason>) {
@@ -292,6 +300,9 @@ impl Drop for Record {
             status,
             duration,
         );
+        if let (true, Some(route), Some(client)) = (self.forwarded, &self.route, self.known_client()) {
+            meters.usage.borrow_mut().count(client, route.index(), status, Timestamp::now());
+        }
         self.write(status, duration);
     }
 }

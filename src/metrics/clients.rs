@@ -13,7 +13,7 @@ const MAX_CLIENTS: usize = 1000;
 /// A longer client is not worth a label.
 const MAX_LENGTH: usize = 128;
 /// The label of the rest.
-const OTHER: &str = "other";
+pub(super) const OTHER: &str = "other";
 
 /// The clients of this process that have a label; read without waiting, copied by the few that add to it.
 #[derive(Debug, Clone, Default)]
@@ -21,7 +21,7 @@ pub(super) struct ClientLabels(Arc<ArcSwap<HashSet<Arc<str>>>>);
 
 impl ClientLabels {
     /// The client's own label, if it has or can still get one.
-    fn admit(&self, client: &str) -> Option<Arc<str>> {
+    pub(super) fn admit(&self, client: &str) -> Option<Arc<str>> {
         if let Some(label) = self.0.load().get(client) {
             return Some(Arc::clone(label));
         }

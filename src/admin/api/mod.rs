@@ -18,12 +18,22 @@ use super::auth::{Access, Caller};
 use super::problem::Problem;
 use super::server::{Limits, Peer, Server};
 use super::telemetry::uncached;
+use crate::events::{EventLog, Issuer};
 use crate::metrics::Metrics;
+use crate::revocations::Revocations;
+use crate::sessions::Sessions;
 use crate::shutdown::Shutdown;
 use crate::ssf::Receiver;
+use crate::state::StoreError;
+use crate::usage::Usage;
 
 mod config;
+mod events;
+mod list;
+mod revocations;
+mod sessions;
 mod ssf;
+mod usage;
 
 /// What the admin API can see and set in motion.
 #[derive(Debug, Clone)]
@@ -43,11 +53,36 @@ pub enum Command {
     Reload(oneshot::Sender<Result<(), Vec<String>>>),
 }
 
+/// What decides which tokens are in force, for whoever may change it.
+#[derive(Debug, Clone)]
+pub struct InForce {
+    /// Where events go.
+    pub log: Arc<EventLog>,
+    /// What they ended.
+    pub revocations: Arc<Revocations>,
+    /// The tokens in use.
+    pub sessions: Arc<Sessions>,
+    /// Who used what.
+    pub usage: Arc<Usage>,
+    /// The issuers that events may name; a reload puts others here.
+    pub issuers: Arc<ArcSwap<Vec<Issuer>>>,
+}
+
 /// What the endpoints work with.
 #[derive(Clone)]
 struct Api {
     control: Control,
+    in_force: InForce,
+    metrics: Metrics,
     limits: Limits,
+}
+
+impl Api {
+    /// The store could not do what was asked.
+    fn unavailable(&self, error: &StoreError) -> Problem {
+        self.metrics.state_errors.with_label_values(&[error.kind()]).inc();
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
 }
 
 /// Serves the admin listener until the shutdown's last phase.
@@ -55,13 +90,14 @@ pub async fn serve_admin(
     listener: TcpListener,
     access: Arc<Access>,
     control: Control,
+    in_force: InForce,
     metrics: Metrics,
     limits: Limits,
     shutdown: Shutdown,
 ) {
     let open = metrics.connections.with_label_values(&["admin"]);
     let tls = Arc::clone(&access.tls);
-    let router = router(Api { control, limits }, access);
+    let router = router(Api { control, in_force, metrics, limits }, access);
     Server { router, limits, tls, open }.serve(listener, shutdown).await;
 }
 
@@ -70,6 +106,10 @@ fn router(api: Api, access: Arc<Access>) -> Router {
     Router::new()
         .merge(permitted(Permission::Config, config::routes()))
         .merge(permitted(Permission::Events, ssf::routes()))
+        .merge(permitted(Permission::Events, events::routes()))
+        .merge(permitted(Permission::Events, revocations::routes()))
+        .merge(permitted(Permission::Sessions, sessions::routes()))
+        .merge(permitted(Permission::Sessions, usage::routes()))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such endpoint") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not take this method")

@@ -1,0 +1,116 @@
+//! `/v1/events`: what ends tokens, told by whoever knows it first, and the log of all that was told.
+
+use std::collections::HashMap;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use http::{StatusCode, Uri};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::list::{Page, bad, limit, query};
+use super::{Api, InForce};
+use crate::admin::body::read_document;
+use crate::admin::problem::Problem;
+use crate::events::parse::{self, Invalid};
+use crate::state::record::{Event, Source, StoredEvent};
+use crate::time::Timestamp;
+
+pub(super) fn routes() -> Router<Api> {
+    Router::new().route("/v1/events", post(accept).get(list))
+}
+
+/// Answers 202 when every event is durable and in force, not before; none is accepted when one is bad.
+async fn accept(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
+    let document = read_document(request, &api.limits).await?;
+    let document = document.ok_or_else(|| bad("the body holds no event".to_owned()))?;
+    let now = Timestamp::now();
+    let events = parse::events(&document, &api.in_force.issuers.load(), now).map_err(refused)?;
+    let published = api.publish(events, now).await?;
+    let body = json!({ "accepted": published.accepted, "sequence": published.sequence });
+    Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+}
+
+fn refused(invalid: Invalid) -> Problem {
+    let problem = bad(format!("{invalid}; no event was accepted"));
+    match invalid.index {
+        Some(index) => problem.with_index(index),
+        None => problem,
+    }
+}
+
+impl Api {
+    /// Makes events durable and puts them in force.
+    pub(super) async fn publish(
+        &self,
+        events: Vec<Event>,
+        now: Timestamp,
+    ) -> Result<crate::events::log::Published, Problem> {
+        let mut types = HashMap::new();
+        for event in &events {
+            *types.entry(event.kind).or_insert(0_u64) += 1;
+        }
+        let InForce { log, .. } = &self.in_force;
+        let published =
+            log.publish(events, Source::Admin, now).await.map_err(|error| self.unavailable(&error))?;
+        for (kind, count) in types {
+            self.metrics.events.with_label_values(&[kind.as_str(), Source::Admin.as_str()]).inc_by(count);
+        }
+        Ok(published)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+/// An event as it is listed.
+#[derive(Serialize)]
+struct Item {
+    sequence: u64,
+    r#type: &'static str,
+    issuer: String,
+    subject: Option<Box<str>>,
+    client: Option<Box<str>>,
+    jti: Option<Box<str>>,
+    at: String,
+    role_version: Option<u64>,
+    source: &'static str,
+    received_at: String,
+    /// Of `revocation-undone` only: which event was taken back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undoes: Option<u64>,
+}
+
+impl From<StoredEvent> for Item {
+    fn from(stored: StoredEvent) -> Self {
+        let StoredEvent { sequence, event, undoes, source, received_at, .. } = stored;
+        Self {
+            sequence,
+            r#type: event.kind.as_str(),
+            issuer: event.issuer.to_string(),
+            subject: event.subject,
+            client: event.client,
+            jti: event.jti,
+            at: event.at.to_string(),
+            role_version: event.role_version,
+            source: source.as_str(),
+            received_at: received_at.to_string(),
+            undoes,
+        }
+    }
+}
+
+/// The log after a sequence, in order.
+async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
+    let wanted: Wanted = query(&uri)?;
+    let (after, limit) = (wanted.after.unwrap_or(0), limit(wanted.limit)?);
+    let page = api.in_force.log.events(after, limit).await.map_err(|error| api.unavailable(&error))?;
+    let items: Vec<Item> = page.items.into_iter().map(Item::from).collect();
+    Ok(Page { items, next: page.next }.into_response())
+}

@@ -1,0 +1,56 @@
+//! What all lists share: strict queries, bounded pages, a cursor to go on from.
+
+use axum::extract::Query;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, Uri};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::admin::problem::Problem;
+
+/// Entries of a page when nobody says how many.
+const USUAL: usize = 100;
+/// Entries of a page at most.
+pub(super) const MOST: usize = 1_000;
+
+/// A page. Every member of an entry is always there, `null` where it has no meaning.
+#[derive(Serialize)]
+pub(super) struct Page<T, C> {
+    pub(super) items: Vec<T>,
+    /// What `after` must be for the next page; `null` when this was the last.
+    pub(super) next: Option<C>,
+}
+
+impl<T: Serialize, C: Serialize> IntoResponse for Page<T, C> {
+    fn into_response(self) -> Response {
+        axum::Json(self).into_response()
+    }
+}
+
+/// The query as what is expected; anything else in it, or twice, is an error, because it was meant to say something.
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    let parsed = Query::try_from_uri(uri).map_err(|rejection| bad(rejection.body_text()))?;
+    Ok(parsed.0)
+}
+
+/// How many entries a page may have.
+pub(super) fn limit(asked: Option<usize>) -> Result<usize, Problem> {
+    match asked {
+        None => Ok(USUAL),
+        Some(limit @ 1..=MOST) => Ok(limit),
+        Some(_) => Err(bad(format!("`limit` must be between 1 and {MOST}"))),
+    }
+}
+
+/// The value of a parameter that was given, which must not be empty.
+pub(super) fn filled<'a>(name: &str, value: Option<&'a String>) -> Result<Option<&'a str>, Problem> {
+    match value {
+        Some(value) if value.is_empty() => Err(bad(format!("`{name}` is empty"))),
+        value => Ok(value.map(String::as_str)),
+    }
+}
+
+/// What was asked makes no sense.
+pub(super) fn bad(detail: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, detail)
+}

@@ -1,0 +1,170 @@
+//! `/v1/revocations`: the events that still count, and taking them back.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get};
+use http::{StatusCode, Uri};
+use serde::{Deserialize, Serialize};
+
+use super::Api;
+use super::list::{MOST, Page, bad, filled, limit, query};
+use crate::admin::problem::Problem;
+use crate::events::log::{EventLog, Page as Part};
+use crate::events::{Issuer, parse};
+use crate::identity::{ClientKey, Key, SubjectKey, TokenKey};
+use crate::state::StoreError;
+use crate::state::record::{EventKind, Source, StoredEvent};
+use crate::time::Timestamp;
+
+/// Events that are looked at, [`MOST`] at a time, for a page of those of one issuer; then the page is handed out as short
+/// as it is, with the cursor to go on from.
+const LOOKS: usize = 20;
+
+pub(super) fn routes() -> Router<Api> {
+    Router::new().route("/v1/revocations", get(list)).route("/v1/revocations/{id}", delete(undo))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    subject: Option<String>,
+    client: Option<String>,
+    jti: Option<String>,
+    issuer: Option<String>,
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+/// Which revocations are asked for.
+enum Chosen {
+    All,
+    Issuer(String),
+    /// Those of these kinds that name these keys.
+    Named(Vec<(EventKind, Key)>),
+}
+
+impl Wanted {
+    fn chosen(&self, issuers: &[Issuer]) -> Result<Chosen, Problem> {
+        let issuer = || parse::issuer(self.issuer.as_deref(), issuers).map_err(bad);
+        let subject = filled("subject", self.subject.as_ref())?;
+        let (client, jti) = (filled("client", self.client.as_ref())?, filled("jti", self.jti.as_ref())?);
+        match (subject, client, jti) {
+            (Some(subject), None, None) => {
+                let key = SubjectKey::new(&issuer()?.issuer, subject).0;
+                Ok(Chosen::Named(vec![(EventKind::RoleChanged, key), (EventKind::SubjectRevoked, key)]))
+            }
+            (None, Some(client), None) => {
+                let key = ClientKey::new(&issuer()?.issuer, client).0;
+                Ok(Chosen::Named(vec![(EventKind::ClientRevoked, key)]))
+            }
+            (None, None, Some(jti)) => {
+                let key = TokenKey::new(&issuer()?.issuer, jti).0;
+                Ok(Chosen::Named(vec![(EventKind::TokenRevoked, key)]))
+            }
+            (None, None, None) if self.issuer.is_some() => Ok(Chosen::Issuer(issuer()?.issuer.to_string())),
+            (None, None, None) => Ok(Chosen::All),
+            _ => Err(bad("give one of `subject`, `client` and `jti`".to_owned())),
+        }
+    }
+}
+
+/// A revocation as it is listed.
+#[derive(Serialize)]
+struct Item {
+    id: u64,
+    r#type: &'static str,
+    issuer: String,
+    subject: Option<Box<str>>,
+    client: Option<Box<str>>,
+    jti: Option<Box<str>>,
+    at: String,
+    expires_at: String,
+    source: &'static str,
+}
+
+impl From<StoredEvent> for Item {
+    fn from(stored: StoredEvent) -> Self {
+        let StoredEvent { sequence, event, source, .. } = stored;
+        Self {
+            id: sequence,
+            r#type: event.kind.as_str(),
+            issuer: event.issuer.to_string(),
+            subject: event.subject,
+            client: event.client,
+            jti: event.jti,
+            at: event.at.to_string(),
+            expires_at: event.expires_at.to_string(),
+            source: source.as_str(),
+        }
+    }
+}
+
+async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
+    let wanted: Wanted = query(&uri)?;
+    let (after, limit, now) = (wanted.after.unwrap_or(0), limit(wanted.limit)?, Timestamp::now());
+    let chosen = wanted.chosen(&api.in_force.issuers.load())?;
+    let log = &api.in_force.log;
+    let page = match &chosen {
+        Chosen::All => log.revocations(None, after, limit, now).await,
+        Chosen::Issuer(issuer) => of_issuer(log, issuer, after, limit, now).await,
+        Chosen::Named(keys) => named(log, keys, after, limit, now).await,
+    };
+    let Part { items, next } = page.map_err(|error| api.unavailable(&error))?;
+    let items: Vec<Item> = items.into_iter().map(Item::from).collect();
+    Ok(Page { items, next }.into_response())
+}
+
+/// The revocations under a few keys, merged in the order of the log.
+async fn named(
+    log: &EventLog,
+    keys: &[(EventKind, Key)],
+    after: u64,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Part, StoreError> {
+    let (mut items, mut more) = (Vec::new(), false);
+    for of in keys {
+        let part = log.revocations(Some(*of), after, limit, now).await?;
+        more |= part.next.is_some();
+        items.extend(part.items);
+    }
+    items.sort_unstable_by_key(|stored| stored.sequence);
+    more |= items.len() > limit;
+    items.truncate(limit);
+    Ok(Part { next: items.last().filter(|_| more).map(|last| last.sequence), items })
+}
+
+async fn of_issuer(
+    log: &EventLog,
+    issuer: &str,
+    mut after: u64,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Part, StoreError> {
+    let mut items = Vec::new();
+    for _ in 0..LOOKS {
+        let part = log.revocations(None, after, MOST, now).await?;
+        let mut theirs = part.items.into_iter().filter(|stored| &*stored.event.issuer == issuer);
+        items.extend(theirs.by_ref().take(limit - items.len()));
+        if theirs.next().is_some() {
+            return Ok(Part { next: items.last().map(|last| last.sequence), items });
+        }
+        match part.next {
+            Some(next) => after = next,
+            None => return Ok(Part { items, next: None }),
+        }
+    }
+    Ok(Part { items, next: Some(after) })
+}
+
+/// Takes an event back, which is an event of its own; doing it again changes nothing.
+async fn undo(State(api): State<Api>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such revocation");
+    let sequence = id.parse().map_err(|_not_a_number| unknown())?;
+    let undone = api.in_force.log.undo(sequence, Source::Admin, Timestamp::now()).await;
+    undone.map_err(|error| api.unavailable(&error))?.ok_or_else(unknown)?;
+    let labels = [EventKind::Undone.as_str(), Source::Admin.as_str()];
+    api.metrics.events.with_label_values(&labels).inc();
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,198 @@
+//! `/v1/sessions`: tokens in use, and ending them.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get};
+use http::{StatusCode, Uri};
+use serde::{Deserialize, Serialize};
+
+use super::list::{MOST, Page, bad, filled, limit, query};
+use super::{Api, InForce};
+use crate::admin::problem::Problem;
+use crate::events::{Issuer, parse};
+use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
+use crate::revocations::{Snapshot, TokenFacts};
+use crate::sessions::Sessions;
+use crate::state::record::SessionRow;
+use crate::time::Timestamp;
+
+pub(super) fn routes() -> Router<Api> {
+    Router::new()
+        .route("/v1/sessions", get(list).delete(end_all))
+        .route("/v1/sessions/{token}", delete(end_one))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    subject: Option<String>,
+    issuer: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Whose {
+    subject: Option<String>,
+    issuer: Option<String>,
+}
+
+/// Which sessions are asked for.
+#[derive(Default)]
+struct Chosen {
+    subject: Option<SubjectKey>,
+    issuer: Option<Arc<str>>,
+}
+
+impl Chosen {
+    fn new(subject: Option<&String>, issuer: Option<&String>, issuers: &[Issuer]) -> Result<Self, Problem> {
+        let subject = filled("subject", subject)?;
+        if subject.is_none() && issuer.is_none() {
+            return Ok(Self::default());
+        }
+        let issuer = &parse::issuer(issuer.map(String::as_str), issuers).map_err(bad)?.issuer;
+        Ok(Self {
+            subject: subject.map(|subject| SubjectKey::new(issuer, subject)),
+            issuer: Some(Arc::clone(issuer)),
+        })
+    }
+}
+
+/// A session as it is listed.
+#[derive(Serialize)]
+struct Item {
+    token: String,
+    issuer: String,
+    client: Option<String>,
+    first_used_at: String,
+    last_used_at: String,
+    expires_at: String,
+}
+
+impl From<SessionRow> for Item {
+    fn from(row: SessionRow) -> Self {
+        Self {
+            token: row.token.0.to_string(),
+            issuer: row.issuer.to_string(),
+            client: row.client.map(|client| client.to_string()),
+            first_used_at: row.first_used_at.to_string(),
+            last_used_at: row.last_used_at.to_string(),
+            expires_at: row.expires_at.to_string(),
+        }
+    }
+}
+
+async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
+    let wanted: Wanted = query(&uri)?;
+    let after = wanted
+        .after
+        .as_deref()
+        .map(|text| token(text).ok_or_else(|| bad("`after` is not what a page gave as `next`".to_owned())));
+    let (after, limit) = (after.transpose()?, limit(wanted.limit)?);
+    let issuers = api.in_force.issuers.load_full();
+    let chosen = Chosen::new(wanted.subject.as_ref(), wanted.issuer.as_ref(), &issuers)?;
+    let (rows, more) = in_use(&api, chosen, after, limit).await?;
+    let next = rows.last().filter(|_| more).map(|row| row.token.0.to_string());
+    Ok(Page { items: rows.into_iter().map(Item::from).collect(), next }.into_response())
+}
+
+/// Revokes every token that the subject has in use.
+async fn end_all(State(api): State<Api>, uri: Uri) -> Result<StatusCode, Problem> {
+    let whose: Whose = query(&uri)?;
+    if whose.subject.is_none() {
+        return Err(bad("`subject` is needed: whose tokens?".to_owned()));
+    }
+    let issuers = api.in_force.issuers.load_full();
+    let chosen = Chosen::new(whose.subject.as_ref(), whose.issuer.as_ref(), &issuers)?;
+    let (rows, _) = in_use(&api, chosen, None, usize::MAX).await?;
+    end(&api, &issuers, &rows).await
+}
+
+/// Revokes one token in use, named as the list names it.
+async fn end_one(State(api): State<Api>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
+    let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such token in use");
+    let token = token(&name).ok_or_else(unknown)?;
+    // The list begins after a key.
+    let before = u128::from_be_bytes(token.0.to_bytes()).checked_sub(1);
+    let before = before.map(|key| TokenKey(Key::from_bytes(key.to_be_bytes())));
+    let (rows, _) = in_use(&api, Chosen::default(), before, 1).await?;
+    if rows.first().is_none_or(|row| row.token != token) {
+        return Err(unknown());
+    }
+    end(&api, &api.in_force.issuers.load_full(), &rows).await
+}
+
+async fn end(api: &Api, issuers: &[Issuer], rows: &[SessionRow]) -> Result<StatusCode, Problem> {
+    let now = Timestamp::now();
+    // A token of an issuer that is no longer configured is accepted by nobody.
+    let of = |row: &SessionRow| issuers.iter().find(|issuer| issuer.issuer == row.issuer);
+    let events = rows.iter().filter_map(|row| Some(of(row)?.token_revoked(row.token, now))).collect();
+    api.publish(events, now).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Up to `limit` sessions after a token, in the order of their keys, and whether there are more.
+async fn in_use(
+    api: &Api,
+    chosen: Chosen,
+    after: Option<TokenKey>,
+    limit: usize,
+) -> Result<(Vec<SessionRow>, bool), Problem> {
+    let InForce { sessions, revocations, .. } = &api.in_force;
+    let (sessions, revocations) = (Arc::clone(sessions), Arc::clone(revocations));
+    let now = Timestamp::now();
+    // A table of a million sessions takes a while to look through.
+    let looked = tokio::task::spawn_blocking(move || {
+        look(&sessions, &revocations.load(), &chosen, (after, limit), now)
+    });
+    looked.await.map_err(|_ending| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gate is shutting down"))
+}
+
+fn look(
+    sessions: &Sessions,
+    revocations: &Snapshot,
+    chosen: &Chosen,
+    (mut after, limit): (Option<TokenKey>, usize),
+    now: Timestamp,
+) -> (Vec<SessionRow>, bool) {
+    let mut found = Vec::new();
+    loop {
+        let rows = sessions.list(chosen.subject, after, MOST, now);
+        let last = rows.last().filter(|_| rows.len() == MOST).map(|row| row.token);
+        let theirs = |row: &SessionRow| chosen.issuer.as_ref().is_none_or(|issuer| *issuer == row.issuer);
+        found.extend(rows.into_iter().filter(|row| theirs(row) && !is_ended(revocations, row)));
+        if found.len() > limit {
+            found.truncate(limit);
+            return (found, true);
+        }
+        match last {
+            Some(last) => after = Some(last),
+            None => return (found, false),
+        }
+    }
+}
+
+/// Whether the token of a session was certainly ended. A session does not know its token's role version: where it would
+/// matter, the token counts as the latest.
+fn is_ended(revocations: &Snapshot, row: &SessionRow) -> bool {
+    let facts = TokenFacts {
+        token: row.token,
+        issuer: IssuerKey::new(&row.issuer),
+        subject: row.subject,
+        client: row.client.as_ref().map(|client| ClientKey::new(&row.issuer, client)),
+        issued_at: row.issued_at,
+        role_version: Some(u64::MAX),
+    };
+    revocations.judge(&facts).is_some()
+}
+
+/// The key that 32 hex digits name.
+fn token(text: &str) -> Option<TokenKey> {
+    let is_key = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let bits = u128::from_str_radix(text, 16).ok().filter(|_| is_key)?;
+    Some(TokenKey(Key::from_bytes(bits.to_be_bytes())))
+}

@@ -1,0 +1,74 @@
+//! `/v1/usage`: requests by client, route and status.
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::Uri;
+use serde::{Deserialize, Serialize};
+
+use super::Api;
+use super::list::{Page, bad, filled, limit, query};
+use crate::admin::problem::Problem;
+use crate::state::record::UsageRow;
+
+pub(super) fn routes() -> Router<Api> {
+    Router::new().route("/v1/usage", get(list))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    client: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Item {
+    client: Box<str>,
+    route: Box<str>,
+    status: u16,
+    count: u64,
+    last_used_at: String,
+}
+
+impl From<UsageRow> for Item {
+    fn from(row: UsageRow) -> Self {
+        let UsageRow { client, route, status, count, last_used_at } = row;
+        Self { client, route, status, count, last_used_at: last_used_at.to_string() }
+    }
+}
+
+/// What orders the rows.
+type Place = (Box<str>, Box<str>, u16);
+
+async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
+    let wanted: Wanted = query(&uri)?;
+    let client = filled("client", wanted.client.as_ref())?;
+    let after = wanted.after.as_deref().map(|cursor| {
+        place(cursor).ok_or_else(|| bad("`after` is not what a page gave as `next`".to_owned()))
+    });
+    let (after, limit) = (after.transpose()?, limit(wanted.limit)?);
+    let mut rows = api.in_force.usage.list(client).await.map_err(|error| api.unavailable(&error))?;
+    if let Some((client, route, status)) = after {
+        let after = (&*client, &*route, status);
+        rows.retain(|row| (&*row.client, &*row.route, row.status) > after);
+    }
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| more).map(cursor);
+    Ok(Page { items: rows.into_iter().map(Item::from).collect(), next }.into_response())
+}
+
+/// Names may hold any character, so a cursor is not for reading.
+fn cursor(row: &UsageRow) -> String {
+    let place = serde_json::json!([row.client, row.route, row.status]);
+    BASE64_URL_SAFE_NO_PAD.encode(place.to_string())
+}
+
+fn place(cursor: &str) -> Option<Place> {
+    serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()
+}

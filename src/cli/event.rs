@@ -1,0 +1,136 @@
+//! `portcullis event`: tells a running gate what ends tokens.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use http::Method;
+use serde_json::{Map, Value};
+
+use super::BAD;
+use super::remote::Remote;
+use crate::events::parse::parse_time;
+
+/// An event, and the gate it goes to.
+#[derive(Args)]
+pub(super) struct EventArgs {
+    /// What happened.
+    #[arg(value_name = "TYPE")]
+    kind: Kind,
+    /// Whose tokens end, for role-changed and subject-revoked.
+    #[arg(long, value_name = "S", group = "whose")]
+    subject: Option<String>,
+    /// Which token ends, for token-revoked.
+    #[arg(long, value_name = "J", group = "whose")]
+    jti: Option<String>,
+    /// Which client's tokens end, for client-revoked.
+    #[arg(long, value_name = "C", group = "whose")]
+    client: Option<String>,
+    /// The issuer of the tokens; may be left out when the gate has exactly one.
+    #[arg(long, value_name = "I")]
+    issuer: Option<String>,
+    /// When it happened, in RFC 3339 or seconds since 1970; now, if left out.
+    #[arg(long, value_name = "T", value_parser = time)]
+    at: Option<String>,
+    /// The version of the subject's roles from now on, for role-changed.
+    #[arg(long, value_name = "N")]
+    role_version: Option<u64>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// The subject's roles changed: tokens issued until then end.
+    RoleChanged,
+    /// The subject's tokens issued until then end.
+    SubjectRevoked,
+    /// One token ends.
+    TokenRevoked,
+    /// The client's tokens issued until then end.
+    ClientRevoked,
+    /// Every token of the issuer issued until then ends.
+    IssuerRevoked,
+}
+
+impl Kind {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::RoleChanged => "role-changed",
+            Self::SubjectRevoked => "subject-revoked",
+            Self::TokenRevoked => "token-revoked",
+            Self::ClientRevoked => "client-revoked",
+            Self::IssuerRevoked => "issuer-revoked",
+        }
+    }
+
+    /// The argument it cannot do without.
+    const fn needs(self) -> Option<&'static str> {
+        match self {
+            Self::RoleChanged | Self::SubjectRevoked => Some("subject"),
+            Self::TokenRevoked => Some("jti"),
+            Self::ClientRevoked => Some("client"),
+            Self::IssuerRevoked => None,
+        }
+    }
+}
+
+fn time(text: &str) -> Result<String, &'static str> {
+    parse_time(text).map(|_| text.to_owned()).ok_or("is neither RFC 3339 nor seconds since 1970")
+}
+
+/// Sends the event: 0 when it is in force, 1 when it is not, 2 when it makes no sense.
+pub(super) fn event(args: &EventArgs) -> ExitCode {
+    let outcome = match args.document() {
+        Ok(event) => args.remote.call(Method::POST, "/v1/events", Some(&event)),
+        Err(usage) => {
+            drop(writeln!(std::io::stderr(), "{usage}"));
+            return ExitCode::from(BAD);
+        }
+    };
+    match outcome {
+        Ok(answer) if args.remote.json => say(&answer.to_string()),
+        Ok(answer) => say(&format!("{} is in force (sequence {})", args.kind.word(), answer["sequence"])),
+        Err(failure) => {
+            drop(writeln!(std::io::stderr(), "{failure}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whoever closed standard output does not want to know; the exit code still tells.
+fn say(text: &str) -> ExitCode {
+    drop(writeln!(std::io::stdout(), "{text}"));
+    ExitCode::SUCCESS
+}
+
+impl EventArgs {
+    /// The event as the gate takes it, or what is missing or too much.
+    fn document(&self) -> Result<Value, String> {
+        let kind = self.kind.word();
+        let named = [("subject", &self.subject), ("jti", &self.jti), ("client", &self.client)];
+        let mut members = Map::from_iter([("type".to_owned(), Value::from(kind))]);
+        for (name, value) in named {
+            match value {
+                Some(_) if self.kind.needs() != Some(name) => {
+                    return Err(format!("--{name} has no meaning for {kind}"));
+                }
+                None if self.kind.needs() == Some(name) => return Err(format!("{kind} needs --{name}")),
+                Some(value) => drop(members.insert(name.to_owned(), value.as_str().into())),
+                None => {}
+            }
+        }
+        if self.role_version.is_some() && self.kind != Kind::RoleChanged {
+            return Err(format!("--role-version has no meaning for {kind}"));
+        }
+        for (name, value) in [("issuer", &self.issuer), ("at", &self.at)] {
+            if let Some(value) = value {
+                members.insert(name.to_owned(), value.as_str().into());
+            }
+        }
+        if let Some(version) = self.role_version {
+            members.insert("role_version".to_owned(), version.into());
+        }
+        Ok(Value::Object(members))
+    }
+}

@@ -1,0 +1,136 @@
+//! Calls to the admin listener of a running gate, for the commands: where it is, who we are, and what went wrong in
+//! words that say what to do.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clap::Args;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use serde_json::Value;
+
+use crate::client::{Client, GetError, Url};
+use crate::tls;
+
+/// The environment variable with the admin token.
+const TOKEN: &str = "PORTCULLIS_ADMIN_TOKEN";
+
+/// Which gate, and who asks. The token is never an argument: everybody on the machine can read those.
+#[derive(Debug, Args)]
+pub(super) struct Remote {
+    /// The admin listener of the gate.
+    #[arg(long, value_name = "URL", env = "PORTCULLIS_ADMIN_URL", default_value = "http://127.0.0.1:9443")]
+    admin: String,
+    /// Read the admin token from this file instead of the environment variable PORTCULLIS_ADMIN_TOKEN.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Trust the certificates in this PEM file instead of the system's, for an https address.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Why a call came to nothing, for a person.
+#[derive(Debug)]
+pub(super) struct Failure(String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Remote {
+    /// Calls an endpoint and answers with the document it gives; `null` when it gives none.
+    pub(super) fn call(
+        &self,
+        method: Method,
+        endpoint: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let url = Url::parse(&self.admin, false)
+            .ok()
+            .and_then(|url| url.at(endpoint))
+            .ok_or_else(|| Failure(self.unusable()))?;
+        let mut authorization =
+            HeaderValue::try_from(format!("Bearer {}", self.token()?)).map_err(|_invalid| {
+                Failure(format!("{} holds more than one line of text", self.token_place()))
+            })?;
+        authorization.set_sensitive(true);
+        let mut request = Request::builder().method(method).header(AUTHORIZATION, authorization);
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request
+            .body(body.map(|body| Bytes::from(body.to_string())).unwrap_or_default())
+            .map_err(|error| Failure(error.to_string()))?;
+        let response = self.send(&url, request)?;
+        self.read(&response)
+    }
+
+    fn send(&self, url: &Url, request: Request<Bytes>) -> Result<Response<Bytes>, Failure> {
+        let trust = tls::client_config(self.ca.as_deref(), None, &[b"http/1.1"])
+            .map_err(|error| Failure(error.to_string()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure(format!("cannot start: {error}")))?;
+        runtime.block_on(Client::new(trust).send(url, request)).map_err(|error| {
+            let advice = match error {
+                GetError::Resolve(_) | GetError::Connect(_) => {
+                    "; is the gate running there? --admin or $PORTCULLIS_ADMIN_URL names its admin listener"
+                }
+                GetError::Tls(_) => "; --ca FILE names the certificates to trust",
+                _ => "",
+            };
+            Failure(format!("{}: {error}{advice}", self.admin))
+        })
+    }
+
+    fn read(&self, response: &Response<Bytes>) -> Result<Value, Failure> {
+        let (status, body) = (response.status(), response.body());
+        let document: Option<Value> =
+            if body.is_empty() { Some(Value::Null) } else { serde_json::from_slice(body).ok() };
+        let strange = || Failure(format!("{}: answered {status}, not as an admin listener does", self.admin));
+        let document = document.ok_or_else(strange)?;
+        if status.is_success() {
+            return Ok(document);
+        }
+        let detail = document.get("detail").and_then(Value::as_str).ok_or_else(strange)?;
+        Err(Failure(match status {
+            StatusCode::UNAUTHORIZED => {
+                format!("{}: {detail}; it came from {}", self.admin, self.token_place())
+            }
+            StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => format!("{}: {detail}", self.admin),
+            status => format!("{}: answered {status}: {detail}", self.admin),
+        }))
+    }
+
+    fn token(&self) -> Result<String, Failure> {
+        let text = match &self.token_file {
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|error| Failure(format!("{}: cannot be read: {error}", path.display())))?,
+            None => std::env::var(TOKEN).unwrap_or_default(),
+        };
+        match text.trim() {
+            "" if self.token_file.is_some() => Err(Failure(format!("{} is empty", self.token_place()))),
+            "" => Err(Failure(format!("there is no admin token: set ${TOKEN}, or give --token-file FILE"))),
+            token => Ok(token.to_owned()),
+        }
+    }
+
+    /// Where the token comes from.
+    fn token_place(&self) -> String {
+        self.token_file.as_ref().map_or_else(|| format!("${TOKEN}"), |path| path.display().to_string())
+    }
+
+    fn unusable(&self) -> String {
+        match Url::parse(&self.admin, false) {
+            Err(error) => format!("--admin {}: {error}", self.admin),
+            Ok(_) => format!("--admin {}: must end with the host, the port or a path", self.admin),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Who used what, kept across restarts: what the workers counted is added to the store now and then.
+//!
+//! Counts of the last moments before a crash may be lost; nothing is counted twice.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use crate::metrics::usage::{Tallies, Used};
+use crate::state::record::UsageRow;
+use crate::state::{Store, StoreError};
+use crate::time::Timestamp;
+
+/// Rows that are added in one step, so that no event waits long.
+const CHUNK: usize = 1_000;
+
+/// The counts in the store, and those on their way there.
+#[derive(Debug)]
+pub struct Usage {
+    tallies: Tallies,
+    store: Store,
+    /// Collected and not stored yet. Held while rows move to the store, so that no list misses them or has them twice.
+    pending: Mutex<HashMap<Used, (u64, Timestamp)>>,
+}
+
+impl Usage {
+    /// Goes on from what the store keeps: its clients stay among those that are counted by name.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(tallies: Tallies, store: Store) -> Result<Arc<Self>, StoreError> {
+        let mut known = store.usage(None).await?;
+        known.dedup_by(|one, other| one.client == other.client);
+        known.iter().for_each(|row| tallies.admit(&row.client));
+        Ok(Arc::new(Self { tallies, store, pending: Mutex::default() }))
+    }
+
+    /// Adds what was counted to the store. What could not be added is tried again the next time.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let mut pending = self.pending.lock().await;
+        self.collect(&mut pending);
+        while !pending.is_empty() {
+            let chunk: Vec<Used> = pending.keys().take(CHUNK).cloned().collect();
+            let rows = chunk.iter().filter_map(|used| pending.get(used).map(|counted| row(used, *counted)));
+            self.store.add_usage(rows.collect()).await?;
+            for used in &chunk {
+                pending.remove(used);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a client, or every client, used until now: by client, route and status.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn list(&self, client: Option<&str>) -> Result<Vec<UsageRow>, StoreError> {
+        let mut pending = self.pending.lock().await;
+        self.collect(&mut pending);
+        let key = |row: &UsageRow| (row.client.clone(), row.route.clone(), row.status);
+        let stored = self.store.usage(client).await?;
+        let mut rows: BTreeMap<_, UsageRow> = stored.into_iter().map(|row| (key(&row), row)).collect();
+        let theirs = pending.iter().filter(|(used, _)| client.is_none_or(|client| &*used.client == client));
+        for more in theirs.map(|(used, counted)| row(used, *counted)) {
+            rows.entry(key(&more))
+                .and_modify(|row| {
+                    row.count += more.count;
+                    row.last_used_at = row.last_used_at.max(more.last_used_at);
+                })
+                .or_insert(more);
+        }
+        Ok(rows.into_values().collect())
+    }
+
+    fn collect(&self, pending: &mut HashMap<Used, (u64, Timestamp)>) {
+        for (used, count, last) in self.tallies.take() {
+            let counted = pending.entry(used).or_insert((0, last));
+            *counted = (counted.0 + count, counted.1.max(last));
+        }
+    }
+}
+
+fn row(used: &Used, (count, last_used_at): (u64, Timestamp)) -> UsageRow {
+    UsageRow {
+        client: (&*used.client).into(),
+        route: (&*used.route).into(),
+        status: used.status,
+        count,
+        last_used_at,
+    }
+}
