@@ -98,9 +98,10 @@ fn main() {
     println!("sweep: {left:?} in {:.1?}", started.elapsed());
     let before = resident();
     for _ in 0..60 {
-        // The allocator gives pages back as time passes, when it is used.
+        // The allocator gives pages back as time passes, and only while it is used.
         std::thread::sleep(Duration::from_millis(250));
-        drop(std::hint::black_box(vec![0_u8; 1 << 16]));
+        (0..5_000).for_each(|size| drop(std::hint::black_box(vec![0_u8; size])));
+        (0..50).for_each(|size| drop(std::hint::black_box(vec![0_u8; size << 16])));
     }
     println!(
         "resident above empty: {} KiB, {} KiB before",
