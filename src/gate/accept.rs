@@ -136,8 +136,16 @@ async fn shake_hands(
     config: Arc<ServerConfig>,
 ) -> Option<TlsStream<TcpStream>> {
     let limit = worker.generation().live.settings.limits.handshake_timeout;
-    let outcome = timeout(limit, Box::pin(TlsAcceptor::from(config).accept(tcp))).await;
-    let stream = outcome.ok().and_then(Result::ok);
+    let shaking = timeout(limit, Box::pin(TlsAcceptor::from(config).accept(tcp)));
+    // A handshake that goes nowhere does not hold up the end.
+    let drained = async {
+        worker.drained().await;
+        sleep(serve::FAREWELL).await;
+    };
+    let stream = tokio::select! {
+        outcome = shaking => outcome.ok().and_then(Result::ok),
+        () = drained => None,
+    };
     let counter = if stream.is_some() { &worker.handshakes.ok } else { &worker.handshakes.error };
     counter.inc();
     stream

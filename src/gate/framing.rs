@@ -157,6 +157,11 @@ impl Framing {
         self.state == State::Head && !self.is_between_requests()
     }
 
+    /// Whether the body of a request has begun and not ended.
+    pub(super) fn is_in_body(&self) -> bool {
+        !matches!(self.state, State::Head | State::Undecided | State::Tunnel)
+    }
+
     /// The method of the request that is being read, as it was sent; empty when none was read.
     pub(super) fn method(&self) -> &str {
         self.head.method()

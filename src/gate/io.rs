@@ -131,6 +131,12 @@ impl Socket {
                 self.link.park_reader(cx);
                 Some(Poll::Pending)
             }
+            // A client that has sent all it wants may still read, if it has not gone away altogether.
+            End::Closed if busy && !self.framing.is_in_body() => {
+                self.link.client_ended();
+                self.link.park_reader(cx);
+                Some(Poll::Pending)
+            }
             End::Head | End::Closed => Some(Poll::Ready(Ok(()))),
             End::Body => Some(Poll::Ready(Err(io::ErrorKind::InvalidData.into()))),
         }
@@ -172,6 +178,13 @@ impl Socket {
         self.link.broke(Broken { fault, method, unanswered: end == End::Head });
     }
 
+    fn note_write(&self, written: &Poll<io::Result<usize>>) {
+        self.link.wrote(written.is_ready());
+        if written.is_ready() {
+            self.link.flowed();
+        }
+    }
+
     /// Shows what was held back, now that it is decided what it is.
     fn read_held(&mut self, buf: &mut ReadBuf<'_>) {
         let mut held = std::mem::take(&mut self.held);
@@ -188,7 +201,7 @@ impl Socket {
         let read = buf.filled().get(before..).unwrap_or_default();
         if read.is_empty() {
             self.end = Some(End::Closed);
-            return Poll::Ready(Ok(()));
+            return self.poll_end(cx).unwrap_or(Poll::Ready(Ok(())));
         }
         let pass = self.admit(read);
         if self.end.is_none() {
@@ -227,7 +240,7 @@ impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = this.stream()?.poll_write(cx, buf);
-        this.link.wrote(written.is_ready());
+        this.note_write(&written);
         written
     }
 
@@ -238,7 +251,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = this.stream()?.poll_write_vectored(cx, bufs);
-        this.link.wrote(written.is_ready());
+        this.note_write(&written);
         written
     }
 

@@ -41,6 +41,8 @@ pub(super) struct Patience {
     pub(super) head: Duration,
     /// Without a request, or for a client that does not read its answer.
     pub(super) idle: Duration,
+    /// For a client that has ended its side and to which nothing flows.
+    pub(super) ended: Duration,
 }
 
 /// The reason why reading came to an end.
@@ -61,6 +63,8 @@ pub(super) struct Link {
     since: AtomicU64,
     /// When the client stopped reading, likewise; `NEVER` when it did not.
     stalled: AtomicU64,
+    /// When something last flowed to a client that has ended its side, likewise.
+    ended: AtomicU64,
     interim_waits: AtomicBool,
     rare: Mutex<Rare>,
 }
@@ -96,6 +100,7 @@ impl Link {
             phase: AtomicU8::new(Phase::Waiting as u8),
             since: AtomicU64::new(0),
             stalled: AtomicU64::new(NEVER),
+            ended: AtomicU64::new(NEVER),
             interim_waits: AtomicBool::new(false),
             rare: Mutex::default(),
         })
@@ -168,12 +173,29 @@ impl Link {
         }
     }
 
+    /// The client has ended its side.
+    pub(super) fn client_ended(&self) {
+        if self.ended.load(Ordering::Relaxed) == NEVER {
+            self.ended.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
+    /// Something was written to it.
+    pub(super) fn flowed(&self) {
+        if self.ended.load(Ordering::Relaxed) != NEVER {
+            self.ended.store(self.now(), Ordering::Relaxed);
+        }
+    }
+
     /// When patience ends, as things stand; `None` as long as the client is not to blame for what takes time.
     pub(super) fn deadline(&self, patience: Patience) -> Option<Instant> {
         let (since, patience) = match self.phase() {
             Phase::Waiting => (self.since.load(Ordering::Relaxed), patience.idle),
             Phase::Head => (self.since.load(Ordering::Relaxed), patience.head),
-            Phase::Serving | Phase::Answered => (self.stalled.load(Ordering::Relaxed), patience.idle),
+            Phase::Serving | Phase::Answered => match self.stalled.load(Ordering::Relaxed) {
+                NEVER => (self.ended.load(Ordering::Relaxed), patience.ended),
+                stalled => (stalled, patience.idle),
+            },
             Phase::Tunnel => return None,
         };
         if since == NEVER {
@@ -276,7 +298,11 @@ fn interim_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
+    const PATIENCE: Patience = Patience {
+        head: Duration::from_secs(10),
+        idle: Duration::from_secs(75),
+        ended: Duration::from_secs(2),
+    };
 
     /// A link that was opened a while ago.
     fn link(ago: u64) -> Link {
@@ -326,6 +352,24 @@ mod tests {
         assert_eq!(left(&link), Some(60.0));
         link.wrote(true);
         assert_eq!(left(&link), None);
+    }
+
+    #[test]
+    fn a_client_that_ended_its_side_is_served_as_long_as_something_flows() {
+        let link = link(20);
+        link.serving();
+        link.flowed();
+        assert_eq!(left(&link), None);
+        link.client_ended();
+        assert_eq!(left(&link), Some(2.0));
+        link.ended.store(19_000, Ordering::Relaxed);
+        link.client_ended();
+        link.wrote(true);
+        assert_eq!(left(&link), Some(1.0));
+        link.flowed();
+        assert_eq!(left(&link), Some(2.0));
+        link.wrote(false);
+        assert_eq!(left(&link), Some(75.0));
     }
 
     #[test]

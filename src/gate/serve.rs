@@ -26,8 +26,10 @@ use super::link::{Link, Patience, Phase};
 
 /// How long a client may take to read the last answer, and how much of what it still sends is read meanwhile.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 16 * 1024 * 1024);
+/// How long a client that has ended its side is served while nothing flows: it has probably gone away.
+const HALF_CLOSED: Duration = Duration::from_secs(2);
 /// How long an idle connection has for the farewell of its protocol.
-const FAREWELL: Duration = Duration::from_secs(1);
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 /// hyper's smallest read buffer, and what it may hold beyond a head of the greatest length.
 const READ_BUFFER: (usize, usize) = (8 * 1024, 1024);
 /// hyper keeps this many fields of a head without an allocation.
@@ -43,7 +45,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 pub(super) async fn http1(connection: Rc<Connection>, stream: Stream, place: Place) {
     let generation = connection.worker.generation();
     let limits = &generation.live.settings.limits;
-    let patience = Patience { head: limits.header_timeout, idle: limits.idle_connection_timeout };
+    let patience =
+        Patience { head: limits.header_timeout, idle: limits.idle_connection_timeout, ended: HALF_CLOSED };
     let (link, builder) = (Link::new(), http1_builder(limits));
     let framing = Framing::new(framing::Limits { bytes: limits.header_bytes, fields: limits.headers });
     drop(generation);

@@ -242,6 +242,28 @@ fn a_client_that_goes_away_ends_the_request_at_the_upstream() {
 }
 
 #[test]
+fn a_client_that_has_sent_everything_may_say_so_and_still_gets_its_answers() {
+    let bed = Bed::start(|_| {});
+    let mut client = bed.connect();
+    client.send([&get("/ok")[..], &get("/hold"), b"GET /deals HTTP/1.1\r\nHost: gate\r\n\r\n"].concat());
+    client.close_writing();
+    assert_eq!(client.answer().status, 200);
+    bed.upstream.go();
+    assert_eq!(client.answer().body, b"held");
+    assert_eq!(client.answer().status, 401);
+    assert!(client.is_ended());
+    // It is not waited for without end: it may as well have gone away.
+    let mut client = bed.connect();
+    client.send(get("/hold"));
+    client.close_writing();
+    assert!(client.is_ended());
+    assert_eq!(
+        bed.metric(r#"portcullis_requests_total{method="GET",route="/open/{*rest}",status="499"}"#),
+        1
+    );
+}
+
+#[test]
 fn a_reload_is_in_force_for_the_next_request_of_an_old_connection() {
     let bed = Bed::start(|_| {});
     let mut client = bed.connect();

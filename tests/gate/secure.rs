@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use aws_lc_rs::digest;
 use portcullis::gate::Settings;
+use portcullis::shutdown::Phase;
 use portcullis::tls::{self, ServerSettings, Version};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
@@ -108,8 +109,20 @@ fn a_handshake_has_to_end_in_time() {
     assert!(silent.is_ended());
     assert!(since.elapsed() >= SHORT);
     bed.until(r#"portcullis_tls_handshakes_total{result="error"}"#, 1);
+    // What is no handshake is not waited for.
     let mut plain = bed.connect();
     plain.send("GET / HTTP/1.1\r\nHost: gate\r\n\r\n");
     bed.until(r#"portcullis_tls_handshakes_total{result="error"}"#, 2);
     bed.until_open(0);
+}
+
+#[test]
+fn a_handshake_that_goes_nowhere_does_not_hold_up_the_end() {
+    let certificates = Certificates::new();
+    let mut bed = Bed::start(|settings| certificates.serve(settings));
+    let mut silent = bed.connect();
+    bed.until_open(1);
+    bed.advance(Phase::Draining);
+    bed.ended();
+    assert!(silent.is_ended());
 }
