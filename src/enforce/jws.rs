@@ -53,6 +53,11 @@ impl<'t> Jws<'t> {
         Ok(Self { header, payload, signing_input, signature })
     }
 
+    /// A parameter of the header.
+    pub(super) fn parameter(&self, name: &str) -> Option<&Value> {
+        self.header.get(name)
+    }
+
     /// `alg`, when it is one that can be known here.
     pub(super) fn algorithm(&self) -> Option<Algorithm> {
         self.header.get("alg")?.as_str().and_then(|name| Algorithm::from_str(name).ok())
