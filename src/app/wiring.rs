@@ -69,6 +69,7 @@ pub(super) struct Wiring {
     keys: Vec<Arc<Keys>>,
     live: Arc<ArcSwap<Live>>,
     effective: Arc<ArcSwap<Value>>,
+    enforcer: Arc<ArcSwap<Enforcer>>,
     access: Arc<Access>,
     health: Arc<Health>,
     connections: Arc<ConnectionCounts>,
@@ -96,6 +97,7 @@ impl Wiring {
             access: Arc::new(Access::new(&settings.admin, admin_tls)),
             connections: Arc::new(ConnectionCounts::default()),
             effective: Arc::new(ArcSwap::from_pointee(loaded.redacted.clone())),
+            enforcer: Arc::new(ArcSwap::new(Arc::clone(&live.enforcer))),
             live: Arc::new(ArcSwap::from_pointee(live)),
             settings,
             keys,
@@ -118,6 +120,7 @@ impl Wiring {
         let Made { keys, live, admin_tls, certificates } = self.lasting.make(&settings, keys, generation)?;
         let needs_restart = self.settings.restart_needed(&settings);
         self.lasting.state.reconfigure(&settings);
+        self.enforcer.store(Arc::clone(&live.enforcer));
         self.live.store(Arc::new(live));
         self.access.replace(&settings.admin, admin_tls);
         self.health.replace_keys(stores(&keys));
@@ -135,7 +138,8 @@ impl Wiring {
         admin: TcpListener,
     ) -> mpsc::Receiver<Command> {
         let (commands, receiver) = mpsc::channel(8);
-        let control = Control { commands, effective: Arc::clone(&self.effective) };
+        let (effective, enforcer) = (Arc::clone(&self.effective), Arc::clone(&self.enforcer));
+        let control = Control { commands, effective, enforcer };
         let (metrics, shutdown) = (self.lasting.metrics.clone(), self.lasting.shutdown.clone());
         let limits = admin::Limits::default();
         spawn_local(serve_telemetry(

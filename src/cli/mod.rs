@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 mod check;
 pub mod demo;
+mod explain;
 mod run;
 mod table;
 
@@ -39,6 +40,13 @@ enum Command {
     /// Runs a gate in front of a sample API, with a certificate and a signing key made for the occasion, and prints the
     /// `curl` lines to try. Ends with Ctrl-C and leaves nothing behind.
     Demo(demo::DemoArgs),
+    /// Explain the verdict on a token, check by check.
+    ///
+    /// Judges as the gate would, without one running: fetches the keys of the token's issuer once, and reads what was
+    /// revoked and used from the configured store. Prints a line for each check with what was compared, also after the
+    /// first that fails, and never the signature. Exits with 0 when the token is allowed, with 1 when it is denied, with
+    /// 2 when the configuration or usage is bad.
+    Explain(explain::ExplainArgs),
 }
 
 /// A command that reads the configuration.
@@ -56,6 +64,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Run(Configured { config }) }) => run::run(&config),
         Ok(Cli { command: Command::Check(Configured { config }) }) => check::check(&config),
         Ok(Cli { command: Command::Demo(args) }) => demo::run(&args, run::run),
+        Ok(Cli { command: Command::Explain(args) }) => explain::run(&args),
         Err(usage) => {
             // Help and version arrive here as well, and go to standard output. With nowhere to print, only the code is left.
             drop(usage.print());

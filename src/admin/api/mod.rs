@@ -18,10 +18,12 @@ use super::auth::{Access, Caller};
 use super::problem::Problem;
 use super::server::{Limits, Peer, Server};
 use super::telemetry::uncached;
+use crate::enforce::decide::Enforcer;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
 mod config;
+mod explain;
 
 /// What the admin API can see and set in motion.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub struct Control {
     pub commands: mpsc::Sender<Command>,
     /// The effective configuration, secrets redacted.
     pub effective: Arc<ArcSwap<Value>>,
+    /// What decides on requests, for explanations.
+    pub enforcer: Arc<ArcSwap<Enforcer>>,
 }
 
 /// What a caller may ask of whoever runs the process.
@@ -65,6 +69,7 @@ pub async fn serve_admin(
 fn router(api: Api, access: Arc<Access>) -> Router {
     Router::new()
         .merge(permitted(Permission::Config, config::routes()))
+        .merge(permitted(Permission::Sessions, explain::routes()))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such endpoint") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not take this method")
