@@ -14,7 +14,7 @@ mod problem;
 mod server;
 mod telemetry;
 
-pub use api::{Command, Control, InForce, serve_admin};
+pub use api::{Command, Control, Ledger, serve_admin};
 pub use auth::Access;
 pub use health::Health;
 pub use server::Limits;

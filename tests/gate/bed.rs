@@ -16,7 +16,7 @@ use portcullis::enforce::claims::{ClaimNames, IssuerRules};
 use portcullis::enforce::decide::{Enforcer, InForce, Issuer};
 use portcullis::enforce::policy::{ClaimName, IdentitySettings, Mode, Requirement, RouteSettings};
 use portcullis::forward::{Scheme, Upstream, UpstreamSettings};
-use portcullis::gate::{self, ConnectionCounts, Limits, Live, Settings, Shared};
+use portcullis::gate::{self, ConnectionCounts, Limits, Live, Settings, Shared, StreamSettings};
 use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, Source};
 use portcullis::log;
@@ -257,6 +257,7 @@ fn live(
     };
     let tickets = tls::Tickets::default();
     Live {
+        streams: StreamSettings { cut_on_revocation: true, check_interval: Duration::from_secs(1) },
         enforcer: Arc::new(Enforcer::new(enforced, vec![issuer], InForce::unlimited(), metrics).unwrap()),
         upstreams: vec![Upstream::load(upstream).unwrap()],
         identity,

@@ -6,8 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use portcullis::admin::{Access, Control, Limits, Permission, Settings as Admin, Token, serve_admin};
+use arc_swap::ArcSwap;
+use portcullis::admin::{Access, Control, Ledger, Limits, Permission, Settings as Admin, Token, serve_admin};
 use portcullis::client::Client;
+use portcullis::enforce;
+use portcullis::enforce::decide::{Enforcer, InForce};
+use portcullis::enforce::policy::IdentitySettings;
 use portcullis::events::EventLog;
 use portcullis::identity::{IssuerKey, SubjectKey, TokenKey};
 use portcullis::keys::Source;
@@ -15,10 +19,12 @@ use portcullis::keys::refresh::spawn_refresher;
 use portcullis::keys::store::{Availability, KeyStore};
 use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
+use portcullis::sessions::{self, Sessions};
 use portcullis::shutdown::{self, Shutdown, Trigger};
 use portcullis::ssf::{MAX_BYTES, Receiver, Transmitter};
 use portcullis::state::Store;
 use portcullis::time::Timestamp;
+use portcullis::usage::Usage;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -46,10 +52,14 @@ impl Gate {
         let (address, metrics) = (listener.local_addr().unwrap(), Metrics::new().unwrap());
         let (store, revocations) =
             (Store::in_memory(Timestamp::now()).unwrap(), Arc::new(Revocations::new(None)));
-        let log = EventLog::start(store, Arc::clone(&revocations), Timestamp::now()).await.unwrap();
+        let log = EventLog::start(store.clone(), Arc::clone(&revocations), Timestamp::now()).await.unwrap();
         let receiver = Arc::new(Receiver::new(shared(transmitter), Arc::clone(&log), &metrics));
         let (commands, _) = mpsc::channel(1);
-        let control = Control { commands, effective: Arc::default(), receiver: Some(receiver) };
+        let settings =
+            enforce::Settings { routes: Vec::new(), identity: IdentitySettings::default(), proofs: 1 };
+        let enforcer = Enforcer::new(settings, Vec::new(), InForce::unlimited(), &metrics).unwrap();
+        let enforcer = Arc::new(ArcSwap::from_pointee(enforcer));
+        let control = Control { commands, effective: Arc::default(), receiver: Some(receiver), enforcer };
         let token = |secret: &str, permission| Token {
             name: secret.to_owned(),
             secret: secret.to_owned(),
@@ -58,11 +68,21 @@ impl Gate {
         let tokens =
             vec![token("events-secret", Permission::Events), token("config-secret", Permission::Config)];
         let access = Access::new(&Admin { listen: address, tls: None, tokens }, None);
+        let sessions =
+            sessions::Settings { idle_timeout: None, max_tracked: 1, leeway: Duration::ZERO, saved: false };
+        let ledger = Ledger {
+            log: Arc::clone(&log),
+            revocations: Arc::clone(&revocations),
+            sessions: Arc::new(Sessions::new(sessions)),
+            usage: Usage::start(metrics.usage.clone(), store).await.unwrap(),
+            issuers: Arc::default(),
+        };
         let (running, shutdown) = shutdown::channel();
         tokio::spawn(serve_admin(
             listener,
             Arc::new(access),
             control,
+            ledger,
             metrics.clone(),
             Limits::default(),
             shutdown,

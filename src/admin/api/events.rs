@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::list::{Page, bad, limit, query};
-use super::{Api, InForce};
+use super::{Api, Ledger};
 use crate::admin::body::read_document;
 use crate::admin::problem::Problem;
 use crate::events::parse::{self, Invalid};
@@ -27,7 +27,7 @@ async fn accept(State(api): State<Api>, request: Request) -> Result<Response, Pr
     let document = read_document(request, &api.limits).await?;
     let document = document.ok_or_else(|| bad("the body holds no event".to_owned()))?;
     let now = Timestamp::now();
-    let events = parse::events(&document, &api.in_force.issuers.load(), now).map_err(refused)?;
+    let events = parse::events(&document, &api.ledger.issuers.load(), now).map_err(refused)?;
     let published = api.publish(events, now).await?;
     let body = json!({ "accepted": published.accepted, "sequence": published.sequence });
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
@@ -52,7 +52,7 @@ impl Api {
         for event in &events {
             *types.entry(event.kind).or_insert(0_u64) += 1;
         }
-        let InForce { log, .. } = &self.in_force;
+        let Ledger { log, .. } = &self.ledger;
         let published =
             log.publish(events, Source::Admin, now).await.map_err(|error| self.unavailable(&error))?;
         for (kind, count) in types {
@@ -110,7 +110,7 @@ impl From<StoredEvent> for Item {
 async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     let wanted: Wanted = query(&uri)?;
     let (after, limit) = (wanted.after.unwrap_or(0), limit(wanted.limit)?);
-    let page = api.in_force.log.events(after, limit).await.map_err(|error| api.unavailable(&error))?;
+    let page = api.ledger.log.events(after, limit).await.map_err(|error| api.unavailable(&error))?;
     let items: Vec<Item> = page.items.into_iter().map(Item::from).collect();
     Ok(Page { items, next: page.next }.into_response())
 }

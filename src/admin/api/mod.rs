@@ -18,6 +18,7 @@ use super::auth::{Access, Caller};
 use super::problem::Problem;
 use super::server::{Limits, Peer, Server};
 use super::telemetry::uncached;
+use crate::enforce::decide::Enforcer;
 use crate::events::{EventLog, Issuer};
 use crate::metrics::Metrics;
 use crate::revocations::Revocations;
@@ -29,6 +30,7 @@ use crate::usage::Usage;
 
 mod config;
 mod events;
+mod explain;
 mod list;
 mod revocations;
 mod sessions;
@@ -44,6 +46,8 @@ pub struct Control {
     pub effective: Arc<ArcSwap<Value>>,
     /// Where pushed security event tokens go; without it, every transmitter is unknown.
     pub receiver: Option<Arc<Receiver>>,
+    /// What decides on requests, for explanations.
+    pub enforcer: Arc<ArcSwap<Enforcer>>,
 }
 
 /// What a caller may ask of whoever runs the process.
@@ -55,7 +59,7 @@ pub enum Command {
 
 /// What decides which tokens are in force, for whoever may change it.
 #[derive(Debug, Clone)]
-pub struct InForce {
+pub struct Ledger {
     /// Where events go.
     pub log: Arc<EventLog>,
     /// What they ended.
@@ -72,7 +76,7 @@ pub struct InForce {
 #[derive(Clone)]
 struct Api {
     control: Control,
-    in_force: InForce,
+    ledger: Ledger,
     metrics: Metrics,
     limits: Limits,
 }
@@ -90,14 +94,14 @@ pub async fn serve_admin(
     listener: TcpListener,
     access: Arc<Access>,
     control: Control,
-    in_force: InForce,
+    ledger: Ledger,
     metrics: Metrics,
     limits: Limits,
     shutdown: Shutdown,
 ) {
     let open = metrics.connections.with_label_values(&["admin"]);
     let tls = Arc::clone(&access.tls);
-    let router = router(Api { control, in_force, metrics, limits }, access);
+    let router = router(Api { control, ledger, metrics, limits }, access);
     Server { router, limits, tls, open }.serve(listener, shutdown).await;
 }
 
@@ -110,6 +114,7 @@ fn router(api: Api, access: Arc<Access>) -> Router {
         .merge(permitted(Permission::Events, revocations::routes()))
         .merge(permitted(Permission::Sessions, sessions::routes()))
         .merge(permitted(Permission::Sessions, usage::routes()))
+        .merge(permitted(Permission::Sessions, explain::routes()))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such endpoint") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not take this method")

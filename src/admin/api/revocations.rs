@@ -103,8 +103,8 @@ impl From<StoredEvent> for Item {
 async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     let wanted: Wanted = query(&uri)?;
     let (after, limit, now) = (wanted.after.unwrap_or(0), limit(wanted.limit)?, Timestamp::now());
-    let chosen = wanted.chosen(&api.in_force.issuers.load())?;
-    let log = &api.in_force.log;
+    let chosen = wanted.chosen(&api.ledger.issuers.load())?;
+    let log = &api.ledger.log;
     let page = match &chosen {
         Chosen::All => log.revocations(None, after, limit, now).await,
         Chosen::Issuer(issuer) => of_issuer(log, issuer, after, limit, now).await,
@@ -162,7 +162,7 @@ async fn of_issuer(
 async fn undo(State(api): State<Api>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such revocation");
     let sequence = id.parse().map_err(|_not_a_number| unknown())?;
-    let undone = api.in_force.log.undo(sequence, Source::Admin, Timestamp::now()).await;
+    let undone = api.ledger.log.undo(sequence, Source::Admin, Timestamp::now()).await;
     undone.map_err(|error| api.unavailable(&error))?.ok_or_else(unknown)?;
     let labels = [EventKind::Undone.as_str(), Source::Admin.as_str()];
     api.metrics.events.with_label_values(&labels).inc();

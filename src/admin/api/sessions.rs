@@ -10,7 +10,7 @@ use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::list::{MOST, Page, bad, filled, limit, query};
-use super::{Api, InForce};
+use super::{Api, Ledger};
 use crate::admin::problem::Problem;
 use crate::events::{Issuer, parse};
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
@@ -93,7 +93,7 @@ async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
         .as_deref()
         .map(|text| token(text).ok_or_else(|| bad("`after` is not what a page gave as `next`".to_owned())));
     let (after, limit) = (after.transpose()?, limit(wanted.limit)?);
-    let issuers = api.in_force.issuers.load_full();
+    let issuers = api.ledger.issuers.load_full();
     let chosen = Chosen::new(wanted.subject.as_ref(), wanted.issuer.as_ref(), &issuers)?;
     let (rows, more) = in_use(&api, chosen, after, limit).await?;
     let next = rows.last().filter(|_| more).map(|row| row.token.0.to_string());
@@ -106,7 +106,7 @@ async fn end_all(State(api): State<Api>, uri: Uri) -> Result<StatusCode, Problem
     if whose.subject.is_none() {
         return Err(bad("`subject` is needed: whose tokens?".to_owned()));
     }
-    let issuers = api.in_force.issuers.load_full();
+    let issuers = api.ledger.issuers.load_full();
     let chosen = Chosen::new(whose.subject.as_ref(), whose.issuer.as_ref(), &issuers)?;
     let (rows, _) = in_use(&api, chosen, None, usize::MAX).await?;
     end(&api, &issuers, &rows).await
@@ -123,7 +123,7 @@ async fn end_one(State(api): State<Api>, Path(name): Path<String>) -> Result<Sta
     if rows.first().is_none_or(|row| row.token != token) {
         return Err(unknown());
     }
-    end(&api, &api.in_force.issuers.load_full(), &rows).await
+    end(&api, &api.ledger.issuers.load_full(), &rows).await
 }
 
 async fn end(api: &Api, issuers: &[Issuer], rows: &[SessionRow]) -> Result<StatusCode, Problem> {
@@ -142,7 +142,7 @@ async fn in_use(
     after: Option<TokenKey>,
     limit: usize,
 ) -> Result<(Vec<SessionRow>, bool), Problem> {
-    let InForce { sessions, revocations, .. } = &api.in_force;
+    let Ledger { sessions, revocations, .. } = &api.ledger;
     let (sessions, revocations) = (Arc::clone(sessions), Arc::clone(revocations));
     let now = Timestamp::now();
     // A table of a million sessions takes a while to look through.

@@ -52,7 +52,7 @@ async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
         place(cursor).ok_or_else(|| bad("`after` is not what a page gave as `next`".to_owned()))
     });
     let (after, limit) = (after.transpose()?, limit(wanted.limit)?);
-    let mut rows = api.in_force.usage.list(client).await.map_err(|error| api.unavailable(&error))?;
+    let mut rows = api.ledger.usage.list(client).await.map_err(|error| api.unavailable(&error))?;
     if let Some((client, route, status)) = after {
         let after = (&*client, &*route, status);
         rows.retain(|row| (&*row.client, &*row.route, row.status) > after);
