@@ -65,6 +65,10 @@ impl IssuerRules {
     pub(super) fn check(&self, jws: &Jws<'_>, now: Timestamp) -> Result<(Algorithm, Validity), Reason> {
         let is_listed = |typ: &str| self.token_types.iter().any(|listed| listed.eq_ignore_ascii_case(typ));
         jws.token_type().filter(|typ| is_listed(typ)).ok_or(Reason::WrongType)?;
+        // A SET that calls itself a JWT is a SET all the same (RFC 8417 §2.2, §4.2), as is a logout token.
+        if jws.payload.get("events").is_some_and(Value::is_object) {
+            return Err(Reason::WrongType);
+        }
         let algorithm =
             jws.algorithm().filter(|alg| self.algorithms.contains(alg)).ok_or(Reason::BadAlgorithm)?;
         let validity = Validity {
