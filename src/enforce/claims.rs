@@ -87,7 +87,9 @@ impl IssuerRules {
 
     pub(super) fn check_type(&self, jws: &Jws<'_>) -> Result<(), Reason> {
         let is_listed = |typ: &&str| self.token_types.iter().any(|listed| listed.eq_ignore_ascii_case(typ));
-        jws.token_type().filter(is_listed).map(|_listed| ()).ok_or(Reason::WrongType)
+        jws.token_type().filter(is_listed).ok_or(Reason::WrongType)?;
+        // A SET that calls itself a JWT is a SET all the same (RFC 8417 §2.2, §4.2), as is a logout token.
+        if jws.payload.get("events").is_some_and(Value::is_object) { Err(Reason::WrongType) } else { Ok(()) }
     }
 
     pub(super) fn check_algorithm(&self, jws: &Jws<'_>) -> Result<Algorithm, Reason> {

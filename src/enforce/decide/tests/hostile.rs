@@ -97,7 +97,7 @@ fn the_token_that_all_others_are_made_from_is_good() {
 fn claims_of_the_wrong_form_or_value() {
     use Reason::{
         BadClaim, Expired, IssuedInFuture, MissingClaim, NotYetValid, TooLongLived, UnknownIssuer,
-        WrongAudience,
+        WrongAudience, WrongType,
     };
     let changed: Vec<(Value, Reason)> = vec![
         // exp (CVE-2026-25537: a wrong type is not an absence)
@@ -156,6 +156,9 @@ fn claims_of_the_wrong_form_or_value() {
         (json!({"iss": null}), BadClaim),
         (json!({"iss": 1}), BadClaim),
         (json!({"iss": {"iss": ISSUER}}), BadClaim),
+        // events (RFC 8417 §2.2)
+        (json!({"events": {}}), WrongType),
+        (json!({"events": {"http://schemas.openid.net/event/backchannel-logout": {}}}), WrongType),
         // aud
         (json!({"aud": "https://other.example"}), WrongAudience),
         (json!({"aud": "https://api.example/"}), WrongAudience),
