@@ -1,0 +1,201 @@
+//! The admin API over real sockets, with a real store in a file of its own.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a broken promise fails the test")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use portcullis::admin::{Access, Control, InForce, Limits, Permission, Settings, Token, serve_admin};
+use portcullis::events::{self, EventLog};
+use portcullis::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
+use portcullis::metrics::Metrics;
+use portcullis::revocations::{Ended, Revocations, TokenFacts};
+use portcullis::sessions::{self, Introduction, Sessions};
+use portcullis::shutdown::{self, Trigger};
+use portcullis::state::Store;
+use portcullis::time::Timestamp;
+use portcullis::usage::Usage;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+mod bad;
+mod command;
+mod events_log;
+mod in_use;
+
+/// Longer than anything here takes unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const A: &str = "https://a.example.com/";
+const B: &str = "https://b.example.com/";
+
+/// An admin listener over a store in a file; ends with the value.
+struct Gate {
+    address: SocketAddr,
+    folder: tempfile::TempDir,
+    in_force: InForce,
+    metrics: Metrics,
+    _trigger: Trigger,
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// What a page holds.
+    #[track_caller]
+    fn items(&self) -> Vec<Value> {
+        assert_eq!(self.status, 200, "{self:?}");
+        self.json()["items"].as_array().unwrap().clone()
+    }
+
+    /// The detail of a problem document with this status.
+    #[track_caller]
+    fn problem(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{self:?}");
+        assert!(self.head.contains("application/problem+json"), "{self:?}");
+        self.json()["detail"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Gate {
+    async fn start(issuers: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (metrics, now) = (Metrics::new().unwrap(), Timestamp::now());
+        let store = Store::open(&folder.path().join("gate.db"), now.minus(HOUR)).unwrap();
+        let revocations = Arc::new(Revocations::new(Some(store.created_at())));
+        events::gauge::register(&metrics, Arc::clone(&revocations)).unwrap();
+        let settings = sessions::Settings {
+            idle_timeout: Some(HOUR),
+            max_tracked: 100_000,
+            leeway: Duration::from_secs(30),
+            saved: false,
+        };
+        let issuer = |name: &&str| events::Issuer {
+            issuer: (*name).into(),
+            leeway: Duration::from_secs(30),
+            max_lifetime: HOUR,
+        };
+        let in_force = InForce {
+            log: EventLog::start(store.clone(), Arc::clone(&revocations), now).await.unwrap(),
+            revocations,
+            sessions: Arc::new(Sessions::new(settings)),
+            usage: Usage::start(metrics.usage.clone(), store).await.unwrap(),
+            issuers: Arc::new(ArcSwap::from_pointee(issuers.iter().map(issuer).collect())),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (trigger, shutdown) = shutdown::channel();
+        let access = Arc::new(Access::new(&settings_of_callers(), None));
+        let control = Control { commands: mpsc::channel(1).0, effective: Arc::default() };
+        let (served, instruments) = (in_force.clone(), metrics.clone());
+        tokio::spawn(serve_admin(
+            listener,
+            access,
+            control,
+            served,
+            instruments,
+            Limits::default(),
+            shutdown,
+        ));
+        Self { address, folder, in_force, metrics, _trigger: trigger }
+    }
+
+    async fn call(&self, line: &str, body: &str) -> Answer {
+        self.call_as("all", line, body).await
+    }
+
+    async fn call_as(&self, token: &str, line: &str, body: &str) -> Answer {
+        let head = format!(
+            "{line} HTTP/1.1\r\nhost: gate\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // A body that is refused before it was read may meet a closed connection.
+        drop(stream.write_all(body.as_bytes()).await);
+        let mut text = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("an answer in time").unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    /// Accepts events and answers with the highest sequence.
+    async fn publish(&self, events: &str) -> u64 {
+        let answer = self.call("POST /v1/events", events).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        answer.json()["sequence"].as_u64().unwrap()
+    }
+
+    fn judge(&self, issuer: &str, subject: &str, issued_at: Timestamp) -> Option<Ended> {
+        self.in_force.revocations.load().judge(&facts(issuer, subject, issued_at))
+    }
+
+    /// A token of alice and the app is forwarded.
+    fn used(&self, issuer: &str, subject: &str, jti: &str) -> TokenKey {
+        let (token, now) = (TokenKey::new(issuer, jti), Timestamp::now());
+        let session = self.in_force.sessions.judge(
+            &Introduction {
+                token,
+                issuer: &issuer.into(),
+                subject: Some(SubjectKey::new(issuer, subject)),
+                client: Some(&"app".into()),
+                issued_at: now.minus(Duration::from_secs(10)),
+                expires_at: now.plus(HOUR),
+            },
+            now,
+        );
+        assert!(self.in_force.sessions.used(&session.unwrap(), now));
+        token
+    }
+
+    #[track_caller]
+    fn shows(&self, line: &str) {
+        let page = self.metrics.render().unwrap();
+        assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
+    }
+}
+
+fn facts(issuer: &str, subject: &str, issued_at: Timestamp) -> TokenFacts {
+    TokenFacts {
+        token: TokenKey::new(issuer, "jti"),
+        issuer: IssuerKey::new(issuer),
+        subject: Some(SubjectKey::new(issuer, subject)),
+        client: Some(ClientKey::new(issuer, "app")),
+        issued_at,
+        role_version: None,
+    }
+}
+
+fn settings_of_callers() -> Settings {
+    let token = |secret: &str, permissions: &[Permission]| Token {
+        name: secret.to_owned(),
+        secret: secret.to_owned(),
+        permissions: permissions.to_vec(),
+    };
+    Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        tls: None,
+        tokens: vec![
+            token("all", &[Permission::Events, Permission::Sessions]),
+            token("events", &[Permission::Events]),
+            token("sessions", &[Permission::Sessions]),
+            token("config", &[Permission::Config]),
+        ],
+    }
+}
