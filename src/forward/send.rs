@@ -104,14 +104,12 @@ impl Forwarder {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
+            let harmless = failed.is_harmless(used_before && idempotent);
             match failed.body {
-                Some(untouched)
-                    if used_before && (failed.unprocessed || (idempotent && failed.unanswered)) =>
-                {
-                    body = untouched;
-                }
+                Some(untouched) if harmless && !sent_before => body = untouched,
                 _ => return Err(failed.error),
             }
+            sent_before = true;
         }
     }
 
