@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::support::eventually;
 use crate::support::gate::{BINARY, Gate, Log, check, path_text, portcullis};
@@ -183,18 +184,22 @@ fn the_lines_that_the_demo_prints_work_as_they_stand() {
     child.arg("demo").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = Running(child.spawn().unwrap());
     let log = Log::follow(&mut running.0);
-    let lines = eventually("the demo prints its lines", || {
+    // Everything is printed at once: what has not grown for a while is whole.
+    let mut last = (0, Instant::now());
+    let text = eventually("the demo prints its lines", || {
         let text = log.text();
-        let joined = text.replace("\\\n", " ");
-        let lines: Vec<String> = joined
-            .lines()
-            .map(|line| line.trim().trim_start_matches("$ ").to_owned())
-            .filter(|line| line.starts_with("curl "))
-            .collect();
-        (lines.len() >= 3).then_some(lines)
+        if text.len() != last.0 {
+            last = (text.len(), Instant::now());
+        }
+        (text.contains("curl ") && last.1.elapsed() > Duration::from_secs(1)).then_some(text)
     });
+    let joined = text.replace("\\\n", " ");
+    let lines = joined
+        .lines()
+        .map(|line| line.trim().trim_start_matches("$ "))
+        .filter(|line| line.starts_with("curl "));
     let mut codes = BTreeSet::new();
-    for line in &lines {
+    for line in lines {
         let script = format!("{line} -sS -o /dev/null -w '\\n%{{http_code}}'");
         let output = Command::new("bash").arg("-c").arg(&script).stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success(), "{script}: {output:?}");

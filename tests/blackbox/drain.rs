@@ -16,7 +16,7 @@ fn patient() -> (RawUpstream, std::sync::Arc<std::sync::atomic::AtomicBool>) {
     let go = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let signal = go.clone();
     let upstream = RawUpstream::scripted(move |exchange| {
-        within(Duration::from_secs(20), "the test lets the upstream answer", || {
+        within(crate::support::PATIENCE, "the test lets the upstream answer", || {
             signal.load(std::sync::atomic::Ordering::SeqCst).then_some(())
         });
         exchange.ok("at last")

@@ -146,7 +146,7 @@ impl Gate {
     pub fn curl(&self, path: &str, arguments: &[&str]) -> String {
         let (url, ca) = (self.url(path), self.settings.folder().join("ca.pem"));
         let resolve = format!("localhost:{}:127.0.0.1", self.public.port());
-        let mut all = vec!["-sS", "--max-time", "20", "--resolve", &resolve, &url];
+        let mut all = vec!["-sS", "--max-time", "120", "--resolve", &resolve, &url];
         if self.settings.has_tls() {
             all.extend(["--cacert", path_text(&ca)]);
         }

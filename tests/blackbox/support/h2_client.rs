@@ -118,7 +118,7 @@ pub fn request(method: &str, path: &str, token: &str, body: Body) -> Request<Bod
 pub async fn read_until(body: &mut Incoming, wanted: &str) -> String {
     let mut text = String::new();
     while !text.contains(wanted) {
-        let frame = tokio::time::timeout(Duration::from_secs(20), body.frame()).await;
+        let frame = tokio::time::timeout(super::PATIENCE, body.frame()).await;
         let frame = frame.expect("data in time").expect("more data").unwrap();
         if let Ok(data) = frame.into_data() {
             text.push_str(&String::from_utf8_lossy(&data));

@@ -18,7 +18,7 @@ pub mod wire;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for anything before it fails. Generous: the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Polls until `probe` answers; fails the test when it does not within [`PATIENCE`].
 pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
