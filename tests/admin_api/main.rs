@@ -77,7 +77,6 @@ impl Gate {
         let (metrics, now) = (Metrics::new().unwrap(), Timestamp::now());
         let store = Store::open(&folder.path().join("gate.db"), now.minus(HOUR)).unwrap();
         let revocations = Arc::new(Revocations::new(Some(store.created_at())));
-        events::gauge::register(&metrics, Arc::clone(&revocations)).unwrap();
         let settings = sessions::Settings {
             idle_timeout: Some(HOUR),
             max_tracked: 100_000,
@@ -100,7 +99,7 @@ impl Gate {
         let address = listener.local_addr().unwrap();
         let (trigger, shutdown) = shutdown::channel();
         let access = Arc::new(Access::new(&settings_of_callers(), None));
-        let control = Control { commands: mpsc::channel(1).0, effective: Arc::default() };
+        let control = Control { commands: mpsc::channel(1).0, effective: Arc::default(), receiver: None };
         let (served, instruments) = (in_force.clone(), metrics.clone());
         tokio::spawn(serve_admin(
             listener,
