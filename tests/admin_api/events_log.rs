@@ -81,7 +81,7 @@ async fn lists_say_what_was_told_and_when() {
 
     gate.shows(r#"portcullis_events_total{source="admin",type="client-revoked"} 1"#);
     gate.shows(r#"portcullis_events_total{source="admin",type="revocation-undone"} 1"#);
-    let counts = gate.in_force.revocations.load().counts();
+    let counts = gate.ledger.revocations.load().counts();
     assert_eq!((counts.subjects, counts.clients, counts.tokens, counts.issuers), (1, 0, 1, 0));
 }
 
