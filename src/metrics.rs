@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
@@ -209,14 +208,6 @@ impl Metrics {
             log_lines_dropped: page.counter("portcullis_log_lines_dropped_total", "Log lines lost")?,
             registry: page.0,
         })
-    }
-
-    /// Adds an instrument that looks up what it tells when it is asked.
-    ///
-    /// # Errors
-    /// When there is one of that name.
-    pub fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
-        self.registry.register(collector)
     }
 
     /// Sets the certificates in use and when each expires; those of an earlier configuration are forgotten.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use crate::state::record::{Event, EventKind};
 use crate::time::Timestamp;
 
-pub mod gauge;
 pub mod log;
 pub mod parse;
 

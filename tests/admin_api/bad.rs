@@ -64,7 +64,7 @@ async fn nothing_but_events_is_accepted() {
         let told = gate.call("POST /v1/events", &body).await.problem(*status);
         assert!(told.contains(complaint), "{}: {told}", &body[..body.len().min(200)]);
     }
-    assert!(gate.in_force.log.events(0, 10).await.unwrap().items.is_empty());
+    assert!(gate.ledger.log.events(0, 10).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
@@ -79,8 +79,8 @@ async fn a_batch_with_one_bad_event_is_refused_as_a_whole() {
         assert!(told.contains(&format!("event {place}: `subject`")), "{told}");
         assert_eq!(refused.json()["index"], place);
     }
-    assert!(gate.in_force.log.events(0, 10).await.unwrap().items.is_empty());
-    assert_eq!(gate.in_force.revocations.load().generation(), 0);
+    assert!(gate.ledger.log.events(0, 10).await.unwrap().items.is_empty());
+    assert_eq!(gate.ledger.revocations.load().generation(), 0);
 }
 
 #[tokio::test]

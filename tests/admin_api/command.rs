@@ -121,7 +121,7 @@ async fn what_goes_wrong_is_said_in_plain_words() {
             assert!(err.contains(word), "{word} in {args:?}: {err}");
         }
     }
-    assert!(gate.in_force.log.events(0, 1).await.unwrap().items.is_empty());
+    assert!(gate.ledger.log.events(0, 1).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ impl Gate {
             issued_at: Timestamp::now(),
             role_version: None,
         };
-        self.in_force.revocations.load().judge(&facts) == Some(Ended::Token)
+        self.ledger.revocations.load().judge(&facts) == Some(Ended::Token)
     }
 }
 
@@ -88,7 +88,7 @@ async fn pages_of_sessions_lead_through_all_of_them() {
     }
     assert_eq!(seen, all);
     assert_eq!(gate.call("DELETE /v1/sessions?subject=s0", "").await.status, 204);
-    gate.shows(r#"portcullis_revocations{kind="token"} 1250"#);
+    assert_eq!(gate.ledger.revocations.load().counts().tokens, 1_250);
     let left = gate.call("GET /v1/sessions?limit=1000", "").await;
     assert_eq!((left.items().len(), left.json()["next"].is_string()), (1_000, true));
 }
@@ -110,7 +110,7 @@ async fn usage_is_told_at_once_and_kept() {
     assert_eq!(gate.call("GET /v1/usage?client=app", "").await.items(), rows[..2]);
     assert_eq!(gate.call("GET /v1/usage?client=o%26her/%3D", "").await.items(), rows[2..]);
 
-    gate.in_force.usage.flush().await.unwrap();
+    gate.ledger.usage.flush().await.unwrap();
     workers[1].count("app", 0, 200, now);
     let first = gate.call("GET /v1/usage?limit=2", "").await;
     assert_eq!(first.items(), [row("app", "/a", 200, 5), rows[1].clone()]);

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use portcullis::admin::{Access, Control, InForce, Limits, Permission, Settings, Token, serve_admin};
+use portcullis::admin::{Access, Control, Ledger, Limits, Permission, Settings, Token, serve_admin};
+use portcullis::enforce::decide::{self, Enforcer};
+use portcullis::enforce::policy::IdentitySettings;
+use portcullis::enforce::{self, DEFAULT_PROOFS};
 use portcullis::events::{self, EventLog};
 use portcullis::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
 use portcullis::metrics::Metrics;
@@ -37,7 +40,7 @@ const B: &str = "https://b.example.com/";
 struct Gate {
     address: SocketAddr,
     folder: tempfile::TempDir,
-    in_force: InForce,
+    ledger: Ledger,
     metrics: Metrics,
     _trigger: Trigger,
 }
@@ -77,7 +80,6 @@ impl Gate {
         let (metrics, now) = (Metrics::new().unwrap(), Timestamp::now());
         let store = Store::open(&folder.path().join("gate.db"), now.minus(HOUR)).unwrap();
         let revocations = Arc::new(Revocations::new(Some(store.created_at())));
-        events::gauge::register(&metrics, Arc::clone(&revocations)).unwrap();
         let settings = sessions::Settings {
             idle_timeout: Some(HOUR),
             max_tracked: 100_000,
@@ -89,7 +91,7 @@ impl Gate {
             leeway: Duration::from_secs(30),
             max_lifetime: HOUR,
         };
-        let in_force = InForce {
+        let ledger = Ledger {
             log: EventLog::start(store.clone(), Arc::clone(&revocations), now).await.unwrap(),
             revocations,
             sessions: Arc::new(Sessions::new(settings)),
@@ -100,8 +102,10 @@ impl Gate {
         let address = listener.local_addr().unwrap();
         let (trigger, shutdown) = shutdown::channel();
         let access = Arc::new(Access::new(&settings_of_callers(), None));
-        let control = Control { commands: mpsc::channel(1).0, effective: Arc::default() };
-        let (served, instruments) = (in_force.clone(), metrics.clone());
+        let enforcer = Arc::new(ArcSwap::from_pointee(refuses_everything(&metrics)));
+        let commands = mpsc::channel(1).0;
+        let control = Control { commands, effective: Arc::default(), receiver: None, enforcer };
+        let (served, instruments) = (ledger.clone(), metrics.clone());
         tokio::spawn(serve_admin(
             listener,
             access,
@@ -111,7 +115,7 @@ impl Gate {
             Limits::default(),
             shutdown,
         ));
-        Self { address, folder, in_force, metrics, _trigger: trigger }
+        Self { address, folder, ledger, metrics, _trigger: trigger }
     }
 
     async fn call(&self, line: &str, body: &str) -> Answer {
@@ -143,13 +147,13 @@ impl Gate {
     }
 
     fn judge(&self, issuer: &str, subject: &str, issued_at: Timestamp) -> Option<Ended> {
-        self.in_force.revocations.load().judge(&facts(issuer, subject, issued_at))
+        self.ledger.revocations.load().judge(&facts(issuer, subject, issued_at))
     }
 
     /// A token of alice and the app is forwarded.
     fn used(&self, issuer: &str, subject: &str, jti: &str) -> TokenKey {
         let (token, now) = (TokenKey::new(issuer, jti), Timestamp::now());
-        let session = self.in_force.sessions.judge(
+        let session = self.ledger.sessions.judge(
             &Introduction {
                 token,
                 issuer: &issuer.into(),
@@ -160,7 +164,7 @@ impl Gate {
             },
             now,
         );
-        assert!(self.in_force.sessions.used(&session.unwrap(), now));
+        assert!(self.ledger.sessions.used(&session.unwrap(), now));
         token
     }
 
@@ -169,6 +173,16 @@ impl Gate {
         let page = self.metrics.render().unwrap();
         assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
     }
+}
+
+/// Explanations are not what is tried here.
+fn refuses_everything(metrics: &Metrics) -> Enforcer {
+    let settings = enforce::Settings {
+        routes: Vec::new(),
+        identity: IdentitySettings::default(),
+        proofs: DEFAULT_PROOFS,
+    };
+    Enforcer::new(settings, Vec::new(), decide::InForce::unlimited(), metrics).unwrap()
 }
 
 fn facts(issuer: &str, subject: &str, issued_at: Timestamp) -> TokenFacts {
