@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::denial::Reason;
 use super::identity;
 use super::policy::{ClaimName, IdentitySettings};
-use super::token::{IssuerIndex, Standing, TokenId, Validity, VerifiedToken, fingerprint};
+use super::token::{IssuerIndex, Standing, TokenId, Validity, VerifiedToken, Words, fingerprint};
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use crate::jose::jws::{self, Jws};
 use crate::revocations::TokenFacts;
@@ -171,12 +171,12 @@ fn text(value: Option<&Value>) -> Result<Option<&str>, Reason> {
 
 /// A space-delimited string (RFC 8693 §4.2) or an array of strings. Members of an array stay whole, so one with a space
 /// in it grants neither of two scopes.
-fn list(value: Option<&Value>) -> Result<Vec<Box<str>>, Reason> {
+fn list(value: Option<&Value>) -> Result<Words, Reason> {
     let members = value.map_or(Some(Vec::new()), |value| match value.as_str() {
         Some(text) => Some(text.split(' ').filter(|member| !member.is_empty()).collect()),
         None => strings(value),
     });
-    Ok(members.ok_or(Reason::BadClaim)?.into_iter().map(Box::from).collect())
+    members.and_then(|members| Words::new(&members)).ok_or(Reason::BadClaim)
 }
 
 fn strings(value: &Value) -> Option<Vec<&str>> {
