@@ -1,5 +1,6 @@
 //! The claims of a token: parsed once, strictly, by the rules of its issuer.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +52,17 @@ pub struct ClaimNames {
     pub role_version: ClaimName,
 }
 
+/// What is wrong with the claims of a token whose signature is true. To the client all of it is
+/// [`Reason::BadClaim`]; whoever asks for an explanation reads which claim it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unusable(pub(super) String);
+
+impl From<Unusable> for Reason {
+    fn from(_: Unusable) -> Self {
+        Self::BadClaim
+    }
+}
+
 /// The last second of the year 9999; a `NumericDate` further from the epoch is none.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
@@ -63,34 +75,47 @@ impl IssuerRules {
     /// not after `iat`; [`Reason::TooLongLived`]; [`Reason::BadClaim`] or [`Reason::WrongAudience`] of `aud`;
     /// [`Reason::MissingClaim`] of the claims required besides.
     pub(super) fn check(&self, jws: &Jws<'_>, now: Timestamp) -> Result<(Algorithm, Validity), Reason> {
-        let is_listed = |typ: &str| self.token_types.iter().any(|listed| listed.eq_ignore_ascii_case(typ));
-        jws.token_type().filter(|typ| is_listed(typ)).ok_or(Reason::WrongType)?;
-        let algorithm =
-            jws.algorithm().filter(|alg| self.algorithms.contains(alg)).ok_or(Reason::BadAlgorithm)?;
-        let validity = Validity {
-            issued_at: date(&jws.payload, "iat")?.ok_or(Reason::MissingClaim)?,
-            expires_at: date(&jws.payload, "exp")?.ok_or(Reason::MissingClaim)?,
-            not_before: date(&jws.payload, "nbf")?,
-        };
+        self.check_type(jws)?;
+        let algorithm = self.check_algorithm(jws)?;
+        let validity = validity(&jws.payload)?;
         validity.judge(self.leeway, now)?;
+        self.check_lifetime(validity)?;
+        self.check_audience(&jws.payload)?;
+        self.check_required(&jws.payload)?;
+        Ok((algorithm, validity))
+    }
+
+    pub(super) fn check_type(&self, jws: &Jws<'_>) -> Result<(), Reason> {
+        let is_listed = |typ: &&str| self.token_types.iter().any(|listed| listed.eq_ignore_ascii_case(typ));
+        jws.token_type().filter(is_listed).map(|_listed| ()).ok_or(Reason::WrongType)
+    }
+
+    pub(super) fn check_algorithm(&self, jws: &Jws<'_>) -> Result<Algorithm, Reason> {
+        jws.algorithm().filter(|alg| self.algorithms.contains(alg)).ok_or(Reason::BadAlgorithm)
+    }
+
+    pub(super) fn check_lifetime(&self, validity: Validity) -> Result<(), Reason> {
         if validity.expires_at <= validity.issued_at {
             return Err(Reason::BadClaim);
         }
-        if validity.expires_at.since(validity.issued_at) > self.max_lifetime {
-            return Err(Reason::TooLongLived);
-        }
-        self.check_audience(jws.payload.get("aud"))?;
-        let is_present = |name: &String| !matches!(jws.payload.get(name), None | Some(Value::Null));
-        if self.required_claims.iter().all(is_present) {
-            Ok((algorithm, validity))
-        } else {
-            Err(Reason::MissingClaim)
-        }
+        let too_long = validity.expires_at.since(validity.issued_at) > self.max_lifetime;
+        if too_long { Err(Reason::TooLongLived) } else { Ok(()) }
+    }
+
+    pub(super) fn check_required(&self, payload: &Map<String, Value>) -> Result<(), Reason> {
+        if self.missing(payload).next().is_none() { Ok(()) } else { Err(Reason::MissingClaim) }
+    }
+
+    /// The required claims that are not there.
+    pub(super) fn missing<'r>(&'r self, payload: &'r Map<String, Value>) -> impl Iterator<Item = &'r str> {
+        let is_absent = |name: &&str| matches!(payload.get(*name), None | Some(Value::Null));
+        self.required_claims.iter().map(String::as_str).filter(is_absent)
     }
 
     /// A string or an array of strings, one of them ours (RFC 7519 §4.1.3).
-    fn check_audience(&self, aud: Option<&Value>) -> Result<(), Reason> {
-        let named = aud
+    pub(super) fn check_audience(&self, payload: &Map<String, Value>) -> Result<(), Reason> {
+        let named = payload
+            .get("aud")
             .map_or(Some(Vec::new()), |aud| aud.as_str().map_or_else(|| strings(aud), |one| Some(vec![one])));
         let is_ours = |one: &&str| self.audiences.iter().any(|ours| ours == one);
         if named.ok_or(Reason::BadClaim)?.iter().any(is_ours) { Ok(()) } else { Err(Reason::WrongAudience) }
@@ -99,21 +124,22 @@ impl IssuerRules {
     /// Reads the claims of a token whose signature is true.
     ///
     /// # Errors
-    /// [`Reason::BadClaim`] for a claim of the wrong type, a `cnf` other than `x5t#S256`, and an identity header that
-    /// would be too long.
+    /// [`Unusable`] for a claim of the wrong type, a `cnf` other than `x5t#S256`, and an identity header that would be
+    /// too long.
     pub(super) fn read(
         &self,
         issuer: IssuerIndex,
         jws: &Jws<'_>,
         validity: Validity,
         identity: &IdentitySettings,
-    ) -> Result<VerifiedToken, Reason> {
+    ) -> Result<VerifiedToken, Unusable> {
         let payload = &jws.payload;
-        let (subject, jti) = (text(payload.get("sub"))?, text(payload.get("jti"))?);
+        let (subject, jti) = (text(payload.get("sub"), &"sub")?, text(payload.get("jti"), &"jti")?);
         let names = &self.claims;
-        let whole = |version: &Value| version.as_u64().ok_or(Reason::BadClaim);
+        let not_whole = || Unusable(format!("{} is not a whole number", names.role_version));
+        let whole = |version: &Value| version.as_u64().ok_or_else(not_whole);
         let id = self.token_id(jti, jws.signing_input)?;
-        let client = text(names.client.find(payload))?;
+        let client = text(names.client.find(payload), &names.client)?;
         let role_version = names.role_version.find(payload).map(whole).transpose()?;
         let facts = TokenFacts {
             token: TokenKey(Key::from_digest(&id.0)),
@@ -135,23 +161,36 @@ impl IssuerRules {
             issued_at: validity.issued_at,
             expires_at: validity.expires_at,
             not_before: validity.not_before,
-            scopes: list(names.scope.find(payload))?,
-            roles: list(names.roles.find(payload))?,
+            scopes: list(names.scope.find(payload), &names.scope)?,
+            roles: list(names.roles.find(payload), &names.roles)?,
             certificate: payload.get("cnf").map(thumbprint).transpose()?,
-            identity: identity::render(identity, names, payload)?,
+            identity: identity::render(identity, names, payload)
+                .map_err(|_too_long| Unusable("an identity header would be longer than 4 KiB".to_owned()))?,
             facts,
             standing: Standing::default(),
         })
     }
 
     /// An empty `jti` would make one token of all that carry it.
-    fn token_id(&self, jti: Option<&str>, signing_input: &[u8]) -> Result<TokenId, Reason> {
+    fn token_id(&self, jti: Option<&str>, signing_input: &[u8]) -> Result<TokenId, Unusable> {
         match jti {
-            Some("") => Err(Reason::BadClaim),
+            Some("") => Err(Unusable("jti is empty".to_owned())),
             Some(jti) => Ok(fingerprint(&self.issuer, jti)),
             None => Ok(TokenId::of(signing_input)),
         }
     }
+}
+
+/// The time a token says it is good for.
+///
+/// # Errors
+/// [`Reason::MissingClaim`] without `iat` or `exp`; [`Reason::BadClaim`] for one that is no time.
+pub(super) fn validity(payload: &Map<String, Value>) -> Result<Validity, Reason> {
+    Ok(Validity {
+        issued_at: date(payload, "iat")?.ok_or(Reason::MissingClaim)?,
+        expires_at: date(payload, "exp")?.ok_or(Reason::MissingClaim)?,
+        not_before: date(payload, "nbf")?,
+    })
 }
 
 /// A `NumericDate` (RFC 7519 §2): seconds, a fraction allowed.
@@ -165,18 +204,20 @@ fn date(payload: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, R
     Ok(Some(date))
 }
 
-fn text(value: Option<&Value>) -> Result<Option<&str>, Reason> {
-    value.map(|value| value.as_str().ok_or(Reason::BadClaim)).transpose()
+fn text<'p>(value: Option<&'p Value>, name: &dyn Display) -> Result<Option<&'p str>, Unusable> {
+    let unusable = || Unusable(format!("{name} is not a string"));
+    value.map(|value| value.as_str().ok_or_else(unusable)).transpose()
 }
 
 /// A space-delimited string (RFC 8693 §4.2) or an array of strings. Members of an array stay whole, so one with a space
 /// in it grants neither of two scopes.
-fn list(value: Option<&Value>) -> Result<Vec<Box<str>>, Reason> {
+fn list(value: Option<&Value>, name: &dyn Display) -> Result<Vec<Box<str>>, Unusable> {
     let members = value.map_or(Some(Vec::new()), |value| match value.as_str() {
         Some(text) => Some(text.split(' ').filter(|member| !member.is_empty()).collect()),
         None => strings(value),
     });
-    Ok(members.ok_or(Reason::BadClaim)?.into_iter().map(Box::from).collect())
+    let unusable = || Unusable(format!("{name} is neither a string nor an array of strings"));
+    Ok(members.ok_or_else(unusable)?.into_iter().map(Box::from).collect())
 }
 
 fn strings(value: &Value) -> Option<Vec<&str>> {
@@ -185,12 +226,12 @@ fn strings(value: &Value) -> Option<Vec<&str>> {
 
 /// The certificate a token is bound to (RFC 8705 §3.1). A confirmation that cannot be checked here is refused, not
 /// overlooked: its token would be a bearer token again.
-fn thumbprint(cnf: &Value) -> Result<[u8; 32], Reason> {
+fn thumbprint(cnf: &Value) -> Result<[u8; 32], Unusable> {
     let confirmed =
         cnf.as_object().filter(|members| members.len() == 1).and_then(|members| members.get("x5t#S256"));
-    let encoded = confirmed.and_then(Value::as_str).ok_or(Reason::BadClaim)?;
-    let bytes = jws::decode(encoded.as_bytes()).map_err(|_not_base64| Reason::BadClaim)?;
-    bytes.try_into().map_err(|_wrong_length| Reason::BadClaim)
+    let decoded = confirmed.and_then(Value::as_str).and_then(|text| jws::decode(text.as_bytes()).ok());
+    let unusable = || Unusable("cnf is something else than one x5t#S256 of 32 bytes".to_owned());
+    decoded.and_then(|bytes| bytes.try_into().ok()).ok_or_else(unusable)
 }
 
 #[cfg(test)]

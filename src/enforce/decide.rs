@@ -66,9 +66,9 @@ impl InForce {
 /// Decides; one per configuration in force, shared by all workers.
 #[derive(Debug)]
 pub struct Enforcer {
-    router: Router,
-    verifier: Verifier,
-    in_force: InForce,
+    pub(super) router: Router,
+    pub(super) verifier: Verifier,
+    pub(super) in_force: InForce,
 }
 
 /// What was decided, and what became known on the way, for log and metrics.

@@ -112,6 +112,13 @@ pub struct Denial {
     pub scope: Option<Arc<str>>,
 }
 
+impl serde::Serialize for Reason {
+    /// As the word users see.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 impl From<Reason> for Denial {
     fn from(reason: Reason) -> Self {
         Self { reason, scope: None }

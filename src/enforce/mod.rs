@@ -11,6 +11,7 @@ pub mod bearer;
 pub mod claims;
 pub mod decide;
 pub mod denial;
+pub mod explain;
 mod identity;
 pub mod policy;
 pub mod router;

@@ -152,19 +152,36 @@ impl Requirement {
     /// # Errors
     /// [`Reason::InsufficientScope`], and when the scopes suffice, [`Reason::InsufficientRole`].
     pub fn judge(&self, token: &VerifiedToken) -> Result<(), Reason> {
-        if !suffices(&token.scopes, &self.scopes, &self.any_scope) {
-            return Err(Reason::InsufficientScope);
-        }
-        if !suffices(&token.roles, &self.roles, &self.any_role) {
-            return Err(Reason::InsufficientRole);
-        }
-        Ok(())
+        self.judge_scopes(token)?;
+        self.judge_roles(token)
+    }
+
+    pub(super) fn judge_scopes(&self, token: &VerifiedToken) -> Result<(), Reason> {
+        let enough = suffices(&token.scopes, &self.scopes, &self.any_scope);
+        if enough { Ok(()) } else { Err(Reason::InsufficientScope) }
+    }
+
+    pub(super) fn judge_roles(&self, token: &VerifiedToken) -> Result<(), Reason> {
+        let enough = suffices(&token.roles, &self.roles, &self.any_role);
+        if enough { Ok(()) } else { Err(Reason::InsufficientRole) }
     }
 }
 
 fn suffices(held: &[Box<str>], all: &[String], any: &[String]) -> bool {
     let holds = |wanted: &String| held.iter().any(|one| **one == **wanted);
     all.iter().all(holds) && (any.is_empty() || any.iter().any(holds))
+}
+
+impl std::fmt::Display for ClaimName {
+    /// As it is configured.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Member(name) => f.write_str(name),
+            Self::Pointer(tokens) => tokens
+                .iter()
+                .try_for_each(|token| write!(f, "/{}", token.replace('~', "~0").replace('/', "~1"))),
+        }
+    }
 }
 
 impl ClaimName {

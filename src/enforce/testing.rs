@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::claims::{ClaimNames, IssuerRules};
 use super::decide::{Asked, Enforcer, InForce, Issuer, Judgement, Request, Verdict};
 use super::denial::Reason;
+use super::explain::{Check, Explanation, Question};
 use super::policy::{ClaimName, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings};
 use super::{DEFAULT_PROOFS, Settings};
 use crate::keys::key::VerificationKey;
@@ -236,9 +237,12 @@ pub(super) fn identity() -> IdentitySettings {
 }
 
 pub(super) fn enforcer(issuers: Vec<Issuer>, routes: Vec<RouteSettings>) -> Enforcer {
+    enforcer_with(issuers, routes, InForce::unlimited())
+}
+
+pub(super) fn enforcer_with(issuers: Vec<Issuer>, routes: Vec<RouteSettings>, in_force: InForce) -> Enforcer {
     let settings = Settings { routes, identity: identity(), proofs: DEFAULT_PROOFS };
-    Enforcer::new(settings, issuers, InForce::unlimited(), &Metrics::new().expect("instruments"))
-        .expect("sound routes")
+    Enforcer::new(settings, issuers, in_force, &Metrics::new().expect("instruments")).expect("sound routes")
 }
 
 /// A request in the making.
@@ -276,11 +280,52 @@ impl<'a> Ask<'a> {
         self.enforcer.decide(&request, self.asked, self.at)
     }
 
+    /// Why it is refused. Every token that a test asks this of is explained as well, before and after the decision.
     pub(super) fn reason(&self) -> Option<Reason> {
-        match self.decide().verdict {
-            Verdict::Allow(_) => None,
-            Verdict::Deny(denial) => Some(denial.reason),
+        let before = self.explain();
+        let verdict = self.decide().verdict;
+        let (reason, shadow) = match &verdict {
+            Verdict::Allow(permit) => (None, permit.shadow().map(|denial| denial.reason)),
+            Verdict::Deny(denial) => (Some(denial.reason), None),
             Verdict::Ask(ask) => panic!("asked for {ask:?}"),
+        };
+        for explanation in before.into_iter().chain(self.explain()) {
+            match reason.or(shadow) {
+                // Only a connection can tell.
+                Some(Reason::CertificateMismatch) => assert_eq!(explanation.ok("certificate"), None),
+                expected => assert_eq!(explanation.reason, expected, "{explanation:?}"),
+            }
         }
+        reason
+    }
+
+    /// The explanation, when the request carries a Bearer token.
+    pub(super) fn explain(&self) -> Option<Explanation> {
+        let token = self.authorization.as_ref()?.strip_prefix("Bearer ")?;
+        Some(self.enforcer.explain(&Question {
+            token,
+            method: &Method::GET,
+            path: self.path,
+            host: Some("api.example"),
+            now: self.at,
+            stateless: None,
+            asked: self.asked,
+        }))
+    }
+}
+
+impl Explanation {
+    /// What became of a check.
+    pub(super) fn ok(&self, check: &str) -> Option<bool> {
+        self.find(check).ok
+    }
+
+    /// What was compared in a check.
+    pub(super) fn detail(&self, check: &str) -> &str {
+        &self.find(check).detail
+    }
+
+    fn find(&self, check: &str) -> &Check {
+        self.checks.iter().find(|made| made.check == check).expect("a check of this name")
     }
 }

@@ -89,16 +89,22 @@ impl Validity {
     /// # Errors
     /// [`Reason::Expired`], [`Reason::NotYetValid`], [`Reason::IssuedInFuture`], in this order.
     pub fn judge(&self, leeway: Duration, now: Timestamp) -> Result<(), Reason> {
-        let soon = now.plus(leeway);
-        if self.expires_at.plus(leeway) <= now {
-            Err(Reason::Expired)
-        } else if self.not_before.is_some_and(|not_before| not_before > soon) {
-            Err(Reason::NotYetValid)
-        } else if self.issued_at > soon {
-            Err(Reason::IssuedInFuture)
-        } else {
-            Ok(())
-        }
+        self.judge_expiry(leeway, now)?;
+        self.judge_not_before(leeway, now)?;
+        self.judge_issued_at(leeway, now)
+    }
+
+    pub(super) fn judge_expiry(&self, leeway: Duration, now: Timestamp) -> Result<(), Reason> {
+        if self.expires_at.plus(leeway) <= now { Err(Reason::Expired) } else { Ok(()) }
+    }
+
+    pub(super) fn judge_not_before(&self, leeway: Duration, now: Timestamp) -> Result<(), Reason> {
+        let too_early = |not_before| not_before > now.plus(leeway);
+        if self.not_before.is_some_and(too_early) { Err(Reason::NotYetValid) } else { Ok(()) }
+    }
+
+    pub(super) fn judge_issued_at(&self, leeway: Duration, now: Timestamp) -> Result<(), Reason> {
+        if self.issued_at > now.plus(leeway) { Err(Reason::IssuedInFuture) } else { Ok(()) }
     }
 }
 
@@ -150,14 +156,7 @@ impl VerifiedToken {
         sessions: &Sessions,
         now: Timestamp,
     ) -> Result<Arc<Session>, Reason> {
-        let introduction = Introduction {
-            token: self.facts.token,
-            issuer,
-            subject: self.facts.subject,
-            client: self.client.as_ref(),
-            issued_at: self.issued_at,
-            expires_at: self.expires_at,
-        };
+        let introduction = self.introduction(issuer);
         let judged = match self.standing.session.get() {
             Some(kept) => sessions.judge_again(kept, &introduction, now),
             None => sessions
@@ -165,6 +164,18 @@ impl VerifiedToken {
                 .inspect(|session| drop(self.standing.session.set(Arc::clone(session)))),
         };
         judged.map_err(|_idle| Reason::Idle)
+    }
+
+    /// What its idle clock needs to know of it.
+    pub(super) fn introduction<'a>(&'a self, issuer: &'a Arc<str>) -> Introduction<'a> {
+        Introduction {
+            token: self.facts.token,
+            issuer,
+            subject: self.facts.subject,
+            client: self.client.as_ref(),
+            issued_at: self.issued_at,
+            expires_at: self.expires_at,
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use super::denial::Reason;
 use super::policy::IdentitySettings;
 use super::token::{IssuerIndex, VerifiedToken, sha256};
 use crate::jose::jws::Jws;
+use crate::keys::key::VerificationKey;
 use crate::keys::set::KeySet;
 use crate::keys::store::Availability;
 use crate::metrics::Metrics;
@@ -104,8 +105,10 @@ impl Verifier {
         let (algorithm, validity) = issuer.rules.check(&jws, now)?;
         issuer.check_keys(now)?;
         let keys = issuer.keys.current();
-        issuer.check_signature(index, &keys, algorithm, &jws, asked, now)?;
-        let token = Arc::new(issuer.rules.read(index, &jws, validity, &self.identity)?);
+        let candidates = issuer.candidates(index, &keys, algorithm, &jws, asked, now)?;
+        check_signature(candidates, algorithm, &jws)?;
+        let token = issuer.rules.read(index, &jws, validity, &self.identity).map_err(Reason::from)?;
+        let token = Arc::new(token);
         self.remember(key, &token, &issuer.rules, keys.generation(), now);
         trail.token = Some(Arc::clone(&token));
         trail.proof = Proof::Fresh;
@@ -134,8 +137,17 @@ impl Verifier {
         self.proofs.insert(key, CachedProof { token: Arc::clone(token), generation, lifetime });
     }
 
+    pub(super) fn issuers(&self) -> &[Issuer] {
+        &self.issuers
+    }
+
+    /// What upstreams learn of tokens.
+    pub(super) fn identity(&self) -> &IdentitySettings {
+        &self.identity
+    }
+
     /// Whose token it says it is.
-    fn claimed_issuer(&self, jws: &Jws<'_>) -> Result<(IssuerIndex, &Issuer), Reason> {
+    pub(super) fn claimed_issuer(&self, jws: &Jws<'_>) -> Result<(IssuerIndex, &Issuer), Reason> {
         let claimed =
             jws.payload.get("iss").ok_or(Reason::UnknownIssuer)?.as_str().ok_or(Reason::BadClaim)?;
         let mut known = (0..).map(IssuerIndex).zip(&self.issuers);
@@ -145,22 +157,23 @@ impl Verifier {
 
 impl Issuer {
     /// Keys that were never loaded or not confirmed for too long prove nothing.
-    fn check_keys(&self, now: Timestamp) -> Result<(), Reason> {
+    pub(super) fn check_keys(&self, now: Timestamp) -> Result<(), Reason> {
         match self.keys.availability(now) {
             Availability::Usable => Ok(()),
             Availability::NeverLoaded | Availability::TooOld => Err(Reason::KeysUnavailable),
         }
     }
 
-    fn check_signature(
+    /// The keys that may have made the signature; at least one.
+    pub(super) fn candidates<'k>(
         &self,
         index: IssuerIndex,
-        keys: &KeySet,
+        keys: &'k KeySet,
         algorithm: Algorithm,
         jws: &Jws<'_>,
         asked: Asked,
         now: Timestamp,
-    ) -> Result<(), Refusal> {
+    ) -> Result<impl Iterator<Item = &'k VerificationKey> + use<'k>, Refusal> {
         if let Some(kid) = jws.kid().filter(|kid| !keys.knows(kid)) {
             let ask = !asked.keys() && self.keys.worth_asking(kid, now);
             let keys = Ask::Keys { issuer: index, kid: kid.to_owned() };
@@ -171,12 +184,18 @@ impl Issuer {
         if candidates.peek().is_none() {
             return Err(Reason::BadAlgorithm.into());
         }
-        if candidates.any(|key| key.verify(algorithm, jws.signing_input, &jws.signature)) {
-            Ok(())
-        } else {
-            Err(Reason::BadSignature.into())
-        }
+        Ok(candidates)
     }
+}
+
+/// Whether one of the keys made the signature.
+pub(super) fn check_signature<'k>(
+    mut candidates: impl Iterator<Item = &'k VerificationKey>,
+    algorithm: Algorithm,
+    jws: &Jws<'_>,
+) -> Result<(), Reason> {
+    let made_it = candidates.any(|key| key.verify(algorithm, jws.signing_input, &jws.signature));
+    if made_it { Ok(()) } else { Err(Reason::BadSignature) }
 }
 
 /// A `kid` as a log may carry it: it comes from whoever sent the request.

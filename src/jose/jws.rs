@@ -66,6 +66,11 @@ impl<'t> Jws<'t> {
         Ok(Self { header, payload, signing_input, signature })
     }
 
+    /// A parameter of the header.
+    pub(super) fn parameter(&self, name: &str) -> Option<&Value> {
+        self.header.get(name)
+    }
+
     /// `alg`, when it is one that can be known here.
     #[must_use]
     pub fn algorithm(&self) -> Option<Algorithm> {

@@ -54,6 +54,15 @@ pub enum Ended {
     BeforeState,
 }
 
+/// What a token is compared with when it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grounds {
+    /// Tokens issued until then ended, in whole seconds; for [`Ended::BeforeState`], before then.
+    pub at: Option<Timestamp>,
+    /// Tokens with an older version of their subject's roles ended.
+    pub role_version: Option<u64>,
+}
+
 /// How many entries a snapshot holds, by what they name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -131,6 +140,23 @@ impl Snapshot {
         // The second in which the store was created is the first that it knows all about.
         let older = self.not_before.is_some_and(|created| issued_at.as_secs() < created.as_secs());
         older.then_some(Ended::BeforeState)
+    }
+
+    /// What the verdict on an ended token rests on.
+    #[must_use]
+    pub fn grounds(&self, facts: &TokenFacts, ended: Ended) -> Grounds {
+        let subject = facts.subject.and_then(|subject| self.subjects.get(subject.0));
+        let client = facts.client.and_then(|client| self.clients.get(client.0));
+        let at = match ended {
+            Ended::Token => None,
+            Ended::Subject => subject.map(|rule| rule.revoked_at()),
+            Ended::Client => client.map(|rule| rule.revoked_at()),
+            Ended::Issuer => self.issuers.get(facts.issuer.0).map(|rule| rule.revoked_at()),
+            Ended::Roles => subject.map(|rule| rule.changed_at(facts.role_version)),
+            Ended::BeforeState => self.not_before,
+        };
+        let role_version = subject.map(|rule| rule.role_version()).filter(|version| *version > 0);
+        Grounds { at, role_version: role_version.filter(|_| ended == Ended::Roles) }
     }
 
     fn apply(&mut self, cutoff: Cutoff) {

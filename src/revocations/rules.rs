@@ -101,6 +101,24 @@ impl SubjectRule {
         self
     }
 
+    /// The highest version of its roles; 0 when none is known.
+    #[must_use]
+    pub fn role_version(&self) -> u64 {
+        self.role_version
+    }
+
+    /// The latest revocation.
+    #[must_use]
+    pub fn revoked_at(&self) -> Timestamp {
+        Timestamp::from_secs(self.revoked.into())
+    }
+
+    /// The change of roles that counts, by time, for a token with this version.
+    #[must_use]
+    pub fn changed_at(&self, version: Option<u64>) -> Timestamp {
+        Timestamp::from_secs(if version.is_some() { self.unversioned } else { self.changed }.into())
+    }
+
     /// Whether a token issued then was revoked with its subject.
     #[must_use]
     pub fn revokes(&self, issued_at: Timestamp) -> bool {
@@ -123,6 +141,12 @@ impl KeyRule {
     #[must_use]
     pub fn revoked(self, at: Timestamp, expires_at: Timestamp) -> Self {
         Self { revoked: self.revoked.max(second(at)), expires: self.expires.max(end(expires_at)) }
+    }
+
+    /// The latest revocation.
+    #[must_use]
+    pub fn revoked_at(&self) -> Timestamp {
+        Timestamp::from_secs(self.revoked.into())
     }
 
     /// Whether a token issued then was revoked.

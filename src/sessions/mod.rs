@@ -36,6 +36,17 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Idle;
 
+/// An idle clock, looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// The last use; before the first, the issue.
+    pub last_used_at: Timestamp,
+    /// Unused for longer: refused for good. `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// Whether the token is not idle.
+    pub in_force: bool,
+}
+
 /// How many sessions left the table, by cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Left {
@@ -130,6 +141,19 @@ impl Sessions {
         };
         drop(shard);
         if session.is_in_force(now, idle) { Ok(session) } else { Err(Idle) }
+    }
+
+    /// What [`Self::judge`] would find, without a trace: the token neither gets a session by it nor loses one.
+    #[must_use]
+    pub fn look(&self, token: &Introduction<'_>, now: Timestamp) -> Look {
+        let idle = self.idle();
+        let session = self.shard(token.token).get(&token.token).map(Arc::clone);
+        let (last_used_at, in_force) = match session {
+            Some(session) => (session.last_used_at(), session.seems_in_force(now, idle)),
+            None => (token.issued_at, now.since(token.issued_at) <= idle),
+        };
+        let idle_timeout = (self.idle.load(Ordering::Relaxed) != i64::MAX).then_some(idle);
+        Look { last_used_at, idle_timeout, in_force }
     }
 
     /// Whether a token that was unused for so long is refused without keeping that in mind: no request can still be on

@@ -130,7 +130,7 @@ impl Session {
             if word & OVER != 0 {
                 return false;
             }
-            if now.since(Timestamp::from_millis(word >> SHIFT)) <= idle {
+            if is_recent(word, now, idle) {
                 return true;
             }
             // Final before anybody is told, unless it was used in this very moment.
@@ -139,6 +139,12 @@ impl Session {
                 Err(current) => word = current,
             }
         }
+    }
+
+    /// As [`Self::is_in_force`], without a consequence: a token that seems idle may still be used.
+    pub(super) fn seems_in_force(&self, now: Timestamp, idle: Duration) -> bool {
+        let word = self.word.load(Ordering::Acquire);
+        word & OVER == 0 && is_recent(word, now, idle)
     }
 
     /// A request was forwarded with it, or bytes flowed on a stream it opened.
@@ -191,6 +197,11 @@ impl Session {
     pub(super) fn unused_for(&self, now: Timestamp) -> Duration {
         now.since(self.last_used_at().max(self.issued_at))
     }
+}
+
+/// Whether the last use lies within `idle`, the limit included.
+fn is_recent(word: i64, now: Timestamp, idle: Duration) -> bool {
+    now.since(Timestamp::from_millis(word >> SHIFT)) <= idle
 }
 
 #[cfg(test)]

@@ -1,0 +1,351 @@
+//! What is told of tokens that are good, wrong in one way, or wrong in every way at once. That the reason is always the
+//! decision's is asserted for every token of every test, in `testing::Ask::reason`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::enforce::decide::{InForce, Verdict};
+use crate::enforce::policy::{Mode, Requirement, RouteSettings};
+use crate::enforce::testing::{
+    Ask as Asking, ISSUER, NOW, SIGNERS, b64, enforcer, enforcer_with, header, issuers, payload, route,
+    token, token_of, without,
+};
+use crate::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
+use crate::revocations::{Cutoff, Ends, Revocations};
+use crate::sessions::{self, Sessions};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn routes() -> Vec<RouteSettings> {
+    let needs = |scope: &str, role: &str| Requirement {
+        scopes: vec![scope.to_owned()],
+        any_role: vec![role.to_owned(), "owner".to_owned()],
+        ..Requirement::default()
+    };
+    vec![
+        RouteSettings { requirement: needs("read:deals", "editor"), ..route("/deals") },
+        RouteSettings { requirement: needs("write:deals", "admin"), ..route("/admin") },
+        RouteSettings { requirement: needs("write:deals", "admin"), mode: Mode::Shadow, ..route("/shadow") },
+        RouteSettings { anonymous: true, ..route("/open") },
+    ]
+}
+
+fn gate() -> Enforcer {
+    enforcer(issuers(), routes())
+}
+
+fn explained(gate: &Enforcer, path: &str, token: &str) -> Explanation {
+    Asking::new(gate, path).token(token).explain().expect("a bearer token")
+}
+
+fn failed(explanation: &Explanation) -> Vec<&'static str> {
+    let failed = explanation.checks.iter().filter(|made| made.ok == Some(false));
+    failed.map(|made| made.check).collect()
+}
+
+fn unknown(explanation: &Explanation) -> Vec<&'static str> {
+    explanation.checks.iter().filter(|made| made.ok.is_none()).map(|made| made.check).collect()
+}
+
+#[test]
+fn a_good_token_passes_every_check() {
+    let gate = gate();
+    let told = explained(&gate, "/deals", &token(&payload(json!({}))));
+    assert!(told.allowed, "{told:?}");
+    assert_eq!(told.reason, None);
+    assert_eq!(told.checks.iter().map(|made| made.check).collect::<Vec<_>>(), CHECKS);
+    assert!(told.checks.iter().all(|made| made.ok == Some(true)), "{told:?}");
+    for (check, detail) in [
+        ("target", r#"GET "/deals""#),
+        ("route", r#""/deals", number 1 of the configuration"#),
+        ("token", "a signed JWT"),
+        ("issuer", r#"iss is "https://idp.example/""#),
+        ("type", r#"typ is "at+jwt"; accepted: "at+jwt", "application/at+jwt", "JWT""#),
+        ("algorithm", r#"alg is "ES256"; accepted: "ES256", "ES384", "EdDSA", "RS256", "PS256""#),
+        ("dates", "iat is 1799999990, exp is 1800000600, nbf is absent"),
+        ("expiry", "expires in 10m, at 2027-01-15T08:10:00.000Z; leeway 30s"),
+        ("not_before", "there is no nbf"),
+        ("issued_at", "issued 10s ago, at 2027-01-15T07:59:50.000Z; leeway 30s"),
+        ("lifetime", "exp − iat is 10m10s; max_lifetime 1d"),
+        ("audience", r#"aud is "https://api.example"; one of these is needed: "https://api.example", "api""#),
+        ("required_claims", r#"present: "sub""#),
+        ("key", r#"kid is "es", a key for ES256"#),
+        ("signature", "matches"),
+        ("claims", r#"subject "alice", client "app", jti "token-1""#),
+        ("certificate", "the token is not bound to a client certificate"),
+        ("revocation", "nothing ended it"),
+        ("idle", "idle_timeout is off"),
+        ("scopes", r#"needed: all of "read:deals"; the token has: "read:deals", "read:users""#),
+        ("roles", r#"needed: one of "editor", "owner"; the token has: "editor""#),
+    ] {
+        assert_eq!(told.detail(check), detail);
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let gate = gate();
+    let claims = payload(json!({
+        "aud": "x", "sub": null, "exp": NOW - 192, "iat": NOW - 100, "nbf": NOW + 100, "scope": "", "roles": "guest",
+        "client_id": null,
+    }));
+    let head = header(json!({"typ": "x"})).to_string();
+    let told = explained(&gate, "/admin", &token_of(&SIGNERS.stranger, &head, &claims.to_string()));
+    assert_eq!(told.reason, Some(Reason::WrongType));
+    let expected =
+        ["type", "expiry", "not_before", "lifetime", "audience", "required_claims", "signature", "claims"];
+    assert_eq!(failed(&told), expected);
+    assert_eq!(unknown(&told), ["certificate", "revocation", "idle", "scopes", "roles"]);
+    for (check, detail) in [
+        ("expiry", "expired 3m12s ago, at 2027-01-15T07:56:48.000Z; leeway 30s"),
+        ("not_before", "valid from in 1m40s, at 2027-01-15T08:01:40.000Z; leeway 30s"),
+        ("lifetime", "exp is not after iat"),
+        ("required_claims", r#"missing: "sub""#),
+        ("claims", "sub is not a string"),
+        ("idle", "not checked: the claims cannot be used"),
+    ] {
+        assert_eq!(told.detail(check), detail);
+    }
+}
+
+#[test]
+fn what_a_forged_token_says_is_still_compared_with_the_route() {
+    let gate = gate();
+    let forged = token_of(&SIGNERS.stranger, &header(json!({})).to_string(), &payload(json!({})).to_string());
+    let told = explained(&gate, "/admin", &forged);
+    assert_eq!(told.reason, Some(Reason::BadSignature));
+    assert_eq!(failed(&told), ["signature", "scopes", "roles"]);
+    assert!(told.detail("signature").contains("what the token says of itself"));
+}
+
+#[test]
+fn what_cannot_be_known_is_said_to_be_so() {
+    let gate = gate();
+    let good = token(&payload(json!({})));
+    let claims = |changes: Value| token(&payload(changes));
+    let bound = claims(json!({"cnf": {"x5t#S256": b64(&[7; 32])}}));
+    let none = token_of(
+        &SIGNERS.es256,
+        &header(json!({"alg": "none"})).to_string(),
+        &payload(json!({})).to_string(),
+    );
+    let undated = token(&without(payload(json!({})), "exp"));
+    let rows: [(&str, &str, Option<Reason>, &[&str]); 7] = [
+        ("/deals", "opaque", Some(Reason::NotJwt), &CHECKS[3..]),
+        ("/deals", &claims(json!({"iss": "https://x/"})), Some(Reason::UnknownIssuer), &CHECKS[4..]),
+        ("/nowhere", &good, Some(Reason::NoRoute), &["scopes", "roles"]),
+        ("//deals", &good, Some(Reason::BadTarget), &["route", "scopes", "roles"]),
+        ("/deals", &none, Some(Reason::BadAlgorithm), &["key", "signature"]),
+        ("/deals", &bound, None, &["certificate"]),
+        (
+            "/deals",
+            &undated,
+            Some(Reason::MissingClaim),
+            &[
+                "expiry",
+                "not_before",
+                "issued_at",
+                "lifetime",
+                "claims",
+                "certificate",
+                "revocation",
+                "idle",
+                "scopes",
+                "roles",
+            ],
+        ),
+    ];
+    for (path, token, reason, expected) in rows {
+        let told = explained(&gate, path, token);
+        assert_eq!((told.reason, told.allowed), (reason, reason.is_none()), "{told:?}");
+        assert_eq!(unknown(&told), expected, "{path} {told:?}");
+    }
+    let told = gate.explain(&Question {
+        token: &good,
+        method: &Method::GET,
+        path: "/deals",
+        host: None,
+        now: Timestamp::from_secs(NOW),
+        stateless: Some("there is no store yet"),
+        asked: Asked::NOTHING,
+    });
+    assert!(told.allowed);
+    assert_eq!(unknown(&told), ["revocation", "idle"]);
+    assert_eq!(told.detail("idle"), "not checked: there is no store yet");
+}
+
+#[test]
+fn tokens_that_no_request_could_carry_are_malformed() {
+    let gate = gate();
+    for token in ["", "a b", "a\nb", "\u{1b}[31m", "é", "Bearer x.y.z"] {
+        let told = explained(&gate, "/deals", token);
+        assert_eq!((told.reason, failed(&told)), (Some(Reason::Malformed), vec!["token"]), "{token:?}");
+        assert!(gate.named_issuer(token).is_none());
+    }
+    let named = gate.named_issuer(&token(&payload(json!({})))).map(|issuer| issuer.rules.issuer.to_string());
+    assert_eq!(named.as_deref(), Some(ISSUER));
+}
+
+#[test]
+fn a_route_that_is_only_observed_is_said_to_be() {
+    let gate = gate();
+    let good = token(&payload(json!({})));
+    let told = explained(&gate, "/shadow", &good);
+    assert_eq!((told.allowed, told.reason), (false, Some(Reason::InsufficientScope)));
+    assert!(told.detail("route").contains("only observed"), "{told:?}");
+    assert!(explained(&gate, "/open", &good).detail("route").contains("needs no token"));
+}
+
+#[test]
+fn nothing_reaches_a_terminal_as_it_came() {
+    let gate = gate();
+    let nasty = "\u{1b}]0;x\u{7}\u{9b}31m\u{202e}\n";
+    let claims = payload(json!({"sub": nasty, "aud": [nasty], "jti": "x".repeat(5000), "scope": [nasty]}));
+    let head = header(json!({"kid": nasty, "typ": nasty, "alg": nasty})).to_string();
+    for path in ["/deals", "/deals?\u{202e}"] {
+        let told = explained(&gate, path, &token_of(&SIGNERS.es256, &head, &claims.to_string()));
+        for made in &told.checks {
+            let harmless = |c: char| !c.is_control() && c != '\u{202e}';
+            assert!(made.detail.chars().all(harmless), "{}: {:?}", made.check, made.detail);
+            assert!(made.detail.len() < 2_000, "{}: {}", made.check, made.detail.len());
+        }
+    }
+}
+
+#[test]
+fn the_signature_and_the_token_are_never_shown() {
+    let gate = gate();
+    let good = token(&payload(json!({})));
+    let (input, signature) = good.rsplit_once('.').expect("a signature");
+    for token in
+        [good.as_str(), signature, &format!("{input}.{signature}.x"), &format!("{input}.{signature}=")]
+    {
+        let told = explained(&gate, "/deals", token);
+        let shown = format!("{told:?}{}", serde_json::to_string(&told).expect("JSON"));
+        assert!(!shown.contains(signature) && !shown.contains(input), "{shown}");
+    }
+    let question = Question {
+        token: &good,
+        method: &Method::GET,
+        path: "/",
+        host: None,
+        now: Timestamp::EPOCH,
+        stateless: None,
+        asked: Asked::NOTHING,
+    };
+    assert!(!format!("{question:?}").contains(signature));
+}
+
+fn in_force(not_before: Option<Timestamp>, ends: &[Ends], idle_timeout: Option<Duration>) -> InForce {
+    let revocations = Revocations::new(not_before);
+    let expires_at = Timestamp::from_secs(NOW + 100_000);
+    revocations.apply(ends.iter().map(|&ends| Cutoff { ends, expires_at }));
+    let settings = sessions::Settings { idle_timeout, max_tracked: 10, leeway: Duration::ZERO, saved: false };
+    InForce { revocations: Arc::new(revocations), sessions: Arc::new(Sessions::new(settings)) }
+}
+
+#[test]
+fn what_ended_a_token_is_told_with_its_time() {
+    let at = Timestamp::from_secs(NOW - 5);
+    let subject = SubjectKey::new(ISSUER, "alice");
+    let issued = "it was issued at 2027-01-15T07:59:50.000Z";
+    let rows = [
+        (
+            Ends::Token(TokenKey::new(ISSUER, "token-1")),
+            Reason::TokenRevoked,
+            "the token was revoked".to_owned(),
+        ),
+        (
+            Ends::Subject(subject, at),
+            Reason::SubjectRevoked,
+            format!(
+                "2027-01-15T07:59:55.000Z: tokens of its subject issued until then were revoked; {issued}"
+            ),
+        ),
+        (
+            Ends::Client(ClientKey::new(ISSUER, "app"), at),
+            Reason::ClientRevoked,
+            format!(
+                "2027-01-15T07:59:55.000Z: tokens of its client issued until then were revoked; {issued}"
+            ),
+        ),
+        (
+            Ends::Issuer(IssuerKey::new(ISSUER), at),
+            Reason::IssuerRevoked,
+            format!(
+                "2027-01-15T07:59:55.000Z: tokens of its issuer issued until then were revoked; {issued}"
+            ),
+        ),
+        (
+            Ends::Roles { subject, at, version: None },
+            Reason::RoleChanged,
+            format!("2027-01-15T07:59:55.000Z: the roles of its subject changed then; {issued}"),
+        ),
+        (
+            Ends::Roles { subject, at, version: Some(4) },
+            Reason::RoleChanged,
+            format!("the roles of its subject have version 4, the token has 3; {issued}"),
+        ),
+    ];
+    let good = token(&payload(json!({"role_version": 3})));
+    for (ends, reason, detail) in rows {
+        let gate = enforcer_with(issuers(), routes(), in_force(None, &[ends], None));
+        assert_eq!(Asking::new(&gate, "/deals").token(&good).reason(), Some(reason));
+        let told = explained(&gate, "/deals", &good);
+        assert_eq!((told.reason, told.detail("revocation")), (Some(reason), detail.as_str()));
+    }
+    let gate = enforcer_with(issuers(), routes(), in_force(Some(at), &[], None));
+    assert_eq!(Asking::new(&gate, "/deals").token(&good).reason(), Some(Reason::BeforeState));
+    assert!(
+        explained(&gate, "/deals", &good)
+            .detail("revocation")
+            .starts_with("2027-01-15T07:59:55.000Z: the state")
+    );
+}
+
+#[test]
+fn an_idle_clock_is_looked_at_and_not_touched() {
+    let gate = enforcer_with(issuers(), routes(), in_force(None, &[], Some(MINUTE)));
+    let good = token(&payload(json!({})));
+    let at = |offset: i64| Asking {
+        at: Timestamp::from_secs(NOW + offset),
+        ..Asking::new(&gate, "/deals").token(&good)
+    };
+    let told = |offset| at(offset).explain().expect("a bearer token");
+    // Issued 10 s before.
+    assert_eq!(told(50).ok("idle"), Some(true));
+    assert_eq!(told(51).reason, Some(Reason::Idle));
+    assert_eq!(
+        told(51).detail("idle"),
+        "not used since its issue, 1m1s ago, at 2027-01-15T07:59:50.000Z; idle_timeout 1m"
+    );
+    assert_eq!(gate.in_force.sessions.tracked(), 0, "an explanation starts no session");
+
+    let Verdict::Allow(permit) = at(40).decide().verdict else { panic!("not allowed") };
+    gate.begin(&permit, at(40).at).expect("still in force");
+    assert_eq!(told(101).reason, Some(Reason::Idle));
+    assert_eq!(told(100).detail("idle"), "last used 1m ago, at 2027-01-15T08:00:40.000Z; idle_timeout 1m");
+    assert_eq!(at(100).reason(), None, "that it seemed idle to somebody who asked ends no token");
+    assert_eq!(at(101).reason(), Some(Reason::Idle));
+    assert_eq!(told(100).reason, Some(Reason::Idle), "once found idle by the gate, idle for good");
+}
+
+#[test]
+fn spans_have_two_units() {
+    for (millis, text) in [
+        (0, "0s"),
+        (250, "250ms"),
+        (1_000, "1s"),
+        (192_500, "3m12s"),
+        (1_800_000, "30m"),
+        (3_660_000, "1h1m"),
+        (3_605_000, "1h"),
+        (86_400_000, "1d"),
+        (200_000_000, "2d7h"),
+    ] {
+        assert_eq!(words::span(Duration::from_millis(millis)), text);
+    }
+}

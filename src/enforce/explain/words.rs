@@ -1,0 +1,245 @@
+//! What a check compared, in plain words. Knows no rules.
+//!
+//! Everything that came with the token is escaped and cut, because it ends up on terminals.
+
+use std::time::Duration;
+
+use http::Method;
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
+
+use crate::enforce::denial::Reason;
+use crate::enforce::policy::{Mode, Route};
+use crate::enforce::token::{Validity, VerifiedToken};
+use crate::keys::store::Availability;
+use crate::keys::{self, Source};
+use crate::revocations::{Ended, Grounds};
+use crate::sessions::Look;
+use crate::time::Timestamp;
+
+/// Characters of one value that are shown.
+const LONGEST: usize = 200;
+/// Members of one list that are shown.
+const MOST: usize = 20;
+
+pub(super) fn target(method: &Method, path: &str, good: bool) -> String {
+    let asked = format!("{} {}", escaped(method.as_str()), quoted(path));
+    if good { asked } else { format!("{asked} could be read in two ways, or is no path at all") }
+}
+
+pub(super) fn route(found: Option<&Route>, method: &Method, path: &str, host: Option<&str>) -> String {
+    let Some(route) = found else {
+        let host = host.map_or("without a host".to_owned(), |host| format!("on {}", quoted(host)));
+        return format!("none for {} {} {host}", escaped(method.as_str()), quoted(path));
+    };
+    let (number, settings) = (route.index() + 1, route.settings());
+    let anonymous = if settings.anonymous { ", which needs no token" } else { "" };
+    let shadow = match settings.mode {
+        Mode::Enforce => "",
+        Mode::Shadow => ", which is only observed: the request is forwarded whatever is found",
+    };
+    format!("{}, number {number} of the configuration{anonymous}{shadow}", quoted(route.pattern()))
+}
+
+pub(super) fn form(fault: Option<Reason>) -> String {
+    let text = match fault {
+        None => "a signed JWT",
+        Some(Reason::Ambiguous) => "the query carries an access_token as well",
+        Some(Reason::Malformed) => {
+            "not of the form that RFC 6750 gives a token, or longer than 16 KiB; it goes without \"Bearer\""
+        }
+        Some(Reason::NotJwt) => "not three parts of strict base64url of which the first two are JSON objects",
+        Some(_) => {
+            "has a member twice or nested too deep, a kid that is no string, or an extension (crit, b64) that is not understood"
+        }
+    };
+    text.to_owned()
+}
+
+pub(super) fn issuer<'a>(named: Option<&Value>, known: impl Iterator<Item = &'a str>, good: bool) -> String {
+    let named = format!("iss is {}", value(named));
+    if good { named } else { format!("{named}; configured: {}", list(known)) }
+}
+
+pub(super) fn dates(payload: &Map<String, Value>) -> String {
+    let shown = |name| format!("{name} is {}", value(payload.get(name)));
+    ["iat", "exp", "nbf"].map(shown).join(", ")
+}
+
+pub(super) fn expiry(times: &Validity, leeway: Duration, now: Timestamp) -> String {
+    let word = if times.expires_at <= now { "expired" } else { "expires" };
+    format!("{word} {}; leeway {}", relative(times.expires_at, now), span(leeway))
+}
+
+pub(super) fn not_before(times: &Validity, leeway: Duration, now: Timestamp) -> String {
+    match times.not_before {
+        None => "there is no nbf".to_owned(),
+        Some(from) => format!("valid from {}; leeway {}", relative(from, now), span(leeway)),
+    }
+}
+
+pub(super) fn issued_at(times: &Validity, leeway: Duration, now: Timestamp) -> String {
+    format!("issued {}; leeway {}", relative(times.issued_at, now), span(leeway))
+}
+
+pub(super) fn lifetime(times: &Validity, longest: Duration) -> String {
+    if times.expires_at <= times.issued_at {
+        return "exp is not after iat".to_owned();
+    }
+    format!("exp − iat is {}; max_lifetime {}", span(times.expires_at.since(times.issued_at)), span(longest))
+}
+
+pub(super) fn required(names: &[String], missing: &[&str]) -> String {
+    match (names, missing) {
+        ([], _) => "none besides exp and iat".to_owned(),
+        (names, []) => format!("present: {}", list(names.iter().map(String::as_str))),
+        (_, missing) => format!("missing: {}", list(missing.iter().copied())),
+    }
+}
+
+pub(super) fn no_keys(settings: &keys::Settings, availability: Availability) -> String {
+    let place = match &settings.source {
+        Source::File(path) => format!("in {}", path.display()),
+        Source::Url(url) => format!("at {}", quoted(url)),
+        Source::Discovery => "found by discovery".to_owned(),
+        Source::Secret(_) => "made of the secret".to_owned(),
+    };
+    match availability {
+        Availability::TooOld => {
+            format!("the keys {place} were last confirmed longer than {} ago", span(settings.max_stale))
+        }
+        Availability::NeverLoaded | Availability::Usable => {
+            format!("unavailable: the keys {place} were never loaded")
+        }
+    }
+}
+
+pub(super) fn key(kid: Option<&str>, algorithm: Algorithm, keys: usize, fault: Option<Reason>) -> String {
+    let named = kid.map_or("the token names no key".to_owned(), |kid| format!("kid is {}", quoted(kid)));
+    match (fault, kid) {
+        (None, Some(_)) => format!("{named}, a key for {algorithm:?}"),
+        (None, None) => format!("{named}; the issuer has some for {algorithm:?}"),
+        (Some(Reason::UnknownKey), _) => format!("{named}, which none of the issuer's {keys} keys is"),
+        (Some(_), Some(_)) => format!("{named}, a key that is not for {algorithm:?}"),
+        (Some(_), None) => format!("{named}, and none of the issuer's {keys} is for {algorithm:?}"),
+    }
+}
+
+pub(super) fn signature(good: bool) -> String {
+    let text =
+        if good { "matches" } else { "does not match; what follows is only what the token says of itself" };
+    text.to_owned()
+}
+
+/// Who may use the token.
+pub(super) fn holder(token: &VerifiedToken) -> String {
+    let version = token.role_version.map(|version| version.to_string());
+    let parts = [
+        ("subject", token.subject.as_deref()),
+        ("client", token.client.as_deref()),
+        ("tenant", token.tenant.as_deref()),
+        ("jti", token.jti.as_deref()),
+        ("role version", version.as_deref()),
+    ];
+    let parts: Vec<_> =
+        parts.into_iter().filter_map(|(name, is)| Some(format!("{name} {}", quoted(is?)))).collect();
+    if parts.is_empty() { "names nobody".to_owned() } else { parts.join(", ") }
+}
+
+pub(super) fn revocation(ended: Option<(Ended, Grounds)>, token: &VerifiedToken) -> String {
+    let Some((ended, grounds)) = ended else { return "nothing ended it".to_owned() };
+    let whose = match ended {
+        Ended::Token => return "the token was revoked".to_owned(),
+        Ended::Subject => "tokens of its subject issued until then were revoked",
+        Ended::Client => "tokens of its client issued until then were revoked",
+        Ended::Issuer => "tokens of its issuer issued until then were revoked",
+        Ended::Roles => "the roles of its subject changed then",
+        Ended::BeforeState => "the state begins then, and nothing is known of what was revoked before",
+    };
+    let at = grounds.at.filter(|at| *at > Timestamp::EPOCH).map(|at| format!("{at}: {whose}"));
+    let versions = grounds.role_version.zip(token.role_version).filter(|(now, then)| then < now);
+    let versions = versions
+        .map(|(now, then)| format!("the roles of its subject have version {now}, the token has {then}"));
+    let grounds: Vec<String> = versions.into_iter().chain(at).collect();
+    format!("{}; it was issued at {}", grounds.join("; "), token.issued_at)
+}
+
+pub(super) fn idle(look: &Look, issued_at: Timestamp, now: Timestamp) -> String {
+    let Some(timeout) = look.idle_timeout else { return "idle_timeout is off".to_owned() };
+    let used = relative(look.last_used_at, now);
+    let used = if look.last_used_at == issued_at {
+        format!("not used since its issue, {used}")
+    } else {
+        format!("last used {used}")
+    };
+    format!("{used}; idle_timeout {}", span(timeout))
+}
+
+pub(super) fn needed(all: &[String], any: &[String], held: &[Box<str>]) -> String {
+    let parts = [("all of", all), ("one of", any)].into_iter().filter(|(_, wanted)| !wanted.is_empty());
+    let parts: Vec<_> =
+        parts.map(|(how, wanted)| format!("{how} {}", list(wanted.iter().map(String::as_str)))).collect();
+    let needed = if parts.is_empty() { "none".to_owned() } else { parts.join(" and ") };
+    format!("needed: {needed}; the token has: {}", list(held.iter().map(AsRef::as_ref)))
+}
+
+pub(super) fn list<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    let mut texts = texts.peekable();
+    if texts.peek().is_none() {
+        return "none".to_owned();
+    }
+    let shown: Vec<String> = texts.by_ref().take(MOST).map(quoted).collect();
+    let more = texts.count();
+    let shown = shown.join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
+/// A claim or parameter.
+pub(super) fn value(value: Option<&Value>) -> String {
+    match value {
+        None => "absent".to_owned(),
+        Some(Value::String(text)) => quoted(text),
+        Some(other) => escaped(&other.to_string()),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", escaped(text))
+}
+
+/// The text without anything that a terminal would obey, and not too much of it.
+fn escaped(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text.chars();
+    for c in rest.by_ref().take(LONGEST) {
+        match c {
+            '"' | '\'' | '\\' => shown.push(c),
+            _ => shown.extend(c.escape_debug()),
+        }
+    }
+    if rest.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// `3m12s ago, at 2026-01-31T23:59:59.000Z`.
+fn relative(at: Timestamp, now: Timestamp) -> String {
+    if at <= now {
+        format!("{} ago, at {at}", span(now.since(at)))
+    } else {
+        format!("in {}, at {at}", span(at.since(now)))
+    }
+}
+
+/// The two greatest units of a duration.
+pub(super) fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds == 0 {
+        return if duration.is_zero() { "0s".to_owned() } else { format!("{}ms", duration.as_millis()) };
+    }
+    let units =
+        [(seconds / 86_400, "d"), (seconds / 3_600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let greatest = units.iter().skip_while(|(count, _)| *count == 0).take(2);
+    greatest.filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect()
+}
