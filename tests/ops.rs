@@ -7,16 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use portcullis::admin::{
     Access, Command, Control, Health, InForce, Limits, Permission, Settings, Token, serve_admin,
     serve_telemetry,
 };
+use portcullis::config;
+use portcullis::enforce::decide::{self, Enforcer, Issuer};
 use portcullis::events::EventLog;
+use portcullis::identity::SubjectKey;
 use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, Source};
 use portcullis::metrics::Metrics;
-use portcullis::revocations::Revocations;
+use portcullis::revocations::{Cutoff, Ends, Revocations};
 use portcullis::sessions::{self, Sessions};
 use portcullis::shutdown::{self, Phase, Trigger};
 use portcullis::state::Store;
@@ -159,7 +165,132 @@ fn control(outcome: Result<(), Vec<String>>) -> Control {
         }
     });
     let effective = Arc::new(ArcSwap::from_pointee(json!({"server": {"workers": 2}})));
-    Control { commands, effective, receiver: None }
+    Control { commands, effective, receiver: None, enforcer: enforcer(decide::InForce::unlimited()) }
+}
+
+/// One issuer with a secret and a route `/deals` for those who may read.
+fn enforcer(in_force: decide::InForce) -> Arc<ArcSwap<Enforcer>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate.toml");
+    std::fs::write(&path, CONFIGURATION).unwrap();
+    let settings = config::load(&path).unwrap_or_else(|problems| panic!("{problems}")).settings;
+    let metrics = Metrics::new().unwrap();
+    let issuers = settings.issuers.iter().map(|issuer| Issuer {
+        rules: issuer.rules.clone(),
+        keys: KeyStore::new(issuer.keys.clone(), metrics.clone()),
+    });
+    let enforcer = Enforcer::new(settings.enforce.clone(), issuers.collect(), in_force, &metrics).unwrap();
+    Arc::new(ArcSwap::from_pointee(enforcer))
+}
+
+const CONFIGURATION: &str = r#"
+[server]
+listen = ["127.0.0.1:0"]
+allow_plaintext = true
+[[upstreams]]
+name = "api"
+url = "http://127.0.0.1:3000"
+[[issuers]]
+issuer = "https://idp.example.com/"
+audiences = ["api"]
+algorithms = ["HS256"]
+secret = "0123456789abcdef0123456789abcdef"
+[[routes]]
+path = "/deals"
+upstream = "api"
+scopes = ["read:deals"]
+"#;
+
+/// A token of that issuer, good for an hour.
+fn token(subject: &str, scope: &str) -> String {
+    let now = Timestamp::now().as_secs();
+    let claims = json!({"iss": "https://idp.example.com/", "aud": "api", "sub": subject, "scope": scope, "iat": now, "exp": now + 3600, "jti": "j"});
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let input = format!("{}.{}", part(r#"{"alg":"HS256"}"#), part(&claims.to_string()));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, b"0123456789abcdef0123456789abcdef");
+    format!("{input}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, input.as_bytes())))
+}
+
+#[tokio::test]
+async fn a_token_is_explained_against_live_state() {
+    let in_force = decide::InForce::unlimited();
+    let control = Control { enforcer: enforcer(in_force.clone()), ..control(Ok(())) };
+    let mut settings = settings();
+    settings.tokens[0].permissions.push(Permission::Sessions);
+    let running =
+        Running::admin(Limits::default(), Arc::new(Access::new(&settings, None)), control.clone()).await;
+    let explain = async |body: Value| {
+        let fields = [OPS, "content-type: application/json"];
+        call(running.address, "POST /v1/explain", &fields, &body.to_string()).await
+    };
+    let find = |told: &Value, check: &str| {
+        told["checks"].as_array().unwrap().iter().find(|made| made["check"] == check).unwrap().clone()
+    };
+
+    let good = token("alice", "read:deals");
+    let told = explain(json!({"token": good, "method": "GET", "path": "/deals"})).await;
+    assert_eq!((told.status, told.field("content-type")), (200, Some("application/json")), "{told:?}");
+    assert!(!told.body.contains(good.rsplit_once('.').unwrap().1), "the signature");
+    let told = told.json();
+    assert_eq!((&told["allowed"], &told["reason"]), (&json!(true), &Value::Null));
+    assert_eq!(told.as_object().unwrap().len(), 3);
+    assert_eq!(
+        find(&told, "scopes"),
+        json!({"check": "scopes", "ok": true,
+        "detail": r#"needed: all of "read:deals"; the token has: "read:deals""#})
+    );
+    assert_eq!(in_force.sessions.tracked(), 0, "an explanation is no use");
+    for (body, reason) in [
+        (json!({"token": token("alice", ""), "path": "/deals"}), "insufficient_scope"),
+        (json!({"token": good}), "no_route"),
+        (json!({"token": good, "method": "GET", "path": "/deals//"}), "bad_target"),
+        (json!({"token": "garbage", "path": "/deals", "host": "a"}), "malformed"),
+        (json!({"token": format!(" {good}=\n"), "path": "/deals"}), "malformed"),
+    ] {
+        let told = explain(body.clone()).await.json();
+        assert_eq!((&told["allowed"], &told["reason"]), (&json!(false), &json!(reason)), "{body}");
+    }
+
+    let ends = Ends::Subject(SubjectKey::new("https://idp.example.com/", "alice"), Timestamp::now());
+    in_force.revocations.apply([Cutoff { ends, expires_at: Timestamp::from_millis(i64::MAX) }]);
+    let told = explain(json!({"token": good, "path": "/deals"})).await.json();
+    assert_eq!(told["reason"], "subject_revoked");
+    assert_eq!(find(&told, "revocation")["ok"], false);
+    control.enforcer.store(enforcer(decide::InForce::unlimited()).load_full());
+    assert_eq!(
+        explain(json!({"token": good, "path": "/deals"})).await.json()["allowed"],
+        true,
+        "after a reload"
+    );
+}
+
+#[tokio::test]
+async fn an_explanation_is_asked_for_exactly() {
+    let mut settings = settings();
+    settings.tokens[0].permissions.push(Permission::Sessions);
+    let running =
+        Running::admin(Limits::default(), Arc::new(Access::new(&settings, None)), control(Ok(()))).await;
+    let (to, json) = (running.address, "content-type: application/json");
+    for body in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        r#"{"token":7}"#,
+        r#"{"token":"a","token":"b"}"#,
+        r#"{"token":"a","at":1}"#,
+        r#"{"token":"a","method":"G T"}"#,
+        r#"{"token":"a","method":""}"#,
+        r#"{"token":"a","path":null}"#,
+    ] {
+        call(to, "POST /v1/explain", &[OPS, json], body).await.problem(400, "Bad Request");
+    }
+    call(to, "GET /v1/explain", &[OPS], "").await.problem(405, "Method Not Allowed");
+    call(to, "POST /v1/explain", &[json], r#"{"token":"a"}"#).await.problem(401, "Unauthorized");
+    let other = "authorization: Bearer events-secret";
+    let refused = call(to, "POST /v1/explain", &[other, json], r#"{"token":"a"}"#).await;
+    assert!(refused.problem(403, "Forbidden")["detail"].as_str().unwrap().contains("sessions"));
 }
 
 async fn admin() -> Running {
@@ -274,7 +405,12 @@ async fn every_error_is_a_problem_document() {
 
     let (commands, closed) = mpsc::channel(1);
     drop(closed);
-    let control = Control { commands, effective: Arc::default(), receiver: None };
+    let control = Control {
+        commands,
+        effective: Arc::default(),
+        receiver: None,
+        enforcer: enforcer(decide::InForce::unlimited()),
+    };
     let leaving = Running::admin(limits, access, control).await;
     call(leaving.address, "POST /v1/reload", &[OPS], "").await.problem(503, "Service Unavailable");
 }

@@ -74,6 +74,7 @@ pub(super) struct Wiring {
     event_issuers: Arc<ArcSwap<Vec<events::Issuer>>>,
     live: Arc<ArcSwap<Live>>,
     effective: Arc<ArcSwap<Value>>,
+    enforcer: Arc<ArcSwap<Enforcer>>,
     access: Arc<Access>,
     health: Arc<Health>,
     connections: Arc<ConnectionCounts>,
@@ -103,6 +104,7 @@ impl Wiring {
             access: Arc::new(Access::new(&settings.admin, admin_tls)),
             connections: Arc::new(ConnectionCounts::default()),
             effective: Arc::new(ArcSwap::from_pointee(loaded.redacted.clone())),
+            enforcer: Arc::new(ArcSwap::new(Arc::clone(&live.enforcer))),
             live: Arc::new(ArcSwap::from_pointee(live)),
             event_issuers: Arc::new(ArcSwap::from_pointee(event_issuers(&settings))),
             receiver: Arc::new(receiver),
@@ -128,6 +130,7 @@ impl Wiring {
         let Made { live, admin_tls, certificates } = self.lasting.make(&settings, &keys, generation)?;
         let needs_restart = self.settings.restart_needed(&settings);
         self.lasting.state.reconfigure(&settings);
+        self.enforcer.store(Arc::clone(&live.enforcer));
         self.live.store(Arc::new(live));
         self.event_issuers.store(Arc::new(event_issuers(&settings)));
         self.receiver.replace(transmitters(&settings, &keys));
@@ -147,8 +150,9 @@ impl Wiring {
         admin: TcpListener,
     ) -> mpsc::Receiver<Command> {
         let (commands, asked) = mpsc::channel(8);
+        let (effective, enforcer) = (Arc::clone(&self.effective), Arc::clone(&self.enforcer));
         let receiver = Some(Arc::clone(&self.receiver));
-        let control = Control { commands, effective: Arc::clone(&self.effective), receiver };
+        let control = Control { commands, effective, receiver, enforcer };
         let (metrics, shutdown) = (self.lasting.metrics.clone(), self.lasting.shutdown.clone());
         let limits = admin::Limits::default();
         spawn_local(serve_telemetry(

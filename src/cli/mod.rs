@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 mod check;
 pub mod demo;
 mod event;
+mod explain;
 mod remote;
 mod run;
 mod table;
@@ -46,6 +47,13 @@ enum Command {
     /// Exits with 0 when the event is durable and in force, with 1 when it is not, with 2 when it makes no sense. The admin
     /// token comes from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file.
     Event(Box<event::EventArgs>),
+    /// Explain the verdict on a token, check by check.
+    ///
+    /// Judges as the gate would, without one running: fetches the keys of the token's issuer once, and reads what was
+    /// revoked and used from the configured store. Prints a line for each check with what was compared, also after the
+    /// first that fails, and never the signature. Exits with 0 when the token is allowed, with 1 when it is denied, with
+    /// 2 when the configuration or usage is bad.
+    Explain(explain::ExplainArgs),
 }
 
 /// A command that reads the configuration.
@@ -64,6 +72,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Check(Configured { config }) }) => check::check(&config),
         Ok(Cli { command: Command::Demo(args) }) => demo::run(&args, run::run),
         Ok(Cli { command: Command::Event(args) }) => event::event(&args),
+        Ok(Cli { command: Command::Explain(args) }) => explain::run(&args),
         Err(usage) => {
             // Help and version arrive here as well, and go to standard output. With nowhere to print, only the code is left.
             drop(usage.print());

@@ -12,11 +12,11 @@ use super::bearer;
 use super::claims::{self, IssuerRules};
 use super::decide::{Ask, Asked, Enforcer, Issuer, Refusal};
 use super::denial::Reason;
-use crate::jose::jws::Jws;
 use super::policy::Route;
 use super::target::{self, BadTarget, Target};
 use super::token::{IssuerIndex, Validity, VerifiedToken};
 use super::verify;
+use crate::jose::jws::Jws;
 use crate::time::Timestamp;
 
 mod words;
@@ -145,7 +145,7 @@ impl Enforcer {
     pub fn named_issuer(&self, token: &str) -> Option<&Issuer> {
         let headers = presented(token)?;
         let bearer = bearer::extract(&headers, None).ok()??;
-        let jws = Jws::parse(bearer).ok()?;
+        let jws = Jws::parse(bearer.as_bytes()).ok()?;
         self.verifier.claimed_issuer(&jws).ok().map(|(_, issuer)| issuer)
     }
 }
@@ -226,7 +226,7 @@ impl Report {
         let parse = || {
             let headers = headers.ok_or(Reason::Malformed)?;
             let bearer = bearer::extract(headers, query)?.ok_or(Reason::Malformed)?;
-            Jws::parse(bearer).map_err(Reason::from)
+            Jws::parse(bearer.as_bytes()).map_err(Reason::from)
         };
         let outcome = parse();
         let detail = words::form(outcome.as_ref().err().copied());

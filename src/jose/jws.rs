@@ -67,7 +67,8 @@ impl<'t> Jws<'t> {
     }
 
     /// A parameter of the header.
-    pub(super) fn parameter(&self, name: &str) -> Option<&Value> {
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&Value> {
         self.header.get(name)
     }
 

@@ -127,6 +127,15 @@ impl Store {
         Self::start(schema::open(path, now)?, true, path)
     }
 
+    /// Opens the file for reading, beside a gate that may be using it; `None` when there is no store yet. What would
+    /// write fails. Blocks.
+    ///
+    /// # Errors
+    /// When the file is not ours, of another version, damaged, or cannot be read.
+    pub fn open_read_only(path: &Path) -> Result<Option<Self>, OpenError> {
+        schema::open_read_only(path)?.map(|database| Self::start(database, true, path)).transpose()
+    }
+
     /// A store that is created now and forgotten when it is dropped.
     ///
     /// # Errors

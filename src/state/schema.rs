@@ -2,10 +2,12 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::OpenError;
@@ -64,6 +66,8 @@ const MIGRATIONS: [&str; 1] = ["
 pub(super) struct Database {
     pub(super) connection: Connection,
     pub(super) created_at: Timestamp,
+    /// Nothing can be written to it.
+    pub(super) read_only: bool,
     /// Held as long as the database is open.
     _lock: Option<File>,
 }
@@ -93,6 +97,40 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<Database, OpenError> {
             inspect(&connection)?;
         }
         migrate(connection, now, Some(lock))
+    };
+    prepare().map_err(|problem| problem.at(path))
+}
+
+/// What stands for itself in the path of a URI.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+
+/// Opens the file for reading, beside a gate that may have it open. Takes no lock, changes and creates nothing; `None`
+/// when there is no file, or nothing in it.
+pub(super) fn open_read_only(path: &Path) -> Result<Option<Database>, OpenError> {
+    match std::fs::metadata(path) {
+        Ok(file) if file.len() > 0 => {}
+        Ok(_empty) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(OpenError::Io(path.to_owned(), error.to_string())),
+    }
+    // Without a log nobody has the file open, and SQLite would make one to read it.
+    let unused = !companion(path, "-wal").exists();
+    let immutable = if unused { "?immutable=1" } else { "" };
+    let uri = format!("file:{}{immutable}", percent_encode(path.as_os_str().as_bytes(), PLAIN));
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let prepare = || -> Result<Option<Database>, Problem> {
+        let connection = Connection::open_with_flags(&uri, flags)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        verify(&connection)?;
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        match version {
+            0 => Ok(None),
+            version if version < MIGRATIONS.len() as i64 => Err(Problem::Unusable(
+                "an earlier release wrote it; the gate brings it up to date when it starts".to_owned(),
+            )),
+            _current => opened(connection, true, None).map(Some),
+        }
     };
     prepare().map_err(|problem| problem.at(path))
 }
@@ -157,9 +195,13 @@ fn migrate(mut connection: Connection, now: Timestamp, lock: Option<File>) -> Re
         transaction.pragma_update(None, "user_version", index as i64 + 1)?;
         transaction.commit()?;
     }
+    opened(connection, false, lock)
+}
+
+fn opened(connection: Connection, read_only: bool, lock: Option<File>) -> Result<Database, Problem> {
     let created_at = connection.query_row("SELECT created_at FROM origin", [], |row| row.get(0))?;
     connection.set_prepared_statement_cache_capacity(32);
-    Ok(Database { connection, created_at: Timestamp::from_millis(created_at), _lock: lock })
+    Ok(Database { connection, created_at: Timestamp::from_millis(created_at), read_only, _lock: lock })
 }
 
 /// What can be wrong with a database, before its path is known.

@@ -68,7 +68,7 @@ fn serve(database: &Database, mut queue: mpsc::Receiver<Box<dyn Job>>) {
         {
             group.push(next);
         }
-        let outcome = commit(&database.connection, &mut group).map_err(|error| StoreError::from(&error));
+        let outcome = commit(database, &mut group).map_err(|error| StoreError::from(&error));
         if let Err(error) = &outcome {
             tracing::error!(%error, "the state store could not be written");
         }
@@ -79,8 +79,11 @@ fn serve(database: &Database, mut queue: mpsc::Receiver<Box<dyn Job>>) {
 }
 
 /// All of the group or nothing: what fails here is the disk, not one of the jobs.
-fn commit(connection: &Connection, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
-    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+fn commit(database: &Database, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+    // A reader must not ask to write, not even for the sake of a transaction.
+    let behavior =
+        if database.read_only { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
+    let transaction = Transaction::new_unchecked(&database.connection, behavior)?;
     for job in group {
         job.work(&transaction)?;
     }

@@ -18,6 +18,7 @@ use super::auth::{Access, Caller};
 use super::problem::Problem;
 use super::server::{Limits, Peer, Server};
 use super::telemetry::uncached;
+use crate::enforce::decide::Enforcer;
 use crate::events::{EventLog, Issuer};
 use crate::metrics::Metrics;
 use crate::revocations::Revocations;
@@ -29,6 +30,7 @@ use crate::usage::Usage;
 
 mod config;
 mod events;
+mod explain;
 mod list;
 mod revocations;
 mod sessions;
@@ -44,6 +46,8 @@ pub struct Control {
     pub effective: Arc<ArcSwap<Value>>,
     /// Where pushed security event tokens go; without it, every transmitter is unknown.
     pub receiver: Option<Arc<Receiver>>,
+    /// What decides on requests, for explanations.
+    pub enforcer: Arc<ArcSwap<Enforcer>>,
 }
 
 /// What a caller may ask of whoever runs the process.
@@ -110,6 +114,7 @@ fn router(api: Api, access: Arc<Access>) -> Router {
         .merge(permitted(Permission::Events, revocations::routes()))
         .merge(permitted(Permission::Sessions, sessions::routes()))
         .merge(permitted(Permission::Sessions, usage::routes()))
+        .merge(permitted(Permission::Sessions, explain::routes()))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such endpoint") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not take this method")

@@ -101,7 +101,7 @@ fn everything_that_is_wrong_is_told_at_once() {
     assert_eq!(unknown(&told), ["certificate", "revocation", "idle", "scopes", "roles"]);
     for (check, detail) in [
         ("expiry", "expired 3m12s ago, at 2027-01-15T07:56:48.000Z; leeway 30s"),
-        ("not_before", "valid from in 1m40s, at 2027-01-15T08:01:40.000Z; leeway 30s"),
+        ("not_before", "valid in 1m40s, at 2027-01-15T08:01:40.000Z; leeway 30s"),
         ("lifetime", "exp is not after iat"),
         ("required_claims", r#"missing: "sub""#),
         ("claims", "sub is not a string"),

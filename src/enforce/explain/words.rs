@@ -74,7 +74,8 @@ pub(super) fn expiry(times: &Validity, leeway: Duration, now: Timestamp) -> Stri
 pub(super) fn not_before(times: &Validity, leeway: Duration, now: Timestamp) -> String {
     match times.not_before {
         None => "there is no nbf".to_owned(),
-        Some(from) => format!("valid from {}; leeway {}", relative(from, now), span(leeway)),
+        Some(from) if from <= now => format!("valid since {from}"),
+        Some(from) => format!("valid {}; leeway {}", relative(from, now), span(leeway)),
     }
 }
 

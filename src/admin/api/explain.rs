@@ -1,0 +1,66 @@
+//! `/v1/explain`: the verdict on a token against what is in force now.
+
+use axum::extract::{Request, State};
+use axum::routing::post;
+use axum::{Json, Router};
+use http::{Method, StatusCode};
+use serde::Deserialize;
+
+use super::Api;
+use crate::admin::body::read_json;
+use crate::admin::problem::Problem;
+use crate::enforce::decide::{Ask, Asked};
+use crate::enforce::explain::{Explanation, Question};
+use crate::time::Timestamp;
+
+pub(super) fn routes() -> Router<Api> {
+    Router::new().route("/v1/explain", post(explain))
+}
+
+/// A token, and the request it is shown with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asking {
+    token: String,
+    #[serde(default = "get")]
+    method: String,
+    #[serde(default = "root")]
+    path: String,
+    host: Option<String>,
+}
+
+fn get() -> String {
+    Method::GET.to_string()
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+async fn explain(State(api): State<Api>, request: Request) -> Result<Json<Explanation>, Problem> {
+    let bad = |what| Problem::new(StatusCode::BAD_REQUEST, what);
+    let asking: Option<Asking> = read_json(request, &api.limits).await?;
+    let Asking { token, method, path, host } =
+        asking.ok_or_else(|| bad("the body is empty; it needs `token`"))?;
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_invalid| bad("`method` is no method"))?;
+    let enforcer = api.control.enforcer.load_full();
+    let judge = |asked| {
+        enforcer.explain(&Question {
+            token: token.trim(),
+            method: &method,
+            path: &path,
+            host: host.as_deref(),
+            now: Timestamp::now(),
+            stateless: None,
+            asked,
+        })
+    };
+    let told = judge(Asked::NOTHING);
+    // As the gate does before it refuses a key that it does not know.
+    let Some(ask) = &told.ask else { return Ok(Json(told)) };
+    let Ask::Keys { issuer, kid } = ask;
+    if let Some(issuer) = enforcer.issuer(*issuer) {
+        issuer.keys.ask(kid).await;
+    }
+    Ok(Json(judge(Asked::NOTHING.and(ask))))
+}

@@ -1,0 +1,207 @@
+//! `portcullis explain`: the verdict on a token, without a running gate.
+//!
+//! Makes the enforcer that the gate would make, with keys fetched once and the store opened for reading, and asks it.
+
+use std::io::{self, Read as _, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use http::Method;
+use tokio::runtime::Builder;
+
+use super::table::columns;
+use super::{BAD, Configured};
+use crate::client::Client;
+use crate::config::{self, OnEmpty, Settings, Store as StoreSettings};
+use crate::enforce::decide::{Asked, Enforcer, InForce, Issuer};
+use crate::enforce::explain::{Explanation, Question};
+use crate::events::EventLog;
+use crate::events::parse::parse_time;
+use crate::keys::store::KeyStore;
+use crate::keys::{Source, source};
+use crate::metrics::Metrics;
+use crate::revocations::Revocations;
+use crate::sessions::{self, Sessions};
+use crate::state::{Store, StoreError};
+use crate::time::Timestamp;
+use crate::tls;
+
+/// More than any token; the rest of standard input is not read.
+const LONGEST_INPUT: u64 = 64 * 1024;
+
+/// What `portcullis explain` takes.
+#[derive(Args)]
+pub(super) struct ExplainArgs {
+    #[command(flatten)]
+    configured: Configured,
+    /// The method of the request.
+    #[arg(long, value_name = "M", default_value = "GET")]
+    method: Method,
+    /// The path of the request; a query may follow.
+    #[arg(long, value_name = "P", default_value = "/")]
+    path: String,
+    /// The host that is asked for; needed for routes that name hosts.
+    #[arg(long, value_name = "H")]
+    host: Option<String>,
+    /// The moment to judge at, as RFC 3339 or seconds since 1970; now if it is left out.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    at: Option<Timestamp>,
+    /// Print what POST /v1/explain answers.
+    #[arg(long)]
+    json: bool,
+    /// The token, without "Bearer"; `-` reads it from standard input. While the command runs, everybody on this machine
+    /// can see its arguments: prefer `-` for a token that is still good.
+    // Several are taken, so that the complaint about them is ours: one of the parser would repeat the token.
+    #[arg(value_name = "TOKEN|-", required = true, num_args = 1..)]
+    token: Vec<String>,
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    parse_time(text).ok_or_else(|| "neither RFC 3339 nor seconds since 1970".to_owned())
+}
+
+/// Prints the checks and the verdict: 0 when the token is allowed, 1 when not, 2 when that cannot be told.
+pub(super) fn run(args: &ExplainArgs) -> ExitCode {
+    let explanation = match explain(args) {
+        Ok(explanation) => explanation,
+        Err(problem) => {
+            say(&problem);
+            return ExitCode::from(BAD);
+        }
+    };
+    let text = if args.json { json(&explanation) } else { table(&explanation) };
+    // Whoever closed standard output does not want to know; the exit code still tells.
+    drop(io::stdout().write_all(text.as_bytes()));
+    if explanation.allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn say(text: &str) {
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
+fn json(explanation: &Explanation) -> String {
+    serde_json::to_string_pretty(explanation).map(|text| text + "\n").unwrap_or_default()
+}
+
+fn table(explanation: &Explanation) -> String {
+    let rows = explanation.checks.iter().map(|made| {
+        let mark = match made.ok {
+            Some(true) => "ok",
+            Some(false) => "FAIL",
+            None => "-",
+        };
+        [mark.to_owned(), made.check.to_owned(), made.detail.clone()]
+    });
+    let rows = columns(&rows.collect::<Vec<_>>());
+    let complete = explanation.checks.iter().all(|made| made.ok.is_some());
+    match explanation.reason {
+        Some(reason) => format!("{rows}denied: {}\n", reason.as_str()),
+        None if complete => format!("{rows}allowed\n"),
+        None => format!("{rows}allowed, as far as could be checked\n"),
+    }
+}
+
+fn explain(args: &ExplainArgs) -> Result<Explanation, String> {
+    let token = match args.token.as_slice() {
+        [dash] if dash == "-" => from_stdin()?,
+        [token] => token.clone(),
+        _ => return Err("one token is explained at a time; give it alone, without \"Bearer\"".to_owned()),
+    };
+    let loaded = config::load(&args.configured.config).map_err(|problems| problems.to_string())?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    runtime.block_on(judge(&loaded.settings, args, token.trim()))
+}
+
+fn from_stdin() -> Result<String, String> {
+    let mut text = String::new();
+    let read = io::stdin().take(LONGEST_INPUT).read_to_string(&mut text);
+    read.map_err(|error| format!("the token cannot be read from standard input: {error}"))?;
+    Ok(text)
+}
+
+async fn judge(settings: &Settings, args: &ExplainArgs, token: &str) -> Result<Explanation, String> {
+    let now = args.at.unwrap_or_else(Timestamp::now);
+    let metrics = Metrics::new().map_err(|error| error.to_string())?;
+    let store = open(settings)?;
+    let in_force = match &store {
+        Ok(store) => replay(store, settings, now).await.map_err(|error| error.to_string())?,
+        Err(_why) => InForce::unlimited(),
+    };
+    let issuers = settings.issuers.iter().map(|issuer| {
+        let keys = KeyStore::new(issuer.keys.clone(), metrics.clone());
+        Issuer { rules: issuer.rules.clone(), keys }
+    });
+    let enforcer = Enforcer::new(settings.enforce.clone(), issuers.collect(), in_force, &metrics);
+    let enforcer =
+        enforcer.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    // Of the other issuers nothing is asked, so that one that is down holds nobody up.
+    if let Some(issuer) = enforcer.named_issuer(token) {
+        load_keys(&issuer.keys, store.as_ref().ok(), now).await?;
+    }
+    Ok(enforcer.explain(&Question {
+        token,
+        method: &args.method,
+        path: &args.path,
+        host: args.host.as_deref(),
+        now,
+        stateless: store.as_ref().err().map(String::as_str),
+        asked: Asked::NOTHING,
+    }))
+}
+
+/// The configured store; or why there is none to be read.
+fn open(settings: &Settings) -> Result<Result<Store, String>, String> {
+    match &settings.state.store {
+        StoreSettings::Memory => Ok(Err("what was revoked and used is in the gate's memory only".to_owned())),
+        StoreSettings::Embedded(path) => {
+            let store = Store::open_read_only(path).map_err(|error| error.to_string())?;
+            Ok(store.ok_or_else(|| format!("there is no store yet at {}", path.display())))
+        }
+    }
+}
+
+/// What the store says is in force at `now`. Last uses are as they were last saved.
+async fn replay(store: &Store, settings: &Settings, now: Timestamp) -> Result<InForce, StoreError> {
+    let not_before = match settings.state.on_empty {
+        OnEmpty::Refuse => Some(store.created_at()),
+        OnEmpty::Trust => None,
+    };
+    let revocations = Arc::new(Revocations::new(not_before));
+    EventLog::start(store.clone(), Arc::clone(&revocations), now).await?;
+    let leeway = settings.issuers.iter().map(|issuer| issuer.rules.leeway).max().unwrap_or_default();
+    let sessions = Sessions::new(sessions::Settings {
+        idle_timeout: settings.sessions.idle_timeout,
+        max_tracked: usize::MAX,
+        leeway,
+        saved: false,
+    });
+    // As if nothing were idle yet: what is idle by now is to be told with the time of its last use.
+    sessions.restore(store, Timestamp::EPOCH).await?;
+    Ok(InForce { revocations, sessions: Arc::new(sessions) })
+}
+
+/// Fetches the keys once. Without success those that the gate kept are used, as by a gate that starts now.
+async fn load_keys(keys: &KeyStore, store: Option<&Store>, now: Timestamp) -> Result<(), String> {
+    let settings = keys.settings();
+    if matches!(settings.source, Source::Secret(_)) {
+        return Ok(());
+    }
+    let trust = tls::client_config(settings.ca.as_deref(), None, &[b"http/1.1"])
+        .map_err(|error| format!("issuer {}: {error}", settings.issuer))?;
+    let fetched = match source::fetch(settings, &Client::new(trust)).await {
+        Ok(document) => keys.accept(document, now).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let Err(problem) = fetched else { return Ok(()) };
+    say(&format!("issuer {}: no keys: {problem}", settings.issuer));
+    let Some(store) = store else { return Ok(()) };
+    let kept = store.key_set(&settings.issuer).await.map_err(|error| error.to_string())?;
+    if let Some((document, fetched_at)) = kept {
+        match keys.restore(&document, fetched_at) {
+            Ok(()) => say(&format!("using the keys that were fetched at {fetched_at}")),
+            Err(error) => say(&format!("the stored keys cannot be used: {error}")),
+        }
+    }
+    Ok(())
+}

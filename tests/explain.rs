@@ -1,0 +1,395 @@
+//! `portcullis explain` as a process: exit codes, what it prints, the store beside a gate that uses it.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a broken promise fails the test")]
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use portcullis::events::{EventLog, Issuer, parse};
+use portcullis::identity::TokenKey;
+use portcullis::revocations::Revocations;
+use portcullis::state::record::{SessionRow, Source};
+use portcullis::state::{OpenError, Store};
+use portcullis::time::Timestamp;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const ISSUER: &str = "https://idp.example.com/";
+const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+/// 2027-01-15T08:00:00Z.
+const NOW: i64 = 1_800_000_000;
+
+const CONFIGURATION: &str = r#"
+[server]
+listen = ["127.0.0.1:0"]
+allow_plaintext = true
+[[upstreams]]
+name = "api"
+url = "http://127.0.0.1:3000"
+[[issuers]]
+issuer = "https://idp.example.com/"
+audiences = ["api"]
+algorithms = ["HS256"]
+secret = "0123456789abcdef0123456789abcdef"
+[[issuers]]
+issuer = "https://down.example.com/"
+audiences = ["api"]
+jwks_url = "http://127.0.0.1:1/jwks"
+[sessions]
+idle_timeout = "5m"
+[state]
+path = "gate.db"
+[[routes]]
+path = "/deals/{*rest}"
+methods = ["GET"]
+upstream = "api"
+scopes = ["read:deals"]
+[[routes]]
+path = "/deals/{*rest}"
+methods = ["POST"]
+hosts = ["api.example.com"]
+upstream = "api"
+scopes = ["write:deals"]
+"#;
+
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("portcullis.toml"), CONFIGURATION).unwrap();
+    folder
+}
+
+fn claims(changes: Value) -> Value {
+    let mut claims = json!({
+        "iss": ISSUER, "aud": "api", "sub": "alice", "scope": "read:deals", "jti": "j",
+        "iat": NOW - 60, "exp": NOW + 3600,
+    });
+    claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    claims
+}
+
+fn token(claims: &Value) -> String {
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let alg = if claims["iss"] == ISSUER { "HS256" } else { "ES256" };
+    let input =
+        format!("{}.{}", part(&json!({"alg": alg, "typ": "at+jwt"}).to_string()), part(&claims.to_string()));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET);
+    format!("{input}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, input.as_bytes())))
+}
+
+struct Outcome {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// Runs the command in `folder`, with `input` on standard input.
+fn explain_with(folder: &Path, arguments: &[&str], input: &str) -> Outcome {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.arg("explain").args(arguments).env("PORTCULLIS_CONFIG", "portcullis.toml").current_dir(folder);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // A command that does not read it may be gone by now.
+    drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Outcome { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Explains a token at [`NOW`] for `GET /deals/7`.
+fn explain(folder: &Path, token: &str) -> Outcome {
+    explain_with(folder, &["--at", "1800000000", "--path", "/deals/7", token], "")
+}
+
+#[track_caller]
+fn line<'o>(outcome: &'o Outcome, check: &str) -> &'o str {
+    let found = outcome.out.lines().find(|line| line.split_whitespace().nth(1) == Some(check));
+    found.unwrap_or_else(|| panic!("{check} in {}{}", outcome.out, outcome.err))
+}
+
+#[test]
+fn a_good_token_is_allowed() {
+    let folder = folder();
+    let good = token(&claims(json!({})));
+    let told = explain(folder.path(), &good);
+    assert_eq!((told.code, told.err.as_str()), (Some(0), ""), "{}", told.out);
+    assert_eq!(
+        told.out,
+        "\
+ok  target           GET \"/deals/7\"
+ok  route            \"/deals/{*rest}\", number 1 of the configuration
+ok  token            a signed JWT
+ok  issuer           iss is \"https://idp.example.com/\"
+ok  type             typ is \"at+jwt\"; accepted: \"at+jwt\", \"application/at+jwt\", \"JWT\"
+ok  algorithm        alg is \"HS256\"; accepted: \"HS256\"
+ok  dates            iat is 1799999940, exp is 1800003600, nbf is absent
+ok  expiry           expires in 1h, at 2027-01-15T09:00:00.000Z; leeway 30s
+ok  not_before       there is no nbf
+ok  issued_at        issued 1m ago, at 2027-01-15T07:59:00.000Z; leeway 30s
+ok  lifetime         exp − iat is 1h1m; max_lifetime 1d
+ok  audience         aud is \"api\"; one of these is needed: \"api\"
+ok  required_claims  present: \"sub\"
+ok  key              the token names no key; the issuer has some for HS256
+ok  signature        matches
+ok  claims           subject \"alice\", jti \"j\"
+ok  certificate      the token is not bound to a client certificate
+-   revocation       not checked: there is no store yet at gate.db
+-   idle             not checked: there is no store yet at gate.db
+ok  scopes           needed: all of \"read:deals\"; the token has: \"read:deals\"
+ok  roles            needed: none; the token has: none
+allowed, as far as could be checked
+"
+    );
+    assert!(!folder.path().join("gate.db").exists(), "nothing is created");
+    let from_stdin = ["--at", "2027-01-15T08:00:00Z", "--path", "/deals/7", "-"];
+    assert_eq!(explain_with(folder.path(), &from_stdin, &format!("\n  {good}\r\n")).out, told.out);
+}
+
+#[test]
+fn what_is_wrong_is_marked_and_ends_with_1() {
+    let folder = folder();
+    let with = |changes: Value| token(&claims(changes));
+    let good = with(json!({}));
+    let rows = [
+        (
+            with(json!({"exp": NOW - 192, "iat": NOW - 600})),
+            "expired",
+            "expiry",
+            "expired 3m12s ago, at 2027-01-15T07:56:48.000Z; leeway 30s",
+        ),
+        (with(json!({"aud": "other"})), "wrong_audience", "audience", "aud is \"other\""),
+        (
+            with(json!({"scope": "read:users"})),
+            "insufficient_scope",
+            "scopes",
+            "the token has: \"read:users\"",
+        ),
+        (
+            with(json!({"iss": "https://evil.example.com/"})),
+            "unknown_issuer",
+            "issuer",
+            "https://down.example.com/",
+        ),
+        (with(json!({"iss": "https://down.example.com/"})), "keys_unavailable", "key", "unavailable"),
+        (with(json!({"sub": "\u{1b}[31m", "nbf": NOW + 31})), "not_yet_valid", "not_before", "valid in 31s"),
+        (format!("{good}x"), "bad_signature", "signature", "does not match"),
+        (format!("{good}="), "malformed", "token", "base64url"),
+        (good.replacen('.', ".e30.", 1), "malformed", "token", "three parts"),
+        ("garbage".to_owned(), "malformed", "token", "three parts"),
+        (String::new(), "malformed", "token", "RFC 6750"),
+        (format!("Bearer {good}"), "malformed", "token", "without \"Bearer\""),
+    ];
+    for (token, reason, check, detail) in rows {
+        let told = explain(folder.path(), &token);
+        assert_eq!(told.code, Some(1), "{reason}: {}{}", told.out, told.err);
+        assert_eq!(told.out.lines().last(), Some(format!("denied: {reason}").as_str()));
+        let line = line(&told, check);
+        assert!(line.starts_with("FAIL") && line.contains(detail), "{line}");
+        assert!(!told.out.contains('\u{1b}'), "{}", told.out);
+    }
+    let down = explain(folder.path(), &with(json!({"iss": "https://down.example.com/"})));
+    assert!(down.err.contains("http://127.0.0.1:1/jwks"), "{}", down.err);
+}
+
+#[test]
+fn request_and_moment_can_be_chosen() {
+    let folder = folder();
+    let writer = token(&claims(json!({"scope": ["write:deals"]})));
+    let at = "2027-01-15T08:00:00Z";
+    let post = ["--at", at, "--method", "POST", "--path", "/deals", &writer];
+    for (arguments, code, last) in [
+        (
+            &[&post[..], &["--host", "API.example.com:443"]].concat()[..],
+            0,
+            "allowed, as far as could be checked",
+        ),
+        (&post[..], 1, "denied: no_route"),
+        (&["--at", at, "--path", "/deals", &writer][..], 1, "denied: insufficient_scope"),
+        (&["--at", at, "--path", "/deals/../x", &writer], 1, "denied: bad_target"),
+        (&["--at", at, &writer], 1, "denied: no_route"),
+        (&["--at", "2027-01-15T09:00:30Z", "--path", "/deals", &writer], 1, "denied: expired"),
+        (&["--at", "1799999909", "--path", "/deals", &writer], 1, "denied: issued_in_future"),
+    ] {
+        let told = explain_with(folder.path(), arguments, "");
+        assert_eq!(
+            (told.code, told.out.lines().last()),
+            (Some(code), Some(last)),
+            "{}{}",
+            told.out,
+            told.err
+        );
+    }
+    // Without `--at` it is now, and the token of 2027 is not issued yet or long expired.
+    assert_eq!(explain_with(folder.path(), &["--path", "/deals/7", &writer], "").code, Some(1));
+}
+
+#[test]
+fn the_json_is_what_the_endpoint_answers() {
+    let folder = folder();
+    let bad = token(&claims(json!({"aud": "x"})));
+    let told = explain_with(folder.path(), &["--json", "--at", "1800000000", "--path", "/deals", &bad], "");
+    assert_eq!(told.code, Some(1));
+    let json: Value = serde_json::from_str(&told.out).unwrap();
+    assert_eq!((&json["allowed"], &json["reason"]), (&json!(false), &json!("wrong_audience")));
+    assert_eq!(json.as_object().unwrap().len(), 3);
+    let checks = json["checks"].as_array().unwrap();
+    assert_eq!(checks.len(), 21);
+    for check in checks {
+        assert_eq!(check.as_object().unwrap().len(), 3, "{check}");
+        assert!(
+            check["detail"].is_string() && (check["ok"].is_boolean() || check["ok"].is_null()),
+            "{check}"
+        );
+    }
+}
+
+#[test]
+fn bad_configuration_and_usage_end_with_2_and_repeat_no_token() {
+    let folder = folder();
+    let good = token(&claims(json!({})));
+    let signature = good.rsplit_once('.').unwrap().1;
+    std::fs::write(folder.path().join("bad.toml"), CONFIGURATION.replace("audiences", "audience")).unwrap();
+    std::fs::write(folder.path().join("foreign.toml"), CONFIGURATION.replace("gate.db", "portcullis.toml"))
+        .unwrap();
+    let glued = format!("--token={good}");
+    for arguments in [
+        &["--config", "bad.toml", &good][..],
+        &["--config", "nowhere.toml", &good],
+        &["--config", "foreign.toml", &good],
+        &["--at", "yesterday", &good],
+        &["--method", "G T", &good],
+        &["Bearer", &good],
+        &[&good, &good],
+        &[&glued],
+        &[],
+    ] {
+        let told = explain_with(folder.path(), arguments, "");
+        assert_eq!((told.code, told.out.as_str()), (Some(2), ""), "{arguments:?}: {}", told.err);
+        assert!(!told.err.is_empty() && !told.err.contains(signature), "{arguments:?}: {}", told.err);
+    }
+    let help = explain_with(folder.path(), &["--help"], "");
+    assert_eq!(help.code, Some(0));
+    assert!(help.out.contains("standard input"), "{}", help.out);
+}
+
+#[test]
+fn the_signature_is_never_printed() {
+    let folder = folder();
+    let good = token(&claims(json!({})));
+    let (input, signature) = good.rsplit_once('.').unwrap();
+    for token in
+        [&good, &format!("{good}x"), &format!("{input}.{signature}.{signature}"), &signature.to_owned()]
+    {
+        for json in [&["--json"][..], &[]] {
+            let told = explain_with(folder.path(), &[json, &["--path", "/deals", "-"]].concat(), token);
+            assert!(
+                !told.out.contains(signature) && !told.err.contains(signature),
+                "{}{}",
+                told.out,
+                told.err
+            );
+        }
+    }
+}
+
+/// A gate's hold on the store: it owns the file for as long as this lives.
+async fn gate(folder: &Path, created: i64) -> (Store, Arc<EventLog>) {
+    let store = Store::open(&folder.join("gate.db"), Timestamp::from_secs(created)).unwrap();
+    let log =
+        EventLog::start(store.clone(), Arc::new(Revocations::new(None)), Timestamp::from_secs(NOW)).await;
+    (store, log.unwrap())
+}
+
+async fn publish(log: &Arc<EventLog>, json: &str) {
+    let hour = Duration::from_secs(3600);
+    let issuers = [Issuer { issuer: ISSUER.into(), leeway: hour, max_lifetime: 24 * hour }];
+    let now = Timestamp::from_secs(NOW);
+    let events = parse::events(json.as_bytes(), &issuers, now).unwrap();
+    log.publish(events, Source::Admin, now).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_store_is_read_beside_the_gate_that_uses_it() {
+    let folder = folder();
+    let here = folder.path();
+    let good = token(&claims(json!({})));
+    let (store, log) = gate(here, NOW - 3600).await;
+    let told = explain(here, &good);
+    assert_eq!((told.code, told.out.lines().last()), (Some(0), Some("allowed")), "{}{}", told.out, told.err);
+    assert!(
+        line(&told, "idle")
+            .ends_with("not used since its issue, 1m ago, at 2027-01-15T07:59:00.000Z; idle_timeout 5m")
+    );
+
+    let later = ["--at", "1800000270", "--path", "/deals", &good];
+    assert_eq!(explain_with(here, &later, "").out.lines().last(), Some("denied: idle"));
+    let at = Timestamp::from_secs;
+    let row = SessionRow {
+        token: TokenKey::new(ISSUER, "j"),
+        issuer: ISSUER.into(),
+        subject: None,
+        client: None,
+        issued_at: at(NOW - 60),
+        first_used_at: at(NOW),
+        last_used_at: at(NOW),
+        expires_at: at(NOW + 3600),
+    };
+    store.save_sessions(vec![row], Vec::new()).await.unwrap();
+    let told = explain_with(here, &later, "");
+    assert!(line(&told, "idle").contains("last used 4m30s ago, at 2027-01-15T08:00:00.000Z"), "{}", told.out);
+    let too_late = explain_with(here, &["--at", "1800000301", "--path", "/deals", &good], "");
+    assert!(line(&too_late, "idle").starts_with("FAIL"), "{}", too_late.out);
+    assert!(line(&too_late, "idle").contains("last used 5m1s ago"), "{}", too_late.out);
+
+    publish(&log, &format!(r#"{{"type":"role-changed","subject":"alice","at":{}}}"#, NOW - 10)).await;
+    let told = explain(here, &good);
+    assert_eq!((told.code, told.out.lines().last()), (Some(1), Some("denied: role_changed")), "{}", told.err);
+    assert!(line(&told, "revocation").contains("2027-01-15T07:59:50.000Z: the roles of its subject changed"));
+    // The gate has kept its lock and can still write.
+    assert!(matches!(Store::open(&here.join("gate.db"), at(NOW)), Err(OpenError::InUse(_))));
+    publish(&log, r#"{"type":"token-revoked","jti":"j"}"#).await;
+    assert_eq!(explain(here, &good).out.lines().last(), Some("denied: token_revoked"));
+
+    drop((store, log));
+    let files = || {
+        let mut names: Vec<_> =
+            std::fs::read_dir(here).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = (files(), std::fs::read(here.join("gate.db")).unwrap());
+    assert_eq!(explain(here, &good).out.lines().last(), Some("denied: token_revoked"), "without a gate");
+    assert_eq!((files(), std::fs::read(here.join("gate.db")).unwrap()), before, "nothing was touched");
+}
+
+#[tokio::test]
+async fn a_young_store_refuses_what_is_older_and_an_empty_file_is_none() {
+    let folder = folder();
+    let good = token(&claims(json!({})));
+    std::fs::write(folder.path().join("gate.db"), "").unwrap();
+    assert!(line(&explain(folder.path(), &good), "revocation").contains("no store yet"));
+    let held = gate(folder.path(), NOW - 30).await;
+    let told = explain(folder.path(), &good);
+    assert_eq!(told.out.lines().last(), Some("denied: before_state"), "{}", told.err);
+    drop(held);
+}
+
+#[tokio::test]
+async fn keys_that_the_gate_kept_serve_while_the_issuer_is_down() {
+    let folder = folder();
+    let token = token(&claims(json!({"iss": "https://down.example.com/"})));
+    let (store, log) = gate(folder.path(), NOW - 3600).await;
+    let jwks = br#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "one", "alg": "ES256", "use": "sig",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+    let now = Timestamp::now();
+    store.save_key_set("https://down.example.com/", jwks, now).await.unwrap();
+    let told = explain_with(folder.path(), &["--at", &now.to_string(), "--path", "/deals", &token], "");
+    assert!(told.err.contains("using the keys that were fetched at"), "{}", told.err);
+    assert!(line(&told, "key").starts_with("ok"), "{}", told.out);
+    assert!(line(&told, "signature").starts_with("FAIL"), "{}", told.out);
+    drop((store, log));
+}
