@@ -245,11 +245,7 @@ async fn a_token_is_explained_against_live_state() {
         (json!({"token": good}), "no_route"),
         (json!({"token": good, "method": "GET", "path": "/deals//"}), "bad_target"),
         (json!({"token": "garbage", "path": "/deals", "host": "a"}), "malformed"),
-        (
-            json!({"token": format!(" {good}x
-"), "path": "/deals"}),
-            "malformed",
-        ),
+        (json!({"token": format!(" {good}=\n"), "path": "/deals"}), "malformed"),
     ] {
         let told = explain(body.clone()).await.json();
         assert_eq!((&told["allowed"], &told["reason"]), (&json!(false), &json!(reason)), "{body}");
