@@ -414,6 +414,20 @@ fn a_restarted_upstream_is_found_again() {
 }
 
 #[test]
+fn a_restarted_upstream_is_found_again_over_http_2_too() {
+    let mut app = App::start(Speaks::H2c);
+    let issuer = Issuer::new();
+    let gate = Gate::start(&Settings::tls().guarding(&app.url(), &issuer));
+    let token = issuer.good();
+    for _ in 0..5 {
+        assert_eq!(gate.get("/hello").token(&token).send().text(), "hello");
+        let address = app.address;
+        drop(app);
+        app = App::start_on(address, Speaks::H2c);
+    }
+}
+
+#[test]
 fn an_upstream_with_a_certificate_of_another_name_or_authority_is_502() {
     let (authority, other) = (Authority::new(), Authority::new());
     for (case, identity, ca) in [

@@ -281,6 +281,31 @@ fn a_client_that_does_not_read_stops_the_upstream() {
 }
 
 #[test]
+fn an_upstream_that_does_not_read_stops_the_client() {
+    const ENOUGH: usize = 64 * 1024 * 1024;
+    let (done, wait) = std::sync::mpsc::sync_channel::<()>(1);
+    let wait = std::sync::Mutex::new(wait);
+    let upstream = RawUpstream::scripted(move |_| {
+        let _ = wait.lock().unwrap().recv_timeout(crate::support::PATIENCE);
+        Next::Close
+    });
+    let issuer = Issuer::new();
+    let gate = Gate::start(&Settings::plaintext().guarding(&upstream.url(), &issuer));
+    let mut wire = gate.connect();
+    wire.set_write_patience(Duration::from_secs(1));
+    let head = gate.request("POST", "/upload").field("Content-Length", "1000000000").token(&issuer.good());
+    wire.send(head.bytes()).unwrap();
+    let (block, mut sent) = (vec![0; 64 * 1024], 0);
+    while sent < ENOUGH && wire.send(&block).is_ok() {
+        sent += block.len();
+    }
+    assert!(sent < ENOUGH, "{sent} bytes were taken although nobody reads them");
+    let grown = gate.memory("VmHWM");
+    assert!(grown < 128 * 1024, "{grown} KiB");
+    drop(done);
+}
+
+#[test]
 fn interim_answers_pass() {
     let upstream = RawUpstream::scripted(|exchange| {
         drop(exchange.write("HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n"));

@@ -88,11 +88,16 @@ struct State {
 }
 
 impl App {
-    /// Starts it on a thread of its own.
+    /// Starts it on a free port.
     pub fn start(speaks: Speaks) -> Self {
+        Self::start_on(([127, 0, 0, 1], 0).into(), speaks)
+    }
+
+    /// Starts it at this address, on a thread of its own.
+    pub fn start_on(address: SocketAddr, speaks: Speaks) -> Self {
         let (stop, stopped) = watch::channel(());
         let state = Arc::new(State { arrived: Mutex::default(), events: broadcast::channel(64).0 });
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = eventually("the address is free", || std::net::TcpListener::bind(address).ok());
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let scheme = match speaks {

@@ -122,6 +122,11 @@ impl Wire {
         self.socket.set_read_timeout(Some(limit)).unwrap();
     }
 
+    /// How long a write may take before it fails.
+    pub fn set_write_patience(&self, limit: Duration) {
+        self.socket.set_write_timeout(Some(limit)).unwrap();
+    }
+
     /// Ends the sending half.
     pub fn finish_sending(&self) {
         drop(self.socket.shutdown(std::net::Shutdown::Write));
