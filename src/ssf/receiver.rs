@@ -10,6 +10,7 @@ use prometheus::IntCounterVec;
 use super::{Accepted, Answer, Asked, Refusal, Transmitter, Unaccepted};
 use crate::events::EventLog;
 use crate::metrics::Metrics;
+use crate::state::StoreError;
 use crate::state::record::Source;
 use crate::time::Timestamp;
 
@@ -26,8 +27,10 @@ pub struct Receiver {
 pub enum Undelivered {
     /// It is at fault.
     Refused(Refusal),
-    /// It may be sent again later; in a few words, why.
-    Unavailable(&'static str),
+    /// The transmitter's keys cannot be used now.
+    NoKeys,
+    /// The store could not take its events.
+    Store(StoreError),
 }
 
 impl Receiver {
@@ -73,7 +76,7 @@ impl Receiver {
         if !events.is_empty() {
             self.log.publish(events, Source::Ssf, now).await.map_err(|error| {
                 tracing::error!(transmitter = name, %error, "signals could not be stored");
-                Undelivered::Unavailable("the signals could not be stored; send them again")
+                Undelivered::Store(error)
             })?;
         }
         let passed_over: Vec<&str> = passed_over.into_iter().map(super::PassedOver::as_str).collect();
@@ -95,7 +98,7 @@ fn undelivered(error: Unaccepted, transmitter: &str) -> Undelivered {
         // The second look at a token is final, so that only keys are missing here.
         Unaccepted::Ask(_) | Unaccepted::NoKeys => {
             tracing::warn!(transmitter, "the keys of the transmitter cannot be used");
-            Undelivered::Unavailable("the transmitter's keys could not be loaded; send it again")
+            Undelivered::NoKeys
         }
     }
 }

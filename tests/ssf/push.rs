@@ -208,7 +208,7 @@ async fn apple_hears_ok() {
     let gate = Gate::start(transmitter(tolerant(), &signer)).await;
     let now = Timestamp::now();
     let event = json!({"type": "account-delete", "sub": "001.a.2", "event_time": now.as_millis()});
-    let mut claims = claims("", now);
+    let mut claims = claims("set-1", now);
     claims["events"] = json!(event.to_string());
     claims.as_object_mut().unwrap().remove("sub_id");
     let body = json!({"payload": signer.sign(r#"{"alg":"ES256","kid":"a"}"#, &claims.to_string())});

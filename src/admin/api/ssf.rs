@@ -39,11 +39,16 @@ async fn push(
         Err(Undelivered::Refused(refusal)) => {
             refused(StatusCode::BAD_REQUEST, refusal.code, refusal.description)
         }
-        Err(Undelivered::Unavailable(why)) => {
-            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, why);
-            ([(RETRY_AFTER, RETRY_SECONDS)], problem).into_response()
+        Err(Undelivered::NoKeys) => {
+            let detail = "the keys of the transmitter cannot be used now";
+            unavailable(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
         }
+        Err(Undelivered::Store(error)) => unavailable(api.unavailable(&error)),
     })
+}
+
+fn unavailable(problem: Problem) -> Response {
+    ([(RETRY_AFTER, RETRY_SECONDS)], problem).into_response()
 }
 
 /// The one `Content-Type`; two are none.
