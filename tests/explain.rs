@@ -124,7 +124,7 @@ ok  target           GET \"/deals/7\"
 ok  route            \"/deals/{*rest}\", number 1 of the configuration
 ok  token            a signed JWT
 ok  issuer           iss is \"https://idp.example.com/\"
-ok  type             typ is \"at+jwt\"; accepted: \"at+jwt\", \"application/at+jwt\", \"JWT\"
+ok  type             typ is \"at+jwt\"; accepted: \"at+jwt\", \"application/at+jwt\", \"JWT\", without events
 ok  algorithm        alg is \"HS256\"; accepted: \"HS256\"
 ok  dates            iat is 1799999940, exp is 1800003600, nbf is absent
 ok  expiry           expires in 1h, at 2027-01-15T09:00:00.000Z; leeway 30s

@@ -243,7 +243,9 @@ impl Report {
     fn kind(&mut self, rules: &IssuerRules, jws: &Jws<'_>) {
         let accepted = words::list(rules.token_types.iter().map(String::as_str));
         let absent = if jws.parameter("typ").is_none() { ", which counts as \"JWT\"" } else { "" };
-        let detail = format!("typ is {}{absent}; accepted: {accepted}", words::value(jws.parameter("typ")));
+        let events = if jws.payload.contains_key("events") { "; it has the claim events" } else { "" };
+        let typ = words::value(jws.parameter("typ"));
+        let detail = format!("typ is {typ}{absent}; accepted: {accepted}, without events{events}");
         self.note("type", rules.check_type(jws), detail);
     }
 

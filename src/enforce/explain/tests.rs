@@ -63,7 +63,7 @@ fn a_good_token_passes_every_check() {
         ("route", r#""/deals", number 1 of the configuration"#),
         ("token", "a signed JWT"),
         ("issuer", r#"iss is "https://idp.example/""#),
-        ("type", r#"typ is "at+jwt"; accepted: "at+jwt", "application/at+jwt", "JWT""#),
+        ("type", r#"typ is "at+jwt"; accepted: "at+jwt", "application/at+jwt", "JWT", without events"#),
         ("algorithm", r#"alg is "ES256"; accepted: "ES256", "ES384", "EdDSA", "RS256", "PS256""#),
         ("dates", "iat is 1799999990, exp is 1800000600, nbf is absent"),
         ("expiry", "expires in 10m, at 2027-01-15T08:10:00.000Z; leeway 30s"),
@@ -109,6 +109,14 @@ fn everything_that_is_wrong_is_told_at_once() {
     ] {
         assert_eq!(told.detail(check), detail);
     }
+}
+
+#[test]
+fn what_carries_events_is_told_to_be_no_access_token() {
+    let gate = gate();
+    let told = explained(&gate, "/deals", &token(&payload(json!({"events": {}}))));
+    assert_eq!((told.reason, failed(&told)), (Some(Reason::WrongType), vec!["type"]));
+    assert!(told.detail("type").ends_with("it has the claim events"), "{told:?}");
 }
 
 #[test]
