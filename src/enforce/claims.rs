@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::denial::Reason;
 use super::identity;
 use super::policy::{ClaimName, IdentitySettings};
-use super::token::{IssuerIndex, Standing, TokenId, Validity, VerifiedToken, fingerprint};
+use super::token::{IssuerIndex, Standing, TokenId, Validity, VerifiedToken, Words, fingerprint};
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use crate::jose::jws::{self, Jws};
 use crate::revocations::TokenFacts;
@@ -213,13 +213,13 @@ fn text<'p>(value: Option<&'p Value>, name: &dyn Display) -> Result<Option<&'p s
 
 /// A space-delimited string (RFC 8693 §4.2) or an array of strings. Members of an array stay whole, so one with a space
 /// in it grants neither of two scopes.
-fn list(value: Option<&Value>, name: &dyn Display) -> Result<Vec<Box<str>>, Unusable> {
+fn list(value: Option<&Value>, name: &dyn Display) -> Result<Words, Unusable> {
     let members = value.map_or(Some(Vec::new()), |value| match value.as_str() {
         Some(text) => Some(text.split(' ').filter(|member| !member.is_empty()).collect()),
         None => strings(value),
     });
     let unusable = || Unusable(format!("{name} is neither a string nor an array of strings"));
-    Ok(members.ok_or_else(unusable)?.into_iter().map(Box::from).collect())
+    Words::new(&members.ok_or_else(unusable)?).ok_or_else(|| Unusable(format!("{name} has a NUL in it")))
 }
 
 fn strings(value: &Value) -> Option<Vec<&str>> {

@@ -7,7 +7,7 @@ use http::{HeaderName, Method};
 use serde_json::{Map, Value};
 
 use super::denial::{Denial, Reason};
-use super::token::VerifiedToken;
+use super::token::{VerifiedToken, Words};
 
 /// One route, as configured (`[[routes]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,8 +167,8 @@ impl Requirement {
     }
 }
 
-fn suffices(held: &[Box<str>], all: &[String], any: &[String]) -> bool {
-    let holds = |wanted: &String| held.iter().any(|one| **one == **wanted);
+fn suffices(held: &Words, all: &[String], any: &[String]) -> bool {
+    let holds = |wanted: &String| held.contains(wanted);
     all.iter().all(holds) && (any.is_empty() || any.iter().any(holds))
 }
 

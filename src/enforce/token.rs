@@ -51,9 +51,9 @@ pub struct VerifiedToken {
     /// `nbf`.
     pub not_before: Option<Timestamp>,
     /// Scopes, in the token's order.
-    pub scopes: Vec<Box<str>>,
+    pub scopes: Words,
     /// Roles, in the token's order.
-    pub roles: Vec<Box<str>>,
+    pub roles: Words,
     /// `cnf.x5t#S256`, decoded (RFC 8705 §3.1).
     pub certificate: Option<[u8; 32]>,
     /// The identity headers, ready to send.
@@ -70,6 +70,40 @@ pub struct Standing {
     /// One more than the generation of the revocations under which it was last found in force; 0: never.
     cleared: AtomicU64,
     session: OnceLock<Arc<Session>>,
+}
+
+/// A list of words in one piece of memory: a remembered token is seldom in the processor's cache, and every piece that
+/// a judgement touches costs as much as the rest of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Words(Box<str>);
+
+/// What ends a word, and so cannot be part of one.
+const WORD_END: char = '\0';
+
+impl Words {
+    /// Joins words; `None` when one of them holds a NUL.
+    #[must_use]
+    pub fn new(words: &[&str]) -> Option<Self> {
+        let joined: String = words.iter().flat_map(|word| [word, "\0"]).collect();
+        (joined.split_terminator(WORD_END).count() == words.len()).then(|| Self(joined.into()))
+    }
+
+    /// The words, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.split_terminator(WORD_END)
+    }
+
+    /// Whether `word` is among them.
+    #[must_use]
+    pub fn contains(&self, word: &str) -> bool {
+        self.iter().any(|one| one == word)
+    }
+}
+
+impl fmt::Debug for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
 }
 
 /// The time a token is good for.

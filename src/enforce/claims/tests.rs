@@ -101,7 +101,7 @@ fn scopes_and_roles_in_the_shapes_of_real_issuers() {
     for (issuer, scope, roles, claims, scopes_held, roles_held) in table {
         let found = verified(&payload(claims), |rules| rules.claims = names(scope.clone(), roles.clone()));
         let found = found.unwrap_or_else(|| panic!("{issuer}: refused"));
-        let text = |list: &[Box<str>]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let text = |list: &Words| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
             (text(&found.scopes), text(&found.roles)),
             (
@@ -146,4 +146,18 @@ fn required_claims_are_those_of_the_issuer() {
     assert!(!requires(&nobody, &["sub"]));
     assert!(requires(&payload(json!({"acr": "1"})), &["sub", "acr"]));
     assert!(!requires(&payload(json!({"acr": null})), &["acr"]));
+}
+
+#[test]
+fn words_stay_apart() {
+    for words in [&[][..], &[""], &["a"], &["a", ""], &["", "a"], &["a", "b c", "é"]] {
+        let joined = Words::new(words).expect("no NUL");
+        assert_eq!(joined.iter().collect::<Vec<_>>(), words);
+        assert!(words.iter().all(|word| joined.contains(word)));
+        assert!(!joined.contains("b") && !joined.contains("c") && !joined.contains("x"));
+        assert_eq!(format!("{joined:?}"), format!("{words:?}"));
+    }
+    for words in [&["a\0b"][..], &["\0"], &["a", "b\0"], &["\0\0", ""]] {
+        assert!(Words::new(words).is_none(), "{words:?}");
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::{Mode, Route};
-use crate::enforce::token::{Validity, VerifiedToken};
+use crate::enforce::token::{Validity, VerifiedToken, Words};
 use crate::keys::store::Availability;
 use crate::keys::{self, Source};
 use crate::revocations::{Ended, Grounds};
@@ -176,12 +176,12 @@ pub(super) fn idle(look: &Look, issued_at: Timestamp, now: Timestamp) -> String 
     format!("{used}; idle_timeout {}", span(timeout))
 }
 
-pub(super) fn needed(all: &[String], any: &[String], held: &[Box<str>]) -> String {
+pub(super) fn needed(all: &[String], any: &[String], held: &Words) -> String {
     let parts = [("all of", all), ("one of", any)].into_iter().filter(|(_, wanted)| !wanted.is_empty());
     let parts: Vec<_> =
         parts.map(|(how, wanted)| format!("{how} {}", list(wanted.iter().map(String::as_str)))).collect();
     let needed = if parts.is_empty() { "none".to_owned() } else { parts.join(" and ") };
-    format!("needed: {needed}; the token has: {}", list(held.iter().map(AsRef::as_ref)))
+    format!("needed: {needed}; the token has: {}", list(held.iter()))
 }
 
 pub(super) fn list<'a>(texts: impl Iterator<Item = &'a str>) -> String {

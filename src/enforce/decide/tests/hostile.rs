@@ -200,6 +200,8 @@ fn claims_of_the_wrong_form_or_value() {
         (json!({"roles": {"admin": true}}), BadClaim),
         (json!({"roles": ["admin", null]}), BadClaim),
         (json!({"roles": vec!["administrator"; 400]}), BadClaim),
+        (json!({"roles": ["viewer\u{0}admin"]}), BadClaim),
+        (json!({"scope": "read\u{0}write"}), BadClaim),
         (json!({"role_version": "7"}), BadClaim),
         (json!({"role_version": -1}), BadClaim),
         (json!({"role_version": 1.5}), BadClaim),
