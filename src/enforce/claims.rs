@@ -219,7 +219,7 @@ fn list(value: Option<&Value>, name: &dyn Display) -> Result<Words, Unusable> {
         None => strings(value),
     });
     let unusable = || Unusable(format!("{name} is neither a string nor an array of strings"));
-    members.and_then(|members| Words::new(&members)).ok_or_else(unusable)
+    Words::new(&members.ok_or_else(unusable)?).ok_or_else(|| Unusable(format!("{name} has a NUL in it")))
 }
 
 fn strings(value: &Value) -> Option<Vec<&str>> {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::super::token::Words;
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::{Mode, Route};
-use crate::enforce::token::{Validity, VerifiedToken};
+use crate::enforce::token::{Validity, VerifiedToken, Words};
 use crate::keys::store::Availability;
 use crate::keys::{self, Source};
 use crate::revocations::{Ended, Grounds};
