@@ -8,7 +8,6 @@ use http::Method;
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-use super::super::token::Words;
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::{Mode, Route};
 use crate::enforce::token::{Validity, VerifiedToken, Words};
