@@ -152,6 +152,9 @@ jwks_file = "jwks.json"
 path = "/deals/{{*rest}}"
 upstream = "api"
 scopes = ["read:deals"]
+[state]
+path = "{name}.db"
+on_empty = "trust"
 [telemetry]
 listen = "127.0.0.1:0"
 access_log = false
