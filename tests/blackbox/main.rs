@@ -18,6 +18,7 @@ mod hostile_h2;
 mod hostile_heads;
 mod hostile_tokens;
 mod identity;
+mod in_force;
 mod keys;
 mod limits;
 mod proxying;
