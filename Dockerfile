@@ -3,10 +3,10 @@
 # Portcullis in a container:
 #
 #   docker build -t portcullis .
-#   docker run -v ./config:/etc/portcullis:ro -p 8443:8443 portcullis
+#   docker run -v ./config:/etc/portcullis:ro -v portcullis:/var/lib/portcullis -p 8443:8443 portcullis
 #
 # The configuration is /etc/portcullis/portcullis.toml; the files it names are relative to it and must be readable by
-# user 65532. Inside a container, 127.0.0.1 is the container itself: set telemetry.listen to 0.0.0.0:9464 to be scraped
+# user 65532. What must survive a restart belongs on the volume: state.path = "/var/lib/portcullis/portcullis.db". Inside a container, 127.0.0.1 is the container itself: set telemetry.listen to 0.0.0.0:9464 to be scraped
 # and probed (/live, /ready), and admin.listen with [admin.tls] to be administered from outside.
 
 # ---- build ----------------------------------------------------------------------------------------------------------
@@ -22,13 +22,17 @@ ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin portcullis \
-    && cp target/release/portcullis /usr/local/bin/portcullis
+    && cp target/release/portcullis /usr/local/bin/portcullis \
+    && mkdir /state
 
 # ---- run ------------------------------------------------------------------------------------------------------------
 # glibc, libgcc and the public root certificates; no shell and no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
 
 COPY --from=build /usr/local/bin/portcullis /usr/local/bin/portcullis
+
+COPY --from=build --chown=65532:65532 /state /var/lib/portcullis
+VOLUME /var/lib/portcullis
 
 USER 65532:65532
 ENV PORTCULLIS_CONFIG=/etc/portcullis/portcullis.toml
