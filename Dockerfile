@@ -6,8 +6,9 @@
 #   docker run -v ./config:/etc/portcullis:ro -v portcullis:/var/lib/portcullis -p 8443:8443 portcullis
 #
 # The configuration is /etc/portcullis/portcullis.toml; the files it names are relative to it and must be readable by
-# user 65532. What must survive a restart belongs on the volume: state.path = "/var/lib/portcullis/portcullis.db". Inside a container, 127.0.0.1 is the container itself: set telemetry.listen to 0.0.0.0:9464 to be scraped
-# and probed (/live, /ready), and admin.listen with [admin.tls] to be administered from outside.
+# user 65532. What must survive a restart belongs on the volume: state.path = "/var/lib/portcullis/portcullis.db".
+# Inside a container, 127.0.0.1 is the container itself: set telemetry.listen to 0.0.0.0:9464 to be scraped and probed
+# (/live, /ready), and admin.listen with [admin.tls] to be administered from outside.
 
 # ---- build ----------------------------------------------------------------------------------------------------------
 FROM rust:1.95-bookworm AS build
