@@ -141,16 +141,23 @@ pub(super) fn in_memory(now: Timestamp) -> Result<Database, OpenError> {
     prepare().map_err(|problem: Problem| problem.at(Path::new(":memory:")))
 }
 
+/// How long a lock is waited for: a process that is ending, or a child it has just forked, holds it a moment longer.
+const LOCK_ATTEMPTS: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// SQLite's own locks let many processes in; two gates on one file would each answer for half of the events.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let path = companion(path, ".lock");
     let io = |error: io::Error| OpenError::Io(path.clone(), error.to_string());
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path)),
-        Err(TryLockError::Error(error)) => Err(io(error)),
+    for _ in 0..LOCK_ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
     }
+    Err(OpenError::InUse(path))
 }
 
 fn companion(path: &Path, suffix: &str) -> PathBuf {

@@ -42,7 +42,9 @@ fn probed(listener: &TcpListener, status: &str) {
         let mut request = [0; 512];
         if stream.read(&mut request).is_ok_and(|read| read > 0) {
             assert!(request.starts_with(b"GET /ready HTTP/1.1\r\n"));
-            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").expect("an answer");
+            // In one piece: the probe hangs up as soon as it has read the status.
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).expect("an answer");
             return;
         }
     }
