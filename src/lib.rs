@@ -4,16 +4,18 @@
 //! # The life of a request
 //!
 //! ```text
-//! gate::accept ── gate::tls ── gate::http ── enforce::decide ──────────────── forward ── body
-//!                                              │ Target → Policy::route
-//!                                              │ bearer::extract
-//!                                              │ Verifier: proof cache → signature → claims     keys
-//!                                              └ scopes and roles                               policy
+//! gate::accept ── tls ── gate::http ── enforce::decide ───────────────── forward ── body, watched by gate::streams
+//!                                        │ Target → Router
+//!                                        │ bearer::extract
+//!                                        │ Verifier: proof cache → signature → claims    keys
+//!                                        │ what events have ended                        revocations
+//!                                        │ the idle clock                                sessions
+//!                                        └ scopes and roles                              policy
 //! ```
 //!
 //! One operating-system thread per worker, each with its own runtime, its own `SO_REUSEPORT` listener and its own
-//! upstream connections. The control plane (configuration, keys, admin and telemetry listeners) has a thread of its
-//! own and writes only snapshots, which the workers read without waiting.
+//! upstream connections. The control plane (configuration, keys, events, admin and telemetry listeners) has a thread of
+//! its own and writes only snapshots, which the workers read without waiting.
 //!
 //! # The map
 //!
