@@ -34,11 +34,6 @@ pub(super) struct State {
     pub(super) in_force: InForce,
 }
 
-/// The greatest allowance for clocks among the issuers.
-fn leeway(settings: &Settings) -> Duration {
-    settings.issuers.iter().map(|issuer| issuer.rules.leeway).max().unwrap_or_default()
-}
-
 /// Opens the store as configured. Blocks, and ends before anything is served.
 pub(super) fn open(settings: &StateSettings, now: Timestamp) -> Result<Store, OpenError> {
     match &settings.store {
@@ -65,15 +60,12 @@ impl State {
         metrics: &Metrics,
     ) -> Result<Self, StoreError> {
         let (now, began) = (Timestamp::now(), Instant::now());
-        let not_before = match settings.state.on_empty {
-            OnEmpty::Refuse => Some(store.created_at()),
-            OnEmpty::Trust => None,
-        };
+        let not_before = settings.state.on_empty.not_before(store.created_at());
         let revocations = Arc::new(Revocations::new(not_before));
         let sessions = Arc::new(Sessions::new(sessions::Settings {
             idle_timeout: settings.sessions.idle_timeout,
             max_tracked: settings.sessions.max_tracked,
-            leeway: leeway(settings),
+            leeway: settings.leeway(),
             saved: store.is_durable(),
         }));
         let events = EventLog::start(store.clone(), Arc::clone(&revocations), now).await?;
@@ -127,7 +119,7 @@ impl State {
     pub(super) async fn upkeep(self, settings: Settings, metrics: Metrics, mut shutdown: Shutdown) {
         let flush = settings.state.flush_interval;
         let share = usize::try_from(SWEEP.as_millis() / flush.as_millis().max(1)).unwrap_or(1).max(1);
-        let (idle, leeway) = (settings.sessions.idle_timeout.unwrap_or(Duration::MAX), leeway(&settings));
+        let (idle, leeway) = (settings.sessions.idle_timeout.unwrap_or(Duration::MAX), settings.leeway());
         let mut flushes = interval(flush);
         flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trims = interval(TRIM);

@@ -13,7 +13,7 @@ use tokio::runtime::Builder;
 use super::table::columns;
 use super::{BAD, Configured};
 use crate::client::Client;
-use crate::config::{self, OnEmpty, Settings, Store as StoreSettings};
+use crate::config::{self, Settings, Store as StoreSettings};
 use crate::enforce::decide::{Asked, Enforcer, InForce, Issuer};
 use crate::enforce::explain::{Explanation, Question};
 use crate::events::EventLog;
@@ -163,13 +163,10 @@ fn open(settings: &Settings) -> Result<Result<Store, String>, String> {
 
 /// What the store says is in force at `now`. Last uses are as they were last saved.
 async fn replay(store: &Store, settings: &Settings, now: Timestamp) -> Result<InForce, StoreError> {
-    let not_before = match settings.state.on_empty {
-        OnEmpty::Refuse => Some(store.created_at()),
-        OnEmpty::Trust => None,
-    };
+    let not_before = settings.state.on_empty.not_before(store.created_at());
     let revocations = Arc::new(Revocations::new(not_before));
     EventLog::start(store.clone(), Arc::clone(&revocations), now).await?;
-    let leeway = settings.issuers.iter().map(|issuer| issuer.rules.leeway).max().unwrap_or_default();
+    let leeway = settings.leeway();
     let sessions = Sessions::new(sessions::Settings {
         idle_timeout: settings.sessions.idle_timeout,
         max_tracked: usize::MAX,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::enforce::claims::IssuerRules;
 use crate::forward::UpstreamSettings;
+use crate::time::Timestamp;
 use crate::{admin, enforce, gate, keys, log, ssf};
 
 /// What a configuration file comes down to.
@@ -86,7 +87,24 @@ pub enum OnEmpty {
     Trust,
 }
 
+impl OnEmpty {
+    /// Before which second tokens are refused, when the store was created then.
+    #[must_use]
+    pub fn not_before(self, created_at: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Refuse => Some(created_at),
+            Self::Trust => None,
+        }
+    }
+}
+
 impl Settings {
+    /// The greatest allowance for clocks among the issuers.
+    #[must_use]
+    pub fn leeway(&self) -> Duration {
+        self.issuers.iter().map(|issuer| issuer.rules.leeway).max().unwrap_or_default()
+    }
+
     /// The keys whose values in `new` take effect only after a restart.
     #[must_use]
     pub fn restart_needed(&self, new: &Self) -> Vec<String> {
