@@ -157,6 +157,7 @@ impl Wiring {
             enforcer: Arc::clone(&self.enforcer),
         };
         let (metrics, shutdown) = (self.lasting.metrics.clone(), self.lasting.shutdown.clone());
+        spawn_local(self.lasting.state.clone().report(Arc::clone(&self.health), metrics.clone()));
         let limits = admin::Limits::default();
         spawn_local(serve_telemetry(
             telemetry,

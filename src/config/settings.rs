@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::enforce::claims::IssuerRules;
 use crate::forward::UpstreamSettings;
 use crate::time::Timestamp;
+use crate::state::redis;
 use crate::{admin, enforce, gate, keys, log, ssf};
 
 /// What a configuration file comes down to.
@@ -76,6 +77,8 @@ pub enum Store {
     Embedded(PathBuf),
     /// In memory: nothing survives a restart.
     Memory,
+    /// In Redis, shared by replicas.
+    Redis(Box<redis::Settings>),
 }
 
 /// What a store found empty means for tokens that were issued before it was created.
@@ -103,6 +106,20 @@ impl Settings {
     #[must_use]
     pub fn leeway(&self) -> Duration {
         self.issuers.iter().map(|issuer| issuer.rules.leeway).max().unwrap_or_default()
+    }
+
+    /// What a shared store needs to know of the rest.
+    #[must_use]
+    pub fn terms(&self) -> redis::Terms {
+        // The longest time for which an event can touch a living token, whatever its kind, and a minute for the clocks.
+        let longest = |rules: &IssuerRules| rules.max_lifetime.saturating_add(rules.leeway * 2);
+        let kept = self.issuers.iter().map(|issuer| longest(&issuer.rules)).max().unwrap_or_default();
+        redis::Terms {
+            max_staleness: self.state.max_staleness,
+            flush_interval: self.state.flush_interval,
+            idle_timeout: self.sessions.idle_timeout,
+            kept: kept.saturating_add(Duration::from_secs(60)),
+        }
     }
 
     /// The keys whose values in `new` take effect only after a restart.

@@ -17,7 +17,10 @@ use super::verify::Verifier;
 use crate::keys::store::KeyStore;
 use crate::metrics::Metrics;
 use crate::revocations::Revocations;
+use crate::identity::TokenKey;
 use crate::sessions::{self, Session, Sessions};
+use crate::state::freshness::Freshness;
+use crate::state::redis::Told;
 use crate::time::Timestamp;
 
 /// The head of a request, as it is judged.
@@ -51,6 +54,8 @@ pub struct InForce {
     pub revocations: Arc<Revocations>,
     /// When tokens were last used.
     pub sessions: Arc<Sessions>,
+    /// Whether both may be judged by.
+    pub freshness: Arc<Freshness>,
 }
 
 impl InForce {
@@ -59,7 +64,11 @@ impl InForce {
     pub fn unlimited() -> Self {
         let (idle_timeout, max_tracked) = (None, 1_000_000);
         let settings = sessions::Settings { idle_timeout, max_tracked, leeway: Duration::ZERO, saved: false };
-        Self { revocations: Arc::new(Revocations::new(None)), sessions: Arc::new(Sessions::new(settings)) }
+        Self {
+            revocations: Arc::new(Revocations::new(None)),
+            sessions: Arc::new(Sessions::new(settings)),
+            freshness: Arc::new(Freshness::always()),
+        }
     }
 }
 
@@ -140,24 +149,43 @@ pub enum Ask {
         /// The key that is wanted, as the token names it.
         kid: String,
     },
+    /// Read when the token was last used on any replica: this one finds it idle.
+    Session {
+        /// Which token.
+        token: TokenKey,
+        /// Its last use here.
+        last_used_at: Timestamp,
+    },
 }
 
 /// What was asked for this request already, so that it is not asked again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Asked {
     keys: bool,
+    session: Option<Told>,
 }
 
 impl Asked {
     /// Nothing yet.
-    pub const NOTHING: Self = Self { keys: false };
+    pub const NOTHING: Self = Self { keys: false, session: None };
 
-    /// This too.
+    /// This too; of a session nothing is known then, unless [`Self::told`].
     #[must_use]
     pub fn and(self, ask: &Ask) -> Self {
         match ask {
-            Ask::Keys { .. } => Self { keys: true },
+            Ask::Keys { .. } => Self { keys: true, ..self },
+            Ask::Session { .. } => self.told(Told::Unknown),
         }
+    }
+
+    /// The last use of the token was asked for, with this answer.
+    #[must_use]
+    pub fn told(self, answer: Told) -> Self {
+        Self { session: Some(answer), ..self }
+    }
+
+    pub(super) fn session(self) -> Option<Told> {
+        self.session
     }
 
     pub(super) fn keys(self) -> bool {
@@ -270,6 +298,12 @@ impl Enforcer {
         self.verifier.issuer(index)
     }
 
+    /// The idle clocks.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.in_force.sessions
+    }
+
     /// Decides on a request at this moment.
     ///
     /// When several things are wrong, the first in this order is the reason: target, route, form of the credentials,
@@ -313,16 +347,29 @@ impl Enforcer {
         };
         let token = self.verifier.prove(bearer, asked, now, trail)?;
         token.judge_certificate(request.certificate)?;
-        let session = self.judge_in_force(&token, now)?;
+        let session = self.judge_in_force(&token, asked, now)?;
         route.judge(&token)?;
         Ok(Some(Pass { token, session }))
     }
 
     /// Whether nothing has ended the token since it was issued.
-    fn judge_in_force(&self, token: &VerifiedToken, now: Timestamp) -> Result<Arc<Session>, Reason> {
-        token.judge_revocations(&self.in_force.revocations)?;
-        let issuer = self.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?;
-        token.judge_idle(&issuer.rules.issuer, &self.in_force.sessions, now)
+    fn judge_in_force(
+        &self,
+        token: &VerifiedToken,
+        asked: Asked,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, Refusal> {
+        let InForce { revocations, sessions, freshness } = &self.in_force;
+        if !freshness.is_fresh(now) {
+            return Err(Reason::StateUnavailable.into());
+        }
+        token.judge_revocations(revocations)?;
+        let issuer = &self.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?.rules.issuer;
+        if sessions.is_shared() {
+            token.judge_shared_idle(issuer, sessions, asked, now)
+        } else {
+            Ok(token.judge_idle(issuer, sessions, now)?)
+        }
     }
 
     /// Whether a stream that was let through may go on; `used` when bytes have flowed on it, which counts as a use.

@@ -23,6 +23,7 @@ use super::body::{AnswerBody, Limited, Serving, discard};
 use super::framing::is_host;
 use super::link::{Broken, Link};
 use super::streams::Watched;
+use super::Live;
 use super::worker::Generation;
 use crate::enforce::decide::{Ask, Asked, Permit, Request as Question, Verdict};
 use crate::enforce::denial::{Denial, Reason};
@@ -167,13 +168,22 @@ async fn enforce(
             }
             Verdict::Deny(denial) => return Err(Refusal::from(&denial)),
             Verdict::Ask(ask) => {
-                let Ask::Keys { issuer, kid } = &ask;
-                if let Some(issuer) = record.generation.live.enforcer.issuer(*issuer) {
-                    issuer.keys.ask(kid).await;
-                }
-                asked = asked.and(&ask);
+                asked = answer(&record.generation.live, &ask, asked).await;
             }
         }
+    }
+}
+
+/// What an answer to the question lets be decided.
+async fn answer(live: &Live, ask: &Ask, asked: Asked) -> Asked {
+    match ask {
+        Ask::Keys { issuer, kid } => {
+            if let Some(issuer) = live.enforcer.issuer(*issuer) {
+                issuer.keys.ask(kid).await;
+            }
+            asked.and(ask)
+        }
+        Ask::Session { token, last_used_at } => asked.told(live.enforcer.sessions().ask_others(*token, *last_used_at).await),
     }
 }
 

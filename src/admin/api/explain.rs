@@ -55,12 +55,21 @@ async fn explain(State(api): State<Api>, request: Request) -> Result<Json<Explan
             asked,
         })
     };
-    let told = judge(Asked::NOTHING);
-    // As the gate does before it refuses a key that it does not know.
-    let Some(ask) = &told.ask else { return Ok(Json(told)) };
-    let Ask::Keys { issuer, kid } = ask;
-    if let Some(issuer) = enforcer.issuer(*issuer) {
-        issuer.keys.ask(kid).await;
+    // As the gate does before it refuses a key that it does not know, or a token that it has not seen for long.
+    let mut asked = Asked::NOTHING;
+    loop {
+        let told = judge(asked);
+        let Some(ask) = &told.ask else { return Ok(Json(told)) };
+        asked = match ask {
+            Ask::Keys { issuer, kid } => {
+                if let Some(issuer) = enforcer.issuer(*issuer) {
+                    issuer.keys.ask(kid).await;
+                }
+                asked.and(ask)
+            }
+            Ask::Session { token, last_used_at } => {
+                asked.told(api.ledger.sessions.ask_others(*token, *last_used_at).await)
+            }
+        };
     }
-    Ok(Json(judge(Asked::NOTHING.and(ask))))
 }

@@ -1,0 +1,265 @@
+//! The shared log from the side of one replica: appending to it, reading it in order, and noticing when it is not the
+//! log that was read before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Value, cmd};
+use tokio::sync::oneshot;
+
+use super::connect::Connection;
+use super::entry::{Entry, id};
+use super::fault::Fault;
+use super::keys::VERSION;
+use super::{Fleet, PATIENCE};
+use crate::state::mirror::{self, Adopted, Lost};
+use crate::state::record::{Appended, Event, EventKind, Identity, Source, StoredEvent, Undone};
+use crate::state::{StoreError, rows};
+use crate::time::Timestamp;
+
+/// Events appended by one call, so that the server is not held up for more than a few milliseconds.
+const BATCH: usize = 500;
+/// Entries read by one call.
+pub(super) const PAGE: usize = 2_000;
+
+/// What other replicas did, to be put in force here.
+#[derive(Debug)]
+pub struct Change {
+    /// In the order of the log.
+    pub items: Vec<News>,
+    /// What is known of the log's beginning, when that changed: nothing is known of what was revoked before.
+    pub created_at: Option<Timestamp>,
+    /// To be told when all of it is in force.
+    pub done: oneshot::Sender<()>,
+}
+
+/// One thing that another replica did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// An event.
+    Event(StoredEvent),
+    /// The event at this place was taken back; [`crate::state::Store::undone`] tells what is left.
+    Undone(u64),
+}
+
+/// What the server says of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Beat {
+    /// The server's clock.
+    pub(super) clock: Timestamp,
+    pub(super) version: String,
+    /// Empty: there is no log.
+    pub(super) id: String,
+    pub(super) created_at: Timestamp,
+    /// The place of its last entry.
+    pub(super) last: u64,
+    /// Up to which entry gaps were filled since.
+    pub(super) whole: u64,
+}
+
+/// Which log was read, and how far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Position {
+    /// The log's identity; empty: none was read yet.
+    pub(super) id: String,
+    /// The place of the last entry that is in force here.
+    pub(super) last: u64,
+    /// Since when everything is known.
+    pub(super) created_at: Timestamp,
+}
+
+impl Fleet {
+    /// Puts events into the log; known ones have their place already.
+    pub(in crate::state) async fn append(
+        &self,
+        events: Arc<[Event]>,
+        source: Source,
+        received_at: Timestamp,
+    ) -> Result<Vec<Appended>, StoreError> {
+        self.require_fresh()?;
+        let held = self.places(Arc::clone(&events)).await?;
+        // While the log is being mended, what is held here may not be held there.
+        let mending = self.is_mending();
+        let missing = events.iter().zip(&held).filter(|(_, held)| held.is_none() || mending);
+        let missing: Vec<&Event> = missing.map(|(event, _)| event).collect();
+        for batch in missing.chunks(BATCH) {
+            let texts = batch.iter().map(|event| super::entry::encode(event, None, source, received_at));
+            let places = self.append_texts(texts.collect()).await?;
+            let placed = batch.iter().zip(places);
+            let entries = placed.map(|(event, place)| Entry::placed(place, event, source, received_at)).collect();
+            self.adopt(entries).await?;
+        }
+        let found = self.places(events).await?.into_iter().zip(held);
+        let appended = found.map(|(found, held)| Some(Appended { new: held.is_none(), ..found? }));
+        appended.collect::<Option<Vec<_>>>().ok_or(StoreError::Closed)
+    }
+
+    /// Takes back an event.
+    pub(in crate::state) async fn undo(
+        &self,
+        sequence: u64,
+        source: Source,
+        now: Timestamp,
+    ) -> Result<Option<Undone>, StoreError> {
+        self.require_fresh()?;
+        let found = self.mirror.run(move |db| rows::event(db, sequence)).await?;
+        let Some(found) = found.filter(|found| found.event.kind != EventKind::Undone) else { return Ok(None) };
+        if !found.undone {
+            let event = Event { kind: EventKind::Undone, at: now, role_version: None, ..found.event.clone() };
+            let undoes = Some(Identity::of(&found.event));
+            let entry = Entry { undoes, ..Entry::placed(0, &event, source, now) };
+            let places = self.append_texts(vec![entry.encode()]).await?;
+            let sequence = places.first().copied().unwrap_or(0);
+            self.adopt(vec![Entry { sequence, ..entry }]).await?;
+        }
+        // Which is done by now, so nothing is written.
+        self.mirror.run(move |db| rows::undo(db, sequence, source, now)).await
+    }
+
+    /// Appends, and answers with the places.
+    pub(super) async fn append_texts(&self, texts: Vec<String>) -> Result<Vec<u64>, Fault> {
+        let Position { id, last, .. } = self.position();
+        let mut call = self.scripts.append.call(2);
+        call.arg(&self.keys.origin).arg(&self.keys.events).arg(id).arg(last).arg(self.kept_millis()).arg(texts);
+        let places: Vec<String> = self.log_lane()?.ask(&call, PATIENCE).await.inspect_err(|fault| self.noticed(fault))?;
+        Ok(places.iter().filter_map(|place| place.parse().ok()).collect())
+    }
+
+    async fn places(&self, events: Arc<[Event]>) -> Result<Vec<Option<Appended>>, StoreError> {
+        self.mirror.run(move |db| mirror::find_all(db, &events)).await
+    }
+
+    async fn adopt(&self, entries: Vec<Entry>) -> Result<Vec<Adopted>, StoreError> {
+        let lost = Arc::clone(&self.lost);
+        let adopting = move |db: &rusqlite::Connection| {
+            let lost = &mut *super::lock(&lost);
+            entries.iter().map(|entry| mirror::adopt(db, entry, lost)).collect()
+        };
+        self.mirror.run(adopting).await
+    }
+
+    /// What the server says of the log now.
+    pub(super) async fn beat(&self, patience: Duration) -> Result<Beat, Fault> {
+        let mut call = self.scripts.beat.call(1);
+        call.arg(&self.keys.origin);
+        let (clock, version, id, created, last, whole): (i64, String, String, String, String, String) =
+            self.log_lane()?.ask(&call, patience).await?;
+        let created_at = Timestamp::from_millis(created.parse().unwrap_or(0));
+        let (last, whole) = (last.parse().unwrap_or(0), whole.parse().unwrap_or(0));
+        Ok(Beat { clock: Timestamp::from_millis(clock), version, id, created_at, last, whole })
+    }
+
+    /// Creates the log if there is none.
+    pub(super) async fn found(&self, id: &str) -> Result<(), Fault> {
+        let mut call = self.scripts.found.call(2);
+        call.arg(&self.keys.origin).arg(&self.keys.events).arg(VERSION).arg(id);
+        self.log_lane()?.ask::<i64>(&call, PATIENCE).await?;
+        Ok(())
+    }
+
+    /// Moves the time since which the log is complete, `lower` or `raise`.
+    pub(super) async fn shift(&self, id: &str, created_at: Timestamp, way: &str) -> Result<(), Fault> {
+        let mut call = self.scripts.shift.call(1);
+        call.arg(&self.keys.origin).arg(id).arg(created_at.as_millis()).arg(way);
+        self.log_lane()?.ask::<i64>(&call, PATIENCE).await?;
+        Ok(())
+    }
+
+    /// Puts a page of entries in force here, in order; answers the place of the last.
+    ///
+    /// # Errors
+    /// [`Fault::Moved`] when an entry does not follow the one before: some are missing, or it is another log.
+    pub(super) async fn take_in(&self, page: Vec<Entry>, follows: impl Fn(&Entry, u64) -> bool) -> Result<(), Fault> {
+        let mut last = self.position().last;
+        for entry in &page {
+            if entry.sequence <= last || !follows(entry, last) {
+                let why = format!("the entry {} does not follow {}", id(entry.sequence), id(last));
+                return Err(Fault::Moved(why));
+            }
+            last = entry.sequence;
+        }
+        let adopted = self.adopt(page).await?;
+        let items = adopted.into_iter().filter_map(|adopted| match adopted {
+            Adopted::New(stored) => Some(News::Event(stored)),
+            Adopted::Undone(sequence) => Some(News::Undone(sequence)),
+            Adopted::Known => None,
+        });
+        self.announce(items.collect(), None).await?;
+        self.advance(last);
+        Ok(())
+    }
+
+    /// Waits until whoever follows has put this in force.
+    pub(super) async fn announce(&self, items: Vec<News>, created_at: Option<Timestamp>) -> Result<(), Fault> {
+        if items.is_empty() && created_at.is_none() {
+            return Ok(());
+        }
+        let (done, in_force) = oneshot::channel();
+        let gone = |_| Fault::Unreachable("the gate is ending".to_owned());
+        self.changes.send(Change { items, created_at, done }).await.map_err(|_closed| gone(()))?;
+        in_force.await.map_err(|_closed| gone(()))
+    }
+
+    /// The entries after a place, up to [`PAGE`].
+    pub(super) async fn read(&self, lane: &Connection, after: u64) -> Result<Vec<Entry>, Fault> {
+        let mut range = cmd("XRANGE");
+        range.arg(&self.keys.events).arg(format!("({}", id(after))).arg("+").arg("COUNT").arg(PAGE);
+        let values: Vec<Value> = lane.ask(&range, 4 * PATIENCE).await?;
+        entries(&values)
+    }
+
+    /// The last place that this replica and the log have in common; 0 when there is none.
+    pub(super) async fn fork(&self) -> Result<u64, Fault> {
+        const STEP: usize = 100;
+        let mut before = "+".to_owned();
+        loop {
+            let mut range = cmd("XREVRANGE");
+            range.arg(&self.keys.events).arg(&before).arg("-").arg("COUNT").arg(STEP);
+            let values: Vec<Value> = self.log_lane()?.ask(&range, PATIENCE).await?;
+            let page = entries(&values)?;
+            for entry in &page {
+                let sequence = entry.sequence;
+                if self.mirror.run(move |db| mirror::has(db, sequence)).await? {
+                    return Ok(sequence);
+                }
+            }
+            match page.last() {
+                Some(oldest) if page.len() == STEP => before = format!("({}", id(oldest.sequence)),
+                _ => return Ok(0),
+            }
+        }
+    }
+
+    /// The places that only this replica has, after one that both have.
+    pub(super) async fn only_here(&self, after: u64) -> Result<Lost, Fault> {
+        Ok(self.mirror.run(move |db| mirror::places_after(db, after)).await?)
+    }
+
+    /// The entries at these places, to be appended again.
+    pub(super) async fn entries_at(&self, places: Vec<u64>) -> Result<Vec<Entry>, Fault> {
+        let found = self
+            .mirror
+            .run(move |db| {
+                places.iter().map(|place| mirror::entry(db, *place)).collect::<rusqlite::Result<Vec<_>>>()
+            })
+            .await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Appends entries again that the log lost.
+    pub(super) async fn publish_again(&self, entries: Vec<Entry>) -> Result<(), Fault> {
+        let places = self.append_texts(entries.iter().map(Entry::encode).collect()).await?;
+        let again = entries.into_iter().zip(places).map(|(entry, sequence)| Entry { sequence, ..entry });
+        self.adopt(again.collect()).await?;
+        Ok(())
+    }
+}
+
+/// # Errors
+/// When something else than this log's entries is there: reading on would be to miss events.
+pub(super) fn entries(values: &[Value]) -> Result<Vec<Entry>, Fault> {
+    let read: Option<Vec<Entry>> = values.iter().map(Entry::read).collect();
+    read.ok_or_else(|| {
+        Fault::Refused("the event stream holds an entry that this release cannot read; was it written by another program, or a later release?".to_owned())
+    })
+}

@@ -1,0 +1,112 @@
+//! Idle time over several replicas.
+
+use std::time::Duration;
+
+use crate::redis_server::Server;
+use crate::scene::{Scene, decision, state, status};
+use crate::support::{eventually, now};
+
+fn with_idle(server: &Server, gates: usize, idle: &str) -> Scene {
+    Scene::with(gates, &format!("{}[sessions]\nidle_timeout = \"{idle}\"\n", state(&server.url())))
+}
+
+#[test]
+fn idle_here_and_used_there_is_not_idle() {
+    let server = Server::start();
+    let scene = with_idle(&server, 3, "10m");
+    // Issued so long ago that only its use keeps it.
+    let token = scene.issuer.token().claim("iat", now() - 598).build();
+    assert_eq!(status(&scene.gates[0], &token), 200);
+    eventually("its issue is idle", || (now() > 0).then_some(()));
+    let old = scene.issuer.token().claim("iat", now() - 599).claim("jti", "old").build();
+    assert_eq!(status(&scene.gates[0], &old), 200);
+    eventually("the token would be idle by its issue", || {
+        let unused = scene.issuer.token().claim("iat", now() - 599 - 2).claim("jti", format!("{}", now())).build();
+        (status(&scene.gates[1], &unused) == 401).then_some(())
+    });
+    for gate in &scene.gates {
+        assert_eq!(status(gate, &token), 200, "it was used on the first replica");
+    }
+}
+
+#[test]
+fn idle_everywhere_is_refused_everywhere_for_good() {
+    let server = Server::start();
+    let scene = with_idle(&server, 2, "1s");
+    let token = scene.issuer.good();
+    assert_eq!(status(&scene.gates[0], &token), 200);
+    eventually("one replica finds it idle", || {
+        // Looking is no use, and leaves no trace.
+        let keys: Vec<Vec<u8>> = server.ask(&["KEYS", "portcullis:{??}:*"]);
+        let at: i64 = redis::cmd("GET").arg(&keys.first()?).query(&mut connection(&server)).ok()?;
+        let clock: (i64, i64) = server.ask(&["TIME"]);
+        (clock.0 * 1000 + clock.1 / 1000 - at > 1_000).then_some(())
+    });
+    assert_eq!(decision(&scene.gates[1], &token), "deny/idle");
+    assert_eq!(decision(&scene.gates[0], &token), "deny/idle");
+    assert_eq!(decision(&scene.gates[1], &token), "deny/idle");
+}
+
+fn connection(server: &Server) -> redis::Connection {
+    redis::Client::open(server.url()).unwrap().get_connection().unwrap()
+}
+
+#[test]
+fn a_token_in_use_is_never_looked_up() {
+    let server = Server::start();
+    let scene = with_idle(&server, 2, "10m");
+    let token = scene.issuer.good();
+    for _ in 0..200 {
+        assert_eq!(status(&scene.gates[0], &token), 200);
+    }
+    let saved = |scene: &Scene| scene.gates[0].metrics().sum("portcullis_state_saved_total", &[]);
+    eventually("its use is written behind", || (saved(&scene) >= 1.0).then_some(()));
+    assert_eq!(scene.gates[0].metrics().sum("portcullis_state_reads_total", &[]), 0.0);
+    // Old, and new to the replica: that is looked up, once.
+    let old = scene.issuer.token().claim("iat", now() - 590).claim("jti", "old").build();
+    assert_eq!(status(&scene.gates[0], &old), 200);
+    let aged = scene.issuer.token().claim("iat", now() - 700).claim("jti", "aged").build();
+    for _ in 0..10 {
+        assert_eq!(status(&scene.gates[1], &aged), 401);
+    }
+    assert_eq!(scene.gates[1].metrics().sum("portcullis_state_reads_total", &[]), 1.0);
+}
+
+#[test]
+fn last_uses_move_forward_only_and_leave_by_themselves() {
+    let server = Server::start();
+    let scene = with_idle(&server, 1, "10m");
+    assert_eq!(status(&scene.gates[0], &scene.issuer.good()), 200);
+    let key: Vec<u8> = eventually("the use is written", || {
+        let keys: Vec<Vec<u8>> = server.ask(&["KEYS", "portcullis:{??}:*"]);
+        keys.into_iter().next()
+    });
+    let left: i64 = redis::cmd("PTTL").arg(&key).query(&mut connection(&server)).unwrap();
+    let limit = Duration::from_secs(600 + 60).as_millis() as i64;
+    assert!(left > limit - 60_000 && left <= limit, "{left}");
+    let ahead = (now() + 3_600) * 1000;
+    redis::cmd("SET").arg(&key).arg(ahead).query::<()>(&mut connection(&server)).unwrap();
+    let saved = || scene.gates[0].metrics().sum("portcullis_state_saved_total", &[]);
+    let before = saved();
+    assert_eq!(status(&scene.gates[0], &scene.issuer.good()), 200);
+    eventually("a later write", || (saved() > before).then_some(()));
+    let kept: i64 = redis::cmd("GET").arg(&key).query(&mut connection(&server)).unwrap();
+    assert_eq!(kept, ahead);
+}
+
+#[test]
+fn a_replica_that_starts_knows_what_the_others_saw() {
+    let server = Server::start();
+    let mut scene = with_idle(&server, 1, "10m");
+    let token = scene.issuer.token().claim("iat", now() - 598).build();
+    assert_eq!(status(&scene.gates[0], &token), 200);
+    eventually("its issue is idle", || {
+        let unused = scene.issuer.token().claim("iat", now() - 601).claim("jti", format!("{}", now())).build();
+        (status(&scene.gates[0], &unused) == 401).then_some(())
+    });
+    eventually("the use is written", || {
+        (scene.gates[0].metrics().sum("portcullis_state_saved_total", &[]) >= 1.0).then_some(())
+    });
+    scene.replace(0);
+    assert_eq!(status(&scene.gates[0], &token), 200);
+}
