@@ -126,7 +126,7 @@ impl EventLog {
             if let Some(created_at) = created_at.filter(|_| refuse_older) {
                 self.revocations.set_not_before(created_at);
             }
-            for part in items.chunk_by(|one, other| matches!((one, other), (News::Event(_), News::Event(_)))) {
+            for part in items.chunk_by(|one, other| matches!((one, other), (News::Event(..), News::Event(..)))) {
                 match part {
                     [News::Undone(sequence)] => self.take_back(*sequence).await,
                     events => self.take_over(events, &metrics).await,
@@ -140,12 +140,13 @@ impl EventLog {
     async fn take_over(&self, news: &[News], metrics: &Metrics) {
         let now = Timestamp::now();
         let events = news.iter().filter_map(|news| match news {
-            News::Event(stored) => Some(&stored.event),
+            News::Event(stored, own) => Some((&stored.event, *own)),
             News::Undone(_) => None,
         });
         let _shared = self.order.read().await;
-        self.revocations.replay(events.clone().filter(|event| event.expires_at >= now).filter_map(cutoff), now);
-        for event in events {
+        let living = events.clone().map(|(event, _)| event).filter(|event| event.expires_at >= now);
+        self.revocations.replay(living.filter_map(cutoff), now);
+        for (event, _) in events.filter(|(_, own)| !own) {
             metrics.events.with_label_values(&[event.kind.as_str(), Source::Replica.as_str()]).inc();
         }
     }

@@ -138,13 +138,13 @@ mod tests {
     }
 
     fn at(sequence: u64, jti: &str) -> Entry {
-        Entry::placed(sequence, &event(jti), Source::Admin, NOW)
+        Entry { sequence, ..Entry::new(&event(jti), Source::Admin, NOW) }
     }
 
     fn undoing(sequence: u64, jti: &str) -> Entry {
         let undone = Event { kind: EventKind::Undone, ..event(jti) };
         let undoes = Some(Identity::of(&event(jti)));
-        Entry { undoes, ..Entry::placed(sequence, &undone, Source::Admin, NOW) }
+        Entry { sequence, undoes, ..Entry::new(&undone, Source::Admin, NOW) }
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(in crate::state) struct Entry {
     pub(in crate::state) source: Source,
     /// When it arrived.
     pub(in crate::state) received_at: Timestamp,
+    /// Which replica appended it.
+    pub(in crate::state) writer: u32,
 }
 
 /// The form on the wire.
@@ -49,13 +51,16 @@ struct Wire {
     received_at: i64,
     #[serde(rename = "x")]
     expires_at: i64,
+    #[serde(rename = "w", default)]
+    writer: u32,
     /// Kind, time and version of the event that is taken back; its key is this one's.
     #[serde(rename = "u", skip_serializing_if = "Option::is_none")]
     undoes: Option<(i64, i64, Option<u64>)>,
 }
 
-/// The text of an entry.
-pub(super) fn encode(event: &Event, undoes: Option<&Identity>, source: Source, received_at: Timestamp) -> String {
+/// The text of an entry; its place is not part of it.
+pub(super) fn encode(entry: &Entry) -> String {
+    let Entry { event, undoes, source, received_at, writer, .. } = entry;
     let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
     let wire = Wire {
         kind: event.kind.code(),
@@ -69,27 +74,23 @@ pub(super) fn encode(event: &Event, undoes: Option<&Identity>, source: Source, r
         source: source.code(),
         received_at: received_at.as_millis(),
         expires_at: event.expires_at.as_millis(),
-        undoes: undoes.map(|undone| (undone.kind.code(), undone.at.as_millis(), undone.role_version)),
+        writer: *writer,
+        undoes: undoes.as_ref().map(|undone| (undone.kind.code(), undone.at.as_millis(), undone.role_version)),
     };
     // Strings and numbers always have a form.
     serde_json::to_string(&wire).unwrap_or_default()
 }
 
 impl Entry {
-    /// As it is once the log gave it a place.
-    pub(super) fn placed(sequence: u64, event: &Event, source: Source, received_at: Timestamp) -> Self {
-        Self { sequence, previous: 0, event: event.clone(), undoes: None, source, received_at }
+    /// An event that has no place yet.
+    pub(in crate::state) fn new(event: &Event, source: Source, received_at: Timestamp) -> Self {
+        Self { sequence: 0, previous: 0, event: event.clone(), undoes: None, source, received_at, writer: 0 }
     }
 
     /// As it was read from the log once, to be appended again.
     pub(in crate::state) fn again(stored: StoredEvent, undoes: Option<Identity>) -> Self {
         let StoredEvent { sequence, event, source, received_at, .. } = stored;
-        Self { sequence, previous: 0, event, undoes, source, received_at }
-    }
-
-    /// The text of it.
-    pub(super) fn encode(&self) -> String {
-        encode(&self.event, self.undoes.as_ref(), self.source, self.received_at)
+        Self { sequence, previous: 0, event, undoes, source, received_at, writer: 0 }
     }
 
     /// Reads an element of `XRANGE` or of a stream in `XREAD`; `None` when it is not an entry of this log.
@@ -127,7 +128,7 @@ impl Entry {
             expires_at: Timestamp::from_millis(wire.expires_at),
         };
         let (source, received_at) = (Source::from_code(wire.source)?, Timestamp::from_millis(wire.received_at));
-        Some(Self { sequence, previous, event, undoes, source, received_at })
+        Some(Self { sequence, previous, event, undoes, source, received_at, writer: wire.writer })
     }
 }
 
@@ -163,13 +164,10 @@ mod tests {
         let token = Event::token(&issuer, "t", at, until);
         let client = Event::client(&issuer, "c", at, until);
         for (event, undoes) in [(subject, None), (undoing, Some(undone)), (token, None), (client, None)] {
-            let entry = Entry {
-                undoes,
-                previous: 41,
-                ..Entry::placed(1_700_000_000_123_456, &event, Source::Ssf, until)
-            };
+            let sequence = 1_700_000_000_123_456;
+            let entry = Entry { undoes, previous: 41, sequence, writer: 7, ..Entry::new(&event, Source::Ssf, until) };
             let bulk = |text: &str| Value::BulkString(text.into());
-            let fields = ["p", "41", "e", &entry.encode()].map(bulk).to_vec();
+            let fields = ["p", "41", "e", &encode(&entry)].map(bulk).to_vec();
             let value = Value::Array(vec![bulk(&id(entry.sequence)), Value::Array(fields)]);
             assert_eq!(Entry::read(&value), Some(entry));
         }

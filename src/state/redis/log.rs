@@ -8,7 +8,7 @@ use redis::{Value, cmd};
 use tokio::sync::oneshot;
 
 use super::connect::Connection;
-use super::entry::{Entry, id};
+use super::entry::{Entry, encode, id};
 use super::fault::Fault;
 use super::keys::VERSION;
 use super::{Fleet, PATIENCE};
@@ -36,8 +36,8 @@ pub struct Change {
 /// One thing that another replica did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// An event.
-    Event(StoredEvent),
+    /// An event, and whether it is this replica's own, whose acknowledgement may have been lost on the way.
+    Event(StoredEvent, bool),
     /// The event at this place was taken back; [`crate::state::Store::undone`] tells what is left.
     Undone(u64),
 }
@@ -83,11 +83,7 @@ impl Fleet {
         let missing = events.iter().zip(&held).filter(|(_, held)| held.is_none() || mending);
         let missing: Vec<&Event> = missing.map(|(event, _)| event).collect();
         for batch in missing.chunks(BATCH) {
-            let texts = batch.iter().map(|event| super::entry::encode(event, None, source, received_at));
-            let places = self.append_texts(texts.collect()).await?;
-            let placed = batch.iter().zip(places);
-            let entries = placed.map(|(event, place)| Entry::placed(place, event, source, received_at)).collect();
-            self.adopt(entries).await?;
+            self.put(batch.iter().map(|event| Entry::new(event, source, received_at)).collect()).await?;
         }
         let found = self.places(events).await?.into_iter().zip(held);
         let appended = found.map(|(found, held)| Some(Appended { new: held.is_none(), ..found? }));
@@ -107,22 +103,27 @@ impl Fleet {
         if !found.undone {
             let event = Event { kind: EventKind::Undone, at: now, role_version: None, ..found.event.clone() };
             let undoes = Some(Identity::of(&found.event));
-            let entry = Entry { undoes, ..Entry::placed(0, &event, source, now) };
-            let places = self.append_texts(vec![entry.encode()]).await?;
-            let sequence = places.first().copied().unwrap_or(0);
-            self.adopt(vec![Entry { sequence, ..entry }]).await?;
+            self.put(vec![Entry { undoes, ..Entry::new(&event, source, now) }]).await?;
         }
         // Which is done by now, so nothing is written.
         self.mirror.run(move |db| rows::undo(db, sequence, source, now)).await
     }
 
-    /// Appends, and answers with the places.
-    pub(super) async fn append_texts(&self, texts: Vec<String>) -> Result<Vec<u64>, Fault> {
+    /// Appends entries, and takes in where they came to stand.
+    pub(super) async fn put(&self, mut entries: Vec<Entry>) -> Result<(), Fault> {
         let Position { id, last, .. } = self.position();
         let mut call = self.scripts.append.call(2);
-        call.arg(&self.keys.origin).arg(&self.keys.events).arg(id).arg(last).arg(self.kept_millis()).arg(texts);
+        call.arg(&self.keys.origin).arg(&self.keys.events).arg(id).arg(last).arg(self.kept_millis());
+        for entry in &mut entries {
+            entry.writer = self.writer;
+            call.arg(encode(entry));
+        }
         let places: Vec<String> = self.log_lane()?.ask(&call, PATIENCE).await.inspect_err(|fault| self.noticed(fault))?;
-        Ok(places.iter().filter_map(|place| place.parse().ok()).collect())
+        for (entry, place) in entries.iter_mut().zip(places) {
+            entry.sequence = place.parse().map_err(|_odd| Fault::Unreachable(format!("{place:?} is no place")))?;
+        }
+        self.adopt(entries).await?;
+        Ok(())
     }
 
     async fn places(&self, events: Arc<[Event]>) -> Result<Vec<Option<Appended>>, StoreError> {
@@ -178,9 +179,10 @@ impl Fleet {
             }
             last = entry.sequence;
         }
+        let own: Vec<bool> = page.iter().map(|entry| entry.writer == self.writer).collect();
         let adopted = self.adopt(page).await?;
-        let items = adopted.into_iter().filter_map(|adopted| match adopted {
-            Adopted::New(stored) => Some(News::Event(stored)),
+        let items = adopted.into_iter().zip(own).filter_map(|(adopted, own)| match adopted {
+            Adopted::New(stored) => Some(News::Event(stored, own)),
             Adopted::Undone(sequence) => Some(News::Undone(sequence)),
             Adopted::Known => None,
         });
@@ -244,14 +246,6 @@ impl Fleet {
             })
             .await?;
         Ok(found.into_iter().flatten().collect())
-    }
-
-    /// Appends entries again that the log lost.
-    pub(super) async fn publish_again(&self, entries: Vec<Entry>) -> Result<(), Fault> {
-        let places = self.append_texts(entries.iter().map(Entry::encode).collect()).await?;
-        let again = entries.into_iter().zip(places).map(|(entry, sequence)| Entry { sequence, ..entry });
-        self.adopt(again.collect()).await?;
-        Ok(())
     }
 }
 

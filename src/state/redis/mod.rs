@@ -82,6 +82,8 @@ pub(super) struct Fleet {
     connector: Connector,
     events_connector: Option<Connector>,
     mirror: Arc<Writer>,
+    /// Marks what this replica wrote.
+    writer: u32,
     metrics: Metrics,
     pub(super) freshness: Arc<Freshness>,
     /// Milliseconds to add to the local clock to get the server's.
@@ -138,6 +140,7 @@ pub(super) fn start(
         connector: connector(settings.endpoint.clone())?,
         events_connector: settings.events.clone().map(connector).transpose()?,
         mirror: Arc::clone(&mirror),
+        writer: supervise::random() as u32,
         metrics,
         freshness: Arc::new(Freshness::never(terms.max_staleness)),
         offset: Arc::default(),

@@ -306,7 +306,7 @@ impl Fleet {
                 }
                 let entries = self.entries_at(places.to_vec()).await?;
                 published += entries.len();
-                self.publish_again(entries).await?;
+                self.put(entries).await?;
                 // Those that are not held any more are over.
                 let mut lost = super::lock(&self.lost);
                 lost.retain(|place| places.binary_search(place).is_err());
@@ -356,11 +356,14 @@ impl Fleet {
 
 /// Between a half and the whole of it, so that replicas that failed together do not come back together.
 fn jittered(pause: Duration) -> Duration {
-    let share = RandomState::new().hash_one(0) % 1_000;
-    pause / 2 + pause.mul_f64(share as f64 / 2_000.0)
+    pause / 2 + pause.mul_f64((random() % 1_000) as f64 / 2_000.0)
 }
 
 fn random_id() -> String {
-    let random = RandomState::new();
-    format!("{:016x}{:016x}", random.hash_one(1), random.hash_one(2))
+    format!("{:016x}{:016x}", random(), random())
+}
+
+/// Different each time and in each process; nobody must be unable to guess it.
+pub(super) fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }
