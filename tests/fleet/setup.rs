@@ -16,14 +16,17 @@ fn refusal(lines: &str) -> (i32, String) {
 }
 
 #[test]
-fn wrong_credentials_and_a_replica_end_the_start() {
+fn wrong_credentials_a_weak_user_and_a_replica_end_the_start() {
     let guarded = Server::with(&["--requirepass", "secret-of-redis"]);
     let primary = Server::start();
     let replica = Server::replica_of(&primary, &[]);
+    let weak = "ACL SETUSER weak on >pw ~portcullis:* -@all +@scripting +@connection +info +role";
+    primary.ask::<String>(&weak.split_whitespace().collect::<Vec<_>>());
     for (lines, told) in [
         (state(&guarded.url()), "state.password"),
         (state(&guarded.url()) + "password = \"wrong-secret\"\n", "state.password"),
         (state(&replica.url()), "read-only replica"),
+        (state(&primary.url()) + "username = \"weak\"\npassword = \"pw\"\n", "lacks a permission"),
     ] {
         let (code, said) = refusal(&lines);
         assert_eq!(code, 1, "{said}");
@@ -38,7 +41,7 @@ fn wrong_credentials_and_a_replica_end_the_start() {
 fn a_user_with_the_documented_permissions_suffices() {
     let server = Server::start();
     let rules = "ACL SETUSER gate on >pw resetkeys ~portcullis:* resetchannels -@all +@scripting +@stream +@hash +@string \
-                 +@connection +info +role +time +del +xtrim +xrange";
+                 +@connection +info +role +time +exists +del";
     server.ask::<String>(&rules.split_whitespace().collect::<Vec<_>>());
     let lines = state(&server.url()) + "username = \"gate\"\npassword = \"pw\"\n";
     let mut scene = Scene::with(2, &lines);

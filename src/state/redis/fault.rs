@@ -42,7 +42,7 @@ impl From<RedisError> for Fault {
             ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
                 Self::Refused(format!("Redis refuses the credentials; check state.username and state.password: {said}"))
             }
-            ErrorKind::Server(ServerErrorKind::NoPerm) => {
+            kind if kind == ErrorKind::Server(ServerErrorKind::NoPerm) || said.contains("can't run this command") => {
                 Self::Refused(format!("the user's ACL lacks a permission that the store needs: {said}"))
             }
             ErrorKind::Server(
