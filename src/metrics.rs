@@ -210,10 +210,8 @@ impl Metrics {
                 "portcullis_state_reads_total",
                 "Last uses read from the shared store while a request waited",
             )?,
-            state_saved: page.counter(
-                "portcullis_state_saved_total",
-                "Last uses written to the shared store",
-            )?,
+            state_saved: page
+                .counter("portcullis_state_saved_total", "Last uses written to the shared store")?,
             state_setup_warnings: page.gauges(
                 "portcullis_state_setup_warnings",
                 "Settings of the shared store that should be changed",

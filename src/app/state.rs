@@ -164,10 +164,10 @@ impl State {
                     self.save(&metrics).await;
                     self.sweep(share, &metrics);
                 }
-                () = self.in_force.sessions.hurried() => self.save(&metrics).await,
+                () = self.in_force.sessions.hurried() => self.save_sessions(&metrics).await,
                 () = again(&mut emptied) => {
                     self.in_force.sessions.save_again();
-                    self.save(&metrics).await;
+                    self.save_sessions(&metrics).await;
                 }
                 _ = trims.tick() => {
                     if let Err(error) = self.events.trim(Timestamp::now(), idle, leeway).await {
@@ -190,7 +190,10 @@ impl State {
             let (fresh, now) = (&self.in_force.freshness, Timestamp::now());
             let condition = match fresh.is_fresh(now) {
                 true => Ok(()),
-                false => Err(self.store.condition().unwrap_or_else(|| "not confirmed for max_staleness".to_owned())),
+                false => Err(self
+                    .store
+                    .condition()
+                    .unwrap_or_else(|| "not confirmed for max_staleness".to_owned())),
             };
             health.report("events", condition.clone());
             health.report("state", condition);
@@ -204,6 +207,10 @@ impl State {
             metrics.state_errors.with_label_values(&[error.kind()]).inc();
             warn!(%error, "usage cannot be saved");
         }
+        self.save_sessions(metrics).await;
+    }
+
+    async fn save_sessions(&self, metrics: &Metrics) {
         if !self.store.is_durable() {
             return;
         }

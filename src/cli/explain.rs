@@ -155,9 +155,9 @@ fn open(settings: &Settings) -> Result<Result<Store, String>, String> {
     match &settings.state.store {
         StoreSettings::Memory => Ok(Err("what was revoked and used is in the gate's memory only".to_owned())),
         // Only a running gate follows the events of all replicas; reading them all for one token would be unfair.
-        StoreSettings::Redis(_) => Ok(Err(
-            "what was revoked and used is in Redis; ask a running gate: POST /v1/explain".to_owned(),
-        )),
+        StoreSettings::Redis(_) => {
+            Ok(Err("what was revoked and used is in Redis; ask a running gate: POST /v1/explain".to_owned()))
+        }
         StoreSettings::Embedded(path) => {
             let store = Store::open_read_only(path).map_err(|error| error.to_string())?;
             Ok(store.ok_or_else(|| format!("there is no store yet at {}", path.display())))

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::enforce::claims::IssuerRules;
 use crate::forward::UpstreamSettings;
-use crate::time::Timestamp;
 use crate::state::redis;
+use crate::time::Timestamp;
 use crate::{admin, enforce, gate, keys, log, ssf};
 
 /// What a configuration file comes down to.
@@ -81,6 +81,18 @@ pub enum Store {
     Redis(Box<redis::Settings>),
 }
 
+impl Store {
+    /// Whether both are of one kind, and in one file if they are in one.
+    fn is_like(&self, other: &Self) -> bool {
+        self == other || matches!((self, other), (Self::Redis(_), Self::Redis(_)))
+    }
+
+    /// Whether both are in Redis, but not in the same.
+    fn moved(&self, other: &Self) -> bool {
+        self != other && self.is_like(other)
+    }
+}
+
 /// What a store found empty means for tokens that were issued before it was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnEmpty {
@@ -131,7 +143,8 @@ impl Settings {
             ("telemetry.listen", self.telemetry != new.telemetry),
             ("admin.listen", self.admin.listen != new.admin.listen),
             ("sessions.max_tracked", self.sessions.max_tracked != new.sessions.max_tracked),
-            ("state.store, state.path", self.state.store != new.state.store),
+            ("state.store, state.path", !self.state.store.is_like(&new.state.store)),
+            ("state.url and the keys beside it", self.state.store.moved(&new.state.store)),
             ("state.on_empty", self.state.on_empty != new.state.on_empty),
             ("state.flush_interval", self.state.flush_interval != new.state.flush_interval),
         ];

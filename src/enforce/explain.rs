@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::bearer;
 use super::claims::{self, IssuerRules};
-use crate::state::redis::Told;
 use super::decide::{Ask, Asked, Enforcer, Issuer, Refusal};
 use super::denial::Reason;
 use super::policy::Route;
@@ -18,6 +17,7 @@ use super::target::{self, BadTarget, Target};
 use super::token::{IssuerIndex, Validity, VerifiedToken};
 use super::verify;
 use crate::jose::jws::Jws;
+use crate::state::redis::Told;
 use crate::time::Timestamp;
 
 mod words;

@@ -126,7 +126,9 @@ impl EventLog {
             if let Some(created_at) = created_at.filter(|_| refuse_older) {
                 self.revocations.set_not_before(created_at);
             }
-            for part in items.chunk_by(|one, other| matches!((one, other), (News::Event(..), News::Event(..)))) {
+            for part in
+                items.chunk_by(|one, other| matches!((one, other), (News::Event(..), News::Event(..))))
+            {
                 match part {
                     [News::Undone(sequence)] => self.take_back(*sequence).await,
                     events => self.take_over(events, &metrics).await,
@@ -158,7 +160,9 @@ impl EventLog {
             Ok(Some(undone)) => self.restate(&undone, now),
             Ok(None) => {}
             // It stays in force here: refusing too much is the lesser harm.
-            Err(error) => tracing::warn!(%error, "an event that was taken back stays in force on this replica"),
+            Err(error) => {
+                tracing::warn!(%error, "an event that was taken back stays in force on this replica")
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
+use super::Live;
 use super::accept::Connection;
 use super::access::Record;
 use super::answer::{Form, Refusal, believable_request_id};
@@ -23,7 +24,6 @@ use super::body::{AnswerBody, Limited, Serving, discard};
 use super::framing::is_host;
 use super::link::{Broken, Link};
 use super::streams::Watched;
-use super::Live;
 use super::worker::Generation;
 use crate::enforce::decide::{Ask, Asked, Permit, Request as Question, Verdict};
 use crate::enforce::denial::{Denial, Reason};
@@ -183,7 +183,9 @@ async fn answer(live: &Live, ask: &Ask, asked: Asked) -> Asked {
             }
             asked.and(ask)
         }
-        Ask::Session { token, last_used_at } => asked.told(live.enforcer.sessions().ask_others(*token, *last_used_at).await),
+        Ask::Session { token, last_used_at } => {
+            asked.told(live.enforcer.sessions().ask_others(*token, *last_used_at).await)
+        }
     }
 }
 

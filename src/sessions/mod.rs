@@ -289,7 +289,10 @@ impl Sessions {
         }
         let over: HashSet<TokenKey> = saved?.into_iter().collect();
         if !over.is_empty() {
-            unsaved.iter().filter(|session| over.contains(&session.token())).for_each(|session| session.end());
+            unsaved
+                .iter()
+                .filter(|session| over.contains(&session.token()))
+                .for_each(|session| session.end());
         }
         Ok(unsaved.len())
     }

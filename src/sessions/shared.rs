@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 
 use super::session::Introduction;
@@ -32,14 +33,16 @@ pub(super) struct Shared {
     store: Store,
     /// Milliseconds to the clock that all replicas go by.
     offset: Arc<AtomicI64>,
-    /// A use that comes so long after the one before must be known to the others before the next flush, or they might
-    /// find the token idle meanwhile.
-    hurry_after: Duration,
+    /// A use that leaves no more than this of the idle timeout since the one before must be known to the others before
+    /// the next flush, or they might find the token idle meanwhile.
+    lead: Duration,
     hurry: Notify,
     /// Sessions of streams that seem idle here.
     doubts: Mutex<HashMap<TokenKey, Arc<Session>>>,
 }
 
+/// Streams that are asked about at once.
+const AT_A_TIME: usize = 64;
 /// What an early write may take.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
@@ -47,11 +50,10 @@ impl Sessions {
     /// An empty table of clocks that are shared through `store`, written behind every `flush_interval`.
     #[must_use]
     pub fn sharing(settings: Settings, store: Store, flush_interval: Duration) -> Self {
-        let idle = settings.idle_timeout.unwrap_or(Duration::MAX);
         let shared = Shared {
             offset: store.clock_offset(),
             store,
-            hurry_after: idle.saturating_sub(flush_interval.saturating_add(AT_ONCE)),
+            lead: flush_interval.saturating_add(AT_ONCE),
             hurry: Notify::new(),
             doubts: Mutex::default(),
         };
@@ -97,7 +99,9 @@ impl Sessions {
         let fresh = known.is_none() && now.since(token.issued_at) <= idle;
         if !fresh {
             match told {
-                None => return Err(Doubt::Ask(known.map_or(token.issued_at, |session| session.last_used_at()))),
+                None => {
+                    return Err(Doubt::Ask(known.map_or(token.issued_at, |session| session.last_used_at())));
+                }
                 Some(Told::Unknown) => return Err(Doubt::Unavailable),
                 // Nothing need be remembered where there is room only for tokens in use: the mark is in the store.
                 Some(Told::Over) if known.is_none() && self.tracked() >= self.settings.max_tracked => {
@@ -145,12 +149,17 @@ impl Sessions {
     pub async fn resolve_doubts(&self) {
         let Some(shared) = &self.shared else { return };
         let doubts = std::mem::take(&mut *lock(&shared.doubts));
-        for (token, session) in doubts {
-            match shared.store.last_use(token, session.last_used_at()).await {
-                Told::LastUsed(at) => session.learn(at),
-                Told::Over => session.end(),
-                // The next look of the stream brings the doubt back.
-                Told::Unknown => {}
+        let doubts: Vec<(TokenKey, Arc<Session>)> = doubts.into_iter().collect();
+        for some in doubts.chunks(AT_A_TIME) {
+            let asking =
+                some.iter().map(|(token, session)| shared.store.last_use(*token, session.last_used_at()));
+            for (told, (_, session)) in join_all(asking).await.into_iter().zip(some) {
+                match told {
+                    Told::LastUsed(at) => session.learn(at),
+                    Told::Over => session.end(),
+                    // The next look of the stream brings the doubt back.
+                    Told::Unknown => {}
+                }
             }
         }
     }
@@ -165,7 +174,9 @@ impl Sessions {
 
     /// A use came so long after the one before.
     pub(super) fn hurry_up(&self, pause: Duration) {
-        if let Some(shared) = self.shared.as_ref().filter(|shared| pause > shared.hurry_after) {
+        if let Some(shared) =
+            self.shared.as_ref().filter(|shared| pause.saturating_add(shared.lead) > self.idle())
+        {
             shared.hurry.notify_one();
         }
     }
@@ -173,7 +184,8 @@ impl Sessions {
     /// Every session is saved again: the store has lost them.
     pub fn save_again(&self) {
         for shard in &self.shards {
-            let used: Vec<Arc<Session>> = lock(shard).values().filter(|session| session.was_used()).cloned().collect();
+            let used: Vec<Arc<Session>> =
+                lock(shard).values().filter(|session| session.was_used()).cloned().collect();
             used.iter().filter(|session| session.not_saved()).for_each(|session| self.remember(session));
         }
     }
@@ -191,11 +203,12 @@ mod tests {
     }
 
     fn table(offset: i64) -> Sessions {
-        let settings = Settings { idle_timeout: Some(IDLE), max_tracked: 10, leeway: Duration::ZERO, saved: true };
+        let settings =
+            Settings { idle_timeout: Some(IDLE), max_tracked: 10, leeway: Duration::ZERO, saved: true };
         let shared = Shared {
             store: Store::in_memory(ms(0)).unwrap(),
             offset: Arc::new(AtomicI64::new(offset)),
-            hurry_after: Duration::from_secs(58),
+            lead: Duration::from_secs(2),
             hurry: Notify::new(),
             doubts: Mutex::default(),
         };
@@ -220,13 +233,10 @@ mod tests {
         let session = table.judge_shared(None, &token, None, ms(60_000)).unwrap();
         assert!(table.used(&session, ms(60_000)));
         assert!(table.judge_shared(None, &token, None, ms(120_000)).is_ok());
-        assert_eq!(table.judge_shared(Some(&session), &token, None, ms(120_001)), Err(Doubt::Ask(ms(60_000))));
-        assert_eq!(
-            table.judge_shared(Some(&session), &token, Some(Told::Unknown), ms(120_001)),
-            Err(Doubt::Unavailable)
-        );
-        let told = Some(Told::LastUsed(ms(90_000)));
-        assert!(table.judge_shared(Some(&session), &token, told, ms(120_001)).is_ok(), "used elsewhere");
+        let later = |told| table.judge_shared(Some(&session), &token, told, ms(120_001)).map(drop);
+        assert_eq!(later(None), Err(Doubt::Ask(ms(60_000))));
+        assert_eq!(later(Some(Told::Unknown)), Err(Doubt::Unavailable));
+        assert_eq!(later(Some(Told::LastUsed(ms(90_000)))), Ok(()), "used elsewhere");
         assert!(table.judge_shared(Some(&session), &token, None, ms(150_000)).is_ok());
     }
 
@@ -234,9 +244,10 @@ mod tests {
     fn what_was_idle_everywhere_stays_so() {
         let (table, issuer) = (table(0), "https://a/".into());
         let token = token(&issuer);
-        assert_eq!(table.judge_shared(None, &token, None, ms(60_001)), Err(Doubt::Ask(ms(0))));
-        assert_eq!(table.judge_shared(None, &token, Some(Told::Over), ms(60_001)), Err(Doubt::Idle));
-        assert_eq!(table.judge_shared(None, &token, None, ms(60_000)), Err(Doubt::Idle), "without asking again");
+        let judge = |told, at| table.judge_shared(None, &token, told, ms(at)).map(drop);
+        assert_eq!(judge(None, 60_001), Err(Doubt::Ask(ms(0))));
+        assert_eq!(judge(Some(Told::Over), 60_001), Err(Doubt::Idle));
+        assert_eq!(judge(None, 60_000), Err(Doubt::Idle), "without asking again");
     }
 
     #[test]

@@ -108,10 +108,9 @@ fn place(db: &Connection, event: &Identity, detail: i64) -> rusqlite::Result<Opt
     db.prepare_cached(
         "SELECT sequence, undone FROM events WHERE key = ?1 AND kind = ?2 AND at = ?3 AND detail = ?4",
     )?
-    .query_row(
-        params![event.key.to_bytes(), event.kind.code(), event.at.as_millis(), detail],
-        |row| Ok((rows::unsigned(row.get(0)?), row.get(1)?)),
-    )
+    .query_row(params![event.key.to_bytes(), event.kind.code(), event.at.as_millis(), detail], |row| {
+        Ok((rows::unsigned(row.get(0)?), row.get(1)?))
+    })
     .optional()
 }
 

@@ -178,7 +178,8 @@ impl Store {
         metrics: crate::metrics::Metrics,
     ) -> Result<(Self, tokio::sync::mpsc::Receiver<Change>), OpenError> {
         let (running, writer, changes) = redis::start(settings, terms, metrics)?;
-        let store = Self { writer, created_at: Timestamp::EPOCH, durable: true, shared: Some(Arc::new(running)) };
+        let store =
+            Self { writer, created_at: Timestamp::EPOCH, durable: true, shared: Some(Arc::new(running)) };
         Ok((store, changes))
     }
 

@@ -38,7 +38,7 @@ fn idle_everywhere_is_refused_everywhere_for_good() {
     eventually("one replica finds it idle", || {
         // Looking is no use, and leaves no trace.
         let keys: Vec<Vec<u8>> = server.ask(&["KEYS", "portcullis:{??}:*"]);
-        let at: i64 = redis::cmd("GET").arg(&keys.first()?).query(&mut connection(&server)).ok()?;
+        let at: i64 = redis::cmd("GET").arg(keys.first()?).query(&mut connection(&server)).ok()?;
         let clock: (i64, i64) = server.ask(&["TIME"]);
         (clock.0 * 1000 + clock.1 / 1000 - at > 1_000).then_some(())
     });
@@ -103,5 +103,23 @@ fn a_replica_that_starts_knows_what_the_others_saw() {
         (scene.gates[0].metrics().sum("portcullis_state_saved_total", &[]) >= 1.0).then_some(())
     });
     scene.replace(0);
+    assert_eq!(status(&scene.gates[0], &token), 200);
+}
+
+#[test]
+fn an_emptied_server_gets_last_uses_again() {
+    let server = Server::start();
+    let scene = with_idle(&server, 2, "10m");
+    let token = used_before_it_was_idle(&scene);
+    assert_eq!(status(&scene.gates[0], &token), 200);
+    server.ask::<String>(&["FLUSHALL"]);
+    eventually("the other replica knows of the use", || match status(&scene.gates[1], &token) {
+        200 => Some(()),
+        // It says that it cannot tell, and never that the token is idle: that would be for good.
+        status => {
+            assert_eq!(status, 503);
+            None
+        }
+    });
     assert_eq!(status(&scene.gates[0], &token), 200);
 }

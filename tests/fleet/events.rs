@@ -20,7 +20,8 @@ fn an_event_on_one_replica_is_in_force_on_all() {
         assert_eq!(decision(&scene.gates[index], &token), "deny/token_revoked", "where it was acknowledged");
         scene.refused_everywhere(&token);
     }
-    let listed = |scene: &mut Scene, gate: usize| admin(&mut scene.gates[gate], "GET", "/v1/events", None).json();
+    let listed =
+        |scene: &mut Scene, gate: usize| admin(&mut scene.gates[gate], "GET", "/v1/events", None).json();
     let first = listed(&mut scene, 0);
     assert_eq!(first["items"].as_array().unwrap().len(), 3, "{first}");
     assert_eq!(listed(&mut scene, 1), first, "the same ids everywhere");
@@ -134,6 +135,8 @@ fn events_that_are_missing_from_the_log_are_noticed() {
     scene.replace(0);
     scene.gates[0].log().wait_for_text("events are missing from the shared log");
     for token in &tokens {
-        eventually("the other replica publishes what it holds", || (status(&scene.gates[0], token) == 401).then_some(()));
+        eventually("the other replica publishes what it holds", || {
+            (status(&scene.gates[0], token) == 401).then_some(())
+        });
     }
 }

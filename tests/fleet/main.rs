@@ -8,6 +8,7 @@
     reason = "a failed expectation fails the test"
 )]
 
+mod chaos;
 mod clocks;
 mod events;
 mod outage;

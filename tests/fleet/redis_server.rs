@@ -27,7 +27,16 @@ impl Server {
 
     /// The same with further arguments; later ones go before earlier ones.
     pub fn with(arguments: &[&str]) -> Self {
-        let durable = ["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0"];
+        let durable = [
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--repl-diskless-sync-delay",
+            "0",
+        ];
         Self::run("redis-server", free_port(), None, &[&durable, arguments].concat())
     }
 
@@ -67,7 +76,8 @@ impl Server {
         let path = folder.path().to_str().unwrap();
         all.extend(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", path].map(str::to_owned));
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        let server = Self { child: spawn(program, &all, folder.path()), program, port, folder, arguments: all };
+        let server =
+            Self { child: spawn(program, &all, folder.path()), program, port, folder, arguments: all };
         server.wait();
         server
     }
@@ -85,11 +95,6 @@ impl Server {
     /// Its address.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    /// The folder of its files.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// Asks it something.

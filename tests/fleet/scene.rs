@@ -57,7 +57,9 @@ impl Scene {
     /// Waits until every gate refuses the token.
     pub fn refused_everywhere(&self, token: &str) {
         for (index, gate) in self.gates.iter().enumerate() {
-            eventually(&format!("gate {index} refuses the token"), || (status(gate, token) == 401).then_some(()));
+            eventually(&format!("gate {index} refuses the token"), || {
+                (status(gate, token) == 401).then_some(())
+            });
         }
     }
 }

@@ -56,7 +56,8 @@ fn settings_that_endanger_what_is_kept_are_warned_of() {
     for (server, expected) in [(&careless, 1.0), (&careful, 0.0)] {
         let scene = Scene::on(server, 1);
         for setting in ["maxmemory-policy", "appendonly"] {
-            let told = scene.gates[0].metrics().sum("portcullis_state_setup_warnings", &[("setting", setting)]);
+            let told =
+                scene.gates[0].metrics().sum("portcullis_state_setup_warnings", &[("setting", setting)]);
             assert_eq!(told, expected, "{setting}");
         }
         let log = scene.gates[0].log().text();
@@ -68,11 +69,23 @@ fn settings_that_endanger_what_is_kept_are_warned_of() {
 #[test]
 fn another_version_under_the_prefix_is_refused() {
     let server = Server::start();
-    server.ask::<u64>(&["HSET", "portcullis:{portcullis.log}:origin", "version", "2", "id", "x", "created_at", "1"]);
+    server.ask::<u64>(&[
+        "HSET",
+        "portcullis:{portcullis.log}:origin",
+        "version",
+        "2",
+        "id",
+        "x",
+        "created_at",
+        "1",
+    ]);
     let (code, said) = refusal(&state(&server.url()));
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("version \"2\"") && said.contains("key_prefix"), "{said}");
     let other = state(&server.url()) + "key_prefix = \"another\"\n";
     let scene = Scene::with(1, &other);
-    assert!(scene.gates[0].metrics().sum("portcullis_state_age_seconds", &[]) < Duration::from_secs(10).as_secs_f64());
+    assert!(
+        scene.gates[0].metrics().sum("portcullis_state_age_seconds", &[])
+            < Duration::from_secs(10).as_secs_f64()
+    );
 }

@@ -93,8 +93,18 @@ fn certificates_are_verified() {
     let (chain, key) = (file("server.pem", &identity.chain), file("server.key", &identity.key));
     let port = free_port().to_string();
     let server = Server::with(&[
-        "--tls-port", &port, "--tls-cert-file", &chain, "--tls-key-file", &key, "--tls-ca-cert-file", &ca,
-        "--tls-auth-clients", "no", "--port", "0",
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &chain,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        "no",
+        "--port",
+        "0",
     ]);
     let url = format!("rediss://localhost:{port}");
     let mut scene = Scene::with(2, &(state(&url) + &format!("ca = {ca:?}\n")));

@@ -57,17 +57,25 @@ fn shared_store(s: &mut Section<'_>) -> Option<redis::Settings> {
         "" => Ok(None),
         text => shown_endpoint(text).map(Some),
     });
-    s.show("events_url", events.as_ref().map(|events| events.as_ref().map_or("", |(_, shown)| shown).to_owned()));
+    s.show(
+        "events_url",
+        events.as_ref().map(|events| events.as_ref().map_or("", |(_, shown)| shown).to_owned()),
+    );
     let (username, password) = (s.text("username", ""), s.secret("password").unwrap_or_default());
     let key_prefix = s.parsed("key_prefix", "portcullis", |text| match filled(text)? {
-        text if text.contains(['{', '}']) => Err("must not contain braces: a cluster would read them".to_owned()),
+        text if text.contains(['{', '}']) => {
+            Err("must not contain braces: a cluster would read them".to_owned())
+        }
         text => Ok(text),
     });
     let ca = s.file("ca");
     let known = |(endpoint, _): (Endpoint, String)| with_credentials(endpoint, &username, &password);
     let (endpoint, events) = (known(endpoint?), events?.map(known));
     if events.as_ref().is_some_and(|events| events.topology != Topology::Single) {
-        s.problem("events_url", "must be redis:// or rediss://: one address, behind which are the read replicas");
+        s.problem(
+            "events_url",
+            "must be redis:// or rediss://: one address, behind which are the read replicas",
+        );
     }
     Some(redis::Settings { endpoint, events, ca, key_prefix: key_prefix? })
 }

@@ -33,9 +33,13 @@ pub enum Told {
 
 impl Fleet {
     /// Keeps last uses; answers the tokens that were found idle by another replica meanwhile.
-    pub(in crate::state) async fn save_sessions(&self, rows: Vec<SessionRow>) -> Result<Vec<TokenKey>, StoreError> {
+    pub(in crate::state) async fn save_sessions(
+        &self,
+        rows: Vec<SessionRow>,
+    ) -> Result<Vec<TokenKey>, StoreError> {
         let Some(idle) = self.idle_timeout() else { return Ok(Vec::new()) };
-        let mut uses: Vec<(TokenKey, Timestamp)> = rows.iter().map(|row| (row.token, row.last_used_at)).collect();
+        let mut uses: Vec<(TokenKey, Timestamp)> =
+            rows.iter().map(|row| (row.token, row.last_used_at)).collect();
         drop(rows);
         // One hash tag after the other, so that a call stays within a slot of a cluster.
         uses.sort_unstable_by_key(|(token, _)| *token);
@@ -55,7 +59,11 @@ impl Fleet {
         Ok(over)
     }
 
-    async fn save_batch(&self, batch: &[(TokenKey, Timestamp)], idle: Duration) -> Result<Vec<TokenKey>, Fault> {
+    async fn save_batch(
+        &self,
+        batch: &[(TokenKey, Timestamp)],
+        idle: Duration,
+    ) -> Result<Vec<TokenKey>, Fault> {
         let keys: Vec<Vec<u8>> = batch.iter().map(|(token, _)| self.keys.session(*token)).collect();
         let lane = self.lane(keys.first().map_or(&[], Vec::as_slice))?;
         let mut call = self.scripts.save.call(keys.len());
@@ -96,7 +104,13 @@ impl Fleet {
         self.look(token, known, idle, true).await.map(told)
     }
 
-    async fn look(&self, token: TokenKey, known: Timestamp, idle: Duration, mark: bool) -> Result<i64, Fault> {
+    async fn look(
+        &self,
+        token: TokenKey,
+        known: Timestamp,
+        idle: Duration,
+        mark: bool,
+    ) -> Result<i64, Fault> {
         let key = self.keys.session(token);
         let lane = self.lane(&key)?;
         let mut call = self.scripts.look.call(1);

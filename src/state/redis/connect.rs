@@ -79,7 +79,9 @@ impl Lanes {
     /// Who has a slot.
     pub(super) fn host(&self, slot: u16) -> Result<&Host, Fault> {
         let range = self.ranges.iter().find(|(first, last, _)| (*first..=*last).contains(&slot));
-        range.map(|(.., host)| host).ok_or_else(|| Fault::Unreachable(format!("no node of the cluster has slot {slot}")))
+        range
+            .map(|(.., host)| host)
+            .ok_or_else(|| Fault::Unreachable(format!("no node of the cluster has slot {slot}")))
     }
 }
 
@@ -93,7 +95,8 @@ pub(super) struct Connector {
 impl Connector {
     /// Reads the roots for TLS.
     pub(super) fn new(endpoint: Endpoint, ca: Option<&PathBuf>) -> Result<Self, tls::TlsError> {
-        let tls = endpoint.tls.then(|| tls::client_config(ca.map(PathBuf::as_path), None, &[])).transpose()?;
+        let tls =
+            endpoint.tls.then(|| tls::client_config(ca.map(PathBuf::as_path), None, &[])).transpose()?;
         Ok(Self { endpoint, tls })
     }
 
@@ -166,7 +169,8 @@ impl Connector {
             }
             answer => answer,
         };
-        let known = answer?.ok_or_else(|| Fault::Unreachable(format!("sentinel {host} knows no primary {name:?}")))?;
+        let known = answer?
+            .ok_or_else(|| Fault::Unreachable(format!("sentinel {host} knows no primary {name:?}")))?;
         Ok(Host { name: known.0, port: known.1 })
     }
 
@@ -199,7 +203,8 @@ impl Connector {
                 None => self.speak(tcp, credentials).await,
                 Some(config) => {
                     let name = ServerName::try_from(host.name.clone());
-                    let name = name.map_err(|_invalid| Fault::Refused(format!("{host} is no name for TLS")))?;
+                    let name =
+                        name.map_err(|_invalid| Fault::Refused(format!("{host} is no name for TLS")))?;
                     let stream = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
                     self.speak(stream, credentials).await
                 }
@@ -233,7 +238,9 @@ impl Connector {
 /// One element of `CLUSTER SLOTS`: first, last, then the nodes, the primary first.
 fn slot_range(range: &Value, asked: &Host) -> Option<(u16, u16, Host)> {
     let Value::Array(parts) = range else { return None };
-    let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = parts.as_slice() else { return None };
+    let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = parts.as_slice() else {
+        return None;
+    };
     let [name, Value::Int(port), ..] = primary.as_slice() else { return None };
     let name = String::from_redis_value_ref(name).ok().filter(|name| !name.is_empty() && name != "?");
     let name = name.unwrap_or_else(|| asked.name.clone());

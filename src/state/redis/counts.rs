@@ -32,13 +32,15 @@ impl Fleet {
             all
         };
         let counts: Vec<(String, u64)> = lane.ask(&all(&self.keys.usage), PATIENCE).await?;
-        let last: std::collections::HashMap<String, i64> = lane.ask(&all(&self.keys.usage_last), PATIENCE).await?;
+        let last: std::collections::HashMap<String, i64> =
+            lane.ask(&all(&self.keys.usage_last), PATIENCE).await?;
         let rows = counts.iter().filter_map(|(field, count)| {
             let (client, route, status) = serde_json::from_str::<(Box<str>, Box<str>, u16)>(field).ok()?;
             let last_used_at = Timestamp::from_millis(last.get(field).copied().unwrap_or(0));
             Some(UsageRow { client, route, status, count: *count, last_used_at })
         });
-        let mut rows: Vec<UsageRow> = rows.filter(|row| client.is_none_or(|client| *row.client == *client)).collect();
+        let mut rows: Vec<UsageRow> =
+            rows.filter(|row| client.is_none_or(|client| *row.client == *client)).collect();
         let key = |row: &UsageRow| (row.client.clone(), row.route.clone(), row.status);
         rows.sort_unstable_by_key(key);
         Ok(rows)
@@ -59,7 +61,10 @@ impl Fleet {
     }
 
     /// The last good key set that any replica fetched.
-    pub(in crate::state) async fn key_set(&self, issuer: &str) -> Result<Option<(Vec<u8>, Timestamp)>, StoreError> {
+    pub(in crate::state) async fn key_set(
+        &self,
+        issuer: &str,
+    ) -> Result<Option<(Vec<u8>, Timestamp)>, StoreError> {
         let key = self.keys.key_set(issuer);
         let mut get = cmd("HMGET");
         get.arg(&key).arg("body").arg("at");

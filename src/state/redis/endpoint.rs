@@ -87,7 +87,8 @@ impl Endpoint {
     /// # Errors
     /// What is wrong with it, without repeating what may be a password.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let known = SCHEMES.iter().find_map(|(scheme, kind, tls)| Some((text.strip_prefix(scheme)?, *kind, *tls)));
+        let known =
+            SCHEMES.iter().find_map(|(scheme, kind, tls)| Some((text.strip_prefix(scheme)?, *kind, *tls)));
         let Some((rest, kind, tls)) = known else {
             return Err(format!("must begin with one of {}", SCHEMES.map(|(scheme, ..)| scheme).join(", ")));
         };
@@ -102,7 +103,9 @@ impl Endpoint {
         let hosts = hosts.split(',').map(|host| Host::parse(host, port)).collect::<Result<Vec<_>, _>>()?;
         let (topology, database) = match (kind, path) {
             (Kind::Single, _) if hosts.len() > 1 => {
-                return Err("names several hosts; that is for redis-sentinel:// and redis-cluster://".to_owned());
+                return Err(
+                    "names several hosts; that is for redis-sentinel:// and redis-cluster://".to_owned()
+                );
             }
             (Kind::Single, "") => (Topology::Single, 0),
             (Kind::Single, number) => (Topology::Single, database(number)?),

@@ -75,7 +75,9 @@ pub(super) fn encode(entry: &Entry) -> String {
         received_at: received_at.as_millis(),
         expires_at: event.expires_at.as_millis(),
         writer: *writer,
-        undoes: undoes.as_ref().map(|undone| (undone.kind.code(), undone.at.as_millis(), undone.role_version)),
+        undoes: undoes
+            .as_ref()
+            .map(|undone| (undone.kind.code(), undone.at.as_millis(), undone.role_version)),
     };
     // Strings and numbers always have a form.
     serde_json::to_string(&wire).unwrap_or_default()
@@ -127,7 +129,8 @@ impl Entry {
             role_version: wire.role_version,
             expires_at: Timestamp::from_millis(wire.expires_at),
         };
-        let (source, received_at) = (Source::from_code(wire.source)?, Timestamp::from_millis(wire.received_at));
+        let (source, received_at) =
+            (Source::from_code(wire.source)?, Timestamp::from_millis(wire.received_at));
         Some(Self { sequence, previous, event, undoes, source, received_at, writer: wire.writer })
     }
 }
@@ -158,14 +161,18 @@ mod tests {
     fn an_entry_reads_as_it_was_written() {
         let (at, until) = (Timestamp::from_millis(1_001), Timestamp::from_millis(9_009));
         let issuer = "https://a/".into();
-        let subject = Event { role_version: Some(7), ..Event::subject(EventKind::RoleChanged, &issuer, "é", at, until) };
+        let subject = Event {
+            role_version: Some(7),
+            ..Event::subject(EventKind::RoleChanged, &issuer, "é", at, until)
+        };
         let undone = Identity::of(&subject);
         let undoing = Event { kind: EventKind::Undone, at: until, role_version: None, ..subject.clone() };
         let token = Event::token(&issuer, "t", at, until);
         let client = Event::client(&issuer, "c", at, until);
         for (event, undoes) in [(subject, None), (undoing, Some(undone)), (token, None), (client, None)] {
             let sequence = 1_700_000_000_123_456;
-            let entry = Entry { undoes, previous: 41, sequence, writer: 7, ..Entry::new(&event, Source::Ssf, until) };
+            let entry =
+                Entry { undoes, previous: 41, sequence, writer: 7, ..Entry::new(&event, Source::Ssf, until) };
             let bulk = |text: &str| Value::BulkString(text.into());
             let fields = ["p", "41", "e", &encode(&entry)].map(bulk).to_vec();
             let value = Value::Array(vec![bulk(&id(entry.sequence)), Value::Array(fields)]);

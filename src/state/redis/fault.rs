@@ -39,19 +39,24 @@ impl From<RedisError> for Fault {
     fn from(error: RedisError) -> Self {
         let said = error.to_string();
         match error.kind() {
-            ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
-                Self::Refused(format!("Redis refuses the credentials; check state.username and state.password: {said}"))
-            }
-            kind if kind == ErrorKind::Server(ServerErrorKind::NoPerm) || said.contains("can't run this command") => {
+            ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => Self::Refused(format!(
+                "Redis refuses the credentials; check state.username and state.password: {said}"
+            )),
+            kind if kind == ErrorKind::Server(ServerErrorKind::NoPerm)
+                || said.contains("can't run this command") =>
+            {
                 Self::Refused(format!("the user's ACL lacks a permission that the store needs: {said}"))
             }
             ErrorKind::Server(
-                ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::TryAgain | ServerErrorKind::ReadOnly,
+                ServerErrorKind::Moved
+                | ServerErrorKind::Ask
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::ReadOnly,
             ) => Self::Moved(said),
             _ if said.contains("OOM") => Self::Full,
-            _ if said.contains("WRONGPASS") || said.contains("NOAUTH") => {
-                Self::Refused(format!("Redis refuses the credentials; check state.username and state.password: {said}"))
-            }
+            _ if said.contains("WRONGPASS") || said.contains("NOAUTH") => Self::Refused(format!(
+                "Redis refuses the credentials; check state.username and state.password: {said}"
+            )),
             _ if said.contains("READONLY") || said.contains("STALE") => Self::Moved(said),
             _ => Self::Unreachable(said),
         }

@@ -59,11 +59,12 @@ pub(super) fn slot(key: &[u8]) -> u16 {
         let close = rest.iter().position(|byte| *byte == b'}')?;
         (close > 0).then(|| &rest[..close])
     });
-    let crc = tag.unwrap_or(key).iter().fold(0_u16, |crc, byte| {
-        (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| {
-            if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 }
-        })
-    });
+    let crc =
+        tag.unwrap_or(key).iter().fold(0_u16, |crc, byte| {
+            (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| {
+                if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 }
+            })
+        });
     crc % 16_384
 }
 
@@ -75,7 +76,9 @@ mod tests {
     #[test]
     fn slots_are_those_of_the_specification() {
         // CLUSTER KEYSLOT of a Redis 7.0 server.
-        for (key, expected) in [("123456789", 12739), ("foo{bar}baz", 5061), ("{bar}", 5061), ("foo{}x", 5692)] {
+        for (key, expected) in
+            [("123456789", 12739), ("foo{bar}baz", 5061), ("{bar}", 5061), ("foo{}x", 5692)]
+        {
             assert_eq!(slot(key.as_bytes()), expected, "{key}");
         }
     }

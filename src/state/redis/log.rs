@@ -99,7 +99,9 @@ impl Fleet {
     ) -> Result<Option<Undone>, StoreError> {
         self.require_fresh()?;
         let found = self.mirror.run(move |db| rows::event(db, sequence)).await?;
-        let Some(found) = found.filter(|found| found.event.kind != EventKind::Undone) else { return Ok(None) };
+        let Some(found) = found.filter(|found| found.event.kind != EventKind::Undone) else {
+            return Ok(None);
+        };
         if !found.undone {
             let event = Event { kind: EventKind::Undone, at: now, role_version: None, ..found.event.clone() };
             let undoes = Some(Identity::of(&found.event));
@@ -118,9 +120,11 @@ impl Fleet {
             entry.writer = self.writer;
             call.arg(encode(entry));
         }
-        let places: Vec<String> = self.log_lane()?.ask(&call, PATIENCE).await.inspect_err(|fault| self.noticed(fault))?;
+        let places: Vec<String> =
+            self.log_lane()?.ask(&call, PATIENCE).await.inspect_err(|fault| self.noticed(fault))?;
         for (entry, place) in entries.iter_mut().zip(places) {
-            entry.sequence = place.parse().map_err(|_odd| Fault::Unreachable(format!("{place:?} is no place")))?;
+            entry.sequence =
+                place.parse().map_err(|_odd| Fault::Unreachable(format!("{place:?} is no place")))?;
         }
         self.adopt(entries).await?;
         Ok(())
@@ -170,7 +174,11 @@ impl Fleet {
     ///
     /// # Errors
     /// [`Fault::Moved`] when an entry does not follow the one before: some are missing, or it is another log.
-    pub(super) async fn take_in(&self, page: Vec<Entry>, follows: impl Fn(&Entry, u64) -> bool) -> Result<(), Fault> {
+    pub(super) async fn take_in(
+        &self,
+        page: Vec<Entry>,
+        follows: impl Fn(&Entry, u64) -> bool,
+    ) -> Result<(), Fault> {
         let mut last = self.position().last;
         for entry in &page {
             if entry.sequence <= last || !follows(entry, last) {
@@ -192,7 +200,11 @@ impl Fleet {
     }
 
     /// Waits until whoever follows has put this in force.
-    pub(super) async fn announce(&self, items: Vec<News>, created_at: Option<Timestamp>) -> Result<(), Fault> {
+    pub(super) async fn announce(
+        &self,
+        items: Vec<News>,
+        created_at: Option<Timestamp>,
+    ) -> Result<(), Fault> {
         if items.is_empty() && created_at.is_none() {
             return Ok(());
         }

@@ -337,7 +337,8 @@ impl Fleet {
     /// Whether the entries that the primary has do not arrive.
     fn is_left_behind(&self, beat: &Beat) -> bool {
         let waiting = lock(&self.pending).map(|(at, _)| Timestamp::now().since(at));
-        waiting.is_some_and(|waiting| waiting > lock(&self.terms).max_staleness / 2) && self.position().last < beat.last
+        waiting.is_some_and(|waiting| waiting > lock(&self.terms).max_staleness / 2)
+            && self.position().last < beat.last
     }
 
     /// The last uses in the store are gone, and will be written again by all replicas within a flush or two.

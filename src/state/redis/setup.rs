@@ -41,11 +41,14 @@ pub(super) async fn check(server: &Connection, patience: Duration) -> Result<Vec
         ));
     }
     let info: String = server.ask(&cmd("INFO"), patience).await?;
-    let fact = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let fact =
+        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     let version = fact("redis_version").unwrap_or_default();
     if !is_recent(version) {
         let (major, minor) = OLDEST;
-        return Err(Fault::Refused(format!("Redis {version} is too old; {major}.{minor} or later is needed")));
+        return Err(Fault::Refused(format!(
+            "Redis {version} is too old; {major}.{minor} or later is needed"
+        )));
     }
     let found = [
         fact("maxmemory_policy").is_some_and(|policy| policy != "noeviction"),
@@ -74,7 +77,14 @@ mod tests {
 
     #[test]
     fn versions_are_compared_as_numbers() {
-        for (version, recent) in [("6.2.0", true), ("7.0.15", true), ("10.0.1", true), ("6.0.16", false), ("5.9", false), ("", true)] {
+        for (version, recent) in [
+            ("6.2.0", true),
+            ("7.0.15", true),
+            ("10.0.1", true),
+            ("6.0.16", false),
+            ("5.9", false),
+            ("", true),
+        ] {
             assert_eq!(is_recent(version), recent, "{version}");
         }
     }

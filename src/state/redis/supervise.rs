@@ -132,7 +132,10 @@ impl Fleet {
         let fork = if is_known { self.fork().await? } else { 0 };
         let lost = self.only_here(fork).await?;
         if !known.id.is_empty() && !is_known {
-            warn!(held = lost.len(), "the shared store holds another log; what is held here is published again");
+            warn!(
+                held = lost.len(),
+                "the shared store holds another log; what is held here is published again"
+            );
             self.settle();
         }
         *super::lock(&self.lost) = lost;
@@ -164,7 +167,9 @@ impl Fleet {
                 self.missed(first).await?;
             }
             let clock = beat.clock;
-            let follows = |entry: &Entry, last| entry.previous == last || last == 0 || self.is_trimmed(entry.previous, clock);
+            let follows = |entry: &Entry, last| {
+                entry.previous == last || last == 0 || self.is_trimmed(entry.previous, clock)
+            };
             self.take_in(page, follows).await?;
             if complete {
                 return Ok(());
@@ -232,7 +237,8 @@ impl Fleet {
                 () = sleep(jittered(every)) => {}
                 () = self.doubt.notified() => {}
             }
-            let (began, asked_at) = (Instant::now(), Timestamp::now());
+            // Before the question: what is appended while it is on its way is no loss.
+            let (known, began, asked_at) = (self.position(), Instant::now(), Timestamp::now());
             let beat = match self.beat_as_primary(every).await {
                 Ok(beat) => beat,
                 // One slow answer is not an outage: a thousand replicas that connect anew would make it one.
@@ -240,7 +246,6 @@ impl Fleet {
                 Err(fault) => return Err(fault),
             };
             silent_since = Instant::now();
-            let known = self.position();
             if beat.id != known.id || beat.created_at > known.created_at {
                 return Ok(Turn::Broken("it is another one".to_owned()));
             }
@@ -274,13 +279,17 @@ impl Fleet {
 
     /// Publishes again what the log lost, one replica at a time; then waits for ever.
     async fn mend(&self, lost: Lost) -> Fault {
-        match self.try_mend(lost).await {
-            Ok(()) => std::future::pending().await,
-            Err(fault) => fault,
+        loop {
+            match self.try_mend(&lost).await {
+                Ok(()) => return std::future::pending().await,
+                // Following the log goes on, and only this waits.
+                Err(Fault::Full) => sleep(LONGEST_PAUSE).await,
+                Err(fault) => return fault,
+            }
         }
     }
 
-    async fn try_mend(&self, lost: Lost) -> Result<(), Fault> {
+    async fn try_mend(&self, lost: &Lost) -> Result<(), Fault> {
         let mut published = 0;
         let me = random_id();
         // What another replica published meanwhile was read, and is not lost any more.
