@@ -7,6 +7,7 @@
 
 use policy::{IdentitySettings, RouteSettings};
 
+mod ask;
 pub mod bearer;
 pub mod claims;
 pub mod decide;

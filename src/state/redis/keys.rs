@@ -77,7 +77,7 @@ mod tests {
     fn slots_are_those_of_the_specification() {
         // CLUSTER KEYSLOT of a Redis 7.0 server.
         for (key, expected) in
-            [("123456789", 12739), ("foo{bar}baz", 5061), ("{bar}", 5061), ("foo{}x", 5692)]
+            [("123456789", 12739), ("foo{bar}baz", 5061), ("{bar}", 5061), ("foo{}x", 2691)]
         {
             assert_eq!(slot(key.as_bytes()), expected, "{key}");
         }
