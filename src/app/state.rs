@@ -205,7 +205,9 @@ impl State {
     pub(super) async fn save(&self, metrics: &Metrics) {
         if let Err(error) = self.usage.flush().await {
             metrics.state_errors.with_label_values(&[error.kind()]).inc();
-            warn!(%error, "usage cannot be saved");
+            if self.store.condition().is_none() {
+                warn!(%error, "usage cannot be saved");
+            }
         }
         self.save_sessions(metrics).await;
     }
@@ -216,6 +218,10 @@ impl State {
         }
         if let Err(error) = self.in_force.sessions.save(&self.store).await {
             metrics.state_errors.with_label_values(&[error.kind()]).inc();
+            // What is the matter with a shared store was said once.
+            if self.store.condition().is_some() {
+                return;
+            }
             error!(%error, "last uses cannot be saved; after a restart tokens count as idle from their last saved use");
         }
     }

@@ -4,7 +4,14 @@ use std::time::Duration;
 
 use crate::redis_server::Server;
 use crate::scene::{Scene, decision, state, status};
+use crate::support::app::{App, Speaks};
+use crate::support::gate::Gate;
+use crate::support::settings::Settings;
+use crate::support::tokens::Issuer;
 use crate::support::{eventually, now};
+
+/// Debian's libfaketime, which tests/run installs; the loader finds it for every architecture.
+const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 
 fn with_idle(server: &Server, gates: usize, idle: &str) -> Scene {
     Scene::with(gates, &format!("{}[sessions]\nidle_timeout = \"{idle}\"\n", state(&server.url())))
@@ -122,4 +129,44 @@ fn an_emptied_server_gets_last_uses_again() {
         }
     });
     assert_eq!(status(&scene.gates[0], &token), 200);
+}
+
+#[test]
+fn clocks_that_are_a_minute_apart_change_nothing() {
+    let server = Server::start();
+    let lines = format!("{}[sessions]\nidle_timeout = \"10m\"\n", state(&server.url()));
+    let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
+    let gates = ["-60s", "+0s", "+60s"].map(|offset| {
+        // A token that was issued just now comes from the future for the first of them.
+        let settings =
+            Settings::plaintext().upstream("api", &app.url(), "").issuer_with(&issuer, "leeway = \"2m\"");
+        let settings = settings.route("/{*rest}", "").admin().toml(&lines);
+        let gate = Gate::launch_with(&settings, |command| {
+            command
+                .env("LD_PRELOAD", FAKETIME)
+                .env("FAKETIME", offset)
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        });
+        gate.wait_until_ready();
+        gate
+    });
+    let aged = |age: i64, jti: &str| issuer.token().claim("iat", now() - age).claim("jti", jti).build();
+    // By its own clock the last of them would call the first of these idle, and the first would let the second pass.
+    for (index, gate) in gates.iter().enumerate() {
+        assert_eq!(status(gate, &aged(570, &format!("fresh-{index}"))), 200, "gate {index}");
+        assert_eq!(decision(gate, &aged(630, &format!("idle-{index}"))), "deny/idle", "gate {index}");
+    }
+    let issued_at = now() - 595;
+    let used = issuer.token().claim("iat", issued_at).claim("jti", "used").build();
+    assert_eq!(status(&gates[0], &used), 200);
+    eventually("its issue is idle", || (now() > issued_at + 600).then_some(()));
+    for gate in &gates {
+        assert_eq!(status(gate, &used), 200, "used on the gate whose clock is slow");
+    }
+    let written: Vec<i64> = server
+        .ask::<Vec<Vec<u8>>>(&["KEYS", "portcullis:{??}:*"])
+        .iter()
+        .map(|key| redis::cmd("GET").arg(key).query::<i64>(&mut connection(&server)).unwrap())
+        .collect();
+    assert!(written.iter().all(|at| at / 1000 <= now()), "nothing is written from the future: {written:?}");
 }

@@ -67,7 +67,17 @@ fn a_cluster_shares_out_last_uses_and_survives_the_loss_of_a_node() {
     let log = cluster.owner("portcullis.log");
     let other = (log + 1) % 3;
     cluster.nodes[other].signal("STOP");
-    assert_eq!(status(&scene.gates[0], &tokens[1]), 200, "in use here, so nobody needs to be asked");
+    let failures =
+        |gate: &Gate| gate.metrics().sum("portcullis_state_errors_total", &[("kind", "unreachable")]);
+    for gate in [&scene.gates[0], &scene.gates[2]] {
+        eventually("last uses of the node's share cannot be saved", || {
+            tokens[3..]
+                .iter()
+                .for_each(|token| assert_eq!(status(gate, token), 200, "in use here: nobody is asked"));
+            (failures(gate) >= 5.0).then_some(())
+        });
+        assert_eq!(gate.readiness().0, 200, "{}", gate.readiness().1);
+    }
     assert_eq!(scene.revoke(0, "t1").status(), 202);
     scene.refused_everywhere(&tokens[1]);
     cluster.nodes[other].signal("CONT");

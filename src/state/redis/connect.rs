@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{join_all, select_ok};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisConnectionInfo, Value, cmd};
 use rustls::pki_types::ServerName;
@@ -71,9 +72,9 @@ impl Lanes {
         self.open.get(host).ok_or_else(|| Fault::Unreachable(format!("{host} cannot be reached")))
     }
 
-    /// Every connection.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Connection> {
-        self.open.values()
+    /// Every connection, and to whom.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Host, &Connection)> {
+        self.open.iter()
     }
 
     /// Who has a slot.
@@ -118,7 +119,7 @@ impl Connector {
         hosts.sort_by_key(ToString::to_string);
         hosts.dedup();
         let opening = hosts.iter().map(|host| self.open(host, &self.endpoint.credentials));
-        let opened = futures_util::future::join_all(opening).await;
+        let opened = join_all(opening).await;
         for (host, connection) in hosts.into_iter().zip(opened) {
             if let Ok(connection) = connection {
                 lanes.open.insert(host, connection);
@@ -144,14 +145,16 @@ impl Connector {
             let first = self.endpoint.hosts.first().cloned();
             return first.ok_or_else(|| Fault::Refused("no host is configured".to_owned()));
         };
-        let mut last = Fault::Unreachable("no sentinel is configured".to_owned());
-        for host in &self.endpoint.hosts {
-            match self.ask_sentinel(host, name).await {
-                Ok(primary) => return Ok(primary),
-                Err(fault) => last = fault,
-            }
-        }
-        Err(last)
+        self.first_of(|host| self.ask_sentinel(host, name)).await
+    }
+
+    /// What the first of the hosts answers; all are asked at once, because one that hangs must not hold up the others.
+    async fn first_of<'a, T, F>(&'a self, ask: impl Fn(&'a Host) -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        let asked = self.endpoint.hosts.iter().map(|host| Box::pin(ask(host)));
+        select_ok(asked).await.map(|(first, _others)| first)
     }
 
     async fn ask_sentinel(&self, host: &Host, name: &str) -> Result<Host, Fault> {
@@ -176,23 +179,18 @@ impl Connector {
 
     /// Who has which slots, as the first node that answers says.
     async fn slots(&self) -> Result<Vec<(u16, u16, Host)>, Fault> {
-        let mut last = Fault::Unreachable("no node is configured".to_owned());
-        for host in &self.endpoint.hosts {
-            let asked = async {
-                let node = self.open(host, &self.endpoint.credentials).await?;
-                let mut slots = cmd("CLUSTER");
-                let slots: Vec<Value> = node.ask(slots.arg("SLOTS"), OPENING).await?;
-                Ok(slots.iter().filter_map(|range| slot_range(range, host)).collect::<Vec<_>>())
-            };
-            match asked.await {
-                Ok(ranges) if ranges.is_empty() => {
-                    last = Fault::Unreachable(format!("{host} knows no slots: is it a node of a cluster?"));
-                }
-                Ok(ranges) => return Ok(ranges),
-                Err(fault) => last = fault,
-            }
+        self.first_of(|host| self.ask_node(host)).await
+    }
+
+    async fn ask_node(&self, host: &Host) -> Result<Vec<(u16, u16, Host)>, Fault> {
+        let node = self.open(host, &self.endpoint.credentials).await?;
+        let mut slots = cmd("CLUSTER");
+        let slots: Vec<Value> = node.ask(slots.arg("SLOTS"), OPENING).await?;
+        let ranges: Vec<_> = slots.iter().filter_map(|range| slot_range(range, host)).collect();
+        if ranges.is_empty() {
+            return Err(Fault::Unreachable(format!("{host} knows no slots: is it a node of a cluster?")));
         }
-        Err(last)
+        Ok(ranges)
     }
 
     async fn open(&self, host: &Host, credentials: &Credentials) -> Result<Connection, Fault> {
@@ -231,7 +229,10 @@ impl Connector {
         // Each question has a patience of its own.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let (inner, driver) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
-        Ok(Connection { inner, _driver: Arc::new(Driver(tokio::spawn(driver))) })
+        let connection = Connection { inner, _driver: Arc::new(Driver(tokio::spawn(driver))) };
+        // A server that hangs accepts connections all the same.
+        connection.ask::<String>(&cmd("PING"), OPENING).await?;
+        Ok(connection)
     }
 }
 

@@ -6,11 +6,13 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use redis::{Value, cmd};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use super::connect::{Connection, Lanes};
+use super::endpoint::Host;
 use super::entry::{Entry, appended_at, id};
 use super::fault::Fault;
 use super::keys::{VERSION, slot};
@@ -94,16 +96,21 @@ impl Fleet {
             }
             gauge.set(i64::from(questionable));
         }
-        self.load_scripts(lanes).await
+        self.load_scripts(lanes, log_slot).await
     }
 
-    async fn load_scripts(&self, lanes: &Lanes) -> Result<(), Fault> {
-        for lane in lanes.all() {
+    /// Every server has to know the scripts; of those without the log, one that fails is found out when it is used.
+    async fn load_scripts(&self, lanes: &Lanes, log_slot: u16) -> Result<(), Fault> {
+        let loading = lanes.all().map(|(host, lane)| async move {
             for script in self.scripts.all() {
-                lane.ask::<String>(&script.load(), PATIENCE).await?;
+                lane.ask::<String>(&script.load(), PATIENCE).await.map_err(|fault| (host, fault))?;
             }
-        }
-        Ok(())
+            Ok(())
+        });
+        let loaded: Vec<Result<(), (&Host, Fault)>> = join_all(loading).await;
+        let of_log = lanes.host(log_slot)?;
+        let failed = loaded.into_iter().filter_map(Result::err).find(|(host, _)| *host == of_log);
+        failed.map_or(Ok(()), |(_, fault)| Err(fault))
     }
 
     /// Makes sure that there is a log, and one of this version.
@@ -342,22 +349,20 @@ impl Fleet {
                 sleep(FIRST_PAUSE).await;
                 continue;
             }
-            sleep(jittered(FIRST_PAUSE * 5)).await;
-            match timeout(PATIENCE * 2, self.renew_lanes(log_slot)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(fault)) => return fault,
-                Err(_elapsed) => return Fault::silent("the cluster"),
+            sleep(jittered(LONGEST_PAUSE)).await;
+            if let Err(fault) = self.renew_lanes(log_slot).await {
+                return fault;
             }
         }
     }
 
     async fn renew_lanes(&self, log_slot: u16) -> Result<(), Fault> {
         let lanes = self.connector.lanes().await?;
-        self.load_scripts(&lanes).await?;
         let moved = self.lanes().is_none_or(|old| old.host(log_slot).ok() != lanes.host(log_slot).ok());
         if moved {
             return Err(Fault::Moved("another node of the cluster has the log".to_owned()));
         }
+        self.load_scripts(&lanes, log_slot).await?;
         self.connect(Arc::new(lanes));
         Ok(())
     }
