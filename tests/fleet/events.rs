@@ -126,14 +126,23 @@ fn a_flush_does_not_end_older_tokens_once_the_events_are_back() {
 #[test]
 fn events_that_are_missing_from_the_log_are_noticed() {
     let server = Server::start();
-    let mut scene = Scene::on(&server, 2);
+    let lines = crate::scene::state(&server.url()).replace("on_empty = \"trust\"\n", "");
+    let mut scene = Scene::with(2, &lines);
     let tokens: Vec<String> = (0..10).map(|i| scene.token(&format!("t{i}"))).collect();
+    let created_at = || {
+        let told: Option<String> = server.ask(&["HGET", "portcullis:{portcullis.log}:origin", "created_at"]);
+        told.unwrap()
+    };
+    let since = created_at();
     for i in 0..10 {
         assert_eq!(scene.revoke(0, &format!("t{i}")).status(), 202);
     }
     server.ask::<u64>(&["XTRIM", "portcullis:{portcullis.log}:events", "MAXLEN", "=", "3"]);
     scene.replace(0);
     scene.gates[0].log().wait_for_text("events are missing from the shared log");
+    eventually("the other replica vouches for all since the beginning", || {
+        (created_at() == since).then_some(())
+    });
     for token in &tokens {
         eventually("the other replica publishes what it holds", || {
             (status(&scene.gates[0], token) == 401).then_some(())

@@ -232,9 +232,8 @@ impl Fleet {
             let values: Vec<Value> = self.log_lane()?.ask(&range, PATIENCE).await?;
             let page = entries(&values)?;
             for entry in &page {
-                let sequence = entry.sequence;
-                if self.mirror.run(move |db| mirror::has(db, sequence)).await? {
-                    return Ok(sequence);
+                if self.holds(entry.sequence).await? {
+                    return Ok(entry.sequence);
                 }
             }
             match page.last() {
@@ -244,12 +243,17 @@ impl Fleet {
         }
     }
 
+    /// Whether this replica has the entry at this place.
+    pub(super) async fn holds(&self, place: u64) -> Result<bool, Fault> {
+        Ok(self.mirror.run(move |db| mirror::has(db, place)).await?)
+    }
+
     /// The places that only this replica has, after one that both have.
     pub(super) async fn only_here(&self, after: u64) -> Result<Lost, Fault> {
         Ok(self.mirror.run(move |db| mirror::places_after(db, after)).await?)
     }
 
-    /// The entries at these places, to be appended again.
+    /// The entries at these places that still matter, to be appended again.
     pub(super) async fn entries_at(&self, places: Vec<u64>) -> Result<Vec<Entry>, Fault> {
         let found = self
             .mirror
@@ -257,7 +261,8 @@ impl Fleet {
                 places.iter().map(|place| mirror::entry(db, *place)).collect::<rusqlite::Result<Vec<_>>>()
             })
             .await?;
-        Ok(found.into_iter().flatten().collect())
+        let now = Timestamp::now();
+        Ok(found.into_iter().flatten().filter(|entry| entry.event.expires_at >= now).collect())
     }
 }
 

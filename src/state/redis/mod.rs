@@ -306,10 +306,6 @@ impl Fleet {
         }
     }
 
-    fn confirmed(&self, beat: &Beat) {
-        self.confirmed_at(beat, Timestamp::now());
-    }
-
     /// All that was in the log at that moment is known here, or will be when its last entry is.
     fn confirmed_at(&self, beat: &Beat, at: Timestamp) {
         let position = lock(&self.position);

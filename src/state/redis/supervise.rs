@@ -132,6 +132,7 @@ impl Fleet {
 
     /// Reads the log to its end, and finds what is held here and was lost there.
     async fn catch_up(&self) -> Result<Lost, Fault> {
+        let asked_at = Timestamp::now();
         let beat = self.begin().await?;
         self.measure(&beat, Duration::ZERO);
         let known = self.position();
@@ -141,8 +142,10 @@ impl Fleet {
         if !known.id.is_empty() && !is_known {
             warn!(
                 held = lost.len(),
-                "the shared store holds another log; what is held here is published again"
+                "the shared store holds another log, or not all of it; what only this gate holds is published again"
             );
+        }
+        if !known.id.is_empty() && known.id != beat.id {
             self.settle();
         }
         *super::lock(&self.lost) = lost;
@@ -152,7 +155,7 @@ impl Fleet {
         self.read_to_the_end(&beat).await?;
         let lost = super::lock(&self.lost).clone();
         self.set_mending(!lost.is_empty());
-        self.confirmed(&beat);
+        self.confirmed_at(&beat, asked_at);
         self.settle_first(Ok(()));
         if self.say(None) {
             info!(held = self.position().last > 0, lost = lost.len(), "the shared store is in use");
@@ -170,6 +173,7 @@ impl Fleet {
                 && first.previous != 0
                 && first.sequence > beat.whole
                 && !self.is_trimmed(first.previous, beat.clock)
+                && !self.holds(first.previous).await?
             {
                 self.missed(first).await?;
             }
