@@ -6,7 +6,8 @@
 1. event to refusal: from sending an event to one gate until all three refuse the token, over keep-alive connections
 2. live tokens: every token is used over and over on one of the gates; Redis' commands, CPU and memory, and the CPU time
    (utime + stime) of the gates per request, embedded and redis in turns, because a machine's clock drifts
-3. one gate alone with nothing to do: what its mere presence costs
+3. a gate at rest: what its mere presence costs
+4. the latency of requests while Redis hangs
 
 Needs redis-server, nginx, wrk. Everything listens on loopback, on free ports.
 """
@@ -20,6 +21,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import socket
 import statistics
 import subprocess
@@ -302,6 +304,27 @@ http {{ access_log off; keepalive_requests 100000000; client_body_temp_path {fol
         print(f"CPU per request: redis {medians['redis']:.2f} µs, embedded {medians['embedded']:.2f} µs, "
               f"ratio {statistics.median(ratios):.3f} (median of {len(ratios)} rounds)")
     print(f"reads while a request waited: {sum(gate.metric('portcullis_state_reads_total') for gate in gates):.0f}")
+    outage(gates[0], folder, redis)
+
+
+def outage(gate: Gate, folder: pathlib.Path, redis: Redis) -> None:
+    """Latency with a healthy server and with one that hangs, in turns; max_staleness is 10 s."""
+    def p99() -> float:
+        out = subprocess.run(
+            ["wrk", "-t1", "-c4", "-d6s", "--latency", "-s", str(folder / "tokens.lua"), f"http://127.0.0.1:{gate.public}/",
+             "--", str(folder / "tokens-0")], check=True, capture_output=True, text=True).stdout
+        assert "Non-2xx" not in out, out
+        at, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", out).groups()
+        return float(at) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
+    healthy, hanging = [], []
+    for _ in range(3):
+        healthy.append(p99())
+        redis.process.send_signal(signal.SIGSTOP)
+        hanging.append(p99())
+        redis.process.send_signal(signal.SIGCONT)
+        while gate.get(gate.telemetry, "/ready")[0] != 200 or gate.metric("portcullis_state_age_seconds") > 2:
+            time.sleep(0.1)
+    print(f"p99 of requests: {statistics.median(healthy):.2f} ms, while Redis hangs {statistics.median(hanging):.2f} ms")
 
 
 if __name__ == "__main__":

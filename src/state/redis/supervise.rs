@@ -11,7 +11,7 @@ use redis::{Value, cmd};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::connect::{Connection, Lanes};
+use super::connect::{Connection, Connector, Lanes};
 use super::endpoint::Host;
 use super::entry::{Entry, appended_at, id};
 use super::fault::Fault;
@@ -76,7 +76,7 @@ impl Fleet {
             let tail = self.open_tail(&lanes, log_slot).await?;
             let turn = tokio::select! {
                 turn = self.confirm() => turn?,
-                turn = self.follow(&tail) => turn?,
+                turn = self.follow(&tail) => turn.inspect_err(|_fault| self.distrust_replicas())?,
                 fault = self.mend(lost) => return Err(fault),
                 fault = self.tend_lanes(log_slot) => return Err(fault),
             };
@@ -210,7 +210,7 @@ impl Fleet {
         if let Some(replicas) = &self.events_connector
             && self.trusts_replicas()
         {
-            match replicas.any().await {
+            match self.open_replica(replicas).await {
                 Ok(connection) => return Ok(connection),
                 Err(fault) => {
                     warn!(%fault, "state.events_url cannot be used; events are read from the primary for now");
@@ -219,6 +219,15 @@ impl Fleet {
             }
         }
         self.connector.alone(lanes, log_slot).await
+    }
+
+    async fn open_replica(&self, replicas: &Connector) -> Result<Connection, Fault> {
+        let connection = replicas.any().await?;
+        if self.connector.is_cluster() {
+            // Else a replica in a cluster only says where its primary is.
+            connection.ask::<String>(&cmd("READONLY"), PATIENCE).await?;
+        }
+        Ok(connection)
     }
 
     /// Reads the log as it grows.
