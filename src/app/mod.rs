@@ -24,6 +24,7 @@ use crate::shutdown::{self, Phase, Trigger};
 use crate::state::{OpenError, StoreError};
 use crate::time::Timestamp;
 
+mod authority;
 mod state;
 mod wiring;
 mod workers;

@@ -11,8 +11,10 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::Instant;
 
+use super::authority;
 use super::state::State;
 use crate::admin::{self, Access, Command, Control, Health, serve_admin, serve_telemetry};
+use crate::authority::Authority;
 use crate::client::Client;
 use crate::config::{Loaded, Settings};
 use crate::enforce::decide::{Enforcer, Issuer};
@@ -39,12 +41,13 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 struct Keys {
     store: Arc<KeyStore>,
-    refresher: JoinHandle<()>,
+    /// None for those of the authority in this process.
+    refresher: Option<JoinHandle<()>>,
 }
 
 impl Drop for Keys {
     fn drop(&mut self) {
-        self.refresher.abort();
+        self.refresher.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -56,6 +59,7 @@ struct Lasting {
     admin_tickets: Tickets,
     metrics: Metrics,
     shutdown: Shutdown,
+    authority: Option<Arc<Authority>>,
 }
 
 /// Everything that is made of one configuration.
@@ -92,8 +96,15 @@ impl Wiring {
         shutdown: Shutdown,
     ) -> Result<Self, Vec<String>> {
         let (public_tickets, admin_tickets) = (Tickets::default(), Tickets::default());
-        let lasting = Lasting { state, public_tickets, admin_tickets, metrics, shutdown };
         let settings = loaded.settings.clone();
+        let event_issuers = Arc::new(ArcSwap::from_pointee(event_issuers(&settings)));
+        let authority = match &settings.authority {
+            Some(wanted) => {
+                Some(authority::open(wanted, &settings.state, &state, &event_issuers, &metrics).await?)
+            }
+            None => None,
+        };
+        let lasting = Lasting { state, public_tickets, admin_tickets, metrics, shutdown, authority };
         let keys = lasting.keys(&settings, &[]).await?;
         let Made { live, admin_tls, certificates } = lasting.make(&settings, &keys, 0)?;
         let log = Arc::clone(&lasting.state.events);
@@ -106,7 +117,7 @@ impl Wiring {
             effective: Arc::new(ArcSwap::from_pointee(loaded.redacted.clone())),
             enforcer: Arc::new(ArcSwap::new(Arc::clone(&live.enforcer))),
             live: Arc::new(ArcSwap::from_pointee(live)),
-            event_issuers: Arc::new(ArcSwap::from_pointee(event_issuers(&settings))),
+            event_issuers,
             receiver: Arc::new(receiver),
             settings,
             keys,
@@ -122,6 +133,9 @@ impl Wiring {
     /// requests that were fine a moment ago.
     pub(super) async fn replace(&mut self, loaded: &Loaded) -> Result<Vec<String>, Vec<String>> {
         let settings = loaded.settings.clone();
+        if !authority::same(self.settings.authority.as_ref(), settings.authority.as_ref()) {
+            return Err(vec![authority::RESTART.to_owned()]);
+        }
         let keys = self.lasting.keys(&settings, &self.keys).await?;
         let issuers = keys.iter().take(settings.issuers.len());
         let new = issuers.filter(|keys| !self.keys.iter().any(|known| Arc::ptr_eq(known, keys)));
@@ -130,6 +144,9 @@ impl Wiring {
         let Made { live, admin_tls, certificates } = self.lasting.make(&settings, &keys, generation)?;
         let needs_restart = self.settings.restart_needed(&settings);
         self.lasting.state.reconfigure(&settings);
+        if let (Some(authority), Some(wanted)) = (&self.lasting.authority, &settings.authority) {
+            authority.reconfigure(wanted);
+        }
         self.enforcer.store(Arc::clone(&live.enforcer));
         self.live.store(Arc::new(live));
         self.event_issuers.store(Arc::new(event_issuers(&settings)));
@@ -155,6 +172,7 @@ impl Wiring {
             effective: Arc::clone(&self.effective),
             receiver: Some(Arc::clone(&self.receiver)),
             enforcer: Arc::clone(&self.enforcer),
+            authority: self.lasting.authority.clone(),
         };
         let (metrics, shutdown) = (self.lasting.metrics.clone(), self.lasting.shutdown.clone());
         let limits = admin::Limits::default();
@@ -209,10 +227,19 @@ impl Lasting {
             let same = running.iter().find(|keys| keys.store.settings() == wanted);
             keys.push(match same {
                 Some(same) => Ok(Arc::clone(same)),
+                None if wanted.source == keys::Source::Authority => self.own_keys(wanted),
                 None => self.start_keys(wanted).await,
             });
         }
         every(keys.into_iter())
+    }
+
+    /// The keys of the authority in this process: never fetched, and never stale.
+    fn own_keys(&self, settings: &keys::Settings) -> Result<Arc<Keys>, String> {
+        let authority = self.authority.as_ref().ok_or("there is no authority")?;
+        let store = authority.key_store(settings);
+        let store = store.map_err(|error| format!("issuer {}: {error}", settings.issuer))?;
+        Ok(Arc::new(Keys { store, refresher: None }))
     }
 
     async fn start_keys(&self, settings: &keys::Settings) -> Result<Arc<Keys>, String> {
@@ -221,7 +248,7 @@ impl Lasting {
         let store = KeyStore::new(settings.clone(), self.metrics.clone());
         self.state.keep_keys(&store).await;
         let refresher = spawn_refresher(Arc::clone(&store), Client::new(trust), self.shutdown.clone());
-        Ok(Arc::new(Keys { store, refresher }))
+        Ok(Arc::new(Keys { store, refresher: Some(refresher) }))
     }
 
     fn make(&self, settings: &Settings, keys: &[Arc<Keys>], generation: u64) -> Result<Made, Vec<String>> {
@@ -252,6 +279,7 @@ impl Lasting {
             upstreams,
             identity: settings.enforce.identity.clone(),
             streams: settings.streams,
+            authority: self.authority.clone(),
             settings: settings.gate.clone(),
             tls: configs.pop().flatten(),
             generation,

@@ -74,6 +74,7 @@ fn issuer(issuer: &IssuerSettings) -> [String; 3] {
         Source::Url(url) => format!("keys from {url}"),
         Source::Discovery => "keys by discovery".to_owned(),
         Source::Secret(_) => "a shared secret".to_owned(),
+        Source::Authority => "the embedded authority".to_owned(),
     };
     let algorithms: Vec<_> =
         issuer.rules.algorithms.iter().map(|algorithm| format!("{algorithm:?}")).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, Uri};
 
 use super::Settings;
-use super::bearer;
+use super::bearer::{self, BearerToken};
 use super::claims::IssuerRules;
 use super::denial::{Denial, Reason};
 use super::policy::{Mode, Route};
@@ -316,6 +316,16 @@ impl Enforcer {
         let session = self.judge_in_force(&token, now)?;
         route.judge(&token)?;
         Ok(Some(Pass { token, session }))
+    }
+
+    /// A token that is in force at `now`, whatever it may be used for; that it was looked at is no use of it. A key that is
+    /// not at hand is not fetched, and a certificate it may be bound to is not asked for.
+    #[must_use]
+    pub fn inspect(&self, token: &str, now: Timestamp) -> Option<Arc<VerifiedToken>> {
+        let bearer = BearerToken::new(token.as_bytes()).ok()?;
+        let token = self.verifier.prove(bearer, Asked { keys: true }, now, &mut Trail::default()).ok()?;
+        self.judge_in_force(&token, now).ok()?;
+        Some(token)
     }
 
     /// Whether nothing has ended the token since it was issued.

@@ -22,6 +22,7 @@ use super::answer::{Form, Refusal, believable_request_id};
 use super::body::{AnswerBody, Limited, Serving, discard};
 use super::framing::is_host;
 use super::link::{Broken, Link};
+use super::own;
 use super::streams::Watched;
 use super::worker::Generation;
 use crate::enforce::decide::{Ask, Asked, Permit, Request as Question, Verdict};
@@ -42,7 +43,14 @@ pub(super) async fn serve(
     let form = Form::of(&head.method, &head.headers);
     let mut record = begin(&connection, &head);
 
-    let judged = match within_limits(&head, &body, &record.generation) {
+    let within = within_limits(&head, &body, &record.generation);
+    if within.is_ok()
+        && let Some(authority) = record.generation.live.authority.clone()
+        && let Some(endpoint) = own::endpoint(&authority, &head.method, &head.uri)
+    {
+        return own::serve(&authority, endpoint, head, body, record, serving).await;
+    }
+    let judged = match within {
         Ok(host) => enforce(&head, &host, &connection, &mut record).await.map(|permit| (permit, host)),
         Err(refusal) => Err(refusal),
     };

@@ -151,6 +151,18 @@ impl Store {
         Ok(Self { writer: Arc::new(writer), created_at, durable })
     }
 
+    /// Runs `work` in a transaction of its own or shared with other work; what it answers is told only when its changes
+    /// are durable. For rooms that keep tables of their own in the file, whose statements they own.
+    ///
+    /// An error of `work` is one of the disk, and fails the work it shares the transaction with as well.
+    pub(crate) async fn transact<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.writer.run(work).await
+    }
+
     /// When it was created: nothing is known of what was revoked before.
     #[must_use]
     pub fn created_at(&self) -> Timestamp {

@@ -17,7 +17,8 @@ use crate::time::Timestamp;
 const APPLICATION_ID: i64 = 0x5043_4c53;
 
 /// One step for each version of the file, in order; only ever appended to.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE origin (created_at INTEGER NOT NULL) STRICT;
     CREATE TABLE events (
         sequence    INTEGER PRIMARY KEY AUTOINCREMENT, -- never given twice, not even when old events are trimmed
@@ -59,7 +60,47 @@ const MIGRATIONS: [&str; 1] = ["
         last_used_at INTEGER NOT NULL,
         PRIMARY KEY (client, route, status)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE users (
+        id           TEXT    PRIMARY KEY,
+        name         TEXT    NOT NULL,
+        roles        TEXT    NOT NULL, -- here and below: a JSON array of words
+        role_version INTEGER NOT NULL,
+        created_at   INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE former_users (
+        id           TEXT    PRIMARY KEY,
+        role_version INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE credentials (
+        client_id        TEXT    PRIMARY KEY,
+        name             TEXT    NOT NULL,
+        owner            TEXT    NOT NULL,
+        roles            TEXT    NOT NULL,
+        scopes           TEXT    NOT NULL,
+        tenant           TEXT,
+        expires_at       INTEGER,
+        created_at       INTEGER NOT NULL,
+        secret           BLOB    NOT NULL, -- the salt, then the hash
+        old_secret       BLOB,
+        old_secret_until INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX credentials_owner ON credentials (owner);
+    CREATE TABLE intents (
+        id     INTEGER PRIMARY KEY,
+        change TEXT    NOT NULL,
+        at     INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE signing_keys (
+        kid          TEXT    PRIMARY KEY,
+        algorithm    TEXT    NOT NULL,
+        private      BLOB    NOT NULL, -- PKCS #8
+        signs_from   INTEGER NOT NULL,
+        longest_life INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
+];
 
 /// An open database.
 #[derive(Debug)]

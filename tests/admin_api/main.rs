@@ -104,7 +104,8 @@ impl Gate {
         let access = Arc::new(Access::new(&settings_of_callers(), None));
         let enforcer = Arc::new(ArcSwap::from_pointee(refuses_everything(&metrics)));
         let commands = mpsc::channel(1).0;
-        let control = Control { commands, effective: Arc::default(), receiver: None, enforcer };
+        let control =
+            Control { commands, effective: Arc::default(), receiver: None, enforcer, authority: None };
         let (served, instruments) = (ledger.clone(), metrics.clone());
         tokio::spawn(serve_admin(
             listener,

@@ -18,6 +18,7 @@ use super::auth::{Access, Caller};
 use super::problem::Problem;
 use super::server::{Limits, Peer, Server};
 use super::telemetry::uncached;
+use crate::authority::Authority;
 use crate::enforce::decide::Enforcer;
 use crate::events::{EventLog, Issuer};
 use crate::metrics::Metrics;
@@ -48,6 +49,8 @@ pub struct Control {
     pub receiver: Option<Arc<Receiver>>,
     /// What decides on requests, for explanations.
     pub enforcer: Arc<ArcSwap<Enforcer>>,
+    /// Users and credentials, when this gate issues tokens itself.
+    pub authority: Option<Arc<Authority>>,
 }
 
 /// What a caller may ask of whoever runs the process.
