@@ -59,7 +59,13 @@ impl Gate {
             enforce::Settings { routes: Vec::new(), identity: IdentitySettings::default(), proofs: 1 };
         let enforcer = Enforcer::new(settings, Vec::new(), InForce::unlimited(), &metrics).unwrap();
         let enforcer = Arc::new(ArcSwap::from_pointee(enforcer));
-        let control = Control { commands, effective: Arc::default(), receiver: Some(receiver), enforcer };
+        let control = Control {
+            commands,
+            effective: Arc::default(),
+            receiver: Some(receiver),
+            enforcer,
+            authority: None,
+        };
         let token = |secret: &str, permission| Token {
             name: secret.to_owned(),
             secret: secret.to_owned(),
