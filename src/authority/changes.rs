@@ -52,7 +52,7 @@ pub(super) type Alone = OwnedMutexGuard<()>;
 
 impl Change {
     /// What ends tokens by it.
-    fn event(&self, issuer: &events::Issuer, at: Timestamp) -> Option<Event> {
+    pub(super) fn event(&self, issuer: &events::Issuer, at: Timestamp) -> Option<Event> {
         let until = |kind, versioned| issuer.expiry(kind, versioned, at, at);
         let name = &issuer.issuer;
         let client_revoked =

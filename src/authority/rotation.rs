@@ -242,6 +242,6 @@ mod tests {
         let later =
             rotate(&store, rules, ahead.until.plus(Duration::from_secs(10)).plus(MARGIN)).await.unwrap();
         assert!(!published(&later).contains(&first.signing.kid().to_owned()));
-        assert!(stored_key_set(&store, START).await.unwrap().is_some());
+        assert!(stored_key_set(&store, ahead.until).await.unwrap().is_some());
     }
 }

@@ -34,4 +34,4 @@ pub struct Settings {
 pub const DEFAULT_PROOFS: u64 = 100_000;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
