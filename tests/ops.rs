@@ -165,7 +165,13 @@ fn control(outcome: Result<(), Vec<String>>) -> Control {
         }
     });
     let effective = Arc::new(ArcSwap::from_pointee(json!({"server": {"workers": 2}})));
-    Control { commands, effective, receiver: None, enforcer: enforcer(decide::InForce::unlimited()) }
+    Control {
+        commands,
+        effective,
+        receiver: None,
+        enforcer: enforcer(decide::InForce::unlimited()),
+        authority: None,
+    }
 }
 
 /// One issuer with a secret and a route `/deals` for those who may read.
@@ -408,6 +414,7 @@ async fn every_error_is_a_problem_document() {
     let control = Control {
         commands,
         effective: Arc::default(),
+        authority: None,
         receiver: None,
         enforcer: enforcer(decide::InForce::unlimited()),
     };

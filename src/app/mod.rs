@@ -68,11 +68,11 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs the gate on this thread until a signal ends it, then drains it. `config` is read again at each reload.
+/// Runs the gate on this thread until a signal or `stop` ends it, then drains it. `config` is read again at each reload.
 ///
 /// # Errors
 /// When the gate cannot start, or a worker ends by itself.
-pub fn run(config: &Path, loaded: &Loaded) -> Result<(), RunError> {
+pub fn run(config: &Path, loaded: &Loaded, stop: impl Future<Output = ()>) -> Result<(), RunError> {
     let metrics = Metrics::new()
         .map_err(|error| RunError::System("cannot register the metrics", io::Error::other(error)))?;
     let (access_log, log) = log::init(&loaded.settings.log, &metrics).map_err(RunError::Log)?;
@@ -80,7 +80,7 @@ pub fn run(config: &Path, loaded: &Loaded) -> Result<(), RunError> {
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| RunError::System("cannot start the control plane's runtime", error))?;
-    runtime.block_on(async { App::start(config, loaded, metrics, access_log, log).await?.serve().await })
+    runtime.block_on(async { App::start(config, loaded, metrics, access_log, log).await?.serve(stop).await })
 }
 
 /// A running gate, seen from the control plane.
@@ -128,13 +128,15 @@ impl App {
         Ok(Self { config: config.to_owned(), wiring, workers, trigger, commands, watch, state, log })
     }
 
-    /// Serves until a signal ends it or a worker ends by itself.
-    async fn serve(mut self) -> Result<(), RunError> {
+    /// Serves until a signal or `stop` ends it or a worker ends by itself.
+    async fn serve(mut self, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+        let mut stop = std::pin::pin!(stop);
         let mut signals = Signals::install()?;
         let mut hangup = handler(SignalKind::hangup())?;
         loop {
             tokio::select! {
                 () = signals.stop() => break,
+                () = &mut stop => break,
                 () = self.workers.any_ended() => return Err(RunError::WorkerEnded),
                 _ = hangup.recv() => drop(self.reload("SIGHUP").await),
                 () = self.watch.changed() => drop(self.reload("a changed file").await),

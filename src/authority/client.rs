@@ -131,8 +131,8 @@ mod tests {
         assert_eq!(read(&header(&encode("a:b%2B+")), ""), Ok(vec![pair("a", "b+ "), pair("a", "b%2B+")]));
         assert_eq!(read(&header(&encode("a:100%")), ""), Ok(vec![pair("a", "100%")]), "no escape: as it is");
         assert_eq!(
-            read(&header("Basic YTpi"), ""),
-            read(&header("Basic YTpi=="), ""),
+            read(&header("Basic YTpiYw"), ""),
+            read(&header("Basic YTpiYw=="), ""),
             "padding means nothing"
         );
     }

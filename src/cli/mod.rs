@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 mod check;
-pub mod demo;
+mod demo;
 mod event;
 mod explain;
 mod remote;
@@ -39,8 +39,8 @@ enum Command {
     Check(Configured),
     /// Try everything on loopback, with nothing to set up.
     ///
-    /// Runs a gate in front of a sample API, with a certificate and a signing key made for the occasion, and prints the
-    /// `curl` lines to try. Ends with Ctrl-C and leaves nothing behind.
+    /// Runs a gate in front of a sample API, with a certificate made for the occasion and an authority with one user and one
+    /// application credential, and prints the `curl` lines to try. Ends with Ctrl-C and leaves nothing behind.
     Demo(demo::DemoArgs),
     /// Tell a running gate of an event that ends tokens.
     ///
@@ -70,7 +70,7 @@ pub fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(Cli { command: Command::Run(Configured { config }) }) => run::run(&config),
         Ok(Cli { command: Command::Check(Configured { config }) }) => check::check(&config),
-        Ok(Cli { command: Command::Demo(args) }) => demo::run(&args, run::run),
+        Ok(Cli { command: Command::Demo(args) }) => demo::run(&args, run::run_until),
         Ok(Cli { command: Command::Event(args) }) => event::event(&args),
         Ok(Cli { command: Command::Explain(args) }) => explain::run(&args),
         Err(usage) => {
