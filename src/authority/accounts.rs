@@ -149,7 +149,7 @@ impl Authority {
         }
         let name = if name.is_empty() { id.clone() } else { text("name", name)? };
         let roles = words("roles", roles, |_| Ok(()))?;
-        let alone = self.alone().await;
+        let alone = self.settled_alone().await?;
         if self.directory.user(&id).is_some() {
             return Err(Refused::Taken);
         }
@@ -168,7 +168,7 @@ impl Authority {
     /// When there is no such user or a role is not as it must be.
     pub async fn set_roles(self: &Arc<Self>, id: &str, roles: Vec<String>) -> Result<Arc<User>, Refused> {
         let roles = words("roles", roles, |_| Ok(()))?;
-        let alone = self.alone().await;
+        let alone = self.settled_alone().await?;
         let before = self.directory.user(id).ok_or(Refused::NoUser)?;
         if roles.len() == before.roles.len() && roles.iter().all(|role| before.roles.contains(role)) {
             return Ok(before);
@@ -183,7 +183,7 @@ impl Authority {
     /// # Errors
     /// When there is no such user.
     pub async fn delete_user(self: &Arc<Self>, id: &str) -> Result<(), Refused> {
-        let alone = self.alone().await;
+        let alone = self.settled_alone().await?;
         let user = self.directory.user(id).ok_or(Refused::NoUser)?;
         Ok(self.carry_out(alone, Change::DeleteUser(Arc::clone(&user.id))).await?)
     }
@@ -206,7 +206,7 @@ impl Authority {
             let known = settings.scopes.iter().any(|known| known == scope);
             if known { Ok(()) } else { Err("the authority has no such scope") }
         })?;
-        let alone = self.alone().await;
+        let turn = self.shared().await;
         let owner =
             self.directory.user(&owner).ok_or_else(|| invalid("owner", "there is no such user".into()))?;
         let roles = words("roles", roles, |role| {
@@ -228,7 +228,7 @@ impl Authority {
             old_secret: None,
         });
         let change = Change::PutCredential { credential: Arc::clone(&credential), end_tokens: false };
-        self.carry_out(alone, change).await?;
+        self.carry_out(turn, change).await?;
         Ok((credential, secret))
     }
 
@@ -245,7 +245,7 @@ impl Authority {
         let now = Timestamp::now();
         let name = edit.name.map(|name| text("name", name)).transpose()?;
         future(edit.expires_at.flatten(), now)?;
-        let alone = self.alone().await;
+        let alone = self.settled_alone().await?;
         let before = self.directory.credential(client_id).ok_or(Refused::NoCredential)?;
         let expires_at = edit.expires_at.unwrap_or(before.expires_at);
         let end = |credential: Option<Timestamp>| credential.unwrap_or(Timestamp::from_millis(i64::MAX));
@@ -270,7 +270,7 @@ impl Authority {
         end_tokens: bool,
     ) -> Result<(Arc<Credential>, Secret), Refused> {
         let secret = Secret::generate()?;
-        let alone = self.alone().await;
+        let alone = self.settled_alone().await?;
         let before = self.directory.credential(client_id).ok_or(Refused::NoCredential)?;
         let until = Timestamp::now().plus(overlap);
         let old_secret = (!overlap.is_zero()).then(|| (before.secret.clone(), until));
@@ -286,7 +286,7 @@ impl Authority {
     /// # Errors
     /// When there is no such credential.
     pub async fn delete_credential(self: &Arc<Self>, client_id: &str) -> Result<(), Refused> {
-        let alone = self.alone().await;
+        let alone = self.settled_alone().await?;
         let credential = self.directory.credential(client_id).ok_or(Refused::NoCredential)?;
         Ok(self.carry_out(alone, Change::DeleteCredential(Arc::clone(&credential.client_id))).await?)
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 use tracing::{error, warn};
 
 use super::directory::{Credential, Directory, User};
@@ -47,8 +47,13 @@ struct Taken {
     credentials: Vec<Arc<Credential>>,
 }
 
-/// Kept for as long as nobody else may change anything.
-pub(super) type Alone = OwnedMutexGuard<()>;
+/// Kept while a change is under way. New credentials share their turn, and with it the store's commits; everything else
+/// is changed alone.
+#[derive(Debug)]
+pub(super) enum Turn {
+    Shared(#[expect(dead_code, reason = "held, never looked at")] OwnedRwLockReadGuard<()>),
+    Alone(#[expect(dead_code, reason = "held, never looked at")] OwnedRwLockWriteGuard<()>),
+}
 
 impl Change {
     /// What ends tokens by it.
@@ -120,8 +125,13 @@ impl Change {
 
 impl Authority {
     /// Waits until nobody else is changing anything.
-    pub(super) async fn alone(&self) -> Alone {
-        Arc::clone(&self.changing).lock_owned().await
+    pub(super) async fn alone(&self) -> Turn {
+        Turn::Alone(Arc::clone(&self.changing).write_owned().await)
+    }
+
+    /// Waits until nobody is changing anything but by adding to it.
+    pub(super) async fn shared(&self) -> Turn {
+        Turn::Shared(Arc::clone(&self.changing).read_owned().await)
     }
 
     /// Carries a change out, whether or not the caller waits for it.
@@ -129,22 +139,27 @@ impl Authority {
     /// # Errors
     /// When a store cannot be written. Then nothing has changed, unless the disk failed twice: a change whose intent could
     /// not be taken back is carried out later.
-    pub(super) async fn carry_out(self: &Arc<Self>, alone: Alone, change: Change) -> Result<(), StoreError> {
+    pub(super) async fn carry_out(self: &Arc<Self>, turn: Turn, change: Change) -> Result<(), StoreError> {
         let authority = Arc::clone(self);
         let work = async move {
             let outcome = authority.try_to_carry_out(change).await;
-            drop(alone);
+            drop(turn);
             outcome
         };
         // Cancelled or panicked: the process is ending, and nothing may be acknowledged.
         tokio::spawn(work).await.unwrap_or(Err(StoreError::Closed))
     }
 
-    async fn try_to_carry_out(&self, change: Change) -> Result<(), StoreError> {
+    /// What comes later must not be overwritten by what was meant before.
+    pub(super) async fn settled_alone(&self) -> Result<Turn, StoreError> {
+        let turn = self.alone().await;
         if self.unsettled.load(Ordering::Relaxed) {
-            // What comes later must not be overwritten by what was meant before.
             self.settle().await?;
         }
+        Ok(turn)
+    }
+
+    async fn try_to_carry_out(&self, change: Change) -> Result<(), StoreError> {
         let now = Timestamp::now();
         if change.event(&self.event_issuer(), now).is_none() {
             let stored = change.clone();

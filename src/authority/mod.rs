@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::Algorithm;
-use tokio::sync::Mutex;
+use tokio::sync::RwLock;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -98,8 +98,8 @@ pub struct Authority {
     key_stores: std::sync::Mutex<Vec<Weak<KeyStore>>>,
     throttle: ArcSwap<Throttle>,
     metrics: Metrics,
-    /// Held while something is changed: one change at a time.
-    changing: Arc<Mutex<()>>,
+    /// Held while something is changed.
+    changing: Arc<RwLock<()>>,
     /// A change was cut off and is still to be carried out.
     unsettled: AtomicBool,
     reconfigured: tokio::sync::Notify,
