@@ -29,7 +29,9 @@ use crate::ssf::Receiver;
 use crate::state::StoreError;
 use crate::usage::Usage;
 
+mod accounts;
 mod config;
+mod credentials;
 mod events;
 mod explain;
 mod list;
@@ -37,6 +39,7 @@ mod revocations;
 mod sessions;
 mod ssf;
 mod usage;
+mod users;
 
 /// What the admin API can see and set in motion.
 #[derive(Debug, Clone)]
@@ -118,6 +121,8 @@ fn router(api: Api, access: Arc<Access>) -> Router {
         .merge(permitted(Permission::Sessions, sessions::routes()))
         .merge(permitted(Permission::Sessions, usage::routes()))
         .merge(permitted(Permission::Sessions, explain::routes()))
+        .merge(permitted(Permission::Authority, users::routes()))
+        .merge(permitted(Permission::Authority, credentials::routes()))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such endpoint") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not take this method")
