@@ -39,6 +39,7 @@ pub(super) struct Play<'a> {
     pub(super) tenant_field: Option<&'a str>,
     pub(super) token_lifetime: Duration,
     pub(super) idle_timeout: Duration,
+    pub(super) log_level: &'a str,
 }
 
 impl Play<'_> {
@@ -47,6 +48,7 @@ impl Play<'_> {
         tenant_field: None,
         token_lifetime: Duration::from_secs(3600),
         idle_timeout: Duration::from_secs(1800),
+        log_level: "warn,portcullis::access=info",
     };
 }
 
@@ -103,8 +105,7 @@ path = "portcullis.db"
 [telemetry]
 listen = "{telemetry}"
 log_format = "pretty"
-log_level = "warn,portcullis::access=info"
-access_log = {access_log}
+log_level = "{log_level}"
 
 [admin]
 listen = "{admin}"
@@ -114,8 +115,7 @@ name = "demo"
 secret = "{admin_secret}"
 permissions = ["events", "sessions", "authority", "config"]
 "#,
-        // The tour tells what happens itself.
-        access_log = play.idle_timeout == Play::VISIT.idle_timeout,
+        log_level = play.log_level,
     )
 }
 

@@ -14,8 +14,8 @@ use super::visitor::{Answer, Visitor};
 
 /// How long a token may be unused in the tour: long enough not to pass between two steps.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
-/// What the tour begins with.
-pub(super) const PLAY: Play<'_> = Play { idle_timeout: IDLE_TIMEOUT, ..Play::VISIT };
+/// What the tour begins with. It tells itself what happens.
+pub(super) const PLAY: Play<'_> = Play { idle_timeout: IDLE_TIMEOUT, log_level: "error", ..Play::VISIT };
 /// How long the tokens of the second story live.
 const SHORT_LIFE: Duration = Duration::from_secs(2);
 /// The form field that names the tenant in the second story.
