@@ -171,10 +171,21 @@ impl Authority {
             Change::SetRoles(user) => self.directory.user(&user.id),
             _ => None,
         };
+        let text = serde_json::to_string(&change).map_err(|error| StoreError::Failed(error.to_string()))?;
+        let intent = self.store.transact(move |db| rows::put_intent(db, &text)).await?;
+        let outcome = self.finish(&change, intent).await;
+        if outcome.is_err() {
+            self.take_back(&change, intent, before).await;
+        }
+        outcome
+    }
+
+    /// Takes the last steps of a change that ends tokens.
+    async fn finish(&self, change: &Change, intent: i64) -> Result<(), StoreError> {
         let taken = change.take(&self.directory);
-        let outcome = self.end_tokens(&change, before).await;
-        match &outcome {
-            Ok(()) => change.show(&self.directory),
+        let outcome = self.publish_and_store(change, intent).await;
+        match outcome {
+            Ok(()) => change.clone().show(&self.directory),
             Err(_) => {
                 taken.user.into_iter().for_each(|user| self.directory.put_user(user));
                 taken
@@ -186,22 +197,12 @@ impl Authority {
         outcome
     }
 
-    async fn end_tokens(&self, change: &Change, before: Option<Arc<User>>) -> Result<(), StoreError> {
-        let at = Timestamp::now();
-        let text = serde_json::to_string(change).map_err(|error| StoreError::Failed(error.to_string()))?;
-        let intent = self.store.transact(move |db| rows::put_intent(db, &text, at)).await?;
-        let outcome = self.finish(change, intent, at).await;
-        if outcome.is_err() {
-            self.take_back(change, intent, before).await;
-        }
-        outcome
-    }
-
     /// Makes the event durable and puts it in force, then stores the change.
-    async fn finish(&self, change: &Change, intent: i64, at: Timestamp) -> Result<(), StoreError> {
-        if let Some(event) = change.event(&self.event_issuer(), at) {
+    async fn publish_and_store(&self, change: &Change, intent: i64) -> Result<(), StoreError> {
+        let now = Timestamp::now();
+        if let Some(event) = change.event(&self.event_issuer(), now) {
             let kind = event.kind;
-            self.log.publish(vec![event], Source::Authority, Timestamp::now()).await?;
+            self.log.publish(vec![event], Source::Authority, now).await?;
             self.metrics.events.with_label_values(&[kind.as_str(), Source::Authority.as_str()]).inc();
         }
         let change = change.clone();
@@ -245,12 +246,12 @@ impl Authority {
     /// When a store cannot be written; what is left will be tried again.
     pub(super) async fn settle(&self) -> Result<(), StoreError> {
         self.unsettled.store(true, Ordering::Relaxed);
-        for row in self.store.transact(rows::intents).await? {
-            let change: Change = serde_json::from_str(&row.change)
+        for (intent, text) in self.store.transact(rows::intents).await? {
+            let change: Change = serde_json::from_str(&text)
                 .map_err(|error| StoreError::Failed(format!("an intent cannot be read: {error}")))?;
-            warn!(at = %row.at, "carrying out a change that was cut off");
-            self.finish(&change, row.id, row.at).await?;
-            change.show(&self.directory);
+            warn!("carrying out a change that was cut off");
+            // With an event of now: tokens may have been issued since it was intended.
+            self.finish(&change, intent).await?;
         }
         self.unsettled.store(false, Ordering::Relaxed);
         Ok(())

@@ -25,15 +25,6 @@ pub(super) struct KeyRow {
     pub(super) longest_life: i64,
 }
 
-/// A change that was decided on and not yet carried out to the end: JSON of [`Change`](super::changes::Change).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct IntentRow {
-    pub(super) id: i64,
-    pub(super) change: String,
-    /// When it takes effect.
-    pub(super) at: Timestamp,
-}
-
 pub(super) fn put_user(db: &Connection, user: &User) -> rusqlite::Result<()> {
     db.prepare_cached(
         "INSERT INTO users (id, name, roles, role_version, created_at) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -136,9 +127,9 @@ pub(super) fn credentials(db: &Connection) -> rusqlite::Result<Vec<Credential>> 
     .collect()
 }
 
-pub(super) fn put_intent(db: &Connection, change: &str, at: Timestamp) -> rusqlite::Result<i64> {
-    db.prepare_cached("INSERT INTO intents (change, at) VALUES (?1, ?2)")?
-        .execute(params![change, at.as_millis()])?;
+/// Keeps a change that was decided on until it is carried out to the end; tells by which id.
+pub(super) fn put_intent(db: &Connection, change: &str) -> rusqlite::Result<i64> {
+    db.prepare_cached("INSERT INTO intents (change) VALUES (?1)")?.execute([change])?;
     Ok(db.last_insert_rowid())
 }
 
@@ -146,9 +137,9 @@ pub(super) fn delete_intent(db: &Connection, id: i64) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM intents WHERE id = ?1")?.execute([id]).map(drop)
 }
 
-pub(super) fn intents(db: &Connection) -> rusqlite::Result<Vec<IntentRow>> {
-    db.prepare_cached("SELECT id, change, at FROM intents ORDER BY id")?
-        .query_map([], |row| Ok(IntentRow { id: row.get(0)?, change: row.get(1)?, at: time(row, 2)? }))?
+pub(super) fn intents(db: &Connection) -> rusqlite::Result<Vec<(i64, String)>> {
+    db.prepare_cached("SELECT id, change FROM intents ORDER BY id")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect()
 }
 

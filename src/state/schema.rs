@@ -89,8 +89,7 @@ const MIGRATIONS: [&str; 2] = [
     CREATE INDEX credentials_owner ON credentials (owner);
     CREATE TABLE intents (
         id     INTEGER PRIMARY KEY,
-        change TEXT    NOT NULL,
-        at     INTEGER NOT NULL
+        change TEXT    NOT NULL
     ) STRICT;
     CREATE TABLE signing_keys (
         kid          TEXT    PRIMARY KEY,
