@@ -1,10 +1,8 @@
-//! What the endpoints of users and credentials share: the authority behind them, ids in paths, and its refusals as
-//! problems.
+//! What the endpoints of users and credentials share: the authority behind them, and its refusals as problems.
 
 use std::sync::Arc;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequestParts, Path, Request};
+use axum::extract::{FromRequestParts, Request};
 use http::StatusCode;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -26,18 +24,6 @@ impl FromRequestParts<Api> for Issuing {
         authority.map(Self).ok_or_else(|| {
             Problem::new(StatusCode::NOT_FOUND, "this gate issues no tokens: it has no [authority]")
         })
-    }
-}
-
-/// The id in a path, percent-decoded.
-pub(super) struct Id(pub(super) String);
-
-impl FromRequestParts<Api> for Id {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let found: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, api).await;
-        found.map(|Path(id)| Self(id)).map_err(|rejection| bad(rejection.body_text()))
     }
 }
 

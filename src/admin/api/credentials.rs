@@ -14,9 +14,9 @@ use http::{StatusCode, Uri};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::Api;
-use super::accounts::{Id, Issuing};
+use super::accounts::Issuing;
 use super::list::{Page, bad, filled, limit, query};
+use super::{Api, Id};
 use crate::admin::problem::Problem;
 use crate::authority::{Authority, Credential, Edit, NewCredential, Refused, Secret};
 use crate::events::parse;

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, MatchedPath, Path, Request, State};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
+use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -92,6 +94,18 @@ impl Api {
     fn unavailable(&self, error: &StoreError) -> Problem {
         self.metrics.state_errors.with_label_values(&[error.kind()]).inc();
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+/// The id in a path, percent-decoded.
+struct Id(String);
+
+impl FromRequestParts<Api> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let found: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, api).await;
+        found.map(|Path(id)| Self(id)).map_err(|rejection| list::bad(rejection.body_text()))
     }
 }
 

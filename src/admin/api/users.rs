@@ -7,9 +7,9 @@ use axum::{Json, Router};
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
-use super::Api;
-use super::accounts::{Id, Issuing};
+use super::accounts::Issuing;
 use super::list::{Page, filled, limit, query};
+use super::{Api, Id};
 use crate::admin::problem::Problem;
 use crate::authority::{NewUser, Refused, User};
 
