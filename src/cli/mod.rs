@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 mod check;
+mod credential;
 mod demo;
 mod event;
 mod explain;
 mod remote;
 mod run;
 mod table;
+mod user;
 
 /// Bad configuration or usage.
 const BAD: u8 = 2;
@@ -47,6 +49,16 @@ enum Command {
     /// Exits with 0 when the event is durable and in force, with 1 when it is not, with 2 when it makes no sense. The admin
     /// token comes from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file.
     Event(Box<event::EventArgs>),
+    /// Manage the users of the embedded authority of a running gate.
+    ///
+    /// Exits with 0 when it is done, with 1 when it is not, with 2 when the arguments make no sense. The admin token comes
+    /// from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file, and needs the permission `authority`.
+    User(user::UserArgs),
+    /// Manage what applications authenticate with at the embedded authority of a running gate.
+    ///
+    /// Exits with 0 when it is done, with 1 when it is not, with 2 when the arguments make no sense. The admin token comes
+    /// from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file, and needs the permission `authority`.
+    Credential(Box<credential::CredentialArgs>),
     /// Explain the verdict on a token, check by check.
     ///
     /// Judges as the gate would, without one running: fetches the keys of the token's issuer once, and reads what was
@@ -72,6 +84,8 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Check(Configured { config }) }) => check::check(&config),
         Ok(Cli { command: Command::Demo(args) }) => demo::run(&args, run::run_until),
         Ok(Cli { command: Command::Event(args) }) => event::event(&args),
+        Ok(Cli { command: Command::User(args) }) => user::user(&args),
+        Ok(Cli { command: Command::Credential(args) }) => credential::credential(&args),
         Ok(Cli { command: Command::Explain(args) }) => explain::run(&args),
         Err(usage) => {
             // Help and version arrive here as well, and go to standard output. With nowhere to print, only the code is left.

@@ -2,35 +2,66 @@
 //! words that say what to do.
 
 use std::fmt;
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use bytes::Bytes;
 use clap::Args;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use serde_json::Value;
+use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+use serde_json::{Value, json};
 
 use crate::client::{Client, GetError, Url};
 use crate::tls;
 
 /// The environment variable with the admin token.
 const TOKEN: &str = "PORTCULLIS_ADMIN_TOKEN";
+/// Entries of a list in one call: as many as fit into an answer whatever they hold, within reason.
+const PAGE: usize = 250;
 
 /// Which gate, and who asks. The token is never an argument: everybody on the machine can read those.
 #[derive(Debug, Args)]
 pub(super) struct Remote {
     /// The admin listener of the gate.
-    #[arg(long, value_name = "URL", env = "PORTCULLIS_ADMIN_URL", default_value = "http://127.0.0.1:9443")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "PORTCULLIS_ADMIN_URL",
+        default_value = "http://127.0.0.1:9443",
+        global = true
+    )]
     admin: String,
     /// Read the admin token from this file instead of the environment variable PORTCULLIS_ADMIN_TOKEN.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
     /// Trust the certificates in this PEM file instead of the system's, for an https address.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     ca: Option<PathBuf>,
     /// Print the answer as JSON.
-    #[arg(long)]
-    pub(super) json: bool,
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// Text as a segment of a path or a value of a query.
+pub(super) fn encoded(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, NON_ALPHANUMERIC)
+}
+
+/// Prints how it went: 0 when it is done, 1 when it is not. Whoever closed standard output does not want to know; the
+/// exit code still tells.
+pub(super) fn report(outcome: Result<String, Failure>) -> ExitCode {
+    match outcome {
+        Ok(text) => {
+            drop(writeln!(std::io::stdout(), "{text}"));
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            drop(writeln!(std::io::stderr(), "{failure}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Why a call came to nothing, for a person.
@@ -44,6 +75,28 @@ impl fmt::Display for Failure {
 }
 
 impl Remote {
+    /// An answer as it was asked for: as JSON, or in the words that `tell` finds.
+    pub(super) fn text(&self, answer: &Value, tell: impl FnOnce(&Value) -> String) -> String {
+        if self.json { answer.to_string() } else { tell(answer) }
+    }
+
+    /// The whole of a list as one page.
+    pub(super) fn list(&self, endpoint: &str) -> Result<Value, Failure> {
+        let separator = if endpoint.contains('?') { '&' } else { '?' };
+        let (mut items, mut after) = (Vec::new(), String::new());
+        loop {
+            let endpoint = format!("{endpoint}{separator}limit={PAGE}{after}");
+            let mut page = self.call(Method::GET, &endpoint, None)?;
+            if let Value::Array(more) = page["items"].take() {
+                items.extend(more);
+            }
+            match page["next"].as_str() {
+                Some(next) => after = format!("&after={}", encoded(next)),
+                None => return Ok(json!({ "items": items, "next": null })),
+            }
+        }
+    }
+
     /// Calls an endpoint and answers with the document it gives; `null` when it gives none.
     pub(super) fn call(
         &self,
@@ -104,7 +157,10 @@ impl Remote {
             StatusCode::UNAUTHORIZED => {
                 format!("{}: {detail}; it came from {}", self.admin, self.token_place())
             }
-            StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => format!("{}: {detail}", self.admin),
+            StatusCode::BAD_REQUEST
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::CONFLICT => format!("{}: {detail}", self.admin),
             status => format!("{}: answered {status}: {detail}", self.admin),
         }))
     }

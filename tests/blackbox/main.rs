@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::too_many_lines, reason = "tables")]
 
+mod accounts;
 mod answers;
 mod commands;
 mod drain;
