@@ -18,8 +18,8 @@ use crate::tls;
 
 /// The environment variable with the admin token.
 const TOKEN: &str = "PORTCULLIS_ADMIN_TOKEN";
-/// Entries of a list in one call: as many as fit into an answer whatever they hold, within reason.
-const PAGE: usize = 250;
+/// Entries of a list in one call; fewer when they make too large an answer.
+const PAGE: usize = 1_000;
 
 /// Which gate, and who asks. The token is never an argument: everybody on the machine can read those.
 #[derive(Debug, Args)]
@@ -66,11 +66,17 @@ pub(super) fn report(outcome: Result<String, Failure>) -> ExitCode {
 
 /// Why a call came to nothing, for a person.
 #[derive(Debug)]
-pub(super) struct Failure(String);
+pub(super) enum Failure {
+    /// The answer holds more than is taken.
+    TooLarge(String),
+    /// Anything else.
+    Other(String),
+}
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        let (Self::TooLarge(words) | Self::Other(words)) = self;
+        f.write_str(words)
     }
 }
 
@@ -83,10 +89,16 @@ impl Remote {
     /// The whole of a list as one page.
     pub(super) fn list(&self, endpoint: &str) -> Result<Value, Failure> {
         let separator = if endpoint.contains('?') { '&' } else { '?' };
-        let (mut items, mut after) = (Vec::new(), String::new());
+        let (mut items, mut after, mut limit) = (Vec::new(), String::new(), PAGE);
         loop {
-            let endpoint = format!("{endpoint}{separator}limit={PAGE}{after}");
-            let mut page = self.call(Method::GET, &endpoint, None)?;
+            let endpoint = format!("{endpoint}{separator}limit={limit}{after}");
+            let mut page = match self.call(Method::GET, &endpoint, None) {
+                Err(Failure::TooLarge(_)) if limit > 1 => {
+                    limit /= 2;
+                    continue;
+                }
+                page => page?,
+            };
             if let Value::Array(more) = page["items"].take() {
                 items.extend(more);
             }
@@ -107,10 +119,10 @@ impl Remote {
         let url = Url::parse(&self.admin, false)
             .ok()
             .and_then(|url| url.at(endpoint))
-            .ok_or_else(|| Failure(self.unusable()))?;
+            .ok_or_else(|| Failure::Other(self.unusable()))?;
         let mut authorization =
             HeaderValue::try_from(format!("Bearer {}", self.token()?)).map_err(|_invalid| {
-                Failure(format!("{} holds more than one line of text", self.token_place()))
+                Failure::Other(format!("{} holds more than one line of text", self.token_place()))
             })?;
         authorization.set_sensitive(true);
         let mut request = Request::builder().method(method).header(AUTHORIZATION, authorization);
@@ -119,18 +131,18 @@ impl Remote {
         }
         let request = request
             .body(body.map(|body| Bytes::from(body.to_string())).unwrap_or_default())
-            .map_err(|error| Failure(error.to_string()))?;
+            .map_err(|error| Failure::Other(error.to_string()))?;
         let response = self.send(&url, request)?;
         self.read(&response)
     }
 
     fn send(&self, url: &Url, request: Request<Bytes>) -> Result<Response<Bytes>, Failure> {
         let trust = tls::client_config(self.ca.as_deref(), None, &[b"http/1.1"])
-            .map_err(|error| Failure(error.to_string()))?;
+            .map_err(|error| Failure::Other(error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| Failure(format!("cannot start: {error}")))?;
+            .map_err(|error| Failure::Other(format!("cannot start: {error}")))?;
         runtime.block_on(Client::new(trust).send(url, request)).map_err(|error| {
             let advice = match error {
                 GetError::Resolve(_) | GetError::Connect(_) => {
@@ -139,7 +151,8 @@ impl Remote {
                 GetError::Tls(_) => "; --ca FILE names the certificates to trust",
                 _ => "",
             };
-            Failure(format!("{}: {error}{advice}", self.admin))
+            let words = format!("{}: {error}{advice}", self.admin);
+            if matches!(error, GetError::TooLarge) { Failure::TooLarge(words) } else { Failure::Other(words) }
         })
     }
 
@@ -147,13 +160,14 @@ impl Remote {
         let (status, body) = (response.status(), response.body());
         let document: Option<Value> =
             if body.is_empty() { Some(Value::Null) } else { serde_json::from_slice(body).ok() };
-        let strange = || Failure(format!("{}: answered {status}, not as an admin listener does", self.admin));
+        let strange =
+            || Failure::Other(format!("{}: answered {status}, not as an admin listener does", self.admin));
         let document = document.ok_or_else(strange)?;
         if status.is_success() {
             return Ok(document);
         }
         let detail = document.get("detail").and_then(Value::as_str).ok_or_else(strange)?;
-        Err(Failure(match status {
+        Err(Failure::Other(match status {
             StatusCode::UNAUTHORIZED => {
                 format!("{}: {detail}; it came from {}", self.admin, self.token_place())
             }
@@ -168,12 +182,16 @@ impl Remote {
     fn token(&self) -> Result<String, Failure> {
         let text = match &self.token_file {
             Some(path) => std::fs::read_to_string(path)
-                .map_err(|error| Failure(format!("{}: cannot be read: {error}", path.display())))?,
+                .map_err(|error| Failure::Other(format!("{}: cannot be read: {error}", path.display())))?,
             None => std::env::var(TOKEN).unwrap_or_default(),
         };
         match text.trim() {
-            "" if self.token_file.is_some() => Err(Failure(format!("{} is empty", self.token_place()))),
-            "" => Err(Failure(format!("there is no admin token: set ${TOKEN}, or give --token-file FILE"))),
+            "" if self.token_file.is_some() => {
+                Err(Failure::Other(format!("{} is empty", self.token_place())))
+            }
+            "" => Err(Failure::Other(format!(
+                "there is no admin token: set ${TOKEN}, or give --token-file FILE"
+            ))),
             token => Ok(token.to_owned()),
         }
     }

@@ -279,6 +279,8 @@ async fn an_owner_sees_and_touches_nobody_elses_credentials() {
         let line = format!("{method} /v1/credentials/{her_id}{below}?owner=alice");
         assert_eq!(gate.call(&line, body).await.status, status, "{line}");
     }
+    let own = gate.call("POST /v1/credentials?owner=bob", r#"{"name":"x","owner":"bob"}"#).await;
+    assert_eq!(own.status, 201, "{own:?}");
 }
 
 #[tokio::test]

@@ -112,9 +112,14 @@ struct Creation {
 async fn create(
     Issuing(authority): Issuing,
     State(api): State<Api>,
+    uri: Uri,
     request: Request,
 ) -> Result<Response, Problem> {
+    let whose: Whose = query(&uri)?;
     let Creation { name, owner, roles, scopes, tenant, expires_at } = api.members(request).await?;
+    if filled("owner", whose.owner.as_ref())?.is_some_and(|acting_for| acting_for != owner) {
+        return Err(bad("`owner`: is not the user that this call is made for".to_owned()));
+    }
     let expires_at = expires_at.as_ref().map(end).transpose()?;
     let new = NewCredential { name, owner, roles, scopes, tenant, expires_at };
     let (credential, secret) = authority.create_credential(new).await.map_err(|why| api.refused(why))?;
