@@ -65,6 +65,7 @@ pub(super) struct Link {
     stalled: AtomicU64,
     /// When something last flowed to a client that has ended its side, likewise.
     ended: AtomicU64,
+    cut: AtomicBool,
     interim_waits: AtomicBool,
     rare: Mutex<Rare>,
 }
@@ -101,6 +102,7 @@ impl Link {
             since: AtomicU64::new(0),
             stalled: AtomicU64::new(NEVER),
             ended: AtomicU64::new(NEVER),
+            cut: AtomicBool::new(false),
             interim_waits: AtomicBool::new(false),
             rare: Mutex::default(),
         })
@@ -187,6 +189,11 @@ impl Link {
         }
     }
 
+    /// The request being served must end, and the connection with it.
+    pub(super) fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
     /// When patience ends, as things stand; `None` as long as the client is not to blame for what takes time.
     pub(super) fn deadline(&self, patience: Patience) -> Option<Instant> {
         let (since, patience) = match self.phase() {
@@ -194,6 +201,8 @@ impl Link {
             Phase::Head => (self.since.load(Ordering::Relaxed), patience.head),
             Phase::Serving | Phase::Answered => match self.stalled.load(Ordering::Relaxed) {
                 NEVER => (self.ended.load(Ordering::Relaxed), patience.ended),
+                // Whoever does not read is not told, either.
+                stalled if self.cut.load(Ordering::Relaxed) => (stalled, Duration::ZERO),
                 stalled => (stalled, patience.idle),
             },
             Phase::Tunnel => return None,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::link::Link;
 use crate::enforce::decide::{Enforcer, Pass, Permit};
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::Mode;
@@ -46,6 +47,8 @@ struct Stream {
     /// Why its token is no longer in force.
     ended: Cell<Option<Reason>>,
     waker: RefCell<Option<Waker>>,
+    /// The connection, which hyper does not let an answer end while its client does not read. HTTP/2 has none.
+    link: Option<Arc<Link>>,
 }
 
 /// A place in the list, given up when it is dropped.
@@ -57,7 +60,12 @@ pub(super) struct Watched {
 
 impl Streams {
     /// Keeps an eye on a request; there is nothing to see without a token.
-    pub(super) fn watch(self: &Rc<Self>, enforcer: &Arc<Enforcer>, permit: &Permit) -> Option<Rc<Watched>> {
+    pub(super) fn watch(
+        self: &Rc<Self>,
+        enforcer: &Arc<Enforcer>,
+        permit: &Permit,
+        link: Option<&Arc<Link>>,
+    ) -> Option<Rc<Watched>> {
         let route = permit.route().settings();
         let stream = Rc::new(Stream {
             enforcer: Arc::clone(enforcer),
@@ -66,6 +74,7 @@ impl Streams {
             observed: route.mode == Mode::Shadow,
             ended: Cell::new(None),
             waker: RefCell::new(None),
+            link: link.map(Arc::clone),
         });
         let mut places = self.places.borrow_mut();
         let place = self.free.borrow_mut().pop().unwrap_or(places.len());
@@ -91,6 +100,9 @@ impl Streams {
             }
             metrics.streams_cut.with_label_values(&[word]).inc();
             tracing::info!(reason = word, %token_hash, "a stream is cut");
+            if let Some(link) = &stream.link {
+                link.cut();
+            }
             if let Some(waker) = stream.waker.take() {
                 waker.wake();
             }

@@ -1,6 +1,8 @@
 //! Live streams and the token that opened them: what cuts them, how the client sees it, and that bytes keep it in use.
 
 use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,6 +13,7 @@ use serde_json::{Value, json};
 use crate::support::app::{App, Speaks, empty};
 use crate::support::gate::Gate;
 use crate::support::h2_client::{H2Client, read_until, request};
+use crate::support::raw_upstream::{Next, RawUpstream};
 use crate::support::settings::Settings;
 use crate::support::tokens::{Issuer, twin};
 use crate::support::wire::Wire;
@@ -287,6 +290,50 @@ fn a_long_download_breaks_off_without_a_clean_end() {
     }
     assert!(got < LENGTH, "it was complete");
     scene.assert_counted("client_revoked");
+}
+
+/// An upstream that sends without end, over HTTP or after a `101`, and counts those who let go of it.
+fn endless() -> (RawUpstream, Arc<AtomicUsize>) {
+    let let_go = Arc::new(AtomicUsize::new(0));
+    let counted = let_go.clone();
+    let upstream = RawUpstream::scripted(move |exchange| {
+        let switches = exchange.request.field("upgrade").is_some();
+        drop(exchange.write(match switches {
+            true => "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n",
+            false => "HTTP/1.1 200 OK\r\n\r\n",
+        }));
+        while exchange.write([b'x'; 64 * 1024]).is_ok() {}
+        counted.fetch_add(1, Ordering::SeqCst);
+        Next::Close
+    });
+    (upstream, let_go)
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_all_the_same() {
+    let ((upstream, let_go), issuer) = (endless(), Issuer::new());
+    for (settings, fields) in [
+        (Settings::plaintext(), ""),
+        (Settings::tls(), ""),
+        (Settings::plaintext(), "Connection: Upgrade\r\nUpgrade: chat\r\n"),
+        (Settings::tls(), "Connection: Upgrade\r\nUpgrade: chat\r\n"),
+    ] {
+        let before = let_go.load(Ordering::SeqCst);
+        let gate = Gate::start(&settings.guarding(&upstream.url(), &issuer).admin().toml(OFTEN));
+        let mut wire = gate.connect();
+        let token = issuer.good();
+        let head =
+            format!("GET /x HTTP/1.1\r\nHost: api.test\r\nAuthorization: Bearer {token}\r\n{fields}\r\n");
+        wire.send(head).unwrap();
+        assert!(matches!(wire.head().unwrap().status, 200 | 101));
+        gate.publish(&json!({"type": "subject-revoked", "subject": "alice"}));
+        eventually("the upstream is let go", || (let_go.load(Ordering::SeqCst) > before).then_some(()));
+        assert_eq!(gate.cuts("subject_revoked"), 1.0);
+        eventually("the connection is closed", || {
+            let open = gate.metrics().sum("portcullis_connections", &[("listener", "public")]);
+            (open == 0.0).then_some(())
+        });
+    }
 }
 
 #[test]

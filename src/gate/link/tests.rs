@@ -56,6 +56,16 @@ fn a_client_that_does_not_read_loses_patience_until_it_does() {
 }
 
 #[test]
+fn a_client_that_does_not_read_has_no_time_left_once_it_is_cut() {
+    let link = link(100);
+    link.serving();
+    link.cut();
+    assert_eq!(left(&link), None, "it reads, and so it will be told");
+    link.wrote(false);
+    assert_eq!(left(&link), Some(0.0));
+}
+
+#[test]
 fn a_client_that_ended_its_side_is_served_as_long_as_something_flows() {
     let link = link(20);
     link.serving();
