@@ -97,7 +97,7 @@ fn a_stream_ends_when_its_token_expires_and_not_before() {
 
 #[test]
 fn a_stream_on_which_nothing_flows_goes_idle_with_its_token() {
-    let scene = scene(&format!("[sessions]\nidle_timeout = \"2s\"\n{OFTEN}"));
+    let scene = scene(&format!("[sessions]\nidle_timeout = \"4s\"\n{OFTEN}"));
     let token = scene.issuer.good();
     let mut wire = scene.listen(&token);
     assert!(wire.chunk().is_err(), "ended in order, or went on");
@@ -138,7 +138,7 @@ fn bytes_that_go_up_keep_the_token_in_use_before_there_is_an_answer() {
 
 #[test]
 fn bytes_count_when_they_flow_and_not_when_the_stream_is_next_looked_at() {
-    let scene = scene("[streams]\ncheck_interval = \"1h\"\n[sessions]\nidle_timeout = \"3s\"\n");
+    let scene = scene("[streams]\ncheck_interval = \"1h\"\n[sessions]\nidle_timeout = \"4s\"\n");
     let token = scene.issuer.good();
     let mut wire = scene.listen(&token);
     let (first, _) = scene.used();
@@ -154,7 +154,7 @@ fn bytes_count_when_they_flow_and_not_when_the_stream_is_next_looked_at() {
 
 #[test]
 fn a_token_that_an_anonymous_route_was_given_is_not_kept_in_use_by_its_bytes() {
-    let scene = scene(&format!("[sessions]\nidle_timeout = \"2s\"\n{OFTEN}"));
+    let scene = scene(&format!("[sessions]\nidle_timeout = \"4s\"\n{OFTEN}"));
     let token = scene.issuer.good();
     let mut wire = scene.gate.connect();
     wire.send(
