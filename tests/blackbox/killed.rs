@@ -298,7 +298,7 @@ fn round(settings: &Settings, publishers: &mut [Publisher<'_>], clients: &mut [C
         publisher.check(&mut Line::to(gate.public), since);
     }
     // Now and then a longer life, in which uses are saved and left alone.
-    let enough = 1 + if random(6) == 0 { random(2_500) } else { random(120) };
+    let enough = 1 + if random(8) == 0 { random(1_500) } else { random(120) };
     let activity = Activity::default();
     let (public, admin, mut killed_at) = (gate.public, gate.admin, 0);
     std::thread::scope(|scope| {
