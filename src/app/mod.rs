@@ -21,7 +21,7 @@ use crate::config::{self, Loaded};
 use crate::log::{self, AccessLog, LogError};
 use crate::metrics::Metrics;
 use crate::shutdown::{self, Phase, Trigger};
-use crate::state::{OpenError, StoreError};
+use crate::state::OpenError;
 use crate::time::Timestamp;
 
 mod authority;
@@ -42,10 +42,8 @@ pub enum RunError {
     System(&'static str, io::Error),
     /// The log could not be opened.
     Log(LogError),
-    /// The state store could not be opened.
+    /// The state store could not be opened, or not be read.
     Store(OpenError),
-    /// The state store could not be read.
-    Replay(StoreError),
     /// What the configuration names cannot be used.
     Wiring(Vec<String>),
     /// A worker ended although nobody asked it to.
@@ -58,8 +56,7 @@ impl fmt::Display for RunError {
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::System(what, error) => write!(f, "{what}: {error}"),
             Self::Log(error) => write!(f, "cannot open the log: {error}"),
-            Self::Store(error) => error.fmt(f),
-            Self::Replay(error) => write!(f, "cannot replay the state: {error}"),
+            Self::Store(error) => write!(f, "state.path: {error}"),
             Self::Wiring(problems) => f.write_str(&problems.join("\n")),
             Self::WorkerEnded => f.write_str("a worker ended unexpectedly; the log says why"),
         }
@@ -109,7 +106,7 @@ impl App {
         let admin = listen(loaded.settings.admin.listen).await?;
         let watch = Watch::new(loaded.files.clone());
         let store = state::open(&loaded.settings.state, Timestamp::now()).map_err(RunError::Store)?;
-        let state = State::replay(store, &loaded.settings, &metrics).await.map_err(RunError::Replay)?;
+        let state = State::replay(store, &loaded.settings, &metrics).await.map_err(RunError::Store)?;
         spawn_local(state.clone().upkeep(loaded.settings.clone(), metrics.clone(), shutdown.clone()));
         let wiring = Wiring::new(loaded, state.clone(), metrics, access_log, shutdown)
             .await

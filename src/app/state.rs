@@ -1,6 +1,7 @@
 //! What outlives requests, configurations and – with a durable store – the process: events, idle clocks, key sets.
 //! Opened and replayed before the first request, written behind while the gate runs, saved once more when it ends.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,13 +53,30 @@ pub(super) fn open(settings: &StateSettings, now: Timestamp) -> Result<Store, Op
     }
 }
 
+/// Damage in the middle of the file shows when that is read.
+fn unreadable(settings: &StateSettings, error: StoreError) -> OpenError {
+    let path = match &settings.store {
+        StoreSettings::Embedded(path) => path.clone(),
+        StoreSettings::Memory => PathBuf::from(":memory:"),
+    };
+    match error {
+        StoreError::Failed(what) => OpenError::Corrupt(path, what),
+        other => OpenError::Io(path, other.to_string()),
+    }
+}
+
 impl State {
     /// Replays what the store keeps.
     pub(super) async fn replay(
         store: Store,
         settings: &Settings,
         metrics: &Metrics,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, OpenError> {
+        let replayed = Self::read(store, settings, metrics).await;
+        replayed.map_err(|error| unreadable(&settings.state, error))
+    }
+
+    async fn read(store: Store, settings: &Settings, metrics: &Metrics) -> Result<Self, StoreError> {
         let (now, began) = (Timestamp::now(), Instant::now());
         let not_before = settings.state.on_empty.not_before(store.created_at());
         let revocations = Arc::new(Revocations::new(not_before));

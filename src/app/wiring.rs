@@ -170,7 +170,6 @@ impl Wiring {
         let control = Control {
             commands,
             effective: Arc::clone(&self.effective),
-            receiver: Some(Arc::clone(&self.receiver)),
             enforcer: Arc::clone(&self.enforcer),
             authority: self.lasting.authority.clone(),
         };
@@ -186,6 +185,7 @@ impl Wiring {
         let access = Arc::clone(&self.access);
         let ledger = admin::Ledger {
             log: Arc::clone(&self.lasting.state.events),
+            receiver: Arc::clone(&self.receiver),
             revocations: Arc::clone(&self.lasting.state.in_force.revocations),
             sessions: Arc::clone(&self.lasting.state.in_force.sessions),
             usage: Arc::clone(&self.lasting.state.usage),

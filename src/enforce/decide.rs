@@ -335,19 +335,23 @@ impl Enforcer {
         token.judge_idle(&issuer.rules.issuer, &self.in_force.sessions, now)
     }
 
-    /// Whether a stream that was let through may go on; `used` when bytes have flowed on it, which counts as a use.
+    /// Counts bytes that flow on a stream as a use of its token, unless they come too late.
+    pub fn keep_alive(&self, pass: &Pass, now: Timestamp) {
+        let sessions = &self.in_force.sessions;
+        // What comes too late changes nothing, and the next look at the stream finds the token idle.
+        let _in_force = sessions.is_in_force(&pass.session, now) && sessions.used(&pass.session, now);
+    }
+
+    /// Whether a stream that was let through may go on.
     ///
     /// # Errors
     /// Why it may not.
-    pub fn judge_again(&self, pass: &Pass, used: bool, now: Timestamp) -> Result<(), Reason> {
+    pub fn judge_again(&self, pass: &Pass, now: Timestamp) -> Result<(), Reason> {
         let token = &pass.token;
         let issuer = self.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?;
         token.validity().judge(issuer.rules.leeway, now)?;
         token.judge_revocations(&self.in_force.revocations)?;
-        let sessions = &self.in_force.sessions;
-        let in_force =
-            if used { sessions.used(&pass.session, now) } else { sessions.is_in_force(&pass.session, now) };
-        if in_force { Ok(()) } else { Err(Reason::Idle) }
+        if self.in_force.sessions.is_in_force(&pass.session, now) { Ok(()) } else { Err(Reason::Idle) }
     }
 
     /// Counts the request as a use of its token, just before it is forwarded. A request on an anonymous route does not

@@ -57,7 +57,7 @@ pub(super) async fn serve(
     let refusal = match judged {
         Ok((permit, host)) => {
             let generation = Rc::clone(&record.generation);
-            let watched = connection.worker.streams.watch(&generation.live.enforcer, &permit);
+            let watched = connection.worker.streams.watch(&generation.live.enforcer, &permit, link.as_ref());
             let outgoing = outgoing(head, body, host, &connection, link.as_ref(), &record, watched.clone());
             match until_cut(watched.as_deref(), generation.forwarder.forward(&permit, outgoing)).await {
                 Ok(Ok(answer)) => return pass_on(answer, link.as_deref(), serving, watched, record).await,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::OpenError;
@@ -123,6 +124,8 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<Database, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let prepare = || -> Result<Database, Problem> {
         let connection = Connection::open_with_flags(path, flags)?;
+        // A file that is refused is left as it is: closing it must not bring its log into it.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         verify(&connection)?;
         connection.busy_timeout(Duration::from_secs(5))?;
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -136,6 +139,7 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<Database, OpenError> {
         if left_open {
             inspect(&connection)?;
         }
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         migrate(connection, now, Some(lock))
     };
     prepare().map_err(|problem| problem.at(path))

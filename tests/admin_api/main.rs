@@ -19,6 +19,7 @@ use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
 use portcullis::sessions::{self, Introduction, Sessions};
 use portcullis::shutdown::{self, Trigger};
+use portcullis::ssf::Receiver;
 use portcullis::state::Store;
 use portcullis::time::Timestamp;
 use portcullis::usage::Usage;
@@ -106,8 +107,10 @@ impl Gate {
             leeway: Duration::from_secs(30),
             max_lifetime: HOUR,
         };
+        let log = EventLog::start(store.clone(), Arc::clone(&revocations), now).await.unwrap();
         let ledger = Ledger {
-            log: EventLog::start(store.clone(), Arc::clone(&revocations), now).await.unwrap(),
+            receiver: Arc::new(Receiver::new(Vec::new(), Arc::clone(&log), &metrics)),
+            log,
             revocations,
             sessions: Arc::new(Sessions::new(settings)),
             usage: Usage::start(metrics.usage.clone(), store.clone()).await.unwrap(),
@@ -120,7 +123,7 @@ impl Gate {
         let enforcer = Arc::new(ArcSwap::from_pointee(refuses_everything(&metrics)));
         let authority = if issuing { Some(open(store, &ledger, &metrics).await) } else { None };
         let commands = mpsc::channel(1).0;
-        let control = Control { commands, effective: Arc::default(), receiver: None, enforcer, authority };
+        let control = Control { commands, effective: Arc::default(), enforcer, authority };
         let (served, instruments) = (ledger.clone(), metrics.clone());
         tokio::spawn(serve_admin(
             listener,

@@ -50,8 +50,6 @@ pub struct Control {
     pub commands: mpsc::Sender<Command>,
     /// The effective configuration, secrets redacted.
     pub effective: Arc<ArcSwap<Value>>,
-    /// Where pushed security event tokens go; without it, every transmitter is unknown.
-    pub receiver: Option<Arc<Receiver>>,
     /// What decides on requests, for explanations.
     pub enforcer: Arc<ArcSwap<Enforcer>>,
     /// Users and credentials, when this gate issues tokens itself.
@@ -70,6 +68,8 @@ pub enum Command {
 pub struct Ledger {
     /// Where events go.
     pub log: Arc<EventLog>,
+    /// Where pushed security event tokens go.
+    pub receiver: Arc<Receiver>,
     /// What they ended.
     pub revocations: Arc<Revocations>,
     /// The tokens in use.
