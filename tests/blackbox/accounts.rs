@@ -44,7 +44,7 @@ impl Operated {
             .admin();
         let token_file = path_text(&settings.file("admin.token", ADMIN_TOKEN)).to_owned();
         let mut gate = Gate::start(&settings);
-        let admin = gate.admin();
+        let admin = gate.admin;
         Self { gate, admin, token_file, _upstream: upstream }
     }
 
@@ -288,7 +288,7 @@ fn a_gate_that_issues_no_tokens_says_so() {
     let settings = Settings::plaintext().guarding(&upstream.url(), &issuer).admin();
     let token_file = settings.file("admin.token", ADMIN_TOKEN);
     let mut gate = Gate::start(&settings);
-    let admin = format!("http://{}", gate.admin());
+    let admin = format!("http://{}", gate.admin);
     for command in ["user", "credential"] {
         let place = ["--admin", &admin, "--token-file", path_text(&token_file)];
         let outcome = portcullis(&[&[command, "list"][..], &place].concat());
