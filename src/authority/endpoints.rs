@@ -219,10 +219,8 @@ impl Authority {
             let labels = [EventKind::TokenRevoked.as_str(), Source::Authority.as_str()];
             self.metrics.events.with_label_values(&labels).inc();
         }
-        let mut response = json_response(StatusCode::OK, &());
-        *response.body_mut() = Bytes::new();
-        response.headers_mut().remove(CONTENT_TYPE);
-        Ok(response)
+        // RFC 7009 §2.2: clients ignore the body. Some of them nevertheless read one, and only as JSON.
+        Ok(json_response(StatusCode::OK, &json!({})))
     }
 
     /// RFC 7662: what a token in force says, and of any other nothing but that it is not.
