@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::client::Client;
 use super::error::{OauthError, json_response};
 use super::form::{Form, FormError};
+use super::rotation::ahead;
 use super::token::{Issued, granted_scope};
 use super::{Authority, Settings};
 use crate::enforce::decide::Enforcer;
@@ -22,8 +23,8 @@ use crate::time::Timestamp;
 /// The longest body that is read, in bytes: a token and some fields.
 pub const MAX_BODY: usize = 64 * 1024;
 
-/// How long others may keep the key set: less than a new key is published before it signs.
-const KEYS_MAX_AGE: &str = "public, max-age=300";
+/// How long others may keep what is published, in seconds.
+const MAX_AGE: u64 = 300;
 
 const REVOCATION_PATH: &str = "/oauth/revoke";
 const INTROSPECTION_PATH: &str = "/oauth/introspect";
@@ -146,16 +147,21 @@ impl Authority {
         if !matches!(*call.method, Method::GET | Method::HEAD) {
             return Err(OauthError::Method("GET, HEAD"));
         }
-        let mut response = match endpoint {
+        let settings = self.settings();
+        let (mut response, max_age) = match endpoint {
             Endpoint::Keys => {
                 let mut response = json_response(StatusCode::OK, &());
                 *response.body_mut() = self.ring.load().jwks.clone();
-                response
+                // A copy must be gone before a key signs that is not in it.
+                (response, (ahead(settings.key_rotation).as_secs() / 2).min(MAX_AGE))
             }
-            _ => json_response(StatusCode::OK, &self.settings().metadata()),
+            _ => (json_response(StatusCode::OK, &settings.metadata()), MAX_AGE),
         };
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(KEYS_MAX_AGE));
-        response.headers_mut().remove(PRAGMA);
+        let headers = response.headers_mut();
+        headers.remove(PRAGMA);
+        if let Ok(value) = format!("public, max-age={max_age}").parse() {
+            headers.insert(CACHE_CONTROL, value);
+        }
         Ok(response)
     }
 
@@ -219,10 +225,8 @@ impl Authority {
             let labels = [EventKind::TokenRevoked.as_str(), Source::Authority.as_str()];
             self.metrics.events.with_label_values(&labels).inc();
         }
-        let mut response = json_response(StatusCode::OK, &());
-        *response.body_mut() = Bytes::new();
-        response.headers_mut().remove(CONTENT_TYPE);
-        Ok(response)
+        // RFC 7009 §2.2: clients ignore the body. Some of them nevertheless read one, and only as JSON.
+        Ok(json_response(StatusCode::OK, &json!({})))
     }
 
     /// RFC 7662: what a token in force says, and of any other nothing but that it is not.

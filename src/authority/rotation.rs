@@ -13,8 +13,7 @@ use super::signing::SigningKey;
 use crate::state::{Store, StoreError};
 use crate::time::Timestamp;
 
-/// How long before it signs a key is published, so that everybody who keeps a copy of the key set has it by then; for
-/// short rotations, half of one.
+/// How long before it signs a key is published at most.
 const AHEAD: Duration = Duration::from_secs(24 * 3600);
 /// How much longer than its last token a key is kept, for clocks that differ.
 const MARGIN: Duration = Duration::from_secs(300);
@@ -57,10 +56,16 @@ struct Facts {
     longest_life: Duration,
 }
 
+/// How long before it signs a key is published, so that everybody who keeps a copy of the key set has it by then: a day,
+/// and for short rotations half of one.
+pub(super) fn ahead(rotation: Duration) -> Duration {
+    AHEAD.min(rotation / 2)
+}
+
 /// `keys` in the order in which they sign.
 fn plan(keys: &[Facts], rules: Rules, now: Timestamp) -> Plan {
     let started = keys.partition_point(|key| key.signs_from <= now);
-    let ahead = AHEAD.min(rules.rotation / 2);
+    let ahead = ahead(rules.rotation);
     let mut until = now.plus(rules.rotation);
     let mut keep = Vec::new();
     for (place, key) in keys.iter().enumerate().take(started.saturating_sub(1)) {
