@@ -147,6 +147,10 @@ impl Authority {
         if id.starts_with(CLIENT_PREFIX) {
             return Err(invalid("id", format!("{CLIENT_PREFIX:?} is what client ids begin with")));
         }
+        if matches!(id.as_str(), "." | "..") {
+            // Many clients take it out of the path of a URL before they send it.
+            return Err(invalid("id", "cannot be named in a URL".to_owned()));
+        }
         let name = if name.is_empty() { id.clone() } else { text("name", name)? };
         let roles = words("roles", roles, |_| Ok(()))?;
         let alone = self.settled_alone().await?;
@@ -249,7 +253,7 @@ impl Authority {
         let before = self.directory.credential(client_id).ok_or(Refused::NoCredential)?;
         let expires_at = edit.expires_at.unwrap_or(before.expires_at);
         let end = |credential: Option<Timestamp>| credential.unwrap_or(Timestamp::from_millis(i64::MAX));
-        let last_token = now.plus(self.settings().token_lifetime);
+        let last_token = now.plus(self.ring.load().longest_life);
         let end_tokens = end(expires_at) < end(before.expires_at).min(last_token);
         let name = name.map_or_else(|| before.name.clone(), Into::into);
         let credential = Arc::new(Credential { name, expires_at, ..Credential::clone(&before) });

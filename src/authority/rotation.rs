@@ -25,6 +25,8 @@ pub(super) struct KeyRing {
     pub(super) signing: Arc<SigningKey>,
     /// All that are published, as a JWK Set (RFC 7517 §5).
     pub(super) jwks: Bytes,
+    /// The longest life of a token that any of them has signed.
+    pub(super) longest_life: Duration,
     /// When this changes next.
     pub(super) until: Timestamp,
 }
@@ -164,7 +166,8 @@ fn ring(keys: &[KeyRow], until: Timestamp, now: Timestamp) -> Result<KeyRing, St
         }
     }
     let signing = signing.ok_or_else(|| StoreError::Failed("there is no signing key".to_owned()))?;
-    Ok(KeyRing { signing, jwks: json!({ "keys": published }).to_string().into(), until })
+    let longest_life = keys.iter().map(|row| facts(row).longest_life).max().unwrap_or_default();
+    Ok(KeyRing { signing, jwks: json!({ "keys": published }).to_string().into(), longest_life, until })
 }
 
 /// The public halves of the stored keys as a JWK Set; `None` when there are none yet.

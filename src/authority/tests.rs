@@ -236,6 +236,12 @@ async fn no_token_outlives_its_credential() {
     let token = bed.token(&client).await.unwrap();
     let expires_at = bed.authority.credential(&client.0).unwrap().expires_at.unwrap();
     assert_eq!(claims(&token)["exp"], expires_at.as_secs());
+    bed.authority.reconfigure(&Settings { token_lifetime: Duration::from_secs(60), ..testing::settings() });
+    edit(end(50_000)).await.unwrap();
+    assert!(bed.accepts(&token), "it ends before");
+    edit(end(90)).await.unwrap();
+    assert!(!bed.accepts(&token), "the tokens of before lived longer");
+    let token = bed.token(&client).await.unwrap();
     assert!(matches!(edit(end(0)).await, Err(Refused::Invalid { field: "expires_at", .. })));
     edit(Some(None)).await.unwrap();
     assert!(bed.accepts(&token));

@@ -127,8 +127,8 @@ impl Stage {
             issuer,
             more: String::new(),
         });
-        let mut gate = Gate::start(&plan.settings());
-        let admin = gate.admin();
+        let gate = Gate::start(&plan.settings());
+        let admin = gate.admin;
         Self { gate, admin, plan, upstream, _port: port }
     }
 
@@ -136,8 +136,8 @@ impl Stage {
     pub fn restart(self) -> Self {
         let Self { gate, plan, upstream, _port, .. } = self;
         drop(gate);
-        let mut gate = Gate::start(&plan.settings());
-        let admin = gate.admin();
+        let gate = Gate::start(&plan.settings());
+        let admin = gate.admin;
         Self { gate, admin, plan, upstream, _port }
     }
 

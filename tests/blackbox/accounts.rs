@@ -43,7 +43,7 @@ impl Operated {
             .toml(AUTHORITY)
             .admin();
         let token_file = path_text(&settings.file("admin.token", ADMIN_TOKEN)).to_owned();
-        let mut gate = Gate::start(&settings);
+        let gate = Gate::start(&settings);
         let admin = gate.admin;
         Self { gate, admin, token_file, _upstream: upstream }
     }
@@ -287,7 +287,7 @@ fn a_gate_that_issues_no_tokens_says_so() {
     let issuer = crate::support::tokens::Issuer::new();
     let settings = Settings::plaintext().guarding(&upstream.url(), &issuer).admin();
     let token_file = settings.file("admin.token", ADMIN_TOKEN);
-    let mut gate = Gate::start(&settings);
+    let gate = Gate::start(&settings);
     let admin = format!("http://{}", gate.admin);
     for command in ["user", "credential"] {
         let place = ["--admin", &admin, "--token-file", path_text(&token_file)];

@@ -158,7 +158,7 @@ The same, kept for the lines above
 
 What operators do: take ada's role away, and the first line answers 401 until there is another token
   export PORTCULLIS_ADMIN_URL=http://{admin} PORTCULLIS_ADMIN_TOKEN={admin_secret}
-  portcullis user roles ada case-writer
+  portcullis user roles ada --role case-writer
   portcullis credential list
 
 What the gate has counted
