@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::stage::{App, Stage, administration, part};
+use crate::stage::{App, Stage, part};
+use crate::support::operator::admin_call;
 use crate::support::wire::Wire;
 
 const ROUNDS: u32 = 20;
@@ -33,7 +34,7 @@ fn case(stage: &Stage, name: &str, round: u32) -> Case {
 
 /// Sends calls side by side, kills the gate after a while, and tells what each call was answered, if it was.
 fn killed_during(stage: &mut Stage, after: Duration, calls: &[String]) -> Vec<Option<Value>> {
-    let mut wires: Vec<Wire> = calls.iter().map(|_| Wire::plain(stage.admin)).collect();
+    let mut wires: Vec<Wire> = calls.iter().map(|_| Wire::plain(stage.gate.admin)).collect();
     for (wire, call) in wires.iter_mut().zip(calls) {
         wire.send(call).unwrap();
     }
@@ -65,16 +66,16 @@ fn rounds(state: &str) {
         let [demoted, deleted, renewed, gone] = names.map(|name| case(&stage, name, round));
         let credential = |case: &Case| format!("/v1/credentials/{}", case.app.id);
         let calls = [
-            administration(
-                "PUT",
-                &format!("/v1/users/{}/roles", demoted.user),
-                &json!({"roles": ["case-reader"]}),
-            ),
-            administration("DELETE", &credential(&deleted), &Value::Null),
-            administration("POST", &format!("{}/secret", credential(&renewed)), &json!({"end_tokens": true})),
-            administration("DELETE", &format!("/v1/users/{}", gone.user), &Value::Null),
-            administration("POST", "/v1/credentials", &json!({"name": "new", "owner": "bystander-0"})),
-        ];
+            ("PUT", format!("/v1/users/{}/roles", demoted.user), json!({"roles": ["case-reader"]})),
+            ("DELETE", credential(&deleted), Value::Null),
+            ("POST", format!("{}/secret", credential(&renewed)), json!({"end_tokens": true})),
+            ("DELETE", format!("/v1/users/{}", gone.user), Value::Null),
+            ("POST", "/v1/credentials".to_owned(), json!({"name": "new", "owner": "bystander-0"})),
+        ]
+        .map(|(method, target, body)| {
+            let body = if body.is_null() { String::new() } else { body.to_string() };
+            admin_call(method, &target, &body)
+        });
         let answers = killed_during(&mut stage, STEP * round, &calls);
         acknowledged += answers.iter().flatten().count();
         cut += answers.iter().filter(|answer| answer.is_none()).count();

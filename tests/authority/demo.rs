@@ -119,7 +119,7 @@ fn the_lines_that_the_demo_prints_work_as_they_stand() {
     let printed = shell(&operating.join("\n"));
     assert!(printed.contains("Invoice robot"), "{printed}");
     assert_eq!(status(with_head[0]), "401", "ada's role was taken away");
-    shell(&operating.join("\n").replace("ada case-writer", "ada case-reader case-writer"));
+    shell(&operating.join("\n").replace("ada --role", "ada --role case-reader --role"));
     shell(keep);
     assert_eq!(status(with_head[0]), "200", "with the token that was kept");
     let metrics = shell(commands.last().unwrap());

@@ -185,7 +185,6 @@ fn explained(stage: &mut Stage, ended: &str) {
         assert!(!outcome.out.contains(signature) && !outcome.err.contains(signature));
     }
     stage.gate = crate::support::gate::Gate::start(&stage.plan.settings());
-    stage.admin = stage.gate.admin;
     let changed = stage.admin("PUT", "/v1/users/ada/roles", &json!({"roles": ["case-reader"]}));
     assert_eq!(changed.status(), 200, "{}", changed.text());
     let (outcome, verdict) = explain(stage, "/deals/7", &token);

@@ -7,8 +7,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::gate::Gate;
 use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::{ADMIN_TOKEN, Settings, overlay};
-use crate::support::wire::{Answer, Wire};
+use crate::support::settings::{Settings, overlay};
+use crate::support::wire::Answer;
 
 /// How the gate is to be.
 #[derive(Clone)]
@@ -89,7 +89,6 @@ pub fn basic(id: &str, secret: &str) -> String {
 /// A running gate with its authority.
 pub struct Stage {
     pub gate: Gate,
-    pub admin: SocketAddr,
     pub plan: Plan,
     pub upstream: RawUpstream,
     _port: Socket,
@@ -128,8 +127,7 @@ impl Stage {
             more: String::new(),
         });
         let gate = Gate::start(&plan.settings());
-        let admin = gate.admin;
-        Self { gate, admin, plan, upstream, _port: port }
+        Self { gate, plan, upstream, _port: port }
     }
 
     /// Kills the gate, if it still runs, and starts it again on what it left behind.
@@ -137,8 +135,7 @@ impl Stage {
         let Self { gate, plan, upstream, _port, .. } = self;
         drop(gate);
         let gate = Gate::start(&plan.settings());
-        let admin = gate.admin;
-        Self { gate, admin, plan, upstream, _port }
+        Self { gate, plan, upstream, _port }
     }
 
     /// The authority's `iss`, which is where it is found.
@@ -146,9 +143,9 @@ impl Stage {
         &self.plan.issuer
     }
 
-    /// A call of the admin API.
+    /// A call of the admin API; for `null`, without a body.
     pub fn admin(&self, method: &str, target: &str, body: &Value) -> Answer {
-        administer(self.admin, method, target, body)
+        self.gate.operate(method, target, (!body.is_null()).then_some(body))
     }
 
     /// Gives a new configuration into effect.
@@ -212,21 +209,6 @@ impl Stage {
         let keys = self.gate.get("/.well-known/jwks.json").send().json();
         keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
     }
-}
-
-/// A call of an admin API; for `null`, without a body.
-pub fn administer(address: SocketAddr, method: &str, target: &str, body: &Value) -> Answer {
-    Wire::plain(address).exchange(administration(method, target, body)).unwrap()
-}
-
-/// The bytes of a call of the admin API.
-pub fn administration(method: &str, target: &str, body: &Value) -> String {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
-    let length = body.len();
-    format!(
-        "{method} {target} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\
-         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-    )
 }
 
 /// A member of a token's header or claims.
