@@ -321,7 +321,7 @@ fn whatever_is_wrong_with_a_client_looks_the_same() {
     let document = |expires_at: Option<f64>| json!({"name": "Desk", "owner": "ada", "roles": ["case-reader"], "tenant": "acme", "expires_at": expires_at});
     let app = stage.credential(&document(None));
     #[expect(clippy::cast_precision_loss, reason = "seconds of this century")]
-    let soon = crate::support::now() as f64 + 2.0;
+    let soon = crate::support::now() as f64 + 4.0;
     let short = stage.credential(&document(Some(soon)));
     let gone = stage.credential(&document(None));
     assert_eq!(stage.admin("DELETE", &format!("/v1/credentials/{}", gone.id), &json!(null)).status(), 204);

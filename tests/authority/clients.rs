@@ -98,7 +98,7 @@ fn curl_plays_the_story_of_the_robot() {
 #[test]
 fn curl_plays_the_story_of_the_tenant() {
     let stage = Stage::planned(|plan| {
-        plan.authority("tenant_parameter = \"dealtrack_registration_id\"\ntoken_lifetime = \"2s\"")
+        plan.authority("tenant_parameter = \"dealtrack_registration_id\"\ntoken_lifetime = \"6s\"")
             .issuer("leeway = \"0s\"")
     });
     stage.user("ada", &[]);
@@ -122,7 +122,7 @@ fn curl_plays_the_story_of_the_tenant() {
     assert_eq!(status, 200, "{answer}");
     let members: Vec<&String> = answer.as_object().unwrap().keys().collect();
     assert_eq!(members, ["access_token", "expires_in", "token_type"], "{answer}");
-    assert_eq!((&answer["token_type"], &answer["expires_in"]), (&json!("Bearer"), &json!(2)));
+    assert_eq!((&answer["token_type"], &answer["expires_in"]), (&json!("Bearer"), &json!(6)));
     let token = format!("Authorization: Bearer {}", answer["access_token"].as_str().unwrap());
     let api = |path: &str| curl(&stage, &[&format!("{}{path}", stage.issuer()), "-H", &token]).0;
     assert_eq!(api("/users"), 403);
