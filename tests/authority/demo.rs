@@ -61,19 +61,12 @@ impl Demo {
     }
 }
 
-/// The commands that a text tells its reader to paste: each begins indented, with the name of a program.
+/// The commands that a text tells its reader to paste, each a line of its own that begins with the name of a program or
+/// of a variable.
 fn commands(text: &str) -> Vec<String> {
-    let programs = ["curl ", "portcullis ", "export "];
-    let mut found: Vec<String> = Vec::new();
-    for line in text.lines() {
-        let line = line.trim_start();
-        match found.last_mut() {
-            Some(last) if last.ends_with(['|', '\\']) => *last = format!("{last}\n{line}"),
-            _ if programs.iter().any(|program| line.starts_with(program)) => found.push(line.to_owned()),
-            _ => {}
-        }
-    }
-    found
+    let starts = ["curl ", "portcullis ", "export ", "TOKEN=", "echo "];
+    let lines = text.lines().map(str::trim_start);
+    lines.filter(|line| starts.iter().any(|start| line.starts_with(start))).map(str::to_owned).collect()
 }
 
 /// Runs a script in a shell that finds the binary under test as `portcullis`.
@@ -105,8 +98,8 @@ fn the_lines_that_the_demo_prints_work_as_they_stand() {
     let statuses: Vec<String> = with_head.iter().map(|command| status(command)).collect();
     assert_eq!(statuses, ["200", "401", "403"], "{commands:#?}");
 
-    let tokens: Vec<&String> = commands.iter().filter(|command| command.contains("/oauth/token")).collect();
-    let [ask, keep] = tokens[..] else { panic!("{commands:#?}") };
+    let asking = commands.iter().position(|command| command.contains("/oauth/token")).unwrap();
+    let [ask, keep @ ..] = &commands[asking..asking + 3] else { panic!("{commands:#?}") };
     let answer: Value = serde_json::from_str(&shell(ask)).unwrap();
     assert_eq!((&answer["token_type"], &answer["expires_in"]), (&"Bearer".into(), &3600.into()), "{answer}");
 
@@ -120,7 +113,7 @@ fn the_lines_that_the_demo_prints_work_as_they_stand() {
     assert!(printed.contains("Invoice robot"), "{printed}");
     assert_eq!(status(with_head[0]), "401", "ada's role was taken away");
     shell(&operating.join("\n").replace("ada --role", "ada --role case-reader --role"));
-    shell(keep);
+    shell(&keep.join("\n"));
     assert_eq!(status(with_head[0]), "200", "with the token that was kept");
     let metrics = shell(commands.last().unwrap());
     assert!(metrics.contains("portcullis_decisions_total"), "{metrics}");

@@ -153,8 +153,8 @@ A token for the application, as it would ask for one itself
   curl --cacert {root} -d {client} https://{gate}/oauth/token
 
 The same, kept for the lines above
-  curl -s --cacert {root} -d {client} https://{gate}/oauth/token |
-    sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/Authorization: Bearer \\1/' > {into}
+  TOKEN=$(curl -s --cacert {root} -d {client} https://{gate}/oauth/token | sed 's/.*access_token\":\"//; s/\".*//')
+  echo \"Authorization: Bearer $TOKEN\" > {into}
 
 What operators do: take ada's role away, and the first line answers 401 until there is another token
   export PORTCULLIS_ADMIN_URL=http://{admin} PORTCULLIS_ADMIN_TOKEN={admin_secret}
