@@ -146,3 +146,20 @@ fn a_gate_killed_at_any_moment_leaves_no_change_half_done() {
 fn nor_when_the_authority_and_the_state_are_in_files_of_their_own() {
     rounds("[state]\npath = \"state.db\"\n");
 }
+
+#[test]
+fn a_state_in_memory_forgets_what_ended_tokens_and_refuses_all_of_before() {
+    let mut stage = Stage::planned(|plan| plan.toml("[state]\nstore = \"memory\"\n"));
+    let ended = case(&stage, "demoted", 0);
+    let roles = json!({"roles": ["case-reader"]});
+    assert_eq!(stage.admin("PUT", "/v1/users/demoted-0/roles", &roles).status(), 200);
+    let other = case(&stage, "bystander", 0);
+    // What counts is the second in which the gate starts.
+    let issued = part(&other.token, 1)["iat"].as_i64().unwrap();
+    eventually("the next second", || (crate::support::now() > issued).then_some(()));
+    stage = stage.restart();
+    for case in [&ended, &other] {
+        assert_eq!(stage.api("/any/thing", &case.token), 401, "{}", case.user);
+        assert_eq!(stage.api("/any/thing", &stage.token(&case.app)), 200, "{} asks again", case.user);
+    }
+}

@@ -1,8 +1,11 @@
 // What the client scripts share: where everything is, how a package is loaded, and a count of what was checked.
 
 import { strict as assert } from 'node:assert';
+import { webcrypto } from 'node:crypto';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+
+globalThis.crypto ??= webcrypto; // Node.js 18, as in Debian 12, has it under this name only
 
 /** The authority's issuer, which is also where the API is, and an application credential. */
 export const { ISSUER, CLIENT_ID, CLIENT_SECRET, ALGORITHM } = process.env;
