@@ -26,6 +26,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jsonwebtoken::Algorithm;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
 use portcullis::enforce::decide::{Asked, Enforcer, InForce, Issuer, Proof, Request, Verdict};
+use portcullis::enforce::denial::Reason;
 use portcullis::enforce::policy::{
     ClaimName, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings,
 };
@@ -111,7 +112,8 @@ fn decide(enforcer: &Enforcer, uri: &Uri, headers: &HeaderMap, millis: i64) -> P
     let judgement = black_box(enforcer.decide(&request, Asked::NOTHING, now));
     let used = match &judgement.verdict {
         Verdict::Allow(permit) => enforcer.begin(permit, now),
-        Verdict::Deny(_) | Verdict::Ask(_) => panic!("{judgement:?}"),
+        Verdict::Deny(denial) => Err(denial.reason),
+        Verdict::Ask(_) => Err(Reason::UnknownKey),
     };
     assert_eq!(used, Ok(()));
     judgement.proof

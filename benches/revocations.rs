@@ -206,12 +206,9 @@ fn summary(values: &mut [u64], unit: &str) -> String {
     format!("median {} {unit}, 99 % {} {unit}, worst {} {unit}", at(0.5), at(0.99), at(1.0))
 }
 
-/// Gives the allocator time, and occasion, to return what it holds back.
+/// Gives the allocator's own thread time to return what was freed.
 fn settle() {
-    for _ in 0..60 {
-        std::thread::sleep(Duration::from_millis(250));
-        (1..64).for_each(|size| drop(black_box(vec![0_u8; size * size * 16])));
-    }
+    std::thread::sleep(Duration::from_secs(15));
 }
 
 fn resident() -> u64 {

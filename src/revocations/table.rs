@@ -40,9 +40,10 @@ impl<R: Rule> Table<R> {
     }
 
     pub(super) fn get(&self, key: Key) -> Option<&R> {
-        if self.untouched {
-            return None;
-        }
+        if self.untouched { None } else { self.find(key) }
+    }
+
+    fn find(&self, key: Key) -> Option<&R> {
         self.recent.get(key).or_else(|| self.frozen(key)).filter(|rule| rule.expires() != 0)
     }
 
