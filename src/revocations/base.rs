@@ -62,12 +62,10 @@ impl<R: Rule> Segment<R> {
         let mut at = self.home(key, shared);
         loop {
             let bucket = &self.buckets[at];
-            // Without a branch for each place, because a processor that guesses it wrong has to begin again.
-            let places = (0..SLOTS).rev();
-            let slot = places.fold(SLOTS, |found, slot| if bucket.keys[slot] == key { slot } else { found });
-            if let Some(rule) = bucket.rules.get(slot) {
+            // Branches on purpose: a processor that guesses a place, even wrongly, fetches the rules beside the keys.
+            if let Some(slot) = bucket.keys.iter().position(|held| *held == key) {
                 // The key may be zero, and the place free.
-                return Some(rule).filter(|rule| rule.expires() != 0);
+                return Some(&bucket.rules[slot]).filter(|rule| rule.expires() != 0);
             }
             // A bucket with a free place was never passed, and there is one.
             if bucket.passed & mark(key) == 0 {
