@@ -107,10 +107,10 @@ impl App {
         let watch = Watch::new(loaded.files.clone());
         let store = state::open(&loaded.settings.state, Timestamp::now()).map_err(RunError::Store)?;
         let state = State::replay(store, &loaded.settings, &metrics).await.map_err(RunError::Store)?;
-        spawn_local(state.clone().upkeep(loaded.settings.clone(), metrics.clone(), shutdown.clone()));
-        let wiring = Wiring::new(loaded, state.clone(), metrics, access_log, shutdown)
+        let wiring = Wiring::new(loaded, state.clone(), metrics.clone(), access_log, shutdown.clone())
             .await
             .map_err(RunError::Wiring)?;
+        spawn_local(state.clone().upkeep(loaded.settings.clone(), wiring.enforcer(), metrics, shutdown));
         let (workers, public) = Workers::start(&loaded.settings.gate, &wiring.shared())
             .map_err(|error| RunError::System("cannot start the public listener", error))?;
         for address in public {

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use crate::config::{OnEmpty, Settings, StateSettings, Store as StoreSettings};
-use crate::enforce::decide::InForce;
+use crate::enforce::decide::{Enforcer, InForce};
 use crate::events::EventLog;
 use crate::keys::store::KeyStore;
 use crate::metrics::Metrics;
@@ -134,7 +135,13 @@ impl State {
     }
 
     /// Writes behind, lets go of what is over and keeps the gauges true, until the last request was answered.
-    pub(super) async fn upkeep(self, settings: Settings, metrics: Metrics, mut shutdown: Shutdown) {
+    pub(super) async fn upkeep(
+        self,
+        settings: Settings,
+        enforcer: Arc<ArcSwap<Enforcer>>,
+        metrics: Metrics,
+        mut shutdown: Shutdown,
+    ) {
         let flush = settings.state.flush_interval;
         let share = usize::try_from(SWEEP.as_millis() / flush.as_millis().max(1)).unwrap_or(1).max(1);
         let (idle, leeway) = (settings.sessions.idle_timeout.unwrap_or(Duration::MAX), settings.leeway());
@@ -147,6 +154,7 @@ impl State {
                 _ = flushes.tick() => {
                     self.save(&metrics).await;
                     self.sweep(share, &metrics);
+                    enforcer.load().sweep(share, Timestamp::now());
                 }
                 _ = trims.tick() => {
                     if let Err(error) = self.events.trim(Timestamp::now(), idle, leeway).await {

@@ -106,7 +106,7 @@ impl Wiring {
         };
         let lasting = Lasting { state, public_tickets, admin_tickets, metrics, shutdown, authority };
         let keys = lasting.keys(&settings, &[]).await?;
-        let Made { live, admin_tls, certificates } = lasting.make(&settings, &keys, 0)?;
+        let Made { live, admin_tls, certificates } = lasting.make(&settings, &keys, None)?;
         let log = Arc::clone(&lasting.state.events);
         let receiver = Receiver::new(transmitters(&settings, &keys), log, &lasting.metrics);
         lasting.metrics.set_certificates(certificates);
@@ -140,8 +140,8 @@ impl Wiring {
         let issuers = keys.iter().take(settings.issuers.len());
         let new = issuers.filter(|keys| !self.keys.iter().any(|known| Arc::ptr_eq(known, keys)));
         all_loaded(&new.collect::<Vec<_>>()).await?;
-        let generation = self.live.load().generation + 1;
-        let Made { live, admin_tls, certificates } = self.lasting.make(&settings, &keys, generation)?;
+        let running = self.live.load_full();
+        let Made { live, admin_tls, certificates } = self.lasting.make(&settings, &keys, Some(&running))?;
         let needs_restart = self.settings.restart_needed(&settings);
         self.lasting.state.reconfigure(&settings);
         if let (Some(authority), Some(wanted)) = (&self.lasting.authority, &settings.authority) {
@@ -211,6 +211,11 @@ impl Wiring {
         &self.settings
     }
 
+    /// What decides, in every configuration to come.
+    pub(super) fn enforcer(&self) -> Arc<ArcSwap<Enforcer>> {
+        Arc::clone(&self.enforcer)
+    }
+
     /// The instruments.
     pub(super) fn metrics(&self) -> &Metrics {
         &self.lasting.metrics
@@ -251,7 +256,12 @@ impl Lasting {
         Ok(Arc::new(Keys { store, refresher: Some(refresher) }))
     }
 
-    fn make(&self, settings: &Settings, keys: &[Arc<Keys>], generation: u64) -> Result<Made, Vec<String>> {
+    fn make(
+        &self,
+        settings: &Settings,
+        keys: &[Arc<Keys>],
+        running: Option<&Live>,
+    ) -> Result<Made, Vec<String>> {
         let served = [
             (settings.gate.tls.as_ref(), &self.public_tickets),
             (settings.admin.tls.as_ref(), &self.admin_tickets),
@@ -274,6 +284,10 @@ impl Lasting {
         let in_force = self.state.in_force.clone();
         let enforcer = Enforcer::new(settings.enforce.clone(), issuers, in_force, &self.metrics)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let enforcer = match running {
+            Some(running) => enforcer.after(&running.enforcer),
+            None => enforcer,
+        };
         let live = Live {
             enforcer: Arc::new(enforcer),
             upstreams,
@@ -282,7 +296,7 @@ impl Lasting {
             authority: self.authority.clone(),
             settings: settings.gate.clone(),
             tls: configs.pop().flatten(),
-            generation,
+            generation: running.map_or(0, |running| running.generation + 1),
         };
         Ok(Made { live, admin_tls, certificates })
     }

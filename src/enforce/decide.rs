@@ -258,6 +258,18 @@ impl Enforcer {
         Ok(Self { router, verifier: Verifier::new(issuers, identity, proofs, metrics), in_force })
     }
 
+    /// Goes on with the proofs of another one, where a change of settings has left them true.
+    #[must_use]
+    pub fn after(mut self, previous: &Self) -> Self {
+        self.verifier.inherit(&previous.verifier);
+        self
+    }
+
+    /// Lets go of proofs whose tokens are expired or idle, in the next `share`-th part of them.
+    pub fn sweep(&self, share: usize, now: Timestamp) {
+        self.verifier.sweep(&self.in_force.sessions, share, now);
+    }
+
     /// All routes, by index.
     #[must_use]
     pub fn routes(&self) -> &[Arc<Route>] {

@@ -117,6 +117,12 @@ impl KeyStore {
         self.current.load_full()
     }
 
+    /// Names the set in force, as [`KeySet::generation`] does.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.current.load().generation()
+    }
+
     /// Whether the set in force may be used at `now`.
     #[must_use]
     pub fn availability(&self, now: Timestamp) -> Availability {

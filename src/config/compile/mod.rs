@@ -29,6 +29,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let (telemetry, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
     let transmitters = transmitters::transmitters(s, &issuers);
     let authority = authority::authority(s, &issuers);
+    let sessions = s.table("sessions", state::sessions);
     Settings {
         gate,
         upstreams,
@@ -38,9 +39,10 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
         enforce: enforce::Settings {
             routes,
             identity: s.table("identity", identity::identity),
-            proofs: enforce::DEFAULT_PROOFS,
+            // Whoever has so many tokens in use expects each to be verified once.
+            proofs: sessions.max_tracked,
         },
-        sessions: s.table("sessions", state::sessions),
+        sessions,
         streams: s.table("streams", state::streams),
         state: s.table("state", state::state),
         log,
