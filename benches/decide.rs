@@ -1,18 +1,22 @@
 //! What a decision costs, in nanoseconds: `cargo bench --bench decide`.
 //!
-//! Ten thousand ES256 tokens, each seen before, in random order, on a route with a scope and a role to check. Requests
-//! are timed in small batches, their heads written just before, as a parser would have; the median leaves out the
-//! batches that were interrupted. Beside it the hash of the token alone: on a machine that is busy with other things
-//! both rise, their ratio does less.
+//! Ten thousand ES256 tokens and a million HS256 tokens, each seen before, in random order, on a route with a scope and
+//! a role to check, with idle clocks and revocations. A decision is the judgement and the use that it counts as.
+//! Requests are timed in small batches, their heads written just before, as a parser would have; the median leaves out
+//! the batches that were interrupted. Beside it a SHA-256 of the token: on a machine that is busy with other things both
+//! rise, their ratio does less.
 
 #![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
 
+use std::cell::Cell;
 use std::fs;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine as _;
@@ -22,6 +26,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jsonwebtoken::Algorithm;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
 use portcullis::enforce::decide::{Asked, Enforcer, InForce, Issuer, Proof, Request, Verdict};
+use portcullis::enforce::denial::Reason;
 use portcullis::enforce::policy::{
     ClaimName, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings,
 };
@@ -31,12 +36,14 @@ use portcullis::keys::set::KeySet;
 use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, Source};
 use portcullis::metrics::Metrics;
+use portcullis::revocations::Revocations;
+use portcullis::sessions::{self, Sessions};
 use portcullis::time::Timestamp;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const TOKENS: usize = 10_000;
+const KID: &str = "2026-01-key";
 const BATCHES: usize = 40_000;
 const PER_BATCH: usize = 16;
 const ISSUER: &str = "https://idp.example.com/";
@@ -44,27 +51,46 @@ const NOW: i64 = 1_800_000_000;
 
 fn main() {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key pair");
-    let tokens: Vec<String> = (0..TOKENS).map(|index| token(&pair, index)).collect();
-    let enforcer = enforcer(&pair);
+    let key = VerificationKey::public(Some(KID), &[Algorithm::ES256], pair.public_key().as_ref());
+    let signed =
+        |input: &[u8]| pair.sign(&SystemRandom::new(), input).expect("a signature").as_ref().to_vec();
+    measure(10_000, Algorithm::ES256, KeySet::new(vec![key.expect("a key")]), signed);
+
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
+    let keys = KeySet::of_secret(&[7; 32], &[Algorithm::HS256]).expect("long enough");
+    measure(1_000_000, Algorithm::HS256, keys, |input| hmac::sign(&secret, input).as_ref().to_vec());
+}
+
+fn measure(count: usize, algorithm: Algorithm, keys: KeySet, sign: impl Fn(&[u8]) -> Vec<u8>) {
+    let tokens: Vec<String> = (0..count).map(|index| token(algorithm, &sign, index)).collect();
+    let enforcer = enforcer(algorithm, keys);
     let uri = Uri::from_static("/deals/81723/lines?limit=50&after=1029");
     let mut order = Order(0x9e37_79b9_7f4a_7c15);
-    let mut batch = || (0..PER_BATCH).map(|_| head(&tokens[order.next()])).collect::<Vec<_>>();
+    let mut batch = || (0..PER_BATCH).map(|_| head(&tokens[order.next(count)])).collect::<Vec<_>>();
+    let clock = Cell::new(NOW * 1_000);
 
     let before = resident();
     let fresh = median(tokens.iter().map(|token| vec![head(token)]), |headers| {
-        assert_eq!(decide(&enforcer, &uri, headers), Proof::Fresh);
+        assert_eq!(decide(&enforcer, &uri, headers, clock.get()), Proof::Fresh);
     });
-    let kept = resident().saturating_sub(before) / TOKENS;
+    let kept = resident().saturating_sub(before) / count;
     let decided = median((0..BATCHES).map(|_| batch()), |headers| {
-        assert_eq!(decide(&enforcer, &uri, headers), Proof::Cached);
+        clock.set(clock.get() + 1);
+        assert_eq!(decide(&enforcer, &uri, headers, clock.get()), Proof::Cached);
     });
     let hashed = median((0..BATCHES).map(|_| batch()), |headers| {
         black_box(digest(&SHA256, headers[AUTHORIZATION].as_bytes()));
     });
-    println!("{TOKENS} ES256 tokens of {} bytes; medians", tokens[0].len());
-    println!("seen before: {decided} ns, of which the hash: {hashed} ns");
+    println!("{count} {algorithm:?} tokens of {} bytes; medians", tokens[0].len());
+    println!("seen before: {decided} ns; a SHA-256 of the token: {hashed} ns");
     println!("seen for the first time: {fresh} ns");
-    println!("resident per remembered proof: {kept} bytes");
+    println!("resident for each, proof and idle clock: {kept} bytes");
+    enforcer.sweep(1, Timestamp::from_millis(clock.get() + 4_000_000));
+    sleep(Duration::from_secs(15));
+    println!(
+        "resident for each 15 s after a sweep with all idle: {} bytes",
+        resident().saturating_sub(before) / count
+    );
 }
 
 /// The median over batches of the nanoseconds that `work` took for one.
@@ -79,11 +105,17 @@ fn median(batches: impl Iterator<Item = Vec<HeaderMap>>, work: impl Fn(&HeaderMa
     times[times.len() / 2]
 }
 
-fn decide(enforcer: &Enforcer, uri: &Uri, headers: &HeaderMap) -> Proof {
+fn decide(enforcer: &Enforcer, uri: &Uri, headers: &HeaderMap, millis: i64) -> Proof {
+    let now = Timestamp::from_millis(millis);
     let request =
         Request { method: &Method::GET, uri, host: Some("api.example.com"), headers, certificate: None };
-    let judgement = black_box(enforcer.decide(&request, Asked::NOTHING, Timestamp::from_secs(NOW)));
-    assert!(matches!(judgement.verdict, Verdict::Allow(_)), "{judgement:?}");
+    let judgement = black_box(enforcer.decide(&request, Asked::NOTHING, now));
+    let used = match &judgement.verdict {
+        Verdict::Allow(permit) => enforcer.begin(permit, now),
+        Verdict::Deny(denial) => Err(denial.reason),
+        Verdict::Ask(_) => Err(Reason::UnknownKey),
+    };
+    assert_eq!(used, Ok(()));
     judgement.proof
 }
 
@@ -91,11 +123,11 @@ fn decide(enforcer: &Enforcer, uri: &Uri, headers: &HeaderMap) -> Proof {
 struct Order(u64);
 
 impl Order {
-    fn next(&mut self) -> usize {
+    fn next(&mut self, count: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % TOKENS as u64).expect("below the number of tokens")
+        usize::try_from(self.0 % count as u64).expect("below the number of tokens")
     }
 }
 
@@ -108,22 +140,20 @@ fn head(token: &str) -> HeaderMap {
     headers
 }
 
-fn token(pair: &EcdsaKeyPair, index: usize) -> String {
-    let header = r#"{"alg":"ES256","typ":"at+jwt","kid":"2026-01-key"}"#;
+fn token(algorithm: Algorithm, sign: impl Fn(&[u8]) -> Vec<u8>, index: usize) -> String {
+    let header = format!(r#"{{"alg":"{algorithm:?}","typ":"at+jwt","kid":"{KID}"}}"#);
     let payload = format!(
         r#"{{"iss":"{ISSUER}","aud":"https://api.example.com","sub":"user-{index:08}","client_id":"app-17","jti":"{index:032x}","iat":{},"exp":{},"scope":"read:deals read:activity read:users","roles":["editor","viewer"],"tenant":"north","role_version":3}}"#,
         NOW - 60,
         NOW + 3600,
     );
     let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
-    let signature = pair.sign(&SystemRandom::new(), input.as_bytes()).expect("a signature");
-    format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+    format!("{input}.{}", URL_SAFE_NO_PAD.encode(sign(input.as_bytes())))
 }
 
-fn enforcer(pair: &EcdsaKeyPair) -> Enforcer {
+fn enforcer(algorithm: Algorithm, set: KeySet) -> Enforcer {
     let metrics = Metrics::new().expect("instruments");
-    let algorithms = vec![Algorithm::ES256];
-    let key = VerificationKey::public(Some("2026-01-key"), &algorithms, pair.public_key().as_ref());
+    let algorithms = vec![algorithm];
     let keys = KeyStore::fixed(
         keys::Settings {
             issuer: ISSUER.to_owned(),
@@ -135,19 +165,21 @@ fn enforcer(pair: &EcdsaKeyPair) -> Enforcer {
             refresh_cooldown: Duration::from_secs(30),
             max_stale: Duration::from_secs(86_400),
         },
-        KeySet::new(vec![key.expect("a key")]),
+        set,
         metrics.clone(),
     );
     let issuer = Issuer { rules: rules(algorithms), keys };
     let routes =
         ["/users/{id}", "/activity/{*rest}", "/deals/{*rest}", "/deals/{id}/lines"].map(route).to_vec();
-    Enforcer::new(
-        Settings { routes, identity: identity(), proofs: DEFAULT_PROOFS },
-        vec![issuer],
-        InForce::unlimited(),
-        &metrics,
-    )
-    .expect("sound routes")
+    let sessions = Sessions::new(sessions::Settings {
+        idle_timeout: Some(Duration::from_secs(1_800)),
+        max_tracked: DEFAULT_PROOFS,
+        leeway: Duration::from_secs(30),
+        saved: true,
+    });
+    let in_force = InForce { revocations: Arc::new(Revocations::new(None)), sessions: Arc::new(sessions) };
+    let settings = Settings { routes, identity: identity(), proofs: DEFAULT_PROOFS };
+    Enforcer::new(settings, vec![issuer], in_force, &metrics).expect("sound routes")
 }
 
 fn rules(algorithms: Vec<Algorithm>) -> IssuerRules {

@@ -8,6 +8,10 @@ per second on a machine whose clock drifts. Read the ratios of one run, never fi
 
     cargo build --release && benches/peers.py [--rounds 7] [--seconds 3] [--h2] [--gate PATH ...]
 
+With --events N no peer is measured but the gate against itself: with and without N role changes a second posted to its
+admin listener, and with idle clocks and the durable store off. Then the figure is the time of the worker threads, and
+that of the other threads, which take the events in, stands beside it.
+
 Needs haproxy, nginx, wrk (h2load for --h2) and openssl. Everything listens on loopback, on free ports.
 """
 
@@ -23,10 +27,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import http.client
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
+ADMIN_SECRET = "PORTCULLIS_BENCH_ADMIN_SECRET"
 
 
 def free_port() -> int:
@@ -131,7 +138,10 @@ backend api
     return ["haproxy", "-f", str(config), "-db"]
 
 
-def gate(binary: pathlib.Path, folder: pathlib.Path, name: str, port: int, upstream: int, extra: str) -> list[str]:
+def gate(
+    binary: pathlib.Path, folder: pathlib.Path, name: str, port: int, upstream: int, extra: str, admin: int = 0
+) -> list[str]:
+    state = "" if "[state]" in extra else f'[state]\npath = "{name}.db"\non_empty = "trust"'
     config = folder / f"{name}.toml"
     config.write_text(f"""
 [server]
@@ -152,14 +162,16 @@ jwks_file = "jwks.json"
 path = "/deals/{{*rest}}"
 upstream = "api"
 scopes = ["read:deals"]
-[state]
-path = "{name}.db"
-on_empty = "trust"
+{state}
 [telemetry]
 listen = "127.0.0.1:0"
 access_log = false
 [admin]
-listen = "127.0.0.1:0"
+listen = "127.0.0.1:{admin}"
+[[admin.tokens]]
+name = "bench"
+secret = {{ env = "{ADMIN_SECRET}" }}
+permissions = ["events"]
 {extra}
 """)
     return [str(binary), "run", "--config", str(config)]
@@ -168,6 +180,91 @@ listen = "127.0.0.1:0"
 def cpu_seconds(pid: int) -> float:
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def thread_seconds(pid: int) -> tuple[float, float]:
+    """Processor time of the worker threads, and of all others."""
+    workers = others = 0
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        nanos = int((task / "schedstat").read_text().split()[0])
+        if (task / "comm").read_text().startswith("worker-"):
+            workers += nanos
+        else:
+            others += nanos
+    return workers / 1e9, others / 1e9
+
+
+class Events(threading.Thread):
+    """Posts role changes of ever new subjects, in batches of ten, so many a second."""
+
+    BATCH = 10
+
+    def __init__(self, port: int, rate: int, start: int):
+        super().__init__()
+        self.port, self.rate, self.sent, self.start_at, self.stopping = port, rate, 0, start, threading.Event()
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        headers = {"authorization": f"Bearer {os.environ[ADMIN_SECRET]}", "content-type": "application/json"}
+        began = time.monotonic()
+        while not self.stopping.wait(max(0.0, began + self.sent / self.rate - time.monotonic())):
+            events = [
+                {"type": "role-changed", "issuer": "https://idp.example.com/", "subject": f"other-{self.start_at + self.sent + i}"}
+                for i in range(self.BATCH)
+            ]
+            connection.request("POST", "/v1/events", json.dumps(events), headers)
+            answer = connection.getresponse()
+            if answer.status != 202:
+                print(f"an event was answered with {answer.status}: {answer.read()!r}", file=sys.stderr)
+                return
+            answer.read()
+            self.sent += self.BATCH
+        connection.close()
+
+
+OFF = '[state]\nstore = "memory"\non_empty = "trust"\n[sessions]\nidle_timeout = "0s"'
+
+
+def against_itself(options, binary: str, folder: pathlib.Path, upstream: int, materials: Materials, start) -> None:
+    """The gate with and without events, and with idle clocks and the durable store off; interleaved."""
+    gates = {}
+    for label, extra in (("on", ""), ("off", OFF)):
+        port, admin = free_port(), free_port()
+        command = gate(pathlib.Path(binary), folder, label, port, upstream, extra, admin)
+        gates[label] = (start(command, 0, port).pid, port, admin)
+    modes = {"off": ("off", 0), "on": ("on", 0), f"on, {options.events} events/s": ("on", options.events)}
+    figures: dict[str, list[tuple[float, float, float]]] = {label: [] for label in modes}
+    for _, port, _ in gates.values():
+        load(port, 1, materials.token, options.h2)
+    posted = 0
+    for _ in range(options.rounds):
+        for label, (name, rate) in modes.items():
+            pid, port, admin = gates[name]
+            events = Events(admin, rate, posted) if rate else None
+            if events:
+                events.start()
+            workers, others = thread_seconds(pid)
+            began = time.monotonic()
+            served = load(port, options.seconds, materials.token, options.h2)
+            workers, others = (after - before for after, before in zip(thread_seconds(pid), (workers, others)))
+            took = time.monotonic() - began
+            if events:
+                events.stopping.set()
+                events.join()
+                posted += events.sent
+            sent = events.sent / took if events else 0
+            figures[label].append((workers / served * 1e6, others / took * 1e3, sent))
+    print(f"CPU µs of the worker per request over {options.rounds} rounds of {options.seconds} s")
+    print(f"{'':24}{'median':>8}{'best':>8}{'/ off':>8}{'/ on':>8}   other threads, ms/s   events/s")
+    median = {label: statistics.median(worker for worker, _, _ in rows) for label, rows in figures.items()}
+    for label, rows in figures.items():
+        # Within a round first: the machine's clock drifts from one to the next.
+        off, on = (
+            statistics.median(row[0] / peer[0] for row, peer in zip(rows, figures[to])) for to in ("off", "on")
+        )
+        others, sent = (statistics.median(row[i] for row in rows) for i in (1, 2))
+        best = min(worker for worker, _, _ in rows)
+        print(f"{label:24}{median[label]:8.1f}{best:8.1f}{off:8.3f}{on:8.3f}{others:22.1f}{sent:11.0f}")
 
 
 def wait_for(port: int, process: subprocess.Popen) -> None:
@@ -206,8 +303,11 @@ def main() -> None:
     parser.add_argument("--h2", action="store_true", help="HTTP/2 with h2load instead of HTTP/1.1 with wrk")
     parser.add_argument("--gate", action="append", default=[], metavar="[LABEL=]BINARY", help="a gate to measure; may repeat")
     parser.add_argument("--config", action="append", default=[], metavar="LABEL=TOML", help="more configuration for a gate")
+    parser.add_argument("--events", type=int, metavar="N", help="the gate against itself, with N events a second")
     options = parser.parse_args()
-    for tool in ("haproxy", "nginx", "openssl", "taskset", "h2load" if options.h2 else "wrk"):
+    os.environ[ADMIN_SECRET] = "a-secret-of-the-bench-that-is-long-enough"
+    peers = [] if options.events else ["haproxy"]
+    for tool in (*peers, "nginx", "openssl", "taskset", "h2load" if options.h2 else "wrk"):
         if not shutil.which(tool):
             sys.exit(f"{tool} is not installed")
     gates = dict((g.split("=", 1) if "=" in g else ("portcullis", g)) for g in options.gate) or {
@@ -231,6 +331,9 @@ def main() -> None:
                 return process
 
             start(nginx_upstream(folder, upstream), 1, upstream)
+            if options.events:
+                os.sched_setaffinity(0, {1})
+                return against_itself(options, next(iter(gates.values())), folder, upstream, materials, start)
             proxies: dict[str, tuple[int, int]] = {}
             for label, check in (("haproxy + JWT", True), ("haproxy, TLS only", False)):
                 port = free_port()

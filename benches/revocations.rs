@@ -1,19 +1,30 @@
 //! Revocations at ten million subjects: what a look-up, an event and an entry cost, and what readers notice.
 //!
+//! A look-up is a whole judgement of a token whose subject is random, by the thousand: under one snapshot, where the
+//! processor works on several at once, and each under a snapshot of its own as requests are, where it waits for one
+//! before it begins the next. Beside them, in the same rounds: a `HashMap` of the same entries, and the floor, reading
+//! random cache lines of as much memory, where the processor knows the next address and where it must wait for it.
+//!
 //! `cargo bench --bench revocations [-- SUBJECTS]`
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use portcullis::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
+use portcullis::identity::{AsIs, ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use portcullis::revocations::{Cutoff, Ends, Revocations, TokenFacts};
 use portcullis::time::Timestamp;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Look-ups that are timed together.
+const BATCH: usize = 1_000;
 
 fn main() {
     let subjects = std::env::args().filter_map(|word| word.parse().ok()).next().unwrap_or(10_000_000_u64);
@@ -30,10 +41,7 @@ fn main() {
     println!("{} bytes resident for each", (resident() - before) / subjects);
 
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for (what, range) in [("present", subjects), ("absent ", u64::MAX)] {
-        let mut nanos: Vec<u64> = (0..2_000).map(|_| lookups(&revocations, &mut random, range)).collect();
-        println!("look-up, {what}: {}", summary(&mut nanos, "ns"));
-    }
+    compare_lookups(&revocations, subjects, &mut random);
 
     let stop = Arc::new(AtomicBool::new(false));
     let folder = folder(&revocations, &stop);
@@ -60,7 +68,7 @@ fn main() {
     let mut nanos = writer.join().unwrap_or_default();
     drop(folder.join());
     println!("publish, 1,000 a second: {}", summary(&mut nanos, "ns"));
-    println!("whole judgement: {quiet} ns alone, {busy} ns of thread time while 1,000 events/s arrive");
+    println!("whole judgement: {quiet:.0} ns alone, {busy:.0} ns of thread time while 1,000 events/s arrive");
 
     let started = Instant::now();
     revocations.sweep(Timestamp::from_secs(4_000_000_000));
@@ -69,12 +77,14 @@ fn main() {
 }
 
 fn subject(i: u64) -> SubjectKey {
-    // What SHA-256 would spread, splitmix64 does faster.
-    let mut mixed = i.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x1234_5678_9abc_def1);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^= mixed >> 31;
-    SubjectKey(Key::from_bytes((u128::from(mixed) << 64 | u128::from(i)).to_be_bytes()))
+    // What SHA-256 would spread, splitmix64 does faster; both halves, because tables use bits of both.
+    let mix = |of: u64| {
+        let mut mixed = of.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x1234_5678_9abc_def1);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    };
+    SubjectKey(Key::from_bytes((u128::from(mix(i)) << 64 | u128::from(mix(!i))).to_be_bytes()))
 }
 
 fn event(i: u64) -> Cutoff {
@@ -119,25 +129,69 @@ fn run_delay() -> u64 {
     text.split(' ').nth(1).and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
 }
 
-/// Nanoseconds for one judgement, over a thousand of random subjects.
-fn lookups(revocations: &Revocations, random: &mut Random, range: u64) -> u64 {
-    let judged: Vec<TokenFacts> = (0..1_000).map(|_| facts(subject(random.next() % range))).collect();
-    let nanos = timed(|| {
-        for facts in &judged {
-            assert_eq!(std::hint::black_box(revocations.load().judge(facts)), None);
+/// Prints what look-ups cost beside what cannot be avoided.
+fn compare_lookups(revocations: &Revocations, subjects: u64, random: &mut Random) {
+    let map: HashMap<Key, [u32; 6], AsIs> = (0..subjects).map(|i| (subject(i).0, [1; 6])).collect();
+    let mut lines = vec![Line([1; 8]); usize::try_from(subjects).unwrap_or(usize::MAX)];
+    lines.iter_mut().for_each(|line| line.0 = [0; 8]);
+    let line = |at: u64| lines[((u128::from(at) * lines.len() as u128) >> 64) as usize].0[0];
+    for (what, range) in [("present", subjects), ("absent ", u64::MAX)] {
+        let mut figures: [Vec<f64>; 5] = Default::default();
+        for _ in 0..2_000 {
+            // Others each time: what was looked up a moment ago is still in the processor's cache.
+            let mut keys = || (0..BATCH).map(|_| subject(random.next() % range)).collect::<Vec<_>>();
+            let judged = [keys(), keys()].map(|keys| keys.into_iter().map(facts).collect::<Vec<_>>());
+            let snapshot = revocations.load();
+            let waiting = Cell::new(0);
+            let round = [
+                each(&judged[0], |facts| snapshot.judge(facts).is_none()),
+                each(&judged[1], |facts| revocations.load().judge(facts).is_none()),
+                each(&keys(), |key| map.contains_key(&key.0) == (range == subjects)),
+                each(&keys(), |key| line(key.0.high()) == 0),
+                each(&keys(), |key| {
+                    waiting.set(line(key.0.high() ^ waiting.get()));
+                    waiting.get() == 0
+                }),
+            ];
+            figures.iter_mut().zip(round).for_each(|(figures, nanos)| figures.push(nanos));
         }
-    });
-    nanos / 1_000
+        let [lookup, one, map, line, one_line] = figures.map(|mut nanos| median(&mut nanos));
+        println!("look-up, {what}: median {lookup:.0} ns under one snapshot, {one:.0} ns each under its own");
+        println!("  HashMap {map:.0} ns; one cache line {line:.0} ns, {one_line:.0} ns when waited for");
+    }
+}
+
+/// As much as the processor fetches at once.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line([u64; 8]);
+
+/// Nanoseconds for one of them; all must be as expected.
+fn each<T>(them: &[T], is_expected: impl Fn(&T) -> bool) -> f64 {
+    let mut all = true;
+    let nanos = timed(|| them.iter().for_each(|one| all &= black_box(is_expected(black_box(one)))));
+    assert!(all);
+    nanos as f64 / them.len() as f64
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Nanoseconds for one judgement, over a thousand of random subjects.
+fn lookups(revocations: &Revocations, random: &mut Random, range: u64) -> f64 {
+    let judged: Vec<TokenFacts> = (0..BATCH).map(|_| facts(subject(random.next() % range))).collect();
+    each(&judged, |facts| revocations.load().judge(facts).is_none())
 }
 
 /// Nanoseconds of this thread's time for one judgement, over two seconds.
-fn reader(revocations: &Revocations, subjects: u64, random: &mut Random) -> u64 {
+fn reader(revocations: &Revocations, subjects: u64, random: &mut Random) -> f64 {
     let (started, mut nanos) = (Instant::now(), Vec::new());
     while started.elapsed() < Duration::from_secs(2) {
         nanos.push(lookups(revocations, random, subjects));
     }
-    nanos.sort_unstable();
-    nanos[nanos.len() / 2]
+    median(&mut nanos)
 }
 
 fn timed(work: impl FnOnce()) -> u64 {
@@ -152,12 +206,9 @@ fn summary(values: &mut [u64], unit: &str) -> String {
     format!("median {} {unit}, 99 % {} {unit}, worst {} {unit}", at(0.5), at(0.99), at(1.0))
 }
 
-/// Gives the allocator time, and occasion, to return what it holds back.
+/// Gives the allocator's own thread time to return what was freed.
 fn settle() {
-    for _ in 0..60 {
-        std::thread::sleep(Duration::from_millis(250));
-        (1..64).for_each(|size| drop(std::hint::black_box(vec![0_u8; size * size * 16])));
-    }
+    std::thread::sleep(Duration::from_secs(15));
 }
 
 fn resident() -> u64 {

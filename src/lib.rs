@@ -33,6 +33,8 @@ pub mod gate;
 
 pub mod forward;
 
+pub mod authority;
+
 pub mod enforce;
 
 pub mod ssf;

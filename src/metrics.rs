@@ -59,6 +59,8 @@ pub struct Metrics {
     pub state_errors: IntCounterVec,
     /// Requests of each client, for whoever keeps them.
     pub usage: usage::Tallies,
+    /// Tokens that the embedded authority issued.
+    pub tokens_issued: IntCounter,
     /// Configuration reloads, by `result` (ok, error).
     pub config_reloads: IntCounterVec,
     /// Tokens in use.
@@ -190,6 +192,8 @@ impl Metrics {
                 &["kind"],
             )?,
             usage: usage::Tallies::default(),
+            tokens_issued: page
+                .counter("portcullis_tokens_issued_total", "Tokens the embedded authority issued")?,
             config_reloads: page.counters(
                 "portcullis_config_reloads_total",
                 "Configuration reloads",

@@ -1,4 +1,4 @@
-//! Instants on the wall clock, and the only place that reads it.
+//! Instants on the wall clock, and the only place that reads it; durations as people write them.
 //!
 //! Every judgement takes its `now` as an argument, so that a test is a table of values.
 
@@ -6,11 +6,18 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::time::OffsetDateTime;
+use serde::{Deserialize, Serialize};
+
+/// Long enough for any purpose, short enough to be added to an instant.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+const DURATION_HINT: &str = "write a whole number and a unit, such as \"30s\" (units: ms, s, m, h, d)";
 
 /// A point in time: milliseconds since the Unix epoch, UTC.
 ///
 /// A JWT's `NumericDate` (RFC 7519 §2) may carry a fraction; milliseconds keep what matters of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
@@ -81,6 +88,44 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// A duration as it is written: `"500ms"`, `"30s"`, `"15m"`, `"24h"`, `"30d"`.
+///
+/// # Errors
+/// When it is none, in a phrase that follows its name.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split_unit(text);
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "" if !number.is_empty() => return Err(format!("{text:?} has no unit; {DURATION_HINT}")),
+        _ => return Err(format!("{text:?} is not a duration; {DURATION_HINT}")),
+    };
+    let number: u64 = match number.parse() {
+        Ok(number) => number,
+        Err(_) if number.is_empty() => return Err(format!("{text:?} is not a duration; {DURATION_HINT}")),
+        Err(_) => return Err(format!("{text:?} is too long")),
+    };
+    let duration = number.checked_mul(millis).map(Duration::from_millis);
+    duration
+        .filter(|duration| *duration <= LONGEST)
+        .ok_or_else(|| format!("{text:?} is longer than 100 years"))
+}
+
+/// What to say about a duration that was written as a number.
+#[must_use]
+pub fn duration_without_unit(number: i64) -> String {
+    format!("{number} has no unit; {DURATION_HINT}")
+}
+
+/// The digits that a text begins with, and the rest: a number and its unit.
+pub(crate) fn split_unit(text: &str) -> (&str, &str) {
+    let end = text.bytes().take_while(u8::is_ascii_digit).count();
+    text.split_at(end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +148,40 @@ mod tests {
         assert_eq!(end.plus(Duration::MAX), end);
         assert_eq!(Timestamp::EPOCH.since(end), Duration::ZERO);
         assert_eq!(Timestamp::from_millis(-1500).as_secs(), -2);
+    }
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        for (text, millis) in [
+            ("0s", 0),
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("15m", 900_000),
+            ("24h", 86_400_000),
+            ("30d", 2_592_000_000),
+            ("007s", 7000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "30",
+            "30 s",
+            " 30s",
+            "30S",
+            "-1s",
+            "+1s",
+            "1.5s",
+            "1h30m",
+            "1w",
+            "30sec",
+            "∞s",
+            "36501d",
+            "18446744073709551616ms",
+            "18446744073709551615d",
+        ] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
     }
 }

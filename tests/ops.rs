@@ -25,6 +25,7 @@ use portcullis::metrics::Metrics;
 use portcullis::revocations::{Cutoff, Ends, Revocations};
 use portcullis::sessions::{self, Sessions};
 use portcullis::shutdown::{self, Phase, Trigger};
+use portcullis::ssf::Receiver;
 use portcullis::state::Store;
 use portcullis::time::Timestamp;
 use portcullis::usage::Usage;
@@ -147,8 +148,10 @@ async fn nothing_in_force(metrics: &Metrics) -> Ledger {
     let revocations = Arc::new(Revocations::new(None));
     let sessions =
         sessions::Settings { idle_timeout: None, max_tracked: 1, leeway: Duration::ZERO, saved: false };
+    let log = EventLog::start(store.clone(), Arc::clone(&revocations), now).await.unwrap();
     Ledger {
-        log: EventLog::start(store.clone(), Arc::clone(&revocations), now).await.unwrap(),
+        receiver: Arc::new(Receiver::new(Vec::new(), Arc::clone(&log), metrics)),
+        log,
         revocations,
         sessions: Arc::new(Sessions::new(sessions)),
         usage: Usage::start(metrics.usage.clone(), store).await.unwrap(),
@@ -165,7 +168,7 @@ fn control(outcome: Result<(), Vec<String>>) -> Control {
         }
     });
     let effective = Arc::new(ArcSwap::from_pointee(json!({"server": {"workers": 2}})));
-    Control { commands, effective, receiver: None, enforcer: enforcer(decide::InForce::unlimited()) }
+    Control { commands, effective, enforcer: enforcer(decide::InForce::unlimited()), authority: None }
 }
 
 /// One issuer with a secret and a route `/deals` for those who may read.
@@ -408,7 +411,8 @@ async fn every_error_is_a_problem_document() {
     let control = Control {
         commands,
         effective: Arc::default(),
-        receiver: None,
+        authority: None,
+
         enforcer: enforcer(decide::InForce::unlimited()),
     };
     let leaving = Running::admin(limits, access, control).await;

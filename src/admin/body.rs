@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::problem::Problem;
 use super::server::Limits;
+use crate::events::parse::members;
 
 /// Reads the body as JSON; `None` when there is no body at all.
 pub(super) async fn read_json<T: DeserializeOwned>(
@@ -18,9 +19,20 @@ pub(super) async fn read_json<T: DeserializeOwned>(
     limits: &Limits,
 ) -> Result<Option<T>, Problem> {
     let Some(bytes) = read_document(request, limits).await? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("the body is not what is expected: {error}"))
-    })
+    members(&bytes).map(Some).map_err(unexpected)
+}
+
+/// Reads the members of a JSON object; no body at all is an object without members.
+pub(super) async fn read_members<T: DeserializeOwned>(
+    request: Request,
+    limits: &Limits,
+) -> Result<T, Problem> {
+    let bytes = read_document(request, limits).await?;
+    members(bytes.as_deref().unwrap_or(b"{}")).map_err(unexpected)
+}
+
+fn unexpected(what: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, format!("the body is not what is expected: {what}"))
 }
 
 /// Reads the body, which must say that it is JSON; `None` when there is no body at all.

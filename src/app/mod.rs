@@ -21,9 +21,10 @@ use crate::config::{self, Loaded};
 use crate::log::{self, AccessLog, LogError};
 use crate::metrics::Metrics;
 use crate::shutdown::{self, Phase, Trigger};
-use crate::state::{OpenError, StoreError};
+use crate::state::OpenError;
 use crate::time::Timestamp;
 
+mod authority;
 mod state;
 mod wiring;
 mod workers;
@@ -41,10 +42,8 @@ pub enum RunError {
     System(&'static str, io::Error),
     /// The log could not be opened.
     Log(LogError),
-    /// The state store could not be opened.
+    /// The state store could not be opened, or not be read.
     Store(OpenError),
-    /// The state store could not be read.
-    Replay(StoreError),
     /// What the configuration names cannot be used.
     Wiring(Vec<String>),
     /// A worker ended although nobody asked it to.
@@ -57,8 +56,7 @@ impl fmt::Display for RunError {
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::System(what, error) => write!(f, "{what}: {error}"),
             Self::Log(error) => write!(f, "cannot open the log: {error}"),
-            Self::Store(error) => error.fmt(f),
-            Self::Replay(error) => write!(f, "cannot replay the state: {error}"),
+            Self::Store(error) => write!(f, "state.path: {error}"),
             Self::Wiring(problems) => f.write_str(&problems.join("\n")),
             Self::WorkerEnded => f.write_str("a worker ended unexpectedly; the log says why"),
         }
@@ -67,11 +65,11 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs the gate on this thread until a signal ends it, then drains it. `config` is read again at each reload.
+/// Runs the gate on this thread until a signal or `stop` ends it, then drains it. `config` is read again at each reload.
 ///
 /// # Errors
 /// When the gate cannot start, or a worker ends by itself.
-pub fn run(config: &Path, loaded: &Loaded) -> Result<(), RunError> {
+pub fn run(config: &Path, loaded: &Loaded, stop: impl Future<Output = ()>) -> Result<(), RunError> {
     let metrics = Metrics::new()
         .map_err(|error| RunError::System("cannot register the metrics", io::Error::other(error)))?;
     let (access_log, log) = log::init(&loaded.settings.log, &metrics).map_err(RunError::Log)?;
@@ -79,7 +77,7 @@ pub fn run(config: &Path, loaded: &Loaded) -> Result<(), RunError> {
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| RunError::System("cannot start the control plane's runtime", error))?;
-    runtime.block_on(async { App::start(config, loaded, metrics, access_log, log).await?.serve().await })
+    runtime.block_on(async { App::start(config, loaded, metrics, access_log, log).await?.serve(stop).await })
 }
 
 /// A running gate, seen from the control plane.
@@ -108,11 +106,11 @@ impl App {
         let admin = listen(loaded.settings.admin.listen).await?;
         let watch = Watch::new(loaded.files.clone());
         let opened = state::open(&loaded.settings, &metrics, Timestamp::now()).map_err(RunError::Store)?;
-        let state = State::replay(opened, &loaded.settings, &metrics).await?;
-        spawn_local(state.clone().upkeep(loaded.settings.clone(), metrics.clone(), shutdown.clone()));
-        let wiring = Wiring::new(loaded, state.clone(), metrics, access_log, shutdown)
+        let state = State::replay(opened, &loaded.settings, &metrics).await.map_err(RunError::Store)?;
+        let wiring = Wiring::new(loaded, state.clone(), metrics.clone(), access_log, shutdown.clone())
             .await
             .map_err(RunError::Wiring)?;
+        spawn_local(state.clone().upkeep(loaded.settings.clone(), wiring.enforcer(), metrics, shutdown));
         let (workers, public) = Workers::start(&loaded.settings.gate, &wiring.shared())
             .map_err(|error| RunError::System("cannot start the public listener", error))?;
         for address in public {
@@ -127,13 +125,15 @@ impl App {
         Ok(Self { config: config.to_owned(), wiring, workers, trigger, commands, watch, state, log })
     }
 
-    /// Serves until a signal ends it or a worker ends by itself.
-    async fn serve(mut self) -> Result<(), RunError> {
+    /// Serves until a signal or `stop` ends it or a worker ends by itself.
+    async fn serve(mut self, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+        let mut stop = std::pin::pin!(stop);
         let mut signals = Signals::install()?;
         let mut hangup = handler(SignalKind::hangup())?;
         loop {
             tokio::select! {
                 () = signals.stop() => break,
+                () = &mut stop => break,
                 () = self.workers.any_ended() => return Err(RunError::WorkerEnded),
                 _ = hangup.recv() => drop(self.reload("SIGHUP").await),
                 () = self.watch.changed() => drop(self.reload("a changed file").await),

@@ -1,18 +1,19 @@
 //! What outlives requests, configurations and – with a durable store – the process: events, idle clocks, key sets.
 //! Opened and replayed before the first request, written behind while the gate runs, saved once more when it ends.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use super::RunError;
 use crate::admin::Health;
-use crate::config::{OnEmpty, Settings, Store as StoreSettings};
-use crate::enforce::decide::InForce;
+use crate::config::{OnEmpty, Settings, StateSettings, Store as StoreSettings};
+use crate::enforce::decide::{Enforcer, InForce};
 use crate::events::EventLog;
 use crate::keys::store::KeyStore;
 use crate::metrics::Metrics;
@@ -20,7 +21,7 @@ use crate::revocations::Revocations;
 use crate::sessions::{self, Sessions};
 use crate::shutdown::{Phase, Shutdown};
 use crate::state::redis::{self, Change};
-use crate::state::{OpenError, Store};
+use crate::state::{OpenError, Store, StoreError};
 use crate::time::Timestamp;
 use crate::usage::Usage;
 
@@ -71,13 +72,27 @@ pub(super) fn open(settings: &Settings, metrics: &Metrics, now: Timestamp) -> Re
     }
 }
 
+/// Damage in the middle of the file shows when that is read.
+fn unreadable(settings: &StateSettings, error: StoreError) -> OpenError {
+    let path = match &settings.store {
+        StoreSettings::Embedded(path) => path.clone(),
+        StoreSettings::Memory => PathBuf::from(":memory:"),
+        StoreSettings::Redis(_) => return OpenError::Refused(error.to_string()),
+    };
+    match error {
+        StoreError::Failed(what) => OpenError::Corrupt(path, what),
+        other => OpenError::Io(path, other.to_string()),
+    }
+}
+
 impl State {
     /// Replays what the store keeps.
     pub(super) async fn replay(
         (store, changes): Opened,
         settings: &Settings,
         metrics: &Metrics,
-    ) -> Result<Self, RunError> {
+    ) -> Result<Self, OpenError> {
+        let failed = |error| unreadable(&settings.state, error);
         let (now, began) = (Timestamp::now(), Instant::now());
         let not_before = settings.state.on_empty.not_before(store.created_at());
         let revocations = Arc::new(Revocations::new(not_before));
@@ -91,16 +106,15 @@ impl State {
             true => Sessions::sharing(clocks, store.clone(), settings.state.flush_interval),
             false => Sessions::new(clocks),
         });
-        let events =
-            EventLog::start(store.clone(), Arc::clone(&revocations), now).await.map_err(RunError::Replay)?;
+        let events = EventLog::start(store.clone(), Arc::clone(&revocations), now).await.map_err(failed)?;
         if let Some(changes) = changes {
             let (log, metrics) = (Arc::clone(&events), metrics.clone());
             let refuse_older = settings.state.on_empty == OnEmpty::Refuse;
             store.beside(async move { log.follow(changes, refuse_older, metrics).await });
-            store.opened(FIRST_TRY).await.map_err(RunError::Store)?;
+            store.opened(FIRST_TRY).await?;
         }
-        let restored = sessions.restore(&store, now).await.map_err(RunError::Replay)?;
-        let usage = Usage::start(metrics.usage.clone(), store.clone()).await.map_err(RunError::Replay)?;
+        let restored = sessions.restore(&store, now).await.map_err(failed)?;
+        let usage = Usage::start(metrics.usage.clone(), store.clone()).await.map_err(failed)?;
         let revoked = revocations.load().counts();
         info!(
             subjects = revoked.subjects,
@@ -148,7 +162,13 @@ impl State {
     }
 
     /// Writes behind, lets go of what is over and keeps the gauges true, until the last request was answered.
-    pub(super) async fn upkeep(self, settings: Settings, metrics: Metrics, mut shutdown: Shutdown) {
+    pub(super) async fn upkeep(
+        self,
+        settings: Settings,
+        enforcer: Arc<ArcSwap<Enforcer>>,
+        metrics: Metrics,
+        mut shutdown: Shutdown,
+    ) {
         let flush = settings.state.flush_interval;
         let share = usize::try_from(SWEEP.as_millis() / flush.as_millis().max(1)).unwrap_or(1).max(1);
         let (idle, leeway) = (settings.sessions.idle_timeout.unwrap_or(Duration::MAX), settings.leeway());
@@ -163,6 +183,7 @@ impl State {
                     self.in_force.sessions.resolve_doubts().await;
                     self.save(&metrics).await;
                     self.sweep(share, &metrics);
+                    enforcer.load().sweep(share, Timestamp::now());
                 }
                 () = self.in_force.sessions.hurried() => self.save_sessions(&metrics).await,
                 () = again(&mut emptied) => {

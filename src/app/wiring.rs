@@ -11,8 +11,10 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::Instant;
 
+use super::authority;
 use super::state::State;
 use crate::admin::{self, Access, Command, Control, Health, serve_admin, serve_telemetry};
+use crate::authority::Authority;
 use crate::client::Client;
 use crate::config::{Loaded, Settings};
 use crate::enforce::decide::{Enforcer, Issuer};
@@ -39,12 +41,13 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 struct Keys {
     store: Arc<KeyStore>,
-    refresher: JoinHandle<()>,
+    /// None for those of the authority in this process.
+    refresher: Option<JoinHandle<()>>,
 }
 
 impl Drop for Keys {
     fn drop(&mut self) {
-        self.refresher.abort();
+        self.refresher.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -56,6 +59,7 @@ struct Lasting {
     admin_tickets: Tickets,
     metrics: Metrics,
     shutdown: Shutdown,
+    authority: Option<Arc<Authority>>,
 }
 
 /// Everything that is made of one configuration.
@@ -92,10 +96,17 @@ impl Wiring {
         shutdown: Shutdown,
     ) -> Result<Self, Vec<String>> {
         let (public_tickets, admin_tickets) = (Tickets::default(), Tickets::default());
-        let lasting = Lasting { state, public_tickets, admin_tickets, metrics, shutdown };
         let settings = loaded.settings.clone();
+        let event_issuers = Arc::new(ArcSwap::from_pointee(event_issuers(&settings)));
+        let authority = match &settings.authority {
+            Some(wanted) => {
+                Some(authority::open(wanted, &settings.state, &state, &event_issuers, &metrics).await?)
+            }
+            None => None,
+        };
+        let lasting = Lasting { state, public_tickets, admin_tickets, metrics, shutdown, authority };
         let keys = lasting.keys(&settings, &[]).await?;
-        let Made { live, admin_tls, certificates } = lasting.make(&settings, &keys, 0)?;
+        let Made { live, admin_tls, certificates } = lasting.make(&settings, &keys, None)?;
         let log = Arc::clone(&lasting.state.events);
         let receiver = Receiver::new(transmitters(&settings, &keys), log, &lasting.metrics);
         lasting.metrics.set_certificates(certificates);
@@ -106,7 +117,7 @@ impl Wiring {
             effective: Arc::new(ArcSwap::from_pointee(loaded.redacted.clone())),
             enforcer: Arc::new(ArcSwap::new(Arc::clone(&live.enforcer))),
             live: Arc::new(ArcSwap::from_pointee(live)),
-            event_issuers: Arc::new(ArcSwap::from_pointee(event_issuers(&settings))),
+            event_issuers,
             receiver: Arc::new(receiver),
             settings,
             keys,
@@ -122,14 +133,20 @@ impl Wiring {
     /// requests that were fine a moment ago.
     pub(super) async fn replace(&mut self, loaded: &Loaded) -> Result<Vec<String>, Vec<String>> {
         let settings = loaded.settings.clone();
+        if !authority::same(self.settings.authority.as_ref(), settings.authority.as_ref()) {
+            return Err(vec![authority::RESTART.to_owned()]);
+        }
         let keys = self.lasting.keys(&settings, &self.keys).await?;
         let issuers = keys.iter().take(settings.issuers.len());
         let new = issuers.filter(|keys| !self.keys.iter().any(|known| Arc::ptr_eq(known, keys)));
         all_loaded(&new.collect::<Vec<_>>()).await?;
-        let generation = self.live.load().generation + 1;
-        let Made { live, admin_tls, certificates } = self.lasting.make(&settings, &keys, generation)?;
+        let running = self.live.load_full();
+        let Made { live, admin_tls, certificates } = self.lasting.make(&settings, &keys, Some(&running))?;
         let needs_restart = self.settings.restart_needed(&settings);
         self.lasting.state.reconfigure(&settings);
+        if let (Some(authority), Some(wanted)) = (&self.lasting.authority, &settings.authority) {
+            authority.reconfigure(wanted);
+        }
         self.enforcer.store(Arc::clone(&live.enforcer));
         self.live.store(Arc::new(live));
         self.event_issuers.store(Arc::new(event_issuers(&settings)));
@@ -153,8 +170,8 @@ impl Wiring {
         let control = Control {
             commands,
             effective: Arc::clone(&self.effective),
-            receiver: Some(Arc::clone(&self.receiver)),
             enforcer: Arc::clone(&self.enforcer),
+            authority: self.lasting.authority.clone(),
         };
         let (metrics, shutdown) = (self.lasting.metrics.clone(), self.lasting.shutdown.clone());
         spawn_local(self.lasting.state.clone().report(Arc::clone(&self.health), metrics.clone()));
@@ -169,6 +186,7 @@ impl Wiring {
         let access = Arc::clone(&self.access);
         let ledger = admin::Ledger {
             log: Arc::clone(&self.lasting.state.events),
+            receiver: Arc::clone(&self.receiver),
             revocations: Arc::clone(&self.lasting.state.in_force.revocations),
             sessions: Arc::clone(&self.lasting.state.in_force.sessions),
             usage: Arc::clone(&self.lasting.state.usage),
@@ -194,6 +212,11 @@ impl Wiring {
         &self.settings
     }
 
+    /// What decides, in every configuration to come.
+    pub(super) fn enforcer(&self) -> Arc<ArcSwap<Enforcer>> {
+        Arc::clone(&self.enforcer)
+    }
+
     /// The instruments.
     pub(super) fn metrics(&self) -> &Metrics {
         &self.lasting.metrics
@@ -210,10 +233,19 @@ impl Lasting {
             let same = running.iter().find(|keys| keys.store.settings() == wanted);
             keys.push(match same {
                 Some(same) => Ok(Arc::clone(same)),
+                None if wanted.source == keys::Source::Authority => self.own_keys(wanted),
                 None => self.start_keys(wanted).await,
             });
         }
         every(keys.into_iter())
+    }
+
+    /// The keys of the authority in this process: never fetched, and never stale.
+    fn own_keys(&self, settings: &keys::Settings) -> Result<Arc<Keys>, String> {
+        let authority = self.authority.as_ref().ok_or("there is no authority")?;
+        let store = authority.key_store(settings);
+        let store = store.map_err(|error| format!("issuer {}: {error}", settings.issuer))?;
+        Ok(Arc::new(Keys { store, refresher: None }))
     }
 
     async fn start_keys(&self, settings: &keys::Settings) -> Result<Arc<Keys>, String> {
@@ -222,10 +254,15 @@ impl Lasting {
         let store = KeyStore::new(settings.clone(), self.metrics.clone());
         self.state.keep_keys(&store).await;
         let refresher = spawn_refresher(Arc::clone(&store), Client::new(trust), self.shutdown.clone());
-        Ok(Arc::new(Keys { store, refresher }))
+        Ok(Arc::new(Keys { store, refresher: Some(refresher) }))
     }
 
-    fn make(&self, settings: &Settings, keys: &[Arc<Keys>], generation: u64) -> Result<Made, Vec<String>> {
+    fn make(
+        &self,
+        settings: &Settings,
+        keys: &[Arc<Keys>],
+        running: Option<&Live>,
+    ) -> Result<Made, Vec<String>> {
         let served = [
             (settings.gate.tls.as_ref(), &self.public_tickets),
             (settings.admin.tls.as_ref(), &self.admin_tickets),
@@ -248,14 +285,19 @@ impl Lasting {
         let in_force = self.state.in_force.clone();
         let enforcer = Enforcer::new(settings.enforce.clone(), issuers, in_force, &self.metrics)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let enforcer = match running {
+            Some(running) => enforcer.after(&running.enforcer),
+            None => enforcer,
+        };
         let live = Live {
             enforcer: Arc::new(enforcer),
             upstreams,
             identity: settings.enforce.identity.clone(),
             streams: settings.streams,
+            authority: self.authority.clone(),
             settings: settings.gate.clone(),
             tls: configs.pop().flatten(),
-            generation,
+            generation: running.map_or(0, |running| running.generation + 1),
         };
         Ok(Made { live, admin_tls, certificates })
     }

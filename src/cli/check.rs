@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::BAD;
 use super::table::columns;
+use crate::authority;
 use crate::config::{self, IssuerSettings, Settings};
 use crate::enforce::policy::{Mode, Requirement, RouteSettings};
 use crate::forward::{Scheme, UpstreamSettings};
@@ -29,17 +30,19 @@ pub(super) fn check(path: &Path) -> ExitCode {
 }
 
 fn summary(settings: &Settings) -> String {
+    let authority = settings.authority.as_ref().map(|authority| ("Authority", self::authority(authority)));
     let sections = [
-        ("Listeners", listeners(settings)),
-        ("Issuers", columns(&settings.issuers.iter().map(issuer).collect::<Vec<_>>())),
-        ("Upstreams", columns(&settings.upstreams.iter().map(upstream).collect::<Vec<_>>())),
-        ("Routes", routes(settings)),
+        Some(("Listeners", listeners(settings))),
+        Some(("Issuers", columns(&settings.issuers.iter().map(issuer).collect::<Vec<_>>()))),
+        authority,
+        Some(("Upstreams", columns(&settings.upstreams.iter().map(upstream).collect::<Vec<_>>()))),
+        Some(("Routes", routes(settings))),
     ];
     let section = |(title, rows): (&str, String)| {
         let rows = if rows.is_empty() { "none: every request is refused\n" } else { &rows };
         format!("\n{title}\n{rows}")
     };
-    sections.map(section).concat()
+    sections.into_iter().flatten().map(section).collect()
 }
 
 fn listeners(settings: &Settings) -> String {
@@ -74,10 +77,21 @@ fn issuer(issuer: &IssuerSettings) -> [String; 3] {
         Source::Url(url) => format!("keys from {url}"),
         Source::Discovery => "keys by discovery".to_owned(),
         Source::Secret(_) => "a shared secret".to_owned(),
+        Source::Authority => "the embedded authority".to_owned(),
     };
     let algorithms: Vec<_> =
         issuer.rules.algorithms.iter().map(|algorithm| format!("{algorithm:?}")).collect();
     [issuer.rules.issuer.to_string(), algorithms.join(" "), source]
+}
+
+/// What it issues, and the paths that no route gets.
+fn authority(authority: &authority::Settings) -> String {
+    let authority::Settings { issuer, signing_algorithm, path, .. } = authority;
+    let kept = path.display().to_string();
+    let issued =
+        columns(&[[issuer.to_string(), format!("{signing_algorithm:?}"), format!("kept in {kept}")]]);
+    let paths = authority.paths().map(|(_, method, path)| [method.to_owned(), path.to_owned()]);
+    issued + &columns(&paths)
 }
 
 fn upstream(upstream: &UpstreamSettings) -> [String; 2] {

@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::{Map, Value};
 
 use super::BAD;
-use super::remote::Remote;
+use super::remote::{Failure, Remote, report};
 use crate::events::parse::parse_time;
 
 /// An event, and the gate it goes to.
@@ -75,36 +75,29 @@ impl Kind {
     }
 }
 
-fn time(text: &str) -> Result<String, &'static str> {
+/// A time as an argument, which the gate reads as it is written.
+pub(super) fn time(text: &str) -> Result<String, &'static str> {
     parse_time(text).map(|_| text.to_owned()).ok_or("is neither RFC 3339 nor seconds since 1970")
 }
 
 /// Sends the event: 0 when it is in force, 1 when it is not, 2 when it makes no sense.
 pub(super) fn event(args: &EventArgs) -> ExitCode {
-    let outcome = match args.document() {
-        Ok(event) => args.remote.call(Method::POST, "/v1/events", Some(&event)),
+    match args.document() {
+        Ok(event) => report(args.send(&event)),
         Err(usage) => {
             drop(writeln!(std::io::stderr(), "{usage}"));
-            return ExitCode::from(BAD);
-        }
-    };
-    match outcome {
-        Ok(answer) if args.remote.json => say(&answer.to_string()),
-        Ok(answer) => say(&format!("{} is in force (sequence {})", args.kind.word(), answer["sequence"])),
-        Err(failure) => {
-            drop(writeln!(std::io::stderr(), "{failure}"));
-            ExitCode::FAILURE
+            ExitCode::from(BAD)
         }
     }
 }
 
-/// Whoever closed standard output does not want to know; the exit code still tells.
-fn say(text: &str) -> ExitCode {
-    drop(writeln!(std::io::stdout(), "{text}"));
-    ExitCode::SUCCESS
-}
-
 impl EventArgs {
+    fn send(&self, event: &Value) -> Result<String, Failure> {
+        let (answer, kind) = (self.remote.call(Method::POST, "/v1/events", Some(event))?, self.kind.word());
+        let in_force = |answer: &Value| format!("{kind} is in force (sequence {})", answer["sequence"]);
+        Ok(self.remote.text(&answer, in_force))
+    }
+
     /// The event as the gate takes it, or what is missing or too much.
     fn document(&self) -> Result<Value, String> {
         let kind = self.kind.word();

@@ -12,6 +12,7 @@ use tokio::runtime::Builder;
 
 use super::table::columns;
 use super::{BAD, Configured};
+use crate::authority;
 use crate::client::Client;
 use crate::config::{self, Settings, Store as StoreSettings};
 use crate::enforce::decide::{Asked, Enforcer, InForce, Issuer};
@@ -137,7 +138,11 @@ async fn judge(settings: &Settings, args: &ExplainArgs, token: &str) -> Result<E
         enforcer.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     // Of the other issuers nothing is asked, so that one that is down holds nobody up.
     if let Some(issuer) = enforcer.named_issuer(token) {
-        load_keys(&issuer.keys, store.as_ref().ok(), now).await?;
+        if let (Source::Authority, Some(authority)) = (&issuer.keys.settings().source, &settings.authority) {
+            load_own_keys(&issuer.keys, authority, now).await?;
+        } else {
+            load_keys(&issuer.keys, store.as_ref().ok(), now).await?;
+        }
     }
     Ok(enforcer.explain(&Question {
         token,
@@ -180,6 +185,27 @@ async fn replay(store: &Store, settings: &Settings, now: Timestamp) -> Result<In
     // As if nothing were idle yet: what is idle by now is to be told with the time of its last use.
     sessions.restore(store, Timestamp::EPOCH).await?;
     Ok(InForce { revocations, sessions: Arc::new(sessions), freshness: store.freshness() })
+}
+
+/// Reads the keys of the embedded authority from its file, which a gate may be using.
+async fn load_own_keys(
+    keys: &KeyStore,
+    authority: &authority::Settings,
+    now: Timestamp,
+) -> Result<(), String> {
+    let path = &authority.path;
+    let store = Store::open_read_only(path).map_err(|error| error.to_string())?;
+    let document = match &store {
+        Some(store) => authority::stored_key_set(store, now).await.map_err(|error| error.to_string())?,
+        None => None,
+    };
+    match document {
+        Some(document) => keys.accept(document, now).map(drop).map_err(|error| error.to_string()),
+        None => {
+            say(&format!("issuer {}: there are no keys yet at {}", keys.settings().issuer, path.display()));
+            Ok(())
+        }
+    }
 }
 
 /// Fetches the keys once. Without success those that the gate kept are used, as by a gate that starts now.

@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 mod check;
-pub mod demo;
+mod credential;
+mod demo;
 mod event;
 mod explain;
 mod remote;
 mod run;
 mod table;
+mod user;
 
 /// Bad configuration or usage.
 const BAD: u8 = 2;
@@ -39,14 +41,24 @@ enum Command {
     Check(Configured),
     /// Try everything on loopback, with nothing to set up.
     ///
-    /// Runs a gate in front of a sample API, with a certificate and a signing key made for the occasion, and prints the
-    /// `curl` lines to try. Ends with Ctrl-C and leaves nothing behind.
+    /// Runs a gate in front of a sample API, with a certificate made for the occasion and an authority with one user and one
+    /// application credential, and prints the `curl` lines to try. Ends with Ctrl-C and leaves nothing behind.
     Demo(demo::DemoArgs),
     /// Tell a running gate of an event that ends tokens.
     ///
     /// Exits with 0 when the event is durable and in force, with 1 when it is not, with 2 when it makes no sense. The admin
     /// token comes from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file.
     Event(Box<event::EventArgs>),
+    /// Manage the users of the embedded authority of a running gate.
+    ///
+    /// Exits with 0 when it is done, with 1 when it is not, with 2 when the arguments make no sense. The admin token comes
+    /// from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file, and needs the permission `authority`.
+    User(user::UserArgs),
+    /// Manage what applications authenticate with at the embedded authority of a running gate.
+    ///
+    /// Exits with 0 when it is done, with 1 when it is not, with 2 when the arguments make no sense. The admin token comes
+    /// from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file, and needs the permission `authority`.
+    Credential(Box<credential::CredentialArgs>),
     /// Explain the verdict on a token, check by check.
     ///
     /// Judges as the gate would, without one running: fetches the keys of the token's issuer once, and reads what was
@@ -70,8 +82,10 @@ pub fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(Cli { command: Command::Run(Configured { config }) }) => run::run(&config),
         Ok(Cli { command: Command::Check(Configured { config }) }) => check::check(&config),
-        Ok(Cli { command: Command::Demo(args) }) => demo::run(&args, run::run),
+        Ok(Cli { command: Command::Demo(args) }) => demo::run(&args, run::run_until),
         Ok(Cli { command: Command::Event(args) }) => event::event(&args),
+        Ok(Cli { command: Command::User(args) }) => user::user(&args),
+        Ok(Cli { command: Command::Credential(args) }) => credential::credential(&args),
         Ok(Cli { command: Command::Explain(args) }) => explain::run(&args),
         Err(usage) => {
             // Help and version arrive here as well, and go to standard output. With nowhere to print, only the code is left.

@@ -4,11 +4,25 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use tokio::sync::oneshot;
+
 use super::BAD;
 use crate::{app, config};
 
 /// Runs the gate with this configuration: 0 after a drain, 1 when it cannot run, 2 when the configuration is bad.
 pub(super) fn run(path: &Path) -> ExitCode {
+    serve(path, std::future::pending())
+}
+
+/// The same, and a message ends it as a signal does.
+pub(super) fn run_until(path: &Path, stop: oneshot::Receiver<()>) -> ExitCode {
+    serve(path, async {
+        // That nobody is left to send it ends it too.
+        let _ = stop.await;
+    })
+}
+
+fn serve(path: &Path, stop: impl Future<Output = ()>) -> ExitCode {
     let loaded = match config::load(path) {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -17,7 +31,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
             return ExitCode::from(BAD);
         }
     };
-    match app::run(path, &loaded) {
+    match app::run(path, &loaded, stop) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             drop(writeln!(std::io::stderr(), "{error}"));

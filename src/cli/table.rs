@@ -1,4 +1,6 @@
-//! Rows of text in columns, for a person at a terminal.
+//! Rows of text in columns, for a person at a terminal; JSON documents as such rows.
+
+use serde_json::Value;
 
 /// Pads every column to its widest cell, two spaces apart; a line per row, without trailing spaces.
 pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
@@ -18,8 +20,35 @@ pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
+/// A row for each document of an array with these members of it, under their names; `None` when there are none.
+pub(super) fn documents<const N: usize>(array: &Value, members: [&str; N]) -> Option<String> {
+    let array = array.as_array().filter(|array| !array.is_empty())?;
+    let mut rows = vec![members.map(|member| member.replace('_', " ").to_uppercase())];
+    rows.extend(array.iter().map(|document| members.map(|member| cell(&document[member]))));
+    Some(columns(&rows).trim_end().to_owned())
+}
+
+/// A line for each of these members of a document.
+pub(super) fn details(document: &Value, members: &[&str]) -> String {
+    let row = |member: &&str| [member.replace('_', " "), cell(&document[*member])];
+    columns(&members.iter().map(row).collect::<Vec<_>>()).trim_end().to_owned()
+}
+
+/// A value of a document, in words; `-` for nothing.
+pub(super) fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) if values.is_empty() => "-".to_owned(),
+        Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(", "),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -27,5 +56,15 @@ mod tests {
         let rows = [["METHOD", "PATH"], ["GET", "/é"], ["any", ""]].map(|row| row.map(str::to_owned));
         assert_eq!(columns(&rows), "METHOD  PATH\nGET     /é\nany\n");
         assert_eq!(columns::<2>(&[]), "");
+    }
+
+    #[test]
+    fn documents_are_rows_under_the_names_of_their_members() {
+        let list = json!([{"id": "a", "role_version": 12, "roles": ["x", "y"]}, {"id": "bcd", "roles": []}]);
+        let members = ["id", "roles", "role_version"];
+        let table = "ID   ROLES  ROLE VERSION\na    x, y   12\nbcd  -      -";
+        assert_eq!(documents(&list, members).as_deref(), Some(table));
+        assert_eq!(documents(&json!([]), members), None);
+        assert_eq!(details(&list[0], &members), "id            a\nroles         x, y\nrole version  12");
     }
 }

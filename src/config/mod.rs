@@ -62,30 +62,3 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     let files = reading.finish()?;
     Ok(Loaded { settings, files, redacted })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The lines of the reference that belong to features of later versions.
-    fn later() -> String {
-        let lines =
-            include_str!("../../config/reference.toml").lines().filter_map(|line| line.strip_prefix('#'));
-        let configuration =
-            |line: &&str| line.starts_with(|first: char| first == '[' || first.is_ascii_lowercase());
-        lines.filter(configuration).collect::<Vec<_>>().join("\n")
-    }
-
-    #[test]
-    fn the_reference_holds_every_key_of_later_versions() {
-        let text = later();
-        let table = DeTable::parse(&text).unwrap();
-        let reading = Reading::new(Path::new("reference.toml"), &text, Files::default());
-        let ((), effective) = Section::root(&reading, table.get_ref(), compile::later::refuse);
-        let written = table.get_ref()["authority"].get_ref().as_table().unwrap();
-        let shown: Vec<_> = effective["authority"].as_object().unwrap().keys().collect();
-        let written: Vec<_> = written.keys().map(|key| key.get_ref()).collect();
-        assert_eq!(shown, written);
-        assert!(shown.len() > 5);
-    }
-}

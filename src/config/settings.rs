@@ -10,7 +10,7 @@ use crate::enforce::claims::IssuerRules;
 use crate::forward::UpstreamSettings;
 use crate::state::redis;
 use crate::time::Timestamp;
-use crate::{admin, enforce, gate, keys, log, ssf};
+use crate::{admin, authority, enforce, gate, keys, log, ssf};
 
 /// What a configuration file comes down to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Settings {
     pub upstreams: Vec<UpstreamSettings>,
     /// `[[issuers]]`.
     pub issuers: Vec<IssuerSettings>,
+    /// `[authority]`, when this gate issues tokens itself.
+    pub authority: Option<authority::Settings>,
     /// `[[event_transmitters]]`.
     pub transmitters: Vec<ssf::Settings>,
     /// `[[routes]]` and `[identity]`.

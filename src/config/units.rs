@@ -1,48 +1,15 @@
-//! The notations of single values: durations, sizes, names, claims.
+//! The notations of single values: sizes, names, claims.
 //!
 //! Pure functions from text to value; an error is a phrase that follows the key.
 
-use std::time::Duration;
-
 use crate::enforce::policy::ClaimName;
+use crate::time::split_unit;
 
-/// Long enough for any purpose, short enough to be added to an instant.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
-
-const DURATION_HINT: &str = "write a whole number and a unit, such as \"30s\" (units: ms, s, m, h, d)";
 const SIZE_HINT: &str = "write bytes as an integer, or such as \"64KiB\" (units: B, KiB, MiB, GiB)";
-
-/// `"500ms"`, `"30s"`, `"15m"`, `"24h"`, `"30d"`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split(text);
-    let millis: u64 = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        "" if !number.is_empty() => return Err(format!("{text:?} has no unit; {DURATION_HINT}")),
-        _ => return Err(format!("{text:?} is not a duration; {DURATION_HINT}")),
-    };
-    let number: u64 = match number.parse() {
-        Ok(number) => number,
-        Err(_) if number.is_empty() => return Err(format!("{text:?} is not a duration; {DURATION_HINT}")),
-        Err(_) => return Err(format!("{text:?} is too long")),
-    };
-    let duration = number.checked_mul(millis).map(Duration::from_millis);
-    duration
-        .filter(|duration| *duration <= LONGEST)
-        .ok_or_else(|| format!("{text:?} is longer than 100 years"))
-}
-
-/// What to say about a duration that was written as a number.
-pub(super) fn duration_without_unit(number: i64) -> String {
-    format!("{number} has no unit; {DURATION_HINT}")
-}
 
 /// `"64KiB"`: a whole number and a unit.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let (number, unit) = split(text);
+    let (number, unit) = split_unit(text);
     let factor: u64 = match unit {
         "B" => 1,
         "KiB" => 1 << 10,
@@ -55,11 +22,6 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     }
     let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
     bytes.filter(|bytes| *bytes <= i64::MAX as u64).ok_or_else(|| format!("{text:?} is too large"))
-}
-
-fn split(text: &str) -> (&str, &str) {
-    let end = text.bytes().take_while(u8::is_ascii_digit).count();
-    text.split_at(end)
 }
 
 /// A text without control characters that is not empty: a name, an identifier.
@@ -111,41 +73,6 @@ pub(super) fn listed(words: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_a_number_and_a_unit() {
-        for (text, millis) in [
-            ("0s", 0),
-            ("500ms", 500),
-            ("30s", 30_000),
-            ("15m", 900_000),
-            ("24h", 86_400_000),
-            ("30d", 2_592_000_000),
-            ("007s", 7000),
-        ] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        }
-        for text in [
-            "",
-            "s",
-            "30",
-            "30 s",
-            " 30s",
-            "30S",
-            "-1s",
-            "+1s",
-            "1.5s",
-            "1h30m",
-            "1w",
-            "30sec",
-            "∞s",
-            "36501d",
-            "18446744073709551616ms",
-            "18446744073709551615d",
-        ] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn sizes_are_a_number_and_a_binary_unit() {

@@ -10,6 +10,7 @@ use toml::de::DeValue;
 
 use super::section::{Section, kind, not_one_of};
 use super::units;
+use crate::time;
 
 /// A value without parts, of the file or a default.
 #[derive(Clone, Copy)]
@@ -93,11 +94,11 @@ impl<'a> Section<'a> {
     /// `"30s"`.
     pub(super) fn duration(&mut self, key: &'a str, default: &str, zero: Zero) -> Duration {
         let decode = |value: Scalar<'_>| match value {
-            Scalar::Text(text) => match units::duration(text)? {
+            Scalar::Text(text) => match time::parse_duration(text)? {
                 Duration::ZERO if zero == Zero::Refused => Err("must be longer than zero".to_owned()),
                 duration => Ok(duration),
             },
-            Scalar::Integer(number) => Err(units::duration_without_unit(number)),
+            Scalar::Integer(number) => Err(time::duration_without_unit(number)),
             other => Err(other.not("a duration such as \"30s\"")),
         };
         self.value(key, default.into(), decode).unwrap_or_default()

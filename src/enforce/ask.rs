@@ -34,6 +34,8 @@ pub struct Asked {
 impl Asked {
     /// Nothing yet.
     pub const NOTHING: Self = Self { keys: false, session: None };
+    /// Keys, so that a key which is not at hand is not there.
+    pub(super) const KEYS: Self = Self { keys: true, session: None };
 
     /// This too; of a session nothing is known then, unless [`Self::told`].
     #[must_use]

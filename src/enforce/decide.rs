@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Uri};
 
 use super::Settings;
 pub use super::ask::{Ask, Asked};
-use super::bearer;
+use super::bearer::{self, BearerToken};
 use super::claims::IssuerRules;
 use super::denial::{Denial, Reason};
 use super::policy::{Mode, Route};
@@ -231,6 +231,18 @@ impl Enforcer {
         Ok(Self { router, verifier: Verifier::new(issuers, identity, proofs, metrics), in_force })
     }
 
+    /// Goes on with the proofs of another one, where a change of settings has left them true.
+    #[must_use]
+    pub fn after(mut self, previous: &Self) -> Self {
+        self.verifier.inherit(&previous.verifier);
+        self
+    }
+
+    /// Lets go of proofs whose tokens are expired or idle, in the next `share`-th part of them.
+    pub fn sweep(&self, share: usize, now: Timestamp) {
+        self.verifier.sweep(&self.in_force.sessions, share, now);
+    }
+
     /// All routes, by index.
     #[must_use]
     pub fn routes(&self) -> &[Arc<Route>] {
@@ -297,6 +309,16 @@ impl Enforcer {
         Ok(Some(Pass { token, session }))
     }
 
+    /// A token that is in force at `now`, whatever it may be used for; that it was looked at is no use of it. A key that is
+    /// not at hand is not fetched, and a certificate it may be bound to is not asked for.
+    #[must_use]
+    pub fn inspect(&self, token: &str, now: Timestamp) -> Option<Arc<VerifiedToken>> {
+        let bearer = BearerToken::new(token.as_bytes()).ok()?;
+        let token = self.verifier.prove(bearer, Asked::KEYS, now, &mut Trail::default()).ok()?;
+        self.judge_in_force(&token, Asked::KEYS, now).ok()?;
+        Some(token)
+    }
+
     /// Whether nothing has ended the token since it was issued.
     fn judge_in_force(
         &self,
@@ -317,19 +339,25 @@ impl Enforcer {
         }
     }
 
-    /// Whether a stream that was let through may go on; `used` when bytes have flowed on it, which counts as a use.
+    /// Counts bytes that flow on a stream as a use of its token, unless they come too late.
+    pub fn keep_alive(&self, pass: &Pass, now: Timestamp) {
+        let sessions = &self.in_force.sessions;
+        // What comes too late changes nothing, and the next look at the stream finds the token idle.
+        let _in_force = sessions.is_in_force(&pass.session, now)
+            && !sessions.is_in_doubt(&pass.session, now)
+            && sessions.used(&pass.session, now);
+    }
+
+    /// Whether a stream that was let through may go on.
     ///
     /// # Errors
     /// Why it may not.
-    pub fn judge_again(&self, pass: &Pass, used: bool, now: Timestamp) -> Result<(), Reason> {
+    pub fn judge_again(&self, pass: &Pass, now: Timestamp) -> Result<(), Reason> {
         let token = &pass.token;
         let issuer = self.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?;
         token.validity().judge(issuer.rules.leeway, now)?;
         token.judge_revocations(&self.in_force.revocations)?;
-        let sessions = &self.in_force.sessions;
-        let in_force =
-            if used { sessions.used(&pass.session, now) } else { sessions.is_in_force(&pass.session, now) };
-        if in_force { Ok(()) } else { Err(Reason::Idle) }
+        if self.in_force.sessions.is_in_force(&pass.session, now) { Ok(()) } else { Err(Reason::Idle) }
     }
 
     /// Counts the request as a use of its token, just before it is forwarded. A request on an anonymous route does not

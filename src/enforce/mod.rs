@@ -15,6 +15,7 @@ pub mod denial;
 pub mod explain;
 mod identity;
 pub mod policy;
+mod proofs;
 pub mod router;
 pub mod target;
 pub mod token;
@@ -27,12 +28,12 @@ pub struct Settings {
     pub routes: Vec<RouteSettings>,
     /// What upstreams learn of tokens.
     pub identity: IdentitySettings,
-    /// How many proofs of signatures are remembered; [`DEFAULT_PROOFS`] unless configured.
-    pub proofs: u64,
+    /// How many proofs of signatures are remembered at most.
+    pub proofs: usize,
 }
 
-/// How many proofs of signatures are remembered by default, at about 1 KiB each.
-pub const DEFAULT_PROOFS: u64 = 100_000;
+/// As many proofs as tokens are tracked by default.
+pub const DEFAULT_PROOFS: usize = 1_000_000;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -149,7 +149,7 @@ fn merge(mut object: Value, changes: Value) -> Value {
     object
 }
 
-pub(super) fn rules(issuer: &str, algorithms: &[Algorithm]) -> IssuerRules {
+pub(crate) fn rules(issuer: &str, algorithms: &[Algorithm]) -> IssuerRules {
     let member = |name: &str| ClaimName::Member(name.to_owned());
     IssuerRules {
         issuer: issuer.into(),
@@ -169,7 +169,7 @@ pub(super) fn rules(issuer: &str, algorithms: &[Algorithm]) -> IssuerRules {
     }
 }
 
-pub(super) fn key_settings(issuer: &str, algorithms: &[Algorithm]) -> keys::Settings {
+pub(crate) fn key_settings(issuer: &str, algorithms: &[Algorithm]) -> keys::Settings {
     keys::Settings {
         issuer: issuer.to_owned(),
         source: Source::File("keys.json".into()),
@@ -240,7 +240,7 @@ pub(super) fn enforcer(issuers: Vec<Issuer>, routes: Vec<RouteSettings>) -> Enfo
     enforcer_with(issuers, routes, InForce::unlimited())
 }
 
-pub(super) fn enforcer_with(issuers: Vec<Issuer>, routes: Vec<RouteSettings>, in_force: InForce) -> Enforcer {
+pub(crate) fn enforcer_with(issuers: Vec<Issuer>, routes: Vec<RouteSettings>, in_force: InForce) -> Enforcer {
     let settings = Settings { routes, identity: identity(), proofs: DEFAULT_PROOFS };
     Enforcer::new(settings, issuers, in_force, &Metrics::new().expect("instruments")).expect("sound routes")
 }

@@ -73,6 +73,18 @@ pub struct Standing {
     session: OnceLock<Arc<Session>>,
 }
 
+impl Standing {
+    /// The idle clock, once it was looked at.
+    pub(super) fn session(&self) -> Option<&Arc<Session>> {
+        self.session.get()
+    }
+
+    /// The last use of the token; of one that was never let through, the epoch.
+    pub(super) fn last_used_at(&self) -> Timestamp {
+        self.session().map_or(Timestamp::EPOCH, |session| session.last_used_at())
+    }
+}
+
 /// A list of words in one piece of memory: a remembered token is seldom in the processor's cache, and every piece that
 /// a judgement touches costs as much as the rest of it.
 #[derive(Clone, PartialEq, Eq)]

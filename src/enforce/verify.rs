@@ -3,26 +3,23 @@
 //! What is kept is the proof that a signature is true under one key set, never a verdict: time, keys and everything
 //! after them are judged on every request.
 
-use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
-use moka::Expiry;
-use moka::sync::Cache;
 use prometheus::{Histogram, IntCounter};
 
 use super::bearer::BearerToken;
-use super::claims::IssuerRules;
 use super::decide::{Ask, Asked, Claimed, Issuer, Proof, Refusal, Trail};
 use super::denial::Reason;
 use super::policy::IdentitySettings;
-use super::token::{IssuerIndex, VerifiedToken, sha256};
+use super::proofs::{ProofKey, Proofs, Remembered};
+use super::token::{IssuerIndex, VerifiedToken};
 use crate::jose::jws::Jws;
 use crate::keys::key::VerificationKey;
 use crate::keys::set::KeySet;
 use crate::keys::store::Availability;
 use crate::metrics::Metrics;
+use crate::sessions::Sessions;
 use crate::time::Timestamp;
 
 /// How many keys are tried for one token: more is a way to make one request cost many signatures.
@@ -38,29 +35,16 @@ pub(super) struct Verifier {
     /// Our clock against `iat`, by issuer.
     skews: Vec<Histogram>,
     identity: IdentitySettings,
-    proofs: Cache<ProofKey, CachedProof, PrefixHasher>,
+    proofs: Arc<Proofs>,
     hits: IntCounter,
     misses: IntCounter,
-}
-
-/// SHA-256 of the whole token.
-#[derive(Debug, PartialEq, Eq)]
-struct ProofKey([u8; 32]);
-
-/// That a token's signature is true under the key set of this generation.
-#[derive(Debug, Clone)]
-struct CachedProof {
-    token: Arc<VerifiedToken>,
-    generation: u64,
-    /// How long it can still be of use; what frees its memory, not what refuses its token.
-    lifetime: Duration,
 }
 
 impl Verifier {
     pub(super) fn new(
         issuers: Vec<Issuer>,
         identity: IdentitySettings,
-        proofs: u64,
+        proofs: usize,
         metrics: &Metrics,
     ) -> Self {
         let skew = |issuer: &Issuer| metrics.clock_skew.with_label_values(&[&issuer.rules.issuer]);
@@ -68,10 +52,7 @@ impl Verifier {
             skews: issuers.iter().map(skew).collect(),
             issuers,
             identity,
-            proofs: Cache::builder()
-                .max_capacity(proofs)
-                .expire_after(UntilExpired)
-                .build_with_hasher(PrefixHasher::default()),
+            proofs: Arc::new(Proofs::new(proofs)),
             hits: metrics.proof_cache.with_label_values(&["hit"]),
             misses: metrics.proof_cache.with_label_values(&["miss"]),
         }
@@ -90,8 +71,8 @@ impl Verifier {
         now: Timestamp,
         trail: &mut Trail,
     ) -> Result<Arc<VerifiedToken>, Refusal> {
-        let key = ProofKey(sha256(bearer.as_bytes()));
-        if let Some((token, issuer)) = self.cached(&key) {
+        let key = self.proofs.key(bearer.as_bytes());
+        if let Some((token, issuer)) = key.and_then(|key| self.cached(key)) {
             self.hits.inc();
             *trail = Trail { token: Some(Arc::clone(&token)), claimed: None, proof: Proof::Cached };
             token.validity().judge(issuer.rules.leeway, now)?;
@@ -109,32 +90,50 @@ impl Verifier {
         check_signature(candidates, algorithm, &jws)?;
         let token = issuer.rules.read(index, &jws, validity, &self.identity).map_err(Reason::from)?;
         let token = Arc::new(token);
-        self.remember(key, &token, &issuer.rules, keys.generation(), now);
+        self.observe_skew(&token, now);
+        if let Some(key) = key {
+            self.proofs.put(key, Remembered { token: Arc::clone(&token), generation: keys.generation() });
+        }
         trail.token = Some(Arc::clone(&token));
         trail.proof = Proof::Fresh;
         Ok(token)
     }
 
     /// A proof under the key set that is in force now.
-    fn cached(&self, key: &ProofKey) -> Option<(Arc<VerifiedToken>, &Issuer)> {
+    fn cached(&self, key: ProofKey) -> Option<(Arc<VerifiedToken>, &Issuer)> {
         let proof = self.proofs.get(key)?;
         let issuer = self.issuer(proof.token.issuer)?;
-        (proof.generation == issuer.keys.current().generation()).then_some((proof.token, issuer))
+        (proof.generation == issuer.keys.generation()).then_some((proof.token, issuer))
     }
 
-    fn remember(
-        &self,
-        key: ProofKey,
-        token: &Arc<VerifiedToken>,
-        rules: &IssuerRules,
-        generation: u64,
-        now: Timestamp,
-    ) {
+    /// Goes on with the proofs of another verifier, if they are such as this one would make: of the same issuers with
+    /// the same keys and rules, with the same identity headers.
+    pub(super) fn inherit(&mut self, other: &Self) {
+        let same = |(own, other): (&Issuer, &Issuer)| {
+            own.rules == other.rules && Arc::ptr_eq(&own.keys, &other.keys)
+        };
+        if self.issuers.len() == other.issuers.len()
+            && self.issuers.iter().zip(&other.issuers).all(same)
+            && self.identity == other.identity
+        {
+            self.proofs = Arc::clone(&other.proofs);
+        }
+    }
+
+    /// Forgets, in the next `share`-th part of the proofs, those of tokens that are over.
+    pub(super) fn sweep(&self, sessions: &Sessions, share: usize, now: Timestamp) {
+        self.proofs.sweep(share, |token| {
+            let issuer = self.issuer(token.issuer);
+            let valid =
+                issuer.is_some_and(|issuer| token.validity().judge_expiry(issuer.rules.leeway, now).is_ok());
+            valid && token.standing.session().is_none_or(|session| sessions.is_in_force(session, now))
+        });
+    }
+
+    fn observe_skew(&self, token: &VerifiedToken, now: Timestamp) {
         if let Some(skew) = self.skews.get(usize::from(token.issuer.0)) {
             skew.observe(now.since(token.issued_at).as_secs_f64() - token.issued_at.since(now).as_secs_f64());
         }
-        let lifetime = token.expires_at.plus(rules.leeway).since(now);
-        self.proofs.insert(key, CachedProof { token: Arc::clone(token), generation, lifetime });
     }
 
     pub(super) fn issuers(&self) -> &[Issuer] {
@@ -202,54 +201,4 @@ pub(super) fn check_signature<'k>(
 fn loggable(kid: &str) -> Box<str> {
     let visible = |c: char| if c.is_ascii_graphic() { c } else { '?' };
     kid.chars().take(MAX_LOGGED_KID).map(visible).collect::<String>().into()
-}
-
-/// Frees a proof's memory when its token has expired.
-struct UntilExpired;
-
-impl Expiry<ProofKey, CachedProof> for UntilExpired {
-    fn expire_after_create(
-        &self,
-        _: &ProofKey,
-        proof: &CachedProof,
-        _: std::time::Instant,
-    ) -> Option<Duration> {
-        Some(proof.lifetime)
-    }
-}
-
-impl Hash for ProofKey {
-    /// A SHA-256 needs no further hashing, and what is in the cache was signed by an issuer.
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let prefix = self.0.first_chunk().copied().unwrap_or_default();
-        state.write_u64(u64::from_ne_bytes(prefix));
-    }
-}
-
-/// Passes on the one number that a [`ProofKey`] writes.
-#[derive(Debug, Clone, Copy, Default)]
-struct PrefixHasher(u64);
-
-impl BuildHasher for PrefixHasher {
-    type Hasher = Self;
-
-    fn build_hasher(&self) -> Self {
-        Self::default()
-    }
-}
-
-impl Hasher for PrefixHasher {
-    fn write_u64(&mut self, prefix: u64) {
-        self.0 = prefix;
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }

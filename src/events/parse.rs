@@ -5,6 +5,7 @@ use std::fmt;
 use ::time::OffsetDateTime;
 use ::time::format_description::well_known::Rfc3339;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -70,13 +71,13 @@ struct Members {
 }
 
 fn event(json: &[u8], issuers: &[Issuer], now: Timestamp) -> Result<Event, String> {
-    let members = members(json)?;
+    let members: Members = members(json)?;
     let kind = EventKind::from_word(&members.r#type)
         .filter(|kind| *kind != EventKind::Undone)
         .ok_or_else(|| format!("{:?} is not a type of event", members.r#type))?;
     members.fit(kind)?;
     let issuer = issuer(members.issuer.as_deref(), issuers)?;
-    let at = members.at.as_ref().map_or(Ok(now), time)?;
+    let at = members.at.as_ref().map_or(Ok(now), |at| time("at", at))?;
     if at > now.plus(issuer.leeway) {
         return Err(format!("`at` lies in the future ({at}, now {now})"));
     }
@@ -93,8 +94,15 @@ fn event(json: &[u8], issuers: &[Issuer], now: Timestamp) -> Result<Event, Strin
     Ok(Event { role_version: members.role_version, ..event })
 }
 
-/// Reads the members, and names the one at fault.
-fn members(json: &[u8]) -> Result<Members, String> {
+/// Reads the members of a document, and names the one at fault.
+///
+/// # Errors
+/// When it is not what is expected.
+pub fn members<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
+    // Which would be read as the members in their order.
+    if json.trim_ascii_start().first() == Some(&b'[') {
+        return Err("invalid type: an array, expected an object".to_owned());
+    }
     let mut reader = serde_json::Deserializer::from_slice(json);
     let members = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let member = error.path().to_string();
@@ -148,13 +156,17 @@ pub fn issuer<'a>(named: Option<&str>, issuers: &'a [Issuer]) -> Result<&'a Issu
     }
 }
 
-fn time(value: &Value) -> Result<Timestamp, String> {
+/// The time that a member holds: RFC 3339, or seconds since 1970 as a number or a text.
+///
+/// # Errors
+/// When it is neither, with the name of the member.
+pub fn time(member: &str, value: &Value) -> Result<Timestamp, String> {
     match value {
         Value::String(text) => parse_time(text),
         Value::Number(number) => seconds(number.as_f64().unwrap_or(f64::NAN)),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
-    .ok_or_else(|| "`at` is neither RFC 3339 nor seconds since 1970".into())
+    .ok_or_else(|| format!("`{member}` is neither RFC 3339 nor seconds since 1970"))
 }
 
 /// A time as people and programs write it: RFC 3339, or seconds since 1970 with or without a fraction.

@@ -25,6 +25,8 @@ pub enum ForwardError {
     Closed(io::Error),
     /// The upstream reset the HTTP/2 stream: 502.
     Reset(h2::Reason),
+    /// The request was here before: the upstream leads back to this gate: 502.
+    Loop,
     /// The client's own body failed: 413, 408 or 400.
     RequestBody(RequestBodyError),
     /// The `Host` cannot be an `:authority` (RFC 9113 §8.3.1): 400.
@@ -46,11 +48,13 @@ pub enum ErrorKind {
     Closed,
     /// The HTTP/2 stream was reset.
     Reset,
+    /// The upstream leads back to this gate.
+    Loop,
 }
 
 impl ErrorKind {
-    const ALL: [Self; 6] =
-        [Self::Connect, Self::Tls, Self::Timeout, Self::BadAnswer, Self::Closed, Self::Reset];
+    const ALL: [Self; 7] =
+        [Self::Connect, Self::Tls, Self::Timeout, Self::BadAnswer, Self::Closed, Self::Reset, Self::Loop];
 
     /// The metric label.
     #[must_use]
@@ -62,6 +66,7 @@ impl ErrorKind {
             Self::BadAnswer => "bad_answer",
             Self::Closed => "closed",
             Self::Reset => "reset",
+            Self::Loop => "loop",
         }
     }
 }
@@ -77,6 +82,7 @@ impl ForwardError {
             Self::BadAnswer(_) => Some(ErrorKind::BadAnswer),
             Self::Closed(_) => Some(ErrorKind::Closed),
             Self::Reset(_) => Some(ErrorKind::Reset),
+            Self::Loop => Some(ErrorKind::Loop),
             Self::RequestBody(_) | Self::Host => None,
         }
     }
@@ -86,9 +92,12 @@ impl ForwardError {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Connect(_) | Self::Tls(_) | Self::BadAnswer(_) | Self::Closed(_) | Self::Reset(_) => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Connect(_)
+            | Self::Tls(_)
+            | Self::BadAnswer(_)
+            | Self::Closed(_)
+            | Self::Reset(_)
+            | Self::Loop => StatusCode::BAD_GATEWAY,
             Self::RequestBody(RequestBodyError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestBody(RequestBodyError::Stalled) => StatusCode::REQUEST_TIMEOUT,
             Self::RequestBody(RequestBodyError::Length | RequestBodyError::Client(_)) | Self::Host => {
@@ -107,6 +116,7 @@ impl fmt::Display for ForwardError {
             Self::BadAnswer(cause) => write!(f, "{cause}"),
             Self::Closed(cause) => write!(f, "connection closed before an answer: {cause}"),
             Self::Reset(reason) => write!(f, "stream reset: {reason}"),
+            Self::Loop => f.write_str("the upstream leads back to this gate"),
             Self::RequestBody(cause) => write!(f, "{cause}"),
             Self::Host => f.write_str("the Host cannot be an authority"),
         }
@@ -129,7 +139,7 @@ impl From<RequestBodyError> for ForwardError {
 
 /// The counters of one upstream, looked up once.
 #[derive(Debug)]
-pub(crate) struct Errors([IntCounter; 6]);
+pub(crate) struct Errors([IntCounter; ErrorKind::ALL.len()]);
 
 impl Errors {
     pub(crate) fn new(metrics: &Metrics, upstream: &str) -> Self {

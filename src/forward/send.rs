@@ -87,6 +87,9 @@ impl Forwarder {
         mut message: Message<'_>,
         mut body: RequestBody,
     ) -> Result<Response<ForwardBody>, ForwardError> {
+        if headers::came_back(&message.headers) {
+            return Err(ForwardError::Loop);
+        }
         let idempotent = message.method.is_idempotent();
         // What cannot be sent again deserves a closer look at the connection it is sent on.
         let surely = !idempotent || !body.is_empty();

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
@@ -12,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use super::upstream::Io;
 use super::websocket::{CLOSE_POLICY_VIOLATION, Frames};
 
+/// How long a client whose tunnel is cut may take to hear of it.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// What is read at once in one direction.
 const CHUNK: usize = 16 * 1024;
 
@@ -63,10 +66,15 @@ impl Tunnel {
             carried = carried => return carried,
             () = cut => {}
         }
-        if websocket && !sent.writing.get() && sent.frames.borrow().is_between() {
-            client_writes.write_all(&CLOSE_POLICY_VIOLATION).await?;
-        }
-        client_writes.shutdown().await?;
+        // Before a client that may not read is told.
+        drop((upstream_reads, upstream_writes));
+        let farewell = async {
+            if websocket && !sent.writing.get() && sent.frames.borrow().is_between() {
+                client_writes.write_all(&CLOSE_POLICY_VIOLATION).await?;
+            }
+            client_writes.shutdown().await
+        };
+        drop(tokio::time::timeout(FAREWELL, farewell).await);
         Err(io::ErrorKind::ConnectionAborted.into())
     }
 }

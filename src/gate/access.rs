@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::worker::{Generation, Worker};
+use crate::authority::{Authority, Endpoint};
 use crate::enforce::decide::{Claimed, Judgement, Proof};
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::Route;
@@ -79,6 +80,8 @@ pub(super) struct Meters {
     metrics: Metrics,
     routes: Vec<RouteMeters>,
     unrouted: RouteMeters,
+    /// Of the authority's paths.
+    own: Vec<(Endpoint, RouteMeters)>,
     decisions: RefCell<HashMap<(Decision, Option<Reason>), IntCounter>>,
     proofs: [(Proof, Histogram); 3],
     clients: RefCell<ClientCounters>,
@@ -112,13 +115,17 @@ impl RouteMeters {
 }
 
 impl Meters {
-    pub(super) fn new(metrics: &Metrics, routes: &[Arc<Route>]) -> Self {
+    pub(super) fn new(metrics: &Metrics, routes: &[Arc<Route>], authority: Option<&Authority>) -> Self {
+        let own =
+            |(endpoint, _, path): (Endpoint, _, &str)| (endpoint, RouteMeters::new(metrics, path.into()));
+        let own = authority.map(|authority| authority.settings().paths().map(own).into());
         let patterns: Vec<Arc<str>> = routes.iter().map(|route| Arc::clone(route.pattern())).collect();
         let proof = |proof: Proof| (proof, metrics.enforce_duration.with_label_values(&[proof.as_str()]));
         Self {
             metrics: metrics.clone(),
             routes: patterns.iter().map(|pattern| RouteMeters::new(metrics, Arc::clone(pattern))).collect(),
             unrouted: RouteMeters::new(metrics, NONE.into()),
+            own: own.unwrap_or_default(),
             decisions: RefCell::default(),
             proofs: [proof(Proof::Cached), proof(Proof::Fresh), proof(Proof::None)],
             usage: RefCell::new(UsageCounters::new(&metrics.usage, patterns.clone())),
@@ -152,8 +159,10 @@ impl Meters {
         }
     }
 
-    fn route(&self, route: Option<&Arc<Route>>) -> &RouteMeters {
-        route.and_then(|route| self.routes.get(route.index())).unwrap_or(&self.unrouted)
+    fn route(&self, route: Option<&Arc<Route>>, endpoint: Option<Endpoint>) -> &RouteMeters {
+        let own = endpoint.and_then(|endpoint| self.own.iter().find(|(known, _)| *known == endpoint));
+        let routed = || route.and_then(|route| self.routes.get(route.index()));
+        own.map(|(_, meters)| meters).or_else(routed).unwrap_or(&self.unrouted)
     }
 }
 
@@ -169,6 +178,8 @@ pub(super) struct Record {
     pub(super) uri: Option<Uri>,
     pub(super) status: Option<StatusCode>,
     route: Option<Arc<Route>>,
+    /// What the authority was asked for.
+    pub(super) endpoint: Option<Endpoint>,
     token: Option<Arc<VerifiedToken>>,
     claimed: Option<Claimed>,
     decision: Option<(Decision, Option<Reason>)>,
@@ -196,6 +207,7 @@ impl Record {
             uri: None,
             status: None,
             route: None,
+            endpoint: None,
             token: None,
             claimed: None,
             decision: None,
@@ -227,6 +239,22 @@ impl Record {
         }
     }
 
+    /// Answered by the authority: nothing was decided about the request that the gate counts as a decision.
+    pub(super) fn answered_by_authority(&mut self, status: StatusCode) {
+        let decision = match status {
+            StatusCode::SERVICE_UNAVAILABLE => Decision::Unavailable,
+            status if status.is_success() => Decision::Allow,
+            _ => Decision::Deny,
+        };
+        self.decision = Some((decision, None));
+        self.status = Some(status);
+    }
+
+    /// Where the request came from.
+    pub(super) fn client(&self) -> IpAddr {
+        self.client
+    }
+
     /// Whom the token was issued to.
     fn known_client(&self) -> Option<&str> {
         self.token.as_ref().and_then(|token| token.client.as_deref())
@@ -240,6 +268,13 @@ impl Record {
     /// There is no answer from the upstream.
     pub(super) fn failed(&mut self, error: &ForwardError) {
         self.failure = error.kind().map(crate::forward::ErrorKind::as_str);
+    }
+
+    fn route_label(&self) -> Option<&str> {
+        match self.endpoint {
+            Some(_) => Some(&self.generation.meters.route(None, self.endpoint).pattern),
+            None => self.route.as_ref().map(|route| route.pattern().as_ref()),
+        }
     }
 
     fn write(&self, status: u16, duration: Duration) {
@@ -263,7 +298,7 @@ impl Record {
         log.write(&AccessRecord {
             request_id: self.request_id.to_str().unwrap_or_default(),
             method: self.method.as_str(),
-            route: self.route.as_ref().map(|route| route.pattern().as_ref()),
+            route: self.route_label(),
             path: self.uri.as_ref().map(Uri::path),
             status,
             decision,
@@ -294,7 +329,7 @@ impl Drop for Record {
         };
         let meters = &self.generation.meters;
         let duration = self.began.elapsed();
-        meters.route(self.route.as_ref()).answered(
+        meters.route(self.route.as_ref(), self.endpoint).answered(
             &meters.metrics.requests,
             self.method.as_str(),
             status,

@@ -202,6 +202,9 @@ impl From<&ForwardError> for Refusal {
         let status = error.status();
         let (word, description) = match status {
             StatusCode::PAYLOAD_TOO_LARGE => return Self { reason: None, ..Self::BODY_TOO_LARGE }.closing(),
+            _ if matches!(error, ForwardError::Loop) => {
+                ("upstream_unreachable", "The request came back to the gate that forwarded it")
+            }
             StatusCode::BAD_GATEWAY => ("upstream_unreachable", "The upstream gave no usable answer"),
             StatusCode::GATEWAY_TIMEOUT => ("upstream_timeout", "The upstream gave no answer in time"),
             StatusCode::REQUEST_TIMEOUT => ("invalid_request", "The request body stopped coming"),

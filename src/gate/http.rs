@@ -23,6 +23,7 @@ use super::answer::{Form, Refusal, believable_request_id};
 use super::body::{AnswerBody, Limited, Serving, discard};
 use super::framing::is_host;
 use super::link::{Broken, Link};
+use super::own;
 use super::streams::Watched;
 use super::worker::Generation;
 use crate::enforce::decide::{Ask, Asked, Permit, Request as Question, Verdict};
@@ -43,14 +44,21 @@ pub(super) async fn serve(
     let form = Form::of(&head.method, &head.headers);
     let mut record = begin(&connection, &head);
 
-    let judged = match within_limits(&head, &body, &record.generation) {
+    let within = within_limits(&head, &body, &record.generation);
+    if within.is_ok()
+        && let Some(authority) = record.generation.live.authority.clone()
+        && let Some(endpoint) = own::endpoint(&authority, &head.method, &head.uri)
+    {
+        return own::serve(&authority, endpoint, head, body, record, serving).await;
+    }
+    let judged = match within {
         Ok(host) => enforce(&head, &host, &connection, &mut record).await.map(|permit| (permit, host)),
         Err(refusal) => Err(refusal),
     };
     let refusal = match judged {
         Ok((permit, host)) => {
             let generation = Rc::clone(&record.generation);
-            let watched = connection.worker.streams.watch(&generation.live.enforcer, &permit);
+            let watched = connection.worker.streams.watch(&generation.live.enforcer, &permit, link.as_ref());
             let outgoing = outgoing(head, body, host, &connection, link.as_ref(), &record, watched.clone());
             match until_cut(watched.as_deref(), generation.forwarder.forward(&permit, outgoing)).await {
                 Ok(Ok(answer)) => return pass_on(answer, link.as_deref(), serving, watched, record).await,

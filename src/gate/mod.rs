@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::runtime::{Builder, LocalOptions};
 
+use crate::authority::Authority;
 use crate::enforce::decide::Enforcer;
 use crate::enforce::policy::IdentitySettings;
 use crate::forward::Upstream;
@@ -28,6 +29,7 @@ mod framing;
 mod http;
 mod io;
 mod link;
+mod own;
 mod serve;
 mod streams;
 mod worker;
@@ -95,6 +97,8 @@ pub struct Live {
     pub identity: IdentitySettings,
     /// How streams that last are watched.
     pub streams: StreamSettings,
+    /// Answers its own paths, if there is one.
+    pub authority: Option<Arc<Authority>>,
     /// Limits and trust. Addresses and workers are those of the start.
     pub settings: Settings,
     /// TLS for new connections; `None`: clear text.

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::link::Link;
 use crate::enforce::decide::{Enforcer, Pass, Permit};
 use crate::enforce::denial::Reason;
+use crate::enforce::policy::Mode;
 use crate::metrics::Metrics;
 use crate::time::Timestamp;
 
@@ -23,6 +25,9 @@ pub struct StreamSettings {
     /// How often their tokens are judged again.
     pub check_interval: Duration,
 }
+
+/// How much older than the last byte a last use may be: bytes in quick succession are one use.
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// The requests of a worker that were let through with a token and are not over.
 #[derive(Default)]
@@ -37,9 +42,13 @@ struct Stream {
     pass: Pass,
     /// Bytes keep its token alive.
     counts: bool,
-    moved: Cell<bool>,
-    cut: Cell<Option<Reason>>,
+    /// Its route only notes what it would refuse.
+    observed: bool,
+    /// Why its token is no longer in force.
+    ended: Cell<Option<Reason>>,
     waker: RefCell<Option<Waker>>,
+    /// The connection, which hyper does not let an answer end while its client does not read. HTTP/2 has none.
+    link: Option<Arc<Link>>,
 }
 
 /// A place in the list, given up when it is dropped.
@@ -51,14 +60,21 @@ pub(super) struct Watched {
 
 impl Streams {
     /// Keeps an eye on a request; there is nothing to see without a token.
-    pub(super) fn watch(self: &Rc<Self>, enforcer: &Arc<Enforcer>, permit: &Permit) -> Option<Rc<Watched>> {
+    pub(super) fn watch(
+        self: &Rc<Self>,
+        enforcer: &Arc<Enforcer>,
+        permit: &Permit,
+        link: Option<&Arc<Link>>,
+    ) -> Option<Rc<Watched>> {
+        let route = permit.route().settings();
         let stream = Rc::new(Stream {
             enforcer: Arc::clone(enforcer),
             pass: permit.pass()?.clone(),
-            counts: !permit.route().settings().anonymous,
-            moved: Cell::new(false),
-            cut: Cell::new(None),
+            counts: !route.anonymous,
+            observed: route.mode == Mode::Shadow,
+            ended: Cell::new(None),
             waker: RefCell::new(None),
+            link: link.map(Arc::clone),
         });
         let mut places = self.places.borrow_mut();
         let place = self.free.borrow_mut().pop().unwrap_or(places.len());
@@ -73,13 +89,20 @@ impl Streams {
     pub(super) fn judge(&self, settings: StreamSettings, metrics: &Metrics, now: Timestamp) {
         // Waking only queues a task, so nothing gives up its place meanwhile.
         for stream in self.places.borrow().iter().flatten() {
-            let judged = stream.enforcer.judge_again(&stream.pass, stream.moved.take() && stream.counts, now);
-            let Err(reason) = judged else { continue };
-            if !settings.cut_on_revocation || stream.cut.replace(Some(reason)).is_some() {
+            let Err(reason) = stream.enforcer.judge_again(&stream.pass, now) else { continue };
+            if !settings.cut_on_revocation || stream.ended.replace(Some(reason)).is_some() {
                 continue;
             }
-            metrics.streams_cut.with_label_values(&[reason.as_str()]).inc();
-            tracing::info!(reason = reason.as_str(), token_hash = %stream.pass.token.id, "a stream is cut");
+            let (word, token_hash) = (reason.as_str(), &stream.pass.token.id);
+            if stream.observed {
+                tracing::info!(reason = word, %token_hash, "a stream would be cut, were its route enforced");
+                continue;
+            }
+            metrics.streams_cut.with_label_values(&[word]).inc();
+            tracing::info!(reason = word, %token_hash, "a stream is cut");
+            if let Some(link) = &stream.link {
+                link.cut();
+            }
             if let Some(waker) = stream.waker.take() {
                 waker.wake();
             }
@@ -88,14 +111,18 @@ impl Streams {
 }
 
 impl Watched {
-    /// Bytes have flowed.
+    /// Bytes have flowed, which is a use of the token from this moment on, and not from the next look.
     pub(super) fn moved(&self) {
-        self.stream.moved.set(true);
+        let Stream { enforcer, pass, counts, .. } = &*self.stream;
+        let now = Timestamp::now();
+        if *counts && now.since(pass.session.last_used_at()) >= MOMENT {
+            enforcer.keep_alive(pass, now);
+        }
     }
 
     /// Ready when the stream must end.
     pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Poll<Reason> {
-        if let Some(reason) = self.stream.cut.get() {
+        if let Some(reason) = self.stream.ended.get().filter(|_| !self.stream.observed) {
             return Poll::Ready(reason);
         }
         let mut waker = self.stream.waker.borrow_mut();

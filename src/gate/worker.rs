@@ -57,7 +57,7 @@ impl Generation {
             &shared.metrics,
             previous.map(|previous| &previous.forwarder),
         );
-        let meters = Meters::new(&shared.metrics, live.enforcer.routes());
+        let meters = Meters::new(&shared.metrics, live.enforcer.routes(), live.authority.as_deref());
         Rc::new(Self { live, forwarder, meters })
     }
 }

@@ -49,6 +49,8 @@ pub enum Source {
     Discovery,
     /// One symmetric key, for HS256, HS384 and HS512.
     Secret(Vec<u8>),
+    /// This process, which is the issuer itself.
+    Authority,
 }
 
 impl std::fmt::Debug for Source {
@@ -58,6 +60,7 @@ impl std::fmt::Debug for Source {
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
             Self::Url(url) => f.debug_tuple("Url").field(url).finish(),
             Self::Discovery => f.write_str("Discovery"),
+            Self::Authority => f.write_str("Authority"),
             Self::Secret(_) => f.write_str("Secret(…)"),
         }
     }

@@ -23,10 +23,10 @@ const SLOWEST: Duration = Duration::from_secs(5);
 /// How often the age is exported and a file looked at.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Keeps `store` filled until the shutdown is complete. Ends at once for a [`Source::Secret`].
+/// Keeps `store` filled until the shutdown is complete. Ends at once for a [`Source::Secret`] and a [`Source::Authority`].
 pub fn spawn_refresher(store: Arc<KeyStore>, client: Client, mut shutdown: Shutdown) -> JoinHandle<()> {
     tokio::spawn(async move {
-        if matches!(store.settings().source, Source::Secret(_)) {
+        if matches!(store.settings().source, Source::Secret(_) | Source::Authority) {
             return;
         }
         let refresher = Refresher::new(&store, &client);

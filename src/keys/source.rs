@@ -35,13 +35,13 @@ pub enum Error {
 /// Fetches the document once.
 ///
 /// # Errors
-/// When there is none to be had; a [`Source::Secret`] has none.
+/// When there is none to be had; a [`Source::Secret`] and [`Source::Authority`] have none.
 pub async fn fetch(settings: &Settings, client: &Client) -> Result<Bytes, Error> {
     match &settings.source {
         Source::File(path) => read(path).await,
         Source::Url(url) => get(client, url, settings.insecure_http).await,
         Source::Discovery => discover(settings, client).await,
-        Source::Secret(_) => Err(Error::File(io::ErrorKind::Unsupported.into())),
+        Source::Secret(_) | Source::Authority => Err(Error::File(io::ErrorKind::Unsupported.into())),
     }
 }
 

@@ -117,6 +117,12 @@ impl KeyStore {
         self.current.load_full()
     }
 
+    /// Names the set in force, as [`KeySet::generation`] does.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.current.load().generation()
+    }
+
     /// Whether the set in force may be used at `now`.
     #[must_use]
     pub fn availability(&self, now: Timestamp) -> Availability {
@@ -269,150 +275,4 @@ impl Instruments {
 }
 
 #[cfg(test)]
-mod tests {
-    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-    use base64::Engine;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use jsonwebtoken::Algorithm;
-
-    use super::*;
-
-    const LOADED: Timestamp = Timestamp::from_secs(1_000_000);
-
-    fn settings(source: Source) -> Settings {
-        Settings {
-            issuer: "https://idp.example.com/".to_owned(),
-            source,
-            algorithms: vec![Algorithm::ES256, Algorithm::HS256],
-            ca: None,
-            insecure_http: false,
-            refresh_interval: Duration::from_secs(300),
-            refresh_cooldown: Duration::from_secs(30),
-            max_stale: Duration::from_secs(86_400),
-        }
-    }
-
-    fn empty() -> Arc<KeyStore> {
-        KeyStore::new(settings(Source::Discovery), Metrics::new().unwrap())
-    }
-
-    fn jwk(kid: &str) -> String {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
-        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        format!(r#"{{"kty":"EC","crv":"P-256","kid":"{kid}","x":"{x}","y":"{y}"}}"#)
-    }
-
-    fn jwks(keys: &[&str]) -> Bytes {
-        format!(r#"{{"keys":[{}]}}"#, keys.join(",")).into()
-    }
-
-    #[test]
-    fn the_last_good_set_is_never_replaced_by_a_broken_one() {
-        let (store, a, b) = (empty(), jwk("a"), jwk("b"));
-        assert_eq!(store.availability(LOADED), Availability::NeverLoaded);
-        assert_eq!(store.accept(jwks(&[&a, &b]), LOADED), Ok(true));
-        let first = store.current();
-        for bad in ["", "{}", "[]", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#, "<html>"] {
-            assert!(
-                store
-                    .accept(Bytes::from_static(bad.as_bytes()), LOADED.plus(Duration::from_secs(5)))
-                    .is_err()
-            );
-            assert!(Arc::ptr_eq(&store.current(), &first), "{bad}");
-        }
-        let deadline = LOADED.plus(Duration::from_secs(86_400));
-        assert_eq!(store.availability(deadline), Availability::Usable, "a broken set confirms nothing");
-        assert_eq!(store.availability(deadline.plus(Duration::from_millis(1))), Availability::TooOld);
-        assert_eq!(
-            store.availability(LOADED.minus(Duration::from_secs(9))),
-            Availability::Usable,
-            "clock set back"
-        );
-    }
-
-    #[test]
-    fn the_generation_changes_with_the_content_only() {
-        let (store, a, b) = (empty(), jwk("a"), jwk("b"));
-        store.accept(jwks(&[&a, &b]), LOADED).unwrap();
-        let generation = store.current().generation();
-        let later = LOADED.plus(Duration::from_secs(90_000));
-        assert_eq!(store.availability(later), Availability::TooOld);
-        let reordered = format!("{{ \"x\": 1, \"keys\": [{b}, {a}, {{\"kty\":\"new\"}}] }}");
-        assert_eq!(store.accept(reordered.into(), later), Ok(false));
-        assert_eq!(store.current().generation(), generation);
-        assert_eq!(store.availability(later), Availability::Usable);
-        assert_eq!(store.accept(jwks(&[&b]), later), Ok(true));
-        assert_ne!(store.current().generation(), generation);
-        assert!(!store.current().knows("a"), "a key that was removed is gone");
-    }
-
-    #[test]
-    fn restored_keys_keep_their_age_and_yield_to_loaded_ones() {
-        let (a, b) = (jwk("a"), jwk("b"));
-        let source = empty();
-        source.accept(jwks(&[&a]), LOADED).unwrap();
-        let kept = source.last_good().borrow().clone().unwrap();
-        assert_eq!(kept.fetched_at, LOADED);
-        let store = empty();
-        assert!(store.restore(b"{}", LOADED).is_err());
-        assert_eq!(store.availability(LOADED), Availability::NeverLoaded);
-        store.restore(&kept.jwks, kept.fetched_at).unwrap();
-        assert!(store.current().knows("a"));
-        assert_eq!(store.availability(LOADED.plus(Duration::from_secs(86_400))), Availability::Usable);
-        assert_eq!(store.availability(LOADED.plus(Duration::from_secs(86_401))), Availability::TooOld);
-        store.accept(jwks(&[&b]), LOADED).unwrap();
-        store.restore(&kept.jwks, LOADED).unwrap();
-        assert!(!store.current().knows("a"), "a loaded set is not replaced by a restored one");
-        let future = empty();
-        future.restore(&kept.jwks, Timestamp::from_millis(i64::MAX)).unwrap();
-        let after = Timestamp::now().plus(Duration::from_secs(86_401 + 60));
-        assert_eq!(future.availability(after), Availability::TooOld, "a time in the future is not believed");
-    }
-
-    #[test]
-    fn a_secret_is_in_force_for_ever_unless_it_is_too_short() {
-        let metrics = Metrics::new().unwrap();
-        let store = KeyStore::new(settings(Source::Secret(vec![9; 32])), metrics.clone());
-        assert_eq!(store.availability(Timestamp::from_millis(i64::MAX)), Availability::Usable);
-        assert!(store.current().knows("any"));
-        assert!(
-            metrics.render().unwrap().contains(r#"portcullis_keys{issuer="https://idp.example.com/"} 1"#)
-        );
-        let short = KeyStore::new(settings(Source::Secret(vec![9; 31])), metrics);
-        assert_eq!(short.availability(LOADED), Availability::NeverLoaded);
-        assert!(!format!("{store:?}").contains("9, 9"), "no secret in a debug print");
-    }
-
-    #[tokio::test]
-    async fn without_a_refresher_nobody_waits() {
-        let metrics = Metrics::new().unwrap();
-        let set = KeySet::new(jwks::parse(&jwks(&[&jwk("a")]), &[Algorithm::ES256]).unwrap().keys);
-        let store = KeyStore::fixed(settings(Source::Discovery), set, metrics);
-        assert!(!store.worth_asking("b", Timestamp::now()));
-        assert!(store.worth_asking("a", Timestamp::now()), "it is there: look again");
-        timeout(Duration::from_secs(1), store.ask("b")).await.expect("returns at once");
-        let next = KeySet::new(jwks::parse(&jwks(&[&jwk("b")]), &[Algorithm::ES256]).unwrap().keys);
-        store.install(next);
-        assert!(store.current().knows("b") && !store.current().knows("a"));
-    }
-
-    #[test]
-    fn the_age_is_exported() {
-        let (store, line) = {
-            let metrics = Metrics::new().unwrap();
-            let store = KeyStore::new(settings(Source::Discovery), metrics.clone());
-            (store, move || {
-                let page = metrics.render().unwrap();
-                let line =
-                    page.lines().find(|line| line.starts_with("portcullis_keys_age_seconds{")).unwrap();
-                line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
-            })
-        };
-        store.export(Timestamp::now().plus(Duration::from_secs(50)));
-        assert!(line() >= 50.0, "never loaded: counted from the start");
-        store.accept(jwks(&[&jwk("a")]), LOADED).unwrap();
-        store.export(LOADED.plus(Duration::from_secs(7)));
-        assert!((line() - 7.0).abs() < 0.001);
-    }
-}
+mod tests;

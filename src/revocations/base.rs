@@ -1,7 +1,7 @@
-//! The frozen part of a table: most entries, written once and found with one look at their tags and one at the entry.
+//! The frozen part of a table: most entries, written once and found with one look at memory.
 //!
-//! Open addressing in groups of eight slots. A group's tags, one byte of each key, share a word, so that a key that is
-//! not there costs one cache line, and one that is there two; no search depends on a guess of the processor.
+//! Open addressing in buckets of three. At ten million entries a look-up costs what it waits for memory: a bucket's keys
+//! are one cache line, which is all that a key that is not there needs, and their rules lie in the line beside it.
 
 use super::rules::Rule;
 use crate::identity::Key;
@@ -16,34 +16,40 @@ pub(super) struct Entry<R> {
 /// The entries whose keys share their leading bits.
 #[derive(Debug)]
 pub(super) struct Segment<R> {
-    /// Eight to a word; zero where a slot is empty.
-    tags: Box<[u64]>,
-    entries: Box<[Entry<R>]>,
+    buckets: Box<[Bucket<R>]>,
     len: usize,
 }
 
-const SLOTS: usize = 8;
-const ONES: u64 = 0x0101_0101_0101_0101;
-const TOPS: u64 = 0x8080_8080_8080_8080;
+/// Three entries, or places for them: those with a rule that says nothing are free, and come last.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C, align(128))]
+struct Bucket<R> {
+    keys: [Key; SLOTS],
+    /// A bit for each key that found this bucket full and lies in one behind it.
+    passed: u64,
+    rules: [R; SLOTS],
+}
+
+const SLOTS: usize = 3;
 
 impl<R: Rule> Segment<R> {
     /// Holds these, of which no two share a key and each expires some time. `shared` leading bits are the same in all of them.
     pub(super) fn new(list: &[Entry<R>], shared: u32) -> Self {
-        // A quarter stays empty, so that a search seldom goes beyond its first group.
-        let groups = (list.len() * 4 / 3).div_ceil(SLOTS).max(1);
-        let mut segment = Self {
-            tags: vec![0; groups].into(),
-            entries: vec![Entry::default(); groups * SLOTS].into(),
-            len: list.len(),
-        };
+        // A quarter stays empty, so that a search seldom goes beyond its first bucket.
+        let buckets = (list.len() * 4 / 3).div_ceil(SLOTS).max(1);
+        let mut segment = Self { buckets: vec![Bucket::default(); buckets].into(), len: list.len() };
         for entry in list {
-            let mut group = segment.home(entry.key, shared);
-            while matches(segment.tags[group], 0) == 0 {
-                group = segment.after(group);
-            }
-            let slot = slot(matches(segment.tags[group], 0));
-            segment.tags[group] |= u64::from(tag(entry.key)) << (slot * 8);
-            segment.entries[group * SLOTS + slot] = *entry;
+            let mut at = segment.home(entry.key, shared);
+            let free = loop {
+                let bucket = &mut segment.buckets[at];
+                if let Some(free) = bucket.rules.iter().position(|rule| rule.expires() == 0) {
+                    break free;
+                }
+                bucket.passed |= mark(entry.key);
+                at = segment.after(at);
+            };
+            segment.buckets[at].keys[free] = entry.key;
+            segment.buckets[at].rules[free] = entry.rule;
         }
         segment
     }
@@ -53,56 +59,40 @@ impl<R: Rule> Segment<R> {
     }
 
     pub(super) fn get(&self, key: Key, shared: u32) -> Option<&R> {
-        let tag = tag(key);
-        let mut group = self.home(key, shared);
+        let mut at = self.home(key, shared);
         loop {
-            let tags = self.tags[group];
-            let mut found = matches(tags, tag);
-            while found != 0 {
-                let entry = &self.entries[group * SLOTS + slot(found)];
-                // A wrong mark may be on an empty slot, whose key is zero.
-                if entry.key == key && entry.rule.expires() != 0 {
-                    return Some(&entry.rule);
-                }
-                found &= found - 1;
+            let bucket = &self.buckets[at];
+            // Branches on purpose: a processor that guesses a place, even wrongly, fetches the rules beside the keys.
+            if let Some(slot) = bucket.keys.iter().position(|held| *held == key) {
+                // The key may be zero, and the place free.
+                return Some(&bucket.rules[slot]).filter(|rule| rule.expires() != 0);
             }
-            if matches(tags, 0) != 0 {
+            // A bucket with a free place was never passed, and there is one.
+            if bucket.passed & mark(key) == 0 {
                 return None;
             }
-            group = self.after(group);
+            at = self.after(at);
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<R>> {
-        let filled = |index: &usize| self.tags[index / SLOTS] >> (index % SLOTS * 8) & 0xff != 0;
-        (0..self.entries.len()).filter(filled).map(|index| &self.entries[index])
+    pub(super) fn iter(&self) -> impl Iterator<Item = Entry<R>> {
+        let places = self.buckets.iter().flat_map(|bucket| bucket.keys.iter().zip(&bucket.rules));
+        places.filter(|(_, rule)| rule.expires() != 0).map(|(key, rule)| Entry { key: *key, rule: *rule })
     }
 
     /// Where a key's search begins: as far into the segment as its bits say.
     fn home(&self, key: Key, shared: u32) -> usize {
-        ((u128::from(key.high() << shared) * self.tags.len() as u128) >> 64) as usize
+        ((u128::from(key.high() << shared) * self.buckets.len() as u128) >> 64) as usize
     }
 
-    fn after(&self, group: usize) -> usize {
-        if group + 1 == self.tags.len() { 0 } else { group + 1 }
+    fn after(&self, bucket: usize) -> usize {
+        if bucket + 1 == self.buckets.len() { 0 } else { bucket + 1 }
     }
 }
 
-/// One byte of the key that is independent of where its search begins.
-fn tag(key: Key) -> u8 {
-    ((key.low() >> 56) as u8).max(1)
-}
-
-/// Marks the bytes of a word that equal `tag`. Bytes above one that is equal may be marked wrongly; the lowest mark is
-/// always right, and so is none.
-fn matches(tags: u64, tag: u8) -> u64 {
-    let differing = tags ^ (ONES * u64::from(tag));
-    differing.wrapping_sub(ONES) & !differing & TOPS
-}
-
-/// The slot of the lowest mark.
-fn slot(marks: u64) -> usize {
-    (marks.trailing_zeros() / 8) as usize
+/// The bit of a key among those that passed a bucket, independent of where its search begins.
+fn mark(key: Key) -> u64 {
+    1 << (key.low() >> 58)
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ const BRANCH_BITS: u32 = 7;
 const TWIG_BITS: u32 = 4;
 const BRANCH: usize = 1 << BRANCH_BITS;
 const TWIG: usize = 1 << TWIG_BITS;
-/// Words of a part's filter: a tenth of its bits are set when it is folded beside ten million entries.
-const FILTER: usize = 64;
+/// Words of a part's filter: a fiftieth of its bits are set when it is folded beside ten million entries.
+const FILTER: usize = 256;
 
 /// A persistent map: a clone is cheap and stays as it is.
 #[derive(Debug, Clone)]

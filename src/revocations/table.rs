@@ -17,6 +17,8 @@ use crate::identity::{AsIs, Key};
 pub(super) struct Table<R> {
     base: Arc<[Option<Arc<Segment<R>>>; PARTS]>,
     recent: Recent<R>,
+    /// Nothing was ever put here, which most tables can say: no key needs to be looked for.
+    untouched: bool,
 }
 
 /// A part of the base to be, and what of the recent layer went into it.
@@ -34,10 +36,14 @@ const SMALL: usize = 64;
 
 impl<R: Rule> Table<R> {
     pub(super) fn new() -> Self {
-        Self { base: Arc::new([const { None }; PARTS]), recent: Recent::new() }
+        Self { base: Arc::new([const { None }; PARTS]), recent: Recent::new(), untouched: true }
     }
 
     pub(super) fn get(&self, key: Key) -> Option<&R> {
+        if self.untouched { None } else { self.find(key) }
+    }
+
+    fn find(&self, key: Key) -> Option<&R> {
         self.recent.get(key).or_else(|| self.frozen(key)).filter(|rule| rule.expires() != 0)
     }
 
@@ -48,11 +54,16 @@ impl<R: Rule> Table<R> {
     /// Puts what `change` makes of the key's rule in its place.
     pub(super) fn update(&mut self, key: Key, change: impl FnOnce(R) -> R) {
         let rule = self.get(key).copied().unwrap_or_default();
-        self.recent.put(key, change(rule));
+        self.put(key, change(rule));
     }
 
     pub(super) fn forget(&mut self, key: Key) {
-        self.recent.put(key, R::default());
+        self.put(key, R::default());
+    }
+
+    fn put(&mut self, key: Key, rule: R) {
+        self.untouched = false;
+        self.recent.put(key, rule);
     }
 
     /// How many entries there are.
@@ -86,7 +97,7 @@ impl<R: Rule> Table<R> {
         let overriding: HashMap<Key, R, AsIs> =
             taken.iter().flat_map(|part| part.iter()).map(|entry| (entry.key, entry.rule)).collect();
         let frozen = self.base[part].iter().flat_map(|segment| segment.iter());
-        let kept = frozen.filter(|entry| !overriding.contains_key(&entry.key)).copied();
+        let kept = frozen.filter(|entry| !overriding.contains_key(&entry.key));
         let newer = overriding.iter().map(|(key, rule)| Entry { key: *key, rule: *rule });
         let entries: Vec<Entry<R>> = kept.chain(newer).filter(|entry| entry.rule.expires() > now).collect();
         let segment = (!entries.is_empty()).then(|| Arc::new(Segment::new(&entries, PART_BITS)));

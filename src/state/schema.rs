@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::OpenError;
@@ -17,7 +18,8 @@ use crate::time::Timestamp;
 const APPLICATION_ID: i64 = 0x5043_4c53;
 
 /// One step for each version of the file, in order; only ever appended to.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE origin (created_at INTEGER NOT NULL) STRICT;
     CREATE TABLE events (
         sequence    INTEGER PRIMARY KEY AUTOINCREMENT, -- never given twice, not even when old events are trimmed
@@ -59,7 +61,46 @@ const MIGRATIONS: [&str; 1] = ["
         last_used_at INTEGER NOT NULL,
         PRIMARY KEY (client, route, status)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE users (
+        id           TEXT    PRIMARY KEY,
+        name         TEXT    NOT NULL,
+        roles        TEXT    NOT NULL, -- here and below: a JSON array of words
+        role_version INTEGER NOT NULL,
+        created_at   INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE former_users (
+        id           TEXT    PRIMARY KEY,
+        role_version INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE credentials (
+        client_id        TEXT    PRIMARY KEY,
+        name             TEXT    NOT NULL,
+        owner            TEXT    NOT NULL,
+        roles            TEXT    NOT NULL,
+        scopes           TEXT    NOT NULL,
+        tenant           TEXT,
+        expires_at       INTEGER,
+        created_at       INTEGER NOT NULL,
+        secret           BLOB    NOT NULL, -- the salt, then the hash
+        old_secret       BLOB,
+        old_secret_until INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX credentials_owner ON credentials (owner);
+    CREATE TABLE intents (
+        id     INTEGER PRIMARY KEY,
+        change TEXT    NOT NULL
+    ) STRICT;
+    CREATE TABLE signing_keys (
+        kid          TEXT    PRIMARY KEY,
+        algorithm    TEXT    NOT NULL,
+        private      BLOB    NOT NULL, -- PKCS #8
+        signs_from   INTEGER NOT NULL,
+        longest_life INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
+];
 
 /// An open database.
 #[derive(Debug)]
@@ -83,6 +124,8 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<Database, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let prepare = || -> Result<Database, Problem> {
         let connection = Connection::open_with_flags(path, flags)?;
+        // A file that is refused is left as it is: closing it must not bring its log into it.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         verify(&connection)?;
         connection.busy_timeout(Duration::from_secs(5))?;
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -96,6 +139,7 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<Database, OpenError> {
         if left_open {
             inspect(&connection)?;
         }
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         migrate(connection, now, Some(lock))
     };
     prepare().map_err(|problem| problem.at(path))

@@ -42,9 +42,26 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.ask(work, false).await
+    }
+
+    /// Runs `work` that changes nothing. It shares no commit, so what others could not write is no failure of it.
+    pub(super) async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.ask(work, true).await
+    }
+
+    async fn ask<T, F>(&self, work: F, reads: bool) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
         let jobs = self.jobs.as_ref().ok_or(StoreError::Closed)?;
-        let task = Task { work: Some(work), value: None, reply };
+        let task = Task { work: Some(work), value: None, reads, reply };
         jobs.send(Box::new(task)).await.map_err(|_closed| StoreError::Closed)?;
         answer.await.map_err(|_closed| StoreError::Closed)?
     }
@@ -68,14 +85,24 @@ fn serve(database: &Database, mut queue: mpsc::Receiver<Box<dyn Job>>) {
         {
             group.push(next);
         }
-        let outcome = commit(database, &mut group).map_err(|error| StoreError::from(&error));
-        if let Err(error) = &outcome {
-            tracing::error!(%error, "the state store could not be written");
+        let (reads, mut writes): (Vec<_>, Vec<_>) = group.into_iter().partition(|job| job.reads());
+        for mut job in reads {
+            let outcome = told(job.work(&database.connection), "read");
+            job.reply(outcome);
         }
-        for job in group {
-            job.reply(outcome.clone());
+        if !writes.is_empty() {
+            let outcome = told(commit(database, &mut writes), "written");
+            writes.into_iter().for_each(|job| job.reply(outcome.clone()));
         }
     }
+}
+
+fn told(outcome: rusqlite::Result<()>, done: &str) -> Result<(), StoreError> {
+    outcome.map_err(|error| {
+        let error = StoreError::from(&error);
+        tracing::error!(%error, "the state store could not be {done}");
+        error
+    })
 }
 
 /// All of the group or nothing: what fails here is the disk, not one of the jobs.
@@ -92,6 +119,7 @@ fn commit(database: &Database, group: &mut [Box<dyn Job>]) -> rusqlite::Result<(
 
 /// Work for the thread, whatever it answers.
 trait Job: Send {
+    fn reads(&self) -> bool;
     fn work(&mut self, connection: &Connection) -> rusqlite::Result<()>;
     fn reply(self: Box<Self>, outcome: Result<(), StoreError>);
 }
@@ -99,6 +127,8 @@ trait Job: Send {
 struct Task<T, F> {
     work: Option<F>,
     value: Option<T>,
+    /// It changes nothing.
+    reads: bool,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
@@ -107,6 +137,10 @@ where
     T: Send,
     F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
 {
+    fn reads(&self) -> bool {
+        self.reads
+    }
+
     fn work(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         if let Some(work) = self.work.take() {
             self.value = Some(work(connection)?);

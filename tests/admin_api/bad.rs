@@ -103,6 +103,8 @@ async fn questions_that_make_no_sense_are_refused() {
         ("DELETE /v1/revocations/x", 404, "no such revocation"),
         ("DELETE /v1/revocations/-1", 404, "no such revocation"),
         ("DELETE /v1/revocations/99999999999999999999", 404, "no such revocation"),
+        ("DELETE /v1/revocations/%ff", 400, "UTF-8"),
+        ("DELETE /v1/sessions/%ff", 400, "UTF-8"),
         ("GET /v1/revocations/1", 405, "method"),
         ("DELETE /v1/revocations", 405, "method"),
         ("DELETE /v1/events", 405, "method"),

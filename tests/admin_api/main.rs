@@ -2,11 +2,14 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a broken promise fails the test")]
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portcullis::admin::{Access, Control, Ledger, Limits, Permission, Settings, Token, serve_admin};
+use portcullis::authority::{self, Authority};
 use portcullis::enforce::decide::{self, Enforcer};
 use portcullis::enforce::policy::IdentitySettings;
 use portcullis::enforce::{self, DEFAULT_PROOFS};
@@ -16,6 +19,7 @@ use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
 use portcullis::sessions::{self, Introduction, Sessions};
 use portcullis::shutdown::{self, Trigger};
+use portcullis::ssf::Receiver;
 use portcullis::state::Store;
 use portcullis::time::Timestamp;
 use portcullis::usage::Usage;
@@ -25,6 +29,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+mod accounts;
+mod accounts_bad;
 mod bad;
 mod command;
 mod events_log;
@@ -75,7 +81,17 @@ impl Answer {
 }
 
 impl Gate {
+    /// One that issues no tokens.
     async fn start(issuers: &[&str]) -> Self {
+        Self::start_as(issuers, false).await
+    }
+
+    /// One that is the issuer [`A`] itself.
+    async fn issuing() -> Self {
+        Self::start_as(&[A], true).await
+    }
+
+    async fn start_as(issuers: &[&str], issuing: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (metrics, now) = (Metrics::new().unwrap(), Timestamp::now());
         let store = Store::open(&folder.path().join("gate.db"), now.minus(HOUR)).unwrap();
@@ -91,11 +107,13 @@ impl Gate {
             leeway: Duration::from_secs(30),
             max_lifetime: HOUR,
         };
+        let log = EventLog::start(store.clone(), Arc::clone(&revocations), now).await.unwrap();
         let ledger = Ledger {
-            log: EventLog::start(store.clone(), Arc::clone(&revocations), now).await.unwrap(),
+            receiver: Arc::new(Receiver::new(Vec::new(), Arc::clone(&log), &metrics)),
+            log,
             revocations,
             sessions: Arc::new(Sessions::new(settings)),
-            usage: Usage::start(metrics.usage.clone(), store).await.unwrap(),
+            usage: Usage::start(metrics.usage.clone(), store.clone()).await.unwrap(),
             issuers: Arc::new(ArcSwap::from_pointee(issuers.iter().map(issuer).collect())),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -103,8 +121,9 @@ impl Gate {
         let (trigger, shutdown) = shutdown::channel();
         let access = Arc::new(Access::new(&settings_of_callers(), None));
         let enforcer = Arc::new(ArcSwap::from_pointee(refuses_everything(&metrics)));
+        let authority = if issuing { Some(open(store, &ledger, &metrics).await) } else { None };
         let commands = mpsc::channel(1).0;
-        let control = Control { commands, effective: Arc::default(), receiver: None, enforcer };
+        let control = Control { commands, effective: Arc::default(), enforcer, authority };
         let (served, instruments) = (ledger.clone(), metrics.clone());
         tokio::spawn(serve_admin(
             listener,
@@ -175,6 +194,32 @@ impl Gate {
     }
 }
 
+/// An authority in the store of the state.
+async fn open(store: Store, ledger: &Ledger, metrics: &Metrics) -> Arc<Authority> {
+    let settings = authority::Settings {
+        issuer: A.into(),
+        audience: A.to_owned(),
+        token_path: "/oauth/token".to_owned(),
+        token_lifetime: HOUR,
+        signing_algorithm: authority::ALGORITHMS[0],
+        key_rotation: 720 * HOUR,
+        tenant_parameter: None,
+        failures_per_client: NonZeroU32::MIN,
+        failures_per_address: NonZeroU32::MIN,
+        scopes: ["read:deals", "read:users"].map(str::to_owned).to_vec(),
+        path: PathBuf::new(),
+    };
+    let (revocations, sessions) = (Arc::clone(&ledger.revocations), Arc::clone(&ledger.sessions));
+    let parts = authority::Parts {
+        store,
+        log: Arc::clone(&ledger.log),
+        in_force: decide::InForce { revocations, sessions },
+        issuers: Arc::clone(&ledger.issuers),
+        metrics: metrics.clone(),
+    };
+    Authority::open(settings, parts).await.unwrap()
+}
+
 /// Explanations are not what is tried here.
 fn refuses_everything(metrics: &Metrics) -> Enforcer {
     let settings = enforce::Settings {
@@ -206,9 +251,10 @@ fn settings_of_callers() -> Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
         tls: None,
         tokens: vec![
-            token("all", &[Permission::Events, Permission::Sessions]),
+            token("all", &[Permission::Events, Permission::Sessions, Permission::Authority]),
             token("events", &[Permission::Events]),
             token("sessions", &[Permission::Sessions]),
+            token("authority", &[Permission::Authority]),
             token("config", &[Permission::Config]),
         ],
     }

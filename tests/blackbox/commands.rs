@@ -1,16 +1,13 @@
-//! The commands: exit codes, problems all at once, and a demo whose printed lines work when pasted.
+//! The commands: exit codes, and problems all at once.
 
 use std::collections::BTreeSet;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use crate::support::eventually;
-use crate::support::gate::{BINARY, Gate, Log, check, path_text, portcullis};
+use crate::support::gate::{BINARY, Gate, check, path_text, portcullis};
 use crate::support::pki::Authority;
 use crate::support::raw_upstream::RawUpstream;
 use crate::support::settings::Settings;
 use crate::support::tokens::Issuer;
-use crate::support::tools::Running;
 
 #[test]
 fn a_good_configuration_is_shown_with_its_routes() {
@@ -176,58 +173,4 @@ fn several_addresses_and_workers_serve_at_once() {
             );
         }
     }
-}
-
-#[test]
-fn the_lines_that_the_demo_prints_work_as_they_stand() {
-    let mut child = Command::new(BINARY);
-    child.arg("demo").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut running = Running(child.spawn().unwrap());
-    let log = Log::follow(&mut running.0);
-    // Everything is printed at once: what has not grown for a while is whole.
-    let mut last = (0, Instant::now());
-    let text = eventually("the demo prints its lines", || {
-        let text = log.text();
-        if text.len() != last.0 {
-            last = (text.len(), Instant::now());
-        }
-        (text.contains("curl ") && last.1.elapsed() > Duration::from_secs(1)).then_some(text)
-    });
-    let joined = text.replace("\\\n", " ");
-    let lines = joined
-        .lines()
-        .map(|line| line.trim().trim_start_matches("$ "))
-        .filter(|line| line.starts_with("curl "));
-    let mut codes = BTreeSet::new();
-    for line in lines {
-        let script = format!("{line} -sS -o /dev/null -w '\\n%{{http_code}}'");
-        let output = Command::new("bash").arg("-c").arg(&script).stdin(Stdio::null()).output().unwrap();
-        assert!(output.status.success(), "{script}: {output:?}");
-        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-        codes.insert(printed.lines().last().unwrap().to_owned());
-    }
-    for code in ["200", "401", "403"] {
-        assert!(codes.contains(code), "{code} among {codes:?} of\n{}", log.text());
-    }
-    drop(Command::new("kill").arg("-INT").arg(running.0.id().to_string()).status());
-    let status = eventually("the demo ends", || running.0.try_wait().unwrap());
-    assert_eq!(status.code(), Some(0));
-}
-
-#[test]
-fn the_demo_listens_where_it_is_told() {
-    let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (listen, admin) = (port(), port());
-    let mut child = Command::new(BINARY);
-    child.args(["demo", "--listen", &listen.to_string(), "--admin", &admin.to_string()]);
-    child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut running = Running(child.spawn().unwrap());
-    let log = Log::follow(&mut running.0);
-    for address in [listen, admin] {
-        eventually(&format!("{address} is served"), || std::net::TcpStream::connect(address).ok());
-    }
-    eventually("both addresses are printed", || {
-        let text = log.text();
-        (text.contains(&listen.port().to_string()) && text.contains(&admin.port().to_string())).then_some(())
-    });
 }

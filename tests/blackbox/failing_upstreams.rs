@@ -507,3 +507,53 @@ fn hop_by_hop_fields_of_an_answer_stay_behind() {
     let again = wire.exchange(gate.get("/").token(&issuer.good()).bytes()).unwrap();
     assert_eq!(again.text(), "ok", "the client's connection outlives the upstream's");
 }
+
+/// Leads every connection that it accepts to the address it is told.
+fn relay() -> (String, std::sync::mpsc::SyncSender<std::net::SocketAddr>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (told, target) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let Ok(target) = target.recv() else { return };
+        for from in listener.incoming().map_while(Result::ok) {
+            let Ok(to) = std::net::TcpStream::connect(target) else { return };
+            let (mut up, mut down) = ((from.try_clone().unwrap(), to.try_clone().unwrap()), (to, from));
+            std::thread::spawn(move || drop(std::io::copy(&mut up.0, &mut up.1)));
+            std::thread::spawn(move || drop(std::io::copy(&mut down.0, &mut down.1)));
+        }
+    });
+    (url, told)
+}
+
+#[test]
+fn a_request_that_comes_back_to_the_gate_goes_round_once() {
+    let (url, told) = relay();
+    let issuer = Issuer::new();
+    let gate = Gate::start(&Settings::plaintext().guarding(&url, &issuer));
+    told.send(gate.public).unwrap();
+    for (method, body) in [("GET", ""), ("POST", "with a body")] {
+        let answer = gate.request(method, "/").token(&issuer.good()).body(body).send();
+        let told = answer.json();
+        assert_eq!((answer.status(), told["error"].as_str()), (502, Some("upstream_unreachable")), "{told}");
+        assert!(told["error_description"].as_str().unwrap().contains("came back"), "{told}");
+    }
+    let labels = [("upstream", "api"), ("kind", "loop")];
+    assert_eq!(gate.metrics().sum("portcullis_upstream_errors_total", &labels), 2.0);
+    assert_eq!(
+        gate.metrics().sum("portcullis_requests_total", &[("status", "502")]),
+        4.0,
+        "each went round once"
+    );
+}
+
+#[test]
+fn another_gate_behind_this_one_is_no_loop() {
+    let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
+    let trusting = Settings::plaintext().server("trusted_proxies = [\"127.0.0.1/32\"]");
+    let inner = Gate::start(&trusting.guarding(&upstream.url(), &issuer));
+    let outer = Gate::start(&Settings::plaintext().guarding(&format!("http://{}", inner.public), &issuer));
+    assert_eq!(outer.get("/").token(&issuer.good()).send().status(), 200);
+    let via = upstream.last().field("via").unwrap();
+    let (first, second) = via.split_once(", ").unwrap();
+    assert!(first != second && via.matches("1.1 portcullis-").count() == 2, "{via}");
+}

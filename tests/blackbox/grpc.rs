@@ -234,6 +234,33 @@ fn streams_pass_message_by_message_both_ways() {
 }
 
 #[test]
+fn a_streaming_call_is_cut_when_its_token_ends() {
+    block_on(async {
+        let issuer = Issuer::new();
+        let settings = settings(&serve_echo().await, &issuer).admin();
+        let gate = Gate::start(&settings.toml("[streams]\ncheck_interval = \"100ms\"\n"));
+        let mut grpc = Channel::connect(&gate).await;
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
+        let messages = futures_util::stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|message| (message, receiver))
+        });
+        grpc.ready().await.unwrap();
+        let token = issuer.good();
+        let request = with_token(Box::pin(messages), &token);
+        let call = grpc.streaming(request, PathAndQuery::from_static("/test.Echo/Bidi"), Raw);
+        sender.send(Bytes::from("0")).await.unwrap();
+        let mut answers = call.await.unwrap().into_inner();
+        assert_eq!(answers.message().await.unwrap().unwrap(), "0");
+        gate.publish(&serde_json::json!({"type": "subject-revoked", "subject": "alice"}));
+        let status = answers.message().await.unwrap_err();
+        assert_ne!(status.code(), Code::Ok, "{status}");
+        assert!((gate.cuts("subject_revoked") - 1.0).abs() < 1e-9);
+        let again = unary(&mut grpc, "hello", &token).await.unwrap_err();
+        assert_eq!(again.code(), Code::Unauthenticated, "the connection lives on: {again}");
+    });
+}
+
+#[test]
 fn refusals_come_as_grpc_statuses() {
     block_on(async {
         let issuer = Issuer::new();

@@ -1,9 +1,6 @@
 //! Tokens in force: idle clocks, events, restarts and live streams, through the running gate.
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -14,35 +11,12 @@ use futures_util::{SinkExt as _, StreamExt as _};
 
 use crate::support::app::{App, Speaks};
 use crate::support::gate::{Gate, path_text, portcullis};
-use crate::support::settings::{ADMIN_TOKEN, Settings};
+use crate::support::settings::Settings;
 use crate::support::tokens::{Issuer, twin};
-use crate::support::wire::{Answer, Wire};
 use crate::support::{block_on, eventually, now};
 
 /// A durable store in the configuration's folder.
 const EMBEDDED: &str = "[state]\npath = \"state.db\"\non_empty = \"trust\"\nflush_interval = \"100ms\"\n";
-
-fn admin(address: SocketAddr, method: &str, target: &str, body: Option<&Value>) -> Answer {
-    let body = body.map(Value::to_string).unwrap_or_default();
-    let length = body.len();
-    let request = format!(
-        "{method} {target} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\
-         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-    );
-    Wire::plain(address).exchange(request).unwrap()
-}
-
-fn publish(gate: &mut Gate, event: Value) -> Value {
-    let answer = admin(gate.admin(), "POST", "/v1/events", Some(&event));
-    assert_eq!(answer.status(), 202, "{}", answer.text());
-    answer.json()
-}
-
-/// The reason for which the gate refuses this token.
-fn reason(gate: &Gate, token: &str) -> String {
-    let (_, decision) = gate.decision(|| gate.get("/anything").token(token).send());
-    decision.strip_prefix("deny/").unwrap_or(&decision).to_owned()
-}
 
 fn scene(lines: &str) -> (App, Issuer, Gate) {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
@@ -60,7 +34,7 @@ fn a_token_unused_since_its_issue_for_longer_than_the_timeout_is_refused_for_goo
     assert!(answer.text().contains("not used"), "{}", answer.text());
     assert_eq!(app.arrived().len(), 0, "an idle token reached the upstream");
     for again in [idle.clone(), twin(&idle)] {
-        assert_eq!(reason(&gate, &again), "idle");
+        assert_eq!(gate.reason(&again), "idle");
     }
     assert_eq!(gate.get("/anything").token(&fresh).send().status(), 200);
     eventually("the token in use is tracked", || {
@@ -70,7 +44,7 @@ fn a_token_unused_since_its_issue_for_longer_than_the_timeout_is_refused_for_goo
 
 #[test]
 fn every_event_ends_its_tokens_from_the_next_request_on_and_no_others() {
-    let (_app, issuer, mut gate) = scene("");
+    let (_app, issuer, gate) = scene("");
     let token = |subject: &str, client: &str, jti: &str| {
         issuer.token().claim("sub", subject).claim("client_id", client).claim("jti", jti).build()
     };
@@ -94,44 +68,41 @@ fn every_event_ends_its_tokens_from_the_next_request_on_and_no_others() {
         (json!({"type": "client-revoked", "client": "c"}), &carol, "client_revoked", vec![&dave]),
         (json!({"type": "subject-revoked", "subject": "dave"}), &dave, "subject_revoked", vec![]),
     ] {
-        publish(&mut gate, event);
-        assert_eq!(reason(&gate, ended), expected);
-        assert_eq!(reason(&gate, &twin(ended)), expected, "the twin signature is the same token");
+        gate.publish(&event);
+        assert_eq!(gate.reason(ended), expected);
+        assert_eq!(gate.reason(&twin(ended)), expected, "the twin signature is the same token");
         for other in others {
             assert_eq!(gate.get("/anything").token(other).send().status(), 200, "not meant by {expected}");
         }
     }
     let later = |subject: &str| issuer.token().claim("sub", subject).claim("iat", now() + 2).build();
     assert_eq!(gate.get("/anything").token(&later("alice")).send().status(), 200, "issued after the change");
-    publish(&mut gate, json!({"type": "issuer-revoked", "at": now() + 5}));
-    assert_eq!(reason(&gate, &later("erin")), "issuer_revoked");
+    gate.publish(&json!({"type": "issuer-revoked", "at": now() + 5}));
+    assert_eq!(gate.reason(&later("erin")), "issuer_revoked");
 }
 
 #[test]
 fn a_role_version_decides_within_the_second_of_the_change() {
-    let (_app, issuer, mut gate) = scene("");
+    let (_app, issuer, gate) = scene("");
     let versioned = |version: u64| issuer.token().claim("role_version", version).build();
-    publish(&mut gate, json!({"type": "role-changed", "subject": "alice", "role_version": 7}));
-    assert_eq!(reason(&gate, &versioned(6)), "role_changed");
+    let unversioned = issuer.good();
+    gate.publish(&json!({"type": "role-changed", "subject": "alice", "role_version": 7}));
+    assert_eq!(gate.reason(&versioned(6)), "role_changed");
     assert_eq!(gate.get("/anything").token(&versioned(7)).send().status(), 200);
-    assert_eq!(
-        reason(&gate, &issuer.good()),
-        "role_changed",
-        "a token without a version, of the same second"
-    );
+    assert_eq!(gate.reason(&unversioned), "role_changed", "a token without a version, of the same second");
 }
 
 #[test]
 fn an_event_can_be_taken_back_and_stays_so_when_it_is_delivered_again() {
-    let (_app, issuer, mut gate) = scene("");
+    let (_app, issuer, gate) = scene("");
     let token = issuer.good();
     let event = json!({"type": "subject-revoked", "subject": "alice", "at": now()});
-    let sequence = publish(&mut gate, event.clone())["sequence"].as_u64().unwrap();
-    assert_eq!(reason(&gate, &token), "subject_revoked");
-    let undone = admin(gate.admin(), "DELETE", &format!("/v1/revocations/{sequence}"), None);
+    let sequence = gate.publish(&event)["sequence"].as_u64().unwrap();
+    assert_eq!(gate.reason(&token), "subject_revoked");
+    let undone = gate.operate("DELETE", &format!("/v1/revocations/{sequence}"), None);
     assert_eq!(undone.status(), 204);
     assert_eq!(gate.get("/anything").token(&token).send().status(), 200);
-    publish(&mut gate, event);
+    gate.publish(&event);
     assert_eq!(gate.get("/anything").token(&token).send().status(), 200, "an undone event came back");
 }
 
@@ -145,30 +116,29 @@ fn what_was_acknowledged_and_saved_survives_a_kill() {
         let mut gate = Gate::start(&settings);
         for earlier in 0..round {
             let token = issuer.token().claim("jti", format!("revoked-{earlier}")).build();
-            assert_eq!(reason(&gate, &token), "token_revoked", "round {round} forgot round {earlier}");
+            assert_eq!(gate.reason(&token), "token_revoked", "round {round} forgot round {earlier}");
         }
-        let listed = admin(gate.admin(), "GET", "/v1/sessions?subject=alice", None).json();
+        let listed = gate.operate("GET", "/v1/sessions?subject=alice", None).json();
         assert_eq!(listed["items"].as_array().unwrap().is_empty(), round == 0, "the saved use: {listed}");
         assert_eq!(gate.get("/anything").token(&used).send().status(), 200, "round {round}");
         eventually("the use is saved", || {
             let explained = portcullis(&["explain", "--config", path_text(&configuration), "--json", &used]);
             explained.out.contains("last used").then_some(())
         });
-        publish(&mut gate, json!({"type": "token-revoked", "jti": format!("revoked-{round}")}));
-        gate.signal("KILL");
-        gate.wait_for_exit(Duration::from_secs(20));
+        gate.publish(&json!({"type": "token-revoked", "jti": format!("revoked-{round}")}));
+        gate.kill();
     }
 }
 
 #[test]
 fn a_stream_is_cut_when_its_token_ends() {
-    let (app, issuer, mut gate) = scene("[streams]\ncheck_interval = \"100ms\"\n");
+    let (app, issuer, gate) = scene("[streams]\ncheck_interval = \"100ms\"\n");
     let mut wire = gate.connect();
     wire.send(gate.get("/events").token(&issuer.good()).bytes()).unwrap();
     assert_eq!(wire.head().unwrap().status, 200);
     app.emit("one");
     assert!(wire.chunk().unwrap().is_some());
-    publish(&mut gate, json!({"type": "subject-revoked", "subject": "alice"}));
+    gate.publish(&json!({"type": "subject-revoked", "subject": "alice"}));
     assert!(wire.chunk().is_err(), "the stream ended in order, or went on");
     gate.wait_for_metric("the cut is counted", |metrics| {
         (metrics.sum("portcullis_streams_cut_total", &[("reason", "subject_revoked")]) == 1.0).then_some(())
@@ -198,14 +168,14 @@ fn a_websocket_is_closed_with_1008_when_its_token_ends() {
             .guarding(&format!("http://{address}"), &issuer)
             .admin()
             .toml("[streams]\ncheck_interval = \"100ms\"\n");
-        let mut gate = Gate::start(&settings);
+        let gate = Gate::start(&settings);
         let mut request = "ws://api.test/socket".into_client_request().unwrap();
         request.headers_mut().insert("authorization", format!("Bearer {}", issuer.good()).parse().unwrap());
         let stream = tokio::net::TcpStream::connect(gate.public).await.unwrap();
         let (mut socket, _) = client_async(request, stream).await.unwrap();
         socket.send(Message::text("hello")).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
-        publish(&mut gate, json!({"type": "role-changed", "subject": "alice"}));
+        gate.publish(&json!({"type": "role-changed", "subject": "alice"}));
         match socket.next().await {
             Some(Ok(Message::Close(Some(close)))) => assert_eq!(close.code, CloseCode::Policy),
             other => panic!("expected a close, got {other:?}"),

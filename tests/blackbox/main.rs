@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::too_many_lines, reason = "tables")]
 
+mod accounts;
 mod answers;
 mod commands;
 mod drain;
@@ -18,14 +19,20 @@ mod hostile_h2;
 mod hostile_heads;
 mod hostile_tokens;
 mod identity;
+mod idle;
 mod in_force;
 mod keys;
+mod killed;
 mod limits;
 mod proxying;
 mod reload;
+mod restarts;
 mod routes;
 mod secrecy;
+mod store_faults;
+mod streams;
 mod support;
 mod telemetry;
 mod tls;
 mod upgrades;
+mod usage;

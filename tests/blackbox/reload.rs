@@ -24,7 +24,7 @@ fn admin(gate: &mut Gate, method: &str, path: &str, token: Option<&str>) -> Answ
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: admin\r\n{bearer}Content-Length: 0\r\nConnection: close\r\n\r\n"
     );
-    Wire::plain(gate.admin()).exchange(request).unwrap()
+    Wire::plain(gate.admin).exchange(request).unwrap()
 }
 
 #[test]
@@ -283,8 +283,8 @@ fn the_admin_listener_can_speak_tls_and_take_its_secret_from_a_file() {
     settings.file("admin.pem", &identity.chain);
     settings.file("admin.key", &identity.key);
     settings.file("admin.secret", format!("{ADMIN_TOKEN}\n"));
-    let mut gate = Gate::start(&settings);
-    let address = gate.admin();
+    let gate = Gate::start(&settings);
+    let address = gate.admin;
     let mut wire = Wire::tls(address, "localhost", authority.client_config(&["http/1.1"], None)).unwrap();
     let request =
         format!("GET /v1/config HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\r\n");

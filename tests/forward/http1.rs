@@ -19,15 +19,10 @@ fn a_request_reaches_the_upstream_byte_for_byte() {
         let (answer, head) =
             tokio::join!(gate.send(ask), async { Peer::accept(&listener).await.serve("{}").await });
         assert!(head.starts_with("GET /deals/%61?q=%zz&x=a;b HTTP/1.1\r\nhost: api.example\r\n"), "{head}");
-        for line in [
-            "accept: */*",
-            "x-auth: 1",
-            "via: 1.1 portcullis",
-            "x-forwarded-for: 192.0.2.7",
-            "x-request-id: request-1",
-        ] {
+        for line in ["accept: */*", "x-auth: 1", "x-forwarded-for: 192.0.2.7", "x-request-id: request-1"] {
             assert!(head.contains(&format!("\r\n{line}\r\n")), "{line} in {head}");
         }
+        assert!(head.contains("\r\nvia: 1.1 portcullis-"), "{head}");
         assert!(!head.contains("content-length") && !head.contains("transfer-encoding"), "{head}");
         let answer = answer.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);

@@ -257,6 +257,7 @@ fn live(
     };
     let tickets = tls::Tickets::default();
     Live {
+        authority: None,
         streams: StreamSettings { cut_on_revocation: true, check_interval: Duration::from_secs(1) },
         enforcer: Arc::new(Enforcer::new(enforced, vec![issuer], InForce::unlimited(), metrics).unwrap()),
         upstreams: vec![Upstream::load(upstream).unwrap()],

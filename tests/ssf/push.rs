@@ -59,7 +59,7 @@ impl Gate {
             enforce::Settings { routes: Vec::new(), identity: IdentitySettings::default(), proofs: 1 };
         let enforcer = Enforcer::new(settings, Vec::new(), InForce::unlimited(), &metrics).unwrap();
         let enforcer = Arc::new(ArcSwap::from_pointee(enforcer));
-        let control = Control { commands, effective: Arc::default(), receiver: Some(receiver), enforcer };
+        let control = Control { commands, effective: Arc::default(), enforcer, authority: None };
         let token = |secret: &str, permission| Token {
             name: secret.to_owned(),
             secret: secret.to_owned(),
@@ -72,6 +72,7 @@ impl Gate {
             sessions::Settings { idle_timeout: None, max_tracked: 1, leeway: Duration::ZERO, saved: false };
         let ledger = Ledger {
             log: Arc::clone(&log),
+            receiver,
             revocations: Arc::clone(&revocations),
             sessions: Arc::new(Sessions::new(sessions)),
             usage: Usage::start(metrics.usage.clone(), store).await.unwrap(),

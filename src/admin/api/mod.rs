@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, MatchedPath, Path, Request, State};
 use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
+use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -18,6 +20,7 @@ use super::auth::{Access, Caller};
 use super::problem::Problem;
 use super::server::{Limits, Peer, Server};
 use super::telemetry::uncached;
+use crate::authority::Authority;
 use crate::enforce::decide::Enforcer;
 use crate::events::{EventLog, Issuer};
 use crate::metrics::Metrics;
@@ -28,7 +31,9 @@ use crate::ssf::Receiver;
 use crate::state::StoreError;
 use crate::usage::Usage;
 
+mod accounts;
 mod config;
+mod credentials;
 mod events;
 mod explain;
 mod list;
@@ -36,6 +41,7 @@ mod revocations;
 mod sessions;
 mod ssf;
 mod usage;
+mod users;
 
 /// What the admin API can see and set in motion.
 #[derive(Debug, Clone)]
@@ -44,10 +50,10 @@ pub struct Control {
     pub commands: mpsc::Sender<Command>,
     /// The effective configuration, secrets redacted.
     pub effective: Arc<ArcSwap<Value>>,
-    /// Where pushed security event tokens go; without it, every transmitter is unknown.
-    pub receiver: Option<Arc<Receiver>>,
     /// What decides on requests, for explanations.
     pub enforcer: Arc<ArcSwap<Enforcer>>,
+    /// Users and credentials, when this gate issues tokens itself.
+    pub authority: Option<Arc<Authority>>,
 }
 
 /// What a caller may ask of whoever runs the process.
@@ -62,6 +68,8 @@ pub enum Command {
 pub struct Ledger {
     /// Where events go.
     pub log: Arc<EventLog>,
+    /// Where pushed security event tokens go.
+    pub receiver: Arc<Receiver>,
     /// What they ended.
     pub revocations: Arc<Revocations>,
     /// The tokens in use.
@@ -86,6 +94,18 @@ impl Api {
     fn unavailable(&self, error: &StoreError) -> Problem {
         self.metrics.state_errors.with_label_values(&[error.kind()]).inc();
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+/// The id in a path, percent-decoded.
+struct Id(String);
+
+impl FromRequestParts<Api> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let found: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, api).await;
+        found.map(|Path(id)| Self(id)).map_err(|rejection| list::bad(rejection.body_text()))
     }
 }
 
@@ -115,6 +135,8 @@ fn router(api: Api, access: Arc<Access>) -> Router {
         .merge(permitted(Permission::Sessions, sessions::routes()))
         .merge(permitted(Permission::Sessions, usage::routes()))
         .merge(permitted(Permission::Sessions, explain::routes()))
+        .merge(permitted(Permission::Authority, users::routes()))
+        .merge(permitted(Permission::Authority, credentials::routes()))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such endpoint") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not take this method")

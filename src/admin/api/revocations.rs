@@ -1,14 +1,14 @@
 //! `/v1/revocations`: the events that still count, and taking them back.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
-use super::Api;
 use super::list::{MOST, Page, bad, filled, limit, query};
+use super::{Api, Id};
 use crate::admin::problem::Problem;
 use crate::events::log::{EventLog, Page as Part};
 use crate::events::{Issuer, parse};
@@ -159,7 +159,7 @@ async fn of_issuer(
 }
 
 /// Takes an event back, which is an event of its own; doing it again changes nothing.
-async fn undo(State(api): State<Api>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+async fn undo(State(api): State<Api>, Id(id): Id) -> Result<StatusCode, Problem> {
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such revocation");
     let sequence = id.parse().map_err(|_not_a_number| unknown())?;
     let undone = api.ledger.log.undo(sequence, Source::Admin, Timestamp::now()).await;

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::list::{MOST, Page, bad, filled, limit, query};
-use super::{Api, Ledger};
+use super::{Api, Id, Ledger};
 use crate::admin::problem::Problem;
 use crate::events::{Issuer, parse};
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
@@ -113,7 +113,7 @@ async fn end_all(State(api): State<Api>, uri: Uri) -> Result<StatusCode, Problem
 }
 
 /// Revokes one token in use, named as the list names it.
-async fn end_one(State(api): State<Api>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
+async fn end_one(State(api): State<Api>, Id(name): Id) -> Result<StatusCode, Problem> {
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such token in use");
     let token = token(&name).ok_or_else(unknown)?;
     // The list begins after a key.

@@ -27,8 +27,8 @@ async fn push(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let known = api.control.receiver.as_ref().and_then(|all| Some((all, all.transmitter(&name)?)));
-    let Some((receiver, transmitter)) = known else {
+    let receiver = &api.ledger.receiver;
+    let Some(transmitter) = receiver.transmitter(&name) else {
         return Ok(refused(StatusCode::NOT_FOUND, Code::InvalidRequest, "there is no such transmitter"));
     };
     let (head, body) = request.into_parts();

@@ -1,4 +1,5 @@
-//! `portcullis demo`: the whole gate on loopback, with a sample upstream, a certificate and a signing key made for it.
+//! `portcullis demo`: the whole gate on loopback, with a sample upstream, a certificate made for it and an authority with
+//! one user and one application.
 //!
 //! What is special about it is only where its files come from: the gate reads a configuration like any other.
 
@@ -10,39 +11,54 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Args;
+use http::Method;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::BAD;
 use crate::time::Timestamp;
 
 mod certificate;
 mod folder;
-mod issuer;
 mod script;
+mod tour;
 mod upstream;
+mod visitor;
 
 use folder::Folder;
-use issuer::Issuer;
-use script::{Addresses, Files};
+use script::{Addresses, Files, Play};
+use tour::Tour;
+use visitor::{Visitor, form};
 
 /// How often the gate is asked whether it is ready, and how long it may take to answer.
 const ASK: Duration = Duration::from_millis(20);
 
 /// What `portcullis demo` takes.
 #[derive(Debug, Args)]
-pub struct DemoArgs {
+pub(super) struct DemoArgs {
     /// Where the gate listens: a loopback address; a free port if none is given.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// Where the admin listener is: a loopback address; a free port if none is given.
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
+    /// Play the whole story instead, step by step, and exit: with 0 if everything went as told, else with 1.
+    #[arg(long)]
+    tour: bool,
 }
 
-/// Sets the stage, lets `gate` run a gate with the configuration it is given, and clears the stage away.
+/// Ends the gate when it is sent, or when its other end is dropped without.
+pub(super) type Stop = oneshot::Receiver<()>;
+
+/// Sets the stage, lets `gate` run a gate with the configuration it is given until it is told to stop, and clears the
+/// stage away.
 ///
-/// Prints the addresses and what to try as soon as the gate says that it is ready.
-pub fn run(args: &DemoArgs, gate: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
+/// Prints the addresses and what to try as soon as the gate is ready; or plays the tour then, and stops the gate.
+pub(super) fn run(args: &DemoArgs, gate: impl FnOnce(&Path, Stop) -> ExitCode) -> ExitCode {
     for (name, address) in [("--listen", args.listen), ("--admin", args.admin)] {
         if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
             say(&format!("{name}: {address} is not a loopback address, and the demo stays on this machine"));
@@ -65,23 +81,118 @@ fn say(sentence: &str) {
 
 fn play(
     args: &DemoArgs,
-    gate: impl FnOnce(&Path) -> ExitCode,
+    gate: impl FnOnce(&Path, Stop) -> ExitCode,
     out: impl Write + Send + 'static,
 ) -> Result<ExitCode, io::Error> {
     let folder = Folder::create()?;
     let upstream = upstream::start()?;
     let addresses = addresses(args, upstream.address)?;
-    let files = stage(folder.path(), addresses)?;
+    let stage = Stage { addresses, files: Files::within(folder.path()), admin_secret: secret()? };
+    stage.set(folder.path(), if args.tour { tour::PLAY } else { Play::VISIT })?;
+    let configuration = stage.files.configuration.clone();
     let (ended, gate_ended) = sync_channel::<()>(0);
-    let text = script::text(&addresses, &files);
-    let announcer = thread::Builder::new()
-        .name("announcer".to_owned())
-        .spawn(move || announce(addresses.telemetry, &text, out, &gate_ended))?;
-    let code = gate(&files.configuration);
+    let (stop, stopped) = oneshot::channel();
+    let tour = args.tour;
+    let performer = thread::Builder::new().name("performer".to_owned()).spawn(move || {
+        let outcome = stage.perform(tour, out, &gate_ended);
+        if tour || outcome.is_err() {
+            // The gate may have ended by itself.
+            let _ = stop.send(());
+        } else {
+            // Kept until the gate ends by a signal: that it is dropped would end it.
+            drop((gate_ended.recv(), stop));
+        }
+        outcome
+    })?;
+    let code = gate(&configuration, stopped);
     drop(ended);
-    // A panic in there would be a line that was not printed; the gate itself has run.
-    drop(announcer.join());
-    Ok(code)
+    match performer.join() {
+        Ok(Ok(())) => Ok(code),
+        Ok(Err(error)) if code == ExitCode::SUCCESS => {
+            say(&error.to_string());
+            Ok(ExitCode::FAILURE)
+        }
+        // The gate has said itself why it ended; a panic has been reported by its thread.
+        Ok(Err(_)) => Ok(code),
+        Err(_panic) => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// Where the demo plays.
+struct Stage {
+    addresses: Addresses,
+    files: Files,
+    admin_secret: String,
+}
+
+impl Stage {
+    /// Writes every file that the gate needs.
+    fn set(&self, folder: &Path, play: Play<'_>) -> io::Result<()> {
+        let certificates =
+            certificate::generate(self.addresses.gate.ip(), Timestamp::now()).map_err(io::Error::other)?;
+        for (name, content) in [
+            ("ca.pem", certificates.authority),
+            ("server.pem", certificates.chain),
+            ("server.key", certificates.key),
+            ("portcullis.toml", script::configuration(&self.addresses, &self.admin_secret, &play)),
+        ] {
+            std::fs::write(folder.join(name), content)?;
+        }
+        Ok(())
+    }
+
+    /// Once the gate is ready: the tour, or everything a visitor needs and the text that says so. Nothing if the gate
+    /// ends before.
+    fn perform(&self, tour: bool, mut out: impl Write, ended: &Receiver<()>) -> io::Result<()> {
+        loop {
+            match ended.recv_timeout(ASK) {
+                Err(RecvTimeoutError::Timeout) if is_ready(self.addresses.telemetry).unwrap_or(false) => {
+                    break;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                _ended => return Ok(()),
+            }
+        }
+        let Addresses { gate, admin, .. } = self.addresses;
+        let visitor = Visitor::new(gate, admin, self.admin_secret.clone(), &self.files.authority)?;
+        if tour {
+            let (addresses, configuration) = (&self.addresses, &self.files.configuration);
+            let admin_secret = &self.admin_secret;
+            return Tour { visitor: &visitor, addresses, admin_secret, configuration, out }.play();
+        }
+        self.settle_in(&visitor)?;
+        // Whoever closed standard output does not want to know.
+        let text = script::text(&self.addresses, &self.files, &self.admin_secret);
+        drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+        Ok(())
+    }
+
+    /// Creates the user and its application, and gets a token for it.
+    fn settle_in(&self, visitor: &Visitor) -> io::Result<()> {
+        let user = json!({ "id": "ada", "name": "Ada", "roles": ["case-reader", "case-writer"] });
+        visitor.administer(Method::POST, "/v1/users", &user)?;
+        let credential = json!({
+            "name": "Invoice robot", "owner": "ada", "roles": ["case-reader"], "scopes": ["read:deals"],
+        });
+        let made = visitor.administer(Method::POST, "/v1/credentials", &credential)?;
+        let member = |name: &str| made.get(name).and_then(Value::as_str).unwrap_or_default();
+        let fields = [
+            ("grant_type", "client_credentials"),
+            ("client_id", member("client_id")),
+            ("client_secret", member("client_secret")),
+        ];
+        std::fs::write(&self.files.client, form(&fields))?;
+        let answer = visitor.token(&fields)?;
+        let token = format!("Authorization: Bearer {}\n", answer.text("access_token"));
+        std::fs::write(&self.files.token, token)
+    }
+}
+
+/// A value that cannot be guessed.
+fn secret() -> io::Result<String> {
+    let mut random = [0; 24];
+    rand::fill(&mut random).map_err(|_unspecified| io::Error::other("no random numbers"))?;
+    Ok(URL_SAFE_NO_PAD.encode(random))
 }
 
 /// The addresses given, with a free port for each that has none.
@@ -104,35 +215,6 @@ fn addresses(args: &DemoArgs, upstream: SocketAddr) -> io::Result<Addresses> {
         telemetry: free(any)?,
         upstream,
     })
-}
-
-/// Writes every file that the gate and the visitor need.
-fn stage(folder: &Path, addresses: Addresses) -> io::Result<Files> {
-    let (issuer, now) = (Issuer::generate()?, Timestamp::now());
-    let files = Files::within(folder);
-    let certificates = certificate::generate(addresses.gate.ip(), now).map_err(io::Error::other)?;
-    for (name, content) in [
-        ("ca.pem", certificates.authority),
-        ("server.pem", certificates.chain),
-        ("server.key", certificates.key),
-        ("jwks.json", issuer.jwks()),
-        ("token", format!("Authorization: Bearer {}\n", issuer.token(now)?)),
-        ("portcullis.toml", script::configuration(&addresses, &issuer::secret()?)),
-    ] {
-        std::fs::write(folder.join(name), content)?;
-    }
-    Ok(files)
-}
-
-/// Prints `text` once the gate is ready, or nothing if it ends before.
-fn announce(telemetry: SocketAddr, text: &str, mut out: impl Write, ended: &Receiver<()>) {
-    while ended.recv_timeout(ASK) == Err(RecvTimeoutError::Timeout) {
-        if is_ready(telemetry).unwrap_or(false) {
-            // Whoever closed standard output does not want to know.
-            drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
-            return;
-        }
-    }
 }
 
 fn is_ready(telemetry: SocketAddr) -> io::Result<bool> {

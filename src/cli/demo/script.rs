@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-
-use super::issuer;
+use std::time::Duration;
 
 /// Where everything is.
 #[derive(Debug, Clone, Copy)]
@@ -19,23 +18,55 @@ pub(super) struct Addresses {
 pub(super) struct Files {
     pub(super) configuration: PathBuf,
     /// The root certificate, for `curl --cacert`.
-    authority: PathBuf,
+    pub(super) authority: PathBuf,
     /// The `Authorization` field, for `curl -H @`: neither the screen nor the process list needs to show a token.
-    token: PathBuf,
+    pub(super) token: PathBuf,
+    /// The token request, for `curl -d @`.
+    pub(super) client: PathBuf,
 }
 
 impl Files {
     pub(super) fn within(folder: &Path) -> Self {
-        let [configuration, authority, token] =
-            ["portcullis.toml", "ca.pem", "token"].map(|name| folder.join(name));
-        Self { configuration, authority, token }
+        let [configuration, authority, token, client] =
+            ["portcullis.toml", "ca.pem", "token", "client"].map(|name| folder.join(name));
+        Self { configuration, authority, token, client }
     }
 }
 
+/// What differs between one demo and another.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Play<'a> {
+    pub(super) tenant_field: Option<&'a str>,
+    pub(super) token_lifetime: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) log_level: &'a str,
+}
+
+impl Play<'_> {
+    /// What a visitor walks around in.
+    pub(super) const VISIT: Self = Self {
+        tenant_field: None,
+        token_lifetime: Duration::from_secs(3600),
+        idle_timeout: Duration::from_secs(1800),
+        log_level: "warn,portcullis::access=info",
+    };
+}
+
 /// The gate's configuration. Its relative paths are relative to the file.
-pub(super) fn configuration(addresses: &Addresses, admin_secret: &str) -> String {
+pub(super) fn configuration(addresses: &Addresses, admin_secret: &str, play: &Play<'_>) -> String {
     let Addresses { gate, admin, telemetry, upstream } = addresses;
-    let (issuer, audience, scope) = (issuer::NAME, issuer::AUDIENCE, issuer::SCOPE);
+    let tenant_field = play.tenant_field.unwrap_or_default();
+    let (lifetime, idle) = (play.token_lifetime.as_secs(), play.idle_timeout.as_secs());
+    let route =
+        |path: &str, more: &str| format!("[[routes]]\npath = \"{path}\"\nupstream = \"sample\"\n{more}\n\n");
+    let routes = [
+        route("/deals/{*rest}", "scopes = [\"read:deals\"]"),
+        route("/activity/{*rest}", "scopes = [\"read:activity\"]"),
+        route("/users/{*rest}", "scopes = [\"read:users\"]"),
+        route("/cases/{*rest}", "methods = [\"GET\"]\nroles = [\"case-reader\"]"),
+        route("/cases/{*rest}", "methods = [\"POST\"]\nroles = [\"case-writer\"]"),
+    ]
+    .concat();
     format!(
         r#"[server]
 listen = ["{gate}"]
@@ -51,30 +82,30 @@ name = "sample"
 url = "http://{upstream}"
 
 [[issuers]]
-issuer = "{issuer}"
-audiences = ["{audience}"]
-algorithms = ["ES256"]
-jwks_file = "jwks.json"
+issuer = "https://{gate}"
+audiences = ["https://{gate}"]
+authority = true
+leeway = "0s" # the gate's own tokens, by its own clock
 
-[[routes]]
-path = "/deals/{{*rest}}"
-upstream = "sample"
-scopes = ["{scope}"]
+[authority]
+issuer = "https://{gate}"
+audience = "https://{gate}"
+token_lifetime = "{lifetime}s"
+tenant_parameter = "{tenant_field}"
+scopes = ["read:deals", "read:activity", "read:users"]
+path = "portcullis.db"
 
-[[routes]]
-path = "/users/{{*rest}}"
-upstream = "sample"
-scopes = ["read:users"]
+{routes}[sessions]
+idle_timeout = "{idle}s"
 
 [state]
-# The token is made before the gate starts, and a store remembers nothing from before it was created.
-store = "memory"
-on_empty = "trust"
+store = "embedded"
+path = "portcullis.db"
 
 [telemetry]
 listen = "{telemetry}"
 log_format = "pretty"
-log_level = "warn,portcullis::access=info"
+log_level = "{log_level}"
 
 [admin]
 listen = "{admin}"
@@ -83,15 +114,18 @@ listen = "{admin}"
 name = "demo"
 secret = "{admin_secret}"
 permissions = ["events", "sessions", "authority", "config"]
-"#
+"#,
+        log_level = play.log_level,
     )
 }
 
 /// What the visitor reads once everything is up.
-pub(super) fn text(addresses: &Addresses, files: &Files) -> String {
+pub(super) fn text(addresses: &Addresses, files: &Files, admin_secret: &str) -> String {
     let Addresses { gate, admin, telemetry, upstream } = addresses;
-    let trust = format!("curl -i --cacert {}", shell(&files.authority, ""));
-    let token = shell(&files.token, "@");
+    let root = shell(&files.authority, "");
+    let trust = format!("curl -i --cacert {root}");
+    let (token, client, into) =
+        (shell(&files.token, "@"), shell(&files.client, "@"), shell(&files.token, ""));
     let configuration = files.configuration.display();
     format!(
         "\
@@ -103,6 +137,9 @@ Portcullis demo: everything is on this machine, and gone after Ctrl-C.
   telemetry      http://{telemetry}
   configuration  {configuration}
 
+The user ada holds the roles case-reader and case-writer. Her application \"Invoice robot\" has a credential with the
+role case-reader and the scope read:deals, and a token already.
+
 200: the token carries the scope that the route asks for
   {trust} -H {token} https://{gate}/deals/7
 
@@ -111,6 +148,18 @@ Portcullis demo: everything is on this machine, and gone after Ctrl-C.
 
 403: the token lacks the scope of this route
   {trust} -H {token} https://{gate}/users
+
+A token for the application, as it would ask for one itself
+  curl --cacert {root} -d {client} https://{gate}/oauth/token
+
+The same, kept for the lines above
+  TOKEN=$(curl -s --cacert {root} -d {client} https://{gate}/oauth/token | sed 's/.*access_token\":\"//; s/\".*//')
+  echo \"Authorization: Bearer $TOKEN\" > {into}
+
+What operators do: take ada's role away, and the first line answers 401 until there is another token
+  export PORTCULLIS_ADMIN_URL=http://{admin} PORTCULLIS_ADMIN_TOKEN={admin_secret}
+  portcullis user roles ada --role case-writer
+  portcullis credential list
 
 What the gate has counted
   curl http://{telemetry}/metrics

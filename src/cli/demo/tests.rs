@@ -1,10 +1,7 @@
 //! The stage of the demo, with a stand-in for the gate.
 
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
-use jsonwebtoken::jwk::JwkSet;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
@@ -33,64 +30,30 @@ impl Screen {
     }
 }
 
-const FREE: DemoArgs = DemoArgs { listen: None, admin: None };
-
-/// Answers one readiness probe with this status line. A probe that was kept waiting gives up, and the next one comes.
-fn probed(listener: &TcpListener, status: &str) {
-    for _ in 0..100 {
-        let (mut stream, _) = listener.accept().expect("a probe");
-        let mut request = [0; 512];
-        if stream.read(&mut request).is_ok_and(|read| read > 0) {
-            assert!(request.starts_with(b"GET /ready HTTP/1.1\r\n"));
-            // In one piece: the probe hangs up as soon as it has read the status.
-            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
-            stream.write_all(answer.as_bytes()).expect("an answer");
-            return;
-        }
-    }
-    panic!("no probe waits for its answer");
-}
+const FREE: DemoArgs = DemoArgs { listen: None, admin: None, tour: false };
 
 #[test]
-fn the_stage_is_set_announced_and_cleared_away() {
-    let screen = Screen::default();
-    let mut folder = None;
-    let code = play(
-        &FREE,
-        |path| {
-            let settings = config::load(path).expect("a good configuration").settings;
-            folder = path.parent().map(Path::to_path_buf);
-            let telemetry = TcpListener::bind(settings.telemetry).expect("a free port");
-            probed(&telemetry, "503 Service Unavailable");
-            assert_eq!(screen.text(), "");
-            probed(&telemetry, "200 OK");
-            ExitCode::from(7)
-        },
-        screen.clone(),
-    );
-    assert_eq!(code.expect("a stage"), ExitCode::from(7));
-    let folder = folder.expect("a folder");
-    assert!(!folder.exists());
-
-    let text = screen.text();
-    let lines: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("curl ")).collect();
-    let [allowed, missing, lacking, metrics] = lines.as_slice() else { panic!("{text}") };
-    let (ca, token) = (folder.join("ca.pem"), folder.join("token"));
-    for line in [allowed, missing, lacking] {
-        assert!(line.starts_with(&format!("-i --cacert {} ", ca.display())), "{line}");
-        assert!(line.contains(" https://127.0.0.1:"), "{line}");
+fn every_play_is_a_good_configuration() {
+    let upstream = upstream::start().expect("an upstream");
+    let folder = Folder::create().expect("a folder");
+    let addresses = addresses(&FREE, upstream.address).expect("addresses");
+    let stage =
+        Stage { addresses, files: Files::within(folder.path()), admin_secret: secret().expect("a secret") };
+    for play in [Play::VISIT, tour::PLAY, Play { tenant_field: Some("tenant"), ..tour::PLAY }] {
+        stage.set(folder.path(), play).expect("a stage");
+        let settings = config::load(&stage.files.configuration).expect("a good configuration").settings;
+        assert_eq!(settings.sessions.idle_timeout, Some(play.idle_timeout));
+        assert_eq!(settings.authority.expect("an authority").tenant_parameter.as_deref(), play.tenant_field);
     }
-    for (line, sent) in [(allowed, true), (missing, false), (lacking, true)] {
-        assert_eq!(line.contains(&format!("-H @{} ", token.display())), sent, "{line}");
-    }
-    assert!(metrics.ends_with("/metrics"), "{metrics}");
-    assert!(text.lines().all(|line| line.len() <= 160), "{text}");
+    let path = folder.path().to_owned();
+    drop(folder);
+    assert!(!path.exists());
 }
 
 #[test]
 fn nothing_is_announced_when_the_gate_does_not_come_up() {
     let screen = Screen::default();
-    let code = play(&FREE, |_| ExitCode::FAILURE, screen.clone()).expect("a stage");
+    let code = play(&FREE, |_, _| ExitCode::FAILURE, screen.clone()).expect("a stage");
     assert_eq!((code, screen.text().as_str()), (ExitCode::FAILURE, ""));
 }
 
@@ -100,6 +63,7 @@ fn addresses_are_those_given_and_must_be_loopback() {
     let args = DemoArgs {
         listen: Some("127.0.0.1:18443".parse().expect("an address")),
         admin: Some("[::1]:0".parse().expect("an address")),
+        tour: false,
     };
     let found = addresses(&args, upstream).expect("addresses");
     assert_eq!(found.gate.to_string(), "127.0.0.1:18443");
@@ -107,30 +71,13 @@ fn addresses_are_those_given_and_must_be_loopback() {
     let ports = [found.admin.port(), found.telemetry.port()];
     assert!(ports[0] != ports[1] && !ports.contains(&0), "{ports:?}");
 
-    let args = DemoArgs { listen: Some("0.0.0.0:0".parse().expect("an address")), admin: None };
+    let args = DemoArgs { listen: Some("0.0.0.0:0".parse().expect("an address")), admin: None, tour: false };
     let mut started = false;
-    let code = run(&args, |_| {
+    let code = run(&args, |_, _| {
         started = true;
         ExitCode::SUCCESS
     });
     assert_eq!((code, started), (ExitCode::from(BAD), false));
-}
-
-#[test]
-fn the_token_is_signed_by_the_key_in_the_set() {
-    let issuer = Issuer::generate().expect("a key");
-    let now = Timestamp::now();
-    let jwks: JwkSet = serde_json::from_str(&issuer.jwks()).expect("a key set");
-    let key = DecodingKey::from_jwk(jwks.find("demo").expect("the key")).expect("a key");
-    let mut rules = Validation::new(Algorithm::ES256);
-    rules.set_issuer(&[issuer::NAME]);
-    rules.set_audience(&[issuer::AUDIENCE]);
-    let token = issuer.token(now).expect("a token");
-    let claims = jsonwebtoken::decode::<Value>(&token, &key, &rules).expect("a good signature").claims;
-    assert_eq!(claims["iat"], now.as_secs());
-    assert_eq!(claims["scope"], "read:deals");
-    let other = Issuer::generate().expect("a key").token(now).expect("a token");
-    jsonwebtoken::decode::<Value>(&other, &key, &rules).expect_err("another key's signature");
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use jsonwebtoken::Algorithm;
 
-use super::later::UNSUPPORTED;
 use super::unique;
 use crate::client::Url;
 use crate::config::section::{Section, not_one_of};
@@ -88,22 +87,19 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
 fn source(s: &mut Section<'_>, issuer: &str, algorithms: &[Algorithm], insecure_http: bool) -> Source {
     let secret = s.secret("secret");
     let authority = s.flag("authority", false);
-    if authority {
-        s.problem("authority", UNSUPPORTED);
-    }
     let sources = [
         ("jwks_url", jwks_url(s, insecure_http).map(Source::Url)),
         ("jwks_file", s.file("jwks_file").map(Source::File)),
         ("discovery", s.flag("discovery", false).then_some(Source::Discovery)),
         ("secret", secret.clone().map(|secret| Source::Secret(secret.into_bytes()))),
-        ("authority", authority.then_some(Source::Discovery)),
+        ("authority", authority.then_some(Source::Authority)),
     ];
     let chosen: Vec<_> = sources.iter().filter_map(|(key, source)| source.as_ref().map(|_| *key)).collect();
     match chosen.as_slice() {
         // One was meant, and what is wrong with it is known by now.
         [] if !sources.iter().all(|(key, _)| s.is_sound(key)) => {}
         [] => s.own_problem(
-            "has no source of keys: set one of jwks_url, jwks_file, discovery = true and secret",
+            "has no source of keys: set one of jwks_url, jwks_file, discovery = true, secret and authority = true",
         ),
         [_] => {}
         [.., last] => {
@@ -161,7 +157,7 @@ fn fitting(s: &Section<'_>, algorithms: &[Algorithm], secret: Option<&str>) {
 /// The roots of the server that has the keys.
 pub(super) fn ca(s: &mut Section<'_>, source: &Source) -> Option<PathBuf> {
     let ca = s.file("ca");
-    if ca.is_some() && matches!(source, Source::File(_) | Source::Secret(_)) {
+    if ca.is_some() && matches!(source, Source::File(_) | Source::Secret(_) | Source::Authority) {
         s.problem("ca", "has no effect: the keys are not fetched over https");
     }
     material::roots(s, "ca", ca.as_deref());

@@ -9,9 +9,9 @@ use super::section::Section;
 use super::settings::Settings;
 use crate::enforce;
 
+mod authority;
 mod identity;
 mod issuers;
-pub(super) mod later;
 mod operators;
 mod routes;
 mod server;
@@ -28,18 +28,21 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let routes = routes::routes(s, &upstreams, !issuers.is_empty() || !s.is_sound("issuers"));
     let (telemetry, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
     let transmitters = transmitters::transmitters(s, &issuers);
-    later::refuse(s);
+    let authority = authority::authority(s, &issuers);
+    let sessions = s.table("sessions", state::sessions);
     Settings {
         gate,
         upstreams,
         issuers,
+        authority,
         transmitters,
         enforce: enforce::Settings {
             routes,
             identity: s.table("identity", identity::identity),
-            proofs: enforce::DEFAULT_PROOFS,
+            // Whoever has so many tokens in use expects each to be verified once.
+            proofs: sessions.max_tracked,
         },
-        sessions: s.table("sessions", state::sessions),
+        sessions,
         streams: s.table("streams", state::streams),
         state: s.table("state", state::state),
         log,

@@ -4,3 +4,4 @@ mod answers;
 mod forms;
 mod hostile;
 mod identity;
+mod proofs;

@@ -104,6 +104,7 @@ pub(super) fn no_keys(settings: &keys::Settings, availability: Availability) -> 
         Source::Url(url) => format!("at {}", quoted(url)),
         Source::Discovery => "found by discovery".to_owned(),
         Source::Secret(_) => "made of the secret".to_owned(),
+        Source::Authority => "of the embedded authority".to_owned(),
     };
     match availability {
         Availability::TooOld => {

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -15,6 +16,24 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// How this process calls itself in `Via`. No other is called so: two gates one behind the other are no loop.
+pub(super) static PSEUDONYM: LazyLock<String> = LazyLock::new(|| {
+    let mut number = [0; 8];
+    // Without random bytes there is still what tells the processes of one machine apart.
+    if aws_lc_rs::rand::fill(&mut number).is_err() {
+        number = u64::from(std::process::id()).to_be_bytes();
+    }
+    format!("portcullis-{:016x}", u64::from_be_bytes(number))
+});
+
+/// Whether the request has passed this gate before: forwarded once more, it would go round for ever (RFC 9110 §7.6).
+pub(crate) fn came_back(headers: &HeaderMap) -> bool {
+    let entries =
+        headers.get_all(header::VIA).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    let mut words = entries.flat_map(|entry| entry.split(u8::is_ascii_whitespace));
+    words.any(|word| word == PSEUDONYM.as_bytes())
+}
 
 /// Random numbers for a `traceparent`; used as far as the client sent none.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +74,8 @@ pub(super) fn origin<F: Fields>(request: &Request<'_>, out: &mut F) {
     out.compose(&header::VIA, |value| {
         append(value, &header::VIA);
         value.extend_from_slice(received_version(hop.version));
-        value.extend_from_slice(b" portcullis");
+        value.push(b' ');
+        value.extend_from_slice(PSEUDONYM.as_bytes());
     });
     out.copy(&X_REQUEST_ID, &hop.request_id);
 }

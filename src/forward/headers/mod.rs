@@ -12,7 +12,7 @@ use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use self::forwarding::Incoming;
-pub(crate) use self::forwarding::{FreshTrace, X_REQUEST_ID};
+pub(crate) use self::forwarding::{FreshTrace, X_REQUEST_ID, came_back};
 use self::hop::{Listed, has_token, is_hop_by_hop};
 use super::Hop;
 use crate::enforce::policy::IdentitySettings;

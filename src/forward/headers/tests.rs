@@ -2,6 +2,7 @@
 
 use http::Method;
 
+use super::forwarding::PSEUDONYM;
 use super::*;
 use crate::enforce::policy::IdentityClaim;
 
@@ -192,20 +193,20 @@ fn where_it_came_from() {
         (&UNTRUSTED, &[], "x-forwarded-proto", "https"),
         (&UNTRUSTED, &[], "x-forwarded-host", "api.example:8443"),
         (&UNTRUSTED, &[], "forwarded", "for=192.0.2.7;host=\"api.example:8443\";proto=https"),
-        (&UNTRUSTED, &[], "via", "1.1 portcullis"),
+        (&UNTRUSTED, &[], "via", "1.1 THIS"),
         (&UNTRUSTED, &[], "x-request-id", "r-1"),
         (&UNTRUSTED, SAID, "x-forwarded-for", "192.0.2.7"),
         (&UNTRUSTED, SAID, "x-forwarded-proto", "https"),
         (&UNTRUSTED, SAID, "x-forwarded-host", "api.example:8443"),
         (&UNTRUSTED, SAID, "forwarded", "for=192.0.2.7;host=\"api.example:8443\";proto=https"),
-        (&UNTRUSTED, SAID, "via", "1.1 portcullis"),
+        (&UNTRUSTED, SAID, "via", "1.1 THIS"),
         (&v6, &[], "x-forwarded-for", "2001:db8::1"),
         (&v6, &[], "x-forwarded-proto", "http"),
         (&v6, &[], "forwarded", "for=\"[2001:db8::1]\";host=\"api.example:8443\";proto=http"),
         (&mapped, &[], "x-forwarded-for", "192.0.2.9"),
         (&mapped, &[], "forwarded", "for=192.0.2.9;host=\"api.example:8443\";proto=https"),
-        (&http2, &[], "via", "2 portcullis"),
-        (&http10, &[], "via", "1.0 portcullis"),
+        (&http2, &[], "via", "2 THIS"),
+        (&http10, &[], "via", "1.0 THIS"),
         (&quoted, &[], "forwarded", "for=192.0.2.7;host=\"a\\\"b\\\\c\";proto=https"),
         (&trusted(), SAID, "x-forwarded-for", "10.1.1.1, 10.2.2.2, 10.3.3.3, 192.0.2.7"),
         (&trusted(), SAID, "x-forwarded-proto", "http"),
@@ -213,7 +214,7 @@ fn where_it_came_from() {
         (&trusted(), SAID, "x-forwarded-port", "443"),
         (&trusted(), SAID, "x-real-ip", "10.1.1.1"),
         (&trusted(), SAID, "forwarded", "for=10.1.1.1, for=192.0.2.7;host=\"api.example:8443\";proto=https"),
-        (&trusted(), SAID, "via", "1.1 edge, 1.1 portcullis"),
+        (&trusted(), SAID, "via", "1.1 edge, 1.1 THIS"),
         (&trusted(), &[], "x-forwarded-for", "192.0.2.7"),
         (&trusted(), &[], "x-forwarded-proto", "https"),
         (
@@ -227,11 +228,29 @@ fn where_it_came_from() {
     for (hop, sent, name, expected) in cases {
         let headers = map(sent);
         let fields = http1(&rules(false), &ask(&headers, hop));
-        assert_eq!(value(&fields, name), *expected, "{sent:?} from {hop:?}");
+        let expected = expected.replace("THIS", &PSEUDONYM);
+        assert_eq!(value(&fields, name), expected, "{sent:?} from {hop:?}");
     }
     let headers = map(&[("x_forwarded_port", b"1"), ("x-auth-subject", b"root"), ("x_real_ip", b"1.2.3.4")]);
     let fields = http1(&rules(false), &ask(&headers, &trusted()));
     assert_eq!(fields.len(), SET.len(), "a trusted proxy may have let these through: {fields:?}");
+}
+
+#[test]
+fn a_request_that_came_back_is_known_by_its_via() {
+    let with = |value: &str| {
+        let mut headers = map(&[("via", b"1.1 edge (a proxy, or so)")]);
+        headers.append("via", value.replace("THIS", &PSEUDONYM).parse().unwrap());
+        came_back(&headers)
+    };
+    for ours in ["1.1 THIS", "2 THIS", "HTTP/1.1 THIS (kept)", "1.0 other,1.1 THIS", "1.1 THIS\t, 1.1 other"]
+    {
+        assert!(with(ours), "{ours}");
+    }
+    for other in ["1.1 portcullis", "1.1 portcullis-0123456789abcdef", "1.1 THIS-2", "1.1 a.THIS", ","] {
+        assert!(!with(other), "{other}");
+    }
+    assert!(!came_back(&map(&[])));
 }
 
 #[test]

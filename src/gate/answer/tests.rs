@@ -91,6 +91,7 @@ fn a_failing_upstream_is_answered_as_promised() {
         (ForwardError::Tls(io()), 502, "upstream_unreachable", false),
         (ForwardError::Closed(io()), 502, "upstream_unreachable", false),
         (ForwardError::BadAnswer(BadAnswer::Switch), 502, "upstream_unreachable", false),
+        (ForwardError::Loop, 502, "upstream_unreachable", false),
         (ForwardError::Timeout, 504, "upstream_timeout", false),
         (ForwardError::Host, 400, "invalid_request", false),
         (ForwardError::RequestBody(RequestBodyError::TooLarge), 413, "request_too_large", true),

@@ -28,6 +28,8 @@ pub struct Gate {
     pub public: SocketAddr,
     /// The telemetry listener.
     pub telemetry: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
     log: Log,
 }
 
@@ -56,7 +58,21 @@ impl Gate {
         Self::launch_as(command, settings, |_| {})
     }
 
-    fn launch_as(mut command: Command, settings: &Settings, prepare: impl FnOnce(&mut Command)) -> Self {
+    /// The same for one that may not start: what it said, and its exit code, if it did not.
+    pub fn attempt(settings: &Settings) -> Result<Self, (String, Option<i32>)> {
+        Self::spawn(Command::new(BINARY), settings, |_| {})
+    }
+
+    fn launch_as(command: Command, settings: &Settings, prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::spawn(command, settings, prepare)
+            .unwrap_or_else(|(said, code)| panic!("the gate ended: {code:?}\n{said}"))
+    }
+
+    fn spawn(
+        mut command: Command,
+        settings: &Settings,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self, (String, Option<i32>)> {
         command.arg("run").arg("--config").arg(settings.write());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         prepare(&mut command);
@@ -67,32 +83,28 @@ impl Gate {
             settings: settings.clone(),
             public: ([127, 0, 0, 1], 0).into(),
             telemetry: ([127, 0, 0, 1], 0).into(),
+            admin: ([127, 0, 0, 1], 0).into(),
             log,
         };
-        gate.public = gate.listening("public");
-        gate.telemetry = gate.listening("telemetry");
-        gate
+        gate.public = gate.listening("public")?;
+        gate.telemetry = gate.listening("telemetry")?;
+        gate.admin = gate.listening("admin")?;
+        Ok(gate)
     }
 
-    /// The address that a listener was bound to, as the log tells.
-    fn listening(&mut self, listener: &str) -> SocketAddr {
+    /// The address that a listener was bound to, as the log tells; or what the process said before it ended.
+    fn listening(&mut self, listener: &str) -> Result<SocketAddr, (String, Option<i32>)> {
         eventually(&format!("the gate tells where its {listener} listener is"), || {
-            let exited = self.child.try_wait().unwrap();
-            if exited.is_some() {
+            if let Some(status) = self.child.try_wait().unwrap() {
                 self.log.wait_for_end();
+                return Some(Err((self.log.text(), status.code())));
             }
-            assert!(exited.is_none(), "the gate ended: {exited:?}\n{}", self.log.text());
             self.log.records().iter().find_map(|record| {
                 let told =
                     message(record) == Some("listening") && field(record, "listener") == Some(listener);
-                if told { field(record, "address")?.parse().ok() } else { None }
+                if told { field(record, "address")?.parse().ok().map(Ok) } else { None }
             })
         })
-    }
-
-    /// The admin listener.
-    pub fn admin(&mut self) -> SocketAddr {
-        self.listening("admin")
     }
 
     /// Waits until `/ready` answers 200.
@@ -194,6 +206,23 @@ impl Gate {
         let status =
             Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
         assert!(status.success(), "kill -{name}");
+    }
+
+    /// Ends the process without a warning.
+    pub fn kill(&mut self) {
+        self.signal("KILL");
+        self.wait_for_exit(PATIENCE);
+    }
+
+    /// Ends the process in its own order.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        assert_eq!(self.wait_for_exit(PATIENCE).code(), Some(0), "{}", self.log.text());
+    }
+
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits for the process to end.

@@ -8,6 +8,7 @@ pub mod gate;
 pub mod h2_client;
 pub mod issuer;
 pub mod metrics;
+pub mod operator;
 pub mod pki;
 pub mod raw_upstream;
 pub mod settings;
@@ -48,10 +49,15 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 /// Seconds since the Unix epoch.
-#[expect(clippy::disallowed_methods, reason = "tests make tokens for the real clock")]
 pub fn now() -> i64 {
+    now_ms().div_euclid(1000)
+}
+
+/// Milliseconds since the Unix epoch, on the clock that the gate reads too.
+#[expect(clippy::disallowed_methods, reason = "tests make tokens for the real clock")]
+pub fn now_ms() -> i64 {
     let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    i64::try_from(elapsed.as_secs()).unwrap()
+    i64::try_from(elapsed.as_millis()).unwrap()
 }
 
 /// Base64url without padding.

@@ -187,7 +187,7 @@ impl Settings {
 }
 
 /// Adds `lines` to a table, dropping the lines they set anew.
-fn overlay(table: &mut String, lines: &str) {
+pub fn overlay(table: &mut String, lines: &str) {
     let lines = lines.trim();
     if lines.is_empty() {
         return;

@@ -86,7 +86,7 @@ impl OpenIdProvider {
 }
 
 /// Where `tests/run` installs the npm packages.
-fn node_modules() -> PathBuf {
+pub fn node_modules() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/node/node_modules");
     assert!(path.is_dir(), "{} is missing; tests/run installs it", path.display());
     path

@@ -1,0 +1,108 @@
+//! `/v1/users`: those on whose behalf applications call, and their roles.
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use axum::{Json, Router};
+use http::{StatusCode, Uri};
+use serde::{Deserialize, Serialize};
+
+use super::accounts::Issuing;
+use super::list::{Page, filled, limit, query};
+use super::{Api, Id};
+use crate::admin::problem::Problem;
+use crate::authority::{NewUser, Refused, User};
+
+pub(super) fn routes() -> Router<Api> {
+    Router::new()
+        .route("/v1/users", get(list).post(create))
+        .route("/v1/users/{id}", get(show).delete(delete))
+        .route("/v1/users/{id}/roles", put(set_roles))
+}
+
+/// A user as it is shown.
+#[derive(Serialize)]
+struct Item<'a> {
+    id: &'a str,
+    name: &'a str,
+    roles: &'a [Box<str>],
+    role_version: u64,
+    created_at: String,
+}
+
+impl<'a> From<&'a User> for Item<'a> {
+    fn from(user: &'a User) -> Self {
+        let User { id, name, roles, role_version, created_at } = user;
+        Self { id, name, roles, role_version: *role_version, created_at: created_at.to_string() }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn list(Issuing(authority): Issuing, uri: Uri) -> Result<Response, Problem> {
+    let wanted: Wanted = query(&uri)?;
+    let (after, limit) = (filled("after", wanted.after.as_ref())?, limit(wanted.limit)?);
+    let mut users = authority.users(after, limit + 1);
+    let more = users.len() > limit;
+    users.truncate(limit);
+    let next = users.last().filter(|_| more).map(|user| &*user.id);
+    let items: Vec<Item<'_>> = users.iter().map(|user| Item::from(&**user)).collect();
+    Ok(Page { items, next }.into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Creation {
+    id: String,
+    name: Option<String>,
+    #[serde(default)]
+    roles: Vec<String>,
+}
+
+async fn create(
+    Issuing(authority): Issuing,
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Creation { id, name, roles } = api.members(request).await?;
+    let new = NewUser { id, name: name.unwrap_or_default(), roles };
+    let user = authority.create_user(new).await.map_err(|why| api.refused(why))?;
+    Ok((StatusCode::CREATED, Json(Item::from(&*user))).into_response())
+}
+
+async fn show(Issuing(authority): Issuing, State(api): State<Api>, Id(id): Id) -> Result<Response, Problem> {
+    let user = authority.user(&id).ok_or_else(|| api.refused(Refused::NoUser))?;
+    Ok(Json(Item::from(&*user)).into_response())
+}
+
+async fn delete(
+    Issuing(authority): Issuing,
+    State(api): State<Api>,
+    Id(id): Id,
+) -> Result<StatusCode, Problem> {
+    authority.delete_user(&id).await.map_err(|why| api.refused(why))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Roles {
+    roles: Vec<String>,
+}
+
+/// Answers when the tokens with the roles of before are refused, not earlier.
+async fn set_roles(
+    Issuing(authority): Issuing,
+    State(api): State<Api>,
+    Id(id): Id,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Roles { roles } = api.members(request).await?;
+    let user = authority.set_roles(&id, roles).await.map_err(|why| api.refused(why))?;
+    Ok(Json(Item::from(&*user)).into_response())
+}

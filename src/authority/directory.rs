@@ -1,0 +1,255 @@
+//! Users and application credentials as every worker sees them: all of them, in memory. The store is the truth; this is
+//! its copy, which only `changes` writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use serde::{Deserialize, Serialize};
+
+use super::secret::SecretHash;
+use crate::time::Timestamp;
+
+/// Somebody on whose behalf applications call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Its id: `sub` in its tokens.
+    pub id: Arc<str>,
+    /// What people call it.
+    pub name: Box<str>,
+    /// The roles it holds.
+    pub roles: Vec<Box<str>>,
+    /// Raised whenever the roles change.
+    pub role_version: u64,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+/// What an application of a user authenticates with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credential {
+    /// Its id: `client_id` in its tokens.
+    pub client_id: Arc<str>,
+    /// What people call it.
+    pub name: Box<str>,
+    /// The id of the user it belongs to.
+    pub owner: Arc<str>,
+    /// The roles that its tokens may carry, of those that the owner holds.
+    pub roles: Vec<Box<str>>,
+    /// The scopes that its tokens may carry.
+    pub scopes: Vec<Box<str>>,
+    /// The tenant it belongs to.
+    pub tenant: Option<Box<str>>,
+    /// From then on it and its tokens are of no use.
+    pub expires_at: Option<Timestamp>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    pub(super) secret: SecretHash,
+    /// The secret before, which is good until then.
+    pub(super) old_secret: Option<(SecretHash, Timestamp)>,
+}
+
+impl Credential {
+    /// Until when the secret before the present one is good.
+    #[must_use]
+    pub fn old_secret_expires_at(&self) -> Option<Timestamp> {
+        self.old_secret.as_ref().map(|(_, until)| *until)
+    }
+
+    /// Whether this secret is good at `now`. Looks at both secrets, so that it takes the same time whichever it is.
+    pub(super) fn proves(&self, presented: &str, now: Timestamp) -> bool {
+        let (old, until) =
+            self.old_secret.as_ref().map_or((&SecretHash::NOBODY, now), |(old, until)| (old, *until));
+        let is_old = old.matches(presented) && now < until;
+        self.secret.matches(presented) | is_old
+    }
+
+    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
+}
+
+/// All users and credentials.
+#[derive(Debug, Default)]
+pub(super) struct Directory(RwLock<Tables>);
+
+#[derive(Debug, Default)]
+struct Tables {
+    users: BTreeMap<Arc<str>, Arc<User>>,
+    credentials: BTreeMap<Arc<str>, Arc<Credential>>,
+    /// Owner, then client.
+    owned: BTreeSet<(Arc<str>, Arc<str>)>,
+}
+
+impl Directory {
+    pub(super) fn new(users: Vec<User>, credentials: Vec<Credential>) -> Self {
+        let directory = Self::default();
+        users.into_iter().for_each(|user| directory.put_user(Arc::new(user)));
+        credentials.into_iter().for_each(|credential| directory.put_credential(Arc::new(credential)));
+        directory
+    }
+
+    // Nothing panics while it holds the lock for writing, so what a poisoned one guards is whole.
+    fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Tables> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn user(&self, id: &str) -> Option<Arc<User>> {
+        self.read().users.get(id).cloned()
+    }
+
+    pub(super) fn credential(&self, client_id: &str) -> Option<Arc<Credential>> {
+        self.read().credentials.get(client_id).cloned()
+    }
+
+    /// A credential with its owner, at one moment.
+    pub(super) fn client(&self, client_id: &str) -> Option<(Arc<Credential>, Arc<User>)> {
+        let tables = self.read();
+        let credential = tables.credentials.get(client_id)?;
+        Some((Arc::clone(credential), Arc::clone(tables.users.get(&credential.owner)?)))
+    }
+
+    /// Whether both are still what the directory holds.
+    pub(super) fn still_holds(&self, credential: &Arc<Credential>, owner: &Arc<User>) -> bool {
+        self.client(&credential.client_id)
+            .is_some_and(|(c, u)| Arc::ptr_eq(&c, credential) && Arc::ptr_eq(&u, owner))
+    }
+
+    pub(super) fn put_user(&self, user: Arc<User>) {
+        self.write().users.insert(Arc::clone(&user.id), user);
+    }
+
+    pub(super) fn put_credential(&self, credential: Arc<Credential>) {
+        let mut tables = self.write();
+        tables.owned.insert((Arc::clone(&credential.owner), Arc::clone(&credential.client_id)));
+        tables.credentials.insert(Arc::clone(&credential.client_id), credential);
+    }
+
+    /// Takes a user out, with the credentials it owns.
+    pub(super) fn remove_user(&self, id: &str) -> (Option<Arc<User>>, Vec<Arc<Credential>>) {
+        let mut tables = self.write();
+        let user = tables.users.remove(id);
+        let owned: Vec<Arc<str>> = tables.owned_by(id, None).cloned().collect();
+        (user, owned.iter().filter_map(|client_id| tables.remove(client_id)).collect())
+    }
+
+    pub(super) fn remove_credential(&self, client_id: &str) -> Option<Arc<Credential>> {
+        self.write().remove(client_id)
+    }
+
+    /// Up to `limit` users after an id, in the order of their ids.
+    pub(super) fn users(&self, after: Option<&str>, limit: usize) -> Vec<Arc<User>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let tables = self.read();
+        tables
+            .users
+            .range::<str, _>((from, Bound::Unbounded))
+            .take(limit)
+            .map(|(_, user)| Arc::clone(user))
+            .collect()
+    }
+
+    /// Up to `limit` credentials after a client id, in the order of their client ids; with an owner, only its own.
+    pub(super) fn credentials(
+        &self,
+        owner: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<Arc<Credential>> {
+        let tables = self.read();
+        if let Some(owner) = owner {
+            let ids = tables.owned_by(owner, after).take(limit);
+            return ids.filter_map(|id| tables.credentials.get(id).cloned()).collect();
+        }
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = tables.credentials.range::<str, _>((from, Bound::Unbounded));
+        found.take(limit).map(|(_, credential)| Arc::clone(credential)).collect()
+    }
+
+    /// How many users and credentials there are.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let tables = self.read();
+        (tables.users.len(), tables.credentials.len())
+    }
+}
+
+impl Tables {
+    fn owned_by(&self, owner: &str, after: Option<&str>) -> impl Iterator<Item = &Arc<str>> {
+        let owner: Arc<str> = owner.into();
+        let from = match after {
+            Some(after) => Bound::Excluded((Arc::clone(&owner), after.into())),
+            None => Bound::Included((Arc::clone(&owner), "".into())),
+        };
+        let found = self.owned.range((from, Bound::Unbounded));
+        found.take_while(move |(of, _)| *of == owner).map(|(_, client_id)| client_id)
+    }
+
+    fn remove(&mut self, client_id: &str) -> Option<Arc<Credential>> {
+        let credential = self.credentials.remove(client_id)?;
+        self.owned.remove(&(Arc::clone(&credential.owner), Arc::clone(&credential.client_id)));
+        Some(credential)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_000);
+
+    fn credential(client_id: &str, owner: &str) -> Credential {
+        Credential {
+            client_id: client_id.into(),
+            name: "".into(),
+            owner: owner.into(),
+            roles: Vec::new(),
+            scopes: Vec::new(),
+            tenant: None,
+            expires_at: None,
+            created_at: NOW,
+            secret: SecretHash::NOBODY,
+            old_secret: None,
+        }
+    }
+
+    fn user(id: &str) -> User {
+        User { id: id.into(), name: "".into(), roles: Vec::new(), role_version: 1, created_at: NOW }
+    }
+
+    #[test]
+    fn lists_are_in_order_and_an_owner_sees_its_own_only() {
+        let pairs = [("c1", "b"), ("c2", "a"), ("c3", "b"), ("c4", "bb"), ("c5", "a")];
+        let directory = Directory::new(
+            ["b", "a", "bb"].map(user).to_vec(),
+            pairs.map(|(client, owner)| credential(client, owner)).to_vec(),
+        );
+        let ids = |owner, after, limit| -> Vec<String> {
+            directory.credentials(owner, after, limit).iter().map(|c| c.client_id.to_string()).collect()
+        };
+        assert_eq!(ids(None, None, 3), ["c1", "c2", "c3"]);
+        assert_eq!(ids(None, Some("c3"), 9), ["c4", "c5"]);
+        assert_eq!(ids(Some("b"), None, 9), ["c1", "c3"]);
+        assert_eq!(ids(Some("b"), Some("c1"), 9), ["c3"]);
+        assert_eq!(ids(Some("nobody"), None, 9), Vec::<String>::new());
+        let users: Vec<_> = directory.users(Some("a"), 9).iter().map(|user| user.id.to_string()).collect();
+        assert_eq!(users, ["b", "bb"]);
+
+        assert_eq!(directory.remove_user("b").1.len(), 2);
+        assert_eq!(ids(None, None, 9), ["c2", "c4", "c5"]);
+        assert_eq!(directory.counts(), (2, 3));
+        assert!(directory.client("c1").is_none());
+    }
+
+    #[test]
+    fn a_replaced_record_is_another_one() {
+        let directory = Directory::new(vec![user("a")], vec![credential("c", "a")]);
+        let (credential_before, owner) = directory.client("c").unwrap();
+        assert!(directory.still_holds(&credential_before, &owner));
+        directory.put_user(Arc::new(user("a")));
+        assert!(!directory.still_holds(&credential_before, &owner));
+    }
+}

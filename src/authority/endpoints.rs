@@ -1,0 +1,296 @@
+//! The authority's endpoints on the public listener: a request's head and body in, a whole answer out.
+//!
+//! Knows no sockets; the gate reads the body and sends the answer.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
+use http::{HeaderMap, Method, Response, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::client::Client;
+use super::error::{OauthError, json_response};
+use super::form::{Form, FormError};
+use super::rotation::ahead;
+use super::token::{Issued, granted_scope};
+use super::{Authority, Settings};
+use crate::enforce::decide::Enforcer;
+use crate::jose::jws::Jws;
+use crate::state::record::{EventKind, Source};
+use crate::time::Timestamp;
+
+/// The longest body that is read, in bytes: a token and some fields.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// How long others may keep what is published, in seconds.
+const MAX_AGE: u64 = 300;
+
+const REVOCATION_PATH: &str = "/oauth/revoke";
+const INTROSPECTION_PATH: &str = "/oauth/introspect";
+const KEYS_PATH: &str = "/.well-known/jwks.json";
+const METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
+
+/// What a path of the authority is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    /// RFC 6749 §3.2.
+    Token,
+    /// RFC 7009.
+    Revocation,
+    /// RFC 7662.
+    Introspection,
+    /// RFC 7517 §5.
+    Keys,
+    /// RFC 8414.
+    Metadata,
+}
+
+/// A request to the authority.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The query.
+    pub query: Option<&'a str>,
+    /// The header section.
+    pub headers: &'a HeaderMap,
+    /// The body; `None` when it is longer than [`MAX_BODY`].
+    pub body: Option<&'a [u8]>,
+    /// Where it comes from.
+    pub address: IpAddr,
+}
+
+impl Settings {
+    /// The paths that are the authority's, with the method each takes.
+    #[must_use]
+    pub fn paths(&self) -> [(Endpoint, &'static str, &str); 5] {
+        [
+            (Endpoint::Token, "POST", &self.token_path),
+            (Endpoint::Revocation, "POST", REVOCATION_PATH),
+            (Endpoint::Introspection, "POST", INTROSPECTION_PATH),
+            (Endpoint::Keys, "GET", KEYS_PATH),
+            (Endpoint::Metadata, "GET", METADATA_PATH),
+        ]
+    }
+
+    /// What a path is for, if it is the authority's. The token path is compared without case.
+    #[must_use]
+    pub fn endpoint(&self, path: &str) -> Option<Endpoint> {
+        let found = self.paths().into_iter().find(|(endpoint, _, known)| match endpoint {
+            Endpoint::Token => known.eq_ignore_ascii_case(path),
+            _ => *known == path,
+        });
+        if let Some((endpoint, ..)) = found {
+            return Some(endpoint);
+        }
+        // RFC 8414 §3.1: the path of the issuer, if it has one, follows.
+        let suffix = path.strip_prefix(METADATA_PATH)?;
+        (!suffix.is_empty() && suffix == self.issuer_path().trim_end_matches('/'))
+            .then_some(Endpoint::Metadata)
+    }
+
+    /// Scheme and authority of the issuer, and what follows.
+    fn issuer_parts(&self) -> (&str, &str) {
+        let after_scheme = self.issuer.find("://").map_or(0, |at| at + 3);
+        let end = self.issuer.get(after_scheme..).and_then(|rest| rest.find('/'));
+        self.issuer.split_at(end.map_or(self.issuer.len(), |at| after_scheme + at))
+    }
+
+    fn issuer_path(&self) -> &str {
+        self.issuer_parts().1
+    }
+
+    /// RFC 8414 §2.
+    fn metadata(&self) -> Value {
+        const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
+        let origin = self.issuer_parts().0;
+        let url = |path: &str| format!("{origin}{path}");
+        let mut metadata = json!({
+            "issuer": &*self.issuer,
+            "token_endpoint": url(&self.token_path),
+            "token_endpoint_auth_methods_supported": METHODS,
+            "grant_types_supported": ["client_credentials"],
+            // Required, and empty lists must be left out: the one response type by which nothing is issued.
+            "response_types_supported": ["none"],
+            "jwks_uri": url(KEYS_PATH),
+            "revocation_endpoint": url(REVOCATION_PATH),
+            "revocation_endpoint_auth_methods_supported": METHODS,
+            "introspection_endpoint": url(INTROSPECTION_PATH),
+            "introspection_endpoint_auth_methods_supported": METHODS,
+        });
+        if let (false, Some(members)) = (self.scopes.is_empty(), metadata.as_object_mut()) {
+            members.insert("scopes_supported".to_owned(), self.scopes.clone().into());
+        }
+        metadata
+    }
+}
+
+impl Authority {
+    /// Answers a request.
+    pub async fn answer(
+        self: &std::sync::Arc<Self>,
+        endpoint: Endpoint,
+        call: &Call<'_>,
+        enforcer: &Enforcer,
+    ) -> Response<Bytes> {
+        let outcome = match endpoint {
+            Endpoint::Keys | Endpoint::Metadata => self.document(endpoint, call),
+            Endpoint::Token => self.token(call).await,
+            Endpoint::Revocation => self.revocation(call, enforcer).await,
+            Endpoint::Introspection => self.introspection(call, enforcer),
+        };
+        outcome.unwrap_or_else(OauthError::to_response)
+    }
+
+    fn document(&self, endpoint: Endpoint, call: &Call<'_>) -> Result<Response<Bytes>, OauthError> {
+        if !matches!(*call.method, Method::GET | Method::HEAD) {
+            return Err(OauthError::Method("GET, HEAD"));
+        }
+        let settings = self.settings();
+        let (mut response, max_age) = match endpoint {
+            Endpoint::Keys => {
+                let mut response = json_response(StatusCode::OK, &());
+                *response.body_mut() = self.ring.load().jwks.clone();
+                // A copy must be gone before a key signs that is not in it.
+                (response, (ahead(settings.key_rotation).as_secs() / 2).min(MAX_AGE))
+            }
+            _ => (json_response(StatusCode::OK, &settings.metadata()), MAX_AGE),
+        };
+        let headers = response.headers_mut();
+        headers.remove(PRAGMA);
+        if let Ok(value) = format!("public, max-age={max_age}").parse() {
+            headers.insert(CACHE_CONTROL, value);
+        }
+        Ok(response)
+    }
+
+    /// RFC 6749 §4.4.
+    async fn token(&self, call: &Call<'_>) -> Result<Response<Bytes>, OauthError> {
+        /// How often a client that keeps changing is looked at again.
+        const ATTEMPTS: usize = 4;
+        let form = form(call)?;
+        let settings = self.settings();
+        match form.get("grant_type") {
+            Some("client_credentials") => {}
+            Some(_) => return Err(OauthError::GrantType),
+            None => return Err(OauthError::Request("The parameter grant_type is missing")),
+        }
+        let tenant = match &settings.tenant_parameter {
+            None => None,
+            Some(name) => Some(
+                form.get(name)
+                    .ok_or(OauthError::Request("The parameter that names the tenant is missing"))?,
+            ),
+        };
+        for _ in 0..ATTEMPTS {
+            let now = Timestamp::now();
+            let client = self.authenticate(call.headers, &form, tenant, call.address, now)?;
+            let asked = form.get("scope");
+            let scope = granted_scope(&settings, &client.credential, asked)?;
+            if let Some(Issued { token, expires_in }) = self.issue(&client, &scope).await? {
+                self.metrics.tokens_issued.inc();
+                let mut body =
+                    json!({ "access_token": token, "token_type": "Bearer", "expires_in": expires_in });
+                // RFC 6749 §5.1: when it is not what was asked for.
+                if asked.unwrap_or_default() != scope {
+                    body["scope"] = scope.into();
+                }
+                return Ok(json_response(StatusCode::OK, &body));
+            }
+        }
+        Err(OauthError::Unavailable)
+    }
+
+    /// RFC 7009: 200 for what was in force and for what was not; the difference is nobody's business.
+    async fn revocation(
+        self: &std::sync::Arc<Self>,
+        call: &Call<'_>,
+        enforcer: &Enforcer,
+    ) -> Result<Response<Bytes>, OauthError> {
+        let form = form(call)?;
+        let now = Timestamp::now();
+        let Client { credential, .. } = self.authenticate(call.headers, &form, None, call.address, now)?;
+        let token = form.get("token").ok_or(OauthError::Request("The parameter token is missing"))?;
+        if let Some((verified, _)) = self.own_token(token, enforcer, now) {
+            if verified.client.as_deref() != Some(&*credential.client_id) {
+                return Err(OauthError::OthersToken);
+            }
+            let event = self.event_issuer().token_revoked(verified.facts.token, now);
+            let published = self.log.publish(vec![event], Source::Authority, now).await;
+            published.map_err(|error| {
+                tracing::warn!(%error, "a token could not be revoked");
+                OauthError::Unavailable
+            })?;
+            let labels = [EventKind::TokenRevoked.as_str(), Source::Authority.as_str()];
+            self.metrics.events.with_label_values(&labels).inc();
+        }
+        // RFC 7009 §2.2: clients ignore the body. Some of them nevertheless read one, and only as JSON.
+        Ok(json_response(StatusCode::OK, &json!({})))
+    }
+
+    /// RFC 7662: what a token in force says, and of any other nothing but that it is not.
+    fn introspection(&self, call: &Call<'_>, enforcer: &Enforcer) -> Result<Response<Bytes>, OauthError> {
+        const MEMBERS: [&str; 11] = [
+            "iss",
+            "aud",
+            "sub",
+            "client_id",
+            "scope",
+            "roles",
+            "tenant",
+            "role_version",
+            "iat",
+            "exp",
+            "jti",
+        ];
+        let form = form(call)?;
+        let now = Timestamp::now();
+        self.authenticate(call.headers, &form, None, call.address, now)?;
+        let token = form.get("token").ok_or(OauthError::Request("The parameter token is missing"))?;
+        let Some((_, mut claims)) = self.own_token(token, enforcer, now) else {
+            return Ok(json_response(StatusCode::OK, &json!({ "active": false })));
+        };
+        let mut body =
+            Map::from_iter([("active".to_owned(), true.into()), ("token_type".to_owned(), "Bearer".into())]);
+        body.extend(MEMBERS.iter().filter_map(|name| claims.remove_entry(*name)));
+        Ok(json_response(StatusCode::OK, &body))
+    }
+
+    /// A token that this authority issued and that is in force at `now`, with its claims.
+    fn own_token(
+        &self,
+        token: &str,
+        enforcer: &Enforcer,
+        now: Timestamp,
+    ) -> Option<(std::sync::Arc<crate::enforce::token::VerifiedToken>, Map<String, Value>)> {
+        let verified = enforcer.inspect(token, now)?;
+        let issuer = enforcer.issuer(verified.issuer)?;
+        let claims = Jws::parse(token.as_bytes()).ok()?.payload;
+        (issuer.rules.issuer == self.settings().issuer).then_some((verified, claims))
+    }
+}
+
+/// The form that a POST carries, once everything around it is as RFC 6749 §3.2 asks.
+fn form(call: &Call<'_>) -> Result<Form, OauthError> {
+    if call.method != Method::POST {
+        return Err(OauthError::Method("POST"));
+    }
+    // RFC 6749 §2.3.1: never in the URI, where logs would keep them.
+    let in_query = Form::parse(call.query.unwrap_or_default().as_bytes());
+    let secrets = ["client_id", "client_secret", "grant_type", "token", "scope"];
+    if !in_query.is_ok_and(|query| secrets.iter().all(|name| query.get(name).is_none())) {
+        return Err(OauthError::Request("Parameters belong in the body, not in the query"));
+    }
+    let mut types = call.headers.get_all(CONTENT_TYPE).iter();
+    let media_type = types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    if types.next().is_some() || !essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Err(OauthError::Request("The body must be application/x-www-form-urlencoded"));
+    }
+    let body = call.body.ok_or(OauthError::TooLarge)?;
+    Form::parse(body).map_err(|error| match error {
+        FormError::Encoding => OauthError::Request("The body is not form-encoded UTF-8"),
+        FormError::Repeated => OauthError::Request("A parameter is there more than once"),
+    })
+}

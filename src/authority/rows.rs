@@ -1,0 +1,191 @@
+//! The statements: one function for each thing the authority does with a row.
+
+use std::sync::Arc;
+
+use jsonwebtoken::Algorithm;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use zeroize::Zeroizing;
+
+use super::directory::{Credential, User};
+use super::secret::SecretHash;
+use super::signing;
+use crate::time::Timestamp;
+
+/// A signing key as it is stored.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct KeyRow {
+    pub(super) kid: Box<str>,
+    pub(super) algorithm: Algorithm,
+    /// PKCS #8.
+    pub(super) private: Zeroizing<Vec<u8>>,
+    /// From then on it signs, until the next one does.
+    pub(super) signs_from: Timestamp,
+    /// The longest life of a token it has signed, in milliseconds.
+    pub(super) longest_life: i64,
+}
+
+pub(super) fn put_user(db: &Connection, user: &User) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO users (id, name, roles, role_version, created_at) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (id) DO UPDATE SET name = ?2, roles = ?3, role_version = ?4",
+    )?
+    .execute(params![
+        user.id,
+        user.name,
+        words(&user.roles),
+        i64::try_from(user.role_version).unwrap_or(i64::MAX),
+        user.created_at.as_millis(),
+    ])
+    .map(drop)
+}
+
+/// Deletes the user with its credentials. Its version is kept: were the id given again, tokens of before must not count
+/// as newer than those of after.
+pub(super) fn delete_user(db: &Connection, id: &str) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO former_users (id, role_version) SELECT id, role_version FROM users WHERE id = ?1
+         ON CONFLICT (id) DO UPDATE SET role_version = excluded.role_version",
+    )?
+    .execute([id])?;
+    db.prepare_cached("DELETE FROM credentials WHERE owner = ?1")?.execute([id])?;
+    db.prepare_cached("DELETE FROM users WHERE id = ?1")?.execute([id]).map(drop)
+}
+
+/// The version of the roles that a deleted user of this id had.
+pub(super) fn former_version(db: &Connection, id: &str) -> rusqlite::Result<Option<u64>> {
+    db.prepare_cached("SELECT role_version FROM former_users WHERE id = ?1")?
+        .query_row([id], |row| row.get::<_, i64>(0))
+        .optional()
+        .map(|version| version.and_then(|version| u64::try_from(version).ok()))
+}
+
+pub(super) fn put_credential(db: &Connection, credential: &Credential) -> rusqlite::Result<()> {
+    let old = credential.old_secret.as_ref();
+    db.prepare_cached(
+        "INSERT INTO credentials (client_id, name, owner, roles, scopes, tenant, expires_at, created_at, secret,
+             old_secret, old_secret_until)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT (client_id) DO UPDATE SET name = ?2, expires_at = ?7, secret = ?9, old_secret = ?10,
+             old_secret_until = ?11",
+    )?
+    .execute(params![
+        credential.client_id,
+        credential.name,
+        credential.owner,
+        words(&credential.roles),
+        words(&credential.scopes),
+        credential.tenant,
+        credential.expires_at.map(Timestamp::as_millis),
+        credential.created_at.as_millis(),
+        credential.secret.to_bytes(),
+        old.map(|(secret, _)| secret.to_bytes()),
+        old.map(|(_, until)| until.as_millis()),
+    ])
+    .map(drop)
+}
+
+pub(super) fn delete_credential(db: &Connection, client_id: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM credentials WHERE client_id = ?1")?.execute([client_id]).map(drop)
+}
+
+pub(super) fn users(db: &Connection) -> rusqlite::Result<Vec<User>> {
+    db.prepare("SELECT id, name, roles, role_version, created_at FROM users")?
+        .query_map([], |row| {
+            Ok(User {
+                id: row.get(0)?,
+                name: row.get(1)?,
+                roles: list(row, 2)?,
+                role_version: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
+                created_at: time(row, 4)?,
+            })
+        })?
+        .collect()
+}
+
+pub(super) fn credentials(db: &Connection) -> rusqlite::Result<Vec<Credential>> {
+    db.prepare(
+        "SELECT client_id, name, owner, roles, scopes, tenant, expires_at, created_at, secret, old_secret,
+             old_secret_until FROM credentials",
+    )?
+    .query_map([], |row| {
+        let old = row.get::<_, Option<[u8; 48]>>(9)?.map(SecretHash::from_bytes);
+        let until = row.get::<_, Option<i64>>(10)?.map(Timestamp::from_millis);
+        Ok(Credential {
+            client_id: row.get(0)?,
+            name: row.get(1)?,
+            owner: row.get(2)?,
+            roles: list(row, 3)?,
+            scopes: list(row, 4)?,
+            tenant: row.get(5)?,
+            expires_at: row.get::<_, Option<i64>>(6)?.map(Timestamp::from_millis),
+            created_at: time(row, 7)?,
+            secret: SecretHash::from_bytes(row.get(8)?),
+            old_secret: old.zip(until),
+        })
+    })?
+    .collect()
+}
+
+/// Keeps a change that was decided on until it is carried out to the end; tells by which id.
+pub(super) fn put_intent(db: &Connection, change: &str) -> rusqlite::Result<i64> {
+    db.prepare_cached("INSERT INTO intents (change) VALUES (?1)")?.execute([change])?;
+    Ok(db.last_insert_rowid())
+}
+
+pub(super) fn delete_intent(db: &Connection, id: i64) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM intents WHERE id = ?1")?.execute([id]).map(drop)
+}
+
+pub(super) fn intents(db: &Connection) -> rusqlite::Result<Vec<(i64, String)>> {
+    db.prepare_cached("SELECT id, change FROM intents ORDER BY id")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+pub(super) fn signing_keys(db: &Connection) -> rusqlite::Result<Vec<KeyRow>> {
+    db.prepare(
+        "SELECT kid, algorithm, private, signs_from, longest_life FROM signing_keys ORDER BY signs_from",
+    )?
+    .query_map([], |row| {
+        let name: String = row.get(1)?;
+        let algorithm = signing::algorithm(&name).ok_or_else(|| {
+            rusqlite::Error::FromSqlConversionFailure(1, Type::Text, format!("algorithm {name}?").into())
+        })?;
+        Ok(KeyRow {
+            kid: row.get(0)?,
+            algorithm,
+            private: Zeroizing::new(row.get(2)?),
+            signs_from: time(row, 3)?,
+            longest_life: row.get(4)?,
+        })
+    })?
+    .collect()
+}
+
+/// Puts these keys in the place of all there are.
+pub(super) fn replace_signing_keys(db: &Connection, keys: &[KeyRow]) -> rusqlite::Result<()> {
+    db.execute("DELETE FROM signing_keys", [])?;
+    let mut insert = db.prepare_cached(
+        "INSERT INTO signing_keys (kid, algorithm, private, signs_from, longest_life) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    keys.iter().try_for_each(|key| {
+        let (name, from) = (signing::name(key.algorithm), key.signs_from.as_millis());
+        insert.execute(params![key.kid, name, *key.private, from, key.longest_life]).map(drop)
+    })
+}
+
+/// Words as a JSON array.
+fn words(words: &[Box<str>]) -> String {
+    serde_json::Value::from_iter(words.iter().map(|word| &**word)).to_string()
+}
+
+fn list(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<Box<str>>> {
+    let text: Arc<str> = row.get(column)?;
+    serde_json::from_str(&text)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into()))
+}
+
+fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+    row.get(column).map(Timestamp::from_millis)
+}

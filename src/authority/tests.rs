@@ -1,0 +1,502 @@
+//! The authority on a store in memory: who gets which token, what a change ends, and what a crash leaves.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, Method, Response};
+use serde_json::{Value, json};
+
+use super::changes::Change;
+use super::*;
+use crate::enforce::claims::IssuerRules;
+use crate::enforce::decide::{Enforcer, Issuer};
+use crate::enforce::testing as enforce_testing;
+use crate::state::record::EventKind;
+
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// An authority, the store it is on, and what judges its tokens.
+struct Bed {
+    store: Store,
+    log: Arc<EventLog>,
+    in_force: InForce,
+    authority: Arc<Authority>,
+    enforcer: Enforcer,
+}
+
+fn rules(settings: &Settings) -> IssuerRules {
+    let rules = enforce_testing::rules(&settings.issuer, &ALGORITHMS);
+    IssuerRules { audiences: vec![settings.audience.clone()], ..rules }
+}
+
+impl Bed {
+    async fn new(settings: Settings) -> Self {
+        Self::on(Store::in_memory(Timestamp::now()).unwrap(), settings).await
+    }
+
+    /// As after a start, on what a store holds.
+    async fn on(store: Store, settings: Settings) -> Self {
+        let in_force = InForce::unlimited();
+        let metrics = Metrics::new().unwrap();
+        let log = EventLog::start(store.clone(), Arc::clone(&in_force.revocations), Timestamp::now())
+            .await
+            .unwrap();
+        let rules = rules(&settings);
+        let issuer = events::Issuer {
+            issuer: Arc::clone(&rules.issuer),
+            leeway: rules.leeway,
+            max_lifetime: rules.max_lifetime,
+        };
+        let parts = Parts {
+            store: store.clone(),
+            log: Arc::clone(&log),
+            in_force: in_force.clone(),
+            issuers: Arc::new(ArcSwap::from_pointee(vec![issuer])),
+            metrics: metrics.clone(),
+        };
+        let keys = keys::Settings {
+            source: keys::Source::Authority,
+            ..enforce_testing::key_settings(&settings.issuer, &ALGORITHMS)
+        };
+        let authority = Authority::open(settings, parts).await.unwrap();
+        let issuer = Issuer { rules, keys: authority.key_store(&keys).unwrap() };
+        let enforcer = enforce_testing::enforcer_with(vec![issuer], Vec::new(), in_force.clone());
+        Self { store, log, in_force, authority, enforcer }
+    }
+
+    async fn user(&self, id: &str, roles: &[&str]) {
+        let new = NewUser { id: id.to_owned(), name: String::new(), roles: strings(roles) };
+        self.authority.create_user(new).await.unwrap();
+    }
+
+    async fn client(&self, owner: &str, roles: &[&str], scopes: &[&str]) -> (String, String) {
+        let new = NewCredential {
+            name: "robot".to_owned(),
+            owner: owner.to_owned(),
+            roles: strings(roles),
+            scopes: strings(scopes),
+            ..NewCredential::default()
+        };
+        let (credential, secret) = self.authority.create_credential(new).await.unwrap();
+        (credential.client_id.to_string(), secret.reveal().to_owned())
+    }
+
+    async fn ask(&self, endpoint: Endpoint, headers: &HeaderMap, body: &str) -> Response<Bytes> {
+        let (method, body) = (Method::POST, Some(body.as_bytes()));
+        let call = Call { method: &method, query: None, headers, body, address: ADDRESS };
+        self.authority.answer(endpoint, &call, &self.enforcer).await
+    }
+
+    async fn form(&self, endpoint: Endpoint, body: &str) -> (u16, Value) {
+        let response = self.ask(endpoint, &form_headers(), body).await;
+        (response.status().as_u16(), serde_json::from_slice(response.body()).unwrap_or_default())
+    }
+
+    async fn token(&self, (client, secret): &(String, String)) -> Result<String, String> {
+        let body = format!("grant_type=client_credentials&client_id={client}&client_secret={secret}");
+        match self.form(Endpoint::Token, &body).await {
+            (200, answer) => Ok(answer["access_token"].as_str().unwrap().to_owned()),
+            (_, answer) => Err(answer["error"].as_str().unwrap().to_owned()),
+        }
+    }
+
+    fn accepts(&self, token: &str) -> bool {
+        self.enforcer.inspect(token, Timestamp::now()).is_some()
+    }
+}
+
+fn strings(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn form_headers() -> HeaderMap {
+    HeaderMap::from_iter([(
+        CONTENT_TYPE,
+        "application/x-www-form-urlencoded; charset=utf-8".parse().unwrap(),
+    )])
+}
+
+fn claims(token: &str) -> Value {
+    let payload = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_token_says_what_rfc_9068_asks_for_and_is_accepted() {
+    for algorithm in ALGORITHMS {
+        let bed = Bed::new(Settings { signing_algorithm: algorithm, ..testing::settings() }).await;
+        bed.user("ada", &["case-reader", "case-writer"]).await;
+        let client = bed.client("ada", &["case-reader"], &["read:deals", "read:users"]).await;
+        let token = bed.token(&client).await.unwrap();
+        assert!(bed.accepts(&token));
+        let mut claims = claims(&token);
+        let (iat, exp) = (claims["iat"].take(), claims["exp"].take());
+        assert_eq!(exp.as_i64().unwrap() - iat.as_i64().unwrap(), 3600);
+        assert_eq!(claims["jti"].take().as_str().unwrap().len(), 22);
+        let expected = json!({
+            "iss": "https://gate.test", "aud": "https://api.test", "sub": "ada", "client_id": client.0,
+            "scope": "read:deals read:users", "roles": ["case-reader"], "role_version": 1,
+            "iat": null, "exp": null, "jti": null,
+        });
+        assert_eq!(claims, expected);
+        assert_ne!(bed.token(&client).await.unwrap(), token, "several live side by side");
+        assert!(bed.accepts(&token));
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_roles_ends_tokens_and_new_ones_carry_what_is_left() {
+    let bed = Bed::new(testing::settings()).await;
+    bed.user("ada", &["reader", "writer"]).await;
+    let both = bed.client("ada", &["reader", "writer"], &[]).await;
+    let one = bed.client("ada", &["writer"], &[]).await;
+    let (first, second) = (bed.token(&both).await.unwrap(), bed.token(&one).await.unwrap());
+
+    let user = bed.authority.set_roles("ada", strings(&["reader"])).await.unwrap();
+    assert_eq!(user.role_version, 2);
+    assert!(!bed.accepts(&first) && !bed.accepts(&second), "every token of the user");
+    let token = bed.token(&both).await.unwrap();
+    assert_eq!(claims(&token)["roles"], json!(["reader"]));
+    assert!(bed.accepts(&token), "in the very second of the change, by its version");
+    assert_eq!(bed.token(&one).await, Err("unauthorized_client".to_owned()));
+
+    bed.authority.set_roles("ada", strings(&["reader", "admin"])).await.unwrap();
+    assert!(!bed.accepts(&token), "a role more is a change as well");
+    assert_eq!(
+        claims(&bed.token(&both).await.unwrap())["roles"],
+        json!(["reader"]),
+        "and not the credential's"
+    );
+
+    let before = bed.log.events(0, 100).await.unwrap().items.len();
+    let same = bed.authority.set_roles("ada", strings(&["admin", "reader", "admin"])).await.unwrap();
+    assert_eq!((same.role_version, bed.log.events(0, 100).await.unwrap().items.len()), (3, before));
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_of_no_use_and_its_successor_is() {
+    let bed = Bed::new(testing::settings()).await;
+    bed.user("ada", &["reader"]).await;
+    bed.user("bob", &[]).await;
+    let (kept, gone) = (bed.client("ada", &["reader"], &[]).await, bed.client("ada", &[], &[]).await);
+    let others = bed.client("bob", &[], &[]).await;
+    let [kept_token, gone_token, others_token] =
+        [bed.token(&kept).await.unwrap(), bed.token(&gone).await.unwrap(), bed.token(&others).await.unwrap()];
+
+    bed.authority.delete_credential(&gone.0).await.unwrap();
+    assert_eq!((bed.accepts(&kept_token), bed.accepts(&gone_token)), (true, false));
+    assert_eq!(bed.token(&gone).await, Err("invalid_client".to_owned()));
+    assert_eq!(bed.authority.delete_credential(&gone.0).await, Err(Refused::NoCredential));
+
+    bed.authority.delete_user("ada").await.unwrap();
+    assert!(!bed.accepts(&kept_token) && bed.accepts(&others_token));
+    assert_eq!(bed.token(&kept).await, Err("invalid_client".to_owned()));
+    assert_eq!(bed.authority.credentials(None, None, 10).len(), 1);
+
+    bed.user("ada", &[]).await;
+    assert_eq!(bed.authority.user("ada").unwrap().role_version, 2, "never the version of tokens that ended");
+    let token = bed.token(&bed.client("ada", &[], &[]).await).await.unwrap();
+    assert!(bed.accepts(&token), "issued in the second after, so that the event does not end it");
+    assert!(!bed.accepts(&kept_token));
+}
+
+#[tokio::test]
+async fn a_new_secret_stops_the_old_one_or_lets_it_live_for_a_while() {
+    let bed = Bed::new(testing::settings()).await;
+    bed.user("ada", &[]).await;
+    let old = bed.client("ada", &[], &[]).await;
+    let token = bed.token(&old).await.unwrap();
+    let hour = Duration::from_secs(3600);
+    let (_, secret) = bed.authority.new_secret(&old.0, hour, false).await.unwrap();
+    let newer = (old.0.clone(), secret.reveal().to_owned());
+    assert!(bed.token(&old).await.is_ok() && bed.token(&newer).await.is_ok() && bed.accepts(&token));
+
+    let (_, secret) = bed.authority.new_secret(&old.0, Duration::ZERO, true).await.unwrap();
+    let newest = (old.0.clone(), secret.reveal().to_owned());
+    assert!(bed.token(&old).await.is_err() && bed.token(&newer).await.is_err());
+    assert!(!bed.accepts(&token), "ended");
+    assert!(bed.accepts(&bed.token(&newest).await.unwrap()));
+}
+
+#[tokio::test]
+async fn no_token_outlives_its_credential() {
+    let bed = Bed::new(testing::settings()).await;
+    bed.user("ada", &[]).await;
+    let client = bed.client("ada", &[], &[]).await;
+    let token = bed.token(&client).await.unwrap();
+    let end = |after| Some(Some(Timestamp::from_secs(Timestamp::now().as_secs() + after)));
+    let edit = |expires_at| bed.authority.edit_credential(&client.0, Edit { name: None, expires_at });
+    edit(end(36_000)).await.unwrap();
+    assert!(bed.accepts(&token), "it ends before");
+    edit(end(100)).await.unwrap();
+    assert!(!bed.accepts(&token), "it would not");
+    let token = bed.token(&client).await.unwrap();
+    let expires_at = bed.authority.credential(&client.0).unwrap().expires_at.unwrap();
+    assert_eq!(claims(&token)["exp"], expires_at.as_secs());
+    bed.authority.reconfigure(&Settings { token_lifetime: Duration::from_secs(60), ..testing::settings() });
+    edit(end(50_000)).await.unwrap();
+    assert!(bed.accepts(&token), "it ends before");
+    edit(end(90)).await.unwrap();
+    assert!(!bed.accepts(&token), "the tokens of before lived longer");
+    let token = bed.token(&client).await.unwrap();
+    assert!(matches!(edit(end(0)).await, Err(Refused::Invalid { field: "expires_at", .. })));
+    edit(Some(None)).await.unwrap();
+    assert!(bed.accepts(&token));
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_with_a_client_looks_the_same() {
+    let settings = Settings { tenant_parameter: Some("tenant_id".to_owned()), ..testing::settings() };
+    let bed = Bed::new(settings).await;
+    bed.user("ada", &[]).await;
+    let new = |tenant: Option<&str>| NewCredential {
+        name: "robot".to_owned(),
+        owner: "ada".to_owned(),
+        tenant: tenant.map(str::to_owned),
+        ..NewCredential::default()
+    };
+    let (credential, secret) = bed.authority.create_credential(new(Some("acme"))).await.unwrap();
+    let (without, its_secret) = bed.authority.create_credential(new(None)).await.unwrap();
+    let body = |id: &str, secret: &str, tenant: &str| {
+        format!("grant_type=client_credentials&client_id={id}&client_secret={secret}&tenant_id={tenant}")
+    };
+    let mut answers = Vec::new();
+    for body in [
+        body(&credential.client_id, "wrong", "acme"),
+        body(&credential.client_id, secret.reveal(), "other"),
+        body("app_nobody", secret.reveal(), "acme"),
+        body(&without.client_id, its_secret.reveal(), "acme"),
+    ] {
+        let response = bed.ask(Endpoint::Token, &form_headers(), &body).await;
+        assert_eq!(response.headers()[WWW_AUTHENTICATE], "Basic realm=\"portcullis\", charset=\"UTF-8\"");
+        answers.push((response.status(), response.headers().clone(), response.into_body()));
+    }
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(answers[0].0.as_u16(), 401);
+    let (status, answer) = bed.form(Endpoint::Token, &body(&credential.client_id, secret.reveal(), "")).await;
+    assert_eq!((status, &answer["error"]), (400, &json!("invalid_request")));
+    let (status, answer) =
+        bed.form(Endpoint::Token, &body(&credential.client_id, secret.reveal(), "acme")).await;
+    assert_eq!(status, 200);
+    assert_eq!(claims(answer["access_token"].as_str().unwrap())["tenant"], "acme");
+}
+
+#[tokio::test]
+async fn guessing_is_slowed_for_known_and_unknown_clients_alike() {
+    let bed = Bed::new(testing::settings()).await;
+    bed.user("ada", &[]).await;
+    let (known, other) = (bed.client("ada", &[], &[]).await, bed.client("ada", &[], &[]).await);
+    for id in [known.0.as_str(), "app_unknown"] {
+        let body = format!("grant_type=client_credentials&client_id={id}&client_secret=wrong");
+        for _ in 0..10 {
+            assert_eq!(bed.form(Endpoint::Token, &body).await.0, 401);
+        }
+        let response = bed.ask(Endpoint::Token, &form_headers(), &body).await;
+        assert_eq!(response.status().as_u16(), 429);
+        let wait: u64 = response.headers()[RETRY_AFTER].to_str().unwrap().parse().unwrap();
+        assert!((1..=6).contains(&wait), "{wait}");
+    }
+    assert!(bed.token(&known).await.is_err(), "nor is it told whether it was right");
+    assert!(bed.token(&other).await.is_ok());
+}
+
+#[tokio::test]
+async fn every_bad_request_has_its_error() {
+    let bed = Bed::new(testing::settings()).await;
+    bed.user("ada", &[]).await;
+    let (id, secret) = bed.client("ada", &[], &["read:deals"]).await;
+    let good = format!("grant_type=client_credentials&client_id={id}&client_secret={secret}");
+    for (body, status, error) in [
+        (String::new(), 400, "invalid_request"),
+        (good.replace("grant_type=client_credentials", "grant_type="), 400, "invalid_request"),
+        (good.replace("client_credentials&", "password&"), 400, "unsupported_grant_type"),
+        (format!("{good}&grant_type=client_credentials"), 400, "invalid_request"),
+        (format!("{good}&other=1&other=2"), 400, "invalid_request"),
+        (format!("{good}&scope=read:users"), 400, "invalid_scope"),
+        (format!("{good}&scope=read:deals++"), 400, "invalid_scope"),
+        (format!("{good}&x=%ff"), 400, "invalid_request"),
+        ("grant_type=client_credentials".to_owned(), 401, "invalid_client"),
+        (format!("{good}&scope=read:deals&unknown=1&empty="), 200, ""),
+    ] {
+        let (found, answer) = bed.form(Endpoint::Token, &body).await;
+        assert_eq!((found, answer["error"].as_str().unwrap_or_default()), (status, error), "{body}");
+        if status == 200 {
+            let mut members: Vec<_> = answer.as_object().unwrap().keys().cloned().collect();
+            members.sort();
+            assert_eq!(members, ["access_token", "expires_in", "token_type"]);
+        }
+    }
+    let call = |method, query, content_type: &str, body| {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())]);
+        let (authority, enforcer) = (&bed.authority, &bed.enforcer);
+        async move {
+            let call = Call { method: &method, query, headers: &headers, body, address: ADDRESS };
+            let response = authority.answer(Endpoint::Token, &call, enforcer).await;
+            (response.status().as_u16(), response.headers().get(ALLOW).cloned())
+        }
+    };
+    let (form, body) = ("application/x-www-form-urlencoded", Some(good.as_bytes()));
+    assert_eq!(call(Method::POST, None, "application/json", body).await.0, 400);
+    assert_eq!(call(Method::POST, None, "multipart/form-data; boundary=a", body).await.0, 400);
+    assert_eq!(call(Method::POST, Some("client_secret=a"), form, body).await.0, 400);
+    assert_eq!(call(Method::POST, Some("trace=a"), form, body).await.0, 200);
+    assert_eq!(call(Method::POST, None, form, None).await.0, 413);
+    for method in [Method::GET, Method::HEAD, Method::PUT, Method::OPTIONS] {
+        assert_eq!(call(method, None, form, body).await, (405, Some("POST".parse().unwrap())));
+    }
+}
+
+#[tokio::test]
+async fn a_client_revokes_its_own_tokens_and_introspection_knows() {
+    let bed = Bed::new(testing::settings()).await;
+    bed.user("ada", &["reader"]).await;
+    let (one, other) =
+        (bed.client("ada", &["reader"], &["read:deals"]).await, bed.client("ada", &[], &[]).await);
+    let token = bed.token(&one).await.unwrap();
+    let body = |client: &(String, String), token: &str| {
+        format!("client_id={}&client_secret={}&token={token}&token_type_hint=x", client.0, client.1)
+    };
+    let (status, answer) = bed.form(Endpoint::Introspection, &body(&other, &token)).await;
+    assert_eq!(status, 200);
+    for (member, value) in [
+        ("active", json!(true)),
+        ("client_id", json!(one.0)),
+        ("sub", json!("ada")),
+        ("scope", json!("read:deals")),
+        ("roles", json!(["reader"])),
+        ("token_type", json!("Bearer")),
+        ("iss", json!("https://gate.test")),
+    ] {
+        assert_eq!(answer[member], value, "{member}");
+    }
+    assert_eq!(bed.form(Endpoint::Revocation, &body(&other, &token)).await.1["error"], "invalid_grant");
+    assert!(bed.accepts(&token));
+    assert_eq!(bed.form(Endpoint::Revocation, &body(&one, &token)).await.0, 200);
+    assert!(!bed.accepts(&token));
+    assert_eq!(bed.form(Endpoint::Revocation, &body(&one, &token)).await.0, 200, "again");
+    assert_eq!(bed.form(Endpoint::Revocation, &body(&one, "nonsense")).await.0, 200);
+    let inactive = (200, json!({ "active": false }));
+    assert_eq!(bed.form(Endpoint::Introspection, &body(&one, &token)).await, inactive);
+    assert_eq!(bed.form(Endpoint::Introspection, &body(&one, "nonsense")).await, inactive);
+    assert_eq!(bed.form(Endpoint::Introspection, "token=x").await.0, 401);
+    assert_eq!(bed.form(Endpoint::Revocation, &body(&one, "")).await.0, 400);
+}
+
+#[tokio::test]
+async fn basic_authentication_is_taken_encoded_and_raw() {
+    let bed = Bed::new(testing::settings()).await;
+    bed.user("ada", &[]).await;
+    let (id, secret) = bed.client("ada", &[], &[]).await;
+    for id in [id.clone(), id.replace('_', "%5F")] {
+        let mut headers = form_headers();
+        let basic = base64::engine::general_purpose::STANDARD.encode(format!("{id}:{secret}"));
+        headers.insert(AUTHORIZATION, format!("Basic {basic}").parse().unwrap());
+        let response = bed.ask(Endpoint::Token, &headers, "grant_type=client_credentials").await;
+        assert_eq!(response.status().as_u16(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_was_cut_off_anywhere_is_whole_after_a_restart() {
+    // What the store holds when the process ends behind each of the steps: intent; intent and event.
+    for published in [false, true] {
+        let bed = Bed::new(testing::settings()).await;
+        bed.user("ada", &["reader", "writer"]).await;
+        let client = bed.client("ada", &["writer"], &[]).await;
+        let gone = bed.client("ada", &[], &[]).await;
+        let (token, gone_token) = (bed.token(&client).await.unwrap(), bed.token(&gone).await.unwrap());
+        let user = bed.authority.user("ada").unwrap();
+        let changed = User { roles: vec!["reader".into()], role_version: 2, ..User::clone(&user) };
+        let at = Timestamp::now();
+        for change in [Change::SetRoles(Arc::new(changed)), Change::DeleteCredential(gone.0.as_str().into())]
+        {
+            let text = serde_json::to_string(&change).unwrap();
+            bed.store.transact(move |db| rows::put_intent(db, &text)).await.unwrap();
+            if published {
+                let event = change.event(&bed.authority.event_issuer(), at).unwrap();
+                bed.log.publish(vec![event], crate::state::record::Source::Authority, at).await.unwrap();
+            }
+        }
+        let Bed { store, authority, log, in_force, enforcer } = bed;
+        drop((authority, log, in_force, enforcer));
+
+        let bed = Bed::on(store, testing::settings()).await;
+        assert_eq!(*bed.authority.user("ada").unwrap().roles, [Box::from("reader")]);
+        assert!(!bed.accepts(&token) && !bed.accepts(&gone_token));
+        assert!(bed.authority.credential(&gone.0).is_none());
+        assert_eq!(bed.token(&client).await, Err("unauthorized_client".to_owned()));
+        assert_eq!(bed.store.transact(rows::intents).await.unwrap(), []);
+        let items = bed.log.events(0, 10).await.unwrap().items;
+        for kind in [EventKind::RoleChanged, EventKind::ClientRevoked] {
+            assert!(items.iter().any(|item| item.event.kind == kind));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restart_keeps_users_credentials_and_keys() {
+    let bed = Bed::new(testing::settings()).await;
+    bed.user("ada", &["reader"]).await;
+    let client = bed.client("ada", &["reader"], &["read:deals"]).await;
+    let (token, credential) =
+        (bed.token(&client).await.unwrap(), bed.authority.credential(&client.0).unwrap());
+    let bed = Bed::on(bed.store.clone(), testing::settings()).await;
+    assert!(bed.accepts(&token));
+    assert_eq!(bed.authority.credential(&client.0).unwrap(), credential);
+    assert!(bed.token(&client).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_store_that_fails_changes_nothing() {
+    let (bed, events) = (Bed::new(testing::settings()).await, Store::in_memory(Timestamp::now()).unwrap());
+    bed.user("ada", &["reader"]).await;
+    let client = bed.client("ada", &["reader"], &[]).await;
+    // The events are in another store, as they are beside a shared one; it stops taking them.
+    let in_force = bed.in_force.clone();
+    let log =
+        EventLog::start(events.clone(), Arc::clone(&in_force.revocations), Timestamp::now()).await.unwrap();
+    events.transact(|db| db.execute_batch("DROP TABLE events")).await.unwrap();
+    let parts = Parts {
+        store: bed.store.clone(),
+        log,
+        in_force,
+        issuers: Arc::default(),
+        metrics: Metrics::new().unwrap(),
+    };
+    let authority = Authority::open(testing::settings(), parts).await.unwrap();
+    let bed = Bed { authority, ..bed };
+    let token = bed.token(&client).await.unwrap();
+
+    assert!(matches!(bed.authority.set_roles("ada", Vec::new()).await, Err(Refused::Store(_))));
+    assert!(matches!(bed.authority.delete_user("ada").await, Err(Refused::Store(_))));
+    assert!(matches!(bed.authority.delete_credential(&client.0).await, Err(Refused::Store(_))));
+    let user = bed.authority.user("ada").unwrap();
+    assert_eq!((*user.roles).to_vec(), [Box::from("reader")]);
+    assert_eq!(user.role_version, 2, "the event may have come through, and tokens must be newer than it");
+    assert!(bed.accepts(&token) && bed.token(&client).await.is_ok());
+    assert_eq!(bed.store.transact(rows::intents).await.unwrap(), []);
+}
+
+#[test]
+fn paths_and_metadata_follow_the_issuer() {
+    let settings = Settings { issuer: "https://gate.test/tenant/".into(), ..testing::settings() };
+    for (path, endpoint) in [
+        ("/oauth/token", Some(Endpoint::Token)),
+        ("/OAUTH/tOKEN", Some(Endpoint::Token)),
+        ("/oauth/token/", None),
+        ("/oauth/revoke", Some(Endpoint::Revocation)),
+        ("/OAuth/Revoke", None),
+        ("/oauth/introspect", Some(Endpoint::Introspection)),
+        ("/.well-known/jwks.json", Some(Endpoint::Keys)),
+        ("/.well-known/oauth-authorization-server", Some(Endpoint::Metadata)),
+        ("/.well-known/oauth-authorization-server/tenant", Some(Endpoint::Metadata)),
+        ("/.well-known/oauth-authorization-server/other", None),
+        ("/", None),
+    ] {
+        assert_eq!(settings.endpoint(path), endpoint, "{path}");
+    }
+    assert_eq!(testing::settings().endpoint("/.well-known/oauth-authorization-server/"), None);
+}

@@ -1,0 +1,189 @@
+//! A token for a client: which scopes and roles it carries, and when it ends (RFC 9068).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::client::Client;
+use super::directory::{Credential, User};
+use super::error::OauthError;
+use super::rotation::KeyRing;
+use super::signing::token_id;
+use super::{Authority, Settings};
+use crate::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
+use crate::revocations::TokenFacts;
+use crate::time::Timestamp;
+
+/// The claims of RFC 9068 §2.2, and the versions and tenants that routes and upstreams ask for.
+#[derive(Debug, Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    aud: &'a str,
+    sub: &'a str,
+    client_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    scope: &'a str,
+    #[serde(skip_serializing_if = "<[&str]>::is_empty")]
+    roles: &'a [&'a str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    role_version: u64,
+    iat: i64,
+    exp: i64,
+    jti: &'a str,
+}
+
+/// A token that was issued.
+pub(super) struct Issued {
+    pub(super) token: String,
+    /// Seconds.
+    pub(super) expires_in: i64,
+}
+
+/// The scopes that a client asks for and may have, space-delimited; all it has, if it does not say (RFC 6749 §3.3).
+pub(super) fn granted_scope(
+    settings: &Settings,
+    credential: &Credential,
+    asked: Option<&str>,
+) -> Result<String, OauthError> {
+    let has = |scope: &str| {
+        let known = settings.scopes.iter().any(|known| known == scope);
+        known && credential.scopes.iter().any(|own| **own == *scope)
+    };
+    let Some(asked) = asked else {
+        let all: Vec<&str> =
+            credential.scopes.iter().map(|scope| &**scope).filter(|scope| has(scope)).collect();
+        return Ok(all.join(" "));
+    };
+    let mut granted: Vec<&str> = Vec::new();
+    for scope in asked.split(' ') {
+        if !has(scope) {
+            return Err(OauthError::Scope);
+        }
+        if !granted.contains(&scope) {
+            granted.push(scope);
+        }
+    }
+    Ok(granted.join(" "))
+}
+
+/// The credential's roles that the owner still holds.
+fn granted_roles<'a>(credential: &'a Credential, owner: &User) -> Result<Vec<&'a str>, OauthError> {
+    let held = credential.roles.iter().filter(|role| owner.roles.contains(role));
+    let roles: Vec<&str> = held.map(|role| &**role).collect();
+    if roles.is_empty() && !credential.roles.is_empty() { Err(OauthError::NoRoleLeft) } else { Ok(roles) }
+}
+
+impl Authority {
+    /// Issues a token; `None` when the client or its owner changed meanwhile, and has to be looked at again.
+    ///
+    /// `iat` counts whole seconds, and an event ends what was issued in its own second. A token that would be born dead
+    /// by that is issued in the next second instead.
+    pub(super) async fn issue(&self, client: &Client, scope: &str) -> Result<Option<Issued>, OauthError> {
+        let Client { credential, owner } = client;
+        let settings = self.settings();
+        let roles = granted_roles(credential, owner)?;
+        let jti = token_id().map_err(|_no_randomness| OauthError::Unavailable)?;
+        let mut now = Timestamp::now();
+        if self.is_born_dead(&settings, client, &jti, now) {
+            let next = Timestamp::from_secs(now.as_secs() + 1);
+            tokio::time::sleep(next.since(now) + Duration::from_millis(1)).await;
+            now = Timestamp::now();
+        }
+        let lifetime = i64::try_from(settings.token_lifetime.as_secs()).unwrap_or(i64::MAX);
+        let iat = now.as_secs();
+        let end = credential.expires_at.map_or(i64::MAX, Timestamp::as_secs);
+        let exp = iat.saturating_add(lifetime).min(end);
+        if exp <= iat {
+            // In the last second of the credential: as if it were over.
+            return Err(OauthError::Client);
+        }
+        let claims = Claims {
+            iss: &settings.issuer,
+            aud: &settings.audience,
+            sub: &owner.id,
+            client_id: &credential.client_id,
+            scope,
+            roles: &roles,
+            tenant: credential.tenant.as_deref(),
+            role_version: owner.role_version,
+            iat,
+            exp,
+            jti: &jti,
+        };
+        let claims = serde_json::to_string(&claims).map_err(|_unwritable| OauthError::Unavailable)?;
+        let token = sign(&self.ring.load_full(), claims).await?;
+        // A deletion takes the client out of the directory, then ends the tokens issued until that moment. This one was
+        // issued before, and ends with them, or the client is no longer there.
+        let holds = self.directory.still_holds(credential, owner);
+        Ok(holds.then_some(Issued { token, expires_in: exp - iat }))
+    }
+
+    /// Whether an event of this very second would end a token that is issued now.
+    fn is_born_dead(&self, settings: &Settings, client: &Client, jti: &str, now: Timestamp) -> bool {
+        let Client { credential, owner } = client;
+        let issuer = &settings.issuer;
+        let facts = TokenFacts {
+            token: TokenKey::new(issuer, jti),
+            issuer: IssuerKey::new(issuer),
+            subject: Some(SubjectKey::new(issuer, &owner.id)),
+            client: Some(ClientKey::new(issuer, &credential.client_id)),
+            issued_at: Timestamp::from_secs(now.as_secs()),
+            role_version: Some(owner.role_version),
+        };
+        self.in_force.revocations.load().judge(&facts).is_some()
+    }
+}
+
+async fn sign(ring: &KeyRing, claims: String) -> Result<String, OauthError> {
+    let key = Arc::clone(&ring.signing);
+    let signed = if key.is_slow() {
+        let signing = tokio::task::spawn_blocking(move || key.token(&claims));
+        signing.await.map_err(|_ending| OauthError::Unavailable)?
+    } else {
+        key.token(&claims)
+    };
+    signed.map_err(|_failed| OauthError::Unavailable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::testing;
+
+    #[test]
+    fn scopes_are_those_asked_for_that_the_client_has() {
+        let settings = testing::settings();
+        let credential = testing::credential("c", "u", &[], &["read:deals", "read:users", "gone"]);
+        for (asked, granted) in [
+            (None, Ok("read:deals read:users")),
+            (Some("read:users"), Ok("read:users")),
+            (Some("read:users read:deals read:users"), Ok("read:users read:deals")),
+            (Some("read:activity"), Err(OauthError::Scope)),
+            (Some("gone"), Err(OauthError::Scope)),
+            (Some("read:users read:activity"), Err(OauthError::Scope)),
+            (Some("READ:USERS"), Err(OauthError::Scope)),
+            (Some("read:users  read:deals"), Err(OauthError::Scope)),
+            (Some(" read:users"), Err(OauthError::Scope)),
+            (Some("read:users\tread:deals"), Err(OauthError::Scope)),
+        ] {
+            assert_eq!(granted_scope(&settings, &credential, asked), granted.map(str::to_owned), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn roles_are_those_of_the_credential_that_the_owner_holds() {
+        let credential = testing::credential("c", "u", &["a", "b"], &[]);
+        for (held, granted) in [
+            (&["a", "b", "c"][..], Ok(vec!["a", "b"])),
+            (&["b", "c"], Ok(vec!["b"])),
+            (&["c"], Err(OauthError::NoRoleLeft)),
+            (&[], Err(OauthError::NoRoleLeft)),
+        ] {
+            assert_eq!(granted_roles(&credential, &testing::user("u", held)), granted);
+        }
+        let without = testing::credential("c", "u", &[], &[]);
+        assert_eq!(granted_roles(&without, &testing::user("u", &[])), Ok(vec![]));
+    }
+}

@@ -1,0 +1,200 @@
+//! `portcullis credential`: what applications authenticate with at a running gate's authority.
+
+use std::process::ExitCode;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{ArgGroup, Args, Subcommand};
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::event::time;
+use super::remote::{Failure, Remote, encoded, report};
+use super::table::{details, documents};
+use crate::time::parse_duration;
+
+/// What to do, and the gate it is done to.
+#[derive(Args)]
+pub(super) struct CredentialArgs {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Create a credential, and show its secret: only now, and never again.
+    Create(New),
+    /// List credentials: all, or those of one user.
+    List {
+        /// List only those of this user.
+        #[arg(long, value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
+        owner: Option<String>,
+    },
+    /// Show a credential. Its secret is not kept, and cannot be shown.
+    Show(Chosen),
+    /// Change a credential's name or end.
+    ///
+    /// When the end comes so early that a live token could outlive it, the credential's tokens end at once.
+    Edit(Changes),
+    /// Make a new secret, and show it: only now, and never again.
+    ///
+    /// The secret before stops at once, or after --overlap. Tokens live on unless --end-tokens is given.
+    Secret {
+        #[command(flatten)]
+        chosen: Chosen,
+        /// How long the secret before is still good, such as 1h (units: ms, s, m, h, d).
+        #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+        overlap: String,
+        /// End the credential's live tokens too.
+        #[arg(long)]
+        end_tokens: bool,
+    },
+    /// Delete a credential, and end its tokens.
+    Delete(Chosen),
+}
+
+#[derive(Args)]
+struct New {
+    /// What people call it, such as "Invoice robot".
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// The id of the user on whose behalf it acts.
+    #[arg(long, value_name = "USER")]
+    owner: String,
+    /// A role of the owner that its tokens may carry; give it again, or separate with commas, for more.
+    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
+    roles: Vec<String>,
+    /// A scope that its tokens may carry; give it again, or separate with commas, for more.
+    #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
+    scopes: Vec<String>,
+    /// The tenant it belongs to.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+    /// When it ends, in RFC 3339 or seconds since 1970; never, if left out.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    expires_at: Option<String>,
+}
+
+#[derive(Args)]
+struct Chosen {
+    /// The credential's client id.
+    #[arg(value_name = "CLIENT_ID", value_parser = NonEmptyStringValueParser::new())]
+    client_id: String,
+    /// Only if it belongs to this user; another user's is treated as if it did not exist.
+    #[arg(long, value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
+    owner: Option<String>,
+}
+
+#[derive(Args)]
+#[command(group(ArgGroup::new("change").required(true).multiple(true).args(["name", "expires_at", "no_expiry"])))]
+struct Changes {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// What people call it from now on.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// When it ends, in RFC 3339 or seconds since 1970.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    expires_at: Option<String>,
+    /// It does not end by itself.
+    #[arg(long, conflicts_with = "expires_at")]
+    no_expiry: bool,
+}
+
+fn duration(text: &str) -> Result<String, String> {
+    parse_duration(text).map(|_| text.to_owned())
+}
+
+/// Carries out the command: 0 when it is done, 1 when it is not.
+pub(super) fn credential(CredentialArgs { command, remote }: &CredentialArgs) -> ExitCode {
+    report(command.run(remote))
+}
+
+impl Command {
+    fn run(&self, remote: &Remote) -> Result<String, Failure> {
+        match self {
+            Self::Create(new) => {
+                let made = remote.call(Method::POST, "/v1/credentials", Some(&new.document()))?;
+                Ok(remote.text(&made, secret))
+            }
+            Self::List { owner } => {
+                let credentials = remote.list(&owned("/v1/credentials", owner.as_deref()))?;
+                Ok(remote.text(&credentials, |credentials| table(&credentials["items"], owner.as_deref())))
+            }
+            Self::Show(chosen) => {
+                let credential = remote.call(Method::GET, &chosen.path(""), None)?;
+                Ok(remote.text(&credential, shown))
+            }
+            Self::Edit(changes) => {
+                let (path, changes) = (changes.chosen.path(""), changes.document());
+                let credential = remote.call(Method::PATCH, &path, Some(&changes))?;
+                Ok(remote.text(&credential, shown))
+            }
+            Self::Secret { chosen, overlap, end_tokens } => {
+                let turn = json!({ "overlap": overlap, "end_tokens": end_tokens });
+                let made = remote.call(Method::POST, &chosen.path("/secret"), Some(&turn))?;
+                Ok(remote.text(&made, secret))
+            }
+            Self::Delete(chosen) => {
+                let nothing = remote.call(Method::DELETE, &chosen.path(""), None)?;
+                Ok(remote.text(&nothing, |_| format!("{} is deleted, with its tokens", chosen.client_id)))
+            }
+        }
+    }
+}
+
+impl Chosen {
+    fn path(&self, below: &str) -> String {
+        owned(&format!("/v1/credentials/{}{below}", encoded(&self.client_id)), self.owner.as_deref())
+    }
+}
+
+impl New {
+    fn document(&self) -> Value {
+        let Self { name, owner, roles, scopes, tenant, expires_at } = self;
+        json!({
+            "name": name, "owner": owner, "roles": roles, "scopes": scopes, "tenant": tenant,
+            "expires_at": expires_at,
+        })
+    }
+}
+
+impl Changes {
+    /// What is to be different, and nothing else: a member that is absent stays as it is.
+    fn document(&self) -> Value {
+        let mut members = Map::new();
+        if let Some(name) = &self.name {
+            members.insert("name".to_owned(), name.as_str().into());
+        }
+        if self.no_expiry || self.expires_at.is_some() {
+            members.insert("expires_at".to_owned(), self.expires_at.as_deref().into());
+        }
+        Value::Object(members)
+    }
+}
+
+fn owned(path: &str, owner: Option<&str>) -> String {
+    owner.map_or_else(|| path.to_owned(), |owner| format!("{path}?owner={}", encoded(owner)))
+}
+
+fn shown(credential: &Value) -> String {
+    let mut members =
+        vec!["client_id", "name", "owner", "roles", "scopes", "tenant", "expires_at", "created_at"];
+    // Only there while it has a meaning.
+    members.extend(credential.get("old_secret_expires_at").map(|_| "old_secret_expires_at"));
+    details(credential, &members)
+}
+
+fn secret(made: &Value) -> String {
+    let both = details(made, &["client_id", "client_secret"]);
+    format!("{both}\nThe secret is shown only now: keep it where only the application can read it.")
+}
+
+fn table(credentials: &Value, owner: Option<&str>) -> String {
+    let members = ["client_id", "name", "owner", "roles", "scopes", "tenant", "expires_at"];
+    documents(credentials, members).unwrap_or_else(|| match owner {
+        Some(owner) => format!("{owner} has no credentials"),
+        None => "there are no credentials".to_owned(),
+    })
+}

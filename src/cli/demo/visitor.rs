@@ -1,0 +1,108 @@
+//! The demo's own calls: what an administrator, an application and a caller of the API would send.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Method, Request};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::client::{Client, Url};
+use crate::tls;
+
+/// Calls the gate over TLS and its admin listener, one call after the other.
+pub(super) struct Visitor {
+    runtime: Runtime,
+    client: Client,
+    gate: String,
+    admin: String,
+    admin_secret: String,
+}
+
+/// A status, and the document that came with it.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Value,
+}
+
+impl Answer {
+    /// A member of the document, as text.
+    pub(super) fn text(&self, member: &str) -> &str {
+        self.body.get(member).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+impl Visitor {
+    /// One that trusts `root`.
+    pub(super) fn new(
+        gate: SocketAddr,
+        admin: SocketAddr,
+        admin_secret: String,
+        root: &Path,
+    ) -> io::Result<Self> {
+        let trust = tls::client_config(Some(root), None, &[b"http/1.1"]).map_err(io::Error::other)?;
+        Ok(Self {
+            runtime: Builder::new_current_thread().enable_all().build()?,
+            client: Client::new(trust),
+            gate: format!("https://{gate}"),
+            admin: format!("http://{admin}"),
+            admin_secret,
+        })
+    }
+
+    /// A call of the admin API.
+    pub(super) fn admin(&self, method: Method, path: &str, body: &Value) -> io::Result<Answer> {
+        let authorization = format!("Bearer {}", self.admin_secret);
+        let request = Request::builder()
+            .method(method)
+            .header(AUTHORIZATION, authorization)
+            .header(CONTENT_TYPE, "application/json");
+        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        self.send(&format!("{}{path}", self.admin), request, body)
+    }
+
+    /// A call of the admin API that must succeed.
+    pub(super) fn administer(&self, method: Method, path: &str, body: &Value) -> io::Result<Value> {
+        let answer = self.admin(method, path, body)?;
+        if (200..300).contains(&answer.status) {
+            return Ok(answer.body);
+        }
+        Err(io::Error::other(format!("{path} answered {}: {}", answer.status, answer.text("detail"))))
+    }
+
+    /// Asks for a token with these form fields.
+    pub(super) fn token(&self, fields: &[(&str, &str)]) -> io::Result<Answer> {
+        let request =
+            Request::builder().method(Method::POST).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        self.send(&format!("{}/oauth/token", self.gate), request, form(fields).into())
+    }
+
+    /// A call of the API, with a token or without.
+    pub(super) fn api(&self, method: Method, path: &str, token: Option<&str>) -> io::Result<Answer> {
+        let mut request = Request::builder().method(method);
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        self.send(&format!("{}{path}", self.gate), request, Bytes::new())
+    }
+
+    fn send(&self, url: &str, request: http::request::Builder, body: Bytes) -> io::Result<Answer> {
+        let url = Url::parse(url, false).map_err(io::Error::other)?;
+        let request = request.body(body).map_err(io::Error::other)?;
+        let response = self.runtime.block_on(self.client.send(&url, request)).map_err(io::Error::other)?;
+        let body = serde_json::from_slice(response.body()).unwrap_or_default();
+        Ok(Answer { status: response.status().as_u16(), body })
+    }
+}
+
+/// Fields as `application/x-www-form-urlencoded`.
+pub(super) fn form(fields: &[(&str, &str)]) -> String {
+    let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+    let fields: Vec<String> =
+        fields.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+    fields.join("&")
+}

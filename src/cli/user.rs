@@ -1,0 +1,118 @@
+//! `portcullis user`: the users of a running gate's authority, and their roles.
+
+use std::process::ExitCode;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{ArgGroup, Args, Subcommand};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::remote::{Failure, Remote, encoded, report};
+use super::table::{cell, details, documents};
+
+/// What to do, and the gate it is done to.
+#[derive(Args)]
+pub(super) struct UserArgs {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Create a user.
+    Create {
+        /// The user's id, `sub` in tokens issued on its behalf; it stays as it is.
+        #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+        /// What people call the user; the id, if left out.
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// A role that the user holds; give it again, or separate with commas, for more.
+        #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
+        roles: Vec<String>,
+    },
+    /// List all users.
+    List,
+    /// Show a user.
+    Show {
+        /// The user's id.
+        #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+    },
+    /// Give a user these roles instead of those it holds.
+    ///
+    /// When they differ, every token issued on the user's behalf ends, and the next ones carry no role that the user has
+    /// lost. Its credentials do not get a role that it gains.
+    #[command(group(ArgGroup::new("wanted").required(true).args(["roles", "none"])))]
+    Roles {
+        /// The user's id.
+        #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+        /// A role that the user holds from now on; give it again, or separate with commas, for more.
+        #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
+        roles: Vec<String>,
+        /// The user holds no role from now on.
+        #[arg(long)]
+        none: bool,
+    },
+    /// Delete a user with its credentials, and end every token issued on its behalf.
+    Delete {
+        /// The user's id.
+        #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+    },
+}
+
+/// Carries out the command: 0 when it is done, 1 when it is not.
+pub(super) fn user(UserArgs { command, remote }: &UserArgs) -> ExitCode {
+    report(command.run(remote))
+}
+
+impl Command {
+    fn run(&self, remote: &Remote) -> Result<String, Failure> {
+        match self {
+            Self::Create { id, name, roles } => {
+                let mut user = json!({ "id": id, "roles": roles });
+                if let Some(name) = name {
+                    user["name"] = name.as_str().into();
+                }
+                let created = remote.call(Method::POST, "/v1/users", Some(&user))?;
+                Ok(remote.text(&created, |user| {
+                    format!("{} is created, with the roles: {}", cell(&user["id"]), cell(&user["roles"]))
+                }))
+            }
+            Self::List => {
+                let users = remote.list("/v1/users")?;
+                Ok(remote.text(&users, |users| table(&users["items"])))
+            }
+            Self::Show { id } => {
+                let user = remote.call(Method::GET, &path(id), None)?;
+                let members = ["id", "name", "roles", "role_version", "created_at"];
+                Ok(remote.text(&user, |user| details(user, &members)))
+            }
+            Self::Roles { id, roles, none: _ } => {
+                let roles = json!({ "roles": roles });
+                let user = remote.call(Method::PUT, &format!("{}/roles", path(id)), Some(&roles))?;
+                Ok(remote.text(&user, |user| {
+                    let (roles, version) = (cell(&user["roles"]), cell(&user["role_version"]));
+                    format!("{id} holds the roles: {roles}\nTokens of versions before {version} are refused.")
+                }))
+            }
+            Self::Delete { id } => {
+                let nothing = remote.call(Method::DELETE, &path(id), None)?;
+                Ok(remote.text(&nothing, |_| format!("{id} is deleted, with its credentials and tokens")))
+            }
+        }
+    }
+}
+
+fn path(id: &str) -> String {
+    format!("/v1/users/{}", encoded(id))
+}
+
+fn table(users: &Value) -> String {
+    documents(users, ["id", "name", "roles", "role_version", "created_at"])
+        .unwrap_or_else(|| "there are no users".to_owned())
+}

@@ -1,0 +1,87 @@
+//! Requests that the gate answers itself because their path is the embedded authority's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode, Uri};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::access::Record;
+use super::answer::X_REQUEST_ID;
+use super::body::{AnswerBody, Limited, Serving};
+use crate::authority::{Authority, Call, Endpoint, MAX_BODY};
+use crate::enforce::target::Target;
+
+/// How long a body may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a target is for, if it is the authority's. Its path is read as that of any route.
+pub(super) fn endpoint(authority: &Authority, method: &Method, uri: &Uri) -> Option<Endpoint> {
+    if uri.path().contains('%') {
+        let target = Target::parse(method, uri).ok()?;
+        return authority.endpoint(target.path());
+    }
+    authority.endpoint(uri.path())
+}
+
+/// Serves one request to the authority.
+pub(super) async fn serve(
+    authority: &Arc<Authority>,
+    endpoint: Endpoint,
+    head: Parts,
+    body: Incoming,
+    mut record: Record,
+    serving: Serving,
+) -> Response<AnswerBody> {
+    record.endpoint = Some(endpoint);
+    let body = timeout(PATIENCE, read(body)).await.unwrap_or(Err(Unread::Broken));
+    let call = Call {
+        method: &head.method,
+        query: head.uri.query(),
+        headers: &head.headers,
+        body: match &body {
+            Ok(body) => Some(body),
+            Err(Unread::TooLarge) => None,
+            // Whoever is still there is told that there was nothing.
+            Err(Unread::Broken) => Some(&[]),
+        },
+        address: record.client(),
+    };
+    let enforcer = Arc::clone(&record.generation.live.enforcer);
+    let (mut parts, bytes) = authority.answer(endpoint, &call, &enforcer).await.into_parts();
+    parts.headers.insert(X_REQUEST_ID, record.request_id.clone());
+    parts.headers.insert(CONTENT_LENGTH, bytes.len().into());
+    if body.is_err() {
+        // The rest of it cannot be told from the next request.
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    record.answered_by_authority(parts.status);
+    let has_body = head.method != Method::HEAD && parts.status != StatusCode::NO_CONTENT;
+    Response::from_parts(parts, AnswerBody::refusal(has_body.then_some(bytes), serving))
+}
+
+/// Why there is no whole body.
+enum Unread {
+    TooLarge,
+    Broken,
+}
+
+/// The whole body, in memory that is overwritten afterwards: there are secrets in it.
+async fn read(body: Incoming) -> Result<Zeroizing<Vec<u8>>, Unread> {
+    let mut body = Box::pin(Limited::new(body, Some(MAX_BODY as u64), None));
+    // Never grown, so that no copy is left behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BODY));
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => frame.data_ref().into_iter().for_each(|data| bytes.extend_from_slice(data)),
+            Err(crate::forward::RequestBodyError::TooLarge) => return Err(Unread::TooLarge),
+            Err(_) => return Err(Unread::Broken),
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,236 @@
+//! A gate with an authority, behind TLS, on a port that stays its own over restarts; and those who speak with it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+
+use crate::support::gate::Gate;
+use crate::support::raw_upstream::RawUpstream;
+use crate::support::settings::{Settings, overlay};
+use crate::support::wire::Answer;
+
+/// How the gate is to be.
+#[derive(Clone)]
+pub struct Plan {
+    base: Settings,
+    issuer: String,
+    authority: String,
+    issuer_lines: String,
+    more: String,
+}
+
+impl Plan {
+    /// With another `[authority]`: lines that are added or replace those there are.
+    pub fn authority(mut self, lines: &str) -> Self {
+        overlay(&mut self.authority, lines);
+        self
+    }
+
+    /// With other lines of the authority's `[[issuers]]`.
+    pub fn issuer(mut self, lines: &str) -> Self {
+        overlay(&mut self.issuer_lines, lines);
+        self
+    }
+
+    /// With other lines of `[server]`.
+    pub fn server(mut self, lines: &str) -> Self {
+        self.base = self.base.server(lines);
+        self
+    }
+
+    /// With further tables. Without `[state]` among them, the state is in the authority's file.
+    pub fn toml(mut self, lines: &str) -> Self {
+        self.more.push_str(lines);
+        self.more.push('\n');
+        self
+    }
+
+    /// Without the authority and its issuer: with what is given instead.
+    pub fn instead(mut self, lines: &str) -> Settings {
+        (self.authority, self.issuer_lines) = (lines.to_owned(), String::new());
+        self.settings()
+    }
+
+    /// The whole configuration.
+    pub fn settings(&self) -> Settings {
+        let Self { base, issuer_lines, authority, more, .. } = self;
+        let state = if more.contains("[state]") { "" } else { "[state]\npath = \"authority.db\"\n" };
+        base.clone().toml(&format!("{issuer_lines}\n{authority}\n{more}\n{state}"))
+    }
+}
+
+/// An application credential as its owner wrote it down.
+#[derive(Debug, Clone)]
+pub struct App {
+    pub id: String,
+    pub secret: String,
+}
+
+impl App {
+    /// A token request in the body, with further fields.
+    pub fn form(&self, more: &str) -> String {
+        let Self { id, secret } = self;
+        format!("grant_type=client_credentials&client_id={id}&client_secret={secret}{more}")
+    }
+
+    /// The value of a Basic `Authorization` field.
+    pub fn basic(&self) -> String {
+        basic(&self.id, &self.secret)
+    }
+}
+
+/// The value of a Basic `Authorization` field.
+pub fn basic(id: &str, secret: &str) -> String {
+    use base64::Engine as _;
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{id}:{secret}")))
+}
+
+/// A running gate with its authority.
+pub struct Stage {
+    pub gate: Gate,
+    pub plan: Plan,
+    pub upstream: RawUpstream,
+    _port: Socket,
+}
+
+impl Stage {
+    /// As most tests need it.
+    pub fn start() -> Self {
+        Self::planned(|plan| plan)
+    }
+
+    /// With a say in its configuration.
+    pub fn planned(how: impl FnOnce(Plan) -> Plan) -> Self {
+        let (port, address) = reserve();
+        let upstream = RawUpstream::start();
+        let issuer = format!("https://{address}");
+        let base = Settings::tls()
+            .server(&format!("listen = [\"{address}\"]"))
+            .admin()
+            .upstream("api", &upstream.url(), "")
+            .route("/deals/{*rest}", "scopes = [\"read:deals\"]")
+            .route("/users/{*rest}", "scopes = [\"read:users\"]")
+            .route("/cases/{*rest}", "methods = [\"GET\"]\nroles = [\"case-reader\"]")
+            .route("/cases/{*rest}", "methods = [\"POST\"]\nroles = [\"case-writer\"]")
+            .route("/any/{*rest}", "");
+        let plan = how(Plan {
+            base,
+            authority: format!(
+                "[authority]\nissuer = \"{issuer}\"\naudience = \"{issuer}\"\npath = \"authority.db\"\n\
+                 scopes = [\"read:deals\", \"read:activity\", \"read:users\"]\n"
+            ),
+            issuer_lines: format!(
+                "[[issuers]]\nissuer = \"{issuer}\"\naudiences = [\"{issuer}\"]\nauthority = true\n"
+            ),
+            issuer,
+            more: String::new(),
+        });
+        let gate = Gate::start(&plan.settings());
+        Self { gate, plan, upstream, _port: port }
+    }
+
+    /// Kills the gate, if it still runs, and starts it again on what it left behind.
+    pub fn restart(self) -> Self {
+        let Self { gate, plan, upstream, _port, .. } = self;
+        drop(gate);
+        let gate = Gate::start(&plan.settings());
+        Self { gate, plan, upstream, _port }
+    }
+
+    /// The authority's `iss`, which is where it is found.
+    pub fn issuer(&self) -> &str {
+        &self.plan.issuer
+    }
+
+    /// A call of the admin API; for `null`, without a body.
+    pub fn admin(&self, method: &str, target: &str, body: &Value) -> Answer {
+        self.gate.operate(method, target, (!body.is_null()).then_some(body))
+    }
+
+    /// Gives a new configuration into effect.
+    #[track_caller]
+    pub fn reload(&self, settings: &Settings) -> Answer {
+        settings.write();
+        self.admin("POST", "/v1/reload", &Value::Null)
+    }
+
+    /// Creates a user.
+    #[track_caller]
+    pub fn user(&self, id: &str, roles: &[&str]) {
+        let made = self.admin("POST", "/v1/users", &json!({"id": id, "name": id, "roles": roles}));
+        assert_eq!(made.status(), 201, "{}", made.text());
+    }
+
+    /// Creates a credential.
+    #[track_caller]
+    pub fn credential(&self, document: &Value) -> App {
+        let made = self.admin("POST", "/v1/credentials", document);
+        assert_eq!(made.status(), 201, "{}", made.text());
+        let member = |name: &str| made.json()[name].as_str().unwrap().to_owned();
+        App { id: member("client_id"), secret: member("client_secret") }
+    }
+
+    /// The user `ada` with the roles `case-reader` and `case-writer`, and her application with the first of them and the
+    /// scopes `read:deals` and `read:activity`.
+    #[track_caller]
+    pub fn robot(&self) -> App {
+        self.user("ada", &["case-reader", "case-writer"]);
+        self.credential(&json!({
+            "name": "Invoice robot", "owner": "ada", "roles": ["case-reader"],
+            "scopes": ["read:deals", "read:activity"], "expires_at": "2100-01-01T00:00:00Z",
+        }))
+    }
+
+    /// Posts a form.
+    pub fn post(&self, path: &str, form: &str) -> Answer {
+        self.gate
+            .request("POST", path)
+            .field("Content-Type", "application/x-www-form-urlencoded")
+            .body(form)
+            .send()
+    }
+
+    /// A token for an application.
+    #[track_caller]
+    pub fn token(&self, app: &App) -> String {
+        let answer = self.post("/oauth/token", &app.form(""));
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        answer.json()["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// What the API answers to `GET` with this token.
+    pub fn api(&self, path: &str, token: &str) -> u16 {
+        self.gate.get(path).token(token).send().status()
+    }
+
+    /// The key ids that are published.
+    pub fn kids(&self) -> Vec<String> {
+        let keys = self.gate.get("/.well-known/jwks.json").send().json();
+        keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// A member of a token's header or claims.
+pub fn part(token: &str, place: usize) -> Value {
+    use base64::Engine as _;
+    let text = token.split('.').nth(place).unwrap();
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+/// The key id in a token's header.
+pub fn kid(token: &str) -> String {
+    part(token, 0)["kid"].as_str().unwrap().to_owned()
+}
+
+/// A port that nobody else is given while the socket lives. The gate binds it beside us, as its workers do beside each
+/// other, and only the gate listens.
+fn reserve() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}

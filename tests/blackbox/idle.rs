@@ -1,0 +1,170 @@
+//! The idle clock to the second, what moves it and what does not, and that every spelling of a token has the same one.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::support::app::{App, Speaks};
+use crate::support::gate::Gate;
+use crate::support::settings::Settings;
+use crate::support::tokens::{Issuer, twin};
+use crate::support::{eventually, now, now_ms};
+
+/// How long a token may be unused, in milliseconds.
+const IDLE: i64 = 3_000;
+
+fn scene(url: &str, lines: &str) -> (Issuer, Gate) {
+    let issuer = Issuer::new();
+    let settings = Settings::plaintext()
+        .upstream("api", url, "connect_timeout = \"500ms\"")
+        .issuer(&issuer)
+        .route("/{*rest}", "")
+        .route("/admin", "scopes = [\"admin\"]")
+        .route("/shadow", "scopes = [\"admin\"]\nmode = \"shadow\"")
+        .route("/anonymous", "anonymous = true")
+        .admin()
+        .toml(&format!("[sessions]\nidle_timeout = \"{IDLE}ms\"\n{lines}"));
+    (issuer, Gate::start(&settings))
+}
+
+fn status(gate: &Gate, path: &str, token: &str) -> u16 {
+    gate.get(path).token(token).send().status()
+}
+
+/// Presents a token once: when the gate may have looked at it, and whether it was let through.
+fn present(gate: &Gate, token: &str) -> (i64, i64, bool) {
+    let before = now_ms();
+    let answer = gate.get("/anything").token(token).send();
+    assert!(matches!(answer.status(), 200 | 401), "{}", answer.text());
+    (before, now_ms(), answer.status() == 200)
+}
+
+#[test]
+fn a_token_passes_until_a_second_before_its_timeout_at_least_and_never_after_it() {
+    let app = App::start(Speaks::Http1);
+    let (issuer, gate) = scene(&app.url(), "");
+    // Each is used once now, and once again at a moment of its own, the last of them when all are idle.
+    let use_one = |token: String| (present(&gate, &token), token);
+    let used: Vec<_> = (0..32).map(|_| use_one(issuer.good())).collect();
+    let (mut passed, mut refused) = (0, 0);
+    for (place, ((from, to, first), token)) in used.into_iter().enumerate() {
+        assert!(first, "fresh");
+        let age = IDLE / 2 + i64::try_from(place).unwrap() * 65;
+        while now_ms() < from + age {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let (before, after, let_through) = present(&gate, &token);
+        if let_through {
+            assert!(
+                before - to <= IDLE,
+                "used at {to} at the latest, let through at {before} at the earliest"
+            );
+            passed += 1;
+        } else {
+            assert!(after - from > IDLE - 1_000, "used at {from} or later, refused by {after} already");
+            assert!(!present(&gate, &token).2 && !present(&gate, &twin(&token)).2, "for good");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "those that came last are idle");
+    assert_eq!(passed + refused, 32);
+}
+
+#[test]
+fn before_its_first_use_a_token_counts_as_used_when_it_was_issued() {
+    let app = App::start(Speaks::Http1);
+    let (issuer, gate) = scene(&app.url(), "");
+    for age in 0..6 {
+        let issued = now() - age;
+        let (before, after, let_through) = present(&gate, &issuer.token().claim("iat", issued).build());
+        if let_through {
+            assert!(before - issued * 1_000 <= IDLE, "{age} s old");
+        } else {
+            assert!(after - issued * 1_000 > IDLE, "{age} s old");
+        }
+    }
+}
+
+#[test]
+fn requests_that_are_refused_shadow_denied_or_anonymous_do_not_keep_a_token_in_use() {
+    let app = App::start(Speaks::Http1);
+    let (issuer, gate) = scene(&app.url(), "");
+    for (path, before, after) in [("/admin", 403, 401), ("/shadow", 200, 200), ("/anonymous", 200, 401)] {
+        let token = issuer.good();
+        assert_eq!(status(&gate, "/anything", &token), 200);
+        let mut sent = 0;
+        eventually(&format!("the token goes idle while {path} is asked for"), || {
+            let answered = status(&gate, path, &token);
+            assert!(answered == before || answered == after, "{path}: {answered}");
+            sent += 1;
+            (gate.would_say(&token) == "idle").then_some(())
+        });
+        assert!(sent > 2, "it was presented again and again");
+        assert_eq!(status(&gate, path, &token), after, "{path}");
+        assert_eq!(gate.reason(&token), "idle");
+    }
+}
+
+#[test]
+fn whatever_the_upstream_answers_the_token_was_used() {
+    let (app, long) = (App::start(Speaks::Http1), IDLE * 2);
+    let (issuer, gate) = scene(&app.url(), "");
+    let token = issuer.good();
+    let began = now_ms();
+    eventually("the token is in use for long", || {
+        assert_eq!(status(&gate, "/status/500", &token), 500);
+        (now_ms() - began > long).then_some(())
+    });
+    // Nobody answers: it was forwarded, or at least the gate tried.
+    let nobody = nobody();
+    let url = format!("http://{}", nobody.local_addr().unwrap().as_socket().unwrap());
+    let (issuer, gate) = scene(&url, "");
+    let token = issuer.good();
+    let began = now_ms();
+    eventually("the token is in use for long", || {
+        assert_eq!(status(&gate, "/anything", &token), 502);
+        (now_ms() - began > long).then_some(())
+    });
+}
+
+/// A port that is taken and on which nobody listens.
+fn nobody() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket
+}
+
+#[test]
+fn every_spelling_of_a_token_moves_the_same_clock() {
+    let app = App::start(Speaks::Http1);
+    let (issuer, gate) = scene(&app.url(), "");
+    for named in [true, false] {
+        let token = if named { issuer.good() } else { issuer.token().without("jti").build() };
+        let before = gate.list("/v1/sessions").len();
+        for spelling in [&token, &twin(&token), &token, &twin(&token)] {
+            assert_eq!(status(&gate, "/anything", spelling), 200);
+        }
+        assert_eq!(gate.list("/v1/sessions").len(), before + 1, "one token, one clock");
+        eventually("the token is idle", || (gate.would_say(&token) == "idle").then_some(()));
+        for spelling in [&twin(&token), &token] {
+            assert_eq!(gate.reason(spelling), "idle");
+        }
+        // The last six bits of an encoded signature are not all used; with others it is the same token, or none.
+        let last = token.chars().last().unwrap();
+        for other in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=".chars() {
+            let spelling = format!("{}{other}", token.strip_suffix(last).unwrap());
+            assert!(matches!(status(&gate, "/anything", &spelling), 400 | 401), "{other} for {last}");
+        }
+        assert_eq!(status(&gate, "/anything", &format!("{token}=")), 401);
+    }
+}
+
+#[test]
+fn without_a_timeout_no_token_goes_idle() {
+    let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
+    let settings = Settings::plaintext().guarding(&app.url(), &issuer);
+    let gate = Gate::start(&settings.toml("[sessions]\nidle_timeout = \"0s\"\n"));
+    let old = issuer.token().claim("iat", now() - 80_000).build();
+    assert_eq!(status(&gate, "/anything", &old), 200);
+}
