@@ -6,9 +6,9 @@ use crate::redis_server::Server;
 use crate::support::app::{App, Speaks};
 use crate::support::eventually;
 use crate::support::gate::Gate;
-use crate::support::settings::{ADMIN_TOKEN, Settings};
+use crate::support::settings::Settings;
 use crate::support::tokens::Issuer;
-use crate::support::wire::{Answer, Wire};
+use crate::support::wire::Answer;
 
 /// Several gates and what is around them.
 pub struct Scene {
@@ -31,7 +31,7 @@ impl Scene {
     /// This many gates with further configuration.
     pub fn with(gates: usize, lines: &str) -> Self {
         let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
-        // A harness that looks for an address reads the whole log.
+        // Kills under load would fill the memory of the harness with lines.
         let quiet = || Settings::plaintext().telemetry("access_log = false");
         let settings = || quiet().guarding(&app.url(), &issuer).admin().toml(lines);
         let launched: Vec<Gate> = (0..gates).map(|_| Gate::launch(&settings())).collect();
@@ -78,13 +78,7 @@ pub fn publish(gate: &mut Gate, event: &Value) -> Answer {
 
 /// A call of the admin API.
 pub fn admin(gate: &mut Gate, method: &str, target: &str, body: Option<&Value>) -> Answer {
-    let body = body.map(Value::to_string).unwrap_or_default();
-    let length = body.len();
-    let request = format!(
-        "{method} {target} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\
-         Content-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    );
-    Wire::plain(gate.admin()).exchange(request).unwrap()
+    gate.operate(method, target, body)
 }
 
 /// The decision on a request with this token: `deny/idle`.
