@@ -177,7 +177,11 @@ fn enforcer(algorithm: Algorithm, set: KeySet) -> Enforcer {
         leeway: Duration::from_secs(30),
         saved: true,
     });
-    let in_force = InForce { revocations: Arc::new(Revocations::new(None)), sessions: Arc::new(sessions) };
+    let in_force = InForce {
+        revocations: Arc::new(Revocations::new(None)),
+        sessions: Arc::new(sessions),
+        ..InForce::unlimited()
+    };
     let settings = Settings { routes, identity: identity(), proofs: DEFAULT_PROOFS };
     Enforcer::new(settings, vec![issuer], in_force, &metrics).expect("sound routes")
 }
