@@ -71,6 +71,12 @@ pub struct Metrics {
     pub revocations: IntGaugeVec,
     /// Seconds since the shared state was confirmed; 0 for a store that is not shared.
     pub state_age: Gauge,
+    /// Last uses that were read from the shared store, because the local clock could not tell.
+    pub state_reads: IntCounter,
+    /// Last uses that were written to the shared store.
+    pub state_saved: IntCounter,
+    /// Settings of the shared store that endanger what it keeps, by `setting`: 1 when it is to be changed.
+    pub state_setup_warnings: IntGaugeVec,
     /// Responses and tunnels that were ended because their token was no longer in force, by `reason`.
     pub streams_cut: IntCounterVec,
     /// Log lines that were lost because the destination was blocked, slow or full.
@@ -203,6 +209,17 @@ impl Metrics {
             state_age: page.float_gauge(
                 "portcullis_state_age_seconds",
                 "Seconds since the shared state was confirmed",
+            )?,
+            state_reads: page.counter(
+                "portcullis_state_reads_total",
+                "Last uses read from the shared store while a request waited",
+            )?,
+            state_saved: page
+                .counter("portcullis_state_saved_total", "Last uses written to the shared store")?,
+            state_setup_warnings: page.gauges(
+                "portcullis_state_setup_warnings",
+                "Settings of the shared store that should be changed",
+                &["setting"],
             )?,
             streams_cut: page.counters(
                 "portcullis_streams_cut_total",

@@ -30,7 +30,11 @@ impl Usage {
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(tallies: Tallies, store: Store) -> Result<Arc<Self>, StoreError> {
-        let mut known = store.usage(None).await?;
+        let mut known = match store.usage(None).await {
+            // A shared store may come later; what it keeps is listed then.
+            Err(StoreError::Unreachable(_)) if store.is_shared() => Vec::new(),
+            known => known?,
+        };
         known.dedup_by(|one, other| one.client == other.client);
         known.iter().for_each(|row| tallies.admit(&row.client));
         Ok(Arc::new(Self { tallies, store, pending: Mutex::default() }))

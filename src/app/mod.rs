@@ -105,8 +105,8 @@ impl App {
         let telemetry = listen(loaded.settings.telemetry).await?;
         let admin = listen(loaded.settings.admin.listen).await?;
         let watch = Watch::new(loaded.files.clone());
-        let store = state::open(&loaded.settings.state, Timestamp::now()).map_err(RunError::Store)?;
-        let state = State::replay(store, &loaded.settings, &metrics).await.map_err(RunError::Store)?;
+        let opened = state::open(&loaded.settings, &metrics, Timestamp::now()).map_err(RunError::Store)?;
+        let state = State::replay(opened, &loaded.settings, &metrics).await.map_err(RunError::Store)?;
         let wiring = Wiring::new(loaded, state.clone(), metrics.clone(), access_log, shutdown.clone())
             .await
             .map_err(RunError::Wiring)?;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
+use crate::admin::Health;
 use crate::config::{OnEmpty, Settings, StateSettings, Store as StoreSettings};
 use crate::enforce::decide::{Enforcer, InForce};
 use crate::events::EventLog;
@@ -18,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::revocations::Revocations;
 use crate::sessions::{self, Sessions};
 use crate::shutdown::{Phase, Shutdown};
+use crate::state::redis::{self, Change};
 use crate::state::{OpenError, Store, StoreError};
 use crate::time::Timestamp;
 use crate::usage::Usage;
@@ -26,6 +29,8 @@ use crate::usage::Usage;
 const SWEEP: Duration = Duration::from_secs(30);
 /// How often what can touch no living token is forgotten.
 const TRIM: Duration = Duration::from_secs(600);
+/// How often the freshness of a shared store is told.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The store and what was read from it.
 #[derive(Debug, Clone)]
@@ -36,10 +41,23 @@ pub(super) struct State {
     pub(super) in_force: InForce,
 }
 
+/// A store, and what other replicas do when it is shared.
+pub(super) type Opened = (Store, Option<mpsc::Receiver<Change>>);
+
+/// How long the start waits for a shared store. Without it the gate runs on, not ready, until the store is there: a
+/// sidecar that restarted in a loop would only be one more thing to look after in an outage.
+const FIRST_TRY: Duration = Duration::from_secs(5);
+
 /// Opens the store as configured. Blocks, and ends before anything is served.
-pub(super) fn open(settings: &StateSettings, now: Timestamp) -> Result<Store, OpenError> {
+pub(super) fn open(settings: &Settings, metrics: &Metrics, now: Timestamp) -> Result<Opened, OpenError> {
+    let terms = settings.terms();
+    let settings = &settings.state;
     match &settings.store {
-        StoreSettings::Embedded(path) => Store::open(path, now),
+        StoreSettings::Embedded(path) => Ok((Store::open(path, now)?, None)),
+        StoreSettings::Redis(redis) => {
+            let (store, changes) = Store::shared(redis::Settings::clone(redis), terms, metrics.clone())?;
+            Ok((store, Some(changes)))
+        }
         StoreSettings::Memory => {
             match settings.on_empty {
                 OnEmpty::Refuse => warn!(
@@ -49,7 +67,7 @@ pub(super) fn open(settings: &StateSettings, now: Timestamp) -> Result<Store, Op
                     "state.store is \"memory\", and empty at every start: tokens that were revoked are accepted again"
                 ),
             }
-            Store::in_memory(now)
+            Ok((Store::in_memory(now)?, None))
         }
     }
 }
@@ -58,7 +76,7 @@ pub(super) fn open(settings: &StateSettings, now: Timestamp) -> Result<Store, Op
 fn unreadable(settings: &StateSettings, error: StoreError) -> OpenError {
     let path = match &settings.store {
         StoreSettings::Embedded(path) => path.clone(),
-        StoreSettings::Memory => PathBuf::from(":memory:"),
+        StoreSettings::Memory | StoreSettings::Redis(_) => PathBuf::from(":memory:"),
     };
     match error {
         StoreError::Failed(what) => OpenError::Corrupt(path, what),
@@ -69,27 +87,34 @@ fn unreadable(settings: &StateSettings, error: StoreError) -> OpenError {
 impl State {
     /// Replays what the store keeps.
     pub(super) async fn replay(
-        store: Store,
+        (store, changes): Opened,
         settings: &Settings,
         metrics: &Metrics,
     ) -> Result<Self, OpenError> {
-        let replayed = Self::read(store, settings, metrics).await;
-        replayed.map_err(|error| unreadable(&settings.state, error))
-    }
-
-    async fn read(store: Store, settings: &Settings, metrics: &Metrics) -> Result<Self, StoreError> {
+        let unreadable = |error| unreadable(&settings.state, error);
         let (now, began) = (Timestamp::now(), Instant::now());
         let not_before = settings.state.on_empty.not_before(store.created_at());
         let revocations = Arc::new(Revocations::new(not_before));
-        let sessions = Arc::new(Sessions::new(sessions::Settings {
+        let clocks = sessions::Settings {
             idle_timeout: settings.sessions.idle_timeout,
             max_tracked: settings.sessions.max_tracked,
             leeway: settings.leeway(),
             saved: store.is_durable(),
-        }));
-        let events = EventLog::start(store.clone(), Arc::clone(&revocations), now).await?;
-        let restored = sessions.restore(&store, now).await?;
-        let usage = Usage::start(metrics.usage.clone(), store.clone()).await?;
+        };
+        let sessions = Arc::new(match store.is_shared() {
+            true => Sessions::sharing(clocks, store.clone(), settings.state.flush_interval),
+            false => Sessions::new(clocks),
+        });
+        let events =
+            EventLog::start(store.clone(), Arc::clone(&revocations), now).await.map_err(unreadable)?;
+        if let Some(changes) = changes {
+            let (log, metrics) = (Arc::clone(&events), metrics.clone());
+            let refuse_older = settings.state.on_empty == OnEmpty::Refuse;
+            store.beside(async move { log.follow(changes, refuse_older, metrics).await });
+            store.opened(FIRST_TRY).await?;
+        }
+        let restored = sessions.restore(&store, now).await.map_err(unreadable)?;
+        let usage = Usage::start(metrics.usage.clone(), store.clone()).await.map_err(unreadable)?;
         let revoked = revocations.load().counts();
         info!(
             subjects = revoked.subjects,
@@ -100,7 +125,8 @@ impl State {
             took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "state replayed"
         );
-        Ok(Self { store, events, usage, in_force: InForce { revocations, sessions } })
+        let in_force = InForce { revocations, sessions, freshness: store.freshness() };
+        Ok(Self { store, events, usage, in_force })
     }
 
     /// Gives a new key store the last good set of its issuer, and keeps the next ones. To be called before the store's
@@ -132,6 +158,7 @@ impl State {
     /// Takes over what a reload may change.
     pub(super) fn reconfigure(&self, settings: &Settings) {
         self.in_force.sessions.set_idle_timeout(settings.sessions.idle_timeout);
+        self.store.reconfigure(settings.terms());
     }
 
     /// Writes behind, lets go of what is over and keeps the gauges true, until the last request was answered.
@@ -148,13 +175,20 @@ impl State {
         let mut flushes = interval(flush);
         flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trims = interval(TRIM);
+        let mut emptied = self.store.emptied();
         loop {
             tokio::select! {
                 () = shutdown.reached(Phase::Stopped) => break,
                 _ = flushes.tick() => {
+                    self.in_force.sessions.resolve_doubts().await;
                     self.save(&metrics).await;
                     self.sweep(share, &metrics);
                     enforcer.load().sweep(share, Timestamp::now());
+                }
+                () = self.in_force.sessions.hurried() => self.save_sessions(&metrics).await,
+                () = again(&mut emptied) => {
+                    self.in_force.sessions.save_again();
+                    self.save_sessions(&metrics).await;
                 }
                 _ = trims.tick() => {
                     if let Err(error) = self.events.trim(Timestamp::now(), idle, leeway).await {
@@ -166,17 +200,49 @@ impl State {
         }
     }
 
+    /// Tells what is known of a shared store's state: on the metrics page, and to whoever asks for readiness.
+    pub(super) async fn report(self, health: Arc<Health>, metrics: Metrics) {
+        if !self.store.is_shared() {
+            return;
+        }
+        let (mut looks, began) = (interval(LOOK), Instant::now());
+        loop {
+            looks.tick().await;
+            let (fresh, now) = (&self.in_force.freshness, Timestamp::now());
+            let condition = match fresh.is_fresh(now) {
+                true => Ok(()),
+                false => Err(self
+                    .store
+                    .condition()
+                    .unwrap_or_else(|| "not confirmed for max_staleness".to_owned())),
+            };
+            health.report("events", condition.clone());
+            health.report("state", condition);
+            metrics.state_age.set(fresh.age(now).unwrap_or_else(|| began.elapsed()).as_secs_f64());
+        }
+    }
+
     /// Saves last uses and usage; what cannot be saved now is tried again.
     pub(super) async fn save(&self, metrics: &Metrics) {
         if let Err(error) = self.usage.flush().await {
             metrics.state_errors.with_label_values(&[error.kind()]).inc();
-            warn!(%error, "usage cannot be saved");
+            if self.store.condition().is_none() {
+                warn!(%error, "usage cannot be saved");
+            }
         }
+        self.save_sessions(metrics).await;
+    }
+
+    async fn save_sessions(&self, metrics: &Metrics) {
         if !self.store.is_durable() {
             return;
         }
         if let Err(error) = self.in_force.sessions.save(&self.store).await {
             metrics.state_errors.with_label_values(&[error.kind()]).inc();
+            // What is the matter with a shared store was said once.
+            if self.store.condition().is_some() {
+                return;
+            }
             error!(%error, "last uses cannot be saved; after a restart tokens count as idle from their last saved use");
         }
     }
@@ -198,4 +264,14 @@ impl State {
             metrics.revocations.with_label_values(&[kind]).set(gauge(count));
         }
     }
+}
+
+/// Waits until a shared store was found empty.
+async fn again(emptied: &mut Option<watch::Receiver<u64>>) {
+    if let Some(emptied) = emptied
+        && emptied.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }

@@ -174,6 +174,7 @@ impl Wiring {
             authority: self.lasting.authority.clone(),
         };
         let (metrics, shutdown) = (self.lasting.metrics.clone(), self.lasting.shutdown.clone());
+        spawn_local(self.lasting.state.clone().report(Arc::clone(&self.health), metrics.clone()));
         let limits = admin::Limits::default();
         spawn_local(serve_telemetry(
             telemetry,

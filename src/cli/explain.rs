@@ -159,6 +159,10 @@ async fn judge(settings: &Settings, args: &ExplainArgs, token: &str) -> Result<E
 fn open(settings: &Settings) -> Result<Result<Store, String>, String> {
     match &settings.state.store {
         StoreSettings::Memory => Ok(Err("what was revoked and used is in the gate's memory only".to_owned())),
+        // Only a running gate follows the events of all replicas; reading them all for one token would be unfair.
+        StoreSettings::Redis(_) => {
+            Ok(Err("what was revoked and used is in Redis; ask a running gate: POST /v1/explain".to_owned()))
+        }
         StoreSettings::Embedded(path) => {
             let store = Store::open_read_only(path).map_err(|error| error.to_string())?;
             Ok(store.ok_or_else(|| format!("there is no store yet at {}", path.display())))
@@ -180,7 +184,7 @@ async fn replay(store: &Store, settings: &Settings, now: Timestamp) -> Result<In
     });
     // As if nothing were idle yet: what is idle by now is to be told with the time of its last use.
     sessions.restore(store, Timestamp::EPOCH).await?;
-    Ok(InForce { revocations, sessions: Arc::new(sessions) })
+    Ok(InForce { revocations, sessions: Arc::new(sessions), freshness: store.freshness() })
 }
 
 /// Reads the keys of the embedded authority from its file, which a gate may be using.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::enforce::claims::IssuerRules;
 use crate::forward::UpstreamSettings;
+use crate::state::redis;
 use crate::time::Timestamp;
 use crate::{admin, authority, enforce, gate, keys, log, ssf};
 
@@ -78,6 +79,20 @@ pub enum Store {
     Embedded(PathBuf),
     /// In memory: nothing survives a restart.
     Memory,
+    /// In Redis, shared by replicas.
+    Redis(Box<redis::Settings>),
+}
+
+impl Store {
+    /// Whether both are of one kind, and in one file if they are in one.
+    fn is_like(&self, other: &Self) -> bool {
+        self == other || matches!((self, other), (Self::Redis(_), Self::Redis(_)))
+    }
+
+    /// Whether both are in Redis, but not in the same.
+    fn moved(&self, other: &Self) -> bool {
+        self != other && self.is_like(other)
+    }
 }
 
 /// What a store found empty means for tokens that were issued before it was created.
@@ -107,6 +122,20 @@ impl Settings {
         self.issuers.iter().map(|issuer| issuer.rules.leeway).max().unwrap_or_default()
     }
 
+    /// What a shared store needs to know of the rest.
+    #[must_use]
+    pub fn terms(&self) -> redis::Terms {
+        // The longest time for which an event can touch a living token, whatever its kind, and a minute for the clocks.
+        let longest = |rules: &IssuerRules| rules.max_lifetime.saturating_add(rules.leeway * 2);
+        let kept = self.issuers.iter().map(|issuer| longest(&issuer.rules)).max().unwrap_or_default();
+        redis::Terms {
+            max_staleness: self.state.max_staleness,
+            flush_interval: self.state.flush_interval,
+            idle_timeout: self.sessions.idle_timeout,
+            kept: kept.saturating_add(Duration::from_secs(60)),
+        }
+    }
+
     /// The keys whose values in `new` take effect only after a restart.
     #[must_use]
     pub fn restart_needed(&self, new: &Self) -> Vec<String> {
@@ -116,7 +145,8 @@ impl Settings {
             ("telemetry.listen", self.telemetry != new.telemetry),
             ("admin.listen", self.admin.listen != new.admin.listen),
             ("sessions.max_tracked", self.sessions.max_tracked != new.sessions.max_tracked),
-            ("state.store, state.path", self.state.store != new.state.store),
+            ("state.store, state.path", !self.state.store.is_like(&new.state.store)),
+            ("state.url and the keys beside it", self.state.store.moved(&new.state.store)),
             ("state.on_empty", self.state.on_empty != new.state.on_empty),
             ("state.flush_interval", self.state.flush_interval != new.state.flush_interval),
         ];

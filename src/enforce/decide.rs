@@ -6,7 +6,8 @@ use std::time::Duration;
 use http::{HeaderMap, Method, Uri};
 
 use super::Settings;
-use super::bearer::{self, BearerToken};
+pub use super::ask::{Ask, Asked};
+use super::bearer;
 use super::claims::IssuerRules;
 use super::denial::{Denial, Reason};
 use super::policy::{Mode, Route};
@@ -18,6 +19,7 @@ use crate::keys::store::KeyStore;
 use crate::metrics::Metrics;
 use crate::revocations::Revocations;
 use crate::sessions::{self, Session, Sessions};
+use crate::state::freshness::Freshness;
 use crate::time::Timestamp;
 
 /// The head of a request, as it is judged.
@@ -51,6 +53,8 @@ pub struct InForce {
     pub revocations: Arc<Revocations>,
     /// When tokens were last used.
     pub sessions: Arc<Sessions>,
+    /// Whether both may be judged by.
+    pub freshness: Arc<Freshness>,
 }
 
 impl InForce {
@@ -59,7 +63,11 @@ impl InForce {
     pub fn unlimited() -> Self {
         let (idle_timeout, max_tracked) = (None, 1_000_000);
         let settings = sessions::Settings { idle_timeout, max_tracked, leeway: Duration::ZERO, saved: false };
-        Self { revocations: Arc::new(Revocations::new(None)), sessions: Arc::new(Sessions::new(settings)) }
+        Self {
+            revocations: Arc::new(Revocations::new(None)),
+            sessions: Arc::new(Sessions::new(settings)),
+            freshness: Arc::new(Freshness::always()),
+        }
     }
 }
 
@@ -128,41 +136,6 @@ pub enum Verdict {
     Deny(Denial),
     /// Answer this once, then decide again.
     Ask(Ask),
-}
-
-/// What cannot be decided without the network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// Fetch the issuer's keys: its set has none of this `kid`.
-    Keys {
-        /// Whose keys.
-        issuer: IssuerIndex,
-        /// The key that is wanted, as the token names it.
-        kid: String,
-    },
-}
-
-/// What was asked for this request already, so that it is not asked again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Asked {
-    keys: bool,
-}
-
-impl Asked {
-    /// Nothing yet.
-    pub const NOTHING: Self = Self { keys: false };
-
-    /// This too.
-    #[must_use]
-    pub fn and(self, ask: &Ask) -> Self {
-        match ask {
-            Ask::Keys { .. } => Self { keys: true },
-        }
-    }
-
-    pub(super) fn keys(self) -> bool {
-        self.keys
-    }
 }
 
 /// Leave to forward one request. Only a decision makes one.
@@ -282,6 +255,12 @@ impl Enforcer {
         self.verifier.issuer(index)
     }
 
+    /// The idle clocks.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.in_force.sessions
+    }
+
     /// Decides on a request at this moment.
     ///
     /// When several things are wrong, the first in this order is the reason: target, route, form of the credentials,
@@ -325,26 +304,29 @@ impl Enforcer {
         };
         let token = self.verifier.prove(bearer, asked, now, trail)?;
         token.judge_certificate(request.certificate)?;
-        let session = self.judge_in_force(&token, now)?;
+        let session = self.judge_in_force(&token, asked, now)?;
         route.judge(&token)?;
         Ok(Some(Pass { token, session }))
     }
 
-    /// A token that is in force at `now`, whatever it may be used for; that it was looked at is no use of it. A key that is
-    /// not at hand is not fetched, and a certificate it may be bound to is not asked for.
-    #[must_use]
-    pub fn inspect(&self, token: &str, now: Timestamp) -> Option<Arc<VerifiedToken>> {
-        let bearer = BearerToken::new(token.as_bytes()).ok()?;
-        let token = self.verifier.prove(bearer, Asked { keys: true }, now, &mut Trail::default()).ok()?;
-        self.judge_in_force(&token, now).ok()?;
-        Some(token)
-    }
-
     /// Whether nothing has ended the token since it was issued.
-    fn judge_in_force(&self, token: &VerifiedToken, now: Timestamp) -> Result<Arc<Session>, Reason> {
-        token.judge_revocations(&self.in_force.revocations)?;
-        let issuer = self.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?;
-        token.judge_idle(&issuer.rules.issuer, &self.in_force.sessions, now)
+    pub(super) fn judge_in_force(
+        &self,
+        token: &VerifiedToken,
+        asked: Asked,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, Refusal> {
+        let InForce { revocations, sessions, freshness } = &self.in_force;
+        if !freshness.is_fresh(now) {
+            return Err(Reason::StateUnavailable.into());
+        }
+        token.judge_revocations(revocations)?;
+        let issuer = &self.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?.rules.issuer;
+        if sessions.is_shared() {
+            token.judge_shared_idle(issuer, sessions, asked, now)
+        } else {
+            Ok(token.judge_idle(issuer, sessions, now)?)
+        }
     }
 
     /// Counts bytes that flow on a stream as a use of its token, unless they come too late.

@@ -17,6 +17,7 @@ use super::target::{self, BadTarget, Target};
 use super::token::{IssuerIndex, Validity, VerifiedToken};
 use super::verify;
 use crate::jose::jws::Jws;
+use crate::state::redis::Told;
 use crate::time::Timestamp;
 
 mod words;
@@ -355,7 +356,18 @@ impl Report {
             words::revocation(ended.map(|ended| (ended, snapshot.grounds(&token.facts, ended))), token);
         self.note("revocation", ended.map_or(Ok(()), Err), detail);
 
-        let look = enforcer.in_force.sessions.look(&token.introduction(&rules.issuer), question.now);
+        let mut look = enforcer.in_force.sessions.look(&token.introduction(&rules.issuer), question.now);
+        if enforcer.in_force.sessions.is_shared() && !look.in_force {
+            match question.asked.session() {
+                Some(Told::LastUsed(at)) => (look.last_used_at, look.in_force) = (at, true),
+                Some(Told::Unknown) => return self.unknown("idle", "the shared store does not answer"),
+                Some(Told::Over) => {}
+                None => {
+                    let (token, last_used_at) = (token.facts.token, look.last_used_at);
+                    self.ask = Some(Ask::Session { token, last_used_at }).filter(|_| self.reason.is_none());
+                }
+            }
+        }
         let outcome = if look.in_force { Ok(()) } else { Err(Reason::Idle) };
         self.note("idle", outcome, words::idle(&look, token.issued_at, question.now));
     }

@@ -7,12 +7,14 @@
 
 use policy::{IdentitySettings, RouteSettings};
 
+mod ask;
 pub mod bearer;
 pub mod claims;
 pub mod decide;
 pub mod denial;
 pub mod explain;
 mod identity;
+pub mod inspect;
 pub mod policy;
 mod proofs;
 pub mod router;

@@ -8,9 +8,10 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use http::{HeaderName, HeaderValue};
 
+use super::decide::{Ask, Asked, Refusal};
 use super::denial::Reason;
 use crate::revocations::{Ended, Revocations, TokenFacts};
-use crate::sessions::{Introduction, Session, Sessions};
+use crate::sessions::{Doubt, Introduction, Session, Sessions};
 use crate::time::Timestamp;
 
 /// Names an issuer by its place in the configuration.
@@ -210,6 +211,31 @@ impl VerifiedToken {
                 .inspect(|session| drop(self.standing.session.set(Arc::clone(session)))),
         };
         judged.map_err(|_idle| Reason::Idle)
+    }
+
+    /// As [`Self::judge_idle`], with a clock that replicas share.
+    pub(super) fn judge_shared_idle(
+        &self,
+        issuer: &Arc<str>,
+        sessions: &Sessions,
+        asked: Asked,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, Refusal> {
+        let kept = self.standing.session.get();
+        let judged = sessions.judge_shared(kept, &self.introduction(issuer), asked.session(), now);
+        match judged {
+            Ok(session) => {
+                if kept.is_none() {
+                    drop(self.standing.session.set(Arc::clone(&session)));
+                }
+                Ok(session)
+            }
+            Err(Doubt::Idle) => Err(Reason::Idle.into()),
+            Err(Doubt::Unavailable) => Err(Reason::StateUnavailable.into()),
+            Err(Doubt::Ask(last_used_at)) => {
+                Err(Refusal::Ask(Ask::Session { token: self.facts.token, last_used_at }))
+            }
+        }
     }
 
     /// What its idle clock needs to know of it.

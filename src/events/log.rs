@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, mpsc};
 
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
+use crate::metrics::Metrics;
 use crate::revocations::{Cutoff, Ends, Revocations};
-use crate::state::record::{Event, EventKind, Source, StoredEvent};
+use crate::state::record::{Event, EventKind, Source, StoredEvent, Undone};
+use crate::state::redis::{Change, News};
 use crate::state::{Store, StoreError};
 use crate::time::Timestamp;
 
@@ -64,7 +66,8 @@ impl EventLog {
     }
 
     /// Makes all of these durable and puts them in force, or none. A repeated event changes nothing, and one that was
-    /// taken back stays so.
+    /// taken back stays so: after an error, also one that leaves open what became of the events, the same call may be
+    /// made again, by this process or by the next.
     ///
     /// Once this was polled it is carried through, whether or not the caller waits: an event must not be durable and
     /// yet not in force because a client hung up.
@@ -110,13 +113,64 @@ impl EventLog {
         carry_through(async move {
             let _alone = log.order.write().await;
             let Some(undone) = log.store.undo(sequence, source, now).await? else { return Ok(None) };
-            if let Some(taken_back) = cutoff(&undone.event.event) {
-                let remaining = undone.remaining.iter().filter(|left| left.event.expires_at >= now);
-                log.revocations.restate(taken_back.ends, remaining.filter_map(|left| cutoff(&left.event)));
-            }
+            log.restate(&undone, now);
             Ok(Some(undone.event))
         })
         .await
+    }
+
+    /// Puts in force what other replicas did, in the order of the log, until there are no more of them. With
+    /// `refuse_older`, tokens from before the log's beginning are refused.
+    pub async fn follow(&self, mut changes: mpsc::Receiver<Change>, refuse_older: bool, metrics: Metrics) {
+        while let Some(Change { items, created_at, done }) = changes.recv().await {
+            if let Some(created_at) = created_at.filter(|_| refuse_older) {
+                self.revocations.set_not_before(created_at);
+            }
+            for part in
+                items.chunk_by(|one, other| matches!((one, other), (News::Event(..), News::Event(..))))
+            {
+                match part {
+                    [News::Undone(sequence)] => self.take_back(*sequence).await,
+                    events => self.take_over(events, &metrics).await,
+                }
+            }
+            // The replica may be ending; what is in force stays so.
+            _ = done.send(());
+        }
+    }
+
+    async fn take_over(&self, news: &[News], metrics: &Metrics) {
+        let now = Timestamp::now();
+        let events = news.iter().filter_map(|news| match news {
+            News::Event(stored, own) => Some((&stored.event, *own)),
+            News::Undone(_) => None,
+        });
+        let _shared = self.order.read().await;
+        let living = events.clone().map(|(event, _)| event).filter(|event| event.expires_at >= now);
+        self.revocations.replay(living.filter_map(cutoff), now);
+        for (event, _) in events.filter(|(_, own)| !own) {
+            metrics.events.with_label_values(&[event.kind.as_str(), Source::Replica.as_str()]).inc();
+        }
+    }
+
+    async fn take_back(&self, sequence: u64) {
+        let _alone = self.order.write().await;
+        let now = Timestamp::now();
+        match self.store.undone(sequence).await {
+            Ok(Some(undone)) => self.restate(&undone, now),
+            Ok(None) => {}
+            // It stays in force here: refusing too much is the lesser harm.
+            Err(error) => {
+                tracing::warn!(%error, "an event that was taken back stays in force on this replica")
+            }
+        }
+    }
+
+    fn restate(&self, undone: &Undone, now: Timestamp) {
+        if let Some(taken_back) = cutoff(&undone.event.event) {
+            let remaining = undone.remaining.iter().filter(|left| left.event.expires_at >= now);
+            self.revocations.restate(taken_back.ends, remaining.filter_map(|left| cutoff(&left.event)));
+        }
     }
 
     /// The log after a sequence: every event that is kept, in order.

@@ -25,7 +25,7 @@ use super::link::{Broken, Link};
 use super::own;
 use super::streams::Watched;
 use super::worker::Generation;
-use crate::enforce::decide::{Ask, Asked, Permit, Request as Question, Verdict};
+use crate::enforce::decide::{Asked, Permit, Request as Question, Verdict};
 use crate::enforce::denial::{Denial, Reason};
 use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody, Tunnel};
 use crate::time::Timestamp;
@@ -175,11 +175,7 @@ async fn enforce(
             }
             Verdict::Deny(denial) => return Err(Refusal::from(&denial)),
             Verdict::Ask(ask) => {
-                let Ask::Keys { issuer, kid } = &ask;
-                if let Some(issuer) = record.generation.live.enforcer.issuer(*issuer) {
-                    issuer.keys.ask(kid).await;
-                }
-                asked = asked.and(&ask);
+                asked = record.generation.live.enforcer.find_out(&ask, asked).await;
             }
         }
     }

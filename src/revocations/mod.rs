@@ -213,6 +213,12 @@ impl Revocations {
         }
     }
 
+    /// From now on tokens issued before the second that this lies in are refused.
+    pub fn set_not_before(&self, not_before: Timestamp) {
+        let _writer = lock(&self.writer);
+        self.replace(|next| next.not_before = Some(not_before));
+    }
+
     /// The snapshot in force. Never waits; judge a request under one.
     #[must_use]
     pub fn load(&self) -> Guard<Arc<Snapshot>> {

@@ -4,7 +4,7 @@
 //! is idle or expired; one that must leave earlier, for room, is counted, and its token is judged by its issue again,
 //! which can only shorten its life. Knows neither requests nor events.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,9 +15,12 @@ use crate::state::{Store, StoreError};
 use crate::time::Timestamp;
 
 pub mod session;
+mod shared;
 
 use session::Used;
 pub use session::{Introduction, Session};
+pub use shared::Doubt;
+use shared::Shared;
 
 /// The idle clocks, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +76,8 @@ pub struct Sessions {
     unsaved: Box<[Mutex<Vec<Arc<Session>>>]>,
     gone: Mutex<Vec<TokenKey>>,
     cursor: AtomicUsize,
+    /// Clocks that other replicas use, too.
+    shared: Option<Shared>,
 }
 
 /// Sessions of one shard, on average, when the table is full.
@@ -99,6 +104,7 @@ impl Sessions {
             unsaved: (0..LISTS).map(|_| Mutex::default()).collect(),
             gone: Mutex::default(),
             cursor: AtomicUsize::new(0),
+            shared: None,
         };
         sessions.set_idle_timeout(settings.idle_timeout);
         sessions
@@ -146,7 +152,7 @@ impl Sessions {
     /// What [`Self::judge`] would find, without a trace: the token neither gets a session by it nor loses one.
     #[must_use]
     pub fn look(&self, token: &Introduction<'_>, now: Timestamp) -> Look {
-        let idle = self.idle();
+        let (idle, now) = (self.idle(), self.on_their_clock(now));
         let session = self.shard(token.token).get(&token.token).map(Arc::clone);
         let (last_used_at, in_force) = match session {
             Some(session) => (session.last_used_at(), session.seems_in_force(now, idle)),
@@ -183,24 +189,31 @@ impl Sessions {
     /// False when the token is over: do not forward.
     #[must_use]
     pub fn used(&self, session: &Arc<Session>, now: Timestamp) -> bool {
-        match session.used(now) {
+        match session.used(self.on_their_clock(now)) {
             Used::Over => return false,
-            Used::First if self.settings.saved => self.remember(session),
-            Used::First | Used::Again => {}
+            Used::First(pause) if self.settings.saved => {
+                self.remember(session);
+                self.hurry_up(pause);
+            }
+            Used::First(_) | Used::Again => {}
         }
         true
     }
 
     /// Whether a stream that the token opened may go on.
     #[must_use]
-    pub fn is_in_force(&self, session: &Session, now: Timestamp) -> bool {
-        session.is_in_force(now, self.idle()) && !session.is_expired(now, self.settings.leeway)
+    pub fn is_in_force(&self, session: &Arc<Session>, now: Timestamp) -> bool {
+        let in_use = match &self.shared {
+            Some(shared) => self.may_go_on(shared, session, self.on_their_clock(now)),
+            None => session.is_in_force(now, self.idle()),
+        };
+        in_use && !session.is_expired(now, self.settings.leeway)
     }
 
     /// Looks through the next `share`-th part of the table for sessions that are idle or expired, and drops them. Also
     /// tells how many left for room since the last call.
     pub fn sweep(&self, now: Timestamp, share: usize) -> Left {
-        let idle = self.idle();
+        let (idle, now) = (self.idle(), self.on_their_clock(now));
         let mut left = Left { capacity: self.evicted.swap(0, Ordering::Relaxed), ..Left::default() };
         for _ in 0..self.shards.len().div_ceil(share.max(1)) {
             let index = self.cursor.fetch_add(1, Ordering::Relaxed) % self.shards.len();
@@ -233,14 +246,15 @@ impl Sessions {
         limit: usize,
         now: Timestamp,
     ) -> Vec<SessionRow> {
-        let mut listed = Vec::new();
+        let (mut listed, seen) = (Vec::new(), self.on_their_clock(now));
         let first = after.map_or(0, |token| self.index(token));
         for shard in self.shards.iter().skip(first) {
             let mut rows: Vec<SessionRow> = lock(shard)
                 .values()
                 .filter(|session| subject.is_none() || session.subject() == subject)
                 .filter(|session| after.is_none_or(|after| session.token() > after))
-                .filter(|session| self.is_in_force(session, now))
+                .filter(|session| session.seems_in_force(seen, self.idle()))
+                .filter(|session| !session.is_expired(now, self.settings.leeway))
                 .filter_map(|session| session.row())
                 .collect();
             rows.sort_unstable_by_key(|row| row.token);
@@ -273,7 +287,14 @@ impl Sessions {
             unsaved.iter().filter(|session| session.not_saved()).for_each(|session| self.remember(session));
             lock(&self.gone).extend(gone);
         }
-        saved.map(|()| unsaved.len())
+        let over: HashSet<TokenKey> = saved?.into_iter().collect();
+        if !over.is_empty() {
+            unsaved
+                .iter()
+                .filter(|session| over.contains(&session.token()))
+                .for_each(|session| session.end());
+        }
+        Ok(unsaved.len())
     }
 
     /// Takes back in what was saved before a restart; says how many are still in use. Before the first request.

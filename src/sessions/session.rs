@@ -53,8 +53,8 @@ pub struct Introduction<'a> {
 pub(super) enum Used {
     /// It does not count: the token was over.
     Over,
-    /// The first since the session was last saved.
-    First,
+    /// The first since the session was last saved, and how long after the use before.
+    First(Duration),
     /// It counts.
     Again,
 }
@@ -147,6 +147,23 @@ impl Session {
         word & OVER == 0 && is_recent(word, now, idle)
     }
 
+    /// Whether it was found idle, or taken from the table.
+    pub(super) fn is_over(&self) -> bool {
+        self.word.load(Ordering::Acquire) & OVER != 0
+    }
+
+    /// Whether a request was forwarded with it.
+    pub(super) fn was_used(&self) -> bool {
+        self.first_used_at.load(Ordering::Relaxed) != 0
+    }
+
+    /// It was used elsewhere.
+    pub(super) fn learn(&self, at: Timestamp) {
+        let learn = |word: i64| Some((word >> SHIFT).max(at.as_millis()) << SHIFT | word & (OVER | UNSAVED));
+        // A closure that always answers never fails.
+        _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, learn);
+    }
+
     /// A request was forwarded with it, or bytes flowed on a stream it opened.
     pub(super) fn used(&self, now: Timestamp) -> Used {
         let mut word = self.word.load(Ordering::Acquire);
@@ -165,7 +182,7 @@ impl Session {
             }
             match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) if word & UNSAVED != 0 => return Used::Again,
-                Ok(_) => return Used::First,
+                Ok(_) => return Used::First(now.since(Timestamp::from_millis(word >> SHIFT))),
                 Err(current) => word = current,
             }
         }
@@ -231,7 +248,7 @@ mod tests {
         assert!(session(1_000).is_in_force(ms(61_000), IDLE));
         assert!(!session(1_000).is_in_force(ms(61_001), IDLE));
         let used = session(1_000);
-        assert_eq!(used.used(ms(31_000)), Used::First);
+        assert_eq!(used.used(ms(31_000)), Used::First(Duration::from_secs(30)));
         assert!(used.is_in_force(ms(91_000), IDLE));
         assert!(!used.is_in_force(ms(91_001), IDLE));
     }
@@ -249,7 +266,7 @@ mod tests {
     #[test]
     fn the_last_use_only_moves_forward() {
         let session = session(1_000);
-        assert_eq!(session.used(ms(9_000)), Used::First);
+        assert_eq!(session.used(ms(9_000)), Used::First(Duration::from_secs(8)));
         assert_eq!(session.used(ms(5_000)), Used::Again);
         assert_eq!(session.last_used_at(), ms(9_000));
         assert_eq!(session.row().map(|row| row.first_used_at), Some(ms(9_000)));
@@ -258,17 +275,17 @@ mod tests {
     #[test]
     fn a_use_while_saving_is_saved_again() {
         let session = session(1_000);
-        assert_eq!(session.used(ms(2_000)), Used::First);
+        assert_eq!(session.used(ms(2_000)), Used::First(Duration::from_secs(1)));
         session.saving();
         assert_eq!(session.last_used_at(), ms(2_000));
-        assert_eq!(session.used(ms(2_000)), Used::First);
+        assert_eq!(session.used(ms(2_000)), Used::First(Duration::ZERO));
         assert!(!session.not_saved());
     }
 
     #[test]
     fn a_token_from_ahead_is_kept_until_its_issue_is_idle_too() {
         let session = session(30_000);
-        assert_eq!(session.used(ms(1_000)), Used::First);
+        assert_eq!(session.used(ms(1_000)), Used::First(Duration::ZERO));
         assert_eq!(session.last_used_at(), ms(30_000));
         assert_eq!(session.unused_for(ms(90_000)), IDLE);
     }

@@ -1,22 +1,30 @@
-//! The store: what must survive a restart, in one file or in memory.
+//! The store: what must survive a restart, in one file, in memory, or in Redis for all replicas.
 //!
 //! Keeps events, last uses, key sets and usage, and knows no rule about them: what an event means is the business of
-//! `revocations`, when a session ends that of `sessions`. The memory store is the same engine without a file.
+//! `revocations`, when a session ends that of `sessions`. The memory store is the same engine without a file; so is the
+//! copy of a shared store's log.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use crate::identity::{Key, TokenKey};
 use crate::time::Timestamp;
 
+mod error;
+pub mod freshness;
+mod mirror;
 pub mod record;
+pub mod redis;
 mod rows;
 mod schema;
 mod writer;
 
+pub use error::{OpenError, StoreError};
+use freshness::Freshness;
 use record::{Appended, Event, EventKind, SessionRow, Source, StoredEvent, Undone, UsageRow};
+use redis::{Change, Fleet, Told};
 use schema::Database;
 use writer::Writer;
 
@@ -26,94 +34,9 @@ pub struct Store {
     writer: Arc<Writer>,
     created_at: Timestamp,
     durable: bool,
+    /// A store shared by replicas; the database then holds a copy of its log.
+    shared: Option<Arc<redis::Running>>,
 }
-
-/// Why the store could not be opened. Each says what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OpenError {
-    /// Another process holds this lock file.
-    InUse(PathBuf),
-    /// The file is something else.
-    Foreign(PathBuf),
-    /// A later release wrote the file.
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        version: i64,
-        /// The last version known here.
-        known: i64,
-    },
-    /// The file is damaged.
-    Corrupt(PathBuf, String),
-    /// The file could not be used.
-    Io(PathBuf, String),
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InUse(path) => {
-                write!(
-                    f,
-                    "{}: another process holds this lock; each gate needs a store of its own",
-                    path.display()
-                )
-            }
-            Self::Foreign(path) => {
-                write!(f, "{}: not a Portcullis database; it was left as it is", path.display())
-            }
-            Self::Newer { path, version, known } => write!(
-                f,
-                "{}: written by a later release (version {version}, this one knows {known}); it was left as it is",
-                path.display()
-            ),
-            Self::Corrupt(path, what) => write!(
-                f,
-                "{}: the database is damaged ({what}); restore it, or move it away to start with an empty one",
-                path.display()
-            ),
-            Self::Io(path, what) => write!(f, "{}: cannot be used: {what}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
-
-/// Why the store could not do what was asked. Nothing of it was kept, and the next call may succeed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreError {
-    /// The disk is full.
-    Full,
-    /// The database said this.
-    Failed(String),
-    /// The store is closed.
-    Closed,
-}
-
-impl StoreError {
-    /// One word: the metric label.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Failed(_) => "failed",
-            Self::Closed => "closed",
-        }
-    }
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full => f.write_str("the disk of the state store is full"),
-            Self::Failed(what) => write!(f, "the state store failed: {what}"),
-            Self::Closed => f.write_str("the state store is closed"),
-        }
-    }
-}
-
-impl std::error::Error for StoreError {}
 
 /// Rows that one piece of work reads or writes at most, so that nothing waits long for it.
 const CHUNK: usize = 1_000;
@@ -148,7 +71,99 @@ impl Store {
         let created_at = database.created_at;
         let writer =
             Writer::start(database).map_err(|error| OpenError::Io(path.to_owned(), error.to_string()))?;
-        Ok(Self { writer: Arc::new(writer), created_at, durable })
+        Ok(Self { writer: Arc::new(writer), created_at, durable, shared: None })
+    }
+
+    /// A store shared by replicas. Connects in the background, for as long as it takes; what other replicas do comes
+    /// through the receiver, which must be read from the beginning.
+    ///
+    /// # Errors
+    /// When the trust for TLS cannot be read, or a thread not be started.
+    pub fn shared(
+        settings: redis::Settings,
+        terms: redis::Terms,
+        metrics: crate::metrics::Metrics,
+    ) -> Result<(Self, tokio::sync::mpsc::Receiver<Change>), OpenError> {
+        let (running, writer, changes) = redis::start(settings, terms, metrics)?;
+        let store =
+            Self { writer, created_at: Timestamp::EPOCH, durable: true, shared: Some(Arc::new(running)) };
+        Ok((store, changes))
+    }
+
+    fn fleet(&self) -> Option<&Fleet> {
+        self.shared.as_ref().map(|running| &*running.fleet)
+    }
+
+    /// Whether other replicas use it, too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// Runs this beside the shared store, on its thread, until it ends.
+    pub fn beside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(running) = &self.shared {
+            drop(running.handle.spawn(task));
+        }
+    }
+
+    /// Waits until the shared store was used for the first time, or cannot be reached; a store of one's own is open.
+    ///
+    /// # Errors
+    /// When it will never work as it is configured.
+    pub async fn opened(&self, patience: Duration) -> Result<(), OpenError> {
+        match self.fleet() {
+            Some(fleet) => fleet.opened(patience).await,
+            None => Ok(()),
+        }
+    }
+
+    /// How fresh what is known of it is.
+    #[must_use]
+    pub fn freshness(&self) -> Arc<Freshness> {
+        self.fleet().map_or_else(|| Arc::new(Freshness::always()), |fleet| Arc::clone(&fleet.freshness))
+    }
+
+    /// Milliseconds between the local clock and the one that all who share the store go by.
+    #[must_use]
+    pub fn clock_offset(&self) -> Arc<AtomicI64> {
+        self.fleet().map_or_else(Arc::default, |fleet| Arc::clone(&fleet.offset))
+    }
+
+    /// What is the matter with it, if anything is.
+    #[must_use]
+    pub fn condition(&self) -> Option<String> {
+        self.fleet().and_then(Fleet::condition)
+    }
+
+    /// Counts how often it was found empty, and so all last uses must be saved again.
+    #[must_use]
+    pub fn emptied(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        self.fleet().map(|fleet| fleet.emptied.subscribe())
+    }
+
+    /// Takes over what a reload may change.
+    pub fn reconfigure(&self, terms: redis::Terms) {
+        if let Some(fleet) = self.fleet() {
+            fleet.reconfigure(terms);
+        }
+    }
+
+    /// What all replicas know of a token's last use; see [`Told`]. `known` is the last use known here.
+    pub async fn last_use(&self, token: TokenKey, known: Timestamp) -> Told {
+        match self.fleet() {
+            Some(fleet) => fleet.last_use(token, known).await,
+            None => Told::LastUsed(known),
+        }
+    }
+
+    /// What taking back this event, which was done by another replica, left.
+    ///
+    /// # Errors
+    /// When the copy of the log cannot be read.
+    pub async fn undone(&self, sequence: u64) -> Result<Option<Undone>, StoreError> {
+        // Nothing is written for an event that is taken back already.
+        self.writer.run(move |db| rows::undo(db, sequence, Source::Replica, Timestamp::EPOCH)).await
     }
 
     /// Runs `work` in a transaction of its own or shared with other work; what it answers is told only when its changes
@@ -185,6 +200,9 @@ impl Store {
         source: Source,
         received_at: Timestamp,
     ) -> Result<Vec<Appended>, StoreError> {
+        if let Some(fleet) = self.fleet() {
+            return fleet.append(events, source, received_at).await;
+        }
         self.writer
             .run(move |db| events.iter().map(|event| rows::append(db, event, source, received_at)).collect())
             .await
@@ -200,6 +218,9 @@ impl Store {
         source: Source,
         now: Timestamp,
     ) -> Result<Option<Undone>, StoreError> {
+        if let Some(fleet) = self.fleet() {
+            return fleet.undo(sequence, source, now).await;
+        }
         self.writer.run(move |db| rows::undo(db, sequence, source, now)).await
     }
 
@@ -226,7 +247,8 @@ impl Store {
         self.writer.read(move |db| rows::live_events(db, of, after, limit, now)).await
     }
 
-    /// Forgets the tokens in `gone`, then keeps these last uses.
+    /// Forgets the tokens in `gone`, then keeps these last uses; answers the tokens that another replica found idle
+    /// meanwhile. A shared store forgets nothing: others may use the token.
     ///
     /// # Errors
     /// When the disk is full or fails; some may have been kept then.
@@ -234,7 +256,10 @@ impl Store {
         &self,
         mut used: Vec<SessionRow>,
         gone: Vec<TokenKey>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<TokenKey>, StoreError> {
+        if let Some(fleet) = self.fleet() {
+            return fleet.save_sessions(used).await;
+        }
         // First, because a token that left for room may have come back and been used again.
         for chunk in gone.chunks(CHUNK) {
             let chunk = chunk.to_vec();
@@ -248,10 +273,11 @@ impl Store {
             let chunk = chunk.to_vec();
             self.writer.run(move |db| chunk.iter().try_for_each(|row| rows::save_session(db, row))).await?;
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
-    /// Up to `limit` sessions after the given token, in the order of their keys.
+    /// Up to `limit` sessions after the given token, in the order of their keys; none of a shared store, where last uses
+    /// are looked at one by one.
     ///
     /// # Errors
     /// When the disk fails.
@@ -273,6 +299,9 @@ impl Store {
         body: &[u8],
         fetched_at: Timestamp,
     ) -> Result<(), StoreError> {
+        if let Some(fleet) = self.fleet() {
+            return fleet.save_key_set(issuer, body, fetched_at).await;
+        }
         let (issuer, body) = (issuer.to_owned(), body.to_owned());
         self.writer.run(move |db| rows::save_key_set(db, &issuer, &body, fetched_at)).await
     }
@@ -282,6 +311,9 @@ impl Store {
     /// # Errors
     /// When the disk fails.
     pub async fn key_set(&self, issuer: &str) -> Result<Option<(Vec<u8>, Timestamp)>, StoreError> {
+        if let Some(fleet) = self.fleet() {
+            return fleet.key_set(issuer).await;
+        }
         let issuer = issuer.to_owned();
         self.writer.read(move |db| rows::key_set(db, &issuer)).await
     }
@@ -291,6 +323,9 @@ impl Store {
     /// # Errors
     /// When the disk is full or fails; nothing was added then.
     pub async fn add_usage(&self, rows: Vec<UsageRow>) -> Result<(), StoreError> {
+        if let Some(fleet) = self.fleet() {
+            return fleet.add_usage(rows).await;
+        }
         self.writer.run(move |db| rows.iter().try_for_each(|row| rows::add_usage(db, row))).await
     }
 
@@ -299,6 +334,9 @@ impl Store {
     /// # Errors
     /// When the disk fails.
     pub async fn usage(&self, client: Option<&str>) -> Result<Vec<UsageRow>, StoreError> {
+        if let Some(fleet) = self.fleet() {
+            return fleet.usage(client).await;
+        }
         let client = client.map(str::to_owned);
         self.writer.read(move |db| rows::usage(db, client.as_deref())).await
     }

@@ -171,6 +171,28 @@ impl Event {
     }
 }
 
+/// What makes two events the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// What happened.
+    pub kind: EventKind,
+    /// What the event names.
+    pub key: Key,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The version of the roles.
+    pub role_version: Option<u64>,
+}
+
+impl Identity {
+    /// Of an event.
+    #[must_use]
+    pub fn of(event: &Event) -> Self {
+        let Event { kind, key, at, role_version, .. } = *event;
+        Self { kind, key, at, role_version }
+    }
+}
+
 /// An event in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {

@@ -19,8 +19,8 @@ pub(super) fn append(
     source: Source,
     received_at: Timestamp,
 ) -> rusqlite::Result<Appended> {
-    let detail = event.role_version.map_or(NOTHING, |version| i64::try_from(version).unwrap_or(i64::MAX));
-    if insert(db, event, detail, source, received_at)? {
+    let detail = detail(event.role_version);
+    if insert(db, None, event, detail, source, received_at)? {
         return Ok(Appended { sequence: unsigned(db.last_insert_rowid()), new: true, undone: false });
     }
     db.prepare_cached(
@@ -31,9 +31,15 @@ pub(super) fn append(
     })
 }
 
-/// False when the event is there already.
-fn insert(
+/// What stands in `detail` for a role version.
+pub(super) fn detail(role_version: Option<u64>) -> i64 {
+    role_version.map_or(NOTHING, |version| i64::try_from(version).unwrap_or(i64::MAX))
+}
+
+/// At this place, or the next. False when the event is there already.
+pub(super) fn insert(
     db: &Connection,
+    sequence: Option<u64>,
     event: &Event,
     detail: i64,
     source: Source,
@@ -41,8 +47,8 @@ fn insert(
 ) -> rusqlite::Result<bool> {
     let inserted = db
         .prepare_cached(
-            "INSERT INTO events (kind, key, at, detail, issuer, subject, client, jti, source, received_at, expires_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO NOTHING",
+            "INSERT INTO events (kind, key, at, detail, issuer, subject, client, jti, source, received_at, expires_at, sequence)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             event.kind.code(),
@@ -56,8 +62,16 @@ fn insert(
             source.code(),
             received_at.as_millis(),
             event.expires_at.as_millis(),
+            sequence.map(signed),
         ])?;
     Ok(inserted == 1)
+}
+
+/// The event at this place.
+pub(super) fn event(db: &Connection, sequence: u64) -> rusqlite::Result<Option<StoredEvent>> {
+    db.prepare_cached(&format!("SELECT {EVENT} FROM events WHERE sequence = ?1"))?
+        .query_row([signed(sequence)], stored)
+        .optional()
 }
 
 pub(super) fn undo(
@@ -66,18 +80,14 @@ pub(super) fn undo(
     source: Source,
     now: Timestamp,
 ) -> rusqlite::Result<Option<Undone>> {
-    let found = db
-        .prepare_cached(&format!("SELECT {EVENT} FROM events WHERE sequence = ?1"))?
-        .query_row([signed(sequence)], stored)
-        .optional()?;
-    let Some(mut event) = found.filter(|found| found.event.kind != EventKind::Undone) else {
+    let Some(mut event) = event(db, sequence)?.filter(|found| found.event.kind != EventKind::Undone) else {
         return Ok(None);
     };
     if !event.undone {
         db.prepare_cached("UPDATE events SET undone = 1 WHERE sequence = ?1")?.execute([signed(sequence)])?;
         event.undone = true;
         let undoing = Event { kind: EventKind::Undone, at: now, role_version: None, ..event.event.clone() };
-        insert(db, &undoing, signed(sequence), source, now)?;
+        insert(db, None, &undoing, signed(sequence), source, now)?;
     }
     let remaining = db
         .prepare_cached(&format!("SELECT {EVENT} FROM events WHERE key = ?1 AND undone = 0"))?
@@ -267,11 +277,11 @@ fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
 }
 
 /// SQLite counts in `i64`; nothing here gets near its end.
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn unsigned(number: i64) -> u64 {
+pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 

@@ -61,7 +61,7 @@ fn every_problem_is_a_line_on_standard_error_and_the_exit_code_is_2() {
     let folder = Folder::new();
     folder.write(
         "config/portcullis.toml",
-        &base_with(&[("server", "wrokers = 1\ndrain_timeout = 5"), ("state", "store = \"redis\"")]),
+        &base_with(&[("server", "wrokers = 1\ndrain_timeout = 5"), ("state", "store = \"radish\"")]),
     );
     let output = check(&folder, "config/portcullis.toml");
     assert_eq!(output.status.code(), Some(2));
@@ -74,7 +74,7 @@ fn every_problem_is_a_line_on_standard_error_and_the_exit_code_is_2() {
         "{}",
         lines[1]
     );
-    assert!(lines[2].contains(": state.store: \"redis\" is not supported by this version"), "{}", lines[2]);
+    assert!(lines[2].contains(": state.store: \"radish\" is not known"), "{}", lines[2]);
 }
 
 #[test]

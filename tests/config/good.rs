@@ -7,6 +7,7 @@ use portcullis::config::{OnEmpty, Store};
 use portcullis::enforce::policy::{ClaimName, IdentityClaim, Mode};
 use portcullis::forward::Scheme;
 use portcullis::keys::Source;
+use portcullis::state::redis::endpoint::Topology;
 
 use super::{BASE, Folder, base_with};
 
@@ -218,4 +219,23 @@ fn a_transmitter_speaks_of_the_subjects_of_a_configured_issuer() {
     assert!(transmitter.tolerant && transmitter.critical_members.is_empty());
     assert!(transmitter.keys.algorithms.contains(&Algorithm::PS256));
     assert!(!transmitter.keys.algorithms.contains(&Algorithm::HS256));
+}
+
+#[test]
+fn a_shared_store_has_one_address_and_the_credentials_beside_it() {
+    let folder = Folder::new();
+    let lines = "store = \"redis\"\nurl = \"redis-sentinel://u:from-url@a,b:1/main\"\nevents_url = \"redis://r:2\"\npassword = \"from-key\"";
+    let loaded = folder.good(&base_with(&[("state", lines)]));
+    let Store::Redis(redis) = &loaded.settings.state.store else { panic!("{:?}", loaded.settings.state) };
+    let endpoint = &redis.endpoint;
+    assert_eq!(endpoint.topology, Topology::Sentinel("main".to_owned()));
+    assert_eq!(endpoint.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:26379", "b:1"]);
+    for endpoint in [endpoint, redis.events.as_ref().unwrap()] {
+        assert_eq!(endpoint.credentials.password, "from-key", "a key of its own goes before the URL");
+    }
+    assert_eq!(endpoint.credentials.username, "u");
+    assert_eq!(loaded.redacted["state"]["url"], "redis-sentinel://[redacted]@a,b:1/main");
+    assert_eq!(loaded.redacted["state"]["events_url"], "redis://r:2");
+    let terms = loaded.settings.terms();
+    assert!(terms.kept > loaded.settings.issuers[0].rules.max_lifetime);
 }

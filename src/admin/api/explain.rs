@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Api;
 use crate::admin::body::read_json;
 use crate::admin::problem::Problem;
-use crate::enforce::decide::{Ask, Asked};
+use crate::enforce::decide::Asked;
 use crate::enforce::explain::{Explanation, Question};
 use crate::time::Timestamp;
 
@@ -55,12 +55,11 @@ async fn explain(State(api): State<Api>, request: Request) -> Result<Json<Explan
             asked,
         })
     };
-    let told = judge(Asked::NOTHING);
-    // As the gate does before it refuses a key that it does not know.
-    let Some(ask) = &told.ask else { return Ok(Json(told)) };
-    let Ask::Keys { issuer, kid } = ask;
-    if let Some(issuer) = enforcer.issuer(*issuer) {
-        issuer.keys.ask(kid).await;
+    // As the gate does before it refuses a key that it does not know, or a token that it has not seen for long.
+    let mut asked = Asked::NOTHING;
+    loop {
+        let told = judge(asked);
+        let Some(ask) = &told.ask else { return Ok(Json(told)) };
+        asked = enforcer.find_out(ask, asked).await;
     }
-    Ok(Json(judge(Asked::NOTHING.and(ask))))
 }

@@ -7,6 +7,8 @@ use crate::config::settings::{OnEmpty, SessionSettings, StateSettings, Store};
 use crate::config::url::without_password;
 use crate::config::values::Zero;
 use crate::gate::StreamSettings;
+use crate::state::redis;
+use crate::state::redis::endpoint::{Endpoint, Topology};
 
 /// `[sessions]`.
 pub(super) fn sessions(s: &mut Section<'_>) -> SessionSettings {
@@ -30,16 +32,15 @@ pub(super) fn state(s: &mut Section<'_>) -> StateSettings {
     let path = s.parsed("path", "portcullis.db", filled).unwrap_or_default();
     let path = s.reading.beside(&path);
     s.show("path", path.to_string_lossy());
+    let redis = shared_store(s);
     let store = |text: &str| match text {
         "embedded" => Ok(Store::Embedded(path)),
         "memory" => Ok(Store::Memory),
-        "redis" => {
-            Err("\"redis\" is not supported by this version; use \"embedded\" or \"memory\"".to_owned())
-        }
+        // Without settings something was wrong with them, and that was said.
+        "redis" => Ok(redis.map_or(Store::Memory, |redis| Store::Redis(Box::new(redis)))),
         other => Err(not_one_of(other, &["embedded", "memory", "redis"])),
     };
     let store = s.parsed("store", "embedded", store).unwrap_or(Store::Memory);
-    shared_store(s);
     StateSettings {
         store,
         max_staleness: s.duration("max_staleness", "10s", Zero::Refused),
@@ -48,19 +49,50 @@ pub(super) fn state(s: &mut Section<'_>) -> StateSettings {
     }
 }
 
-/// The keys of the shared store, so that a file may hold them whatever its `store`.
-fn shared_store(s: &mut Section<'_>) {
-    const SCHEMES: [&str; 4] = ["redis://", "rediss://", "redis-sentinel://", "redis-cluster://"];
-    let url = s.parsed("url", "redis://127.0.0.1:6379", |text| {
-        let known = SCHEMES.iter().any(|scheme| text.starts_with(scheme));
-        known
-            .then(|| without_password(text))
-            .ok_or_else(|| format!("must begin with one of {}", SCHEMES.join(", ")))
+/// The keys of the shared store, read whatever `store` is; `None` when one is wrong.
+fn shared_store(s: &mut Section<'_>) -> Option<redis::Settings> {
+    let endpoint = s.parsed("url", "redis://127.0.0.1:6379", shown_endpoint);
+    s.show("url", endpoint.as_ref().map(|(_, shown)| shown.clone()));
+    let events = s.parsed("events_url", "", |text| match text {
+        "" => Ok(None),
+        text => shown_endpoint(text).map(Some),
     });
-    s.show("url", url);
-    s.text("username", "");
-    s.secret("password");
-    s.parsed("key_prefix", "portcullis", filled);
+    s.show(
+        "events_url",
+        events.as_ref().map(|events| events.as_ref().map_or("", |(_, shown)| shown).to_owned()),
+    );
+    let (username, password) = (s.text("username", ""), s.secret("password").unwrap_or_default());
+    let key_prefix = s.parsed("key_prefix", "portcullis", |text| match filled(text)? {
+        text if text.contains(['{', '}']) => {
+            Err("must not contain braces: a cluster would read them".to_owned())
+        }
+        text => Ok(text),
+    });
+    let ca = s.file("ca");
+    let known = |(endpoint, _): (Endpoint, String)| with_credentials(endpoint, &username, &password);
+    let (endpoint, events) = (known(endpoint?), events?.map(known));
+    if events.as_ref().is_some_and(|events| events.topology != Topology::Single) {
+        s.problem(
+            "events_url",
+            "must be redis:// or rediss://: one address, behind which are the read replicas",
+        );
+    }
+    Some(redis::Settings { endpoint, events, ca, key_prefix: key_prefix? })
+}
+
+fn shown_endpoint(text: &str) -> Result<(Endpoint, String), String> {
+    Endpoint::parse(text).map(|endpoint| (endpoint, without_password(text)))
+}
+
+/// Keys of their own go before what the URL says.
+fn with_credentials(mut endpoint: Endpoint, username: &str, password: &str) -> Endpoint {
+    if !username.is_empty() {
+        username.clone_into(&mut endpoint.credentials.username);
+    }
+    if !password.is_empty() {
+        password.clone_into(&mut endpoint.credentials.password);
+    }
+    endpoint
 }
 
 fn filled(text: &str) -> Result<String, String> {

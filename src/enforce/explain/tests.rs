@@ -252,7 +252,8 @@ fn in_force(not_before: Option<Timestamp>, ends: &[Ends], idle_timeout: Option<D
     let expires_at = Timestamp::from_secs(NOW + 100_000);
     revocations.apply(ends.iter().map(|&ends| Cutoff { ends, expires_at }));
     let settings = sessions::Settings { idle_timeout, max_tracked: 10, leeway: Duration::ZERO, saved: false };
-    InForce { revocations: Arc::new(revocations), sessions: Arc::new(Sessions::new(settings)) }
+    let sessions = Arc::new(Sessions::new(settings));
+    InForce { revocations: Arc::new(revocations), sessions, ..InForce::unlimited() }
 }
 
 #[test]

@@ -1,0 +1,78 @@
+//! What a decision cannot be made without: a question for the caller, and what was asked already.
+
+use super::decide::Enforcer;
+use super::token::IssuerIndex;
+use crate::identity::TokenKey;
+use crate::state::redis::Told;
+use crate::time::Timestamp;
+
+/// What cannot be decided without the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Fetch the issuer's keys: its set has none of this `kid`.
+    Keys {
+        /// Whose keys.
+        issuer: IssuerIndex,
+        /// The key that is wanted, as the token names it.
+        kid: String,
+    },
+    /// Read when the token was last used on any replica: this one finds it idle.
+    Session {
+        /// Which token.
+        token: TokenKey,
+        /// Its last use here.
+        last_used_at: Timestamp,
+    },
+}
+
+/// What was asked for this request already, so that it is not asked again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asked {
+    keys: bool,
+    session: Option<Told>,
+}
+
+impl Asked {
+    /// Nothing yet.
+    pub const NOTHING: Self = Self { keys: false, session: None };
+
+    /// This too; of a session nothing is known then, unless [`Self::told`].
+    #[must_use]
+    pub fn and(self, ask: &Ask) -> Self {
+        match ask {
+            Ask::Keys { .. } => Self { keys: true, ..self },
+            Ask::Session { .. } => self.told(Told::Unknown),
+        }
+    }
+
+    /// The last use of the token was asked for, with this answer.
+    #[must_use]
+    pub fn told(self, answer: Told) -> Self {
+        Self { session: Some(answer), ..self }
+    }
+
+    pub(super) fn session(self) -> Option<Told> {
+        self.session
+    }
+
+    pub(super) fn keys(self) -> bool {
+        self.keys
+    }
+}
+
+impl Enforcer {
+    /// Finds out what a decision asks for. The decision itself never waits: this is what its callers do between two.
+    pub async fn find_out(&self, ask: &Ask, asked: Asked) -> Asked {
+        match ask {
+            Ask::Keys { issuer, kid } => {
+                if let Some(issuer) = self.issuer(*issuer) {
+                    issuer.keys.ask(kid).await;
+                }
+                asked.and(ask)
+            }
+            Ask::Session { token, last_used_at } => {
+                asked.told(self.sessions().ask_others(*token, *last_used_at).await)
+            }
+        }
+    }
+}

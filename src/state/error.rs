@@ -1,0 +1,98 @@
+//! Why a store could not be opened, or not do what was asked, in words that say what to do about it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Why the store could not be opened. Each says what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenError {
+    /// Another process holds this lock file.
+    InUse(PathBuf),
+    /// The file is something else.
+    Foreign(PathBuf),
+    /// A later release wrote the file.
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: i64,
+        /// The last version known here.
+        known: i64,
+    },
+    /// The file is damaged.
+    Corrupt(PathBuf, String),
+    /// The file could not be used.
+    Io(PathBuf, String),
+    /// The shared store cannot be used until this is changed.
+    Refused(String),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse(path) => {
+                write!(
+                    f,
+                    "{}: another process holds this lock; each gate needs a store of its own",
+                    path.display()
+                )
+            }
+            Self::Foreign(path) => {
+                write!(f, "{}: not a Portcullis database; it was left as it is", path.display())
+            }
+            Self::Newer { path, version, known } => write!(
+                f,
+                "{}: written by a later release (version {version}, this one knows {known}); it was left as it is",
+                path.display()
+            ),
+            Self::Corrupt(path, what) => write!(
+                f,
+                "{}: the database is damaged ({what}); restore it, or move it away to start with an empty one",
+                path.display()
+            ),
+            Self::Io(path, what) => write!(f, "{}: cannot be used: {what}", path.display()),
+            Self::Refused(what) => write!(f, "the shared store (state.url) cannot be used: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// Why the store could not do what was asked. Nothing of it was kept, and the next call may succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreError {
+    /// There is no room: the disk, or the memory of the shared store, is full.
+    Full,
+    /// The database said this.
+    Failed(String),
+    /// The shared store cannot be reached, or not be written.
+    Unreachable(String),
+    /// The store is closed.
+    Closed,
+}
+
+impl StoreError {
+    /// One word: the metric label.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Failed(_) => "failed",
+            Self::Unreachable(_) => "unreachable",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("the state store is full: free its disk, or raise its maxmemory"),
+            Self::Failed(what) => write!(f, "the state store failed: {what}"),
+            Self::Unreachable(what) => write!(f, "the shared state store cannot be used now: {what}"),
+            Self::Closed => f.write_str("the state store is closed"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}

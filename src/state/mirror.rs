@@ -1,0 +1,182 @@
+//! A copy of a log that lives elsewhere, in a database in memory: what lists, ids and undo are answered from, and what
+//! is published again when the log lost it.
+//!
+//! Knows entries and places; where the log is, and how it can lose anything, is the business of `redis`.
+
+use std::collections::HashSet;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::record::{Appended, Event, EventKind, Identity, StoredEvent};
+use super::redis::entry::Entry;
+use super::rows;
+
+/// Places of events that the log does not have any more.
+pub(super) type Lost = HashSet<u64>;
+
+/// What an entry of the log means for who has read all before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Adopted {
+    /// An event that was not known.
+    New(StoredEvent),
+    /// The event at this place was taken back.
+    Undone(u64),
+    /// Known already.
+    Known,
+}
+
+/// Takes in an entry. The first with an identity is the event, whatever comes later under it; one that the log had lost
+/// and got again moves to its new place.
+pub(super) fn adopt(db: &Connection, entry: &Entry, lost: &mut Lost) -> rusqlite::Result<Adopted> {
+    let (detail, target) = match &entry.undoes {
+        None => (rows::detail(entry.event.role_version), None),
+        Some(target) => match find(db, target)? {
+            Some((target, undone)) => (rows::signed(target), Some((target, undone))),
+            // Expired here, so there is nothing to take back.
+            None => return Ok(Adopted::Known),
+        },
+    };
+    if let Some((held, _)) = place(db, &Identity::of(&entry.event), detail)? {
+        if held != entry.sequence && lost.remove(&held) {
+            r#move(db, held, entry.sequence)?;
+        }
+        lost.remove(&entry.sequence);
+        return Ok(Adopted::Known);
+    }
+    let Entry { sequence, ref event, source, received_at, .. } = *entry;
+    rows::insert(db, Some(sequence), event, detail, source, received_at)?;
+    match target {
+        Some((target, false)) => {
+            db.prepare_cached("UPDATE events SET undone = 1 WHERE sequence = ?1")?
+                .execute([rows::signed(target)])?;
+            Ok(Adopted::Undone(target))
+        }
+        Some((_, true)) => Ok(Adopted::Known),
+        None => Ok(Adopted::New(StoredEvent {
+            sequence,
+            event: event.clone(),
+            undoes: None,
+            source,
+            received_at,
+            undone: false,
+        })),
+    }
+}
+
+/// Where each of these events is, if it is known.
+pub(super) fn find_all(db: &Connection, events: &[Event]) -> rusqlite::Result<Vec<Option<Appended>>> {
+    let found = events.iter().map(|event| {
+        let found = find(db, &Identity::of(event))?;
+        Ok(found.map(|(sequence, undone)| Appended { sequence, new: false, undone }))
+    });
+    found.collect()
+}
+
+/// The event at this place, and, when it takes back another, which.
+pub(super) fn entry(db: &Connection, sequence: u64) -> rusqlite::Result<Option<Entry>> {
+    let Some(stored) = rows::event(db, sequence)? else { return Ok(None) };
+    let undoes = match stored.undoes {
+        Some(target) => match rows::event(db, target)? {
+            Some(target) => Some(Identity::of(&target.event)),
+            None => return Ok(None),
+        },
+        None => None,
+    };
+    Ok(Some(Entry::again(stored, undoes)))
+}
+
+/// Whether there is an event at this place.
+pub(super) fn has(db: &Connection, sequence: u64) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM events WHERE sequence = ?1")?.exists([rows::signed(sequence)])
+}
+
+/// The places after this one.
+pub(super) fn places_after(db: &Connection, sequence: u64) -> rusqlite::Result<Lost> {
+    db.prepare_cached("SELECT sequence FROM events WHERE sequence > ?1")?
+        .query_map([rows::signed(sequence)], |row| row.get(0).map(rows::unsigned))?
+        .collect()
+}
+
+fn find(db: &Connection, event: &Identity) -> rusqlite::Result<Option<(u64, bool)>> {
+    if event.kind == EventKind::Undone {
+        return Ok(None);
+    }
+    place(db, event, rows::detail(event.role_version))
+}
+
+fn place(db: &Connection, event: &Identity, detail: i64) -> rusqlite::Result<Option<(u64, bool)>> {
+    db.prepare_cached(
+        "SELECT sequence, undone FROM events WHERE key = ?1 AND kind = ?2 AND at = ?3 AND detail = ?4",
+    )?
+    .query_row(params![event.key.to_bytes(), event.kind.code(), event.at.as_millis(), detail], |row| {
+        Ok((rows::unsigned(row.get(0)?), row.get(1)?))
+    })
+    .optional()
+}
+
+fn r#move(db: &Connection, from: u64, to: u64) -> rusqlite::Result<()> {
+    let (from, to) = (rows::signed(from), rows::signed(to));
+    let undone = EventKind::Undone.code();
+    db.prepare_cached("UPDATE events SET sequence = ?2 WHERE sequence = ?1")?.execute([from, to])?;
+    db.prepare_cached("UPDATE events SET detail = ?2 WHERE kind = ?3 AND detail = ?1")?
+        .execute([from, to, undone])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::record::Source;
+    use crate::state::schema;
+    use crate::time::Timestamp;
+
+    const NOW: Timestamp = Timestamp::from_secs(100);
+
+    fn event(jti: &str) -> Event {
+        Event::token(&"https://a/".into(), jti, NOW, Timestamp::from_secs(1_000))
+    }
+
+    fn at(sequence: u64, jti: &str) -> Entry {
+        Entry { sequence, ..Entry::new(&event(jti), Source::Admin, NOW) }
+    }
+
+    fn undoing(sequence: u64, jti: &str) -> Entry {
+        let undone = Event { kind: EventKind::Undone, ..event(jti) };
+        let undoes = Some(Identity::of(&event(jti)));
+        Entry { sequence, undoes, ..Entry::new(&undone, Source::Admin, NOW) }
+    }
+
+    #[test]
+    fn the_first_place_of_an_event_stands() {
+        let database = schema::in_memory(NOW).unwrap();
+        let (db, lost) = (&database.connection, &mut Lost::new());
+        assert!(matches!(adopt(db, &at(5, "a"), lost), Ok(Adopted::New(stored)) if stored.sequence == 5));
+        assert_eq!(adopt(db, &at(9, "a"), lost), Ok(Adopted::Known));
+        assert_eq!(adopt(db, &undoing(10, "a"), lost), Ok(Adopted::Undone(5)));
+        assert_eq!(adopt(db, &undoing(11, "a"), lost), Ok(Adopted::Known));
+        assert_eq!(adopt(db, &at(12, "a"), lost), Ok(Adopted::Known), "it stays undone");
+        let found = find_all(db, &[event("a"), event("b")]).unwrap();
+        assert_eq!(found, [Some(Appended { sequence: 5, new: false, undone: true }), None]);
+    }
+
+    #[test]
+    fn what_was_lost_and_came_again_has_its_new_place_everywhere() {
+        let database = schema::in_memory(NOW).unwrap();
+        let (db, none) = (&database.connection, &mut Lost::new());
+        for entry in [at(5, "a"), undoing(6, "a"), at(7, "b")] {
+            adopt(db, &entry, none).unwrap();
+        }
+        let again: Vec<Entry> = [5, 6, 7].map(|place| entry(db, place).unwrap().unwrap()).into();
+        let mut lost = places_after(db, 0).unwrap();
+        assert_eq!(lost.len(), 3);
+        for (place, entry) in [20, 21, 22].into_iter().zip(again) {
+            let adopted = adopt(db, &Entry { sequence: place, ..entry }, &mut lost).unwrap();
+            assert_eq!(adopted, Adopted::Known);
+        }
+        assert!(lost.is_empty());
+        assert_eq!(places_after(db, 0).unwrap(), [20, 21, 22].into());
+        let undo = rows::event(db, 21).unwrap().unwrap();
+        assert_eq!((undo.undoes, rows::event(db, 20).unwrap().unwrap().undone), (Some(20), true));
+        assert!(has(db, 22).unwrap() && !has(db, 7).unwrap());
+    }
+}

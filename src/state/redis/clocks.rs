@@ -1,0 +1,130 @@
+//! Last uses that all replicas share: written behind in batches, read only where the local clock cannot tell.
+
+use std::time::Duration;
+
+use tokio::task::yield_now;
+
+use super::fault::Fault;
+use super::{Fleet, PATIENCE};
+use crate::identity::TokenKey;
+use crate::state::StoreError;
+use crate::state::record::SessionRow;
+use crate::time::Timestamp;
+
+/// Last uses written by one call.
+const BATCH: usize = 500;
+/// Calls that are under way at once.
+const WINDOW: usize = 8;
+/// How long a request waits for a last use.
+const LOOKING: Duration = Duration::from_millis(500);
+/// How long a last use is kept beyond the idle timeout: late writes, and clocks that are measured, not known.
+const MARGIN: Duration = Duration::from_secs(60);
+
+/// What all replicas together know of a token's use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Its last use anywhere.
+    LastUsed(Timestamp),
+    /// It was idle everywhere, and is refused for good.
+    Over,
+    /// That cannot be told now.
+    Unknown,
+}
+
+impl Fleet {
+    /// Keeps last uses; answers the tokens that were found idle by another replica meanwhile.
+    pub(in crate::state) async fn save_sessions(
+        &self,
+        rows: Vec<SessionRow>,
+    ) -> Result<Vec<TokenKey>, StoreError> {
+        let Some(idle) = self.idle_timeout() else { return Ok(Vec::new()) };
+        let mut uses: Vec<(TokenKey, Timestamp)> =
+            rows.iter().map(|row| (row.token, row.last_used_at)).collect();
+        drop(rows);
+        // One hash tag after the other, so that a call stays within a slot of a cluster.
+        uses.sort_unstable_by_key(|(token, _)| *token);
+        let tag = |token: &TokenKey| token.0.to_bytes()[0];
+        let alone = self.is_cluster();
+        let groups = uses.chunk_by(|one, other| !alone || tag(&one.0) == tag(&other.0));
+        let batches: Vec<&[(TokenKey, Timestamp)]> = groups.flat_map(|group| group.chunks(BATCH)).collect();
+        let mut over = Vec::new();
+        for window in batches.chunks(WINDOW) {
+            let saving = window.iter().map(|batch| self.save_batch(batch, idle));
+            for found in futures_util::future::join_all(saving).await {
+                over.extend(found?);
+            }
+            // Encoding hundreds of thousands must not hold up whoever shares the thread.
+            yield_now().await;
+        }
+        Ok(over)
+    }
+
+    async fn save_batch(
+        &self,
+        batch: &[(TokenKey, Timestamp)],
+        idle: Duration,
+    ) -> Result<Vec<TokenKey>, Fault> {
+        let keys: Vec<Vec<u8>> = batch.iter().map(|(token, _)| self.keys.session(*token)).collect();
+        let lane = self.lane(keys.first().map_or(&[], Vec::as_slice))?;
+        let mut call = self.scripts.save.call(keys.len());
+        call.arg(keys).arg(millis(idle.saturating_add(MARGIN)));
+        for (_, at) in batch {
+            call.arg(at.as_millis());
+        }
+        let over: Vec<usize> = lane.ask(&call, PATIENCE).await.inspect_err(|fault| self.noticed(fault))?;
+        self.metrics.state_saved.inc_by(batch.len() as u64);
+        Ok(over.into_iter().filter_map(|place| Some(batch.get(place.checked_sub(1)?)?.0)).collect())
+    }
+
+    /// The last use of a token that is idle as far as this replica knows: `known` is the last it knows of. Where all
+    /// replicas agree that it is idle, it is marked so, for good.
+    pub(in crate::state) async fn last_use(&self, token: TokenKey, known: Timestamp) -> Told {
+        self.metrics.state_reads.inc();
+        match self.try_last_use(token, known).await {
+            Ok(told) => told,
+            Err(fault) => {
+                self.noticed(&fault);
+                self.metrics.state_errors.with_label_values(&[StoreError::from(fault).kind()]).inc();
+                Told::Unknown
+            }
+        }
+    }
+
+    async fn try_last_use(&self, token: TokenKey, known: Timestamp) -> Result<Told, Fault> {
+        let Some(idle) = self.idle_timeout() else { return Ok(Told::LastUsed(known)) };
+        match self.look(token, known, idle, false).await? {
+            0 => {}
+            found => return Ok(told(found)),
+        }
+        // An emptied database knows no last uses until the replicas have written theirs again: being idle there proves
+        // nothing, and the mark would be final.
+        if self.beat(LOOKING).await?.id != self.position().id || self.is_settling() {
+            return Err(Fault::Unreachable("last uses are being collected again".to_owned()));
+        }
+        self.look(token, known, idle, true).await.map(told)
+    }
+
+    async fn look(
+        &self,
+        token: TokenKey,
+        known: Timestamp,
+        idle: Duration,
+        mark: bool,
+    ) -> Result<i64, Fault> {
+        let key = self.keys.session(token);
+        let lane = self.lane(&key)?;
+        let mut call = self.scripts.look.call(1);
+        call.arg(key).arg(known.as_millis()).arg(millis(idle));
+        call.arg(millis(idle.saturating_add(MARGIN))).arg(u8::from(mark));
+        lane.ask(&call, LOOKING).await
+    }
+}
+
+fn told(found: i64) -> Told {
+    if found > 0 { Told::LastUsed(Timestamp::from_millis(found)) } else { Told::Over }
+}
+
+fn millis(duration: Duration) -> i64 {
+    // A number that Lua's doubles hold exactly.
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).min(1 << 50)
+}

@@ -1,0 +1,250 @@
+//! Opening connections: TCP, TLS, the credentials, and who is in charge behind sentinels or in a cluster.
+//!
+//! The crate speaks the protocol; sockets, TLS and routing are ours, so that the trust in certificates, every time-out
+//! and every redirection are the same here as elsewhere in the gate.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join_all, select_ok};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisConnectionInfo, Value, cmd};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::endpoint::{Credentials, Endpoint, Host, Topology};
+use super::fault::Fault;
+use crate::tls;
+
+/// How long opening a connection may take, the handshakes included.
+const OPENING: Duration = Duration::from_millis(1_500);
+
+/// One connection, shared by all who ask on it. Closed when the last of them lets go.
+#[derive(Clone)]
+pub(super) struct Connection {
+    inner: MultiplexedConnection,
+    _driver: Arc<Driver>,
+}
+
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connection")
+    }
+}
+
+impl Connection {
+    /// Asks, and waits for the answer for so long.
+    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd, patience: Duration) -> Result<T, Fault> {
+        let mut connection = self.inner.clone();
+        match timeout(patience, command.query_async(&mut connection)).await {
+            Ok(answer) => Ok(answer?),
+            Err(_elapsed) => Err(Fault::silent("Redis")),
+        }
+    }
+}
+
+/// Which connection leads to the server that has a slot.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    ranges: Vec<(u16, u16, Host)>,
+    open: HashMap<Host, Connection>,
+}
+
+impl Lanes {
+    /// The connection for a slot.
+    pub(super) fn to(&self, slot: u16) -> Result<&Connection, Fault> {
+        let host = self.host(slot)?;
+        self.open.get(host).ok_or_else(|| Fault::Unreachable(format!("{host} cannot be reached")))
+    }
+
+    /// Every connection, and to whom.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Host, &Connection)> {
+        self.open.iter()
+    }
+
+    /// Who has a slot.
+    pub(super) fn host(&self, slot: u16) -> Result<&Host, Fault> {
+        let range = self.ranges.iter().find(|(first, last, _)| (*first..=*last).contains(&slot));
+        range
+            .map(|(.., host)| host)
+            .ok_or_else(|| Fault::Unreachable(format!("no node of the cluster has slot {slot}")))
+    }
+}
+
+/// Opens connections to one endpoint.
+#[derive(Debug)]
+pub(super) struct Connector {
+    endpoint: Endpoint,
+    tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl Connector {
+    /// Reads the roots for TLS.
+    pub(super) fn new(endpoint: Endpoint, ca: Option<&PathBuf>) -> Result<Self, tls::TlsError> {
+        let tls =
+            endpoint.tls.then(|| tls::client_config(ca.map(PathBuf::as_path), None, &[])).transpose()?;
+        Ok(Self { endpoint, tls })
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        self.endpoint.topology == Topology::Cluster
+    }
+
+    /// Connections to all that are in charge of something. A node of a cluster that cannot be reached is left out; its
+    /// slots fail alone.
+    pub(super) async fn lanes(&self) -> Result<Lanes, Fault> {
+        if !self.is_cluster() {
+            let host = self.primary().await?;
+            let open = HashMap::from([(host.clone(), self.open(&host, &self.endpoint.credentials).await?)]);
+            return Ok(Lanes { ranges: vec![(0, u16::MAX, host)], open });
+        }
+        let ranges = self.slots().await?;
+        let mut lanes = Lanes { ranges, open: HashMap::new() };
+        let mut hosts: Vec<Host> = lanes.ranges.iter().map(|(.., host)| host.clone()).collect();
+        hosts.sort_by_key(ToString::to_string);
+        hosts.dedup();
+        let opening = hosts.iter().map(|host| self.open(host, &self.endpoint.credentials));
+        let opened = join_all(opening).await;
+        for (host, connection) in hosts.into_iter().zip(opened) {
+            if let Ok(connection) = connection {
+                lanes.open.insert(host, connection);
+            }
+        }
+        Ok(lanes)
+    }
+
+    /// A connection of its own to whoever has a slot, for commands that block.
+    pub(super) async fn alone(&self, lanes: &Lanes, slot: u16) -> Result<Connection, Fault> {
+        self.open(lanes.host(slot)?, &self.endpoint.credentials).await
+    }
+
+    /// A connection to this endpoint, whoever answers; for reading.
+    pub(super) async fn any(&self) -> Result<Connection, Fault> {
+        let host = self.primary().await?;
+        self.open(&host, &self.endpoint.credentials).await
+    }
+
+    /// The server, or whom the sentinels call the primary.
+    async fn primary(&self) -> Result<Host, Fault> {
+        let Topology::Sentinel(name) = &self.endpoint.topology else {
+            let first = self.endpoint.hosts.first().cloned();
+            return first.ok_or_else(|| Fault::Refused("no host is configured".to_owned()));
+        };
+        self.first_of(|host| self.ask_sentinel(host, name)).await
+    }
+
+    /// What the first of the hosts answers; all are asked at once, because one that hangs must not hold up the others.
+    async fn first_of<'a, T, F>(&'a self, ask: impl Fn(&'a Host) -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        let asked = self.endpoint.hosts.iter().map(|host| Box::pin(ask(host)));
+        select_ok(asked).await.map(|(first, _others)| first)
+    }
+
+    async fn ask_sentinel(&self, host: &Host, name: &str) -> Result<Host, Fault> {
+        // Most sentinels have no password; those that have mostly share the servers'.
+        let mut where_is = cmd("SENTINEL");
+        where_is.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+        let open = self.open(host, &Credentials::default()).await;
+        let answer = match &open {
+            Ok(sentinel) => sentinel.ask::<Option<(String, u16)>>(&where_is, OPENING).await,
+            Err(fault) => Err(fault.clone()),
+        };
+        let answer = match answer {
+            Err(Fault::Refused(_)) => {
+                self.open(host, &self.endpoint.credentials).await?.ask(&where_is, OPENING).await
+            }
+            answer => answer,
+        };
+        let known = answer?
+            .ok_or_else(|| Fault::Unreachable(format!("sentinel {host} knows no primary {name:?}")))?;
+        Ok(Host { name: known.0, port: known.1 })
+    }
+
+    /// Who has which slots, as the first node that answers says.
+    async fn slots(&self) -> Result<Vec<(u16, u16, Host)>, Fault> {
+        self.first_of(|host| self.ask_node(host)).await
+    }
+
+    async fn ask_node(&self, host: &Host) -> Result<Vec<(u16, u16, Host)>, Fault> {
+        let node = self.open(host, &self.endpoint.credentials).await?;
+        let mut slots = cmd("CLUSTER");
+        let slots: Vec<Value> = node.ask(slots.arg("SLOTS"), OPENING).await?;
+        let ranges: Vec<_> = slots.iter().filter_map(|range| slot_range(range, host)).collect();
+        if ranges.is_empty() {
+            return Err(Fault::Unreachable(format!("{host} knows no slots: is it a node of a cluster?")));
+        }
+        Ok(ranges)
+    }
+
+    async fn open(&self, host: &Host, credentials: &Credentials) -> Result<Connection, Fault> {
+        let opening = async {
+            let tcp = TcpStream::connect((host.name.as_str(), host.port)).await?;
+            tcp.set_nodelay(true)?;
+            match &self.tls {
+                None => self.speak(tcp, credentials).await,
+                Some(config) => {
+                    let name = ServerName::try_from(host.name.clone());
+                    let name =
+                        name.map_err(|_invalid| Fault::Refused(format!("{host} is no name for TLS")))?;
+                    let stream = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
+                    self.speak(stream, credentials).await
+                }
+            }
+        };
+        match timeout(OPENING, opening).await {
+            Ok(Err(Fault::Unreachable(why))) => Err(Fault::Unreachable(format!("{host}: {why}"))),
+            Ok(opened) => opened,
+            Err(_elapsed) => Err(Fault::silent(host)),
+        }
+    }
+
+    async fn speak<S>(&self, stream: S, credentials: &Credentials) -> Result<Connection, Fault>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut info = RedisConnectionInfo::default().set_skip_set_lib_name().set_db(self.endpoint.database);
+        if !credentials.username.is_empty() {
+            info = info.set_username(&credentials.username);
+        }
+        if !credentials.password.is_empty() {
+            info = info.set_password(&credentials.password);
+        }
+        // Each question has a patience of its own.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let (inner, driver) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
+        let connection = Connection { inner, _driver: Arc::new(Driver(tokio::spawn(driver))) };
+        // A server that hangs accepts connections all the same.
+        connection.ask::<String>(&cmd("PING"), OPENING).await?;
+        Ok(connection)
+    }
+}
+
+/// One element of `CLUSTER SLOTS`: first, last, then the nodes, the primary first.
+fn slot_range(range: &Value, asked: &Host) -> Option<(u16, u16, Host)> {
+    let Value::Array(parts) = range else { return None };
+    let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = parts.as_slice() else {
+        return None;
+    };
+    let [name, Value::Int(port), ..] = primary.as_slice() else { return None };
+    let name = String::from_redis_value_ref(name).ok().filter(|name| !name.is_empty() && name != "?");
+    let name = name.unwrap_or_else(|| asked.name.clone());
+    let host = Host { name, port: u16::try_from(*port).ok()? };
+    Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, host))
+}

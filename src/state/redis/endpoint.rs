@@ -1,0 +1,199 @@
+//! Where a shared store is, as its URL says: one server, sentinels that know it, or a cluster.
+//!
+//! Knows the form only; nothing is looked up or connected here.
+
+use std::fmt;
+
+/// A server's host and port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Host {
+    /// Name or address literal, without brackets.
+    pub name: String,
+    /// Port.
+    pub port: u16,
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.contains(':') {
+            write!(f, "[{}]:{}", self.name, self.port)
+        } else {
+            write!(f, "{}:{}", self.name, self.port)
+        }
+    }
+}
+
+/// What answers at the hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topology {
+    /// One server.
+    Single,
+    /// Sentinels, which know the primary of this name.
+    Sentinel(String),
+    /// Nodes of a cluster.
+    Cluster,
+}
+
+/// Who connects. Never printed.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Credentials {
+    /// The ACL user; empty: the default one.
+    pub username: String,
+    /// Its password; empty: none.
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials")
+    }
+}
+
+/// A shared store's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// What answers there.
+    pub topology: Topology,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// At least one.
+    pub hosts: Vec<Host>,
+    /// Who connects.
+    pub credentials: Credentials,
+    /// The database that is selected.
+    pub database: i64,
+}
+
+/// The schemes, and whether each means TLS.
+const SCHEMES: [(&str, Kind, bool); 6] = [
+    ("redis://", Kind::Single, false),
+    ("rediss://", Kind::Single, true),
+    ("redis-sentinel://", Kind::Sentinel, false),
+    ("rediss-sentinel://", Kind::Sentinel, true),
+    ("redis-cluster://", Kind::Cluster, false),
+    ("rediss-cluster://", Kind::Cluster, true),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Single,
+    Sentinel,
+    Cluster,
+}
+
+impl Endpoint {
+    /// Reads `scheme://[user:password@]host[:port][,host[:port]…][/database or primary's name]`.
+    ///
+    /// # Errors
+    /// What is wrong with it, without repeating what may be a password.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let known =
+            SCHEMES.iter().find_map(|(scheme, kind, tls)| Some((text.strip_prefix(scheme)?, *kind, *tls)));
+        let Some((rest, kind, tls)) = known else {
+            return Err(format!("must begin with one of {}", SCHEMES.map(|(scheme, ..)| scheme).join(", ")));
+        };
+        if rest.contains(['?', '#', ' ']) {
+            return Err("must not have a query, a fragment or a space".to_owned());
+        }
+        // A password may hold a `/` or an `@`: the hosts begin behind the last `@`.
+        let (user, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
+        let (username, password) = user.split_once(':').unwrap_or((user, ""));
+        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let port = if kind == Kind::Sentinel { 26379 } else { 6379 };
+        let hosts = hosts.split(',').map(|host| Host::parse(host, port)).collect::<Result<Vec<_>, _>>()?;
+        let (topology, database) = match (kind, path) {
+            (Kind::Single, _) if hosts.len() > 1 => {
+                return Err(
+                    "names several hosts; that is for redis-sentinel:// and redis-cluster://".to_owned()
+                );
+            }
+            (Kind::Single, "") => (Topology::Single, 0),
+            (Kind::Single, number) => (Topology::Single, database(number)?),
+            (Kind::Sentinel, "") => {
+                return Err("must end with the name of the primary: redis-sentinel://host/NAME".to_owned());
+            }
+            (Kind::Sentinel, path) => {
+                let (name, number) = path.split_once('/').unwrap_or((path, "0"));
+                (Topology::Sentinel(name.to_owned()), database(number)?)
+            }
+            (Kind::Cluster, "" | "0") => (Topology::Cluster, 0),
+            (Kind::Cluster, _) => return Err("a cluster has one database, 0".to_owned()),
+        };
+        let credentials = Credentials { username: username.to_owned(), password: password.to_owned() };
+        Ok(Self { topology, tls, hosts, credentials, database })
+    }
+}
+
+fn database(text: &str) -> Result<i64, String> {
+    let number = text.parse().ok().filter(|number| (0..=1_000_000).contains(number));
+    number.ok_or_else(|| format!("{text:?} is not the number of a database"))
+}
+
+impl Host {
+    fn parse(text: &str, default_port: u16) -> Result<Self, String> {
+        let (name, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
+            Some(Some((name, port))) => (name, port),
+            Some(None) => return Err(format!("{text:?} has no closing bracket")),
+            None => text.split_at(text.find(':').unwrap_or(text.len())),
+        };
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => Some(default_port),
+            None => None,
+            Some(port) => port.parse().ok().filter(|port| *port > 0),
+        };
+        let port = port.ok_or_else(|| format!("{text:?} has no valid port (1 to 65535)"))?;
+        if name.is_empty() {
+            return Err("a host is missing".to_owned());
+        }
+        Ok(Self { name: name.to_owned(), port })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        match Endpoint::parse(text) {
+            Ok(Endpoint { topology, tls, hosts, credentials, database }) => {
+                let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+                let Credentials { username, password } = credentials;
+                format!("{topology:?} {tls} {} {username} {password} {database}", hosts.join(" "))
+            }
+            Err(problem) => problem,
+        }
+    }
+
+    #[test]
+    fn every_form_is_read() {
+        for (text, parts) in [
+            ("redis://127.0.0.1:7000", "Single false 127.0.0.1:7000   0"),
+            ("rediss://[::1]/3", "Single true [::1]:6379   3"),
+            ("redis://:p@ss/w:rd@h", "Single false h:6379  p@ss/w:rd 0"),
+            ("redis-sentinel://u:p@a,b:2/main", "Sentinel(\"main\") false a:26379 b:2 u p 0"),
+            ("rediss-sentinel://a/main/2", "Sentinel(\"main\") true a:26379   2"),
+            ("redis-cluster://a:1,b:2", "Cluster false a:1 b:2   0"),
+        ] {
+            assert_eq!(shown(text), parts, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for (text, why) in [
+            ("http://a", "must begin with one of redis://"),
+            ("redis://", "a host is missing"),
+            ("redis://a:0", "no valid port"),
+            ("redis://a:x", "no valid port"),
+            ("redis://[::1", "no closing bracket"),
+            ("redis://a,b", "several hosts"),
+            ("redis://a/x", "not the number of a database"),
+            ("redis://a?db=1", "must not have a query"),
+            ("redis-sentinel://a", "the name of the primary"),
+            ("redis-cluster://a,", "a host is missing"),
+            ("redis-cluster://a/1", "one database"),
+        ] {
+            assert!(shown(text).contains(why), "{text}: {}", shown(text));
+        }
+    }
+}

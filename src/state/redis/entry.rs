@@ -1,0 +1,183 @@
+//! An event as an entry of the shared log: JSON with short names, so that `redis-cli XRANGE` can be read by a person.
+
+use redis::Value;
+use serde::{Deserialize, Serialize};
+
+use crate::identity::Key;
+use crate::state::record::{Event, EventKind, Identity, Source, StoredEvent};
+use crate::time::Timestamp;
+
+/// An entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::state) struct Entry {
+    /// Its place.
+    pub(in crate::state) sequence: u64,
+    /// The place of the one before it.
+    pub(in crate::state) previous: u64,
+    /// What happened.
+    pub(in crate::state) event: Event,
+    /// The event that this one takes back.
+    pub(in crate::state) undoes: Option<Identity>,
+    /// Where it came from.
+    pub(in crate::state) source: Source,
+    /// When it arrived.
+    pub(in crate::state) received_at: Timestamp,
+    /// Which replica appended it.
+    pub(in crate::state) writer: u32,
+}
+
+/// The form on the wire.
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    #[serde(rename = "k")]
+    kind: i64,
+    #[serde(rename = "h")]
+    key: String,
+    #[serde(rename = "a")]
+    at: i64,
+    #[serde(rename = "v", skip_serializing_if = "Option::is_none")]
+    role_version: Option<u64>,
+    #[serde(rename = "i")]
+    issuer: String,
+    #[serde(rename = "s", skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    #[serde(rename = "c", skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
+    #[serde(rename = "j", skip_serializing_if = "Option::is_none")]
+    jti: Option<String>,
+    #[serde(rename = "o")]
+    source: i64,
+    #[serde(rename = "r")]
+    received_at: i64,
+    #[serde(rename = "x")]
+    expires_at: i64,
+    #[serde(rename = "w", default)]
+    writer: u32,
+    /// Kind, time and version of the event that is taken back; its key is this one's.
+    #[serde(rename = "u", skip_serializing_if = "Option::is_none")]
+    undoes: Option<(i64, i64, Option<u64>)>,
+}
+
+/// The text of an entry; its place is not part of it.
+pub(super) fn encode(entry: &Entry) -> String {
+    let Entry { event, undoes, source, received_at, writer, .. } = entry;
+    let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+    let wire = Wire {
+        kind: event.kind.code(),
+        key: event.key.to_string(),
+        at: event.at.as_millis(),
+        role_version: event.role_version,
+        issuer: event.issuer.to_string(),
+        subject: text(&event.subject),
+        client: text(&event.client),
+        jti: text(&event.jti),
+        source: source.code(),
+        received_at: received_at.as_millis(),
+        expires_at: event.expires_at.as_millis(),
+        writer: *writer,
+        undoes: undoes
+            .as_ref()
+            .map(|undone| (undone.kind.code(), undone.at.as_millis(), undone.role_version)),
+    };
+    // Strings and numbers always have a form.
+    serde_json::to_string(&wire).unwrap_or_default()
+}
+
+impl Entry {
+    /// An event that has no place yet.
+    pub(in crate::state) fn new(event: &Event, source: Source, received_at: Timestamp) -> Self {
+        Self { sequence: 0, previous: 0, event: event.clone(), undoes: None, source, received_at, writer: 0 }
+    }
+
+    /// As it was read from the log once, to be appended again.
+    pub(in crate::state) fn again(stored: StoredEvent, undoes: Option<Identity>) -> Self {
+        let StoredEvent { sequence, event, source, received_at, .. } = stored;
+        Self { sequence, previous: 0, event, undoes, source, received_at, writer: 0 }
+    }
+
+    /// Reads an element of `XRANGE` or of a stream in `XREAD`; `None` when it is not an entry of this log.
+    pub(super) fn read(value: &Value) -> Option<Self> {
+        let Value::Array(parts) = value else { return None };
+        let [id, Value::Array(fields)] = parts.as_slice() else { return None };
+        let id = text(id)?;
+        let (millis, rest) = id.split_once('-')?;
+        let sequence = millis.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(rest.parse().ok()?)?;
+        let field = |name: &str| {
+            let mut pairs = fields.chunks_exact(2);
+            pairs.find_map(|pair| (text(&pair[0])? == name).then(|| text(&pair[1]))?)
+        };
+        let previous = field("p")?.parse().ok()?;
+        let wire: Wire = serde_json::from_str(field("e")?).ok()?;
+        let key = u128::from_str_radix(&wire.key, 16).ok().map(|key| Key::from_bytes(key.to_be_bytes()))?;
+        let undoes = match wire.undoes {
+            Some((kind, at, role_version)) => Some(Identity {
+                kind: EventKind::from_code(kind)?,
+                key,
+                at: Timestamp::from_millis(at),
+                role_version,
+            }),
+            None => None,
+        };
+        let event = Event {
+            kind: EventKind::from_code(wire.kind)?,
+            issuer: wire.issuer.into(),
+            subject: wire.subject.map(Into::into),
+            client: wire.client.map(Into::into),
+            jti: wire.jti.map(Into::into),
+            key,
+            at: Timestamp::from_millis(wire.at),
+            role_version: wire.role_version,
+            expires_at: Timestamp::from_millis(wire.expires_at),
+        };
+        let (source, received_at) =
+            (Source::from_code(wire.source)?, Timestamp::from_millis(wire.received_at));
+        Some(Self { sequence, previous, event, undoes, source, received_at, writer: wire.writer })
+    }
+}
+
+/// The stream's id of a sequence.
+pub(super) fn id(sequence: u64) -> String {
+    format!("{}-{}", sequence / 1000, sequence % 1000)
+}
+
+/// When an entry was appended, by the server's clock.
+pub(super) fn appended_at(sequence: u64) -> Timestamp {
+    Timestamp::from_millis(i64::try_from(sequence / 1000).unwrap_or(i64::MAX))
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_reads_as_it_was_written() {
+        let (at, until) = (Timestamp::from_millis(1_001), Timestamp::from_millis(9_009));
+        let issuer = "https://a/".into();
+        let subject = Event {
+            role_version: Some(7),
+            ..Event::subject(EventKind::RoleChanged, &issuer, "é", at, until)
+        };
+        let undone = Identity::of(&subject);
+        let undoing = Event { kind: EventKind::Undone, at: until, role_version: None, ..subject.clone() };
+        let token = Event::token(&issuer, "t", at, until);
+        let client = Event::client(&issuer, "c", at, until);
+        for (event, undoes) in [(subject, None), (undoing, Some(undone)), (token, None), (client, None)] {
+            let sequence = 1_700_000_000_123_456;
+            let entry =
+                Entry { undoes, previous: 41, sequence, writer: 7, ..Entry::new(&event, Source::Ssf, until) };
+            let bulk = |text: &str| Value::BulkString(text.into());
+            let fields = ["p", "41", "e", &encode(&entry)].map(bulk).to_vec();
+            let value = Value::Array(vec![bulk(&id(entry.sequence)), Value::Array(fields)]);
+            assert_eq!(Entry::read(&value), Some(entry));
+        }
+        assert_eq!(Entry::read(&Value::Array(vec![Value::Nil, Value::Array(vec![])])), None);
+    }
+}

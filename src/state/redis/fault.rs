@@ -1,0 +1,85 @@
+//! Why the shared store could not do something, told apart by what there is to do about it.
+
+use std::fmt;
+use std::io;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use crate::state::StoreError;
+
+/// Why something did not work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It never will until somebody changes the configuration or the server: what to change.
+    Refused(String),
+    /// The server is out of memory: it reads, and does not write.
+    Full,
+    /// Another server than the one that was asked has it now, or the database is another one than it was.
+    Moved(String),
+    /// It cannot be reached, does not answer, or is not ready; it may be soon.
+    Unreachable(String),
+}
+
+impl Fault {
+    pub(super) fn silent(what: impl fmt::Display) -> Self {
+        Self::Unreachable(format!("{what} did not answer in time"))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(what) | Self::Moved(what) | Self::Unreachable(what) => f.write_str(what),
+            Self::Full => f.write_str("Redis has reached maxmemory and takes no writes; raise maxmemory"),
+        }
+    }
+}
+
+impl From<RedisError> for Fault {
+    fn from(error: RedisError) -> Self {
+        let said = error.to_string();
+        match error.kind() {
+            ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => Self::Refused(format!(
+                "Redis refuses the credentials; check state.username and state.password: {said}"
+            )),
+            kind if kind == ErrorKind::Server(ServerErrorKind::NoPerm)
+                || said.contains("can't run this command") =>
+            {
+                Self::Refused(format!("the user's ACL lacks a permission that the store needs: {said}"))
+            }
+            ErrorKind::Server(
+                ServerErrorKind::Moved
+                | ServerErrorKind::Ask
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::ReadOnly,
+            ) => Self::Moved(said),
+            _ if said.contains("OOM") => Self::Full,
+            _ if said.contains("WRONGPASS") || said.contains("NOAUTH") => Self::Refused(format!(
+                "Redis refuses the credentials; check state.username and state.password: {said}"
+            )),
+            _ if said.contains("READONLY") || said.contains("STALE") => Self::Moved(said),
+            _ => Self::Unreachable(said),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Unreachable(error.to_string())
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Full => Self::Full,
+            other => Self::Unreachable(other.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Unreachable(error.to_string())
+    }
+}

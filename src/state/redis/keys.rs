@@ -1,0 +1,97 @@
+//! The names of everything in the shared store, and the slots they fall into.
+//!
+//! The log, its origin and the lock of who mends it share one slot, because scripts change them together. Last uses
+//! spread over 256 hash tags, so that a cluster shares them out and one script can still write many.
+
+use crate::identity::TokenKey;
+
+/// The version of what is under the prefix. Another one is refused.
+pub(super) const VERSION: &str = "1";
+
+/// The names under one prefix.
+#[derive(Debug)]
+pub(super) struct Keys {
+    prefix: String,
+    /// What the log is: version, identity, creation, its last entry.
+    pub(super) origin: String,
+    /// The events: a stream.
+    pub(super) events: String,
+    /// Held by the replica that publishes lost events again.
+    pub(super) mender: String,
+    /// How often clients were answered how: a hash.
+    pub(super) usage: String,
+    /// And when last: a hash in the same slot.
+    pub(super) usage_last: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        let log = format!("{prefix}:{{{prefix}.log}}");
+        let usage = format!("{prefix}:{{{prefix}.usage}}");
+        Self {
+            prefix: prefix.to_owned(),
+            origin: format!("{log}:origin"),
+            events: format!("{log}:events"),
+            mender: format!("{log}:mender"),
+            usage: format!("{usage}:counts"),
+            usage_last: format!("{usage}:last"),
+        }
+    }
+
+    /// The last use of a token: a number, which expires.
+    pub(super) fn session(&self, token: TokenKey) -> Vec<u8> {
+        let bytes = token.0.to_bytes();
+        let mut key = format!("{}:{{{:02x}}}:", self.prefix, bytes[0]).into_bytes();
+        key.extend(bytes);
+        key
+    }
+
+    /// The last good key set of an issuer: a hash.
+    pub(super) fn key_set(&self, issuer: &str) -> String {
+        format!("{}:keys:{}", self.prefix, crate::identity::IssuerKey::new(issuer).0)
+    }
+}
+
+/// The slot of a key in a cluster: CRC16 (XMODEM) of its hash tag, else of all of it, modulo 16384.
+pub(super) fn slot(key: &[u8]) -> u16 {
+    let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
+        let rest = &key[open + 1..];
+        let close = rest.iter().position(|byte| *byte == b'}')?;
+        (close > 0).then(|| &rest[..close])
+    });
+    let crc =
+        tag.unwrap_or(key).iter().fold(0_u16, |crc, byte| {
+            (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| {
+                if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 }
+            })
+        });
+    crc % 16_384
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Key;
+
+    #[test]
+    fn slots_are_those_of_the_specification() {
+        // CLUSTER KEYSLOT of a Redis 7.0 server.
+        for (key, expected) in
+            [("123456789", 12739), ("foo{bar}baz", 5061), ("{bar}", 5061), ("foo{}x", 2691)]
+        {
+            assert_eq!(slot(key.as_bytes()), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn what_one_script_changes_lies_in_one_slot() {
+        let keys = Keys::new("p");
+        let of = |key: &str| slot(key.as_bytes());
+        assert_eq!(of(&keys.origin), of(&keys.events));
+        assert_eq!(of(&keys.origin), of(&keys.mender));
+        assert_eq!(of(&keys.usage), of(&keys.usage_last));
+        // The raw bytes of a token may hold braces; the tag comes first.
+        let braces = TokenKey(Key::from_bytes(*b"{}{}{}{}{}{}{}{}"));
+        assert_eq!(slot(&keys.session(braces)), of("{7b}"));
+    }
+}

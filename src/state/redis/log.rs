@@ -1,0 +1,276 @@
+//! The shared log from the side of one replica: appending to it, reading it in order, and noticing when it is not the
+//! log that was read before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Value, cmd};
+use tokio::sync::oneshot;
+
+use super::connect::Connection;
+use super::entry::{Entry, encode, id};
+use super::fault::Fault;
+use super::keys::VERSION;
+use super::{Fleet, PATIENCE};
+use crate::state::mirror::{self, Adopted, Lost};
+use crate::state::record::{Appended, Event, EventKind, Identity, Source, StoredEvent, Undone};
+use crate::state::{StoreError, rows};
+use crate::time::Timestamp;
+
+/// Events appended by one call, so that the server is not held up for more than a few milliseconds.
+const BATCH: usize = 500;
+/// Entries read by one call.
+pub(super) const PAGE: usize = 2_000;
+
+/// What other replicas did, to be put in force here.
+#[derive(Debug)]
+pub struct Change {
+    /// In the order of the log.
+    pub items: Vec<News>,
+    /// What is known of the log's beginning, when that changed: nothing is known of what was revoked before.
+    pub created_at: Option<Timestamp>,
+    /// To be told when all of it is in force.
+    pub done: oneshot::Sender<()>,
+}
+
+/// One thing that another replica did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// An event, and whether it is this replica's own, whose acknowledgement may have been lost on the way.
+    Event(StoredEvent, bool),
+    /// The event at this place was taken back; [`crate::state::Store::undone`] tells what is left.
+    Undone(u64),
+}
+
+/// What the server says of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Beat {
+    /// The server's clock.
+    pub(super) clock: Timestamp,
+    pub(super) version: String,
+    /// Empty: there is no log.
+    pub(super) id: String,
+    pub(super) created_at: Timestamp,
+    /// The place of its last entry.
+    pub(super) last: u64,
+    /// Up to which entry gaps were filled since.
+    pub(super) whole: u64,
+}
+
+/// Which log was read, and how far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Position {
+    /// The log's identity; empty: none was read yet.
+    pub(super) id: String,
+    /// The place of the last entry that is in force here.
+    pub(super) last: u64,
+    /// Since when everything is known.
+    pub(super) created_at: Timestamp,
+}
+
+impl Fleet {
+    /// Puts events into the log; known ones have their place already.
+    pub(in crate::state) async fn append(
+        &self,
+        events: Arc<[Event]>,
+        source: Source,
+        received_at: Timestamp,
+    ) -> Result<Vec<Appended>, StoreError> {
+        self.require_fresh()?;
+        let held = self.places(Arc::clone(&events)).await?;
+        // While the log is being mended, what is held here may not be held there.
+        let mending = self.is_mending();
+        let missing = events.iter().zip(&held).filter(|(_, held)| held.is_none() || mending);
+        let missing: Vec<&Event> = missing.map(|(event, _)| event).collect();
+        for batch in missing.chunks(BATCH) {
+            self.put(batch.iter().map(|event| Entry::new(event, source, received_at)).collect()).await?;
+        }
+        let found = self.places(events).await?.into_iter().zip(held);
+        let appended = found.map(|(found, held)| Some(Appended { new: held.is_none(), ..found? }));
+        appended.collect::<Option<Vec<_>>>().ok_or(StoreError::Closed)
+    }
+
+    /// Takes back an event.
+    pub(in crate::state) async fn undo(
+        &self,
+        sequence: u64,
+        source: Source,
+        now: Timestamp,
+    ) -> Result<Option<Undone>, StoreError> {
+        self.require_fresh()?;
+        let found = self.mirror.run(move |db| rows::event(db, sequence)).await?;
+        let Some(found) = found.filter(|found| found.event.kind != EventKind::Undone) else {
+            return Ok(None);
+        };
+        if !found.undone {
+            let event = Event { kind: EventKind::Undone, at: now, role_version: None, ..found.event.clone() };
+            let undoes = Some(Identity::of(&found.event));
+            self.put(vec![Entry { undoes, ..Entry::new(&event, source, now) }]).await?;
+        }
+        // Which is done by now, so nothing is written.
+        self.mirror.run(move |db| rows::undo(db, sequence, source, now)).await
+    }
+
+    /// Appends entries, and takes in where they came to stand.
+    pub(super) async fn put(&self, mut entries: Vec<Entry>) -> Result<(), Fault> {
+        let Position { id, last, .. } = self.position();
+        let mut call = self.scripts.append.call(2);
+        call.arg(&self.keys.origin).arg(&self.keys.events).arg(id).arg(last).arg(self.kept_millis());
+        for entry in &mut entries {
+            entry.writer = self.writer;
+            call.arg(encode(entry));
+        }
+        let places: Vec<String> =
+            self.log_lane()?.ask(&call, PATIENCE).await.inspect_err(|fault| self.noticed(fault))?;
+        for (entry, place) in entries.iter_mut().zip(places) {
+            entry.sequence =
+                place.parse().map_err(|_odd| Fault::Unreachable(format!("{place:?} is no place")))?;
+        }
+        self.adopt(entries).await?;
+        Ok(())
+    }
+
+    async fn places(&self, events: Arc<[Event]>) -> Result<Vec<Option<Appended>>, StoreError> {
+        self.mirror.run(move |db| mirror::find_all(db, &events)).await
+    }
+
+    async fn adopt(&self, entries: Vec<Entry>) -> Result<Vec<Adopted>, StoreError> {
+        let lost = Arc::clone(&self.lost);
+        let adopting = move |db: &rusqlite::Connection| {
+            let lost = &mut *super::lock(&lost);
+            entries.iter().map(|entry| mirror::adopt(db, entry, lost)).collect()
+        };
+        self.mirror.run(adopting).await
+    }
+
+    /// What the server says of the log now.
+    pub(super) async fn beat(&self, patience: Duration) -> Result<Beat, Fault> {
+        let mut call = self.scripts.beat.call(1);
+        call.arg(&self.keys.origin);
+        let (clock, version, id, created, last, whole): (i64, String, String, String, String, String) =
+            self.log_lane()?.ask(&call, patience).await?;
+        let created_at = Timestamp::from_millis(created.parse().unwrap_or(0));
+        let (last, whole) = (last.parse().unwrap_or(0), whole.parse().unwrap_or(0));
+        Ok(Beat { clock: Timestamp::from_millis(clock), version, id, created_at, last, whole })
+    }
+
+    /// Creates the log if there is none.
+    pub(super) async fn found(&self, id: &str) -> Result<(), Fault> {
+        let mut call = self.scripts.found.call(2);
+        call.arg(&self.keys.origin).arg(&self.keys.events).arg(VERSION).arg(id);
+        self.log_lane()?.ask::<i64>(&call, PATIENCE).await?;
+        Ok(())
+    }
+
+    /// Moves the time since which the log is complete, `lower` or `raise`.
+    pub(super) async fn shift(&self, id: &str, created_at: Timestamp, way: &str) -> Result<(), Fault> {
+        let mut call = self.scripts.shift.call(1);
+        call.arg(&self.keys.origin).arg(id).arg(created_at.as_millis()).arg(way);
+        self.log_lane()?.ask::<i64>(&call, PATIENCE).await?;
+        Ok(())
+    }
+
+    /// Puts a page of entries in force here, in order; answers the place of the last.
+    ///
+    /// # Errors
+    /// [`Fault::Moved`] when an entry does not follow the one before: some are missing, or it is another log.
+    pub(super) async fn take_in(
+        &self,
+        page: Vec<Entry>,
+        follows: impl Fn(&Entry, u64) -> bool,
+    ) -> Result<(), Fault> {
+        let mut last = self.position().last;
+        for entry in &page {
+            if entry.sequence <= last || !follows(entry, last) {
+                let why = format!("the entry {} does not follow {}", id(entry.sequence), id(last));
+                return Err(Fault::Moved(why));
+            }
+            last = entry.sequence;
+        }
+        let own: Vec<bool> = page.iter().map(|entry| entry.writer == self.writer).collect();
+        let adopted = self.adopt(page).await?;
+        let items = adopted.into_iter().zip(own).filter_map(|(adopted, own)| match adopted {
+            Adopted::New(stored) => Some(News::Event(stored, own)),
+            Adopted::Undone(sequence) => Some(News::Undone(sequence)),
+            Adopted::Known => None,
+        });
+        self.announce(items.collect(), None).await?;
+        self.advance(last);
+        Ok(())
+    }
+
+    /// Waits until whoever follows has put this in force.
+    pub(super) async fn announce(
+        &self,
+        items: Vec<News>,
+        created_at: Option<Timestamp>,
+    ) -> Result<(), Fault> {
+        if items.is_empty() && created_at.is_none() {
+            return Ok(());
+        }
+        let (done, in_force) = oneshot::channel();
+        let gone = |_| Fault::Unreachable("the gate is ending".to_owned());
+        self.changes.send(Change { items, created_at, done }).await.map_err(|_closed| gone(()))?;
+        in_force.await.map_err(|_closed| gone(()))
+    }
+
+    /// The entries after a place, up to [`PAGE`].
+    pub(super) async fn read(&self, lane: &Connection, after: u64) -> Result<Vec<Entry>, Fault> {
+        let mut range = cmd("XRANGE");
+        range.arg(&self.keys.events).arg(format!("({}", id(after))).arg("+").arg("COUNT").arg(PAGE);
+        let values: Vec<Value> = lane.ask(&range, 4 * PATIENCE).await?;
+        entries(&values)
+    }
+
+    /// The last place that this replica and the log have in common; 0 when there is none.
+    pub(super) async fn fork(&self) -> Result<u64, Fault> {
+        const STEP: usize = 100;
+        let mut before = "+".to_owned();
+        loop {
+            let mut range = cmd("XREVRANGE");
+            range.arg(&self.keys.events).arg(&before).arg("-").arg("COUNT").arg(STEP);
+            let values: Vec<Value> = self.log_lane()?.ask(&range, PATIENCE).await?;
+            let page = entries(&values)?;
+            for entry in &page {
+                if self.holds(entry.sequence).await? {
+                    return Ok(entry.sequence);
+                }
+            }
+            match page.last() {
+                Some(oldest) if page.len() == STEP => before = format!("({}", id(oldest.sequence)),
+                _ => return Ok(0),
+            }
+        }
+    }
+
+    /// Whether this replica has the entry at this place.
+    pub(super) async fn holds(&self, place: u64) -> Result<bool, Fault> {
+        Ok(self.mirror.run(move |db| mirror::has(db, place)).await?)
+    }
+
+    /// The places that only this replica has, after one that both have.
+    pub(super) async fn only_here(&self, after: u64) -> Result<Lost, Fault> {
+        Ok(self.mirror.run(move |db| mirror::places_after(db, after)).await?)
+    }
+
+    /// The entries at these places that still matter, to be appended again.
+    pub(super) async fn entries_at(&self, places: Vec<u64>) -> Result<Vec<Entry>, Fault> {
+        let found = self
+            .mirror
+            .run(move |db| {
+                places.iter().map(|place| mirror::entry(db, *place)).collect::<rusqlite::Result<Vec<_>>>()
+            })
+            .await?;
+        let now = Timestamp::now();
+        Ok(found.into_iter().flatten().filter(|entry| entry.event.expires_at >= now).collect())
+    }
+}
+
+/// # Errors
+/// When something else than this log's entries is there: reading on would be to miss events.
+pub(super) fn entries(values: &[Value]) -> Result<Vec<Entry>, Fault> {
+    let read: Option<Vec<Entry>> = values.iter().map(Entry::read).collect();
+    read.ok_or_else(|| {
+        Fault::Refused("the event stream holds an entry that this release cannot read; was it written by another program, or a later release?".to_owned())
+    })
+}

@@ -1,0 +1,364 @@
+//! A store shared by replicas, in Redis: one log of events that every replica follows, last uses that any may read, and
+//! the proof, renewed every second, that nothing is missed.
+//!
+//! Knows servers and entries; what an event ends and when a token is idle is decided above. Runs on a thread of its
+//! own, so that no admin call can hold up what every request depends on.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::metrics::Metrics;
+use crate::time::Timestamp;
+
+mod clocks;
+mod connect;
+mod counts;
+pub mod endpoint;
+pub(super) mod entry;
+mod fault;
+mod keys;
+mod log;
+mod scripts;
+mod setup;
+mod supervise;
+
+pub use clocks::Told;
+pub use log::{Change, News};
+
+use connect::{Connection, Connector, Lanes};
+use endpoint::Endpoint;
+use fault::Fault;
+use keys::{Keys, slot};
+use log::{Beat, Position};
+use scripts::Scripts;
+
+use super::freshness::Freshness;
+use super::mirror::Lost;
+use super::writer::Writer;
+use super::{OpenError, StoreError, schema};
+
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Changes on their way into force.
+const CHANGES: usize = 4;
+
+/// A shared store, as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// Where events may be read instead: read replicas.
+    pub events: Option<Endpoint>,
+    /// PEM file with the roots for TLS; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// Begins every key.
+    pub key_prefix: String,
+}
+
+/// What the store needs to know of the rest of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Not confirmed for longer: not to be judged by.
+    pub max_staleness: Duration,
+    /// How often last uses are written.
+    pub flush_interval: Duration,
+    /// A token unused for longer is idle; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// The longest time for which an event can matter.
+    pub kept: Duration,
+}
+
+/// This replica's part in the fleet.
+pub(super) struct Fleet {
+    keys: Keys,
+    scripts: Scripts,
+    connector: Connector,
+    events_connector: Option<Connector>,
+    mirror: Arc<Writer>,
+    /// Marks what this replica wrote.
+    writer: u32,
+    metrics: Metrics,
+    pub(super) freshness: Arc<Freshness>,
+    /// Milliseconds to add to the local clock to get the server's.
+    pub(super) offset: Arc<AtomicI64>,
+    terms: Mutex<Terms>,
+    lanes: ArcSwapOption<Lanes>,
+    position: Mutex<Position>,
+    lost: Arc<Mutex<Lost>>,
+    mending: AtomicBool,
+    /// A heartbeat whose last entry is not in force here yet: when it was sent, and that entry.
+    pending: Mutex<Option<(Timestamp, u64)>>,
+    settled_at: AtomicI64,
+    distrusted_until: AtomicI64,
+    /// Raised when an emptied store wants all last uses again.
+    pub(super) emptied: watch::Sender<u64>,
+    condition: watch::Sender<Option<String>>,
+    first: watch::Sender<Option<Result<(), Fault>>>,
+    changes: mpsc::Sender<Change>,
+    /// Something went wrong on a lane.
+    trouble: Notify,
+    /// A heartbeat is wanted now.
+    doubt: Notify,
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+/// The thread that keeps the fleet going; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) handle: Handle,
+    _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+/// Starts the thread. What other replicas do comes through the receiver, and must be put in force before more comes.
+pub(super) fn start(
+    settings: Settings,
+    terms: Terms,
+    metrics: Metrics,
+) -> Result<(Running, Arc<Writer>, mpsc::Receiver<Change>), OpenError> {
+    let refused = |why: String| OpenError::Refused(why);
+    let ca = settings.ca.as_ref();
+    let connector = |endpoint| Connector::new(endpoint, ca).map_err(|error| refused(error.to_string()));
+    let mirror = Writer::start(schema::in_memory(Timestamp::now())?);
+    let mirror = Arc::new(mirror.map_err(|error| refused(error.to_string()))?);
+    let (changes, follow) = mpsc::channel(CHANGES);
+    let fleet = Arc::new(Fleet {
+        keys: Keys::new(&settings.key_prefix),
+        scripts: Scripts::new(),
+        connector: connector(settings.endpoint.clone())?,
+        events_connector: settings.events.clone().map(connector).transpose()?,
+        mirror: Arc::clone(&mirror),
+        writer: supervise::random() as u32,
+        metrics,
+        freshness: Arc::new(Freshness::never(terms.max_staleness)),
+        offset: Arc::default(),
+        terms: Mutex::new(terms),
+        lanes: ArcSwapOption::empty(),
+        position: Mutex::default(),
+        lost: Arc::default(),
+        mending: AtomicBool::new(false),
+        pending: Mutex::default(),
+        settled_at: AtomicI64::new(i64::MIN),
+        distrusted_until: AtomicI64::new(i64::MIN),
+        emptied: watch::Sender::new(0),
+        condition: watch::Sender::new(Some("not connected yet".to_owned())),
+        first: watch::Sender::new(None),
+        changes,
+        trouble: Notify::new(),
+        doubt: Notify::new(),
+    });
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| refused(error.to_string()))?;
+    let (handle, running) = (runtime.handle().clone(), Arc::clone(&fleet));
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let life = async move {
+        tokio::select! {
+            () = running.run() => {}
+            _ = stopped => {}
+        }
+    };
+    let spawned = std::thread::Builder::new().name("fleet".into()).spawn(move || runtime.block_on(life));
+    drop(spawned.map_err(|error| refused(error.to_string()))?);
+    Ok((Running { fleet, handle, _stop: stop }, mirror, follow))
+}
+
+impl Fleet {
+    /// Takes over what a reload may change.
+    pub(super) fn reconfigure(&self, terms: Terms) {
+        self.freshness.set_max_staleness(terms.max_staleness);
+        *lock(&self.terms) = terms;
+    }
+
+    /// What is the matter with the store, if anything is.
+    pub(super) fn condition(&self) -> Option<String> {
+        self.condition.borrow().clone()
+    }
+
+    /// How the first attempt to use the store came out, waited for at most so long.
+    pub(super) async fn opened(&self, patience: Duration) -> Result<(), OpenError> {
+        let mut first = self.first.subscribe();
+        let told = tokio::time::timeout(patience, first.wait_for(Option::is_some)).await;
+        match told.ok().and_then(Result::ok).and_then(|first| first.clone()) {
+            Some(Err(Fault::Refused(why))) => Err(OpenError::Refused(why)),
+            _ => Ok(()),
+        }
+    }
+
+    fn settle_first(&self, outcome: Result<(), Fault>) {
+        self.first.send_if_modified(|first| {
+            let is_first = first.is_none();
+            if is_first {
+                *first = Some(outcome);
+            }
+            is_first
+        });
+    }
+
+    /// Says what is the matter; whether that is news.
+    fn say(&self, condition: Option<String>) -> bool {
+        self.condition.send_if_modified(|said| {
+            let news = *said != condition;
+            *said = condition;
+            news
+        })
+    }
+
+    fn require_fresh(&self) -> Result<(), StoreError> {
+        if self.freshness.is_fresh(Timestamp::now()) {
+            return Ok(());
+        }
+        let why = self.condition().unwrap_or_else(|| "it was not confirmed for too long".to_owned());
+        Err(StoreError::Unreachable(why))
+    }
+
+    fn connect(&self, lanes: Arc<Lanes>) {
+        self.lanes.store(Some(lanes));
+    }
+
+    fn disconnect(&self) {
+        self.lanes.store(None);
+    }
+
+    fn lanes(&self) -> Option<Arc<Lanes>> {
+        self.lanes.load_full()
+    }
+
+    /// The connection that leads to a key.
+    fn lane(&self, key: &[u8]) -> Result<Connection, Fault> {
+        let lanes = self.lanes().ok_or_else(|| Fault::Unreachable("not connected".to_owned()))?;
+        let slot = if self.connector.is_cluster() { slot(key) } else { 0 };
+        lanes.to(slot).cloned()
+    }
+
+    fn log_lane(&self) -> Result<Connection, Fault> {
+        self.lane(self.keys.origin.as_bytes())
+    }
+
+    fn is_cluster(&self) -> bool {
+        self.connector.is_cluster()
+    }
+
+    /// A call failed: somebody should look whether more is wrong.
+    fn noticed(&self, fault: &Fault) {
+        if matches!(fault, Fault::Moved(_) | Fault::Unreachable(_)) {
+            self.trouble.notify_one();
+        }
+    }
+
+    fn position(&self) -> Position {
+        lock(&self.position).clone()
+    }
+
+    fn set_position(&self, position: Position) {
+        *lock(&self.position) = position;
+    }
+
+    fn set_created_at(&self, created_at: Timestamp) {
+        lock(&self.position).created_at = created_at;
+    }
+
+    fn advance(&self, last: u64) {
+        lock(&self.position).last = last;
+    }
+
+    fn idle_timeout(&self) -> Option<Duration> {
+        lock(&self.terms).idle_timeout
+    }
+
+    fn kept(&self) -> Duration {
+        lock(&self.terms).kept
+    }
+
+    fn kept_millis(&self) -> i64 {
+        i64::try_from(self.kept().as_millis()).unwrap_or(i64::MAX).min(1 << 50)
+    }
+
+    /// How often the log is confirmed.
+    fn heartbeat(&self) -> Duration {
+        (lock(&self.terms).max_staleness / 4).clamp(Duration::from_millis(50), Duration::from_secs(1))
+    }
+
+    fn is_mending(&self) -> bool {
+        self.mending.load(Ordering::Acquire)
+    }
+
+    fn set_mending(&self, mending: bool) {
+        self.mending.store(mending, Ordering::Release);
+    }
+
+    /// Notes how far the server's clock is from ours; an answer on the way for long says less.
+    fn measure(&self, beat: &Beat, round_trip: Duration) {
+        if round_trip < PATIENCE / 4 {
+            let theirs = beat.clock.plus(round_trip / 2);
+            self.offset.store(theirs.as_millis() - Timestamp::now().as_millis(), Ordering::Relaxed);
+        }
+    }
+
+    /// All that was in the log at that moment is known here, or will be when its last entry is.
+    fn confirmed_at(&self, beat: &Beat, at: Timestamp) {
+        let position = lock(&self.position);
+        if position.last >= beat.last {
+            self.freshness.confirm(at);
+            *lock(&self.pending) = None;
+        } else {
+            // An older one is nearer to being true.
+            lock(&self.pending).get_or_insert((at, beat.last));
+        }
+    }
+
+    /// Entries were put in force.
+    fn caught_up(&self) {
+        let position = lock(&self.position);
+        let mut pending = lock(&self.pending);
+        if let Some((at, last)) = *pending
+            && position.last >= last
+        {
+            self.freshness.confirm(at);
+            *pending = None;
+        }
+    }
+
+    /// Whether the entries that the primary has do not arrive.
+    fn is_left_behind(&self, beat: &Beat) -> bool {
+        let waiting = lock(&self.pending).map(|(at, _)| Timestamp::now().since(at));
+        waiting.is_some_and(|waiting| waiting > lock(&self.terms).max_staleness / 2)
+            && self.position().last < beat.last
+    }
+
+    /// The last uses in the store are gone, and will be written again by all replicas within a flush or two.
+    fn settle(&self) {
+        let until = Timestamp::now().plus(lock(&self.terms).flush_interval * 2 + PATIENCE * 2);
+        self.settled_at.store(until.as_millis(), Ordering::Relaxed);
+        self.emptied.send_modify(|times| *times += 1);
+    }
+
+    fn is_settling(&self) -> bool {
+        Timestamp::now().as_millis() < self.settled_at.load(Ordering::Relaxed)
+    }
+
+    fn trusts_replicas(&self) -> bool {
+        Timestamp::now().as_millis() >= self.distrusted_until.load(Ordering::Relaxed)
+    }
+
+    fn distrust_replicas(&self) {
+        const WHILE: Duration = Duration::from_secs(30);
+        self.distrusted_until.store(Timestamp::now().plus(WHILE).as_millis(), Ordering::Relaxed);
+    }
+}
+
+/// Nothing here panics half way, so what a poisoned lock guards is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,91 @@
+//! Whether a server can be trusted with what must not be forgotten: its version, its role, and the settings by which it
+//! would drop keys.
+
+use std::time::Duration;
+
+use redis::{Value, cmd};
+
+use super::connect::Connection;
+use super::fault::Fault;
+
+/// The oldest release with what the scripts use (`PXAT`, `XTRIM MINID`).
+const OLDEST: (u32, u32) = (6, 2);
+
+/// A setting that endangers what is kept, and what to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Warning {
+    /// The metric label.
+    pub(super) setting: &'static str,
+    /// What to change.
+    pub(super) advice: &'static str,
+}
+
+/// Every warning there is, so that the metric shows those that are well, too.
+pub(super) const WARNINGS: [Warning; 2] = [
+    Warning {
+        setting: "maxmemory-policy",
+        advice: "Redis may drop keys to make room, and with them events and last uses; set maxmemory-policy noeviction",
+    },
+    Warning {
+        setting: "appendonly",
+        advice: "Redis keeps no append-only file, so a restart may lose events that no replica holds any more; set appendonly yes (and appendfsync always or everysec)",
+    },
+];
+
+/// Refuses a server that cannot do the work; answers what is questionable about it.
+pub(super) async fn check(server: &Connection, patience: Duration) -> Result<Vec<Warning>, Fault> {
+    let role: Vec<Value> = server.ask(&cmd("ROLE"), patience).await?;
+    if !is_primary(&role) {
+        return Err(Fault::Refused(
+            "the server is a read-only replica; point state.url at the primary, or use redis-sentinel:// so that it is found".to_owned(),
+        ));
+    }
+    let info: String = server.ask(&cmd("INFO"), patience).await?;
+    let fact =
+        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let version = fact("redis_version").unwrap_or_default();
+    if !is_recent(version) {
+        let (major, minor) = OLDEST;
+        return Err(Fault::Refused(format!(
+            "Redis {version} is too old; {major}.{minor} or later is needed"
+        )));
+    }
+    let found = [
+        fact("maxmemory_policy").is_some_and(|policy| policy != "noeviction"),
+        fact("aof_enabled") == Some("0"),
+    ];
+    Ok(WARNINGS.into_iter().zip(found).filter(|(_, found)| *found).map(|(warning, _)| warning).collect())
+}
+
+/// Whether the answer to `ROLE` is a primary's.
+pub(super) fn is_primary(role: &[Value]) -> bool {
+    matches!(role.first(), Some(Value::BulkString(word)) if word == b"master")
+}
+
+/// A version that cannot be read is given the benefit: compatible servers count in their own way.
+fn is_recent(version: &str) -> bool {
+    let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) => (major, minor) >= OLDEST,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        for (version, recent) in [
+            ("6.2.0", true),
+            ("7.0.15", true),
+            ("10.0.1", true),
+            ("6.0.16", false),
+            ("5.9", false),
+            ("", true),
+        ] {
+            assert_eq!(is_recent(version), recent, "{version}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Idle time over several replicas.
+
+use std::time::Duration;
+
+use crate::redis_server::Server;
+use crate::scene::{Scene, decision, state, status};
+use crate::support::app::{App, Speaks};
+use crate::support::gate::Gate;
+use crate::support::settings::Settings;
+use crate::support::tokens::Issuer;
+use crate::support::{eventually, now};
+
+/// Debian's libfaketime, which tests/run installs; the loader finds it for every architecture.
+const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
+
+fn with_idle(server: &Server, gates: usize, idle: &str) -> Scene {
+    Scene::with(gates, &format!("{}[sessions]\nidle_timeout = \"{idle}\"\n", state(&server.url())))
+}
+
+/// A token that is idle by its issue, and was used on the first replica just before.
+fn used_before_it_was_idle(scene: &Scene) -> String {
+    let issued_at = now() - 595;
+    let token = scene.issuer.token().claim("iat", issued_at).build();
+    assert_eq!(status(&scene.gates[0], &token), 200);
+    eventually("its issue is idle", || (now() > issued_at + 600).then_some(()));
+    token
+}
+
+#[test]
+fn idle_here_and_used_there_is_not_idle() {
+    let server = Server::start();
+    let scene = with_idle(&server, 3, "10m");
+    let token = used_before_it_was_idle(&scene);
+    for gate in &scene.gates {
+        assert_eq!(status(gate, &token), 200, "it was used on the first replica");
+    }
+}
+
+#[test]
+fn idle_everywhere_is_refused_everywhere_for_good() {
+    let server = Server::start();
+    let scene = with_idle(&server, 2, "1s");
+    let token = scene.issuer.good();
+    assert_eq!(status(&scene.gates[0], &token), 200);
+    eventually("one replica finds it idle", || {
+        // Looking is no use, and leaves no trace.
+        let keys: Vec<Vec<u8>> = server.ask(&["KEYS", "portcullis:{??}:*"]);
+        let at: i64 = redis::cmd("GET").arg(keys.first()?).query(&mut connection(&server)).ok()?;
+        let clock: (i64, i64) = server.ask(&["TIME"]);
+        (clock.0 * 1000 + clock.1 / 1000 - at > 1_000).then_some(())
+    });
+    assert_eq!(decision(&scene.gates[1], &token), "deny/idle");
+    assert_eq!(decision(&scene.gates[0], &token), "deny/idle");
+    assert_eq!(decision(&scene.gates[1], &token), "deny/idle");
+}
+
+fn connection(server: &Server) -> redis::Connection {
+    redis::Client::open(server.url()).unwrap().get_connection().unwrap()
+}
+
+#[test]
+fn a_token_in_use_is_never_looked_up() {
+    let server = Server::start();
+    let scene = with_idle(&server, 2, "10m");
+    let token = scene.issuer.good();
+    for _ in 0..200 {
+        assert_eq!(status(&scene.gates[0], &token), 200);
+    }
+    let saved = |scene: &Scene| scene.gates[0].metrics().sum("portcullis_state_saved_total", &[]);
+    eventually("its use is written behind", || (saved(&scene) >= 1.0).then_some(()));
+    assert_eq!(scene.gates[0].metrics().sum("portcullis_state_reads_total", &[]), 0.0);
+    // Old, and new to the replica: that is looked up, once.
+    let old = scene.issuer.token().claim("iat", now() - 590).claim("jti", "old").build();
+    assert_eq!(status(&scene.gates[0], &old), 200);
+    let aged = scene.issuer.token().claim("iat", now() - 700).claim("jti", "aged").build();
+    for _ in 0..10 {
+        assert_eq!(status(&scene.gates[1], &aged), 401);
+    }
+    assert_eq!(scene.gates[1].metrics().sum("portcullis_state_reads_total", &[]), 1.0);
+}
+
+#[test]
+fn last_uses_move_forward_only_and_leave_by_themselves() {
+    let server = Server::start();
+    let scene = with_idle(&server, 1, "10m");
+    assert_eq!(status(&scene.gates[0], &scene.issuer.good()), 200);
+    let key: Vec<u8> = eventually("the use is written", || {
+        let keys: Vec<Vec<u8>> = server.ask(&["KEYS", "portcullis:{??}:*"]);
+        keys.into_iter().next()
+    });
+    let left: i64 = redis::cmd("PTTL").arg(&key).query(&mut connection(&server)).unwrap();
+    let limit = Duration::from_secs(600 + 60).as_millis() as i64;
+    assert!(left > limit - 60_000 && left <= limit, "{left}");
+    let ahead = (now() + 3_600) * 1000;
+    redis::cmd("SET").arg(&key).arg(ahead).query::<()>(&mut connection(&server)).unwrap();
+    let saved = || scene.gates[0].metrics().sum("portcullis_state_saved_total", &[]);
+    let before = saved();
+    assert_eq!(status(&scene.gates[0], &scene.issuer.good()), 200);
+    eventually("a later write", || (saved() > before).then_some(()));
+    let kept: i64 = redis::cmd("GET").arg(&key).query(&mut connection(&server)).unwrap();
+    assert_eq!(kept, ahead);
+}
+
+#[test]
+fn a_replica_that_starts_knows_what_the_others_saw() {
+    let server = Server::start();
+    let mut scene = with_idle(&server, 1, "10m");
+    let token = used_before_it_was_idle(&scene);
+    eventually("the use is written", || {
+        (scene.gates[0].metrics().sum("portcullis_state_saved_total", &[]) >= 1.0).then_some(())
+    });
+    scene.replace(0);
+    assert_eq!(status(&scene.gates[0], &token), 200);
+}
+
+#[test]
+fn an_emptied_server_gets_last_uses_again() {
+    let server = Server::start();
+    let scene = with_idle(&server, 2, "10m");
+    let token = used_before_it_was_idle(&scene);
+    assert_eq!(status(&scene.gates[0], &token), 200);
+    server.ask::<String>(&["FLUSHALL"]);
+    eventually("the other replica knows of the use", || match status(&scene.gates[1], &token) {
+        200 => Some(()),
+        // It says that it cannot tell, and never that the token is idle: that would be for good.
+        status => {
+            assert_eq!(status, 503);
+            None
+        }
+    });
+    assert_eq!(status(&scene.gates[0], &token), 200);
+}
+
+#[test]
+fn clocks_that_are_a_minute_apart_change_nothing() {
+    let server = Server::start();
+    let lines = format!("{}[sessions]\nidle_timeout = \"10m\"\n", state(&server.url()));
+    let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
+    let gates = ["-60s", "+0s", "+60s"].map(|offset| {
+        // A token that was issued just now comes from the future for the first of them.
+        let settings =
+            Settings::plaintext().upstream("api", &app.url(), "").issuer_with(&issuer, "leeway = \"2m\"");
+        let settings = settings.route("/{*rest}", "").admin().toml(&lines);
+        let gate = Gate::launch_with(&settings, |command| {
+            command
+                .env("LD_PRELOAD", FAKETIME)
+                .env("FAKETIME", offset)
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        });
+        gate.wait_until_ready();
+        gate
+    });
+    let aged = |age: i64, jti: &str| issuer.token().claim("iat", now() - age).claim("jti", jti).build();
+    // By its own clock the last of them would call the first of these idle, and the first would let the second pass.
+    for (index, gate) in gates.iter().enumerate() {
+        assert_eq!(status(gate, &aged(570, &format!("fresh-{index}"))), 200, "gate {index}");
+        assert_eq!(decision(gate, &aged(630, &format!("idle-{index}"))), "deny/idle", "gate {index}");
+    }
+    let issued_at = now() - 595;
+    let used = issuer.token().claim("iat", issued_at).claim("jti", "used").build();
+    assert_eq!(status(&gates[0], &used), 200);
+    eventually("its issue is idle", || (now() > issued_at + 600).then_some(()));
+    for gate in &gates {
+        assert_eq!(status(gate, &used), 200, "used on the gate whose clock is slow");
+    }
+    let written: Vec<i64> = server
+        .ask::<Vec<Vec<u8>>>(&["KEYS", "portcullis:{??}:*"])
+        .iter()
+        .map(|key| redis::cmd("GET").arg(key).query::<i64>(&mut connection(&server)).unwrap())
+        .collect();
+    assert!(written.iter().all(|at| at / 1000 <= now()), "nothing is written from the future: {written:?}");
+}

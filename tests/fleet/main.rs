@@ -1,0 +1,21 @@
+//! Several gates, each a process, that share one state through real Redis servers, which the tests start, stop, empty
+//! and kill.
+#![allow(unreachable_pub, reason = "a test crate has no public face")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a failed expectation fails the test"
+)]
+
+mod chaos;
+mod clocks;
+mod events;
+mod outage;
+mod redis_server;
+mod scene;
+mod setup;
+#[allow(dead_code, reason = "the black-box suite uses the rest")]
+#[path = "../blackbox/support/mod.rs"]
+mod support;
+mod topologies;

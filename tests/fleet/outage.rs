@@ -1,0 +1,107 @@
+//! The server dead, hanging, full or refusing, while requests come in.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::redis_server::Server;
+use crate::scene::{Scene, publish, state, status};
+use crate::support::{eventually, within};
+
+fn with_staleness(server: &Server, gates: usize, staleness: &str) -> Scene {
+    Scene::with(gates, &format!("{}max_staleness = \"{staleness}\"\n", state(&server.url())))
+}
+
+/// Requests go on at first, then 503; soon after `repair`, without a restart, everything is as before.
+fn survives(mut server: Server, harm: impl FnOnce(&mut Server), repair: impl FnOnce(&mut Server)) {
+    let mut scene = with_staleness(&server, 2, "3s");
+    let token = scene.issuer.good();
+    for gate in &scene.gates {
+        assert_eq!(status(gate, &token), 200);
+    }
+    harm(&mut server);
+    assert_eq!(status(&scene.gates[0], &token), 200, "known good for as long as max_staleness");
+    let refused = scene.revoke(0, "late");
+    assert_eq!(refused.status(), 503, "{}", refused.text());
+    for gate in &scene.gates {
+        eventually("the state is too old", || (status(gate, &token) == 503).then_some(()));
+        let answer = gate.get("/anything").token(&token).send();
+        assert!(answer.field("retry-after").is_some());
+        assert_eq!(answer.json()["error"], "temporarily_unavailable");
+        eventually("the gate is not ready", || (gate.readiness().0 == 503).then_some(()));
+        assert_ne!(gate.readiness().1["components"]["state"], "ok");
+        assert!(gate.metrics().sum("portcullis_state_age_seconds", &[]) > 3.0);
+        assert!(gate.metrics().sum("portcullis_decisions_total", &[("reason", "state_unavailable")]) > 0.0);
+    }
+    repair(&mut server);
+    for gate in &scene.gates {
+        within(Duration::from_secs(5), "the gate is back", || (status(gate, &token) == 200).then_some(()));
+        gate.wait_until_ready();
+    }
+    assert_eq!(scene.revoke(0, "again").status(), 202);
+    scene.refused_everywhere(&scene.token("again"));
+}
+
+#[test]
+fn a_hanging_server_is_noticed_and_its_return_too() {
+    survives(Server::start(), |server| server.signal("STOP"), |server| server.signal("CONT"));
+}
+
+#[test]
+fn a_dead_server_is_noticed_and_its_return_too() {
+    survives(Server::start(), Server::kill, Server::start_again);
+}
+
+#[test]
+fn a_server_that_is_made_a_replica_confirms_nothing() {
+    survives(
+        Server::start(),
+        |server| drop(server.ask::<String>(&["REPLICAOF", "127.0.0.1", "1"])),
+        |server| drop(server.ask::<String>(&["REPLICAOF", "NO", "ONE"])),
+    );
+}
+
+#[test]
+fn a_full_server_takes_no_events_and_requests_go_on() {
+    let server = Server::start();
+    let mut scene = with_staleness(&server, 1, "1s");
+    let token = scene.issuer.good();
+    assert_eq!(status(&scene.gates[0], &token), 200);
+    server.ask::<String>(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    let refused = publish(&mut scene.gates[0], &json!({"type": "token-revoked", "jti": "late"}));
+    assert_eq!(refused.status(), 503);
+    assert!(refused.text().contains("maxmemory"), "{}", refused.text());
+    // Nobody can add to the log, so nothing in it is missed.
+    let failures = || scene.gates[0].metrics().sum("portcullis_state_errors_total", &[("kind", "full")]);
+    let before = failures();
+    eventually("time enough for the state to be too old", || {
+        assert_eq!(status(&scene.gates[0], &token), 200);
+        (failures() > before + 10.0).then_some(())
+    });
+    server.ask::<String>(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(scene.revoke(0, "again").status(), 202);
+}
+
+#[test]
+fn without_a_server_at_the_start_the_gate_waits_for_it() {
+    let mut server = Server::start();
+    server.kill();
+    let (app, issuer) = (
+        crate::support::app::App::start(crate::support::app::Speaks::Http1),
+        crate::support::tokens::Issuer::new(),
+    );
+    let settings = crate::support::settings::Settings::plaintext()
+        .upstream("api", &app.url(), "")
+        .issuer(&issuer)
+        .route("/open", "anonymous = true")
+        .route("/{*rest}", "")
+        .admin()
+        .toml(&state(&server.url()));
+    let gate = crate::support::gate::Gate::launch(&settings);
+    assert_eq!(gate.readiness().0, 503);
+    assert_eq!(status(&gate, &issuer.good()), 503);
+    assert_eq!(gate.get("/open").send().status(), 200);
+    server.start_again();
+    gate.wait_until_ready();
+    assert_eq!(status(&gate, &issuer.good()), 200);
+}

@@ -1,0 +1,91 @@
+//! An upstream, an issuer and several gates in front of it that share a store.
+
+use serde_json::{Value, json};
+
+use crate::redis_server::Server;
+use crate::support::app::{App, Speaks};
+use crate::support::eventually;
+use crate::support::gate::Gate;
+use crate::support::settings::{ADMIN_TOKEN, Settings};
+use crate::support::tokens::Issuer;
+use crate::support::wire::{Answer, Wire};
+
+/// Several gates and what is around them.
+pub struct Scene {
+    pub gates: Vec<Gate>,
+    pub issuer: Issuer,
+    pub app: App,
+}
+
+/// `[state]` of a shared store; tests make tokens that are older than it.
+pub fn state(url: &str) -> String {
+    format!("[state]\nstore = \"redis\"\nurl = \"{url}\"\non_empty = \"trust\"\nflush_interval = \"200ms\"\n")
+}
+
+impl Scene {
+    /// This many gates on one server.
+    pub fn on(server: &Server, gates: usize) -> Self {
+        Self::with(gates, &state(&server.url()))
+    }
+
+    /// This many gates with further configuration.
+    pub fn with(gates: usize, lines: &str) -> Self {
+        let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
+        let settings = || Settings::plaintext().guarding(&app.url(), &issuer).admin().toml(lines);
+        let launched: Vec<Gate> = (0..gates).map(|_| Gate::launch(&settings())).collect();
+        launched.iter().for_each(Gate::wait_until_ready);
+        Self { gates: launched, issuer, app }
+    }
+
+    /// A token that nobody has seen yet, with this `jti`.
+    pub fn token(&self, jti: &str) -> String {
+        self.issuer.token().claim("jti", jti).build()
+    }
+
+    /// Kills a gate and starts another in its place.
+    pub fn replace(&mut self, gate: usize) {
+        let settings = self.gates[gate].settings.clone();
+        self.gates[gate].signal("KILL");
+        self.gates[gate] = Gate::start(&settings);
+    }
+
+    /// Revokes the token with this `jti` through one gate; the answer.
+    pub fn revoke(&mut self, gate: usize, jti: &str) -> Answer {
+        publish(&mut self.gates[gate], &json!({"type": "token-revoked", "jti": jti}))
+    }
+
+    /// Waits until every gate refuses the token.
+    pub fn refused_everywhere(&self, token: &str) {
+        for (index, gate) in self.gates.iter().enumerate() {
+            eventually(&format!("gate {index} refuses the token"), || {
+                (status(gate, token) == 401).then_some(())
+            });
+        }
+    }
+}
+
+/// The status of a request with this token.
+pub fn status(gate: &Gate, token: &str) -> u16 {
+    gate.get("/anything").token(token).send().status()
+}
+
+/// Publishes an event.
+pub fn publish(gate: &mut Gate, event: &Value) -> Answer {
+    admin(gate, "POST", "/v1/events", Some(event))
+}
+
+/// A call of the admin API.
+pub fn admin(gate: &mut Gate, method: &str, target: &str, body: Option<&Value>) -> Answer {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let length = body.len();
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    Wire::plain(gate.admin).exchange(request).unwrap()
+}
+
+/// The decision on a request with this token: `deny/idle`.
+pub fn decision(gate: &Gate, token: &str) -> String {
+    gate.decision(|| gate.get("/anything").token(token).send()).1
+}
