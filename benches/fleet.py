@@ -260,11 +260,10 @@ http {{ access_log off; keepalive_requests 100000000; client_body_temp_path {fol
           + f"; {(cpu(redis.process.pid) - spent) / (time.time() - began) / GATES * 1e6:.0f} µs of its CPU per second")
     print(f"connections per gate: {int(redis.info()['connected_clients']) // GATES}")
 
-    memory = int(redis.info()["used_memory"])
     if args.events:
         events(gates, args.events)
-        kept = int(redis.info()["used_memory"])
-        print(f"bytes per event in Redis: {(kept - memory) / args.events:.0f}")
+        stream = int(redis.ask("MEMORY", "USAGE", "portcullis:{portcullis.log}:events", "SAMPLES", "0"))
+        print(f"bytes per event in Redis: {stream / args.events:.0f}")
 
     now = int(time.time())
     files = [open(folder / f"tokens-{i}", "w") for i in range(GATES)]

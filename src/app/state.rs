@@ -76,7 +76,8 @@ pub(super) fn open(settings: &Settings, metrics: &Metrics, now: Timestamp) -> Re
 fn unreadable(settings: &StateSettings, error: StoreError) -> OpenError {
     let path = match &settings.store {
         StoreSettings::Embedded(path) => path.clone(),
-        StoreSettings::Memory | StoreSettings::Redis(_) => PathBuf::from(":memory:"),
+        StoreSettings::Memory => PathBuf::from(":memory:"),
+        StoreSettings::Redis(_) => return OpenError::Refused(error.to_string()),
     };
     match error {
         StoreError::Failed(what) => OpenError::Corrupt(path, what),
@@ -91,7 +92,7 @@ impl State {
         settings: &Settings,
         metrics: &Metrics,
     ) -> Result<Self, OpenError> {
-        let unreadable = |error| unreadable(&settings.state, error);
+        let failed = |error| unreadable(&settings.state, error);
         let (now, began) = (Timestamp::now(), Instant::now());
         let not_before = settings.state.on_empty.not_before(store.created_at());
         let revocations = Arc::new(Revocations::new(not_before));
@@ -105,16 +106,15 @@ impl State {
             true => Sessions::sharing(clocks, store.clone(), settings.state.flush_interval),
             false => Sessions::new(clocks),
         });
-        let events =
-            EventLog::start(store.clone(), Arc::clone(&revocations), now).await.map_err(unreadable)?;
+        let events = EventLog::start(store.clone(), Arc::clone(&revocations), now).await.map_err(failed)?;
         if let Some(changes) = changes {
             let (log, metrics) = (Arc::clone(&events), metrics.clone());
             let refuse_older = settings.state.on_empty == OnEmpty::Refuse;
             store.beside(async move { log.follow(changes, refuse_older, metrics).await });
             store.opened(FIRST_TRY).await?;
         }
-        let restored = sessions.restore(&store, now).await.map_err(unreadable)?;
-        let usage = Usage::start(metrics.usage.clone(), store.clone()).await.map_err(unreadable)?;
+        let restored = sessions.restore(&store, now).await.map_err(failed)?;
+        let usage = Usage::start(metrics.usage.clone(), store.clone()).await.map_err(failed)?;
         let revoked = revocations.load().counts();
         info!(
             subjects = revoked.subjects,

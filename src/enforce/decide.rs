@@ -333,7 +333,9 @@ impl Enforcer {
     pub fn keep_alive(&self, pass: &Pass, now: Timestamp) {
         let sessions = &self.in_force.sessions;
         // What comes too late changes nothing, and the next look at the stream finds the token idle.
-        let _in_force = sessions.is_in_force(&pass.session, now) && sessions.used(&pass.session, now);
+        let _in_force = sessions.is_in_force(&pass.session, now)
+            && !sessions.is_in_doubt(&pass.session, now)
+            && sessions.used(&pass.session, now);
     }
 
     /// Whether a stream that was let through may go on.

@@ -145,6 +145,12 @@ impl Sessions {
         }
     }
 
+    /// Whether the others have to be asked before the token can be called in use or idle.
+    #[must_use]
+    pub fn is_in_doubt(&self, session: &Session, now: Timestamp) -> bool {
+        self.is_shared() && !session.seems_in_force(self.on_their_clock(now), self.idle())
+    }
+
     /// Asks the others about streams that seem idle here.
     pub async fn resolve_doubts(&self) {
         let Some(shared) = &self.shared else { return };
