@@ -36,7 +36,6 @@ use portcullis::keys::set::KeySet;
 use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, Source};
 use portcullis::metrics::Metrics;
-use portcullis::revocations::Revocations;
 use portcullis::sessions::{self, Sessions};
 use portcullis::time::Timestamp;
 
@@ -177,11 +176,7 @@ fn enforcer(algorithm: Algorithm, set: KeySet) -> Enforcer {
         leeway: Duration::from_secs(30),
         saved: true,
     });
-    let in_force = InForce {
-        revocations: Arc::new(Revocations::new(None)),
-        sessions: Arc::new(sessions),
-        ..InForce::unlimited()
-    };
+    let in_force = InForce { sessions: Arc::new(sessions), ..InForce::unlimited() };
     let settings = Settings { routes, identity: identity(), proofs: DEFAULT_PROOFS };
     Enforcer::new(settings, vec![issuer], in_force, &metrics).expect("sound routes")
 }

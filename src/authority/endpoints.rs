@@ -3,6 +3,7 @@
 //! Knows no sockets; the gate reads the body and sends the answer.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
@@ -15,7 +16,10 @@ use super::form::{Form, FormError};
 use super::rotation::ahead;
 use super::token::{Issued, granted_scope};
 use super::{Authority, Settings};
-use crate::enforce::decide::Enforcer;
+use crate::enforce::decide::{Asked, Enforcer};
+use crate::enforce::denial::Reason;
+use crate::enforce::inspect::Inspection;
+use crate::enforce::token::VerifiedToken;
 use crate::jose::jws::Jws;
 use crate::state::record::{EventKind, Source};
 use crate::time::Timestamp;
@@ -129,7 +133,7 @@ impl Settings {
 impl Authority {
     /// Answers a request.
     pub async fn answer(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         endpoint: Endpoint,
         call: &Call<'_>,
         enforcer: &Enforcer,
@@ -138,7 +142,7 @@ impl Authority {
             Endpoint::Keys | Endpoint::Metadata => self.document(endpoint, call),
             Endpoint::Token => self.token(call).await,
             Endpoint::Revocation => self.revocation(call, enforcer).await,
-            Endpoint::Introspection => self.introspection(call, enforcer),
+            Endpoint::Introspection => self.introspection(call, enforcer).await,
         };
         outcome.unwrap_or_else(OauthError::to_response)
     }
@@ -204,7 +208,7 @@ impl Authority {
 
     /// RFC 7009: 200 for what was in force and for what was not; the difference is nobody's business.
     async fn revocation(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         call: &Call<'_>,
         enforcer: &Enforcer,
     ) -> Result<Response<Bytes>, OauthError> {
@@ -212,7 +216,7 @@ impl Authority {
         let now = Timestamp::now();
         let Client { credential, .. } = self.authenticate(call.headers, &form, None, call.address, now)?;
         let token = form.get("token").ok_or(OauthError::Request("The parameter token is missing"))?;
-        if let Some((verified, _)) = self.own_token(token, enforcer, now) {
+        if let Some((verified, _)) = self.own_token(token, enforcer).await? {
             if verified.client.as_deref() != Some(&*credential.client_id) {
                 return Err(OauthError::OthersToken);
             }
@@ -230,7 +234,11 @@ impl Authority {
     }
 
     /// RFC 7662: what a token in force says, and of any other nothing but that it is not.
-    fn introspection(&self, call: &Call<'_>, enforcer: &Enforcer) -> Result<Response<Bytes>, OauthError> {
+    async fn introspection(
+        &self,
+        call: &Call<'_>,
+        enforcer: &Enforcer,
+    ) -> Result<Response<Bytes>, OauthError> {
         const MEMBERS: [&str; 11] = [
             "iss",
             "aud",
@@ -248,7 +256,7 @@ impl Authority {
         let now = Timestamp::now();
         self.authenticate(call.headers, &form, None, call.address, now)?;
         let token = form.get("token").ok_or(OauthError::Request("The parameter token is missing"))?;
-        let Some((_, mut claims)) = self.own_token(token, enforcer, now) else {
+        let Some((_, mut claims)) = self.own_token(token, enforcer).await? else {
             return Ok(json_response(StatusCode::OK, &json!({ "active": false })));
         };
         let mut body =
@@ -257,17 +265,28 @@ impl Authority {
         Ok(json_response(StatusCode::OK, &body))
     }
 
-    /// A token that this authority issued and that is in force at `now`, with its claims.
-    fn own_token(
+    /// A token that this authority issued and that is in force, with its claims.
+    async fn own_token(
         &self,
         token: &str,
         enforcer: &Enforcer,
-        now: Timestamp,
-    ) -> Option<(std::sync::Arc<crate::enforce::token::VerifiedToken>, Map<String, Value>)> {
-        let verified = enforcer.inspect(token, now)?;
-        let issuer = enforcer.issuer(verified.issuer)?;
-        let claims = Jws::parse(token.as_bytes()).ok()?.payload;
-        (issuer.rules.issuer == self.settings().issuer).then_some((verified, claims))
+    ) -> Result<Option<(Arc<VerifiedToken>, Map<String, Value>)>, OauthError> {
+        let mut asked = Asked::NOTHING;
+        let verified = loop {
+            match enforcer.inspect(token, asked, Timestamp::now()) {
+                Inspection::InForce(token) => break token,
+                Inspection::Refused(Reason::StateUnavailable | Reason::KeysUnavailable) => {
+                    return Err(OauthError::Unavailable);
+                }
+                Inspection::Refused(_) => return Ok(None),
+                Inspection::Ask(ask) => asked = enforcer.find_out(&ask, asked).await,
+            }
+        };
+        let ours = enforcer
+            .issuer(verified.issuer)
+            .is_some_and(|issuer| issuer.rules.issuer == self.settings().issuer);
+        let claims = Jws::parse(token.as_bytes()).ok().filter(|_| ours).map(|jws| jws.payload);
+        Ok(claims.map(|claims| (verified, claims)))
     }
 }
 

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use super::changes::Change;
 use super::*;
 use crate::enforce::claims::IssuerRules;
-use crate::enforce::decide::{Enforcer, Issuer};
+use crate::enforce::decide::{Asked, Enforcer, Issuer};
+use crate::enforce::inspect::Inspection;
 use crate::enforce::testing as enforce_testing;
 use crate::state::record::EventKind;
 
@@ -104,7 +105,7 @@ impl Bed {
     }
 
     fn accepts(&self, token: &str) -> bool {
-        self.enforcer.inspect(token, Timestamp::now()).is_some()
+        matches!(self.enforcer.inspect(token, Asked::NOTHING, Timestamp::now()), Inspection::InForce(_))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a decision cannot be made without: a question for the caller, and what was asked already.
 
+use super::decide::Enforcer;
 use super::token::IssuerIndex;
 use crate::identity::TokenKey;
 use crate::state::redis::Told;
@@ -34,8 +35,6 @@ pub struct Asked {
 impl Asked {
     /// Nothing yet.
     pub const NOTHING: Self = Self { keys: false, session: None };
-    /// Keys, so that a key which is not at hand is not there.
-    pub(super) const KEYS: Self = Self { keys: true, session: None };
 
     /// This too; of a session nothing is known then, unless [`Self::told`].
     #[must_use]
@@ -58,5 +57,22 @@ impl Asked {
 
     pub(super) fn keys(self) -> bool {
         self.keys
+    }
+}
+
+impl Enforcer {
+    /// Finds out what a decision asks for. The decision itself never waits: this is what its callers do between two.
+    pub async fn find_out(&self, ask: &Ask, asked: Asked) -> Asked {
+        match ask {
+            Ask::Keys { issuer, kid } => {
+                if let Some(issuer) = self.issuer(*issuer) {
+                    issuer.keys.ask(kid).await;
+                }
+                asked.and(ask)
+            }
+            Ask::Session { token, last_used_at } => {
+                asked.told(self.sessions().ask_others(*token, *last_used_at).await)
+            }
+        }
     }
 }

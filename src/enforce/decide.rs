@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Uri};
 
 use super::Settings;
 pub use super::ask::{Ask, Asked};
-use super::bearer::{self, BearerToken};
+use super::bearer;
 use super::claims::IssuerRules;
 use super::denial::{Denial, Reason};
 use super::policy::{Mode, Route};
@@ -309,18 +309,8 @@ impl Enforcer {
         Ok(Some(Pass { token, session }))
     }
 
-    /// A token that is in force at `now`, whatever it may be used for; that it was looked at is no use of it. A key that is
-    /// not at hand is not fetched, and a certificate it may be bound to is not asked for.
-    #[must_use]
-    pub fn inspect(&self, token: &str, now: Timestamp) -> Option<Arc<VerifiedToken>> {
-        let bearer = BearerToken::new(token.as_bytes()).ok()?;
-        let token = self.verifier.prove(bearer, Asked::KEYS, now, &mut Trail::default()).ok()?;
-        self.judge_in_force(&token, Asked::KEYS, now).ok()?;
-        Some(token)
-    }
-
     /// Whether nothing has ended the token since it was issued.
-    fn judge_in_force(
+    pub(super) fn judge_in_force(
         &self,
         token: &VerifiedToken,
         asked: Asked,

@@ -14,6 +14,7 @@ pub mod decide;
 pub mod denial;
 pub mod explain;
 mod identity;
+pub mod inspect;
 pub mod policy;
 mod proofs;
 pub mod router;

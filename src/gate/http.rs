@@ -16,7 +16,6 @@ use hyper::upgrade::OnUpgrade;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use super::Live;
 use super::accept::Connection;
 use super::access::Record;
 use super::answer::{Form, Refusal, believable_request_id};
@@ -26,7 +25,7 @@ use super::link::{Broken, Link};
 use super::own;
 use super::streams::Watched;
 use super::worker::Generation;
-use crate::enforce::decide::{Ask, Asked, Permit, Request as Question, Verdict};
+use crate::enforce::decide::{Asked, Permit, Request as Question, Verdict};
 use crate::enforce::denial::{Denial, Reason};
 use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody, Tunnel};
 use crate::time::Timestamp;
@@ -176,23 +175,8 @@ async fn enforce(
             }
             Verdict::Deny(denial) => return Err(Refusal::from(&denial)),
             Verdict::Ask(ask) => {
-                asked = answer(&record.generation.live, &ask, asked).await;
+                asked = record.generation.live.enforcer.find_out(&ask, asked).await;
             }
-        }
-    }
-}
-
-/// What an answer to the question lets be decided.
-async fn answer(live: &Live, ask: &Ask, asked: Asked) -> Asked {
-    match ask {
-        Ask::Keys { issuer, kid } => {
-            if let Some(issuer) = live.enforcer.issuer(*issuer) {
-                issuer.keys.ask(kid).await;
-            }
-            asked.and(ask)
-        }
-        Ask::Session { token, last_used_at } => {
-            asked.told(live.enforcer.sessions().ask_others(*token, *last_used_at).await)
         }
     }
 }

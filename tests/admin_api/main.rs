@@ -213,7 +213,7 @@ async fn open(store: Store, ledger: &Ledger, metrics: &Metrics) -> Arc<Authority
     let parts = authority::Parts {
         store,
         log: Arc::clone(&ledger.log),
-        in_force: decide::InForce { revocations, sessions },
+        in_force: decide::InForce { revocations, sessions, ..decide::InForce::unlimited() },
         issuers: Arc::clone(&ledger.issuers),
         metrics: metrics.clone(),
     };

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::Api;
 use crate::admin::body::read_json;
 use crate::admin::problem::Problem;
-use crate::enforce::decide::{Ask, Asked};
+use crate::enforce::decide::Asked;
 use crate::enforce::explain::{Explanation, Question};
 use crate::time::Timestamp;
 
@@ -60,16 +60,6 @@ async fn explain(State(api): State<Api>, request: Request) -> Result<Json<Explan
     loop {
         let told = judge(asked);
         let Some(ask) = &told.ask else { return Ok(Json(told)) };
-        asked = match ask {
-            Ask::Keys { issuer, kid } => {
-                if let Some(issuer) = enforcer.issuer(*issuer) {
-                    issuer.keys.ask(kid).await;
-                }
-                asked.and(ask)
-            }
-            Ask::Session { token, last_used_at } => {
-                asked.told(api.ledger.sessions.ask_others(*token, *last_used_at).await)
-            }
-        };
+        asked = enforcer.find_out(ask, asked).await;
     }
 }

@@ -13,7 +13,6 @@ use crate::enforce::testing::{
 };
 use crate::keys::set::KeySet;
 use crate::metrics::Metrics;
-use crate::revocations::Revocations;
 use crate::sessions::{self, Sessions};
 use jsonwebtoken::Algorithm::ES256;
 
@@ -86,8 +85,7 @@ fn a_sweep_forgets_tokens_that_are_idle_or_expired() {
     };
     for (idle, after, kept) in [(60, 30, Proof::Cached), (60, 90, Proof::None), (86_400, 90, Proof::Cached)] {
         let sessions = Arc::new(Sessions::new(settings(idle)));
-        let in_force =
-            InForce { revocations: Arc::new(Revocations::new(None)), sessions, ..InForce::unlimited() };
+        let in_force = InForce { sessions, ..InForce::unlimited() };
         let gate = enforcer_with(issuers(), vec![route("/{*rest}")], in_force);
         let token = token(&payload(json!({"iat": crate::enforce::testing::NOW})));
         assert_eq!(proof(&gate, &token), Proof::Fresh);
