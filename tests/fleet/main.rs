@@ -8,6 +8,7 @@
     reason = "a failed expectation fails the test"
 )]
 
+mod authority;
 mod chaos;
 mod clocks;
 mod events;
