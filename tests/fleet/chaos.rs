@@ -70,6 +70,14 @@ fn random_kills_under_load_lose_nothing() {
             eventually("a token in use passes", || (status(gate, &in_use) == 200).then_some(()));
             assert_eq!(status(gate, &idle), 401, "round {round}");
         }
+        for gate in &mut scene.gates {
+            // Being fresh still is not being connected again.
+            let event = json!({"type": "token-revoked", "jti": format!("r{round}-back")});
+            eventually("the gate takes events again", || {
+                (publish(gate, &event).status() == 202).then_some(())
+            });
+        }
+        acknowledged.push(format!("r{round}-back"));
         acknowledged.extend(revoke_some(&mut scene, round, 2));
         // All of them now and then, what is new each time.
         let all = round % 5 == 4 || round + 1 == rounds;
