@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Uri};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::timeout;
@@ -73,9 +74,11 @@ enum Unread {
 
 /// The whole body, in memory that is overwritten afterwards: there are secrets in it.
 async fn read(body: Incoming) -> Result<Zeroizing<Vec<u8>>, Unread> {
+    let longest =
+        body.size_hint().upper().map_or(MAX_BODY, |upper| usize::try_from(upper).unwrap_or(MAX_BODY));
     let mut body = Box::pin(Limited::new(body, Some(MAX_BODY as u64), None));
     // Never grown, so that no copy is left behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BODY));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(longest.min(MAX_BODY)));
     while let Some(frame) = body.frame().await {
         match frame {
             Ok(frame) => frame.data_ref().into_iter().for_each(|data| bytes.extend_from_slice(data)),

@@ -213,7 +213,7 @@ impl Fleet {
             match self.open_replica(replicas).await {
                 Ok(connection) => return Ok(connection),
                 Err(fault) => {
-                    warn!(%fault, "state.events_url cannot be used; events are read from the primary for now");
+                    warn!(%fault, "state.events_url cannot be used; events are read from the primary instead");
                     self.distrust_replicas();
                 }
             }
