@@ -1,11 +1,16 @@
-//! Instants on the wall clock, and the only place that reads it; durations as people write them.
+//! The two clocks, and the only place that reads them; durations as people write them.
 //!
-//! Every judgement takes its `now` as an argument, so that a test is a table of values.
+//! The wall clock names moments to the outside: claims, events, answers. It may be wrong by years and may step at any
+//! moment. The monotonic clock measures durations: timeouts, throttles, freshness, retention. It never steps, and what is
+//! forgotten for good is forgotten by it. Every judgement takes its `now` as an argument, so that a test is a table of
+//! values.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::time::OffsetDateTime;
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// Long enough for any purpose, short enough to be added to an instant.
@@ -72,6 +77,85 @@ impl Timestamp {
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+/// A moment on the monotonic clock: milliseconds since this process first read it. Negative: before this process, as a
+/// store that counts its running time knows it.
+///
+/// Counts the time in which the machine was suspended, so that what was fresh before is not taken for fresh after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Monotonic(i64);
+
+/// What the boot clock said when this process first read it, in milliseconds.
+static STARTED: OnceLock<i64> = OnceLock::new();
+
+impl Monotonic {
+    /// What the monotonic clock says.
+    #[must_use]
+    pub fn now() -> Self {
+        let read = clock_gettime(ClockId::Boottime);
+        let millis = read.tv_sec.saturating_mul(1000).saturating_add(read.tv_nsec / 1_000_000);
+        Self(millis - *STARTED.get_or_init(|| millis))
+    }
+
+    /// From milliseconds since the process first read the clock.
+    #[must_use]
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the process first read the clock.
+    #[must_use]
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// This moment and `duration` more; saturates.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// This moment and `duration` less; saturates.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long ago `earlier` was; zero when it lies ahead.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+/// One moment, read from both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// What the wall clock says; compare it with times from outside.
+    pub wall: Timestamp,
+    /// What the monotonic clock says; measure durations with it.
+    pub monotonic: Monotonic,
+}
+
+impl Now {
+    /// Reads both clocks.
+    #[must_use]
+    pub fn read() -> Self {
+        Self { wall: Timestamp::now(), monotonic: Monotonic::now() }
+    }
+
+    /// A moment on clocks that have always agreed, for tests: both say `millis`.
+    #[must_use]
+    pub const fn at_millis(millis: i64) -> Self {
+        Self { wall: Timestamp(millis), monotonic: Monotonic(millis) }
+    }
+
+    /// Both clocks `duration` later; saturates.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self { wall: self.wall.plus(duration), monotonic: self.monotonic.plus(duration) }
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use crate::identity::{Key, TokenKey};
-use crate::time::Timestamp;
+use crate::time::{Monotonic, Timestamp};
 
 mod error;
 pub mod freshness;
@@ -19,6 +19,7 @@ pub mod record;
 pub mod redis;
 mod rows;
 mod schema;
+pub(crate) mod uptime;
 mod writer;
 
 pub use error::{OpenError, StoreError};
@@ -26,6 +27,7 @@ use freshness::Freshness;
 use record::{Appended, Event, EventKind, SessionRow, Source, StoredEvent, Undone, UsageRow};
 use redis::{Change, Fleet, Told};
 use schema::Database;
+use uptime::Uptime;
 use writer::Writer;
 
 /// A handle to the store; clones share it.
@@ -33,6 +35,7 @@ use writer::Writer;
 pub struct Store {
     writer: Arc<Writer>,
     created_at: Timestamp,
+    uptime: Uptime,
     durable: bool,
     /// A store shared by replicas; the database then holds a copy of its log.
     shared: Option<Arc<redis::Running>>,
@@ -68,10 +71,10 @@ impl Store {
     }
 
     fn start(database: Database, durable: bool, path: &Path) -> Result<Self, OpenError> {
-        let created_at = database.created_at;
+        let (created_at, uptime) = (database.created_at, database.uptime);
         let writer =
             Writer::start(database).map_err(|error| OpenError::Io(path.to_owned(), error.to_string()))?;
-        Ok(Self { writer: Arc::new(writer), created_at, durable, shared: None })
+        Ok(Self { writer: Arc::new(writer), created_at, uptime, durable, shared: None })
     }
 
     /// A store shared by replicas. Connects in the background, for as long as it takes; what other replicas do comes
@@ -85,8 +88,13 @@ impl Store {
         metrics: crate::metrics::Metrics,
     ) -> Result<(Self, tokio::sync::mpsc::Receiver<Change>), OpenError> {
         let (running, writer, changes) = redis::start(settings, terms, metrics)?;
-        let store =
-            Self { writer, created_at: Timestamp::EPOCH, durable: true, shared: Some(Arc::new(running)) };
+        let store = Self {
+            writer,
+            created_at: Timestamp::EPOCH,
+            uptime: Uptime::resume(0, Monotonic::now()),
+            durable: true,
+            shared: Some(Arc::new(running)),
+        };
         Ok((store, changes))
     }
 
@@ -182,6 +190,11 @@ impl Store {
     #[must_use]
     pub fn created_at(&self) -> Timestamp {
         self.created_at
+    }
+
+    /// Its running time, by which it decides what may be deleted.
+    pub(crate) fn uptime(&self) -> Uptime {
+        self.uptime
     }
 
     /// Whether what it keeps survives a restart.

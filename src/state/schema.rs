@@ -12,13 +12,14 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::OpenError;
-use crate::time::Timestamp;
+use super::uptime::Uptime;
+use crate::time::{Monotonic, Timestamp};
 
 /// Marks the file as ours ("PCLS"), so that no other program's database is taken for it.
 const APPLICATION_ID: i64 = 0x5043_4c53;
 
 /// One step for each version of the file, in order; only ever appended to.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE origin (created_at INTEGER NOT NULL) STRICT;
     CREATE TABLE events (
@@ -100,6 +101,20 @@ const MIGRATIONS: [&str; 2] = [
         longest_life INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
+    // Running time: milliseconds in which a gate had the file open. It never steps, so it decides what may be deleted.
+    "
+    ALTER TABLE origin ADD COLUMN uptime INTEGER NOT NULL DEFAULT 0; -- the running time of all gates so far
+    ALTER TABLE origin ADD COLUMN identity TEXT NOT NULL DEFAULT ''; -- tells this file from any other, also from its restored copies' successors
+    ALTER TABLE origin ADD COLUMN idle_floor INTEGER NOT NULL DEFAULT 0; -- tokens not used since then are idle, whatever idle_timeout is now
+    ALTER TABLE events ADD COLUMN received_uptime INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE sessions ADD COLUMN last_used_uptime INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE signing_keys ADD COLUMN retired_uptime INTEGER; -- when another key took over; NULL: not yet
+    CREATE TABLE forgotten ( -- what the deleted events may have ended
+        issuer    TEXT    PRIMARY KEY,
+        until     INTEGER NOT NULL, -- tokens issued until then
+        retention INTEGER NOT NULL  -- that are older than this
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// An open database.
@@ -107,6 +122,8 @@ const MIGRATIONS: [&str; 2] = [
 pub(super) struct Database {
     pub(super) connection: Connection,
     pub(super) created_at: Timestamp,
+    /// The running time that the file has counted until it was opened.
+    pub(super) uptime: Uptime,
     /// Nothing can be written to it.
     pub(super) read_only: bool,
     /// Held as long as the database is open.
@@ -250,9 +267,11 @@ fn migrate(mut connection: Connection, now: Timestamp, lock: Option<File>) -> Re
 }
 
 fn opened(connection: Connection, read_only: bool, lock: Option<File>) -> Result<Database, Problem> {
-    let created_at = connection.query_row("SELECT created_at FROM origin", [], |row| row.get(0))?;
+    let (created_at, uptime) = connection
+        .query_row("SELECT created_at, uptime FROM origin", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     connection.set_prepared_statement_cache_capacity(32);
-    Ok(Database { connection, created_at: Timestamp::from_millis(created_at), read_only, _lock: lock })
+    let (created_at, uptime) = (Timestamp::from_millis(created_at), Uptime::resume(uptime, Monotonic::now()));
+    Ok(Database { connection, created_at, uptime, read_only, _lock: lock })
 }
 
 /// What can be wrong with a database, before its path is known.

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
 use super::schema::Database;
+use crate::time::Monotonic;
 
 /// Work waiting for the thread, and how much of it shares one commit.
 const QUEUE: usize = 512;
@@ -113,6 +114,12 @@ fn commit(database: &Database, group: &mut [Box<dyn Job>]) -> rusqlite::Result<(
     let transaction = Transaction::new_unchecked(&database.connection, behavior)?;
     for job in group {
         job.work(&transaction)?;
+    }
+    if !database.read_only {
+        // It rides along with what is written anyway: running time that is not counted only makes things last longer.
+        transaction
+            .prepare_cached("UPDATE origin SET uptime = max(uptime, ?1)")?
+            .execute([database.uptime.at(Monotonic::now())])?;
     }
     transaction.commit()
 }
