@@ -67,24 +67,6 @@ impl From<Unusable> for Reason {
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
 impl IssuerRules {
-    /// Everything that can be refused without a key, cheapest first: what a flood of forged tokens costs is this.
-    ///
-    /// # Errors
-    /// In this order: [`Reason::WrongType`]; [`Reason::BadAlgorithm`]; [`Reason::MissingClaim`] and
-    /// [`Reason::BadClaim`] of `exp`, `iat` and `nbf`; what [`Validity::judge`] finds; [`Reason::BadClaim`] for an `exp`
-    /// not after `iat`; [`Reason::TooLongLived`]; [`Reason::BadClaim`] or [`Reason::WrongAudience`] of `aud`;
-    /// [`Reason::MissingClaim`] of the claims required besides.
-    pub(super) fn check(&self, jws: &Jws<'_>, now: Timestamp) -> Result<(Algorithm, Validity), Reason> {
-        self.check_type(jws)?;
-        let algorithm = self.check_algorithm(jws)?;
-        let validity = validity(&jws.payload)?;
-        validity.judge(self.leeway, now)?;
-        self.check_lifetime(validity)?;
-        self.check_audience(&jws.payload)?;
-        self.check_required(&jws.payload)?;
-        Ok((algorithm, validity))
-    }
-
     pub(super) fn check_type(&self, jws: &Jws<'_>) -> Result<(), Reason> {
         let is_listed = |typ: &&str| self.token_types.iter().any(|listed| listed.eq_ignore_ascii_case(typ));
         jws.token_type().filter(is_listed).ok_or(Reason::WrongType)?;

@@ -1,4 +1,4 @@
-//! One request, one judgement: the order of the checks, written once.
+//! One request, one judgement, by the checks of [`checks`](super::checks).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Uri};
 
 use super::Settings;
 pub use super::ask::{Ask, Asked};
-use super::bearer;
+use super::checks::{self, Case, Stop, Subject};
 use super::claims::IssuerRules;
 use super::denial::{Denial, Reason};
 use super::policy::{Mode, Route};
@@ -261,72 +261,23 @@ impl Enforcer {
         &self.in_force.sessions
     }
 
-    /// Decides on a request at this moment.
-    ///
-    /// When several things are wrong, the first in this order is the reason: target, route, form of the credentials,
-    /// form of the token, issuer, `typ`, `alg`, `exp` and `iat` and `nbf`, `aud`, required claims, keys, signature,
-    /// the other claims, certificate, revocation, idleness, scopes, roles.
+    /// Decides on a request at this moment. When several things are wrong, the reason is the first in the order of
+    /// [`explain::CHECKS`](super::explain::CHECKS).
     #[must_use]
     pub fn decide(&self, request: &Request<'_>, asked: Asked, now: Timestamp) -> Judgement {
-        let refused = |reason: Reason| Judgement {
-            route: None,
-            token: None,
-            claimed: None,
-            proof: Proof::None,
-            verdict: Verdict::Deny(reason.into()),
+        let mut case = Case::new(self, Subject::Request(*request), asked, now);
+        let outcome = match checks::run(&mut case) {
+            Ok(()) => case.pass().map(Some),
+            Err(Stop::Anonymous) => Ok(None),
+            Err(stop) => Err(stop.into_refusal()),
         };
-        let Ok(target) = Target::parse(request.method, request.uri) else {
-            return refused(Reason::BadTarget);
+        let Case { route, target, trail: Trail { token, claimed, proof }, .. } = case;
+        let verdict = match (route, target, outcome) {
+            (Some(route), Some(target), outcome) => verdict(outcome, Arc::clone(route), target),
+            (_, _, Err(Refusal::Deny(denial))) => Verdict::Deny(denial),
+            (_, _, Ok(_) | Err(Refusal::Ask(_))) => Verdict::Deny(Reason::NoRoute.into()),
         };
-        let Some(route) = self.router.find(request.host, request.method, &target) else {
-            let presented = bearer::is_presented(request.headers);
-            return refused(if presented { Reason::NoRoute } else { Reason::NoRouteNoToken });
-        };
-        let mut trail = Trail::default();
-        let outcome = self.judge(request, route, &target, asked, now, &mut trail);
-        let verdict = verdict(outcome, Arc::clone(route), target);
-        let Trail { token, claimed, proof } = trail;
-        Judgement { route: Some(Arc::clone(route)), token, claimed, proof, verdict }
-    }
-
-    /// Whether the request may take its route, and with which token.
-    fn judge(
-        &self,
-        request: &Request<'_>,
-        route: &Route,
-        target: &Target,
-        asked: Asked,
-        now: Timestamp,
-        trail: &mut Trail,
-    ) -> Result<Option<Pass>, Refusal> {
-        let Some(bearer) = bearer::extract(request.headers, target.query())? else {
-            return if route.settings().anonymous { Ok(None) } else { Err(Reason::Missing.into()) };
-        };
-        let token = self.verifier.prove(bearer, asked, now, trail)?;
-        token.judge_certificate(request.certificate)?;
-        let session = self.judge_in_force(&token, asked, now)?;
-        route.judge(&token)?;
-        Ok(Some(Pass { token, session }))
-    }
-
-    /// Whether nothing has ended the token since it was issued.
-    pub(super) fn judge_in_force(
-        &self,
-        token: &VerifiedToken,
-        asked: Asked,
-        now: Timestamp,
-    ) -> Result<Arc<Session>, Refusal> {
-        let InForce { revocations, sessions, freshness } = &self.in_force;
-        if !freshness.is_fresh(now) {
-            return Err(Reason::StateUnavailable.into());
-        }
-        token.judge_revocations(revocations)?;
-        let issuer = &self.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?.rules.issuer;
-        if sessions.is_shared() {
-            token.judge_shared_idle(issuer, sessions, asked, now)
-        } else {
-            Ok(token.judge_idle(issuer, sessions, now)?)
-        }
+        Judgement { route: route.map(Arc::clone), token, claimed, proof, verdict }
     }
 
     /// Counts bytes that flow on a stream as a use of its token, unless they come too late.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::bearer::BearerToken;
-use super::decide::{Ask, Asked, Enforcer, Refusal, Trail};
+use super::checks::{self, Case, Stop, Subject};
+use super::decide::{Ask, Asked, Enforcer, Refusal};
 use super::denial::Reason;
 use super::token::VerifiedToken;
 use crate::time::Timestamp;
@@ -24,14 +24,10 @@ impl Enforcer {
     /// certificate it may be bound to is not asked for.
     #[must_use]
     pub fn inspect(&self, token: &str, asked: Asked, now: Timestamp) -> Inspection {
-        let inspect = || -> Result<_, Refusal> {
-            let bearer = BearerToken::new(token.as_bytes())?;
-            let token = self.verifier.prove(bearer, asked, now, &mut Trail::default())?;
-            self.judge_in_force(&token, asked, now)?;
-            Ok(token)
-        };
-        match inspect() {
-            Ok(token) => Inspection::InForce(token),
+        let mut case = Case::new(self, Subject::Alone(token), asked, now);
+        let outcome = checks::run(&mut case).map_err(Stop::into_refusal);
+        match outcome.and_then(|()| case.pass()) {
+            Ok(pass) => Inspection::InForce(pass.token),
             Err(Refusal::Deny(denial)) => Inspection::Refused(denial.reason),
             Err(Refusal::Ask(ask)) => Inspection::Ask(ask),
         }

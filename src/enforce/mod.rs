@@ -9,6 +9,7 @@ use policy::{IdentitySettings, RouteSettings};
 
 mod ask;
 pub mod bearer;
+mod checks;
 pub mod claims;
 pub mod decide;
 pub mod denial;

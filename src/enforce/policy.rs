@@ -129,13 +129,24 @@ impl Route {
         &self.settings
     }
 
-    /// Whether a token in force is enough for this route.
+    /// Whether a token carries the scopes that this route requires.
     ///
     /// # Errors
-    /// [`Reason::InsufficientScope`] or [`Reason::InsufficientRole`], with the scopes the route requires.
-    pub fn judge(&self, token: &VerifiedToken) -> Result<(), Denial> {
-        let denial = |reason| Denial { reason, scope: self.scope.clone() };
-        self.settings.requirement.judge(token).map_err(denial)
+    /// [`Reason::InsufficientScope`], with the scopes the route requires.
+    pub fn judge_scopes(&self, token: &VerifiedToken) -> Result<(), Denial> {
+        self.settings.requirement.judge_scopes(token).map_err(|reason| self.denial(reason))
+    }
+
+    /// Whether a token carries the roles that this route requires.
+    ///
+    /// # Errors
+    /// [`Reason::InsufficientRole`], with the scopes the route requires.
+    pub fn judge_roles(&self, token: &VerifiedToken) -> Result<(), Denial> {
+        self.settings.requirement.judge_roles(token).map_err(|reason| self.denial(reason))
+    }
+
+    fn denial(&self, reason: Reason) -> Denial {
+        Denial { reason, scope: self.scope.clone() }
     }
 }
 
@@ -145,15 +156,6 @@ impl Requirement {
     pub fn is_empty(&self) -> bool {
         let Self { scopes, any_scope, roles, any_role } = self;
         scopes.is_empty() && any_scope.is_empty() && roles.is_empty() && any_role.is_empty()
-    }
-
-    /// Whether a token carries what is demanded.
-    ///
-    /// # Errors
-    /// [`Reason::InsufficientScope`], and when the scopes suffice, [`Reason::InsufficientRole`].
-    pub fn judge(&self, token: &VerifiedToken) -> Result<(), Reason> {
-        self.judge_scopes(token)?;
-        self.judge_roles(token)
     }
 
     pub(super) fn judge_scopes(&self, token: &VerifiedToken) -> Result<(), Reason> {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::claims::{ClaimNames, IssuerRules};
 use super::decide::{Asked, Enforcer, InForce, Issuer, Judgement, Request, Verdict};
 use super::denial::Reason;
-use super::explain::{Check, Explanation, Question};
+use super::explain::{Explanation, Finding, Question};
 use super::policy::{ClaimName, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings};
 use super::{DEFAULT_PROOFS, Settings};
 use crate::keys::key::VerificationKey;
@@ -325,7 +325,7 @@ impl Explanation {
         &self.find(check).detail
     }
 
-    fn find(&self, check: &str) -> &Check {
+    fn find(&self, check: &str) -> &Finding {
         self.checks.iter().find(|made| made.check == check).expect("a check of this name")
     }
 }

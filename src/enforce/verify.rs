@@ -1,4 +1,4 @@
-//! From the string a client presented to a verified token: proof cache, then form and claims, then the signature.
+//! The issuers, their keys, and the proofs of signatures that are remembered.
 //!
 //! What is kept is the proof that a signature is true under one key set, never a verdict: time, keys and everything
 //! after them are judged on every request.
@@ -9,7 +9,7 @@ use jsonwebtoken::Algorithm;
 use prometheus::{Histogram, IntCounter};
 
 use super::bearer::BearerToken;
-use super::decide::{Ask, Asked, Claimed, Issuer, Proof, Refusal, Trail};
+use super::decide::{Ask, Asked, Issuer, Refusal};
 use super::denial::Reason;
 use super::policy::IdentitySettings;
 use super::proofs::{ProofKey, Proofs, Remembered};
@@ -62,48 +62,38 @@ impl Verifier {
         self.issuers.get(usize::from(index.0))
     }
 
-    /// Proves a token and judges its time. The order of refusals is the order of the checks: form, issuer, what
-    /// [`IssuerRules::check`] lists, keys, signature, what [`IssuerRules::read`] lists.
-    pub(super) fn prove(
-        &self,
-        bearer: BearerToken<'_>,
-        asked: Asked,
-        now: Timestamp,
-        trail: &mut Trail,
-    ) -> Result<Arc<VerifiedToken>, Refusal> {
-        let key = self.proofs.key(bearer.as_bytes());
-        if let Some((token, issuer)) = key.and_then(|key| self.cached(key)) {
-            self.hits.inc();
-            *trail = Trail { token: Some(Arc::clone(&token)), claimed: None, proof: Proof::Cached };
-            token.validity().judge(issuer.rules.leeway, now)?;
-            issuer.check_keys(now)?;
-            return Ok(token);
-        }
-        self.misses.inc();
-        let jws = Jws::parse(bearer.as_bytes()).map_err(Reason::from)?;
-        let (index, issuer) = self.claimed_issuer(&jws)?;
-        trail.claimed = Some(Claimed { issuer: index, kid: jws.kid().map(loggable) });
-        let (algorithm, validity) = issuer.rules.check(&jws, now)?;
-        issuer.check_keys(now)?;
-        let keys = issuer.keys.current();
-        let candidates = issuer.candidates(index, &keys, algorithm, &jws, asked, now)?;
-        check_signature(candidates, algorithm, &jws)?;
-        let token = issuer.rules.read(index, &jws, validity, &self.identity).map_err(Reason::from)?;
-        let token = Arc::new(token);
-        self.observe_skew(&token, now);
-        if let Some(key) = key {
-            self.proofs.put(key, Remembered { token: Arc::clone(&token), generation: keys.generation() });
-        }
-        trail.token = Some(Arc::clone(&token));
-        trail.proof = Proof::Fresh;
-        Ok(token)
+    /// What a token, as it was presented, is remembered by.
+    pub(super) fn proof_key(&self, bearer: BearerToken<'_>) -> Option<ProofKey> {
+        self.proofs.key(bearer.as_bytes())
     }
 
     /// A proof under the key set that is in force now.
-    fn cached(&self, key: ProofKey) -> Option<(Arc<VerifiedToken>, &Issuer)> {
-        let proof = self.proofs.get(key)?;
-        let issuer = self.issuer(proof.token.issuer)?;
-        (proof.generation == issuer.keys.generation()).then_some((proof.token, issuer))
+    pub(super) fn cached(&self, key: Option<ProofKey>) -> Option<(Arc<VerifiedToken>, &Issuer)> {
+        let found = key.and_then(|key| {
+            let proof = self.proofs.get(key)?;
+            let issuer = self.issuer(proof.token.issuer)?;
+            (proof.generation == issuer.keys.generation()).then_some((proof.token, issuer))
+        });
+        if found.is_some() {
+            self.hits.inc()
+        } else {
+            self.misses.inc()
+        }
+        found
+    }
+
+    /// Remembers that a token's signature is true under the key set of this generation.
+    pub(super) fn remember(
+        &self,
+        key: Option<ProofKey>,
+        token: &Arc<VerifiedToken>,
+        generation: u64,
+        now: Timestamp,
+    ) {
+        self.observe_skew(token, now);
+        if let Some(key) = key {
+            self.proofs.put(key, Remembered { token: Arc::clone(token), generation });
+        }
     }
 
     /// Goes on with the proofs of another verifier, if they are such as this one would make: of the same issuers with
@@ -163,42 +153,47 @@ impl Issuer {
         }
     }
 
-    /// The keys that may have made the signature; at least one.
-    pub(super) fn candidates<'k>(
+    /// Whether the set has a key that may have made the signature.
+    pub(super) fn check_key(
         &self,
         index: IssuerIndex,
-        keys: &'k KeySet,
+        keys: &KeySet,
         algorithm: Algorithm,
         jws: &Jws<'_>,
         asked: Asked,
         now: Timestamp,
-    ) -> Result<impl Iterator<Item = &'k VerificationKey> + use<'k>, Refusal> {
+    ) -> Result<(), Refusal> {
         if let Some(kid) = jws.kid().filter(|kid| !keys.knows(kid)) {
             let ask = !asked.keys() && self.keys.worth_asking(kid, now);
             let keys = Ask::Keys { issuer: index, kid: kid.to_owned() };
             return Err(if ask { Refusal::Ask(keys) } else { Reason::UnknownKey.into() });
         }
-        let mut candidates = keys.candidates(jws.kid(), algorithm).take(MAX_CANDIDATES).peekable();
         // The key is there, or would be if the token named one; the algorithm is not one for it.
-        if candidates.peek().is_none() {
+        if candidates(keys, algorithm, jws).next().is_none() {
             return Err(Reason::BadAlgorithm.into());
         }
-        Ok(candidates)
+        Ok(())
     }
 }
 
-/// Whether one of the keys made the signature.
-pub(super) fn check_signature<'k>(
-    mut candidates: impl Iterator<Item = &'k VerificationKey>,
+/// The keys that may have made the signature.
+fn candidates<'k>(
+    keys: &'k KeySet,
     algorithm: Algorithm,
     jws: &Jws<'_>,
-) -> Result<(), Reason> {
-    let made_it = candidates.any(|key| key.verify(algorithm, jws.signing_input, &jws.signature));
+) -> impl Iterator<Item = &'k VerificationKey> + use<'k> {
+    keys.candidates(jws.kid(), algorithm).take(MAX_CANDIDATES)
+}
+
+/// Whether one of the keys made the signature.
+pub(super) fn check_signature(keys: &KeySet, algorithm: Algorithm, jws: &Jws<'_>) -> Result<(), Reason> {
+    let made_it =
+        candidates(keys, algorithm, jws).any(|key| key.verify(algorithm, jws.signing_input, &jws.signature));
     if made_it { Ok(()) } else { Err(Reason::BadSignature) }
 }
 
 /// A `kid` as a log may carry it: it comes from whoever sent the request.
-fn loggable(kid: &str) -> Box<str> {
+pub(super) fn loggable(kid: &str) -> Box<str> {
     let visible = |c: char| if c.is_ascii_graphic() { c } else { '?' };
     kid.chars().take(MAX_LOGGED_KID).map(visible).collect::<String>().into()
 }

@@ -40,11 +40,15 @@ fn all_of_these_and_any_of_those() {
     ];
     for ([scopes, any_scope, roles, any_role], expected) in table {
         let requirement = requirement(scopes, any_scope, roles, any_role);
-        assert_eq!(requirement.judge(&token).err(), *expected, "{requirement:?}");
+        assert_eq!(
+            requirement.judge_scopes(&token).and_then(|()| requirement.judge_roles(&token)).err(),
+            *expected,
+            "{requirement:?}"
+        );
         let named = scopes.iter().chain(*any_scope).copied().collect::<Vec<_>>().join(" ");
         let named = (!named.is_empty()).then_some(named);
         let route = Route::new(0, RouteSettings { requirement, ..route("/a") });
-        let denial = route.judge(&token).err();
+        let denial = route.judge_scopes(&token).and_then(|()| route.judge_roles(&token)).err();
         assert_eq!(denial.as_ref().map(|denial| denial.reason), *expected);
         if let Some(denial) = denial {
             assert_eq!(denial.scope.as_deref(), named.as_deref());

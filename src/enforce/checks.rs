@@ -1,0 +1,166 @@
+//! The checks, by name and in order: one table for the decision, which runs it to the first refusal, for streams and
+//! cached proofs, which run what can still change, and for `explain`, which runs it to the end.
+//!
+//! What a check judges and what it needs from the checks before it is in [`judge`]; the facts are in [`Case`].
+
+use super::decide::{Ask, Refusal};
+use super::denial::{Denial, Reason};
+use super::explain::details;
+
+mod case;
+mod judge;
+
+pub(super) use case::{Case, Subject};
+
+/// One check.
+pub(super) struct Check {
+    /// What users read in `explain`.
+    pub(super) name: &'static str,
+    /// Whether it is about the request that carries the token; without one (RFC 7662) it is left out.
+    pub(super) of: Of,
+    /// Judges, and adds to the case what the checks after it need.
+    pub(super) judge: Judge,
+    /// What a cached proof leaves of it.
+    pub(super) again: Again,
+    /// What was compared, in plain words; given why it failed.
+    pub(super) detail: fn(&Case<'_>, Option<Reason>) -> String,
+}
+
+/// A judging function.
+pub(super) type Judge = for<'r> fn(&mut Case<'r>) -> Result<(), Stop<'r>>;
+
+/// What a check is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// The request, or what it may do with its token.
+    Request,
+    /// The token alone.
+    Token,
+}
+
+/// What must be judged again when a token comes whose signature was found true under the keys in force.
+#[derive(Clone, Copy)]
+pub(super) enum Again {
+    /// Nothing: what it judges is signed, or configured together with the keys, so it cannot change.
+    Nothing,
+    /// All of it: it depends on the time, the request, or what happened meanwhile.
+    All,
+    /// This part of it.
+    Part(Judge),
+}
+
+/// Why a check did not pass.
+#[derive(Debug)]
+pub(super) enum Stop<'r> {
+    /// It failed, or something must be found out first.
+    Refused(Refusal),
+    /// It could not be made, because a check before it failed or for lack of knowledge.
+    NotChecked(&'r str),
+    /// No token came, and the route needs none.
+    Anonymous,
+}
+
+impl<R: Into<Refusal>> From<R> for Stop<'_> {
+    fn from(refusal: R) -> Self {
+        Self::Refused(refusal.into())
+    }
+}
+
+impl Stop<'_> {
+    /// What stops a request. After the first refusal nothing runs, so a check that lacks something is a mistake here,
+    /// and lets nothing pass.
+    pub(super) fn into_refusal(self) -> Refusal {
+        match self {
+            Self::Refused(refusal) => refusal,
+            Self::Anonymous => Reason::Missing.into(),
+            Self::NotChecked(_why) => Reason::BadClaim.into(),
+        }
+    }
+}
+
+impl From<Ask> for Refusal {
+    fn from(ask: Ask) -> Self {
+        Self::Ask(ask)
+    }
+}
+
+impl Refusal {
+    /// What must be found out first.
+    pub(super) fn ask(self) -> Option<Ask> {
+        match self {
+            Self::Ask(ask) => Some(ask),
+            Self::Deny(_) => None,
+        }
+    }
+
+    /// The reason, as long as what is asked for is not known.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Deny(Denial { reason, .. }) => *reason,
+            Self::Ask(Ask::Keys { .. }) => Reason::UnknownKey,
+            Self::Ask(Ask::Session { .. }) => Reason::Idle,
+        }
+    }
+}
+
+/// Every check, in the order of the decision: when several things are wrong, the first of this list is the reason.
+pub(super) const CHECKS: [Check; 21] = {
+    use Again::{All, Nothing, Part};
+    use Of::{Request, Token};
+    [
+        check("target", Request, judge::target, All, details::target),
+        check("route", Request, judge::route, All, details::route),
+        check("token", Token, judge::form, All, details::form),
+        check("issuer", Token, judge::issuer, Nothing, details::issuer),
+        check("type", Token, judge::kind, Nothing, details::kind),
+        check("algorithm", Token, judge::algorithm, Nothing, details::algorithm),
+        check("dates", Token, judge::dates, Nothing, details::dates),
+        check("expiry", Token, judge::expiry, All, details::expiry),
+        check("not_before", Token, judge::not_before, All, details::not_before),
+        check("issued_at", Token, judge::issued_at, All, details::issued_at),
+        check("lifetime", Token, judge::lifetime, Nothing, details::lifetime),
+        check("audience", Token, judge::audience, Nothing, details::audience),
+        check("required_claims", Token, judge::required_claims, Nothing, details::required_claims),
+        check("key", Token, judge::key, Part(judge::keys), details::key),
+        check("signature", Token, judge::signature, Nothing, details::signature),
+        check("claims", Token, judge::claims, Nothing, details::claims),
+        check("certificate", Request, judge::certificate, All, details::certificate),
+        check("revocation", Token, judge::revocation, All, details::revocation),
+        check("idle", Token, judge::idle, All, details::idle),
+        check("scopes", Request, judge::scopes, All, details::scopes),
+        check("roles", Request, judge::roles, All, details::roles),
+    ]
+};
+
+const fn check(
+    name: &'static str,
+    of: Of,
+    judge: Judge,
+    again: Again,
+    detail: fn(&Case<'_>, Option<Reason>) -> String,
+) -> Check {
+    Check { name, of, judge, again, detail }
+}
+
+/// Runs the checks up to the first that does not pass; after a cached proof, what it leaves of them. A new proof is
+/// remembered.
+pub(super) fn run<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let outcome = CHECKS.iter().try_for_each(|check| {
+        if check.of == Of::Request && matches!(case.subject, Subject::Alone(_)) {
+            return Ok(());
+        }
+        match check.again {
+            Again::Nothing if case.is_proved() => Ok(()),
+            Again::Part(part) if case.is_proved() => part(case),
+            Again::Nothing | Again::Part(_) | Again::All => (check.judge)(case),
+        }
+    });
+    // There is a token only when the checks passed up to its claims.
+    if !case.is_proved() {
+        case.remember();
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests;

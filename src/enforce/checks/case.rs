@@ -1,0 +1,184 @@
+//! What is known of one token and its request while the checks are made.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use jsonwebtoken::Algorithm;
+
+use super::Stop;
+use crate::enforce::bearer::{self, BearerToken};
+use crate::enforce::decide::{Asked, Enforcer, Issuer, Pass, Proof, Refusal, Request, Trail};
+use crate::enforce::denial::Reason;
+use crate::enforce::explain::Question;
+use crate::enforce::policy::Route;
+use crate::enforce::proofs::ProofKey;
+use crate::enforce::target::Target;
+use crate::enforce::token::{IssuerIndex, Validity, VerifiedToken};
+use crate::jose::jws::Jws;
+use crate::keys::set::KeySet;
+use crate::sessions::{Look, Session};
+use crate::time::Timestamp;
+
+/// One token to be judged, and what the checks found so far. A check that needs what an earlier one finds asks for it
+/// by the functions below, which know why it is missing.
+pub(in crate::enforce) struct Case<'r> {
+    pub(in crate::enforce) enforcer: &'r Enforcer,
+    pub(in crate::enforce) subject: Subject<'r>,
+    pub(in crate::enforce) asked: Asked,
+    pub(in crate::enforce) now: Timestamp,
+    pub(in crate::enforce) target: Option<Target>,
+    pub(in crate::enforce) route: Option<&'r Arc<Route>>,
+    pub(in crate::enforce) proof_key: Option<ProofKey>,
+    pub(in crate::enforce) jws: Option<Jws<'r>>,
+    pub(in crate::enforce) issuer: Option<(IssuerIndex, &'r Issuer)>,
+    pub(in crate::enforce) algorithm: Option<Algorithm>,
+    pub(in crate::enforce) validity: Option<Validity>,
+    /// A set that has a key for the token.
+    pub(in crate::enforce) keys: Option<Arc<KeySet>>,
+    /// Its claims can be used. Where checks go on after a failure, it may be forged.
+    pub(in crate::enforce) token: Option<Arc<VerifiedToken>>,
+    /// Why its claims cannot be used.
+    pub(in crate::enforce) unusable: Option<String>,
+    pub(in crate::enforce) session: Option<Arc<Session>>,
+    /// The idle clock, when it is only looked at.
+    pub(in crate::enforce) look: Option<Look>,
+    /// For log and metrics.
+    pub(in crate::enforce) trail: Trail,
+}
+
+/// Where the token comes from.
+#[derive(Clone, Copy)]
+pub(in crate::enforce) enum Subject<'r> {
+    /// A request carries it.
+    Request(Request<'r>),
+    /// Somebody asks what a request with it would meet, which leaves no trace. The header section is missing when no
+    /// request could carry the token.
+    Question(&'r Question<'r>, Option<&'r HeaderMap>),
+    /// It is judged by itself.
+    Alone(&'r str),
+}
+
+impl<'r> Case<'r> {
+    /// Nothing is known yet.
+    pub(in crate::enforce) fn new(
+        enforcer: &'r Enforcer,
+        subject: Subject<'r>,
+        asked: Asked,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            enforcer,
+            subject,
+            asked,
+            now,
+            target: None,
+            route: None,
+            proof_key: None,
+            jws: None,
+            issuer: None,
+            algorithm: None,
+            validity: None,
+            keys: None,
+            token: None,
+            unusable: None,
+            session: None,
+            look: None,
+            trail: Trail::default(),
+        }
+    }
+
+    /// Whether the token's proof comes from the cache.
+    pub(in crate::enforce) fn is_proved(&self) -> bool {
+        self.trail.proof == Proof::Cached
+    }
+
+    /// Uses a cached proof, if there is one: all that its checks would find is known.
+    pub(super) fn recall(&mut self, bearer: BearerToken<'_>) {
+        let verifier = &self.enforcer.verifier;
+        self.proof_key = verifier.proof_key(bearer);
+        let Some((token, issuer)) = verifier.cached(self.proof_key) else { return };
+        self.issuer = Some((token.issuer, issuer));
+        self.validity = Some(token.validity());
+        self.trail = Trail { token: Some(Arc::clone(&token)), claimed: None, proof: Proof::Cached };
+        self.token = Some(token);
+    }
+
+    /// Remembers the proof of a token whose checks passed up to its claims.
+    pub(super) fn remember(&mut self) {
+        let (Some(token), Some(keys)) = (&self.token, &self.keys) else { return };
+        self.enforcer.verifier.remember(self.proof_key, token, keys.generation(), self.now);
+        self.trail.token = Some(Arc::clone(token));
+        self.trail.proof = Proof::Fresh;
+    }
+
+    /// What passed every check.
+    pub(in crate::enforce) fn pass(&mut self) -> Result<Pass, Refusal> {
+        let pass = self.token.take().zip(self.session.take());
+        let pass = pass.map(|(token, session)| Pass { token, session });
+        pass.ok_or_else(|| Stop::NotChecked("a check is missing").into_refusal())
+    }
+
+    /// The token as the request presents it; `None` when it presents none.
+    pub(super) fn bearer(&self) -> Result<Option<BearerToken<'r>>, Reason> {
+        let query = self.target.as_ref().and_then(Target::query);
+        match self.subject {
+            Subject::Request(Request { headers, .. }) | Subject::Question(_, Some(headers)) => {
+                bearer::extract(headers, query)
+            }
+            Subject::Question(_, None) => Err(Reason::Malformed),
+            Subject::Alone(token) => BearerToken::new(token.as_bytes()).map(Some),
+        }
+    }
+
+    /// Method and host that are asked for.
+    pub(super) fn asks_for(&self) -> Result<(&'r Method, Option<&'r str>), Stop<'r>> {
+        match self.subject {
+            Subject::Request(Request { method, host, .. }) => Ok((method, host)),
+            Subject::Question(question, _) => Ok((question.method, question.host)),
+            Subject::Alone(_) => Err(Stop::NotChecked("there is no request")),
+        }
+    }
+
+    pub(super) fn route(&self) -> Result<&'r Arc<Route>, Stop<'r>> {
+        self.route.ok_or(Stop::NotChecked("there is no route"))
+    }
+
+    pub(super) fn jws(&self) -> Result<&Jws<'r>, Stop<'r>> {
+        self.jws.as_ref().ok_or(Stop::NotChecked("the token cannot be read"))
+    }
+
+    pub(super) fn issuer(&self) -> Result<(IssuerIndex, &'r Issuer), Stop<'r>> {
+        self.issuer.ok_or_else(|| match self.jws() {
+            Ok(_) => Stop::NotChecked("there are no rules for this issuer"),
+            Err(stop) => stop,
+        })
+    }
+
+    pub(super) fn algorithm(&self) -> Result<Algorithm, Stop<'r>> {
+        self.issuer()?;
+        self.algorithm.ok_or(Stop::NotChecked("the algorithm is not one that could be used"))
+    }
+
+    pub(super) fn validity(&self) -> Result<Validity, Stop<'r>> {
+        self.issuer()?;
+        self.validity.ok_or(Stop::NotChecked("the dates cannot be read"))
+    }
+
+    pub(super) fn keys(&self) -> Result<&KeySet, Stop<'r>> {
+        self.issuer()?;
+        self.keys.as_deref().ok_or(Stop::NotChecked("there is no key to check it with"))
+    }
+
+    pub(super) fn token(&self) -> Result<&Arc<VerifiedToken>, Stop<'r>> {
+        self.validity()?;
+        self.token.as_ref().ok_or(Stop::NotChecked("the claims cannot be used"))
+    }
+
+    /// Whether it is known at all what was revoked and used.
+    pub(super) fn state(&self) -> Result<(), Stop<'r>> {
+        match self.subject {
+            Subject::Question(Question { stateless: Some(why), .. }, _) => Err(Stop::NotChecked(why)),
+            Subject::Question(..) | Subject::Request(_) | Subject::Alone(_) => Ok(()),
+        }
+    }
+}

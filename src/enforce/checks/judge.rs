@@ -1,0 +1,219 @@
+//! What each check judges. A function says what it needs first, and adds what it found to the case last.
+
+use super::Stop;
+use super::case::{Case, Subject};
+use crate::enforce::bearer;
+use crate::enforce::claims;
+use crate::enforce::decide::{Ask, Claimed};
+use crate::enforce::denial::Reason;
+use crate::enforce::target::{self, BadTarget, Target};
+use crate::enforce::verify;
+use crate::jose::jws::Jws;
+use crate::state::redis::Told;
+
+use std::sync::Arc;
+
+pub(super) fn target<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let parse = || match case.subject {
+        Subject::Request(request) => Target::parse(request.method, request.uri),
+        Subject::Question(question, _) => {
+            target::check_raw(question.path.as_bytes())?;
+            let uri = question.path.parse().map_err(|_invalid| BadTarget)?;
+            Target::parse(question.method, &uri)
+        }
+        Subject::Alone(_) => Err(BadTarget),
+    };
+    case.target = Some(parse().map_err(|BadTarget| Reason::BadTarget)?);
+    Ok(())
+}
+
+pub(super) fn route<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let (method, host) = case.asks_for()?;
+    let target = case.target.as_ref().ok_or(Stop::NotChecked("there is no route"))?;
+    let found = case.enforcer.router.find(host, method, target);
+    let reason = || match case.subject {
+        Subject::Request(request) if !bearer::is_presented(request.headers) => Reason::NoRouteNoToken,
+        Subject::Request(_) | Subject::Question(..) | Subject::Alone(_) => Reason::NoRoute,
+    };
+    case.route = Some(found.ok_or_else(reason)?);
+    Ok(())
+}
+
+/// The credentials, and what they look like.
+pub(super) fn form<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let Some(bearer) = case.bearer()? else {
+        let is_anonymous = case.route.is_some_and(|route| route.settings().anonymous);
+        return Err(if is_anonymous { Stop::Anonymous } else { Reason::Missing.into() });
+    };
+    if !matches!(case.subject, Subject::Question(..)) {
+        case.recall(bearer);
+    }
+    if !case.is_proved() {
+        case.jws = Some(Jws::parse(bearer.as_bytes()).map_err(Reason::from)?);
+    }
+    Ok(())
+}
+
+/// Whose token it says it is.
+pub(super) fn issuer<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let jws = case.jws()?;
+    let (index, issuer) = case.enforcer.verifier.claimed_issuer(jws)?;
+    case.trail.claimed = Some(Claimed { issuer: index, kid: jws.kid().map(verify::loggable) });
+    case.issuer = Some((index, issuer));
+    Ok(())
+}
+
+pub(super) fn kind<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let (_, issuer) = case.issuer()?;
+    Ok(issuer.rules.check_type(case.jws()?)?)
+}
+
+pub(super) fn algorithm<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let (_, issuer) = case.issuer()?;
+    case.algorithm = Some(issuer.rules.check_algorithm(case.jws()?)?);
+    Ok(())
+}
+
+pub(super) fn dates<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    case.issuer()?;
+    case.validity = Some(claims::validity(&case.jws()?.payload)?);
+    Ok(())
+}
+
+pub(super) fn expiry<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let (_, issuer) = case.issuer()?;
+    Ok(case.validity()?.judge_expiry(issuer.rules.leeway, case.now)?)
+}
+
+pub(super) fn not_before<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let (_, issuer) = case.issuer()?;
+    Ok(case.validity()?.judge_not_before(issuer.rules.leeway, case.now)?)
+}
+
+pub(super) fn issued_at<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let (_, issuer) = case.issuer()?;
+    Ok(case.validity()?.judge_issued_at(issuer.rules.leeway, case.now)?)
+}
+
+pub(super) fn lifetime<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let (_, issuer) = case.issuer()?;
+    Ok(issuer.rules.check_lifetime(case.validity()?)?)
+}
+
+pub(super) fn audience<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let (_, issuer) = case.issuer()?;
+    Ok(issuer.rules.check_audience(&case.jws()?.payload)?)
+}
+
+pub(super) fn required_claims<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let (_, issuer) = case.issuer()?;
+    Ok(issuer.rules.check_required(&case.jws()?.payload)?)
+}
+
+/// The part of [`key`] that changes without the key set: keys that were not confirmed for too long prove nothing.
+pub(super) fn keys<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let (_, issuer) = case.issuer()?;
+    Ok(issuer.check_keys(case.now)?)
+}
+
+/// Whether there is a key that may have made the signature.
+pub(super) fn key<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    keys(case)?;
+    let (index, issuer) = case.issuer()?;
+    let set = issuer.keys.current();
+    issuer.check_key(index, &set, case.algorithm()?, case.jws()?, case.asked, case.now)?;
+    case.keys = Some(set);
+    Ok(())
+}
+
+pub(super) fn signature<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let keys = case.keys()?;
+    Ok(verify::check_signature(keys, case.algorithm()?, case.jws()?)?)
+}
+
+/// The other claims. Where checks go on after a failure, the signature need not be true: what is asked is what else is
+/// wrong with what the token says.
+pub(super) fn claims<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let ((index, issuer), validity) = (case.issuer()?, case.validity()?);
+    let identity = case.enforcer.verifier.identity();
+    match issuer.rules.read(index, case.jws()?, validity, identity) {
+        Ok(token) => case.token = Some(Arc::new(token)),
+        Err(unusable) => {
+            case.unusable = Some(unusable.0);
+            return Err(Reason::BadClaim.into());
+        }
+    }
+    Ok(())
+}
+
+/// A token bound to a client certificate needs that one.
+pub(super) fn certificate<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let presented = match case.subject {
+        Subject::Request(request) => request.certificate,
+        Subject::Question(..) | Subject::Alone(_) => None,
+    };
+    match (case.token()?.judge_certificate(presented), case.subject) {
+        (Err(_bound), Subject::Question(..)) => Err(Stop::NotChecked(
+            "the token is bound to a client certificate, and only a connection shows whether it is presented",
+        )),
+        (judged, _) => Ok(judged?),
+    }
+}
+
+/// Whether an event has ended the token, by a state that is recent enough to be believed.
+pub(super) fn revocation<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let in_force = &case.enforcer.in_force;
+    let token = case.token()?;
+    case.state()?;
+    if !in_force.freshness.is_fresh(case.now) {
+        return Err(Reason::StateUnavailable.into());
+    }
+    Ok(token.judge_revocations(&in_force.revocations)?)
+}
+
+pub(super) fn idle<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    if matches!(case.subject, Subject::Question(..)) {
+        return look(case);
+    }
+    let (token, (_, issuer), sessions) = (case.token()?, case.issuer()?, case.enforcer.sessions());
+    let issuer = &issuer.rules.issuer;
+    let session = if sessions.is_shared() {
+        token.judge_shared_idle(issuer, sessions, case.asked, case.now)?
+    } else {
+        token.judge_idle(issuer, sessions, case.now)?
+    };
+    case.session = Some(session);
+    Ok(())
+}
+
+/// As [`idle`], without a trace.
+fn look<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let (token, (_, issuer), in_force) = (case.token()?, case.issuer()?, &case.enforcer.in_force);
+    case.state()?;
+    if !in_force.freshness.is_fresh(case.now) {
+        return Err(Stop::NotChecked("the shared state was not confirmed for too long"));
+    }
+    let (token, mut look) =
+        (token.facts.token, in_force.sessions.look(&token.introduction(&issuer.rules.issuer), case.now));
+    let mut judged = if look.in_force { Ok(()) } else { Err(Reason::Idle.into()) };
+    if in_force.sessions.is_shared() && !look.in_force {
+        match case.asked.session() {
+            Some(Told::LastUsed(at)) => (look.last_used_at, judged) = (at, Ok(())),
+            Some(Told::Unknown) => return Err(Stop::NotChecked("the shared store does not answer")),
+            Some(Told::Over) => {}
+            None => judged = Err(Ask::Session { token, last_used_at: look.last_used_at }.into()),
+        }
+    }
+    case.look = Some(look);
+    judged
+}
+
+pub(super) fn scopes<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let token = case.token()?;
+    Ok(case.route()?.judge_scopes(token)?)
+}
+
+pub(super) fn roles<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let token = case.token()?;
+    Ok(case.route()?.judge_roles(token)?)
+}

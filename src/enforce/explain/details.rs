@@ -1,0 +1,144 @@
+//! What each check compared, from what the case knows.
+
+use super::words;
+use crate::enforce::checks::{Case, Subject};
+use crate::enforce::claims::IssuerRules;
+use crate::enforce::denial::Reason;
+use crate::jose::jws::Jws;
+
+/// The token and its issuer's rules; there are both wherever a check of a claim was made.
+fn read<'c>(case: &'c Case<'_>) -> Option<(&'c Jws<'c>, &'c IssuerRules)> {
+    let (_, issuer) = case.issuer?;
+    Some((case.jws.as_ref()?, &issuer.rules))
+}
+
+pub(in crate::enforce) fn target(case: &Case<'_>, failed: Option<Reason>) -> String {
+    let Subject::Question(question, _) = case.subject else { return String::new() };
+    words::target(question.method, question.path, failed.is_none())
+}
+
+pub(in crate::enforce) fn route(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let (Subject::Question(question, _), Some(target)) = (case.subject, &case.target) else {
+        return String::new();
+    };
+    words::route(case.route.map(AsRef::as_ref), question.method, target.path(), question.host)
+}
+
+pub(in crate::enforce) fn form(_case: &Case<'_>, failed: Option<Reason>) -> String {
+    words::form(failed)
+}
+
+pub(in crate::enforce) fn issuer(case: &Case<'_>, failed: Option<Reason>) -> String {
+    let named = case.jws.as_ref().and_then(|jws| jws.payload.get("iss"));
+    let known = case.enforcer.verifier.issuers().iter().map(|issuer| &*issuer.rules.issuer);
+    words::issuer(named, known, failed.is_none())
+}
+
+pub(in crate::enforce) fn kind(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let Some((jws, rules)) = read(case) else { return String::new() };
+    let accepted = words::list(rules.token_types.iter().map(String::as_str));
+    let absent = if jws.parameter("typ").is_none() { ", which counts as \"JWT\"" } else { "" };
+    let events = if jws.payload.contains_key("events") { "; it has the claim events" } else { "" };
+    let typ = words::value(jws.parameter("typ"));
+    format!("typ is {typ}{absent}; accepted: {accepted}, without events{events}")
+}
+
+pub(in crate::enforce) fn algorithm(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let Some((jws, rules)) = read(case) else { return String::new() };
+    let accepted: Vec<String> = rules.algorithms.iter().map(|one| format!("{one:?}")).collect();
+    let accepted = words::list(accepted.iter().map(String::as_str));
+    format!("alg is {}; accepted: {accepted}", words::value(jws.parameter("alg")))
+}
+
+pub(in crate::enforce) fn dates(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    case.jws.as_ref().map(|jws| words::dates(&jws.payload)).unwrap_or_default()
+}
+
+pub(in crate::enforce) fn expiry(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let (Some(times), Some((_, rules))) = (&case.validity, read(case)) else { return String::new() };
+    words::expiry(times, rules.leeway, case.now)
+}
+
+pub(in crate::enforce) fn not_before(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let (Some(times), Some((_, rules))) = (&case.validity, read(case)) else { return String::new() };
+    words::not_before(times, rules.leeway, case.now)
+}
+
+pub(in crate::enforce) fn issued_at(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let (Some(times), Some((_, rules))) = (&case.validity, read(case)) else { return String::new() };
+    words::issued_at(times, rules.leeway, case.now)
+}
+
+pub(in crate::enforce) fn lifetime(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let (Some(times), Some((_, rules))) = (&case.validity, read(case)) else { return String::new() };
+    words::lifetime(times, rules.max_lifetime)
+}
+
+pub(in crate::enforce) fn audience(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let Some((jws, rules)) = read(case) else { return String::new() };
+    let ours = words::list(rules.audiences.iter().map(String::as_str));
+    format!("aud is {}; one of these is needed: {ours}", words::value(jws.payload.get("aud")))
+}
+
+pub(in crate::enforce) fn required_claims(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let Some((jws, rules)) = read(case) else { return String::new() };
+    let missing: Vec<&str> = rules.missing(&jws.payload).collect();
+    words::required(&rules.required_claims, &missing)
+}
+
+pub(in crate::enforce) fn key(case: &Case<'_>, failed: Option<Reason>) -> String {
+    let (Some((_, issuer)), Some(jws), Some(algorithm)) = (case.issuer, &case.jws, case.algorithm) else {
+        return case.issuer.map(|(_, issuer)| no_keys(issuer, case)).unwrap_or_default();
+    };
+    match failed {
+        Some(Reason::KeysUnavailable) => no_keys(issuer, case),
+        failed => words::key(jws.kid(), algorithm, issuer.keys.current().len(), failed),
+    }
+}
+
+fn no_keys(issuer: &crate::enforce::decide::Issuer, case: &Case<'_>) -> String {
+    words::no_keys(issuer.keys.settings(), issuer.keys.availability(case.now))
+}
+
+pub(in crate::enforce) fn signature(_case: &Case<'_>, failed: Option<Reason>) -> String {
+    words::signature(failed.is_none())
+}
+
+pub(in crate::enforce) fn claims(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    match (&case.unusable, &case.token) {
+        (Some(why), _) => why.clone(),
+        (None, Some(token)) => words::holder(token),
+        (None, None) => String::new(),
+    }
+}
+
+pub(in crate::enforce) fn certificate(_case: &Case<'_>, _failed: Option<Reason>) -> String {
+    "the token is not bound to a client certificate".to_owned()
+}
+
+pub(in crate::enforce) fn revocation(case: &Case<'_>, failed: Option<Reason>) -> String {
+    let Some(token) = &case.token else { return String::new() };
+    if failed == Some(Reason::StateUnavailable) {
+        return "the shared state was not confirmed for longer than max_staleness".to_owned();
+    }
+    let snapshot = case.enforcer.in_force.revocations.load();
+    let ended = failed.and_then(|_| snapshot.judge(&token.facts));
+    words::revocation(ended.map(|ended| (ended, snapshot.grounds(&token.facts, ended))), token)
+}
+
+pub(in crate::enforce) fn idle(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let (Some(token), Some(look)) = (&case.token, &case.look) else { return String::new() };
+    words::idle(look, token.issued_at, case.now)
+}
+
+pub(in crate::enforce) fn scopes(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let (Some(token), Some(route)) = (&case.token, case.route) else { return String::new() };
+    let needed = &route.settings().requirement;
+    words::needed(&needed.scopes, &needed.any_scope, &token.scopes)
+}
+
+pub(in crate::enforce) fn roles(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let (Some(token), Some(route)) = (&case.token, case.route) else { return String::new() };
+    let needed = &route.settings().requirement;
+    words::needed(&needed.roles, &needed.any_role, &token.roles)
+}
