@@ -1,6 +1,7 @@
 //! What administrators do: users, their roles, application credentials. Judges what is asked for; `changes` carries it
 //! out.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub enum Refused {
     NoUser,
     /// There is no such credential.
     NoCredential,
-    /// The system gives no random numbers.
+    /// The random number generator failed.
     NoRandomness,
     /// A store cannot be written.
     Store(StoreError),
@@ -50,7 +51,7 @@ impl fmt::Display for Refused {
             Self::Taken => f.write_str("id: another user has it"),
             Self::NoUser => f.write_str("there is no such user"),
             Self::NoCredential => f.write_str("there is no such credential"),
-            Self::NoRandomness => f.write_str("the system gives no random numbers"),
+            Self::NoRandomness => f.write_str("the random number generator failed"),
             Self::Store(error) => error.fmt(f),
         }
     }
@@ -316,22 +317,24 @@ fn text(field: &'static str, text: String) -> Result<String, Refused> {
     Err(invalid(field, problem.to_owned()))
 }
 
-/// Words that pass, each once.
+/// Words that pass, each once. Takes time in proportion to the list, however often a word is repeated in it.
 fn words(
     field: &'static str,
     words: Vec<String>,
     passes: impl Fn(&str) -> Result<(), &'static str>,
 ) -> Result<Vec<Box<str>>, Refused> {
-    let mut kept: Vec<Box<str>> = Vec::with_capacity(words.len());
+    let mut known = HashSet::new();
+    let mut kept: Vec<Box<str>> = Vec::new();
     for word in words {
         let word: Box<str> = text(field, word)?.into();
-        passes(&word).map_err(|why| invalid(field, format!("{word:?}: {why}")))?;
-        if !kept.contains(&word) {
-            kept.push(word);
+        if !known.insert(word.clone()) {
+            continue;
         }
-    }
-    if kept.len() > MOST {
-        return Err(invalid(field, format!("there are more than {MOST}")));
+        if kept.len() == MOST {
+            return Err(invalid(field, format!("there are more than {MOST}")));
+        }
+        passes(&word).map_err(|why| invalid(field, format!("{word:?}: {why}")))?;
+        kept.push(word);
     }
     Ok(kept)
 }

@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::client::Client;
+use super::directory::Credential;
 use super::error::{OauthError, json_response};
 use super::form::{Form, FormError};
 use super::rotation::ahead;
@@ -22,7 +23,7 @@ use crate::enforce::inspect::Inspection;
 use crate::enforce::token::VerifiedToken;
 use crate::jose::jws::Jws;
 use crate::state::record::{EventKind, Source};
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 /// The longest body that is read, in bytes: a token and some fields.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -92,6 +93,12 @@ impl Settings {
         let suffix = path.strip_prefix(METADATA_PATH)?;
         (!suffix.is_empty() && suffix == self.issuer_path().trim_end_matches('/'))
             .then_some(Endpoint::Metadata)
+    }
+
+    /// Whether a client may learn about a token.
+    fn may_introspect(&self, credential: &Credential, token: &VerifiedToken) -> bool {
+        let own = token.client.as_deref() == Some(&*credential.client_id);
+        own || self.introspection_clients.iter().any(|client| **client == *credential.client_id)
     }
 
     /// Scheme and authority of the issuer, and what follows.
@@ -188,8 +195,7 @@ impl Authority {
             ),
         };
         for _ in 0..ATTEMPTS {
-            let now = Timestamp::now();
-            let client = self.authenticate(call.headers, &form, tenant, call.address, now)?;
+            let client = self.authenticate(call.headers, &form, tenant, call.address, Now::read())?;
             let asked = form.get("scope");
             let scope = granted_scope(&settings, &client.credential, asked)?;
             if let Some(Issued { token, expires_in }) = self.issue(&client, &scope).await? {
@@ -213,8 +219,9 @@ impl Authority {
         enforcer: &Enforcer,
     ) -> Result<Response<Bytes>, OauthError> {
         let form = form(call)?;
-        let now = Timestamp::now();
+        let now = Now::read();
         let Client { credential, .. } = self.authenticate(call.headers, &form, None, call.address, now)?;
+        let now = now.wall;
         let token = form.get("token").ok_or(OauthError::Request("The parameter token is missing"))?;
         if let Some((verified, _)) = self.own_token(token, enforcer).await? {
             if verified.client.as_deref() != Some(&*credential.client_id) {
@@ -233,7 +240,10 @@ impl Authority {
         Ok(json_response(StatusCode::OK, &json!({})))
     }
 
-    /// RFC 7662: what a token in force says, and of any other nothing but that it is not.
+    /// RFC 7662: the claims of a token in force, and for any other only that it is not active.
+    ///
+    /// A client learns only about its own tokens (§2.1 and §4 leave it to the server to restrict this): a token that
+    /// leaked to another application tells it nothing. Resource servers that introspect for others are configured.
     async fn introspection(
         &self,
         call: &Call<'_>,
@@ -253,10 +263,12 @@ impl Authority {
             "jti",
         ];
         let form = form(call)?;
-        let now = Timestamp::now();
-        self.authenticate(call.headers, &form, None, call.address, now)?;
+        let Client { credential, .. } =
+            self.authenticate(call.headers, &form, None, call.address, Now::read())?;
         let token = form.get("token").ok_or(OauthError::Request("The parameter token is missing"))?;
-        let Some((_, mut claims)) = self.own_token(token, enforcer).await? else {
+        let may_see = |token: &VerifiedToken| self.settings().may_introspect(&credential, token);
+        let found = self.own_token(token, enforcer).await?;
+        let Some((_, mut claims)) = found.filter(|(token, _)| may_see(token)) else {
             return Ok(json_response(StatusCode::OK, &json!({ "active": false })));
         };
         let mut body =
@@ -296,9 +308,10 @@ fn form(call: &Call<'_>) -> Result<Form, OauthError> {
         return Err(OauthError::Method("POST"));
     }
     // RFC 6749 §2.3.1: never in the URI, where logs would keep them.
-    let in_query = Form::parse(call.query.unwrap_or_default().as_bytes());
-    let secrets = ["client_id", "client_secret", "grant_type", "token", "scope"];
-    if !in_query.is_ok_and(|query| secrets.iter().all(|name| query.get(name).is_none())) {
+    let query = Form::parse(call.query.unwrap_or_default().as_bytes());
+    let query = query.map_err(|_unclear| OauthError::Request("The query is malformed"))?;
+    let in_body = ["client_id", "client_secret", "grant_type", "token", "scope"];
+    if in_body.iter().any(|name| query.get(name).is_some()) {
         return Err(OauthError::Request("Parameters belong in the body, not in the query"));
     }
     let mut types = call.headers.get_all(CONTENT_TYPE).iter();
@@ -310,6 +323,7 @@ fn form(call: &Call<'_>) -> Result<Form, OauthError> {
     let body = call.body.ok_or(OauthError::TooLarge)?;
     Form::parse(body).map_err(|error| match error {
         FormError::Encoding => OauthError::Request("The body is not form-encoded UTF-8"),
-        FormError::Repeated => OauthError::Request("A parameter is there more than once"),
+        FormError::Repeated => OauthError::Request("A parameter is repeated"),
+        FormError::TooMany => OauthError::Request("The body has too many parameters"),
     })
 }

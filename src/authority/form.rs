@@ -6,6 +6,10 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
+/// The most fields that a form may have. No request needs a dozen; the limit keeps the search for repeated names, which
+/// compares each with all before it, linear in the length of the body.
+const MAX_FIELDS: usize = 50;
+
 /// The fields of an `application/x-www-form-urlencoded` body. Empty ones count as left out (RFC 6749 §3.2); the memory
 /// of all is overwritten when they are dropped.
 pub(super) struct Form(Vec<(String, Zeroizing<String>)>);
@@ -15,8 +19,10 @@ pub(super) struct Form(Vec<(String, Zeroizing<String>)>);
 pub(super) enum FormError {
     /// It is not UTF-8, or has an escape that is none.
     Encoding,
-    /// A field is there twice (RFC 6749 §3.2).
+    /// A field is repeated (RFC 6749 §3.2).
     Repeated,
+    /// It has more fields than [`MAX_FIELDS`].
+    TooMany,
 }
 
 impl fmt::Debug for Form {
@@ -31,6 +37,9 @@ impl Form {
         let text = std::str::from_utf8(body).map_err(|_not_text| FormError::Encoding)?;
         let mut fields: Vec<(String, Zeroizing<String>)> = Vec::new();
         for field in text.split('&').filter(|field| !field.is_empty()) {
+            if fields.len() == MAX_FIELDS {
+                return Err(FormError::TooMany);
+            }
             let (name, value) = field.split_once('=').unwrap_or((field, ""));
             let name = decode(name).ok_or(FormError::Encoding)?.into_owned();
             let value = Zeroizing::new(decode(value).ok_or(FormError::Encoding)?.into_owned());
@@ -100,5 +109,14 @@ mod tests {
         ] {
             assert_eq!(Form::parse(body).unwrap_err(), error, "{}", String::from_utf8_lossy(body));
         }
+    }
+
+    #[test]
+    fn a_form_has_at_most_fifty_fields() {
+        let fields = |count: usize| (0..count).map(|n| format!("{n:x}=&")).collect::<String>();
+        assert!(Form::parse(fields(50).as_bytes()).is_ok());
+        assert_eq!(Form::parse(format!("{}a=%", fields(50)).as_bytes()).unwrap_err(), FormError::TooMany);
+        assert_eq!(Form::parse(fields(16_000).as_bytes()).unwrap_err(), FormError::TooMany);
+        assert!(Form::parse("&".repeat(64 * 1024).as_bytes()).is_ok(), "no field at all");
     }
 }

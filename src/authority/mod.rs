@@ -73,12 +73,14 @@ pub struct Settings {
     pub key_rotation: Duration,
     /// The form field that must name the credential's tenant.
     pub tenant_parameter: Option<String>,
-    /// Wrong secrets of one client in a minute before it is slowed.
+    /// Wrong secrets a minute for one client before further wrong ones are answered with 429.
     pub failures_per_client: NonZeroU32,
-    /// Wrong secrets from one address in a minute before it is slowed.
+    /// Wrong secrets a minute from one address before further wrong ones are answered with 429.
     pub failures_per_address: NonZeroU32,
     /// The scopes there are.
     pub scopes: Vec<String>,
+    /// The clients that may introspect the tokens of all clients, by their ids.
+    pub introspection_clients: Vec<String>,
     /// The file with users, credentials and signing keys.
     pub path: PathBuf,
 }

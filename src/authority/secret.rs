@@ -28,10 +28,13 @@ const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 /// Characters of a secret: 62^43 is the first power above 2^256.
 const SECRET_CHARACTERS: usize = 43;
 
+/// No secret is longer, in bytes: what a longer one costs is bounded before it is known to be wrong.
+const LONGEST_SECRET: usize = 256;
+
 /// So many letters and digits, each equally likely.
 ///
 /// # Errors
-/// When the system gives no random numbers.
+/// When the random number generator fails.
 pub(super) fn random_text(characters: usize) -> Result<Zeroizing<String>, Unspecified> {
     let mut text = Zeroizing::new(String::with_capacity(characters));
     let mut bytes = Zeroizing::new([0; 64]);
@@ -49,7 +52,7 @@ impl Secret {
     /// A new one.
     ///
     /// # Errors
-    /// When the system gives no random numbers.
+    /// When the random number generator fails.
     pub(super) fn generate() -> Result<Self, Unspecified> {
         random_text(SECRET_CHARACTERS).map(Self)
     }
@@ -63,7 +66,7 @@ impl Secret {
     pub(super) fn hash(&self) -> Result<SecretHash, Unspecified> {
         let mut salt = [0; 16];
         rand::fill(&mut salt)?;
-        Ok(SecretHash { salt, hash: digest(&salt, &self.0) })
+        Ok(SecretHash { salt, hash: digest(&salt, self.0.as_bytes()) })
     }
 }
 
@@ -78,10 +81,13 @@ impl SecretHash {
     /// One that no secret has, to be compared with when there is no client: the answer takes as long.
     pub(super) const NOBODY: Self = Self { salt: [0; 16], hash: [0; 32] };
 
-    /// Whether it is this secret's. Takes the same time wherever the two differ.
+    /// Whether it is this secret's. Takes the same time wherever the two differ, and little for a secret of any length.
     #[must_use]
     pub(super) fn matches(&self, presented: &str) -> bool {
-        verify_slices_are_equal(&digest(&self.salt, presented), &self.hash).is_ok()
+        let presented = presented.as_bytes();
+        let hashed = presented.get(..LONGEST_SECRET).unwrap_or(presented);
+        let is_whole = hashed.len() == presented.len();
+        verify_slices_are_equal(&digest(&self.salt, hashed), &self.hash).is_ok() & is_whole
     }
 
     /// As it is stored: the salt, then the hash.
@@ -109,10 +115,10 @@ impl fmt::Debug for SecretHash {
     }
 }
 
-fn digest(salt: &[u8], secret: &str) -> [u8; 32] {
+fn digest(salt: &[u8], secret: &[u8]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     context.update(salt);
-    context.update(secret.as_bytes());
+    context.update(secret);
     let mut hash = [0; 32];
     hash.copy_from_slice(context.finish().as_ref());
     hash
@@ -142,6 +148,10 @@ mod tests {
         assert!(hash.matches(one.reveal()) && !hash.matches(other.reveal()) && !hash.matches(""));
         assert_ne!(hash, one.hash().unwrap(), "salted");
         assert_eq!(SecretHash::from_bytes(hash.to_bytes()), hash);
+        let long = Secret(Zeroizing::new("a".repeat(LONGEST_SECRET)));
+        let hash_of_long = long.hash().unwrap();
+        assert!(hash_of_long.matches(long.reveal()));
+        assert!(!hash_of_long.matches(&format!("{}a", long.reveal())), "what is cut off counts");
         assert!(!SecretHash::NOBODY.matches("") && !SecretHash::NOBODY.matches(one.reveal()));
     }
 }

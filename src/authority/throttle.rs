@@ -1,4 +1,6 @@
-//! What slows down guessing: failures of each client and of each address, a minute's worth at a time, in bounded memory.
+//! Limits guessing: counts the failures of each client and of each address, per minute and in bounded memory.
+//!
+//! Measures on the monotonic clock: a wall clock that steps neither lengthens a block nor ends it.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -7,19 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use governor::clock::DefaultClock;
-use governor::middleware::StateInformationMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
 use moka::sync::Cache;
 
 use crate::identity::ClientKey;
-use crate::time::Timestamp;
+use crate::time::Monotonic;
 
-/// Clients and addresses remembered of each. Those forgotten for room are the ones least in the way.
+/// The clients and the addresses that are remembered. When there are more, the least active are forgotten.
 const REMEMBERED: u64 = 100_000;
 /// After so long without a failure there is nothing to remember.
 const MEMORY: Duration = Duration::from_secs(120);
+/// The period that limits are given for, in milliseconds.
+const MINUTE: i64 = 60_000;
 
 /// Failures of clients and addresses.
 #[derive(Debug)]
@@ -30,18 +30,20 @@ pub(super) struct Throttle {
 
 #[derive(Debug)]
 struct Counted<K: Hash + Eq + Send + Sync + 'static> {
-    quota: Quota,
+    /// Failures a minute.
+    limit: i64,
     failures: Cache<K, Arc<Failures>>,
 }
 
-#[derive(Debug)]
+/// A generic cell rate algorithm: when all failures so far will have been made up for, each taking its share of a minute.
+///
+/// In units of a millisecond divided by the limit, so that nothing is rounded.
+#[derive(Debug, Default)]
 struct Failures {
-    limiter: RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>,
-    /// In milliseconds. The limiter cannot be asked without being charged, and only failures are charged for.
-    blocked_until: AtomicI64,
+    settled_at: AtomicI64,
 }
 
-/// Who tries to authenticate.
+/// A failed attempt to authenticate.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
     client: ClientKey,
@@ -55,7 +57,7 @@ impl Attempt {
     }
 }
 
-/// An IPv6 address stands for its /64, of which whoever has one has all.
+/// An IPv6 address stands for its /64, because whoever has one address of it has them all.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -68,48 +70,62 @@ fn network(address: IpAddr) -> IpAddr {
 }
 
 impl Throttle {
-    /// So many failures a minute are let pass.
+    /// With these limits a minute.
     pub(super) fn new(per_client: NonZeroU32, per_address: NonZeroU32) -> Self {
         Self { clients: Counted::new(per_client), addresses: Counted::new(per_address) }
     }
 
-    /// Whether an attempt may be made; if not, how long to wait for the next.
-    pub(super) fn check(&self, attempt: Attempt, now: Timestamp) -> Result<(), Duration> {
-        let until =
-            self.clients.blocked_until(&attempt.client).max(self.addresses.blocked_until(&attempt.address));
-        if until > now { Err(until.since(now)) } else { Ok(()) }
-    }
-
-    /// Takes note that an attempt failed.
-    pub(super) fn failed(&self, attempt: Attempt, now: Timestamp) {
-        self.clients.failed(attempt.client, now);
-        self.addresses.failed(attempt.address, now);
+    /// Counts a failure; when the client or the address is over its limit, answers how long until it may fail again.
+    ///
+    /// What is refused is not counted, so that an attempt becomes available at a steady rate, however many are made.
+    ///
+    /// # Errors
+    /// The time to wait.
+    pub(super) fn fail(&self, attempt: Attempt, now: Monotonic) -> Result<(), Duration> {
+        let (client, address) = (self.clients.of(attempt.client), self.addresses.of(attempt.address));
+        let wait = self.clients.wait(&client, now).max(self.addresses.wait(&address, now));
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        self.clients.count(&client, now)?;
+        self.addresses.count(&address, now)
     }
 }
 
 impl<K: Hash + Eq + Send + Sync + 'static> Counted<K> {
     fn new(per_minute: NonZeroU32) -> Self {
         let failures = Cache::builder().max_capacity(REMEMBERED).time_to_idle(MEMORY).build();
-        Self { quota: Quota::per_minute(per_minute), failures }
+        Self { limit: i64::from(per_minute.get()), failures }
     }
 
-    fn blocked_until(&self, key: &K) -> Timestamp {
-        let known = self.failures.get(key);
-        known.map_or(Timestamp::EPOCH, |known| {
-            Timestamp::from_millis(known.blocked_until.load(Ordering::Relaxed))
-        })
+    fn of(&self, key: K) -> Arc<Failures> {
+        // Settled long ago, on whatever side of zero the clock stands.
+        self.failures.get_with(key, || Arc::new(Failures { settled_at: AtomicI64::new(i64::MIN) }))
     }
 
-    fn failed(&self, key: K, now: Timestamp) {
-        let failures = self.failures.get_with(key, || {
-            let limiter = RateLimiter::direct(self.quota).with_middleware();
-            Arc::new(Failures { limiter, blocked_until: AtomicI64::new(0) })
+    fn units(&self, now: Monotonic) -> i64 {
+        now.as_millis().saturating_mul(self.limit)
+    }
+
+    /// When all failures will have been made up for after one more; an error when that is more than a minute's worth.
+    fn after(&self, settled_at: i64, now: Monotonic) -> Result<i64, Duration> {
+        let now = self.units(now);
+        let after = settled_at.max(now).saturating_add(MINUTE);
+        let excess = after.saturating_sub(now).saturating_sub(self.limit.saturating_mul(MINUTE));
+        let wait = u64::try_from(excess).unwrap_or(0).div_ceil(self.limit.unsigned_abs().max(1));
+        if wait == 0 { Ok(after) } else { Err(Duration::from_millis(wait)) }
+    }
+
+    fn wait(&self, failures: &Failures, now: Monotonic) -> Duration {
+        self.after(failures.settled_at.load(Ordering::Relaxed), now).err().unwrap_or_default()
+    }
+
+    /// Counts one more, unless others have used up the limit meanwhile.
+    fn count(&self, failures: &Failures, now: Monotonic) -> Result<(), Duration> {
+        let counted = failures.settled_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |settled_at| {
+            self.after(settled_at, now).ok()
         });
-        let left = failures.limiter.check().map_or(0, |state| state.remaining_burst_capacity());
-        if left == 0 {
-            let until = now.plus(self.quota.replenish_interval());
-            failures.blocked_until.fetch_max(until.as_millis(), Ordering::Relaxed);
-        }
+        counted.map(drop).map_err(|settled_at| self.after(settled_at, now).err().unwrap_or_default())
     }
 }
 
@@ -118,8 +134,6 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-
-    const NOW: Timestamp = Timestamp::from_secs(1_000_000_000);
 
     fn number(number: u32) -> NonZeroU32 {
         NonZeroU32::new(number).unwrap()
@@ -131,31 +145,62 @@ mod tests {
 
     #[test]
     fn a_client_is_slowed_after_its_failures_and_others_are_not() {
-        let throttle = Throttle::new(number(10), number(1_000));
-        for _ in 0..10 {
-            assert_eq!(throttle.check(attempt("c", 1), NOW), Ok(()));
-            throttle.failed(attempt("c", 1), NOW);
+        // A process may have started long ago, or its clock may stand before its start.
+        for start in [-5_000, 0, 1_000_000_000] {
+            let now = Monotonic::from_millis(start);
+            let throttle = Throttle::new(number(10), number(1_000));
+            for _ in 0..10 {
+                assert_eq!(throttle.fail(attempt("c", 1), now), Ok(()));
+            }
+            let six = Duration::from_secs(6);
+            assert_eq!(throttle.fail(attempt("c", 2), now), Err(six), "from anywhere");
+            assert_eq!(throttle.fail(attempt("d", 1), now), Ok(()));
+            let later = now.plus(Duration::from_millis(5_999));
+            assert_eq!(throttle.fail(attempt("c", 1), later), Err(Duration::from_millis(1)));
+            let later = now.plus(six);
+            assert_eq!(throttle.fail(attempt("c", 1), later), Ok(()), "one attempt is available");
+            assert_eq!(throttle.fail(attempt("c", 1), later), Err(six), "and one only");
+            let later = later.plus(Duration::from_secs(3600));
+            let passed = (0..20).filter(|_| throttle.fail(attempt("c", 1), later).is_ok()).count();
+            assert_eq!(passed, 10, "not more than a minute's worth is saved up");
         }
-        assert_eq!(throttle.check(attempt("c", 2), NOW), Err(Duration::from_secs(6)), "from anywhere");
-        assert_eq!(throttle.check(attempt("d", 1), NOW), Ok(()));
-        assert_eq!(throttle.check(attempt("c", 1), NOW.plus(Duration::from_secs(6))), Ok(()));
+    }
+
+    #[test]
+    fn every_limit_lets_its_rate_pass_and_never_asks_to_wait_longer_than_one_share() {
+        for limit in [1, 2, 3, 7, 10, 59, 61, 1_000, 1_000_000] {
+            let throttle = Throttle::new(number(limit), number(1_000_000));
+            let mut passed = 0_u32;
+            // Ten minutes of attempts, as many as 20 a second.
+            for tick in 0..12_000 {
+                let now = Monotonic::from_millis(tick * 50);
+                match throttle.fail(attempt("c", 1), now) {
+                    Ok(()) => passed += 1,
+                    Err(wait) => {
+                        assert!(wait <= Duration::from_millis(u64::from(60_000 / limit + 1)), "{wait:?}")
+                    }
+                }
+            }
+            let most = limit.saturating_mul(11).min(12_000);
+            assert!(passed <= most && passed + 2 >= most.min(limit.saturating_mul(10)), "{limit}: {passed}");
+        }
     }
 
     #[test]
     fn an_address_is_slowed_whatever_clients_it_tries() {
-        let throttle = Throttle::new(number(10), number(20));
+        let (throttle, now) = (Throttle::new(number(10), number(20)), Monotonic::from_millis(0));
         for client in 0..20 {
-            throttle.failed(attempt(&client.to_string(), 1), NOW);
+            assert_eq!(throttle.fail(attempt(&client.to_string(), 1), now), Ok(()));
         }
-        assert!(throttle.check(attempt("another", 1), NOW).is_err());
-        assert_eq!(throttle.check(attempt("another", 2), NOW), Ok(()));
+        assert!(throttle.fail(attempt("another", 1), now).is_err());
+        assert_eq!(throttle.fail(attempt("another", 2), now), Ok(()));
     }
 
     #[test]
     fn a_flood_of_clients_takes_bounded_memory() {
         let throttle = Throttle::new(number(1), number(1_000_000));
         for client in 0..150_000 {
-            throttle.failed(attempt(&client.to_string(), 1), NOW);
+            assert!(throttle.fail(attempt(&client.to_string(), 1), Monotonic::from_millis(0)).is_ok());
         }
         throttle.clients.failures.run_pending_tasks();
         assert!(throttle.clients.failures.entry_count() <= REMEMBERED);

@@ -1,5 +1,6 @@
 //! A token for a client: which scopes and roles it carries, and when it ends (RFC 9068).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,21 +48,18 @@ pub(super) fn granted_scope(
     credential: &Credential,
     asked: Option<&str>,
 ) -> Result<String, OauthError> {
-    let has = |scope: &str| {
-        let known = settings.scopes.iter().any(|known| known == scope);
-        known && credential.scopes.iter().any(|own| **own == *scope)
-    };
-    let Some(asked) = asked else {
-        let all: Vec<&str> =
-            credential.scopes.iter().map(|scope| &**scope).filter(|scope| has(scope)).collect();
-        return Ok(all.join(" "));
-    };
+    let is_known = |scope: &&str| settings.scopes.iter().any(|known| known == scope);
+    let mut own: Vec<&str> = credential.scopes.iter().map(|scope| &**scope).filter(is_known).collect();
+    let Some(asked) = asked else { return Ok(own.join(" ")) };
+    // A body has room for tens of thousands of repeated scopes: each is searched for among at most 256.
+    own.sort_unstable();
+    let mut is_granted = vec![false; own.len()];
     let mut granted: Vec<&str> = Vec::new();
     for scope in asked.split(' ') {
-        if !has(scope) {
-            return Err(OauthError::Scope);
-        }
-        if !granted.contains(&scope) {
+        let place = own.binary_search(&scope).map_err(|_missing| OauthError::Scope)?;
+        if let Some(before) = is_granted.get_mut(place)
+            && !std::mem::replace(before, true)
+        {
             granted.push(scope);
         }
     }
@@ -70,8 +68,9 @@ pub(super) fn granted_scope(
 
 /// The credential's roles that the owner still holds.
 fn granted_roles<'a>(credential: &'a Credential, owner: &User) -> Result<Vec<&'a str>, OauthError> {
-    let held = credential.roles.iter().filter(|role| owner.roles.contains(role));
-    let roles: Vec<&str> = held.map(|role| &**role).collect();
+    let held: HashSet<&str> = owner.roles.iter().map(|role| &**role).collect();
+    let roles: Vec<&str> =
+        credential.roles.iter().map(|role| &**role).filter(|role| held.contains(role)).collect();
     if roles.is_empty() && !credential.roles.is_empty() { Err(OauthError::NoRoleLeft) } else { Ok(roles) }
 }
 
@@ -170,6 +169,21 @@ mod tests {
         ] {
             assert_eq!(granted_scope(&settings, &credential, asked), granted.map(str::to_owned), "{asked:?}");
         }
+    }
+
+    #[test]
+    fn a_scope_repeated_as_often_as_a_body_allows_is_granted_once() {
+        let own: Vec<String> = (0..256).map(|n| format!("s{n}")).collect();
+        let settings = Settings { scopes: own.clone(), ..testing::settings() };
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        let credential = testing::credential("c", "u", &[], &own);
+        let asked = vec!["s255"; 13_000].join(" ");
+        assert_eq!(granted_scope(&settings, &credential, Some(&asked)), Ok("s255".to_owned()));
+        assert_eq!(
+            granted_scope(&settings, &credential, None),
+            Ok(own.join(" ")),
+            "in the order they were given"
+        );
     }
 
     #[test]

@@ -64,7 +64,8 @@ fn bodies_that_are_not_one_clean_form_are_refused() {
         let multipart = "--b\r\nContent-Disposition: form-data; name=\"grant_type\"\r\n\r\nclient_credentials\r\n--b--\r\n";
         let json =
             json!({"grant_type": "client_credentials", "client_id": app.id, "client_secret": app.secret});
-        let rows: [(&str, Option<&str>, Vec<u8>); 14] = [
+        let short: String = (0..16_000).map(|n| format!("&{n:x}")).collect();
+        let rows: [(&str, Option<&str>, Vec<u8>); 16] = [
             ("no content type", None, whole.clone().into()),
             ("text", Some("text/plain"), whole.clone().into()),
             ("JSON", Some("application/json"), json.to_string().into()),
@@ -75,6 +76,8 @@ fn bodies_that_are_not_one_clean_form_are_refused() {
             ("an unknown parameter twice", Some(FORM), format!("{whole}&x=1&x=1").into()),
             ("an empty one beside a full one", Some(FORM), format!("client_id=&{whole}").into()),
             ("twice by an escape", Some(FORM), format!("{whole}&%63lient_id={}", app.id).into()),
+            ("more than 50 parameters", Some(FORM), format!("{whole}{}", &short[..150]).into()),
+            ("parameters by the thousand", Some(FORM), format!("{whole}&{}", &short[..60_000]).into()),
             ("no UTF-8", Some(FORM), [whole.as_bytes(), b"&x=\xff"].concat()),
             ("an escape that is no UTF-8", Some(FORM), format!("{whole}&x=%ff").into()),
             ("half an escape", Some(FORM), format!("{whole}&x=%4").into()),

@@ -1,6 +1,7 @@
 //! A gate with an authority, behind TLS, on a port that stays its own over restarts; and those who speak with it.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
@@ -138,6 +139,29 @@ impl Stage {
         Self { gate, plan, upstream, _port }
     }
 
+    /// The same with a wall clock that is wrong by this much, such as `-20s`, until it is set.
+    pub fn restart_with_clock(self, offset: &str) -> Self {
+        let Self { gate, plan, upstream, _port, .. } = self;
+        drop(gate);
+        let settings = plan.settings();
+        let clock = clock_file(&settings);
+        set_clock(&clock, offset);
+        let gate = Gate::launch_with(&settings, |command| {
+            command
+                .env("LD_PRELOAD", FAKETIME)
+                .env("FAKETIME_TIMESTAMP_FILE", &clock)
+                .env("FAKETIME_NO_CACHE", "1")
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        });
+        gate.wait_until_ready();
+        Self { gate, plan, upstream, _port }
+    }
+
+    /// Steps the wall clock of a gate that was started with one of its own.
+    pub fn step_clock(&self, offset: &str) {
+        set_clock(&clock_file(&self.gate.settings), offset);
+    }
+
     /// The authority's `iss`, which is where it is found.
     pub fn issuer(&self) -> &str {
         &self.plan.issuer
@@ -209,6 +233,20 @@ impl Stage {
         let keys = self.gate.get("/.well-known/jwks.json").send().json();
         keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
     }
+}
+
+/// Debian's libfaketime, which tests/run installs; the loader finds it for every architecture.
+const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
+
+fn clock_file(settings: &Settings) -> PathBuf {
+    settings.folder().join("clock")
+}
+
+/// In one piece: the gate reads the file whenever it looks at the clock.
+fn set_clock(file: &Path, offset: &str) {
+    let new = file.with_extension("new");
+    std::fs::write(&new, format!("{offset}\n")).unwrap();
+    std::fs::rename(new, file).unwrap();
 }
 
 /// A member of a token's header or claims.
