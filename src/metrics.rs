@@ -75,6 +75,10 @@ pub struct Metrics {
     pub state_reads: IntCounter,
     /// Last uses that were written to the shared store.
     pub state_saved: IntCounter,
+    /// Gaps found in the shared log, by `held` (true: this gate had read the events and publishes them again).
+    pub state_gaps: IntCounterVec,
+    /// Whether another authority signs under the issuer of the embedded one, in a fleet that shares a store.
+    pub authority_conflict: IntGauge,
     /// Settings of the shared store that endanger what it keeps, by `setting`: 1 when it is to be changed.
     pub state_setup_warnings: IntGaugeVec,
     /// Responses and tunnels that were ended because their token was no longer in force, by `reason`.
@@ -216,6 +220,15 @@ impl Metrics {
             )?,
             state_saved: page
                 .counter("portcullis_state_saved_total", "Last uses written to the shared store")?,
+            state_gaps: page.counters(
+                "portcullis_state_gaps_total",
+                "Gaps found in the shared log of events",
+                &["held"],
+            )?,
+            authority_conflict: page.gauge(
+                "portcullis_authority_conflict",
+                "Whether another gate of the fleet has an authority of its own for the same issuer",
+            )?,
             state_setup_warnings: page.gauges(
                 "portcullis_state_setup_warnings",
                 "Settings of the shared store that should be changed",

@@ -22,7 +22,7 @@ use crate::sessions::{self, Sessions};
 use crate::shutdown::{Phase, Shutdown};
 use crate::state::redis::{self, Change};
 use crate::state::{OpenError, Store, StoreError};
-use crate::time::Timestamp;
+use crate::time::{Monotonic, Timestamp};
 use crate::usage::Usage;
 
 /// How often the whole session table has been looked through for what may leave it.
@@ -208,7 +208,7 @@ impl State {
         let (mut looks, began) = (interval(LOOK), Instant::now());
         loop {
             looks.tick().await;
-            let (fresh, now) = (&self.in_force.freshness, Timestamp::now());
+            let (fresh, now) = (&self.in_force.freshness, Monotonic::now());
             let condition = match fresh.is_fresh(now) {
                 true => Ok(()),
                 false => Err(self

@@ -1,11 +1,11 @@
 //! How long ago it was certain that nothing in a shared store is unknown here.
 //!
-//! One number, written by whoever confirms and read by every request without waiting.
+//! One number on the monotonic clock, written by the task that confirms and read by every request without waiting.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use crate::time::Timestamp;
+use crate::time::Monotonic;
 
 /// When the state was last confirmed, and how long that is good for.
 #[derive(Debug)]
@@ -17,9 +17,6 @@ pub struct Freshness {
 
 const ALWAYS: i64 = i64::MAX;
 const NEVER: i64 = i64::MIN;
-
-/// A confirmation from ahead by more than this was made by a clock that was set back since: it proves nothing.
-const AHEAD: Duration = Duration::from_secs(1);
 
 impl Freshness {
     /// Of a store that nobody else writes to.
@@ -41,32 +38,31 @@ impl Freshness {
         self.max_staleness.store(millis, Ordering::Relaxed);
     }
 
-    /// Everything that was in the store at `at` is in force here.
-    pub(super) fn confirm(&self, at: Timestamp) {
-        self.confirmed_at.store(at.as_millis(), Ordering::Release);
+    /// Everything that was in the store at `at` is in force here. A later confirmation stands.
+    pub(super) fn confirm(&self, at: Monotonic) {
+        self.confirmed_at.fetch_max(at.as_millis(), Ordering::AcqRel);
     }
 
-    /// Whether the state may be judged by.
+    /// Whether requests may be judged by the state.
     #[must_use]
-    pub fn is_fresh(&self, now: Timestamp) -> bool {
+    pub fn is_fresh(&self, now: Monotonic) -> bool {
         match self.confirmed_at.load(Ordering::Acquire) {
             ALWAYS => true,
             NEVER => false,
             at => {
-                let at = Timestamp::from_millis(at);
                 let limit = u64::try_from(self.max_staleness.load(Ordering::Relaxed)).unwrap_or(0);
-                now.since(at) <= Duration::from_millis(limit) && at.since(now) <= AHEAD
+                now.since(Monotonic::from_millis(at)) <= Duration::from_millis(limit)
             }
         }
     }
 
     /// How long ago it was confirmed; zero for a store that is not shared, `None` before the first time.
     #[must_use]
-    pub fn age(&self, now: Timestamp) -> Option<Duration> {
+    pub fn age(&self, now: Monotonic) -> Option<Duration> {
         match self.confirmed_at.load(Ordering::Acquire) {
             ALWAYS => Some(Duration::ZERO),
             NEVER => None,
-            at => Some(now.since(Timestamp::from_millis(at))),
+            at => Some(now.since(Monotonic::from_millis(at))),
         }
     }
 }
@@ -75,8 +71,8 @@ impl Freshness {
 mod tests {
     use super::*;
 
-    const fn secs(secs: i64) -> Timestamp {
-        Timestamp::from_secs(secs)
+    const fn secs(secs: i64) -> Monotonic {
+        Monotonic::from_millis(secs * 1000)
     }
 
     #[test]
@@ -86,16 +82,18 @@ mod tests {
         assert_eq!(fresh.age(secs(0)), None);
         fresh.confirm(secs(100));
         assert!(fresh.is_fresh(secs(110)));
-        assert!(!fresh.is_fresh(Timestamp::from_millis(110_001)));
+        assert!(!fresh.is_fresh(Monotonic::from_millis(110_001)));
         assert_eq!(fresh.age(secs(103)), Some(Duration::from_secs(3)));
     }
 
     #[test]
-    fn a_clock_that_was_set_back_proves_nothing() {
+    fn an_older_confirmation_that_comes_late_takes_nothing_back() {
         let fresh = Freshness::never(Duration::from_secs(10));
+        fresh.confirm(secs(-5));
+        assert!(fresh.is_fresh(secs(5)), "confirmed before this process first read its clock");
         fresh.confirm(secs(100));
-        assert!(fresh.is_fresh(secs(99)));
-        assert!(!fresh.is_fresh(secs(98)));
+        fresh.confirm(secs(90));
+        assert_eq!(fresh.age(secs(103)), Some(Duration::from_secs(3)));
     }
 
     #[test]

@@ -165,6 +165,22 @@ impl Store {
         }
     }
 
+    /// Registers an authority for its issuer with those who share the store, by the ids of its public keys. Answers those
+    /// of another one that is registered; none where nobody shares it.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn claim_authority(
+        &self,
+        issuer: &str,
+        key_ids: &[String],
+    ) -> Result<Option<String>, StoreError> {
+        match self.fleet() {
+            Some(fleet) => fleet.claim_authority(issuer, key_ids).await,
+            None => Ok(None),
+        }
+    }
+
     /// What taking back this event, which was done by another replica, left.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod authority;
 mod chaos;
 mod clocks;
 mod events;
+mod gaps;
 mod outage;
 mod redis_server;
 mod scene;

@@ -6,6 +6,8 @@ use serde_json::json;
 
 use crate::redis_server::Server;
 use crate::scene::{Scene, publish, state, status};
+use crate::support::gate::Gate;
+use crate::support::settings::Settings;
 use crate::support::{eventually, within};
 
 fn with_staleness(server: &Server, gates: usize, staleness: &str) -> Scene {
@@ -62,6 +64,70 @@ fn a_server_that_is_made_a_replica_confirms_nothing() {
 }
 
 #[test]
+fn a_server_that_lost_its_replicas_confirms_nothing() {
+    survives(
+        Server::start(),
+        |server| drop(server.ask::<String>(&["CONFIG", "SET", "min-replicas-to-write", "1"])),
+        |server| drop(server.ask::<String>(&["CONFIG", "SET", "min-replicas-to-write", "0"])),
+    );
+}
+
+#[test]
+fn a_server_that_cannot_persist_confirms_nothing() {
+    let saved = |server: &Server, outcome: &str| {
+        server.ask::<String>(&["BGSAVE"]);
+        eventually("the snapshot is over", || {
+            let info: String = server.ask(&["INFO", "persistence"]);
+            info.contains(&format!("rdb_last_bgsave_status:{outcome}")).then_some(())
+        });
+    };
+    let in_the_way = |server: &Server| server.folder().join("dump.rdb");
+    survives(
+        Server::with(&["--save", "3600 1"]),
+        |server| {
+            std::fs::create_dir(in_the_way(server)).unwrap();
+            saved(server, "err");
+        },
+        |server| {
+            std::fs::remove_dir(in_the_way(server)).unwrap();
+            saved(server, "ok");
+        },
+    );
+}
+
+/// A primary that a fail-over left behind answers questions as if nothing had happened.
+#[test]
+fn a_primary_that_was_replaced_ends_service_instead_of_hiding_revocations() {
+    let old = Server::with(&["--min-replicas-to-write", "1"]);
+    let new = Server::replica_of(&old, &[]);
+    let scene = with_staleness(&old, 1, "2s");
+    let (token, other) = (scene.issuer.good(), scene.token("other"));
+    assert_eq!(status(&scene.gates[0], &token), 200);
+    new.ask::<String>(&["REPLICAOF", "NO", "ONE"]);
+    let beyond = Settings::plaintext().guarding(&scene.app.url(), &scene.issuer).admin();
+    let mut beyond = Gate::start(&beyond.toml(&state(&new.url())));
+    let event = json!({"type": "subject-revoked", "subject": "alice"});
+    assert_eq!(publish(&mut beyond, &event).status(), 202);
+    eventually("the token ends there", || (status(&beyond, &token) == 401).then_some(()));
+    eventually("the old primary takes no writes", || {
+        old.try_ask::<String>(&["SET", "x", "y"])
+            .is_err_and(|error| error.code() == Some("NOREPLICAS"))
+            .then_some(())
+    });
+    eventually("its gate is stale", || (status(&scene.gates[0], &token) == 503).then_some(()));
+    eventually("its gate is not ready", || (scene.gates[0].readiness().0 == 503).then_some(()));
+    let why = scene.gates[0].readiness().1["components"]["state"].to_string();
+    assert!(why.contains("NOREPLICAS"), "{why}");
+    scene.gates[0].log().wait_for_text("takes no writes");
+    // It stays so for as long as the server does, and ends when the server takes writes again.
+    for _ in 0..20 {
+        assert_eq!(status(&scene.gates[0], &other), 503);
+    }
+    old.ask::<String>(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    eventually("its gate is back", || (status(&scene.gates[0], &other) == 200).then_some(()));
+}
+
+#[test]
 fn a_full_server_takes_no_events_and_requests_go_on() {
     let server = Server::start();
     let mut scene = with_staleness(&server, 1, "1s");
@@ -71,7 +137,7 @@ fn a_full_server_takes_no_events_and_requests_go_on() {
     let refused = publish(&mut scene.gates[0], &json!({"type": "token-revoked", "jti": "late"}));
     assert_eq!(refused.status(), 503);
     assert!(refused.text().contains("maxmemory"), "{}", refused.text());
-    // Nobody can add to the log, so nothing in it is missed.
+    // It is in charge: it still takes writes that need no memory. So nothing is missed.
     let failures = || scene.gates[0].metrics().sum("portcullis_state_errors_total", &[("kind", "full")]);
     let before = failures();
     eventually("time enough for the state to be too old", || {

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use redis::{FromRedisValue, RedisResult};
 use tempfile::TempDir;
@@ -37,7 +38,12 @@ impl Server {
             "--repl-diskless-sync-delay",
             "0",
         ];
-        Self::run("redis-server", free_port(), None, &[&durable, arguments].concat())
+        Self::run("redis-server", None, &[&durable, arguments].concat())
+    }
+
+    /// A primary that speaks TLS only.
+    pub fn tls(arguments: &[&str]) -> Self {
+        Self::with(&[&["--tls-port", PORT, "--port", "0"], arguments].concat())
     }
 
     /// A replica of another server.
@@ -57,7 +63,7 @@ impl Server {
             "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n",
             primary.port
         );
-        let sentinel = Self::run("redis-sentinel", free_port(), Some(&configuration), &[]);
+        let sentinel = Self::run("redis-sentinel", Some(&configuration), &[]);
         eventually("the sentinel knows the replica", || {
             let found: Vec<Vec<String>> = sentinel.try_ask(&["SENTINEL", "REPLICAS", "main"]).ok()?;
             (!found.is_empty()).then_some(())
@@ -65,31 +71,56 @@ impl Server {
         sentinel
     }
 
-    fn run(program: &'static str, port: u16, configuration: Option<&str>, arguments: &[&str]) -> Self {
+    fn run(program: &'static str, configuration: Option<&str>, arguments: &[&str]) -> Self {
+        for _ in 0..20 {
+            if let Some(server) = Self::try_run(program, configuration, arguments) {
+                return server;
+            }
+        }
+        panic!("{program} does not start");
+    }
+
+    /// `None`: somebody else took the port between the look at it and the start.
+    fn try_run(program: &'static str, configuration: Option<&str>, arguments: &[&str]) -> Option<Self> {
         let folder = Arc::new(tempfile::Builder::new().prefix("portcullis-redis-").tempdir().unwrap());
-        let mut all: Vec<String> = Vec::new();
+        let (port, mut all) = (free_port(), Vec::<String>::new());
         if let Some(text) = configuration {
             let path = folder.path().join("server.conf");
             std::fs::write(&path, text).unwrap();
             all.push(path.to_str().unwrap().to_owned());
         }
-        let path = folder.path().to_str().unwrap();
-        all.extend(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", path].map(str::to_owned));
-        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        let server =
-            Self { child: spawn(program, &all, folder.path()), program, port, folder, arguments: all };
-        server.wait();
-        server
+        let (path, number) = (folder.path().to_str().unwrap(), port.to_string());
+        all.extend(["--port", &number, "--bind", "127.0.0.1", "--dir", path].map(str::to_owned));
+        all.extend(arguments.iter().map(|argument| argument.replace(PORT, &number)));
+        let child = spawn(program, &all, folder.path());
+        let mut server = Self { child, program, port, folder, arguments: all };
+        server.is_up().then_some(server)
     }
 
-    fn wait(&self) {
-        if self.arguments.iter().any(|argument| argument == "--tls-port") {
-            return;
-        }
-        eventually("the server answers", || match self.try_ask::<String>(&["PING"]) {
-            Ok(_) => Some(()),
-            Err(error) => error.code().is_some_and(|code| code == "NOAUTH").then_some(()),
-        });
+    /// Waits until this very process answers; false when it ended instead.
+    fn is_up(&mut self) -> bool {
+        eventually("the server answers or ends", || {
+            if self.child.try_wait().unwrap().is_some() {
+                return Some(false);
+            }
+            if self.arguments.iter().any(|argument| argument == "--tls-port") {
+                return self.log().contains("Ready to accept connections").then_some(true);
+            }
+            match self.try_ask::<String>(&["INFO", "server"]) {
+                Ok(info) => info.contains(&format!("process_id:{}\r", self.child.id())).then_some(true),
+                // Who asks for a password is loading nothing any more.
+                Err(error) => error.code().is_some_and(|code| code == "NOAUTH").then_some(true),
+            }
+        })
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Its address.
@@ -127,8 +158,10 @@ impl Server {
 
     /// Starts it again, with the files it left.
     pub fn start_again(&mut self) {
-        self.child = spawn(self.program, &self.arguments, self.folder.path());
-        self.wait();
+        eventually("its port is free again", || {
+            self.child = spawn(self.program, &self.arguments, self.folder.path());
+            self.is_up().then_some(())
+        });
     }
 }
 
@@ -138,7 +171,7 @@ impl Drop for Server {
         drop(self.child.kill());
         drop(self.child.wait());
         if std::thread::panicking() {
-            eprintln!("{}", std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default());
+            eprintln!("{}", self.log());
         }
     }
 }
@@ -150,11 +183,19 @@ fn spawn(program: &str, arguments: &[String], folder: &Path) -> Child {
     command.spawn().unwrap_or_else(|error| panic!("{program}: {error}; tests/run installs it"))
 }
 
-/// A port that nobody listens on, and low enough for a cluster's second port above it.
-pub fn free_port() -> u16 {
+/// Stands for the port in arguments.
+const PORT: &str = "{port}";
+
+/// A port that nobody listens on, with the one for a cluster's bus above it. Both lie below those that the system hands
+/// out, so that no connection or gate of another test comes between.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        if port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(7);
+        let port =
+            11_000 + u16::try_from(std::process::id().wrapping_mul(131).wrapping_add(step) % 10_000).unwrap();
+        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if is_free(port) && is_free(port + 10_000) {
             return port;
         }
     }

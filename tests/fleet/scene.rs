@@ -85,3 +85,14 @@ pub fn admin(gate: &mut Gate, method: &str, target: &str, body: Option<&Value>) 
 pub fn decision(gate: &Gate, token: &str) -> String {
     gate.decision(|| gate.get("/anything").token(token).send()).1
 }
+
+/// The stream of events.
+pub const EVENTS: &str = "portcullis:{portcullis.log}:events";
+
+/// What the log is.
+pub const ORIGIN: &str = "portcullis:{portcullis.log}:origin";
+
+/// Since when the log says that it knows everything.
+pub fn created_at(server: &Server) -> Option<String> {
+    server.ask(&["HGET", ORIGIN, "created_at"])
+}

@@ -1,6 +1,6 @@
 //! Sentinel, Cluster and TLS.
 
-use crate::redis_server::{Server, free_port};
+use crate::redis_server::Server;
 use crate::scene::{Scene, decision, state, status};
 use crate::support::gate::Gate;
 use crate::support::pki::Authority;
@@ -101,10 +101,7 @@ fn certificates_are_verified() {
     let ca = file("ca.pem", &authority.certificate_pem());
     let other = file("other.pem", &Authority::new().certificate_pem());
     let (chain, key) = (file("server.pem", &identity.chain), file("server.key", &identity.key));
-    let port = free_port().to_string();
-    let server = Server::with(&[
-        "--tls-port",
-        &port,
+    let server = Server::tls(&[
         "--tls-cert-file",
         &chain,
         "--tls-key-file",
@@ -113,10 +110,8 @@ fn certificates_are_verified() {
         &ca,
         "--tls-auth-clients",
         "no",
-        "--port",
-        "0",
     ]);
-    let url = format!("rediss://localhost:{port}");
+    let url = format!("rediss://localhost:{}", server.port);
     let mut scene = Scene::with(2, &(state(&url) + &format!("ca = {ca:?}\n")));
     assert_eq!(scene.revoke(0, "t").status(), 202);
     scene.refused_everywhere(&scene.token("t"));

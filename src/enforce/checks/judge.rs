@@ -10,6 +10,7 @@ use crate::enforce::target::{self, BadTarget, Target};
 use crate::enforce::verify;
 use crate::jose::jws::Jws;
 use crate::state::redis::Told;
+use crate::time::Monotonic;
 
 use std::sync::Arc;
 
@@ -165,7 +166,7 @@ pub(super) fn revocation<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let in_force = &case.enforcer.in_force;
     let token = case.token()?;
     case.state()?;
-    if !in_force.freshness.is_fresh(case.now) {
+    if !in_force.freshness.is_fresh(Monotonic::now()) {
         return Err(Reason::StateUnavailable.into());
     }
     Ok(token.judge_revocations(&in_force.revocations)?)
@@ -190,7 +191,7 @@ pub(super) fn idle<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 fn look<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let (token, (_, issuer), in_force) = (case.token()?, case.issuer()?, &case.enforcer.in_force);
     case.state()?;
-    if !in_force.freshness.is_fresh(case.now) {
+    if !in_force.freshness.is_fresh(Monotonic::now()) {
         return Err(Stop::NotChecked("the shared state was not confirmed for too long"));
     }
     let (token, mut look) =

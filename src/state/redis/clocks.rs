@@ -115,7 +115,8 @@ impl Fleet {
         let lane = self.lane(&key)?;
         let mut call = self.scripts.look.call(1);
         call.arg(key).arg(known.as_millis()).arg(millis(idle));
-        call.arg(millis(idle.saturating_add(MARGIN))).arg(u8::from(mark));
+        // A mark outlives the token: whatever the timeout becomes, what was idle stays so.
+        call.arg(self.kept_millis()).arg(u8::from(mark));
         lane.ask(&call, LOOKING).await
     }
 }

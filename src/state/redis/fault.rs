@@ -14,6 +14,8 @@ pub(super) enum Fault {
     Refused(String),
     /// The server is out of memory: it reads, and does not write.
     Full,
+    /// The server refuses to write, for another reason than its memory; it may be one that was replaced.
+    Unwritable(String),
     /// Another server than the one that was asked has it now, or the database is another one than it was.
     Moved(String),
     /// It cannot be reached, does not answer, or is not ready; it may be soon.
@@ -30,6 +32,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(what) | Self::Moved(what) | Self::Unreachable(what) => f.write_str(what),
+            Self::Unwritable(what) => write!(f, "Redis takes no writes: {what}"),
             Self::Full => f.write_str("Redis has reached maxmemory and takes no writes; raise maxmemory"),
         }
     }
@@ -54,6 +57,8 @@ impl From<RedisError> for Fault {
                 | ServerErrorKind::ReadOnly,
             ) => Self::Moved(said),
             _ if said.contains("OOM") => Self::Full,
+            // Too few replicas, or a disk that cannot be written.
+            _ if said.contains("NOREPLICAS") || said.contains("MISCONF") => Self::Unwritable(said),
             _ if said.contains("WRONGPASS") || said.contains("NOAUTH") => Self::Refused(format!(
                 "Redis refuses the credentials; check state.username and state.password: {said}"
             )),

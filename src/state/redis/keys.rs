@@ -12,10 +12,12 @@ pub(super) const VERSION: &str = "1";
 #[derive(Debug)]
 pub(super) struct Keys {
     prefix: String,
-    /// What the log is: version, identity, creation, its last entry.
+    /// What the log is: version, identity, creation, its last entry, its age and what is missing from it.
     pub(super) origin: String,
     /// The events: a stream.
     pub(super) events: String,
+    /// When a gate wrote last, to prove that the server takes writes.
+    pub(super) stamp: String,
     /// Held by the replica that publishes lost events again.
     pub(super) mender: String,
     /// How often clients were answered how: a hash.
@@ -32,6 +34,7 @@ impl Keys {
             prefix: prefix.to_owned(),
             origin: format!("{log}:origin"),
             events: format!("{log}:events"),
+            stamp: format!("{log}:stamp"),
             mender: format!("{log}:mender"),
             usage: format!("{usage}:counts"),
             usage_last: format!("{usage}:last"),
@@ -44,6 +47,11 @@ impl Keys {
         let mut key = format!("{}:{{{:02x}}}:", self.prefix, bytes[0]).into_bytes();
         key.extend(bytes);
         key
+    }
+
+    /// The authority of an issuer: the ids of its keys.
+    pub(super) fn authority(&self, issuer: &str) -> String {
+        format!("{}:authority:{}", self.prefix, crate::identity::IssuerKey::new(issuer).0)
     }
 
     /// The last good key set of an issuer: a hash.
@@ -88,6 +96,7 @@ mod tests {
         let keys = Keys::new("p");
         let of = |key: &str| slot(key.as_bytes());
         assert_eq!(of(&keys.origin), of(&keys.events));
+        assert_eq!(of(&keys.origin), of(&keys.stamp));
         assert_eq!(of(&keys.origin), of(&keys.mender));
         assert_eq!(of(&keys.usage), of(&keys.usage_last));
         // The raw bytes of a token may hold braces; the tag comes first.

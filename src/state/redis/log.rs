@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Value, cmd};
+use redis::Value;
 use tokio::sync::oneshot;
 
-use super::connect::Connection;
-use super::entry::{Entry, encode, id};
+use super::entry::{Entry, encode};
 use super::fault::Fault;
+use super::follows::{Gap, Ledger};
 use super::keys::VERSION;
 use super::{Fleet, PATIENCE};
 use crate::state::mirror::{self, Adopted, Lost};
@@ -53,8 +53,25 @@ pub(super) struct Beat {
     pub(super) created_at: Timestamp,
     /// The place of its last entry.
     pub(super) last: u64,
-    /// Up to which entry gaps were filled since.
-    pub(super) whole: u64,
+    /// What is known of entries that are missing.
+    pub(super) ledger: Ledger,
+    /// Milliseconds for which entries are kept.
+    pub(super) kept: i64,
+    /// The server's clock when a gate wrote last to prove that it takes writes.
+    pub(super) stamp: Option<Timestamp>,
+}
+
+impl Beat {
+    /// Why what was read up to `known` has to be read again, if it has to.
+    pub(super) fn breaks(&self, known: &Position) -> Option<&'static str> {
+        if self.id != known.id {
+            return Some("it is another one");
+        }
+        if self.created_at > known.said {
+            return Some("events are missing from it");
+        }
+        (self.last < known.last).then_some("it lost its end")
+    }
 }
 
 /// Which log was read, and how far.
@@ -64,8 +81,14 @@ pub(super) struct Position {
     pub(super) id: String,
     /// The place of the last entry that is in force here.
     pub(super) last: u64,
-    /// Since when everything is known.
+    /// The highest place up to which it was ever read.
+    pub(super) read: u64,
+    /// Whether it was ever read to its end.
+    pub(super) complete: bool,
+    /// Since when everything is known here.
     pub(super) created_at: Timestamp,
+    /// Since when everything is known according to the log.
+    pub(super) said: Timestamp,
 }
 
 impl Fleet {
@@ -79,8 +102,8 @@ impl Fleet {
         self.require_fresh()?;
         let held = self.places(Arc::clone(&events)).await?;
         // While the log is being mended, what is held here may not be held there.
-        let mending = self.is_mending();
-        let missing = events.iter().zip(&held).filter(|(_, held)| held.is_none() || mending);
+        let whole = self.is_whole();
+        let missing = events.iter().zip(&held).filter(|(_, held)| held.is_none() || !whole);
         let missing: Vec<&Event> = missing.map(|(event, _)| event).collect();
         for batch in missing.chunks(BATCH) {
             self.put(batch.iter().map(|event| Entry::new(event, source, received_at)).collect()).await?;
@@ -145,13 +168,21 @@ impl Fleet {
 
     /// What the server says of the log now.
     pub(super) async fn beat(&self, patience: Duration) -> Result<Beat, Fault> {
-        let mut call = self.scripts.beat.call(1);
-        call.arg(&self.keys.origin);
-        let (clock, version, id, created, last, whole): (i64, String, String, String, String, String) =
-            self.log_lane()?.ask(&call, patience).await?;
-        let created_at = Timestamp::from_millis(created.parse().unwrap_or(0));
-        let (last, whole) = (last.parse().unwrap_or(0), whole.parse().unwrap_or(0));
-        Ok(Beat { clock: Timestamp::from_millis(clock), version, id, created_at, last, whole })
+        type Fields = (String, String, String, String, String, String, String);
+        let mut call = self.scripts.beat.call(2);
+        call.arg(&self.keys.origin).arg(&self.keys.stamp);
+        let (clock, stamp, fields): (i64, String, Fields) = self.log_lane()?.ask(&call, patience).await?;
+        let (version, id, created, last, trimmed, filled, kept) = fields;
+        Ok(Beat {
+            clock: Timestamp::from_millis(clock),
+            version,
+            id,
+            created_at: Timestamp::from_millis(created.parse().unwrap_or(0)),
+            last: last.parse().unwrap_or(0),
+            ledger: Ledger::parse(&trimmed, &filled),
+            kept: kept.parse().unwrap_or(0),
+            stamp: stamp.parse().ok().map(Timestamp::from_millis),
+        })
     }
 
     /// Creates the log if there is none.
@@ -162,31 +193,35 @@ impl Fleet {
         Ok(())
     }
 
-    /// Moves the time since which the log is complete, `lower` or `raise`.
-    pub(super) async fn shift(&self, id: &str, created_at: Timestamp, way: &str) -> Result<(), Fault> {
+    /// Moves the time since which the log is complete, `lower` or `raise`; lists gaps that were filled.
+    pub(super) async fn shift(
+        &self,
+        id: &str,
+        created_at: Timestamp,
+        way: &str,
+        filled: &[Gap],
+    ) -> Result<(), Fault> {
         let mut call = self.scripts.shift.call(1);
         call.arg(&self.keys.origin).arg(id).arg(created_at.as_millis()).arg(way);
+        for gap in filled {
+            call.arg(gap.to_string());
+        }
         self.log_lane()?.ask::<i64>(&call, PATIENCE).await?;
         Ok(())
     }
 
-    /// Puts a page of entries in force here, in order; answers the place of the last.
-    ///
-    /// # Errors
-    /// [`Fault::Moved`] when an entry does not follow the one before: some are missing, or it is another log.
-    pub(super) async fn take_in(
-        &self,
-        page: Vec<Entry>,
-        follows: impl Fn(&Entry, u64) -> bool,
-    ) -> Result<(), Fault> {
-        let mut last = self.position().last;
-        for entry in &page {
-            if entry.sequence <= last || !follows(entry, last) {
-                let why = format!("the entry {} does not follow {}", id(entry.sequence), id(last));
-                return Err(Fault::Moved(why));
-            }
-            last = entry.sequence;
-        }
+    /// Puts a page of entries in force here, in order.
+    pub(super) async fn take_in(&self, page: Vec<Entry>) -> Result<(), Fault> {
+        let Some(last) = page.last().map(|entry| entry.sequence) else { return Ok(()) };
+        self.applying.send_replace(true);
+        let applied = self.apply(page).await;
+        self.applying.send_replace(false);
+        applied?;
+        self.advance(last);
+        Ok(())
+    }
+
+    async fn apply(&self, page: Vec<Entry>) -> Result<(), Fault> {
         let own: Vec<bool> = page.iter().map(|entry| entry.writer == self.writer).collect();
         let adopted = self.adopt(page).await?;
         let items = adopted.into_iter().zip(own).filter_map(|(adopted, own)| match adopted {
@@ -194,9 +229,7 @@ impl Fleet {
             Adopted::Undone(sequence) => Some(News::Undone(sequence)),
             Adopted::Known => None,
         });
-        self.announce(items.collect(), None).await?;
-        self.advance(last);
-        Ok(())
+        self.announce(items.collect(), None).await
     }
 
     /// Waits until whoever follows has put this in force.
@@ -214,35 +247,6 @@ impl Fleet {
         in_force.await.map_err(|_closed| gone(()))
     }
 
-    /// The entries after a place, up to [`PAGE`].
-    pub(super) async fn read(&self, lane: &Connection, after: u64) -> Result<Vec<Entry>, Fault> {
-        let mut range = cmd("XRANGE");
-        range.arg(&self.keys.events).arg(format!("({}", id(after))).arg("+").arg("COUNT").arg(PAGE);
-        let values: Vec<Value> = lane.ask(&range, 4 * PATIENCE).await?;
-        entries(&values)
-    }
-
-    /// The last place that this replica and the log have in common; 0 when there is none.
-    pub(super) async fn fork(&self) -> Result<u64, Fault> {
-        const STEP: usize = 100;
-        let mut before = "+".to_owned();
-        loop {
-            let mut range = cmd("XREVRANGE");
-            range.arg(&self.keys.events).arg(&before).arg("-").arg("COUNT").arg(STEP);
-            let values: Vec<Value> = self.log_lane()?.ask(&range, PATIENCE).await?;
-            let page = entries(&values)?;
-            for entry in &page {
-                if self.holds(entry.sequence).await? {
-                    return Ok(entry.sequence);
-                }
-            }
-            match page.last() {
-                Some(oldest) if page.len() == STEP => before = format!("({}", id(oldest.sequence)),
-                _ => return Ok(0),
-            }
-        }
-    }
-
     /// Whether this replica has the entry at this place.
     pub(super) async fn holds(&self, place: u64) -> Result<bool, Fault> {
         Ok(self.mirror.run(move |db| mirror::has(db, place)).await?)
@@ -253,7 +257,7 @@ impl Fleet {
         Ok(self.mirror.run(move |db| mirror::places_after(db, after)).await?)
     }
 
-    /// The entries at these places that still matter, to be appended again.
+    /// The entries at these places, to be appended again. All that is still held: what is too old has left by itself.
     pub(super) async fn entries_at(&self, places: Vec<u64>) -> Result<Vec<Entry>, Fault> {
         let found = self
             .mirror
@@ -261,8 +265,7 @@ impl Fleet {
                 places.iter().map(|place| mirror::entry(db, *place)).collect::<rusqlite::Result<Vec<_>>>()
             })
             .await?;
-        let now = Timestamp::now();
-        Ok(found.into_iter().flatten().filter(|entry| entry.event.expires_at >= now).collect())
+        Ok(found.into_iter().flatten().collect())
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,16 +15,22 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::metrics::Metrics;
-use crate::time::Timestamp;
+use crate::time::{Monotonic, Timestamp};
 
+mod catch_up;
 mod clocks;
+mod confirm;
 mod connect;
 mod counts;
 pub mod endpoint;
 pub(super) mod entry;
 mod fault;
+mod follows;
 mod keys;
 mod log;
+mod mend;
+mod phase;
+mod registry;
 mod scripts;
 mod setup;
 mod supervise;
@@ -36,7 +42,8 @@ use connect::{Connection, Connector, Lanes};
 use endpoint::Endpoint;
 use fault::Fault;
 use keys::{Keys, slot};
-use log::{Beat, Position};
+use log::Position;
+use phase::Phase;
 use scripts::Scripts;
 
 use super::freshness::Freshness;
@@ -92,10 +99,15 @@ pub(super) struct Fleet {
     lanes: ArcSwapOption<Lanes>,
     position: Mutex<Position>,
     lost: Arc<Mutex<Lost>>,
-    mending: AtomicBool,
-    /// A heartbeat whose last entry is not in force here yet: when it was sent, and that entry.
-    pending: Mutex<Option<(Timestamp, u64)>>,
+    /// What the task that supervises does.
+    phase: watch::Sender<Phase>,
+    /// Whether entries that were read are being put in force.
+    applying: watch::Sender<bool>,
+    /// A heartbeat whose last entry is not in force here yet: what it confirms, and that entry.
+    pending: Mutex<Option<(Monotonic, u64)>>,
+    /// When the last uses are in the store again; milliseconds on the monotonic clock, as the next.
     settled_at: AtomicI64,
+    /// When read replicas are tried again.
     distrusted_until: AtomicI64,
     /// Raised when an emptied store wants all last uses again.
     pub(super) emptied: watch::Sender<u64>,
@@ -148,7 +160,8 @@ pub(super) fn start(
         lanes: ArcSwapOption::empty(),
         position: Mutex::default(),
         lost: Arc::default(),
-        mending: AtomicBool::new(false),
+        phase: watch::Sender::new(Phase::Connecting),
+        applying: watch::Sender::new(false),
         pending: Mutex::default(),
         settled_at: AtomicI64::new(i64::MIN),
         distrusted_until: AtomicI64::new(i64::MIN),
@@ -216,7 +229,7 @@ impl Fleet {
     }
 
     fn require_fresh(&self) -> Result<(), StoreError> {
-        if self.freshness.is_fresh(Timestamp::now()) {
+        if self.freshness.is_fresh(Monotonic::now()) {
             return Ok(());
         }
         let why = self.condition().unwrap_or_else(|| "it was not confirmed for too long".to_owned());
@@ -265,12 +278,9 @@ impl Fleet {
         *lock(&self.position) = position;
     }
 
-    fn set_created_at(&self, created_at: Timestamp) {
-        lock(&self.position).created_at = created_at;
-    }
-
     fn advance(&self, last: u64) {
-        lock(&self.position).last = last;
+        let mut position = lock(&self.position);
+        (position.last, position.read) = (last, position.read.max(last));
     }
 
     fn idle_timeout(&self) -> Option<Duration> {
@@ -290,71 +300,37 @@ impl Fleet {
         (lock(&self.terms).max_staleness / 4).clamp(Duration::from_millis(50), Duration::from_secs(1))
     }
 
-    fn is_mending(&self) -> bool {
-        self.mending.load(Ordering::Acquire)
+    fn phase(&self) -> Phase {
+        *self.phase.borrow()
     }
 
-    fn set_mending(&self, mending: bool) {
-        self.mending.store(mending, Ordering::Release);
+    fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
     }
 
-    /// Notes how far the server's clock is from ours; an answer on the way for long says less.
-    fn measure(&self, beat: &Beat, round_trip: Duration) {
-        if round_trip < PATIENCE / 4 {
-            let theirs = beat.clock.plus(round_trip / 2);
-            self.offset.store(theirs.as_millis() - Timestamp::now().as_millis(), Ordering::Relaxed);
-        }
-    }
-
-    /// All that was in the log at that moment is known here, or will be when its last entry is.
-    fn confirmed_at(&self, beat: &Beat, at: Timestamp) {
-        let position = lock(&self.position);
-        if position.last >= beat.last {
-            self.freshness.confirm(at);
-            *lock(&self.pending) = None;
-        } else {
-            // An older one is nearer to being true.
-            lock(&self.pending).get_or_insert((at, beat.last));
-        }
-    }
-
-    /// Entries were put in force.
-    fn caught_up(&self) {
-        let position = lock(&self.position);
-        let mut pending = lock(&self.pending);
-        if let Some((at, last)) = *pending
-            && position.last >= last
-        {
-            self.freshness.confirm(at);
-            *pending = None;
-        }
-    }
-
-    /// Whether the entries that the primary has do not arrive.
-    fn is_left_behind(&self, beat: &Beat) -> bool {
-        let waiting = lock(&self.pending).map(|(at, _)| Timestamp::now().since(at));
-        waiting.is_some_and(|waiting| waiting > lock(&self.terms).max_staleness / 2)
-            && self.position().last < beat.last
+    /// Whether what is held here is in the log, too, as far as is known.
+    fn is_whole(&self) -> bool {
+        self.phase() == Phase::Following
     }
 
     /// The last uses in the store are gone, and will be written again by all replicas within a flush or two.
     fn settle(&self) {
-        let until = Timestamp::now().plus(lock(&self.terms).flush_interval * 2 + PATIENCE * 2);
+        let until = Monotonic::now().plus(lock(&self.terms).flush_interval * 2 + PATIENCE * 2);
         self.settled_at.store(until.as_millis(), Ordering::Relaxed);
         self.emptied.send_modify(|times| *times += 1);
     }
 
     fn is_settling(&self) -> bool {
-        Timestamp::now().as_millis() < self.settled_at.load(Ordering::Relaxed)
+        Monotonic::now().as_millis() < self.settled_at.load(Ordering::Relaxed)
     }
 
     fn trusts_replicas(&self) -> bool {
-        Timestamp::now().as_millis() >= self.distrusted_until.load(Ordering::Relaxed)
+        Monotonic::now().as_millis() >= self.distrusted_until.load(Ordering::Relaxed)
     }
 
     fn distrust_replicas(&self) {
         const WHILE: Duration = Duration::from_secs(30);
-        self.distrusted_until.store(Timestamp::now().plus(WHILE).as_millis(), Ordering::Relaxed);
+        self.distrusted_until.store(Monotonic::now().plus(WHILE).as_millis(), Ordering::Relaxed);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What must happen in one step on the server: eight scripts, each with the reason why a plain command is not enough.
+//! What must happen in one step on the server: one script each, with the reason why a plain command is not enough.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use redis::{Cmd, cmd};
@@ -36,6 +36,12 @@ impl Script {
 pub(super) struct Scripts {
     /// The origin and the server's clock, read at one moment.
     pub(super) beat: Script,
+    /// Counts the log's age and removes what was kept for long enough: by what all gates together counted.
+    pub(super) tick: Script,
+    /// Deletes a lock, unless somebody else holds it by now.
+    pub(super) release: Script,
+    /// Registers an authority for its issuer, unless another one is there.
+    pub(super) claim: Script,
     /// Creates the origin unless there is one: two replicas must not both.
     pub(super) found: Script,
     /// Moves the origin's creation, unless it is another origin by now.
@@ -56,6 +62,9 @@ impl Scripts {
     pub(super) fn new() -> Self {
         Self {
             beat: Script::new(BEAT),
+            tick: Script::new(TICK),
+            release: Script::new(RELEASE),
+            claim: Script::new(CLAIM),
             found: Script::new(FOUND),
             shift: Script::new(SHIFT),
             append: Script::new(APPEND),
@@ -66,17 +75,77 @@ impl Scripts {
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 8] {
-        [&self.beat, &self.found, &self.shift, &self.append, &self.save, &self.look, &self.count, &self.keep]
+    pub(super) fn all(&self) -> [&Script; 11] {
+        let Self { beat, tick, release, claim, found, shift, append, save, look, count, keep } = self;
+        [beat, tick, release, claim, found, shift, append, save, look, count, keep]
     }
 }
 
-/// KEYS: origin. Answers milliseconds of the server's clock, version, identity, creation, the last entry, and the entry
-/// up to which gaps were filled.
+/// KEYS: origin, stamp. Answers milliseconds of the server's clock and of the stamp, version, identity, creation, the last
+/// entry, the place up to which entries may be missing, the gaps that were filled, and for how long entries are kept.
 const BEAT: &str = "
 local t = redis.call('TIME')
-local o = redis.call('HMGET', KEYS[1], 'version', 'id', 'created_at', 'last', 'whole')
-return {t[1] * 1000 + math.floor(t[2] / 1000), o[1] or '', o[2] or '', o[3] or '0', o[4] or '0', o[5] or '0'}
+local o = redis.call('HMGET', KEYS[1], 'version', 'id', 'created_at', 'last', 'trimmed', 'filled', 'kept')
+return {t[1] * 1000 + math.floor(t[2] / 1000), redis.call('GET', KEYS[2]) or '',
+  {o[1] or '', o[2] or '', o[3] or '0', o[4] or '0', o[5] or '0', o[6] or '', o[7] or '0'}}
+";
+
+/// KEYS: origin, events. ARGV: identity, milliseconds that events are kept at least.
+///
+/// The age of the log is counted in ticks: milliseconds that went by between two calls, five seconds at most and never
+/// less than none, so that a clock that steps adds next to nothing. A mark says which entry was the last at which tick;
+/// what a mark that is old enough names may be removed, and what comes before it. A creation that lies ahead was told by a clock that was wrong: it is now.
+const TICK: &str = "
+local o = redis.call('HMGET', KEYS[1], 'id', 'last', 'created_at', 'kept', 'ticks', 'ticked', 'marks', 'trimmed', 'filled')
+if o[1] ~= ARGV[1] then return redis.error_reply('STALE this is another database') end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local kept = math.max(tonumber(o[4] or 0), tonumber(ARGV[2]))
+local ticks = tonumber(o[5] or 0) + math.max(0, math.min(5000, now - tonumber(o[6] or now)))
+local function text(number) return string.format('%.0f', number) end
+redis.call('HSET', KEYS[1], 'ticks', text(ticks), 'ticked', text(now), 'kept', text(kept))
+if tonumber(o[3] or 0) > now + 1000 then redis.call('HSET', KEYS[1], 'created_at', text(now)) end
+local marks, trimmed = o[7] or '', tonumber(o[8] or 0)
+local newest = tonumber(string.match(marks, '(%d+):%d+$') or -1)
+if newest < 0 or ticks - newest >= kept / 64 then
+  local left = {}
+  for at, last in string.gmatch(marks, '(%d+):(%d+)') do
+    if ticks - tonumber(at) >= kept then trimmed = math.max(trimmed, tonumber(last))
+    else left[#left + 1] = at .. ':' .. last end
+  end
+  left[#left + 1] = text(ticks) .. ':' .. (o[2] or '0')
+  redis.call('HSET', KEYS[1], 'marks', table.concat(left, ','), 'trimmed', text(trimmed))
+  local filled = {}
+  for after, upto in string.gmatch(o[9] or '', '(%d+)-(%d+)') do
+    if tonumber(upto) > trimmed then filled[#filled + 1] = after .. '-' .. upto end
+  end
+  redis.call('HSET', KEYS[1], 'filled', table.concat(filled, ','))
+end
+if trimmed > 0 then
+  local first = trimmed + 1
+  redis.call('XTRIM', KEYS[2], 'MINID', '~', text(math.floor(first / 1000)) .. '-' .. text(first % 1000))
+end
+return 1
+";
+
+/// KEYS: a lock. ARGV: who holds it.
+const RELEASE: &str = "
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+";
+
+/// KEYS: an issuer's authority. ARGV: milliseconds that it is kept, then the ids of its keys. Answers what is there when
+/// no id is the same; two authorities share none, and one keeps some whenever it rotates.
+const CLAIM: &str = "
+local kept = redis.call('GET', KEYS[1])
+local known, mine = not kept, {}
+for i = 2, #ARGV do
+  mine[#mine + 1] = ARGV[i]
+  if kept and string.find(' ' .. kept .. ' ', ' ' .. ARGV[i] .. ' ', 1, true) then known = true end
+end
+if not known then return kept end
+redis.call('SET', KEYS[1], table.concat(mine, ' '), 'PX', ARGV[1])
+return ''
 ";
 
 /// KEYS: origin, events. ARGV: version, identity. Answers whether it was created.
@@ -94,17 +163,23 @@ redis.call('HSET', KEYS[1], 'version', ARGV[1], 'id', ARGV[2], 'created_at', cre
 return 1
 ";
 
-/// KEYS: origin. ARGV: identity, creation in milliseconds, `lower` or `raise`. Moves the creation back, by a replica that
-/// has published everything since then, or on, by one that found events missing.
+/// KEYS: origin. ARGV: identity, creation in milliseconds, `lower` or `raise`, and to lower it the gaps that were filled.
+/// Moves the creation back, by a replica that has published everything since then, or on, by one that found events
+/// missing.
 const SHIFT: &str = "
-local o = redis.call('HMGET', KEYS[1], 'id', 'created_at', 'last')
+local o = redis.call('HMGET', KEYS[1], 'id', 'created_at', 'filled')
 if o[1] ~= ARGV[1] then return redis.error_reply('STALE this is another database') end
-local lower = ARGV[3] == 'lower'
-if lower and tonumber(ARGV[2]) < tonumber(o[2]) then
-  redis.call('HSET', KEYS[1], 'created_at', ARGV[2], 'whole', o[3])
-elseif not lower and tonumber(ARGV[2]) > tonumber(o[2]) then
+local lower, created = ARGV[3] == 'lower', tonumber(ARGV[2])
+if lower and created < tonumber(o[2]) or not lower and created > tonumber(o[2]) then
   redis.call('HSET', KEYS[1], 'created_at', ARGV[2])
 end
+local filled = o[3] or ''
+for i = 4, #ARGV do
+  if not string.find(',' .. filled .. ',', ',' .. ARGV[i] .. ',', 1, true) then
+    filled = filled == '' and ARGV[i] or filled .. ',' .. ARGV[i]
+  end
+end
+if filled ~= (o[3] or '') then redis.call('HSET', KEYS[1], 'filled', filled) end
 return 1
 ";
 
@@ -127,21 +202,25 @@ for i = 4, #ARGV do
 end
 local kept = math.max(tonumber(o[3] or 0), tonumber(ARGV[3]))
 redis.call('HSET', KEYS[1], 'last', string.format('%.0f', previous), 'kept', string.format('%.0f', kept))
-redis.call('XTRIM', KEYS[2], 'MINID', '~', string.format('%.0f', math.max(t[1] * 1000 - kept, 0)))
 return sequences
 ";
 
 /// KEYS: last uses. ARGV: milliseconds that each is kept from its use on, then the uses. Answers the places of the tokens
-/// that were found idle.
+/// that were found idle. No use is later than now, whatever a gate's clock says; one that is known already is kept for as
+/// long as the settings in force ask.
 const SAVE: &str = "
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local over = {}
 for i, key in ipairs(KEYS) do
-  local at = tonumber(ARGV[i + 1])
+  local at = math.min(tonumber(ARGV[i + 1]), now)
   local kept = tonumber(redis.call('GET', key) or 0)
   if kept < 0 then
     over[#over + 1] = i
   elseif kept < at then
-    redis.call('SET', key, ARGV[i + 1], 'PXAT', string.format('%.0f', at + ARGV[1]))
+    redis.call('SET', key, string.format('%.0f', at), 'PXAT', string.format('%.0f', at + ARGV[1]))
+  else
+    redis.call('GETEX', key, 'PXAT', string.format('%.0f', kept + ARGV[1]))
   end
 end
 return over

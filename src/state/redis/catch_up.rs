@@ -1,0 +1,188 @@
+//! Reading the log to its end: what is new in it, what it lost that this gate holds, and what is missing in it that nobody
+//! here knows.
+
+use std::time::Duration;
+
+use redis::{Value, cmd};
+use tracing::{error, warn};
+
+use super::connect::Connection;
+use super::entry::{Entry, appended_at, id};
+use super::fault::Fault;
+use super::follows::{Follows, Gap, Ledger, compact, follows};
+use super::keys::VERSION;
+use super::log::{Beat, PAGE, Position, entries};
+use super::phase::Outcome;
+use super::supervise::random_id;
+use super::{Fleet, PATIENCE, lock};
+use crate::time::{Monotonic, Timestamp};
+
+/// How far the clocks of the servers, the issuers and the gates may be apart.
+const CLOCKS: Duration = Duration::from_secs(60);
+
+impl Fleet {
+    /// Makes sure that there is a log, and one of this version.
+    async fn begin(&self) -> Result<Beat, Fault> {
+        let mut beat = self.beat(PATIENCE).await?;
+        if beat.id.is_empty() {
+            // It begins now, also for a gate that knows of an earlier one: that has to be published again first.
+            self.found(&random_id()).await?;
+            beat = self.beat(PATIENCE).await?;
+        }
+        if beat.version != VERSION {
+            return Err(Fault::Refused(format!(
+                "what is stored under state.key_prefix is of version {:?}, this release knows {VERSION:?}; update the gates, or use another prefix",
+                beat.version
+            )));
+        }
+        Ok(beat)
+    }
+
+    /// Reads the log to its end. `filled` gets the gaps whose entries this gate holds.
+    pub(super) async fn catch_up(&self, filled: &mut Vec<Gap>) -> Result<Outcome, Fault> {
+        let asked_at = Monotonic::now();
+        let beat = self.begin().await?;
+        self.measure(&beat, Duration::ZERO);
+        let known = self.position();
+        let same = known.id == beat.id;
+        let is_known = same && (beat.created_at <= known.created_at || !known.complete);
+        let fork = if is_known { self.fork().await? } else { 0 };
+        let lost = self.only_here(fork).await?;
+        if known.complete && !is_known {
+            let held = lost.len();
+            warn!(
+                held,
+                "the shared store holds another log, or not all of it; what only this gate holds is published again"
+            );
+        }
+        if known.complete && !same {
+            self.settle();
+        }
+        *lock(&self.lost) = lost;
+        // A gate that never read a whole log cannot say since when it knows everything.
+        let created_at = if known.complete { known.created_at } else { beat.created_at };
+        let read = if same { known.read.max(known.last) } else { 0 };
+        self.set_position(Position { id: beat.id.clone(), last: fork, read, created_at, ..known });
+        let gaps = self.read_to_the_end(&beat).await?;
+        let (held, missing) = gaps.into_iter().partition(|gap| gap.upto <= read);
+        *filled = compact(held);
+        let created_at = self.account(&beat, filled, missing, beat.created_at.min(created_at)).await?;
+        {
+            let mut position = lock(&self.position);
+            (position.created_at, position.complete) = (created_at, true);
+            position.said = beat.created_at.max(created_at);
+        }
+        self.announce(Vec::new(), Some(created_at)).await?;
+        self.settle_first(Ok(()));
+        self.prove(&beat, asked_at, self.heartbeat()).await?;
+        let whole = lock(&self.lost).is_empty() && created_at >= beat.created_at && filled.is_empty();
+        Ok(if whole { Outcome::CaughtUp } else { Outcome::FoundLoss })
+    }
+
+    /// Puts everything up to the log's end in force; answers the gaps in it that nothing explains.
+    async fn read_to_the_end(&self, beat: &Beat) -> Result<Vec<Gap>, Fault> {
+        let (lane, mut gaps) = (self.log_lane()?, Vec::new());
+        loop {
+            let last = self.position().last;
+            let page = self.read(&lane, last).await?;
+            let complete = page.len() < PAGE;
+            gaps.extend(gaps_in(last, &page, &beat.ledger));
+            self.take_in(page).await?;
+            if complete {
+                break;
+            }
+        }
+        let last = self.position().last;
+        if last < beat.last {
+            gaps.push(Gap { after: last, upto: beat.last });
+            self.advance(beat.last);
+        }
+        if gaps.is_empty() {
+            return Ok(gaps);
+        }
+        // Entries may have been removed in order, or published again, since the question was asked.
+        let now = self.beat(PATIENCE).await?;
+        if now.id != beat.id {
+            return Err(Fault::Moved("the log became another one while it was read".to_owned()));
+        }
+        gaps.retain(|gap| !now.ledger.explains(*gap));
+        Ok(gaps)
+    }
+
+    /// Says what is missing. What the entries said that nobody here knows is not known, so nothing from before is;
+    /// answers since when everything is known.
+    async fn account(
+        &self,
+        beat: &Beat,
+        held: &[Gap],
+        missing: Vec<Gap>,
+        created_at: Timestamp,
+    ) -> Result<Timestamp, Fault> {
+        let count = |is_held: &str, gaps: usize| {
+            self.metrics.state_gaps.with_label_values(&[is_held]).inc_by(gaps as u64);
+        };
+        count("true", held.len());
+        count("false", missing.len());
+        if !held.is_empty() {
+            warn!(
+                gaps = held.len(),
+                "events are missing from the shared log; this gate has read them, and publishes again those that still matter"
+            );
+        }
+        let Some(upto) = missing.iter().map(|gap| gap.upto).max() else { return Ok(created_at) };
+        // Tokens count by the second, so the one in which it may have happened is over.
+        let since = Timestamp::from_secs(appended_at(upto).plus(CLOCKS).min(beat.clock).as_secs() + 1);
+        error!(
+            gaps = missing.len(),
+            %since,
+            "events are missing from the shared log; tokens from before are treated as after the loss of the store, until another gate publishes the events again"
+        );
+        // Replicas that know more see it, publish what they hold, and move it back.
+        self.shift(&beat.id, since, "raise", &[]).await?;
+        Ok(created_at.max(since))
+    }
+
+    /// The entries after a place, up to [`PAGE`].
+    async fn read(&self, lane: &Connection, after: u64) -> Result<Vec<Entry>, Fault> {
+        let mut range = cmd("XRANGE");
+        range.arg(&self.keys.events).arg(format!("({}", id(after))).arg("+").arg("COUNT").arg(PAGE);
+        let values: Vec<Value> = lane.ask(&range, 4 * PATIENCE).await?;
+        entries(&values)
+    }
+
+    /// The last place that this replica and the log have in common; 0 when there is none.
+    async fn fork(&self) -> Result<u64, Fault> {
+        const STEP: usize = 100;
+        let mut before = "+".to_owned();
+        loop {
+            let mut range = cmd("XREVRANGE");
+            range.arg(&self.keys.events).arg(&before).arg("-").arg("COUNT").arg(STEP);
+            let values: Vec<Value> = self.log_lane()?.ask(&range, PATIENCE).await?;
+            let page = entries(&values)?;
+            for entry in &page {
+                if self.holds(entry.sequence).await? {
+                    return Ok(entry.sequence);
+                }
+            }
+            match page.last() {
+                Some(oldest) if page.len() == STEP => before = format!("({}", id(oldest.sequence)),
+                _ => return Ok(0),
+            }
+        }
+    }
+}
+
+/// What is missing between the entries of a page, which begins after `last`.
+fn gaps_in(mut last: u64, page: &[Entry], ledger: &Ledger) -> Vec<Gap> {
+    let mut gaps = Vec::new();
+    for entry in page {
+        match follows(last, entry.sequence, entry.previous, ledger) {
+            Follows::Next | Follows::Explained => {}
+            Follows::Missing(gap) => gaps.push(gap),
+            // Somebody put it there by hand, so anything may be missing before it.
+            Follows::Foreign => gaps.push(Gap { after: last, upto: entry.sequence }),
+        }
+        last = entry.sequence;
+    }
+    gaps
+}

@@ -1,0 +1,198 @@
+//! The heartbeat: is the log the one that is followed, how far has it grown, and does its server take writes.
+//!
+//! A primary that was fenced off answers questions as before, and its log is complete for all it knows. Only a write that
+//! it takes proves that it is still the one where revocations arrive. The last such write of any gate is the proof for
+//! all: they read its time, and write themselves only when it is older than half a heartbeat.
+
+use std::time::Duration;
+
+use redis::{Value, cmd};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::fault::Fault;
+use super::log::Beat;
+use super::phase::Outcome;
+use super::supervise::jittered;
+use super::{Fleet, PATIENCE, lock, setup};
+use crate::time::{Monotonic, Timestamp};
+
+impl Fleet {
+    /// Asks every now and then whether the log is the one that is followed, and how far it has grown.
+    pub(super) async fn confirm(&self) -> Result<Outcome, Fault> {
+        let mut silent_since = Instant::now();
+        // A creation that was moved back, and the last entry of the log that vouches for it.
+        let mut lowered: Option<(Timestamp, u64)> = None;
+        loop {
+            let every = self.heartbeat();
+            tokio::select! {
+                () = sleep(jittered(every)) => {}
+                () = self.doubt.notified() => {}
+            }
+            // Before the question: what is appended while it is on its way is no loss.
+            let (known, asked_at) = (self.position(), Monotonic::now());
+            let beat = match self.beat_as_primary(every).await {
+                Ok(beat) => beat,
+                // One slow answer is not an outage: a thousand replicas that connect anew would make it one.
+                Err(Fault::Unreachable(_)) if silent_since.elapsed() < every * 2 => continue,
+                Err(fault) => return Err(fault),
+            };
+            silent_since = Instant::now();
+            if let Some(why) = beat.breaks(&known) {
+                warn!(why, "the shared log is not what it was; reading it again");
+                return Ok(Outcome::Broken);
+            }
+            self.measure(&beat, Monotonic::now().since(asked_at));
+            match self.prove(&beat, asked_at, every).await {
+                // Nothing was confirmed then.
+                Ok(()) | Err(Fault::Unreachable(_)) => {}
+                Err(fault) => return Err(fault),
+            }
+            lock(&self.position).said = beat.created_at;
+            let is_news = lowered.is_none_or(|(created_at, _)| beat.created_at < created_at);
+            if beat.created_at < known.created_at && is_news {
+                lowered = Some((beat.created_at, beat.last));
+            }
+            // What was published again counts before the tokens do that it may have ended.
+            if let Some((created_at, _)) = lowered.take_if(|(_, last)| self.position().last >= *last) {
+                lock(&self.position).created_at = created_at;
+                self.announce(Vec::new(), Some(created_at)).await?;
+            }
+            if self.is_left_behind(&beat) {
+                self.distrust_replicas();
+                return Err(Fault::Unreachable("the events are read too late".to_owned()));
+            }
+        }
+    }
+
+    /// A server that was made a replica goes on answering reads, with what is older by the minute.
+    async fn beat_as_primary(&self, patience: Duration) -> Result<Beat, Fault> {
+        if !self.is_cluster() {
+            let role: Vec<Value> = self.log_lane()?.ask(&cmd("ROLE"), patience).await?;
+            if !setup::is_primary(&role) {
+                return Err(Fault::Moved("the server is not the primary any more".to_owned()));
+            }
+        }
+        self.beat(patience).await
+    }
+
+    /// Confirms what `beat` says, which was asked at `asked_at`, if its server takes writes. One that does not goes on
+    /// being followed: it may take them again.
+    pub(super) async fn prove(&self, beat: &Beat, asked_at: Monotonic, every: Duration) -> Result<(), Fault> {
+        match self.last_write(beat, asked_at, every).await {
+            Ok(at) => {
+                self.confirmed_at(beat, at);
+                if self.say(None) {
+                    info!(held = self.position().last > 0, "the shared store is in use");
+                }
+                Ok(())
+            }
+            Err(fault @ Fault::Unwritable(_)) => {
+                let what = fault.to_string();
+                if self.say(Some(what.clone())) {
+                    warn!(what, "the shared store takes no writes, so it confirms nothing");
+                }
+                Ok(())
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// When the server took its last write, at the latest at `asked_at`. Writes if that is too long ago.
+    async fn last_write(
+        &self,
+        beat: &Beat,
+        asked_at: Monotonic,
+        every: Duration,
+    ) -> Result<Monotonic, Fault> {
+        let age = beat.stamp.and_then(|stamp| age(stamp, beat.clock, every / 2));
+        if let Some(age) = age
+            && beat.kept >= self.kept_millis()
+        {
+            return Ok(asked_at.minus(age));
+        }
+        let lane = self.log_lane()?;
+        let mut stamp = cmd("SET");
+        stamp.arg(&self.keys.stamp).arg(beat.clock.as_millis());
+        match lane.ask::<String>(&stamp, PATIENCE).await {
+            // The commands of a server that is full are judged like any others, except those that need memory.
+            Err(Fault::Full) => {
+                let mut touch = cmd("GETEX");
+                lane.ask::<Option<String>>(touch.arg(&self.keys.stamp).arg("PERSIST"), PATIENCE).await?;
+            }
+            other => drop(other?),
+        }
+        let mut tick = self.scripts.tick.call(2);
+        tick.arg(&self.keys.origin).arg(&self.keys.events).arg(&beat.id).arg(self.kept_millis());
+        match lane.ask::<i64>(&tick, PATIENCE).await {
+            Ok(_) | Err(Fault::Full) => Ok(asked_at),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Notes how far the server's clock is from ours; an answer on the way for long says less.
+    pub(super) fn measure(&self, beat: &Beat, round_trip: Duration) {
+        if round_trip < PATIENCE / 4 {
+            let theirs = beat.clock.plus(round_trip / 2);
+            let offset = theirs.as_millis() - Timestamp::now().as_millis();
+            self.offset.store(offset, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    /// All that was in the log at that moment is known here, or will be when its last entry is.
+    fn confirmed_at(&self, beat: &Beat, at: Monotonic) {
+        let position = lock(&self.position);
+        if position.last >= beat.last {
+            self.freshness.confirm(at);
+            *lock(&self.pending) = None;
+        } else {
+            // An older one is nearer to being true.
+            lock(&self.pending).get_or_insert((at, beat.last));
+        }
+    }
+
+    /// Entries were put in force.
+    pub(super) fn caught_up(&self) {
+        let position = lock(&self.position);
+        let mut pending = lock(&self.pending);
+        if let Some((at, _)) = pending.take_if(|(_, last)| position.last >= *last) {
+            self.freshness.confirm(at);
+        }
+    }
+
+    /// Whether the entries that the primary has do not arrive.
+    fn is_left_behind(&self, beat: &Beat) -> bool {
+        let waiting = lock(&self.pending).map(|(at, _)| Monotonic::now().since(at));
+        waiting.is_some_and(|waiting| waiting > lock(&self.terms).max_staleness / 2)
+            && self.position().last < beat.last
+    }
+}
+
+/// How long ago a stamp was made, if that is at most `limit`. One from ahead was made by a clock that was set back since.
+fn age(stamp: Timestamp, clock: Timestamp, limit: Duration) -> Option<Duration> {
+    (stamp <= clock).then(|| clock.since(stamp)).filter(|age| *age <= limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_stamp_that_is_recent_by_the_servers_clock_is_a_proof() {
+        let limit = Duration::from_millis(500);
+        let table = [
+            (1_000, 1_000, Some(0)),
+            (1_000, 1_500, Some(500)),
+            (1_000, 1_501, None),
+            // The server's clock stepped, by a little and by days.
+            (1_000, 999, None),
+            (1_000, 86_401_000, None),
+            (86_401_000, 1_000, None),
+            (0, 1_000, None),
+        ];
+        for (stamp, clock, expected) in table {
+            let found = age(Timestamp::from_millis(stamp), Timestamp::from_millis(clock), limit);
+            assert_eq!(found, expected.map(Duration::from_millis), "{stamp} {clock}");
+        }
+    }
+}

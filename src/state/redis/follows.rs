@@ -1,0 +1,185 @@
+//! Whether an entry of the log follows another, and what it means when it does not.
+//!
+//! Each entry names the one before it. What is missing in between was removed because it is too old to matter, is a
+//! gap that was filled with new entries, or is lost. Pure: the ledger says what is known of missing entries.
+
+use std::fmt;
+
+/// Entries that are missing: those after one place, up to and including another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Gap {
+    /// The last entry before it; 0 at the front of the log.
+    pub(super) after: u64,
+    /// The last entry in it.
+    pub(super) upto: u64,
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.after, self.upto)
+    }
+}
+
+impl Gap {
+    /// Reads what [`fmt::Display`] writes.
+    fn parse(text: &str) -> Option<Self> {
+        let (after, upto) = text.split_once('-')?;
+        Some(Self { after: after.parse().ok()?, upto: upto.parse().ok()? })
+    }
+}
+
+/// What the log's origin says of entries that are not in it any more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Ledger {
+    /// Entries up to this place were kept for long enough, and may be missing.
+    pub(super) trimmed: u64,
+    /// Gaps whose entries were published again.
+    pub(super) filled: Vec<Gap>,
+}
+
+/// Gaps that are listed one by one; beyond that they are taken together.
+pub(super) const GAPS: usize = 64;
+
+impl Ledger {
+    /// From the fields of the origin.
+    pub(super) fn parse(trimmed: &str, filled: &str) -> Self {
+        Self {
+            trimmed: trimmed.parse().unwrap_or(0),
+            filled: filled.split(',').filter_map(Gap::parse).collect(),
+        }
+    }
+
+    /// Whether nothing that matters is missing in this gap.
+    pub(super) fn explains(&self, gap: Gap) -> bool {
+        let after = gap.after.max(self.trimmed);
+        gap.upto <= after || self.filled.iter().any(|filled| filled.after <= after && gap.upto <= filled.upto)
+    }
+}
+
+/// How an entry stands to the one that was read before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follows {
+    /// It is the next one.
+    Next,
+    /// Those in between were removed in order, or were published again.
+    Explained,
+    /// Those in between are missing, and might matter.
+    Missing(Gap),
+    /// It is not of this log, or does not belong at this place.
+    Foreign,
+}
+
+/// How an entry at the place `sequence`, which names `previous` as the one before it, stands to the entry `last`.
+pub(super) fn follows(last: u64, sequence: u64, previous: u64, ledger: &Ledger) -> Follows {
+    if sequence <= last || previous >= sequence || previous < last {
+        return Follows::Foreign;
+    }
+    let gap = Gap { after: last, upto: previous };
+    match previous == last {
+        true => Follows::Next,
+        false if ledger.explains(gap) => Follows::Explained,
+        false => Follows::Missing(gap),
+    }
+}
+
+/// At most [`GAPS`] gaps that cover all of these.
+pub(super) fn compact(mut gaps: Vec<Gap>) -> Vec<Gap> {
+    gaps.sort_unstable();
+    gaps.dedup();
+    if gaps.len() > GAPS
+        && let (Some(first), Some(upto)) = (gaps.first().copied(), gaps.iter().map(|gap| gap.upto).max())
+    {
+        return vec![Gap { after: first.after, upto }];
+    }
+    gaps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn gap(after: u64, upto: u64) -> Gap {
+        Gap { after, upto }
+    }
+
+    #[test]
+    fn an_entry_follows_is_explained_or_shows_what_is_missing() {
+        let none = Ledger::default();
+        let trimmed = Ledger { trimmed: 20, filled: vec![] };
+        let filled = Ledger { trimmed: 0, filled: vec![gap(10, 30)] };
+        let both = Ledger { trimmed: 20, filled: vec![gap(15, 40)] };
+        let table = [
+            // What was read last, the entry and the one it names, what is known, the answer.
+            (0, 10, 0, &none, Follows::Next),
+            (10, 20, 10, &none, Follows::Next),
+            (10, 30, 20, &none, Follows::Missing(gap(10, 20))),
+            (0, 30, 20, &none, Follows::Missing(gap(0, 20))),
+            (10, 10, 9, &none, Follows::Foreign),
+            (10, 9, 8, &none, Follows::Foreign),
+            (10, 20, 5, &none, Follows::Foreign),
+            (10, 20, 20, &none, Follows::Foreign),
+            (10, 20, 25, &none, Follows::Foreign),
+            // Removed in order, at the front and behind a reader that was slow.
+            (0, 30, 20, &trimmed, Follows::Explained),
+            (0, 30, 19, &trimmed, Follows::Explained),
+            (10, 30, 20, &trimmed, Follows::Explained),
+            (0, 30, 21, &trimmed, Follows::Missing(gap(0, 21))),
+            (19, 30, 21, &trimmed, Follows::Missing(gap(19, 21))),
+            (20, 30, 21, &trimmed, Follows::Missing(gap(20, 21))),
+            // A gap that was filled, and one that grew at either end since.
+            (10, 40, 30, &filled, Follows::Explained),
+            (12, 40, 25, &filled, Follows::Explained),
+            (9, 40, 30, &filled, Follows::Missing(gap(9, 30))),
+            (10, 40, 31, &filled, Follows::Missing(gap(10, 31))),
+            (0, 40, 30, &filled, Follows::Missing(gap(0, 30))),
+            // The front is gone, and so is what was filled right behind it.
+            (0, 50, 40, &both, Follows::Explained),
+            (0, 50, 41, &both, Follows::Missing(gap(0, 41))),
+        ];
+        for (last, sequence, previous, ledger, expected) in table {
+            let found = follows(last, sequence, previous, ledger);
+            assert_eq!(found, expected, "{last} {sequence} {previous} {ledger:?}");
+        }
+    }
+
+    const PLACES: [u64; 6] = [10, 20, 30, 40, 50, 60];
+
+    /// What a reader finds missing of a log of six entries of which only some are there, one bit for each.
+    fn missing(kept: u32, ledger: &Ledger) -> Vec<Gap> {
+        let (mut last, mut missing) = (0, Vec::new());
+        for (index, place) in PLACES.into_iter().enumerate().filter(|(index, _)| kept >> index & 1 == 1) {
+            let previous = index.checked_sub(1).map_or(0, |before| PLACES[before]);
+            let found = follows(last, place, previous, ledger);
+            assert_ne!(found, Follows::Foreign, "{kept:b} {place}");
+            missing.extend(if let Follows::Missing(gap) = found { Some(gap) } else { None });
+            last = place;
+        }
+        let end = Gap { after: last, upto: 60 };
+        missing.extend((!ledger.explains(end)).then_some(end));
+        missing
+    }
+
+    #[test]
+    fn a_reader_notices_each_entry_that_is_missing() {
+        for (kept, trimmed) in (0..64).flat_map(|kept| [0, 10, 30, 60].map(|trimmed| (kept, trimmed))) {
+            let missing = missing(kept, &Ledger { trimmed, filled: vec![] });
+            let lost = PLACES.into_iter().enumerate().filter(|(index, _)| kept >> index & 1 == 0);
+            let lost: Vec<u64> = lost.map(|(_, place)| place).filter(|place| *place > trimmed).collect();
+            let covers = |place: &u64| missing.iter().any(|gap| gap.after < *place && *place <= gap.upto);
+            assert!(lost.iter().all(covers), "{kept:b} {trimmed} {missing:?}");
+            assert_eq!(missing.is_empty(), lost.is_empty(), "{kept:b} {trimmed} {missing:?}");
+        }
+    }
+
+    #[test]
+    fn gaps_read_as_they_were_written_and_stay_few() {
+        let ledger = Ledger { trimmed: 7, filled: vec![gap(0, 3), gap(5, 9)] };
+        let text: Vec<String> = ledger.filled.iter().map(ToString::to_string).collect();
+        assert_eq!(Ledger::parse("7", &text.join(",")), ledger);
+        assert_eq!(Ledger::parse("", ""), Ledger::default());
+        assert_eq!(Ledger::parse("x", "1,a-b,-,2-"), Ledger::default());
+        let many: Vec<Gap> = (0..100).map(|i| gap(i * 10, i * 10 + 5)).collect();
+        assert_eq!(compact(many), [gap(0, 995)]);
+        assert_eq!(compact(vec![gap(5, 9), gap(0, 3), gap(5, 9)]), ledger.filled);
+    }
+}

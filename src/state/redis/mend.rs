@@ -1,0 +1,83 @@
+//! Publishing again what the log lost and this gate holds, one gate at a time.
+
+use std::time::Instant;
+
+use redis::cmd;
+use tokio::time::sleep;
+use tracing::info;
+
+use super::fault::Fault;
+use super::follows::Gap;
+use super::phase::Outcome;
+use super::supervise::{FIRST_PAUSE, LONGEST_PAUSE, jittered, random_id};
+use super::{Fleet, PATIENCE, lock};
+
+/// Entries published again at once.
+const AGAIN: usize = 500;
+/// How long one replica has the sole right to publish lost entries again, before another may.
+const MENDING: std::time::Duration = std::time::Duration::from_secs(5);
+
+impl Fleet {
+    /// Publishes again what the log lost; then nothing is missing in these gaps any more.
+    pub(super) async fn mend(&self, filled: &[Gap]) -> Result<Outcome, Fault> {
+        loop {
+            match self.try_mend(filled).await {
+                Ok(()) => return Ok(Outcome::Mended),
+                // Following the log goes on, and only this waits.
+                Err(Fault::Full | Fault::Unwritable(_)) => sleep(LONGEST_PAUSE).await,
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    async fn try_mend(&self, filled: &[Gap]) -> Result<(), Fault> {
+        let (lost, mut published) = (lock(&self.lost).len(), 0);
+        let me = random_id();
+        // What another replica published meanwhile was read, and is not lost any more.
+        while !lock(&self.lost).is_empty() {
+            sleep(jittered(FIRST_PAUSE)).await;
+            let mut right = cmd("SET");
+            right.arg(&self.keys.mender).arg(&me).arg("NX").arg("PX").arg(MENDING.as_millis() as u64);
+            let mine: Option<String> = self.log_lane()?.ask(&right, PATIENCE).await?;
+            if mine.is_none() {
+                continue;
+            }
+            published += self.publish_again().await?;
+            // The right may have passed to another replica meanwhile, and is its own then.
+            let mut release = self.scripts.release.call(1);
+            release.arg(&self.keys.mender).arg(&me);
+            self.log_lane()?.ask::<i64>(&release, PATIENCE).await?;
+        }
+        let known = self.position();
+        self.shift(&known.id, known.created_at, "lower", filled).await?;
+        if lost > 0 {
+            info!(lost, published, "events that the shared store had lost are in it again");
+        }
+        Ok(())
+    }
+
+    /// Publishes for as long as the right to do so lasts; says how many entries.
+    async fn publish_again(&self) -> Result<usize, Fault> {
+        let (began, mut published) = (Instant::now(), 0);
+        // All that was published until the right was given has to be read first.
+        let beat = self.beat(PATIENCE).await?;
+        while self.position().last < beat.last {
+            sleep(FIRST_PAUSE / 10).await;
+        }
+        let mut left: Vec<u64> = lock(&self.lost).iter().copied().collect();
+        left.sort_unstable();
+        for places in left.chunks(AGAIN) {
+            if began.elapsed() > MENDING / 2 {
+                break;
+            }
+            let entries = self.entries_at(places.to_vec()).await?;
+            published += entries.len();
+            if !entries.is_empty() {
+                self.put(entries).await?;
+            }
+            // Those that are not held any more are over.
+            lock(&self.lost).retain(|place| places.binary_search(place).is_err());
+        }
+        Ok(published)
+    }
+}

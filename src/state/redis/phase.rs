@@ -1,0 +1,96 @@
+//! What a gate is doing about the shared store. One task owns the phase, and [`Phase::after`] is the whole state machine.
+
+/// What a gate is doing about the shared store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Phase {
+    /// Looks for the primary and opens a connection.
+    Connecting,
+    /// Reads the log to its end, and finds out what each side lacks.
+    CatchingUp,
+    /// Follows the log, and publishes again what only this gate holds.
+    Mending,
+    /// Follows the log.
+    Following,
+    /// Waits a moment before it connects again.
+    Pausing,
+}
+
+/// How a phase ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Outcome {
+    /// The server can be used.
+    Connected,
+    /// The log was read, and has all that this gate has.
+    CaughtUp,
+    /// The log was read, and lacks what this gate can give it.
+    FoundLoss,
+    /// The log has again what it lacked.
+    Mended,
+    /// The log is not the one that was read, or lost entries.
+    Broken,
+    /// The server or the connection failed.
+    Failed,
+    /// The pause is over.
+    Rested,
+}
+
+impl Phase {
+    /// The phase that follows.
+    pub(super) const fn after(self, outcome: Outcome) -> Self {
+        match (self, outcome) {
+            (Self::Connecting, Outcome::Connected) | (Self::Mending | Self::Following, Outcome::Broken) => {
+                Self::CatchingUp
+            }
+            (Self::CatchingUp, Outcome::FoundLoss) => Self::Mending,
+            (Self::CatchingUp, Outcome::CaughtUp) | (Self::Mending, Outcome::Mended) => Self::Following,
+            (Self::Pausing, Outcome::Rested) => Self::Connecting,
+            // A failure, or what cannot be: to begin again is right from everywhere.
+            _ => Self::Pausing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Outcome::{Broken, CaughtUp, Connected, Failed, FoundLoss, Mended, Rested};
+    use super::Phase::{CatchingUp, Connecting, Following, Mending, Pausing};
+    use super::*;
+
+    const PHASES: [Phase; 5] = [Connecting, CatchingUp, Mending, Following, Pausing];
+    const OUTCOMES: [Outcome; 7] = [Connected, CaughtUp, FoundLoss, Mended, Broken, Failed, Rested];
+
+    #[test]
+    fn each_outcome_leads_on_or_begins_again() {
+        let leads = [
+            (Connecting, Connected, CatchingUp),
+            (CatchingUp, CaughtUp, Following),
+            (CatchingUp, FoundLoss, Mending),
+            (Mending, Mended, Following),
+            (Mending, Broken, CatchingUp),
+            (Following, Broken, CatchingUp),
+            (Pausing, Rested, Connecting),
+        ];
+        for phase in PHASES {
+            for outcome in OUTCOMES {
+                let next = leads.iter().find(|(from, by, _)| (*from, *by) == (phase, outcome));
+                let expected = next.map_or(Pausing, |(.., to)| *to);
+                assert_eq!(phase.after(outcome), expected, "{phase:?} {outcome:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_log_is_followed_only_after_it_was_read() {
+        // Nothing but catching up, or mending after it, leads to following.
+        for phase in PHASES {
+            for outcome in OUTCOMES {
+                if phase.after(outcome) == Following {
+                    assert!(matches!(phase, CatchingUp | Mending), "{phase:?} {outcome:?}");
+                }
+                if phase.after(outcome) == Mending {
+                    assert_eq!(phase, CatchingUp, "{outcome:?}");
+                }
+            }
+        }
+    }
+}

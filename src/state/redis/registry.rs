@@ -1,0 +1,27 @@
+//! Which authority signs under an issuer: two gates that each keep keys of their own would reject each other's tokens.
+//!
+//! Only ids of public keys are written. Private keys stay out of the store: a reader of Redis could sign tokens with them.
+
+use std::time::Duration;
+
+use super::Fleet;
+use crate::state::StoreError;
+
+/// How long a registration stands that is not renewed: an authority that ended does not stand in the way of the next.
+const LEASE: Duration = Duration::from_secs(300);
+
+impl Fleet {
+    /// Registers the authority with these public keys for its issuer. Answers the keys of another one that is registered
+    /// already, if they have none in common.
+    pub(in crate::state) async fn claim_authority(
+        &self,
+        issuer: &str,
+        key_ids: &[String],
+    ) -> Result<Option<String>, StoreError> {
+        let key = self.keys.authority(issuer);
+        let mut call = self.scripts.claim.call(1);
+        call.arg(&key).arg(LEASE.as_millis() as u64).arg(key_ids);
+        let other: String = self.lane(key.as_bytes())?.ask(&call, super::PATIENCE).await?;
+        Ok((!other.is_empty()).then_some(other))
+    }
+}

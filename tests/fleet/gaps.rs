@@ -1,0 +1,156 @@
+//! Entries that are missing from the shared log: a gate that starts notices, says so and starts all the same; a gate that
+//! has read them publishes them again, and without one it is as after the loss of the store.
+
+use crate::redis_server::Server;
+use crate::scene::{EVENTS, Scene, created_at, decision, status};
+use crate::support::eventually;
+use crate::support::gate::Gate;
+
+/// What somebody does to a log of five entries.
+#[derive(Debug, Clone, Copy)]
+enum Harm {
+    /// The first four are removed.
+    Front,
+    /// The same after the server was emptied and got them again.
+    FrontAfterFlush,
+    /// One in the middle is removed.
+    Middle,
+    /// Two that are not neighbours.
+    TwoPlaces,
+    /// The last one.
+    End,
+    /// The whole stream.
+    Stream,
+}
+
+const HARMS: [Harm; 6] =
+    [Harm::Front, Harm::FrontAfterFlush, Harm::Middle, Harm::TwoPlaces, Harm::End, Harm::Stream];
+
+fn strike(server: &Server, harm: Harm) {
+    let entries: Vec<(String, redis::Value)> = server.ask(&["XRANGE", EVENTS, "-", "+"]);
+    let remove = |places: &[usize]| {
+        for place in places {
+            assert_eq!(server.ask::<u64>(&["XDEL", EVENTS, &entries[*place].0]), 1);
+        }
+    };
+    match harm {
+        Harm::Front => drop(server.ask::<u64>(&["XTRIM", EVENTS, "MAXLEN", "1"])),
+        Harm::FrontAfterFlush => {
+            let since = created_at(server);
+            server.ask::<String>(&["FLUSHALL"]);
+            eventually("the events are there again", || {
+                (server.ask::<u64>(&["XLEN", EVENTS]) >= 5 && created_at(server) == since).then_some(())
+            });
+            server.ask::<u64>(&["XTRIM", EVENTS, "MAXLEN", "1"]);
+        }
+        Harm::Middle => remove(&[2]),
+        Harm::TwoPlaces => remove(&[1, 3]),
+        Harm::End => remove(&[4]),
+        Harm::Stream => assert_eq!(server.ask::<u64>(&["DEL", EVENTS]), 1),
+    }
+}
+
+/// Two gates, and five tokens that were revoked through the first.
+fn harmed(server: &Server) -> (Scene, Vec<String>) {
+    let lines = crate::scene::state(&server.url()).replace("on_empty = \"trust\"\n", "");
+    let mut scene = Scene::with(2, &lines);
+    let tokens = (0..5).map(|i| scene.token(&format!("t{i}"))).collect();
+    for i in 0..5 {
+        assert_eq!(scene.revoke(0, &format!("t{i}")).status(), 202);
+    }
+    scene.refused_everywhere(&scene.token("t4"));
+    (scene, tokens)
+}
+
+fn gaps(gate: &Gate, held: &str) -> f64 {
+    gate.metrics().sum("portcullis_state_gaps_total", &[("held", held)])
+}
+
+#[test]
+fn a_gap_is_noticed_by_a_gate_that_starts_and_filled_by_one_that_runs() {
+    for harm in HARMS {
+        eprintln!("{harm:?}");
+        let server = Server::start();
+        let (mut scene, tokens) = harmed(&server);
+        let since = created_at(&server);
+        strike(&server, harm);
+        scene.replace(1);
+        scene.gates[1].log().wait_for_text("events are missing from the shared log");
+        assert!(gaps(&scene.gates[1], "false") >= 1.0, "{harm:?}");
+        eventually("the other gate vouches for all since the beginning", || {
+            (created_at(&server) == since).then_some(())
+        });
+        assert!(gaps(&scene.gates[0], "true") >= 1.0, "{harm:?}");
+        for token in &tokens {
+            for gate in &scene.gates {
+                eventually("the token is revoked", || {
+                    (decision(gate, token) == "deny/token_revoked").then_some(())
+                });
+            }
+        }
+        // What was filled is no gap for a gate that starts later.
+        scene.replace(1);
+        assert_eq!(gaps(&scene.gates[1], "false"), 0.0, "{harm:?}");
+        assert_eq!(created_at(&server), since, "{harm:?}");
+        for token in &tokens {
+            assert_eq!(decision(&scene.gates[1], token), "deny/token_revoked", "{harm:?}");
+        }
+    }
+}
+
+#[test]
+fn a_gap_that_nobody_can_fill_is_a_loss_and_the_gate_starts() {
+    for harm in HARMS {
+        eprintln!("{harm:?}");
+        let server = Server::start();
+        let (mut scene, tokens) = harmed(&server);
+        if matches!(harm, Harm::FrontAfterFlush) {
+            // Somebody has to be there to fill the server.
+            strike(&server, harm);
+        }
+        for gate in &mut scene.gates {
+            gate.signal("KILL");
+            gate.wait_for_exit(crate::support::PATIENCE);
+        }
+        if !matches!(harm, Harm::FrontAfterFlush) {
+            strike(&server, harm);
+        }
+        let settings = scene.gates[1].settings.clone();
+        scene.gates[1] = Gate::start(&settings);
+        scene.gates[1].log().wait_for_text("events are missing from the shared log");
+        for token in &tokens {
+            let refused = decision(&scene.gates[1], token);
+            assert!(
+                ["deny/token_revoked", "deny/before_state"].contains(&refused.as_str()),
+                "{harm:?}: {refused}"
+            );
+        }
+        assert!(gaps(&scene.gates[1], "false") >= 1.0, "{harm:?}");
+        eventually("a token that is issued now is accepted", || {
+            (status(&scene.gates[1], &scene.issuer.good()) == 200).then_some(())
+        });
+        assert_eq!(scene.revoke(1, "later").status(), 202, "{harm:?}");
+    }
+}
+
+#[test]
+fn a_gate_that_was_away_does_not_vouch_for_what_it_missed() {
+    let server = Server::start();
+    let (mut scene, _tokens) = harmed(&server);
+    let since = created_at(&server);
+    // The second gate hangs, with nobody at the other end of its connections, while an event comes, is lost, and its only
+    // witness ends.
+    scene.gates[1].signal("STOP");
+    server.ask::<u64>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    let missed = scene.token("missed");
+    eventually("the first gate is back", || (scene.revoke(0, "missed").status() == 202).then_some(()));
+    scene.gates[0].signal("KILL");
+    scene.gates[0].wait_for_exit(crate::support::PATIENCE);
+    let last: Vec<(String, redis::Value)> = server.ask(&["XREVRANGE", EVENTS, "+", "-", "COUNT", "1"]);
+    server.ask::<u64>(&["XDEL", EVENTS, &last[0].0]);
+    scene.gates[1].signal("CONT");
+    eventually("the gate says that something is missing", || {
+        (decision(&scene.gates[1], &missed) == "deny/before_state").then_some(())
+    });
+    assert_ne!(created_at(&server), since);
+}
