@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::authority;
 use super::state::State;
 use crate::admin::{self, Access, Command, Control, Health, serve_admin, serve_telemetry};
-use crate::authority::Authority;
+use crate::authority::{Authority, Change};
 use crate::client::Client;
 use crate::config::{Loaded, Settings};
 use crate::enforce::decide::{Enforcer, Issuer};
@@ -105,7 +105,7 @@ impl Wiring {
             None => None,
         };
         let lasting = Lasting { state, public_tickets, admin_tickets, metrics, shutdown, authority };
-        let keys = lasting.keys(&settings, &[]).await?;
+        let keys = lasting.keys(&settings, &[], None).await?;
         let Made { live, admin_tls, certificates } = lasting.make(&settings, &keys, None)?;
         let log = Arc::clone(&lasting.state.events);
         let receiver = Receiver::new(transmitters(&settings, &keys), log, &lasting.metrics);
@@ -136,7 +136,15 @@ impl Wiring {
         if !authority::same(self.settings.authority.as_ref(), settings.authority.as_ref()) {
             return Err(vec![authority::RESTART.to_owned()]);
         }
-        let keys = self.lasting.keys(&settings, &self.keys).await?;
+        let authority = match (&self.lasting.authority, &settings.authority) {
+            (Some(authority), Some(wanted)) => {
+                let change = authority.plan(wanted).await;
+                Some((authority, change.map_err(|error| vec![format!("[authority]: {error}")])?))
+            }
+            _ => None,
+        };
+        let change = authority.as_ref().map(|(_, change)| change);
+        let keys = self.lasting.keys(&settings, &self.keys, change).await?;
         let issuers = keys.iter().take(settings.issuers.len());
         let new = issuers.filter(|keys| !self.keys.iter().any(|known| Arc::ptr_eq(known, keys)));
         all_loaded(&new.collect::<Vec<_>>()).await?;
@@ -144,11 +152,11 @@ impl Wiring {
         let Made { live, admin_tls, certificates } = self.lasting.make(&settings, &keys, Some(&running))?;
         let needs_restart = self.settings.restart_needed(&settings);
         self.lasting.state.reconfigure(&settings);
-        if let (Some(authority), Some(wanted)) = (&self.lasting.authority, &settings.authority) {
-            authority.reconfigure(wanted);
-        }
         self.enforcer.store(Arc::clone(&live.enforcer));
         self.live.store(Arc::new(live));
+        if let Some((authority, change)) = authority {
+            authority.commit(change);
+        }
         self.event_issuers.store(Arc::new(event_issuers(&settings)));
         self.receiver.replace(transmitters(&settings, &keys));
         self.access.replace(&settings.admin, admin_tls);
@@ -225,7 +233,12 @@ impl Wiring {
 
 impl Lasting {
     /// The key stores of issuers and transmitters: those of `running` whose settings stand, and new ones.
-    async fn keys(&self, settings: &Settings, running: &[Arc<Keys>]) -> Result<Vec<Arc<Keys>>, Vec<String>> {
+    async fn keys(
+        &self,
+        settings: &Settings,
+        running: &[Arc<Keys>],
+        change: Option<&Change>,
+    ) -> Result<Vec<Arc<Keys>>, Vec<String>> {
         let issuers = settings.issuers.iter().map(|issuer| &issuer.keys);
         let transmitters = settings.transmitters.iter().map(|transmitter| &transmitter.keys);
         let mut keys = Vec::with_capacity(settings.issuers.len() + settings.transmitters.len());
@@ -233,7 +246,7 @@ impl Lasting {
             let same = running.iter().find(|keys| keys.store.settings() == wanted);
             keys.push(match same {
                 Some(same) => Ok(Arc::clone(same)),
-                None if wanted.source == keys::Source::Authority => self.own_keys(wanted),
+                None if wanted.source == keys::Source::Authority => self.own_keys(wanted, change),
                 None => self.start_keys(wanted).await,
             });
         }
@@ -241,9 +254,9 @@ impl Lasting {
     }
 
     /// The keys of the authority in this process: never fetched, and never stale.
-    fn own_keys(&self, settings: &keys::Settings) -> Result<Arc<Keys>, String> {
+    fn own_keys(&self, settings: &keys::Settings, change: Option<&Change>) -> Result<Arc<Keys>, String> {
         let authority = self.authority.as_ref().ok_or("there is no authority")?;
-        let store = authority.key_store(settings);
+        let store = authority.key_store(settings, change);
         let store = store.map_err(|error| format!("issuer {}: {error}", settings.issuer))?;
         Ok(Arc::new(Keys { store, refresher: None }))
     }

@@ -254,7 +254,9 @@ impl Authority {
         let before = self.directory.credential(client_id).ok_or(Refused::NoCredential)?;
         let expires_at = edit.expires_at.unwrap_or(before.expires_at);
         let end = |credential: Option<Timestamp>| credential.unwrap_or(Timestamp::from_millis(i64::MAX));
-        let last_token = now.plus(self.ring.load().longest_life);
+        let ring = self.ring.load();
+        // The clock may be behind what it said when the last token was issued.
+        let last_token = now.plus(ring.longest_life).max(ring.last_expiry);
         let end_tokens = end(expires_at) < end(before.expires_at).min(last_token);
         let name = name.map_or_else(|| before.name.clone(), Into::into);
         let credential = Arc::new(Credential { name, expires_at, ..Credential::clone(&before) });

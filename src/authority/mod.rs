@@ -1,17 +1,17 @@
 //! The embedded authority: users, their applications' credentials, and the tokens those get (RFC 6749 §4.4).
 //!
 //! Optional. Everything that a token request needs is in memory; the store is written when administrators change
-//! something and when signing keys take turns, never for a token.
+//! something and when signing keys rotate, never for a token.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::Algorithm;
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, RwLock};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -22,7 +22,7 @@ use crate::keys::store::KeyStore;
 use crate::keys::{self, jwks};
 use crate::metrics::Metrics;
 use crate::state::{Store, StoreError};
-use crate::time::Timestamp;
+use crate::time::{Monotonic, Now, Timestamp};
 
 mod accounts;
 mod changes;
@@ -45,7 +45,7 @@ pub use rotation::stored_key_set;
 pub use secret::Secret;
 
 use directory::Directory;
-use rotation::{KeyRing, Rules};
+use rotation::{Extent, KeyRing, LOOK_AGAIN, Rules};
 use throttle::Throttle;
 
 /// The algorithms that it can sign with.
@@ -53,8 +53,8 @@ pub const ALGORITHMS: [Algorithm; 3] = [Algorithm::ES256, Algorithm::RS256, Algo
 
 /// How long after a failure of the store it is tried again.
 const RETRY: Duration = Duration::from_secs(5);
-/// The longest that the next turn of keys is slept for: clocks are set.
-const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// The leeway of an authority whose issuer is not configured, which the configuration rules out.
+const LEEWAY: Duration = Duration::from_secs(60);
 
 /// The authority, as configured (`[authority]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,15 +96,29 @@ pub struct Authority {
     issuers: Arc<ArcSwap<Vec<events::Issuer>>>,
     directory: Directory,
     ring: ArcSwap<KeyRing>,
+    /// The latest `exp` of a token that this process has signed, in milliseconds.
+    latest_expiry: AtomicI64,
+    /// Held while keys are rotated, and from the plan of a reload to its commit.
+    rotating: Arc<Mutex<()>>,
     /// Where the keys are looked up that prove its tokens.
     key_stores: std::sync::Mutex<Vec<Weak<KeyStore>>>,
     throttle: ArcSwap<Throttle>,
     metrics: Metrics,
     /// Held while something is changed.
     changing: Arc<RwLock<()>>,
-    /// A change was cut off and is still to be carried out.
+    /// A change was interrupted and is still to be completed.
     unsettled: AtomicBool,
-    reconfigured: tokio::sync::Notify,
+    /// Makes the upkeep look at once.
+    wake: Notify,
+}
+
+/// Other settings for a running authority, with the keys they need. Until it is committed or dropped, no keys rotate.
+#[derive(Debug)]
+pub struct Change {
+    settings: Settings,
+    /// `None`: the keys stay as they are.
+    ring: Option<KeyRing>,
+    rotating: OwnedMutexGuard<()>,
 }
 
 /// What an authority works with.
@@ -129,12 +143,15 @@ impl Authority {
     /// When its store cannot be used.
     pub async fn open(settings: Settings, parts: Parts) -> Result<Arc<Self>, StoreError> {
         let Parts { store, log, in_force, issuers, metrics } = parts;
-        let ring = rotation::rotate(&store, settings.rules(), Timestamp::now()).await?;
+        let rules = settings.rules(&issuers.load());
+        let ring = rotation::rotate(&store, rules, Now::read(), Timestamp::EPOCH, Extent::Whole).await?;
         let (users, credentials) =
             store.transact(|db| Ok((rows::users(db)?, rows::credentials(db)?))).await?;
         let authority = Arc::new(Self {
             directory: Directory::new(users, credentials),
             ring: ArcSwap::from_pointee(ring),
+            latest_expiry: AtomicI64::new(0),
+            rotating: Arc::default(),
             key_stores: std::sync::Mutex::default(),
             throttle: ArcSwap::from_pointee(settings.throttle()),
             settings: ArcSwap::from_pointee(settings),
@@ -145,11 +162,11 @@ impl Authority {
             metrics,
             changing: Arc::default(),
             unsettled: AtomicBool::new(true),
-            reconfigured: tokio::sync::Notify::new(),
+            wake: Notify::new(),
         });
         let alone = authority.alone().await;
         if let Err(error) = authority.settle().await {
-            warn!(%error, "a change that was cut off cannot be carried out yet; it will be tried again");
+            warn!(%error, "cannot complete the interrupted change; will retry");
         }
         drop(alone);
         let (users, credentials) = authority.directory.counts();
@@ -169,70 +186,108 @@ impl Authority {
         self.settings.load().endpoint(path)
     }
 
-    /// Puts other settings into effect. Those of issuer and file are those of the start.
-    pub fn reconfigure(&self, settings: &Settings) {
-        let before = self.settings();
-        if *before == *settings {
-            return;
-        }
-        let rates = |settings: &Settings| (settings.failures_per_client, settings.failures_per_address);
-        if rates(&before) != rates(settings) {
-            self.throttle.store(Arc::new(settings.throttle()));
-        }
-        self.settings.store(Arc::new(settings.clone()));
-        self.reconfigured.notify_one();
+    /// Prepares other settings. A key that they need is made and stored, but nothing is signed by it, and no key goes.
+    /// Dropped without a commit, the plan leaves nothing in force; a key that it made is published until it expires.
+    ///
+    /// # Errors
+    /// When the store cannot be used, or the random number generator fails.
+    pub async fn plan(&self, settings: &Settings) -> Result<Change, StoreError> {
+        let rotating = Arc::clone(&self.rotating).lock_owned().await;
+        let issuers = self.issuers.load();
+        let ring = if settings.rules(&issuers) == self.settings().rules(&issuers) {
+            None
+        } else {
+            Some(self.rotate(settings, Extent::Additions).await?)
+        };
+        Ok(Change { settings: settings.clone(), ring, rotating })
     }
 
-    /// Its keys as those of an issuer, for as long as anybody holds them: never fetched, never stale.
+    /// Puts other settings into effect. Issuer and file stay those of the start.
+    pub fn commit(&self, change: Change) {
+        let Change { settings, ring, rotating } = change;
+        let before = self.settings();
+        let rates = |settings: &Settings| (settings.failures_per_client, settings.failures_per_address);
+        if rates(&before) != rates(&settings) {
+            self.throttle.store(Arc::new(settings.throttle()));
+        }
+        self.settings.store(Arc::new(settings));
+        if let Some(Err(error)) = ring.map(|ring| self.take_ring(ring)) {
+            error!(%error, "key rotation failed; keeping the current keys");
+        }
+        drop(rotating);
+        self.wake.notify_one();
+    }
+
+    /// Its keys as those of an issuer, for as long as anybody holds them: never fetched, never stale. With a `change`,
+    /// those that are in force after it.
     ///
     /// # Errors
     /// When the issuer may use none of its algorithms.
-    pub fn key_store(&self, settings: &keys::Settings) -> Result<Arc<KeyStore>, jwks::Error> {
+    pub fn key_store(
+        &self,
+        settings: &keys::Settings,
+        change: Option<&Change>,
+    ) -> Result<Arc<KeyStore>, jwks::Error> {
         let mut stores = self.key_stores.lock().unwrap_or_else(PoisonError::into_inner);
-        let set = key_set(&self.ring.load(), settings)?;
+        let set = match change.and_then(|change| change.ring.as_ref()) {
+            Some(ring) => key_set(ring, settings)?,
+            None => key_set(&self.ring.load(), settings)?,
+        };
         let store = KeyStore::fixed(settings.clone(), set, self.metrics.clone());
         stores.retain(|store| store.strong_count() > 0);
         stores.push(Arc::downgrade(&store));
         Ok(store)
     }
 
-    /// Lets keys take turns, and tries again what the store failed. Runs as long as it is polled.
+    /// Rotates keys, and completes what a failing store interrupted. Runs as long as it is polled.
     pub async fn upkeep(self: Arc<Self>) {
         loop {
-            let now = Timestamp::now();
-            let wait = self.ring.load().until.since(now).min(LONGEST_SLEEP);
+            let wait = self.ring.load().until.since(Monotonic::now()).min(LOOK_AGAIN);
             let wait = if self.unsettled.load(Ordering::Relaxed) { wait.min(RETRY) } else { wait };
             tokio::select! {
                 () = sleep(wait) => {}
-                () = self.reconfigured.notified() => {}
+                () = self.wake.notified() => {}
             }
             if self.unsettled.load(Ordering::Relaxed) {
                 let alone = self.alone().await;
                 if let Err(error) = self.settle().await {
-                    warn!(%error, "a change that was cut off cannot be carried out yet; it will be tried again");
+                    warn!(%error, "cannot complete the interrupted change; will retry");
                 }
                 drop(alone);
             }
-            match rotation::rotate(&self.store, self.settings().rules(), Timestamp::now()).await {
-                Ok(ring) => self.take_ring(ring),
-                Err(error) => {
-                    error!(%error, "signing keys cannot take turns; the ones there are go on");
-                    sleep(RETRY).await;
-                }
+            let rotating = self.rotating.lock().await;
+            let rotated = self.rotate(&self.settings(), Extent::Whole).await;
+            let taken = rotated.and_then(|ring| self.take_ring(ring));
+            drop(rotating);
+            if let Err(error) = taken {
+                error!(%error, "key rotation failed; keeping the current keys");
+                sleep(RETRY).await;
             }
         }
     }
 
-    fn take_ring(&self, ring: KeyRing) {
-        // Put in force first: nothing is signed by a key that the gate does not know.
-        let stores = self.key_stores.lock().unwrap_or_else(PoisonError::into_inner);
-        for store in stores.iter().filter_map(Weak::upgrade) {
-            match key_set(&ring, store.settings()) {
-                Ok(set) => store.install(set),
-                Err(error) => error!(%error, "the authority's keys cannot be used"),
-            }
+    async fn rotate(&self, settings: &Settings, extent: Extent) -> Result<KeyRing, StoreError> {
+        let latest = Timestamp::from_millis(self.latest_expiry.load(Ordering::Relaxed));
+        let rules = settings.rules(&self.issuers.load());
+        rotation::rotate(&self.store, rules, Now::read(), latest, extent).await
+    }
+
+    /// Puts keys in force: first the gate knows them, then the one that signs signs.
+    fn take_ring(&self, ring: KeyRing) -> Result<(), StoreError> {
+        let registered = self.key_stores.lock().unwrap_or_else(PoisonError::into_inner);
+        let stores: Vec<Arc<KeyStore>> = registered.iter().filter_map(Weak::upgrade).collect();
+        // The store of a configuration that a reload is replacing may know none of them.
+        let sets: Vec<_> = stores.iter().map(|store| key_set(&ring, store.settings()).ok()).collect();
+        let (kid, algorithm) = (ring.signing.kid(), ring.signing.algorithm());
+        let knows = |set: &KeySet| set.candidates(Some(kid), algorithm).next().is_some();
+        if !stores.is_empty() && !sets.iter().flatten().any(knows) {
+            return Err(StoreError::Failed("the issuer does not accept the key that would sign".to_owned()));
+        }
+        for (store, set) in stores.iter().zip(sets) {
+            set.into_iter().for_each(|set| store.install(set));
         }
         self.ring.store(Arc::new(ring));
+        Ok(())
     }
 
     /// What events about its tokens need to know of it.
@@ -243,7 +298,7 @@ impl Authority {
         issuers.iter().find(|known| known.issuer == settings.issuer).cloned().unwrap_or_else(|| {
             events::Issuer {
                 issuer: Arc::clone(&settings.issuer),
-                leeway: Duration::from_secs(60),
+                leeway: LEEWAY,
                 max_lifetime: settings.token_lifetime,
             }
         })
@@ -255,11 +310,13 @@ fn key_set(ring: &KeyRing, settings: &keys::Settings) -> Result<KeySet, jwks::Er
 }
 
 impl Settings {
-    fn rules(&self) -> Rules {
+    fn rules(&self, issuers: &[events::Issuer]) -> Rules {
+        let own = issuers.iter().find(|known| known.issuer == self.issuer);
         Rules {
             algorithm: self.signing_algorithm,
             rotation: self.key_rotation,
             token_lifetime: self.token_lifetime,
+            leeway: own.map_or(LEEWAY, |own| own.leeway),
         }
     }
 

@@ -19,10 +19,16 @@ pub(super) struct KeyRow {
     pub(super) algorithm: Algorithm,
     /// PKCS #8.
     pub(super) private: Zeroizing<Vec<u8>>,
-    /// From then on it signs, until the next one does.
+    /// When it was made by the wall clock; in the rows of earlier releases, when it was to sign.
     pub(super) signs_from: Timestamp,
     /// The longest life of a token it has signed, in milliseconds.
     pub(super) longest_life: i64,
+    /// The running time from which it signs, until the next one does; `None` in the rows of earlier releases.
+    pub(super) signs_uptime: Option<i64>,
+    /// The running time at which another key took over.
+    pub(super) retired_uptime: Option<i64>,
+    /// All tokens it has signed expire by then; `None`: it has signed nothing.
+    pub(super) expires_by: Option<Timestamp>,
 }
 
 pub(super) fn put_user(db: &Connection, user: &User) -> rusqlite::Result<()> {
@@ -145,7 +151,8 @@ pub(super) fn intents(db: &Connection) -> rusqlite::Result<Vec<(i64, String)>> {
 
 pub(super) fn signing_keys(db: &Connection) -> rusqlite::Result<Vec<KeyRow>> {
     db.prepare(
-        "SELECT kid, algorithm, private, signs_from, longest_life FROM signing_keys ORDER BY signs_from",
+        "SELECT kid, algorithm, private, signs_from, longest_life, signs_uptime, retired_uptime, expires_by
+         FROM signing_keys ORDER BY signs_uptime, signs_from",
     )?
     .query_map([], |row| {
         let name: String = row.get(1)?;
@@ -158,21 +165,36 @@ pub(super) fn signing_keys(db: &Connection) -> rusqlite::Result<Vec<KeyRow>> {
             private: Zeroizing::new(row.get(2)?),
             signs_from: time(row, 3)?,
             longest_life: row.get(4)?,
+            signs_uptime: row.get(5)?,
+            retired_uptime: row.get(6)?,
+            expires_by: row.get::<_, Option<i64>>(7)?.map(Timestamp::from_millis),
         })
     })?
     .collect()
 }
 
-/// Puts these keys in the place of all there are.
-pub(super) fn replace_signing_keys(db: &Connection, keys: &[KeyRow]) -> rusqlite::Result<()> {
-    db.execute("DELETE FROM signing_keys", [])?;
-    let mut insert = db.prepare_cached(
-        "INSERT INTO signing_keys (kid, algorithm, private, signs_from, longest_life) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?;
-    keys.iter().try_for_each(|key| {
-        let (name, from) = (signing::name(key.algorithm), key.signs_from.as_millis());
-        insert.execute(params![key.kid, name, *key.private, from, key.longest_life]).map(drop)
-    })
+pub(super) fn put_signing_key(db: &Connection, key: &KeyRow) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO signing_keys (kid, algorithm, private, signs_from, longest_life, signs_uptime, retired_uptime,
+             expires_by)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (kid) DO UPDATE SET longest_life = ?5, signs_uptime = ?6, retired_uptime = ?7, expires_by = ?8",
+    )?
+    .execute(params![
+        key.kid,
+        signing::name(key.algorithm),
+        *key.private,
+        key.signs_from.as_millis(),
+        key.longest_life,
+        key.signs_uptime,
+        key.retired_uptime,
+        key.expires_by.map(Timestamp::as_millis),
+    ])
+    .map(drop)
+}
+
+pub(super) fn delete_signing_key(db: &Connection, kid: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM signing_keys WHERE kid = ?1")?.execute([kid]).map(drop)
 }
 
 /// Words as a JSON array.

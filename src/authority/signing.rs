@@ -95,6 +95,15 @@ impl SigningKey {
         &self.kid
     }
 
+    /// What it signs with.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        match self.pair {
+            Pair::Es256(_) => Algorithm::ES256,
+            Pair::EdDsa(_) => Algorithm::EdDSA,
+            Pair::Rs256(_) => Algorithm::RS256,
+        }
+    }
+
     /// Its public half (RFC 7517).
     pub(super) fn jwk(&self) -> &Value {
         &self.jwk

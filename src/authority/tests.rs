@@ -63,9 +63,13 @@ impl Bed {
             ..enforce_testing::key_settings(&settings.issuer, &ALGORITHMS)
         };
         let authority = Authority::open(settings, parts).await.unwrap();
-        let issuer = Issuer { rules, keys: authority.key_store(&keys).unwrap() };
+        let issuer = Issuer { rules, keys: authority.key_store(&keys, None).unwrap() };
         let enforcer = enforce_testing::enforcer_with(vec![issuer], Vec::new(), in_force.clone());
         Self { store, log, in_force, authority, enforcer }
+    }
+
+    async fn reconfigure(&self, settings: Settings) {
+        self.authority.commit(self.authority.plan(&settings).await.unwrap());
     }
 
     async fn user(&self, id: &str, roles: &[&str]) {
@@ -237,7 +241,7 @@ async fn no_token_outlives_its_credential() {
     let token = bed.token(&client).await.unwrap();
     let expires_at = bed.authority.credential(&client.0).unwrap().expires_at.unwrap();
     assert_eq!(claims(&token)["exp"], expires_at.as_secs());
-    bed.authority.reconfigure(&Settings { token_lifetime: Duration::from_secs(60), ..testing::settings() });
+    bed.reconfigure(Settings { token_lifetime: Duration::from_secs(60), ..testing::settings() }).await;
     edit(end(50_000)).await.unwrap();
     assert!(bed.accepts(&token), "it ends before");
     edit(end(90)).await.unwrap();
@@ -363,7 +367,7 @@ async fn a_client_revokes_its_own_tokens_and_introspection_knows() {
     let inactive = (200, json!({ "active": false }));
     assert_eq!(bed.form(Endpoint::Introspection, &body(&other, &token)).await, inactive, "of another client");
     let introspection_clients = vec![other.0.clone()];
-    bed.authority.reconfigure(&Settings { introspection_clients, ..testing::settings() });
+    bed.reconfigure(Settings { introspection_clients, ..testing::settings() }).await;
     let (status, answer) = bed.form(Endpoint::Introspection, &body(&other, &token)).await;
     assert_eq!(status, 200);
     assert_eq!(bed.form(Endpoint::Introspection, &body(&one, &token)).await.1, answer);

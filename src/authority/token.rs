@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -112,11 +113,22 @@ impl Authority {
             jti: &jti,
         };
         let claims = serde_json::to_string(&claims).map_err(|_unwritable| OauthError::Unavailable)?;
-        let token = sign(&self.ring.load_full(), claims).await?;
+        let ring = self.ring.load_full();
+        self.announce(&ring, Timestamp::from_secs(exp));
+        let token = sign(&ring, claims).await?;
         // A deletion takes the client out of the directory, then ends the tokens issued until that moment. This one was
         // issued before, and ends with them, or the client is no longer there.
         let holds = self.directory.still_holds(credential, owner);
         Ok(holds.then_some(Issued { token, expires_in: exp - iat }))
+    }
+
+    /// Takes note of when a token expires that is about to be signed: its key must be kept until then. When the clock has
+    /// stepped ahead of what is recorded, it is recorded now.
+    fn announce(&self, ring: &KeyRing, expires_at: Timestamp) {
+        self.latest_expiry.fetch_max(expires_at.as_millis(), Ordering::Relaxed);
+        if expires_at > ring.recorded_until {
+            self.wake.notify_one();
+        }
     }
 
     /// Whether an event of this very second would end a token that is issued now.

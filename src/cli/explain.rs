@@ -196,7 +196,7 @@ async fn load_own_keys(
     let path = &authority.path;
     let store = Store::open_read_only(path).map_err(|error| error.to_string())?;
     let document = match &store {
-        Some(store) => authority::stored_key_set(store, now).await.map_err(|error| error.to_string())?,
+        Some(store) => authority::stored_key_set(store).await.map_err(|error| error.to_string())?,
         None => None,
     };
     match document {

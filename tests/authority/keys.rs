@@ -109,3 +109,94 @@ fn take_turns(algorithm: &str) {
         assert_eq!(stage.api("/deals/7", token), 200, "after a restart too");
     }
 }
+
+/// Wall clocks that a gate may start with, or be stepped to.
+const OFFSETS: [&str; 8] = ["-20s", "+20s", "-1h", "+1h", "-1d", "+1d", "-10y", "+10y"];
+
+/// With tokens that live long enough to be judged after an hour, and keys that are due soon by a clock that is days ahead.
+fn patient(plan: crate::stage::Plan) -> crate::stage::Plan {
+    plan.authority("token_lifetime = \"6h\"\nkey_rotation = \"12h\"")
+        .toml("[state]\npath = \"authority.db\"\non_empty = \"trust\"\n[sessions]\nidle_timeout = \"24h\"")
+}
+
+/// What the gate would say of a token, which leaves no trace.
+fn verdict(stage: &Stage, token: &str) -> String {
+    let question = serde_json::json!({"token": token, "method": "GET", "path": "/deals/7"});
+    let answer = stage.admin("POST", "/v1/explain", &question).json();
+    answer["reason"].as_str().unwrap_or("allowed").to_owned()
+}
+
+#[test]
+fn a_start_with_a_wrong_clock_loses_no_key_and_no_token() {
+    for offset in OFFSETS {
+        let stage = Stage::planned(patient);
+        let app = stage.robot();
+        let (before, kids) = (stage.token(&app), stage.kids());
+        assert_eq!(stage.api("/deals/7", &before), 200);
+
+        let stage = stage.restart_with_clock(offset);
+        let meanwhile = stage.token(&app);
+        assert_eq!(stage.api("/deals/7", &meanwhile), 200, "{offset}: by the clock that issued it");
+        assert_eq!(kid(&meanwhile), kids[0], "{offset}: the key that signed goes on signing");
+        assert_eq!(stage.kids(), kids, "{offset}: no key is added or dropped");
+
+        let stage = stage.restart();
+        assert_eq!(stage.kids(), kids, "{offset}");
+        let said = verdict(&stage, &before);
+        assert_eq!((stage.api("/deals/7", &before), &*said), (200, "allowed"), "{offset}: issued before");
+        let said = verdict(&stage, &meanwhile);
+        match offset {
+            "-20s" | "+20s" | "-1h" => assert_eq!(said, "allowed", "{offset}: issued meanwhile"),
+            "-1d" | "-10y" => assert_eq!(said, "expired", "{offset}: by the right clock"),
+            _ => assert_eq!(said, "issued_in_future", "{offset}: until that time has come"),
+        }
+        assert_eq!(stage.api("/deals/7", &stage.token(&app)), 200, "{offset}: issued after");
+    }
+}
+
+#[test]
+fn the_keys_of_an_earlier_release_survive_a_start_with_a_wrong_clock() {
+    for offset in OFFSETS {
+        let stage = Stage::planned(patient);
+        let app = stage.robot();
+        let (before, kids) = (stage.token(&app), stage.kids());
+        stage.gate.signal("KILL");
+        within(crate::support::PATIENCE, "the gate lets the file go", || {
+            let file = stage.gate.settings.folder().join("authority.db");
+            let database = rusqlite::Connection::open(file).ok()?;
+            let forget =
+                "UPDATE signing_keys SET signs_uptime = NULL, retired_uptime = NULL, expires_by = NULL";
+            database.execute(forget, []).ok()
+        });
+        let stage = stage.restart_with_clock(offset).restart();
+        assert!(stage.kids().contains(&kids[0]), "{offset}");
+        assert_eq!(stage.api("/deals/7", &before), 200, "{offset}");
+    }
+}
+
+#[test]
+fn keys_rotate_by_running_time_whatever_the_wall_clock_does() {
+    let stage = Stage::planned(|plan| {
+        plan.authority("key_rotation = \"2s\"").toml("[state]\npath = \"authority.db\"\non_empty = \"trust\"")
+    });
+    let app = stage.robot();
+    let stage = stage.restart_with_clock("+0");
+    let mut tokens = vec![stage.token(&app)];
+    for offset in OFFSETS {
+        stage.step_clock(offset);
+        let last = kid(tokens.last().unwrap());
+        let other = eventually("another key signs", || {
+            let token = stage.token(&app);
+            (kid(&token) != last).then_some(token)
+        });
+        assert_eq!(stage.api("/deals/7", &other), 200, "{offset}: by the clock that issued it");
+        stage.step_clock("+0");
+        // Signed by the right clock, by whichever key it is by now.
+        tokens.push(stage.token(&app));
+    }
+    let stage = stage.restart();
+    for token in &tokens {
+        assert!(stage.kids().contains(&kid(token)));
+        assert_eq!(stage.api("/deals/7", token), 200);
+    }
+}

@@ -13,6 +13,7 @@ mod bad_requests;
 mod clients;
 mod crashes;
 mod demo;
+mod expiry;
 mod introspection;
 mod keys;
 mod reload;

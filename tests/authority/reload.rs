@@ -193,3 +193,38 @@ fn explained(stage: &mut Stage, ended: &str) {
         stage.admin("POST", "/v1/explain", &json!({"token": token, "method": "GET", "path": "/deals/7"}));
     assert_eq!(answer.json()["allowed"], false, "the running gate knows: {}", answer.text());
 }
+
+#[test]
+fn the_algorithm_of_the_authority_and_those_of_its_issuer_change_together() {
+    let stage = Stage::start();
+    let app = stage.robot();
+    let old = stage.token(&app);
+    let mut token = old.clone();
+    for (signing, accepted) in [
+        ("EdDSA", "[\"EdDSA\"]"),
+        ("RS256", "[\"RS256\", \"EdDSA\"]"),
+        ("ES256", "[\"ES256\"]"),
+        ("ES256", "[\"ES256\", \"EdDSA\", \"RS256\"]"),
+    ] {
+        let changed = stage
+            .plan
+            .clone()
+            .authority(&format!("signing_algorithm = \"{signing}\""))
+            .issuer(&format!("algorithms = {accepted}"));
+        assert_eq!(check(&changed.settings()).code, 0, "{accepted}");
+        let reloaded = stage.reload(&changed.settings());
+        assert_eq!(reloaded.status(), 200, "{accepted}: {}", reloaded.text());
+        let before = std::mem::replace(&mut token, stage.token(&app));
+        assert_eq!(part(&token, 0)["alg"], signing, "from the first token on");
+        assert_eq!(stage.api("/deals/7", &token), 200, "{accepted}");
+        let survives = accepted.contains(part(&before, 0)["alg"].as_str().unwrap());
+        assert_eq!(stage.api("/deals/7", &before) == 200, survives, "{accepted}: {}", kid(&before));
+    }
+    assert_eq!(stage.api("/deals/7", &old), 200, "its key was kept all the time");
+
+    // What is refused for another reason leaves the key that signs.
+    let refused = stage.plan.clone().authority("signing_algorithm = \"EdDSA\"").settings();
+    let refused = refused.toml("[[issuers]]\nissuer = \"x\"\n");
+    assert_eq!(stage.reload(&refused).status(), 422);
+    assert_eq!(part(&stage.token(&app), 0)["alg"], "ES256");
+}
