@@ -2,9 +2,12 @@
 //! still of use once the change is stored.
 //!
 //! A change that ends tokens takes four steps: its intent is stored; the event is made durable and put in force; the change
-//! itself is stored and the intent forgotten, in one transaction; it is shown to the workers. An intent that is found at
-//! start was cut off on its way and is carried out to the end. The event and the change are stored apart because events
-//! may live in another store; between the two, tokens are refused that need not be, and never the reverse.
+//! itself is stored and the intent deleted, in one transaction; it is shown to the workers. An intent that is found at
+//! start was interrupted on its way and is completed. The event and the change are stored apart because events may live in
+//! another store; between the two, tokens are rejected that need not be, and never the reverse.
+//!
+//! What must be undone when a step fails, or is dropped, is a guard: [`Taken`] puts back what it took out of the directory,
+//! and [`Intent`] has its change completed later unless it was completed or taken back.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,11 +43,57 @@ pub(super) enum Change {
     DeleteCredential(Arc<str>),
 }
 
-/// What was in the directory before it was taken out.
-#[derive(Debug, Default)]
-struct Taken {
+/// What a change took out of the directory. Goes back when it is dropped, unless the change stands.
+#[derive(Debug)]
+#[must_use]
+struct Taken<'a> {
+    directory: &'a Directory,
     user: Option<Arc<User>>,
     credentials: Vec<Arc<Credential>>,
+}
+
+impl Taken<'_> {
+    /// The change stands.
+    fn keep(mut self) {
+        (self.user, self.credentials) = (None, Vec::new());
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.user.take().into_iter().for_each(|user| self.directory.put_user(user));
+        self.credentials.drain(..).for_each(|credential| self.directory.put_credential(credential));
+    }
+}
+
+/// An intent that is in the store, or may be. When it is dropped before it is closed, nobody knows how far its change
+/// came: the upkeep completes it.
+#[derive(Debug)]
+#[must_use]
+struct Intent<'a> {
+    authority: &'a Authority,
+    is_open: bool,
+}
+
+impl<'a> Intent<'a> {
+    /// From before it is stored.
+    fn open(authority: &'a Authority) -> Self {
+        Self { authority, is_open: true }
+    }
+
+    /// The change is complete or taken back, and the intent deleted.
+    fn close(mut self) {
+        self.is_open = false;
+    }
+}
+
+impl Drop for Intent<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.authority.unsettled.store(true, Ordering::Relaxed);
+            self.authority.wake.notify_one();
+        }
+    }
 }
 
 /// Kept while a change is under way. New credentials share their turn, and with it the store's commits; everything else
@@ -93,23 +142,20 @@ impl Change {
     /// token issued after that moment was issued by what came then.
     ///
     /// Roles are the exception. Tokens end by their version, whenever they are issued.
-    fn take(&self, directory: &Directory) -> Taken {
-        match self {
-            Self::DeleteUser(id) => {
-                let (user, credentials) = directory.remove_user(id);
-                Taken { user, credentials }
-            }
+    fn take<'a>(&self, directory: &'a Directory) -> Taken<'a> {
+        let (user, credentials) = match self {
+            Self::DeleteUser(id) => directory.remove_user(id),
             Self::PutCredential { credential, .. } => {
                 let before = directory.credential(&credential.client_id);
                 directory.put_credential(Arc::clone(credential));
-                Taken { user: None, credentials: before.into_iter().collect() }
+                (None, before.into_iter().collect())
             }
-            Self::DeleteCredential(client_id) => Taken {
-                user: None,
-                credentials: directory.remove_credential(client_id).into_iter().collect(),
-            },
-            Self::CreateUser(_) | Self::SetRoles(_) => Taken::default(),
-        }
+            Self::DeleteCredential(client_id) => {
+                (None, directory.remove_credential(client_id).into_iter().collect())
+            }
+            Self::CreateUser(_) | Self::SetRoles(_) => (None, Vec::new()),
+        };
+        Taken { directory, user, credentials }
     }
 
     /// Shows what there is from now on.
@@ -138,7 +184,7 @@ impl Authority {
     ///
     /// # Errors
     /// When a store cannot be written. Then nothing has changed, unless the disk failed twice: a change whose intent could
-    /// not be taken back is carried out later.
+    /// not be taken back is completed later.
     pub(super) async fn carry_out(self: &Arc<Self>, turn: Turn, change: Change) -> Result<(), StoreError> {
         let authority = Arc::clone(self);
         let work = async move {
@@ -159,42 +205,36 @@ impl Authority {
         Ok(turn)
     }
 
-    async fn try_to_carry_out(&self, change: Change) -> Result<(), StoreError> {
-        let now = Timestamp::now();
-        if change.event(&self.event_issuer(), now).is_none() {
+    /// The same, for as long as it is polled.
+    pub(super) async fn try_to_carry_out(&self, change: Change) -> Result<(), StoreError> {
+        if change.event(&self.event_issuer(), Timestamp::now()).is_none() {
             let stored = change.clone();
             self.store.transact(move |db| stored.store(db)).await?;
             change.show(&self.directory);
             return Ok(());
         }
-        let before = match &change {
-            Change::SetRoles(user) => self.directory.user(&user.id),
-            _ => None,
-        };
         let text = serde_json::to_string(&change).map_err(|error| StoreError::Failed(error.to_string()))?;
-        let intent = self.store.transact(move |db| rows::put_intent(db, &text)).await?;
-        let outcome = self.finish(&change, intent).await;
-        if outcome.is_err() {
-            self.take_back(&change, intent, before).await;
+        let intent = Intent::open(self);
+        let id = self.store.transact(move |db| rows::put_intent(db, &text)).await?;
+        match self.finish(&change, id).await {
+            Ok(()) => {
+                intent.close();
+                Ok(())
+            }
+            Err(error) => {
+                self.take_back(intent, id, &change).await;
+                Err(error)
+            }
         }
-        outcome
     }
 
     /// Takes the last steps of a change that ends tokens.
     async fn finish(&self, change: &Change, intent: i64) -> Result<(), StoreError> {
         let taken = change.take(&self.directory);
-        let outcome = self.publish_and_store(change, intent).await;
-        match outcome {
-            Ok(()) => change.clone().show(&self.directory),
-            Err(_) => {
-                taken.user.into_iter().for_each(|user| self.directory.put_user(user));
-                taken
-                    .credentials
-                    .into_iter()
-                    .for_each(|credential| self.directory.put_credential(credential));
-            }
-        }
-        outcome
+        self.publish_and_store(change, intent).await?;
+        taken.keep();
+        change.clone().show(&self.directory);
+        Ok(())
     }
 
     /// Makes the event durable and puts it in force, then stores the change.
@@ -214,13 +254,15 @@ impl Authority {
             .await
     }
 
-    /// Forgets an intent whose event could not be published. The event may have come through all the same, and with it
-    /// a version that tokens must have from now on.
-    async fn take_back(&self, change: &Change, intent: i64, before: Option<Arc<User>>) {
-        let kept = match (change, before) {
-            (Change::SetRoles(wanted), Some(before)) => {
-                Some(Arc::new(User { role_version: wanted.role_version, ..User::clone(&before) }))
-            }
+    /// Deletes an intent whose change failed. The event may have been published all the same, and with it a role version
+    /// that tokens must have from now on: the user keeps its roles with that version. It gets it only when the intent is
+    /// gone for certain, or tokens with these roles and that version would outlive the completed change.
+    async fn take_back(&self, intent: Intent<'_>, id: i64, change: &Change) {
+        let kept = match change {
+            Change::SetRoles(wanted) => self
+                .directory
+                .user(&wanted.id)
+                .map(|before| Arc::new(User { role_version: wanted.role_version, ..User::clone(&before) })),
             _ => None,
         };
         let stored = kept.clone();
@@ -228,32 +270,46 @@ impl Authority {
             .store
             .transact(move |db| {
                 stored.iter().try_for_each(|user| rows::put_user(db, user))?;
-                rows::delete_intent(db, intent)
+                rows::delete_intent(db, id)
             })
             .await;
         match taken_back {
-            Ok(()) => kept.into_iter().for_each(|user| self.directory.put_user(user)),
+            Ok(()) => {
+                kept.into_iter().for_each(|user| self.directory.put_user(user));
+                intent.close();
+            }
             Err(error) => {
-                self.unsettled.store(true, Ordering::Relaxed);
-                error!(%error, "a change could not be carried out nor taken back; it will be tried again");
+                error!(%error, "cannot complete a change, nor take it back; will complete it later");
+                drop(intent);
             }
         }
     }
 
-    /// Carries out what was intended and cut off.
+    /// Completes the changes that were interrupted.
     ///
     /// # Errors
     /// When a store cannot be written; what is left will be tried again.
     pub(super) async fn settle(&self) -> Result<(), StoreError> {
-        self.unsettled.store(true, Ordering::Relaxed);
+        let was_interrupted_here = self.unsettled.swap(true, Ordering::Relaxed);
         for (intent, text) in self.store.transact(rows::intents).await? {
             let change: Change = serde_json::from_str(&text)
                 .map_err(|error| StoreError::Failed(format!("an intent cannot be read: {error}")))?;
-            warn!("carrying out a change that was cut off");
+            warn!("completing an interrupted change");
             // With an event of now: tokens may have been issued since it was intended.
             self.finish(&change, intent).await?;
         }
+        if was_interrupted_here {
+            // A change that was dropped on its way may have been stored or not.
+            self.refresh().await?;
+        }
         self.unsettled.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes the directory what the store holds.
+    pub(super) async fn refresh(&self) -> Result<(), StoreError> {
+        let stored = self.store.transact(|db| Ok((rows::users(db)?, rows::credentials(db)?))).await?;
+        self.directory.replace(stored.0, stored.1);
         Ok(())
     }
 }

@@ -82,11 +82,14 @@ struct Tables {
 }
 
 impl Directory {
-    pub(super) fn new(users: Vec<User>, credentials: Vec<Credential>) -> Self {
-        let directory = Self::default();
-        users.into_iter().for_each(|user| directory.put_user(Arc::new(user)));
-        credentials.into_iter().for_each(|credential| directory.put_credential(Arc::new(credential)));
-        directory
+    /// Holds these instead of what it held, at one moment.
+    pub(super) fn replace(&self, users: Vec<User>, credentials: Vec<Credential>) {
+        let mut tables = Tables::default();
+        for user in users {
+            tables.users.insert(Arc::clone(&user.id), Arc::new(user));
+        }
+        credentials.into_iter().for_each(|credential| tables.put(Arc::new(credential)));
+        *self.write() = tables;
     }
 
     // Nothing panics while it holds the lock for writing, so what a poisoned one guards is whole.
@@ -124,9 +127,7 @@ impl Directory {
     }
 
     pub(super) fn put_credential(&self, credential: Arc<Credential>) {
-        let mut tables = self.write();
-        tables.owned.insert((Arc::clone(&credential.owner), Arc::clone(&credential.client_id)));
-        tables.credentials.insert(Arc::clone(&credential.client_id), credential);
+        self.write().put(credential);
     }
 
     /// Takes a user out, with the credentials it owns.
@@ -188,6 +189,11 @@ impl Tables {
         found.take_while(move |(of, _)| *of == owner).map(|(_, client_id)| client_id)
     }
 
+    fn put(&mut self, credential: Arc<Credential>) {
+        self.owned.insert((Arc::clone(&credential.owner), Arc::clone(&credential.client_id)));
+        self.credentials.insert(Arc::clone(&credential.client_id), credential);
+    }
+
     fn remove(&mut self, client_id: &str) -> Option<Arc<Credential>> {
         let credential = self.credentials.remove(client_id)?;
         self.owned.remove(&(Arc::clone(&credential.owner), Arc::clone(&credential.client_id)));
@@ -223,7 +229,9 @@ mod tests {
     #[test]
     fn lists_are_in_order_and_an_owner_sees_its_own_only() {
         let pairs = [("c1", "b"), ("c2", "a"), ("c3", "b"), ("c4", "bb"), ("c5", "a")];
-        let directory = Directory::new(
+        let directory = Directory::default();
+        directory.put_user(Arc::new(user("gone")));
+        directory.replace(
             ["b", "a", "bb"].map(user).to_vec(),
             pairs.map(|(client, owner)| credential(client, owner)).to_vec(),
         );
@@ -246,7 +254,8 @@ mod tests {
 
     #[test]
     fn a_replaced_record_is_another_one() {
-        let directory = Directory::new(vec![user("a")], vec![credential("c", "a")]);
+        let directory = Directory::default();
+        directory.replace(vec![user("a")], vec![credential("c", "a")]);
         let (credential_before, owner) = directory.client("c").unwrap();
         assert!(directory.still_holds(&credential_before, &owner));
         directory.put_user(Arc::new(user("a")));

@@ -137,7 +137,7 @@ pub struct Parts {
 }
 
 impl Authority {
-    /// Opens it: carries out what was cut off, reads users and credentials, and makes a signing key when there is none.
+    /// Opens it: reads users and credentials, completes what was interrupted, and makes a signing key when there is none.
     ///
     /// # Errors
     /// When its store cannot be used.
@@ -145,10 +145,8 @@ impl Authority {
         let Parts { store, log, in_force, issuers, metrics } = parts;
         let rules = settings.rules(&issuers.load());
         let ring = rotation::rotate(&store, rules, Now::read(), Timestamp::EPOCH, Extent::Whole).await?;
-        let (users, credentials) =
-            store.transact(|db| Ok((rows::users(db)?, rows::credentials(db)?))).await?;
         let authority = Arc::new(Self {
-            directory: Directory::new(users, credentials),
+            directory: Directory::default(),
             ring: ArcSwap::from_pointee(ring),
             latest_expiry: AtomicI64::new(0),
             rotating: Arc::default(),
@@ -161,9 +159,10 @@ impl Authority {
             issuers,
             metrics,
             changing: Arc::default(),
-            unsettled: AtomicBool::new(true),
+            unsettled: AtomicBool::new(false),
             wake: Notify::new(),
         });
+        authority.refresh().await?;
         let alone = authority.alone().await;
         if let Err(error) = authority.settle().await {
             warn!(%error, "cannot complete the interrupted change; will retry");

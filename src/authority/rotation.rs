@@ -344,6 +344,7 @@ pub async fn stored_key_set(store: &Store) -> Result<Option<Bytes>, StoreError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authority::ALGORITHMS;
 
     const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_secs(3600);
@@ -542,6 +543,99 @@ mod tests {
         expires_at: Timestamp,
     }
 
+    /// Real time, the clocks of a gate, and what the gate has issued.
+    struct World {
+        dice: Dice,
+        rules: Rules,
+        real: Timestamp,
+        monotonic: Monotonic,
+        /// How far the wall clock is ahead, in milliseconds.
+        offset: i64,
+        latest: Timestamp,
+        published: Vec<String>,
+        tokens: Vec<Token>,
+    }
+
+    impl World {
+        fn new(seed: u64) -> Self {
+            Self {
+                dice: Dice(seed),
+                rules: Rules { rotation: 40 * HOUR, ..RULES },
+                real: START.wall,
+                monotonic: START.monotonic,
+                offset: 0,
+                latest: Timestamp::EPOCH,
+                published: Vec::new(),
+                tokens: Vec::new(),
+            }
+        }
+
+        /// Something happens; whether it was a reload that may bring a key that was not published before.
+        fn happen(&mut self) -> bool {
+            match self.dice.roll(12) {
+                0 => self.offset = 0,
+                1 => {
+                    let size = [20_000, 3_600_000, 86_400_000, 1_000_000_000_000][self.dice.roll(4) as usize];
+                    self.offset = if self.dice.roll(2) == 0 { size } else { -size };
+                }
+                // A crash forgets the running time since the last look, and what was not recorded.
+                2 => (self.monotonic, self.latest) = (self.monotonic.minus(LOOK_AGAIN), Timestamp::EPOCH),
+                // No gate runs for a while.
+                3 => self.real = self.real.plus(HOUR * self.dice.roll(48) as u32),
+                4 => self.rules.token_lifetime = HOUR * (1 + self.dice.roll(6) as u32),
+                5 if self.dice.roll(10) == 0 => {
+                    self.rules.algorithm = ALGORITHMS[self.dice.roll(2) as usize * 2];
+                    return true;
+                }
+                _ => {
+                    let passed = Duration::from_secs(60 * self.dice.roll(300));
+                    (self.real, self.monotonic) = (self.real.plus(passed), self.monotonic.plus(passed));
+                }
+            }
+            false
+        }
+
+        fn now(&self) -> Now {
+            Now {
+                wall: Timestamp::from_millis(self.real.as_millis() + self.offset),
+                monotonic: self.monotonic,
+            }
+        }
+
+        /// The gate looks at its keys and issues a token.
+        async fn look(&mut self, store: &Store, may_be_new: bool, place: &str) {
+            let (now, rules) = (self.now(), self.rules);
+            let ring = rotate(store, rules, now, self.latest, Extent::Whole).await.unwrap();
+            let (before, kid) =
+                (std::mem::replace(&mut self.published, kids(&ring)), ring.signing.kid().to_owned());
+            assert!(self.published.contains(&kid), "{place}");
+            assert!(
+                before.is_empty() || may_be_new || before.contains(&kid),
+                "{place}: not published before"
+            );
+            let (issued_at, expires_at) = (now.wall, now.wall.plus(rules.token_lifetime));
+            assert!(expires_at <= ring.recorded_until, "{place}: not recorded");
+            self.latest = self.latest.max(expires_at);
+            let is_dated_ahead = issued_at > self.real.plus(MARGIN);
+            self.tokens.push(Token { kid, is_dated_ahead, issued_at, expires_at });
+        }
+
+        fn forget_what_is_over(&mut self) {
+            let (real, wall) = (self.real, self.now().wall);
+            self.tokens.retain(|token| {
+                let is_over_by_clock = token.expires_at.plus(LEEWAY + MARGIN) < wall;
+                token.expires_at.plus(LEEWAY) >= real && !(token.is_dated_ahead && is_over_by_clock)
+            });
+        }
+
+        fn the_keys_of_living_tokens_are_published(&self, place: &str) {
+            let living = self.tokens.iter().filter(|token| token.issued_at <= self.real.plus(LEEWAY));
+            for token in living {
+                assert!(self.published.contains(&token.kid), "{place}: the key of a living token is gone");
+            }
+        }
+    }
+
     /// Steps of real time and of the clocks, restarts, reloads. Whatever happens: the key that signs is published; a token
     /// that is alive by the right clock has its key; and a key that takes over was published before.
     ///
@@ -550,67 +644,13 @@ mod tests {
     #[tokio::test]
     async fn no_clock_restart_or_reload_loses_the_key_of_a_living_token() {
         for seed in 1..=4 {
-            let (mut dice, store) = (Dice(seed), Store::in_memory(START.wall).unwrap());
-            let mut rules = Rules { rotation: 40 * HOUR, ..RULES };
-            let (mut real, mut monotonic, mut offset) = (START.wall, START.monotonic, 0_i64);
-            let mut latest = Timestamp::EPOCH;
-            let mut tokens: Vec<Token> = Vec::new();
-            let mut ring: Option<KeyRing> = None;
+            let (mut world, store) = (World::new(seed), Store::in_memory(START.wall).unwrap());
             for step in 0..1_500 {
-                let now = |real: Timestamp, monotonic, offset| Now {
-                    wall: Timestamp::from_millis(real.as_millis() + offset),
-                    monotonic,
-                };
-                let mut reloaded = false;
-                match dice.roll(12) {
-                    0 => offset = 0,
-                    1 => {
-                        let size = [20_000, 3_600_000, 86_400_000, 1_000_000_000_000][dice.roll(4) as usize];
-                        offset = if dice.roll(2) == 0 { size } else { -size };
-                    }
-                    // A crash forgets the running time since the last look, and what was not recorded.
-                    2 => (monotonic, latest) = (monotonic.minus(LOOK_AGAIN), Timestamp::EPOCH),
-                    // No gate runs for a while.
-                    3 => real = real.plus(HOUR * dice.roll(48) as u32),
-                    4 => {
-                        rules.token_lifetime = HOUR * (1 + dice.roll(6) as u32);
-                        reloaded = true;
-                    }
-                    5 if dice.roll(10) == 0 => {
-                        rules.algorithm = [Algorithm::ES256, Algorithm::EdDSA][dice.roll(2) as usize];
-                        reloaded = true;
-                    }
-                    _ => {
-                        let passed = Duration::from_secs(60 * dice.roll(300));
-                        (real, monotonic) = (real.plus(passed), monotonic.plus(passed));
-                    }
-                }
-                let moment = now(real, monotonic, offset);
-                let before = ring.as_ref().map_or_else(Vec::new, kids);
-                let new = rotate(&store, rules, moment, latest, Extent::Whole).await.unwrap();
-                let kid = new.signing.kid().to_owned();
-                assert!(kids(&new).contains(&kid));
-                assert!(
-                    before.is_empty() || reloaded || before.contains(&kid),
-                    "{seed} {step}: not published"
-                );
-                let expires_at = moment.wall.plus(rules.token_lifetime);
-                assert!(expires_at <= new.recorded_until, "{seed} {step}");
-                latest = latest.max(expires_at);
-                tokens.retain(|token| {
-                    let is_over_by_clock = token.expires_at.plus(LEEWAY + MARGIN) < moment.wall;
-                    token.expires_at.plus(LEEWAY) >= real && !(token.is_dated_ahead && is_over_by_clock)
-                });
-                let is_dated_ahead = moment.wall > real.plus(MARGIN);
-                tokens.push(Token { kid, is_dated_ahead, issued_at: moment.wall, expires_at });
-                let published = kids(&new);
-                for token in tokens.iter().filter(|token| token.issued_at <= real.plus(LEEWAY)) {
-                    assert!(
-                        published.contains(&token.kid),
-                        "{seed} {step}: the key of a living token is gone"
-                    );
-                }
-                ring = Some(new);
+                let place = format!("seed {seed}, step {step}");
+                let may_be_new = world.happen();
+                world.forget_what_is_over();
+                world.look(&store, may_be_new, &place).await;
+                world.the_keys_of_living_tokens_are_published(&place);
             }
         }
     }

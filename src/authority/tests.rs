@@ -1,6 +1,7 @@
 //! The authority on a store in memory: who gets which token, what a change ends, and what a crash leaves.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::task::Poll;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -442,6 +443,64 @@ async fn a_change_that_was_cut_off_anywhere_is_whole_after_a_restart() {
         for kind in [EventKind::RoleChanged, EventKind::ClientRevoked] {
             assert!(items.iter().any(|item| item.event.kind == kind));
         }
+    }
+}
+
+/// Polls a future until it has been pending so often, then drops it; what it answered, if it did.
+async fn dropped_after<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
+    let (mut future, mut left) = (std::pin::pin!(future), polls);
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending if left == 0 => Poll::Ready(None),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_change_that_is_dropped_anywhere_is_rolled_back_and_then_completed_or_not_made() {
+    for kind in ["roles", "user", "secret", "credential"] {
+        let (mut dropped, mut whole) = (0, 0);
+        // How often it is pending depends on the store's thread, too.
+        for polls in (0..5).cycle().take(15) {
+            let bed = Bed::new(testing::settings()).await;
+            bed.user("ada", &["reader", "writer"]).await;
+            let client = bed.client("ada", &["writer"], &[]).await;
+            let token = bed.token(&client).await.unwrap();
+            let (user, credential) =
+                (bed.authority.user("ada").unwrap(), bed.authority.credential(&client.0).unwrap());
+            let demoted = User { roles: vec!["reader".into()], role_version: 2, ..User::clone(&user) };
+            let other = Secret::generate().unwrap();
+            let renewed = Credential { secret: other.hash().unwrap(), ..Credential::clone(&credential) };
+            let change = match kind {
+                "roles" => Change::SetRoles(Arc::new(demoted)),
+                "user" => Change::DeleteUser("ada".into()),
+                "secret" => Change::PutCredential { credential: Arc::new(renewed), end_tokens: true },
+                _ => Change::DeleteCredential(client.0.as_str().into()),
+            };
+            let outcome = dropped_after(bed.authority.try_to_carry_out(change), polls).await;
+            if outcome.is_none() {
+                let found =
+                    (bed.authority.user("ada").unwrap(), bed.authority.credential(&client.0).unwrap());
+                assert!(Arc::ptr_eq(&found.0, &user) && Arc::ptr_eq(&found.1, &credential), "{kind} {polls}");
+                assert!(bed.authority.unsettled.load(Ordering::Relaxed), "{kind} {polls}");
+            }
+            drop(bed.authority.settled_alone().await.unwrap());
+            assert_eq!(bed.store.transact(rows::intents).await.unwrap(), [], "{kind} {polls}");
+            // Whole or not made: whoever gets no token as before has none that is accepted either.
+            let is_made = !bed.accepts(&token);
+            assert_eq!(bed.token(&client).await.is_err(), is_made, "{kind} {polls}");
+            let shown = (bed.authority.users(None, 9), bed.authority.credentials(None, None, 9));
+            bed.authority.refresh().await.unwrap();
+            let stored = (bed.authority.users(None, 9), bed.authority.credentials(None, None, 9));
+            assert_eq!(shown, stored, "{kind} {polls}");
+            assert!(is_made || outcome.is_none(), "{kind} {polls}: what was answered holds");
+            (dropped, whole) = (dropped + i32::from(outcome.is_none()), whole + i32::from(is_made));
+        }
+        assert!(dropped > 0 && whole > 0, "{kind}: {dropped} were dropped, {whole} are made");
     }
 }
 
