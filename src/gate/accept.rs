@@ -17,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::answer::Refusal;
 use super::connections::Place;
+use super::http2;
 use super::io::Stream;
 use super::serve;
 use super::worker::Worker;
@@ -34,6 +35,8 @@ pub(super) struct Connection {
     /// Requests being served, and since when there are none.
     pub(super) requests: Cell<usize>,
     pub(super) idle_since: Cell<Instant>,
+    /// HTTP/2 requests that the client gave up, less those that it did not.
+    pub(super) resets: Cell<usize>,
 }
 
 /// Accepts until the worker drains; then takes what the kernel has already accepted and closes the listener.
@@ -124,7 +127,7 @@ async fn connect(
     let connection = Connection::new(worker, peer, certificate, true);
     let stream = Stream::Tls(Box::new(stream));
     if http2 {
-        Box::pin(serve::http2(connection, stream, place)).await;
+        Box::pin(http2::serve(connection, stream, place)).await;
     } else {
         Box::pin(serve::http1(connection, stream, place)).await;
     }
@@ -154,6 +157,7 @@ async fn shake_hands(
 impl Connection {
     fn new(worker: Rc<Worker>, peer: IpAddr, certificate: Option<[u8; 32]>, tls: bool) -> Rc<Self> {
         let (requests, idle_since) = (Cell::new(0), Cell::new(Instant::now()));
-        Rc::new(Self { worker, peer: peer.to_canonical(), tls, certificate, requests, idle_since })
+        let (peer, resets) = (peer.to_canonical(), Cell::new(0));
+        Rc::new(Self { worker, peer, tls, certificate, requests, idle_since, resets })
     }
 }

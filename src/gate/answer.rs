@@ -1,6 +1,7 @@
 //! What the gate answers itself: refusals, as JSON with a challenge, or in gRPC's own form.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -9,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use super::framing::Fault;
 use crate::enforce::denial::{Challenge, Denial, Reason, grpc_status};
 use crate::forward::ForwardError;
+use crate::time::Timestamp;
 
 /// Names the request in the answer, in every log, and towards the upstream.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -17,6 +19,8 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// When a client may try again what cannot be judged or served now.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
+/// The last second of the year 9999.
+const MAX_DATE: u64 = 253_402_300_799;
 /// The longest request id that is believed.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -76,6 +80,13 @@ impl Refusal {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         "headers_too_large",
         "The request has too many header fields",
+        Reason::Overloaded,
+    );
+    /// The header list is larger than `header_bytes`.
+    pub(super) const LIST_TOO_LARGE: Self = Self::new(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "headers_too_large",
+        "The request head is too large",
         Reason::Overloaded,
     );
     /// `CONNECT`: the gate stands in front of one API.
@@ -270,6 +281,31 @@ impl RequestIds {
         self.0[0].set(low.rotate_left(49) ^ high ^ (high << 21));
         self.0[1].set(high.rotate_left(28));
         result
+    }
+}
+
+/// Makes `Date` fields (RFC 9110 §5.6.7), a new one each second.
+#[derive(Debug)]
+pub(super) struct Dates(RefCell<(i64, HeaderValue)>);
+
+impl Default for Dates {
+    fn default() -> Self {
+        Self(RefCell::new((i64::MIN, HeaderValue::from_static(""))))
+    }
+}
+
+impl Dates {
+    /// The value at a time.
+    pub(super) fn at(&self, now: Timestamp) -> HeaderValue {
+        let (second, value) = &mut *self.0.borrow_mut();
+        if *second != now.as_secs() {
+            *second = now.as_secs();
+            // Before 1970 and after 9999 there is none; a clock that far off is the operator's trouble.
+            let since = Duration::from_secs(u64::try_from(now.as_secs()).unwrap_or(0).min(MAX_DATE));
+            let date = httpdate::fmt_http_date(UNIX_EPOCH + since);
+            *value = HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static(""));
+        }
+        value.clone()
     }
 }
 

@@ -8,13 +8,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
 use super::accept::Connection;
+use super::http2::StreamUpload;
 use super::link::Link;
 use super::streams::Watched;
 use crate::enforce::denial::Reason;
@@ -23,16 +23,53 @@ use crate::forward::{BodyError, ForwardBody, RequestBodyError};
 /// How much of a body nobody wants is read, and for how long, to keep the connection.
 const UNWANTED: (u64, Duration) = (64 * 1024, Duration::from_secs(1));
 
+/// The body of a request, over either protocol.
+pub(super) enum ClientBody {
+    Http1(Incoming),
+    Http2(StreamUpload),
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map(|polled| {
+                polled.map(|frame| frame.map_err(|error| RequestBodyError::Client(error.into())))
+            }),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
 /// A client's body that ends with an error above a limit.
 pub(super) struct Limited {
-    body: Incoming,
+    body: ClientBody,
     left: u64,
     watched: Option<Rc<Watched>>,
 }
 
 impl Limited {
     /// `most` bytes at most.
-    pub(super) fn new(body: Incoming, most: Option<u64>, watched: Option<Rc<Watched>>) -> Self {
+    pub(super) fn new(body: ClientBody, most: Option<u64>, watched: Option<Rc<Watched>>) -> Self {
         Self { body, left: most.unwrap_or(u64::MAX), watched }
     }
 }
@@ -50,7 +87,7 @@ impl Body for Limited {
             watched.moved();
         }
         Poll::Ready(polled.map(|frame| {
-            let frame = frame.map_err(|error| RequestBodyError::Client(error.into()))?;
+            let frame = frame?;
             let length = frame.data_ref().map_or(0, |data| data.len() as u64);
             self.left = self.left.checked_sub(length).ok_or(RequestBodyError::TooLarge)?;
             Ok(frame)
@@ -67,10 +104,10 @@ impl Body for Limited {
 }
 
 /// Reads what is left of a body that is not wanted, if that is little. Returns whether the connection can serve another
-/// request: on HTTP/1.1 the next one begins behind this body.
-pub(super) async fn discard(body: Incoming, version: Version, expects_continue: bool) -> bool {
+/// request: on HTTP/1.1 the next one begins behind this body. Over HTTP/2 the stream's task does it after the response.
+pub(super) async fn discard(body: ClientBody, expects_continue: bool) -> bool {
     let (most, patience) = UNWANTED;
-    if body.is_end_stream() || version == Version::HTTP_2 {
+    if body.is_end_stream() || matches!(body, ClientBody::Http2(_)) {
         return true;
     }
     // Asking for it would make hyper tell the client to send it.
@@ -139,13 +176,16 @@ impl fmt::Display for AnswerError {
     }
 }
 
-impl std::error::Error for AnswerError {
-    /// The upstream's own cause, in which hyper looks for the code to reset an HTTP/2 stream with.
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl std::error::Error for AnswerError {}
+
+impl AnswerError {
+    /// The code to reset an HTTP/2 stream with: the one the upstream has used.
+    pub(super) fn reason(&self) -> h2::Reason {
         match self {
-            Self::Upstream(error) => Some(error),
-            Self::Cut(_) => None,
+            Self::Upstream(BodyError::Reset(error)) => error.reason(),
+            Self::Upstream(_) | Self::Cut(_) => None,
         }
+        .unwrap_or(h2::Reason::INTERNAL_ERROR)
     }
 }
 
@@ -164,6 +204,11 @@ impl AnswerBody {
 
     pub(super) fn upstream(body: ForwardBody, watched: Option<Rc<Watched>>, serving: Serving) -> Self {
         Self { source: Source::Upstream(body), watched, _serving: serving }
+    }
+
+    /// Ready when the token of the request is no longer in force.
+    pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Poll<Reason> {
+        self.watched.as_ref().map_or(Poll::Pending, |watched| watched.poll_cut(cx))
     }
 
     /// Ends with an error, once hyper has had the chance to write what came before.

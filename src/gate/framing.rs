@@ -108,11 +108,6 @@ impl Framing {
         Self { limits, state: State::Head, head: Head::default(), line: Vec::new() }
     }
 
-    /// For a connection that does not speak HTTP/1.1: everything passes.
-    pub(super) fn none() -> Self {
-        Self { state: State::Tunnel, ..Self::new(Limits { bytes: 0, fields: 0 }) }
-    }
-
     /// Reads `input`, which follows what was passed before.
     pub(super) fn feed(&mut self, input: &[u8]) -> Progress {
         let mut pass = 0;

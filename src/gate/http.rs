@@ -6,12 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST};
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
@@ -19,7 +18,7 @@ use tokio::time::Instant;
 use super::accept::Connection;
 use super::access::Record;
 use super::answer::{Form, Refusal, believable_request_id};
-use super::body::{AnswerBody, Limited, Serving, discard};
+use super::body::{AnswerBody, ClientBody, Limited, Serving, discard};
 use super::framing::is_host;
 use super::link::{Broken, Link};
 use super::own;
@@ -36,9 +35,9 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) async fn serve(
     connection: Rc<Connection>,
     link: Option<Arc<Link>>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
+    serving: Serving,
 ) -> Response<AnswerBody> {
-    let serving = Serving::new(Rc::clone(&connection), link.clone());
     let (head, body) = request.into_parts();
     let form = Form::of(&head.method, &head.headers);
     let mut record = begin(&connection, &head);
@@ -71,7 +70,7 @@ pub(super) async fn serve(
         Err(refusal) => {
             record.denied(&refusal);
             let expects_continue = head.headers.contains_key(EXPECT);
-            if discard(body, head.version, expects_continue).await { refusal } else { refusal.closing() }
+            if discard(body, expects_continue).await { refusal } else { refusal.closing() }
         }
     };
     let answer = refusal.to_response(form, &record.request_id);
@@ -108,13 +107,16 @@ fn begin(connection: &Rc<Connection>, head: &Parts) -> Record {
 }
 
 /// Limits, and what HTTP/2 can carry that `framing` refuses in HTTP/1.1. Returns the host the client asked for.
-fn within_limits(head: &Parts, body: &Incoming, generation: &Generation) -> Result<HeaderValue, Refusal> {
+fn within_limits(head: &Parts, body: &ClientBody, generation: &Generation) -> Result<HeaderValue, Refusal> {
     let limits = &generation.live.settings.limits;
     if head.method == Method::CONNECT {
         return Err(Refusal::NO_CONNECT);
     }
-    if head.headers.len() > limits.headers {
+    if field_count(head) > limits.headers {
         return Err(Refusal::TOO_MANY_FIELDS);
+    }
+    if head.version == Version::HTTP_2 && list_size(head) > limits.header_bytes {
+        return Err(Refusal::LIST_TOO_LARGE);
     }
     if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(Refusal::BAD_LENGTH);
@@ -127,6 +129,21 @@ fn within_limits(head: &Parts, body: &Incoming, generation: &Generation) -> Resu
         return Err(Refusal::BODY_TOO_LARGE);
     }
     host(head).ok_or(Refusal::BAD_HOST)
+}
+
+/// Fields as they would stand in HTTP/1.1, where the crumbs of a cookie are one (RFC 9113 §8.2.3).
+fn field_count(head: &Parts) -> usize {
+    let crumbs = || head.headers.get_all(COOKIE).iter().count().saturating_sub(1);
+    head.headers.len() - if head.version == Version::HTTP_2 { crumbs() } else { 0 }
+}
+
+/// The size of a header list as RFC 9113 §6.5.2 counts it.
+fn list_size(head: &Parts) -> usize {
+    let field = |name: &str, value: usize| name.len() + value + 32;
+    let host = head.uri.authority().map_or(0, |host| field(":authority", host.as_str().len()));
+    let path = head.uri.path_and_query().map_or(0, |path| field(":path", path.as_str().len()));
+    let fields = head.headers.iter().map(|(name, value)| field(name.as_str(), value.len()));
+    fields.sum::<usize>() + host + path + field(":method", head.method.as_str().len()) + field(":scheme", 5)
 }
 
 /// The one host that was asked for (RFC 9112 §3.2, RFC 9113 §8.3.1). HTTP/1.0 may name none.
@@ -184,7 +201,7 @@ async fn enforce(
 /// What goes to the upstream.
 fn outgoing(
     mut head: Parts,
-    body: Incoming,
+    body: ClientBody,
     host: HeaderValue,
     connection: &Connection,
     link: Option<&Arc<Link>>,

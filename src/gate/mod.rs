@@ -27,6 +27,7 @@ mod body;
 mod connections;
 mod framing;
 mod http;
+mod http2;
 mod io;
 mod link;
 mod own;

@@ -8,13 +8,12 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::access::Record;
 use super::answer::X_REQUEST_ID;
-use super::body::{AnswerBody, Limited, Serving};
+use super::body::{AnswerBody, ClientBody, Limited, Serving};
 use crate::authority::{Authority, Call, Endpoint, MAX_BODY};
 use crate::enforce::target::Target;
 
@@ -35,7 +34,7 @@ pub(super) async fn serve(
     authority: &Arc<Authority>,
     endpoint: Endpoint,
     head: Parts,
-    body: Incoming,
+    body: ClientBody,
     mut record: Record,
     serving: Serving,
 ) -> Response<AnswerBody> {
@@ -73,7 +72,7 @@ enum Unread {
 }
 
 /// The whole body, in memory that is overwritten afterwards: there are secrets in it.
-async fn read(body: Incoming) -> Result<Zeroizing<Vec<u8>>, Unread> {
+async fn read(body: ClientBody) -> Result<Zeroizing<Vec<u8>>, Unread> {
     let longest =
         body.size_hint().upper().map_or(MAX_BODY, |upper| usize::try_from(upper).unwrap_or(MAX_BODY));
     let mut body = Box::pin(Limited::new(body, Some(MAX_BODY as u64), None));

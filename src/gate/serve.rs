@@ -1,4 +1,4 @@
-//! One connection from its first byte to its last: hyper's HTTP/1.1 or HTTP/2, patience, and a decent end.
+//! One HTTP/1.1 connection from its first byte to its last; patience and a decent end for either protocol.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -8,21 +8,22 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
+use ::http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt as _;
-use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Limits;
 use super::accept::Connection;
+use super::body::{ClientBody, Serving};
 use super::connections::Place;
 use super::framing::{self, Framing};
 use super::http;
 use super::io::{Socket, Stream};
-use super::link::{Link, Patience, Phase};
+use super::link::{Link, Patience, Phase, Returned};
 
 /// How long a client may take to read the last answer, and how much of what it still sends is read meanwhile.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 16 * 1024 * 1024);
@@ -34,12 +35,6 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 const READ_BUFFER: (usize, usize) = (8 * 1024, 1024);
 /// hyper keeps this many fields of a head without an allocation.
 const FIELDS_ON_STACK: usize = 100;
-/// How often a peer of HTTP/2 is asked whether it is still there, and how long it may take to say so.
-const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
-/// Flow control windows of HTTP/2: what a stream, and a connection, may send before it is read.
-const WINDOWS: (u32, u32) = (64 * 1024, 1024 * 1024);
-/// What HTTP/2 buffers of one answer for a client that does not read.
-const SEND_BUFFER: usize = 64 * 1024;
 
 /// Serves HTTP/1.1.
 pub(super) async fn http1(connection: Rc<Connection>, stream: Stream, place: Place) {
@@ -51,21 +46,30 @@ pub(super) async fn http1(connection: Rc<Connection>, stream: Stream, place: Pla
     let framing = Framing::new(framing::Limits { bytes: limits.header_bytes, fields: limits.headers });
     drop(generation);
     let socket = TokioIo::new(Socket::new(stream, framing, Arc::clone(&link), place));
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         link.serving();
-        let visit = http::serve(Rc::clone(&connection), Some(Arc::clone(&link)), request);
+        let serving = Serving::new(Rc::clone(&connection), Some(Arc::clone(&link)));
+        let request = request.map(ClientBody::Http1);
+        let visit = http::serve(Rc::clone(&connection), Some(Arc::clone(&link)), request, serving);
         let visit = Box::pin(visit);
         async move { Ok::<_, Infallible>(visit.await) }
     });
     let mut served = Box::pin(builder.serve_connection(socket, service).with_upgrades());
-    let deadline = || link.deadline(patience);
+    let deadline = |leaving: Option<Instant>| {
+        leaving.filter(|_| link.phase() == Phase::Waiting).or_else(|| link.deadline(patience))
+    };
     let farewell = |served: Pin<&mut _>| {
         http1::UpgradeableConnection::graceful_shutdown(served);
         link.phase() == Phase::Waiting
     };
     let end = drive(&connection, served.as_mut(), deadline, farewell).await;
     drop(served);
-    finish(&connection, &link, end).await;
+    let returned = link.take_back();
+    let whole = matches!(link.phase(), Phase::Waiting | Phase::Head);
+    // An answer that was cut short must not look as if another one followed it.
+    let broken = link.broken().filter(|broken| broken.unanswered && whole);
+    let answer = || broken.map(|broken| http::refuse_unread(&connection, &broken));
+    finish(returned, end, answer).await;
 }
 
 fn http1_builder(limits: &Limits) -> http1::Builder {
@@ -78,16 +82,13 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     builder
 }
 
-/// Writes the answer that hyper could not, and lets the client read the last answer before the connection closes.
-async fn finish(connection: &Rc<Connection>, link: &Link, end: End) {
-    let (Some(mut returned), true) = (link.take_back(), end != End::Expired) else { return };
-    // An answer that was cut short must not look as if another one followed it.
-    let whole = matches!(link.phase(), Phase::Waiting | Phase::Head);
-    let broken = link.broken().filter(|broken| broken.unanswered && whole);
-    if broken.is_none() && !(returned.unread && end == End::Served) {
+/// Writes a last answer, and lets the client read it before the connection closes.
+pub(super) async fn finish(returned: Option<Returned>, end: End, answer: impl FnOnce() -> Option<Vec<u8>>) {
+    let (Some(mut returned), true) = (returned, end != End::Expired) else { return };
+    let answer = answer();
+    if answer.is_none() && !(returned.unread && end == End::Served) {
         return;
     }
-    let answer = broken.map(|broken| http::refuse_unread(connection, &broken));
     let (time, bytes) = LINGER;
     let last = async {
         if let Some(answer) = answer {
@@ -101,52 +102,9 @@ async fn finish(connection: &Rc<Connection>, link: &Link, end: End) {
     drop(timeout(time, last).await);
 }
 
-/// Serves HTTP/2.
-pub(super) async fn http2(connection: Rc<Connection>, stream: Stream, place: Place) {
-    let generation = connection.worker.generation();
-    let (builder, idle) = {
-        let limits = &generation.live.settings.limits;
-        (http2_builder(limits), limits.idle_connection_timeout)
-    };
-    drop(generation);
-    let service = service_fn(|request| {
-        let visit = Box::pin(http::serve(Rc::clone(&connection), None, request));
-        async move { Ok::<_, Infallible>(visit.await) }
-    });
-    let link = Link::new();
-    link.switched();
-    let socket = TokioIo::new(Socket::new(stream, Framing::none(), Arc::clone(&link), place));
-    let mut served = Box::pin(builder.serve_connection(socket, service));
-    let deadline = || match connection.requests.get() {
-        0 => connection.idle_since.get().checked_add(idle),
-        _ => None,
-    };
-    let farewell = |served: Pin<&mut _>| {
-        http2::Connection::graceful_shutdown(served);
-        true
-    };
-    let end = drive(&connection, served.as_mut(), deadline, farewell).await;
-    drop(served);
-    finish(&connection, &link, end).await;
-}
-
-fn http2_builder(limits: &Limits) -> http2::Builder<Local> {
-    let mut builder = http2::Builder::new(Local);
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.http2_streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .initial_stream_window_size(WINDOWS.0)
-        .initial_connection_window_size(WINDOWS.1)
-        .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(PING.0)
-        .keep_alive_timeout(PING.1);
-    builder
-}
-
 /// How serving came to an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// In the ways of the protocol.
     Served,
     /// With an error.
@@ -155,19 +113,20 @@ enum End {
     Expired,
 }
 
-/// Polls a connection until it ends, its patience does, or, without haste, the worker drains. `farewell` begins the
+/// Polls a connection until it ends, its patience does, or, without haste, the worker drains. `deadline` says when
+/// patience ends; once its farewell has begun, it is given the moment that this lasts to. `farewell` begins the
 /// protocol's own way to end and tells whether it is worth waiting for once patience is gone.
 ///
 /// The timer is moved only when a deadline comes nearer: a connection that serves one request after the other never
 /// touches it.
-async fn drive<C: Future<Output = hyper::Result<()>>>(
+pub(super) async fn drive<C: Future<Output = Result<(), E>>, E>(
     connection: &Connection,
     mut served: Pin<&mut C>,
-    deadline: impl Fn() -> Option<Instant>,
+    deadline: impl Fn(Option<Instant>) -> Option<Instant>,
     farewell: impl Fn(Pin<&mut C>) -> bool,
 ) -> End {
     let mut drained = pin!(connection.worker.drained());
-    let mut timer = pin!(sleep_until(deadline().unwrap_or_else(far)));
+    let mut timer = pin!(sleep_until(deadline(None).unwrap_or_else(far)));
     let (mut draining, mut leaving) = (false, None);
     poll_fn(|cx| {
         loop {
@@ -176,10 +135,12 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             }
             if !draining && drained.as_mut().poll(cx).is_ready() {
                 draining = true;
-                farewell(served.as_mut());
+                if farewell(served.as_mut()) {
+                    leaving = Some(Instant::now() + FAREWELL);
+                }
                 continue;
             }
-            let now_due = leaving.or_else(&deadline);
+            let now_due = deadline(leaving);
             if now_due.is_some_and(|due| due < timer.deadline()) {
                 timer.as_mut().reset(now_due.unwrap_or_else(far));
             }
@@ -192,11 +153,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 Some(_) if leaving.is_some() || !farewell(served.as_mut()) => {
                     return Poll::Ready(End::Expired);
                 }
-                Some(_) => {
-                    let last = Instant::now() + FAREWELL;
-                    leaving = Some(last);
-                    timer.as_mut().reset(last);
-                }
+                Some(_) => leaving = Some(Instant::now() + FAREWELL),
             }
         }
     })
@@ -206,17 +163,4 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
 /// When to look again while nothing is due.
 fn far() -> Instant {
     Instant::now() + Duration::from_secs(60)
-}
-
-/// Runs what HTTP/2 serves in parallel on this worker's own thread; a panic ends one request only.
-#[derive(Debug, Clone, Copy)]
-struct Local;
-
-impl<F> Executor<F> for Local
-where
-    F: Future<Output = ()> + 'static,
-{
-    fn execute(&self, future: F) {
-        drop(spawn_local(future));
-    }
 }

@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
+use http::HeaderValue;
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 
 use super::access::Meters;
-use super::answer::RequestIds;
+use super::answer::{Dates, RequestIds};
 use super::streams::Streams;
 use super::{Live, Shared, accept};
 use crate::forward::Forwarder;
@@ -26,6 +27,7 @@ use crate::time::Timestamp;
 pub(super) struct Worker {
     pub(super) shared: Shared,
     pub(super) request_ids: RequestIds,
+    dates: Dates,
     pub(super) connections: IntGauge,
     pub(super) handshakes: Handshakes,
     pub(super) streams: Rc<Streams>,
@@ -69,6 +71,7 @@ impl Worker {
         let handshakes = &shared.metrics.tls_handshakes;
         Rc::new(Self {
             request_ids: RequestIds::new(),
+            dates: Dates::default(),
             connections: shared.metrics.connections.with_label_values(&["public"]),
             handshakes: Handshakes {
                 ok: handshakes.with_label_values(&["ok"]),
@@ -92,6 +95,11 @@ impl Worker {
             *current = Generation::new(Arc::clone(live), &self.shared, Some(&current));
         }
         Rc::clone(&current)
+    }
+
+    /// The time for a `Date` field.
+    pub(super) fn date(&self) -> HeaderValue {
+        self.dates.at(Timestamp::now())
     }
 
     /// What a connection holds as long as it is open; `None` once connections are only ended.

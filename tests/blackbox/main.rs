@@ -18,6 +18,7 @@ mod harness;
 mod hostile_h2;
 mod hostile_heads;
 mod hostile_tokens;
+mod http2_edges;
 mod identity;
 mod idle;
 mod in_force;

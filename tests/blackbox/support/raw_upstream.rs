@@ -189,6 +189,11 @@ impl RawUpstream {
         self.state.accepted.load(Ordering::SeqCst)
     }
 
+    /// How many connections are open.
+    pub fn open(&self) -> usize {
+        self.state.sockets.lock().unwrap().len()
+    }
+
     /// Bytes that were no complete request head.
     pub fn stray(&self) -> Vec<Vec<u8>> {
         self.state.stray.lock().unwrap().clone()

@@ -1,0 +1,218 @@
+//! HTTP/2 of clients: streams in, one task for each, and an end that loses no request (RFC 9113).
+//!
+//! Speaks to h2 itself and not through hyper, which offers neither the code a connection ends with nor a stream that a
+//! client does not read.
+
+mod stream;
+mod trailers;
+mod upload;
+mod wire;
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{Ping, PingPong, Reason};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::Limits;
+use super::accept::Connection;
+use super::body::Serving;
+use super::connections::Place;
+use super::io::Stream;
+use super::serve::{FAREWELL, drive, finish};
+
+use self::stream::Ended;
+use self::wire::{WatchedSocket, Wire};
+
+pub(super) use self::upload::StreamUpload;
+
+/// How often a peer is asked whether it is still there, and how long it may take to say so.
+const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
+/// Flow control windows: what a stream, and a connection, may send before it is read.
+const WINDOWS: (u32, u32) = (64 * 1024, 1024 * 1024);
+/// What is buffered of one response for a client that does not read.
+const SEND_BUFFER: usize = 64 * 1024;
+/// h2 answers a header list above its own limit without a word. It is given this many times `header_bytes`, so that a
+/// list above that is refused like a head over HTTP/1.1.
+const LISTS: usize = 4;
+/// Requests that a client may give up beyond those it waits for. A client that does so on purpose makes the gate work
+/// for nothing ("rapid reset", CVE-2023-44487).
+const RESETS: usize = 100;
+
+/// Serves one connection.
+pub(super) async fn serve(connection: Rc<Connection>, stream: Stream, place: Place) {
+    let generation = connection.worker.generation();
+    let (builder, idle) = {
+        let limits = &generation.live.settings.limits;
+        (builder(limits), limits.idle_connection_timeout)
+    };
+    drop(generation);
+    let wire = Wire::new();
+    let socket = WatchedSocket::new(stream, Rc::clone(&wire), place);
+    let handshake = Box::pin(timeout(idle, builder.handshake(socket)));
+    let drained = async {
+        connection.worker.drained().await;
+        sleep(FAREWELL).await;
+    };
+    let shaken = tokio::select! {
+        shaken = handshake => shaken.ok().and_then(Result::ok),
+        () = drained => None,
+    };
+    let Some(mut h2) = shaken else { return };
+    let streams = Cell::new(false);
+    let mut accepting = Box::pin(Accepting {
+        connection: &connection,
+        wire: &wire,
+        idle,
+        streams: &streams,
+        pulse: Pulse::new(h2.ping_pong()),
+        ended: false,
+        h2,
+    });
+    let deadline = |leaving: Option<Instant>| due(&connection, &wire, idle, streams.get(), leaving);
+    let farewell = |mut accepting: Pin<&mut Accepting<'_>>| {
+        accepting.h2.graceful_shutdown();
+        // Who does not take what is written does not learn of it.
+        wire.stalled_since().is_none()
+    };
+    let end = drive(&connection, accepting.as_mut(), deadline, farewell).await;
+    drop(accepting);
+    finish(wire.take_back(), end, || None).await;
+}
+
+fn builder(limits: &Limits) -> h2::server::Builder {
+    let list = limits.header_bytes.saturating_mul(LISTS);
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(limits.http2_streams)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_header_list_size(u32::try_from(list).unwrap_or(u32::MAX))
+        .initial_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .max_send_buffer_size(SEND_BUFFER);
+    builder
+}
+
+/// When patience ends: with a client that takes nothing, or one without a request. After the farewell, which takes two
+/// GOAWAYs so that no request is lost that was on its way meanwhile (RFC 9113 §6.8), requests are still served.
+fn due(
+    connection: &Connection,
+    wire: &Wire,
+    idle: Duration,
+    has_streams: bool,
+    leaving: Option<Instant>,
+) -> Option<Instant> {
+    if let Some(stalled) = wire.stalled_since() {
+        return stalled.checked_add(idle);
+    }
+    if connection.requests.get() > 0 {
+        return None;
+    }
+    let since = connection.idle_since.get();
+    match leaving {
+        // The ends of responses are still being taken.
+        _ if has_streams => since.max(wire.wrote_at()).checked_add(idle),
+        Some(last) => Some(last.max(since + FAREWELL)),
+        None => since.checked_add(idle),
+    }
+}
+
+/// Takes in requests, each of which gets a task of its own, until the connection ends.
+struct Accepting<'a> {
+    connection: &'a Rc<Connection>,
+    wire: &'a Rc<Wire>,
+    idle: Duration,
+    /// Whether there are streams, be it only the end of a response that is still being taken.
+    streams: &'a Cell<bool>,
+    pulse: Pulse,
+    /// The client was told to calm down.
+    ended: bool,
+    h2: h2::server::Connection<WatchedSocket, Bytes>,
+}
+
+impl Future for Accepting<'_> {
+    type Output = Result<(), h2::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            match this.h2.poll_accept(cx) {
+                Poll::Ready(Some(Ok(stream))) => this.begin(stream),
+                Poll::Ready(Some(Err(error))) if error.is_io() => return Poll::Ready(Err(error)),
+                // The client was told why, and should have the time to read it.
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Ok(())),
+                Poll::Pending if this.connection.resets.get() > RESETS && !this.ended => {
+                    this.ended = true;
+                    this.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                }
+                Poll::Pending => break,
+            }
+        }
+        this.streams.set(this.h2.has_streams());
+        this.pulse.poll_dead(this.wire, cx).map(|()| Err(Reason::NO_ERROR.into()))
+    }
+}
+
+type Accepted = (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);
+
+impl Accepting<'_> {
+    fn begin(&self, (request, respond): Accepted) {
+        let (connection, wire) = (Rc::clone(self.connection), Rc::clone(self.wire));
+        let serving = Serving::new(Rc::clone(&connection), None);
+        let idle = self.idle;
+        // A panic ends one request only.
+        drop(spawn_local(async move {
+            let visit = stream::serve(Rc::clone(&connection), wire, request, respond, serving, idle);
+            let ended = Box::pin(visit).await;
+            let resets = connection.resets.get();
+            connection.resets.set(match ended {
+                Ended::Reset => resets + 1,
+                Ended::Answered => resets.saturating_sub(1),
+                Ended::Lost => resets,
+            });
+        }));
+    }
+}
+
+/// Asks a silent peer whether it is still there.
+struct Pulse {
+    pings: Option<PingPong>,
+    /// An answer is awaited.
+    asked: bool,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Pulse {
+    fn new(pings: Option<PingPong>) -> Self {
+        Self { pings, asked: false, timer: Box::pin(sleep(PING.0)) }
+    }
+
+    /// Ready when the peer has not answered.
+    fn poll_dead(&mut self, wire: &Wire, cx: &mut Context<'_>) -> Poll<()> {
+        let (interval, patience) = PING;
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            let heard = wire.take_heard();
+            if self.asked && !heard {
+                return Poll::Ready(());
+            }
+            self.asked = !heard && self.ping(cx);
+            let next = if self.asked { patience } else { interval };
+            self.timer.as_mut().reset(Instant::now() + next);
+        }
+    }
+
+    fn ping(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(pings) = &mut self.pings else { return false };
+        // The answer to the last one makes room for the next.
+        let answered = pings.poll_pong(cx);
+        drop(answered);
+        pings.send_ping(Ping::opaque()).is_ok()
+    }
+}

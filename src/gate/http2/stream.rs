@@ -1,0 +1,254 @@
+//! One request over HTTP/2, from its head to the end of its response, and of its own body.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Request, Response};
+use http_body::{Body as _, Frame};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::upload::{Leftover, StreamUpload};
+use super::wire::Wire;
+use crate::gate::accept::Connection;
+use crate::gate::body::{AnswerBody, ClientBody, Serving};
+use crate::gate::http::serve as answer;
+
+/// How much of a body nobody wants is read after the response, and for how long, before the stream is reset.
+const UNWANTED: (usize, Duration) = (16 * 1024 * 1024, Duration::from_secs(2));
+
+/// Fields of HTTP/1.1 connections, which HTTP/2 forbids (RFC 9113 §8.2.2).
+const OF_CONNECTIONS: [HeaderName; 6] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    TE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// With a response, or by an error of this side.
+    Answered,
+    /// The client reset it before the response was complete.
+    Reset,
+    /// The connection is gone.
+    Lost,
+}
+
+/// Serves one request.
+pub(super) async fn serve(
+    connection: Rc<Connection>,
+    wire: Rc<Wire>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    serving: Serving,
+    patience: Duration,
+) -> Ended {
+    let length = request.headers().get(CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()).and_then(|length| length.parse().ok());
+    let (head, stream) = request.into_parts();
+    let (body, leftover) = StreamUpload::new(stream, length, Rc::clone(&wire));
+    let request = Request::from_parts(head, ClientBody::Http2(body));
+    let date = connection.worker.date();
+    let (id, mut stream) = (respond.stream_id().as_u32(), Answering { respond, patience });
+    if wire.is_malformed(id) {
+        wire.forget(id);
+        return stream.reset(Reason::PROTOCOL_ERROR);
+    }
+    let answering = answer(connection, None, request, serving);
+    let ended = match stream.response(answering).await {
+        Ok(_) if wire.is_malformed(id) => stream.reset(Reason::PROTOCOL_ERROR),
+        Ok(response) => stream.send(response, date, || wire.is_malformed(id)).await,
+        Err(ended) => ended,
+    };
+    wire.forget(id);
+    if let (Some(leftover), Ended::Answered) = (leftover, ended) {
+        read_away(leftover).await;
+    }
+    ended
+}
+
+/// Reads what is left of a body, so that the client is not interrupted while it sends (RFC 9113 §8.1 lets a server
+/// reset the stream after a complete response, but libcurl before 8.0 takes that for an error).
+async fn read_away(leftover: Leftover) {
+    let Some(mut stream) = leftover.borrow_mut().take() else { return };
+    let (most, time) = UNWANTED;
+    let reading = async {
+        let mut left = most;
+        while let Some(Ok(data)) = poll_fn(|cx| stream.poll_data(cx)).await {
+            left = left.saturating_sub(data.len());
+            if left == 0 || stream.flow_control().release_capacity(data.len()).is_err() {
+                return;
+            }
+        }
+    };
+    // Out of time, the stream is reset as it is dropped.
+    drop(timeout(time, reading).await);
+}
+
+/// The sending half of a stream.
+struct Answering {
+    respond: SendResponse<Bytes>,
+    /// For a client that does not read.
+    patience: Duration,
+}
+
+impl Answering {
+    /// Waits for the response, unless the stream ends before.
+    async fn response(
+        &mut self,
+        answering: impl Future<Output = Response<AnswerBody>>,
+    ) -> Result<Response<AnswerBody>, Ended> {
+        let mut answering = Box::pin(answering);
+        poll_fn(|cx| {
+            // First, so that a request which is already reset costs the upstream nothing.
+            if let Poll::Ready(reset) = self.respond.poll_reset(cx) {
+                return Poll::Ready(Err(if reset.is_ok() { Ended::Reset } else { Ended::Lost }));
+            }
+            answering.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    fn reset(&mut self, reason: Reason) -> Ended {
+        self.respond.send_reset(reason);
+        Ended::Answered
+    }
+
+    async fn send(
+        &mut self,
+        response: Response<AnswerBody>,
+        date: HeaderValue,
+        is_malformed: impl Fn() -> bool,
+    ) -> Ended {
+        let (mut head, body) = response.into_parts();
+        for name in &OF_CONNECTIONS {
+            head.headers.remove(name);
+        }
+        head.headers.entry(DATE).or_insert(date);
+        let end = body.is_end_stream();
+        if !end && let Some(length) = body.size_hint().exact() {
+            head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+        }
+        let Ok(stream) = self.respond.send_response(Response::from_parts(head, ()), end) else {
+            return self.reset(Reason::INTERNAL_ERROR);
+        };
+        if end {
+            return Ended::Answered;
+        }
+        let mut sending = Sending { stream, body, waits: false, alarm: None, patience: self.patience };
+        match sending.run().await {
+            Ok(()) => Ended::Answered,
+            Err(Stopped::Reset) => Ended::Reset,
+            Err(Stopped::Lost) => Ended::Lost,
+            Err(Stopped::Failed(reason)) => {
+                let reason = if is_malformed() { Reason::PROTOCOL_ERROR } else { reason };
+                sending.stream.send_reset(reason);
+                Ended::Answered
+            }
+        }
+    }
+}
+
+/// Why a body is not sent to its end.
+enum Stopped {
+    /// The client reset the stream.
+    Reset,
+    /// The connection is gone.
+    Lost,
+    /// The stream has to be reset with this code.
+    Failed(Reason),
+}
+
+impl From<h2::Error> for Stopped {
+    fn from(_: h2::Error) -> Self {
+        Self::Lost
+    }
+}
+
+/// A body on its way to the client.
+struct Sending {
+    stream: SendStream<Bytes>,
+    body: AnswerBody,
+    /// The client leaves no room.
+    waits: bool,
+    /// Ends its patience; kept from one wait to the next.
+    alarm: Option<Pin<Box<Sleep>>>,
+    patience: Duration,
+}
+
+impl Sending {
+    async fn run(&mut self) -> Result<(), Stopped> {
+        loop {
+            let Some(frame) = poll_fn(|cx| self.poll_frame(cx)).await? else {
+                return Ok(self.stream.send_data(Bytes::new(), true)?);
+            };
+            let data = match frame.into_data() {
+                Ok(data) => data,
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    return Ok(self.stream.send_trailers(trailers)?);
+                }
+            };
+            let end = self.body.is_end_stream();
+            if !data.is_empty() {
+                poll_fn(|cx| self.poll_room(cx)).await?;
+            }
+            self.stream.send_data(data, end)?;
+            if end {
+                return Ok(());
+            }
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, Stopped>> {
+        self.poll_reset(cx)?;
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(frame.transpose().map_err(|error| Stopped::Failed(error.reason())))
+    }
+
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Result<(), Stopped> {
+        match self.stream.poll_reset(cx)? {
+            Poll::Ready(_) => Err(Stopped::Reset),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Waits until the client leaves room for the first byte of a piece: h2 holds the rest of it.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
+        self.stream.reserve_capacity(1);
+        while self.stream.capacity() == 0 {
+            self.poll_reset(cx)?;
+            match self.stream.poll_capacity(cx)? {
+                Poll::Ready(Some(_)) => {}
+                Poll::Ready(None) => return Poll::Ready(Err(Stopped::Lost)),
+                Poll::Pending => return self.poll_patience(cx),
+            }
+        }
+        self.waits = false;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
+        if self.body.poll_cut(cx).is_ready() {
+            return Poll::Ready(Err(Stopped::Failed(Reason::CANCEL)));
+        }
+        let patience = self.patience;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(patience)));
+        if !std::mem::replace(&mut self.waits, true) {
+            alarm.as_mut().reset(Instant::now() + patience);
+        }
+        alarm.as_mut().poll(cx).map(|()| Err(Stopped::Failed(Reason::CANCEL)))
+    }
+}

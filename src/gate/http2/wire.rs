@@ -1,0 +1,169 @@
+//! The socket that h2 reads and writes through: takes note of what the connection's task has to know of it.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::trailers::TrailerWatch;
+use crate::gate::connections::Place;
+use crate::gate::io::Stream;
+use crate::gate::link::Returned;
+
+/// Streams that are remembered as malformed, above which a client only fools h2, which ignores such fields.
+const MAX_MALFORMED: usize = 1000;
+
+/// What is known of an HTTP/2 connection's socket.
+#[derive(Debug)]
+pub(super) struct Wire {
+    /// When the client stopped taking bytes; `None` while it takes them.
+    stalled: Cell<Option<Instant>>,
+    /// When it last took some.
+    wrote: Cell<Instant>,
+    /// Something has come since this was last asked.
+    heard: Cell<bool>,
+    /// Streams whose trailers hold a pseudo-header field.
+    malformed: RefCell<Vec<u32>>,
+    returned: RefCell<Option<Returned>>,
+}
+
+impl Wire {
+    pub(super) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            stalled: Cell::new(None),
+            wrote: Cell::new(Instant::now()),
+            heard: Cell::new(false),
+            malformed: RefCell::default(),
+            returned: RefCell::default(),
+        })
+    }
+
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        self.stalled.get()
+    }
+
+    pub(super) fn wrote_at(&self) -> Instant {
+        self.wrote.get()
+    }
+
+    /// Whether something has come since the last call.
+    pub(super) fn take_heard(&self) -> bool {
+        self.heard.replace(false)
+    }
+
+    /// Whether the trailers on this stream make its request malformed.
+    pub(super) fn is_malformed(&self, stream: u32) -> bool {
+        self.malformed.borrow().contains(&stream)
+    }
+
+    /// Forgets a stream that is over.
+    pub(super) fn forget(&self, stream: u32) {
+        self.malformed.borrow_mut().retain(|&malformed| malformed != stream);
+    }
+
+    /// The socket after h2 is done with it.
+    pub(super) fn take_back(&self) -> Option<Returned> {
+        self.returned.borrow_mut().take()
+    }
+
+    fn note_malformed(&self, stream: u32) {
+        let mut malformed = self.malformed.borrow_mut();
+        if malformed.len() < MAX_MALFORMED {
+            malformed.push(stream);
+        }
+    }
+
+    fn note_write(&self, done: bool) {
+        if done {
+            self.stalled.set(None);
+            self.wrote.set(Instant::now());
+        } else if self.stalled.get().is_none() {
+            self.stalled.set(Some(Instant::now()));
+        }
+    }
+}
+
+/// A client's connection as h2 sees it. Gives the stream back to the wire when it is dropped, however h2 ended.
+#[derive(Debug)]
+pub(super) struct WatchedSocket {
+    stream: Option<Stream>,
+    wire: Rc<Wire>,
+    trailers: TrailerWatch,
+    closed: bool,
+    place: Option<Place>,
+}
+
+impl WatchedSocket {
+    pub(super) fn new(stream: Stream, wire: Rc<Wire>, place: Place) -> Self {
+        let trailers = TrailerWatch::new();
+        Self { stream: Some(stream), wire, trailers, closed: false, place: Some(place) }
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl AsyncRead for WatchedSocket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(this.stream()?.poll_read(cx, buf))?;
+        let read = buf.filled().get(before..).unwrap_or_default();
+        let wire = &this.wire;
+        this.closed = read.is_empty();
+        wire.heard.set(true);
+        this.trailers.feed(read, |stream| wire.note_malformed(stream));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for WatchedSocket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = this.stream()?.poll_write(cx, buf);
+        this.wire.note_write(written.is_ready());
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = this.stream()?.poll_write_vectored(cx, bufs);
+        this.wire.note_write(written.is_ready());
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = this.stream()?.poll_flush(cx);
+        if flushed.is_pending() {
+            this.wire.note_write(false);
+        }
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().stream()?.poll_shutdown(cx)
+    }
+}
+
+impl Drop for WatchedSocket {
+    fn drop(&mut self) {
+        if let (Some(stream), Some(place)) = (self.stream.take(), self.place.take()) {
+            let returned = Returned { stream, unread: !self.closed, _place: place };
+            *self.wire.returned.borrow_mut() = Some(returned);
+        }
+    }
+}
