@@ -4,14 +4,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use aws_lc_rs::digest;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier, danger};
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     ClientConfig, InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion, version,
@@ -19,6 +18,11 @@ use rustls::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::time::Timestamp;
+
+mod clients;
+
+use clients::Clients;
+pub use clients::{ClientCertificate, NoClientCertificate};
 
 /// TLS of a listener, as configured (`[server.tls]`, `[admin.tls]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,51 +90,69 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// The keys that session tickets of one listener are sealed with. Outlives reloads, so that resumption survives them.
-///
-/// A resumed session brings the client certificate of its first handshake along without verifying it again. So the
-/// keys are kept only as long as the rules for client certificates stay what they were: other roots, or a certificate
-/// that became required, make every earlier ticket worthless.
-#[derive(Debug, Default)]
-pub struct Tickets(Mutex<Option<(ClientRules, Arc<dyn ProducesTickets>)>>);
-
-/// What decides about client certificates: SHA-256 of the roots' file, and whether one is required.
-type ClientRules = Option<([u8; 32], bool)>;
-
-impl Tickets {
-    fn under(&self, rules: ClientRules) -> Result<Arc<dyn ProducesTickets>, TlsError> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*kept {
-            Some((then, keys)) if *then == rules => Ok(keys.clone()),
-            _ => {
-                let keys = provider::Ticketer::new()
-                    .map_err(|e| TlsError::elsewhere(format_args!("no keys for session tickets: {e}")))?;
-                *kept = Some((rules, keys.clone()));
-                Ok(keys)
-            }
-        }
-    }
+/// TLS of a listener as it is in force: what handshakes use, and what judges client certificates after them.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    /// For handshakes.
+    pub config: Arc<ServerConfig>,
+    clients: Clients,
+    /// What session tickets are sealed with.
+    tickets: Arc<dyn ProducesTickets>,
 }
 
-/// The configuration of a listener: ALPN `h2` and `http/1.1`, sessions resumed by tickets, never early data (RFC 8446
-/// §8: it could be replayed).
+/// Reads the certificates of a listener: ALPN `h2` and `http/1.1`, sessions resumed by tickets, never early data (RFC
+/// 8446 §8: it could be replayed).
+///
+/// Tickets of the `running` listener stay good, so that resumption survives a reload, unless the rules for client
+/// certificates change: a resumed session brings the certificate of its first handshake along.
 ///
 /// # Errors
 /// When a file cannot be read or used, or when key and certificate do not belong together.
-pub fn server_config(settings: &ServerSettings, tickets: &Tickets) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_tls(settings: &ServerSettings, running: Option<&ServerTls>) -> Result<ServerTls, TlsError> {
     let provider = Arc::new(provider::default_provider());
     let identity = identity(&settings.certificate, &settings.private_key, &provider)?;
-    let (verifier, rules) = client_verifier(settings, &provider)?;
+    let clients = Clients::new(settings, &provider)?;
+    let tickets = match running.filter(|running| running.clients.rules() == clients.rules()) {
+        Some(running) => Arc::clone(&running.tickets),
+        None => provider::Ticketer::new()
+            .map_err(|e| TlsError::elsewhere(format_args!("no keys for session tickets: {e}")))?,
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(settings.min_version.and_above())
         .map_err(TlsError::elsewhere)?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(clients.verifier())
         .with_cert_resolver(Arc::new(identity));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.ticketer = tickets.under(rules)?;
+    config.ticketer = Arc::clone(&tickets);
     // Tickets are enough, and a cache in memory would be a lock that all workers share.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Arc::new(config))
+    Ok(ServerTls { config: Arc::new(config), clients, tickets })
+}
+
+impl ServerTls {
+    /// The thumbprint of the client certificate that a request may use now; `None` when it has none.
+    ///
+    /// The handshake verified the certificate once, and a resumed session does not verify it again. So the certificate is
+    /// judged for each request: by the roots in force, and by the time.
+    ///
+    /// # Errors
+    /// [`NoClientCertificate`] when the listener requires one, and there is none that is valid.
+    pub fn judge_client<'c>(
+        &self,
+        certificate: Option<&'c ClientCertificate>,
+        now: Timestamp,
+    ) -> Result<Option<&'c [u8; 32]>, NoClientCertificate> {
+        self.clients.judge(certificate, now)
+    }
+
+    /// The same for HTTP/1.1 only, whatever the protocols a client offers.
+    #[must_use]
+    pub fn http1_only(mut self) -> Self {
+        let mut config = Arc::unwrap_or_clone(self.config);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        self.config = Arc::new(config);
+        self
+    }
 }
 
 /// The configuration towards a server: `ca` or else the system's roots, `client_certificate` as chain and key.
@@ -237,25 +259,6 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
         (0, None) => Err(TlsError::elsewhere("the system has no root certificates: name a `ca` file")),
         _ => Ok(store),
     }
-}
-
-fn client_verifier(
-    settings: &ServerSettings,
-    provider: &Arc<CryptoProvider>,
-) -> Result<(Arc<dyn danger::ClientCertVerifier>, ClientRules), TlsError> {
-    let Some(path) = &settings.client_ca else {
-        return Ok((WebPkiClientVerifier::no_client_auth(), None));
-    };
-    let text = read(path)?;
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, &text).as_ref());
-    let store = Arc::new(roots(&text, path)?);
-    let mut builder = WebPkiClientVerifier::builder_with_provider(store, provider.clone());
-    if !settings.require_client_certificate {
-        builder = builder.allow_unauthenticated();
-    }
-    let verifier = builder.build().map_err(|e| TlsError::at(path, e))?;
-    Ok((verifier, Some((hash, settings.require_client_certificate))))
 }
 
 #[cfg(test)]

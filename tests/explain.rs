@@ -386,7 +386,13 @@ async fn keys_that_the_gate_kept_serve_while_the_issuer_is_down() {
     let jwks = br#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "one", "alg": "ES256", "use": "sig",
         "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
     let now = Timestamp::now();
-    store.save_key_set("https://down.example.com/", jwks, now).await.unwrap();
+    let loaded = portcullis::config::load(&folder.path().join("portcullis.toml")).unwrap();
+    let down = loaded.settings.issuers.iter().find(|issuer| issuer.keys.issuer.contains("down")).unwrap();
+    let of = (&down.keys.issuer[..], &down.keys.provenance()[..]);
+    store.save_key_set((of.0, "another"), jwks, now).await.unwrap();
+    let told = explain_with(folder.path(), &["--at", &now.to_string(), "--path", "/deals", &token], "");
+    assert!(line(&told, "key").starts_with("FAIL"), "kept of another source: {}", told.out);
+    store.save_key_set(of, jwks, now).await.unwrap();
     let told = explain_with(folder.path(), &["--at", &now.to_string(), "--path", "/deals", &token], "");
     assert!(told.err.contains("using the keys that were fetched at"), "{}", told.err);
     assert!(line(&told, "key").starts_with("ok"), "{}", told.out);

@@ -200,6 +200,7 @@ impl Running {
     fn start_with(settings: Settings, client: Client) -> Self {
         let metrics = Metrics::new().unwrap();
         let store = KeyStore::new(settings, metrics.clone());
+        store.begin_export(Timestamp::now());
         let (trigger, shutdown) = shutdown::channel();
         let refresher = spawn_refresher(Arc::clone(&store), client, shutdown);
         Self { store, metrics, trigger, refresher }

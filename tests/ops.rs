@@ -28,8 +28,9 @@ use portcullis::shutdown::{self, Phase, Trigger};
 use portcullis::ssf::Receiver;
 use portcullis::state::Store;
 use portcullis::time::Timestamp;
+use portcullis::tls::{ServerSettings, ServerTls, Version, server_tls};
 use portcullis::usage::Usage;
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -438,14 +439,19 @@ async fn the_effective_configuration_and_a_reload() {
     assert_eq!(call(to, "GET /v1/config", &["authorization: Bearer l"], "").await.status, 200);
 }
 
-fn certificate() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
+fn certificate() -> (Arc<ServerTls>, Arc<rustls::ClientConfig>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let mut server = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let folder = tempfile::tempdir().unwrap();
+    let settings = ServerSettings {
+        certificate: folder.path().join("server.pem"),
+        private_key: folder.path().join("server.key"),
+        min_version: Version::Tls12,
+        client_ca: None,
+        require_client_certificate: false,
+    };
+    std::fs::write(&settings.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&settings.private_key, made.signing_key.serialize_pem()).unwrap();
+    let server = server_tls(&settings, None).unwrap().http1_only();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
     let mut client = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();

@@ -62,7 +62,7 @@ async fn a_restart_forgets_nothing() {
     let carol = gate.publish(r#"{"type":"subject-revoked","subject":"carol","at":1800000000}"#).await;
     let undone = gate.log.undo(carol, Source::Admin, NOW).await.unwrap().unwrap();
     assert_eq!(undone.sequence, carol);
-    gate.store.save_key_set("https://a/", b"{}", NOW).await.unwrap();
+    gate.store.save_key_set(("https://a/", "url"), b"{}", NOW).await.unwrap();
     let usage =
         UsageRow { client: "app".into(), route: "/x".into(), status: 200, count: 2, last_used_at: NOW };
     gate.store.add_usage(vec![usage.clone()]).await.unwrap();
@@ -74,7 +74,8 @@ async fn a_restart_forgets_nothing() {
     assert_eq!(gate.judge("bob", NOW), Some(Ended::Roles));
     assert_eq!(gate.judge("carol", NOW), None);
     assert_eq!(gate.judge("dave", NOW.minus(2 * HOUR)), Some(Ended::BeforeState));
-    assert_eq!(gate.store.key_set("https://a/").await.unwrap(), Some((b"{}".to_vec(), NOW)));
+    assert_eq!(gate.store.key_set(("https://a/", "url")).await.unwrap(), Some((b"{}".to_vec(), NOW)));
+    assert_eq!(gate.store.key_set(("https://a/", "another")).await.unwrap(), None, "kept of another source");
     gate.store.add_usage(vec![usage.clone()]).await.unwrap();
     assert_eq!(gate.store.usage(Some("app")).await.unwrap(), vec![UsageRow { count: 4, ..usage }]);
 

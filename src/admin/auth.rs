@@ -7,10 +7,10 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
-use rustls::ServerConfig;
 
 use super::problem::Problem;
 use super::{Permission, Settings, Token};
+use crate::tls::ServerTls;
 
 const BARE: &str = r#"Bearer realm="portcullis-admin""#;
 const INVALID_REQUEST: &str = r#"Bearer realm="portcullis-admin", error="invalid_request""#;
@@ -20,7 +20,7 @@ const INSUFFICIENT: &str = r#"Bearer realm="portcullis-admin", error="insufficie
 /// What of the admin listener's settings a reload may change: its callers and its TLS.
 pub struct Access {
     callers: ArcSwap<Vec<(Digest, Caller)>>,
-    pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,
+    pub(super) tls: Arc<ArcSwapOption<ServerTls>>,
 }
 
 /// A caller that showed its token.
@@ -31,22 +31,22 @@ pub(super) struct Caller {
 }
 
 impl Access {
-    /// Access by these settings; `tls` is what was made of `settings.tls`.
+    /// Access by these settings; `tls` is what was made of `settings.tls`, for HTTP/1.1 only.
     #[must_use]
-    pub fn new(settings: &Settings, tls: Option<Arc<ServerConfig>>) -> Self {
+    pub fn new(settings: &Settings, tls: Option<Arc<ServerTls>>) -> Self {
         let access = Self { callers: ArcSwap::default(), tls: Arc::default() };
         access.replace(settings, tls);
         access
     }
 
     /// Puts other settings in force: tokens for the next request, TLS for the next connection.
-    pub fn replace(&self, settings: &Settings, tls: Option<Arc<ServerConfig>>) {
+    pub fn replace(&self, settings: &Settings, tls: Option<Arc<ServerTls>>) {
         let callers = settings.tokens.iter().map(|Token { name, secret, permissions }| {
             let caller = Caller { name: name.as_str().into(), permissions: permissions.as_slice().into() };
             (digest(&SHA256, secret.as_bytes()), caller)
         });
         self.callers.store(Arc::new(callers.collect()));
-        self.tls.store(tls.map(http1_only));
+        self.tls.store(tls);
     }
 
     /// The caller whose token the request carries.
@@ -101,11 +101,4 @@ fn bearer(headers: &HeaderMap) -> Result<&[u8], Problem> {
         return Err(malformed("the Authorization field holds no bearer token"));
     }
     Ok(token)
-}
-
-/// The listener speaks HTTP/1.1 only, whatever the gate's own listener offers.
-fn http1_only(tls: Arc<ServerConfig>) -> Arc<ServerConfig> {
-    let mut tls = Arc::unwrap_or_clone(tls);
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Arc::new(tls)
 }

@@ -8,20 +8,25 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use axum::Router;
+use axum::response::IntoResponse as _;
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus::IntGauge;
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::problem::Problem;
 use crate::shutdown::{Phase, Shutdown};
+use crate::time::Timestamp;
+use crate::tls::{ClientCertificate, ServerTls};
 
 /// A connection ends at this age, so that none is held for ever by a client that does not read.
 const LIFETIME: Duration = Duration::from_secs(600);
@@ -67,7 +72,7 @@ pub(super) struct Server {
     pub(super) router: Router,
     pub(super) limits: Limits,
     /// In clear text while it is empty.
-    pub(super) tls: Arc<ArcSwapOption<ServerConfig>>,
+    pub(super) tls: Arc<ArcSwapOption<ServerTls>>,
     /// Open connections.
     pub(super) open: IntGauge,
 }
@@ -102,24 +107,51 @@ impl Server {
         let _open = Open::new(&self.open);
         // A response is one write; there is nothing to gather.
         drop(stream.set_nodelay(true));
-        let Some(config) = self.tls.load_full() else {
-            return self.http(stream, peer, shutdown).await;
+        let Some(tls) = self.tls.load_full() else {
+            return self.http(stream, peer, None, shutdown).await;
         };
-        match timeout(self.limits.header_timeout, TlsAcceptor::from(config).accept(stream)).await {
-            Ok(Ok(stream)) => self.http(stream, peer, shutdown).await,
+        let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+        match timeout(self.limits.header_timeout, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let certificate = ClientCertificate::new(chain);
+                self.http(stream, peer, certificate, shutdown).await;
+            }
             Ok(Err(error)) => tracing::debug!(%error, client_address = %peer.ip(), "TLS handshake failed"),
             Err(_) => tracing::debug!(client_address = %peer.ip(), "TLS handshake took too long"),
         }
     }
 
-    async fn http<S>(self, stream: S, peer: SocketAddr, mut shutdown: Shutdown)
-    where
+    async fn http<S>(
+        self,
+        stream: S,
+        peer: SocketAddr,
+        certificate: Option<ClientCertificate>,
+        mut shutdown: Shutdown,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = TowerToHyperService::new(self.router);
+        let (service, tls) = (TowerToHyperService::new(self.router), self.tls);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
-            service.call(request)
+            // A session that was resumed, or a connection that lasts, may bring a certificate that has expired.
+            let judged =
+                tls.load().as_ref().map(|tls| tls.judge_client(certificate.as_ref(), Timestamp::now()));
+            let answer = match judged {
+                Some(Err(problem)) => Err(problem),
+                Some(Ok(_)) | None => Ok(service.call(request)),
+            };
+            async move {
+                match answer {
+                    Ok(answer) => answer.await,
+                    Err(problem) => {
+                        let mut refusal =
+                            Problem::new(StatusCode::FORBIDDEN, problem.to_string()).into_response();
+                        refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                        Ok(refusal)
+                    }
+                }
+            }
         });
         let http = http1::Builder::new()
             .timer(TokioTimer::new())

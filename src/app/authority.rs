@@ -13,9 +13,6 @@ use crate::metrics::Metrics;
 use crate::state::Store;
 use crate::time::Timestamp;
 
-/// Why a reload is refused that would make another authority of it.
-pub(super) const RESTART: &str = "[authority]: to add or remove it, or to change its issuer or path, needs a restart; nothing was reloaded";
-
 /// Opens it on its file, which may be the one that the state is in. Blocks for a moment, before anything is served.
 pub(super) async fn open(
     wanted: &authority::Settings,
@@ -42,13 +39,4 @@ pub(super) async fn open(
     // Ends with the process, as the authority does.
     spawn_local(Arc::clone(&authority).upkeep());
     Ok(authority)
-}
-
-/// Whether a reload leaves the authority the one it is.
-pub(super) fn same(running: Option<&authority::Settings>, wanted: Option<&authority::Settings>) -> bool {
-    match (running, wanted) {
-        (None, None) => true,
-        (Some(running), Some(wanted)) => running.issuer == wanted.issuer && running.path == wanted.path,
-        _ => false,
-    }
 }

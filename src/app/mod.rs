@@ -25,10 +25,13 @@ use crate::state::OpenError;
 use crate::time::Timestamp;
 
 mod authority;
+mod keys;
+mod plan;
 mod state;
 mod wiring;
 mod workers;
 
+use plan::Plan;
 use state::State;
 use wiring::Wiring;
 use workers::Workers;
@@ -110,7 +113,7 @@ impl App {
         let wiring = Wiring::new(loaded, state.clone(), metrics.clone(), access_log, shutdown.clone())
             .await
             .map_err(RunError::Wiring)?;
-        spawn_local(state.clone().upkeep(loaded.settings.clone(), wiring.enforcer(), metrics, shutdown));
+        spawn_local(state.clone().upkeep(wiring.settings(), wiring.enforcer(), metrics, shutdown));
         let (workers, public) = Workers::start(&loaded.settings.gate, &wiring.shared())
             .map_err(|error| RunError::System("cannot start the public listener", error))?;
         for address in public {
@@ -169,17 +172,18 @@ impl App {
             }
         };
         self.watch.follow(loaded.files.clone());
-        let needs_restart = self.wiring.replace(&loaded).await?;
-        self.log.reconfigure(&loaded.settings.log).map_err(|error| vec![error.to_string()])?;
-        if !needs_restart.is_empty() {
-            warn!(keys = needs_restart.join(", "), "changed, but only a restart puts it into effect");
+        let plan = Plan::new(&self.wiring, loaded).await?;
+        self.watch.follow(plan.files().clone());
+        let waiting = self.wiring.commit(plan, &self.log);
+        if !waiting.is_empty() {
+            warn!(keys = waiting.join(", "), "changed, but only a restart puts it into effect");
         }
         Ok(())
     }
 
     /// Not ready → `shutdown_delay` → no new connections → what is in flight finishes within `drain_timeout`.
     async fn leave(mut self, mut signals: Signals) -> Result<(), RunError> {
-        let settings = self.wiring.settings().gate.clone();
+        let settings = self.wiring.loaded().settings.gate.clone();
         info!("leaving: not ready any more");
         self.trigger.advance(Phase::Leaving);
         let patience = async {
@@ -215,6 +219,18 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
 
 fn handler(kind: SignalKind) -> Result<Signal, RunError> {
     signal(kind).map_err(|error| RunError::System("cannot install a signal handler", error))
+}
+
+/// All values, or all errors.
+fn every<T>(results: impl Iterator<Item = Result<T, String>>) -> Result<Vec<T>, Vec<String>> {
+    let (mut values, mut errors) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(value) => values.push(value),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(values) } else { Err(errors) }
 }
 
 /// The signals that end the process.

@@ -129,11 +129,11 @@ impl State {
         Ok(Self { store, events, usage, in_force })
     }
 
-    /// Gives a new key store the last good set of its issuer, and keeps the next ones. To be called before the store's
-    /// refresher is started.
-    pub(super) async fn keep_keys(&self, keys: &Arc<KeyStore>) {
-        let issuer = keys.settings().issuer.clone();
-        match self.store.key_set(&issuer).await {
+    /// Gives a new key store the last good set that was kept of its source. To be called before the store's refresher is
+    /// started.
+    pub(super) async fn restore_keys(&self, keys: &KeyStore) {
+        let issuer = &keys.settings().issuer;
+        match self.store.key_set((issuer, &keys.settings().provenance())).await {
             Ok(Some((document, fetched_at))) => {
                 if let Err(error) = keys.restore(&document, fetched_at) {
                     warn!(issuer, %error, "the stored keys cannot be used");
@@ -142,13 +142,19 @@ impl State {
             Ok(None) => {}
             Err(error) => warn!(issuer, %error, "the stored keys cannot be read"),
         }
+    }
+
+    /// Keeps the last good set of a key store in force, and the next ones, until the key store is dropped.
+    pub(super) fn keep_keys(&self, keys: &KeyStore) {
         let (store, mut last_good) = (self.store.clone(), keys.last_good());
-        // Ends when the key store does.
+        let (issuer, source) = (keys.settings().issuer.clone(), keys.settings().provenance());
+        last_good.mark_changed();
         spawn_local(async move {
             while last_good.changed().await.is_ok() {
                 let good = last_good.borrow_and_update().clone();
                 let Some(good) = good else { continue };
-                if let Err(error) = store.save_key_set(&issuer, &good.jwks, good.fetched_at).await {
+                if let Err(error) = store.save_key_set((&issuer, &source), &good.jwks, good.fetched_at).await
+                {
                     warn!(issuer, %error, "the keys cannot be stored; a restart will have to fetch them");
                 }
             }
@@ -164,14 +170,13 @@ impl State {
     /// Writes behind, lets go of what is over and keeps the gauges true, until the last request was answered.
     pub(super) async fn upkeep(
         self,
-        settings: Settings,
+        settings: Arc<ArcSwap<Settings>>,
         enforcer: Arc<ArcSwap<Enforcer>>,
         metrics: Metrics,
         mut shutdown: Shutdown,
     ) {
-        let flush = settings.state.flush_interval;
+        let flush = settings.load().state.flush_interval;
         let share = usize::try_from(SWEEP.as_millis() / flush.as_millis().max(1)).unwrap_or(1).max(1);
-        let (idle, leeway) = (settings.sessions.idle_timeout.unwrap_or(Duration::MAX), settings.leeway());
         let mut flushes = interval(flush);
         flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trims = interval(TRIM);
@@ -191,6 +196,8 @@ impl State {
                     self.save_sessions(&metrics).await;
                 }
                 _ = trims.tick() => {
+                    let settings = settings.load_full();
+                    let (idle, leeway) = (settings.sessions.idle_timeout.unwrap_or(Duration::MAX), settings.leeway());
                     if let Err(error) = self.events.trim(Timestamp::now(), idle, leeway).await {
                         metrics.state_errors.with_label_values(&[error.kind()]).inc();
                         warn!(%error, "old events cannot be removed from the store");

@@ -223,7 +223,8 @@ async fn load_keys(keys: &KeyStore, store: Option<&Store>, now: Timestamp) -> Re
     let Err(problem) = fetched else { return Ok(()) };
     say(&format!("issuer {}: no keys: {problem}", settings.issuer));
     let Some(store) = store else { return Ok(()) };
-    let kept = store.key_set(&settings.issuer).await.map_err(|error| error.to_string())?;
+    let kept =
+        store.key_set((&settings.issuer, &settings.provenance())).await.map_err(|error| error.to_string())?;
     if let Some((document, fetched_at)) = kept {
         match keys.restore(&document, fetched_at) {
             Ok(()) => say(&format!("using the keys that were fetched at {fetched_at}")),

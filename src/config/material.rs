@@ -9,7 +9,7 @@ use jsonwebtoken::Algorithm;
 
 use super::section::Section;
 use crate::keys::jwks;
-use crate::tls::{self, ServerSettings, Tickets, Version};
+use crate::tls::{self, ServerSettings, Version};
 
 /// A certificate chain and its private key, each with the key that names it.
 pub(super) fn pair(s: &Section<'_>, certificate: (&str, &Path), private_key: (&str, &Path)) {
@@ -23,7 +23,7 @@ pub(super) fn pair(s: &Section<'_>, certificate: (&str, &Path), private_key: (&s
         client_ca: None,
         require_client_certificate: false,
     };
-    if let Err(error) = tls::server_config(&settings, &Tickets::default()) {
+    if let Err(error) = tls::server_tls(&settings, None) {
         let of_the_key = error.path.as_deref() == Some(private_key.1);
         s.problem(if of_the_key { private_key.0 } else { certificate.0 }, error.to_string());
     }

@@ -12,6 +12,7 @@ mod compile;
 mod locate;
 mod material;
 mod named;
+mod restart;
 mod section;
 mod settings;
 mod units;

@@ -83,18 +83,6 @@ pub enum Store {
     Redis(Box<redis::Settings>),
 }
 
-impl Store {
-    /// Whether both are of one kind, and in one file if they are in one.
-    fn is_like(&self, other: &Self) -> bool {
-        self == other || matches!((self, other), (Self::Redis(_), Self::Redis(_)))
-    }
-
-    /// Whether both are in Redis, but not in the same.
-    fn moved(&self, other: &Self) -> bool {
-        self != other && self.is_like(other)
-    }
-}
-
 /// What a store found empty means for tokens that were issued before it was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnEmpty {
@@ -134,22 +122,5 @@ impl Settings {
             idle_timeout: self.sessions.idle_timeout,
             kept: kept.saturating_add(Duration::from_secs(60)),
         }
-    }
-
-    /// The keys whose values in `new` take effect only after a restart.
-    #[must_use]
-    pub fn restart_needed(&self, new: &Self) -> Vec<String> {
-        let differs = [
-            ("server.listen", self.gate.listen != new.gate.listen),
-            ("server.workers", self.gate.workers != new.gate.workers),
-            ("telemetry.listen", self.telemetry != new.telemetry),
-            ("admin.listen", self.admin.listen != new.admin.listen),
-            ("sessions.max_tracked", self.sessions.max_tracked != new.sessions.max_tracked),
-            ("state.store, state.path", !self.state.store.is_like(&new.state.store)),
-            ("state.url and the keys beside it", self.state.store.moved(&new.state.store)),
-            ("state.on_empty", self.state.on_empty != new.state.on_empty),
-            ("state.flush_interval", self.state.flush_interval != new.state.flush_interval),
-        ];
-        differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned()).collect()
     }
 }

@@ -36,6 +36,9 @@ impl Asked {
     /// Nothing yet.
     pub const NOTHING: Self = Self { keys: false, session: None };
 
+    /// Keys are not to be asked for.
+    pub const KEYS: Self = Self { keys: true, session: None };
+
     /// This too; of a session nothing is known then, unless [`Self::told`].
     #[must_use]
     pub fn and(self, ask: &Ask) -> Self {

@@ -7,6 +7,7 @@
 
 use policy::{IdentitySettings, RouteSettings};
 
+pub mod again;
 mod ask;
 pub mod bearer;
 mod checks;

@@ -7,20 +7,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest;
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::Live;
 use super::answer::Refusal;
 use super::connections::Place;
 use super::http2;
 use super::io::Stream;
 use super::serve;
 use super::worker::Worker;
+use crate::enforce::denial::Reason;
+use crate::time::Timestamp;
+use crate::tls::{ClientCertificate, ServerTls};
 
 /// The first and the longest pause when no connection can be accepted, as when file descriptors have run out.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -30,8 +32,8 @@ pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
     pub(super) peer: IpAddr,
     pub(super) tls: bool,
-    /// SHA-256 of the client certificate's DER form.
-    pub(super) certificate: Option<[u8; 32]>,
+    /// What the client presented; whether it is valid is judged for each request.
+    presented: Option<ClientCertificate>,
     /// Requests being served, and since when there are none.
     pub(super) requests: Cell<usize>,
     pub(super) idle_since: Cell<Instant>,
@@ -109,22 +111,18 @@ async fn connect(
     worker: Rc<Worker>,
     tcp: TcpStream,
     peer: IpAddr,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<ServerTls>>,
     place: Place,
 ) {
-    let Some(config) = tls else {
+    let Some(tls) = tls else {
         let connection = Connection::new(worker, peer, None, false);
         return Box::pin(serve::http1(connection, Stream::Plain(tcp), place)).await;
     };
-    let Some(stream) = shake_hands(&worker, tcp, config).await else { return };
+    let Some(stream) = shake_hands(&worker, tcp, &tls).await else { return };
     let session = stream.get_ref().1;
-    let certificate = session.peer_certificates().and_then(<[_]>::first).map(|leaf| {
-        let mut thumbprint = [0; 32];
-        thumbprint.copy_from_slice(digest::digest(&digest::SHA256, leaf).as_ref());
-        thumbprint
-    });
+    let presented = session.peer_certificates().and_then(ClientCertificate::new);
     let http2 = session.alpn_protocol() == Some(b"h2");
-    let connection = Connection::new(worker, peer, certificate, true);
+    let connection = Connection::new(worker, peer, presented, true);
     let stream = Stream::Tls(Box::new(stream));
     if http2 {
         Box::pin(http2::serve(connection, stream, place)).await;
@@ -133,13 +131,9 @@ async fn connect(
     }
 }
 
-async fn shake_hands(
-    worker: &Worker,
-    tcp: TcpStream,
-    config: Arc<ServerConfig>,
-) -> Option<TlsStream<TcpStream>> {
+async fn shake_hands(worker: &Worker, tcp: TcpStream, tls: &ServerTls) -> Option<TlsStream<TcpStream>> {
     let limit = worker.generation().live.settings.limits.handshake_timeout;
-    let shaking = timeout(limit, Box::pin(TlsAcceptor::from(config).accept(tcp)));
+    let shaking = timeout(limit, Box::pin(TlsAcceptor::from(Arc::clone(&tls.config)).accept(tcp)));
     // A handshake that goes nowhere does not hold up the end.
     let drained = async {
         worker.drained().await;
@@ -155,9 +149,18 @@ async fn shake_hands(
 }
 
 impl Connection {
-    fn new(worker: Rc<Worker>, peer: IpAddr, certificate: Option<[u8; 32]>, tls: bool) -> Rc<Self> {
+    fn new(worker: Rc<Worker>, peer: IpAddr, presented: Option<ClientCertificate>, tls: bool) -> Rc<Self> {
         let (requests, idle_since) = (Cell::new(0), Cell::new(Instant::now()));
         let (peer, resets) = (peer.to_canonical(), Cell::new(0));
-        Rc::new(Self { worker, peer, tls, certificate, requests, idle_since, resets })
+        Rc::new(Self { worker, peer, tls, presented, requests, idle_since, resets })
+    }
+
+    /// The thumbprint of the client certificate that a request on this connection may use now.
+    ///
+    /// # Errors
+    /// [`Reason::CertificateMismatch`] when the listener requires a certificate, and this one is not valid (any more).
+    pub(super) fn certificate(&self, live: &Live, now: Timestamp) -> Result<Option<&[u8; 32]>, Reason> {
+        let Some(tls) = &live.tls else { return Ok(None) };
+        tls.judge_client(self.presented.as_ref(), now).map_err(|_none| Reason::CertificateMismatch)
     }
 }

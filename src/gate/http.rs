@@ -22,9 +22,9 @@ use super::body::{AnswerBody, ClientBody, Limited, Serving, discard};
 use super::framing::is_host;
 use super::link::{Broken, Link};
 use super::own;
-use super::streams::Watched;
+use super::streams::{Question, Watched};
 use super::worker::Generation;
-use crate::enforce::decide::{Asked, Permit, Request as Question, Verdict};
+use crate::enforce::decide::{Asked, Permit, Request as Judged, Verdict};
 use crate::enforce::denial::{Denial, Reason};
 use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody, Tunnel};
 use crate::time::Timestamp;
@@ -42,7 +42,7 @@ pub(super) async fn serve(
     let form = Form::of(&head.method, &head.headers);
     let mut record = begin(&connection, &head);
 
-    let within = within_limits(&head, &body, &record.generation);
+    let within = admissible(&head, &body, &connection, &record.generation);
     if within.is_ok()
         && let Some(authority) = record.generation.live.authority.clone()
         && let Some(endpoint) = own::endpoint(&authority, &head.method, &head.uri)
@@ -56,9 +56,10 @@ pub(super) async fn serve(
     let refusal = match judged {
         Ok((permit, host)) => {
             let generation = Rc::clone(&record.generation);
-            let watched = connection.worker.streams.watch(&generation.live.enforcer, &permit, link.as_ref());
-            let outgoing = outgoing(head, body, host, &connection, link.as_ref(), &record, watched.clone());
-            match until_cut(watched.as_deref(), generation.forwarder.forward(&permit, outgoing)).await {
+            let (streams, question) = (&connection.worker.streams, Question::new(&head, &host));
+            let watched = streams.watch(&generation.live, &permit, question, &connection, link.as_ref());
+            let outgoing = outgoing(head, body, host, &connection, link.as_ref(), &record, &watched);
+            match until_cut(&watched, generation.forwarder.forward(&permit, outgoing)).await {
                 Ok(Ok(answer)) => return pass_on(answer, link.as_deref(), serving, watched, record).await,
                 Ok(Err(error)) => {
                     record.failed(&error);
@@ -104,6 +105,22 @@ fn begin(connection: &Rc<Connection>, head: &Parts) -> Record {
     let mut record = Record::new(worker, request_id, client, head.version, head.method.clone());
     record.uri = Some(head.uri.clone());
     record
+}
+
+/// What a request needs before anything else is looked at: limits kept, and a client certificate where the listener
+/// requires one. Returns the host the client asked for.
+fn admissible(
+    head: &Parts,
+    body: &ClientBody,
+    connection: &Connection,
+    generation: &Generation,
+) -> Result<HeaderValue, Refusal> {
+    let host = within_limits(head, body, generation)?;
+    match connection.certificate(&generation.live, Timestamp::now()) {
+        Ok(_certificate) => Ok(host),
+        // The client can only present another one on another connection.
+        Err(reason) => Err(Refusal::from(&Denial::from(reason)).closing()),
+    }
 }
 
 /// Limits, and what HTTP/2 can carry that `framing` refuses in HTTP/1.1. Returns the host the client asked for.
@@ -170,17 +187,18 @@ async fn enforce(
     connection: &Connection,
     record: &mut Record,
 ) -> Result<Permit, Refusal> {
-    let question = Question {
-        method: &head.method,
-        uri: &head.uri,
-        host: host.to_str().ok(),
-        headers: &head.headers,
-        certificate: connection.certificate.as_ref(),
-    };
     let mut asked = Asked::NOTHING;
     loop {
-        let began = Instant::now();
-        let judgement = record.generation.live.enforcer.decide(&question, asked, Timestamp::now());
+        let (began, now) = (Instant::now(), Timestamp::now());
+        let certificate = connection.certificate(&record.generation.live, now);
+        let question = Judged {
+            method: &head.method,
+            uri: &head.uri,
+            host: host.to_str().ok(),
+            headers: &head.headers,
+            certificate: certificate.map_err(|reason| Refusal::from(&Denial::from(reason)).closing())?,
+        };
+        let judgement = record.generation.live.enforcer.decide(&question, asked, now);
         record.judged(&judgement, began.elapsed());
         match judgement.verdict {
             Verdict::Allow(permit) => {
@@ -206,7 +224,7 @@ fn outgoing(
     connection: &Connection,
     link: Option<&Arc<Link>>,
     record: &Record,
-    watched: Option<Rc<Watched>>,
+    watched: &Rc<Watched>,
 ) -> Outgoing {
     let interim = link.filter(|_| head.version == Version::HTTP_11).map(|link| {
         let link = Arc::clone(link);
@@ -216,7 +234,7 @@ fn outgoing(
     Outgoing {
         method: head.method,
         headers: head.headers,
-        body: RequestBody::new(Limited::new(body, limit, watched)),
+        body: RequestBody::new(Limited::new(body, limit, Some(Rc::clone(watched)))),
         hop: Hop {
             client: connection.peer,
             tls: connection.tls,
@@ -235,7 +253,7 @@ async fn pass_on(
     answer: Response<ForwardBody>,
     link: Option<&Link>,
     serving: Serving,
-    watched: Option<Rc<Watched>>,
+    watched: Rc<Watched>,
     mut record: Record,
 ) -> Response<AnswerBody> {
     let (head, mut body) = answer.into_parts();
@@ -244,29 +262,24 @@ async fn pass_on(
         if let Some(tunnel) = body.take_tunnel() {
             link.switched();
             // It ends with either side, and there is nobody left to be told how.
-            drop(spawn_local(carry(tunnel, watched.clone())));
+            drop(spawn_local(carry(tunnel, Rc::clone(&watched))));
         }
     }
     record.status = Some(head.status);
-    Response::from_parts(head, AnswerBody::upstream(body, watched, serving))
+    Response::from_parts(head, AnswerBody::upstream(body, Some(watched), serving))
 }
 
-/// Runs a tunnel to its end, or until its token is no longer in force.
-async fn carry(tunnel: Tunnel, watched: Option<Rc<Watched>>) {
-    let outcome = match watched {
-        Some(watched) => tunnel.run(|| watched.moved(), async { _ = watched.cut().await }).await,
-        None => tunnel.run(|| {}, std::future::pending()).await,
-    };
-    drop(outcome);
+/// Runs a tunnel to its end, or until its request would be rejected.
+async fn carry(tunnel: Tunnel, watched: Rc<Watched>) {
+    drop(tunnel.run(|| watched.moved(), async { _ = watched.cut().await }).await);
 }
 
-/// What comes of `forwarding`, unless the token stops being in force first.
-async fn until_cut<T>(watched: Option<&Watched>, forwarding: impl Future<Output = T>) -> Result<T, Reason> {
+/// What comes of `forwarding`, unless the stream must end first.
+async fn until_cut<T>(watched: &Watched, forwarding: impl Future<Output = T>) -> Result<T, Reason> {
     let mut forwarding = std::pin::pin!(forwarding);
-    poll_fn(|cx| match (forwarding.as_mut().poll(cx), watched) {
-        (Poll::Ready(outcome), _) => Poll::Ready(Ok(outcome)),
-        (Poll::Pending, Some(watched)) => watched.poll_cut(cx).map(Err),
-        (Poll::Pending, None) => Poll::Pending,
+    poll_fn(|cx| match forwarding.as_mut().poll(cx) {
+        Poll::Ready(outcome) => Poll::Ready(Ok(outcome)),
+        Poll::Pending => watched.poll_cut(cx).map(Err),
     })
     .await
 }

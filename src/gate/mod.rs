@@ -102,8 +102,8 @@ pub struct Live {
     pub authority: Option<Arc<Authority>>,
     /// Limits and trust. Addresses and workers are those of the start.
     pub settings: Settings,
-    /// TLS for new connections; `None`: clear text.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// TLS for new connections, and the rules for client certificates of all; `None`: clear text.
+    pub tls: Option<Arc<tls::ServerTls>>,
     /// Counts reloads.
     pub generation: u64,
 }

@@ -1,7 +1,8 @@
-//! What outlasts its decision: uploads, answers and tunnels whose token is judged again while they last.
+//! What outlasts its decision: uploads, answers and tunnels, judged again while they last.
 //!
-//! One list per worker, looked through every `check_interval`. A request that is over before the next look pays for an
-//! entry in that list and nothing else.
+//! A stream is judged as its next request would be: the same method, target, host, token and client certificate, by the
+//! configuration and the keys in force. One list per worker, looked through every `check_interval`. A request that is
+//! over before the next look pays for an entry in that list and nothing else.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -10,10 +11,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use tokio::task::{spawn_local, yield_now};
+
+use super::Live;
+use super::accept::Connection;
 use super::link::Link;
-use crate::enforce::decide::{Enforcer, Pass, Permit};
+use crate::enforce::again::Grounds;
+use crate::enforce::decide::{Ask, Asked, Permit, Request, Verdict};
 use crate::enforce::denial::Reason;
-use crate::enforce::policy::Mode;
+use crate::enforce::policy::{Mode, Route};
 use crate::metrics::Metrics;
 use crate::time::Timestamp;
 
@@ -29,7 +38,10 @@ pub struct StreamSettings {
 /// How much older than the last byte a last use may be: bytes in quick succession are one use.
 const MOMENT: Duration = Duration::from_millis(250);
 
-/// The requests of a worker that were let through with a token and are not over.
+/// Whole decisions between two breaks for other work: each may verify a signature.
+const AT_ONCE: usize = 16;
+
+/// The requests of a worker that were let through and are not over.
 #[derive(Default)]
 pub(super) struct Streams {
     places: RefCell<Vec<Option<Rc<Stream>>>>,
@@ -38,17 +50,42 @@ pub(super) struct Streams {
 
 /// One of them.
 struct Stream {
-    enforcer: Arc<Enforcer>,
-    pass: Pass,
+    asked: RefCell<Question>,
+    connection: Rc<Connection>,
+    grounds: RefCell<Grounds>,
     /// Bytes keep its token alive.
-    counts: bool,
-    /// Its route only notes what it would refuse.
-    observed: bool,
-    /// Why its token is no longer in force.
+    counts: Cell<bool>,
+    /// Its route only notes what it would reject.
+    is_observed: Cell<bool>,
+    /// That it would be cut was noted.
+    is_noted: Cell<bool>,
+    /// The answer that a decision depends on is being found out.
+    is_asking: Cell<bool>,
+    /// Why it must end.
     ended: Cell<Option<Reason>>,
     waker: RefCell<Option<Waker>>,
     /// The connection, which hyper does not let an answer end while its client does not read. HTTP/2 has none.
     link: Option<Arc<Link>>,
+}
+
+/// The part of a request's head that decisions are made of.
+pub(super) struct Question {
+    method: Method,
+    uri: Uri,
+    host: HeaderValue,
+    authorization: Option<HeaderValue>,
+    /// There is more than one `Authorization` field.
+    is_ambiguous: bool,
+    /// Nothing in it shares memory with the rest of the head.
+    is_compact: bool,
+}
+
+/// What a look at a stream found.
+enum Look {
+    Stands,
+    Ended(Reason),
+    /// Configuration or keys have changed.
+    Anew,
 }
 
 /// A place in the list, given up when it is dropped.
@@ -58,20 +95,56 @@ pub(super) struct Watched {
     place: usize,
 }
 
+impl Question {
+    pub(super) fn new(head: &Parts, host: &HeaderValue) -> Self {
+        let mut fields = head.headers.get_all(AUTHORIZATION).iter();
+        Self {
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            host: host.clone(),
+            authorization: fields.next().cloned(),
+            is_ambiguous: fields.next().is_some(),
+            is_compact: false,
+        }
+    }
+
+    /// Copies what is still needed out of the buffer that the whole head came in.
+    fn compact(&mut self) {
+        if std::mem::replace(&mut self.is_compact, true) {
+            return;
+        }
+        let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
+        // What was taken from a head has a form that can be read again.
+        self.host = copy(&self.host).unwrap_or_else(|| self.host.clone());
+        self.authorization = self.authorization.take().map(|field| copy(&field).unwrap_or(field));
+        self.uri = self.uri.to_string().parse().unwrap_or_else(|_same| self.uri.clone());
+    }
+
+    /// The header section, as far as it is judged.
+    fn headers(&self) -> HeaderMap {
+        let fields = self.authorization.iter().chain(self.authorization.iter().filter(|_| self.is_ambiguous));
+        fields.map(|field| (AUTHORIZATION, field.clone())).collect()
+    }
+}
+
 impl Streams {
-    /// Keeps an eye on a request; there is nothing to see without a token.
+    /// Keeps an eye on a request that was let through.
     pub(super) fn watch(
         self: &Rc<Self>,
-        enforcer: &Arc<Enforcer>,
+        live: &Live,
         permit: &Permit,
+        question: Question,
+        connection: &Rc<Connection>,
         link: Option<&Arc<Link>>,
-    ) -> Option<Rc<Watched>> {
-        let route = permit.route().settings();
+    ) -> Rc<Watched> {
         let stream = Rc::new(Stream {
-            enforcer: Arc::clone(enforcer),
-            pass: permit.pass()?.clone(),
-            counts: !route.anonymous,
-            observed: route.mode == Mode::Shadow,
+            asked: RefCell::new(question),
+            connection: Rc::clone(connection),
+            grounds: RefCell::new(Grounds::new(&live.enforcer, permit)),
+            counts: Cell::new(counts(permit.route())),
+            is_observed: Cell::new(is_observed(permit.route())),
+            is_noted: Cell::new(permit.shadow().is_some()),
+            is_asking: Cell::new(false),
             ended: Cell::new(None),
             waker: RefCell::new(None),
             link: link.map(Arc::clone),
@@ -82,47 +155,147 @@ impl Streams {
             Some(free) => *free = Some(Rc::clone(&stream)),
             None => places.push(Some(Rc::clone(&stream))),
         }
-        Some(Rc::new(Watched { stream, streams: Rc::clone(self), place }))
+        Rc::new(Watched { stream, streams: Rc::clone(self), place })
     }
 
-    /// Judges every token again, and ends what may not go on.
-    pub(super) fn judge(&self, settings: StreamSettings, metrics: &Metrics, now: Timestamp) {
+    /// Judges every stream again by what is in force, and ends what may not go on.
+    pub(super) async fn judge(&self, live: &Arc<Live>, metrics: &Metrics) {
+        let (now, mut anew) = (Timestamp::now(), Vec::new());
         // Waking only queues a task, so nothing gives up its place meanwhile.
         for stream in self.places.borrow().iter().flatten() {
-            let Err(reason) = stream.enforcer.judge_again(&stream.pass, now) else { continue };
-            if !settings.cut_on_revocation || stream.ended.replace(Some(reason)).is_some() {
-                continue;
-            }
-            let (word, token_hash) = (reason.as_str(), &stream.pass.token.id);
-            if stream.observed {
-                tracing::info!(reason = word, %token_hash, "a stream would be cut, were its route enforced");
-                continue;
-            }
-            metrics.streams_cut.with_label_values(&[word]).inc();
-            tracing::info!(reason = word, %token_hash, "a stream is cut");
-            if let Some(link) = &stream.link {
-                link.cut();
-            }
-            if let Some(waker) = stream.waker.take() {
-                waker.wake();
+            match stream.look(live, now) {
+                Look::Stands => {}
+                Look::Ended(reason) => stream.end(reason, live.streams, metrics),
+                Look::Anew => anew.push(Rc::clone(stream)),
             }
         }
+        for (count, stream) in anew.into_iter().enumerate() {
+            if count % AT_ONCE == AT_ONCE - 1 {
+                yield_now().await;
+            }
+            // No fetch of keys is waited for: those in force are newer than those that proved the token.
+            stream.decide(live, Asked::KEYS, metrics);
+        }
     }
+}
+
+impl Stream {
+    /// What can be said without a whole decision.
+    fn look(&self, live: &Live, now: Timestamp) -> Look {
+        if self.ended.get().is_some() {
+            return Look::Stands;
+        }
+        self.asked.borrow_mut().compact();
+        let grounds = self.grounds.borrow();
+        if !grounds.stand(&live.enforcer) {
+            return Look::Anew;
+        }
+        let judged = self.connection.certificate(live, now);
+        match judged.and_then(|certificate| grounds.judge(certificate, now)) {
+            Ok(()) => Look::Stands,
+            Err(reason) => Look::Ended(reason),
+        }
+    }
+
+    /// Decides on the request again, as if it came now.
+    fn decide(self: &Rc<Self>, live: &Arc<Live>, asked: Asked, metrics: &Metrics) {
+        let now = Timestamp::now();
+        let verdict = {
+            let question = self.asked.borrow();
+            match self.connection.certificate(live, now) {
+                Err(reason) => Verdict::Deny(reason.into()),
+                Ok(certificate) => {
+                    let request = Request {
+                        method: &question.method,
+                        uri: &question.uri,
+                        host: question.host.to_str().ok(),
+                        headers: &question.headers(),
+                        certificate,
+                    };
+                    live.enforcer.decide(&request, asked, now).verdict
+                }
+            }
+        };
+        match verdict {
+            Verdict::Allow(permit) => {
+                self.grounds.replace(Grounds::new(&live.enforcer, &permit));
+                self.counts.set(counts(permit.route()));
+                self.is_observed.set(is_observed(permit.route()));
+                if let Some(denial) = permit.shadow() {
+                    self.end(denial.reason, live.streams, metrics);
+                }
+            }
+            Verdict::Deny(denial) => {
+                self.is_observed.set(false);
+                self.end(denial.reason, live.streams, metrics);
+            }
+            Verdict::Ask(ask) => self.find_out(live, ask, asked, metrics),
+        }
+    }
+
+    /// Finds out what a decision depends on, and then decides.
+    fn find_out(self: &Rc<Self>, live: &Arc<Live>, ask: Ask, asked: Asked, metrics: &Metrics) {
+        if self.is_asking.replace(true) {
+            return;
+        }
+        let (stream, live, metrics) = (Rc::clone(self), Arc::clone(live), metrics.clone());
+        drop(spawn_local(async move {
+            let asked = live.enforcer.find_out(&ask, asked).await;
+            stream.is_asking.set(false);
+            stream.decide(&live, asked, &metrics);
+        }));
+    }
+
+    /// Ends it, where streams are cut and its route is enforced.
+    fn end(&self, reason: Reason, settings: StreamSettings, metrics: &Metrics) {
+        if !settings.cut_on_revocation {
+            return;
+        }
+        let word = reason.as_str();
+        let token_hash = self.grounds.borrow().pass().map(|pass| pass.token.id.to_string());
+        if self.is_observed.get() {
+            if !self.is_noted.replace(true) {
+                tracing::info!(reason = word, token_hash, "a stream would be cut, were its route enforced");
+            }
+            return;
+        }
+        if self.ended.replace(Some(reason)).is_some() {
+            return;
+        }
+        metrics.streams_cut.with_label_values(&[word]).inc();
+        tracing::info!(reason = word, token_hash, "a stream is cut");
+        if let Some(link) = &self.link {
+            link.cut();
+        }
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Whether bytes on a route keep the token alive: an anonymous one does not need it.
+fn counts(route: &Route) -> bool {
+    !route.settings().anonymous
+}
+
+fn is_observed(route: &Route) -> bool {
+    route.settings().mode == Mode::Shadow
 }
 
 impl Watched {
     /// Bytes have flowed, which is a use of the token from this moment on, and not from the next look.
     pub(super) fn moved(&self) {
-        let Stream { enforcer, pass, counts, .. } = &*self.stream;
+        let grounds = self.stream.grounds.borrow();
+        let Some(pass) = grounds.pass().filter(|_| self.stream.counts.get()) else { return };
         let now = Timestamp::now();
-        if *counts && now.since(pass.session.last_used_at()) >= MOMENT {
-            enforcer.keep_alive(pass, now);
+        if now.since(pass.session.last_used_at()) >= MOMENT {
+            grounds.keep_alive(now);
         }
     }
 
     /// Ready when the stream must end.
     pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Poll<Reason> {
-        if let Some(reason) = self.stream.ended.get().filter(|_| !self.stream.observed) {
+        if let Some(reason) = self.stream.ended.get() {
             return Poll::Ready(reason);
         }
         let mut waker = self.stream.waker.borrow_mut();

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
@@ -14,6 +15,7 @@ use http::HeaderValue;
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
+use tokio::time::Instant;
 
 use super::access::Meters;
 use super::answer::{Dates, RequestIds};
@@ -22,6 +24,9 @@ use super::{Live, Shared, accept};
 use crate::forward::Forwarder;
 use crate::shutdown::Phase;
 use crate::time::Timestamp;
+
+/// How often a worker looks whether another configuration wants streams judged sooner.
+const GLANCE: Duration = Duration::from_millis(500);
 
 /// What the connections of a worker share.
 pub(super) struct Worker {
@@ -114,12 +119,19 @@ impl Worker {
         }
     }
 
-    /// Judges what lasts, again and again.
+    /// Judges what lasts, again and again. Never sleeps long, so that a shorter interval of another configuration takes
+    /// effect at once.
     async fn watch(self: Rc<Self>) {
+        let mut looked = Instant::now();
         loop {
-            let settings = self.generation().live.streams;
-            tokio::time::sleep(settings.check_interval).await;
-            self.streams.judge(settings, &self.shared.metrics, Timestamp::now());
+            let live = Arc::clone(&self.generation().live);
+            let wait = live.streams.check_interval.saturating_sub(looked.elapsed());
+            if wait.is_zero() {
+                looked = Instant::now();
+                self.streams.judge(&live, &self.shared.metrics).await;
+            } else {
+                tokio::time::sleep(wait.min(GLANCE)).await;
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use jsonwebtoken::Algorithm;
 
 mod asking;
@@ -36,6 +37,26 @@ pub struct Settings {
     pub refresh_cooldown: Duration,
     /// How long the last good set serves when the issuer cannot be reached.
     pub max_stale: Duration,
+}
+
+impl Settings {
+    /// Names where the keys come from and whom they are taken from there: a hash. Keys that were kept are used again only
+    /// with settings that name the same.
+    #[must_use]
+    pub fn provenance(&self) -> String {
+        let (kind, place) = match &self.source {
+            Source::File(path) => ("file", path.as_os_str().as_encoded_bytes()),
+            Source::Url(url) => ("url", url.as_bytes()),
+            Source::Discovery => ("discovery", self.issuer.as_bytes()),
+            // These are never kept.
+            Source::Secret(_) | Source::Authority => ("process", &b""[..]),
+        };
+        let ca = self.ca.as_deref().map(|path| path.as_os_str().as_encoded_bytes()).unwrap_or_default();
+        let insecure = [u8::from(self.insecure_http)];
+        // No path and no URL holds a NUL.
+        let named = [kind.as_bytes(), place, ca, &insecure[..]].join(&0);
+        digest(&SHA256, &named).as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+    }
 }
 
 /// The source of an issuer's keys.

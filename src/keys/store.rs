@@ -2,7 +2,7 @@
 //! newer one. Knows nothing of where sets come from; the refresher brings them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -57,6 +57,8 @@ pub struct KeyStore {
     asking: Asking,
     last_good: watch::Sender<Option<LastGood>>,
     instruments: Instruments,
+    /// Whether the gauges are this store's: one that a reload only prepares leaves them alone.
+    exports: AtomicBool,
 }
 
 /// The issuer's own instruments, looked up once.
@@ -92,7 +94,6 @@ impl KeyStore {
 
     fn build(settings: Settings, set: KeySet, ages: bool, metrics: &Metrics) -> Self {
         let instruments = Instruments::new(&settings.issuer, metrics);
-        instruments.set_keys(&set);
         Self {
             asking: Asking::new(settings.refresh_cooldown),
             settings,
@@ -102,7 +103,15 @@ impl KeyStore {
             ages,
             last_good: watch::Sender::new(None),
             instruments,
+            exports: AtomicBool::new(false),
         }
+    }
+
+    /// Writes its gauges from now on: it is in force.
+    pub fn begin_export(&self, now: Timestamp) {
+        self.exports.store(true, Ordering::Release);
+        self.instruments.set_keys(&self.current.load());
+        self.export(now);
     }
 
     /// What the store was made from.
@@ -197,8 +206,12 @@ impl KeyStore {
         self.last_good.subscribe()
     }
 
-    /// Writes the age of the set to its gauge; before the first load, the age of the store.
+    /// Writes the age of the set to its gauge, once the store [is in force](Self::begin_export); before the first load,
+    /// the age of the store.
     pub fn export(&self, now: Timestamp) {
+        if !self.exports.load(Ordering::Acquire) {
+            return;
+        }
         let age = if self.ages {
             now.since(self.confirmed_at().unwrap_or(self.created_at))
         } else {
@@ -253,7 +266,9 @@ impl KeyStore {
             return false;
         }
         self.asking.forget(set.kids());
-        self.instruments.set_keys(&set);
+        if self.exports.load(Ordering::Acquire) {
+            self.instruments.set_keys(&set);
+        }
         self.current.store(Arc::new(set));
         true
     }

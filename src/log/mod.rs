@@ -127,15 +127,29 @@ pub struct Guard {
 
 impl Guard {
     /// Puts other settings in force for the lines that follow.
-    ///
-    /// # Errors
-    /// [`LogError::Level`], and then nothing has changed.
-    pub fn reconfigure(&self, settings: &Settings) -> Result<(), LogError> {
-        let filter = level::parse(&settings.level).map_err(LogError::Level)?;
-        self.switches.set(settings, &filter);
+    pub fn reconfigure(&self, change: Change) {
+        let Change { settings, filter } = change;
+        self.switches.set(&settings, &filter);
         // An error means that the subscriber is gone, and with it every event that could be filtered.
         drop(self.filter.reload(filter));
-        Ok(())
+    }
+}
+
+/// Other settings for an open log, found good.
+#[derive(Debug)]
+pub struct Change {
+    settings: Settings,
+    filter: Targets,
+}
+
+impl Change {
+    /// Looks at other settings without changing anything.
+    ///
+    /// # Errors
+    /// [`LogError::Level`].
+    pub fn new(settings: &Settings) -> Result<Self, LogError> {
+        let filter = level::parse(&settings.level).map_err(LogError::Level)?;
+        Ok(Self { settings: settings.clone(), filter })
     }
 }
 

@@ -225,12 +225,16 @@ fn libraries_cannot_print_header_values_even_at_trace() {
 fn a_reload_changes_the_lines_that_follow() {
     let kept = logged(&settings("info"), |access, guard| {
         tracing::debug!(target: "portcullis::app", "before");
-        guard.reconfigure(&settings("loud")).expect_err("no level");
+        Change::new(&settings("loud")).expect_err("no level");
         access.write(&record());
-        guard.reconfigure(&Settings { access_log: false, ..settings("debug") }).expect("the settings");
+        guard.reconfigure(
+            Change::new(&Settings { access_log: false, ..settings("debug") }).expect("the settings"),
+        );
         access.write(&record());
         tracing::debug!(target: "portcullis::app", "after");
-        guard.reconfigure(&Settings { format: Format::Pretty, ..settings("info") }).expect("the settings");
+        guard.reconfigure(
+            Change::new(&Settings { format: Format::Pretty, ..settings("info") }).expect("the settings"),
+        );
         access.write(&AccessRecord { reason: Some("expired"), ..record() });
         tracing::info!(target: "portcullis::app", path = "/a b", "loaded");
     });

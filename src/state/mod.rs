@@ -318,33 +318,36 @@ impl Store {
         self.writer.read(move |db| rows::sessions(db, after, limit)).await
     }
 
-    /// Keeps the last good key set of an issuer, as it was fetched.
+    /// Keeps the last good key set of an issuer from this source, as it was fetched.
     ///
     /// # Errors
     /// When the disk is full or fails.
     pub async fn save_key_set(
         &self,
-        issuer: &str,
+        (issuer, source): (&str, &str),
         body: &[u8],
         fetched_at: Timestamp,
     ) -> Result<(), StoreError> {
         if let Some(fleet) = self.fleet() {
-            return fleet.save_key_set(issuer, body, fetched_at).await;
+            return fleet.save_key_set((issuer, source), body, fetched_at).await;
         }
-        let (issuer, body) = (issuer.to_owned(), body.to_owned());
-        self.writer.run(move |db| rows::save_key_set(db, &issuer, &body, fetched_at)).await
+        let (issuer, source, body) = (issuer.to_owned(), source.to_owned(), body.to_owned());
+        self.writer.run(move |db| rows::save_key_set(db, (&issuer, &source), &body, fetched_at)).await
     }
 
-    /// The last good key set of an issuer, and when it was fetched.
+    /// The last good key set of an issuer from this source, and when it was fetched.
     ///
     /// # Errors
     /// When the disk fails.
-    pub async fn key_set(&self, issuer: &str) -> Result<Option<(Vec<u8>, Timestamp)>, StoreError> {
+    pub async fn key_set(
+        &self,
+        (issuer, source): (&str, &str),
+    ) -> Result<Option<(Vec<u8>, Timestamp)>, StoreError> {
         if let Some(fleet) = self.fleet() {
-            return fleet.key_set(issuer).await;
+            return fleet.key_set((issuer, source)).await;
         }
-        let issuer = issuer.to_owned();
-        self.writer.read(move |db| rows::key_set(db, &issuer)).await
+        let (issuer, source) = (issuer.to_owned(), source.to_owned());
+        self.writer.read(move |db| rows::key_set(db, (&issuer, &source))).await
     }
 
     /// Adds these counts to those kept.

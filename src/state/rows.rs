@@ -231,18 +231,24 @@ pub(super) fn trim_sessions(
 
 pub(super) fn save_key_set(
     db: &Connection,
-    issuer: &str,
+    (issuer, source): (&str, &str),
     body: &[u8],
     at: Timestamp,
 ) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO key_sets (issuer, body, fetched_at) VALUES (?1, ?2, ?3)")?
-        .execute(params![issuer, body, at.as_millis()])?;
+    // One row for each issuer: this gate takes its keys from one source.
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO key_sets (issuer, source, body, fetched_at) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![issuer, source, body, at.as_millis()])?;
     Ok(())
 }
 
-pub(super) fn key_set(db: &Connection, issuer: &str) -> rusqlite::Result<Option<(Vec<u8>, Timestamp)>> {
-    db.prepare_cached("SELECT body, fetched_at FROM key_sets WHERE issuer = ?1")?
-        .query_row([issuer], |row| Ok((row.get(0)?, time(row, 1)?)))
+pub(super) fn key_set(
+    db: &Connection,
+    (issuer, source): (&str, &str),
+) -> rusqlite::Result<Option<(Vec<u8>, Timestamp)>> {
+    db.prepare_cached("SELECT body, fetched_at FROM key_sets WHERE issuer = ?1 AND source = ?2")?
+        .query_row([issuer, source], |row| Ok((row.get(0)?, time(row, 1)?)))
         .optional()
 }
 

@@ -109,6 +109,8 @@ const MIGRATIONS: [&str; 3] = [
     ALTER TABLE events ADD COLUMN received_uptime INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE sessions ADD COLUMN last_used_uptime INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE signing_keys ADD COLUMN signs_uptime INTEGER; -- from when on it signs; NULL: an earlier release wrote it
+    ALTER TABLE key_sets ADD COLUMN source TEXT NOT NULL DEFAULT ''; -- where the keys came from; '': an earlier release did not say
+    ALTER TABLE key_sets ADD COLUMN fetched_uptime INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE signing_keys ADD COLUMN retired_uptime INTEGER; -- when another key took over; NULL: not yet
     ALTER TABLE signing_keys ADD COLUMN expires_by INTEGER; -- all its tokens expire by then; NULL: it has signed nothing
     CREATE TABLE forgotten ( -- what the deleted events may have ended

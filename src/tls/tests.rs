@@ -105,7 +105,7 @@ fn shake(
 #[test]
 fn a_client_that_trusts_the_root_gets_tls13_and_the_protocol_it_asked_for() {
     let authority = Authority::new("root");
-    let server = server_config(&authority.server(), &Tickets::default()).unwrap();
+    let server = server_tls(&authority.server(), None).unwrap().config;
     for (offered, chosen) in [
         (&[b"h2".as_slice(), b"http/1.1"][..], Some(b"h2".as_slice())),
         (&[b"http/1.1".as_slice()], Some(b"http/1.1")),
@@ -120,7 +120,7 @@ fn a_client_that_trusts_the_root_gets_tls13_and_the_protocol_it_asked_for() {
 #[test]
 fn a_client_that_trusts_another_root_or_expects_another_name_gives_up() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
-    let server = server_config(&ours.server(), &Tickets::default()).unwrap();
+    let server = server_tls(&ours.server(), None).unwrap().config;
     assert!(shake(&theirs.client(None, &[]), &server).is_err());
     let mut stranger =
         ClientConnection::new(ours.client(None, &[]), ServerName::try_from("other.example").unwrap())
@@ -156,11 +156,11 @@ fn the_lowest_version_is_the_configured_one() {
         .with_no_client_auth();
     let old = Arc::new(old);
     let mut settings = authority.server();
-    let both = server_config(&settings, &Tickets::default()).unwrap();
+    let both = server_tls(&settings, None).unwrap().config;
     let (client, _) = shake(&old, &both).unwrap();
     assert_eq!(client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
     settings.min_version = Version::Tls13;
-    let newer = server_config(&settings, &Tickets::default()).unwrap();
+    let newer = server_tls(&settings, None).unwrap().config;
     assert!(shake(&old, &newer).is_err());
 }
 
@@ -172,7 +172,7 @@ fn client_certificates_are_verified_and_can_be_required() {
     let mut settings = ServerSettings { client_ca: Some(ours.path("ca.pem")), ..ours.server() };
     for (required, without) in [(false, true), (true, false)] {
         settings.require_client_certificate = required;
-        let server = server_config(&settings, &Tickets::default()).unwrap();
+        let server = server_tls(&settings, None).unwrap().config;
         let (_, end) = shake(&ours.client(Some(&good), &[]), &server).unwrap();
         assert_eq!(end.peer_certificates().map(<[_]>::len), Some(1));
         assert_eq!(shake(&ours.client(None, &[]), &server).is_ok(), without);
@@ -186,11 +186,13 @@ fn sessions_are_resumed_across_reloads_until_the_rules_for_client_certificates_c
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let identity = ours.sign("client", 2100);
     let client = ours.client(Some(&identity), &[]);
-    let tickets = Tickets::default();
+    let running = std::cell::RefCell::new(None);
     let mut settings = ServerSettings { client_ca: Some(ours.path("ca.pem")), ..ours.server() };
     let kind = |settings: &ServerSettings| {
-        let server = server_config(settings, &tickets).unwrap();
-        shake(&client, &server).map(|(_, end)| end.handshake_kind().unwrap())
+        let server = server_tls(settings, running.borrow().as_ref()).unwrap();
+        let kind = shake(&client, &server.config).map(|(_, end)| end.handshake_kind().unwrap());
+        running.replace(Some(server));
+        kind
     };
     assert_eq!(kind(&settings), Ok(HandshakeKind::Full));
     assert_eq!(kind(&settings), Ok(HandshakeKind::Resumed));
@@ -204,9 +206,53 @@ fn sessions_are_resumed_across_reloads_until_the_rules_for_client_certificates_c
 }
 
 #[test]
+fn a_certificate_is_judged_by_the_roots_in_force_and_the_time_of_the_request() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let (leaf, _) = ours.sign("client", 2100);
+    let chain = certificates(&read(&leaf).unwrap(), &leaf).unwrap();
+    let certificate = ClientCertificate::new(&chain).unwrap();
+    let with = |ca: Option<&Authority>, required| {
+        let settings = ServerSettings {
+            client_ca: ca.map(|authority| authority.path("ca.pem")),
+            require_client_certificate: required,
+            ..ours.server()
+        };
+        server_tls(&settings, None).unwrap()
+    };
+    let (day, begins, ends) = (86_400, 978_307_200, 4_102_444_800);
+    for required in [false, true] {
+        let (trusting, strange, none) =
+            (with(Some(&ours), required), with(Some(&theirs), required), with(None, false));
+        // In an order in which each verdict could be mistaken for the one before.
+        for (name, tls, at, valid) in [
+            ("in time", &trusting, begins + day, true),
+            ("expired", &trusting, ends + day, false),
+            ("the clock is right again", &trusting, begins + day, true),
+            ("not yet valid", &trusting, begins - day, false),
+            ("the first second", &trusting, begins, true),
+            ("the last second", &trusting, ends, true),
+            ("the second after", &trusting, ends + 1, false),
+            ("other roots", &strange, begins + day, false),
+            ("our roots again", &trusting, begins + day, true),
+        ] {
+            let judged = tls.judge_client(Some(&certificate), Timestamp::from_secs(at));
+            let expected = match (valid, required) {
+                (true, _) => Ok(Some(certificate.thumbprint())),
+                (false, false) => Ok(None),
+                (false, true) => Err(NoClientCertificate),
+            };
+            assert_eq!(judged, expected, "{name}, required: {required}");
+        }
+        let now = Timestamp::from_secs(begins + day);
+        assert_eq!(none.judge_client(Some(&certificate), now), Ok(None), "nobody verifies it");
+        assert_eq!(trusting.judge_client(None, now).is_err(), required);
+    }
+}
+
+#[test]
 fn nothing_is_accepted_as_early_data() {
     let authority = Authority::new("root");
-    assert_eq!(server_config(&authority.server(), &Tickets::default()).unwrap().max_early_data_size, 0);
+    assert_eq!(server_tls(&authority.server(), None).unwrap().config.max_early_data_size, 0);
 }
 
 #[test]
@@ -251,7 +297,7 @@ fn what_cannot_be_served_names_the_file_and_the_reason() {
         (with(chain, key, Some(&empty)), &empty, "no certificate in it"),
         (with(chain, key, Some(&nonsense)), &nonsense, "cannot be a root"),
     ] {
-        let error = server_config(&settings, &Tickets::default()).unwrap_err();
+        let error = server_tls(&settings, None).unwrap_err();
         assert_eq!(error.path.as_ref(), Some(file), "{error}");
         assert!(error.problem.contains(words), "{error}");
         assert!(error.to_string().starts_with(&file.display().to_string()), "{error}");

@@ -228,3 +228,34 @@ fn the_algorithm_of_the_authority_and_those_of_its_issuer_change_together() {
     assert_eq!(stage.reload(&refused).status(), 422);
     assert_eq!(part(&stage.token(&app), 0)["alg"], "ES256");
 }
+
+#[test]
+fn nothing_is_signed_by_a_key_that_the_gate_does_not_know() {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    let stage = Stage::planned(|plan| plan.server("workers = 2"));
+    let app = stage.robot();
+    let (stop, used) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    let token = stage.token(&app);
+                    assert_eq!(stage.api("/deals/7", &token), 200, "{}", part(&token, 0));
+                    used.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for round in 0..12 {
+            let algorithm = ["EdDSA", "ES256"][round % 2];
+            let changed = stage.plan.clone().authority(&format!("signing_algorithm = \"{algorithm}\""));
+            let before = used.load(Ordering::SeqCst);
+            let answer = stage.reload(&changed.settings());
+            assert_eq!(answer.status(), 200, "{}", answer.text());
+            crate::support::eventually("tokens are used", || {
+                (used.load(Ordering::SeqCst) > before + 3).then_some(())
+            });
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+}

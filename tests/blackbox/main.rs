@@ -22,6 +22,7 @@ mod http2_edges;
 mod identity;
 mod idle;
 mod in_force;
+mod judged_again;
 mod keys;
 mod killed;
 mod limits;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::eventually;
-use crate::support::gate::Gate;
+use crate::support::gate::{Gate, check};
+use crate::support::issuer::{self, KeyServer, Source};
 use crate::support::pki::Authority;
 use crate::support::raw_upstream::RawUpstream;
 use crate::support::settings::{ADMIN_TOKEN, Settings};
@@ -306,4 +307,194 @@ fn the_effective_configuration_can_be_read_without_its_secrets() {
     let config: Value = answer.json();
     assert_eq!(config["issuers"][0]["issuer"], issuer.name.as_str(), "{config}");
     assert_eq!(config["server"]["limits"]["headers"], 100, "defaults are shown as well: {config}");
+}
+
+/// A URL where nobody listens.
+fn nowhere() -> String {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    format!("http://127.0.0.1:{port}/jwks")
+}
+
+#[test]
+fn keys_are_good_only_for_the_source_they_came_from() {
+    let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
+    let server = KeyServer::start(issuer.jwks());
+    let silent = KeyServer::start(issuer.jwks());
+    silent.set(issuer::Answer::Silence);
+    let useless = KeyServer::start(serde_json::json!({"keys": []}));
+    let home = format!("{:?}", server.jwks_url());
+    let settings = Settings::plaintext()
+        .upstream("api", &upstream.url(), "")
+        .issuer_from(&issuer, &Source::Url(server.jwks_url()), "")
+        .route("/{*rest}", "")
+        .admin()
+        .toml("[state]\npath = \"state.db\"\non_empty = \"trust\"\n");
+    let mut gate = Gate::start(&settings);
+    let token = issuer.good();
+    let status = |gate: &Gate| gate.get("/").token(&token).send().status();
+    assert_eq!(status(&gate), 200);
+    let moved = |url: &str| settings.to_toml().replace(&home, &format!("{url:?}"));
+    for (name, url) in [
+        ("nobody listens", nowhere()),
+        ("no answer", silent.jwks_url()),
+        ("no keys", useless.jwks_url()),
+        ("no scheme for it", nowhere().replace("http:", "https:")),
+    ] {
+        settings.file("portcullis.toml", moved(&url));
+        let answer = admin(&mut gate, "POST", "/v1/reload", Some(ADMIN_TOKEN));
+        assert_eq!(answer.status(), 422, "{name}: {}", answer.text());
+        assert!(answer.text().contains("keys could not be loaded"), "{name}: {}", answer.text());
+        assert_eq!(status(&gate), 200, "{name}: the old configuration stays");
+        let keys = gate.metrics().sum("portcullis_keys", &[("issuer", &issuer.name)]);
+        assert_eq!(keys, 1.0, "{name}: the gauge is that of the keys in force");
+    }
+    gate.kill();
+
+    // A restart takes the file as it is now. The keys that were kept are those of another source.
+    let launch = || {
+        let mut elsewhere = Gate::launch_with(&settings, |_| settings_file(&settings, &moved(&nowhere())));
+        elsewhere.log().wait_for_text("no new keys");
+        let seen = (status(&elsewhere), elsewhere.readiness().0);
+        elsewhere.kill();
+        seen
+    };
+    assert_eq!(launch(), (503, 503), "nothing is judged by the keys of another source");
+    server.set(issuer::Answer::HangUp);
+    let gate = Gate::start(&settings);
+    assert_eq!(status(&gate), 200, "the keys that were kept of this source");
+}
+
+fn settings_file(settings: &Settings, text: &str) {
+    settings.file("portcullis.toml", text);
+}
+
+#[test]
+fn other_roots_for_the_source_of_keys_are_used_from_the_next_fetch_on() {
+    let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let server = KeyServer::with_tls(issuer.jwks(), &ours.server(&["localhost"]));
+    let often = "ca = \"roots.pem\"\nrefresh_interval = \"200ms\"\nrefresh_cooldown = \"100ms\"";
+    let settings = Settings::plaintext()
+        .upstream("api", &upstream.url(), "")
+        .issuer_from(&issuer, &Source::Url(server.named_jwks_url()), often)
+        .route("/{*rest}", "")
+        .admin();
+    settings.file("roots.pem", ours.certificate_pem());
+    let gate = Gate::start(&settings);
+    let failed = || gate.metrics().sum("portcullis_keys_refresh_total", &[("result", "error")]);
+    assert_eq!(failed(), 0.0);
+    settings.file("roots.pem", theirs.certificate_pem());
+    eventually("the server is not trusted any more", || (failed() > 0.0).then_some(()));
+    assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200, "for max_stale");
+}
+
+/// Whether something at this address answers HTTP in clear text.
+fn speaks_clear_text(address: std::net::SocketAddr) -> bool {
+    let mut plain = Wire::plain(address);
+    drop(plain.send("GET / HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n\r\n"));
+    plain.rest().unwrap_or_default().starts_with(b"HTTP/")
+}
+
+#[test]
+fn a_listener_keeps_speaking_tls_or_clear_text_until_a_restart() {
+    const ADMIN_TLS: &str = "[admin.tls]\ncertificate = \"admin.pem\"\nprivate_key = \"admin.key\"\n";
+    let (upstream, issuer, authority) = (RawUpstream::start(), Issuer::new(), Authority::new());
+    let identity = authority.server(&["localhost"]);
+    let settings = Settings::tls().server("listen = [\"0.0.0.0:0\"]\nallow_plaintext = true").toml(&format!(
+        "[admin]\nlisten = \"0.0.0.0:0\"\n{ADMIN_TLS}\
+         [[admin.tokens]]\nname = \"ops\"\nsecret = \"{ADMIN_TOKEN}\"\npermissions = [\"config\"]\n"
+    ));
+    let settings = settings.guarding(&upstream.url(), &issuer);
+    settings.file("admin.pem", &identity.chain);
+    settings.file("admin.key", &identity.key);
+    let secure = settings.to_toml();
+    let without_tls = |text: &str| {
+        let tls = text.find("[server.tls]").unwrap();
+        let end = tls + text[tls..].find("\n\n").unwrap();
+        format!("{}{}", &text[..tls], &text[end..]).replace(ADMIN_TLS, "")
+    };
+    let plain = without_tls(&secure).replace("0.0.0.0:0", "127.0.0.1:0");
+    let halves = [
+        ("[server.tls] alone", without_tls(&secure).replace("[admin]\n", &format!("{ADMIN_TLS}[admin]\n"))),
+        ("both, and the addresses", plain.clone()),
+    ];
+    let gate = Gate::start(&settings);
+    let here = |address: std::net::SocketAddr| ([127, 0, 0, 1], address.port()).into();
+    let (public, operators) = (here(gate.public), here(gate.admin));
+    let request =
+        format!("GET /v1/config HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\r\n");
+    let trusted = authority.client_config(&["http/1.1"], None);
+    let shown = || {
+        let mut wire = Wire::tls(operators, "localhost", trusted.clone()).unwrap();
+        wire.exchange(&request).unwrap().json()
+    };
+    let first = shown();
+    for (name, text) in halves {
+        let reloads = gate.reloads("ok");
+        settings.file("portcullis.toml", &text);
+        gate.signal("HUP");
+        gate.wait_for_reloads("ok", reloads + 1.0);
+        assert!(!speaks_clear_text(public), "{name}: the public listener");
+        assert!(!speaks_clear_text(operators), "{name}: the admin listener");
+        let now = shown();
+        for at in ["/server/listen", "/server/tls", "/server/allow_plaintext", "/admin/listen", "/admin/tls"]
+        {
+            assert_eq!(now.pointer(at), first.pointer(at), "{name}: what is shown is in force: {at}");
+        }
+        assert_eq!(
+            gate.connect().exchange(gate.get("/").token(&issuer.good()).bytes()).unwrap().status(),
+            200
+        );
+    }
+    let line = gate.log().wait_for_text("[server.tls]");
+    assert!(line.contains("restart"), "{line}");
+    // The files of the TLS that stays are looked after as before.
+    let fresh = settings.authority().server(&["localhost"]);
+    settings.file("server.key", &fresh.key);
+    settings.file("server.pem", &fresh.chain);
+    eventually("the new certificate is served", || {
+        let config = std::sync::Arc::new(settings.authority().client_config(&["http/1.1"], None));
+        let (_, handshake) = Wire::tls_shared(public, "localhost", &config).unwrap();
+        (handshake.certificate == fresh.chain_der()[0].to_vec()).then_some(())
+    });
+    drop(gate);
+
+    // And the other way round: what speaks clear text does so until the restart, on the address it has.
+    settings.file("portcullis.toml", &plain);
+    let gate = Gate::launch_with(&settings, |_| settings_file(&settings, &plain));
+    let reloads = gate.reloads("ok");
+    settings.file("portcullis.toml", &secure);
+    gate.signal("HUP");
+    gate.wait_for_reloads("ok", reloads + 1.0);
+    assert!(speaks_clear_text(gate.public) && speaks_clear_text(gate.admin));
+    assert!(gate.public.ip().is_loopback() && gate.admin.ip().is_loopback());
+}
+
+#[test]
+fn a_refused_reload_leaves_sessions_of_tls_to_be_resumed() {
+    let (upstream, issuer, clients) = (RawUpstream::start(), Issuer::new(), Authority::new());
+    let settings =
+        Settings::tls().server_tls("client_ca = \"clients.pem\"").guarding(&upstream.url(), &issuer);
+    settings.file("clients.pem", clients.certificate_pem());
+    let gate = Gate::start(&settings);
+    let config =
+        std::sync::Arc::new(settings.authority().client_config(&["http/1.1"], Some(&clients.client("a"))));
+    let resumed = || {
+        let (mut wire, handshake) = Wire::tls_shared(gate.public, "localhost", &config).unwrap();
+        assert_eq!(wire.exchange(gate.get("/").token(&issuer.good()).bytes()).unwrap().status(), 200);
+        handshake.resumed
+    };
+    assert!(!resumed());
+    assert!(resumed());
+    settings.file("other.pem", Authority::new().certificate_pem());
+    let other = Issuer::named("https://other.example.com/");
+    let refused = settings.clone().server_tls("client_ca = \"other.pem\"").issuer_from(
+        &other,
+        &Source::Url(nowhere()),
+        "",
+    );
+    assert_eq!(check(&refused).code, 0);
+    gate.signal("HUP");
+    gate.wait_for_reloads("error", 1.0);
+    assert!(resumed(), "nothing of the refused configuration was touched");
 }

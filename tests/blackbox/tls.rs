@@ -302,3 +302,95 @@ fn the_expiry_of_certificates_can_be_watched() {
     assert_eq!(watched.len(), 1, "{metrics:?}");
     assert!(watched[0] > 86_400.0, "{watched:?}");
 }
+
+/// A request with this token on a connection, or the failure to make one.
+fn status(scene: &Scene, config: &Arc<ClientConfig>, token: &str) -> (bool, Option<u16>) {
+    let Ok((mut wire, handshake)) = Wire::tls_shared(scene.gate.public, "localhost", config) else {
+        return (false, None);
+    };
+    let answer = wire.exchange(scene.gate.get("/").token(token).bytes());
+    (handshake.resumed, answer.ok().map(|answer| answer.status()))
+}
+
+#[test]
+fn an_expired_client_certificate_is_good_for_no_request_and_no_stream() {
+    let clients = Authority::new();
+    for required in [true, false] {
+        let app = crate::support::app::App::start(crate::support::app::Speaks::Http1);
+        let issuer = Issuer::new();
+        let settings = with_client_ca(&clients, required)
+            .guarding(&app.url(), &issuer)
+            .toml("[streams]\ncheck_interval = \"100ms\"\n");
+        let scene = Scene { _upstream: RawUpstream::start(), issuer, gate: Gate::start(&settings) };
+        let end = crate::support::now() + 5;
+        let identity = clients.client_until("alice", end);
+        let bound = scene.issuer.token().claim("cnf", json!({"x5t#S256": identity.thumbprint()})).build();
+        let free = scene.issuer.good();
+        let config = Arc::new(scene.with(&identity));
+        assert_eq!(status(&scene, &config, &bound), (false, Some(200)));
+        assert_eq!(status(&scene, &config, &bound), (true, Some(200)), "resumed");
+        let open = |path: &str, token: &str| {
+            let (mut wire, _) = Wire::tls_shared(scene.gate.public, "localhost", &config).unwrap();
+            wire.send(scene.gate.get(path).token(token).bytes()).unwrap();
+            assert_eq!(wire.head().unwrap().status, 200);
+            wire
+        };
+        let mut kept = Wire::tls_shared(scene.gate.public, "localhost", &config).unwrap().0;
+        assert_eq!(kept.exchange(scene.gate.get("/").token(&bound).bytes()).unwrap().status(), 200);
+        let (mut of_bound, mut of_free) = (open("/events", &bound), open("/events", &free));
+        app.emit("tick");
+        assert!(of_bound.chunk().unwrap().is_some() && of_free.chunk().unwrap().is_some());
+
+        let rejected = eventually("the certificate has expired", || {
+            let (resumed, status) = status(&scene, &config, &bound);
+            (status != Some(200)).then_some((resumed, status))
+        });
+        assert!(crate::support::now() >= end, "rejected before its time");
+        assert_eq!(rejected, (true, Some(401)), "the session is resumed, and good for nothing");
+        assert_eq!(kept.exchange(scene.gate.get("/").token(&bound).bytes()).unwrap().status(), 401);
+        let others = if required { 401 } else { 200 };
+        assert_eq!(status(&scene, &config, &free), (true, Some(others)), "required: {required}");
+        assert!(of_bound.chunk().is_err(), "the stream of a bound token is cut");
+        let cuts = if required { 2.0 } else { 1.0 };
+        scene.gate.wait_for_metric("the cuts are counted", |metrics| {
+            let counted = metrics.sum("portcullis_streams_cut_total", &[("reason", "certificate_mismatch")]);
+            (counted == cuts).then_some(())
+        });
+        if !required {
+            app.emit("tock");
+            assert!(of_free.chunk().unwrap().is_some(), "it does not depend on the certificate");
+        }
+        let fresh = Arc::new(scene.with(&identity));
+        assert_eq!(status(&scene, &fresh, &bound), (false, None), "no handshake with it");
+    }
+}
+
+#[test]
+fn a_client_certificate_of_other_roots_is_good_for_nothing_after_a_reload() {
+    for required in [true, false] {
+        let (ours, theirs) = (Authority::new(), Authority::new());
+        let scene = scene(with_client_ca(&ours, required));
+        let alice = ours.client("alice");
+        let bound = scene.issuer.token().claim("cnf", json!({"x5t#S256": alice.thumbprint()})).build();
+        let free = scene.issuer.good();
+        let config = Arc::new(scene.with(&alice));
+        let mut kept = Wire::tls_shared(scene.gate.public, "localhost", &config).unwrap().0;
+        let mut on_kept = |token: &str| kept.exchange(scene.gate.get("/").token(token).bytes());
+        assert_eq!(on_kept(&bound).unwrap().status(), 200);
+        // Both, then theirs alone: what is still trusted goes on.
+        let both = ours.certificate_pem() + &theirs.certificate_pem();
+        for (roots, of_bound, of_free) in
+            [(both, 200, 200), (theirs.certificate_pem(), 401, if required { 401 } else { 200 })]
+        {
+            let reloads = scene.gate.reloads("ok");
+            scene.gate.settings.file("clients.pem", roots);
+            scene.gate.signal("HUP");
+            scene.gate.wait_for_reloads("ok", reloads + 1.0);
+            assert_eq!(on_kept(&free).unwrap().status(), of_free, "required: {required}");
+            if of_free == 200 {
+                assert_eq!(on_kept(&bound).unwrap().status(), of_bound, "required: {required}");
+            }
+        }
+        assert_eq!(status(&scene, &config, &free), (false, None), "its session is not resumed");
+    }
+}

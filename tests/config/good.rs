@@ -179,21 +179,6 @@ fn every_file_that_is_named_is_watched() {
 }
 
 #[test]
-fn what_needs_a_restart_is_named() {
-    let folder = Folder::new();
-    let before = folder.good(BASE).settings;
-    assert_eq!(before.restart_needed(&before), [""; 0]);
-    let after = base_with(&[
-        ("server.listen", "listen = [\"127.0.0.1:8443\"]"),
-        ("limits", "connections = 5"),
-        ("admin.listen", "listen = \"127.0.0.1:9443\""),
-        ("state", "store = \"memory\""),
-    ]);
-    let after = folder.good(&after).settings;
-    assert_eq!(before.restart_needed(&after), ["server.listen", "admin.listen", "state.store, state.path"]);
-}
-
-#[test]
 fn a_transmitter_speaks_of_the_subjects_of_a_configured_issuer() {
     let folder = Folder::new();
     let written = [

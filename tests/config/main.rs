@@ -5,6 +5,7 @@ mod bad;
 mod check;
 mod good;
 mod reference;
+mod reload;
 
 use std::fs;
 use std::path::PathBuf;

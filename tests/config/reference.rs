@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Folder;
 
-fn shipped(name: &str) -> String {
+pub(crate) fn shipped(name: &str) -> String {
     // The variable that the reference takes a secret from is not set in a test; what is in its place does not matter.
     let text = fs::read_to_string(format!("{}/config/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     text.replace(
@@ -57,7 +57,7 @@ fn every_key_is_there() {
     assert_eq!(read, written);
 }
 
-fn keys_read(value: &Value, name: &str, keys: &mut BTreeSet<String>) {
+pub(crate) fn keys_read(value: &Value, name: &str, keys: &mut BTreeSet<String>) {
     match value {
         Value::Object(members) => {
             for (key, value) in members {

@@ -255,7 +255,6 @@ fn live(
         ca: None,
         client_certificate: None,
     };
-    let tickets = tls::Tickets::default();
     Live {
         authority: None,
         streams: StreamSettings { cut_on_revocation: true, check_interval: Duration::from_secs(1) },
@@ -263,7 +262,7 @@ fn live(
         upstreams: vec![Upstream::load(upstream).unwrap()],
         identity,
         settings: settings.clone(),
-        tls: settings.tls.as_ref().map(|settings| tls::server_config(settings, &tickets).unwrap()),
+        tls: settings.tls.as_ref().map(|settings| Arc::new(tls::server_tls(settings, None).unwrap())),
         generation,
     }
 }

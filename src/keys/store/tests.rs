@@ -99,13 +99,37 @@ fn restored_keys_keep_their_age_and_yield_to_loaded_ones() {
 }
 
 #[test]
+fn the_provenance_changes_with_the_source_and_with_whom_it_is_trusted_from() {
+    let base = || settings(Source::Url("https://idp.example.com/jwks".to_owned()));
+    let same = [Settings { max_stale: Duration::ZERO, algorithms: Vec::new(), ..base() }, base()];
+    let others = [
+        settings(Source::Url("https://idp.example.com/jwks2".to_owned())),
+        settings(Source::File("https://idp.example.com/jwks".into())),
+        settings(Source::Discovery),
+        Settings { ca: Some("ca.pem".into()), ..base() },
+        Settings { insecure_http: true, ..base() },
+        Settings { issuer: "https://other.example.com/".to_owned(), ..settings(Source::Discovery) },
+    ];
+    assert!(same.iter().all(|same| same.provenance() == base().provenance()));
+    let mut all: Vec<String> = others.iter().map(Settings::provenance).collect();
+    all.push(base().provenance());
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), others.len() + 1);
+}
+
+#[test]
 fn a_secret_is_in_force_for_ever_unless_it_is_too_short() {
     let metrics = Metrics::new().unwrap();
     let store = KeyStore::new(settings(Source::Secret(vec![9; 32])), metrics.clone());
     assert_eq!(store.availability(Timestamp::from_millis(i64::MAX)), Availability::Usable);
     assert!(store.current().knows("any"));
-    assert!(metrics.render().unwrap().contains(r#"portcullis_keys{issuer="https://idp.example.com/"} 1"#));
-    let short = KeyStore::new(settings(Source::Secret(vec![9; 31])), metrics);
+    let page = || metrics.render().unwrap();
+    let line = |count| format!("portcullis_keys{{issuer=\"https://idp.example.com/\"}} {count}\n");
+    assert!(page().contains(&line(0)), "nothing is exported before the store is in force");
+    store.begin_export(LOADED);
+    assert!(page().contains(&line(1)));
+    let short = KeyStore::new(settings(Source::Secret(vec![9; 31])), metrics.clone());
     assert_eq!(short.availability(LOADED), Availability::NeverLoaded);
     assert!(!format!("{store:?}").contains("9, 9"), "no secret in a debug print");
 }
@@ -134,7 +158,7 @@ fn the_age_is_exported() {
             line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
         })
     };
-    store.export(Timestamp::now().plus(Duration::from_secs(50)));
+    store.begin_export(Timestamp::now().plus(Duration::from_secs(50)));
     assert!(line() >= 50.0, "never loaded: counted from the start");
     store.accept(jwks(&[&jwk("a")]), LOADED).unwrap();
     store.export(LOADED.plus(Duration::from_secs(7)));

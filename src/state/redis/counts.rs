@@ -49,11 +49,11 @@ impl Fleet {
     /// Keeps a key set unless a newer one is there.
     pub(in crate::state) async fn save_key_set(
         &self,
-        issuer: &str,
+        of: (&str, &str),
         body: &[u8],
         fetched_at: Timestamp,
     ) -> Result<(), StoreError> {
-        let key = self.keys.key_set(issuer);
+        let key = self.keys.key_set(of);
         let mut call = self.scripts.keep.call(1);
         call.arg(&key).arg(body).arg(fetched_at.as_millis());
         self.lane(key.as_bytes())?.ask::<i64>(&call, PATIENCE).await?;
@@ -63,9 +63,9 @@ impl Fleet {
     /// The last good key set that any replica fetched.
     pub(in crate::state) async fn key_set(
         &self,
-        issuer: &str,
+        of: (&str, &str),
     ) -> Result<Option<(Vec<u8>, Timestamp)>, StoreError> {
-        let key = self.keys.key_set(issuer);
+        let key = self.keys.key_set(of);
         let mut get = cmd("HMGET");
         get.arg(&key).arg("body").arg("at");
         let answer: Result<(Option<Vec<u8>>, Option<i64>), Fault> =

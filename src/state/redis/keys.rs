@@ -54,9 +54,9 @@ impl Keys {
         format!("{}:authority:{}", self.prefix, crate::identity::IssuerKey::new(issuer).0)
     }
 
-    /// The last good key set of an issuer: a hash.
-    pub(super) fn key_set(&self, issuer: &str) -> String {
-        format!("{}:keys:{}", self.prefix, crate::identity::IssuerKey::new(issuer).0)
+    /// The last good key set of an issuer from a source: a hash. Replicas whose configurations differ do not mix theirs.
+    pub(super) fn key_set(&self, (issuer, source): (&str, &str)) -> String {
+        format!("{}:keys:{}:{source}", self.prefix, crate::identity::IssuerKey::new(issuer).0)
     }
 }
 

@@ -49,11 +49,27 @@ impl Authority {
         self.issue(&[name], ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// A client certificate for this name that expires at this second.
+    pub fn client_until(&self, name: &str, end: i64) -> Identity {
+        let end = time::OffsetDateTime::from_unix_timestamp(end).unwrap();
+        self.issue_with(&[name], ExtendedKeyUsagePurpose::ClientAuth, |params| params.not_after = end)
+    }
+
     fn issue(&self, names: &[&str], usage: ExtendedKeyUsagePurpose) -> Identity {
+        self.issue_with(names, usage, |_| {})
+    }
+
+    fn issue_with(
+        &self,
+        names: &[&str],
+        usage: ExtendedKeyUsagePurpose,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Identity {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names.clone()).unwrap();
         params.distinguished_name.push(DnType::CommonName, names[0].as_str());
         params.extended_key_usages = vec![usage];
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Identity { chain: certificate.pem(), key: key.serialize_pem() }

@@ -1,0 +1,142 @@
+//! The key stores of issuers and transmitters, each with the task that refreshes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::state::State;
+use crate::authority::{Authority, Change};
+use crate::client::Client;
+use crate::config::Settings;
+use crate::keys;
+use crate::keys::refresh::spawn_refresher;
+use crate::keys::store::{Availability, KeyStore};
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+use crate::time::Timestamp;
+use crate::tls;
+
+/// How long a reload waits for the keys of an issuer that is new or moved.
+const FIRST_KEYS: Duration = Duration::from_secs(5);
+
+/// How often it looks whether they have come.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// An issuer's keys, and the task that keeps them fresh for as long as this value lives.
+#[derive(Debug)]
+pub(super) struct Keys {
+    pub(super) store: Arc<KeyStore>,
+    /// None for those of the authority in this process.
+    refresher: Option<JoinHandle<()>>,
+    /// The roots that the source of the keys is trusted by, as the file held them.
+    roots: Option<Vec<u8>>,
+}
+
+impl Keys {
+    /// Whether this is what would be made of these settings. A file with roots may hold others by now.
+    fn fits(&self, settings: &keys::Settings) -> bool {
+        self.store.settings() == settings && self.roots == roots(settings)
+    }
+}
+
+fn roots(settings: &keys::Settings) -> Option<Vec<u8>> {
+    // What cannot be read is said where it is used.
+    settings.ca.as_ref().and_then(|path| std::fs::read(path).ok())
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        self.refresher.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// What key stores are made with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Maker<'a> {
+    pub(super) state: &'a State,
+    pub(super) metrics: &'a Metrics,
+    pub(super) shutdown: &'a Shutdown,
+}
+
+impl Maker<'_> {
+    /// The key stores of issuers and then of transmitters: those of `running` whose settings stand, and new ones. The
+    /// places of the authority's own keys stay empty.
+    pub(super) async fn make(
+        self,
+        settings: &Settings,
+        running: &[Arc<Keys>],
+    ) -> Result<Vec<Option<Arc<Keys>>>, Vec<String>> {
+        let mut keys = Vec::with_capacity(settings.issuers.len() + settings.transmitters.len());
+        for wanted in all(settings) {
+            let same = running.iter().find(|keys| keys.fits(wanted));
+            keys.push(match same {
+                _ if wanted.source == keys::Source::Authority => Ok(None),
+                Some(same) => Ok(Some(Arc::clone(same))),
+                None => self.start(wanted).await.map(Some),
+            });
+        }
+        super::every(keys.into_iter())
+    }
+
+    async fn start(self, settings: &keys::Settings) -> Result<Arc<Keys>, String> {
+        let roots = roots(settings);
+        let trust = tls::client_config(settings.ca.as_deref(), None, &[b"http/1.1"])
+            .map_err(|error| format!("issuer {}: {error}", settings.issuer))?;
+        let store = KeyStore::new(settings.clone(), self.metrics.clone());
+        self.state.restore_keys(&store).await;
+        let refresher = spawn_refresher(Arc::clone(&store), Client::new(trust), self.shutdown.clone());
+        Ok(Arc::new(Keys { store, refresher: Some(refresher), roots }))
+    }
+}
+
+/// Puts the authority's keys in their places: those of `running` when neither they nor their settings change, else new
+/// ones. They are never fetched, and never stale.
+pub(super) fn with_own(
+    keys: Vec<Option<Arc<Keys>>>,
+    settings: &Settings,
+    authority: Option<(&Authority, Option<&Change>)>,
+    running: &[Arc<Keys>],
+) -> Result<Vec<Arc<Keys>>, Vec<String>> {
+    let own = |wanted: &keys::Settings| {
+        if let Some(same) = running.iter().find(|keys| keys.fits(wanted)) {
+            return Ok(Arc::clone(same));
+        }
+        let (authority, change) = authority.ok_or("there is no authority")?;
+        let store = authority.key_store(wanted, change);
+        let store = store.map_err(|error| format!("issuer {}: {error}", wanted.issuer))?;
+        Ok(Arc::new(Keys { store, refresher: None, roots: None }))
+    };
+    super::every(
+        keys.into_iter().zip(all(settings)).map(|(keys, wanted)| keys.map_or_else(|| own(wanted), Ok)),
+    )
+}
+
+/// The settings of all key stores, in their order.
+fn all(settings: &Settings) -> impl Iterator<Item = &keys::Settings> {
+    let issuers = settings.issuers.iter().map(|issuer| &issuer.keys);
+    issuers.chain(settings.transmitters.iter().map(|transmitter| &transmitter.keys))
+}
+
+/// Waits until every store has keys: exchanging known keys for none would reject what was fine a moment ago.
+pub(super) async fn all_loaded(keys: &[&Arc<Keys>]) -> Result<(), Vec<String>> {
+    let deadline = Instant::now() + FIRST_KEYS;
+    let missing = || {
+        let never =
+            |keys: &&&Arc<Keys>| keys.store.availability(Timestamp::now()) == Availability::NeverLoaded;
+        keys.iter().filter(never).map(|keys| keys.store.settings().issuer.clone()).collect::<Vec<_>>()
+    };
+    loop {
+        let missing = missing();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let problem =
+                |issuer| format!("issuer {issuer}: its keys could not be loaded within {FIRST_KEYS:?}");
+            return Err(missing.into_iter().map(problem).collect());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,131 @@
+//! A reload as a plan: everything that another configuration needs is made and compared with what runs, and nothing that
+//! runs is touched. What is refused here was never in force; a plan that was made can be committed without failing.
+
+use std::sync::Arc;
+
+use super::every;
+use super::keys::{Keys, all_loaded, with_own};
+use super::wiring::{Lasting, Wiring};
+use crate::authority;
+use crate::config::watch::Files;
+use crate::config::{Loaded, Settings};
+use crate::enforce::decide::{Enforcer, Issuer};
+use crate::forward::Upstream;
+use crate::gate::Live;
+use crate::log;
+use crate::time::Timestamp;
+use crate::tls::{self, ServerTls};
+
+/// Another configuration, ready to be put into force.
+pub(super) struct Plan {
+    /// With the running values of what only a restart changes.
+    pub(super) loaded: Loaded,
+    /// The keys that wait for a restart.
+    pub(super) waiting: Vec<&'static str>,
+    /// Of the issuers, in their order, and then of the transmitters.
+    pub(super) keys: Vec<Arc<Keys>>,
+    pub(super) listeners: Listeners,
+    pub(super) live: Live,
+    pub(super) authority: Option<authority::Change>,
+    pub(super) log: log::Change,
+}
+
+/// What the two listeners with TLS serve.
+pub(super) struct Listeners {
+    pub(super) public: Option<Arc<ServerTls>>,
+    pub(super) admin: Option<Arc<ServerTls>>,
+    /// Each file with a certificate, and when the certificate expires.
+    pub(super) certificates: Vec<(String, Timestamp)>,
+}
+
+impl Plan {
+    /// Compares a configuration with the one in force and makes everything that it needs.
+    ///
+    /// Waits for the keys of issuers and transmitters that are new or whose source changed.
+    pub(super) async fn new(running: &Wiring, loaded: Loaded) -> Result<Self, Vec<String>> {
+        let (loaded, waiting) = loaded.in_force_after(running.loaded())?;
+        let (settings, lasting) = (&loaded.settings, running.lasting());
+        let log = log::Change::new(&settings.log).map_err(|error| vec![error.to_string()])?;
+        let listeners = Listeners::new(settings, Some(running))?;
+        let upstreams = upstreams(settings)?;
+        let keys = lasting.maker().make(settings, running.keys()).await?;
+        let is_new = |keys: &&Arc<Keys>| !running.keys().iter().any(|known| Arc::ptr_eq(known, keys));
+        all_loaded(&keys.iter().flatten().filter(is_new).collect::<Vec<_>>()).await?;
+        // After everything that may well fail, because it may make a signing key, which is stored.
+        let authority = match (&lasting.authority, &settings.authority) {
+            (Some(authority), Some(wanted)) => {
+                let change = authority.plan(wanted).await;
+                Some(change.map_err(|error| vec![format!("[authority]: {error}")])?)
+            }
+            _ => None,
+        };
+        let own = lasting.authority.as_deref().map(|running| (running, authority.as_ref()));
+        let keys = with_own(keys, settings, own, running.keys())?;
+        let live = live(lasting, settings, &keys, (&listeners, upstreams), Some(&running.live()))?;
+        Ok(Self { loaded, waiting, keys, listeners, live, authority, log })
+    }
+
+    /// The files whose change calls for another reload.
+    pub(super) fn files(&self) -> &Files {
+        &self.loaded.files
+    }
+}
+
+impl Listeners {
+    /// Reads the certificates. Session tickets of the `running` listeners stay good.
+    pub(super) fn new(settings: &Settings, running: Option<&Wiring>) -> Result<Self, Vec<String>> {
+        let live = running.map(Wiring::live);
+        let public = live.as_ref().and_then(|live| live.tls.as_deref());
+        let admin = running.and_then(Wiring::admin_tls);
+        let wanted = [(settings.gate.tls.as_ref(), public), (settings.admin.tls.as_ref(), admin.as_deref())];
+        let mut served = every(wanted.into_iter().map(|(settings, running)| {
+            let tls = settings.map(|settings| tls::server_tls(settings, running)).transpose();
+            tls.map_err(|error| error.to_string())
+        }))?;
+        let certificates = every(wanted.into_iter().filter_map(|(settings, _)| settings).map(|settings| {
+            let path = &settings.certificate;
+            let expiry = tls::certificate_expiry(path).map_err(|error| error.to_string())?;
+            Ok((path.display().to_string(), expiry))
+        }))?;
+        let admin = served.pop().flatten().map(|tls| Arc::new(tls.http1_only()));
+        let public = served.pop().flatten().map(Arc::new);
+        Ok(Self { public, admin, certificates })
+    }
+}
+
+pub(super) fn upstreams(settings: &Settings) -> Result<Vec<Arc<Upstream>>, Vec<String>> {
+    every(settings.upstreams.iter().map(|upstream| {
+        Upstream::load(upstream.clone()).map_err(|error| format!("upstream {}: {error}", upstream.name))
+    }))
+}
+
+/// What the workers judge and forward by; follows on the `running` one.
+pub(super) fn live(
+    lasting: &Lasting,
+    settings: &Settings,
+    keys: &[Arc<Keys>],
+    (listeners, upstreams): (&Listeners, Vec<Arc<Upstream>>),
+    running: Option<&Live>,
+) -> Result<Live, Vec<String>> {
+    let issuers = settings.issuers.iter().zip(keys);
+    let issuers = issuers
+        .map(|(issuer, keys)| Issuer { rules: issuer.rules.clone(), keys: Arc::clone(&keys.store) })
+        .collect();
+    let enforcer =
+        Enforcer::new(settings.enforce.clone(), issuers, lasting.state.in_force.clone(), &lasting.metrics)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let enforcer = match running {
+        Some(running) => enforcer.after(&running.enforcer),
+        None => enforcer,
+    };
+    Ok(Live {
+        enforcer: Arc::new(enforcer),
+        upstreams,
+        identity: settings.enforce.identity.clone(),
+        streams: settings.streams,
+        authority: lasting.authority.clone(),
+        settings: settings.gate.clone(),
+        tls: listeners.public.clone(),
+        generation: running.map_or(0, |running| running.generation + 1),
+    })
+}

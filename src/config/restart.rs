@@ -1,0 +1,152 @@
+//! What a reload cannot change in a running gate: the keys that keep their value until a restart, and the keys for which
+//! a reload is refused. Both lists are written here and nowhere else.
+//!
+//! Every judgement of a running gate uses the running values of these keys, those of a reload included: a listener whose
+//! address stays the same until the restart keeps its TLS, too.
+
+use serde_json::Value;
+
+use super::{Loaded, Settings};
+
+/// Keys that keep their running values together.
+struct Fixed {
+    /// What the operator is told.
+    name: &'static str,
+    /// Where the effective configuration shows them (RFC 6901).
+    shown: &'static [&'static str],
+    /// Gives new settings the running values.
+    keep: fn(&mut Settings, &Settings),
+}
+
+/// What takes effect only after a restart.
+const AFTER_RESTART: [Fixed; 10] = [
+    Fixed {
+        name: "server.listen",
+        shown: &["/server/listen"],
+        keep: |new, running| new.gate.listen.clone_from(&running.gate.listen),
+    },
+    Fixed {
+        name: "server.workers",
+        shown: &["/server/workers"],
+        keep: |new, running| new.gate.workers = running.gate.workers,
+    },
+    Fixed {
+        name: "[server.tls] (to add or remove it)",
+        shown: &["/server/tls", "/server/allow_plaintext"],
+        keep: |new, running| {
+            if new.gate.tls.is_some() != running.gate.tls.is_some() {
+                new.gate.tls.clone_from(&running.gate.tls);
+            }
+        },
+    },
+    Fixed {
+        name: "telemetry.listen",
+        shown: &["/telemetry/listen"],
+        keep: |new, running| new.telemetry = running.telemetry,
+    },
+    Fixed {
+        name: "admin.listen",
+        shown: &["/admin/listen"],
+        keep: |new, running| new.admin.listen = running.admin.listen,
+    },
+    Fixed {
+        name: "[admin.tls] (to add or remove it)",
+        shown: &["/admin/tls"],
+        keep: |new, running| {
+            if new.admin.tls.is_some() != running.admin.tls.is_some() {
+                new.admin.tls.clone_from(&running.admin.tls);
+            }
+        },
+    },
+    Fixed {
+        name: "sessions.max_tracked",
+        shown: &["/sessions/max_tracked"],
+        keep: |new, running| {
+            new.sessions.max_tracked = running.sessions.max_tracked;
+            new.enforce.proofs = running.enforce.proofs;
+        },
+    },
+    Fixed {
+        name: "state.store and the keys that say where it is",
+        shown: &[
+            "/state/store",
+            "/state/path",
+            "/state/url",
+            "/state/events_url",
+            "/state/username",
+            "/state/password",
+            "/state/ca",
+            "/state/key_prefix",
+        ],
+        keep: |new, running| new.state.store.clone_from(&running.state.store),
+    },
+    Fixed {
+        name: "state.on_empty",
+        shown: &["/state/on_empty"],
+        keep: |new, running| new.state.on_empty = running.state.on_empty,
+    },
+    Fixed {
+        name: "state.flush_interval",
+        shown: &["/state/flush_interval"],
+        keep: |new, running| new.state.flush_interval = running.state.flush_interval,
+    },
+];
+
+/// What a reload is refused for: with the running values, the rest of the new configuration would not fit.
+const REFUSED: [Fixed; 1] = [Fixed {
+    name: "[authority]: to add or remove it, or to change its issuer or path, needs a restart; nothing was reloaded",
+    shown: &[],
+    keep: |new, running| match (&mut new.authority, &running.authority) {
+        (Some(new), Some(running)) => {
+            new.issuer.clone_from(&running.issuer);
+            new.path.clone_from(&running.path);
+        }
+        (new, running) => new.clone_from(running),
+    },
+}];
+
+impl Fixed {
+    /// Gives `settings` the running values; whether that changed anything.
+    fn apply(&self, settings: &mut Settings, running: &Settings) -> bool {
+        let wanted = settings.clone();
+        (self.keep)(settings, running);
+        *settings != wanted
+    }
+}
+
+impl Loaded {
+    /// This configuration as it is in force beside what `running` does not give up before a restart, and the names of
+    /// the keys that wait for one.
+    ///
+    /// # Errors
+    /// What a reload cannot change, in one sentence each.
+    pub fn in_force_after(mut self, running: &Self) -> Result<(Self, Vec<&'static str>), Vec<String>> {
+        let mut wanted = self.settings.clone();
+        let refused = REFUSED.iter().filter(|fixed| fixed.apply(&mut wanted, &running.settings));
+        let refused: Vec<String> = refused.map(|fixed| fixed.name.to_owned()).collect();
+        if !refused.is_empty() {
+            return Err(refused);
+        }
+        let mut waiting = Vec::new();
+        for fixed in &AFTER_RESTART {
+            if fixed.apply(&mut self.settings, &running.settings) {
+                waiting.push(fixed.name);
+                fixed.shown.iter().for_each(|at| show(at, &mut self.redacted, &running.redacted));
+            }
+        }
+        // Files that only the running values name go on being watched.
+        let kept = [&self.settings.gate.tls, &self.settings.admin.tls];
+        for tls in kept.into_iter().flatten() {
+            let ca = tls.client_ca.as_ref();
+            [&tls.certificate, &tls.private_key].into_iter().chain(ca).for_each(|path| self.files.note(path));
+        }
+        Ok((self, waiting))
+    }
+}
+
+/// Shows the running value at this place of the effective configuration.
+fn show(at: &str, effective: &mut Value, running: &Value) {
+    if let (Some(shown), Some(running)) = (effective.pointer_mut(at), running.pointer(at)) {
+        shown.clone_from(running);
+    }
+}

@@ -1,0 +1,69 @@
+//! Judging again what was allowed and lasts: by what may have changed of itself since, while the configuration and the
+//! keys are those of the decision. When they are not, the request is decided again as a whole.
+
+use std::sync::Arc;
+
+use super::decide::{Enforcer, Pass, Permit};
+use super::denial::Reason;
+use crate::time::{Monotonic, Timestamp};
+
+/// What a request that lasts was allowed by.
+#[derive(Debug)]
+pub struct Grounds {
+    enforcer: Arc<Enforcer>,
+    /// None for a request that was allowed without a token.
+    pass: Option<Pass>,
+    /// Names the key set that proved the token.
+    keys: Option<u64>,
+}
+
+impl Grounds {
+    /// The grounds of a permit that this enforcer gave.
+    #[must_use]
+    pub fn new(enforcer: &Arc<Enforcer>, permit: &Permit) -> Self {
+        let pass = permit.pass().cloned();
+        let keys = pass.as_ref().and_then(|pass| key_set(enforcer, pass));
+        Self { enforcer: Arc::clone(enforcer), pass, keys }
+    }
+
+    /// The token in force, and its idle clock.
+    #[must_use]
+    pub fn pass(&self) -> Option<&Pass> {
+        self.pass.as_ref()
+    }
+
+    /// Whether configuration and keys are those of the decision, so that [`Self::judge`] is enough.
+    #[must_use]
+    pub fn stand(&self, in_force: &Arc<Enforcer>) -> bool {
+        Arc::ptr_eq(&self.enforcer, in_force)
+            && self.pass.as_ref().is_none_or(|pass| key_set(in_force, pass) == self.keys)
+    }
+
+    /// Whether the next request with the same token and client certificate would be allowed.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub fn judge(&self, certificate: Option<&[u8; 32]>, now: Timestamp) -> Result<(), Reason> {
+        let Some(pass) = &self.pass else { return Ok(()) };
+        let (enforcer, token) = (&self.enforcer, &pass.token);
+        let issuer = enforcer.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?;
+        token.validity().judge(issuer.rules.leeway, now)?;
+        issuer.check_keys(now)?;
+        token.judge_certificate(certificate)?;
+        if !enforcer.in_force.freshness.is_fresh(Monotonic::now()) {
+            return Err(Reason::StateUnavailable);
+        }
+        enforcer.judge_again(pass, now)
+    }
+
+    /// Counts bytes that flow as a use of the token.
+    pub fn keep_alive(&self, now: Timestamp) {
+        if let Some(pass) = &self.pass {
+            self.enforcer.keep_alive(pass, now);
+        }
+    }
+}
+
+fn key_set(enforcer: &Enforcer, pass: &Pass) -> Option<u64> {
+    enforcer.issuer(pass.token.issuer).map(|issuer| issuer.keys.generation())
+}

@@ -1,0 +1,350 @@
+//! What a reload does with each key: at once, after a restart, or not at all. A new key has no place here until somebody
+//! decides.
+
+use std::collections::BTreeSet;
+
+use portcullis::config::Loaded;
+
+use super::Folder;
+use super::reference::{keys_read, shipped};
+
+/// What a reload does with another value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// It is in force.
+    AtOnce,
+    /// The running value stays in force.
+    AfterRestart,
+    /// The reload is refused.
+    Refused,
+    /// There is no other value.
+    OneValue,
+}
+use Effect::{AfterRestart, AtOnce, OneValue, Refused};
+
+/// A key of the reference, other values for it and for what must fit it, and the effect.
+type Row = (&'static str, &'static [(&'static str, &'static str)], Effect);
+
+const ROWS: &[Row] = &[
+    ("server.listen", &[("server.listen", r#"["127.0.0.1:8444"]"#)], AfterRestart),
+    ("server.workers", &[("server.workers", "3")], AfterRestart),
+    ("server.allow_plaintext", &[("server.allow_plaintext", "true")], AtOnce),
+    ("server.drain_timeout", &[("server.drain_timeout", r#""31s""#)], AtOnce),
+    ("server.shutdown_delay", &[("server.shutdown_delay", r#""1s""#)], AtOnce),
+    ("server.trusted_proxies", &[("server.trusted_proxies", r#"["10.0.0.0/8"]"#)], AtOnce),
+    ("server.tls.certificate", &ADMINS_PAIR, AtOnce),
+    ("server.tls.private_key", &ADMINS_PAIR, AtOnce),
+    ("server.tls.min_version", &[("server.tls.min_version", r#""1.3""#)], AtOnce),
+    ("server.tls.client_ca", &[("server.tls.client_ca", ROOTS)], AtOnce),
+    (
+        "server.tls.require_client_certificate",
+        &[("server.tls.client_ca", ROOTS), ("server.tls.require_client_certificate", "true")],
+        AtOnce,
+    ),
+    ("server.limits.connections", &[("server.limits.connections", "7")], AtOnce),
+    ("server.limits.connections_per_ip", &[("server.limits.connections_per_ip", "7")], AtOnce),
+    ("server.limits.handshake_timeout", &[("server.limits.handshake_timeout", r#""7s""#)], AtOnce),
+    ("server.limits.header_timeout", &[("server.limits.header_timeout", r#""7s""#)], AtOnce),
+    ("server.limits.header_bytes", &[("server.limits.header_bytes", r#""7KiB""#)], AtOnce),
+    ("server.limits.headers", &[("server.limits.headers", "7")], AtOnce),
+    ("server.limits.body_bytes", &[("server.limits.body_bytes", "7")], AtOnce),
+    (
+        "server.limits.idle_connection_timeout",
+        &[("server.limits.idle_connection_timeout", r#""7s""#)],
+        AtOnce,
+    ),
+    ("server.limits.http2_streams", &[("server.limits.http2_streams", "7")], AtOnce),
+    ("upstreams.name", &OTHER_UPSTREAM, AtOnce),
+    ("upstreams.url", &[("upstreams.url", r#""https://127.0.0.1:3001""#)], AtOnce),
+    ("upstreams.connect_timeout", &[("upstreams.connect_timeout", r#""7s""#)], AtOnce),
+    ("upstreams.response_timeout", &[("upstreams.response_timeout", r#""7s""#)], AtOnce),
+    ("upstreams.idle_timeout", &[("upstreams.idle_timeout", r#""7s""#)], AtOnce),
+    ("upstreams.ca", &[("upstreams.ca", ROOTS)], AtOnce),
+    ("upstreams.client_certificate", &UPSTREAM_PAIR, AtOnce),
+    ("upstreams.client_key", &UPSTREAM_PAIR, AtOnce),
+    (
+        "issuers.issuer",
+        &[
+            ("issuers.issuer", r#""https://idp2.example.com/""#),
+            ("event_transmitters.subject_issuer", r#""https://idp2.example.com/""#),
+        ],
+        AtOnce,
+    ),
+    ("issuers.audiences", &[("issuers.audiences", r#"["other"]"#)], AtOnce),
+    ("issuers.algorithms", &[("issuers.algorithms", r#"["PS256"]"#)], AtOnce),
+    ("issuers.jwks_url", &[("issuers.jwks_url", r#""https://idp.example.com/2""#)], AtOnce),
+    ("issuers.jwks_file", &[("issuers.jwks_url", "\"\""), ("issuers.jwks_file", KEYS)], AtOnce),
+    ("issuers.discovery", &[("issuers.jwks_url", "\"\""), ("issuers.discovery", "true")], AtOnce),
+    (
+        "issuers.secret",
+        &[
+            ("issuers.jwks_url", "\"\""),
+            ("issuers.algorithms", r#"["HS256"]"#),
+            ("issuers.secret", r#""0123456789abcdef0123456789abcdef""#),
+        ],
+        AtOnce,
+    ),
+    // It cannot change alone: see the test of the tables below.
+    ("issuers.authority", &[], OneValue),
+    ("issuers.ca", &[("issuers.ca", ROOTS)], AtOnce),
+    ("issuers.insecure_http", &[("issuers.insecure_http", "true")], AtOnce),
+    ("issuers.refresh_interval", &[("issuers.refresh_interval", r#""7s""#)], AtOnce),
+    ("issuers.refresh_cooldown", &[("issuers.refresh_cooldown", r#""7s""#)], AtOnce),
+    ("issuers.max_stale", &[("issuers.max_stale", r#""7s""#)], AtOnce),
+    ("issuers.leeway", &[("issuers.leeway", r#""7s""#)], AtOnce),
+    ("issuers.max_lifetime", &[("issuers.max_lifetime", r#""7s""#)], AtOnce),
+    ("issuers.token_types", &[("issuers.token_types", r#"["x"]"#)], AtOnce),
+    ("issuers.required_claims", &[("issuers.required_claims", r#"["jti"]"#)], AtOnce),
+    ("issuers.claims.scope", &[("issuers.claims.scope", r#""x""#)], AtOnce),
+    ("issuers.claims.roles", &[("issuers.claims.roles", r#""x""#)], AtOnce),
+    ("issuers.claims.client", &[("issuers.claims.client", r#""x""#)], AtOnce),
+    ("issuers.claims.tenant", &[("issuers.claims.tenant", r#""x""#)], AtOnce),
+    ("issuers.claims.role_version", &[("issuers.claims.role_version", r#""x""#)], AtOnce),
+    ("sessions.idle_timeout", &[("sessions.idle_timeout", r#""7s""#)], AtOnce),
+    ("sessions.max_tracked", &[("sessions.max_tracked", "7")], AfterRestart),
+    ("streams.cut_on_revocation", &[("streams.cut_on_revocation", "false")], AtOnce),
+    ("streams.check_interval", &[("streams.check_interval", r#""7s""#)], AtOnce),
+    ("state.store", &[("state.store", r#""memory""#)], AfterRestart),
+    ("state.path", &[("state.path", r#""other.db""#)], AfterRestart),
+    ("state.url", &[REDIS, ("state.url", r#""redis://127.0.0.1:6380""#)], AfterRestart),
+    ("state.events_url", &[REDIS, ("state.events_url", r#""redis://127.0.0.1:6380""#)], AfterRestart),
+    ("state.username", &[REDIS, ("state.username", r#""gate""#)], AfterRestart),
+    ("state.password", &[REDIS, ("state.password", r#""secret""#)], AfterRestart),
+    ("state.ca", &[REDIS, ("state.ca", ROOTS)], AfterRestart),
+    ("state.key_prefix", &[REDIS, ("state.key_prefix", r#""other""#)], AfterRestart),
+    ("state.max_staleness", &[("state.max_staleness", r#""7s""#)], AtOnce),
+    ("state.flush_interval", &[("state.flush_interval", r#""7s""#)], AfterRestart),
+    ("state.on_empty", &[("state.on_empty", r#""trust""#)], AfterRestart),
+    ("routes.path", &[("routes.path", r#""/other""#)], AtOnce),
+    ("routes.hosts", &[("routes.hosts", r#"["a.test"]"#)], AtOnce),
+    ("routes.methods", &[("routes.methods", r#"["GET"]"#)], AtOnce),
+    ("routes.upstream", &OTHER_UPSTREAM, AtOnce),
+    ("routes.scopes", &[("routes.scopes", r#"["x"]"#)], AtOnce),
+    ("routes.any_scope", &[("routes.any_scope", r#"["x"]"#)], AtOnce),
+    ("routes.roles", &[("routes.roles", r#"["x"]"#)], AtOnce),
+    ("routes.any_role", &[("routes.any_role", r#"["x"]"#)], AtOnce),
+    ("routes.anonymous", &[("routes.anonymous", "true")], AtOnce),
+    ("routes.mode", &[("routes.mode", r#""shadow""#)], AtOnce),
+    ("routes.response_timeout", &[("routes.response_timeout", r#""7s""#)], AtOnce),
+    ("identity.strip_authorization", &[("identity.strip_authorization", "true")], AtOnce),
+    ("identity.headers.x-auth-subject", &[("identity.headers.x-auth-subject", r#""token.x""#)], AtOnce),
+    ("identity.headers.x-auth-client", &[("identity.headers.x-auth-client", r#""token.x""#)], AtOnce),
+    ("identity.headers.x-auth-scope", &[("identity.headers.x-auth-scope", r#""token.x""#)], AtOnce),
+    ("identity.headers.x-auth-roles", &[("identity.headers.x-auth-roles", r#""token.x""#)], AtOnce),
+    ("identity.headers.x-auth-tenant", &[("identity.headers.x-auth-tenant", r#""token.x""#)], AtOnce),
+    ("telemetry.listen", &[("telemetry.listen", r#""127.0.0.1:9465""#)], AfterRestart),
+    ("telemetry.log_format", &[("telemetry.log_format", r#""pretty""#)], AtOnce),
+    ("telemetry.log_level", &[("telemetry.log_level", r#""debug""#)], AtOnce),
+    ("telemetry.access_log", &[("telemetry.access_log", "false")], AtOnce),
+    ("telemetry.log_paths", &[("telemetry.log_paths", "true")], AtOnce),
+    ("telemetry.otlp_endpoint", &[], OneValue),
+    ("admin.listen", &[("admin.listen", r#""127.0.0.1:9444""#)], AfterRestart),
+    ("admin.tls.certificate", &SERVERS_PAIR, AtOnce),
+    ("admin.tls.private_key", &SERVERS_PAIR, AtOnce),
+    ("admin.tls.min_version", &[("admin.tls.min_version", r#""1.3""#)], AtOnce),
+    ("admin.tls.client_ca", &[("admin.tls.client_ca", ROOTS)], AtOnce),
+    (
+        "admin.tls.require_client_certificate",
+        &[("admin.tls.client_ca", ROOTS), ("admin.tls.require_client_certificate", "true")],
+        AtOnce,
+    ),
+    ("admin.tokens.name", &[("admin.tokens.name", r#""two""#)], AtOnce),
+    ("admin.tokens.secret", &[("admin.tokens.secret", r#""another-secret""#)], AtOnce),
+    ("admin.tokens.permissions", &[("admin.tokens.permissions", r#"["events"]"#)], AtOnce),
+    ("event_transmitters.name", &[("event_transmitters.name", r#""two""#)], AtOnce),
+    ("event_transmitters.issuer", &[("event_transmitters.issuer", r#""two""#)], AtOnce),
+    ("event_transmitters.audience", &[("event_transmitters.audience", r#""two""#)], AtOnce),
+    ("event_transmitters.jwks_url", &[("event_transmitters.jwks_url", r#""https://a.test/2""#)], AtOnce),
+    (
+        "event_transmitters.jwks_file",
+        &[("event_transmitters.jwks_url", "\"\""), ("event_transmitters.jwks_file", KEYS)],
+        AtOnce,
+    ),
+    ("event_transmitters.ca", &[("event_transmitters.ca", ROOTS)], AtOnce),
+    ("event_transmitters.insecure_http", &[("event_transmitters.insecure_http", "true")], AtOnce),
+    ("event_transmitters.refresh_interval", &[("event_transmitters.refresh_interval", r#""7s""#)], AtOnce),
+    ("event_transmitters.refresh_cooldown", &[("event_transmitters.refresh_cooldown", r#""7s""#)], AtOnce),
+    ("event_transmitters.max_stale", &[("event_transmitters.max_stale", r#""7s""#)], AtOnce),
+    (
+        "event_transmitters.subject_issuer",
+        &[("event_transmitters.subject_issuer", r#""https://127.0.0.1:8443""#)],
+        AtOnce,
+    ),
+    ("event_transmitters.critical_members", &[("event_transmitters.critical_members", r#"["x"]"#)], AtOnce),
+    ("event_transmitters.tolerant", &[("event_transmitters.tolerant", "true")], AtOnce),
+    (
+        "authority.issuer",
+        &[("authority.issuer", r#""https://other.test""#), ("issuers#2.issuer", r#""https://other.test""#)],
+        Refused,
+    ),
+    (
+        "authority.audience",
+        &[("authority.audience", r#""other""#), ("issuers#2.audiences", r#"["other"]"#)],
+        AtOnce,
+    ),
+    ("authority.token_path", &[("authority.token_path", r#""/other""#)], AtOnce),
+    ("authority.token_lifetime", &[("authority.token_lifetime", r#""7s""#)], AtOnce),
+    ("authority.signing_algorithm", &[("authority.signing_algorithm", r#""EdDSA""#)], AtOnce),
+    ("authority.key_rotation", &[("authority.key_rotation", r#""7d""#)], AtOnce),
+    ("authority.tenant_parameter", &[("authority.tenant_parameter", r#""tenant""#)], AtOnce),
+    ("authority.failures_per_client", &[("authority.failures_per_client", "7")], AtOnce),
+    ("authority.failures_per_address", &[("authority.failures_per_address", "7")], AtOnce),
+    ("authority.introspection_clients", &[("authority.introspection_clients", r#"["x"]"#)], AtOnce),
+    ("authority.scopes", &[("authority.scopes", r#"["x"]"#)], AtOnce),
+    ("authority.path", &[("authority.path", r#""other.db""#)], Refused),
+];
+
+const ROOTS: &str = r#""../certs/server.pem""#;
+const KEYS: &str = r#""../certs/jwks.json""#;
+const REDIS: (&str, &str) = ("state.store", r#""redis""#);
+const ADMINS_PAIR: [(&str, &str); 2] = [
+    ("server.tls.certificate", r#""../certs/admin.pem""#),
+    ("server.tls.private_key", r#""../certs/admin.key""#),
+];
+const SERVERS_PAIR: [(&str, &str); 2] = [
+    ("admin.tls.certificate", r#""../certs/server.pem""#),
+    ("admin.tls.private_key", r#""../certs/server.key""#),
+];
+const UPSTREAM_PAIR: [(&str, &str); 2] = [
+    ("upstreams.client_certificate", r#""../certs/server.pem""#),
+    ("upstreams.client_key", r#""../certs/server.key""#),
+];
+const OTHER_UPSTREAM: [(&str, &str); 2] = [("upstreams.name", r#""b""#), ("routes.upstream", r#""b""#)];
+
+/// Gives a key of the text another value; `issuers#2.issuer` is in the second `[[issuers]]`.
+fn set(text: &str, key: &str, value: &str) -> String {
+    let (table, key) = key.rsplit_once('.').unwrap();
+    let (table, place) =
+        table.split_once('#').map_or((table, 1), |(table, place)| (table, place.parse().unwrap()));
+    let (mut within, mut seen, mut found) = (false, 0, 0);
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| {
+            if line.starts_with('[') {
+                let name = line.split(']').next().unwrap().trim_start_matches('[');
+                seen += usize::from(name == table);
+                within = name == table && seen == place;
+            }
+            let is_it = within && line.split_once(" = ").is_some_and(|(name, _)| name == key);
+            found += usize::from(is_it);
+            if is_it { format!("{key} = {value}") } else { line.to_owned() }
+        })
+        .collect();
+    assert_eq!(found, 1, "{key} of {table}");
+    lines.join("\n")
+}
+
+fn with(text: &str, changes: &[(&str, &str)]) -> String {
+    changes.iter().fold(text.to_owned(), |text, (key, value)| set(&text, key, value))
+}
+
+/// The text without a table, its sub-tables included.
+fn without(text: &str, table: &str) -> String {
+    let mut within = false;
+    let keep = |line: &&str| {
+        if line.starts_with('[') {
+            let name = line.split(']').next().unwrap().trim_start_matches('[');
+            within = name == table || name.starts_with(&format!("{table}."));
+        }
+        !within
+    };
+    text.lines().filter(keep).collect::<Vec<_>>().join("\n")
+}
+
+/// The reference as a gate runs with it, and the same with a change.
+fn before_and_after(folder: &Folder, changes: &[(&str, &str)]) -> (Loaded, Loaded) {
+    // What is the same before and after: which store it is that the keys are about.
+    let (both, changes) = match changes.split_first() {
+        Some((first, rest)) if *first == REDIS && !rest.is_empty() => (&changes[..1], rest),
+        _ => (&[][..], changes),
+    };
+    let reference = with(&shipped("reference.toml"), both);
+    (folder.good(&reference), folder.good(&with(&reference, changes)))
+}
+
+#[test]
+fn every_key_is_classified_and_a_reload_does_as_it_says() {
+    let folder = Folder::new();
+    let mut keys = BTreeSet::new();
+    keys_read(&folder.good(&shipped("reference.toml")).redacted, "", &mut keys);
+    let classified: BTreeSet<String> = ROWS.iter().map(|(key, ..)| (*key).to_owned()).collect();
+    assert_eq!(classified, keys, "a new key takes effect at once, after a restart, or is refused: decide");
+    for (key, changes, effect) in ROWS {
+        if *effect == OneValue {
+            continue;
+        }
+        let (running, wanted) = before_and_after(&folder, changes);
+        assert!(
+            wanted.redacted != running.redacted || wanted.settings != running.settings,
+            "{key}: no change"
+        );
+        match (wanted.clone().in_force_after(&running), effect) {
+            (Ok((loaded, waiting)), AtOnce) => {
+                assert_eq!(waiting, Vec::<&str>::new(), "{key}");
+                assert_eq!(loaded.settings, wanted.settings, "{key}");
+                assert_eq!(loaded.redacted, wanted.redacted, "{key}");
+            }
+            (Ok((loaded, waiting)), AfterRestart) => {
+                assert_eq!(waiting.len(), 1, "{key}: {waiting:?}");
+                assert!(waiting[0].contains(key) || key.starts_with("state."), "{key}: {waiting:?}");
+                assert_eq!(loaded.settings, running.settings, "{key}");
+                assert_eq!(loaded.redacted, running.redacted, "{key}: what is shown is what is in force");
+            }
+            (Err(problems), Refused) => assert!(problems[0].contains("restart"), "{key}: {problems:?}"),
+            (outcome, effect) => panic!("{key} is not {effect:?}: {:?}", outcome.map(|(_, waiting)| waiting)),
+        }
+    }
+}
+
+#[test]
+fn what_waits_for_a_restart_leaves_the_other_changes_alone() {
+    let folder = Folder::new();
+    let waiting: Vec<(&str, &str)> = ROWS
+        .iter()
+        .filter(|(_, changes, effect)| *effect == AfterRestart && changes[0] != REDIS)
+        .flat_map(|(_, changes, _)| changes.iter().copied())
+        .collect();
+    for (key, changes, _) in ROWS.iter().filter(|(.., effect)| *effect == AtOnce) {
+        let reference = shipped("reference.toml");
+        let (running, alone) = (folder.good(&reference), folder.good(&with(&reference, changes)));
+        let wanted = folder.good(&with(&with(&reference, changes), &waiting));
+        let (loaded, names) = wanted.in_force_after(&running).unwrap();
+        assert!(names.len() >= 8, "{key}: {names:?}");
+        assert_eq!(loaded.settings, alone.settings, "{key}");
+        assert_eq!(loaded.redacted, alone.redacted, "{key}");
+    }
+}
+
+#[test]
+fn a_listener_keeps_its_tls_or_its_clear_text_and_the_files_of_it_are_watched() {
+    let folder = Folder::new();
+    let secure = shipped("reference.toml");
+    let plain = without(&without(&secure, "server.tls"), "admin.tls")
+        .replace("allow_plaintext = false", "allow_plaintext = true");
+    let (secure, plain) = (folder.good(&secure), folder.good(&plain));
+    for (name, running, wanted) in [("removed", &secure, &plain), ("added", &plain, &secure)] {
+        let (loaded, waiting) = wanted.clone().in_force_after(running).unwrap();
+        assert_eq!(waiting.len(), 2, "{name}: {waiting:?}");
+        assert_eq!(loaded.settings, running.settings, "{name}");
+        assert_eq!(loaded.redacted, running.redacted, "{name}");
+        for path in running.files.paths().filter(|path| !path.ends_with("jwks.json")) {
+            assert!(loaded.files.paths().any(|watched| watched == path), "{name}: {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn an_authority_is_neither_added_nor_removed() {
+    let folder = Folder::new();
+    let with_it = shipped("reference.toml");
+    let issuer =
+        "[[issuers]]                              # example: what the gate must know of its own [authority]";
+    let (first, rest) = with_it.split_once(issuer).unwrap();
+    let (_, rest) = rest.split_once("[sessions]").unwrap();
+    let without_it = without(&format!("{first}[sessions]{rest}"), "authority");
+    let (with_it, without_it) = (folder.good(&with_it), folder.good(&without_it));
+    for (name, running, wanted) in [("removed", &with_it, &without_it), ("added", &without_it, &with_it)] {
+        let problems = wanted.clone().in_force_after(running).map(|(_, waiting)| waiting).unwrap_err();
+        assert!(problems[0].contains("[authority]"), "{name}: {problems:?}");
+    }
+}
