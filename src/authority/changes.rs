@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
@@ -22,6 +23,10 @@ use crate::events;
 use crate::state::StoreError;
 use crate::state::record::{Event, EventKind, Source};
 use crate::time::Timestamp;
+
+/// The furthest into the future that a change ends tokens of a client or user who may get new ones: until that moment
+/// the new ones must wait.
+const CATCH_UP: Duration = Duration::from_secs(600);
 
 /// What is to be different.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -240,7 +245,7 @@ impl Authority {
     /// Makes the event durable and puts it in force, then stores the change.
     async fn publish_and_store(&self, change: &Change, intent: i64) -> Result<(), StoreError> {
         let now = Timestamp::now();
-        if let Some(event) = change.event(&self.event_issuer(), now) {
+        if let Some(event) = change.event(&self.event_issuer(), self.ends_until(change, now)) {
             let kind = event.kind;
             self.log.publish(vec![event], Source::Authority, now).await?;
             self.metrics.events.with_label_values(&[kind.as_str(), Source::Authority.as_str()]).inc();
@@ -252,6 +257,17 @@ impl Authority {
                 rows::delete_intent(db, intent)
             })
             .await
+    }
+
+    /// The moment until which a change ends what was issued. When the wall clock is behind what it said when tokens were
+    /// issued, that is when the latest of them was, or these tokens would outlive the change.
+    fn ends_until(&self, change: &Change, now: Timestamp) -> Timestamp {
+        let latest = Timestamp::from_millis(self.latest_issue.load(Ordering::Relaxed));
+        match change {
+            // Nothing is issued to this client any more.
+            Change::DeleteCredential(_) => now.max(latest),
+            _ => now.max(latest.min(now.plus(CATCH_UP))),
+        }
     }
 
     /// Deletes an intent whose change failed. The event may have been published all the same, and with it a role version

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::secret::SecretHash;
 use crate::time::Timestamp;
 
-/// Somebody on whose behalf applications call.
+/// A person or an organization on whose behalf applications call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// Its id: `sub` in its tokens.

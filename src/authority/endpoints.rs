@@ -212,7 +212,7 @@ impl Authority {
         Err(OauthError::Unavailable)
     }
 
-    /// RFC 7009: 200 for what was in force and for what was not; the difference is nobody's business.
+    /// RFC 7009: 200 for a token that was in force and for anything else, so that the answer does not tell them apart.
     async fn revocation(
         self: &Arc<Self>,
         call: &Call<'_>,

@@ -22,7 +22,7 @@ pub(super) enum OauthError {
     GrantType,
     /// `unauthorized_client`: none of its roles is held by its owner any more.
     NoRoleLeft,
-    /// `invalid_grant`: the token was issued to somebody else (RFC 6749 §5.2, RFC 7009 §2.1).
+    /// `invalid_grant`: the token was issued to another client (RFC 6749 §5.2, RFC 7009 §2.1).
     OthersToken,
     /// Too many failures; how long to wait.
     TooMany(Duration),
@@ -30,7 +30,7 @@ pub(super) enum OauthError {
     Method(&'static str),
     /// The body is too large.
     TooLarge,
-    /// A store or the system's random numbers cannot be used now.
+    /// A store cannot be used now, or the random number generator failed.
     Unavailable,
 }
 

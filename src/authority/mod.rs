@@ -96,6 +96,9 @@ pub struct Authority {
     issuers: Arc<ArcSwap<Vec<events::Issuer>>>,
     directory: Directory,
     ring: ArcSwap<KeyRing>,
+    /// When the latest token was issued by what the wall clock said then, in milliseconds; from before a restart only when
+    /// the clock is behind it.
+    latest_issue: AtomicI64,
     /// The latest `exp` of a token that this process has signed, in milliseconds.
     latest_expiry: AtomicI64,
     /// Held while keys are rotated, and from the plan of a reload to its commit.
@@ -144,10 +147,15 @@ impl Authority {
     pub async fn open(settings: Settings, parts: Parts) -> Result<Arc<Self>, StoreError> {
         let Parts { store, log, in_force, issuers, metrics } = parts;
         let rules = settings.rules(&issuers.load());
-        let ring = rotation::rotate(&store, rules, Now::read(), Timestamp::EPOCH, Extent::Whole).await?;
+        let now = Now::read();
+        let ring = rotation::rotate(&store, rules, now, Timestamp::EPOCH, Extent::Whole).await?;
+        let last_look = ring.last_expiry.minus(ring.longest_life);
+        // Tokens may have been issued until the next look.
+        let latest_issue = if now.wall < last_look { last_look.plus(LOOK_AGAIN) } else { Timestamp::EPOCH };
         let authority = Arc::new(Self {
             directory: Directory::default(),
             ring: ArcSwap::from_pointee(ring),
+            latest_issue: AtomicI64::new(latest_issue.as_millis()),
             latest_expiry: AtomicI64::new(0),
             rotating: Arc::default(),
             key_stores: std::sync::Mutex::default(),

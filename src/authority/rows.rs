@@ -46,8 +46,8 @@ pub(super) fn put_user(db: &Connection, user: &User) -> rusqlite::Result<()> {
     .map(drop)
 }
 
-/// Deletes the user with its credentials. Its version is kept: were the id given again, tokens of before must not count
-/// as newer than those of after.
+/// Deletes the user with its credentials. Its version is kept: when the id is given again, older tokens must not count as
+/// newer than those issued after that.
 pub(super) fn delete_user(db: &Connection, id: &str) -> rusqlite::Result<()> {
     db.prepare_cached(
         "INSERT INTO former_users (id, role_version) SELECT id, role_version FROM users WHERE id = ?1

@@ -1,4 +1,4 @@
-//! Client secrets: made of the system's random numbers, shown once, kept as a salted hash. Knows nothing of clients.
+//! Client secrets: random, shown once, kept as a salted hash. Knows nothing of clients.
 
 use std::fmt;
 
@@ -151,7 +151,7 @@ mod tests {
         let long = Secret(Zeroizing::new("a".repeat(LONGEST_SECRET)));
         let hash_of_long = long.hash().unwrap();
         assert!(hash_of_long.matches(long.reveal()));
-        assert!(!hash_of_long.matches(&format!("{}a", long.reveal())), "what is cut off counts");
+        assert!(!hash_of_long.matches(&format!("{}a", long.reveal())), "what is not hashed counts");
         assert!(!SecretHash::NOBODY.matches("") && !SecretHash::NOBODY.matches(one.reveal()));
     }
 }

@@ -246,7 +246,7 @@ async fn no_token_outlives_its_credential() {
     edit(end(50_000)).await.unwrap();
     assert!(bed.accepts(&token), "it ends before");
     edit(end(90)).await.unwrap();
-    assert!(!bed.accepts(&token), "the tokens of before lived longer");
+    assert!(!bed.accepts(&token), "earlier tokens lived longer");
     let token = bed.token(&client).await.unwrap();
     assert!(matches!(edit(end(0)).await, Err(Refused::Invalid { field: "expires_at", .. })));
     edit(Some(None)).await.unwrap();
@@ -490,7 +490,7 @@ async fn a_change_that_is_dropped_anywhere_is_rolled_back_and_then_completed_or_
             }
             drop(bed.authority.settled_alone().await.unwrap());
             assert_eq!(bed.store.transact(rows::intents).await.unwrap(), [], "{kind} {polls}");
-            // Whole or not made: whoever gets no token as before has none that is accepted either.
+            // Whole or not made: a client that gets no new token has no accepted one either.
             let is_made = !bed.accepts(&token);
             assert_eq!(bed.token(&client).await.is_err(), is_made, "{kind} {polls}");
             let shown = (bed.authority.users(None, 9), bed.authority.credentials(None, None, 9));

@@ -57,7 +57,7 @@ impl Attempt {
     }
 }
 
-/// An IPv6 address stands for its /64, because whoever has one address of it has them all.
+/// An IPv6 address stands for its /64, because one host usually has all addresses of it.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {

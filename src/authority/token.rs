@@ -90,6 +90,10 @@ impl Authority {
             let next = Timestamp::from_secs(now.as_secs() + 1);
             tokio::time::sleep(next.since(now) + Duration::from_millis(1)).await;
             now = Timestamp::now();
+            if self.is_born_dead(&settings, client, &jti, now) {
+                // Something else ended it meanwhile, or the clock is behind the one that issued what was ended.
+                return Ok(None);
+            }
         }
         let lifetime = i64::try_from(settings.token_lifetime.as_secs()).unwrap_or(i64::MAX);
         let iat = now.as_secs();
@@ -114,7 +118,7 @@ impl Authority {
         };
         let claims = serde_json::to_string(&claims).map_err(|_unwritable| OauthError::Unavailable)?;
         let ring = self.ring.load_full();
-        self.announce(&ring, Timestamp::from_secs(exp));
+        self.announce(&ring, now, Timestamp::from_secs(exp));
         let token = sign(&ring, claims).await?;
         // A deletion takes the client out of the directory, then ends the tokens issued until that moment. This one was
         // issued before, and ends with them, or the client is no longer there.
@@ -122,9 +126,11 @@ impl Authority {
         Ok(holds.then_some(Issued { token, expires_in: exp - iat }))
     }
 
-    /// Takes note of when a token expires that is about to be signed: its key must be kept until then. When the clock has
-    /// stepped ahead of what is recorded, it is recorded now.
-    fn announce(&self, ring: &KeyRing, expires_at: Timestamp) {
+    /// Takes note of when a token is issued that is about to be signed, because what ends it must not be earlier, and of
+    /// when it expires, because its key must be kept until then. When the clock has stepped ahead of what is recorded, that
+    /// is recorded now.
+    fn announce(&self, ring: &KeyRing, issued_at: Timestamp, expires_at: Timestamp) {
+        self.latest_issue.fetch_max(issued_at.as_millis(), Ordering::Relaxed);
         self.latest_expiry.fetch_max(expires_at.as_millis(), Ordering::Relaxed);
         if expires_at > ring.recorded_until {
             self.wake.notify_one();

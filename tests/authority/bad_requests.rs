@@ -368,3 +368,32 @@ fn whatever_is_wrong_with_a_client_looks_the_same() {
     }
     assert_eq!(ask(&app.id, &app.secret, "acme", true).status(), 200);
 }
+
+#[test]
+fn lists_as_long_as_a_body_may_be_are_read_once() {
+    let stage = Stage::start();
+    let app = stage.robot();
+    let repeated = vec!["read:deals"; 5_000].join("+");
+    let answer = stage.post("/oauth/token", &app.form(&format!("&scope={repeated}")));
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    assert_eq!(answer.json()["scope"], "read:deals");
+    let unknown = format!("&scope={}", vec!["x"; 30_000].join("+"));
+    is_refusal("unknown", &stage.post("/oauth/token", &app.form(&unknown)), 400, "invalid_scope");
+
+    let user = |id: &str, roles: &[String]| {
+        stage.admin("POST", "/v1/users", &json!({"id": id, "name": id, "roles": roles}))
+    };
+    let same = user("same", &vec!["reader".to_owned(); 5_000]);
+    assert_eq!((same.status(), &same.json()["roles"]), (201, &json!(["reader"])));
+    let different = |count: usize| (0..count).map(|n| format!("r{n}")).collect::<Vec<_>>();
+    assert_eq!(user("most", &different(256)).status(), 201);
+    for count in [257, 6_000] {
+        let answer = user("more", &different(count));
+        assert_eq!(answer.status(), 400, "{count}");
+        assert!(answer.text().contains("more than 256"), "{count}: {}", answer.text());
+    }
+    // An owner and a credential with as many roles as there can be.
+    let full = stage.credential(&json!({"name": "Full", "owner": "most", "roles": different(256)}));
+    let claims = crate::stage::part(&stage.token(&full), 1);
+    assert_eq!(claims["roles"].as_array().unwrap().len(), 256);
+}

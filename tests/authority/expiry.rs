@@ -2,22 +2,26 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::{App, Stage};
+use crate::stage::{App, Plan, Stage};
+
+/// Tokens that were issued before the store was created, by a clock that is behind, are judged by the rest.
+fn trusting(plan: Plan) -> Plan {
+    plan.authority("token_lifetime = \"6h\"")
+        .toml("[state]\npath = \"authority.db\"\non_empty = \"trust\"\n[sessions]\nidle_timeout = \"24h\"")
+}
 
 #[test]
 fn a_wrong_clock_ends_no_credential_and_no_old_secret_for_good() {
     for (offset, is_valid) in [("-10y", true), ("-1h", true), ("+2h", false), ("+10y", false)] {
-        let stage = Stage::start();
+        let stage = Stage::planned(trusting);
         stage.user("ada", &[]);
         let old = stage.credential(&json!({"name": "Robot", "owner": "ada"}));
         let renewed =
             stage.admin("POST", &format!("/v1/credentials/{}/secret", old.id), &json!({"overlap": "1h"}));
         let new = App { secret: renewed.json()["client_secret"].as_str().unwrap().to_owned(), ..old.clone() };
         let soon = crate::support::now() + 3_600;
-        let ending = stage.credential(&json!({"name": "Ending", "owner": "ada"}));
-        let edit = json!({"expires_at": rfc3339(soon)});
-        let edited = stage.admin("PATCH", &format!("/v1/credentials/{}", ending.id), &edit);
-        assert_eq!(edited.status(), 200, "{}", edited.text());
+        let ending = json!({"name": "Ending", "owner": "ada", "expires_at": rfc3339(soon)});
+        let ending = stage.credential(&ending);
 
         let stage = stage.restart_with_clock(offset);
         let status = |stage: &Stage, app: &App| stage.post("/oauth/token", &app.form("")).status();
@@ -37,6 +41,38 @@ fn a_wrong_clock_ends_no_credential_and_no_old_secret_for_good() {
         }
         let listed = stage.admin("GET", "/v1/credentials", &Value::Null).json();
         assert_eq!(listed["items"].as_array().unwrap().len(), 2, "{offset}");
+    }
+}
+
+#[test]
+fn what_ends_while_the_clock_is_behind_stays_ended() {
+    // By a start, and by a step of a running gate.
+    for (start, step) in [("-20s", "-20s"), ("-1h", "-1h"), ("+0", "-20s"), ("+0", "-1h")] {
+        let stage = Stage::planned(trusting);
+        stage.user("ada", &["case-reader", "case-writer"]);
+        stage.user("bob", &[]);
+        let app = |owner: &str| stage.credential(&json!({"name": "Robot", "owner": owner}));
+        let [gone, renewed, demoted, of_bob] = [app("ada"), app("ada"), app("ada"), app("bob")];
+        let stage = if start == "+0" { stage.restart_with_clock("+0") } else { stage };
+        let tokens = [&gone, &renewed, &of_bob, &demoted].map(|app| stage.token(app));
+        let stage = if start == "+0" { stage } else { stage.restart_with_clock(start) };
+        stage.step_clock(step);
+        let call = |method: &str, target: String, body: Value| {
+            let answer = stage.admin(method, &target, &body);
+            assert!((200..300).contains(&answer.status()), "{target}: {}", answer.text());
+        };
+        call("DELETE", format!("/v1/credentials/{}", gone.id), Value::Null);
+        call("POST", format!("/v1/credentials/{}/secret", renewed.id), json!({"end_tokens": true}));
+        call("DELETE", "/v1/users/bob".to_owned(), Value::Null);
+        let stage = stage.restart();
+        // A clock that is further behind than ten minutes does not end tokens of those who may get new ones.
+        let ended = if step == "-20s" { 3 } else { 1 };
+        for (place, token) in tokens.iter().enumerate().take(ended) {
+            assert_eq!(stage.api("/any/thing", token), 401, "{start} {step}: {place}");
+        }
+        assert_eq!(stage.api("/any/thing", &tokens[3]), 200, "{start} {step}: nothing ended it");
+        let roles = stage.admin("PUT", "/v1/users/ada/roles", &json!({"roles": []}));
+        assert_eq!((roles.status(), stage.api("/any/thing", &tokens[3])), (200, 401), "{start} {step}");
     }
 }
 

@@ -95,7 +95,7 @@ struct Roles {
     roles: Vec<String>,
 }
 
-/// Answers when the tokens with the roles of before are refused, not earlier.
+/// Answers only once the tokens with the previous roles are rejected.
 async fn set_roles(
     Issuing(authority): Issuing,
     State(api): State<Api>,
