@@ -54,6 +54,20 @@ impl Key {
         context.update(parts[0].as_bytes());
         context.update(b"\n");
         context.update(parts[1].as_bytes());
+        Self::finish(context)
+    }
+
+    /// The key of all these texts, whose lengths count.
+    pub(crate) fn of_all(parts: &[&str]) -> Self {
+        let mut context = Context::new(&SHA256);
+        for part in parts {
+            context.update(&part.len().to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        Self::finish(context)
+    }
+
+    fn finish(context: Context) -> Self {
         let mut digest = [0; 32];
         digest.copy_from_slice(context.finish().as_ref());
         Self::from_digest(&digest)

@@ -81,6 +81,8 @@ pub struct Metrics {
     pub authority_conflict: IntGauge,
     /// Settings of the shared store that endanger what it keeps, by `setting`: 1 when it is to be changed.
     pub state_setup_warnings: IntGaugeVec,
+    /// 1 when the file of the store was found older than it was when it was last used, or to be another one.
+    pub state_rolled_back: IntGauge,
     /// Responses and tunnels that were ended because their token was no longer in force, by `reason`.
     pub streams_cut: IntCounterVec,
     /// Log lines that were lost because the destination was blocked, slow or full.
@@ -233,6 +235,10 @@ impl Metrics {
                 "portcullis_state_setup_warnings",
                 "Settings of the shared store that should be changed",
                 &["setting"],
+            )?,
+            state_rolled_back: page.gauge(
+                "portcullis_state_rolled_back",
+                "1: the state store is older than it was when it was last used, or another one",
             )?,
             streams_cut: page.counters(
                 "portcullis_streams_cut_total",

@@ -11,7 +11,7 @@ use crate::config::{StateSettings, Store as StoreSettings};
 use crate::events;
 use crate::metrics::Metrics;
 use crate::state::Store;
-use crate::time::Timestamp;
+use crate::time::Now;
 
 /// Opens it on its file, which may be the one that the state is in. Blocks for a moment, before anything is served.
 pub(super) async fn open(
@@ -23,7 +23,7 @@ pub(super) async fn open(
 ) -> Result<Arc<Authority>, Vec<String>> {
     let store = match &state_settings.store {
         StoreSettings::Embedded(path) if *path == wanted.path => state.store.clone(),
-        _ => Store::open(&wanted.path, Timestamp::now())
+        _ => Store::open(&wanted.path, Now::read())
             .map_err(|error| vec![format!("[authority]: {error}")])?,
     };
     let parts = Parts {

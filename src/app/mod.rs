@@ -22,7 +22,7 @@ use crate::log::{self, AccessLog, LogError};
 use crate::metrics::Metrics;
 use crate::shutdown::{self, Phase, Trigger};
 use crate::state::OpenError;
-use crate::time::Timestamp;
+use crate::time::Now;
 
 mod authority;
 mod keys;
@@ -108,7 +108,7 @@ impl App {
         let telemetry = listen(loaded.settings.telemetry).await?;
         let admin = listen(loaded.settings.admin.listen).await?;
         let watch = Watch::new(loaded.files.clone());
-        let opened = state::open(&loaded.settings, &metrics, Timestamp::now()).map_err(RunError::Store)?;
+        let opened = state::open(&loaded.settings, &metrics, Now::read()).map_err(RunError::Store)?;
         let state = State::replay(opened, &loaded.settings, &metrics).await.map_err(RunError::Store)?;
         let wiring = Wiring::new(loaded, state.clone(), metrics.clone(), access_log, shutdown.clone())
             .await

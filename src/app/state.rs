@@ -1,7 +1,7 @@
 //! What outlives requests, configurations and – with a durable store – the process: events, idle clocks, key sets.
 //! Opened and replayed before the first request, written behind while the gate runs, saved once more when it ends.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ use crate::revocations::Revocations;
 use crate::sessions::{self, Sessions};
 use crate::shutdown::{Phase, Shutdown};
 use crate::state::redis::{self, Change};
-use crate::state::{OpenError, Store, StoreError};
-use crate::time::{Monotonic, Timestamp};
+use crate::state::{OpenError, Past, Store, StoreError};
+use crate::time::{Monotonic, Now, Timestamp};
 use crate::usage::Usage;
 
 /// How often the whole session table has been looked through for what may leave it.
@@ -49,11 +49,16 @@ pub(super) type Opened = (Store, Option<mpsc::Receiver<Change>>);
 const FIRST_TRY: Duration = Duration::from_secs(5);
 
 /// Opens the store as configured. Blocks, and ends before anything is served.
-pub(super) fn open(settings: &Settings, metrics: &Metrics, now: Timestamp) -> Result<Opened, OpenError> {
+pub(super) fn open(settings: &Settings, metrics: &Metrics, now: Now) -> Result<Opened, OpenError> {
     let terms = settings.terms();
     let settings = &settings.state;
     match &settings.store {
-        StoreSettings::Embedded(path) => Ok((Store::open(path, now)?, None)),
+        StoreSettings::Embedded(path) => {
+            let store = Store::open(path, now)?;
+            say(store.past(), path);
+            metrics.state_rolled_back.set(i64::from(store.past() != Past::Continuous));
+            Ok((store, None))
+        }
         StoreSettings::Redis(redis) => {
             let (store, changes) = Store::shared(redis::Settings::clone(redis), terms, metrics.clone())?;
             Ok((store, Some(changes)))
@@ -69,6 +74,24 @@ pub(super) fn open(settings: &Settings, metrics: &Metrics, now: Timestamp) -> Re
             }
             Ok((Store::in_memory(now)?, None))
         }
+    }
+}
+
+/// Warns when the file is not the one that was in use here, or not all of it.
+fn say(past: Past, path: &Path) {
+    match past {
+        Past::Continuous => {}
+        Past::Older { known, seen } => warn!(
+            path = %path.display(),
+            known,
+            seen,
+            "the state store is older than it was when it was last used here (a restored copy?): events after `known` up to `seen` are missing, and tokens that they ended are accepted again"
+        ),
+        Past::Replaced { seen } => warn!(
+            path = %path.display(),
+            seen,
+            "another state store was in use here, up to event `seen`; what it knew is not known any more"
+        ),
     }
 }
 
@@ -94,7 +117,7 @@ impl State {
     ) -> Result<Self, OpenError> {
         let failed = |error| unreadable(&settings.state, error);
         let (now, began) = (Timestamp::now(), Instant::now());
-        let not_before = settings.state.on_empty.not_before(store.created_at());
+        let not_before = settings.state.on_empty.not_before(store.not_before());
         let revocations = Arc::new(Revocations::new(not_before));
         let clocks = sessions::Settings {
             idle_timeout: settings.sessions.idle_timeout,
@@ -106,7 +129,7 @@ impl State {
             true => Sessions::sharing(clocks, store.clone(), settings.state.flush_interval),
             false => Sessions::new(clocks),
         });
-        let events = EventLog::start(store.clone(), Arc::clone(&revocations), now).await.map_err(failed)?;
+        let events = EventLog::start(store.clone(), Arc::clone(&revocations)).await.map_err(failed)?;
         if let Some(changes) = changes {
             let (log, metrics) = (Arc::clone(&events), metrics.clone());
             let refuse_older = settings.state.on_empty == OnEmpty::Refuse;
@@ -167,7 +190,7 @@ impl State {
         self.store.reconfigure(settings.terms());
     }
 
-    /// Writes behind, lets go of what is over and keeps the gauges true, until the last request was answered.
+    /// Writes behind, forgets what is over and keeps the gauges true, until the last request was answered.
     pub(super) async fn upkeep(
         self,
         settings: Arc<ArcSwap<Settings>>,
@@ -185,6 +208,7 @@ impl State {
             tokio::select! {
                 () = shutdown.reached(Phase::Stopped) => break,
                 _ = flushes.tick() => {
+                    self.correct_creation(&metrics).await;
                     self.in_force.sessions.resolve_doubts().await;
                     self.save(&metrics).await;
                     self.sweep(share, &metrics);
@@ -196,13 +220,33 @@ impl State {
                     self.save_sessions(&metrics).await;
                 }
                 _ = trims.tick() => {
-                    let settings = settings.load_full();
-                    let (idle, leeway) = (settings.sessions.idle_timeout.unwrap_or(Duration::MAX), settings.leeway());
-                    if let Err(error) = self.events.trim(Timestamp::now(), idle, leeway).await {
+                    if let Err(error) = self.trim(&settings.load_full()).await {
                         metrics.state_errors.with_label_values(&[error.kind()]).inc();
-                        warn!(%error, "old events cannot be removed from the store");
+                        warn!(%error, "old events and last uses cannot be removed from the store");
                     }
                 }
+            }
+        }
+    }
+
+    /// Forgets events and sessions that are over by the settings in force.
+    async fn trim(&self, settings: &Settings) -> Result<(), StoreError> {
+        let now = Now::read();
+        self.events.trim(now, &settings.event_issuers()).await?;
+        let idle = settings.sessions.idle_timeout.unwrap_or(Duration::MAX);
+        self.store.trim_sessions(now, idle, settings.leeway()).await?;
+        Ok(())
+    }
+
+    async fn correct_creation(&self, metrics: &Metrics) {
+        match self.events.correct_creation(Timestamp::now()).await {
+            Ok(false) => {}
+            Ok(true) => warn!(
+                "the state store says it was created later than now: the clock was ahead then, or is behind now; tokens issued from now on are accepted"
+            ),
+            Err(error) => {
+                metrics.state_errors.with_label_values(&[error.kind()]).inc();
+                warn!(%error, "the time of the store's creation cannot be corrected on disk");
             }
         }
     }

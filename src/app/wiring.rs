@@ -66,7 +66,7 @@ impl Wiring {
         shutdown: Shutdown,
     ) -> Result<Self, Vec<String>> {
         let (loaded, settings) = (loaded.clone(), &loaded.settings);
-        let event_issuers = Arc::new(ArcSwap::from_pointee(event_issuers(settings)));
+        let event_issuers = Arc::new(ArcSwap::from_pointee(settings.event_issuers()));
         let authority = match &settings.authority {
             Some(wanted) => {
                 Some(authority::open(wanted, &settings.state, &state, &event_issuers, &metrics).await?)
@@ -114,7 +114,7 @@ impl Wiring {
         }
         self.settings.store(Arc::new(settings.clone()));
         self.lasting.state.reconfigure(settings);
-        self.event_issuers.store(Arc::new(event_issuers(settings)));
+        self.event_issuers.store(Arc::new(settings.event_issuers()));
         self.enforcer.store(Arc::clone(&live.enforcer));
         self.live.store(Arc::new(live));
         self.receiver.replace(transmitters(settings, &keys));
@@ -231,18 +231,6 @@ impl Lasting {
         keys.begin_export(Timestamp::now());
         self.state.keep_keys(keys);
     }
-}
-
-/// What events need to know of the issuers.
-fn event_issuers(settings: &Settings) -> Vec<events::Issuer> {
-    let issuers = settings.issuers.iter().map(|issuer| &issuer.rules);
-    issuers
-        .map(|rules| events::Issuer {
-            issuer: Arc::clone(&rules.issuer),
-            leeway: rules.leeway,
-            max_lifetime: rules.max_lifetime,
-        })
-        .collect()
 }
 
 /// The transmitters with their keys, which come behind those of the issuers.

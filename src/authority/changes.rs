@@ -22,7 +22,7 @@ use super::{Authority, rows};
 use crate::events;
 use crate::state::StoreError;
 use crate::state::record::{Event, EventKind, Source};
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 /// The furthest into the future that a change ends tokens of a client or user who may get new ones: until that moment
 /// the new ones must wait.
@@ -112,19 +112,17 @@ pub(super) enum Turn {
 impl Change {
     /// What ends tokens by it.
     pub(super) fn event(&self, issuer: &events::Issuer, at: Timestamp) -> Option<Event> {
-        let until = |kind, versioned| issuer.expiry(kind, versioned, at, at);
-        let name = &issuer.issuer;
-        let client_revoked =
-            |client_id: &str| Event::client(name, client_id, at, until(EventKind::ClientRevoked, false));
+        let (name, until) = (&issuer.issuer, issuer.expiry(at));
+        let client_revoked = |client_id: &str| Event::client(name, client_id, at, until);
         match self {
             Self::SetRoles(user) => {
                 let kind = EventKind::RoleChanged;
-                let event = Event::subject(kind, name, &user.id, at, until(kind, true));
+                let event = Event::subject(kind, name, &user.id, at, until);
                 Some(Event { role_version: Some(user.role_version), ..event })
             }
             Self::DeleteUser(id) => {
                 let kind = EventKind::SubjectRevoked;
-                Some(Event::subject(kind, name, id, at, until(kind, false)))
+                Some(Event::subject(kind, name, id, at, until))
             }
             Self::PutCredential { credential, end_tokens: true } => {
                 Some(client_revoked(&credential.client_id))
@@ -244,8 +242,8 @@ impl Authority {
 
     /// Makes the event durable and puts it in force, then stores the change.
     async fn publish_and_store(&self, change: &Change, intent: i64) -> Result<(), StoreError> {
-        let now = Timestamp::now();
-        if let Some(event) = change.event(&self.event_issuer(), self.ends_until(change, now)) {
+        let now = Now::read();
+        if let Some(event) = change.event(&self.event_issuer(), self.ends_until(change, now.wall)) {
             let kind = event.kind;
             self.log.publish(vec![event], Source::Authority, now).await?;
             self.metrics.events.with_label_values(&[kind.as_str(), Source::Authority.as_str()]).inc();

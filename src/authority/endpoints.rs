@@ -221,13 +221,12 @@ impl Authority {
         let form = form(call)?;
         let now = Now::read();
         let Client { credential, .. } = self.authenticate(call.headers, &form, None, call.address, now)?;
-        let now = now.wall;
         let token = form.get("token").ok_or(OauthError::Request("The parameter token is missing"))?;
         if let Some((verified, _)) = self.own_token(token, enforcer).await? {
             if verified.client.as_deref() != Some(&*credential.client_id) {
                 return Err(OauthError::OthersToken);
             }
-            let event = self.event_issuer().token_revoked(verified.facts.token, now);
+            let event = self.event_issuer().token_revoked(verified.facts.token, now.wall);
             let published = self.log.publish(vec![event], Source::Authority, now).await;
             published.map_err(|error| {
                 tracing::warn!(%error, "a token could not be revoked");

@@ -149,7 +149,7 @@ impl Authority {
             issued_at: Timestamp::from_secs(now.as_secs()),
             role_version: Some(owner.role_version),
         };
-        self.in_force.revocations.load().judge(&facts).is_some()
+        self.in_force.revocations.load().judge(&facts, now).is_some()
     }
 }
 

@@ -126,7 +126,7 @@ async fn judge(settings: &Settings, args: &ExplainArgs, token: &str) -> Result<E
     let metrics = Metrics::new().map_err(|error| error.to_string())?;
     let store = open(settings)?;
     let in_force = match &store {
-        Ok(store) => replay(store, settings, now).await.map_err(|error| error.to_string())?,
+        Ok(store) => replay(store, settings).await.map_err(|error| error.to_string())?,
         Err(_why) => InForce::unlimited(),
     };
     let issuers = settings.issuers.iter().map(|issuer| {
@@ -170,11 +170,11 @@ fn open(settings: &Settings) -> Result<Result<Store, String>, String> {
     }
 }
 
-/// What the store says is in force at `now`. Last uses are as they were last saved.
-async fn replay(store: &Store, settings: &Settings, now: Timestamp) -> Result<InForce, StoreError> {
-    let not_before = settings.state.on_empty.not_before(store.created_at());
+/// What the store says is in force. Last uses are as they were last saved.
+async fn replay(store: &Store, settings: &Settings) -> Result<InForce, StoreError> {
+    let not_before = settings.state.on_empty.not_before(store.not_before());
     let revocations = Arc::new(Revocations::new(not_before));
-    EventLog::start(store.clone(), Arc::clone(&revocations), now).await?;
+    EventLog::start(store.clone(), Arc::clone(&revocations)).await?;
     let leeway = settings.leeway();
     let sessions = Sessions::new(sessions::Settings {
         idle_timeout: settings.sessions.idle_timeout,

@@ -4,13 +4,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::enforce::claims::IssuerRules;
 use crate::forward::UpstreamSettings;
 use crate::state::redis;
 use crate::time::Timestamp;
-use crate::{admin, authority, enforce, gate, keys, log, ssf};
+use crate::{admin, authority, enforce, events, gate, keys, log, ssf};
 
 /// What a configuration file comes down to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,17 +111,28 @@ impl Settings {
         self.issuers.iter().map(|issuer| issuer.rules.leeway).max().unwrap_or_default()
     }
 
+    /// What events need to know of the issuers.
+    #[must_use]
+    pub fn event_issuers(&self) -> Vec<events::Issuer> {
+        let issuers = self.issuers.iter().map(|issuer| &issuer.rules);
+        issuers
+            .map(|rules| events::Issuer {
+                issuer: Arc::clone(&rules.issuer),
+                leeway: rules.leeway,
+                max_lifetime: rules.max_lifetime,
+            })
+            .collect()
+    }
+
     /// What a shared store needs to know of the rest.
     #[must_use]
     pub fn terms(&self) -> redis::Terms {
-        // The longest time for which an event can touch a living token, whatever its kind, and a minute for the clocks.
-        let longest = |rules: &IssuerRules| rules.max_lifetime.saturating_add(rules.leeway * 2);
-        let kept = self.issuers.iter().map(|issuer| longest(&issuer.rules)).max().unwrap_or_default();
+        let kept = self.event_issuers().iter().map(events::Issuer::retention).max().unwrap_or_default();
         redis::Terms {
             max_staleness: self.state.max_staleness,
             flush_interval: self.state.flush_interval,
             idle_timeout: self.sessions.idle_timeout,
-            kept: kept.saturating_add(Duration::from_secs(60)),
+            kept,
         }
     }
 }

@@ -174,20 +174,23 @@ impl VerifiedToken {
         }
     }
 
-    /// Whether an event has ended it. One comparison while nothing was published since it was last judged.
+    /// Whether an event has ended it by `now` of the wall clock. One comparison while nothing was published since it was
+    /// last judged.
     ///
     /// # Errors
     /// What ended it.
-    pub fn judge_revocations(&self, revocations: &Revocations) -> Result<(), Reason> {
+    pub fn judge_revocations(&self, revocations: &Revocations, now: Timestamp) -> Result<(), Reason> {
         let snapshot = revocations.load();
         let this = snapshot.generation().saturating_add(1);
         if self.standing.cleared.load(Ordering::Relaxed) == this {
             return Ok(());
         }
-        match snapshot.judge(&self.facts) {
+        match snapshot.judge(&self.facts, now) {
             Some(ended) => Err(ended.into()),
             None => {
-                self.standing.cleared.store(this, Ordering::Relaxed);
+                if snapshot.is_lasting(&self.facts) {
+                    self.standing.cleared.store(this, Ordering::Relaxed);
+                }
                 Ok(())
             }
         }

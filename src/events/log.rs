@@ -1,17 +1,17 @@
 //! The one way an event takes: durable first, then in force, then acknowledged.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{RwLock, mpsc};
 
+use super::Issuer;
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use crate::metrics::Metrics;
-use crate::revocations::{Cutoff, Ends, Revocations};
-use crate::state::record::{Event, EventKind, Source, StoredEvent, Undone};
+use crate::revocations::{Ends, Horizon, Revocations};
+use crate::state::record::{Event, EventKind, Forgotten, Kept, Source, StoredEvent, Trimmed, Undone};
 use crate::state::redis::{Change, News};
 use crate::state::{Store, StoreError};
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 /// Ties the store to what is in force.
 #[derive(Debug)]
@@ -49,19 +49,16 @@ impl EventLog {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn start(
-        store: Store,
-        revocations: Arc<Revocations>,
-        now: Timestamp,
-    ) -> Result<Arc<Self>, StoreError> {
+    pub async fn start(store: Store, revocations: Arc<Revocations>) -> Result<Arc<Self>, StoreError> {
+        revocations.set_horizons(horizons(&store.forgotten().await?));
         let mut after = 0;
         loop {
-            let events = store.live_events(None, after, REPLAY, now).await?;
+            let events = store.live_events(None, after, REPLAY).await?;
             let Some(last) = events.last() else { break };
             after = last.sequence;
-            revocations.replay(events.iter().filter_map(|stored| cutoff(&stored.event)), now);
+            revocations.replay(events.iter().filter_map(|stored| ends(&stored.event)));
         }
-        revocations.fold(now);
+        revocations.fold();
         Ok(Arc::new(Self { store, revocations, order: RwLock::new(()) }))
     }
 
@@ -78,20 +75,18 @@ impl EventLog {
         self: &Arc<Self>,
         events: Vec<Event>,
         source: Source,
-        now: Timestamp,
+        now: Now,
     ) -> Result<Published, StoreError> {
         let log = Arc::clone(self);
         carry_through(async move {
             let _shared = log.order.read().await;
             let events: Arc<[Event]> = events.into();
             let appended = log.store.append(Arc::clone(&events), source, now).await?;
-            let standing =
-                events.iter().zip(&appended).filter(|(event, put)| !put.undone && event.expires_at >= now);
-            log.revocations.apply(standing.filter_map(|(event, _)| cutoff(event)));
-            if log.revocations.is_due() {
-                let revocations = Arc::clone(&log.revocations);
-                drop(tokio::task::spawn_blocking(move || revocations.fold(now)));
-            }
+            // A repetition as well, because an error may have left open what became of the first; with the time that was
+            // stored, because memory and store must say the same.
+            let standing = events.iter().zip(&appended).filter(|(_, put)| !put.undone);
+            log.revocations.apply(standing.filter_map(|(event, put)| ends_at(event, put.at)));
+            drop(log.fold());
             let sequence = appended.iter().map(|put| put.sequence).max().unwrap_or(0);
             Ok(Published { accepted: events.len(), sequence })
         })
@@ -107,13 +102,13 @@ impl EventLog {
         self: &Arc<Self>,
         sequence: u64,
         source: Source,
-        now: Timestamp,
+        now: Now,
     ) -> Result<Option<StoredEvent>, StoreError> {
         let log = Arc::clone(self);
         carry_through(async move {
             let _alone = log.order.write().await;
             let Some(undone) = log.store.undo(sequence, source, now).await? else { return Ok(None) };
-            log.restate(&undone, now);
+            log.restate(&undone);
             Ok(Some(undone.event))
         })
         .await
@@ -140,14 +135,12 @@ impl EventLog {
     }
 
     async fn take_over(&self, news: &[News], metrics: &Metrics) {
-        let now = Timestamp::now();
         let events = news.iter().filter_map(|news| match news {
             News::Event(stored, own) => Some((&stored.event, *own)),
             News::Undone(_) => None,
         });
         let _shared = self.order.read().await;
-        let living = events.clone().map(|(event, _)| event).filter(|event| event.expires_at >= now);
-        self.revocations.replay(living.filter_map(cutoff), now);
+        self.revocations.replay(events.clone().filter_map(|(event, _)| ends(event)));
         for (event, _) in events.filter(|(_, own)| !own) {
             metrics.events.with_label_values(&[event.kind.as_str(), Source::Replica.as_str()]).inc();
         }
@@ -155,9 +148,8 @@ impl EventLog {
 
     async fn take_back(&self, sequence: u64) {
         let _alone = self.order.write().await;
-        let now = Timestamp::now();
         match self.store.undone(sequence).await {
-            Ok(Some(undone)) => self.restate(&undone, now),
+            Ok(Some(undone)) => self.restate(&undone),
             Ok(None) => {}
             // It stays in force here: refusing too much is the lesser harm.
             Err(error) => {
@@ -166,11 +158,17 @@ impl EventLog {
         }
     }
 
-    fn restate(&self, undone: &Undone, now: Timestamp) {
-        if let Some(taken_back) = cutoff(&undone.event.event) {
-            let remaining = undone.remaining.iter().filter(|left| left.event.expires_at >= now);
-            self.revocations.restate(taken_back.ends, remaining.filter_map(|left| cutoff(&left.event)));
+    fn restate(&self, undone: &Undone) {
+        if let Some(taken_back) = ends(&undone.event.event) {
+            let remaining = undone.remaining.iter().filter_map(|left| ends(&left.event));
+            self.revocations.restate([(taken_back, remaining)]);
         }
+    }
+
+    /// Folds what changed, on a thread that may wait, if that has become much.
+    fn fold(&self) -> Option<tokio::task::JoinHandle<()>> {
+        let revocations = self.revocations.is_due().then(|| Arc::clone(&self.revocations))?;
+        Some(tokio::task::spawn_blocking(move || revocations.fold()))
     }
 
     /// The log after a sequence: every event that is kept, in order.
@@ -190,22 +188,71 @@ impl EventLog {
         of: Option<(EventKind, Key)>,
         after: u64,
         limit: usize,
-        now: Timestamp,
     ) -> Result<Page, StoreError> {
-        self.store.live_events(of, after, limit.saturating_add(1), now).await.map(|items| page(items, limit))
+        self.store.live_events(of, after, limit.saturating_add(1)).await.map(|items| page(items, limit))
     }
 
-    /// Forgets what can touch no living token, in memory and in the store, a little at a time.
+    /// Forgets what can touch no living token by the settings of these issuers, which are those in force: in the store
+    /// and then in memory, a little at a time. Both forget the same, so that memory says what a replay of the store would.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub async fn trim(&self, now: Timestamp, idle: Duration, leeway: Duration) -> Result<usize, StoreError> {
-        let revocations = Arc::clone(&self.revocations);
-        tokio::task::spawn_blocking(move || revocations.sweep(now))
-            .await
-            .map_err(|_ending| StoreError::Closed)?;
-        self.store.trim(now, idle, leeway).await
+    pub async fn trim(&self, now: Now, issuers: &[Issuer]) -> Result<usize, StoreError> {
+        let kept: Arc<[Kept]> = issuers.iter().map(Kept::from).collect();
+        let (mut after, mut deleted) = (None, 0);
+        loop {
+            let part = {
+                // An event published between the two steps would be forgotten with the others of its name.
+                let _alone = self.order.write().await;
+                let part = self.store.trim_events(after, now, Arc::clone(&kept)).await?;
+                self.forget(&part);
+                part
+            };
+            if let Some(folding) = self.fold() {
+                folding.await.map_err(|_ending| StoreError::Closed)?;
+            }
+            deleted += part.deleted;
+            match part.next {
+                Some(next) => after = Some(next),
+                None => return Ok(deleted),
+            }
+        }
     }
+
+    fn forget(&self, trimmed: &Trimmed) {
+        if !trimmed.forgotten.is_empty() {
+            // Before the events themselves, which it stands for.
+            self.revocations.set_horizons(horizons(&trimmed.forgotten));
+        }
+        let named = trimmed.names.iter().filter_map(|(kind, key, remaining)| {
+            let nothing = named(*kind, *key, Timestamp::EPOCH, None)?;
+            Some((nothing, remaining.iter().filter_map(|left| ends(&left.event))))
+        });
+        if !trimmed.names.is_empty() {
+            self.revocations.restate(named);
+        }
+    }
+
+    /// Corrects a store that says it was created later than now: its clock was ahead then, or is behind now. In the latter
+    /// case tokens issued from now until its creation are accepted, of which nothing is known; that matters as long as
+    /// tokens from before its creation are alive. Whether there was anything to correct.
+    ///
+    /// # Errors
+    /// When the store cannot be written; memory is correct all the same.
+    pub async fn correct_creation(&self, now: Timestamp) -> Result<bool, StoreError> {
+        if self.revocations.load().not_before().is_none_or(|not_before| not_before <= now) {
+            return Ok(false);
+        }
+        self.revocations.set_not_before(now);
+        self.store.lower_not_before(now).await.map(|()| true)
+    }
+}
+
+fn horizons(forgotten: &[Forgotten]) -> impl Iterator<Item = (IssuerKey, Horizon)> {
+    forgotten.iter().map(|forgotten| {
+        let Forgotten { issuer, until, retention } = forgotten;
+        (IssuerKey::new(issuer), Horizon { until: *until, retention: *retention })
+    })
 }
 
 async fn carry_through<T: Send + 'static>(
@@ -223,15 +270,22 @@ fn page(mut items: Vec<StoredEvent>, limit: usize) -> Page {
 }
 
 /// What an event ends; nothing when it takes back another.
-fn cutoff(event: &Event) -> Option<Cutoff> {
-    let (key, at) = (event.key, event.at);
-    let ends = match event.kind {
-        EventKind::RoleChanged => Ends::Roles { subject: SubjectKey(key), at, version: event.role_version },
+fn ends(event: &Event) -> Option<Ends> {
+    ends_at(event, event.at)
+}
+
+/// What an event ends that happened then.
+fn ends_at(event: &Event, at: Timestamp) -> Option<Ends> {
+    named(event.kind, event.key, at, event.role_version)
+}
+
+fn named(kind: EventKind, key: Key, at: Timestamp, version: Option<u64>) -> Option<Ends> {
+    Some(match kind {
+        EventKind::RoleChanged => Ends::Roles { subject: SubjectKey(key), at, version },
         EventKind::SubjectRevoked => Ends::Subject(SubjectKey(key), at),
         EventKind::TokenRevoked => Ends::Token(TokenKey(key)),
         EventKind::ClientRevoked => Ends::Client(ClientKey(key), at),
         EventKind::IssuerRevoked => Ends::Issuer(IssuerKey(key), at),
         EventKind::Undone => return None,
-    };
-    Some(Cutoff { ends, expires_at: event.expires_at })
+    })
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::state::record::{Event, EventKind};
+use crate::state::record::{Event, Kept};
 use crate::time::Timestamp;
 
 pub mod log;
@@ -25,22 +25,34 @@ pub struct Issuer {
     pub max_lifetime: Duration,
 }
 
+/// What clocks and settings of replicas may differ by without an event being forgotten too early.
+const MARGIN: Duration = Duration::from_secs(60);
+
 impl Issuer {
-    /// When an event of this kind can touch no living token any more.
+    /// How long an event must be kept after its arrival.
     ///
-    /// A cut-off by time reaches tokens issued until then. A role version and a revoked token reach tokens whenever they
-    /// were issued, and of those the ones are meant that were issued before the event was known; `iat` may lie ahead
-    /// by the leeway.
+    /// Of the tokens it may end, the last one is issued, by its own claims, up to the leeway after the arrival; it lives
+    /// for `max_lifetime`, and is accepted for the leeway more.
     #[must_use]
-    pub fn expiry(&self, kind: EventKind, versioned: bool, at: Timestamp, now: Timestamp) -> Timestamp {
-        let by_time = !versioned && kind != EventKind::TokenRevoked;
-        let last_issue = if by_time { at } else { at.max(now).plus(self.leeway) };
-        last_issue.plus(self.max_lifetime).plus(self.leeway)
+    pub fn retention(&self) -> Duration {
+        self.max_lifetime.saturating_add(self.leeway * 2).saturating_add(MARGIN)
+    }
+
+    /// When an event that arrives `now` can touch no living token any more.
+    #[must_use]
+    pub fn expiry(&self, now: Timestamp) -> Timestamp {
+        now.plus(self.retention())
     }
 
     /// An event by which one token of this issuer ends, whether or not it has a `jti`.
     #[must_use]
     pub fn token_revoked(&self, token: crate::identity::TokenKey, now: Timestamp) -> Event {
-        Event::token_key(&self.issuer, token, now, self.expiry(EventKind::TokenRevoked, false, now, now))
+        Event::token_key(&self.issuer, token, now, self.expiry(now))
+    }
+}
+
+impl From<&Issuer> for Kept {
+    fn from(issuer: &Issuer) -> Self {
+        Self { issuer: Arc::clone(&issuer.issuer), retention: issuer.retention(), leeway: issuer.leeway }
     }
 }

@@ -81,7 +81,7 @@ fn event(json: &[u8], issuers: &[Issuer], now: Timestamp) -> Result<Event, Strin
     if at > now.plus(issuer.leeway) {
         return Err(format!("`at` lies in the future ({at}, now {now})"));
     }
-    let expires_at = issuer.expiry(kind, members.role_version.is_some(), at, now);
+    let expires_at = issuer.expiry(now);
     let name = |member: &Option<String>| member.clone().unwrap_or_default();
     let event = match kind {
         EventKind::TokenRevoked => Event::token(&issuer.issuer, &name(&members.jti), at, expires_at),

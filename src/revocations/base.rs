@@ -33,7 +33,7 @@ struct Bucket<R> {
 const SLOTS: usize = 3;
 
 impl<R: Rule> Segment<R> {
-    /// Holds these, of which no two share a key and each expires some time. `shared` leading bits are the same in all of them.
+    /// Holds these, of which no two share a key and none says nothing. `shared` leading bits are the same in all of them.
     pub(super) fn new(list: &[Entry<R>], shared: u32) -> Self {
         // A quarter stays empty, so that a search seldom goes beyond its first bucket.
         let buckets = (list.len() * 4 / 3).div_ceil(SLOTS).max(1);
@@ -42,7 +42,7 @@ impl<R: Rule> Segment<R> {
             let mut at = segment.home(entry.key, shared);
             let free = loop {
                 let bucket = &mut segment.buckets[at];
-                if let Some(free) = bucket.rules.iter().position(|rule| rule.expires() == 0) {
+                if let Some(free) = bucket.rules.iter().position(Rule::is_empty) {
                     break free;
                 }
                 bucket.passed |= mark(entry.key);
@@ -65,7 +65,7 @@ impl<R: Rule> Segment<R> {
             // Branches on purpose: a processor that guesses a place, even wrongly, fetches the rules beside the keys.
             if let Some(slot) = bucket.keys.iter().position(|held| *held == key) {
                 // The key may be zero, and the place free.
-                return Some(&bucket.rules[slot]).filter(|rule| rule.expires() != 0);
+                return Some(&bucket.rules[slot]).filter(|rule| !rule.is_empty());
             }
             // A bucket with a free place was never passed, and there is one.
             if bucket.passed & mark(key) == 0 {
@@ -77,7 +77,7 @@ impl<R: Rule> Segment<R> {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Entry<R>> {
         let places = self.buckets.iter().flat_map(|bucket| bucket.keys.iter().zip(&bucket.rules));
-        places.filter(|(_, rule)| rule.expires() != 0).map(|(key, rule)| Entry { key: *key, rule: *rule })
+        places.filter(|(_, rule)| !rule.is_empty()).map(|(key, rule)| Entry { key: *key, rule: *rule })
     }
 
     /// Where a key's search begins: as far into the segment as its bits say.

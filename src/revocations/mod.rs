@@ -3,11 +3,13 @@
 //! Pure rules behind a snapshot that readers load without waiting; one writer at a time. Knows neither where events
 //! come from nor where they are kept.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
+use crate::identity::{AsIs, ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use crate::time::Timestamp;
 
 mod base;
@@ -16,7 +18,7 @@ pub mod rules;
 mod table;
 
 use recent::PARTS;
-pub use rules::{Cutoff, Ends};
+pub use rules::Ends;
 use rules::{KeyRule, Rule, SubjectRule};
 use table::{SHARE, Table};
 
@@ -50,7 +52,8 @@ pub enum Ended {
     Issuer,
     /// Its subject's roles changed.
     Roles,
-    /// It is older than the store, which knows nothing of what was revoked before.
+    /// It is older than what the store knows: than the store itself, or than events that were deleted because no token
+    /// could live so long by the settings of that time.
     BeforeState,
 }
 
@@ -61,6 +64,22 @@ pub struct Grounds {
     pub at: Option<Timestamp>,
     /// Tokens with an older version of their subject's roles ended.
     pub role_version: Option<u64>,
+}
+
+/// What is known of the deleted events of an issuer: they may have ended tokens issued until then. What younger tokens
+/// than `retention` need is not deleted, so it says nothing about those, even when a wrong clock wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Horizon {
+    /// They may have ended tokens that were issued until then
+    pub until: Timestamp,
+    /// and are older than this.
+    pub retention: Duration,
+}
+
+impl Horizon {
+    fn reaches(&self, issued_at: Timestamp, now: Timestamp) -> bool {
+        issued_at <= self.until.min(now.minus(self.retention))
+    }
 }
 
 /// How many entries a snapshot holds, by what they name.
@@ -81,6 +100,7 @@ pub struct Counts {
 pub struct Snapshot {
     generation: u64,
     not_before: Option<Timestamp>,
+    horizons: Arc<HashMap<Key, Horizon, AsIs>>,
     subjects: Table<SubjectRule>,
     clients: Table<KeyRule>,
     issuers: Table<KeyRule>,
@@ -92,6 +112,7 @@ impl Snapshot {
         Self {
             generation: 0,
             not_before,
+            horizons: Arc::default(),
             subjects: Table::new(),
             clients: Table::new(),
             issuers: Table::new(),
@@ -116,9 +137,15 @@ impl Snapshot {
         }
     }
 
-    /// Whether a token was ended, and by what.
+    /// Of tokens issued before the second that this lies in, nothing is known.
     #[must_use]
-    pub fn judge(&self, facts: &TokenFacts) -> Option<Ended> {
+    pub fn not_before(&self) -> Option<Timestamp> {
+        self.not_before
+    }
+
+    /// Whether a token was ended, and by what; `now` is the wall clock's.
+    #[must_use]
+    pub fn judge(&self, facts: &TokenFacts, now: Timestamp) -> Option<Ended> {
         let issued_at = facts.issued_at;
         let subject = facts.subject.and_then(|subject| self.subjects.get(subject.0));
         if self.tokens.get(facts.token.0).is_some() {
@@ -137,9 +164,23 @@ impl Snapshot {
         if subject.is_some_and(|rule| rule.outdates(issued_at, facts.role_version)) {
             return Some(Ended::Roles);
         }
-        // The second in which the store was created is the first that it knows all about.
-        let older = self.not_before.is_some_and(|created| issued_at.as_secs() < created.as_secs());
-        older.then_some(Ended::BeforeState)
+        let forgotten = self.horizon(facts).is_some_and(|horizon| horizon.reaches(issued_at, now));
+        (self.precedes(facts) || forgotten).then_some(Ended::BeforeState)
+    }
+
+    /// Whether a token in force stays so while the [generation](Self::generation) stands still, whatever the time.
+    #[must_use]
+    pub fn is_lasting(&self, facts: &TokenFacts) -> bool {
+        self.horizon(facts).is_none_or(|horizon| facts.issued_at > horizon.until)
+    }
+
+    /// The second in which the store was created is the first that it knows all about.
+    fn precedes(&self, facts: &TokenFacts) -> bool {
+        self.not_before.is_some_and(|created| facts.issued_at.as_secs() < created.as_secs())
+    }
+
+    fn horizon(&self, facts: &TokenFacts) -> Option<&Horizon> {
+        self.horizons.get(&facts.issuer.0)
     }
 
     /// What the verdict on an ended token rests on.
@@ -153,22 +194,24 @@ impl Snapshot {
             Ended::Client => client.map(|rule| rule.revoked_at()),
             Ended::Issuer => self.issuers.get(facts.issuer.0).map(|rule| rule.revoked_at()),
             Ended::Roles => subject.map(|rule| rule.changed_at(facts.role_version)),
-            Ended::BeforeState => self.not_before,
+            Ended::BeforeState if self.precedes(facts) => self.not_before,
+            // The first moment that it knows all about.
+            Ended::BeforeState => self.horizon(facts).map(|horizon| horizon.until.plus(Duration::from_secs(1))),
         };
         let role_version = subject.map(|rule| rule.role_version()).filter(|version| *version > 0);
         Grounds { at, role_version: role_version.filter(|_| ended == Ended::Roles) }
     }
 
-    fn apply(&mut self, cutoff: Cutoff) {
-        let until = cutoff.expires_at;
-        match cutoff.ends {
+    fn apply(&mut self, ends: Ends) {
+        match ends {
             Ends::Roles { subject, at, version } => {
-                self.subjects.update(subject.0, |rule| rule.roles_changed(at, version, until));
+                self.subjects.update(subject.0, |rule| rule.roles_changed(at, version));
             }
-            Ends::Subject(subject, at) => self.subjects.update(subject.0, |rule| rule.revoked(at, until)),
-            Ends::Client(client, at) => self.clients.update(client.0, |rule| rule.revoked(at, until)),
-            Ends::Issuer(issuer, at) => self.issuers.update(issuer.0, |rule| rule.revoked(at, until)),
-            Ends::Token(token) => self.tokens.update(token.0, |rule| rule.revoked(Timestamp::EPOCH, until)),
+            Ends::Subject(subject, at) => self.subjects.update(subject.0, |rule| rule.revoked(at)),
+            Ends::Client(client, at) => self.clients.update(client.0, |rule| rule.revoked(at)),
+            Ends::Issuer(issuer, at) => self.issuers.update(issuer.0, |rule| rule.revoked(at)),
+            // Whenever it was issued: any time will do that is one.
+            Ends::Token(token) => self.tokens.update(token.0, |rule| rule.revoked(Timestamp::from_secs(1))),
         }
     }
 
@@ -226,17 +269,28 @@ impl Revocations {
     }
 
     /// Puts all of these in force, in one step. Order and repetition make no difference.
-    pub fn apply(&self, cutoffs: impl IntoIterator<Item = Cutoff>) {
+    pub fn apply(&self, ends: impl IntoIterator<Item = Ends>) {
         let _writer = lock(&self.writer);
-        self.replace(|next| cutoffs.into_iter().for_each(|cutoff| next.apply(cutoff)));
+        self.replace(|next| ends.into_iter().for_each(|ends| next.apply(ends)));
     }
 
-    /// Takes back everything that was in force for what `ends` names, and puts `remaining` in its place.
-    pub fn restate(&self, ends: Ends, remaining: impl IntoIterator<Item = Cutoff>) {
+    /// Takes back everything that was in force for what each of these names, and puts in its place what remains.
+    pub fn restate<R: IntoIterator<Item = Ends>>(&self, named: impl IntoIterator<Item = (Ends, R)>) {
         let _writer = lock(&self.writer);
         self.replace(|next| {
-            next.forget(ends);
-            remaining.into_iter().for_each(|cutoff| next.apply(cutoff));
+            for (ends, remaining) in named {
+                next.forget(ends);
+                remaining.into_iter().for_each(|ends| next.apply(ends));
+            }
+        });
+    }
+
+    /// From now on tokens are refused that are older than what is known of these issuers.
+    pub fn set_horizons(&self, horizons: impl IntoIterator<Item = (IssuerKey, Horizon)>) {
+        let _writer = lock(&self.writer);
+        self.replace(|next| {
+            Arc::make_mut(&mut next.horizons)
+                .extend(horizons.into_iter().map(|(issuer, horizon)| (issuer.0, horizon)));
         });
     }
 
@@ -248,47 +302,36 @@ impl Revocations {
 
     /// Folds what changed into the base, where that has become much. Takes a few milliseconds for each of up to 128
     /// parts, in which events are published as ever: call it on a thread that may wait.
-    pub fn fold(&self, now: Timestamp) {
-        self.fold_grown(SHARE, now);
+    pub fn fold(&self) {
+        self.fold_grown(SHARE);
     }
 
     /// As [`Self::apply`] and [`Self::fold`], for many at a time while the log is replayed.
-    pub fn replay(&self, cutoffs: impl IntoIterator<Item = Cutoff>, now: Timestamp) {
-        self.apply(cutoffs);
+    pub fn replay(&self, ends: impl IntoIterator<Item = Ends>) {
+        self.apply(ends);
         // Only what has doubled, so that each entry is copied a few times and not once for each call.
-        self.fold_grown(1, now);
+        self.fold_grown(1);
     }
 
-    fn fold_grown(&self, share: usize, now: Timestamp) {
+    fn fold_grown(&self, share: usize) {
         let _folder = lock(&self.folder);
-        self.fold_parts(|all| &mut all.subjects, |table, part| table.is_due(part, share), now);
-        self.fold_parts(|all| &mut all.clients, |table, part| table.is_due(part, share), now);
-        self.fold_parts(|all| &mut all.tokens, |table, part| table.is_due(part, share), now);
-    }
-
-    /// Drops what can touch no living token any more. As [`Self::fold`], but looks at everything: call it now and then.
-    pub fn sweep(&self, now: Timestamp) {
-        let _folder = lock(&self.folder);
-        let second = rules::second(now);
-        self.fold_parts(|all| &mut all.subjects, |table, part| table.is_stale(part, second), now);
-        self.fold_parts(|all| &mut all.clients, |table, part| table.is_stale(part, second), now);
-        self.fold_parts(|all| &mut all.tokens, |table, part| table.is_stale(part, second), now);
-        self.fold_parts(|all| &mut all.issuers, |table, part| table.is_stale(part, second), now);
+        self.fold_parts(|all| &mut all.subjects, share);
+        self.fold_parts(|all| &mut all.clients, share);
+        self.fold_parts(|all| &mut all.tokens, share);
     }
 
     fn fold_parts<R: Rule>(
         &self,
         table: fn(&mut Snapshot) -> &mut Table<R>,
-        chosen: impl Fn(&Table<R>, usize) -> bool,
-        now: Timestamp,
+        share: usize,
     ) {
         for part in 0..PARTS {
             let mut seen = Snapshot::clone(&self.current.load());
             let seen = table(&mut seen);
-            if !chosen(seen, part) {
+            if !seen.is_due(part, share) {
                 continue;
             }
-            let folded = seen.fold(part, rules::second(now));
+            let folded = seen.fold(part);
             let _writer = lock(&self.writer);
             let mut next = Snapshot::clone(&self.current.load());
             table(&mut next).install(folded);
@@ -313,7 +356,7 @@ fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
 mod tests {
     use super::*;
 
-    const LONG: Timestamp = Timestamp::from_secs(4_000_000_000);
+    const NOW: Timestamp = Timestamp::from_secs(200);
 
     fn facts(issuer: &str, issued_at: i64) -> TokenFacts {
         TokenFacts {
@@ -345,50 +388,58 @@ mod tests {
         for (first, reason) in reasons.into_iter().enumerate() {
             let revocations = Revocations::new(Some(Timestamp::from_millis(100_999)));
             let ends = all("https://a/", 100);
-            revocations.apply(ends.into_iter().skip(first).map(|ends| Cutoff { ends, expires_at: LONG }));
-            assert_eq!(revocations.load().judge(&facts("https://a/", 99)), Some(reason));
-            assert_eq!(revocations.load().judge(&facts("https://b/", 100)), None, "another issuer's token");
+            revocations.apply(ends.into_iter().skip(first));
+            assert_eq!(revocations.load().judge(&facts("https://a/", 99), NOW), Some(reason));
+            assert_eq!(revocations.load().judge(&facts("https://b/", 100), NOW), None, "another issuer's token");
         }
     }
 
     #[test]
     fn the_second_of_the_stores_creation_is_still_accepted() {
         let revocations = Revocations::new(Some(Timestamp::from_millis(100_999)));
-        assert_eq!(revocations.load().judge(&facts("https://a/", 100)), None);
-        assert_eq!(revocations.load().judge(&facts("https://a/", 99)), Some(Ended::BeforeState));
+        assert_eq!(revocations.load().judge(&facts("https://a/", 100), NOW), None);
+        assert_eq!(revocations.load().judge(&facts("https://a/", 99), NOW), Some(Ended::BeforeState));
     }
 
     #[test]
     fn restating_takes_back_one_event_and_leaves_the_others() {
         for (index, ends) in all("https://a/", 100).into_iter().enumerate() {
             let revocations = Revocations::new(None);
-            let cutoff = Cutoff { ends, expires_at: LONG };
-            revocations.apply([cutoff]);
+            revocations.apply([ends]);
             let before = revocations.load().generation();
-            assert!(revocations.load().judge(&facts("https://a/", 100)).is_some(), "{index}");
-            revocations.restate(ends, []);
-            assert_eq!(revocations.load().judge(&facts("https://a/", 100)), None, "{index}");
+            assert!(revocations.load().judge(&facts("https://a/", 100), NOW).is_some(), "{index}");
+            revocations.restate([(ends, None)]);
+            assert_eq!(revocations.load().judge(&facts("https://a/", 100), NOW), None, "{index}");
             assert_eq!(revocations.load().counts(), Counts::default());
-            revocations.restate(ends, [cutoff]);
-            assert!(revocations.load().judge(&facts("https://a/", 100)).is_some(), "{index}");
+            revocations.restate([(ends, Some(ends))]);
+            assert!(revocations.load().judge(&facts("https://a/", 100), NOW).is_some(), "{index}");
             assert!(revocations.load().generation() > before);
         }
     }
 
     #[test]
-    fn a_sweep_drops_what_can_touch_no_living_token() {
-        let revocations = Revocations::new(None);
-        let until = Timestamp::from_secs(200);
-        for i in 0..1_000 {
-            let ends =
-                Ends::Subject(SubjectKey::new("https://a/", &i.to_string()), Timestamp::from_secs(100));
-            let expires_at = if i % 2 == 0 { until } else { LONG };
-            revocations.apply([Cutoff { ends, expires_at }]);
+    fn what_was_deleted_ends_old_tokens_of_its_issuer_and_no_others() {
+        let at = Timestamp::from_secs;
+        for (until, now, issued_at, ended) in [
+            (100, 200, 99, true),
+            (100, 200, 100, true),
+            (100, 200, 101, false),
+            // What is younger than the retention is not deleted yet, whatever time a wrong clock gave.
+            (9_000, 200, 150, true),
+            (9_000, 200, 151, false),
+            // With a clock that is behind, the right one will decide.
+            (100, 120, 100, false),
+        ] {
+            let revocations = Revocations::new(None);
+            let horizon = Horizon { until: at(until), retention: Duration::from_secs(50) };
+            revocations.set_horizons([(IssuerKey::new("https://a/"), horizon)]);
+            let snapshot = revocations.load();
+            let judged = snapshot.judge(&facts("https://a/", issued_at), at(now));
+            assert_eq!(judged, ended.then_some(Ended::BeforeState), "{until} {now} {issued_at}");
+            assert_eq!(snapshot.judge(&facts("https://b/", issued_at), at(now)), None, "another issuer's");
+            let lasting = snapshot.is_lasting(&facts("https://a/", issued_at));
+            assert_eq!(lasting, issued_at > until, "{until} {now} {issued_at}");
         }
-        revocations.sweep(until);
-        assert_eq!(revocations.load().counts().subjects, 1_000, "the last second is kept");
-        revocations.sweep(until.plus(std::time::Duration::from_secs(1)));
-        assert_eq!(revocations.load().counts().subjects, 500);
     }
 
     #[test]
@@ -396,8 +447,8 @@ mod tests {
         let revocations = Revocations::new(None);
         let held = revocations.load();
         let ends = Ends::Issuer(IssuerKey::new("https://a/"), Timestamp::from_secs(100));
-        revocations.apply([Cutoff { ends, expires_at: LONG }]);
-        assert_eq!(held.judge(&facts("https://a/", 100)), None);
-        assert_eq!(revocations.load().judge(&facts("https://a/", 100)), Some(Ended::Issuer));
+        revocations.apply([ends]);
+        assert_eq!(held.judge(&facts("https://a/", 100), NOW), None);
+        assert_eq!(revocations.load().judge(&facts("https://a/", 100), NOW), Some(Ended::Issuer));
     }
 }

@@ -73,7 +73,7 @@ impl<R: Rule> Recent<R> {
         self.root[part].as_ref()
     }
 
-    /// Lets go of a part, unless it was changed since `seen`.
+    /// Releases a part, unless it was changed since `seen`.
     pub(super) fn release(&mut self, part: usize, seen: &Arc<Part<R>>) {
         if self.part(part).is_some_and(|current| Arc::ptr_eq(current, seen)) {
             Arc::make_mut(&mut self.root)[part] = None;

@@ -28,19 +28,10 @@ pub enum Ends {
     Token(TokenKey),
 }
 
-/// What one event ends, and for how long that must be remembered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cutoff {
-    /// What it ends.
-    pub ends: Ends,
-    /// From then on no token it could touch is alive.
-    pub expires_at: Timestamp,
-}
-
 /// What a table keeps under one key. The default says nothing.
 pub trait Rule: Copy + Default {
-    /// The second from which on it touches no token that is alive; 0 when it says nothing.
-    fn expires(&self) -> u32;
+    /// Whether it says nothing.
+    fn is_empty(&self) -> bool;
 }
 
 /// All that is known of one subject.
@@ -54,50 +45,43 @@ pub struct SubjectRule {
     changed: u32,
     /// The latest revocation.
     revoked: u32,
-    expires: u32,
 }
 
 /// All that is known of one client or issuer, or that a token was revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KeyRule {
     revoked: u32,
-    expires: u32,
 }
 
 impl Rule for SubjectRule {
-    fn expires(&self) -> u32 {
-        self.expires
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 
 impl Rule for KeyRule {
-    fn expires(&self) -> u32 {
-        self.expires
+    fn is_empty(&self) -> bool {
+        self.revoked == 0
     }
 }
 
 impl SubjectRule {
     /// With one more change of roles.
     #[must_use]
-    pub fn roles_changed(mut self, at: Timestamp, version: Option<u64>, expires_at: Timestamp) -> Self {
+    pub fn roles_changed(mut self, at: Timestamp, version: Option<u64>) -> Self {
         let at = second(at);
         match version {
             Some(version) => self.role_version = self.role_version.max(version),
             None => self.unversioned = self.unversioned.max(at),
         }
         self.changed = self.changed.max(at);
-        self.until(expires_at)
+        self
     }
 
     /// With one more revocation.
     #[must_use]
-    pub fn revoked(mut self, at: Timestamp, expires_at: Timestamp) -> Self {
+    pub fn revoked(mut self, at: Timestamp) -> Self {
         self.revoked = self.revoked.max(second(at));
-        self.until(expires_at)
-    }
-
-    fn until(mut self, expires_at: Timestamp) -> Self {
-        self.expires = self.expires.max(end(expires_at));
         self
     }
 
@@ -139,8 +123,8 @@ impl SubjectRule {
 impl KeyRule {
     /// With one more revocation.
     #[must_use]
-    pub fn revoked(self, at: Timestamp, expires_at: Timestamp) -> Self {
-        Self { revoked: self.revoked.max(second(at)), expires: self.expires.max(end(expires_at)) }
+    pub fn revoked(self, at: Timestamp) -> Self {
+        Self { revoked: self.revoked.max(second(at)) }
     }
 
     /// The latest revocation.
@@ -162,13 +146,8 @@ fn reaches(cutoff: u32, issued_at: Timestamp) -> bool {
 }
 
 /// The second an instant lies in, within 1970 to 2106.
-pub(super) fn second(at: Timestamp) -> u32 {
+fn second(at: Timestamp) -> u32 {
     u32::try_from(at.as_secs().max(0)).unwrap_or(u32::MAX)
-}
-
-/// The first second that lies wholly after an instant.
-fn end(at: Timestamp) -> u32 {
-    second(at).saturating_add(1)
 }
 
 #[cfg(test)]
@@ -189,9 +168,9 @@ mod tests {
             (1_000_999, 1_001_000, false),
             (1_000_000, 999_999, true),
         ] {
-            let subject = SubjectRule::default().revoked(ms(event), ms(i64::MAX));
-            let client = KeyRule::default().revoked(ms(event), ms(i64::MAX));
-            let roles = SubjectRule::default().roles_changed(ms(event), None, ms(i64::MAX));
+            let subject = SubjectRule::default().revoked(ms(event));
+            let client = KeyRule::default().revoked(ms(event));
+            let roles = SubjectRule::default().roles_changed(ms(event), None);
             assert_eq!(subject.revokes(ms(issued_at)), ended, "subject: {event}, {issued_at}");
             assert_eq!(client.revokes(ms(issued_at)), ended, "client: {event}, {issued_at}");
             assert_eq!(roles.outdates(ms(issued_at), None), ended, "roles: {event}, {issued_at}");
@@ -200,8 +179,8 @@ mod tests {
 
     #[test]
     fn versions_decide_where_both_sides_have_one() {
-        let versioned = SubjectRule::default().roles_changed(ms(100_000), Some(5), ms(i64::MAX));
-        let mixed = versioned.roles_changed(ms(50_000), None, ms(i64::MAX));
+        let versioned = SubjectRule::default().roles_changed(ms(100_000), Some(5));
+        let mixed = versioned.roles_changed(ms(50_000), None);
         for (rule, issued_at, version, outdated) in [
             (versioned, 90_000, Some(4), true),
             (versioned, 900_000, Some(4), true),
@@ -225,7 +204,7 @@ mod tests {
         let events = [(7, Some(3)), (9, None), (5, Some(8)), (9, None), (2, None), (7, Some(3))];
         let fold = |order: &mut dyn Iterator<Item = &(i64, Option<u64>)>| {
             order.fold(SubjectRule::default(), |rule, (at, version)| {
-                rule.roles_changed(ms(at * 1000), *version, ms(at * 1000 + 60_000))
+                rule.roles_changed(ms(at * 1000), *version)
             })
         };
         assert_eq!(fold(&mut events.iter()), fold(&mut events.iter().rev()));

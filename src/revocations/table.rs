@@ -12,7 +12,7 @@ use super::recent::{self, PART_BITS, PARTS, Part, Recent};
 use super::rules::Rule;
 use crate::identity::{AsIs, Key};
 
-/// A persistent map: a clone is cheap and stays as it is. A rule that never expires is one that was taken back.
+/// A persistent map: a clone is cheap and stays as it is. A rule that says nothing is one that was taken back.
 #[derive(Debug, Clone)]
 pub(super) struct Table<R> {
     base: Arc<[Option<Arc<Segment<R>>>; PARTS]>,
@@ -44,7 +44,7 @@ impl<R: Rule> Table<R> {
     }
 
     fn find(&self, key: Key) -> Option<&R> {
-        self.recent.get(key).or_else(|| self.frozen(key)).filter(|rule| rule.expires() != 0)
+        self.recent.get(key).or_else(|| self.frozen(key)).filter(|rule| !rule.is_empty())
     }
 
     fn frozen(&self, key: Key) -> Option<&R> {
@@ -71,9 +71,9 @@ impl<R: Rule> Table<R> {
         let frozen: usize = self.base.iter().flatten().map(|segment| segment.len()).sum();
         let recent = || (0..PARTS).filter_map(|part| self.recent.part(part)).flat_map(|part| part.iter());
         let added =
-            recent().filter(|entry| entry.rule.expires() != 0 && self.frozen(entry.key).is_none()).count();
+            recent().filter(|entry| !entry.rule.is_empty() && self.frozen(entry.key).is_none()).count();
         let gone =
-            recent().filter(|entry| entry.rule.expires() == 0 && self.frozen(entry.key).is_some()).count();
+            recent().filter(|entry| entry.rule.is_empty() && self.frozen(entry.key).is_some()).count();
         frozen + added - gone
     }
 
@@ -83,23 +83,15 @@ impl<R: Rule> Table<R> {
         self.recent.part(part).is_some_and(|recent| recent.len() > SMALL.max(frozen / share))
     }
 
-    /// Whether a part has anything to fold or to drop at `now`.
-    pub(super) fn is_stale(&self, part: usize, now: u32) -> bool {
-        self.recent.part(part).is_some()
-            || self.base[part]
-                .as_ref()
-                .is_some_and(|base| base.iter().any(|entry| entry.rule.expires() <= now))
-    }
-
-    /// Makes one of both layers of a part, without what expired before `now`.
-    pub(super) fn fold(&self, part: usize, now: u32) -> Folded<R> {
+    /// Makes one of both layers of a part.
+    pub(super) fn fold(&self, part: usize) -> Folded<R> {
         let taken = self.recent.part(part).cloned();
         let overriding: HashMap<Key, R, AsIs> =
             taken.iter().flat_map(|part| part.iter()).map(|entry| (entry.key, entry.rule)).collect();
         let frozen = self.base[part].iter().flat_map(|segment| segment.iter());
         let kept = frozen.filter(|entry| !overriding.contains_key(&entry.key));
         let newer = overriding.iter().map(|(key, rule)| Entry { key: *key, rule: *rule });
-        let entries: Vec<Entry<R>> = kept.chain(newer).filter(|entry| entry.rule.expires() > now).collect();
+        let entries: Vec<Entry<R>> = kept.chain(newer).filter(|entry| !entry.rule.is_empty()).collect();
         let segment = (!entries.is_empty()).then(|| Arc::new(Segment::new(&entries, PART_BITS)));
         Folded { part, segment, taken }
     }
@@ -120,8 +112,8 @@ mod tests {
     use super::*;
 
     impl Rule for u32 {
-        fn expires(&self) -> u32 {
-            *self
+        fn is_empty(&self) -> bool {
+            *self == 0
         }
     }
 
@@ -141,7 +133,7 @@ mod tests {
         Set(Key, u32),
         Forget(Key),
         /// Folds one part, or all, while other things happen.
-        Fold(Option<usize>, u32, Vec<(Key, u32)>),
+        Fold(Option<usize>, Vec<(Key, u32)>),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -149,7 +141,7 @@ mod tests {
         prop_oneof![
             6 => (key(), 1_u32..100).prop_map(|(key, rule)| Step::Set(key, rule)),
             1 => key().prop_map(Step::Forget),
-            2 => (prop::option::of(0..PARTS), 0_u32..30, meanwhile).prop_map(|(part, now, then)| Step::Fold(part, now, then)),
+            2 => (prop::option::of(0..PARTS), meanwhile).prop_map(|(part, then)| Step::Fold(part, then)),
         ]
     }
 
@@ -168,15 +160,11 @@ mod tests {
             }
         }
 
-        fn fold(&mut self, part: usize, now: u32, then: &[(Key, u32)]) {
-            let folded = self.0.fold(part, now);
+        fn fold(&mut self, part: usize, then: &[(Key, u32)]) {
+            let folded = self.0.fold(part);
             then.iter().for_each(|(key, rule)| self.set(*key, *rule));
             self.0.install(folded);
             then.iter().for_each(|(key, _)| assert_eq!(self.0.get(*key), self.1.get(key)));
-            // What expired stays as long as its part keeps changing while it is folded.
-            let folded = self.0.fold(part, now);
-            self.0.install(folded);
-            self.1.retain(|key, rule| recent::part_of(*key) != part || *rule > now);
         }
 
         fn agree(&self, keys: &[Key]) {
@@ -198,8 +186,8 @@ mod tests {
                 match step {
                     Step::Set(key, rule) => pair.set(key, rule),
                     Step::Forget(key) => pair.set(key, 0),
-                    Step::Fold(Some(part), now, then) => pair.fold(part, now, &then),
-                    Step::Fold(None, now, then) => (0..PARTS).for_each(|part| pair.fold(part, now, &then)),
+                    Step::Fold(Some(part), then) => pair.fold(part, &then),
+                    Step::Fold(None, then) => (0..PARTS).for_each(|part| pair.fold(part, &then)),
                 }
             }
             kept.push(pair);
@@ -218,7 +206,7 @@ mod tests {
             table.update(key(i), |old| old + 1_u32);
             let part = recent::part_of(key(i));
             if table.is_due(part, SHARE) {
-                let folded = table.fold(part, 0);
+                let folded = table.fold(part);
                 table.install(folded);
             }
         }
@@ -227,10 +215,11 @@ mod tests {
         assert!((50_000..60_000).all(|i| table.get(key(i)).is_none()));
         let left: usize = (0..PARTS).filter_map(|part| table.recent.part(part)).map(|part| part.len()).sum();
         assert!(left < 16_000, "{left} in the recent layer");
+        (0..50_000).for_each(|i| table.forget(key(i)));
         (0..PARTS).for_each(|part| {
-            let folded = table.fold(part, 1);
+            let folded = table.fold(part);
             table.install(folded);
         });
-        assert_eq!(table.len(), 0, "all expired");
+        assert_eq!((table.len(), table.base.iter().flatten().count()), (0, 0), "all forgotten");
     }
 }

@@ -68,8 +68,8 @@ pub enum Asked {
 /// A token that was accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// What it says, to be published before the transmitter is answered. The same token gives the same events, and
-    /// those are idempotent, so no `jti` needs to be remembered.
+    /// What it says, to be published before the transmitter is answered. The events of a token are told apart by its
+    /// `jti`, their type and their time: delivered again they are the same, and the store keeps each once.
     pub events: Vec<Event>,
     /// What it says that has no meaning here.
     pub passed_over: Vec<PassedOver>,

@@ -12,7 +12,7 @@ use crate::events::EventLog;
 use crate::metrics::Metrics;
 use crate::state::StoreError;
 use crate::state::record::Source;
-use crate::time::Timestamp;
+use crate::time::Now;
 
 /// Receives the tokens of every configured transmitter.
 #[derive(Debug)]
@@ -64,11 +64,12 @@ impl Receiver {
         body: &[u8],
         content_type: Option<&str>,
     ) -> Result<Answer, Undelivered> {
-        let now = Timestamp::now();
-        let mut received = transmitter.receive(body, content_type, Asked::Nothing, now);
+        let mut now = Now::read();
+        let mut received = transmitter.receive(body, content_type, Asked::Nothing, now.wall);
         if let Err(Unaccepted::Ask(kid)) = &received {
             transmitter.keys().ask(kid).await;
-            received = transmitter.receive(body, content_type, Asked::Keys, Timestamp::now());
+            now = Now::read();
+            received = transmitter.receive(body, content_type, Asked::Keys, now.wall);
         }
         let name = &transmitter.settings().name;
         let Accepted { events, passed_over, answer } = received.map_err(|error| undelivered(error, name))?;

@@ -2,6 +2,8 @@
 //!
 //! Knows what every such token has in common; what its events mean is decided elsewhere.
 
+use std::time::Duration;
+
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
@@ -17,12 +19,18 @@ const MAX_CANDIDATES: usize = 8;
 /// From here on a number cannot be seconds: that would be the year 33658.
 const MILLISECONDS: f64 = 1e12;
 
+/// How far a transmitter's clock may be off where that cannot be mended: a transmitter does not repeat what was refused,
+/// and the signal would be lost. "Usually no more than a few minutes" (RFC 7519 §4.1.4, §4.1.5).
+const CLOCKS: Duration = Duration::from_secs(300);
+
 /// What a verified token says.
 #[derive(Debug)]
 pub(super) struct Set {
     /// `sub_id`.
     pub(super) subject: Option<Value>,
-    /// When what it tells of happened, unless the event says so itself: `toe`, else `iat`.
+    /// `jti`.
+    pub(super) id: String,
+    /// When what it tells of happened, by the transmitter's clock, unless the event says so itself: `toe`, else `iat`.
     pub(super) at: Timestamp,
     /// The events by type; each value is an object.
     pub(super) events: Map<String, Value>,
@@ -108,13 +116,14 @@ fn check_signature(
 
 fn claims(mut payload: Map<String, Value>, settings: &Settings, now: Timestamp) -> Result<Set, Refusal> {
     let tolerant = settings.tolerant;
-    if payload.get("jti").and_then(Value::as_str).is_none_or(str::is_empty) {
-        return Err(malformed("`jti` must be a string that is not empty"));
-    }
+    let id = match payload.get("jti") {
+        Some(Value::String(id)) if !id.is_empty() => id.clone(),
+        _ => return Err(malformed("`jti` must be a string that is not empty")),
+    };
     let date = |name: &str| payload.get(name).map(|value| time(value, tolerant)).transpose();
     let issued_at = date("iat")?.ok_or(malformed("`iat` is missing"))?;
     let at = date("toe")?.unwrap_or(issued_at);
-    let leeway = settings.subject_issuer.leeway;
+    let leeway = settings.subject_issuer.leeway.max(CLOCKS);
     if date("nbf")?.is_some_and(|not_before| not_before > now.plus(leeway)) {
         return Err(malformed("the token is not valid yet"));
     }
@@ -133,10 +142,10 @@ fn claims(mut payload: Map<String, Value>, settings: &Settings, now: Timestamp) 
     if events.is_empty() || !events.values().all(Value::is_object) {
         return Err(malformed("`events` must have a member, and every member must be an object"));
     }
-    Ok(Set { subject: payload.remove("sub_id"), at, events })
+    Ok(Set { subject: payload.remove("sub_id"), id, at, events })
 }
 
-/// A `NumericDate`.
+/// A `NumericDate`; it may lie ahead, however far.
 pub(super) fn time(value: &Value, tolerant: bool) -> Result<Timestamp, Refusal> {
     let number = value.as_f64().unwrap_or(f64::NAN);
     let number = if tolerant && number >= MILLISECONDS { number / 1000.0 } else { number };

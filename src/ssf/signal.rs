@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::set::{self, Set};
 use super::subject::{Named, Nobody, Reader};
 use super::{MAX_EVENTS, PassedOver, Refusal, Settings, apple, malformed};
-use crate::state::record::{Event, EventKind};
+use crate::state::record::{Event, EventKind, Origin};
 use crate::time::Timestamp;
 
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
@@ -85,11 +85,15 @@ fn signal(
     };
     let named = reader.read(subject(members, set, settings.tolerant)?)?;
     let at = members.get("event_timestamp").map(|time| set::time(time, settings.tolerant)).transpose();
-    let at = at.map_err(Nobody::Malformed)?.unwrap_or(set.at);
-    if at > now.plus(settings.subject_issuer.leeway) {
-        return Err(Nobody::Malformed(malformed("the time of the event lies in the future")));
-    }
-    Ok(named.into_iter().map(|named| event(kind, &named, settings, at, now)).collect())
+    let told_at = at.map_err(Nobody::Malformed)?.unwrap_or(set.at);
+    let origin = Origin::signal(&settings.issuer, &set.id, uri, told_at);
+    // What has happened happened before it was heard of. A transmitter whose clock is ahead does not repeat what is
+    // refused, and a time ahead would end tokens that are yet to be issued.
+    let at = told_at.min(now);
+    Ok(named
+        .into_iter()
+        .map(|named| Event { origin: Some(origin), ..event(kind, &named, settings, at, now) })
+        .collect())
 }
 
 /// Which kind of event it is when it names a subject.
@@ -134,12 +138,7 @@ fn subject<'a>(members: &'a Map<String, Value>, set: &'a Set, tolerant: bool) ->
 fn event(kind: EventKind, named: &Named, settings: &Settings, at: Timestamp, now: Timestamp) -> Event {
     let issuer = &settings.subject_issuer;
     match named {
-        Named::Subject(subject) => {
-            Event::subject(kind, &issuer.issuer, subject, at, issuer.expiry(kind, false, at, now))
-        }
-        Named::Token(jti) => {
-            let expires_at = issuer.expiry(EventKind::TokenRevoked, false, at, now);
-            Event::token(&issuer.issuer, jti, at, expires_at)
-        }
+        Named::Subject(subject) => Event::subject(kind, &issuer.issuer, subject, at, issuer.expiry(now)),
+        Named::Token(jti) => Event::token(&issuer.issuer, jti, at, issuer.expiry(now)),
     }
 }

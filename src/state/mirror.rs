@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::record::{Appended, Event, EventKind, Identity, StoredEvent};
 use super::redis::entry::Entry;
-use super::rows;
+use super::rows::{self, Arrival};
 
 /// Places of events that the log does not have any more.
 pub(super) type Lost = HashSet<u64>;
@@ -27,16 +27,22 @@ pub(super) enum Adopted {
 
 /// Takes in an entry. The first with an identity is the event, whatever comes later under it; one that the log had lost
 /// and got again moves to its new place.
-pub(super) fn adopt(db: &Connection, entry: &Entry, lost: &mut Lost) -> rusqlite::Result<Adopted> {
+/// `uptime` is the running time of this gate, so that the entry is kept for as long as if it had just been received.
+pub(super) fn adopt(
+    db: &Connection,
+    entry: &Entry,
+    uptime: i64,
+    lost: &mut Lost,
+) -> rusqlite::Result<Adopted> {
     let (detail, target) = match &entry.undoes {
         None => (rows::detail(entry.event.role_version), None),
-        Some(target) => match find(db, target)? {
+        Some(target) => match undone(db, entry, target)? {
             Some((target, undone)) => (rows::signed(target), Some((target, undone))),
             // Expired here, so there is nothing to take back.
             None => return Ok(Adopted::Known),
         },
     };
-    if let Some((held, _)) = place(db, &Identity::of(&entry.event), detail)? {
+    if let Some(Appended { sequence: held, .. }) = rows::find(db, &Identity::of(&entry.event), detail)? {
         if held != entry.sequence && lost.remove(&held) {
             r#move(db, held, entry.sequence)?;
         }
@@ -44,7 +50,8 @@ pub(super) fn adopt(db: &Connection, entry: &Entry, lost: &mut Lost) -> rusqlite
         return Ok(Adopted::Known);
     }
     let Entry { sequence, ref event, source, received_at, .. } = *entry;
-    rows::insert(db, Some(sequence), event, detail, source, received_at)?;
+    let arrival = Arrival { source, wall: received_at, uptime };
+    rows::insert(db, Some(sequence), event, detail, arrival)?;
     match target {
         Some((target, false)) => {
             db.prepare_cached("UPDATE events SET undone = 1 WHERE sequence = ?1")?
@@ -66,8 +73,10 @@ pub(super) fn adopt(db: &Connection, entry: &Entry, lost: &mut Lost) -> rusqlite
 /// Where each of these events is, if it is known.
 pub(super) fn find_all(db: &Connection, events: &[Event]) -> rusqlite::Result<Vec<Option<Appended>>> {
     let found = events.iter().map(|event| {
-        let found = find(db, &Identity::of(event))?;
-        Ok(found.map(|(sequence, undone)| Appended { sequence, new: false, undone }))
+        match event.kind {
+            EventKind::Undone => Ok(None),
+            _ => rows::find(db, &Identity::of(event), rows::detail(event.role_version)),
+        }
     });
     found.collect()
 }
@@ -97,18 +106,23 @@ pub(super) fn places_after(db: &Connection, sequence: u64) -> rusqlite::Result<L
         .collect()
 }
 
-fn find(db: &Connection, event: &Identity) -> rusqlite::Result<Option<(u64, bool)>> {
-    if event.kind == EventKind::Undone {
+/// Where the event is that an entry takes back, and whether it is taken back already.
+fn undone(db: &Connection, entry: &Entry, target: &Identity) -> rusqlite::Result<Option<(u64, bool)>> {
+    if target.kind == EventKind::Undone {
         return Ok(None);
     }
-    place(db, event, rows::detail(event.role_version))
-}
-
-fn place(db: &Connection, event: &Identity, detail: i64) -> rusqlite::Result<Option<(u64, bool)>> {
+    let detail = rows::detail(target.role_version);
+    if let Some(found) = rows::find(db, target, detail)? {
+        return Ok(Some((found.sequence, found.undone)));
+    }
+    if entry.names_origin {
+        return Ok(None);
+    }
+    // An earlier release wrote it, which does not tell signals apart.
     db.prepare_cached(
-        "SELECT sequence, undone FROM events WHERE key = ?1 AND kind = ?2 AND at = ?3 AND detail = ?4",
+        "SELECT sequence, undone FROM events WHERE key = ?1 AND kind = ?2 AND at = ?3 AND detail = ?4 LIMIT 1",
     )?
-    .query_row(params![event.key.to_bytes(), event.kind.code(), event.at.as_millis(), detail], |row| {
+    .query_row(params![target.key.to_bytes(), target.kind.code(), target.at.as_millis(), detail], |row| {
         Ok((rows::unsigned(row.get(0)?), row.get(1)?))
     })
     .optional()
@@ -128,7 +142,7 @@ mod tests {
     use super::*;
     use crate::state::record::Source;
     use crate::state::schema;
-    use crate::time::Timestamp;
+    use crate::time::{Now, Timestamp};
 
     const NOW: Timestamp = Timestamp::from_secs(100);
 
@@ -148,29 +162,29 @@ mod tests {
 
     #[test]
     fn the_first_place_of_an_event_stands() {
-        let database = schema::in_memory(NOW).unwrap();
-        let (db, lost) = (&database.connection, &mut Lost::new());
-        assert!(matches!(adopt(db, &at(5, "a"), lost), Ok(Adopted::New(stored)) if stored.sequence == 5));
-        assert_eq!(adopt(db, &at(9, "a"), lost), Ok(Adopted::Known));
-        assert_eq!(adopt(db, &undoing(10, "a"), lost), Ok(Adopted::Undone(5)));
-        assert_eq!(adopt(db, &undoing(11, "a"), lost), Ok(Adopted::Known));
-        assert_eq!(adopt(db, &at(12, "a"), lost), Ok(Adopted::Known), "it stays undone");
+        let database = schema::in_memory(Now::at_millis(100_000)).unwrap();
+        let (db, 0, lost) = (&database.connection, &mut Lost::new());
+        assert!(matches!(adopt(db, &at(5, "a"), 0, lost), Ok(Adopted::New(stored)) if stored.sequence == 5));
+        assert_eq!(adopt(db, &at(9, "a"), 0, lost), Ok(Adopted::Known));
+        assert_eq!(adopt(db, &undoing(10, "a"), 0, lost), Ok(Adopted::Undone(5)));
+        assert_eq!(adopt(db, &undoing(11, "a"), 0, lost), Ok(Adopted::Known));
+        assert_eq!(adopt(db, &at(12, "a"), 0, lost), Ok(Adopted::Known), "it stays undone");
         let found = find_all(db, &[event("a"), event("b")]).unwrap();
-        assert_eq!(found, [Some(Appended { sequence: 5, new: false, undone: true }), None]);
+        assert_eq!(found, [Some(Appended { sequence: 5, new: false, undone: true, at: NOW }), None]);
     }
 
     #[test]
     fn what_was_lost_and_came_again_has_its_new_place_everywhere() {
-        let database = schema::in_memory(NOW).unwrap();
+        let database = schema::in_memory(Now::at_millis(100_000)).unwrap();
         let (db, none) = (&database.connection, &mut Lost::new());
         for entry in [at(5, "a"), undoing(6, "a"), at(7, "b")] {
-            adopt(db, &entry, none).unwrap();
+            adopt(db, &entry, 0, none).unwrap();
         }
         let again: Vec<Entry> = [5, 6, 7].map(|place| entry(db, place).unwrap().unwrap()).into();
         let mut lost = places_after(db, 0).unwrap();
         assert_eq!(lost.len(), 3);
         for (place, entry) in [20, 21, 22].into_iter().zip(again) {
-            let adopted = adopt(db, &Entry { sequence: place, ..entry }, &mut lost).unwrap();
+            let adopted = adopt(db, &Entry { sequence: place, ..entry }, 0, &mut lost).unwrap();
             assert_eq!(adopted, Adopted::Known);
         }
         assert!(lost.is_empty());

@@ -6,25 +6,30 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
-use crate::identity::{Key, TokenKey};
-use crate::time::{Monotonic, Timestamp};
+use crate::identity::TokenKey;
+use crate::time::{Now, Timestamp};
 
 mod error;
+mod events;
 pub mod freshness;
 mod mirror;
 pub mod record;
 pub mod redis;
 mod rows;
 mod schema;
+mod seen;
+mod trim;
 pub(crate) mod uptime;
 mod writer;
 
 pub use error::{OpenError, StoreError};
+pub use events::LogPosition;
+pub use seen::Past;
 use freshness::Freshness;
-use record::{Appended, Event, EventKind, SessionRow, Source, StoredEvent, Undone, UsageRow};
+use record::{SessionRow, UsageRow};
 use redis::{Change, Fleet, Told};
 use schema::Database;
 use uptime::Uptime;
@@ -35,6 +40,11 @@ use writer::Writer;
 pub struct Store {
     writer: Arc<Writer>,
     created_at: Timestamp,
+    not_before: Timestamp,
+    identity: Arc<str>,
+    /// The last sequence of its log.
+    last: Arc<AtomicU64>,
+    past: Past,
     uptime: Uptime,
     durable: bool,
     /// A store shared by replicas; the database then holds a copy of its log.
@@ -49,7 +59,7 @@ impl Store {
     ///
     /// # Errors
     /// When the file is in use, not ours, of a later version, damaged, or cannot be read or written.
-    pub fn open(path: &Path, now: Timestamp) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, now: Now) -> Result<Self, OpenError> {
         Self::start(schema::open(path, now)?, true, path)
     }
 
@@ -66,15 +76,17 @@ impl Store {
     ///
     /// # Errors
     /// When the engine cannot be started.
-    pub fn in_memory(now: Timestamp) -> Result<Self, OpenError> {
+    pub fn in_memory(now: Now) -> Result<Self, OpenError> {
         Self::start(schema::in_memory(now)?, false, Path::new(":memory:"))
     }
 
     fn start(database: Database, durable: bool, path: &Path) -> Result<Self, OpenError> {
-        let (created_at, uptime) = (database.created_at, database.uptime);
+        let Database { created_at, not_before, uptime, past, .. } = database;
+        let (identity, last) = (database.identity.as_str().into(), database.seen.last());
         let writer =
             Writer::start(database).map_err(|error| OpenError::Io(path.to_owned(), error.to_string()))?;
-        Ok(Self { writer: Arc::new(writer), created_at, uptime, durable, shared: None })
+        let writer = Arc::new(writer);
+        Ok(Self { writer, created_at, not_before, identity, last, past, uptime, durable, shared: None })
     }
 
     /// A store shared by replicas. Connects in the background, for as long as it takes; what other replicas do comes
@@ -91,7 +103,11 @@ impl Store {
         let store = Self {
             writer,
             created_at: Timestamp::EPOCH,
-            uptime: Uptime::resume(0, Monotonic::now()),
+            not_before: Timestamp::EPOCH,
+            identity: "".into(),
+            last: Arc::default(),
+            past: Past::Continuous,
+            uptime: running.fleet.uptime,
             durable: true,
             shared: Some(Arc::new(running)),
         };
@@ -181,15 +197,6 @@ impl Store {
         }
     }
 
-    /// What taking back this event, which was done by another replica, left.
-    ///
-    /// # Errors
-    /// When the copy of the log cannot be read.
-    pub async fn undone(&self, sequence: u64) -> Result<Option<Undone>, StoreError> {
-        // Nothing is written for an event that is taken back already.
-        self.writer.run(move |db| rows::undo(db, sequence, Source::Replica, Timestamp::EPOCH)).await
-    }
-
     /// Runs `work` in a transaction of its own or shared with other work; what it answers is told only when its changes
     /// are durable. For rooms that keep tables of their own in the file, whose statements they own.
     ///
@@ -202,10 +209,22 @@ impl Store {
         self.writer.run(work).await
     }
 
-    /// When it was created: nothing is known of what was revoked before.
+    /// When it was created.
     #[must_use]
     pub fn created_at(&self) -> Timestamp {
         self.created_at
+    }
+
+    /// Of tokens issued before, nothing is known: when it was created, or earlier.
+    #[must_use]
+    pub fn not_before(&self) -> Timestamp {
+        self.not_before
+    }
+
+    /// Whether it is the one that was in use here, and knows all that was.
+    #[must_use]
+    pub fn past(&self) -> Past {
+        self.past
     }
 
     /// Its running time, by which it decides what may be deleted.
@@ -217,63 +236,6 @@ impl Store {
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.durable
-    }
-
-    /// Puts all of these events into the log or, on an error, none.
-    ///
-    /// # Errors
-    /// When the disk is full or fails.
-    pub async fn append(
-        &self,
-        events: Arc<[Event]>,
-        source: Source,
-        received_at: Timestamp,
-    ) -> Result<Vec<Appended>, StoreError> {
-        if let Some(fleet) = self.fleet() {
-            return fleet.append(events, source, received_at).await;
-        }
-        self.writer
-            .run(move |db| events.iter().map(|event| rows::append(db, event, source, received_at)).collect())
-            .await
-    }
-
-    /// Takes back the event with this sequence; `None` when there is none that can be. Doing it again changes nothing.
-    ///
-    /// # Errors
-    /// When the disk is full or fails.
-    pub async fn undo(
-        &self,
-        sequence: u64,
-        source: Source,
-        now: Timestamp,
-    ) -> Result<Option<Undone>, StoreError> {
-        if let Some(fleet) = self.fleet() {
-            return fleet.undo(sequence, source, now).await;
-        }
-        self.writer.run(move |db| rows::undo(db, sequence, source, now)).await
-    }
-
-    /// Up to `limit` events after the given sequence, in order.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub async fn events(&self, after: u64, limit: usize) -> Result<Vec<StoredEvent>, StoreError> {
-        self.writer.read(move |db| rows::events(db, after, limit)).await
-    }
-
-    /// Up to `limit` events after the given sequence that still count at `now`, in order; with `of`, only those of a
-    /// kind and key.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub async fn live_events(
-        &self,
-        of: Option<(EventKind, Key)>,
-        after: u64,
-        limit: usize,
-        now: Timestamp,
-    ) -> Result<Vec<StoredEvent>, StoreError> {
-        self.writer.read(move |db| rows::live_events(db, of, after, limit, now)).await
     }
 
     /// Forgets the tokens in `gone`, then keeps these last uses; answers the tokens that another replica found idle
@@ -373,22 +335,20 @@ impl Store {
         self.writer.read(move |db| rows::usage(db, client.as_deref())).await
     }
 
-    /// Forgets events that can touch no living token, and sessions that are expired for `leeway` or unused for `idle`;
-    /// says how many of both. A little at a time, so that an event never waits long.
+    /// Forgets sessions that are expired for `leeway` or unused for `idle`; says how many. A little at a time, so that an
+    /// event never waits long.
     ///
     /// # Errors
     /// When the disk is full or fails.
-    pub async fn trim(&self, now: Timestamp, idle: Duration, leeway: Duration) -> Result<usize, StoreError> {
+    pub async fn trim_sessions(
+        &self,
+        now: Now,
+        idle: Duration,
+        leeway: Duration,
+    ) -> Result<usize, StoreError> {
         let mut trimmed = 0;
-        loop {
-            let gone = self.writer.run(move |db| rows::trim_events(db, now, CHUNK)).await?;
-            trimmed += gone;
-            if gone < CHUNK {
-                break;
-            }
-        }
         for part in 0..=u8::MAX {
-            let (unused, expired) = (now.minus(idle), now.minus(leeway));
+            let (unused, expired) = (now.wall.minus(idle), now.wall.minus(leeway));
             trimmed += self.writer.run(move |db| rows::trim_sessions(db, part, unused, expired)).await?;
         }
         Ok(trimmed)
@@ -397,6 +357,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use super::record::{Event, EventKind, Source};
     use super::*;
 
     fn batch(from: usize) -> Arc<[Event]> {
@@ -417,8 +378,8 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_fails_the_call_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("gate.db"), Timestamp::from_secs(1)).unwrap();
-        let now = Timestamp::from_secs(100);
+        let store = Store::open(&folder.path().join("gate.db"), Now::at_millis(1_000)).unwrap();
+        let now = Now::at_millis(100_000);
         let limit = |pages: u32| {
             store.writer.run(move |db| {
                 db.pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, u32>(0))

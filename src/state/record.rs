@@ -1,6 +1,7 @@
 //! What the store keeps, as values: events, last uses, key sets, usage.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use crate::time::Timestamp;
@@ -97,9 +98,23 @@ impl Source {
     }
 }
 
+/// The signal that an event came with, as a hash: who sent it, under which id, what it was and when it happened by its
+/// sender's clock. Events that no signal brought have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Origin(pub(super) Key);
+
+impl Origin {
+    /// Of a signal with this sender, id, type and time.
+    #[must_use]
+    pub fn signal(sender: &str, id: &str, r#type: &str, at: Timestamp) -> Self {
+        Self(Key::of_all(&[sender, id, r#type, &at.as_millis().to_string()]))
+    }
+}
+
 /// Something happened that ends tokens.
 ///
-/// Two events are the same when kind, key, time and role version are: such an event is stored once.
+/// An event is stored once. Of events from the same signal, two are the same when kind and key are; of events without a
+/// signal, when kind, key, time and role version are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// What happened.
@@ -118,14 +133,28 @@ pub struct Event {
     pub at: Timestamp,
     /// The version of the roles since then; at most `i64::MAX`, which is what a database can hold.
     pub role_version: Option<u64>,
-    /// From then on no token it could touch is alive.
+    /// From then on no token it could touch is alive, by the settings with which it was made and the wall clock of that
+    /// moment. What is deleted follows [`StoredEvent::retention`].
     pub expires_at: Timestamp,
+    /// The signal that it came with.
+    pub origin: Option<Origin>,
 }
 
 impl Event {
     fn new(kind: EventKind, issuer: &Arc<str>, key: Key, at: Timestamp, expires_at: Timestamp) -> Self {
         let issuer = Arc::clone(issuer);
-        Self { kind, issuer, subject: None, client: None, jti: None, key, at, role_version: None, expires_at }
+        Self {
+            kind,
+            issuer,
+            subject: None,
+            client: None,
+            jti: None,
+            key,
+            at,
+            role_version: None,
+            expires_at,
+            origin: None,
+        }
     }
 
     /// The subject's roles changed, or all its tokens were revoked.
@@ -169,6 +198,11 @@ impl Event {
     pub fn issuer(issuer: &Arc<str>, at: Timestamp, expires_at: Timestamp) -> Self {
         Self::new(EventKind::IssuerRevoked, issuer, IssuerKey::new(issuer).0, at, expires_at)
     }
+
+    /// The event by which this one is taken back.
+    pub(super) fn undoing(&self, at: Timestamp) -> Self {
+        Self { kind: EventKind::Undone, at, role_version: None, origin: None, ..self.clone() }
+    }
 }
 
 /// What makes two events the same one.
@@ -182,14 +216,17 @@ pub struct Identity {
     pub at: Timestamp,
     /// The version of the roles.
     pub role_version: Option<u64>,
+    /// The signal that it came with; then time and version make no difference, because a repetition may be read with
+    /// another time.
+    pub origin: Option<Origin>,
 }
 
 impl Identity {
     /// Of an event.
     #[must_use]
     pub fn of(event: &Event) -> Self {
-        let Event { kind, key, at, role_version, .. } = *event;
-        Self { kind, key, at, role_version }
+        let Event { kind, key, at, role_version, origin, .. } = *event;
+        Self { kind, key, at, role_version, origin }
     }
 }
 
@@ -204,10 +241,18 @@ pub struct StoredEvent {
     pub undoes: Option<u64>,
     /// Where it came from.
     pub source: Source,
-    /// When it arrived.
+    /// When it arrived, by the wall clock.
     pub received_at: Timestamp,
     /// Whether it was taken back.
     pub undone: bool,
+}
+
+impl StoredEvent {
+    /// How long it must be kept, by the settings with which it was made.
+    #[must_use]
+    pub fn retention(&self) -> Duration {
+        self.event.expires_at.since(self.received_at)
+    }
 }
 
 /// Where an event was put.
@@ -219,6 +264,50 @@ pub struct Appended {
     pub new: bool,
     /// Whether it arrived before and was taken back, and so has no effect any more.
     pub undone: bool,
+    /// When it happened, as it was stored at its first arrival.
+    pub at: Timestamp,
+}
+
+/// What the deletion of old events left.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Trimmed {
+    /// How many events were deleted.
+    pub deleted: usize,
+    /// What the deleted ones named, and the other events of each that still count.
+    pub names: Vec<(EventKind, Key, Vec<StoredEvent>)>,
+    /// What is known of the deleted events of these issuers.
+    pub forgotten: Vec<Forgotten>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<TrimCursor>,
+}
+
+/// How far old events were looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrimCursor {
+    pub(super) expires_at: Timestamp,
+    pub(super) sequence: u64,
+}
+
+/// What is known of an issuer's deleted events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Its name.
+    pub issuer: Arc<str>,
+    /// They may have ended tokens that were issued until then
+    pub until: Timestamp,
+    /// and are older than this: younger ones they would still be kept for.
+    pub retention: Duration,
+}
+
+/// For how long events of an issuer are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its name.
+    pub issuer: Arc<str>,
+    /// How long an event can matter after its arrival.
+    pub retention: Duration,
+    /// How far `iat` may lie ahead of an event's arrival.
+    pub leeway: Duration,
 }
 
 /// What taking back an event left.

@@ -3,32 +3,62 @@
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::record::{Appended, Event, EventKind, SessionRow, Source, StoredEvent, Undone, UsageRow};
+use super::record::{
+    Appended, Event, EventKind, Identity, Origin, SessionRow, Source, StoredEvent, Undone, UsageRow,
+};
 use crate::identity::{Key, SubjectKey, TokenKey};
 use crate::time::Timestamp;
 
 /// What stands in `detail` when there is nothing to say.
 const NOTHING: i64 = -1;
 
-const EVENT: &str =
-    "sequence, kind, key, at, detail, issuer, subject, client, jti, source, received_at, expires_at, undone";
+pub(super) const EVENT: &str =
+    "sequence, kind, key, at, detail, issuer, subject, client, jti, source, received_at, expires_at, undone, origin";
 
-pub(super) fn append(
-    db: &Connection,
-    event: &Event,
-    source: Source,
-    received_at: Timestamp,
-) -> rusqlite::Result<Appended> {
+/// When an event arrived, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) source: Source,
+    pub(super) wall: Timestamp,
+    /// As running time of the store.
+    pub(super) uptime: i64,
+}
+
+pub(super) fn append(db: &Connection, event: &Event, arrival: Arrival) -> rusqlite::Result<Appended> {
     let detail = detail(event.role_version);
-    if insert(db, None, event, detail, source, received_at)? {
-        return Ok(Appended { sequence: unsigned(db.last_insert_rowid()), new: true, undone: false });
+    if insert(db, None, event, detail, arrival)? {
+        let sequence = unsigned(db.last_insert_rowid());
+        return Ok(Appended { sequence, new: true, undone: false, at: event.at });
     }
+    let found = find(db, &Identity::of(event), detail)?;
+    found.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+/// The event with this identity.
+pub(super) fn find(db: &Connection, event: &Identity, detail: i64) -> rusqlite::Result<Option<Appended>> {
+    // Word for word as in the index.
     db.prepare_cached(
-        "SELECT sequence, undone FROM events WHERE key = ?1 AND kind = ?2 AND at = ?3 AND detail = ?4",
+        "SELECT sequence, undone, at FROM events WHERE key = ?1 AND kind = ?2 AND ifnull(origin, x'') = ?3
+         AND (origin IS NOT NULL OR (at = ?4 AND detail = ?5))",
     )?
-    .query_row(params![event.key.to_bytes(), event.kind.code(), event.at.as_millis(), detail], |row| {
-        Ok(Appended { sequence: unsigned(row.get(0)?), new: false, undone: row.get(1)? })
-    })
+    .query_row(
+        params![
+            event.key.to_bytes(),
+            event.kind.code(),
+            event.origin.map_or_else(Vec::new, |origin| origin.0.to_bytes().to_vec()),
+            event.at.as_millis(),
+            detail
+        ],
+        |row| {
+            Ok(Appended {
+                sequence: unsigned(row.get(0)?),
+                new: false,
+                undone: row.get(1)?,
+                at: time(row, 2)?,
+            })
+        },
+    )
+    .optional()
 }
 
 /// What stands in `detail` for a role version.
@@ -42,13 +72,13 @@ pub(super) fn insert(
     sequence: Option<u64>,
     event: &Event,
     detail: i64,
-    source: Source,
-    received_at: Timestamp,
+    arrival: Arrival,
 ) -> rusqlite::Result<bool> {
     let inserted = db
         .prepare_cached(
-            "INSERT INTO events (kind, key, at, detail, issuer, subject, client, jti, source, received_at, expires_at, sequence)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT DO NOTHING",
+            "INSERT INTO events (kind, key, at, detail, issuer, subject, client, jti, source, received_at, expires_at,
+                                 sequence, received_uptime, origin)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             event.kind.code(),
@@ -59,10 +89,12 @@ pub(super) fn insert(
             event.subject,
             event.client,
             event.jti,
-            source.code(),
-            received_at.as_millis(),
+            arrival.source.code(),
+            arrival.wall.as_millis(),
             event.expires_at.as_millis(),
             sequence.map(signed),
+            arrival.uptime,
+            event.origin.map(|origin| origin.0.to_bytes()),
         ])?;
     Ok(inserted == 1)
 }
@@ -74,27 +106,25 @@ pub(super) fn event(db: &Connection, sequence: u64) -> rusqlite::Result<Option<S
         .optional()
 }
 
-pub(super) fn undo(
-    db: &Connection,
-    sequence: u64,
-    source: Source,
-    now: Timestamp,
-) -> rusqlite::Result<Option<Undone>> {
+pub(super) fn undo(db: &Connection, sequence: u64, arrival: Arrival) -> rusqlite::Result<Option<Undone>> {
     let Some(mut event) = event(db, sequence)?.filter(|found| found.event.kind != EventKind::Undone) else {
         return Ok(None);
     };
     if !event.undone {
         db.prepare_cached("UPDATE events SET undone = 1 WHERE sequence = ?1")?.execute([signed(sequence)])?;
         event.undone = true;
-        let undoing = Event { kind: EventKind::Undone, at: now, role_version: None, ..event.event.clone() };
-        insert(db, None, &undoing, signed(sequence), source, now)?;
+        insert(db, None, &event.event.undoing(arrival.wall), signed(sequence), arrival)?;
     }
-    let remaining = db
-        .prepare_cached(&format!("SELECT {EVENT} FROM events WHERE key = ?1 AND undone = 0"))?
-        .query_map([event.event.key.to_bytes()], stored)?
-        .filter(|row| row.as_ref().map_or(true, |row| row.event.kind.shares_keys_with(event.event.kind)))
-        .collect::<rusqlite::Result<_>>()?;
+    let remaining = counting(db, event.event.kind, event.event.key)?;
     Ok(Some(Undone { event, remaining }))
+}
+
+/// The events that still count for what an event of this kind and key names.
+pub(super) fn counting(db: &Connection, kind: EventKind, key: Key) -> rusqlite::Result<Vec<StoredEvent>> {
+    db.prepare_cached(&format!("SELECT {EVENT} FROM events WHERE key = ?1 AND undone = 0"))?
+        .query_map([key.to_bytes()], stored)?
+        .filter(|row| row.as_ref().map_or(true, |row| row.event.kind.shares_keys_with(kind)))
+        .collect()
 }
 
 pub(super) fn events(db: &Connection, after: u64, limit: usize) -> rusqlite::Result<Vec<StoredEvent>> {
@@ -108,37 +138,58 @@ pub(super) fn live_events(
     of: Option<(EventKind, Key)>,
     after: u64,
     limit: usize,
-    now: Timestamp,
 ) -> rusqlite::Result<Vec<StoredEvent>> {
-    const LIVE: &str = "undone = 0 AND expires_at >= ?1 AND sequence > ?2";
-    let undone = EventKind::Undone.code();
-    let (now, after, limit) = (now.as_millis(), signed(after), i64::try_from(limit).unwrap_or(i64::MAX));
+    let (after, limit) = (signed(after), i64::try_from(limit).unwrap_or(i64::MAX));
     match of {
         Some((kind, key)) => db
             .prepare_cached(&format!(
-                "SELECT {EVENT} FROM events WHERE key = ?4 AND kind = ?5 AND {LIVE} ORDER BY sequence LIMIT ?3"
+                "SELECT {EVENT} FROM events WHERE key = ?3 AND kind = ?4 AND undone = 0 AND sequence > ?1
+                 ORDER BY sequence LIMIT ?2"
             ))?
-            .query_map(params![now, after, limit, key.to_bytes(), kind.code()], stored)?
+            .query_map(params![after, limit, key.to_bytes(), kind.code()], stored)?
             .collect(),
-        // `+expires_at` keeps the planner on the primary key, whose order is asked for.
         None => db
             .prepare_cached(&format!(
-                "SELECT {EVENT} FROM events WHERE kind <> ?4 AND undone = 0 AND +expires_at >= ?1 AND sequence > ?2
-                 ORDER BY sequence LIMIT ?3"
+                "SELECT {EVENT} FROM events WHERE kind <> ?3 AND undone = 0 AND sequence > ?1
+                 ORDER BY sequence LIMIT ?2"
             ))?
-            .query_map(params![now, after, limit, undone], stored)?
+            .query_map(params![after, limit, EventKind::Undone.code()], stored)?
             .collect(),
     }
 }
 
-pub(super) fn trim_events(db: &Connection, now: Timestamp, limit: usize) -> rusqlite::Result<usize> {
-    db.prepare_cached(
-        "DELETE FROM events WHERE sequence IN (SELECT sequence FROM events WHERE expires_at < ?1 LIMIT ?2)",
-    )?
-    .execute([now.as_millis(), i64::try_from(limit).unwrap_or(i64::MAX)])
+/// The highest sequence that was ever given.
+pub(super) fn last_sequence(db: &Connection) -> rusqlite::Result<u64> {
+    let last = db
+        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'events'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(last.map_or(0, unsigned))
 }
 
-fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+/// Makes the next sequence higher than this one.
+pub(super) fn skip_to(db: &Connection, sequence: u64) -> rusqlite::Result<()> {
+    let sequence = signed(sequence);
+    let there = db.execute("UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'events'", [sequence])?;
+    if there == 0 {
+        db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?1)", [sequence])?;
+    }
+    Ok(())
+}
+
+/// Counts running time up to this moment.
+pub(super) fn count_uptime(db: &Connection, uptime: i64) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE origin SET uptime = max(uptime, ?1)")?.execute([uptime])?;
+    Ok(())
+}
+
+/// Nothing is known of tokens issued before then, which is no later than was thought.
+pub(super) fn lower_not_before(db: &Connection, not_before: Timestamp) -> rusqlite::Result<()> {
+    db.execute("UPDATE origin SET not_before = min(not_before, ?1)", [not_before.as_millis()])?;
+    Ok(())
+}
+
+pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     let kind = EventKind::from_code(row.get(1)?).ok_or_else(|| unknown(1, "kind"))?;
     let detail: i64 = row.get(4)?;
     let detail = (detail != NOTHING).then(|| unsigned(detail));
@@ -155,6 +206,7 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
             client: row.get(7)?,
             jti: row.get(8)?,
             expires_at: time(row, 11)?,
+            origin: row.get::<_, Option<[u8; 16]>>(13)?.map(|bytes| Origin(Key::from_bytes(bytes))),
         },
         undoes,
         source: Source::from_code(row.get(9)?).ok_or_else(|| unknown(9, "source"))?,
@@ -278,7 +330,7 @@ pub(super) fn usage(db: &Connection, client: Option<&str>) -> rusqlite::Result<V
     .collect()
 }
 
-fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
     row.get(column).map(Timestamp::from_millis)
 }
 

@@ -12,8 +12,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::OpenError;
+use super::seen::{Past, Seen};
 use super::uptime::Uptime;
-use crate::time::{Monotonic, Timestamp};
+use crate::time::{Now, Timestamp};
 
 /// Marks the file as ours ("PCLS"), so that no other program's database is taken for it.
 const APPLICATION_ID: i64 = 0x5043_4c53;
@@ -104,9 +105,17 @@ const MIGRATIONS: [&str; 3] = [
     // Running time: milliseconds in which a gate had the file open. It never steps, so it decides what may be deleted.
     "
     ALTER TABLE origin ADD COLUMN uptime INTEGER NOT NULL DEFAULT 0; -- the running time of all gates so far
-    ALTER TABLE origin ADD COLUMN identity TEXT NOT NULL DEFAULT ''; -- tells this file from any other, also from its restored copies' successors
+    ALTER TABLE origin ADD COLUMN identity TEXT NOT NULL DEFAULT ''; -- tells this log from any other
+    ALTER TABLE origin ADD COLUMN not_before INTEGER NOT NULL DEFAULT 0; -- of tokens issued before, nothing is known
+    UPDATE origin SET not_before = created_at, identity = lower(hex(randomblob(16)));
     ALTER TABLE origin ADD COLUMN idle_floor INTEGER NOT NULL DEFAULT 0; -- tokens not used since then are idle, whatever idle_timeout is now
     ALTER TABLE events ADD COLUMN received_uptime INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE events ADD COLUMN origin BLOB; -- the signal it came with
+    DROP INDEX events_once;
+    CREATE UNIQUE INDEX events_once ON events (
+        key, kind, ifnull(origin, x''),
+        CASE WHEN origin IS NULL THEN at ELSE 0 END, CASE WHEN origin IS NULL THEN detail ELSE 0 END
+    );
     ALTER TABLE sessions ADD COLUMN last_used_uptime INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE signing_keys ADD COLUMN signs_uptime INTEGER; -- from when on it signs; NULL: an earlier release wrote it
     ALTER TABLE key_sets ADD COLUMN source TEXT NOT NULL DEFAULT ''; -- where the keys came from; '': an earlier release did not say
@@ -126,16 +135,24 @@ const MIGRATIONS: [&str; 3] = [
 pub(super) struct Database {
     pub(super) connection: Connection,
     pub(super) created_at: Timestamp,
+    /// Of tokens issued before, nothing is known.
+    pub(super) not_before: Timestamp,
+    /// Tells this log from any other.
+    pub(super) identity: String,
     /// The running time that the file has counted until it was opened.
     pub(super) uptime: Uptime,
     /// Nothing can be written to it.
     pub(super) read_only: bool,
+    /// Where the last sequence is noted, outside the file.
+    pub(super) seen: Seen,
+    /// What was noted there when the file was opened.
+    pub(super) past: Past,
     /// Held as long as the database is open.
     _lock: Option<File>,
 }
 
 /// Opens the file at `path`, creating it if there is none.
-pub(super) fn open(path: &Path, now: Timestamp) -> Result<Database, OpenError> {
+pub(super) fn open(path: &Path, now: Now) -> Result<Database, OpenError> {
     let lock = lock(path)?;
     // What the file holds about people is nobody else's to read; SQLite gives its companions the same mode.
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
@@ -161,7 +178,7 @@ pub(super) fn open(path: &Path, now: Timestamp) -> Result<Database, OpenError> {
             inspect(&connection)?;
         }
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-        migrate(connection, now, Some(lock))
+        migrate(connection, now, Some(path), Some(lock))
     };
     prepare().map_err(|problem| problem.at(path))
 }
@@ -194,15 +211,15 @@ pub(super) fn open_read_only(path: &Path) -> Result<Option<Database>, OpenError>
             version if version < MIGRATIONS.len() as i64 => Err(Problem::Unusable(
                 "an earlier release wrote it; the gate brings it up to date when it starts".to_owned(),
             )),
-            _current => opened(connection, true, None).map(Some),
+            _current => opened(connection, Now::read(), None, None).map(Some),
         }
     };
     prepare().map_err(|problem| problem.at(path))
 }
 
 /// A database that is gone when it is closed.
-pub(super) fn in_memory(now: Timestamp) -> Result<Database, OpenError> {
-    let prepare = || migrate(Connection::open_in_memory()?, now, None);
+pub(super) fn in_memory(now: Now) -> Result<Database, OpenError> {
+    let prepare = || migrate(Connection::open_in_memory()?, now, None, None);
     prepare().map_err(|problem: Problem| problem.at(Path::new(":memory:")))
 }
 
@@ -255,27 +272,60 @@ fn inspect(connection: &Connection) -> Result<(), Problem> {
 }
 
 /// Brings the tables up to date, each step whole or not at all.
-fn migrate(mut connection: Connection, now: Timestamp, lock: Option<File>) -> Result<Database, Problem> {
+fn migrate(
+    mut connection: Connection,
+    now: Now,
+    path: Option<&Path>,
+    lock: Option<File>,
+) -> Result<Database, Problem> {
     let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     for (index, step) in MIGRATIONS.iter().enumerate().skip(version as usize) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(step)?;
         if index == 0 {
-            transaction.execute("INSERT INTO origin (created_at) VALUES (?1)", [now.as_millis()])?;
+            transaction.execute("INSERT INTO origin (created_at) VALUES (?1)", [now.wall.as_millis()])?;
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         }
         transaction.pragma_update(None, "user_version", index as i64 + 1)?;
         transaction.commit()?;
     }
-    opened(connection, false, lock)
+    // A clock that was ahead when the store was created would have every token of its first hours refused. One that is
+    // behind now makes the store forget that it knows nothing of the tokens issued from then until its creation.
+    connection.execute("UPDATE origin SET not_before = ?1 WHERE not_before > ?1", [now.wall.as_millis()])?;
+    let seen = path.map(|path| Seen::open(&companion(path, ".seen")));
+    opened(connection, now, seen, lock)
 }
 
-fn opened(connection: Connection, read_only: bool, lock: Option<File>) -> Result<Database, Problem> {
-    let (created_at, uptime) = connection
-        .query_row("SELECT created_at, uptime FROM origin", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+/// A database without a place to note what was seen is read only, or in memory.
+fn opened(
+    connection: Connection,
+    now: Now,
+    seen: Option<Seen>,
+    lock: Option<File>,
+) -> Result<Database, Problem> {
     connection.set_prepared_statement_cache_capacity(32);
-    let (created_at, uptime) = (Timestamp::from_millis(created_at), Uptime::resume(uptime, Monotonic::now()));
-    Ok(Database { connection, created_at, uptime, read_only, _lock: lock })
+    let (created_at, not_before, uptime, identity) = connection.query_row(
+        "SELECT created_at, not_before, uptime, identity FROM origin",
+        [],
+        |row| {
+            let time = |column| row.get(column).map(Timestamp::from_millis);
+            Ok((time(0)?, time(1)?, row.get(2)?, row.get::<_, String>(3)?))
+        },
+    )?;
+    let read_only = connection.is_readonly("main")?;
+    let mut seen = seen.unwrap_or_default();
+    let past = seen.compare(&connection, &identity)?;
+    Ok(Database {
+        connection,
+        created_at,
+        not_before,
+        identity,
+        uptime: Uptime::resume(uptime, now.monotonic),
+        read_only,
+        seen,
+        past,
+        _lock: lock,
+    })
 }
 
 /// What can be wrong with a database, before its path is known.

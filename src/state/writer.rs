@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use super::StoreError;
 use super::schema::Database;
+use super::{StoreError, rows};
 use crate::time::Monotonic;
 
 /// Work waiting for the thread, and how much of it shares one commit.
@@ -31,7 +31,7 @@ impl Writer {
     pub(super) fn start(database: Database) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let thread =
-            std::thread::Builder::new().name("state".into()).spawn(move || serve(&database, queue))?;
+            std::thread::Builder::new().name("state".into()).spawn(move || serve(database, queue))?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
@@ -78,7 +78,7 @@ impl Drop for Writer {
     }
 }
 
-fn serve(database: &Database, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+fn serve(mut database: Database, mut queue: mpsc::Receiver<Box<dyn Job>>) {
     while let Some(first) = queue.blocking_recv() {
         let mut group = vec![first];
         while group.len() < QUEUE
@@ -92,9 +92,15 @@ fn serve(database: &Database, mut queue: mpsc::Receiver<Box<dyn Job>>) {
             job.reply(outcome);
         }
         if !writes.is_empty() {
-            let outcome = told(commit(database, &mut writes), "written");
+            let outcome = told(commit(&database, &mut writes), "written");
+            database.seen.note(&database.connection);
             writes.into_iter().for_each(|job| job.reply(outcome.clone()));
         }
+    }
+    if !database.read_only
+        && let Err(error) = count_uptime(&database)
+    {
+        tracing::warn!(%error, "the last running time could not be counted; what is kept is kept longer for it");
     }
 }
 
@@ -117,11 +123,13 @@ fn commit(database: &Database, group: &mut [Box<dyn Job>]) -> rusqlite::Result<(
     }
     if !database.read_only {
         // It rides along with what is written anyway: running time that is not counted only makes things last longer.
-        transaction
-            .prepare_cached("UPDATE origin SET uptime = max(uptime, ?1)")?
-            .execute([database.uptime.at(Monotonic::now())])?;
+        count_uptime(database)?;
     }
     transaction.commit()
+}
+
+fn count_uptime(database: &Database) -> rusqlite::Result<()> {
+    rows::count_uptime(&database.connection, database.uptime.at(Monotonic::now()))
 }
 
 /// Work for the thread, whatever it answers.

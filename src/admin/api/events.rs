@@ -16,7 +16,7 @@ use crate::admin::body::read_document;
 use crate::admin::problem::Problem;
 use crate::events::parse::{self, Invalid};
 use crate::state::record::{Event, Source, StoredEvent};
-use crate::time::Timestamp;
+use crate::time::Now;
 
 pub(super) fn routes() -> Router<Api> {
     Router::new().route("/v1/events", post(accept).get(list))
@@ -26,8 +26,8 @@ pub(super) fn routes() -> Router<Api> {
 async fn accept(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let document = read_document(request, &api.limits).await?;
     let document = document.ok_or_else(|| bad("the body holds no event".to_owned()))?;
-    let now = Timestamp::now();
-    let events = parse::events(&document, &api.ledger.issuers.load(), now).map_err(refused)?;
+    let now = Now::read();
+    let events = parse::events(&document, &api.ledger.issuers.load(), now.wall).map_err(refused)?;
     let published = api.publish(events, now).await?;
     let body = json!({ "accepted": published.accepted, "sequence": published.sequence });
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
@@ -46,7 +46,7 @@ impl Api {
     pub(super) async fn publish(
         &self,
         events: Vec<Event>,
-        now: Timestamp,
+        now: Now,
     ) -> Result<crate::events::log::Published, Problem> {
         let mut types = HashMap::new();
         for event in &events {

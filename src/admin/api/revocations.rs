@@ -15,7 +15,7 @@ use crate::events::{Issuer, parse};
 use crate::identity::{ClientKey, Key, SubjectKey, TokenKey};
 use crate::state::StoreError;
 use crate::state::record::{EventKind, Source, StoredEvent};
-use crate::time::Timestamp;
+use crate::time::Now;
 
 /// Events that are looked at, [`MOST`] at a time, for a page of those of one issuer; then the page is handed out as short
 /// as it is, with the cursor to go on from.
@@ -102,13 +102,13 @@ impl From<StoredEvent> for Item {
 
 async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     let wanted: Wanted = query(&uri)?;
-    let (after, limit, now) = (wanted.after.unwrap_or(0), limit(wanted.limit)?, Timestamp::now());
+    let (after, limit) = (wanted.after.unwrap_or(0), limit(wanted.limit)?);
     let chosen = wanted.chosen(&api.ledger.issuers.load())?;
     let log = &api.ledger.log;
     let page = match &chosen {
-        Chosen::All => log.revocations(None, after, limit, now).await,
-        Chosen::Issuer(issuer) => of_issuer(log, issuer, after, limit, now).await,
-        Chosen::Named(keys) => named(log, keys, after, limit, now).await,
+        Chosen::All => log.revocations(None, after, limit).await,
+        Chosen::Issuer(issuer) => of_issuer(log, issuer, after, limit).await,
+        Chosen::Named(keys) => named(log, keys, after, limit).await,
     };
     let Part { items, next } = page.map_err(|error| api.unavailable(&error))?;
     let items: Vec<Item> = items.into_iter().map(Item::from).collect();
@@ -121,11 +121,10 @@ async fn named(
     keys: &[(EventKind, Key)],
     after: u64,
     limit: usize,
-    now: Timestamp,
 ) -> Result<Part, StoreError> {
     let (mut items, mut more) = (Vec::new(), false);
     for of in keys {
-        let part = log.revocations(Some(*of), after, limit, now).await?;
+        let part = log.revocations(Some(*of), after, limit).await?;
         more |= part.next.is_some();
         items.extend(part.items);
     }
@@ -140,11 +139,10 @@ async fn of_issuer(
     issuer: &str,
     mut after: u64,
     limit: usize,
-    now: Timestamp,
 ) -> Result<Part, StoreError> {
     let mut items = Vec::new();
     for _ in 0..LOOKS {
-        let part = log.revocations(None, after, MOST, now).await?;
+        let part = log.revocations(None, after, MOST).await?;
         let mut theirs = part.items.into_iter().filter(|stored| &*stored.event.issuer == issuer);
         items.extend(theirs.by_ref().take(limit - items.len()));
         if theirs.next().is_some() {
@@ -162,7 +160,7 @@ async fn of_issuer(
 async fn undo(State(api): State<Api>, Id(id): Id) -> Result<StatusCode, Problem> {
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such revocation");
     let sequence = id.parse().map_err(|_not_a_number| unknown())?;
-    let undone = api.ledger.log.undo(sequence, Source::Admin, Timestamp::now()).await;
+    let undone = api.ledger.log.undo(sequence, Source::Admin, Now::read()).await;
     undone.map_err(|error| api.unavailable(&error))?.ok_or_else(unknown)?;
     let labels = [EventKind::Undone.as_str(), Source::Admin.as_str()];
     api.metrics.events.with_label_values(&labels).inc();

@@ -17,7 +17,7 @@ use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use crate::revocations::{Snapshot, TokenFacts};
 use crate::sessions::Sessions;
 use crate::state::record::SessionRow;
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
@@ -127,10 +127,10 @@ async fn end_one(State(api): State<Api>, Id(name): Id) -> Result<StatusCode, Pro
 }
 
 async fn end(api: &Api, issuers: &[Issuer], rows: &[SessionRow]) -> Result<StatusCode, Problem> {
-    let now = Timestamp::now();
+    let now = Now::read();
     // A token of an issuer that is no longer configured is accepted by nobody.
     let of = |row: &SessionRow| issuers.iter().find(|issuer| issuer.issuer == row.issuer);
-    let events = rows.iter().filter_map(|row| Some(of(row)?.token_revoked(row.token, now))).collect();
+    let events = rows.iter().filter_map(|row| Some(of(row)?.token_revoked(row.token, now.wall))).collect();
     api.publish(events, now).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -164,7 +164,7 @@ fn look(
         let rows = sessions.list(chosen.subject, after, MOST, now);
         let last = rows.last().filter(|_| rows.len() == MOST).map(|row| row.token);
         let theirs = |row: &SessionRow| chosen.issuer.as_ref().is_none_or(|issuer| *issuer == row.issuer);
-        found.extend(rows.into_iter().filter(|row| theirs(row) && !is_ended(revocations, row)));
+        found.extend(rows.into_iter().filter(|row| theirs(row) && !is_ended(revocations, row, now)));
         if found.len() > limit {
             found.truncate(limit);
             return (found, true);
@@ -178,7 +178,7 @@ fn look(
 
 /// Whether the token of a session was certainly ended. A session does not know its token's role version: where it would
 /// matter, the token counts as the latest.
-fn is_ended(revocations: &Snapshot, row: &SessionRow) -> bool {
+fn is_ended(revocations: &Snapshot, row: &SessionRow, now: Timestamp) -> bool {
     let facts = TokenFacts {
         token: row.token,
         issuer: IssuerKey::new(&row.issuer),
@@ -187,7 +187,7 @@ fn is_ended(revocations: &Snapshot, row: &SessionRow) -> bool {
         issued_at: row.issued_at,
         role_version: Some(u64::MAX),
     };
-    revocations.judge(&facts).is_some()
+    revocations.judge(&facts, now).is_some()
 }
 
 /// The key that 32 hex digits name.

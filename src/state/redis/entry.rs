@@ -4,7 +4,7 @@ use redis::Value;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::Key;
-use crate::state::record::{Event, EventKind, Identity, Source, StoredEvent};
+use crate::state::record::{Event, EventKind, Identity, Origin, Source, StoredEvent};
 use crate::time::Timestamp;
 
 /// An entry of the log.
@@ -24,6 +24,8 @@ pub(in crate::state) struct Entry {
     pub(in crate::state) received_at: Timestamp,
     /// Which replica appended it.
     pub(in crate::state) writer: u32,
+    /// What it takes back is named with its signal, as earlier releases did not.
+    pub(in crate::state) names_origin: bool,
 }
 
 /// The form on the wire.
@@ -56,6 +58,20 @@ struct Wire {
     /// Kind, time and version of the event that is taken back; its key is this one's.
     #[serde(rename = "u", skip_serializing_if = "Option::is_none")]
     undoes: Option<(i64, i64, Option<u64>)>,
+    /// The signal that it came with. Earlier releases neither write nor read this and the next.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
+    /// The signal of the event that is taken back; empty when it came with none.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    undoes_origin: Option<String>,
+}
+
+fn hex(key: Key) -> String {
+    key.to_string()
+}
+
+fn unhex(text: &str) -> Option<Key> {
+    u128::from_str_radix(text, 16).ok().map(|key| Key::from_bytes(key.to_be_bytes()))
 }
 
 /// The text of an entry; its place is not part of it.
@@ -64,7 +80,7 @@ pub(super) fn encode(entry: &Entry) -> String {
     let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
     let wire = Wire {
         kind: event.kind.code(),
-        key: event.key.to_string(),
+        key: hex(event.key),
         at: event.at.as_millis(),
         role_version: event.role_version,
         issuer: event.issuer.to_string(),
@@ -78,6 +94,10 @@ pub(super) fn encode(entry: &Entry) -> String {
         undoes: undoes
             .as_ref()
             .map(|undone| (undone.kind.code(), undone.at.as_millis(), undone.role_version)),
+        origin: event.origin.map(|origin| hex(origin.0)),
+        undoes_origin: undoes
+            .as_ref()
+            .map(|undone| undone.origin.map_or_else(String::new, |origin| hex(origin.0))),
     };
     // Strings and numbers always have a form.
     serde_json::to_string(&wire).unwrap_or_default()
@@ -86,13 +106,22 @@ pub(super) fn encode(entry: &Entry) -> String {
 impl Entry {
     /// An event that has no place yet.
     pub(in crate::state) fn new(event: &Event, source: Source, received_at: Timestamp) -> Self {
-        Self { sequence: 0, previous: 0, event: event.clone(), undoes: None, source, received_at, writer: 0 }
+        Self {
+            sequence: 0,
+            previous: 0,
+            event: event.clone(),
+            undoes: None,
+            source,
+            received_at,
+            writer: 0,
+            names_origin: true,
+        }
     }
 
     /// As it was read from the log once, to be appended again.
     pub(in crate::state) fn again(stored: StoredEvent, undoes: Option<Identity>) -> Self {
         let StoredEvent { sequence, event, source, received_at, .. } = stored;
-        Self { sequence, previous: 0, event, undoes, source, received_at, writer: 0 }
+        Self { sequence, previous: 0, event, undoes, source, received_at, writer: 0, names_origin: true }
     }
 
     /// Reads an element of `XRANGE` or of a stream in `XREAD`; `None` when it is not an entry of this log.
@@ -108,13 +137,16 @@ impl Entry {
         };
         let previous = field("p")?.parse().ok()?;
         let wire: Wire = serde_json::from_str(field("e")?).ok()?;
-        let key = u128::from_str_radix(&wire.key, 16).ok().map(|key| Key::from_bytes(key.to_be_bytes()))?;
+        let key = unhex(&wire.key)?;
+        let origin = |text: &str| unhex(text).map(Origin);
+        let names_origin = wire.undoes.is_none() || wire.undoes_origin.is_some();
         let undoes = match wire.undoes {
             Some((kind, at, role_version)) => Some(Identity {
                 kind: EventKind::from_code(kind)?,
                 key,
                 at: Timestamp::from_millis(at),
                 role_version,
+                origin: wire.undoes_origin.as_deref().and_then(origin),
             }),
             None => None,
         };
@@ -128,10 +160,11 @@ impl Entry {
             at: Timestamp::from_millis(wire.at),
             role_version: wire.role_version,
             expires_at: Timestamp::from_millis(wire.expires_at),
+            origin: wire.origin.as_deref().and_then(origin),
         };
         let (source, received_at) =
             (Source::from_code(wire.source)?, Timestamp::from_millis(wire.received_at));
-        Some(Self { sequence, previous, event, undoes, source, received_at, writer: wire.writer })
+        Some(Self { sequence, previous, event, undoes, source, received_at, writer: wire.writer, names_origin })
     }
 }
 
@@ -165,11 +198,19 @@ mod tests {
             role_version: Some(7),
             ..Event::subject(EventKind::RoleChanged, &issuer, "é", at, until)
         };
-        let undone = Identity::of(&subject);
-        let undoing = Event { kind: EventKind::Undone, at: until, role_version: None, ..subject.clone() };
+        let signal = Event { origin: Some(Origin::signal("https://idp/", "1", "t", at)), ..subject.clone() };
+        let (undone, undone_signal) = (Identity::of(&subject), Identity::of(&signal));
+        let undoing = subject.undoing(until);
         let token = Event::token(&issuer, "t", at, until);
         let client = Event::client(&issuer, "c", at, until);
-        for (event, undoes) in [(subject, None), (undoing, Some(undone)), (token, None), (client, None)] {
+        for (event, undoes) in [
+            (subject, None),
+            (signal, None),
+            (undoing.clone(), Some(undone)),
+            (undoing, Some(undone_signal)),
+            (token, None),
+            (client, None),
+        ] {
             let sequence = 1_700_000_000_123_456;
             let entry =
                 Entry { undoes, previous: 41, sequence, writer: 7, ..Entry::new(&event, Source::Ssf, until) };

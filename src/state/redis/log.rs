@@ -14,8 +14,9 @@ use super::keys::VERSION;
 use super::{Fleet, PATIENCE};
 use crate::state::mirror::{self, Adopted, Lost};
 use crate::state::record::{Appended, Event, EventKind, Identity, Source, StoredEvent, Undone};
-use crate::state::{StoreError, rows};
-use crate::time::Timestamp;
+use crate::state::StoreError;
+use crate::state::rows::{self, Arrival};
+use crate::time::{Monotonic, Timestamp};
 
 /// Events appended by one call, so that the server is not held up for more than a few milliseconds.
 const BATCH: usize = 500;
@@ -126,12 +127,13 @@ impl Fleet {
             return Ok(None);
         };
         if !found.undone {
-            let event = Event { kind: EventKind::Undone, at: now, role_version: None, ..found.event.clone() };
+            let event = found.event.undoing(now);
             let undoes = Some(Identity::of(&found.event));
             self.put(vec![Entry { undoes, ..Entry::new(&event, source, now) }]).await?;
         }
         // Which is done by now, so nothing is written.
-        self.mirror.run(move |db| rows::undo(db, sequence, source, now)).await
+        let arrival = Arrival { source, wall: now, uptime: 0 };
+        self.mirror.run(move |db| rows::undo(db, sequence, arrival)).await
     }
 
     /// Appends entries, and takes in where they came to stand.
@@ -158,10 +160,10 @@ impl Fleet {
     }
 
     async fn adopt(&self, entries: Vec<Entry>) -> Result<Vec<Adopted>, StoreError> {
-        let lost = Arc::clone(&self.lost);
+        let (lost, uptime) = (Arc::clone(&self.lost), self.uptime.at(Monotonic::now()));
         let adopting = move |db: &rusqlite::Connection| {
             let lost = &mut *super::lock(&lost);
-            entries.iter().map(|entry| mirror::adopt(db, entry, lost)).collect()
+            entries.iter().map(|entry| mirror::adopt(db, entry, uptime, lost)).collect()
         };
         self.mirror.run(adopting).await
     }

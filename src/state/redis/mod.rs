@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::metrics::Metrics;
-use crate::time::{Monotonic, Timestamp};
+use crate::time::{Monotonic, Now, Timestamp};
 
 mod catch_up;
 mod clocks;
@@ -48,6 +48,7 @@ use scripts::Scripts;
 
 use super::freshness::Freshness;
 use super::mirror::Lost;
+use super::uptime::Uptime;
 use super::writer::Writer;
 use super::{OpenError, StoreError, schema};
 
@@ -89,6 +90,8 @@ pub(super) struct Fleet {
     connector: Connector,
     events_connector: Option<Connector>,
     mirror: Arc<Writer>,
+    /// The running time of the mirror.
+    pub(super) uptime: Uptime,
     /// Marks what this replica wrote.
     writer: u32,
     metrics: Metrics,
@@ -143,7 +146,9 @@ pub(super) fn start(
     let refused = |why: String| OpenError::Refused(why);
     let ca = settings.ca.as_ref();
     let connector = |endpoint| Connector::new(endpoint, ca).map_err(|error| refused(error.to_string()));
-    let mirror = Writer::start(schema::in_memory(Timestamp::now())?);
+    let database = schema::in_memory(Now::read())?;
+    let uptime = database.uptime;
+    let mirror = Writer::start(database);
     let mirror = Arc::new(mirror.map_err(|error| refused(error.to_string()))?);
     let (changes, follow) = mpsc::channel(CHANGES);
     let fleet = Arc::new(Fleet {
@@ -152,6 +157,7 @@ pub(super) fn start(
         connector: connector(settings.endpoint.clone())?,
         events_connector: settings.events.clone().map(connector).transpose()?,
         mirror: Arc::clone(&mirror),
+        uptime,
         writer: supervise::random() as u32,
         metrics,
         freshness: Arc::new(Freshness::never(terms.max_staleness)),
@@ -197,6 +203,12 @@ impl Fleet {
     /// What is the matter with the store, if anything is.
     pub(super) fn condition(&self) -> Option<String> {
         self.condition.borrow().clone()
+    }
+
+    /// Which log is followed, and how far.
+    pub(super) fn log(&self) -> super::LogPosition {
+        let Position { id, last, .. } = self.position();
+        super::LogPosition { identity: id, sequence: last }
     }
 
     /// How the first attempt to use the store came out, waited for at most so long.

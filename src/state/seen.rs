@@ -1,0 +1,136 @@
+//! The side file of a store: which log was in use beside it, and how far it had grown.
+//!
+//! A copy of a database that was put back says nothing of what came after it, and neither does one that was copied
+//! without its write-ahead log, nor a new one in the place of one that was deleted. The side file remembers. It is written
+//! after each commit and not synchronised: after a power loss it may know of less than the database, never of more.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::Connection;
+
+use super::rows;
+
+/// What the side file says of the database beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// Nothing is missing, as far as is known.
+    Continuous,
+    /// The database is older than one that was in use here: the events after `known` up to `seen` are missing.
+    Older {
+        /// The last sequence of the database.
+        known: u64,
+        /// The last sequence that was noted.
+        seen: u64,
+    },
+    /// Another database was in use here, up to this sequence.
+    Replaced {
+        /// The last sequence that was noted.
+        seen: u64,
+    },
+}
+
+/// The side file; without one, only the last sequence.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    file: Option<File>,
+    identity: String,
+    /// The last sequence of the database, for all who ask.
+    last: Arc<AtomicU64>,
+}
+
+impl Seen {
+    /// Opens the file, creating it if there is none. A store works without it.
+    pub(super) fn open(path: &Path) -> Self {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = file.inspect_err(|error| {
+            tracing::warn!(path = %path.display(), %error, "the side file of the store cannot be used; a restored copy would not be noticed");
+        });
+        Self { file: file.ok(), ..Self::default() }
+    }
+
+    /// Compares a database with what was noted, and goes on with it: its next sequence is above all that were noted for
+    /// its log, so that none is given twice.
+    pub(super) fn compare(&mut self, db: &Connection, identity: &str) -> rusqlite::Result<Past> {
+        let known = rows::last_sequence(db)?;
+        let noted = self.read();
+        identity.clone_into(&mut self.identity);
+        let past = match noted {
+            Some((log, seen)) if log != identity => Past::Replaced { seen },
+            Some((_, seen)) if seen > known => Past::Older { known, seen },
+            Some(_) | None => Past::Continuous,
+        };
+        let last = match past {
+            Past::Older { seen, .. } => {
+                rows::skip_to(db, seen)?;
+                seen
+            }
+            Past::Replaced { .. } | Past::Continuous => known,
+        };
+        self.write(last);
+        Ok(past)
+    }
+
+    /// Notes the last sequence after a commit.
+    pub(super) fn note(&mut self, db: &Connection) {
+        let Ok(last) = rows::last_sequence(db) else { return };
+        if last != self.last.load(Ordering::Relaxed) {
+            self.write(last);
+        }
+    }
+
+    /// The last sequence of the database, which follows each commit.
+    pub(super) fn last(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.last)
+    }
+
+    fn read(&self) -> Option<(String, u64)> {
+        let mut text = [0; 128];
+        let read = self.file.as_ref()?.read_at(&mut text, 0).ok()?;
+        let (identity, last) = std::str::from_utf8(text.get(..read)?).ok()?.trim_end().split_once(' ')?;
+        Some((identity.to_owned(), last.parse().ok()?))
+    }
+
+    fn write(&mut self, last: u64) {
+        self.last.store(last, Ordering::Relaxed);
+        let line = format!("{} {last:020}\n", self.identity);
+        if let Some(Err(error)) = self.file.as_ref().map(|file| file.write_all_at(line.as_bytes(), 0)) {
+            tracing::warn!(%error, "the side file of the store cannot be written; a restored copy would not be noticed");
+            self.file = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::schema;
+    use crate::time::Now;
+
+    #[test]
+    fn notices_what_the_database_does_not_know() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate.db.seen");
+        let database = schema::in_memory(Now::at_millis(1_000)).unwrap();
+        for (noted, past, next) in [
+            ("", Past::Continuous, 0),
+            ("no such line", Past::Continuous, 0),
+            ("a 00000000000000000000\n", Past::Continuous, 0),
+            ("b 00000000000000000007\n", Past::Replaced { seen: 7 }, 0),
+            ("a 00000000000000000007\n", Past::Older { known: 0, seen: 7 }, 7),
+            ("a 00000000000000000007\n", Past::Continuous, 7),
+            ("a 00000000000000000003\n", Past::Continuous, 7),
+        ] {
+            std::fs::write(&path, noted).unwrap();
+            let mut seen = Seen::open(&path);
+            assert_eq!(seen.compare(&database.connection, "a"), Ok(past), "{noted}");
+            assert_eq!(rows::last_sequence(&database.connection), Ok(next), "{noted}");
+            let written = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(written.trim_end(), format!("a {next:020}"), "{noted}");
+        }
+    }
+}
