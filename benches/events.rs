@@ -15,12 +15,13 @@ use portcullis::events::EventLog;
 use portcullis::revocations::Revocations;
 use portcullis::state::Store;
 use portcullis::state::record::{Event, EventKind, Source};
-use portcullis::time::Timestamp;
+use portcullis::time::{Now, Timestamp};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+const MOMENT: Now = Now::at_millis(1_800_000_000_000);
 
 fn main() {
     let replayed = std::env::args().filter_map(|word| word.parse().ok()).next().unwrap_or(1_000_000_usize);
@@ -36,7 +37,7 @@ fn main() {
         let missing = replayed.saturating_sub(events_in(&log).await);
         for batch in 0..missing.div_ceil(10_000) {
             let events = (0..10_000).map(|i| event(&format!("replayed {batch} {i}"))).collect();
-            log.publish(events, Source::Admin, NOW).await.unwrap();
+            log.publish(events, Source::Admin, MOMENT).await.unwrap();
         }
         drop(log);
         let size = std::fs::metadata(&path).unwrap().len();
@@ -52,8 +53,8 @@ fn main() {
 }
 
 async fn start(path: &std::path::Path) -> Arc<EventLog> {
-    let store = Store::open(path, NOW).unwrap();
-    EventLog::start(store, Arc::new(Revocations::new(None)), NOW).await.unwrap()
+    let store = Store::open(path, MOMENT).unwrap();
+    EventLog::start(store, Arc::new(Revocations::new(None))).await.unwrap()
 }
 
 async fn events_in(log: &EventLog) -> usize {
@@ -77,7 +78,7 @@ async fn rate(log: &Arc<EventLog>, what: &str, clients: usize, batch: usize) {
                 let name = |i| format!("{client} of {clients}, {batch} {} {i}", waits.len());
                 let events = (0..batch).map(|i| event(&name(i))).collect();
                 let sent = Instant::now();
-                log.publish(events, Source::Admin, NOW).await.unwrap();
+                log.publish(events, Source::Admin, MOMENT).await.unwrap();
                 waits.push(sent.elapsed());
             }
             waits

@@ -11,7 +11,7 @@ use portcullis::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use portcullis::revocations::{Revocations, TokenFacts};
 use portcullis::sessions::{Introduction, Sessions, Settings};
 use portcullis::state::Store;
-use portcullis::time::Timestamp;
+use portcullis::time::{Now, Timestamp};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -78,7 +78,7 @@ fn main() {
                     random ^= random >> 7;
                     random ^= random << 17;
                     let i = (random % live) as usize;
-                    assert_eq!(revocations.load().judge(&facts[i]), None);
+                    assert_eq!(revocations.load().judge(&facts[i], Timestamp::from_millis(START)), None);
                     let session = sessions.judge(&known[i].introduce(&issuer), now);
                     assert!(session.is_ok_and(|session| sessions.used(&session, now)));
                 }
@@ -119,7 +119,7 @@ fn facts(token: &Token, issuer: &str) -> TokenFacts {
 
 fn save(sessions: &Sessions, what: &str) {
     let Ok(folder) = tempfile::tempdir() else { return };
-    let Ok(store) = Store::open(&folder.path().join("gate.db"), Timestamp::from_millis(START)) else {
+    let Ok(store) = Store::open(&folder.path().join("gate.db"), Now::at_millis(START)) else {
         return;
     };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };

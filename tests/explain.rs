@@ -15,7 +15,7 @@ use portcullis::identity::TokenKey;
 use portcullis::revocations::Revocations;
 use portcullis::state::record::{SessionRow, Source};
 use portcullis::state::{OpenError, Store};
-use portcullis::time::Timestamp;
+use portcullis::time::{Now, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -298,9 +298,8 @@ fn the_signature_is_never_printed() {
 
 /// A gate's hold on the store: it owns the file for as long as this lives.
 async fn gate(folder: &Path, created: i64) -> (Store, Arc<EventLog>) {
-    let store = Store::open(&folder.join("gate.db"), Timestamp::from_secs(created)).unwrap();
-    let log =
-        EventLog::start(store.clone(), Arc::new(Revocations::new(None)), Timestamp::from_secs(NOW)).await;
+    let store = Store::open(&folder.join("gate.db"), Now::at_millis(created * 1000)).unwrap();
+    let log = EventLog::start(store.clone(), Arc::new(Revocations::new(None))).await;
     (store, log.unwrap())
 }
 
@@ -309,7 +308,7 @@ async fn publish(log: &Arc<EventLog>, json: &str) {
     let issuers = [Issuer { issuer: ISSUER.into(), leeway: hour, max_lifetime: 24 * hour }];
     let now = Timestamp::from_secs(NOW);
     let events = parse::events(json.as_bytes(), &issuers, now).unwrap();
-    log.publish(events, Source::Admin, now).await.unwrap();
+    log.publish(events, Source::Admin, Now { wall: now, ..Now::read() }).await.unwrap();
 }
 
 #[tokio::test]
@@ -350,7 +349,7 @@ async fn the_store_is_read_beside_the_gate_that_uses_it() {
     assert_eq!((told.code, told.out.lines().last()), (Some(1), Some("denied: role_changed")), "{}", told.err);
     assert!(line(&told, "revocation").contains("2027-01-15T07:59:50.000Z: the roles of its subject changed"));
     // The gate has kept its lock and can still write.
-    assert!(matches!(Store::open(&here.join("gate.db"), at(NOW)), Err(OpenError::InUse(_))));
+    assert!(matches!(Store::open(&here.join("gate.db"), Now::read()), Err(OpenError::InUse(_))));
     publish(&log, r#"{"type":"token-revoked","jti":"j"}"#).await;
     assert_eq!(explain(here, &good).out.lines().last(), Some("denied: token_revoked"));
 

@@ -12,12 +12,14 @@ use portcullis::revocations::{Ended, Revocations, TokenFacts};
 use portcullis::sessions::{Introduction, Session, Sessions, Settings};
 use portcullis::state::Store;
 use portcullis::state::record::{Event, EventKind, Source};
-use portcullis::time::Timestamp;
+use portcullis::time::{Now, Timestamp};
 use proptest::prelude::*;
 
 const IDLE: i64 = 60_000;
 const LEEWAY: i64 = 5_000;
 const LIFETIME: i64 = 600_000;
+/// What events are kept for beyond.
+const MARGIN: i64 = 60_000;
 const ISSUERS: [&str; 2] = ["https://a/", "https://b/"];
 
 // ---- the specification ------------------------------------------------------------------------------------------
@@ -48,7 +50,8 @@ struct Happened {
 struct Told {
     what: Happened,
     received_at: i64,
-    expires_at: i64,
+    /// In running time, which a crash may forget a part of.
+    received_uptime: i64,
     undone: bool,
     /// Not in the log any more, so that a repetition is a new event.
     trimmed: bool,
@@ -89,9 +92,9 @@ struct Gate {
 
 impl Gate {
     async fn start(path: &std::path::Path, now: i64) -> Self {
-        let store = Store::open(path, ms(now)).unwrap();
+        let store = Store::open(path, both(now)).unwrap();
         let revocations = Arc::new(Revocations::new(Some(store.created_at())));
-        let log = EventLog::start(store.clone(), Arc::clone(&revocations), ms(now)).await.unwrap();
+        let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
         let leeway = Duration::from_millis(LEEWAY as u64);
         let idle_timeout = Some(Duration::from_millis(IDLE as u64));
         let sessions = Sessions::new(Settings { idle_timeout, max_tracked: 1_000, leeway, saved: true });
@@ -111,7 +114,7 @@ impl Gate {
             issued_at: ms(token.issued_at),
             role_version: token.version,
         };
-        if let Some(ended) = self.revocations.load().judge(&facts) {
+        if let Some(ended) = self.revocations.load().judge(&facts, ms(now)) {
             return Err(Some(ended));
         }
         let (issued_at, expires_at) = (ms(token.issued_at), ms(token.issued_at + LIFETIME));
@@ -119,6 +122,10 @@ impl Gate {
             Introduction { token: key, issuer: &issuer, subject, client: None, issued_at, expires_at };
         self.sessions.judge(&introduction, ms(now)).map_err(|_idle| None)
     }
+}
+
+fn both(millis: i64) -> Now {
+    Now::at_millis(millis)
 }
 
 fn ms(millis: i64) -> Timestamp {
@@ -193,6 +200,10 @@ struct World {
     now: i64,
     tokens: Vec<Token>,
     told: Vec<(u64, Told)>,
+    /// When the store was opened, the running time it had counted then, and what it has written of it since.
+    opened: i64,
+    resumed: i64,
+    counted: i64,
 }
 
 impl World {
@@ -200,7 +211,12 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let now = 1_000_000_000;
         let gate = Some(Gate::start(&folder.path().join("gate.db"), now).await);
-        Self { folder, gate, now, tokens: Vec::new(), told: Vec::new() }
+        let (tokens, told) = (Vec::new(), Vec::new());
+        Self { folder, gate, now, tokens, told, opened: now, resumed: 0, counted: 0 }
+    }
+
+    fn uptime(&self) -> i64 {
+        self.resumed + self.now - self.opened
     }
 
     fn gate(&self) -> &Gate {
@@ -263,7 +279,7 @@ impl World {
             }
             Step::Undo(nth) if !self.told.is_empty() => {
                 let nth = nth % self.told.len();
-                let now = ms(self.now);
+                let now = both(self.now);
                 let found = self.gate().log.undo(self.told[nth].0, Source::Admin, now).await.unwrap();
                 self.told[nth].1.undone |= found.is_some();
             }
@@ -276,14 +292,21 @@ impl World {
             Step::Trim => {
                 let (idle, leeway) =
                     (Duration::from_millis(IDLE as u64), Duration::from_millis(LEEWAY as u64));
-                self.gate().log.trim(ms(self.now), idle, leeway).await.unwrap();
-                let now = self.now;
-                self.told.iter_mut().for_each(|(_, told)| told.trimmed |= told.expires_at < now);
+                self.gate().log.trim(both(self.now), &ISSUERS.map(issuer)).await.unwrap();
+                self.gate().store.trim_sessions(both(self.now), idle, leeway).await.unwrap();
+                self.counted = self.uptime();
+                let (now, uptime) = (self.now, self.uptime());
+                self.told.iter_mut().for_each(|(_, told)| {
+                    let over = |since: i64, now: i64| now - since > LIFETIME + 2 * LEEWAY + MARGIN;
+                    told.trimmed |= over(told.received_at, now) && over(told.received_uptime, uptime);
+                });
             }
             Step::Restart => {
                 // Without a last save, as a crash would.
                 drop(self.gate.take());
                 self.gate = Some(Gate::start(&self.folder.path().join("gate.db"), self.now).await);
+                self.opened = self.now;
+                self.resumed = self.counted;
                 self.tokens.iter_mut().for_each(|token| token.last_use = token.saved_use);
             }
             Step::Request { .. } | Step::Redeliver(_) | Step::Undo(_) => {}
@@ -307,12 +330,8 @@ impl World {
 
     async fn tell(&mut self, what: Happened) {
         let (at, now) = (ms(what.at), ms(self.now));
-        let issuer = Issuer {
-            issuer: ISSUERS[what.issuer].into(),
-            leeway: Duration::from_millis(LEEWAY as u64),
-            max_lifetime: Duration::from_millis(LIFETIME as u64),
-        };
-        let expires_at = issuer.expiry(what.kind, what.version.is_some(), at, now);
+        let issuer = issuer(ISSUERS[what.issuer]);
+        let expires_at = issuer.expiry(now);
         let name = what.whose.to_string();
         let event = match what.kind {
             EventKind::TokenRevoked => Event::token(&issuer.issuer, &name, at, expires_at),
@@ -321,18 +340,27 @@ impl World {
             kind => Event::subject(kind, &issuer.issuer, &name, at, expires_at),
         };
         let event = Event { role_version: what.version, ..event };
-        let published = self.gate().log.publish(vec![event], Source::Admin, now).await.unwrap();
+        let published = self.gate().log.publish(vec![event], Source::Admin, both(self.now)).await.unwrap();
+        self.counted = self.uptime();
         assert_eq!(published.accepted, 1);
         match self.told.iter().find(|(_, told)| !told.trimmed && same(&told.what, &what)) {
             Some((sequence, _)) => {
                 assert_eq!(published.sequence, *sequence, "a repetition is the same event")
             }
             None => {
-                let (received_at, expires_at) = (self.now, expires_at.as_millis());
-                let told = Told { what, received_at, expires_at, undone: false, trimmed: false };
+                let (received_at, received_uptime) = (self.now, self.uptime());
+                let told = Told { what, received_at, received_uptime, undone: false, trimmed: false };
                 self.told.push((published.sequence, told));
             }
         }
+    }
+}
+
+fn issuer(name: &str) -> Issuer {
+    Issuer {
+        issuer: name.into(),
+        leeway: Duration::from_millis(LEEWAY as u64),
+        max_lifetime: Duration::from_millis(LIFETIME as u64),
     }
 }
 

@@ -22,12 +22,12 @@ use portcullis::identity::SubjectKey;
 use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, Source};
 use portcullis::metrics::Metrics;
-use portcullis::revocations::{Cutoff, Ends, Revocations};
+use portcullis::revocations::{Ends, Revocations};
 use portcullis::sessions::{self, Sessions};
 use portcullis::shutdown::{self, Phase, Trigger};
 use portcullis::ssf::Receiver;
 use portcullis::state::Store;
-use portcullis::time::Timestamp;
+use portcullis::time::{Now, Timestamp};
 use portcullis::tls::{ServerSettings, ServerTls, Version, server_tls};
 use portcullis::usage::Usage;
 use rustls::pki_types::ServerName;
@@ -145,11 +145,11 @@ fn settings() -> Settings {
 }
 
 async fn nothing_in_force(metrics: &Metrics) -> Ledger {
-    let (store, now) = (Store::in_memory(Timestamp::now()).unwrap(), Timestamp::now());
+    let store = Store::in_memory(Now::read()).unwrap();
     let revocations = Arc::new(Revocations::new(None));
     let sessions =
         sessions::Settings { idle_timeout: None, max_tracked: 1, leeway: Duration::ZERO, saved: false };
-    let log = EventLog::start(store.clone(), Arc::clone(&revocations), now).await.unwrap();
+    let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
     Ledger {
         receiver: Arc::new(Receiver::new(Vec::new(), Arc::clone(&log), metrics)),
         log,
@@ -256,7 +256,7 @@ async fn a_token_is_explained_against_live_state() {
     }
 
     let ends = Ends::Subject(SubjectKey::new("https://idp.example.com/", "alice"), Timestamp::now());
-    in_force.revocations.apply([Cutoff { ends, expires_at: Timestamp::from_millis(i64::MAX) }]);
+    in_force.revocations.apply([ends]);
     let told = explain(json!({"token": good, "path": "/deals"})).await.json();
     assert_eq!(told["reason"], "subject_revoked");
     assert_eq!(find(&told, "revocation")["ok"], false);

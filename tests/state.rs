@@ -13,13 +13,18 @@ use portcullis::identity::{IssuerKey, SubjectKey, TokenKey};
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
 use portcullis::state::record::{EventKind, Source, UsageRow};
 use portcullis::state::{OpenError, Store};
-use portcullis::time::Timestamp;
+use portcullis::time::{Now, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn issuers() -> [Issuer; 1] {
     [Issuer { issuer: "https://a/".into(), leeway: Duration::from_secs(30), max_lifetime: HOUR }]
+}
+
+/// A moment on clocks that agree.
+fn at(wall: Timestamp) -> Now {
+    Now::at_millis(wall.as_millis())
 }
 
 struct Gate {
@@ -30,26 +35,29 @@ struct Gate {
 
 impl Gate {
     async fn start(path: &Path, now: Timestamp) -> Self {
-        let store = Store::open(path, now).unwrap();
+        let store = Store::open(path, at(now)).unwrap();
         let revocations = Arc::new(Revocations::new(Some(store.created_at())));
-        let log = EventLog::start(store.clone(), Arc::clone(&revocations), now).await.unwrap();
+        let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
         Self { log, revocations, store }
     }
 
     async fn publish(&self, json: &str) -> u64 {
         let events = parse::events(json.as_bytes(), &issuers(), NOW).unwrap();
-        self.log.publish(events, Source::Admin, NOW).await.unwrap().sequence
+        self.log.publish(events, Source::Admin, at(NOW)).await.unwrap().sequence
     }
 
     fn judge(&self, subject: &str, issued_at: Timestamp) -> Option<Ended> {
-        self.revocations.load().judge(&TokenFacts {
-            token: TokenKey::new("https://a/", "jti"),
-            issuer: IssuerKey::new("https://a/"),
-            subject: Some(SubjectKey::new("https://a/", subject)),
-            client: None,
-            issued_at,
-            role_version: Some(3),
-        })
+        self.revocations.load().judge(
+            &TokenFacts {
+                token: TokenKey::new("https://a/", "jti"),
+                issuer: IssuerKey::new("https://a/"),
+                subject: Some(SubjectKey::new("https://a/", subject)),
+                client: None,
+                issued_at,
+                role_version: Some(3),
+            },
+            NOW,
+        )
     }
 }
 
@@ -60,7 +68,7 @@ async fn a_restart_forgets_nothing() {
     let gate = Gate::start(&path, NOW.minus(HOUR)).await;
     gate.publish(r#"[{"type":"subject-revoked","subject":"alice"},{"type":"role-changed","subject":"bob","role_version":4}]"#).await;
     let carol = gate.publish(r#"{"type":"subject-revoked","subject":"carol","at":1800000000}"#).await;
-    let undone = gate.log.undo(carol, Source::Admin, NOW).await.unwrap().unwrap();
+    let undone = gate.log.undo(carol, Source::Admin, at(NOW)).await.unwrap().unwrap();
     assert_eq!(undone.sequence, carol);
     gate.store.save_key_set(("https://a/", "url"), b"{}", NOW).await.unwrap();
     let usage =
@@ -98,23 +106,23 @@ async fn undoing_leaves_what_other_events_say() {
         gate.publish(r#"{"type":"role-changed","subject":"alice","role_version":4,"at":1800000000}"#).await;
     let after = NOW.plus(Duration::from_secs(10));
     assert_eq!(gate.judge("alice", after), Some(Ended::Subject));
-    gate.log.undo(late, Source::Admin, NOW).await.unwrap().unwrap();
+    gate.log.undo(late, Source::Admin, at(NOW)).await.unwrap().unwrap();
     assert_eq!(gate.judge("alice", after), Some(Ended::Roles));
     assert_eq!(gate.judge("alice", NOW), Some(Ended::Subject));
-    gate.log.undo(roles, Source::Admin, NOW).await.unwrap().unwrap();
+    gate.log.undo(roles, Source::Admin, at(NOW)).await.unwrap().unwrap();
     assert_eq!(gate.judge("alice", after), None);
-    gate.log.undo(early, Source::Admin, NOW).await.unwrap().unwrap();
+    gate.log.undo(early, Source::Admin, at(NOW)).await.unwrap().unwrap();
     assert_eq!(gate.judge("alice", NOW), None);
 
     // Each undo is an event; doing it again adds none, and there is none for what never was or is itself an undo.
-    assert!(gate.log.undo(early, Source::Admin, NOW).await.unwrap().is_some());
+    assert!(gate.log.undo(early, Source::Admin, at(NOW)).await.unwrap().is_some());
     let page = gate.log.events(roles, 2).await.unwrap();
     assert_eq!(page.items.iter().map(|event| event.undoes).collect::<Vec<_>>(), [Some(late), Some(roles)]);
     let rest = gate.log.events(page.next.unwrap(), 2).await.unwrap();
     assert_eq!((rest.items.len(), rest.next), (1, None));
-    assert_eq!(gate.log.undo(rest.items[0].sequence, Source::Admin, NOW).await.unwrap(), None);
-    assert_eq!(gate.log.undo(4711, Source::Admin, NOW).await.unwrap(), None);
-    assert!(gate.log.revocations(None, 0, 10, NOW).await.unwrap().items.is_empty());
+    assert_eq!(gate.log.undo(rest.items[0].sequence, Source::Admin, at(NOW)).await.unwrap(), None);
+    assert_eq!(gate.log.undo(4711, Source::Admin, at(NOW)).await.unwrap(), None);
+    assert!(gate.log.revocations(None, 0, 10).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
@@ -126,13 +134,13 @@ async fn revocations_are_listed_while_they_count() {
     }
     gate.publish(r#"{"type":"client-revoked","client":"alice"}"#).await;
     let of = Some((EventKind::SubjectRevoked, SubjectKey::new("https://a/", "alice").0));
-    let page = gate.log.revocations(of, 0, 3, NOW).await.unwrap();
+    let page = gate.log.revocations(of, 0, 3).await.unwrap();
     assert_eq!(page.items.len(), 3);
-    let rest = gate.log.revocations(of, page.next.unwrap(), 3, NOW).await.unwrap();
+    let rest = gate.log.revocations(of, page.next.unwrap(), 3).await.unwrap();
     assert_eq!((rest.items.len(), rest.next), (2, None));
 
     let later = NOW.plus(2 * HOUR);
-    assert_eq!(gate.log.trim(later, HOUR, Duration::from_secs(30)).await, Ok(6));
+    assert_eq!(gate.log.trim(at(later), &issuers()).await, Ok(6));
     assert!(gate.log.events(0, 10).await.unwrap().items.is_empty());
     assert_eq!(gate.revocations.load().counts(), Default::default());
     assert_eq!(gate.publish(r#"{"type":"issuer-revoked"}"#).await, 7, "a sequence is never given twice");
@@ -143,9 +151,9 @@ async fn one_gate_to_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gate.db");
     let gate = Gate::start(&path, NOW).await;
-    assert!(matches!(Store::open(&path, NOW), Err(OpenError::InUse(_))));
+    assert!(matches!(Store::open(&path, at(NOW)), Err(OpenError::InUse(_))));
     drop(gate);
-    assert!(Store::open(&path, NOW).is_ok());
+    assert!(Store::open(&path, at(NOW)).is_ok());
 }
 
 #[test]
@@ -154,7 +162,7 @@ fn what_is_not_our_database_is_refused_and_left_alone() {
     let path = folder.path().join("gate.db");
     let changed = |statement: &str| {
         drop(std::fs::remove_file(&path));
-        drop(Store::open(&path, NOW).unwrap());
+        drop(Store::open(&path, at(NOW)).unwrap());
         rusqlite::Connection::open(&path).unwrap().execute_batch(statement).unwrap();
     };
 
@@ -164,20 +172,20 @@ fn what_is_not_our_database_is_refused_and_left_alone() {
     )
     .unwrap();
     let before = std::fs::read(&path).unwrap();
-    assert!(matches!(Store::open(&path, NOW), Err(OpenError::Foreign(_))));
+    assert!(matches!(Store::open(&path, at(NOW)), Err(OpenError::Foreign(_))));
     assert_eq!(std::fs::read(&path).unwrap(), before);
 
     changed("PRAGMA application_id = 7");
     let before = std::fs::read(&path).unwrap();
-    assert!(matches!(Store::open(&path, NOW), Err(OpenError::Foreign(_))));
+    assert!(matches!(Store::open(&path, at(NOW)), Err(OpenError::Foreign(_))));
     assert_eq!(std::fs::read(&path).unwrap(), before);
 
     changed("PRAGMA user_version = 1000");
-    let newer = Store::open(&path, NOW).unwrap_err();
+    let newer = Store::open(&path, at(NOW)).unwrap_err();
     assert!(matches!(newer, OpenError::Newer { version: 1000, .. }));
     assert!(newer.to_string().contains("gate.db"), "names the file: {newer}");
 
-    assert!(matches!(Store::open(&folder.path().join("no/such/folder.db"), NOW), Err(OpenError::Io(..))));
+    assert!(matches!(Store::open(&folder.path().join("no/such/folder.db"), at(NOW)), Err(OpenError::Io(..))));
 }
 
 #[tokio::test]
@@ -197,7 +205,7 @@ async fn a_damaged_file_is_an_error_and_not_an_empty_gate() {
         std::fs::write(&path, damaged).unwrap();
         // A log left behind, as after a crash, makes the store look at the whole file.
         std::fs::write(path.with_extension("db-wal"), "left behind").unwrap();
-        match Store::open(&path, NOW) {
+        match Store::open(&path, at(NOW)) {
             Err(OpenError::Corrupt(..) | OpenError::Foreign(_)) => seen += 1,
             other => panic!("page {page}: {other:?}"),
         }
@@ -209,7 +217,7 @@ async fn a_damaged_file_is_an_error_and_not_an_empty_gate() {
 async fn a_full_disk_loses_nothing_that_was_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gate.db");
-    drop(Store::open(&path, NOW).unwrap());
+    drop(Store::open(&path, at(NOW)).unwrap());
     // A file of 512 KiB at most, as a quota would have it.
     let mut child = publisher(&path, &["sh", "-c", r#"trap '' XFSZ; ulimit -f 512; exec "$@""#, "sh"]);
     let lines: Vec<String> =
@@ -276,7 +284,7 @@ async fn publisher_process() {
         let json = format!(r#"{{"type":"subject-revoked","subject":"{}"}}"#, subject(i));
         let events = parse::events(json.as_bytes(), &issuers(), NOW).unwrap();
         // A line of its own, whatever the test harness has printed before.
-        match gate.log.publish(events, Source::Admin, NOW).await {
+        match gate.log.publish(events, Source::Admin, at(NOW)).await {
             Ok(_) => println!("\nacknowledged {i}"),
             Err(_) => {
                 assert_eq!(gate.judge(&subject(i), NOW), None, "refused, so not in force");

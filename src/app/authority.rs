@@ -23,8 +23,7 @@ pub(super) async fn open(
 ) -> Result<Arc<Authority>, Vec<String>> {
     let store = match &state_settings.store {
         StoreSettings::Embedded(path) if *path == wanted.path => state.store.clone(),
-        _ => Store::open(&wanted.path, Now::read())
-            .map_err(|error| vec![format!("[authority]: {error}")])?,
+        _ => Store::open(&wanted.path, Now::read()).map_err(|error| vec![format!("[authority]: {error}")])?,
     };
     let parts = Parts {
         store,

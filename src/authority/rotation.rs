@@ -471,7 +471,7 @@ mod tests {
 
     #[tokio::test]
     async fn keys_survive_a_restart_and_rotate() {
-        let store = Store::in_memory(START.wall).unwrap();
+        let store = Store::in_memory(START).unwrap();
         let rules = Rules { rotation: Duration::from_secs(60), token_lifetime: 10 * SECOND, ..RULES };
         let first = whole(&store, rules, START).await;
         let again = whole(&store, rules, START).await;
@@ -491,7 +491,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reload_that_is_refused_leaves_the_key_that_signs() {
-        let store = Store::in_memory(START.wall).unwrap();
+        let store = Store::in_memory(START).unwrap();
         let first = whole(&store, RULES, START).await;
         let planned = rotate(&store, EDDSA, START, Timestamp::EPOCH, Extent::Additions).await.unwrap();
         assert_ne!(planned.signing.kid(), first.signing.kid());
@@ -507,7 +507,7 @@ mod tests {
     #[tokio::test]
     async fn the_keys_of_an_earlier_release_are_all_kept_whatever_the_clock_says() {
         for (ahead, by) in [(true, Duration::ZERO), (true, 40 * YEAR), (false, HOUR), (false, 30 * YEAR)] {
-            let store = Store::in_memory(START.wall).unwrap();
+            let store = Store::in_memory(START).unwrap();
             let mut kids_before = Vec::new();
             for signs_from in [START, days(30), days(60)] {
                 let key = create(RULES, signs_from, 0).await.unwrap();
@@ -644,7 +644,7 @@ mod tests {
     #[tokio::test]
     async fn no_clock_restart_or_reload_loses_the_key_of_a_living_token() {
         for seed in 1..=4 {
-            let (mut world, store) = (World::new(seed), Store::in_memory(START.wall).unwrap());
+            let (mut world, store) = (World::new(seed), Store::in_memory(START).unwrap());
             for step in 0..1_500 {
                 let place = format!("seed {seed}, step {step}");
                 let may_be_new = world.happen();

@@ -17,6 +17,7 @@ use crate::enforce::decide::{Asked, Enforcer, Issuer};
 use crate::enforce::inspect::Inspection;
 use crate::enforce::testing as enforce_testing;
 use crate::state::record::EventKind;
+use crate::time::Now;
 
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -36,16 +37,14 @@ fn rules(settings: &Settings) -> IssuerRules {
 
 impl Bed {
     async fn new(settings: Settings) -> Self {
-        Self::on(Store::in_memory(Timestamp::now()).unwrap(), settings).await
+        Self::on(Store::in_memory(Now::read()).unwrap(), settings).await
     }
 
     /// As after a start, on what a store holds.
     async fn on(store: Store, settings: Settings) -> Self {
         let in_force = InForce::unlimited();
         let metrics = Metrics::new().unwrap();
-        let log = EventLog::start(store.clone(), Arc::clone(&in_force.revocations), Timestamp::now())
-            .await
-            .unwrap();
+        let log = EventLog::start(store.clone(), Arc::clone(&in_force.revocations)).await.unwrap();
         let rules = rules(&settings);
         let issuer = events::Issuer {
             issuer: Arc::clone(&rules.issuer),
@@ -420,13 +419,13 @@ async fn a_change_that_was_cut_off_anywhere_is_whole_after_a_restart() {
         let (token, gone_token) = (bed.token(&client).await.unwrap(), bed.token(&gone).await.unwrap());
         let user = bed.authority.user("ada").unwrap();
         let changed = User { roles: vec!["reader".into()], role_version: 2, ..User::clone(&user) };
-        let at = Timestamp::now();
+        let at = Now::read();
         for change in [Change::SetRoles(Arc::new(changed)), Change::DeleteCredential(gone.0.as_str().into())]
         {
             let text = serde_json::to_string(&change).unwrap();
             bed.store.transact(move |db| rows::put_intent(db, &text)).await.unwrap();
             if published {
-                let event = change.event(&bed.authority.event_issuer(), at).unwrap();
+                let event = change.event(&bed.authority.event_issuer(), at.wall).unwrap();
                 bed.log.publish(vec![event], crate::state::record::Source::Authority, at).await.unwrap();
             }
         }
@@ -519,13 +518,12 @@ async fn a_restart_keeps_users_credentials_and_keys() {
 
 #[tokio::test]
 async fn a_store_that_fails_changes_nothing() {
-    let (bed, events) = (Bed::new(testing::settings()).await, Store::in_memory(Timestamp::now()).unwrap());
+    let (bed, events) = (Bed::new(testing::settings()).await, Store::in_memory(Now::read()).unwrap());
     bed.user("ada", &["reader"]).await;
     let client = bed.client("ada", &["reader"], &[]).await;
     // The events are in another store, as they are beside a shared one; it stops taking them.
     let in_force = bed.in_force.clone();
-    let log =
-        EventLog::start(events.clone(), Arc::clone(&in_force.revocations), Timestamp::now()).await.unwrap();
+    let log = EventLog::start(events.clone(), Arc::clone(&in_force.revocations)).await.unwrap();
     events.transact(|db| db.execute_batch("DROP TABLE events")).await.unwrap();
     let parts = Parts {
         store: bed.store.clone(),

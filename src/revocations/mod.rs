@@ -196,7 +196,9 @@ impl Snapshot {
             Ended::Roles => subject.map(|rule| rule.changed_at(facts.role_version)),
             Ended::BeforeState if self.precedes(facts) => self.not_before,
             // The first moment that it knows all about.
-            Ended::BeforeState => self.horizon(facts).map(|horizon| horizon.until.plus(Duration::from_secs(1))),
+            Ended::BeforeState => {
+                self.horizon(facts).map(|horizon| horizon.until.plus(Duration::from_secs(1)))
+            }
         };
         let role_version = subject.map(|rule| rule.role_version()).filter(|version| *version > 0);
         Grounds { at, role_version: role_version.filter(|_| ended == Ended::Roles) }
@@ -320,11 +322,7 @@ impl Revocations {
         self.fold_parts(|all| &mut all.tokens, share);
     }
 
-    fn fold_parts<R: Rule>(
-        &self,
-        table: fn(&mut Snapshot) -> &mut Table<R>,
-        share: usize,
-    ) {
+    fn fold_parts<R: Rule>(&self, table: fn(&mut Snapshot) -> &mut Table<R>, share: usize) {
         for part in 0..PARTS {
             let mut seen = Snapshot::clone(&self.current.load());
             let seen = table(&mut seen);
@@ -390,7 +388,11 @@ mod tests {
             let ends = all("https://a/", 100);
             revocations.apply(ends.into_iter().skip(first));
             assert_eq!(revocations.load().judge(&facts("https://a/", 99), NOW), Some(reason));
-            assert_eq!(revocations.load().judge(&facts("https://b/", 100), NOW), None, "another issuer's token");
+            assert_eq!(
+                revocations.load().judge(&facts("https://b/", 100), NOW),
+                None,
+                "another issuer's token"
+            );
         }
     }
 

@@ -72,8 +72,7 @@ impl<R: Rule> Table<R> {
         let recent = || (0..PARTS).filter_map(|part| self.recent.part(part)).flat_map(|part| part.iter());
         let added =
             recent().filter(|entry| !entry.rule.is_empty() && self.frozen(entry.key).is_none()).count();
-        let gone =
-            recent().filter(|entry| entry.rule.is_empty() && self.frozen(entry.key).is_some()).count();
+        let gone = recent().filter(|entry| entry.rule.is_empty() && self.frozen(entry.key).is_some()).count();
         frozen + added - gone
     }
 

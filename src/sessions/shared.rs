@@ -201,6 +201,7 @@ impl Sessions {
 mod tests {
     use super::*;
     use crate::identity::{Key, SubjectKey};
+    use crate::time::Now;
 
     const IDLE: Duration = Duration::from_secs(60);
 
@@ -212,7 +213,7 @@ mod tests {
         let settings =
             Settings { idle_timeout: Some(IDLE), max_tracked: 10, leeway: Duration::ZERO, saved: true };
         let shared = Shared {
-            store: Store::in_memory(ms(0)).unwrap(),
+            store: Store::in_memory(Now::at_millis(0)).unwrap(),
             offset: Arc::new(AtomicI64::new(offset)),
             lead: Duration::from_secs(2),
             hurry: Notify::new(),

@@ -1,6 +1,7 @@
 //! Idle clocks: what moves them, what ends them, what leaves for room, and what a restart keeps.
 
 use super::*;
+use crate::time::Now;
 
 const IDLE: Duration = Duration::from_secs(60);
 const HOUR: i64 = 3_600_000;
@@ -144,7 +145,7 @@ fn threads_agree_on_the_end() {
 #[tokio::test]
 async fn a_restart_keeps_every_clock() {
     let (before, after) = (sessions(10_000), sessions(10_000));
-    let store = Store::in_memory(ms(0)).unwrap();
+    let store = Store::in_memory(Now::at_millis(0)).unwrap();
     let tokens: Vec<Token> = (0..50).map(|i| Token::new(&i.to_string(), 0)).collect();
     for (token, now) in tokens.iter().zip(1..) {
         let session = before.judge(&token.introduce(), ms(0)).unwrap();

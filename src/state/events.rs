@@ -62,12 +62,7 @@ impl Store {
     ///
     /// # Errors
     /// When the disk is full or fails.
-    pub async fn undo(
-        &self,
-        sequence: u64,
-        source: Source,
-        now: Now,
-    ) -> Result<Option<Undone>, StoreError> {
+    pub async fn undo(&self, sequence: u64, source: Source, now: Now) -> Result<Option<Undone>, StoreError> {
         if let Some(fleet) = self.fleet() {
             return fleet.undo(sequence, source, now.wall).await;
         }

@@ -72,11 +72,9 @@ pub(super) fn adopt(
 
 /// Where each of these events is, if it is known.
 pub(super) fn find_all(db: &Connection, events: &[Event]) -> rusqlite::Result<Vec<Option<Appended>>> {
-    let found = events.iter().map(|event| {
-        match event.kind {
-            EventKind::Undone => Ok(None),
-            _ => rows::find(db, &Identity::of(event), rows::detail(event.role_version)),
-        }
+    let found = events.iter().map(|event| match event.kind {
+        EventKind::Undone => Ok(None),
+        _ => rows::find(db, &Identity::of(event), rows::detail(event.role_version)),
     });
     found.collect()
 }
@@ -163,7 +161,7 @@ mod tests {
     #[test]
     fn the_first_place_of_an_event_stands() {
         let database = schema::in_memory(Now::at_millis(100_000)).unwrap();
-        let (db, 0, lost) = (&database.connection, &mut Lost::new());
+        let (db, lost) = (&database.connection, &mut Lost::new());
         assert!(matches!(adopt(db, &at(5, "a"), 0, lost), Ok(Adopted::New(stored)) if stored.sequence == 5));
         assert_eq!(adopt(db, &at(9, "a"), 0, lost), Ok(Adopted::Known));
         assert_eq!(adopt(db, &undoing(10, "a"), 0, lost), Ok(Adopted::Undone(5)));

@@ -27,11 +27,11 @@ mod writer;
 
 pub use error::{OpenError, StoreError};
 pub use events::LogPosition;
-pub use seen::Past;
 use freshness::Freshness;
 use record::{SessionRow, UsageRow};
 use redis::{Change, Fleet, Told};
 use schema::Database;
+pub use seen::Past;
 use uptime::Uptime;
 use writer::Writer;
 

@@ -12,8 +12,7 @@ use crate::time::Timestamp;
 /// What stands in `detail` when there is nothing to say.
 const NOTHING: i64 = -1;
 
-pub(super) const EVENT: &str =
-    "sequence, kind, key, at, detail, issuer, subject, client, jti, source, received_at, expires_at, undone, origin";
+pub(super) const EVENT: &str = "sequence, kind, key, at, detail, issuer, subject, client, jti, source, received_at, expires_at, undone, origin";
 
 /// When an event arrived, by both clocks.
 #[derive(Debug, Clone, Copy)]

@@ -304,14 +304,11 @@ fn opened(
     lock: Option<File>,
 ) -> Result<Database, Problem> {
     connection.set_prepared_statement_cache_capacity(32);
-    let (created_at, not_before, uptime, identity) = connection.query_row(
-        "SELECT created_at, not_before, uptime, identity FROM origin",
-        [],
-        |row| {
+    let (created_at, not_before, uptime, identity) =
+        connection.query_row("SELECT created_at, not_before, uptime, identity FROM origin", [], |row| {
             let time = |column| row.get(column).map(Timestamp::from_millis);
             Ok((time(0)?, time(1)?, row.get(2)?, row.get::<_, String>(3)?))
-        },
-    )?;
+        })?;
     let read_only = connection.is_readonly("main")?;
     let mut seen = seen.unwrap_or_default();
     let past = seen.compare(&connection, &identity)?;

@@ -81,13 +81,15 @@ pub(super) fn trim(
         )?
         .collect::<rusqlite::Result<_>>()?;
     let last = candidates.last().filter(|_| candidates.len() == limit);
-    let next = last.map(|(last, _)| TrimCursor { expires_at: last.event.expires_at, sequence: last.sequence });
+    let next =
+        last.map(|(last, _)| TrimCursor { expires_at: last.event.expires_at, sequence: last.sequence });
     let over: Vec<StoredEvent> = candidates
         .into_iter()
         .filter_map(|(stored, received)| terms.is_over(&stored, received).then_some(stored))
         .collect();
     for stored in &over {
-        db.prepare_cached("DELETE FROM events WHERE sequence = ?1")?.execute([rows::signed(stored.sequence)])?;
+        db.prepare_cached("DELETE FROM events WHERE sequence = ?1")?
+            .execute([rows::signed(stored.sequence)])?;
     }
     rows::count_uptime(db, terms.uptime)?;
     let counted = || over.iter().filter(|stored| !stored.undone && stored.event.kind != EventKind::Undone);

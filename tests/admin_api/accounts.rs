@@ -34,7 +34,7 @@ impl Gate {
     fn ended(&self, subject: &str, client: &str) -> Option<Ended> {
         let facts = facts(A, subject, Timestamp::now().minus(Duration::from_secs(2)));
         let facts = TokenFacts { client: Some(ClientKey::new(A, client)), ..facts };
-        self.ledger.revocations.load().judge(&facts)
+        self.ledger.revocations.load().judge(&facts, Timestamp::now())
     }
 }
 

@@ -5,7 +5,7 @@ use portcullis::metrics::Metrics;
 use portcullis::metrics::usage::UsageCounters;
 use portcullis::revocations::{Ended, TokenFacts};
 use portcullis::state::Store;
-use portcullis::time::Timestamp;
+use portcullis::time::{Now, Timestamp};
 use portcullis::usage::Usage;
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ impl Gate {
             issued_at: Timestamp::now(),
             role_version: None,
         };
-        self.ledger.revocations.load().judge(&facts) == Some(Ended::Token)
+        self.ledger.revocations.load().judge(&facts, Timestamp::now()) == Some(Ended::Token)
     }
 }
 
@@ -126,7 +126,7 @@ async fn usage_survives_a_restart_with_its_thousand_clients() {
     let now = Timestamp::now();
     let start = async || {
         let tallies = Metrics::new().unwrap().usage;
-        let store = Store::open(&path, now).unwrap();
+        let store = Store::open(&path, Now::read()).unwrap();
         (Usage::start(tallies.clone(), store).await.unwrap(), UsageCounters::new(&tallies, vec!["/".into()]))
     };
     let (usage, mut worker) = start().await;

@@ -21,7 +21,7 @@ use portcullis::sessions::{self, Introduction, Sessions};
 use portcullis::shutdown::{self, Trigger};
 use portcullis::ssf::Receiver;
 use portcullis::state::Store;
-use portcullis::time::Timestamp;
+use portcullis::time::{Now, Timestamp};
 use portcullis::usage::Usage;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -94,7 +94,8 @@ impl Gate {
     async fn start_as(issuers: &[&str], issuing: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (metrics, now) = (Metrics::new().unwrap(), Timestamp::now());
-        let store = Store::open(&folder.path().join("gate.db"), now.minus(HOUR)).unwrap();
+        let store = Store::open(&folder.path().join("gate.db"), Now { wall: now.minus(HOUR), ..Now::read() })
+            .unwrap();
         let revocations = Arc::new(Revocations::new(Some(store.created_at())));
         let settings = sessions::Settings {
             idle_timeout: Some(HOUR),
@@ -107,7 +108,7 @@ impl Gate {
             leeway: Duration::from_secs(30),
             max_lifetime: HOUR,
         };
-        let log = EventLog::start(store.clone(), Arc::clone(&revocations), now).await.unwrap();
+        let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
         let ledger = Ledger {
             receiver: Arc::new(Receiver::new(Vec::new(), Arc::clone(&log), &metrics)),
             log,
@@ -166,7 +167,7 @@ impl Gate {
     }
 
     fn judge(&self, issuer: &str, subject: &str, issued_at: Timestamp) -> Option<Ended> {
-        self.ledger.revocations.load().judge(&facts(issuer, subject, issued_at))
+        self.ledger.revocations.load().judge(&facts(issuer, subject, issued_at), Timestamp::now())
     }
 
     /// A token of alice and the app is forwarded.

@@ -23,7 +23,7 @@ use portcullis::sessions::{self, Sessions};
 use portcullis::shutdown::{self, Shutdown, Trigger};
 use portcullis::ssf::{MAX_BYTES, Receiver, Transmitter};
 use portcullis::state::Store;
-use portcullis::time::Timestamp;
+use portcullis::time::{Now, Timestamp};
 use portcullis::usage::Usage;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -50,9 +50,8 @@ impl Gate {
     async fn start(transmitter: Transmitter) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, metrics) = (listener.local_addr().unwrap(), Metrics::new().unwrap());
-        let (store, revocations) =
-            (Store::in_memory(Timestamp::now()).unwrap(), Arc::new(Revocations::new(None)));
-        let log = EventLog::start(store.clone(), Arc::clone(&revocations), Timestamp::now()).await.unwrap();
+        let (store, revocations) = (Store::in_memory(Now::read()).unwrap(), Arc::new(Revocations::new(None)));
+        let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
         let receiver = Arc::new(Receiver::new(shared(transmitter), Arc::clone(&log), &metrics));
         let (commands, _) = mpsc::channel(1);
         let settings =
@@ -111,14 +110,17 @@ impl Gate {
     }
 
     fn judge(&self, subject: &str, issued_at: Timestamp) -> Option<Ended> {
-        self.revocations.load().judge(&TokenFacts {
-            token: TokenKey::new(ISSUER, "jti"),
-            issuer: IssuerKey::new(ISSUER),
-            subject: Some(SubjectKey::new(ISSUER, subject)),
-            client: None,
-            issued_at,
-            role_version: None,
-        })
+        self.revocations.load().judge(
+            &TokenFacts {
+                token: TokenKey::new(ISSUER, "jti"),
+                issuer: IssuerKey::new(ISSUER),
+                subject: Some(SubjectKey::new(ISSUER, subject)),
+                client: None,
+                issued_at,
+                role_version: None,
+            },
+            Timestamp::now(),
+        )
     }
 
     fn counted(&self, kind: &str) -> u64 {

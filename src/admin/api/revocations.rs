@@ -134,12 +134,7 @@ async fn named(
     Ok(Part { next: items.last().filter(|_| more).map(|last| last.sequence), items })
 }
 
-async fn of_issuer(
-    log: &EventLog,
-    issuer: &str,
-    mut after: u64,
-    limit: usize,
-) -> Result<Part, StoreError> {
+async fn of_issuer(log: &EventLog, issuer: &str, mut after: u64, limit: usize) -> Result<Part, StoreError> {
     let mut items = Vec::new();
     for _ in 0..LOOKS {
         let part = log.revocations(None, after, MOST).await?;

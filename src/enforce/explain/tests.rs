@@ -14,7 +14,7 @@ use crate::enforce::testing::{
     token, token_of, without,
 };
 use crate::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
-use crate::revocations::{Cutoff, Ends, Revocations};
+use crate::revocations::{Ends, Revocations};
 use crate::sessions::{self, Sessions};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -249,8 +249,7 @@ fn the_signature_and_the_token_are_never_shown() {
 
 fn in_force(not_before: Option<Timestamp>, ends: &[Ends], idle_timeout: Option<Duration>) -> InForce {
     let revocations = Revocations::new(not_before);
-    let expires_at = Timestamp::from_secs(NOW + 100_000);
-    revocations.apply(ends.iter().map(|&ends| Cutoff { ends, expires_at }));
+    revocations.apply(ends.iter().copied());
     let settings = sessions::Settings { idle_timeout, max_tracked: 10, leeway: Duration::ZERO, saved: false };
     let sessions = Arc::new(Sessions::new(settings));
     InForce { revocations: Arc::new(revocations), sessions, ..InForce::unlimited() }

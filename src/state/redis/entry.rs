@@ -164,7 +164,16 @@ impl Entry {
         };
         let (source, received_at) =
             (Source::from_code(wire.source)?, Timestamp::from_millis(wire.received_at));
-        Some(Self { sequence, previous, event, undoes, source, received_at, writer: wire.writer, names_origin })
+        Some(Self {
+            sequence,
+            previous,
+            event,
+            undoes,
+            source,
+            received_at,
+            writer: wire.writer,
+            names_origin,
+        })
     }
 }
 

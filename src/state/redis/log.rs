@@ -12,9 +12,9 @@ use super::fault::Fault;
 use super::follows::{Gap, Ledger};
 use super::keys::VERSION;
 use super::{Fleet, PATIENCE};
+use crate::state::StoreError;
 use crate::state::mirror::{self, Adopted, Lost};
 use crate::state::record::{Appended, Event, EventKind, Identity, Source, StoredEvent, Undone};
-use crate::state::StoreError;
 use crate::state::rows::{self, Arrival};
 use crate::time::{Monotonic, Timestamp};
 
