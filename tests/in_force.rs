@@ -289,18 +289,7 @@ impl World {
                 self.tokens.iter_mut().for_each(|token| token.saved_use = token.last_use);
             }
             Step::Sweep => drop(self.gate().sessions.sweep(ms(self.now), 2)),
-            Step::Trim => {
-                let (idle, leeway) =
-                    (Duration::from_millis(IDLE as u64), Duration::from_millis(LEEWAY as u64));
-                self.gate().log.trim(both(self.now), &ISSUERS.map(issuer)).await.unwrap();
-                self.gate().store.trim_sessions(both(self.now), idle, leeway).await.unwrap();
-                self.counted = self.uptime();
-                let (now, uptime) = (self.now, self.uptime());
-                self.told.iter_mut().for_each(|(_, told)| {
-                    let over = |since: i64, now: i64| now - since > LIFETIME + 2 * LEEWAY + MARGIN;
-                    told.trimmed |= over(told.received_at, now) && over(told.received_uptime, uptime);
-                });
-            }
+            Step::Trim => self.trim().await,
             Step::Restart => {
                 // Without a last save, as a crash would.
                 drop(self.gate.take());
@@ -311,6 +300,18 @@ impl World {
             }
             Step::Request { .. } | Step::Redeliver(_) | Step::Undo(_) => {}
         }
+    }
+
+    async fn trim(&mut self) {
+        let (idle, leeway) = (Duration::from_millis(IDLE as u64), Duration::from_millis(LEEWAY as u64));
+        self.gate().log.trim(both(self.now), &ISSUERS.map(issuer)).await.unwrap();
+        self.gate().store.trim_sessions(both(self.now), idle, leeway).await.unwrap();
+        self.counted = self.uptime();
+        let (now, uptime) = (self.now, self.uptime());
+        self.told.iter_mut().for_each(|(_, told)| {
+            let over = |since: i64, now: i64| now - since > LIFETIME + 2 * LEEWAY + MARGIN;
+            told.trimmed |= over(told.received_at, now) && over(told.received_uptime, uptime);
+        });
     }
 
     fn request(&mut self, index: usize, late: Option<i64>) {

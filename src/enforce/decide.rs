@@ -297,7 +297,7 @@ impl Enforcer {
         let token = &pass.token;
         let issuer = self.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?;
         token.validity().judge(issuer.rules.leeway, now)?;
-        token.judge_revocations(&self.in_force.revocations)?;
+        token.judge_revocations(&self.in_force.revocations, now)?;
         if self.in_force.sessions.is_in_force(&pass.session, now) { Ok(()) } else { Err(Reason::Idle) }
     }
 

@@ -22,7 +22,7 @@ pub struct LogPosition {
 
 impl Store {
     fn arrival(&self, source: Source, now: Now) -> Arrival {
-        Arrival { source, wall: now.wall, uptime: self.uptime.at(now.monotonic) }
+        Arrival { source, wall: now.wall, uptime: self.uptime().at(now.monotonic) }
     }
 
     /// Which log it keeps, and how far it has grown.
@@ -112,7 +112,7 @@ impl Store {
         now: Now,
         kept: Arc<[Kept]>,
     ) -> Result<Trimmed, StoreError> {
-        let terms = trim::Terms { wall: now.wall, uptime: self.uptime.at(now.monotonic), kept };
+        let terms = trim::Terms { wall: now.wall, uptime: self.uptime().at(now.monotonic), kept };
         self.writer.run(move |db| trim::trim(db, after, CHUNK, &terms)).await
     }
 

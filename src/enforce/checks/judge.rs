@@ -169,7 +169,7 @@ pub(super) fn revocation<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     if !in_force.freshness.is_fresh(Monotonic::now()) {
         return Err(Reason::StateUnavailable.into());
     }
-    Ok(token.judge_revocations(&in_force.revocations)?)
+    Ok(token.judge_revocations(&in_force.revocations, case.now)?)
 }
 
 pub(super) fn idle<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {

@@ -17,7 +17,7 @@ use crate::enforce::testing::{
 use crate::identity::SubjectKey;
 use crate::keys::store::KeyStore;
 use crate::metrics::Metrics;
-use crate::revocations::{Cutoff, Ends, Revocations};
+use crate::revocations::{Ends, Revocations};
 use crate::sessions::{self, Sessions};
 use crate::time::Timestamp;
 
@@ -65,7 +65,7 @@ fn gate() -> Enforcer {
     let revocations = Revocations::new(None);
     let at = Timestamp::from_secs(NOW - 50);
     let ends = Ends::Subject(SubjectKey::new(ISSUER, "alice"), at);
-    revocations.apply([Cutoff { ends, expires_at: Timestamp::from_secs(NOW + 100_000) }]);
+    revocations.apply([ends]);
     let in_force = InForce { revocations: Arc::new(revocations), sessions: idle(), ..InForce::unlimited() };
     enforcer_with(issuers(), routes(), in_force)
 }
@@ -195,7 +195,7 @@ fn a_cached_proof_is_judged_by_every_check_that_can_change() {
     cached("scopes", ask("/scope", &good), Reason::InsufficientScope);
     cached("roles", ask("/role", &good), Reason::InsufficientRole);
     let at_once = Ends::Subject(SubjectKey::new(ISSUER, "user-1"), now());
-    revocations.apply([Cutoff { ends: at_once, expires_at: Timestamp::from_secs(NOW + 100_000) }]);
+    revocations.apply([at_once]);
     cached("revocation", ask("/good", &good), Reason::SubjectRevoked);
     let other = bound("2");
     assert_eq!(ask("/good", &other).decide().proof, Proof::Fresh);

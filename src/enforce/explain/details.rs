@@ -122,7 +122,7 @@ pub(in crate::enforce) fn revocation(case: &Case<'_>, failed: Option<Reason>) ->
         return "the shared state was not confirmed for longer than max_staleness".to_owned();
     }
     let snapshot = case.enforcer.in_force.revocations.load();
-    let ended = failed.and_then(|_| snapshot.judge(&token.facts));
+    let ended = failed.and_then(|_| snapshot.judge(&token.facts, case.now));
     words::revocation(ended.map(|ended| (ended, snapshot.grounds(&token.facts, ended))), token)
 }
 

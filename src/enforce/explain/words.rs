@@ -156,7 +156,7 @@ pub(super) fn revocation(ended: Option<(Ended, Grounds)>, token: &VerifiedToken)
         Ended::Client => "tokens of its client issued until then were revoked",
         Ended::Issuer => "tokens of its issuer issued until then were revoked",
         Ended::Roles => "the roles of its subject changed then",
-        Ended::BeforeState => "the state begins then, and nothing is known of what was revoked before",
+        Ended::BeforeState => "what was revoked before is not known any more",
     };
     let at = grounds.at.filter(|at| *at > Timestamp::EPOCH).map(|at| format!("{at}: {whose}"));
     let versions = grounds.role_version.zip(token.role_version).filter(|(now, then)| then < now);
