@@ -50,7 +50,7 @@ impl EventLog {
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(store: Store, revocations: Arc<Revocations>) -> Result<Arc<Self>, StoreError> {
-        revocations.set_horizons(horizons(&store.forgotten().await?));
+        set_horizons(&revocations, &store.forgotten().await?);
         let mut after = 0;
         loop {
             let events = store.live_events(None, after, REPLAY).await?;
@@ -220,10 +220,8 @@ impl EventLog {
     }
 
     fn forget(&self, trimmed: &Trimmed) {
-        if !trimmed.forgotten.is_empty() {
-            // Before the events themselves, which it stands for.
-            self.revocations.set_horizons(horizons(&trimmed.forgotten));
-        }
+        // Before the events themselves, which it stands for.
+        set_horizons(&self.revocations, &trimmed.forgotten);
         let named = trimmed.names.iter().filter_map(|(kind, key, remaining)| {
             let nothing = named(*kind, *key, Timestamp::EPOCH, None)?;
             Some((nothing, remaining.iter().filter_map(|left| ends(&left.event))))
@@ -248,11 +246,14 @@ impl EventLog {
     }
 }
 
-fn horizons(forgotten: &[Forgotten]) -> impl Iterator<Item = (IssuerKey, Horizon)> {
-    forgotten.iter().map(|forgotten| {
+fn set_horizons(revocations: &Revocations, forgotten: &[Forgotten]) {
+    if forgotten.is_empty() {
+        return;
+    }
+    revocations.set_horizons(forgotten.iter().map(|forgotten| {
         let Forgotten { issuer, until, retention } = forgotten;
         (IssuerKey::new(issuer), Horizon { until: *until, retention: *retention })
-    })
+    }));
 }
 
 async fn carry_through<T: Send + 'static>(

@@ -310,7 +310,7 @@ fn what_ended_a_token_is_told_with_its_time() {
     assert!(
         explained(&gate, "/deals", &good)
             .detail("revocation")
-            .starts_with("2027-01-15T07:59:55.000Z: the state")
+            .starts_with("2027-01-15T07:59:55.000Z: what was revoked before")
     );
 }
 
