@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::metrics::Metrics;
-use crate::time::{Monotonic, Now, Timestamp};
+use crate::time::{Monotonic, Now};
 
 mod catch_up;
 mod clocks;
