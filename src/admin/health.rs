@@ -1,13 +1,14 @@
 //! Readiness: what each part of the gate last said of itself, and whether all of it together may serve.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
 use crate::keys::store::{Availability, KeyStore};
 use crate::shutdown::{Phase, Shutdown};
+use crate::state::{LogPosition, Store};
 use crate::time::Timestamp;
 
 /// What an admin or a load balancer reads for a part that works.
@@ -17,6 +18,8 @@ const OK: &str = "ok";
 pub struct Health {
     keys: ArcSwap<Vec<Arc<KeyStore>>>,
     reported: Mutex<BTreeMap<&'static str, String>>,
+    /// Whose log is named.
+    store: OnceLock<Store>,
     shutdown: Shutdown,
 }
 
@@ -26,7 +29,19 @@ impl Health {
     #[must_use]
     pub fn new(keys: Vec<Arc<KeyStore>>, shutdown: Shutdown) -> Self {
         let reported = ["state", "events"].map(|component| (component, OK.to_owned()));
-        Self { keys: ArcSwap::from_pointee(keys), reported: Mutex::new(reported.into()), shutdown }
+        Self {
+            keys: ArcSwap::from_pointee(keys),
+            reported: Mutex::new(reported.into()),
+            store: OnceLock::new(),
+            shutdown,
+        }
+    }
+
+    /// Names the log of this store, and how far it has grown, from now on: an operator tells by it that a copy of its past
+    /// was put back, and whether replicas follow the same one.
+    pub fn name_log(&self, store: Store) {
+        // Once is enough: a process has one store.
+        drop(self.store.set(store));
     }
 
     /// Judges by the key stores of another configuration from now on.
@@ -56,7 +71,12 @@ impl Health {
         });
         let components: BTreeMap<String, String> = keys.chain(rooms).collect();
         let ready = components.values().all(|condition| condition == OK);
-        (ready, json!({ "ready": ready, "components": components }))
+        let mut body = json!({ "ready": ready, "components": components });
+        if let Some(store) = self.store.get() {
+            let LogPosition { identity, sequence } = store.log();
+            body["log"] = json!({ "identity": identity, "sequence": sequence });
+        }
+        (ready, body)
     }
 
     fn gate(&self) -> &'static str {

@@ -84,6 +84,7 @@ impl Wiring {
         let receiver = Receiver::new(transmitters(settings, &keys), log, &lasting.metrics);
         lasting.metrics.set_certificates(listeners.certificates);
         let health = Arc::new(Health::new(stores(settings, &keys), lasting.shutdown.clone()));
+        health.name_log(lasting.state.store.clone());
         Ok(Self {
             access: Arc::new(Access::new(&settings.admin, listeners.admin.clone())),
             admin_tls: listeners.admin,

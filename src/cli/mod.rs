@@ -12,6 +12,7 @@ mod event;
 mod explain;
 mod remote;
 mod run;
+mod state;
 mod table;
 mod user;
 
@@ -59,6 +60,8 @@ enum Command {
     /// Exits with 0 when it is done, with 1 when it is not, with 2 when the arguments make no sense. The admin token comes
     /// from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file, and needs the permission `authority`.
     Credential(Box<credential::CredentialArgs>),
+    /// Make the store before the gate is started for the first time.
+    State(state::StateArgs),
     /// Explain the verdict on a token, check by check.
     ///
     /// Judges as the gate would, without one running: fetches the keys of the token's issuer once, and reads what was
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Event(args) }) => event::event(&args),
         Ok(Cli { command: Command::User(args) }) => user::user(&args),
         Ok(Cli { command: Command::Credential(args) }) => credential::credential(&args),
+        Ok(Cli { command: Command::State(args) }) => state::state(&args),
         Ok(Cli { command: Command::Explain(args) }) => explain::run(&args),
         Err(usage) => {
             // Help and version arrive here as well, and go to standard output. With nowhere to print, only the code is left.

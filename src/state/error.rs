@@ -19,6 +19,8 @@ pub enum OpenError {
         /// The last version known here.
         known: i64,
     },
+    /// There is a store already, where a new one was asked for.
+    Exists(PathBuf),
     /// The file is damaged.
     Corrupt(PathBuf, String),
     /// The file could not be used.
@@ -45,6 +47,9 @@ impl fmt::Display for OpenError {
                 "{}: written by a later release (version {version}, this one knows {known}); it was left as it is",
                 path.display()
             ),
+            Self::Exists(path) => {
+                write!(f, "{}: there is a store already; it was left as it is", path.display())
+            }
             Self::Corrupt(path, what) => write!(
                 f,
                 "{}: the database is damaged ({what}); restore it, or move it away to start with an empty one",

@@ -30,7 +30,7 @@ pub use events::LogPosition;
 use freshness::Freshness;
 use record::{SessionRow, UsageRow};
 use redis::{Change, Fleet, Told};
-use schema::Database;
+use schema::{Database, Wanted};
 pub use seen::Past;
 use uptime::Uptime;
 use writer::Writer;
@@ -60,7 +60,21 @@ impl Store {
     /// # Errors
     /// When the file is in use, not ours, of a later version, damaged, or cannot be read or written.
     pub fn open(path: &Path, now: Now) -> Result<Self, OpenError> {
-        Self::start(schema::open(path, now)?, true, path)
+        Self::start(schema::open(path, Wanted::Any, now)?, true, path)
+    }
+
+    /// Creates the file, and tells what was in use there before. With `accept_existing_tokens` the store takes it that
+    /// nothing was revoked before; otherwise tokens issued before now are refused. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and when there is a store already.
+    pub fn create(path: &Path, now: Now, accept_existing_tokens: bool) -> Result<Past, OpenError> {
+        let database = schema::open(path, Wanted::New, now)?;
+        if accept_existing_tokens {
+            rows::lower_not_before(&database.connection, Timestamp::EPOCH)
+                .map_err(|error| OpenError::Io(path.to_owned(), error.to_string()))?;
+        }
+        Ok(database.past)
     }
 
     /// Opens the file for reading, beside a gate that may be using it; `None` when there is no store yet. What would

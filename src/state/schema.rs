@@ -151,8 +151,17 @@ pub(super) struct Database {
     _lock: Option<File>,
 }
 
+/// Whether a database may be there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// It is created if there is none.
+    Any,
+    /// There must be none.
+    New,
+}
+
 /// Opens the file at `path`, creating it if there is none.
-pub(super) fn open(path: &Path, now: Now) -> Result<Database, OpenError> {
+pub(super) fn open(path: &Path, wanted: Wanted, now: Now) -> Result<Database, OpenError> {
     let lock = lock(path)?;
     // What the file holds about people is nobody else's to read; SQLite gives its companions the same mode.
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
@@ -165,6 +174,9 @@ pub(super) fn open(path: &Path, now: Now) -> Result<Database, OpenError> {
         // A file that is refused is left as it is: closing it must not bring its log into it.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         verify(&connection)?;
+        if wanted == Wanted::New && !is_empty(&connection)? {
+            return Err(Problem::Exists);
+        }
         connection.busy_timeout(Duration::from_secs(5))?;
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         if mode != "wal" {
@@ -266,6 +278,11 @@ fn verify(connection: &Connection) -> Result<(), Problem> {
     Ok(())
 }
 
+fn is_empty(connection: &Connection) -> Result<bool, Problem> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok(version == 0)
+}
+
 fn inspect(connection: &Connection) -> Result<(), Problem> {
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict == "ok" { Ok(()) } else { Err(Problem::Corrupt(verdict)) }
@@ -329,6 +346,7 @@ fn opened(
 enum Problem {
     Foreign,
     Newer { version: i64, known: i64 },
+    Exists,
     Corrupt(String),
     Unusable(String),
 }
@@ -352,6 +370,7 @@ impl Problem {
         match self {
             Self::Foreign => OpenError::Foreign(path),
             Self::Newer { version, known } => OpenError::Newer { path, version, known },
+            Self::Exists => OpenError::Exists(path),
             Self::Corrupt(what) => OpenError::Corrupt(path, what),
             Self::Unusable(what) => OpenError::Io(path, what),
         }

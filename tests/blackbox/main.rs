@@ -10,6 +10,7 @@
 
 mod accounts;
 mod answers;
+mod clocks;
 mod commands;
 mod drain;
 mod failing_upstreams;

@@ -22,6 +22,7 @@ mod clocks;
 mod confirm;
 mod connect;
 mod counts;
+mod create;
 pub mod endpoint;
 pub(super) mod entry;
 mod fault;
@@ -36,6 +37,7 @@ mod setup;
 mod supervise;
 
 pub use clocks::Told;
+pub use create::create;
 pub use log::{Change, News};
 
 use connect::{Connection, Connector, Lanes};

@@ -148,11 +148,12 @@ redis.call('SET', KEYS[1], table.concat(mine, ' '), 'PX', ARGV[1])
 return ''
 ";
 
-/// KEYS: origin, events. ARGV: version, identity. Answers whether it was created.
+/// KEYS: origin, events. ARGV: version, identity, and when it was created, if that is not now. Answers whether it was
+/// created.
 const FOUND: &str = "
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 local t = redis.call('TIME')
-local created = string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
+local created = ARGV[3] or string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))
 local last = '0'
 local e = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 if e[1] then

@@ -1,0 +1,40 @@
+//! Creating the log of a shared store before the first gate does, to say what it knows of tokens issued before.
+
+use super::connect::Connector;
+use super::fault::Fault;
+use super::keys::{Keys, VERSION, slot};
+use super::scripts::Scripts;
+use super::supervise::random_id;
+use super::{PATIENCE, Settings, setup};
+use crate::state::OpenError;
+use crate::time::Timestamp;
+
+/// Creates the log; with `accept_existing_tokens` it takes it that nothing was revoked before.
+///
+/// # Errors
+/// When the server cannot be used, or there is a log already.
+pub async fn create(settings: &Settings, accept_existing_tokens: bool) -> Result<(), OpenError> {
+    let refused = |fault: Fault| OpenError::Refused(fault.to_string());
+    if try_create(settings, accept_existing_tokens).await.map_err(refused)? {
+        return Ok(());
+    }
+    Err(OpenError::Refused(
+        "there is a store already under state.key_prefix; it was left as it is".to_owned(),
+    ))
+}
+
+async fn try_create(settings: &Settings, accept_existing_tokens: bool) -> Result<bool, Fault> {
+    let (keys, scripts) = (Keys::new(&settings.key_prefix), Scripts::new());
+    let connector = Connector::new(settings.endpoint.clone(), settings.ca.as_ref());
+    let connector = connector.map_err(|error| Fault::Refused(error.to_string()))?;
+    let lanes = connector.lanes().await?;
+    let lane = lanes.to(if connector.is_cluster() { slot(keys.origin.as_bytes()) } else { 0 })?;
+    setup::check(lane, PATIENCE).await?;
+    lane.ask::<String>(&scripts.found.load(), PATIENCE).await?;
+    let mut call = scripts.found.call(2);
+    call.arg(&keys.origin).arg(&keys.events).arg(VERSION).arg(random_id());
+    if accept_existing_tokens {
+        call.arg(Timestamp::EPOCH.as_millis());
+    }
+    Ok(lane.ask::<i64>(&call, PATIENCE).await? == 1)
+}
