@@ -1,9 +1,12 @@
 //! How the embedded authority is opened beside the state.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::task::spawn_local;
+use tokio::time::sleep;
+use tracing::{error, info};
 
 use super::state::State;
 use crate::authority::{self, Authority, Parts};
@@ -37,5 +40,34 @@ pub(super) async fn open(
         opened.map_err(|error| vec![format!("[authority]: {}: {error}", wanted.path.display())])?;
     // Ends with the process, as the authority does.
     spawn_local(Arc::clone(&authority).upkeep());
+    if state.store.is_shared() {
+        spawn_local(register(state.store.clone(), Arc::clone(&authority), metrics.clone()));
+    }
     Ok(authority)
+}
+
+/// How often an authority renews its registration, and how soon it tries again where the shared store did not answer.
+const RENEW: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Registers the authority with the gates that share the store, and says so when there is another one for its issuer.
+async fn register(store: Store, authority: Arc<Authority>, metrics: Metrics) {
+    loop {
+        let issuer = authority.settings().issuer.clone();
+        let claimed = store.claim_authority(&issuer, &authority.key_ids()).await;
+        if let Ok(other) = &claimed {
+            let before = metrics.authority_conflict.get();
+            metrics.authority_conflict.set(i64::from(other.is_some()));
+            match other {
+                Some(keys) if before == 0 => error!(
+                    issuer = %issuer,
+                    keys,
+                    "another gate of this fleet has an authority with keys of its own for the same issuer, so each of the two rejects the tokens of the other; keep [authority] on one gate, and let the others take its keys with jwks_url"
+                ),
+                None if before == 1 => info!(issuer = %issuer, "the other authority is gone"),
+                _ => {}
+            }
+        }
+        sleep(if claimed.is_ok() { RENEW } else { RETRY }).await;
+    }
 }

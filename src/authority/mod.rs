@@ -246,6 +246,14 @@ impl Authority {
         Ok(store)
     }
 
+    /// The ids of its public keys.
+    #[must_use]
+    pub fn key_ids(&self) -> Vec<String> {
+        let document: serde_json::Value = serde_json::from_slice(&self.ring.load().jwks).unwrap_or_default();
+        let keys = document["keys"].as_array().into_iter().flatten();
+        keys.filter_map(|key| key["kid"].as_str().map(str::to_owned)).collect()
+    }
+
     /// Rotates keys, and completes what a failing store interrupted. Runs as long as it is polled.
     pub async fn upkeep(self: Arc<Self>) {
         loop {

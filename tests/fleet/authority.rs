@@ -16,7 +16,7 @@ struct Pair {
     issuing: Gate,
     other: Gate,
     form: String,
-    _upstream: App,
+    upstream: App,
 }
 
 /// What both know of the authority, with the source of its keys.
@@ -29,13 +29,17 @@ fn settings(upstream: &App, server: &Server, source: &str) -> Settings {
     )
 }
 
+/// With an authority of its own.
+fn with_authority(upstream: &App, server: &Server) -> Settings {
+    settings(upstream, server, "authority = true").toml(
+        "[authority]\nissuer = \"https://gate.test\"\naudience = \"https://gate.test\"\npath = \"authority.db\"\n",
+    )
+}
+
 impl Pair {
     fn on(server: &Server) -> Self {
         let upstream = App::start(Speaks::Http1);
-        let own = settings(&upstream, server, "authority = true").toml(
-            "[authority]\nissuer = \"https://gate.test\"\naudience = \"https://gate.test\"\npath = \"authority.db\"\n",
-        );
-        let issuing = Gate::start(&own);
+        let issuing = Gate::start(&with_authority(&upstream, server));
         let source = format!("jwks_url = \"http://{}/.well-known/jwks.json\"", issuing.public);
         let other = Gate::start(&settings(&upstream, server, &source));
         let made = |gate: &Gate, path, document: &Value| {
@@ -49,7 +53,7 @@ impl Pair {
         let word = |name: &str| app[name].as_str().unwrap().to_owned();
         let (id, secret) = (word("client_id"), word("client_secret"));
         let form = format!("grant_type=client_credentials&client_id={id}&client_secret={secret}");
-        Self { issuing, other, form, _upstream: upstream }
+        Self { issuing, other, form, upstream }
     }
 
     fn token(&self) -> String {
@@ -132,4 +136,28 @@ fn a_gate_killed_before_the_shared_store_answered_carries_the_change_out_when_it
     eventually("the change is made", || (pair.roles() == json!(["reader"])).then_some(()));
     pair.refused_on_both(&token);
     pair.passes_on_both(&pair.token());
+}
+
+#[test]
+fn a_second_authority_in_the_fleet_is_reported() {
+    let server = Server::start();
+    let pair = Pair::on(&server);
+    let conflicts = |gate: &Gate| gate.metrics().sum("portcullis_authority_conflict", &[]);
+    let kids: String = eventually("the first one is registered", || {
+        let keys: Vec<String> = server.ask(&["KEYS", "portcullis:authority:*"]);
+        Some(server.ask(&["GET", keys.first()?]))
+    });
+    assert!(!kids.is_empty() && kids.len() < 200, "ids of public keys, and nothing else: {kids}");
+    let second = Gate::start(&with_authority(&pair.upstream, &server));
+    second.log().wait_for_text("another gate of this fleet has an authority with keys of its own");
+    eventually("the metric says so", || (conflicts(&second) == 1.0).then_some(()));
+    assert_eq!(conflicts(&pair.issuing), 0.0, "it was there first");
+    // The same authority, started again, is no other one.
+    let mut first = pair.issuing;
+    first.stop();
+    let first = Gate::start(&first.settings.clone());
+    eventually("it issues tokens", || {
+        (first.get("/.well-known/jwks.json").send().status() == 200).then_some(())
+    });
+    assert_eq!(conflicts(&first), 0.0);
 }

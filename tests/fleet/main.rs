@@ -15,6 +15,7 @@ mod events;
 mod gaps;
 mod outage;
 mod redis_server;
+mod retention;
 mod scene;
 mod setup;
 #[allow(dead_code, reason = "the black-box suite uses the rest")]

@@ -56,7 +56,7 @@ impl Fleet {
             );
         }
         if known.complete && !same {
-            self.settle();
+            self.settle(Duration::ZERO);
         }
         *lock(&self.lost) = lost;
         // A gate that never read a whole log cannot say since when it knows everything.

@@ -96,8 +96,8 @@ impl Fleet {
             0 => {}
             found => return Ok(told(found)),
         }
-        // An emptied database knows no last uses until the replicas have written theirs again: being idle there proves
-        // nothing, and the mark would be final.
+        // An emptied database, or one whose clock stepped, knows no last uses until the replicas have written theirs
+        // again: being idle there proves nothing, and the mark would be final.
         if self.beat(LOOKING).await?.id != self.position().id || self.is_settling() {
             return Err(Fault::Unreachable("last uses are being collected again".to_owned()));
         }

@@ -4,6 +4,7 @@
 //! it takes proves that it is still the one where revocations arrive. The last such write of any gate is the proof for
 //! all: they read its time, and write themselves only when it is older than half a heartbeat.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::{Value, cmd};
@@ -15,7 +16,12 @@ use super::log::Beat;
 use super::phase::Outcome;
 use super::supervise::jittered;
 use super::{Fleet, PATIENCE, lock, setup};
-use crate::time::{Monotonic, Timestamp};
+use crate::time::{Monotonic, Now, Timestamp};
+
+/// How much a server's clock may drift between two heartbeats, and the clock of another server that took over differ.
+const CLOCKS: Duration = Duration::from_secs(30);
+/// How long no token is called idle for good after the server's clock stepped: time for somebody to set it right.
+const STEPPED: Duration = Duration::from_secs(600);
 
 impl Fleet {
     /// Asks every now and then whether the log is the one that is followed, and how far it has grown.
@@ -130,12 +136,21 @@ impl Fleet {
         }
     }
 
-    /// Notes how far the server's clock is from ours; an answer on the way for long says less.
+    /// Notes how far the server's clock is from ours; an answer on the way for long says less. When it stepped, last uses
+    /// in the store may have expired, and a token that seems idle by it may not be: they are all written again, and no
+    /// token is called idle for good for a while.
     pub(super) fn measure(&self, beat: &Beat, round_trip: Duration) {
-        if round_trip < PATIENCE / 4 {
-            let theirs = beat.clock.plus(round_trip / 2);
-            let offset = theirs.as_millis() - Timestamp::now().as_millis();
-            self.offset.store(offset, std::sync::atomic::Ordering::Relaxed);
+        if round_trip >= PATIENCE / 4 {
+            return;
+        }
+        let (theirs, now) = (beat.clock.plus(round_trip / 2).as_millis(), Now::read());
+        self.offset.store(theirs - now.wall.as_millis(), Ordering::Relaxed);
+        let ahead = theirs - now.monotonic.as_millis();
+        let before = lock(&self.ahead).replace(ahead);
+        if before.is_some_and(|before| is_step(before, ahead)) {
+            let by_ms = before.map_or(0, |before| ahead - before);
+            warn!(by_ms, "the clock of the shared store's server stepped; idle times are measured by it");
+            self.settle(STEPPED);
         }
     }
 
@@ -168,6 +183,11 @@ impl Fleet {
     }
 }
 
+/// Whether a clock that was `before` ahead of a steady one, and is `ahead` of it now, was set meanwhile.
+const fn is_step(before: i64, ahead: i64) -> bool {
+    before.abs_diff(ahead) > CLOCKS.as_millis() as u64
+}
+
 /// How long ago a stamp was made, if that is at most `limit`. One from ahead was made by a clock that was set back since.
 fn age(stamp: Timestamp, clock: Timestamp, limit: Duration) -> Option<Duration> {
     (stamp <= clock).then(|| clock.since(stamp)).filter(|age| *age <= limit)
@@ -176,6 +196,16 @@ fn age(stamp: Timestamp, clock: Timestamp, limit: Duration) -> Option<Duration> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_drifts_did_not_step() {
+        for (before, ahead, stepped) in
+            [(0, 0, false), (5, -29_000, false), (0, 30_001, true), (0, i64::MAX, true)]
+        {
+            assert_eq!(is_step(before, ahead), stepped, "{before} {ahead}");
+            assert_eq!(is_step(ahead, before), stepped, "{ahead} {before}");
+        }
+    }
 
     #[test]
     fn only_a_stamp_that_is_recent_by_the_servers_clock_is_a_proof() {

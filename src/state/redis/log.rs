@@ -279,3 +279,37 @@ pub(super) fn entries(values: &[Value]) -> Result<Vec<Entry>, Fault> {
         Fault::Refused("the event stream holds an entry that this release cannot read; was it written by another program, or a later release?".to_owned())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_read_again_when_it_is_another_one_or_lacks_something() {
+        let at = Timestamp::from_millis;
+        let known = Position { id: "a".into(), last: 50, said: at(100), ..Position::default() };
+        let table = [
+            ("a", 100, 50, None),
+            ("a", 100, 60, None),
+            ("a", 90, 50, None),
+            ("b", 100, 50, Some("it is another one")),
+            ("", 0, 0, Some("it is another one")),
+            ("a", 101, 50, Some("events are missing from it")),
+            ("a", 100, 49, Some("it lost its end")),
+            ("a", 100, 0, Some("it lost its end")),
+        ];
+        for (id, created_at, last, why) in table {
+            let beat = Beat {
+                clock: at(1_000),
+                version: VERSION.to_owned(),
+                id: id.to_owned(),
+                created_at: at(created_at),
+                last,
+                ledger: Ledger::default(),
+                kept: 0,
+                stamp: None,
+            };
+            assert_eq!(beat.breaks(&known), why, "{id:?} {created_at} {last}");
+        }
+    }
+}

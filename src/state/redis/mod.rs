@@ -100,6 +100,8 @@ pub(super) struct Fleet {
     pub(super) freshness: Arc<Freshness>,
     /// Milliseconds to add to the local clock to get the server's.
     pub(super) offset: Arc<AtomicI64>,
+    /// Milliseconds to add to the monotonic clock to get the server's, once it was asked.
+    ahead: Mutex<Option<i64>>,
     terms: Mutex<Terms>,
     lanes: ArcSwapOption<Lanes>,
     position: Mutex<Position>,
@@ -164,6 +166,7 @@ pub(super) fn start(
         metrics,
         freshness: Arc::new(Freshness::never(terms.max_staleness)),
         offset: Arc::default(),
+        ahead: Mutex::default(),
         terms: Mutex::new(terms),
         lanes: ArcSwapOption::empty(),
         position: Mutex::default(),
@@ -328,9 +331,10 @@ impl Fleet {
     }
 
     /// The last uses in the store are gone, and will be written again by all replicas within a flush or two.
-    fn settle(&self) {
-        let until = Monotonic::now().plus(lock(&self.terms).flush_interval * 2 + PATIENCE * 2);
-        self.settled_at.store(until.as_millis(), Ordering::Relaxed);
+    fn settle(&self, at_least: Duration) {
+        let flushes = lock(&self.terms).flush_interval * 2 + PATIENCE * 2;
+        let until = Monotonic::now().plus(flushes.max(at_least));
+        self.settled_at.fetch_max(until.as_millis(), Ordering::Relaxed);
         self.emptied.send_modify(|times| *times += 1);
     }
 
