@@ -71,7 +71,8 @@ pub enum Reason {
     KeysUnavailable,
     /// The shared state has not been confirmed for longer than `max_staleness`.
     StateUnavailable,
-    /// The token is bound to another client certificate (RFC 8705 §3).
+    /// The token is bound to another client certificate (RFC 8705 §3), or the listener requires one and the connection has
+    /// none that is valid.
     CertificateMismatch,
     /// The token is older than the state store, which was found empty.
     BeforeState,

@@ -297,6 +297,22 @@ fn every_key_is_classified_and_a_reload_does_as_it_says() {
 }
 
 #[test]
+fn the_reference_says_which_keys_need_a_restart() {
+    let reference = shipped("reference.toml");
+    let mut table = String::new();
+    let mut said = BTreeSet::new();
+    for line in reference.lines() {
+        if line.starts_with('[') {
+            table = line.split(']').next().unwrap().trim_start_matches('[').to_owned();
+        } else if line.contains("restart to change") {
+            said.insert(format!("{table}.{}", line.split(" = ").next().unwrap()));
+        }
+    }
+    let needed = ROWS.iter().filter(|(.., effect)| matches!(effect, AfterRestart | Refused));
+    assert_eq!(said, needed.map(|(key, ..)| (*key).to_owned()).collect());
+}
+
+#[test]
 fn what_waits_for_a_restart_leaves_the_other_changes_alone() {
     let folder = Folder::new();
     let waiting: Vec<(&str, &str)> = ROWS

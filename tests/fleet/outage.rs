@@ -171,3 +171,25 @@ fn without_a_server_at_the_start_the_gate_waits_for_it() {
     gate.wait_until_ready();
     assert_eq!(status(&gate, &issuer.good()), 200);
 }
+
+#[test]
+fn a_stream_is_cut_when_the_state_is_too_old_and_not_before() {
+    let (server, staleness) = (Server::start(), 2);
+    let lines = format!("{}max_staleness = \"{staleness}s\"\n", state(&server.url()));
+    let scene = Scene::with(1, &format!("{lines}[streams]\ncheck_interval = \"100ms\"\n"));
+    let (gate, token) = (&scene.gates[0], scene.issuer.good());
+    let mut wire = gate.connect();
+    wire.send(gate.get("/events").token(&token).bytes()).unwrap();
+    assert_eq!(wire.head().unwrap().status, 200);
+    scene.app.emit("tick");
+    assert!(wire.chunk().unwrap().is_some());
+    let since = std::time::Instant::now();
+    server.signal("STOP");
+    assert!(wire.chunk().is_err(), "the stream ended in order, or went on");
+    assert!(since.elapsed() >= Duration::from_secs(staleness - 1), "cut before its time");
+    gate.wait_for_metric("the cut is counted", |metrics| {
+        (metrics.sum("portcullis_streams_cut_total", &[("reason", "state_unavailable")]) == 1.0).then_some(())
+    });
+    server.signal("CONT");
+    eventually("the gate is back", || (status(gate, &token) == 200).then_some(()));
+}
