@@ -6,7 +6,8 @@
 //! values.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::time::OffsetDateTime;
@@ -127,6 +128,27 @@ impl Monotonic {
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+/// Where a store reads the monotonic clock.
+#[derive(Debug, Clone, Default)]
+pub enum Clock {
+    /// From the machine.
+    #[default]
+    Machine,
+    /// A simulation says what time it is, in milliseconds.
+    Told(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// What it says.
+    #[must_use]
+    pub fn monotonic(&self) -> Monotonic {
+        match self {
+            Self::Machine => Monotonic::now(),
+            Self::Told(millis) => Monotonic(millis.load(Ordering::SeqCst)),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use crate::identity::TokenKey;
-use crate::time::{Now, Timestamp};
+use crate::time::{Clock, Now, Timestamp};
 
 mod error;
 mod events;
@@ -60,7 +60,17 @@ impl Store {
     /// # Errors
     /// When the file is in use, not ours, of a later version, damaged, or cannot be read or written.
     pub fn open(path: &Path, now: Now) -> Result<Self, OpenError> {
-        Self::start(schema::open(path, Wanted::Any, now)?, true, path)
+        Self::open_on(path, now, Clock::Machine)
+    }
+
+    /// As [`Self::open`], on a clock that a simulation may drive.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on(path: &Path, now: Now, clock: Clock) -> Result<Self, OpenError> {
+        let mut database = schema::open(path, Wanted::Any, now)?;
+        database.clock = clock;
+        Self::start(database, true, path)
     }
 
     /// Creates the file, and tells what was in use there before. With `accept_existing_tokens` the store takes it that

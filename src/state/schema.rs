@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::OpenError;
 use super::seen::{Past, Seen};
 use super::uptime::Uptime;
-use crate::time::{Now, Timestamp};
+use crate::time::{Clock, Now, Timestamp};
 
 /// Marks the file as ours ("PCLS"), so that no other program's database is taken for it.
 const APPLICATION_ID: i64 = 0x5043_4c53;
@@ -141,6 +141,8 @@ pub(super) struct Database {
     pub(super) identity: String,
     /// The running time that the file has counted until it was opened.
     pub(super) uptime: Uptime,
+    /// By which it goes on.
+    pub(super) clock: Clock,
     /// Nothing can be written to it.
     pub(super) read_only: bool,
     /// Where the last sequence is noted, outside the file.
@@ -334,6 +336,7 @@ fn opened(
         created_at,
         not_before,
         identity,
+        clock: Clock::Machine,
         uptime: Uptime::resume(uptime, now.monotonic),
         read_only,
         seen,

@@ -10,7 +10,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::schema::Database;
 use super::{StoreError, rows};
-use crate::time::Monotonic;
 
 /// Work waiting for the thread, and how much of it shares one commit.
 const QUEUE: usize = 512;
@@ -129,7 +128,7 @@ fn commit(database: &Database, group: &mut [Box<dyn Job>]) -> rusqlite::Result<(
 }
 
 fn count_uptime(database: &Database) -> rusqlite::Result<()> {
-    rows::count_uptime(&database.connection, database.uptime.at(Monotonic::now()))
+    rows::count_uptime(&database.connection, database.uptime.at(database.clock.monotonic()))
 }
 
 /// Work for the thread, whatever it answers.
