@@ -213,12 +213,13 @@ impl State {
         flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trims = interval(TRIM);
         let mut emptied = self.store.emptied();
+        // Beside the flush: when many streams seem idle at once, asking about them must not hold up what is saved.
+        let asking = spawn_local(resolve_doubts(Arc::clone(&self.in_force.sessions), flush));
         loop {
             tokio::select! {
                 () = shutdown.reached(Phase::Stopped) => break,
                 _ = flushes.tick() => {
                     self.correct_creation(&metrics).await;
-                    self.in_force.sessions.resolve_doubts().await;
                     self.save(&metrics).await;
                     self.sweep(&metrics);
                     enforcer.load().sweep();
@@ -236,6 +237,7 @@ impl State {
                 }
             }
         }
+        asking.abort();
     }
 
     /// Forgets events and sessions that are over by the settings in force.
@@ -322,6 +324,16 @@ impl State {
         ] {
             metrics.revocations.with_label_values(&[kind]).set(gauge(count));
         }
+    }
+}
+
+/// Asks the other gates about streams that seem idle here, until it is aborted.
+async fn resolve_doubts(sessions: Arc<Sessions>, every: Duration) {
+    let mut turns = interval(every);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        sessions.resolve_doubts().await;
     }
 }
 
