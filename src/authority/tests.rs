@@ -109,10 +109,7 @@ impl Bed {
     }
 
     fn accepts(&self, token: &str) -> bool {
-        matches!(
-            self.enforcer.inspect(token, Asked::NOTHING, crate::time::Now::read()),
-            Inspection::InForce(_)
-        )
+        matches!(self.enforcer.inspect(token, Asked::NOTHING, Timestamp::now()), Inspection::InForce(_))
     }
 }
 

@@ -9,7 +9,7 @@ use super::table::columns;
 use crate::authority;
 use crate::config::{self, IssuerSettings, Settings};
 use crate::enforce::policy::{Mode, Requirement, RouteSettings};
-use crate::forward::{Scheme, UpstreamSettings};
+use crate::forward::{Address, Scheme, UpstreamSettings};
 use crate::keys::Source;
 use crate::tls;
 
@@ -95,14 +95,17 @@ fn authority(authority: &authority::Settings) -> String {
 }
 
 fn upstream(upstream: &UpstreamSettings) -> [String; 2] {
-    let UpstreamSettings { name, scheme, host, port, .. } = upstream;
+    let UpstreamSettings { name, scheme, addresses, .. } = upstream;
     let scheme = match scheme {
         Scheme::Http => "http",
         Scheme::Https => "https",
         Scheme::H2c => "h2c",
     };
-    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    [name.clone(), format!("{scheme}://{host}:{port}")]
+    let url = |address: &Address| match address {
+        Address::Tcp { .. } => format!("{scheme}://{address}"),
+        Address::Unix(_) => address.to_string(),
+    };
+    [name.clone(), addresses.iter().map(url).collect::<Vec<_>>().join(", ")]
 }
 
 fn routes(settings: &Settings) -> String {

@@ -28,6 +28,8 @@ pub struct RouteSettings {
     pub mode: Mode,
     /// Overrides the upstream's `response_timeout`.
     pub response_timeout: Option<Duration>,
+    /// Limit on the client's silence inside a request's body.
+    pub request_body_timeout: Option<Duration>,
 }
 
 /// Scopes and roles that a route demands.

@@ -8,49 +8,74 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::alarm::Silence;
+use super::endpoint::InFlight;
 use super::http1::BadAnswer;
-use super::http1::download::Download;
+use super::http1::download::Http1Download;
 use super::http2::download::Http2Download;
 use super::tunnel::Tunnel;
 
 /// The body of a client's request.
-pub struct RequestBody(Option<Pin<Box<dyn Body<Data = Bytes, Error = RequestBodyError>>>>);
+pub struct RequestBody {
+    body: Option<Pin<Box<dyn Body<Data = Bytes, Error = RequestBodyError>>>>,
+    /// The client's, while the upstream could take more.
+    silence: Silence,
+}
 
 impl RequestBody {
     /// No body at all.
     #[must_use]
     pub const fn empty() -> Self {
-        Self(None)
+        Self { body: None, silence: Silence::new(None) }
     }
 
     /// A body with whatever limits wrap it; costs nothing when it has ended already.
     pub fn new(body: impl Body<Data = Bytes, Error = RequestBodyError> + 'static) -> Self {
-        if body.is_end_stream() { Self::empty() } else { Self(Some(Box::pin(body))) }
+        if body.is_end_stream() {
+            Self::empty()
+        } else {
+            Self { body: Some(Box::pin(body)), ..Self::empty() }
+        }
+    }
+
+    /// Fails when the client is silent for longer than `limit`.
+    pub(crate) fn limit_silence(&mut self, limit: Option<Duration>) {
+        self.silence = Silence::new(limit);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.body.is_none()
     }
 
     /// Its length, when that is known.
     pub(crate) fn size(&self) -> Option<u64> {
-        self.0.as_ref().map_or(Some(0), |body| body.size_hint().exact())
+        self.body.as_ref().map_or(Some(0), |body| body.size_hint().exact())
     }
 
     /// Whether it is known to have ended.
     pub(crate) fn is_end(&self) -> bool {
-        self.0.as_ref().is_none_or(|body| body.is_end_stream())
+        self.body.as_ref().is_none_or(|body| body.is_end_stream())
     }
 
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-        self.0.as_mut().map_or(Poll::Ready(None), |body| body.as_mut().poll_frame(cx))
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        match body.as_mut().poll_frame(cx) {
+            Poll::Pending => self.silence.poll(cx).map(|()| Some(Err(RequestBodyError::Stalled))),
+            ready => {
+                self.silence.end();
+                ready
+            }
+        }
     }
 }
 
@@ -65,7 +90,7 @@ impl fmt::Debug for RequestBody {
 pub enum RequestBodyError {
     /// It is above the limit: 413.
     TooLarge,
-    /// The client sent nothing for as long as the upstream has for its answer: 408.
+    /// The client sent nothing for `request_body_timeout`: 408.
     Stalled,
     /// It is longer or shorter than announced: 400.
     Length,
@@ -88,36 +113,42 @@ impl Error for RequestBodyError {}
 
 /// The body of an upstream's answer. Dropping it before its end closes the upstream's connection (HTTP/1.1) or resets
 /// the stream (HTTP/2); reaching the end gives the connection back.
-pub struct ForwardBody(Source);
+pub struct ForwardBody {
+    source: Source,
+    in_flight: Option<InFlight>,
+}
 
 pub(crate) enum Source {
     /// There is none, or it was handed on.
     Empty,
     /// It came whole with the head.
     Whole(Bytes),
-    Http1(Box<Download>),
+    Http1(Box<Http1Download>),
     Http2(Box<Http2Download>),
     /// A 101: what follows is no HTTP any more.
     Switched(Box<Tunnel>),
 }
 
 impl ForwardBody {
+    pub(crate) const fn new(source: Source) -> Self {
+        Self { source, in_flight: None }
+    }
+
+    /// Counts the request as being in flight until the body's end.
+    pub(crate) fn counted(&mut self, in_flight: Option<InFlight>) {
+        self.in_flight = in_flight.filter(|_| !matches!(self.source, Source::Empty));
+    }
+
     /// The tunnel behind a `101 Switching Protocols`. The caller sends the answer and runs the tunnel beside it;
     /// dropping the tunnel closes the upstream's side.
     pub fn take_tunnel(&mut self) -> Option<Tunnel> {
-        match std::mem::replace(&mut self.0, Source::Empty) {
-            Source::Switched(tunnel) => Some(*tunnel),
+        match std::mem::replace(&mut self.source, Source::Empty) {
+            Source::Switched(tunnel) => Some(tunnel.counted(self.in_flight.take())),
             other => {
-                self.0 = other;
+                self.source = other;
                 None
             }
         }
-    }
-}
-
-impl From<Source> for ForwardBody {
-    fn from(source: Source) -> Self {
-        Self(source)
     }
 }
 
@@ -129,26 +160,27 @@ impl Body for ForwardBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = match &mut self.0 {
+        let polled = match &mut self.source {
             Source::Empty | Source::Switched(_) => return Poll::Ready(None),
             Source::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Source::Http1(download) => download.poll_frame(cx),
             Source::Http2(download) => download.poll_frame(cx),
         };
-        let over = match &self.0 {
+        let over = match &self.source {
             Source::Whole(_) => true,
             Source::Http1(download) => download.is_over(),
             Source::Empty | Source::Http2(_) | Source::Switched(_) => false,
         };
         // An error or the end: nothing may be polled after it, and the connection is not kept longer than needed.
         if over || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
-            self.0 = Source::Empty;
+            self.source = Source::Empty;
+            self.in_flight = None;
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.source {
             Source::Empty | Source::Switched(_) => true,
             Source::Whole(_) | Source::Http1(_) => false,
             Source::Http2(download) => download.is_end(),
@@ -156,7 +188,7 @@ impl Body for ForwardBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let exact = match &self.0 {
+        let exact = match &self.source {
             Source::Empty | Source::Switched(_) => Some(0),
             Source::Whole(bytes) => Some(bytes.len() as u64),
             Source::Http1(download) => download.remaining(),
@@ -168,7 +200,7 @@ impl Body for ForwardBody {
 
 impl fmt::Debug for ForwardBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match &self.0 {
+        f.write_str(match &self.source {
             Source::Empty => "ForwardBody(empty)",
             Source::Whole(_) => "ForwardBody(whole)",
             Source::Http1(_) => "ForwardBody(HTTP/1.1)",
@@ -185,6 +217,8 @@ pub enum BodyError {
     Truncated,
     /// Reading from the upstream failed.
     Io(io::Error),
+    /// The upstream sent nothing for `body_timeout`.
+    Timeout,
     /// The upstream's framing is broken.
     BadAnswer(BadAnswer),
     /// The upstream reset the HTTP/2 stream; the client's is reset with the same code.
@@ -199,6 +233,7 @@ impl BodyError {
     pub fn kind(&self) -> Option<super::ErrorKind> {
         match self {
             Self::Truncated | Self::Io(_) => Some(super::ErrorKind::Closed),
+            Self::Timeout => Some(super::ErrorKind::Timeout),
             Self::BadAnswer(_) => Some(super::ErrorKind::BadAnswer),
             Self::Reset(_) => Some(super::ErrorKind::Reset),
             Self::Request(_) => None,
@@ -211,6 +246,7 @@ impl fmt::Display for BodyError {
         match self {
             Self::Truncated => f.write_str("the upstream closed the connection in the middle of its answer"),
             Self::Io(cause) => write!(f, "reading the upstream's answer: {cause}"),
+            Self::Timeout => f.write_str("the upstream stopped in the middle of its answer"),
             Self::BadAnswer(cause) => write!(f, "the upstream's answer: {cause}"),
             Self::Reset(cause) => write!(f, "the upstream reset the stream: {cause}"),
             Self::Request(cause) => write!(f, "{cause}"),
@@ -222,7 +258,7 @@ impl Error for BodyError {
     /// An `h2::Error` here is how hyper's HTTP/2 server finds the code to reset the client's stream with.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Truncated => None,
+            Self::Truncated | Self::Timeout => None,
             Self::Io(cause) => Some(cause),
             Self::BadAnswer(cause) => Some(cause),
             Self::Reset(cause) => Some(cause),

@@ -31,6 +31,10 @@ pub enum ForwardError {
     RequestBody(RequestBodyError),
     /// The `Host` cannot be an `:authority` (RFC 9113 §8.3.1): 400.
     Host,
+    /// `Connection` lists more than any message has fields: 400.
+    Connection,
+    /// A TRACE whose answer would show credentials, or that ends at this gate: 405.
+    Trace,
 }
 
 /// The words of `portcullis_upstream_errors_total`.
@@ -72,6 +76,11 @@ impl ErrorKind {
 }
 
 impl ForwardError {
+    /// No connection within `connect_timeout`.
+    pub(crate) fn not_connected_within(limit: std::time::Duration) -> Self {
+        Self::Connect(io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}")))
+    }
+
     /// The word in `portcullis_upstream_errors_total`; `None` when the client is at fault.
     #[must_use]
     pub const fn kind(&self) -> Option<ErrorKind> {
@@ -83,7 +92,7 @@ impl ForwardError {
             Self::Closed(_) => Some(ErrorKind::Closed),
             Self::Reset(_) => Some(ErrorKind::Reset),
             Self::Loop => Some(ErrorKind::Loop),
-            Self::RequestBody(_) | Self::Host => None,
+            Self::RequestBody(_) | Self::Host | Self::Connection | Self::Trace => None,
         }
     }
 
@@ -100,9 +109,10 @@ impl ForwardError {
             | Self::Loop => StatusCode::BAD_GATEWAY,
             Self::RequestBody(RequestBodyError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestBody(RequestBodyError::Stalled) => StatusCode::REQUEST_TIMEOUT,
-            Self::RequestBody(RequestBodyError::Length | RequestBodyError::Client(_)) | Self::Host => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::RequestBody(RequestBodyError::Length | RequestBodyError::Client(_))
+            | Self::Host
+            | Self::Connection => StatusCode::BAD_REQUEST,
+            Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
 }
@@ -119,6 +129,8 @@ impl fmt::Display for ForwardError {
             Self::Loop => f.write_str("the upstream leads back to this gate"),
             Self::RequestBody(cause) => write!(f, "{cause}"),
             Self::Host => f.write_str("the Host cannot be an authority"),
+            Self::Connection => f.write_str("Connection has too many members"),
+            Self::Trace => f.write_str("TRACE ends at the gate"),
         }
     }
 }

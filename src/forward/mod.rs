@@ -3,12 +3,22 @@
 //! Needs a `Permit`, which only `enforce` can make; knows nothing of tokens beyond the header values it carries. A
 //! `Forwarder` belongs to one worker, and so do its connections: nothing here is shared between threads.
 
+mod alarm;
 mod body;
+mod connect;
+mod dialer;
+mod endpoint;
+mod ends_here;
 mod error;
 mod headers;
 mod http1;
 mod http2;
+mod io;
+mod lane;
+mod message;
+mod patience;
 mod pool;
+mod retry;
 mod send;
 mod task;
 mod trace;
@@ -26,13 +36,14 @@ use hyper::upgrade::OnUpgrade;
 
 pub use self::body::{BodyError, ForwardBody, RequestBody, RequestBodyError};
 pub use self::error::{ErrorKind, ForwardError};
+pub use self::headers::{TrustedFields, client_address};
 pub use self::http1::BadAnswer;
 pub use self::tunnel::Tunnel;
-pub use self::upstream::{LoadError, Scheme, Upstream, UpstreamSettings};
+pub use self::upstream::{Address, LoadError, Scheme, Upstream, UpstreamSettings};
 
 use self::headers::Rules;
-use self::pool::Link;
-use self::send::Order;
+use self::message::Order;
+use self::pool::UpstreamPool;
 use self::trace::TraceIds;
 use crate::enforce::decide::Permit;
 use crate::enforce::policy::IdentitySettings;
@@ -62,8 +73,8 @@ pub struct Hop {
     pub client: IpAddr,
     /// It came over TLS.
     pub tls: bool,
-    /// The peer is a trusted proxy: its own forwarding fields are believed.
-    pub trusted: bool,
+    /// The peer is a trusted proxy: these of its forwarding fields are believed.
+    pub trusted: Option<TrustedFields>,
     /// The `Host`, or the `:authority`, as received.
     pub host: HeaderValue,
     /// The version of the client's request.
@@ -97,7 +108,8 @@ impl fmt::Debug for Interim {
 
 /// One worker's way to the upstreams.
 pub struct Forwarder {
-    links: Vec<Rc<Link>>,
+    /// In the order that routes refer to.
+    pools: Vec<Rc<UpstreamPool>>,
     rules: Rc<Rules>,
     trace_ids: TraceIds,
 }
@@ -113,20 +125,21 @@ impl Forwarder {
         previous: Option<&Self>,
     ) -> Self {
         let kept = |upstream: &Upstream| {
-            previous?.links.iter().find(|link| link.upstream.is_same(upstream)).map(Rc::clone)
+            previous?.pools.iter().find(|pool| pool.upstream.is_same(upstream)).map(Rc::clone)
         };
-        let links = upstreams
+        let pools = upstreams
             .into_iter()
-            .map(|upstream| kept(&upstream).unwrap_or_else(|| Link::new(upstream, metrics)))
+            .map(|upstream| kept(&upstream).unwrap_or_else(|| UpstreamPool::new(upstream, metrics)))
             .collect();
-        Self { links, rules: Rc::new(Rules::new(identity)), trace_ids: TraceIds::new() }
+        Self { pools, rules: Rc::new(Rules::new(identity)), trace_ids: TraceIds::new() }
     }
 
     /// Sends the request to the upstream of the permit's route and returns the head of the answer with its body still
     /// to be read. The answer carries no hop-by-hop fields, and `X-Request-Id`. A `101` carries the tunnel in its body
     /// (`ForwardBody::take_tunnel`).
     ///
-    /// A request whose pooled connection turns out to be closed before a byte was answered is sent once more on a new one
+    /// Where the upstream has several addresses, it goes to the one with the fewest requests in flight, and to the next when
+    /// that one cannot be connected to. A request whose pooled connection turns out to be closed before a byte was answered is sent once more on a new one
     /// if its method is idempotent (RFC 9110 §9.2.2) and the client was not yet asked for its body. Dropping the future
     /// closes the connection (HTTP/1.1) or resets the stream (HTTP/2).
     ///
@@ -141,7 +154,10 @@ impl Forwarder {
         let order = Order {
             upstream: route.upstream(),
             response_timeout: route.settings().response_timeout,
+            request_body_timeout: route.settings().request_body_timeout,
+            methods: &route.settings().methods,
             target: permit.target().path_and_query(),
+            has_token: permit.token().is_some(),
             identity: permit.token().map_or(&[], |token| &token.identity),
         };
         self.send(&order, outgoing).await
@@ -150,6 +166,6 @@ impl Forwarder {
 
 impl fmt::Debug for Forwarder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.links.iter().map(|link| &link.upstream)).finish()
+        f.debug_list().entries(self.pools.iter().map(|pool| &pool.upstream)).finish()
     }
 }

@@ -8,25 +8,83 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::Errors;
-use super::http1::connection::Connection;
-use super::http2;
+use super::dialer::Dialer;
+use super::endpoint::{Endpoint, InFlight};
+use super::error::{Errors, ForwardError};
+use super::http1::connection::Http1Connection;
+use super::http2::Http2Pool;
+use super::patience::{LONGEST_NAP, MAX_IDLE};
 use super::upstream::Upstream;
 use crate::metrics::Metrics;
-
-/// Most idle HTTP/1.1 connections kept; what is given back beyond it is closed.
-const MAX_IDLE: usize = 1024;
-/// Idle connections are looked over at least so often, so that one the upstream has closed does not linger.
-const LONGEST_NAP: Duration = Duration::from_secs(15);
+use crate::time::Monotonic;
 
 /// A worker's side of an upstream.
-pub(crate) struct Link {
+pub(crate) struct UpstreamPool {
     pub(crate) upstream: Arc<Upstream>,
-    pub(crate) errors: Errors,
+    /// In the order of its endpoints.
+    endpoints: Vec<Rc<EndpointPool>>,
+    /// Where the search for the next endpoint begins, so that equals share the work.
+    next: Cell<usize>,
+}
+
+/// The endpoints at which a request found no connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tried(u64);
+
+impl Tried {
+    /// The most endpoints of an upstream: what fits in here.
+    pub(crate) const MOST: usize = 64;
+
+    fn contains(self, place: usize) -> bool {
+        self.0 >> place & 1 == 1
+    }
+
+    pub(crate) fn add(&mut self, endpoint: &EndpointPool) {
+        self.0 |= 1 << endpoint.place;
+    }
+}
+
+impl UpstreamPool {
+    pub(crate) fn new(upstream: Arc<Upstream>, metrics: &Metrics) -> Rc<Self> {
+        let errors = Rc::new(Errors::new(metrics, &upstream.settings().name));
+        let pool = |place| Rc::new(EndpointPool::new(Arc::clone(&upstream), place, Rc::clone(&errors)));
+        let endpoints = (0..upstream.endpoints().len().min(Tried::MOST)).map(pool).collect();
+        Rc::new(Self { upstream, endpoints, next: Cell::new(0) })
+    }
+
+    /// The endpoint for a request: of those not yet tried, one that can be reached, with the fewest requests in flight.
+    pub(crate) fn choose(&self, tried: Tried) -> Option<(&Rc<EndpointPool>, Option<InFlight>)> {
+        if let [only] = self.endpoints.as_slice() {
+            return (!tried.contains(0)).then_some((only, None));
+        }
+        let (now, count) = (Monotonic::now(), self.endpoints.len());
+        let first = self.next.get();
+        self.next.set((first + 1) % count.max(1));
+        let in_turn = self.endpoints.iter().cycle().skip(first).take(count);
+        let untried = in_turn.filter(|pool| !tried.contains(pool.place));
+        let chosen = untried.min_by_key(|pool| {
+            pool.endpoint().map(|endpoint| (endpoint.standing(now), endpoint.in_flight()))
+        })?;
+        if let Some(endpoint) = chosen.endpoint() {
+            endpoint.chosen(now);
+        }
+        Some((chosen, Some(InFlight::begin(&self.upstream, chosen.place))))
+    }
+
+    pub(crate) fn errors(&self) -> Option<&Errors> {
+        self.endpoints.first().map(|pool| &*pool.errors)
+    }
+}
+
+/// A worker's connections to one endpoint of an upstream.
+pub(crate) struct EndpointPool {
+    pub(crate) upstream: Arc<Upstream>,
+    /// Which of the upstream's endpoints.
+    place: usize,
+    pub(crate) errors: Rc<Errors>,
+    pub(crate) dialer: Dialer,
     /// The HTTP/2 connections, each shared by many requests.
-    pub(crate) http2: http2::Connections,
-    /// TLS settled on HTTP/1.1 the last time both were offered.
-    pub(crate) chose_http1: Cell<bool>,
+    pub(crate) http2: Http2Pool,
     /// The HTTP/1.1 connections without a request, the one used last at the end.
     idle: RefCell<VecDeque<Idle>>,
     /// A task looks after `idle`.
@@ -34,25 +92,37 @@ pub(crate) struct Link {
 }
 
 struct Idle {
-    connection: Rc<RefCell<Connection>>,
+    connection: Rc<RefCell<Http1Connection>>,
     since: Instant,
 }
 
-impl Link {
-    pub(crate) fn new(upstream: Arc<Upstream>, metrics: &Metrics) -> Rc<Self> {
-        Rc::new(Self {
-            errors: Errors::new(metrics, &upstream.settings().name),
-            http2: http2::Connections::default(),
-            chose_http1: Cell::new(false),
+impl EndpointPool {
+    fn new(upstream: Arc<Upstream>, place: usize, errors: Rc<Errors>) -> Self {
+        Self {
+            upstream,
+            place,
+            errors,
+            dialer: Dialer::default(),
+            http2: Http2Pool::default(),
             idle: RefCell::default(),
             tended: Cell::new(false),
-            upstream,
-        })
+        }
+    }
+
+    /// The address, as all workers know it.
+    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
+        self.upstream.endpoints().get(self.place)
+    }
+
+    /// Takes note of an endpoint of this upstream that could not be connected to, while another one could or may be.
+    pub(crate) fn was_unreachable(&self, error: &ForwardError) {
+        self.errors.count(error);
+        tracing::warn!(upstream = self.upstream.settings().name, %error, "an address of an upstream is left out");
     }
 
     /// An open connection, the one used last first. `surely`: the kernel is asked whether it is open, for a request that
     /// could not be sent again if it was not.
-    pub(crate) fn take(&self, surely: bool) -> Option<Rc<RefCell<Connection>>> {
+    pub(crate) fn take(&self, surely: bool) -> Option<Rc<RefCell<Http1Connection>>> {
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { connection, since }) = idle.pop_back() {
             if since.elapsed() >= self.upstream.settings().idle_timeout {
@@ -60,11 +130,7 @@ impl Link {
                 idle.clear();
                 return None;
             }
-            let open = {
-                let mut connection = connection.borrow_mut();
-                if surely { connection.is_surely_quiet() } else { connection.is_quiet() }
-            };
-            if open {
+            if connection.borrow_mut().wire.poll_open(surely) {
                 return Some(connection);
             }
         }
@@ -72,7 +138,7 @@ impl Link {
     }
 
     /// Keeps a connection for the next request.
-    pub(crate) fn put(self: &Rc<Self>, connection: Rc<RefCell<Connection>>) {
+    pub(crate) fn put(self: &Rc<Self>, connection: Rc<RefCell<Http1Connection>>) {
         connection.borrow_mut().rest();
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MAX_IDLE {
@@ -87,18 +153,20 @@ impl Link {
     fn sweep(&self) -> Option<Duration> {
         let limit = self.upstream.settings().idle_timeout;
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| idle.since.elapsed() < limit && idle.connection.borrow_mut().is_quiet());
+        idle.retain(|idle| {
+            idle.since.elapsed() < limit && idle.connection.borrow_mut().wire.poll_open(false)
+        });
         let oldest = idle.front().map(|idle| limit.saturating_sub(idle.since.elapsed()));
         self.tended.set(oldest.is_some());
         oldest
     }
 }
 
-async fn tend(link: Weak<Link>, idle_timeout: Duration) {
+async fn tend(pool: Weak<EndpointPool>, idle_timeout: Duration) {
     let mut nap = idle_timeout;
     loop {
         tokio::time::sleep(nap.min(LONGEST_NAP)).await;
-        match link.upgrade().and_then(|link| link.sweep()) {
+        match pool.upgrade().and_then(|pool| pool.sweep()) {
             Some(next) => nap = next,
             None => return,
         }

@@ -1,20 +1,22 @@
-//! After a `101 Switching Protocols`: bytes both ways, until both sides have ended or the tunnel is cut.
+//! After a `101 Switching Protocols`: bytes both ways, until both sides have ended or the tunnel is closed.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::time::Duration;
+use std::pin::pin;
+use std::task::Poll;
 
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::upstream::Io;
-use super::websocket::{CLOSE_POLICY_VIOLATION, Frames};
+use super::alarm::Silence;
+use super::endpoint::InFlight;
+use super::io::Io;
+use super::patience::{FAREWELL, HALF_OPEN};
+use super::websocket::{Frames, GOING_AWAY, POLICY_VIOLATION, close};
 
-/// How long a client whose tunnel is cut may take to hear of it.
-const FAREWELL: Duration = Duration::from_secs(1);
 /// What is read at once in one direction.
 const CHUNK: usize = 16 * 1024;
 
@@ -25,6 +27,7 @@ pub struct Tunnel {
     early: Bytes,
     client: OnUpgrade,
     websocket: bool,
+    _in_flight: Option<InFlight>,
 }
 
 /// What the client was sent, so far as it matters for cutting in.
@@ -37,61 +40,103 @@ struct Sent {
 
 impl Tunnel {
     pub(crate) const fn new(upstream: Io, early: Bytes, client: OnUpgrade, websocket: bool) -> Self {
-        Self { upstream, early, client, websocket }
+        Self { upstream, early, client, websocket, _in_flight: None }
     }
 
-    /// Waits until the 101 has reached the client, then carries bytes both ways; an end on one side is handed on as an
-    /// end of that direction only. Calls `moved` whenever bytes flow. When `cut` completes both sides are closed, a
-    /// WebSocket with status 1008 if no frame to the client has begun. Returns the bytes sent to the upstream and to the
-    /// client.
+    pub(crate) fn counted(self, in_flight: Option<InFlight>) -> Self {
+        Self { _in_flight: in_flight, ..self }
+    }
+
+    /// Waits until the 101 has reached the client, then carries bytes both ways. An end on one side is handed on as an end of
+    /// that direction only; the other direction may then be silent for a few seconds. Calls `moved` whenever bytes flow.
+    ///
+    /// When `cut` completes both sides are closed, a WebSocket with status 1008 if no frame to the client has begun. When
+    /// `drained` completes a WebSocket is closed with status 1001 between two frames; other protocols go on. Returns the bytes
+    /// sent to the upstream and to the client.
     ///
     /// # Errors
-    /// When the client's connection could not be taken over, either side fails, or the tunnel was cut
+    /// When the client's connection could not be taken over, either side fails, or the tunnel was closed
     /// ([`io::ErrorKind::ConnectionAborted`]).
-    pub async fn run(self, moved: impl Fn(), cut: impl Future<Output = ()>) -> io::Result<(u64, u64)> {
-        let Self { upstream, early, client, websocket } = self;
+    pub async fn run(
+        self,
+        moved: impl Fn(),
+        cut: impl Future<Output = ()>,
+        drained: impl Future<Output = ()>,
+    ) -> io::Result<(u64, u64)> {
+        let Self { upstream, early, client, websocket, _in_flight } = self;
         let client = TokioIo::new(client.await.map_err(io::Error::other)?);
         let (mut client_reads, mut client_writes) = tokio::io::split(client);
         let (mut upstream_reads, mut upstream_writes) = tokio::io::split(upstream);
-        let sent = Sent::default();
-        let carried = async {
-            client_writes.write_all(&early).await?;
-            sent.frames.borrow_mut().advance(&early);
-            let up = pump(&mut client_reads, &mut upstream_writes, &moved, None);
-            let down = pump(&mut upstream_reads, &mut client_writes, &moved, Some(&sent));
-            let (up, down) = tokio::try_join!(up, down)?;
-            Ok((up, down + early.len() as u64))
+        let (sent, ended) = (Sent::default(), Cell::new(false));
+        let close = {
+            let carried = async {
+                client_writes.write_all(&early).await?;
+                sent.frames.borrow_mut().advance(&early);
+                let up = pump(&mut client_reads, &mut upstream_writes, &moved, &ended, None);
+                let down = pump(&mut upstream_reads, &mut client_writes, &moved, &ended, Some(&sent));
+                let (up, down) = tokio::try_join!(up, down)?;
+                Ok((up, down + early.len() as u64))
+            };
+            let (mut carried, mut cut) = (pin!(carried), pin!(cut));
+            let close = tokio::select! {
+                carried = &mut carried => return carried,
+                () = &mut cut => close(POLICY_VIOLATION),
+                () = drained, if websocket => close(GOING_AWAY),
+            };
+            if close == self::close(GOING_AWAY) {
+                // Nothing is wrong with what is on its way: it may arrive.
+                tokio::select! {
+                    carried = &mut carried => return carried,
+                    () = sent.between_frames() => {}
+                    () = cut => {}
+                    () = tokio::time::sleep(FAREWELL) => {}
+                }
+            }
+            close
         };
-        tokio::select! {
-            carried = carried => return carried,
-            () = cut => {}
-        }
         // Before a client that may not read is told.
         drop((upstream_reads, upstream_writes));
         let farewell = async {
-            if websocket && !sent.writing.get() && sent.frames.borrow().is_between() {
-                client_writes.write_all(&CLOSE_POLICY_VIOLATION).await?;
+            if websocket && sent.is_between_frames() {
+                client_writes.write_all(&close).await?;
             }
-            client_writes.shutdown().await
+            client_writes.shutdown().await?;
+            // What the client still sends would, unread, destroy what it was told.
+            tokio::io::copy(&mut client_reads, &mut tokio::io::sink()).await
         };
         drop(tokio::time::timeout(FAREWELL, farewell).await);
         Err(io::ErrorKind::ConnectionAborted.into())
     }
 }
 
-/// Carries one direction to its end.
+impl Sent {
+    fn is_between_frames(&self) -> bool {
+        !self.writing.get() && self.frames.borrow().is_between()
+    }
+
+    /// Polled with every byte that moves, because the tunnel is one task.
+    async fn between_frames(&self) {
+        poll_fn(|_| if self.is_between_frames() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+}
+
+/// Carries one direction to its end, or to its silence after the other one has ended.
 async fn pump(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     moved: &impl Fn(),
+    ended: &Cell<bool>,
     sent: Option<&Sent>,
 ) -> io::Result<u64> {
     let (mut buffer, mut total) = (vec![0; CHUNK], 0);
     loop {
-        let read = from.read(&mut buffer).await?;
+        let read = read(from, &mut buffer, ended).await?;
         let chunk = buffer.get(..read).unwrap_or_default();
         if chunk.is_empty() {
             to.shutdown().await?;
+            ended.set(true);
+            // The other direction is polled once more, and begins to count its silence.
+            tokio::task::yield_now().await;
             return Ok(total);
         }
         moved();
@@ -106,6 +151,21 @@ async fn pump(
         }
         total += read as u64;
     }
+}
+
+/// Reads; 0 is the end, or a silence that is one because the other side has `ended`.
+async fn read(
+    from: &mut (impl AsyncRead + Unpin),
+    buffer: &mut [u8],
+    ended: &Cell<bool>,
+) -> io::Result<usize> {
+    let mut silence = Silence::new(Some(HALF_OPEN));
+    let mut reading = pin!(from.read(buffer));
+    poll_fn(|cx| match reading.as_mut().poll(cx) {
+        Poll::Pending if ended.get() => silence.poll(cx).map(|()| Ok(0)),
+        polled => polled,
+    })
+    .await
 }
 
 impl std::fmt::Debug for Tunnel {

@@ -2,8 +2,16 @@
 //!
 //! Looks at lengths only; what frames carry is passed on unread.
 
-/// The Close frame with status 1008 (policy violation, RFC 6455 §7.4.1) as a server sends it.
-pub(crate) const CLOSE_POLICY_VIOLATION: [u8; 4] = [0x88, 2, 0x03, 0xF0];
+/// The token is no longer in force (RFC 6455 §7.4.1).
+pub(crate) const POLICY_VIOLATION: u16 = 1008;
+/// The gate is going down (RFC 6455 §7.4.1).
+pub(crate) const GOING_AWAY: u16 = 1001;
+
+/// The Close frame with this status, as a server sends it.
+pub(crate) const fn close(status: u16) -> [u8; 4] {
+    let [high, low] = status.to_be_bytes();
+    [0x88, 2, high, low]
+}
 
 /// How far a frame has been seen.
 #[derive(Debug, Default)]
@@ -86,7 +94,7 @@ mod tests {
     fn nothing_follows_a_close_frame() {
         let mut frames = Frames::default();
         assert!(frames.is_between());
-        frames.advance(&CLOSE_POLICY_VIOLATION);
+        frames.advance(&close(POLICY_VIOLATION));
         assert!(!frames.is_between());
     }
 }

@@ -19,7 +19,7 @@ use crate::enforce::decide::{Claimed, Judgement, Proof};
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::Route;
 use crate::enforce::token::VerifiedToken;
-use crate::forward::ForwardError;
+use crate::forward::{BodyError, ErrorKind, ForwardError};
 use crate::log::{AccessRecord, Decision};
 use crate::metrics::Metrics;
 use crate::metrics::clients::ClientCounters;
@@ -185,6 +185,9 @@ pub(super) struct Record {
     decision: Option<(Decision, Option<Reason>)>,
     forwarded: bool,
     failure: Option<&'static str>,
+    cause: Option<String>,
+    /// How long the head of the answer took, which is when the request was counted.
+    answered_after: Option<Duration>,
 }
 
 impl Record {
@@ -213,6 +216,8 @@ impl Record {
             decision: None,
             forwarded: false,
             failure: None,
+            cause: None,
+            answered_after: None,
         }
     }
 
@@ -267,7 +272,34 @@ impl Record {
 
     /// There is no answer from the upstream.
     pub(super) fn failed(&mut self, error: &ForwardError) {
-        self.failure = error.kind().map(crate::forward::ErrorKind::as_str);
+        self.failure = error.kind().map(ErrorKind::as_str);
+        self.cause = self.failure.map(|_| error.to_string());
+    }
+
+    /// The upstream's answer has begun and did not end as it should.
+    pub(super) fn broke_off(&mut self, error: &BodyError) {
+        self.failure = error.kind().map(ErrorKind::as_str);
+        self.cause = self.failure.map(|_| error.to_string());
+    }
+
+    /// The head of the answer is there: the request is counted now, and logged when its answer has ended.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.count(status.as_u16());
+    }
+
+    fn count(&mut self, status: u16) {
+        let (meters, duration) = (&self.generation.meters, self.began.elapsed());
+        meters.route(self.route.as_ref(), self.endpoint).answered(
+            &meters.metrics.requests,
+            self.method.as_str(),
+            status,
+            duration,
+        );
+        if let (true, Some(route), Some(client)) = (self.forwarded, &self.route, self.known_client()) {
+            meters.usage.borrow_mut().count(client, route.index(), status, Timestamp::now());
+        }
+        self.answered_after = Some(duration);
     }
 
     fn route_label(&self) -> Option<&str> {
@@ -310,6 +342,7 @@ impl Record {
             client: self.client,
             upstream: upstream.map(|upstream| upstream.settings().name.as_str()),
             failure: self.failure,
+            cause: self.cause.as_deref(),
             protocol: self.version,
             duration,
         });
@@ -327,18 +360,10 @@ impl Drop for Record {
             }
             None => CLIENT_CLOSED_REQUEST,
         };
-        let meters = &self.generation.meters;
-        let duration = self.began.elapsed();
-        meters.route(self.route.as_ref(), self.endpoint).answered(
-            &meters.metrics.requests,
-            self.method.as_str(),
-            status,
-            duration,
-        );
-        if let (true, Some(route), Some(client)) = (self.forwarded, &self.route, self.known_client()) {
-            meters.usage.borrow_mut().count(client, route.index(), status, Timestamp::now());
+        if self.answered_after.is_none() {
+            self.count(status);
         }
-        self.write(status, duration);
+        self.write(status, self.answered_after.unwrap_or_default());
     }
 }
 

@@ -145,8 +145,7 @@ impl Refusal {
         }
         if form == Form::Grpc {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert(GRPC_STATUS, u16::from(grpc_status(self.status)).into());
-            headers.insert(GRPC_MESSAGE, percent_encoded(self.description));
+            headers.extend(self.grpc_outcome());
             return response;
         }
         let body = self.json(request_id);
@@ -155,6 +154,14 @@ impl Refusal {
         *response.status_mut() = self.status;
         *response.body_mut() = (form == Form::Json).then(|| body.into());
         response
+    }
+
+    /// The outcome in gRPC's words: the trailers of an answer that has begun.
+    pub(super) fn grpc_outcome(&self) -> HeaderMap {
+        let mut outcome = HeaderMap::with_capacity(2);
+        outcome.insert(GRPC_STATUS, u16::from(grpc_status(self.status)).into());
+        outcome.insert(GRPC_MESSAGE, percent_encoded(self.description));
+        outcome
     }
 
     /// The answer as HTTP/1.1 writes it, for a connection that ends with it.
@@ -215,6 +222,9 @@ impl From<&ForwardError> for Refusal {
             StatusCode::PAYLOAD_TOO_LARGE => return Self { reason: None, ..Self::BODY_TOO_LARGE }.closing(),
             _ if matches!(error, ForwardError::Loop) => {
                 ("upstream_unreachable", "The request came back to the gate that forwarded it")
+            }
+            StatusCode::METHOD_NOT_ALLOWED => {
+                ("method_not_allowed", "TRACE is not forwarded with credentials")
             }
             StatusCode::BAD_GATEWAY => ("upstream_unreachable", "The upstream gave no usable answer"),
             StatusCode::GATEWAY_TIMEOUT => ("upstream_timeout", "The upstream gave no answer in time"),

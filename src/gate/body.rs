@@ -8,16 +8,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
 use super::accept::Connection;
+use super::access::Record;
+use super::answer::Refusal;
 use super::http2::StreamUpload;
 use super::link::Link;
 use super::streams::Watched;
-use crate::enforce::denial::Reason;
+use crate::enforce::denial::{Denial, Reason};
 use crate::forward::{BodyError, ForwardBody, RequestBodyError};
 
 /// How much of a body nobody wants is read, and for how long, to keep the connection.
@@ -155,6 +158,10 @@ impl Drop for Serving {
 pub(super) struct AnswerBody {
     source: Source,
     watched: Option<Rc<Watched>>,
+    /// Written when the answer has ended, however it did.
+    record: Option<Record>,
+    /// The answer can say in trailers how the call ended.
+    grpc: bool,
     _serving: Serving,
 }
 
@@ -192,6 +199,8 @@ impl AnswerError {
 enum Source {
     Refusal(Option<Bytes>),
     Upstream(ForwardBody),
+    /// The token is no longer in force, and the client is told so in gRPC's form.
+    Cut(Option<HeaderMap>),
     /// The upstream failed. hyper throws away what it has not written when it learns of that, so it is given the
     /// chance to write what came before.
     Failed(Option<AnswerError>),
@@ -199,11 +208,18 @@ enum Source {
 
 impl AnswerBody {
     pub(super) fn refusal(text: Option<Bytes>, serving: Serving) -> Self {
-        Self { source: Source::Refusal(text), watched: None, _serving: serving }
+        Self { source: Source::Refusal(text), watched: None, record: None, grpc: false, _serving: serving }
     }
 
-    pub(super) fn upstream(body: ForwardBody, watched: Option<Rc<Watched>>, serving: Serving) -> Self {
-        Self { source: Source::Upstream(body), watched, _serving: serving }
+    /// The upstream's answer. `grpc`: it is one of gRPC, over HTTP/2.
+    pub(super) fn upstream(
+        body: ForwardBody,
+        watched: Option<Rc<Watched>>,
+        record: Record,
+        grpc: bool,
+        serving: Serving,
+    ) -> Self {
+        Self { source: Source::Upstream(body), watched, record: Some(record), grpc, _serving: serving }
     }
 
     /// Ready when the token of the request is no longer in force.
@@ -213,7 +229,15 @@ impl AnswerBody {
 
     /// Ends with an error, once hyper has had the chance to write what came before.
     fn fail(&mut self, error: AnswerError, cx: &Context<'_>) {
-        self.source = Source::Failed(Some(error));
+        if let (AnswerError::Upstream(error), Some(record)) = (&error, &mut self.record) {
+            record.broke_off(error);
+        }
+        self.source = match error {
+            AnswerError::Cut(reason) if self.grpc => {
+                Source::Cut(Some(Refusal::from(&Denial::from(reason)).grpc_outcome()))
+            }
+            error => Source::Failed(Some(error)),
+        };
         cx.waker().wake_by_ref();
     }
 }
@@ -230,6 +254,9 @@ impl Body for AnswerBody {
         let body = match &mut this.source {
             Source::Refusal(text) => return Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Source::Failed(error) => return Poll::Ready(error.take().map(Err)),
+            Source::Cut(outcome) => {
+                return Poll::Ready(outcome.take().map(|outcome| Ok(Frame::trailers(outcome))));
+            }
             Source::Upstream(body) => body,
         };
         let frame = Pin::new(body).poll_frame(cx);
@@ -257,6 +284,7 @@ impl Body for AnswerBody {
             Source::Refusal(text) => text.is_none(),
             Source::Upstream(body) => body.is_end_stream(),
             Source::Failed(_) => false,
+            Source::Cut(outcome) => outcome.is_none(),
         }
     }
 
@@ -264,7 +292,7 @@ impl Body for AnswerBody {
         match &self.source {
             Source::Refusal(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Source::Upstream(body) => body.size_hint(),
-            Source::Failed(_) => SizeHint::default(),
+            Source::Failed(_) | Source::Cut(_) => SizeHint::default(),
         }
     }
 }

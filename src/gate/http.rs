@@ -9,7 +9,7 @@ use std::task::Poll;
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use tokio::task::spawn_local;
@@ -26,10 +26,8 @@ use super::streams::{Question, Watched};
 use super::worker::Generation;
 use crate::enforce::decide::{Asked, Permit, Request as Judged, Verdict};
 use crate::enforce::denial::{Denial, Reason};
-use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody, Tunnel};
-use crate::time::Now;
-
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody, Tunnel, client_address};
+use crate::time::Timestamp;
 
 /// Serves one request.
 pub(super) async fn serve(
@@ -60,7 +58,9 @@ pub(super) async fn serve(
             let watched = streams.watch(&generation.live, &permit, question, &connection, link.as_ref());
             let outgoing = outgoing(head, body, host, &connection, link.as_ref(), &record, &watched);
             match until_cut(&watched, generation.forwarder.forward(&permit, outgoing)).await {
-                Ok(Ok(answer)) => return pass_on(answer, link.as_deref(), serving, watched, record).await,
+                Ok(Ok(answer)) => {
+                    return pass_on(answer, link.as_deref(), serving, watched, record, &connection).await;
+                }
                 Ok(Err(error)) => {
                     record.failed(&error);
                     Refusal::from(&error)
@@ -99,7 +99,9 @@ fn begin(connection: &Rc<Connection>, head: &Parts) -> Record {
     let generation = worker.generation();
     if trusts(&generation, connection.peer) {
         request_id = believable_request_id(&head.headers).cloned();
-        client = forwarded_for(&head.headers, &generation).unwrap_or(client);
+        let fields = generation.live.settings.trusted_fields;
+        let trusted = |address| trusts(&generation, address);
+        client = client_address(&head.headers, fields, trusted).unwrap_or(client);
     }
     let request_id = request_id.unwrap_or_else(|| worker.request_ids.next());
     let mut record = Record::new(worker, request_id, client, head.version, head.method.clone());
@@ -116,7 +118,7 @@ fn admissible(
     generation: &Generation,
 ) -> Result<HeaderValue, Refusal> {
     let host = within_limits(head, body, generation)?;
-    match connection.certificate(&generation.live, Now::read().wall) {
+    match connection.certificate(&generation.live, Timestamp::now()) {
         Ok(_certificate) => Ok(host),
         // The client can only present another one on another connection.
         Err(reason) => Err(Refusal::from(&Denial::from(reason)).closing()),
@@ -189,8 +191,8 @@ async fn enforce(
 ) -> Result<Permit, Refusal> {
     let mut asked = Asked::NOTHING;
     loop {
-        let (began, now) = (Instant::now(), Now::read());
-        let certificate = connection.certificate(&record.generation.live, now.wall);
+        let (began, now) = (Instant::now(), Timestamp::now());
+        let certificate = connection.certificate(&record.generation.live, now);
         let question = Judged {
             method: &head.method,
             uri: &head.uri,
@@ -202,7 +204,7 @@ async fn enforce(
         record.judged(&judgement, began.elapsed());
         match judgement.verdict {
             Verdict::Allow(permit) => {
-                if let Err(reason) = record.generation.live.enforcer.begin(&permit, now) {
+                if let Err(reason) = record.generation.live.enforcer.begin(&permit, Timestamp::now()) {
                     return Err(Refusal::from(&Denial::from(reason)));
                 }
                 record.allowed(permit.shadow().map(|denial| denial.reason));
@@ -230,7 +232,8 @@ fn outgoing(
         let link = Arc::clone(link);
         Interim::new(move |status, headers| link.interim(status, headers))
     });
-    let limit = record.generation.live.settings.limits.body_bytes;
+    let settings = &record.generation.live.settings;
+    let limit = settings.limits.body_bytes;
     Outgoing {
         method: head.method,
         headers: head.headers,
@@ -238,7 +241,7 @@ fn outgoing(
         hop: Hop {
             client: connection.peer,
             tls: connection.tls,
-            trusted: trusts(&record.generation, connection.peer),
+            trusted: trusts(&record.generation, connection.peer).then_some(settings.trusted_fields),
             host,
             version: head.version,
             request_id: record.request_id.clone(),
@@ -255,6 +258,7 @@ async fn pass_on(
     serving: Serving,
     watched: Rc<Watched>,
     mut record: Record,
+    connection: &Connection,
 ) -> Response<AnswerBody> {
     let (head, mut body) = answer.into_parts();
     if let Some(link) = link {
@@ -262,16 +266,20 @@ async fn pass_on(
         if let Some(tunnel) = body.take_tunnel() {
             link.switched();
             // It ends with either side, and there is nobody left to be told how.
-            drop(spawn_local(carry(tunnel, Rc::clone(&watched))));
+            let worker = Rc::clone(&connection.worker);
+            let drained = async move { worker.drained().await };
+            drop(spawn_local(carry(tunnel, Rc::clone(&watched), drained)));
         }
     }
-    record.status = Some(head.status);
-    Response::from_parts(head, AnswerBody::upstream(body, Some(watched), serving))
+    record.answered(head.status);
+    // Trailers over HTTP/1.1 have to be announced before.
+    let grpc = link.is_none() && Form::of(&Method::POST, &head.headers) == Form::Grpc;
+    Response::from_parts(head, AnswerBody::upstream(body, Some(watched), record, grpc, serving))
 }
 
-/// Runs a tunnel to its end, or until its request would be rejected.
-async fn carry(tunnel: Tunnel, watched: Rc<Watched>) {
-    drop(tunnel.run(|| watched.moved(), async { _ = watched.cut().await }).await);
+/// Runs a tunnel to its end, or until its request would be rejected or, as a WebSocket, the gate drains.
+async fn carry(tunnel: Tunnel, watched: Rc<Watched>, drained: impl Future<Output = ()>) {
+    drop(tunnel.run(|| watched.moved(), async { _ = watched.cut().await }, drained).await);
 }
 
 /// What comes of `forwarding`, unless the stream must end first.
@@ -287,12 +295,4 @@ async fn until_cut<T>(watched: &Watched, forwarding: impl Future<Output = T>) ->
 /// Whether what the peer says of the request's way here is believed.
 fn trusts(generation: &Generation, peer: IpAddr) -> bool {
     generation.live.settings.trusted_proxies.iter().any(|network| network.contains(&peer))
-}
-
-/// The last address that no trusted proxy has, which is whom the first of them was asked by.
-fn forwarded_for(headers: &HeaderMap, generation: &Generation) -> Option<IpAddr> {
-    let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
-    let entries = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.rsplit(','));
-    let mut addresses = entries.map_while(|entry| entry.trim().parse::<IpAddr>().ok());
-    addresses.find(|address| !trusts(generation, *address))
 }

@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use crate::authority::Authority;
 use crate::enforce::decide::Enforcer;
 use crate::enforce::policy::IdentitySettings;
-use crate::forward::Upstream;
+use crate::forward::{TrustedFields, Upstream};
 use crate::log::AccessLog;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -58,6 +58,8 @@ pub struct Settings {
     pub shutdown_delay: Duration,
     /// Peers whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Which of their forwarding fields are.
+    pub trusted_fields: TrustedFields,
     /// TLS, or clear text when `None` (refused by the configuration unless it is asked for).
     pub tls: Option<tls::ServerSettings>,
     /// Limits on connections and requests.

@@ -86,6 +86,8 @@ pub struct AccessRecord<'a> {
     pub upstream: Option<&'a str>,
     /// What went wrong there, as in `portcullis_upstream_errors_total`.
     pub failure: Option<&'a str>,
+    /// What caused that, in its own words.
+    pub cause: Option<&'a str>,
     /// The protocol the client spoke.
     pub protocol: Version,
     /// From request head to response head.
@@ -184,6 +186,7 @@ fn format(out: &mut Vec<u8>, stamp: &str, position: Position, record: &AccessRec
         ("subject_hash", record.subject),
         ("upstream", record.upstream),
         ("failure", record.failure),
+        ("cause", record.cause),
     ] {
         if let Some(value) = value {
             line.text(name, clip(value, MAX_VALUE));

@@ -31,6 +31,7 @@ fn record() -> AccessRecord<'static> {
         client: [127, 0, 0, 1].into(),
         upstream: Some("api"),
         failure: None,
+        cause: None,
         protocol: http::Version::HTTP_2,
         duration: Duration::from_micros(1234),
     }
@@ -98,7 +99,7 @@ fn an_access_line_carries_the_record() {
     ] {
         assert_eq!(line[name], expected, "{name}");
     }
-    for absent in ["path", "reason", "failure"] {
+    for absent in ["path", "reason", "failure", "cause"] {
         assert!(line.get(absent).is_none(), "{absent}");
     }
 }

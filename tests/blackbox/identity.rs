@@ -247,6 +247,63 @@ fn forwarding_fields_of_a_trusted_proxy_are_believed() {
 }
 
 #[test]
+fn what_the_client_of_a_trusted_proxy_says_in_the_other_family_is_not_believed() {
+    for (fields, sent, client) in [
+        (
+            "either",
+            [("X-Forwarded-For", "203.0.113.7:4711"), ("Forwarded", "for=6.6.6.6;host=evil")],
+            "203.0.113.7",
+        ),
+        (
+            "x-forwarded",
+            [("X-Forwarded-For", "[2001:db8::7]:1"), ("Forwarded", "for=6.6.6.6;host=evil")],
+            "2001:db8::7",
+        ),
+        (
+            "forwarded",
+            [("Forwarded", "for=\"[2001:db8::7]:1\""), ("X-Forwarded-For", "6.6.6.6")],
+            "2001:db8::7",
+        ),
+        ("forwarded", [("Forwarded", "for=203.0.113.7"), ("X-Forwarded-Host", "evil")], "203.0.113.7"),
+        ("either", [("Forwarded", "for=203.0.113.7"), ("X-Forwarded-Host", "evil")], "203.0.113.7"),
+    ] {
+        let lines = format!("trusted_proxies = [\"127.0.0.0/8\"]\ntrusted_fields = \"{fields}\"");
+        let (gate, upstream, issuer) = guarded(Settings::plaintext().server(&lines));
+        let ask = sent.iter().fold(gate.get("/").token(&issuer.good()), |ask, (n, v)| ask.field(n, v));
+        let answer = ask.send();
+        let seen = upstream.last();
+        for evil in ["6.6.6.6", "evil"] {
+            assert!(!seen.text().contains(evil), "{fields}: {}", seen.text());
+        }
+        assert!(seen.field("x-forwarded-for").unwrap().contains(client), "{}", seen.text());
+        assert!(seen.field("forwarded").unwrap().contains(client), "{}", seen.text());
+        let record = gate.record_of(answer.field("x-request-id").unwrap());
+        assert_eq!(crate::support::gate::field(&record, "client_address"), Some(client), "{record}");
+    }
+}
+
+#[test]
+fn path_and_method_are_not_overridden_through_a_trusted_proxy() {
+    for lines in ["", "trusted_proxies = [\"127.0.0.0/8\"]"] {
+        let (gate, upstream, issuer) = guarded(Settings::plaintext().server(lines));
+        let names = [
+            "X-Original-URL",
+            "X-Rewrite-URL",
+            "X-Forwarded-Uri",
+            "X-Forwarded-Path",
+            "X-Forwarded-Method",
+            "X-Original-Method",
+            "X-Override-URL",
+            "X_Original_URL",
+            "X-HTTP-Method-Override",
+        ];
+        let ask = gate.get("/").token(&issuer.good()).field("X-Forwarded-For", "203.0.113.7");
+        names.iter().fold(ask, |ask, name| ask.field(name, "/overridden")).send();
+        assert!(!upstream.last().text().contains("overridden"), "{lines}: {}", upstream.last().text());
+    }
+}
+
+#[test]
 fn a_trace_goes_on_and_a_broken_one_starts_anew() {
     let (gate, upstream, issuer) = guarded(Settings::plaintext());
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";

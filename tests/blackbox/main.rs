@@ -38,4 +38,5 @@ mod support;
 mod telemetry;
 mod tls;
 mod upgrades;
+mod upstreams;
 mod usage;

@@ -134,6 +134,62 @@ fn the_end_of_one_side_ends_the_other() {
 }
 
 #[test]
+fn a_tunnel_that_only_the_upstream_keeps_open_ends_in_a_bounded_time() {
+    // Says nothing, and ignores the end of the client's side.
+    let upstream = RawUpstream::scripted(|exchange| {
+        exchange
+            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        while exchange.read_some().is_ok_and(|bytes| !bytes.is_empty()) {}
+        exchange.wait_for_close()
+    });
+    let issuer = Issuer::new();
+    let gate = Gate::start(&Settings::plaintext().guarding(&upstream.url(), &issuer));
+    let ask = upgrade(&issuer.good(), "").replace("Upgrade: chat", "Upgrade: websocket");
+    let clients: Vec<_> = (0..5)
+        .map(|_| {
+            let mut wire = gate.connect();
+            wire.send(&ask).unwrap();
+            assert_eq!(wire.head().unwrap().status, 101);
+            wire
+        })
+        .collect();
+    assert_eq!(upstream.open(), 5);
+    drop(clients);
+    eventually("all tunnels have ended", || (upstream.open() == 0).then_some(()));
+}
+
+#[test]
+fn a_websocket_is_told_that_the_gate_goes_down() {
+    block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(echo(socket));
+            }
+        });
+        let issuer = Issuer::new();
+        let settings = Settings::plaintext().server("drain_timeout = \"60s\"");
+        let mut gate = Gate::start(&settings.guarding(&format!("http://{address}"), &issuer));
+        let mut request = "ws://api.test/socket".into_client_request().unwrap();
+        let bearer = format!("Bearer {}", issuer.good());
+        request.headers_mut().insert("authorization", bearer.parse().unwrap());
+        let stream = TcpStream::connect(gate.public).await.unwrap();
+        let (mut socket, _) = client_async(request, stream).await.unwrap();
+        socket.send(Message::text("hello")).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello"));
+        gate.signal("TERM");
+        match socket.next().await.unwrap().unwrap() {
+            Message::Close(Some(close)) => assert_eq!(u16::from(close.code), 1001),
+            other => panic!("{other:?}"),
+        }
+        drop(socket);
+        // Long before the time for requests in flight is over.
+        assert_eq!(gate.wait_for_exit(crate::support::PATIENCE).code(), Some(0));
+    });
+}
+
+#[test]
 fn a_refused_upgrade_opens_no_tunnel() {
     // The smuggling of h2c and WebSocket upgrades: a proxy that tunnels without a 101 lets anything through behind it.
     let upstream = RawUpstream::scripted(|exchange| exchange.answer("426 Upgrade Required", "", "no"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm;
 use portcullis::config::{OnEmpty, Store};
 use portcullis::enforce::policy::{ClaimName, IdentityClaim, Mode};
-use portcullis::forward::Scheme;
+use portcullis::forward::{Address, Scheme, TrustedFields};
 use portcullis::keys::Source;
 use portcullis::state::redis::endpoint::Topology;
 
@@ -58,7 +58,8 @@ fn every_notation_arrives() {
     assert_eq!((s.gate.limits.header_bytes, s.gate.limits.body_bytes), (16_384, Some(10)));
     assert_eq!(s.gate.limits.connections_per_ip, Some(16));
     let upstream = &s.upstreams[0];
-    assert_eq!((upstream.scheme, upstream.host.as_str(), upstream.port), (Scheme::H2c, "::1", 50_051));
+    let address = Address::Tcp { host: "::1".to_owned(), port: 50_051 };
+    assert_eq!((upstream.scheme, &upstream.addresses), (Scheme::H2c, &vec![address]));
     let claims = &s.issuers[0].rules.claims;
     assert_eq!(claims.roles, ClaimName::Pointer(vec!["realm_access".to_owned(), "roles".to_owned()]));
     assert_eq!(claims.scope, ClaimName::Member("scp".to_owned()));
@@ -223,4 +224,32 @@ fn a_shared_store_has_one_address_and_the_credentials_beside_it() {
     assert_eq!(loaded.redacted["state"]["events_url"], "redis://r:2");
     let terms = loaded.settings.terms();
     assert!(terms.kept > loaded.settings.issuers[0].rules.max_lifetime);
+}
+
+#[test]
+fn an_upstream_may_have_several_addresses_or_a_socket() {
+    let folder = Folder::new();
+    let lines = "urls = [\"https://a\", \"https://b:8443\"]\nhost = \"api.internal:81\"\nsni = \"api.internal\"\nbody_timeout = \"20s\"";
+    let text = base_with(&[
+        ("upstream.url", lines),
+        ("server", "trusted_fields = \"forwarded\""),
+        ("route", "request_body_timeout = \"0s\""),
+    ]);
+    let s = folder.good(&text).settings;
+    let tcp = |host: &str, port| Address::Tcp { host: host.to_owned(), port };
+    let upstream = &s.upstreams[0];
+    assert_eq!((upstream.scheme, &upstream.addresses), (Scheme::Https, &vec![tcp("a", 443), tcp("b", 8443)]));
+    assert_eq!(upstream.host.as_ref().unwrap(), "api.internal:81");
+    assert_eq!(upstream.sni.as_deref(), Some("api.internal"));
+    assert_eq!(upstream.body_timeout, Some(Duration::from_secs(20)));
+    assert_eq!(s.gate.trusted_fields, TrustedFields::Forwarded);
+    assert_eq!(s.enforce.routes[0].request_body_timeout, None);
+
+    let text = base_with(&[("upstream.url", "urls = [\"unix:/run/api.sock\", \"http://b\"]")]);
+    let s = folder.good(&text).settings;
+    let upstream = &s.upstreams[0];
+    assert_eq!(upstream.scheme, Scheme::Http);
+    assert_eq!(upstream.addresses, [Address::Unix("/run/api.sock".into()), tcp("b", 80)]);
+    assert_eq!((upstream.body_timeout, s.gate.trusted_fields), (None, TrustedFields::Either));
+    assert_eq!(s.enforce.routes[0].request_body_timeout, Some(Duration::from_secs(60)));
 }

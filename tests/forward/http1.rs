@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, Version};
 use http_body::Body as _;
-use portcullis::forward::{ErrorKind, ForwardError, Interim, RequestBodyError, Scheme};
+use portcullis::forward::{Address, ErrorKind, ForwardError, Interim, RequestBodyError, Scheme};
 
 use crate::support::{Ask, Gate, Peer, full, listen, pieces, read, settings, worker};
 
@@ -112,7 +112,7 @@ fn broken_answers_are_bad_gateways_and_cost_the_connection() {
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nname : x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nna me: x\r\n\r\n",
         "HTTP/1.1 200 OK\r\nname: x\r\n folded\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
         "220 mail.example ESMTP\r\n\r\n",
@@ -333,7 +333,7 @@ fn names_are_resolved_and_all_addresses_tried() {
         // `localhost` may be ::1 first, where nobody listens.
         let (listener, port) = listen().await;
         let mut settings = settings(Scheme::Http, port);
-        settings.host = "localhost".to_owned();
+        settings.addresses = vec![Address::Tcp { host: "localhost".to_owned(), port }];
         let gate = Gate::new(settings);
         let (answer, _) =
             tokio::join!(gate.get("/"), async { Peer::accept(&listener).await.serve("ok").await });

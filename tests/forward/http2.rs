@@ -570,3 +570,200 @@ fn a_request_is_refused_twice_at_most() {
         assert_eq!(gate.errors("reset"), 1);
     });
 }
+
+/// An upstream that speaks HTTP/2 by hand.
+struct ByHand(Peer);
+
+impl ByHand {
+    async fn accept(listener: &TcpListener) -> Self {
+        let mut peer = Peer::accept(listener).await;
+        assert_eq!(peer.take(24).await, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        Self(peer)
+    }
+
+    async fn say(&mut self, kind: u8, flags: u8, stream: u8, payload: &[u8]) {
+        let mut frame = vec![0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream];
+        frame.extend(payload);
+        self.0.say(frame).await;
+    }
+
+    /// The kind of the next frame.
+    async fn next(&mut self) -> u8 {
+        let head = self.0.take_bytes(9).await;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        self.0.skip(length).await;
+        head[3]
+    }
+
+    async fn until(&mut self, kind: u8) {
+        while self.next().await != kind {}
+    }
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const END_HEADERS: u8 = 4;
+const STATUS_200: u8 = 0x88;
+
+#[test]
+fn a_quiet_stream_is_never_asked_whether_it_is_alive() {
+    worker(async {
+        for idle_timeout in [Duration::ZERO, Duration::from_millis(20), Duration::from_secs(60)] {
+            let (listener, port) = listen().await;
+            let mut settings = settings(Scheme::H2c, port);
+            settings.idle_timeout = idle_timeout;
+            let gate = Gate::new(settings);
+            let (answer, mut upstream) = tokio::join!(gate.get("/"), async {
+                let mut upstream = ByHand::accept(&listener).await;
+                upstream.say(SETTINGS, 0, 0, &[]).await;
+                upstream.until(HEADERS).await;
+                upstream.say(HEADERS, END_HEADERS, 1, &[STATUS_200]).await;
+                upstream
+            });
+            let mut body = answer.unwrap().into_body();
+            let quiet = tokio::time::timeout(Duration::from_millis(400), upstream.until(PING)).await;
+            assert!(quiet.is_err(), "a PING, with an idle_timeout of {idle_timeout:?}");
+            upstream.say(DATA, 0, 1, b"late").await;
+            assert_eq!(next(&mut body).await, "late");
+        }
+    });
+}
+
+#[test]
+fn how_long_a_connection_is_pooled_says_nothing_about_its_requests() {
+    worker(async {
+        for idle_timeout in [Duration::ZERO, Duration::from_millis(20)] {
+            let (listener, port) = listen().await;
+            let mut settings = settings(Scheme::H2c, port);
+            settings.idle_timeout = idle_timeout;
+            let gate = Gate::new(settings);
+            for _ in 0..3 {
+                let (answer, [connection]) = tokio::join!(gate.get("/"), async {
+                    let mut server = accept(&listener).await;
+                    let (_, mut respond) = server.accept().await.unwrap().unwrap();
+                    let connection = tokio::task::spawn_local(async move { server.accept().await.is_none() });
+                    // Longer than the connection would be kept.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    let mut stream = respond.send_response(ok(), false).unwrap();
+                    stream.send_data(Bytes::from_static(b"x"), true).unwrap();
+                    [connection]
+                });
+                assert_eq!(read(answer.unwrap()).await.unwrap().0, "x");
+                // The connection ends with its last stream, and the next request opens one.
+                connection.await.unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_connection_on_which_nothing_comes_gets_no_further_requests() {
+    worker(async {
+        let (listener, port) = listen().await;
+        let gate = h2c(port);
+        let (answer, mut dead) = tokio::join!(gate.get("/impatient"), ByHand::accept(&listener));
+        assert_eq!(answer.expect_err("silence").kind(), Some(ErrorKind::Timeout));
+        let (answer, ()) = tokio::join!(gate.get("/"), async {
+            let server = accept(&listener).await;
+            drop(tokio::task::spawn_local(always(server, "alive")));
+        });
+        assert_eq!(read(answer.unwrap()).await.unwrap().0, "alive");
+        dead.0.closed().await;
+    });
+}
+
+#[test]
+fn requests_wait_for_no_more_than_what_a_connection_allows() {
+    worker(async {
+        let (listener, port) = listen().await;
+        let gate = h2c(port);
+        let opened = Rc::new(RefCell::new(0));
+        let counter = Rc::clone(&opened);
+        drop(tokio::task::spawn_local(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                *counter.borrow_mut() += 1;
+                drop(tokio::task::spawn_local(async move {
+                    let mut one = h2::server::Builder::new();
+                    let server: Server = one.max_concurrent_streams(1).handshake(stream).await.unwrap();
+                    always(server, "x").await;
+                }));
+            }
+        }));
+        // The first connection tells how many streams it allows.
+        for _ in 0..2 {
+            assert_eq!(read(gate.get("/").await.unwrap()).await.unwrap().0, "x");
+        }
+        let all = (0..20).map(|_| async { read(gate.get("/").await.unwrap()).await.unwrap().0 });
+        let bodies = futures_util::future::join_all(all).await;
+        assert!(bodies.iter().all(|body| body == "x"));
+        assert!(*opened.borrow() > 1);
+    });
+}
+
+#[test]
+fn a_switch_of_protocol_is_no_answer_over_http_2() {
+    worker(async {
+        let (listener, port) = listen().await;
+        let gate = h2c(port);
+        let ask = Ask::get("/").header("connection", "upgrade").header("upgrade", "echo");
+        let (answer, _upstream) = tokio::join!(gate.send(ask), async {
+            let mut upstream = ByHand::accept(&listener).await;
+            upstream.say(SETTINGS, 0, 0, &[]).await;
+            upstream.until(HEADERS).await;
+            // A literal `:status: 101`.
+            upstream.say(HEADERS, END_HEADERS, 1, b"\x08\x03101").await;
+            upstream
+        });
+        let error = answer.expect_err("no switch");
+        assert_eq!((error.kind(), error.status()), (Some(ErrorKind::BadAnswer), StatusCode::BAD_GATEWAY));
+    });
+}
+
+#[test]
+fn an_upstream_that_stops_in_mid_body_is_given_up() {
+    worker(async {
+        let (listener, port) = listen().await;
+        let mut settings = settings(Scheme::H2c, port);
+        settings.body_timeout = Some(Duration::from_millis(100));
+        let gate = Gate::new(settings);
+        let (answer, mut stream) = tokio::join!(gate.get("/"), async {
+            let (_, mut respond) = serve(accept(&listener).await).await;
+            let mut stream = respond.send_response(ok(), false).unwrap();
+            stream.send_data(Bytes::from_static(b"hello"), false).unwrap();
+            stream
+        });
+        let mut body = answer.unwrap().into_body();
+        assert_eq!(next(&mut body).await, "hello");
+        let error = body.frame().await.expect("no clean end").expect_err("silence");
+        assert_eq!(error.kind(), Some(ErrorKind::Timeout), "{error}");
+        assert_eq!(gate.errors("timeout"), 1);
+        assert_eq!(poll_fn(|cx| stream.poll_reset(cx)).await.unwrap(), Reason::CANCEL);
+    });
+}
+
+#[test]
+fn the_time_for_an_answer_begins_when_the_request_has_ended() {
+    worker(async {
+        let (listener, port) = listen().await;
+        let gate = h2c(port);
+        let (sender, body) = pieces();
+        let ask =
+            Ask { path: "/impatient", ..Ask::post("/", body).header("content-type", "application/grpc") };
+        let (answer, reason) = tokio::join!(gate.send(ask), async {
+            let (request, mut respond) = serve(accept(&listener).await).await;
+            // Quiet on both sides for longer than the route's response_timeout, and than its request_body_timeout.
+            tokio::time::sleep(Duration::from_millis(800)).await;
+            let early = tokio::time::timeout(Duration::ZERO, poll_fn(|cx| respond.poll_reset(cx))).await;
+            assert!(early.is_err(), "a stream that is quiet on both sides is no error: {early:?}");
+            drop(sender);
+            let reason = poll_fn(|cx| respond.poll_reset(cx)).await.unwrap();
+            drop(request);
+            reason
+        });
+        assert_eq!(answer.expect_err("no answer after the end").kind(), Some(ErrorKind::Timeout));
+        assert_eq!(reason, Reason::CANCEL);
+    });
+}

@@ -16,11 +16,11 @@ use http_body_util::BodyExt as _;
 use portcullis::enforce::decide::{Asked, Enforcer, InForce, Permit, Request, Verdict};
 use portcullis::enforce::policy::{IdentitySettings, Mode, Requirement, RouteSettings};
 use portcullis::forward::{
-    BodyError, ForwardBody, ForwardError, Forwarder, Hop, Interim, Outgoing, RequestBody, RequestBodyError,
-    Scheme, Upstream, UpstreamSettings,
+    Address, BodyError, ForwardBody, ForwardError, Forwarder, Hop, Interim, Outgoing, RequestBody,
+    RequestBodyError, Scheme, Upstream, UpstreamSettings,
 };
 use portcullis::metrics::Metrics;
-use portcullis::time::Now;
+use portcullis::time::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -40,10 +40,12 @@ pub(crate) fn settings(scheme: Scheme, port: u16) -> UpstreamSettings {
     UpstreamSettings {
         name: "api".to_owned(),
         scheme,
-        host: "127.0.0.1".to_owned(),
-        port,
+        addresses: vec![Address::Tcp { host: "127.0.0.1".to_owned(), port }],
+        host: None,
+        sni: None,
         connect_timeout: Duration::from_secs(5),
         response_timeout: Duration::from_secs(10),
+        body_timeout: None,
         idle_timeout: Duration::from_secs(60),
         ca: None,
         client_certificate: None,
@@ -93,6 +95,7 @@ pub(crate) fn permit(method: &Method, path: &str) -> Permit {
         anonymous: true,
         mode: Mode::Enforce,
         response_timeout,
+        request_body_timeout: Some(Duration::from_millis(500)),
     };
     let routes = vec![route("/{*rest}", None), route("/impatient", Some(Duration::from_millis(100)))];
     let settings =
@@ -102,7 +105,7 @@ pub(crate) fn permit(method: &Method, path: &str) -> Permit {
     let (uri, headers) = (path.parse::<Uri>().unwrap(), HeaderMap::new());
     let request =
         Request { method, uri: &uri, host: Some("api.example"), headers: &headers, certificate: None };
-    match enforcer.decide(&request, Asked::NOTHING, Now::read()).verdict {
+    match enforcer.decide(&request, Asked::NOTHING, Timestamp::now()).verdict {
         Verdict::Allow(permit) => permit,
         other => panic!("{method} {path}: {other:?}"),
     }
@@ -149,7 +152,7 @@ impl Ask {
         let hop = Hop {
             client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
             tls: true,
-            trusted: false,
+            trusted: None,
             host: HeaderValue::from_static("api.example"),
             version: self.version,
             request_id: HeaderValue::from_static("request-1"),
@@ -272,10 +275,14 @@ impl Peer {
     }
 
     pub(crate) async fn take(&mut self, count: usize) -> String {
+        String::from_utf8(self.take_bytes(count).await).unwrap()
+    }
+
+    pub(crate) async fn take_bytes(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
             assert_ne!(self.stream.read_buf(&mut self.buffer).await.unwrap(), 0, "closed too early");
         }
-        String::from_utf8(self.buffer.drain(..count).collect()).unwrap()
+        self.buffer.drain(..count).collect()
     }
 
     /// As `take`, for more than is worth keeping.

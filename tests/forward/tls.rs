@@ -1,11 +1,14 @@
 //! Upstreams over TLS: what is verified, what is presented, which protocol is spoken.
 
+use std::cell::Cell;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use portcullis::forward::{ErrorKind, LoadError, Scheme, Upstream, UpstreamSettings};
+use portcullis::forward::{Address, ErrorKind, LoadError, Scheme, Upstream, UpstreamSettings};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -247,6 +250,69 @@ fn files_that_cannot_be_used_are_named() {
     let missing = UpstreamSettings { ca: Some(authority.file("missing.pem")), ..authority.settings(1) };
     let error = Upstream::load(missing).expect_err("no such file");
     assert!(error.to_string().contains("missing.pem"), "{error}");
-    let nameless = UpstreamSettings { host: "not a name".to_owned(), ..authority.settings(1) };
+    let address = Address::Tcp { host: "not a name".to_owned(), port: 1 };
+    let nameless = UpstreamSettings { addresses: vec![address], ..authority.settings(1) };
     assert!(matches!(Upstream::load(nameless), Err(LoadError::Host(_))));
+}
+
+#[test]
+fn many_requests_at_once_open_their_http_1_1_connections_at_once() {
+    const REQUESTS: usize = 60;
+    worker(async {
+        let authority = Authority::new();
+        let (listener, port) = listen().await;
+        let acceptor = authority.acceptor("127.0.0.1", &["http/1.1"], false);
+        let mut settings = authority.settings(port);
+        settings.connect_timeout = Duration::from_secs(5);
+        let gate = Gate::new(settings);
+        // Handshakes that are being made, and the most at one time.
+        let (open, most) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let most_seen = Rc::clone(&most);
+        drop(tokio::task::spawn_local(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (acceptor, open, most) = (acceptor.clone(), Rc::clone(&open), Rc::clone(&most));
+                drop(tokio::task::spawn_local(async move {
+                    open.set(open.get() + 1);
+                    most.set(most.get().max(open.get()));
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    open.set(open.get() - 1);
+                    let mut stream = acceptor.accept(stream).await.unwrap();
+                    http1_answer(&mut stream, "x").await;
+                }));
+            }
+        }));
+        let all = (0..REQUESTS).map(|_| async { read(gate.get("/").await.unwrap()).await.unwrap().0 });
+        let bodies = futures_util::future::join_all(all).await;
+        assert!(bodies.iter().all(|body| body == "x"));
+        assert!(most_seen.get() >= REQUESTS / 2, "{} connections were opened at a time", most_seen.get());
+    });
+}
+
+#[test]
+fn the_server_name_can_be_another_than_the_address() {
+    worker(async {
+        let authority = Authority::new();
+        for (sni, trusted) in [(Some("api.internal"), true), (None, false), (Some("other.internal"), false)] {
+            let (listener, port) = listen().await;
+            let acceptor = authority.acceptor("api.internal", &["http/1.1"], false);
+            let mut settings = authority.settings(port);
+            settings.sni = sni.map(str::to_owned);
+            let gate = Gate::new(settings);
+            let (answer, seen) = tokio::join!(gate.get("/"), async {
+                let mut stream = accept(&listener, &acceptor).await.ok()?;
+                let name = stream.get_ref().1.server_name().map(str::to_owned);
+                http1_answer(&mut stream, "ok").await;
+                name
+            });
+            match answer {
+                Ok(answer) => assert_eq!((read(answer).await.unwrap().0.as_str(), trusted), ("ok", true)),
+                Err(error) => {
+                    assert_eq!((error.kind(), trusted), (Some(ErrorKind::Tls), false), "{error}");
+                    assert!(error.to_string().contains("certificate"), "the cause's own words: {error}");
+                }
+            }
+            assert_eq!(seen.as_deref(), sni.filter(|_| trusted));
+        }
+    });
 }

@@ -45,7 +45,7 @@ async fn forward(
     let mut answer = answer.unwrap_or_else(|error| panic!("{error}"));
     if let Some(tunnel) = answer.body_mut().take_tunnel() {
         drop(tokio::task::spawn_local(async move {
-            let ended = tunnel.run(|| {}, std::future::pending()).await;
+            let ended = tunnel.run(|| {}, std::future::pending(), std::future::pending()).await;
             *outcome.borrow_mut() = Some(ended);
         }));
     }

@@ -15,7 +15,7 @@ use jsonwebtoken::Algorithm;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
 use portcullis::enforce::decide::{Enforcer, InForce, Issuer};
 use portcullis::enforce::policy::{ClaimName, IdentitySettings, Mode, Requirement, RouteSettings};
-use portcullis::forward::{Scheme, Upstream, UpstreamSettings};
+use portcullis::forward::{Address, Scheme, TrustedFields, Upstream, UpstreamSettings};
 use portcullis::gate::{self, ConnectionCounts, Limits, Live, Settings, Shared, StreamSettings};
 use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, Source};
@@ -169,6 +169,7 @@ fn patient() -> Settings {
         drain_timeout: PATIENCE,
         shutdown_delay: Duration::ZERO,
         trusted_proxies: Vec::new(),
+        trusted_fields: TrustedFields::default(),
         tls: None,
         limits: Limits {
             connections: 1000,
@@ -195,6 +196,7 @@ pub(crate) fn routes() -> Vec<RouteSettings> {
         anonymous: false,
         mode: Mode::Enforce,
         response_timeout: None,
+        request_body_timeout: None,
     };
     let open = RouteSettings {
         path: "/open/{*rest}".into(),
@@ -247,10 +249,12 @@ fn live(
     let upstream = UpstreamSettings {
         name: "recorder".into(),
         scheme: Scheme::Http,
-        host: upstream.ip().to_string(),
-        port: upstream.port(),
+        addresses: vec![Address::Tcp { host: upstream.ip().to_string(), port: upstream.port() }],
+        host: None,
+        sni: None,
         connect_timeout: PATIENCE,
         response_timeout: PATIENCE,
+        body_timeout: None,
         idle_timeout: PATIENCE,
         ca: None,
         client_certificate: None,

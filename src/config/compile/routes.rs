@@ -6,6 +6,7 @@ use http::Method;
 
 use crate::config::section::Section;
 use crate::config::units;
+use crate::config::values::Zero;
 use crate::enforce::policy::{Mode, Requirement, RouteSettings};
 use crate::enforce::router::{PolicyError, Router};
 use crate::forward::UpstreamSettings;
@@ -51,6 +52,8 @@ fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> RouteSettings {
         anonymous: s.flag("anonymous", false),
         mode: s.word("mode", ("enforce", Mode::Enforce), &[("shadow", Mode::Shadow)]),
         response_timeout: s.optional_duration("response_timeout"),
+        request_body_timeout: Some(s.duration("request_body_timeout", "60s", Zero::Allowed))
+            .filter(|limit| !limit.is_zero()),
     }
 }
 

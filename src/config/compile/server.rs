@@ -9,6 +9,7 @@ use super::address;
 use crate::config::material;
 use crate::config::section::Section;
 use crate::config::values::Zero;
+use crate::forward::TrustedFields;
 use crate::gate::{Limits, Settings};
 use crate::tls::{ServerSettings, Version};
 
@@ -29,6 +30,11 @@ pub(super) fn server(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settin
         drain_timeout: s.duration("drain_timeout", "30s", Zero::Allowed),
         shutdown_delay: s.duration("shutdown_delay", "0s", Zero::Allowed),
         trusted_proxies: s.list("trusted_proxies", &[], network),
+        trusted_fields: s.word(
+            "trusted_fields",
+            ("either", TrustedFields::Either),
+            &[("x-forwarded", TrustedFields::XForwarded), ("forwarded", TrustedFields::Forwarded)],
+        ),
         tls,
         limits: s.table("limits", limits),
     }

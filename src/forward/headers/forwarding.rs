@@ -4,12 +4,12 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Version};
 
+use super::chain::{self, Element, Family, Node, X_FORWARDED_FOR, first_member};
 use super::{Fields, Request, join};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Names one request in the logs of everyone who saw it.
@@ -44,40 +44,122 @@ pub(crate) struct FreshTrace {
     pub(crate) parent_id: u64,
 }
 
-/// Who asked, for what host, over what: RFC 7239, its predecessors, and `Via` (RFC 9110 §7.6.3).
+/// Who asked, for what host, over what: RFC 7239, its predecessors, and `Via` (RFC 9110 §7.6.3). Both families say the same,
+/// whichever of them is believed of the peer.
 pub(super) fn origin<F: Fields>(request: &Request<'_>, out: &mut F) {
-    let (hop, headers) = (request.hop, request.headers);
-    let before = |name: &HeaderName| hop.trusted && headers.contains_key(name);
-    let append = |value: &mut Vec<u8>, name: &HeaderName| {
-        if before(name) {
-            join(value, headers, name, b", ");
+    let hop = request.hop;
+    let scheme: &[u8] = if hop.tls { b"https" } else { b"http" };
+    let own = Own { client: hop.client.to_canonical(), host: &hop.host, scheme };
+    match hop.trusted.map(|fields| fields.family(request.headers)) {
+        None => own.alone(out),
+        Some(Family::XForwarded) => own.after_x_forwarded(request.headers, out),
+        Some(Family::Forwarded) => match chain::forwarded(request.headers) {
+            Some(elements) => own.after_forwarded(request.headers, &elements, out),
+            // What cannot be read is not handed on for others to guess at.
+            None => own.alone(out),
+        },
+    }
+    out.compose(&header::VIA, |value| {
+        if hop.trusted.is_some() && request.headers.contains_key(header::VIA) {
+            join(value, request.headers, &header::VIA, b", ");
             value.extend_from_slice(b", ");
         }
-    };
-    let scheme: &[u8] = if hop.tls { b"https" } else { b"http" };
-    let client = hop.client.to_canonical();
-    out.compose(&X_FORWARDED_FOR, |value| {
-        append(value, &X_FORWARDED_FOR);
-        write_address(value, client);
-    });
-    // The first proxy saw what the client asked for; later ones only what the proxy before them asked for.
-    match headers.get(&X_FORWARDED_PROTO).filter(|_| hop.trusted) {
-        Some(first) => out.copy(&X_FORWARDED_PROTO, first),
-        None => out.compose(&X_FORWARDED_PROTO, |value| value.extend_from_slice(scheme)),
-    }
-    let host = headers.get(&X_FORWARDED_HOST).filter(|_| hop.trusted).unwrap_or(&hop.host);
-    out.copy(&X_FORWARDED_HOST, host);
-    out.compose(&header::FORWARDED, |value| {
-        append(value, &header::FORWARDED);
-        write_forwarded(value, client, hop.host.as_bytes(), scheme);
-    });
-    out.compose(&header::VIA, |value| {
-        append(value, &header::VIA);
         value.extend_from_slice(received_version(hop.version));
         value.push(b' ');
         value.extend_from_slice(PSEUDONYM.as_bytes());
     });
     out.copy(&X_REQUEST_ID, &hop.request_id);
+}
+
+/// What this gate itself saw of the request.
+struct Own<'a> {
+    client: IpAddr,
+    host: &'a HeaderValue,
+    scheme: &'a [u8],
+}
+
+impl Own<'_> {
+    /// Nothing is believed of what the peer says.
+    fn alone<F: Fields>(&self, out: &mut F) {
+        out.compose(&X_FORWARDED_FOR, |value| write_address(value, self.client));
+        out.compose(&X_FORWARDED_PROTO, |value| value.extend_from_slice(self.scheme));
+        out.copy(&X_FORWARDED_HOST, self.host);
+        out.compose(&header::FORWARDED, |value| self.write(value, self.host.as_bytes(), self.scheme));
+    }
+
+    /// The peer appends to `X-Forwarded-For`. The first proxy saw what the client asked for; later ones only what the proxy
+    /// before them asked for: so its words on host and scheme stay, and are those of the first element.
+    fn after_x_forwarded<F: Fields>(&self, headers: &HeaderMap, out: &mut F) {
+        let (proto, host) = (headers.get(&X_FORWARDED_PROTO), headers.get(&X_FORWARDED_HOST));
+        out.compose(&X_FORWARDED_FOR, |value| {
+            if headers.contains_key(&X_FORWARDED_FOR) {
+                join(value, headers, &X_FORWARDED_FOR, b", ");
+                value.extend_from_slice(b", ");
+            }
+            write_address(value, self.client);
+        });
+        let (proto, host) = (proto.map_or(self.scheme, HeaderValue::as_bytes), host.unwrap_or(self.host));
+        out.compose(&X_FORWARDED_PROTO, |value| value.extend_from_slice(proto));
+        out.copy(&X_FORWARDED_HOST, host);
+        out.compose(&header::FORWARDED, |value| {
+            let (proto, host) = (first_member(proto), first_member(host.as_bytes()));
+            let mut first = true;
+            for node in chain::x_forwarded_for(headers) {
+                write_for(value, node);
+                if std::mem::take(&mut first) {
+                    write_host_and_proto(value, host, proto);
+                }
+                value.extend_from_slice(b", ");
+            }
+            let (host, proto) = if first { (host, proto) } else { (self.host.as_bytes(), self.scheme) };
+            self.write(value, host, proto);
+        });
+    }
+
+    /// The peer appends to `Forwarded`.
+    fn after_forwarded<F: Fields>(&self, headers: &HeaderMap, elements: &[Element<'_>], out: &mut F) {
+        out.compose(&X_FORWARDED_FOR, |value| {
+            for element in elements {
+                match element.node {
+                    Node::Address(address) => write_address(value, address),
+                    Node::Unknown => value.extend_from_slice(b"unknown"),
+                }
+                value.extend_from_slice(b", ");
+            }
+            write_address(value, self.client);
+        });
+        let first = elements.first();
+        let proto = first.and_then(|element| element.proto.as_deref()).unwrap_or(self.scheme);
+        let host = first.and_then(|element| element.host.as_deref()).unwrap_or(self.host.as_bytes());
+        out.compose(&X_FORWARDED_PROTO, |value| value.extend_from_slice(proto));
+        out.compose(&X_FORWARDED_HOST, |value| value.extend_from_slice(host));
+        out.compose(&header::FORWARDED, |value| {
+            if !elements.is_empty() {
+                join(value, headers, &header::FORWARDED, b", ");
+                value.extend_from_slice(b", ");
+            }
+            self.write(value, self.host.as_bytes(), self.scheme);
+        });
+    }
+
+    /// This gate's own element of `Forwarded`.
+    fn write(&self, out: &mut Vec<u8>, host: &[u8], scheme: &[u8]) {
+        write_for(out, Node::Address(self.client));
+        write_host_and_proto(out, host, scheme);
+    }
+}
+
+/// How often the request may still be forwarded, where that is said and counts (RFC 9110 §7.6.2).
+pub(crate) fn forwards_left(method: &Method, headers: &HeaderMap) -> Option<u64> {
+    if !matches!(*method, Method::OPTIONS | Method::TRACE) {
+        return None;
+    }
+    let number = |value: &HeaderValue| {
+        let digits = value.to_str().ok().filter(|text| !text.is_empty())?;
+        let number = digits.bytes().all(|byte| byte.is_ascii_digit());
+        number.then(|| digits.parse().unwrap_or(u64::MAX))
+    };
+    headers.get_all(header::MAX_FORWARDS).iter().filter_map(number).min()
 }
 
 fn received_version(version: Version) -> &'static [u8] {
@@ -104,24 +186,40 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-fn write_forwarded(out: &mut Vec<u8>, client: IpAddr, host: &[u8], scheme: &[u8]) {
+fn write_for(out: &mut Vec<u8>, node: Node) {
     out.extend_from_slice(b"for=");
-    if client.is_ipv6() {
-        out.extend_from_slice(b"\"[");
-        write_address(out, client);
-        out.extend_from_slice(b"]\"");
-    } else {
-        write_address(out, client);
+    match node {
+        Node::Unknown => out.extend_from_slice(b"unknown"),
+        Node::Address(address) if address.is_ipv6() => {
+            out.extend_from_slice(b"\"[");
+            write_address(out, address);
+            out.extend_from_slice(b"]\"");
+        }
+        Node::Address(address) => write_address(out, address),
     }
-    out.extend_from_slice(b";host=\"");
-    for byte in host {
+}
+
+fn write_host_and_proto(out: &mut Vec<u8>, host: &[u8], proto: &[u8]) {
+    out.extend_from_slice(b";host=");
+    write_quoted(out, host);
+    out.extend_from_slice(b";proto=");
+    let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    if proto.iter().all(token) && !proto.is_empty() {
+        out.extend_from_slice(proto);
+    } else {
+        write_quoted(out, proto);
+    }
+}
+
+fn write_quoted(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    for byte in text {
         if matches!(byte, b'"' | b'\\') {
             out.push(b'\\');
         }
         out.push(*byte);
     }
-    out.extend_from_slice(b"\";proto=");
-    out.extend_from_slice(scheme);
+    out.push(b'"');
 }
 
 /// What the client says of the trace.

@@ -30,14 +30,13 @@ pub(super) fn options<F: Fields>(upgrade: Option<&HeaderValue>, trailers: bool, 
 }
 
 /// Removes what belongs to the upstream's hop from its answer. `listed` is its `Connection` field, if there was one.
-pub(crate) fn strip_answer(headers: &mut HeaderMap) {
-    let listed: Vec<HeaderName> = {
-        let listed = Listed::in_connection(headers);
-        headers.keys().filter(|name| is_hop_by_hop(name) || listed.contains(name)).cloned().collect()
-    };
-    for name in listed {
+pub(crate) fn strip_answer(headers: &mut HeaderMap) -> Result<(), TooMany> {
+    let listed = Listed::in_connection(headers)?;
+    let stripped = headers.keys().filter(|name| is_hop_by_hop(name) || listed.contains(name));
+    for name in stripped.cloned().collect::<Vec<HeaderName>>() {
         headers.remove(name);
     }
+    Ok(())
 }
 
 /// Fields of one hop in an answer (RFC 9110 §7.6.1). `Proxy-Authenticate` among them: a gateway is no proxy to its
@@ -83,29 +82,51 @@ pub(crate) fn grants_upgrade(answer: &HeaderMap, wanted: &HeaderValue) -> bool {
     granted.peek().is_some() && granted.all(|token| has_token(wanted.as_bytes(), token))
 }
 
-/// The names that a `Connection` field lists beside the usual options. Only fields without a fate of their own can be
-/// removed so: a client must not be able to hide `Authorization`, `Cookie` or what a trusted proxy said.
-pub(crate) struct Listed<'a>(Option<&'a HeaderMap>);
+/// The most members of `Connection`, all fields together. Each can only name a field of the same message, of which there are
+/// fewer; a list that is longer costs its sender little and every reader much.
+const MAX_LISTED: usize = 256;
 
-impl<'a> Listed<'a> {
-    pub(crate) fn in_connection(headers: &'a HeaderMap) -> Self {
-        let unusual = |value: &HeaderValue| {
-            tokens(value.as_bytes()).any(|token| {
-                ![&b"keep-alive"[..], b"close", b"upgrade", b"te"]
-                    .iter()
-                    .any(|usual| token.eq_ignore_ascii_case(usual))
-            })
-        };
-        Self(headers.get_all(header::CONNECTION).iter().any(unusual).then_some(headers))
+/// `Connection` has more members than is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooMany;
+
+/// The fields of a message that its `Connection` lists beside the usual options. Only fields without a fate of their own can
+/// be removed so: a client must not be able to hide `Authorization`, `Cookie` or what a trusted proxy said.
+#[derive(Debug, Default)]
+pub(crate) struct Listed(Option<HeaderMap<()>>);
+
+impl Listed {
+    /// Looks at each member once, as bytes: one byte outside ASCII must not hide the others. Keeps only names of fields that
+    /// are there.
+    pub(crate) fn in_connection(headers: &HeaderMap) -> Result<Self, TooMany> {
+        let mut listed = Self::default();
+        let values = headers.get_all(header::CONNECTION).iter();
+        for (count, token) in values.flat_map(|value| tokens(value.as_bytes())).enumerate() {
+            if count >= MAX_LISTED {
+                return Err(TooMany);
+            }
+            if !is_usual(token) {
+                listed.add(token, headers);
+            }
+        }
+        Ok(listed)
     }
 
-    /// As bytes: a value with one byte outside ASCII must not hide its other members.
+    fn add(&mut self, token: &[u8], headers: &HeaderMap) {
+        if let Ok(name) = HeaderName::from_bytes(token)
+            && headers.contains_key(&name)
+        {
+            self.0.get_or_insert_default().insert(name, ());
+        }
+    }
+
     pub(crate) fn contains(&self, name: &HeaderName) -> bool {
-        self.0.is_some_and(|headers| {
-            let listed = |value: &HeaderValue| has_token(value.as_bytes(), name.as_str().as_bytes());
-            headers.get_all(header::CONNECTION).iter().any(listed)
-        })
+        self.0.as_ref().is_some_and(|listed| listed.contains_key(name))
     }
+}
+
+fn is_usual(option: &[u8]) -> bool {
+    [&b"keep-alive"[..], b"close", b"upgrade", b"te"].iter().any(|usual| option.eq_ignore_ascii_case(usual))
 }
 
 /// The members of a comma-separated list, without the white space around them; empty ones are skipped.

@@ -3,16 +3,19 @@
 //! Pure: fields in, fields out. One pass over what the client sent, then what is set is written after it, so nothing
 //! that a client sends (not even a `Connection` field) can remove or double a field of ours.
 
+mod chain;
 mod forwarding;
 pub(crate) mod hop;
 #[cfg(test)]
 mod tests;
 
-use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Version};
 
+use self::chain::Family;
+pub use self::chain::{TrustedFields, client_address};
 use self::forwarding::Incoming;
-pub(crate) use self::forwarding::{FreshTrace, X_REQUEST_ID, came_back};
+pub(crate) use self::forwarding::{FreshTrace, X_REQUEST_ID, came_back, forwards_left};
 use self::hop::{Listed, has_token, is_hop_by_hop};
 use super::Hop;
 use crate::enforce::policy::IdentitySettings;
@@ -24,7 +27,7 @@ enum Fate {
     Pass,
     /// Of this hop only, or ours to set: never forwarded.
     Drop,
-    /// Believed, and then handed on, only when a trusted proxy sent it.
+    /// Believed, and then handed on, only when a trusted proxy sent it, of those that set `X-Forwarded-*`.
     Trusted,
     /// `Authorization`: forwarded unless the configuration strips it.
     Authorization,
@@ -34,6 +37,8 @@ enum Fate {
     Expect,
     /// Of this hop, but `trailers` is asked for anew (RFC 9110 §10.1.4).
     Te,
+    /// One less than it was, for the methods that it is about (RFC 9110 §7.6.2).
+    MaxForwards,
     /// The caller's place in a trace.
     Traceparent,
     /// Means something only beside a valid `traceparent`.
@@ -57,12 +62,40 @@ const KNOWN: &[(&str, Fate)] = &[
     ("expect", Fate::Expect),
     ("cookie", Fate::Cookie),
     ("authorization", Fate::Authorization),
-    // Routes judge the method and the path that are sent, so a second opinion on either must not reach the upstream.
-    ("x-http-method-override", Fate::Drop),
+    ("max-forwards", Fate::MaxForwards),
+    // Routes judge the method and the path that are sent, so a second opinion on either must not reach the upstream, whoever
+    // sends it: a proxy that is trusted with addresses hands on what its clients say of the rest.
     ("x-http-method", Fate::Drop),
+    ("x-http-method-override", Fate::Drop),
     ("x-method-override", Fate::Drop),
-    ("x-original-url", Fate::Trusted),
-    ("x-rewrite-url", Fate::Trusted),
+    ("x-override-method", Fate::Drop),
+    ("x-original-method", Fate::Drop),
+    ("x-forwarded-method", Fate::Drop),
+    ("x-envoy-original-method", Fate::Drop),
+    ("x-original-url", Fate::Drop),
+    ("x-original-uri", Fate::Drop),
+    ("x-original-path", Fate::Drop),
+    ("x-rewrite-url", Fate::Drop),
+    ("x-rewrite-uri", Fate::Drop),
+    ("x-rewrite-path", Fate::Drop),
+    ("x-override-url", Fate::Drop),
+    ("x-override-uri", Fate::Drop),
+    ("x-override-path", Fate::Drop),
+    ("x-http-path-override", Fate::Drop),
+    ("x-http-destinationurl", Fate::Drop),
+    ("x-replaced-path", Fate::Drop),
+    ("x-proxy-url", Fate::Drop),
+    ("x-request-uri", Fate::Drop),
+    ("x-waws-unencoded-url", Fate::Drop),
+    ("x-envoy-original-path", Fate::Drop),
+    ("x-forwarded-url", Fate::Drop),
+    ("x-forwarded-uri", Fate::Drop),
+    ("x-forwarded-path", Fate::Drop),
+    ("x-forwarded-query", Fate::Drop),
+    // As for the host, which routes judge, too: only from a proxy that says it knows.
+    ("x-host", Fate::Trusted),
+    ("x-original-host", Fate::Trusted),
+    ("x-http-host-override", Fate::Trusted),
     ("x-real-ip", Fate::Trusted),
     ("x-forwarded-for", Fate::Drop),
     ("x-forwarded-proto", Fate::Drop),
@@ -192,10 +225,16 @@ impl Fields for HeaderMap {
 /// Everything that decides the fields of a forwarded request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'a> {
+    /// Its method.
+    pub(crate) method: &'a Method,
     /// What the client sent.
     pub(crate) headers: &'a HeaderMap,
+    /// What its `Connection` lists.
+    pub(crate) listed: &'a Listed,
     /// How it came in.
     pub(crate) hop: &'a Hop,
+    /// The `Host` that is sent.
+    pub(crate) host: &'a HeaderValue,
     /// What the upstream learns of the token.
     pub(crate) identity: &'a [(HeaderName, HeaderValue)],
     /// The protocols the client asks to switch to, when it may.
@@ -210,6 +249,10 @@ pub(crate) struct Request<'a> {
 pub(crate) fn request<F: Fields>(rules: &Rules, request: &Request<'_>, out: &mut F) {
     let kept = pass_through(rules, request, out);
     cookies(request.headers, kept.cookies, out);
+    if let Some(left) = forwards_left(request.method, request.headers) {
+        let left = itoa::Buffer::new().format(left.saturating_sub(1)).to_owned();
+        out.compose(&header::MAX_FORWARDS, |value| value.extend_from_slice(left.as_bytes()));
+    }
     forwarding::origin(request, out);
     forwarding::trace(request.headers, kept.trace, request.trace, out);
     for (name, value) in request.identity {
@@ -230,7 +273,7 @@ struct Kept<'a> {
 }
 
 fn pass_through<'a, F: Fields>(rules: &Rules, request: &Request<'a>, out: &mut F) -> Kept<'a> {
-    let listed = Listed::in_connection(request.headers);
+    let family = request.hop.trusted.map(|fields| fields.family(request.headers));
     let mut kept = Kept::default();
     for (name, value) in request.headers {
         let fate = rules.fate(name);
@@ -242,10 +285,12 @@ fn pass_through<'a, F: Fields>(rules: &Rules, request: &Request<'a>, out: &mut F
             Fate::Tracestate => kept.trace.has_state = true,
             Fate::Authorization if rules.strip_authorization => {}
             Fate::Authorization => out.copy(name, value),
-            Fate::Trusted if !request.hop.trusted => {}
-            Fate::Trusted => out.copy(name, value),
+            Fate::Trusted if family == Some(Family::XForwarded) => out.copy(name, value),
+            Fate::Trusted => {}
+            Fate::MaxForwards if matches!(*request.method, Method::OPTIONS | Method::TRACE) => {}
+            Fate::MaxForwards => out.copy(name, value),
             Fate::Expect if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {}
-            Fate::Pass | Fate::Expect if listed.contains(name) => {}
+            Fate::Pass | Fate::Expect if request.listed.contains(name) => {}
             Fate::Pass | Fate::Expect => out.copy(name, value),
         }
     }

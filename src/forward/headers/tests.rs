@@ -11,14 +11,14 @@ static UNTRUSTED: Hop = HOP;
 const HOP: Hop = Hop {
     client: std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)),
     tls: true,
-    trusted: false,
+    trusted: None,
     host: HeaderValue::from_static("api.example:8443"),
     version: Version::HTTP_11,
     request_id: HeaderValue::from_static("r-1"),
 };
 
 fn trusted() -> Hop {
-    Hop { trusted: true, ..HOP }
+    Hop { trusted: Some(TrustedFields::Either), ..HOP }
 }
 
 fn map(fields: &[(&str, &[u8])]) -> HeaderMap {
@@ -42,7 +42,9 @@ fn rules(strip_authorization: bool) -> Rules {
 
 fn ask<'a>(headers: &'a HeaderMap, hop: &'a Hop) -> Request<'a> {
     let trace = FreshTrace { trace_id: 0xabc, parent_id: 0x1f };
-    Request { headers, hop, identity: &[], upgrade: None, expect: false, trace }
+    let listed = Box::leak(Box::new(Listed::in_connection(headers).unwrap()));
+    let (method, host) = (&Method::GET, &hop.host);
+    Request { method, headers, listed, hop, host, identity: &[], upgrade: None, expect: false, trace }
 }
 
 /// Every field of an HTTP/1.1 head, in order.
@@ -133,7 +135,7 @@ const PASSES: &[Row] = &[
     (&[("X-HTTP-Method", b"DELETE")], &[]),
     (&[("x-method-override", b"DELETE")], &[]),
     (&[("x_http_method_override", b"DELETE"), ("x-http_method", b"PUT"), ("x_method_override", b"PUT")], &[]),
-    (&[("x-original-url", b"/admin"), ("x-rewrite-url", b"/admin"), ("x_original_url", b"/")], &[]),
+    (&[("x-host", b"evil.example"), ("x-original-host", b"evil.example"), ("x_host", b"evil.example")], &[]),
     // Nobody vouches for what this peer says of where the request came from.
     (&[("x-forwarded-for", b"10.0.0.1")], &[]),
     (&[("x_forwarded_for", b"10.0.0.1")], &[]),
@@ -213,7 +215,13 @@ fn where_it_came_from() {
         (&trusted(), SAID, "x-forwarded-host", "public.example"),
         (&trusted(), SAID, "x-forwarded-port", "443"),
         (&trusted(), SAID, "x-real-ip", "10.1.1.1"),
-        (&trusted(), SAID, "forwarded", "for=10.1.1.1, for=192.0.2.7;host=\"api.example:8443\";proto=https"),
+        (
+            &trusted(),
+            SAID,
+            "forwarded",
+            "for=10.1.1.1;host=\"public.example\";proto=http, for=10.2.2.2, for=10.3.3.3, \
+             for=192.0.2.7;host=\"api.example:8443\";proto=https",
+        ),
         (&trusted(), SAID, "via", "1.1 edge, 1.1 THIS"),
         (&trusted(), &[], "x-forwarded-for", "192.0.2.7"),
         (&trusted(), &[], "x-forwarded-proto", "https"),
@@ -234,6 +242,111 @@ fn where_it_came_from() {
     let headers = map(&[("x_forwarded_port", b"1"), ("x-auth-subject", b"root"), ("x_real_ip", b"1.2.3.4")]);
     let fields = http1(&rules(false), &ask(&headers, &trusted()));
     assert_eq!(fields.len(), SET.len(), "a trusted proxy may have let these through: {fields:?}");
+}
+
+/// What is believed of the peer, what it sends, and who asked, over what and for which host, as both families then say.
+#[test]
+fn both_families_say_the_same() {
+    use TrustedFields::{Either, Forwarded, XForwarded};
+    const XFF: (&str, &[u8]) = ("x-forwarded-for", b"203.0.113.9:80, [2001:db8::1]:9, odd");
+    const XFP: (&str, &[u8]) = ("x-forwarded-proto", b"http");
+    const XFH: (&str, &[u8]) = ("x-forwarded-host", b"public.example");
+    const FORWARDED: (&str, &[u8]) =
+        ("forwarded", b"for=\"[2001:db8::7]:4711\";host=\"a,b\";proto=http, for=_hidden, for=198.51.100.2");
+    const SPOOFED: (&str, &[u8]) = ("forwarded", b"for=6.6.6.6;host=evil;proto=gopher");
+    const BROKEN: (&str, &[u8]) = ("forwarded", b"for=\"6.6.6.6");
+    type Case<'a> = (Option<TrustedFields>, &'a [(&'a str, &'a [u8])], &'a [&'a str], &'a str, &'a str);
+    let xff = ["203.0.113.9", "2001:db8::1", "?", "192.0.2.7"];
+    let forwarded = ["2001:db8::7", "?", "198.51.100.2", "192.0.2.7"];
+    let own = ["192.0.2.7"];
+    let cases: &[Case<'_>] = &[
+        (None, &[XFF, XFP, XFH, FORWARDED], &own, "https", "api.example:8443"),
+        (Some(Either), &[], &own, "https", "api.example:8443"),
+        (Some(Either), &[XFF, XFP, XFH], &xff, "http", "public.example"),
+        (Some(Either), &[XFF, SPOOFED], &xff, "https", "api.example:8443"),
+        (Some(Either), &[XFP, XFH], &own, "http", "public.example"),
+        (Some(Either), &[FORWARDED], &forwarded, "http", "a,b"),
+        (Some(Either), &[BROKEN], &own, "https", "api.example:8443"),
+        (Some(XForwarded), &[SPOOFED], &own, "https", "api.example:8443"),
+        (Some(XForwarded), &[XFF, SPOOFED, XFP], &xff, "http", "api.example:8443"),
+        (Some(Forwarded), &[("x-forwarded-for", b"6.6.6.6"), FORWARDED], &forwarded, "http", "a,b"),
+        (Some(Forwarded), &[XFF, XFP, XFH], &own, "https", "api.example:8443"),
+    ];
+    for (trusted, sent, nodes, proto, host) in cases {
+        let (headers, hop) = (map(sent), Hop { trusted: *trusted, ..HOP });
+        let fields = http1(&rules(false), &ask(&headers, &hop));
+        let shown = |node: chain::Node| match node {
+            chain::Node::Address(address) => address.to_string(),
+            chain::Node::Unknown => "?".to_owned(),
+        };
+        let out = map(&fields.iter().map(|(name, value)| (name.as_str(), &**value)).collect::<Vec<_>>());
+        let elements = chain::forwarded(&out).unwrap();
+        let said: Vec<_> = elements.iter().map(|element| shown(element.node)).collect();
+        assert_eq!(said, *nodes, "Forwarded: {trusted:?} {sent:?}");
+        let said: Vec<_> = chain::x_forwarded_for(&out).map(shown).collect();
+        assert_eq!(said, *nodes, "X-Forwarded-For: {trusted:?} {sent:?}");
+        assert_eq!(elements[0].proto.as_deref(), Some(proto.as_bytes()), "{trusted:?} {sent:?}");
+        assert_eq!(elements[0].host.as_deref(), Some(host.as_bytes()), "{trusted:?} {sent:?}");
+        assert_eq!(value(&fields, "x-forwarded-proto"), *proto, "{trusted:?} {sent:?}");
+        assert_eq!(value(&fields, "x-forwarded-host"), *host, "{trusted:?} {sent:?}");
+    }
+}
+
+#[test]
+fn path_and_method_are_not_overridden_whoever_sends_it() {
+    let overriding = KNOWN
+        .iter()
+        .filter(|(name, _)| ["url", "uri", "path", "method", "query"].iter().any(|word| name.contains(word)));
+    let names: Vec<&str> = overriding.map(|(name, _)| *name).collect();
+    for name in ["x-original-url", "x-rewrite-url", "x-forwarded-uri", "x-forwarded-path", "x-override-url"] {
+        assert!(names.contains(&name), "{name}");
+    }
+    for name in ["x-forwarded-method", "x-original-method", "x-http-method-override"] {
+        assert!(names.contains(&name), "{name}");
+    }
+    for name in names.iter().flat_map(|name| [(*name).to_owned(), name.replace('-', "_")]) {
+        for trusted in [None, Some(TrustedFields::Either), Some(TrustedFields::XForwarded)] {
+            let (headers, hop) = (map(&[(&name, b"/admin")]), Hop { trusted, ..HOP });
+            let fields = http1(&rules(false), &ask(&headers, &hop));
+            assert!(!fields.iter().any(|(sent, _)| *sent == name), "{name} from {trusted:?}");
+        }
+    }
+}
+
+#[test]
+fn max_forwards_counts_down_for_the_methods_that_it_is_about() {
+    for (method, sent, left, passes) in [
+        (Method::OPTIONS, &[&b"5"[..]][..], Some(5), Some("4")),
+        (Method::TRACE, &[b"1"], Some(1), Some("0")),
+        (Method::OPTIONS, &[b"0"], Some(0), Some("0")),
+        (Method::OPTIONS, &[b"7", b"3"], Some(3), Some("2")),
+        (Method::OPTIONS, &[b"99999999999999999999"], Some(u64::MAX), Some("18446744073709551614")),
+        (Method::OPTIONS, &[b"-1"], None, None),
+        (Method::OPTIONS, &[b""], None, None),
+        (Method::OPTIONS, &[], None, None),
+        (Method::GET, &[b"0"], None, Some("0")),
+        (Method::POST, &[b"odd"], None, Some("odd")),
+    ] {
+        let headers = map(&sent.iter().map(|value| ("max-forwards", *value)).collect::<Vec<_>>());
+        assert_eq!(forwards_left(&method, &headers), left, "{method} {sent:?}");
+        let fields = http1(&rules(false), &Request { method: &method, ..ask(&headers, &UNTRUSTED) });
+        let found = fields.iter().find(|(name, _)| name == "max-forwards");
+        let found = found.map(|(_, value)| std::str::from_utf8(value).unwrap());
+        assert_eq!(found, passes, "{method} {sent:?}");
+    }
+}
+
+#[test]
+fn connection_lists_no_more_than_a_message_has_fields() {
+    let with = |members: usize, fields: usize| {
+        let value = vec!["a"; members / fields].join(",");
+        map(&vec![("connection", value.as_bytes()); fields])
+    };
+    for (members, fields, allowed) in [(256, 1, true), (257, 1, false), (256, 2, true), (512, 2, false)] {
+        let listed = Listed::in_connection(&with(members, fields));
+        assert_eq!(listed.is_ok(), allowed, "{members} members in {fields} fields");
+    }
+    assert!(Listed::in_connection(&with(30_000, 1)).is_err());
 }
 
 #[test]
@@ -409,7 +522,7 @@ fn answers_lose_the_fields_of_their_hop() {
         ("set-cookie", b"a=1"),
         ("set-cookie", b"b=2"),
     ]);
-    hop::strip_answer(&mut headers);
+    hop::strip_answer(&mut headers).unwrap();
     assert_eq!(
         headers,
         map(&[

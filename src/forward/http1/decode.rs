@@ -123,6 +123,8 @@ fn parse(bytes: &Bytes, request: &Method) -> Result<Head, BadAnswer> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default()
+        // Removed, as a proxy must (RFC 9112 §5.1): `httparse` ends the name before them.
+        .allow_spaces_after_header_name_in_responses(true)
         .parse_response_with_uninit_headers(&mut response, bytes, &mut fields)
         .map_err(|error| match error {
             httparse::Error::TooManyHeaders => BadAnswer::TooLarge,
@@ -147,7 +149,7 @@ fn parse(bytes: &Bytes, request: &Method) -> Result<Head, BadAnswer> {
         headers.remove(header::CONTENT_LENGTH);
     }
     if read.to_strip && status != StatusCode::SWITCHING_PROTOCOLS {
-        strip_answer(&mut headers);
+        strip_answer(&mut headers).or(Err(BadAnswer::Head))?;
     }
     let persistent = if http10 { read.keep_alive && !read.close } else { !read.close };
     Ok(Head { status, headers, framing, persistent: persistent && framing != Framing::Close })

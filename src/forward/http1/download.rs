@@ -8,70 +8,75 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::Frame;
 
-use super::connection::Connection;
+use super::connection::Http1Connection;
 use super::decode::body::{Body, Piece};
 use super::decode::{Framing, Head};
-use super::upload::{Upload, UploadError};
+use super::upload::{Http1Upload, UploadError};
+use crate::forward::alarm::Silence;
 use crate::forward::body::{BodyError, Source};
-use crate::forward::pool::Link;
+use crate::forward::pool::EndpointPool;
 use crate::forward::task::AbortOnDrop;
 
 /// A body that is still being read. Dropping it closes the connection unless the end was reached.
-pub(crate) struct Download {
-    connection: Rc<RefCell<Connection>>,
+pub(crate) struct Http1Download {
+    connection: Rc<RefCell<Http1Connection>>,
     body: Body,
-    link: Rc<Link>,
+    pool: Rc<EndpointPool>,
     /// The upstream keeps the connection open after the answer.
     persistent: bool,
     /// The rest of the request, where the answer overtook it.
     upload: Option<AbortOnDrop>,
+    /// The upstream's, while the client waits for more.
+    silence: Silence,
     /// Nothing more will come.
     over: bool,
 }
 
 /// The body that belongs to `head`. When it came whole with the head, the connection is free again at once.
 pub(crate) fn begin(
-    link: &Rc<Link>,
-    connection: Rc<RefCell<Connection>>,
+    pool: &Rc<EndpointPool>,
+    connection: Rc<RefCell<Http1Connection>>,
     head: &Head,
-    upload: Upload,
+    upload: Http1Upload,
 ) -> Source {
     let whole = whole(&mut connection.borrow_mut(), head.framing);
     if let Some(bytes) = whole {
         // An answer that is complete before the request is ends the exchange: the rest is not sent (RFC 9112 §9.5).
-        give_back(link, connection, head.persistent);
+        give_back(pool, connection, head.persistent);
         return if bytes.is_empty() { Source::Empty } else { Source::Whole(bytes) };
     }
     let upload = upload.is_running().then(|| continue_upload(Rc::clone(&connection), upload));
-    let (body, link) = (Body::new(head.framing), Rc::clone(link));
-    Source::Http1(Box::new(Download {
+    let silence = Silence::new(pool.upstream.settings().body_timeout);
+    let (body, pool) = (Body::new(head.framing), Rc::clone(pool));
+    Source::Http1(Box::new(Http1Download {
         connection,
         body,
-        link,
+        pool,
         persistent: head.persistent,
         upload,
+        silence,
         over: false,
     }))
 }
 
-fn whole(connection: &mut Connection, framing: Framing) -> Option<Bytes> {
+fn whole(connection: &mut Http1Connection, framing: Framing) -> Option<Bytes> {
     let length = match framing {
         Framing::Empty => 0,
         Framing::Length(length) => usize::try_from(length).ok()?,
         Framing::Chunked | Framing::Close => return None,
     };
-    (connection.inbox.len() >= length).then(|| connection.inbox.split_to(length).freeze())
+    (connection.wire.inbox.len() >= length).then(|| connection.wire.inbox.split_to(length).freeze())
 }
 
-fn give_back(link: &Rc<Link>, connection: Rc<RefCell<Connection>>, persistent: bool) {
+fn give_back(pool: &Rc<EndpointPool>, connection: Rc<RefCell<Http1Connection>>, persistent: bool) {
     if persistent && connection.borrow().is_clean() {
-        link.put(connection);
+        pool.put(connection);
     }
 }
 
 /// Sends the rest of a request whose answer has begun. A task of its own, because the client may want to send everything
 /// before it reads anything.
-fn continue_upload(connection: Rc<RefCell<Connection>>, mut upload: Upload) -> AbortOnDrop {
+fn continue_upload(connection: Rc<RefCell<Http1Connection>>, mut upload: Http1Upload) -> AbortOnDrop {
     AbortOnDrop::spawn(async move {
         let sent = poll_fn(|cx| upload.poll(cx, &mut connection.borrow_mut())).await;
         if let Err(UploadError::Client(error)) = sent {
@@ -84,7 +89,7 @@ fn continue_upload(connection: Rc<RefCell<Connection>>, mut upload: Upload) -> A
     })
 }
 
-impl Download {
+impl Http1Download {
     /// Whether the last piece was handed on.
     pub(crate) fn is_over(&self) -> bool {
         self.over
@@ -101,7 +106,7 @@ impl Download {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let piece = ready!(self.poll_piece(cx));
         if let Err(error) = &piece {
-            self.link.errors.count_body(error);
+            self.pool.errors.count_body(error);
         }
         let frame = piece.map(|piece| match piece {
             Piece::Data(data) => Some(Frame::data(data)),
@@ -110,22 +115,34 @@ impl Download {
         });
         if frame.is_ok() && self.body.is_end() {
             self.over = true;
-            give_back(&self.link, Rc::clone(&self.connection), self.persistent);
+            give_back(&self.pool, Rc::clone(&self.connection), self.persistent);
         }
         Poll::Ready(frame.transpose())
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BodyError>> {
+        let polled = self.poll_answer(cx);
+        match polled {
+            Poll::Pending if self.silence.poll(cx).is_ready() => Poll::Ready(Err(BodyError::Timeout)),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(piece) => {
+                self.silence.end();
+                Poll::Ready(piece)
+            }
+        }
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BodyError>> {
         let mut connection = self.connection.borrow_mut();
         if let Some(error) = connection.failure.take() {
             return Poll::Ready(Err(BodyError::Request(error)));
         }
         loop {
-            match self.body.next(&mut connection.inbox) {
+            match self.body.next(&mut connection.wire.inbox) {
                 Ok(Piece::More) => {}
                 piece => return Poll::Ready(piece.map_err(BodyError::BadAnswer)),
             }
-            match connection.poll_fill(cx) {
+            match connection.wire.poll_fill(cx) {
                 Poll::Ready(Ok(0)) if self.body.ends_with_connection() => return Poll::Ready(Ok(Piece::End)),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(BodyError::Truncated)),
                 Poll::Ready(Ok(_)) => {}

@@ -46,7 +46,7 @@ pub(crate) fn head(
     out.push(b' ');
     out.extend_from_slice(target.as_str().as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
-    out.extend_from_slice(fields.hop.host.as_bytes());
+    out.extend_from_slice(fields.host.as_bytes());
     out.extend_from_slice(b"\r\n");
     headers::request(rules, fields, &mut Http1Fields(out));
     match framing {

@@ -9,22 +9,16 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Sleep;
 
-use super::connection::Connection;
+use super::connection::Http1Connection;
 use super::decode::{self, BadAnswer, Head, HeadEnd};
-use super::upload::{Upload, UploadError};
-use crate::forward::body::RequestBodyError;
+use super::upload::{Http1Upload, UploadError};
 use crate::forward::headers::hop::grants_upgrade;
+use crate::forward::patience::{CONTINUE_WAIT, MAX_INTERIM};
 use crate::forward::{ForwardError, Interim};
-
-/// How long a held body waits for `100 Continue` (RFC 9110 §10.1.1: not for ever).
-pub(crate) const CONTINUE_WAIT: Duration = Duration::from_secs(1);
-/// Most interim answers to one request.
-pub(crate) const MAX_INTERIM: u32 = 64;
 
 /// What an exchange has to know of its request.
 pub(crate) struct Exchange<'a> {
@@ -44,8 +38,8 @@ impl Exchange<'_> {
     /// Sends the request until the answer's head is there. The upload may still be running then.
     pub(crate) async fn run(
         &self,
-        connection: &Rc<RefCell<Connection>>,
-        upload: &mut Upload,
+        connection: &Rc<RefCell<Http1Connection>>,
+        upload: &mut Http1Upload,
     ) -> Result<Head, ForwardError> {
         let hold = upload.is_held().then(|| Box::pin(tokio::time::sleep(CONTINUE_WAIT)));
         let mut progress = Progress { end: HeadEnd::default(), interims: 0, hold };
@@ -55,8 +49,8 @@ impl Exchange<'_> {
     fn poll(
         &self,
         cx: &mut Context<'_>,
-        connection: &mut Connection,
-        upload: &mut Upload,
+        connection: &mut Http1Connection,
+        upload: &mut Http1Upload,
         progress: &mut Progress,
     ) -> Poll<Result<Head, ForwardError>> {
         loop {
@@ -74,28 +68,26 @@ impl Exchange<'_> {
                 Poll::Pending => break,
             }
         }
-        connection.alarm.poll(cx).map(|()| {
-            Err(if upload.waits_for_client(connection) {
-                RequestBodyError::Stalled.into()
-            } else {
-                ForwardError::Timeout
-            })
-        })
+        // The time for an answer begins when the client has sent everything; its own silence is the body's business.
+        if upload.waits_for_client(connection) {
+            return Poll::Pending;
+        }
+        connection.alarm.poll(cx).map(|()| Err(ForwardError::Timeout))
     }
 
     fn poll_head(
         &self,
         cx: &mut Context<'_>,
-        connection: &mut Connection,
+        connection: &mut Http1Connection,
         progress: &mut Progress,
     ) -> Poll<Result<Head, ForwardError>> {
         loop {
-            if !connection.inbox.is_empty()
-                && let Some(head) = decode::head(&mut connection.inbox, &mut progress.end, self.method)?
+            if !connection.wire.inbox.is_empty()
+                && let Some(head) = decode::head(&mut connection.wire.inbox, &mut progress.end, self.method)?
             {
                 return Poll::Ready(Ok(head));
             }
-            match connection.poll_fill(cx) {
+            match connection.poll_answer(cx) {
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Err(ForwardError::Closed(io::ErrorKind::UnexpectedEof.into())));
                 }
@@ -129,9 +121,13 @@ pub(crate) fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
-fn send(cx: &mut Context<'_>, connection: &mut Connection, upload: &mut Upload) -> Result<(), ForwardError> {
+fn send(
+    cx: &mut Context<'_>,
+    connection: &mut Http1Connection,
+    upload: &mut Http1Upload,
+) -> Result<(), ForwardError> {
     // A held request still has its head to send.
-    if !upload.is_running() && connection.outbox.is_empty() {
+    if !upload.is_running() && connection.wire.outbox.is_empty() {
         return Ok(());
     }
     match upload.poll(cx, connection) {
@@ -141,6 +137,6 @@ fn send(cx: &mut Context<'_>, connection: &mut Connection, upload: &mut Upload) 
     }
 }
 
-fn was_held_long_enough(cx: &mut Context<'_>, upload: &Upload, progress: &mut Progress) -> bool {
+fn was_held_long_enough(cx: &mut Context<'_>, upload: &Http1Upload, progress: &mut Progress) -> bool {
     upload.is_held() && progress.hold.as_mut().is_some_and(|hold| hold.as_mut().poll(cx).is_ready())
 }

@@ -6,13 +6,13 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::connection::Connection;
+use super::connection::Http1Connection;
 use super::encode::{Framing, Outbox};
 use crate::forward::body::{RequestBody, RequestBodyError};
 use crate::forward::headers::Rules;
 
 /// A request that is being sent. Its head is in the connection's outbox already.
-pub(crate) struct Upload {
+pub(crate) struct Http1Upload {
     body: RequestBody,
     framing: Framing,
     state: State,
@@ -41,7 +41,7 @@ pub(crate) enum UploadError {
     Upstream,
 }
 
-impl Upload {
+impl Http1Upload {
     pub(crate) fn new(body: RequestBody, framing: Framing, held: bool, rules: Rc<Rules>) -> Self {
         let state = match framing {
             Framing::Empty => State::Finishing,
@@ -61,8 +61,8 @@ impl Upload {
     }
 
     /// Whether all that is missing must come from the client.
-    pub(crate) fn waits_for_client(&self, connection: &Connection) -> bool {
-        self.state == State::Streaming && connection.outbox.is_empty()
+    pub(crate) fn waits_for_client(&self, connection: &Http1Connection) -> bool {
+        self.state == State::Streaming && connection.wire.outbox.is_empty()
     }
 
     /// The upstream wants the body now.
@@ -81,11 +81,11 @@ impl Upload {
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        to: &mut Connection,
+        to: &mut Http1Connection,
     ) -> Poll<Result<(), UploadError>> {
         loop {
             let mut starved = !self.is_running();
-            if self.state == State::Streaming && to.outbox.takes_more() {
+            if self.state == State::Streaming && to.wire.outbox.takes_more() {
                 match self.poll_piece(cx, to) {
                     // Progress: the time allowed for the answer starts anew.
                     Poll::Ready(Ok(())) => to.alarm.restart(),
@@ -96,9 +96,9 @@ impl Upload {
                     Poll::Pending => starved = true,
                 }
             }
-            if ready!(to.poll_drain(cx)).is_err() {
+            if ready!(to.wire.poll_drain(cx)).is_err() {
                 self.state = State::Over;
-                to.outbox = Outbox::default();
+                to.wire.outbox = Outbox::default();
                 return Poll::Ready(Err(UploadError::Upstream));
             }
             if self.state == State::Finishing {
@@ -116,7 +116,7 @@ impl Upload {
     fn poll_piece(
         &mut self,
         cx: &mut Context<'_>,
-        to: &mut Connection,
+        to: &mut Http1Connection,
     ) -> Poll<Result<(), RequestBodyError>> {
         self.asked = true;
         let frame = match ready!(self.body.poll_frame(cx)) {
@@ -130,7 +130,7 @@ impl Upload {
         })
     }
 
-    fn put(&mut self, to: &mut Connection, data: Bytes) -> Result<(), RequestBodyError> {
+    fn put(&mut self, to: &mut Http1Connection, data: Bytes) -> Result<(), RequestBodyError> {
         if data.is_empty() {
             return Ok(());
         }
@@ -139,12 +139,12 @@ impl Upload {
             Framing::Length(left) => {
                 *left = left.checked_sub(data.len() as u64).ok_or(RequestBodyError::Length)?;
                 let last = *left == 0;
-                to.outbox.put(data);
+                to.wire.outbox.put(data);
                 last
             }
             Framing::Chunked => {
                 let last = self.body.is_end();
-                to.outbox.put_chunk(data, last);
+                to.wire.outbox.put_chunk(data, last);
                 last
             }
         };
@@ -154,11 +154,11 @@ impl Upload {
         Ok(())
     }
 
-    fn end(&mut self, to: &mut Connection, trailers: &HeaderMap) -> Result<(), RequestBodyError> {
+    fn end(&mut self, to: &mut Http1Connection, trailers: &HeaderMap) -> Result<(), RequestBodyError> {
         match self.framing {
             Framing::Length(left) if left > 0 => return Err(RequestBodyError::Length),
             Framing::Empty | Framing::Length(_) => {}
-            Framing::Chunked => to.outbox.put_end(&self.rules, trailers),
+            Framing::Chunked => to.wire.outbox.put_end(&self.rules, trailers),
         }
         self.state = State::Finishing;
         Ok(())

@@ -9,10 +9,11 @@ use h2::{Reason, RecvStream};
 use http::header::{self, HeaderMap};
 use http_body::Frame;
 
-use super::Slot;
-use super::upload::Upload;
+use super::StreamSlot;
+use super::upload::Http2Upload;
+use crate::forward::alarm::Silence;
 use crate::forward::body::BodyError;
-use crate::forward::pool::Link;
+use crate::forward::pool::EndpointPool;
 use crate::forward::task::AbortOnDrop;
 
 /// The body of an answer. Dropping it resets the stream unless the end was reached.
@@ -21,19 +22,34 @@ pub(crate) struct Http2Download {
     /// Bytes that `Content-Length` announced and that are still to come.
     left: Option<u64>,
     data_done: bool,
-    link: Rc<Link>,
+    /// The upstream's, while the client waits for more.
+    silence: Silence,
+    pool: Rc<EndpointPool>,
     _upload: Option<AbortOnDrop>,
-    _slot: Slot,
+    _slot: StreamSlot,
 }
 
 impl Http2Download {
-    pub(super) fn new(link: &Rc<Link>, slot: Slot, stream: RecvStream, mut upload: Upload) -> Self {
+    pub(super) fn new(
+        pool: &Rc<EndpointPool>,
+        slot: StreamSlot,
+        stream: RecvStream,
+        mut upload: Http2Upload,
+    ) -> Self {
         let running = upload.is_running();
         // A task of its own, because the client may want to send everything before it reads anything. When the client
         // fails, the stream is reset, which its reader sees.
         let upload =
             running.then(|| AbortOnDrop::spawn(async move { drop(poll_fn(|cx| upload.poll(cx)).await) }));
-        Self { stream, left: None, data_done: false, link: Rc::clone(link), _upload: upload, _slot: slot }
+        Self {
+            stream,
+            left: None,
+            data_done: false,
+            silence: Silence::new(pool.upstream.settings().body_timeout),
+            pool: Rc::clone(pool),
+            _upload: upload,
+            _slot: slot,
+        }
     }
 
     /// Takes `Content-Length` into account.
@@ -55,7 +71,11 @@ impl Http2Download {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Poll::Ready(match ready!(self.poll_piece(cx)) {
+        let Poll::Ready(piece) = self.poll_piece(cx) else {
+            return self.silence.poll(cx).map(|()| Some(Err(self.failed(BodyError::Timeout))));
+        };
+        self.silence.end();
+        Poll::Ready(match piece {
             Ok(frame) => frame.map(Ok),
             Err(error) => self.error(error).map(Err),
         })
@@ -88,7 +108,11 @@ impl Http2Download {
         } else {
             BodyError::Reset(error)
         };
-        self.link.errors.count_body(&error);
-        Some(error)
+        Some(self.failed(error))
+    }
+
+    fn failed(&self, error: BodyError) -> BodyError {
+        self.pool.errors.count_body(&error);
+        error
     }
 }

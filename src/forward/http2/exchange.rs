@@ -12,14 +12,15 @@ use h2::{Reason, RecvStream};
 use http::{Request, Response, StatusCode};
 use tokio::time::{Instant, Sleep};
 
-use super::Slot;
+use super::StreamSlot;
 use super::download::Http2Download;
-use super::upload::Upload;
-use crate::forward::body::{RequestBody, RequestBodyError};
+use super::upload::Http2Upload;
+use crate::forward::body::RequestBody;
 use crate::forward::headers::Rules;
 use crate::forward::http1::BadAnswer;
-use crate::forward::http1::exchange::{CONTINUE_WAIT, MAX_INTERIM};
-use crate::forward::pool::Link;
+use crate::forward::patience::{CONTINUE_WAIT, MAX_INTERIM};
+use crate::forward::pool::EndpointPool;
+use crate::forward::retry::{Failed, Stage};
 use crate::forward::{ForwardError, Interim};
 
 /// One request on one stream.
@@ -33,44 +34,23 @@ pub(crate) struct Exchange<'a> {
     pub(crate) limit: Duration,
 }
 
-/// Why there was no answer, and what may be done about it.
-pub(crate) struct Failed {
-    pub(crate) error: ForwardError,
-    /// The upstream said that it did nothing (RFC 9113 §8.7).
-    pub(crate) unprocessed: bool,
-    /// The connection ended without a byte of an answer.
-    pub(crate) unanswered: bool,
-    /// The body, when the client was not yet asked for it.
-    pub(crate) body: Option<RequestBody>,
-}
-
-impl Failed {
-    /// Whether sending the request again can do no harm: nothing was done, or, for an `idempotent` one on a connection
-    /// that had been in use before, nothing was answered (RFC 9110 §9.2.2).
-    pub(crate) const fn is_harmless(&self, idempotent: bool) -> bool {
-        self.unprocessed || (idempotent && self.unanswered)
-    }
-
-    /// Nothing can be done about it.
-    pub(crate) const fn finally(error: ForwardError) -> Self {
-        Self { error, unprocessed: false, unanswered: false, body: None }
-    }
-}
-
 impl Exchange<'_> {
     /// Sends the request until the answer's head is there.
-    pub(crate) async fn run(self, link: &Rc<Link>, slot: Slot) -> Result<Response<Http2Download>, Failed> {
+    pub(crate) async fn run(
+        self,
+        pool: &Rc<EndpointPool>,
+        slot: StreamSlot,
+    ) -> Result<Response<Http2Download>, Failed> {
         let end = self.body.is_empty();
-        let sent = slot.0.sender.clone().send_request(self.request, end);
+        let sent = slot.sender().send_request(self.request, end);
         let (mut answer, stream) = match sent {
             Ok(streams) => streams,
-            // Nothing has been sent.
             Err(error) => {
-                let body = Some(self.body);
-                return Err(Failed { error: failure(error), unprocessed: true, unanswered: true, body });
+                return Err(Failed { error: failure(error), stage: Stage::NotSent, body: Some(self.body) });
             }
         };
-        let mut upload = Upload::new(stream, self.body, self.held, Rc::clone(self.rules));
+        let received = slot.received();
+        let mut upload = Http2Upload::new(stream, self.body, self.held, Rc::clone(self.rules));
         let mut interims = Interims { to: self.interim, count: 0 };
         let mut alarm = pin!(tokio::time::sleep(self.limit));
         let mut hold = self.held.then(|| Box::pin(tokio::time::sleep(CONTINUE_WAIT)));
@@ -80,16 +60,29 @@ impl Exchange<'_> {
                 alarm.as_mut().reset(Instant::now() + self.limit);
             }
             match head {
-                Poll::Pending => alarm.as_mut().poll(cx).map(|()| Err((overdue(&upload), false))),
+                // The time for an answer begins when the client has sent everything.
+                Poll::Pending if upload.waits_for_client() => Poll::Pending,
+                Poll::Pending => alarm.as_mut().poll(cx).map(|()| Err((ForwardError::Timeout, false))),
                 head => head,
             }
         });
         let head = head.await;
         match head {
-            Ok(response) => Ok(response.map(|body| Http2Download::new(link, slot, body, upload))),
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Err(Failed::finally(BadAnswer::Switch.into()))
+            }
+            Ok(response) => Ok(response.map(|body| Http2Download::new(pool, slot, body, upload))),
             Err((error, unprocessed)) => {
-                let unanswered = matches!(error, ForwardError::Closed(_)) && interims.count == 0;
-                Err(Failed { error, unprocessed, unanswered, body: upload.into_untouched() })
+                // Not a byte since the request was sent, of whatever stream: the peer may be gone for all.
+                if matches!(error, ForwardError::Timeout) && slot.received() == received {
+                    slot.retire();
+                }
+                let stage = match error {
+                    _ if unprocessed => Stage::Unprocessed,
+                    ForwardError::Closed(_) if interims.count == 0 => Stage::Unanswered,
+                    _ => Stage::Answered,
+                };
+                Err(Failed { error, stage, body: upload.into_untouched() })
             }
         }
     }
@@ -100,7 +93,7 @@ type NoHead = (ForwardError, bool);
 fn poll_head(
     cx: &mut Context<'_>,
     answer: &mut ResponseFuture,
-    upload: &mut Upload,
+    upload: &mut Http2Upload,
     interims: &mut Interims<'_>,
     hold: Option<&mut Pin<Box<Sleep>>>,
 ) -> Poll<Result<Response<RecvStream>, NoHead>> {
@@ -108,6 +101,10 @@ fn poll_head(
         upload.release();
     }
     while let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(cx) {
+        // There are no switches of protocol in HTTP/2 (RFC 9113 §8.6).
+        if interim.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Poll::Ready(Err((BadAnswer::Switch.into(), false)));
+        }
         interims.send(&interim).map_err(|error| (error.into(), false))?;
         if interim.status() == StatusCode::CONTINUE {
             upload.release();
@@ -122,10 +119,6 @@ fn poll_head(
         let unprocessed = error.is_remote() && (refused || error.is_go_away());
         (failure(error), unprocessed)
     })
-}
-
-fn overdue(upload: &Upload) -> ForwardError {
-    if upload.waits_for_client() { RequestBodyError::Stalled.into() } else { ForwardError::Timeout }
 }
 
 fn failure(error: h2::Error) -> ForwardError {

@@ -1,25 +1,30 @@
 //! HTTP/2 towards the upstream: many requests on one connection per worker (RFC 9113).
 //!
 //! Speaks to the `h2` crate directly: the bodies are driven by the request's own future and body, without a task each.
+//!
+//! No PING is ever sent: gRPC servers take PINGs on quiet streams for abuse and close the connection. A peer that has
+//! vanished is found by TCP (keep-alive, user timeout), and a connection on which nothing at all came while a request's
+//! time ran out gets no further requests.
 
 pub(crate) mod download;
 pub(crate) mod exchange;
 mod upload;
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
 
 use super::ForwardError;
-use super::upstream::Io;
+use super::io::Io;
 
 /// What one stream may have on its way to us unread.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -29,117 +34,198 @@ const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
 const MAX_HEAD: u32 = 64 * 1024;
 /// What a stream may keep that is on its way to the upstream.
 const SEND_BUFFER: usize = 64 * 1024;
-/// A connection with streams is asked so often whether it is alive, and has as long to say so.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The connections to one upstream.
+/// One worker's HTTP/2 connections to one endpoint.
 #[derive(Default)]
-pub(crate) struct Connections {
-    open: RefCell<Vec<Rc<Connection>>>,
-    /// Held while a connection is opened: those who come meanwhile will share it.
-    pub(crate) dialing: tokio::sync::Mutex<()>,
-}
+pub(crate) struct Http2Pool(RefCell<Vec<Rc<Http2Connection>>>);
 
-struct Connection {
+/// A connection shared by many requests.
+struct Http2Connection {
     sender: SendRequest<Bytes>,
+    /// Bytes read from the upstream so far.
+    received: Rc<Cell<u64>>,
     streams: Cell<usize>,
-    used: Cell<Instant>,
+    /// When the last stream ended.
+    idle_since: Cell<Instant>,
+    idle_timeout: Duration,
+    /// Gets no further requests, and closes with its last stream.
+    retired: Cell<bool>,
     closed: Cell<bool>,
+    /// The task that moves the frames.
+    driver: RefCell<Option<Waker>>,
+    /// That task waits for the end of the last stream.
+    awaits_end: Cell<bool>,
 }
 
 /// The right to one stream of a connection.
-pub(crate) struct Slot(Rc<Connection>);
+pub(crate) struct StreamSlot(Rc<Http2Connection>);
 
-impl Slot {
-    fn new(connection: &Rc<Connection>) -> Self {
+impl StreamSlot {
+    fn new(connection: &Rc<Http2Connection>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
         Self(Rc::clone(connection))
     }
-}
 
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get() - 1);
-        self.0.used.set(Instant::now());
+    fn sender(&self) -> SendRequest<Bytes> {
+        self.0.sender.clone()
+    }
+
+    /// How much the upstream has sent on this connection.
+    fn received(&self) -> u64 {
+        self.0.received.get()
+    }
+
+    /// Nobody else gets a stream of this connection.
+    fn retire(&self) {
+        self.0.retired.set(true);
     }
 }
 
-impl Connections {
+impl Drop for StreamSlot {
+    fn drop(&mut self) {
+        let connection = &self.0;
+        connection.streams.set(connection.streams.get() - 1);
+        if connection.streams.get() == 0 {
+            connection.idle_since.set(Instant::now());
+            if connection.awaits_end.take() || connection.retired.get() {
+                connection.driver.borrow().iter().for_each(Waker::wake_by_ref);
+            }
+        }
+    }
+}
+
+impl Http2Pool {
     /// A stream on an open connection that allows another one.
-    pub(crate) fn take(&self) -> Option<Slot> {
-        let mut open = self.open.borrow_mut();
+    pub(crate) fn take(&self) -> Option<StreamSlot> {
+        let mut open = self.0.borrow_mut();
         open.retain(|connection| connection.is_usable());
-        open.iter().find(|connection| connection.has_room()).map(Slot::new)
+        open.iter().find(|connection| connection.has_room()).map(StreamSlot::new)
+    }
+
+    /// How many streams a connection allows, as far as is known.
+    pub(crate) fn streams_each(&self) -> Option<usize> {
+        self.0.borrow().iter().map(|connection| connection.sender.current_max_send_streams()).max()
     }
 
     /// Starts HTTP/2 on a new connection.
-    pub(crate) async fn add(&self, io: Io, idle_timeout: Duration) -> Result<Slot, ForwardError> {
+    pub(crate) async fn add(&self, io: Io, idle_timeout: Duration) -> Result<StreamSlot, ForwardError> {
+        let received = Rc::new(Cell::new(0));
         let (sender, driver) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEAD)
             .max_send_buffer_size(SEND_BUFFER)
             .enable_push(false)
-            .handshake(io)
+            .handshake(Counted { io, received: Rc::clone(&received) })
             .await
             .map_err(|error| ForwardError::Connect(io::Error::other(error)))?;
-        let connection = Rc::new(Connection {
+        let connection = Rc::new(Http2Connection {
             sender,
+            received,
             streams: Cell::new(0),
-            used: Cell::new(Instant::now()),
+            idle_since: Cell::new(Instant::now()),
+            idle_timeout,
+            retired: Cell::new(false),
             closed: Cell::new(false),
+            driver: RefCell::default(),
+            awaits_end: Cell::new(false),
         });
-        self.open.borrow_mut().push(Rc::clone(&connection));
-        let slot = Slot::new(&connection);
-        drop(tokio::task::spawn_local(drive(driver, connection, idle_timeout)));
+        self.0.borrow_mut().push(Rc::clone(&connection));
+        let slot = StreamSlot::new(&connection);
+        drop(tokio::task::spawn_local(drive(driver, connection)));
         Ok(slot)
     }
 }
 
-impl Connection {
-    /// Not closed, and no GOAWAY received.
+impl Http2Connection {
+    /// Neither closed nor about to be, and no GOAWAY received.
     fn is_usable(&self) -> bool {
         let ready = self.sender.clone().poll_ready(&mut Context::from_waker(Waker::noop()));
-        !self.closed.get() && !matches!(ready, Poll::Ready(Err(_)))
+        !self.closed.get() && !self.retired.get() && !matches!(ready, Poll::Ready(Err(_)))
     }
 
     fn has_room(&self) -> bool {
         self.streams.get() < self.sender.current_max_send_streams()
     }
-}
 
-/// Moves a connection's frames until it is closed, unused for `idle_timeout`, or dead.
-async fn drive(
-    mut driver: h2::client::Connection<Io, Bytes>,
-    connection: Rc<Connection>,
-    idle_timeout: Duration,
-) {
-    let mut pings = driver.ping_pong();
-    let mut awaiting_pong = false;
-    let mut ticks = tokio::time::interval(PING_INTERVAL.min(idle_timeout).max(Duration::from_millis(10)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.reset();
-    let mut driver = pin!(driver);
-    loop {
-        tokio::select! {
-            _ended = &mut driver => break,
-            pong = poll_pong(pings.as_mut()), if awaiting_pong => awaiting_pong = pong.is_err(),
-            _ = ticks.tick() => {
-                let unused = connection.streams.get() == 0;
-                if awaiting_pong || (unused && connection.used.get().elapsed() >= idle_timeout) {
-                    break;
-                }
-                let sent = pings.as_mut().filter(|_| !unused).map(|pings| pings.send_ping(h2::Ping::opaque()));
-                awaiting_pong = matches!(sent, Some(Ok(())));
+    /// Ready when no stream has been open for `idle_timeout`, or a retired connection has none. The timer is moved only
+    /// when it goes off too early, and not with every request.
+    fn poll_unused(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
+        loop {
+            if self.retired.get() {
+                return if self.streams.get() == 0 { Poll::Ready(()) } else { Poll::Pending };
+            }
+            ready!(timer.as_mut().poll(cx));
+            if self.streams.get() > 0 {
+                self.awaits_end.set(true);
+                return Poll::Pending;
+            }
+            match self.idle_since.get().checked_add(self.idle_timeout) {
+                Some(end) if end > Instant::now() => timer.as_mut().reset(end),
+                Some(_) => return Poll::Ready(()),
+                None => return Poll::Pending,
             }
         }
     }
+}
+
+/// Moves a connection's frames until it is closed by either side.
+async fn drive(driver: h2::client::Connection<Counted, Bytes>, connection: Rc<Http2Connection>) {
+    let mut driver = pin!(driver);
+    let mut timer = pin!(tokio::time::sleep(connection.idle_timeout));
+    poll_fn(|cx| {
+        connection.driver.borrow_mut().get_or_insert_with(|| cx.waker().clone());
+        match driver.as_mut().poll(cx) {
+            Poll::Ready(_ended) => Poll::Ready(()),
+            Poll::Pending => connection.poll_unused(cx, timer.as_mut()),
+        }
+    })
+    .await;
     connection.closed.set(true);
 }
 
-async fn poll_pong(pings: Option<&mut h2::PingPong>) -> Result<(), h2::Error> {
-    match pings {
-        Some(pings) => poll_fn(|cx| pings.poll_pong(cx)).await.map(drop),
-        None => Ok(()),
+/// A connection that counts what it reads.
+struct Counted {
+    io: Io,
+    received: Rc<Cell<u64>>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+        this.received.set(this.received.get() + (buffer.filled().len() - before) as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 }

@@ -11,7 +11,7 @@ use crate::forward::body::{RequestBody, RequestBodyError};
 use crate::forward::headers::{self, Rules};
 
 /// A request body on its way.
-pub(super) struct Upload {
+pub(super) struct Http2Upload {
     stream: SendStream<Bytes>,
     body: RequestBody,
     /// Taken from the client, not yet allowed by the upstream's window.
@@ -36,7 +36,7 @@ enum State {
     Over,
 }
 
-impl Upload {
+impl Http2Upload {
     pub(super) fn new(stream: SendStream<Bytes>, body: RequestBody, held: bool, rules: Rc<Rules>) -> Self {
         let state = match (body.is_empty(), held) {
             (true, _) => State::Over,

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::{BadAnswer, Framing, MAX_FIELDS};
+use super::{BadAnswer, Framing, HeadEnd, MAX_FIELDS};
 use crate::forward::headers::hop::is_hop_by_hop;
 
 /// Most bytes of chunk extensions in one body: each may be ignored, but not without end (RFC 9112 §7.1.1).
@@ -145,11 +145,13 @@ impl Body {
             self.state = State::End;
             return Ok(Piece::End);
         }
+        let Some(length) = HeadEnd::default().find(buffer) else {
+            return if buffer.len() <= MAX_TRAILERS { Ok(Piece::More) } else { Err(BadAnswer::Chunk) };
+        };
+        let lines = without_space_before_colons(&buffer.split_to(length));
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-        let (length, fields) = match httparse::parse_headers(buffer, &mut fields) {
-            Ok(httparse::Status::Complete(done)) => done,
-            Ok(httparse::Status::Partial) if buffer.len() <= MAX_TRAILERS => return Ok(Piece::More),
-            Ok(httparse::Status::Partial) | Err(_) => return Err(BadAnswer::Chunk),
+        let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&lines, &mut fields) else {
+            return Err(BadAnswer::Chunk);
         };
         let mut trailers = HeaderMap::with_capacity(fields.len());
         for field in fields {
@@ -159,10 +161,20 @@ impl Body {
                 trailers.append(name, value);
             }
         }
-        drop(buffer.split_to(length));
         self.state = State::End;
         Ok(if trailers.is_empty() { Piece::End } else { Piece::Trailers(trailers) })
     }
+}
+
+/// Field lines without what a proxy must remove (RFC 9112 §5.1), which `httparse` does for heads alone.
+fn without_space_before_colons(lines: &[u8]) -> Vec<u8> {
+    let mut clean = Vec::with_capacity(lines.len());
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        let (name, rest) = line.split_at(memchr::memchr(b':', line).unwrap_or(0));
+        clean.extend_from_slice(name.trim_ascii_end());
+        clean.extend_from_slice(rest);
+    }
+    clean
 }
 
 fn take(buffer: &mut BytesMut, left: u64) -> (Bytes, u64) {

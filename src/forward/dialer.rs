@@ -1,0 +1,123 @@
+//! Opens connections to one endpoint for one worker's requests: how many at once, and with which protocol.
+//!
+//! Many requests that find no connection must not open many where one HTTP/2 connection will do; and must not wait for one
+//! another where each needs its own. Which of the two it is, the first TLS handshake tells (ALPN), and is remembered here.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::ForwardError;
+use super::http2::{Http2Pool, StreamSlot};
+
+/// What is known of an endpoint's protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Protocol {
+    /// Nothing yet: one connection is opened, and tells.
+    #[default]
+    Unknown,
+    /// One request at a time on each connection.
+    Http1,
+    /// Many requests on each connection.
+    Http2,
+}
+
+/// Who may open a connection, and who waits.
+#[derive(Debug, Default)]
+pub(crate) struct Dialer {
+    protocol: Cell<Protocol>,
+    /// Requests that wait for an HTTP/2 connection or open one.
+    waiting: Cell<usize>,
+    /// Those of them that open one.
+    dialing: Cell<usize>,
+    /// A connection was opened, or could not be.
+    changed: Notify,
+}
+
+/// What a request that found no open connection does next.
+pub(crate) enum Turn<'a> {
+    /// Another one opened a connection that both can use.
+    Share(StreamSlot),
+    /// It opens a connection that others may wait for.
+    Dial(Dialing<'a>),
+    /// It opens a connection for itself.
+    DialAlone,
+}
+
+impl Dialer {
+    /// Remembers what a connection turned out to speak.
+    pub(crate) fn learn(&self, protocol: Protocol) {
+        self.protocol.set(protocol);
+    }
+
+    /// Waits for a connection that others are opening, for `limit` at most, as long as there are enough of them.
+    pub(crate) async fn turn(&self, pool: &Http2Pool, limit: Duration) -> Result<Turn<'_>, ForwardError> {
+        let _waiting = Counted::new(&self.waiting);
+        let turn = async {
+            loop {
+                // Before looking: what changes in between is not missed.
+                let changed = self.changed.notified();
+                if self.protocol.get() == Protocol::Http1 {
+                    return Turn::DialAlone;
+                }
+                if let Some(slot) = pool.take() {
+                    return Turn::Share(slot);
+                }
+                if self.may_dial(pool) {
+                    return Turn::Dial(Dialing::new(self));
+                }
+                changed.await;
+            }
+        };
+        let turn = tokio::time::timeout(limit, turn).await;
+        turn.map_err(|_elapsed| ForwardError::not_connected_within(limit))
+    }
+
+    /// Whether the connections that are being opened are too few for those who wait.
+    fn may_dial(&self, pool: &Http2Pool) -> bool {
+        let dialing = self.dialing.get();
+        let enough = match (self.protocol.get(), pool.streams_each()) {
+            (Protocol::Http2, Some(streams)) => dialing.saturating_mul(streams.max(1)),
+            // One will do, until it tells how many streams it allows.
+            _ => dialing.saturating_mul(usize::MAX),
+        };
+        self.waiting.get() > enough
+    }
+}
+
+/// Counts up while it lives.
+struct Counted<'a>(&'a Cell<usize>);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// A connection that is being opened. Dropping it, whatever came of it, wakes those who wait.
+pub(crate) struct Dialing<'a> {
+    dialer: &'a Dialer,
+    _dialing: Counted<'a>,
+    /// The request that opens it waits for it, too.
+    _waiting: Counted<'a>,
+}
+
+impl<'a> Dialing<'a> {
+    fn new(dialer: &'a Dialer) -> Self {
+        Self { dialer, _dialing: Counted::new(&dialer.dialing), _waiting: Counted::new(&dialer.waiting) }
+    }
+}
+
+impl Drop for Dialing<'_> {
+    fn drop(&mut self) {
+        self.dialer.changed.notify_waiters();
+    }
+}

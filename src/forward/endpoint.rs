@@ -1,0 +1,120 @@
+//! One address of an upstream, as all workers know it: how many requests are there, whether it can be reached.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+
+use super::ForwardError;
+use super::connect::{Avoided, connect};
+use super::io::Io;
+use super::patience::ENDPOINT_LEFT_OUT;
+use super::upstream::{Address, Tls, Upstream};
+use crate::time::Monotonic;
+
+/// Where one entry of `url` or `urls` leads.
+pub(crate) struct Endpoint {
+    address: Address,
+    tls: Option<Tls>,
+    /// The addresses of its name that could not be connected to.
+    avoided: Avoided,
+    /// Requests that are not over; counted only where there is a choice.
+    in_flight: AtomicUsize,
+    /// Gets no requests before this moment, in milliseconds of the monotonic clock; 0: it could be reached.
+    left_out_until: AtomicI64,
+}
+
+/// How far an endpoint may be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// The last connection could be made.
+    Good,
+    /// It could not be connected to a moment ago: only when there is no other.
+    LeftOut,
+}
+
+impl Endpoint {
+    pub(crate) fn new(address: Address, tls: Option<Tls>) -> Self {
+        Self {
+            address,
+            tls,
+            avoided: Avoided::default(),
+            in_flight: AtomicUsize::new(0),
+            left_out_until: AtomicI64::new(0),
+        }
+    }
+
+    /// Opens a connection within `limit`. With `http1_only`, TLS offers nothing else.
+    pub(crate) async fn dial(&self, http1_only: bool, limit: Duration) -> Result<Io, ForwardError> {
+        let opened = match &self.address {
+            Address::Tcp { host, port } => {
+                let tls = self.tls.as_ref().map(|tls| {
+                    let connector = if http1_only { &tls.http1 } else { &tls.any };
+                    (connector, &tls.name)
+                });
+                connect((host, *port), tls, &self.avoided, limit).await
+            }
+            Address::Unix(path) => match tokio::time::timeout(limit, UnixStream::connect(path)).await {
+                Ok(opened) => opened.map(Io::Unix).map_err(ForwardError::Connect),
+                Err(_elapsed) => Err(ForwardError::not_connected_within(limit)),
+            },
+        };
+        let until = if opened.is_ok() { 0 } else { Monotonic::now().plus(ENDPOINT_LEFT_OUT).as_millis() };
+        self.left_out_until.store(until, Ordering::Relaxed);
+        opened
+    }
+
+    /// Whether it should get the next request.
+    pub(crate) fn standing(&self, now: Monotonic) -> Standing {
+        match self.left_out_until.load(Ordering::Relaxed) {
+            0 => Standing::Good,
+            until if until > now.as_millis() => Standing::LeftOut,
+            _ => Standing::Good,
+        }
+    }
+
+    /// Takes note that a request will try it. One that was left out is tried by one request, while the others still leave
+    /// it out.
+    pub(crate) fn chosen(&self, now: Monotonic) {
+        let until = self.left_out_until.load(Ordering::Relaxed);
+        if until != 0 && until <= now.as_millis() {
+            let next = now.plus(ENDPOINT_LEFT_OUT).as_millis();
+            // Another worker was faster: it is being tried already.
+            let _ = self.left_out_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Requests that are not over.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts one request as being in flight at an endpoint until it is dropped.
+pub(crate) struct InFlight {
+    upstream: Arc<Upstream>,
+    place: usize,
+}
+
+impl InFlight {
+    pub(crate) fn begin(upstream: &Arc<Upstream>, place: usize) -> Self {
+        let this = Self { upstream: Arc::clone(upstream), place };
+        if let Some(endpoint) = this.endpoint() {
+            endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+        this
+    }
+
+    fn endpoint(&self) -> Option<&Endpoint> {
+        self.upstream.endpoints().get(self.place)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Requests that go no further than this gate: those that were here before, those that say so themselves
+//! (`Max-Forwards`), and those that would show credentials.
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Response, StatusCode};
+
+use super::body::{ForwardBody, Source};
+use super::error::ForwardError;
+use super::headers;
+use super::message::Message;
+
+impl Message<'_> {
+    /// The answer, or the refusal, when the request ends here.
+    pub(crate) fn ends_here(&self) -> Result<Option<Response<ForwardBody>>, ForwardError> {
+        if headers::came_back(&self.headers) {
+            return Err(ForwardError::Loop);
+        }
+        if self.method == Method::TRACE && (self.order.has_token || has_credentials(&self.headers)) {
+            return Err(ForwardError::Trace);
+        }
+        match headers::forwards_left(&self.method, &self.headers) {
+            // Answering TRACE means to send the request back; there is nothing here that would help anyone.
+            Some(0) if self.method == Method::TRACE => Err(ForwardError::Trace),
+            Some(0) => Ok(Some(self.options())),
+            _ => Ok(None),
+        }
+    }
+
+    /// The answer to `OPTIONS` as its final recipient (RFC 9110 §9.3.7).
+    fn options(&self) -> Response<ForwardBody> {
+        let mut answer = Response::new(ForwardBody::new(Source::Empty));
+        *answer.status_mut() = StatusCode::OK;
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        let methods: Vec<&str> = self.order.methods.iter().map(Method::as_str).collect();
+        if let (false, Ok(allowed)) = (methods.is_empty(), HeaderValue::try_from(methods.join(", "))) {
+            headers.insert(header::ALLOW, allowed);
+        }
+        answer
+    }
+}
+
+/// What a client must not put into a TRACE (RFC 9110 §9.3.8), because the answer would show it.
+fn has_credentials(headers: &HeaderMap) -> bool {
+    [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE]
+        .iter()
+        .any(|name| headers.contains_key(name))
+}

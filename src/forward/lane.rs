@@ -1,0 +1,66 @@
+//! The connection that one request takes: an open one, or a new one.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::ForwardError;
+use super::dialer::{Protocol, Turn};
+use super::http1::connection::Http1Connection;
+use super::http2::StreamSlot;
+use super::pool::EndpointPool;
+use super::upstream::Scheme;
+
+/// A connection for one request.
+pub(crate) enum Lane {
+    /// One of its own.
+    Http1(Rc<RefCell<Http1Connection>>),
+    /// A stream of a shared one.
+    Http2(StreamSlot),
+}
+
+impl EndpointPool {
+    /// A connection that is open already.
+    pub(crate) fn open_lane(&self, http1_only: bool, surely: bool) -> Option<Lane> {
+        let scheme = self.upstream.settings().scheme;
+        if scheme != Scheme::Http
+            && !http1_only
+            && let Some(slot) = self.http2.take()
+        {
+            return Some(Lane::Http2(slot));
+        }
+        if scheme == Scheme::H2c { None } else { self.take(surely).map(Lane::Http1) }
+    }
+
+    /// A new connection; of HTTP/2, or one that another request has opened meanwhile.
+    pub(crate) async fn new_lane(&self, http1_only: bool) -> Result<Lane, ForwardError> {
+        let settings = self.upstream.settings();
+        if settings.scheme == Scheme::Http || http1_only {
+            return self.dial(http1_only).await;
+        }
+        match self.dialer.turn(&self.http2, settings.connect_timeout).await? {
+            Turn::Share(slot) => Ok(Lane::Http2(slot)),
+            Turn::DialAlone => self.dial(false).await,
+            Turn::Dial(dialing) => {
+                let lane = self.dial(false).await;
+                drop(dialing);
+                lane
+            }
+        }
+    }
+
+    async fn dial(&self, http1_only: bool) -> Result<Lane, ForwardError> {
+        let settings = self.upstream.settings();
+        let Some(endpoint) = self.endpoint() else {
+            return Err(ForwardError::Connect(std::io::ErrorKind::NotFound.into()));
+        };
+        let io = endpoint.dial(http1_only, settings.connect_timeout).await?;
+        if settings.scheme == Scheme::H2c || io.is_http2() {
+            self.dialer.learn(Protocol::Http2);
+            return self.http2.add(io, settings.idle_timeout).await.map(Lane::Http2);
+        }
+        if settings.scheme == Scheme::Https && !http1_only {
+            self.dialer.learn(Protocol::Http1);
+        }
+        Ok(Lane::Http1(Rc::new(RefCell::new(Http1Connection::new(io)))))
+    }
+}

@@ -1,0 +1,138 @@
+//! A request ready to be sent, without its body, in the form of either protocol.
+
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
+use http::{Method, Request, Uri, Version};
+
+use super::body::RequestBody;
+use super::headers::hop::Listed;
+use super::headers::{self, FreshTrace};
+use super::http1::encode;
+use super::upstream::{Scheme, UpstreamSettings};
+use super::{ForwardError, Hop, Interim, OnUpgrade, Outgoing};
+
+/// What a permit comes down to.
+pub(crate) struct Order<'a> {
+    /// Which upstream.
+    pub(crate) upstream: usize,
+    /// The route's own limit.
+    pub(crate) response_timeout: Option<Duration>,
+    /// The route's limit on the client's silence inside the body.
+    pub(crate) request_body_timeout: Option<Duration>,
+    /// The methods the route is for; none: any.
+    pub(crate) methods: &'a [Method],
+    /// Path and query, byte for byte as they were judged.
+    pub(crate) target: &'a PathAndQuery,
+    /// A token was presented and found in force.
+    pub(crate) has_token: bool,
+    /// What the upstream learns of the token.
+    pub(crate) identity: &'a [(HeaderName, HeaderValue)],
+}
+
+/// A request ready to be sent, without its body.
+pub(crate) struct Message<'a> {
+    pub(crate) order: &'a Order<'a>,
+    settings: &'a UpstreamSettings,
+    /// How long the upstream has for its answer.
+    pub(crate) limit: Duration,
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    listed: Listed,
+    pub(crate) hop: Hop,
+    pub(crate) interim: Option<Interim>,
+    /// The client's connection, if it asks for a switch of protocol that may be granted.
+    pub(crate) upgrade: Option<OnUpgrade>,
+    /// The body waits for `100 Continue`.
+    pub(crate) expect: bool,
+}
+
+impl<'a> Message<'a> {
+    pub(crate) fn new(
+        order: &'a Order<'a>,
+        settings: &'a UpstreamSettings,
+        outgoing: Outgoing,
+    ) -> Result<(Self, RequestBody), ForwardError> {
+        let Outgoing { method, headers, mut body, hop, upgrade, interim } = outgoing;
+        // HTTP/2 has no upgrades: the request goes on without asking for one.
+        let possible = settings.scheme != Scheme::H2c;
+        let wanted = possible && headers::hop::wanted_upgrade(&method, hop.version, &headers).is_some();
+        let expect = hop.version > Version::HTTP_10
+            && !body.is_empty()
+            && headers
+                .get(header::EXPECT)
+                .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let listed = Listed::in_connection(&headers).map_err(|_too_many| ForwardError::Connection)?;
+        // The streams of gRPC may be silent for as long as they like.
+        if !body.is_empty() && !is_grpc(&headers) {
+            body.limit_silence(order.request_body_timeout);
+        }
+        let limit = order.response_timeout.unwrap_or(settings.response_timeout);
+        let upgrade = upgrade.filter(|_| wanted);
+        Ok((Self { order, settings, limit, method, headers, listed, hop, interim, upgrade, expect }, body))
+    }
+
+    /// The protocols the client asks to switch to, when it may.
+    pub(crate) fn wanted_upgrade(&self) -> Option<&HeaderValue> {
+        self.upgrade.as_ref().and_then(|_| self.headers.get(header::UPGRADE))
+    }
+
+    /// What the upstream is told as `Host`.
+    pub(crate) fn host(&self) -> &HeaderValue {
+        self.settings.host.as_ref().unwrap_or(&self.hop.host)
+    }
+
+    /// What decides the fields that are sent.
+    pub(crate) fn fields<'m>(
+        &'m self,
+        trace: FreshTrace,
+        upgrade: Option<&'m HeaderValue>,
+    ) -> headers::Request<'m> {
+        headers::Request {
+            method: &self.method,
+            headers: &self.headers,
+            listed: &self.listed,
+            hop: &self.hop,
+            host: self.host(),
+            identity: self.order.identity,
+            upgrade,
+            expect: self.expect,
+            trace,
+        }
+    }
+
+    /// The request as HTTP/2 sends it.
+    pub(crate) fn http2_request(
+        &self,
+        rules: &headers::Rules,
+        trace: FreshTrace,
+        body: &RequestBody,
+    ) -> Result<Request<()>, ForwardError> {
+        let mut fields = HeaderMap::with_capacity(self.headers.len() + 16);
+        headers::request(rules, &self.fields(trace, None), &mut fields);
+        let announced = !body.is_empty() || encode::announces_empty(&self.method, &self.headers);
+        if let Some(length) = body.size().filter(|_| announced) {
+            fields.insert(header::CONTENT_LENGTH, length.into());
+        }
+        let mut uri = http::uri::Parts::default();
+        let tls = self.settings.scheme == Scheme::Https;
+        uri.scheme = Some(if tls { UriScheme::HTTPS } else { UriScheme::HTTP });
+        uri.authority =
+            Some(Authority::try_from(self.host().as_bytes()).map_err(|_invalid| ForwardError::Host)?);
+        uri.path_and_query = Some(self.order.target.clone());
+        let mut request = Request::new(());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|_invalid| ForwardError::Host)?;
+        *request.version_mut() = Version::HTTP_2;
+        *request.headers_mut() = fields;
+        Ok(request)
+    }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let grpc = |value: &HeaderValue| {
+        value.as_bytes().get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+    };
+    headers.get(header::CONTENT_TYPE).is_some_and(grpc)
+}
