@@ -170,3 +170,24 @@ fn clocks_that_are_a_minute_apart_change_nothing() {
         .collect();
     assert!(written.iter().all(|at| at / 1000 <= now()), "nothing is written from the future: {written:?}");
 }
+
+#[test]
+fn tokens_that_go_idle_are_looked_up_only_when_they_come_again() {
+    let server = Server::start();
+    let scene = with_idle(&server, 1, "1s");
+    let gate = &scene.gates[0];
+    let tokens: Vec<String> = (0..300).map(|i| scene.token(&format!("once{i}"))).collect();
+    for token in &tokens {
+        assert_eq!(status(gate, token), 200);
+    }
+    eventually("every use is written", || {
+        (gate.metrics().sum("portcullis_state_saved_total", &[]) >= 300.0).then_some(())
+    });
+    eventually("the sessions leave the gate", || {
+        (gate.metrics().sum("portcullis_sessions_tracked", &[]) == 0.0).then_some(())
+    });
+    assert_eq!(gate.metrics().sum("portcullis_state_reads_total", &[]), 0.0, "nobody asked");
+    // One that comes again is worth a question.
+    assert_eq!(decision(gate, &tokens[0]), "deny/idle");
+    assert_eq!(gate.metrics().sum("portcullis_state_reads_total", &[]), 1.0);
+}

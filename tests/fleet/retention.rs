@@ -137,3 +137,25 @@ fn the_mark_of_an_idle_token_lives_as_long_as_any_token() {
     assert_eq!(mark, -1);
     assert!(left > 24 * 3_600_000 - 60_000, "{left}");
 }
+
+#[test]
+fn last_uses_are_kept_for_as_long_as_the_settings_in_force_ask() {
+    let server = Server::start();
+    let scene = Scene::with(1, &format!("{}[sessions]\nidle_timeout = \"10m\"\n", state(&server.url())));
+    let token = scene.issuer.good();
+    assert_eq!(status(&scene.gates[0], &token), 200);
+    let key: Vec<u8> = eventually("the use is written", || {
+        server.ask::<Vec<Vec<u8>>>(&["KEYS", "portcullis:{??}:*"]).into_iter().next()
+    });
+    let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    let mut left = move || redis::cmd("PTTL").arg(&key).query::<i64>(&mut connection).unwrap();
+    assert!(left() <= 11 * 60_000);
+    let settings = scene.gates[0].settings.clone();
+    let path = settings.write();
+    let text =
+        std::fs::read_to_string(&path).unwrap().replace("idle_timeout = \"10m\"", "idle_timeout = \"6h\"");
+    std::fs::write(&path, text).unwrap();
+    scene.gates[0].signal("HUP");
+    scene.gates[0].wait_for_reloads("ok", 1.0);
+    eventually("the last use is kept for longer, without another", || (left() > 5 * 3_600_000).then_some(()));
+}
