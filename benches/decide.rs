@@ -12,7 +12,6 @@ use std::cell::Cell;
 use std::fs;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -37,7 +36,7 @@ use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, Source};
 use portcullis::metrics::Metrics;
 use portcullis::sessions::{self, Sessions};
-use portcullis::time::Timestamp;
+use portcullis::time::{Monotonic, Now, Timestamp};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -84,12 +83,6 @@ fn measure(count: usize, algorithm: Algorithm, keys: KeySet, sign: impl Fn(&[u8]
     println!("seen before: {decided} ns; a SHA-256 of the token: {hashed} ns");
     println!("seen for the first time: {fresh} ns");
     println!("resident for each, proof and idle clock: {kept} bytes");
-    enforcer.sweep(1, Timestamp::from_millis(clock.get() + 4_000_000));
-    sleep(Duration::from_secs(15));
-    println!(
-        "resident for each 15 s after a sweep with all idle: {} bytes",
-        resident().saturating_sub(before) / count
-    );
 }
 
 /// The median over batches of the nanoseconds that `work` took for one.
@@ -105,7 +98,8 @@ fn median(batches: impl Iterator<Item = Vec<HeaderMap>>, work: impl Fn(&HeaderMa
 }
 
 fn decide(enforcer: &Enforcer, uri: &Uri, headers: &HeaderMap, millis: i64) -> Proof {
-    let now = Timestamp::from_millis(millis);
+    let (wall, monotonic) = (Timestamp::from_millis(millis), Monotonic::from_millis(millis));
+    let now = Now { wall, monotonic };
     let request =
         Request { method: &Method::GET, uri, host: Some("api.example.com"), headers, certificate: None };
     let judgement = black_box(enforcer.decide(&request, Asked::NOTHING, now));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use portcullis::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use portcullis::revocations::{Revocations, TokenFacts};
-use portcullis::sessions::{Introduction, Sessions, Settings};
+use portcullis::sessions::{Idleness, Introduction, Sessions, Settings};
 use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
 
@@ -39,6 +39,7 @@ impl Token {
             subject: Some(SubjectKey(self.key.0)),
             client: Some(&self.client),
             issued_at: Timestamp::from_millis(START),
+            known_since: Timestamp::from_millis(START),
             expires_at: Timestamp::from_millis(START + 86_400_000),
         }
     }
@@ -46,7 +47,7 @@ impl Token {
 
 fn main() {
     let tokens = std::env::args().filter_map(|word| word.parse().ok()).next().unwrap_or(1_000_000_u64);
-    let (issuer, now) = (Arc::from("https://idp.example.com/"), Timestamp::from_millis(START + 1_000));
+    let (issuer, now) = (Arc::from("https://idp.example.com/"), Now::at_millis(START + 1_000));
     let revocations = Revocations::new(None);
     let sessions = Sessions::new(Settings {
         idle_timeout: Some(Duration::from_secs(1_800)),
@@ -58,9 +59,10 @@ fn main() {
     // Each token brings its client's name with it, as one that was parsed from a request does.
     for i in 0..tokens {
         let token = Token::new(i);
-        let session = sessions.judge(&token.introduce(&issuer), now);
-        assert!(session.is_ok_and(|session| sessions.used(&session, now)));
+        assert!(sessions.begin(None, &token.introduce(&issuer), None, now).is_ok());
     }
+    let left = sessions.sweep();
+    assert_eq!(left.capacity, 0, "there is room for all of them");
     println!("{} tracked, {} bytes resident for each", sessions.tracked(), (resident() - empty) / tokens);
     save(&sessions, "all of them");
     println!("{} bytes resident for each after saving", (resident() - empty) / tokens);
@@ -68,10 +70,12 @@ fn main() {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for live in [1, 10_000, tokens] {
         let known: Vec<Token> = (0..live).map(Token::new).collect();
+        // Kept with the proof, as the gate does.
+        let kept: Vec<_> = known.iter().map(|token| sessions.find(token.key)).collect();
         let facts: Vec<TokenFacts> = known.iter().map(|token| facts(token, &issuer)).collect();
         let mut nanos: Vec<u64> = (0..500_u64)
             .map(|round| {
-                let now = Timestamp::from_millis(START + 2_000 + i64::try_from(round).unwrap_or(0));
+                let now = Now::at_millis(START + 2_000 + i64::try_from(round).unwrap_or(0));
                 let started = Instant::now();
                 for _ in 0..1_000 {
                     random ^= random << 13;
@@ -79,8 +83,12 @@ fn main() {
                     random ^= random << 17;
                     let i = (random % live) as usize;
                     assert_eq!(revocations.load().judge(&facts[i], Timestamp::from_millis(START)), None);
-                    let session = sessions.judge(&known[i].introduce(&issuer), now);
-                    assert!(session.is_ok_and(|session| sessions.used(&session, now)));
+                    let (session, token) = (kept[i].as_ref(), known[i].introduce(&issuer));
+                    assert_eq!(
+                        sessions.judge(session.map(AsRef::as_ref), &token, None, now),
+                        Idleness::InUse
+                    );
+                    assert!(sessions.begin(session, &token, None, now).is_ok());
                 }
                 u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX) / 1_000
             })
@@ -93,10 +101,22 @@ fn main() {
         save(&sessions, "what changed");
     }
 
-    let started = Instant::now();
-    let left = sessions.sweep(Timestamp::from_millis(START + 3_600_000), 1);
-    println!("sweep: {left:?} in {:.1?}", started.elapsed());
+    leave(&sessions, now, empty);
+}
+
+/// All go idle at once.
+fn leave(sessions: &Sessions, now: Now, empty: u64) {
     let before = resident();
+    // A timeout that is over at once for all of them.
+    let _longer = sessions.reconfigure(Some(Duration::from_millis(8)), Duration::ZERO, now);
+    sessions.renew();
+    std::thread::sleep(Duration::from_secs(3));
+    let (started, mut gone) = (Instant::now(), 0);
+    while sessions.tracked() > 0 && started.elapsed() < Duration::from_secs(60) {
+        let left = sessions.sweep();
+        gone += left.idle + left.expired;
+    }
+    println!("sweep: {gone} gone, {} left in {:.1?}", sessions.tracked(), started.elapsed());
     // The allocator's own thread gives pages back ten seconds after they were freed; nothing else happens here.
     std::thread::sleep(Duration::from_secs(15));
     println!(

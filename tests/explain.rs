@@ -15,7 +15,7 @@ use portcullis::identity::TokenKey;
 use portcullis::revocations::Revocations;
 use portcullis::state::record::{SessionRow, Source};
 use portcullis::state::{OpenError, Store};
-use portcullis::time::{Now, Timestamp};
+use portcullis::time::{Monotonic, Now, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -335,6 +335,7 @@ async fn the_store_is_read_beside_the_gate_that_uses_it() {
         issued_at: at(NOW - 60),
         first_used_at: at(NOW),
         last_used_at: at(NOW),
+        last_used_monotonic: Monotonic::now(),
         expires_at: at(NOW + 3600),
     };
     store.save_sessions(vec![row], Vec::new()).await.unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use portcullis::events::{EventLog, Issuer};
 use portcullis::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
-use portcullis::sessions::{Introduction, Session, Sessions, Settings};
+use portcullis::sessions::{Idleness, Introduction, Sessions, Settings};
 use portcullis::state::Store;
 use portcullis::state::record::{Event, EventKind, Source};
 use portcullis::time::{Now, Timestamp};
@@ -98,32 +98,57 @@ impl Gate {
         let leeway = Duration::from_millis(LEEWAY as u64);
         let idle_timeout = Some(Duration::from_millis(IDLE as u64));
         let sessions = Sessions::new(Settings { idle_timeout, max_tracked: 1_000, leeway, saved: true });
-        sessions.restore(&store, ms(now)).await.unwrap();
+        sessions.restore(&store, both(now)).await.unwrap();
         Self { store, log, revocations, sessions }
     }
 
-    fn judge(&self, token: &Token, now: i64) -> Result<Arc<Session>, Option<Ended>> {
+    fn with<T>(&self, token: &Token, judge: impl FnOnce(&Introduction<'_>) -> T) -> T {
         let issuer: Arc<str> = ISSUERS[token.issuer].into();
-        let key = TokenKey::new(&issuer, &token.name);
-        let subject = Some(SubjectKey::new(&issuer, &token.subject.to_string()));
+        judge(&Introduction {
+            token: TokenKey::new(&issuer, &token.name),
+            issuer: &issuer,
+            subject: Some(SubjectKey::new(&issuer, &token.subject.to_string())),
+            client: None,
+            issued_at: ms(token.issued_at),
+            known_since: ms(token.issued_at),
+            expires_at: ms(token.issued_at + LIFETIME),
+        })
+    }
+
+    /// Why the token is refused; `Some(None)` when it is idle.
+    fn judge(&self, token: &Token, now: i64) -> Option<Option<Ended>> {
+        let issuer = ISSUERS[token.issuer];
         let facts = TokenFacts {
-            token: key,
-            issuer: IssuerKey::new(&issuer),
-            subject,
-            client: Some(ClientKey::new(&issuer, &token.client.to_string())),
+            token: TokenKey::new(issuer, &token.name),
+            issuer: IssuerKey::new(issuer),
+            subject: Some(SubjectKey::new(issuer, &token.subject.to_string())),
+            client: Some(ClientKey::new(issuer, &token.client.to_string())),
             issued_at: ms(token.issued_at),
             role_version: token.version,
         };
         if let Some(ended) = self.revocations.load().judge(&facts, ms(now)) {
-            return Err(Some(ended));
+            return Some(Some(ended));
         }
-        let (issued_at, expires_at) = (ms(token.issued_at), ms(token.issued_at + LIFETIME));
-        let introduction =
-            Introduction { token: key, issuer: &issuer, subject, client: None, issued_at, expires_at };
-        self.sessions.judge(&introduction, ms(now)).map_err(|_idle| None)
+        let verdict = self.with(token, |token| {
+            let session = self.sessions.find(token.token);
+            let verdict = self.sessions.judge(session.as_deref(), token, None, both(now));
+            if let (Idleness::Idle, Some(session)) = (verdict, session) {
+                self.sessions.close(&session, token, both(now));
+            }
+            verdict
+        });
+        (verdict != Idleness::InUse).then_some(None)
+    }
+
+    fn begin(&self, token: &Token, now: i64) -> bool {
+        self.with(token, |token| {
+            let session = self.sessions.find(token.token);
+            self.sessions.begin(session.as_ref(), token, None, both(now)).is_ok()
+        })
     }
 }
 
+/// Both clocks: they agree here.
 fn both(millis: i64) -> Now {
     Now::at_millis(millis)
 }
@@ -223,11 +248,11 @@ impl World {
         self.gate.as_ref().unwrap()
     }
 
-    /// What the gate says must be what the specification says; the session, when that is yes.
-    fn judge(&mut self, index: usize) -> Option<Arc<Session>> {
+    /// What the gate says must be what the specification says: whether the token is in force.
+    fn judge(&mut self, index: usize) -> bool {
         let (now, token) = (self.now, &self.tokens[index]);
         if now > token.issued_at + LIFETIME + LEEWAY {
-            return None; // expired: refused before anybody asks
+            return false; // expired: refused before anybody asks
         }
         let ends: Vec<_> = self.told.iter().filter_map(|(_, told)| told.ends(index, token, now)).collect();
         let must = ends.iter().filter(|(_, forgotten)| !forgotten).map(|(reason, _)| *reason).min();
@@ -235,15 +260,16 @@ impl World {
         let idle = token.refused || now - token.last_use > IDLE;
         let answer = self.gate().judge(token, now);
         match &answer {
-            Err(Some(reason)) => {
+            Some(Some(reason)) => {
                 let told = may(*reason) && must.is_none_or(|must| *reason <= must);
                 assert!(told, "{reason:?}, {must:?}: {token:?} at {now}");
             }
-            Err(None) => assert!(must.is_none() && idle, "idle: {token:?} at {now}"),
-            Ok(_) => assert!(must.is_none() && !idle, "let through: {token:?} at {now}, {must:?}"),
+            Some(None) => assert!(must.is_none() && idle, "idle: {token:?} at {now}"),
+            None => assert!(must.is_none() && !idle, "let through: {token:?} at {now}, {must:?}"),
         }
-        self.tokens[index].refused |= matches!(answer, Err(None));
-        answer.ok()
+        // Final where there is a session; before its first use a token has only its issue to be judged by.
+        self.tokens[index].refused |= answer == Some(None);
+        answer.is_none()
     }
 
     async fn take(&mut self, step: Step) {
@@ -288,7 +314,9 @@ impl World {
                 self.gate().sessions.save(&self.gate().store).await.unwrap();
                 self.tokens.iter_mut().for_each(|token| token.saved_use = token.last_use);
             }
-            Step::Sweep => drop(self.gate().sessions.sweep(ms(self.now), 2)),
+            Step::Sweep => {
+                let _left = self.gate().sessions.sweep();
+            }
             Step::Trim => self.trim().await,
             Step::Restart => {
                 // Without a last save, as a crash would.
@@ -303,9 +331,8 @@ impl World {
     }
 
     async fn trim(&mut self) {
-        let (idle, leeway) = (Duration::from_millis(IDLE as u64), Duration::from_millis(LEEWAY as u64));
         self.gate().log.trim(both(self.now), &ISSUERS.map(issuer)).await.unwrap();
-        self.gate().store.trim_sessions(both(self.now), idle, leeway).await.unwrap();
+        self.gate().sessions.trim(&self.gate().store, both(self.now).monotonic).await.unwrap();
         self.counted = self.uptime();
         let (now, uptime) = (self.now, self.uptime());
         self.told.iter_mut().for_each(|(_, told)| {
@@ -315,16 +342,20 @@ impl World {
     }
 
     fn request(&mut self, index: usize, late: Option<i64>) {
-        let Some(session) = self.judge(index) else { return };
+        if !self.judge(index) {
+            return;
+        }
         let Some(late) = late else { return };
         let judged_at = self.now;
         self.now += late;
         // Another request in the meantime, which may find the token idle and so make this one's use void.
         self.judge(index);
-        let used = self.gate().sessions.used(&session, ms(judged_at));
+        let used = self.gate().begin(&self.tokens[index], judged_at);
         let token = &mut self.tokens[index];
-        assert_eq!(used, !token.refused);
+        assert!(used || token.refused);
         if used {
+            // A first use in time counts, even when a later look found the token idle meanwhile.
+            token.refused = false;
             token.last_use = token.last_use.max(judged_at);
         }
     }

@@ -25,8 +25,6 @@ use crate::state::{OpenError, Past, Store, StoreError};
 use crate::time::{Monotonic, Now, Timestamp};
 use crate::usage::Usage;
 
-/// How often the whole session table has been looked through for what may leave it.
-const SWEEP: Duration = Duration::from_secs(30);
 /// How often what can touch no living token is forgotten.
 const TRIM: Duration = Duration::from_secs(600);
 /// How often the freshness of a shared store is told.
@@ -116,7 +114,7 @@ impl State {
         metrics: &Metrics,
     ) -> Result<Self, OpenError> {
         let failed = |error| unreadable(&settings.state, error);
-        let (now, began) = (Timestamp::now(), Instant::now());
+        let began = Instant::now();
         let not_before = settings.state.on_empty.not_before(store.not_before());
         let revocations = Arc::new(Revocations::new(not_before));
         let clocks = sessions::Settings {
@@ -136,7 +134,7 @@ impl State {
             store.beside(async move { log.follow(changes, refuse_older, metrics).await });
             store.opened(FIRST_TRY).await?;
         }
-        let restored = sessions.restore(&store, now).await.map_err(failed)?;
+        let restored = sessions.restore(&store, Now::read()).await.map_err(failed)?;
         let usage = Usage::start(metrics.usage.clone(), store.clone()).await.map_err(failed)?;
         let revoked = revocations.load().counts();
         info!(
@@ -186,8 +184,20 @@ impl State {
 
     /// Takes over what a reload may change.
     pub(super) fn reconfigure(&self, settings: &Settings) {
-        self.in_force.sessions.set_idle_timeout(settings.sessions.idle_timeout);
+        let sessions = &self.in_force.sessions;
+        let longer = sessions.reconfigure(settings.sessions.idle_timeout, settings.leeway(), Now::read());
         self.store.reconfigure(settings.terms());
+        if longer {
+            let sessions = Arc::clone(sessions);
+            // Looks at every session, and this thread has others to serve.
+            drop(tokio::task::spawn_blocking(move || {
+                sessions.renew();
+                if sessions.is_shared() {
+                    // With the old timeout their last uses would leave the shared store too early.
+                    sessions.save_again();
+                }
+            }));
+        }
     }
 
     /// Writes behind, forgets what is over and keeps the gauges true, until the last request was answered.
@@ -199,20 +209,20 @@ impl State {
         mut shutdown: Shutdown,
     ) {
         let flush = settings.load().state.flush_interval;
-        let share = usize::try_from(SWEEP.as_millis() / flush.as_millis().max(1)).unwrap_or(1).max(1);
         let mut flushes = interval(flush);
         flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trims = interval(TRIM);
         let mut emptied = self.store.emptied();
+        // Beside the flush: when many streams seem idle at once, asking about them must not hold up what is saved.
+        let asking = spawn_local(resolve_doubts(Arc::clone(&self.in_force.sessions), flush));
         loop {
             tokio::select! {
                 () = shutdown.reached(Phase::Stopped) => break,
                 _ = flushes.tick() => {
                     self.correct_creation(&metrics).await;
-                    self.in_force.sessions.resolve_doubts().await;
                     self.save(&metrics).await;
-                    self.sweep(share, &metrics);
-                    enforcer.load().sweep(share, Timestamp::now());
+                    self.sweep(&metrics);
+                    enforcer.load().sweep();
                 }
                 () = self.in_force.sessions.hurried() => self.save_sessions(&metrics).await,
                 () = again(&mut emptied) => {
@@ -227,14 +237,14 @@ impl State {
                 }
             }
         }
+        asking.abort();
     }
 
     /// Forgets events and sessions that are over by the settings in force.
     async fn trim(&self, settings: &Settings) -> Result<(), StoreError> {
         let now = Now::read();
         self.events.trim(now, &settings.event_issuers()).await?;
-        let idle = settings.sessions.idle_timeout.unwrap_or(Duration::MAX);
-        self.store.trim_sessions(now, idle, settings.leeway()).await?;
+        self.in_force.sessions.trim(&self.store, now.monotonic).await?;
         Ok(())
     }
 
@@ -298,8 +308,8 @@ impl State {
         }
     }
 
-    fn sweep(&self, share: usize, metrics: &Metrics) {
-        let left = self.in_force.sessions.sweep(Timestamp::now(), share);
+    fn sweep(&self, metrics: &Metrics) {
+        let left = self.in_force.sessions.sweep();
         for (cause, count) in [("expired", left.expired), ("idle", left.idle), ("capacity", left.capacity)] {
             metrics.sessions_evicted.with_label_values(&[cause]).inc_by(count as u64);
         }
@@ -314,6 +324,16 @@ impl State {
         ] {
             metrics.revocations.with_label_values(&[kind]).set(gauge(count));
         }
+    }
+}
+
+/// Asks the other gates about streams that seem idle here, until it is aborted.
+async fn resolve_doubts(sessions: Arc<Sessions>, every: Duration) {
+    let mut turns = interval(every);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        sessions.resolve_doubts().await;
     }
 }
 

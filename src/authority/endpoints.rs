@@ -23,7 +23,7 @@ use crate::enforce::inspect::Inspection;
 use crate::enforce::token::VerifiedToken;
 use crate::jose::jws::Jws;
 use crate::state::record::{EventKind, Source};
-use crate::time::{Now, Timestamp};
+use crate::time::Now;
 
 /// The longest body that is read, in bytes: a token and some fields.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -284,7 +284,7 @@ impl Authority {
     ) -> Result<Option<(Arc<VerifiedToken>, Map<String, Value>)>, OauthError> {
         let mut asked = Asked::NOTHING;
         let verified = loop {
-            match enforcer.inspect(token, asked, Timestamp::now()) {
+            match enforcer.inspect(token, asked, Now::read()) {
                 Inspection::InForce(token) => break token,
                 Inspection::Refused(Reason::StateUnavailable | Reason::KeysUnavailable) => {
                     return Err(OauthError::Unavailable);

@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::revocations::Revocations;
 use crate::sessions::{self, Sessions};
 use crate::state::{Store, StoreError};
-use crate::time::Timestamp;
+use crate::time::{Monotonic, Now, Timestamp};
 use crate::tls;
 
 /// More than any token; the rest of standard input is not read.
@@ -122,11 +122,11 @@ fn from_stdin() -> Result<String, String> {
 }
 
 async fn judge(settings: &Settings, args: &ExplainArgs, token: &str) -> Result<Explanation, String> {
-    let now = args.at.unwrap_or_else(Timestamp::now);
+    let now = moment(args.at);
     let metrics = Metrics::new().map_err(|error| error.to_string())?;
     let store = open(settings)?;
     let in_force = match &store {
-        Ok(store) => replay(store, settings).await.map_err(|error| error.to_string())?,
+        Ok(store) => replay(store, settings, now).await.map_err(|error| error.to_string())?,
         Err(_why) => InForce::unlimited(),
     };
     let issuers = settings.issuers.iter().map(|issuer| {
@@ -139,9 +139,9 @@ async fn judge(settings: &Settings, args: &ExplainArgs, token: &str) -> Result<E
     // Of the other issuers nothing is asked, so that one that is down holds nobody up.
     if let Some(issuer) = enforcer.named_issuer(token) {
         if let (Source::Authority, Some(authority)) = (&issuer.keys.settings().source, &settings.authority) {
-            load_own_keys(&issuer.keys, authority, now).await?;
+            load_own_keys(&issuer.keys, authority, now.wall).await?;
         } else {
-            load_keys(&issuer.keys, store.as_ref().ok(), now).await?;
+            load_keys(&issuer.keys, store.as_ref().ok(), now.wall).await?;
         }
     }
     Ok(enforcer.explain(&Question {
@@ -154,6 +154,14 @@ async fn judge(settings: &Settings, args: &ExplainArgs, token: &str) -> Result<E
         asked: Asked::NOTHING,
     }))
 }
+
+/// Both clocks now; another moment is one of the wall clock alone, and no running time is known of it.
+fn moment(at: Option<Timestamp>) -> Now {
+    at.map_or_else(Now::read, |wall| Now { wall, monotonic: NEVER })
+}
+
+/// Before anything that happened.
+const NEVER: Monotonic = Monotonic::from_millis(i64::MIN);
 
 /// The configured store; or why there is none to be read.
 fn open(settings: &Settings) -> Result<Result<Store, String>, String> {
@@ -171,7 +179,7 @@ fn open(settings: &Settings) -> Result<Result<Store, String>, String> {
 }
 
 /// What the store says is in force. Last uses are as they were last saved.
-async fn replay(store: &Store, settings: &Settings) -> Result<InForce, StoreError> {
+async fn replay(store: &Store, settings: &Settings, now: Now) -> Result<InForce, StoreError> {
     let not_before = settings.state.on_empty.not_before(store.not_before());
     let revocations = Arc::new(Revocations::new(not_before));
     EventLog::start(store.clone(), Arc::clone(&revocations)).await?;
@@ -183,7 +191,7 @@ async fn replay(store: &Store, settings: &Settings) -> Result<InForce, StoreErro
         saved: false,
     });
     // As if nothing were idle yet: what is idle by now is to be told with the time of its last use.
-    sessions.restore(store, Timestamp::EPOCH).await?;
+    sessions.restore(store, Now { monotonic: NEVER, ..now }).await?;
     Ok(InForce { revocations, sessions: Arc::new(sessions), freshness: store.freshness() })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::decide::{Enforcer, Pass, Permit};
 use super::denial::Reason;
-use crate::time::{Monotonic, Timestamp};
+use crate::time::Now;
 
 /// What a request that lasts was allowed by.
 #[derive(Debug)]
@@ -43,21 +43,21 @@ impl Grounds {
     ///
     /// # Errors
     /// Why it would not.
-    pub fn judge(&self, certificate: Option<&[u8; 32]>, now: Timestamp) -> Result<(), Reason> {
+    pub fn judge(&self, certificate: Option<&[u8; 32]>, now: Now) -> Result<(), Reason> {
         let Some(pass) = &self.pass else { return Ok(()) };
         let (enforcer, token) = (&self.enforcer, &pass.token);
         let issuer = enforcer.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?;
-        token.validity().judge(issuer.rules.leeway, now)?;
-        issuer.check_keys(now)?;
+        token.validity().judge(issuer.rules.leeway, now.wall)?;
+        issuer.check_keys(now.wall)?;
         token.judge_certificate(certificate)?;
-        if !enforcer.in_force.freshness.is_fresh(Monotonic::now()) {
+        if !enforcer.in_force.freshness.is_fresh(now.monotonic) {
             return Err(Reason::StateUnavailable);
         }
         enforcer.judge_again(pass, now)
     }
 
     /// Counts bytes that flow as a use of the token.
-    pub fn keep_alive(&self, now: Timestamp) {
+    pub fn keep_alive(&self, now: Now) {
         if let Some(pass) = &self.pass {
             self.enforcer.keep_alive(pass, now);
         }

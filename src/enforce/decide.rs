@@ -18,9 +18,10 @@ use super::verify::Verifier;
 use crate::keys::store::KeyStore;
 use crate::metrics::Metrics;
 use crate::revocations::Revocations;
-use crate::sessions::{self, Session, Sessions};
+use crate::sessions::{self, Idleness, Sessions};
 use crate::state::freshness::Freshness;
-use crate::time::Timestamp;
+use crate::state::redis::Told;
+use crate::time::{Monotonic, Now};
 
 /// The head of a request, as it is judged.
 #[derive(Debug, Clone, Copy)]
@@ -147,13 +148,21 @@ pub struct Permit {
     shadow: Option<Denial>,
 }
 
-/// A token that was found in force, and its idle clock.
+/// A token that was found in force.
 #[derive(Debug, Clone)]
 pub struct Pass {
     /// The token.
     pub token: Arc<VerifiedToken>,
-    /// Its idle clock.
-    pub session: Arc<Session>,
+    /// What other replicas answered, where they were asked about its last use.
+    pub(super) told: Option<Told>,
+}
+
+impl Pass {
+    /// The last use that was counted of the token; `None` before the first.
+    #[must_use]
+    pub fn last_used(&self) -> Option<Monotonic> {
+        self.token.standing.last_used()
+    }
 }
 
 impl Permit {
@@ -175,7 +184,7 @@ impl Permit {
         self.pass.as_ref().map(|pass| &pass.token)
     }
 
-    /// The token in force with its idle clock; `None` for an anonymous request and in shadow.
+    /// The token in force; `None` for an anonymous request and in shadow.
     #[must_use]
     pub fn pass(&self) -> Option<&Pass> {
         self.pass.as_ref()
@@ -228,7 +237,8 @@ impl Enforcer {
     ) -> Result<Self, Vec<PolicyError>> {
         let Settings { routes, identity, proofs } = settings;
         let router = Router::new(routes)?;
-        Ok(Self { router, verifier: Verifier::new(issuers, identity, proofs, metrics), in_force })
+        let verifier = Verifier::new(issuers, identity, proofs, &in_force.sessions, metrics);
+        Ok(Self { router, verifier, in_force })
     }
 
     /// Goes on with the proofs of another one, where a change of settings has left them true.
@@ -238,9 +248,9 @@ impl Enforcer {
         self
     }
 
-    /// Lets go of proofs whose tokens are expired or idle, in the next `share`-th part of them.
-    pub fn sweep(&self, share: usize, now: Timestamp) {
-        self.verifier.sweep(&self.in_force.sessions, share, now);
+    /// Forgets proofs of tokens that are idle or dead. Asks nobody anything.
+    pub fn sweep(&self) {
+        self.verifier.sweep();
     }
 
     /// All routes, by index.
@@ -264,13 +274,16 @@ impl Enforcer {
     /// Decides on a request at this moment. When several things are wrong, the reason is the first in the order of
     /// [`explain::CHECKS`](super::explain::CHECKS).
     #[must_use]
-    pub fn decide(&self, request: &Request<'_>, asked: Asked, now: Timestamp) -> Judgement {
+    pub fn decide(&self, request: &Request<'_>, asked: Asked, now: Now) -> Judgement {
         let mut case = Case::new(self, Subject::Request(*request), asked, now);
         let outcome = match checks::run(&mut case) {
             Ok(()) => case.pass().map(Some),
             Err(Stop::Anonymous) => Ok(None),
             Err(stop) => Err(stop.into_refusal()),
         };
+        if let Err(Refusal::Deny(Denial { reason: Reason::Idle, .. })) = &outcome {
+            case.close();
+        }
         let Case { route, target, trail: Trail { token, claimed, proof }, .. } = case;
         let verdict = match (route, target, outcome) {
             (Some(route), Some(target), outcome) => verdict(outcome, Arc::clone(route), target),
@@ -281,24 +294,30 @@ impl Enforcer {
     }
 
     /// Counts bytes that flow on a stream as a use of its token, unless they come too late.
-    pub fn keep_alive(&self, pass: &Pass, now: Timestamp) {
-        let sessions = &self.in_force.sessions;
+    pub fn keep_alive(&self, pass: &Pass, now: Now) {
         // What comes too late changes nothing, and the next look at the stream finds the token idle.
-        let _in_force = sessions.is_in_force(&pass.session, now)
-            && !sessions.is_in_doubt(&pass.session, now)
-            && sessions.used(&pass.session, now);
+        let _in_use = self.count_use(pass, None, now);
     }
 
-    /// Whether a stream that was let through may go on.
+    /// Whether a stream that was let through may go on. In a fleet, where one that seems idle here may be used elsewhere,
+    /// it may until the others were asked; that it is to be asked about is noted.
     ///
     /// # Errors
     /// Why it may not.
-    pub fn judge_again(&self, pass: &Pass, now: Timestamp) -> Result<(), Reason> {
-        let token = &pass.token;
-        let issuer = self.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?;
-        token.validity().judge(issuer.rules.leeway, now)?;
-        token.judge_revocations(&self.in_force.revocations, now)?;
-        if self.in_force.sessions.is_in_force(&pass.session, now) { Ok(()) } else { Err(Reason::Idle) }
+    pub fn judge_again(&self, pass: &Pass, now: Now) -> Result<(), Reason> {
+        let (token, sessions) = (&pass.token, &self.in_force.sessions);
+        let Issuer { rules, .. } = self.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?;
+        token.validity().judge(rules.leeway, now.wall)?;
+        let known = token.session(sessions);
+        let session = known.as_deref().map(AsRef::as_ref);
+        token.judge_revocations(session, &self.in_force.revocations, now.wall)?;
+        let introduction = token.introduction(&rules.issuer);
+        let in_use = match &known {
+            Some(session) => sessions.judge_stream(session, &introduction, now),
+            // On an anonymous route no use was counted; the others were asked when the request came.
+            None => sessions.judge(None, &introduction, None, now) != Idleness::Idle,
+        };
+        if in_use { Ok(()) } else { Err(Reason::Idle) }
     }
 
     /// Counts the request as a use of its token, just before it is forwarded. A request on an anonymous route does not
@@ -306,13 +325,16 @@ impl Enforcer {
     ///
     /// # Errors
     /// [`Reason::Idle`] when the token went idle, or left memory, since it was judged: do not forward.
-    pub fn begin(&self, permit: &Permit, now: Timestamp) -> Result<(), Reason> {
+    pub fn begin(&self, permit: &Permit, now: Now) -> Result<(), Reason> {
         match &permit.pass {
-            Some(pass) if !permit.route.settings().anonymous => {
-                if self.in_force.sessions.used(&pass.session, now) { Ok(()) } else { Err(Reason::Idle) }
-            }
+            Some(pass) if !permit.route.settings().anonymous => self.count_use(pass, pass.told, now),
             Some(_) | None => Ok(()),
         }
+    }
+
+    fn count_use(&self, pass: &Pass, told: Option<Told>, now: Now) -> Result<(), Reason> {
+        let issuer = &self.issuer(pass.token.issuer).ok_or(Reason::UnknownIssuer)?.rules.issuer;
+        pass.count_use(told, issuer, &self.in_force.sessions, now).map_err(|_idle| Reason::Idle)
     }
 }
 

@@ -12,7 +12,7 @@ use super::checks::{self, Case, Stop, Subject};
 use super::decide::{Ask, Asked, Enforcer, Issuer};
 use super::denial::Reason;
 use crate::jose::jws::Jws;
-use crate::time::Timestamp;
+use crate::time::Now;
 
 pub(super) mod details;
 mod words;
@@ -29,7 +29,7 @@ pub struct Question<'a> {
     /// The host that is asked for.
     pub host: Option<&'a str>,
     /// When.
-    pub now: Timestamp,
+    pub now: Now,
     /// Why it is not known what was revoked and used; `None` when it is.
     pub stateless: Option<&'a str>,
     /// What was asked for already, as for [`Enforcer::decide`].

@@ -6,7 +6,7 @@ use super::checks::{self, Case, Stop, Subject};
 use super::decide::{Ask, Asked, Enforcer, Refusal};
 use super::denial::Reason;
 use super::token::VerifiedToken;
-use crate::time::Timestamp;
+use crate::time::Now;
 
 /// What an inspection found.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Enforcer {
     /// What there is to say of a token at `now`, whatever it may be used for; that it was looked at is no use of it. A
     /// certificate it may be bound to is not asked for.
     #[must_use]
-    pub fn inspect(&self, token: &str, asked: Asked, now: Timestamp) -> Inspection {
+    pub fn inspect(&self, token: &str, asked: Asked, now: Now) -> Inspection {
         let mut case = Case::new(self, Subject::Alone(token), asked, now);
         let outcome = checks::run(&mut case).map_err(Stop::into_refusal);
         match outcome.and_then(|()| case.pass()) {

@@ -1,17 +1,24 @@
 //! Proofs of signatures that are remembered, so that a token that comes again costs no signature.
 //!
-//! Bounded, and never a verdict: what is kept says that one string was signed under one key set. Knows neither keys nor
-//! time; which proofs are still of use it is told.
+//! A moka cache, bounded in bytes, and never a verdict: what is kept says that one string was signed under one key set.
+//! Knows neither keys nor events.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
+use moka::policy::{EvictionPolicy, Expiry};
+use moka::sync::Cache;
 
 use super::token::VerifiedToken;
 use crate::identity::{AsIs, Key};
+use crate::sessions::limits::Limits;
+use crate::time::Monotonic;
 
 /// The string a token was presented as: its AES-GMAC under a key that only this table has.
 ///
@@ -28,39 +35,43 @@ pub(super) struct Remembered {
     pub(super) generation: u64,
 }
 
-type Shard = HashMap<ProofKey, Remembered, AsIs>;
+/// What a proof weighs at least, in bytes. A table for so many tokens may take this much for each: more than one needs
+/// whose claims are of usual length.
+const UNIT: u32 = 2 * 1024;
+/// What a proof takes besides its token: moka's share, and this table's.
+const OWN: usize = 360;
 
 /// The proofs of all workers.
-#[derive(Debug)]
 pub(super) struct Proofs {
+    /// Tells this table's proofs from those of another in [`AT_HAND`].
+    id: u64,
     /// Without random numbers there is none, and nothing is remembered.
     seal: Option<LessSafeKey>,
-    /// By the leading bits of the key, so that workers, who hold one only to copy a pointer, rarely meet.
-    shards: Box<[Mutex<Shard>]>,
-    capacity: usize,
-    held: AtomicUsize,
-    cursor: AtomicUsize,
+    cache: Cache<ProofKey, Remembered, AsIs>,
 }
 
-/// Proofs of one shard, on average, when the table is full.
-const SHARD: usize = 256;
-/// Proofs that are looked at when one must leave for room.
-const SAMPLE: usize = 16;
+impl fmt::Debug for Proofs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proofs").field("proofs", &self.cache.entry_count()).finish_non_exhaustive()
+    }
+}
+
+static TABLES: AtomicU64 = AtomicU64::new(0);
 
 impl Proofs {
-    /// An empty table of at most `capacity`.
-    pub(super) fn new(capacity: usize) -> Self {
+    /// An empty table with room for the proofs of so many tokens of usual size; `limits` say how long each is of use.
+    pub(super) fn new(tokens: usize, limits: Arc<ArcSwap<Limits>>) -> Self {
         let mut secret = [0; 16];
         let random = rand::fill(&mut secret);
         let seal = random.and_then(|()| UnboundKey::new(&AES_128_GCM, &secret)).ok().map(LessSafeKey::new);
-        let shards = (capacity / SHARD).next_power_of_two().clamp(1, 1 << 16);
-        Self {
-            seal,
-            shards: (0..shards).map(|_| Mutex::default()).collect(),
-            capacity,
-            held: AtomicUsize::new(0),
-            cursor: AtomicUsize::new(0),
-        }
+        let capacity = u64::try_from(tokens).unwrap_or(u64::MAX).saturating_mul(UNIT.into());
+        let cache = Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|_key, proof: &Remembered| weight(&proof.token))
+            .eviction_policy(EvictionPolicy::lru())
+            .expire_after(Lifetimes(limits))
+            .build_with_hasher(AsIs::default());
+        Self { id: TABLES.fetch_add(1, Ordering::Relaxed), seal, cache }
     }
 
     /// What a token, as it was presented, is remembered by.
@@ -70,52 +81,103 @@ impl Proofs {
         tag.ok()?.as_ref().first_chunk().map(|tag| ProofKey(Key::from_bytes(*tag)))
     }
 
-    pub(super) fn get(&self, key: ProofKey) -> Option<Remembered> {
-        self.shard(key).get(&key).cloned()
-    }
-
-    /// Remembers a proof, if need be in place of the one that was used least recently among a few.
-    pub(super) fn put(&self, key: ProofKey, proof: Remembered) {
-        let mut shard = self.shard(key);
-        if shard.insert(key, proof).is_some() || self.held.fetch_add(1, Ordering::Relaxed) < self.capacity {
-            return;
-        }
-        let others = shard.iter().filter(|(other, _)| **other != key).take(SAMPLE);
-        let oldest = others.min_by_key(|(_, proof)| proof.token.standing.last_used_at()).map(|(key, _)| *key);
-        // In a shard of its own there is no other; the table is then a few above its capacity.
-        if let Some(oldest) = oldest {
-            shard.remove(&oldest);
-            self.held.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Looks through the next `share`-th part of the table and keeps what is still of use.
-    pub(super) fn sweep(&self, share: usize, is_of_use: impl Fn(&VerifiedToken) -> bool) {
-        for _ in 0..self.shards.len().div_ceil(share.max(1)) {
-            let next = self.cursor.fetch_add(1, Ordering::Relaxed) % self.shards.len();
-            let Some(shard) = self.shards.get(next) else { continue };
-            let mut shard = lock(shard);
-            let before = shard.len();
-            shard.retain(|_, proof| is_of_use(&proof.token));
-            self.held.fetch_sub(before - shard.len(), Ordering::Relaxed);
-            if shard.len() < shard.capacity() / 4 {
-                shard.shrink_to_fit();
+    /// A proof. One that the worker used a moment ago it has at hand; moka sees it once in [`REFRESH`].
+    pub(super) fn get(&self, key: ProofKey, now: Monotonic) -> Option<Remembered> {
+        AT_HAND.with_borrow_mut(|at_hand| {
+            let place = at_hand.place(key);
+            if let Some(held) = place
+                && (held.table, held.key) == (self.id, key)
+                && now.since(held.seen) < REFRESH
+            {
+                return Some(held.proof.clone());
             }
-        }
+            let proof = self.cache.get(&key)?;
+            *place = Some(Held { table: self.id, key, proof: proof.clone(), seen: now });
+            Some(proof)
+        })
     }
 
-    fn shard(&self, key: ProofKey) -> MutexGuard<'_, Shard> {
-        let at = (u128::from(key.0.high()) * self.shards.len() as u128) >> 64;
-        #[expect(
-            clippy::indexing_slicing,
-            clippy::cast_possible_truncation,
-            reason = "a fraction of the length"
-        )]
-        lock(&self.shards[at as usize])
+    /// Remembers a proof, if need be in place of those that were used least recently.
+    pub(super) fn put(&self, key: ProofKey, proof: Remembered, now: Monotonic) {
+        self.cache.insert(key, proof.clone());
+        AT_HAND.with_borrow_mut(|at_hand| {
+            *at_hand.place(key) = Some(Held { table: self.id, key, proof, seen: now });
+        });
+    }
+
+    /// Lets what is of no use, or too much, leave now.
+    pub(super) fn sweep(&self) {
+        self.cache.run_pending_tasks();
+    }
+
+    /// How many proofs there are, and their bytes.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.sweep();
+        (self.cache.entry_count(), self.cache.weighted_size())
     }
 }
 
-/// Nothing that is done under a lock leaves a shard half changed.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
+/// What a proof takes, as far as it can be counted.
+fn weight(token: &VerifiedToken) -> u32 {
+    u32::try_from(OWN + token.size()).unwrap_or(u32::MAX).max(UNIT)
+}
+
+/// How long moka keeps a proof that is not asked for: until its token is idle or dead.
+struct Lifetimes(Arc<ArcSwap<Limits>>);
+
+impl Expiry<ProofKey, Remembered> for Lifetimes {
+    fn expire_after_create(&self, _: &ProofKey, proof: &Remembered, _: Instant) -> Option<Duration> {
+        Some(self.0.load().keep(proof.token.lifetime(), Duration::ZERO).max(REFRESH))
+    }
+
+    fn expire_after_read(
+        &self,
+        _: &ProofKey,
+        proof: &Remembered,
+        read_at: Instant,
+        _left: Option<Duration>,
+        created_at: Instant,
+    ) -> Option<Duration> {
+        let age = read_at.saturating_duration_since(created_at);
+        Some(self.0.load().keep(proof.token.lifetime(), age))
+    }
+}
+
+/// How long a worker uses a proof that it has at hand before moka is asked again.
+const REFRESH: Duration = Duration::from_secs(10);
+/// Proofs that a worker has at hand: of its connections that are busy.
+const PLACES: usize = 256;
+
+thread_local! {
+    /// The proofs that this worker used last. A look into moka takes a lock-free map, a note for its LRU order and a new
+    /// deadline: several times what the rest of a judgement costs, and connections send the same token again and again.
+    static AT_HAND: RefCell<AtHand> = RefCell::new(AtHand::default());
+}
+
+/// One place for each of the last bits of a key.
+#[derive(Default)]
+struct AtHand(Vec<Option<Held>>);
+
+#[derive(Clone)]
+struct Held {
+    table: u64,
+    key: ProofKey,
+    proof: Remembered,
+    /// When moka saw it used.
+    seen: Monotonic,
+}
+
+impl AtHand {
+    fn place(&mut self, key: ProofKey) -> &mut Option<Held> {
+        if self.0.is_empty() {
+            self.0.resize(PLACES, None);
+        }
+        #[expect(
+            clippy::indexing_slicing,
+            clippy::cast_possible_truncation,
+            reason = "a remainder of the length"
+        )]
+        &mut self.0[key.0.high() as usize % PLACES]
+    }
 }

@@ -26,7 +26,7 @@ use crate::keys::set::KeySet;
 use crate::keys::store::KeyStore;
 use crate::keys::{self, Source};
 use crate::metrics::Metrics;
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 pub(super) const NOW: i64 = 1_800_000_000;
 pub(super) const ISSUER: &str = "https://idp.example/";
@@ -265,6 +265,11 @@ impl<'a> Ask<'a> {
         Self { authorization: Some(format!("Bearer {token}")), ..self }
     }
 
+    /// Both clocks.
+    pub(super) fn now(&self) -> Now {
+        Now::at_millis(self.at.as_millis())
+    }
+
     pub(super) fn decide(&self) -> Judgement {
         let mut headers = HeaderMap::new();
         if let Some(authorization) = &self.authorization {
@@ -278,7 +283,7 @@ impl<'a> Ask<'a> {
             headers: &headers,
             certificate: self.certificate.as_ref(),
         };
-        self.enforcer.decide(&request, self.asked, self.at)
+        self.enforcer.decide(&request, self.asked, self.now())
     }
 
     /// Why it is refused. Every token that a test asks this of is explained as well, before and after the decision.
@@ -308,7 +313,7 @@ impl<'a> Ask<'a> {
             method: &Method::GET,
             path: self.path,
             host: Some("api.example"),
-            now: self.at,
+            now: self.now(),
             stateless: None,
             asked: self.asked,
         }))

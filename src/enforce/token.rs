@@ -1,6 +1,7 @@
 //! A token whose signature and claims were found good: parsed once, judged on every request.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,15 +9,19 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use http::{HeaderName, HeaderValue};
 
-use super::decide::{Ask, Asked, Refusal};
+use super::decide::{Ask, Asked, Pass, Refusal};
 use super::denial::Reason;
 use crate::revocations::{Ended, Revocations, TokenFacts};
-use crate::sessions::{Doubt, Introduction, Session, Sessions};
-use crate::time::Timestamp;
+use crate::sessions::{Idle, Idleness, Introduction, Session, Sessions};
+use crate::state::redis::Told;
+use crate::time::{Monotonic, Now, Timestamp};
 
 /// Names an issuer by its place in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IssuerIndex(pub u16);
+
+/// What a value of [`HeaderValue`] takes besides its bytes: they are shared, and counted.
+const SHARED_BYTES: usize = 40;
 
 /// What a token is, whatever string it arrived in: SHA-256 of `iss`, a newline and `jti`; without `jti`, of its signing
 /// input. Never of the raw string: ECDSA's twin signature and other spellings of base64 make many strings of one signed
@@ -74,14 +79,15 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// The idle clock, once it was looked at.
-    pub(super) fn session(&self) -> Option<&Arc<Session>> {
-        self.session.get()
+    /// The last use of the token; `None` before its first.
+    pub(super) fn last_used(&self) -> Option<Monotonic> {
+        self.session.get().map(|session| session.last_used())
     }
 
-    /// The last use of the token; of one that was never let through, the epoch.
-    pub(super) fn last_used_at(&self) -> Timestamp {
-        self.session().map_or(Timestamp::EPOCH, |session| session.last_used_at())
+    /// Keeps the session, so that the next judgement need not look for it. The first one stays: when it has left the
+    /// table, which is seldom, the one that came after it is looked for each time.
+    fn keep(&self, session: &Arc<Session>) {
+        drop(self.session.set(Arc::clone(session)));
     }
 }
 
@@ -174,21 +180,61 @@ impl VerifiedToken {
         }
     }
 
+    /// From `iat` to `exp`.
+    pub(super) fn lifetime(&self) -> Duration {
+        self.expires_at.since(self.issued_at)
+    }
+
+    /// The memory it takes, as far as it can be counted.
+    pub(super) fn size(&self) -> usize {
+        let texts = [&self.subject_hash, &self.subject, &self.jti, &self.tenant];
+        let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
+        let words =
+            self.scopes.0.len() + self.roles.0.len() + self.client.as_ref().map_or(0, |one| one.len());
+        let header = size_of::<(HeaderName, HeaderValue)>() + SHARED_BYTES;
+        let headers: usize = self.identity.iter().map(|(_, value)| header + value.len()).sum();
+        size_of::<Self>() + texts + words + headers
+    }
+
+    /// Its idle clock, if it was used: the one that was kept with it or, at first sight and when that one has left the
+    /// table, the one in the table.
+    pub(super) fn session(&self, sessions: &Sessions) -> Option<Known<'_>> {
+        match self.standing.session.get() {
+            Some(kept) if !kept.is_evicted() => Some(Known::Kept(kept)),
+            kept => {
+                let found = sessions.find(self.facts.token);
+                if let Some(found) = &found {
+                    self.standing.keep(found);
+                }
+                found.map(Known::Found).or(kept.map(Known::Kept))
+            }
+        }
+    }
+
     /// Whether an event has ended it by `now` of the wall clock. One comparison while nothing was published since it was
     /// last judged.
     ///
+    /// A token was issued by the time it was first seen or used, whatever its `iat` says: the clock of its issuer may be
+    /// ahead of the event that ends it.
+    ///
     /// # Errors
     /// What ended it.
-    pub fn judge_revocations(&self, revocations: &Revocations, now: Timestamp) -> Result<(), Reason> {
+    pub(super) fn judge_revocations(
+        &self,
+        session: Option<&Session>,
+        revocations: &Revocations,
+        now: Timestamp,
+    ) -> Result<(), Reason> {
         let snapshot = revocations.load();
         let this = snapshot.generation().saturating_add(1);
         if self.standing.cleared.load(Ordering::Relaxed) == this {
             return Ok(());
         }
-        match snapshot.judge(&self.facts, now) {
+        let facts = self.facts_with(session.map(Session::first_used_at));
+        match snapshot.judge(&facts, now) {
             Some(ended) => Err(ended.into()),
             None => {
-                if snapshot.is_lasting(&self.facts) {
+                if snapshot.is_lasting(&facts) {
                     self.standing.cleared.store(this, Ordering::Relaxed);
                 }
                 Ok(())
@@ -196,46 +242,44 @@ impl VerifiedToken {
         }
     }
 
-    /// Its session, unless it was unused for too long.
+    /// Here it is, at `now`, so it was issued: an event from now on ends it, even if the clock of its issuer is ahead.
     ///
-    /// # Errors
-    /// [`Reason::Idle`].
-    pub fn judge_idle(
-        &self,
-        issuer: &Arc<str>,
-        sessions: &Sessions,
-        now: Timestamp,
-    ) -> Result<Arc<Session>, Reason> {
-        let introduction = self.introduction(issuer);
-        let judged = match self.standing.session.get() {
-            Some(kept) => sessions.judge_again(kept, &introduction, now),
-            None => sessions
-                .judge(&introduction, now)
-                .inspect(|session| drop(self.standing.session.set(Arc::clone(session)))),
-        };
-        judged.map_err(|_idle| Reason::Idle)
+    /// Cut-offs are whole seconds. One of this second that ends it by this rule alone is there already, so the token came
+    /// after it, and counts as issued in the next second.
+    pub(super) fn seen_at(&mut self, now: Timestamp, revocations: &Revocations) {
+        if self.issued_at <= now {
+            return;
+        }
+        let snapshot = revocations.load();
+        let seen = TokenFacts { issued_at: now, ..self.facts };
+        let came_after = snapshot.judge(&seen, now).is_some() && snapshot.judge(&self.facts, now).is_none();
+        let known_since = if came_after { Timestamp::from_secs(now.as_secs() + 1) } else { now };
+        self.facts.issued_at = self.issued_at.min(known_since);
     }
 
-    /// As [`Self::judge_idle`], with a clock that replicas share.
-    pub(super) fn judge_shared_idle(
+    /// What revocations are looked up by, for a token that was first used then.
+    pub(super) fn facts_with(&self, first_used_at: Option<Timestamp>) -> TokenFacts {
+        let seen = first_used_at.unwrap_or(self.facts.issued_at);
+        TokenFacts { issued_at: self.facts.issued_at.min(seen), ..self.facts }
+    }
+
+    /// Whether it was unused for too long, or what must be asked before that is known.
+    ///
+    /// # Errors
+    /// [`Reason::Idle`]; in a fleet also that the other replicas must be asked first, or cannot be.
+    pub(super) fn judge_idle(
         &self,
+        session: Option<&Session>,
         issuer: &Arc<str>,
         sessions: &Sessions,
         asked: Asked,
-        now: Timestamp,
-    ) -> Result<Arc<Session>, Refusal> {
-        let kept = self.standing.session.get();
-        let judged = sessions.judge_shared(kept, &self.introduction(issuer), asked.session(), now);
-        match judged {
-            Ok(session) => {
-                if kept.is_none() {
-                    drop(self.standing.session.set(Arc::clone(&session)));
-                }
-                Ok(session)
-            }
-            Err(Doubt::Idle) => Err(Reason::Idle.into()),
-            Err(Doubt::Unavailable) => Err(Reason::StateUnavailable.into()),
-            Err(Doubt::Ask(last_used_at)) => {
+        now: Now,
+    ) -> Result<(), Refusal> {
+        match sessions.judge(session, &self.introduction(issuer), asked.session(), now) {
+            Idleness::InUse => Ok(()),
+            Idleness::Idle => Err(Reason::Idle.into()),
+            Idleness::Unavailable => Err(Reason::StateUnavailable.into()),
+            Idleness::Ask(last_used_at) => {
                 Err(Refusal::Ask(Ask::Session { token: self.facts.token, last_used_at }))
             }
         }
@@ -249,8 +293,47 @@ impl VerifiedToken {
             subject: self.facts.subject,
             client: self.client.as_ref(),
             issued_at: self.issued_at,
+            known_since: self.facts.issued_at,
             expires_at: self.expires_at,
         }
+    }
+}
+
+/// The session of a token, kept with it or found.
+pub(super) enum Known<'a> {
+    Kept(&'a Arc<Session>),
+    Found(Arc<Session>),
+}
+
+impl Deref for Known<'_> {
+    type Target = Arc<Session>;
+
+    fn deref(&self) -> &Arc<Session> {
+        match self {
+            Self::Kept(session) => session,
+            Self::Found(session) => session,
+        }
+    }
+}
+
+impl Pass {
+    /// Counts a request or the bytes of a stream as a use of the token; `told` is what other replicas just answered.
+    ///
+    /// # Errors
+    /// When it is idle by now.
+    pub(super) fn count_use(
+        &self,
+        told: Option<Told>,
+        issuer: &Arc<str>,
+        sessions: &Sessions,
+        now: Now,
+    ) -> Result<(), Idle> {
+        let (token, kept) = (&self.token, self.token.session(sessions));
+        let entered = sessions.begin(kept.as_deref(), &token.introduction(issuer), told, now)?;
+        if let Some(entered) = entered {
+            token.standing.keep(&entered);
+        }
+        Ok(())
     }
 }
 

@@ -20,7 +20,7 @@ use crate::keys::set::KeySet;
 use crate::keys::store::Availability;
 use crate::metrics::Metrics;
 use crate::sessions::Sessions;
-use crate::time::Timestamp;
+use crate::time::{Monotonic, Now, Timestamp};
 
 /// How many keys are tried for one token: more is a way to make one request cost many signatures.
 const MAX_CANDIDATES: usize = 8;
@@ -45,6 +45,7 @@ impl Verifier {
         issuers: Vec<Issuer>,
         identity: IdentitySettings,
         proofs: usize,
+        sessions: &Sessions,
         metrics: &Metrics,
     ) -> Self {
         let skew = |issuer: &Issuer| metrics.clock_skew.with_label_values(&[&issuer.rules.issuer]);
@@ -52,7 +53,7 @@ impl Verifier {
             skews: issuers.iter().map(skew).collect(),
             issuers,
             identity,
-            proofs: Arc::new(Proofs::new(proofs)),
+            proofs: Arc::new(Proofs::new(proofs, sessions.limits())),
             hits: metrics.proof_cache.with_label_values(&["hit"]),
             misses: metrics.proof_cache.with_label_values(&["miss"]),
         }
@@ -68,9 +69,13 @@ impl Verifier {
     }
 
     /// A proof under the key set that is in force now.
-    pub(super) fn cached(&self, key: Option<ProofKey>) -> Option<(Arc<VerifiedToken>, &Issuer)> {
+    pub(super) fn cached(
+        &self,
+        key: Option<ProofKey>,
+        now: Monotonic,
+    ) -> Option<(Arc<VerifiedToken>, &Issuer)> {
         let found = key.and_then(|key| {
-            let proof = self.proofs.get(key)?;
+            let proof = self.proofs.get(key, now)?;
             let issuer = self.issuer(proof.token.issuer)?;
             (proof.generation == issuer.keys.generation()).then_some((proof.token, issuer))
         });
@@ -88,11 +93,11 @@ impl Verifier {
         key: Option<ProofKey>,
         token: &Arc<VerifiedToken>,
         generation: u64,
-        now: Timestamp,
+        now: Now,
     ) {
-        self.observe_skew(token, now);
+        self.observe_skew(token, now.wall);
         if let Some(key) = key {
-            self.proofs.put(key, Remembered { token: Arc::clone(token), generation });
+            self.proofs.put(key, Remembered { token: Arc::clone(token), generation }, now.monotonic);
         }
     }
 
@@ -110,14 +115,15 @@ impl Verifier {
         }
     }
 
-    /// Forgets, in the next `share`-th part of the proofs, those of tokens that are over.
-    pub(super) fn sweep(&self, sessions: &Sessions, share: usize, now: Timestamp) {
-        self.proofs.sweep(share, |token| {
-            let issuer = self.issuer(token.issuer);
-            let valid =
-                issuer.is_some_and(|issuer| token.validity().judge_expiry(issuer.rules.leeway, now).is_ok());
-            valid && token.standing.session().is_none_or(|session| sessions.is_in_force(session, now))
-        });
+    /// Forgets proofs of tokens that are idle or dead.
+    pub(super) fn sweep(&self) {
+        self.proofs.sweep();
+    }
+
+    /// How many proofs there are, and their bytes.
+    #[cfg(test)]
+    pub(super) fn proofs(&self) -> (u64, u64) {
+        self.proofs.size()
     }
 
     fn observe_skew(&self, token: &VerifiedToken, now: Timestamp) {

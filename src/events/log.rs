@@ -1,6 +1,7 @@
 //! The one way an event takes: durable first, then in force, then acknowledged.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{RwLock, mpsc};
 
@@ -238,13 +239,18 @@ impl EventLog {
     /// # Errors
     /// When the store cannot be written; memory is correct all the same.
     pub async fn correct_creation(&self, now: Timestamp) -> Result<bool, StoreError> {
-        if self.revocations.load().not_before().is_none_or(|not_before| not_before <= now) {
+        // A shared store's creation is told by its server, whose clock may differ, and includes the second that it lies in.
+        let limit = now.plus(if self.store.is_shared() { CLOCKS } else { Duration::ZERO });
+        if self.revocations.load().not_before().is_none_or(|not_before| not_before <= limit) {
             return Ok(false);
         }
         self.revocations.set_not_before(now);
         self.store.lower_not_before(now).await.map(|()| true)
     }
 }
+
+/// How far the clock of a shared store's server may be ahead of this one.
+const CLOCKS: Duration = Duration::from_secs(60);
 
 fn set_horizons(revocations: &Revocations, forgotten: &[Forgotten]) {
     if forgotten.is_empty() {

@@ -27,7 +27,7 @@ use super::worker::Generation;
 use crate::enforce::decide::{Asked, Permit, Request as Judged, Verdict};
 use crate::enforce::denial::{Denial, Reason};
 use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody, Tunnel, client_address};
-use crate::time::Timestamp;
+use crate::time::Now;
 
 /// Serves one request.
 pub(super) async fn serve(
@@ -118,7 +118,7 @@ fn admissible(
     generation: &Generation,
 ) -> Result<HeaderValue, Refusal> {
     let host = within_limits(head, body, generation)?;
-    match connection.certificate(&generation.live, Timestamp::now()) {
+    match connection.certificate(&generation.live, Now::read().wall) {
         Ok(_certificate) => Ok(host),
         // The client can only present another one on another connection.
         Err(reason) => Err(Refusal::from(&Denial::from(reason)).closing()),
@@ -191,8 +191,8 @@ async fn enforce(
 ) -> Result<Permit, Refusal> {
     let mut asked = Asked::NOTHING;
     loop {
-        let (began, now) = (Instant::now(), Timestamp::now());
-        let certificate = connection.certificate(&record.generation.live, now);
+        let (began, now) = (Instant::now(), Now::read());
+        let certificate = connection.certificate(&record.generation.live, now.wall);
         let question = Judged {
             method: &head.method,
             uri: &head.uri,
@@ -204,7 +204,7 @@ async fn enforce(
         record.judged(&judgement, began.elapsed());
         match judgement.verdict {
             Verdict::Allow(permit) => {
-                if let Err(reason) = record.generation.live.enforcer.begin(&permit, Timestamp::now()) {
+                if let Err(reason) = record.generation.live.enforcer.begin(&permit, now) {
                     return Err(Refusal::from(&Denial::from(reason)));
                 }
                 record.allowed(permit.shadow().map(|denial| denial.reason));

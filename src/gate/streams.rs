@@ -24,7 +24,7 @@ use crate::enforce::decide::{Ask, Asked, Permit, Request, Verdict};
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::{Mode, Route};
 use crate::metrics::Metrics;
-use crate::time::Timestamp;
+use crate::time::Now;
 
 /// Live streams, as configured (`[streams]`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +160,7 @@ impl Streams {
 
     /// Judges every stream again by what is in force, and ends what may not go on.
     pub(super) async fn judge(&self, live: &Arc<Live>, metrics: &Metrics) {
-        let (now, mut anew) = (Timestamp::now(), Vec::new());
+        let (now, mut anew) = (Now::read(), Vec::new());
         // Waking only queues a task, so nothing gives up its place meanwhile.
         for stream in self.places.borrow().iter().flatten() {
             match stream.look(live, now) {
@@ -181,7 +181,7 @@ impl Streams {
 
 impl Stream {
     /// What can be said without a whole decision.
-    fn look(&self, live: &Live, now: Timestamp) -> Look {
+    fn look(&self, live: &Live, now: Now) -> Look {
         if self.ended.get().is_some() {
             return Look::Stands;
         }
@@ -190,7 +190,7 @@ impl Stream {
         if !grounds.stand(&live.enforcer) {
             return Look::Anew;
         }
-        let judged = self.connection.certificate(live, now);
+        let judged = self.connection.certificate(live, now.wall);
         match judged.and_then(|certificate| grounds.judge(certificate, now)) {
             Ok(()) => Look::Stands,
             Err(reason) => Look::Ended(reason),
@@ -199,10 +199,10 @@ impl Stream {
 
     /// Decides on the request again, as if it came now.
     fn decide(self: &Rc<Self>, live: &Arc<Live>, asked: Asked, metrics: &Metrics) {
-        let now = Timestamp::now();
+        let now = Now::read();
         let verdict = {
             let question = self.asked.borrow();
-            match self.connection.certificate(live, now) {
+            match self.connection.certificate(live, now.wall) {
                 Err(reason) => Verdict::Deny(reason.into()),
                 Ok(certificate) => {
                     let request = Request {
@@ -287,8 +287,8 @@ impl Watched {
     pub(super) fn moved(&self) {
         let grounds = self.stream.grounds.borrow();
         let Some(pass) = grounds.pass().filter(|_| self.stream.counts.get()) else { return };
-        let now = Timestamp::now();
-        if now.since(pass.session.last_used_at()) >= MOMENT {
+        let now = Now::read();
+        if pass.last_used().is_none_or(|last| now.monotonic.since(last) >= MOMENT) {
             grounds.keep_alive(now);
         }
     }

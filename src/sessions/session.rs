@@ -1,35 +1,45 @@
-//! One token in use: when it was last, and whether it is over for good.
+//! One token in use: when it was last used, on both clocks, and whether that still counts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::limits::Limits;
+use super::verdict::{Case, Idleness, Stamp};
 use crate::identity::{SubjectKey, TokenKey};
 use crate::state::record::SessionRow;
-use crate::time::Timestamp;
+use crate::time::{Monotonic, Now, Timestamp};
 
 /// A token in use, shared by the requests and streams that use it.
 ///
-/// Its last use and the two marks live in one word, so that "not idle" and "used" cannot interleave wrongly: a use that
-/// comes after the token was found idle does not count.
+/// Its last use on the monotonic clock and the marks live in one word, so that "not idle" and "used" cannot interleave
+/// wrongly: a use is judged and stamped in one step.
 #[derive(Debug)]
 pub struct Session {
     token: TokenKey,
     issuer: Arc<str>,
-    subject: Option<SubjectKey>,
+    subject: SubjectKey,
     client: Option<Arc<str>>,
     issued_at: Timestamp,
     expires_at: Timestamp,
-    first_used_at: AtomicI64,
-    /// Milliseconds of the last use, then [`UNSAVED`], then [`OVER`].
+    first_used_at: Timestamp,
+    /// The last use in milliseconds of the monotonic clock, then the marks.
     word: AtomicI64,
+    /// The latest use in milliseconds of the wall clock, which the issue counts as.
+    wall: AtomicI64,
+    /// When the table last saw it in use: milliseconds of the monotonic clock, the low half.
+    touched: AtomicU32,
+    has_subject: bool,
 }
 
-/// Found idle, or taken from the table: final.
+/// Found idle for good: no use counts.
 const OVER: i64 = 1;
 /// Used since it was last saved.
 const UNSAVED: i64 = 2;
-const SHIFT: u32 = 2;
+/// Not in the table any more: a use must enter it again.
+const EVICTED: i64 = 4;
+const MARKS: i64 = OVER | UNSAVED | EVICTED;
+const SHIFT: u32 = 3;
 
 /// What a token tells when it is first seen.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +54,8 @@ pub struct Introduction<'a> {
     pub client: Option<&'a Arc<str>>,
     /// `iat`.
     pub issued_at: Timestamp,
+    /// By when it was issued, as is known here: `iat`, or when it was first seen, if that was earlier.
+    pub known_since: Timestamp,
     /// `exp`.
     pub expires_at: Timestamp,
 }
@@ -51,8 +63,10 @@ pub struct Introduction<'a> {
 /// What came of a use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Used {
-    /// It does not count: the token was over.
-    Over,
+    /// It does not count: the token is idle.
+    Idle,
+    /// It does not count: the session left the table.
+    Evicted,
     /// The first since the session was last saved, and how long after the use before.
     First(Duration),
     /// It counts.
@@ -60,31 +74,40 @@ pub(super) enum Used {
 }
 
 impl Session {
-    /// A token seen for the first time: its last use is its issue.
-    pub(super) fn new(introduction: &Introduction<'_>) -> Self {
+    /// A token that is used for the first time; `now` carries the wall clock that the table goes by, and `first` the
+    /// local one.
+    pub(super) fn new(introduction: &Introduction<'_>, first: Timestamp, now: Now) -> Self {
+        let mark = (now.monotonic.as_millis() << SHIFT) | UNSAVED;
         Self {
             token: introduction.token,
             issuer: Arc::clone(introduction.issuer),
-            subject: introduction.subject,
+            subject: introduction.subject.unwrap_or(SubjectKey(introduction.token.0)),
+            has_subject: introduction.subject.is_some(),
             client: introduction.client.cloned(),
             issued_at: introduction.issued_at,
             expires_at: introduction.expires_at,
-            first_used_at: AtomicI64::new(0),
-            word: AtomicI64::new(introduction.issued_at.as_millis() << SHIFT),
+            first_used_at: first.max(introduction.known_since),
+            word: AtomicI64::new(mark),
+            wall: AtomicI64::new(introduction.issued_at.max(now.wall).as_millis()),
+            touched: AtomicU32::new(low(now.monotonic)),
         }
     }
 
     /// As it was saved.
     pub(super) fn from_row(row: SessionRow) -> Self {
+        let last = row.last_used_at.max(row.issued_at);
         Self {
             token: row.token,
             issuer: row.issuer,
-            subject: row.subject,
+            subject: row.subject.unwrap_or(SubjectKey(row.token.0)),
+            has_subject: row.subject.is_some(),
             client: row.client,
             issued_at: row.issued_at,
             expires_at: row.expires_at,
-            first_used_at: AtomicI64::new(row.first_used_at.as_millis()),
-            word: AtomicI64::new(row.last_used_at.as_millis() << SHIFT),
+            first_used_at: row.first_used_at,
+            word: AtomicI64::new(row.last_used_monotonic.as_millis() << SHIFT),
+            wall: AtomicI64::new(last.as_millis()),
+            touched: AtomicU32::new(low(row.last_used_monotonic)),
         }
     }
 
@@ -97,95 +120,131 @@ impl Session {
     /// Its subject.
     #[must_use]
     pub fn subject(&self) -> Option<SubjectKey> {
-        self.subject
+        self.has_subject.then_some(self.subject)
     }
 
-    /// Its last use; its issue before the first.
+    /// Its first use: it was certainly issued by then, whatever `iat` says.
+    #[must_use]
+    pub fn first_used_at(&self) -> Timestamp {
+        self.first_used_at
+    }
+
+    /// Its last use on the wall clock.
     #[must_use]
     pub fn last_used_at(&self) -> Timestamp {
-        Timestamp::from_millis(self.word.load(Ordering::Acquire) >> SHIFT)
+        Timestamp::from_millis(self.wall.load(Ordering::Acquire))
     }
 
-    /// As it would be saved now; `None` before its first use.
+    /// Its last use on the monotonic clock.
     #[must_use]
-    pub fn row(&self) -> Option<SessionRow> {
-        let first = self.first_used_at.load(Ordering::Acquire);
-        (first != 0).then(|| SessionRow {
+    pub fn last_used(&self) -> Monotonic {
+        monotonic(self.word.load(Ordering::Acquire))
+    }
+
+    /// What memory it takes besides its own size.
+    pub(super) fn outside(&self) -> usize {
+        self.client.as_ref().map_or(0, |client| client.len())
+    }
+
+    /// From `iat` to `exp`.
+    pub(super) fn lifetime(&self) -> Duration {
+        self.expires_at.since(self.issued_at)
+    }
+
+    /// Whether its token expired more than `leeway` ago.
+    pub(super) fn is_expired(&self, now: Timestamp, leeway: Duration) -> bool {
+        now.since(self.expires_at) > leeway
+    }
+
+    /// As it would be saved now.
+    #[must_use]
+    pub fn row(&self) -> SessionRow {
+        SessionRow {
             token: self.token,
             issuer: Arc::clone(&self.issuer),
-            subject: self.subject,
+            subject: self.subject(),
             client: self.client.clone(),
             issued_at: self.issued_at,
-            first_used_at: Timestamp::from_millis(first),
+            first_used_at: self.first_used_at,
             last_used_at: self.last_used_at(),
+            last_used_monotonic: self.last_used(),
             expires_at: self.expires_at,
-        })
-    }
-
-    /// Whether it was used within `idle`, the limit included. Once false, false for good.
-    #[must_use]
-    pub fn is_in_force(&self, now: Timestamp, idle: Duration) -> bool {
-        let mut word = self.word.load(Ordering::Acquire);
-        loop {
-            if word & OVER != 0 {
-                return false;
-            }
-            if is_recent(word, now, idle) {
-                return true;
-            }
-            // Final before anybody is told, unless it was used in this very moment.
-            match self.word.compare_exchange_weak(word, word | OVER, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return false,
-                Err(current) => word = current,
-            }
         }
     }
 
-    /// As [`Self::is_in_force`], without a consequence: a token that seems idle may still be used.
-    pub(super) fn seems_in_force(&self, now: Timestamp, idle: Duration) -> bool {
+    /// Whether it left the table.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.word.load(Ordering::Acquire) & EVICTED != 0
+    }
+
+    /// What a verdict needs to know of it; it may change right after.
+    pub(super) fn stamp(&self) -> Stamp {
+        // The word last: a use writes it last, so a word that shows a use comes with its wall clock.
         let word = self.word.load(Ordering::Acquire);
-        word & OVER == 0 && is_recent(word, now, idle)
+        self.stamp_of(word)
     }
 
-    /// Whether it was found idle, or taken from the table.
-    pub(super) fn is_over(&self) -> bool {
-        self.word.load(Ordering::Acquire) & OVER != 0
-    }
-
-    /// Whether a request was forwarded with it.
-    pub(super) fn was_used(&self) -> bool {
-        self.first_used_at.load(Ordering::Relaxed) != 0
-    }
-
-    /// It was used elsewhere.
-    pub(super) fn learn(&self, at: Timestamp) {
-        let learn = |word: i64| Some((word >> SHIFT).max(at.as_millis()) << SHIFT | word & (OVER | UNSAVED));
-        // A closure that always answers never fails.
-        _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, learn);
-    }
-
-    /// A request was forwarded with it, or bytes flowed on a stream it opened.
-    pub(super) fn used(&self, now: Timestamp) -> Used {
-        let mut word = self.word.load(Ordering::Acquire);
-        // Before the use counts, so that whoever saves it finds both; a second thread finds it set.
-        if word & OVER == 0 && self.first_used_at.load(Ordering::Relaxed) == 0 {
-            let _first =
-                self.first_used_at.compare_exchange(0, now.as_millis(), Ordering::AcqRel, Ordering::Relaxed);
+    fn stamp_of(&self, word: i64) -> Stamp {
+        Stamp {
+            wall: self.last_used_at(),
+            monotonic: monotonic(word),
+            is_over: word & OVER != 0,
+            is_evicted: word & EVICTED != 0,
         }
+    }
+
+    /// Counts a use at `case.now`, if the verdict is still that the token is in use.
+    pub(super) fn use_at(&self, case: &Case, limits: &Limits) -> Used {
+        let mut word = self.word.load(Ordering::Acquire);
         loop {
             if word & OVER != 0 {
-                return Used::Over;
+                return Used::Idle;
             }
-            let next = (word >> SHIFT).max(now.as_millis()) << SHIFT | UNSAVED;
+            if word & EVICTED != 0 {
+                return Used::Evicted;
+            }
+            let case = Case { tracked: Some(self.stamp_of(word)), ..*case };
+            if case.judge(limits) != Idleness::InUse {
+                return Used::Idle;
+            }
+            // Before the word, so that nobody sees the use without it and finds the token idle by the wall clock.
+            self.wall.fetch_max(case.now.wall.as_millis(), Ordering::AcqRel);
+            let last = monotonic(word);
+            let next = last.max(case.now.monotonic).as_millis() << SHIFT | UNSAVED;
             if next == word {
                 return Used::Again;
             }
             match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) if word & UNSAVED != 0 => return Used::Again,
-                Ok(_) => return Used::First(now.since(Timestamp::from_millis(word >> SHIFT))),
+                Ok(_) => return Used::First(case.now.monotonic.since(last)),
                 Err(current) => word = current,
             }
         }
+    }
+
+    /// It was used elsewhere.
+    pub(super) fn learn(&self, at: Stamp) {
+        self.wall.fetch_max(at.wall.as_millis(), Ordering::AcqRel);
+        let learn = |word: i64| {
+            let last = monotonic(word).max(at.monotonic);
+            Some(last.as_millis() << SHIFT | word & MARKS)
+        };
+        // A closure that always answers never fails.
+        _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, learn);
+    }
+
+    /// Whether the table has not seen it in use for `fraction`, and is to be shown now. One caller is told so.
+    pub(super) fn is_due_for_touch(&self, now: Monotonic, fraction: Duration) -> bool {
+        let (touched, now) = (self.touched.load(Ordering::Relaxed), low(now));
+        let since = now.wrapping_sub(touched);
+        // Less than nothing: a clock that was read earlier.
+        let passed = if since > u32::MAX / 2 { 0 } else { since };
+        u128::from(passed) >= fraction.as_millis()
+    }
+
+    /// Notes that the table has seen it in use.
+    pub(super) fn touch(&self, now: Monotonic) {
+        self.touched.store(low(now), Ordering::Relaxed);
     }
 
     /// Clears the mark of being unsaved: a use from now on sets it again.
@@ -203,90 +262,17 @@ impl Session {
         self.word.fetch_or(OVER, Ordering::AcqRel);
     }
 
-    /// Whether its token expired more than `leeway` ago.
-    pub(super) fn is_expired(&self, now: Timestamp, leeway: Duration) -> bool {
-        now.since(self.expires_at) > leeway
-    }
-
-    /// How long ago its token would have been used last if this session were not known.
-    ///
-    /// That is what decides when it may be forgotten: `iat` may lie ahead of the first use, because clocks differ.
-    pub(super) fn unused_for(&self, now: Timestamp) -> Duration {
-        now.since(self.last_used_at().max(self.issued_at))
+    /// It left the table.
+    pub(super) fn evicted(&self) {
+        self.word.fetch_or(EVICTED, Ordering::AcqRel);
     }
 }
 
-/// Whether the last use lies within `idle`, the limit included.
-fn is_recent(word: i64, now: Timestamp, idle: Duration) -> bool {
-    now.since(Timestamp::from_millis(word >> SHIFT)) <= idle
+fn monotonic(word: i64) -> Monotonic {
+    Monotonic::from_millis(word >> SHIFT)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::identity::Key;
-
-    const IDLE: Duration = Duration::from_secs(60);
-
-    fn session(issued_at: i64) -> Session {
-        Session::new(&Introduction {
-            token: TokenKey(Key::from_bytes([1; 16])),
-            issuer: &"https://a/".into(),
-            subject: None,
-            client: None,
-            issued_at: Timestamp::from_millis(issued_at),
-            expires_at: Timestamp::from_millis(issued_at + 3_600_000),
-        })
-    }
-
-    const fn ms(millis: i64) -> Timestamp {
-        Timestamp::from_millis(millis)
-    }
-
-    #[test]
-    fn the_limit_is_exact_to_the_millisecond() {
-        assert!(session(1_000).is_in_force(ms(61_000), IDLE));
-        assert!(!session(1_000).is_in_force(ms(61_001), IDLE));
-        let used = session(1_000);
-        assert_eq!(used.used(ms(31_000)), Used::First(Duration::from_secs(30)));
-        assert!(used.is_in_force(ms(91_000), IDLE));
-        assert!(!used.is_in_force(ms(91_001), IDLE));
-    }
-
-    #[test]
-    fn what_was_found_idle_stays_so() {
-        let session = session(1_000);
-        assert!(!session.is_in_force(ms(61_001), IDLE));
-        // Judged in time on another thread, forwarded late.
-        assert_eq!(session.used(ms(61_000)), Used::Over);
-        assert!(!session.is_in_force(ms(61_000), IDLE));
-        assert!(!session.is_in_force(ms(1_000), Duration::MAX));
-    }
-
-    #[test]
-    fn the_last_use_only_moves_forward() {
-        let session = session(1_000);
-        assert_eq!(session.used(ms(9_000)), Used::First(Duration::from_secs(8)));
-        assert_eq!(session.used(ms(5_000)), Used::Again);
-        assert_eq!(session.last_used_at(), ms(9_000));
-        assert_eq!(session.row().map(|row| row.first_used_at), Some(ms(9_000)));
-    }
-
-    #[test]
-    fn a_use_while_saving_is_saved_again() {
-        let session = session(1_000);
-        assert_eq!(session.used(ms(2_000)), Used::First(Duration::from_secs(1)));
-        session.saving();
-        assert_eq!(session.last_used_at(), ms(2_000));
-        assert_eq!(session.used(ms(2_000)), Used::First(Duration::ZERO));
-        assert!(!session.not_saved());
-    }
-
-    #[test]
-    fn a_token_from_ahead_is_kept_until_its_issue_is_idle_too() {
-        let session = session(30_000);
-        assert_eq!(session.used(ms(1_000)), Used::First(Duration::ZERO));
-        assert_eq!(session.last_used_at(), ms(30_000));
-        assert_eq!(session.unused_for(ms(90_000)), IDLE);
-    }
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low half is what is wanted")]
+fn low(moment: Monotonic) -> u32 {
+    moment.as_millis() as u32
 }

@@ -1,5 +1,5 @@
-//! Idle clocks that replicas share: what the local clock can tell is told by it alone, and only where it says idle, or
-//! says nothing of an old token, the shared store is asked.
+//! Idle clocks that replicas share: what the local clocks can tell is told by them alone, and only where they say idle,
+//! or know nothing of an old token, the shared store is asked.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -7,25 +7,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use moka::sync::Cache;
 use tokio::sync::Notify;
 
 use super::session::Introduction;
-use super::{Session, Sessions, Settings, lock};
-use crate::identity::TokenKey;
+use super::verdict::Stamp;
+use super::{Idleness, Session, Sessions, Settings, lock};
+use crate::identity::{AsIs, TokenKey};
 use crate::state::Store;
 use crate::state::redis::Told;
-use crate::time::Timestamp;
-
-/// Why a token with a shared idle clock may not pass (yet).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doubt {
-    /// It was idle on every replica, and is refused for good.
-    Idle,
-    /// Ask what the others know: here it was last used at this time.
-    Ask(Timestamp),
-    /// What the others know cannot be told now.
-    Unavailable,
-}
+use crate::time::{Now, Timestamp};
 
 /// What a table needs of the store that it shares.
 #[derive(Debug)]
@@ -39,12 +30,21 @@ pub(super) struct Shared {
     hurry: Notify,
     /// Sessions of streams that seem idle here.
     doubts: Mutex<HashMap<TokenKey, Arc<Session>>>,
+    /// Tokens that the others called idle for good, so that each of their requests does not ask again.
+    over: Cache<TokenKey, (), AsIs>,
 }
 
 /// Streams that are asked about at once.
 const AT_A_TIME: usize = 64;
+/// Tokens of which it is kept in mind that they are idle for good, and for how long.
+const OVER: u64 = 65_536;
+const OVER_FOR: Duration = Duration::from_secs(600);
 /// What an early write may take.
 const AT_ONCE: Duration = Duration::from_millis(500);
+
+fn answers() -> Cache<TokenKey, (), AsIs> {
+    Cache::builder().max_capacity(OVER).time_to_live(OVER_FOR).build_with_hasher(AsIs::default())
+}
 
 impl Sessions {
     /// An empty table of clocks that are shared through `store`, written behind every `flush_interval`.
@@ -56,6 +56,7 @@ impl Sessions {
             lead: flush_interval.saturating_add(AT_ONCE),
             hurry: Notify::new(),
             doubts: Mutex::default(),
+            over: answers(),
         };
         Self { shared: Some(shared), ..Self::new(settings) }
     }
@@ -66,89 +67,54 @@ impl Sessions {
         self.shared.is_some()
     }
 
-    /// The moment on the clock that all who share the table go by.
-    pub(super) fn on_their_clock(&self, now: Timestamp) -> Timestamp {
-        match &self.shared {
-            Some(shared) => Timestamp::from_millis(now.as_millis() + shared.offset.load(Ordering::Relaxed)),
-            None => now,
-        }
+    /// The moment with the wall clock that all who share the table go by.
+    pub(super) fn on_their_clock(&self, now: Now) -> Now {
+        let offset = self.shared.as_ref().map_or(0, |shared| shared.offset.load(Ordering::Relaxed));
+        Now { wall: Timestamp::from_millis(now.wall.as_millis().saturating_add(offset)), ..now }
     }
 
-    /// As [`Self::judge`], where one replica alone cannot call a token idle; `told` is what the others answered.
-    ///
-    /// # Errors
-    /// Why it may not pass, or that the others must be asked first.
-    pub fn judge_shared(
-        &self,
-        kept: Option<&Arc<Session>>,
-        token: &Introduction<'_>,
-        told: Option<Told>,
-        now: Timestamp,
-    ) -> Result<Arc<Session>, Doubt> {
-        let (idle, now) = (self.idle(), self.on_their_clock(now));
-        if let Some(kept) = kept.filter(|kept| kept.seems_in_force(now, idle)) {
-            return Ok(Arc::clone(kept));
-        }
-        let mut shard = self.shard(token.token);
-        let known = shard.get(&token.token).cloned();
-        match &known {
-            Some(session) if session.seems_in_force(now, idle) => return Ok(Arc::clone(session)),
-            Some(session) if session.is_over() => return Err(Doubt::Idle),
-            _ => {}
-        }
-        let fresh = known.is_none() && now.since(token.issued_at) <= idle;
-        if !fresh {
-            match told {
-                None => {
-                    return Err(Doubt::Ask(known.map_or(token.issued_at, |session| session.last_used_at())));
-                }
-                Some(Told::Unknown) => return Err(Doubt::Unavailable),
-                // Nothing need be remembered where there is room only for tokens in use: the mark is in the store.
-                Some(Told::Over) if known.is_none() && self.tracked() >= self.settings.max_tracked => {
-                    return Err(Doubt::Idle);
-                }
-                Some(Told::Over | Told::LastUsed(_)) => {}
-            }
-        }
-        let session = known.unwrap_or_else(|| {
-            self.make_room(&mut shard);
-            let session = Arc::new(Session::new(token));
-            shard.insert(token.token, Arc::clone(&session));
-            session
-        });
-        drop(shard);
-        match told {
-            Some(Told::LastUsed(at)) => session.learn(at),
-            Some(Told::Over) => session.end(),
-            Some(Told::Unknown) | None => {}
-        }
-        if session.seems_in_force(now, idle) { Ok(session) } else { Err(Doubt::Idle) }
-    }
-
-    /// Whether a stream may go on; one that seems idle may, until the others were asked.
-    pub(super) fn may_go_on(&self, shared: &Shared, session: &Arc<Session>, now: Timestamp) -> bool {
-        if session.seems_in_force(now, self.idle()) {
-            return true;
-        }
-        let over = session.is_over();
-        if !over {
-            lock(&shared.doubts).insert(session.token(), Arc::clone(session));
-        }
-        !over
-    }
-
-    /// What the others know of a token's last use; `known` is the last use known here.
+    /// Asks what the others know of a token's last use, and keeps the answer; `known` is the last use known here.
     pub async fn ask_others(&self, token: TokenKey, known: Timestamp) -> Told {
-        match &self.shared {
-            Some(shared) => shared.store.last_use(token, known).await,
-            None => Told::LastUsed(known),
+        let Some(shared) = &self.shared else { return Told::LastUsed(known) };
+        let told = shared.store.last_use(token, known).await;
+        if told == Told::Over {
+            shared.over.insert(token, ());
+        }
+        if let Some(session) = self.find(token) {
+            self.learn(&session, told, Now::read());
+        }
+        told
+    }
+
+    /// Whether the others called the token idle for good, a while ago at most.
+    pub(super) fn is_known_to_be_over(&self, token: TokenKey) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.over.contains_key(&token))
+    }
+
+    fn learn(&self, session: &Session, told: Told, now: Now) {
+        match told {
+            Told::LastUsed(at) => {
+                let theirs = self.on_their_clock(now);
+                let monotonic = theirs.monotonic.minus(theirs.wall.since(at));
+                session.learn(Stamp { wall: at, monotonic, is_over: false, is_evicted: false });
+            }
+            Told::Over => session.end(),
+            Told::Unknown => {}
         }
     }
 
-    /// Whether the others have to be asked before the token can be called in use or idle.
+    /// Whether a stream that the token opened may go on. One that seems idle here may, until the others were asked about
+    /// it: that is noted, for [`Self::resolve_doubts`].
     #[must_use]
-    pub fn is_in_doubt(&self, session: &Session, now: Timestamp) -> bool {
-        self.is_shared() && !session.seems_in_force(self.on_their_clock(now), self.idle())
+    pub fn judge_stream(&self, session: &Arc<Session>, token: &Introduction<'_>, now: Now) -> bool {
+        match (self.judge(Some(session), token, None, now), &self.shared) {
+            (Idleness::InUse, _) => true,
+            (Idleness::Ask(_), Some(shared)) => {
+                lock(&shared.doubts).insert(session.token(), Arc::clone(session));
+                true
+            }
+            (Idleness::Ask(_) | Idleness::Unavailable | Idleness::Idle, _) => false,
+        }
     }
 
     /// Asks the others about streams that seem idle here.
@@ -160,12 +126,8 @@ impl Sessions {
             let asking =
                 some.iter().map(|(token, session)| shared.store.last_use(*token, session.last_used_at()));
             for (told, (_, session)) in join_all(asking).await.into_iter().zip(some) {
-                match told {
-                    Told::LastUsed(at) => session.learn(at),
-                    Told::Over => session.end(),
-                    // The next look of the stream brings the doubt back.
-                    Told::Unknown => {}
-                }
+                // Where that cannot be told, the next look of the stream brings the doubt back.
+                self.learn(session, told, Now::read());
             }
         }
     }
@@ -180,19 +142,9 @@ impl Sessions {
 
     /// A use came so long after the one before.
     pub(super) fn hurry_up(&self, pause: Duration) {
-        if let Some(shared) =
-            self.shared.as_ref().filter(|shared| pause.saturating_add(shared.lead) > self.idle())
-        {
+        let Some(shared) = &self.shared else { return };
+        if self.limits.load().idle.is_some_and(|idle| pause.saturating_add(shared.lead) > idle) {
             shared.hurry.notify_one();
-        }
-    }
-
-    /// Every session is saved again: the store has lost them.
-    pub fn save_again(&self) {
-        for shard in &self.shards {
-            let used: Vec<Arc<Session>> =
-                lock(shard).values().filter(|session| session.was_used()).cloned().collect();
-            used.iter().filter(|session| session.not_saved()).for_each(|session| self.remember(session));
         }
     }
 }
@@ -209,6 +161,10 @@ mod tests {
         Timestamp::from_millis(millis)
     }
 
+    const fn at(millis: i64) -> Now {
+        Now::at_millis(millis)
+    }
+
     fn table(offset: i64) -> Sessions {
         let settings =
             Settings { idle_timeout: Some(IDLE), max_tracked: 10, leeway: Duration::ZERO, saved: true };
@@ -218,6 +174,7 @@ mod tests {
             lead: Duration::from_secs(2),
             hurry: Notify::new(),
             doubts: Mutex::default(),
+            over: answers(),
         };
         Sessions { shared: Some(shared), ..Sessions::new(settings) }
     }
@@ -229,50 +186,53 @@ mod tests {
             subject: Some(SubjectKey::new("https://a/", "alice")),
             client: None,
             issued_at: ms(0),
+            known_since: ms(0),
             expires_at: ms(3_600_000),
         }
     }
 
     #[test]
-    fn the_others_are_asked_only_when_this_replica_cannot_tell() {
+    fn a_token_used_elsewhere_is_used_here_as_well() {
         let (table, issuer) = (table(0), "https://a/".into());
         let token = token(&issuer);
-        let session = table.judge_shared(None, &token, None, ms(60_000)).unwrap();
-        assert!(table.used(&session, ms(60_000)));
-        assert!(table.judge_shared(None, &token, None, ms(120_000)).is_ok());
-        let later = |told| table.judge_shared(Some(&session), &token, told, ms(120_001)).map(drop);
-        assert_eq!(later(None), Err(Doubt::Ask(ms(60_000))));
-        assert_eq!(later(Some(Told::Unknown)), Err(Doubt::Unavailable));
-        assert_eq!(later(Some(Told::LastUsed(ms(90_000)))), Ok(()), "used elsewhere");
-        assert!(table.judge_shared(Some(&session), &token, None, ms(150_000)).is_ok());
-    }
-
-    #[test]
-    fn what_was_idle_everywhere_stays_so() {
-        let (table, issuer) = (table(0), "https://a/".into());
-        let token = token(&issuer);
-        let judge = |told, at| table.judge_shared(None, &token, told, ms(at)).map(drop);
-        assert_eq!(judge(None, 60_001), Err(Doubt::Ask(ms(0))));
-        assert_eq!(judge(Some(Told::Over), 60_001), Err(Doubt::Idle));
-        assert_eq!(judge(None, 60_000), Err(Doubt::Idle), "without asking again");
+        assert_eq!(table.judge(None, &token, None, at(60_001)), Idleness::Ask(ms(0)));
+        assert!(table.begin(None, &token, None, at(60_001)).is_err());
+        assert_eq!(table.sweep(), super::super::Left::default());
+        assert_eq!(table.tracked(), 0, "what may not pass leaves no trace");
+        let told = Some(Told::LastUsed(ms(50_000)));
+        let session = table.begin(None, &token, told, at(60_001)).unwrap().unwrap();
+        assert_eq!(session.last_used_at(), ms(60_001));
+        let later = |told| table.judge(Some(&session), &token, told, at(120_002));
+        assert_eq!(later(None), Idleness::Ask(ms(60_001)));
+        table.learn(&session, Told::LastUsed(ms(90_000)), at(120_002));
+        assert_eq!(later(None), Idleness::InUse);
+        assert_eq!(table.judge(Some(&session), &token, None, at(150_001)), Idleness::Ask(ms(90_000)));
+        table.learn(&session, Told::Over, at(150_001));
+        assert_eq!(table.judge(Some(&session), &token, told, at(1)), Idleness::Idle, "without asking again");
     }
 
     #[test]
     fn a_replica_whose_clock_is_wrong_judges_as_the_others() {
         let (slow, issuer) = (table(60_000), "https://a/".into());
         let token = token(&issuer);
-        let session = slow.judge_shared(None, &token, None, ms(0)).unwrap();
-        assert!(slow.used(&session, ms(-1_000)));
+        let session = slow.begin(None, &token, None, at(-1_000)).unwrap().unwrap();
         assert_eq!(session.last_used_at(), ms(59_000));
-        assert!(matches!(slow.judge_shared(None, &token, None, ms(59_001)), Err(Doubt::Ask(_))));
+        assert_eq!(slow.judge(Some(&session), &token, None, at(59_000)), Idleness::InUse);
+        assert_eq!(slow.judge(Some(&session), &token, None, at(59_001)), Idleness::Ask(ms(59_000)));
     }
 
     #[test]
     fn a_stream_that_seems_idle_goes_on_until_the_others_were_asked() {
         let (table, issuer) = (table(0), "https://a/".into());
-        let session = table.judge_shared(None, &token(&issuer), None, ms(60_000)).unwrap();
-        assert!(table.is_in_force(&session, ms(61_000)));
+        let token = token(&issuer);
+        let session = table.begin(None, &token, None, at(30_000)).unwrap().unwrap();
+        let doubts = |table: &Sessions| lock(&table.shared.as_ref().unwrap().doubts).len();
+        assert!(table.judge_stream(&session, &token, at(90_000)));
+        assert_eq!(doubts(&table), 0);
+        let _left = table.sweep();
+        assert!(table.judge_stream(&session, &token, at(91_000)));
+        assert_eq!(doubts(&table), 1, "only a stream that goes on is worth a question");
         session.end();
-        assert!(!table.is_in_force(&session, ms(61_000)));
+        assert!(!table.judge_stream(&session, &token, at(91_000)));
     }
 }

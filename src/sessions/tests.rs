@@ -1,18 +1,27 @@
 //! Idle clocks: what moves them, what ends them, what leaves for room, and what a restart keeps.
 
 use super::*;
-use crate::time::Now;
+use crate::state::Store;
+use crate::time::Monotonic;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 const IDLE: Duration = Duration::from_secs(60);
 const HOUR: i64 = 3_600_000;
 
+fn settings(max_tracked: usize) -> Settings {
+    Settings { idle_timeout: Some(IDLE), max_tracked, leeway: Duration::from_secs(30), saved: true }
+}
+
 fn sessions(max_tracked: usize) -> Sessions {
-    let leeway = Duration::from_secs(30);
-    Sessions::new(Settings { idle_timeout: Some(IDLE), max_tracked, leeway, saved: true })
+    Sessions::new(settings(max_tracked))
 }
 
 const fn ms(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
+}
+
+const fn at(millis: i64) -> Now {
+    Now::at_millis(millis)
 }
 
 struct Token(Arc<str>, TokenKey, i64);
@@ -29,108 +38,194 @@ impl Token {
             subject: Some(SubjectKey::new("https://a/", "alice")),
             client: None,
             issued_at: ms(self.2),
+            known_since: ms(self.2),
             expires_at: ms(self.2 + HOUR),
         }
+    }
+
+    fn is_in_use(&self, sessions: &Sessions, now: Now) -> bool {
+        let session = sessions.find(self.1);
+        sessions.judge(session.as_deref(), &self.introduce(), None, now) == Idleness::InUse
+    }
+
+    fn use_at(&self, sessions: &Sessions, now: Now) -> bool {
+        let session = sessions.find(self.1);
+        sessions.begin(session.as_ref(), &self.introduce(), None, now).is_ok()
     }
 }
 
 #[test]
-fn only_a_forwarded_request_moves_the_clock() {
+fn only_a_forwarded_request_moves_the_clock_and_only_it_leaves_a_trace() {
     let (sessions, token) = (sessions(10), Token::new("t", 0));
-    let session = sessions.judge(&token.introduce(), ms(60_000)).unwrap();
-    assert!(sessions.judge(&token.introduce(), ms(60_001)).is_err(), "judged, but never forwarded");
-    assert!(!sessions.used(&session, ms(60_000)), "too late: it was found idle");
+    for _ in 0..3 {
+        assert!(token.is_in_use(&sessions, at(60_000)));
+        assert!(!token.is_in_use(&sessions, at(60_001)), "judged, but never forwarded");
+    }
+    assert!(!token.use_at(&sessions, at(60_001)), "too late");
+    assert_eq!((sessions.sweep(), sessions.tracked()), (Left::default(), 0));
 
-    let token = Token::new("u", 0);
-    let session = sessions.judge(&token.introduce(), ms(60_000)).unwrap();
-    assert!(sessions.used(&session, ms(60_000)));
-    assert!(sessions.judge(&token.introduce(), ms(120_000)).is_ok());
-    assert!(sessions.judge_again(&session, &token.introduce(), ms(120_001)).is_err());
-    assert!(sessions.judge(&token.introduce(), ms(120_000)).is_err(), "for good");
+    assert!(token.use_at(&sessions, at(60_000)));
+    assert!(token.is_in_use(&sessions, at(120_000)));
+    assert!(!token.is_in_use(&sessions, at(120_001)));
+    assert!(!token.use_at(&sessions, at(120_001)));
+    assert_eq!((sessions.sweep(), sessions.tracked()), (Left::default(), 1));
+}
+
+#[test]
+fn two_first_uses_at_once_share_a_session() {
+    for round in 0..50 {
+        let (sessions, token) = (sessions(10), Token::new(&round.to_string(), 0));
+        let first = |_| sessions.begin(None, &token.introduce(), None, at(1_000)).unwrap().unwrap();
+        let threads: Vec<_> = std::thread::scope(|scope| {
+            let started: Vec<_> = (0..4).map(|n| scope.spawn(move || first(n))).collect();
+            started.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(threads.windows(2).all(|pair| Arc::ptr_eq(&pair[0], &pair[1])));
+    }
 }
 
 #[test]
 fn a_request_that_read_the_clock_early_cannot_revive_what_was_refused() {
     let (sessions, token) = (sessions(10), Token::new("t", 0));
-    assert!(sessions.judge(&token.introduce(), ms(60_001)).is_err());
-    assert!(sessions.judge(&token.introduce(), ms(59_999)).is_err());
+    assert!(token.use_at(&sessions, at(0)));
+    let session = sessions.find(token.1).unwrap();
+    sessions.close(&session, &token.introduce(), at(60_000));
+    assert!(token.is_in_use(&sessions, at(60_000)), "not idle, so not closed");
+    sessions.close(&session, &token.introduce(), at(60_001));
+    assert!(!token.use_at(&sessions, at(59_999)));
 }
 
 #[test]
-fn sessions_leave_only_when_idle_or_expired() {
-    let sessions = sessions(10_000);
-    for i in 0..1_000 {
-        let token = Token::new(&i.to_string(), 0);
-        let session = sessions.judge(&token.introduce(), ms(1_000)).unwrap();
-        assert!(sessions.used(&session, ms(if i < 400 { 1_000 } else { 100_000 })));
-    }
-    let grace = i64::try_from(GRACE.as_millis()).unwrap();
-    assert_eq!(sessions.sweep(ms(61_000 + grace), 1), Left::default());
-    assert_eq!(sessions.sweep(ms(61_001 + grace), 1), Left { idle: 400, ..Left::default() });
-    assert_eq!(sessions.tracked(), 600);
-
-    sessions.set_idle_timeout(None);
-    assert_eq!(sessions.sweep(ms(HOUR + 30_000), 1), Left::default());
-    assert_eq!(sessions.sweep(ms(HOUR + 30_001), 1), Left { expired: 600, ..Left::default() });
-    assert_eq!(sessions.tracked(), 0);
+fn a_wrong_wall_clock_closes_nothing() {
+    let (sessions, token) = (sessions(10), Token::new("t", 0));
+    assert!(token.use_at(&sessions, at(1_000)));
+    let wrong = Now { wall: ms(1_000 * HOUR), ..at(2_000) };
+    assert!(!token.is_in_use(&sessions, wrong) && !token.use_at(&sessions, wrong));
+    sessions.close(&sessions.find(token.1).unwrap(), &token.introduce(), wrong);
+    assert!(token.use_at(&sessions, at(3_000)), "the clock is right again");
 }
 
 #[test]
-fn what_leaves_for_room_is_counted_and_refused() {
+fn what_leaves_for_room_is_counted_and_judged_by_its_issue() {
     let sessions = sessions(100);
     let tokens: Vec<Token> = (0..300).map(|i| Token::new(&i.to_string(), 0)).collect();
-    let use_at = |token: &Token, now| {
-        let session = sessions.judge(&token.introduce(), ms(now)).unwrap();
-        assert!(sessions.used(&session, ms(now)));
-        session
-    };
-    let first = use_at(&tokens[0], 50_000);
+    let first = sessions.begin(None, &tokens[0].introduce(), None, at(50_000)).unwrap().unwrap();
     for token in &tokens[1..] {
-        use_at(token, 55_000);
+        assert!(token.use_at(&sessions, at(55_000)));
     }
+    assert_eq!(sessions.sweep().capacity, 200);
     assert_eq!(sessions.tracked(), 100);
-    assert_eq!(sessions.sweep(ms(55_000), 1).capacity, 200);
-    let refused =
-        tokens.iter().filter(|token| sessions.judge(&token.introduce(), ms(61_000)).is_err()).count();
+    let refused = tokens.iter().filter(|token| !token.is_in_use(&sessions, at(61_000))).count();
     assert_eq!(refused, 200, "idle by their issue, though used since");
-    assert!(!sessions.used(&first, ms(61_000)), "the least recently used was among them");
+    let token = tokens[0].introduce();
+    assert!(first.is_evicted(), "the least recently used was among them");
+    assert_eq!(sessions.judge(Some(&first), &token, None, at(60_000)), Idleness::InUse);
+    assert_eq!(sessions.judge(Some(&first), &token, None, at(60_001)), Idleness::Idle);
+    assert!(sessions.begin(Some(&first), &token, None, at(60_001)).is_err());
+    let again = sessions.begin(Some(&first), &token, None, at(60_000)).unwrap().unwrap();
+    assert!(!Arc::ptr_eq(&again, &first) && !again.is_evicted(), "it entered the table again");
+}
+
+#[test]
+fn what_is_seen_in_use_now_and_then_stays_when_others_must_leave() {
+    let sessions = sessions(100);
+    let busy: Vec<Token> = (0..50).map(|i| Token::new(&format!("busy-{i}"), 0)).collect();
+    let touch_all = |now| busy.iter().for_each(|token| assert!(token.use_at(&sessions, at(now))));
+    touch_all(1_000);
+    for round in 0..20 {
+        for i in 0..40 {
+            assert!(Token::new(&format!("{round}-{i}"), 0).use_at(&sessions, at(2_000 + round)));
+        }
+        // Later than a fraction of the timeout, so that each use is shown to the table.
+        touch_all(10_000 + round * 8_000 / 20 * 20 % 40_000);
+        let _left = sessions.sweep();
+    }
+    let kept = busy.iter().filter(|token| sessions.find(token.1).is_some()).count();
+    assert_eq!(kept, 50);
+}
+
+#[test]
+fn the_table_is_bounded_in_bytes_as_well() {
+    let sessions = sessions(100);
+    let client: Arc<str> = "x".repeat(10_000).into();
+    for i in 0..100 {
+        let token = Token::new(&i.to_string(), 0);
+        let introduction = Introduction { client: Some(&client), ..token.introduce() };
+        assert!(sessions.begin(None, &introduction, None, at(1_000)).is_ok());
+    }
+    let left = sessions.sweep();
+    assert!(left.capacity >= 95 && sessions.tracked() <= 5, "{left:?}");
+}
+
+#[test]
+fn sessions_leave_when_they_are_idle_or_their_tokens_are_dead() {
+    // The table's own clock cannot be set: short times, waited for.
+    let (idle, now) = (Duration::from_millis(50), Now::read());
+    let table =
+        |idle_timeout| Sessions::new(Settings { idle_timeout, leeway: Duration::ZERO, ..settings(1_000) });
+    let issuer: Arc<str> = "https://a/".into();
+    let (unused, dead) = (table(Some(idle)), table(None));
+    for i in 0..100 {
+        let token = |expires_in| Introduction {
+            token: TokenKey::new(&issuer, &i.to_string()),
+            issuer: &issuer,
+            subject: None,
+            client: None,
+            issued_at: now.wall,
+            known_since: now.wall,
+            expires_at: now.wall.plus(Duration::from_millis(expires_in)),
+        };
+        assert!(unused.begin(None, &token(60_000), None, now).is_ok());
+        assert!(dead.begin(None, &token(50), None, now).is_ok());
+    }
+    let (mut left, mut expired) = (0, 0);
+    for _ in 0..1_000 {
+        left += unused.sweep().idle;
+        expired += dead.sweep().expired;
+        if (left, expired) == (100, 100) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!((left, expired, unused.tracked(), dead.tracked()), (100, 100, 0, 0));
 }
 
 #[test]
 fn lists_what_is_in_use_page_by_page() {
     let sessions = sessions(100_000);
-    for i in 0..700 {
-        let token = Token::new(&i.to_string(), 0);
-        let session = sessions.judge(&token.introduce(), ms(1_000)).unwrap();
-        assert!(i >= 500 || sessions.used(&session, ms(1_000)));
+    for i in 0..500 {
+        assert!(Token::new(&i.to_string(), 0).use_at(&sessions, at(1_000)));
     }
     let alice = Some(SubjectKey::new("https://a/", "alice"));
+    let list = |subject, after, now| sessions.list(subject, after, 64, at(now), |_| true);
     let (mut after, mut seen) = (None, Vec::new());
     loop {
-        let page = sessions.list(alice, after, 64, ms(2_000));
+        let page = list(alice, after, 2_000);
         let Some(last) = page.last() else { break };
         after = Some(last.token);
         seen.extend(page.into_iter().map(|row| row.token));
     }
     assert_eq!(seen.len(), 500);
     assert!(seen.windows(2).all(|pair| pair[0] < pair[1]));
-    assert!(sessions.list(Some(SubjectKey::new("https://b/", "alice")), None, 64, ms(2_000)).is_empty());
-    assert!(sessions.list(alice, None, 64, ms(61_001)).is_empty(), "idle by now");
+    assert!(list(Some(SubjectKey::new("https://b/", "alice")), None, 2_000).is_empty());
+    assert!(list(alice, None, 61_001).is_empty(), "idle by now");
 }
 
 #[test]
 fn threads_agree_on_the_end() {
     for round in 0..300 {
         let (sessions, token) = (sessions(10), Token::new(&round.to_string(), 0));
-        let (clock, refused) = (AtomicI64::new(0), std::sync::atomic::AtomicBool::new(false));
+        assert!(token.use_at(&sessions, at(0)));
+        let session = sessions.find(token.1).unwrap();
+        let (clock, refused) = (AtomicI64::new(0), AtomicBool::new(false));
         // A few requests at once, each step of the clock just short of what a thread that lags is refused for.
         let request = |_| {
             let was_refused = refused.load(Ordering::SeqCst);
-            let now = ms(clock.fetch_add(25_000, Ordering::SeqCst));
-            let used =
-                sessions.judge(&token.introduce(), now).is_ok_and(|session| sessions.used(&session, now));
+            let now = at(clock.fetch_add(25_000, Ordering::SeqCst));
+            let used = token.use_at(&sessions, now);
             assert!(!(used && was_refused), "revived");
             if !used {
+                sessions.close(&session, &token.introduce(), now);
                 refused.store(true, Ordering::SeqCst);
             }
         };
@@ -148,20 +243,73 @@ async fn a_restart_keeps_every_clock() {
     let store = Store::in_memory(Now::at_millis(0)).unwrap();
     let tokens: Vec<Token> = (0..50).map(|i| Token::new(&i.to_string(), 0)).collect();
     for (token, now) in tokens.iter().zip(1..) {
-        let session = before.judge(&token.introduce(), ms(0)).unwrap();
-        assert!(before.used(&session, ms(now * 1_000)));
-        assert!(before.used(&session, ms(now * 1_000)));
+        assert!(token.use_at(&before, at(now * 1_000)));
+        assert!(token.use_at(&before, at(now * 1_000)));
     }
     assert_eq!(before.save(&store).await, Ok(50));
     assert_eq!(before.save(&store).await, Ok(0), "nothing changed since");
-    let session = before.judge(&tokens[0].introduce(), ms(9_000)).unwrap();
-    assert!(before.used(&session, ms(9_000)));
+    assert!(tokens[0].use_at(&before, at(9_000)));
     assert_eq!(before.save(&store).await, Ok(1));
 
-    let now = ms(69_000);
+    let now = at(69_000);
     assert_eq!(after.restore(&store, now).await, Ok(43), "all but those used last at 2 to 8 seconds");
     for (token, used_at) in tokens.iter().zip(1..) {
         let alive = used_at == 1 || used_at >= 9;
-        assert_eq!(after.judge(&token.introduce(), now).is_ok(), alive, "{used_at}");
+        assert_eq!(token.is_in_use(&after, now), alive, "{used_at}");
+    }
+    assert_eq!(after.find(tokens[49].1).unwrap().first_used_at(), ms(50_000));
+}
+
+#[tokio::test]
+async fn a_start_with_a_wrong_clock_loses_nothing() {
+    let store = Store::in_memory(Now::at_millis(0)).unwrap();
+    let (before, issued) = (sessions(10_000), 1_800_000_000_000);
+    let now = Now { wall: ms(issued + 90_000), monotonic: Monotonic::from_millis(100_000) };
+    let token = Token::new("t", issued);
+    let used = Now { wall: ms(issued + 50_000), monotonic: Monotonic::from_millis(60_000) };
+    assert!(token.use_at(&before, used));
+    assert_eq!(before.save(&store).await, Ok(1));
+    for wrong in [-3 * 24 * HOUR, 3 * 24 * HOUR, -20 * 365 * 24 * HOUR, 20 * 365 * 24 * HOUR] {
+        let wrong = Now { wall: ms(now.wall.as_millis() + wrong), ..now };
+        let gate = sessions(10_000);
+        assert_eq!(gate.restore(&store, wrong).await, Ok(1));
+        let _left = gate.sweep();
+        let _used = token.use_at(&gate, wrong);
+        assert!(gate.save(&store).await.is_ok());
+        assert_eq!(gate.trim(&store, wrong.monotonic).await, Ok(0));
+        assert!(token.is_in_use(&gate, now), "the clock was set right");
+    }
+    let (right, later) = (sessions(10_000), now.plus(Duration::from_secs(61)));
+    assert_eq!(right.restore(&store, now).await, Ok(1));
+    assert!(!token.is_in_use(&right, later), "the monotonic clock counts, whatever was stored of the other");
+    assert_eq!(right.trim(&store, later.monotonic).await, Ok(1));
+}
+
+#[tokio::test]
+async fn what_was_idle_before_the_timeout_grew_stays_so() {
+    for restarts in [false, true] {
+        let store = Store::in_memory(Now::at_millis(0)).unwrap();
+        let (idle, used) = (Token::new("idle", 0), Token::new("used", 0));
+        let longer = Settings { idle_timeout: Some(10 * IDLE), ..settings(10_000) };
+        let mut gate = sessions(10_000);
+        assert!(idle.use_at(&gate, at(1_000)) && used.use_at(&gate, at(30_000)));
+        assert_eq!(gate.save(&store).await, Ok(2));
+        if restarts {
+            gate = Sessions::new(longer);
+            assert!(gate.restore(&store, at(70_000)).await.is_ok());
+        } else {
+            assert!(gate.reconfigure(longer.idle_timeout, longer.leeway, at(70_000)));
+            gate.renew();
+        }
+        let never = Token::new("never used here", 9_000);
+        let fresh = Token::new("fresh", 10_000);
+        for (token, in_use) in [(&idle, false), (&used, true), (&never, false), (&fresh, true)] {
+            assert_eq!(token.is_in_use(&gate, at(300_000)), in_use, "{}, restarts: {restarts}", token.1.0);
+        }
+        assert_eq!(gate.save(&store).await.map(drop), Ok(()));
+        let again = Sessions::new(longer);
+        assert!(again.restore(&store, at(300_000)).await.is_ok());
+        assert!(!idle.is_in_use(&again, at(300_000)) && used.is_in_use(&again, at(300_000)));
+        assert_eq!(again.trim(&store, at(300_000).monotonic).await, Ok(0), "by the settings in force");
     }
 }

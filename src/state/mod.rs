@@ -15,6 +15,7 @@ use crate::time::{Clock, Now, Timestamp};
 mod error;
 mod events;
 pub mod freshness;
+mod last_uses;
 mod mirror;
 pub mod record;
 pub mod redis;
@@ -28,7 +29,7 @@ mod writer;
 pub use error::{OpenError, StoreError};
 pub use events::LogPosition;
 use freshness::Freshness;
-use record::{SessionRow, UsageRow};
+use record::UsageRow;
 use redis::{Change, Fleet, Told};
 use schema::{Database, Wanted};
 pub use seen::Past;
@@ -262,48 +263,6 @@ impl Store {
         self.durable
     }
 
-    /// Forgets the tokens in `gone`, then keeps these last uses; answers the tokens that another replica found idle
-    /// meanwhile. A shared store forgets nothing: others may use the token.
-    ///
-    /// # Errors
-    /// When the disk is full or fails; some may have been kept then.
-    pub async fn save_sessions(
-        &self,
-        mut used: Vec<SessionRow>,
-        gone: Vec<TokenKey>,
-    ) -> Result<Vec<TokenKey>, StoreError> {
-        if let Some(fleet) = self.fleet() {
-            return fleet.save_sessions(used).await;
-        }
-        // First, because a token that left for room may have come back and been used again.
-        for chunk in gone.chunks(CHUNK) {
-            let chunk = chunk.to_vec();
-            self.writer
-                .run(move |db| chunk.iter().try_for_each(|token| rows::forget_session(db, *token)))
-                .await?;
-        }
-        // In the order of the tree they go into, neighbours share its pages.
-        used.sort_unstable_by_key(|row| row.token);
-        for chunk in used.chunks(CHUNK) {
-            let chunk = chunk.to_vec();
-            self.writer.run(move |db| chunk.iter().try_for_each(|row| rows::save_session(db, row))).await?;
-        }
-        Ok(Vec::new())
-    }
-
-    /// Up to `limit` sessions after the given token, in the order of their keys; none of a shared store, where last uses
-    /// are looked at one by one.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub async fn sessions(
-        &self,
-        after: Option<TokenKey>,
-        limit: usize,
-    ) -> Result<Vec<SessionRow>, StoreError> {
-        self.writer.read(move |db| rows::sessions(db, after, limit)).await
-    }
-
     /// Keeps the last good key set of an issuer from this source, as it was fetched.
     ///
     /// # Errors
@@ -357,25 +316,6 @@ impl Store {
         }
         let client = client.map(str::to_owned);
         self.writer.read(move |db| rows::usage(db, client.as_deref())).await
-    }
-
-    /// Forgets sessions that are expired for `leeway` or unused for `idle`; says how many. A little at a time, so that an
-    /// event never waits long.
-    ///
-    /// # Errors
-    /// When the disk is full or fails.
-    pub async fn trim_sessions(
-        &self,
-        now: Now,
-        idle: Duration,
-        leeway: Duration,
-    ) -> Result<usize, StoreError> {
-        let mut trimmed = 0;
-        for part in 0..=u8::MAX {
-            let (unused, expired) = (now.wall.minus(idle), now.wall.minus(leeway));
-            trimmed += self.writer.run(move |db| rows::trim_sessions(db, part, unused, expired)).await?;
-        }
-        Ok(trimmed)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
-use crate::time::Timestamp;
+use crate::time::{Monotonic, Timestamp};
 
 /// What kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -334,10 +334,32 @@ pub struct SessionRow {
     pub issued_at: Timestamp,
     /// The first request forwarded with it.
     pub first_used_at: Timestamp,
-    /// The last.
+    /// The last, by the wall clock.
     pub last_used_at: Timestamp,
+    /// The last, by the monotonic clock; stored as running time.
+    pub last_used_monotonic: Monotonic,
     /// `exp`.
     pub expires_at: Timestamp,
+}
+
+/// The idle timeout that was in force last, so that what was idle by it stays so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdleTerms {
+    /// The timeout; `None`: no token went idle.
+    pub timeout: Option<Duration>,
+    /// What remains of earlier ones.
+    pub floor: Option<IdleFloor>,
+}
+
+/// The moment since which tokens had to be used to be in use when the idle timeout grew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdleFloor {
+    /// By the monotonic clock; stored as running time.
+    pub monotonic: Monotonic,
+    /// By the wall clock, which may have been wrong.
+    pub wall: Timestamp,
+    /// The timeout before. What was used within it is never idle by this floor, whatever the wall clock said then.
+    pub timeout: Duration,
 }
 
 /// How often a client was answered how.

@@ -1,11 +1,15 @@
 //! The statements: one function for each thing the store does with a row.
 
+use std::time::Duration;
+
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::record::{
-    Appended, Event, EventKind, Identity, Origin, SessionRow, Source, StoredEvent, Undone, UsageRow,
+    Appended, Event, EventKind, Identity, IdleFloor, IdleTerms, Origin, SessionRow, Source, StoredEvent,
+    Undone, UsageRow,
 };
+use super::uptime::Uptime;
 use crate::identity::{Key, SubjectKey, TokenKey};
 use crate::time::Timestamp;
 
@@ -214,12 +218,13 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     })
 }
 
-pub(super) fn save_session(db: &Connection, row: &SessionRow) -> rusqlite::Result<()> {
+pub(super) fn save_session(db: &Connection, row: &SessionRow, uptime: Uptime) -> rusqlite::Result<()> {
     // The last use only ever moves forward, whatever order the writes come in.
     db.prepare_cached(
-        "INSERT INTO sessions (token, issuer, subject, client, issued_at, first_used_at, last_used_at, expires_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-         ON CONFLICT DO UPDATE SET last_used_at = max(last_used_at, excluded.last_used_at)",
+        "INSERT INTO sessions (token, issuer, subject, client, issued_at, first_used_at, last_used_at, expires_at, last_used_uptime)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT DO UPDATE SET last_used_at = max(last_used_at, excluded.last_used_at),
+             last_used_uptime = max(last_used_uptime, excluded.last_used_uptime)",
     )?
     .execute(params![
         row.token.0.to_bytes(),
@@ -230,6 +235,7 @@ pub(super) fn save_session(db: &Connection, row: &SessionRow) -> rusqlite::Resul
         row.first_used_at.as_millis(),
         row.last_used_at.as_millis(),
         row.expires_at.as_millis(),
+        uptime.at(row.last_used_monotonic),
     ])?;
     Ok(())
 }
@@ -243,10 +249,11 @@ pub(super) fn sessions(
     db: &Connection,
     after: Option<TokenKey>,
     limit: usize,
+    uptime: Uptime,
 ) -> rusqlite::Result<Vec<SessionRow>> {
     let after = after.map_or(Vec::new(), |token| token.0.to_bytes().to_vec());
     db.prepare_cached(
-        "SELECT token, issuer, subject, client, issued_at, first_used_at, last_used_at, expires_at
+        "SELECT token, issuer, subject, client, issued_at, first_used_at, last_used_at, expires_at, last_used_uptime
          FROM sessions WHERE token > ?1 ORDER BY token LIMIT ?2",
     )?
     .query_map(params![after, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
@@ -259,25 +266,66 @@ pub(super) fn sessions(
             first_used_at: time(row, 5)?,
             last_used_at: time(row, 6)?,
             expires_at: time(row, 7)?,
+            last_used_monotonic: uptime.moment(row.get(8)?),
         })
     })?
     .collect()
 }
 
-/// Looks through the 256th part of the sessions whose tokens begin with `part`.
+/// Looks through the 256th part of the sessions whose tokens begin with `part`, for those that were not used since so much
+/// running time, or whose tokens are dead: whatever the wall clock said when one was used, it had no more than its
+/// lifetime and two `leeway`s before it.
 pub(super) fn trim_sessions(
     db: &Connection,
     part: u8,
-    unused_since: Timestamp,
-    expired_since: Timestamp,
+    (now, unused_since, leeway): (i64, i64, i64),
 ) -> rusqlite::Result<usize> {
     let (mut first, mut last) = ([0; 16], [u8::MAX; 16]);
     (first[0], last[0]) = (part, part);
     db.prepare_cached(
         "DELETE FROM sessions WHERE token BETWEEN ?1 AND ?2
-         AND (max(last_used_at, issued_at) < ?3 OR expires_at < ?4)",
+         AND (last_used_uptime < ?3 OR last_used_uptime < ?4 - 2 * ?5 - (expires_at - issued_at))",
     )?
-    .execute(params![first, last, unused_since.as_millis(), expired_since.as_millis()])
+    .execute(params![first, last, unused_since, now, leeway])
+}
+
+pub(super) fn save_idle_terms(db: &Connection, terms: &IdleTerms, uptime: Uptime) -> rusqlite::Result<()> {
+    let floor = terms.floor;
+    db.prepare_cached(
+        "UPDATE origin SET idle_timeout = ?1, idle_floor = ?2, idle_floor_uptime = ?3, idle_floor_timeout = ?4",
+    )?
+    .execute(params![
+        terms.timeout.map_or(NOTHING, millis),
+        floor.map(|floor| floor.wall.as_millis()),
+        floor.map(|floor| uptime.at(floor.monotonic)),
+        floor.map(|floor| millis(floor.timeout)),
+    ])?;
+    Ok(())
+}
+
+/// The idle timeout that was in force last, once one was.
+pub(super) fn idle_terms(db: &Connection, uptime: Uptime) -> rusqlite::Result<Option<IdleTerms>> {
+    let read = "SELECT idle_timeout, idle_floor, idle_floor_uptime, idle_floor_timeout FROM origin";
+    db.prepare_cached(read)?.query_row([], |row| {
+        let Some(timeout) = row.get::<_, Option<i64>>(0)? else { return Ok(None) };
+        let floor = match (row.get(1)?, row.get(2)?, row.get(3)?) {
+            (Some(wall), Some(monotonic), Some(timeout)) => Some(IdleFloor {
+                wall: Timestamp::from_millis(wall),
+                monotonic: uptime.moment(monotonic),
+                timeout: duration(timeout),
+            }),
+            _ => None,
+        };
+        Ok(Some(IdleTerms { timeout: (timeout != NOTHING).then(|| duration(timeout)), floor }))
+    })
+}
+
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn duration(millis: i64) -> Duration {
+    Duration::from_millis(unsigned(millis))
 }
 
 pub(super) fn save_key_set(

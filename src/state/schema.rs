@@ -108,7 +108,10 @@ const MIGRATIONS: [&str; 3] = [
     ALTER TABLE origin ADD COLUMN identity TEXT NOT NULL DEFAULT ''; -- tells this log from any other
     ALTER TABLE origin ADD COLUMN not_before INTEGER NOT NULL DEFAULT 0; -- of tokens issued before, nothing is known
     UPDATE origin SET not_before = created_at, identity = lower(hex(randomblob(16)));
-    ALTER TABLE origin ADD COLUMN idle_floor INTEGER NOT NULL DEFAULT 0; -- tokens not used since then are idle, whatever idle_timeout is now
+    ALTER TABLE origin ADD COLUMN idle_timeout INTEGER; -- the one in force last; -1: none
+    ALTER TABLE origin ADD COLUMN idle_floor INTEGER; -- tokens not used since then are idle, whatever idle_timeout is now
+    ALTER TABLE origin ADD COLUMN idle_floor_uptime INTEGER;
+    ALTER TABLE origin ADD COLUMN idle_floor_timeout INTEGER; -- unless they were used for no longer than this
     ALTER TABLE events ADD COLUMN received_uptime INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE events ADD COLUMN origin BLOB; -- the signal it came with
     DROP INDEX events_once;

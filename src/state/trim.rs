@@ -48,11 +48,10 @@ impl Terms {
         let leeway = self.of(issuer).map(|kept| kept.leeway);
         // Of an issuer that is not configured any more, the largest that is.
         let leeway = leeway.or_else(|| self.kept.iter().map(|kept| kept.leeway).max()).unwrap_or_default();
-        Forgotten {
-            issuer: Arc::clone(issuer),
-            until: stored.event.at.max(stored.received_at.plus(leeway)),
-            retention: self.retention(stored),
-        }
+        let retention = self.retention(stored);
+        // It may have been received by a clock that was behind; it was, by running time, so long ago.
+        let received_at = stored.received_at.plus(leeway).max(self.wall.minus(retention));
+        Forgotten { issuer: Arc::clone(issuer), until: stored.event.at.max(received_at), retention }
     }
 }
 

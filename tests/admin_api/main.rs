@@ -173,18 +173,16 @@ impl Gate {
     /// A token of alice and the app is forwarded.
     fn used(&self, issuer: &str, subject: &str, jti: &str) -> TokenKey {
         let (token, now) = (TokenKey::new(issuer, jti), Timestamp::now());
-        let session = self.ledger.sessions.judge(
-            &Introduction {
-                token,
-                issuer: &issuer.into(),
-                subject: Some(SubjectKey::new(issuer, subject)),
-                client: Some(&"app".into()),
-                issued_at: now.minus(Duration::from_secs(10)),
-                expires_at: now.plus(HOUR),
-            },
-            now,
-        );
-        assert!(self.ledger.sessions.used(&session.unwrap(), now));
+        let introduction = Introduction {
+            token,
+            issuer: &issuer.into(),
+            subject: Some(SubjectKey::new(issuer, subject)),
+            client: Some(&"app".into()),
+            issued_at: now.minus(Duration::from_secs(10)),
+            known_since: now.minus(Duration::from_secs(10)),
+            expires_at: now.plus(HOUR),
+        };
+        self.ledger.sessions.begin(None, &introduction, None, Now::read()).unwrap();
         token
     }
 

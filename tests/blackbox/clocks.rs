@@ -211,6 +211,11 @@ fn set(keys: &Issuer, id: &str, r#type: &str, at: i64, members: Value) -> String
 }
 
 fn push(gate: &Gate, set: &str) -> u16 {
+    // Until the transmitter's keys are loaded it is told to try again, for which the gate's readiness does not wait.
+    eventually("the signal is answered", || Some(push_once(gate, set)).filter(|status| *status != 503))
+}
+
+fn push_once(gate: &Gate, set: &str) -> u16 {
     let mut wire = crate::support::wire::Wire::plain(gate.admin);
     let head = format!(
         "POST /v1/ssf/t HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {}\r\n\

@@ -20,7 +20,7 @@ use portcullis::forward::{
     RequestBodyError, Scheme, Upstream, UpstreamSettings,
 };
 use portcullis::metrics::Metrics;
-use portcullis::time::Timestamp;
+use portcullis::time::Now;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -105,7 +105,7 @@ pub(crate) fn permit(method: &Method, path: &str) -> Permit {
     let (uri, headers) = (path.parse::<Uri>().unwrap(), HeaderMap::new());
     let request =
         Request { method, uri: &uri, host: Some("api.example"), headers: &headers, certificate: None };
-    match enforcer.decide(&request, Asked::NOTHING, Timestamp::now()).verdict {
+    match enforcer.decide(&request, Asked::NOTHING, Now::read()).verdict {
         Verdict::Allow(permit) => permit,
         other => panic!("{method} {path}: {other:?}"),
     }

@@ -11,7 +11,7 @@ use crate::admin::body::read_json;
 use crate::admin::problem::Problem;
 use crate::enforce::decide::Asked;
 use crate::enforce::explain::{Explanation, Question};
-use crate::time::Timestamp;
+use crate::time::Now;
 
 pub(super) fn routes() -> Router<Api> {
     Router::new().route("/v1/explain", post(explain))
@@ -50,7 +50,7 @@ async fn explain(State(api): State<Api>, request: Request) -> Result<Json<Explan
             method: &method,
             path: &path,
             host: host.as_deref(),
-            now: Timestamp::now(),
+            now: Now::read(),
             stateless: None,
             asked,
         })

@@ -9,7 +9,7 @@ use axum::routing::{delete, get};
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
-use super::list::{MOST, Page, bad, filled, limit, query};
+use super::list::{Page, bad, filled, limit, query};
 use super::{Api, Id, Ledger};
 use crate::admin::problem::Problem;
 use crate::events::{Issuer, parse};
@@ -144,7 +144,7 @@ async fn in_use(
 ) -> Result<(Vec<SessionRow>, bool), Problem> {
     let Ledger { sessions, revocations, .. } = &api.ledger;
     let (sessions, revocations) = (Arc::clone(sessions), Arc::clone(revocations));
-    let now = Timestamp::now();
+    let now = Now::read();
     // A table of a million sessions takes a while to look through.
     let looked = tokio::task::spawn_blocking(move || {
         look(&sessions, &revocations.load(), &chosen, (after, limit), now)
@@ -156,24 +156,15 @@ fn look(
     sessions: &Sessions,
     revocations: &Snapshot,
     chosen: &Chosen,
-    (mut after, limit): (Option<TokenKey>, usize),
-    now: Timestamp,
+    (after, limit): (Option<TokenKey>, usize),
+    now: Now,
 ) -> (Vec<SessionRow>, bool) {
-    let mut found = Vec::new();
-    loop {
-        let rows = sessions.list(chosen.subject, after, MOST, now);
-        let last = rows.last().filter(|_| rows.len() == MOST).map(|row| row.token);
-        let theirs = |row: &SessionRow| chosen.issuer.as_ref().is_none_or(|issuer| *issuer == row.issuer);
-        found.extend(rows.into_iter().filter(|row| theirs(row) && !is_ended(revocations, row, now)));
-        if found.len() > limit {
-            found.truncate(limit);
-            return (found, true);
-        }
-        match last {
-            Some(last) => after = Some(last),
-            None => return (found, false),
-        }
-    }
+    let theirs = |row: &SessionRow| chosen.issuer.as_ref().is_none_or(|issuer| *issuer == row.issuer);
+    let wanted = |row: &SessionRow| theirs(row) && !is_ended(revocations, row, now.wall);
+    let mut found = sessions.list(chosen.subject, after, limit.saturating_add(1), now, wanted);
+    let more = found.len() > limit;
+    found.truncate(limit);
+    (found, more)
 }
 
 /// Whether the token of a session was certainly ended. A session does not know its token's role version: where it would
@@ -184,7 +175,7 @@ fn is_ended(revocations: &Snapshot, row: &SessionRow, now: Timestamp) -> bool {
         issuer: IssuerKey::new(&row.issuer),
         subject: row.subject,
         client: row.client.as_ref().map(|client| ClientKey::new(&row.issuer, client)),
-        issued_at: row.issued_at,
+        issued_at: row.issued_at.min(row.first_used_at),
         role_version: Some(u64::MAX),
     };
     revocations.judge(&facts, now).is_some()

@@ -16,8 +16,8 @@ use crate::enforce::target::Target;
 use crate::enforce::token::{IssuerIndex, Validity, VerifiedToken};
 use crate::jose::jws::Jws;
 use crate::keys::set::KeySet;
-use crate::sessions::{Look, Session};
-use crate::time::Timestamp;
+use crate::sessions::Look;
+use crate::time::Now;
 
 /// One token to be judged, and what the checks found so far. A check that needs what an earlier one finds asks for it
 /// by the functions below, which know why it is missing.
@@ -25,7 +25,7 @@ pub(in crate::enforce) struct Case<'r> {
     pub(in crate::enforce) enforcer: &'r Enforcer,
     pub(in crate::enforce) subject: Subject<'r>,
     pub(in crate::enforce) asked: Asked,
-    pub(in crate::enforce) now: Timestamp,
+    pub(in crate::enforce) now: Now,
     pub(in crate::enforce) target: Option<Target>,
     pub(in crate::enforce) route: Option<&'r Arc<Route>>,
     pub(in crate::enforce) proof_key: Option<ProofKey>,
@@ -39,7 +39,6 @@ pub(in crate::enforce) struct Case<'r> {
     pub(in crate::enforce) token: Option<Arc<VerifiedToken>>,
     /// Why its claims cannot be used.
     pub(in crate::enforce) unusable: Option<String>,
-    pub(in crate::enforce) session: Option<Arc<Session>>,
     /// The idle clock, when it is only looked at.
     pub(in crate::enforce) look: Option<Look>,
     /// For log and metrics.
@@ -64,7 +63,7 @@ impl<'r> Case<'r> {
         enforcer: &'r Enforcer,
         subject: Subject<'r>,
         asked: Asked,
-        now: Timestamp,
+        now: Now,
     ) -> Self {
         Self {
             enforcer,
@@ -81,7 +80,6 @@ impl<'r> Case<'r> {
             keys: None,
             token: None,
             unusable: None,
-            session: None,
             look: None,
             trail: Trail::default(),
         }
@@ -96,7 +94,7 @@ impl<'r> Case<'r> {
     pub(super) fn recall(&mut self, bearer: BearerToken<'_>) {
         let verifier = &self.enforcer.verifier;
         self.proof_key = verifier.proof_key(bearer);
-        let Some((token, issuer)) = verifier.cached(self.proof_key) else { return };
+        let Some((token, issuer)) = verifier.cached(self.proof_key, self.now.monotonic) else { return };
         self.issuer = Some((token.issuer, issuer));
         self.validity = Some(token.validity());
         self.trail = Trail { token: Some(Arc::clone(&token)), claimed: None, proof: Proof::Cached };
@@ -113,9 +111,17 @@ impl<'r> Case<'r> {
 
     /// What passed every check.
     pub(in crate::enforce) fn pass(&mut self) -> Result<Pass, Refusal> {
-        let pass = self.token.take().zip(self.session.take());
-        let pass = pass.map(|(token, session)| Pass { token, session });
+        let pass = self.token.take().map(|token| Pass { token, told: self.asked.session() });
         pass.ok_or_else(|| Stop::NotChecked("a check is missing").into_refusal())
+    }
+
+    /// Ends the session of a token that is denied as idle, if there is one: that is final.
+    pub(in crate::enforce) fn close(&self) {
+        let (Some(token), Some((_, issuer))) = (&self.token, self.issuer) else { return };
+        let sessions = self.enforcer.sessions();
+        if let Some(session) = token.session(sessions) {
+            sessions.close(&session, &token.introduction(&issuer.rules.issuer), self.now);
+        }
     }
 
     /// The token as the request presents it; `None` when it presents none.

@@ -10,7 +10,6 @@ use crate::enforce::target::{self, BadTarget, Target};
 use crate::enforce::verify;
 use crate::jose::jws::Jws;
 use crate::state::redis::Told;
-use crate::time::Monotonic;
 
 use std::sync::Arc;
 
@@ -83,17 +82,17 @@ pub(super) fn dates<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 
 pub(super) fn expiry<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let (_, issuer) = case.issuer()?;
-    Ok(case.validity()?.judge_expiry(issuer.rules.leeway, case.now)?)
+    Ok(case.validity()?.judge_expiry(issuer.rules.leeway, case.now.wall)?)
 }
 
 pub(super) fn not_before<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let (_, issuer) = case.issuer()?;
-    Ok(case.validity()?.judge_not_before(issuer.rules.leeway, case.now)?)
+    Ok(case.validity()?.judge_not_before(issuer.rules.leeway, case.now.wall)?)
 }
 
 pub(super) fn issued_at<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let (_, issuer) = case.issuer()?;
-    Ok(case.validity()?.judge_issued_at(issuer.rules.leeway, case.now)?)
+    Ok(case.validity()?.judge_issued_at(issuer.rules.leeway, case.now.wall)?)
 }
 
 pub(super) fn lifetime<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
@@ -114,7 +113,7 @@ pub(super) fn required_claims<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 /// The part of [`key`] that changes without the key set: keys that were not confirmed for too long prove nothing.
 pub(super) fn keys<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let (_, issuer) = case.issuer()?;
-    Ok(issuer.check_keys(case.now)?)
+    Ok(issuer.check_keys(case.now.wall)?)
 }
 
 /// Whether there is a key that may have made the signature.
@@ -122,7 +121,7 @@ pub(super) fn key<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     keys(case)?;
     let (index, issuer) = case.issuer()?;
     let set = issuer.keys.current();
-    issuer.check_key(index, &set, case.algorithm()?, case.jws()?, case.asked, case.now)?;
+    issuer.check_key(index, &set, case.algorithm()?, case.jws()?, case.asked, case.now.wall)?;
     case.keys = Some(set);
     Ok(())
 }
@@ -138,7 +137,10 @@ pub(super) fn claims<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let ((index, issuer), validity) = (case.issuer()?, case.validity()?);
     let identity = case.enforcer.verifier.identity();
     match issuer.rules.read(index, case.jws()?, validity, identity) {
-        Ok(token) => case.token = Some(Arc::new(token)),
+        Ok(mut token) => {
+            token.seen_at(case.now.wall, &case.enforcer.in_force.revocations);
+            case.token = Some(Arc::new(token));
+        }
         Err(unusable) => {
             case.unusable = Some(unusable.0);
             return Err(Reason::BadClaim.into());
@@ -166,10 +168,12 @@ pub(super) fn revocation<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let in_force = &case.enforcer.in_force;
     let token = case.token()?;
     case.state()?;
-    if !in_force.freshness.is_fresh(Monotonic::now()) {
+    if !in_force.freshness.is_fresh(case.now.monotonic) {
         return Err(Reason::StateUnavailable.into());
     }
-    Ok(token.judge_revocations(&in_force.revocations, case.now)?)
+    let session = token.session(&in_force.sessions);
+    let session = session.as_deref().map(AsRef::as_ref);
+    Ok(token.judge_revocations(session, &in_force.revocations, case.now.wall)?)
 }
 
 pub(super) fn idle<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
@@ -177,21 +181,16 @@ pub(super) fn idle<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
         return look(case);
     }
     let (token, (_, issuer), sessions) = (case.token()?, case.issuer()?, case.enforcer.sessions());
-    let issuer = &issuer.rules.issuer;
-    let session = if sessions.is_shared() {
-        token.judge_shared_idle(issuer, sessions, case.asked, case.now)?
-    } else {
-        token.judge_idle(issuer, sessions, case.now)?
-    };
-    case.session = Some(session);
-    Ok(())
+    let session = token.session(sessions);
+    let session = session.as_deref().map(AsRef::as_ref);
+    Ok(token.judge_idle(session, &issuer.rules.issuer, sessions, case.asked, case.now)?)
 }
 
-/// As [`idle`], without a trace.
+/// As [`idle`], with what it rests on.
 fn look<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let (token, (_, issuer), in_force) = (case.token()?, case.issuer()?, &case.enforcer.in_force);
     case.state()?;
-    if !in_force.freshness.is_fresh(Monotonic::now()) {
+    if !in_force.freshness.is_fresh(case.now.monotonic) {
         return Err(Stop::NotChecked("the shared state was not confirmed for too long"));
     }
     let (token, mut look) =

@@ -56,17 +56,17 @@ pub(in crate::enforce) fn dates(case: &Case<'_>, _failed: Option<Reason>) -> Str
 
 pub(in crate::enforce) fn expiry(case: &Case<'_>, _failed: Option<Reason>) -> String {
     let (Some(times), Some((_, rules))) = (&case.validity, read(case)) else { return String::new() };
-    words::expiry(times, rules.leeway, case.now)
+    words::expiry(times, rules.leeway, case.now.wall)
 }
 
 pub(in crate::enforce) fn not_before(case: &Case<'_>, _failed: Option<Reason>) -> String {
     let (Some(times), Some((_, rules))) = (&case.validity, read(case)) else { return String::new() };
-    words::not_before(times, rules.leeway, case.now)
+    words::not_before(times, rules.leeway, case.now.wall)
 }
 
 pub(in crate::enforce) fn issued_at(case: &Case<'_>, _failed: Option<Reason>) -> String {
     let (Some(times), Some((_, rules))) = (&case.validity, read(case)) else { return String::new() };
-    words::issued_at(times, rules.leeway, case.now)
+    words::issued_at(times, rules.leeway, case.now.wall)
 }
 
 pub(in crate::enforce) fn lifetime(case: &Case<'_>, _failed: Option<Reason>) -> String {
@@ -97,7 +97,7 @@ pub(in crate::enforce) fn key(case: &Case<'_>, failed: Option<Reason>) -> String
 }
 
 fn no_keys(issuer: &crate::enforce::decide::Issuer, case: &Case<'_>) -> String {
-    words::no_keys(issuer.keys.settings(), issuer.keys.availability(case.now))
+    words::no_keys(issuer.keys.settings(), issuer.keys.availability(case.now.wall))
 }
 
 pub(in crate::enforce) fn signature(_case: &Case<'_>, failed: Option<Reason>) -> String {
@@ -122,13 +122,15 @@ pub(in crate::enforce) fn revocation(case: &Case<'_>, failed: Option<Reason>) ->
         return "the shared state was not confirmed for longer than max_staleness".to_owned();
     }
     let snapshot = case.enforcer.in_force.revocations.load();
-    let ended = failed.and_then(|_| snapshot.judge(&token.facts, case.now));
-    words::revocation(ended.map(|ended| (ended, snapshot.grounds(&token.facts, ended))), token)
+    let session = token.session(case.enforcer.sessions());
+    let facts = token.facts_with(session.map(|session| session.first_used_at()));
+    let ended = failed.and_then(|_| snapshot.judge(&facts, case.now.wall));
+    words::revocation(ended.map(|ended| (ended, snapshot.grounds(&facts, ended))), token, &facts)
 }
 
 pub(in crate::enforce) fn idle(case: &Case<'_>, _failed: Option<Reason>) -> String {
     let (Some(token), Some(look)) = (&case.token, &case.look) else { return String::new() };
-    words::idle(look, token.issued_at, case.now)
+    words::idle(look, token.issued_at, case.now.wall)
 }
 
 pub(in crate::enforce) fn scopes(case: &Case<'_>, _failed: Option<Reason>) -> String {

@@ -16,6 +16,7 @@ use crate::enforce::testing::{
 use crate::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
 use crate::revocations::{Ends, Revocations};
 use crate::sessions::{self, Sessions};
+use crate::time::{Now, Timestamp};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -176,7 +177,7 @@ fn what_cannot_be_known_is_said_to_be_so() {
         method: &Method::GET,
         path: "/deals",
         host: None,
-        now: Timestamp::from_secs(NOW),
+        now: Now::at_millis(NOW * 1_000),
         stateless: Some("there is no store yet"),
         asked: Asked::NOTHING,
     });
@@ -240,7 +241,7 @@ fn the_signature_and_the_token_are_never_shown() {
         method: &Method::GET,
         path: "/",
         host: None,
-        now: Timestamp::EPOCH,
+        now: Now::at_millis(0),
         stateless: None,
         asked: Asked::NOTHING,
     };
@@ -333,7 +334,7 @@ fn an_idle_clock_is_looked_at_and_not_touched() {
     assert_eq!(gate.in_force.sessions.tracked(), 0, "an explanation starts no session");
 
     let Verdict::Allow(permit) = at(40).decide().verdict else { panic!("not allowed") };
-    gate.begin(&permit, at(40).at).expect("still in force");
+    gate.begin(&permit, at(40).now()).expect("still in force");
     assert_eq!(told(101).reason, Some(Reason::Idle));
     assert_eq!(told(100).detail("idle"), "last used 1m ago, at 2027-01-15T08:00:40.000Z; idle_timeout 1m");
     assert_eq!(at(100).reason(), None, "that it seemed idle to somebody who asked ends no token");

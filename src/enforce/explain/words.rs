@@ -13,7 +13,7 @@ use crate::enforce::policy::{Mode, Route};
 use crate::enforce::token::{Validity, VerifiedToken, Words};
 use crate::keys::store::Availability;
 use crate::keys::{self, Source};
-use crate::revocations::{Ended, Grounds};
+use crate::revocations::{Ended, Grounds, TokenFacts};
 use crate::sessions::Look;
 use crate::time::Timestamp;
 
@@ -148,7 +148,11 @@ pub(super) fn holder(token: &VerifiedToken) -> String {
     if parts.is_empty() { "names nobody".to_owned() } else { parts.join(", ") }
 }
 
-pub(super) fn revocation(ended: Option<(Ended, Grounds)>, token: &VerifiedToken) -> String {
+pub(super) fn revocation(
+    ended: Option<(Ended, Grounds)>,
+    token: &VerifiedToken,
+    facts: &TokenFacts,
+) -> String {
     let Some((ended, grounds)) = ended else { return "nothing ended it".to_owned() };
     let whose = match ended {
         Ended::Token => return "the token was revoked".to_owned(),
@@ -163,7 +167,11 @@ pub(super) fn revocation(ended: Option<(Ended, Grounds)>, token: &VerifiedToken)
     let versions = versions
         .map(|(now, then)| format!("the roles of its subject have version {now}, the token has {then}"));
     let grounds: Vec<String> = versions.into_iter().chain(at).collect();
-    format!("{}; it was issued at {}", grounds.join("; "), token.issued_at)
+    let seen = match facts.issued_at < token.issued_at {
+        true => format!(", and was here at {} already", facts.issued_at),
+        false => String::new(),
+    };
+    format!("{}; it was issued at {}{seen}", grounds.join("; "), token.issued_at)
 }
 
 pub(super) fn idle(look: &Look, issued_at: Timestamp, now: Timestamp) -> String {

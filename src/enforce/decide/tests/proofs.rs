@@ -11,8 +11,10 @@ use crate::enforce::policy::IdentitySettings;
 use crate::enforce::testing::{
     Ask, ISSUER, SIGNERS, enforcer_with, identity, issuer, issuers, key, now, payload, route, rules, token,
 };
+use crate::identity::{ClientKey, IssuerKey, SubjectKey};
 use crate::keys::set::KeySet;
 use crate::metrics::Metrics;
+use crate::revocations::Ends;
 use crate::sessions::{self, Sessions};
 use jsonwebtoken::Algorithm::ES256;
 
@@ -57,45 +59,111 @@ fn a_reload_keeps_proofs_that_it_would_make_again_and_no_others() {
 }
 
 #[test]
-fn no_more_are_remembered_than_there_is_room_for_and_the_last_used_stay() {
-    let gate = with(issuers(), identity(), 8, InForce::unlimited());
-    let tokens: Vec<String> = (0..12).map(numbered).collect();
-    let at = |token: &str, second| {
-        let ask = Ask { at: now().plus(Duration::from_secs(second)), ..Ask::new(&gate, "/x").token(token) };
-        let judgement = ask.decide();
-        let Verdict::Allow(permit) = &judgement.verdict else { panic!("{judgement:?}") };
-        assert_eq!(gate.begin(permit, ask.at), Ok(()));
-        judgement.proof
-    };
-    for (second, token) in (1..).zip(&tokens) {
-        assert_eq!(at(token, second), Proof::Fresh);
-        assert_eq!(at(&tokens[0], second), Proof::Cached, "in use all the time");
+fn no_more_are_remembered_than_there_is_room_for() {
+    const ROOM: u64 = 20;
+    let gate = with(issuers(), identity(), 20, InForce::unlimited());
+    for index in 0..60 {
+        assert_eq!(proof(&gate, &numbered(index)), Proof::Fresh);
     }
-    let cached = tokens.iter().rev().map(|token| at(token, 20)).filter(|proof| *proof == Proof::Cached);
-    assert!((1..=8).contains(&cached.count()));
+    let (proofs, bytes) = gate.verifier.proofs();
+    assert!((10..=ROOM).contains(&proofs) && bytes <= ROOM * 2048, "{proofs} of {bytes} bytes");
+    // Large ones count for what they take.
+    for index in 0..60 {
+        let scopes = vec!["x".repeat(1_000); 4];
+        assert_eq!(
+            proof(&gate, &token(&payload(json!({"jti": index.to_string(), "roles": scopes})))),
+            Proof::Fresh
+        );
+    }
+    let (proofs, bytes) = gate.verifier.proofs();
+    assert!((1..=5).contains(&proofs) && bytes <= ROOM * 2048, "{proofs} of {bytes} bytes");
 }
 
 #[test]
-fn a_sweep_forgets_tokens_that_are_idle_or_expired() {
-    let settings = |idle| sessions::Settings {
-        idle_timeout: Some(Duration::from_secs(idle)),
+fn what_a_worker_has_at_hand_is_asked_for_again_now_and_then_and_belongs_to_one_table() {
+    let (gate, other) = (
+        with(issuers(), identity(), 20, InForce::unlimited()),
+        with(issuers(), identity(), 20, InForce::unlimited()),
+    );
+    let token = numbered(1);
+    let at = |gate: &Enforcer, second| {
+        let at = now().plus(Duration::from_secs(second));
+        Ask { at, ..Ask::new(gate, "/x").token(&token) }.decide().proof
+    };
+    assert_eq!(at(&gate, 0), Proof::Fresh);
+    for second in [1, 9, 11, 30, 31] {
+        assert_eq!(at(&gate, second), Proof::Cached, "{second}");
+    }
+    assert_eq!(at(&other, 31), Proof::Fresh, "another table has another key");
+    assert_eq!(at(&gate, 31), Proof::Cached);
+}
+
+#[test]
+fn proofs_of_tokens_that_are_idle_or_dead_are_forgotten() {
+    // The table's own clock cannot be set: short times, waited for.
+    let settings = sessions::Settings {
+        idle_timeout: Some(Duration::from_millis(50)),
         max_tracked: 10,
         leeway: Duration::ZERO,
         saved: false,
     };
-    for (idle, after, kept) in [(60, 30, Proof::Cached), (60, 90, Proof::None), (86_400, 90, Proof::Cached)] {
-        let sessions = Arc::new(Sessions::new(settings(idle)));
-        let in_force = InForce { sessions, ..InForce::unlimited() };
-        let gate = enforcer_with(issuers(), vec![route("/{*rest}")], in_force);
-        let token = token(&payload(json!({"iat": crate::enforce::testing::NOW})));
-        assert_eq!(proof(&gate, &token), Proof::Fresh);
-        gate.sweep(1, now().plus(Duration::from_secs(after)));
-        // What was found idle is refused whenever it comes; the clock need not move for it.
-        let judgement = Ask::new(&gate, "/x").token(&token).decide();
-        let found =
-            if matches!(judgement.verdict, Verdict::Allow(_)) { judgement.proof } else { Proof::None };
-        assert_eq!(found, kept, "idle after {idle} s, swept after {after} s");
-        gate.sweep(1, now().plus(Duration::from_secs(100_000)));
-        assert_ne!(Ask::new(&gate, "/x").token(&token).decide().proof, Proof::Cached, "expired");
+    let in_force = InForce { sessions: Arc::new(Sessions::new(settings)), ..InForce::unlimited() };
+    let gate = enforcer_with(issuers(), vec![route("/{*rest}")], in_force);
+    let token = token(&payload(json!({"iat": crate::enforce::testing::NOW})));
+    assert_eq!(proof(&gate, &token), Proof::Fresh);
+    assert_eq!(gate.verifier.proofs().0, 1);
+    let forgotten = (0..1_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        gate.verifier.proofs().0 == 0
+    });
+    assert!(forgotten);
+}
+
+#[test]
+fn a_token_that_was_used_before_the_event_was_issued_before_it() {
+    let ahead = token(&payload(json!({"iat": crate::enforce::testing::NOW + 20})));
+    let subject = SubjectKey::new(ISSUER, "alice");
+    let second = |second| now().plus(Duration::from_secs(second));
+    for ends in [
+        Ends::Subject(subject, second(1)),
+        Ends::Client(ClientKey::new(ISSUER, "app"), second(1)),
+        Ends::Issuer(IssuerKey::new(ISSUER), second(1)),
+        Ends::Roles { subject, at: second(1), version: None },
+    ] {
+        let in_force = InForce::unlimited();
+        let ask = |gate: &Enforcer, after| {
+            let ask = Ask { at: second(after), ..Ask::new(gate, "/x").token(&ahead) };
+            let judgement = ask.decide();
+            if let Verdict::Allow(permit) = &judgement.verdict {
+                assert_eq!(gate.begin(permit, ask.now()), Ok(()));
+            }
+            matches!(judgement.verdict, Verdict::Allow(_))
+        };
+        let first = with(issuers(), identity(), 10, in_force.clone());
+        assert!(ask(&first, 0), "{ends:?}");
+        in_force.revocations.apply([ends]);
+        assert!(!ask(&first, 2), "{ends:?}");
+        let without_proof = with(issuers(), identity(), 10, in_force);
+        assert!(!ask(&without_proof, 60), "{ends:?}: its session says when it was first used");
     }
+}
+
+#[test]
+fn a_token_that_came_after_the_event_of_the_same_second_passes() {
+    let in_force = InForce::unlimited();
+    let ends = Ends::Subject(SubjectKey::new(ISSUER, "alice"), now());
+    in_force.revocations.apply([ends]);
+    let gate = with(issuers(), identity(), 10, in_force.clone());
+    let issued = |after: i64| token(&payload(json!({"iat": crate::enforce::testing::NOW + after})));
+    let is_allowed = |gate: &Enforcer, token: &str| {
+        let ask = Ask::new(gate, "/x").token(token);
+        let Verdict::Allow(permit) = ask.decide().verdict else { return false };
+        gate.begin(&permit, ask.now()).is_ok()
+    };
+    assert!(!is_allowed(&gate, &issued(0)) && is_allowed(&gate, &issued(2)));
+    in_force.revocations.apply(std::iter::empty());
+    assert!(is_allowed(&gate, &issued(2)), "judged again with its session");
+    let later = Ends::Issuer(IssuerKey::new(ISSUER), now().plus(Duration::from_secs(1)));
+    in_force.revocations.apply([later]);
+    assert!(!is_allowed(&gate, &issued(2)), "seen before that one");
 }

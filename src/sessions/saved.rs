@@ -1,0 +1,160 @@
+//! What a restart keeps of the idle clocks: last uses are written behind, and read back at the start.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::limits::Limits;
+use super::session::Session;
+use super::{Sessions, lock};
+use crate::identity::TokenKey;
+use crate::state::record::IdleTerms;
+use crate::state::{Store, StoreError};
+use crate::time::{Monotonic, Now};
+
+/// Lists of sessions to be saved; more than there are cores to append to them.
+const LISTS: usize = 64;
+
+/// What is to be written.
+#[derive(Debug)]
+pub(super) struct Unsaved {
+    /// Whether anything is saved at all.
+    is_kept: bool,
+    sessions: Box<[Mutex<Vec<Arc<Session>>>]>,
+    /// Tokens whose sessions left for room.
+    gone: Mutex<Vec<TokenKey>>,
+    most_gone: usize,
+    limits: AtomicBool,
+}
+
+impl Unsaved {
+    pub(super) fn new(is_kept: bool, most_gone: usize) -> Self {
+        Self {
+            is_kept,
+            sessions: (0..LISTS).map(|_| Mutex::default()).collect(),
+            gone: Mutex::default(),
+            most_gone,
+            limits: AtomicBool::new(true),
+        }
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    pub(super) fn remember(&self, session: &Arc<Session>) {
+        let list = session.token().0.high() as usize % LISTS;
+        lock(&self.sessions[list]).push(Arc::clone(session));
+    }
+
+    pub(super) fn forget(&self, token: TokenKey) {
+        let mut gone = lock(&self.gone);
+        if self.is_kept && gone.len() < self.most_gone {
+            gone.push(token);
+        }
+    }
+
+    pub(super) fn limits_changed(&self) {
+        self.limits.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Sessions {
+    /// Saves the last uses that changed since the last time; says how many. What could not be saved is tried again.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn save(&self, store: &Store) -> Result<usize, StoreError> {
+        self.save_limits(store).await?;
+        let Unsaved { sessions, gone, .. } = &*self.unsaved;
+        let unsaved: Vec<Arc<Session>> =
+            sessions.iter().flat_map(|list| std::mem::take(&mut *lock(list))).collect();
+        let left = std::mem::take(&mut *lock(gone));
+        // One that left for room is judged by its issue, also after a restart.
+        let kept = unsaved.iter().filter(|session| {
+            session.saving();
+            self.is_shared() || !session.is_evicted()
+        });
+        let rows = kept.map(|session| session.row()).collect();
+        let saved = store.save_sessions(rows, left.clone()).await;
+        if saved.is_err() {
+            let again = unsaved.iter().filter(|session| session.not_saved());
+            again.for_each(|session| self.unsaved.remember(session));
+            lock(gone).extend(left);
+        }
+        let over: HashSet<TokenKey> = saved?.into_iter().collect();
+        if !over.is_empty() {
+            let over = unsaved.iter().filter(|session| over.contains(&session.token()));
+            over.for_each(|session| session.end());
+        }
+        Ok(unsaved.len())
+    }
+
+    async fn save_limits(&self, store: &Store) -> Result<(), StoreError> {
+        if !self.unsaved.limits.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let Limits { idle, floor, .. } = **self.limits.load();
+        let saved = store.save_idle_terms(IdleTerms { timeout: idle, floor }).await;
+        if saved.is_err() {
+            self.unsaved.limits_changed();
+        }
+        saved
+    }
+
+    /// Takes back in what was saved before a restart; says how many sessions that are. Before the first request.
+    ///
+    /// Leaves out only what the monotonic clock says is idle: what the wall clock of a start says may be wrong by years.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn restore(&self, store: &Store, now: Now) -> Result<usize, StoreError> {
+        const PAGE: usize = 10_000;
+        self.restore_limits(store, now).await?;
+        let limits = **self.limits.load();
+        let is_idle = |last| {
+            limits.idle.is_some_and(|idle| now.monotonic.since(last) > idle)
+                || limits.floor.is_some_and(|floor| last < floor.monotonic)
+        };
+        let mut after = None;
+        loop {
+            let rows = store.sessions(after, PAGE).await?;
+            after = rows.last().map(|row| row.token);
+            let complete = rows.len() < PAGE;
+            for row in rows.into_iter().filter(|row| !is_idle(row.last_used_monotonic)) {
+                let token = row.token;
+                self.table.enter(token, || Arc::new(Session::from_row(row)));
+            }
+            if complete {
+                self.table.settle();
+                return Ok(self.tracked());
+            }
+        }
+    }
+
+    /// Goes on from the settings that were in force when the store was written last.
+    async fn restore_limits(&self, store: &Store, now: Now) -> Result<(), StoreError> {
+        let Some(IdleTerms { timeout, floor }) = store.idle_terms().await? else { return Ok(()) };
+        let configured = **self.limits.load();
+        let before = Limits { idle: timeout, floor, ..configured };
+        self.limits.store(Arc::new(before.with_idle(configured.idle, self.on_their_clock(now))));
+        Ok(())
+    }
+
+    /// Deletes the saved last uses of tokens that are idle for good or dead by the running time of the store, by the
+    /// settings in force; says how many.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub async fn trim(&self, store: &Store, now: Monotonic) -> Result<usize, StoreError> {
+        let Limits { idle, leeway, .. } = **self.limits.load();
+        store.trim_sessions(now, idle.unwrap_or(Duration::MAX), leeway).await
+    }
+
+    /// Every session is saved again: the store has lost them, or is to keep them longer.
+    pub fn save_again(&self) {
+        let again = self.table.iter().filter(|session| session.not_saved());
+        again.for_each(|session| self.unsaved.remember(&session));
+    }
+}

@@ -1,0 +1,162 @@
+//! The sessions in memory: a moka cache, bounded in count and in bytes.
+//!
+//! A session leaves it once it is idle or its token dead, by the monotonic clock; for room the one that was seen in use
+//! least recently leaves. Knows when to keep one, not whether it is in use.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use moka::notification::RemovalCause;
+use moka::policy::{EvictionPolicy, Expiry};
+use moka::sync::Cache;
+
+use super::Left;
+use super::limits::Limits;
+use super::session::Session;
+use crate::identity::{AsIs, TokenKey};
+use crate::time::{Monotonic, Timestamp};
+
+/// What a session weighs at least, in bytes. A table of `max_tracked` sessions may take this much for each: more than
+/// one needs whose client has a name of usual length.
+const UNIT: u32 = 512;
+/// What a session takes with what moka keeps of it, measured by `cargo bench --bench sessions`.
+const OWN: usize = 430;
+
+/// The sessions in memory.
+pub(super) struct Table {
+    cache: Cache<TokenKey, Arc<Session>, AsIs>,
+    limits: Arc<ArcSwap<Limits>>,
+    gone: Arc<Gone>,
+}
+
+/// What left the table.
+#[derive(Debug, Default)]
+struct Gone {
+    expired: AtomicUsize,
+    idle: AtomicUsize,
+    capacity: AtomicUsize,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("sessions", &self.cache.entry_count()).finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    /// An empty table of at most `max_tracked` sessions; what leaves for room is told to `evicted`.
+    pub(super) fn new(
+        max_tracked: usize,
+        limits: Arc<ArcSwap<Limits>>,
+        evicted: impl Fn(TokenKey) + Send + Sync + 'static,
+    ) -> Self {
+        let gone = Arc::new(Gone::default());
+        let (counted, in_force) = (Arc::clone(&gone), Arc::clone(&limits));
+        let listener = move |token: Arc<TokenKey>, session: Arc<Session>, cause| {
+            // Marked first: a request or stream that holds it enters the table again before it counts another use.
+            session.evicted();
+            match cause {
+                RemovalCause::Size => {
+                    counted.capacity.fetch_add(1, Ordering::Relaxed);
+                    evicted(*token);
+                }
+                RemovalCause::Expired | RemovalCause::Explicit | RemovalCause::Replaced => {
+                    // Which of the two is for the counters only.
+                    let expired = session.is_expired(Timestamp::now(), in_force.load().leeway);
+                    let counter = if expired { &counted.expired } else { &counted.idle };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        };
+        let capacity = u64::try_from(max_tracked).unwrap_or(u64::MAX).saturating_mul(UNIT.into());
+        let cache = Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|_token, session: &Arc<Session>| weight(session))
+            .eviction_policy(EvictionPolicy::lru())
+            .expire_after(Lifetimes(Arc::clone(&limits)))
+            .eviction_listener(listener)
+            .build_with_hasher(AsIs::default());
+        Self { cache, limits, gone }
+    }
+
+    /// How many sessions there are, as of the last pass of upkeep.
+    pub(super) fn len(&self) -> usize {
+        usize::try_from(self.cache.entry_count()).unwrap_or(usize::MAX)
+    }
+
+    /// The token's session.
+    pub(super) fn find(&self, token: TokenKey) -> Option<Arc<Session>> {
+        self.cache.get(&token)
+    }
+
+    /// The token's session, made by `new` when there is none: of two requests that bring a token for the first time
+    /// both get the same one.
+    pub(super) fn enter(&self, token: TokenKey, new: impl FnOnce() -> Arc<Session>) -> Arc<Session> {
+        self.cache.get_with(token, new)
+    }
+
+    /// Keeps a session in the table that is in use; called once in a fraction of the idle timeout.
+    pub(super) fn touch(&self, session: &Arc<Session>, now: Monotonic) {
+        if !session.is_due_for_touch(now, self.limits.load().fraction()) {
+            return;
+        }
+        session.touch(now);
+        if !self.cache.get(&session.token()).is_some_and(|kept| Arc::ptr_eq(&kept, session)) {
+            session.evicted();
+        }
+    }
+
+    /// Gives every session the time that the settings in force ask for. After the idle timeout grew.
+    pub(super) fn renew(&self) {
+        for (token, _) in &self.cache {
+            drop(self.cache.get(&*token));
+        }
+    }
+
+    /// Every session, in no order. Not a look that keeps any of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Arc<Session>> {
+        self.cache.iter().map(|(_, session)| session)
+    }
+
+    /// Finishes what was begun, so that [`Self::len`] is exact.
+    pub(super) fn settle(&self) {
+        self.cache.run_pending_tasks();
+    }
+
+    /// Lets what is idle, dead or too much leave now; says how many left since the last call.
+    pub(super) fn sweep(&self) -> Left {
+        self.settle();
+        let taken = |counter: &AtomicUsize| counter.swap(0, Ordering::Relaxed);
+        let Gone { expired, idle, capacity } = &*self.gone;
+        Left { expired: taken(expired), idle: taken(idle), capacity: taken(capacity) }
+    }
+}
+
+fn weight(session: &Session) -> u32 {
+    u32::try_from(OWN + session.outside()).unwrap_or(u32::MAX).max(UNIT)
+}
+
+/// How long moka keeps an entry. Each look at one counts as seeing it in use: that is so but for the first look of a
+/// request that is denied later, which may keep the entry, and not the token, a little longer.
+struct Lifetimes(Arc<ArcSwap<Limits>>);
+
+impl Expiry<TokenKey, Arc<Session>> for Lifetimes {
+    fn expire_after_create(&self, _: &TokenKey, session: &Arc<Session>, _: Instant) -> Option<Duration> {
+        Some(self.0.load().keep(session.lifetime(), Duration::ZERO))
+    }
+
+    fn expire_after_read(
+        &self,
+        _: &TokenKey,
+        session: &Arc<Session>,
+        read_at: Instant,
+        _left: Option<Duration>,
+        created_at: Instant,
+    ) -> Option<Duration> {
+        let age = read_at.saturating_duration_since(created_at);
+        Some(self.0.load().keep(session.lifetime(), age))
+    }
+}

@@ -1,0 +1,222 @@
+//! Whether a token is in use: one pure function of its stamps, the settings in force and the time.
+
+use crate::state::redis::Told;
+use crate::time::{Monotonic, Now, Timestamp};
+
+use super::limits::Limits;
+
+/// Whether a token is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idleness {
+    /// It may pass.
+    InUse,
+    /// It was unused for too long.
+    Idle,
+    /// Ask what the other replicas know: here it was last used at this time.
+    Ask(Timestamp),
+    /// What the others know cannot be told now.
+    Unavailable,
+}
+
+/// A last use on both clocks, and whether it counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// By the wall clock; in a fleet by the shared store's.
+    pub(super) wall: Timestamp,
+    /// By the monotonic clock.
+    pub(super) monotonic: Monotonic,
+    /// The token was found idle for good.
+    pub(super) is_over: bool,
+    /// The session is not in the table any more.
+    pub(super) is_evicted: bool,
+}
+
+/// Everything that a verdict depends on besides the settings.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Case {
+    /// What the session says; `None` without one.
+    pub(super) tracked: Option<Stamp>,
+    /// `iat`, which counts as the last use where none is known.
+    pub(super) issued_at: Timestamp,
+    /// What the other replicas answered, if they were asked.
+    pub(super) told: Option<Told>,
+    /// Whether other replicas use the same clocks.
+    pub(super) is_shared: bool,
+    /// When; in a fleet the wall clock is that of the shared store.
+    pub(super) now: Now,
+}
+
+impl Case {
+    /// The verdict. Has no effect; what is idle by the monotonic clock stays so, because that clock never steps.
+    pub(super) fn judge(&self, limits: &Limits) -> Idleness {
+        if self.tracked.is_some_and(|stamp| stamp.is_over) {
+            return Idleness::Idle;
+        }
+        let idle = self.is_idle_for_good(limits) || self.is_idle_by_wall_clock(limits);
+        if !idle {
+            return Idleness::InUse;
+        }
+        if !self.is_shared {
+            return Idleness::Idle;
+        }
+        match self.told {
+            None => Idleness::Ask(self.last_use()),
+            Some(Told::Unknown) => Idleness::Unavailable,
+            Some(Told::Over) => Idleness::Idle,
+            Some(Told::LastUsed(at)) if self.is_below_floor(at, limits) => Idleness::Idle,
+            Some(Told::LastUsed(_)) => Idleness::InUse,
+        }
+    }
+
+    /// Whether the monotonic clock says idle, which is final where nobody else uses the token.
+    pub(super) fn is_idle_for_good(&self, limits: &Limits) -> bool {
+        let Some(stamp) = self.tracked else { return false };
+        limits.idle.is_some_and(|idle| self.now.monotonic.since(stamp.monotonic) > idle)
+            || limits.floor.is_some_and(|floor| stamp.monotonic < floor.monotonic)
+    }
+
+    fn is_idle_by_wall_clock(&self, limits: &Limits) -> bool {
+        let last = self.last_use();
+        limits.idle.is_some_and(|idle| self.now.wall.since(last) > idle) || self.is_below_floor(last, limits)
+    }
+
+    fn is_below_floor(&self, last: Timestamp, limits: &Limits) -> bool {
+        limits.floor.is_some_and(|floor| last < floor.wall && self.now.wall.since(last) > floor.timeout)
+    }
+
+    /// The last use that counts, by the wall clock. A session that left the table for room is judged as if it had never
+    /// been: so does a gate that does not hold it any more. In a fleet the shared store knows its use all the same.
+    fn last_use(&self) -> Timestamp {
+        match self.tracked {
+            Some(stamp) if self.is_shared || !stamp.is_evicted => stamp.wall.max(self.issued_at),
+            Some(_) | None => self.issued_at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::state::record::IdleFloor;
+    use Idleness::{Ask, Idle, InUse, Unavailable};
+
+    const IDLE: i64 = 60_000;
+    /// A wall clock that is years from zero.
+    const WALL: i64 = 1_800_000_000_000;
+
+    const fn wall(millis: i64) -> Timestamp {
+        Timestamp::from_millis(WALL + millis)
+    }
+
+    const fn at(wall_millis: i64, monotonic: i64) -> Now {
+        Now { wall: wall(wall_millis), monotonic: Monotonic::from_millis(monotonic) }
+    }
+
+    fn limits() -> Limits {
+        Limits { idle: Some(Duration::from_secs(60)), leeway: Duration::ZERO, floor: None }
+    }
+
+    fn used(wall_millis: i64, monotonic: i64) -> Option<Stamp> {
+        let Now { wall, monotonic } = at(wall_millis, monotonic);
+        Some(Stamp { wall, monotonic, is_over: false, is_evicted: false })
+    }
+
+    fn case(tracked: Option<Stamp>, now: Now) -> Case {
+        Case { tracked, issued_at: wall(0), told: None, is_shared: false, now }
+    }
+
+    #[test]
+    fn either_clock_ends_a_token_exactly_after_its_timeout() {
+        for (what, tracked, now, expected) in [
+            ("new, at the limit", None, at(IDLE, 0), InUse),
+            ("new, past it", None, at(IDLE + 1, 0), Idle),
+            ("new, issued ahead of us", None, at(-30_000, 0), InUse),
+            ("used, both at the limit", used(5_000, 5), at(5_000 + IDLE, 5 + IDLE), InUse),
+            ("wall clock past it", used(5_000, 5), at(5_001 + IDLE, 5), Idle),
+            ("monotonic clock past it", used(5_000, 5), at(5_000, 6 + IDLE), Idle),
+            ("wall clock stepped back by years", used(5_000, 5), at(-WALL / 2, 5 + IDLE), InUse),
+            ("the same, unused for too long", used(5_000, 5), at(-WALL / 2, 6 + IDLE), Idle),
+            ("used while the wall clock was years ahead", used(WALL / 2, 5), at(6_000, 5 + IDLE), InUse),
+            ("the same, unused for too long", used(WALL / 2, 5), at(6_000, 6 + IDLE), Idle),
+            ("wall clock stepped on by years", used(5_000, 5), at(WALL / 2, 6), Idle),
+            ("and back again", used(5_000, 5), at(5_100, 100), InUse),
+            ("used before this process", used(5_000, -50_000), at(6_000, 10_000), InUse),
+            ("the same, unused for too long", used(5_000, -50_000), at(6_000, 10_001), Idle),
+        ] {
+            assert_eq!(case(tracked, now).judge(&limits()), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_over_or_left_the_table_does_not_count_as_used() {
+        let stamp = used(50_000, 50_000).unwrap();
+        let over = Some(Stamp { is_over: true, ..stamp });
+        assert_eq!(case(over, at(50_000, 50_000)).judge(&limits()), Idle);
+        let evicted = Some(Stamp { is_evicted: true, ..stamp });
+        assert_eq!(case(evicted, at(60_000, 60_000)).judge(&limits()), InUse, "by its issue");
+        assert_eq!(case(evicted, at(60_001, 60_001)).judge(&limits()), Idle, "by its issue");
+        let behind = at(0, 50_001 + IDLE);
+        assert_eq!(case(evicted, behind).judge(&limits()), Idle, "the monotonic clock still counts");
+        let in_a_fleet = Case { is_shared: true, ..case(evicted, at(60_001, 60_001)) };
+        assert_eq!(in_a_fleet.judge(&limits()), InUse, "the shared store knows the use, too");
+    }
+
+    #[test]
+    fn nothing_is_idle_without_a_timeout_but_what_was_before() {
+        let never = Limits { idle: None, ..limits() };
+        assert_eq!(case(None, at(WALL / 2, 0)).judge(&never), InUse);
+        assert_eq!(case(used(1, 1), at(WALL / 2, WALL / 2)).judge(&never), InUse);
+        let grown = limits().with_idle(None, at(100_000, 100_000));
+        for (tracked, expected) in [
+            (None, Idle),
+            (used(39_999, 39_999), Idle),
+            (used(40_000, 40_000), InUse),
+            (used(WALL / 2, 39_999), Idle),
+            (used(39_999, 40_000), Idle),
+        ] {
+            assert_eq!(case(tracked, at(200_000, 200_000)).judge(&grown), expected, "{tracked:?}");
+        }
+    }
+
+    #[test]
+    fn a_floor_of_a_wrong_clock_says_idle_of_nothing_that_was_not() {
+        let floor = IdleFloor {
+            monotonic: Monotonic::from_millis(0),
+            wall: wall(WALL / 2),
+            timeout: Duration::from_secs(30),
+        };
+        let limits = Limits { floor: Some(floor), ..limits() };
+        assert_eq!(case(used(5_000, 5_000), at(35_000, 35_000)).judge(&limits), InUse);
+        assert_eq!(
+            case(used(5_000, 5_000), at(35_001, 35_001)).judge(&limits),
+            Idle,
+            "as by the old timeout"
+        );
+    }
+
+    #[test]
+    fn others_are_asked_only_when_this_replica_finds_a_token_idle() {
+        let shared = |tracked, told, now| Case { is_shared: true, told, ..case(tracked, now) };
+        let (fresh, late) = (at(30_000, 30_000), at(70_001, 70_001));
+        for told in [None, Some(Told::Unknown), Some(Told::Over), Some(Told::LastUsed(wall(0)))] {
+            assert_eq!(shared(None, told, fresh).judge(&limits()), InUse, "{told:?}");
+            assert_eq!(shared(used(20_000, 20_000), told, late).judge(&limits()), InUse, "{told:?}");
+        }
+        for (told, expected) in [
+            (None, Ask(wall(10_000))),
+            (Some(Told::Unknown), Unavailable),
+            (Some(Told::Over), Idle),
+            (Some(Told::LastUsed(wall(60_000))), InUse),
+        ] {
+            assert_eq!(shared(used(10_000, 10_000), told, late).judge(&limits()), expected, "{told:?}");
+        }
+        assert_eq!(shared(None, None, late).judge(&limits()), Ask(wall(0)));
+        let grown = limits().with_idle(None, at(100_000, 100_000));
+        let later = at(200_000, 200_000);
+        let told = |at| Some(Told::LastUsed(wall(at)));
+        assert_eq!(shared(None, told(39_999), later).judge(&grown), Idle, "idle before the timeout grew");
+        assert_eq!(shared(None, told(40_000), later).judge(&grown), InUse);
+    }
+}

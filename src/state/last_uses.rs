@@ -1,0 +1,97 @@
+//! What the store keeps of idle clocks: last uses, and the idle timeout that was in force last.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::record::{IdleTerms, SessionRow};
+use super::{CHUNK, Store, StoreError, rows};
+use crate::identity::TokenKey;
+use crate::time::Monotonic;
+
+impl Store {
+    /// Forgets the tokens in `gone`, then keeps these last uses; answers the tokens that another replica found idle
+    /// meanwhile. A shared store forgets nothing: others may use the token.
+    ///
+    /// # Errors
+    /// When the disk is full or fails; some may have been kept then.
+    pub async fn save_sessions(
+        &self,
+        mut used: Vec<SessionRow>,
+        gone: Vec<TokenKey>,
+    ) -> Result<Vec<TokenKey>, StoreError> {
+        if let Some(fleet) = self.fleet() {
+            return fleet.save_sessions(used).await;
+        }
+        // First, because a token that left for room may have come back and been used again.
+        for chunk in gone.chunks(CHUNK) {
+            let chunk = chunk.to_vec();
+            self.writer
+                .run(move |db| chunk.iter().try_for_each(|token| rows::forget_session(db, *token)))
+                .await?;
+        }
+        // In the order of the tree they go into, neighbours share its pages.
+        used.sort_unstable_by_key(|row| row.token);
+        for chunk in used.chunks(CHUNK) {
+            let chunk = chunk.to_vec();
+            let uptime = self.uptime;
+            let save =
+                move |db: &Connection| chunk.iter().try_for_each(|row| rows::save_session(db, row, uptime));
+            self.writer.run(save).await?;
+        }
+        Ok(Vec::new())
+    }
+
+    /// Up to `limit` sessions after the given token, in the order of their keys; none of a shared store, where last uses
+    /// are looked at one by one.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn sessions(
+        &self,
+        after: Option<TokenKey>,
+        limit: usize,
+    ) -> Result<Vec<SessionRow>, StoreError> {
+        let uptime = self.uptime;
+        self.writer.read(move |db| rows::sessions(db, after, limit, uptime)).await
+    }
+
+    /// Deletes the last uses of tokens that were not used for `idle` of running time, or are dead by it; says how many.
+    /// A little at a time, so that an event never waits long.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub async fn trim_sessions(
+        &self,
+        now: Monotonic,
+        idle: Duration,
+        leeway: Duration,
+    ) -> Result<usize, StoreError> {
+        let (now, leeway) = (self.uptime().at(now), rows::millis(leeway));
+        let unused_since = now.saturating_sub(rows::millis(idle));
+        let mut trimmed = 0;
+        for part in 0..=u8::MAX {
+            let trim = move |db: &Connection| rows::trim_sessions(db, part, (now, unused_since, leeway));
+            trimmed += self.writer.run(trim).await?;
+        }
+        Ok(trimmed)
+    }
+
+    /// Keeps the idle timeout in force.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub async fn save_idle_terms(&self, terms: IdleTerms) -> Result<(), StoreError> {
+        let uptime = self.uptime;
+        self.writer.run(move |db| rows::save_idle_terms(db, &terms, uptime)).await
+    }
+
+    /// The idle timeout that was in force last, once one was.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn idle_terms(&self) -> Result<Option<IdleTerms>, StoreError> {
+        let uptime = self.uptime;
+        self.writer.read(move |db| rows::idle_terms(db, uptime)).await
+    }
+}
