@@ -102,6 +102,8 @@ enum Step {
     Clock(i64),
     Lifetime(usize),
     Trim,
+    /// A start, and a look for what is over, with a wall clock that is off by so much; then the right one.
+    Glitch(i64),
     /// Stopped for so long.
     Restart(i64),
 }
@@ -116,8 +118,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]);
     let version = || prop::option::of(0_u64..4);
     let life = prop::sample::select(vec![HOUR / 2, HOUR, 5 * HOUR, 20 * HOUR]);
-    let offset = prop::sample::select(vec![HOUR, -HOUR, 3 * DAY, -3 * DAY, 7_000 * DAY, -7_000 * DAY]);
-    let wait = || prop_oneof![3 => 0..10 * 60 * SECOND, 2 => 0..3 * HOUR, 1 => 0..2 * DAY];
+    let offset = || prop::sample::select(vec![HOUR, -HOUR, 3 * DAY, -3 * DAY, 7_000 * DAY, -7_000 * DAY]);
+    let wait = || prop_oneof![8 => 0..10 * 60 * SECOND, 2 => 0..3 * HOUR, 1 => 0..2 * DAY];
     prop_oneof![
         4 => (0..2_usize, 0..2_usize, version(), life)
             .prop_map(|(subject, client, version, life)| Step::Issue { subject, client, version, life }),
@@ -126,7 +128,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(Step::Redeliver),
         2 => any::<usize>().prop_map(Step::Undo),
         6 => wait().prop_map(Step::Wait),
-        2 => offset.prop_map(Step::Clock),
+        2 => offset().prop_map(Step::Clock),
+        4 => offset().prop_map(Step::Glitch),
         4 => Just(Step::Clock(0)),
         1 => (0..LIFETIMES.len()).prop_map(Step::Lifetime),
         4 => Just(Step::Trim),
@@ -257,6 +260,13 @@ impl World {
                 self.lifetime = nth;
             }
             Step::Trim => drop(self.gate().log.trim(self.now(), &[self.issuer()]).await.unwrap()),
+            Step::Glitch(offset) => {
+                for offset in [offset, 0] {
+                    self.offset = offset;
+                    self.start().await;
+                    self.gate().log.trim(self.now(), &[self.issuer()]).await.unwrap();
+                }
+            }
             Step::Restart(millis) => {
                 drop(self.gate.take());
                 self.real += millis;
