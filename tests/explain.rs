@@ -388,11 +388,12 @@ async fn keys_that_the_gate_kept_serve_while_the_issuer_is_down() {
     let now = Timestamp::now();
     let loaded = portcullis::config::load(&folder.path().join("portcullis.toml")).unwrap();
     let down = loaded.settings.issuers.iter().find(|issuer| issuer.keys.issuer.contains("down")).unwrap();
+    let kept = Now { wall: now, monotonic: Monotonic::now() };
     let of = (&down.keys.issuer[..], &down.keys.provenance()[..]);
-    store.save_key_set((of.0, "another"), jwks, now).await.unwrap();
+    store.save_key_set((of.0, "another"), jwks, kept).await.unwrap();
     let told = explain_with(folder.path(), &["--at", &now.to_string(), "--path", "/deals", &token], "");
     assert!(line(&told, "key").starts_with("FAIL"), "kept of another source: {}", told.out);
-    store.save_key_set(of, jwks, now).await.unwrap();
+    store.save_key_set(of, jwks, kept).await.unwrap();
     let told = explain_with(folder.path(), &["--at", &now.to_string(), "--path", "/deals", &token], "");
     assert!(told.err.contains("using the keys that were fetched at"), "{}", told.err);
     assert!(line(&told, "key").starts_with("ok"), "{}", told.out);

@@ -29,7 +29,7 @@ use portcullis::keys::store::{Availability, KeyStore};
 use portcullis::keys::{Settings, Source};
 use portcullis::metrics::Metrics;
 use portcullis::shutdown::{self, Phase, Trigger};
-use portcullis::time::Timestamp;
+use portcullis::time::{Monotonic, Now};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -200,7 +200,7 @@ impl Running {
     fn start_with(settings: Settings, client: Client) -> Self {
         let metrics = Metrics::new().unwrap();
         let store = KeyStore::new(settings, metrics.clone());
-        store.begin_export(Timestamp::now());
+        store.begin_export(Now::read());
         let (trigger, shutdown) = shutdown::channel();
         let refresher = spawn_refresher(Arc::clone(&store), client, shutdown);
         Self { store, metrics, trigger, refresher }
@@ -213,7 +213,7 @@ impl Running {
     }
 
     fn is_usable(&self) -> bool {
-        self.store.availability(Timestamp::now()) == Availability::Usable
+        self.store.availability(Now::read()) == Availability::Usable
     }
 
     fn refreshes(&self, result: &str) -> u64 {
@@ -284,7 +284,7 @@ async fn two_hundred_requests_with_a_new_kid_share_one_fetch() {
     let waiting: &'static AtomicUsize = leak(AtomicUsize::new(0));
     let asks = on_workers(move |_| async move {
         let ask = async || {
-            assert!(store.worth_asking("new", Timestamp::now()));
+            assert!(store.worth_asking("new", Monotonic::now()));
             waiting.fetch_add(1, Ordering::SeqCst);
             store.ask("new").await;
             assert!(store.current().knows("new"), "an ask returned without the key");
@@ -314,7 +314,7 @@ async fn a_flood_of_random_kids_causes_one_fetch_per_cooldown() {
     on_workers(move |worker| async move {
         for i in 0..2_000 {
             // Also without looking first, because the limit must not depend on polite callers.
-            if i % 2 == 0 || store.worth_asking(&format!("{worker}-{i}"), Timestamp::now()) {
+            if i % 2 == 0 || store.worth_asking(&format!("{worker}-{i}"), Monotonic::now()) {
                 asked.fetch_add(1, Ordering::SeqCst);
                 store.ask(&format!("{worker}-{i}")).await;
             }
@@ -325,7 +325,7 @@ async fn a_flood_of_random_kids_causes_one_fetch_per_cooldown() {
     assert!(asked.load(Ordering::SeqCst) >= 4_000);
     assert_eq!(issuer.fetches(), 2, "the first load and one more");
 
-    let now = Timestamp::now();
+    let now = Monotonic::now();
     assert!(!store.worth_asking("fresh", now));
     assert!(store.worth_asking("fresh", now.plus(cooldown)), "after the cooldown");
     assert!(store.worth_asking("a", now), "a known one: the caller looked before it came");
@@ -356,7 +356,7 @@ async fn a_kid_that_nobody_knows_does_not_wait_for_other_fetches() {
     issuer.set(Answer::Hang);
     let before = issuer.fetches();
     until("the regular fetch hangs", || issuer.fetches() > before).await;
-    let now = Timestamp::now();
+    let now = Monotonic::now();
     assert!(!running.store.worth_asking("missing", now), "remembered");
     assert!(running.store.worth_asking("other", now), "may be in what is under way");
     issuer.set(Answer::Document(jwks(&[&Signer::new("other")])));
@@ -412,8 +412,8 @@ async fn the_last_good_set_serves_until_max_stale() {
     let running = Running::loaded(Settings { refresh_interval: quick, ..settings(source) }).await;
     issuer.set(Answer::Status(StatusCode::SERVICE_UNAVAILABLE));
     until("an outage", || running.refreshes("error") > 0).await;
-    let (now, day) = (Timestamp::now(), Duration::from_secs(86_400));
-    let just_before = now.plus(day).minus(Duration::from_secs(60));
+    let (now, day) = (Now::read(), Duration::from_secs(86_400));
+    let just_before = now.plus(day - Duration::from_secs(60));
     assert_eq!(running.store.availability(just_before), Availability::Usable);
     assert_eq!(running.store.availability(now.plus(day)), Availability::TooOld);
     issuer.set(Answer::Document(jwks(&[&key])));
@@ -471,13 +471,13 @@ async fn a_store_comes_up_by_itself_once_the_issuer_does() {
     drop(place);
     let running = Running::start(settings(Source::Url(format!("http://{address}/jwks"))));
     until("nobody listens", || running.refreshes("error") >= 1).await;
-    assert_eq!(running.store.availability(Timestamp::now()), Availability::NeverLoaded);
-    assert!(!running.store.worth_asking("a", Timestamp::now()), "asking does not hurry the first load");
+    assert_eq!(running.store.availability(Now::read()), Availability::NeverLoaded);
+    assert!(!running.store.worth_asking("a", Monotonic::now()), "asking does not hurry the first load");
 
     let listener = TcpListener::bind(address).await.unwrap();
     let issuer = Issuer::start_on(listener, Answer::Status(StatusCode::SERVICE_UNAVAILABLE), None);
     until("it listens but fails", || issuer.fetches() >= 2).await;
-    assert_eq!(running.store.availability(Timestamp::now()), Availability::NeverLoaded);
+    assert_eq!(running.store.availability(Now::read()), Availability::NeverLoaded);
     assert!(running.store.current().is_empty());
     issuer.set(Answer::Document(jwks(&[&Signer::new("a")])));
     until("it works", || running.is_usable()).await;
@@ -528,7 +528,7 @@ async fn metadata_that_does_not_fit_is_refused() {
         issuer.set_metadata(&second, 200, document(&at(path), &at("/jwks")));
         let running = Running::start(Settings { issuer: at(path), ..settings(Source::Discovery) });
         until(path, || running.refreshes("error") >= 1).await;
-        assert_eq!(running.store.availability(Timestamp::now()), Availability::NeverLoaded, "{path}");
+        assert_eq!(running.store.availability(Now::read()), Availability::NeverLoaded, "{path}");
     }
     let running = Running::start(Settings { issuer: at("/absent"), ..settings(Source::Discovery) });
     until("no metadata at all", || running.refreshes("error") >= 1).await;
@@ -568,7 +568,7 @@ async fn a_changed_file_is_noticed_and_a_broken_one_is_not_believed() {
     let (a, b, c) = (Signer::new("a"), Signer::new("b"), Signer::new("c"));
     let running = Running::start(settings(Source::File(path.clone())));
     until("there is no file yet", || running.refreshes("error") >= 1).await;
-    assert_eq!(running.store.availability(Timestamp::now()), Availability::NeverLoaded);
+    assert_eq!(running.store.availability(Now::read()), Availability::NeverLoaded);
 
     write(&jwks(&[&a]));
     until("the file appears", || a.is_proved_by(&running.store, "a")).await;
@@ -612,12 +612,12 @@ async fn the_refresher_ends_with_the_process_and_releases_who_waits() {
     running.trigger.advance(Phase::Stopped);
     tokio::time::timeout(Duration::from_secs(2), running.refresher).await.expect("ends").unwrap();
     tokio::time::timeout(Duration::from_secs(2), waiting).await.expect("released").unwrap();
-    let later = Timestamp::now().plus(Duration::from_secs(3600));
+    let later = Monotonic::now().plus(Duration::from_secs(3600));
     assert!(!running.store.worth_asking("c", later), "nobody fetches any more");
 
     let secret = Running::start(settings(Source::Secret(vec![1; 32])));
     tokio::time::timeout(Duration::from_secs(2), secret.refresher).await.expect("nothing to fetch").unwrap();
-    assert_eq!(secret.store.availability(Timestamp::now()), Availability::Usable);
+    assert_eq!(secret.store.availability(Now::read()), Availability::Usable);
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ async fn a_restart_forgets_nothing() {
     let carol = gate.publish(r#"{"type":"subject-revoked","subject":"carol","at":1800000000}"#).await;
     let undone = gate.log.undo(carol, Source::Admin, at(NOW)).await.unwrap().unwrap();
     assert_eq!(undone.sequence, carol);
-    gate.store.save_key_set(("https://a/", "url"), b"{}", NOW).await.unwrap();
+    gate.store.save_key_set(("https://a/", "url"), b"{}", at(NOW)).await.unwrap();
     let usage =
         UsageRow { client: "app".into(), route: "/x".into(), status: 200, count: 2, last_used_at: NOW };
     gate.store.add_usage(vec![usage.clone()]).await.unwrap();
@@ -82,7 +82,9 @@ async fn a_restart_forgets_nothing() {
     assert_eq!(gate.judge("bob", NOW), Some(Ended::Roles));
     assert_eq!(gate.judge("carol", NOW), None);
     assert_eq!(gate.judge("dave", NOW.minus(2 * HOUR)), Some(Ended::BeforeState));
-    assert_eq!(gate.store.key_set(("https://a/", "url")).await.unwrap(), Some((b"{}".to_vec(), NOW)));
+    let (body, fetched_at, running) = gate.store.key_set(("https://a/", "url")).await.unwrap().unwrap();
+    assert_eq!((body, fetched_at), (b"{}".to_vec(), NOW));
+    assert!(running.is_some(), "counted in running time, too");
     assert_eq!(gate.store.key_set(("https://a/", "another")).await.unwrap(), None, "kept of another source");
     gate.store.add_usage(vec![usage.clone()]).await.unwrap();
     assert_eq!(gate.store.usage(Some("app")).await.unwrap(), vec![UsageRow { count: 4, ..usage }]);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::keys::store::{Availability, KeyStore};
 use crate::shutdown::{Phase, Shutdown};
 use crate::state::{LogPosition, Store};
-use crate::time::Timestamp;
+use crate::time::Now;
 
 /// What an admin or a load balancer reads for a part that works.
 const OK: &str = "ok";
@@ -56,7 +56,7 @@ impl Health {
     }
 
     /// Whether every component is well at `now`, and the body of `/ready`.
-    pub(super) fn at(&self, now: Timestamp) -> (bool, Value) {
+    pub(super) fn at(&self, now: Now) -> (bool, Value) {
         let mut components = self.reported.lock().unwrap_or_else(PoisonError::into_inner).clone();
         components.insert("gate", self.gate().to_owned());
         let rooms = components.into_iter().map(|(name, condition)| (name.to_owned(), condition));

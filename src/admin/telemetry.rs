@@ -14,7 +14,7 @@ use super::health::Health;
 use super::server::{Limits, Server};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 /// The text exposition format.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -50,7 +50,7 @@ async fn page(State(metrics): State<Metrics>) -> Response {
 }
 
 async fn ready(State(health): State<Arc<Health>>) -> Response {
-    let (ready, body) = health.at(Timestamp::now());
+    let (ready, body) = health.at(Now::read());
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
 }

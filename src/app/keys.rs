@@ -15,7 +15,7 @@ use crate::keys::refresh::spawn_refresher;
 use crate::keys::store::{Availability, KeyStore};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
-use crate::time::Timestamp;
+use crate::time::Now;
 use crate::tls;
 
 /// How long a reload waits for the keys of an issuer that is new or moved.
@@ -123,8 +123,7 @@ fn all(settings: &Settings) -> impl Iterator<Item = &keys::Settings> {
 pub(super) async fn all_loaded(keys: &[&Arc<Keys>]) -> Result<(), Vec<String>> {
     let deadline = Instant::now() + FIRST_KEYS;
     let missing = || {
-        let never =
-            |keys: &&&Arc<Keys>| keys.store.availability(Timestamp::now()) == Availability::NeverLoaded;
+        let never = |keys: &&&Arc<Keys>| keys.store.availability(Now::read()) == Availability::NeverLoaded;
         keys.iter().filter(never).map(|keys| keys.store.settings().issuer.clone()).collect::<Vec<_>>()
     };
     loop {

@@ -155,8 +155,8 @@ impl State {
     pub(super) async fn restore_keys(&self, keys: &KeyStore) {
         let issuer = &keys.settings().issuer;
         match self.store.key_set((issuer, &keys.settings().provenance())).await {
-            Ok(Some((document, fetched_at))) => {
-                if let Err(error) = keys.restore(&document, fetched_at) {
+            Ok(Some((document, fetched_at, running))) => {
+                if let Err(error) = keys.restore(&document, fetched_at, running) {
                     warn!(issuer, %error, "the stored keys cannot be used");
                 }
             }

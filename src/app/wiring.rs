@@ -23,7 +23,7 @@ use crate::log::{self, AccessLog};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::ssf::{Receiver, Transmitter};
-use crate::time::Timestamp;
+use crate::time::Now;
 use crate::tls::ServerTls;
 
 /// What every configuration is wired with: made once, kept over reloads.
@@ -229,7 +229,7 @@ impl Lasting {
 
     /// From now on the keys are kept over restarts, and shown.
     fn put_in_force(&self, keys: &KeyStore) {
-        keys.begin_export(Timestamp::now());
+        keys.begin_export(Now::read());
         self.state.keep_keys(keys);
     }
 }

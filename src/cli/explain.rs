@@ -208,7 +208,10 @@ async fn load_own_keys(
         None => None,
     };
     match document {
-        Some(document) => keys.accept(document, now).map(drop).map_err(|error| error.to_string()),
+        Some(document) => keys
+            .accept(document, Now { wall: now, monotonic: Monotonic::now() })
+            .map(drop)
+            .map_err(|error| error.to_string()),
         None => {
             say(&format!("issuer {}: there are no keys yet at {}", keys.settings().issuer, path.display()));
             Ok(())
@@ -225,7 +228,9 @@ async fn load_keys(keys: &KeyStore, store: Option<&Store>, now: Timestamp) -> Re
     let trust = tls::client_config(settings.ca.as_deref(), None, &[b"http/1.1"])
         .map_err(|error| format!("issuer {}: {error}", settings.issuer))?;
     let fetched = match source::fetch(settings, &Client::new(trust)).await {
-        Ok(document) => keys.accept(document, now).map_err(|error| error.to_string()),
+        Ok(document) => keys
+            .accept(document, Now { wall: now, monotonic: Monotonic::now() })
+            .map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     let Err(problem) = fetched else { return Ok(()) };
@@ -233,8 +238,8 @@ async fn load_keys(keys: &KeyStore, store: Option<&Store>, now: Timestamp) -> Re
     let Some(store) = store else { return Ok(()) };
     let kept =
         store.key_set((&settings.issuer, &settings.provenance())).await.map_err(|error| error.to_string())?;
-    if let Some((document, fetched_at)) = kept {
-        match keys.restore(&document, fetched_at) {
+    if let Some((document, fetched_at, running)) = kept {
+        match keys.restore(&document, fetched_at, running) {
             Ok(()) => say(&format!("using the keys that were fetched at {fetched_at}")),
             Err(error) => say(&format!("the stored keys cannot be used: {error}")),
         }

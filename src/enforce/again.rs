@@ -48,7 +48,7 @@ impl Grounds {
         let (enforcer, token) = (&self.enforcer, &pass.token);
         let issuer = enforcer.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?;
         token.validity().judge(issuer.rules.leeway, now.wall)?;
-        issuer.check_keys(now.wall)?;
+        issuer.check_keys(now)?;
         token.judge_certificate(certificate)?;
         if !enforcer.in_force.freshness.is_fresh(now.monotonic) {
             return Err(Reason::StateUnavailable);

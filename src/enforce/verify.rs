@@ -152,7 +152,7 @@ impl Verifier {
 
 impl Issuer {
     /// Keys that were never loaded or not confirmed for too long prove nothing.
-    pub(super) fn check_keys(&self, now: Timestamp) -> Result<(), Reason> {
+    pub(super) fn check_keys(&self, now: Now) -> Result<(), Reason> {
         match self.keys.availability(now) {
             Availability::Usable => Ok(()),
             Availability::NeverLoaded | Availability::TooOld => Err(Reason::KeysUnavailable),
@@ -167,7 +167,7 @@ impl Issuer {
         algorithm: Algorithm,
         jws: &Jws<'_>,
         asked: Asked,
-        now: Timestamp,
+        now: Monotonic,
     ) -> Result<(), Refusal> {
         if let Some(kid) = jws.kid().filter(|kid| !keys.knows(kid)) {
             let ask = !asked.keys() && self.keys.worth_asking(kid, now);

@@ -15,7 +15,7 @@ use super::source;
 use super::store::KeyStore;
 use crate::client::Client;
 use crate::shutdown::{Phase, Shutdown};
-use crate::time::Timestamp;
+use crate::time::{Monotonic, Now};
 
 /// The first wait after a failure before any set was loaded; doubled up to [`SLOWEST`].
 const QUICKEST: Duration = Duration::from_millis(250);
@@ -79,7 +79,7 @@ impl<'a> Refresher<'a> {
                 // A retry counts towards the cooldown like a fetch that was asked for; the interval and the first
                 // load do not.
                 Wake::Due => self.refresh(self.failing && self.store.is_loaded()).await,
-                Wake::Asked if self.store.is_loaded() && self.store.asking().is_open(Timestamp::now()) => {
+                Wake::Asked if self.store.is_loaded() && self.store.asking().is_open(Monotonic::now()) => {
                     self.refresh(true).await;
                 }
                 // Asked in the moment in which another fetch ended.
@@ -95,21 +95,21 @@ impl<'a> Refresher<'a> {
             if stamp(path).await != self.seen {
                 self.refresh(false).await;
             } else if self.store.is_loaded() && !self.failing {
-                self.store.confirm(Timestamp::now());
+                self.store.confirm(Now::read());
             }
         }
-        self.store.export(Timestamp::now());
+        self.store.export(Now::read());
     }
 
     /// Fetches once, and says when the next time is.
     async fn refresh(&mut self, counts: bool) {
         let (store, settings) = (self.store, self.store.settings());
-        let mut fetch = store.asking().begin(counts, Timestamp::now());
+        let mut fetch = store.asking().begin(counts, Monotonic::now());
         if let Source::File(path) = &settings.source {
             self.seen = stamp(path).await;
         }
         let result = match source::fetch(settings, self.client).await {
-            Ok(document) => store.accept(document, Timestamp::now()).map_err(|error| error.to_string()),
+            Ok(document) => store.accept(document, Now::read()).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         self.failing = result.is_err();

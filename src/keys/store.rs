@@ -17,7 +17,7 @@ use super::jwks::{self, Parsed};
 use super::set::KeySet;
 use super::{Settings, Source};
 use crate::metrics::Metrics;
-use crate::time::Timestamp;
+use crate::time::{Monotonic, Now, Timestamp};
 
 /// The longest that a request waits for the shared fetch.
 const ASK_WAIT: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ pub struct LastGood {
     /// The JWK Set as it came.
     pub jwks: Bytes,
     /// When it was last confirmed.
-    pub fetched_at: Timestamp,
+    pub fetched_at: Now,
 }
 
 /// The keys of one issuer. Reading never waits; one writer, the refresher.
@@ -49,9 +49,12 @@ pub struct LastGood {
 pub struct KeyStore {
     settings: Settings,
     current: ArcSwap<KeySet>,
-    /// When the set in force was last confirmed, in milliseconds.
+    /// When the set in force was last confirmed, in milliseconds of the monotonic clock.
     confirmed_at: AtomicI64,
-    created_at: Timestamp,
+    /// The same of the wall clock, for a set that an earlier process fetched: the monotonic clock does not count the time
+    /// between the processes.
+    restored_from: AtomicI64,
+    created_at: Monotonic,
     /// Keys that come from nowhere else (a secret, this process) do not get stale.
     ages: bool,
     asking: Asking,
@@ -88,7 +91,7 @@ impl KeyStore {
     #[must_use]
     pub fn fixed(settings: Settings, set: KeySet, metrics: Metrics) -> Arc<Self> {
         let store = Self::build(settings, set, false, &metrics);
-        store.confirm(store.created_at);
+        store.confirm(Now::read());
         Arc::new(store)
     }
 
@@ -99,7 +102,8 @@ impl KeyStore {
             settings,
             current: ArcSwap::from_pointee(set),
             confirmed_at: AtomicI64::new(NEVER),
-            created_at: Timestamp::now(),
+            restored_from: AtomicI64::new(NEVER),
+            created_at: Monotonic::now(),
             ages,
             last_good: watch::Sender::new(None),
             instruments,
@@ -108,7 +112,7 @@ impl KeyStore {
     }
 
     /// Writes its gauges from now on: it is in force.
-    pub fn begin_export(&self, now: Timestamp) {
+    pub fn begin_export(&self, now: Now) {
         self.exports.store(true, Ordering::Release);
         self.instruments.set_keys(&self.current.load());
         self.export(now);
@@ -134,18 +138,30 @@ impl KeyStore {
 
     /// Whether the set in force may be used at `now`.
     #[must_use]
-    pub fn availability(&self, now: Timestamp) -> Availability {
-        match self.confirmed_at() {
+    pub fn availability(&self, now: Now) -> Availability {
+        match self.age(now) {
             None => Availability::NeverLoaded,
-            Some(at) if self.ages && now.since(at) > self.settings.max_stale => Availability::TooOld,
+            Some(age) if self.ages && age > self.settings.max_stale => Availability::TooOld,
             Some(_) => Availability::Usable,
         }
+    }
+
+    /// How long ago the set in force was confirmed. For a restored set, the longer of what the two clocks say: a wall
+    /// clock that is behind makes it no younger, and one that is ahead is believed only until it is right again.
+    fn age(&self, now: Now) -> Option<Duration> {
+        let confirmed = self.confirmed_at.load(Ordering::Acquire);
+        let restored = self.restored_from.load(Ordering::Acquire);
+        let age = (confirmed != NEVER).then(|| now.monotonic.since(Monotonic::from_millis(confirmed)))?;
+        Some(match restored {
+            NEVER => age,
+            restored => age.max(now.wall.since(Timestamp::from_millis(restored))),
+        })
     }
 
     /// Whether [`ask`](Self::ask) could bring a key with this `kid`: a fetch may be asked for or is under way, and the
     /// last one did not already show that nobody knows the `kid`; or the key arrived since the caller looked.
     #[must_use]
-    pub fn worth_asking(&self, kid: &str, now: Timestamp) -> bool {
+    pub fn worth_asking(&self, kid: &str, now: Monotonic) -> bool {
         let hope = (self.is_loaded() && self.asking.is_open(now)) || self.asking.is_under_way();
         // The set is read last: when the fetch has just ended, its result is in force by now.
         (hope && !self.asking.remembers(kid, now)) || self.current.load().knows(kid)
@@ -156,14 +172,14 @@ impl KeyStore {
     pub async fn ask(&self, kid: &str) {
         // Before anything is looked at, so that no end of a fetch is missed.
         let mut finished = self.asking.finished();
-        if self.current.load().knows(kid) || !self.worth_asking(kid, Timestamp::now()) {
+        if self.current.load().knows(kid) || !self.worth_asking(kid, Monotonic::now()) {
             return;
         }
         self.asking.want();
         let ended = matches!(timeout(ASK_WAIT, finished.changed()).await, Ok(Ok(())));
         let succeeded = *finished.borrow();
         if ended && succeeded && !self.current.load().knows(kid) {
-            self.asking.remember(kid, Timestamp::now());
+            self.asking.remember(kid, Monotonic::now());
         }
     }
 
@@ -172,32 +188,39 @@ impl KeyStore {
     ///
     /// # Errors
     /// When the document has no usable key; then nothing changes.
-    pub fn accept(&self, document: Bytes, now: Timestamp) -> Result<bool, jwks::Error> {
+    pub fn accept(&self, document: Bytes, now: Now) -> Result<bool, jwks::Error> {
         let changed = self.put_in_force(jwks::parse(&document, &self.settings.algorithms)?);
         self.confirm(now);
         self.last_good.send_replace(Some(LastGood { jwks: document, fetched_at: now }));
         Ok(changed)
     }
 
-    /// Puts a document in force that an earlier process fetched at `fetched_at`; its age counts from then. To be called
-    /// before the refresher is spawned; without effect once a set was loaded.
+    /// Puts a document in force that an earlier process fetched at `fetched_at`, and `running` on the monotonic clock if
+    /// the running time since is known; its age counts from then. To be called before the refresher is spawned; without
+    /// effect once a set was loaded.
     ///
     /// # Errors
     /// When the document has no usable key.
-    pub fn restore(&self, document: &[u8], fetched_at: Timestamp) -> Result<(), jwks::Error> {
+    pub fn restore(
+        &self,
+        document: &[u8],
+        fetched_at: Timestamp,
+        running: Option<Monotonic>,
+    ) -> Result<(), jwks::Error> {
         if self.is_loaded() {
             return Ok(());
         }
         self.put_in_force(jwks::parse(document, &self.settings.algorithms)?);
-        // A time in the future, from a clock that was wrong, must not keep keys fresh for ever.
-        self.confirm(fetched_at.min(Timestamp::now()));
+        let now = Monotonic::now();
+        self.restored_from.store(fetched_at.as_millis(), Ordering::Release);
+        self.confirmed_at.store(running.map_or(now, |at| at.min(now)).as_millis(), Ordering::Release);
         Ok(())
     }
 
     /// Replaces the keys of a [`fixed`](Self::fixed) store, for an issuer within this process.
     pub fn install(&self, set: KeySet) {
         self.publish(set);
-        self.confirm(Timestamp::now());
+        self.confirm(Now::read());
     }
 
     /// The documents worth keeping over a restart, as they are confirmed.
@@ -208,25 +231,22 @@ impl KeyStore {
 
     /// Writes the age of the set to its gauge, once the store [is in force](Self::begin_export); before the first load,
     /// the age of the store.
-    pub fn export(&self, now: Timestamp) {
+    pub fn export(&self, now: Now) {
         if !self.exports.load(Ordering::Acquire) {
             return;
         }
-        let age = if self.ages {
-            now.since(self.confirmed_at().unwrap_or(self.created_at))
-        } else {
-            Duration::ZERO
-        };
-        self.instruments.age.set(age.as_secs_f64());
+        let age = self.age(now).unwrap_or_else(|| now.monotonic.since(self.created_at));
+        self.instruments.age.set(if self.ages { age.as_secs_f64() } else { 0.0 });
     }
 
-    pub(super) fn confirm(&self, now: Timestamp) {
-        self.confirmed_at.store(now.as_millis(), Ordering::Release);
+    pub(super) fn confirm(&self, now: Now) {
+        self.confirmed_at.store(now.monotonic.as_millis(), Ordering::Release);
+        self.restored_from.store(NEVER, Ordering::Release);
         self.export(now);
     }
 
     pub(super) fn is_loaded(&self) -> bool {
-        self.confirmed_at().is_some()
+        self.confirmed_at.load(Ordering::Acquire) != NEVER
     }
 
     pub(super) fn asking(&self) -> &Asking {
@@ -235,11 +255,6 @@ impl KeyStore {
 
     pub(super) fn instruments(&self) -> &Instruments {
         &self.instruments
-    }
-
-    fn confirmed_at(&self) -> Option<Timestamp> {
-        let millis = self.confirmed_at.load(Ordering::Acquire);
-        (millis != NEVER).then(|| Timestamp::from_millis(millis))
     }
 
     fn put_in_force(&self, parsed: Parsed) -> bool {

@@ -11,7 +11,7 @@ use super::{Asked, Code, Refusal, Settings, Unaccepted, apple, malformed};
 use crate::events::parse::seconds;
 use crate::jose::jws::{Jws, JwsError};
 use crate::keys::store::{Availability, KeyStore};
-use crate::time::Timestamp;
+use crate::time::{Monotonic, Now, Timestamp};
 
 /// How many keys are tried for one token.
 const MAX_CANDIDATES: usize = 8;
@@ -93,13 +93,13 @@ fn check_signature(
     asked: Asked,
     now: Timestamp,
 ) -> Result<(), Unaccepted> {
-    match keys.availability(now) {
+    match keys.availability(Now { wall: now, monotonic: Monotonic::now() }) {
         Availability::Usable => {}
         Availability::NeverLoaded | Availability::TooOld => return Err(Unaccepted::NoKeys),
     }
     let set = keys.current();
     if let Some(kid) = jws.kid().filter(|kid| !set.knows(kid)) {
-        let ask = asked == Asked::Nothing && keys.worth_asking(kid, now);
+        let ask = asked == Asked::Nothing && keys.worth_asking(kid, Monotonic::now());
         let unknown = || invalid_key("no key of the transmitter has this `kid`").into();
         return Err(if ask { Unaccepted::Ask(kid.to_owned()) } else { unknown() });
     }

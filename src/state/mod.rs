@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use crate::identity::TokenKey;
-use crate::time::{Clock, Now, Timestamp};
+use crate::time::{Clock, Monotonic, Now, Timestamp};
 
 mod error;
 mod events;
@@ -271,28 +271,32 @@ impl Store {
         &self,
         (issuer, source): (&str, &str),
         body: &[u8],
-        fetched_at: Timestamp,
+        fetched_at: Now,
     ) -> Result<(), StoreError> {
         if let Some(fleet) = self.fleet() {
-            return fleet.save_key_set((issuer, source), body, fetched_at).await;
+            return fleet.save_key_set((issuer, source), body, fetched_at.wall).await;
         }
         let (issuer, source, body) = (issuer.to_owned(), source.to_owned(), body.to_owned());
-        self.writer.run(move |db| rows::save_key_set(db, (&issuer, &source), &body, fetched_at)).await
+        let at = (fetched_at.wall, self.uptime.at(fetched_at.monotonic));
+        self.writer.run(move |db| rows::save_key_set(db, (&issuer, &source), &body, at)).await
     }
 
-    /// The last good key set of an issuer from this source, and when it was fetched.
+    /// The last good key set of an issuer from this source, and when it was fetched: by the wall clock, and on the
+    /// monotonic clock of this process if the store counts running time.
     ///
     /// # Errors
     /// When the disk fails.
     pub async fn key_set(
         &self,
         (issuer, source): (&str, &str),
-    ) -> Result<Option<(Vec<u8>, Timestamp)>, StoreError> {
+    ) -> Result<Option<(Vec<u8>, Timestamp, Option<Monotonic>)>, StoreError> {
         if let Some(fleet) = self.fleet() {
-            return fleet.key_set((issuer, source)).await;
+            let kept = fleet.key_set((issuer, source)).await?;
+            return Ok(kept.map(|(body, at)| (body, at, None)));
         }
         let (issuer, source) = (issuer.to_owned(), source.to_owned());
-        self.writer.read(move |db| rows::key_set(db, (&issuer, &source))).await
+        let kept = self.writer.read(move |db| rows::key_set(db, (&issuer, &source))).await?;
+        Ok(kept.map(|(body, at, running)| (body, at, Some(self.uptime.moment(running)))))
     }
 
     /// Adds these counts to those kept.

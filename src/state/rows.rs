@@ -332,23 +332,26 @@ pub(super) fn save_key_set(
     db: &Connection,
     (issuer, source): (&str, &str),
     body: &[u8],
-    at: Timestamp,
+    (at, running): (Timestamp, i64),
 ) -> rusqlite::Result<()> {
     // One row for each issuer: this gate takes its keys from one source.
     db.prepare_cached(
-        "INSERT OR REPLACE INTO key_sets (issuer, source, body, fetched_at) VALUES (?1, ?2, ?3, ?4)",
+        "INSERT OR REPLACE INTO key_sets (issuer, source, body, fetched_at, fetched_uptime)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
     )?
-    .execute(params![issuer, source, body, at.as_millis()])?;
+    .execute(params![issuer, source, body, at.as_millis(), running])?;
     Ok(())
 }
 
 pub(super) fn key_set(
     db: &Connection,
     (issuer, source): (&str, &str),
-) -> rusqlite::Result<Option<(Vec<u8>, Timestamp)>> {
-    db.prepare_cached("SELECT body, fetched_at FROM key_sets WHERE issuer = ?1 AND source = ?2")?
-        .query_row([issuer, source], |row| Ok((row.get(0)?, time(row, 1)?)))
-        .optional()
+) -> rusqlite::Result<Option<(Vec<u8>, Timestamp, i64)>> {
+    db.prepare_cached(
+        "SELECT body, fetched_at, fetched_uptime FROM key_sets WHERE issuer = ?1 AND source = ?2",
+    )?
+    .query_row([issuer, source], |row| Ok((row.get(0)?, time(row, 1)?, row.get(2)?)))
+    .optional()
 }
 
 pub(super) fn add_usage(db: &Connection, row: &UsageRow) -> rusqlite::Result<()> {

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis::keys::store::KeyStore;
 use portcullis::metrics::Metrics;
 use portcullis::ssf::{Asked, Code, Transmitter, Unaccepted};
+use portcullis::time::{Monotonic, Now};
 use serde_json::{Value, json};
 
 use super::{
@@ -262,7 +263,8 @@ fn without_keys_nothing_is_judged() {
     // Keys that were good and are too old are none.
     let old = KeyStore::new(settings.keys.clone(), Metrics::new().unwrap());
     let signer = Signer::new();
-    let loaded = at(NOW).minus(Duration::from_secs(86_401));
+    let day = Duration::from_secs(86_401);
+    let loaded = Now { wall: at(NOW).minus(day), monotonic: Monotonic::now().minus(day) };
     old.accept(signer.jwks().into(), loaded).unwrap();
     let token = signer.set(&claims());
     let received = Transmitter::new(settings, old).receive(token.as_bytes(), SET, Asked::Nothing, at(NOW));

@@ -265,7 +265,7 @@ async fn fetching(server: &Server, settings: Settings, shutdown: Shutdown) -> Tr
     drop(spawn_refresher(Arc::clone(&keys), client, shutdown));
     let mut loaded = keys.last_good();
     timeout(PATIENCE, loaded.wait_for(Option::is_some)).await.unwrap().unwrap();
-    assert_eq!(keys.availability(Timestamp::now()), Availability::Usable);
+    assert_eq!(keys.availability(Now::read()), Availability::Usable);
     Transmitter::new(settings, keys)
 }
 

@@ -113,7 +113,7 @@ pub(super) fn required_claims<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 /// The part of [`key`] that changes without the key set: keys that were not confirmed for too long prove nothing.
 pub(super) fn keys<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let (_, issuer) = case.issuer()?;
-    Ok(issuer.check_keys(case.now.wall)?)
+    Ok(issuer.check_keys(case.now)?)
 }
 
 /// Whether there is a key that may have made the signature.
@@ -121,7 +121,7 @@ pub(super) fn key<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     keys(case)?;
     let (index, issuer) = case.issuer()?;
     let set = issuer.keys.current();
-    issuer.check_key(index, &set, case.algorithm()?, case.jws()?, case.asked, case.now.wall)?;
+    issuer.check_key(index, &set, case.algorithm()?, case.jws()?, case.asked, case.now.monotonic)?;
     case.keys = Some(set);
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::keys::store::KeyStore;
 use crate::metrics::Metrics;
 use crate::revocations::{Ends, Revocations};
 use crate::sessions::{self, Sessions};
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 /// What decides when this check and all after it fail.
 const REASONS: [(&str, Reason); 21] = [
@@ -152,7 +152,7 @@ fn a_cached_proof_is_judged_by_every_check_that_can_change() {
     let key =
         json!({"kty": "EC", "crv": "P-256", "kid": "es", "x": b64(&point[1..33]), "y": b64(&point[33..])});
     let install = |at| keys.accept(json!({"keys": [key]}).to_string().into_bytes().into(), at);
-    install(now()).expect("a sound set");
+    install(Now::at_millis(now().as_millis())).expect("a sound set");
     let issuer = Issuer { rules: rules(ISSUER, &[ES256]), keys: Arc::clone(&keys) };
     let revocations = Arc::new(Revocations::new(None));
     let in_force =

@@ -97,7 +97,7 @@ pub(in crate::enforce) fn key(case: &Case<'_>, failed: Option<Reason>) -> String
 }
 
 fn no_keys(issuer: &crate::enforce::decide::Issuer, case: &Case<'_>) -> String {
-    words::no_keys(issuer.keys.settings(), issuer.keys.availability(case.now.wall))
+    words::no_keys(issuer.keys.settings(), issuer.keys.availability(case.now))
 }
 
 pub(in crate::enforce) fn signature(_case: &Case<'_>, failed: Option<Reason>) -> String {

@@ -21,7 +21,7 @@ use crate::keys::store::KeyStore;
 use crate::keys::{Settings, Source};
 use crate::metrics::Metrics;
 use crate::shutdown;
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 fn gate() -> Enforcer {
     let needs = |scope: &str, role: &str| Requirement {
@@ -283,7 +283,7 @@ fn without_usable_keys_nothing_is_let_through_and_garbage_is_still_garbage() {
     for (token, reason) in [("opaque", Reason::NotJwt), (&expired, Reason::Expired)] {
         assert_eq!(Ask::new(&gate, "/x").token(token).reason(), Some(reason));
     }
-    keys.accept(jwks("es", &SIGNERS.es256), now()).expect("a sound set");
+    keys.accept(jwks("es", &SIGNERS.es256), Now::at_millis(now().as_millis())).expect("a sound set");
     assert_eq!((ask.decide().proof, ask.decide().proof), (Proof::Fresh, Proof::Cached));
     // Long-lived enough to outlast the keys' freshness.
     let long = token(&payload(json!({"iat": NOW, "exp": NOW + 86_400})));
