@@ -37,6 +37,7 @@ mod streams;
 mod support;
 mod telemetry;
 mod tls;
+mod tracked;
 mod upgrades;
 mod upstreams;
 mod usage;
