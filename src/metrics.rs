@@ -12,9 +12,11 @@ use prometheus::{
 };
 
 pub mod clients;
+mod cpu;
 pub mod usage;
 
 use clients::ClientLabels;
+use cpu::Cpu;
 
 use crate::time::Timestamp;
 
@@ -24,7 +26,7 @@ pub struct Metrics {
     registry: Registry,
     /// Requests answered, by `route`, `method`, `status`.
     pub requests: IntCounterVec,
-    /// Decisions, by `decision` (allow, deny, unavailable, shadow_deny) and `reason`.
+    /// Decisions, by `decision` (allow, deny, unavailable, shadow_deny), `reason` and `route`.
     pub decisions: IntCounterVec,
     /// From request head to the response's head handed on, by `route`.
     pub request_duration: HistogramVec,
@@ -61,8 +63,14 @@ pub struct Metrics {
     pub usage: usage::Tallies,
     /// Tokens that the embedded authority issued.
     pub tokens_issued: IntCounter,
-    /// Configuration reloads, by `result` (ok, error).
-    pub config_reloads: IntCounterVec,
+    /// Requests to the authority's token endpoint, by `result` (ok, error) and `error` (RFC 6749 §5.2, or none).
+    pub token_requests: IntCounterVec,
+    /// Configuration reloads, by `result` (ok, error). Counted through [`Metrics::reloaded`].
+    config_reloads: IntCounterVec,
+    /// 1 unless the last reload was refused.
+    last_reload: IntGauge,
+    /// CPU time of the process. The registry's own collector knows whole seconds only.
+    cpu: Cpu,
     /// Tokens in use.
     pub sessions_tracked: IntGauge,
     /// Sessions that left memory, by `cause` (expired, idle, capacity).
@@ -88,6 +96,18 @@ pub struct Metrics {
     /// Log lines that were lost because the destination was blocked, slow or full.
     pub log_lines_dropped: IntCounter,
 }
+
+/// The errors of the token endpoint.
+const TOKEN_ERRORS: [&str; 8] = [
+    "invalid_client",
+    "invalid_request",
+    "invalid_scope",
+    "method_not_allowed",
+    "request_too_large",
+    "temporarily_unavailable",
+    "unauthorized_client",
+    "unsupported_grant_type",
+];
 
 /// Buckets in seconds for what is judged in microseconds.
 const ENFORCE_BUCKETS: &[f64] = &[
@@ -123,7 +143,7 @@ impl Metrics {
         page.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let build_info = page.gauges("portcullis_build_info", "The running build", &["version"])?;
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Ok(Self {
+        let metrics = Self {
             requests: page.counters(
                 "portcullis_requests_total",
                 "Requests answered",
@@ -132,7 +152,7 @@ impl Metrics {
             decisions: page.counters(
                 "portcullis_decisions_total",
                 "Decisions made",
-                &["decision", "reason"],
+                &["decision", "reason", "route"],
             )?,
             request_duration: page.histograms(
                 "portcullis_request_duration_seconds",
@@ -200,11 +220,21 @@ impl Metrics {
             usage: usage::Tallies::default(),
             tokens_issued: page
                 .counter("portcullis_tokens_issued_total", "Tokens the embedded authority issued")?,
+            token_requests: page.counters(
+                "portcullis_token_requests_total",
+                "Requests to the token endpoint",
+                &["result", "error"],
+            )?,
             config_reloads: page.counters(
                 "portcullis_config_reloads_total",
                 "Configuration reloads",
                 &["result"],
             )?,
+            last_reload: page.gauge(
+                "portcullis_config_last_reload_successful",
+                "Whether the last reload was accepted; 1 before the first",
+            )?,
+            cpu: Cpu::new()?,
             sessions_tracked: page.gauge("portcullis_sessions_tracked", "Tokens in use")?,
             sessions_evicted: page.counters(
                 "portcullis_sessions_evicted_total",
@@ -247,7 +277,40 @@ impl Metrics {
             )?,
             log_lines_dropped: page.counter("portcullis_log_lines_dropped_total", "Log lines lost")?,
             registry: page.0,
-        })
+        };
+        metrics.begin_closed_sets();
+        Ok(metrics)
+    }
+
+    /// Lets the series of closed label sets begin at 0, so that `increase()` sees their first event.
+    fn begin_closed_sets(&self) {
+        for result in ["ok", "error"] {
+            self.config_reloads.with_label_values(&[result]);
+            self.tls_handshakes.with_label_values(&[result]);
+        }
+        self.last_reload.set(1);
+        for result in ["hit", "miss"] {
+            self.proof_cache.with_label_values(&[result]);
+        }
+        for cause in ["expired", "idle", "capacity"] {
+            self.sessions_evicted.with_label_values(&[cause]);
+        }
+        for kind in ["full", "failed", "closed"] {
+            self.state_errors.with_label_values(&[kind]);
+        }
+        for kind in ["subject", "client", "session", "token", "issuer"] {
+            self.revocations.with_label_values(&[kind]);
+        }
+        self.token_requests.with_label_values(&["ok", "none"]);
+        for error in TOKEN_ERRORS {
+            self.token_requests.with_label_values(&["error", error]);
+        }
+    }
+
+    /// Counts a reload.
+    pub fn reloaded(&self, accepted: bool) {
+        self.config_reloads.with_label_values(&[if accepted { "ok" } else { "error" }]).inc();
+        self.last_reload.set(accepted.into());
     }
 
     /// Sets the certificates in use and when each expires; those of an earlier configuration are forgotten.
@@ -270,7 +333,10 @@ impl Metrics {
     /// When an instrument cannot be encoded.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         let mut page = Vec::with_capacity(16 * 1024);
-        TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
+        let mut families = self.registry.gather();
+        families.retain(|family| family.name() != Cpu::NAME);
+        families.extend(self.cpu.gather());
+        TextEncoder::new().encode(&families, &mut page)?;
         Ok(String::from_utf8_lossy(&page).into_owned())
     }
 }

@@ -58,6 +58,12 @@ impl Usage {
         Ok(())
     }
 
+    /// How many clients are kept by name, once no more are; the rest share `other`.
+    #[must_use]
+    pub fn bound(&self) -> Option<usize> {
+        self.tallies.bound()
+    }
+
     /// What a client, or every client, used until now: by client, route and status.
     ///
     /// # Errors

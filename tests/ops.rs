@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use portcullis::admin::{
-    Access, Command, Control, Health, Ledger, Limits, Permission, Settings, Token, serve_admin,
+    Access, Command, Control, Health, Ledger, Limits, Permission, ReadyWhen, Settings, Token, serve_admin,
     serve_telemetry,
 };
 use portcullis::config;
@@ -120,9 +120,15 @@ impl Running {
         let (listener, metrics) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Metrics::new().unwrap());
         let address = listener.local_addr().unwrap();
         let (trigger, shutdown) = shutdown::channel();
-        let health = Arc::new(Health::new(stores, shutdown.clone()));
-        let served =
-            tokio::spawn(serve_telemetry(listener, metrics.clone(), Arc::clone(&health), limits, shutdown));
+        let health = Arc::new(Health::new(stores, ReadyWhen::All, shutdown.clone()));
+        let served = tokio::spawn(serve_telemetry(
+            listener,
+            metrics.clone(),
+            || {},
+            Arc::clone(&health),
+            limits,
+            shutdown,
+        ));
         (Self { address, metrics, trigger, served }, health)
     }
 }
@@ -509,7 +515,7 @@ async fn readiness_says_which_part_cannot_serve() {
     let components = |keys: &str, state: &str, gate: &str| json!({"keys:https://idp.example.com/": keys, "state": state, "events": "ok", "gate": gate});
 
     assert_eq!(ready().await, (503, components("never loaded", "ok", "ok")));
-    health.replace_keys(vec![usable]);
+    health.replace_keys(vec![usable], ReadyWhen::All);
     assert_eq!(ready().await, (200, components("ok", "ok", "ok")));
     health.report("state", Err("not confirmed for 12 s".to_owned()));
     assert_eq!(ready().await, (503, components("ok", "not confirmed for 12 s", "ok")));

@@ -1,6 +1,7 @@
 //! Readiness: what each part of the gate last said of itself, and whether all of it together may serve.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -14,8 +15,18 @@ use crate::time::Now;
 /// What an admin or a load balancer reads for a part that works.
 const OK: &str = "ok";
 
+/// When the gate is ready for requests (`[telemetry] ready_when`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadyWhen {
+    /// As soon as the tokens of one issuer can be judged, and no other is still on its first try.
+    Any,
+    /// Once the tokens of all can.
+    All,
+}
+
 /// The readiness of this process.
 pub struct Health {
+    when: AtomicBool,
     keys: ArcSwap<Vec<Arc<KeyStore>>>,
     reported: Mutex<BTreeMap<&'static str, String>>,
     /// Whose log is named.
@@ -27,9 +38,10 @@ impl Health {
     /// Judges by these key stores and the phase of the shutdown. `state` and `events` are well until somebody
     /// [reports](Self::report) otherwise.
     #[must_use]
-    pub fn new(keys: Vec<Arc<KeyStore>>, shutdown: Shutdown) -> Self {
+    pub fn new(keys: Vec<Arc<KeyStore>>, when: ReadyWhen, shutdown: Shutdown) -> Self {
         let reported = ["state", "events"].map(|component| (component, OK.to_owned()));
         Self {
+            when: AtomicBool::new(when == ReadyWhen::All),
             keys: ArcSwap::from_pointee(keys),
             reported: Mutex::new(reported.into()),
             store: OnceLock::new(),
@@ -44,9 +56,10 @@ impl Health {
         drop(self.store.set(store));
     }
 
-    /// Judges by the key stores of another configuration from now on.
-    pub fn replace_keys(&self, keys: Vec<Arc<KeyStore>>) {
+    /// Judges by another configuration from now on.
+    pub fn replace_keys(&self, keys: Vec<Arc<KeyStore>>, when: ReadyWhen) {
         self.keys.store(Arc::new(keys));
+        self.when.store(when == ReadyWhen::All, Ordering::Relaxed);
     }
 
     /// Sets what a component says of itself: nothing, or in a few plain words why it cannot serve.
@@ -55,13 +68,20 @@ impl Health {
         self.reported.lock().unwrap_or_else(PoisonError::into_inner).insert(component, condition);
     }
 
-    /// Whether every component is well at `now`, and the body of `/ready`.
+    /// Whether the gate may serve at `now`, and the body of `/ready`, which names every component.
     pub(super) fn at(&self, now: Now) -> (bool, Value) {
         let mut components = self.reported.lock().unwrap_or_else(PoisonError::into_inner).clone();
         components.insert("gate", self.gate().to_owned());
+        let mut ready = components.values().all(|condition| condition == OK);
         let rooms = components.into_iter().map(|(name, condition)| (name.to_owned(), condition));
-        let keys = self.keys.load_full();
-        let keys = keys.iter().map(|store| {
+        let stores = self.keys.load_full();
+        let usable = |store: &&Arc<KeyStore>| store.availability(now) == Availability::Usable;
+        ready &= match stores.iter().filter(usable).count() {
+            all if all == stores.len() => true,
+            0 => false,
+            _ => !self.when.load(Ordering::Relaxed) && stores.iter().all(|store| store.was_tried()),
+        };
+        let keys = stores.iter().map(|store| {
             let condition = match store.availability(now) {
                 Availability::Usable => OK,
                 Availability::NeverLoaded => "never loaded",
@@ -70,7 +90,6 @@ impl Health {
             (format!("keys:{}", store.settings().issuer), condition.to_owned())
         });
         let components: BTreeMap<String, String> = keys.chain(rooms).collect();
-        let ready = components.values().all(|condition| condition == OK);
         let mut body = json!({ "ready": ready, "components": components });
         if let Some(store) = self.store.get() {
             let LogPosition { identity, sequence } = store.log();

@@ -11,12 +11,13 @@ mod auth;
 mod body;
 mod health;
 mod problem;
+mod prompt;
 mod server;
 mod telemetry;
 
 pub use api::{Command, Control, Ledger, serve_admin};
 pub use auth::Access;
-pub use health::Health;
+pub use health::{Health, ReadyWhen};
 pub use server::Limits;
 pub use telemetry::serve_telemetry;
 

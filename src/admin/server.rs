@@ -24,12 +24,15 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::problem::Problem;
+use super::prompt::Prompt;
 use crate::shutdown::{Phase, Shutdown};
 use crate::time::Timestamp;
 use crate::tls::{ClientCertificate, ServerTls};
 
 /// A connection ends at this age, so that none is held for ever by a client that does not read.
 const LIFETIME: Duration = Duration::from_secs(600);
+/// How long a client may leave a response unread, so that none can hold a place for longer.
+const UNREAD: Duration = Duration::from_secs(10);
 /// How long a connection that must end may take to finish its request.
 const GRACE: Duration = Duration::from_millis(500);
 /// How long accepting pauses when the process has run out of descriptors.
@@ -157,7 +160,7 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Prompt::new(stream, UNREAD)), service);
         let mut http = Box::pin(http);
         tokio::select! {
             // An error is the client's: it left, was too slow or did not speak HTTP.

@@ -19,17 +19,25 @@ use crate::time::{Now, Timestamp};
 /// The text exposition format.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Serves the telemetry listener until the shutdown's last phase.
+/// Serves the telemetry listener until the shutdown's last phase. `gauges` brings up to date what is not counted as it
+/// happens, before each scrape.
 pub async fn serve_telemetry(
     listener: TcpListener,
     metrics: Metrics,
+    gauges: impl Fn() + Send + Sync + 'static,
     health: Arc<Health>,
     limits: Limits,
     shutdown: Shutdown,
 ) {
     let open = metrics.connections.with_label_values(&["telemetry"]);
+    let gauges = Arc::new(gauges);
+    let page = move || {
+        gauges();
+        let response = page(&metrics);
+        async move { response }
+    };
     let router = Router::new()
-        .route("/metrics", get(page).with_state(metrics))
+        .route("/metrics", get(page))
         .route("/live", get("ok\n"))
         .route("/ready", get(ready).with_state(health))
         .fallback((StatusCode::NOT_FOUND, "not found\n"))
@@ -38,7 +46,7 @@ pub async fn serve_telemetry(
     Server { router, limits, tls: Arc::default(), open }.serve(listener, shutdown).await;
 }
 
-async fn page(State(metrics): State<Metrics>) -> Response {
+fn page(metrics: &Metrics) -> Response {
     metrics.count_down(Timestamp::now());
     match metrics.render() {
         Ok(page) => ([(CONTENT_TYPE, EXPOSITION)], page).into_response(),

@@ -152,12 +152,12 @@ impl App {
     /// Loads the configuration again; all of it takes effect, or none.
     async fn reload(&mut self, cause: &str) -> Result<(), Vec<String>> {
         let outcome = self.try_reload().await;
-        let result = if outcome.is_ok() { "ok" } else { "error" };
-        self.wiring.metrics().config_reloads.with_label_values(&[result]).inc();
+        self.wiring.metrics().reloaded(outcome.is_ok());
         match &outcome {
             Ok(()) => info!(cause, "configuration reloaded"),
             Err(problems) => {
-                error!(cause, ?problems, "configuration not reloaded; the old one stays in force")
+                let problems = log::list(problems);
+                error!(cause, problems, "configuration not reloaded; the old one stays in force")
             }
         }
         outcome

@@ -313,6 +313,15 @@ impl State {
         for (cause, count) in [("expired", left.expired), ("idle", left.idle), ("capacity", left.capacity)] {
             metrics.sessions_evicted.with_label_values(&[cause]).inc_by(count as u64);
         }
+    }
+
+    /// Sets the gauges that say what is in force at this moment, each time it is called.
+    pub(super) fn gauges(self, metrics: Metrics) -> impl Fn() + Send + Sync {
+        move || self.set_gauges(&metrics)
+    }
+
+    fn set_gauges(&self, metrics: &Metrics) {
+        self.sweep(metrics);
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         metrics.sessions_tracked.set(gauge(self.in_force.sessions.tracked()));
         let revoked = self.in_force.revocations.load().counts();

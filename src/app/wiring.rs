@@ -83,7 +83,8 @@ impl Wiring {
         let log = Arc::clone(&lasting.state.events);
         let receiver = Receiver::new(transmitters(settings, &keys), log, &lasting.metrics);
         lasting.metrics.set_certificates(listeners.certificates);
-        let health = Arc::new(Health::new(stores(settings, &keys), lasting.shutdown.clone()));
+        let (stores, shutdown) = (stores(settings, &keys), lasting.shutdown.clone());
+        let health = Arc::new(Health::new(stores, settings.ready_when, shutdown));
         health.name_log(lasting.state.store.clone());
         Ok(Self {
             access: Arc::new(Access::new(&settings.admin, listeners.admin.clone())),
@@ -124,7 +125,7 @@ impl Wiring {
         }
         self.access.replace(&settings.admin, listeners.admin.clone());
         self.admin_tls = listeners.admin;
-        self.health.replace_keys(stores(settings, &keys));
+        self.health.replace_keys(stores(settings, &keys), settings.ready_when);
         self.effective.store(Arc::new(loaded.redacted.clone()));
         self.lasting.metrics.set_certificates(listeners.certificates);
         log.reconfigure(lines);
@@ -152,6 +153,7 @@ impl Wiring {
         spawn_local(serve_telemetry(
             telemetry,
             metrics.clone(),
+            self.lasting.state.clone().gauges(metrics.clone()),
             Arc::clone(&self.health),
             limits,
             shutdown.clone(),

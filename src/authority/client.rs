@@ -73,6 +73,11 @@ impl Authority {
     }
 }
 
+/// The client that is named, which nothing has proved.
+pub(super) fn named(headers: &HeaderMap, form: &Form) -> Option<String> {
+    presented(headers, form).ok()?.into_iter().next().map(|pair| pair.client_id)
+}
+
 /// The one pair that is presented, in each way it can be read.
 fn presented(headers: &HeaderMap, form: &Form) -> Result<Vec<Pair>, OauthError> {
     let mut fields = headers.get_all(AUTHORIZATION).iter();

@@ -10,7 +10,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
 use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::client::Client;
+use super::client::{Client, named};
 use super::directory::Credential;
 use super::error::{OauthError, json_response};
 use super::form::{Form, FormError};
@@ -151,6 +151,13 @@ impl Authority {
             Endpoint::Revocation => self.revocation(call, enforcer).await,
             Endpoint::Introspection => self.introspection(call, enforcer).await,
         };
+        if endpoint == Endpoint::Token {
+            let (result, error) = match &outcome {
+                Ok(_) => ("ok", "none"),
+                Err(error) => ("error", error.word()),
+            };
+            self.metrics.token_requests.with_label_values(&[result, error]).inc();
+        }
         outcome.unwrap_or_else(OauthError::to_response)
     }
 
@@ -299,6 +306,12 @@ impl Authority {
         let claims = Jws::parse(token.as_bytes()).ok().filter(|_| ours).map(|jws| jws.payload);
         Ok(claims.map(|claims| (verified, claims)))
     }
+}
+
+/// The client that a call says it comes from, which nothing has proved.
+#[must_use]
+pub fn named_client(call: &Call<'_>) -> Option<String> {
+    named(call.headers, &form(call).ok()?)
 }
 
 /// The form that a POST carries, once everything around it is as RFC 6749 §3.2 asks.

@@ -35,6 +35,11 @@ pub(super) enum OauthError {
 }
 
 impl OauthError {
+    /// The `error` of the response.
+    pub(super) fn word(self) -> &'static str {
+        self.parts().1
+    }
+
     fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::Request(why) => (StatusCode::BAD_REQUEST, "invalid_request", why),

@@ -40,7 +40,7 @@ mod token;
 
 pub use accounts::{Edit, NewCredential, NewUser, Refused};
 pub use directory::{Credential, User};
-pub use endpoints::{Call, Endpoint, MAX_BODY};
+pub use endpoints::{Call, Endpoint, MAX_BODY, named_client};
 pub use rotation::stored_key_set;
 pub use secret::Secret;
 

@@ -99,8 +99,14 @@ impl Remote {
                 }
                 page => page?,
             };
-            if let Value::Array(more) = page["items"].take() {
-                items.extend(more);
+            match page.get_mut("items").map(Value::take) {
+                Some(Value::Array(more)) => items.extend(more),
+                _ => {
+                    return Err(Failure::Other(format!(
+                        "{}: answered with something else than a list",
+                        self.admin
+                    )));
+                }
             }
             match page["next"].as_str() {
                 Some(next) => after = format!("&after={}", encoded(next)),

@@ -38,6 +38,8 @@ pub struct Settings {
     pub log: log::Settings,
     /// `[telemetry]`: where metrics and probes are served.
     pub telemetry: SocketAddr,
+    /// `[telemetry]`: when the gate is ready.
+    pub ready_when: admin::ReadyWhen,
     /// `[admin]`: the admin listener.
     pub admin: admin::Settings,
 }

@@ -100,6 +100,7 @@ impl IssuerRules {
     pub(super) fn check_audience(&self, payload: &Map<String, Value>) -> Result<(), Reason> {
         let named = payload
             .get("aud")
+            .filter(|aud| !aud.is_null())
             .map_or(Some(Vec::new()), |aud| aud.as_str().map_or_else(|| strings(aud), |one| Some(vec![one])));
         let is_ours = |one: &&str| self.audiences.iter().any(|ours| ours == one);
         if named.ok_or(Reason::BadClaim)?.iter().any(is_ours) { Ok(()) } else { Err(Reason::WrongAudience) }
@@ -118,7 +119,7 @@ impl IssuerRules {
         identity: &IdentitySettings,
     ) -> Result<VerifiedToken, Unusable> {
         let payload = &jws.payload;
-        let (subject, jti) = (text(payload.get("sub"), &"sub")?, text(payload.get("jti"), &"jti")?);
+        let (subject, jti) = (text(member(payload, "sub"), &"sub")?, text(member(payload, "jti"), &"jti")?);
         let names = &self.claims;
         let not_whole = || Unusable(format!("{} is not a whole number", names.role_version));
         let whole = |version: &Value| version.as_u64().ok_or_else(not_whole);
@@ -186,6 +187,12 @@ fn date(payload: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, R
     let distance = Duration::try_from_secs_f64(seconds.abs()).map_err(|_out_of_range| Reason::BadClaim)?;
     let date = if seconds < 0.0 { Timestamp::EPOCH.minus(distance) } else { Timestamp::EPOCH.plus(distance) };
     Ok(Some(date))
+}
+
+/// The value of a claim; `null` is like an absent claim. Not for times and `cnf`: overlooked, they would make a token live
+/// longer, or a bearer token, against what was meant.
+fn member<'p>(payload: &'p Map<String, Value>, name: &str) -> Option<&'p Value> {
+    payload.get(name).filter(|value| !value.is_null())
 }
 
 fn text<'p>(value: Option<&'p Value>, name: &dyn Display) -> Result<Option<&'p str>, Unusable> {

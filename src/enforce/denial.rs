@@ -245,11 +245,12 @@ impl Reason {
             | Self::CertificateMismatch => Wire::invalid_token(NOT_VALID),
             Self::Expired => Wire::invalid_token("The access token expired"),
             Self::Idle => Wire::invalid_token("The access token was not used for too long"),
-            Self::TokenRevoked
-            | Self::SubjectRevoked
-            | Self::ClientRevoked
-            | Self::IssuerRevoked
-            | Self::BeforeState => Wire::invalid_token("The access token was revoked"),
+            Self::TokenRevoked | Self::SubjectRevoked | Self::ClientRevoked | Self::IssuerRevoked => {
+                Wire::invalid_token("The access token was revoked")
+            }
+            Self::BeforeState => {
+                Wire::invalid_token("The access token is older than this gate's records; request a new one")
+            }
             Self::RoleChanged => Wire::invalid_token("The roles changed since the access token was issued"),
             Self::InsufficientScope => {
                 Wire::insufficient("The access token lacks a scope that is required here")

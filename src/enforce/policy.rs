@@ -189,9 +189,9 @@ impl std::fmt::Display for ClaimName {
 }
 
 impl ClaimName {
-    /// The claim's value in a payload.
+    /// The claim's value in a payload; `null` is none.
     pub(super) fn find<'p>(&self, payload: &'p Map<String, Value>) -> Option<&'p Value> {
-        match self {
+        let found = match self {
             Self::Member(name) => payload.get(name),
             Self::Pointer(tokens) => {
                 let (first, rest) = tokens.split_first()?;
@@ -201,7 +201,8 @@ impl ClaimName {
                     Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
                 })
             }
-        }
+        };
+        found.filter(|value| !value.is_null())
     }
 }
 

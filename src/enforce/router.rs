@@ -251,6 +251,18 @@ fn literal(segment: &str, last: bool) -> Result<String, String> {
     if segment.contains(['{', '}']) {
         return Err(format!("\"{segment}\" is neither a literal nor {{name}} nor {{*rest}}"));
     }
+    if segment.contains('*') || segment.starts_with(':') {
+        let meant = match segment.strip_prefix(':') {
+            Some(name) if !name.is_empty() && !name.contains('*') => {
+                format!("write {{{name}}} for any one segment")
+            }
+            _ if segment == "*" || segment == "**" => {
+                "write {*rest} for everything below, or {name} for any one segment".to_owned()
+            }
+            _ => "a part of a segment cannot be left open; write {name} for any one segment".to_owned(),
+        };
+        return Err(format!("\"{segment}\" would match itself only: {meant}"));
+    }
     // Followed by a slash, unless it is the last, so that it is judged by the rules of its place.
     let path = if last { format!("/{segment}") } else { format!("/{segment}/") };
     match target::canonical(&path) {

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ProtocolVersion;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
@@ -32,6 +33,7 @@ pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
     pub(super) peer: IpAddr,
     pub(super) tls: bool,
+    pub(super) tls_version: Option<&'static str>,
     /// What the client presented; whether it is valid is judged for each request.
     presented: Option<ClientCertificate>,
     /// Requests being served, and since when there are none.
@@ -115,14 +117,15 @@ async fn connect(
     place: Place,
 ) {
     let Some(tls) = tls else {
-        let connection = Connection::new(worker, peer, None, false);
+        let connection = Connection::new(worker, peer, None, None);
         return Box::pin(serve::http1(connection, Stream::Plain(tcp), place)).await;
     };
-    let Some(stream) = shake_hands(&worker, tcp, &tls).await else { return };
+    let Some(stream) = shake_hands(&worker, tcp, peer, &tls).await else { return };
     let session = stream.get_ref().1;
     let presented = session.peer_certificates().and_then(ClientCertificate::new);
     let http2 = session.alpn_protocol() == Some(b"h2");
-    let connection = Connection::new(worker, peer, presented, true);
+    let version = session.protocol_version().map_or("other", version_word);
+    let connection = Connection::new(worker, peer, presented, Some(version));
     let stream = Stream::Tls(Box::new(stream));
     if http2 {
         Box::pin(http2::serve(connection, stream, place)).await;
@@ -131,7 +134,12 @@ async fn connect(
     }
 }
 
-async fn shake_hands(worker: &Worker, tcp: TcpStream, tls: &ServerTls) -> Option<TlsStream<TcpStream>> {
+async fn shake_hands(
+    worker: &Worker,
+    tcp: TcpStream,
+    peer: IpAddr,
+    tls: &ServerTls,
+) -> Option<TlsStream<TcpStream>> {
     let limit = worker.generation().live.settings.limits.handshake_timeout;
     let shaking = timeout(limit, Box::pin(TlsAcceptor::from(Arc::clone(&tls.config)).accept(tcp)));
     // A handshake that goes nowhere does not hold up the end.
@@ -140,19 +148,39 @@ async fn shake_hands(worker: &Worker, tcp: TcpStream, tls: &ServerTls) -> Option
         sleep(serve::FAREWELL).await;
     };
     let stream = tokio::select! {
-        outcome = shaking => outcome.ok().and_then(Result::ok),
-        () = drained => None,
+        outcome = shaking => match outcome {
+            Ok(shaken) => shaken.map_err(|error| error.to_string()),
+            Err(_elapsed) => Err("it took longer than handshake_timeout".to_owned()),
+        },
+        () = drained => Err("the gate is shutting down".to_owned()),
     };
-    let counter = if stream.is_some() { &worker.handshakes.ok } else { &worker.handshakes.error };
+    let counter = if stream.is_ok() { &worker.handshakes.ok } else { &worker.handshakes.error };
     counter.inc();
-    stream
+    let failed =
+        |reason| tracing::debug!(client_address = %peer.to_canonical(), reason, "a TLS handshake failed");
+    stream.map_err(failed).ok()
+}
+
+/// As log lines have it.
+const fn version_word(version: ProtocolVersion) -> &'static str {
+    match version {
+        ProtocolVersion::TLSv1_3 => "1.3",
+        ProtocolVersion::TLSv1_2 => "1.2",
+        _ => "other",
+    }
 }
 
 impl Connection {
-    fn new(worker: Rc<Worker>, peer: IpAddr, presented: Option<ClientCertificate>, tls: bool) -> Rc<Self> {
+    fn new(
+        worker: Rc<Worker>,
+        peer: IpAddr,
+        presented: Option<ClientCertificate>,
+        tls_version: Option<&'static str>,
+    ) -> Rc<Self> {
         let (requests, idle_since) = (Cell::new(0), Cell::new(Instant::now()));
         let (peer, resets) = (peer.to_canonical(), Cell::new(0));
-        Rc::new(Self { worker, peer, tls, presented, requests, idle_since, resets })
+        let tls = tls_version.is_some();
+        Rc::new(Self { worker, peer, tls, tls_version, presented, requests, idle_since, resets })
     }
 
     /// The thumbprint of the client certificate that a request on this connection may use now.

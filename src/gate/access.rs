@@ -1,170 +1,33 @@
 //! What is counted and logged of a request: one record, written when it is dropped, however the request ended.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
-use prometheus::{Histogram, IntCounter, IntCounterVec};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::worker::{Generation, Worker};
-use crate::authority::{Authority, Endpoint};
-use crate::enforce::decide::{Claimed, Judgement, Proof};
+use crate::authority::Endpoint;
+use crate::enforce::bearer;
+use crate::enforce::decide::{Claimed, Judgement};
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::Route;
 use crate::enforce::token::VerifiedToken;
 use crate::forward::{BodyError, ErrorKind, ForwardError};
+use crate::jose::jws::Jws;
 use crate::log::{AccessRecord, Decision};
-use crate::metrics::Metrics;
-use crate::metrics::clients::ClientCounters;
-use crate::metrics::usage::UsageCounters;
 use crate::time::Timestamp;
 
-/// The label of a request that matched no route, and of a decision without a reason.
-const NONE: &str = "none";
 /// What is written of a request whose client went away before it was answered (nginx's word for it).
 const CLIENT_CLOSED_REQUEST: u16 = 499;
-
-/// The methods that get a label of their own: all that are registered with IANA.
-const METHODS: [&str; 40] = [
-    "GET",
-    "POST",
-    "PUT",
-    "DELETE",
-    "HEAD",
-    "OPTIONS",
-    "PATCH",
-    "CONNECT",
-    "TRACE",
-    "ACL",
-    "BASELINE-CONTROL",
-    "BIND",
-    "CHECKIN",
-    "CHECKOUT",
-    "COPY",
-    "LABEL",
-    "LINK",
-    "LOCK",
-    "MERGE",
-    "MKACTIVITY",
-    "MKCALENDAR",
-    "MKCOL",
-    "MKREDIRECTREF",
-    "MKWORKSPACE",
-    "MOVE",
-    "ORDERPATCH",
-    "PRI",
-    "PROPFIND",
-    "PROPPATCH",
-    "QUERY",
-    "REBIND",
-    "REPORT",
-    "SEARCH",
-    "UNBIND",
-    "UNCHECKOUT",
-    "UNLINK",
-    "UNLOCK",
-    "UPDATE",
-    "UPDATEREDIRECTREF",
-    "VERSION-CONTROL",
-];
-
-/// One worker's handles on the metrics of requests under one configuration, so that no label is looked up twice.
-pub(super) struct Meters {
-    metrics: Metrics,
-    routes: Vec<RouteMeters>,
-    unrouted: RouteMeters,
-    /// Of the authority's paths.
-    own: Vec<(Endpoint, RouteMeters)>,
-    decisions: RefCell<HashMap<(Decision, Option<Reason>), IntCounter>>,
-    proofs: [(Proof, Histogram); 3],
-    clients: RefCell<ClientCounters>,
-    usage: RefCell<UsageCounters>,
-}
-
-/// The handles of one route.
-struct RouteMeters {
-    pattern: Arc<str>,
-    duration: Histogram,
-    /// By place in `METHODS` and status.
-    requests: RefCell<HashMap<(usize, u16), IntCounter>>,
-}
-
-impl RouteMeters {
-    fn new(metrics: &Metrics, pattern: Arc<str>) -> Self {
-        let duration = metrics.request_duration.with_label_values(&[&pattern]);
-        Self { pattern, duration, requests: RefCell::default() }
-    }
-
-    fn answered(&self, counters: &IntCounterVec, method: &str, status: u16, after: Duration) {
-        let place = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len());
-        let mut requests = self.requests.borrow_mut();
-        let counter = requests.entry((place, status)).or_insert_with(|| {
-            let method = METHODS.get(place).copied().unwrap_or("other");
-            counters.with_label_values(&[&self.pattern, method, itoa::Buffer::new().format(status)])
-        });
-        counter.inc();
-        self.duration.observe(after.as_secs_f64());
-    }
-}
-
-impl Meters {
-    pub(super) fn new(metrics: &Metrics, routes: &[Arc<Route>], authority: Option<&Authority>) -> Self {
-        let own =
-            |(endpoint, _, path): (Endpoint, _, &str)| (endpoint, RouteMeters::new(metrics, path.into()));
-        let own = authority.map(|authority| authority.settings().paths().map(own).into());
-        let patterns: Vec<Arc<str>> = routes.iter().map(|route| Arc::clone(route.pattern())).collect();
-        let proof = |proof: Proof| (proof, metrics.enforce_duration.with_label_values(&[proof.as_str()]));
-        Self {
-            metrics: metrics.clone(),
-            routes: patterns.iter().map(|pattern| RouteMeters::new(metrics, Arc::clone(pattern))).collect(),
-            unrouted: RouteMeters::new(metrics, NONE.into()),
-            own: own.unwrap_or_default(),
-            decisions: RefCell::default(),
-            proofs: [proof(Proof::Cached), proof(Proof::Fresh), proof(Proof::None)],
-            usage: RefCell::new(UsageCounters::new(&metrics.usage, patterns.clone())),
-            clients: RefCell::new(ClientCounters::new(metrics, patterns)),
-        }
-    }
-
-    /// A connection was not taken, for lack of room.
-    pub(super) fn turned_away(&self) {
-        self.decided(Decision::Unavailable, Some(Reason::Overloaded));
-    }
-
-    fn decided(&self, decision: Decision, reason: Option<Reason>) {
-        let mut decisions = self.decisions.borrow_mut();
-        let counter = decisions.entry((decision, reason)).or_insert_with(|| {
-            let reason = reason.map_or(NONE, Reason::as_str);
-            self.metrics.decisions.with_label_values(&[decision.as_str(), reason])
-        });
-        counter.inc();
-    }
-
-    fn enforced(&self, proof: Proof, took: Duration) {
-        if let Some((_, histogram)) = self.proofs.iter().find(|(kind, _)| *kind == proof) {
-            histogram.observe(took.as_secs_f64());
-        }
-    }
-
-    fn forwarded(&self, client: Option<&str>, route: usize) {
-        if let Some(client) = client {
-            self.clients.borrow_mut().count(client, route);
-        }
-    }
-
-    fn route(&self, route: Option<&Arc<Route>>, endpoint: Option<Endpoint>) -> &RouteMeters {
-        let own = endpoint.and_then(|endpoint| self.own.iter().find(|(known, _)| *known == endpoint));
-        let routed = || route.and_then(|route| self.routes.get(route.index()));
-        own.map(|(_, meters)| meters).or_else(routed).unwrap_or(&self.unrouted)
-    }
-}
+/// The longest name that a client may put into the log.
+const MAX_NAMED: usize = 128;
 
 /// What is to be said of a request.
 pub(super) struct Record {
@@ -186,15 +49,27 @@ pub(super) struct Record {
     forwarded: bool,
     failure: Option<&'static str>,
     cause: Option<String>,
+    pub(super) host: Option<HeaderValue>,
+    pub(super) user_agent: Option<HeaderValue>,
+    tls: Option<&'static str>,
+    /// What a token that was refused for it names as its issuer or audience; the client of the token endpoint.
+    named: Option<(&'static str, String)>,
+    /// Counts the bytes of a body, when there is one.
+    pub(super) received: Option<Rc<Cell<u64>>>,
+    pub(super) sent: u64,
+    /// When the request was handed to the upstream.
+    pub(super) handed_on: Option<Instant>,
+    upstream_time: Option<Duration>,
     /// How long the head of the answer took, which is when the request was counted.
     answered_after: Option<Duration>,
+    pub(super) ended_by: Option<&'static str>,
 }
 
 impl Record {
     pub(super) fn new(
         worker: Rc<Worker>,
         request_id: HeaderValue,
-        client: IpAddr,
+        (client, tls): (IpAddr, Option<&'static str>),
         version: Version,
         method: Method,
     ) -> Self {
@@ -204,6 +79,16 @@ impl Record {
             generation,
             request_id,
             client,
+            tls,
+            host: None,
+            user_agent: None,
+            named: None,
+            received: None,
+            sent: 0,
+            handed_on: None,
+            upstream_time: None,
+            answered_after: None,
+            ended_by: None,
             began: Instant::now(),
             version,
             method,
@@ -217,7 +102,6 @@ impl Record {
             forwarded: false,
             failure: None,
             cause: None,
-            answered_after: None,
         }
     }
 
@@ -252,7 +136,7 @@ impl Record {
             _ => Decision::Deny,
         };
         self.decision = Some((decision, None));
-        self.status = Some(status);
+        self.answered(status);
     }
 
     /// Where the request came from.
@@ -267,7 +151,54 @@ impl Record {
 
     fn decided(&mut self, decision: Decision, reason: Option<Reason>) {
         self.decision = Some((decision, reason));
-        self.generation.meters.decided(decision, reason);
+        self.generation.meters.decided(decision, reason, self.route.as_ref());
+    }
+
+    /// Takes note of what a token that is refused for its issuer or its audience names instead.
+    pub(super) fn refused_token(&mut self, reason: Reason, headers: &HeaderMap) {
+        let claim = match reason {
+            Reason::UnknownIssuer => ("claimed_issuer", "iss"),
+            Reason::WrongAudience => ("claimed_audience", "aud"),
+            _ => return,
+        };
+        let token = bearer::extract(headers, None).ok().flatten();
+        let parsed = token.and_then(|token| Jws::parse(token.as_bytes()).ok());
+        let Some(value) = parsed.and_then(|mut jws| jws.payload.remove(claim.1)) else { return };
+        let text = match value {
+            Value::String(text) => text,
+            Value::Array(several) => {
+                several.iter().filter_map(Value::as_str).take(8).collect::<Vec<_>>().join(",")
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => return,
+        };
+        self.named = Some((claim.0, visible(&text)));
+    }
+
+    /// Takes note of the client that the token endpoint was asked by and did not serve.
+    pub(super) fn refused_client(&mut self, client: &str) {
+        self.named = Some(("client", visible(client)));
+    }
+
+    /// The response's head is there: the request is counted, and logged once its body has ended.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.upstream_time = self.handed_on.map(|at| at.elapsed());
+        self.count(status.as_u16());
+    }
+
+    fn count(&mut self, status: u16) {
+        let meters = &self.generation.meters;
+        let duration = self.began.elapsed();
+        self.answered_after = Some(duration);
+        meters.route(self.route.as_ref(), self.endpoint).answered(
+            &meters.metrics.requests,
+            self.method.as_str(),
+            status,
+            duration,
+        );
+        if let (true, Some(route), Some(client)) = (self.forwarded, &self.route, self.known_client()) {
+            meters.usage.borrow_mut().count(client, route.index(), status, Timestamp::now());
+        }
     }
 
     /// There is no answer from the upstream.
@@ -280,26 +211,7 @@ impl Record {
     pub(super) fn broke_off(&mut self, error: &BodyError) {
         self.failure = error.kind().map(ErrorKind::as_str);
         self.cause = self.failure.map(|_| error.to_string());
-    }
-
-    /// The head of the answer is there: the request is counted now, and logged when its answer has ended.
-    pub(super) fn answered(&mut self, status: StatusCode) {
-        self.status = Some(status);
-        self.count(status.as_u16());
-    }
-
-    fn count(&mut self, status: u16) {
-        let (meters, duration) = (&self.generation.meters, self.began.elapsed());
-        meters.route(self.route.as_ref(), self.endpoint).answered(
-            &meters.metrics.requests,
-            self.method.as_str(),
-            status,
-            duration,
-        );
-        if let (true, Some(route), Some(client)) = (self.forwarded, &self.route, self.known_client()) {
-            meters.usage.borrow_mut().count(client, route.index(), status, Timestamp::now());
-        }
-        self.answered_after = Some(duration);
+        self.ended_by = Some(if self.failure.is_some() { "upstream" } else { "client" });
     }
 
     fn route_label(&self) -> Option<&str> {
@@ -307,6 +219,10 @@ impl Record {
             Some(_) => Some(&self.generation.meters.route(None, self.endpoint).pattern),
             None => self.route.as_ref().map(|route| route.pattern().as_ref()),
         }
+    }
+
+    fn named(&self, wanted: &str) -> Option<&str> {
+        self.named.as_ref().filter(|(name, _)| *name == wanted).map(|(_, value)| value.as_str())
     }
 
     fn write(&self, status: u16, duration: Duration) {
@@ -339,7 +255,17 @@ impl Record {
             kid: kid.as_deref(),
             token: self.token.as_ref().map(|token| &token.id.0),
             subject: self.token.as_ref().and_then(|token| token.subject_hash.as_deref()),
-            client: self.client,
+            client: self.known_client().or_else(|| self.named("client")),
+            claimed: self.named.as_ref().filter(|(name, _)| *name != "client").map(|(n, v)| (*n, v.as_str())),
+            client_address: self.client,
+            host: self.host.as_ref().and_then(|host| host.to_str().ok()),
+            user_agent: self.user_agent.as_ref().and_then(|agent| agent.to_str().ok()),
+            tls: self.tls,
+            bytes_in: self.received.as_ref().map(|received| received.get()),
+            bytes_out: self.sent,
+            upstream_time: self.upstream_time,
+            lasted: self.began.elapsed(),
+            ended_by: self.ended_by,
             upstream: upstream.map(|upstream| upstream.settings().name.as_str()),
             failure: self.failure,
             cause: self.cause.as_deref(),
@@ -367,6 +293,12 @@ impl Drop for Record {
     }
 }
 
+/// What a client has written, as it can stand in a log: visible ASCII of limited length.
+fn visible(text: &str) -> String {
+    let shown = |char: char| if char.is_ascii_graphic() { char } else { '?' };
+    text.chars().take(MAX_NAMED).map(shown).collect()
+}
+
 /// A key that no issuer has, so that its requests can be told from others'.
 fn unknown_kid(kid: &str) -> String {
     let hash = digest::digest(&digest::SHA256, kid.as_bytes());
@@ -376,24 +308,6 @@ fn unknown_kid(kid: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn methods_are_registered_ones_and_unknown_ones_share_a_label() {
-        let metrics = Metrics::new().unwrap();
-        let meters = RouteMeters::new(&metrics, "/a".into());
-        for (method, status) in [("GET", 200), ("GET", 200), ("PROPFIND", 207), ("BREW", 418), ("get", 418)] {
-            meters.answered(&metrics.requests, method, status, Duration::from_millis(1));
-        }
-        let page = metrics.render().unwrap();
-        for line in [
-            r#"portcullis_requests_total{method="GET",route="/a",status="200"} 2"#,
-            r#"portcullis_requests_total{method="PROPFIND",route="/a",status="207"} 1"#,
-            r#"portcullis_requests_total{method="other",route="/a",status="418"} 2"#,
-            r#"portcullis_request_duration_seconds_count{route="/a"} 5"#,
-        ] {
-            assert!(page.lines().any(|found| found == line), "{line}\n{page}");
-        }
-    }
 
     #[test]
     fn an_unknown_key_is_not_repeated() {

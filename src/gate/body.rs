@@ -1,5 +1,6 @@
 //! Bodies at the gate: the client's with its limit, and the answer's with what must be undone at its end.
 
+use std::cell::Cell;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -68,12 +69,19 @@ pub(super) struct Limited {
     body: ClientBody,
     left: u64,
     watched: Option<Rc<Watched>>,
+    /// Bytes so far.
+    received: Option<Rc<Cell<u64>>>,
 }
 
 impl Limited {
     /// `most` bytes at most.
     pub(super) fn new(body: ClientBody, most: Option<u64>, watched: Option<Rc<Watched>>) -> Self {
-        Self { body, left: most.unwrap_or(u64::MAX), watched }
+        Self { body, left: most.unwrap_or(u64::MAX), watched, received: None }
+    }
+
+    /// Counts the bytes, too.
+    pub(super) fn counted(self, received: Option<Rc<Cell<u64>>>) -> Self {
+        Self { received, ..self }
     }
 }
 
@@ -92,6 +100,9 @@ impl Body for Limited {
         Poll::Ready(polled.map(|frame| {
             let frame = frame?;
             let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            if let Some(received) = &self.received {
+                received.set(received.get() + length);
+            }
             self.left = self.left.checked_sub(length).ok_or(RequestBodyError::TooLarge)?;
             Ok(frame)
         }))
@@ -158,10 +169,12 @@ impl Drop for Serving {
 pub(super) struct AnswerBody {
     source: Source,
     watched: Option<Rc<Watched>>,
-    /// Written when the answer has ended, however it did.
-    record: Option<Record>,
     /// The answer can say in trailers how the call ended.
     grpc: bool,
+    /// Written when the answer has ended, however it did.
+    record: Option<Record>,
+    /// Every byte was taken.
+    complete: bool,
     _serving: Serving,
 }
 
@@ -207,19 +220,26 @@ enum Source {
 }
 
 impl AnswerBody {
-    pub(super) fn refusal(text: Option<Bytes>, serving: Serving) -> Self {
-        Self { source: Source::Refusal(text), watched: None, record: None, grpc: false, _serving: serving }
+    pub(super) fn refusal(text: Option<Bytes>, record: Record, serving: Serving) -> Self {
+        let (source, record) = (Source::Refusal(text), Some(record));
+        Self { source, watched: None, grpc: false, record, complete: false, _serving: serving }
     }
 
     /// The upstream's answer. `grpc`: it is one of gRPC, over HTTP/2.
     pub(super) fn upstream(
         body: ForwardBody,
         watched: Option<Rc<Watched>>,
-        record: Record,
         grpc: bool,
+        record: Option<Record>,
         serving: Serving,
     ) -> Self {
-        Self { source: Source::Upstream(body), watched, record: Some(record), grpc, _serving: serving }
+        Self { source: Source::Upstream(body), watched, grpc, record, complete: false, _serving: serving }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        if let Some(record) = &mut self.record {
+            record.sent += bytes as u64;
+        }
     }
 
     /// Ready when the token of the request is no longer in force.
@@ -229,8 +249,11 @@ impl AnswerBody {
 
     /// Ends with an error, once hyper has had the chance to write what came before.
     fn fail(&mut self, error: AnswerError, cx: &Context<'_>) {
-        if let (AnswerError::Upstream(error), Some(record)) = (&error, &mut self.record) {
-            record.broke_off(error);
+        if let Some(record) = &mut self.record {
+            match &error {
+                AnswerError::Upstream(error) => record.broke_off(error),
+                AnswerError::Cut(_) => record.ended_by = Some("gate"),
+            }
         }
         self.source = match error {
             AnswerError::Cut(reason) if self.grpc => {
@@ -239,6 +262,15 @@ impl AnswerBody {
             error => Source::Failed(Some(error)),
         };
         cx.waker().wake_by_ref();
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        let whole = self.complete || self.is_end_stream();
+        if let Some(record) = self.record.as_mut().filter(|record| !whole && record.ended_by.is_none()) {
+            record.ended_by = Some("client");
+        }
     }
 }
 
@@ -252,7 +284,11 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = &mut *self;
         let body = match &mut this.source {
-            Source::Refusal(text) => return Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Source::Refusal(text) => {
+                let text = text.take();
+                this.count(text.as_ref().map_or(0, Bytes::len));
+                return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
+            }
             Source::Failed(error) => return Poll::Ready(error.take().map(Err)),
             Source::Cut(outcome) => {
                 return Poll::Ready(outcome.take().map(|outcome| Ok(Frame::trailers(outcome))));
@@ -274,8 +310,14 @@ impl Body for AnswerBody {
                 this.fail(AnswerError::Upstream(error), cx);
                 Poll::Pending
             }
-            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
-            None => Poll::Ready(None),
+            Some(Ok(frame)) => {
+                this.count(frame.data_ref().map_or(0, Bytes::len));
+                Poll::Ready(Some(Ok(frame)))
+            }
+            None => {
+                this.complete = true;
+                Poll::Ready(None)
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST};
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, USER_AGENT};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, Version};
@@ -48,7 +48,10 @@ pub(super) async fn serve(
         return own::serve(&authority, endpoint, head, body, record, serving).await;
     }
     let judged = match within {
-        Ok(host) => enforce(&head, &host, &connection, &mut record).await.map(|permit| (permit, host)),
+        Ok(host) => {
+            record.host = Some(host.clone());
+            enforce(&head, &host, &connection, &mut record).await.map(|permit| (permit, host))
+        }
         Err(refusal) => Err(refusal),
     };
     let refusal = match judged {
@@ -56,6 +59,8 @@ pub(super) async fn serve(
             let generation = Rc::clone(&record.generation);
             let (streams, question) = (&connection.worker.streams, Question::new(&head, &host));
             let watched = streams.watch(&generation.live, &permit, question, &connection, link.as_ref());
+            record.handed_on = Some(Instant::now());
+            record.received = (!body.is_end_stream()).then(Rc::default);
             let outgoing = outgoing(head, body, host, &connection, link.as_ref(), &record, &watched);
             match until_cut(&watched, generation.forwarder.forward(&permit, outgoing)).await {
                 Ok(Ok(answer)) => {
@@ -75,8 +80,8 @@ pub(super) async fn serve(
         }
     };
     let answer = refusal.to_response(form, &record.request_id);
-    record.status = Some(answer.status());
-    answer.map(|text| AnswerBody::refusal(text, serving))
+    record.answered(answer.status());
+    answer.map(|text| AnswerBody::refusal(text, record, serving))
 }
 
 /// Answers a request whose head cannot be read; the connection ends with it.
@@ -85,8 +90,13 @@ pub(super) fn refuse_unread(connection: &Rc<Connection>, broken: &Broken) -> Vec
     let refusal = Refusal::from(broken.fault);
     let method = Method::from_bytes(broken.method.as_bytes()).unwrap_or_else(|_none| Method::default());
     let head_only = method == Method::HEAD;
-    let mut record =
-        Record::new(Rc::clone(worker), worker.request_ids.next(), connection.peer, Version::HTTP_11, method);
+    let mut record = Record::new(
+        Rc::clone(worker),
+        worker.request_ids.next(),
+        (connection.peer, connection.tls_version),
+        Version::HTTP_11,
+        method,
+    );
     record.denied(&refusal);
     record.status = Some(refusal.status);
     refusal.to_bytes(&record.request_id, head_only)
@@ -104,8 +114,10 @@ fn begin(connection: &Rc<Connection>, head: &Parts) -> Record {
         client = client_address(&head.headers, fields, trusted).unwrap_or(client);
     }
     let request_id = request_id.unwrap_or_else(|| worker.request_ids.next());
-    let mut record = Record::new(worker, request_id, client, head.version, head.method.clone());
+    let origin = (client, connection.tls_version);
+    let mut record = Record::new(worker, request_id, origin, head.version, head.method.clone());
     record.uri = Some(head.uri.clone());
+    record.user_agent = head.headers.get(USER_AGENT).cloned();
     record
 }
 
@@ -210,7 +222,10 @@ async fn enforce(
                 record.allowed(permit.shadow().map(|denial| denial.reason));
                 return Ok(permit);
             }
-            Verdict::Deny(denial) => return Err(Refusal::from(&denial)),
+            Verdict::Deny(denial) => {
+                record.refused_token(denial.reason, &head.headers);
+                return Err(Refusal::from(&denial));
+            }
             Verdict::Ask(ask) => {
                 asked = record.generation.live.enforcer.find_out(&ask, asked).await;
             }
@@ -237,7 +252,9 @@ fn outgoing(
     Outgoing {
         method: head.method,
         headers: head.headers,
-        body: RequestBody::new(Limited::new(body, limit, Some(Rc::clone(watched)))),
+        body: RequestBody::new(
+            Limited::new(body, limit, Some(Rc::clone(watched))).counted(record.received.clone()),
+        ),
         hop: Hop {
             client: connection.peer,
             tls: connection.tls,
@@ -261,6 +278,8 @@ async fn pass_on(
     connection: &Connection,
 ) -> Response<AnswerBody> {
     let (head, mut body) = answer.into_parts();
+    record.answered(head.status);
+    let mut record = Some(record);
     if let Some(link) = link {
         poll_fn(|cx| link.poll_interim_written(cx)).await;
         if let Some(tunnel) = body.take_tunnel() {
@@ -268,18 +287,24 @@ async fn pass_on(
             // It ends with either side, and there is nobody left to be told how.
             let worker = Rc::clone(&connection.worker);
             let drained = async move { worker.drained().await };
-            drop(spawn_local(carry(tunnel, Rc::clone(&watched), drained)));
+            drop(spawn_local(carry(tunnel, Rc::clone(&watched), drained, record.take())));
         }
     }
-    record.answered(head.status);
     // Trailers over HTTP/1.1 have to be announced before.
     let grpc = link.is_none() && Form::of(&Method::POST, &head.headers) == Form::Grpc;
-    Response::from_parts(head, AnswerBody::upstream(body, Some(watched), record, grpc, serving))
+    Response::from_parts(head, AnswerBody::upstream(body, Some(watched), grpc, record, serving))
 }
 
-/// Runs a tunnel to its end, or until its request would be rejected or, as a WebSocket, the gate drains.
-async fn carry(tunnel: Tunnel, watched: Rc<Watched>, drained: impl Future<Output = ()>) {
-    drop(tunnel.run(|| watched.moved(), async { _ = watched.cut().await }, drained).await);
+/// Runs a tunnel to its end, or until its request would be rejected or, as a WebSocket, the gate drains; then it is
+/// logged.
+async fn carry(
+    tunnel: Tunnel,
+    watched: Rc<Watched>,
+    drained: impl Future<Output = ()>,
+    record: Option<Record>,
+) {
+    let outcome = tunnel.run(|| watched.moved(), async { _ = watched.cut().await }, drained).await;
+    drop((outcome, record));
 }
 
 /// What comes of `forwarding`, unless the stream must end first.

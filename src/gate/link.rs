@@ -39,10 +39,9 @@ pub(super) enum Phase {
 pub(super) struct Patience {
     /// For the head of a request, from its first byte or the end of the previous answer.
     pub(super) head: Duration,
-    /// Without a request, or for a client that does not read its answer.
+    /// Without a request, for a client that does not read its answer, and for one that has ended its side and to
+    /// which nothing flows: it may have gone away, or wait for a slow answer.
     pub(super) idle: Duration,
-    /// For a client that has ended its side and to which nothing flows.
-    pub(super) ended: Duration,
 }
 
 /// The reason why reading came to an end.
@@ -200,8 +199,8 @@ impl Link {
             Phase::Waiting => (self.since.load(Ordering::Relaxed), patience.idle),
             Phase::Head => (self.since.load(Ordering::Relaxed), patience.head),
             Phase::Serving | Phase::Answered => match self.stalled.load(Ordering::Relaxed) {
-                NEVER => (self.ended.load(Ordering::Relaxed), patience.ended),
-                // Whoever does not read is not told, either.
+                NEVER => (self.ended.load(Ordering::Relaxed), patience.idle),
+                // A client that does not read cannot be told.
                 stalled if self.cut.load(Ordering::Relaxed) => (stalled, Duration::ZERO),
                 stalled => (stalled, patience.idle),
             },

@@ -30,6 +30,7 @@ mod http;
 mod http2;
 mod io;
 mod link;
+mod meters;
 mod own;
 mod serve;
 mod streams;

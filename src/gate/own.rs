@@ -60,9 +60,14 @@ pub(super) async fn serve(
         // The rest of it cannot be told from the next request.
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    if parts.status.is_client_error()
+        && let Some(client) = crate::authority::named_client(&call)
+    {
+        record.refused_client(&client);
+    }
     record.answered_by_authority(parts.status);
     let has_body = head.method != Method::HEAD && parts.status != StatusCode::NO_CONTENT;
-    Response::from_parts(parts, AnswerBody::refusal(has_body.then_some(bytes), serving))
+    Response::from_parts(parts, AnswerBody::refusal(has_body.then_some(bytes), record, serving))
 }
 
 /// Why there is no whole body.

@@ -27,8 +27,6 @@ use super::link::{Link, Patience, Phase, Returned};
 
 /// How long a client may take to read the last answer, and how much of what it still sends is read meanwhile.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 16 * 1024 * 1024);
-/// How long a client that has ended its side is served while nothing flows: it has probably gone away.
-const HALF_CLOSED: Duration = Duration::from_secs(2);
 /// How long an idle connection has for the farewell of its protocol.
 pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 /// hyper's smallest read buffer, and what it may hold beyond a head of the greatest length.
@@ -40,8 +38,7 @@ const FIELDS_ON_STACK: usize = 100;
 pub(super) async fn http1(connection: Rc<Connection>, stream: Stream, place: Place) {
     let generation = connection.worker.generation();
     let limits = &generation.live.settings.limits;
-    let patience =
-        Patience { head: limits.header_timeout, idle: limits.idle_connection_timeout, ended: HALF_CLOSED };
+    let patience = Patience { head: limits.header_timeout, idle: limits.idle_connection_timeout };
     let (link, builder) = (Link::new(), http1_builder(limits));
     let framing = Framing::new(framing::Limits { bytes: limits.header_bytes, fields: limits.headers });
     drop(generation);

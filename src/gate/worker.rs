@@ -17,8 +17,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use super::access::Meters;
 use super::answer::{Dates, RequestIds};
+use super::meters::Meters;
 use super::streams::Streams;
 use super::{Live, Shared, accept};
 use crate::forward::Forwarder;

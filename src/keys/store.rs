@@ -158,6 +158,12 @@ impl KeyStore {
         })
     }
 
+    /// Whether fetching keys was tried: a store that is empty after that stays so for a while.
+    #[must_use]
+    pub fn was_tried(&self) -> bool {
+        self.confirmed_at.load(Ordering::Acquire) != NEVER || self.instruments.failed.get() > 0
+    }
+
     /// Whether [`ask`](Self::ask) could bring a key with this `kid`: a fetch may be asked for or is under way, and the
     /// last one did not already show that nobody knows the `kid`; or the key arrived since the caller looked.
     #[must_use]

@@ -80,8 +80,28 @@ pub struct AccessRecord<'a> {
     pub token: Option<&'a [u8; 32]>,
     /// The first 12 hexadecimal digits of SHA-256 of `iss`, newline, `sub`.
     pub subject: Option<&'a str>,
+    /// Whom the token was issued to, or the client that the token endpoint was asked by.
+    pub client: Option<&'a str>,
+    /// What a token that was refused for its issuer or audience names instead.
+    pub claimed: Option<(&'static str, &'a str)>,
     /// Where the request came from.
-    pub client: IpAddr,
+    pub client_address: IpAddr,
+    /// The host that was asked for.
+    pub host: Option<&'a str>,
+    /// What the client says it is.
+    pub user_agent: Option<&'a str>,
+    /// The version of TLS towards the client.
+    pub tls: Option<&'static str>,
+    /// Bytes of the request's body that were read; `None` without one.
+    pub bytes_in: Option<u64>,
+    /// Bytes of the response's body that were handed on.
+    pub bytes_out: u64,
+    /// How long the upstream took for its response head.
+    pub upstream_time: Option<Duration>,
+    /// From the request's head to the end of its response.
+    pub lasted: Duration,
+    /// Who ended the response before its end: `client`, `upstream`, or `gate` when the token was no longer in force.
+    pub ended_by: Option<&'static str>,
     /// The upstream it went to.
     pub upstream: Option<&'a str>,
     /// What went wrong there, as in `portcullis_upstream_errors_total`.
@@ -187,9 +207,25 @@ fn format(out: &mut Vec<u8>, stamp: &str, position: Position, record: &AccessRec
         ("upstream", record.upstream),
         ("failure", record.failure),
         ("cause", record.cause),
+        ("ended_by", record.ended_by),
+        ("client", record.client),
+        ("host", record.host),
+        ("user_agent", record.user_agent),
+        ("tls", record.tls),
+        record.claimed.map_or(("claimed", None), |(name, value)| (name, Some(value))),
     ] {
         if let Some(value) = value {
             line.text(name, clip(value, MAX_VALUE));
+        }
+    }
+    for (name, number) in [
+        ("bytes_in", record.bytes_in),
+        ("bytes_out", Some(record.bytes_out)),
+        ("upstream_us", record.upstream_time.map(micros)),
+        ("total_us", Some(micros(record.lasted))),
+    ] {
+        if let Some(number) = number {
+            line.integer(name, number);
         }
     }
     if let Some(token) = record.token {
@@ -206,21 +242,21 @@ fn members(line: &mut Line<'_>, record: &AccessRecord<'_>) {
     line.text("route", record.route.unwrap_or("none"));
     line.integer("status", record.status);
     line.text("decision", record.decision.as_str());
-    line.display("client_address", record.client);
+    line.display("client_address", record.client_address);
     line.text("protocol", protocol(record.protocol));
-    line.integer("duration_us", micros(record));
+    line.integer("duration_us", micros(record.duration));
 }
 
 /// The same for a person.
 fn sentence(line: &mut Line<'_>, record: &AccessRecord<'_>) {
-    let AccessRecord { status, decision, client, .. } = record;
+    let AccessRecord { status, decision, client_address, .. } = record;
     let (method, route) = (clip(record.method, MAX_VALUE), record.route.unwrap_or("none"));
-    let (decision, micros) = (decision.as_str(), micros(record));
-    line.message(format_args!("{status} {decision} {method} {route} {micros}µs from {client}"));
+    let (decision, micros) = (decision.as_str(), micros(record.duration));
+    line.message(format_args!("{status} {decision} {method} {route} {micros}µs from {client_address}"));
 }
 
-fn micros(record: &AccessRecord<'_>) -> u64 {
-    u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX)
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 const fn protocol(version: Version) -> &'static str {

@@ -38,6 +38,9 @@ impl<S: Subscriber> Layer<S> for Events {
     }
 }
 
+/// The one field that holds a list, made by [`list`](super::list).
+const LIST: &str = "problems";
+
 /// Writes fields as members beside the message.
 struct Fields<'a, 'b>(&'a mut Line<'b>);
 
@@ -55,6 +58,7 @@ impl Visit for Fields<'_, '_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         match field.name() {
             "message" => self.0.message(format_args!("{value:?}")),
+            LIST => self.0.list(LIST, format_args!("{value:?}")),
             _ => self.0.display(name(field), format_args!("{value:?}")),
         }
     }

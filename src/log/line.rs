@@ -69,6 +69,13 @@ impl<'a> Line<'a> {
         self.out.push(b'"');
     }
 
+    /// A member whose value is a list of texts, as JSON.
+    pub(super) fn list(&mut self, name: &str, json: impl fmt::Display) {
+        self.name(name);
+        // Writing to a vector cannot fail.
+        drop(write!(self.out, "{json}"));
+    }
+
     /// A member whose value is an integer.
     pub(super) fn integer(&mut self, name: &str, value: impl itoa::Integer) {
         self.name(name);

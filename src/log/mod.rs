@@ -83,6 +83,27 @@ pub fn check_level(level: &str) -> Result<(), LevelError> {
     level::parse(level).map(drop)
 }
 
+/// The field `problems` of an event: one text each, in the log a list.
+pub fn list(problems: &[String]) -> tracing::field::DebugValue<impl std::fmt::Debug> {
+    let mut json = Vec::new();
+    for problem in problems {
+        json.extend_from_slice(if json.is_empty() { b"[\"" } else { b"\",\"" });
+        line::escape(&mut json, problem);
+    }
+    json.extend_from_slice(if json.is_empty() { b"[]" } else { b"\"]" });
+    let json = String::from_utf8(json).unwrap_or_default();
+    tracing::field::debug(AsIs(json))
+}
+
+/// Prints its text without quotes.
+struct AsIs(String);
+
+impl std::fmt::Debug for AsIs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Opens the log on standard output and makes it the destination of every `tracing` event of this process.
 ///
 /// Call it once, before other threads start; keep the guard until the last line was written.

@@ -9,7 +9,7 @@ use prometheus::{IntCounter, IntCounterVec};
 use super::Metrics;
 
 /// Clients that get a label of their own.
-const MAX_CLIENTS: usize = 1000;
+pub(super) const MAX_CLIENTS: usize = 1000;
 /// A longer client is not worth a label.
 const MAX_LENGTH: usize = 128;
 /// The label of the rest.
@@ -20,6 +20,11 @@ pub(super) const OTHER: &str = "other";
 pub(super) struct ClientLabels(Arc<ArcSwap<HashSet<Arc<str>>>>);
 
 impl ClientLabels {
+    /// Whether another client is counted as `other`.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.load().len() >= MAX_CLIENTS
+    }
+
     /// The client's own label, if it has or can still get one.
     pub(super) fn admit(&self, client: &str) -> Option<Arc<str>> {
         if let Some(label) = self.0.load().get(client) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::clients::{ClientLabels, OTHER};
+use super::clients::{ClientLabels, MAX_CLIENTS, OTHER};
 use crate::time::Timestamp;
 
 /// What was counted and not collected yet, of all workers; clones share it.
@@ -41,6 +41,12 @@ impl Tallies {
     /// Gives a client that was counted before a restart a place among those that are counted by name.
     pub fn admit(&self, client: &str) {
         self.0.labels.admit(client);
+    }
+
+    /// How many clients are counted by name, once no more are; the rest share `other`.
+    #[must_use]
+    pub fn bound(&self) -> Option<usize> {
+        self.0.labels.is_full().then_some(MAX_CLIENTS)
     }
 
     /// Takes what was counted since the last time: what, how often, and when last.

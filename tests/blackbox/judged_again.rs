@@ -178,6 +178,12 @@ impl Streams {
             loop {
                 let frame = tokio::time::timeout(PATIENCE, body.frame()).await;
                 match frame.unwrap_or_else(|_| panic!("{name}: goes on")) {
+                    // A gRPC call is told in its trailers.
+                    Some(Ok(frame)) if frame.is_trailers() => {
+                        let status = frame.trailers_ref().unwrap()["grpc-status"].to_str().unwrap();
+                        assert!(["16", "7", "14"].contains(&status), "{name}: {status}");
+                        break;
+                    }
                     Some(Ok(_)) => {}
                     Some(Err(_reset)) => break,
                     None => panic!("{name}: ended in order"),

@@ -13,6 +13,7 @@ mod answers;
 mod clocks;
 mod commands;
 mod drain;
+mod edges;
 mod failing_upstreams;
 mod grpc;
 mod harness;

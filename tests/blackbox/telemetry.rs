@@ -12,7 +12,7 @@ use crate::support::wire::Wire;
 /// Every metric, its type and its labels. `true`: there from the first request on.
 const METRICS: &[(&str, &str, &[&str], bool)] = &[
     ("portcullis_requests_total", "counter", &["method", "route", "status"], true),
-    ("portcullis_decisions_total", "counter", &["decision", "reason"], true),
+    ("portcullis_decisions_total", "counter", &["decision", "reason", "route"], true),
     ("portcullis_request_duration_seconds", "histogram", &["route"], true),
     ("portcullis_enforce_duration_seconds", "histogram", &["proof"], true),
     ("portcullis_upstream_errors_total", "counter", &["kind", "upstream"], true),
@@ -32,6 +32,8 @@ const METRICS: &[(&str, &str, &[&str], bool)] = &[
     ("portcullis_streams_cut_total", "counter", &["reason"], false),
     ("portcullis_certificate_expiry_seconds", "gauge", &["path"], true),
     ("portcullis_config_reloads_total", "counter", &["result"], true),
+    ("portcullis_config_last_reload_successful", "gauge", &[], true),
+    ("portcullis_token_requests_total", "counter", &["error", "result"], true),
     ("portcullis_build_info", "gauge", &["version"], true),
 ];
 

@@ -116,7 +116,7 @@ fn the_reference_passes_as_it_is_shipped() {
             "admin.tokens[0].secret: the environment variable PORTCULLIS_ADMIN_TOKEN is not set\n"
         )
     );
-    let with = command.env("PORTCULLIS_ADMIN_TOKEN", "a-secret").output().unwrap();
+    let with = command.env("PORTCULLIS_ADMIN_TOKEN", "a-secret-of-this-test").output().unwrap();
     assert_eq!(with.status.code(), Some(0), "{}", text(&with.stderr));
 }
 

@@ -91,11 +91,12 @@ impl Bed {
         Wire::new(TcpStream::connect(self.address).unwrap())
     }
 
-    /// The value of the first series on the metrics page that starts with `series`; zero when there is none.
+    /// The sum of the series on the metrics page that have this name, and these labels among others.
     pub(crate) fn metric(&self, series: &str) -> u64 {
         let page = self.metrics.render().unwrap();
-        let line = page.lines().find(|line| line.starts_with(series));
-        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+        let start = series.strip_suffix('}').unwrap_or(series);
+        let lines = page.lines().filter(|line| line.starts_with(start));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
     /// Waits until so many connections are open.

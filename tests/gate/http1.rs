@@ -1,5 +1,7 @@
 //! HTTP/1.1 as raw bytes.
 
+use std::time::Duration;
+
 use crate::bed::{Bed, get, routes, token};
 
 #[test]
@@ -243,7 +245,7 @@ fn a_client_that_goes_away_ends_the_request_at_the_upstream() {
 
 #[test]
 fn a_client_that_has_sent_everything_may_say_so_and_still_gets_its_answers() {
-    let bed = Bed::start(|_| {});
+    let bed = Bed::start(|settings| settings.limits.idle_connection_timeout = Duration::from_secs(2));
     let mut client = bed.connect();
     client.send([&get("/ok")[..], &get("/hold"), b"GET /deals HTTP/1.1\r\nHost: gate\r\n\r\n"].concat());
     client.close_writing();

@@ -1,6 +1,7 @@
 //! What is counted and logged.
 
 use crate::bed::{Bed, get, token};
+use crate::limits::SHORT;
 
 /// One request for each kind of decision; returns the token that passes.
 fn play(bed: &Bed) -> String {
@@ -80,7 +81,7 @@ fn every_request_is_logged_without_naming_anybody() {
 
 #[test]
 fn a_request_whose_client_left_is_logged_as_such() {
-    let mut bed = Bed::start(|_| {});
+    let mut bed = Bed::start(|settings| settings.limits.idle_connection_timeout = SHORT);
     let mut client = bed.connect();
     client.send(get("/hold"));
     bed.upstream.seen();

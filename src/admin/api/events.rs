@@ -10,7 +10,7 @@ use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::list::{Page, bad, limit, query};
+use super::list::{Page, bad, limit, query, token};
 use super::{Api, Ledger};
 use crate::admin::body::read_document;
 use crate::admin::problem::Problem;
@@ -78,6 +78,8 @@ struct Item {
     subject: Option<Box<str>>,
     client: Option<Box<str>>,
     jti: Option<Box<str>>,
+    /// Of `token-revoked`: the token, as sessions name it.
+    token: Option<String>,
     at: String,
     role_version: Option<u64>,
     source: &'static str,
@@ -91,6 +93,7 @@ impl From<StoredEvent> for Item {
     fn from(stored: StoredEvent) -> Self {
         let StoredEvent { sequence, event, undoes, source, received_at, .. } = stored;
         Self {
+            token: token(&event),
             sequence,
             r#type: event.kind.as_str(),
             issuer: event.issuer.to_string(),

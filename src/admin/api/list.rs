@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::problem::Problem;
+use crate::events::{Issuer, parse};
+use crate::state::record::{Event, EventKind};
 
 /// Entries of a page when nobody says how many.
 const USUAL: usize = 100;
@@ -48,6 +50,22 @@ pub(super) fn filled<'a>(name: &str, value: Option<&'a String>) -> Result<Option
         Some(value) if value.is_empty() => Err(bad(format!("`{name}` is empty"))),
         value => Ok(value.map(String::as_str)),
     }
+}
+
+/// The issuer that was named, or all of them.
+pub(super) fn named_or_all<'a>(
+    named: Option<&str>,
+    issuers: &'a [Issuer],
+) -> Result<Vec<&'a Issuer>, Problem> {
+    match named {
+        Some(_) => Ok(vec![parse::issuer(named, issuers).map_err(bad)?]),
+        None => Ok(issuers.iter().collect()),
+    }
+}
+
+/// Which token a `token-revoked` event names, whoever sent it and by whatever name.
+pub(super) fn token(event: &Event) -> Option<String> {
+    (event.kind == EventKind::TokenRevoked).then(|| event.key.to_string())
 }
 
 /// What was asked makes no sense.

@@ -7,11 +7,12 @@ use axum::routing::{delete, get};
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
-use super::list::{MOST, Page, bad, filled, limit, query};
+use super::list::token;
+use super::list::{MOST, Page, bad, filled, limit, named_or_all, query};
 use super::{Api, Id};
 use crate::admin::problem::Problem;
+use crate::events::Issuer;
 use crate::events::log::{EventLog, Page as Part};
-use crate::events::{Issuer, parse};
 use crate::identity::{ClientKey, Key, SubjectKey, TokenKey};
 use crate::state::StoreError;
 use crate::state::record::{EventKind, Source, StoredEvent};
@@ -46,24 +47,28 @@ enum Chosen {
 
 impl Wanted {
     fn chosen(&self, issuers: &[Issuer]) -> Result<Chosen, Problem> {
-        let issuer = || parse::issuer(self.issuer.as_deref(), issuers).map_err(bad);
+        let asked = named_or_all(self.issuer.as_deref(), issuers)?;
+        let each = |kinds: &[EventKind], key: &dyn Fn(&str) -> Key| {
+            let keys = asked.iter().map(|issuer| key(&issuer.issuer));
+            Chosen::Named(keys.flat_map(|key| kinds.iter().map(move |kind| (*kind, key))).collect())
+        };
         let subject = filled("subject", self.subject.as_ref())?;
         let (client, jti) = (filled("client", self.client.as_ref())?, filled("jti", self.jti.as_ref())?);
         match (subject, client, jti) {
             (Some(subject), None, None) => {
-                let key = SubjectKey::new(&issuer()?.issuer, subject).0;
-                Ok(Chosen::Named(vec![(EventKind::RoleChanged, key), (EventKind::SubjectRevoked, key)]))
+                let kinds = [EventKind::RoleChanged, EventKind::SubjectRevoked];
+                Ok(each(&kinds, &|issuer| SubjectKey::new(issuer, subject).0))
             }
             (None, Some(client), None) => {
-                let key = ClientKey::new(&issuer()?.issuer, client).0;
-                Ok(Chosen::Named(vec![(EventKind::ClientRevoked, key)]))
+                Ok(each(&[EventKind::ClientRevoked], &|issuer| ClientKey::new(issuer, client).0))
             }
             (None, None, Some(jti)) => {
-                let key = TokenKey::new(&issuer()?.issuer, jti).0;
-                Ok(Chosen::Named(vec![(EventKind::TokenRevoked, key)]))
+                Ok(each(&[EventKind::TokenRevoked], &|issuer| TokenKey::new(issuer, jti).0))
             }
-            (None, None, None) if self.issuer.is_some() => Ok(Chosen::Issuer(issuer()?.issuer.to_string())),
-            (None, None, None) => Ok(Chosen::All),
+            (None, None, None) => match (&self.issuer, asked.as_slice()) {
+                (Some(_), [issuer]) => Ok(Chosen::Issuer(issuer.issuer.to_string())),
+                _ => Ok(Chosen::All),
+            },
             _ => Err(bad("give one of `subject`, `client` and `jti`".to_owned())),
         }
     }
@@ -78,6 +83,8 @@ struct Item {
     subject: Option<Box<str>>,
     client: Option<Box<str>>,
     jti: Option<Box<str>>,
+    /// Of `token-revoked`: the token, as sessions name it.
+    token: Option<String>,
     at: String,
     expires_at: String,
     source: &'static str,
@@ -87,6 +94,7 @@ impl From<StoredEvent> for Item {
     fn from(stored: StoredEvent) -> Self {
         let StoredEvent { sequence, event, source, .. } = stored;
         Self {
+            token: token(&event),
             id: sequence,
             r#type: event.kind.as_str(),
             issuer: event.issuer.to_string(),

@@ -9,7 +9,7 @@ use axum::routing::{delete, get};
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
-use super::list::{Page, bad, filled, limit, query};
+use super::list::{Page, bad, filled, limit, named_or_all, query};
 use super::{Api, Id, Ledger};
 use crate::admin::problem::Problem;
 use crate::events::{Issuer, parse};
@@ -18,6 +18,10 @@ use crate::revocations::{Snapshot, TokenFacts};
 use crate::sessions::Sessions;
 use crate::state::record::SessionRow;
 use crate::time::{Now, Timestamp};
+
+/// Digits of a token's name, and how many of them are enough to find it by.
+const KEY: usize = 32;
+const PREFIX: usize = 12;
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
@@ -44,11 +48,39 @@ struct Whose {
 /// Which sessions are asked for.
 #[derive(Default)]
 struct Chosen {
-    subject: Option<SubjectKey>,
+    /// One for each issuer that may be meant; none: all.
+    subjects: Vec<SubjectKey>,
     issuer: Option<Arc<str>>,
 }
 
 impl Chosen {
+    /// For a list: of the issuer that is named, or of all.
+    fn listed(
+        subject: Option<&String>,
+        issuer: Option<&String>,
+        issuers: &[Issuer],
+    ) -> Result<Self, Problem> {
+        let subject = filled("subject", subject)?;
+        let asked = named_or_all(issuer.map(String::as_str), issuers)?;
+        let only = issuer.and(asked.first()).map(|issuer| Arc::clone(&issuer.issuer));
+        let subjects = subject
+            .into_iter()
+            .flat_map(|subject| asked.iter().map(move |issuer| SubjectKey::new(&issuer.issuer, subject)));
+        Ok(Self { subjects: subjects.collect(), issuer: only })
+    }
+
+    /// The subject by which the table can be searched.
+    fn subject(&self) -> Option<SubjectKey> {
+        if let [only] = self.subjects.as_slice() { Some(*only) } else { None }
+    }
+
+    fn is_theirs(&self, row: &SessionRow) -> bool {
+        let is_subject = |subject| self.subjects.contains(&subject);
+        self.issuer.as_ref().is_none_or(|issuer| *issuer == row.issuer)
+            && (self.subjects.is_empty() || row.subject.is_some_and(is_subject))
+    }
+
+    /// For a change: of the issuer that is named, or of the only one.
     fn new(subject: Option<&String>, issuer: Option<&String>, issuers: &[Issuer]) -> Result<Self, Problem> {
         let subject = filled("subject", subject)?;
         if subject.is_none() && issuer.is_none() {
@@ -56,7 +88,7 @@ impl Chosen {
         }
         let issuer = &parse::issuer(issuer.map(String::as_str), issuers).map_err(bad)?.issuer;
         Ok(Self {
-            subject: subject.map(|subject| SubjectKey::new(issuer, subject)),
+            subjects: subject.into_iter().map(|subject| SubjectKey::new(issuer, subject)).collect(),
             issuer: Some(Arc::clone(issuer)),
         })
     }
@@ -94,7 +126,7 @@ async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
         .map(|text| token(text).ok_or_else(|| bad("`after` is not what a page gave as `next`".to_owned())));
     let (after, limit) = (after.transpose()?, limit(wanted.limit)?);
     let issuers = api.ledger.issuers.load_full();
-    let chosen = Chosen::new(wanted.subject.as_ref(), wanted.issuer.as_ref(), &issuers)?;
+    let chosen = Chosen::listed(wanted.subject.as_ref(), wanted.issuer.as_ref(), &issuers)?;
     let (rows, more) = in_use(&api, chosen, after, limit).await?;
     let next = rows.last().filter(|_| more).map(|row| row.token.0.to_string());
     Ok(Page { items: rows.into_iter().map(Item::from).collect(), next }.into_response())
@@ -112,18 +144,26 @@ async fn end_all(State(api): State<Api>, uri: Uri) -> Result<StatusCode, Problem
     end(&api, &issuers, &rows).await
 }
 
-/// Revokes one token in use, named as the list names it.
+/// Revokes one token in use, named as the list names it or by the beginning of that name, such as logs have.
 async fn end_one(State(api): State<Api>, Id(name): Id) -> Result<StatusCode, Problem> {
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such token in use");
-    let token = token(&name).ok_or_else(unknown)?;
+    let name = name.to_ascii_lowercase();
+    let first = first(&name).ok_or_else(unknown)?;
     // The list begins after a key.
-    let before = u128::from_be_bytes(token.0.to_bytes()).checked_sub(1);
+    let before = u128::from_be_bytes(first.0.to_bytes()).checked_sub(1);
     let before = before.map(|key| TokenKey(Key::from_bytes(key.to_be_bytes())));
-    let (rows, _) = in_use(&api, Chosen::default(), before, 1).await?;
-    if rows.first().is_none_or(|row| row.token != token) {
-        return Err(unknown());
+    let (mut rows, _) = in_use(&api, Chosen::default(), before, 2).await?;
+    rows.retain(|row| row.token.0.to_string().starts_with(&name));
+    match rows.len() {
+        0 => Err(unknown()),
+        1 => end(&api, &api.ledger.issuers.load_full(), &rows).await,
+        _ => Err(Problem::new(StatusCode::CONFLICT, "several tokens in use begin so; give more of the name")),
     }
-    end(&api, &api.ledger.issuers.load_full(), &rows).await
+}
+
+/// The lowest key that begins with these digits.
+fn first(name: &str) -> Option<TokenKey> {
+    if (PREFIX..=KEY).contains(&name.len()) { token(&format!("{name:0<KEY$}")) } else { None }
 }
 
 async fn end(api: &Api, issuers: &[Issuer], rows: &[SessionRow]) -> Result<StatusCode, Problem> {
@@ -159,9 +199,8 @@ fn look(
     (after, limit): (Option<TokenKey>, usize),
     now: Now,
 ) -> (Vec<SessionRow>, bool) {
-    let theirs = |row: &SessionRow| chosen.issuer.as_ref().is_none_or(|issuer| *issuer == row.issuer);
-    let wanted = |row: &SessionRow| theirs(row) && !is_ended(revocations, row, now.wall);
-    let mut found = sessions.list(chosen.subject, after, limit.saturating_add(1), now, wanted);
+    let wanted = |row: &SessionRow| chosen.is_theirs(row) && !is_ended(revocations, row, now.wall);
+    let mut found = sessions.list(chosen.subject(), after, limit.saturating_add(1), now, wanted);
     let more = found.len() > limit;
     found.truncate(limit);
     (found, more)

@@ -42,6 +42,15 @@ impl From<UsageRow> for Item {
     }
 }
 
+/// A page, and what it leaves out.
+#[derive(Serialize)]
+struct Noted {
+    #[serde(flatten)]
+    page: Page<Item, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
 /// What orders the rows.
 type Place = (Box<str>, Box<str>, u16);
 
@@ -60,7 +69,13 @@ async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| more).map(cursor);
-    Ok(Page { items: rows.into_iter().map(Item::from).collect(), next }.into_response())
+    let page = Page { items: rows.into_iter().map(Item::from).collect(), next };
+    let note = api.ledger.usage.bound().map(|bound| {
+        format!(
+            "{bound} clients have rows of their own; requests of all others are counted as client \"other\""
+        )
+    });
+    Ok(axum::Json(Noted { page, note }).into_response())
 }
 
 /// Names may hold any character, so a cursor is not for reading.

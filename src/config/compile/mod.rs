@@ -26,7 +26,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let upstreams = upstreams::upstreams(s);
     let issuers = issuers::issuers(s);
     let routes = routes::routes(s, &upstreams, !issuers.is_empty() || !s.is_sound("issuers"));
-    let (telemetry, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
+    let (telemetry, ready_when, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
     let transmitters = transmitters::transmitters(s, &issuers);
     let authority = authority::authority(s, &issuers);
     let sessions = s.table("sessions", state::sessions);
@@ -47,6 +47,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
         state: s.table("state", state::state),
         log,
         telemetry,
+        ready_when,
         admin: s.table("admin", |s| operators::admin(s, &mut taken)),
     }
 }

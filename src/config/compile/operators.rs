@@ -3,13 +3,19 @@
 use std::net::SocketAddr;
 
 use super::{address, server, unique};
-use crate::admin::{Permission, Settings, Token};
+use crate::admin::{Permission, ReadyWhen, Settings, Token};
 use crate::config::section::{Section, not_one_of};
 use crate::config::units;
 use crate::log::{self, Format};
 
+/// The shortest secret of an admin token, in bytes.
+const SHORTEST: usize = 16;
+
 /// `[telemetry]`.
-pub(super) fn telemetry(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> (SocketAddr, log::Settings) {
+pub(super) fn telemetry(
+    s: &mut Section<'_>,
+    taken: &mut Vec<SocketAddr>,
+) -> (SocketAddr, ReadyWhen, log::Settings) {
     let otlp_endpoint = s.text("otlp_endpoint", "");
     if !otlp_endpoint.is_empty() {
         s.problem("otlp_endpoint", "is not supported by this version");
@@ -22,7 +28,8 @@ pub(super) fn telemetry(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> (So
         access_log: s.flag("access_log", true),
         log_paths: s.flag("log_paths", false),
     };
-    (listen, log)
+    let ready_when = s.word("ready_when", ("any", ReadyWhen::Any), &[("all", ReadyWhen::All)]);
+    (listen, ready_when, log)
 }
 
 fn log_level(text: &str) -> Result<String, String> {
@@ -52,6 +59,9 @@ fn tokens(s: &mut Section<'_>) -> Vec<Token> {
         // RFC 6750 §2.1: what cannot stand in `Authorization: Bearer` could never be presented.
         if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
             s.problem("secret", "must be visible ASCII without spaces");
+        }
+        if !secret.is_empty() && secret.len() < SHORTEST {
+            s.problem("secret", format!("is shorter than {SHORTEST} bytes, and could be guessed; `openssl rand -hex 32` makes a good one"));
         }
         if secrets.contains(&secret) && !secret.is_empty() {
             s.problem("secret", "is the secret of another admin token");

@@ -91,7 +91,7 @@ fn everything_that_is_wrong_is_told_at_once() {
     let gate = gate();
     let claims = payload(json!({
         "aud": "x", "sub": null, "exp": NOW - 192, "iat": NOW - 100, "nbf": NOW + 100, "scope": "", "roles": "guest",
-        "client_id": null,
+        "client_id": 7,
     }));
     let head = header(json!({"typ": "x"})).to_string();
     let told = explained(&gate, "/admin", &token_of(&SIGNERS.stranger, &head, &claims.to_string()));
@@ -105,7 +105,7 @@ fn everything_that_is_wrong_is_told_at_once() {
         ("not_before", "valid in 1m40s, at 2027-01-15T08:01:40.000Z; leeway 30s"),
         ("lifetime", "exp is not after iat"),
         ("required_claims", r#"missing: "sub""#),
-        ("claims", "sub is not a string"),
+        ("claims", "client_id is not a string"),
         ("idle", "not checked: the claims cannot be used"),
     ] {
         assert_eq!(told.detail(check), detail);

@@ -119,9 +119,17 @@ impl Endpoint {
             (Kind::Cluster, "" | "0") => (Topology::Cluster, 0),
             (Kind::Cluster, _) => return Err("a cluster has one database, 0".to_owned()),
         };
-        let credentials = Credentials { username: username.to_owned(), password: password.to_owned() };
+        let credentials = Credentials { username: decoded(username)?, password: decoded(password)? };
         Ok(Self { topology, tls, hosts, credentials, database })
     }
+}
+
+/// A user or password, which may be percent-encoded (RFC 3986 §3.2.1). A `%` that begins no escape stands for itself.
+fn decoded(text: &str) -> Result<String, String> {
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
+    decoded
+        .map(Into::into)
+        .map_err(|_not_text| "has a user or password that is not UTF-8 once decoded".to_owned())
 }
 
 fn database(text: &str) -> Result<i64, String> {
@@ -170,6 +178,9 @@ mod tests {
             ("redis://127.0.0.1:7000", "Single false 127.0.0.1:7000   0"),
             ("rediss://[::1]/3", "Single true [::1]:6379   3"),
             ("redis://:p@ss/w:rd@h", "Single false h:6379  p@ss/w:rd 0"),
+            ("redis://:p%40ss@h", "Single false h:6379  p@ss 0"),
+            ("redis://us%3Aer:%2F%25%3f@h", "Single false h:6379 us:er /%? 0"),
+            ("redis://:100%@h", "Single false h:6379  100% 0"),
             ("redis-sentinel://u:p@a,b:2/main", "Sentinel(\"main\") false a:26379 b:2 u p 0"),
             ("rediss-sentinel://a/main/2", "Sentinel(\"main\") true a:26379   2"),
             ("redis-cluster://a:1,b:2", "Cluster false a:1 b:2   0"),
@@ -189,6 +200,7 @@ mod tests {
             ("redis://a,b", "several hosts"),
             ("redis://a/x", "not the number of a database"),
             ("redis://a?db=1", "must not have a query"),
+            ("redis://:%ff@a", "not UTF-8"),
             ("redis-sentinel://a", "the name of the primary"),
             ("redis-cluster://a,", "a host is missing"),
             ("redis-cluster://a/1", "one database"),

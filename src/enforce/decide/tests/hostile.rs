@@ -86,6 +86,10 @@ fn the_token_that_all_others_are_made_from_is_good() {
         token(&payload(json!({"iat": NOW - 100, "exp": NOW - 29}))),
         token(&payload(json!({"iat": NOW - 10, "exp": NOW - 10 + 86_400}))),
         token(&payload(json!({"scope": [], "roles": "", "tenant": null, "role_version": 0}))),
+        // `null` is like an absent claim, times and `cnf` apart.
+        token(&payload(json!({
+            "scope": null, "roles": null, "client_id": null, "tenant": null, "role_version": null, "jti": null,
+        }))),
         token(&without(without(without(payload(json!({})), "jti"), "scope"), "client_id")),
     ];
     for token in good {
@@ -126,6 +130,8 @@ fn claims_of_the_wrong_form_or_value() {
         // iat
         (json!({"iat": (NOW - 10).to_string()}), BadClaim),
         (json!({"iat": null}), BadClaim),
+        (json!({"nbf": null}), BadClaim),
+        (json!({"cnf": null}), BadClaim),
         (json!({"iat": false}), BadClaim),
         (json!({"iat": {}}), BadClaim),
         (json!({"iat": 1e300}), BadClaim),
@@ -136,7 +142,6 @@ fn claims_of_the_wrong_form_or_value() {
         (json!({"iat": -1}), TooLongLived),
         // nbf
         (json!({"nbf": NOW.to_string()}), BadClaim),
-        (json!({"nbf": null}), BadClaim),
         (json!({"nbf": []}), BadClaim),
         (json!({"nbf": 1e300}), BadClaim),
         (json!({"nbf": NOW + 31}), NotYetValid),
@@ -167,7 +172,7 @@ fn claims_of_the_wrong_form_or_value() {
         (json!({"aud": ""}), WrongAudience),
         (json!({"aud": []}), WrongAudience),
         (json!({"aud": ["x", "y"]}), WrongAudience),
-        (json!({"aud": null}), BadClaim),
+        (json!({"aud": null}), WrongAudience),
         (json!({"aud": 5}), BadClaim),
         (json!({"aud": {"0": AUDIENCE}}), BadClaim),
         (json!({"aud": [AUDIENCE, 5]}), BadClaim),
@@ -182,21 +187,17 @@ fn claims_of_the_wrong_form_or_value() {
         (json!({"sub": "x".repeat(4097)}), BadClaim),
         (json!({"sub": "é".repeat(683)}), BadClaim),
         (json!({"jti": 7}), BadClaim),
-        (json!({"jti": null}), BadClaim),
         (json!({"jti": ["a"]}), BadClaim),
         (json!({"jti": ""}), BadClaim),
         (json!({"client_id": 7}), BadClaim),
-        (json!({"client_id": null}), BadClaim),
         (json!({"client_id": ["app"]}), BadClaim),
         // what for
         (json!({"scope": 7}), BadClaim),
-        (json!({"scope": null}), BadClaim),
         (json!({"scope": true}), BadClaim),
         (json!({"scope": {"read": true}}), BadClaim),
         (json!({"scope": ["read", 7]}), BadClaim),
         (json!({"scope": [["read"]]}), BadClaim),
         (json!({"roles": 7}), BadClaim),
-        (json!({"roles": null}), BadClaim),
         (json!({"roles": {"admin": true}}), BadClaim),
         (json!({"roles": ["admin", null]}), BadClaim),
         (json!({"roles": vec!["administrator"; 400]}), BadClaim),
@@ -205,9 +206,7 @@ fn claims_of_the_wrong_form_or_value() {
         (json!({"role_version": "7"}), BadClaim),
         (json!({"role_version": -1}), BadClaim),
         (json!({"role_version": 1.5}), BadClaim),
-        (json!({"role_version": null}), BadClaim),
         // confirmations that cannot be checked (RFC 7800, RFC 8705, RFC 9449)
-        (json!({"cnf": null}), BadClaim),
         (json!({"cnf": "x"}), BadClaim),
         (json!({"cnf": {}}), BadClaim),
         (json!({"cnf": {"jkt": b64(&[7; 32])}}), BadClaim),

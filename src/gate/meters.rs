@@ -1,0 +1,209 @@
+//! One worker's handles on the metrics of requests, looked up once per configuration.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus::{Histogram, IntCounter, IntCounterVec};
+
+use crate::authority::{Authority, Endpoint};
+use crate::enforce::decide::Proof;
+use crate::enforce::denial::Reason;
+use crate::enforce::policy::Route;
+use crate::log::Decision;
+use crate::metrics::Metrics;
+use crate::metrics::clients::ClientCounters;
+use crate::metrics::usage::UsageCounters;
+
+/// The label of a request that matched no route, and of a decision without a reason.
+const NONE: &str = "none";
+
+/// Routes above which the series of their decisions begin with their first event and not at 0.
+const MAX_BEGUN: usize = 100;
+
+/// The methods that get a label of their own: all that are registered with IANA.
+const METHODS: [&str; 40] = [
+    "GET",
+    "POST",
+    "PUT",
+    "DELETE",
+    "HEAD",
+    "OPTIONS",
+    "PATCH",
+    "CONNECT",
+    "TRACE",
+    "ACL",
+    "BASELINE-CONTROL",
+    "BIND",
+    "CHECKIN",
+    "CHECKOUT",
+    "COPY",
+    "LABEL",
+    "LINK",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MKREDIRECTREF",
+    "MKWORKSPACE",
+    "MOVE",
+    "ORDERPATCH",
+    "PRI",
+    "PROPFIND",
+    "PROPPATCH",
+    "QUERY",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "UNBIND",
+    "UNCHECKOUT",
+    "UNLINK",
+    "UNLOCK",
+    "UPDATE",
+    "UPDATEREDIRECTREF",
+    "VERSION-CONTROL",
+];
+
+/// One worker's handles on the metrics of requests under one configuration, so that no label is looked up twice.
+pub(super) struct Meters {
+    pub(super) metrics: Metrics,
+    routes: Vec<RouteMeters>,
+    unrouted: RouteMeters,
+    /// Of the authority's paths.
+    own: Vec<(Endpoint, RouteMeters)>,
+    decisions: RefCell<HashMap<Decided, IntCounter>>,
+    proofs: [(Proof, Histogram); 3],
+    clients: RefCell<ClientCounters>,
+    pub(super) usage: RefCell<UsageCounters>,
+}
+
+/// What decisions are counted by.
+#[derive(PartialEq, Eq, Hash)]
+struct Decided {
+    /// The route's, or one beyond.
+    place: usize,
+    decision: Decision,
+    reason: Option<Reason>,
+}
+
+/// The handles of one route.
+pub(super) struct RouteMeters {
+    pub(super) pattern: Arc<str>,
+    duration: Histogram,
+    /// By place in `METHODS` and status.
+    requests: RefCell<HashMap<(usize, u16), IntCounter>>,
+}
+
+impl RouteMeters {
+    fn new(metrics: &Metrics, pattern: Arc<str>) -> Self {
+        let duration = metrics.request_duration.with_label_values(&[&pattern]);
+        Self { pattern, duration, requests: RefCell::default() }
+    }
+
+    pub(super) fn answered(&self, counters: &IntCounterVec, method: &str, status: u16, after: Duration) {
+        let place = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len());
+        let mut requests = self.requests.borrow_mut();
+        let counter = requests.entry((place, status)).or_insert_with(|| {
+            let method = METHODS.get(place).copied().unwrap_or("other");
+            counters.with_label_values(&[&self.pattern, method, itoa::Buffer::new().format(status)])
+        });
+        counter.inc();
+        self.duration.observe(after.as_secs_f64());
+    }
+}
+
+impl Meters {
+    pub(super) fn new(metrics: &Metrics, routes: &[Arc<Route>], authority: Option<&Authority>) -> Self {
+        let own =
+            |(endpoint, _, path): (Endpoint, _, &str)| (endpoint, RouteMeters::new(metrics, path.into()));
+        let own = authority.map(|authority| authority.settings().paths().map(own).into());
+        let patterns: Vec<Arc<str>> = routes.iter().map(|route| Arc::clone(route.pattern())).collect();
+        let proof = |proof: Proof| (proof, metrics.enforce_duration.with_label_values(&[proof.as_str()]));
+        let meters = Self {
+            metrics: metrics.clone(),
+            routes: patterns.iter().map(|pattern| RouteMeters::new(metrics, Arc::clone(pattern))).collect(),
+            unrouted: RouteMeters::new(metrics, NONE.into()),
+            own: own.unwrap_or_default(),
+            decisions: RefCell::default(),
+            proofs: [proof(Proof::Cached), proof(Proof::Fresh), proof(Proof::None)],
+            usage: RefCell::new(UsageCounters::new(&metrics.usage, patterns.clone())),
+            clients: RefCell::new(ClientCounters::new(metrics, patterns)),
+        };
+        meters.begin_decisions();
+        meters
+    }
+
+    /// Lets the series of decisions begin at 0, so that `increase()` sees their first event.
+    fn begin_decisions(&self) {
+        let routes = if self.routes.len() > MAX_BEGUN { &[] } else { &self.routes[..] };
+        for route in std::iter::once(&self.unrouted).chain(routes) {
+            let decisions = &self.metrics.decisions;
+            decisions.with_label_values(&[Decision::Allow.as_str(), NONE, &route.pattern]);
+            for reason in Reason::ALL {
+                let unavailable = reason.wire().status == StatusCode::SERVICE_UNAVAILABLE;
+                let decision = if unavailable { Decision::Unavailable } else { Decision::Deny };
+                decisions.with_label_values(&[decision.as_str(), reason.as_str(), &route.pattern]);
+            }
+        }
+    }
+
+    /// A connection was not taken, for lack of room.
+    pub(super) fn turned_away(&self) {
+        self.decided(Decision::Unavailable, Some(Reason::Overloaded), None);
+    }
+
+    pub(super) fn decided(&self, decision: Decision, reason: Option<Reason>, route: Option<&Arc<Route>>) {
+        let mut decisions = self.decisions.borrow_mut();
+        let place = route.map_or(self.routes.len(), |route| route.index());
+        let counter = decisions.entry(Decided { place, decision, reason }).or_insert_with(|| {
+            let reason = reason.map_or(NONE, Reason::as_str);
+            let route = &self.route(route, None).pattern;
+            self.metrics.decisions.with_label_values(&[decision.as_str(), reason, route])
+        });
+        counter.inc();
+    }
+
+    pub(super) fn enforced(&self, proof: Proof, took: Duration) {
+        if let Some((_, histogram)) = self.proofs.iter().find(|(kind, _)| *kind == proof) {
+            histogram.observe(took.as_secs_f64());
+        }
+    }
+
+    pub(super) fn forwarded(&self, client: Option<&str>, route: usize) {
+        if let Some(client) = client {
+            self.clients.borrow_mut().count(client, route);
+        }
+    }
+
+    pub(super) fn route(&self, route: Option<&Arc<Route>>, endpoint: Option<Endpoint>) -> &RouteMeters {
+        let own = endpoint.and_then(|endpoint| self.own.iter().find(|(known, _)| *known == endpoint));
+        let routed = || route.and_then(|route| self.routes.get(route.index()));
+        own.map(|(_, meters)| meters).or_else(routed).unwrap_or(&self.unrouted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_are_registered_ones_and_unknown_ones_share_a_label() {
+        let metrics = Metrics::new().unwrap();
+        let meters = RouteMeters::new(&metrics, "/a".into());
+        for (method, status) in [("GET", 200), ("GET", 200), ("PROPFIND", 207), ("BREW", 418), ("get", 418)] {
+            meters.answered(&metrics.requests, method, status, Duration::from_millis(1));
+        }
+        let page = metrics.render().unwrap();
+        for line in [
+            r#"portcullis_requests_total{method="GET",route="/a",status="200"} 2"#,
+            r#"portcullis_requests_total{method="PROPFIND",route="/a",status="207"} 1"#,
+            r#"portcullis_requests_total{method="other",route="/a",status="418"} 2"#,
+            r#"portcullis_request_duration_seconds_count{route="/a"} 5"#,
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line}\n{page}");
+        }
+    }
+}
