@@ -77,11 +77,24 @@ impl Case {
 
     fn is_idle_by_wall_clock(&self, limits: &Limits) -> bool {
         let last = self.last_use();
-        limits.idle.is_some_and(|idle| self.now.wall.since(last) > idle) || self.is_below_floor(last, limits)
+        limits.idle.is_some_and(|idle| self.now.wall.since(last) > idle)
+            || (!self.is_used_since_floor(limits) && self.is_below_floor(last, limits))
+    }
+
+    /// Whether it was used after the timeout grew, by the clock that never steps.
+    fn is_used_since_floor(&self, limits: &Limits) -> bool {
+        self.tracked.zip(limits.floor).is_some_and(|(stamp, floor)| {
+            !stamp.is_evicted && stamp.monotonic >= floor.monotonic.plus(floor.timeout)
+        })
     }
 
     fn is_below_floor(&self, last: Timestamp, limits: &Limits) -> bool {
-        limits.floor.is_some_and(|floor| last < floor.wall && self.now.wall.since(last) > floor.timeout)
+        limits.floor.is_some_and(|floor| {
+            // A clock that was ahead when the timeout grew must not hold tokens to the old one that were issued since:
+            // running time says when that was on the clock as it is now.
+            let ran = self.now.monotonic.since(floor.monotonic);
+            last < floor.wall.min(self.now.wall.minus(ran)) && self.now.wall.since(last) > floor.timeout
+        })
     }
 
     /// The last use that counts, by the wall clock. A session that left the table for room is judged as if it had never
@@ -189,10 +202,30 @@ mod tests {
         };
         let limits = Limits { floor: Some(floor), ..limits() };
         assert_eq!(case(used(5_000, 5_000), at(35_000, 35_000)).judge(&limits), InUse);
+        for (tracked, now, expected, what) in [
+            (
+                used(5_000, 5_000),
+                at(35_001, 35_001),
+                InUse,
+                "issued and used since by the clock as it is now",
+            ),
+            (used(5_000, 5_000), at(65_001, 65_001), Idle, "by the new timeout"),
+            (None, at(35_001, 35_001), InUse, "never used, and issued since"),
+            (used(-1, -1), at(30_000, 30_000), Idle, "idle when the timeout grew"),
+        ] {
+            assert_eq!(case(tracked, now).judge(&limits), expected, "{what}");
+        }
+        let never = Limits { idle: None, ..limits };
+        let hours = 3_600_000;
         assert_eq!(
-            case(used(5_000, 5_000), at(35_001, 35_001)).judge(&limits),
+            case(used(30_000, 30_000), at(9 * hours, 30_001)).judge(&never),
+            InUse,
+            "used after it grew"
+        );
+        assert_eq!(
+            case(used(29_999, 29_999), at(9 * hours, 30_001)).judge(&never),
             Idle,
-            "as by the old timeout"
+            "not used after it grew"
         );
     }
 
