@@ -44,16 +44,8 @@ impl Grounds {
     /// # Errors
     /// Why it would not.
     pub fn judge(&self, certificate: Option<&[u8; 32]>, now: Now) -> Result<(), Reason> {
-        let Some(pass) = &self.pass else { return Ok(()) };
-        let (enforcer, token) = (&self.enforcer, &pass.token);
-        let issuer = enforcer.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?;
-        token.validity().judge(issuer.rules.leeway, now.wall)?;
-        issuer.check_keys(now)?;
-        token.judge_certificate(certificate)?;
-        if !enforcer.in_force.freshness.is_fresh(now.monotonic) {
-            return Err(Reason::StateUnavailable);
-        }
-        enforcer.judge_again(pass, now)
+        let judge = |pass| self.enforcer.judge_again(pass, certificate, now);
+        self.pass.as_ref().map_or(Ok(()), judge)
     }
 
     /// Counts bytes that flow as a use of the token.

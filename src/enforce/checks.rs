@@ -1,5 +1,5 @@
-//! The checks, by name and in order: one table for the decision, which runs it to the first refusal, for streams and
-//! cached proofs, which run what can still change, and for `explain`, which runs it to the end.
+//! The checks, by name and in order: one table for the decision, which runs it to the first refusal, for cached proofs and
+//! for requests that last, which run what can still change, and for `explain`, which runs it to the end.
 //!
 //! What a check judges and what it needs from the checks before it is in [`judge`]; the facts are in [`Case`].
 
@@ -38,14 +38,17 @@ pub(super) enum Of {
     Token,
 }
 
-/// What must be judged again when a token comes whose signature was found true under the keys in force.
+/// What must be judged again when a token comes whose signature was found true under the keys in force; and while a request
+/// lasts that was allowed by the configuration in force.
 #[derive(Clone, Copy)]
 pub(super) enum Again {
     /// Nothing: what it judges is signed, or configured together with the keys, so it cannot change.
     Nothing,
-    /// All of it: it depends on the time, the request, or what happened meanwhile.
+    /// All of it, for each request: it depends on what that asks for. Nothing while a request lasts.
+    Request,
+    /// All of it, always: it depends on the time, the connection, or what happened meanwhile.
     All,
-    /// This part of it.
+    /// This part of it, always.
     Part(Judge),
 }
 
@@ -105,12 +108,12 @@ impl Refusal {
 
 /// Every check, in the order of the decision: when several things are wrong, the first of this list is the reason.
 pub(super) const CHECKS: [Check; 21] = {
-    use Again::{All, Nothing, Part};
+    use Again::{All, Nothing, Part, Request as Each};
     use Of::{Request, Token};
     [
-        check("target", Request, judge::target, All, details::target),
-        check("route", Request, judge::route, All, details::route),
-        check("token", Token, judge::form, All, details::form),
+        check("target", Request, judge::target, Each, details::target),
+        check("route", Request, judge::route, Each, details::route),
+        check("token", Token, judge::form, Each, details::form),
         check("issuer", Token, judge::issuer, Nothing, details::issuer),
         check("type", Token, judge::kind, Nothing, details::kind),
         check("algorithm", Token, judge::algorithm, Nothing, details::algorithm),
@@ -127,8 +130,8 @@ pub(super) const CHECKS: [Check; 21] = {
         check("certificate", Request, judge::certificate, All, details::certificate),
         check("revocation", Token, judge::revocation, All, details::revocation),
         check("idle", Token, judge::idle, All, details::idle),
-        check("scopes", Request, judge::scopes, All, details::scopes),
-        check("roles", Request, judge::roles, All, details::roles),
+        check("scopes", Request, judge::scopes, Each, details::scopes),
+        check("roles", Request, judge::roles, Each, details::roles),
     ]
 };
 
@@ -152,7 +155,7 @@ pub(super) fn run<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
         match check.again {
             Again::Nothing if case.is_proved() => Ok(()),
             Again::Part(part) if case.is_proved() => part(case),
-            Again::Nothing | Again::Part(_) | Again::All => (check.judge)(case),
+            Again::Nothing | Again::Part(_) | Again::Request | Again::All => (check.judge)(case),
         }
     });
     // There is a token only when the checks passed up to its claims.
@@ -160,6 +163,15 @@ pub(super) fn run<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
         case.remember();
     }
     outcome
+}
+
+/// Runs what can change while a request lasts, up to the first check that does not pass.
+pub(super) fn run_again<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    CHECKS.iter().try_for_each(|check| match check.again {
+        Again::Nothing | Again::Request => Ok(()),
+        Again::Part(part) => part(case),
+        Again::All => (check.judge)(case),
+    })
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::verify::Verifier;
 use crate::keys::store::KeyStore;
 use crate::metrics::Metrics;
 use crate::revocations::Revocations;
-use crate::sessions::{self, Idleness, Sessions};
+use crate::sessions::{self, Sessions};
 use crate::state::freshness::Freshness;
 use crate::state::redis::Told;
 use crate::time::{Monotonic, Now};
@@ -299,25 +299,19 @@ impl Enforcer {
         let _in_use = self.count_use(pass, None, now);
     }
 
-    /// Whether a stream that was let through may go on. In a fleet, where one that seems idle here may be used elsewhere,
-    /// it may until the others were asked; that it is to be asked about is noted.
+    /// Whether a request that was allowed with this token, and lasts, may go on, as long as configuration and keys are
+    /// those that it was allowed by.
     ///
     /// # Errors
     /// Why it may not.
-    pub fn judge_again(&self, pass: &Pass, now: Now) -> Result<(), Reason> {
-        let (token, sessions) = (&pass.token, &self.in_force.sessions);
-        let Issuer { rules, .. } = self.issuer(token.issuer).ok_or(Reason::UnknownIssuer)?;
-        token.validity().judge(rules.leeway, now.wall)?;
-        let known = token.session(sessions);
-        let session = known.as_deref().map(AsRef::as_ref);
-        token.judge_revocations(session, &self.in_force.revocations, now.wall)?;
-        let introduction = token.introduction(&rules.issuer);
-        let in_use = match &known {
-            Some(session) => sessions.judge_stream(session, &introduction, now),
-            // On an anonymous route no use was counted; the others were asked when the request came.
-            None => sessions.judge(None, &introduction, None, now) != Idleness::Idle,
-        };
-        if in_use { Ok(()) } else { Err(Reason::Idle) }
+    pub(super) fn judge_again(
+        &self,
+        pass: &Pass,
+        certificate: Option<&[u8; 32]>,
+        now: Now,
+    ) -> Result<(), Reason> {
+        let mut case = Case::lasting(self, &pass.token, certificate, now).ok_or(Reason::UnknownIssuer)?;
+        checks::run_again(&mut case).map_err(|stop| stop.into_refusal().reason())
     }
 
     /// Counts the request as a use of its token, just before it is forwarded. A request on an anonymous route does not

@@ -55,6 +55,8 @@ pub(in crate::enforce) enum Subject<'r> {
     Question(&'r Question<'r>, Option<&'r HeaderMap>),
     /// It is judged by itself.
     Alone(&'r str),
+    /// A request carried it that lasts; with the client certificate of its connection.
+    Lasting(Option<&'r [u8; 32]>),
 }
 
 impl<'r> Case<'r> {
@@ -83,6 +85,21 @@ impl<'r> Case<'r> {
             look: None,
             trail: Trail::default(),
         }
+    }
+
+    /// A request that was allowed with this token, and lasts.
+    pub(in crate::enforce) fn lasting(
+        enforcer: &'r Enforcer,
+        token: &Arc<VerifiedToken>,
+        certificate: Option<&'r [u8; 32]>,
+        now: Now,
+    ) -> Option<Self> {
+        Some(Self {
+            issuer: Some((token.issuer, enforcer.issuer(token.issuer)?)),
+            validity: Some(token.validity()),
+            token: Some(Arc::clone(token)),
+            ..Self::new(enforcer, Subject::Lasting(certificate), Asked::NOTHING, now)
+        })
     }
 
     /// Whether the token's proof comes from the cache.
@@ -133,6 +150,7 @@ impl<'r> Case<'r> {
             }
             Subject::Question(_, None) => Err(Reason::Malformed),
             Subject::Alone(token) => BearerToken::new(token.as_bytes()).map(Some),
+            Subject::Lasting(_) => Ok(None),
         }
     }
 
@@ -141,7 +159,7 @@ impl<'r> Case<'r> {
         match self.subject {
             Subject::Request(Request { method, host, .. }) => Ok((method, host)),
             Subject::Question(question, _) => Ok((question.method, question.host)),
-            Subject::Alone(_) => Err(Stop::NotChecked("there is no request")),
+            Subject::Alone(_) | Subject::Lasting(_) => Err(Stop::NotChecked("there is no request")),
         }
     }
 
@@ -184,7 +202,7 @@ impl<'r> Case<'r> {
     pub(super) fn state(&self) -> Result<(), Stop<'r>> {
         match self.subject {
             Subject::Question(Question { stateless: Some(why), .. }, _) => Err(Stop::NotChecked(why)),
-            Subject::Question(..) | Subject::Request(_) | Subject::Alone(_) => Ok(()),
+            Subject::Question(..) | Subject::Request(_) | Subject::Alone(_) | Subject::Lasting(_) => Ok(()),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::enforce::denial::Reason;
 use crate::enforce::target::{self, BadTarget, Target};
 use crate::enforce::verify;
 use crate::jose::jws::Jws;
+use crate::sessions::Idleness;
 use crate::state::redis::Told;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ pub(super) fn target<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
             let uri = question.path.parse().map_err(|_invalid| BadTarget)?;
             Target::parse(question.method, &uri)
         }
-        Subject::Alone(_) => Err(BadTarget),
+        Subject::Alone(_) | Subject::Lasting(_) => Err(BadTarget),
     };
     case.target = Some(parse().map_err(|BadTarget| Reason::BadTarget)?);
     Ok(())
@@ -33,7 +34,9 @@ pub(super) fn route<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let found = case.enforcer.router.find(host, method, target);
     let reason = || match case.subject {
         Subject::Request(request) if !bearer::is_presented(request.headers) => Reason::NoRouteNoToken,
-        Subject::Request(_) | Subject::Question(..) | Subject::Alone(_) => Reason::NoRoute,
+        Subject::Request(_) | Subject::Question(..) | Subject::Alone(_) | Subject::Lasting(_) => {
+            Reason::NoRoute
+        }
     };
     case.route = Some(found.ok_or_else(reason)?);
     Ok(())
@@ -153,6 +156,7 @@ pub(super) fn claims<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 pub(super) fn certificate<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let presented = match case.subject {
         Subject::Request(request) => request.certificate,
+        Subject::Lasting(certificate) => certificate,
         Subject::Question(..) | Subject::Alone(_) => None,
     };
     match (case.token()?.judge_certificate(presented), case.subject) {
@@ -177,13 +181,28 @@ pub(super) fn revocation<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 }
 
 pub(super) fn idle<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
-    if matches!(case.subject, Subject::Question(..)) {
-        return look(case);
+    match case.subject {
+        Subject::Question(..) => return look(case),
+        Subject::Lasting(_) => return stream(case),
+        Subject::Request(_) | Subject::Alone(_) => {}
     }
     let (token, (_, issuer), sessions) = (case.token()?, case.issuer()?, case.enforcer.sessions());
     let session = token.session(sessions);
     let session = session.as_deref().map(AsRef::as_ref);
     Ok(token.judge_idle(session, &issuer.rules.issuer, sessions, case.asked, case.now)?)
+}
+
+/// As [`idle`], for a request that lasts. In a fleet, where a token that seems idle here may be used elsewhere, it may go on
+/// until the others were asked; that they are to be asked is noted.
+fn stream<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let (token, (_, issuer), sessions) = (case.token()?, case.issuer()?, case.enforcer.sessions());
+    let introduction = token.introduction(&issuer.rules.issuer);
+    let in_use = match token.session(sessions) {
+        Some(session) => sessions.judge_stream(&session, &introduction, case.now),
+        // On an anonymous route no use was counted; the others were asked when the request came.
+        None => sessions.judge(None, &introduction, None, case.now) != Idleness::Idle,
+    };
+    if in_use { Ok(()) } else { Err(Reason::Idle.into()) }
 }
 
 /// As [`idle`], with what it rests on.

@@ -8,7 +8,7 @@ use jsonwebtoken::Algorithm::ES256;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::enforce::decide::{Enforcer, InForce, Issuer, Proof, Verdict};
+use crate::enforce::decide::{Enforcer, InForce, Issuer, Pass, Proof, Verdict};
 use crate::enforce::policy::{Requirement, RouteSettings};
 use crate::enforce::testing::{
     Ask as Asking, ISSUER, NOW, SIGNERS, b64, enforcer_with, header, issuers, key_settings, now, payload,
@@ -145,15 +145,20 @@ fn the_first_check_of_the_table_that_fails_is_the_reason() {
     assert_eq!(Asking::new(&gate, path).token(&token).reason(), None);
 }
 
-#[test]
-fn a_cached_proof_is_judged_by_every_check_that_can_change() {
+/// Keys that were fetched now, and grow stale.
+fn fetched() -> Arc<KeyStore> {
     let keys = KeyStore::new(key_settings(ISSUER, &[ES256]), Metrics::new().expect("instruments"));
     let point = SIGNERS.es256.public();
     let key =
         json!({"kty": "EC", "crv": "P-256", "kid": "es", "x": b64(&point[1..33]), "y": b64(&point[33..])});
     let install = |at| keys.accept(json!({"keys": [key]}).to_string().into_bytes().into(), at);
     install(Now::at_millis(now().as_millis())).expect("a sound set");
-    let issuer = Issuer { rules: rules(ISSUER, &[ES256]), keys: Arc::clone(&keys) };
+    keys
+}
+
+#[test]
+fn cached_proofs_and_requests_that_last_are_judged_by_every_check_that_can_change() {
+    let issuer = Issuer { rules: rules(ISSUER, &[ES256]), keys: fetched() };
     let revocations = Arc::new(Revocations::new(None));
     let in_force =
         InForce { revocations: Arc::clone(&revocations), sessions: idle(), ..InForce::unlimited() };
@@ -175,6 +180,14 @@ fn a_cached_proof_is_judged_by_every_check_that_can_change() {
         let Verdict::Deny(denial) = judgement.verdict else { panic!("{check}: not denied") };
         assert_eq!(denial.reason, reason, "{check}");
         judged.insert(check);
+        // A request that lasts is what it was when it was allowed; all else is judged again.
+        if let Some(token) = judgement.token {
+            let pass = Pass { token, told: None };
+            let lasting = gate.judge_again(&pass, asking.certificate.as_ref(), asking.now());
+            let entry = CHECKS.iter().find(|entry| entry.name == check).expect("a check of this name");
+            let is_judged = matches!(entry.again, Again::All | Again::Part(_));
+            assert_eq!(lasting.err(), is_judged.then_some(reason), "{check}");
+        }
         judgement.proof
     };
     let good = bound("1");
