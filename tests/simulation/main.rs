@@ -1,0 +1,43 @@
+//! A deterministic simulation: the real decision, sessions, revocations, event log and store, on clocks that are wrong by
+//! up to years, through reloads, restarts, kills and late answers, against plain specifications.
+//!
+//! `PORTCULLIS_SIMULATION_STEPS` sets how many steps are made in all, `PORTCULLIS_SIMULATION_SEED` where they begin.
+//! A disagreement is printed with its seed and the shortest script that still shows it.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail where they stand")]
+
+mod fleet;
+mod gate;
+mod news;
+mod random;
+mod search;
+mod specification;
+mod steps;
+mod world;
+
+#[test]
+fn a_token_passes_exactly_when_it_must_whatever_clocks_reloads_and_kills_do() {
+    let tally = search::run::<world::Alone>(80);
+    println!("{tally:#?}");
+    for answer in ["passes", "Expired", "FromTheFuture", "TooLongLived", "Ended", "BeforeState", "Idle"] {
+        assert!(tally.contains_key(answer), "no token was ever answered {answer}: {tally:?}");
+    }
+}
+
+#[test]
+fn gates_on_a_shared_store_agree_on_idle_tokens_however_late_its_answers_are() {
+    let tally = search::run::<fleet::Fleet>(15);
+    println!("{tally:#?}");
+    for answer in ["passes", "passes, told of another use", "told that it is over", "not answered"] {
+        assert!(tally.contains_key(answer), "no token was ever answered {answer}: {tally:?}");
+    }
+}
+
+#[test]
+fn a_follower_ends_what_its_leader_ended_in_whatever_pieces_the_news_arrive() {
+    let tally = search::run::<news::Followers>(5);
+    println!("{tally:#?}");
+    for answer in ["passes", "ended", "restored"] {
+        assert!(tally.contains_key(answer), "no token was ever {answer}: {tally:?}");
+    }
+}
