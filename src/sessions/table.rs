@@ -22,7 +22,7 @@ use crate::time::{Monotonic, Timestamp};
 /// What a session weighs at least, in bytes. A table of `max_tracked` sessions may take this much for each: more than
 /// one needs whose client has a name of usual length.
 const UNIT: u32 = 512;
-/// What a session takes with what moka keeps of it, measured by `cargo bench --bench sessions`.
+/// What a session takes with what moka keeps of it and without its client's name (`cargo bench --bench sessions`).
 const OWN: usize = 430;
 
 /// The sessions in memory.
