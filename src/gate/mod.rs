@@ -134,6 +134,12 @@ pub struct Shared {
 pub fn bind(addresses: &[SocketAddr], workers: usize) -> std::io::Result<Vec<Vec<TcpListener>>> {
     let mut all: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::with_capacity(addresses.len())).collect();
     for &address in addresses {
+        // `SO_REUSEPORT` would let a second gate share the port without a word. One that drains listens no more.
+        if address.port() != 0 {
+            is_free(address).map_err(|error| {
+                std::io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+            })?;
+        }
         let mut bound = address;
         for listeners in &mut all {
             let listener = listen(bound).map_err(|error| {
@@ -144,6 +150,13 @@ pub fn bind(addresses: &[SocketAddr], workers: usize) -> std::io::Result<Vec<Vec
         }
     }
     Ok(all)
+}
+
+/// Fails when another process listens on the address.
+fn is_free(address: SocketAddr) -> std::io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
 }
 
 /// Connections inherit the options of their listener.

@@ -240,3 +240,15 @@ fn a_list_command_survives_an_answer_that_is_no_list() {
         }
     }
 }
+
+#[test]
+fn a_second_gate_on_the_same_address_does_not_start() {
+    let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
+    let guarded = || Settings::plaintext().guarding(&upstream.url(), &issuer);
+    let first = Gate::start(&guarded());
+    let taken = guarded().server(&format!("listen = [\"{}\"]", first.public));
+    let (said, code) = Gate::attempt(&taken).err().expect("it does not start");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&first.public.to_string()), "{said}");
+    assert_eq!(first.get("/").token(&issuer.good()).send().status(), 200);
+}
