@@ -114,11 +114,11 @@ impl Error for RequestBodyError {}
 /// The body of an upstream's answer. Dropping it before its end closes the upstream's connection (HTTP/1.1) or resets
 /// the stream (HTTP/2); reaching the end gives the connection back.
 pub struct ForwardBody {
-    source: Source,
+    source: ResponseSource,
     in_flight: Option<InFlight>,
 }
 
-pub(crate) enum Source {
+pub(crate) enum ResponseSource {
     /// There is none, or it was handed on.
     Empty,
     /// It came whole with the head.
@@ -130,20 +130,20 @@ pub(crate) enum Source {
 }
 
 impl ForwardBody {
-    pub(crate) const fn new(source: Source) -> Self {
+    pub(crate) const fn new(source: ResponseSource) -> Self {
         Self { source, in_flight: None }
     }
 
     /// Counts the request as being in flight until the body's end.
     pub(crate) fn counted(&mut self, in_flight: Option<InFlight>) {
-        self.in_flight = in_flight.filter(|_| !matches!(self.source, Source::Empty));
+        self.in_flight = in_flight.filter(|_| !matches!(self.source, ResponseSource::Empty));
     }
 
     /// The tunnel behind a `101 Switching Protocols`. The caller sends the answer and runs the tunnel beside it;
     /// dropping the tunnel closes the upstream's side.
     pub fn take_tunnel(&mut self) -> Option<Tunnel> {
-        match std::mem::replace(&mut self.source, Source::Empty) {
-            Source::Switched(tunnel) => Some(tunnel.counted(self.in_flight.take())),
+        match std::mem::replace(&mut self.source, ResponseSource::Empty) {
+            ResponseSource::Switched(tunnel) => Some(tunnel.counted(self.in_flight.take())),
             other => {
                 self.source = other;
                 None
@@ -161,19 +161,19 @@ impl Body for ForwardBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = match &mut self.source {
-            Source::Empty | Source::Switched(_) => return Poll::Ready(None),
-            Source::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Source::Http1(download) => download.poll_frame(cx),
-            Source::Http2(download) => download.poll_frame(cx),
+            ResponseSource::Empty | ResponseSource::Switched(_) => return Poll::Ready(None),
+            ResponseSource::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            ResponseSource::Http1(download) => download.poll_frame(cx),
+            ResponseSource::Http2(download) => download.poll_frame(cx),
         };
         let over = match &self.source {
-            Source::Whole(_) => true,
-            Source::Http1(download) => download.is_over(),
-            Source::Empty | Source::Http2(_) | Source::Switched(_) => false,
+            ResponseSource::Whole(_) => true,
+            ResponseSource::Http1(download) => download.is_over(),
+            ResponseSource::Empty | ResponseSource::Http2(_) | ResponseSource::Switched(_) => false,
         };
         // An error or the end: nothing may be polled after it, and the connection is not kept longer than needed.
         if over || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
-            self.source = Source::Empty;
+            self.source = ResponseSource::Empty;
             self.in_flight = None;
         }
         polled
@@ -181,18 +181,18 @@ impl Body for ForwardBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Empty | Source::Switched(_) => true,
-            Source::Whole(_) | Source::Http1(_) => false,
-            Source::Http2(download) => download.is_end(),
+            ResponseSource::Empty | ResponseSource::Switched(_) => true,
+            ResponseSource::Whole(_) | ResponseSource::Http1(_) => false,
+            ResponseSource::Http2(download) => download.is_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         let exact = match &self.source {
-            Source::Empty | Source::Switched(_) => Some(0),
-            Source::Whole(bytes) => Some(bytes.len() as u64),
-            Source::Http1(download) => download.remaining(),
-            Source::Http2(download) => download.remaining(),
+            ResponseSource::Empty | ResponseSource::Switched(_) => Some(0),
+            ResponseSource::Whole(bytes) => Some(bytes.len() as u64),
+            ResponseSource::Http1(download) => download.remaining(),
+            ResponseSource::Http2(download) => download.remaining(),
         };
         exact.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
@@ -201,11 +201,11 @@ impl Body for ForwardBody {
 impl fmt::Debug for ForwardBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.source {
-            Source::Empty => "ForwardBody(empty)",
-            Source::Whole(_) => "ForwardBody(whole)",
-            Source::Http1(_) => "ForwardBody(HTTP/1.1)",
-            Source::Http2(_) => "ForwardBody(HTTP/2)",
-            Source::Switched(_) => "ForwardBody(tunnel)",
+            ResponseSource::Empty => "ForwardBody(empty)",
+            ResponseSource::Whole(_) => "ForwardBody(whole)",
+            ResponseSource::Http1(_) => "ForwardBody(HTTP/1.1)",
+            ResponseSource::Http2(_) => "ForwardBody(HTTP/2)",
+            ResponseSource::Switched(_) => "ForwardBody(tunnel)",
         })
     }
 }

@@ -36,7 +36,7 @@ pub(crate) struct Dialer {
 }
 
 /// What a request that found no open connection does next.
-pub(crate) enum Turn<'a> {
+pub(crate) enum DialTurn<'a> {
     /// Another one opened a connection that both can use.
     Share(StreamSlot),
     /// It opens a connection that others may wait for.
@@ -52,20 +52,20 @@ impl Dialer {
     }
 
     /// Waits for a connection that others are opening, for `limit` at most, as long as there are enough of them.
-    pub(crate) async fn turn(&self, pool: &Http2Pool, limit: Duration) -> Result<Turn<'_>, ForwardError> {
-        let _waiting = Counted::new(&self.waiting);
+    pub(crate) async fn turn(&self, pool: &Http2Pool, limit: Duration) -> Result<DialTurn<'_>, ForwardError> {
+        let _waiting = Tally::new(&self.waiting);
         let turn = async {
             loop {
                 // Before looking: what changes in between is not missed.
                 let changed = self.changed.notified();
                 if self.protocol.get() == Protocol::Http1 {
-                    return Turn::DialAlone;
+                    return DialTurn::DialAlone;
                 }
                 if let Some(slot) = pool.take() {
-                    return Turn::Share(slot);
+                    return DialTurn::Share(slot);
                 }
                 if self.may_dial(pool) {
-                    return Turn::Dial(Dialing::new(self));
+                    return DialTurn::Dial(Dialing::new(self));
                 }
                 changed.await;
             }
@@ -87,16 +87,16 @@ impl Dialer {
 }
 
 /// Counts up while it lives.
-struct Counted<'a>(&'a Cell<usize>);
+struct Tally<'a>(&'a Cell<usize>);
 
-impl<'a> Counted<'a> {
+impl<'a> Tally<'a> {
     fn new(count: &'a Cell<usize>) -> Self {
         count.set(count.get() + 1);
         Self(count)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Tally<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
@@ -105,14 +105,14 @@ impl Drop for Counted<'_> {
 /// A connection that is being opened. Dropping it, whatever came of it, wakes those who wait.
 pub(crate) struct Dialing<'a> {
     dialer: &'a Dialer,
-    _dialing: Counted<'a>,
+    _dialing: Tally<'a>,
     /// The request that opens it waits for it, too.
-    _waiting: Counted<'a>,
+    _waiting: Tally<'a>,
 }
 
 impl<'a> Dialing<'a> {
     fn new(dialer: &'a Dialer) -> Self {
-        Self { dialer, _dialing: Counted::new(&dialer.dialing), _waiting: Counted::new(&dialer.waiting) }
+        Self { dialer, _dialing: Tally::new(&dialer.dialing), _waiting: Tally::new(&dialer.waiting) }
     }
 }
 

@@ -14,7 +14,7 @@ use super::upstream::{Address, Tls, Upstream};
 use crate::time::Monotonic;
 
 /// Where one entry of `url` or `urls` leads.
-pub(crate) struct Endpoint {
+pub(crate) struct UpstreamEndpoint {
     address: Address,
     tls: Option<Tls>,
     /// The addresses of its name that could not be connected to.
@@ -27,14 +27,14 @@ pub(crate) struct Endpoint {
 
 /// How far an endpoint may be chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Standing {
+pub(crate) enum Reachability {
     /// The last connection could be made.
     Good,
     /// It could not be connected to a moment ago: only when there is no other.
     LeftOut,
 }
 
-impl Endpoint {
+impl UpstreamEndpoint {
     pub(crate) fn new(address: Address, tls: Option<Tls>) -> Self {
         Self {
             address,
@@ -66,11 +66,11 @@ impl Endpoint {
     }
 
     /// Whether it should get the next request.
-    pub(crate) fn standing(&self, now: Monotonic) -> Standing {
+    pub(crate) fn standing(&self, now: Monotonic) -> Reachability {
         match self.left_out_until.load(Ordering::Relaxed) {
-            0 => Standing::Good,
-            until if until > now.as_millis() => Standing::LeftOut,
-            _ => Standing::Good,
+            0 => Reachability::Good,
+            until if until > now.as_millis() => Reachability::LeftOut,
+            _ => Reachability::Good,
         }
     }
 
@@ -106,7 +106,7 @@ impl InFlight {
         this
     }
 
-    fn endpoint(&self) -> Option<&Endpoint> {
+    fn endpoint(&self) -> Option<&UpstreamEndpoint> {
         self.upstream.endpoints().get(self.place)
     }
 }

@@ -4,12 +4,12 @@
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
 
-use super::body::{ForwardBody, Source};
+use super::body::{ForwardBody, ResponseSource};
 use super::error::ForwardError;
 use super::headers;
-use super::message::Message;
+use super::message::PreparedRequest;
 
-impl Message<'_> {
+impl PreparedRequest<'_> {
     /// The answer, or the refusal, when the request ends here.
     pub(crate) fn ends_here(&self) -> Result<Option<Response<ForwardBody>>, ForwardError> {
         if headers::came_back(&self.headers) {
@@ -28,7 +28,7 @@ impl Message<'_> {
 
     /// The answer to `OPTIONS` as its final recipient (RFC 9110 §9.3.7).
     fn options(&self) -> Response<ForwardBody> {
-        let mut answer = Response::new(ForwardBody::new(Source::Empty));
+        let mut answer = Response::new(ForwardBody::new(ResponseSource::Empty));
         *answer.status_mut() = StatusCode::OK;
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::ForwardError;
-use super::dialer::{Protocol, Turn};
+use super::dialer::{DialTurn, Protocol};
 use super::http1::connection::Http1Connection;
 use super::http2::StreamSlot;
 use super::pool::EndpointPool;
@@ -38,9 +38,9 @@ impl EndpointPool {
             return self.dial(http1_only).await;
         }
         match self.dialer.turn(&self.http2, settings.connect_timeout).await? {
-            Turn::Share(slot) => Ok(Lane::Http2(slot)),
-            Turn::DialAlone => self.dial(false).await,
-            Turn::Dial(dialing) => {
+            DialTurn::Share(slot) => Ok(Lane::Http2(slot)),
+            DialTurn::DialAlone => self.dial(false).await,
+            DialTurn::Dial(dialing) => {
                 let lane = self.dial(false).await;
                 drop(dialing);
                 lane

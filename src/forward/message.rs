@@ -32,7 +32,7 @@ pub(crate) struct Order<'a> {
 }
 
 /// A request ready to be sent, without its body.
-pub(crate) struct Message<'a> {
+pub(crate) struct PreparedRequest<'a> {
     pub(crate) order: &'a Order<'a>,
     settings: &'a UpstreamSettings,
     /// How long the upstream has for its answer.
@@ -48,7 +48,7 @@ pub(crate) struct Message<'a> {
     pub(crate) expect: bool,
 }
 
-impl<'a> Message<'a> {
+impl<'a> PreparedRequest<'a> {
     pub(crate) fn new(
         order: &'a Order<'a>,
         settings: &'a UpstreamSettings,
@@ -88,8 +88,8 @@ impl<'a> Message<'a> {
         &'m self,
         trace: FreshTrace,
         upgrade: Option<&'m HeaderValue>,
-    ) -> headers::Request<'m> {
-        headers::Request {
+    ) -> headers::RequestFields<'m> {
+        headers::RequestFields {
             method: &self.method,
             headers: &self.headers,
             listed: &self.listed,
@@ -105,7 +105,7 @@ impl<'a> Message<'a> {
     /// The request as HTTP/2 sends it.
     pub(crate) fn http2_request(
         &self,
-        rules: &headers::Rules,
+        rules: &headers::FieldRules,
         trace: FreshTrace,
         body: &RequestBody,
     ) -> Result<Request<()>, ForwardError> {

@@ -41,7 +41,7 @@ pub use self::http1::BadAnswer;
 pub use self::tunnel::Tunnel;
 pub use self::upstream::{Address, LoadError, Scheme, Upstream, UpstreamSettings};
 
-use self::headers::Rules;
+use self::headers::FieldRules;
 use self::message::Order;
 use self::pool::UpstreamPool;
 use self::trace::TraceIds;
@@ -110,7 +110,7 @@ impl fmt::Debug for Interim {
 pub struct Forwarder {
     /// In the order that routes refer to.
     pools: Vec<Rc<UpstreamPool>>,
-    rules: Rc<Rules>,
+    rules: Rc<FieldRules>,
     trace_ids: TraceIds,
 }
 
@@ -131,7 +131,7 @@ impl Forwarder {
             .into_iter()
             .map(|upstream| kept(&upstream).unwrap_or_else(|| UpstreamPool::new(upstream, metrics)))
             .collect();
-        Self { pools, rules: Rc::new(Rules::new(identity)), trace_ids: TraceIds::new() }
+        Self { pools, rules: Rc::new(FieldRules::new(identity)), trace_ids: TraceIds::new() }
     }
 
     /// Sends the request to the upstream of the permit's route and returns the head of the answer with its body still

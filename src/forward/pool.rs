@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::dialer::Dialer;
-use super::endpoint::{Endpoint, InFlight};
+use super::endpoint::{InFlight, UpstreamEndpoint};
 use super::error::{Errors, ForwardError};
 use super::http1::connection::Http1Connection;
 use super::http2::Http2Pool;
@@ -86,12 +86,12 @@ pub(crate) struct EndpointPool {
     /// The HTTP/2 connections, each shared by many requests.
     pub(crate) http2: Http2Pool,
     /// The HTTP/1.1 connections without a request, the one used last at the end.
-    idle: RefCell<VecDeque<Idle>>,
+    idle: RefCell<VecDeque<IdleConnection>>,
     /// A task looks after `idle`.
     tended: Cell<bool>,
 }
 
-struct Idle {
+struct IdleConnection {
     connection: Rc<RefCell<Http1Connection>>,
     since: Instant,
 }
@@ -110,7 +110,7 @@ impl EndpointPool {
     }
 
     /// The address, as all workers know it.
-    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
+    pub(crate) fn endpoint(&self) -> Option<&UpstreamEndpoint> {
         self.upstream.endpoints().get(self.place)
     }
 
@@ -124,7 +124,7 @@ impl EndpointPool {
     /// could not be sent again if it was not.
     pub(crate) fn take(&self, surely: bool) -> Option<Rc<RefCell<Http1Connection>>> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { connection, since }) = idle.pop_back() {
+        while let Some(IdleConnection { connection, since }) = idle.pop_back() {
             if since.elapsed() >= self.upstream.settings().idle_timeout {
                 // All others have waited longer.
                 idle.clear();
@@ -142,7 +142,7 @@ impl EndpointPool {
         connection.borrow_mut().rest();
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MAX_IDLE {
-            idle.push_back(Idle { connection, since: Instant::now() });
+            idle.push_back(IdleConnection { connection, since: Instant::now() });
         }
         if !self.tended.replace(true) {
             drop(tokio::task::spawn_local(tend(Rc::downgrade(self), self.upstream.settings().idle_timeout)));

@@ -5,7 +5,7 @@ use super::error::ForwardError;
 
 /// How far a request had come when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum FailureStage {
     /// Nothing of it was sent.
     NotSent,
     /// The upstream said that it did nothing (RFC 9113 §8.7).
@@ -19,7 +19,7 @@ pub(crate) enum Stage {
 /// Why there was no answer, and what may be done about it.
 pub(crate) struct Failed {
     pub(crate) error: ForwardError,
-    pub(crate) stage: Stage,
+    pub(crate) stage: FailureStage,
     /// The body, when the client was not yet asked for it.
     pub(crate) body: Option<RequestBody>,
 }
@@ -27,13 +27,13 @@ pub(crate) struct Failed {
 impl Failed {
     /// Nothing can be done about it.
     pub(crate) const fn finally(error: ForwardError) -> Self {
-        Self { error, stage: Stage::Answered, body: None }
+        Self { error, stage: FailureStage::Answered, body: None }
     }
 }
 
 /// What decides beside the stage.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Attempt {
+pub(crate) struct SendAttempt {
     /// The method is idempotent (RFC 9110 §9.2.2).
     pub(crate) idempotent: bool,
     /// The connection had served a request before, so that its end may have nothing to do with this one.
@@ -42,13 +42,13 @@ pub(crate) struct Attempt {
     pub(crate) repeated: bool,
 }
 
-impl Attempt {
+impl SendAttempt {
     /// Whether sending the request again, with its untouched body, can do no harm and may help.
-    pub(crate) const fn may_be_repeated(self, stage: Stage) -> bool {
+    pub(crate) const fn may_be_repeated(self, stage: FailureStage) -> bool {
         match (stage, self) {
-            (_, Self { repeated: true, .. }) | (Stage::Answered, _) => false,
-            (Stage::NotSent | Stage::Unprocessed, _) => true,
-            (Stage::Unanswered, Self { idempotent, reused, .. }) => idempotent && reused,
+            (_, Self { repeated: true, .. }) | (FailureStage::Answered, _) => false,
+            (FailureStage::NotSent | FailureStage::Unprocessed, _) => true,
+            (FailureStage::Unanswered, Self { idempotent, reused, .. }) => idempotent && reused,
         }
     }
 }
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn a_request_is_repeated_only_where_that_does_no_harm() {
-        use Stage::{Answered, NotSent, Unanswered, Unprocessed};
+        use FailureStage::{Answered, NotSent, Unanswered, Unprocessed};
         for (idempotent, reused, repeated, stages) in [
             (true, true, false, &[NotSent, Unprocessed, Unanswered][..]),
             (true, false, false, &[NotSent, Unprocessed]),
@@ -68,7 +68,7 @@ mod tests {
             (true, true, true, &[]),
             (false, false, true, &[]),
         ] {
-            let attempt = Attempt { idempotent, reused, repeated };
+            let attempt = SendAttempt { idempotent, reused, repeated };
             for stage in [NotSent, Unprocessed, Unanswered, Answered] {
                 assert_eq!(attempt.may_be_repeated(stage), stages.contains(&stage), "{attempt:?} {stage:?}");
             }

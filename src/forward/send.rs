@@ -7,19 +7,19 @@ use std::rc::Rc;
 use http::header::{self, HeaderMap};
 use http::{Method, Response, StatusCode};
 
-use super::body::{RequestBody, Source};
+use super::body::{RequestBody, ResponseSource};
 use super::headers;
 use super::http1::connection::Http1Connection;
-use super::http1::decode::Head;
-use super::http1::encode::{self, Framing};
+use super::http1::decode::ResponseHead;
+use super::http1::encode::{self, RequestFraming};
 use super::http1::upload::Http1Upload;
 use super::http1::{self, BadAnswer};
 use super::http2::StreamSlot;
 use super::http2::exchange;
 use super::lane::Lane;
-use super::message::{Message, Order};
+use super::message::{Order, PreparedRequest};
 use super::pool::{EndpointPool, Tried, UpstreamPool};
-use super::retry::{Attempt, Failed, Stage};
+use super::retry::{Failed, FailureStage, SendAttempt};
 use super::tunnel::Tunnel;
 use super::{ForwardBody, ForwardError, Forwarder, OnUpgrade, Outgoing};
 
@@ -35,7 +35,7 @@ impl Forwarder {
         let Some(pool) = self.pools.get(order.upstream) else {
             return Err(ForwardError::Connect(io::ErrorKind::NotFound.into()));
         };
-        let (message, body) = Message::new(order, pool.upstream.settings(), outgoing)?;
+        let (message, body) = PreparedRequest::new(order, pool.upstream.settings(), outgoing)?;
         let request_id = message.hop.request_id.clone();
         let answer = match message.ends_here() {
             Ok(Some(answer)) => Ok(answer),
@@ -59,7 +59,7 @@ impl Forwarder {
     async fn attempt(
         &self,
         upstream: &UpstreamPool,
-        mut message: Message<'_>,
+        mut message: PreparedRequest<'_>,
         mut body: RequestBody,
     ) -> Result<Response<ForwardBody>, ForwardError> {
         let idempotent = message.method.is_idempotent();
@@ -101,7 +101,7 @@ impl Forwarder {
             };
             match failed.body {
                 Some(untouched)
-                    if (Attempt { idempotent, reused, repeated }).may_be_repeated(failed.stage) =>
+                    if (SendAttempt { idempotent, reused, repeated }).may_be_repeated(failed.stage) =>
                 {
                     body = untouched;
                 }
@@ -115,7 +115,7 @@ impl Forwarder {
         &self,
         pool: &Rc<EndpointPool>,
         lane: Lane,
-        message: &mut Message<'_>,
+        message: &mut PreparedRequest<'_>,
         body: RequestBody,
     ) -> Answer {
         match lane {
@@ -128,10 +128,10 @@ impl Forwarder {
         &self,
         pool: &Rc<EndpointPool>,
         connection: Rc<RefCell<Http1Connection>>,
-        message: &mut Message<'_>,
+        message: &mut PreparedRequest<'_>,
         body: RequestBody,
     ) -> Answer {
-        let framing = Framing::of(body.is_empty(), body.size());
+        let framing = RequestFraming::of(body.is_empty(), body.size());
         let upgrade = message.wanted_upgrade();
         {
             let mut connection = connection.borrow_mut();
@@ -142,13 +142,13 @@ impl Forwarder {
         }
         let mut upload = Http1Upload::new(body, framing, message.expect, Rc::clone(&self.rules));
         let (method, interim) = (&message.method, message.interim.as_ref());
-        let exchange = http1::exchange::Exchange { method, upgrade, interim };
+        let exchange = http1::exchange::Http1Exchange { method, upgrade, interim };
         let head = match exchange.run(&connection, &mut upload).await {
             Ok(head) => head,
             Err(error) => {
                 let stage = match error {
-                    ForwardError::Closed(_) if !connection.borrow().answered => Stage::Unanswered,
-                    _ => Stage::Answered,
+                    ForwardError::Closed(_) if !connection.borrow().answered => FailureStage::Unanswered,
+                    _ => FailureStage::Answered,
                 };
                 return Err(Failed { error, stage, body: upload.into_untouched() });
             }
@@ -158,7 +158,7 @@ impl Forwarder {
         } else {
             http1::download::begin(pool, connection, &head, upload)
         };
-        let Head { status, headers, .. } = head;
+        let ResponseHead { status, headers, .. } = head;
         Ok(response(status, headers, source))
     }
 
@@ -166,11 +166,11 @@ impl Forwarder {
         &self,
         pool: &Rc<EndpointPool>,
         slot: StreamSlot,
-        message: &mut Message<'_>,
+        message: &mut PreparedRequest<'_>,
         body: RequestBody,
     ) -> Answer {
         let request = message.http2_request(&self.rules, self.trace_ids.next(), &body);
-        let exchange = exchange::Exchange {
+        let exchange = exchange::Http2Exchange {
             request: request.map_err(Failed::finally)?,
             body,
             held: message.expect,
@@ -181,11 +181,11 @@ impl Forwarder {
         let (head, download) = exchange.run(pool, slot).await?.into_parts();
         let has_body = message.method != Method::HEAD && head.status != StatusCode::NOT_MODIFIED;
         let download = download.announced(&head.headers, has_body);
-        Ok(response(head.status, head.headers, Source::Http2(Box::new(download))))
+        Ok(response(head.status, head.headers, ResponseSource::Http2(Box::new(download))))
     }
 }
 
-fn response(status: StatusCode, headers: HeaderMap, source: Source) -> Response<ForwardBody> {
+fn response(status: StatusCode, headers: HeaderMap, source: ResponseSource) -> Response<ForwardBody> {
     let mut response = Response::new(ForwardBody::new(source));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -197,14 +197,14 @@ fn switch(
     connection: Rc<RefCell<Http1Connection>>,
     client: Option<OnUpgrade>,
     headers: &HeaderMap,
-) -> Result<Source, ForwardError> {
+) -> Result<ResponseSource, ForwardError> {
     let websocket = headers
         .get(header::UPGRADE)
         .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
     match (Rc::try_unwrap(connection).map(RefCell::into_inner), client) {
         (Ok(connection), Some(client)) if connection.request_sent => {
             let (upstream, early) = connection.wire.into_parts();
-            Ok(Source::Switched(Box::new(Tunnel::new(upstream, early, client, websocket))))
+            Ok(ResponseSource::Switched(Box::new(Tunnel::new(upstream, early, client, websocket))))
         }
         // Before it had read the request, the upstream could not have agreed to it.
         _ => Err(BadAnswer::Switch.into()),

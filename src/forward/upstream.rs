@@ -12,7 +12,7 @@ use http::HeaderValue;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use super::endpoint::Endpoint;
+use super::endpoint::UpstreamEndpoint;
 use crate::tls;
 
 /// An upstream, as configured.
@@ -80,7 +80,7 @@ pub enum Scheme {
 /// A configured upstream with its trust loaded.
 pub struct Upstream {
     settings: UpstreamSettings,
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<UpstreamEndpoint>,
     /// What the certificate files held when they were read.
     fingerprint: Vec<u8>,
 }
@@ -140,7 +140,7 @@ impl Upstream {
                 }
                 (None, _) | (_, Address::Unix(_)) => None,
             };
-            Ok::<_, LoadError>(Endpoint::new(address.clone(), tls))
+            Ok::<_, LoadError>(UpstreamEndpoint::new(address.clone(), tls))
         };
         let endpoints = settings.addresses.iter().map(endpoint).collect::<Result<_, _>>()?;
         Ok(Arc::new(Self { settings, endpoints, fingerprint }))
@@ -153,7 +153,7 @@ impl Upstream {
     }
 
     /// Its addresses, in the order of the configuration.
-    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+    pub(crate) fn endpoints(&self) -> &[UpstreamEndpoint] {
         &self.endpoints
     }
 

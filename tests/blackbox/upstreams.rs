@@ -314,3 +314,33 @@ fn a_grpc_call_may_be_quiet_for_as_long_as_it_likes_before_its_end() {
         });
     }
 }
+
+#[test]
+fn an_early_refusal_of_a_large_upload_reaches_the_client() {
+    // After the head: it answers, closes its side, and is gone while the client still sends.
+    let server = RawUpstream::scripted(|exchange| {
+        exchange.answer("413 Content Too Large", "connection: close\r\n", "too large");
+        Next::Close
+    });
+    let issuer = Issuer::new();
+    for settings in [Settings::plaintext(), Settings::tls()] {
+        let gate = Gate::start(&settings.guarding(&server.url(), &issuer));
+        let token = issuer.good();
+        for _ in 0..4 {
+            let mut wire = gate.connect();
+            let head = format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 8388608\r\n\r\n"
+            );
+            wire.send(head).unwrap();
+            for _ in 0..128 {
+                if wire.send(vec![0; 64 * 1024]).is_err() {
+                    break;
+                }
+            }
+            let answer = wire.answer().unwrap();
+            assert_eq!((answer.status(), answer.text().as_str()), (413, "too large"));
+            let record = gate.record_of(answer.field("x-request-id").unwrap());
+            assert_eq!(field(&record, "failure"), None, "a refusal is no failure: {record}");
+        }
+    }
+}

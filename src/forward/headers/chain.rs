@@ -44,14 +44,14 @@ impl TrustedFields {
 
 /// Who made the request of one hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Node {
+pub(super) enum ForwardedNode {
     /// This address.
     Address(IpAddr),
     /// Not said, or in no form that is an address.
     Unknown,
 }
 
-impl Node {
+impl ForwardedNode {
     /// `203.0.113.9`, `203.0.113.9:4711`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:4711`, in quotes or not.
     pub(super) fn parse(text: &[u8]) -> Self {
         let text = text.trim_ascii();
@@ -84,7 +84,7 @@ fn is_port(port: &str) -> bool {
 /// One element of `Forwarded`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Element<'a> {
-    pub(super) node: Node,
+    pub(super) node: ForwardedNode,
     pub(super) host: Option<Cow<'a, [u8]>>,
     pub(super) proto: Option<Cow<'a, [u8]>>,
 }
@@ -103,7 +103,7 @@ pub(super) fn forwarded(headers: &HeaderMap) -> Option<Vec<Element<'_>>> {
 }
 
 fn element(text: &[u8]) -> Option<Element<'_>> {
-    let mut element = Element { node: Node::Unknown, host: None, proto: None };
+    let mut element = Element { node: ForwardedNode::Unknown, host: None, proto: None };
     for pair in split(text, b';')? {
         if pair.is_empty() {
             continue;
@@ -112,7 +112,7 @@ fn element(text: &[u8]) -> Option<Element<'_>> {
         let (name, value) = pair.split_at_checked(equals)?;
         let value = unquoted(value.get(1..)?)?;
         if name.eq_ignore_ascii_case(b"for") {
-            element.node = Node::parse(&value);
+            element.node = ForwardedNode::parse(&value);
         } else if name.eq_ignore_ascii_case(b"host") {
             element.host = Some(value);
         } else if name.eq_ignore_ascii_case(b"proto") {
@@ -158,10 +158,10 @@ fn unquoted(value: &[u8]) -> Option<Cow<'_, [u8]>> {
 }
 
 /// The hops that `X-Forwarded-For` tells of, in order.
-pub(super) fn x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Node> {
+pub(super) fn x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = ForwardedNode> {
     let lines = headers.get_all(X_FORWARDED_FOR).iter();
     let entries = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    entries.map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty()).map(Node::parse)
+    entries.map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty()).map(ForwardedNode::parse)
 }
 
 /// The first member of a list that proxies append to.
@@ -176,13 +176,13 @@ pub fn client_address(
     fields: TrustedFields,
     is_trusted: impl Fn(IpAddr) -> bool,
 ) -> Option<IpAddr> {
-    let nodes: Vec<Node> = match fields.family(headers) {
+    let nodes: Vec<ForwardedNode> = match fields.family(headers) {
         Family::XForwarded => x_forwarded_for(headers).collect(),
         Family::Forwarded => forwarded(headers)?.into_iter().map(|element| element.node).collect(),
     };
     let mut farthest = None;
     for node in nodes.into_iter().rev() {
-        let Node::Address(address) = node else { break };
+        let ForwardedNode::Address(address) = node else { break };
         farthest = Some(address);
         if !is_trusted(address) {
             break;
@@ -226,8 +226,9 @@ mod tests {
             ("[2001:db8::1]4711", None),
             ("203.0.113.9 x", None),
         ] {
-            let node = address.map_or(Node::Unknown, |address| Node::Address(address.parse().unwrap()));
-            assert_eq!(Node::parse(text.as_bytes()), node, "{text}");
+            let node = address
+                .map_or(ForwardedNode::Unknown, |address| ForwardedNode::Address(address.parse().unwrap()));
+            assert_eq!(ForwardedNode::parse(text.as_bytes()), node, "{text}");
         }
     }
 
@@ -240,10 +241,10 @@ mod tests {
                 part.as_ref().map(|part| String::from_utf8_lossy(part).into_owned()).unwrap_or_default()
             };
             let nodes = elements.iter().map(|element| match element.node {
-                Node::Address(address) => {
+                ForwardedNode::Address(address) => {
                     format!("{address} {} {}", text(&element.host), text(&element.proto))
                 }
-                Node::Unknown => format!("? {} {}", text(&element.host), text(&element.proto)),
+                ForwardedNode::Unknown => format!("? {} {}", text(&element.host), text(&element.proto)),
             });
             Some(nodes.map(|node| node.trim_end().to_owned()).collect::<Vec<_>>())
         };

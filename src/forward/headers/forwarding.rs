@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 
-use super::chain::{self, Element, Family, Node, X_FORWARDED_FOR, first_member};
-use super::{Fields, Request, join};
+use super::chain::{self, Element, Family, ForwardedNode, X_FORWARDED_FOR, first_member};
+use super::{FieldSink, RequestFields, join};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -46,7 +46,7 @@ pub(crate) struct FreshTrace {
 
 /// Who asked, for what host, over what: RFC 7239, its predecessors, and `Via` (RFC 9110 §7.6.3). Both families say the same,
 /// whichever of them is believed of the peer.
-pub(super) fn origin<F: Fields>(request: &Request<'_>, out: &mut F) {
+pub(super) fn origin<F: FieldSink>(request: &RequestFields<'_>, out: &mut F) {
     let hop = request.hop;
     let scheme: &[u8] = if hop.tls { b"https" } else { b"http" };
     let own = Own { client: hop.client.to_canonical(), host: &hop.host, scheme };
@@ -80,7 +80,7 @@ struct Own<'a> {
 
 impl Own<'_> {
     /// Nothing is believed of what the peer says.
-    fn alone<F: Fields>(&self, out: &mut F) {
+    fn alone<F: FieldSink>(&self, out: &mut F) {
         out.compose(&X_FORWARDED_FOR, |value| write_address(value, self.client));
         out.compose(&X_FORWARDED_PROTO, |value| value.extend_from_slice(self.scheme));
         out.copy(&X_FORWARDED_HOST, self.host);
@@ -89,7 +89,7 @@ impl Own<'_> {
 
     /// The peer appends to `X-Forwarded-For`. The first proxy saw what the client asked for; later ones only what the proxy
     /// before them asked for: so its words on host and scheme stay, and are those of the first element.
-    fn after_x_forwarded<F: Fields>(&self, headers: &HeaderMap, out: &mut F) {
+    fn after_x_forwarded<F: FieldSink>(&self, headers: &HeaderMap, out: &mut F) {
         let (proto, host) = (headers.get(&X_FORWARDED_PROTO), headers.get(&X_FORWARDED_HOST));
         out.compose(&X_FORWARDED_FOR, |value| {
             if headers.contains_key(&X_FORWARDED_FOR) {
@@ -117,12 +117,12 @@ impl Own<'_> {
     }
 
     /// The peer appends to `Forwarded`.
-    fn after_forwarded<F: Fields>(&self, headers: &HeaderMap, elements: &[Element<'_>], out: &mut F) {
+    fn after_forwarded<F: FieldSink>(&self, headers: &HeaderMap, elements: &[Element<'_>], out: &mut F) {
         out.compose(&X_FORWARDED_FOR, |value| {
             for element in elements {
                 match element.node {
-                    Node::Address(address) => write_address(value, address),
-                    Node::Unknown => value.extend_from_slice(b"unknown"),
+                    ForwardedNode::Address(address) => write_address(value, address),
+                    ForwardedNode::Unknown => value.extend_from_slice(b"unknown"),
                 }
                 value.extend_from_slice(b", ");
             }
@@ -144,7 +144,7 @@ impl Own<'_> {
 
     /// This gate's own element of `Forwarded`.
     fn write(&self, out: &mut Vec<u8>, host: &[u8], scheme: &[u8]) {
-        write_for(out, Node::Address(self.client));
+        write_for(out, ForwardedNode::Address(self.client));
         write_host_and_proto(out, host, scheme);
     }
 }
@@ -186,16 +186,16 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-fn write_for(out: &mut Vec<u8>, node: Node) {
+fn write_for(out: &mut Vec<u8>, node: ForwardedNode) {
     out.extend_from_slice(b"for=");
     match node {
-        Node::Unknown => out.extend_from_slice(b"unknown"),
-        Node::Address(address) if address.is_ipv6() => {
+        ForwardedNode::Unknown => out.extend_from_slice(b"unknown"),
+        ForwardedNode::Address(address) if address.is_ipv6() => {
             out.extend_from_slice(b"\"[");
             write_address(out, address);
             out.extend_from_slice(b"]\"");
         }
-        Node::Address(address) => write_address(out, address),
+        ForwardedNode::Address(address) => write_address(out, address),
     }
 }
 
@@ -243,7 +243,12 @@ impl<'a> Incoming<'a> {
 }
 
 /// W3C Trace Context: the trace goes on, with this gate as the next parent; or starts here.
-pub(super) fn trace<F: Fields>(headers: &HeaderMap, incoming: Incoming<'_>, fresh: FreshTrace, out: &mut F) {
+pub(super) fn trace<F: FieldSink>(
+    headers: &HeaderMap,
+    incoming: Incoming<'_>,
+    fresh: FreshTrace,
+    out: &mut F,
+) {
     let parent = incoming.parse();
     out.compose(&TRACEPARENT, |value| {
         value.extend_from_slice(b"00-");

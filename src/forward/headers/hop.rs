@@ -3,13 +3,13 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 
-use super::Fields;
+use super::FieldSink;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// The fields of the next hop (RFC 9110 §7.6.1).
-pub(super) fn options<F: Fields>(upgrade: Option<&HeaderValue>, trailers: bool, out: &mut F) {
+pub(super) fn options<F: FieldSink>(upgrade: Option<&HeaderValue>, trailers: bool, out: &mut F) {
     let http1 = F::VERSION == Version::HTTP_11;
     if trailers {
         out.compose(&header::TE, |value| value.extend_from_slice(b"trailers"));

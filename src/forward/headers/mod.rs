@@ -112,13 +112,13 @@ const FORWARDED_FAMILY: &[u8] = b"x-forwarded";
 
 /// The fields with a fate of their own, computed once per configuration.
 #[derive(Debug)]
-pub(crate) struct Rules {
+pub(crate) struct FieldRules {
     /// Folded names by their length: most names of a request find nothing or one entry to be compared with.
     by_length: Vec<Vec<(Box<[u8]>, Fate)>>,
     strip_authorization: bool,
 }
 
-impl Rules {
+impl FieldRules {
     /// The rules of a configuration: what is always so, and the identity headers.
     pub(crate) fn new(identity: &IdentitySettings) -> Self {
         let mut rules = Self { by_length: Vec::new(), strip_authorization: identity.strip_authorization };
@@ -178,7 +178,7 @@ fn is_forwarded_family(name: &[u8]) -> bool {
 }
 
 /// Where a forwarded request's fields are written to.
-pub(crate) trait Fields {
+pub(crate) trait FieldSink {
     /// The HTTP version that the fields are for.
     const VERSION: Version;
     /// A field as it came.
@@ -190,7 +190,7 @@ pub(crate) trait Fields {
 /// Fields in the form of HTTP/1.1, appended to a request head.
 pub(crate) struct Http1Fields<'a>(pub(crate) &'a mut Vec<u8>);
 
-impl Fields for Http1Fields<'_> {
+impl FieldSink for Http1Fields<'_> {
     const VERSION: Version = Version::HTTP_11;
 
     fn copy(&mut self, name: &HeaderName, value: &HeaderValue) {
@@ -205,7 +205,7 @@ impl Fields for Http1Fields<'_> {
     }
 }
 
-impl Fields for HeaderMap {
+impl FieldSink for HeaderMap {
     const VERSION: Version = Version::HTTP_2;
 
     fn copy(&mut self, name: &HeaderName, value: &HeaderValue) {
@@ -224,7 +224,7 @@ impl Fields for HeaderMap {
 
 /// Everything that decides the fields of a forwarded request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Request<'a> {
+pub(crate) struct RequestFields<'a> {
     /// Its method.
     pub(crate) method: &'a Method,
     /// What the client sent.
@@ -246,7 +246,7 @@ pub(crate) struct Request<'a> {
 }
 
 /// Writes the fields of a forwarded request, except `Host` and what frames the body.
-pub(crate) fn request<F: Fields>(rules: &Rules, request: &Request<'_>, out: &mut F) {
+pub(crate) fn request<F: FieldSink>(rules: &FieldRules, request: &RequestFields<'_>, out: &mut F) {
     let kept = pass_through(rules, request, out);
     cookies(request.headers, kept.cookies, out);
     if let Some(left) = forwards_left(request.method, request.headers) {
@@ -266,15 +266,19 @@ pub(crate) fn request<F: Fields>(rules: &Rules, request: &Request<'_>, out: &mut
 
 /// What the pass over the client's fields leaves to be done.
 #[derive(Default)]
-struct Kept<'a> {
+struct KeptFields<'a> {
     cookies: usize,
     trailers_wanted: bool,
     trace: Incoming<'a>,
 }
 
-fn pass_through<'a, F: Fields>(rules: &Rules, request: &Request<'a>, out: &mut F) -> Kept<'a> {
+fn pass_through<'a, F: FieldSink>(
+    rules: &FieldRules,
+    request: &RequestFields<'a>,
+    out: &mut F,
+) -> KeptFields<'a> {
     let family = request.hop.trusted.map(|fields| fields.family(request.headers));
-    let mut kept = Kept::default();
+    let mut kept = KeptFields::default();
     for (name, value) in request.headers {
         let fate = rules.fate(name);
         match fate {
@@ -297,7 +301,7 @@ fn pass_through<'a, F: Fields>(rules: &Rules, request: &Request<'a>, out: &mut F
     kept
 }
 
-fn cookies<F: Fields>(headers: &HeaderMap, count: usize, out: &mut F) {
+fn cookies<F: FieldSink>(headers: &HeaderMap, count: usize, out: &mut F) {
     if count == 0 {
         return;
     }
@@ -309,7 +313,7 @@ fn cookies<F: Fields>(headers: &HeaderMap, count: usize, out: &mut F) {
 
 /// Writes the trailers of a request: what could not have been a header could not become one in an upstream that merges
 /// them (RFC 9110 §6.5.1).
-pub(crate) fn request_trailers<F: Fields>(rules: &Rules, trailers: &HeaderMap, out: &mut F) {
+pub(crate) fn request_trailers<F: FieldSink>(rules: &FieldRules, trailers: &HeaderMap, out: &mut F) {
     for (name, value) in trailers {
         if rules.fate(name) == Fate::Pass && !is_hop_by_hop(name) {
             out.copy(name, value);

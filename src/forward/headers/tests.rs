@@ -29,9 +29,9 @@ fn map(fields: &[(&str, &[u8])]) -> HeaderMap {
     map
 }
 
-fn rules(strip_authorization: bool) -> Rules {
+fn rules(strip_authorization: bool) -> FieldRules {
     let header = |name: &'static str, claim| (HeaderName::from_static(name), claim);
-    Rules::new(&IdentitySettings {
+    FieldRules::new(&IdentitySettings {
         strip_authorization,
         headers: vec![
             header("x-auth-subject", IdentityClaim::Subject),
@@ -40,15 +40,15 @@ fn rules(strip_authorization: bool) -> Rules {
     })
 }
 
-fn ask<'a>(headers: &'a HeaderMap, hop: &'a Hop) -> Request<'a> {
+fn ask<'a>(headers: &'a HeaderMap, hop: &'a Hop) -> RequestFields<'a> {
     let trace = FreshTrace { trace_id: 0xabc, parent_id: 0x1f };
     let listed = Box::leak(Box::new(Listed::in_connection(headers).unwrap()));
     let (method, host) = (&Method::GET, &hop.host);
-    Request { method, headers, listed, hop, host, identity: &[], upgrade: None, expect: false, trace }
+    RequestFields { method, headers, listed, hop, host, identity: &[], upgrade: None, expect: false, trace }
 }
 
 /// Every field of an HTTP/1.1 head, in order.
-fn http1(rules: &Rules, asked: &Request<'_>) -> Vec<(String, Vec<u8>)> {
+fn http1(rules: &FieldRules, asked: &RequestFields<'_>) -> Vec<(String, Vec<u8>)> {
     let mut out = Vec::new();
     request(rules, asked, &mut Http1Fields(&mut out));
     let mut fields = Vec::new();
@@ -275,9 +275,9 @@ fn both_families_say_the_same() {
     for (trusted, sent, nodes, proto, host) in cases {
         let (headers, hop) = (map(sent), Hop { trusted: *trusted, ..HOP });
         let fields = http1(&rules(false), &ask(&headers, &hop));
-        let shown = |node: chain::Node| match node {
-            chain::Node::Address(address) => address.to_string(),
-            chain::Node::Unknown => "?".to_owned(),
+        let shown = |node: chain::ForwardedNode| match node {
+            chain::ForwardedNode::Address(address) => address.to_string(),
+            chain::ForwardedNode::Unknown => "?".to_owned(),
         };
         let out = map(&fields.iter().map(|(name, value)| (name.as_str(), &**value)).collect::<Vec<_>>());
         let elements = chain::forwarded(&out).unwrap();
@@ -329,7 +329,7 @@ fn max_forwards_counts_down_for_the_methods_that_it_is_about() {
     ] {
         let headers = map(&sent.iter().map(|value| ("max-forwards", *value)).collect::<Vec<_>>());
         assert_eq!(forwards_left(&method, &headers), left, "{method} {sent:?}");
-        let fields = http1(&rules(false), &Request { method: &method, ..ask(&headers, &UNTRUSTED) });
+        let fields = http1(&rules(false), &RequestFields { method: &method, ..ask(&headers, &UNTRUSTED) });
         let found = fields.iter().find(|(name, _)| name == "max-forwards");
         let found = found.map(|(_, value)| std::str::from_utf8(value).unwrap());
         assert_eq!(found, passes, "{method} {sent:?}");
@@ -404,7 +404,7 @@ fn identity_is_ours_alone() {
         (HeaderName::from_static("x-auth-subject"), HeaderValue::from_static("alice")),
         (HeaderName::from_static("x-auth-roles"), HeaderValue::from_static("reader")),
     ];
-    let asked = Request { identity: &identity, ..ask(&headers, &UNTRUSTED) };
+    let asked = RequestFields { identity: &identity, ..ask(&headers, &UNTRUSTED) };
     let fields = http1(&rules(false), &asked);
     assert_eq!(value(&fields, "x-auth-subject"), "alice");
     assert_eq!(value(&fields, "x-auth-roles"), "reader");
@@ -440,7 +440,7 @@ fn upgrade_and_expectation_are_asked_for_anew() {
     let headers =
         map(&[("upgrade", b"websocket"), ("connection", b"keep-alive, Upgrade"), ("te", b"trailers")]);
     let upgrade = headers.get(header::UPGRADE);
-    let asked = Request { upgrade, expect: true, ..ask(&headers, &UNTRUSTED) };
+    let asked = RequestFields { upgrade, expect: true, ..ask(&headers, &UNTRUSTED) };
     let fields = http1(&rules(false), &asked);
     assert_eq!(value(&fields, "upgrade"), "websocket");
     assert_eq!(value(&fields, "connection"), "upgrade, te");

@@ -58,18 +58,18 @@ impl std::error::Error for BadAnswer {}
 
 /// A response head.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(crate) struct ResponseHead {
     pub(crate) status: StatusCode,
     /// Without hop-by-hop fields; a 101 keeps `Connection` and `Upgrade`.
     pub(crate) headers: HeaderMap,
-    pub(crate) framing: Framing,
+    pub(crate) framing: ResponseFraming,
     /// Whether the connection may serve another request afterwards (RFC 9112 §9.3).
     pub(crate) persistent: bool,
 }
 
 /// Where the body ends (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub(crate) enum ResponseFraming {
     /// There is none.
     Empty,
     /// After so many bytes.
@@ -111,7 +111,7 @@ pub(crate) fn head(
     buffer: &mut BytesMut,
     end: &mut HeadEnd,
     request: &Method,
-) -> Result<Option<Head>, BadAnswer> {
+) -> Result<Option<ResponseHead>, BadAnswer> {
     let Some(length) = end.find(buffer).filter(|length| *length <= MAX_HEAD) else {
         return if buffer.len() > MAX_HEAD { Err(BadAnswer::TooLarge) } else { Ok(None) };
     };
@@ -119,7 +119,7 @@ pub(crate) fn head(
     parse(&buffer.split_to(length).freeze(), request).map(Some)
 }
 
-fn parse(bytes: &Bytes, request: &Method) -> Result<Head, BadAnswer> {
+fn parse(bytes: &Bytes, request: &Method) -> Result<ResponseHead, BadAnswer> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default()
@@ -134,7 +134,7 @@ fn parse(bytes: &Bytes, request: &Method) -> Result<Head, BadAnswer> {
         return Err(BadAnswer::Head);
     }
     let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(BadAnswer::Head)?;
-    let mut read = Fields::default();
+    let mut read = HeadFields::default();
     let mut headers = HeaderMap::with_capacity(response.headers.len() + 1);
     for field in response.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes()).or(Err(BadAnswer::Head))?;
@@ -152,12 +152,12 @@ fn parse(bytes: &Bytes, request: &Method) -> Result<Head, BadAnswer> {
         strip_answer(&mut headers).or(Err(BadAnswer::Head))?;
     }
     let persistent = if http10 { read.keep_alive && !read.close } else { !read.close };
-    Ok(Head { status, headers, framing, persistent: persistent && framing != Framing::Close })
+    Ok(ResponseHead { status, headers, framing, persistent: persistent && framing != ResponseFraming::Close })
 }
 
 /// What the fields of a head say about the message and its hop.
 #[derive(Default)]
-struct Fields {
+struct HeadFields {
     length: Option<u64>,
     chunked: bool,
     /// `Connection` lists other fields, or there is an `Upgrade`.
@@ -166,7 +166,7 @@ struct Fields {
     keep_alive: bool,
 }
 
-impl Fields {
+impl HeadFields {
     /// Takes in one field; whether it is kept. An `Upgrade` and its `Connection` are at first: a 101 needs them.
     fn keep(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<bool, BadAnswer> {
         if *name == header::CONTENT_LENGTH {
@@ -197,7 +197,12 @@ impl Fields {
         Ok(!is_hop_by_hop(name))
     }
 
-    fn framing(&self, status: StatusCode, http10: bool, request: &Method) -> Result<Framing, BadAnswer> {
+    fn framing(
+        &self,
+        status: StatusCode,
+        http10: bool,
+        request: &Method,
+    ) -> Result<ResponseFraming, BadAnswer> {
         if self.chunked && (http10 || self.length.is_some()) {
             return Err(BadAnswer::TransferEncoding);
         }
@@ -205,11 +210,11 @@ impl Fields {
             || status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         Ok(match self.length {
-            _ if bodiless => Framing::Empty,
-            _ if self.chunked => Framing::Chunked,
-            Some(0) => Framing::Empty,
-            Some(length) => Framing::Length(length),
-            None => Framing::Close,
+            _ if bodiless => ResponseFraming::Empty,
+            _ if self.chunked => ResponseFraming::Chunked,
+            Some(0) => ResponseFraming::Empty,
+            Some(length) => ResponseFraming::Length(length),
+            None => ResponseFraming::Close,
         })
     }
 }

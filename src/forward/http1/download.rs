@@ -9,18 +9,18 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use super::connection::Http1Connection;
-use super::decode::body::{Body, Piece};
-use super::decode::{Framing, Head};
+use super::decode::body::{BodyDecoder, Piece};
+use super::decode::{ResponseFraming, ResponseHead};
 use super::upload::{Http1Upload, UploadError};
 use crate::forward::alarm::Silence;
-use crate::forward::body::{BodyError, Source};
+use crate::forward::body::{BodyError, ResponseSource};
 use crate::forward::pool::EndpointPool;
 use crate::forward::task::AbortOnDrop;
 
 /// A body that is still being read. Dropping it closes the connection unless the end was reached.
 pub(crate) struct Http1Download {
     connection: Rc<RefCell<Http1Connection>>,
-    body: Body,
+    body: BodyDecoder,
     pool: Rc<EndpointPool>,
     /// The upstream keeps the connection open after the answer.
     persistent: bool,
@@ -36,19 +36,19 @@ pub(crate) struct Http1Download {
 pub(crate) fn begin(
     pool: &Rc<EndpointPool>,
     connection: Rc<RefCell<Http1Connection>>,
-    head: &Head,
+    head: &ResponseHead,
     upload: Http1Upload,
-) -> Source {
+) -> ResponseSource {
     let whole = whole(&mut connection.borrow_mut(), head.framing);
     if let Some(bytes) = whole {
         // An answer that is complete before the request is ends the exchange: the rest is not sent (RFC 9112 §9.5).
         give_back(pool, connection, head.persistent);
-        return if bytes.is_empty() { Source::Empty } else { Source::Whole(bytes) };
+        return if bytes.is_empty() { ResponseSource::Empty } else { ResponseSource::Whole(bytes) };
     }
     let upload = upload.is_running().then(|| continue_upload(Rc::clone(&connection), upload));
     let silence = Silence::new(pool.upstream.settings().body_timeout);
-    let (body, pool) = (Body::new(head.framing), Rc::clone(pool));
-    Source::Http1(Box::new(Http1Download {
+    let (body, pool) = (BodyDecoder::new(head.framing), Rc::clone(pool));
+    ResponseSource::Http1(Box::new(Http1Download {
         connection,
         body,
         pool,
@@ -59,11 +59,11 @@ pub(crate) fn begin(
     }))
 }
 
-fn whole(connection: &mut Http1Connection, framing: Framing) -> Option<Bytes> {
+fn whole(connection: &mut Http1Connection, framing: ResponseFraming) -> Option<Bytes> {
     let length = match framing {
-        Framing::Empty => 0,
-        Framing::Length(length) => usize::try_from(length).ok()?,
-        Framing::Chunked | Framing::Close => return None,
+        ResponseFraming::Empty => 0,
+        ResponseFraming::Length(length) => usize::try_from(length).ok()?,
+        ResponseFraming::Chunked | ResponseFraming::Close => return None,
     };
     (connection.wire.inbox.len() >= length).then(|| connection.wire.inbox.split_to(length).freeze())
 }

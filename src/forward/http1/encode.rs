@@ -9,11 +9,11 @@ use http::header::{HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, header};
 
-use crate::forward::headers::{self, Http1Fields, Rules};
+use crate::forward::headers::{self, FieldRules, Http1Fields};
 
 /// How the end of a request's body is told (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub(crate) enum RequestFraming {
     /// There is none.
     Empty,
     /// So many bytes are still to come.
@@ -22,7 +22,7 @@ pub(crate) enum Framing {
     Chunked,
 }
 
-impl Framing {
+impl RequestFraming {
     /// For a body of `size`, when that is known.
     pub(crate) fn of(is_empty: bool, size: Option<u64>) -> Self {
         match size {
@@ -38,9 +38,9 @@ pub(crate) fn head(
     out: &mut Vec<u8>,
     method: &Method,
     target: &PathAndQuery,
-    rules: &Rules,
-    fields: &headers::Request<'_>,
-    framing: Framing,
+    rules: &FieldRules,
+    fields: &headers::RequestFields<'_>,
+    framing: RequestFraming,
 ) {
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
@@ -50,14 +50,14 @@ pub(crate) fn head(
     out.extend_from_slice(b"\r\n");
     headers::request(rules, fields, &mut Http1Fields(out));
     match framing {
-        Framing::Empty if !announces_empty(method, fields.headers) => {}
-        Framing::Empty => out.extend_from_slice(b"content-length: 0\r\n"),
-        Framing::Length(length) => {
+        RequestFraming::Empty if !announces_empty(method, fields.headers) => {}
+        RequestFraming::Empty => out.extend_from_slice(b"content-length: 0\r\n"),
+        RequestFraming::Length(length) => {
             out.extend_from_slice(b"content-length: ");
             out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        RequestFraming::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -113,7 +113,7 @@ impl Outbox {
     }
 
     /// The end of a chunked body, with the trailers that may be forwarded.
-    pub(crate) fn put_end(&mut self, rules: &Rules, trailers: &HeaderMap) {
+    pub(crate) fn put_end(&mut self, rules: &FieldRules, trailers: &HeaderMap) {
         self.lead.extend_from_slice(b"0\r\n");
         headers::request_trailers(rules, trailers, &mut Http1Fields(&mut self.lead));
         self.lead.extend_from_slice(b"\r\n");

@@ -14,35 +14,35 @@ use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Sleep;
 
 use super::connection::Http1Connection;
-use super::decode::{self, BadAnswer, Head, HeadEnd};
+use super::decode::{self, BadAnswer, HeadEnd, ResponseHead};
 use super::upload::{Http1Upload, UploadError};
 use crate::forward::headers::hop::grants_upgrade;
 use crate::forward::patience::{CONTINUE_WAIT, MAX_INTERIM};
 use crate::forward::{ForwardError, Interim};
 
 /// What an exchange has to know of its request.
-pub(crate) struct Exchange<'a> {
+pub(crate) struct Http1Exchange<'a> {
     pub(crate) method: &'a Method,
     pub(crate) upgrade: Option<&'a HeaderValue>,
     pub(crate) interim: Option<&'a Interim>,
 }
 
 /// How far an exchange has come.
-struct Progress {
+struct HeadProgress {
     end: HeadEnd,
     interims: u32,
     hold: Option<Pin<Box<Sleep>>>,
 }
 
-impl Exchange<'_> {
+impl Http1Exchange<'_> {
     /// Sends the request until the answer's head is there. The upload may still be running then.
     pub(crate) async fn run(
         &self,
         connection: &Rc<RefCell<Http1Connection>>,
         upload: &mut Http1Upload,
-    ) -> Result<Head, ForwardError> {
+    ) -> Result<ResponseHead, ForwardError> {
         let hold = upload.is_held().then(|| Box::pin(tokio::time::sleep(CONTINUE_WAIT)));
-        let mut progress = Progress { end: HeadEnd::default(), interims: 0, hold };
+        let mut progress = HeadProgress { end: HeadEnd::default(), interims: 0, hold };
         poll_fn(|cx| self.poll(cx, &mut connection.borrow_mut(), upload, &mut progress)).await
     }
 
@@ -51,8 +51,8 @@ impl Exchange<'_> {
         cx: &mut Context<'_>,
         connection: &mut Http1Connection,
         upload: &mut Http1Upload,
-        progress: &mut Progress,
-    ) -> Poll<Result<Head, ForwardError>> {
+        progress: &mut HeadProgress,
+    ) -> Poll<Result<ResponseHead, ForwardError>> {
         loop {
             send(cx, connection, upload)?;
             match self.poll_head(cx, connection, progress) {
@@ -79,8 +79,8 @@ impl Exchange<'_> {
         &self,
         cx: &mut Context<'_>,
         connection: &mut Http1Connection,
-        progress: &mut Progress,
-    ) -> Poll<Result<Head, ForwardError>> {
+        progress: &mut HeadProgress,
+    ) -> Poll<Result<ResponseHead, ForwardError>> {
         loop {
             if !connection.wire.inbox.is_empty()
                 && let Some(head) = decode::head(&mut connection.wire.inbox, &mut progress.end, self.method)?
@@ -98,7 +98,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn interim(&self, head: &Head, progress: &mut Progress) -> Result<(), BadAnswer> {
+    fn interim(&self, head: &ResponseHead, progress: &mut HeadProgress) -> Result<(), BadAnswer> {
         progress.interims += 1;
         if progress.interims > MAX_INTERIM {
             return Err(BadAnswer::Interim);
@@ -110,7 +110,7 @@ impl Exchange<'_> {
     }
 
     /// A switch of protocol must have been asked for (RFC 9110 §7.8).
-    fn check(&self, head: Head) -> Result<Head, ForwardError> {
+    fn check(&self, head: ResponseHead) -> Result<ResponseHead, ForwardError> {
         let granted = head.status != StatusCode::SWITCHING_PROTOCOLS
             || self.upgrade.is_some_and(|wanted| grants_upgrade(&head.headers, wanted));
         if granted { Ok(head) } else { Err(BadAnswer::Switch.into()) }
@@ -137,6 +137,6 @@ fn send(
     }
 }
 
-fn was_held_long_enough(cx: &mut Context<'_>, upload: &Http1Upload, progress: &mut Progress) -> bool {
+fn was_held_long_enough(cx: &mut Context<'_>, upload: &Http1Upload, progress: &mut HeadProgress) -> bool {
     upload.is_held() && progress.hold.as_mut().is_some_and(|hold| hold.as_mut().poll(cx).is_ready())
 }

@@ -7,22 +7,22 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::connection::Http1Connection;
-use super::encode::{Framing, Outbox};
+use super::encode::{Outbox, RequestFraming};
 use crate::forward::body::{RequestBody, RequestBodyError};
-use crate::forward::headers::Rules;
+use crate::forward::headers::FieldRules;
 
 /// A request that is being sent. Its head is in the connection's outbox already.
 pub(crate) struct Http1Upload {
     body: RequestBody,
-    framing: Framing,
-    state: State,
-    rules: Rc<Rules>,
+    framing: RequestFraming,
+    state: Http1UploadState,
+    rules: Rc<FieldRules>,
     /// The client was asked for its body.
     asked: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum Http1UploadState {
     /// The body waits for `100 Continue` (RFC 9110 §10.1.1).
     Held,
     /// Pieces are taken from the client and written.
@@ -42,33 +42,33 @@ pub(crate) enum UploadError {
 }
 
 impl Http1Upload {
-    pub(crate) fn new(body: RequestBody, framing: Framing, held: bool, rules: Rc<Rules>) -> Self {
+    pub(crate) fn new(body: RequestBody, framing: RequestFraming, held: bool, rules: Rc<FieldRules>) -> Self {
         let state = match framing {
-            Framing::Empty => State::Finishing,
-            Framing::Length(_) | Framing::Chunked if held => State::Held,
-            Framing::Length(_) | Framing::Chunked => State::Streaming,
+            RequestFraming::Empty => Http1UploadState::Finishing,
+            RequestFraming::Length(_) | RequestFraming::Chunked if held => Http1UploadState::Held,
+            RequestFraming::Length(_) | RequestFraming::Chunked => Http1UploadState::Streaming,
         };
         Self { body, framing, state, rules, asked: false }
     }
 
     pub(crate) fn is_held(&self) -> bool {
-        self.state == State::Held
+        self.state == Http1UploadState::Held
     }
 
     /// Whether there is more to send.
     pub(crate) fn is_running(&self) -> bool {
-        matches!(self.state, State::Streaming | State::Finishing)
+        matches!(self.state, Http1UploadState::Streaming | Http1UploadState::Finishing)
     }
 
     /// Whether all that is missing must come from the client.
     pub(crate) fn waits_for_client(&self, connection: &Http1Connection) -> bool {
-        self.state == State::Streaming && connection.wire.outbox.is_empty()
+        self.state == Http1UploadState::Streaming && connection.wire.outbox.is_empty()
     }
 
     /// The upstream wants the body now.
     pub(crate) fn release(&mut self) {
-        if self.state == State::Held {
-            self.state = State::Streaming;
+        if self.state == Http1UploadState::Held {
+            self.state = Http1UploadState::Streaming;
         }
     }
 
@@ -85,24 +85,24 @@ impl Http1Upload {
     ) -> Poll<Result<(), UploadError>> {
         loop {
             let mut starved = !self.is_running();
-            if self.state == State::Streaming && to.wire.outbox.takes_more() {
+            if self.state == Http1UploadState::Streaming && to.wire.outbox.takes_more() {
                 match self.poll_piece(cx, to) {
                     // Progress: the time allowed for the answer starts anew.
                     Poll::Ready(Ok(())) => to.alarm.restart(),
                     Poll::Ready(Err(error)) => {
-                        self.state = State::Over;
+                        self.state = Http1UploadState::Over;
                         return Poll::Ready(Err(UploadError::Client(error)));
                     }
                     Poll::Pending => starved = true,
                 }
             }
             if ready!(to.wire.poll_drain(cx)).is_err() {
-                self.state = State::Over;
+                self.state = Http1UploadState::Over;
                 to.wire.outbox = Outbox::default();
                 return Poll::Ready(Err(UploadError::Upstream));
             }
-            if self.state == State::Finishing {
-                self.state = State::Over;
+            if self.state == Http1UploadState::Finishing {
+                self.state = Http1UploadState::Over;
                 to.request_sent = true;
                 return Poll::Ready(Ok(()));
             }
@@ -135,32 +135,32 @@ impl Http1Upload {
             return Ok(());
         }
         let last = match &mut self.framing {
-            Framing::Empty => return Err(RequestBodyError::Length),
-            Framing::Length(left) => {
+            RequestFraming::Empty => return Err(RequestBodyError::Length),
+            RequestFraming::Length(left) => {
                 *left = left.checked_sub(data.len() as u64).ok_or(RequestBodyError::Length)?;
                 let last = *left == 0;
                 to.wire.outbox.put(data);
                 last
             }
-            Framing::Chunked => {
+            RequestFraming::Chunked => {
                 let last = self.body.is_end();
                 to.wire.outbox.put_chunk(data, last);
                 last
             }
         };
         if last {
-            self.state = State::Finishing;
+            self.state = Http1UploadState::Finishing;
         }
         Ok(())
     }
 
     fn end(&mut self, to: &mut Http1Connection, trailers: &HeaderMap) -> Result<(), RequestBodyError> {
         match self.framing {
-            Framing::Length(left) if left > 0 => return Err(RequestBodyError::Length),
-            Framing::Empty | Framing::Length(_) => {}
-            Framing::Chunked => to.wire.outbox.put_end(&self.rules, trailers),
+            RequestFraming::Length(left) if left > 0 => return Err(RequestBodyError::Length),
+            RequestFraming::Empty | RequestFraming::Length(_) => {}
+            RequestFraming::Chunked => to.wire.outbox.put_end(&self.rules, trailers),
         }
-        self.state = State::Finishing;
+        self.state = Http1UploadState::Finishing;
         Ok(())
     }
 }

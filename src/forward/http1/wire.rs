@@ -20,7 +20,7 @@ const MAX_READ_SIZE: usize = 64 * 1024;
 const MIN_ROOM: usize = 1024;
 
 /// A socket, what was read from it, and what is to be written.
-pub(crate) struct Wire {
+pub(crate) struct Http1Wire {
     io: Io,
     /// What was read and not yet taken.
     pub(crate) inbox: BytesMut,
@@ -31,7 +31,7 @@ pub(crate) struct Wire {
     read_size: usize,
 }
 
-impl Wire {
+impl Http1Wire {
     pub(crate) fn new(io: Io) -> Self {
         Self { io, inbox: BytesMut::new(), outbox: Outbox::default(), unflushed: false, read_size: READ_SIZE }
     }

@@ -16,25 +16,25 @@ use super::StreamSlot;
 use super::download::Http2Download;
 use super::upload::Http2Upload;
 use crate::forward::body::RequestBody;
-use crate::forward::headers::Rules;
+use crate::forward::headers::FieldRules;
 use crate::forward::http1::BadAnswer;
 use crate::forward::patience::{CONTINUE_WAIT, MAX_INTERIM};
 use crate::forward::pool::EndpointPool;
-use crate::forward::retry::{Failed, Stage};
+use crate::forward::retry::{Failed, FailureStage};
 use crate::forward::{ForwardError, Interim};
 
 /// One request on one stream.
-pub(crate) struct Exchange<'a> {
+pub(crate) struct Http2Exchange<'a> {
     pub(crate) request: Request<()>,
     pub(crate) body: RequestBody,
     /// The body waits for `100 Continue`.
     pub(crate) held: bool,
-    pub(crate) rules: &'a Rc<Rules>,
+    pub(crate) rules: &'a Rc<FieldRules>,
     pub(crate) interim: Option<&'a Interim>,
     pub(crate) limit: Duration,
 }
 
-impl Exchange<'_> {
+impl Http2Exchange<'_> {
     /// Sends the request until the answer's head is there.
     pub(crate) async fn run(
         self,
@@ -46,7 +46,11 @@ impl Exchange<'_> {
         let (mut answer, stream) = match sent {
             Ok(streams) => streams,
             Err(error) => {
-                return Err(Failed { error: failure(error), stage: Stage::NotSent, body: Some(self.body) });
+                return Err(Failed {
+                    error: failure(error),
+                    stage: FailureStage::NotSent,
+                    body: Some(self.body),
+                });
             }
         };
         let received = slot.received();
@@ -78,9 +82,9 @@ impl Exchange<'_> {
                     slot.retire();
                 }
                 let stage = match error {
-                    _ if unprocessed => Stage::Unprocessed,
-                    ForwardError::Closed(_) if interims.count == 0 => Stage::Unanswered,
-                    _ => Stage::Answered,
+                    _ if unprocessed => FailureStage::Unprocessed,
+                    ForwardError::Closed(_) if interims.count == 0 => FailureStage::Unanswered,
+                    _ => FailureStage::Answered,
                 };
                 Err(Failed { error, stage, body: upload.into_untouched() })
             }

@@ -116,7 +116,7 @@ impl Http2Pool {
             .max_header_list_size(MAX_HEAD)
             .max_send_buffer_size(SEND_BUFFER)
             .enable_push(false)
-            .handshake(Counted { io, received: Rc::clone(&received) })
+            .handshake(CountedIo { io, received: Rc::clone(&received) })
             .await
             .map_err(|error| ForwardError::Connect(io::Error::other(error)))?;
         let connection = Rc::new(Http2Connection {
@@ -170,7 +170,7 @@ impl Http2Connection {
 }
 
 /// Moves a connection's frames until it is closed by either side.
-async fn drive(driver: h2::client::Connection<Counted, Bytes>, connection: Rc<Http2Connection>) {
+async fn drive(driver: h2::client::Connection<CountedIo, Bytes>, connection: Rc<Http2Connection>) {
     let mut driver = pin!(driver);
     let mut timer = pin!(tokio::time::sleep(connection.idle_timeout));
     poll_fn(|cx| {
@@ -185,12 +185,12 @@ async fn drive(driver: h2::client::Connection<Counted, Bytes>, connection: Rc<Ht
 }
 
 /// A connection that counts what it reads.
-struct Counted {
+struct CountedIo {
     io: Io,
     received: Rc<Cell<u64>>,
 }
 
-impl AsyncRead for Counted {
+impl AsyncRead for CountedIo {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -204,7 +204,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl AsyncWrite for CountedIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
     }

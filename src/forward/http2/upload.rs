@@ -8,7 +8,7 @@ use h2::{Reason, SendStream};
 use http::HeaderMap;
 
 use crate::forward::body::{RequestBody, RequestBodyError};
-use crate::forward::headers::{self, Rules};
+use crate::forward::headers::{self, FieldRules};
 
 /// A request body on its way.
 pub(super) struct Http2Upload {
@@ -18,8 +18,8 @@ pub(super) struct Http2Upload {
     waiting: Bytes,
     /// `waiting` is the last piece.
     last: bool,
-    state: State,
-    rules: Rc<Rules>,
+    state: Http2UploadState,
+    rules: Rc<FieldRules>,
     /// The client was asked for its body.
     asked: bool,
     /// Something was sent since this was last looked at.
@@ -27,7 +27,7 @@ pub(super) struct Http2Upload {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum Http2UploadState {
     /// The body waits for `100 Continue`.
     Held,
     /// Pieces are taken from the client and sent.
@@ -37,22 +37,27 @@ enum State {
 }
 
 impl Http2Upload {
-    pub(super) fn new(stream: SendStream<Bytes>, body: RequestBody, held: bool, rules: Rc<Rules>) -> Self {
+    pub(super) fn new(
+        stream: SendStream<Bytes>,
+        body: RequestBody,
+        held: bool,
+        rules: Rc<FieldRules>,
+    ) -> Self {
         let state = match (body.is_empty(), held) {
-            (true, _) => State::Over,
-            (false, true) => State::Held,
-            (false, false) => State::Streaming,
+            (true, _) => Http2UploadState::Over,
+            (false, true) => Http2UploadState::Held,
+            (false, false) => Http2UploadState::Streaming,
         };
         Self { stream, body, waiting: Bytes::new(), last: false, state, rules, asked: false, progress: false }
     }
 
     pub(super) fn is_held(&self) -> bool {
-        self.state == State::Held
+        self.state == Http2UploadState::Held
     }
 
     /// Whether there is more to send.
     pub(super) fn is_running(&self) -> bool {
-        self.state == State::Streaming
+        self.state == Http2UploadState::Streaming
     }
 
     /// Whether all that is missing must come from the client.
@@ -67,8 +72,8 @@ impl Http2Upload {
 
     /// The upstream wants the body now.
     pub(super) fn release(&mut self) {
-        if self.state == State::Held {
-            self.state = State::Streaming;
+        if self.state == Http2UploadState::Held {
+            self.state = Http2UploadState::Streaming;
         }
     }
 
@@ -79,15 +84,15 @@ impl Http2Upload {
 
     /// Sends what can be sent; ready when all is, or nothing more can be, or may be yet.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
-        while self.state == State::Streaming {
+        while self.state == Http2UploadState::Streaming {
             // The upstream may want no more of it, whatever it answers.
             if self.stream.poll_reset(cx).is_ready() {
-                self.state = State::Over;
+                self.state = Http2UploadState::Over;
                 break;
             }
             if self.waiting.is_empty() {
                 if let Err(error) = ready!(self.poll_piece(cx)) {
-                    self.state = State::Over;
+                    self.state = Http2UploadState::Over;
                     self.stream.send_reset(Reason::CANCEL);
                     return Poll::Ready(Err(error));
                 }
@@ -119,14 +124,14 @@ impl Http2Upload {
         self.stream.reserve_capacity(self.waiting.len());
         while self.stream.capacity() == 0 {
             if !matches!(ready!(self.stream.poll_capacity(cx)), Some(Ok(_))) {
-                self.state = State::Over;
+                self.state = Http2UploadState::Over;
                 return Poll::Ready(());
             }
         }
         let piece = self.waiting.split_to(self.stream.capacity().min(self.waiting.len()));
         let end = self.last && self.waiting.is_empty();
         if self.stream.send_data(piece, end).is_err() || end {
-            self.state = State::Over;
+            self.state = Http2UploadState::Over;
         }
         self.progress = true;
         Poll::Ready(())
@@ -142,7 +147,7 @@ impl Http2Upload {
         } else {
             self.stream.send_trailers(kept)
         };
-        self.state = State::Over;
+        self.state = Http2UploadState::Over;
         self.progress = true;
         // What h2 refuses here is a body that is shorter than announced.
         sent.or(Err(RequestBodyError::Length))

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::{BadAnswer, Framing, HeadEnd, MAX_FIELDS};
+use super::{BadAnswer, HeadEnd, MAX_FIELDS, ResponseFraming};
 use crate::forward::headers::hop::is_hop_by_hop;
 
 /// Most bytes of chunk extensions in one body: each may be ignored, but not without end (RFC 9112 §7.1.1).
@@ -26,14 +26,14 @@ pub(crate) enum Piece {
 
 /// Takes a body apart.
 #[derive(Debug)]
-pub(crate) struct Body {
-    state: State,
+pub(crate) struct BodyDecoder {
+    state: BodyState,
     /// Bytes of chunk extensions still put up with.
     extensions: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum BodyState {
     /// So many bytes to the end.
     Length(u64),
     /// To the end of the connection.
@@ -50,35 +50,39 @@ enum State {
     End,
 }
 
-impl Body {
-    pub(crate) fn new(framing: Framing) -> Self {
+impl BodyDecoder {
+    pub(crate) fn new(framing: ResponseFraming) -> Self {
         let state = match framing {
-            Framing::Empty => State::End,
-            Framing::Length(length) => State::Length(length),
-            Framing::Chunked => State::Size,
-            Framing::Close => State::Close,
+            ResponseFraming::Empty => BodyState::End,
+            ResponseFraming::Length(length) => BodyState::Length(length),
+            ResponseFraming::Chunked => BodyState::Size,
+            ResponseFraming::Close => BodyState::Close,
         };
         Self { state, extensions: MAX_EXTENSIONS }
     }
 
     /// Whether the body is complete.
     pub(crate) fn is_end(&self) -> bool {
-        self.state == State::End
+        self.state == BodyState::End
     }
 
     /// How many bytes are left, when that is known.
     pub(crate) fn remaining(&self) -> Option<u64> {
         match self.state {
-            State::End => Some(0),
-            State::Length(left) => Some(left),
-            State::Close | State::Size | State::Chunk(_) | State::ChunkEnd | State::Trailers => None,
+            BodyState::End => Some(0),
+            BodyState::Length(left) => Some(left),
+            BodyState::Close
+            | BodyState::Size
+            | BodyState::Chunk(_)
+            | BodyState::ChunkEnd
+            | BodyState::Trailers => None,
         }
     }
 
     /// Whether the body is complete now that the connection has ended (RFC 9112 §8).
     pub(crate) fn ends_with_connection(&mut self) -> bool {
-        if self.state == State::Close {
-            self.state = State::End;
+        if self.state == BodyState::Close {
+            self.state = BodyState::End;
         }
         self.is_end()
     }
@@ -87,33 +91,33 @@ impl Body {
     pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, BadAnswer> {
         loop {
             match self.state {
-                State::End => return Ok(Piece::End),
+                BodyState::End => return Ok(Piece::End),
                 _ if buffer.is_empty() => return Ok(Piece::More),
-                State::Close => return Ok(Piece::Data(buffer.split().freeze())),
-                State::Length(left) => {
+                BodyState::Close => return Ok(Piece::Data(buffer.split().freeze())),
+                BodyState::Length(left) => {
                     let (data, left) = take(buffer, left);
-                    self.state = if left == 0 { State::End } else { State::Length(left) };
+                    self.state = if left == 0 { BodyState::End } else { BodyState::Length(left) };
                     return Ok(Piece::Data(data));
                 }
-                State::Chunk(left) => {
+                BodyState::Chunk(left) => {
                     let (data, left) = take(buffer, left);
-                    self.state = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
+                    self.state = if left == 0 { BodyState::ChunkEnd } else { BodyState::Chunk(left) };
                     return Ok(Piece::Data(data));
                 }
-                State::ChunkEnd => match &**buffer {
+                BodyState::ChunkEnd => match &**buffer {
                     [b'\r', b'\n', ..] => {
                         drop(buffer.split_to(2));
-                        self.state = State::Size;
+                        self.state = BodyState::Size;
                     }
                     [b'\r'] => return Ok(Piece::More),
                     _ => return Err(BadAnswer::Chunk),
                 },
-                State::Size => match self.size(buffer)? {
+                BodyState::Size => match self.size(buffer)? {
                     None => return Ok(Piece::More),
-                    Some(0) => self.state = State::Trailers,
-                    Some(size) => self.state = State::Chunk(size),
+                    Some(0) => self.state = BodyState::Trailers,
+                    Some(size) => self.state = BodyState::Chunk(size),
                 },
-                State::Trailers => return self.trailers(buffer),
+                BodyState::Trailers => return self.trailers(buffer),
             }
         }
     }
@@ -142,7 +146,7 @@ impl Body {
     fn trailers(&mut self, buffer: &mut BytesMut) -> Result<Piece, BadAnswer> {
         if buffer.starts_with(b"\r\n") {
             drop(buffer.split_to(2));
-            self.state = State::End;
+            self.state = BodyState::End;
             return Ok(Piece::End);
         }
         let Some(length) = HeadEnd::default().find(buffer) else {
@@ -161,7 +165,7 @@ impl Body {
                 trailers.append(name, value);
             }
         }
-        self.state = State::End;
+        self.state = BodyState::End;
         Ok(if trailers.is_empty() { Piece::End } else { Piece::Trailers(trailers) })
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::BytesMut;
 
-use super::body::{Body, Piece};
+use super::body::{BodyDecoder, Piece};
 use super::*;
 
 /// A whole answer read to the end of the connection.
@@ -33,7 +33,7 @@ fn read(method: &Method, bytes: &[u8], step: usize) -> Read {
             Err(bad) => return Read::Bad(bad),
         }
     };
-    let mut body = Body::new(head.framing);
+    let mut body = BodyDecoder::new(head.framing);
     let (mut data, mut trailers) = (Vec::new(), 0);
     loop {
         match body.next(&mut buffer) {
