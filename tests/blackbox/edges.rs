@@ -252,3 +252,16 @@ fn a_second_gate_on_the_same_address_does_not_start() {
     assert!(said.contains(&first.public.to_string()), "{said}");
     assert_eq!(first.get("/").token(&issuer.good()).send().status(), 200);
 }
+
+#[test]
+fn a_reload_asked_for_during_the_drain_is_answered() {
+    let upstream = RawUpstream::scripted(|exchange| exchange.wait_for_close());
+    let issuer = Issuer::new();
+    let gate = Gate::start(&Settings::plaintext().guarding(&upstream.url(), &issuer).admin());
+    let mut held = gate.connect();
+    held.send(gate.get("/held").token(&issuer.good()).bytes()).unwrap();
+    upstream.wait_for(1);
+    gate.signal("TERM");
+    gate.log().wait_for("the drain", |record| record["message"] == "draining: no new connections");
+    assert_eq!(gate.operate("POST", "/v1/reload", None).status(), 503);
+}
