@@ -78,6 +78,8 @@ impl Drop for Writer {
 }
 
 fn serve(mut database: Database, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+    // A start that is refused, because the file is damaged, must leave it as it is.
+    let mut has_written = false;
     while let Some(first) = queue.blocking_recv() {
         let mut group = vec![first];
         while group.len() < QUEUE
@@ -92,11 +94,13 @@ fn serve(mut database: Database, mut queue: mpsc::Receiver<Box<dyn Job>>) {
         }
         if !writes.is_empty() {
             let outcome = told(commit(&database, &mut writes), "written");
+            has_written |= outcome.is_ok();
             database.seen.note(&database.connection);
             writes.into_iter().for_each(|job| job.reply(outcome.clone()));
         }
     }
-    if !database.read_only
+    if has_written
+        && !database.read_only
         && let Err(error) = count_uptime(&database)
     {
         tracing::warn!(%error, "the last running time could not be counted; what is kept is kept longer for it");
