@@ -38,6 +38,9 @@ pub enum Past {
 pub(super) struct Seen {
     file: Option<File>,
     identity: String,
+    /// Sequences up to this one were given by a later state of the log; the first commit skips them. Not before: a file
+    /// that turns out to be damaged is left as it is.
+    skip: Option<u64>,
     /// The last sequence of the database, for all who ask.
     last: Arc<AtomicU64>,
 }
@@ -66,7 +69,7 @@ impl Seen {
         };
         let last = match past {
             Past::Older { seen, .. } => {
-                rows::skip_to(db, seen)?;
+                self.skip = Some(seen);
                 seen
             }
             Past::Replaced { .. } | Past::Continuous => known,
@@ -75,9 +78,17 @@ impl Seen {
         Ok(past)
     }
 
+    /// Part of each commit: no sequence is given twice.
+    pub(super) fn skip(&self, db: &Connection) -> rusqlite::Result<()> {
+        self.skip.map_or(Ok(()), |seen| rows::skip_to(db, seen))
+    }
+
     /// Notes the last sequence after a commit.
     pub(super) fn note(&mut self, db: &Connection) {
         let Ok(last) = rows::last_sequence(db) else { return };
+        if self.skip.take_if(|seen| last >= *seen).is_none() && self.skip.is_some() {
+            return;
+        }
         if last != self.last.load(Ordering::Relaxed) {
             self.write(last);
         }
@@ -128,6 +139,9 @@ mod tests {
             std::fs::write(&path, noted).unwrap();
             let mut seen = Seen::open(&path);
             assert_eq!(seen.compare(&database.connection, "a"), Ok(past), "{noted}");
+            seen.skip(&database.connection).unwrap();
+            seen.note(&database.connection);
+            assert_eq!(seen.skip, None, "{noted}");
             assert_eq!(rows::last_sequence(&database.connection), Ok(next), "{noted}");
             let written = std::fs::read_to_string(&path).unwrap();
             assert_eq!(written.trim_end(), format!("a {next:020}"), "{noted}");

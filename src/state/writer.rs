@@ -121,6 +121,7 @@ fn commit(database: &Database, group: &mut [Box<dyn Job>]) -> rusqlite::Result<(
     let behavior =
         if database.read_only { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
     let transaction = Transaction::new_unchecked(&database.connection, behavior)?;
+    database.seen.skip(&transaction)?;
     for job in group {
         job.work(&transaction)?;
     }
