@@ -172,7 +172,7 @@ pub(super) struct AnswerBody {
     /// The answer can say in trailers how the call ended.
     grpc: bool,
     /// Written when the answer has ended, however it did.
-    record: Option<Record>,
+    record: Option<Box<Record>>,
     /// Every byte was taken.
     complete: bool,
     _serving: Serving,
@@ -220,7 +220,7 @@ enum Source {
 }
 
 impl AnswerBody {
-    pub(super) fn refusal(text: Option<Bytes>, record: Record, serving: Serving) -> Self {
+    pub(super) fn refusal(text: Option<Bytes>, record: Box<Record>, serving: Serving) -> Self {
         let (source, record) = (Source::Refusal(text), Some(record));
         Self { source, watched: None, grpc: false, record, complete: false, _serving: serving }
     }
@@ -230,7 +230,7 @@ impl AnswerBody {
         body: ForwardBody,
         watched: Option<Rc<Watched>>,
         grpc: bool,
-        record: Option<Record>,
+        record: Option<Box<Record>>,
         serving: Serving,
     ) -> Self {
         Self { source: Source::Upstream(body), watched, grpc, record, complete: false, _serving: serving }

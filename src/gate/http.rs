@@ -103,7 +103,7 @@ pub(super) fn refuse_unread(connection: &Rc<Connection>, broken: &Broken) -> Vec
 }
 
 /// Starts the record: who asks, and by which name the request goes.
-fn begin(connection: &Rc<Connection>, head: &Parts) -> Record {
+fn begin(connection: &Rc<Connection>, head: &Parts) -> Box<Record> {
     let worker = Rc::clone(&connection.worker);
     let (mut request_id, mut client) = (None, connection.peer);
     let generation = worker.generation();
@@ -115,7 +115,8 @@ fn begin(connection: &Rc<Connection>, head: &Parts) -> Record {
     }
     let request_id = request_id.unwrap_or_else(|| worker.request_ids.next());
     let origin = (client, connection.tls_version);
-    let mut record = Record::new(worker, request_id, origin, head.version, head.method.clone());
+    // Boxed, because it goes with the response through every layer above.
+    let mut record = Box::new(Record::new(worker, request_id, origin, head.version, head.method.clone()));
     record.uri = Some(head.uri.clone());
     record.user_agent = head.headers.get(USER_AGENT).cloned();
     record
@@ -274,7 +275,7 @@ async fn pass_on(
     link: Option<&Link>,
     serving: Serving,
     watched: Rc<Watched>,
-    mut record: Record,
+    mut record: Box<Record>,
     connection: &Connection,
 ) -> Response<AnswerBody> {
     let (head, mut body) = answer.into_parts();
@@ -301,7 +302,7 @@ async fn carry(
     tunnel: Tunnel,
     watched: Rc<Watched>,
     drained: impl Future<Output = ()>,
-    record: Option<Record>,
+    record: Option<Box<Record>>,
 ) {
     let outcome = tunnel.run(|| watched.moved(), async { _ = watched.cut().await }, drained).await;
     drop((outcome, record));

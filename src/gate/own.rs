@@ -35,7 +35,7 @@ pub(super) async fn serve(
     endpoint: Endpoint,
     head: Parts,
     body: ClientBody,
-    mut record: Record,
+    mut record: Box<Record>,
     serving: Serving,
 ) -> Response<AnswerBody> {
     record.endpoint = Some(endpoint);
