@@ -1,4 +1,4 @@
-//! One request, one judgement, by the checks of [`checks`](super::checks).
+//! One request, one judgement, by the table of checks in `checks.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
