@@ -184,7 +184,7 @@ impl App {
     /// Not ready → `shutdown_delay` → no new connections → what is in flight finishes within `drain_timeout`.
     async fn leave(mut self, mut signals: Signals) -> Result<(), RunError> {
         let settings = self.wiring.loaded().settings.gate.clone();
-        // Whoever asks for a reload from now on is told at once that there is none.
+        // From now on a request for a reload is answered at once: there will be none.
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
         info!("leaving: not ready any more");

@@ -32,5 +32,5 @@ pub(super) const MAX_INTERIM: u32 = 64;
 
 /// How long a client whose tunnel is cut may take to read the farewell.
 pub(super) const FAREWELL: Duration = Duration::from_secs(1);
-/// How long a tunnel whose one side has ended may be silent on the other: whoever is there has probably gone, too.
+/// How long a tunnel whose one side has ended may be silent on the other: that peer has probably gone, too.
 pub(super) const HALF_OPEN: Duration = Duration::from_secs(5);
