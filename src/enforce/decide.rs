@@ -281,8 +281,11 @@ impl Enforcer {
             Err(Stop::Anonymous) => Ok(None),
             Err(stop) => Err(stop.into_refusal()),
         };
-        if let Err(Refusal::Deny(Denial { reason: Reason::Idle, .. })) = &outcome {
-            case.close();
+        if let Err(Refusal::Deny(Denial { reason: Reason::Idle, .. })) = &outcome
+            && !case.close()
+        {
+            // Another request used the token in this very moment, and read its clock in time.
+            return self.decide(request, asked, now);
         }
         let Case { route, target, trail: Trail { token, claimed, proof }, .. } = case;
         let verdict = match (route, target, outcome) {

@@ -229,13 +229,15 @@ impl Sessions {
         }
     }
 
-    /// Ends a session that the monotonic clock says is idle, as a request was told: one that read its clock earlier must
-    /// not bring it back.
-    pub fn close(&self, session: &Session, token: &Introduction<'_>, now: Now) {
-        let case = self.case(Some(session), token, None, now);
-        if !case.is_shared && case.is_idle_for_good(&self.limits.load()) {
-            session.end();
+    /// Ends a session that the monotonic clock says is idle, before a request is denied for it: one that read its clock
+    /// earlier must not bring it back. False when such a one used the token since it was judged, which is in use then: judge
+    /// it again.
+    pub fn close(&self, session: &Session, token: &Introduction<'_>, now: Now) -> bool {
+        let (limits, case) = (self.limits.load(), self.case(Some(session), token, None, now));
+        if case.is_shared || session.end_if_idle(&case, &limits) {
+            return true;
         }
+        self.case(Some(session), token, None, now).judge(&limits) != Idleness::InUse
     }
 
     /// What [`Self::judge`] would find, and what it rests on.

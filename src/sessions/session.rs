@@ -257,6 +257,18 @@ impl Session {
         self.word.fetch_or(UNSAVED, Ordering::AcqRel) & UNSAVED == 0
     }
 
+    /// Ends it if the monotonic clock says at `case.now` that it is idle, in one step with looking; whether it is over.
+    pub(super) fn end_if_idle(&self, case: &Case, limits: &Limits) -> bool {
+        let end = |word: i64| {
+            let case = Case { tracked: Some(self.stamp_of(word)), ..*case };
+            case.is_idle_for_good(limits).then_some(word | OVER)
+        };
+        match self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, end) {
+            Ok(_ended) => true,
+            Err(word) => word & OVER != 0,
+        }
+    }
+
     /// From now on no use counts.
     pub(super) fn end(&self) {
         self.word.fetch_or(OVER, Ordering::AcqRel);

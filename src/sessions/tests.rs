@@ -89,9 +89,9 @@ fn a_request_that_read_the_clock_early_cannot_revive_what_was_refused() {
     let (sessions, token) = (sessions(10), Token::new("t", 0));
     assert!(token.use_at(&sessions, at(0)));
     let session = sessions.find(token.1).unwrap();
-    sessions.close(&session, &token.introduce(), at(60_000));
+    assert!(!sessions.close(&session, &token.introduce(), at(60_000)));
     assert!(token.is_in_use(&sessions, at(60_000)), "not idle, so not closed");
-    sessions.close(&session, &token.introduce(), at(60_001));
+    assert!(sessions.close(&session, &token.introduce(), at(60_001)));
     assert!(!token.use_at(&sessions, at(59_999)));
 }
 
@@ -101,7 +101,7 @@ fn a_wrong_wall_clock_closes_nothing() {
     assert!(token.use_at(&sessions, at(1_000)));
     let wrong = Now { wall: ms(1_000 * HOUR), ..at(2_000) };
     assert!(!token.is_in_use(&sessions, wrong) && !token.use_at(&sessions, wrong));
-    sessions.close(&sessions.find(token.1).unwrap(), &token.introduce(), wrong);
+    assert!(sessions.close(&sessions.find(token.1).unwrap(), &token.introduce(), wrong), "denied");
     assert!(token.use_at(&sessions, at(3_000)), "the clock is right again");
 }
 
@@ -224,8 +224,7 @@ fn threads_agree_on_the_end() {
             let now = at(clock.fetch_add(25_000, Ordering::SeqCst));
             let used = token.use_at(&sessions, now);
             assert!(!(used && was_refused), "revived");
-            if !used {
-                sessions.close(&session, &token.introduce(), now);
+            if !used && sessions.close(&session, &token.introduce(), now) {
                 refused.store(true, Ordering::SeqCst);
             }
         };

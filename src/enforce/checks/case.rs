@@ -132,13 +132,14 @@ impl<'r> Case<'r> {
         pass.ok_or_else(|| Stop::NotChecked("a check is missing").into_refusal())
     }
 
-    /// Ends the session of a token that is denied as idle, if there is one: that is final.
-    pub(in crate::enforce) fn close(&self) {
-        let (Some(token), Some((_, issuer))) = (&self.token, self.issuer) else { return };
+    /// Ends the session of a token that is about to be denied as idle, if there is one: that is final. False when it was
+    /// used meanwhile.
+    pub(in crate::enforce) fn close(&self) -> bool {
+        let (Some(token), Some((_, issuer))) = (&self.token, self.issuer) else { return true };
         let sessions = self.enforcer.sessions();
-        if let Some(session) = token.session(sessions) {
-            sessions.close(&session, &token.introduction(&issuer.rules.issuer), self.now);
-        }
+        token.session(sessions).is_none_or(|session| {
+            sessions.close(&session, &token.introduction(&issuer.rules.issuer), self.now)
+        })
     }
 
     /// The token as the request presents it; `None` when it presents none.
