@@ -23,7 +23,8 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    fn tcp(&mut self) -> &mut TcpStream {
+    /// The socket below TLS.
+    pub(super) fn tcp(&mut self) -> &mut TcpStream {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_mut().0,

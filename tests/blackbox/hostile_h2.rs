@@ -597,7 +597,7 @@ fn frames_of_a_dead_stream_do_no_harm() {
 }
 
 #[test]
-fn a_wrong_preface_gets_no_answer_of_http_2() {
+fn a_wrong_preface_is_a_protocol_error() {
     let scene = scene();
     for preface in [
         "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
@@ -608,8 +608,7 @@ fn a_wrong_preface_gets_no_answer_of_http_2() {
         let mut connection = Frames::silent(&scene.gate);
         connection.send(preface.as_bytes());
         connection.send([0; 64]);
-        let end = connection.end_of(1);
-        assert!(matches!(end, End::GoAway(_) | End::Closed), "{preface:?}: {end:?}");
+        assert_eq!(connection.end_of(1), End::GoAway(1), "{preface:?}");
     }
     assert_eq!(scene.upstream.count(), 0);
 }

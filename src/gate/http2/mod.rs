@@ -3,6 +3,7 @@
 //! Speaks to h2 itself and not through hyper, which offers neither the code a connection ends with nor a stream that a
 //! client does not read.
 
+mod linger;
 mod stream;
 mod trailers;
 mod upload;
@@ -25,8 +26,9 @@ use super::accept::Connection;
 use super::body::Serving;
 use super::connections::Place;
 use super::io::Stream;
-use super::serve::{FAREWELL, drive, finish};
+use super::serve::{End, FAREWELL, drive};
 
+use self::linger::{linger, refuse};
 use self::stream::Ended;
 use self::wire::{WatchedSocket, Wire};
 
@@ -61,10 +63,14 @@ pub(super) async fn serve(connection: Rc<Connection>, stream: Stream, place: Pla
         sleep(FAREWELL).await;
     };
     let shaken = tokio::select! {
-        shaken = handshake => shaken.ok().and_then(Result::ok),
+        shaken = handshake => shaken.ok(),
         () = drained => None,
     };
-    let Some(mut h2) = shaken else { return };
+    let mut h2 = match shaken {
+        Some(Ok(h2)) => h2,
+        Some(Err(error)) if !error.is_io() => return refuse_preface(&wire).await,
+        _ => return,
+    };
     let streams = Cell::new(false);
     let mut accepting = Box::pin(Accepting {
         connection: &connection,
@@ -81,9 +87,25 @@ pub(super) async fn serve(connection: Rc<Connection>, stream: Stream, place: Pla
         // Who does not take what is written does not learn of it.
         wire.stalled_since().is_none()
     };
-    let end = drive(&connection, accepting.as_mut(), deadline, farewell).await;
+    let mut end = drive(&connection, accepting.as_mut(), deadline, farewell).await;
+    if end == End::Expired && wire.stalled_since().is_none() {
+        // The client has not closed after the farewell: the last GOAWAY names what was served (RFC 9113 §6.8).
+        accepting.h2.abrupt_shutdown(Reason::NO_ERROR);
+        if let Ok(Ok(())) = timeout(FAREWELL, accepting.as_mut()).await {
+            end = End::Served;
+        }
+    }
     drop(accepting);
-    finish(wire.take_back(), end, || None).await;
+    if let (Some(returned), End::Served) = (wire.take_back().filter(|returned| returned.unread), end) {
+        // h2 has closed this side.
+        linger(returned).await;
+    }
+}
+
+async fn refuse_preface(wire: &Wire) {
+    if let Some(returned) = wire.take_back() {
+        refuse(returned).await;
+    }
 }
 
 fn builder(limits: &Limits) -> h2::server::Builder {

@@ -105,6 +105,8 @@ pub enum End {
 /// A connection that speaks frames.
 pub struct Frames {
     wire: Wire,
+    /// The head of a frame whose payload has not come in time.
+    head: Option<Vec<u8>>,
 }
 
 impl Frames {
@@ -115,7 +117,7 @@ impl Frames {
 
     /// The same over a connection that is there already.
     pub fn over(wire: Wire) -> Self {
-        Self { wire }.greeted()
+        Self { wire, head: None }.greeted()
     }
 
     fn greeted(mut self) -> Self {
@@ -127,7 +129,7 @@ impl Frames {
     /// Connects and sends nothing yet.
     pub fn silent(gate: &Gate) -> Self {
         let config = gate.settings.authority().client_config(&["h2"], None);
-        Self { wire: Wire::tls(gate.public, "localhost", config).unwrap() }
+        Self { wire: Wire::tls(gate.public, "localhost", config).unwrap(), head: None }
     }
 
     /// Sends bytes. A connection that the other side has closed already is seen when reading.
@@ -135,12 +137,34 @@ impl Frames {
         drop(self.wire.send(bytes));
     }
 
-    /// Reads a frame. Settings and pings are acknowledged.
+    /// The same for a connection that must be open.
+    ///
+    /// # Errors
+    /// When the other side has closed or reset it.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.wire.send(bytes)
+    }
+
+    /// Reads a frame. Settings and pings are acknowledged. What came of a frame that is not complete in time is kept for
+    /// the next call.
+    ///
+    /// # Errors
+    /// When nothing comes in time, or the connection has ended.
     pub fn read(&mut self) -> io::Result<Frame> {
-        let head = self.wire.take(9)?;
+        let head = match self.head.take() {
+            Some(head) => head,
+            None => self.wire.take(9)?,
+        };
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
         let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
-        let frame = Frame { kind: head[3], flags: head[4], stream, payload: self.wire.take(length)? };
+        let payload = match self.wire.take(length) {
+            Ok(payload) => payload,
+            Err(error) => {
+                self.head = Some(head);
+                return Err(error);
+            }
+        };
+        let frame = Frame { kind: head[3], flags: head[4], stream, payload };
         if matches!(frame.kind, kind::SETTINGS | kind::PING) && frame.flags & 1 == 0 {
             let echoed: &[u8] = if frame.kind == kind::PING { &frame.payload } else { &[] };
             self.send(self::frame(frame.kind, 1, 0, echoed));
