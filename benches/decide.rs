@@ -20,15 +20,18 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HOST, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jsonwebtoken::Algorithm;
+use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
 use portcullis::enforce::decide::{Asked, Enforcer, InForce, Issuer, Proof, Request, Verdict};
 use portcullis::enforce::denial::Reason;
 use portcullis::enforce::policy::{
-    ClaimName, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings,
+    ClaimName, EncodedSlashes, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings,
 };
+use portcullis::enforce::target::RequestTarget;
 use portcullis::enforce::{DEFAULT_PROOFS, Settings};
 use portcullis::keys::key::VerificationKey;
 use portcullis::keys::set::KeySet;
@@ -62,19 +65,20 @@ fn main() {
 fn measure(count: usize, algorithm: Algorithm, keys: KeySet, sign: impl Fn(&[u8]) -> Vec<u8>) {
     let tokens: Vec<String> = (0..count).map(|index| token(algorithm, &sign, index)).collect();
     let enforcer = enforcer(algorithm, keys);
-    let uri = Uri::from_static("/deals/81723/lines?limit=50&after=1029");
+    let target = Bytes::from_static(b"/deals/81723/lines?limit=50&after=1029");
+    let target = RequestTarget::from_bytes(target).expect("a target");
     let mut order = Order(0x9e37_79b9_7f4a_7c15);
     let mut batch = || (0..PER_BATCH).map(|_| head(&tokens[order.next(count)])).collect::<Vec<_>>();
     let clock = Cell::new(NOW * 1_000);
 
     let before = resident();
     let fresh = median(tokens.iter().map(|token| vec![head(token)]), |headers| {
-        assert_eq!(decide(&enforcer, &uri, headers, clock.get()), Proof::Fresh);
+        assert_eq!(decide(&enforcer, &target, headers, clock.get()), Proof::Fresh);
     });
     let kept = resident().saturating_sub(before) / count;
     let decided = median((0..BATCHES).map(|_| batch()), |headers| {
         clock.set(clock.get() + 1);
-        assert_eq!(decide(&enforcer, &uri, headers, clock.get()), Proof::Cached);
+        assert_eq!(decide(&enforcer, &target, headers, clock.get()), Proof::Cached);
     });
     let hashed = median((0..BATCHES).map(|_| batch()), |headers| {
         black_box(digest(&SHA256, headers[AUTHORIZATION].as_bytes()));
@@ -97,11 +101,11 @@ fn median(batches: impl Iterator<Item = Vec<HeaderMap>>, work: impl Fn(&HeaderMa
     times[times.len() / 2]
 }
 
-fn decide(enforcer: &Enforcer, uri: &Uri, headers: &HeaderMap, millis: i64) -> Proof {
+fn decide(enforcer: &Enforcer, target: &RequestTarget, headers: &HeaderMap, millis: i64) -> Proof {
     let (wall, monotonic) = (Timestamp::from_millis(millis), Monotonic::from_millis(millis));
     let now = Now { wall, monotonic };
     let request =
-        Request { method: &Method::GET, uri, host: Some("api.example.com"), headers, certificate: None };
+        Request { method: &Method::GET, target, host: Some("api.example.com"), headers, certificate: None };
     let judgement = black_box(enforcer.decide(&request, Asked::NOTHING, now));
     let used = match &judgement.verdict {
         Verdict::Allow(permit) => enforcer.begin(permit, now),
@@ -171,7 +175,8 @@ fn enforcer(algorithm: Algorithm, set: KeySet) -> Enforcer {
         saved: true,
     });
     let in_force = InForce { sessions: Arc::new(sessions), ..InForce::unlimited() };
-    let settings = Settings { routes, identity: identity(), proofs: DEFAULT_PROOFS };
+    let settings =
+        Settings { routes, identity: identity(), bearer: BearerSettings::default(), proofs: DEFAULT_PROOFS };
     Enforcer::new(settings, vec![issuer], in_force, &metrics).expect("sound routes")
 }
 
@@ -210,6 +215,8 @@ fn route(path: &str) -> RouteSettings {
         mode: Mode::Enforce,
         response_timeout: None,
         request_body_timeout: None,
+        encoded_slashes: EncodedSlashes::Reject,
+        access_log: true,
     }
 }
 

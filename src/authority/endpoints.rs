@@ -57,7 +57,7 @@ pub struct Call<'a> {
     /// The method.
     pub method: &'a Method,
     /// The query.
-    pub query: Option<&'a str>,
+    pub query: Option<&'a [u8]>,
     /// The header section.
     pub headers: &'a HeaderMap,
     /// The body; `None` when it is longer than [`MAX_BODY`].
@@ -320,7 +320,7 @@ fn form(call: &Call<'_>) -> Result<Form, OauthError> {
         return Err(OauthError::Method("POST"));
     }
     // RFC 6749 §2.3.1: never in the URI, where logs would keep them.
-    let query = Form::parse(call.query.unwrap_or_default().as_bytes());
+    let query = Form::parse(call.query.unwrap_or_default());
     let query = query.map_err(|_unclear| OauthError::Request("The query is malformed"))?;
     let in_body = ["client_id", "client_secret", "grant_type", "token", "scope"];
     if in_body.iter().any(|name| query.get(name).is_some()) {

@@ -337,11 +337,17 @@ async fn every_bad_request_has_its_error() {
             assert_eq!(members, ["access_token", "expires_in", "token_type"]);
         }
     }
-    let call = |method, query, content_type: &str, body| {
+    let call = |method, query: Option<&'static str>, content_type: &str, body| {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())]);
         let (authority, enforcer) = (&bed.authority, &bed.enforcer);
         async move {
-            let call = Call { method: &method, query, headers: &headers, body, address: ADDRESS };
+            let call = Call {
+                method: &method,
+                query: query.map(str::as_bytes),
+                headers: &headers,
+                body,
+                address: ADDRESS,
+            };
             let response = authority.answer(Endpoint::Token, &call, enforcer).await;
             (response.status().as_u16(), response.headers().get(ALLOW).cloned())
         }

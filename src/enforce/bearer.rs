@@ -2,10 +2,19 @@
 //!
 //! Knows how a token is presented, not what one is.
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 
 use super::denial::Reason;
+
+pub mod websocket;
+
+/// How tokens may be presented, as configured (`[bearer]`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BearerSettings {
+    /// The sub-protocol that a token follows in the handshake of a WebSocket; `None`: tokens come in `Authorization` only.
+    pub websocket_protocol: Option<HeaderValue>,
+}
 
 /// A token of the form that RFC 6750 §2.1 gives it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,22 +55,28 @@ impl<'a> BearerToken<'a> {
 /// The token that a request presents; `None` when it presents none, or credentials of another scheme.
 ///
 /// # Errors
-/// [`Reason::Ambiguous`] for more than one field, or an `access_token` parameter beside the token (RFC 6750 §2);
-/// [`Reason::Malformed`] for a token of the wrong form. An `access_token` parameter alone is no credential.
-pub fn extract<'a>(headers: &'a HeaderMap, query: Option<&str>) -> Result<Option<BearerToken<'a>>, Reason> {
+/// [`Reason::Ambiguous`] for more than one field, credentials beside a WebSocket's token, or an `access_token` parameter
+/// beside the token (RFC 6750 §2); [`Reason::Malformed`] for a token of the wrong form. An `access_token` parameter alone is
+/// no credential.
+pub fn extract<'a>(
+    headers: &'a HeaderMap,
+    query: Option<&[u8]>,
+    settings: &'a BearerSettings,
+) -> Result<Option<BearerToken<'a>>, Reason> {
     let mut fields = headers.get_all(AUTHORIZATION).iter();
-    let Some(field) = fields.next() else {
-        return Ok(None);
-    };
-    if fields.next().is_some() {
+    let (field, websocket_token) = (fields.next(), settings.websocket_token(headers)?);
+    if fields.next().is_some() || (field.is_some() && websocket_token.is_some()) {
         return Err(Reason::Ambiguous);
     }
-    let Some(credentials) = bearer_credentials(field.as_bytes()) else {
-        return Ok(None);
-    };
-    if query.is_some_and(has_access_token) {
+    let credentials = field.and_then(|field| bearer_credentials(field.as_bytes()));
+    let is_presented = credentials.is_some() || websocket_token.is_some();
+    if is_presented && query.is_some_and(has_access_token) {
         return Err(Reason::Ambiguous);
     }
+    if let Some(token) = websocket_token {
+        return BearerToken::new(token).map(Some);
+    }
+    let Some(credentials) = credentials else { return Ok(None) };
     // credentials = "Bearer" 1*SP b64token
     let token = credentials.iter().position(|&byte| byte != b' ').map(|spaces| credentials.split_at(spaces));
     match token {
@@ -70,10 +85,12 @@ pub fn extract<'a>(headers: &'a HeaderMap, query: Option<&str>) -> Result<Option
     }
 }
 
-/// Whether any `Authorization` field is of the Bearer scheme, whatever its form.
+/// Whether a request presents a token, whatever its form: any `Authorization` field of the Bearer scheme, or the
+/// sub-protocols of a WebSocket.
 #[must_use]
-pub fn is_presented(headers: &HeaderMap) -> bool {
+pub fn is_presented(headers: &HeaderMap, settings: &BearerSettings) -> bool {
     headers.get_all(AUTHORIZATION).iter().any(|field| bearer_credentials(field.as_bytes()).is_some())
+        || settings.is_marked(headers)
 }
 
 /// What follows the scheme, when that is Bearer in any case (RFC 9110 §11.1). White space before the scheme is not
@@ -89,11 +106,11 @@ const fn is_b64token(byte: u8) -> bool {
 }
 
 /// Whether a query has a parameter `access_token`, its name in any encoding a form decoder undoes.
-fn has_access_token(query: &str) -> bool {
-    query.split(['&', ';']).any(|parameter| {
-        let name = parameter.split('=').next().unwrap_or_default();
-        name == "access_token"
-            || (name.contains('%') && percent_encoding::percent_decode_str(name).eq("access_token".bytes()))
+fn has_access_token(query: &[u8]) -> bool {
+    query.split(|byte| matches!(byte, b'&' | b';')).any(|parameter| {
+        let name = parameter.split(|&byte| byte == b'=').next().unwrap_or_default();
+        name == b"access_token"
+            || (name.contains(&b'%') && percent_encoding::percent_decode(name).eq(*b"access_token"))
     })
 }
 

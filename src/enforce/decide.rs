@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method};
 
 use super::Settings;
 pub use super::ask::{Ask, Asked};
+use super::bearer::BearerSettings;
 use super::checks::{self, Case, Stop, Subject};
 use super::claims::IssuerRules;
 use super::denial::{Denial, Reason};
 use super::policy::{Mode, Route};
 use super::router::{PolicyError, Router};
-use super::target::Target;
+use super::target::{RequestTarget, Target};
 use super::token::{IssuerIndex, VerifiedToken};
 use super::verify::Verifier;
 use crate::keys::store::KeyStore;
@@ -29,7 +30,7 @@ pub struct Request<'a> {
     /// The method.
     pub method: &'a Method,
     /// The target.
-    pub uri: &'a Uri,
+    pub target: &'a RequestTarget,
     /// The host that was asked for; port, final dot and case do not matter.
     pub host: Option<&'a str>,
     /// The header section.
@@ -76,6 +77,7 @@ impl InForce {
 #[derive(Debug)]
 pub struct Enforcer {
     pub(super) router: Router,
+    bearer: BearerSettings,
     pub(super) verifier: Verifier,
     pub(super) in_force: InForce,
 }
@@ -235,10 +237,10 @@ impl Enforcer {
         in_force: InForce,
         metrics: &Metrics,
     ) -> Result<Self, Vec<PolicyError>> {
-        let Settings { routes, identity, proofs } = settings;
+        let Settings { routes, identity, bearer, proofs } = settings;
         let router = Router::new(routes)?;
         let verifier = Verifier::new(issuers, identity, proofs, &in_force.sessions, metrics);
-        Ok(Self { router, verifier, in_force })
+        Ok(Self { router, bearer, verifier, in_force })
     }
 
     /// Goes on with the proofs of another one, where a change of settings has left them true.
@@ -257,6 +259,12 @@ impl Enforcer {
     #[must_use]
     pub fn routes(&self) -> &[Arc<Route>] {
         self.router.routes()
+    }
+
+    /// How tokens may be presented.
+    #[must_use]
+    pub fn bearer(&self) -> &BearerSettings {
+        &self.bearer
     }
 
     /// An issuer.

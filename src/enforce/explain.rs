@@ -116,7 +116,7 @@ impl Enforcer {
     #[must_use]
     pub fn named_issuer(&self, token: &str) -> Option<&Issuer> {
         let headers = presented(token)?;
-        let bearer = bearer::extract(&headers, None).ok()??;
+        let bearer = bearer::extract(&headers, None, self.bearer()).ok()??;
         let jws = Jws::parse(bearer.as_bytes()).ok()?;
         self.verifier.claimed_issuer(&jws).ok().map(|(_, issuer)| issuer)
     }

@@ -5,6 +5,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::wildcard_enum_match_arm)]
 
+use bearer::BearerSettings;
 use policy::{IdentitySettings, RouteSettings};
 
 pub mod again;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub routes: Vec<RouteSettings>,
     /// What upstreams learn of tokens.
     pub identity: IdentitySettings,
+    /// How tokens may be presented.
+    pub bearer: BearerSettings,
     /// How many proofs of signatures are remembered at most.
     pub proofs: usize,
 }

@@ -30,6 +30,10 @@ pub struct RouteSettings {
     pub response_timeout: Option<Duration>,
     /// Limit on the client's silence inside a request's body.
     pub request_body_timeout: Option<Duration>,
+    /// What becomes of targets with a `%2f` in the path.
+    pub encoded_slashes: EncodedSlashes,
+    /// Whether requests that it lets through are logged; those that are refused are in any case.
+    pub access_log: bool,
 }
 
 /// Scopes and roles that a route demands.
@@ -53,6 +57,16 @@ pub enum Mode {
     Enforce,
     /// Is logged and counted as `shadow_deny`; the request is forwarded all the same.
     Shadow,
+}
+
+/// What becomes of targets with an encoded slash in the path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EncodedSlashes {
+    /// They are rejected: an upstream may read another path than was judged.
+    #[default]
+    Reject,
+    /// The slash is a part of its segment, and goes upstream as it came.
+    Keep,
 }
 
 /// What the upstream learns of the token (`[identity]`).

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::policy::{Route, RouteSettings};
-use super::target::{self, Target};
+use super::policy::{EncodedSlashes, Route, RouteSettings};
+use super::target::{self, Canonical, Target};
 
 /// A mistake in a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Router {
             errors.extend(mistakes);
             let route = Arc::new(Route::new(index, settings));
             router.routes.push(Arc::clone(&route));
-            match parse(route.pattern()) {
+            match parse(route.pattern(), route.settings().encoded_slashes) {
                 Err(message) => errors.push(PolicyError { route: index, other: None, key: "path", message }),
                 Ok(segments) if sound => errors.extend(router.root.insert(&segments, route).err()),
                 Ok(_) => {}
@@ -216,7 +216,7 @@ fn mistakes(route: usize, settings: &RouteSettings) -> Vec<PolicyError> {
 }
 
 /// Reads a pattern. Literals take the canonical form that paths are matched in.
-fn parse(pattern: &str) -> Result<Vec<Segment>, String> {
+fn parse(pattern: &str, encoded_slashes: EncodedSlashes) -> Result<Vec<Segment>, String> {
     let raw = pattern.strip_prefix('/').ok_or_else(|| format!("\"{pattern}\" does not start with \"/\""))?;
     let raw: Vec<&str> = raw.split('/').collect();
     let mut names = HashSet::new();
@@ -224,7 +224,7 @@ fn parse(pattern: &str) -> Result<Vec<Segment>, String> {
     for (index, segment) in raw.iter().enumerate() {
         let inner = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
         let Some(inner) = inner else {
-            segments.push(Segment::Literal(literal(segment, index + 1 == raw.len())?));
+            segments.push(Segment::Literal(literal(segment, index + 1 == raw.len(), encoded_slashes)?));
             continue;
         };
         let name = inner.strip_prefix('*').unwrap_or(inner);
@@ -244,7 +244,7 @@ fn parse(pattern: &str) -> Result<Vec<Segment>, String> {
 }
 
 /// A literal in the form that paths are matched in. Only the last may be empty: `/deals/` is another path than `/deals`.
-fn literal(segment: &str, last: bool) -> Result<String, String> {
+fn literal(segment: &str, last: bool, encoded_slashes: EncodedSlashes) -> Result<String, String> {
     if segment.is_empty() {
         return if last { Ok(String::new()) } else { Err("a segment is empty".to_owned()) };
     }
@@ -266,8 +266,11 @@ fn literal(segment: &str, last: bool) -> Result<String, String> {
     // Followed by a slash, unless it is the last, so that it is judged by the rules of its place.
     let path = if last { format!("/{segment}") } else { format!("/{segment}/") };
     match target::canonical(&path) {
-        Ok(None) => Ok(segment.to_owned()),
-        Ok(Some(canonical)) => Ok(canonical.trim_matches('/').to_owned()),
+        Ok(Canonical { has_encoded_slash: true, .. }) if encoded_slashes == EncodedSlashes::Reject => {
+            Err(format!("\"{segment}\" can never match without encoded_slashes = \"keep\""))
+        }
+        Ok(Canonical { text: None, .. }) => Ok(segment.to_owned()),
+        Ok(Canonical { text: Some(canonical), .. }) => Ok(canonical.trim_matches('/').to_owned()),
         Err(target::BadTarget) => Err(format!("\"{segment}\" can never match: such a target is refused")),
     }
 }

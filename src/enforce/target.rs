@@ -2,16 +2,21 @@
 //!
 //! Refuses what two parsers could read differently. Knows the path's form, not which paths exist.
 
-use http::uri::{PathAndQuery, Scheme};
-use http::{Method, Uri};
+use bytes::Bytes;
+use http::Method;
+
+mod request_target;
+
+pub use request_target::RequestTarget;
 
 /// A request target that reads the same to every parser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// As it came.
-    forwarded: PathAndQuery,
+    sent: RequestTarget,
     /// The path in canonical form, when that is not how it came.
     canonical: Option<Box<str>>,
+    has_encoded_slash: bool,
 }
 
 /// The target could be read in two ways, or is none.
@@ -22,58 +27,60 @@ pub struct BadTarget;
 const DECODINGS: usize = 2;
 
 impl Target {
-    /// Reads a target in origin-form, absolute-form or, for `OPTIONS`, `*` (RFC 9112 §3.2).
+    /// Judges a target in origin-form, absolute-form or, for `OPTIONS`, `*` (RFC 9112 §3.2).
     ///
-    /// The path is judged here. The query needs no judgement: a [`Uri`] holds no control byte in it, and it has
-    /// dropped a fragment, so nothing behind `#` is sent either. That HTTP/1.1 clients are told so is the business of
-    /// [`check_raw`]; over HTTP/2 a fragment is gone before anyone can see it.
+    /// The query needs no judgement: a [`RequestTarget`] holds neither control bytes nor `#`, and of the other bytes no two
+    /// parsers make different paths. A target with an encoded slash is sound only for a route that keeps them, which is for
+    /// the caller to see to.
     ///
     /// # Errors
-    /// [`BadTarget`] for control bytes, `\`, `/` or NUL behind an escape, dot segments, empty segments, invalid escapes,
-    /// user information, a scheme that is not HTTP, and an absolute-form whose path is empty before a query.
-    pub fn parse(method: &Method, uri: &Uri) -> Result<Self, BadTarget> {
-        let http = |scheme: &Scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS;
+    /// [`BadTarget`] for control bytes, `\` or NUL behind an escape, dot segments, empty segments, invalid escapes, user
+    /// information, a scheme that is not HTTP, and a target without a path.
+    pub fn parse(method: &Method, sent: &RequestTarget) -> Result<Self, BadTarget> {
         // User information before the host is an old way to show one host and mean another (RFC 9110 §4.2.4).
-        if !uri.scheme().is_none_or(http) || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+        if !sent.is_http() || sent.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(BadTarget);
         }
-        let forwarded = uri.path_and_query().ok_or(BadTarget)?.clone();
-        if forwarded.as_str() == "*" && method == Method::OPTIONS {
-            return Ok(Self { forwarded, canonical: None });
+        let sent = sent.clone();
+        if sent.path() == "*" && sent.query().is_none() && *method == Method::OPTIONS {
+            return Ok(Self { sent, canonical: None, has_encoded_slash: false });
         }
-        // `http://host?x` has the path `/` here and would be sent as `?x`.
-        if !forwarded.as_str().starts_with('/') {
-            return Err(BadTarget);
-        }
-        let canonical = canonical(forwarded.path())?.map(String::into_boxed_str);
-        Ok(Self { forwarded, canonical })
+        let Canonical { text, has_encoded_slash } = canonical(sent.path())?;
+        Ok(Self { sent, canonical: text.map(String::into_boxed_str), has_encoded_slash })
     }
 
-    /// What goes upstream, byte for byte what was judged.
+    /// What goes upstream, byte for byte what was judged: path and query, or `*`.
     #[must_use]
-    pub fn path_and_query(&self) -> &PathAndQuery {
-        &self.forwarded
+    pub fn as_bytes(&self) -> &Bytes {
+        self.sent.as_bytes()
     }
 
     /// The query, without `?`.
     #[must_use]
-    pub fn query(&self) -> Option<&str> {
-        self.forwarded.query()
+    pub fn query(&self) -> Option<&[u8]> {
+        self.sent.query()
     }
 
     /// The path in canonical form, which routes are matched against: unreserved characters are literal, every other
     /// escape is in upper case (RFC 3986 §6.2.2).
     #[must_use]
     pub fn path(&self) -> &str {
-        self.canonical.as_deref().unwrap_or_else(|| self.forwarded.path())
+        self.canonical.as_deref().unwrap_or_else(|| self.sent.path())
+    }
+
+    /// Whether there is a `%2f` in the path: a part of its segment here, and a separator to an upstream that decodes it
+    /// before it splits.
+    #[must_use]
+    pub fn has_encoded_slash(&self) -> bool {
+        self.has_encoded_slash
     }
 }
 
-/// Judges the bytes of an HTTP/1.1 request-target before they become a [`Uri`], which drops a fragment without a word
-/// and refuses some bytes with an error that is not ours to shape.
+/// Judges the bytes of an HTTP/1.1 request-target that go on as a [`http::Uri`], which drops a fragment without a word and
+/// refuses some bytes with an error that is not ours to shape.
 ///
 /// # Errors
-/// [`BadTarget`] for `#`, spaces and control bytes, invalid UTF-8, and the few bytes a [`Uri`] cannot hold.
+/// [`BadTarget`] for `#`, spaces and control bytes, invalid UTF-8, and the few bytes a `Uri` cannot hold.
 pub fn check_raw(target: &[u8]) -> Result<(), BadTarget> {
     let mut in_query = false;
     for &byte in target {
@@ -91,11 +98,22 @@ pub fn check_raw(target: &[u8]) -> Result<(), BadTarget> {
     if target.is_empty() || std::str::from_utf8(target).is_err() { Err(BadTarget) } else { Ok(()) }
 }
 
-/// Judges a path and brings it into canonical form; `None` when it has that form already.
-pub(super) fn canonical(path: &str) -> Result<Option<String>, BadTarget> {
+/// What the path of a sound target comes down to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Canonical {
+    /// `None` when the path has this form already.
+    pub(super) text: Option<String>,
+    pub(super) has_encoded_slash: bool,
+}
+
+/// Judges a path and brings it into canonical form.
+///
+/// An encoded slash stays what it is. What it would make of the path in an upstream that decodes it is judged all the same:
+/// neither reading may climb or hold an empty segment.
+pub(super) fn canonical(path: &str) -> Result<Canonical, BadTarget> {
     let path = path.as_bytes();
     if is_ordinary(path) {
-        return Ok(None);
+        return Ok(Canonical::default());
     }
     if !path.starts_with(b"/")
         || path.windows(2).any(|pair| pair == b"//")
@@ -105,7 +123,7 @@ pub(super) fn canonical(path: &str) -> Result<Option<String>, BadTarget> {
         return Err(BadTarget);
     }
     if path.iter().all(|&byte| is_plain(byte)) {
-        return Ok(None);
+        return Ok(Canonical::default());
     }
     let canonical = canonical_escapes(path)?;
     let mut decoded = path.to_vec();
@@ -115,7 +133,7 @@ pub(super) fn canonical(path: &str) -> Result<Option<String>, BadTarget> {
             return Err(BadTarget);
         }
     }
-    Ok(Some(canonical))
+    Ok(canonical)
 }
 
 /// Nearly every path: plain bytes, and no segment that begins as a suspicious one would.
@@ -165,8 +183,9 @@ fn is_overlong(decoded: &[u8]) -> bool {
         .any(|pair| matches!(pair, [0xc0 | 0xc1, 0x80..=0xbf] | [0xe0, 0x80..=0x9f] | [0xf0, 0x80..=0x8f]))
 }
 
-fn canonical_escapes(path: &[u8]) -> Result<String, BadTarget> {
+fn canonical_escapes(path: &[u8]) -> Result<Canonical, BadTarget> {
     let mut canonical = String::with_capacity(path.len());
+    let mut has_encoded_slash = false;
     let mut rest = path;
     while let [byte, after @ ..] = rest {
         rest = after;
@@ -175,9 +194,10 @@ fn canonical_escapes(path: &[u8]) -> Result<String, BadTarget> {
                 let (decoded, after) = escape(rest).ok_or(BadTarget)?;
                 rest = after;
                 // A separator or NUL that only some decode.
-                if decoded < 0x20 || matches!(decoded, 0x7f | b'/' | b'\\') {
+                if decoded < 0x20 || matches!(decoded, 0x7f | b'\\') {
                     return Err(BadTarget);
                 }
+                has_encoded_slash |= decoded == b'/';
                 (decoded, is_unreserved(decoded))
             }
             0..=0x1f | 0x7f | b'\\' | b'?' | b'#' => return Err(BadTarget),
@@ -188,7 +208,7 @@ fn canonical_escapes(path: &[u8]) -> Result<String, BadTarget> {
             (byte, false) => canonical.push_str(percent_encoding::percent_encode_byte(byte)),
         }
     }
-    Ok(canonical)
+    Ok(Canonical { text: Some(canonical), has_encoded_slash })
 }
 
 /// The byte of two hexadecimal digits, and what follows them.

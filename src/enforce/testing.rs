@@ -15,11 +15,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
+use super::bearer::BearerSettings;
 use super::claims::{ClaimNames, IssuerRules};
 use super::decide::{Asked, Enforcer, InForce, Issuer, Judgement, Request, Verdict};
 use super::denial::Reason;
 use super::explain::{Explanation, Finding, Question};
-use super::policy::{ClaimName, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings};
+use super::policy::{
+    ClaimName, EncodedSlashes, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings,
+};
+use super::target::RequestTarget;
 use super::{DEFAULT_PROOFS, Settings};
 use crate::keys::key::VerificationKey;
 use crate::keys::set::KeySet;
@@ -220,6 +224,8 @@ pub(super) fn route(path: &str) -> RouteSettings {
         mode: Mode::Enforce,
         response_timeout: None,
         request_body_timeout: None,
+        encoded_slashes: EncodedSlashes::Reject,
+        access_log: true,
     }
 }
 
@@ -242,7 +248,8 @@ pub(super) fn enforcer(issuers: Vec<Issuer>, routes: Vec<RouteSettings>) -> Enfo
 }
 
 pub(crate) fn enforcer_with(issuers: Vec<Issuer>, routes: Vec<RouteSettings>, in_force: InForce) -> Enforcer {
-    let settings = Settings { routes, identity: identity(), proofs: DEFAULT_PROOFS };
+    let settings =
+        Settings { routes, identity: identity(), bearer: BearerSettings::default(), proofs: DEFAULT_PROOFS };
     Enforcer::new(settings, issuers, in_force, &Metrics::new().expect("instruments")).expect("sound routes")
 }
 
@@ -275,10 +282,10 @@ impl<'a> Ask<'a> {
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).expect("a field value"));
         }
-        let uri: Uri = self.path.parse().expect("a target");
+        let target = RequestTarget::from(&self.path.parse::<Uri>().expect("a target"));
         let request = Request {
             method: &Method::GET,
-            uri: &uri,
+            target: &target,
             host: Some("api.example"),
             headers: &headers,
             certificate: self.certificate.as_ref(),

@@ -31,6 +31,8 @@ pub enum ForwardError {
     RequestBody(RequestBodyError),
     /// The `Host` cannot be an `:authority` (RFC 9113 §8.3.1): 400.
     Host,
+    /// The target cannot be a `:path` of the HTTP/2 library: 400.
+    Target,
     /// `Connection` lists more than any message has fields: 400.
     Connection,
     /// A TRACE whose answer would show credentials, or that ends at this gate: 405.
@@ -92,7 +94,7 @@ impl ForwardError {
             Self::Closed(_) => Some(ErrorKind::Closed),
             Self::Reset(_) => Some(ErrorKind::Reset),
             Self::Loop => Some(ErrorKind::Loop),
-            Self::RequestBody(_) | Self::Host | Self::Connection | Self::Trace => None,
+            Self::RequestBody(_) | Self::Host | Self::Target | Self::Connection | Self::Trace => None,
         }
     }
 
@@ -111,6 +113,7 @@ impl ForwardError {
             Self::RequestBody(RequestBodyError::Stalled) => StatusCode::REQUEST_TIMEOUT,
             Self::RequestBody(RequestBodyError::Length | RequestBodyError::Client(_))
             | Self::Host
+            | Self::Target
             | Self::Connection => StatusCode::BAD_REQUEST,
             Self::Trace => StatusCode::METHOD_NOT_ALLOWED,
         }
@@ -129,6 +132,7 @@ impl fmt::Display for ForwardError {
             Self::Loop => f.write_str("the upstream leads back to this gate"),
             Self::RequestBody(cause) => write!(f, "{cause}"),
             Self::Host => f.write_str("the Host cannot be an authority"),
+            Self::Target => f.write_str("the target cannot be sent over HTTP/2"),
             Self::Connection => f.write_str("Connection has too many members"),
             Self::Trace => f.write_str("TRACE ends at the gate"),
         }

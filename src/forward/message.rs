@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 use http::{Method, Request, Uri, Version};
@@ -24,7 +25,7 @@ pub(crate) struct Order<'a> {
     /// The methods the route is for; none: any.
     pub(crate) methods: &'a [Method],
     /// Path and query, byte for byte as they were judged.
-    pub(crate) target: &'a PathAndQuery,
+    pub(crate) target: &'a Bytes,
     /// A token was presented and found in force.
     pub(crate) has_token: bool,
     /// What the upstream learns of the token.
@@ -120,7 +121,10 @@ impl<'a> PreparedRequest<'a> {
         uri.scheme = Some(if tls { UriScheme::HTTPS } else { UriScheme::HTTP });
         uri.authority =
             Some(Authority::try_from(self.host().as_bytes()).map_err(|_invalid| ForwardError::Host)?);
-        uri.path_and_query = Some(self.order.target.clone());
+        uri.path_and_query = Some(
+            PathAndQuery::from_maybe_shared(self.order.target.clone())
+                .map_err(|_invalid| ForwardError::Target)?,
+        );
         let mut request = Request::new(());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from_parts(uri).map_err(|_invalid| ForwardError::Host)?;

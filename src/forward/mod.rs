@@ -45,6 +45,7 @@ use self::headers::FieldRules;
 use self::message::Order;
 use self::pool::UpstreamPool;
 use self::trace::TraceIds;
+use crate::enforce::bearer::BearerSettings;
 use crate::enforce::decide::Permit;
 use crate::enforce::policy::IdentitySettings;
 use crate::metrics::Metrics;
@@ -121,6 +122,7 @@ impl Forwarder {
     pub fn new(
         upstreams: Vec<Arc<Upstream>>,
         identity: &IdentitySettings,
+        bearer: &BearerSettings,
         metrics: &Metrics,
         previous: Option<&Self>,
     ) -> Self {
@@ -131,7 +133,7 @@ impl Forwarder {
             .into_iter()
             .map(|upstream| kept(&upstream).unwrap_or_else(|| UpstreamPool::new(upstream, metrics)))
             .collect();
-        Self { pools, rules: Rc::new(FieldRules::new(identity)), trace_ids: TraceIds::new() }
+        Self { pools, rules: Rc::new(FieldRules::new(identity, bearer)), trace_ids: TraceIds::new() }
     }
 
     /// Sends the request to the upstream of the permit's route and returns the head of the answer with its body still
@@ -156,7 +158,7 @@ impl Forwarder {
             response_timeout: route.settings().response_timeout,
             request_body_timeout: route.settings().request_body_timeout,
             methods: &route.settings().methods,
-            target: permit.target().path_and_query(),
+            target: permit.target().as_bytes(),
             has_token: permit.token().is_some(),
             identity: permit.token().map_or(&[], |token| &token.identity),
         };

@@ -158,7 +158,10 @@ impl Forwarder {
         } else {
             http1::download::begin(pool, connection, &head, upload)
         };
-        let ResponseHead { status, headers, .. } = head;
+        let ResponseHead { status, mut headers, .. } = head;
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            self.rules.select_sub_protocol(&message.headers, &mut headers);
+        }
         Ok(response(status, headers, source))
     }
 

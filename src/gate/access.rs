@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -18,6 +18,7 @@ use crate::enforce::bearer;
 use crate::enforce::decide::{Claimed, Judgement};
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::Route;
+use crate::enforce::target::RequestTarget;
 use crate::enforce::token::VerifiedToken;
 use crate::forward::{BodyError, ErrorKind, ForwardError};
 use crate::jose::jws::Jws;
@@ -38,7 +39,7 @@ pub(super) struct Record {
     began: Instant,
     version: Version,
     method: Method,
-    pub(super) uri: Option<Uri>,
+    pub(super) target: Option<RequestTarget>,
     pub(super) status: Option<StatusCode>,
     route: Option<Arc<Route>>,
     /// What the authority was asked for.
@@ -92,7 +93,7 @@ impl Record {
             began: Instant::now(),
             version,
             method,
-            uri: None,
+            target: None,
             status: None,
             route: None,
             endpoint: None,
@@ -161,7 +162,7 @@ impl Record {
             Reason::WrongAudience => ("claimed_audience", "aud"),
             _ => return,
         };
-        let token = bearer::extract(headers, None).ok().flatten();
+        let token = bearer::extract(headers, None, self.generation.live.enforcer.bearer()).ok().flatten();
         let parsed = token.and_then(|token| Jws::parse(token.as_bytes()).ok());
         let Some(value) = parsed.and_then(|mut jws| jws.payload.remove(claim.1)) else { return };
         let text = match value {
@@ -227,6 +228,10 @@ impl Record {
 
     fn write(&self, status: u16, duration: Duration) {
         let Some((decision, reason)) = self.decision else { return };
+        let is_quiet = self.route.as_ref().is_some_and(|route| !route.settings().access_log);
+        if is_quiet && decision == Decision::Allow {
+            return;
+        }
         let log = &self.worker.shared.log;
         if !log.wants(decision) {
             return;
@@ -247,7 +252,7 @@ impl Record {
             request_id: self.request_id.to_str().unwrap_or_default(),
             method: self.method.as_str(),
             route: self.route_label(),
-            path: self.uri.as_ref().map(Uri::path),
+            path: self.target.as_ref().map(RequestTarget::path),
             status,
             decision,
             reason: reason.map(Reason::as_str),

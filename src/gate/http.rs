@@ -26,6 +26,7 @@ use super::streams::{Question, Watched};
 use super::worker::Generation;
 use crate::enforce::decide::{Asked, Permit, Request as Judged, Verdict};
 use crate::enforce::denial::{Denial, Reason};
+use crate::enforce::target::RequestTarget;
 use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody, Tunnel, client_address};
 use crate::time::Now;
 
@@ -37,27 +38,28 @@ pub(super) async fn serve(
     serving: Serving,
 ) -> Response<AnswerBody> {
     let (head, body) = request.into_parts();
+    let target = RequestTarget::from(&head.uri);
     let form = Form::of(&head.method, &head.headers);
-    let mut record = begin(&connection, &head);
+    let mut record = begin(&connection, &head, &target);
 
-    let within = admissible(&head, &body, &connection, &record.generation);
+    let within = admissible((&head, &target), &body, &connection, &record.generation);
     if within.is_ok()
         && let Some(authority) = record.generation.live.authority.clone()
-        && let Some(endpoint) = own::endpoint(&authority, &head.method, &head.uri)
+        && let Some(endpoint) = own::endpoint(&authority, &head.method, &target)
     {
-        return own::serve(&authority, endpoint, head, body, record, serving).await;
+        return own::serve(&authority, endpoint, head, &target, body, record, serving).await;
     }
     let judged = match within {
         Ok(host) => {
             record.host = Some(host.clone());
-            enforce(&head, &host, &connection, &mut record).await.map(|permit| (permit, host))
+            enforce((&head, &target), &host, &connection, &mut record).await.map(|permit| (permit, host))
         }
         Err(refusal) => Err(refusal),
     };
     let refusal = match judged {
         Ok((permit, host)) => {
             let generation = Rc::clone(&record.generation);
-            let (streams, question) = (&connection.worker.streams, Question::new(&head, &host));
+            let (streams, question) = (&connection.worker.streams, Question::new(&head, target, &host));
             let watched = streams.watch(&generation.live, &permit, question, &connection, link.as_ref());
             record.handed_on = Some(Instant::now());
             record.received = (!body.is_end_stream()).then(Rc::default);
@@ -103,7 +105,7 @@ pub(super) fn refuse_unread(connection: &Rc<Connection>, broken: &Broken) -> Vec
 }
 
 /// Starts the record: who asks, and by which name the request goes.
-fn begin(connection: &Rc<Connection>, head: &Parts) -> Box<Record> {
+fn begin(connection: &Rc<Connection>, head: &Parts, target: &RequestTarget) -> Box<Record> {
     let worker = Rc::clone(&connection.worker);
     let (mut request_id, mut client) = (None, connection.peer);
     let generation = worker.generation();
@@ -117,7 +119,7 @@ fn begin(connection: &Rc<Connection>, head: &Parts) -> Box<Record> {
     let origin = (client, connection.tls_version);
     // Boxed, because it goes with the response through every layer above.
     let mut record = Box::new(Record::new(worker, request_id, origin, head.version, head.method.clone()));
-    record.uri = Some(head.uri.clone());
+    record.target = Some(target.clone());
     record.user_agent = head.headers.get(USER_AGENT).cloned();
     record
 }
@@ -125,12 +127,12 @@ fn begin(connection: &Rc<Connection>, head: &Parts) -> Box<Record> {
 /// What a request needs before anything else is looked at: limits kept, and a client certificate where the listener
 /// requires one. Returns the host the client asked for.
 fn admissible(
-    head: &Parts,
+    (head, target): (&Parts, &RequestTarget),
     body: &ClientBody,
     connection: &Connection,
     generation: &Generation,
 ) -> Result<HeaderValue, Refusal> {
-    let host = within_limits(head, body, generation)?;
+    let host = within_limits(head, target, body, generation)?;
     match connection.certificate(&generation.live, Now::read().wall) {
         Ok(_certificate) => Ok(host),
         // The client can only present another one on another connection.
@@ -139,7 +141,12 @@ fn admissible(
 }
 
 /// Limits, and what HTTP/2 can carry that `framing` refuses in HTTP/1.1. Returns the host the client asked for.
-fn within_limits(head: &Parts, body: &ClientBody, generation: &Generation) -> Result<HeaderValue, Refusal> {
+fn within_limits(
+    head: &Parts,
+    target: &RequestTarget,
+    body: &ClientBody,
+    generation: &Generation,
+) -> Result<HeaderValue, Refusal> {
     let limits = &generation.live.settings.limits;
     if head.method == Method::CONNECT {
         return Err(Refusal::NO_CONNECT);
@@ -147,7 +154,7 @@ fn within_limits(head: &Parts, body: &ClientBody, generation: &Generation) -> Re
     if field_count(head) > limits.headers {
         return Err(Refusal::TOO_MANY_FIELDS);
     }
-    if head.version == Version::HTTP_2 && list_size(head) > limits.header_bytes {
+    if head.version == Version::HTTP_2 && list_size(head, target) > limits.header_bytes {
         return Err(Refusal::LIST_TOO_LARGE);
     }
     if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
@@ -160,7 +167,7 @@ fn within_limits(head: &Parts, body: &ClientBody, generation: &Generation) -> Re
     if limits.body_bytes.is_some_and(|most| body.size_hint().lower() > most) {
         return Err(Refusal::BODY_TOO_LARGE);
     }
-    host(head).ok_or(Refusal::BAD_HOST)
+    host(head, target).ok_or(Refusal::BAD_HOST)
 }
 
 /// Fields as they would stand in HTTP/1.1, where the crumbs of a cookie are one (RFC 9113 §8.2.3).
@@ -170,19 +177,19 @@ fn field_count(head: &Parts) -> usize {
 }
 
 /// The size of a header list as RFC 9113 §6.5.2 counts it.
-fn list_size(head: &Parts) -> usize {
+fn list_size(head: &Parts, target: &RequestTarget) -> usize {
     let field = |name: &str, value: usize| name.len() + value + 32;
-    let host = head.uri.authority().map_or(0, |host| field(":authority", host.as_str().len()));
-    let path = head.uri.path_and_query().map_or(0, |path| field(":path", path.as_str().len()));
+    let host = target.authority().map_or(0, |host| field(":authority", host.as_str().len()));
+    let path = field(":path", target.as_bytes().len());
     let fields = head.headers.iter().map(|(name, value)| field(name.as_str(), value.len()));
     fields.sum::<usize>() + host + path + field(":method", head.method.as_str().len()) + field(":scheme", 5)
 }
 
 /// The one host that was asked for (RFC 9112 §3.2, RFC 9113 §8.3.1). HTTP/1.0 may name none.
-fn host(head: &Parts) -> Option<HeaderValue> {
+fn host(head: &Parts, target: &RequestTarget) -> Option<HeaderValue> {
     let mut fields = head.headers.get_all(HOST).iter();
     let (field, more) = (fields.next(), fields.next().is_some());
-    let asked = head.uri.authority().map(Authority::as_str);
+    let asked = target.authority().map(Authority::as_str);
     let host = match (asked, field) {
         (Some(asked), Some(field)) if head.version == Version::HTTP_2 => {
             field.as_bytes().eq_ignore_ascii_case(asked.as_bytes()).then(|| field.clone())
@@ -197,7 +204,7 @@ fn host(head: &Parts) -> Option<HeaderValue> {
 
 /// Asks whether the request may pass, and once for what the answer depends on.
 async fn enforce(
-    head: &Parts,
+    (head, target): (&Parts, &RequestTarget),
     host: &HeaderValue,
     connection: &Connection,
     record: &mut Record,
@@ -208,7 +215,7 @@ async fn enforce(
         let certificate = connection.certificate(&record.generation.live, now.wall);
         let question = Judged {
             method: &head.method,
-            uri: &head.uri,
+            target,
             host: host.to_str().ok(),
             headers: &head.headers,
             certificate: certificate.map_err(|reason| Refusal::from(&Denial::from(reason)).closing())?,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
@@ -15,18 +15,18 @@ use super::access::Record;
 use super::answer::X_REQUEST_ID;
 use super::body::{AnswerBody, ClientBody, Limited, Serving};
 use crate::authority::{Authority, Call, Endpoint, MAX_BODY};
-use crate::enforce::target::Target;
+use crate::enforce::target::{RequestTarget, Target};
 
 /// How long a body may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a target is for, if it is the authority's. Its path is read as that of any route.
-pub(super) fn endpoint(authority: &Authority, method: &Method, uri: &Uri) -> Option<Endpoint> {
-    if uri.path().contains('%') {
-        let target = Target::parse(method, uri).ok()?;
+pub(super) fn endpoint(authority: &Authority, method: &Method, target: &RequestTarget) -> Option<Endpoint> {
+    if target.path().contains('%') {
+        let target = Target::parse(method, target).ok()?;
         return authority.endpoint(target.path());
     }
-    authority.endpoint(uri.path())
+    authority.endpoint(target.path())
 }
 
 /// Serves one request to the authority.
@@ -34,6 +34,7 @@ pub(super) async fn serve(
     authority: &Arc<Authority>,
     endpoint: Endpoint,
     head: Parts,
+    target: &RequestTarget,
     body: ClientBody,
     mut record: Box<Record>,
     serving: Serving,
@@ -42,7 +43,7 @@ pub(super) async fn serve(
     let body = timeout(PATIENCE, read(body)).await.unwrap_or(Err(Unread::Broken));
     let call = Call {
         method: &head.method,
-        query: head.uri.query(),
+        query: target.query(),
         headers: &head.headers,
         body: match &body {
             Ok(body) => Some(body),

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::task::{spawn_local, yield_now};
 
 use super::Live;
@@ -23,6 +23,7 @@ use crate::enforce::again::Grounds;
 use crate::enforce::decide::{Ask, Asked, Permit, Request, Verdict};
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::{Mode, Route};
+use crate::enforce::target::RequestTarget;
 use crate::metrics::Metrics;
 use crate::time::Now;
 
@@ -71,11 +72,13 @@ struct Stream {
 /// The part of a request's head that decisions are made of.
 pub(super) struct Question {
     method: Method,
-    uri: Uri,
+    target: RequestTarget,
     host: HeaderValue,
     authorization: Option<HeaderValue>,
     /// There is more than one `Authorization` field.
     is_ambiguous: bool,
+    /// Where a WebSocket's token may be.
+    websocket: Option<Box<HeaderMap>>,
     /// Nothing in it shares memory with the rest of the head.
     is_compact: bool,
 }
@@ -96,14 +99,15 @@ pub(super) struct Watched {
 }
 
 impl Question {
-    pub(super) fn new(head: &Parts, host: &HeaderValue) -> Self {
+    pub(super) fn new(head: &Parts, target: RequestTarget, host: &HeaderValue) -> Self {
         let mut fields = head.headers.get_all(AUTHORIZATION).iter();
         Self {
             method: head.method.clone(),
-            uri: head.uri.clone(),
+            target,
             host: host.clone(),
             authorization: fields.next().cloned(),
             is_ambiguous: fields.next().is_some(),
+            websocket: websocket_fields(&head.headers),
             is_compact: false,
         }
     }
@@ -117,14 +121,32 @@ impl Question {
         // What was taken from a head has a form that can be read again.
         self.host = copy(&self.host).unwrap_or_else(|| self.host.clone());
         self.authorization = self.authorization.take().map(|field| copy(&field).unwrap_or(field));
-        self.uri = self.uri.to_string().parse().unwrap_or_else(|_same| self.uri.clone());
+        self.target.compact();
+        if let Some(headers) = &mut self.websocket {
+            headers.values_mut().for_each(|value| *value = copy(value).unwrap_or_else(|| value.clone()));
+        }
     }
 
     /// The header section, as far as it is judged.
     fn headers(&self) -> HeaderMap {
         let fields = self.authorization.iter().chain(self.authorization.iter().filter(|_| self.is_ambiguous));
-        fields.map(|field| (AUTHORIZATION, field.clone())).collect()
+        let mut headers = self.websocket.as_deref().cloned().unwrap_or_default();
+        for field in fields {
+            headers.append(AUTHORIZATION, field.clone());
+        }
+        headers
     }
+}
+
+/// The fields of a WebSocket's handshake that its token is found by.
+fn websocket_fields(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
+    let of =
+        |name: HeaderName| headers.get_all(&name).into_iter().map(move |value| (name.clone(), value.clone()));
+    let mut fields = HeaderMap::new();
+    if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
+        fields.extend(of(SEC_WEBSOCKET_PROTOCOL).chain(of(UPGRADE)));
+    }
+    (!fields.is_empty()).then(|| Box::new(fields))
 }
 
 impl Streams {
@@ -207,7 +229,7 @@ impl Stream {
                 Ok(certificate) => {
                     let request = Request {
                         method: &question.method,
-                        uri: &question.uri,
+                        target: &question.target,
                         host: question.host.to_str().ok(),
                         headers: &question.headers(),
                         certificate,

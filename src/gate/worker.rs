@@ -61,6 +61,7 @@ impl Generation {
         let forwarder = Forwarder::new(
             live.upstreams.clone(),
             &live.identity,
+            live.enforcer.bearer(),
             &shared.metrics,
             previous.map(|previous| &previous.forwarder),
         );

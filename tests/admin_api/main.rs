@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use portcullis::admin::{Access, Control, Ledger, Limits, Permission, Settings, Token, serve_admin};
 use portcullis::authority::{self, Authority};
+use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::decide::{self, Enforcer};
 use portcullis::enforce::policy::IdentitySettings;
 use portcullis::enforce::{self, DEFAULT_PROOFS};
@@ -225,6 +226,7 @@ fn refuses_everything(metrics: &Metrics) -> Enforcer {
     let settings = enforce::Settings {
         routes: Vec::new(),
         identity: IdentitySettings::default(),
+        bearer: BearerSettings::default(),
         proofs: DEFAULT_PROOFS,
     };
     Enforcer::new(settings, Vec::new(), decide::InForce::unlimited(), metrics).unwrap()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 use portcullis::config::{OnEmpty, Store};
-use portcullis::enforce::policy::{ClaimName, IdentityClaim, Mode};
+use portcullis::enforce::policy::{ClaimName, EncodedSlashes, IdentityClaim, Mode};
 use portcullis::forward::{Address, Scheme, TrustedFields};
 use portcullis::keys::Source;
 use portcullis::state::redis::endpoint::Topology;
@@ -233,7 +233,7 @@ fn an_upstream_may_have_several_addresses_or_a_socket() {
     let text = base_with(&[
         ("upstream.url", lines),
         ("server", "trusted_fields = \"forwarded\""),
-        ("route", "request_body_timeout = \"0s\""),
+        ("route", "request_body_timeout = \"0s\"\nencoded_slashes = \"keep\"\naccess_log = false"),
     ]);
     let s = folder.good(&text).settings;
     let tcp = |host: &str, port| Address::Tcp { host: host.to_owned(), port };
@@ -243,7 +243,11 @@ fn an_upstream_may_have_several_addresses_or_a_socket() {
     assert_eq!(upstream.sni.as_deref(), Some("api.internal"));
     assert_eq!(upstream.body_timeout, Some(Duration::from_secs(20)));
     assert_eq!(s.gate.trusted_fields, TrustedFields::Forwarded);
-    assert_eq!(s.enforce.routes[0].request_body_timeout, None);
+    let route = &s.enforce.routes[0];
+    assert_eq!(
+        (route.request_body_timeout, route.encoded_slashes, route.access_log),
+        (None, EncodedSlashes::Keep, false)
+    );
 
     let text = base_with(&[("upstream.url", "urls = [\"unix:/run/api.sock\", \"http://b\"]")]);
     let s = folder.good(&text).settings;
@@ -251,5 +255,7 @@ fn an_upstream_may_have_several_addresses_or_a_socket() {
     assert_eq!(upstream.scheme, Scheme::Http);
     assert_eq!(upstream.addresses, [Address::Unix("/run/api.sock".into()), tcp("b", 80)]);
     assert_eq!((upstream.body_timeout, s.gate.trusted_fields), (None, TrustedFields::Either));
-    assert_eq!(s.enforce.routes[0].request_body_timeout, Some(Duration::from_secs(60)));
+    let route = &s.enforce.routes[0];
+    assert_eq!(route.request_body_timeout, Some(Duration::from_secs(60)));
+    assert_eq!((route.encoded_slashes, route.access_log), (EncodedSlashes::Reject, true));
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
+use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::policy::IdentitySettings;
 use portcullis::forward::{ErrorKind, Forwarder, Scheme, Upstream};
 
@@ -200,13 +201,15 @@ fn a_new_configuration_keeps_the_connections_of_unchanged_upstreams() {
             settings.name = name.to_owned();
             Upstream::load(settings).unwrap()
         };
-        let identity = IdentitySettings::default();
-        let same = Forwarder::new(vec![load("api")], &identity, &gate.metrics, Some(&gate.forwarder));
+        let (identity, bearer) = (IdentitySettings::default(), BearerSettings::default());
+        let same =
+            Forwarder::new(vec![load("api")], &identity, &bearer, &gate.metrics, Some(&gate.forwarder));
         let next = Gate { forwarder: same, metrics: gate.metrics.clone() };
         let (body, _) = tokio::join!(fetch(&next), idle.serve("kept"));
         assert_eq!(body, "kept");
 
-        let other = Forwarder::new(vec![load("other")], &identity, &gate.metrics, Some(&next.forwarder));
+        let other =
+            Forwarder::new(vec![load("other")], &identity, &bearer, &gate.metrics, Some(&next.forwarder));
         let other = Gate { forwarder: other, metrics: gate.metrics.clone() };
         let (body, _) =
             tokio::join!(fetch(&other), async { Peer::accept(&listener).await.serve("new").await });

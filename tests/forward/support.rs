@@ -13,8 +13,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
+use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::decide::{Asked, Enforcer, InForce, Permit, Request, Verdict};
-use portcullis::enforce::policy::{IdentitySettings, Mode, Requirement, RouteSettings};
+use portcullis::enforce::policy::{EncodedSlashes, IdentitySettings, Mode, Requirement, RouteSettings};
+use portcullis::enforce::target::RequestTarget;
 use portcullis::forward::{
     Address, BodyError, ForwardBody, ForwardError, Forwarder, Hop, Interim, Outgoing, RequestBody,
     RequestBodyError, Scheme, Upstream, UpstreamSettings,
@@ -62,7 +64,13 @@ impl Gate {
     pub(crate) fn new(settings: UpstreamSettings) -> Self {
         let metrics = Metrics::new().unwrap();
         let upstream = Upstream::load(settings).unwrap();
-        let forwarder = Forwarder::new(vec![upstream], &IdentitySettings::default(), &metrics, None);
+        let forwarder = Forwarder::new(
+            vec![upstream],
+            &IdentitySettings::default(),
+            &BearerSettings::default(),
+            &metrics,
+            None,
+        );
         Self { forwarder, metrics }
     }
 
@@ -96,15 +104,21 @@ pub(crate) fn permit(method: &Method, path: &str) -> Permit {
         mode: Mode::Enforce,
         response_timeout,
         request_body_timeout: Some(Duration::from_millis(500)),
+        encoded_slashes: EncodedSlashes::Reject,
+        access_log: true,
     };
     let routes = vec![route("/{*rest}", None), route("/impatient", Some(Duration::from_millis(100)))];
-    let settings =
-        portcullis::enforce::Settings { routes, identity: IdentitySettings::default(), proofs: 10 };
+    let settings = portcullis::enforce::Settings {
+        routes,
+        identity: IdentitySettings::default(),
+        bearer: BearerSettings::default(),
+        proofs: 10,
+    };
     let enforcer =
         Enforcer::new(settings, Vec::new(), InForce::unlimited(), &Metrics::new().unwrap()).unwrap();
-    let (uri, headers) = (path.parse::<Uri>().unwrap(), HeaderMap::new());
+    let (target, headers) = (RequestTarget::from(&path.parse::<Uri>().unwrap()), HeaderMap::new());
     let request =
-        Request { method, uri: &uri, host: Some("api.example"), headers: &headers, certificate: None };
+        Request { method, target: &target, host: Some("api.example"), headers: &headers, certificate: None };
     match enforcer.decide(&request, Asked::NOTHING, Now::read()).verdict {
         Verdict::Allow(permit) => permit,
         other => panic!("{method} {path}: {other:?}"),

@@ -12,9 +12,12 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
+use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
 use portcullis::enforce::decide::{Enforcer, InForce, Issuer};
-use portcullis::enforce::policy::{ClaimName, IdentitySettings, Mode, Requirement, RouteSettings};
+use portcullis::enforce::policy::{
+    ClaimName, EncodedSlashes, IdentitySettings, Mode, Requirement, RouteSettings,
+};
 use portcullis::forward::{Address, Scheme, TrustedFields, Upstream, UpstreamSettings};
 use portcullis::gate::{self, ConnectionCounts, Limits, Live, Settings, Shared, StreamSettings};
 use portcullis::keys::store::KeyStore;
@@ -198,6 +201,8 @@ pub(crate) fn routes() -> Vec<RouteSettings> {
         mode: Mode::Enforce,
         response_timeout: None,
         request_body_timeout: None,
+        encoded_slashes: EncodedSlashes::Reject,
+        access_log: true,
     };
     let open = RouteSettings {
         path: "/open/{*rest}".into(),
@@ -246,7 +251,12 @@ fn live(
     };
     let issuer = Issuer { rules, keys: KeyStore::new(keys, metrics.clone()) };
     let identity = IdentitySettings::default();
-    let enforced = enforce::Settings { routes: routes.to_vec(), identity: identity.clone(), proofs: 1000 };
+    let enforced = enforce::Settings {
+        routes: routes.to_vec(),
+        identity: identity.clone(),
+        bearer: BearerSettings::default(),
+        proofs: 1000,
+    };
     let upstream = UpstreamSettings {
         name: "recorder".into(),
         scheme: Scheme::Http,

@@ -8,10 +8,14 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use jsonwebtoken::Algorithm::HS256;
 use portcullis::enforce::again::Grounds;
+use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
 use portcullis::enforce::decide::{Asked, Enforcer, InForce, Issuer, Permit, Request, Verdict};
 use portcullis::enforce::denial::Reason;
-use portcullis::enforce::policy::{ClaimName, IdentitySettings, Mode, Requirement, RouteSettings};
+use portcullis::enforce::policy::{
+    ClaimName, EncodedSlashes, IdentitySettings, Mode, Requirement, RouteSettings,
+};
+use portcullis::enforce::target::RequestTarget;
 use portcullis::events::{self, EventLog, parse};
 use portcullis::identity::TokenKey;
 use portcullis::keys::set::KeySet;
@@ -140,8 +144,9 @@ impl Gate {
     }
 
     pub(crate) fn judge(&self, headers: &HeaderMap, asked: Asked, now: Now) -> Verdict {
-        let uri = Uri::from_static("/x");
-        let request = Request { method: &Method::GET, uri: &uri, host: None, headers, certificate: None };
+        let target = RequestTarget::from(&Uri::from_static("/x"));
+        let request =
+            Request { method: &Method::GET, target: &target, host: None, headers, certificate: None };
         self.enforcer.decide(&request, asked, now).verdict
     }
 
@@ -262,10 +267,13 @@ fn enforcer(settings: Settings, keys: &[Arc<KeyStore>], in_force: &InForce, metr
         mode: Mode::Enforce,
         response_timeout: None,
         request_body_timeout: None,
+        encoded_slashes: EncodedSlashes::Reject,
+        access_log: true,
     };
     let settings = portcullis::enforce::Settings {
         routes: vec![route],
         identity: IdentitySettings { strip_authorization: false, headers: Vec::new() },
+        bearer: BearerSettings::default(),
         proofs: 1_000,
     };
     Enforcer::new(settings, issuers, in_force.clone(), metrics).expect("sound routes")

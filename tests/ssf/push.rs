@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use portcullis::admin::{Access, Control, Ledger, Limits, Permission, Settings as Admin, Token, serve_admin};
 use portcullis::client::Client;
 use portcullis::enforce;
+use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::decide::{Enforcer, InForce};
 use portcullis::enforce::policy::IdentitySettings;
 use portcullis::events::EventLog;
@@ -54,8 +55,12 @@ impl Gate {
         let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
         let receiver = Arc::new(Receiver::new(shared(transmitter), Arc::clone(&log), &metrics));
         let (commands, _) = mpsc::channel(1);
-        let settings =
-            enforce::Settings { routes: Vec::new(), identity: IdentitySettings::default(), proofs: 1 };
+        let settings = enforce::Settings {
+            routes: Vec::new(),
+            identity: IdentitySettings::default(),
+            bearer: BearerSettings::default(),
+            proofs: 1,
+        };
         let enforcer = Enforcer::new(settings, Vec::new(), InForce::unlimited(), &metrics).unwrap();
         let enforcer = Arc::new(ArcSwap::from_pointee(enforcer));
         let control = Control { commands, effective: Arc::default(), enforcer, authority: None };

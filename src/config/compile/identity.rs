@@ -1,9 +1,10 @@
-//! `[identity]` and `[identity.headers]`.
+//! `[identity]`, `[identity.headers]` and `[bearer]`.
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 use crate::config::section::{Section, nearest};
 use crate::config::units;
+use crate::enforce::bearer::BearerSettings;
 use crate::enforce::policy::{IdentityClaim, IdentitySettings};
 
 /// The headers of a file that says nothing of them.
@@ -45,6 +46,21 @@ pub(super) fn identity(s: &mut Section<'_>) -> IdentitySettings {
     IdentitySettings {
         strip_authorization: s.flag("strip_authorization", false),
         headers: s.table("headers", headers),
+    }
+}
+
+/// `[bearer]`.
+pub(super) fn bearer(s: &mut Section<'_>) -> BearerSettings {
+    BearerSettings { websocket_protocol: s.parsed("websocket_protocol", "", websocket_protocol).flatten() }
+}
+
+/// A name of a sub-protocol (RFC 6455 §4.1: a token), or `""` for none.
+fn websocket_protocol(text: &str) -> Result<Option<HeaderValue>, String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    match HeaderValue::from_str(text) {
+        _ if text.is_empty() => Ok(None),
+        Ok(name) if text.bytes().all(is_token) => Ok(Some(name)),
+        _ => Err(format!("{text:?} is not the name of a sub-protocol; write one word, such as \"bearer\"")),
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
         enforce: enforce::Settings {
             routes,
             identity: s.table("identity", identity::identity),
+            bearer: s.table("bearer", identity::bearer),
             // Whoever has so many tokens in use expects each to be verified once.
             proofs: sessions.max_tracked,
         },

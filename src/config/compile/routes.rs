@@ -7,7 +7,7 @@ use http::Method;
 use crate::config::section::Section;
 use crate::config::units;
 use crate::config::values::Zero;
-use crate::enforce::policy::{Mode, Requirement, RouteSettings};
+use crate::enforce::policy::{EncodedSlashes, Mode, Requirement, RouteSettings};
 use crate::enforce::router::{PolicyError, Router};
 use crate::forward::UpstreamSettings;
 
@@ -54,6 +54,12 @@ fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> RouteSettings {
         response_timeout: s.optional_duration("response_timeout"),
         request_body_timeout: Some(s.duration("request_body_timeout", "60s", Zero::Allowed))
             .filter(|limit| !limit.is_zero()),
+        encoded_slashes: s.word(
+            "encoded_slashes",
+            ("reject", EncodedSlashes::Reject),
+            &[("keep", EncodedSlashes::Keep)],
+        ),
+        access_log: s.flag("access_log", true),
     }
 }
 

@@ -6,6 +6,8 @@ use http::{HeaderMap, HeaderValue};
 
 use super::*;
 
+const NO_WEBSOCKETS: BearerSettings = BearerSettings { websocket_protocol: None };
+
 fn headers(fields: &[&str]) -> HeaderMap {
     fields
         .iter()
@@ -78,7 +80,7 @@ fn one_field_of_the_bearer_scheme_is_a_credential() {
     assert!(table.len() >= 30);
     for (fields, query, expected) in table {
         let headers = headers(fields);
-        let found = extract(&headers, *query)
+        let found = extract(&headers, query.map(str::as_bytes), &NO_WEBSOCKETS)
             .map(|token| token.map(|t| std::str::from_utf8(t.as_bytes()).expect("ASCII")));
         assert_eq!(found, *expected, "{fields:?} {query:?}");
     }
@@ -95,7 +97,76 @@ fn presence_is_a_matter_of_the_scheme_alone() {
         (&["Bearerish x"], false),
         (&[], false),
     ] {
-        assert_eq!(is_presented(&headers(fields)), presented, "{fields:?}");
+        assert_eq!(is_presented(&headers(fields), &NO_WEBSOCKETS), presented, "{fields:?}");
+    }
+}
+
+#[test]
+fn a_websocket_may_carry_its_token_among_the_sub_protocols() {
+    let too_long = format!("bearer, {}", "a".repeat(MAX_LENGTH + 1));
+    let (ambiguous, malformed) = (Err(Reason::Ambiguous), Err(Reason::Malformed));
+    type Row<'a> = (&'a [&'a str], &'a [&'a str], Option<&'a str>, Result<Option<&'a str>, Reason>);
+    let table: &[Row<'_>] = &[
+        (&["bearer, a.b.c"], &[], None, Ok(Some("a.b.c"))),
+        (&["bearer,a.b.c"], &[], None, Ok(Some("a.b.c"))),
+        (&[" bearer ,\ta.b.c , chat"], &[], Some("x=y"), Ok(Some("a.b.c"))),
+        (&["chat, bearer, a.b.c"], &[], None, Ok(Some("a.b.c"))),
+        (&["chat", "bearer", "a.b.c"], &[], None, Ok(Some("a.b.c"))),
+        (&["bearer,, ,a.b.c"], &[], None, Ok(Some("a.b.c"))),
+        // None that is one.
+        (&[], &[], None, Ok(None)),
+        (&[""], &[], None, Ok(None)),
+        (&["chat"], &[], None, Ok(None)),
+        (&["a.b.c"], &[], None, Ok(None)),
+        (&["Bearer, a.b.c"], &[], None, Ok(None)),
+        (&["bearer2, a.b.c"], &[], None, Ok(None)),
+        (&["bearer a.b.c"], &[], None, Ok(None)),
+        (&["chat"], &["Bearer a.b.c"], None, Ok(Some("a.b.c"))),
+        (&["bearer.a.b.c"], &[], Some("access_token=a"), Ok(None)),
+        // Half of one, or none of the form.
+        (&["bearer"], &[], None, malformed),
+        (&["bearer,"], &[], None, malformed),
+        (&["chat, bearer"], &[], None, malformed),
+        (&["bearer, a b"], &[], None, malformed),
+        (&["bearer, \"a.b.c\""], &[], None, malformed),
+        (&["bearer, =="], &[], None, malformed),
+        (&["bearer, \u{e9}"], &[], None, malformed),
+        (&[&too_long], &[], None, malformed),
+        // Two places.
+        (&["bearer, bearer, a.b.c"], &[], None, ambiguous),
+        (&["bearer, a.b.c, bearer, a.b.c"], &[], None, ambiguous),
+        (&["bearer, a.b.c", "bearer, d.e.f"], &[], None, ambiguous),
+        (&["bearer, a.b.c, bearer"], &[], None, ambiguous),
+        (&["bearer, a.b.c, a.b.c"], &[], None, ambiguous),
+        (&["bearer, a.b.c"], &["Bearer a.b.c"], None, ambiguous),
+        (&["bearer, a.b.c"], &["Bearer a b"], None, ambiguous),
+        (&["bearer, a.b.c"], &["Basic dXNlcjpwYXNz"], None, ambiguous),
+        (&["bearer, a.b.c"], &["Basic a", "Bearer b"], None, ambiguous),
+        (&["bearer, a.b.c"], &[], Some("access_token=a.b.c"), ambiguous),
+        (&["bearer, a b"], &[], Some("x=y&%61ccess_token"), ambiguous),
+    ];
+    let settings = BearerSettings { websocket_protocol: Some(HeaderValue::from_static("bearer")) };
+    for (protocols, fields, query, expected) in table {
+        let mut headers = headers(fields);
+        for field in *protocols {
+            headers.append(
+                "sec-websocket-protocol",
+                HeaderValue::from_bytes(field.as_bytes()).expect("a value"),
+            );
+        }
+        let read = |headers: &HeaderMap, settings: &BearerSettings| {
+            extract(headers, query.map(str::as_bytes), settings)
+                .map(|token| token.map(|token| String::from_utf8_lossy(token.as_bytes()).into_owned()))
+        };
+        // Of another request, or without the setting, the field means nothing.
+        let plain = read(&headers, &NO_WEBSOCKETS);
+        assert_eq!(read(&headers, &settings), plain, "{protocols:?} without a handshake");
+        headers.insert("upgrade", HeaderValue::from_static("h2c, WebSocket"));
+        assert_eq!(read(&headers, &NO_WEBSOCKETS), plain, "{protocols:?} without the setting");
+        let expected = expected.map(|token| token.map(str::to_owned));
+        assert_eq!(read(&headers, &settings), expected, "{protocols:?} {fields:?} {query:?}");
+        let is_marked = protocols.iter().any(|field| field.split(',').any(|name| name.trim() == "bearer"));
+        assert_eq!(is_presented(&headers, &settings), is_marked || is_presented(&headers, &NO_WEBSOCKETS));
     }
 }
 

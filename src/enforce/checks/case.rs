@@ -147,7 +147,7 @@ impl<'r> Case<'r> {
         let query = self.target.as_ref().and_then(Target::query);
         match self.subject {
             Subject::Request(Request { headers, .. }) | Subject::Question(_, Some(headers)) => {
-                bearer::extract(headers, query)
+                bearer::extract(headers, query, self.enforcer.bearer())
             }
             Subject::Question(_, None) => Err(Reason::Malformed),
             Subject::Alone(token) => BearerToken::new(token.as_bytes()).map(Some),

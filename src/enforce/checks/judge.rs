@@ -6,7 +6,8 @@ use crate::enforce::bearer;
 use crate::enforce::claims;
 use crate::enforce::decide::{Ask, Claimed};
 use crate::enforce::denial::Reason;
-use crate::enforce::target::{self, BadTarget, Target};
+use crate::enforce::policy::EncodedSlashes;
+use crate::enforce::target::{BadTarget, RequestTarget, Target};
 use crate::enforce::verify;
 use crate::jose::jws::Jws;
 use crate::sessions::Idleness;
@@ -14,17 +15,27 @@ use crate::state::redis::Told;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 pub(super) fn target<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let parse = || match case.subject {
-        Subject::Request(request) => Target::parse(request.method, request.uri),
+        Subject::Request(request) => Target::parse(request.method, request.target),
         Subject::Question(question, _) => {
-            target::check_raw(question.path.as_bytes())?;
-            let uri = question.path.parse().map_err(|_invalid| BadTarget)?;
-            Target::parse(question.method, &uri)
+            let sent = RequestTarget::from_bytes(Bytes::copy_from_slice(question.path.as_bytes()))?;
+            Target::parse(question.method, &sent)
         }
         Subject::Alone(_) | Subject::Lasting(_) => Err(BadTarget),
     };
-    case.target = Some(parse().map_err(|BadTarget| Reason::BadTarget)?);
+    let target = parse().map_err(|BadTarget| Reason::BadTarget)?;
+    // Where no route keeps encoded slashes, an upstream may take them for separators: the path has two readings.
+    if target.has_encoded_slash() {
+        let (method, host) = case.asks_for()?;
+        let found = case.enforcer.router.find(host, method, &target);
+        if found.is_none_or(|route| route.settings().encoded_slashes == EncodedSlashes::Reject) {
+            return Err(Reason::BadTarget.into());
+        }
+    }
+    case.target = Some(target);
     Ok(())
 }
 
@@ -33,7 +44,9 @@ pub(super) fn route<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let target = case.target.as_ref().ok_or(Stop::NotChecked("there is no route"))?;
     let found = case.enforcer.router.find(host, method, target);
     let reason = || match case.subject {
-        Subject::Request(request) if !bearer::is_presented(request.headers) => Reason::NoRouteNoToken,
+        Subject::Request(request) if !bearer::is_presented(request.headers, case.enforcer.bearer()) => {
+            Reason::NoRouteNoToken
+        }
         Subject::Request(_) | Subject::Question(..) | Subject::Alone(_) | Subject::Lasting(_) => {
             Reason::NoRoute
         }

@@ -24,7 +24,10 @@ const MOST: usize = 20;
 
 pub(super) fn target(method: &Method, path: &str, good: bool) -> String {
     let asked = format!("{} {}", escaped(method.as_str()), quoted(path));
-    if good { asked } else { format!("{asked} could be read in two ways, or is no path at all") }
+    let has_encoded_slash =
+        path.split('?').next().is_some_and(|path| path.to_ascii_lowercase().contains("%2f"));
+    let keep = if has_encoded_slash { "; %2f needs a route with encoded_slashes = \"keep\"" } else { "" };
+    if good { asked } else { format!("{asked} could be read in two ways, or is no path at all{keep}") }
 }
 
 pub(super) fn route(found: Option<&Route>, method: &Method, path: &str, host: Option<&str>) -> String {

@@ -6,6 +6,7 @@ use http::Uri;
 
 use super::*;
 use crate::enforce::policy::Requirement;
+use crate::enforce::target::RequestTarget;
 use crate::enforce::testing::route;
 
 /// `[METHODS] [HOSTS] PATH`, each list with commas, `*` for any.
@@ -21,6 +22,11 @@ fn settings(line: &str) -> RouteSettings {
 
 fn router(lines: &[&str]) -> Result<Router, Vec<PolicyError>> {
     Router::new(lines.iter().map(|line| settings(line)).collect())
+}
+
+fn target(method: &Method, path: &str) -> Target {
+    let sent = RequestTarget::from(&path.parse::<Uri>().expect("a target"));
+    Target::parse(method, &sent).expect("a sound target")
 }
 
 const ROUTES: &[&str] = &[
@@ -135,7 +141,7 @@ fn the_most_specific_route_that_matches_everything_counts() {
     assert!(table.len() >= 40);
     for (method, host, path, expected) in table {
         let method: Method = method.parse().expect("a method");
-        let target = Target::parse(&method, &path.parse::<Uri>().expect("a target")).expect("a sound target");
+        let target = target(&method, path);
         let found = router.find(Some(host), &method, &target).map(|route| ROUTES[route.index()]);
         assert_eq!(found, *expected, "{method} {host} {path}");
     }
@@ -144,9 +150,8 @@ fn the_most_specific_route_that_matches_everything_counts() {
 #[test]
 fn a_request_without_host_takes_no_route_that_names_one() {
     let router = router(&["* only.example /a", "* * /b"]).expect("sound routes");
-    let target = |path: &'static str| Target::parse(&Method::GET, &Uri::from_static(path)).expect("a target");
-    assert!(router.find(None, &Method::GET, &target("/a")).is_none());
-    assert!(router.find(None, &Method::GET, &target("/b")).is_some());
+    assert!(router.find(None, &Method::GET, &target(&Method::GET, "/a")).is_none());
+    assert!(router.find(None, &Method::GET, &target(&Method::GET, "/b")).is_some());
 }
 
 #[test]
@@ -271,6 +276,6 @@ fn thousands_of_routes_are_searched_without_visiting_them_all() {
     let lines: Vec<String> = (0..5000).map(|n| format!("GET * /service{n}/{{id}}/lines")).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let router = router(&lines).expect("sound routes");
-    let target = Target::parse(&Method::GET, &Uri::from_static("/service4321/7/lines")).expect("a target");
+    let target = target(&Method::GET, "/service4321/7/lines");
     assert_eq!(router.find(None, &Method::GET, &target).map(|route| route.index()), Some(4321));
 }

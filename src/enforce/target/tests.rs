@@ -4,10 +4,30 @@
 
 use proptest::prelude::*;
 
+use http::Uri;
+
 use super::*;
 
+/// As from an HTTP/1.1 request line, for a route that rejects encoded slashes.
 fn parse(target: &str) -> Result<Target, BadTarget> {
-    Target::parse(&Method::GET, &target.parse::<Uri>().map_err(|_invalid| BadTarget)?)
+    read(target.as_bytes())
+        .and_then(|target| if target.has_encoded_slash() { Err(BadTarget) } else { Ok(target) })
+}
+
+/// The same for a route that keeps them.
+fn read(target: &[u8]) -> Result<Target, BadTarget> {
+    Target::parse(&Method::GET, &RequestTarget::from_bytes(Bytes::copy_from_slice(target))?)
+}
+
+/// As from HTTP/2, and from a library that knows URIs.
+fn read_uri(target: &str) -> Result<Target, BadTarget> {
+    Target::parse(&Method::GET, &RequestTarget::from(&target.parse::<Uri>().map_err(|_invalid| BadTarget)?))
+}
+
+/// What it comes down to, for comparison with what HTTP/2 sends.
+fn without_host(mut target: Target) -> Target {
+    target.sent.compact();
+    target
 }
 
 #[test]
@@ -134,6 +154,87 @@ fn refuses_what_two_parsers_could_read_differently() {
     assert!(refused.len() >= 80, "{}", refused.len());
     for target in refused {
         assert_eq!(parse(target), Err(BadTarget), "{target}");
+        if let Ok(target) = read_uri(target) {
+            assert!(target.has_encoded_slash(), "{target:?}");
+        }
+    }
+}
+
+#[test]
+fn an_encoded_slash_stays_in_its_segment_and_no_reading_of_it_climbs() {
+    let kept = [
+        ("/a%2fb", "/a%2Fb"),
+        ("/a%2Fb", "/a%2Fb"),
+        ("/@scope%2fname", "/@scope%2Fname"),
+        ("/%40scope%2Fname/-/name-1.0.0.tgz", "/%40scope%2Fname/-/name-1.0.0.tgz"),
+        (
+            "/api/v4/projects/group%2Fsub%2fproject/issues?x=%2f",
+            "/api/v4/projects/group%2Fsub%2Fproject/issues",
+        ),
+        ("/%61%2f%62", "/a%2Fb"),
+        ("/a%2f", "/a%2F"),
+        ("/a%2f?b", "/a%2F"),
+        ("/a%2f%252fb", "/a%2F%252fb"),
+        ("/a%2f...%2fb", "/a%2F...%2Fb"),
+        ("/a%2f.b%2fb..", "/a%2F.b%2Fb.."),
+        ("/a%2fb;v=1/c", "/a%2Fb;v=1/c"),
+    ];
+    for (sent, path) in kept {
+        let target = read(sent.as_bytes()).unwrap_or_else(|_| panic!("{sent} was refused"));
+        assert!(target.has_encoded_slash(), "{sent}");
+        assert_eq!((target.as_bytes(), target.path()), (&Bytes::from(sent), path), "{sent}");
+        assert_eq!(read_uri(sent), Ok(target), "{sent}");
+    }
+    let refused = [
+        // An empty segment to an upstream that decodes it.
+        "/%2f",
+        "/%2F",
+        "/%2fa",
+        "/%2f%2fhost/a",
+        "/a/%2fb",
+        "/a%2f/b",
+        "/a%2f%2fb",
+        "/a%2f%2F",
+        "//a%2fb",
+        "/a%2fb//c",
+        "/a%2f;x/b",
+        "/a%2f%3bx/b",
+        // A dot segment to one.
+        "/..%2fa",
+        "/%2e%2e%2fa",
+        "/a%2f..",
+        "/a%2f..%2fb",
+        "/a%2f%2e%2e%2fb",
+        "/a%2f.",
+        "/a%2f./b",
+        "/a%2f.%2fb",
+        "/a%2f..;x/b",
+        "/a%2f..%3bx%2fb",
+        "/a/.%2e%2fb",
+        "/a/../b%2fc",
+        "/a%2fb/..",
+        "/a%2fb/%2e%2e/c",
+        // To one that decodes twice.
+        "/a%2f%252e%252e%2fb",
+        "/a%2f%252e%252e%252fb",
+        "/a%2f..%252fb",
+        "/a%252f..%2fb",
+        // Other separators, NUL, broken escapes.
+        "/a%2fb%5c",
+        "/a%5cb%2fc",
+        "/a%5C..%2fb",
+        "/a%2fb\\",
+        "/a%2fb%00",
+        "/a%2fb%0a",
+        "/a%2",
+        "/a%2fb%",
+        "/a%2fb%2g",
+        "/a%2fb%c0%af",
+        "/%c0%ae%2fa",
+        "/a%2fb#c",
+    ];
+    for target in refused {
+        assert_eq!(read(target.as_bytes()), Err(BadTarget), "{target}");
     }
 }
 
@@ -183,24 +284,107 @@ fn passes_everything_else_byte_for_byte_and_matches_its_canonical_form() {
     ];
     for (target, path) in table {
         let parsed = parse(target).unwrap_or_else(|_| panic!("{target} was refused"));
-        assert_eq!((parsed.path_and_query().as_str(), parsed.path()), (target, path), "{target}");
+        assert_eq!((parsed.as_bytes(), parsed.path()), (&Bytes::from(target), path), "{target}");
     }
 }
 
 #[test]
 fn reads_the_absolute_form_and_the_asterisk() {
     for (target, sent) in [("http://host/a?b", "/a?b"), ("https://host:8443/", "/"), ("HTTP://host", "/")] {
-        assert_eq!(parse(target).map(|t| t.path_and_query().to_string()), Ok(sent.to_owned()), "{target}");
+        assert_eq!(parse(target).map(|t| t.as_bytes().clone()), Ok(Bytes::from(sent)), "{target}");
+        assert_eq!(read_uri(target).map(without_host), parse(target).map(without_host), "{target}");
     }
-    let asterisk = Target::parse(&Method::OPTIONS, &Uri::from_static("*"));
-    assert_eq!(asterisk.map(|t| t.path().to_owned()), Ok("*".to_owned()));
+    for sent in [
+        RequestTarget::from(&Uri::from_static("*")),
+        RequestTarget::from_bytes(Bytes::from_static(b"*")).expect("a target"),
+    ] {
+        let asterisk = Target::parse(&Method::OPTIONS, &sent);
+        assert_eq!(asterisk.map(|t| t.path().to_owned()), Ok("*".to_owned()));
+    }
 }
 
 #[test]
 fn a_fragment_never_goes_upstream() {
     // Over HTTP/2 it is gone before anyone can refuse it.
-    let target = parse("/a?b#c/../d").expect("a target");
-    assert_eq!(target.path_and_query().as_str(), "/a?b");
+    let target = read_uri("/a?b#c/../d").expect("a target");
+    assert_eq!(target.as_bytes(), "/a?b");
+    for target in ["/a?b#c", "/a#c", "/#", "#", "http://host#c", "http://host/a#c", "http://host/a?b#c"] {
+        assert_eq!(read(target.as_bytes()), Err(BadTarget), "{target}");
+    }
+}
+
+#[test]
+fn a_query_may_hold_every_byte_but_control_bytes_and_what_ends_it() {
+    for byte in 0..=u8::MAX {
+        for target in [[b"/a?b=", &[byte][..], b"c"].concat(), [b"https://host/?", &[byte][..]].concat()] {
+            let refused = matches!(byte, 0..=0x20 | 0x7f | b'#');
+            let read = read(&target);
+            assert_eq!(read.is_err(), refused, "{byte:#x}");
+            if let Ok(read) = read {
+                let query = target.splitn(2, |&byte| byte == b'?').nth(1);
+                assert_eq!(read.query(), query, "{byte:#x}");
+                assert!(target.ends_with(read.as_bytes()), "{byte:#x}");
+            }
+        }
+    }
+    let json = read(br#"/deals?filter={"a":1}&not=<b>"#).expect("a target");
+    assert_eq!((json.path(), json.query()), ("/deals", Some(&br#"filter={"a":1}&not=<b>"#[..])));
+}
+
+#[test]
+fn a_path_may_hold_what_is_text_and_no_separator() {
+    for (target, path) in
+        [("/<a>", "/%3Ca%3E"), ("/`a", "/%60a"), ("/\"{a}^|", "/%22%7Ba%7D%5E%7C"), ("/é", "/%C3%A9")]
+    {
+        let parsed = parse(target).unwrap_or_else(|_| panic!("{target} was refused"));
+        assert_eq!((parsed.as_bytes(), parsed.path()), (&Bytes::from(target), path), "{target}");
+    }
+    for target in [&b"/\xff"[..], b"/a\xc3", b"/\xc0\xaf", b"/\xed\xa0\x80", b"/\x80?a"] {
+        assert_eq!(read(target), Err(BadTarget), "{target:?}");
+    }
+}
+
+#[test]
+fn a_target_without_a_form_is_none() {
+    let targets = [
+        "",
+        "a",
+        "a/b",
+        "?a",
+        "*a",
+        "**",
+        "*/",
+        "host:80",
+        "host/a",
+        "http:",
+        "http:/a",
+        "http://",
+        "http:///a",
+        "http://?a",
+        "http:// host/a",
+        "http://ho st/a",
+        "http://h\\st/a",
+        "htt://host/a",
+        "ftp://host/a",
+        "httpss://host/a",
+        "://host/a",
+    ];
+    for target in targets {
+        assert_eq!(read(target.as_bytes()), Err(BadTarget), "{target:?}");
+    }
+}
+
+#[test]
+fn a_compact_target_reads_the_same() {
+    for text in ["/a%2fb?c#"[..8].to_owned(), "/".to_owned(), "http://host/a?".to_owned()] {
+        let sent = RequestTarget::from_bytes(Bytes::from(text)).expect("a target");
+        let mut compact = sent.clone();
+        compact.compact();
+        assert_eq!(
+            (compact.as_bytes(), compact.path(), compact.query()),
+            (sent.as_bytes(), sent.path(), sent.query())
+        );
+    }
 }
 
 #[test]
@@ -259,20 +443,23 @@ proptest! {
 
     #[test]
     fn what_passes_is_sent_unchanged_and_never_climbs(raw in hostile_path()) {
-        let checked = check_raw(raw.as_bytes()).and_then(|()| parse(&raw));
-        if let Ok(target) = checked {
-            prop_assert_eq!(target.path_and_query().as_str(), &raw);
-            let path = target.path_and_query().path().as_bytes();
+        if let Ok(target) = read(raw.as_bytes()) {
+            prop_assert_eq!(target.as_bytes(), &raw);
+            prop_assert_eq!(read_uri(&raw), Ok(target.clone()));
+            let path = target.sent.path().as_bytes();
             let once = decode_once(path);
             for level in [path, &once, &decode_once(&once)] {
                 prop_assert!(!has_dot_segment(level), "{:?}", String::from_utf8_lossy(level));
             }
             prop_assert!(!path.windows(2).any(|pair| pair == b"//"));
-            prop_assert_eq!(once.iter().filter(|&&b| b == b'/').count(), path.iter().filter(|&&b| b == b'/').count());
+            let slashes = |text: &[u8]| text.iter().filter(|&&b| b == b'/').count();
+            prop_assert_eq!(slashes(&once) > slashes(path), target.has_encoded_slash());
+            prop_assert_eq!(slashes(target.path().as_bytes()), slashes(path));
+            prop_assert!(!once.windows(2).any(|pair| pair == b"//"));
             prop_assert!(!once.iter().any(|b| b.is_ascii_control() || *b == b'\\'));
             // The canonical form is the path to whoever decodes it, and has no other spelling.
             prop_assert_eq!(decode_once(target.path().as_bytes()), once);
-let again = canonical(target.path()).map(|again| again.unwrap_or_else(|| target.path().to_owned()));
+            let again = canonical(target.path()).map(|again| again.text.unwrap_or_else(|| target.path().to_owned()));
             prop_assert_eq!(again.as_deref(), Ok(target.path()));
         }
     }
@@ -280,8 +467,9 @@ let again = canonical(target.path()).map(|again| again.unwrap_or_else(|| target.
     #[test]
     fn nothing_makes_it_panic(raw in any::<Vec<u8>>()) {
         let _checked = check_raw(&raw);
+        let _read = read(&raw);
         if let Ok(uri) = Uri::try_from(raw) {
-            let _parsed = Target::parse(&Method::GET, &uri);
+            let _parsed = Target::parse(&Method::GET, &RequestTarget::from(&uri));
         }
     }
 }

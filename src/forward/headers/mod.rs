@@ -8,6 +8,7 @@ mod forwarding;
 pub(crate) mod hop;
 #[cfg(test)]
 mod tests;
+mod websocket;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
@@ -18,6 +19,7 @@ use self::forwarding::Incoming;
 pub(crate) use self::forwarding::{FreshTrace, X_REQUEST_ID, came_back, forwards_left};
 use self::hop::{Listed, has_token, is_hop_by_hop};
 use super::Hop;
+use crate::enforce::bearer::BearerSettings;
 use crate::enforce::policy::IdentitySettings;
 
 /// What becomes of a field that the client sent.
@@ -31,6 +33,8 @@ enum Fate {
     Trusted,
     /// `Authorization`: forwarded unless the configuration strips it.
     Authorization,
+    /// Forwarded without the token among them.
+    SubProtocols,
     /// Joined into one field towards HTTP/1.1 (RFC 9113 §8.2.3).
     Cookie,
     /// `100-continue` is answered by the exchange; any other expectation passes.
@@ -116,18 +120,27 @@ pub(crate) struct FieldRules {
     /// Folded names by their length: most names of a request find nothing or one entry to be compared with.
     by_length: Vec<Vec<(Box<[u8]>, Fate)>>,
     strip_authorization: bool,
+    /// The sub-protocol that a token follows.
+    websocket_protocol: Option<HeaderValue>,
 }
 
 impl FieldRules {
     /// The rules of a configuration: what is always so, and the identity headers.
-    pub(crate) fn new(identity: &IdentitySettings) -> Self {
-        let mut rules = Self { by_length: Vec::new(), strip_authorization: identity.strip_authorization };
+    pub(crate) fn new(identity: &IdentitySettings, bearer: &BearerSettings) -> Self {
+        let mut rules = Self {
+            by_length: Vec::new(),
+            strip_authorization: identity.strip_authorization,
+            websocket_protocol: bearer.websocket_protocol.clone(),
+        };
         // First entry wins, so an identity header that shares a known name is still never taken from the client.
         for (name, _) in &identity.headers {
             rules.insert(name.as_str(), Fate::Drop);
         }
         for (name, fate) in KNOWN {
             rules.insert(name, *fate);
+        }
+        if rules.websocket_protocol.is_some() {
+            rules.insert(header::SEC_WEBSOCKET_PROTOCOL.as_str(), Fate::SubProtocols);
         }
         rules
     }
@@ -249,6 +262,9 @@ pub(crate) struct RequestFields<'a> {
 pub(crate) fn request<F: FieldSink>(rules: &FieldRules, request: &RequestFields<'_>, out: &mut F) {
     let kept = pass_through(rules, request, out);
     cookies(request.headers, kept.cookies, out);
+    if kept.sub_protocols {
+        websocket::without_token(rules, request.headers, out);
+    }
     if let Some(left) = forwards_left(request.method, request.headers) {
         let left = itoa::Buffer::new().format(left.saturating_sub(1)).to_owned();
         out.compose(&header::MAX_FORWARDS, |value| value.extend_from_slice(left.as_bytes()));
@@ -268,6 +284,7 @@ pub(crate) fn request<F: FieldSink>(rules: &FieldRules, request: &RequestFields<
 #[derive(Default)]
 struct KeptFields<'a> {
     cookies: usize,
+    sub_protocols: bool,
     trailers_wanted: bool,
     trace: Incoming<'a>,
 }
@@ -285,6 +302,7 @@ fn pass_through<'a, F: FieldSink>(
             Fate::Drop => {}
             Fate::Te => kept.trailers_wanted |= has_token(value.as_bytes(), b"trailers"),
             Fate::Cookie => kept.cookies += 1,
+            Fate::SubProtocols => kept.sub_protocols = true,
             Fate::Traceparent => kept.trace.parent(value),
             Fate::Tracestate => kept.trace.has_state = true,
             Fate::Authorization if rules.strip_authorization => {}

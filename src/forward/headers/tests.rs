@@ -31,13 +31,16 @@ fn map(fields: &[(&str, &[u8])]) -> HeaderMap {
 
 fn rules(strip_authorization: bool) -> FieldRules {
     let header = |name: &'static str, claim| (HeaderName::from_static(name), claim);
-    FieldRules::new(&IdentitySettings {
-        strip_authorization,
-        headers: vec![
-            header("x-auth-subject", IdentityClaim::Subject),
-            header("x-auth-roles", IdentityClaim::Roles),
-        ],
-    })
+    FieldRules::new(
+        &IdentitySettings {
+            strip_authorization,
+            headers: vec![
+                header("x-auth-subject", IdentityClaim::Subject),
+                header("x-auth-roles", IdentityClaim::Roles),
+            ],
+        },
+        &BearerSettings::default(),
+    )
 }
 
 fn ask<'a>(headers: &'a HeaderMap, hop: &'a Hop) -> RequestFields<'a> {
@@ -531,4 +534,75 @@ fn answers_lose_the_fields_of_their_hop() {
             ("set-cookie", b"b=2")
         ])
     );
+}
+
+#[test]
+fn a_websockets_token_is_taken_out_of_the_sub_protocols() {
+    let bearer = BearerSettings { websocket_protocol: Some(HeaderValue::from_static("bearer")) };
+    let table: &[(&[&str], Option<&str>)] = &[
+        (&["bearer, a.b.c"], None),
+        (&["bearer, a.b.c, chat"], Some("chat")),
+        (&["chat,bearer,a.b.c , super"], Some("chat, super")),
+        (&["chat", "bearer", "a.b.c", "super"], Some("chat, super")),
+        (&["chat , super"], Some("chat, super")),
+        (&["bearer"], None),
+        (&["bearer, bearer, a.b.c"], None),
+        (&["bearer, a.b.c, bearer, d.e.f, chat"], Some("chat")),
+        (&["a.b.c, bearer, a.b.c, a.b.c"], None),
+        (&["Bearer, chat"], Some("Bearer, chat")),
+        (&[",, ,"], None),
+    ];
+    let identity = IdentitySettings::default();
+    for (sent, expected) in table {
+        let mut fields: Vec<(&str, &[u8])> =
+            sent.iter().map(|v| ("sec-websocket-protocol", v.as_bytes())).collect();
+        fields.push(("sec_websocket_protocol", b"bearer, a.b.c"));
+        let headers = map(&fields);
+        let rules = FieldRules::new(&identity, &bearer);
+        let found = |fields: Vec<(String, Vec<u8>)>| {
+            let found =
+                fields.into_iter().filter(|(name, _)| name.replace('_', "-") == "sec-websocket-protocol");
+            found.map(|(_, value)| String::from_utf8(value).unwrap()).collect::<Vec<_>>()
+        };
+        let expected: Vec<String> = expected.iter().map(|&value| value.to_owned()).collect();
+        assert_eq!(found(http1(&rules, &ask(&headers, &UNTRUSTED))), expected, "{sent:?}");
+        // Without the setting they go on as they came.
+        let rules = FieldRules::new(&identity, &BearerSettings::default());
+        let kept = found(http1(&rules, &ask(&headers, &UNTRUSTED)));
+        assert_eq!(
+            kept[..sent.len()],
+            sent.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>()[..],
+            "{sent:?}"
+        );
+    }
+}
+
+#[test]
+fn the_word_before_a_token_is_selected_where_the_upstream_selects_nothing() {
+    let bearer = BearerSettings { websocket_protocol: Some(HeaderValue::from_static("bearer")) };
+    let rules = FieldRules::new(&IdentitySettings::default(), &bearer);
+    let none = FieldRules::new(&IdentitySettings::default(), &BearerSettings::default());
+    let websocket: (&str, &[u8]) = ("upgrade", b"WebSocket");
+    let table: &[(&str, Option<&str>, Option<&str>)] = &[
+        ("bearer, a.b.c", None, Some("bearer")),
+        ("chat, bearer, a.b.c", None, Some("bearer")),
+        ("chat, bearer, a.b.c", Some("chat"), Some("chat")),
+        ("chat", None, None),
+        ("chat", Some("chat"), Some("chat")),
+        ("Bearer, a.b.c", None, None),
+    ];
+    for (offered, selected, expected) in table {
+        let asked = map(&[("sec-websocket-protocol", offered.as_bytes())]);
+        let mut fields = vec![websocket];
+        fields.extend(selected.map(|name| ("sec-websocket-protocol", name.as_bytes())));
+        let answer = |rules: &FieldRules, fields: &[(&str, &[u8])]| {
+            let mut answer = map(fields);
+            rules.select_sub_protocol(&asked, &mut answer);
+            answer.get("sec-websocket-protocol").map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(answer(&rules, &fields).as_deref(), *expected, "{offered}");
+        assert_eq!(answer(&none, &fields).as_deref(), *selected, "{offered} without the setting");
+        let other = [("upgrade", &b"chat"[..])];
+        assert_eq!(answer(&rules, &other), None, "{offered} to another protocol");
+    }
 }

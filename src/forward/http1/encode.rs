@@ -6,7 +6,6 @@ use std::io::IoSlice;
 
 use bytes::{Buf as _, Bytes};
 use http::header::{HeaderMap, HeaderValue};
-use http::uri::PathAndQuery;
 use http::{Method, header};
 
 use crate::forward::headers::{self, FieldRules, Http1Fields};
@@ -37,14 +36,14 @@ impl RequestFraming {
 pub(crate) fn head(
     out: &mut Vec<u8>,
     method: &Method,
-    target: &PathAndQuery,
+    target: &[u8],
     rules: &FieldRules,
     fields: &headers::RequestFields<'_>,
     framing: RequestFraming,
 ) {
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(target.as_str().as_bytes());
+    out.extend_from_slice(target);
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     out.extend_from_slice(fields.host.as_bytes());
     out.extend_from_slice(b"\r\n");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::enforce::Settings;
+use crate::enforce::bearer::BearerSettings;
 use crate::enforce::decide::{Enforcer, InForce, Issuer, Proof, Verdict};
 use crate::enforce::policy::IdentitySettings;
 use crate::enforce::testing::{
@@ -29,7 +30,8 @@ fn proof(gate: &Enforcer, token: &str) -> Proof {
 }
 
 fn with(issuers: Vec<Issuer>, identity: IdentitySettings, proofs: usize, in_force: InForce) -> Enforcer {
-    let settings = Settings { routes: vec![route("/{*rest}")], identity, proofs };
+    let settings =
+        Settings { routes: vec![route("/{*rest}")], identity, bearer: BearerSettings::default(), proofs };
     Enforcer::new(settings, issuers, in_force, &Metrics::new().expect("instruments")).expect("sound routes")
 }
 

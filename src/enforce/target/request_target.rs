@@ -1,0 +1,106 @@
+//! The request target as it came, byte for byte, before it is judged (RFC 9112 §3.2).
+//!
+//! Knows its forms and its parts. Made of the bytes of an HTTP/1.1 request line, or of what HTTP/2 has parsed.
+
+use bytes::Bytes;
+use http::Uri;
+use http::uri::{Authority, Scheme};
+
+use super::BadTarget;
+
+/// A request target as the client sent it.
+///
+/// The path is UTF-8; the query may be anything but control bytes, spaces and `#`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestTarget {
+    /// Path and query, or `*`; nothing in authority-form.
+    text: Bytes,
+    /// Where the path ends.
+    path: usize,
+    /// The host that an absolute-form names, and `:authority`.
+    authority: Option<Authority>,
+    /// No scheme is named but those of HTTP.
+    is_http: bool,
+}
+
+impl RequestTarget {
+    /// Reads the target of an HTTP/1.1 request line in origin-form, absolute-form, or as `*`. Keeps the bytes without a copy.
+    ///
+    /// # Errors
+    /// [`BadTarget`] for control bytes, spaces, `#`, a path that is no UTF-8, and for what has none of these forms.
+    pub fn from_bytes(target: Bytes) -> Result<Self, BadTarget> {
+        if target.first() == Some(&b'/') {
+            return Self::new(target, None);
+        }
+        if &*target == b"*" {
+            return Ok(Self { text: target, path: 1, authority: None, is_http: true });
+        }
+        let scheme = [&b"http://"[..], b"https://"].into_iter().find(|scheme| {
+            target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+        });
+        let rest = target.slice(scheme.ok_or(BadTarget)?.len()..);
+        let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+        let authority = Authority::from_maybe_shared(rest.slice(..end)).map_err(|_invalid| BadTarget)?;
+        let text = if end == rest.len() { Bytes::from_static(b"/") } else { rest.slice(end..) };
+        // `http://host?x` has no path, and would be sent as `?x`.
+        if text.first() == Some(&b'/') { Self::new(text, Some(authority)) } else { Err(BadTarget) }
+    }
+
+    fn new(text: Bytes, authority: Option<Authority>) -> Result<Self, BadTarget> {
+        // No early end, so that the compiler can look at many bytes at once.
+        let refused = |found, &byte: &u8| found | (byte <= 0x20) | (byte == 0x7f) | (byte == b'#');
+        let path = text.iter().position(|&byte| byte == b'?').unwrap_or(text.len());
+        let is_text = text.get(..path).is_some_and(|path| std::str::from_utf8(path).is_ok());
+        if text.iter().fold(false, refused) || !is_text {
+            return Err(BadTarget);
+        }
+        Ok(Self { text, path, authority, is_http: true })
+    }
+
+    /// Path and query, or `*`; nothing in authority-form.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.text
+    }
+
+    /// The path as it came.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        let path = self.text.get(..self.path).unwrap_or_default();
+        // Every way to make a target has seen to it that this is UTF-8.
+        std::str::from_utf8(path).unwrap_or_default()
+    }
+
+    /// The query as it came, without `?`.
+    #[must_use]
+    pub fn query(&self) -> Option<&[u8]> {
+        self.text.get(self.path + 1..)
+    }
+
+    /// The host that the target names itself: in absolute-form, and over HTTP/2.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Authority> {
+        self.authority.as_ref()
+    }
+
+    /// Whether no scheme is named but those of HTTP.
+    pub(super) fn is_http(&self) -> bool {
+        self.is_http
+    }
+
+    /// Copies the bytes out of the buffer that the whole head came in, and gives up the host.
+    pub fn compact(&mut self) {
+        self.text = Bytes::copy_from_slice(&self.text);
+        self.authority = None;
+    }
+}
+
+impl From<&Uri> for RequestTarget {
+    /// What HTTP/2 has parsed. A fragment is gone by then.
+    fn from(uri: &Uri) -> Self {
+        let sent = uri.path_and_query().map(|sent| sent.as_str().as_bytes()).unwrap_or_default();
+        let path = sent.iter().position(|&byte| byte == b'?').unwrap_or(sent.len());
+        let is_http = uri.scheme().is_none_or(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
+        Self { text: Bytes::copy_from_slice(sent), path, authority: uri.authority().cloned(), is_http }
+    }
+}

@@ -1,0 +1,37 @@
+//! Sub-protocols of WebSockets, where a browser's token may be among them (`[bearer] websocket_protocol`).
+
+use http::header::{self, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
+
+use super::{FieldRules, FieldSink};
+use crate::enforce::bearer::websocket::{SubProtocol, offered};
+
+/// Writes the sub-protocols that a client offers, without its token and the word before it.
+pub(super) fn without_token<F: FieldSink>(rules: &FieldRules, headers: &HeaderMap, out: &mut F) {
+    let Some(marker) = &rules.websocket_protocol else { return };
+    // A route that is only observed forwards what is wrong, too, such as a token that is listed twice.
+    let is_token = |name| offered(headers, marker).any(|other| other == SubProtocol::Token(name));
+    let names: Vec<&[u8]> = offered(headers, marker)
+        .filter_map(|protocol| match protocol {
+            SubProtocol::Name(name) if !is_token(name) => Some(name),
+            SubProtocol::Name(_) | SubProtocol::Marker | SubProtocol::Token(_) => None,
+        })
+        .collect();
+    if !names.is_empty() {
+        out.compose(&SEC_WEBSOCKET_PROTOCOL, |value| value.extend_from_slice(&names.join(&b", "[..])));
+    }
+}
+
+impl FieldRules {
+    /// Selects the word before the token in the answer to a WebSocket's handshake, where the upstream has selected nothing: a
+    /// browser that offers sub-protocols gives up a connection without one.
+    pub(crate) fn select_sub_protocol(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
+        let Some(marker) = &self.websocket_protocol else { return };
+        let is_websocket = answer
+            .get(header::UPGRADE)
+            .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        let is_offered = || offered(asked, marker).any(|protocol| protocol == SubProtocol::Marker);
+        if is_websocket && !answer.contains_key(SEC_WEBSOCKET_PROTOCOL) && is_offered() {
+            answer.insert(SEC_WEBSOCKET_PROTOCOL, marker.clone());
+        }
+    }
+}
