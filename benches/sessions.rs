@@ -1,9 +1,11 @@
-//! A million tokens in use: what each costs in memory and per request, and what is left when they are gone.
+//! A million tokens in use: what each costs in memory and per request, what is left when they are gone, and what a restart
+//! takes.
 //!
 //! `cargo bench --bench sessions [-- TOKENS]`
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,11 +34,15 @@ impl Token {
         Self { key, client: format!("client-application-{i}").into() }
     }
 
+    fn subject(&self) -> SubjectKey {
+        SubjectKey(Key::from_bytes((!u128::from_be_bytes(self.key.0.to_bytes())).to_be_bytes()))
+    }
+
     fn introduce<'a>(&'a self, issuer: &'a Arc<str>) -> Introduction<'a> {
         Introduction {
             token: self.key,
             issuer,
-            subject: Some(SubjectKey(self.key.0)),
+            subject: Some(self.subject()),
             client: Some(&self.client),
             issued_at: Timestamp::from_millis(START),
             known_since: Timestamp::from_millis(START),
@@ -49,22 +55,25 @@ fn main() {
     let tokens = std::env::args().filter_map(|word| word.parse().ok()).next().unwrap_or(1_000_000_u64);
     let (issuer, now) = (Arc::from("https://idp.example.com/"), Now::at_millis(START + 1_000));
     let revocations = Revocations::new(None);
-    let sessions = Sessions::new(Settings {
+    let settings = Settings {
         idle_timeout: Some(Duration::from_secs(1_800)),
         max_tracked: usize::try_from(tokens).unwrap_or(usize::MAX),
         leeway: Duration::from_secs(30),
         saved: true,
-    });
+    };
+    let sessions = Sessions::new(settings);
     let empty = resident();
     // Each token brings its client's name with it, as one that was parsed from a request does.
     for i in 0..tokens {
         let token = Token::new(i);
         assert!(sessions.begin(None, &token.introduce(&issuer), None, now).is_ok());
     }
-    let left = sessions.sweep();
+    let left = sessions.left();
     assert_eq!(left.capacity, 0, "there is room for all of them");
     println!("{} tracked, {} bytes resident for each", sessions.tracked(), (resident() - empty) / tokens);
-    save(&sessions, "all of them");
+    let Ok(folder) = tempfile::tempdir() else { return };
+    let path = folder.path().join("gate.db");
+    save(&sessions, &path, "all of them");
     println!("{} bytes resident for each after saving", (resident() - empty) / tokens);
 
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
@@ -98,24 +107,36 @@ fn main() {
             "{live} live tokens at random: revoked? idle? used: median {} ns, 99 % {} ns",
             nanos[250], nanos[495]
         );
-        save(&sessions, "what changed");
+        save(&sessions, &path, "what changed");
     }
 
     leave(&sessions, now, empty);
+    drop(sessions);
+    restart(settings, &path, now);
+}
+
+/// Reads them back, as a gate that starts does.
+fn restart(settings: Settings, path: &Path, now: Now) {
+    let (empty, sessions) = (resident(), Sessions::new(settings));
+    let Ok(store) = Store::open(path, now) else { return };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
+    let started = Instant::now();
+    let restored = runtime.block_on(sessions.restore(&store, now));
+    let took = started.elapsed();
+    drop(store);
+    let each = resident().saturating_sub(empty) / (sessions.tracked().max(1) as u64);
+    println!("restored {restored:?} in {took:.1?}, {each} bytes resident for each");
 }
 
 /// All go idle at once.
 fn leave(sessions: &Sessions, now: Now, empty: u64) {
-    let before = resident();
-    // A timeout that is over at once for all of them.
-    let _longer = sessions.reconfigure(Some(Duration::from_millis(8)), Duration::ZERO, now);
-    sessions.renew();
-    std::thread::sleep(Duration::from_secs(3));
-    let (started, mut gone) = (Instant::now(), 0);
-    while sessions.tracked() > 0 && started.elapsed() < Duration::from_secs(60) {
-        let left = sessions.sweep();
-        gone += left.idle + left.expired;
-    }
+    let (before, started) = (resident(), Instant::now());
+    sessions.sweep(now.monotonic);
+    println!("looked at {} in use in {:.1?}", sessions.tracked(), started.elapsed());
+    let started = Instant::now();
+    sessions.sweep(now.monotonic.plus(Duration::from_secs(3_600)));
+    let left = sessions.left();
+    let gone = left.idle + left.expired;
     println!("sweep: {gone} gone, {} left in {:.1?}", sessions.tracked(), started.elapsed());
     // The allocator's own thread gives pages back ten seconds after they were freed; nothing else happens here.
     std::thread::sleep(Duration::from_secs(15));
@@ -130,18 +151,15 @@ fn facts(token: &Token, issuer: &str) -> TokenFacts {
     TokenFacts {
         token: token.key,
         issuer: IssuerKey::new(issuer),
-        subject: Some(SubjectKey(token.key.0)),
+        subject: Some(token.subject()),
         client: Some(ClientKey(token.key.0)),
         issued_at: Timestamp::from_millis(START),
         role_version: None,
     }
 }
 
-fn save(sessions: &Sessions, what: &str) {
-    let Ok(folder) = tempfile::tempdir() else { return };
-    let Ok(store) = Store::open(&folder.path().join("gate.db"), Now::at_millis(START)) else {
-        return;
-    };
+fn save(sessions: &Sessions, path: &Path, what: &str) {
+    let Ok(store) = Store::open(path, Now::at_millis(START)) else { return };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
     for round in ["new", "again"] {
         let started = Instant::now();

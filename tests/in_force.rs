@@ -315,7 +315,7 @@ impl World {
                 self.tokens.iter_mut().for_each(|token| token.saved_use = token.last_use);
             }
             Step::Sweep => {
-                let _left = self.gate().sessions.sweep();
+                self.gate().sessions.sweep(both(self.now).monotonic);
             }
             Step::Trim => self.trim().await,
             Step::Restart => {

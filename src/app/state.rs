@@ -187,16 +187,10 @@ impl State {
         let sessions = &self.in_force.sessions;
         let longer = sessions.reconfigure(settings.sessions.idle_timeout, settings.leeway(), Now::read());
         self.store.reconfigure(settings.terms());
-        if longer {
+        if longer && sessions.is_shared() {
             let sessions = Arc::clone(sessions);
             // Looks at every session, and this thread has others to serve.
-            drop(tokio::task::spawn_blocking(move || {
-                sessions.renew();
-                if sessions.is_shared() {
-                    // With the old timeout their last uses would leave the shared store too early.
-                    sessions.save_again();
-                }
-            }));
+            drop(tokio::task::spawn_blocking(move || sessions.save_again()));
         }
     }
 
@@ -221,7 +215,8 @@ impl State {
                 _ = flushes.tick() => {
                     self.correct_creation(&metrics).await;
                     self.save(&metrics).await;
-                    self.sweep(&metrics);
+                    self.sweep();
+                    self.count_left(&metrics);
                     enforcer.load().sweep();
                 }
                 () = self.in_force.sessions.hurried() => self.save_sessions(&metrics).await,
@@ -308,8 +303,14 @@ impl State {
         }
     }
 
-    fn sweep(&self, metrics: &Metrics) {
-        let left = self.in_force.sessions.sweep();
+    /// Lets idle sessions leave. Beside the flush, which must not wait while a million of them leave.
+    fn sweep(&self) {
+        let sessions = Arc::clone(&self.in_force.sessions);
+        drop(tokio::task::spawn_blocking(move || sessions.sweep(Monotonic::now())));
+    }
+
+    fn count_left(&self, metrics: &Metrics) {
+        let left = self.in_force.sessions.left();
         for (cause, count) in [("expired", left.expired), ("idle", left.idle), ("capacity", left.capacity)] {
             metrics.sessions_evicted.with_label_values(&[cause]).inc_by(count as u64);
         }
@@ -321,7 +322,7 @@ impl State {
     }
 
     fn set_gauges(&self, metrics: &Metrics) {
-        self.sweep(metrics);
+        self.count_left(metrics);
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         metrics.sessions_tracked.set(gauge(self.in_force.sessions.tracked()));
         let revoked = self.in_force.revocations.load().counts();

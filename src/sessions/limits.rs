@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::state::record::IdleFloor;
-use crate::time::Now;
+use crate::time::{Monotonic, Now};
 
 /// How long an entry is kept beyond the moment from which on it is idle: rounding, and clocks that are read twice.
 const GRACE: Duration = Duration::from_secs(1);
@@ -23,24 +23,22 @@ pub(crate) struct Limits {
     pub(crate) leeway: Duration,
     /// What was idle when the timeout grew stays idle.
     pub(crate) floor: Option<IdleFloor>,
+    /// Whether it grew in this process, whose monotonic clock then says exactly how long ago that was.
+    pub(crate) is_floor_exact: bool,
 }
 
 impl Limits {
     /// These limits with another timeout. When it grows, what is idle now stays so.
     pub(crate) fn with_idle(self, idle: Option<Duration>, now: Now) -> Self {
-        let floor = match self.idle {
-            Some(old) if idle.is_none_or(|idle| idle > old) => {
-                let new = IdleFloor {
-                    monotonic: now.monotonic.minus(old),
-                    wall: now.wall.minus(old),
-                    timeout: old,
-                };
-                // One that lies later than this counts on: it says idle of more.
-                Some(self.floor.filter(|floor| floor.monotonic > new.monotonic).unwrap_or(new))
-            }
-            Some(_) | None => self.floor,
+        let Some(old) = self.idle.filter(|old| idle.is_none_or(|idle| idle > *old)) else {
+            return Self { idle, ..self };
         };
-        Self { idle, floor, ..self }
+        let new = IdleFloor { monotonic: now.monotonic.minus(old), wall: now.wall.minus(old), timeout: old };
+        // One that lies later than this counts on: it says idle of more.
+        if self.floor.is_some_and(|floor| floor.monotonic > new.monotonic) {
+            return Self { idle, ..self };
+        }
+        Self { idle, floor: Some(new), is_floor_exact: true, ..self }
     }
 
     /// How often a table is shown what is in use.
@@ -48,11 +46,28 @@ impl Limits {
         self.idle.map_or(LONGEST_FRACTION, |idle| (idle / FRACTION).min(LONGEST_FRACTION))
     }
 
-    /// How long a table keeps what it was shown in use, by the monotonic clock: until it is idle, or its token dead. The
-    /// latter counts from when the token was first seen, `age` ago: whatever the wall clock said then, it had no more
-    /// than its `lifetime` and two leeways before it.
+    /// Whether a session is idle for good or its token dead, by the monotonic clock.
+    pub(super) fn is_done(
+        &self,
+        lifetime: Duration,
+        made: Monotonic,
+        last_used: Monotonic,
+        now: Monotonic,
+    ) -> bool {
+        now.since(made) > self.dead_after(lifetime)
+            || self.idle.is_some_and(|idle| now.since(last_used) > idle.saturating_add(GRACE))
+    }
+
+    /// A token is dead so long after it was first seen: whatever the wall clock said then, it had no more than its
+    /// `lifetime` and two leeways before it.
+    fn dead_after(&self, lifetime: Duration) -> Duration {
+        lifetime.saturating_add(self.leeway * 2).saturating_add(GRACE)
+    }
+
+    /// How long a table keeps what it was shown in use and was first seen `age` ago, by the monotonic clock: until it is
+    /// idle, or its token dead.
     pub(crate) fn keep(&self, lifetime: Duration, age: Duration) -> Duration {
-        let dead = lifetime.saturating_add(self.leeway * 2).saturating_add(GRACE).saturating_sub(age);
+        let dead = self.dead_after(lifetime).saturating_sub(age);
         let idle = self.idle.unwrap_or(LONGEST).saturating_add(self.fraction()).saturating_add(GRACE);
         dead.min(idle).min(LONGEST)
     }
@@ -65,7 +80,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn limits(idle: Option<Duration>) -> Limits {
-        Limits { idle, leeway: Duration::from_secs(30), floor: None }
+        Limits { idle, leeway: Duration::from_secs(30), floor: None, is_floor_exact: false }
     }
 
     #[test]
@@ -92,5 +107,25 @@ mod tests {
         assert_eq!(used.keep(MINUTE, 55 * MINUTE), Duration::ZERO);
         assert_eq!(limits(None).keep(60 * MINUTE, Duration::ZERO), 61 * MINUTE + GRACE);
         assert!(limits(None).keep(Duration::MAX, Duration::ZERO) <= LONGEST);
+    }
+
+    #[test]
+    fn a_session_is_done_when_it_is_idle_or_dead_and_not_before() {
+        let at = |seconds: i64| Monotonic::from_millis(seconds * 1_000);
+        // `leeway` is half a minute.
+        for (idle, lifetime, last_used, now, expected) in [
+            (Some(MINUTE), 60 * MINUTE, 100, 161, false),
+            (Some(MINUTE), 60 * MINUTE, 100, 162, true),
+            (Some(MINUTE), MINUTE, 120, 121, false),
+            (Some(MINUTE), MINUTE, 120, 122, true),
+            (None, 60 * MINUTE, 0, 3_661, false),
+            (None, 60 * MINUTE, 3_661, 3_662, true),
+            (None, Duration::MAX, 0, i64::MAX / 1_000, false),
+            (Some(Duration::MAX), Duration::MAX, 0, i64::MAX / 1_000, false),
+            (Some(MINUTE), 60 * MINUTE, 100, 50, false),
+        ] {
+            let done = limits(idle).is_done(lifetime, at(0), at(last_used), at(now));
+            assert_eq!(done, expected, "{idle:?} {lifetime:?} {last_used} {now}");
+        }
     }
 }

@@ -15,9 +15,10 @@ use arc_swap::ArcSwap;
 use crate::identity::{SubjectKey, TokenKey};
 use crate::state::record::SessionRow;
 use crate::state::redis::Told;
-use crate::time::{Now, Timestamp};
+use crate::time::{Monotonic, Now, Timestamp};
 
 pub(crate) mod limits;
+mod names;
 mod saved;
 pub mod session;
 mod shared;
@@ -25,6 +26,7 @@ mod table;
 mod verdict;
 
 use limits::Limits;
+use names::Names;
 use saved::Unsaved;
 use session::Used;
 pub use session::{Introduction, Session};
@@ -76,6 +78,7 @@ pub struct Left {
 #[derive(Debug)]
 pub struct Sessions {
     table: Table,
+    names: Names,
     limits: Arc<ArcSwap<Limits>>,
     unsaved: Arc<Unsaved>,
     /// Clocks that other replicas use, too.
@@ -87,28 +90,23 @@ impl Sessions {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let Settings { idle_timeout, max_tracked, leeway, saved } = settings;
-        let limits = Limits { idle: idle_timeout, leeway, floor: None };
+        let limits = Limits { idle: idle_timeout, leeway, floor: None, is_floor_exact: false };
         let limits = Arc::new(ArcSwap::from_pointee(limits));
         let unsaved = Arc::new(Unsaved::new(saved, max_tracked));
         let evicted = Arc::clone(&unsaved);
         let table = Table::new(max_tracked, Arc::clone(&limits), move |token| evicted.forget(token));
-        Self { table, limits, unsaved, shared: None }
+        Self { table, names: Names::new(), limits, unsaved, shared: None }
     }
 
-    /// Judges by other settings from now on. What is idle by the old ones stays so. When the timeout grew, call
-    /// [`Self::renew`]; true says so.
+    /// Judges by other settings from now on. What is idle by the old ones stays so. True when the timeout grew: what a
+    /// shared store keeps of sessions would leave it too early until [`Self::save_again`].
     #[must_use]
     pub fn reconfigure(&self, idle_timeout: Option<Duration>, leeway: Duration, now: Now) -> bool {
         let old = **self.limits.load();
         let new = Limits { leeway, ..old.with_idle(idle_timeout, self.on_their_clock(now)) };
         self.limits.store(Arc::new(new));
         self.unsaved.limits_changed();
-        new.floor != old.floor || new.leeway > old.leeway
-    }
-
-    /// Keeps sessions in the table for as long as the settings in force ask. Looks at every session: not for a worker.
-    pub fn renew(&self) {
-        self.table.renew();
+        old.idle.is_some_and(|old| new.idle.is_none_or(|new| new > old))
     }
 
     /// What decides how long a session, or what is kept beside it, is of use.
@@ -203,7 +201,7 @@ impl Sessions {
         let created = Cell::new(false);
         let session = self.table.enter(token.token, || {
             created.set(true);
-            Arc::new(Session::new(token, now.wall, self.on_their_clock(now)))
+            Arc::new(Session::new(token, &self.names, now.wall, self.on_their_clock(now)))
         });
         if created.get() && self.unsaved.is_kept() {
             self.unsaved.remember(&session);
@@ -249,10 +247,16 @@ impl Sessions {
         Look { last_used_at, idle_timeout: self.limits.load().idle, in_force: verdict == Idleness::InUse }
     }
 
-    /// Lets sessions leave that are idle or whose tokens are dead, and says how many left since the last time. Asks no
-    /// other replica anything.
-    pub fn sweep(&self) -> Left {
-        self.table.sweep()
+    /// Lets sessions leave that are idle or whose tokens are dead. Looks at every session once in a fraction of the idle
+    /// timeout: not for a worker. Asks no other replica anything.
+    pub fn sweep(&self, now: Monotonic) {
+        self.table.scan(now);
+    }
+
+    /// How many sessions left since the last call, for whatever cause.
+    #[must_use]
+    pub fn left(&self) -> Left {
+        self.table.left()
     }
 
     /// Up to `limit` sessions in use after the given token, in the order of their keys; with `subject`, only its own;

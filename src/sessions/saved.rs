@@ -13,8 +13,11 @@ use crate::state::record::IdleTerms;
 use crate::state::{Store, StoreError};
 use crate::time::{Monotonic, Now};
 
-/// Lists of sessions to be saved; more than there are cores to append to them.
-const LISTS: usize = 64;
+/// Lists of sessions to be saved, one for each beginning of a key; more than there are cores to append to them.
+const LISTS: usize = 1 << LIST_BITS;
+const LIST_BITS: u32 = 6;
+/// Sessions saved at once, roughly. Saving a million must not need the memory for a million rows.
+const PORTION: usize = 10_000;
 
 /// What is to be written.
 #[derive(Debug)]
@@ -44,8 +47,8 @@ impl Unsaved {
     }
 
     pub(super) fn remember(&self, session: &Arc<Session>) {
-        let list = session.token().0.high() as usize % LISTS;
-        lock(&self.sessions[list]).push(Arc::clone(session));
+        let list = session.token().0.high() >> (u64::BITS - LIST_BITS);
+        lock(&self.sessions[list as usize]).push(Arc::clone(session));
     }
 
     pub(super) fn forget(&self, token: TokenKey) {
@@ -67,10 +70,22 @@ impl Sessions {
     /// When the store cannot be written.
     pub async fn save(&self, store: &Store) -> Result<usize, StoreError> {
         self.save_limits(store).await?;
-        let Unsaved { sessions, gone, .. } = &*self.unsaved;
-        let unsaved: Vec<Arc<Session>> =
-            sessions.iter().flat_map(|list| std::mem::take(&mut *lock(list))).collect();
-        let left = std::mem::take(&mut *lock(gone));
+        let (mut saved, mut portion) = (0, Vec::new());
+        let (last, lists) = (LISTS - 1, self.unsaved.sessions.iter().enumerate());
+        // In the order of their keys, as the store keeps them.
+        for (place, list) in lists {
+            portion.append(&mut *lock(list));
+            if portion.len() >= PORTION || place == last {
+                saved += portion.len();
+                self.save_portion(store, std::mem::take(&mut portion)).await?;
+            }
+        }
+        Ok(saved)
+    }
+
+    async fn save_portion(&self, store: &Store, unsaved: Vec<Arc<Session>>) -> Result<(), StoreError> {
+        // After the sessions: one that left and came back since is forgotten before it is saved again, not after.
+        let left = std::mem::take(&mut *lock(&self.unsaved.gone));
         // One that left for room is judged by its issue, also after a restart.
         let kept = unsaved.iter().filter(|session| {
             session.saving();
@@ -81,14 +96,14 @@ impl Sessions {
         if saved.is_err() {
             let again = unsaved.iter().filter(|session| session.not_saved());
             again.for_each(|session| self.unsaved.remember(session));
-            lock(gone).extend(left);
+            lock(&self.unsaved.gone).extend(left);
         }
         let over: HashSet<TokenKey> = saved?.into_iter().collect();
         if !over.is_empty() {
             let over = unsaved.iter().filter(|session| over.contains(&session.token()));
             over.for_each(|session| session.end());
         }
-        Ok(unsaved.len())
+        Ok(())
     }
 
     async fn save_limits(&self, store: &Store) -> Result<(), StoreError> {
@@ -123,8 +138,8 @@ impl Sessions {
             after = rows.last().map(|row| row.token);
             let complete = rows.len() < PAGE;
             for row in rows.into_iter().filter(|row| !is_idle(row.last_used_monotonic)) {
-                let token = row.token;
-                self.table.enter(token, || Arc::new(Session::from_row(row)));
+                let restore = || Arc::new(Session::from_row(&row, &self.names, now.monotonic));
+                self.table.enter(row.token, restore);
             }
             if complete {
                 self.table.settle();
@@ -137,7 +152,7 @@ impl Sessions {
     async fn restore_limits(&self, store: &Store, now: Now) -> Result<(), StoreError> {
         let Some(IdleTerms { timeout, floor }) = store.idle_terms().await? else { return Ok(()) };
         let configured = **self.limits.load();
-        let before = Limits { idle: timeout, floor, ..configured };
+        let before = Limits { idle: timeout, floor, is_floor_exact: false, ..configured };
         self.limits.store(Arc::new(before.with_idle(configured.idle, self.on_their_clock(now))));
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::limits::Limits;
+use super::names::Names;
 use super::verdict::{Case, Idleness, Stamp};
 use crate::identity::{SubjectKey, TokenKey};
 use crate::state::record::SessionRow;
@@ -18,6 +19,7 @@ use crate::time::{Monotonic, Now, Timestamp};
 pub struct Session {
     token: TokenKey,
     issuer: Arc<str>,
+    /// The token's own key where it has no subject.
     subject: SubjectKey,
     client: Option<Arc<str>>,
     issued_at: Timestamp,
@@ -29,7 +31,8 @@ pub struct Session {
     wall: AtomicI64,
     /// When the table last saw it in use: milliseconds of the monotonic clock, the low half.
     touched: AtomicU32,
-    has_subject: bool,
+    /// When it was made here: whole seconds of the monotonic clock.
+    made: i32,
 }
 
 /// Found idle for good: no use counts.
@@ -76,38 +79,38 @@ pub(super) enum Used {
 impl Session {
     /// A token that is used for the first time; `now` carries the wall clock that the table goes by, and `first` the
     /// local one.
-    pub(super) fn new(introduction: &Introduction<'_>, first: Timestamp, now: Now) -> Self {
+    pub(super) fn new(introduction: &Introduction<'_>, names: &Names, first: Timestamp, now: Now) -> Self {
         let mark = (now.monotonic.as_millis() << SHIFT) | UNSAVED;
         Self {
             token: introduction.token,
-            issuer: Arc::clone(introduction.issuer),
+            issuer: names.share(introduction.issuer),
             subject: introduction.subject.unwrap_or(SubjectKey(introduction.token.0)),
-            has_subject: introduction.subject.is_some(),
-            client: introduction.client.cloned(),
+            client: introduction.client.map(|client| names.share(client)),
             issued_at: introduction.issued_at,
             expires_at: introduction.expires_at,
             first_used_at: first.max(introduction.known_since),
             word: AtomicI64::new(mark),
             wall: AtomicI64::new(introduction.issued_at.max(now.wall).as_millis()),
             touched: AtomicU32::new(low(now.monotonic)),
+            made: seconds(now.monotonic),
         }
     }
 
     /// As it was saved.
-    pub(super) fn from_row(row: SessionRow) -> Self {
+    pub(super) fn from_row(row: &SessionRow, names: &Names, now: Monotonic) -> Self {
         let last = row.last_used_at.max(row.issued_at);
         Self {
             token: row.token,
-            issuer: row.issuer,
+            issuer: names.share(&row.issuer),
             subject: row.subject.unwrap_or(SubjectKey(row.token.0)),
-            has_subject: row.subject.is_some(),
-            client: row.client,
+            client: row.client.as_ref().map(|client| names.share(client)),
             issued_at: row.issued_at,
             expires_at: row.expires_at,
             first_used_at: row.first_used_at,
             word: AtomicI64::new(row.last_used_monotonic.as_millis() << SHIFT),
             wall: AtomicI64::new(last.as_millis()),
             touched: AtomicU32::new(low(row.last_used_monotonic)),
+            made: seconds(now),
         }
     }
 
@@ -120,7 +123,7 @@ impl Session {
     /// Its subject.
     #[must_use]
     pub fn subject(&self) -> Option<SubjectKey> {
-        self.has_subject.then_some(self.subject)
+        (self.subject.0 != self.token.0).then_some(self.subject)
     }
 
     /// Its first use: it was certainly issued by then, whatever `iat` says.
@@ -144,11 +147,6 @@ impl Session {
     /// What memory it takes besides its own size.
     pub(super) fn outside(&self) -> usize {
         self.client.as_ref().map_or(0, |client| client.len())
-    }
-
-    /// From `iat` to `exp`.
-    pub(super) fn lifetime(&self) -> Duration {
-        self.expires_at.since(self.issued_at)
     }
 
     /// Whether its token expired more than `leeway` ago.
@@ -274,6 +272,15 @@ impl Session {
         self.word.fetch_or(OVER, Ordering::AcqRel);
     }
 
+    /// Marks it as out of the table if it is idle for good or its token dead by the monotonic clock, in one step with
+    /// looking; whether it did.
+    pub(super) fn evict_if_done(&self, limits: &Limits, now: Monotonic) -> bool {
+        let (lifetime, made) = (self.expires_at.since(self.issued_at), i64::from(self.made) * 1_000);
+        let is_done = |word| limits.is_done(lifetime, Monotonic::from_millis(made), monotonic(word), now);
+        let evict = |word: i64| is_done(word).then_some(word | EVICTED);
+        self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, evict).is_ok()
+    }
+
     /// It left the table.
     pub(super) fn evicted(&self) {
         self.word.fetch_or(EVICTED, Ordering::AcqRel);
@@ -282,6 +289,11 @@ impl Session {
 
 fn monotonic(word: i64) -> Monotonic {
     Monotonic::from_millis(word >> SHIFT)
+}
+
+fn seconds(moment: Monotonic) -> i32 {
+    // Before its time or after 68 years: it then counts as made later, and is kept longer.
+    i32::try_from(moment.as_millis().div_euclid(1_000)).unwrap_or(i32::MAX)
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low half is what is wanted")]

@@ -197,7 +197,8 @@ mod tests {
         let token = token(&issuer);
         assert_eq!(table.judge(None, &token, None, at(60_001)), Idleness::Ask(ms(0)));
         assert!(table.begin(None, &token, None, at(60_001)).is_err());
-        assert_eq!(table.sweep(), super::super::Left::default());
+        table.sweep(at(60_001).monotonic);
+        assert_eq!(table.left(), super::super::Left::default());
         assert_eq!(table.tracked(), 0, "what may not pass leaves no trace");
         let told = Some(Told::LastUsed(ms(50_000)));
         let session = table.begin(None, &token, told, at(60_001)).unwrap().unwrap();
@@ -229,7 +230,7 @@ mod tests {
         let doubts = |table: &Sessions| lock(&table.shared.as_ref().unwrap().doubts).len();
         assert!(table.judge_stream(&session, &token, at(90_000)));
         assert_eq!(doubts(&table), 0);
-        let _left = table.sweep();
+        table.sweep(at(90_001).monotonic);
         assert!(table.judge_stream(&session, &token, at(91_000)));
         assert_eq!(doubts(&table), 1, "only a stream that goes on is worth a question");
         session.end();

@@ -1,16 +1,16 @@
 //! The sessions in memory: a moka cache, bounded in count and in bytes.
 //!
 //! A session leaves it once it is idle or its token dead, by the monotonic clock; for room the one that was seen in use
-//! least recently leaves. Knows when to keep one, not whether it is in use.
+//! least recently leaves. A look at all of them now and then finds the former: moka's own expiry would keep a timer for
+//! each, which is a tenth of what a session takes. Knows when to keep one, not whether it is in use.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use moka::notification::RemovalCause;
-use moka::policy::{EvictionPolicy, Expiry};
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::Left;
@@ -21,15 +21,17 @@ use crate::time::{Monotonic, Timestamp};
 
 /// What a session weighs at least, in bytes. A table of `max_tracked` sessions may take this much for each: more than
 /// one needs whose client has a name of usual length.
-const UNIT: u32 = 512;
+const UNIT: u32 = 450;
 /// What a session takes with what moka keeps of it and without its client's name (`cargo bench --bench sessions`).
-const OWN: usize = 430;
+const OWN: usize = 390;
 
 /// The sessions in memory.
 pub(super) struct Table {
     cache: Cache<TokenKey, Arc<Session>, AsIs>,
     limits: Arc<ArcSwap<Limits>>,
     gone: Arc<Gone>,
+    /// When all of them were looked at last: milliseconds of the monotonic clock.
+    scanned: AtomicI64,
 }
 
 /// What left the table.
@@ -76,10 +78,9 @@ impl Table {
             .max_capacity(capacity)
             .weigher(|_token, session: &Arc<Session>| weight(session))
             .eviction_policy(EvictionPolicy::lru())
-            .expire_after(Lifetimes(Arc::clone(&limits)))
             .eviction_listener(listener)
             .build_with_hasher(AsIs::default());
-        Self { cache, limits, gone }
+        Self { cache, limits, gone, scanned: AtomicI64::new(i64::MIN) }
     }
 
     /// How many sessions there are, as of the last pass of upkeep.
@@ -94,7 +95,13 @@ impl Table {
 
     /// The token's session, made by `new` when there is none: of two requests that bring a token for the first time
     /// both get the same one.
-    pub(super) fn enter(&self, token: TokenKey, new: impl FnOnce() -> Arc<Session>) -> Arc<Session> {
+    pub(super) fn enter(&self, token: TokenKey, new: impl Fn() -> Arc<Session>) -> Arc<Session> {
+        let entered = self.cache.get_with(token, &new);
+        if !entered.is_evicted() {
+            return entered;
+        }
+        // A scan that found it idle has marked it and is about to take it out; in a fleet it may be in use elsewhere.
+        self.cache.invalidate(&token);
         self.cache.get_with(token, new)
     }
 
@@ -109,13 +116,6 @@ impl Table {
         }
     }
 
-    /// Gives every session the time that the settings in force ask for. After the idle timeout grew.
-    pub(super) fn renew(&self) {
-        for (token, _) in &self.cache {
-            drop(self.cache.get(&*token));
-        }
-    }
-
     /// Every session, in no order. Not a look that keeps any of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = Arc<Session>> {
         self.cache.iter().map(|(_, session)| session)
@@ -126,8 +126,24 @@ impl Table {
         self.cache.run_pending_tasks();
     }
 
-    /// Lets what is idle, dead or too much leave now; says how many left since the last call.
-    pub(super) fn sweep(&self) -> Left {
+    /// Lets what is idle or dead leave, if nobody looked for it within a fraction of the idle timeout.
+    pub(super) fn scan(&self, now: Monotonic) {
+        let limits = **self.limits.load();
+        let is_due = |last| now.since(Monotonic::from_millis(last)) >= limits.fraction();
+        let due = |last| is_due(last).then_some(now.as_millis());
+        // One caller looks; the others need not wait.
+        if self.scanned.fetch_update(Ordering::AcqRel, Ordering::Acquire, due).is_err() {
+            return;
+        }
+        for (token, session) in &self.cache {
+            if session.evict_if_done(&limits, now) {
+                self.cache.invalidate(&*token);
+            }
+        }
+    }
+
+    /// How many left since the last call.
+    pub(super) fn left(&self) -> Left {
         self.settle();
         let taken = |counter: &AtomicUsize| counter.swap(0, Ordering::Relaxed);
         let Gone { expired, idle, capacity } = &*self.gone;
@@ -137,26 +153,4 @@ impl Table {
 
 fn weight(session: &Session) -> u32 {
     u32::try_from(OWN + session.outside()).unwrap_or(u32::MAX).max(UNIT)
-}
-
-/// How long moka keeps an entry. Each look at one counts as seeing it in use: that is so but for the first look of a
-/// request that is denied later, which may keep the entry, and not the token, a little longer.
-struct Lifetimes(Arc<ArcSwap<Limits>>);
-
-impl Expiry<TokenKey, Arc<Session>> for Lifetimes {
-    fn expire_after_create(&self, _: &TokenKey, session: &Arc<Session>, _: Instant) -> Option<Duration> {
-        Some(self.0.load().keep(session.lifetime(), Duration::ZERO))
-    }
-
-    fn expire_after_read(
-        &self,
-        _: &TokenKey,
-        session: &Arc<Session>,
-        read_at: Instant,
-        _left: Option<Duration>,
-        created_at: Instant,
-    ) -> Option<Duration> {
-        let age = read_at.saturating_duration_since(created_at);
-        Some(self.0.load().keep(session.lifetime(), age))
-    }
 }

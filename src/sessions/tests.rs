@@ -54,6 +54,11 @@ impl Token {
     }
 }
 
+fn swept(sessions: &Sessions, now: Now) -> Left {
+    sessions.sweep(now.monotonic);
+    sessions.left()
+}
+
 #[test]
 fn only_a_forwarded_request_moves_the_clock_and_only_it_leaves_a_trace() {
     let (sessions, token) = (sessions(10), Token::new("t", 0));
@@ -62,13 +67,13 @@ fn only_a_forwarded_request_moves_the_clock_and_only_it_leaves_a_trace() {
         assert!(!token.is_in_use(&sessions, at(60_001)), "judged, but never forwarded");
     }
     assert!(!token.use_at(&sessions, at(60_001)), "too late");
-    assert_eq!((sessions.sweep(), sessions.tracked()), (Left::default(), 0));
+    assert_eq!((swept(&sessions, at(60_001)), sessions.tracked()), (Left::default(), 0));
 
     assert!(token.use_at(&sessions, at(60_000)));
     assert!(token.is_in_use(&sessions, at(120_000)));
     assert!(!token.is_in_use(&sessions, at(120_001)));
     assert!(!token.use_at(&sessions, at(120_001)));
-    assert_eq!((sessions.sweep(), sessions.tracked()), (Left::default(), 1));
+    assert_eq!((swept(&sessions, at(120_001)), sessions.tracked()), (Left::default(), 1));
 }
 
 #[test]
@@ -113,7 +118,7 @@ fn what_leaves_for_room_is_counted_and_judged_by_its_issue() {
     for token in &tokens[1..] {
         assert!(token.use_at(&sessions, at(55_000)));
     }
-    assert_eq!(sessions.sweep().capacity, 200);
+    assert_eq!(sessions.left().capacity, 200);
     assert_eq!(sessions.tracked(), 100);
     let refused = tokens.iter().filter(|token| !token.is_in_use(&sessions, at(61_000))).count();
     assert_eq!(refused, 200, "idle by their issue, though used since");
@@ -138,7 +143,7 @@ fn what_is_seen_in_use_now_and_then_stays_when_others_must_leave() {
         }
         // Later than a fraction of the timeout, so that each use is shown to the table.
         touch_all(10_000 + round * 8_000 / 20 * 20 % 40_000);
-        let _left = sessions.sweep();
+        let _left = sessions.left();
     }
     let kept = busy.iter().filter(|token| sessions.find(token.1).is_some()).count();
     assert_eq!(kept, 50);
@@ -153,41 +158,57 @@ fn the_table_is_bounded_in_bytes_as_well() {
         let introduction = Introduction { client: Some(&client), ..token.introduce() };
         assert!(sessions.begin(None, &introduction, None, at(1_000)).is_ok());
     }
-    let left = sessions.sweep();
+    let left = sessions.left();
     assert!(left.capacity >= 95 && sessions.tracked() <= 5, "{left:?}");
 }
 
 #[test]
 fn sessions_leave_when_they_are_idle_or_their_tokens_are_dead() {
-    // The table's own clock cannot be set: short times, waited for.
-    let (idle, now) = (Duration::from_millis(50), Now::read());
-    let table =
-        |idle_timeout| Sessions::new(Settings { idle_timeout, leeway: Duration::ZERO, ..settings(1_000) });
-    let issuer: Arc<str> = "https://a/".into();
-    let (unused, dead) = (table(Some(idle)), table(None));
-    for i in 0..100 {
-        let token = |expires_in| Introduction {
-            token: TokenKey::new(&issuer, &i.to_string()),
-            issuer: &issuer,
-            subject: None,
-            client: None,
-            issued_at: now.wall,
-            known_since: now.wall,
-            expires_at: now.wall.plus(Duration::from_millis(expires_in)),
-        };
-        assert!(unused.begin(None, &token(60_000), None, now).is_ok());
-        assert!(dead.begin(None, &token(50), None, now).is_ok());
+    let begun = at(1_000_000);
+    let table = |idle_timeout| Sessions::new(Settings { idle_timeout, ..settings(1_000) });
+    let (unused, dead) = (table(Some(IDLE)), table(None));
+    let tokens: Vec<Token> = (0..100).map(|i| Token::new(&i.to_string(), 1_000_000)).collect();
+    for token in &tokens {
+        assert!(token.use_at(&unused, begun) && token.use_at(&dead, begun));
     }
-    let (mut left, mut expired) = (0, 0);
-    for _ in 0..1_000 {
-        left += unused.sweep().idle;
-        expired += dead.sweep().expired;
-        if (left, expired) == (100, 100) {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    // Its own hour, two leeways, and a second.
+    let (idle_at, dead_at) = (begun.plus(Duration::from_secs(61)), begun.plus(Duration::from_secs(3_661)));
+    let later = Duration::from_millis(1);
+    for (sessions, now, expected) in [
+        (&unused, idle_at, Left::default()),
+        (&dead, dead_at, Left::default()),
+        // Whatever the wall clock says, which may be wrong by years.
+        (&dead, Now { wall: ms(i64::MAX), ..dead_at }, Left::default()),
+        // Looked at a moment ago.
+        (&unused, idle_at.plus(later), Left::default()),
+        (&unused, idle_at.plus(IDLE), Left { idle: 100, ..Left::default() }),
+        (&dead, dead_at.plus(2 * IDLE * 60), Left { idle: 100, ..Left::default() }),
+        (&dead, dead_at.plus(9 * IDLE * 60), Left::default()),
+    ] {
+        let Left { expired, idle, capacity } = swept(sessions, now);
+        // Which of the two causes is counted goes by the wall clock of the machine.
+        assert_eq!(Left { idle: idle + expired, expired: 0, capacity }, expected, "{now:?}");
     }
-    assert_eq!((left, expired, unused.tracked(), dead.tracked()), (100, 100, 0, 0));
+    assert_eq!((unused.tracked(), dead.tracked()), (0, 0));
+}
+
+#[test]
+fn what_is_in_use_stays_in_the_table_and_what_leaves_it_stays_idle() {
+    let (sessions, tokens) = (sessions(100), ["busy", "idle"].map(|name| Token::new(name, 0)));
+    let [busy, idle] = &tokens;
+    assert!(idle.use_at(&sessions, at(0)));
+    let held = sessions.find(idle.1).unwrap();
+    for second in 0..70 {
+        assert!(busy.use_at(&sessions, at(second * 1_000)));
+    }
+    assert_eq!(swept(&sessions, at(70_000)).capacity, 0);
+    assert!(sessions.find(busy.1).is_some() && sessions.find(idle.1).is_none());
+    let behind = Now { wall: ms(0), ..at(70_000) };
+    assert_eq!(sessions.judge(Some(&held), &idle.introduce(), None, behind), Idleness::Idle);
+    assert!(
+        sessions.begin(Some(&held), &idle.introduce(), None, behind).is_err(),
+        "the proof still holds it"
+    );
 }
 
 #[test]
@@ -260,6 +281,27 @@ async fn a_restart_keeps_every_clock() {
 }
 
 #[tokio::test]
+async fn many_are_saved_in_portions_and_one_that_fails_is_saved_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate.db");
+    let (before, after) = (sessions(30_000), sessions(30_000));
+    drop(Store::open(&path, Now::at_millis(0)).unwrap());
+    for i in 0..25_000 {
+        assert!(Token::new(&i.to_string(), 0).use_at(&before, at(1_000)));
+    }
+    let unwritable = Store::open_read_only(&path).unwrap().unwrap();
+    assert!(before.save(&unwritable).await.is_err());
+    drop(unwritable);
+    let store = Store::open(&path, Now::at_millis(0)).unwrap();
+    assert_eq!(before.save(&store).await, Ok(25_000));
+    assert_eq!(before.save(&store).await, Ok(0));
+    assert_eq!(after.restore(&store, at(1_000)).await, Ok(25_000));
+    let (first, second) = (Token::new("0", 0), Token::new("1", 0));
+    let (first, second) = (after.find(first.1).unwrap(), after.find(second.1).unwrap());
+    assert!(Arc::ptr_eq(&first.row().issuer, &second.row().issuer), "its name is kept once");
+}
+
+#[tokio::test]
 async fn a_start_with_a_wrong_clock_loses_nothing() {
     let store = Store::in_memory(Now::at_millis(0)).unwrap();
     let (before, issued) = (sessions(10_000), 1_800_000_000_000);
@@ -272,7 +314,7 @@ async fn a_start_with_a_wrong_clock_loses_nothing() {
         let wrong = Now { wall: ms(now.wall.as_millis() + wrong), ..now };
         let gate = sessions(10_000);
         assert_eq!(gate.restore(&store, wrong).await, Ok(1));
-        let _left = gate.sweep();
+        gate.sweep(wrong.monotonic);
         let _used = token.use_at(&gate, wrong);
         assert!(gate.save(&store).await.is_ok());
         assert_eq!(gate.trim(&store, wrong.monotonic).await, Ok(0));
@@ -298,7 +340,6 @@ async fn what_was_idle_before_the_timeout_grew_stays_so() {
             assert!(gate.restore(&store, at(70_000)).await.is_ok());
         } else {
             assert!(gate.reconfigure(longer.idle_timeout, longer.leeway, at(70_000)));
-            gate.renew();
         }
         let never = Token::new("never used here", 9_000);
         let fresh = Token::new("fresh", 10_000);

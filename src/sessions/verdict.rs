@@ -90,10 +90,11 @@ impl Case {
 
     fn is_below_floor(&self, last: Timestamp, limits: &Limits) -> bool {
         limits.floor.is_some_and(|floor| {
-            // A clock that was ahead when the timeout grew must not hold tokens to the old one that were issued since:
-            // running time says when that was on the clock as it is now.
-            let ran = self.now.monotonic.since(floor.monotonic);
-            last < floor.wall.min(self.now.wall.minus(ran)) && self.now.wall.since(last) > floor.timeout
+            // On the clock as it is now: that of then may have been wrong. Over a restart running time tells that, which
+            // is no longer than the time that went by, so a clock that was right then must not be taken to say more.
+            let since = self.now.wall.minus(self.now.monotonic.since(floor.monotonic));
+            let since = if limits.is_floor_exact { since } else { since.min(floor.wall) };
+            last < since && self.now.wall.since(last) > floor.timeout
         })
     }
 
@@ -128,7 +129,8 @@ mod tests {
     }
 
     fn limits() -> Limits {
-        Limits { idle: Some(Duration::from_secs(60)), leeway: Duration::ZERO, floor: None }
+        let idle = Some(Duration::from_secs(60));
+        Limits { idle, leeway: Duration::ZERO, floor: None, is_floor_exact: false }
     }
 
     fn used(wall_millis: i64, monotonic: i64) -> Option<Stamp> {
@@ -200,7 +202,12 @@ mod tests {
             wall: wall(WALL / 2),
             timeout: Duration::from_secs(30),
         };
-        let limits = Limits { floor: Some(floor), ..limits() };
+        for is_floor_exact in [false, true] {
+            says_idle_of_nothing_that_was_not(Limits { floor: Some(floor), is_floor_exact, ..limits() });
+        }
+    }
+
+    fn says_idle_of_nothing_that_was_not(limits: Limits) {
         assert_eq!(case(used(5_000, 5_000), at(35_000, 35_000)).judge(&limits), InUse);
         for (tracked, now, expected, what) in [
             (
@@ -227,6 +234,22 @@ mod tests {
             Idle,
             "not used after it grew"
         );
+    }
+
+    #[test]
+    fn a_floor_of_this_process_ends_what_was_idle_though_the_clock_was_behind_then() {
+        let years = WALL / 2;
+        let grown = limits().with_idle(None, at(-years, 100_000));
+        // Issued 40 s before the timeout grew, or more; the clock is right again.
+        for (tracked, issued, expected) in
+            [(None, 39_999, Idle), (None, 40_000, InUse), (used(39_999, 39_999), 0, Idle)]
+        {
+            let case = Case { issued_at: wall(issued), ..case(tracked, at(200_000, 200_000)) };
+            assert_eq!(case.judge(&grown), expected, "{tracked:?} {issued}");
+        }
+        // After a restart nobody can say what the clock of then was worth.
+        let restarted = Limits { is_floor_exact: false, ..grown };
+        assert_eq!(case(None, at(200_000, 200_000)).judge(&restarted), InUse);
     }
 
     #[test]

@@ -127,9 +127,7 @@ impl Gate {
 
     pub(crate) async fn reload(&mut self, settings: Settings, now: Now) {
         let sessions = &self.in_force.sessions;
-        if sessions.reconfigure(settings.idle.map(millis), leeway(settings), now) {
-            sessions.renew();
-        }
+        let _grew = sessions.reconfigure(settings.idle.map(millis), leeway(settings), now);
         let next = enforcer(settings, &self.keys, &self.in_force, &self.metrics);
         self.enforcer = Arc::new(next.after(&self.enforcer));
         self.settings = settings;
@@ -190,8 +188,8 @@ impl Gate {
         self.in_force.sessions.save(&self.store).await.expect("a disk");
     }
 
-    pub(crate) fn sweep(&self) {
-        let _left = self.in_force.sessions.sweep();
+    pub(crate) fn sweep(&self, now: Now) {
+        self.in_force.sessions.sweep(now.monotonic);
         self.enforcer.sweep();
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct Token {
     is_over: bool,
     /// It may have been idle when the gate started, which then does not know it any more.
     is_doubtful: bool,
+    /// It was idle when the gate looked for such tokens, and may have left memory.
+    is_swept: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -74,6 +76,8 @@ struct Growth {
     when: Stamp,
     /// The store knows of it.
     is_saved: bool,
+    /// In this process, whose monotonic clock says exactly when.
+    is_here: bool,
 }
 
 #[derive(Debug)]
@@ -169,6 +173,7 @@ impl Specification {
             last_use: None,
             is_over: false,
             is_doubtful: false,
+            is_swept: false,
         });
         &self.tokens[self.tokens.len() - 1]
     }
@@ -187,6 +192,10 @@ impl Specification {
         token.uses = Some((first, Stamp { wall, ..now }));
         token.last_use = Some(now);
         token.is_doubtful = false;
+        if token.is_swept {
+            // A clock that is behind let it pass: it is in use again.
+            (token.is_swept, token.is_over) = (false, false);
+        }
     }
 
     /// An event was acknowledged.
@@ -209,7 +218,17 @@ impl Specification {
     /// Whether it was idle beyond doubt, and not dead either.
     pub(crate) fn is_over(&self, token: usize) -> bool {
         let token = &self.tokens[token];
-        token.is_over && self.is_alive(token)
+        self.is_known_to_be_over(token) && self.is_alive(token)
+    }
+
+    /// What left memory goes by its issue, which is longer ago: only a clock that is behind can then let it pass.
+    fn is_known_to_be_over(&self, token: &Token) -> bool {
+        token.is_over && !(token.is_swept && self.error < 0)
+    }
+
+    /// The gate looked for idle tokens.
+    pub(crate) fn swept(&mut self) {
+        self.tokens.iter_mut().for_each(|token| token.is_swept |= token.is_over);
     }
 
     /// The places of those that could pass, counted from the newest.
@@ -261,7 +280,7 @@ impl Specification {
     fn grow(&mut self, old: Option<i64>, new: Option<i64>) {
         if let Some(old) = old.filter(|old| new.is_none_or(|new| new > *old)) {
             let when = self.stamp();
-            self.growths.push(Growth { old, when, is_saved: false });
+            self.growths.push(Growth { old, when, is_saved: false, is_here: true });
         }
     }
 
@@ -282,6 +301,7 @@ impl Specification {
         self.counted();
         self.now += down;
         self.error = error;
+        self.growths.iter_mut().for_each(|growth| growth.is_here = false);
         // What the store does not know of yet happens at the start.
         let (old, new) = (self.saved_idle, self.settings.idle);
         self.grow(old, new);
@@ -297,6 +317,7 @@ impl Specification {
             {
                 (token.uses, token.is_over, token.is_doubtful) = (None, false, true);
             }
+            token.is_swept = false;
         }
     }
 
@@ -336,7 +357,7 @@ impl Specification {
         if ended.any(|event| self.ends(event, index, certain_issue(token))) {
             return Some("an event ended it");
         }
-        if token.is_over {
+        if self.is_known_to_be_over(token) {
             return Some("it was idle");
         }
         self.is_idle(token).then_some("it is idle")
@@ -410,15 +431,15 @@ impl Specification {
     }
 
     /// A token that was never used goes by its issue and the wall clock; it was idle before the timeout grew. That is
-    /// certain where the clock was right then and is now.
+    /// certain where the clock is right now and was then, or the same gate runs on.
     fn was_idle_unused(&self, token: &Token) -> bool {
         token.uses.is_none()
             && token.last_use.is_none()
             && self.error == 0
-            && self
-                .growths
-                .iter()
-                .any(|growth| growth.when.is_right && growth.when.wall - token.issued > growth.old)
+            && self.growths.iter().any(|growth| match growth.is_here {
+                true => self.wall() - (self.ran - growth.when.ran) - token.issued > growth.old,
+                false => growth.when.is_right && growth.when.wall - token.issued > growth.old,
+            })
     }
 
     /// Idle as far as the gate can know.
@@ -430,7 +451,7 @@ impl Specification {
                 // When the timeout grew, by the clock as it was then and, as far as running time tells, as it is now.
                 let grown = |growth: &Growth| {
                     let ran = ran - growth.when.ran - (self.lost - growth.when.lost);
-                    growth.when.wall.min(wall - ran)
+                    if growth.is_here { wall - ran } else { growth.when.wall.min(wall - ran) }
                 };
                 wall - token.issued > idle
                     || self.growths.iter().any(|growth| grown(growth) - token.issued > growth.old)

@@ -125,7 +125,10 @@ impl World for Alone {
                 self.gate().save(self.now()).await;
                 self.specification.saved();
             }
-            Step::Sweep => self.gate().sweep(),
+            Step::Sweep => {
+                self.gate().sweep(self.now());
+                self.specification.swept();
+            }
             Step::Trim => {
                 self.gate().trim(self.now()).await;
                 self.specification.counted();

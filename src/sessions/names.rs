@@ -1,0 +1,59 @@
+//! Names that many sessions carry, such as their issuer's and their client's, kept in memory once.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex};
+
+use super::lock;
+
+/// Names at hand. More clients than this share less memory, and nothing else.
+const PLACES: usize = 1024;
+/// Longer names are not held here, so that a hostile token cannot make them stay after its session left.
+const LONGEST: usize = 256;
+
+/// The names that were used last, one in each place.
+#[derive(Debug)]
+pub(super) struct Names(Box<[Mutex<Option<Arc<str>>>]>);
+
+impl Names {
+    pub(super) fn new() -> Self {
+        Self((0..PLACES).map(|_| Mutex::default()).collect())
+    }
+
+    /// The same name, in the memory of an earlier one if that is at hand.
+    pub(super) fn share(&self, name: &Arc<str>) -> Arc<str> {
+        if name.len() > LONGEST {
+            return Arc::clone(name);
+        }
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        #[expect(clippy::cast_possible_truncation, reason = "any bits of a hash will do")]
+        let place = hasher.finish() as usize % PLACES;
+        let mut held = lock(&self.0[place]);
+        match &*held {
+            Some(held) if held == name => Arc::clone(held),
+            Some(_) | None => Arc::clone(held.insert(Arc::clone(name))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_name_is_kept_once_and_long_ones_are_not_held() {
+        let names = Names::new();
+        let twice = |name: &str| {
+            let (first, second) = (names.share(&name.into()), names.share(&name.into()));
+            assert_eq!((&*first, &*second), (name, name));
+            Arc::ptr_eq(&first, &second)
+        };
+        assert!(twice("client") && twice("https://idp.example.com/") && twice(""));
+        assert!(twice(&"x".repeat(LONGEST)));
+        assert!(!twice(&"x".repeat(LONGEST + 1)));
+        for i in 0..10 * PLACES {
+            let name = i.to_string();
+            assert_eq!(*names.share(&name.as_str().into()), *name);
+        }
+    }
+}
