@@ -19,8 +19,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::time::Timestamp;
 
+mod by_name;
 mod clients;
 
+use by_name::ByName;
 use clients::Clients;
 pub use clients::{ClientCertificate, NoClientCertificate};
 
@@ -37,6 +39,34 @@ pub struct ServerSettings {
     pub client_ca: Option<PathBuf>,
     /// A handshake without a client certificate fails.
     pub require_client_certificate: bool,
+    /// Other certificates, for clients that ask for their names.
+    pub certificates: Vec<NamedCertificate>,
+}
+
+/// A certificate for clients that ask for one of its names (`[[server.tls.certificates]]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedCertificate {
+    /// Host names in lower case; `*.` at the beginning stands for one label.
+    pub names: Vec<String>,
+    /// PEM file: the certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file: the private key.
+    pub private_key: PathBuf,
+}
+
+impl ServerSettings {
+    /// The files with certificates: the default one, and those with names.
+    pub fn certificate_files(&self) -> impl Iterator<Item = &Path> {
+        let named = self.certificates.iter().map(|named| &named.certificate);
+        std::iter::once(&self.certificate).chain(named).map(PathBuf::as_path)
+    }
+
+    /// Every file that the settings name.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let keys = self.certificates.iter().map(|named| &named.private_key);
+        let keys = std::iter::once(&self.private_key).chain(keys).chain(&self.client_ca);
+        self.certificate_files().chain(keys.map(PathBuf::as_path))
+    }
 }
 
 /// A TLS protocol version.
@@ -110,7 +140,7 @@ pub struct ServerTls {
 /// When a file cannot be read or used, or when key and certificate do not belong together.
 pub fn server_tls(settings: &ServerSettings, running: Option<&ServerTls>) -> Result<ServerTls, TlsError> {
     let provider = Arc::new(provider::default_provider());
-    let identity = identity(&settings.certificate, &settings.private_key, &provider)?;
+    let identity = ByName::load(settings, &provider)?;
     let clients = Clients::new(settings, &provider)?;
     let tickets = match running.filter(|running| running.clients.rules() == clients.rules()) {
         Some(running) => Arc::clone(&running.tickets),
@@ -177,7 +207,10 @@ pub fn client_config(
         .map_err(TlsError::elsewhere)?
         .with_webpki_verifier(verifier);
     let mut config = match client_certificate {
-        Some((chain, key)) => builder.with_client_cert_resolver(Arc::new(identity(chain, key, &provider)?)),
+        Some((chain, key)) => {
+            let identity = identity(chain, key, &provider)?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+        }
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
@@ -199,6 +232,20 @@ pub fn certificate_expiry(path: &Path) -> Result<Timestamp, TlsError> {
     first.ok_or_else(|| TlsError::at(path, NO_CERTIFICATE))
 }
 
+/// Whether the first certificate of a chain's file is for a host name, which may begin with `*.`.
+///
+/// # Errors
+/// When it is not, with the names that it is for; when the file cannot be read or parsed.
+pub fn check_name(path: &Path, name: &str) -> Result<(), TlsError> {
+    let chain = certificates(&read(path)?, path)?;
+    let leaf = chain.first().ok_or_else(|| TlsError::at(path, NO_CERTIFICATE))?;
+    let (_, leaf) = X509Certificate::from_der(leaf)
+        .map_err(|e| TlsError::at(path, format_args!("a certificate in it cannot be parsed: {e}")))?;
+    by_name::check_name(&leaf, name).map_err(|names| {
+        TlsError::at(path, format_args!("the certificate is not for {name:?}, only for: {names}"))
+    })
+}
+
 const NO_CERTIFICATE: &str = "no certificate in it (expected PEM with BEGIN CERTIFICATE)";
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
@@ -214,7 +261,7 @@ fn certificates(text: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>
 }
 
 /// Chain and key, read, parsed and found to belong together.
-fn identity(chain: &Path, key: &Path, provider: &CryptoProvider) -> Result<SingleCertAndKey, TlsError> {
+fn identity(chain: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let certificates = certificates(&read(chain)?, chain)?;
     let der = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|e| match e {
         pem::Error::NoItemsFound => {
@@ -228,7 +275,7 @@ fn identity(chain: &Path, key: &Path, provider: &CryptoProvider) -> Result<Singl
         .map_err(|e| TlsError::at(key, format_args!("the private key cannot be used: {e}")))?;
     let certified = CertifiedKey::new(certificates, signing);
     match certified.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified.into()),
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
         Err(rustls::Error::InconsistentKeys(_)) => Err(TlsError::at(
             chain,
             format_args!("the certificate does not belong to the private key in {}", key.display()),

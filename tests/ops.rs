@@ -454,6 +454,7 @@ fn certificate() -> (Arc<ServerTls>, Arc<rustls::ClientConfig>) {
         min_version: Version::Tls12,
         client_ca: None,
         require_client_certificate: false,
+        certificates: Vec::new(),
     };
     std::fs::write(&settings.certificate, made.cert.pem()).unwrap();
     std::fs::write(&settings.private_key, made.signing_key.serialize_pem()).unwrap();

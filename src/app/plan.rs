@@ -82,11 +82,15 @@ impl Listeners {
             let tls = settings.map(|settings| tls::server_tls(settings, running)).transpose();
             tls.map_err(|error| error.to_string())
         }))?;
-        let certificates = every(wanted.into_iter().filter_map(|(settings, _)| settings).map(|settings| {
-            let path = &settings.certificate;
+        let settings = wanted.into_iter().filter_map(|(settings, _)| settings);
+        let certificates = every(settings.flat_map(tls::ServerSettings::certificate_files).map(|path| {
             let expiry = tls::certificate_expiry(path).map_err(|error| error.to_string())?;
             Ok((path.display().to_string(), expiry))
         }))?;
+        // A reload for another reason must not fail because of it; clients refuse the certificate by themselves.
+        for (path, expiry) in certificates.iter().filter(|(_, expiry)| *expiry <= Timestamp::now()) {
+            tracing::warn!(path, expired_at = %expiry, "a certificate has expired");
+        }
         let admin = served.pop().flatten().map(|tls| Arc::new(tls.http1_only()));
         let public = served.pop().flatten().map(Arc::new);
         Ok(Self { public, admin, certificates })

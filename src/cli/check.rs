@@ -11,12 +11,20 @@ use crate::config::{self, IssuerSettings, Settings};
 use crate::enforce::policy::{Mode, Requirement, RouteSettings};
 use crate::forward::{Address, Scheme, UpstreamSettings};
 use crate::keys::Source;
+use crate::time::Timestamp;
 use crate::tls;
 
 /// Prints what is in effect and answers 0, or prints every problem and answers 2.
 pub(super) fn check(path: &Path) -> ExitCode {
     match config::load(path) {
         Ok(loaded) => {
+            for (path, expiry) in expired(&loaded.settings) {
+                drop(writeln!(
+                    std::io::stderr(),
+                    "warning: {}: the certificate expired on {expiry}",
+                    path.display()
+                ));
+            }
             let summary = format!("{} is good.\n{}", path.display(), summary(&loaded.settings));
             // Whoever closed standard output does not want to know; the exit code still tells.
             drop(std::io::stdout().write_all(summary.as_bytes()));
@@ -33,6 +41,7 @@ fn summary(settings: &Settings) -> String {
     let authority = settings.authority.as_ref().map(|authority| ("Authority", self::authority(authority)));
     let sections = [
         Some(("Listeners", listeners(settings))),
+        Some(("Certificates", certificates(settings))).filter(|(_, rows)| !rows.is_empty()),
         Some(("Issuers", columns(&settings.issuers.iter().map(issuer).collect::<Vec<_>>()))),
         authority,
         Some(("Upstreams", columns(&settings.upstreams.iter().map(upstream).collect::<Vec<_>>()))),
@@ -53,6 +62,34 @@ fn listeners(settings: &Settings) -> String {
     let admin = &settings.admin;
     let admin = ["admin".to_owned(), admin.listen.to_string(), protection(&admin.tls)];
     columns(&public.chain([telemetry.map(str::to_owned), admin]).collect::<Vec<_>>())
+}
+
+/// The TLS of both listeners.
+fn secure(settings: &Settings) -> impl Iterator<Item = (&'static str, &tls::ServerSettings)> {
+    let listeners = [("public", &settings.gate.tls), ("admin", &settings.admin.tls)];
+    listeners.into_iter().filter_map(|(name, tls)| Some((name, tls.as_ref()?)))
+}
+
+/// Which certificate is served to whom, and until when.
+fn certificates(settings: &Settings) -> String {
+    let row = |listener: &str, names: &str, path: &Path| {
+        let until = tls::certificate_expiry(path).map(|expiry| format!("until {expiry}")).unwrap_or_default();
+        [listener.to_owned(), names.to_owned(), path.display().to_string(), until]
+    };
+    let mut rows = Vec::new();
+    for (listener, tls) in secure(settings) {
+        rows.extend(tls.certificates.iter().map(|it| row(listener, &it.names.join(" "), &it.certificate)));
+        let others = if tls.certificates.is_empty() { "every name" } else { "every other name" };
+        rows.push(row(listener, others, &tls.certificate));
+    }
+    columns(&rows)
+}
+
+/// Certificates that no client accepts any more.
+fn expired(settings: &Settings) -> Vec<(&Path, Timestamp)> {
+    let files = secure(settings).flat_map(|(_, tls)| tls.certificate_files());
+    let expiries = files.filter_map(|path| Some((path, tls::certificate_expiry(path).ok()?)));
+    expiries.filter(|(_, expiry)| *expiry <= Timestamp::now()).collect()
 }
 
 fn protection(tls: &Option<tls::ServerSettings>) -> String {

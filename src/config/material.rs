@@ -22,10 +22,23 @@ pub(super) fn pair(s: &Section<'_>, certificate: (&str, &Path), private_key: (&s
         min_version: Version::Tls12,
         client_ca: None,
         require_client_certificate: false,
+        certificates: Vec::new(),
     };
     if let Err(error) = tls::server_tls(&settings, None) {
         let of_the_key = error.path.as_deref() == Some(private_key.1);
         s.problem(if of_the_key { private_key.0 } else { certificate.0 }, error.to_string());
+    }
+}
+
+/// The names that a certificate is chosen by, which it must be for.
+pub(super) fn names(s: &Section<'_>, key: &str, names: &[String], certificate: (&str, &Path)) {
+    if !s.is_sound(key) || !s.is_sound(certificate.0) {
+        return;
+    }
+    for (index, name) in names.iter().enumerate() {
+        if let Err(error) = tls::check_name(certificate.1, name) {
+            s.element_problem(key, index, error.to_string());
+        }
     }
 }
 

@@ -137,8 +137,7 @@ impl Loaded {
         // Files that only the running values name go on being watched.
         let kept = [&self.settings.gate.tls, &self.settings.admin.tls];
         for tls in kept.into_iter().flatten() {
-            let ca = tls.client_ca.as_ref();
-            [&tls.certificate, &tls.private_key].into_iter().chain(ca).for_each(|path| self.files.note(path));
+            tls.files().for_each(|path| self.files.note(path));
         }
         Ok((self, waiting))
     }

@@ -33,7 +33,12 @@ impl Authority {
 
     /// `NAME.pem` and `NAME.key`, valid until the first of January of `until`.
     fn sign(&self, name: &str, until: i32) -> (PathBuf, PathBuf) {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        self.sign_for(name, &["localhost"], until)
+    }
+
+    fn sign_for(&self, name: &str, hosts: &[&str], until: i32) -> (PathBuf, PathBuf) {
+        let mut params =
+            CertificateParams::new(hosts.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
         params.not_before = date_time_ymd(2001, 1, 1);
         params.not_after = date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().unwrap();
@@ -57,6 +62,7 @@ impl Authority {
             min_version: Version::Tls12,
             client_ca: None,
             require_client_certificate: false,
+            certificates: Vec::new(),
         }
     }
 
@@ -70,7 +76,15 @@ fn shake(
     client: &Arc<ClientConfig>,
     server: &Arc<ServerConfig>,
 ) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
-    let name = ServerName::try_from("localhost").unwrap();
+    shake_with(client, server, "localhost")
+}
+
+fn shake_with(
+    client: &Arc<ClientConfig>,
+    server: &Arc<ServerConfig>,
+    name: &str,
+) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut client = ClientConnection::new(client.clone(), name).unwrap();
     let mut server = ServerConnection::new(server.clone()).unwrap();
     // A byte each way after the handshake carries the tickets of TLS 1.3 along.
@@ -338,4 +352,79 @@ fn expiry_is_that_of_the_first_certificate_to_expire() {
         authority.write("nonsense.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     assert!(certificate_expiry(&nonsense).unwrap_err().problem.contains("cannot be parsed"));
     assert!(certificate_expiry(&authority.path("missing")).is_err());
+}
+
+#[test]
+fn the_name_that_a_client_asks_for_chooses_the_certificate() {
+    let authority = Authority::new("root");
+    let all = ["localhost", "*.shop.test", "*.a.shop.test", "other.example", "shop.test", "127.0.0.1"];
+    let sign = |name: &str| authority.sign_for(name, &all, 2100);
+    let named = |name: &str, names: &[&str]| {
+        let (certificate, private_key) = sign(name);
+        let names = names.iter().map(ToString::to_string).collect();
+        NamedCertificate { names, certificate, private_key }
+    };
+    let (certificate, private_key) = sign("default");
+    let settings = ServerSettings {
+        certificate,
+        private_key,
+        certificates: vec![
+            named("wide", &["*.shop.test"]),
+            named("exact", &["a.shop.test", "localhost"]),
+            named("deep", &["*.a.shop.test"]),
+        ],
+        ..authority.server()
+    };
+    let leaf = |name: &str| {
+        certificates(&fs::read(authority.path(&format!("{name}.pem"))).unwrap(), Path::new("")).unwrap()
+    };
+    let server = server_tls(&settings, None).unwrap();
+    let table = [
+        ("a.shop.test", "exact"),
+        ("A.SHOP.TEST", "exact"),
+        ("localhost", "exact"),
+        ("b.shop.test", "wide"),
+        ("B.Shop.Test", "wide"),
+        ("x.a.shop.test", "deep"),
+        // A wildcard stands for one label, and not for none.
+        ("shop.test", "default"),
+        ("other.example", "default"),
+        // An address is not asked for by name.
+        ("127.0.0.1", "default"),
+    ];
+    for minimum in [Version::Tls12, Version::Tls13] {
+        let settings = ServerSettings { min_version: minimum, ..settings.clone() };
+        let again = server_tls(&settings, Some(&server)).unwrap();
+        for (name, expected) in table {
+            let client = authority.client(None, &[b"h2"]);
+            let (first, _) = shake_with(&client, &again.config, name).unwrap();
+            assert_eq!(first.peer_certificates(), Some(&leaf(expected)[..]), "{name}");
+            let (second, _) = shake_with(&client, &again.config, name).unwrap();
+            assert_eq!(second.handshake_kind(), Some(HandshakeKind::Resumed), "{name}");
+        }
+    }
+    let mut broken = settings.clone();
+    broken.certificates[1].private_key = authority.path("wide.key");
+    let error = server_tls(&broken, None).unwrap_err();
+    assert_eq!(error.path, Some(authority.path("exact.pem")));
+    let files: Vec<&Path> = settings.files().collect();
+    assert_eq!(files.len(), 8, "{files:?}");
+}
+
+#[test]
+fn a_certificate_is_for_the_names_in_it_and_for_one_label_under_a_wildcard() {
+    let authority = Authority::new("root");
+    let (many, _) = authority.sign_for("many", &["a.test", "*.b.test", "127.0.0.1"], 2100);
+    for name in ["a.test", "x.b.test", "X.B.test", "*.b.test"] {
+        assert_eq!(check_name(&many, name), Ok(()), "{name}");
+    }
+    for name in ["b.test", "x.y.b.test", "*.a.test", "*.test", "aa.test", "test", "127.0.0.1", "many", ""] {
+        let error = check_name(&many, name).unwrap_err();
+        assert_eq!(error.path.as_deref(), Some(&*many), "{name}");
+        assert!(error.problem.ends_with("only for: a.test, *.b.test"), "{error}");
+    }
+    let (none, _) = authority.sign_for("none", &[], 2100);
+    assert!(check_name(&none, "a.test").unwrap_err().problem.contains("no DNS name"));
+    let nonsense = authority.write("nonsense.pem", "nothing");
+    assert!(check_name(&nonsense, "a.test").is_err());
 }

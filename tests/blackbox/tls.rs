@@ -394,3 +394,120 @@ fn a_client_certificate_of_other_roots_is_good_for_nothing_after_a_reload() {
         assert_eq!(status(&scene, &config, &free), (false, None), "its session is not resumed");
     }
 }
+
+/// The certificate that a client is shown who asks for this name, and the answer to its request.
+fn shown(scene: &Scene, config: &Arc<ClientConfig>, name: &str) -> (Vec<u8>, u16) {
+    let (mut wire, handshake) = Wire::tls_shared(scene.gate.public, name, config).unwrap();
+    let answer = wire.exchange(scene.gate.get("/").token(&scene.issuer.good()).bytes()).unwrap();
+    (handshake.certificate, answer.status())
+}
+
+/// `[[server.tls.certificates]]` with the files `NAME.pem` and `NAME.key`.
+fn named(settings: Settings, file: &str, identity: &Identity, names: &str) -> Settings {
+    settings.file(&format!("{file}.pem"), &identity.chain);
+    settings.file(&format!("{file}.key"), &identity.key);
+    settings.toml(&format!(
+        "[[server.tls.certificates]]\nnames = [{names}]\ncertificate = \"{file}.pem\"\nprivate_key = \"{file}.key\"\n"
+    ))
+}
+
+#[test]
+fn certificates_are_chosen_by_the_name_asked_for_and_each_is_reloaded_when_its_file_changes() {
+    let settings = Settings::tls();
+    // The default one is for all names, so that clients accept it where it is what they get.
+    let every = ["localhost", "api.test", "127.0.0.1", "shop.test", "x.y.shop.test", "other.test"];
+    let default = settings.authority().server(&every);
+    settings.file("server.pem", &default.chain);
+    settings.file("server.key", &default.key);
+    let exact = settings.authority().server(&["a.shop.test", "*.exact.test"]);
+    let wide = settings.authority().server(&["*.shop.test"]);
+    let settings = named(settings, "exact", &exact, "\"a.shop.test\", \"*.exact.test\"");
+    let settings = named(settings, "wide", &wide, "\"*.shop.test\"");
+    let scene = scene(settings);
+    let leaf = |identity: &Identity| identity.chain_der()[0].to_vec();
+    let table = [
+        ("a.shop.test", &exact),
+        ("A.Shop.TEST", &exact),
+        ("any.exact.test", &exact),
+        ("b.shop.test", &wide),
+        ("shop.test", &default),
+        ("x.y.shop.test", &default),
+        ("other.test", &default),
+        ("localhost", &default),
+        // An address is no name to ask for.
+        ("127.0.0.1", &default),
+    ];
+    for (alpn, versions) in
+        [("http/1.1", vec![&rustls::version::TLS12]), ("http/1.1", vec![&rustls::version::TLS13])]
+    {
+        for (name, expected) in &table {
+            let roots = scene.gate.settings.authority().roots();
+            let mut config = ClientConfig::builder_with_protocol_versions(&versions)
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+            let config = Arc::new(config);
+            assert_eq!(shown(&scene, &config, name), (leaf(expected), 200), "{name}");
+            let (_, again) = Wire::tls_shared(scene.gate.public, name, &config).unwrap();
+            assert!(again.resumed, "{name}");
+        }
+    }
+    let expiry = |file: &str| {
+        let metrics = scene.gate.metrics();
+        let family = metrics.family("portcullis_certificate_expiry_seconds");
+        let found: Vec<f64> =
+            family.filter(|(labels, _)| labels["path"].ends_with(file)).map(|(_, left)| left).collect();
+        assert_eq!(found.len(), 1, "{file}: {metrics:?}");
+        found[0]
+    };
+    for file in ["server.pem", "exact.pem", "wide.pem"] {
+        assert!(expiry(file) > 86_400.0, "{file}");
+    }
+
+    // By a changed file alone, and the others stay.
+    let config = Arc::new(scene.client());
+    let settings = &scene.gate.settings;
+    let renewed = settings.authority().server_until(&["*.shop.test"], crate::support::now() + 3_600);
+    settings.file("wide.key", &renewed.key);
+    settings.file("wide.pem", &renewed.chain);
+    let fresh = || Arc::new(scene.client());
+    eventually("the renewed certificate", || {
+        (shown(&scene, &fresh(), "b.shop.test").0 == leaf(&renewed)).then_some(())
+    });
+    assert_eq!(shown(&scene, &config, "a.shop.test"), (leaf(&exact), 200));
+    scene.gate.wait_for_metric("the new expiry", |_| (expiry("wide.pem") <= 3_600.0).then_some(()));
+
+    // One that is not for its names is refused, and the old one stays.
+    let errors = scene.gate.reloads("error");
+    let wrong = settings.authority().server(&["elsewhere.test"]);
+    settings.file("wide.key", &wrong.key);
+    settings.file("wide.pem", &wrong.chain);
+    scene.gate.wait_for_reloads("error", errors + 1.0);
+    assert_eq!(shown(&scene, &fresh(), "b.shop.test"), (leaf(&renewed), 200));
+    let outcome = check(settings);
+    assert_eq!(outcome.code, 2, "{outcome:?}");
+    assert!(outcome.err.contains("\"*.shop.test\"") && outcome.err.contains("elsewhere.test"), "{outcome:?}");
+}
+
+#[test]
+fn check_lists_certificates_and_warns_of_one_that_has_expired_without_refusing_it() {
+    let settings = Settings::tls();
+    let over = settings.authority().server_until(&["old.test"], 1_000_000_000);
+    let settings = named(settings, "old", &over, "\"old.test\"");
+    let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
+    let settings = settings.guarding(&upstream.url(), &issuer);
+    let outcome = check(&settings);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let warning = outcome.err.lines().find(|line| line.starts_with("warning: ")).unwrap();
+    assert!(warning.contains("old.pem") && warning.contains("2001-09-09"), "{outcome:?}");
+    let listed = outcome.out.lines().find(|line| line.contains("old.pem")).unwrap();
+    assert!(listed.contains("old.test") && listed.contains("until 2001-09-09"), "{outcome:?}");
+    assert!(outcome.out.contains("every other name"), "{outcome:?}");
+    // The others are served; so is this one, to clients that take it.
+    let gate = Gate::start(&settings);
+    gate.log().wait_for("the warning", |record| record["message"] == "a certificate has expired");
+    assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200);
+    let config = Arc::new(gate.settings.authority().client_config(&["http/1.1"], None));
+    let refused = Wire::tls_shared(gate.public, "old.test", &config).map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains("xpired"), "{refused}");
+}

@@ -157,7 +157,9 @@ fn every_file_that_is_named_is_watched() {
     let text = base_with(&[
         (
             "server",
-            "[server.tls]\ncertificate = \"../certs/server.pem\"\nprivate_key = \"../certs/server.key\"\nclient_ca = \"../certs/admin.pem\"",
+            "[server.tls]\ncertificate = \"../certs/server.pem\"\nprivate_key = \"../certs/server.key\"\nclient_ca = \"../certs/admin.pem\"\n\
+             [[server.tls.certificates]]\nnames = [\"shop.example.com\", \"*.Example.org\", \"API.example.net\", \"b.example.org\"]\n\
+             certificate = \"../certs/shop.pem\"\nprivate_key = \"../certs/shop.key\"",
         ),
         ("issuer.keys", "jwks_file = \"../certs/jwks.json\""),
         (
@@ -166,13 +168,16 @@ fn every_file_that_is_named_is_watched() {
         ),
     ]);
     let loaded = folder.good(&text);
-    let mut expected: Vec<_> = ["server.pem", "server.key", "admin.pem", "jwks.json", "secret"]
-        .iter()
-        .map(|name| folder.path("config").join("../certs").join(name))
-        .collect();
+    let mut expected: Vec<_> =
+        ["server.pem", "server.key", "admin.pem", "jwks.json", "secret", "shop.pem", "shop.key"]
+            .iter()
+            .map(|name| folder.path("config").join("../certs").join(name))
+            .collect();
     expected.push(folder.path("config/portcullis.toml"));
     expected.sort();
     assert_eq!(loaded.files.paths().collect::<Vec<_>>(), expected);
+    let names = &loaded.settings.gate.tls.unwrap().certificates[0].names;
+    assert_eq!(names, &["shop.example.com", "*.example.org", "api.example.net", "b.example.org"]);
     // Files of a configuration that is wrong are watched as well: one of them may be what is to be mended.
     let text = text.replace("server.key", "absent.key");
     let problems = folder.load(&text).unwrap_err();

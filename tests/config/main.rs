@@ -23,8 +23,11 @@ impl Folder {
         for name in ["config", "certs"] {
             fs::create_dir(folder.0.path().join(name)).unwrap();
         }
-        for name in ["server", "admin"] {
-            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificates = [("server", &["localhost"][..]), ("admin", &["localhost"]), ("shop", SHOP)];
+        for (name, names) in certificates {
+            let made =
+                rcgen::generate_simple_self_signed(names.iter().map(ToString::to_string).collect::<Vec<_>>())
+                    .unwrap();
             folder.write(&format!("certs/{name}.pem"), &made.cert.pem());
             folder.write(&format!("certs/{name}.key"), &made.signing_key.serialize_pem());
         }
@@ -65,6 +68,9 @@ impl Folder {
         }
     }
 }
+
+/// What `certs/shop.pem` is for.
+const SHOP: &[&str] = &["shop.example.com", "*.example.org", "Api.Example.Net"];
 
 /// One P-256 public key.
 const JWKS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "one", "alg": "ES256", "use": "sig",

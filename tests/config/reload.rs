@@ -42,6 +42,13 @@ const ROWS: &[Row] = &[
         &[("server.tls.client_ca", ROOTS), ("server.tls.require_client_certificate", "true")],
         AtOnce,
     ),
+    (
+        "server.tls.certificates.names",
+        &[("server.tls.certificates.names", r#"["shop.example.com"]"#)],
+        AtOnce,
+    ),
+    ("server.tls.certificates.certificate", &SERVERS_PAIR_BY_NAME, AtOnce),
+    ("server.tls.certificates.private_key", &SERVERS_PAIR_BY_NAME, AtOnce),
     ("server.limits.connections", &[("server.limits.connections", "7")], AtOnce),
     ("server.limits.connections_per_ip", &[("server.limits.connections_per_ip", "7")], AtOnce),
     ("server.limits.handshake_timeout", &[("server.limits.handshake_timeout", r#""7s""#)], AtOnce),
@@ -214,6 +221,11 @@ const REDIS: (&str, &str) = ("state.store", r#""redis""#);
 const ADMINS_PAIR: [(&str, &str); 2] = [
     ("server.tls.certificate", r#""../certs/admin.pem""#),
     ("server.tls.private_key", r#""../certs/admin.key""#),
+];
+const SERVERS_PAIR_BY_NAME: [(&str, &str); 3] = [
+    ("server.tls.certificates.names", r#"["localhost"]"#),
+    ("server.tls.certificates.certificate", r#""../certs/server.pem""#),
+    ("server.tls.certificates.private_key", r#""../certs/server.key""#),
 ];
 const SERVERS_PAIR: [(&str, &str); 2] = [
     ("admin.tls.certificate", r#""../certs/server.pem""#),

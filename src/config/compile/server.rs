@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 
 use ipnet::IpNet;
+use rustls::pki_types::ServerName;
 
 use super::address;
 use crate::config::material;
@@ -11,13 +12,16 @@ use crate::config::section::Section;
 use crate::config::values::Zero;
 use crate::forward::TrustedFields;
 use crate::gate::{Limits, Settings};
-use crate::tls::{ServerSettings, Version};
+use crate::tls::{NamedCertificate, ServerSettings, Version};
 
 /// `[server]`.
 pub(super) fn server(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settings {
     let listen = s.filled_list("listen", &["0.0.0.0:8443"], |text| address(text, taken));
     let allow_plaintext = s.flag("allow_plaintext", false);
-    let tls = s.optional_table("tls", tls);
+    let tls = s.optional_table("tls", |s| {
+        let settings = tls(s);
+        ServerSettings { certificates: certificates(s), ..settings }
+    });
     if tls.is_none() && !allow_plaintext {
         s.problem("tls", "is missing: tokens would travel in clear text; add [server.tls], or set allow_plaintext = true under [server]");
     }
@@ -48,6 +52,7 @@ pub(super) fn tls(s: &mut Section<'_>) -> ServerSettings {
         min_version: s.word("min_version", ("1.2", Version::Tls12), &[("1.3", Version::Tls13)]),
         client_ca: s.file("client_ca"),
         require_client_certificate: s.flag("require_client_certificate", false),
+        certificates: Vec::new(),
     };
     if settings.require_client_certificate && settings.client_ca.is_none() {
         s.problem("require_client_certificate", "needs client_ca, the roots to verify certificates against");
@@ -55,6 +60,50 @@ pub(super) fn tls(s: &mut Section<'_>) -> ServerSettings {
     material::pair(s, ("certificate", &settings.certificate), ("private_key", &settings.private_key));
     material::roots(s, "client_ca", settings.client_ca.as_deref());
     settings
+}
+
+/// `[[server.tls.certificates]]`.
+fn certificates(s: &mut Section<'_>) -> Vec<NamedCertificate> {
+    let mut taken: Vec<(String, usize)> = Vec::new();
+    s.tables("certificates", |s| {
+        let named = NamedCertificate {
+            names: s.filled_list("names", &[], server_name),
+            certificate: s.required_file("certificate"),
+            private_key: s.required_file("private_key"),
+        };
+        let (certificate, private_key) = (named.certificate.as_path(), named.private_key.as_path());
+        material::pair(s, ("certificate", certificate), ("private_key", private_key));
+        for (index, name) in named.names.iter().enumerate().filter(|_| s.is_sound("names")) {
+            match taken.iter().find(|(other, _)| other == name) {
+                Some((_, line)) => {
+                    let message = format!("{name:?} is taken by the certificate on line {line}");
+                    s.element_problem("names", index, message);
+                }
+                None => taken.push((name.clone(), s.line())),
+            }
+        }
+        material::names(s, "names", &named.names, ("certificate", certificate));
+        named
+    })
+}
+
+/// A host name as clients ask for it, or `*.` and the rest of one.
+fn server_name(text: &str) -> Result<String, String> {
+    let bad = |why: &str| {
+        Err(format!("{text:?} {why}; write a host name, such as \"api.example.com\" or \"*.example.com\""))
+    };
+    let name = text.to_ascii_lowercase();
+    let host = name.strip_prefix("*.").unwrap_or(&name);
+    if host.contains('*') {
+        return bad("has a wildcard that is not its first label");
+    }
+    match ServerName::try_from(host) {
+        Ok(ServerName::DnsName(_)) if !host.ends_with('.') => Ok(name),
+        Ok(ServerName::IpAddress(_)) => Err(format!(
+            "{text:?} is an address, which clients never ask for; they get the default certificate"
+        )),
+        _ => bad("is not a host name"),
+    }
 }
 
 /// `[server.limits]`. The upper ends keep within what the protocol libraries can hold.

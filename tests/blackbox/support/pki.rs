@@ -44,6 +44,12 @@ impl Authority {
         self.issue(names, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
+    /// A server certificate for these names that expires at this second.
+    pub fn server_until(&self, names: &[&str], end: i64) -> Identity {
+        let end = time::OffsetDateTime::from_unix_timestamp(end).unwrap();
+        self.issue_with(names, ExtendedKeyUsagePurpose::ServerAuth, |params| params.not_after = end)
+    }
+
     /// A client certificate for this name.
     pub fn client(&self, name: &str) -> Identity {
         self.issue(&[name], ExtendedKeyUsagePurpose::ClientAuth)
