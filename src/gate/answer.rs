@@ -229,6 +229,10 @@ impl From<&ForwardError> for Refusal {
             StatusCode::BAD_GATEWAY => ("upstream_unreachable", "The upstream gave no usable answer"),
             StatusCode::GATEWAY_TIMEOUT => ("upstream_timeout", "The upstream gave no answer in time"),
             StatusCode::REQUEST_TIMEOUT => ("invalid_request", "The request body stopped coming"),
+            _ if matches!(error, ForwardError::Target) => (
+                "invalid_request",
+                "The query has characters that HTTP/2 cannot carry to the upstream; percent-encode them",
+            ),
             _ => ("invalid_request", "The request cannot be forwarded as it came"),
         };
         // The rest of a body that failed cannot be told from the next request.

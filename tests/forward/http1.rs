@@ -8,7 +8,7 @@ use http::{Method, StatusCode, Version};
 use http_body::Body as _;
 use portcullis::forward::{Address, ErrorKind, ForwardError, Interim, RequestBodyError, Scheme};
 
-use crate::support::{Ask, Gate, Peer, full, listen, pieces, read, settings, worker};
+use crate::support::{Ask, Gate, ODD_QUERIES, Peer, full, listen, pieces, read, settings, worker};
 
 #[test]
 fn a_request_reaches_the_upstream_byte_for_byte() {
@@ -29,6 +29,24 @@ fn a_request_reaches_the_upstream_byte_for_byte() {
         assert_eq!(answer.headers().get("x-request-id").unwrap(), "request-1");
         assert_eq!(answer.body().size_hint().exact(), Some(2));
         assert_eq!(read(answer).await.unwrap().0, "{}");
+    });
+}
+
+#[test]
+fn a_query_is_sent_byte_for_byte_whatever_it_holds() {
+    worker(async {
+        let (listener, port) = listen().await;
+        let gate = Gate::http(port);
+        for target in ODD_QUERIES {
+            let (answer, head) = tokio::join!(gate.get(target), async {
+                let mut peer = Peer::accept(&listener).await;
+                let head = peer.head().await;
+                peer.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+                head
+            });
+            assert_eq!(answer.unwrap().status(), StatusCode::OK);
+            assert!(head.starts_with(&format!("GET {target} HTTP/1.1\r\n")), "{head}");
+        }
     });
 }
 

@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use portcullis::forward::{BodyError, ErrorKind, ForwardError, Interim, RequestBodyError, Scheme};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Ask, Gate, Peer, full, listen, next, pieces, read, settings, worker};
+use crate::support::{Ask, Gate, ODD_QUERIES, Peer, full, listen, next, pieces, read, settings, worker};
 
 type Server = Connection<TcpStream, Bytes>;
 type Exchange = (Request<RecvStream>, SendResponse<Bytes>);
@@ -719,6 +719,25 @@ fn a_switch_of_protocol_is_no_answer_over_http_2() {
         });
         let error = answer.expect_err("no switch");
         assert_eq!((error.kind(), error.status()), (Some(ErrorKind::BadAnswer), StatusCode::BAD_GATEWAY));
+    });
+}
+
+#[test]
+fn a_target_that_the_library_cannot_hold_is_refused_and_costs_nothing() {
+    worker(async {
+        let (listener, port) = listen().await;
+        let gate = h2c(port);
+        drop(tokio::task::spawn_local(async move { always(accept(&listener).await, "x").await }));
+        for target in ODD_QUERIES {
+            let error = gate.get(target).await.expect_err("cannot be sent");
+            assert!(matches!(error, ForwardError::Target), "{target}: {error}");
+            assert_eq!((error.kind(), error.status()), (None, StatusCode::BAD_REQUEST), "{target}");
+        }
+        // What percent-encoding or a lenient library leaves passes, on the same connection.
+        for target in ["/?filter=%7B%22a%22:1%7D", "/?a={b}|c^d`e\\f[]", "/\"{}", "/?é"] {
+            let answer = gate.get(target).await.unwrap_or_else(|error| panic!("{target}: {error}"));
+            assert_eq!(read(answer).await.unwrap().0, "x", "{target}");
+        }
     });
 }
 

@@ -94,6 +94,7 @@ fn a_failing_upstream_is_answered_as_promised() {
         (ForwardError::Loop, 502, "upstream_unreachable", false),
         (ForwardError::Timeout, 504, "upstream_timeout", false),
         (ForwardError::Host, 400, "invalid_request", false),
+        (ForwardError::Target, 400, "invalid_request", false),
         (ForwardError::RequestBody(RequestBodyError::TooLarge), 413, "request_too_large", true),
         (ForwardError::RequestBody(RequestBodyError::Stalled), 408, "invalid_request", true),
         (ForwardError::RequestBody(RequestBodyError::Length), 400, "invalid_request", true),
