@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::enforce::decide::{InForce, Verdict};
-use crate::enforce::policy::{Mode, Requirement, RouteSettings};
+use crate::enforce::policy::{EncodedSlashes, Mode, Requirement, RouteSettings};
 use crate::enforce::testing::{
     Ask as Asking, ISSUER, NOW, SIGNERS, b64, enforcer, enforcer_with, header, issuers, payload, route,
     token, token_of, without,
@@ -196,6 +196,25 @@ fn tokens_that_no_request_could_carry_are_malformed() {
     }
     let named = gate.named_issuer(&token(&payload(json!({})))).map(|issuer| issuer.rules.issuer.to_string());
     assert_eq!(named.as_deref(), Some(ISSUER));
+}
+
+#[test]
+fn an_encoded_slash_is_told_what_it_needs_and_where_it_is_kept() {
+    let keeping = RouteSettings { encoded_slashes: EncodedSlashes::Keep, ..route("/kept/{name}") };
+    let gate = enforcer(issuers(), vec![keeping, route("/{*rest}")]);
+    let token = token(&payload(json!({})));
+    for (path, is_good, is_named) in [
+        ("/kept/a%2Fb?x=%2f", true, false),
+        ("/kept/a%2f..%2fb", false, true),
+        ("/other/a%2fb", false, true),
+        ("/kept/a%5cb?%2f", false, false),
+        ("/kept/{\"a\"}?filter={\"a\":<1>}", true, false),
+    ] {
+        let told = explained(&gate, path, &token);
+        assert_eq!(told.ok("target"), Some(is_good), "{told:?}");
+        assert_eq!(told.detail("target").contains("encoded_slashes = \"keep\""), is_named, "{told:?}");
+        assert_eq!(told.reason, (!is_good).then_some(Reason::BadTarget), "{told:?}");
+    }
 }
 
 #[test]

@@ -26,7 +26,11 @@ pub(super) fn target(method: &Method, path: &str, good: bool) -> String {
     let asked = format!("{} {}", escaped(method.as_str()), quoted(path));
     let has_encoded_slash =
         path.split('?').next().is_some_and(|path| path.to_ascii_lowercase().contains("%2f"));
-    let keep = if has_encoded_slash { "; %2f needs a route with encoded_slashes = \"keep\"" } else { "" };
+    let keep = if has_encoded_slash {
+        "; a %2f passes on a route with encoded_slashes = \"keep\", unless its decoded form climbs or has an empty segment"
+    } else {
+        ""
+    };
     if good { asked } else { format!("{asked} could be read in two ways, or is no path at all{keep}") }
 }
 
