@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::revocations::Revocations;
 use crate::sessions::{self, Sessions};
 use crate::shutdown::{Phase, Shutdown};
-use crate::state::redis::{self, Change};
+use crate::state::redis::{self, ReplicaChanges};
 use crate::state::{OpenError, Past, Store, StoreError};
 use crate::time::{Monotonic, Now, Timestamp};
 use crate::usage::Usage;
@@ -40,7 +40,7 @@ pub(super) struct State {
 }
 
 /// A store, and what other replicas do when it is shared.
-pub(super) type Opened = (Store, Option<mpsc::Receiver<Change>>);
+pub(super) type Opened = (Store, Option<mpsc::Receiver<ReplicaChanges>>);
 
 /// How long the start waits for a shared store. Without it the gate runs on, not ready, until the store is there: a
 /// sidecar that restarted in a loop would only be one more thing to look after in an outage.
@@ -256,7 +256,7 @@ impl State {
         }
     }
 
-    /// Tells what is known of a shared store's state: on the metrics page, and to whoever asks for readiness.
+    /// Exports the condition of a shared store: on the metrics page and in the readiness.
     pub(super) async fn report(self, health: Arc<Health>, metrics: Metrics) {
         if !self.store.is_shared() {
             return;

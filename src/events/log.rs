@@ -10,7 +10,7 @@ use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use crate::metrics::Metrics;
 use crate::revocations::{Ends, Horizon, Revocations};
 use crate::state::record::{Event, EventKind, Forgotten, Kept, Source, StoredEvent, Trimmed, Undone};
-use crate::state::redis::{Change, News};
+use crate::state::redis::{News, Removed, ReplicaChanges};
 use crate::state::{Store, StoreError};
 use crate::time::{Now, Timestamp};
 
@@ -117,8 +117,19 @@ impl EventLog {
 
     /// Puts in force what other replicas did, in the order of the log, until there are no more of them. With
     /// `refuse_older`, tokens from before the log's beginning are refused.
-    pub async fn follow(&self, mut changes: mpsc::Receiver<Change>, refuse_older: bool, metrics: Metrics) {
-        while let Some(Change { items, created_at, done }) = changes.recv().await {
+    pub async fn follow(
+        &self,
+        mut changes: mpsc::Receiver<ReplicaChanges>,
+        refuse_older: bool,
+        metrics: Metrics,
+    ) {
+        while let Some(ReplicaChanges { items, created_at, removed, done }) = changes.recv().await {
+            if let Some(removed) = removed {
+                self.revocations.set_common_horizons(removed.iter().map(|removed| {
+                    let Removed { until, retention } = *removed;
+                    Horizon { until, retention }
+                }));
+            }
             if let Some(created_at) = created_at.filter(|_| refuse_older) {
                 self.revocations.set_not_before(created_at);
             }
@@ -252,6 +263,7 @@ impl EventLog {
 /// How far the clock of a shared store's server may be ahead of this one.
 const CLOCKS: Duration = Duration::from_secs(60);
 
+/// Puts all that is known of deleted events in force.
 fn set_horizons(revocations: &Revocations, forgotten: &[Forgotten]) {
     if forgotten.is_empty() {
         return;

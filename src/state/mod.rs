@@ -30,7 +30,7 @@ pub use error::{OpenError, StoreError};
 pub use events::LogPosition;
 use freshness::Freshness;
 use record::UsageRow;
-use redis::{Change, Fleet, Told};
+use redis::{Fleet, ReplicaChanges, Told};
 use schema::{Database, Wanted};
 pub use seen::Past;
 use uptime::Uptime;
@@ -123,7 +123,7 @@ impl Store {
         settings: redis::Settings,
         terms: redis::Terms,
         metrics: crate::metrics::Metrics,
-    ) -> Result<(Self, tokio::sync::mpsc::Receiver<Change>), OpenError> {
+    ) -> Result<(Self, tokio::sync::mpsc::Receiver<ReplicaChanges>), OpenError> {
         let (running, writer, changes) = redis::start(settings, terms, metrics)?;
         let store = Self {
             writer,

@@ -90,6 +90,47 @@ fn what_is_old_enough_leaves_the_log_and_is_no_gap() {
     assert!(origin(&server, "marks").split(',').count() < 70, "{}", origin(&server, "marks"));
 }
 
+/// A gate that starts has never seen the events that were old enough to leave.
+#[test]
+fn a_lifetime_that_grows_revives_no_token_from_before_an_event_that_left() {
+    const DAY: i64 = 86_400;
+    let server = Server::with(&["--stream-node-max-entries", "1"]);
+    let lines = format!("{}[sessions]\nidle_timeout = \"0s\"\n", state(&server.url()));
+    let mut scene = Scene::with(1, &lines);
+    assert_eq!(scene.revoke(0, "ended").status(), 202);
+    for _ in 0..2 {
+        counted(&server);
+        let before = origin(&server, "marks");
+        server.ask::<i64>(&["HINCRBY", ORIGIN, "ticks", &(10 * DAY * 1_000).to_string()]);
+        eventually("a mark is set", || (origin(&server, "marks") != before).then_some(()));
+    }
+    eventually("the event leaves", || (server.ask::<u64>(&["XLEN", EVENTS]) == 0).then_some(()));
+    let longer = || {
+        let settings = Settings::plaintext().upstream("api", &scene.app.url(), "");
+        let settings = settings.issuer_with(&scene.issuer, "max_lifetime = \"40d\"").route("/{*rest}", "");
+        settings.admin().toml(&lines)
+    };
+    // One that sees the log for the first time, and one that has followed it all along.
+    let new = Gate::start(&longer());
+    let running = &scene.gates[0];
+    std::fs::write(running.settings.write(), longer().to_toml()).unwrap();
+    running.settings.file(&format!("jwks-{}.json", scene.issuer.slug()), scene.issuer.jwks().to_string());
+    running.signal("HUP");
+    running.wait_for_reloads("ok", 1.0);
+    for (days, expected) in
+        [(12, "deny/before_state"), (11, "deny/before_state"), (9, "allow/none"), (0, "allow/none")]
+    {
+        let issued_at = now() - days * DAY;
+        let token = scene.issuer.token().claim("jti", "ended").claim("iat", issued_at);
+        let token = token.claim("exp", issued_at + 30 * DAY).build();
+        assert_eq!(decision(&new, &token), expected, "{days} days old");
+        if days > 10 {
+            // It still holds the event itself.
+            assert_eq!(decision(running, &token), "deny/token_revoked", "{days} days old");
+        }
+    }
+}
+
 #[test]
 fn a_log_that_was_created_by_a_clock_that_was_ahead_is_from_now() {
     let server = Server::start();

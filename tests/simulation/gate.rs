@@ -24,7 +24,7 @@ use portcullis::keys::{self, Source};
 use portcullis::metrics::Metrics;
 use portcullis::revocations::Revocations;
 use portcullis::sessions::{self, Sessions};
-use portcullis::state::redis::{Change, News};
+use portcullis::state::redis::{News, ReplicaChanges};
 use portcullis::state::{Store, record};
 use portcullis::time::{Clock, Now, Timestamp};
 use tokio::sync::{mpsc, oneshot};
@@ -55,14 +55,16 @@ fn millis(millis: i64) -> Duration {
 /// A gate that follows the log of another.
 pub(crate) struct Follower {
     gate: Gate,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<ReplicaChanges>,
 }
 
 impl Follower {
     /// Returns when all of it is in force.
     pub(crate) async fn hear(&self, items: Vec<News>) {
         let (done, heard) = oneshot::channel();
-        assert!(self.changes.send(Change { items, created_at: None, done }).await.is_ok());
+        assert!(
+            self.changes.send(ReplicaChanges { items, created_at: None, removed: None, done }).await.is_ok()
+        );
         heard.await.expect("it follows");
     }
 

@@ -72,7 +72,8 @@ impl Fleet {
             (position.created_at, position.complete) = (created_at, true);
             position.said = beat.created_at.max(created_at);
         }
-        self.announce(Vec::new(), Some(created_at)).await?;
+        let removed = self.newly_removed(&beat, asked_at);
+        self.announce(Vec::new(), Some(created_at), removed).await?;
         self.settle_first(Ok(()));
         self.prove(&beat, asked_at, self.heartbeat()).await?;
         let whole = lock(&self.lost).is_empty() && created_at >= beat.created_at && filled.is_empty();
@@ -138,7 +139,7 @@ impl Fleet {
             "events are missing from the shared log; tokens from before are treated as after the loss of the store, until another gate publishes the events again"
         );
         // Replicas that know more see it, publish what they hold, and move it back.
-        self.shift(&beat.id, since, "raise", &[]).await?;
+        self.raise(&beat.id, since).await?;
         Ok(created_at.max(since))
     }
 

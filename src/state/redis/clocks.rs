@@ -53,7 +53,7 @@ impl Fleet {
             for found in futures_util::future::join_all(saving).await {
                 over.extend(found?);
             }
-            // Encoding hundreds of thousands must not hold up whoever shares the thread.
+            // Encoding hundreds of thousands must not hold up other tasks on the thread.
             yield_now().await;
         }
         Ok(over)

@@ -55,6 +55,8 @@ impl Fleet {
                 Err(fault) => return Err(fault),
             }
             lock(&self.position).said = beat.created_at;
+            let removed = self.newly_removed(&beat, asked_at);
+            self.announce(Vec::new(), None, removed).await?;
             let is_news = lowered.is_none_or(|(created_at, _)| beat.created_at < created_at);
             if beat.created_at < known.created_at && is_news {
                 lowered = Some((beat.created_at, beat.last));
@@ -62,7 +64,7 @@ impl Fleet {
             // What was published again counts before the tokens do that it may have ended.
             if let Some((created_at, _)) = lowered.take_if(|(_, last)| self.position().last >= *last) {
                 lock(&self.position).created_at = created_at;
-                self.announce(Vec::new(), Some(created_at)).await?;
+                self.announce(Vec::new(), Some(created_at), None).await?;
             }
             if self.is_left_behind(&beat) {
                 self.distrust_replicas();

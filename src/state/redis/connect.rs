@@ -128,12 +128,12 @@ impl Connector {
         Ok(lanes)
     }
 
-    /// A connection of its own to whoever has a slot, for commands that block.
+    /// A connection of its own to the server of a slot, for commands that block.
     pub(super) async fn alone(&self, lanes: &Lanes, slot: u16) -> Result<Connection, Fault> {
         self.open(lanes.host(slot)?, &self.endpoint.credentials).await
     }
 
-    /// A connection to this endpoint, whoever answers; for reading.
+    /// A connection to any server of this endpoint, for reading.
     pub(super) async fn any(&self) -> Result<Connection, Fault> {
         let host = self.primary().await?;
         self.open(&host, &self.endpoint.credentials).await

@@ -11,6 +11,7 @@ use super::entry::{Entry, encode};
 use super::fault::Fault;
 use super::follows::{Gap, Ledger};
 use super::keys::VERSION;
+use super::removed::Removed;
 use super::{Fleet, PATIENCE};
 use crate::state::StoreError;
 use crate::state::mirror::{self, Adopted, Lost};
@@ -25,11 +26,13 @@ pub(super) const PAGE: usize = 2_000;
 
 /// What other replicas did, to be put in force here.
 #[derive(Debug)]
-pub struct Change {
+pub struct ReplicaChanges {
     /// In the order of the log.
     pub items: Vec<News>,
     /// What is known of the log's beginning, when that changed: nothing is known of what was revoked before.
     pub created_at: Option<Timestamp>,
+    /// What is known of all removed entries, when that changed.
+    pub removed: Option<Vec<Removed>>,
     /// To be told when all of it is in force.
     pub done: oneshot::Sender<()>,
 }
@@ -58,6 +61,9 @@ pub(super) struct Beat {
     pub(super) ledger: Ledger,
     /// Milliseconds for which entries are kept.
     pub(super) kept: i64,
+    /// Its age, and what was removed from it at which age.
+    pub(super) ticks: i64,
+    pub(super) dropped: String,
     /// The server's clock when a gate wrote last to prove that it takes writes.
     pub(super) stamp: Option<Timestamp>,
 }
@@ -170,11 +176,11 @@ impl Fleet {
 
     /// What the server says of the log now.
     pub(super) async fn beat(&self, patience: Duration) -> Result<Beat, Fault> {
-        type Fields = (String, String, String, String, String, String, String);
+        type Fields = (String, String, String, String, String, String, String, String, String);
         let mut call = self.scripts.beat.call(2);
         call.arg(&self.keys.origin).arg(&self.keys.stamp);
         let (clock, stamp, fields): (i64, String, Fields) = self.log_lane()?.ask(&call, patience).await?;
-        let (version, id, created, last, trimmed, filled, kept) = fields;
+        let (version, id, created, last, trimmed, filled, kept, ticks, dropped) = fields;
         Ok(Beat {
             clock: Timestamp::from_millis(clock),
             version,
@@ -183,6 +189,8 @@ impl Fleet {
             last: last.parse().unwrap_or(0),
             ledger: Ledger::parse(&trimmed, &filled),
             kept: kept.parse().unwrap_or(0),
+            ticks: ticks.parse().unwrap_or(0),
+            dropped,
             stamp: stamp.parse().ok().map(Timestamp::from_millis),
         })
     }
@@ -195,21 +203,24 @@ impl Fleet {
         Ok(())
     }
 
-    /// Moves the time since which the log is complete, `lower` or `raise`; lists gaps that were filled.
-    pub(super) async fn shift(
-        &self,
-        id: &str,
-        created_at: Timestamp,
-        way: &str,
-        filled: &[Gap],
-    ) -> Result<(), Fault> {
-        let mut call = self.scripts.shift.call(1);
-        call.arg(&self.keys.origin).arg(id).arg(created_at.as_millis()).arg(way);
+    /// Moves on the time since which the log is complete.
+    pub(super) async fn raise(&self, id: &str, created_at: Timestamp) -> Result<(), Fault> {
+        let mut call = self.scripts.raise.call(1);
+        call.arg(&self.keys.origin).arg(id).arg(created_at.as_millis());
+        self.log_lane()?.ask::<i64>(&call, PATIENCE).await?;
+        Ok(())
+    }
+
+    /// Moves it back to what is known here, and lists gaps that were filled. False when another gate has raised it since
+    /// it was last read: nothing changed then, because that gate misses what was not published again yet.
+    pub(super) async fn lower(&self, known: &Position, filled: &[Gap]) -> Result<bool, Fault> {
+        let mut call = self.scripts.lower.call(1);
+        call.arg(&self.keys.origin).arg(&known.id);
+        call.arg(known.created_at.as_millis()).arg(known.said.as_millis());
         for gap in filled {
             call.arg(gap.to_string());
         }
-        self.log_lane()?.ask::<i64>(&call, PATIENCE).await?;
-        Ok(())
+        Ok(self.log_lane()?.ask::<i64>(&call, PATIENCE).await? == 1)
     }
 
     /// Puts a page of entries in force here, in order.
@@ -231,21 +242,23 @@ impl Fleet {
             Adopted::Undone(sequence) => Some(News::Undone(sequence)),
             Adopted::Known => None,
         });
-        self.announce(items.collect(), None).await
+        self.announce(items.collect(), None, None).await
     }
 
-    /// Waits until whoever follows has put this in force.
+    /// Waits until the follower has put this in force.
     pub(super) async fn announce(
         &self,
         items: Vec<News>,
         created_at: Option<Timestamp>,
+        removed: Option<Vec<Removed>>,
     ) -> Result<(), Fault> {
-        if items.is_empty() && created_at.is_none() {
+        if items.is_empty() && created_at.is_none() && removed.is_none() {
             return Ok(());
         }
         let (done, in_force) = oneshot::channel();
         let gone = |_| Fault::Unreachable("the gate is ending".to_owned());
-        self.changes.send(Change { items, created_at, done }).await.map_err(|_closed| gone(()))?;
+        let changes = ReplicaChanges { items, created_at, removed, done };
+        self.changes.send(changes).await.map_err(|_closed| gone(()))?;
         in_force.await.map_err(|_closed| gone(()))
     }
 
@@ -307,6 +320,8 @@ mod tests {
                 last,
                 ledger: Ledger::default(),
                 kept: 0,
+                ticks: 0,
+                dropped: String::new(),
                 stamp: None,
             };
             assert_eq!(beat.breaks(&known), why, "{id:?} {created_at} {last}");

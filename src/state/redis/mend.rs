@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use redis::cmd;
 use tokio::time::sleep;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::fault::Fault;
 use super::follows::Gap;
@@ -22,7 +22,7 @@ impl Fleet {
     pub(super) async fn mend(&self, filled: &[Gap]) -> Result<Outcome, Fault> {
         loop {
             match self.try_mend(filled).await {
-                Ok(()) => return Ok(Outcome::Mended),
+                Ok(outcome) => return Ok(outcome),
                 // Following the log goes on, and only this waits.
                 Err(Fault::Full | Fault::Unwritable(_)) => sleep(LONGEST_PAUSE).await,
                 Err(fault) => return Err(fault),
@@ -30,7 +30,7 @@ impl Fleet {
         }
     }
 
-    async fn try_mend(&self, filled: &[Gap]) -> Result<(), Fault> {
+    async fn try_mend(&self, filled: &[Gap]) -> Result<Outcome, Fault> {
         let (lost, mut published) = (lock(&self.lost).len(), 0);
         let me = random_id();
         // What another replica published meanwhile was read, and is not lost any more.
@@ -48,12 +48,14 @@ impl Fleet {
             release.arg(&self.keys.mender).arg(&me);
             self.log_lane()?.ask::<i64>(&release, PATIENCE).await?;
         }
-        let known = self.position();
-        self.shift(&known.id, known.created_at, "lower", filled).await?;
+        if !self.lower(&self.position(), filled).await? {
+            warn!("another gate found that events are missing from the shared log; reading it again");
+            return Ok(Outcome::Broken);
+        }
         if lost > 0 {
             info!(lost, published, "events that the shared store had lost are in it again");
         }
-        Ok(())
+        Ok(Outcome::Mended)
     }
 
     /// Publishes for as long as the right to do so lasts; says how many entries.

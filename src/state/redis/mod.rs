@@ -32,13 +32,15 @@ mod log;
 mod mend;
 mod phase;
 mod registry;
+mod removed;
 mod scripts;
 mod setup;
 mod supervise;
 
 pub use clocks::Told;
 pub use create::create;
-pub use log::{Change, News};
+pub use log::{News, ReplicaChanges};
+pub use removed::Removed;
 
 use connect::{Connection, Connector, Lanes};
 use endpoint::Endpoint;
@@ -106,6 +108,8 @@ pub(super) struct Fleet {
     lanes: ArcSwapOption<Lanes>,
     position: Mutex<Position>,
     lost: Arc<Mutex<Lost>>,
+    /// What the log said last of removed entries.
+    dropped: Mutex<String>,
     /// What the task that supervises does.
     phase: watch::Sender<Phase>,
     /// Whether entries that were read are being put in force.
@@ -120,7 +124,7 @@ pub(super) struct Fleet {
     pub(super) emptied: watch::Sender<u64>,
     condition: watch::Sender<Option<String>>,
     first: watch::Sender<Option<Result<(), Fault>>>,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<ReplicaChanges>,
     /// Something went wrong on a lane.
     trouble: Notify,
     /// A heartbeat is wanted now.
@@ -146,7 +150,7 @@ pub(super) fn start(
     settings: Settings,
     terms: Terms,
     metrics: Metrics,
-) -> Result<(Running, Arc<Writer>, mpsc::Receiver<Change>), OpenError> {
+) -> Result<(Running, Arc<Writer>, mpsc::Receiver<ReplicaChanges>), OpenError> {
     let refused = |why: String| OpenError::Refused(why);
     let ca = settings.ca.as_ref();
     let connector = |endpoint| Connector::new(endpoint, ca).map_err(|error| refused(error.to_string()));
@@ -171,6 +175,7 @@ pub(super) fn start(
         lanes: ArcSwapOption::empty(),
         position: Mutex::default(),
         lost: Arc::default(),
+        dropped: Mutex::default(),
         phase: watch::Sender::new(Phase::Connecting),
         applying: watch::Sender::new(false),
         pending: Mutex::default(),

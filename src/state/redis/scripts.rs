@@ -44,13 +44,15 @@ pub(super) struct Scripts {
     pub(super) claim: Script,
     /// Creates the origin unless there is one: two replicas must not both.
     pub(super) found: Script,
-    /// Moves the origin's creation, unless it is another origin by now.
-    pub(super) shift: Script,
+    /// Moves the origin's creation on, unless it is another origin by now.
+    pub(super) raise: Script,
+    /// Moves it back, unless somebody raised it meanwhile.
+    pub(super) lower: Script,
     /// Appends events: each entry names the one before it, so that a replica that reads them notices a gap.
     pub(super) append: Script,
     /// Keeps last uses, which only ever move forward; tells which tokens were found idle meanwhile.
     pub(super) save: Script,
-    /// Reads a last use, and marks a token that is idle everywhere: whoever comes later finds the mark.
+    /// Reads a last use, and marks a token that is idle everywhere, for later readers.
     pub(super) look: Script,
     /// Adds counts and moves their times forward.
     pub(super) count: Script,
@@ -66,7 +68,8 @@ impl Scripts {
             release: Script::new(RELEASE),
             claim: Script::new(CLAIM),
             found: Script::new(FOUND),
-            shift: Script::new(SHIFT),
+            raise: Script::new(RAISE),
+            lower: Script::new(LOWER),
             append: Script::new(APPEND),
             save: Script::new(SAVE),
             look: Script::new(LOOK),
@@ -75,28 +78,30 @@ impl Scripts {
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 11] {
-        let Self { beat, tick, release, claim, found, shift, append, save, look, count, keep } = self;
-        [beat, tick, release, claim, found, shift, append, save, look, count, keep]
+    pub(super) fn all(&self) -> [&Script; 12] {
+        let Self { beat, tick, release, claim, found, raise, lower, append, save, look, count, keep } = self;
+        [beat, tick, release, claim, found, raise, lower, append, save, look, count, keep]
     }
 }
 
 /// KEYS: origin, stamp. Answers milliseconds of the server's clock and of the stamp, version, identity, creation, the last
-/// entry, the place up to which entries may be missing, the gaps that were filled, and for how long entries are kept.
+/// entry, the place up to which entries may be missing, the gaps that were filled, for how long entries are kept, the log's
+/// age in ticks, and what was removed at which age.
 const BEAT: &str = "
 local t = redis.call('TIME')
-local o = redis.call('HMGET', KEYS[1], 'version', 'id', 'created_at', 'last', 'trimmed', 'filled', 'kept')
+local o = redis.call('HMGET', KEYS[1], 'version', 'id', 'created_at', 'last', 'trimmed', 'filled', 'kept', 'ticks', 'dropped')
 return {t[1] * 1000 + math.floor(t[2] / 1000), redis.call('GET', KEYS[2]) or '',
-  {o[1] or '', o[2] or '', o[3] or '0', o[4] or '0', o[5] or '0', o[6] or '', o[7] or '0'}}
+  {o[1] or '', o[2] or '', o[3] or '0', o[4] or '0', o[5] or '0', o[6] or '', o[7] or '0', o[8] or '0', o[9] or ''}}
 ";
 
 /// KEYS: origin, events. ARGV: identity, milliseconds that events are kept at least.
 ///
 /// The age of the log is counted in ticks: milliseconds that went by between two calls, five seconds at most and never
 /// less than none, so that a clock that steps adds next to nothing. A mark says which entry was the last at which tick;
-/// what a mark that is old enough names may be removed, and what comes before it. A creation that lies ahead was told by a clock that was wrong: it is now.
+/// what a mark that is old enough names may be removed, and what comes before it. For each retention, the last such mark is
+/// kept in `dropped`: what came until then may have ended tokens that are older. A creation that lies ahead was told by a clock that was wrong: it is now.
 const TICK: &str = "
-local o = redis.call('HMGET', KEYS[1], 'id', 'last', 'created_at', 'kept', 'ticks', 'ticked', 'marks', 'trimmed', 'filled')
+local o = redis.call('HMGET', KEYS[1], 'id', 'last', 'created_at', 'kept', 'ticks', 'ticked', 'marks', 'trimmed', 'filled', 'dropped')
 if o[1] ~= ARGV[1] then return redis.error_reply('STALE this is another database') end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -108,10 +113,19 @@ if tonumber(o[3] or 0) > now + 1000 then redis.call('HSET', KEYS[1], 'created_at
 local marks, trimmed = o[7] or '', tonumber(o[8] or 0)
 local newest = tonumber(string.match(marks, '(%d+):%d+$') or -1)
 if newest < 0 or ticks - newest >= kept / 64 then
-  local left = {}
+  local left, dropped = {}, nil
   for at, last in string.gmatch(marks, '(%d+):(%d+)') do
-    if ticks - tonumber(at) >= kept then trimmed = math.max(trimmed, tonumber(last))
+    if ticks - tonumber(at) >= kept then
+      if tonumber(last) > trimmed then trimmed, dropped = tonumber(last), at end
     else left[#left + 1] = at .. ':' .. last end
+  end
+  if dropped then
+    local all = {}
+    for retention, at in string.gmatch(o[10] or '', '(%d+):(%d+)') do
+      if tonumber(retention) ~= kept then all[#all + 1] = retention .. ':' .. at end
+    end
+    all[#all + 1] = text(kept) .. ':' .. dropped
+    redis.call('HSET', KEYS[1], 'dropped', table.concat(all, ','))
   end
   left[#left + 1] = text(ticks) .. ':' .. (o[2] or '0')
   redis.call('HSET', KEYS[1], 'marks', table.concat(left, ','), 'trimmed', text(trimmed))
@@ -164,16 +178,22 @@ redis.call('HSET', KEYS[1], 'version', ARGV[1], 'id', ARGV[2], 'created_at', cre
 return 1
 ";
 
-/// KEYS: origin. ARGV: identity, creation in milliseconds, `lower` or `raise`, and to lower it the gaps that were filled.
-/// Moves the creation back, by a replica that has published everything since then, or on, by one that found events
-/// missing.
-const SHIFT: &str = "
+/// KEYS: origin. ARGV: identity, creation in milliseconds. Moves the creation on, by a replica that found events missing.
+const RAISE: &str = "
+local o = redis.call('HMGET', KEYS[1], 'id', 'created_at')
+if o[1] ~= ARGV[1] then return redis.error_reply('STALE this is another database') end
+if tonumber(ARGV[2]) > tonumber(o[2]) then redis.call('HSET', KEYS[1], 'created_at', ARGV[2]) end
+return 1
+";
+
+/// KEYS: origin. ARGV: identity, creation in milliseconds, the creation that the replica last read, the gaps it filled.
+/// Moves the creation back, by a replica that has published everything since then. Answers 0 when another replica has
+/// raised it meanwhile: that one found events missing which this replica has not published.
+const LOWER: &str = "
 local o = redis.call('HMGET', KEYS[1], 'id', 'created_at', 'filled')
 if o[1] ~= ARGV[1] then return redis.error_reply('STALE this is another database') end
-local lower, created = ARGV[3] == 'lower', tonumber(ARGV[2])
-if lower and created < tonumber(o[2]) or not lower and created > tonumber(o[2]) then
-  redis.call('HSET', KEYS[1], 'created_at', ARGV[2])
-end
+if tonumber(o[2]) > tonumber(ARGV[3]) then return 0 end
+if tonumber(ARGV[2]) < tonumber(o[2]) then redis.call('HSET', KEYS[1], 'created_at', ARGV[2]) end
 local filled = o[3] or ''
 for i = 4, #ARGV do
   if not string.find(',' .. filled .. ',', ',' .. ARGV[i] .. ',', 1, true) then

@@ -1,0 +1,86 @@
+//! A relay between gates and a server, which holds back one command until the test says so.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+
+use crate::support::PATIENCE;
+
+/// How far the held command has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Awaited,
+    Held,
+    Released,
+}
+
+type Door = Arc<(Mutex<Stage>, Condvar)>;
+
+/// A relay on a port of its own.
+pub struct Relay {
+    port: u16,
+    door: Door,
+}
+
+impl Relay {
+    /// Passes on everything to the server at this port, but holds back the first bytes that `is_wanted` names, and what
+    /// follows them on their connection.
+    pub fn start(server: u16, is_wanted: fn(&[u8]) -> bool) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let door: Door = Arc::new((Mutex::new(Stage::Awaited), Condvar::new()));
+        let held = Arc::clone(&door);
+        // Ends with the process of the test: it has nothing to clean up.
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { continue };
+                let back = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                let door = Arc::clone(&held);
+                std::thread::spawn(move || copy(client, server, |bytes| hold(&door, is_wanted(bytes))));
+                std::thread::spawn(move || copy(back.0, back.1, |_| ()));
+            }
+        });
+        Self { port, door }
+    }
+
+    /// Its address, for gates.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Waits until the command has come.
+    pub fn wait_until_held(&self) {
+        let (stage, changed) = &*self.door;
+        let waited =
+            changed.wait_timeout_while(stage.lock().unwrap(), PATIENCE, |stage| *stage == Stage::Awaited);
+        assert_eq!(*waited.unwrap().0, Stage::Held, "the command never came");
+    }
+
+    /// Lets it go on.
+    pub fn release(&self) {
+        *self.door.0.lock().unwrap() = Stage::Released;
+        self.door.1.notify_all();
+    }
+}
+
+fn hold(door: &Door, is_wanted: bool) {
+    let (stage, changed) = &**door;
+    let mut stage = stage.lock().unwrap();
+    if is_wanted && *stage == Stage::Awaited {
+        *stage = Stage::Held;
+        changed.notify_all();
+        drop(changed.wait_timeout_while(stage, PATIENCE, |stage| *stage == Stage::Held));
+    }
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream, mut look: impl FnMut(&[u8])) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        look(&buffer[..read]);
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    drop(to.shutdown(Shutdown::Both));
+    drop(from.shutdown(Shutdown::Both));
+}
