@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 
 use portcullis::identity::{AsIs, ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use portcullis::revocations::{Ends, Revocations, TokenFacts};
-use portcullis::time::Timestamp;
+use portcullis::time::{Now, Timestamp};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// When tokens are judged.
-const NOW: Timestamp = Timestamp::from_secs(2_000_000_000);
+const NOW: Now = Now::at_millis(2_000_000_000_000);
 /// Look-ups that are timed together.
 const BATCH: usize = 1_000;
 

@@ -91,7 +91,7 @@ fn main() {
                     random ^= random >> 7;
                     random ^= random << 17;
                     let i = (random % live) as usize;
-                    assert_eq!(revocations.load().judge(&facts[i], Timestamp::from_millis(START)), None);
+                    assert_eq!(revocations.load().judge(&facts[i], Now::at_millis(START)), None);
                     let (session, token) = (kept[i].as_ref(), known[i].introduce(&issuer));
                     assert_eq!(
                         sessions.judge(session.map(AsRef::as_ref), &token, None, now),

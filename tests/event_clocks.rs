@@ -40,8 +40,6 @@ struct Told {
     event: Event,
     at: i64,
     came: i64,
-    /// The clock was right then.
-    rightly: bool,
     undone: bool,
 }
 
@@ -206,7 +204,7 @@ impl World {
         if self.offset != 0 {
             return;
         }
-        let (snapshot, now) = (self.gate().revocations.load(), self.now().wall);
+        let (snapshot, now) = (self.gate().revocations.load(), self.now());
         for token in &self.tokens {
             let alive =
                 self.real <= token.issued_at + token.life + LEEWAY && token.life <= LIFETIMES[self.lifetime];
@@ -214,8 +212,7 @@ impl World {
                 continue;
             }
             let ends = || self.told.iter().filter_map(|told| Some((told, told.ends(token)?)));
-            // What came by a wrong clock may be forgotten together with its time once settings grow.
-            let must = ends().any(|(told, (_, must))| must && (told.rightly || !self.grew));
+            let must = ends().any(|(_, (_, must))| must);
             match snapshot.judge(&facts(token), now) {
                 None => assert!(!must, "let through: {token:?} at {}, {:?}", self.real, self.told),
                 Some(Ended::BeforeState) => assert!(self.grew, "before state: {token:?} at {}", self.real),
@@ -312,8 +309,8 @@ impl World {
                 let repeated = self.told.iter().find(|told| same(&told.event, &event));
                 let over = repeated.is_none_or(|told| self.real - told.came > kept_for);
                 assert!(over, "a repetition is the same event: {event:?}, {repeated:?}");
-                let (at, came, rightly) = (event.at.as_millis(), self.real, self.offset == 0);
-                self.told.push(Told { sequence, event, at, came, rightly, undone: false });
+                let (at, came) = (event.at.as_millis(), self.real);
+                self.told.push(Told { sequence, event, at, came, undone: false });
             }
         }
     }

@@ -126,7 +126,7 @@ impl Gate {
             issued_at: ms(token.issued_at),
             role_version: token.version,
         };
-        if let Some(ended) = self.revocations.load().judge(&facts, ms(now)) {
+        if let Some(ended) = self.revocations.load().judge(&facts, both(now)) {
             return Some(Some(ended));
         }
         let verdict = self.with(token, |token| {

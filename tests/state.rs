@@ -56,7 +56,7 @@ impl Gate {
                 issued_at,
                 role_version: Some(3),
             },
-            NOW,
+            at(NOW),
         )
     }
 }

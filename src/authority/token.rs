@@ -15,7 +15,7 @@ use super::signing::token_id;
 use super::{Authority, Settings};
 use crate::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
 use crate::revocations::TokenFacts;
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 /// The claims of RFC 9068 §2.2, and the versions and tenants that routes and upstreams ask for.
 #[derive(Debug, Serialize)]
@@ -85,18 +85,18 @@ impl Authority {
         let settings = self.settings();
         let roles = granted_roles(credential, owner)?;
         let jti = token_id().map_err(|_no_randomness| OauthError::Unavailable)?;
-        let mut now = Timestamp::now();
+        let mut now = Now::read();
         if self.is_born_dead(&settings, client, &jti, now) {
-            let next = Timestamp::from_secs(now.as_secs() + 1);
-            tokio::time::sleep(next.since(now) + Duration::from_millis(1)).await;
-            now = Timestamp::now();
+            let next = Timestamp::from_secs(now.wall.as_secs() + 1);
+            tokio::time::sleep(next.since(now.wall) + Duration::from_millis(1)).await;
+            now = Now::read();
             if self.is_born_dead(&settings, client, &jti, now) {
                 // Something else ended it meanwhile, or the clock is behind the one that issued what was ended.
                 return Ok(None);
             }
         }
         let lifetime = i64::try_from(settings.token_lifetime.as_secs()).unwrap_or(i64::MAX);
-        let iat = now.as_secs();
+        let iat = now.wall.as_secs();
         let end = credential.expires_at.map_or(i64::MAX, Timestamp::as_secs);
         let exp = iat.saturating_add(lifetime).min(end);
         if exp <= iat {
@@ -118,7 +118,7 @@ impl Authority {
         };
         let claims = serde_json::to_string(&claims).map_err(|_unwritable| OauthError::Unavailable)?;
         let ring = self.ring.load_full();
-        self.announce(&ring, now, Timestamp::from_secs(exp));
+        self.announce(&ring, now.wall, Timestamp::from_secs(exp));
         let token = sign(&ring, claims).await?;
         // A deletion takes the client out of the directory, then ends the tokens issued until that moment. This one was
         // issued before, and ends with them, or the client is no longer there.
@@ -138,7 +138,7 @@ impl Authority {
     }
 
     /// Whether an event of this very second would end a token that is issued now.
-    fn is_born_dead(&self, settings: &Settings, client: &Client, jti: &str, now: Timestamp) -> bool {
+    fn is_born_dead(&self, settings: &Settings, client: &Client, jti: &str, now: Now) -> bool {
         let Client { credential, owner } = client;
         let issuer = &settings.issuer;
         let facts = TokenFacts {
@@ -146,7 +146,7 @@ impl Authority {
             issuer: IssuerKey::new(issuer),
             subject: Some(SubjectKey::new(issuer, &owner.id)),
             client: Some(ClientKey::new(issuer, &credential.client_id)),
-            issued_at: Timestamp::from_secs(now.as_secs()),
+            issued_at: Timestamp::from_secs(now.wall.as_secs()),
             role_version: Some(owner.role_version),
         };
         self.in_force.revocations.load().judge(&facts, now).is_some()

@@ -211,7 +211,7 @@ impl VerifiedToken {
         }
     }
 
-    /// Whether an event has ended it by `now` of the wall clock. One comparison while nothing was published since it was
+    /// Whether an event has ended it by `now`; `leeway` is how long it is accepted after its `exp`. One comparison while nothing was published since it was
     /// last judged.
     ///
     /// A token was issued by the time it was first seen or used, whatever its `iat` says: the clock of its issuer may be
@@ -223,7 +223,8 @@ impl VerifiedToken {
         &self,
         session: Option<&Session>,
         revocations: &Revocations,
-        now: Timestamp,
+        leeway: Duration,
+        now: Now,
     ) -> Result<(), Reason> {
         let snapshot = revocations.load();
         let this = snapshot.generation().saturating_add(1);
@@ -234,7 +235,7 @@ impl VerifiedToken {
         match snapshot.judge(&facts, now) {
             Some(ended) => Err(ended.into()),
             None => {
-                if snapshot.is_lasting(&facts) {
+                if snapshot.is_lasting(&facts, self.expires_at.plus(leeway)) {
                     self.standing.cleared.store(this, Ordering::Relaxed);
                 }
                 Ok(())
@@ -246,14 +247,15 @@ impl VerifiedToken {
     ///
     /// Cut-offs are whole seconds. One of this second that ends it by this rule alone is there already, so the token came
     /// after it, and counts as issued in the next second.
-    pub(super) fn seen_at(&mut self, now: Timestamp, revocations: &Revocations) {
-        if self.issued_at <= now {
+    pub(super) fn seen_at(&mut self, now: Now, revocations: &Revocations) {
+        let wall = now.wall;
+        if self.issued_at <= wall {
             return;
         }
         let snapshot = revocations.load();
-        let seen = TokenFacts { issued_at: now, ..self.facts };
+        let seen = TokenFacts { issued_at: wall, ..self.facts };
         let came_after = snapshot.judge(&seen, now).is_some() && snapshot.judge(&self.facts, now).is_none();
-        let known_since = if came_after { Timestamp::from_secs(now.as_secs() + 1) } else { now };
+        let known_since = if came_after { Timestamp::from_secs(wall.as_secs() + 1) } else { wall };
         self.facts.issued_at = self.issued_at.min(known_since);
     }
 

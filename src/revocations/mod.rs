@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 
 use crate::identity::{AsIs, ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
-use crate::time::Timestamp;
+use crate::time::{Monotonic, Now, Timestamp};
 
 mod base;
 mod recent;
@@ -66,19 +66,24 @@ pub struct Grounds {
     pub role_version: Option<u64>,
 }
 
-/// What is known of the deleted events of an issuer: they may have ended tokens issued until then. What younger tokens
-/// than `retention` need is not deleted, so it says nothing about those, even when a wrong clock wrote it.
+/// What is known of deleted events of an issuer: they may have ended tokens issued until then. What younger tokens than
+/// `retention` need is not deleted, so it says nothing about those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Horizon {
-    /// They may have ended tokens that were issued until then
-    pub until: Timestamp,
+    /// They may have ended tokens that were issued until then, by running time: the wall clock may have been wrong when they
+    /// came, and is right when a verdict counts,
+    pub until: Monotonic,
     /// and are older than this.
     pub retention: Duration,
 }
 
 impl Horizon {
-    fn reaches(&self, issued_at: Timestamp, now: Timestamp) -> bool {
-        issued_at <= self.until.min(now.minus(self.retention))
+    /// Tokens issued until then are reached. Real time goes by at least as fast as running time, so `until` lies at least so
+    /// far back on a wall clock that is right.
+    fn reach(&self, now: Now) -> Timestamp {
+        let ran = now.monotonic.since(self.until);
+        let ahead = self.until.since(now.monotonic);
+        now.wall.minus(ran).plus(ahead).min(now.wall.minus(self.retention))
     }
 }
 
@@ -100,7 +105,9 @@ pub struct Counts {
 pub struct Snapshot {
     generation: u64,
     not_before: Option<Timestamp>,
-    horizons: Arc<HashMap<Key, Horizon, AsIs>>,
+    horizons: Arc<HashMap<Key, Vec<Horizon>, AsIs>>,
+    /// Those of a shared log, which does not say whom its removed events were about.
+    common_horizons: Arc<[Horizon]>,
     subjects: Table<SubjectRule>,
     clients: Table<KeyRule>,
     issuers: Table<KeyRule>,
@@ -113,6 +120,7 @@ impl Snapshot {
             generation: 0,
             not_before,
             horizons: Arc::default(),
+            common_horizons: Arc::default(),
             subjects: Table::new(),
             clients: Table::new(),
             issuers: Table::new(),
@@ -143,9 +151,9 @@ impl Snapshot {
         self.not_before
     }
 
-    /// Whether a token was ended, and by what; `now` is the wall clock's.
+    /// Whether a token was ended, and by what.
     #[must_use]
-    pub fn judge(&self, facts: &TokenFacts, now: Timestamp) -> Option<Ended> {
+    pub fn judge(&self, facts: &TokenFacts, now: Now) -> Option<Ended> {
         let issued_at = facts.issued_at;
         let subject = facts.subject.and_then(|subject| self.subjects.get(subject.0));
         if self.tokens.get(facts.token.0).is_some() {
@@ -164,14 +172,16 @@ impl Snapshot {
         if subject.is_some_and(|rule| rule.outdates(issued_at, facts.role_version)) {
             return Some(Ended::Roles);
         }
-        let forgotten = self.horizon(facts).is_some_and(|horizon| horizon.reaches(issued_at, now));
-        (self.precedes(facts) || forgotten).then_some(Ended::BeforeState)
+        let is_forgotten = self.horizons(facts).any(|horizon| issued_at <= horizon.reach(now));
+        (self.precedes(facts) || is_forgotten).then_some(Ended::BeforeState)
     }
 
-    /// Whether a token in force stays so while the [generation](Self::generation) stands still, whatever the time.
+    /// Whether a token in force that expires then stays so while the [generation](Self::generation) stands still, whatever
+    /// the clocks do: it has expired before it is older than what is known of deleted events.
     #[must_use]
-    pub fn is_lasting(&self, facts: &TokenFacts) -> bool {
-        self.horizon(facts).is_none_or(|horizon| facts.issued_at > horizon.until)
+    pub fn is_lasting(&self, facts: &TokenFacts, expires_at: Timestamp) -> bool {
+        let outlived = |horizon: &Horizon| facts.issued_at.plus(horizon.retention) >= expires_at;
+        self.horizons(facts).all(outlived)
     }
 
     /// The second in which the store was created is the first that it knows all about.
@@ -179,13 +189,13 @@ impl Snapshot {
         self.not_before.is_some_and(|created| facts.issued_at.as_secs() < created.as_secs())
     }
 
-    fn horizon(&self, facts: &TokenFacts) -> Option<&Horizon> {
-        self.horizons.get(&facts.issuer.0)
+    fn horizons(&self, facts: &TokenFacts) -> impl Iterator<Item = &Horizon> {
+        self.horizons.get(&facts.issuer.0).into_iter().flatten().chain(&*self.common_horizons)
     }
 
     /// What the verdict on an ended token rests on.
     #[must_use]
-    pub fn grounds(&self, facts: &TokenFacts, ended: Ended) -> Grounds {
+    pub fn grounds(&self, facts: &TokenFacts, ended: Ended, now: Now) -> Grounds {
         let subject = facts.subject.and_then(|subject| self.subjects.get(subject.0));
         let client = facts.client.and_then(|client| self.clients.get(client.0));
         let at = match ended {
@@ -197,7 +207,8 @@ impl Snapshot {
             Ended::BeforeState if self.precedes(facts) => self.not_before,
             // The first moment that it knows all about.
             Ended::BeforeState => {
-                self.horizon(facts).map(|horizon| horizon.until.plus(Duration::from_secs(1)))
+                let reached = self.horizons(facts).map(|horizon| horizon.reach(now)).max();
+                reached.map(|reached| reached.plus(Duration::from_secs(1)))
             }
         };
         let role_version = subject.map(|rule| rule.role_version()).filter(|version| *version > 0);
@@ -241,9 +252,9 @@ impl Snapshot {
 #[derive(Debug)]
 pub struct Revocations {
     current: ArcSwap<Snapshot>,
-    /// Held by whoever replaces the snapshot.
+    /// Held while the snapshot is replaced.
     writer: Mutex<()>,
-    /// Held by whoever folds.
+    /// Held while parts are folded.
     folder: Mutex<()>,
 }
 
@@ -287,13 +298,21 @@ impl Revocations {
         });
     }
 
-    /// From now on tokens are refused that are older than what is known of these issuers.
+    /// From now on tokens are refused that are older than what is known of these issuers; replaces all that was known of
+    /// deleted events.
     pub fn set_horizons(&self, horizons: impl IntoIterator<Item = (IssuerKey, Horizon)>) {
         let _writer = lock(&self.writer);
-        self.replace(|next| {
-            Arc::make_mut(&mut next.horizons)
-                .extend(horizons.into_iter().map(|(issuer, horizon)| (issuer.0, horizon)));
-        });
+        let mut all = HashMap::<Key, Vec<Horizon>, AsIs>::default();
+        for (issuer, horizon) in horizons {
+            all.entry(issuer.0).or_default().push(horizon);
+        }
+        self.replace(|next| next.horizons = Arc::new(all));
+    }
+
+    /// From now on tokens of all issuers are refused that are older than what is known of these deleted events.
+    pub fn set_common_horizons(&self, horizons: impl IntoIterator<Item = Horizon>) {
+        let _writer = lock(&self.writer);
+        self.replace(|next| next.common_horizons = horizons.into_iter().collect());
     }
 
     /// Whether so much changed that [`Self::fold`] should be called.
@@ -351,106 +370,4 @@ fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Timestamp = Timestamp::from_secs(200);
-
-    fn facts(issuer: &str, issued_at: i64) -> TokenFacts {
-        TokenFacts {
-            token: TokenKey::new(issuer, "jti"),
-            issuer: IssuerKey::new(issuer),
-            subject: Some(SubjectKey::new(issuer, "alice")),
-            client: Some(ClientKey::new(issuer, "app")),
-            issued_at: Timestamp::from_secs(issued_at),
-            role_version: None,
-        }
-    }
-
-    fn all(issuer: &str, at: i64) -> Vec<Ends> {
-        let at = Timestamp::from_secs(at);
-        let subject = SubjectKey::new(issuer, "alice");
-        vec![
-            Ends::Token(TokenKey::new(issuer, "jti")),
-            Ends::Subject(subject, at),
-            Ends::Client(ClientKey::new(issuer, "app"), at),
-            Ends::Issuer(IssuerKey::new(issuer), at),
-            Ends::Roles { subject, at, version: None },
-        ]
-    }
-
-    #[test]
-    fn the_first_reason_of_the_list_is_told() {
-        let reasons =
-            [Ended::Token, Ended::Subject, Ended::Client, Ended::Issuer, Ended::Roles, Ended::BeforeState];
-        for (first, reason) in reasons.into_iter().enumerate() {
-            let revocations = Revocations::new(Some(Timestamp::from_millis(100_999)));
-            let ends = all("https://a/", 100);
-            revocations.apply(ends.into_iter().skip(first));
-            assert_eq!(revocations.load().judge(&facts("https://a/", 99), NOW), Some(reason));
-            assert_eq!(
-                revocations.load().judge(&facts("https://b/", 100), NOW),
-                None,
-                "another issuer's token"
-            );
-        }
-    }
-
-    #[test]
-    fn the_second_of_the_stores_creation_is_still_accepted() {
-        let revocations = Revocations::new(Some(Timestamp::from_millis(100_999)));
-        assert_eq!(revocations.load().judge(&facts("https://a/", 100), NOW), None);
-        assert_eq!(revocations.load().judge(&facts("https://a/", 99), NOW), Some(Ended::BeforeState));
-    }
-
-    #[test]
-    fn restating_takes_back_one_event_and_leaves_the_others() {
-        for (index, ends) in all("https://a/", 100).into_iter().enumerate() {
-            let revocations = Revocations::new(None);
-            revocations.apply([ends]);
-            let before = revocations.load().generation();
-            assert!(revocations.load().judge(&facts("https://a/", 100), NOW).is_some(), "{index}");
-            revocations.restate([(ends, None)]);
-            assert_eq!(revocations.load().judge(&facts("https://a/", 100), NOW), None, "{index}");
-            assert_eq!(revocations.load().counts(), Counts::default());
-            revocations.restate([(ends, Some(ends))]);
-            assert!(revocations.load().judge(&facts("https://a/", 100), NOW).is_some(), "{index}");
-            assert!(revocations.load().generation() > before);
-        }
-    }
-
-    #[test]
-    fn what_was_deleted_ends_old_tokens_of_its_issuer_and_no_others() {
-        let at = Timestamp::from_secs;
-        for (until, now, issued_at, ended) in [
-            (100, 200, 99, true),
-            (100, 200, 100, true),
-            (100, 200, 101, false),
-            // What is younger than the retention is not deleted yet, whatever time a wrong clock gave.
-            (9_000, 200, 150, true),
-            (9_000, 200, 151, false),
-            // With a clock that is behind, the right one will decide.
-            (100, 120, 100, false),
-        ] {
-            let revocations = Revocations::new(None);
-            let horizon = Horizon { until: at(until), retention: Duration::from_secs(50) };
-            revocations.set_horizons([(IssuerKey::new("https://a/"), horizon)]);
-            let snapshot = revocations.load();
-            let judged = snapshot.judge(&facts("https://a/", issued_at), at(now));
-            assert_eq!(judged, ended.then_some(Ended::BeforeState), "{until} {now} {issued_at}");
-            assert_eq!(snapshot.judge(&facts("https://b/", issued_at), at(now)), None, "another issuer's");
-            let lasting = snapshot.is_lasting(&facts("https://a/", issued_at));
-            assert_eq!(lasting, issued_at > until, "{until} {now} {issued_at}");
-        }
-    }
-
-    #[test]
-    fn a_held_snapshot_stays_as_it_was() {
-        let revocations = Revocations::new(None);
-        let held = revocations.load();
-        let ends = Ends::Issuer(IssuerKey::new("https://a/"), Timestamp::from_secs(100));
-        revocations.apply([ends]);
-        assert_eq!(held.judge(&facts("https://a/", 100), NOW), None);
-        assert_eq!(revocations.load().judge(&facts("https://a/", 100), NOW), Some(Ended::Issuer));
-    }
-}
+mod tests;

@@ -112,7 +112,8 @@ impl Store {
         now: Now,
         kept: Arc<[Kept]>,
     ) -> Result<Trimmed, StoreError> {
-        let terms = trim::Terms { wall: now.wall, uptime: self.uptime().at(now.monotonic), kept };
+        let clock = self.uptime();
+        let terms = trim::Terms { wall: now.wall, uptime: clock.at(now.monotonic), clock, kept };
         self.writer.run(move |db| trim::trim(db, after, CHUNK, &terms)).await
     }
 
@@ -121,7 +122,8 @@ impl Store {
     /// # Errors
     /// When the disk fails.
     pub async fn forgotten(&self) -> Result<Vec<Forgotten>, StoreError> {
-        self.writer.read(trim::forgotten).await
+        let clock = self.uptime();
+        self.writer.read(move |db| trim::forgotten(db, clock)).await
     }
 
     /// Nothing is known of tokens issued before `not_before`, which is no later than was thought.

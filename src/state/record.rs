@@ -293,8 +293,8 @@ pub struct TrimCursor {
 pub struct Forgotten {
     /// Its name.
     pub issuer: Arc<str>,
-    /// They may have ended tokens that were issued until then
-    pub until: Timestamp,
+    /// They may have ended tokens that were issued until then, by the monotonic clock; stored as running time,
+    pub until: Monotonic,
     /// and are older than this: younger ones they would still be kept for.
     pub retention: Duration,
 }

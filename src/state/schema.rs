@@ -126,9 +126,10 @@ const MIGRATIONS: [&str; 3] = [
     ALTER TABLE signing_keys ADD COLUMN retired_uptime INTEGER; -- when another key took over; NULL: not yet
     ALTER TABLE signing_keys ADD COLUMN expires_by INTEGER; -- all its tokens expire by then; NULL: it has signed nothing
     CREATE TABLE forgotten ( -- what the deleted events may have ended
-        issuer    TEXT    PRIMARY KEY,
-        until     INTEGER NOT NULL, -- tokens issued until then
-        retention INTEGER NOT NULL  -- that are older than this
+        issuer       TEXT    NOT NULL,
+        retention    INTEGER NOT NULL, -- tokens that are older than this
+        until_uptime INTEGER NOT NULL, -- and were issued until then, by running time
+        PRIMARY KEY (issuer, retention)
     ) STRICT, WITHOUT ROWID;
 ",
 ];

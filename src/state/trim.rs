@@ -3,7 +3,8 @@
 //! A row goes only when two clocks agree that its time is over: the running time since it was received, which is never
 //! longer than the real one, and the wall clock, by which tokens expire. So a clock that is wrong in either direction
 //! deletes nothing. And because the settings may grow after a row is gone, what it may have ended is remembered: tokens of
-//! its issuer that were issued before it arrived are refused.
+//! its issuer that were issued before it arrived are refused. When that was is remembered as running time, because the wall
+//! clock may have been wrong then.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use rusqlite::{Connection, params};
 
 use super::record::{EventKind, Forgotten, Kept, StoredEvent, TrimCursor, Trimmed};
 use super::rows::{self, EVENT};
+use super::uptime::Uptime;
 use crate::identity::Key;
 use crate::time::Timestamp;
 
@@ -22,6 +24,7 @@ pub(super) struct Terms {
     pub(super) wall: Timestamp,
     /// As running time of the store.
     pub(super) uptime: i64,
+    pub(super) clock: Uptime,
     pub(super) kept: Arc<[Kept]>,
 }
 
@@ -42,16 +45,13 @@ impl Terms {
         Duration::from_millis(ran) > retention && self.wall.since(stored.received_at) > retention
     }
 
-    /// What is remembered of a deleted event.
-    fn forgotten(&self, stored: &StoredEvent) -> Forgotten {
-        let issuer = &stored.event.issuer;
-        let leeway = self.of(issuer).map(|kept| kept.leeway);
+    /// Until when tokens were issued that a deleted event may have ended, by running time: until it was received, and by the
+    /// leeway longer, because the clock of their issuer may have been ahead.
+    fn until(&self, stored: &StoredEvent, received_uptime: i64) -> i64 {
+        let leeway = self.of(&stored.event.issuer).map(|kept| kept.leeway);
         // Of an issuer that is not configured any more, the largest that is.
         let leeway = leeway.or_else(|| self.kept.iter().map(|kept| kept.leeway).max()).unwrap_or_default();
-        let retention = self.retention(stored);
-        // It may have been received by a clock that was behind; it was, by running time, so long ago.
-        let received_at = stored.received_at.plus(leeway).max(self.wall.minus(retention));
-        Forgotten { issuer: Arc::clone(issuer), until: stored.event.at.max(received_at), retention }
+        received_uptime.saturating_add(millis(leeway))
     }
 }
 
@@ -82,26 +82,25 @@ pub(super) fn trim(
     let last = candidates.last().filter(|_| candidates.len() == limit);
     let next =
         last.map(|(last, _)| TrimCursor { expires_at: last.event.expires_at, sequence: last.sequence });
-    let over: Vec<StoredEvent> = candidates
-        .into_iter()
-        .filter_map(|(stored, received)| terms.is_over(&stored, received).then_some(stored))
-        .collect();
-    for stored in &over {
+    let over: Vec<(StoredEvent, i64)> =
+        candidates.into_iter().filter(|(stored, received)| terms.is_over(stored, *received)).collect();
+    for (stored, _) in &over {
         db.prepare_cached("DELETE FROM events WHERE sequence = ?1")?
             .execute([rows::signed(stored.sequence)])?;
     }
     rows::count_uptime(db, terms.uptime)?;
-    let counted = || over.iter().filter(|stored| !stored.undone && stored.event.kind != EventKind::Undone);
-    for stored in counted() {
-        remember(db, &terms.forgotten(stored))?;
+    let counted =
+        || over.iter().filter(|(stored, _)| !stored.undone && stored.event.kind != EventKind::Undone);
+    for (stored, received) in counted() {
+        remember(db, &stored.event.issuer, terms.retention(stored), terms.until(stored, *received))?;
     }
     let named: HashMap<(bool, Key), EventKind> =
-        counted().map(|stored| (class(stored), stored.event.kind)).collect();
+        counted().map(|(stored, _)| (class(stored), stored.event.kind)).collect();
     let names = named
         .into_iter()
         .map(|((_, key), kind)| Ok((kind, key, rows::counting(db, kind, key)?)))
         .collect::<rusqlite::Result<_>>()?;
-    let forgotten = if over.is_empty() { Vec::new() } else { forgotten(db)? };
+    let forgotten = if over.is_empty() { Vec::new() } else { forgotten(db, terms.clock)? };
     Ok(Trimmed { deleted: over.len(), names, forgotten, next })
 }
 
@@ -110,27 +109,32 @@ fn class(stored: &StoredEvent) -> (bool, Key) {
     (stored.event.kind.shares_keys_with(EventKind::RoleChanged), stored.event.key)
 }
 
-fn remember(db: &Connection, forgotten: &Forgotten) -> rusqlite::Result<()> {
+/// Retentions are told apart by the minute, which is within their margin: the moments from which they were computed differ by
+/// milliseconds.
+const GRAIN: i64 = 60_000;
+
+fn remember(db: &Connection, issuer: &str, retention: Duration, until: i64) -> rusqlite::Result<()> {
+    let retention = millis(retention) / GRAIN * GRAIN;
     db.prepare_cached(
-        "INSERT INTO forgotten (issuer, until, retention) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE
-         SET until = max(until, excluded.until), retention = min(retention, excluded.retention)",
+        "INSERT INTO forgotten (issuer, retention, until_uptime) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE
+         SET until_uptime = max(until_uptime, excluded.until_uptime)",
     )?
-    .execute(params![
-        forgotten.issuer,
-        forgotten.until.as_millis(),
-        i64::try_from(forgotten.retention.as_millis()).unwrap_or(i64::MAX)
-    ])?;
+    .execute(params![issuer, retention, until])?;
     Ok(())
 }
 
-/// What is known of all deleted events.
-pub(super) fn forgotten(db: &Connection) -> rusqlite::Result<Vec<Forgotten>> {
-    db.prepare_cached("SELECT issuer, until, retention FROM forgotten")?
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What is known of all deleted events. Of an issuer there is one for each retention that its settings ever asked for.
+pub(super) fn forgotten(db: &Connection, clock: Uptime) -> rusqlite::Result<Vec<Forgotten>> {
+    db.prepare_cached("SELECT issuer, retention, until_uptime FROM forgotten")?
         .query_map([], |row| {
-            let retention = row.get::<_, i64>(2)?;
+            let retention = row.get::<_, i64>(1)?;
             Ok(Forgotten {
                 issuer: row.get(0)?,
-                until: rows::time(row, 1)?,
+                until: clock.moment(row.get(2)?),
                 retention: Duration::from_millis(rows::unsigned(retention)),
             })
         })?

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use portcullis::identity::ClientKey;
 use portcullis::revocations::{Ended, TokenFacts};
-use portcullis::time::Timestamp;
+use portcullis::time::{Now, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{A, Answer, Gate, HOUR, facts};
@@ -34,7 +34,7 @@ impl Gate {
     fn ended(&self, subject: &str, client: &str) -> Option<Ended> {
         let facts = facts(A, subject, Timestamp::now().minus(Duration::from_secs(2)));
         let facts = TokenFacts { client: Some(ClientKey::new(A, client)), ..facts };
-        self.ledger.revocations.load().judge(&facts, Timestamp::now())
+        self.ledger.revocations.load().judge(&facts, Now::read())
     }
 }
 

@@ -21,7 +21,7 @@ impl Gate {
             issued_at: Timestamp::now(),
             role_version: None,
         };
-        self.ledger.revocations.load().judge(&facts, Timestamp::now()) == Some(Ended::Token)
+        self.ledger.revocations.load().judge(&facts, Now::read()) == Some(Ended::Token)
     }
 }
 

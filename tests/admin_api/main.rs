@@ -168,7 +168,7 @@ impl Gate {
     }
 
     fn judge(&self, issuer: &str, subject: &str, issued_at: Timestamp) -> Option<Ended> {
-        self.ledger.revocations.load().judge(&facts(issuer, subject, issued_at), Timestamp::now())
+        self.ledger.revocations.load().judge(&facts(issuer, subject, issued_at), Now::read())
     }
 
     /// A token of alice and the app is forwarded.

@@ -124,7 +124,7 @@ impl Gate {
                 issued_at,
                 role_version: None,
             },
-            Timestamp::now(),
+            Now::read(),
         )
     }
 

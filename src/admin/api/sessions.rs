@@ -17,7 +17,7 @@ use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use crate::revocations::{Snapshot, TokenFacts};
 use crate::sessions::Sessions;
 use crate::state::record::SessionRow;
-use crate::time::{Now, Timestamp};
+use crate::time::Now;
 
 /// Digits of a token's name, and how many of them are enough to find it by.
 const KEY: usize = 32;
@@ -199,7 +199,7 @@ fn look(
     (after, limit): (Option<TokenKey>, usize),
     now: Now,
 ) -> (Vec<SessionRow>, bool) {
-    let wanted = |row: &SessionRow| chosen.is_theirs(row) && !is_ended(revocations, row, now.wall);
+    let wanted = |row: &SessionRow| chosen.is_theirs(row) && !is_ended(revocations, row, now);
     let mut found = sessions.list(chosen.subject(), after, limit.saturating_add(1), now, wanted);
     let more = found.len() > limit;
     found.truncate(limit);
@@ -208,7 +208,7 @@ fn look(
 
 /// Whether the token of a session was certainly ended. A session does not know its token's role version: where it would
 /// matter, the token counts as the latest.
-fn is_ended(revocations: &Snapshot, row: &SessionRow, now: Timestamp) -> bool {
+fn is_ended(revocations: &Snapshot, row: &SessionRow, now: Now) -> bool {
     let facts = TokenFacts {
         token: row.token,
         issuer: IssuerKey::new(&row.issuer),

@@ -124,8 +124,8 @@ pub(in crate::enforce) fn revocation(case: &Case<'_>, failed: Option<Reason>) ->
     let snapshot = case.enforcer.in_force.revocations.load();
     let session = token.session(case.enforcer.sessions());
     let facts = token.facts_with(session.map(|session| session.first_used_at()));
-    let ended = failed.and_then(|_| snapshot.judge(&facts, case.now.wall));
-    words::revocation(ended.map(|ended| (ended, snapshot.grounds(&facts, ended))), token, &facts)
+    let ended = failed.and_then(|_| snapshot.judge(&facts, case.now));
+    words::revocation(ended.map(|ended| (ended, snapshot.grounds(&facts, ended, case.now))), token, &facts)
 }
 
 pub(in crate::enforce) fn idle(case: &Case<'_>, _failed: Option<Reason>) -> String {
