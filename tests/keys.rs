@@ -25,7 +25,7 @@ use hyper_util::rt::TokioIo;
 use jsonwebtoken::Algorithm;
 use portcullis::client::{Client, GetError, Url};
 use portcullis::keys::refresh::spawn_refresher;
-use portcullis::keys::store::{Availability, KeyStore};
+use portcullis::keys::store::{Availability, KeyStore, Wanted};
 use portcullis::keys::{Settings, Source};
 use portcullis::metrics::Metrics;
 use portcullis::shutdown::{self, Phase, Trigger};
@@ -284,9 +284,9 @@ async fn two_hundred_requests_with_a_new_kid_share_one_fetch() {
     let waiting: &'static AtomicUsize = leak(AtomicUsize::new(0));
     let asks = on_workers(move |_| async move {
         let ask = async || {
-            assert!(store.worth_asking("new", Monotonic::now()));
+            assert!(store.worth_asking(&Wanted::key("new"), Monotonic::now()));
             waiting.fetch_add(1, Ordering::SeqCst);
-            store.ask("new").await;
+            store.ask(&Wanted::key("new")).await;
             assert!(store.current().knows("new"), "an ask returned without the key");
         };
         join_all((0..50).map(|_| ask())).await;
@@ -314,9 +314,9 @@ async fn a_flood_of_random_kids_causes_one_fetch_per_cooldown() {
     on_workers(move |worker| async move {
         for i in 0..2_000 {
             // Also without looking first, because the limit must not depend on polite callers.
-            if i % 2 == 0 || store.worth_asking(&format!("{worker}-{i}"), Monotonic::now()) {
+            if i % 2 == 0 || store.worth_asking(&Wanted::key(&format!("{worker}-{i}")), Monotonic::now()) {
                 asked.fetch_add(1, Ordering::SeqCst);
-                store.ask(&format!("{worker}-{i}")).await;
+                store.ask(&Wanted::key(&format!("{worker}-{i}"))).await;
             }
         }
     })
@@ -326,9 +326,9 @@ async fn a_flood_of_random_kids_causes_one_fetch_per_cooldown() {
     assert_eq!(issuer.fetches(), 2, "the first load and one more");
 
     let now = Monotonic::now();
-    assert!(!store.worth_asking("fresh", now));
-    assert!(store.worth_asking("fresh", now.plus(cooldown)), "after the cooldown");
-    assert!(store.worth_asking("a", now), "a known one: the caller looked before it came");
+    assert!(!store.worth_asking(&Wanted::key("fresh"), now));
+    assert!(store.worth_asking(&Wanted::key("fresh"), now.plus(cooldown)), "after the cooldown");
+    assert!(store.worth_asking(&Wanted::key("a"), now), "a known one: the caller looked before it came");
 }
 
 #[tokio::test]
@@ -339,7 +339,7 @@ async fn the_cooldown_paces_repeated_asks() {
     let running = Running::loaded(Settings { refresh_cooldown: COOLDOWN, ..settings(source) }).await;
     let begun = Instant::now();
     while issuer.fetches() < 5 {
-        running.store.ask("missing").await;
+        running.store.ask(&Wanted::key("missing")).await;
         assert!(begun.elapsed() < Duration::from_secs(20), "asks are honoured again after the cooldown");
         tokio::task::yield_now().await;
     }
@@ -352,15 +352,15 @@ async fn a_kid_that_nobody_knows_does_not_wait_for_other_fetches() {
     let source = Source::Url(issuer.url("/jwks"));
     let running =
         Running::loaded(Settings { refresh_interval: Duration::from_millis(500), ..settings(source) }).await;
-    running.store.ask("missing").await;
+    running.store.ask(&Wanted::key("missing")).await;
     issuer.set(Answer::Hang);
     let before = issuer.fetches();
     until("the regular fetch hangs", || issuer.fetches() > before).await;
     let now = Monotonic::now();
-    assert!(!running.store.worth_asking("missing", now), "remembered");
-    assert!(running.store.worth_asking("other", now), "may be in what is under way");
+    assert!(!running.store.worth_asking(&Wanted::key("missing"), now), "remembered");
+    assert!(running.store.worth_asking(&Wanted::key("other"), now), "may be in what is under way");
     issuer.set(Answer::Document(jwks(&[&Signer::new("other")])));
-    running.store.ask("other").await;
+    running.store.ask(&Wanted::key("other")).await;
     assert!(running.store.current().knows("other"), "joined the fetch under way");
 }
 
@@ -472,7 +472,10 @@ async fn a_store_comes_up_by_itself_once_the_issuer_does() {
     let running = Running::start(settings(Source::Url(format!("http://{address}/jwks"))));
     until("nobody listens", || running.refreshes("error") >= 1).await;
     assert_eq!(running.store.availability(Now::read()), Availability::NeverLoaded);
-    assert!(!running.store.worth_asking("a", Monotonic::now()), "asking does not hurry the first load");
+    assert!(
+        !running.store.worth_asking(&Wanted::key("a"), Monotonic::now()),
+        "asking does not hurry the first load"
+    );
 
     let listener = TcpListener::bind(address).await.unwrap();
     let issuer = Issuer::start_on(listener, Answer::Status(StatusCode::SERVICE_UNAVAILABLE), None);
@@ -607,13 +610,13 @@ async fn the_refresher_ends_with_the_process_and_releases_who_waits() {
     running.trigger.advance(Phase::Draining);
     issuer.set(Answer::Hang);
     let store = Arc::clone(&running.store);
-    let waiting = tokio::spawn(async move { store.ask("b").await });
+    let waiting = tokio::spawn(async move { store.ask(&Wanted::key("b")).await });
     until("a fetch while draining", || issuer.fetches() == 2).await;
     running.trigger.advance(Phase::Stopped);
     tokio::time::timeout(Duration::from_secs(2), running.refresher).await.expect("ends").unwrap();
     tokio::time::timeout(Duration::from_secs(2), waiting).await.expect("released").unwrap();
     let later = Monotonic::now().plus(Duration::from_secs(3600));
-    assert!(!running.store.worth_asking("c", later), "nobody fetches any more");
+    assert!(!running.store.worth_asking(&Wanted::key("c"), later), "nobody fetches any more");
 
     let secret = Running::start(settings(Source::Secret(vec![1; 32])));
     tokio::time::timeout(Duration::from_secs(2), secret.refresher).await.expect("nothing to fetch").unwrap();

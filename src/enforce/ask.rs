@@ -1,20 +1,24 @@
 //! What a decision cannot be made without: a question for the caller, and what was asked already.
 
 use super::decide::Enforcer;
+use super::denial::Reason;
 use super::token::IssuerIndex;
 use crate::identity::TokenKey;
+use crate::keys::store::Wanted;
 use crate::state::redis::Told;
 use crate::time::Timestamp;
 
 /// What cannot be decided without the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    /// Fetch the issuer's keys: its set has none of this `kid`.
+    /// Fetch the issuer's keys: another set could prove the token.
     Keys {
         /// Whose keys.
         issuer: IssuerIndex,
-        /// The key that is wanted, as the token names it.
-        kid: String,
+        /// What this set lacks.
+        wanted: Wanted,
+        /// Why the token is rejected if that does not come.
+        otherwise: Reason,
     },
     /// Read when the token was last used on any replica: this one finds it idle.
     Session {
@@ -67,9 +71,9 @@ impl Enforcer {
     /// Finds out what a decision asks for. The decision itself never waits: this is what its callers do between two.
     pub async fn find_out(&self, ask: &Ask, asked: Asked) -> Asked {
         match ask {
-            Ask::Keys { issuer, kid } => {
+            Ask::Keys { issuer, wanted, .. } => {
                 if let Some(issuer) = self.issuer(*issuer) {
-                    issuer.keys.ask(kid).await;
+                    issuer.keys.ask(wanted).await;
                 }
                 asked.and(ask)
             }

@@ -100,7 +100,7 @@ impl Refusal {
     pub(super) fn reason(&self) -> Reason {
         match self {
             Self::Deny(Denial { reason, .. }) => *reason,
-            Self::Ask(Ask::Keys { .. }) => Reason::UnknownKey,
+            Self::Ask(Ask::Keys { otherwise, .. }) => *otherwise,
             Self::Ask(Ask::Session { .. }) => Reason::Idle,
         }
     }

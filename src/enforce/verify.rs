@@ -17,7 +17,7 @@ use super::token::{IssuerIndex, VerifiedToken};
 use crate::jose::jws::Jws;
 use crate::keys::key::VerificationKey;
 use crate::keys::set::KeySet;
-use crate::keys::store::Availability;
+use crate::keys::store::{Availability, Wanted};
 use crate::metrics::Metrics;
 use crate::sessions::Sessions;
 use crate::time::{Monotonic, Now, Timestamp};
@@ -159,26 +159,48 @@ impl Issuer {
         }
     }
 
-    /// Whether the set has a key that may have made the signature.
+    /// Why the keys do not prove a token, if none of them may have made its signature.
     pub(super) fn check_key(
         &self,
-        index: IssuerIndex,
         keys: &KeySet,
         algorithm: Algorithm,
         jws: &Jws<'_>,
-        asked: Asked,
-        now: Monotonic,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Unproved> {
         if let Some(kid) = jws.kid().filter(|kid| !keys.knows(kid)) {
-            let ask = !asked.keys() && self.keys.worth_asking(kid, now);
-            let keys = Ask::Keys { issuer: index, kid: kid.to_owned() };
-            return Err(if ask { Refusal::Ask(keys) } else { Reason::UnknownKey.into() });
+            return Err(Unproved { wanted: Wanted::key(kid), reason: Reason::UnknownKey });
         }
         // The key is there, or would be if the token named one; the algorithm is not one for it.
-        if candidates(keys, algorithm, jws).next().is_none() {
-            return Err(Reason::BadAlgorithm.into());
+        match candidates(keys, algorithm, jws).next() {
+            Some(_) => Ok(()),
+            None => Err(Unproved::by(keys, Reason::BadAlgorithm)),
         }
-        Ok(())
+    }
+
+    /// The refusal of an unproved token: a question while another key set may come that proves it, and was not asked for.
+    pub(super) fn refuse(
+        &self,
+        index: IssuerIndex,
+        Unproved { wanted, reason }: Unproved,
+        asked: Asked,
+        now: Monotonic,
+    ) -> Refusal {
+        if asked.keys() || !self.keys.worth_asking(&wanted, now) {
+            return reason.into();
+        }
+        Refusal::Ask(Ask::Keys { issuer: index, wanted, otherwise: reason })
+    }
+}
+
+/// What a key set lacks to prove a token, and the reason to reject it for that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unproved {
+    wanted: Wanted,
+    reason: Reason,
+}
+
+impl Unproved {
+    fn by(keys: &KeySet, reason: Reason) -> Self {
+        Self { wanted: Wanted::OtherThan(keys.generation()), reason }
     }
 }
 
@@ -192,13 +214,13 @@ fn candidates<'k>(
 }
 
 /// Whether one of the keys made the signature.
-pub(super) fn check_signature(keys: &KeySet, algorithm: Algorithm, jws: &Jws<'_>) -> Result<(), Reason> {
+pub(super) fn check_signature(keys: &KeySet, algorithm: Algorithm, jws: &Jws<'_>) -> Result<(), Unproved> {
     let made_it =
         candidates(keys, algorithm, jws).any(|key| key.verify(algorithm, jws.signing_input, &jws.signature));
-    if made_it { Ok(()) } else { Err(Reason::BadSignature) }
+    if made_it { Ok(()) } else { Err(Unproved::by(keys, Reason::BadSignature)) }
 }
 
-/// A `kid` as a log may carry it: it comes from whoever sent the request.
+/// A `kid` as a log may carry it: anybody may have sent it.
 pub(super) fn loggable(kid: &str) -> Box<str> {
     let visible = |c: char| if c.is_ascii_graphic() { c } else { '?' };
     kid.chars().take(MAX_LOGGED_KID).map(visible).collect::<String>().into()

@@ -1,7 +1,8 @@
 //! The fetch that everybody shares: who may ask for one, who waits for one, and what it did not find.
 //!
 //! Knows `kid`s and times; knows neither keys nor where they come from. Its lock is taken only for a `kid` that no
-//! key has, never for a request with a known one.
+//! key has, never for a request with a known one. A signature that no key made asks for a fetch as well; nothing is
+//! remembered of it, because the cooldown alone bounds the fetches.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

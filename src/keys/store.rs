@@ -35,6 +35,24 @@ pub enum Availability {
     TooOld,
 }
 
+/// What the set in force lacks to prove a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// A key with this `kid`.
+    Key(String),
+    /// Other keys than those of the set with this generation, none of which made the signature: an issuer may come back
+    /// with a new key under the same `kid`, or name no `kid` at all.
+    OtherThan(u64),
+}
+
+impl Wanted {
+    /// A key with this `kid`.
+    #[must_use]
+    pub fn key(kid: &str) -> Self {
+        Self::Key(kid.to_owned())
+    }
+}
+
 /// The document behind the set in force, and when it was last fetched: what a store may keep over a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastGood {
@@ -164,27 +182,40 @@ impl KeyStore {
         self.confirmed_at.load(Ordering::Acquire) != NEVER || self.instruments.failed.get() > 0
     }
 
-    /// Whether [`ask`](Self::ask) could bring a key with this `kid`: a fetch may be asked for or is under way, and the
-    /// last one did not already show that nobody knows the `kid`; or the key arrived since the caller looked.
+    /// Whether [`ask`](Self::ask) could bring what is wanted: a fetch may be asked for or is under way, and the last one
+    /// did not already show that nobody knows the `kid`; or it arrived since the caller looked.
     #[must_use]
-    pub fn worth_asking(&self, kid: &str, now: Monotonic) -> bool {
+    pub fn worth_asking(&self, wanted: &Wanted, now: Monotonic) -> bool {
         let hope = (self.is_loaded() && self.asking.is_open(now)) || self.asking.is_under_way();
+        let in_vain = matches!(wanted, Wanted::Key(kid) if self.asking.remembers(kid, now));
         // The set is read last: when the fetch has just ended, its result is in force by now.
-        (hope && !self.asking.remembers(kid, now)) || self.current.load().knows(kid)
+        (hope && !in_vain) || self.has(wanted)
+    }
+
+    fn has(&self, wanted: &Wanted) -> bool {
+        let current = self.current.load();
+        match wanted {
+            Wanted::Key(kid) => current.knows(kid),
+            Wanted::OtherThan(generation) => current.generation() != *generation,
+        }
     }
 
     /// Waits, at most five seconds, for the one fetch that all askers share; returns at once when it is not
-    /// [worth asking](Self::worth_asking) or the `kid` is known. Callable from any thread and runtime.
-    pub async fn ask(&self, kid: &str) {
+    /// [worth asking](Self::worth_asking) or what is wanted is there. Callable from any thread and runtime.
+    pub async fn ask(&self, wanted: &Wanted) {
         // Before anything is looked at, so that no end of a fetch is missed.
         let mut finished = self.asking.finished();
-        if self.current.load().knows(kid) || !self.worth_asking(kid, Monotonic::now()) {
+        if self.has(wanted) || !self.worth_asking(wanted, Monotonic::now()) {
             return;
         }
         self.asking.want();
         let ended = matches!(timeout(ASK_WAIT, finished.changed()).await, Ok(Ok(())));
         let succeeded = *finished.borrow();
-        if ended && succeeded && !self.current.load().knows(kid) {
+        if let Wanted::Key(kid) = wanted
+            && ended
+            && succeeded
+            && !self.has(wanted)
+        {
             self.asking.remember(kid, Monotonic::now());
         }
     }

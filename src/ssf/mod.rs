@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::events;
 use crate::keys;
-use crate::keys::store::KeyStore;
+use crate::keys::store::{KeyStore, Wanted};
 use crate::state::record::Event;
 use crate::time::Timestamp;
 
@@ -110,8 +110,8 @@ pub enum PassedOver {
 pub enum Unaccepted {
     /// It is at fault, and will be whenever it is sent again.
     Refused(Refusal),
-    /// No key has this `kid`; the caller awaits [`KeyStore::ask`] and tries again with [`Asked::Keys`].
-    Ask(String),
+    /// Another key set may prove it; the caller awaits [`KeyStore::ask`] and tries again with [`Asked::Keys`].
+    Ask(Wanted),
     /// The transmitter's keys were never loaded, or not confirmed for too long.
     NoKeys,
 }

@@ -66,8 +66,8 @@ impl Receiver {
     ) -> Result<Answer, Undelivered> {
         let mut now = Now::read();
         let mut received = transmitter.receive(body, content_type, Asked::Nothing, now.wall);
-        if let Err(Unaccepted::Ask(kid)) = &received {
-            transmitter.keys().ask(kid).await;
+        if let Err(Unaccepted::Ask(wanted)) = &received {
+            transmitter.keys().ask(wanted).await;
             now = Now::read();
             received = transmitter.receive(body, content_type, Asked::Keys, now.wall);
         }

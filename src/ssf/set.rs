@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 use super::{Asked, Code, Refusal, Settings, Unaccepted, apple, malformed};
 use crate::events::parse::seconds;
 use crate::jose::jws::{Jws, JwsError};
-use crate::keys::store::{Availability, KeyStore};
+use crate::keys::set::KeySet;
+use crate::keys::store::{Availability, KeyStore, Wanted};
 use crate::time::{Monotonic, Now, Timestamp};
 
 /// How many keys are tried for one token.
@@ -98,20 +99,28 @@ fn check_signature(
         Availability::NeverLoaded | Availability::TooOld => return Err(Unaccepted::NoKeys),
     }
     let set = keys.current();
+    prove(jws, algorithm, &set).map_err(|(wanted, refusal)| {
+        // Another set may prove it: the transmitter may have a new key, also under the same `kid`.
+        let ask = asked == Asked::Nothing && keys.worth_asking(&wanted, Monotonic::now());
+        if ask { Unaccepted::Ask(wanted) } else { refusal.into() }
+    })
+}
+
+/// Whether a key of this set made the signature; else what it lacks, and what to say.
+fn prove(jws: &Jws<'_>, algorithm: Algorithm, set: &KeySet) -> Result<(), (Wanted, Refusal)> {
     if let Some(kid) = jws.kid().filter(|kid| !set.knows(kid)) {
-        let ask = asked == Asked::Nothing && keys.worth_asking(kid, Monotonic::now());
-        let unknown = || invalid_key("no key of the transmitter has this `kid`").into();
-        return Err(if ask { Unaccepted::Ask(kid.to_owned()) } else { unknown() });
+        return Err((Wanted::key(kid), invalid_key("no key of the transmitter has this `kid`")));
     }
+    let other = Wanted::OtherThan(set.generation());
     let mut candidates = set.candidates(jws.kid(), algorithm).take(MAX_CANDIDATES).peekable();
     if candidates.peek().is_none() {
-        return Err(invalid_key("no key of the transmitter is for this algorithm").into());
+        return Err((other, invalid_key("no key of the transmitter is for this algorithm")));
     }
     if candidates.any(|key| key.verify(algorithm, jws.signing_input, &jws.signature)) {
         return Ok(());
     }
     let description = "the signature is not the transmitter's";
-    Err(Refusal { code: Code::AuthenticationFailed, description }.into())
+    Err((other, Refusal { code: Code::AuthenticationFailed, description }))
 }
 
 fn claims(mut payload: Map<String, Value>, settings: &Settings, now: Timestamp) -> Result<Set, Refusal> {

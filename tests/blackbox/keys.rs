@@ -1,5 +1,6 @@
 //! Keys: fetched before the gate is ready, refreshed behind its back, good through an outage, and rotated by a real issuer.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -68,6 +69,63 @@ fn a_new_key_is_fetched_when_its_first_token_arrives() {
         (scene.status(&token) == 200).then_some(())
     });
     assert_eq!(scene.status(&scene.issuer.good()), 200, "the old key is still published");
+}
+
+#[test]
+fn a_new_key_that_no_new_name_announces_is_fetched_when_its_first_token_arrives() {
+    let (same, other) = (("ES256", "key-1"), ("EdDSA", "key-1"));
+    for ((alg, kid), names_it) in [(same, true), (same, false), (other, true), (other, false)] {
+        // By the interval alone it would take five minutes.
+        let scene = scene("refresh_cooldown = \"100ms\"");
+        let old = scene.issuer.good();
+        assert_eq!(scene.status(&old), 200);
+        let new = Signer::new(alg, kid);
+        scene.server.set_keys(jwks(&[&new]));
+        let token = scene.issuer.token_by(&new);
+        let token = if names_it { token.build() } else { token.headless("kid").build() };
+        eventually(&format!("{alg}, kid {names_it}: the token passes"), || {
+            (scene.status(&token) == 200).then_some(())
+        });
+        assert_eq!(scene.status(&old), 401, "{alg}, kid {names_it}: the old key is withdrawn");
+    }
+}
+
+#[test]
+fn forgers_cause_one_fetch_per_cooldown_and_do_not_hide_a_rotation() {
+    let scene = scene("refresh_cooldown = \"1s\"");
+    let forger = Signer::new("ES256", "key-1");
+    let (forged, stop) = (scene.issuer.token_by(&forger).build(), AtomicBool::new(false));
+    let (began, before) = (Instant::now(), scene.server.fetches());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(scene.status(&forged), 401);
+                }
+            });
+        }
+        let stop = Stop(&stop);
+        for rotation in 0..3 {
+            let new = Signer::new("ES256", "key-1");
+            scene.server.set_keys(jwks(&[&new]));
+            let token = scene.issuer.token_by(&new).build();
+            eventually(&format!("rotation {rotation} is noticed"), || {
+                (scene.status(&token) == 200).then_some(())
+            });
+        }
+        drop(stop);
+    });
+    let (fetches, seconds) = (scene.server.fetches() - before, began.elapsed().as_secs() as usize);
+    assert!(fetches >= 3 && fetches <= seconds + 1, "{fetches} fetches in {seconds} s");
+}
+
+/// Ends the threads of a test, also of one that failed.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]

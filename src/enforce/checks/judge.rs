@@ -137,14 +137,16 @@ pub(super) fn key<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     keys(case)?;
     let (index, issuer) = case.issuer()?;
     let set = issuer.keys.current();
-    issuer.check_key(index, &set, case.algorithm()?, case.jws()?, case.asked, case.now.monotonic)?;
+    let found = issuer.check_key(&set, case.algorithm()?, case.jws()?);
+    found.map_err(|unproved| issuer.refuse(index, unproved, case.asked, case.now.monotonic))?;
     case.keys = Some(set);
     Ok(())
 }
 
 pub(super) fn signature<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
-    let keys = case.keys()?;
-    Ok(verify::check_signature(keys, case.algorithm()?, case.jws()?)?)
+    let made = verify::check_signature(case.keys()?, case.algorithm()?, case.jws()?);
+    let (index, issuer) = case.issuer()?;
+    Ok(made.map_err(|unproved| issuer.refuse(index, unproved, case.asked, case.now.monotonic))?)
 }
 
 /// The other claims. Where checks go on after a failure, the signature need not be true: what is asked is what else is
@@ -154,7 +156,7 @@ pub(super) fn claims<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let identity = case.enforcer.verifier.identity();
     match issuer.rules.read(index, case.jws()?, validity, identity) {
         Ok(mut token) => {
-            token.seen_at(case.now.wall, &case.enforcer.in_force.revocations);
+            token.seen_at(case.now, &case.enforcer.in_force.revocations);
             case.token = Some(Arc::new(token));
         }
         Err(unusable) => {
@@ -190,7 +192,8 @@ pub(super) fn revocation<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     }
     let session = token.session(&in_force.sessions);
     let session = session.as_deref().map(AsRef::as_ref);
-    Ok(token.judge_revocations(session, &in_force.revocations, case.now.wall)?)
+    let (_, issuer) = case.issuer()?;
+    Ok(token.judge_revocations(session, &in_force.revocations, issuer.rules.leeway, case.now)?)
 }
 
 pub(super) fn idle<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {

@@ -170,9 +170,9 @@ async fn without_a_refresher_nobody_waits() {
     let metrics = Metrics::new().unwrap();
     let set = KeySet::new(jwks::parse(&jwks(&[&jwk("a")]), &[Algorithm::ES256]).unwrap().keys);
     let store = KeyStore::fixed(settings(Source::Discovery), set, metrics);
-    assert!(!store.worth_asking("b", Monotonic::now()));
-    assert!(store.worth_asking("a", Monotonic::now()), "it is there: look again");
-    timeout(Duration::from_secs(1), store.ask("b")).await.expect("returns at once");
+    assert!(!store.worth_asking(&Wanted::key("b"), Monotonic::now()));
+    assert!(store.worth_asking(&Wanted::key("a"), Monotonic::now()), "it is there: look again");
+    timeout(Duration::from_secs(1), store.ask(&Wanted::key("b"))).await.expect("returns at once");
     let next = KeySet::new(jwks::parse(&jwks(&[&jwk("b")]), &[Algorithm::ES256]).unwrap().keys);
     store.install(next);
     assert!(store.current().knows("b") && !store.current().knows("a"));

@@ -17,7 +17,7 @@ use crate::enforce::testing::{
 use crate::enforce::token::IssuerIndex;
 use crate::keys::refresh::spawn_refresher;
 use crate::keys::set::KeySet;
-use crate::keys::store::KeyStore;
+use crate::keys::store::{KeyStore, Wanted};
 use crate::keys::{Settings, Source};
 use crate::metrics::Metrics;
 use crate::shutdown;
@@ -252,11 +252,14 @@ fn a_withdrawn_key_takes_its_proofs_along() {
     keys.install(with(&SIGNERS.es256));
     assert_eq!((ask.decide().proof, ask.decide().proof), (Proof::Fresh, Proof::Cached));
     keys.install(KeySet::new(vec![key("new", ES256, &SIGNERS.es256)]));
-    let again = Ask {
-        asked: Asked::NOTHING.and(&Question::Keys { issuer: IssuerIndex(0), kid: "es".to_owned() }),
-        ..ask
-    };
+    let again = Ask { asked: Asked::NOTHING.and(&unknown_key("es")), ..ask };
     assert_eq!(again.reason(), Some(Reason::UnknownKey));
+}
+
+/// What is asked for a token that names this key.
+fn unknown_key(kid: &str) -> Question {
+    let (issuer, wanted) = (IssuerIndex(0), Wanted::key(kid));
+    Question::Keys { issuer, wanted, otherwise: Reason::UnknownKey }
 }
 
 /// A store that has loaded a JWK Set with the key `es`, as a refresher would.
@@ -294,8 +297,17 @@ fn without_usable_keys_nothing_is_let_through_and_garbage_is_still_garbage() {
     assert_eq!(Ask { at: stale, ..Ask::new(&gate, "/x").token(&good) }.reason(), Some(Reason::Expired));
 }
 
-#[tokio::test]
-async fn an_unknown_key_is_asked_for_once() {
+/// An issuer whose key `es` was read from a file, and the task that reads it again when it is asked to.
+struct Refreshed {
+    _folder: tempfile::TempDir,
+    path: std::path::PathBuf,
+    keys: Arc<KeyStore>,
+    gate: Enforcer,
+    refresher: tokio::task::JoinHandle<()>,
+    _trigger: shutdown::Trigger,
+}
+
+async fn refreshed() -> Refreshed {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("keys.json");
     std::fs::write(&path, jwks("es", &SIGNERS.es256)).expect("a file");
@@ -307,26 +319,58 @@ async fn an_unknown_key_is_asked_for_once() {
         vec![Issuer { rules: rules(ISSUER, &[ES256]), keys: Arc::clone(&keys) }],
         vec![route("/{*rest}")],
     );
-    let (mut loaded, (_trigger, shutdown)) = (keys.last_good(), shutdown::channel());
+    let (mut loaded, (trigger, shutdown)) = (keys.last_good(), shutdown::channel());
     let tls = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
     let refresher =
         spawn_refresher(Arc::clone(&keys), Client::new(Arc::new(tls.with_no_client_auth())), shutdown);
     loaded.changed().await.expect("a first set");
+    Refreshed { _folder: folder, path, keys, gate, refresher, _trigger: trigger }
+}
 
+#[tokio::test]
+async fn an_unknown_key_is_asked_for_once() {
+    let Refreshed { path, keys, gate, refresher, .. } = &refreshed().await;
     let head = header(json!({"kid": "next"})).to_string();
     let token = token_of(&SIGNERS.stranger, &head, &payload(json!({})).to_string());
-    let first = Ask::new(&gate, "/x").token(&token);
+    let first = Ask::new(gate, "/x").token(&token);
     let Verdict::Ask(question) = first.decide().verdict else { panic!("not asked") };
-    assert_eq!(question, Question::Keys { issuer: IssuerIndex(0), kid: "next".to_owned() });
+    assert_eq!(question, unknown_key("next"));
     let second = Ask { asked: first.asked.and(&question), ..first };
     assert_eq!(second.reason(), Some(Reason::UnknownKey));
     // What is refused without keys is not asked for.
     let expired = payload(json!({"exp": NOW - 100, "iat": NOW - 200})).to_string();
     let cheap = token_of(&SIGNERS.stranger, &head, &expired);
-    assert_eq!(Ask::new(&gate, "/x").token(&cheap).reason(), Some(Reason::Expired));
+    assert_eq!(Ask::new(gate, "/x").token(&cheap).reason(), Some(Reason::Expired));
 
-    std::fs::write(&path, jwks("next", &SIGNERS.stranger)).expect("a file");
-    keys.ask("next").await;
+    std::fs::write(path, jwks("next", &SIGNERS.stranger)).expect("a file");
+    keys.ask(&Wanted::key("next")).await;
     assert_eq!(second.reason(), None);
+    refresher.abort();
+}
+
+#[tokio::test]
+async fn a_token_that_no_key_proves_asks_for_another_set_once() {
+    let Refreshed { path, keys, gate, refresher, .. } = &refreshed().await;
+    let named = |kid: Option<&str>| header(json!({"kid": kid})).to_string();
+    let without = json!({"alg": "ES256", "typ": "at+jwt"}).to_string();
+    let payload = payload(json!({})).to_string();
+    let old = Wanted::OtherThan(keys.generation());
+    for head in [named(Some("es")), without] {
+        let token = token_of(&SIGNERS.stranger, &head, &payload);
+        let first = Ask::new(gate, "/x").token(&token);
+        let Verdict::Ask(question) = first.decide().verdict else { panic!("not asked: {head}") };
+        let (wanted, otherwise) = (old.clone(), Reason::BadSignature);
+        assert_eq!(question, Question::Keys { issuer: IssuerIndex(0), wanted, otherwise });
+        let second = Ask { asked: first.asked.and(&question), ..first };
+        assert_eq!(second.reason(), Some(Reason::BadSignature), "{head}");
+    }
+    // The issuer has a new key under the old name.
+    std::fs::write(path, jwks("es", &SIGNERS.stranger)).expect("a file");
+    keys.ask(&old).await;
+    let token = token_of(&SIGNERS.stranger, &named(Some("es")), &payload);
+    assert_eq!(Ask::new(gate, "/x").token(&token).reason(), None);
+    let token = token_of(&SIGNERS.es256, &named(Some("es")), &payload);
+    let withdrawn = Ask { asked: Asked::KEYS, ..Ask::new(gate, "/x").token(&token) };
+    assert_eq!(withdrawn.reason(), Some(Reason::BadSignature));
     refresher.abort();
 }
