@@ -400,3 +400,122 @@ async fn keys_that_the_gate_kept_serve_while_the_issuer_is_down() {
     assert!(line(&told, "signature").starts_with("FAIL"), "{}", told.out);
     drop((store, log));
 }
+
+/// Everything that a gate needs and a judgement does not: none of these variables and files exists.
+const ELSEWHERE: &str = r#"
+[server]
+listen = ["127.0.0.1:0"]
+[server.tls]
+certificate = "absent/server.pem"
+private_key = "absent/server.key"
+client_ca = "absent/clients.pem"
+[[upstreams]]
+name = "api"
+url = "https://127.0.0.1:3000"
+ca = "absent/upstream.pem"
+client_certificate = "absent/client.pem"
+client_key = "absent/client.key"
+[[issuers]]
+issuer = "https://idp.example.com/"
+audiences = ["api"]
+algorithms = ["HS256"]
+secret = { file = "issuer.secret" }
+[[issuers]]
+issuer = "https://secret.example.com/"
+audiences = ["api"]
+algorithms = ["HS512"]
+secret = { env = "PORTCULLIS_TEST_ABSENT" }
+[[issuers]]
+issuer = "https://file.example.com/"
+audiences = ["api"]
+jwks_file = "absent/keys.json"
+[[issuers]]
+issuer = "https://private.example.com/"
+audiences = ["api"]
+jwks_url = "https://127.0.0.1:1/jwks"
+ca = "absent/idp.pem"
+[[event_transmitters]]
+name = "idp"
+issuer = "https://idp.example.com/"
+audience = "gate"
+jwks_file = "absent/transmitter.json"
+subject_issuer = "https://idp.example.com/"
+[state]
+path = "gate.db"
+password = { file = "absent/redis" }
+[admin]
+listen = "127.0.0.1:0"
+[admin.tls]
+certificate = "absent/admin.pem"
+private_key = "absent/admin.key"
+[[admin.tokens]]
+name = "ops"
+secret = { env = "PORTCULLIS_TEST_ABSENT" }
+permissions = ["events"]
+[[admin.tokens]]
+name = "dev"
+secret = { file = "absent/dev" }
+permissions = ["sessions"]
+[[routes]]
+path = "/deals/{*rest}"
+upstream = "api"
+scopes = ["read:deals"]
+"#;
+
+#[test]
+fn only_what_a_token_is_judged_by_has_to_be_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let configure = |text: &str| std::fs::write(folder.path().join("portcullis.toml"), text).unwrap();
+    configure(ELSEWHERE);
+    let secret = folder.path().join("issuer.secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    let good = token(&claims(json!({})));
+    let told = explain(folder.path(), &good);
+    assert_eq!((told.code, told.err.as_str()), (Some(0), ""), "{}", told.out);
+    assert_eq!(explain(folder.path(), &format!("{good}x")).code, Some(1));
+    assert_eq!(explain(folder.path(), "garbage").code, Some(1), "it names no issuer");
+    let stranger = token(&claims(json!({"iss": "https://evil.example.com/"})));
+    assert!(explain(folder.path(), &stranger).out.contains("unknown_issuer"));
+
+    // The gate itself needs all of it.
+    let check = |folder: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.args(["check", "--config", "portcullis.toml"]).current_dir(folder).output().unwrap()
+    };
+    let refused = check(folder.path());
+    assert_eq!(refused.status.code(), Some(2));
+    let problems = String::from_utf8(refused.stderr).unwrap();
+    for absent in [
+        "server.pem",
+        "client.key",
+        "PORTCULLIS_TEST_ABSENT",
+        "keys.json",
+        "idp.pem",
+        "transmitter.json",
+        "redis",
+        "admin.key",
+        "dev",
+    ] {
+        assert!(problems.contains(absent), "{absent} in {problems}");
+    }
+
+    // Of its own issuer, everything has to be there.
+    for (issuer, missing) in [
+        ("https://secret.example.com/", "PORTCULLIS_TEST_ABSENT"),
+        ("https://file.example.com/", "absent/keys.json"),
+        ("https://private.example.com/", "absent/idp.pem"),
+    ] {
+        let told = explain(folder.path(), &token(&claims(json!({"iss": issuer}))));
+        assert_eq!(told.code, Some(2), "{issuer}: {}", told.out);
+        assert!(told.err.contains(missing) && !told.err.contains("server.pem"), "{}", told.err);
+    }
+    std::fs::remove_file(&secret).unwrap();
+    let told = explain(folder.path(), &good);
+    assert!(told.code == Some(2) && told.err.contains("issuer.secret"), "{}", told.err);
+
+    // A mistake in the form is one, wherever it is.
+    std::fs::write(&secret, SECRET).unwrap();
+    configure(&ELSEWHERE.replace("permissions = [\"events\"]", "permisions = [\"events\"]"));
+    let told = explain(folder.path(), &good);
+    assert!(told.code == Some(2) && told.err.contains("permisions"), "{}", told.err);
+}

@@ -26,7 +26,7 @@ pub(super) fn check(path: &Path) -> ExitCode {
                 ));
             }
             let summary = format!("{} is good.\n{}", path.display(), summary(&loaded.settings));
-            // Whoever closed standard output does not want to know; the exit code still tells.
+            // A closed standard output is no error; the exit code still tells.
             drop(std::io::stdout().write_all(summary.as_bytes()));
             ExitCode::SUCCESS
         }

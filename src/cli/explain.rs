@@ -1,6 +1,7 @@
 //! `portcullis explain`: the verdict on a token, without a running gate.
 //!
-//! Makes the enforcer that the gate would make, with keys fetched once and the store opened for reading, and asks it.
+//! Makes the enforcer that the gate would make, with keys fetched once and the store opened for reading, and asks it. Needs
+//! only what it judges by: neither the gate's private keys nor secrets of anybody but the token's issuer.
 
 use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use http::Method;
+use serde_json::Value;
 use tokio::runtime::Builder;
 
 use super::table::columns;
@@ -19,6 +21,7 @@ use crate::enforce::decide::{Asked, Enforcer, InForce, Issuer};
 use crate::enforce::explain::{Explanation, Question};
 use crate::events::EventLog;
 use crate::events::parse::parse_time;
+use crate::jose::jws::Jws;
 use crate::keys::store::KeyStore;
 use crate::keys::{Source, source};
 use crate::metrics::Metrics;
@@ -72,7 +75,7 @@ pub(super) fn run(args: &ExplainArgs) -> ExitCode {
         }
     };
     let text = if args.json { json(&explanation) } else { table(&explanation) };
-    // Whoever closed standard output does not want to know; the exit code still tells.
+    // A closed standard output is no error; the exit code still tells.
     drop(io::stdout().write_all(text.as_bytes()));
     if explanation.allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -109,9 +112,16 @@ fn explain(args: &ExplainArgs) -> Result<Explanation, String> {
         [token] => token.clone(),
         _ => return Err("one token is explained at a time; give it alone, without \"Bearer\"".to_owned()),
     };
-    let loaded = config::load(&args.configured.config).map_err(|problems| problems.to_string())?;
+    let settings = config::load_to_judge(&args.configured.config, claimed_issuer(token.trim()).as_deref());
+    let settings = settings.map_err(|problems| problems.to_string())?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-    runtime.block_on(judge(&loaded.settings, args, token.trim()))
+    runtime.block_on(judge(&settings, args, token.trim()))
+}
+
+/// The issuer that the token names: of the other ones nothing has to be there.
+fn claimed_issuer(token: &str) -> Option<String> {
+    let jws = Jws::parse(token.as_bytes()).ok()?;
+    jws.payload.get("iss").and_then(Value::as_str).map(str::to_owned)
 }
 
 fn from_stdin() -> Result<String, String> {
@@ -163,7 +173,7 @@ fn moment(at: Option<Timestamp>) -> Now {
 /// Before anything that happened.
 const NEVER: Monotonic = Monotonic::from_millis(i64::MIN);
 
-/// The configured store; or why there is none to be read.
+/// The configured store; or why it cannot be read.
 fn open(settings: &Settings) -> Result<Result<Store, String>, String> {
     match &settings.state.store {
         StoreSettings::Memory => Ok(Err("what was revoked and used is in the gate's memory only".to_owned())),

@@ -49,7 +49,7 @@ pub(super) fn encoded(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, NON_ALPHANUMERIC)
 }
 
-/// Prints how it went: 0 when it is done, 1 when it is not. Whoever closed standard output does not want to know; the
+/// Prints how it went: 0 when it is done, 1 when it is not. A closed standard output is no error; the
 /// exit code still tells.
 pub(super) fn report(outcome: Result<String, Failure>) -> ExitCode {
     match outcome {

@@ -68,18 +68,44 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// What a configuration is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent<'a> {
+    /// To run by it.
+    Everything,
+    /// To judge a token, of this issuer if it names one.
+    Judgement {
+        /// `iss` of the token.
+        issuer: Option<&'a str>,
+    },
+}
+
 /// One reading of a configuration file: where relative paths start, what was wrong, which files were looked at.
 pub(super) struct Reading<'a> {
     file: &'a Path,
     text: &'a str,
     found: RefCell<Vec<(usize, Problem)>>,
     files: RefCell<Files>,
+    extent: Extent<'a>,
 }
 
 impl<'a> Reading<'a> {
     /// Begins to read `text`, the content of `file`; `files` holds the file itself.
-    pub(super) fn new(file: &'a Path, text: &'a str, files: Files) -> Self {
-        Self { file, text, found: RefCell::new(Vec::new()), files: RefCell::new(files) }
+    pub(super) fn new(file: &'a Path, text: &'a str, files: Files, extent: Extent<'a>) -> Self {
+        Self { file, text, found: RefCell::new(Vec::new()), files: RefCell::new(files), extent }
+    }
+
+    /// Whether everything is read, or a token of this issuer is to be judged.
+    pub(super) fn concerns(&self, issuer: &str) -> bool {
+        match self.extent {
+            Extent::Everything => true,
+            Extent::Judgement { issuer: judged } => judged == Some(issuer),
+        }
+    }
+
+    /// Whether everything is read.
+    pub(super) fn is_complete(&self) -> bool {
+        self.extent == Extent::Everything
     }
 
     /// Records that something is wrong at a byte offset.

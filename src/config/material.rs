@@ -13,7 +13,7 @@ use crate::tls::{self, ServerSettings, Version};
 
 /// A certificate chain and its private key, each with the key that names it.
 pub(super) fn pair(s: &Section<'_>, certificate: (&str, &Path), private_key: (&str, &Path)) {
-    if !s.is_sound(certificate.0) || !s.is_sound(private_key.0) {
+    if !s.looks() || !s.is_sound(certificate.0) || !s.is_sound(private_key.0) {
         return;
     }
     let settings = ServerSettings {
@@ -45,6 +45,7 @@ pub(super) fn names(s: &Section<'_>, key: &str, names: &[String], certificate: (
 /// The certificates that others are verified against.
 pub(super) fn roots(s: &Section<'_>, key: &str, path: Option<&Path>) {
     if path.is_some()
+        && s.looks()
         && s.is_sound(key)
         && let Err(error) = tls::client_config(path, None, &[])
     {
@@ -54,7 +55,8 @@ pub(super) fn roots(s: &Section<'_>, key: &str, path: Option<&Path>) {
 
 /// A key set with at least one key that an issuer may use.
 pub(super) fn key_set(s: &Section<'_>, key: &str, path: &Path, algorithms: &[Algorithm]) {
-    if let Ok(document) = std::fs::read(path)
+    if s.looks()
+        && let Ok(document) = std::fs::read(path)
         && let Err(error) = jwks::parse(&document, algorithms)
     {
         s.problem(key, format!("{}: {error}", path.display()));

@@ -23,7 +23,7 @@ pub mod watch;
 pub use locate::{Problem, Problems};
 pub use settings::{IssuerSettings, OnEmpty, SessionSettings, Settings, StateSettings, Store};
 
-use locate::{Reading, unreadable};
+use locate::{Extent, Reading, unreadable};
 use section::Section;
 use watch::Files;
 
@@ -44,13 +44,27 @@ pub struct Loaded {
 ///
 /// Everything that is wrong, each with file, line and key. When the file is no TOML, only what is wrong with its form.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    read(path, Extent::Everything)
+}
+
+/// Reads a configuration file to judge tokens of one issuer by it. Of the secrets and files that it names, only those of
+/// this issuer are looked at; instead of the others the settings have values that must not be used.
+///
+/// # Errors
+///
+/// As [`load`], except for what is wrong with the secrets and files that are not looked at.
+pub fn load_to_judge(path: &Path, issuer: Option<&str>) -> Result<Settings, Problems> {
+    read(path, Extent::Judgement { issuer }).map(|loaded| loaded.settings)
+}
+
+fn read(path: &Path, extent: Extent<'_>) -> Result<Loaded, Problems> {
     let mut files = Files::default();
     files.note(path);
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => return Err(unreadable(path, files, format!("cannot be read: {error}"))),
     };
-    let reading = Reading::new(path, &text, files);
+    let reading = Reading::new(path, &text, files, extent);
     let (table, errors) = DeTable::parse_recoverable(&text);
     if !errors.is_empty() {
         for error in errors {

@@ -28,7 +28,9 @@ impl<'a> Section<'a> {
     fn readable(&mut self, key: &'a str, path: &str) -> PathBuf {
         let path = self.reading.resolve(path);
         self.show(key, path.to_string_lossy());
-        if let Err(message) = open(&path) {
+        if self.looks()
+            && let Err(message) = open(&path)
+        {
             self.problem(key, message);
         }
         path
@@ -66,6 +68,10 @@ fn referenced_secret(s: &mut Section<'_>) -> Option<String> {
     let name = |text: &str| Ok(text.to_owned());
     let (env, file) = (s.parsed("env", "", name), s.parsed("file", "", name));
     let found = match (env?.as_str(), file?.as_str()) {
+        // Long enough for any use, and no two are the same.
+        (place, "") | ("", place) if !place.is_empty() && !s.looks() => {
+            Ok(format!("{:-<64}", s.full("not-read").replace('"', "'")))
+        }
         // A misspelt one, which is reported as unknown.
         ("", "") if s.written().any(|key| !matches!(key, "env" | "file")) => return None,
         ("", "") => Err("names neither an environment variable (`env`) nor a file (`file`)".to_owned()),

@@ -19,6 +19,8 @@ pub(super) struct Section<'a> {
     table: Option<&'a DeTable<'a>>,
     /// Something else stands where the table should be, which is problem enough.
     mistaken: bool,
+    /// The secrets and files that are named here are looked at.
+    looks: bool,
     known: Vec<&'a str>,
     effective: Map<String, Value>,
 }
@@ -41,7 +43,32 @@ impl<'a> Section<'a> {
     }
 
     fn new(reading: &'a Reading<'a>, name: String, offset: usize, table: Option<&'a DeTable<'a>>) -> Self {
-        Self { reading, name, offset, table, mistaken: false, known: Vec::new(), effective: Map::new() }
+        let (known, effective) = (Vec::new(), Map::new());
+        Self { reading, name, offset, table, mistaken: false, looks: true, known, effective }
+    }
+
+    /// A table in this one.
+    fn within(&self, name: String, offset: usize, table: Option<&'a DeTable<'a>>) -> Self {
+        Self { looks: self.looks, ..Self::new(self.reading, name, offset, table) }
+    }
+
+    /// Runs `read`; where the file is only read to judge a token, secrets and files that are named there are not looked at.
+    pub(super) fn aside<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        let looked = self.looks;
+        self.looks = looked && self.reading.is_complete();
+        let result = read(self);
+        self.looks = looked;
+        result
+    }
+
+    /// From now on secrets and files of this table are looked at only if it is about an issuer whose tokens are judged.
+    pub(super) fn look_for(&mut self, issuer: &str) {
+        self.looks &= self.reading.concerns(issuer);
+    }
+
+    /// Whether secrets and files that are named here are to be looked at.
+    pub(super) fn looks(&self) -> bool {
+        self.looks
     }
 
     /// Runs `read`, then reports the keys it did not ask for.
@@ -167,7 +194,7 @@ impl<'a> Section<'a> {
             }
             None => (None, self.offset),
         };
-        let mut section = Section::new(self.reading, self.full(key), offset, table);
+        let mut section = self.within(self.full(key), offset, table);
         section.mistaken = table.is_none() && self.has(key);
         let (result, effective) = section.read(read);
         self.show(key, effective);
@@ -208,7 +235,7 @@ impl<'a> Section<'a> {
                 continue;
             };
             let name = format!("{}[{index}]", self.full(key));
-            let section = Section::new(self.reading, name, element.span().start, Some(table));
+            let section = self.within(name, element.span().start, Some(table));
             let (result, effective) = section.read(&mut read);
             results.push(result);
             shown.push(effective);

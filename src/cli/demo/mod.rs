@@ -161,7 +161,7 @@ impl Stage {
             return Tour { visitor: &visitor, addresses, admin_secret, configuration, out }.play();
         }
         self.settle_in(&visitor)?;
-        // Whoever closed standard output does not want to know.
+        // A closed standard output is no error.
         let text = script::text(&self.addresses, &self.files, &self.admin_secret);
         drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
         Ok(())

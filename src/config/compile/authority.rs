@@ -2,16 +2,20 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 
-use crate::authority::Settings;
+use crate::authority::{self, Settings};
 use crate::client::Url;
 use crate::config::section::Section;
 use crate::config::settings::IssuerSettings;
 use crate::config::units;
 use crate::config::values::Zero;
 use crate::keys::Source;
+
+/// Most keys that may be published at a time, in about 200 KB.
+const MOST_KEYS: u64 = 1_000;
 
 /// The table, if there is one, beside the issuer that says `authority = true`.
 pub(super) fn authority(s: &mut Section<'_>, issuers: &[IssuerSettings]) -> Option<Settings> {
@@ -39,19 +43,20 @@ fn table(s: &mut Section<'_>) -> Settings {
     let path = s.reading.beside(&path);
     s.show("path", path.to_string_lossy());
     let tenant_parameter = s.text("tenant_parameter", "");
+    let token_lifetime = s.duration("token_lifetime", "1h", Zero::Refused);
     let number =
         |count: usize| NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
     Settings {
         issuer: Arc::from(s.required("issuer", issuer).unwrap_or_default()),
         audience: s.required("audience", units::name).unwrap_or_default(),
         token_path: s.parsed("token_path", "/oauth/token", token_path).unwrap_or_default(),
-        token_lifetime: s.duration("token_lifetime", "1h", Zero::Refused),
+        token_lifetime,
         signing_algorithm: s.word(
             "signing_algorithm",
             ("ES256", Algorithm::ES256),
             &[("RS256", Algorithm::RS256), ("EdDSA", Algorithm::EdDSA)],
         ),
-        key_rotation: s.duration("key_rotation", "30d", Zero::Refused),
+        key_rotation: key_rotation(s, token_lifetime),
         tenant_parameter: (!tenant_parameter.is_empty()).then_some(tenant_parameter),
         failures_per_client: number(s.count("failures_per_client", 10, 1..=1_000_000)),
         failures_per_address: number(s.count("failures_per_address", 100, 1..=1_000_000)),
@@ -59,6 +64,22 @@ fn table(s: &mut Section<'_>) -> Settings {
         introspection_clients: s.list("introspection_clients", &[], units::name),
         path,
     }
+}
+
+/// A key is published until its last token has expired, so a short rotation publishes many at a time: to everybody who
+/// verifies tokens, in one document.
+fn key_rotation(s: &mut Section<'_>, token_lifetime: Duration) -> Duration {
+    let rotation = s.duration("key_rotation", "30d", Zero::Refused);
+    let published = token_lifetime.saturating_add(authority::KEY_MARGIN);
+    let shortest = Duration::from_secs((published.as_secs() / MOST_KEYS + 1).max(1));
+    if rotation < shortest && s.is_sound("key_rotation") {
+        let shortest = shortest.as_secs();
+        s.problem(
+            "key_rotation",
+            format!("is too short: more than {MOST_KEYS} keys would be published at a time; with this token_lifetime it must be at least \"{shortest}s\""),
+        );
+    }
+    rotation
 }
 
 /// RFC 8414 §2: a URL without query and fragment; `http` is for trying things out on loopback.

@@ -44,6 +44,7 @@ pub(super) fn issuers(s: &mut Section<'_>) -> Vec<IssuerSettings> {
 
 fn issuer(s: &mut Section<'_>) -> IssuerSettings {
     let issuer = s.required("issuer", units::name).unwrap_or_default();
+    s.look_for(&issuer);
     let audiences = s.filled_list("audiences", &[], units::name);
     let algorithms = s.filled_list("algorithms", &["RS256", "ES256", "EdDSA"], algorithm);
     let insecure_http = s.flag("insecure_http", false);

@@ -22,12 +22,12 @@ mod upstreams;
 /// The whole file.
 pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let mut taken = Vec::new();
-    let gate = s.table("server", |s| server::server(s, &mut taken));
-    let upstreams = upstreams::upstreams(s);
+    let gate = s.aside(|s| s.table("server", |s| server::server(s, &mut taken)));
+    let upstreams = s.aside(upstreams::upstreams);
     let issuers = issuers::issuers(s);
     let routes = routes::routes(s, &upstreams, !issuers.is_empty() || !s.is_sound("issuers"));
     let (telemetry, ready_when, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
-    let transmitters = transmitters::transmitters(s, &issuers);
+    let transmitters = s.aside(|s| transmitters::transmitters(s, &issuers));
     let authority = authority::authority(s, &issuers);
     let sessions = s.table("sessions", state::sessions);
     Settings {
@@ -40,16 +40,17 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
             routes,
             identity: s.table("identity", identity::identity),
             bearer: s.table("bearer", identity::bearer),
-            // Whoever has so many tokens in use expects each to be verified once.
+            // With so many tokens in use, each is to be verified once.
             proofs: sessions.max_tracked,
         },
         sessions,
         streams: s.table("streams", state::streams),
-        state: s.table("state", state::state),
+        // A shared store is not asked for a verdict.
+        state: s.aside(|s| s.table("state", state::state)),
         log,
         telemetry,
         ready_when,
-        admin: s.table("admin", |s| operators::admin(s, &mut taken)),
+        admin: s.aside(|s| s.table("admin", |s| operators::admin(s, &mut taken))),
     }
 }
 
