@@ -1,5 +1,8 @@
-//! Who may call the admin listener, and what: one bearer token per caller, compared in constant time.
+//! Who may call the admin listener, and what: one bearer token per caller, compared in constant time. Guessing is slowed:
+//! a wrong token counts against its address, a right one always passes.
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -10,6 +13,8 @@ use http::{HeaderMap, StatusCode};
 
 use super::problem::Problem;
 use super::{Permission, Settings, Token};
+use crate::authority::throttle::AddressThrottle;
+use crate::time::Monotonic;
 use crate::tls::ServerTls;
 
 const BARE: &str = r#"Bearer realm="portcullis-admin""#;
@@ -21,7 +26,11 @@ const INSUFFICIENT: &str = r#"Bearer realm="portcullis-admin", error="insufficie
 pub struct Access {
     callers: ArcSwap<Vec<(Digest, Caller)>>,
     pub(super) tls: Arc<ArcSwapOption<ServerTls>>,
+    guesses: AddressThrottle,
 }
+
+/// Wrong tokens that an address may show in a minute; as many as `authority.failures_per_address` allows by default.
+const GUESSES: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
 
 /// A caller that showed its token.
 #[derive(Debug, Clone)]
@@ -34,7 +43,8 @@ impl Access {
     /// Access by these settings; `tls` is what was made of `settings.tls`, for HTTP/1.1 only.
     #[must_use]
     pub fn new(settings: &Settings, tls: Option<Arc<ServerTls>>) -> Self {
-        let access = Self { callers: ArcSwap::default(), tls: Arc::default() };
+        let guesses = AddressThrottle::new(GUESSES);
+        let access = Self { callers: ArcSwap::default(), tls: Arc::default(), guesses };
         access.replace(settings, tls);
         access
     }
@@ -49,8 +59,13 @@ impl Access {
         self.tls.store(tls);
     }
 
-    /// The caller whose token the request carries.
-    pub(super) fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    /// The caller whose token the request carries. A right token passes, whatever its address has tried.
+    pub(super) fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        address: IpAddr,
+        now: Monotonic,
+    ) -> Result<Caller, Problem> {
         let presented = digest(&SHA256, bearer(headers)?);
         let mut found = None;
         // Digests, so that the length of a secret does not show; all of them, so that its place does not.
@@ -59,9 +74,13 @@ impl Access {
                 found = Some(caller.clone());
             }
         }
-        found.ok_or_else(|| {
-            Problem::new(StatusCode::UNAUTHORIZED, "the token is not one of this gate")
-                .with_challenge(INVALID_TOKEN)
+        found.ok_or_else(|| match self.guesses.fail(address, now) {
+            Ok(()) => Problem::new(StatusCode::UNAUTHORIZED, "the token is not one of this gate")
+                .with_challenge(INVALID_TOKEN),
+            Err(wait) => {
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from this address")
+                    .with_retry_after(wait)
+            }
         })
     }
 }

@@ -1,14 +1,15 @@
 //! Every error of the admin listener, in the one form of RFC 9457.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
-/// Seconds after which it may be worth trying again.
-const RETRY_SECONDS: &str = "5";
+/// After how long it may be worth trying again what is not available.
+const RETRY_AFTER_OUTAGE: Duration = Duration::from_secs(5);
 
 /// An error as a caller sees it.
 #[derive(Debug)]
@@ -18,12 +19,15 @@ pub(super) struct Problem {
     challenge: Option<&'static str>,
     problems: Vec<String>,
     index: Option<usize>,
+    retry_after: Option<Duration>,
 }
 
 impl Problem {
     /// A problem that its status and one sentence describe.
     pub(super) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, detail: detail.into(), challenge: None, problems: Vec::new(), index: None }
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_OUTAGE);
+        let (detail, problems) = (detail.into(), Vec::new());
+        Self { status, detail, challenge: None, problems, index: None, retry_after }
     }
 
     /// With a `WWW-Authenticate` challenge (RFC 6750 §3).
@@ -35,6 +39,12 @@ impl Problem {
     /// With everything that is wrong, one sentence each.
     pub(super) fn with_problems(mut self, problems: Vec<String>) -> Self {
         self.problems = problems;
+        self
+    }
+
+    /// With the time after which it is worth trying again.
+    pub(super) const fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
     }
 
@@ -72,8 +82,9 @@ impl IntoResponse for Problem {
         let mut response = (self.status, axum::Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
+        if let Some(wait) = self.retry_after {
+            // Whole seconds (RFC 9110 §10.2.3), and not before the time.
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1_000) as u64));
         }
         if let Some(challenge) = self.challenge {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));

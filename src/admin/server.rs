@@ -94,7 +94,7 @@ impl Server {
                 Ok((stream, peer)) if connections.len() < self.limits.connections => {
                     connections.spawn(self.clone().connection(stream, peer, shutdown.clone()));
                 }
-                // Closed at once: whoever waits for an answer learns it now, not after a time-out.
+                // Closed at once: the client learns it now, not after a time-out.
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");

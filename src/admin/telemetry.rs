@@ -1,4 +1,4 @@
-//! The telemetry listener: `/metrics`, `/live`, `/ready` and nothing else. Whoever reaches it may read it.
+//! The telemetry listener: `/metrics`, `/live`, `/ready` and nothing else, without authentication.
 
 use std::sync::Arc;
 

@@ -35,13 +35,13 @@ mod rotation;
 mod rows;
 mod secret;
 mod signing;
-mod throttle;
+pub(crate) mod throttle;
 mod token;
 
 pub use accounts::{Edit, NewCredential, NewUser, Refused};
 pub use directory::{Credential, User};
 pub use endpoints::{Call, Endpoint, MAX_BODY, named_client};
-pub use rotation::stored_key_set;
+pub use rotation::{KEY_MARGIN, stored_key_set};
 pub use secret::Secret;
 
 use directory::Directory;
@@ -117,7 +117,7 @@ pub struct Authority {
 
 /// Other settings for a running authority, with the keys they need. Until it is committed or dropped, no keys rotate.
 #[derive(Debug)]
-pub struct Change {
+pub struct PlannedSettings {
     settings: Settings,
     /// `None`: the keys stay as they are.
     ring: Option<KeyRing>,
@@ -198,7 +198,7 @@ impl Authority {
     ///
     /// # Errors
     /// When the store cannot be used, or the random number generator fails.
-    pub async fn plan(&self, settings: &Settings) -> Result<Change, StoreError> {
+    pub async fn plan(&self, settings: &Settings) -> Result<PlannedSettings, StoreError> {
         let rotating = Arc::clone(&self.rotating).lock_owned().await;
         let issuers = self.issuers.load();
         let ring = if settings.rules(&issuers) == self.settings().rules(&issuers) {
@@ -206,12 +206,12 @@ impl Authority {
         } else {
             Some(self.rotate(settings, Extent::Additions).await?)
         };
-        Ok(Change { settings: settings.clone(), ring, rotating })
+        Ok(PlannedSettings { settings: settings.clone(), ring, rotating })
     }
 
     /// Puts other settings into effect. Issuer and file stay those of the start.
-    pub fn commit(&self, change: Change) {
-        let Change { settings, ring, rotating } = change;
+    pub fn commit(&self, change: PlannedSettings) {
+        let PlannedSettings { settings, ring, rotating } = change;
         let before = self.settings();
         let rates = |settings: &Settings| (settings.failures_per_client, settings.failures_per_address);
         if rates(&before) != rates(&settings) {
@@ -233,7 +233,7 @@ impl Authority {
     pub fn key_store(
         &self,
         settings: &keys::Settings,
-        change: Option<&Change>,
+        change: Option<&PlannedSettings>,
     ) -> Result<Arc<KeyStore>, jwks::Error> {
         let mut stores = self.key_stores.lock().unwrap_or_else(PoisonError::into_inner);
         let set = match change.and_then(|change| change.ring.as_ref()) {

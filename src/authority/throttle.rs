@@ -92,6 +92,26 @@ impl Throttle {
     }
 }
 
+/// Failures of addresses alone, for secrets that belong to nobody by name.
+#[derive(Debug)]
+pub(crate) struct AddressThrottle(Counted<IpAddr>);
+
+impl AddressThrottle {
+    /// With this limit a minute.
+    pub(crate) fn new(per_address: NonZeroU32) -> Self {
+        Self(Counted::new(per_address))
+    }
+
+    /// Counts a failure, as [`Throttle::fail`].
+    ///
+    /// # Errors
+    /// The time to wait.
+    pub(crate) fn fail(&self, address: IpAddr, now: Monotonic) -> Result<(), Duration> {
+        let failures = self.0.of(network(address));
+        self.0.count(&failures, now)
+    }
+}
+
 impl<K: Hash + Eq + Send + Sync + 'static> Counted<K> {
     fn new(per_minute: NonZeroU32) -> Self {
         let failures = Cache::builder().max_capacity(REMEMBERED).time_to_idle(MEMORY).build();
@@ -194,6 +214,20 @@ mod tests {
         }
         assert!(throttle.fail(attempt("another", 1), now).is_err());
         assert_eq!(throttle.fail(attempt("another", 2), now), Ok(()));
+    }
+
+    #[test]
+    fn addresses_alone_are_slowed_each_by_its_own_failures() {
+        let throttle = AddressThrottle::new(number(3));
+        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let now = Monotonic::from_millis(0);
+        let failed = |address, now| throttle.fail(address, now);
+        assert!((0..3).all(|_| failed(one, now).is_ok()));
+        let wait = Duration::from_secs(20);
+        assert_eq!(failed(one, now), Err(wait));
+        assert_eq!(failed(one, now), Err(wait), "what is refused is not counted");
+        assert_eq!(failed(other, now), Ok(()));
+        assert_eq!(failed(one, now.plus(wait)), Ok(()));
     }
 
     #[test]

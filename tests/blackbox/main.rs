@@ -28,6 +28,7 @@ mod judged_again;
 mod keys;
 mod killed;
 mod limits;
+mod operators;
 mod proxying;
 mod reload;
 mod restarts;

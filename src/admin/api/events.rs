@@ -1,4 +1,4 @@
-//! `/v1/events`: what ends tokens, told by whoever knows it first, and the log of all that was told.
+//! `/v1/events`: events that end tokens, and the log of them.
 
 use std::collections::HashMap;
 

@@ -63,7 +63,7 @@ pub(super) fn named_or_all<'a>(
     }
 }
 
-/// Which token a `token-revoked` event names, whoever sent it and by whatever name.
+/// Which token a `token-revoked` event names, from any source and by any name.
 pub(super) fn token(event: &Event) -> Option<String> {
     (event.kind == EventKind::TokenRevoked).then(|| event.key.to_string())
 }

@@ -29,6 +29,7 @@ use crate::sessions::Sessions;
 use crate::shutdown::Shutdown;
 use crate::ssf::Receiver;
 use crate::state::StoreError;
+use crate::time::Monotonic;
 use crate::usage::Usage;
 
 mod accounts;
@@ -46,7 +47,7 @@ mod users;
 /// What the admin API can see and set in motion.
 #[derive(Debug, Clone)]
 pub struct Control {
-    /// Commands for whoever runs the process.
+    /// Commands for the task that runs the process.
     pub commands: mpsc::Sender<Command>,
     /// The effective configuration, secrets redacted.
     pub effective: Arc<ArcSwap<Value>>,
@@ -56,14 +57,14 @@ pub struct Control {
     pub authority: Option<Arc<Authority>>,
 }
 
-/// What a caller may ask of whoever runs the process.
+/// What a caller may ask of the task that runs the process.
 #[derive(Debug)]
 pub enum Command {
     /// Read the configuration again; answered when it is in force, or with everything that is wrong with it.
     Reload(oneshot::Sender<Result<(), Vec<String>>>),
 }
 
-/// What decides which tokens are in force, for whoever may change it.
+/// What decides which tokens are in force, for the endpoints that change it.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     /// Where events go.
@@ -171,7 +172,7 @@ async fn authenticated(
     let method = request.method().clone();
     // The pattern, not the path: a path may name a person.
     let path = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let (name, response) = match access.authenticate(request.headers()) {
+    let (name, response) = match access.authenticate(request.headers(), peer.ip(), Monotonic::now()) {
         Ok(caller) => {
             let name = Arc::clone(&caller.name);
             request.extensions_mut().insert(caller);
@@ -182,7 +183,9 @@ async fn authenticated(
     let status = response.status();
     let (caller, client_address) = (name.as_deref().unwrap_or("unknown"), peer.ip());
     let (method, reads) = (method.as_str(), matches!(method, Method::GET | Method::HEAD));
-    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+    let is_refused =
+        matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
+    if is_refused {
         tracing::warn!(caller, %client_address, method, path, status = status.as_u16(), "admin call refused");
     } else if reads {
         tracing::debug!(caller, %client_address, method, path, status = status.as_u16(), "admin call");
