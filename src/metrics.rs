@@ -13,6 +13,7 @@ use prometheus::{
 
 pub mod clients;
 mod cpu;
+mod issuers;
 pub mod usage;
 
 use clients::ClientLabels;
@@ -28,7 +29,7 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// Decisions, by `decision` (allow, deny, unavailable, shadow_deny), `reason` and `route`.
     pub decisions: IntCounterVec,
-    /// From request head to the response's head handed on, by `route`.
+    /// From the request's head to the response's head, by `route`.
     pub request_duration: HistogramVec,
     /// Time inside `enforce`, by `proof` (cached, fresh, none).
     pub enforce_duration: HistogramVec,
@@ -59,7 +60,7 @@ pub struct Metrics {
     pub events: IntCounterVec,
     /// Calls that the state store failed, by `kind` (full, failed, closed).
     pub state_errors: IntCounterVec,
-    /// Requests of each client, for whoever keeps them.
+    /// Requests of each client, to be kept in the store.
     pub usage: usage::Tallies,
     /// Tokens that the embedded authority issued.
     pub tokens_issued: IntCounter,

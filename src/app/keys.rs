@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::state::State;
-use crate::authority::{Authority, Change};
+use crate::authority::{Authority, PlannedSettings};
 use crate::client::Client;
 use crate::config::Settings;
 use crate::keys;
@@ -96,7 +96,7 @@ impl Maker<'_> {
 pub(super) fn with_own(
     keys: Vec<Option<Arc<Keys>>>,
     settings: &Settings,
-    authority: Option<(&Authority, Option<&Change>)>,
+    authority: Option<(&Authority, Option<&PlannedSettings>)>,
     running: &[Arc<Keys>],
 ) -> Result<Vec<Arc<Keys>>, Vec<String>> {
     let own = |wanted: &keys::Settings| {

@@ -153,6 +153,7 @@ impl App {
     async fn reload(&mut self, cause: &str) -> Result<(), Vec<String>> {
         let outcome = self.try_reload().await;
         self.wiring.metrics().reloaded(outcome.is_ok());
+        self.wiring.tidy_metrics();
         match &outcome {
             Ok(()) => info!(cause, "configuration reloaded"),
             Err(problems) => {

@@ -26,7 +26,7 @@ pub(super) struct Plan {
     pub(super) keys: Vec<Arc<Keys>>,
     pub(super) listeners: Listeners,
     pub(super) live: Live,
-    pub(super) authority: Option<authority::Change>,
+    pub(super) authority: Option<authority::PlannedSettings>,
     pub(super) log: log::Change,
 }
 

@@ -134,6 +134,12 @@ impl Wiring {
         waiting
     }
 
+    /// Removes the series of issuers that are not in force: of an earlier configuration, or of one that was refused.
+    pub(super) fn tidy_metrics(&self) {
+        let issuers: Vec<&str> = self.keys.iter().map(|keys| keys.store.settings().issuer.as_str()).collect();
+        self.lasting.metrics.retain_issuers(&issuers);
+    }
+
     /// Starts serving the two listeners for operators.
     pub(super) fn serve_operators(
         &self,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Authority;
-use super::changes::Change;
+use super::changes::AccountChange;
 use super::directory::{Credential, User};
 use super::secret::{Secret, random_text};
 use crate::state::StoreError;
@@ -162,7 +162,7 @@ impl Authority {
         let former = self.store.transact(move |db| super::rows::former_version(db, &former)).await?;
         let (role_version, created_at) = (former.unwrap_or(0) + 1, Timestamp::now());
         let user = Arc::new(User { id: id.into(), name: name.into(), roles, role_version, created_at });
-        self.carry_out(alone, Change::CreateUser(Arc::clone(&user))).await?;
+        self.carry_out(alone, AccountChange::CreateUser(Arc::clone(&user))).await?;
         Ok(user)
     }
 
@@ -179,7 +179,7 @@ impl Authority {
             return Ok(before);
         }
         let user = Arc::new(User { roles, role_version: before.role_version + 1, ..User::clone(&before) });
-        self.carry_out(alone, Change::SetRoles(Arc::clone(&user))).await?;
+        self.carry_out(alone, AccountChange::SetRoles(Arc::clone(&user))).await?;
         Ok(user)
     }
 
@@ -190,7 +190,7 @@ impl Authority {
     pub async fn delete_user(self: &Arc<Self>, id: &str) -> Result<(), Refused> {
         let alone = self.settled_alone().await?;
         let user = self.directory.user(id).ok_or(Refused::NoUser)?;
-        Ok(self.carry_out(alone, Change::DeleteUser(Arc::clone(&user.id))).await?)
+        Ok(self.carry_out(alone, AccountChange::DeleteUser(Arc::clone(&user.id))).await?)
     }
 
     /// Creates a credential; the secret is told here and nowhere else.
@@ -232,7 +232,7 @@ impl Authority {
             secret: secret.hash()?,
             old_secret: None,
         });
-        let change = Change::PutCredential { credential: Arc::clone(&credential), end_tokens: false };
+        let change = AccountChange::PutCredential { credential: Arc::clone(&credential), end_tokens: false };
         self.carry_out(turn, change).await?;
         Ok((credential, secret))
     }
@@ -260,7 +260,7 @@ impl Authority {
         let end_tokens = end(expires_at) < end(before.expires_at).min(last_token);
         let name = name.map_or_else(|| before.name.clone(), Into::into);
         let credential = Arc::new(Credential { name, expires_at, ..Credential::clone(&before) });
-        let change = Change::PutCredential { credential: Arc::clone(&credential), end_tokens };
+        let change = AccountChange::PutCredential { credential: Arc::clone(&credential), end_tokens };
         self.carry_out(alone, change).await?;
         Ok(credential)
     }
@@ -283,7 +283,7 @@ impl Authority {
         let old_secret = (!overlap.is_zero()).then(|| (before.secret.clone(), until));
         let credential =
             Arc::new(Credential { secret: secret.hash()?, old_secret, ..Credential::clone(&before) });
-        let change = Change::PutCredential { credential: Arc::clone(&credential), end_tokens };
+        let change = AccountChange::PutCredential { credential: Arc::clone(&credential), end_tokens };
         self.carry_out(alone, change).await?;
         Ok((credential, secret))
     }
@@ -295,7 +295,7 @@ impl Authority {
     pub async fn delete_credential(self: &Arc<Self>, client_id: &str) -> Result<(), Refused> {
         let alone = self.settled_alone().await?;
         let credential = self.directory.credential(client_id).ok_or(Refused::NoCredential)?;
-        Ok(self.carry_out(alone, Change::DeleteCredential(Arc::clone(&credential.client_id))).await?)
+        Ok(self.carry_out(alone, AccountChange::DeleteCredential(Arc::clone(&credential.client_id))).await?)
     }
 }
 

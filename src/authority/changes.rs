@@ -30,7 +30,7 @@ const CATCH_UP: Duration = Duration::from_secs(600);
 
 /// What is to be different.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) enum Change {
+pub(super) enum AccountChange {
     /// There is a new user.
     CreateUser(Arc<User>),
     /// A user has other roles, and with them another version.
@@ -109,7 +109,7 @@ pub(super) enum Turn {
     Alone(#[expect(dead_code, reason = "held, never looked at")] OwnedRwLockWriteGuard<()>),
 }
 
-impl Change {
+impl AccountChange {
     /// What ends tokens by it.
     pub(super) fn event(&self, issuer: &events::Issuer, at: Timestamp) -> Option<Event> {
         let (name, until) = (&issuer.issuer, issuer.expiry(at));
@@ -188,7 +188,11 @@ impl Authority {
     /// # Errors
     /// When a store cannot be written. Then nothing has changed, unless the disk failed twice: a change whose intent could
     /// not be taken back is completed later.
-    pub(super) async fn carry_out(self: &Arc<Self>, turn: Turn, change: Change) -> Result<(), StoreError> {
+    pub(super) async fn carry_out(
+        self: &Arc<Self>,
+        turn: Turn,
+        change: AccountChange,
+    ) -> Result<(), StoreError> {
         let authority = Arc::clone(self);
         let work = async move {
             let outcome = authority.try_to_carry_out(change).await;
@@ -209,7 +213,7 @@ impl Authority {
     }
 
     /// The same, for as long as it is polled.
-    pub(super) async fn try_to_carry_out(&self, change: Change) -> Result<(), StoreError> {
+    pub(super) async fn try_to_carry_out(&self, change: AccountChange) -> Result<(), StoreError> {
         if change.event(&self.event_issuer(), Timestamp::now()).is_none() {
             let stored = change.clone();
             self.store.transact(move |db| stored.store(db)).await?;
@@ -232,7 +236,7 @@ impl Authority {
     }
 
     /// Takes the last steps of a change that ends tokens.
-    async fn finish(&self, change: &Change, intent: i64) -> Result<(), StoreError> {
+    async fn finish(&self, change: &AccountChange, intent: i64) -> Result<(), StoreError> {
         let taken = change.take(&self.directory);
         self.publish_and_store(change, intent).await?;
         taken.keep();
@@ -241,7 +245,7 @@ impl Authority {
     }
 
     /// Makes the event durable and puts it in force, then stores the change.
-    async fn publish_and_store(&self, change: &Change, intent: i64) -> Result<(), StoreError> {
+    async fn publish_and_store(&self, change: &AccountChange, intent: i64) -> Result<(), StoreError> {
         let now = Now::read();
         if let Some(event) = change.event(&self.event_issuer(), self.ends_until(change, now.wall)) {
             let kind = event.kind;
@@ -259,11 +263,11 @@ impl Authority {
 
     /// The moment until which a change ends what was issued. When the wall clock is behind what it said when tokens were
     /// issued, that is when the latest of them was, or these tokens would outlive the change.
-    fn ends_until(&self, change: &Change, now: Timestamp) -> Timestamp {
+    fn ends_until(&self, change: &AccountChange, now: Timestamp) -> Timestamp {
         let latest = Timestamp::from_millis(self.latest_issue.load(Ordering::Relaxed));
         match change {
             // Nothing is issued to this client any more.
-            Change::DeleteCredential(_) => now.max(latest),
+            AccountChange::DeleteCredential(_) => now.max(latest),
             _ => now.max(latest.min(now.plus(CATCH_UP))),
         }
     }
@@ -271,9 +275,9 @@ impl Authority {
     /// Deletes an intent whose change failed. The event may have been published all the same, and with it a role version
     /// that tokens must have from now on: the user keeps its roles with that version. It gets it only when the intent is
     /// gone for certain, or tokens with these roles and that version would outlive the completed change.
-    async fn take_back(&self, intent: Intent<'_>, id: i64, change: &Change) {
+    async fn take_back(&self, intent: Intent<'_>, id: i64, change: &AccountChange) {
         let kept = match change {
-            Change::SetRoles(wanted) => self
+            AccountChange::SetRoles(wanted) => self
                 .directory
                 .user(&wanted.id)
                 .map(|before| Arc::new(User { role_version: wanted.role_version, ..User::clone(&before) })),
@@ -306,7 +310,7 @@ impl Authority {
     pub(super) async fn settle(&self) -> Result<(), StoreError> {
         let was_interrupted_here = self.unsettled.swap(true, Ordering::Relaxed);
         for (intent, text) in self.store.transact(rows::intents).await? {
-            let change: Change = serde_json::from_str(&text)
+            let change: AccountChange = serde_json::from_str(&text)
                 .map_err(|error| StoreError::Failed(format!("an intent cannot be read: {error}")))?;
             warn!("completing an interrupted change");
             // With an event of now: tokens may have been issued since it was intended.

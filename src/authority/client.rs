@@ -91,7 +91,7 @@ fn presented(headers: &HeaderMap, form: &Form) -> Result<Vec<Pair>, OauthError> 
         return Ok(vec![Pair { client_id: client_id.to_owned(), secret: Zeroizing::new(secret.to_owned()) }]);
     };
     let pairs = basic(field.as_bytes()).ok_or(OauthError::NoClient)?;
-    // RFC 6749 §2.3: one method in each request. To repeat one's id is none.
+    // RFC 6749 §2.3: one method in each request. Repeating one's id is not a second method.
     let same = |id: &str| pairs.iter().any(|pair| pair.client_id == id);
     match in_body {
         (_, Some(_)) => Err(OauthError::Request("The client authenticates in two ways")),

@@ -17,7 +17,7 @@ pub(super) struct Form(Vec<(String, Zeroizing<String>)>);
 /// Why a body is no form that can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FormError {
-    /// It is not UTF-8, or has an escape that is none.
+    /// It is not UTF-8, or has an invalid escape.
     Encoding,
     /// A field is repeated (RFC 6749 §3.2).
     Repeated,
@@ -58,7 +58,7 @@ impl Form {
     }
 }
 
-/// One name or value; `None` when it has an escape that is none, or is not UTF-8.
+/// One name or value; `None` when it has an invalid escape, or is not UTF-8.
 pub(super) fn decode(text: &str) -> Option<Cow<'_, str>> {
     let hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
     let bytes = text.as_bytes();

@@ -10,7 +10,7 @@ use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTI
 use http::{HeaderMap, Method, Response};
 use serde_json::{Value, json};
 
-use super::changes::Change;
+use super::changes::AccountChange;
 use super::*;
 use crate::enforce::claims::IssuerRules;
 use crate::enforce::decide::{Asked, Enforcer, Issuer};
@@ -429,8 +429,10 @@ async fn a_change_that_was_cut_off_anywhere_is_whole_after_a_restart() {
         let user = bed.authority.user("ada").unwrap();
         let changed = User { roles: vec!["reader".into()], role_version: 2, ..User::clone(&user) };
         let at = Now::read();
-        for change in [Change::SetRoles(Arc::new(changed)), Change::DeleteCredential(gone.0.as_str().into())]
-        {
+        for change in [
+            AccountChange::SetRoles(Arc::new(changed)),
+            AccountChange::DeleteCredential(gone.0.as_str().into()),
+        ] {
             let text = serde_json::to_string(&change).unwrap();
             bed.store.transact(move |db| rows::put_intent(db, &text)).await.unwrap();
             if published {
@@ -484,10 +486,10 @@ async fn a_change_that_is_dropped_anywhere_is_rolled_back_and_then_completed_or_
             let other = Secret::generate().unwrap();
             let renewed = Credential { secret: other.hash().unwrap(), ..Credential::clone(&credential) };
             let change = match kind {
-                "roles" => Change::SetRoles(Arc::new(demoted)),
-                "user" => Change::DeleteUser("ada".into()),
-                "secret" => Change::PutCredential { credential: Arc::new(renewed), end_tokens: true },
-                _ => Change::DeleteCredential(client.0.as_str().into()),
+                "roles" => AccountChange::SetRoles(Arc::new(demoted)),
+                "user" => AccountChange::DeleteUser("ada".into()),
+                "secret" => AccountChange::PutCredential { credential: Arc::new(renewed), end_tokens: true },
+                _ => AccountChange::DeleteCredential(client.0.as_str().into()),
             };
             let outcome = dropped_after(bed.authority.try_to_carry_out(change), polls).await;
             if outcome.is_none() {

@@ -81,7 +81,7 @@ impl UsageCounters {
     /// Counts one forwarded request of `client` on the route with this index.
     pub fn count(&mut self, client: &str, route: usize, status: u16, now: Timestamp) {
         let Some(tally) = self.tally(client, route, status) else { return };
-        // Before the count, so that whoever takes the count finds both.
+        // Before the count, so that a reader of the count finds both.
         tally.last.fetch_max(now.as_millis(), Ordering::AcqRel);
         if tally.count.fetch_add(1, Ordering::AcqRel) == 0 {
             let tally = Arc::clone(tally);

@@ -177,7 +177,8 @@ fn the_keys_of_an_earlier_release_survive_a_start_with_a_wrong_clock() {
 #[test]
 fn keys_rotate_by_running_time_whatever_the_wall_clock_does() {
     let stage = Stage::planned(|plan| {
-        plan.authority("key_rotation = \"2s\"").toml("[state]\npath = \"authority.db\"\non_empty = \"trust\"")
+        plan.authority("key_rotation = \"2s\"\ntoken_lifetime = \"5m\"")
+            .toml("[state]\npath = \"authority.db\"\non_empty = \"trust\"")
     });
     let app = stage.robot();
     let stage = stage.restart_with_clock("+0");

@@ -97,7 +97,7 @@ fn what_would_make_another_authority_of_it_needs_a_restart() {
             )),
         ),
         ("another issuer in one place", plan().authority(other).settings()),
-        ("a path that is none", plan().authority("token_path = \"token\"").settings()),
+        ("an invalid path", plan().authority("token_path = \"token\"").settings()),
     ] {
         assert_eq!(stage.reload(&settings).status(), 422, "{name}");
         assert_eq!(check(&settings).code, 2, "{name}");

@@ -136,6 +136,36 @@ fn requirements_upstreams_identity_and_issuers_change_as_well() {
 }
 
 /// Requests on connections that are used again, until told to stop: how many were served, and what went wrong.
+#[test]
+fn the_series_of_an_issuer_leave_with_it_and_a_refused_reload_leaves_none() {
+    let upstream = RawUpstream::start();
+    let (issuer, other) = (Issuer::new(), Issuer::named("https://other.example.com/"));
+    let both = base(&upstream, &issuer).issuer(&other).route("/{*rest}", "");
+    let gate = Gate::start(&both);
+    for issuer in [&issuer, &other] {
+        assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200);
+    }
+    let series =
+        |name: &str| gate.telemetry("/metrics").text().lines().filter(|line| line.contains(name)).count();
+    let before = series(&issuer.name);
+    assert!(before > 3 && series(&other.name) == before, "{before}");
+    let reload = |settings: &Settings| {
+        gate.settings.file("portcullis.toml", settings.to_toml());
+        gate.operate("POST", "/v1/reload", None).status()
+    };
+    let one = base(&upstream, &issuer).route("/{*rest}", "");
+    assert_eq!(reload(&one), 200);
+    assert_eq!((series(&issuer.name), series(&other.name)), (before, 0));
+    // Its keys cannot be loaded.
+    let third = Issuer::named("https://third.example.com/");
+    let source = Source::Url(nowhere());
+    assert_eq!(reload(&base(&upstream, &issuer).issuer_from(&third, &source, "").route("/{*rest}", "")), 422);
+    assert_eq!((series(&issuer.name), series(&third.name)), (before, 0));
+    assert_eq!(reload(&both), 200);
+    assert_eq!(gate.get("/").token(&other.good()).send().status(), 200);
+    assert_eq!((series(&issuer.name), series(&other.name)), (before, before));
+}
+
 fn keep_asking(gate: &Gate, token: &str, stop: &AtomicBool) -> (usize, Option<String>) {
     let request = gate.get("/load").token(token).bytes();
     let mut served = 0;
