@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::support::app::{App, Speaks};
@@ -21,8 +22,9 @@ use crate::support::{eventually, now, now_ms};
 const IDLE: i64 = 4_000;
 /// How far a clock may be off, in milliseconds, and on the early side only.
 const EARLY: i64 = 1_000;
-/// Uses so shortly before a kill may be lost, in milliseconds: `flush_interval` and a second for a busy machine.
-const LOST: i64 = 100 + 1_000;
+/// What was used so long before the last use that a flush has saved is saved, too, in milliseconds: one flush writes the
+/// uses of all tokens. A second is for the time in which it collects them on a busy machine.
+const APART: i64 = 1_000;
 /// Who uses tokens, and who publishes events.
 const CLIENTS: usize = 3;
 const PUBLISHERS: usize = 2;
@@ -73,9 +75,10 @@ struct Used {
 }
 
 impl Used {
-    /// The gate was killed: what it had no time to save may be lost.
-    fn survive(&mut self, killed_at: i64) {
-        let saved = self.uses.iter().rposition(|at| *at <= killed_at - LOST).unwrap_or(0);
+    /// The gate was killed: what came after the last flush may be lost. When that was is read from the file, because a busy
+    /// machine may have kept the gate from flushing for any time.
+    fn survive(&mut self, saved_at: i64) {
+        let saved = self.uses.iter().rposition(|at| *at <= saved_at - APART).unwrap_or(0);
         self.earliest = self.uses[saved];
         self.uses = vec![self.earliest];
     }
@@ -287,7 +290,7 @@ fn nothing_acknowledged_is_lost_and_no_clock_runs_late_however_often_the_gate_is
         clients.iter().map(|client| client.idle).sum::<usize>(),
     );
     eprintln!("{events} events in force, {passed} requests passed, {idle} were idle");
-    assert!(events > 0 && passed > 0);
+    assert!(events > 0 && passed > 0 && saved_at(&settings) > 0);
 }
 
 /// One life of the gate: what the last one left is looked at, then there is traffic until it is killed.
@@ -300,7 +303,7 @@ fn round(settings: &Settings, publishers: &mut [Publisher<'_>], clients: &mut [C
     // Now and then a longer life, in which uses are saved and left alone.
     let enough = 1 + if random(8) == 0 { random(1_500) } else { random(120) };
     let activity = Activity::default();
-    let (public, admin, mut killed_at) = (gate.public, gate.admin, 0);
+    let (public, admin) = (gate.public, gate.admin);
     std::thread::scope(|scope| {
         let mut traffic = Vec::new();
         for publisher in publishers.iter_mut() {
@@ -313,8 +316,21 @@ fn round(settings: &Settings, publishers: &mut [Publisher<'_>], clients: &mut [C
             let failed = traffic.iter().any(std::thread::ScopedJoinHandle::is_finished);
             (failed || activity.0.load(Ordering::SeqCst) >= enough).then_some(())
         });
-        killed_at = now_ms();
         gate.kill();
     });
-    clients.iter_mut().flat_map(|client| &mut client.tokens).for_each(|used| used.survive(killed_at));
+    let saved_at = saved_at(settings);
+    clients.iter_mut().flat_map(|client| &mut client.tokens).for_each(|used| used.survive(saved_at));
+}
+
+/// The last use that the killed gate has saved. Read from a copy, so that the next gate finds the file as it was left.
+fn saved_at(settings: &Settings) -> i64 {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["state.db", "state.db-wal"] {
+        if settings.folder().join(name).exists() {
+            std::fs::copy(settings.folder().join(name), copy.path().join(name)).unwrap();
+        }
+    }
+    let file = Connection::open(copy.path().join("state.db")).unwrap();
+    let last = "SELECT max(last_used_at) FROM sessions";
+    file.query_row(last, [], |row| row.get::<_, Option<i64>>(0)).unwrap().unwrap_or(0)
 }
