@@ -27,7 +27,7 @@ use tokio_rustls::TlsConnector;
 pub const MAX_BODY: usize = 1024 * 1024;
 /// From the name look-up to the last byte of the body.
 const TOTAL: Duration = Duration::from_secs(5);
-/// As `TOTAL`, for a request whose answer is waited for by whoever sent it.
+/// As `TOTAL`, for a request whose answer the sender waits for.
 const PATIENT: Duration = Duration::from_secs(60);
 /// For one address of a host, so that a dead one leaves time for the next.
 const ONE_ADDRESS: Duration = Duration::from_secs(2);

@@ -9,7 +9,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 /// The first half of a SHA-256.
 ///
-/// Two names with one key cost whoever looks for them 2^64 hashes and gain nothing: what ends the one then ends the
+/// Two names with one key cost 2^64 hashes to find and gain nothing: what ends the one then ends the
 /// other too. A key for a name that somebody else chose costs 2^128.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Key {

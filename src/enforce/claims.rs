@@ -53,7 +53,7 @@ pub struct ClaimNames {
 }
 
 /// What is wrong with the claims of a token whose signature is true. To the client all of it is
-/// [`Reason::BadClaim`]; whoever asks for an explanation reads which claim it is.
+/// [`Reason::BadClaim`]; an explanation says which claim it is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unusable(pub(super) String);
 

@@ -343,8 +343,8 @@ impl Enforcer {
     }
 }
 
-/// On a route that is only observed a denial is a note, not an answer. Such a request carries no identity: whoever it
-/// is, they were not let in.
+/// On a route that is only observed a denial is a note, not an answer. Such a request carries no identity: it
+/// was not allowed.
 fn verdict(outcome: Result<Option<Pass>, Refusal>, route: Arc<Route>, target: Target) -> Verdict {
     match outcome {
         Ok(pass) => Verdict::Allow(Permit { route, target, pass, shadow: None }),

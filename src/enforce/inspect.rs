@@ -1,4 +1,4 @@
-//! A token judged by itself, without a request: for whoever asks whether it is in force, and not what it may do.
+//! A token judged by itself, without a request: whether it is in force, not what it may do.
 
 use std::sync::Arc;
 

@@ -19,7 +19,7 @@ pub struct Target {
     has_encoded_slash: bool,
 }
 
-/// The target could be read in two ways, or is none.
+/// The target is ambiguous or invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadTarget;
 

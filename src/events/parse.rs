@@ -113,7 +113,7 @@ pub fn members<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
 }
 
 impl Members {
-    /// Has what the type needs and nothing that it has no use for: whoever sends more means something else.
+    /// Has what the type needs and nothing that it has no use for: an event with more means something else.
     fn fit(&self, kind: EventKind) -> Result<(), String> {
         let needed = match kind {
             EventKind::RoleChanged | EventKind::SubjectRevoked => "subject",
@@ -144,7 +144,7 @@ impl Members {
 /// The issuer of this name; without a name, the only one there is.
 ///
 /// # Errors
-/// When there is none, in words for whoever named it.
+/// When there is none, in words for the caller that named it.
 pub fn issuer<'a>(named: Option<&str>, issuers: &'a [Issuer]) -> Result<&'a Issuer, String> {
     match (named, issuers) {
         (Some(name), _) => issuers

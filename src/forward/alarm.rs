@@ -28,7 +28,7 @@ impl Alarm {
 
     /// Goes off a whole limit from now, because there was progress.
     pub(crate) fn restart(&mut self) {
-        // A limit beyond the end of time is none.
+        // A limit beyond the end of time is no limit.
         self.deadline = Instant::now().checked_add(self.limit);
     }
 

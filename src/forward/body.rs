@@ -1,6 +1,6 @@
 //! Bodies on both ways: what the client sends, and what the upstream answers.
 //!
-//! Pieces are handed on as they come and only when they are asked for, so that the slower side sets the pace and a body
+//! Pieces are forwarded as they come and only when they are asked for, so that the slower side sets the pace and a body
 //! of any size takes the same memory.
 
 use std::error::Error;
@@ -119,7 +119,7 @@ pub struct ForwardBody {
 }
 
 pub(crate) enum ResponseSource {
-    /// There is none, or it was handed on.
+    /// There is none, or it was forwarded.
     Empty,
     /// It came whole with the head.
     Whole(Bytes),
@@ -210,7 +210,7 @@ impl fmt::Debug for ForwardBody {
     }
 }
 
-/// Why an answer's body ended before its end. What has been handed on must not look complete to the client.
+/// Why an answer's body ended before its end. What has been forwarded must not look complete to the client.
 #[derive(Debug)]
 pub enum BodyError {
     /// The upstream closed the connection in the middle.

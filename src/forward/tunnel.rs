@@ -47,7 +47,7 @@ impl Tunnel {
         Self { _in_flight: in_flight, ..self }
     }
 
-    /// Waits until the 101 has reached the client, then carries bytes both ways. An end on one side is handed on as an end of
+    /// Waits until the 101 has reached the client, then carries bytes both ways. An end on one side becomes an end of
     /// that direction only; the other direction may then be silent for a few seconds. Calls `moved` whenever bytes flow.
     ///
     /// When `cut` completes both sides are closed, a WebSocket with status 1008 if no frame to the client has begun. When

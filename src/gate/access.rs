@@ -243,7 +243,7 @@ impl Record {
         let kid = self.claimed.as_ref().and_then(|claimed| claimed.kid.as_deref());
         let kid = kid.map(|kid| match issuer {
             Some(issuer) if issuer.keys.current().knows(kid) => kid.to_owned(),
-            // Whoever wrote it may have written anything, a secret of theirs included.
+            // The sender may have written anything, a secret of theirs included.
             _ => unknown_kid(kid),
         });
         let upstream = self.route.as_ref().filter(|_| self.forwarded);

@@ -110,7 +110,7 @@ impl Refusal {
         "The request has more than one Content-Length",
         Reason::Malformed,
     );
-    /// A field has a name that is none.
+    /// A field has an invalid name.
     pub(super) const BAD_NAME: Self = Self::new(
         StatusCode::BAD_REQUEST,
         "invalid_request",

@@ -1,7 +1,7 @@
 //! Where HTTP/1.1 requests begin and end, and whether they may be read at all (RFC 9112).
 //!
 //! Sans I/O: it is fed the bytes before hyper sees them, says how many of them hyper may see, and stops at the first
-//! that two parsers could read in two ways. Knows framing; what a request asks for is none of its business.
+//! that two parsers could read in two ways. Knows framing; does not know what a request asks for.
 
 mod head;
 
@@ -49,7 +49,7 @@ impl Fault {
     }
 }
 
-/// How much of the input may be handed on, and why not all of it.
+/// How much of the input may pass, and why not all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Progress {
     /// This many bytes may.
@@ -58,7 +58,7 @@ pub(super) struct Progress {
     pub(super) stop: Option<Stop>,
 }
 
-/// Why the input is not handed on to its end.
+/// Why the input does not pass to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
     /// A request asked for another protocol: what follows has no meaning until that is decided
@@ -66,7 +66,7 @@ pub(super) enum Stop {
     Undecided,
     /// What follows cannot be read as a request, and can be answered as one.
     Head(Fault),
-    /// The body of a request that was handed on cannot be read to its end.
+    /// The body of a request whose head has passed cannot be read to its end.
     Body(Fault),
 }
 

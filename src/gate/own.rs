@@ -48,7 +48,7 @@ pub(super) async fn serve(
         body: match &body {
             Ok(body) => Some(body),
             Err(Unread::TooLarge) => None,
-            // Whoever is still there is told that there was nothing.
+            // A caller that is still there learns that there was nothing.
             Err(Unread::Broken) => Some(&[]),
         },
         address: record.client(),

@@ -1,6 +1,6 @@
 //! The compact serialization of a signed token (RFC 7515 §3.1), taken apart and believed in nothing.
 //!
-//! Everything here was written by whoever sent the request until a signature says otherwise.
+//! Until a signature is verified, anybody may have written what is here.
 
 use std::str::FromStr;
 
@@ -32,7 +32,7 @@ pub enum JwsError {
 }
 
 impl std::fmt::Debug for Jws<'_> {
-    /// Prints nothing of the token: whoever holds its parts holds it.
+    /// Prints nothing of the token: its parts are the token.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Jws(…)")
     }

@@ -94,7 +94,7 @@ pub struct AccessRecord<'a> {
     pub tls: Option<&'static str>,
     /// Bytes of the request's body that were read; `None` without one.
     pub bytes_in: Option<u64>,
-    /// Bytes of the response's body that were handed on.
+    /// Bytes of the response's body that were sent.
     pub bytes_out: u64,
     /// How long the upstream took for its response head.
     pub upstream_time: Option<Duration>,

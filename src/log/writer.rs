@@ -102,7 +102,7 @@ impl<W: Write> Writer<W> {
             match gathered {
                 Gathered::Empty => thread::sleep(PAUSE),
                 Gathered::Full => {}
-                // Whoever asked may have given up waiting.
+                // The caller may have given up waiting.
                 Gathered::Asked(done) => drop(done.try_send(())),
             }
         }

@@ -71,7 +71,7 @@ impl Authority {
     }
 }
 
-/// Both ends of a handshake, run in memory; the error of whoever failed first.
+/// Both ends of a handshake, run in memory; the error of the side that failed first.
 fn shake(
     client: &Arc<ClientConfig>,
     server: &Arc<ServerConfig>,

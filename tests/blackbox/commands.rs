@@ -71,9 +71,9 @@ fn what_cannot_work_is_refused_before_it_starts() {
         ("an upstream twice", "api", base().upstream("api", "http://127.0.0.1:2", "")),
         ("an admin listener for everybody without TLS", "admin", base().toml("[admin]\nlisten = \"0.0.0.0:9443\"\n")),
         ("an unknown table", "sever", base().toml("[sever]\n")),
-        ("an identity header that is none", "identity", base().toml("[identity.headers]\n\"x y\" = \"sub\"\n")),
-        ("an identity claim that is none", "identity", base().toml("[identity.headers]\nx-a = \"subject\"\n")),
-        ("a log level that is none", "log_level", base().telemetry("log_level = \"loud\"")),
+        ("an invalid identity header", "identity", base().toml("[identity.headers]\n\"x y\" = \"sub\"\n")),
+        ("an unknown identity claim", "identity", base().toml("[identity.headers]\nx-a = \"subject\"\n")),
+        ("an unknown log level", "log_level", base().telemetry("log_level = \"loud\"")),
         ("a proxy that is no network", "trusted_proxies", base().server("trusted_proxies = [\"10.0.0.0/33\"]")),
     ];
     for (name, hint, settings) in rows {

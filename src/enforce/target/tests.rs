@@ -457,7 +457,7 @@ proptest! {
             prop_assert_eq!(slashes(target.path().as_bytes()), slashes(path));
             prop_assert!(!once.windows(2).any(|pair| pair == b"//"));
             prop_assert!(!once.iter().any(|b| b.is_ascii_control() || *b == b'\\'));
-            // The canonical form is the path to whoever decodes it, and has no other spelling.
+            // The canonical form is the path to every decoder, and has no other spelling.
             prop_assert_eq!(decode_once(target.path().as_bytes()), once);
             let again = canonical(target.path()).map(|again| again.text.unwrap_or_else(|| target.path().to_owned()));
             prop_assert_eq!(again.as_deref(), Ok(target.path()));

@@ -55,7 +55,7 @@ pub(super) fn origin<F: FieldSink>(request: &RequestFields<'_>, out: &mut F) {
         Some(Family::XForwarded) => own.after_x_forwarded(request.headers, out),
         Some(Family::Forwarded) => match chain::forwarded(request.headers) {
             Some(elements) => own.after_forwarded(request.headers, &elements, out),
-            // What cannot be read is not handed on for others to guess at.
+            // What cannot be read is not forwarded for others to guess at.
             None => own.alone(out),
         },
     }

@@ -29,7 +29,7 @@ enum Fate {
     Pass,
     /// Of this hop only, or ours to set: never forwarded.
     Drop,
-    /// Believed, and then handed on, only when a trusted proxy sent it, of those that set `X-Forwarded-*`.
+    /// Believed, and then forwarded, only when a trusted proxy sent it, of those that set `X-Forwarded-*`.
     Trusted,
     /// `Authorization`: forwarded unless the configuration strips it.
     Authorization,
@@ -67,8 +67,8 @@ const KNOWN: &[(&str, Fate)] = &[
     ("cookie", Fate::Cookie),
     ("authorization", Fate::Authorization),
     ("max-forwards", Fate::MaxForwards),
-    // Routes judge the method and the path that are sent, so a second opinion on either must not reach the upstream, whoever
-    // sends it: a proxy that is trusted with addresses hands on what its clients say of the rest.
+    // Routes judge the method and the path that are sent, so another value of either must not reach the upstream from any
+    // sender: a proxy that is trusted with addresses forwards what its clients say of the rest.
     ("x-http-method", Fate::Drop),
     ("x-http-method-override", Fate::Drop),
     ("x-method-override", Fate::Drop),

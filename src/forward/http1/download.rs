@@ -90,7 +90,7 @@ fn continue_upload(connection: Rc<RefCell<Http1Connection>>, mut upload: Http1Up
 }
 
 impl Http1Download {
-    /// Whether the last piece was handed on.
+    /// Whether the last piece was forwarded.
     pub(crate) fn is_over(&self) -> bool {
         self.over
     }

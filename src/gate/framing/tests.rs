@@ -62,7 +62,7 @@ fn check(rows: &[(&str, Outcome)]) {
             assert!(pieces <= passed, "{}", raw.escape_ascii());
             assert_unreadable(expected, raw.get(..pieces).unwrap());
         }
-        // What came before is handed on whole, and does not change the judgement.
+        // What came before passes whole, and does not change the judgement.
         let piped = [FIRST, raw].concat();
         let (outcome, pieces) = run(&piped, piped.len());
         assert!(same(outcome, expected) || outcome == Whole(1), "{outcome:?} piped: {}", raw.escape_ascii());
@@ -71,7 +71,7 @@ fn check(rows: &[(&str, Outcome)]) {
     }
 }
 
-/// Nothing that was handed on of a request whose head is refused can be taken for a whole head.
+/// Nothing that has passed of a request whose head is refused can be taken for a whole head.
 fn assert_unreadable(expected: Outcome, passed: &[u8]) {
     if !matches!(expected, Refused(_)) || passed.windows(4).any(|end| end == b"\r\n\r\n") {
         return; // a body was refused, not a head
