@@ -14,7 +14,7 @@
 //! ```
 //!
 //! A path that is the embedded authority's is answered by `authority` instead. What a decision cannot be made without (a key
-//! that is not at hand; in a fleet, the last use of a token that seems idle here) it asks for, and `gate` finds out.
+//! that is not at hand; in a fleet, the last use of a token that seems idle here, or its first) it asks for, and `gate` finds out.
 //!
 //! One operating-system thread per worker, each with its own runtime, its own `SO_REUSEPORT` listener and its own
 //! upstream connections. The control plane (configuration, keys, events, admin and telemetry listeners) has a thread of

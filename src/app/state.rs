@@ -129,9 +129,9 @@ impl State {
         });
         let events = EventLog::start(store.clone(), Arc::clone(&revocations)).await.map_err(failed)?;
         if let Some(changes) = changes {
-            let (log, metrics) = (Arc::clone(&events), metrics.clone());
+            let (log, sessions, metrics) = (Arc::clone(&events), Arc::clone(&sessions), metrics.clone());
             let refuse_older = settings.state.on_empty == OnEmpty::Refuse;
-            store.beside(async move { log.follow(changes, refuse_older, metrics).await });
+            store.beside(async move { log.follow(changes, &sessions, refuse_older, metrics).await });
             store.opened(FIRST_TRY).await?;
         }
         let restored = sessions.restore(&store, Now::read()).await.map_err(failed)?;
@@ -209,6 +209,8 @@ impl State {
         let mut emptied = self.store.emptied();
         // Beside the flush: when many streams seem idle at once, asking about them must not hold up what is saved.
         let asking = spawn_local(resolve_doubts(Arc::clone(&self.in_force.sessions), flush));
+        let sessions = Arc::clone(&self.in_force.sessions);
+        let telling = spawn_local(async move { sessions.tell_first_uses().await });
         loop {
             tokio::select! {
                 () = shutdown.reached(Phase::Stopped) => break,
@@ -233,6 +235,7 @@ impl State {
             }
         }
         asking.abort();
+        telling.abort();
     }
 
     /// Forgets events and sessions that are over by the settings in force.

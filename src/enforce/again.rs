@@ -32,11 +32,15 @@ impl Grounds {
         self.pass.as_ref()
     }
 
-    /// Whether configuration and keys are those of the decision, so that [`Self::judge`] is enough.
+    /// Whether configuration and keys are those of the decision, and nothing must be asked, so that [`Self::judge`] is
+    /// enough.
     #[must_use]
     pub fn stand(&self, in_force: &Arc<Enforcer>) -> bool {
         Arc::ptr_eq(&self.enforcer, in_force)
-            && self.pass.as_ref().is_none_or(|pass| key_set(in_force, pass) == self.keys)
+            && self
+                .pass
+                .as_ref()
+                .is_none_or(|pass| key_set(in_force, pass) == self.keys && !in_force.has_question(pass))
     }
 
     /// Whether the next request with the same token and client certificate would be allowed.

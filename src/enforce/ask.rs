@@ -5,7 +5,7 @@ use super::denial::Reason;
 use super::token::IssuerIndex;
 use crate::identity::TokenKey;
 use crate::keys::store::Wanted;
-use crate::state::redis::Told;
+use crate::state::redis::{FirstUse, Told};
 use crate::time::Timestamp;
 
 /// What cannot be decided without the network.
@@ -27,6 +27,12 @@ pub enum Ask {
         /// Its last use here.
         last_used_at: Timestamp,
     },
+    /// Read when the token was first used on any replica: an event lies shortly before its issue, and the clock of its
+    /// issuer may be ahead.
+    FirstUse {
+        /// Which token.
+        token: TokenKey,
+    },
 }
 
 /// What was asked for this request already, so that it is not asked again.
@@ -34,14 +40,15 @@ pub enum Ask {
 pub struct Asked {
     keys: bool,
     session: Option<Told>,
+    first_use: Option<FirstUse>,
 }
 
 impl Asked {
     /// Nothing yet.
-    pub const NOTHING: Self = Self { keys: false, session: None };
+    pub const NOTHING: Self = Self { keys: false, session: None, first_use: None };
 
     /// Keys are not to be asked for.
-    pub const KEYS: Self = Self { keys: true, session: None };
+    pub const KEYS: Self = Self { keys: true, ..Self::NOTHING };
 
     /// This too; of a session nothing is known then, unless [`Self::told`].
     #[must_use]
@@ -49,6 +56,7 @@ impl Asked {
         match ask {
             Ask::Keys { .. } => Self { keys: true, ..self },
             Ask::Session { .. } => self.told(Told::Unknown),
+            Ask::FirstUse { .. } => self.told_first_use(FirstUse::Unknown),
         }
     }
 
@@ -56,6 +64,16 @@ impl Asked {
     #[must_use]
     pub fn told(self, answer: Told) -> Self {
         Self { session: Some(answer), ..self }
+    }
+
+    /// The first use of the token was asked for, with this answer.
+    #[must_use]
+    pub fn told_first_use(self, answer: FirstUse) -> Self {
+        Self { first_use: Some(answer), ..self }
+    }
+
+    pub(super) fn first_use(self) -> Option<FirstUse> {
+        self.first_use
     }
 
     pub(super) fn session(self) -> Option<Told> {
@@ -80,6 +98,7 @@ impl Enforcer {
             Ask::Session { token, last_used_at } => {
                 asked.told(self.sessions().ask_others(*token, *last_used_at).await)
             }
+            Ask::FirstUse { token } => asked.told_first_use(self.sessions().ask_first_use(*token).await),
         }
     }
 }

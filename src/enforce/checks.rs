@@ -102,6 +102,7 @@ impl Refusal {
             Self::Deny(Denial { reason, .. }) => *reason,
             Self::Ask(Ask::Keys { otherwise, .. }) => *otherwise,
             Self::Ask(Ask::Session { .. }) => Reason::Idle,
+            Self::Ask(Ask::FirstUse { .. }) => Reason::StateUnavailable,
         }
     }
 }

@@ -304,6 +304,20 @@ impl Enforcer {
         Judgement { route: route.map(Arc::clone), token, claimed, proof, verdict }
     }
 
+    /// Whether the first use of its token on other replicas decides, and they were not asked yet.
+    pub(super) fn has_question(&self, pass: &Pass) -> bool {
+        let InForce { revocations, sessions, .. } = &self.in_force;
+        let Some(issuer) = self.issuer(pass.token.issuer).filter(|_| sessions.is_shared()) else {
+            return false;
+        };
+        let (token, snapshot) = (&pass.token, revocations.load());
+        !token.is_known_in_force(&snapshot) && {
+            let session = token.session(sessions);
+            let session = session.as_deref().map(AsRef::as_ref);
+            token.is_first_use_in_question(session, &snapshot, issuer.rules.leeway)
+        }
+    }
+
     /// Counts bytes that flow on a stream as a use of its token, unless they come too late.
     pub fn keep_alive(&self, pass: &Pass, now: Now) {
         // What comes too late changes nothing, and the next look at the stream finds the token idle.

@@ -1,9 +1,7 @@
 //! A token whose signature and claims were found good: parsed once, judged on every request.
 
 use std::fmt;
-use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -11,10 +9,11 @@ use http::{HeaderName, HeaderValue};
 
 use super::decide::{Ask, Asked, Pass, Refusal};
 use super::denial::Reason;
-use crate::revocations::{Ended, Revocations, TokenFacts};
+use super::standing::{Known, Standing};
+use crate::revocations::{Ended, Revocations, Snapshot, TokenFacts};
 use crate::sessions::{Idle, Idleness, Introduction, Session, Sessions};
 use crate::state::redis::Told;
-use crate::time::{Monotonic, Now, Timestamp};
+use crate::time::{Now, Timestamp};
 
 /// Names an issuer by its place in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,27 +67,6 @@ pub struct VerifiedToken {
     pub facts: TokenFacts,
     /// What the last judgements found, so that the next need not look it up again.
     pub standing: Standing,
-}
-
-/// What is remembered of a token between two requests. Losing it costs two look-ups.
-#[derive(Debug, Default)]
-pub struct Standing {
-    /// One more than the generation of the revocations under which it was last found in force; 0: never.
-    cleared: AtomicU64,
-    session: OnceLock<Arc<Session>>,
-}
-
-impl Standing {
-    /// The last use of the token; `None` before its first.
-    pub(super) fn last_used(&self) -> Option<Monotonic> {
-        self.session.get().map(|session| session.last_used())
-    }
-
-    /// Keeps the session, so that the next judgement need not look for it. The first one stays: when it has left the
-    /// table, which is seldom, the one that came after it is looked for each time.
-    fn keep(&self, session: &Arc<Session>) {
-        drop(self.session.set(Arc::clone(session)));
-    }
 }
 
 /// A list of words in one piece of memory: a remembered token is seldom in the processor's cache, and every piece that
@@ -199,7 +177,7 @@ impl VerifiedToken {
     /// Its idle clock, if it was used: the one that was kept with it or, at first sight and when that one has left the
     /// table, the one in the table.
     pub(super) fn session(&self, sessions: &Sessions) -> Option<Known<'_>> {
-        match self.standing.session.get() {
+        match self.standing.session() {
             Some(kept) if !kept.is_evicted() => Some(Known::Kept(kept)),
             kept => {
                 let found = sessions.find(self.facts.token);
@@ -211,8 +189,29 @@ impl VerifiedToken {
         }
     }
 
-    /// Whether an event has ended it by `now`; `leeway` is how long it is accepted after its `exp`. One comparison while nothing was published since it was
-    /// last judged.
+    /// Whether it was found in force under the same revocations, and stays so: one comparison while nothing was published
+    /// since it was last judged.
+    pub(super) fn is_known_in_force(&self, snapshot: &Snapshot) -> bool {
+        self.standing.is_cleared(snapshot.generation())
+    }
+
+    /// Whether its first use on other replicas decides: an event lies no more than `leeway` before its issue, and they were
+    /// not asked yet. What they do from then on comes after that event.
+    pub(super) fn is_first_use_in_question(
+        &self,
+        session: Option<&Session>,
+        snapshot: &Snapshot,
+        leeway: Duration,
+    ) -> bool {
+        let earliest = self.issued_at.minus(leeway);
+        let facts = self.facts_with(session.map(Session::first_used_at));
+        self.standing.first_use().is_none()
+            && earliest < facts.issued_at
+            && !snapshot.would_end(&facts, facts.issued_at)
+            && snapshot.would_end(&facts, earliest)
+    }
+
+    /// Whether an event has ended it by `now`; `leeway` is how long it is accepted after its `exp`.
     ///
     /// A token was issued by the time it was first seen or used, whatever its `iat` says: the clock of its issuer may be
     /// ahead of the event that ends it.
@@ -222,21 +221,16 @@ impl VerifiedToken {
     pub(super) fn judge_revocations(
         &self,
         session: Option<&Session>,
-        revocations: &Revocations,
+        snapshot: &Snapshot,
         leeway: Duration,
         now: Now,
     ) -> Result<(), Reason> {
-        let snapshot = revocations.load();
-        let this = snapshot.generation().saturating_add(1);
-        if self.standing.cleared.load(Ordering::Relaxed) == this {
-            return Ok(());
-        }
         let facts = self.facts_with(session.map(Session::first_used_at));
         match snapshot.judge(&facts, now) {
             Some(ended) => Err(ended.into()),
             None => {
                 if snapshot.is_lasting(&facts, self.expires_at.plus(leeway)) {
-                    self.standing.cleared.store(this, Ordering::Relaxed);
+                    self.standing.clear(snapshot.generation());
                 }
                 Ok(())
             }
@@ -259,10 +253,10 @@ impl VerifiedToken {
         self.facts.issued_at = self.issued_at.min(known_since);
     }
 
-    /// What revocations are looked up by, for a token that was first used then.
+    /// What revocations are looked up by, for a token that was first used then; on another replica perhaps earlier.
     pub(super) fn facts_with(&self, first_used_at: Option<Timestamp>) -> TokenFacts {
-        let seen = first_used_at.unwrap_or(self.facts.issued_at);
-        TokenFacts { issued_at: self.facts.issued_at.min(seen), ..self.facts }
+        let uses = first_used_at.into_iter().chain(self.standing.first_use());
+        TokenFacts { issued_at: uses.fold(self.facts.issued_at, Timestamp::min), ..self.facts }
     }
 
     /// Whether it was unused for too long, or what must be asked before that is known.
@@ -297,23 +291,6 @@ impl VerifiedToken {
             issued_at: self.issued_at,
             known_since: self.facts.issued_at,
             expires_at: self.expires_at,
-        }
-    }
-}
-
-/// The session of a token, kept with it or found.
-pub(super) enum Known<'a> {
-    Kept(&'a Arc<Session>),
-    Found(Arc<Session>),
-}
-
-impl Deref for Known<'_> {
-    type Target = Arc<Session>;
-
-    fn deref(&self) -> &Arc<Session> {
-        match self {
-            Self::Kept(session) => session,
-            Self::Found(session) => session,
         }
     }
 }

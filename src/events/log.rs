@@ -9,6 +9,7 @@ use super::Issuer;
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use crate::metrics::Metrics;
 use crate::revocations::{Ends, Horizon, Revocations};
+use crate::sessions::Sessions;
 use crate::state::record::{Event, EventKind, Forgotten, Kept, Source, StoredEvent, Trimmed, Undone};
 use crate::state::redis::{News, Removed, ReplicaChanges};
 use crate::state::{Store, StoreError};
@@ -116,14 +117,18 @@ impl EventLog {
     }
 
     /// Puts in force what other replicas did, in the order of the log, until there are no more of them. With
-    /// `refuse_older`, tokens from before the log's beginning are refused.
+    /// `refuse_older`, tokens from before the log's beginning are refused. `sessions` learn the idle timeout of the others.
     pub async fn follow(
         &self,
         mut changes: mpsc::Receiver<ReplicaChanges>,
+        sessions: &Sessions,
         refuse_older: bool,
         metrics: Metrics,
     ) {
-        while let Some(ReplicaChanges { items, created_at, removed, done }) = changes.recv().await {
+        while let Some(ReplicaChanges { items, created_at, removed, idle, done }) = changes.recv().await {
+            if let Some(terms) = idle {
+                sessions.adopt(terms, Now::read());
+            }
             if let Some(removed) = removed {
                 self.revocations.set_common_horizons(removed.iter().map(|removed| {
                     let Removed { until, retention } = *removed;

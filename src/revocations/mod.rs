@@ -154,6 +154,19 @@ impl Snapshot {
     /// Whether a token was ended, and by what.
     #[must_use]
     pub fn judge(&self, facts: &TokenFacts, now: Now) -> Option<Ended> {
+        self.judge_events(facts).or_else(|| {
+            let is_forgotten = self.horizons(facts).any(|horizon| facts.issued_at <= horizon.reach(now));
+            (self.precedes(facts) || is_forgotten).then_some(Ended::BeforeState)
+        })
+    }
+
+    /// Whether a token that no event ended would have been ended by one, had it been issued then.
+    #[must_use]
+    pub fn would_end(&self, facts: &TokenFacts, issued_at: Timestamp) -> bool {
+        self.judge_events(&TokenFacts { issued_at, ..*facts }).is_some()
+    }
+
+    fn judge_events(&self, facts: &TokenFacts) -> Option<Ended> {
         let issued_at = facts.issued_at;
         let subject = facts.subject.and_then(|subject| self.subjects.get(subject.0));
         if self.tokens.get(facts.token.0).is_some() {
@@ -169,11 +182,8 @@ impl Snapshot {
         if self.issuers.get(facts.issuer.0).is_some_and(|rule| rule.revokes(issued_at)) {
             return Some(Ended::Issuer);
         }
-        if subject.is_some_and(|rule| rule.outdates(issued_at, facts.role_version)) {
-            return Some(Ended::Roles);
-        }
-        let is_forgotten = self.horizons(facts).any(|horizon| issued_at <= horizon.reach(now));
-        (self.precedes(facts) || is_forgotten).then_some(Ended::BeforeState)
+        let outdated = subject.is_some_and(|rule| rule.outdates(issued_at, facts.role_version));
+        outdated.then_some(Ended::Roles)
     }
 
     /// Whether a token in force that expires then stays so while the [generation](Self::generation) stands still, whatever

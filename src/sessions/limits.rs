@@ -41,6 +41,16 @@ impl Limits {
         Self { idle, floor: Some(new), is_floor_exact: true, ..self }
     }
 
+    /// These limits with the floor of another replica, if it lies later: that says idle of more.
+    pub(super) fn with_floor(self, floor: Option<IdleFloor>) -> Self {
+        match floor {
+            Some(floor) if self.floor.is_none_or(|own| floor.wall > own.wall) => {
+                Self { floor: Some(floor), is_floor_exact: false, ..self }
+            }
+            Some(_) | None => self,
+        }
+    }
+
     /// How often a table is shown what is in use.
     pub(crate) fn fraction(&self) -> Duration {
         self.idle.map_or(LONGEST_FRACTION, |idle| (idle / FRACTION).min(LONGEST_FRACTION))

@@ -102,11 +102,11 @@ impl Sessions {
     /// shared store keeps of sessions would leave it too early until [`Self::save_again`].
     #[must_use]
     pub fn reconfigure(&self, idle_timeout: Option<Duration>, leeway: Duration, now: Now) -> bool {
-        let old = **self.limits.load();
-        let new = Limits { leeway, ..old.with_idle(idle_timeout, self.on_their_clock(now)) };
-        self.limits.store(Arc::new(new));
+        let theirs = self.on_their_clock(now);
+        let old = self.limits.rcu(|old| Limits { leeway, ..old.with_idle(idle_timeout, theirs) });
         self.unsaved.limits_changed();
-        old.idle.is_some_and(|old| new.idle.is_none_or(|new| new > old))
+        self.hurry_up(Duration::MAX);
+        old.idle.is_some_and(|old| idle_timeout.is_none_or(|new| new > old))
     }
 
     /// What decides how long a session, or what is kept beside it, is of use.
@@ -207,6 +207,7 @@ impl Sessions {
             self.unsaved.remember(&session);
             let theirs = self.on_their_clock(now);
             self.hurry_up(theirs.wall.since(token.issued_at));
+            self.note_first_use(&session);
         }
         session
     }

@@ -11,7 +11,7 @@ use super::{Sessions, lock};
 use crate::identity::TokenKey;
 use crate::state::record::IdleTerms;
 use crate::state::{Store, StoreError};
-use crate::time::{Monotonic, Now};
+use crate::time::{Monotonic, Now, Timestamp};
 
 /// Lists of sessions to be saved, one for each beginning of a key; more than there are cores to append to them.
 const LISTS: usize = 1 << LIST_BITS;
@@ -28,7 +28,11 @@ pub(super) struct Unsaved {
     /// Tokens whose sessions left for room.
     gone: Mutex<Vec<TokenKey>>,
     most_gone: usize,
+    /// First uses that other replicas must know.
+    pub(super) first: Mutex<Vec<(TokenKey, Timestamp)>>,
     limits: AtomicBool,
+    /// Whether the settings in force were saved, or those of other replicas taken over.
+    is_known: AtomicBool,
 }
 
 impl Unsaved {
@@ -38,7 +42,9 @@ impl Unsaved {
             sessions: (0..LISTS).map(|_| Mutex::default()).collect(),
             gone: Mutex::default(),
             most_gone,
+            first: Mutex::default(),
             limits: AtomicBool::new(true),
+            is_known: AtomicBool::new(false),
         }
     }
 
@@ -61,6 +67,11 @@ impl Unsaved {
     pub(super) fn limits_changed(&self) {
         self.limits.store(true, Ordering::Relaxed);
     }
+
+    /// Whether the settings were saved or compared with saved ones before; they are by now.
+    pub(super) fn is_first_comparison(&self) -> bool {
+        !self.is_known.swap(true, Ordering::Relaxed)
+    }
 }
 
 impl Sessions {
@@ -70,6 +81,7 @@ impl Sessions {
     /// When the store cannot be written.
     pub async fn save(&self, store: &Store) -> Result<usize, StoreError> {
         self.save_limits(store).await?;
+        self.save_first_uses(store).await?;
         let (mut saved, mut portion) = (0, Vec::new());
         let (last, lists) = (LISTS - 1, self.unsaved.sessions.iter().enumerate());
         // In the order of their keys, as the store keeps them.
@@ -112,8 +124,21 @@ impl Sessions {
         }
         let Limits { idle, floor, .. } = **self.limits.load();
         let saved = store.save_idle_terms(IdleTerms { timeout: idle, floor }).await;
+        match saved {
+            Ok(()) => self.unsaved.is_known.store(true, Ordering::Relaxed),
+            Err(_) => self.unsaved.limits_changed(),
+        }
+        saved
+    }
+
+    pub(super) async fn save_first_uses(&self, store: &Store) -> Result<(), StoreError> {
+        let first = std::mem::take(&mut *lock(&self.unsaved.first));
+        if first.is_empty() {
+            return Ok(());
+        }
+        let saved = store.save_first_uses(first.clone()).await;
         if saved.is_err() {
-            self.unsaved.limits_changed();
+            lock(&self.unsaved.first).extend(first);
         }
         saved
     }
@@ -169,7 +194,12 @@ impl Sessions {
 
     /// Every session is saved again: the store has lost them, or is to keep them longer.
     pub fn save_again(&self) {
-        let again = self.table.iter().filter(|session| session.not_saved());
-        again.for_each(|session| self.unsaved.remember(&session));
+        self.unsaved.limits_changed();
+        for session in self.table.iter() {
+            self.note_first_use(&session);
+            if session.not_saved() {
+                self.unsaved.remember(&session);
+            }
+        }
     }
 }

@@ -132,6 +132,11 @@ impl Session {
         self.first_used_at
     }
 
+    /// Its first use, if that was before it was issued by the clock of its issuer, which other replicas cannot know.
+    pub(super) fn first_use_before_issue(&self) -> Option<Timestamp> {
+        (self.first_used_at < self.issued_at).then_some(self.first_used_at)
+    }
+
     /// Its last use on the wall clock.
     #[must_use]
     pub fn last_used_at(&self) -> Timestamp {

@@ -10,12 +10,14 @@ use futures_util::future::join_all;
 use moka::sync::Cache;
 use tokio::sync::Notify;
 
+use super::limits::Limits;
 use super::session::Introduction;
 use super::verdict::Stamp;
 use super::{Idleness, Session, Sessions, Settings, lock};
 use crate::identity::{AsIs, TokenKey};
 use crate::state::Store;
-use crate::state::redis::Told;
+use crate::state::record::IdleTerms;
+use crate::state::redis::{FirstUse, Told};
 use crate::time::{Now, Timestamp};
 
 /// What a table needs of the store that it shares.
@@ -28,6 +30,8 @@ pub(super) struct Shared {
     /// the next flush, or they might find the token idle meanwhile.
     lead: Duration,
     hurry: Notify,
+    /// There are first uses that the others must know.
+    first: Notify,
     /// Sessions of streams that seem idle here.
     doubts: Mutex<HashMap<TokenKey, Arc<Session>>>,
     /// Tokens that the others called idle for good, so that each of their requests does not ask again.
@@ -55,6 +59,7 @@ impl Sessions {
             store,
             lead: flush_interval.saturating_add(AT_ONCE),
             hurry: Notify::new(),
+            first: Notify::new(),
             doubts: Mutex::default(),
             over: answers(),
         };
@@ -84,6 +89,47 @@ impl Sessions {
             self.learn(&session, told, Now::read());
         }
         told
+    }
+
+    /// What the others know of a token's first use, where that may have come before `iat`.
+    pub async fn ask_first_use(&self, token: TokenKey) -> FirstUse {
+        match &self.shared {
+            Some(shared) => shared.store.first_use(token).await,
+            None => FirstUse::Ordinary,
+        }
+    }
+
+    /// A token that is used before it was issued by its issuer's clock ends with the events from then on, everywhere: the
+    /// others must know at once.
+    pub(super) fn note_first_use(&self, session: &Session) {
+        if let (Some(shared), Some(first)) = (&self.shared, session.first_use_before_issue()) {
+            lock(&self.unsaved.first).push((session.token(), first));
+            shared.first.notify_one();
+        }
+    }
+
+    /// Tells the others of such first uses at once, until it is dropped. What cannot be told now is told with a flush.
+    pub async fn tell_first_uses(&self) {
+        let Some(shared) = &self.shared else { return };
+        loop {
+            shared.first.notified().await;
+            // What failed is tried again with the next flush, which reports it.
+            drop(self.save_first_uses(&shared.store).await);
+        }
+    }
+
+    /// Takes over the idle timeout of the fleet: what was idle when it grew stays idle on every replica, also on one that
+    /// starts later with the greater one.
+    pub fn adopt(&self, terms: IdleTerms, now: Now) {
+        let IdleTerms { timeout, floor } = terms;
+        let (is_first, theirs) = (self.unsaved.is_first_comparison(), self.on_their_clock(now));
+        self.limits.rcu(|limits| {
+            let adopted = limits.with_floor(floor);
+            match is_first {
+                true => Limits { idle: timeout, ..adopted }.with_idle(limits.idle, theirs),
+                false => adopted,
+            }
+        });
     }
 
     /// Whether the others called the token idle for good, a while ago at most.
@@ -173,6 +219,7 @@ mod tests {
             offset: Arc::new(AtomicI64::new(offset)),
             lead: Duration::from_secs(2),
             hurry: Notify::new(),
+            first: Notify::new(),
             doubts: Mutex::default(),
             over: answers(),
         };

@@ -5,9 +5,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::record::{IdleTerms, SessionRow};
+use super::redis::FirstUse;
 use super::{CHUNK, Store, StoreError, rows};
 use crate::identity::TokenKey;
-use crate::time::Monotonic;
+use crate::time::{Monotonic, Timestamp};
 
 impl Store {
     /// Forgets the tokens in `gone`, then keeps these last uses; answers the tokens that another replica found idle
@@ -77,16 +78,38 @@ impl Store {
         Ok(trimmed)
     }
 
-    /// Keeps the idle timeout in force.
+    /// Keeps first uses that came before `iat`, for those who share the store.
     ///
     /// # Errors
-    /// When the disk is full or fails.
+    /// When the store cannot be used.
+    pub async fn save_first_uses(&self, uses: Vec<(TokenKey, Timestamp)>) -> Result<(), StoreError> {
+        match self.fleet() {
+            Some(fleet) => fleet.save_first_uses(uses).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What all replicas know of a token's first use.
+    pub async fn first_use(&self, token: TokenKey) -> FirstUse {
+        match self.fleet() {
+            Some(fleet) => fleet.first_use(token).await,
+            None => FirstUse::Ordinary,
+        }
+    }
+
+    /// Keeps the idle timeout in force. Those who share the store are told by [`ReplicaChanges`](super::redis::ReplicaChanges).
+    ///
+    /// # Errors
+    /// When the disk is full or fails, or the shared store cannot be used.
     pub async fn save_idle_terms(&self, terms: IdleTerms) -> Result<(), StoreError> {
+        if let Some(fleet) = self.fleet() {
+            return fleet.save_idle_terms(terms).await;
+        }
         let uptime = self.uptime;
         self.writer.run(move |db| rows::save_idle_terms(db, &terms, uptime)).await
     }
 
-    /// The idle timeout that was in force last, once one was.
+    /// The idle timeout that was in force last, once one was; of a shared store [`ReplicaChanges`](super::redis::ReplicaChanges) tells it.
     ///
     /// # Errors
     /// When the disk fails.

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::redis_server::Server;
-use crate::scene::{Scene, decision, state, status};
+use crate::scene::{Scene, decision, publish, state, status};
 use crate::support::app::{App, Speaks};
 use crate::support::gate::Gate;
 use crate::support::settings::Settings;
 use crate::support::tokens::Issuer;
-use crate::support::{eventually, now};
+use crate::support::{eventually, now, now_ms};
 
 /// Debian's libfaketime, which tests/run installs; the loader finds it for every architecture.
 const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
@@ -193,4 +195,103 @@ fn tokens_that_go_idle_are_looked_up_only_when_they_come_again() {
     // One that comes again is worth a question.
     assert_eq!(decision(gate, &first), "deny/idle");
     assert_eq!(reads(), by_requests + 1.0);
+}
+
+#[test]
+fn what_was_idle_when_the_timeout_grew_stays_idle_on_every_gate_also_on_one_that_starts_later() {
+    for restarts in [false, true] {
+        let server = Server::start();
+        let mut scene = with_idle(&server, 2, "2s");
+        let (one, other) = (scene.token("one"), scene.token("other"));
+        assert_eq!(status(&scene.gates[0], &one), 200);
+        assert_eq!(status(&scene.gates[1], &other), 200);
+        let is_saved = |gate: &Gate| gate.metrics().sum("portcullis_state_saved_total", &[]) >= 1.0;
+        eventually("both uses are written", || scene.gates.iter().all(is_saved).then_some(()));
+        // Nobody asks for them meanwhile, so nothing marks them.
+        let since = now_ms();
+        eventually("both are idle", || (now_ms() > since + 2_000).then_some(()));
+        for gate in scene.gates.iter_mut() {
+            if restarts {
+                gate.stop();
+                continue;
+            }
+            let path = gate.settings.write();
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, text.replace("idle_timeout = \"2s\"", "idle_timeout = \"10m\"")).unwrap();
+            gate.signal("HUP");
+            gate.wait_for_reloads("ok", 1.0);
+        }
+        if restarts {
+            scene.gates.clear();
+        }
+        let terms = "portcullis:{portcullis.log}:idle";
+        eventually("the first gate has written what it goes by", || {
+            let kept: Option<String> = server.ask(&["HGET", terms, "timeout"]);
+            (restarts || kept.as_deref() == Some("600000")).then_some(())
+        });
+        let lines = format!("{}[sessions]\nidle_timeout = \"10m\"\n", state(&server.url()));
+        scene.gates.push(scene.launch(&lines));
+        for gate in &scene.gates {
+            assert_eq!(decision(gate, &one), "deny/idle", "restarts: {restarts}");
+            assert_eq!(decision(gate, &other), "deny/idle", "restarts: {restarts}");
+            assert_eq!(status(gate, &scene.issuer.good()), 200, "restarts: {restarts}");
+        }
+    }
+}
+
+#[test]
+fn an_event_after_the_first_use_ends_a_token_of_an_issuer_ahead_also_where_it_was_never_used() {
+    let server = Server::start();
+    let mut scene = Scene::on(&server, 2);
+    let issuer = scene.issuer.name.clone();
+    let events = [
+        ("role", json!({"type": "role-changed", "subject": "role"})),
+        ("subject", json!({"type": "subject-revoked", "subject": "subject"})),
+        ("client", json!({"type": "client-revoked", "client": "client"})),
+        ("any", json!({"type": "issuer-revoked"})),
+    ];
+    for (kind, mut event) in events {
+        let token = |jti: &str, iat: i64| {
+            let token = scene.issuer.token().claim("jti", format!("{kind}-{jti}")).claim("iat", iat);
+            token.claim("sub", kind).claim("client_id", kind).build()
+        };
+        let (ahead, ordinary) = (token("ahead", now() + 20), token("ordinary", now() - 5));
+        let after = token("after", now() + 25);
+        let keys = || server.ask::<Vec<Vec<u8>>>(&["KEYS", "portcullis:first:*"]).len();
+        let before = keys();
+        assert_eq!(status(&scene.gates[0], &ahead), 200, "{kind}");
+        eventually("its first use is written", || (keys() > before).then_some(()));
+        event["issuer"] = json!(issuer);
+        let sent = publish(&mut scene.gates[0], &event);
+        assert_eq!(sent.status(), 202, "{kind}");
+        for gate in &scene.gates {
+            eventually(&format!("{kind}: the event is in force"), || {
+                (status(gate, &ordinary) == 401).then_some(())
+            });
+            assert_eq!(status(gate, &ahead), 401, "{kind}");
+        }
+        let reads = || scene.gates[1].metrics().sum("portcullis_state_reads_total", &[]);
+        let before = reads();
+        for _ in 0..5 {
+            assert_eq!(status(&scene.gates[1], &after), 200, "{kind}: it came after the event");
+        }
+        assert_eq!(reads(), before + 1.0, "{kind}: asked for once");
+    }
+}
+
+#[test]
+fn a_token_that_no_event_comes_near_costs_no_look_up() {
+    let server = Server::start();
+    let mut scene = Scene::on(&server, 2);
+    let issuer = scene.issuer.name.clone();
+    let of = |subject: &str, iat: i64| scene.issuer.token().claim("sub", subject).claim("iat", iat).build();
+    let (other, old, ahead) = (of("other", now()), of("bob", now() - 600), of("other", now() + 20));
+    let event = json!({"type": "role-changed", "issuer": issuer, "subject": "bob", "at": now() - 650});
+    assert_eq!(publish(&mut scene.gates[0], &event).status(), 202);
+    for gate in &scene.gates {
+        for token in [&other, &old, &ahead] {
+            assert_eq!(status(gate, token), 200);
+        }
+        assert_eq!(gate.metrics().sum("portcullis_state_reads_total", &[]), 0.0);
+    }
 }

@@ -39,6 +39,12 @@ impl Scene {
         Self { gates: launched, issuer, app }
     }
 
+    /// One more gate, which starts now.
+    pub fn launch(&self, lines: &str) -> Gate {
+        let quiet = Settings::plaintext().telemetry("access_log = false");
+        Gate::start(&quiet.guarding(&self.app.url(), &self.issuer).admin().toml(lines))
+    }
+
     /// A token that nobody has seen yet, with this `jti`.
     pub fn token(&self, jti: &str) -> String {
         self.issuer.token().claim("jti", jti).build()

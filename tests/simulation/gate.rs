@@ -62,9 +62,8 @@ impl Follower {
     /// Returns when all of it is in force.
     pub(crate) async fn hear(&self, items: Vec<News>) {
         let (done, heard) = oneshot::channel();
-        assert!(
-            self.changes.send(ReplicaChanges { items, created_at: None, removed: None, done }).await.is_ok()
-        );
+        let changes = ReplicaChanges { items, created_at: None, removed: None, idle: None, done };
+        assert!(self.changes.send(changes).await.is_ok());
         heard.await.expect("it follows");
     }
 
@@ -117,7 +116,8 @@ impl Gate {
         let gate = Self::with(self.store.clone(), sessions, None, self.settings).await;
         let (changes, heard) = mpsc::channel(1);
         let (log, metrics) = (Arc::clone(&gate.log), gate.metrics.clone());
-        drop(tokio::spawn(async move { log.follow(heard, false, metrics).await }));
+        let sessions = Arc::clone(&gate.in_force.sessions);
+        drop(tokio::spawn(async move { log.follow(heard, &sessions, false, metrics).await }));
         Follower { gate, changes }
     }
 

@@ -192,8 +192,20 @@ pub(super) fn revocation<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     }
     let session = token.session(&in_force.sessions);
     let session = session.as_deref().map(AsRef::as_ref);
-    let (_, issuer) = case.issuer()?;
-    Ok(token.judge_revocations(session, &in_force.revocations, issuer.rules.leeway, case.now)?)
+    let (snapshot, leeway) = (in_force.revocations.load(), case.issuer()?.1.rules.leeway);
+    if token.is_known_in_force(&snapshot) {
+        return Ok(());
+    }
+    if in_force.sessions.is_shared() && token.is_first_use_in_question(session, &snapshot, leeway) {
+        match (case.asked.first_use(), case.subject) {
+            (Some(told), _) if token.standing.learn_first_use(told) => {}
+            (Some(_unknown), _) => return Err(Reason::StateUnavailable.into()),
+            // Asked about by the whole decision that comes next.
+            (None, Subject::Lasting(_)) => return Ok(()),
+            (None, _) => return Err(Ask::FirstUse { token: token.facts.token }.into()),
+        }
+    }
+    Ok(token.judge_revocations(session, &snapshot, leeway, case.now)?)
 }
 
 pub(super) fn idle<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {

@@ -119,7 +119,10 @@ pub(in crate::enforce) fn certificate(_case: &Case<'_>, _failed: Option<Reason>)
 pub(in crate::enforce) fn revocation(case: &Case<'_>, failed: Option<Reason>) -> String {
     let Some(token) = &case.token else { return String::new() };
     if failed == Some(Reason::StateUnavailable) {
-        return "the shared state was not confirmed for longer than max_staleness".to_owned();
+        return match case.enforcer.in_force.freshness.is_fresh(case.now.monotonic) {
+            true => "the shared store does not say when the token was first used".to_owned(),
+            false => "the shared state was not confirmed for longer than max_staleness".to_owned(),
+        };
     }
     let snapshot = case.enforcer.in_force.revocations.load();
     let session = token.session(case.enforcer.sessions());

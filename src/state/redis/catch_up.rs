@@ -11,7 +11,7 @@ use super::entry::{Entry, appended_at, id};
 use super::fault::Fault;
 use super::follows::{Follows, Gap, Ledger, compact, follows};
 use super::keys::VERSION;
-use super::log::{Beat, PAGE, Position, entries};
+use super::log::{Beat, Notice, PAGE, Position, entries};
 use super::phase::Outcome;
 use super::supervise::random_id;
 use super::{Fleet, PATIENCE, lock};
@@ -73,7 +73,8 @@ impl Fleet {
             position.said = beat.created_at.max(created_at);
         }
         let removed = self.newly_removed(&beat, asked_at);
-        self.announce(Vec::new(), Some(created_at), removed).await?;
+        let idle = self.new_terms(&beat);
+        self.announce(Notice { created_at: Some(created_at), removed, idle, ..Notice::default() }).await?;
         self.settle_first(Ok(()));
         self.prove(&beat, asked_at, self.heartbeat()).await?;
         let whole = lock(&self.lost).is_empty() && created_at >= beat.created_at && filled.is_empty();

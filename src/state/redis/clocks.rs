@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 /// Last uses written by one call.
 const BATCH: usize = 500;
 /// Calls that are under way at once.
-const WINDOW: usize = 8;
+pub(super) const WINDOW: usize = 8;
 /// How long a request waits for a last use.
 const LOOKING: Duration = Duration::from_millis(500);
 /// How long a last use is kept beyond the idle timeout: late writes, and clocks that are measured, not known.
@@ -41,14 +41,8 @@ impl Fleet {
         let mut uses: Vec<(TokenKey, Timestamp)> =
             rows.iter().map(|row| (row.token, row.last_used_at)).collect();
         drop(rows);
-        // One hash tag after the other, so that a call stays within a slot of a cluster.
-        uses.sort_unstable_by_key(|(token, _)| *token);
-        let tag = |token: &TokenKey| token.0.to_bytes()[0];
-        let alone = self.is_cluster();
-        let groups = uses.chunk_by(|one, other| !alone || tag(&one.0) == tag(&other.0));
-        let batches: Vec<&[(TokenKey, Timestamp)]> = groups.flat_map(|group| group.chunks(BATCH)).collect();
         let mut over = Vec::new();
-        for window in batches.chunks(WINDOW) {
+        for window in self.batches(&mut uses).chunks(WINDOW) {
             let saving = window.iter().map(|batch| self.save_batch(batch, idle));
             for found in futures_util::future::join_all(saving).await {
                 over.extend(found?);
@@ -57,6 +51,18 @@ impl Fleet {
             yield_now().await;
         }
         Ok(over)
+    }
+
+    /// What one call each may write: one hash tag after the other, so that a call stays within a slot of a cluster.
+    pub(super) fn batches<'a>(
+        &self,
+        uses: &'a mut [(TokenKey, Timestamp)],
+    ) -> Vec<&'a [(TokenKey, Timestamp)]> {
+        uses.sort_unstable_by_key(|(token, _)| *token);
+        let tag = |token: &TokenKey| token.0.to_bytes()[0];
+        let alone = self.is_cluster();
+        let groups = uses.chunk_by(move |one, other| !alone || tag(&one.0) == tag(&other.0));
+        groups.flat_map(|group| group.chunks(BATCH)).collect()
     }
 
     async fn save_batch(
@@ -96,12 +102,17 @@ impl Fleet {
             0 => {}
             found => return Ok(told(found)),
         }
-        // An emptied database, or one whose clock stepped, knows no last uses until the replicas have written theirs
-        // again: being idle there proves nothing, and the mark would be final.
+        // Being idle there proves nothing else, and the mark would be final.
+        self.require_settled().await?;
+        self.look(token, known, idle, true).await.map(told)
+    }
+
+    /// An emptied database, or one whose clock stepped, knows no uses until the replicas have written theirs again.
+    pub(super) async fn require_settled(&self) -> Result<(), Fault> {
         if self.beat(LOOKING).await?.id != self.position().id || self.is_settling() {
             return Err(Fault::Unreachable("last uses are being collected again".to_owned()));
         }
-        self.look(token, known, idle, true).await.map(told)
+        Ok(())
     }
 
     async fn look(

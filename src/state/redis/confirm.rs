@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::fault::Fault;
-use super::log::Beat;
+use super::log::{Beat, Notice};
 use super::phase::Outcome;
 use super::supervise::jittered;
 use super::{Fleet, PATIENCE, lock, setup};
@@ -49,14 +49,14 @@ impl Fleet {
                 return Ok(Outcome::Broken);
             }
             self.measure(&beat, Monotonic::now().since(asked_at));
+            let (removed, idle) = (self.newly_removed(&beat, asked_at), self.new_terms(&beat));
+            self.announce(Notice { removed, idle, ..Notice::default() }).await?;
             match self.prove(&beat, asked_at, every).await {
                 // Nothing was confirmed then.
                 Ok(()) | Err(Fault::Unreachable(_)) => {}
                 Err(fault) => return Err(fault),
             }
             lock(&self.position).said = beat.created_at;
-            let removed = self.newly_removed(&beat, asked_at);
-            self.announce(Vec::new(), None, removed).await?;
             let is_news = lowered.is_none_or(|(created_at, _)| beat.created_at < created_at);
             if beat.created_at < known.created_at && is_news {
                 lowered = Some((beat.created_at, beat.last));
@@ -64,7 +64,7 @@ impl Fleet {
             // What was published again counts before the tokens do that it may have ended.
             if let Some((created_at, _)) = lowered.take_if(|(_, last)| self.position().last >= *last) {
                 lock(&self.position).created_at = created_at;
-                self.announce(Vec::new(), Some(created_at), None).await?;
+                self.announce(Notice { created_at: Some(created_at), ..Notice::default() }).await?;
             }
             if self.is_left_behind(&beat) {
                 self.distrust_replicas();

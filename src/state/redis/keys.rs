@@ -20,6 +20,8 @@ pub(super) struct Keys {
     pub(super) stamp: String,
     /// Held by the replica that publishes lost events again.
     pub(super) mender: String,
+    /// The idle timeout that was in force last, and what was idle when it grew: a hash.
+    pub(super) idle: String,
     /// How often clients were answered how: a hash.
     pub(super) usage: String,
     /// And when last: a hash in the same slot.
@@ -36,6 +38,7 @@ impl Keys {
             events: format!("{log}:events"),
             stamp: format!("{log}:stamp"),
             mender: format!("{log}:mender"),
+            idle: format!("{log}:idle"),
             usage: format!("{usage}:counts"),
             usage_last: format!("{usage}:last"),
         }
@@ -45,6 +48,14 @@ impl Keys {
     pub(super) fn session(&self, token: TokenKey) -> Vec<u8> {
         let bytes = token.0.to_bytes();
         let mut key = format!("{}:{{{:02x}}}:", self.prefix, bytes[0]).into_bytes();
+        key.extend(bytes);
+        key
+    }
+
+    /// The first use of a token that was used before it was issued by its issuer's clock: a number, which expires.
+    pub(super) fn first_use(&self, token: TokenKey) -> Vec<u8> {
+        let bytes = token.0.to_bytes();
+        let mut key = format!("{}:first:{{{:02x}}}:", self.prefix, bytes[0]).into_bytes();
         key.extend(bytes);
         key
     }
@@ -98,9 +109,11 @@ mod tests {
         assert_eq!(of(&keys.origin), of(&keys.events));
         assert_eq!(of(&keys.origin), of(&keys.stamp));
         assert_eq!(of(&keys.origin), of(&keys.mender));
+        assert_eq!(of(&keys.origin), of(&keys.idle));
         assert_eq!(of(&keys.usage), of(&keys.usage_last));
         // The raw bytes of a token may hold braces; the tag comes first.
         let braces = TokenKey(Key::from_bytes(*b"{}{}{}{}{}{}{}{}"));
         assert_eq!(slot(&keys.session(braces)), of("{7b}"));
+        assert_eq!(slot(&keys.first_use(braces)), of("{7b}"));
     }
 }

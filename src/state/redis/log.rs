@@ -12,10 +12,11 @@ use super::fault::Fault;
 use super::follows::{Gap, Ledger};
 use super::keys::VERSION;
 use super::removed::Removed;
+use super::terms::KeptTerms;
 use super::{Fleet, PATIENCE};
 use crate::state::StoreError;
 use crate::state::mirror::{self, Adopted, Lost};
-use crate::state::record::{Appended, Event, EventKind, Identity, Source, StoredEvent, Undone};
+use crate::state::record::{Appended, Event, EventKind, Identity, IdleTerms, Source, StoredEvent, Undone};
 use crate::state::rows::{self, Arrival};
 use crate::time::{Monotonic, Timestamp};
 
@@ -33,8 +34,19 @@ pub struct ReplicaChanges {
     pub created_at: Option<Timestamp>,
     /// What is known of all removed entries, when that changed.
     pub removed: Option<Vec<Removed>>,
+    /// The idle timeout of the fleet, when that changed.
+    pub idle: Option<IdleTerms>,
     /// To be told when all of it is in force.
     pub done: oneshot::Sender<()>,
+}
+
+/// What is to be put in force, as in [`ReplicaChanges`].
+#[derive(Debug, Default)]
+pub(super) struct Notice {
+    pub(super) items: Vec<News>,
+    pub(super) created_at: Option<Timestamp>,
+    pub(super) removed: Option<Vec<Removed>>,
+    pub(super) idle: Option<IdleTerms>,
 }
 
 /// One thing that another replica did.
@@ -66,6 +78,8 @@ pub(super) struct Beat {
     pub(super) dropped: String,
     /// The server's clock when a gate wrote last to prove that it takes writes.
     pub(super) stamp: Option<Timestamp>,
+    /// The idle timeout of the fleet.
+    pub(super) idle: Option<KeptTerms>,
 }
 
 impl Beat {
@@ -177,9 +191,10 @@ impl Fleet {
     /// What the server says of the log now.
     pub(super) async fn beat(&self, patience: Duration) -> Result<Beat, Fault> {
         type Fields = (String, String, String, String, String, String, String, String, String);
-        let mut call = self.scripts.beat.call(2);
-        call.arg(&self.keys.origin).arg(&self.keys.stamp);
-        let (clock, stamp, fields): (i64, String, Fields) = self.log_lane()?.ask(&call, patience).await?;
+        let mut call = self.scripts.beat.call(3);
+        call.arg(&self.keys.origin).arg(&self.keys.stamp).arg(&self.keys.idle);
+        let (clock, stamp, fields, idle): (i64, String, Fields, (String, String, String)) =
+            self.log_lane()?.ask(&call, patience).await?;
         let (version, id, created, last, trimmed, filled, kept, ticks, dropped) = fields;
         Ok(Beat {
             clock: Timestamp::from_millis(clock),
@@ -192,6 +207,7 @@ impl Fleet {
             ticks: ticks.parse().unwrap_or(0),
             dropped,
             stamp: stamp.parse().ok().map(Timestamp::from_millis),
+            idle: KeptTerms::parse(&idle),
         })
     }
 
@@ -242,22 +258,18 @@ impl Fleet {
             Adopted::Undone(sequence) => Some(News::Undone(sequence)),
             Adopted::Known => None,
         });
-        self.announce(items.collect(), None, None).await
+        self.announce(Notice { items: items.collect(), ..Notice::default() }).await
     }
 
     /// Waits until the follower has put this in force.
-    pub(super) async fn announce(
-        &self,
-        items: Vec<News>,
-        created_at: Option<Timestamp>,
-        removed: Option<Vec<Removed>>,
-    ) -> Result<(), Fault> {
-        if items.is_empty() && created_at.is_none() && removed.is_none() {
+    pub(super) async fn announce(&self, notice: Notice) -> Result<(), Fault> {
+        let Notice { items, created_at, removed, idle } = notice;
+        if items.is_empty() && created_at.is_none() && removed.is_none() && idle.is_none() {
             return Ok(());
         }
         let (done, in_force) = oneshot::channel();
         let gone = |_| Fault::Unreachable("the gate is ending".to_owned());
-        let changes = ReplicaChanges { items, created_at, removed, done };
+        let changes = ReplicaChanges { items, created_at, removed, idle, done };
         self.changes.send(changes).await.map_err(|_closed| gone(()))?;
         in_force.await.map_err(|_closed| gone(()))
     }
@@ -323,6 +335,7 @@ mod tests {
                 ticks: 0,
                 dropped: String::new(),
                 stamp: None,
+                idle: None,
             };
             assert_eq!(beat.breaks(&known), why, "{id:?} {created_at} {last}");
         }

@@ -26,6 +26,7 @@ mod create;
 pub mod endpoint;
 pub(super) mod entry;
 mod fault;
+mod first_uses;
 mod follows;
 mod keys;
 mod log;
@@ -36,9 +37,11 @@ mod removed;
 mod scripts;
 mod setup;
 mod supervise;
+mod terms;
 
 pub use clocks::Told;
 pub use create::create;
+pub use first_uses::FirstUse;
 pub use log::{News, ReplicaChanges};
 pub use removed::Removed;
 
@@ -49,6 +52,7 @@ use keys::{Keys, slot};
 use log::Position;
 use phase::Phase;
 use scripts::Scripts;
+use terms::KeptTerms;
 
 use super::freshness::Freshness;
 use super::mirror::Lost;
@@ -105,6 +109,8 @@ pub(super) struct Fleet {
     /// Milliseconds to add to the monotonic clock to get the server's, once it was asked.
     ahead: Mutex<Option<i64>>,
     terms: Mutex<Terms>,
+    /// The idle timeout of the fleet, as it was put in force here last.
+    idle: Mutex<Option<KeptTerms>>,
     lanes: ArcSwapOption<Lanes>,
     position: Mutex<Position>,
     lost: Arc<Mutex<Lost>>,
@@ -172,6 +178,7 @@ pub(super) fn start(
         offset: Arc::default(),
         ahead: Mutex::default(),
         terms: Mutex::new(terms),
+        idle: Mutex::default(),
         lanes: ArcSwapOption::empty(),
         position: Mutex::default(),
         lost: Arc::default(),

@@ -54,6 +54,10 @@ pub(super) struct Scripts {
     pub(super) save: Script,
     /// Reads a last use, and marks a token that is idle everywhere, for later readers.
     pub(super) look: Script,
+    /// Keeps first uses, which only ever move back.
+    pub(super) first: Script,
+    /// Keeps the idle timeout in force, and the later of two floors.
+    pub(super) terms: Script,
     /// Adds counts and moves their times forward.
     pub(super) count: Script,
     /// Keeps the newer of two key sets.
@@ -73,25 +77,30 @@ impl Scripts {
             append: Script::new(APPEND),
             save: Script::new(SAVE),
             look: Script::new(LOOK),
+            first: Script::new(FIRST),
+            terms: Script::new(TERMS),
             count: Script::new(COUNT),
             keep: Script::new(KEEP),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 12] {
-        let Self { beat, tick, release, claim, found, raise, lower, append, save, look, count, keep } = self;
-        [beat, tick, release, claim, found, raise, lower, append, save, look, count, keep]
+    pub(super) fn all(&self) -> [&Script; 14] {
+        let Self { beat, tick, release, claim, found, raise, lower, append, save, look, .. } = self;
+        let Self { first, terms, count, keep, .. } = self;
+        [beat, tick, release, claim, found, raise, lower, append, save, look, first, terms, count, keep]
     }
 }
 
-/// KEYS: origin, stamp. Answers milliseconds of the server's clock and of the stamp, version, identity, creation, the last
-/// entry, the place up to which entries may be missing, the gaps that were filled, for how long entries are kept, the log's
-/// age in ticks, and what was removed at which age.
+/// KEYS: origin, stamp, idle. Answers milliseconds of the server's clock and of the stamp, version, identity, creation, the
+/// last entry, the place up to which entries may be missing, the gaps that were filled, for how long entries are kept, the
+/// log's age in ticks, and what was removed at which age; then the idle timeout in force last, and its floor.
 const BEAT: &str = "
 local t = redis.call('TIME')
 local o = redis.call('HMGET', KEYS[1], 'version', 'id', 'created_at', 'last', 'trimmed', 'filled', 'kept', 'ticks', 'dropped')
+local i = redis.call('HMGET', KEYS[3], 'timeout', 'floor', 'floor_timeout')
 return {t[1] * 1000 + math.floor(t[2] / 1000), redis.call('GET', KEYS[2]) or '',
-  {o[1] or '', o[2] or '', o[3] or '0', o[4] or '0', o[5] or '0', o[6] or '', o[7] or '0', o[8] or '0', o[9] or ''}}
+  {o[1] or '', o[2] or '', o[3] or '0', o[4] or '0', o[5] or '0', o[6] or '', o[7] or '0', o[8] or '0', o[9] or ''},
+  {i[1] or '', i[2] or '', i[3] or ''}}
 ";
 
 /// KEYS: origin, events. ARGV: identity, milliseconds that events are kept at least.
@@ -258,6 +267,29 @@ if t[1] * 1000 + math.floor(t[2] / 1000) - last <= tonumber(ARGV[2]) then return
 if ARGV[4] == '0' then return 0 end
 redis.pcall('SET', KEYS[1], '-1', 'PX', ARGV[3])
 return -1
+";
+
+/// KEYS: first uses. ARGV: milliseconds that each is kept, then the first uses.
+const FIRST: &str = "
+for i, key in ipairs(KEYS) do
+  local first = math.min(tonumber(ARGV[i + 1]), tonumber(redis.call('GET', key) or ARGV[i + 1]))
+  redis.call('SET', key, string.format('%.0f', first), 'PX', ARGV[1])
+end
+return 1
+";
+
+/// KEYS: idle. ARGV: the idle timeout in force, -1 for none; then the floor and its timeout, or nothing. No floor is nearer
+/// than its timeout, whatever a gate's clock says.
+const TERMS: &str = "
+redis.call('HSET', KEYS[1], 'timeout', ARGV[1])
+if not ARGV[2] then return 1 end
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local floor = math.min(tonumber(ARGV[2]), now - ARGV[3])
+if floor > tonumber(redis.call('HGET', KEYS[1], 'floor') or 0) then
+  redis.call('HSET', KEYS[1], 'floor', string.format('%.0f', floor), 'floor_timeout', ARGV[3])
+end
+return 1
 ";
 
 /// KEYS: counts, times. ARGV: triples of field, count, milliseconds.

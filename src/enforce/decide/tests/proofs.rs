@@ -6,8 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::enforce::Settings;
+use crate::enforce::again::Grounds;
 use crate::enforce::bearer::BearerSettings;
-use crate::enforce::decide::{Enforcer, InForce, Issuer, Proof, Verdict};
+use crate::enforce::decide::{Ask as Question, Asked, Enforcer, InForce, Issuer, Proof, Verdict};
+use crate::enforce::denial::Reason;
 use crate::enforce::policy::IdentitySettings;
 use crate::enforce::testing::{
     Ask, ISSUER, SIGNERS, enforcer_with, identity, issuer, issuers, key, now, payload, route, rules, token,
@@ -17,6 +19,9 @@ use crate::keys::set::KeySet;
 use crate::metrics::Metrics;
 use crate::revocations::Ends;
 use crate::sessions::{self, Sessions};
+use crate::state::Store;
+use crate::state::redis::FirstUse;
+use crate::time::{Now, Timestamp};
 use jsonwebtoken::Algorithm::ES256;
 
 fn numbered(index: usize) -> String {
@@ -168,4 +173,97 @@ fn a_token_that_came_after_the_event_of_the_same_second_passes() {
     let later = Ends::Issuer(IssuerKey::new(ISSUER), now().plus(Duration::from_secs(1)));
     in_force.revocations.apply([later]);
     assert!(!is_allowed(&gate, &issued(2)), "seen before that one");
+}
+
+#[test]
+fn others_are_asked_for_the_first_use_only_when_an_event_lies_shortly_before_the_issue() {
+    use Outcome::{Allowed, Asks, Denied};
+    let (alice, bob) = (SubjectKey::new(ISSUER, "alice"), SubjectKey::new(ISSUER, "bob"));
+    let millis = |millis| Timestamp::from_millis(now().as_millis() + millis);
+    let at = |first| Some(FirstUse::At(millis(first)));
+    let ordinary = Some(FirstUse::Ordinary);
+    // The issue and the event, in seconds from now; what was answered. `leeway` is half a minute.
+    for (issued, event, told, expected) in [
+        (0, -1, None, Asks),
+        (0, -30, None, Asks),
+        (0, -31, None, Allowed),
+        (0, 0, None, Denied(Reason::SubjectRevoked)),
+        (0, -1, ordinary, Allowed),
+        (0, -1, Some(FirstUse::Unknown), Denied(Reason::StateUnavailable)),
+        (0, -1, at(-1_000), Denied(Reason::SubjectRevoked)),
+        (20, 1, None, Asks),
+        (20, 1, at(0), Denied(Reason::SubjectRevoked)),
+        (20, 1, at(1_999), Denied(Reason::SubjectRevoked)),
+        (20, 1, at(2_000), Allowed),
+        (20, 1, ordinary, Allowed),
+    ] {
+        let in_force = shared();
+        let event = millis(event * 1_000);
+        in_force.revocations.apply([Ends::Subject(alice, event), Ends::Subject(bob, event)]);
+        let gate = with(issuers(), identity(), 10, in_force.clone());
+        let token = token(&payload(json!({"iat": crate::enforce::testing::NOW + issued})));
+        let asked = told.map_or(Asked::NOTHING, |told| Asked::NOTHING.told_first_use(told));
+        let decide =
+            |asked| outcome(&Ask { asked, at: millis(2_000), ..Ask::new(&gate, "/x").token(&token) });
+        assert_eq!(decide(asked), expected, "{issued} {event} {told:?}");
+        if told.is_some_and(|told| told != FirstUse::Unknown) {
+            in_force.revocations.apply([Ends::Subject(bob, millis(0))]);
+            assert_eq!(decide(Asked::NOTHING), expected, "{issued} {event} {told:?}: asked once");
+        }
+        let alone = InForce { sessions: InForce::unlimited().sessions, ..in_force };
+        let alone = with(issuers(), identity(), 10, alone);
+        let ask = Ask { at: millis(2_000), ..Ask::new(&alone, "/x").token(&token) };
+        assert_ne!(outcome(&ask), Asks, "there is nobody to ask");
+    }
+    let others = shared();
+    others.revocations.apply([Ends::Subject(bob, millis(-1_000))]);
+    let gate = with(issuers(), identity(), 10, others);
+    let ask = Ask::new(&gate, "/x").token(&token(&payload(json!({"iat": crate::enforce::testing::NOW}))));
+    assert_eq!(outcome(&ask), Allowed, "another subject's event");
+}
+
+#[test]
+fn a_stream_is_decided_again_when_others_must_be_asked_for_the_first_use() {
+    let in_force = shared();
+    let gate = Arc::new(with(issuers(), identity(), 10, in_force.clone()));
+    let token = token(&payload(json!({"iat": crate::enforce::testing::NOW})));
+    let ask = Ask { at: now().plus(Duration::from_secs(2)), ..Ask::new(&gate, "/x").token(&token) };
+    let Verdict::Allow(permit) = ask.decide().verdict else { panic!("allowed") };
+    gate.begin(&permit, ask.now()).unwrap();
+    let grounds = Grounds::new(&gate, &permit);
+    assert!(grounds.stand(&gate));
+    // Its signal was late: it happened before the issue.
+    let alice = SubjectKey::new(ISSUER, "alice");
+    in_force.revocations.apply([Ends::Subject(alice, now().minus(Duration::from_secs(1)))]);
+    assert!(!grounds.stand(&gate));
+    assert_eq!(grounds.judge(None, ask.now()), Ok(()), "not ended before somebody knows");
+    assert_eq!(outcome(&ask), Outcome::Asks);
+    let asked = Asked::NOTHING.told_first_use(FirstUse::Ordinary);
+    assert_eq!(outcome(&Ask { asked, ..ask }), Outcome::Allowed);
+    assert!(grounds.stand(&gate));
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Allowed,
+    Denied(Reason),
+    Asks,
+}
+
+fn outcome(ask: &Ask<'_>) -> Outcome {
+    match ask.decide().verdict {
+        Verdict::Allow(_) => Outcome::Allowed,
+        Verdict::Deny(denial) => Outcome::Denied(denial.reason),
+        Verdict::Ask(Question::FirstUse { .. }) => Outcome::Asks,
+        Verdict::Ask(ask) => panic!("asked for {ask:?}"),
+    }
+}
+
+/// As of a gate whose store others share.
+fn shared() -> InForce {
+    let settings =
+        sessions::Settings { idle_timeout: None, max_tracked: 10, leeway: Duration::ZERO, saved: true };
+    let store = Store::in_memory(Now::at_millis(0)).unwrap();
+    let sessions = Arc::new(Sessions::sharing(settings, store, Duration::from_secs(1)));
+    InForce { sessions, ..InForce::unlimited() }
 }

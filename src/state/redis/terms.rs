@@ -1,0 +1,83 @@
+//! The idle timeout that all replicas share, and what was idle when it grew: kept by the gate whose timeout it is, told to
+//! the others with the heartbeat.
+
+use std::time::Duration;
+
+use super::log::Beat;
+use super::{Fleet, PATIENCE, lock};
+use crate::state::StoreError;
+use crate::state::record::{IdleFloor, IdleTerms};
+use crate::time::{Monotonic, Timestamp};
+
+/// What the store keeps: the timeout, and the floor by the server's clock with its own timeout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeptTerms {
+    timeout: Option<Duration>,
+    floor: Option<(Timestamp, Duration)>,
+}
+
+impl KeptTerms {
+    /// As the heartbeat brings them; `None` when there are none yet.
+    pub(super) fn parse((timeout, floor, floor_timeout): &(String, String, String)) -> Option<Self> {
+        let millis = |text: &str| text.parse().ok().map(Duration::from_millis);
+        let floor = floor.parse().ok().map(Timestamp::from_millis).zip(millis(floor_timeout));
+        (!timeout.is_empty()).then(|| Self { timeout: millis(timeout), floor })
+    }
+
+    /// On the clocks of this process, when the server's clock says `clock`.
+    fn at(self, clock: Timestamp, now: Monotonic) -> IdleTerms {
+        let floor = |(wall, timeout)| IdleFloor { monotonic: now.minus(clock.since(wall)), wall, timeout };
+        IdleTerms { timeout: self.timeout, floor: self.floor.map(floor) }
+    }
+}
+
+impl Fleet {
+    /// Keeps the idle timeout in force, for gates that start later and those that run.
+    pub(in crate::state) async fn save_idle_terms(&self, terms: IdleTerms) -> Result<(), StoreError> {
+        // Not before those that are kept were compared with them.
+        self.require_fresh()?;
+        let millis =
+            |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).min(1 << 50);
+        let mut call = self.scripts.terms.call(1);
+        call.arg(&self.keys.idle).arg(terms.timeout.map_or(-1, millis));
+        if let Some(floor) = terms.floor {
+            call.arg(floor.wall.as_millis()).arg(millis(floor.timeout));
+        }
+        let kept: Result<i64, _> = self.log_lane()?.ask(&call, PATIENCE).await;
+        kept.inspect_err(|fault| self.noticed(fault))?;
+        Ok(())
+    }
+
+    /// What is kept, if that is news.
+    pub(super) fn new_terms(&self, beat: &Beat) -> Option<IdleTerms> {
+        let kept = beat.idle?;
+        let before = lock(&self.idle).replace(kept);
+        (before != Some(kept)).then(|| kept.at(beat.clock, Monotonic::now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_are_read_as_they_were_kept_and_put_on_the_clocks_of_this_process() {
+        let (minute, ms) = (Duration::from_secs(60), Timestamp::from_millis);
+        for (kept, expected) in [
+            (["", "", ""], None),
+            (["-1", "", ""], Some((None, None))),
+            (["60000", "", ""], Some((Some(minute), None))),
+            (["60000", "900000", "30000"], Some((Some(minute), Some((ms(900_000), minute / 2))))),
+            (["-1", "900000", "30000"], Some((None, Some((ms(900_000), minute / 2))))),
+            (["60000", "x", "30000"], Some((Some(minute), None))),
+        ] {
+            let parsed = KeptTerms::parse(&kept.map(str::to_owned).into());
+            assert_eq!(parsed.map(|kept| (kept.timeout, kept.floor)), expected, "{kept:?}");
+        }
+        let kept = KeptTerms { timeout: None, floor: Some((ms(900_000), minute)) };
+        for (clock, now, expected) in [(1_000_000, 5_000, -95_000), (900_000, 5_000, 5_000), (1, 7, 7)] {
+            let floor = kept.at(ms(clock), Monotonic::from_millis(now)).floor.unwrap();
+            assert_eq!((floor.monotonic.as_millis(), floor.wall), (expected, ms(900_000)), "{clock}");
+        }
+    }
+}
