@@ -343,3 +343,50 @@ proptest! {
         });
     }
 }
+
+/// An event comes and is deleted by a clock that is wrong at one of these moments or at both; then the clock is right and
+/// settings grow, so that a token is accepted again that the event has ended.
+#[tokio::test]
+async fn an_event_that_came_and_left_by_a_wrong_clock_still_ends_its_tokens_when_settings_grow() {
+    const OFFSETS: [i64; 5] = [0, -HOUR, -3 * DAY, 3 * DAY, -7_000 * DAY];
+    let mut deleted = 0;
+    for (came, left, stopped) in OFFSETS
+        .into_iter()
+        .flat_map(|came| OFFSETS.map(|left| (came, left)))
+        .flat_map(|(came, left)| [None, Some(0), Some(HOUR)].map(|stopped| (came, left, stopped)))
+    {
+        let what = format!("came {came}, left {left}, stopped {stopped:?}");
+        let mut world = World::new().await;
+        let issue = Step::Issue { subject: 0, client: 0, version: None, life: 20 * HOUR };
+        world.take(issue.clone()).await;
+        world.take(Step::Clock(came)).await;
+        // Whether it goes by time or not.
+        let kind = EventKind::TokenRevoked;
+        world.take(Step::Happen { kind, token: 0, ago: 0, version: None, signal: None }).await;
+        world.take(Step::Wait(2 * HOUR)).await;
+        let mut gone = 0;
+        if let Some(stopped) = stopped {
+            // Running time is counted with what is written.
+            gone += world.gate().log.trim(world.now(), &[world.issuer()]).await.unwrap();
+            world.take(Step::Restart(stopped)).await;
+        }
+        world.take(Step::Clock(left)).await;
+        gone += world.gate().log.trim(world.now(), &[world.issuer()]).await.unwrap();
+        deleted += gone;
+        world.take(Step::Clock(0)).await;
+        world.take(issue).await;
+        world.take(Step::Lifetime(2)).await;
+        world.take(Step::Wait(2 * HOUR)).await;
+        let verdict = |world: &World, token: usize| {
+            world.gate().revocations.load().judge(&facts(&world.tokens[token]), world.now())
+        };
+        for _ in 0..2 {
+            let expected = if gone > 0 { Ended::BeforeState } else { Ended::Token };
+            assert_eq!(verdict(&world, 0), Some(expected), "{what}");
+            assert_eq!(verdict(&world, 1), None, "issued after the event: {what}");
+            world.take(Step::Trim).await;
+            world.take(Step::Restart(0)).await;
+        }
+    }
+    assert!(deleted > 20, "{deleted} events left");
+}

@@ -203,12 +203,12 @@ fn a_gap_that_another_gate_found_meanwhile_is_not_declared_filled() {
     assert_eq!(gaps(&scene.gates[1], "false"), 0.0);
 }
 
-/// Whether this is a call of a script on the log's origin alone with three arguments: identity, creation, and the
-/// creation that was read; no gaps.
+/// Whether this is a call of a script on the log's origin alone with four arguments: identity, creation, and the
+/// creation that was read, no retentions; no gaps.
 fn is_lowering(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     let on_the_origin = format!("\r\n$1\r\n1\r\n${}\r\n{ORIGIN}\r\n", ORIGIN.len());
-    text.split("*7\r\n$7\r\nEVALSHA\r\n").skip(1).any(|call| {
+    text.split("*8\r\n$7\r\nEVALSHA\r\n").skip(1).any(|call| {
         let sha = "$40\r\n".len() + 40;
         call.get(sha..).is_some_and(|rest| rest.starts_with(&on_the_origin))
     })

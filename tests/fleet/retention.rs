@@ -129,6 +129,24 @@ fn a_lifetime_that_grows_revives_no_token_from_before_an_event_that_left() {
             assert_eq!(decision(running, &token), "deny/token_revoked", "{days} days old");
         }
     }
+    // The new one has never seen the event, and hands down what it knows to a log that is made anew.
+    let settings = longer();
+    scene.gates[0].signal("KILL");
+    scene.gates[0].wait_for_exit(crate::support::PATIENCE);
+    let dropped = origin(&server, "dropped");
+    let (retention, _) = dropped.split_once(':').unwrap();
+    server.ask::<String>(&["FLUSHALL"]);
+    eventually("the log is there again", || {
+        (origin(&server, "dropped") == format!("{retention}:0")).then_some(())
+    });
+    let newer = Gate::start(&settings);
+    for gate in [&new, &newer] {
+        let issued_at = now() - 12 * DAY;
+        let token = scene.issuer.token().claim("jti", "ended").claim("iat", issued_at);
+        let token = token.claim("exp", issued_at + 30 * DAY).build();
+        assert_eq!(decision(gate, &token), "deny/before_state");
+        assert_eq!(decision(gate, &scene.issuer.good()), "allow/none");
+    }
 }
 
 #[test]

@@ -232,7 +232,7 @@ impl Fleet {
     pub(super) async fn lower(&self, known: &Position, filled: &[Gap]) -> Result<bool, Fault> {
         let mut call = self.scripts.lower.call(1);
         call.arg(&self.keys.origin).arg(&known.id);
-        call.arg(known.created_at.as_millis()).arg(known.said.as_millis());
+        call.arg(known.created_at.as_millis()).arg(known.said.as_millis()).arg(self.retentions());
         for gap in filled {
             call.arg(gap.to_string());
         }

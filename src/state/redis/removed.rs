@@ -32,6 +32,12 @@ impl Fleet {
         dropped.clone_from(&beat.dropped);
         Some(parse(&beat.dropped, beat.ticks, asked_at))
     }
+
+    /// The retentions of removed entries that this gate knows of, for a log that may not.
+    pub(super) fn retentions(&self) -> String {
+        let dropped = lock(&self.dropped);
+        dropped.split(',').filter_map(|pair| Some(pair.split_once(':')?.0)).collect::<Vec<_>>().join(",")
+    }
 }
 
 /// From the field of the origin: a retention and an age of the log, for each retention that was ever in force. `ticks` is the

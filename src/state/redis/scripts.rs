@@ -195,16 +195,25 @@ if tonumber(ARGV[2]) > tonumber(o[2]) then redis.call('HSET', KEYS[1], 'created_
 return 1
 ";
 
-/// KEYS: origin. ARGV: identity, creation in milliseconds, the creation that the replica last read, the gaps it filled.
+/// KEYS: origin. ARGV: identity, creation in milliseconds, the creation that the replica last read, the retentions of removed
+/// entries that it knows of, the gaps it filled.
 /// Moves the creation back, by a replica that has published everything since then. Answers 0 when another replica has
-/// raised it meanwhile: that one found events missing which this replica has not published.
+/// raised it meanwhile: that one found events missing which this replica has not published. A log that was made anew does not
+/// know what was removed from the former one: it takes it that this came until its own first moment.
 const LOWER: &str = "
-local o = redis.call('HMGET', KEYS[1], 'id', 'created_at', 'filled')
+local o = redis.call('HMGET', KEYS[1], 'id', 'created_at', 'filled', 'dropped')
 if o[1] ~= ARGV[1] then return redis.error_reply('STALE this is another database') end
 if tonumber(o[2]) > tonumber(ARGV[3]) then return 0 end
 if tonumber(ARGV[2]) < tonumber(o[2]) then redis.call('HSET', KEYS[1], 'created_at', ARGV[2]) end
+local dropped = o[4] or ''
+for retention in string.gmatch(ARGV[4], '%d+') do
+  if not string.find(',' .. dropped, ',' .. retention .. ':', 1, true) then
+    dropped = (dropped == '' and '' or dropped .. ',') .. retention .. ':0'
+  end
+end
+if dropped ~= (o[4] or '') then redis.call('HSET', KEYS[1], 'dropped', dropped) end
 local filled = o[3] or ''
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   if not string.find(',' .. filled .. ',', ',' .. ARGV[i] .. ',', 1, true) then
     filled = filled == '' and ARGV[i] or filled .. ',' .. ARGV[i]
   end
