@@ -11,6 +11,9 @@ pub enum Phase {
     Leaving,
     /// No new connections; requests in flight finish.
     Draining,
+    /// Another process takes over: nothing is asked of this one any more, and it keeps nothing that the other one needs.
+    /// Requests in flight still finish.
+    HandedOver,
     /// The drain time is over: what is still open is dropped.
     Stopped,
 }
@@ -31,6 +34,12 @@ pub fn channel() -> (Trigger, Shutdown) {
 }
 
 impl Trigger {
+    /// The phase now.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.0.borrow()
+    }
+
     /// Moves to `phase` unless it was passed already.
     pub fn advance(&self, phase: Phase) {
         self.0.send_if_modified(|current| {

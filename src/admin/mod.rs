@@ -13,6 +13,7 @@ mod health;
 mod problem;
 mod prompt;
 mod server;
+mod spare;
 mod telemetry;
 
 pub use api::{Command, Control, Ledger, serve_admin};

@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::problem::Problem;
 use super::prompt::Prompt;
+use super::spare::Spares;
 use crate::shutdown::{Phase, Shutdown};
 use crate::time::Timestamp;
 use crate::tls::{ClientCertificate, ServerTls};
@@ -81,13 +82,15 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Accepts and serves until the shutdown's last phase, so that a draining gate can still be watched.
+    /// Accepts and serves until the shutdown's last phase or until another process takes over, so that a draining gate can
+    /// still be watched.
     pub(super) async fn serve(self, listener: TcpListener, mut shutdown: Shutdown) {
-        let mut connections = JoinSet::new();
+        let (mut connections, mut spares) = (JoinSet::new(), Spares::new());
         loop {
+            spares.refill();
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = shutdown.reached(Phase::Stopped) => break,
+                () = shutdown.reached(Phase::HandedOver) => break,
             };
             while connections.try_join_next().is_some() {}
             match accepted {
@@ -96,6 +99,7 @@ impl Server {
                 }
                 // Closed at once: the client learns it now, not after a time-out.
                 Ok(_) => {}
+                Err(error) if spares.give_up(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     sleep(BACK_OFF).await;
@@ -165,7 +169,7 @@ impl Server {
         tokio::select! {
             // An error is the client's: it left, was too slow or did not speak HTTP.
             _ = http.as_mut() => return,
-            () = shutdown.reached(Phase::Stopped) => {}
+            () = shutdown.reached(Phase::HandedOver) => {}
             () = sleep(LIFETIME) => {}
         }
         http.as_mut().graceful_shutdown();

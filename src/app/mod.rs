@@ -6,32 +6,39 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::signal::unix::Signal;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 use tracing::{error, info, warn};
 
 use crate::admin::Command;
 use crate::config::watch::Watch;
-use crate::config::{self, Loaded};
-use crate::log::{self, AccessLog, LogError};
+use crate::config::{self, Loaded, Problems, Settings};
+use crate::gate::ConnectionCounts;
+use crate::log::{self, LogError};
 use crate::metrics::Metrics;
-use crate::shutdown::{self, Phase, Trigger};
+use crate::shutdown::{self, Trigger};
 use crate::state::OpenError;
 use crate::time::Now;
 
 mod authority;
+mod descriptors;
+mod handover;
 mod keys;
+mod leaving;
+mod listening;
 mod plan;
+mod signals;
 mod state;
 mod wiring;
 mod workers;
 
+use handover::{Names, Predecessor};
+use listening::Listening;
 use plan::Plan;
+use signals::Stop;
 use state::State;
 use wiring::Wiring;
 use workers::Workers;
@@ -39,6 +46,8 @@ use workers::Workers;
 /// Why the gate could not start, or did not keep running.
 #[derive(Debug)]
 pub enum RunError {
+    /// The configuration is bad.
+    Configuration(Problems),
     /// An address could not be listened on.
     Listen(SocketAddr, io::Error),
     /// The operating system refused something the process needs.
@@ -56,6 +65,7 @@ pub enum RunError {
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Configuration(problems) => write!(f, "{problems}"),
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::System(what, error) => write!(f, "{what}: {error}"),
             Self::Log(error) => write!(f, "cannot open the log: {error}"),
@@ -68,19 +78,27 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs the gate on this thread until a signal or `stop` ends it, then drains it. `config` is read again at each reload.
+/// Runs the gate on this thread until a signal or `stop` ends it, then drains it. The configuration is read here, and
+/// again at each reload.
 ///
 /// # Errors
 /// When the gate cannot start, or a worker ends by itself.
-pub fn run(config: &Path, loaded: &Loaded, stop: impl Future<Output = ()>) -> Result<(), RunError> {
-    let metrics = Metrics::new()
-        .map_err(|error| RunError::System("cannot register the metrics", io::Error::other(error)))?;
-    let (access_log, log) = log::init(&loaded.settings.log, &metrics).map_err(RunError::Log)?;
+pub fn run(config: &Path, stop: impl Future<Output = ()>) -> Result<(), RunError> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| RunError::System("cannot start the control plane's runtime", error))?;
-    runtime.block_on(async { App::start(config, loaded, metrics, access_log, log).await?.serve(stop).await })
+    let outcome = runtime.block_on(async {
+        let (mut stop, hangup) = (Stop::install(stop)?, signals::hangup()?);
+        let app = tokio::select! {
+            app = App::start(config) => app?,
+            () = stop.requested() => return Ok(()),
+        };
+        app.serve(stop, hangup).await
+    });
+    // What a start that was given up still reads is nobody's concern.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// A running gate, seen from the control plane.
@@ -95,26 +113,47 @@ struct App {
     log: log::Guard,
 }
 
+/// Why the gate is to load its configuration again.
+enum Cause {
+    Hangup,
+    File,
+    /// Somebody waits for the outcome.
+    Command(oneshot::Sender<Result<(), Vec<String>>>),
+}
+
+impl Cause {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Hangup => "SIGHUP",
+            Self::File => "a changed file",
+            Self::Command(_) => "POST /v1/reload",
+        }
+    }
+}
+
 impl App {
-    /// Binds and wires everything; when it returns, connections are being accepted.
-    async fn start(
-        config: &Path,
-        loaded: &Loaded,
-        metrics: Metrics,
-        access_log: AccessLog,
-        log: log::Guard,
-    ) -> Result<Self, RunError> {
+    /// Binds and wires everything; when it returns, connections are being accepted. May be dropped at any moment.
+    async fn start(config: &Path) -> Result<Self, RunError> {
+        let metrics = Metrics::new()
+            .map_err(|error| RunError::System("cannot register the metrics", io::Error::other(error)))?;
+        let loaded = load(config).await?;
+        let (access_log, log) = log::init(&loaded.settings.log, &metrics).map_err(RunError::Log)?;
         let (trigger, shutdown) = shutdown::channel();
-        let telemetry = listen(loaded.settings.telemetry).await?;
-        let admin = listen(loaded.settings.admin.listen).await?;
+        let descriptors = descriptors::raise_limit();
+        // Before the state is read: clients that come meanwhile wait for a moment, and are not refused.
+        let Listening { telemetry, admin, public, predecessor } = Listening::bind(&loaded.settings).await?;
         let watch = Watch::new(loaded.files.clone());
-        let opened = state::open(&loaded.settings, &metrics, Now::read()).map_err(RunError::Store)?;
+        if let Some(predecessor) = predecessor {
+            predecessor.released().await;
+        }
+        let opened = open(&loaded.settings, &metrics).await?;
         let state = State::replay(opened, &loaded.settings, &metrics).await.map_err(RunError::Store)?;
-        let wiring = Wiring::new(loaded, state.clone(), metrics.clone(), access_log, shutdown.clone())
-            .await
-            .map_err(RunError::Wiring)?;
+        let workers = loaded.settings.gate.workers;
+        let connections = ConnectionCounts::new(descriptors::connections_within(descriptors, workers));
+        let parts = (state.clone(), metrics.clone(), access_log, shutdown.clone());
+        let mut wiring = Wiring::new(&loaded, parts, connections).await.map_err(RunError::Wiring)?;
         spawn_local(state.clone().upkeep(wiring.settings(), wiring.enforcer(), metrics, shutdown));
-        let (workers, public) = Workers::start(&loaded.settings.gate, &wiring.shared())
+        let (workers, public) = Workers::start(public, &wiring.shared())
             .map_err(|error| RunError::System("cannot start the public listener", error))?;
         for address in public {
             info!(listener = "public", %address, "listening");
@@ -128,25 +167,34 @@ impl App {
         Ok(Self { config: config.to_owned(), wiring, workers, trigger, commands, watch, state, log })
     }
 
-    /// Serves until a signal or `stop` ends it or a worker ends by itself.
-    async fn serve(mut self, stop: impl Future<Output = ()>) -> Result<(), RunError> {
-        let mut stop = std::pin::pin!(stop);
-        let mut signals = Signals::install()?;
-        let mut hangup = handler(SignalKind::hangup())?;
+    /// Serves until it is told to stop, or a worker ends by itself.
+    async fn serve<F: Future<Output = ()>>(
+        mut self,
+        mut stop: Stop<F>,
+        mut hangup: Signal,
+    ) -> Result<(), RunError> {
         loop {
-            tokio::select! {
-                () = signals.stop() => break,
-                () = &mut stop => break,
+            let cause = tokio::select! {
+                () = stop.requested() => break,
                 () = self.workers.any_ended() => return Err(RunError::WorkerEnded),
-                _ = hangup.recv() => drop(self.reload("SIGHUP").await),
-                () = self.watch.changed() => drop(self.reload("a changed file").await),
-                Some(Command::Reload(reply)) = self.commands.recv() => {
-                    // The caller may have gone; the reload stands all the same.
-                    drop(reply.send(self.reload("POST /v1/reload").await));
+                _ = hangup.recv() => Cause::Hangup,
+                () = self.watch.changed() => Cause::File,
+                Some(Command::Reload(reply)) = self.commands.recv() => Cause::Command(reply),
+            };
+            let outcome = tokio::select! {
+                outcome = self.reload(cause.as_str()) => outcome,
+                // Up to the commit, which does not wait, nothing of a reload is in force.
+                () = stop.requested() => {
+                    info!(cause = cause.as_str(), "the reload is given up");
+                    break;
                 }
+            };
+            if let Cause::Command(reply) = cause {
+                // The caller may have gone; the reload stands all the same.
+                drop(reply.send(outcome));
             }
         }
-        self.leave(signals).await
+        self.leave(stop).await
     }
 
     /// Loads the configuration again; all of it takes effect, or none.
@@ -181,48 +229,33 @@ impl App {
         }
         Ok(())
     }
+}
 
-    /// Not ready → `shutdown_delay` → no new connections → what is in flight finishes within `drain_timeout`.
-    async fn leave(mut self, mut signals: Signals) -> Result<(), RunError> {
-        let settings = self.wiring.loaded().settings.gate.clone();
-        // From now on a request for a reload is answered at once: there will be none.
-        self.commands.close();
-        while self.commands.try_recv().is_ok() {}
-        info!("leaving: not ready any more");
-        self.trigger.advance(Phase::Leaving);
-        let patience = async {
-            tokio::time::sleep(settings.shutdown_delay).await;
-            info!("draining: no new connections");
-            self.trigger.advance(Phase::Draining);
-            tokio::time::timeout(settings.drain_timeout, self.workers.ended()).await
-        };
-        let drained = tokio::select! {
-            drained = patience => drained.is_ok(),
-            () = signals.stop() => false,
-        };
-        if !drained {
-            warn!("requests were still in flight when the drain ended; they are cut off");
-        }
-        self.trigger.advance(Phase::Stopped);
-        // Workers look at the phase between two polls; one that does not come back must not keep the process.
-        if tokio::time::timeout(LAST_CALL, self.workers.ended()).await.is_err() {
-            warn!("a worker did not end; the process ends without it");
-        }
-        self.state.save(self.wiring.metrics()).await;
-        info!("stopped");
-        Ok(())
+/// Reads the configuration, on a thread that may wait.
+async fn load(config: &Path) -> Result<Loaded, RunError> {
+    let config = config.to_owned();
+    let loading = tokio::task::spawn_blocking(move || config::load(&config));
+    joined(loading).await?.map_err(RunError::Configuration)
+}
+
+/// Opens the store, on a thread that may wait: for a damaged file to be looked through, or for its lock.
+async fn open(settings: &Settings, metrics: &Metrics) -> Result<state::Opened, RunError> {
+    let open = || {
+        let (settings, metrics) = (settings.clone(), metrics.clone());
+        joined(tokio::task::spawn_blocking(move || state::open(&settings, &metrics, Now::read())))
+    };
+    let mut opened = open().await?;
+    if let Err(OpenError::InUse(_)) = &opened
+        && let Some(predecessor) = Predecessor::find(&Names::of(settings)).await
+    {
+        predecessor.released().await;
+        opened = open().await?;
     }
+    opened.map_err(RunError::Store)
 }
 
-/// How long workers may take to drop what is left.
-const LAST_CALL: Duration = Duration::from_secs(1);
-
-async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|error| RunError::Listen(address, error))
-}
-
-fn handler(kind: SignalKind) -> Result<Signal, RunError> {
-    signal(kind).map_err(|error| RunError::System("cannot install a signal handler", error))
+async fn joined<T>(task: tokio::task::JoinHandle<T>) -> Result<T, RunError> {
+    task.await.map_err(|error| RunError::System("a thread ended unexpectedly", io::Error::other(error)))
 }
 
 /// All values, or all errors.
@@ -235,27 +268,4 @@ fn every<T>(results: impl Iterator<Item = Result<T, String>>) -> Result<Vec<T>, 
         }
     }
     if errors.is_empty() { Ok(values) } else { Err(errors) }
-}
-
-/// The signals that end the process.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn install() -> Result<Self, RunError> {
-        Ok(Self {
-            terminate: handler(SignalKind::terminate())?,
-            interrupt: handler(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for SIGTERM or SIGINT.
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

@@ -194,7 +194,8 @@ impl State {
         }
     }
 
-    /// Writes behind, forgets what is over and keeps the gauges true, until the last request was answered.
+    /// Writes behind, forgets what is over and keeps the gauges true, until the last request was answered or another
+    /// process takes over.
     pub(super) async fn upkeep(
         self,
         settings: Arc<ArcSwap<Settings>>,
@@ -213,7 +214,7 @@ impl State {
         let telling = spawn_local(async move { sessions.tell_first_uses().await });
         loop {
             tokio::select! {
-                () = shutdown.reached(Phase::Stopped) => break,
+                () = shutdown.reached(Phase::HandedOver) => break,
                 _ = flushes.tick() => {
                     self.correct_creation(&metrics).await;
                     self.save(&metrics).await;
@@ -278,6 +279,22 @@ impl State {
             health.report("events", condition.clone());
             health.report("state", condition);
             metrics.state_age.set(fresh.age(now).unwrap_or_else(|| began.elapsed()).as_secs_f64());
+        }
+    }
+
+    /// Saves what is to be saved and gives up the file, so that another process can open it. Later changes fail. A store
+    /// that others share stays open.
+    pub(super) async fn release(&self, metrics: &Metrics) {
+        self.save(metrics).await;
+        if !self.store.is_shared() {
+            self.store.close().await;
+        }
+    }
+
+    /// Saves what is to be saved for the last time, unless another process has the file by now.
+    pub(super) async fn save_last(&self, metrics: &Metrics) {
+        if !self.store.is_closed() {
+            self.save(metrics).await;
         }
     }
 

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::spawn_local;
+use tokio::task::{JoinHandle, spawn_local};
 
 use super::authority;
 use super::keys::{Keys, Maker, with_own};
@@ -52,6 +52,8 @@ pub(super) struct Wiring {
     access: Arc<Access>,
     health: Arc<Health>,
     connections: Arc<ConnectionCounts>,
+    /// The tasks that serve the two listeners for operators.
+    operators: Vec<JoinHandle<()>>,
     access_log: AccessLog,
     lasting: Lasting,
 }
@@ -60,12 +62,11 @@ impl Wiring {
     /// Wires the first configuration. Issuers need not be reachable: the gate is not ready until they are.
     pub(super) async fn new(
         loaded: &Loaded,
-        state: State,
-        metrics: Metrics,
-        access_log: AccessLog,
-        shutdown: Shutdown,
+        (state, metrics, access_log, shutdown): (State, Metrics, AccessLog, Shutdown),
+        connections: ConnectionCounts,
     ) -> Result<Self, Vec<String>> {
         let (loaded, settings) = (loaded.clone(), &loaded.settings);
+        connections.warn_of(settings.gate.limits.connections);
         let event_issuers = Arc::new(ArcSwap::from_pointee(settings.event_issuers()));
         let authority = match &settings.authority {
             Some(wanted) => {
@@ -89,7 +90,8 @@ impl Wiring {
         Ok(Self {
             access: Arc::new(Access::new(&settings.admin, listeners.admin.clone())),
             admin_tls: listeners.admin,
-            connections: Arc::new(ConnectionCounts::default()),
+            connections: Arc::new(connections),
+            operators: Vec::new(),
             effective: Arc::new(ArcSwap::from_pointee(loaded.redacted.clone())),
             enforcer: Arc::new(ArcSwap::new(Arc::clone(&live.enforcer))),
             live: Arc::new(ArcSwap::from_pointee(live)),
@@ -115,6 +117,7 @@ impl Wiring {
             self.lasting.put_in_force(&new.store);
         }
         self.settings.store(Arc::new(settings.clone()));
+        self.connections.warn_of(settings.gate.limits.connections);
         self.lasting.state.reconfigure(settings);
         self.event_issuers.store(Arc::new(settings.event_issuers()));
         self.enforcer.store(Arc::clone(&live.enforcer));
@@ -142,7 +145,7 @@ impl Wiring {
 
     /// Starts serving the two listeners for operators.
     pub(super) fn serve_operators(
-        &self,
+        &mut self,
         telemetry: TcpListener,
         admin: TcpListener,
     ) -> mpsc::Receiver<Command> {
@@ -156,7 +159,7 @@ impl Wiring {
         let (metrics, shutdown) = (self.lasting.metrics.clone(), self.lasting.shutdown.clone());
         spawn_local(self.lasting.state.clone().report(Arc::clone(&self.health), metrics.clone()));
         let limits = admin::Limits::default();
-        spawn_local(serve_telemetry(
+        let telemetry = spawn_local(serve_telemetry(
             telemetry,
             metrics.clone(),
             self.lasting.state.clone().gauges(metrics.clone()),
@@ -173,8 +176,22 @@ impl Wiring {
             usage: Arc::clone(&self.lasting.state.usage),
             issuers: Arc::clone(&self.event_issuers),
         };
-        spawn_local(serve_admin(admin, access, control, ledger, metrics, limits, shutdown));
+        let admin = spawn_local(serve_admin(admin, access, control, ledger, metrics, limits, shutdown));
+        self.operators = vec![telemetry, admin];
         asked
+    }
+
+    /// Waits until the two listeners for operators are closed, and their requests answered.
+    pub(super) async fn operators_left(&mut self) {
+        for task in self.operators.drain(..) {
+            // An error means that it panicked; its listener is closed all the same.
+            drop(task.await);
+        }
+    }
+
+    /// What is open on the public listener.
+    pub(super) fn connections(&self) -> &ConnectionCounts {
+        &self.connections
     }
 
     /// What the workers share.

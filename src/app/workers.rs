@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use tokio::sync::mpsc;
 use tracing::error;
 
-use crate::gate::{self, Settings, Shared};
+use crate::gate::{self, Shared};
 
 /// The running worker threads.
 #[derive(Debug)]
@@ -26,12 +26,11 @@ impl Drop for Alive {
 }
 
 impl Workers {
-    /// Binds every address once per worker and starts the threads; tells the addresses that were bound.
-    pub(super) fn start(settings: &Settings, shared: &Shared) -> io::Result<(Self, Vec<SocketAddr>)> {
-        let sets = gate::bind(&settings.listen, settings.workers)?;
+    /// Starts a thread for each of these sets of listeners; tells their addresses.
+    pub(super) fn start(sets: Vec<Vec<TcpListener>>, shared: &Shared) -> io::Result<(Self, Vec<SocketAddr>)> {
         let addresses =
             sets.first().map_or(Ok(Vec::new()), |set| set.iter().map(TcpListener::local_addr).collect())?;
-        let (alive, ended) = mpsc::channel(settings.workers);
+        let (alive, ended) = mpsc::channel(sets.len());
         for (index, listeners) in sets.into_iter().enumerate() {
             let (shared, alive) = (shared.clone(), Alive(alive.clone()));
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {

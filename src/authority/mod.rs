@@ -181,6 +181,11 @@ impl Authority {
         Ok(authority)
     }
 
+    /// Closes its store. Tokens are still issued, which needs only memory; what would change something fails.
+    pub async fn close(&self) {
+        self.store.close().await;
+    }
+
     /// How it is configured.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use tokio::sync::oneshot;
 
 use super::BAD;
-use crate::{app, config};
+use crate::app::{self, RunError};
 
 /// Runs the gate with this configuration: 0 after a drain, 1 when it cannot run, 2 when the configuration is bad.
 pub(super) fn run(path: &Path) -> ExitCode {
@@ -23,19 +23,11 @@ pub(super) fn run_until(path: &Path, stop: oneshot::Receiver<()>) -> ExitCode {
 }
 
 fn serve(path: &Path, stop: impl Future<Output = ()>) -> ExitCode {
-    let loaded = match config::load(path) {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            // With nowhere to print, the exit code still tells.
-            drop(writeln!(std::io::stderr(), "{problems}"));
-            return ExitCode::from(BAD);
-        }
-    };
-    match app::run(path, &loaded, stop) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            drop(writeln!(std::io::stderr(), "{error}"));
-            ExitCode::FAILURE
-        }
+    let Err(error) = app::run(path, stop) else { return ExitCode::SUCCESS };
+    // With nowhere to print, the exit code still tells.
+    drop(writeln!(std::io::stderr(), "{error}"));
+    match error {
+        RunError::Configuration(_) => ExitCode::from(BAD),
+        _ => ExitCode::FAILURE,
     }
 }

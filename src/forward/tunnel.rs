@@ -51,8 +51,8 @@ impl Tunnel {
     /// that direction only; the other direction may then be silent for a few seconds. Calls `moved` whenever bytes flow.
     ///
     /// When `cut` completes both sides are closed, a WebSocket with status 1008 if no frame to the client has begun. When
-    /// `drained` completes a WebSocket is closed with status 1001 between two frames; other protocols go on. Returns the bytes
-    /// sent to the upstream and to the client.
+    /// `drained` completes they are closed, too, a WebSocket with status 1001 between two frames. Returns the bytes sent to
+    /// the upstream and to the client.
     ///
     /// # Errors
     /// When the client's connection could not be taken over, either side fails, or the tunnel was closed
@@ -81,9 +81,9 @@ impl Tunnel {
             let close = tokio::select! {
                 carried = &mut carried => return carried,
                 () = &mut cut => close(POLICY_VIOLATION),
-                () = drained, if websocket => close(GOING_AWAY),
+                () = drained => close(GOING_AWAY),
             };
-            if close == self::close(GOING_AWAY) {
+            if websocket && close == self::close(GOING_AWAY) {
                 // Nothing is wrong with what is on its way: it may arrive.
                 tokio::select! {
                     carried = &mut carried => return carried,

@@ -19,6 +19,7 @@ use super::answer::Refusal;
 use super::connections::Place;
 use super::http2;
 use super::io::Stream;
+use super::proxied::{self, ProxyProtocol};
 use super::serve;
 use super::worker::Worker;
 use crate::enforce::denial::Reason;
@@ -87,36 +88,78 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
     let generation = worker.generation();
-    let (limits, tls) = (&generation.live.settings.limits, generation.live.tls.clone());
+    let settings = &generation.live.settings;
     let Some(open) = worker.open() else { return };
-    let counts = &worker.shared.connections;
-    let Some(place) = counts.admit(peer.ip(), limits, &worker.connections, &open) else {
-        generation.meters.turned_away();
-        if tls.is_none() {
-            turn_away(worker, &tcp);
-        }
+    let proxied = settings.proxy_protocol != ProxyProtocol::Off;
+    let trusted = settings.trusted_proxies.iter().any(|network| network.contains(&peer.ip().to_canonical()));
+    if proxied && !trusted {
+        tracing::debug!(peer = %peer.ip().to_canonical(), "closed: only trusted_proxies may connect with proxy_protocol");
         return;
+    }
+    let place = worker.shared.connections.admit(&settings.limits, &worker.connections, &open);
+    let place = match place {
+        // Which client it is, the header says.
+        Some(place) if proxied => Some(place),
+        Some(place) => place.of(peer.ip(), &settings.limits),
+        None => None,
     };
+    let Some(place) = place else { return turn_away(worker, &tcp) };
     let worker = Rc::clone(worker);
-    drop(spawn_local(async move { connect(worker, tcp, peer.ip(), tls, place).await }));
+    drop(spawn_local(async move {
+        if proxied {
+            Box::pin(connect_proxied(worker, tcp, peer.ip(), place)).await;
+        } else {
+            connect(worker, tcp, peer.ip(), place).await;
+        }
+    }));
+}
+
+/// Serves the client that a load balancer names.
+async fn connect_proxied(worker: Rc<Worker>, mut tcp: TcpStream, balancer: IpAddr, place: Place) {
+    let generation = worker.generation();
+    let settings = generation.live.settings.clone();
+    drop(generation);
+    let header = proxied::read(&mut tcp, settings.proxy_protocol);
+    let read = tokio::select! {
+        read = timeout(settings.limits.handshake_timeout, header) => match read {
+            Ok(read) => read.map_err(|error| error.to_string()),
+            Err(_elapsed) => Err("the PROXY header took longer than handshake_timeout".to_owned()),
+        },
+        () = drained(&worker) => Err("the gate is shutting down".to_owned()),
+    };
+    match read {
+        Ok(client) => {
+            let client = client.unwrap_or(balancer);
+            match place.of(client, &settings.limits) {
+                Some(place) => connect(worker, tcp, client, place).await,
+                None => turn_away(&worker, &tcp),
+            }
+        }
+        Err(reason) => tracing::debug!(peer = %balancer.to_canonical(), reason, "closed"),
+    }
+}
+
+/// Waits until what is not yet a request has no more time.
+async fn drained(worker: &Worker) {
+    worker.drained().await;
+    sleep(serve::FAREWELL).await;
 }
 
 /// Says why, as far as that costs nothing: what is read first cannot reset the answer away.
 fn turn_away(worker: &Worker, tcp: &TcpStream) {
+    let generation = worker.generation();
+    generation.meters.turned_away();
+    if generation.live.tls.is_some() {
+        return;
+    }
     let answer = Refusal::OVERLOADED.to_bytes(&worker.request_ids.next(), false);
     // Errors mean that the client is gone, or has sent nothing yet.
     drop(tcp.try_read(&mut [0; 4096]));
     drop(tcp.try_write(&answer));
 }
 
-async fn connect(
-    worker: Rc<Worker>,
-    tcp: TcpStream,
-    peer: IpAddr,
-    tls: Option<Arc<ServerTls>>,
-    place: Place,
-) {
-    let Some(tls) = tls else {
+async fn connect(worker: Rc<Worker>, tcp: TcpStream, peer: IpAddr, place: Place) {
+    let Some(tls) = worker.generation().live.tls.clone() else {
         let connection = Connection::new(worker, peer, None, None);
         return Box::pin(serve::http1(connection, Stream::Plain(tcp), place)).await;
     };
@@ -142,17 +185,13 @@ async fn shake_hands(
 ) -> Option<TlsStream<TcpStream>> {
     let limit = worker.generation().live.settings.limits.handshake_timeout;
     let shaking = timeout(limit, Box::pin(TlsAcceptor::from(Arc::clone(&tls.config)).accept(tcp)));
-    // A handshake that goes nowhere does not hold up the end.
-    let drained = async {
-        worker.drained().await;
-        sleep(serve::FAREWELL).await;
-    };
     let stream = tokio::select! {
         outcome = shaking => match outcome {
             Ok(shaken) => shaken.map_err(|error| error.to_string()),
             Err(_elapsed) => Err("it took longer than handshake_timeout".to_owned()),
         },
-        () = drained => Err("the gate is shutting down".to_owned()),
+        // A handshake that goes nowhere does not hold up the end.
+        () = drained(worker) => Err("the gate is shutting down".to_owned()),
     };
     let counter = if stream.is_ok() { &worker.handshakes.ok } else { &worker.handshakes.error };
     counter.inc();

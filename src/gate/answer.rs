@@ -68,6 +68,11 @@ impl Refusal {
         let wire = Reason::Overloaded.wire();
         Self::new(wire.status, wire.error, wire.description, Reason::Overloaded)
     };
+    /// The gate is shutting down.
+    pub(super) const LEAVING: Self = {
+        let wire = Reason::Overloaded.wire();
+        Self::new(wire.status, wire.error, "The gate is shutting down", Reason::Overloaded)
+    };
     /// The request body is longer than `body_bytes`.
     pub(super) const BODY_TOO_LARGE: Self = Self::new(
         StatusCode::PAYLOAD_TOO_LARGE,

@@ -17,11 +17,10 @@ use tokio::time::{Instant, timeout};
 
 use super::accept::Connection;
 use super::access::Record;
-use super::answer::Refusal;
+use super::cut::Cut;
 use super::http2::StreamUpload;
 use super::link::Link;
 use super::streams::Watched;
-use crate::enforce::denial::{Denial, Reason};
 use crate::forward::{BodyError, ForwardBody, RequestBodyError};
 
 /// How much of a body nobody wants is read, and for how long, to keep the connection.
@@ -183,15 +182,15 @@ pub(super) struct AnswerBody {
 pub(super) enum AnswerError {
     /// The upstream failed.
     Upstream(BodyError),
-    /// Its token is no longer in force.
-    Cut(Reason),
+    /// It may not go on.
+    Cut(Cut),
 }
 
 impl fmt::Display for AnswerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Upstream(error) => error.fmt(f),
-            Self::Cut(reason) => write!(f, "cut: {}", reason.as_str()),
+            Self::Cut(cut) => write!(f, "cut: {}", cut.as_str()),
         }
     }
 }
@@ -203,7 +202,8 @@ impl AnswerError {
     pub(super) fn reason(&self) -> h2::Reason {
         match self {
             Self::Upstream(BodyError::Reset(error)) => error.reason(),
-            Self::Upstream(_) | Self::Cut(_) => None,
+            Self::Cut(Cut::Leaving) => Some(h2::Reason::CANCEL),
+            Self::Upstream(_) | Self::Cut(Cut::Denied(_)) => None,
         }
         .unwrap_or(h2::Reason::INTERNAL_ERROR)
     }
@@ -212,7 +212,7 @@ impl AnswerError {
 enum Source {
     Refusal(Option<Bytes>),
     Upstream(ForwardBody),
-    /// The token is no longer in force, and the client is told so in gRPC's form.
+    /// It may not go on, and the client is told why in gRPC's form.
     Cut(Option<HeaderMap>),
     /// The upstream failed. hyper throws away what it has not written when it learns of that, so it is given the
     /// chance to write what came before.
@@ -242,8 +242,8 @@ impl AnswerBody {
         }
     }
 
-    /// Ready when the token of the request is no longer in force.
-    pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Poll<Reason> {
+    /// Ready when it may not go on.
+    pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Poll<Cut> {
         self.watched.as_ref().map_or(Poll::Pending, |watched| watched.poll_cut(cx))
     }
 
@@ -256,9 +256,7 @@ impl AnswerBody {
             }
         }
         self.source = match error {
-            AnswerError::Cut(reason) if self.grpc => {
-                Source::Cut(Some(Refusal::from(&Denial::from(reason)).grpc_outcome()))
-            }
+            AnswerError::Cut(cut) if self.grpc => Source::Cut(Some(cut.refusal().grpc_outcome())),
             error => Source::Failed(Some(error)),
         };
         cx.waker().wake_by_ref();
@@ -297,8 +295,8 @@ impl Body for AnswerBody {
         };
         let frame = Pin::new(body).poll_frame(cx);
         if let Some(watched) = &this.watched {
-            if let Poll::Ready(reason) = watched.poll_cut(cx) {
-                this.fail(AnswerError::Cut(reason), cx);
+            if let Poll::Ready(cut) = watched.poll_cut(cx) {
+                this.fail(AnswerError::Cut(cut), cx);
                 return Poll::Pending;
             }
             if frame.is_ready() {

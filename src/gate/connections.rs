@@ -1,4 +1,4 @@
-//! How many connections there are, and whether one more may be.
+//! How many connections, listeners and streams there are in all workers, and whether one more connection may be.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -11,10 +11,14 @@ use tokio::sync::mpsc;
 
 use super::Limits;
 
-/// The open connections of all workers.
-#[derive(Debug, Default)]
+/// What is open in all workers.
+#[derive(Debug)]
 pub struct ConnectionCounts {
     all: AtomicUsize,
+    /// More connections than this the process has no descriptors for, whatever is configured.
+    most: usize,
+    listeners: AtomicUsize,
+    streams: AtomicUsize,
     /// Kept only for connections that came while there was a limit per address.
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -29,36 +33,109 @@ pub(super) struct Place {
     _open: mpsc::Sender<Infallible>,
 }
 
+impl Default for ConnectionCounts {
+    fn default() -> Self {
+        Self::new(usize::MAX)
+    }
+}
+
 impl ConnectionCounts {
-    /// A place for a connection from `peer`, unless a limit is reached.
+    /// Nothing is open. There are never more than `most` connections.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        let zero = || AtomicUsize::new(0);
+        Self { all: zero(), most, listeners: zero(), streams: zero(), by_address: Mutex::default() }
+    }
+
+    /// Says so where more connections are configured than there are descriptors for.
+    pub fn warn_of(&self, configured: usize) {
+        if configured > self.most {
+            tracing::warn!(
+                configured,
+                possible = self.most,
+                "limits.connections is more than the limit on open files allows, and so is bounded: each client may need a second descriptor for its upstream, and some are kept for operators and the state; raise the hard limit (ulimit -Hn, LimitNOFILE)"
+            );
+        }
+    }
+
+    /// How many listeners accept connections.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        self.listeners.load(Ordering::Acquire)
+    }
+
+    /// How many streams are open that may last for ever.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.load(Ordering::Acquire)
+    }
+
+    /// Counts `listeners` until the guard is dropped.
+    pub(super) fn listening(self: &Arc<Self>, listeners: usize) -> Listening {
+        self.listeners.fetch_add(listeners, Ordering::Release);
+        Listening { counts: Arc::clone(self), listeners }
+    }
+
+    /// Counts a stream until the guard is dropped.
+    pub(super) fn streaming(self: &Arc<Self>) -> Streaming {
+        self.streams.fetch_add(1, Ordering::Release);
+        Streaming(Arc::clone(self))
+    }
+
+    /// A place for a connection, unless a limit is reached.
     pub(super) fn admit(
         self: &Arc<Self>,
-        peer: IpAddr,
         limits: &Limits,
         gauge: &IntGauge,
         open: &mpsc::Sender<Infallible>,
     ) -> Option<Place> {
-        if self.all.fetch_add(1, Ordering::Relaxed) >= limits.connections {
+        if self.all.fetch_add(1, Ordering::Relaxed) >= limits.connections.min(self.most) {
             self.all.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let mut place =
+        let place =
             Place { counts: Arc::clone(self), address: None, gauge: gauge.clone(), _open: open.clone() };
         place.gauge.inc();
-        if let Some(most) = limits.connections_per_ip {
-            // An IPv4 client of a dual-stack listener counts as what it is.
-            let address = peer.to_canonical();
-            let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = by_address.entry(address).or_default();
-            *count += 1;
-            let full = *count > most;
-            place.address = Some(address);
-            drop(by_address);
-            if full {
-                return None;
-            }
-        }
         Some(place)
+    }
+}
+
+/// Listeners that accept connections.
+#[derive(Debug)]
+pub(super) struct Listening {
+    counts: Arc<ConnectionCounts>,
+    listeners: usize,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.counts.listeners.fetch_sub(self.listeners, Ordering::Release);
+    }
+}
+
+/// A stream that may last for ever.
+#[derive(Debug)]
+pub(super) struct Streaming(Arc<ConnectionCounts>);
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl Place {
+    /// Counts the connection as one from `client`, as long as it is open; `None` when that is one too many.
+    pub(super) fn of(mut self, client: IpAddr, limits: &Limits) -> Option<Self> {
+        let Some(most) = limits.connections_per_ip else { return Some(self) };
+        // An IPv4 client of a dual-stack listener counts as what it is.
+        let address = client.to_canonical();
+        let mut by_address = self.counts.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_address.entry(address).or_default();
+        *count += 1;
+        let is_full = *count > most;
+        drop(by_address);
+        self.address = Some(address);
+        (!is_full).then_some(self)
     }
 }
 
@@ -102,16 +179,29 @@ mod tests {
     }
 
     #[test]
+    fn descriptors_limit_connections_whatever_is_configured() {
+        let counts = Arc::new(ConnectionCounts::new(2));
+        let gauge = IntGauge::new("connections", "open").unwrap();
+        let (open, _closed) = mpsc::channel(1);
+        let admit = || counts.admit(&limits(10, None), &gauge, &open);
+        let places = (admit().unwrap(), admit().unwrap());
+        assert!(admit().is_none());
+        drop(places);
+        assert!(admit().is_some());
+    }
+
+    #[test]
     fn places_are_limited_in_all_and_per_address_and_come_back() {
         let counts = Arc::new(ConnectionCounts::default());
         let gauge = IntGauge::new("connections", "open").unwrap();
         let (open, mut closed) = mpsc::channel(1);
-        let admit = |last, limits: &Limits| counts.admit(address(last), limits, &gauge, &open);
+        let from = |client, limits: &Limits| counts.admit(limits, &gauge, &open)?.of(client, limits);
+        let admit = |last, limits: &Limits| from(address(last), limits);
         let both = limits(3, Some(2));
         let (one, two) = (admit(1, &both).unwrap(), admit(1, &both).unwrap());
         assert!(admit(1, &both).is_none());
         let mapped = IpAddr::V6(std::net::Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped());
-        assert!(counts.admit(mapped, &both, &gauge, &open).is_none());
+        assert!(from(mapped, &both).is_none());
         let other = admit(2, &both).unwrap();
         assert!(admit(3, &both).is_none());
         assert_eq!(gauge.get(), 3);

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, USER_AGENT};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, USER_AGENT};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderValue, Method, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use tokio::task::spawn_local;
@@ -19,13 +19,14 @@ use super::accept::Connection;
 use super::access::Record;
 use super::answer::{Form, Refusal, believable_request_id};
 use super::body::{AnswerBody, ClientBody, Limited, Serving, discard};
+use super::cut::Cut;
 use super::framing::is_host;
 use super::link::{Broken, Link};
 use super::own;
 use super::streams::{Question, Watched};
 use super::worker::Generation;
 use crate::enforce::decide::{Asked, Permit, Request as Judged, Verdict};
-use crate::enforce::denial::{Denial, Reason};
+use crate::enforce::denial::Denial;
 use crate::enforce::target::RequestTarget;
 use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody, Tunnel, client_address};
 use crate::time::Now;
@@ -66,13 +67,13 @@ pub(super) async fn serve(
             let outgoing = outgoing(head, body, host, &connection, link.as_ref(), &record, &watched);
             match until_cut(&watched, generation.forwarder.forward(&permit, outgoing)).await {
                 Ok(Ok(answer)) => {
-                    return pass_on(answer, link.as_deref(), serving, watched, record, &connection).await;
+                    return pass_on(answer, link.as_deref(), serving, watched, record).await;
                 }
                 Ok(Err(error)) => {
                     record.failed(&error);
                     Refusal::from(&error)
                 }
-                Err(reason) => Refusal::from(&Denial::from(reason)).closing(),
+                Err(cut) => cut.refusal().closing(),
             }
         }
         Err(refusal) => {
@@ -283,7 +284,6 @@ async fn pass_on(
     serving: Serving,
     watched: Rc<Watched>,
     mut record: Box<Record>,
-    connection: &Connection,
 ) -> Response<AnswerBody> {
     let (head, mut body) = answer.into_parts();
     record.answered(head.status);
@@ -292,31 +292,36 @@ async fn pass_on(
         poll_fn(|cx| link.poll_interim_written(cx)).await;
         if let Some(tunnel) = body.take_tunnel() {
             link.switched();
+            watched.lasts();
             // It ends with either side, and there is nobody left to be told how.
-            let worker = Rc::clone(&connection.worker);
-            let drained = async move { worker.drained().await };
-            drop(spawn_local(carry(tunnel, Rc::clone(&watched), drained, record.take())));
+            drop(spawn_local(carry(tunnel, Rc::clone(&watched), record.take())));
         }
     }
     // Trailers over HTTP/1.1 have to be announced before.
     let grpc = link.is_none() && Form::of(&Method::POST, &head.headers) == Form::Grpc;
+    if grpc || is_endless(&head.headers) {
+        watched.lasts();
+    }
     Response::from_parts(head, AnswerBody::upstream(body, Some(watched), grpc, record, serving))
 }
 
-/// Runs a tunnel to its end, or until its request would be rejected or, as a WebSocket, the gate drains; then it is
-/// logged.
-async fn carry(
-    tunnel: Tunnel,
-    watched: Rc<Watched>,
-    drained: impl Future<Output = ()>,
-    record: Option<Box<Record>>,
-) {
-    let outcome = tunnel.run(|| watched.moved(), async { _ = watched.cut().await }, drained).await;
+/// Whether an answer is a stream of events, which ends when one of the two sides has had enough.
+fn is_endless(headers: &HeaderMap) -> bool {
+    let types = [&b"text/event-stream"[..], b"multipart/x-mixed-replace"];
+    let of = |value: &HeaderValue, name: &[u8]| {
+        value.as_bytes().get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+    };
+    headers.get(CONTENT_TYPE).is_some_and(|value| types.into_iter().any(|name| of(value, name)))
+}
+
+/// Runs a tunnel to its end, or until its request would be rejected or the gate drains; then it is logged.
+async fn carry(tunnel: Tunnel, watched: Rc<Watched>, record: Option<Box<Record>>) {
+    let outcome = tunnel.run(|| watched.moved(), watched.denied(), watched.left()).await;
     drop((outcome, record));
 }
 
 /// What comes of `forwarding`, unless the stream must end first.
-async fn until_cut<T>(watched: &Watched, forwarding: impl Future<Output = T>) -> Result<T, Reason> {
+async fn until_cut<T>(watched: &Watched, forwarding: impl Future<Output = T>) -> Result<T, Cut> {
     let mut forwarding = std::pin::pin!(forwarding);
     poll_fn(|cx| match forwarding.as_mut().poll(cx) {
         Poll::Ready(outcome) => Poll::Ready(Ok(outcome)),

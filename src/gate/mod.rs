@@ -25,6 +25,7 @@ mod access;
 mod answer;
 mod body;
 mod connections;
+mod cut;
 mod framing;
 mod http;
 mod http2;
@@ -32,6 +33,7 @@ mod io;
 mod link;
 mod meters;
 mod own;
+mod proxied;
 mod serve;
 mod streams;
 mod worker;
@@ -39,6 +41,7 @@ mod worker;
 pub use streams::StreamSettings;
 
 pub use connections::ConnectionCounts;
+pub use proxied::ProxyProtocol;
 
 /// Connections that wait to be accepted; the kernel has a limit of its own (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -55,12 +58,16 @@ pub struct Settings {
     pub workers: usize,
     /// How long requests in flight may take to finish after shutdown began.
     pub drain_timeout: Duration,
+    /// How much of that streams may last, while connections are still accepted.
+    pub stream_drain_timeout: Duration,
     /// Between "not ready" and "stop accepting".
     pub shutdown_delay: Duration,
     /// Peers whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Which of their forwarding fields are.
     pub trusted_fields: TrustedFields,
+    /// What every connection begins with; it must come from one of them.
+    pub proxy_protocol: ProxyProtocol,
     /// TLS, or clear text when `None` (refused by the configuration unless it is asked for).
     pub tls: Option<tls::ServerSettings>,
     /// Limits on connections and requests.

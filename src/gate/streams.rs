@@ -4,7 +4,7 @@
 //! configuration and the keys in force. One list per worker, looked through every `check_interval`. A request that is
 //! over before the next look pays for an entry in that list and nothing else.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,9 +15,12 @@ use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::task::{spawn_local, yield_now};
+use tokio::time::sleep;
 
 use super::Live;
 use super::accept::Connection;
+use super::connections::{ConnectionCounts, Streaming};
+use super::cut::Cut;
 use super::link::Link;
 use crate::enforce::again::Grounds;
 use crate::enforce::decide::{Ask, Asked, Permit, Request, Verdict};
@@ -42,9 +45,13 @@ const MOMENT: Duration = Duration::from_millis(250);
 /// Whole decisions between two breaks for other work: each may verify a signature.
 const AT_ONCE: usize = 16;
 
+/// How often a worker that drains looks for streams that would last. What has begun less than this ago may be an answer
+/// that is over in a moment, as with most calls of gRPC.
+const LAST_LOOKS: Duration = Duration::from_millis(250);
+
 /// The requests of a worker that were let through and are not over.
-#[derive(Default)]
 pub(super) struct Streams {
+    counts: Arc<ConnectionCounts>,
     places: RefCell<Vec<Option<Rc<Stream>>>>,
     free: RefCell<Vec<usize>>,
 }
@@ -62,8 +69,12 @@ struct Stream {
     is_noted: Cell<bool>,
     /// The answer that a decision depends on is being found out.
     is_asking: Cell<bool>,
+    /// Counts it as one that may last for ever, if it is.
+    lasting: OnceCell<Streaming>,
+    /// It lasted already when a worker that drains looked last.
+    was_seen: Cell<bool>,
     /// Why it must end.
-    ended: Cell<Option<Reason>>,
+    ended: Cell<Option<Cut>>,
     waker: RefCell<Option<Waker>>,
     /// The connection, which hyper does not let an answer end while its client does not read. HTTP/2 has none.
     link: Option<Arc<Link>>,
@@ -150,6 +161,10 @@ fn websocket_fields(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
 }
 
 impl Streams {
+    pub(super) fn new(counts: Arc<ConnectionCounts>) -> Self {
+        Self { counts, places: RefCell::default(), free: RefCell::default() }
+    }
+
     /// Keeps an eye on a request that was let through.
     pub(super) fn watch(
         self: &Rc<Self>,
@@ -167,6 +182,8 @@ impl Streams {
             is_observed: Cell::new(is_observed(permit.route())),
             is_noted: Cell::new(permit.shadow().is_some()),
             is_asking: Cell::new(false),
+            lasting: OnceCell::new(),
+            was_seen: Cell::new(false),
             ended: Cell::new(None),
             waker: RefCell::new(None),
             link: link.map(Arc::clone),
@@ -197,6 +214,18 @@ impl Streams {
             }
             // No fetch of keys is waited for: those in force are newer than those that proved the token.
             stream.decide(live, Asked::KEYS, metrics);
+        }
+    }
+
+    /// Ends, again and again, what would last longer than the gate.
+    pub(super) async fn end_lasting(&self) {
+        loop {
+            for stream in self.places.borrow().iter().flatten() {
+                if stream.lasting.get().is_some() && stream.was_seen.replace(true) {
+                    stream.cut(Cut::Leaving);
+                }
+            }
+            sleep(LAST_LOOKS).await;
         }
     }
 }
@@ -281,17 +310,25 @@ impl Stream {
             }
             return;
         }
-        if self.ended.replace(Some(reason)).is_some() {
-            return;
+        if self.cut(Cut::Denied(reason)) {
+            metrics.streams_cut.with_label_values(&[word]).inc();
+            tracing::info!(reason = word, token_hash, "a stream is cut");
         }
-        metrics.streams_cut.with_label_values(&[word]).inc();
-        tracing::info!(reason = word, token_hash, "a stream is cut");
+    }
+
+    /// Tells those who serve it, unless they were told before.
+    fn cut(&self, why: Cut) -> bool {
+        if self.ended.get().is_some() {
+            return false;
+        }
+        self.ended.set(Some(why));
         if let Some(link) = &self.link {
             link.cut();
         }
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+        true
     }
 }
 
@@ -315,10 +352,16 @@ impl Watched {
         }
     }
 
+    /// From now on it is a stream that may last for ever: one of events, or a tunnel.
+    pub(super) fn lasts(&self) {
+        // Once is enough.
+        self.stream.lasting.get_or_init(|| self.streams.counts.streaming());
+    }
+
     /// Ready when the stream must end.
-    pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Poll<Reason> {
-        if let Some(reason) = self.stream.ended.get() {
-            return Poll::Ready(reason);
+    pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Poll<Cut> {
+        if let Some(cut) = self.stream.ended.get() {
+            return Poll::Ready(cut);
         }
         let mut waker = self.stream.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -327,9 +370,22 @@ impl Watched {
         Poll::Pending
     }
 
-    /// Waits until the stream must end.
-    pub(super) async fn cut(&self) -> Reason {
-        poll_fn(|cx| self.poll_cut(cx)).await
+    /// Waits until the stream must end because its next request would be rejected.
+    pub(super) async fn denied(&self) {
+        self.cut(|cut| cut != Cut::Leaving).await;
+    }
+
+    /// Waits until the stream must end because the gate is shutting down.
+    pub(super) async fn left(&self) {
+        self.cut(|cut| cut == Cut::Leaving).await;
+    }
+
+    async fn cut(&self, is_meant: impl Fn(Cut) -> bool) {
+        poll_fn(|cx| match self.poll_cut(cx) {
+            Poll::Ready(cut) if is_meant(cut) => Poll::Ready(()),
+            Poll::Ready(_) | Poll::Pending => Poll::Pending,
+        })
+        .await;
     }
 }
 

@@ -83,7 +83,7 @@ impl Worker {
                 ok: handshakes.with_label_values(&["ok"]),
                 error: handshakes.with_label_values(&["error"]),
             },
-            streams: Rc::default(),
+            streams: Rc::new(Streams::new(Arc::clone(&shared.connections))),
             newest: RefCell::new(newest),
             current: RefCell::new(current),
             draining: Cell::new(false),
@@ -148,6 +148,7 @@ pub(super) async fn run(listeners: Vec<TcpListener>, shared: Shared) -> std::io:
     let (mut shutdown, mut stop) = (shared.shutdown.clone(), shared.shutdown.clone());
     let worker = Worker::new(shared, open);
     spawn_local(Rc::clone(&worker).watch());
+    let listening = worker.shared.connections.listening(listeners.len());
     let mut accepting = Vec::with_capacity(listeners.len());
     for listener in listeners {
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -159,6 +160,9 @@ pub(super) async fn run(listeners: Vec<TcpListener>, shared: Shared) -> std::io:
         // An error would mean that the task panicked; its listener is closed all the same.
         drop(task.await);
     }
+    drop(listening);
+    let streams = Rc::clone(&worker.streams);
+    spawn_local(async move { streams.end_lasting().await });
     drop(worker.open.borrow_mut().take());
     tokio::select! {
         _ = all_closed.recv() => {}

@@ -252,6 +252,18 @@ impl Store {
         self.past
     }
 
+    /// Finishes what was asked for before and closes the file, so that another process can open it. What is asked for
+    /// later fails.
+    pub async fn close(&self) {
+        self.writer.close().await;
+    }
+
+    /// Whether it was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.writer.is_closed()
+    }
+
     /// Its running time, by which it decides what may be deleted.
     pub(crate) fn uptime(&self) -> Uptime {
         self.uptime

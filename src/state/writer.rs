@@ -16,8 +16,15 @@ const QUEUE: usize = 512;
 
 /// The thread. Dropping it finishes what was asked for, then closes the database.
 pub(super) struct Writer {
-    jobs: Option<mpsc::Sender<Box<dyn Job>>>,
+    orders: Option<mpsc::Sender<Order>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread is asked for.
+enum Order {
+    Work(Box<dyn Job>),
+    /// Close the database, now and not when the last handle is dropped; then answer.
+    Close(oneshot::Sender<()>),
 }
 
 impl fmt::Debug for Writer {
@@ -28,10 +35,25 @@ impl fmt::Debug for Writer {
 
 impl Writer {
     pub(super) fn start(database: Database) -> std::io::Result<Self> {
-        let (jobs, queue) = mpsc::channel(QUEUE);
-        let thread =
-            std::thread::Builder::new().name("state".into()).spawn(move || serve(database, queue))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        let (orders, queue) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new().name("state".into()).spawn(move || run(database, queue))?;
+        Ok(Self { orders: Some(orders), thread: Some(thread) })
+    }
+
+    /// Finishes what was asked for before and closes the database. What is asked for later fails.
+    pub(super) async fn close(&self) {
+        let (reply, closed) = oneshot::channel();
+        if let Some(orders) = &self.orders
+            && orders.send(Order::Close(reply)).await.is_ok()
+        {
+            // An error means that it is closed, too.
+            drop(closed.await);
+        }
+    }
+
+    /// Whether nothing can be asked of it any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.orders.as_ref().is_none_or(mpsc::Sender::is_closed)
     }
 
     /// Runs `work` in a transaction; what it answers is told only when its changes are durable.
@@ -60,16 +82,16 @@ impl Writer {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let jobs = self.jobs.as_ref().ok_or(StoreError::Closed)?;
+        let orders = self.orders.as_ref().ok_or(StoreError::Closed)?;
         let task = Task { work: Some(work), value: None, reads, reply };
-        jobs.send(Box::new(task)).await.map_err(|_closed| StoreError::Closed)?;
+        orders.send(Order::Work(Box::new(task))).await.map_err(|_closed| StoreError::Closed)?;
         answer.await.map_err(|_closed| StoreError::Closed)?
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.jobs = None;
+        self.orders = None;
         if let Some(thread) = self.thread.take() {
             // A panic there was reported by the thread itself.
             drop(thread.join());
@@ -77,15 +99,34 @@ impl Drop for Writer {
     }
 }
 
-fn serve(mut database: Database, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+fn run(mut database: Database, mut queue: mpsc::Receiver<Order>) {
+    let closed = serve(&mut database, &mut queue);
+    // Another process may open the file as soon as anybody learns that it is closed.
+    drop((database, queue));
+    if let Some(closed) = closed {
+        // The caller may have gone.
+        let _ = closed.send(());
+    }
+}
+
+/// Works until there are no handles left, or until it is told to close.
+fn serve(database: &mut Database, queue: &mut mpsc::Receiver<Order>) -> Option<oneshot::Sender<()>> {
     // A start that is refused, because the file is damaged, must leave it as it is.
     let mut has_written = false;
-    while let Some(first) = queue.blocking_recv() {
-        let mut group = vec![first];
-        while group.len() < QUEUE
-            && let Ok(next) = queue.try_recv()
-        {
-            group.push(next);
+    let mut closed = None;
+    while closed.is_none()
+        && let Some(first) = queue.blocking_recv()
+    {
+        let (mut group, mut next) = (Vec::new(), Some(first));
+        while let Some(order) = next.take() {
+            match order {
+                Order::Work(job) => group.push(job),
+                Order::Close(reply) => {
+                    closed = Some(reply);
+                    break;
+                }
+            }
+            next = if group.len() < QUEUE { queue.try_recv().ok() } else { None };
         }
         let (reads, mut writes): (Vec<_>, Vec<_>) = group.into_iter().partition(|job| job.reads());
         for mut job in reads {
@@ -93,7 +134,7 @@ fn serve(mut database: Database, mut queue: mpsc::Receiver<Box<dyn Job>>) {
             job.reply(outcome);
         }
         if !writes.is_empty() {
-            let outcome = told(commit(&database, &mut writes), "written");
+            let outcome = told(commit(database, &mut writes), "written");
             has_written |= outcome.is_ok();
             database.seen.note(&database.connection);
             writes.into_iter().for_each(|job| job.reply(outcome.clone()));
@@ -101,10 +142,11 @@ fn serve(mut database: Database, mut queue: mpsc::Receiver<Box<dyn Job>>) {
     }
     if has_written
         && !database.read_only
-        && let Err(error) = count_uptime(&database)
+        && let Err(error) = count_uptime(database)
     {
         tracing::warn!(%error, "the last running time could not be counted; what is kept is kept longer for it");
     }
+    closed
 }
 
 fn told(outcome: rusqlite::Result<()>, done: &str) -> Result<(), StoreError> {

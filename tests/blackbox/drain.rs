@@ -113,12 +113,17 @@ fn http_2_connections_are_told_to_go_and_their_streams_are_finished() {
 
 #[test]
 fn what_does_not_end_by_itself_is_cut_at_the_limit() {
-    let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
-    let settings = Settings::plaintext().server("drain_timeout = \"1s\"").guarding(&app.url(), &issuer);
+    let upstream = RawUpstream::scripted(|exchange| {
+        exchange.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n");
+        exchange.wait_for_close()
+    });
+    let issuer = Issuer::new();
+    let settings = Settings::plaintext().server("drain_timeout = \"1s\"").guarding(&upstream.url(), &issuer);
     let mut gate = Gate::start(&settings);
     let mut wire = gate.connect();
-    wire.send(gate.get("/events").token(&issuer.good()).bytes()).unwrap();
+    wire.send(gate.get("/long").token(&issuer.good()).bytes()).unwrap();
     assert_eq!(wire.head().unwrap().status, 200);
+    assert_eq!(wire.chunk().unwrap().unwrap(), b"begun");
     let began = Instant::now();
     gate.signal("TERM");
     let status = gate.wait_for_exit(Duration::from_secs(10));
@@ -126,6 +131,31 @@ fn what_does_not_end_by_itself_is_cut_at_the_limit() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(status.code(), Some(0), "it ended as it was told to");
     assert!(wire.chunk().is_err(), "cut, and visibly so");
+}
+
+#[test]
+fn streams_of_events_end_early_and_visibly() {
+    let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
+    for stream_drain_timeout in ["0s", "1s", "10m"] {
+        let server = format!("drain_timeout = \"10m\"\nstream_drain_timeout = \"{stream_drain_timeout}\"");
+        let mut gate = Gate::start(&Settings::plaintext().server(&server).guarding(&app.url(), &issuer));
+        let mut wire = gate.connect();
+        wire.send(gate.get("/events").token(&issuer.good()).bytes()).unwrap();
+        assert_eq!(wire.head().unwrap().status, 200);
+        gate.signal("TERM");
+        if stream_drain_timeout == "10m" {
+            // Meanwhile connections are accepted, and it goes on.
+            eventually("not ready", || (gate.readiness().0 == 503).then_some(()));
+            assert_eq!(gate.get("/hello").token(&issuer.good()).send().status(), 200);
+            eventually("the stream is open", || (app.emit("still here") == 1).then_some(()));
+            assert!(String::from_utf8_lossy(&wire.chunk().unwrap().unwrap()).contains("still here"));
+            app.end_events();
+            while wire.chunk().unwrap().is_some() {}
+        } else {
+            assert!(wire.chunk().is_err(), "cut, and visibly so");
+        }
+        assert_eq!(gate.wait_for_exit(crate::support::PATIENCE).code(), Some(0), "{stream_drain_timeout}");
+    }
 }
 
 #[test]

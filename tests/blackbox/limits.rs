@@ -320,3 +320,78 @@ fn memory_and_descriptors_return_after_a_crowd() {
     upstream.hang_up();
     eventually("and those of the upstream", || (gate.descriptors() <= before + 5).then_some(()));
 }
+
+/// A number of `/proc/PID/limits`.
+fn soft_limit(gate: &Gate) -> usize {
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", gate.id())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_small_limit_on_open_files_leaves_room_for_requests_and_operators() {
+    let upstream = RawUpstream::scripted(|exchange| match exchange.request.target().as_str() {
+        "/held" => exchange.wait_for_close(),
+        _ => exchange.ok("served"),
+    });
+    let issuer = Issuer::new();
+    let settings = Settings::plaintext().guarding(&upstream.url(), &issuer).admin();
+    let gate = Gate::launch_under(&["prlimit", "--nofile=64:300"], &settings);
+    gate.wait_until_ready();
+    assert_eq!(soft_limit(&gate), 300, "the soft limit is raised to the hard one");
+    let warning = gate.log().wait_for("the warning", |record| record["configured"] == 10_000);
+    let places = usize::try_from(warning["possible"].as_u64().unwrap()).unwrap();
+    assert!((50..150).contains(&places), "{warning}");
+    let mut clients: Vec<Wire> = (0..places + 50).map(|_| Wire::plain(gate.public)).collect();
+    gate.wait_for_metric("all places are taken", |metrics| {
+        let open = metrics.sum("portcullis_connections", &[("listener", "public")]);
+        (open == f64::from(u32::try_from(places).unwrap())).then_some(())
+    });
+    for _ in 0..20 {
+        assert_eq!(gate.telemetry("/live").status(), 200);
+        assert_eq!(gate.operate("GET", "/v1/config", None).status(), 200);
+    }
+    // All of those who are in can be served at a time.
+    let token = issuer.good();
+    for client in clients.iter_mut().take(places) {
+        client.send(gate.get("/held").token(&token).bytes()).unwrap();
+    }
+    upstream.wait_for(places);
+    assert_eq!(gate.telemetry("/live").status(), 200);
+    drop(clients);
+    eventually("new clients are served", || {
+        let mut wire = Wire::try_plain(gate.public).ok()?;
+        let answer = wire.exchange(gate.get("/").token(&token).bytes()).ok()?;
+        (answer.status() == 200).then_some(())
+    });
+}
+
+#[test]
+fn operators_are_served_when_upstreams_have_taken_every_descriptor() {
+    let upstream = RawUpstream::scripted(|exchange| exchange.wait_for_close());
+    let issuer = Issuer::new();
+    let settings = Settings::tls().guarding(&upstream.url(), &issuer).admin();
+    let gate = Gate::launch_under(&["prlimit", "--nofile=200:200"], &settings);
+    gate.wait_until_ready();
+    let bearer = format!("Bearer {}", issuer.good());
+    let fields = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":path", "/"),
+        (":authority", "api.test"),
+        ("authorization", &bearer),
+    ];
+    let mut clients: Vec<Frames> = (0..2).map(|_| Frames::connect(&gate)).collect();
+    for client in &mut clients {
+        for stream in (1..240).step_by(2) {
+            client.send(frames::headers(stream, END_STREAM, &fields));
+        }
+    }
+    gate.wait_for_metric("descriptors have run out", |metrics| {
+        (metrics.sum("portcullis_upstream_errors_total", &[("kind", "connect")]) > 0.0).then_some(())
+    });
+    for _ in 0..20 {
+        assert_eq!(gate.telemetry("/live").status(), 200);
+        assert_eq!(gate.operate("GET", "/v1/config", None).status(), 200);
+    }
+}

@@ -190,6 +190,22 @@ fn a_websocket_is_told_that_the_gate_goes_down() {
 }
 
 #[test]
+fn a_tunnel_of_any_protocol_ends_when_the_gate_goes_down() {
+    let (upstream, issuer) = (chatting(), Issuer::new());
+    let settings = Settings::plaintext().server("drain_timeout = \"10m\"").guarding(&upstream.url(), &issuer);
+    let mut gate = Gate::start(&settings);
+    let mut wire = gate.connect();
+    wire.send(upgrade(&issuer.good(), "") + "hello").unwrap();
+    assert_eq!(wire.head().unwrap().status, 101);
+    assert_eq!(wire.take(5).unwrap(), b"HELLO");
+    gate.signal("TERM");
+    assert!(wire.is_closed());
+    // Long before the time for requests in flight is over.
+    assert_eq!(gate.wait_for_exit(crate::support::PATIENCE).code(), Some(0));
+    assert_eq!(upstream.open(), 0);
+}
+
+#[test]
 fn a_refused_upgrade_opens_no_tunnel() {
     // The smuggling of h2c and WebSocket upgrades: a proxy that tunnels without a 101 lets anything through behind it.
     let upstream = RawUpstream::scripted(|exchange| exchange.answer("426 Upgrade Required", "", "no"));

@@ -18,6 +18,7 @@ fn the_defaults_are_those_of_the_manual() {
     assert!(s.gate.workers >= 1);
     assert_eq!(s.gate.drain_timeout, Duration::from_secs(30));
     assert_eq!(s.gate.shutdown_delay, Duration::ZERO);
+    assert_eq!(s.gate.stream_drain_timeout, Duration::from_secs(2));
     assert_eq!(s.gate.limits.header_bytes, 65_536);
     assert_eq!((s.gate.limits.connections_per_ip, s.gate.limits.body_bytes), (None, None));
     assert_eq!(s.upstreams[0].response_timeout, Duration::from_secs(30));

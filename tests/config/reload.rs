@@ -30,7 +30,13 @@ const ROWS: &[Row] = &[
     ("server.workers", &[("server.workers", "3")], AfterRestart),
     ("server.allow_plaintext", &[("server.allow_plaintext", "true")], AtOnce),
     ("server.drain_timeout", &[("server.drain_timeout", r#""31s""#)], AtOnce),
+    ("server.stream_drain_timeout", &[("server.stream_drain_timeout", r#""3s""#)], AtOnce),
     ("server.shutdown_delay", &[("server.shutdown_delay", r#""1s""#)], AtOnce),
+    (
+        "server.proxy_protocol",
+        &[("server.proxy_protocol", r#""v2""#), ("server.trusted_proxies", r#"["10.0.0.0/8"]"#)],
+        AtOnce,
+    ),
     ("server.trusted_fields", &[("server.trusted_fields", r#""forwarded""#)], AtOnce),
     ("server.trusted_proxies", &[("server.trusted_proxies", r#"["10.0.0.0/8"]"#)], AtOnce),
     ("server.tls.certificate", &ADMINS_PAIR, AtOnce),

@@ -19,7 +19,9 @@ use portcullis::enforce::policy::{
     ClaimName, EncodedSlashes, IdentitySettings, Mode, Requirement, RouteSettings,
 };
 use portcullis::forward::{Address, Scheme, TrustedFields, Upstream, UpstreamSettings};
-use portcullis::gate::{self, ConnectionCounts, Limits, Live, Settings, Shared, StreamSettings};
+use portcullis::gate::{
+    self, ConnectionCounts, Limits, Live, ProxyProtocol, Settings, Shared, StreamSettings,
+};
 use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, Source};
 use portcullis::log;
@@ -171,9 +173,11 @@ fn patient() -> Settings {
         listen: Vec::new(),
         workers: 1,
         drain_timeout: PATIENCE,
+        stream_drain_timeout: PATIENCE,
         shutdown_delay: Duration::ZERO,
         trusted_proxies: Vec::new(),
         trusted_fields: TrustedFields::default(),
+        proxy_protocol: ProxyProtocol::Off,
         tls: None,
         limits: Limits {
             connections: 1000,

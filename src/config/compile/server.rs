@@ -11,7 +11,7 @@ use crate::config::material;
 use crate::config::section::Section;
 use crate::config::values::Zero;
 use crate::forward::TrustedFields;
-use crate::gate::{Limits, Settings};
+use crate::gate::{Limits, ProxyProtocol, Settings};
 use crate::tls::{NamedCertificate, ServerSettings, Version};
 
 /// `[server]`.
@@ -25,6 +25,18 @@ pub(super) fn server(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settin
     if tls.is_none() && !allow_plaintext {
         s.problem("tls", "is missing: tokens would travel in clear text; add [server.tls], or set allow_plaintext = true under [server]");
     }
+    let trusted_proxies = s.list("trusted_proxies", &[], network);
+    let proxy_protocol = s.word(
+        "proxy_protocol",
+        ("off", ProxyProtocol::Off),
+        &[("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)],
+    );
+    if proxy_protocol != ProxyProtocol::Off && trusted_proxies.is_empty() {
+        s.problem(
+            "proxy_protocol",
+            "needs trusted_proxies, the load balancers to believe: connections from all others are closed",
+        );
+    }
     Settings {
         listen,
         workers: match s.count("workers", 0, 0..=1024) {
@@ -32,8 +44,10 @@ pub(super) fn server(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settin
             workers => workers,
         },
         drain_timeout: s.duration("drain_timeout", "30s", Zero::Allowed),
+        stream_drain_timeout: s.duration("stream_drain_timeout", "2s", Zero::Allowed),
         shutdown_delay: s.duration("shutdown_delay", "0s", Zero::Allowed),
-        trusted_proxies: s.list("trusted_proxies", &[], network),
+        trusted_proxies,
+        proxy_protocol,
         trusted_fields: s.word(
             "trusted_fields",
             ("either", TrustedFields::Either),

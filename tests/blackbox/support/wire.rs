@@ -83,6 +83,30 @@ impl Wire {
         Self { stream: Box::new(socket.try_clone().unwrap()), socket, buffer: Vec::new() }
     }
 
+    /// The same where nobody may listen.
+    ///
+    /// # Errors
+    /// When the connection is refused.
+    pub fn try_plain(address: SocketAddr) -> io::Result<Self> {
+        let socket = try_connect(address)?;
+        Ok(Self { stream: Box::new(socket.try_clone()?), socket, buffer: Vec::new() })
+    }
+
+    /// Connects over TLS behind a load balancer, whose bytes go first.
+    ///
+    /// # Errors
+    /// When the handshake fails.
+    pub fn tls_behind(
+        balancer: &[u8],
+        address: SocketAddr,
+        name: &str,
+        config: rustls::ClientConfig,
+    ) -> io::Result<Self> {
+        let mut socket = connect(address);
+        socket.write_all(balancer)?;
+        Self::shake_hands(socket, name, &Arc::new(config)).map(|(wire, _)| wire)
+    }
+
     /// Connects over TLS to the server of this name.
     pub fn tls(address: SocketAddr, name: &str, config: rustls::ClientConfig) -> io::Result<Self> {
         Self::tls_shared(address, name, &Arc::new(config)).map(|(wire, _)| wire)
@@ -94,7 +118,14 @@ impl Wire {
         name: &str,
         config: &Arc<rustls::ClientConfig>,
     ) -> io::Result<(Self, Handshake)> {
-        let socket = connect(address);
+        Self::shake_hands(connect(address), name, config)
+    }
+
+    fn shake_hands(
+        socket: TcpStream,
+        name: &str,
+        config: &Arc<rustls::ClientConfig>,
+    ) -> io::Result<(Self, Handshake)> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let mut session = rustls::ClientConnection::new(config.clone(), name).map_err(io::Error::other)?;
         let mut transport = socket.try_clone()?;
@@ -278,11 +309,15 @@ pub struct Handshake {
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
-    let socket = TcpStream::connect(address).unwrap();
-    socket.set_nodelay(true).unwrap();
-    socket.set_read_timeout(Some(super::PATIENCE)).unwrap();
-    socket.set_write_timeout(Some(super::PATIENCE)).unwrap();
-    socket
+    try_connect(address).unwrap()
+}
+
+fn try_connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(address)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(super::PATIENCE))?;
+    socket.set_write_timeout(Some(super::PATIENCE))?;
+    Ok(socket)
 }
 
 fn fields<'a>(lines: impl Iterator<Item = &'a str>) -> io::Result<Vec<(String, String)>> {

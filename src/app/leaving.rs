@@ -1,0 +1,124 @@
+//! The end of a gate: its order, and what it gives to the one that comes next.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use super::handover::{Names, Offer, Successor};
+use super::signals::Stop;
+use super::{App, RunError};
+use crate::shutdown::Phase;
+
+/// How long workers may take to drop what is left.
+const LAST_CALL: Duration = Duration::from_secs(1);
+/// How long requests may still begin on connections that were told to end: the farewell of HTTP/2, and a little.
+const LAST_REQUESTS: Duration = Duration::from_millis(1200);
+/// How often it is looked whether something is over that nobody tells of.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Why a gate goes on from one step of its end to the next.
+enum Next {
+    /// The step is over.
+    Done,
+    /// Another process takes over.
+    Handover(Successor),
+    /// It was told again to end.
+    Hurry,
+}
+
+impl App {
+    /// Not ready → `shutdown_delay` → streams end within `stream_drain_timeout` → no new connections → what is in flight
+    /// finishes within `drain_timeout`. As soon as another process takes over, no new connections.
+    pub(super) async fn leave<F: Future<Output = ()>>(mut self, mut stop: Stop<F>) -> Result<(), RunError> {
+        let settings = self.wiring.loaded().settings.gate.clone();
+        let offer = Offer::new(&Names::of(&self.wiring.loaded().settings));
+        // From now on a request for a reload is answered at once: there will be none.
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
+        info!("leaving: not ready any more");
+        self.trigger.advance(Phase::Leaving);
+        let accepting = async {
+            sleep(settings.shutdown_delay).await;
+            let over = self.until(|app| app.wiring.connections().streams() == 0);
+            // Those that are left are told to end when the workers drain.
+            drop(timeout(settings.stream_drain_timeout.min(settings.drain_timeout), over).await);
+        };
+        let began = Instant::now();
+        let mut next = tokio::select! {
+            () = accepting => Next::Done,
+            successor = offer.accepted() => Next::Handover(successor),
+            () = stop.requested() => Next::Hurry,
+        };
+        let delay = settings.shutdown_delay.min(began.elapsed());
+        let deadline = began.checked_add(delay).and_then(|end| end.checked_add(settings.drain_timeout));
+        let mut handed_over = false;
+        let drained = loop {
+            match next {
+                Next::Hurry => break false,
+                Next::Done if self.trigger.phase() >= Phase::Draining => break true,
+                Next::Done => {
+                    info!("draining: no new connections");
+                    self.trigger.advance(Phase::Draining);
+                }
+                Next::Handover(successor) => {
+                    self.hand_over(successor).await;
+                    handed_over = true;
+                }
+            }
+            next = tokio::select! {
+                () = self.workers.ended() => Next::Done,
+                () = until(deadline) => Next::Hurry,
+                () = stop.requested() => Next::Hurry,
+                successor = offer.accepted(), if !handed_over => Next::Handover(successor),
+            };
+        };
+        self.end(drained).await;
+        Ok(())
+    }
+
+    /// Gives addresses and state files to the next gate. Requests that are in flight go on; streams end, because what
+    /// happens to their tokens from now on is not known here.
+    async fn hand_over(&mut self, mut successor: Successor) {
+        info!("draining: another process takes over");
+        self.trigger.advance(Phase::Draining);
+        drop(timeout(LAST_CALL, self.until(|app| app.wiring.connections().listeners() == 0)).await);
+        self.trigger.advance(Phase::HandedOver);
+        self.wiring.operators_left().await;
+        successor.may_listen().await;
+        // Nothing acknowledged may be lost: requests that were on their way are uses of their tokens, too.
+        drop(timeout(LAST_REQUESTS, self.workers.ended()).await);
+        self.state.release(self.wiring.metrics()).await;
+        if let Some(authority) = &self.wiring.lasting().authority {
+            authority.close().await;
+        }
+        info!("the state is released");
+    }
+
+    async fn end(&mut self, drained: bool) {
+        if !drained {
+            warn!("requests were still in flight when the drain ended; they are cut off");
+        }
+        self.trigger.advance(Phase::Stopped);
+        // Workers look at the phase between two polls; one that does not come back must not keep the process.
+        if timeout(LAST_CALL, self.workers.ended()).await.is_err() {
+            warn!("a worker did not end; the process ends without it");
+        }
+        self.state.save_last(self.wiring.metrics()).await;
+        info!("stopped");
+    }
+
+    async fn until(&self, is_so: impl Fn(&Self) -> bool) {
+        while !is_so(self) {
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// Waits until a moment that may be too far away to be told.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

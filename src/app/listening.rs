@@ -1,0 +1,61 @@
+//! The listeners, bound before anything else is done: clients that come while a gate starts wait, and are not refused.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+use super::RunError;
+use super::handover::{Names, Predecessor};
+use crate::config::Settings;
+use crate::gate;
+
+/// How often, and how soon again, an address is tried that is in use: the gate that has it may just be told to leave.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The bound listeners.
+pub(super) struct Listening {
+    pub(super) telemetry: TcpListener,
+    pub(super) admin: TcpListener,
+    /// Those of each worker.
+    pub(super) public: Vec<Vec<std::net::TcpListener>>,
+    /// The gate that had them, which still has the state.
+    pub(super) predecessor: Option<Predecessor>,
+}
+
+impl Listening {
+    /// Binds all addresses. A gate that leaves is asked for them.
+    pub(super) async fn bind(settings: &Settings) -> Result<Self, RunError> {
+        let names = Names::of(settings);
+        let mut attempt = 0;
+        loop {
+            let predecessor = Predecessor::find(&names).await;
+            match Self::try_bind(settings, predecessor).await {
+                Err(error) if is_in_use(&error) && attempt < ATTEMPTS => {
+                    attempt += 1;
+                    sleep(PAUSE).await;
+                }
+                bound => return bound,
+            }
+        }
+    }
+
+    async fn try_bind(settings: &Settings, predecessor: Option<Predecessor>) -> Result<Self, RunError> {
+        let public = gate::bind(&settings.gate.listen, settings.gate.workers)
+            .map_err(|error| RunError::System("cannot start the public listener", error))?;
+        let (telemetry, admin) = (listen(settings.telemetry).await?, listen(settings.admin.listen).await?);
+        Ok(Self { telemetry, admin, public, predecessor })
+    }
+}
+
+fn is_in_use(error: &RunError) -> bool {
+    let (RunError::Listen(_, cause) | RunError::System(_, cause)) = error else { return false };
+    cause.kind() == io::ErrorKind::AddrInUse
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|error| RunError::Listen(address, error))
+}

@@ -1,0 +1,42 @@
+//! The signals of the process, taken from its first moment on: while it starts, while it reloads, while it drains.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::RunError;
+
+/// What ends the process: SIGTERM, SIGINT, and whatever its caller has.
+pub(super) struct Stop<F> {
+    terminate: Signal,
+    interrupt: Signal,
+    /// `None` once it has completed.
+    asked: Option<Pin<Box<F>>>,
+}
+
+impl<F: Future<Output = ()>> Stop<F> {
+    pub(super) fn install(asked: F) -> Result<Self, RunError> {
+        let terminate = handler(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: handler(SignalKind::interrupt())?, asked: Some(Box::pin(asked)) })
+    }
+
+    /// Waits for the next reason to end. What came while nobody waited counts; dropping this future loses nothing.
+    pub(super) async fn requested(&mut self) {
+        let Self { terminate, interrupt, asked } = self;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = async { if let Some(asked) = asked { asked.await } }, if asked.is_some() => self.asked = None,
+        }
+    }
+}
+
+/// SIGHUP, which asks for a reload. One that comes while the gate starts is answered when it has started.
+pub(super) fn hangup() -> Result<Signal, RunError> {
+    handler(SignalKind::hangup())
+}
+
+fn handler(kind: SignalKind) -> Result<Signal, RunError> {
+    signal(kind).map_err(|error| RunError::System("cannot install a signal handler", error))
+}

@@ -1,0 +1,30 @@
+//! Why a stream ends before its end.
+
+use super::answer::Refusal;
+use crate::enforce::denial::{Denial, Reason};
+
+/// Why a stream must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Its next request would be rejected.
+    Denied(Reason),
+    /// The gate is shutting down, and it would last.
+    Leaving,
+}
+
+impl Cut {
+    /// What the client is told where it can be told.
+    pub(super) fn refusal(self) -> Refusal {
+        match self {
+            Self::Denied(reason) => Refusal::from(&Denial::from(reason)),
+            Self::Leaving => Refusal::LEAVING,
+        }
+    }
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied(reason) => reason.as_str(),
+            Self::Leaving => "the gate is shutting down",
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The PROXY protocol: the first bytes of a connection from a load balancer say which client it stands for.
+//!
+//! Specification: haproxy.org, `doc/proxy-protocol.txt`. Strict, because what follows is believed: a header is of the
+//! configured version and complete, or the connection is closed. Nothing behind it is read.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// What every connection to the public listener begins with (`[server] proxy_protocol`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProxyProtocol {
+    /// Nothing: clients connect themselves.
+    #[default]
+    Off,
+    /// A header of version 1, which is text.
+    V1,
+    /// A header of version 2, which is binary.
+    V2,
+}
+
+/// The longest header of version 1, and the shortest, both with their line ends.
+const V1_LENGTHS: (usize, usize) = (107, 15);
+/// What a header of version 2 begins with.
+const V2_SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+/// The longest rest of a header of version 2: addresses, and what else the balancer tells (TLVs).
+const V2_REST: usize = 4096;
+
+/// Why a header is not accepted.
+#[derive(Debug)]
+pub(super) enum HeaderError {
+    /// The connection failed or ended before the header did.
+    Io(io::Error),
+    /// It is none, or not well-formed.
+    Malformed(&'static str),
+}
+
+impl fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "the PROXY header did not come: {error}"),
+            Self::Malformed(what) => write!(f, "no valid PROXY header: {what}"),
+        }
+    }
+}
+
+impl From<io::Error> for HeaderError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Reads the header and nothing more. `None`: the balancer speaks for itself, as in its health checks, or does not know
+/// the client's address.
+pub(super) async fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+    version: ProxyProtocol,
+) -> Result<Option<IpAddr>, HeaderError> {
+    match version {
+        ProxyProtocol::Off => Ok(None),
+        ProxyProtocol::V1 => read_v1(stream).await,
+        ProxyProtocol::V2 => read_v2(stream).await,
+    }
+}
+
+async fn read_v1(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<IpAddr>, HeaderError> {
+    let (longest, shortest) = V1_LENGTHS;
+    let mut line = vec![0; shortest];
+    stream.read_exact(&mut line).await?;
+    if !line.starts_with(b"PROXY ") {
+        return Err(HeaderError::Malformed("it does not begin with PROXY"));
+    }
+    // One byte at a time: what comes behind is not ours.
+    while !line.ends_with(b"\r\n") {
+        if line.len() >= longest {
+            return Err(HeaderError::Malformed("the line is too long"));
+        }
+        line.push(stream.read_u8().await?);
+    }
+    let text = line.strip_suffix(b"\r\n").and_then(|line| std::str::from_utf8(line).ok());
+    parse_v1(text.ok_or(HeaderError::Malformed("it is no text"))?)
+}
+
+/// Parses a line without its end.
+fn parse_v1(line: &str) -> Result<Option<IpAddr>, HeaderError> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let (source, destination, ports) = match words[..] {
+        // What follows is to be ignored.
+        ["PROXY", "UNKNOWN", ..] => return Ok(None),
+        ["PROXY", "TCP4", source, destination, from, to] => {
+            (address::<Ipv4Addr>(source), address::<Ipv4Addr>(destination), [from, to])
+        }
+        ["PROXY", "TCP6", source, destination, from, to] => {
+            (address::<Ipv6Addr>(source), address::<Ipv6Addr>(destination), [from, to])
+        }
+        _ => return Err(HeaderError::Malformed("not PROXY, a protocol, two addresses and two ports")),
+    };
+    if destination.is_none() || !ports.into_iter().all(is_port) {
+        return Err(HeaderError::Malformed("an address or a port is invalid"));
+    }
+    source.map(Some).ok_or(HeaderError::Malformed("the source address is invalid"))
+}
+
+fn address<A: std::str::FromStr + Into<IpAddr>>(text: &str) -> Option<IpAddr> {
+    text.parse::<A>().ok().map(Into::into)
+}
+
+/// 0 to 65535, without signs and leading zeros.
+fn is_port(text: &str) -> bool {
+    text.parse::<u16>().is_ok_and(|port| port.to_string() == text)
+}
+
+async fn read_v2(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<IpAddr>, HeaderError> {
+    let mut head = [0; 16];
+    // A balancer of version 1 sends less than this may wait for: what is wrong is said as soon as it is.
+    stream.read_exact(&mut head[..12]).await?;
+    if head[..12] != V2_SIGNATURE {
+        return Err(HeaderError::Malformed("it does not begin with the signature of version 2"));
+    }
+    stream.read_exact(&mut head[12..]).await?;
+    let [.., version, protocol, high, low] = head;
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    if length > V2_REST {
+        return Err(HeaderError::Malformed("it is too long"));
+    }
+    let mut rest = vec![0; length];
+    stream.read_exact(&mut rest).await?;
+    parse_v2(version, protocol, &rest)
+}
+
+/// Parses what follows the signature.
+fn parse_v2(version: u8, protocol: u8, rest: &[u8]) -> Result<Option<IpAddr>, HeaderError> {
+    match version {
+        // LOCAL: what follows is to be ignored.
+        0x20 => return Ok(None),
+        0x21 => {}
+        _ => return Err(HeaderError::Malformed("the version or command is unknown")),
+    }
+    let short = HeaderError::Malformed("it is too short for its addresses");
+    match protocol {
+        // Unspecified.
+        0x00 => Ok(None),
+        // Addresses and ports, of source and destination, over a stream.
+        0x11 => {
+            let source: Option<&[u8; 4]> = rest.get(..12).and_then(<[u8]>::first_chunk);
+            source.map(|source| Some(Ipv4Addr::from(*source).into())).ok_or(short)
+        }
+        0x21 => {
+            let source: Option<&[u8; 16]> = rest.get(..36).and_then(<[u8]>::first_chunk);
+            source.map(|source| Some(Ipv6Addr::from(*source).into())).ok_or(short)
+        }
+        // Unix sockets have no address that a client could be told apart by.
+        0x31 => rest.get(..216).map(|_paths| None).ok_or(short),
+        _ => Err(HeaderError::Malformed("the protocol is not TCP")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
