@@ -131,10 +131,10 @@ fn restart(settings: Settings, path: &Path, now: Now) {
 /// All go idle at once.
 fn leave(sessions: &Sessions, now: Now, empty: u64) {
     let (before, started) = (resident(), Instant::now());
-    sessions.sweep(now.monotonic);
+    sessions.sweep(now);
     println!("looked at {} in use in {:.1?}", sessions.tracked(), started.elapsed());
     let started = Instant::now();
-    sessions.sweep(now.monotonic.plus(Duration::from_secs(3_600)));
+    sessions.sweep(now.plus(Duration::from_secs(3_600)));
     let left = sessions.left();
     let gone = left.idle + left.expired;
     println!("sweep: {gone} gone, {} left in {:.1?}", sessions.tracked(), started.elapsed());

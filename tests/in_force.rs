@@ -315,7 +315,7 @@ impl World {
                 self.tokens.iter_mut().for_each(|token| token.saved_use = token.last_use);
             }
             Step::Sweep => {
-                self.gate().sessions.sweep(both(self.now).monotonic);
+                self.gate().sessions.sweep(both(self.now));
             }
             Step::Trim => self.trim().await,
             Step::Restart => {

@@ -326,7 +326,7 @@ impl State {
     /// Lets idle sessions leave. Beside the flush, which must not wait while a million of them leave.
     fn sweep(&self) {
         let sessions = Arc::clone(&self.in_force.sessions);
-        drop(tokio::task::spawn_blocking(move || sessions.sweep(Monotonic::now())));
+        drop(tokio::task::spawn_blocking(move || sessions.sweep(Now::read())));
     }
 
     fn count_left(&self, metrics: &Metrics) {

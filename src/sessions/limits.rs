@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::state::record::IdleFloor;
-use crate::time::{Monotonic, Now};
+use crate::time::Now;
 
 /// How long an entry is kept beyond the moment from which on it is idle: rounding, and clocks that are read twice.
 const GRACE: Duration = Duration::from_secs(1);
@@ -56,16 +56,14 @@ impl Limits {
         self.idle.map_or(LONGEST_FRACTION, |idle| (idle / FRACTION).min(LONGEST_FRACTION))
     }
 
-    /// Whether a session is idle for good or its token dead, by the monotonic clock.
-    pub(super) fn is_done(
-        &self,
-        lifetime: Duration,
-        made: Monotonic,
-        last_used: Monotonic,
-        now: Monotonic,
-    ) -> bool {
-        now.since(made) > self.dead_after(lifetime)
-            || self.idle.is_some_and(|idle| now.since(last_used) > idle.saturating_add(GRACE))
+    /// Whether what was not used for so long has been idle for a while.
+    pub(super) fn is_idle(&self, unused: Duration) -> bool {
+        self.idle.is_some_and(|idle| unused > idle.saturating_add(GRACE))
+    }
+
+    /// Whether a token with this lifetime that was first seen `age` ago by the monotonic clock is dead.
+    pub(super) fn is_dead(&self, lifetime: Duration, age: Duration) -> bool {
+        age > self.dead_after(lifetime)
     }
 
     /// A token is dead so long after it was first seen: whatever the wall clock said then, it had no more than its
@@ -120,22 +118,42 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_done_when_it_is_idle_or_dead_and_not_before() {
-        let at = |seconds: i64| Monotonic::from_millis(seconds * 1_000);
-        // `leeway` is half a minute.
-        for (idle, lifetime, last_used, now, expected) in [
-            (Some(MINUTE), 60 * MINUTE, 100, 161, false),
-            (Some(MINUTE), 60 * MINUTE, 100, 162, true),
-            (Some(MINUTE), MINUTE, 120, 121, false),
-            (Some(MINUTE), MINUTE, 120, 122, true),
-            (None, 60 * MINUTE, 0, 3_661, false),
-            (None, 60 * MINUTE, 3_661, 3_662, true),
-            (None, Duration::MAX, 0, i64::MAX / 1_000, false),
-            (Some(Duration::MAX), Duration::MAX, 0, i64::MAX / 1_000, false),
-            (Some(MINUTE), 60 * MINUTE, 100, 50, false),
+    fn a_token_is_idle_or_dead_after_its_time_and_not_before() {
+        let millisecond = Duration::from_millis(1);
+        for (idle, unused, expected) in [
+            (Some(MINUTE), MINUTE + GRACE, false),
+            (Some(MINUTE), MINUTE + GRACE + millisecond, true),
+            (Some(Duration::MAX), Duration::MAX, false),
+            (None, Duration::MAX, false),
         ] {
-            let done = limits(idle).is_done(lifetime, at(0), at(last_used), at(now));
-            assert_eq!(done, expected, "{idle:?} {lifetime:?} {last_used} {now}");
+            assert_eq!(limits(idle).is_idle(unused), expected, "{idle:?} {unused:?}");
+        }
+        // `leeway` is half a minute.
+        for (lifetime, age, expected) in [
+            (60 * MINUTE, 61 * MINUTE + GRACE, false),
+            (60 * MINUTE, 61 * MINUTE + GRACE + millisecond, true),
+            (Duration::MAX, Duration::MAX, false),
+        ] {
+            assert_eq!(limits(None).is_dead(lifetime, age), expected, "{lifetime:?} {age:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_later_floor_of_another_replica_counts_and_its_moment_is_not_exact() {
+        let now = Now::at_millis(10_000_000);
+        let own = limits(Some(MINUTE)).with_idle(Some(30 * MINUTE), now);
+        let floor = own.floor.unwrap();
+        let later = IdleFloor { wall: floor.wall.plus(GRACE), monotonic: floor.monotonic, ..floor };
+        for (limits, other, expected) in [
+            (limits(None), None, (None, false)),
+            (limits(None), Some(floor), (Some(floor), false)),
+            (own, None, (Some(floor), true)),
+            (own, Some(floor), (Some(floor), true)),
+            (own, Some(IdleFloor { wall: floor.wall.minus(GRACE), ..floor }), (Some(floor), true)),
+            (own, Some(later), (Some(later), false)),
+        ] {
+            let adopted = limits.with_floor(other);
+            assert_eq!((adopted.floor, adopted.is_floor_exact), expected, "{other:?}");
         }
     }
 }

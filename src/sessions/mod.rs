@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use crate::identity::{SubjectKey, TokenKey};
 use crate::state::record::SessionRow;
 use crate::state::redis::Told;
-use crate::time::{Monotonic, Now, Timestamp};
+use crate::time::{Now, Timestamp};
 
 pub(crate) mod limits;
 mod names;
@@ -250,8 +250,8 @@ impl Sessions {
 
     /// Lets sessions leave that are idle or whose tokens are dead. Looks at every session once in a fraction of the idle
     /// timeout: not for a worker. Asks no other replica anything.
-    pub fn sweep(&self, now: Monotonic) {
-        self.table.scan(now);
+    pub fn sweep(&self, now: Now) {
+        self.table.scan(self.on_their_clock(now));
     }
 
     /// How many sessions left since the last call, for whatever cause.

@@ -277,12 +277,14 @@ impl Session {
         self.word.fetch_or(OVER, Ordering::AcqRel);
     }
 
-    /// Marks it as out of the table if it is idle for good or its token dead by the monotonic clock, in one step with
-    /// looking; whether it did.
-    pub(super) fn evict_if_done(&self, limits: &Limits, now: Monotonic) -> bool {
-        let (lifetime, made) = (self.expires_at.since(self.issued_at), i64::from(self.made) * 1_000);
-        let is_done = |word| limits.is_done(lifetime, Monotonic::from_millis(made), monotonic(word), now);
-        let evict = |word: i64| is_done(word).then_some(word | EVICTED);
+    /// Marks it as out of the table if it need not be kept, in one step with looking; whether it did. One that is idle is
+    /// kept while its token, without it, would pass: the wall clock is behind then.
+    pub(super) fn evict_if_done(&self, limits: &Limits, now: Now) -> bool {
+        let age = now.monotonic.since(Monotonic::from_millis(i64::from(self.made) * 1_000));
+        let is_dead = limits.is_dead(self.expires_at.since(self.issued_at), age);
+        let is_old = limits.is_idle(now.wall.since(self.issued_at));
+        let is_idle = |word| is_old && limits.is_idle(now.monotonic.since(monotonic(word)));
+        let evict = |word: i64| (is_dead || is_idle(word)).then_some(word | EVICTED);
         self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, evict).is_ok()
     }
 

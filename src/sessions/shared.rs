@@ -199,7 +199,8 @@ impl Sessions {
 mod tests {
     use super::*;
     use crate::identity::{Key, SubjectKey};
-    use crate::time::Now;
+    use crate::state::record::IdleFloor;
+    use crate::time::{Monotonic, Now};
 
     const IDLE: Duration = Duration::from_secs(60);
 
@@ -244,7 +245,7 @@ mod tests {
         let token = token(&issuer);
         assert_eq!(table.judge(None, &token, None, at(60_001)), Idleness::Ask(ms(0)));
         assert!(table.begin(None, &token, None, at(60_001)).is_err());
-        table.sweep(at(60_001).monotonic);
+        table.sweep(at(60_001));
         assert_eq!(table.left(), super::super::Left::default());
         assert_eq!(table.tracked(), 0, "what may not pass leaves no trace");
         let told = Some(Told::LastUsed(ms(50_000)));
@@ -270,6 +271,51 @@ mod tests {
     }
 
     #[test]
+    fn what_was_idle_by_the_timeout_of_the_fleet_stays_so() {
+        let floor = |wall: i64| IdleFloor {
+            monotonic: Monotonic::from_millis(wall),
+            wall: ms(wall),
+            timeout: IDLE / 2,
+        };
+        let now = at(1_000_000);
+        // What the others keep, one after the other, and the floor that counts then. This replica's timeout is `IDLE`.
+        for (kept, expected) in [
+            (vec![(Some(IDLE), None)], None),
+            (vec![(Some(2 * IDLE), None)], None),
+            (vec![(None, None)], None),
+            (vec![(Some(IDLE / 2), None)], Some(970_000)),
+            (vec![(Some(IDLE), Some(900_000))], Some(900_000)),
+            (vec![(Some(IDLE / 2), Some(900_000))], Some(970_000)),
+            (vec![(Some(IDLE), None), (Some(IDLE / 2), None)], None),
+            (vec![(Some(IDLE), None), (Some(IDLE), Some(900_000))], Some(900_000)),
+            (vec![(Some(IDLE), Some(900_000)), (Some(IDLE), Some(800_000))], Some(900_000)),
+        ] {
+            let table = table(0);
+            for (timeout, wall) in kept.iter().copied() {
+                table.adopt(IdleTerms { timeout, floor: wall.map(floor) }, now);
+            }
+            let limits = **table.limits.load();
+            assert_eq!(limits.idle, Some(IDLE), "{kept:?}");
+            assert_eq!(limits.floor.map(|floor| floor.wall), expected.map(ms), "{kept:?}");
+        }
+    }
+
+    #[test]
+    fn others_are_told_the_first_use_of_a_token_whose_issue_lies_ahead() {
+        let issuer = "https://a/".into();
+        for (used_at, expected) in [(-1, Some(-1)), (0, None), (1, None)] {
+            let table = table(0);
+            let token = Introduction { known_since: ms(used_at.min(0)), ..token(&issuer) };
+            assert!(table.begin(None, &token, None, at(used_at)).is_ok());
+            let first = |table: &Sessions| lock(&table.unsaved.first).first().map(|(_, at)| *at);
+            assert_eq!(first(&table), expected.map(ms), "{used_at}");
+            lock(&table.unsaved.first).clear();
+            table.save_again();
+            assert_eq!(first(&table), expected.map(ms), "{used_at}: to an emptied store once more");
+        }
+    }
+
+    #[test]
     fn a_stream_that_seems_idle_goes_on_until_the_others_were_asked() {
         let (table, issuer) = (table(0), "https://a/".into());
         let token = token(&issuer);
@@ -277,7 +323,7 @@ mod tests {
         let doubts = |table: &Sessions| lock(&table.shared.as_ref().unwrap().doubts).len();
         assert!(table.judge_stream(&session, &token, at(90_000)));
         assert_eq!(doubts(&table), 0);
-        table.sweep(at(90_001).monotonic);
+        table.sweep(at(90_001));
         assert!(table.judge_stream(&session, &token, at(91_000)));
         assert_eq!(doubts(&table), 1, "only a stream that goes on is worth a question");
         session.end();

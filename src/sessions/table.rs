@@ -17,7 +17,7 @@ use super::Left;
 use super::limits::Limits;
 use super::session::Session;
 use crate::identity::{AsIs, TokenKey};
-use crate::time::{Monotonic, Timestamp};
+use crate::time::{Monotonic, Now, Timestamp};
 
 /// What a session weighs at least, in bytes. A table of `max_tracked` sessions may take this much for each: more than
 /// one needs whose client has a name of usual length.
@@ -127,10 +127,10 @@ impl Table {
     }
 
     /// Lets what is idle or dead leave, if nobody looked for it within a fraction of the idle timeout.
-    pub(super) fn scan(&self, now: Monotonic) {
+    pub(super) fn scan(&self, now: Now) {
         let limits = **self.limits.load();
-        let is_due = |last| now.since(Monotonic::from_millis(last)) >= limits.fraction();
-        let due = |last| is_due(last).then_some(now.as_millis());
+        let is_due = |last| now.monotonic.since(Monotonic::from_millis(last)) >= limits.fraction();
+        let due = |last| is_due(last).then_some(now.monotonic.as_millis());
         // One caller looks; the others need not wait.
         if self.scanned.fetch_update(Ordering::AcqRel, Ordering::Acquire, due).is_err() {
             return;

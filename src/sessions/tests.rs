@@ -55,7 +55,7 @@ impl Token {
 }
 
 fn swept(sessions: &Sessions, now: Now) -> Left {
-    sessions.sweep(now.monotonic);
+    sessions.sweep(now);
     sessions.left()
 }
 
@@ -179,9 +179,11 @@ fn sessions_leave_when_they_are_idle_or_their_tokens_are_dead() {
         (&dead, dead_at, Left::default()),
         // Whatever the wall clock says, which may be wrong by years.
         (&dead, Now { wall: ms(i64::MAX), ..dead_at }, Left::default()),
+        // Without its session a token would pass while the wall clock is behind.
+        (&unused, Now { wall: ms(1_000_000), ..idle_at.plus(IDLE) }, Left::default()),
         // Looked at a moment ago.
-        (&unused, idle_at.plus(later), Left::default()),
-        (&unused, idle_at.plus(IDLE), Left { idle: 100, ..Left::default() }),
+        (&unused, idle_at.plus(IDLE + later), Left::default()),
+        (&unused, idle_at.plus(2 * IDLE), Left { idle: 100, ..Left::default() }),
         (&dead, dead_at.plus(2 * IDLE * 60), Left { idle: 100, ..Left::default() }),
         (&dead, dead_at.plus(9 * IDLE * 60), Left::default()),
     ] {
@@ -209,6 +211,21 @@ fn what_is_in_use_stays_in_the_table_and_what_leaves_it_stays_idle() {
         sessions.begin(Some(&held), &idle.introduce(), None, behind).is_err(),
         "the proof still holds it"
     );
+}
+
+#[test]
+fn a_token_that_comes_back_while_its_session_leaves_gets_another() {
+    let (sessions, token) = (sessions(10), Token::new("t", 0));
+    assert!(token.use_at(&sessions, at(1_000)));
+    let leaving = sessions.find(token.1).unwrap();
+    // As a scan does, just before it takes it out.
+    leaving.evicted();
+    for known in [None, Some(&leaving)] {
+        let entered = sessions.begin(known, &token.introduce(), None, at(2_000)).unwrap().unwrap();
+        assert!(!Arc::ptr_eq(&entered, &leaving) && !entered.is_evicted());
+        assert_eq!(entered.last_used_at(), ms(2_000));
+    }
+    assert!(token.is_in_use(&sessions, at(62_000)));
 }
 
 #[test]
@@ -314,7 +331,7 @@ async fn a_start_with_a_wrong_clock_loses_nothing() {
         let wrong = Now { wall: ms(now.wall.as_millis() + wrong), ..now };
         let gate = sessions(10_000);
         assert_eq!(gate.restore(&store, wrong).await, Ok(1));
-        gate.sweep(wrong.monotonic);
+        gate.sweep(wrong);
         let _used = token.use_at(&gate, wrong);
         assert!(gate.save(&store).await.is_ok());
         assert_eq!(gate.trim(&store, wrong.monotonic).await, Ok(0));

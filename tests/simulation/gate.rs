@@ -191,7 +191,7 @@ impl Gate {
     }
 
     pub(crate) fn sweep(&self, now: Now) {
-        self.in_force.sessions.sweep(now.monotonic);
+        self.in_force.sessions.sweep(now);
         self.enforcer.sweep();
     }
 

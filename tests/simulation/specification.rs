@@ -226,9 +226,12 @@ impl Specification {
         token.is_over && !(token.is_swept && self.error < 0)
     }
 
-    /// The gate looked for idle tokens.
+    /// The gate looked for idle tokens. It lets one leave only if that is idle by its issue, too.
     pub(crate) fn swept(&mut self) {
-        self.tokens.iter_mut().for_each(|token| token.is_swept |= token.is_over);
+        let (wall, idle) = (self.wall(), self.settings.idle.unwrap_or(i64::MAX));
+        for token in &mut self.tokens {
+            token.is_swept |= token.is_over && wall - token.issued > idle;
+        }
     }
 
     /// The places of those that could pass, counted from the newest.
