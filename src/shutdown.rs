@@ -9,6 +9,8 @@ pub enum Phase {
     Running,
     /// Not ready any more; still accepting, so that load balancers can notice.
     Leaving,
+    /// Streams that would last are ended; still accepting.
+    EndingStreams,
     /// No new connections; requests in flight finish.
     Draining,
     /// Another process takes over: nothing is asked of this one any more, and it keeps nothing that the other one needs.

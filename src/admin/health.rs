@@ -101,7 +101,9 @@ impl Health {
     fn gate(&self) -> &'static str {
         match self.shutdown.phase() {
             Phase::Running => OK,
-            Phase::Leaving | Phase::Draining | Phase::HandedOver | Phase::Stopped => "shutting down",
+            Phase::Leaving | Phase::EndingStreams | Phase::Draining | Phase::HandedOver | Phase::Stopped => {
+                "shutting down"
+            }
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::handover::{Names, Offer, Successor};
 use super::signals::Stop;
-use super::{App, RunError};
+use super::{App, RunError, successor};
 use crate::shutdown::Phase;
 
 /// How long workers may take to drop what is left.
@@ -40,9 +41,10 @@ impl App {
         self.trigger.advance(Phase::Leaving);
         let accepting = async {
             sleep(settings.shutdown_delay).await;
-            let over = self.until(|app| app.wiring.connections().streams() == 0);
-            // Those that are left are told to end when the workers drain.
-            drop(timeout(settings.stream_drain_timeout.min(settings.drain_timeout), over).await);
+            let patience = settings.stream_drain_timeout.min(settings.drain_timeout);
+            drop(timeout(patience, self.streams_ended()).await);
+            self.trigger.advance(Phase::EndingStreams);
+            drop(timeout(LAST_CALL, self.streams_ended()).await);
         };
         let began = Instant::now();
         let mut next = tokio::select! {
@@ -77,8 +79,8 @@ impl App {
         Ok(())
     }
 
-    /// Gives addresses and state files to the next gate. Requests that are in flight go on; streams end, because what
-    /// happens to their tokens from now on is not known here.
+    /// Gives addresses and state files to the next gate. Streams end; requests that are in flight go on, judged by what the
+    /// next gate stores.
     async fn hand_over(&mut self, mut successor: Successor) {
         info!("draining: another process takes over");
         self.trigger.advance(Phase::Draining);
@@ -93,6 +95,7 @@ impl App {
             authority.close().await;
         }
         info!("the state is released");
+        drop(spawn_local(successor::follow(self.state.clone(), self.wiring.settings())));
     }
 
     async fn end(&mut self, drained: bool) {
@@ -106,6 +109,10 @@ impl App {
         }
         self.state.save_last(self.wiring.metrics()).await;
         info!("stopped");
+    }
+
+    async fn streams_ended(&self) {
+        self.until(|app| app.wiring.connections().streams() == 0).await;
     }
 
     async fn until(&self, is_so: impl Fn(&Self) -> bool) {

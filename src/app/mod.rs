@@ -32,6 +32,7 @@ mod listening;
 mod plan;
 mod signals;
 mod state;
+mod successor;
 mod wiring;
 mod workers;
 

@@ -151,6 +151,21 @@ impl EventLog {
         }
     }
 
+    /// Puts in force what another process has stored in this log after a sequence; answers the last sequence seen. What was
+    /// taken back stays in force: rejecting too much is the lesser harm.
+    ///
+    /// # Errors
+    /// When the other one's store cannot be read.
+    pub async fn take_over_from(&self, reader: &Store, mut after: u64) -> Result<u64, StoreError> {
+        loop {
+            let events = reader.live_events(None, after, REPLAY).await?;
+            let Some(last) = events.last() else { return Ok(after) };
+            after = last.sequence;
+            let _shared = self.order.read().await;
+            self.revocations.replay(events.iter().filter_map(|stored| ends(&stored.event)));
+        }
+    }
+
     async fn take_over(&self, news: &[News], metrics: &Metrics) {
         let events = news.iter().filter_map(|news| match news {
             News::Event(stored, own) => Some((&stored.event, *own)),

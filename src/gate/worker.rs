@@ -148,6 +148,11 @@ pub(super) async fn run(listeners: Vec<TcpListener>, shared: Shared) -> std::io:
     let (mut shutdown, mut stop) = (shared.shutdown.clone(), shared.shutdown.clone());
     let worker = Worker::new(shared, open);
     spawn_local(Rc::clone(&worker).watch());
+    let (streams, mut ending) = (Rc::clone(&worker.streams), shutdown.clone());
+    spawn_local(async move {
+        ending.reached(Phase::EndingStreams).await;
+        streams.end_lasting().await;
+    });
     let listening = worker.shared.connections.listening(listeners.len());
     let mut accepting = Vec::with_capacity(listeners.len());
     for listener in listeners {
@@ -161,8 +166,6 @@ pub(super) async fn run(listeners: Vec<TcpListener>, shared: Shared) -> std::io:
         drop(task.await);
     }
     drop(listening);
-    let streams = Rc::clone(&worker.streams);
-    spawn_local(async move { streams.end_lasting().await });
     drop(worker.open.borrow_mut().take());
     tokio::select! {
         _ = all_closed.recv() => {}

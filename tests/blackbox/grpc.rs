@@ -262,6 +262,31 @@ fn a_streaming_call_is_cut_when_its_token_ends() {
 }
 
 #[test]
+fn a_streaming_call_is_told_that_the_gate_goes_down() {
+    block_on(async {
+        let issuer = Issuer::new();
+        let settings = settings(&serve_echo().await, &issuer).server("drain_timeout = \"10m\"");
+        let mut gate = Gate::start(&settings);
+        let mut grpc = Channel::connect(&gate).await;
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
+        let messages = futures_util::stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|message| (message, receiver))
+        });
+        grpc.ready().await.unwrap();
+        let request = with_token(Box::pin(messages), &issuer.good());
+        let call = grpc.streaming(request, PathAndQuery::from_static("/test.Echo/Bidi"), Raw);
+        sender.send(Bytes::from("0")).await.unwrap();
+        let mut answers = call.await.unwrap().into_inner();
+        assert_eq!(answers.message().await.unwrap().unwrap(), "0");
+        gate.signal("TERM");
+        let status = answers.message().await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::Unavailable, "The gate is shutting down"));
+        drop((grpc, sender, answers));
+        assert_eq!(gate.wait_for_exit(crate::support::PATIENCE).code(), Some(0));
+    });
+}
+
+#[test]
 fn refusals_come_as_grpc_statuses() {
     block_on(async {
         let issuer = Issuer::new();

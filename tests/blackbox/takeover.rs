@@ -198,6 +198,36 @@ fn a_gate_that_takes_over_does_not_wait_for_requests_in_flight_nor_for_the_delay
 }
 
 #[test]
+fn what_ends_a_token_after_the_takeover_ends_its_requests_in_flight_at_the_gate_that_leaves() {
+    let upstream = RawUpstream::scripted(|exchange| {
+        exchange.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n");
+        exchange.wait_for_close()
+    });
+    let issuer = Issuer::new();
+    let settings = lasting(&upstream.url(), &issuer).toml("[streams]\ncheck_interval = \"100ms\"\n");
+    let mut leaving = Gate::start(&settings);
+    let download = |subject: &str| {
+        let mut wire = leaving.connect();
+        let token = issuer.token().claim("sub", subject).build();
+        wire.send(leaving.get("/large").token(&token).bytes()).unwrap();
+        assert_eq!(wire.head().unwrap().status, 200);
+        assert_eq!(wire.chunk().unwrap().unwrap(), b"begun");
+        wire
+    };
+    let (mut ended, mut other) = (download("alice"), download("bob"));
+    leaving.signal("TERM");
+    let next = Gate::start(&settings);
+    leaving.log().wait_for_text("the state is released");
+    next.publish(&json!({"type": "subject-revoked", "subject": "alice"}));
+    assert!(ended.chunk().is_err(), "cut");
+    leaving.log().wait_for("the reason", |record| record["reason"] == "subject_revoked");
+    assert!(leaving.is_alive(), "the other download goes on");
+    upstream.hang_up();
+    assert!(other.chunk().is_err());
+    assert_eq!(leaving.wait_for_exit(PATIENCE).code(), Some(0));
+}
+
+#[test]
 fn a_gate_that_serves_gives_up_nothing() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
     let settings = lasting(&upstream.url(), &issuer);

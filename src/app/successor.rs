@@ -1,0 +1,39 @@
+//! What a gate that leaves learns from the one that took over: events, for the sake of requests that are still in flight.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::state::State;
+use crate::config::{Settings, Store as StoreSettings};
+use crate::state::Store;
+
+/// Puts in force, every `check_interval`, what the next gate has stored since this one has released the file. A shared
+/// store tells by itself, and one in memory has no successor.
+pub(super) async fn follow(state: State, settings: Arc<ArcSwap<Settings>>) {
+    let StoreSettings::Embedded(path) = settings.load().state.store.clone() else { return };
+    let mut after = state.store.log().sequence;
+    loop {
+        sleep(settings.load().streams.check_interval).await;
+        match read(&path).await {
+            Ok(Some(reader)) => match state.events.take_over_from(&reader, after).await {
+                Ok(last) => after = last,
+                Err(error) => debug!(%error, "the state of the next gate cannot be read"),
+            },
+            Ok(None) => {}
+            // The next gate may be bringing it up to date.
+            Err(error) => debug!(error, "the state of the next gate cannot be opened"),
+        }
+    }
+}
+
+/// Opens the file anew: before the next gate has written to it, SQLite would take it for one that never changes.
+async fn read(path: &Path) -> Result<Option<Store>, String> {
+    let path: PathBuf = path.to_owned();
+    let opening = spawn_blocking(move || Store::open_read_only(&path).map_err(|error| error.to_string()));
+    opening.await.map_err(|error| error.to_string())?
+}
