@@ -66,6 +66,8 @@ pub mod shutdown;
 
 pub mod identity;
 
+mod http1;
+
 pub mod jose;
 
 pub mod time;

@@ -76,28 +76,6 @@ impl Target {
     }
 }
 
-/// Judges the bytes of an HTTP/1.1 request-target that go on as a [`http::Uri`], which drops a fragment without a word and
-/// refuses some bytes with an error that is not ours to shape.
-///
-/// # Errors
-/// [`BadTarget`] for `#`, spaces and control bytes, invalid UTF-8, and the few bytes a `Uri` cannot hold.
-pub fn check_raw(target: &[u8]) -> Result<(), BadTarget> {
-    let mut in_query = false;
-    for &byte in target {
-        let refused = match byte {
-            0..=0x20 | 0x7f | b'#' | b'<' | b'>' => true,
-            b'\\' | b'`' => !in_query,
-            b'"' => in_query,
-            _ => false,
-        };
-        if refused {
-            return Err(BadTarget);
-        }
-        in_query |= byte == b'?';
-    }
-    if target.is_empty() || std::str::from_utf8(target).is_err() { Err(BadTarget) } else { Ok(()) }
-}
-
 /// What the path of a sound target comes down to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Canonical {

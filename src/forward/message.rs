@@ -12,7 +12,7 @@ use super::headers::hop::Listed;
 use super::headers::{self, FreshTrace};
 use super::http1::encode;
 use super::upstream::{Scheme, UpstreamSettings};
-use super::{ForwardError, Hop, Interim, OnUpgrade, Outgoing};
+use super::{ForwardError, Hop, Interim, Outgoing};
 
 /// What a permit comes down to.
 pub(crate) struct Order<'a> {
@@ -43,8 +43,8 @@ pub(crate) struct PreparedRequest<'a> {
     listed: Listed,
     pub(crate) hop: Hop,
     pub(crate) interim: Option<Interim>,
-    /// The client's connection, if it asks for a switch of protocol that may be granted.
-    pub(crate) upgrade: Option<OnUpgrade>,
+    /// The client asks for a switch of protocol that may be granted.
+    pub(crate) may_switch: bool,
     /// The body waits for `100 Continue`.
     pub(crate) expect: bool,
 }
@@ -55,10 +55,10 @@ impl<'a> PreparedRequest<'a> {
         settings: &'a UpstreamSettings,
         outgoing: Outgoing,
     ) -> Result<(Self, RequestBody), ForwardError> {
-        let Outgoing { method, headers, mut body, hop, upgrade, interim } = outgoing;
+        let Outgoing { method, headers, mut body, hop, can_switch, interim } = outgoing;
         // HTTP/2 has no upgrades: the request goes on without asking for one.
-        let possible = settings.scheme != Scheme::H2c;
-        let wanted = possible && headers::hop::wanted_upgrade(&method, hop.version, &headers).is_some();
+        let possible = can_switch && settings.scheme != Scheme::H2c;
+        let may_switch = possible && headers::hop::wanted_upgrade(&method, hop.version, &headers).is_some();
         let expect = hop.version > Version::HTTP_10
             && !body.is_empty()
             && headers
@@ -70,13 +70,12 @@ impl<'a> PreparedRequest<'a> {
             body.limit_silence(order.request_body_timeout);
         }
         let limit = order.response_timeout.unwrap_or(settings.response_timeout);
-        let upgrade = upgrade.filter(|_| wanted);
-        Ok((Self { order, settings, limit, method, headers, listed, hop, interim, upgrade, expect }, body))
+        Ok((Self { order, settings, limit, method, headers, listed, hop, interim, may_switch, expect }, body))
     }
 
     /// The protocols the client asks to switch to, when it may.
     pub(crate) fn wanted_upgrade(&self) -> Option<&HeaderValue> {
-        self.upgrade.as_ref().and_then(|_| self.headers.get(header::UPGRADE))
+        self.headers.get(header::UPGRADE).filter(|_| self.may_switch)
     }
 
     /// What the upstream is told as `Host`.

@@ -32,7 +32,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
-use hyper::upgrade::OnUpgrade;
 
 pub use self::body::{BodyError, ForwardBody, RequestBody, RequestBodyError};
 pub use self::error::{ErrorKind, ForwardError};
@@ -61,8 +60,8 @@ pub struct Outgoing {
     pub body: RequestBody,
     /// How it came in.
     pub hop: Hop,
-    /// How the client's connection is taken over, should the upstream switch protocols.
-    pub upgrade: Option<OnUpgrade>,
+    /// The client's connection can be taken over, should the upstream switch protocols.
+    pub can_switch: bool,
     /// Where the upstream's interim answers go.
     pub interim: Option<Interim>,
 }
@@ -84,8 +83,8 @@ pub struct Hop {
     pub request_id: HeaderValue,
 }
 
-/// Receives the upstream's interim answers (1xx, except 101). A `100` among them needs no answer on HTTP/1.1: hyper sends
-/// one of its own when the body is first asked for, which happens right after.
+/// Receives the upstream's interim answers (1xx, except 101). A `100` among them needs no answer on HTTP/1.1: the
+/// gate sends one of its own when the body is first asked for, which happens right after.
 pub struct Interim(Box<Receive>);
 
 type Receive = dyn Fn(StatusCode, &HeaderMap);

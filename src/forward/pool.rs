@@ -130,7 +130,7 @@ impl EndpointPool {
                 idle.clear();
                 return None;
             }
-            if connection.borrow_mut().wire.poll_open(surely) {
+            if connection.borrow_mut().poll_open(surely) {
                 return Some(connection);
             }
         }
@@ -153,9 +153,7 @@ impl EndpointPool {
     fn sweep(&self) -> Option<Duration> {
         let limit = self.upstream.settings().idle_timeout;
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| {
-            idle.since.elapsed() < limit && idle.connection.borrow_mut().wire.poll_open(false)
-        });
+        idle.retain(|idle| idle.since.elapsed() < limit && idle.connection.borrow_mut().poll_open(false));
         let oldest = idle.front().map(|idle| limit.saturating_sub(idle.since.elapsed()));
         self.tended.set(oldest.is_some());
         oldest

@@ -21,7 +21,7 @@ use super::message::{Order, PreparedRequest};
 use super::pool::{EndpointPool, Tried, UpstreamPool};
 use super::retry::{Failed, FailureStage, SendAttempt};
 use super::tunnel::Tunnel;
-use super::{ForwardBody, ForwardError, Forwarder, OnUpgrade, Outgoing};
+use super::{ForwardBody, ForwardError, Forwarder, Outgoing};
 
 type Answer = Result<Response<ForwardBody>, Failed>;
 
@@ -65,7 +65,7 @@ impl Forwarder {
         let idempotent = message.method.is_idempotent();
         // What cannot be sent again deserves a closer look at the connection it is sent on.
         let surely = !idempotent || !body.is_empty();
-        let http1_only = message.upgrade.is_some();
+        let http1_only = message.may_switch;
         let (mut tried, mut repeated, mut unreachable) = (Tried::default(), false, None);
         loop {
             let Some((pool, in_flight)) = upstream.choose(tried) else {
@@ -154,7 +154,7 @@ impl Forwarder {
             }
         };
         let source = if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            switch(connection, message.upgrade.take(), &head.headers).map_err(Failed::finally)?
+            switch(connection, message.may_switch, &head.headers).map_err(Failed::finally)?
         } else {
             http1::download::begin(pool, connection, &head, upload)
         };
@@ -198,16 +198,16 @@ fn response(status: StatusCode, headers: HeaderMap, source: ResponseSource) -> R
 /// The tunnel behind a 101.
 fn switch(
     connection: Rc<RefCell<Http1Connection>>,
-    client: Option<OnUpgrade>,
+    may_switch: bool,
     headers: &HeaderMap,
 ) -> Result<ResponseSource, ForwardError> {
     let websocket = headers
         .get(header::UPGRADE)
         .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    match (Rc::try_unwrap(connection).map(RefCell::into_inner), client) {
-        (Ok(connection), Some(client)) if connection.request_sent => {
+    match Rc::try_unwrap(connection).map(RefCell::into_inner) {
+        Ok(connection) if may_switch && connection.request_sent => {
             let (upstream, early) = connection.wire.into_parts();
-            Ok(ResponseSource::Switched(Box::new(Tunnel::new(upstream, early, client, websocket))))
+            Ok(ResponseSource::Switched(Box::new(Tunnel::new(upstream, early, websocket))))
         }
         // Before it had read the request, the upstream could not have agreed to it.
         _ => Err(BadAnswer::Switch.into()),

@@ -7,8 +7,6 @@ use std::pin::pin;
 use std::task::Poll;
 
 use bytes::Bytes;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::alarm::Silence;
@@ -20,12 +18,11 @@ use super::websocket::{Frames, GOING_AWAY, POLICY_VIOLATION, close};
 /// What is read at once in one direction.
 const CHUNK: usize = 16 * 1024;
 
-/// Both ends of a switched connection. Dropping it closes them.
+/// The upstream's end of a switched connection. Dropping it closes it.
 pub struct Tunnel {
     upstream: Io,
     /// What the upstream sent right behind its 101.
     early: Bytes,
-    client: OnUpgrade,
     websocket: bool,
     _in_flight: Option<InFlight>,
 }
@@ -39,15 +36,15 @@ struct Sent {
 }
 
 impl Tunnel {
-    pub(crate) const fn new(upstream: Io, early: Bytes, client: OnUpgrade, websocket: bool) -> Self {
-        Self { upstream, early, client, websocket, _in_flight: None }
+    pub(crate) const fn new(upstream: Io, early: Bytes, websocket: bool) -> Self {
+        Self { upstream, early, websocket, _in_flight: None }
     }
 
     pub(crate) fn counted(self, in_flight: Option<InFlight>) -> Self {
         Self { _in_flight: in_flight, ..self }
     }
 
-    /// Waits until the 101 has reached the client, then carries bytes both ways. An end on one side becomes an end of
+    /// Carries bytes both ways between the upstream and `client`, which has the 101 and of which `client_early` was read already. An end on one side is handed on as an end of
     /// that direction only; the other direction may then be silent for a few seconds. Calls `moved` whenever bytes flow.
     ///
     /// When `cut` completes both sides are closed, a WebSocket with status 1008 if no frame to the client has begun. When
@@ -55,27 +52,30 @@ impl Tunnel {
     /// the upstream and to the client.
     ///
     /// # Errors
-    /// When the client's connection could not be taken over, either side fails, or the tunnel was closed
+    /// When either side fails, or the tunnel was closed
     /// ([`io::ErrorKind::ConnectionAborted`]).
     pub async fn run(
         self,
+        client: impl AsyncRead + AsyncWrite + Unpin,
+        client_early: Bytes,
         moved: impl Fn(),
         cut: impl Future<Output = ()>,
         drained: impl Future<Output = ()>,
     ) -> io::Result<(u64, u64)> {
-        let Self { upstream, early, client, websocket, _in_flight } = self;
-        let client = TokioIo::new(client.await.map_err(io::Error::other)?);
+        let Self { upstream, early, websocket, _in_flight } = self;
         let (mut client_reads, mut client_writes) = tokio::io::split(client);
         let (mut upstream_reads, mut upstream_writes) = tokio::io::split(upstream);
         let (sent, ended) = (Sent::default(), Cell::new(false));
         let close = {
             let carried = async {
+                upstream_writes.write_all(&client_early).await?;
                 client_writes.write_all(&early).await?;
+                client_writes.flush().await?;
                 sent.frames.borrow_mut().advance(&early);
                 let up = pump(&mut client_reads, &mut upstream_writes, &moved, &ended, None);
                 let down = pump(&mut upstream_reads, &mut client_writes, &moved, &ended, Some(&sent));
                 let (up, down) = tokio::try_join!(up, down)?;
-                Ok((up, down + early.len() as u64))
+                Ok((up + client_early.len() as u64, down + early.len() as u64))
             };
             let (mut carried, mut cut) = (pin!(carried), pin!(cut));
             let close = tokio::select! {

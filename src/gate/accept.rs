@@ -17,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 use super::Live;
 use super::answer::Refusal;
 use super::connections::Place;
+use super::http1;
 use super::http2;
 use super::io::Stream;
 use super::proxied::{self, ProxyProtocol};
@@ -161,7 +162,7 @@ fn turn_away(worker: &Worker, tcp: &TcpStream) {
 async fn connect(worker: Rc<Worker>, tcp: TcpStream, peer: IpAddr, place: Place) {
     let Some(tls) = worker.generation().live.tls.clone() else {
         let connection = Connection::new(worker, peer, None, None);
-        return Box::pin(serve::http1(connection, Stream::Plain(tcp), place)).await;
+        return Box::pin(http1::serve(connection, Stream::Plain(tcp), place)).await;
     };
     let Some(stream) = shake_hands(&worker, tcp, peer, &tls).await else { return };
     let session = stream.get_ref().1;
@@ -173,7 +174,7 @@ async fn connect(worker: Rc<Worker>, tcp: TcpStream, peer: IpAddr, place: Place)
     if http2 {
         Box::pin(http2::serve(connection, stream, place)).await;
     } else {
-        Box::pin(serve::http1(connection, stream, place)).await;
+        Box::pin(http1::serve(connection, stream, place)).await;
     }
 }
 

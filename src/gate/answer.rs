@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
-use super::framing::Fault;
+use super::http1::Fault;
 use crate::enforce::denial::{Challenge, Denial, Reason, grpc_status};
 use crate::forward::ForwardError;
 use crate::time::Timestamp;

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,14 +11,14 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
 use super::accept::Connection;
 use super::access::Record;
 use super::cut::Cut;
+use super::http::Switched;
+use super::http1::Http1Upload;
 use super::http2::StreamUpload;
-use super::link::Link;
 use super::streams::Watched;
 use crate::forward::{BodyError, ForwardBody, RequestBodyError};
 
@@ -28,7 +27,7 @@ const UNWANTED: (u64, Duration) = (64 * 1024, Duration::from_secs(1));
 
 /// The body of a request, over either protocol.
 pub(super) enum ClientBody {
-    Http1(Incoming),
+    Http1(Http1Upload),
     Http2(StreamUpload),
 }
 
@@ -41,9 +40,7 @@ impl Body for ClientBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         match self.get_mut() {
-            Self::Http1(body) => Pin::new(body).poll_frame(cx).map(|polled| {
-                polled.map(|frame| frame.map_err(|error| RequestBodyError::Client(error.into())))
-            }),
+            Self::Http1(body) => Pin::new(body).poll_frame(cx),
             Self::Http2(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -123,7 +120,7 @@ pub(super) async fn discard(body: ClientBody, expects_continue: bool) -> bool {
     if body.is_end_stream() || matches!(body, ClientBody::Http2(_)) {
         return true;
     }
-    // Asking for it would make hyper tell the client to send it.
+    // Reading it would ask the client to send it.
     if expects_continue || body.size_hint().lower() > most {
         return false;
     }
@@ -139,27 +136,22 @@ pub(super) async fn discard(body: ClientBody, expects_continue: bool) -> bool {
     timeout(patience, read).await.unwrap_or(false)
 }
 
-/// Marks a request as being served, until its answer was handed over to the end.
-pub(super) struct Serving {
-    connection: Rc<Connection>,
-    link: Option<Arc<Link>>,
-}
+/// Marks a request over HTTP/2 as being served, until its answer was handed over to the end.
+pub(super) struct Serving(Rc<Connection>);
 
 impl Serving {
-    pub(super) fn new(connection: Rc<Connection>, link: Option<Arc<Link>>) -> Self {
+    pub(super) fn new(connection: Rc<Connection>) -> Self {
         connection.requests.set(connection.requests.get() + 1);
-        Self { connection, link }
+        Self(connection)
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        let left = self.connection.requests.get().saturating_sub(1);
-        self.connection.requests.set(left);
-        match &self.link {
-            Some(link) => link.answered(),
-            None if left == 0 => self.connection.idle_since.set(Instant::now()),
-            None => {}
+        let left = self.0.requests.get().saturating_sub(1);
+        self.0.requests.set(left);
+        if left == 0 {
+            self.0.idle_since.set(Instant::now());
         }
     }
 }
@@ -174,7 +166,7 @@ pub(super) struct AnswerBody {
     record: Option<Box<Record>>,
     /// Every byte was taken.
     complete: bool,
-    _serving: Serving,
+    _serving: Option<Serving>,
 }
 
 /// Why an answer ends before its end.
@@ -214,13 +206,15 @@ enum Source {
     Upstream(ForwardBody),
     /// It may not go on, and the client is told why in gRPC's form.
     Cut(Option<HeaderMap>),
-    /// The upstream failed. hyper throws away what it has not written when it learns of that, so it is given the
-    /// chance to write what came before.
+    /// The protocol is switched.
+    Switched(Option<Box<Switched>>),
+    /// The upstream failed. h2 throws away what it has not written when a stream is reset, so it is given the chance to
+    /// write what came before.
     Failed(Option<AnswerError>),
 }
 
 impl AnswerBody {
-    pub(super) fn refusal(text: Option<Bytes>, record: Box<Record>, serving: Serving) -> Self {
+    pub(super) fn refusal(text: Option<Bytes>, record: Box<Record>, serving: Option<Serving>) -> Self {
         let (source, record) = (Source::Refusal(text), Some(record));
         Self { source, watched: None, grpc: false, record, complete: false, _serving: serving }
     }
@@ -231,9 +225,23 @@ impl AnswerBody {
         watched: Option<Rc<Watched>>,
         grpc: bool,
         record: Option<Box<Record>>,
-        serving: Serving,
+        serving: Option<Serving>,
     ) -> Self {
         Self { source: Source::Upstream(body), watched, grpc, record, complete: false, _serving: serving }
+    }
+
+    /// Beside a `101`.
+    pub(super) fn switched(switched: Switched) -> Self {
+        let source = Source::Switched(Some(Box::new(switched)));
+        Self { source, watched: None, grpc: false, record: None, complete: false, _serving: None }
+    }
+
+    /// What the connection becomes after a `101`.
+    pub(super) fn take_tunnel(&mut self) -> Option<Box<Switched>> {
+        match &mut self.source {
+            Source::Switched(switched) => switched.take(),
+            Source::Refusal(_) | Source::Upstream(_) | Source::Cut(_) | Source::Failed(_) => None,
+        }
     }
 
     fn count(&mut self, bytes: usize) {
@@ -247,7 +255,7 @@ impl AnswerBody {
         self.watched.as_ref().map_or(Poll::Pending, |watched| watched.poll_cut(cx))
     }
 
-    /// Ends with an error, once hyper has had the chance to write what came before.
+    /// Ends with an error, once what came before had the chance to be written.
     fn fail(&mut self, error: AnswerError, cx: &Context<'_>) {
         if let Some(record) = &mut self.record {
             match &error {
@@ -287,6 +295,7 @@ impl Body for AnswerBody {
                 this.count(text.as_ref().map_or(0, Bytes::len));
                 return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
             }
+            Source::Switched(_) => return Poll::Ready(None),
             Source::Failed(error) => return Poll::Ready(error.take().map(Err)),
             Source::Cut(outcome) => {
                 return Poll::Ready(outcome.take().map(|outcome| Ok(Frame::trailers(outcome))));
@@ -323,6 +332,7 @@ impl Body for AnswerBody {
         match &self.source {
             Source::Refusal(text) => text.is_none(),
             Source::Upstream(body) => body.is_end_stream(),
+            Source::Switched(_) => true,
             Source::Failed(_) => false,
             Source::Cut(outcome) => outcome.is_none(),
         }
@@ -332,6 +342,7 @@ impl Body for AnswerBody {
         match &self.source {
             Source::Refusal(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Source::Upstream(body) => body.size_hint(),
+            Source::Switched(_) => SizeHint::with_exact(0),
             Source::Failed(_) | Source::Cut(_) => SizeHint::default(),
         }
     }

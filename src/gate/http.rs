@@ -3,16 +3,13 @@
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, USER_AGENT};
-use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::upgrade::OnUpgrade;
-use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::accept::Connection;
@@ -20,8 +17,8 @@ use super::access::Record;
 use super::answer::{Form, Refusal, believable_request_id};
 use super::body::{AnswerBody, ClientBody, Limited, Serving, discard};
 use super::cut::Cut;
-use super::framing::is_host;
-use super::link::{Broken, Link};
+use super::http1::{ClientWire, Fault, is_host};
+use super::io::Stream;
 use super::own;
 use super::streams::{Question, Watched};
 use super::worker::Generation;
@@ -31,43 +28,60 @@ use crate::enforce::target::RequestTarget;
 use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody, Tunnel, client_address};
 use crate::time::Now;
 
+/// The head of a request, over either protocol.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) method: Method,
+    pub(super) target: RequestTarget,
+    pub(super) version: Version,
+    pub(super) headers: HeaderMap,
+}
+
+/// What HTTP/1.1 adds to a request.
+pub(super) struct Http1 {
+    /// Takes interim answers.
+    pub(super) wire: Rc<ClientWire>,
+    /// The client asks for another protocol in a way that can be granted.
+    pub(super) wants_upgrade: bool,
+}
+
 /// Serves one request.
 pub(super) async fn serve(
     connection: Rc<Connection>,
-    link: Option<Arc<Link>>,
-    request: Request<ClientBody>,
-    serving: Serving,
+    http1: Option<Http1>,
+    head: Head,
+    body: ClientBody,
+    serving: Option<Serving>,
 ) -> Response<AnswerBody> {
-    let (head, body) = request.into_parts();
-    let target = RequestTarget::from(&head.uri);
     let form = Form::of(&head.method, &head.headers);
-    let mut record = begin(&connection, &head, &target);
+    let mut record = begin(&connection, &head);
 
-    let within = admissible((&head, &target), &body, &connection, &record.generation);
+    let within = admissible(&head, &body, &connection, &record.generation);
     if within.is_ok()
         && let Some(authority) = record.generation.live.authority.clone()
-        && let Some(endpoint) = own::endpoint(&authority, &head.method, &target)
+        && let Some(endpoint) = own::endpoint(&authority, &head.method, &head.target)
     {
-        return own::serve(&authority, endpoint, head, &target, body, record, serving).await;
+        return own::serve(&authority, endpoint, &head, body, record, serving).await;
     }
     let judged = match within {
         Ok(host) => {
             record.host = Some(host.clone());
-            enforce((&head, &target), &host, &connection, &mut record).await.map(|permit| (permit, host))
+            enforce(&head, &host, &connection, &mut record).await.map(|permit| (permit, host))
         }
         Err(refusal) => Err(refusal),
     };
     let refusal = match judged {
         Ok((permit, host)) => {
             let generation = Rc::clone(&record.generation);
-            let (streams, question) = (&connection.worker.streams, Question::new(&head, target, &host));
-            let watched = streams.watch(&generation.live, &permit, question, &connection, link.as_ref());
+            let (streams, question) = (&connection.worker.streams, Question::new(&head, &host));
+            let watched = streams.watch(&generation.live, &permit, question, &connection);
             record.handed_on = Some(Instant::now());
             record.received = (!body.is_end_stream()).then(Rc::default);
-            let outgoing = outgoing(head, body, host, &connection, link.as_ref(), &record, &watched);
+            let grpc = http1.is_none();
+            let outgoing = outgoing(head, body, host, &connection, http1, &record, &watched);
             match until_cut(&watched, generation.forwarder.forward(&permit, outgoing)).await {
                 Ok(Ok(answer)) => {
-                    return pass_on(answer, link.as_deref(), serving, watched, record).await;
+                    return pass_on(answer, grpc, serving, watched, record);
                 }
                 Ok(Err(error)) => {
                     record.failed(&error);
@@ -88,10 +102,9 @@ pub(super) async fn serve(
 }
 
 /// Answers a request whose head cannot be read; the connection ends with it.
-pub(super) fn refuse_unread(connection: &Rc<Connection>, broken: &Broken) -> Vec<u8> {
+pub(super) fn refuse_unread(connection: &Rc<Connection>, fault: Fault, method: Method) -> Vec<u8> {
     let worker = &connection.worker;
-    let refusal = Refusal::from(broken.fault);
-    let method = Method::from_bytes(broken.method.as_bytes()).unwrap_or_else(|_none| Method::default());
+    let refusal = Refusal::from(fault);
     let head_only = method == Method::HEAD;
     let mut record = Record::new(
         Rc::clone(worker),
@@ -106,7 +119,7 @@ pub(super) fn refuse_unread(connection: &Rc<Connection>, broken: &Broken) -> Vec
 }
 
 /// Starts the record: who asks, and by which name the request goes.
-fn begin(connection: &Rc<Connection>, head: &Parts, target: &RequestTarget) -> Box<Record> {
+fn begin(connection: &Rc<Connection>, head: &Head) -> Box<Record> {
     let worker = Rc::clone(&connection.worker);
     let (mut request_id, mut client) = (None, connection.peer);
     let generation = worker.generation();
@@ -120,7 +133,7 @@ fn begin(connection: &Rc<Connection>, head: &Parts, target: &RequestTarget) -> B
     let origin = (client, connection.tls_version);
     // Boxed, because it goes with the response through every layer above.
     let mut record = Box::new(Record::new(worker, request_id, origin, head.version, head.method.clone()));
-    record.target = Some(target.clone());
+    record.target = Some(head.target.clone());
     record.user_agent = head.headers.get(USER_AGENT).cloned();
     record
 }
@@ -128,12 +141,12 @@ fn begin(connection: &Rc<Connection>, head: &Parts, target: &RequestTarget) -> B
 /// What a request needs before anything else is looked at: limits kept, and a client certificate where the listener
 /// requires one. Returns the host the client asked for.
 fn admissible(
-    (head, target): (&Parts, &RequestTarget),
+    head: &Head,
     body: &ClientBody,
     connection: &Connection,
     generation: &Generation,
 ) -> Result<HeaderValue, Refusal> {
-    let host = within_limits(head, target, body, generation)?;
+    let host = within_limits(head, body, generation)?;
     match connection.certificate(&generation.live, Now::read().wall) {
         Ok(_certificate) => Ok(host),
         // The client can only present another one on another connection.
@@ -143,8 +156,7 @@ fn admissible(
 
 /// Limits, and what HTTP/2 can carry that `framing` refuses in HTTP/1.1. Returns the host the client asked for.
 fn within_limits(
-    head: &Parts,
-    target: &RequestTarget,
+    head: &Head,
     body: &ClientBody,
     generation: &Generation,
 ) -> Result<HeaderValue, Refusal> {
@@ -155,7 +167,7 @@ fn within_limits(
     if field_count(head) > limits.headers {
         return Err(Refusal::TOO_MANY_FIELDS);
     }
-    if head.version == Version::HTTP_2 && list_size(head, target) > limits.header_bytes {
+    if head.version == Version::HTTP_2 && list_size(head) > limits.header_bytes {
         return Err(Refusal::LIST_TOO_LARGE);
     }
     if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
@@ -168,29 +180,29 @@ fn within_limits(
     if limits.body_bytes.is_some_and(|most| body.size_hint().lower() > most) {
         return Err(Refusal::BODY_TOO_LARGE);
     }
-    host(head, target).ok_or(Refusal::BAD_HOST)
+    host(head).ok_or(Refusal::BAD_HOST)
 }
 
 /// Fields as they would stand in HTTP/1.1, where the crumbs of a cookie are one (RFC 9113 §8.2.3).
-fn field_count(head: &Parts) -> usize {
+fn field_count(head: &Head) -> usize {
     let crumbs = || head.headers.get_all(COOKIE).iter().count().saturating_sub(1);
     head.headers.len() - if head.version == Version::HTTP_2 { crumbs() } else { 0 }
 }
 
 /// The size of a header list as RFC 9113 §6.5.2 counts it.
-fn list_size(head: &Parts, target: &RequestTarget) -> usize {
+fn list_size(head: &Head) -> usize {
     let field = |name: &str, value: usize| name.len() + value + 32;
-    let host = target.authority().map_or(0, |host| field(":authority", host.as_str().len()));
-    let path = field(":path", target.as_bytes().len());
+    let host = head.target.authority().map_or(0, |host| field(":authority", host.as_str().len()));
+    let path = field(":path", head.target.as_bytes().len());
     let fields = head.headers.iter().map(|(name, value)| field(name.as_str(), value.len()));
     fields.sum::<usize>() + host + path + field(":method", head.method.as_str().len()) + field(":scheme", 5)
 }
 
 /// The one host that was asked for (RFC 9112 §3.2, RFC 9113 §8.3.1). HTTP/1.0 may name none.
-fn host(head: &Parts, target: &RequestTarget) -> Option<HeaderValue> {
+fn host(head: &Head) -> Option<HeaderValue> {
     let mut fields = head.headers.get_all(HOST).iter();
     let (field, more) = (fields.next(), fields.next().is_some());
-    let asked = target.authority().map(Authority::as_str);
+    let asked = head.target.authority().map(Authority::as_str);
     let host = match (asked, field) {
         (Some(asked), Some(field)) if head.version == Version::HTTP_2 => {
             field.as_bytes().eq_ignore_ascii_case(asked.as_bytes()).then(|| field.clone())
@@ -205,7 +217,7 @@ fn host(head: &Parts, target: &RequestTarget) -> Option<HeaderValue> {
 
 /// Asks whether the request may pass, and once for what the answer depends on.
 async fn enforce(
-    (head, target): (&Parts, &RequestTarget),
+    head: &Head,
     host: &HeaderValue,
     connection: &Connection,
     record: &mut Record,
@@ -216,7 +228,7 @@ async fn enforce(
         let certificate = connection.certificate(&record.generation.live, now.wall);
         let question = Judged {
             method: &head.method,
-            target,
+            target: &head.target,
             host: host.to_str().ok(),
             headers: &head.headers,
             certificate: certificate.map_err(|reason| Refusal::from(&Denial::from(reason)).closing())?,
@@ -244,17 +256,22 @@ async fn enforce(
 
 /// What goes to the upstream.
 fn outgoing(
-    mut head: Parts,
+    head: Head,
     body: ClientBody,
     host: HeaderValue,
     connection: &Connection,
-    link: Option<&Arc<Link>>,
+    http1: Option<Http1>,
     record: &Record,
     watched: &Rc<Watched>,
 ) -> Outgoing {
-    let interim = link.filter(|_| head.version == Version::HTTP_11).map(|link| {
-        let link = Arc::clone(link);
-        Interim::new(move |status, headers| link.interim(status, headers))
+    let can_switch = http1.as_ref().is_some_and(|http1| http1.wants_upgrade);
+    // The client gets a 100 of the gate's own when its body is first asked for.
+    let interim = http1.filter(|_| head.version == Version::HTTP_11).map(|Http1 { wire, .. }| {
+        Interim::new(move |status, headers| {
+            if status != StatusCode::CONTINUE {
+                wire.interim(status, headers);
+            }
+        })
     });
     let settings = &record.generation.live.settings;
     let limit = settings.limits.body_bytes;
@@ -272,37 +289,34 @@ fn outgoing(
             version: head.version,
             request_id: record.request_id.clone(),
         },
-        upgrade: head.extensions.remove::<OnUpgrade>(),
+        can_switch,
         interim,
     }
 }
 
-/// Hands the upstream's answer on; beside a `101` the tunnel begins to run.
-async fn pass_on(
+/// The upstream's answer as the client gets it. `grpc`: how the call ended can be said in trailers, which over HTTP/1.1
+/// have to be announced before.
+fn pass_on(
     answer: Response<ForwardBody>,
-    link: Option<&Link>,
-    serving: Serving,
+    grpc: bool,
+    serving: Option<Serving>,
     watched: Rc<Watched>,
     mut record: Box<Record>,
 ) -> Response<AnswerBody> {
     let (head, mut body) = answer.into_parts();
     record.answered(head.status);
-    let mut record = Some(record);
-    if let Some(link) = link {
-        poll_fn(|cx| link.poll_interim_written(cx)).await;
-        if let Some(tunnel) = body.take_tunnel() {
-            link.switched();
-            watched.lasts();
-            // It ends with either side, and there is nobody left to be told how.
-            drop(spawn_local(carry(tunnel, Rc::clone(&watched), record.take())));
-        }
+    if let Some(tunnel) = body.take_tunnel() {
+        watched.lasts();
+        return Response::from_parts(
+            head,
+            AnswerBody::switched(Switched { tunnel, watched, _record: record }),
+        );
     }
-    // Trailers over HTTP/1.1 have to be announced before.
-    let grpc = link.is_none() && Form::of(&Method::POST, &head.headers) == Form::Grpc;
+    let grpc = grpc && Form::of(&Method::POST, &head.headers) == Form::Grpc;
     if grpc || is_endless(&head.headers) {
         watched.lasts();
     }
-    Response::from_parts(head, AnswerBody::upstream(body, Some(watched), grpc, record, serving))
+    Response::from_parts(head, AnswerBody::upstream(body, Some(watched), grpc, Some(record), serving))
 }
 
 /// Whether an answer is a stream of events, which ends when one of the two sides has had enough.
@@ -314,10 +328,21 @@ fn is_endless(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| types.into_iter().any(|name| of(value, name)))
 }
 
-/// Runs a tunnel to its end, or until its request would be rejected or the gate drains; then it is logged.
-async fn carry(tunnel: Tunnel, watched: Rc<Watched>, record: Option<Box<Record>>) {
-    let outcome = tunnel.run(|| watched.moved(), watched.denied(), watched.left()).await;
-    drop((outcome, record));
+/// What a connection becomes once the upstream has switched protocols. Logged when it is dropped.
+pub(super) struct Switched {
+    tunnel: Tunnel,
+    watched: Rc<Watched>,
+    _record: Box<Record>,
+}
+
+impl Switched {
+    /// Carries bytes until an end, or until the request would be rejected or the gate drains. `early`: what the client
+    /// sent behind its request.
+    pub(super) async fn carry(self, client: Stream, early: Bytes) {
+        let watched = &self.watched;
+        // It ends with either side, and there is nobody left to be told how.
+        drop(self.tunnel.run(client, early, || watched.moved(), watched.denied(), watched.left()).await);
+    }
 }
 
 /// What comes of `forwarding`, unless the stream must end first.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH};
-use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -14,6 +13,7 @@ use zeroize::Zeroizing;
 use super::access::Record;
 use super::answer::X_REQUEST_ID;
 use super::body::{AnswerBody, ClientBody, Limited, Serving};
+use super::http::Head;
 use crate::authority::{Authority, Call, Endpoint, MAX_BODY};
 use crate::enforce::target::{RequestTarget, Target};
 
@@ -33,17 +33,16 @@ pub(super) fn endpoint(authority: &Authority, method: &Method, target: &RequestT
 pub(super) async fn serve(
     authority: &Arc<Authority>,
     endpoint: Endpoint,
-    head: Parts,
-    target: &RequestTarget,
+    head: &Head,
     body: ClientBody,
     mut record: Box<Record>,
-    serving: Serving,
+    serving: Option<Serving>,
 ) -> Response<AnswerBody> {
     record.endpoint = Some(endpoint);
     let body = timeout(PATIENCE, read(body)).await.unwrap_or(Err(Unread::Broken));
     let call = Call {
         method: &head.method,
-        query: target.query(),
+        query: head.target.query(),
         headers: &head.headers,
         body: match &body {
             Ok(body) => Some(body),

@@ -1,102 +1,27 @@
-//! One HTTP/1.1 connection from its first byte to its last; patience and a decent end for either protocol.
+//! Patience and a decent end for a connection, whichever protocol it speaks.
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ::http::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt as _;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-use super::Limits;
 use super::accept::Connection;
-use super::body::{ClientBody, Serving};
 use super::connections::Place;
-use super::framing::{self, Framing};
-use super::http;
-use super::io::{Socket, Stream};
-use super::link::{Link, Patience, Phase, Returned};
+use super::io::Stream;
 
 /// How long a client may take to read the last answer, and how much of what it still sends is read meanwhile.
-const LINGER: (Duration, usize) = (Duration::from_secs(2), 16 * 1024 * 1024);
+pub(super) const LINGER: (Duration, usize) = (Duration::from_secs(2), 16 * 1024 * 1024);
 /// How long an idle connection has for the farewell of its protocol.
 pub(super) const FAREWELL: Duration = Duration::from_secs(1);
-/// hyper's smallest read buffer, and what it may hold beyond a head of the greatest length.
-const READ_BUFFER: (usize, usize) = (8 * 1024, 1024);
-/// hyper keeps this many fields of a head without an allocation.
-const FIELDS_ON_STACK: usize = 100;
-
-/// Serves HTTP/1.1.
-pub(super) async fn http1(connection: Rc<Connection>, stream: Stream, place: Place) {
-    let generation = connection.worker.generation();
-    let limits = &generation.live.settings.limits;
-    let patience = Patience { head: limits.header_timeout, idle: limits.idle_connection_timeout };
-    let (link, builder) = (Link::new(), http1_builder(limits));
-    let framing = Framing::new(framing::Limits { bytes: limits.header_bytes, fields: limits.headers });
-    drop(generation);
-    let socket = TokioIo::new(Socket::new(stream, framing, Arc::clone(&link), place));
-    let service = service_fn(|request: Request<Incoming>| {
-        link.serving();
-        let serving = Serving::new(Rc::clone(&connection), Some(Arc::clone(&link)));
-        let request = request.map(ClientBody::Http1);
-        let visit = http::serve(Rc::clone(&connection), Some(Arc::clone(&link)), request, serving);
-        let visit = Box::pin(visit);
-        async move { Ok::<_, Infallible>(visit.await) }
-    });
-    let mut served = Box::pin(builder.serve_connection(socket, service).with_upgrades());
-    let deadline = |leaving: Option<Instant>| {
-        leaving.filter(|_| link.phase() == Phase::Waiting).or_else(|| link.deadline(patience))
-    };
-    let farewell = |served: Pin<&mut _>| {
-        http1::UpgradeableConnection::graceful_shutdown(served);
-        link.phase() == Phase::Waiting
-    };
-    let end = drive(&connection, served.as_mut(), deadline, farewell).await;
-    drop(served);
-    let returned = link.take_back();
-    let whole = matches!(link.phase(), Phase::Waiting | Phase::Head);
-    // An answer that was cut short must not look as if another one followed it.
-    let broken = link.broken().filter(|broken| broken.unanswered && whole);
-    let answer = || broken.map(|broken| http::refuse_unread(&connection, &broken));
-    finish(returned, end, answer).await;
-}
-
-fn http1_builder(limits: &Limits) -> http1::Builder {
-    let (smallest, spare) = READ_BUFFER;
-    let mut builder = http1::Builder::new();
-    builder.header_read_timeout(None).max_buf_size(limits.header_bytes.max(smallest).saturating_add(spare));
-    if limits.headers > FIELDS_ON_STACK {
-        builder.max_headers(limits.headers);
-    }
-    builder
-}
-
-/// Writes a last answer, and lets the client read it before the connection closes.
-pub(super) async fn finish(returned: Option<Returned>, end: End, answer: impl FnOnce() -> Option<Vec<u8>>) {
-    let (Some(mut returned), true) = (returned, end != End::Expired) else { return };
-    let answer = answer();
-    if answer.is_none() && !(returned.unread && end == End::Served) {
-        return;
-    }
-    let (time, bytes) = LINGER;
-    let last = async {
-        if let Some(answer) = answer {
-            returned.stream.write_all(&answer).await?;
-            returned.stream.shutdown().await?;
-        }
-        returned.stream.discard(bytes).await;
-        Ok::<_, std::io::Error>(())
-    };
-    // An error means that the client is gone.
-    drop(timeout(time, last).await);
+/// The socket after its protocol is done with it.
+#[derive(Debug)]
+pub(super) struct Returned {
+    pub(super) stream: Stream,
+    /// The client may still be sending, so that closing at once could take the answer away from it (RFC 9112 §9.6).
+    pub(super) unread: bool,
+    pub(super) _place: Place,
 }
 
 /// How serving came to an end.

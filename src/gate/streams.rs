@@ -12,7 +12,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
@@ -21,7 +20,7 @@ use super::Live;
 use super::accept::Connection;
 use super::connections::{ConnectionCounts, Streaming};
 use super::cut::Cut;
-use super::link::Link;
+use super::http::Head;
 use crate::enforce::again::Grounds;
 use crate::enforce::decide::{Ask, Asked, Permit, Request, Verdict};
 use crate::enforce::denial::Reason;
@@ -76,8 +75,6 @@ struct Stream {
     /// Why it must end.
     ended: Cell<Option<Cut>>,
     waker: RefCell<Option<Waker>>,
-    /// The connection, which hyper does not let an answer end while its client does not read. HTTP/2 has none.
-    link: Option<Arc<Link>>,
 }
 
 /// The part of a request's head that decisions are made of.
@@ -110,11 +107,11 @@ pub(super) struct Watched {
 }
 
 impl Question {
-    pub(super) fn new(head: &Parts, target: RequestTarget, host: &HeaderValue) -> Self {
+    pub(super) fn new(head: &Head, host: &HeaderValue) -> Self {
         let mut fields = head.headers.get_all(AUTHORIZATION).iter();
         Self {
             method: head.method.clone(),
-            target,
+            target: head.target.clone(),
             host: host.clone(),
             authorization: fields.next().cloned(),
             is_ambiguous: fields.next().is_some(),
@@ -172,7 +169,6 @@ impl Streams {
         permit: &Permit,
         question: Question,
         connection: &Rc<Connection>,
-        link: Option<&Arc<Link>>,
     ) -> Rc<Watched> {
         let stream = Rc::new(Stream {
             asked: RefCell::new(question),
@@ -186,7 +182,6 @@ impl Streams {
             was_seen: Cell::new(false),
             ended: Cell::new(None),
             waker: RefCell::new(None),
-            link: link.map(Arc::clone),
         });
         let mut places = self.places.borrow_mut();
         let place = self.free.borrow_mut().pop().unwrap_or(places.len());
@@ -322,9 +317,6 @@ impl Stream {
             return false;
         }
         self.ended.set(Some(why));
-        if let Some(link) = &self.link {
-            link.cut();
-        }
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }

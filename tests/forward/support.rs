@@ -137,7 +137,7 @@ pub(crate) struct Ask {
     pub(crate) headers: HeaderMap,
     pub(crate) body: RequestBody,
     pub(crate) version: Version,
-    pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
+    pub(crate) can_switch: bool,
     pub(crate) interim: Option<Interim>,
 }
 
@@ -149,7 +149,7 @@ impl Ask {
             headers: HeaderMap::new(),
             body: RequestBody::empty(),
             version: Version::HTTP_11,
-            upgrade: None,
+            can_switch: false,
             interim: None,
         }
     }
@@ -176,8 +176,8 @@ impl Ask {
             version: self.version,
             request_id: HeaderValue::from_static("request-1"),
         };
-        let Self { method, headers, body, upgrade, interim, .. } = self;
-        Outgoing { method, headers, body, hop, upgrade, interim }
+        let Self { method, headers, body, can_switch, interim, .. } = self;
+        Outgoing { method, headers, body, hop, can_switch, interim }
     }
 }
 

@@ -137,9 +137,10 @@ fn http_2_is_spoken_when_the_upstream_chooses_it_except_for_an_upgrade() {
             });
         assert_eq!(answer, "two");
 
-        let mut request = http::Request::new(());
-        let upgrade = Some(hyper::upgrade::on(&mut request));
-        let ask = Ask { upgrade, ..Ask::get("/").header("connection", "upgrade").header("upgrade", "echo") };
+        let ask = Ask {
+            can_switch: true,
+            ..Ask::get("/").header("connection", "upgrade").header("upgrade", "echo")
+        };
         let (answer, head) = tokio::join!(gate.send(ask), async {
             let mut stream = accept(&listener, &acceptor).await.unwrap();
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use http::{Request, Response, Version};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use portcullis::forward::{ErrorKind, ForwardBody, ForwardError};
@@ -39,13 +39,15 @@ async fn forward(
     outcome: Outcome,
     mut request: Request<Incoming>,
 ) -> Result<Response<ForwardBody>, Infallible> {
-    let upgrade = Some(hyper::upgrade::on(&mut request));
+    let client = hyper::upgrade::on(&mut request);
     let (headers, version) = (request.headers().clone(), request.version());
-    let answer = gate.send(Ask { headers, version, upgrade, ..Ask::get("/chat") }).await;
+    let answer = gate.send(Ask { headers, version, can_switch: true, ..Ask::get("/chat") }).await;
     let mut answer = answer.unwrap_or_else(|error| panic!("{error}"));
     if let Some(tunnel) = answer.body_mut().take_tunnel() {
         drop(tokio::task::spawn_local(async move {
-            let ended = tunnel.run(|| {}, std::future::pending(), std::future::pending()).await;
+            let client = TokioIo::new(client.await.unwrap());
+            let never = std::future::pending;
+            let ended = tunnel.run(client, Bytes::new(), || {}, never(), never()).await;
             *outcome.borrow_mut() = Some(ended);
         }));
     }
@@ -182,9 +184,10 @@ fn a_tunnel_that_is_not_run_is_closed() {
     worker(async {
         let (listener, port) = listen().await;
         let gate = Gate::http(port);
-        let mut request = http::Request::new(());
-        let upgrade = Some(hyper::upgrade::on(&mut request));
-        let ask = Ask { upgrade, ..Ask::get("/").header("connection", "upgrade").header("upgrade", "echo") };
+        let ask = Ask {
+            can_switch: true,
+            ..Ask::get("/").header("connection", "upgrade").header("upgrade", "echo")
+        };
         let (answer, mut upstream) = tokio::join!(gate.send(ask), async {
             let mut upstream = Peer::accept(&listener).await;
             upstream.head().await;

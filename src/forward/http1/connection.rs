@@ -3,14 +3,14 @@
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use super::wire::Http1Wire;
 use crate::forward::alarm::Alarm;
 use crate::forward::body::RequestBodyError;
 use crate::forward::io::Io;
+use crate::http1::Wire;
 
 /// A connection that serves one exchange at a time.
 pub(crate) struct Http1Connection {
-    pub(crate) wire: Http1Wire,
+    pub(crate) wire: Wire<Io>,
     /// How long the exchange may take.
     pub(crate) alarm: Alarm,
     /// A byte was read since the exchange began.
@@ -26,7 +26,7 @@ pub(crate) struct Http1Connection {
 impl Http1Connection {
     pub(crate) fn new(io: Io) -> Self {
         Self {
-            wire: Http1Wire::new(io),
+            wire: Wire::new(io),
             alarm: Alarm::new(),
             answered: false,
             request_sent: false,
@@ -45,6 +45,12 @@ impl Http1Connection {
     /// Whether the connection can serve another exchange: the last one is complete on both sides, nothing is left over.
     pub(crate) fn is_clean(&self) -> bool {
         self.request_sent && self.wire.is_empty()
+    }
+
+    /// Whether the idle connection is still open. `surely`: the kernel is asked.
+    pub(crate) fn poll_open(&mut self, surely: bool) -> bool {
+        let io = self.wire.io_mut();
+        io.poll_quiet() && (!surely || io.is_surely_quiet())
     }
 
     /// Readies the connection for the pool.

@@ -1,7 +1,7 @@
 //! HTTP/1.1 towards the upstream: a client of our own, because it costs less than a general one.
 //!
-//! `encode` and `decode` are pure; `wire` moves bytes; `connection` is a wire with the exchange on it; `exchange` is one
-//! request and its response head; `upload` and `download` are the bodies.
+//! `encode` and `decode` are pure; `connection` is a wire with the exchange on it; `exchange` is one request and its
+//! response head; `upload` and `download` are the bodies.
 
 pub(crate) mod connection;
 pub(crate) mod decode;
@@ -9,6 +9,5 @@ pub(crate) mod download;
 pub(crate) mod encode;
 pub(crate) mod exchange;
 pub(crate) mod upload;
-mod wire;
 
 pub use decode::BadAnswer;

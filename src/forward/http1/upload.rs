@@ -7,9 +7,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::connection::Http1Connection;
-use super::encode::{Outbox, RequestFraming};
+use super::encode::RequestFraming;
 use crate::forward::body::{RequestBody, RequestBodyError};
-use crate::forward::headers::FieldRules;
+use crate::forward::headers::{self, FieldRules, Http1Fields};
+use crate::http1::Outbox;
 
 /// A request that is being sent. Its head is in the connection's outbox already.
 pub(crate) struct Http1Upload {
@@ -158,7 +159,9 @@ impl Http1Upload {
         match self.framing {
             RequestFraming::Length(left) if left > 0 => return Err(RequestBodyError::Length),
             RequestFraming::Empty | RequestFraming::Length(_) => {}
-            RequestFraming::Chunked => to.wire.outbox.put_end(&self.rules, trailers),
+            RequestFraming::Chunked => to.wire.outbox.put_end(|lines| {
+                headers::request_trailers(&self.rules, trailers, &mut Http1Fields(lines));
+            }),
         }
         self.state = Http1UploadState::Finishing;
         Ok(())

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::gate::link::Returned;
+use crate::gate::serve::Returned;
 
 /// How long a client may take to close its side: without sending anything, and in all.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
@@ -21,7 +21,7 @@ const MOST: usize = 16 * 1024 * 1024;
 /// Reads and drops what the client still sends, until it closes. This side is closed for sending already.
 pub(super) async fn linger(mut returned: Returned) {
     // Encrypted or not: nobody looks at it.
-    let tcp = returned.stream.tcp();
+    let Some(tcp) = returned.stream.tcp() else { return };
     let (silence, all) = PATIENCE;
     // Out of time, the client does not read: it may be reset.
     drop(timeout(all, discard(tcp, silence)).await);

@@ -186,7 +186,7 @@ type Accepted = (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>)
 impl Accepting<'_> {
     fn begin(&self, (request, respond): Accepted) {
         let (connection, wire) = (Rc::clone(self.connection), Rc::clone(self.wire));
-        let serving = Serving::new(Rc::clone(&connection), None);
+        let serving = Serving::new(Rc::clone(&connection));
         let idle = self.idle;
         // A panic ends one request only.
         drop(spawn_local(async move {

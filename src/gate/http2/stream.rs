@@ -18,9 +18,10 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::upload::{Leftover, StreamUpload};
 use super::wire::Wire;
+use crate::enforce::target::RequestTarget;
 use crate::gate::accept::Connection;
 use crate::gate::body::{AnswerBody, ClientBody, Serving};
-use crate::gate::http::serve as answer;
+use crate::gate::http::{Head, serve as answer};
 
 /// How much of a body nobody wants is read after the response, and for how long, before the stream is reset.
 const UNWANTED: (usize, Duration) = (16 * 1024 * 1024, Duration::from_secs(2));
@@ -59,14 +60,19 @@ pub(super) async fn serve(
     let length = length.and_then(|length| length.to_str().ok()).and_then(|length| length.parse().ok());
     let (head, stream) = request.into_parts();
     let (body, leftover) = StreamUpload::new(stream, length, Rc::clone(&wire));
-    let request = Request::from_parts(head, ClientBody::Http2(body));
+    let head = Head {
+        target: RequestTarget::from(&head.uri),
+        method: head.method,
+        version: head.version,
+        headers: head.headers,
+    };
     let date = connection.worker.date();
     let (id, mut stream) = (respond.stream_id().as_u32(), Answering { respond, patience });
     if wire.is_malformed(id) {
         wire.forget(id);
         return stream.reset(Reason::PROTOCOL_ERROR);
     }
-    let answering = answer(connection, None, request, serving);
+    let answering = answer(connection, None, head, ClientBody::Http2(body), Some(serving));
     let ended = match stream.response(answering).await {
         Ok(_) if wire.is_malformed(id) => stream.reset(Reason::PROTOCOL_ERROR),
         Ok(response) => stream.send(response, date, || wire.is_malformed(id)).await,

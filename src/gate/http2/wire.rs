@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::trailers::TrailerWatch;
 use crate::gate::connections::Place;
 use crate::gate::io::Stream;
-use crate::gate::link::Returned;
+use crate::gate::serve::Returned;
 
 /// Streams that are remembered as malformed, above which a client only fools h2, which ignores such fields.
 const MAX_MALFORMED: usize = 1000;

@@ -1,13 +1,17 @@
 //! The lines of a request's head, judged one by one (RFC 9112 §3, §5, §6).
 
-use http::uri::{Authority, Scheme, Uri};
-use http::{Method, StatusCode};
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Version};
 use memchr::memchr;
 
-use super::{Fault, Limits};
-use crate::enforce::target;
+use super::head::{Fault, Limits, RequestHead};
+use crate::enforce::target::RequestTarget;
+use crate::gate::http::Head;
 
-/// Longest request-target that the parsers behind can hold.
+/// Longest request-target. HTTP/2 towards an upstream can hold no longer one.
 const MAX_TARGET: usize = 65_534;
 /// Longest method. There is no registered one of half that length.
 const MAX_METHOD: usize = 32;
@@ -21,48 +25,43 @@ pub(super) enum Body {
     Chunked,
 }
 
-/// What is known of a head.
+/// What is known of a head by the lines that have come.
 #[derive(Debug, Default)]
-pub(super) struct Head {
+pub(super) struct Lines {
     bytes: usize,
-    fields: usize,
     /// One empty line before the request line was ignored (RFC 9112 §2.2).
     blank: bool,
-    method: MethodText,
+    method: Option<Method>,
+    target: Range<usize>,
     /// `None` before the request line.
-    version: Option<Minor>,
+    version: Option<Version>,
+    fields: Vec<Field>,
     host: bool,
     length: Option<u64>,
     chunked: bool,
     upgrade: bool,
-    connection_upgrade: bool,
+    connection: Options,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Minor {
-    Http10,
-    Http11,
+/// Where a field lies in the head.
+#[derive(Debug)]
+struct Field {
+    name: Range<usize>,
+    value: Range<usize>,
 }
 
-#[derive(Debug, Default)]
-struct MethodText {
-    length: usize,
-    bytes: [u8; MAX_METHOD],
+/// What `Connection` lists of what matters here.
+#[derive(Debug, Default, Clone, Copy)]
+struct Options {
+    upgrade: bool,
+    close: bool,
+    keep_alive: bool,
 }
 
-impl Head {
-    pub(super) fn has_begun(&self) -> bool {
-        self.bytes > 0
-    }
-
-    pub(super) fn method(&self) -> &str {
-        let bytes = self.method.bytes.get(..self.method.length).unwrap_or_default();
-        std::str::from_utf8(bytes).unwrap_or_default()
-    }
-
-    /// Whether the client asked for another protocol in a way that can be granted (RFC 9110 §7.8).
-    pub(super) fn asks_for_upgrade(&self) -> bool {
-        self.upgrade && self.connection_upgrade && self.version == Some(Minor::Http11)
+impl Lines {
+    /// The method, once the request line was read.
+    pub(super) fn method(&self) -> Option<&Method> {
+        self.method.as_ref()
     }
 
     /// Refuses what cannot become a request line before its end has come, such as a TLS handshake.
@@ -73,56 +72,69 @@ impl Head {
         }
     }
 
-    /// Whether a line of this length, line end included, still fits.
-    pub(super) fn check_size(&self, line: usize, limits: Limits) -> Result<(), Fault> {
-        if self.bytes.saturating_add(line) <= limits.bytes {
-            Ok(())
-        } else if self.version.is_none() {
-            Err(TARGET_TOO_LONG)
-        } else {
-            Err(HEAD_TOO_LARGE)
+    /// Whether a line, or what has come of it, still fits.
+    pub(super) fn check_size(&self, line: &[u8], limits: Limits) -> Result<(), Fault> {
+        if self.bytes.saturating_add(line.len()) <= limits.bytes {
+            return Ok(());
         }
+        if self.version.is_some() {
+            return Err(HEAD_TOO_LARGE);
+        }
+        // It may also be what stands for the version that is too long.
+        let version = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
+        Err(if version.len() > b"HTTP/1.1\r\n".len() { NOT_HTTP } else { TARGET_TOO_LONG })
     }
 
-    /// Judges one line; the empty one ends the head and tells how the body is delimited.
-    pub(super) fn line(&mut self, line: &[u8], limits: Limits) -> Result<Option<Body>, Fault> {
+    /// Judges the line that begins at `start`; the empty one ends the head and tells how the body is delimited.
+    pub(super) fn line(&mut self, line: &[u8], start: usize, limits: Limits) -> Result<Option<Body>, Fault> {
         self.bytes += line.len() + 2;
         if self.version.is_none() {
-            return self.request_line(line).map(|()| None);
+            return self.request_line(line, start).map(|()| None);
         }
         if line.is_empty() {
             return self.end().map(Some);
         }
-        self.fields += 1;
-        if self.fields > limits.fields {
+        if self.fields.len() == limits.fields {
             return Err(TOO_MANY_FIELDS);
         }
         let (name, value) = field(line)?;
-        self.framing_field(name, value).map(|()| None)
-    }
-
-    /// The limits hold for trailers anew.
-    pub(super) fn begin_trailers(&mut self) {
-        (self.bytes, self.fields) = (0, 0);
-    }
-
-    /// Judges one trailer line. One that would have framed the message, had it come in the head, is refused rather than
-    /// ignored (RFC 9110 §6.5.1).
-    pub(super) fn trailer(&mut self, line: &[u8], limits: Limits) -> Result<(), Fault> {
-        self.bytes += line.len() + 2;
-        self.fields += 1;
-        if self.fields > limits.fields {
-            return Err(TOO_MANY_FIELDS);
+        if let (Some(name), Some(value)) = (line.get(name.clone()), line.get(value.clone())) {
+            self.framing_field(name, value)?;
         }
-        let (name, _) = field(line)?;
-        let framing = [&b"content-length"[..], b"transfer-encoding", b"host"];
-        if framing.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden)) {
-            return Err(Fault::bad("A trailer field that frames the message"));
-        }
-        Ok(())
+        let shift = |range: Range<usize>| start + range.start..start + range.end;
+        self.fields.push(Field { name: shift(name), value: shift(value) });
+        Ok(None)
     }
 
-    fn request_line(&mut self, line: &[u8]) -> Result<(), Fault> {
+    /// The head that consists of `bytes`, after its last line.
+    pub(super) fn take(&mut self, bytes: &Bytes, body: Body) -> Result<RequestHead, Fault> {
+        let version = self.version.unwrap_or_default();
+        let request = RequestHead {
+            body,
+            wants_upgrade: self.upgrade && self.connection.upgrade && version == Version::HTTP_11,
+            keep_alive: !self.connection.close && (version == Version::HTTP_11 || self.connection.keep_alive),
+            head: self.head(bytes, version)?,
+        };
+        self.fields.clear();
+        *self = Self { fields: std::mem::take(&mut self.fields), ..Self::default() };
+        Ok(request)
+    }
+
+    /// Method, target and fields, which share the memory of `bytes`.
+    fn head(&mut self, bytes: &Bytes, version: Version) -> Result<Head, Fault> {
+        let mut headers = HeaderMap::with_capacity(self.fields.len());
+        for field in &self.fields {
+            let name = bytes.get(field.name.clone()).and_then(|name| HeaderName::from_bytes(name).ok());
+            let value = HeaderValue::from_maybe_shared(bytes.slice(field.value.clone()));
+            let value = value.map_err(|_invalid| CONTROL)?;
+            headers.try_append(name.ok_or(BAD_NAME)?, value).map_err(|_full| TOO_MANY_FIELDS)?;
+        }
+        let method = self.method.take().unwrap_or_default();
+        let target = request_target(&method, bytes.slice(self.target.clone()))?;
+        Ok(Head { method, target, version, headers })
+    }
+
+    fn request_line(&mut self, line: &[u8], start: usize) -> Result<(), Fault> {
         if line.is_empty() && !self.blank {
             self.blank = true;
             return Ok(());
@@ -136,19 +148,17 @@ impl Head {
         if method.is_empty() || !method.iter().copied().all(is_token) {
             return Err(NOT_HTTP);
         }
-        self.keep_method(method)?;
+        if method.len() > MAX_METHOD {
+            return Err(METHOD_TOO_LONG);
+        }
+        self.method = Method::from_bytes(method).ok();
         self.version = Some(minor(version.ok_or(Fault::bad("The request line names no version"))?)?);
+        let target_start = start + method.len() + 1;
+        self.target = target_start..target_start + target.len();
         if method == b"CONNECT" {
             return Err(NO_CONNECT);
         }
-        request_target(method, target)
-    }
-
-    fn keep_method(&mut self, method: &[u8]) -> Result<(), Fault> {
-        let kept = self.method.bytes.get_mut(..method.len()).ok_or(METHOD_TOO_LONG)?;
-        kept.copy_from_slice(method);
-        self.method.length = method.len();
-        Ok(())
+        if target.len() > MAX_TARGET { Err(TARGET_TOO_LONG) } else { Ok(()) }
     }
 
     /// Takes note of the fields that frame the message, or say where it goes.
@@ -163,8 +173,11 @@ impl Head {
             }
             7 if is(b"upgrade") => self.upgrade = true,
             10 if is(b"connection") => {
-                let mut options = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
-                self.connection_upgrade |= options.any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+                for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                    self.connection.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                    self.connection.close |= option.eq_ignore_ascii_case(b"close");
+                    self.connection.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
             }
             14 if is(b"content-length") => self.keep_length(value)?,
             17 if is(b"transfer-encoding") => self.keep_coding(value)?,
@@ -191,12 +204,12 @@ impl Head {
 
     fn end(&self) -> Result<Body, Fault> {
         // RFC 9112 §3.2: also beside an absolute-form target, which overrides it.
-        if !self.host && self.version == Some(Minor::Http11) {
+        if !self.host && self.version == Some(Version::HTTP_11) {
             return Err(NO_HOST);
         }
         match (self.chunked, self.length) {
             (true, Some(_)) => Err(Fault::bad("Content-Length beside Transfer-Encoding")),
-            (true, None) if self.version == Some(Minor::Http10) => {
+            (true, None) if self.version == Some(Version::HTTP_10) => {
                 Err(Fault::bad("Transfer-Encoding in HTTP/1.0"))
             }
             (true, None) => Ok(Body::Chunked),
@@ -209,7 +222,7 @@ pub(super) const NOT_HTTP: Fault = Fault::bad("This is no HTTP/1.1 request");
 const METHOD_TOO_LONG: Fault = Fault::new(StatusCode::NOT_IMPLEMENTED, "The method is not known");
 const NO_CONNECT: Fault = Fault::new(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served here");
 const TARGET_TOO_LONG: Fault = Fault::new(StatusCode::URI_TOO_LONG, "The request target is too long");
-const HEAD_TOO_LARGE: Fault =
+pub(super) const HEAD_TOO_LARGE: Fault =
     Fault::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request head is too large");
 const TOO_MANY_FIELDS: Fault =
     Fault::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many header fields");
@@ -217,11 +230,13 @@ const BAD_TARGET: Fault = Fault::target("The request target is not valid");
 const NO_HOST: Fault = Fault::target("The request names no Host");
 const TWO_HOSTS: Fault = Fault::target("The request has more than one Host");
 const BAD_HOST: Fault = Fault::target("The Host is not valid");
+const BAD_NAME: Fault = Fault::bad("The name of a header field is not valid");
+const CONTROL: Fault = Fault::bad("A control character in a header field");
 
-fn minor(version: &[u8]) -> Result<Minor, Fault> {
+fn minor(version: &[u8]) -> Result<Version, Fault> {
     match version {
-        b"HTTP/1.1" => Ok(Minor::Http11),
-        b"HTTP/1.0" => Ok(Minor::Http10),
+        b"HTTP/1.1" => Ok(Version::HTTP_11),
+        b"HTTP/1.0" => Ok(Version::HTTP_10),
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
@@ -232,38 +247,50 @@ fn minor(version: &[u8]) -> Result<Minor, Fault> {
 }
 
 /// RFC 9112 §3.2: origin-form, absolute-form, or `*` for `OPTIONS`.
-fn request_target(method: &[u8], target: &[u8]) -> Result<(), Fault> {
-    if target.len() > MAX_TARGET {
-        return Err(TARGET_TOO_LONG);
-    }
-    target::check_raw(target).map_err(|target::BadTarget| BAD_TARGET)?;
-    match target {
-        [b'/', ..] => Ok(()),
-        b"*" if method == Method::OPTIONS.as_str().as_bytes() => Ok(()),
-        _ => {
-            let http = |uri: &Uri| uri.scheme().is_some_and(|s| *s == Scheme::HTTP || *s == Scheme::HTTPS);
-            let absolute = Uri::try_from(target).ok().filter(http);
-            let host = absolute.as_ref().and_then(Uri::authority).map(Authority::as_str);
-            if host.is_some_and(|host| is_host(host.as_bytes())) { Ok(()) } else { Err(BAD_TARGET) }
-        }
-    }
+fn request_target(method: &Method, target: Bytes) -> Result<RequestTarget, Fault> {
+    let target = RequestTarget::from_bytes(target).map_err(|_bad| BAD_TARGET)?;
+    let sound = match target.authority() {
+        None => target.path() != "*" || *method == Method::OPTIONS,
+        Some(host) => is_host(host.as_str().as_bytes()),
+    };
+    if sound { Ok(target) } else { Err(BAD_TARGET) }
 }
 
-/// Splits a field line into name and value without the blanks around it (RFC 9112 §5).
-fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
+/// Where name and value of a field line lie, without the blanks around the value (RFC 9112 §5).
+fn field(line: &[u8]) -> Result<(Range<usize>, Range<usize>), Fault> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(Fault::bad("A folded header field"));
     }
     let colon = memchr(b':', line).ok_or(Fault::bad("A header line without a colon"))?;
     let (name, value) = line.split_at(colon);
     if name.is_empty() || !name.iter().copied().all(is_token) {
-        return Err(Fault::bad("The name of a header field is not valid"));
+        return Err(BAD_NAME);
     }
     // Without an early end, so that the compiler can look at many bytes at once.
     if value.iter().fold(false, |found, &byte| found | is_control(byte)) {
-        return Err(Fault::bad("A control character in a header field"));
+        return Err(CONTROL);
     }
-    Ok((name, value.get(1..).unwrap_or_default().trim_ascii()))
+    let value = value.get(1..).unwrap_or_default().trim_ascii_start();
+    let start = line.len() - value.len();
+    Ok((0..colon, start..start + value.trim_ascii_end().len()))
+}
+
+/// Takes in one trailer line. One that would have framed the message, had it come in the head, is
+/// refused rather than ignored (RFC 9110 §6.5.1).
+pub(super) fn trailer(line: &[u8], trailers: &mut HeaderMap, limits: Limits) -> Result<(), Fault> {
+    if trailers.len() == limits.fields {
+        return Err(TOO_MANY_FIELDS);
+    }
+    let (name, value) = field(line)?;
+    let (name, value) = (line.get(name).unwrap_or_default(), line.get(value).unwrap_or_default());
+    let framing = [&b"content-length"[..], b"transfer-encoding", b"host"];
+    if framing.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden)) {
+        return Err(Fault::bad("A trailer field that frames the message"));
+    }
+    let name = HeaderName::from_bytes(name).map_err(|_invalid| BAD_NAME)?;
+    let value = HeaderValue::from_bytes(value).map_err(|_invalid| CONTROL)?;
+    trailers.try_append(name, value).map_err(|_full| TOO_MANY_FIELDS)?;
+    Ok(())
 }
 
 /// RFC 9110 §8.6: digits only, and no more than fit.
@@ -272,12 +299,7 @@ fn content_length(value: &[u8]) -> Result<u64, Fault> {
     if value.is_empty() {
         return Err(INVALID);
     }
-    // The two highest values mean something else to hyper.
-    value
-        .iter()
-        .try_fold(0, |sum, &byte| digit(sum, byte, 10))
-        .filter(|&length| length < u64::MAX - 1)
-        .ok_or(INVALID)
+    value.iter().try_fold(0, |sum, &byte| digit(sum, byte, 10)).ok_or(INVALID)
 }
 
 /// The size before `;` and extensions, which mean nothing here (RFC 9112 §7.1).

@@ -1,16 +1,13 @@
-//! The bytes of an HTTP/1.1 connection to an upstream: its socket and its buffers, for as many exchanges as it lives.
-//!
-//! Moves bytes; knows nothing of messages.
+//! A socket and its buffers, for as many exchanges as it lives.
 
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
-use super::encode::Outbox;
-use crate::forward::io::Io;
+use super::Outbox;
 
 /// What a read asks for at first; doubled whenever a read fills it.
 const READ_SIZE: usize = 8 * 1024;
@@ -20,8 +17,9 @@ const MAX_READ_SIZE: usize = 64 * 1024;
 const MIN_ROOM: usize = 1024;
 
 /// A socket, what was read from it, and what is to be written.
-pub(crate) struct Http1Wire {
-    io: Io,
+#[derive(Debug)]
+pub(crate) struct Wire<S> {
+    io: S,
     /// What was read and not yet taken.
     pub(crate) inbox: BytesMut,
     /// What is to be written.
@@ -31,14 +29,19 @@ pub(crate) struct Http1Wire {
     read_size: usize,
 }
 
-impl Http1Wire {
-    pub(crate) fn new(io: Io) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(crate) fn new(io: S) -> Self {
         Self { io, inbox: BytesMut::new(), outbox: Outbox::default(), unflushed: false, read_size: READ_SIZE }
     }
 
     /// Whether nothing is left over, neither read nor to be written.
     pub(crate) fn is_empty(&self) -> bool {
         self.inbox.is_empty() && self.outbox.is_empty()
+    }
+
+    /// Whether something is to be written, or may still lie in the buffers of TLS.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.unflushed || !self.outbox.is_empty()
     }
 
     /// Gives back what a large body made grow.
@@ -49,13 +52,20 @@ impl Http1Wire {
         }
     }
 
-    /// Whether the idle connection is still open. `surely`: the kernel is asked.
-    pub(crate) fn poll_open(&mut self, surely: bool) -> bool {
-        self.io.poll_quiet() && (!surely || self.io.is_surely_quiet())
+    /// Gives back an empty inbox, so that a connection at rest takes no memory for it.
+    pub(crate) fn rest(&mut self) {
+        if self.inbox.is_empty() {
+            self.inbox = BytesMut::new();
+        }
+    }
+
+    /// The socket itself.
+    pub(crate) fn io_mut(&mut self) -> &mut S {
+        &mut self.io
     }
 
     /// The bare transport, with what was read from it and not taken.
-    pub(crate) fn into_parts(self) -> (Io, Bytes) {
+    pub(crate) fn into_parts(self) -> (S, Bytes) {
         (self.io, self.inbox.freeze())
     }
 

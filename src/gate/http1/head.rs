@@ -1,0 +1,115 @@
+//! The heads of HTTP/1.1 requests, and whether they may be read at all (RFC 9112).
+//!
+//! Sans I/O: it takes a whole head off the bytes that have come, and stops at the first byte that two parsers could read in
+//! two ways. Knows framing; what a request asks for is none of its business.
+
+use std::fmt;
+
+use bytes::BytesMut;
+use ::http::{Method, StatusCode};
+use memchr::memchr;
+
+use super::lines::{Body, Lines};
+use crate::gate::http;
+
+/// Limits on a request's head and trailers.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::gate) struct Limits {
+    /// Bytes from the request line to the empty line, both included.
+    pub(in crate::gate) bytes: usize,
+    /// Field lines.
+    pub(in crate::gate) fields: usize,
+}
+
+/// Why a request is not read any further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gate) struct Fault {
+    /// What the client is answered, when it can still be.
+    pub(in crate::gate) status: StatusCode,
+    /// What is wrong, for the client.
+    pub(in crate::gate) problem: &'static str,
+    /// It lies in the target or the host, and not in the framing.
+    pub(in crate::gate) of_target: bool,
+}
+
+impl Fault {
+    pub(super) const fn new(status: StatusCode, problem: &'static str) -> Self {
+        Self { status, problem, of_target: false }
+    }
+
+    pub(super) const fn bad(problem: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, problem)
+    }
+
+    pub(super) const fn target(problem: &'static str) -> Self {
+        Self { of_target: true, ..Self::bad(problem) }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.problem)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// A request's head.
+#[derive(Debug)]
+pub(super) struct RequestHead {
+    /// Method, target and fields.
+    pub(super) head: http::Head,
+    /// How its body is delimited.
+    pub(super) body: Body,
+    /// The client asks for another protocol in a way that can be granted (RFC 9110 §7.8).
+    pub(super) wants_upgrade: bool,
+    /// The client wants to send another request afterwards (RFC 9112 §9.3).
+    pub(super) keep_alive: bool,
+}
+
+/// Takes heads off a connection's bytes.
+#[derive(Debug)]
+pub(super) struct HeadReader {
+    limits: Limits,
+    lines: Lines,
+    /// Where the line that is being read begins.
+    line: usize,
+    /// How far the end of the line was looked for.
+    looked: usize,
+}
+
+impl HeadReader {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, lines: Lines::default(), line: 0, looked: 0 }
+    }
+
+    /// The method of the head that is being read, if that much has come.
+    pub(super) fn method(&self) -> Option<&Method> {
+        self.lines.method()
+    }
+
+    /// Takes a head off `inbox`; `None` when more bytes are needed. Reads each byte once, however they come.
+    ///
+    /// # Errors
+    /// At the first byte that makes the head one that is not read. Nothing may be read after it.
+    pub(super) fn read(&mut self, inbox: &mut BytesMut) -> Result<Option<RequestHead>, Fault> {
+        while let Some(end) = inbox.get(self.looked..).and_then(|rest| memchr(b'\n', rest)) {
+            let end = self.looked + end;
+            let line = inbox.get(self.line..=end).unwrap_or_default();
+            self.lines.check_size(line, self.limits)?;
+            // RFC 9112 §2.2: a lone LF may be taken as a line end, which is how two parsers come to disagree.
+            let line = line.strip_suffix(b"\r\n").ok_or(Fault::bad("A line does not end with CR LF"))?;
+            let body = self.lines.line(line, self.line, self.limits)?;
+            (self.line, self.looked) = (end + 1, end + 1);
+            if let Some(body) = body {
+                (self.line, self.looked) = (0, 0);
+                return self.lines.take(&inbox.split_to(end + 1).freeze(), body).map(Some);
+            }
+        }
+        let rest = inbox.get(self.line..).unwrap_or_default();
+        self.lines.check_size(rest, self.limits)?;
+        self.lines.check_first_byte(rest)?;
+        self.looked = inbox.len();
+        Ok(None)
+    }
+}

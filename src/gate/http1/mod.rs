@@ -1,0 +1,155 @@
+//! HTTP/1.1 of clients: one request after the other, and an end that loses no answer (RFC 9112).
+//!
+//! A server of our own rather than hyper's: each head is parsed once and by one set of rules, so that no two parsers can
+//! disagree on where a request begins; the task of a connection sees its own socket, so that deadlines, interim answers
+//! and the end need no messages to and fro; a connection at rest keeps no buffers; and a request costs less.
+//!
+//! `lines`, `head` and `body` read, `encode` writes, without I/O. `wire` is the socket with its buffers, shared by the
+//! task of the connection and the body of the request being served (`upload`); `answer` sends. `standing` is how long a
+//! client may take.
+
+mod answer;
+mod body;
+mod encode;
+mod head;
+mod lines;
+mod standing;
+mod upload;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use ::http::header::EXPECT;
+use ::http::{Response, Version};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::{Instant, timeout};
+
+use super::accept::Connection;
+use super::body::{AnswerBody, ClientBody};
+use super::connections::Place;
+use super::http;
+use super::io::Stream;
+use super::serve::{End, LINGER, drive};
+
+use self::answer::Answering;
+use self::body::BodyReader;
+use self::encode::Asked;
+use self::head::RequestHead;
+use self::standing::{Patience, Phase};
+use self::wire::Next;
+
+pub(super) use self::head::{Fault, Limits};
+pub(super) use self::lines::is_host;
+pub(super) use self::upload::Http1Upload;
+pub(super) use self::wire::ClientWire;
+
+/// Serves one connection.
+pub(super) async fn serve(connection: Rc<Connection>, stream: Stream, place: Place) {
+    let generation = connection.worker.generation();
+    let limits = &generation.live.settings.limits;
+    let patience = Patience { head: limits.header_timeout, idle: limits.idle_connection_timeout };
+    let wire = ClientWire::new(stream, Limits { bytes: limits.header_bytes, fields: limits.headers });
+    drop(generation);
+    let mut served = Box::pin(requests(&connection, &wire));
+    let deadline = |leaving: Option<Instant>| {
+        let waiting = wire.standing.phase() == Phase::Waiting;
+        leaving.filter(|_| waiting).or_else(|| wire.standing.deadline(patience))
+    };
+    let farewell = |_served: Pin<&mut _>| {
+        wire.leave();
+        wire.standing.phase() == Phase::Waiting
+    };
+    let end = drive(&connection, served.as_mut(), deadline, farewell).await;
+    drop(served);
+    if end == End::Served {
+        let is_unread = wire.is_unread();
+        let (mut stream, _) = wire.take();
+        let (time, bytes) = LINGER;
+        let last = async {
+            stream.shutdown().await?;
+            if is_unread {
+                stream.discard(bytes).await;
+            }
+            Ok::<_, io::Error>(())
+        };
+        // An error means that the client is gone.
+        drop(timeout(time, last).await);
+    }
+    drop(place);
+}
+
+/// Serves what the client asks, until one of both wants no more.
+async fn requests(connection: &Rc<Connection>, wire: &Rc<ClientWire>) -> io::Result<()> {
+    loop {
+        match poll_fn(|cx| wire.poll_next(cx)).await? {
+            Next::Request(request) => {
+                if !exchange(connection, wire, *request).await? {
+                    return Ok(());
+                }
+            }
+            Next::Fault(fault) => {
+                let refusal = http::refuse_unread(connection, fault, wire.method());
+                wire.begin(true);
+                wire.answer(|out| out.extend_from_slice(&refusal));
+                return poll_fn(|cx| wire.poll_drain(cx)).await;
+            }
+            Next::End => return Ok(()),
+        }
+    }
+}
+
+/// Serves one request. Returns whether another one may follow.
+async fn exchange(
+    connection: &Rc<Connection>,
+    wire: &Rc<ClientWire>,
+    request: RequestHead,
+) -> io::Result<bool> {
+    let RequestHead { head, body, wants_upgrade, keep_alive } = request;
+    let asked = Asked::new(&head);
+    let reader = BodyReader::new(body, wire.limits);
+    wire.begin(!reader.is_end());
+    let held = !reader.is_end()
+        && head.version == Version::HTTP_11
+        && head
+            .headers
+            .get(EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let upload = ClientBody::Http1(Http1Upload::new(Rc::clone(wire), reader, held));
+    let origin = http::Http1 { wire: Rc::clone(wire), wants_upgrade };
+    // Boxed, so that a connection without a request is small.
+    let visit = Box::pin(http::serve(Rc::clone(connection), Some(origin), head, upload, None));
+    let mut response = visited(wire, visit).await?;
+    let tunnel = response.body_mut().take_tunnel();
+    let date = connection.worker.date();
+    let (mut answering, persistent) = Answering::begin(wire, asked, keep_alive, response, &date);
+    poll_fn(|cx| answering.poll(cx)).await?;
+    if let Some(tunnel) = tunnel {
+        wire.standing.enter(Phase::Tunnel);
+        let (stream, early) = wire.take();
+        tunnel.carry(stream, early).await;
+        return Ok(false);
+    }
+    Ok(persistent && wire.is_between_requests())
+}
+
+/// Waits for what becomes of a request, as long as the client is there.
+async fn visited(
+    wire: &ClientWire,
+    mut visit: Pin<Box<impl Future<Output = Response<AnswerBody>>>>,
+) -> io::Result<Response<AnswerBody>> {
+    poll_fn(|cx| match visit.as_mut().poll(cx) {
+        Poll::Ready(response) => Poll::Ready(Ok(response)),
+        Poll::Pending => {
+            wire.poll_lost(cx).map(|lost: io::Result<Infallible>| lost.map(|never| match never {}))
+        }
+    })
+    .await
+}

@@ -1,0 +1,240 @@
+//! The bytes of one client's HTTP/1.1 connection, for the task of the connection and for the body of the request being
+//! served, wherever that is read.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, StatusCode, Version};
+use tokio::time::Instant;
+
+use super::encode;
+use super::head::{Fault, HeadReader, Limits, RequestHead};
+use super::standing::{Phase, Standing};
+use crate::gate::io::Stream;
+use crate::http1::{Outbox, Wire};
+
+/// Most bytes of interim answers that wait for a client that does not read; what is above is left out.
+const MAX_INTERIM: usize = 64 * 1024;
+
+/// What comes next on a connection.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// A request.
+    Request(Box<RequestHead>),
+    /// Something that is not read.
+    Fault(Fault),
+    /// Nothing.
+    End,
+}
+
+/// One client's connection.
+#[derive(Debug)]
+pub(in crate::gate) struct ClientWire {
+    pub(super) standing: Standing,
+    pub(super) limits: Limits,
+    /// No request is awaited any more; those that come all the same are served.
+    leaving: Cell<bool>,
+    /// A request was taken.
+    used: Cell<bool>,
+    /// The client has ended its side.
+    ended: Cell<bool>,
+    /// The body of the request being served has bytes that were not read.
+    unread_body: Cell<bool>,
+    /// The body is no longer read by anything.
+    body_dropped: Cell<bool>,
+    /// The final answer has begun: no interim one may follow.
+    answering: Cell<bool>,
+    inner: RefCell<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    wire: Wire<Stream>,
+    reader: HeadReader,
+    /// The connection's task, while a body that is read elsewhere may have something to write.
+    task: Option<Waker>,
+}
+
+impl ClientWire {
+    pub(super) fn new(stream: Stream, limits: Limits) -> Rc<Self> {
+        Rc::new(Self {
+            standing: Standing::new(Instant::now()),
+            limits,
+            leaving: Cell::new(false),
+            used: Cell::new(false),
+            ended: Cell::new(false),
+            unread_body: Cell::new(false),
+            body_dropped: Cell::new(false),
+            answering: Cell::new(false),
+            inner: RefCell::new(Inner {
+                wire: Wire::new(stream),
+                reader: HeadReader::new(limits),
+                task: None,
+            }),
+        })
+    }
+
+    /// Ends the connection after the request being served, or after the one that a new connection begins with.
+    pub(super) fn leave(&self) {
+        self.leaving.set(true);
+    }
+
+    /// Waits for the next request.
+    pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+        let inner = &mut *self.inner.borrow_mut();
+        loop {
+            match inner.reader.read(&mut inner.wire.inbox) {
+                Ok(Some(head)) => {
+                    self.used.set(true);
+                    return Poll::Ready(Ok(Next::Request(Box::new(head))));
+                }
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Ok(Next::Fault(fault))),
+            }
+            let waiting = inner.wire.inbox.is_empty();
+            if self.ended.get() || (waiting && self.leaving.get() && self.used.get()) {
+                return Poll::Ready(Ok(Next::End));
+            }
+            self.standing.enter(if waiting { Phase::Waiting } else { Phase::Head });
+            let Poll::Ready(read) = inner.wire.poll_fill(cx)? else {
+                inner.wire.rest();
+                return Poll::Pending;
+            };
+            self.ended.set(read == 0);
+        }
+    }
+
+    /// The method of a head that is not read to its end.
+    pub(super) fn method(&self) -> Method {
+        self.inner.borrow().reader.method().cloned().unwrap_or_default()
+    }
+
+    /// A request is being served from here on.
+    pub(super) fn begin(&self, has_body: bool) {
+        self.standing.enter(Phase::Serving);
+        self.answering.set(false);
+        self.unread_body.set(has_body);
+        self.body_dropped.set(!has_body);
+    }
+
+    /// The body was read to its end.
+    pub(super) fn body_ended(&self) {
+        self.unread_body.set(false);
+    }
+
+    /// Nothing reads the body any more.
+    pub(super) fn body_dropped(&self) {
+        self.body_dropped.set(true);
+    }
+
+    /// Whether another request can follow the one being served, as far as is known.
+    pub(super) fn can_go_on(&self) -> bool {
+        !self.leaving.get() && !(self.unread_body.get() && self.body_dropped.get())
+    }
+
+    /// Whether the next byte of the client belongs to another request.
+    pub(super) fn is_between_requests(&self) -> bool {
+        !self.unread_body.get()
+    }
+
+    /// Whether the client may still be sending what nobody reads, so that closing at once could take its answer away
+    /// (RFC 9112 §9.6).
+    pub(super) fn is_unread(&self) -> bool {
+        !self.ended.get() && (self.unread_body.get() || !self.inner.borrow().wire.inbox.is_empty())
+    }
+
+    /// What was read and not taken.
+    pub(super) fn inbox<T>(&self, with: impl FnOnce(&mut BytesMut) -> T) -> T {
+        with(&mut self.inner.borrow_mut().wire.inbox)
+    }
+
+    /// Reads more of a body; 0 is the end of what the client sends.
+    pub(super) fn poll_fill(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let read = ready!(self.inner.borrow_mut().wire.poll_fill(cx))?;
+        self.ended.set(read == 0);
+        Poll::Ready(Ok(read))
+    }
+
+    /// Asks the client for the body that it holds back (RFC 9110 §10.1.1).
+    pub(super) fn ask_for_body(&self) {
+        self.interim(StatusCode::CONTINUE, &HeaderMap::new());
+        if let Some(task) = self.inner.borrow_mut().task.take() {
+            task.wake();
+        }
+    }
+
+    /// Sends an interim answer, unless the final one has begun.
+    pub(in crate::gate) fn interim(&self, status: StatusCode, headers: &HeaderMap) {
+        if self.answering.get() {
+            return;
+        }
+        let mut inner = self.inner.borrow_mut();
+        let lead = inner.wire.outbox.lead();
+        let before = lead.len();
+        encode::status_line(lead, Version::HTTP_11, status);
+        headers.iter().for_each(|(name, value)| encode::field(lead, name, value.as_bytes()));
+        lead.extend_from_slice(b"\r\n");
+        if lead.len() > MAX_INTERIM {
+            lead.truncate(before);
+        }
+    }
+
+    /// Ready when the client is lost. Until then writes what is to be written, and watches out for its end, all while a
+    /// request is being served.
+    pub(super) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Result<Infallible>> {
+        if self.body_is_read_elsewhere() {
+            self.inner.borrow_mut().task = Some(cx.waker().clone());
+        }
+        // Pending: there is more to be written, which is no reason not to look.
+        if let Poll::Ready(Err(error)) = self.poll_drain(cx) {
+            return Poll::Ready(Err(error));
+        }
+        let inner = &mut *self.inner.borrow_mut();
+        // What was sent ahead of time waits, and so does the end behind it.
+        if self.unread_body.get() || self.ended.get() || !inner.wire.inbox.is_empty() {
+            return Poll::Pending;
+        }
+        if ready!(inner.wire.poll_fill(cx))? == 0 {
+            // It may still read, if it has not gone away altogether.
+            self.ended.set(true);
+            self.standing.client_ended();
+        }
+        Poll::Pending
+    }
+
+    fn body_is_read_elsewhere(&self) -> bool {
+        self.unread_body.get() && !self.body_dropped.get()
+    }
+
+    /// Writes what is to be written.
+    pub(super) fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let wire = &mut self.inner.borrow_mut().wire;
+        if !wire.is_writing() {
+            return Poll::Ready(Ok(()));
+        }
+        let drained = wire.poll_drain(cx);
+        self.standing.wrote(drained.is_ready());
+        drained
+    }
+
+    /// The final answer begins.
+    pub(super) fn answer(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.answering.set(true);
+        write(self.inner.borrow_mut().wire.outbox.lead());
+    }
+
+    /// What is to be written.
+    pub(super) fn outbox<T>(&self, with: impl FnOnce(&mut Outbox) -> T) -> T {
+        with(&mut self.inner.borrow_mut().wire.outbox)
+    }
+
+    /// Takes the socket, and what was read from it and not taken. A body that is still held finds it closed.
+    pub(super) fn take(&self) -> (Stream, Bytes) {
+        let inner = &mut *self.inner.borrow_mut();
+        std::mem::replace(&mut inner.wire, Wire::new(Stream::Closed)).into_parts()
+    }
+}
