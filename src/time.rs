@@ -38,6 +38,14 @@ impl Timestamp {
         Self(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
     }
 
+    /// What the wall clock said at the last tick of the kernel, some milliseconds ago: for what is told in seconds. Costs a
+    /// fraction of [`Timestamp::now`].
+    #[must_use]
+    pub fn coarse() -> Self {
+        let read = clock_gettime(ClockId::RealtimeCoarse);
+        Self(read.tv_sec.saturating_mul(1000).saturating_add(read.tv_nsec / 1_000_000))
+    }
+
     /// From milliseconds since the epoch.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
@@ -125,6 +133,26 @@ impl Monotonic {
     }
 
     /// How long ago `earlier` was; zero when it lies ahead.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+/// A tick of the kernel, some milliseconds long: for what is only to be done now and then. Costs a fraction of
+/// [`Monotonic::now`]. Does not count suspension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(i64);
+
+impl Tick {
+    /// The last one.
+    #[must_use]
+    pub fn read() -> Self {
+        let read = clock_gettime(ClockId::MonotonicCoarse);
+        Self(read.tv_sec.saturating_mul(1000).saturating_add(read.tv_nsec / 1_000_000))
+    }
+
+    /// How long ago `earlier` was.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

@@ -44,8 +44,9 @@ impl Tunnel {
         Self { _in_flight: in_flight, ..self }
     }
 
-    /// Carries bytes both ways between the upstream and `client`, which has the 101 and of which `client_early` was read already. An end on one side is handed on as an end of
-    /// that direction only; the other direction may then be silent for a few seconds. Calls `moved` whenever bytes flow.
+    /// Carries bytes both ways between the upstream and `client`, which has got the 101, and of which `client_early` was
+    /// read already. An end on one side becomes an end of that direction only; the other direction may then be silent for
+    /// a few seconds. Calls `moved` whenever bytes flow.
     ///
     /// When `cut` completes both sides are closed, a WebSocket with status 1008 if no frame to the client has begun. When
     /// `drained` completes they are closed, too, a WebSocket with status 1001 between two frames. Returns the bytes sent to

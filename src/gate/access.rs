@@ -36,7 +36,8 @@ pub(super) struct Record {
     pub(super) generation: Rc<Generation>,
     pub(super) request_id: HeaderValue,
     client: IpAddr,
-    began: Instant,
+    /// When its head was there.
+    pub(super) began: Instant,
     version: Version,
     method: Method,
     pub(super) target: Option<RequestTarget>,
@@ -58,8 +59,9 @@ pub(super) struct Record {
     /// Counts the bytes of a body, when there is one.
     pub(super) received: Option<Rc<Cell<u64>>>,
     pub(super) sent: u64,
-    /// When the request was handed to the upstream.
-    pub(super) handed_on: Option<Instant>,
+    /// When it was decided about, which is when it went to the upstream.
+    handed_on: Option<Instant>,
+    judged_at: Timestamp,
     upstream_time: Option<Duration>,
     /// How long the head of the answer took, which is when the request was counted.
     answered_after: Option<Duration>,
@@ -87,6 +89,7 @@ impl Record {
             received: None,
             sent: 0,
             handed_on: None,
+            judged_at: Timestamp::EPOCH,
             upstream_time: None,
             answered_after: None,
             ended_by: None,
@@ -107,11 +110,13 @@ impl Record {
     }
 
     /// Takes note of what enforcement found, and of how long it took.
-    pub(super) fn judged(&mut self, judgement: &Judgement, took: Duration) {
+    pub(super) fn judged(&mut self, judgement: &Judgement, began: Instant, now: Timestamp) {
+        let ended = Instant::now();
+        (self.judged_at, self.handed_on) = (now, Some(ended));
         self.route.clone_from(&judgement.route);
         self.token.clone_from(&judgement.token);
         self.claimed.clone_from(&judgement.claimed);
-        self.generation.meters.enforced(judgement.proof, took);
+        self.generation.meters.enforced(judgement.proof, ended.saturating_duration_since(began));
     }
 
     /// Refused by the gate.
@@ -182,14 +187,16 @@ impl Record {
 
     /// The response's head is there: the request is counted, and logged once its body has ended.
     pub(super) fn answered(&mut self, status: StatusCode) {
+        let now = Instant::now();
         self.status = Some(status);
-        self.upstream_time = self.handed_on.map(|at| at.elapsed());
-        self.count(status.as_u16());
+        let handed_on = self.handed_on.filter(|_| self.forwarded);
+        self.upstream_time = handed_on.map(|at| now.saturating_duration_since(at));
+        self.count(status.as_u16(), now);
     }
 
-    fn count(&mut self, status: u16) {
+    fn count(&mut self, status: u16, now: Instant) {
         let meters = &self.generation.meters;
-        let duration = self.began.elapsed();
+        let duration = now.saturating_duration_since(self.began);
         self.answered_after = Some(duration);
         meters.route(self.route.as_ref(), self.endpoint).answered(
             &meters.metrics.requests,
@@ -198,7 +205,7 @@ impl Record {
             duration,
         );
         if let (true, Some(route), Some(client)) = (self.forwarded, &self.route, self.known_client()) {
-            meters.usage.borrow_mut().count(client, route.index(), status, Timestamp::now());
+            meters.usage.borrow_mut().count(client, route.index(), status, self.judged_at);
         }
     }
 
@@ -292,7 +299,7 @@ impl Drop for Record {
             None => CLIENT_CLOSED_REQUEST,
         };
         if self.answered_after.is_none() {
-            self.count(status);
+            self.count(status, Instant::now());
         }
         self.write(status, self.answered_after.unwrap_or_default());
     }

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -26,7 +27,7 @@ use crate::enforce::decide::{Asked, Permit, Request as Judged, Verdict};
 use crate::enforce::denial::Denial;
 use crate::enforce::target::RequestTarget;
 use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody, Tunnel, client_address};
-use crate::time::Now;
+use crate::time::{Now, Timestamp};
 
 /// The head of a request, over either protocol.
 #[derive(Debug)]
@@ -56,12 +57,15 @@ pub(super) async fn serve(
     let form = Form::of(&head.method, &head.headers);
     let mut record = begin(&connection, &head);
 
-    let within = admissible(&head, &body, &connection, &record.generation);
+    let within = within_limits(&head, &body, &record.generation);
     if within.is_ok()
         && let Some(authority) = record.generation.live.authority.clone()
         && let Some(endpoint) = own::endpoint(&authority, &head.method, &head.target)
+        // Without a certificate that is valid, it is rejected below like any other.
+        && connection.certificate(&record.generation.live, Timestamp::now()).is_ok()
     {
-        return own::serve(&authority, endpoint, &head, body, record, serving).await;
+        // Boxed, as all that is rare: the future of the others stays small.
+        return Box::pin(own::serve(&authority, endpoint, &head, body, record, serving)).await;
     }
     let judged = match within {
         Ok(host) => {
@@ -75,11 +79,11 @@ pub(super) async fn serve(
             let generation = Rc::clone(&record.generation);
             let (streams, question) = (&connection.worker.streams, Question::new(&head, &host));
             let watched = streams.watch(&generation.live, &permit, question, &connection);
-            record.handed_on = Some(Instant::now());
             record.received = (!body.is_end_stream()).then(Rc::default);
             let grpc = http1.is_none();
             let outgoing = outgoing(head, body, host, &connection, http1, &record, &watched);
-            match until_cut(&watched, generation.forwarder.forward(&permit, outgoing)).await {
+            let forwarding = pin!(generation.forwarder.forward(&permit, outgoing));
+            match until_cut(&watched, forwarding).await {
                 Ok(Ok(answer)) => {
                     return pass_on(answer, grpc, serving, watched, record);
                 }
@@ -93,7 +97,7 @@ pub(super) async fn serve(
         Err(refusal) => {
             record.denied(&refusal);
             let expects_continue = head.headers.contains_key(EXPECT);
-            if discard(body, expects_continue).await { refusal } else { refusal.closing() }
+            if Box::pin(discard(body, expects_continue)).await { refusal } else { refusal.closing() }
         }
     };
     let answer = refusal.to_response(form, &record.request_id);
@@ -138,28 +142,8 @@ fn begin(connection: &Rc<Connection>, head: &Head) -> Box<Record> {
     record
 }
 
-/// What a request needs before anything else is looked at: limits kept, and a client certificate where the listener
-/// requires one. Returns the host the client asked for.
-fn admissible(
-    head: &Head,
-    body: &ClientBody,
-    connection: &Connection,
-    generation: &Generation,
-) -> Result<HeaderValue, Refusal> {
-    let host = within_limits(head, body, generation)?;
-    match connection.certificate(&generation.live, Now::read().wall) {
-        Ok(_certificate) => Ok(host),
-        // The client can only present another one on another connection.
-        Err(reason) => Err(Refusal::from(&Denial::from(reason)).closing()),
-    }
-}
-
 /// Limits, and what HTTP/2 can carry that `framing` refuses in HTTP/1.1. Returns the host the client asked for.
-fn within_limits(
-    head: &Head,
-    body: &ClientBody,
-    generation: &Generation,
-) -> Result<HeaderValue, Refusal> {
+fn within_limits(head: &Head, body: &ClientBody, generation: &Generation) -> Result<HeaderValue, Refusal> {
     let limits = &generation.live.settings.limits;
     if head.method == Method::CONNECT {
         return Err(Refusal::NO_CONNECT);
@@ -222,9 +206,9 @@ async fn enforce(
     connection: &Connection,
     record: &mut Record,
 ) -> Result<Permit, Refusal> {
-    let mut asked = Asked::NOTHING;
+    let (mut asked, mut began) = (Asked::NOTHING, record.began);
     loop {
-        let (began, now) = (Instant::now(), Now::read());
+        let now = Now::read();
         let certificate = connection.certificate(&record.generation.live, now.wall);
         let question = Judged {
             method: &head.method,
@@ -234,7 +218,7 @@ async fn enforce(
             certificate: certificate.map_err(|reason| Refusal::from(&Denial::from(reason)).closing())?,
         };
         let judgement = record.generation.live.enforcer.decide(&question, asked, now);
-        record.judged(&judgement, began.elapsed());
+        record.judged(&judgement, began, now.wall);
         match judgement.verdict {
             Verdict::Allow(permit) => {
                 if let Err(reason) = record.generation.live.enforcer.begin(&permit, now) {
@@ -248,7 +232,8 @@ async fn enforce(
                 return Err(Refusal::from(&denial));
             }
             Verdict::Ask(ask) => {
-                asked = record.generation.live.enforcer.find_out(&ask, asked).await;
+                asked = Box::pin(record.generation.live.enforcer.find_out(&ask, asked)).await;
+                began = Instant::now();
             }
         }
     }
@@ -346,8 +331,10 @@ impl Switched {
 }
 
 /// What comes of `forwarding`, unless the stream must end first.
-async fn until_cut<T>(watched: &Watched, forwarding: impl Future<Output = T>) -> Result<T, Cut> {
-    let mut forwarding = std::pin::pin!(forwarding);
+async fn until_cut<T>(
+    watched: &Watched,
+    mut forwarding: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, Cut> {
     poll_fn(|cx| match forwarding.as_mut().poll(cx) {
         Poll::Ready(outcome) => Poll::Ready(Ok(outcome)),
         Poll::Pending => watched.poll_cut(cx).map(Err),

@@ -1,7 +1,6 @@
 //! One worker's handles on the metrics of requests, looked up once per configuration.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,19 +73,9 @@ pub(super) struct Meters {
     unrouted: RouteMeters,
     /// Of the authority's paths.
     own: Vec<(Endpoint, RouteMeters)>,
-    decisions: RefCell<HashMap<Decided, IntCounter>>,
     proofs: [(Proof, Histogram); 3],
     clients: RefCell<ClientCounters>,
     pub(super) usage: RefCell<UsageCounters>,
-}
-
-/// What decisions are counted by.
-#[derive(PartialEq, Eq, Hash)]
-struct Decided {
-    /// The route's, or one beyond.
-    place: usize,
-    decision: Decision,
-    reason: Option<Reason>,
 }
 
 /// The handles of one route.
@@ -94,23 +83,43 @@ pub(super) struct RouteMeters {
     pub(super) pattern: Arc<str>,
     duration: Histogram,
     /// By place in `METHODS` and status.
-    requests: RefCell<HashMap<(usize, u16), IntCounter>>,
+    requests: Handles<(usize, u16)>,
+    decisions: Handles<(Decision, Option<Reason>)>,
+}
+
+/// Handles that are looked up once. There are few of them in one place, so that a list is faster than a map.
+struct Handles<K>(RefCell<Vec<(K, IntCounter)>>);
+
+impl<K: PartialEq> Handles<K> {
+    const fn new() -> Self {
+        Self(RefCell::new(Vec::new()))
+    }
+
+    fn count(&self, key: K, look_up: impl FnOnce() -> IntCounter) {
+        let mut handles = self.0.borrow_mut();
+        match handles.iter().find(|(known, _)| *known == key) {
+            Some((_, counter)) => counter.inc(),
+            None => {
+                let counter = look_up();
+                counter.inc();
+                handles.push((key, counter));
+            }
+        }
+    }
 }
 
 impl RouteMeters {
     fn new(metrics: &Metrics, pattern: Arc<str>) -> Self {
         let duration = metrics.request_duration.with_label_values(&[&pattern]);
-        Self { pattern, duration, requests: RefCell::default() }
+        Self { pattern, duration, requests: Handles::new(), decisions: Handles::new() }
     }
 
     pub(super) fn answered(&self, counters: &IntCounterVec, method: &str, status: u16, after: Duration) {
         let place = METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len());
-        let mut requests = self.requests.borrow_mut();
-        let counter = requests.entry((place, status)).or_insert_with(|| {
+        self.requests.count((place, status), || {
             let method = METHODS.get(place).copied().unwrap_or("other");
             counters.with_label_values(&[&self.pattern, method, itoa::Buffer::new().format(status)])
         });
-        counter.inc();
         self.duration.observe(after.as_secs_f64());
     }
 }
@@ -127,7 +136,6 @@ impl Meters {
             routes: patterns.iter().map(|pattern| RouteMeters::new(metrics, Arc::clone(pattern))).collect(),
             unrouted: RouteMeters::new(metrics, NONE.into()),
             own: own.unwrap_or_default(),
-            decisions: RefCell::default(),
             proofs: [proof(Proof::Cached), proof(Proof::Fresh), proof(Proof::None)],
             usage: RefCell::new(UsageCounters::new(&metrics.usage, patterns.clone())),
             clients: RefCell::new(ClientCounters::new(metrics, patterns)),
@@ -156,14 +164,11 @@ impl Meters {
     }
 
     pub(super) fn decided(&self, decision: Decision, reason: Option<Reason>, route: Option<&Arc<Route>>) {
-        let mut decisions = self.decisions.borrow_mut();
-        let place = route.map_or(self.routes.len(), |route| route.index());
-        let counter = decisions.entry(Decided { place, decision, reason }).or_insert_with(|| {
+        let meters = self.route(route, None);
+        meters.decisions.count((decision, reason), || {
             let reason = reason.map_or(NONE, Reason::as_str);
-            let route = &self.route(route, None).pattern;
-            self.metrics.decisions.with_label_values(&[decision.as_str(), reason, route])
+            self.metrics.decisions.with_label_values(&[decision.as_str(), reason, &meters.pattern])
         });
-        counter.inc();
     }
 
     pub(super) fn enforced(&self, proof: Proof, took: Duration) {

@@ -27,7 +27,7 @@ use crate::enforce::denial::Reason;
 use crate::enforce::policy::{Mode, Route};
 use crate::enforce::target::RequestTarget;
 use crate::metrics::Metrics;
-use crate::time::Now;
+use crate::time::{Now, Tick};
 
 /// Live streams, as configured (`[streams]`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +104,8 @@ pub(super) struct Watched {
     stream: Rc<Stream>,
     streams: Rc<Streams>,
     place: usize,
+    /// When it was last looked whether this counts as another use.
+    looked: Cell<Tick>,
 }
 
 impl Question {
@@ -189,7 +191,7 @@ impl Streams {
             Some(free) => *free = Some(Rc::clone(&stream)),
             None => places.push(Some(Rc::clone(&stream))),
         }
-        Rc::new(Watched { stream, streams: Rc::clone(self), place })
+        Rc::new(Watched { stream, streams: Rc::clone(self), place, looked: Cell::new(Tick::read()) })
     }
 
     /// Judges every stream again by what is in force, and ends what may not go on.
@@ -338,6 +340,11 @@ impl Watched {
     pub(super) fn moved(&self) {
         let grounds = self.stream.grounds.borrow();
         let Some(pass) = grounds.pass().filter(|_| self.stream.counts.get()) else { return };
+        let tick = Tick::read();
+        if tick.since(self.looked.get()) < MOMENT {
+            return;
+        }
+        self.looked.set(tick);
         let now = Now::read();
         if pass.last_used().is_none_or(|last| now.monotonic.since(last) >= MOMENT) {
             grounds.keep_alive(now);

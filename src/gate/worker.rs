@@ -105,7 +105,7 @@ impl Worker {
 
     /// The time for a `Date` field.
     pub(super) fn date(&self) -> HeaderValue {
-        self.dates.at(Timestamp::now())
+        self.dates.at(Timestamp::coarse())
     }
 
     /// What a connection holds as long as it is open; `None` once connections are only ended.

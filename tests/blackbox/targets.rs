@@ -55,6 +55,25 @@ fn keeping(upstream: &RawUpstream, issuer: &Issuer) -> Settings {
 }
 
 #[test]
+fn a_query_goes_upstream_byte_for_byte_whatever_it_holds() {
+    let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
+    let gate = Gate::start(&Settings::tls().guarding(&upstream.url(), &issuer));
+    let bytes: Vec<u8> = (0x21..=0xff).filter(|byte| !matches!(byte, b'#' | 0x7f)).collect();
+    for query in [&b"filter={\"a\":1}"[..], b"q=<b>`x`\\^|", b"%zz&%2f..%2f", b"?a?", &bytes] {
+        let head = format!("host: x\r\nauthorization: Bearer {}\r\n\r\n", issuer.good());
+        let request = [b"GET /deals?", query, b" HTTP/1.1\r\n", head.as_bytes()].concat();
+        let answer = gate.connect().exchange(&request).unwrap();
+        assert_eq!(answer.status(), 200, "{}", query.escape_ascii());
+        let sent = [b"GET /deals?", query, b" HTTP/1.1\r\n"].concat();
+        assert!(upstream.last().head.starts_with(&sent), "{}", query.escape_ascii());
+    }
+    for query in [&b"a#b"[..], b"a\tb", b"a\x7f", b"a\0", b"\x1b"] {
+        let request = [b"GET /deals?", query, b" HTTP/1.1\r\nhost: x\r\n\r\n"].concat();
+        assert_eq!(gate.connect().exchange(&request).unwrap().status(), 400, "{}", query.escape_ascii());
+    }
+}
+
+#[test]
 fn an_encoded_slash_goes_upstream_as_it_came_where_the_route_keeps_it() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
     let gate = Gate::start(&keeping(&upstream, &issuer));

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use bytes::BytesMut;
 use ::http::{Method, StatusCode};
+use bytes::BytesMut;
 use memchr::memchr;
 
 use super::lines::{Body, Lines};

@@ -133,7 +133,8 @@ impl ClientWire {
 
     /// Whether another request can follow the one being served, as far as is known.
     pub(super) fn can_go_on(&self) -> bool {
-        !self.leaving.get() && !(self.unread_body.get() && self.body_dropped.get())
+        let is_abandoned = self.unread_body.get() && self.body_dropped.get();
+        !self.leaving.get() && !is_abandoned
     }
 
     /// Whether the next byte of the client belongs to another request.
