@@ -297,6 +297,33 @@ async fn a_new_key_is_fetched_when_a_token_names_it() {
     assert_eq!(server.served.load(Ordering::SeqCst), 2, "one fetch per cooldown");
 }
 
+/// A refused signal is not repeated, so a transmitter's new key must be found with its first signal.
+#[tokio::test]
+async fn a_new_key_under_an_old_name_is_fetched_when_a_token_is_signed_by_it() {
+    for header in
+        [r#"{"alg":"ES256","kid":"a","typ":"secevent+jwt"}"#, r#"{"alg":"ES256","typ":"secevent+jwt"}"#]
+    {
+        let (old, new, forger) = (Signer::new(), Signer::new(), Signer::new());
+        let server = Server::start(old.jwks()).await;
+        let (_trigger, shutdown) = shutdown::channel();
+        let gate = Gate::start(fetching(&server, settings(), shutdown).await).await;
+        let now = Timestamp::now();
+        assert_eq!(gate.push(&old.set(&claims("alice", now))).await.0, 202);
+        server.document.send_replace(new.jwks());
+        let signed = |signer: &Signer, subject| signer.sign(header, &claims(subject, now).to_string());
+        assert_eq!(gate.push(&signed(&new, "bob")).await.0, 202, "{header}");
+        assert_eq!(gate.judge("bob", now), Some(Ended::Subject));
+        assert_eq!(server.served.load(Ordering::SeqCst), 2, "{header}");
+        for signer in [&old, &forger] {
+            let (status, _, body) = gate.push(&signed(signer, "carol")).await;
+            assert_eq!(status, 400, "{header}: {body}");
+            assert!(body.contains("authentication_failed"), "{body}");
+        }
+        assert_eq!(gate.judge("carol", now), None);
+        assert_eq!(server.served.load(Ordering::SeqCst), 2, "one fetch per cooldown: {header}");
+    }
+}
+
 #[tokio::test]
 async fn without_keys_the_transmitter_is_asked_to_come_back() {
     let settings = settings();
