@@ -103,6 +103,11 @@ impl Gate {
         Self { store, log, in_force, enforcer, keys, metrics, settings }
     }
 
+    /// The first use of a token that is in use.
+    pub(crate) fn first_use(&self, token: TokenKey) -> Option<i64> {
+        Some(self.in_force.sessions.find(token)?.first_used_at().as_millis())
+    }
+
     /// What the gate would write behind.
     pub(crate) async fn flush(&self) -> Vec<(TokenKey, i64)> {
         self.in_force.sessions.save(&self.store).await.expect("a store");

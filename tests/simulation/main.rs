@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail where they stand")]
 
+mod ahead;
 mod fleet;
 mod gate;
 mod news;
@@ -17,7 +18,7 @@ mod world;
 
 #[test]
 fn a_token_passes_exactly_when_it_must_whatever_clocks_reloads_and_kills_do() {
-    let tally = search::run::<world::Alone>(80);
+    let tally = search::run::<world::Alone>(70);
     println!("{tally:#?}");
     for answer in ["passes", "Expired", "FromTheFuture", "TooLongLived", "Ended", "BeforeState", "Idle"] {
         assert!(tally.contains_key(answer), "no token was ever answered {answer}: {tally:?}");
@@ -30,6 +31,15 @@ fn gates_on_a_shared_store_agree_on_idle_tokens_however_late_its_answers_are() {
     println!("{tally:#?}");
     for answer in ["passes", "passes, told of another use", "told that it is over", "not answered"] {
         assert!(tally.contains_key(answer), "no token was ever answered {answer}: {tally:?}");
+    }
+}
+
+#[test]
+fn a_token_of_an_issuer_ahead_ends_at_every_gate_with_an_event_after_its_first_use() {
+    let tally = search::run::<ahead::Ahead>(10);
+    println!("{tally:#?}");
+    for answer in ["passes", "passes when answered", "ended", "ended by its first use", "not answered"] {
+        assert!(tally.contains_key(answer), "no token was ever {answer}: {tally:?}");
     }
 }
 
