@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::redis_server::Server;
-use crate::scene::{Scene, decision, publish, state, status};
+use crate::scene::{ORIGIN, Scene, decision, publish, state, status};
 use crate::support::app::{App, Speaks};
 use crate::support::gate::Gate;
 use crate::support::settings::Settings;
@@ -224,10 +224,9 @@ fn what_was_idle_when_the_timeout_grew_stays_idle_on_every_gate_also_on_one_that
         if restarts {
             scene.gates.clear();
         }
-        let terms = "portcullis:{portcullis.log}:idle";
         eventually("the first gate has written what it goes by", || {
-            let kept: Option<String> = server.ask(&["HGET", terms, "timeout"]);
-            (restarts || kept.as_deref() == Some("600000")).then_some(())
+            let kept: Option<String> = server.ask(&["HGET", ORIGIN, "idle"]);
+            (restarts || kept.is_some_and(|kept| kept.starts_with("600000 "))).then_some(())
         });
         let lines = format!("{}[sessions]\nidle_timeout = \"10m\"\n", state(&server.url()));
         scene.gates.push(scene.launch(&lines));

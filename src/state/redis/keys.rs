@@ -12,7 +12,8 @@ pub(super) const VERSION: &str = "1";
 #[derive(Debug)]
 pub(super) struct Keys {
     prefix: String,
-    /// What the log is: version, identity, creation, its last entry, its age and what is missing from it.
+    /// What the log is: version, identity, creation, its last entry, its age and what is missing from it; and the idle
+    /// timeout of the fleet.
     pub(super) origin: String,
     /// The events: a stream.
     pub(super) events: String,
@@ -20,8 +21,6 @@ pub(super) struct Keys {
     pub(super) stamp: String,
     /// Held by the replica that publishes lost events again.
     pub(super) mender: String,
-    /// The idle timeout that was in force last, and what was idle when it grew: a hash.
-    pub(super) idle: String,
     /// How often clients were answered how: a hash.
     pub(super) usage: String,
     /// And when last: a hash in the same slot.
@@ -38,7 +37,6 @@ impl Keys {
             events: format!("{log}:events"),
             stamp: format!("{log}:stamp"),
             mender: format!("{log}:mender"),
-            idle: format!("{log}:idle"),
             usage: format!("{usage}:counts"),
             usage_last: format!("{usage}:last"),
         }
@@ -109,7 +107,6 @@ mod tests {
         assert_eq!(of(&keys.origin), of(&keys.events));
         assert_eq!(of(&keys.origin), of(&keys.stamp));
         assert_eq!(of(&keys.origin), of(&keys.mender));
-        assert_eq!(of(&keys.origin), of(&keys.idle));
         assert_eq!(of(&keys.usage), of(&keys.usage_last));
         // The raw bytes of a token may hold braces; the tag comes first.
         let braces = TokenKey(Key::from_bytes(*b"{}{}{}{}{}{}{}{}"));

@@ -191,9 +191,9 @@ impl Fleet {
     /// What the server says of the log now.
     pub(super) async fn beat(&self, patience: Duration) -> Result<Beat, Fault> {
         type Fields = (String, String, String, String, String, String, String, String, String);
-        let mut call = self.scripts.beat.call(3);
-        call.arg(&self.keys.origin).arg(&self.keys.stamp).arg(&self.keys.idle);
-        let (clock, stamp, fields, idle): (i64, String, Fields, (String, String, String)) =
+        let mut call = self.scripts.beat.call(2);
+        call.arg(&self.keys.origin).arg(&self.keys.stamp);
+        let (clock, stamp, fields, idle): (i64, String, Fields, String) =
             self.log_lane()?.ask(&call, patience).await?;
         let (version, id, created, last, trimmed, filled, kept, ticks, dropped) = fields;
         Ok(Beat {

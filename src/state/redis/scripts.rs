@@ -91,16 +91,14 @@ impl Scripts {
     }
 }
 
-/// KEYS: origin, stamp, idle. Answers milliseconds of the server's clock and of the stamp, version, identity, creation, the
+/// KEYS: origin, stamp. Answers milliseconds of the server's clock and of the stamp, version, identity, creation, the
 /// last entry, the place up to which entries may be missing, the gaps that were filled, for how long entries are kept, the
 /// log's age in ticks, and what was removed at which age; then the idle timeout in force last, and its floor.
 const BEAT: &str = "
 local t = redis.call('TIME')
-local o = redis.call('HMGET', KEYS[1], 'version', 'id', 'created_at', 'last', 'trimmed', 'filled', 'kept', 'ticks', 'dropped')
-local i = redis.call('HMGET', KEYS[3], 'timeout', 'floor', 'floor_timeout')
+local o = redis.call('HMGET', KEYS[1], 'version', 'id', 'created_at', 'last', 'trimmed', 'filled', 'kept', 'ticks', 'dropped', 'idle')
 return {t[1] * 1000 + math.floor(t[2] / 1000), redis.call('GET', KEYS[2]) or '',
-  {o[1] or '', o[2] or '', o[3] or '0', o[4] or '0', o[5] or '0', o[6] or '', o[7] or '0', o[8] or '0', o[9] or ''},
-  {i[1] or '', i[2] or '', i[3] or ''}}
+  {o[1] or '', o[2] or '', o[3] or '0', o[4] or '0', o[5] or '0', o[6] or '', o[7] or '0', o[8] or '0', o[9] or ''}, o[10] or ''}
 ";
 
 /// KEYS: origin, events. ARGV: identity, milliseconds that events are kept at least.
@@ -287,17 +285,19 @@ end
 return 1
 ";
 
-/// KEYS: idle. ARGV: the idle timeout in force, -1 for none; then the floor and its timeout, or nothing. No floor is nearer
-/// than its timeout, whatever a gate's clock says.
+/// KEYS: origin. ARGV: identity, the idle timeout in force, -1 for none; then the floor and its timeout, or nothing. They are
+/// kept as one field. No floor is nearer than its timeout, whatever a gate's clock says.
 const TERMS: &str = "
-redis.call('HSET', KEYS[1], 'timeout', ARGV[1])
-if not ARGV[2] then return 1 end
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local floor = math.min(tonumber(ARGV[2]), now - ARGV[3])
-if floor > tonumber(redis.call('HGET', KEYS[1], 'floor') or 0) then
-  redis.call('HSET', KEYS[1], 'floor', string.format('%.0f', floor), 'floor_timeout', ARGV[3])
+local o = redis.call('HMGET', KEYS[1], 'id', 'idle')
+if o[1] ~= ARGV[1] then return redis.error_reply('STALE this is another database') end
+local floor, timeout = string.match(o[2] or '', '^[^ ]+ (%d+) (%d+)$')
+if ARGV[3] then
+  local t = redis.call('TIME')
+  local now = t[1] * 1000 + math.floor(t[2] / 1000)
+  local new = math.min(tonumber(ARGV[3]), now - ARGV[4])
+  if new > tonumber(floor or 0) then floor, timeout = string.format('%.0f', new), ARGV[4] end
 end
+redis.call('HSET', KEYS[1], 'idle', ARGV[2] .. (floor and ' ' .. floor .. ' ' .. timeout or ''))
 return 1
 ";
 

@@ -18,10 +18,13 @@ pub(super) struct KeptTerms {
 
 impl KeptTerms {
     /// As the heartbeat brings them; `None` when there are none yet.
-    pub(super) fn parse((timeout, floor, floor_timeout): &(String, String, String)) -> Option<Self> {
-        let millis = |text: &str| text.parse().ok().map(Duration::from_millis);
-        let floor = floor.parse().ok().map(Timestamp::from_millis).zip(millis(floor_timeout));
-        (!timeout.is_empty()).then(|| Self { timeout: millis(timeout), floor })
+    pub(super) fn parse(kept: &str) -> Option<Self> {
+        let mut words = kept.split(' ').map(|word| word.parse::<i64>().ok());
+        let millis = |word: i64| u64::try_from(word).ok().map(Duration::from_millis);
+        let timeout = millis(words.next()??);
+        let (floor, floor_timeout) = (words.next().flatten(), words.next().flatten());
+        let floor = floor.map(Timestamp::from_millis).zip(floor_timeout.and_then(millis));
+        Some(Self { timeout, floor })
     }
 
     /// On the clocks of this process, when the server's clock says `clock`.
@@ -39,7 +42,7 @@ impl Fleet {
         let millis =
             |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).min(1 << 50);
         let mut call = self.scripts.terms.call(1);
-        call.arg(&self.keys.idle).arg(terms.timeout.map_or(-1, millis));
+        call.arg(&self.keys.origin).arg(self.position().id).arg(terms.timeout.map_or(-1, millis));
         if let Some(floor) = terms.floor {
             call.arg(floor.wall.as_millis()).arg(millis(floor.timeout));
         }
@@ -64,14 +67,16 @@ mod tests {
     fn terms_are_read_as_they_were_kept_and_put_on_the_clocks_of_this_process() {
         let (minute, ms) = (Duration::from_secs(60), Timestamp::from_millis);
         for (kept, expected) in [
-            (["", "", ""], None),
-            (["-1", "", ""], Some((None, None))),
-            (["60000", "", ""], Some((Some(minute), None))),
-            (["60000", "900000", "30000"], Some((Some(minute), Some((ms(900_000), minute / 2))))),
-            (["-1", "900000", "30000"], Some((None, Some((ms(900_000), minute / 2))))),
-            (["60000", "x", "30000"], Some((Some(minute), None))),
+            ("", None),
+            ("x 900000 30000", None),
+            ("-1", Some((None, None))),
+            ("60000", Some((Some(minute), None))),
+            ("60000 900000 30000", Some((Some(minute), Some((ms(900_000), minute / 2))))),
+            ("-1 900000 30000", Some((None, Some((ms(900_000), minute / 2))))),
+            ("60000 x 30000", Some((Some(minute), None))),
+            ("60000 900000", Some((Some(minute), None))),
         ] {
-            let parsed = KeptTerms::parse(&kept.map(str::to_owned).into());
+            let parsed = KeptTerms::parse(kept);
             assert_eq!(parsed.map(|kept| (kept.timeout, kept.floor)), expected, "{kept:?}");
         }
         let kept = KeptTerms { timeout: None, floor: Some((ms(900_000), minute)) };
