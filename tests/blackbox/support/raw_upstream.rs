@@ -211,7 +211,13 @@ impl Drop for RawUpstream {
     fn drop(&mut self) {
         self.state.stopped.store(true, Ordering::SeqCst);
         self.hang_up();
-        drop(TcpStream::connect(self.address));
+        // Each connection wakes the listener, which closes; until then the kernel takes connections that nobody serves.
+        for _ in 0..1000 {
+            if TcpStream::connect(self.address).is_err() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
