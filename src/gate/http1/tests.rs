@@ -2,6 +2,7 @@
 
 use ::http::StatusCode;
 use bytes::BytesMut;
+use proptest::prelude::*;
 
 use super::body::{BodyReader, MAX_CHUNK_LINE, Piece};
 use super::head::{Fault, HeadReader};
@@ -534,6 +535,70 @@ fn every_target_that_passes_is_one_that_is_kept_byte_for_byte() {
             if let Ok(head) = HeadReader::new(LIMITS).read(&mut BytesMut::from(&request[..])) {
                 let sent = head.unwrap().head.target;
                 assert!(sent.as_bytes().ends_with(&target[before.len()..]), "{byte:#x}");
+            }
+        }
+    }
+}
+
+/// What a connection's bytes may be made of, so that a row of them is often almost a request.
+const PARTS: &[&[u8]] = &[
+    b"GET / HTTP/1.1\r\nHost: a\r\n",
+    b"POST /b?c HTTP/1.1\r\nhost: a\r\n",
+    b"GET ",
+    b"/",
+    b" HTTP/1.1",
+    b" HTTP/1.0",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\n",
+    b"\r",
+    b" ",
+    b"\t",
+    b":",
+    b"Host: a",
+    b"X: y",
+    b"X-Long: 0123456789",
+    b"Content-Length: 3\r\n",
+    b"Content-Length: 0\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close, upgrade\r\n",
+    b"Upgrade: b\r\n",
+    b"abc",
+    b"3\r\nabc\r\n",
+    b"3;x=y\r\nabc\r\n0\r\n\r\n",
+    b"0\r\n",
+    b"Trailer: x",
+    b"\0",
+    b"\xff",
+    b"#",
+    b"%",
+    b"\"",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn bytes_are_the_same_requests_however_they_come_and_no_parser_reads_others(
+        parts in proptest::collection::vec(proptest::sample::select(PARTS), 1..12),
+        size in 1_usize..40,
+    ) {
+        let raw = parts.concat();
+        let expected = run(&raw, raw.len());
+        prop_assert_eq!(run(&raw, size), expected, "in pieces of {}: {}", size, raw.escape_ascii());
+        // What is taken for a head is that head to another strict parser.
+        let mut inbox = BytesMut::from(&raw[..]);
+        if let Ok(Some(request)) = HeadReader::new(LIMITS).read(&mut inbox) {
+            let (length, head) = (raw.len() - inbox.len(), request.head);
+            let mut fields = [httparse::EMPTY_HEADER; 64];
+            let mut parsed = httparse::Request::new(&mut fields);
+            prop_assert_eq!(parsed.parse(&raw), Ok(httparse::Status::Complete(length)));
+            prop_assert_eq!(parsed.method, Some(head.method.as_str()));
+            prop_assert_eq!(parsed.path.map(str::as_bytes), Some(&head.target.as_bytes()[..]));
+            prop_assert_eq!(parsed.headers.len(), head.headers.len());
+            for field in parsed.headers {
+                let mut values = head.headers.get_all(field.name).iter();
+                prop_assert!(values.any(|value| value.as_bytes() == field.value), "{}", field.name);
             }
         }
     }
