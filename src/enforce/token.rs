@@ -207,8 +207,8 @@ impl VerifiedToken {
         let facts = self.facts_with(session.map(Session::first_used_at));
         self.standing.first_use().is_none()
             && earliest < facts.issued_at
-            && !snapshot.would_end(&facts, facts.issued_at)
             && snapshot.would_end(&facts, earliest)
+            && !snapshot.would_end(&facts, facts.issued_at)
     }
 
     /// Whether an event has ended it by `now`; `leeway` is how long it is accepted after its `exp`.

@@ -48,6 +48,11 @@ impl Unsaved {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.sessions.iter().map(|list| lock(list).len()).sum()
+    }
+
     pub(super) fn is_kept(&self) -> bool {
         self.is_kept
     }
@@ -61,6 +66,20 @@ impl Unsaved {
         let mut gone = lock(&self.gone);
         if self.is_kept && gone.len() < self.most_gone {
             gone.push(token);
+        }
+    }
+
+    /// While nothing can be saved, only what the table holds is kept for later: else a disk that is full for a day would
+    /// fill the memory with tokens that are dead. What left for room is judged by its issue until then.
+    fn forget_evicted(&self) {
+        self.sessions.iter().for_each(|list| lock(list).retain(|session| !session.is_evicted()));
+    }
+
+    /// A first use that other replicas must know.
+    pub(super) fn note_first_use(&self, token: TokenKey, first: Timestamp) {
+        let mut uses = lock(&self.first);
+        if uses.len() < self.most_gone {
+            uses.push((token, first));
         }
     }
 
@@ -80,8 +99,17 @@ impl Sessions {
     /// # Errors
     /// When the store cannot be written.
     pub async fn save(&self, store: &Store) -> Result<usize, StoreError> {
-        self.save_limits(store).await?;
-        self.save_first_uses(store).await?;
+        // What one of them fails for need not be in the way of the others.
+        let limits = self.save_limits(store).await;
+        let first = self.save_first_uses(store).await;
+        let saved = self.save_last_uses(store).await;
+        if saved.is_err() {
+            self.unsaved.forget_evicted();
+        }
+        limits.and(first).and(saved)
+    }
+
+    async fn save_last_uses(&self, store: &Store) -> Result<usize, StoreError> {
         let (mut saved, mut portion) = (0, Vec::new());
         let (last, lists) = (LISTS - 1, self.unsaved.sessions.iter().enumerate());
         // In the order of their keys, as the store keeps them.

@@ -236,7 +236,7 @@ impl Session {
         _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, learn);
     }
 
-    /// Whether the table has not seen it in use for `fraction`, and is to be shown now. One caller is told so.
+    /// Whether the table has not seen it in use for `fraction`, and is to be shown now.
     pub(super) fn is_due_for_touch(&self, now: Monotonic, fraction: Duration) -> bool {
         let (touched, now) = (self.touched.load(Ordering::Relaxed), low(now));
         let since = now.wrapping_sub(touched);

@@ -103,7 +103,7 @@ impl Sessions {
     /// others must know at once.
     pub(super) fn note_first_use(&self, session: &Session) {
         if let (Some(shared), Some(first)) = (&self.shared, session.first_use_before_issue()) {
-            lock(&self.unsaved.first).push((session.token(), first));
+            self.unsaved.note_first_use(session.token(), first);
             shared.first.notify_one();
         }
     }

@@ -107,9 +107,6 @@ impl Table {
 
     /// Keeps a session in the table that is in use; called once in a fraction of the idle timeout.
     pub(super) fn touch(&self, session: &Arc<Session>, now: Monotonic) {
-        if !session.is_due_for_touch(now, self.limits.load().fraction()) {
-            return;
-        }
         session.touch(now);
         if !self.cache.get(&session.token()).is_some_and(|kept| Arc::ptr_eq(&kept, session)) {
             session.evicted();

@@ -319,6 +319,32 @@ async fn many_are_saved_in_portions_and_one_that_fails_is_saved_later() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_saved_takes_no_more_memory_than_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate.db");
+    drop(Store::open(&path, Now::at_millis(0)).unwrap());
+    let (sessions, unwritable) = (sessions(100), Store::open_read_only(&path).unwrap().unwrap());
+    for round in 0..10 {
+        for i in 0..100 {
+            assert!(Token::new(&format!("{round}-{i}"), 0).use_at(&sessions, at(1_000)));
+        }
+        let _left = sessions.left();
+        assert!(sessions.save(&unwritable).await.is_err());
+        assert!(sessions.unsaved.len() <= 100, "{round}");
+    }
+    drop(unwritable);
+    let store = Store::open(&path, Now::at_millis(0)).unwrap();
+    assert_eq!(sessions.save(&store).await, Ok(100));
+    assert_eq!(store.sessions(None, 1_000).await.map(|rows| rows.len()), Ok(100));
+}
+
+#[test]
+fn a_session_stays_small() {
+    // A million of them are kept in 450 bytes each, of which moka takes most.
+    assert!(size_of::<Session>() <= 112);
+}
+
+#[tokio::test]
 async fn a_start_with_a_wrong_clock_loses_nothing() {
     let store = Store::in_memory(Now::at_millis(0)).unwrap();
     let (before, issued) = (sessions(10_000), 1_800_000_000_000);
