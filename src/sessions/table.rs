@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use moka::notification::RemovalCause;
@@ -24,6 +25,11 @@ use crate::time::{Monotonic, Now, Timestamp};
 const UNIT: u32 = 450;
 /// What a session takes with what moka keeps of it and without its client's name (`cargo bench --bench sessions`).
 const OWN: usize = 390;
+
+/// A look at a million sessions takes about a second, which must not take a core from the workers in one piece: it rests
+/// after so many.
+const STEP: usize = 500;
+const REST: Duration = Duration::from_millis(1);
 
 /// The sessions in memory.
 pub(super) struct Table {
@@ -123,7 +129,8 @@ impl Table {
         self.cache.run_pending_tasks();
     }
 
-    /// Lets what is idle or dead leave, if nobody looked for it within a fraction of the idle timeout.
+    /// Lets what is idle or dead leave, if nobody looked for it within a fraction of the idle timeout. Takes seconds when
+    /// there are a million.
     pub(super) fn scan(&self, now: Now) {
         let limits = **self.limits.load();
         let is_due = |last| now.monotonic.since(Monotonic::from_millis(last)) >= limits.fraction();
@@ -132,7 +139,10 @@ impl Table {
         if self.scanned.fetch_update(Ordering::AcqRel, Ordering::Acquire, due).is_err() {
             return;
         }
-        for (token, session) in &self.cache {
+        for (count, (token, session)) in self.cache.iter().enumerate() {
+            if count % STEP == STEP - 1 {
+                std::thread::sleep(REST);
+            }
             if session.evict_if_done(&limits, now) {
                 self.cache.invalidate(&*token);
             }
