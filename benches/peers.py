@@ -6,7 +6,10 @@ terminate TLS 1.3 with the same P-256 certificate and keep connections alive; ev
 token. The figure is utime + stime of the proxy process over the requests it served, which is steadier than requests
 per second on a machine whose clock drifts. Read the ratios of one run, never figures of two.
 
-    cargo build --release && benches/peers.py [--rounds 7] [--seconds 3] [--h2] [--gate PATH ...]
+    cargo build --release && benches/peers.py [--rounds 7] [--seconds 3] [--h2 | --idle N] [--gate PATH ...]
+
+With --idle N the figure is the memory that a connection at rest takes: N clients connect over TLS, send one request each
+and keep the connection.
 
 With --events N no peer is measured but the gate against itself: with and without N role changes a second posted to its
 admin listener, and with idle clocks and the durable store off. Then the figure is the time of the worker threads, and
@@ -23,6 +26,7 @@ import pathlib
 import re
 import shutil
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -296,6 +300,37 @@ def load(port: int, seconds: int, token: str, h2: bool) -> int:
     return int(re.search(r"(\d+) requests in", out)[1])
 
 
+def at_rest(pid: int, port: int, count: int, token: str) -> float:
+    """KiB of anonymous memory for each of so many connections that have had their answer."""
+
+    def anonymous() -> int:
+        lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    request = f"GET /deals/7 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+
+    def client() -> ssl.SSLSocket:
+        connection = tls.wrap_socket(socket.create_connection(("127.0.0.1", port)))
+        connection.sendall(request)
+        if b" 200 " not in connection.recv(65536)[:16]:
+            sys.exit("an answer was not a 200")
+        return connection
+
+    for one in [client() for _ in range(200)]:
+        one.close()
+    time.sleep(1)
+    before = anonymous()
+    clients = [client() for _ in range(count)]
+    # Until allocators have given back what they keep for a while.
+    time.sleep(12)
+    figure = (anonymous() - before) / count
+    for one in clients:
+        one.close()
+    return figure
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
@@ -304,6 +339,7 @@ def main() -> None:
     parser.add_argument("--gate", action="append", default=[], metavar="[LABEL=]BINARY", help="a gate to measure; may repeat")
     parser.add_argument("--config", action="append", default=[], metavar="LABEL=TOML", help="more configuration for a gate")
     parser.add_argument("--events", type=int, metavar="N", help="the gate against itself, with N events a second")
+    parser.add_argument("--idle", type=int, metavar="N", help="the memory of N connections at rest")
     options = parser.parse_args()
     os.environ[ADMIN_SECRET] = "a-secret-of-the-bench-that-is-long-enough"
     peers = [] if options.events else ["haproxy"]
@@ -343,6 +379,10 @@ def main() -> None:
                 command = gate(pathlib.Path(binary), folder, label, port, upstream, extra.get(label, ""))
                 proxies[label] = (start(command, 0, port).pid, port)
 
+            if options.idle:
+                for label, (pid, port) in proxies.items():
+                    print(f"{label:24}{at_rest(pid, port, options.idle, materials.token):8.1f} KiB each")
+                return
             figures: dict[str, list[float]] = {label: [] for label in proxies}
             rates: dict[str, list[float]] = {label: [] for label in proxies}
             for label, (_, port) in proxies.items():
