@@ -147,7 +147,10 @@ impl Sessions {
     }
 
     async fn save_limits(&self, store: &Store) -> Result<(), StoreError> {
-        if !self.unsaved.limits.swap(false, Ordering::Relaxed) {
+        // What a shared store keeps is compared with them first, which is done before it counts as fresh.
+        if !store.freshness().is_fresh(Monotonic::now())
+            || !self.unsaved.limits.swap(false, Ordering::Relaxed)
+        {
             return Ok(());
         }
         let Limits { idle, floor, .. } = **self.limits.load();
