@@ -77,6 +77,11 @@ impl Offer {
         Self(listeners.collect())
     }
 
+    /// Nothing is given up, or nothing any more.
+    pub(super) const fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// Waits for a gate of the same user that takes over.
     pub(super) async fn accepted(&self) -> Successor {
         poll_fn(|cx| {

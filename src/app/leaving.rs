@@ -33,7 +33,7 @@ impl App {
     /// finishes within `drain_timeout`. As soon as another process takes over, no new connections.
     pub(super) async fn leave<F: Future<Output = ()>>(mut self, mut stop: Stop<F>) -> Result<(), RunError> {
         let settings = self.wiring.loaded().settings.gate.clone();
-        let offer = Offer::new(&Names::of(&self.wiring.loaded().settings));
+        let mut offer = Offer::new(&Names::of(&self.wiring.loaded().settings));
         // From now on a request for a reload is answered at once: there will be none.
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
@@ -54,7 +54,6 @@ impl App {
         };
         let delay = settings.shutdown_delay.min(began.elapsed());
         let deadline = began.checked_add(delay).and_then(|end| end.checked_add(settings.drain_timeout));
-        let mut handed_over = false;
         let drained = loop {
             match next {
                 Next::Hurry => break false,
@@ -64,15 +63,16 @@ impl App {
                     self.trigger.advance(Phase::Draining);
                 }
                 Next::Handover(successor) => {
+                    // Once: those who come later find the next gate.
+                    offer = Offer::none();
                     self.hand_over(successor).await;
-                    handed_over = true;
                 }
             }
             next = tokio::select! {
                 () = self.workers.ended() => Next::Done,
                 () = until(deadline) => Next::Hurry,
                 () = stop.requested() => Next::Hurry,
-                successor = offer.accepted(), if !handed_over => Next::Handover(successor),
+                successor = offer.accepted() => Next::Handover(successor),
             };
         };
         self.end(drained).await;

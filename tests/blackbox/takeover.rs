@@ -145,7 +145,8 @@ fn under_load(restart: impl Fn(&mut Gate) -> Gate) {
     assert!(revoked.len() > 3, "{revoked:?}");
     for subject in revoked.iter() {
         let listed = gate.list(&format!("/v1/revocations?subject={subject}"));
-        assert_eq!(listed.len(), 1, "{subject} was acknowledged");
+        // More than once where the answer was lost and the event sent again.
+        assert!(!listed.is_empty(), "{subject} was acknowledged");
         let token = issuer.token().claim("sub", &**subject).claim("iat", now() - 30).build();
         assert_eq!(gate.would_say(&token), "subject_revoked");
     }
@@ -190,6 +191,13 @@ fn a_gate_that_takes_over_does_not_wait_for_requests_in_flight_nor_for_the_delay
     leaving.log().wait_for_text("the state is released");
     assert!(leaving.is_alive(), "the request in flight has its time");
     assert_eq!(next.list("/v1/sessions?subject=alice").len(), 1);
+    // And is itself replaced, while the first one still leaves.
+    let mut next = next;
+    next.signal("TERM");
+    let third = Gate::start(&settings);
+    assert_eq!(next.wait_for_exit(PATIENCE).code(), Some(0));
+    assert!(leaving.is_alive());
+    let next = third;
     upstream.hang_up();
     assert_eq!(held.answer().unwrap().status(), 502);
     assert_eq!(leaving.wait_for_exit(PATIENCE).code(), Some(0));
