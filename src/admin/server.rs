@@ -87,24 +87,29 @@ impl Server {
     pub(super) async fn serve(self, listener: TcpListener, mut shutdown: Shutdown) {
         let (mut connections, mut spares) = (JoinSet::new(), Spares::new());
         loop {
-            spares.refill();
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
+                // At once, before somebody else takes the descriptor.
+                Some(_) = connections.join_next() => {
+                    spares.refill();
+                    continue;
+                }
                 () = shutdown.reached(Phase::HandedOver) => break,
             };
-            while connections.try_join_next().is_some() {}
             match accepted {
                 Ok((stream, peer)) if connections.len() < self.limits.connections => {
                     connections.spawn(self.clone().connection(stream, peer, shutdown.clone()));
                 }
                 // Closed at once: the client learns it now, not after a time-out.
                 Ok(_) => {}
-                Err(error) if spares.give_up(&error) => {}
+                // The next attempt has a descriptor.
+                Err(error) if spares.give_up(&error) => continue,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     sleep(BACK_OFF).await;
                 }
             }
+            spares.refill();
         }
         drop(listener);
         while connections.join_next().await.is_some() {}

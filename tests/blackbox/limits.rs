@@ -370,7 +370,11 @@ fn a_small_limit_on_open_files_leaves_room_for_requests_and_operators() {
 fn operators_are_served_when_upstreams_have_taken_every_descriptor() {
     let upstream = RawUpstream::scripted(|exchange| exchange.wait_for_close());
     let issuer = Issuer::new();
-    let settings = Settings::tls().guarding(&upstream.url(), &issuer).admin();
+    let settings = Settings::tls()
+        .upstream("api", &upstream.url(), "response_timeout = \"10m\"")
+        .issuer(&issuer)
+        .route("/{*rest}", "")
+        .admin();
     let gate = Gate::launch_under(&["prlimit", "--nofile=200:200"], &settings);
     gate.wait_until_ready();
     let bearer = format!("Bearer {}", issuer.good());
@@ -381,17 +385,32 @@ fn operators_are_served_when_upstreams_have_taken_every_descriptor() {
         (":authority", "api.test"),
         ("authorization", &bearer),
     ];
-    let mut clients: Vec<Frames> = (0..2).map(|_| Frames::connect(&gate)).collect();
-    for client in &mut clients {
-        for stream in (1..240).step_by(2) {
-            client.send(frames::headers(stream, END_STREAM, &fields));
-        }
+    // Their requests take what there is; as soon as one fails at once, there is nothing left.
+    let (mut first, mut second) = (Frames::connect(&gate), Frames::connect(&gate));
+    for stream in (1..200).step_by(2) {
+        first.send(frames::headers(stream, END_STREAM, &fields));
+        second.send(frames::headers(stream, END_STREAM, &fields));
     }
-    gate.wait_for_metric("descriptors have run out", |metrics| {
-        (metrics.sum("portcullis_upstream_errors_total", &[("kind", "connect")]) > 0.0).then_some(())
-    });
-    for _ in 0..20 {
+    let mut streams = (201..).step_by(2);
+    second.set_patience(Duration::from_millis(300));
+    let mut exhaust = || {
+        eventually("descriptors have run out", || {
+            let stream = streams.next().unwrap();
+            second.send(frames::headers(stream, END_STREAM, &fields));
+            while let Ok(frame) = second.read() {
+                if frame.kind == frames::kind::HEADERS && frame.stream == stream {
+                    return Some(());
+                }
+            }
+            None
+        });
+    };
+    for _ in 0..10 {
+        exhaust();
         assert_eq!(gate.telemetry("/live").status(), 200);
+        exhaust();
         assert_eq!(gate.operate("GET", "/v1/config", None).status(), 200);
     }
+    let failed = gate.metrics().sum("portcullis_upstream_errors_total", &[("kind", "connect")]);
+    assert!(failed >= 20.0, "{failed}");
 }
