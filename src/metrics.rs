@@ -269,7 +269,7 @@ impl Metrics {
             )?,
             state_rolled_back: page.gauge(
                 "portcullis_state_rolled_back",
-                "1: the state store is older than it was when it was last used, or another one",
+                "1: the state store is older than it was when it was last used, another one, or new in this place",
             )?,
             streams_cut: page.counters(
                 "portcullis_streams_cut_total",

@@ -8,12 +8,12 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use super::state::State;
+use super::state::{State, say};
 use crate::authority::{self, Authority, Parts};
 use crate::config::{StateSettings, Store as StoreSettings};
 use crate::events;
 use crate::metrics::Metrics;
-use crate::state::Store;
+use crate::state::{Past, Store};
 use crate::time::Now;
 
 /// Opens it on its file, which may be the one that the state is in. Blocks for a moment, before anything is served.
@@ -26,7 +26,15 @@ pub(super) async fn open(
 ) -> Result<Arc<Authority>, Vec<String>> {
     let store = match &state_settings.store {
         StoreSettings::Embedded(path) if *path == wanted.path => state.store.clone(),
-        _ => Store::open(&wanted.path, Now::read()).map_err(|error| vec![format!("[authority]: {error}")])?,
+        _ => {
+            let opened = Store::open(&wanted.path, Now::read());
+            let store = opened.map_err(|error| vec![format!("[authority]: {error}")])?;
+            say(store.past(), &wanted.path);
+            if store.past() != Past::Continuous {
+                metrics.state_rolled_back.set(1);
+            }
+            store
+        }
     };
     let parts = Parts {
         store,

@@ -76,7 +76,7 @@ pub(super) fn open(settings: &Settings, metrics: &Metrics, now: Now) -> Result<O
 }
 
 /// Warns when the file is not the one that was in use here, or not all of it.
-fn say(past: Past, path: &Path) {
+pub(super) fn say(past: Past, path: &Path) {
     match past {
         Past::Continuous => {}
         Past::Older { known, seen } => warn!(
@@ -84,6 +84,11 @@ fn say(past: Past, path: &Path) {
             known,
             seen,
             "the state store is older than it was when it was last used here (a restored copy?): events after `known` up to `seen` are missing, and tokens that they ended are accepted again"
+        ),
+        Past::Unseen { known } => warn!(
+            path = %path.display(),
+            known,
+            "this state store was not in use here before: if it is a copy, what came after event `known` is missing, and tokens that was to end are accepted again; make copies with `portcullis state backup`"
         ),
         Past::Replaced { seen } => warn!(
             path = %path.display(),

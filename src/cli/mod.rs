@@ -60,7 +60,7 @@ enum Command {
     /// Exits with 0 when it is done, with 1 when it is not, with 2 when the arguments make no sense. The admin token comes
     /// from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file, and needs the permission `authority`.
     Credential(Box<credential::CredentialArgs>),
-    /// Make the store before the gate is started for the first time.
+    /// Make the store before the gate is started for the first time, or copy it while it runs.
     State(state::StateArgs),
     /// Explain the verdict on a token, check by check.
     ///

@@ -1,6 +1,7 @@
-//! `portcullis state`: the store, before the gate uses it.
+//! `portcullis state`: the store, before the gate uses it and while it does.
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -26,6 +27,12 @@ enum StateCommand {
     /// lost. At the first roll-out nothing was, and with --accept-existing-tokens nobody has to log in again. Exits with 0
     /// when the store was made, with 1 when there is one already or it cannot be made, with 2 when the configuration is bad.
     Init(InitArgs),
+    /// Copy the state file of a gate, which may be running.
+    ///
+    /// The copy is consistent and whole, which a copy of the file alone is not: what was written last is in a log beside it.
+    /// When users and credentials of the authority are in a file of their own, --authority copies that one. Exits with 0 when
+    /// the copy is on the disk, with 1 when it could not be made, with 2 when the configuration is bad.
+    Backup(BackupArgs),
 }
 
 #[derive(Args)]
@@ -37,17 +44,34 @@ struct InitArgs {
     accept_existing_tokens: bool,
 }
 
+#[derive(Args)]
+struct BackupArgs {
+    #[command(flatten)]
+    configured: Configured,
+    /// Copy the file of the authority (authority.path) instead
+    #[arg(long)]
+    authority: bool,
+    /// The copy, which must not exist yet
+    path: PathBuf,
+}
+
 /// Runs the command.
 pub(super) fn state(args: &StateArgs) -> ExitCode {
-    let StateCommand::Init(args) = &args.command;
-    let loaded = match config::load(&args.configured.config) {
-        Ok(loaded) => loaded,
+    let outcome = match &args.command {
+        StateCommand::Init(args) => config::load(&args.configured.config)
+            .map(|loaded| init(&loaded.settings, args.accept_existing_tokens)),
+        // A job that makes copies has none of the gate's secrets in its environment.
+        StateCommand::Backup(args) => config::load_to_judge(&args.configured.config, None)
+            .map(|settings| back_up(&settings, args.authority, &args.path)),
+    };
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
         Err(problems) => {
             drop(writeln!(std::io::stderr(), "{problems}"));
             return ExitCode::from(BAD);
         }
     };
-    match init(&loaded.settings, args.accept_existing_tokens) {
+    match outcome {
         Ok(done) => {
             drop(writeln!(std::io::stdout(), "{done}"));
             ExitCode::SUCCESS
@@ -57,6 +81,30 @@ pub(super) fn state(args: &StateArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Copies a file of the gate, and says what is in the copy.
+fn back_up(settings: &Settings, authority: bool, to: &Path) -> Result<String, String> {
+    let state = match &settings.state.store {
+        StoreSettings::Embedded(path) => Ok(path.as_path()),
+        StoreSettings::Memory => Err("state.store is \"memory\": there is no file to copy"),
+        StoreSettings::Redis(_) => Err("state.store is \"redis\": copy it with the tools of Redis"),
+    };
+    let apart = settings.authority.as_ref().map(|authority| authority.path.as_path());
+    let apart = apart.filter(|path| state != Ok(path));
+    let (path, advice) = match (authority, apart) {
+        (true, Some(path)) => (path, ""),
+        (true, None) if settings.authority.is_none() => {
+            return Err("there is no [authority] in the configuration".into());
+        }
+        (true, None) => (state?, ""),
+        (false, Some(_)) => {
+            (state?, "; users, credentials and signing keys are in another file: --authority")
+        }
+        (false, None) => (state?, ""),
+    };
+    let last = Store::back_up(path, to).map_err(|error| error.to_string())?;
+    Ok(format!("{}: a copy of {}, up to event {last}{advice}", to.display(), path.display()))
 }
 
 /// Makes the store, and says what it means for the tokens of today.

@@ -181,7 +181,7 @@ pub(super) fn validity(payload: &Map<String, Value>) -> Result<Validity, Reason>
 
 /// A `NumericDate` (RFC 7519 §2): seconds, a fraction allowed.
 fn date(payload: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, Reason> {
-    let Some(value) = payload.get(name) else {
+    let Some(value) = member(payload, name) else {
         return Ok(None);
     };
     let seconds = value.as_f64().filter(|seconds| seconds.abs() <= LAST_SECOND).ok_or(Reason::BadClaim)?;
@@ -190,8 +190,8 @@ fn date(payload: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, R
     Ok(Some(date))
 }
 
-/// The value of a claim; `null` is like an absent claim. Not for times and `cnf`: overlooked, they would make a token live
-/// longer, or a bearer token, against what was meant.
+/// The value of a claim; `null` is like an absent claim. Not for `cnf`: overlooked, it would make a bearer token of one that
+/// was meant to be bound.
 fn member<'p>(payload: &'p Map<String, Value>, name: &str) -> Option<&'p Value> {
     payload.get(name).filter(|value| !value.is_null())
 }

@@ -104,6 +104,8 @@ pub struct Claimed {
     pub issuer: IssuerIndex,
     /// The key it names, in visible ASCII and of limited length.
     pub kid: Option<Box<str>>,
+    /// The client it names, in the same form.
+    pub client: Option<Box<str>>,
 }
 
 /// Where the proof of a signature came from.

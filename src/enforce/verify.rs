@@ -220,8 +220,8 @@ pub(super) fn check_signature(keys: &KeySet, algorithm: Algorithm, jws: &Jws<'_>
     if made_it { Ok(()) } else { Err(Unproved::by(keys, Reason::BadSignature)) }
 }
 
-/// A `kid` as a log may carry it: anybody may have sent it.
-pub(super) fn loggable(kid: &str) -> Box<str> {
+/// A `kid` or a client as a log may carry it: anybody may have sent it.
+pub(super) fn loggable(text: &str) -> Box<str> {
     let visible = |c: char| if c.is_ascii_graphic() { c } else { '?' };
-    kid.chars().take(MAX_LOGGED_KID).map(visible).collect::<String>().into()
+    text.chars().take(MAX_LOGGED_KID).map(visible).collect::<String>().into()
 }

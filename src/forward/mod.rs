@@ -37,7 +37,7 @@ pub use self::body::{BodyError, ForwardBody, RequestBody, RequestBodyError};
 pub use self::error::{ErrorKind, ForwardError};
 pub use self::headers::{TrustedFields, client_address};
 pub use self::http1::BadAnswer;
-pub use self::tunnel::Tunnel;
+pub use self::tunnel::{Flow, Tunnel, TunnelEnd};
 pub use self::upstream::{Address, LoadError, Scheme, Upstream, UpstreamSettings};
 
 use self::headers::FieldRules;

@@ -18,6 +18,46 @@ use super::websocket::{Frames, GOING_AWAY, POLICY_VIOLATION, close};
 /// What is read at once in one direction.
 const CHUNK: usize = 16 * 1024;
 
+/// A direction of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// From the client to the upstream.
+    Up,
+    /// From the upstream to the client.
+    Down,
+}
+
+/// How a tunnel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TunnelEnd {
+    /// Both sides ended their direction, or one was silent for long after the other had ended.
+    Closed,
+    /// The client's connection failed.
+    ClientFailed,
+    /// The upstream's connection failed.
+    UpstreamFailed,
+    /// The gate closed it.
+    Cut,
+}
+
+impl Flow {
+    /// The end of a tunnel whose source in this direction cannot be read.
+    const fn unreadable(self) -> TunnelEnd {
+        match self {
+            Self::Up => TunnelEnd::ClientFailed,
+            Self::Down => TunnelEnd::UpstreamFailed,
+        }
+    }
+
+    /// The end of a tunnel whose destination in this direction cannot be written to.
+    const fn unwritable(self) -> TunnelEnd {
+        match self {
+            Self::Up => TunnelEnd::UpstreamFailed,
+            Self::Down => TunnelEnd::ClientFailed,
+        }
+    }
+}
+
 /// The upstream's end of a switched connection. Dropping it closes it.
 pub struct Tunnel {
     upstream: Io,
@@ -46,38 +86,33 @@ impl Tunnel {
 
     /// Carries bytes both ways between the upstream and `client`, which has got the 101, and of which `client_early` was
     /// read already. An end on one side becomes an end of that direction only; the other direction may then be silent for
-    /// a few seconds. Calls `moved` whenever bytes flow.
+    /// a few seconds. Calls `moved` with the direction and the number of bytes whenever bytes have flowed.
     ///
     /// When `cut` completes both sides are closed, a WebSocket with status 1008 if no frame to the client has begun. When
-    /// `drained` completes they are closed, too, a WebSocket with status 1001 between two frames. Returns the bytes sent to
-    /// the upstream and to the client.
-    ///
-    /// # Errors
-    /// When either side fails, or the tunnel was closed
-    /// ([`io::ErrorKind::ConnectionAborted`]).
+    /// `drained` completes they are closed, too, a WebSocket with status 1001 between two frames.
     pub async fn run(
         self,
         client: impl AsyncRead + AsyncWrite + Unpin,
         client_early: Bytes,
-        moved: impl Fn(),
+        moved: impl Fn(Flow, u64),
         cut: impl Future<Output = ()>,
         drained: impl Future<Output = ()>,
-    ) -> io::Result<(u64, u64)> {
+    ) -> TunnelEnd {
         let Self { upstream, early, websocket, _in_flight } = self;
         let (mut client_reads, mut client_writes) = tokio::io::split(client);
         let (mut upstream_reads, mut upstream_writes) = tokio::io::split(upstream);
         let (sent, ended) = (Sent::default(), Cell::new(false));
         let close = {
             let carried = async {
-                upstream_writes.write_all(&client_early).await?;
-                client_writes.write_all(&early).await?;
-                client_writes.flush().await?;
+                write(Flow::Up, &client_early, &mut upstream_writes, &moved).await?;
+                write(Flow::Down, &early, &mut client_writes, &moved).await?;
                 sent.frames.borrow_mut().advance(&early);
-                let up = pump(&mut client_reads, &mut upstream_writes, &moved, &ended, None);
-                let down = pump(&mut upstream_reads, &mut client_writes, &moved, &ended, Some(&sent));
-                let (up, down) = tokio::try_join!(up, down)?;
-                Ok((up + client_early.len() as u64, down + early.len() as u64))
+                let up = pump(Flow::Up, &mut client_reads, &mut upstream_writes, (&moved, &ended), None);
+                let down =
+                    pump(Flow::Down, &mut upstream_reads, &mut client_writes, (&moved, &ended), Some(&sent));
+                tokio::try_join!(up, down)
             };
+            let carried = async { carried.await.map_or_else(|end| end, |_| TunnelEnd::Closed) };
             let (mut carried, mut cut) = (pin!(carried), pin!(cut));
             let close = tokio::select! {
                 carried = &mut carried => return carried,
@@ -106,7 +141,7 @@ impl Tunnel {
             tokio::io::copy(&mut client_reads, &mut tokio::io::sink()).await
         };
         drop(tokio::time::timeout(FAREWELL, farewell).await);
-        Err(io::ErrorKind::ConnectionAborted.into())
+        TunnelEnd::Cut
     }
 }
 
@@ -123,35 +158,50 @@ impl Sent {
 
 /// Carries one direction to its end, or to its silence after the other one has ended.
 async fn pump(
+    flow: Flow,
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    moved: &impl Fn(),
-    ended: &Cell<bool>,
+    (moved, ended): (&impl Fn(Flow, u64), &Cell<bool>),
     sent: Option<&Sent>,
-) -> io::Result<u64> {
-    let (mut buffer, mut total) = (vec![0; CHUNK], 0);
+) -> Result<(), TunnelEnd> {
+    let mut buffer = vec![0; CHUNK];
     loop {
-        let read = read(from, &mut buffer, ended).await?;
+        let read = read(from, &mut buffer, ended).await.map_err(|_failed| flow.unreadable())?;
         let chunk = buffer.get(..read).unwrap_or_default();
         if chunk.is_empty() {
-            to.shutdown().await?;
+            to.shutdown().await.map_err(|_failed| flow.unwritable())?;
             ended.set(true);
             // The other direction is polled once more, and begins to count its silence.
             tokio::task::yield_now().await;
-            return Ok(total);
+            return Ok(());
         }
-        moved();
         if let Some(sent) = sent {
             sent.writing.set(true);
         }
-        to.write_all(chunk).await?;
-        to.flush().await?;
+        write(flow, chunk, to, moved).await?;
         if let Some(sent) = sent {
             sent.frames.borrow_mut().advance(chunk);
             sent.writing.set(false);
         }
-        total += read as u64;
     }
+}
+
+/// Writes all of it, and counts it.
+async fn write(
+    flow: Flow,
+    chunk: &[u8],
+    to: &mut (impl AsyncWrite + Unpin),
+    moved: &impl Fn(Flow, u64),
+) -> Result<(), TunnelEnd> {
+    let written = async {
+        to.write_all(chunk).await?;
+        to.flush().await
+    };
+    written.await.map_err(|_failed: io::Error| flow.unwritable())?;
+    if !chunk.is_empty() {
+        moved(flow, chunk.len() as u64);
+    }
+    Ok(())
 }
 
 /// Reads; 0 is the end, or a silence that is one because the other side has `ended`.

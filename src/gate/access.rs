@@ -23,6 +23,7 @@ use crate::enforce::token::VerifiedToken;
 use crate::forward::{BodyError, ErrorKind, ForwardError};
 use crate::jose::jws::Jws;
 use crate::log::{AccessRecord, Decision};
+use crate::shutdown::Phase;
 use crate::time::Timestamp;
 
 /// What is written of a request whose client went away before it was answered (nginx's word for it).
@@ -56,9 +57,13 @@ pub(super) struct Record {
     tls: Option<&'static str>,
     /// What a token that was refused for it names as its issuer or audience; the client of the token endpoint.
     named: Option<(&'static str, String)>,
+    /// The client of a token whose issuer is not known.
+    claimed_client: Option<String>,
     /// Counts the bytes of a body, when there is one.
     pub(super) received: Option<Rc<Cell<u64>>>,
     pub(super) sent: u64,
+    /// Counts the bytes to the client instead, once the protocol is switched.
+    carried: Option<Rc<Cell<u64>>>,
     /// When it was decided about, which is when it went to the upstream.
     handed_on: Option<Instant>,
     judged_at: Timestamp,
@@ -86,8 +91,10 @@ impl Record {
             host: None,
             user_agent: None,
             named: None,
+            claimed_client: None,
             received: None,
             sent: 0,
+            carried: None,
             handed_on: None,
             judged_at: Timestamp::EPOCH,
             upstream_time: None,
@@ -169,7 +176,11 @@ impl Record {
         };
         let token = bearer::extract(headers, None, self.generation.live.enforcer.bearer()).ok().flatten();
         let parsed = token.and_then(|token| Jws::parse(token.as_bytes()).ok());
-        let Some(value) = parsed.and_then(|mut jws| jws.payload.remove(claim.1)) else { return };
+        let Some(mut payload) = parsed.map(|jws| jws.payload) else { return };
+        if let Some(Value::String(client)) = payload.get("client_id").filter(|_| self.claimed.is_none()) {
+            self.claimed_client = Some(visible(client));
+        }
+        let Some(value) = payload.remove(claim.1) else { return };
         let text = match value {
             Value::String(text) => text,
             Value::Array(several) => {
@@ -180,8 +191,8 @@ impl Record {
         self.named = Some((claim.0, visible(&text)));
     }
 
-    /// Takes note of the client that the token endpoint was asked by and did not serve.
-    pub(super) fn refused_client(&mut self, client: &str) {
+    /// Takes note of the client that the authority was asked by.
+    pub(super) fn asked_by(&mut self, client: &str) {
         self.named = Some(("client", visible(client)));
     }
 
@@ -222,6 +233,13 @@ impl Record {
         self.ended_by = Some(if self.failure.is_some() { "upstream" } else { "client" });
     }
 
+    /// The protocol is switched: counts the bytes from and to the client from now on.
+    pub(super) fn switched(&mut self) -> (Rc<Cell<u64>>, Rc<Cell<u64>>) {
+        let up = Rc::clone(self.received.get_or_insert_default());
+        let down = Rc::clone(self.carried.get_or_insert_default());
+        (up, down)
+    }
+
     fn route_label(&self) -> Option<&str> {
         match self.endpoint {
             Some(_) => Some(&self.generation.meters.route(None, self.endpoint).pattern),
@@ -231,6 +249,18 @@ impl Record {
 
     fn named(&self, wanted: &str) -> Option<&str> {
         self.named.as_ref().filter(|(name, _)| *name == wanted).map(|(_, value)| value.as_str())
+    }
+
+    /// The response is over before its end, or there is none: the client is gone, or the time to drain is over.
+    pub(super) fn broken_off(&mut self) {
+        let is_stopped = self.worker.shared.shutdown.phase() == Phase::Stopped;
+        self.ended_by.get_or_insert(if is_stopped { "gate" } else { "client" });
+    }
+
+    /// The client that the token says it was issued to.
+    fn claimed_client(&self) -> Option<&str> {
+        let claimed = self.claimed.as_ref().and_then(|claimed| claimed.client.as_deref());
+        claimed.or(self.claimed_client.as_deref())
     }
 
     fn write(&self, status: u16, duration: Duration) {
@@ -269,12 +299,13 @@ impl Record {
             subject: self.token.as_ref().and_then(|token| token.subject_hash.as_deref()),
             client: self.known_client().or_else(|| self.named("client")),
             claimed: self.named.as_ref().filter(|(name, _)| *name != "client").map(|(n, v)| (*n, v.as_str())),
+            claimed_client: self.claimed_client().filter(|_| self.token.is_none()),
             client_address: self.client,
             host: self.host.as_ref().and_then(|host| host.to_str().ok()),
             user_agent: self.user_agent.as_ref().and_then(|agent| agent.to_str().ok()),
             tls: self.tls,
             bytes_in: self.received.as_ref().map(|received| received.get()),
-            bytes_out: self.sent,
+            bytes_out: self.carried.as_ref().map_or(self.sent, |carried| carried.get()),
             upstream_time: self.upstream_time,
             lasted: self.began.elapsed(),
             ended_by: self.ended_by,
@@ -296,7 +327,10 @@ impl Drop for Record {
                 tracing::error!(request_id, "a request ended in a panic");
                 StatusCode::INTERNAL_SERVER_ERROR.as_u16()
             }
-            None => CLIENT_CLOSED_REQUEST,
+            None => {
+                self.broken_off();
+                CLIENT_CLOSED_REQUEST
+            }
         };
         if self.answered_after.is_none() {
             self.count(status, Instant::now());

@@ -274,8 +274,8 @@ impl AnswerBody {
 impl Drop for AnswerBody {
     fn drop(&mut self) {
         let whole = self.complete || self.is_end_stream();
-        if let Some(record) = self.record.as_mut().filter(|record| !whole && record.ended_by.is_none()) {
-            record.ended_by = Some("client");
+        if let Some(record) = self.record.as_mut().filter(|_| !whole) {
+            record.broken_off();
         }
     }
 }

@@ -26,7 +26,9 @@ use super::worker::Generation;
 use crate::enforce::decide::{Asked, Permit, Request as Judged, Verdict};
 use crate::enforce::denial::Denial;
 use crate::enforce::target::RequestTarget;
-use crate::forward::{ForwardBody, Hop, Interim, Outgoing, RequestBody, Tunnel, client_address};
+use crate::forward::{
+    Flow, ForwardBody, Hop, Interim, Outgoing, RequestBody, Tunnel, TunnelEnd, client_address,
+};
 use crate::time::{Now, Timestamp};
 
 /// The head of a request, over either protocol.
@@ -91,7 +93,10 @@ pub(super) async fn serve(
                     record.failed(&error);
                     Refusal::from(&error)
                 }
-                Err(cut) => cut.refusal().closing(),
+                Err(cut) => {
+                    record.ended_by = Some("gate");
+                    cut.refusal().closing()
+                }
             }
         }
         Err(refusal) => {
@@ -292,10 +297,7 @@ fn pass_on(
     record.answered(head.status);
     if let Some(tunnel) = body.take_tunnel() {
         watched.lasts();
-        return Response::from_parts(
-            head,
-            AnswerBody::switched(Switched { tunnel, watched, _record: record }),
-        );
+        return Response::from_parts(head, AnswerBody::switched(Switched { tunnel, watched, record }));
     }
     let grpc = grpc && Form::of(&Method::POST, &head.headers) == Form::Grpc;
     if grpc || is_endless(&head.headers) {
@@ -317,16 +319,30 @@ fn is_endless(headers: &HeaderMap) -> bool {
 pub(super) struct Switched {
     tunnel: Tunnel,
     watched: Rc<Watched>,
-    _record: Box<Record>,
+    record: Box<Record>,
 }
 
 impl Switched {
     /// Carries bytes until an end, or until the request would be rejected or the gate drains. `early`: what the client
     /// sent behind its request.
     pub(super) async fn carry(self, client: Stream, early: Bytes) {
-        let watched = &self.watched;
-        // It ends with either side, and there is nobody left to be told how.
-        drop(self.tunnel.run(client, early, || watched.moved(), watched.denied(), watched.left()).await);
+        let Self { tunnel, watched, mut record } = self;
+        let (up, down) = record.switched();
+        let moved = |flow, bytes| {
+            let count = match flow {
+                Flow::Up => &up,
+                Flow::Down => &down,
+            };
+            count.set(count.get() + bytes);
+            watched.moved();
+        };
+        // It ends with either side, and there is nobody left to be told how; the log is.
+        record.ended_by = match tunnel.run(client, early, moved, watched.denied(), watched.left()).await {
+            TunnelEnd::Closed => None,
+            TunnelEnd::ClientFailed => Some("client"),
+            TunnelEnd::UpstreamFailed => Some("upstream"),
+            TunnelEnd::Cut => Some("gate"),
+        };
     }
 }
 

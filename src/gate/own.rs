@@ -60,10 +60,8 @@ pub(super) async fn serve(
         // The rest of it cannot be told from the next request.
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if parts.status.is_client_error()
-        && let Some(client) = crate::authority::named_client(&call)
-    {
-        record.refused_client(&client);
+    if let Some(client) = crate::authority::named_client(&call) {
+        record.asked_by(&client);
     }
     record.answered_by_authority(parts.status);
     let has_body = head.method != Method::HEAD && parts.status != StatusCode::NO_CONTENT;

@@ -84,6 +84,8 @@ pub struct AccessRecord<'a> {
     pub client: Option<&'a str>,
     /// What a token that was refused for its issuer or audience names instead.
     pub claimed: Option<(&'static str, &'a str)>,
+    /// The client that a token names which nobody has vouched for.
+    pub claimed_client: Option<&'a str>,
     /// Where the request came from.
     pub client_address: IpAddr,
     /// The host that was asked for.
@@ -209,6 +211,7 @@ fn format(out: &mut Vec<u8>, stamp: &str, position: Position, record: &AccessRec
         ("cause", record.cause),
         ("ended_by", record.ended_by),
         ("client", record.client),
+        ("claimed_client", record.claimed_client),
         ("host", record.host),
         ("user_agent", record.user_agent),
         ("tls", record.tls),

@@ -30,6 +30,7 @@ fn record() -> AccessRecord<'static> {
         subject: Some("0123456789ab"),
         client: Some("app"),
         claimed: None,
+        claimed_client: None,
         client_address: [127, 0, 0, 1].into(),
         host: None,
         user_agent: None,

@@ -19,6 +19,8 @@ pub enum OpenError {
         /// The last version known here.
         known: i64,
     },
+    /// There is no store yet, where one was asked for.
+    Missing(PathBuf),
     /// There is a store already, where a new one was asked for.
     Exists(PathBuf),
     /// The file is damaged.
@@ -47,6 +49,7 @@ impl fmt::Display for OpenError {
                 "{}: written by a later release (version {version}, this one knows {known}); it was left as it is",
                 path.display()
             ),
+            Self::Missing(path) => write!(f, "{}: there is no store yet", path.display()),
             Self::Exists(path) => {
                 write!(f, "{}: there is a store already; it was left as it is", path.display())
             }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::identity::TokenKey;
 use crate::time::{Clock, Monotonic, Now, Timestamp};
 
+mod backup;
 mod error;
 mod events;
 pub mod freshness;
@@ -95,6 +96,15 @@ impl Store {
     /// When the file is not ours, of another version, damaged, or cannot be read.
     pub fn open_read_only(path: &Path) -> Result<Option<Self>, OpenError> {
         schema::open_read_only(path)?.map(|database| Self::start(database, true, path)).transpose()
+    }
+
+    /// Copies the file to `to`, which must not exist yet, beside a gate that may be using it; answers the last sequence of
+    /// the copy. Blocks.
+    ///
+    /// # Errors
+    /// When there is no store, the file is not ours, of a later version or damaged, or the copy cannot be written.
+    pub fn back_up(path: &Path, to: &Path) -> Result<u64, OpenError> {
+        backup::copy(path, to)
     }
 
     /// A store that is created now and forgotten when it is dropped.

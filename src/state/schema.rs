@@ -229,7 +229,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<Option<Database>, OpenError>
             version if version < MIGRATIONS.len() as i64 => Err(Problem::Unusable(
                 "an earlier release wrote it; the gate brings it up to date when it starts".to_owned(),
             )),
-            _current => opened(connection, Now::read(), None, None).map(Some),
+            _current => opened(connection, Now::read(), None, (None, false)).map(Some),
         }
     };
     prepare().map_err(|problem| problem.at(path))
@@ -260,14 +260,15 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     Err(OpenError::InUse(path))
 }
 
-fn companion(path: &Path, suffix: &str) -> PathBuf {
+/// A file beside it.
+pub(super) fn companion(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
 /// Refuses what is not ours or newer than we are, before anything is changed.
-fn verify(connection: &Connection) -> Result<(), Problem> {
+pub(super) fn verify(connection: &Connection) -> Result<(), Problem> {
     let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
     let objects = number("SELECT count(*) FROM sqlite_schema")?;
     let (application, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
@@ -284,7 +285,8 @@ fn verify(connection: &Connection) -> Result<(), Problem> {
     Ok(())
 }
 
-fn is_empty(connection: &Connection) -> Result<bool, Problem> {
+/// Whether no gate has used it yet.
+pub(super) fn is_empty(connection: &Connection) -> Result<bool, Problem> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     Ok(version == 0)
 }
@@ -312,11 +314,16 @@ fn migrate(
         transaction.pragma_update(None, "user_version", index as i64 + 1)?;
         transaction.commit()?;
     }
+    let is_new = version == 0;
+    if is_new && path.is_some() {
+        // A copy of the file alone, without its log, is then at least one of this store and not an empty one.
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    }
     // A clock that was ahead when the store was created would have every token of its first hours refused. One that is
     // behind now makes the store forget that it knows nothing of the tokens issued from then until its creation.
     connection.execute("UPDATE origin SET not_before = ?1 WHERE not_before > ?1", [now.wall.as_millis()])?;
     let seen = path.map(|path| Seen::open(&companion(path, ".seen")));
-    opened(connection, now, seen, lock)
+    opened(connection, now, seen, (lock, is_new))
 }
 
 /// A database without a place to note what was seen is read only, or in memory.
@@ -324,7 +331,7 @@ fn opened(
     connection: Connection,
     now: Now,
     seen: Option<Seen>,
-    lock: Option<File>,
+    (lock, is_new): (Option<File>, bool),
 ) -> Result<Database, Problem> {
     connection.set_prepared_statement_cache_capacity(32);
     let (created_at, not_before, uptime, identity) =
@@ -334,7 +341,7 @@ fn opened(
         })?;
     let read_only = connection.is_readonly("main")?;
     let mut seen = seen.unwrap_or_default();
-    let past = seen.compare(&connection, &identity)?;
+    let past = seen.compare(&connection, &identity, is_new)?;
     Ok(Database {
         connection,
         created_at,
@@ -350,8 +357,9 @@ fn opened(
 }
 
 /// What can be wrong with a database, before its path is known.
-enum Problem {
+pub(super) enum Problem {
     Foreign,
+    Missing,
     Newer { version: i64, known: i64 },
     Exists,
     Corrupt(String),
@@ -372,10 +380,11 @@ impl From<rusqlite::Error> for Problem {
 }
 
 impl Problem {
-    fn at(self, path: &Path) -> OpenError {
+    pub(super) fn at(self, path: &Path) -> OpenError {
         let path = path.to_owned();
         match self {
             Self::Foreign => OpenError::Foreign(path),
+            Self::Missing => OpenError::Missing(path),
             Self::Newer { version, known } => OpenError::Newer { path, version, known },
             Self::Exists => OpenError::Exists(path),
             Self::Corrupt(what) => OpenError::Corrupt(path, what),

@@ -26,6 +26,11 @@ pub enum Past {
         /// The last sequence that was noted.
         seen: u64,
     },
+    /// Nothing was noted here although the database is not new: it was copied or moved here, perhaps without its log.
+    Unseen {
+        /// The last sequence of the database.
+        known: u64,
+    },
     /// Another database was in use here, up to this sequence.
     Replaced {
         /// The last sequence that was noted.
@@ -57,14 +62,20 @@ impl Seen {
     }
 
     /// Compares a database with what was noted, and goes on with it: its next sequence is above all that were noted for
-    /// its log, so that none is given twice.
-    pub(super) fn compare(&mut self, db: &Connection, identity: &str) -> rusqlite::Result<Past> {
+    /// its log, so that none is given twice. `is_new`: it was made just now.
+    pub(super) fn compare(
+        &mut self,
+        db: &Connection,
+        identity: &str,
+        is_new: bool,
+    ) -> rusqlite::Result<Past> {
         let known = rows::last_sequence(db)?;
         let noted = self.read();
         identity.clone_into(&mut self.identity);
         let past = match noted {
             Some((log, seen)) if log != identity => Past::Replaced { seen },
             Some((_, seen)) if seen > known => Past::Older { known, seen },
+            None if self.file.is_some() && !is_new => Past::Unseen { known },
             Some(_) | None => Past::Continuous,
         };
         let last = match past {
@@ -72,7 +83,7 @@ impl Seen {
                 self.skip = Some(seen);
                 seen
             }
-            Past::Replaced { .. } | Past::Continuous => known,
+            Past::Replaced { .. } | Past::Unseen { .. } | Past::Continuous => known,
         };
         self.write(last);
         Ok(past)
@@ -127,9 +138,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gate.db.seen");
         let database = schema::in_memory(Now::at_millis(1_000)).unwrap();
+        let unseen = Past::Unseen { known: 0 };
         for (noted, past, next) in [
-            ("", Past::Continuous, 0),
-            ("no such line", Past::Continuous, 0),
+            ("", unseen, 0),
+            ("no such line", unseen, 0),
             ("a 00000000000000000000\n", Past::Continuous, 0),
             ("b 00000000000000000007\n", Past::Replaced { seen: 7 }, 0),
             ("a 00000000000000000007\n", Past::Older { known: 0, seen: 7 }, 7),
@@ -138,7 +150,7 @@ mod tests {
         ] {
             std::fs::write(&path, noted).unwrap();
             let mut seen = Seen::open(&path);
-            assert_eq!(seen.compare(&database.connection, "a"), Ok(past), "{noted}");
+            assert_eq!(seen.compare(&database.connection, "a", false), Ok(past), "{noted}");
             seen.skip(&database.connection).unwrap();
             seen.note(&database.connection);
             assert_eq!(seen.skip, None, "{noted}");
@@ -146,5 +158,8 @@ mod tests {
             let written = std::fs::read_to_string(&path).unwrap();
             assert_eq!(written.trim_end(), format!("a {next:020}"), "{noted}");
         }
+        std::fs::write(&path, "").unwrap();
+        let new = Seen::open(&path).compare(&database.connection, "a", true);
+        assert_eq!(new, Ok(Past::Continuous), "made just now");
     }
 }

@@ -173,12 +173,18 @@ fn the_log_tells_which_issuer_audience_and_client_were_meant() {
     let stranger = format!("https://stranger.example/{}\u{e9}\"\n", "x".repeat(300));
     let line = line_of(&issuer.token().claim("iss", stranger).build());
     assert_eq!(field(&line, "reason"), Some("unknown_issuer"));
+    assert_eq!(field(&line, "claimed_client"), Some("app"));
     let named = field(&line, "claimed_issuer").unwrap();
     assert!(named.starts_with("https://stranger.example/xxx") && named.len() <= 128, "{named}");
     assert!(named.bytes().all(|byte| byte.is_ascii_graphic()), "{named}");
     let line = line_of(&issuer.token().claim("aud", json!(["other-api", "third"])).build());
     assert_eq!(field(&line, "reason"), Some("wrong_audience"));
     assert_eq!(field(&line, "claimed_audience"), Some("other-api,third"));
+    assert_eq!((field(&line, "claimed_client"), field(&line, "client")), (Some("app"), None));
+    let odd = format!("{}\u{e9}\"\n", "y".repeat(300));
+    let line = line_of(&issuer.token().claim("client_id", odd).claim("aud", "other").build());
+    let named = field(&line, "claimed_client").unwrap();
+    assert!(named.len() <= 128 && named.bytes().all(|byte| byte.is_ascii_graphic()), "{named}");
     assert_eq!(field(&line_of(&issuer.good()), "client"), Some("app"));
 }
 

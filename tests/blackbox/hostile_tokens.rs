@@ -146,6 +146,13 @@ fn good_tokens(scene: &Scene) -> Vec<(&'static str, String)> {
             "unknown claims and parameters",
             by(0).head("x", json!({"y": [1]})).claim("z", json!([null, {"q": 1.5}])).build(),
         ),
+        ("null for scope", by(0).claim("scope", json!(null)).build()),
+        ("null for roles", by(0).claim("roles", json!(null)).build()),
+        ("null for client_id", by(0).claim("client_id", json!(null)).build()),
+        ("null for tenant", by(0).claim("tenant", json!(null)).build()),
+        ("null for role_version", by(0).claim("role_version", json!(null)).build()),
+        ("null for nbf", by(0).claim("nbf", json!(null)).build()),
+        ("null for jti", by(0).claim("jti", json!(null)).build()),
     ]
 }
 
@@ -662,7 +669,9 @@ fn times(scene: &Scene, table: &mut Table) {
     table.token("neither exp nor iat", &main.token().without("exp").without("iat").build(), ABSENT);
     let odd: &[&str] = &["bad_claim", "missing_claim"];
     for claim in ["exp", "iat", "nbf"] {
-        for (name, value) in wrong_types(&["number"]) {
+        // `null` is like an absent claim, and `nbf` may be absent.
+        let fits = if claim == "nbf" { &["number", "null"][..] } else { &["number"] };
+        for (name, value) in wrong_types(fits) {
             table.token(&format!("{claim} as {name}"), &with(claim, value), odd);
         }
         table.token(

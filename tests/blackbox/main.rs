@@ -8,8 +8,10 @@
 )]
 #![allow(clippy::too_many_lines, reason = "tables")]
 
+mod access_log;
 mod accounts;
 mod answers;
+mod backups;
 mod clocks;
 mod commands;
 mod drain;

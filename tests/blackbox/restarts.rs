@@ -67,6 +67,8 @@ fn a_store_in_memory_refuses_at_each_restart_what_was_issued_before_it() {
         let answer = gate.get("/anything").token(&older).send();
         assert_eq!(answer.status(), 401);
         assert_eq!(answer.json()["error"], "invalid_token");
+        let said = answer.json()["error_description"].as_str().unwrap().to_owned();
+        assert!(said.contains("older than") && !said.contains("revoked"), "words of its own: {said}");
         let fresh = issuer.good();
         assert_eq!(gate.get("/anything").token(&fresh).send().status(), 200, "issued since the start");
         // The next gate starts in a later second than this token is from.

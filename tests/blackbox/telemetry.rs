@@ -171,6 +171,29 @@ fn the_telemetry_listener_has_three_pages_and_nothing_else() {
 }
 
 #[test]
+fn connections_that_do_not_read_hold_the_telemetry_listener_for_a_bounded_time_only() {
+    let (gate, ..) = guarded(Settings::plaintext());
+    let ask = "GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n".repeat(400);
+    // As many as it takes; each asks for more than the kernel keeps for it, and reads nothing.
+    let greedy: Vec<Wire> = (0..128)
+        .map(|_| {
+            let mut wire = Wire::plain(gate.telemetry);
+            wire.set_write_patience(std::time::Duration::from_millis(200));
+            drop(wire.send(&ask));
+            wire
+        })
+        .collect();
+    let served = || {
+        let mut wire = Wire::try_plain(gate.telemetry).ok()?;
+        let answer = wire.exchange("GET /live HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").ok()?;
+        (answer.status() == 200).then_some(())
+    };
+    assert!(served().is_none(), "every place is taken");
+    crate::support::eventually("the next one is served", served);
+    drop(greedy);
+}
+
+#[test]
 fn readiness_names_its_components() {
     let (gate, _upstream, issuer) = guarded(Settings::plaintext());
     let (status, body) = gate.readiness();

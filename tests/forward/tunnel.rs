@@ -1,6 +1,6 @@
 //! Switching protocols: a client behind hyper's server, the gate in between, an upstream that switches or does not.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use portcullis::forward::{ErrorKind, ForwardBody, ForwardError};
+use portcullis::forward::{ErrorKind, Flow, ForwardBody, ForwardError, TunnelEnd};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -18,7 +18,7 @@ use crate::support::{Ask, Gate, LOCALHOST, Peer, listen, worker};
 const SWITCHED: &str =
     "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: echo\r\nx-up: 1\r\n\r\n";
 
-type Outcome = Rc<RefCell<Option<std::io::Result<(u64, u64)>>>>;
+type Outcome = Rc<RefCell<Option<(TunnelEnd, u64, u64)>>>;
 
 /// Serves one client with a gate in the way its listener does.
 async fn front(gate: Rc<Gate>, outcome: Outcome) -> u16 {
@@ -47,8 +47,13 @@ async fn forward(
         drop(tokio::task::spawn_local(async move {
             let client = TokioIo::new(client.await.unwrap());
             let never = std::future::pending;
-            let ended = tunnel.run(client, Bytes::new(), || {}, never(), never()).await;
-            *outcome.borrow_mut() = Some(ended);
+            let (up, down) = (Cell::new(0), Cell::new(0));
+            let moved = |flow, bytes| {
+                let count = if flow == Flow::Up { &up } else { &down };
+                count.set(count.get() + bytes);
+            };
+            let ended = tunnel.run(client, Bytes::new(), moved, never(), never()).await;
+            *outcome.borrow_mut() = Some((ended, up.get(), down.get()));
         }));
     }
     Ok(answer)
@@ -99,7 +104,7 @@ fn bytes_flow_both_ways_after_the_upstream_has_switched() {
         while outcome.borrow().is_none() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(outcome.take().unwrap().unwrap(), (4, 19));
+        assert_eq!(outcome.take(), Some((TunnelEnd::Closed, 4, 19)));
     });
 }
 

@@ -1,5 +1,7 @@
 //! What each check judges. A function says what it needs first, and adds what it found to the case last.
 
+use serde_json::Value;
+
 use super::Stop;
 use super::case::{Case, Subject};
 use crate::enforce::bearer;
@@ -74,7 +76,9 @@ pub(super) fn form<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 pub(super) fn issuer<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let jws = case.jws()?;
     let (index, issuer) = case.enforcer.verifier.claimed_issuer(jws)?;
-    case.trail.claimed = Some(Claimed { issuer: index, kid: jws.kid().map(verify::loggable) });
+    let client = issuer.rules.claims.client.find(&jws.payload).and_then(Value::as_str);
+    let (kid, client) = (jws.kid().map(verify::loggable), client.map(verify::loggable));
+    case.trail.claimed = Some(Claimed { issuer: index, kid, client });
     case.issuer = Some((index, issuer));
     Ok(())
 }

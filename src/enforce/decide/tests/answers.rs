@@ -199,7 +199,10 @@ fn a_proof_is_remembered_and_a_verdict_is_not() {
     let first = at(0).decide();
     assert_eq!(
         (first.proof, first.claimed),
-        (Proof::Fresh, Some(Claimed { issuer: IssuerIndex(0), kid: Some("es".into()) }))
+        (
+            Proof::Fresh,
+            Some(Claimed { issuer: IssuerIndex(0), kid: Some("es".into()), client: Some("app".into()) })
+        )
     );
     for (offset, expected) in [
         (0, None),
