@@ -1,6 +1,7 @@
 //! What operators see: liveness, readiness, metrics by their exact names and labels, and one log line per request.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 
 use crate::support::gate::{Gate, field};
 use crate::support::now;
@@ -173,14 +174,16 @@ fn the_telemetry_listener_has_three_pages_and_nothing_else() {
 #[test]
 fn connections_that_do_not_read_hold_the_telemetry_listener_for_a_bounded_time_only() {
     let (gate, ..) = guarded(Settings::plaintext());
-    let ask = "GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n".repeat(400);
-    // As many as it takes; each asks for more than the kernel keeps for it, and reads nothing.
-    let greedy: Vec<Wire> = (0..128)
+    let ask = "GET /metrics HTTP/1.1\r\nHost: t\r\n\r\n".repeat(50);
+    // As many as there are places; each asks for far more than the kernel keeps for it, and reads nothing.
+    let greedy: Vec<std::net::TcpStream> = (0..128)
         .map(|_| {
-            let mut wire = Wire::plain(gate.telemetry);
-            wire.set_write_patience(std::time::Duration::from_millis(200));
-            drop(wire.send(&ask));
-            wire
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            socket.connect(&gate.telemetry.into()).unwrap();
+            let mut stream = std::net::TcpStream::from(socket);
+            stream.write_all(ask.as_bytes()).unwrap();
+            stream
         })
         .collect();
     let served = || {
