@@ -23,8 +23,8 @@ pub(crate) struct Limits {
     pub(crate) leeway: Duration,
     /// What was idle when the timeout grew stays idle.
     pub(crate) floor: Option<IdleFloor>,
-    /// Whether it grew in this process, whose monotonic clock then says exactly how long ago that was.
-    pub(crate) is_floor_exact: bool,
+    /// The floor of a growth in this process, whose monotonic clock says exactly how long ago that was.
+    pub(crate) own_floor: Option<IdleFloor>,
 }
 
 impl Limits {
@@ -35,17 +35,17 @@ impl Limits {
         };
         let new = IdleFloor { monotonic: now.monotonic.minus(old), wall: now.wall.minus(old), timeout: old };
         // One that lies later than this counts on: it says idle of more.
-        if self.floor.is_some_and(|floor| floor.monotonic > new.monotonic) {
-            return Self { idle, ..self };
-        }
-        Self { idle, floor: Some(new), is_floor_exact: true, ..self }
+        let later = |floor: Option<IdleFloor>| {
+            Some(floor.filter(|floor| floor.monotonic > new.monotonic).unwrap_or(new))
+        };
+        Self { idle, floor: later(self.floor), own_floor: later(self.own_floor), ..self }
     }
 
     /// These limits with the floor of another replica, if it lies later: that says idle of more.
     pub(super) fn with_floor(self, floor: Option<IdleFloor>) -> Self {
         match floor {
             Some(floor) if self.floor.is_none_or(|own| floor.wall > own.wall) => {
-                Self { floor: Some(floor), is_floor_exact: false, ..self }
+                Self { floor: Some(floor), ..self }
             }
             Some(_) | None => self,
         }
@@ -88,7 +88,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn limits(idle: Option<Duration>) -> Limits {
-        Limits { idle, leeway: Duration::from_secs(30), floor: None, is_floor_exact: false }
+        Limits { idle, leeway: Duration::from_secs(30), floor: None, own_floor: None }
     }
 
     #[test]
@@ -139,21 +139,21 @@ mod tests {
     }
 
     #[test]
-    fn only_a_later_floor_of_another_replica_counts_and_its_moment_is_not_exact() {
+    fn only_a_later_floor_of_another_replica_counts() {
         let now = Now::at_millis(10_000_000);
         let own = limits(Some(MINUTE)).with_idle(Some(30 * MINUTE), now);
         let floor = own.floor.unwrap();
         let later = IdleFloor { wall: floor.wall.plus(GRACE), monotonic: floor.monotonic, ..floor };
         for (limits, other, expected) in [
-            (limits(None), None, (None, false)),
-            (limits(None), Some(floor), (Some(floor), false)),
-            (own, None, (Some(floor), true)),
-            (own, Some(floor), (Some(floor), true)),
-            (own, Some(IdleFloor { wall: floor.wall.minus(GRACE), ..floor }), (Some(floor), true)),
-            (own, Some(later), (Some(later), false)),
+            (limits(None), None, None),
+            (limits(None), Some(floor), Some(floor)),
+            (own, None, Some(floor)),
+            (own, Some(floor), Some(floor)),
+            (own, Some(IdleFloor { wall: floor.wall.minus(GRACE), ..floor }), Some(floor)),
+            (own, Some(later), Some(later)),
         ] {
             let adopted = limits.with_floor(other);
-            assert_eq!((adopted.floor, adopted.is_floor_exact), expected, "{other:?}");
+            assert_eq!((adopted.floor, adopted.own_floor), (expected, limits.own_floor), "{other:?}");
         }
     }
 }

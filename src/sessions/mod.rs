@@ -90,7 +90,7 @@ impl Sessions {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let Settings { idle_timeout, max_tracked, leeway, saved } = settings;
-        let limits = Limits { idle: idle_timeout, leeway, floor: None, is_floor_exact: false };
+        let limits = Limits { idle: idle_timeout, leeway, floor: None, own_floor: None };
         let limits = Arc::new(ArcSwap::from_pointee(limits));
         let unsaved = Arc::new(Unsaved::new(saved, max_tracked));
         let evicted = Arc::clone(&unsaved);

@@ -208,7 +208,7 @@ impl Sessions {
     async fn restore_limits(&self, store: &Store, now: Now) -> Result<(), StoreError> {
         let Some(IdleTerms { timeout, floor }) = store.idle_terms().await? else { return Ok(()) };
         let configured = **self.limits.load();
-        let before = Limits { idle: timeout, floor, is_floor_exact: false, ..configured };
+        let before = Limits { idle: timeout, floor, own_floor: None, ..configured };
         self.limits.store(Arc::new(before.with_idle(configured.idle, self.on_their_clock(now))));
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Whether a token is in use: one pure function of its stamps, the settings in force and the time.
 
+use crate::state::record::IdleFloor;
 use crate::state::redis::Told;
 use crate::time::{Monotonic, Now, Timestamp};
 
@@ -78,24 +79,29 @@ impl Case {
     fn is_idle_by_wall_clock(&self, limits: &Limits) -> bool {
         let last = self.last_use();
         limits.idle.is_some_and(|idle| self.now.wall.since(last) > idle)
-            || (!self.is_used_since_floor(limits) && self.is_below_floor(last, limits))
+            || self.floors(limits).any(|(floor, since)| {
+                !self.is_used_since(floor) && last < since && self.now.wall.since(last) > floor.timeout
+            })
     }
 
     /// Whether it was used after the timeout grew, by the clock that never steps.
-    fn is_used_since_floor(&self, limits: &Limits) -> bool {
-        self.tracked.zip(limits.floor).is_some_and(|(stamp, floor)| {
-            !stamp.is_evicted && stamp.monotonic >= floor.monotonic.plus(floor.timeout)
-        })
+    fn is_used_since(&self, floor: IdleFloor) -> bool {
+        self.tracked
+            .is_some_and(|stamp| !stamp.is_evicted && stamp.monotonic >= floor.monotonic.plus(floor.timeout))
     }
 
     fn is_below_floor(&self, last: Timestamp, limits: &Limits) -> bool {
-        limits.floor.is_some_and(|floor| {
-            // On the clock as it is now: that of then may have been wrong. Over a restart running time tells that, which
-            // is no longer than the time that went by, so a clock that was right then must not be taken to say more.
-            let since = self.now.wall.minus(self.now.monotonic.since(floor.monotonic));
-            let since = if limits.is_floor_exact { since } else { since.min(floor.wall) };
-            last < since && self.now.wall.since(last) > floor.timeout
-        })
+        self.floors(limits).any(|(floor, since)| last < since && self.now.wall.since(last) > floor.timeout)
+    }
+
+    /// Each floor, and its moment on the wall clock as that is now: the clock of then may have been wrong. Over a restart
+    /// running time tells the moment, which is no longer than the time that went by, so a clock that was right then must
+    /// not be taken to say more.
+    fn floors(&self, limits: &Limits) -> impl Iterator<Item = (IdleFloor, Timestamp)> {
+        let by_now = |floor: IdleFloor| self.now.wall.minus(self.now.monotonic.since(floor.monotonic));
+        let of_store = limits.floor.map(|floor| (floor, by_now(floor).min(floor.wall)));
+        let of_process = limits.own_floor.map(|floor| (floor, by_now(floor)));
+        of_store.into_iter().chain(of_process)
     }
 
     /// The last use that counts, by the wall clock. A session that left the table for room is judged as if it had never
@@ -113,7 +119,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::state::record::IdleFloor;
     use Idleness::{Ask, Idle, InUse, Unavailable};
 
     const IDLE: i64 = 60_000;
@@ -130,7 +135,7 @@ mod tests {
 
     fn limits() -> Limits {
         let idle = Some(Duration::from_secs(60));
-        Limits { idle, leeway: Duration::ZERO, floor: None, is_floor_exact: false }
+        Limits { idle, leeway: Duration::ZERO, floor: None, own_floor: None }
     }
 
     fn used(wall_millis: i64, monotonic: i64) -> Option<Stamp> {
@@ -202,8 +207,8 @@ mod tests {
             wall: wall(WALL / 2),
             timeout: Duration::from_secs(30),
         };
-        for is_floor_exact in [false, true] {
-            says_idle_of_nothing_that_was_not(Limits { floor: Some(floor), is_floor_exact, ..limits() });
+        for own_floor in [None, Some(floor)] {
+            says_idle_of_nothing_that_was_not(Limits { floor: Some(floor), own_floor, ..limits() });
         }
     }
 
@@ -248,8 +253,17 @@ mod tests {
             assert_eq!(case.judge(&grown), expected, "{tracked:?} {issued}");
         }
         // After a restart nobody can say what the clock of then was worth.
-        let restarted = Limits { is_floor_exact: false, ..grown };
+        let restarted = Limits { own_floor: None, ..grown };
         assert_eq!(case(None, at(200_000, 200_000)).judge(&restarted), InUse);
+        // Nor does such an earlier one take the place of one of this process.
+        let floor = IdleFloor {
+            monotonic: Monotonic::from_millis(50_000),
+            wall: wall(-years),
+            timeout: Duration::from_secs(10),
+        };
+        let again = Limits { floor: Some(floor), ..limits() }.with_idle(None, at(100_000, 100_000));
+        assert_eq!(again.floor, Some(floor), "the later one");
+        assert_eq!(case(None, at(200_000, 200_000)).judge(&again), Idle);
     }
 
     #[test]
