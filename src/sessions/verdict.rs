@@ -78,10 +78,11 @@ impl Case {
 
     fn is_idle_by_wall_clock(&self, limits: &Limits) -> bool {
         let last = self.last_use();
+        // Of a session the monotonic clock has said whether it lies below the floor of this process, and exactly.
+        let of_process = limits.own_floor.filter(|_| self.tracked.is_none_or(|stamp| stamp.is_evicted));
         limits.idle.is_some_and(|idle| self.now.wall.since(last) > idle)
-            || self.floors(limits).any(|(floor, since)| {
-                !self.is_used_since(floor) && last < since && self.now.wall.since(last) > floor.timeout
-            })
+            || limits.floor.is_some_and(|floor| !self.is_used_since(floor) && self.is_below(last, floor))
+            || of_process.is_some_and(|floor| self.is_below_exactly(last, floor))
     }
 
     /// Whether it was used after the timeout grew, by the clock that never steps.
@@ -91,17 +92,21 @@ impl Case {
     }
 
     fn is_below_floor(&self, last: Timestamp, limits: &Limits) -> bool {
-        self.floors(limits).any(|(floor, since)| last < since && self.now.wall.since(last) > floor.timeout)
+        limits.floor.is_some_and(|floor| self.is_below(last, floor))
+            || limits.own_floor.is_some_and(|floor| self.is_below_exactly(last, floor))
     }
 
-    /// Each floor, and its moment on the wall clock as that is now: the clock of then may have been wrong. Over a restart
-    /// running time tells the moment, which is no longer than the time that went by, so a clock that was right then must
-    /// not be taken to say more.
-    fn floors(&self, limits: &Limits) -> impl Iterator<Item = (IdleFloor, Timestamp)> {
-        let by_now = |floor: IdleFloor| self.now.wall.minus(self.now.monotonic.since(floor.monotonic));
-        let of_store = limits.floor.map(|floor| (floor, by_now(floor).min(floor.wall)));
-        let of_process = limits.own_floor.map(|floor| (floor, by_now(floor)));
-        of_store.into_iter().chain(of_process)
+    /// A clock that was ahead when the timeout grew must not hold tokens to the old one that were issued since: running time
+    /// says when that was on the clock as it is now. Over a restart that is no longer ago than it says, so the clock of then
+    /// counts as well.
+    fn is_below(&self, last: Timestamp, floor: IdleFloor) -> bool {
+        last < floor.wall && self.is_below_exactly(last, floor)
+    }
+
+    /// As [`Self::is_below`], of a floor of this process: the clock as it is now says when that was, whatever it said then.
+    fn is_below_exactly(&self, last: Timestamp, floor: IdleFloor) -> bool {
+        let since = self.now.wall.minus(self.now.monotonic.since(floor.monotonic));
+        last < since && self.now.wall.since(last) > floor.timeout
     }
 
     /// The last use that counts, by the wall clock. A session that left the table for room is judged as if it had never
@@ -253,6 +258,9 @@ mod tests {
             assert_eq!(case.judge(&grown), expected, "{tracked:?} {issued}");
         }
         // After a restart nobody can say what the clock of then was worth.
+        // A clock that is ahead now says nothing of a session that was used since.
+        let ahead = at(200_000 + years, 100_001);
+        assert_eq!(case(used(99_000, 99_000), ahead).judge(&grown), InUse);
         let restarted = Limits { own_floor: None, ..grown };
         assert_eq!(case(None, at(200_000, 200_000)).judge(&restarted), InUse);
         // Nor does such an earlier one take the place of one of this process.

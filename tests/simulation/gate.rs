@@ -77,6 +77,8 @@ impl Gate {
         let store = Store::open_on(path, now, clock).expect("a store");
         let sessions = Sessions::new(session_settings(settings));
         sessions.restore(&store, now).await.expect("sessions");
+        // The first flush comes at once.
+        sessions.save(&store).await.expect("a disk");
         let not_before = Some(store.not_before());
         Self::with(store, sessions, not_before, settings).await
     }

@@ -309,6 +309,9 @@ impl Specification {
         let (old, new) = (self.saved_idle, self.settings.idle);
         self.grow(old, new);
         self.forget_idle(old.unwrap_or(i64::MAX).min(new.unwrap_or(i64::MAX)));
+        // The gate that starts writes the timeout it goes by.
+        self.saved_idle = self.settings.idle;
+        self.growths.iter_mut().for_each(|growth| growth.is_saved = true);
     }
 
     /// A gate that starts takes no idle tokens into memory: without a session they go by their issue again, which is
