@@ -87,7 +87,9 @@ impl Health {
                 Availability::NeverLoaded => "never loaded",
                 Availability::TooOld => "not confirmed for longer than max_stale",
             };
-            (format!("keys:{}", store.settings().issuer), condition.to_owned())
+            let why = store.failure().filter(|_| condition != OK);
+            let condition = why.map_or_else(|| condition.to_owned(), |why| format!("{condition}: {why}"));
+            (format!("keys:{}", store.settings().issuer), condition)
         });
         let components: BTreeMap<String, String> = keys.chain(rooms).collect();
         let mut body = json!({ "ready": ready, "components": components });

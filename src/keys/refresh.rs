@@ -113,6 +113,7 @@ impl<'a> Refresher<'a> {
             Err(error) => Err(error.to_string()),
         };
         self.failing = result.is_err();
+        store.set_failure(result.as_ref().err().cloned());
         let wait = match result {
             Ok(_changed) => {
                 fetch.succeed();

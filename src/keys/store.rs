@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use prometheus::{Gauge, IntCounter, IntGauge};
 use tokio::sync::watch;
@@ -76,6 +76,8 @@ pub struct KeyStore {
     /// Keys that come from nowhere else (a secret, this process) do not get stale.
     ages: bool,
     asking: Asking,
+    /// Why the last fetch failed, if it did.
+    failure: ArcSwapOption<String>,
     last_good: watch::Sender<Option<LastGood>>,
     instruments: Instruments,
     /// Whether the gauges are this store's: one that a reload only prepares leaves them alone.
@@ -123,6 +125,7 @@ impl KeyStore {
             restored_from: AtomicI64::new(NEVER),
             created_at: Monotonic::now(),
             ages,
+            failure: ArcSwapOption::empty(),
             last_good: watch::Sender::new(None),
             instruments,
             exports: AtomicBool::new(false),
@@ -174,6 +177,16 @@ impl KeyStore {
             NEVER => age,
             restored => age.max(now.wall.since(Timestamp::from_millis(restored))),
         })
+    }
+
+    /// Why the last fetch failed, in its own words; nothing when it did not.
+    #[must_use]
+    pub fn failure(&self) -> Option<Arc<String>> {
+        self.failure.load_full()
+    }
+
+    pub(super) fn set_failure(&self, failure: Option<String>) {
+        self.failure.store(failure.map(Arc::new));
     }
 
     /// Whether fetching keys was tried: a store that is empty after that stays so for a while.

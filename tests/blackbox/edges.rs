@@ -216,13 +216,20 @@ fn one_broken_issuer_does_not_take_the_gate_out_of_service() {
     let gate = Gate::start(&settings(""));
     let (_, body) = gate.readiness();
     let name = format!("keys:{}", broken.name);
-    assert_eq!((&body["ready"], &body["components"][&name]), (&json!(true), &json!("never loaded")));
+    let is_told = |body: &Value| {
+        let said = body["components"][&name].as_str().unwrap();
+        // With the words of the cause.
+        assert!(said.starts_with("never loaded: ") && said.contains("refused"), "{said}");
+    };
+    assert_eq!(body["ready"], true);
+    is_told(&body);
     let all = Gate::launch(&settings("ready_when = \"all\""));
     all.wait_for_metric("the issuer was tried", |page| {
         (page.sum("portcullis_keys_refresh_total", &[("result", "error")]) > 0.0).then_some(())
     });
     let (status, body) = all.readiness();
-    assert_eq!((status, &body["components"][&name]), (503, &json!("never loaded")));
+    assert_eq!(status, 503);
+    is_told(&body);
 }
 
 #[test]

@@ -256,6 +256,18 @@ fn connection_with_more_members_than_a_message_has_fields_is_refused() {
 }
 
 #[test]
+fn a_space_before_the_colon_of_an_answers_field_is_removed() {
+    let server = RawUpstream::scripted(|exchange| {
+        exchange.send("HTTP/1.1 200 OK\r\nX-Odd : yes\r\nX-Tab\t:  no \r\nContent-Length : 2\r\n\r\nok")
+    });
+    let issuer = Issuer::new();
+    let gate = Gate::start(&Settings::plaintext().guarding(&server.url(), &issuer));
+    let answer = gate.get("/").token(&issuer.good()).send();
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "ok"));
+    assert_eq!((answer.field("x-odd"), answer.field("x-tab")), (Some("yes"), Some("no")));
+}
+
+#[test]
 fn a_switch_of_protocol_over_http_2_is_502() {
     // A server by hand: it answers the first stream with `:status: 101`.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
