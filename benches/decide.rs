@@ -26,7 +26,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jsonwebtoken::Algorithm;
 use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
-use portcullis::enforce::decide::{Asked, Enforcer, InForce, Issuer, Proof, Request, Verdict};
+use portcullis::enforce::decide::{Asked, Enforcer, InForce, Proof, Request, TrustedIssuer, Verdict};
 use portcullis::enforce::denial::Reason;
 use portcullis::enforce::policy::{
     ClaimName, EncodedSlashes, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings,
@@ -36,7 +36,7 @@ use portcullis::enforce::{DEFAULT_PROOFS, Settings};
 use portcullis::keys::key::VerificationKey;
 use portcullis::keys::set::KeySet;
 use portcullis::keys::store::KeyStore;
-use portcullis::keys::{self, Source};
+use portcullis::keys::{self, KeySource};
 use portcullis::metrics::Metrics;
 use portcullis::sessions::{self, Sessions};
 use portcullis::time::{Monotonic, Now, Timestamp};
@@ -154,7 +154,7 @@ fn enforcer(algorithm: Algorithm, set: KeySet) -> Enforcer {
     let keys = KeyStore::fixed(
         keys::Settings {
             issuer: ISSUER.to_owned(),
-            source: Source::Discovery,
+            source: KeySource::Discovery,
             algorithms: algorithms.clone(),
             ca: None,
             insecure_http: false,
@@ -165,7 +165,7 @@ fn enforcer(algorithm: Algorithm, set: KeySet) -> Enforcer {
         set,
         metrics.clone(),
     );
-    let issuer = Issuer { rules: rules(algorithms), keys };
+    let issuer = TrustedIssuer { rules: rules(algorithms), keys };
     let routes =
         ["/users/{id}", "/activity/{*rest}", "/deals/{*rest}", "/deals/{id}/lines"].map(route).to_vec();
     let sessions = Sessions::new(sessions::Settings {

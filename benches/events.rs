@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use portcullis::events::EventLog;
 use portcullis::revocations::Revocations;
 use portcullis::state::Store;
-use portcullis::state::record::{Event, EventKind, Source};
+use portcullis::state::record::{Event, EventKind, EventSource};
 use portcullis::time::{Now, Timestamp};
 
 #[global_allocator]
@@ -37,7 +37,7 @@ fn main() {
         let missing = replayed.saturating_sub(events_in(&log).await);
         for batch in 0..missing.div_ceil(10_000) {
             let events = (0..10_000).map(|i| event(&format!("replayed {batch} {i}"))).collect();
-            log.publish(events, Source::Admin, MOMENT).await.unwrap();
+            log.publish(events, EventSource::Admin, MOMENT).await.unwrap();
         }
         drop(log);
         let size = std::fs::metadata(&path).unwrap().len();
@@ -78,7 +78,7 @@ async fn rate(log: &Arc<EventLog>, what: &str, clients: usize, batch: usize) {
                 let name = |i| format!("{client} of {clients}, {batch} {} {i}", waits.len());
                 let events = (0..batch).map(|i| event(&name(i))).collect();
                 let sent = Instant::now();
-                log.publish(events, Source::Admin, MOMENT).await.unwrap();
+                log.publish(events, EventSource::Admin, MOMENT).await.unwrap();
                 waits.push(sent.elapsed());
             }
             waits

@@ -152,7 +152,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// What is sent where, and which statuses are an answer: the body of another is not even read.
-struct Call<'a> {
+struct OutboundCall<'a> {
     url: &'a Url,
     request: Request<Bytes>,
     takes: fn(StatusCode) -> Result<(), GetError>,
@@ -179,7 +179,7 @@ impl Client {
             status if status.is_redirection() => Err(GetError::Redirect(status)),
             status => Err(GetError::Status(status)),
         };
-        self.within(TOTAL, Call { url, request, takes }).await.map(Response::into_body)
+        self.within(TOTAL, OutboundCall { url, request, takes }).await.map(Response::into_body)
     }
 
     /// The answer to any request, whatever its status, complete. Of the request's URI nothing is used.
@@ -187,15 +187,15 @@ impl Client {
     /// # Errors
     /// When there is no complete answer within a minute, or its body is larger than [`MAX_BODY`].
     pub async fn send(&self, url: &Url, request: Request<Bytes>) -> Result<Response<Bytes>, GetError> {
-        self.within(PATIENT, Call { url, request, takes: |_| Ok(()) }).await
+        self.within(PATIENT, OutboundCall { url, request, takes: |_| Ok(()) }).await
     }
 
-    async fn within(&self, time: Duration, call: Call<'_>) -> Result<Response<Bytes>, GetError> {
+    async fn within(&self, time: Duration, call: OutboundCall<'_>) -> Result<Response<Bytes>, GetError> {
         // Boxed because TLS and HTTP state are large and this runs once in minutes.
         timeout(time, Box::pin(self.untimed(call))).await.unwrap_or(Err(GetError::Timeout))
     }
 
-    async fn untimed(&self, call: Call<'_>) -> Result<Response<Bytes>, GetError> {
+    async fn untimed(&self, call: OutboundCall<'_>) -> Result<Response<Bytes>, GetError> {
         let url = call.url;
         let socket = connect(url).await?;
         if url.transport != Transport::Tls {
@@ -225,11 +225,11 @@ async fn connect(url: &Url) -> Result<TcpStream, GetError> {
     Err(GetError::Connect(last))
 }
 
-async fn exchange<S>(socket: S, call: Call<'_>) -> Result<Response<Bytes>, GetError>
+async fn exchange<S>(socket: S, call: OutboundCall<'_>) -> Result<Response<Bytes>, GetError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Call { url, mut request, takes } = call;
+    let OutboundCall { url, mut request, takes } = call;
     *request.uri_mut() = Uri::from(url.target.clone());
     let host = HeaderValue::from_str(url.authority.as_str()).map_err(|error| GetError::Http(error.into()))?;
     let headers = request.headers_mut();

@@ -139,7 +139,7 @@ impl Metrics {
     /// When two instruments share a name, which is a mistake on this page.
     #[expect(clippy::too_many_lines, reason = "a list without a branch, and one page is the point of it")]
     pub fn new() -> Result<Self, prometheus::Error> {
-        let page = Page(Registry::new());
+        let page = MetricsPage(Registry::new());
         #[cfg(target_os = "linux")]
         page.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let build_info = page.gauges("portcullis_build_info", "The running build", &["version"])?;
@@ -343,9 +343,9 @@ impl Metrics {
 }
 
 /// Creates instruments and registers them in one step, so that none can be forgotten.
-struct Page(Registry);
+struct MetricsPage(Registry);
 
-impl Page {
+impl MetricsPage {
     fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
         let made = IntCounter::new(name, help)?;
         self.0.register(Box::new(made.clone()))?;

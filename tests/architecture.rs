@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// Names that several types may have. Each room has its `Settings`, which code names by their room: `gate::Settings`.
+const SHARED_NAMES: [&str; 1] = ["Settings"];
 /// Lines of a source file without its tests.
 const LONGEST_FILE: usize = 400;
 
@@ -72,6 +74,39 @@ fn only_time_rs_reads_the_wall_clock() {
 }
 
 #[test]
+fn no_two_types_share_a_bare_name() {
+    let found = shared_names(&sources());
+    assert!(
+        found.is_empty(),
+        "types of the same name; say in the name which one it is:\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn the_rule_of_names_sees_what_it_looks_for() {
+    let file = |path: &str, text: &str| Source { path: PathBuf::from(path), text: text.to_owned() };
+    let files = [
+        file(
+            "gate/a.rs",
+            "pub(super) struct Wire<S>(S);\npub struct Settings;\nimpl T for Wire { \n    type Data = ();\n}\n",
+        ),
+        file(
+            "forward/b.rs",
+            "enum Wire {}\npub struct Settings {}\nimpl T for X {\n    type Data = ();\n}\n",
+        ),
+        file("keys/c.rs", "trait Keys: Send {}\n// struct Wire\n#[cfg(test)]\nmod tests {}\nstruct Wire;\n"),
+        file("keys/tests/d.rs", "struct Wire;\n"),
+        file(
+            "log/e.rs",
+            "type Keys = u8;\nfn f(structure: u8) {}\npub(in crate::log) unsafe trait Alone {}\n",
+        ),
+    ];
+    let wire = "Wire: forward/b.rs:1, gate/a.rs:1";
+    assert_eq!(shared_names(&files), ["Keys: keys/c.rs:1, log/e.rs:1", wire]);
+}
+
+#[test]
 fn the_rules_see_what_they_look_for() {
     let text = "//! A header of this very file.\nuse crate::keys::jwks;\nuse crate::{log, time::Timestamp};\n\
                 fn f() { crate::metrics::g() } // crate::app is only spoken of\n#[cfg(test)]\nmod tests { use crate::gate; }\n";
@@ -107,6 +142,23 @@ impl Source {
         self.text.split("#[cfg(test)]\n").next().unwrap_or_default()
     }
 
+    /// Line and name of every type that is declared outside of functions and implementations.
+    fn types(&self) -> impl Iterator<Item = (usize, String)> {
+        let text = if self.is_test() { "" } else { self.without_tests() };
+        text.lines().enumerate().filter_map(|(index, line)| {
+            let line = match line.strip_prefix("pub") {
+                Some(rest) if rest.starts_with('(') => rest.split_once(") ")?.1,
+                Some(rest) => rest.trim_start(),
+                None => line,
+            };
+            let line = line.strip_prefix("unsafe ").unwrap_or(line);
+            let (kind, rest) = line.split_once(' ')?;
+            ["struct", "enum", "trait", "type", "union"]
+                .contains(&kind)
+                .then(|| (index + 1, identifier(rest)))
+        })
+    }
+
     /// Line and name of every `crate::name` in code, also inside `use crate::{…}`. Tests may import from anywhere.
     fn imports(&self) -> Vec<(usize, String)> {
         let mut found = Vec::new();
@@ -128,6 +180,22 @@ impl Source {
         }
         found
     }
+}
+
+/// The names that several types have, each with its places.
+fn shared_names(sources: &[Source]) -> Vec<String> {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in sources {
+        for (line, name) in file.types() {
+            places.entry(name).or_default().push(format!("{}:{line}", file.name()));
+        }
+    }
+    places.retain(|name, places| places.len() > 1 && !SHARED_NAMES.contains(&name.as_str()));
+    let shared = |(name, mut places): (String, Vec<String>)| {
+        places.sort_unstable();
+        format!("{name}: {}", places.join(", "))
+    };
+    places.into_iter().map(shared).collect()
 }
 
 /// The first identifiers of the members of `{a::b, c::{d, e}, f}`.

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis::events::{EventLog, Issuer};
+use portcullis::events::{EventIssuer, EventLog};
 use portcullis::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
 use portcullis::state::Store;
-use portcullis::state::record::{Event, EventKind, Origin, Source};
+use portcullis::state::record::{Event, EventKind, EventOrigin, EventSource};
 use portcullis::time::{Monotonic, Now, Timestamp};
 use proptest::prelude::*;
 
@@ -191,9 +191,9 @@ impl World {
         self.gate.as_ref().unwrap()
     }
 
-    fn issuer(&self) -> Issuer {
+    fn issuer(&self) -> EventIssuer {
         let millis = |millis: i64| Duration::from_millis(millis as u64);
-        Issuer {
+        EventIssuer {
             issuer: ISSUER.into(),
             leeway: millis(LEEWAY),
             max_lifetime: millis(LIFETIMES[self.lifetime]),
@@ -246,7 +246,7 @@ impl World {
             Step::Undo(nth) if !self.told.is_empty() => {
                 let nth = nth % self.told.len();
                 let (sequence, now) = (self.told[nth].sequence, self.now());
-                let undone = self.gate().log.undo(sequence, Source::Admin, now).await.unwrap();
+                let undone = self.gate().log.undo(sequence, EventSource::Admin, now).await.unwrap();
                 self.told[nth].undone |= undone.is_some();
             }
             Step::Redeliver(_) | Step::Undo(_) => {}
@@ -292,13 +292,13 @@ impl World {
             EventKind::IssuerRevoked => Event::issuer(&issuer.issuer, at, expires_at),
             kind => Event::subject(kind, &issuer.issuer, &token.subject.to_string(), at, expires_at),
         };
-        let origin = signal.map(|id| Origin::signal("https://idp/", &id.to_string(), "type", claimed));
+        let origin = signal.map(|id| EventOrigin::signal("https://idp/", &id.to_string(), "type", claimed));
         Event { role_version: version.filter(|_| kind == EventKind::RoleChanged), origin, ..event }
     }
 
     async fn tell(&mut self, event: Event) {
         let now = self.now();
-        let published = self.gate().log.publish(vec![event.clone()], Source::Admin, now).await.unwrap();
+        let published = self.gate().log.publish(vec![event.clone()], EventSource::Admin, now).await.unwrap();
         let sequence = published.sequence;
         match self.told.iter().find(|told| told.sequence == sequence) {
             Some(told) => assert!(same(&told.event, &event), "{event:?} is not {told:?}"),

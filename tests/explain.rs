@@ -10,10 +10,10 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use portcullis::events::{EventLog, Issuer, parse};
+use portcullis::events::{EventIssuer, EventLog, parse};
 use portcullis::identity::TokenKey;
 use portcullis::revocations::Revocations;
-use portcullis::state::record::{SessionRow, Source};
+use portcullis::state::record::{EventSource, SessionRow};
 use portcullis::state::{OpenError, Store};
 use portcullis::time::{Monotonic, Now, Timestamp};
 use serde_json::{Value, json};
@@ -305,10 +305,10 @@ async fn gate(folder: &Path, created: i64) -> (Store, Arc<EventLog>) {
 
 async fn publish(log: &Arc<EventLog>, json: &str) {
     let hour = Duration::from_secs(3600);
-    let issuers = [Issuer { issuer: ISSUER.into(), leeway: hour, max_lifetime: 24 * hour }];
+    let issuers = [EventIssuer { issuer: ISSUER.into(), leeway: hour, max_lifetime: 24 * hour }];
     let now = Timestamp::from_secs(NOW);
     let events = parse::events(json.as_bytes(), &issuers, now).unwrap();
-    log.publish(events, Source::Admin, Now { wall: now, ..Now::read() }).await.unwrap();
+    log.publish(events, EventSource::Admin, Now { wall: now, ..Now::read() }).await.unwrap();
 }
 
 #[tokio::test]

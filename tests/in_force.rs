@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis::events::{EventLog, Issuer};
+use portcullis::events::{EventIssuer, EventLog};
 use portcullis::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
 use portcullis::sessions::{Idleness, Introduction, Sessions, Settings};
 use portcullis::state::Store;
-use portcullis::state::record::{Event, EventKind, Source};
+use portcullis::state::record::{Event, EventKind, EventSource};
 use portcullis::time::{Now, Timestamp};
 use proptest::prelude::*;
 
@@ -306,7 +306,7 @@ impl World {
             Step::Undo(nth) if !self.told.is_empty() => {
                 let nth = nth % self.told.len();
                 let now = both(self.now);
-                let found = self.gate().log.undo(self.told[nth].0, Source::Admin, now).await.unwrap();
+                let found = self.gate().log.undo(self.told[nth].0, EventSource::Admin, now).await.unwrap();
                 self.told[nth].1.undone |= found.is_some();
             }
             Step::Wait(millis) => self.now += millis,
@@ -372,7 +372,8 @@ impl World {
             kind => Event::subject(kind, &issuer.issuer, &name, at, expires_at),
         };
         let event = Event { role_version: what.version, ..event };
-        let published = self.gate().log.publish(vec![event], Source::Admin, both(self.now)).await.unwrap();
+        let published =
+            self.gate().log.publish(vec![event], EventSource::Admin, both(self.now)).await.unwrap();
         self.counted = self.uptime();
         assert_eq!(published.accepted, 1);
         match self.told.iter().find(|(_, told)| !told.trimmed && same(&told.what, &what)) {
@@ -388,8 +389,8 @@ impl World {
     }
 }
 
-fn issuer(name: &str) -> Issuer {
-    Issuer {
+fn issuer(name: &str) -> EventIssuer {
+    EventIssuer {
         issuer: name.into(),
         leeway: Duration::from_millis(LEEWAY as u64),
         max_lifetime: Duration::from_millis(LIFETIME as u64),

@@ -25,8 +25,8 @@ use hyper_util::rt::TokioIo;
 use jsonwebtoken::Algorithm;
 use portcullis::client::{Client, GetError, Url};
 use portcullis::keys::refresh::spawn_refresher;
-use portcullis::keys::store::{Availability, KeyStore, Wanted};
-use portcullis::keys::{Settings, Source};
+use portcullis::keys::store::{Availability, KeyStore, WantedKey};
+use portcullis::keys::{KeySource, Settings};
 use portcullis::metrics::Metrics;
 use portcullis::shutdown::{self, Phase, Trigger};
 use portcullis::time::{Monotonic, Now};
@@ -221,7 +221,7 @@ impl Running {
     }
 }
 
-fn settings(source: Source) -> Settings {
+fn settings(source: KeySource) -> Settings {
     Settings {
         issuer: "https://idp.example.com/".to_owned(),
         source,
@@ -275,7 +275,7 @@ fn leak<T>(value: T) -> &'static T {
 async fn two_hundred_requests_with_a_new_kid_share_one_fetch() {
     let (old, new) = (Signer::new("old"), Signer::new("new"));
     let issuer = Issuer::start(Answer::Document(jwks(&[&old]))).await;
-    let running = Running::loaded(settings(Source::Url(issuer.url("/jwks")))).await;
+    let running = Running::loaded(settings(KeySource::Url(issuer.url("/jwks")))).await;
     assert!(old.is_proved_by(&running.store, "old"));
     assert_eq!(issuer.fetches(), 1);
 
@@ -284,9 +284,9 @@ async fn two_hundred_requests_with_a_new_kid_share_one_fetch() {
     let waiting: &'static AtomicUsize = leak(AtomicUsize::new(0));
     let asks = on_workers(move |_| async move {
         let ask = async || {
-            assert!(store.worth_asking(&Wanted::key("new"), Monotonic::now()));
+            assert!(store.worth_asking(&WantedKey::key("new"), Monotonic::now()));
             waiting.fetch_add(1, Ordering::SeqCst);
-            store.ask(&Wanted::key("new")).await;
+            store.ask(&WantedKey::key("new")).await;
             assert!(store.current().knows("new"), "an ask returned without the key");
         };
         join_all((0..50).map(|_| ask())).await;
@@ -307,16 +307,16 @@ async fn a_flood_of_random_kids_causes_one_fetch_per_cooldown() {
     let issuer = Issuer::start(Answer::Document(jwks(&[&key]))).await;
     // Longer than the test could take on the slowest machine.
     let cooldown = Duration::from_secs(600);
-    let source = Source::Url(issuer.url("/jwks"));
+    let source = KeySource::Url(issuer.url("/jwks"));
     let running = Running::loaded(Settings { refresh_cooldown: cooldown, ..settings(source) }).await;
     let store: &'static Arc<KeyStore> = leak(Arc::clone(&running.store));
     let asked: &'static AtomicUsize = leak(AtomicUsize::new(0));
     on_workers(move |worker| async move {
         for i in 0..2_000 {
             // Also without looking first, because the limit must not depend on polite callers.
-            if i % 2 == 0 || store.worth_asking(&Wanted::key(&format!("{worker}-{i}")), Monotonic::now()) {
+            if i % 2 == 0 || store.worth_asking(&WantedKey::key(&format!("{worker}-{i}")), Monotonic::now()) {
                 asked.fetch_add(1, Ordering::SeqCst);
-                store.ask(&Wanted::key(&format!("{worker}-{i}"))).await;
+                store.ask(&WantedKey::key(&format!("{worker}-{i}"))).await;
             }
         }
     })
@@ -326,20 +326,20 @@ async fn a_flood_of_random_kids_causes_one_fetch_per_cooldown() {
     assert_eq!(issuer.fetches(), 2, "the first load and one more");
 
     let now = Monotonic::now();
-    assert!(!store.worth_asking(&Wanted::key("fresh"), now));
-    assert!(store.worth_asking(&Wanted::key("fresh"), now.plus(cooldown)), "after the cooldown");
-    assert!(store.worth_asking(&Wanted::key("a"), now), "a known one: the caller looked before it came");
+    assert!(!store.worth_asking(&WantedKey::key("fresh"), now));
+    assert!(store.worth_asking(&WantedKey::key("fresh"), now.plus(cooldown)), "after the cooldown");
+    assert!(store.worth_asking(&WantedKey::key("a"), now), "a known one: the caller looked before it came");
 }
 
 #[tokio::test]
 async fn the_cooldown_paces_repeated_asks() {
     const COOLDOWN: Duration = Duration::from_millis(100);
     let issuer = Issuer::start(Answer::Document(jwks(&[&Signer::new("a")]))).await;
-    let source = Source::Url(issuer.url("/jwks"));
+    let source = KeySource::Url(issuer.url("/jwks"));
     let running = Running::loaded(Settings { refresh_cooldown: COOLDOWN, ..settings(source) }).await;
     let begun = Instant::now();
     while issuer.fetches() < 5 {
-        running.store.ask(&Wanted::key("missing")).await;
+        running.store.ask(&WantedKey::key("missing")).await;
         assert!(begun.elapsed() < Duration::from_secs(20), "asks are honoured again after the cooldown");
         tokio::task::yield_now().await;
     }
@@ -349,18 +349,18 @@ async fn the_cooldown_paces_repeated_asks() {
 #[tokio::test]
 async fn a_kid_that_nobody_knows_does_not_wait_for_other_fetches() {
     let issuer = Issuer::start(Answer::Document(jwks(&[&Signer::new("a")]))).await;
-    let source = Source::Url(issuer.url("/jwks"));
+    let source = KeySource::Url(issuer.url("/jwks"));
     let running =
         Running::loaded(Settings { refresh_interval: Duration::from_millis(500), ..settings(source) }).await;
-    running.store.ask(&Wanted::key("missing")).await;
+    running.store.ask(&WantedKey::key("missing")).await;
     issuer.set(Answer::Hang);
     let before = issuer.fetches();
     until("the regular fetch hangs", || issuer.fetches() > before).await;
     let now = Monotonic::now();
-    assert!(!running.store.worth_asking(&Wanted::key("missing"), now), "remembered");
-    assert!(running.store.worth_asking(&Wanted::key("other"), now), "may be in what is under way");
+    assert!(!running.store.worth_asking(&WantedKey::key("missing"), now), "remembered");
+    assert!(running.store.worth_asking(&WantedKey::key("other"), now), "may be in what is under way");
     issuer.set(Answer::Document(jwks(&[&Signer::new("other")])));
-    running.store.ask(&Wanted::key("other")).await;
+    running.store.ask(&WantedKey::key("other")).await;
     assert!(running.store.current().knows("other"), "joined the fetch under way");
 }
 
@@ -370,7 +370,7 @@ async fn the_last_good_set_survives_every_failure() {
     let good = Answer::Document(jwks(&[&key]));
     let issuer = Issuer::start(good.clone()).await;
     let quick = Duration::from_millis(20);
-    let source = Source::Url(issuer.url("/jwks"));
+    let source = KeySource::Url(issuer.url("/jwks"));
     let running = Running::loaded(Settings { refresh_interval: quick, ..settings(source) }).await;
     let set = running.store.current();
     let weak = r#"{"keys":[{"kty":"oct","k":"AAAA","kid":"a"},{"kty":"RSA","n":"AQAB","e":"AQAB"}]}"#;
@@ -408,7 +408,7 @@ async fn the_last_good_set_serves_until_max_stale() {
     let key = Signer::new("a");
     let issuer = Issuer::start(Answer::Document(jwks(&[&key]))).await;
     let quick = Duration::from_millis(20);
-    let source = Source::Url(issuer.url("/jwks"));
+    let source = KeySource::Url(issuer.url("/jwks"));
     let running = Running::loaded(Settings { refresh_interval: quick, ..settings(source) }).await;
     issuer.set(Answer::Status(StatusCode::SERVICE_UNAVAILABLE));
     until("an outage", || running.refreshes("error") > 0).await;
@@ -427,7 +427,7 @@ async fn a_rotation_is_noticed_at_the_interval_and_the_old_key_stops_working() {
     let (a, b) = (Signer::new("a"), Signer::new("b"));
     let issuer = Issuer::start(Answer::Document(jwks(&[&a, &b]))).await;
     let quick = Duration::from_millis(20);
-    let source = Source::Url(issuer.url("/jwks"));
+    let source = KeySource::Url(issuer.url("/jwks"));
     let running = Running::loaded(Settings { refresh_interval: quick, ..settings(source) }).await;
     let first = running.store.current();
     let mut last_good = running.store.last_good();
@@ -459,7 +459,7 @@ async fn a_rotation_is_noticed_at_the_interval_and_the_old_key_stops_working() {
 async fn keys_of_one_kid_are_all_tried() {
     let (a, b) = (Signer::new("same"), Signer::new("same"));
     let issuer = Issuer::start(Answer::Document(jwks(&[&a, &b]))).await;
-    let running = Running::loaded(settings(Source::Url(issuer.url("/jwks")))).await;
+    let running = Running::loaded(settings(KeySource::Url(issuer.url("/jwks")))).await;
     assert!(a.is_proved_by(&running.store, "same") && b.is_proved_by(&running.store, "same"));
     assert!(!Signer::new("same").is_proved_by(&running.store, "same"));
 }
@@ -469,11 +469,11 @@ async fn a_store_comes_up_by_itself_once_the_issuer_does() {
     let place = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = place.local_addr().unwrap();
     drop(place);
-    let running = Running::start(settings(Source::Url(format!("http://{address}/jwks"))));
+    let running = Running::start(settings(KeySource::Url(format!("http://{address}/jwks"))));
     until("nobody listens", || running.refreshes("error") >= 1).await;
     assert_eq!(running.store.availability(Now::read()), Availability::NeverLoaded);
     assert!(
-        !running.store.worth_asking(&Wanted::key("a"), Monotonic::now()),
+        !running.store.worth_asking(&WantedKey::key("a"), Monotonic::now()),
         "asking does not hurry the first load"
     );
 
@@ -505,7 +505,8 @@ async fn keys_are_found_by_discovery_in_either_place() {
     issuer.set_metadata("/realms/c/.well-known/openid-configuration", 302, "");
     issuer.set_metadata(&format!("{oauth}/realms/c"), 200, metadata(&name("/realms/c/")));
     for path in ["/", "/realms/a", "/realms/b", "/realms/c/"] {
-        let running = Running::loaded(Settings { issuer: name(path), ..settings(Source::Discovery) }).await;
+        let running =
+            Running::loaded(Settings { issuer: name(path), ..settings(KeySource::Discovery) }).await;
         assert!(key.is_proved_by(&running.store, "a"), "{path}");
     }
 }
@@ -529,11 +530,11 @@ async fn metadata_that_does_not_fit_is_refused() {
         // A second document that would fit: a wrong first one is not a reason to look further.
         let second = format!("/.well-known/oauth-authorization-server{path}");
         issuer.set_metadata(&second, 200, document(&at(path), &at("/jwks")));
-        let running = Running::start(Settings { issuer: at(path), ..settings(Source::Discovery) });
+        let running = Running::start(Settings { issuer: at(path), ..settings(KeySource::Discovery) });
         until(path, || running.refreshes("error") >= 1).await;
         assert_eq!(running.store.availability(Now::read()), Availability::NeverLoaded, "{path}");
     }
-    let running = Running::start(Settings { issuer: at("/absent"), ..settings(Source::Discovery) });
+    let running = Running::start(Settings { issuer: at("/absent"), ..settings(KeySource::Discovery) });
     until("no metadata at all", || running.refreshes("error") >= 1).await;
     assert_eq!(issuer.fetches(), 0, "no key was ever fetched");
 }
@@ -549,7 +550,7 @@ async fn an_issuer_behind_tls_must_prove_its_name() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let answer = Answer::Document(jwks(&[&Signer::new("a")]));
     let issuer = Issuer::start_on(listener, answer, Some(Arc::new(tls.unwrap())));
-    let source = |host: &str| Source::Url(format!("https://{host}:{}/jwks", issuer.address.port()));
+    let source = |host: &str| KeySource::Url(format!("https://{host}:{}/jwks", issuer.address.port()));
 
     let stranger =
         rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap().cert.der().clone();
@@ -569,7 +570,7 @@ async fn a_changed_file_is_noticed_and_a_broken_one_is_not_believed() {
     let path = folder.path().join("jwks.json");
     let write = |document: &str| write_aside(&path, document);
     let (a, b, c) = (Signer::new("a"), Signer::new("b"), Signer::new("c"));
-    let running = Running::start(settings(Source::File(path.clone())));
+    let running = Running::start(settings(KeySource::File(path.clone())));
     until("there is no file yet", || running.refreshes("error") >= 1).await;
     assert_eq!(running.store.availability(Now::read()), Availability::NeverLoaded);
 
@@ -606,19 +607,19 @@ fn write_aside(path: &Path, document: &str) {
 #[tokio::test]
 async fn the_refresher_ends_with_the_process_and_releases_who_waits() {
     let issuer = Issuer::start(Answer::Document(jwks(&[&Signer::new("a")]))).await;
-    let running = Running::loaded(settings(Source::Url(issuer.url("/jwks")))).await;
+    let running = Running::loaded(settings(KeySource::Url(issuer.url("/jwks")))).await;
     running.trigger.advance(Phase::Draining);
     issuer.set(Answer::Hang);
     let store = Arc::clone(&running.store);
-    let waiting = tokio::spawn(async move { store.ask(&Wanted::key("b")).await });
+    let waiting = tokio::spawn(async move { store.ask(&WantedKey::key("b")).await });
     until("a fetch while draining", || issuer.fetches() == 2).await;
     running.trigger.advance(Phase::Stopped);
     tokio::time::timeout(Duration::from_secs(2), running.refresher).await.expect("ends").unwrap();
     tokio::time::timeout(Duration::from_secs(2), waiting).await.expect("released").unwrap();
     let later = Monotonic::now().plus(Duration::from_secs(3600));
-    assert!(!running.store.worth_asking(&Wanted::key("c"), later), "nobody fetches any more");
+    assert!(!running.store.worth_asking(&WantedKey::key("c"), later), "nobody fetches any more");
 
-    let secret = Running::start(settings(Source::Secret(vec![1; 32])));
+    let secret = Running::start(settings(KeySource::Secret(vec![1; 32])));
     tokio::time::timeout(Duration::from_secs(2), secret.refresher).await.expect("nothing to fetch").unwrap();
     assert_eq!(secret.store.availability(Now::read()), Availability::Usable);
 }

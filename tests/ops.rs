@@ -12,15 +12,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use portcullis::admin::{
-    Access, Command, Control, Health, Ledger, Limits, Permission, ReadyWhen, Settings, Token, serve_admin,
-    serve_telemetry,
+    Access, AdminLimits, Control, ControlCommand, Health, Ledger, Permission, ReadyWhen, Settings, Token,
+    serve_admin, serve_telemetry,
 };
 use portcullis::config;
-use portcullis::enforce::decide::{self, Enforcer, Issuer};
+use portcullis::enforce::decide::{self, Enforcer, TrustedIssuer};
 use portcullis::events::EventLog;
 use portcullis::identity::SubjectKey;
 use portcullis::keys::store::KeyStore;
-use portcullis::keys::{self, Source};
+use portcullis::keys::{self, KeySource};
 use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ends, Revocations};
 use portcullis::sessions::{self, Sessions};
@@ -106,7 +106,7 @@ struct Running {
 }
 
 impl Running {
-    async fn admin(limits: Limits, access: Arc<Access>, control: Control) -> Self {
+    async fn admin(limits: AdminLimits, access: Arc<Access>, control: Control) -> Self {
         let (listener, metrics) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Metrics::new().unwrap());
         let address = listener.local_addr().unwrap();
         let (trigger, shutdown) = shutdown::channel();
@@ -116,7 +116,7 @@ impl Running {
         Self { address, metrics, trigger, served }
     }
 
-    async fn telemetry(limits: Limits, stores: Vec<Arc<KeyStore>>) -> (Self, Arc<Health>) {
+    async fn telemetry(limits: AdminLimits, stores: Vec<Arc<KeyStore>>) -> (Self, Arc<Health>) {
         let (listener, metrics) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Metrics::new().unwrap());
         let address = listener.local_addr().unwrap();
         let (trigger, shutdown) = shutdown::channel();
@@ -170,7 +170,7 @@ async fn nothing_in_force(metrics: &Metrics) -> Ledger {
 fn control(outcome: Result<(), Vec<String>>) -> Control {
     let (commands, mut received) = mpsc::channel(4);
     tokio::spawn(async move {
-        while let Some(Command::Reload(answer)) = received.recv().await {
+        while let Some(ControlCommand::Reload(answer)) = received.recv().await {
             drop(answer.send(outcome.clone()));
         }
     });
@@ -185,7 +185,7 @@ fn enforcer(in_force: decide::InForce) -> Arc<ArcSwap<Enforcer>> {
     std::fs::write(&path, CONFIGURATION).unwrap();
     let settings = config::load(&path).unwrap_or_else(|problems| panic!("{problems}")).settings;
     let metrics = Metrics::new().unwrap();
-    let issuers = settings.issuers.iter().map(|issuer| Issuer {
+    let issuers = settings.issuers.iter().map(|issuer| TrustedIssuer {
         rules: issuer.rules.clone(),
         keys: KeyStore::new(issuer.keys.clone(), metrics.clone()),
     });
@@ -228,7 +228,7 @@ async fn a_token_is_explained_against_live_state() {
     let mut settings = settings();
     settings.tokens[0].permissions.push(Permission::Sessions);
     let running =
-        Running::admin(Limits::default(), Arc::new(Access::new(&settings, None)), control.clone()).await;
+        Running::admin(AdminLimits::default(), Arc::new(Access::new(&settings, None)), control.clone()).await;
     let explain = async |body: Value| {
         let fields = [OPS, "content-type: application/json"];
         call(running.address, "POST /v1/explain", &fields, &body.to_string()).await
@@ -279,7 +279,7 @@ async fn an_explanation_is_asked_for_exactly() {
     let mut settings = settings();
     settings.tokens[0].permissions.push(Permission::Sessions);
     let running =
-        Running::admin(Limits::default(), Arc::new(Access::new(&settings, None)), control(Ok(()))).await;
+        Running::admin(AdminLimits::default(), Arc::new(Access::new(&settings, None)), control(Ok(()))).await;
     let (to, json) = (running.address, "content-type: application/json");
     for body in [
         "",
@@ -304,7 +304,7 @@ async fn an_explanation_is_asked_for_exactly() {
 }
 
 async fn admin() -> Running {
-    Running::admin(Limits::default(), Arc::new(Access::new(&settings(), None)), control(Ok(()))).await
+    Running::admin(AdminLimits::default(), Arc::new(Access::new(&settings(), None)), control(Ok(()))).await
 }
 
 const OPS: &str = "authorization: Bearer s3cret!of/ops";
@@ -380,7 +380,8 @@ async fn the_admin_listener_answers_only_those_it_knows() {
 
 #[tokio::test]
 async fn every_error_is_a_problem_document() {
-    let limits = Limits { body_bytes: 64, body_timeout: Duration::from_millis(200), ..Limits::default() };
+    let limits =
+        AdminLimits { body_bytes: 64, body_timeout: Duration::from_millis(200), ..AdminLimits::default() };
     let access = Arc::new(Access::new(&settings(), None));
     let problems = vec!["gate.toml:3: server.listen: is not an address".to_owned(), "second".to_owned()];
     let running = Running::admin(limits, Arc::clone(&access), control(Err(problems.clone()))).await;
@@ -430,7 +431,7 @@ async fn every_error_is_a_problem_document() {
 async fn the_effective_configuration_and_a_reload() {
     let control = control(Ok(()));
     let access = Arc::new(Access::new(&settings(), None));
-    let running = Running::admin(Limits::default(), Arc::clone(&access), control.clone()).await;
+    let running = Running::admin(AdminLimits::default(), Arc::clone(&access), control.clone()).await;
     let to = running.address;
     assert_eq!(call(to, "GET /v1/config", &[OPS], "").await.json(), json!({"server": {"workers": 2}}));
     control.effective.store(Arc::new(json!({"server": {"workers": 3}})));
@@ -478,7 +479,7 @@ async fn call_tls(to: SocketAddr, client: &Arc<rustls::ClientConfig>) -> std::io
 async fn a_reload_swaps_the_admin_certificate() {
     let ((first, trusts_first), (second, trusts_second)) = (certificate(), certificate());
     let access = Arc::new(Access::new(&settings(), Some(first)));
-    let running = Running::admin(Limits::default(), Arc::clone(&access), control(Ok(()))).await;
+    let running = Running::admin(AdminLimits::default(), Arc::clone(&access), control(Ok(()))).await;
     assert_eq!(call_tls(running.address, &trusts_first).await.unwrap().status, 200);
     call_tls(running.address, &trusts_second).await.expect_err("not this certificate yet");
     access.replace(&settings(), Some(second));
@@ -486,7 +487,7 @@ async fn a_reload_swaps_the_admin_certificate() {
     call_tls(running.address, &trusts_first).await.expect_err("not this certificate any more");
 }
 
-fn store(source: Source, metrics: &Metrics) -> Arc<KeyStore> {
+fn store(source: KeySource, metrics: &Metrics) -> Arc<KeyStore> {
     let settings = keys::Settings {
         issuer: "https://idp.example.com/".to_owned(),
         source,
@@ -503,9 +504,9 @@ fn store(source: Source, metrics: &Metrics) -> Arc<KeyStore> {
 #[tokio::test]
 async fn readiness_says_which_part_cannot_serve() {
     let metrics = Metrics::new().unwrap();
-    let absent = store(Source::File("/nowhere/jwks.json".into()), &metrics);
-    let usable = store(Source::Secret(vec![7; 32]), &metrics);
-    let (running, health) = Running::telemetry(Limits::default(), vec![absent]).await;
+    let absent = store(KeySource::File("/nowhere/jwks.json".into()), &metrics);
+    let usable = store(KeySource::Secret(vec![7; 32]), &metrics);
+    let (running, health) = Running::telemetry(AdminLimits::default(), vec![absent]).await;
     let to = running.address;
     let ready = async || {
         let answer = call(to, "GET /ready", &[], "").await;
@@ -532,7 +533,7 @@ async fn readiness_says_which_part_cannot_serve() {
 
 #[tokio::test]
 async fn telemetry_is_three_pages_to_read() {
-    let (running, _health) = Running::telemetry(Limits::default(), Vec::new()).await;
+    let (running, _health) = Running::telemetry(AdminLimits::default(), Vec::new()).await;
     running.metrics.requests.with_label_values(&["/deals/{*rest}", "GET", "200"]).inc();
     for (line, status) in [
         ("GET /metrics", 200),
@@ -581,7 +582,7 @@ async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) {
 
 #[tokio::test]
 async fn slow_clients_are_closed_and_hold_nobody_up() {
-    let limits = Limits { header_timeout: Duration::from_millis(200), ..Limits::default() };
+    let limits = AdminLimits { header_timeout: Duration::from_millis(200), ..AdminLimits::default() };
     let (running, _health) = Running::telemetry(limits, Vec::new()).await;
     for start in ["", "GET /live HT", "GET /live HTTP/1.1\r\nhost: gate\r\n"] {
         let mut stream = TcpStream::connect(running.address).await.unwrap();
@@ -611,7 +612,7 @@ async fn slow_clients_are_closed_and_hold_nobody_up() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_are_closed_at_once() {
-    let limits = Limits { connections: 2, ..Limits::default() };
+    let limits = AdminLimits { connections: 2, ..AdminLimits::default() };
     let (running, _health) = Running::telemetry(limits, Vec::new()).await;
     let mut kept = Vec::new();
     for _ in 0..2 {

@@ -8,18 +8,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis::events::{EventLog, Issuer, parse};
+use portcullis::events::{EventIssuer, EventLog, parse};
 use portcullis::identity::{IssuerKey, SubjectKey, TokenKey};
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
-use portcullis::state::record::{EventKind, Source, UsageRow};
+use portcullis::state::record::{EventKind, EventSource, UsageRow};
 use portcullis::state::{OpenError, Store};
 use portcullis::time::{Now, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn issuers() -> [Issuer; 1] {
-    [Issuer { issuer: "https://a/".into(), leeway: Duration::from_secs(30), max_lifetime: HOUR }]
+fn issuers() -> [EventIssuer; 1] {
+    [EventIssuer { issuer: "https://a/".into(), leeway: Duration::from_secs(30), max_lifetime: HOUR }]
 }
 
 /// A moment on clocks that agree.
@@ -43,7 +43,7 @@ impl Gate {
 
     async fn publish(&self, json: &str) -> u64 {
         let events = parse::events(json.as_bytes(), &issuers(), NOW).unwrap();
-        self.log.publish(events, Source::Admin, at(NOW)).await.unwrap().sequence
+        self.log.publish(events, EventSource::Admin, at(NOW)).await.unwrap().sequence
     }
 
     fn judge(&self, subject: &str, issued_at: Timestamp) -> Option<Ended> {
@@ -68,7 +68,7 @@ async fn a_restart_forgets_nothing() {
     let gate = Gate::start(&path, NOW.minus(HOUR)).await;
     gate.publish(r#"[{"type":"subject-revoked","subject":"alice"},{"type":"role-changed","subject":"bob","role_version":4}]"#).await;
     let carol = gate.publish(r#"{"type":"subject-revoked","subject":"carol","at":1800000000}"#).await;
-    let undone = gate.log.undo(carol, Source::Admin, at(NOW)).await.unwrap().unwrap();
+    let undone = gate.log.undo(carol, EventSource::Admin, at(NOW)).await.unwrap().unwrap();
     assert_eq!(undone.sequence, carol);
     gate.store.save_key_set(("https://a/", "url"), b"{}", at(NOW)).await.unwrap();
     let usage =
@@ -108,22 +108,22 @@ async fn undoing_leaves_what_other_events_say() {
         gate.publish(r#"{"type":"role-changed","subject":"alice","role_version":4,"at":1800000000}"#).await;
     let after = NOW.plus(Duration::from_secs(10));
     assert_eq!(gate.judge("alice", after), Some(Ended::Subject));
-    gate.log.undo(late, Source::Admin, at(NOW)).await.unwrap().unwrap();
+    gate.log.undo(late, EventSource::Admin, at(NOW)).await.unwrap().unwrap();
     assert_eq!(gate.judge("alice", after), Some(Ended::Roles));
     assert_eq!(gate.judge("alice", NOW), Some(Ended::Subject));
-    gate.log.undo(roles, Source::Admin, at(NOW)).await.unwrap().unwrap();
+    gate.log.undo(roles, EventSource::Admin, at(NOW)).await.unwrap().unwrap();
     assert_eq!(gate.judge("alice", after), None);
-    gate.log.undo(early, Source::Admin, at(NOW)).await.unwrap().unwrap();
+    gate.log.undo(early, EventSource::Admin, at(NOW)).await.unwrap().unwrap();
     assert_eq!(gate.judge("alice", NOW), None);
 
     // Each undo is an event; doing it again adds none, and there is none for what never was or is itself an undo.
-    assert!(gate.log.undo(early, Source::Admin, at(NOW)).await.unwrap().is_some());
+    assert!(gate.log.undo(early, EventSource::Admin, at(NOW)).await.unwrap().is_some());
     let page = gate.log.events(roles, 2).await.unwrap();
     assert_eq!(page.items.iter().map(|event| event.undoes).collect::<Vec<_>>(), [Some(late), Some(roles)]);
     let rest = gate.log.events(page.next.unwrap(), 2).await.unwrap();
     assert_eq!((rest.items.len(), rest.next), (1, None));
-    assert_eq!(gate.log.undo(rest.items[0].sequence, Source::Admin, at(NOW)).await.unwrap(), None);
-    assert_eq!(gate.log.undo(4711, Source::Admin, at(NOW)).await.unwrap(), None);
+    assert_eq!(gate.log.undo(rest.items[0].sequence, EventSource::Admin, at(NOW)).await.unwrap(), None);
+    assert_eq!(gate.log.undo(4711, EventSource::Admin, at(NOW)).await.unwrap(), None);
     assert!(gate.log.revocations(None, 0, 10).await.unwrap().items.is_empty());
 }
 
@@ -286,7 +286,7 @@ async fn publisher_process() {
         let json = format!(r#"{{"type":"subject-revoked","subject":"{}"}}"#, subject(i));
         let events = parse::events(json.as_bytes(), &issuers(), NOW).unwrap();
         // A line of its own, whatever the test harness has printed before.
-        match gate.log.publish(events, Source::Admin, at(NOW)).await {
+        match gate.log.publish(events, EventSource::Admin, at(NOW)).await {
             Ok(_) => println!("\nacknowledged {i}"),
             Err(_) => {
                 assert_eq!(gate.judge(&subject(i), NOW), None, "refused, so not in force");

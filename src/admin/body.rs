@@ -10,13 +10,13 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::problem::Problem;
-use super::server::Limits;
+use super::server::AdminLimits;
 use crate::events::parse::members;
 
 /// Reads the body as JSON; `None` when there is no body at all.
 pub(super) async fn read_json<T: DeserializeOwned>(
     request: Request,
-    limits: &Limits,
+    limits: &AdminLimits,
 ) -> Result<Option<T>, Problem> {
     let Some(bytes) = read_document(request, limits).await? else { return Ok(None) };
     members(&bytes).map(Some).map_err(unexpected)
@@ -25,7 +25,7 @@ pub(super) async fn read_json<T: DeserializeOwned>(
 /// Reads the members of a JSON object; no body at all is an object without members.
 pub(super) async fn read_members<T: DeserializeOwned>(
     request: Request,
-    limits: &Limits,
+    limits: &AdminLimits,
 ) -> Result<T, Problem> {
     let bytes = read_document(request, limits).await?;
     members(bytes.as_deref().unwrap_or(b"{}")).map_err(unexpected)
@@ -36,7 +36,7 @@ fn unexpected(what: String) -> Problem {
 }
 
 /// Reads the body, which must say that it is JSON; `None` when there is no body at all.
-pub(super) async fn read_document(request: Request, limits: &Limits) -> Result<Option<Bytes>, Problem> {
+pub(super) async fn read_document(request: Request, limits: &AdminLimits) -> Result<Option<Bytes>, Problem> {
     let (head, body) = request.into_parts();
     let bytes = read(body, limits).await?;
     if bytes.is_empty() {
@@ -49,7 +49,7 @@ pub(super) async fn read_document(request: Request, limits: &Limits) -> Result<O
 }
 
 /// Reads the body within the limits.
-pub(super) async fn read(body: Body, limits: &Limits) -> Result<Bytes, Problem> {
+pub(super) async fn read(body: Body, limits: &AdminLimits) -> Result<Bytes, Problem> {
     let too_large = || {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body exceeds {} bytes", limits.body_bytes))
     };

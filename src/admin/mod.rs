@@ -16,10 +16,10 @@ mod server;
 mod spare;
 mod telemetry;
 
-pub use api::{Command, Control, Ledger, serve_admin};
+pub use api::{Control, ControlCommand, Ledger, serve_admin};
 pub use auth::Access;
 pub use health::{Health, ReadyWhen};
-pub use server::Limits;
+pub use server::AdminLimits;
 pub use telemetry::serve_telemetry;
 
 /// The admin listener, as configured (`[admin]`).

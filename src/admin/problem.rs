@@ -57,7 +57,7 @@ impl Problem {
 
 /// The members of RFC 9457 §3.1, and two of our own.
 #[derive(Serialize)]
-struct Body<'a> {
+struct ProblemBody<'a> {
     /// `about:blank`: the status says it all (RFC 9457 §4.2.1), and so the title is the status's.
     r#type: &'static str,
     title: &'a str,
@@ -71,7 +71,7 @@ struct Body<'a> {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = Body {
+        let body = ProblemBody {
             r#type: "about:blank",
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),

@@ -43,7 +43,7 @@ const HEAD_BYTES: usize = 32 * 1024;
 
 /// Limits of a listener for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct AdminLimits {
     /// Connections at a time; one more is closed at once.
     pub connections: usize,
     /// From the start of the connection, or the end of the previous response, to complete headers; the TLS handshake
@@ -55,7 +55,7 @@ pub struct Limits {
     pub body_bytes: usize,
 }
 
-impl Default for Limits {
+impl Default for AdminLimits {
     fn default() -> Self {
         Self {
             connections: 128,
@@ -74,7 +74,7 @@ pub(super) struct Peer(pub(super) SocketAddr);
 #[derive(Clone)]
 pub(super) struct Server {
     pub(super) router: Router,
-    pub(super) limits: Limits,
+    pub(super) limits: AdminLimits,
     /// In clear text while it is empty.
     pub(super) tls: Arc<ArcSwapOption<ServerTls>>,
     /// Open connections.

@@ -11,7 +11,7 @@ use http::{HeaderValue, StatusCode};
 use tokio::net::TcpListener;
 
 use super::health::Health;
-use super::server::{Limits, Server};
+use super::server::{AdminLimits, Server};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::time::{Now, Timestamp};
@@ -26,7 +26,7 @@ pub async fn serve_telemetry(
     metrics: Metrics,
     gauges: impl Fn() + Send + Sync + 'static,
     health: Arc<Health>,
-    limits: Limits,
+    limits: AdminLimits,
     shutdown: Shutdown,
 ) {
     let open = metrics.connections.with_label_values(&["telemetry"]);

@@ -8,9 +8,9 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use super::state::{State, say};
+use super::state::{KeptState, say};
 use crate::authority::{self, Authority, Parts};
-use crate::config::{StateSettings, Store as StoreSettings};
+use crate::config::{StateSettings, StoreSettings};
 use crate::events;
 use crate::metrics::Metrics;
 use crate::state::{Past, Store};
@@ -20,8 +20,8 @@ use crate::time::Now;
 pub(super) async fn open(
     wanted: &authority::Settings,
     state_settings: &StateSettings,
-    state: &State,
-    issuers: &Arc<ArcSwap<Vec<events::Issuer>>>,
+    state: &KeptState,
+    issuers: &Arc<ArcSwap<Vec<events::EventIssuer>>>,
     metrics: &Metrics,
 ) -> Result<Arc<Authority>, Vec<String>> {
     let store = match &state_settings.store {

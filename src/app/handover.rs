@@ -18,7 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::config::{Settings, Store};
+use crate::config::{Settings, StoreSettings};
 
 /// How long the next gate waits for each of the two.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,17 +27,17 @@ const ADDRESSES: u8 = b'a';
 
 /// A name for everything of which a gate has the only one: its addresses and its state files.
 #[derive(Debug)]
-pub(super) struct Names(Vec<String>);
+pub(super) struct HandoverNames(Vec<String>);
 
-impl Names {
+impl HandoverNames {
     pub(super) fn of(settings: &Settings) -> Self {
         let gate = &settings.gate.listen;
         let addresses = gate.iter().chain([&settings.telemetry, &settings.admin.listen]);
         // Every gate that asks for port 0 gets another one.
         let addresses = addresses.filter(|address| address.port() != 0).map(address_name);
         let state = match &settings.state.store {
-            Store::Embedded(path) => Some(path.as_path()),
-            Store::Memory | Store::Redis(_) => None,
+            StoreSettings::Embedded(path) => Some(path.as_path()),
+            StoreSettings::Memory | StoreSettings::Redis(_) => None,
         };
         let authority = settings.authority.as_ref().map(|authority| authority.path.as_path());
         Self(addresses.chain(state.into_iter().chain(authority).filter_map(file_name)).collect())
@@ -64,7 +64,7 @@ pub(super) struct Offer(Vec<UnixListener>);
 
 impl Offer {
     /// Makes it known that these things are given up. Without it, the next gate has to wait for the end of this one.
-    pub(super) fn new(names: &Names) -> Self {
+    pub(super) fn new(names: &HandoverNames) -> Self {
         let listen = |address: net::SocketAddr| {
             let listener = net::UnixListener::bind_addr(&address)?;
             listener.set_nonblocking(true)?;
@@ -126,7 +126,7 @@ pub(super) struct Predecessor(UnixStream);
 impl Predecessor {
     /// Looks for a gate that leaves and has one of these; asks it to give up all it has, and waits until its addresses are
     /// free.
-    pub(super) async fn find(names: &Names) -> Option<Self> {
+    pub(super) async fn find(names: &HandoverNames) -> Option<Self> {
         let mut stream = names.sockets().find_map(|address| {
             let stream = net::UnixStream::connect_addr(&address).ok()?;
             stream.set_nonblocking(true).ok()?;
@@ -150,8 +150,8 @@ impl Predecessor {
 mod tests {
     use super::*;
 
-    fn names(of: &str) -> Names {
-        Names(vec![format!("portcullis/test/{}/{of}", std::process::id())])
+    fn names(of: &str) -> HandoverNames {
+        HandoverNames(vec![format!("portcullis/test/{}/{of}", std::process::id())])
     }
 
     #[tokio::test]

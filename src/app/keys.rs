@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::state::State;
+use super::state::KeptState;
 use crate::authority::{Authority, PlannedSettings};
 use crate::client::Client;
 use crate::config::Settings;
@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// An issuer's keys, and the task that keeps them fresh for as long as this value lives.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct IssuerKeys {
     pub(super) store: Arc<KeyStore>,
     /// None for those of the authority in this process.
     refresher: Option<JoinHandle<()>>,
@@ -34,7 +34,7 @@ pub(super) struct Keys {
     roots: Option<Vec<u8>>,
 }
 
-impl Keys {
+impl IssuerKeys {
     /// Whether this is what would be made of these settings. A file with roots may hold others by now.
     fn fits(&self, settings: &keys::Settings) -> bool {
         self.store.settings() == settings && self.roots == roots(settings)
@@ -46,7 +46,7 @@ fn roots(settings: &keys::Settings) -> Option<Vec<u8>> {
     settings.ca.as_ref().and_then(|path| std::fs::read(path).ok())
 }
 
-impl Drop for Keys {
+impl Drop for IssuerKeys {
     fn drop(&mut self) {
         self.refresher.iter().for_each(JoinHandle::abort);
     }
@@ -55,7 +55,7 @@ impl Drop for Keys {
 /// What key stores are made with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Maker<'a> {
-    pub(super) state: &'a State,
+    pub(super) state: &'a KeptState,
     pub(super) metrics: &'a Metrics,
     pub(super) shutdown: &'a Shutdown,
 }
@@ -66,13 +66,13 @@ impl Maker<'_> {
     pub(super) async fn make(
         self,
         settings: &Settings,
-        running: &[Arc<Keys>],
-    ) -> Result<Vec<Option<Arc<Keys>>>, Vec<String>> {
+        running: &[Arc<IssuerKeys>],
+    ) -> Result<Vec<Option<Arc<IssuerKeys>>>, Vec<String>> {
         let mut keys = Vec::with_capacity(settings.issuers.len() + settings.transmitters.len());
         for wanted in all(settings) {
             let same = running.iter().find(|keys| keys.fits(wanted));
             keys.push(match same {
-                _ if wanted.source == keys::Source::Authority => Ok(None),
+                _ if wanted.source == keys::KeySource::Authority => Ok(None),
                 Some(same) => Ok(Some(Arc::clone(same))),
                 None => self.start(wanted).await.map(Some),
             });
@@ -80,25 +80,25 @@ impl Maker<'_> {
         super::every(keys.into_iter())
     }
 
-    async fn start(self, settings: &keys::Settings) -> Result<Arc<Keys>, String> {
+    async fn start(self, settings: &keys::Settings) -> Result<Arc<IssuerKeys>, String> {
         let roots = roots(settings);
         let trust = tls::client_config(settings.ca.as_deref(), None, &[b"http/1.1"])
             .map_err(|error| format!("issuer {}: {error}", settings.issuer))?;
         let store = KeyStore::new(settings.clone(), self.metrics.clone());
         self.state.restore_keys(&store).await;
         let refresher = spawn_refresher(Arc::clone(&store), Client::new(trust), self.shutdown.clone());
-        Ok(Arc::new(Keys { store, refresher: Some(refresher), roots }))
+        Ok(Arc::new(IssuerKeys { store, refresher: Some(refresher), roots }))
     }
 }
 
 /// Puts the authority's keys in their places: those of `running` when neither they nor their settings change, else new
 /// ones. They are never fetched, and never stale.
 pub(super) fn with_own(
-    keys: Vec<Option<Arc<Keys>>>,
+    keys: Vec<Option<Arc<IssuerKeys>>>,
     settings: &Settings,
     authority: Option<(&Authority, Option<&PlannedSettings>)>,
-    running: &[Arc<Keys>],
-) -> Result<Vec<Arc<Keys>>, Vec<String>> {
+    running: &[Arc<IssuerKeys>],
+) -> Result<Vec<Arc<IssuerKeys>>, Vec<String>> {
     let own = |wanted: &keys::Settings| {
         if let Some(same) = running.iter().find(|keys| keys.fits(wanted)) {
             return Ok(Arc::clone(same));
@@ -106,7 +106,7 @@ pub(super) fn with_own(
         let (authority, change) = authority.ok_or("there is no authority")?;
         let store = authority.key_store(wanted, change);
         let store = store.map_err(|error| format!("issuer {}: {error}", wanted.issuer))?;
-        Ok(Arc::new(Keys { store, refresher: None, roots: None }))
+        Ok(Arc::new(IssuerKeys { store, refresher: None, roots: None }))
     };
     super::every(
         keys.into_iter().zip(all(settings)).map(|(keys, wanted)| keys.map_or_else(|| own(wanted), Ok)),
@@ -120,10 +120,11 @@ fn all(settings: &Settings) -> impl Iterator<Item = &keys::Settings> {
 }
 
 /// Waits until every store has keys: exchanging known keys for none would reject what was fine a moment ago.
-pub(super) async fn all_loaded(keys: &[&Arc<Keys>]) -> Result<(), Vec<String>> {
+pub(super) async fn all_loaded(keys: &[&Arc<IssuerKeys>]) -> Result<(), Vec<String>> {
     let deadline = Instant::now() + FIRST_KEYS;
     let missing = || {
-        let never = |keys: &&&Arc<Keys>| keys.store.availability(Now::read()) == Availability::NeverLoaded;
+        let never =
+            |keys: &&&Arc<IssuerKeys>| keys.store.availability(Now::read()) == Availability::NeverLoaded;
         keys.iter().filter(never).map(|keys| keys.store.settings().issuer.clone()).collect::<Vec<_>>()
     };
     loop {

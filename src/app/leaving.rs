@@ -6,8 +6,8 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-use super::handover::{Names, Offer, Successor};
-use super::signals::Stop;
+use super::handover::{HandoverNames, Offer, Successor};
+use super::signals::StopSignals;
 use super::{App, RunError, successor};
 use crate::shutdown::Phase;
 
@@ -19,7 +19,7 @@ const LAST_REQUESTS: Duration = Duration::from_millis(1200);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Why a gate goes on from one step of its end to the next.
-enum Next {
+enum NextStep {
     /// The step is over.
     Done,
     /// Another process takes over.
@@ -31,9 +31,12 @@ enum Next {
 impl App {
     /// Not ready → `shutdown_delay` → streams end within `stream_drain_timeout` → no new connections → what is in flight
     /// finishes within `drain_timeout`. As soon as another process takes over, no new connections.
-    pub(super) async fn leave<F: Future<Output = ()>>(mut self, mut stop: Stop<F>) -> Result<(), RunError> {
+    pub(super) async fn leave<F: Future<Output = ()>>(
+        mut self,
+        mut stop: StopSignals<F>,
+    ) -> Result<(), RunError> {
         let settings = self.wiring.loaded().settings.gate.clone();
-        let mut offer = Offer::new(&Names::of(&self.wiring.loaded().settings));
+        let mut offer = Offer::new(&HandoverNames::of(&self.wiring.loaded().settings));
         // From now on a request for a reload is answered at once: there will be none.
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
@@ -48,31 +51,31 @@ impl App {
         };
         let began = Instant::now();
         let mut next = tokio::select! {
-            () = accepting => Next::Done,
-            successor = offer.accepted() => Next::Handover(successor),
-            () = stop.requested() => Next::Hurry,
+            () = accepting => NextStep::Done,
+            successor = offer.accepted() => NextStep::Handover(successor),
+            () = stop.requested() => NextStep::Hurry,
         };
         let delay = settings.shutdown_delay.min(began.elapsed());
         let deadline = began.checked_add(delay).and_then(|end| end.checked_add(settings.drain_timeout));
         let drained = loop {
             match next {
-                Next::Hurry => break false,
-                Next::Done if self.trigger.phase() >= Phase::Draining => break true,
-                Next::Done => {
+                NextStep::Hurry => break false,
+                NextStep::Done if self.trigger.phase() >= Phase::Draining => break true,
+                NextStep::Done => {
                     info!("draining: no new connections");
                     self.trigger.advance(Phase::Draining);
                 }
-                Next::Handover(successor) => {
+                NextStep::Handover(successor) => {
                     // Once: those who come later find the next gate.
                     offer = Offer::none();
                     self.hand_over(successor).await;
                 }
             }
             next = tokio::select! {
-                () = self.workers.ended() => Next::Done,
-                () = until(deadline) => Next::Hurry,
-                () = stop.requested() => Next::Hurry,
-                successor = offer.accepted() => Next::Handover(successor),
+                () = self.workers.ended() => NextStep::Done,
+                () = until(deadline) => NextStep::Hurry,
+                () = stop.requested() => NextStep::Hurry,
+                successor = offer.accepted() => NextStep::Handover(successor),
             };
         };
         self.end(drained).await;

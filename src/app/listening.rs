@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use super::RunError;
-use super::handover::{Names, Predecessor};
+use super::handover::{HandoverNames, Predecessor};
 use crate::config::Settings;
 use crate::gate;
 
@@ -17,7 +17,7 @@ const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The bound listeners.
-pub(super) struct Listening {
+pub(super) struct BoundListeners {
     pub(super) telemetry: TcpListener,
     pub(super) admin: TcpListener,
     /// Those of each worker.
@@ -26,10 +26,10 @@ pub(super) struct Listening {
     pub(super) predecessor: Option<Predecessor>,
 }
 
-impl Listening {
+impl BoundListeners {
     /// Binds all addresses. A gate that leaves is asked for them.
     pub(super) async fn bind(settings: &Settings) -> Result<Self, RunError> {
-        let names = Names::of(settings);
+        let names = HandoverNames::of(settings);
         let mut attempt = 0;
         loop {
             let predecessor = Predecessor::find(&names).await;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_local;
 use tracing::{error, info, warn};
 
-use crate::admin::Command;
+use crate::admin::ControlCommand;
 use crate::config::watch::Watch;
 use crate::config::{self, Loaded, Problems, Settings};
 use crate::gate::ConnectionCounts;
@@ -36,11 +36,11 @@ mod successor;
 mod wiring;
 mod workers;
 
-use handover::{Names, Predecessor};
-use listening::Listening;
-use plan::Plan;
-use signals::Stop;
-use state::State;
+use handover::{HandoverNames, Predecessor};
+use listening::BoundListeners;
+use plan::ReloadPlan;
+use signals::StopSignals;
+use state::KeptState;
 use wiring::Wiring;
 use workers::Workers;
 
@@ -90,7 +90,7 @@ pub fn run(config: &Path, stop: impl Future<Output = ()>) -> Result<(), RunError
         .build_local(LocalOptions::default())
         .map_err(|error| RunError::System("cannot start the control plane's runtime", error))?;
     let outcome = runtime.block_on(async {
-        let (mut stop, hangup) = (Stop::install(stop)?, signals::hangup()?);
+        let (mut stop, hangup) = (StopSignals::install(stop)?, signals::hangup()?);
         let app = tokio::select! {
             app = App::start(config) => app?,
             () = stop.requested() => return Ok(()),
@@ -108,9 +108,9 @@ struct App {
     wiring: Wiring,
     workers: Workers,
     trigger: Trigger,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<ControlCommand>,
     watch: Watch,
-    state: State,
+    state: KeptState,
     log: log::Guard,
 }
 
@@ -142,13 +142,14 @@ impl App {
         let (trigger, shutdown) = shutdown::channel();
         let descriptors = descriptors::raise_limit();
         // Before the state is read: clients that come meanwhile wait for a moment, and are not refused.
-        let Listening { telemetry, admin, public, predecessor } = Listening::bind(&loaded.settings).await?;
+        let BoundListeners { telemetry, admin, public, predecessor } =
+            BoundListeners::bind(&loaded.settings).await?;
         let watch = Watch::new(loaded.files.clone());
         if let Some(predecessor) = predecessor {
             predecessor.released().await;
         }
         let opened = open(&loaded.settings, &metrics).await?;
-        let state = State::replay(opened, &loaded.settings, &metrics).await.map_err(RunError::Store)?;
+        let state = KeptState::replay(opened, &loaded.settings, &metrics).await.map_err(RunError::Store)?;
         let workers = loaded.settings.gate.workers;
         let connections = ConnectionCounts::new(descriptors::connections_within(descriptors, workers));
         let parts = (state.clone(), metrics.clone(), access_log, shutdown.clone());
@@ -171,7 +172,7 @@ impl App {
     /// Serves until it is told to stop, or a worker ends by itself.
     async fn serve<F: Future<Output = ()>>(
         mut self,
-        mut stop: Stop<F>,
+        mut stop: StopSignals<F>,
         mut hangup: Signal,
     ) -> Result<(), RunError> {
         loop {
@@ -180,7 +181,7 @@ impl App {
                 () = self.workers.any_ended() => return Err(RunError::WorkerEnded),
                 _ = hangup.recv() => Cause::Hangup,
                 () = self.watch.changed() => Cause::File,
-                Some(Command::Reload(reply)) = self.commands.recv() => Cause::Command(reply),
+                Some(ControlCommand::Reload(reply)) = self.commands.recv() => Cause::Command(reply),
             };
             let outcome = tokio::select! {
                 outcome = self.reload(cause.as_str()) => outcome,
@@ -222,7 +223,7 @@ impl App {
             }
         };
         self.watch.follow(loaded.files.clone());
-        let plan = Plan::new(&self.wiring, loaded).await?;
+        let plan = ReloadPlan::new(&self.wiring, loaded).await?;
         self.watch.follow(plan.files().clone());
         let waiting = self.wiring.commit(plan, &self.log);
         if !waiting.is_empty() {
@@ -247,7 +248,7 @@ async fn open(settings: &Settings, metrics: &Metrics) -> Result<state::Opened, R
     };
     let mut opened = open().await?;
     if let Err(OpenError::InUse(_)) = &opened
-        && let Some(predecessor) = Predecessor::find(&Names::of(settings)).await
+        && let Some(predecessor) = Predecessor::find(&HandoverNames::of(settings)).await
     {
         predecessor.released().await;
         opened = open().await?;

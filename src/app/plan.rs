@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use super::every;
-use super::keys::{Keys, all_loaded, with_own};
+use super::keys::{IssuerKeys, all_loaded, with_own};
 use super::wiring::{Lasting, Wiring};
 use crate::authority;
-use crate::config::watch::Files;
+use crate::config::watch::WatchedFiles;
 use crate::config::{Loaded, Settings};
-use crate::enforce::decide::{Enforcer, Issuer};
+use crate::enforce::decide::{Enforcer, TrustedIssuer};
 use crate::forward::Upstream;
 use crate::gate::Live;
 use crate::log;
@@ -17,13 +17,13 @@ use crate::time::Timestamp;
 use crate::tls::{self, ServerTls};
 
 /// Another configuration, ready to be put into force.
-pub(super) struct Plan {
+pub(super) struct ReloadPlan {
     /// With the running values of what only a restart changes.
     pub(super) loaded: Loaded,
     /// The keys that wait for a restart.
     pub(super) waiting: Vec<&'static str>,
     /// Of the issuers, in their order, and then of the transmitters.
-    pub(super) keys: Vec<Arc<Keys>>,
+    pub(super) keys: Vec<Arc<IssuerKeys>>,
     pub(super) listeners: Listeners,
     pub(super) live: Live,
     pub(super) authority: Option<authority::PlannedSettings>,
@@ -38,7 +38,7 @@ pub(super) struct Listeners {
     pub(super) certificates: Vec<(String, Timestamp)>,
 }
 
-impl Plan {
+impl ReloadPlan {
     /// Compares a configuration with the one in force and makes everything that it needs.
     ///
     /// Waits for the keys of issuers and transmitters that are new or whose source changed.
@@ -49,7 +49,7 @@ impl Plan {
         let listeners = Listeners::new(settings, Some(running))?;
         let upstreams = upstreams(settings)?;
         let keys = lasting.maker().make(settings, running.keys()).await?;
-        let is_new = |keys: &&Arc<Keys>| !running.keys().iter().any(|known| Arc::ptr_eq(known, keys));
+        let is_new = |keys: &&Arc<IssuerKeys>| !running.keys().iter().any(|known| Arc::ptr_eq(known, keys));
         all_loaded(&keys.iter().flatten().filter(is_new).collect::<Vec<_>>()).await?;
         // After everything that may well fail, because it may make a signing key, which is stored.
         let authority = match (&lasting.authority, &settings.authority) {
@@ -66,7 +66,7 @@ impl Plan {
     }
 
     /// The files whose change calls for another reload.
-    pub(super) fn files(&self) -> &Files {
+    pub(super) fn files(&self) -> &WatchedFiles {
         &self.loaded.files
     }
 }
@@ -107,13 +107,13 @@ pub(super) fn upstreams(settings: &Settings) -> Result<Vec<Arc<Upstream>>, Vec<S
 pub(super) fn live(
     lasting: &Lasting,
     settings: &Settings,
-    keys: &[Arc<Keys>],
+    keys: &[Arc<IssuerKeys>],
     (listeners, upstreams): (&Listeners, Vec<Arc<Upstream>>),
     running: Option<&Live>,
 ) -> Result<Live, Vec<String>> {
     let issuers = settings.issuers.iter().zip(keys);
     let issuers = issuers
-        .map(|(issuer, keys)| Issuer { rules: issuer.rules.clone(), keys: Arc::clone(&keys.store) })
+        .map(|(issuer, keys)| TrustedIssuer { rules: issuer.rules.clone(), keys: Arc::clone(&keys.store) })
         .collect();
     let enforcer =
         Enforcer::new(settings.enforce.clone(), issuers, lasting.state.in_force.clone(), &lasting.metrics)

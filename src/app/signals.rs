@@ -8,14 +8,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::RunError;
 
 /// What ends the process: SIGTERM, SIGINT, and whatever its caller has.
-pub(super) struct Stop<F> {
+pub(super) struct StopSignals<F> {
     terminate: Signal,
     interrupt: Signal,
     /// `None` once it has completed.
     asked: Option<Pin<Box<F>>>,
 }
 
-impl<F: Future<Output = ()>> Stop<F> {
+impl<F: Future<Output = ()>> StopSignals<F> {
     pub(super) fn install(asked: F) -> Result<Self, RunError> {
         let terminate = handler(SignalKind::terminate())?;
         Ok(Self { terminate, interrupt: handler(SignalKind::interrupt())?, asked: Some(Box::pin(asked)) })

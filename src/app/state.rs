@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use crate::admin::Health;
-use crate::config::{OnEmpty, Settings, StateSettings, Store as StoreSettings};
+use crate::config::{OnEmpty, Settings, StateSettings, StoreSettings};
 use crate::enforce::decide::{Enforcer, InForce};
 use crate::events::EventLog;
 use crate::keys::store::KeyStore;
@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// The store and what was read from it.
 #[derive(Debug, Clone)]
-pub(super) struct State {
+pub(super) struct KeptState {
     pub(super) store: Store,
     pub(super) events: Arc<EventLog>,
     pub(super) usage: Arc<Usage>,
@@ -111,7 +111,7 @@ fn unreadable(settings: &StateSettings, error: StoreError) -> OpenError {
     }
 }
 
-impl State {
+impl KeptState {
     /// Replays what the store keeps.
     pub(super) async fn replay(
         (store, changes): Opened,

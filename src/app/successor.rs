@@ -8,13 +8,13 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::state::State;
-use crate::config::{Settings, Store as StoreSettings};
+use super::state::KeptState;
+use crate::config::{Settings, StoreSettings};
 use crate::state::Store;
 
 /// Puts in force, every `check_interval`, what the next gate has stored since this one has released the file. A shared
 /// store tells by itself, and one in memory has no successor.
-pub(super) async fn follow(state: State, settings: Arc<ArcSwap<Settings>>) {
+pub(super) async fn follow(state: KeptState, settings: Arc<ArcSwap<Settings>>) {
     let StoreSettings::Embedded(path) = settings.load().state.store.clone() else { return };
     let mut after = state.store.log().sequence;
     loop {

@@ -9,15 +9,15 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::authority;
-use super::keys::{Keys, Maker, with_own};
-use super::plan::{self, Listeners, Plan};
-use super::state::State;
-use crate::admin::{self, Access, Command, Control, Health, serve_admin, serve_telemetry};
+use super::keys::{IssuerKeys, Maker, with_own};
+use super::plan::{self, Listeners, ReloadPlan};
+use super::state::KeptState;
+use crate::admin::{self, Access, Control, ControlCommand, Health, serve_admin, serve_telemetry};
 use crate::authority::Authority;
 use crate::config::{Loaded, Settings};
 use crate::enforce::decide::Enforcer;
 use crate::events;
-use crate::gate::{ConnectionCounts, Live, Shared};
+use crate::gate::{ConnectionCounts, Live, WorkersShared};
 use crate::keys::store::KeyStore;
 use crate::log::{self, AccessLog};
 use crate::metrics::Metrics;
@@ -29,7 +29,7 @@ use crate::tls::ServerTls;
 /// What every configuration is wired with: made once, kept over reloads.
 #[derive(Debug)]
 pub(super) struct Lasting {
-    pub(super) state: State,
+    pub(super) state: KeptState,
     pub(super) metrics: Metrics,
     shutdown: Shutdown,
     pub(super) authority: Option<Arc<Authority>>,
@@ -42,9 +42,9 @@ pub(super) struct Wiring {
     /// The same settings, for tasks that last.
     settings: Arc<ArcSwap<Settings>>,
     /// Of the issuers, in their order, and then of the transmitters.
-    keys: Vec<Arc<Keys>>,
+    keys: Vec<Arc<IssuerKeys>>,
     receiver: Arc<Receiver>,
-    event_issuers: Arc<ArcSwap<Vec<events::Issuer>>>,
+    event_issuers: Arc<ArcSwap<Vec<events::EventIssuer>>>,
     live: Arc<ArcSwap<Live>>,
     effective: Arc<ArcSwap<Value>>,
     enforcer: Arc<ArcSwap<Enforcer>>,
@@ -62,7 +62,7 @@ impl Wiring {
     /// Wires the first configuration. Issuers need not be reachable: the gate is not ready until they are.
     pub(super) async fn new(
         loaded: &Loaded,
-        (state, metrics, access_log, shutdown): (State, Metrics, AccessLog, Shutdown),
+        (state, metrics, access_log, shutdown): (KeptState, Metrics, AccessLog, Shutdown),
         connections: ConnectionCounts,
     ) -> Result<Self, Vec<String>> {
         let (loaded, settings) = (loaded.clone(), &loaded.settings);
@@ -110,8 +110,8 @@ impl Wiring {
     ///
     /// What takes events and tokens in comes first, what signs comes last: nothing is signed by a key that the gate does
     /// not know.
-    pub(super) fn commit(&mut self, plan: Plan, log: &log::Guard) -> Vec<&'static str> {
-        let Plan { loaded, waiting, keys, listeners, live, authority, log: lines } = plan;
+    pub(super) fn commit(&mut self, plan: ReloadPlan, log: &log::Guard) -> Vec<&'static str> {
+        let ReloadPlan { loaded, waiting, keys, listeners, live, authority, log: lines } = plan;
         let settings = &loaded.settings;
         for new in keys.iter().filter(|keys| !self.keys.iter().any(|known| Arc::ptr_eq(known, keys))) {
             self.lasting.put_in_force(&new.store);
@@ -148,7 +148,7 @@ impl Wiring {
         &mut self,
         telemetry: TcpListener,
         admin: TcpListener,
-    ) -> mpsc::Receiver<Command> {
+    ) -> mpsc::Receiver<ControlCommand> {
         let (commands, asked) = mpsc::channel(8);
         let control = Control {
             commands,
@@ -158,7 +158,7 @@ impl Wiring {
         };
         let (metrics, shutdown) = (self.lasting.metrics.clone(), self.lasting.shutdown.clone());
         spawn_local(self.lasting.state.clone().report(Arc::clone(&self.health), metrics.clone()));
-        let limits = admin::Limits::default();
+        let limits = admin::AdminLimits::default();
         let telemetry = spawn_local(serve_telemetry(
             telemetry,
             metrics.clone(),
@@ -195,8 +195,8 @@ impl Wiring {
     }
 
     /// What the workers share.
-    pub(super) fn shared(&self) -> Shared {
-        Shared {
+    pub(super) fn shared(&self) -> WorkersShared {
+        WorkersShared {
             live: Arc::clone(&self.live),
             metrics: self.lasting.metrics.clone(),
             log: self.access_log.clone(),
@@ -216,7 +216,7 @@ impl Wiring {
     }
 
     /// The key stores in force: of the issuers, in their order, and then of the transmitters.
-    pub(super) fn keys(&self) -> &[Arc<Keys>] {
+    pub(super) fn keys(&self) -> &[Arc<IssuerKeys>] {
         &self.keys
     }
 
@@ -260,7 +260,7 @@ impl Lasting {
 }
 
 /// The transmitters with their keys, which come behind those of the issuers.
-fn transmitters(settings: &Settings, keys: &[Arc<Keys>]) -> Vec<Arc<Transmitter>> {
+fn transmitters(settings: &Settings, keys: &[Arc<IssuerKeys>]) -> Vec<Arc<Transmitter>> {
     let keys = keys.iter().skip(settings.issuers.len());
     let transmitters = settings.transmitters.iter().zip(keys);
     transmitters
@@ -269,6 +269,6 @@ fn transmitters(settings: &Settings, keys: &[Arc<Keys>]) -> Vec<Arc<Transmitter>
 }
 
 /// The keys without which requests cannot be judged: those of the issuers.
-fn stores(settings: &Settings, keys: &[Arc<Keys>]) -> Vec<Arc<KeyStore>> {
+fn stores(settings: &Settings, keys: &[Arc<IssuerKeys>]) -> Vec<Arc<KeyStore>> {
     keys.iter().take(settings.issuers.len()).map(|keys| Arc::clone(&keys.store)).collect()
 }

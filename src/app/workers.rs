@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use tokio::sync::mpsc;
 use tracing::error;
 
-use crate::gate::{self, Shared};
+use crate::gate::{self, WorkersShared};
 
 /// The running worker threads.
 #[derive(Debug)]
@@ -27,7 +27,10 @@ impl Drop for Alive {
 
 impl Workers {
     /// Starts a thread for each of these sets of listeners; tells their addresses.
-    pub(super) fn start(sets: Vec<Vec<TcpListener>>, shared: &Shared) -> io::Result<(Self, Vec<SocketAddr>)> {
+    pub(super) fn start(
+        sets: Vec<Vec<TcpListener>>,
+        shared: &WorkersShared,
+    ) -> io::Result<(Self, Vec<SocketAddr>)> {
         let addresses =
             sets.first().map_or(Ok(Vec::new()), |set| set.iter().map(TcpListener::local_addr).collect())?;
         let (alive, ended) = mpsc::channel(sets.len());

@@ -21,7 +21,7 @@ use super::directory::{Credential, Directory, User};
 use super::{Authority, rows};
 use crate::events;
 use crate::state::StoreError;
-use crate::state::record::{Event, EventKind, Source};
+use crate::state::record::{Event, EventKind, EventSource};
 use crate::time::{Now, Timestamp};
 
 /// The furthest into the future that a change ends tokens of a client or user who may get new ones: until that moment
@@ -104,14 +104,14 @@ impl Drop for Intent<'_> {
 /// Kept while a change is under way. New credentials share their turn, and with it the store's commits; everything else
 /// is changed alone.
 #[derive(Debug)]
-pub(super) enum Turn {
+pub(super) enum ChangeTurn {
     Shared(#[expect(dead_code, reason = "held, never looked at")] OwnedRwLockReadGuard<()>),
     Alone(#[expect(dead_code, reason = "held, never looked at")] OwnedRwLockWriteGuard<()>),
 }
 
 impl AccountChange {
     /// What ends tokens by it.
-    pub(super) fn event(&self, issuer: &events::Issuer, at: Timestamp) -> Option<Event> {
+    pub(super) fn event(&self, issuer: &events::EventIssuer, at: Timestamp) -> Option<Event> {
         let (name, until) = (&issuer.issuer, issuer.expiry(at));
         let client_revoked = |client_id: &str| Event::client(name, client_id, at, until);
         match self {
@@ -174,13 +174,13 @@ impl AccountChange {
 
 impl Authority {
     /// Waits until nobody else is changing anything.
-    pub(super) async fn alone(&self) -> Turn {
-        Turn::Alone(Arc::clone(&self.changing).write_owned().await)
+    pub(super) async fn alone(&self) -> ChangeTurn {
+        ChangeTurn::Alone(Arc::clone(&self.changing).write_owned().await)
     }
 
     /// Waits until nobody is changing anything but by adding to it.
-    pub(super) async fn shared(&self) -> Turn {
-        Turn::Shared(Arc::clone(&self.changing).read_owned().await)
+    pub(super) async fn shared(&self) -> ChangeTurn {
+        ChangeTurn::Shared(Arc::clone(&self.changing).read_owned().await)
     }
 
     /// Carries a change out, whether or not the caller waits for it.
@@ -190,7 +190,7 @@ impl Authority {
     /// not be taken back is completed later.
     pub(super) async fn carry_out(
         self: &Arc<Self>,
-        turn: Turn,
+        turn: ChangeTurn,
         change: AccountChange,
     ) -> Result<(), StoreError> {
         let authority = Arc::clone(self);
@@ -204,7 +204,7 @@ impl Authority {
     }
 
     /// What comes later must not be overwritten by what was meant before.
-    pub(super) async fn settled_alone(&self) -> Result<Turn, StoreError> {
+    pub(super) async fn settled_alone(&self) -> Result<ChangeTurn, StoreError> {
         let turn = self.alone().await;
         if self.unsettled.load(Ordering::Relaxed) {
             self.settle().await?;
@@ -249,8 +249,8 @@ impl Authority {
         let now = Now::read();
         if let Some(event) = change.event(&self.event_issuer(), self.ends_until(change, now.wall)) {
             let kind = event.kind;
-            self.log.publish(vec![event], Source::Authority, now).await?;
-            self.metrics.events.with_label_values(&[kind.as_str(), Source::Authority.as_str()]).inc();
+            self.log.publish(vec![event], EventSource::Authority, now).await?;
+            self.metrics.events.with_label_values(&[kind.as_str(), EventSource::Authority.as_str()]).inc();
         }
         let change = change.clone();
         self.store

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::Authority;
 use super::directory::{Credential, User};
 use super::error::OauthError;
-use super::form::{Form, decode};
+use super::form::{FormFields, decode};
 use super::secret::SecretHash;
 use super::throttle::Attempt;
 use crate::time::Now;
@@ -25,14 +25,14 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// An id and a secret, as they may be meant.
-struct Pair {
+struct IdAndSecret {
     client_id: String,
     secret: Zeroizing<String>,
 }
 
 /// A client that has authenticated, with its owner.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct AuthenticatedClient {
     pub(super) credential: Arc<Credential>,
     pub(super) owner: Arc<User>,
 }
@@ -49,13 +49,13 @@ impl Authority {
     pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,
-        form: &Form,
+        form: &FormFields,
         tenant: Option<&str>,
         address: IpAddr,
         now: Now,
-    ) -> Result<Client, OauthError> {
+    ) -> Result<AuthenticatedClient, OauthError> {
         let pairs = presented(headers, form)?;
-        for Pair { client_id, secret } in &pairs {
+        for IdAndSecret { client_id, secret } in &pairs {
             let Some((credential, owner)) = self.directory.client(client_id) else {
                 // As long as it takes with a client: its secret and the one before.
                 let _ = SecretHash::NOBODY.matches(secret) | SecretHash::NOBODY.matches(secret);
@@ -63,7 +63,7 @@ impl Authority {
             };
             let belongs = tenant.is_none_or(|tenant| credential.tenant.as_deref() == Some(tenant));
             if credential.proves(secret, now.wall) & belongs & !credential.is_expired(now.wall) {
-                return Ok(Client { credential, owner });
+                return Ok(AuthenticatedClient { credential, owner });
             }
         }
         let named = pairs.first().map_or("", |pair| pair.client_id.as_str());
@@ -74,12 +74,12 @@ impl Authority {
 }
 
 /// The client that is named, which nothing has proved.
-pub(super) fn named(headers: &HeaderMap, form: &Form) -> Option<String> {
+pub(super) fn named(headers: &HeaderMap, form: &FormFields) -> Option<String> {
     presented(headers, form).ok()?.into_iter().next().map(|pair| pair.client_id)
 }
 
 /// The one pair that is presented, in each way it can be read.
-fn presented(headers: &HeaderMap, form: &Form) -> Result<Vec<Pair>, OauthError> {
+fn presented(headers: &HeaderMap, form: &FormFields) -> Result<Vec<IdAndSecret>, OauthError> {
     let mut fields = headers.get_all(AUTHORIZATION).iter();
     let (field, more) = (fields.next(), fields.next().is_some());
     if more {
@@ -88,7 +88,10 @@ fn presented(headers: &HeaderMap, form: &Form) -> Result<Vec<Pair>, OauthError> 
     let in_body = (form.get("client_id"), form.get("client_secret"));
     let Some(field) = field else {
         let (Some(client_id), Some(secret)) = in_body else { return Err(OauthError::NoClient) };
-        return Ok(vec![Pair { client_id: client_id.to_owned(), secret: Zeroizing::new(secret.to_owned()) }]);
+        return Ok(vec![IdAndSecret {
+            client_id: client_id.to_owned(),
+            secret: Zeroizing::new(secret.to_owned()),
+        }]);
     };
     let pairs = basic(field.as_bytes()).ok_or(OauthError::NoClient)?;
     // RFC 6749 §2.3: one method in each request. Repeating one's id is not a second method.
@@ -101,16 +104,16 @@ fn presented(headers: &HeaderMap, form: &Form) -> Result<Vec<Pair>, OauthError> 
 }
 
 /// RFC 7617, with both halves form-encoded as RFC 6749 §2.3.1 asks; and as they are, because not all clients do that.
-fn basic(field: &[u8]) -> Option<Vec<Pair>> {
+fn basic(field: &[u8]) -> Option<Vec<IdAndSecret>> {
     let (scheme, rest) = field.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;
     }
     let decoded = Zeroizing::new(BASE64.decode(rest.trim_ascii()).ok()?);
     let (id, secret) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
-    let raw = Pair { client_id: id.to_owned(), secret: Zeroizing::new(secret.to_owned()) };
+    let raw = IdAndSecret { client_id: id.to_owned(), secret: Zeroizing::new(secret.to_owned()) };
     let Some((id, secret)) = decode(id).zip(decode(secret)) else { return Some(vec![raw]) };
-    let decoded = Pair { client_id: id.into_owned(), secret: Zeroizing::new(secret.into_owned()) };
+    let decoded = IdAndSecret { client_id: id.into_owned(), secret: Zeroizing::new(secret.into_owned()) };
     let same = decoded.client_id == raw.client_id && decoded.secret == raw.secret;
     Some(if same { vec![raw] } else { vec![decoded, raw] })
 }
@@ -124,7 +127,7 @@ mod tests {
     }
 
     fn read(headers: &HeaderMap, body: &str) -> Result<Vec<(String, String)>, OauthError> {
-        let pairs = presented(headers, &Form::parse(body.as_bytes()).unwrap())?;
+        let pairs = presented(headers, &FormFields::parse(body.as_bytes()).unwrap())?;
         Ok(pairs.into_iter().map(|pair| (pair.client_id, pair.secret.to_string())).collect())
     }
 

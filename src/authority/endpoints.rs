@@ -10,10 +10,10 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
 use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::client::{Client, named};
+use super::client::{AuthenticatedClient, named};
 use super::directory::Credential;
 use super::error::{OauthError, json_response};
-use super::form::{Form, FormError};
+use super::form::{FormError, FormFields};
 use super::rotation::ahead;
 use super::token::{Issued, granted_scope};
 use super::{Authority, Settings};
@@ -22,7 +22,7 @@ use crate::enforce::denial::Reason;
 use crate::enforce::inspect::Inspection;
 use crate::enforce::token::VerifiedToken;
 use crate::jose::jws::Jws;
-use crate::state::record::{EventKind, Source};
+use crate::state::record::{EventKind, EventSource};
 use crate::time::Now;
 
 /// The longest body that is read, in bytes: a token and some fields.
@@ -38,7 +38,7 @@ const METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
 
 /// What a path of the authority is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoint {
+pub enum AuthorityEndpoint {
     /// RFC 6749 §3.2.
     Token,
     /// RFC 7009.
@@ -53,7 +53,7 @@ pub enum Endpoint {
 
 /// A request to the authority.
 #[derive(Debug, Clone, Copy)]
-pub struct Call<'a> {
+pub struct EndpointCall<'a> {
     /// The method.
     pub method: &'a Method,
     /// The query.
@@ -69,21 +69,21 @@ pub struct Call<'a> {
 impl Settings {
     /// The paths that are the authority's, with the method each takes.
     #[must_use]
-    pub fn paths(&self) -> [(Endpoint, &'static str, &str); 5] {
+    pub fn paths(&self) -> [(AuthorityEndpoint, &'static str, &str); 5] {
         [
-            (Endpoint::Token, "POST", &self.token_path),
-            (Endpoint::Revocation, "POST", REVOCATION_PATH),
-            (Endpoint::Introspection, "POST", INTROSPECTION_PATH),
-            (Endpoint::Keys, "GET", KEYS_PATH),
-            (Endpoint::Metadata, "GET", METADATA_PATH),
+            (AuthorityEndpoint::Token, "POST", &self.token_path),
+            (AuthorityEndpoint::Revocation, "POST", REVOCATION_PATH),
+            (AuthorityEndpoint::Introspection, "POST", INTROSPECTION_PATH),
+            (AuthorityEndpoint::Keys, "GET", KEYS_PATH),
+            (AuthorityEndpoint::Metadata, "GET", METADATA_PATH),
         ]
     }
 
     /// What a path is for, if it is the authority's. The token path is compared without case.
     #[must_use]
-    pub fn endpoint(&self, path: &str) -> Option<Endpoint> {
+    pub fn endpoint(&self, path: &str) -> Option<AuthorityEndpoint> {
         let found = self.paths().into_iter().find(|(endpoint, _, known)| match endpoint {
-            Endpoint::Token => known.eq_ignore_ascii_case(path),
+            AuthorityEndpoint::Token => known.eq_ignore_ascii_case(path),
             _ => *known == path,
         });
         if let Some((endpoint, ..)) = found {
@@ -92,7 +92,7 @@ impl Settings {
         // RFC 8414 §3.1: the path of the issuer, if it has one, follows.
         let suffix = path.strip_prefix(METADATA_PATH)?;
         (!suffix.is_empty() && suffix == self.issuer_path().trim_end_matches('/'))
-            .then_some(Endpoint::Metadata)
+            .then_some(AuthorityEndpoint::Metadata)
     }
 
     /// Whether a client may learn about a token.
@@ -141,17 +141,17 @@ impl Authority {
     /// Answers a request.
     pub async fn answer(
         self: &Arc<Self>,
-        endpoint: Endpoint,
-        call: &Call<'_>,
+        endpoint: AuthorityEndpoint,
+        call: &EndpointCall<'_>,
         enforcer: &Enforcer,
     ) -> Response<Bytes> {
         let outcome = match endpoint {
-            Endpoint::Keys | Endpoint::Metadata => self.document(endpoint, call),
-            Endpoint::Token => self.token(call).await,
-            Endpoint::Revocation => self.revocation(call, enforcer).await,
-            Endpoint::Introspection => self.introspection(call, enforcer).await,
+            AuthorityEndpoint::Keys | AuthorityEndpoint::Metadata => self.document(endpoint, call),
+            AuthorityEndpoint::Token => self.token(call).await,
+            AuthorityEndpoint::Revocation => self.revocation(call, enforcer).await,
+            AuthorityEndpoint::Introspection => self.introspection(call, enforcer).await,
         };
-        if endpoint == Endpoint::Token {
+        if endpoint == AuthorityEndpoint::Token {
             let (result, error) = match &outcome {
                 Ok(_) => ("ok", "none"),
                 Err(error) => ("error", error.word()),
@@ -161,13 +161,17 @@ impl Authority {
         outcome.unwrap_or_else(OauthError::to_response)
     }
 
-    fn document(&self, endpoint: Endpoint, call: &Call<'_>) -> Result<Response<Bytes>, OauthError> {
+    fn document(
+        &self,
+        endpoint: AuthorityEndpoint,
+        call: &EndpointCall<'_>,
+    ) -> Result<Response<Bytes>, OauthError> {
         if !matches!(*call.method, Method::GET | Method::HEAD) {
             return Err(OauthError::Method("GET, HEAD"));
         }
         let settings = self.settings();
         let (mut response, max_age) = match endpoint {
-            Endpoint::Keys => {
+            AuthorityEndpoint::Keys => {
                 let mut response = json_response(StatusCode::OK, &());
                 *response.body_mut() = self.ring.load().jwks.clone();
                 // A copy must be gone before a key signs that is not in it.
@@ -184,7 +188,7 @@ impl Authority {
     }
 
     /// RFC 6749 §4.4.
-    async fn token(&self, call: &Call<'_>) -> Result<Response<Bytes>, OauthError> {
+    async fn token(&self, call: &EndpointCall<'_>) -> Result<Response<Bytes>, OauthError> {
         /// How often a client that keeps changing is looked at again.
         const ATTEMPTS: usize = 4;
         let form = form(call)?;
@@ -222,24 +226,25 @@ impl Authority {
     /// RFC 7009: 200 for a token that was in force and for anything else, so that the answer does not tell them apart.
     async fn revocation(
         self: &Arc<Self>,
-        call: &Call<'_>,
+        call: &EndpointCall<'_>,
         enforcer: &Enforcer,
     ) -> Result<Response<Bytes>, OauthError> {
         let form = form(call)?;
         let now = Now::read();
-        let Client { credential, .. } = self.authenticate(call.headers, &form, None, call.address, now)?;
+        let AuthenticatedClient { credential, .. } =
+            self.authenticate(call.headers, &form, None, call.address, now)?;
         let token = form.get("token").ok_or(OauthError::Request("The parameter token is missing"))?;
         if let Some((verified, _)) = self.own_token(token, enforcer).await? {
             if verified.client.as_deref() != Some(&*credential.client_id) {
                 return Err(OauthError::OthersToken);
             }
             let event = self.event_issuer().token_revoked(verified.facts.token, now.wall);
-            let published = self.log.publish(vec![event], Source::Authority, now).await;
+            let published = self.log.publish(vec![event], EventSource::Authority, now).await;
             published.map_err(|error| {
                 tracing::warn!(%error, "a token could not be revoked");
                 OauthError::Unavailable
             })?;
-            let labels = [EventKind::TokenRevoked.as_str(), Source::Authority.as_str()];
+            let labels = [EventKind::TokenRevoked.as_str(), EventSource::Authority.as_str()];
             self.metrics.events.with_label_values(&labels).inc();
         }
         // RFC 7009 §2.2: clients ignore the body. Some of them nevertheless read one, and only as JSON.
@@ -252,7 +257,7 @@ impl Authority {
     /// leaked to another application tells it nothing. Resource servers that introspect for others are configured.
     async fn introspection(
         &self,
-        call: &Call<'_>,
+        call: &EndpointCall<'_>,
         enforcer: &Enforcer,
     ) -> Result<Response<Bytes>, OauthError> {
         const MEMBERS: [&str; 11] = [
@@ -269,7 +274,7 @@ impl Authority {
             "jti",
         ];
         let form = form(call)?;
-        let Client { credential, .. } =
+        let AuthenticatedClient { credential, .. } =
             self.authenticate(call.headers, &form, None, call.address, Now::read())?;
         let token = form.get("token").ok_or(OauthError::Request("The parameter token is missing"))?;
         let may_see = |token: &VerifiedToken| self.settings().may_introspect(&credential, token);
@@ -310,17 +315,17 @@ impl Authority {
 
 /// The client that a call says it comes from, which nothing has proved.
 #[must_use]
-pub fn named_client(call: &Call<'_>) -> Option<String> {
+pub fn named_client(call: &EndpointCall<'_>) -> Option<String> {
     named(call.headers, &form(call).ok()?)
 }
 
 /// The form that a POST carries, once everything around it is as RFC 6749 §3.2 asks.
-fn form(call: &Call<'_>) -> Result<Form, OauthError> {
+fn form(call: &EndpointCall<'_>) -> Result<FormFields, OauthError> {
     if call.method != Method::POST {
         return Err(OauthError::Method("POST"));
     }
     // RFC 6749 §2.3.1: never in the URI, where logs would keep them.
-    let query = Form::parse(call.query.unwrap_or_default());
+    let query = FormFields::parse(call.query.unwrap_or_default());
     let query = query.map_err(|_unclear| OauthError::Request("The query is malformed"))?;
     let in_body = ["client_id", "client_secret", "grant_type", "token", "scope"];
     if in_body.iter().any(|name| query.get(name).is_some()) {
@@ -333,7 +338,7 @@ fn form(call: &Call<'_>) -> Result<Form, OauthError> {
         return Err(OauthError::Request("The body must be application/x-www-form-urlencoded"));
     }
     let body = call.body.ok_or(OauthError::TooLarge)?;
-    Form::parse(body).map_err(|error| match error {
+    FormFields::parse(body).map_err(|error| match error {
         FormError::Encoding => OauthError::Request("The body is not form-encoded UTF-8"),
         FormError::Repeated => OauthError::Request("A parameter is repeated"),
         FormError::TooMany => OauthError::Request("The body has too many parameters"),

@@ -12,7 +12,7 @@ const MAX_FIELDS: usize = 50;
 
 /// The fields of an `application/x-www-form-urlencoded` body. Empty ones count as left out (RFC 6749 §3.2); the memory
 /// of all is overwritten when they are dropped.
-pub(super) struct Form(Vec<(String, Zeroizing<String>)>);
+pub(super) struct FormFields(Vec<(String, Zeroizing<String>)>);
 
 /// Why a body is no form that can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,14 +25,14 @@ pub(super) enum FormError {
     TooMany,
 }
 
-impl fmt::Debug for Form {
+impl fmt::Debug for FormFields {
     /// Never prints a value.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
     }
 }
 
-impl Form {
+impl FormFields {
     pub(super) fn parse(body: &[u8]) -> Result<Self, FormError> {
         let text = std::str::from_utf8(body).map_err(|_not_text| FormError::Encoding)?;
         let mut fields: Vec<(String, Zeroizing<String>)> = Vec::new();
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn fields_are_decoded_and_empty_ones_left_out() {
-        let form = Form::parse(b"a=1&&b=%C3%A9+%2B&empty=&bare&c=x=y&%61%62=z&").unwrap();
+        let form = FormFields::parse(b"a=1&&b=%C3%A9+%2B&empty=&bare&c=x=y&%61%62=z&").unwrap();
         for (name, value) in [
             ("a", Some("1")),
             ("b", Some("é +")),
@@ -91,7 +91,7 @@ mod tests {
         ] {
             assert_eq!(form.get(name), value, "{name}");
         }
-        assert!(Form::parse(b"").unwrap().get("").is_none());
+        assert!(FormFields::parse(b"").unwrap().get("").is_none());
         assert!(!format!("{form:?}").contains("x=y"));
     }
 
@@ -107,16 +107,19 @@ mod tests {
             (b"a=%ff", FormError::Encoding),
             (b"a=\xff", FormError::Encoding),
         ] {
-            assert_eq!(Form::parse(body).unwrap_err(), error, "{}", String::from_utf8_lossy(body));
+            assert_eq!(FormFields::parse(body).unwrap_err(), error, "{}", String::from_utf8_lossy(body));
         }
     }
 
     #[test]
     fn a_form_has_at_most_fifty_fields() {
         let fields = |count: usize| (0..count).map(|n| format!("{n:x}=&")).collect::<String>();
-        assert!(Form::parse(fields(50).as_bytes()).is_ok());
-        assert_eq!(Form::parse(format!("{}a=%", fields(50)).as_bytes()).unwrap_err(), FormError::TooMany);
-        assert_eq!(Form::parse(fields(16_000).as_bytes()).unwrap_err(), FormError::TooMany);
-        assert!(Form::parse("&".repeat(64 * 1024).as_bytes()).is_ok(), "no field at all");
+        assert!(FormFields::parse(fields(50).as_bytes()).is_ok());
+        assert_eq!(
+            FormFields::parse(format!("{}a=%", fields(50)).as_bytes()).unwrap_err(),
+            FormError::TooMany
+        );
+        assert_eq!(FormFields::parse(fields(16_000).as_bytes()).unwrap_err(), FormError::TooMany);
+        assert!(FormFields::parse("&".repeat(64 * 1024).as_bytes()).is_ok(), "no field at all");
     }
 }

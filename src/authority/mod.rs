@@ -40,12 +40,12 @@ mod token;
 
 pub use accounts::{Edit, NewCredential, NewUser, Refused};
 pub use directory::{Credential, User};
-pub use endpoints::{Call, Endpoint, MAX_BODY, named_client};
+pub use endpoints::{AuthorityEndpoint, EndpointCall, MAX_BODY, named_client};
 pub use rotation::{KEY_MARGIN, stored_key_set};
 pub use secret::Secret;
 
 use directory::Directory;
-use rotation::{Extent, KeyRing, LOOK_AGAIN, Rules};
+use rotation::{KeyRing, LOOK_AGAIN, PlanExtent, Rules};
 use throttle::Throttle;
 
 /// The algorithms that it can sign with.
@@ -93,7 +93,7 @@ pub struct Authority {
     log: Arc<EventLog>,
     in_force: InForce,
     /// What events about its tokens need to know of it as an issuer; a reload puts others here.
-    issuers: Arc<ArcSwap<Vec<events::Issuer>>>,
+    issuers: Arc<ArcSwap<Vec<events::EventIssuer>>>,
     directory: Directory,
     ring: ArcSwap<KeyRing>,
     /// When the latest token was issued by what the wall clock said then, in milliseconds; from before a restart only when
@@ -134,7 +134,7 @@ pub struct Parts {
     /// What has ended tokens.
     pub in_force: InForce,
     /// What events need to know of issuers; its own is among them.
-    pub issuers: Arc<ArcSwap<Vec<events::Issuer>>>,
+    pub issuers: Arc<ArcSwap<Vec<events::EventIssuer>>>,
     /// Where it counts.
     pub metrics: Metrics,
 }
@@ -148,7 +148,7 @@ impl Authority {
         let Parts { store, log, in_force, issuers, metrics } = parts;
         let rules = settings.rules(&issuers.load());
         let now = Now::read();
-        let ring = rotation::rotate(&store, rules, now, Timestamp::EPOCH, Extent::Whole).await?;
+        let ring = rotation::rotate(&store, rules, now, Timestamp::EPOCH, PlanExtent::Whole).await?;
         let last_look = ring.last_expiry.minus(ring.longest_life);
         // Tokens may have been issued until the next look.
         let latest_issue = if now.wall < last_look { last_look.plus(LOOK_AGAIN) } else { Timestamp::EPOCH };
@@ -194,7 +194,7 @@ impl Authority {
 
     /// What a path is for, if it is the authority's.
     #[must_use]
-    pub fn endpoint(&self, path: &str) -> Option<Endpoint> {
+    pub fn endpoint(&self, path: &str) -> Option<AuthorityEndpoint> {
         self.settings.load().endpoint(path)
     }
 
@@ -209,7 +209,7 @@ impl Authority {
         let ring = if settings.rules(&issuers) == self.settings().rules(&issuers) {
             None
         } else {
-            Some(self.rotate(settings, Extent::Additions).await?)
+            Some(self.rotate(settings, PlanExtent::Additions).await?)
         };
         Ok(PlannedSettings { settings: settings.clone(), ring, rotating })
     }
@@ -239,7 +239,7 @@ impl Authority {
         &self,
         settings: &keys::Settings,
         change: Option<&PlannedSettings>,
-    ) -> Result<Arc<KeyStore>, jwks::Error> {
+    ) -> Result<Arc<KeyStore>, jwks::KeySetError> {
         let mut stores = self.key_stores.lock().unwrap_or_else(PoisonError::into_inner);
         let set = match change.and_then(|change| change.ring.as_ref()) {
             Some(ring) => key_set(ring, settings)?,
@@ -276,7 +276,7 @@ impl Authority {
                 drop(alone);
             }
             let rotating = self.rotating.lock().await;
-            let rotated = self.rotate(&self.settings(), Extent::Whole).await;
+            let rotated = self.rotate(&self.settings(), PlanExtent::Whole).await;
             let taken = rotated.and_then(|ring| self.take_ring(ring));
             drop(rotating);
             if let Err(error) = taken {
@@ -286,7 +286,7 @@ impl Authority {
         }
     }
 
-    async fn rotate(&self, settings: &Settings, extent: Extent) -> Result<KeyRing, StoreError> {
+    async fn rotate(&self, settings: &Settings, extent: PlanExtent) -> Result<KeyRing, StoreError> {
         let latest = Timestamp::from_millis(self.latest_expiry.load(Ordering::Relaxed));
         let rules = settings.rules(&self.issuers.load());
         rotation::rotate(&self.store, rules, Now::read(), latest, extent).await
@@ -311,12 +311,12 @@ impl Authority {
     }
 
     /// What events about its tokens need to know of it.
-    fn event_issuer(&self) -> events::Issuer {
+    fn event_issuer(&self) -> events::EventIssuer {
         let settings = self.settings();
         let issuers = self.issuers.load();
         // The configuration holds that it is among them. Were it not, events about it would still be kept long enough.
         issuers.iter().find(|known| known.issuer == settings.issuer).cloned().unwrap_or_else(|| {
-            events::Issuer {
+            events::EventIssuer {
                 issuer: Arc::clone(&settings.issuer),
                 leeway: LEEWAY,
                 max_lifetime: settings.token_lifetime,
@@ -325,12 +325,12 @@ impl Authority {
     }
 }
 
-fn key_set(ring: &KeyRing, settings: &keys::Settings) -> Result<KeySet, jwks::Error> {
+fn key_set(ring: &KeyRing, settings: &keys::Settings) -> Result<KeySet, jwks::KeySetError> {
     jwks::parse(&ring.jwks, &settings.algorithms).map(|parsed| KeySet::new(parsed.keys))
 }
 
 impl Settings {
-    fn rules(&self, issuers: &[events::Issuer]) -> Rules {
+    fn rules(&self, issuers: &[events::EventIssuer]) -> Rules {
         let own = issuers.iter().find(|known| known.issuer == self.issuer);
         Rules {
             algorithm: self.signing_algorithm,

@@ -70,7 +70,7 @@ struct Facts {
 
 /// Where a key stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum KeyStanding {
     /// It is published and waits for its time. It has signed nothing.
     Next,
     /// It signs.
@@ -87,9 +87,9 @@ enum Standing {
 
 /// What is to be done about keys.
 #[derive(Debug, PartialEq, Eq)]
-struct Plan {
+struct RotationPlan {
     /// Of each key, in their order.
-    standings: Vec<Standing>,
+    standings: Vec<KeyStanding>,
     /// A key is to be made that signs from then on.
     create: Option<Monotonic>,
     /// When to look again.
@@ -98,7 +98,7 @@ struct Plan {
 
 /// How much of a plan is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Extent {
+pub(super) enum PlanExtent {
     /// All of it.
     Whole,
     /// Only what a reload may do before it is certain: keys are made and recorded, none retires and none is deleted.
@@ -129,20 +129,20 @@ impl Facts {
         by_wall && retired.plus(self.afterlife(rules)) <= now.monotonic
     }
 
-    fn standing(&self, is_signing: bool, rules: Rules, now: Now) -> Standing {
+    fn standing(&self, is_signing: bool, rules: Rules, now: Now) -> KeyStanding {
         match self.retired {
-            Some(retired) if self.is_expired(retired, rules, now) => Standing::Expired,
-            Some(_) => Standing::Retired,
-            None if is_signing => Standing::Signing,
-            None if self.has_started(now) => Standing::Superseded,
-            None if self.algorithm == rules.algorithm => Standing::Next,
-            None => Standing::Unwanted,
+            Some(retired) if self.is_expired(retired, rules, now) => KeyStanding::Expired,
+            Some(_) => KeyStanding::Retired,
+            None if is_signing => KeyStanding::Signing,
+            None if self.has_started(now) => KeyStanding::Superseded,
+            None if self.algorithm == rules.algorithm => KeyStanding::Next,
+            None => KeyStanding::Unwanted,
         }
     }
 }
 
 /// Where each key stands. `keys` in the order in which they sign.
-fn classify(keys: &[Facts], rules: Rules, now: Now) -> Vec<Standing> {
+fn classify(keys: &[Facts], rules: Rules, now: Now) -> Vec<KeyStanding> {
     let can_sign = |key: &Facts| key.retired.is_none() && key.algorithm == rules.algorithm;
     let started = keys.iter().rposition(|key| can_sign(key) && key.has_started(now));
     // In a file whose running time was set back, the first to sign has perhaps not started; it signs all the same.
@@ -152,14 +152,14 @@ fn classify(keys: &[Facts], rules: Rules, now: Now) -> Vec<Standing> {
 }
 
 /// What the rules ask for at `now`. `keys` in the order in which they sign.
-fn plan(keys: &[Facts], rules: Rules, now: Now) -> Plan {
+fn plan(keys: &[Facts], rules: Rules, now: Now) -> RotationPlan {
     let standings = classify(keys, rules, now);
     let first = |wanted| keys.iter().zip(&standings).find(|(_, standing)| **standing == wanted);
     let now = now.monotonic;
     let ends = keys.iter().filter_map(|key| Some(key.retired?.plus(key.afterlife(rules))));
     // A key that only the wall clock keeps has no such end; it is looked at again anyway.
     let mut until = ends.filter(|end| *end > now).min().unwrap_or(now.plus(rules.rotation));
-    let create = match (first(Standing::Signing), first(Standing::Next)) {
+    let create = match (first(KeyStanding::Signing), first(KeyStanding::Next)) {
         (None, _) => Some(now),
         (Some(_), Some((next, _))) => {
             until = until.min(next.signs_from);
@@ -172,7 +172,7 @@ fn plan(keys: &[Facts], rules: Rules, now: Now) -> Plan {
             is_due.then(|| due.max(now.plus(ahead)))
         }
     };
-    Plan { standings, create, until }
+    RotationPlan { standings, create, until }
 }
 
 /// Brings the stored keys to what the rules ask for at `now`. `latest` is the latest `exp` of a token that was signed in
@@ -185,7 +185,7 @@ pub(super) async fn rotate(
     rules: Rules,
     now: Now,
     latest: Timestamp,
-    extent: Extent,
+    extent: PlanExtent,
 ) -> Result<KeyRing, StoreError> {
     let uptime = store.uptime();
     let stored = store.transact(rows::signing_keys).await?;
@@ -202,12 +202,12 @@ pub(super) async fn rotate(
     let mut deleted = Vec::new();
     for (key, standing) in keys.iter_mut().zip(&plan.standings) {
         match standing {
-            Standing::Signing => record(key, rules, now, latest),
-            Standing::Superseded if extent == Extent::Whole => {
+            KeyStanding::Signing => record(key, rules, now, latest),
+            KeyStanding::Superseded if extent == PlanExtent::Whole => {
                 key.retired_uptime = Some(uptime.at(now.monotonic));
                 key.expires_by = key.expires_by.max(Some(latest));
             }
-            Standing::Expired | Standing::Unwanted if extent == Extent::Whole => {
+            KeyStanding::Expired | KeyStanding::Unwanted if extent == PlanExtent::Whole => {
                 deleted.push(key.kid.clone())
             }
             _ => {}
@@ -299,13 +299,13 @@ async fn create(rules: Rules, now: Now, signs_uptime: i64) -> Result<KeyRow, Sto
     made.await.ok().flatten().ok_or_else(failed)
 }
 
-fn ring(keys: &[(&KeyRow, &Standing)], until: Monotonic) -> Result<KeyRing, StoreError> {
+fn ring(keys: &[(&KeyRow, &KeyStanding)], until: Monotonic) -> Result<KeyRing, StoreError> {
     let mut signing = None;
     let mut published: Vec<Value> = Vec::with_capacity(keys.len());
     for (row, standing) in keys {
         let key = signing_key(row)?;
         published.push(key.jwk().clone());
-        if **standing == Standing::Signing {
+        if **standing == KeyStanding::Signing {
             signing = Some((Arc::new(key), row.expires_by.unwrap_or_default()));
         }
     }

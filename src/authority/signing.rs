@@ -18,14 +18,14 @@ use zeroize::Zeroizing;
 
 /// A private key with its public half as it is published.
 pub(super) struct SigningKey {
-    pair: Pair,
+    pair: SigningPair,
     kid: Box<str>,
     jwk: Value,
     /// The header of every token it signs, encoded.
     header: Box<str>,
 }
 
-enum Pair {
+enum SigningPair {
     Es256(EcdsaKeyPair),
     EdDsa(Ed25519KeyPair),
     Rs256(RsaKeyPair),
@@ -66,18 +66,18 @@ impl SigningKey {
             Algorithm::ES256 => {
                 let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der).ok()?;
                 let jwk = ec(pair.public_key().as_ref());
-                (Pair::Es256(pair), jwk)
+                (SigningPair::Es256(pair), jwk)
             }
             Algorithm::EdDSA => {
                 let pair = Ed25519KeyPair::from_pkcs8(der).ok()?;
                 let x = URL_SAFE_NO_PAD.encode(pair.public_key().as_ref());
-                (Pair::EdDsa(pair), json!({ "crv": "Ed25519", "kty": "OKP", "x": x }))
+                (SigningPair::EdDsa(pair), json!({ "crv": "Ed25519", "kty": "OKP", "x": x }))
             }
             Algorithm::RS256 => {
                 let pair = RsaKeyPair::from_pkcs8(der).ok()?;
                 let [e, n] = [pair.public_key().exponent(), pair.public_key().modulus()]
                     .map(|number| URL_SAFE_NO_PAD.encode(number.big_endian_without_leading_zero()));
-                (Pair::Rs256(pair), json!({ "e": e, "kty": "RSA", "n": n }))
+                (SigningPair::Rs256(pair), json!({ "e": e, "kty": "RSA", "n": n }))
             }
             _ => return None,
         };
@@ -98,9 +98,9 @@ impl SigningKey {
     /// What it signs with.
     pub(super) fn algorithm(&self) -> Algorithm {
         match self.pair {
-            Pair::Es256(_) => Algorithm::ES256,
-            Pair::EdDsa(_) => Algorithm::EdDSA,
-            Pair::Rs256(_) => Algorithm::RS256,
+            SigningPair::Es256(_) => Algorithm::ES256,
+            SigningPair::EdDsa(_) => Algorithm::EdDSA,
+            SigningPair::Rs256(_) => Algorithm::RS256,
         }
     }
 
@@ -112,7 +112,7 @@ impl SigningKey {
     /// Whether a signature takes so long that nothing else should wait for it: RSA takes thirty times what the others
     /// do.
     pub(super) fn is_slow(&self) -> bool {
-        matches!(self.pair, Pair::Rs256(_))
+        matches!(self.pair, SigningPair::Rs256(_))
     }
 
     /// A token with these claims (RFC 7515 §3.1, `typ` of RFC 9068 §2.1).
@@ -130,9 +130,9 @@ impl SigningKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Unspecified> {
         let random = SystemRandom::new();
         match &self.pair {
-            Pair::Es256(pair) => Ok(pair.sign(&random, message)?.as_ref().to_vec()),
-            Pair::EdDsa(pair) => Ok(pair.try_sign(message)?.as_ref().to_vec()),
-            Pair::Rs256(pair) => {
+            SigningPair::Es256(pair) => Ok(pair.sign(&random, message)?.as_ref().to_vec()),
+            SigningPair::EdDsa(pair) => Ok(pair.try_sign(message)?.as_ref().to_vec()),
+            SigningPair::Rs256(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)?;
                 Ok(signature)

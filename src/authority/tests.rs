@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::changes::AccountChange;
 use super::*;
 use crate::enforce::claims::IssuerRules;
-use crate::enforce::decide::{Asked, Enforcer, Issuer};
+use crate::enforce::decide::{Asked, Enforcer, TrustedIssuer};
 use crate::enforce::inspect::Inspection;
 use crate::enforce::testing as enforce_testing;
 use crate::state::record::EventKind;
@@ -46,7 +46,7 @@ impl Bed {
         let metrics = Metrics::new().unwrap();
         let log = EventLog::start(store.clone(), Arc::clone(&in_force.revocations)).await.unwrap();
         let rules = rules(&settings);
-        let issuer = events::Issuer {
+        let issuer = events::EventIssuer {
             issuer: Arc::clone(&rules.issuer),
             leeway: rules.leeway,
             max_lifetime: rules.max_lifetime,
@@ -59,11 +59,11 @@ impl Bed {
             metrics: metrics.clone(),
         };
         let keys = keys::Settings {
-            source: keys::Source::Authority,
+            source: keys::KeySource::Authority,
             ..enforce_testing::key_settings(&settings.issuer, &ALGORITHMS)
         };
         let authority = Authority::open(settings, parts).await.unwrap();
-        let issuer = Issuer { rules, keys: authority.key_store(&keys, None).unwrap() };
+        let issuer = TrustedIssuer { rules, keys: authority.key_store(&keys, None).unwrap() };
         let enforcer = enforce_testing::enforcer_with(vec![issuer], Vec::new(), in_force.clone());
         Self { store, log, in_force, authority, enforcer }
     }
@@ -89,20 +89,20 @@ impl Bed {
         (credential.client_id.to_string(), secret.reveal().to_owned())
     }
 
-    async fn ask(&self, endpoint: Endpoint, headers: &HeaderMap, body: &str) -> Response<Bytes> {
+    async fn ask(&self, endpoint: AuthorityEndpoint, headers: &HeaderMap, body: &str) -> Response<Bytes> {
         let (method, body) = (Method::POST, Some(body.as_bytes()));
-        let call = Call { method: &method, query: None, headers, body, address: ADDRESS };
+        let call = EndpointCall { method: &method, query: None, headers, body, address: ADDRESS };
         self.authority.answer(endpoint, &call, &self.enforcer).await
     }
 
-    async fn form(&self, endpoint: Endpoint, body: &str) -> (u16, Value) {
+    async fn form(&self, endpoint: AuthorityEndpoint, body: &str) -> (u16, Value) {
         let response = self.ask(endpoint, &form_headers(), body).await;
         (response.status().as_u16(), serde_json::from_slice(response.body()).unwrap_or_default())
     }
 
     async fn token(&self, (client, secret): &(String, String)) -> Result<String, String> {
         let body = format!("grant_type=client_credentials&client_id={client}&client_secret={secret}");
-        match self.form(Endpoint::Token, &body).await {
+        match self.form(AuthorityEndpoint::Token, &body).await {
             (200, answer) => Ok(answer["access_token"].as_str().unwrap().to_owned()),
             (_, answer) => Err(answer["error"].as_str().unwrap().to_owned()),
         }
@@ -278,16 +278,17 @@ async fn whatever_is_wrong_with_a_client_looks_the_same() {
         body("app_nobody", secret.reveal(), "acme"),
         body(&without.client_id, its_secret.reveal(), "acme"),
     ] {
-        let response = bed.ask(Endpoint::Token, &form_headers(), &body).await;
+        let response = bed.ask(AuthorityEndpoint::Token, &form_headers(), &body).await;
         assert_eq!(response.headers()[WWW_AUTHENTICATE], "Basic realm=\"portcullis\", charset=\"UTF-8\"");
         answers.push((response.status(), response.headers().clone(), response.into_body()));
     }
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
     assert_eq!(answers[0].0.as_u16(), 401);
-    let (status, answer) = bed.form(Endpoint::Token, &body(&credential.client_id, secret.reveal(), "")).await;
+    let (status, answer) =
+        bed.form(AuthorityEndpoint::Token, &body(&credential.client_id, secret.reveal(), "")).await;
     assert_eq!((status, &answer["error"]), (400, &json!("invalid_request")));
     let (status, answer) =
-        bed.form(Endpoint::Token, &body(&credential.client_id, secret.reveal(), "acme")).await;
+        bed.form(AuthorityEndpoint::Token, &body(&credential.client_id, secret.reveal(), "acme")).await;
     assert_eq!(status, 200);
     assert_eq!(claims(answer["access_token"].as_str().unwrap())["tenant"], "acme");
 }
@@ -300,9 +301,9 @@ async fn guessing_is_slowed_for_known_and_unknown_clients_alike() {
     for id in [known.0.as_str(), "app_unknown"] {
         let body = format!("grant_type=client_credentials&client_id={id}&client_secret=wrong");
         for _ in 0..10 {
-            assert_eq!(bed.form(Endpoint::Token, &body).await.0, 401);
+            assert_eq!(bed.form(AuthorityEndpoint::Token, &body).await.0, 401);
         }
-        let response = bed.ask(Endpoint::Token, &form_headers(), &body).await;
+        let response = bed.ask(AuthorityEndpoint::Token, &form_headers(), &body).await;
         assert_eq!(response.status().as_u16(), 429);
         let wait: u64 = response.headers()[RETRY_AFTER].to_str().unwrap().parse().unwrap();
         assert!((1..=6).contains(&wait), "{wait}");
@@ -329,7 +330,7 @@ async fn every_bad_request_has_its_error() {
         ("grant_type=client_credentials".to_owned(), 401, "invalid_client"),
         (format!("{good}&scope=read:deals&unknown=1&empty="), 200, ""),
     ] {
-        let (found, answer) = bed.form(Endpoint::Token, &body).await;
+        let (found, answer) = bed.form(AuthorityEndpoint::Token, &body).await;
         assert_eq!((found, answer["error"].as_str().unwrap_or_default()), (status, error), "{body}");
         if status == 200 {
             let mut members: Vec<_> = answer.as_object().unwrap().keys().cloned().collect();
@@ -341,14 +342,14 @@ async fn every_bad_request_has_its_error() {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type.parse().unwrap())]);
         let (authority, enforcer) = (&bed.authority, &bed.enforcer);
         async move {
-            let call = Call {
+            let call = EndpointCall {
                 method: &method,
                 query: query.map(str::as_bytes),
                 headers: &headers,
                 body,
                 address: ADDRESS,
             };
-            let response = authority.answer(Endpoint::Token, &call, enforcer).await;
+            let response = authority.answer(AuthorityEndpoint::Token, &call, enforcer).await;
             (response.status().as_u16(), response.headers().get(ALLOW).cloned())
         }
     };
@@ -374,12 +375,16 @@ async fn a_client_revokes_its_own_tokens_and_introspection_knows() {
         format!("client_id={}&client_secret={}&token={token}&token_type_hint=x", client.0, client.1)
     };
     let inactive = (200, json!({ "active": false }));
-    assert_eq!(bed.form(Endpoint::Introspection, &body(&other, &token)).await, inactive, "of another client");
+    assert_eq!(
+        bed.form(AuthorityEndpoint::Introspection, &body(&other, &token)).await,
+        inactive,
+        "of another client"
+    );
     let introspection_clients = vec![other.0.clone()];
     bed.reconfigure(Settings { introspection_clients, ..testing::settings() }).await;
-    let (status, answer) = bed.form(Endpoint::Introspection, &body(&other, &token)).await;
+    let (status, answer) = bed.form(AuthorityEndpoint::Introspection, &body(&other, &token)).await;
     assert_eq!(status, 200);
-    assert_eq!(bed.form(Endpoint::Introspection, &body(&one, &token)).await.1, answer);
+    assert_eq!(bed.form(AuthorityEndpoint::Introspection, &body(&one, &token)).await.1, answer);
     for (member, value) in [
         ("active", json!(true)),
         ("client_id", json!(one.0)),
@@ -391,16 +396,19 @@ async fn a_client_revokes_its_own_tokens_and_introspection_knows() {
     ] {
         assert_eq!(answer[member], value, "{member}");
     }
-    assert_eq!(bed.form(Endpoint::Revocation, &body(&other, &token)).await.1["error"], "invalid_grant");
+    assert_eq!(
+        bed.form(AuthorityEndpoint::Revocation, &body(&other, &token)).await.1["error"],
+        "invalid_grant"
+    );
     assert!(bed.accepts(&token));
-    assert_eq!(bed.form(Endpoint::Revocation, &body(&one, &token)).await.0, 200);
+    assert_eq!(bed.form(AuthorityEndpoint::Revocation, &body(&one, &token)).await.0, 200);
     assert!(!bed.accepts(&token));
-    assert_eq!(bed.form(Endpoint::Revocation, &body(&one, &token)).await.0, 200, "again");
-    assert_eq!(bed.form(Endpoint::Revocation, &body(&one, "nonsense")).await.0, 200);
-    assert_eq!(bed.form(Endpoint::Introspection, &body(&one, &token)).await, inactive);
-    assert_eq!(bed.form(Endpoint::Introspection, &body(&one, "nonsense")).await, inactive);
-    assert_eq!(bed.form(Endpoint::Introspection, "token=x").await.0, 401);
-    assert_eq!(bed.form(Endpoint::Revocation, &body(&one, "")).await.0, 400);
+    assert_eq!(bed.form(AuthorityEndpoint::Revocation, &body(&one, &token)).await.0, 200, "again");
+    assert_eq!(bed.form(AuthorityEndpoint::Revocation, &body(&one, "nonsense")).await.0, 200);
+    assert_eq!(bed.form(AuthorityEndpoint::Introspection, &body(&one, &token)).await, inactive);
+    assert_eq!(bed.form(AuthorityEndpoint::Introspection, &body(&one, "nonsense")).await, inactive);
+    assert_eq!(bed.form(AuthorityEndpoint::Introspection, "token=x").await.0, 401);
+    assert_eq!(bed.form(AuthorityEndpoint::Revocation, &body(&one, "")).await.0, 400);
 }
 
 #[tokio::test]
@@ -412,7 +420,7 @@ async fn basic_authentication_is_taken_encoded_and_raw() {
         let mut headers = form_headers();
         let basic = base64::engine::general_purpose::STANDARD.encode(format!("{id}:{secret}"));
         headers.insert(AUTHORIZATION, format!("Basic {basic}").parse().unwrap());
-        let response = bed.ask(Endpoint::Token, &headers, "grant_type=client_credentials").await;
+        let response = bed.ask(AuthorityEndpoint::Token, &headers, "grant_type=client_credentials").await;
         assert_eq!(response.status().as_u16(), 200);
     }
 }
@@ -437,7 +445,7 @@ async fn a_change_that_was_cut_off_anywhere_is_whole_after_a_restart() {
             bed.store.transact(move |db| rows::put_intent(db, &text)).await.unwrap();
             if published {
                 let event = change.event(&bed.authority.event_issuer(), at.wall).unwrap();
-                bed.log.publish(vec![event], crate::state::record::Source::Authority, at).await.unwrap();
+                bed.log.publish(vec![event], crate::state::record::EventSource::Authority, at).await.unwrap();
             }
         }
         let Bed { store, authority, log, in_force, enforcer } = bed;
@@ -561,15 +569,15 @@ async fn a_store_that_fails_changes_nothing() {
 fn paths_and_metadata_follow_the_issuer() {
     let settings = Settings { issuer: "https://gate.test/tenant/".into(), ..testing::settings() };
     for (path, endpoint) in [
-        ("/oauth/token", Some(Endpoint::Token)),
-        ("/OAUTH/tOKEN", Some(Endpoint::Token)),
+        ("/oauth/token", Some(AuthorityEndpoint::Token)),
+        ("/OAUTH/tOKEN", Some(AuthorityEndpoint::Token)),
         ("/oauth/token/", None),
-        ("/oauth/revoke", Some(Endpoint::Revocation)),
+        ("/oauth/revoke", Some(AuthorityEndpoint::Revocation)),
         ("/OAuth/Revoke", None),
-        ("/oauth/introspect", Some(Endpoint::Introspection)),
-        ("/.well-known/jwks.json", Some(Endpoint::Keys)),
-        ("/.well-known/oauth-authorization-server", Some(Endpoint::Metadata)),
-        ("/.well-known/oauth-authorization-server/tenant", Some(Endpoint::Metadata)),
+        ("/oauth/introspect", Some(AuthorityEndpoint::Introspection)),
+        ("/.well-known/jwks.json", Some(AuthorityEndpoint::Keys)),
+        ("/.well-known/oauth-authorization-server", Some(AuthorityEndpoint::Metadata)),
+        ("/.well-known/oauth-authorization-server/tenant", Some(AuthorityEndpoint::Metadata)),
         ("/.well-known/oauth-authorization-server/other", None),
         ("/", None),
     ] {

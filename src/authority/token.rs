@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::client::Client;
+use super::client::AuthenticatedClient;
 use super::directory::{Credential, User};
 use super::error::OauthError;
 use super::rotation::KeyRing;
@@ -80,8 +80,12 @@ impl Authority {
     ///
     /// `iat` counts whole seconds, and an event ends what was issued in its own second. A token that would be born dead
     /// by that is issued in the next second instead.
-    pub(super) async fn issue(&self, client: &Client, scope: &str) -> Result<Option<Issued>, OauthError> {
-        let Client { credential, owner } = client;
+    pub(super) async fn issue(
+        &self,
+        client: &AuthenticatedClient,
+        scope: &str,
+    ) -> Result<Option<Issued>, OauthError> {
+        let AuthenticatedClient { credential, owner } = client;
         let settings = self.settings();
         let roles = granted_roles(credential, owner)?;
         let jti = token_id().map_err(|_no_randomness| OauthError::Unavailable)?;
@@ -138,8 +142,8 @@ impl Authority {
     }
 
     /// Whether an event of this very second would end a token that is issued now.
-    fn is_born_dead(&self, settings: &Settings, client: &Client, jti: &str, now: Now) -> bool {
-        let Client { credential, owner } = client;
+    fn is_born_dead(&self, settings: &Settings, client: &AuthenticatedClient, jti: &str, now: Now) -> bool {
+        let AuthenticatedClient { credential, owner } = client;
         let issuer = &settings.issuer;
         let facts = TokenFacts {
             token: TokenKey::new(issuer, jti),

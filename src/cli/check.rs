@@ -10,7 +10,7 @@ use crate::authority;
 use crate::config::{self, IssuerSettings, Settings};
 use crate::enforce::policy::{Mode, Requirement, RouteSettings};
 use crate::forward::{Address, Scheme, UpstreamSettings};
-use crate::keys::Source;
+use crate::keys::KeySource;
 use crate::time::Timestamp;
 use crate::tls;
 
@@ -110,11 +110,11 @@ fn protection(tls: &Option<tls::ServerSettings>) -> String {
 
 fn issuer(issuer: &IssuerSettings) -> [String; 3] {
     let source = match &issuer.keys.source {
-        Source::File(path) => format!("keys in {}", path.display()),
-        Source::Url(url) => format!("keys from {url}"),
-        Source::Discovery => "keys by discovery".to_owned(),
-        Source::Secret(_) => "a shared secret".to_owned(),
-        Source::Authority => "the embedded authority".to_owned(),
+        KeySource::File(path) => format!("keys in {}", path.display()),
+        KeySource::Url(url) => format!("keys from {url}"),
+        KeySource::Discovery => "keys by discovery".to_owned(),
+        KeySource::Secret(_) => "a shared secret".to_owned(),
+        KeySource::Authority => "the embedded authority".to_owned(),
     };
     let algorithms: Vec<_> =
         issuer.rules.algorithms.iter().map(|algorithm| format!("{algorithm:?}")).collect();

@@ -16,13 +16,13 @@ use crate::time::parse_duration;
 #[derive(Args)]
 pub(super) struct CredentialArgs {
     #[command(subcommand)]
-    command: Command,
+    command: CredentialCommand,
     #[command(flatten)]
     remote: Remote,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum CredentialCommand {
     /// Create a credential, and show its secret: only now, and never again.
     Create(New),
     /// List credentials: all, or those of one user.
@@ -32,17 +32,17 @@ enum Command {
         owner: Option<String>,
     },
     /// Show a credential. Its secret is not kept, and cannot be shown.
-    Show(Chosen),
+    Show(CredentialName),
     /// Change a credential's name or end.
     ///
     /// When the end comes so early that a live token could outlive it, the credential's tokens end at once.
-    Edit(Changes),
+    Edit(CredentialChanges),
     /// Make a new secret, and show it: only now, and never again.
     ///
     /// The secret before stops at once, or after --overlap. Tokens live on unless --end-tokens is given.
     Secret {
         #[command(flatten)]
-        chosen: Chosen,
+        chosen: CredentialName,
         /// How long the secret before is still good, such as 1h (units: ms, s, m, h, d).
         #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
         overlap: String,
@@ -51,7 +51,7 @@ enum Command {
         end_tokens: bool,
     },
     /// Delete a credential, and end its tokens.
-    Delete(Chosen),
+    Delete(CredentialName),
 }
 
 #[derive(Args)]
@@ -77,7 +77,7 @@ struct New {
 }
 
 #[derive(Args)]
-struct Chosen {
+struct CredentialName {
     /// The credential's client id.
     #[arg(value_name = "CLIENT_ID", value_parser = NonEmptyStringValueParser::new())]
     client_id: String,
@@ -88,9 +88,9 @@ struct Chosen {
 
 #[derive(Args)]
 #[command(group(ArgGroup::new("change").required(true).multiple(true).args(["name", "expires_at", "no_expiry"])))]
-struct Changes {
+struct CredentialChanges {
     #[command(flatten)]
-    chosen: Chosen,
+    chosen: CredentialName,
     /// What people call it from now on.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -111,7 +111,7 @@ pub(super) fn credential(CredentialArgs { command, remote }: &CredentialArgs) ->
     report(command.run(remote))
 }
 
-impl Command {
+impl CredentialCommand {
     fn run(&self, remote: &Remote) -> Result<String, Failure> {
         match self {
             Self::Create(new) => {
@@ -144,7 +144,7 @@ impl Command {
     }
 }
 
-impl Chosen {
+impl CredentialName {
     fn path(&self, below: &str) -> String {
         owned(&format!("/v1/credentials/{}{below}", encoded(&self.client_id)), self.owner.as_deref())
     }
@@ -160,7 +160,7 @@ impl New {
     }
 }
 
-impl Changes {
+impl CredentialChanges {
     /// What is to be different, and nothing else: a member that is absent stays as it is.
     fn document(&self) -> Value {
         let mut members = Map::new();

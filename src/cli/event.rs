@@ -16,7 +16,7 @@ use crate::events::parse::parse_time;
 pub(super) struct EventArgs {
     /// What happened.
     #[arg(value_name = "TYPE")]
-    kind: Kind,
+    kind: EventArgument,
     /// Whose tokens end, for role-changed and subject-revoked.
     #[arg(long, value_name = "S", group = "whose")]
     subject: Option<String>,
@@ -40,7 +40,7 @@ pub(super) struct EventArgs {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
+enum EventArgument {
     /// The subject's roles changed: tokens issued until then end.
     RoleChanged,
     /// The subject's tokens issued until then end.
@@ -53,7 +53,7 @@ enum Kind {
     IssuerRevoked,
 }
 
-impl Kind {
+impl EventArgument {
     const fn word(self) -> &'static str {
         match self {
             Self::RoleChanged => "role-changed",
@@ -113,7 +113,7 @@ impl EventArgs {
                 None => {}
             }
         }
-        if self.role_version.is_some() && self.kind != Kind::RoleChanged {
+        if self.role_version.is_some() && self.kind != EventArgument::RoleChanged {
             return Err(format!("--role-version has no meaning for {kind}"));
         }
         for (name, value) in [("issuer", &self.issuer), ("at", &self.at)] {

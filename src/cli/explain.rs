@@ -16,14 +16,14 @@ use super::table::columns;
 use super::{BAD, Configured};
 use crate::authority;
 use crate::client::Client;
-use crate::config::{self, Settings, Store as StoreSettings};
-use crate::enforce::decide::{Asked, Enforcer, InForce, Issuer};
+use crate::config::{self, Settings, StoreSettings};
+use crate::enforce::decide::{Asked, Enforcer, InForce, TrustedIssuer};
 use crate::enforce::explain::{Explanation, Question};
 use crate::events::EventLog;
 use crate::events::parse::parse_time;
 use crate::jose::jws::Jws;
 use crate::keys::store::KeyStore;
-use crate::keys::{Source, source};
+use crate::keys::{KeySource, source};
 use crate::metrics::Metrics;
 use crate::revocations::Revocations;
 use crate::sessions::{self, Sessions};
@@ -141,14 +141,15 @@ async fn judge(settings: &Settings, args: &ExplainArgs, token: &str) -> Result<E
     };
     let issuers = settings.issuers.iter().map(|issuer| {
         let keys = KeyStore::new(issuer.keys.clone(), metrics.clone());
-        Issuer { rules: issuer.rules.clone(), keys }
+        TrustedIssuer { rules: issuer.rules.clone(), keys }
     });
     let enforcer = Enforcer::new(settings.enforce.clone(), issuers.collect(), in_force, &metrics);
     let enforcer =
         enforcer.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     // Of the other issuers nothing is asked, so that one that is down holds nobody up.
     if let Some(issuer) = enforcer.named_issuer(token) {
-        if let (Source::Authority, Some(authority)) = (&issuer.keys.settings().source, &settings.authority) {
+        if let (KeySource::Authority, Some(authority)) = (&issuer.keys.settings().source, &settings.authority)
+        {
             load_own_keys(&issuer.keys, authority, now.wall).await?;
         } else {
             load_keys(&issuer.keys, store.as_ref().ok(), now.wall).await?;
@@ -232,7 +233,7 @@ async fn load_own_keys(
 /// Fetches the keys once. Without success those that the gate kept are used, as by a gate that starts now.
 async fn load_keys(keys: &KeyStore, store: Option<&Store>, now: Timestamp) -> Result<(), String> {
     let settings = keys.settings();
-    if matches!(settings.source, Source::Secret(_)) {
+    if matches!(settings.source, KeySource::Secret(_)) {
         return Ok(());
     }
     let trust = tls::client_config(settings.ca.as_deref(), None, &[b"http/1.1"])

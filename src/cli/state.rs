@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use tokio::runtime::Builder;
 
 use super::{BAD, Configured};
-use crate::config::{self, OnEmpty, Settings, Store as StoreSettings};
+use crate::config::{self, OnEmpty, Settings, StoreSettings};
 use crate::state::{Past, Store, redis};
 use crate::time::Now;
 

@@ -14,13 +14,13 @@ use super::table::{cell, details, documents};
 #[derive(Args)]
 pub(super) struct UserArgs {
     #[command(subcommand)]
-    command: Command,
+    command: UserCommand,
     #[command(flatten)]
     remote: Remote,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum UserCommand {
     /// Create a user.
     Create {
         /// The user's id, `sub` in tokens issued on its behalf; it stays as it is.
@@ -70,7 +70,7 @@ pub(super) fn user(UserArgs { command, remote }: &UserArgs) -> ExitCode {
     report(command.run(remote))
 }
 
-impl Command {
+impl UserCommand {
     fn run(&self, remote: &Remote) -> Result<String, Failure> {
         match self {
             Self::Create { id, name, roles } => {

@@ -6,11 +6,11 @@ use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::watch::Files;
+use super::watch::WatchedFiles;
 
 /// One thing that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// The configuration file, as it was named.
     pub file: PathBuf,
     /// The line, from 1; `None` when the file could not be read at all.
@@ -21,7 +21,7 @@ pub struct Problem {
     pub message: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     /// `config/portcullis.toml:12: routes[2].upstream: no upstream is named "ap1" (known: api)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.file.display())?;
@@ -38,20 +38,20 @@ impl fmt::Display for Problem {
 /// Everything that is wrong with a configuration, in the order of its lines; one line of text each.
 #[derive(Debug, Clone)]
 pub struct Problems {
-    list: Vec<Problem>,
-    files: Files,
+    list: Vec<ConfigProblem>,
+    files: WatchedFiles,
 }
 
 impl Problems {
     /// The problems; at least one.
     #[must_use]
-    pub fn list(&self) -> &[Problem] {
+    pub fn list(&self) -> &[ConfigProblem] {
         &self.list
     }
 
     /// The files that were looked at: when one of them changes, another attempt is worth it.
     #[must_use]
-    pub fn files(&self) -> &Files {
+    pub fn files(&self) -> &WatchedFiles {
         &self.files
     }
 }
@@ -70,7 +70,7 @@ impl std::error::Error for Problems {}
 
 /// What a configuration is read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Extent<'a> {
+pub(super) enum ReadFor<'a> {
     /// To run by it.
     Everything,
     /// To judge a token, of this issuer if it names one.
@@ -84,33 +84,33 @@ pub(super) enum Extent<'a> {
 pub(super) struct Reading<'a> {
     file: &'a Path,
     text: &'a str,
-    found: RefCell<Vec<(usize, Problem)>>,
-    files: RefCell<Files>,
-    extent: Extent<'a>,
+    found: RefCell<Vec<(usize, ConfigProblem)>>,
+    files: RefCell<WatchedFiles>,
+    extent: ReadFor<'a>,
 }
 
 impl<'a> Reading<'a> {
     /// Begins to read `text`, the content of `file`; `files` holds the file itself.
-    pub(super) fn new(file: &'a Path, text: &'a str, files: Files, extent: Extent<'a>) -> Self {
+    pub(super) fn new(file: &'a Path, text: &'a str, files: WatchedFiles, extent: ReadFor<'a>) -> Self {
         Self { file, text, found: RefCell::new(Vec::new()), files: RefCell::new(files), extent }
     }
 
     /// Whether everything is read, or a token of this issuer is to be judged.
     pub(super) fn concerns(&self, issuer: &str) -> bool {
         match self.extent {
-            Extent::Everything => true,
-            Extent::Judgement { issuer: judged } => judged == Some(issuer),
+            ReadFor::Everything => true,
+            ReadFor::Judgement { issuer: judged } => judged == Some(issuer),
         }
     }
 
     /// Whether everything is read.
     pub(super) fn is_complete(&self) -> bool {
-        self.extent == Extent::Everything
+        self.extent == ReadFor::Everything
     }
 
     /// Records that something is wrong at a byte offset.
     pub(super) fn problem(&self, offset: usize, key: &str, message: impl Into<String>) {
-        let problem = Problem {
+        let problem = ConfigProblem {
             file: self.file.to_path_buf(),
             line: Some(self.line(offset)),
             key: key.to_owned(),
@@ -121,7 +121,7 @@ impl<'a> Reading<'a> {
 
     /// Whether nothing was found wrong so far with a key or with what it holds.
     pub(super) fn is_sound(&self, key: &str) -> bool {
-        let within = |problem: &Problem| {
+        let within = |problem: &ConfigProblem| {
             let rest = problem.key.strip_prefix(key);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
@@ -147,7 +147,7 @@ impl<'a> Reading<'a> {
     }
 
     /// The files looked at when nothing is wrong, else the problems.
-    pub(super) fn finish(self) -> Result<Files, Problems> {
+    pub(super) fn finish(self) -> Result<WatchedFiles, Problems> {
         if self.found.borrow().is_empty() { Ok(self.files.into_inner()) } else { Err(self.fail()) }
     }
 
@@ -169,7 +169,7 @@ fn on_one_line(message: &str) -> String {
 }
 
 /// The one problem of a file that cannot be read.
-pub(super) fn unreadable(file: &Path, files: Files, message: String) -> Problems {
-    let problem = Problem { file: file.to_path_buf(), line: None, key: String::new(), message };
+pub(super) fn unreadable(file: &Path, files: WatchedFiles, message: String) -> Problems {
+    let problem = ConfigProblem { file: file.to_path_buf(), line: None, key: String::new(), message };
     Problems { list: vec![problem], files }
 }

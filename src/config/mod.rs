@@ -20,12 +20,12 @@ mod url;
 mod values;
 pub mod watch;
 
-pub use locate::{Problem, Problems};
-pub use settings::{IssuerSettings, OnEmpty, SessionSettings, Settings, StateSettings, Store};
+pub use locate::{ConfigProblem, Problems};
+pub use settings::{IssuerSettings, OnEmpty, SessionSettings, Settings, StateSettings, StoreSettings};
 
-use locate::{Extent, Reading, unreadable};
+use locate::{ReadFor, Reading, unreadable};
 use section::Section;
-use watch::Files;
+use watch::WatchedFiles;
 
 /// A configuration that was read without a problem.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub struct Loaded {
     /// What it comes down to.
     pub settings: Settings,
     /// The configuration file and the files it names, as they were just before they were read.
-    pub files: Files,
+    pub files: WatchedFiles,
     /// Every effective value, defaults included, in the file's own shape; secrets are `"[redacted]"`.
     pub redacted: Value,
 }
@@ -44,7 +44,7 @@ pub struct Loaded {
 ///
 /// Everything that is wrong, each with file, line and key. When the file is no TOML, only what is wrong with its form.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
-    read(path, Extent::Everything)
+    read(path, ReadFor::Everything)
 }
 
 /// Reads a configuration file to judge tokens of one issuer by it. Of the secrets and files that it names, only those of
@@ -54,11 +54,11 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
 ///
 /// As [`load`], except for what is wrong with the secrets and files that are not looked at.
 pub fn load_to_judge(path: &Path, issuer: Option<&str>) -> Result<Settings, Problems> {
-    read(path, Extent::Judgement { issuer }).map(|loaded| loaded.settings)
+    read(path, ReadFor::Judgement { issuer }).map(|loaded| loaded.settings)
 }
 
-fn read(path: &Path, extent: Extent<'_>) -> Result<Loaded, Problems> {
-    let mut files = Files::default();
+fn read(path: &Path, extent: ReadFor<'_>) -> Result<Loaded, Problems> {
+    let mut files = WatchedFiles::default();
     files.note(path);
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,

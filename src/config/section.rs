@@ -27,7 +27,7 @@ pub(super) struct Section<'a> {
 
 /// A value of the file and where it stands.
 #[derive(Clone, Copy)]
-pub(super) struct Entry<'a> {
+pub(super) struct SectionEntry<'a> {
     pub(super) value: &'a DeValue<'a>,
     pub(super) offset: usize,
 }
@@ -166,7 +166,7 @@ impl<'a> Section<'a> {
     }
 
     /// The value of a key, which is known from now on.
-    pub(super) fn take(&mut self, key: &'a str) -> Option<Entry<'a>> {
+    pub(super) fn take(&mut self, key: &'a str) -> Option<SectionEntry<'a>> {
         if !self.known.contains(&key) {
             self.known.push(key);
         }
@@ -174,9 +174,9 @@ impl<'a> Section<'a> {
     }
 
     /// The value of a key.
-    pub(super) fn find(&self, key: &str) -> Option<Entry<'a>> {
+    pub(super) fn find(&self, key: &str) -> Option<SectionEntry<'a>> {
         let value = self.table?.get(key)?;
-        Some(Entry { value: value.get_ref(), offset: value.span().start })
+        Some(SectionEntry { value: value.get_ref(), offset: value.span().start })
     }
 
     /// Records the effective value of a key.
@@ -187,7 +187,7 @@ impl<'a> Section<'a> {
     /// A table that has only defaults when it is left out.
     pub(super) fn table<T>(&mut self, key: &'a str, read: impl FnOnce(&mut Section<'a>) -> T) -> T {
         let (table, offset) = match self.take(key) {
-            Some(Entry { value: DeValue::Table(table), offset }) => (Some(table), offset),
+            Some(SectionEntry { value: DeValue::Table(table), offset }) => (Some(table), offset),
             Some(entry) => {
                 self.problem(key, format!("must be a table, not {}", kind(entry.value)));
                 (None, entry.offset)

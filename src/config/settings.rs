@@ -66,7 +66,7 @@ pub struct SessionSettings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateSettings {
     /// Where it is kept.
-    pub store: Store,
+    pub store: StoreSettings,
     /// Not confirmed fresh for longer: protected routes answer 503.
     pub max_staleness: Duration,
     /// How often last uses are written behind.
@@ -77,7 +77,7 @@ pub struct StateSettings {
 
 /// Where state is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Store {
+pub enum StoreSettings {
     /// In one durable file.
     Embedded(PathBuf),
     /// In memory: nothing survives a restart.
@@ -115,10 +115,10 @@ impl Settings {
 
     /// What events need to know of the issuers.
     #[must_use]
-    pub fn event_issuers(&self) -> Vec<events::Issuer> {
+    pub fn event_issuers(&self) -> Vec<events::EventIssuer> {
         let issuers = self.issuers.iter().map(|issuer| &issuer.rules);
         issuers
-            .map(|rules| events::Issuer {
+            .map(|rules| events::EventIssuer {
                 issuer: Arc::clone(&rules.issuer),
                 leeway: rules.leeway,
                 max_lifetime: rules.max_lifetime,
@@ -128,9 +128,9 @@ impl Settings {
 
     /// What a shared store needs to know of the rest.
     #[must_use]
-    pub fn terms(&self) -> redis::Terms {
-        let kept = self.event_issuers().iter().map(events::Issuer::retention).max().unwrap_or_default();
-        redis::Terms {
+    pub fn terms(&self) -> redis::RedisTerms {
+        let kept = self.event_issuers().iter().map(events::EventIssuer::retention).max().unwrap_or_default();
+        redis::RedisTerms {
             max_staleness: self.state.max_staleness,
             flush_interval: self.state.flush_interval,
             idle_timeout: self.sessions.idle_timeout,

@@ -8,7 +8,7 @@ use crate::forward::Scheme;
 
 /// Where an upstream is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Origin {
+pub(super) struct UrlOrigin {
     /// How it is spoken to.
     pub(super) scheme: Scheme,
     /// Host name or address literal, without brackets, in lower case.
@@ -18,7 +18,7 @@ pub(super) struct Origin {
 }
 
 /// `http://127.0.0.1:3000`: scheme, host and port of an upstream, nothing else.
-pub(super) fn origin(text: &str) -> Result<Origin, String> {
+pub(super) fn origin(text: &str) -> Result<UrlOrigin, String> {
     let uri = parse(text)?;
     let (scheme, default_port) = match uri.scheme_str() {
         Some("http") => (Scheme::Http, 80),
@@ -31,7 +31,7 @@ pub(super) fn origin(text: &str) -> Result<Origin, String> {
         return Err(format!("{text:?} must end after host and port: requests keep their own path and query"));
     }
     let (host, port) = host_and_port(&uri, text)?;
-    Ok(Origin { scheme, host, port: port.unwrap_or(default_port) })
+    Ok(UrlOrigin { scheme, host, port: port.unwrap_or(default_port) })
 }
 
 fn parse(text: &str) -> Result<Uri, String> {
@@ -89,7 +89,7 @@ mod tests {
             ("http://[::1]:8080", Scheme::Http, "::1", 8080),
             ("http://[::1]", Scheme::Http, "::1", 80),
         ] {
-            assert_eq!(origin(text), Ok(Origin { scheme, host: host.to_owned(), port }), "{text}");
+            assert_eq!(origin(text), Ok(UrlOrigin { scheme, host: host.to_owned(), port }), "{text}");
         }
     }
 

@@ -42,9 +42,9 @@ impl Fingerprint {
 
 /// Files, and how they looked just before they were read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Files(BTreeMap<PathBuf, Option<Fingerprint>>);
+pub struct WatchedFiles(BTreeMap<PathBuf, Option<Fingerprint>>);
 
-impl Files {
+impl WatchedFiles {
     /// Adds a file as it looks now, unless it was added before. To be called before the file is read: a change in
     /// between is then seen as one.
     pub fn note(&mut self, path: &Path) {
@@ -67,18 +67,18 @@ impl Files {
 /// Watches files for changes.
 #[derive(Debug)]
 pub struct Watch {
-    files: Files,
+    files: WatchedFiles,
 }
 
 impl Watch {
     /// Watches `files` for being different from what was noted.
     #[must_use]
-    pub fn new(files: Files) -> Self {
+    pub fn new(files: WatchedFiles) -> Self {
         Self { files }
     }
 
     /// Watches these files from now on; what changed since they were noted counts.
-    pub fn follow(&mut self, files: Files) {
+    pub fn follow(&mut self, files: WatchedFiles) {
         self.files = files;
     }
 
@@ -105,7 +105,7 @@ impl Watch {
 }
 
 /// Off the runtime's thread, because a network file system may take its time.
-async fn look(files: &Files) -> Files {
+async fn look(files: &WatchedFiles) -> WatchedFiles {
     let files = files.clone();
     let known = files.clone();
     // The task can only fail when the runtime ends, and then nobody waits for the answer.
@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn watching(path: &Path) -> Watch {
-        let mut files = Files::default();
+        let mut files = WatchedFiles::default();
         files.note(path);
         Watch::new(files)
     }
@@ -187,7 +187,7 @@ mod tests {
         run(async {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("file");
-            let mut files = Files::default();
+            let mut files = WatchedFiles::default();
             files.note(&file);
             fs::write(&file, "late").unwrap();
             let mut watch = Watch::new(files);

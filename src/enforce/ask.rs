@@ -4,7 +4,7 @@ use super::decide::Enforcer;
 use super::denial::Reason;
 use super::token::IssuerIndex;
 use crate::identity::TokenKey;
-use crate::keys::store::Wanted;
+use crate::keys::store::WantedKey;
 use crate::state::redis::{FirstUse, Told};
 use crate::time::Timestamp;
 
@@ -16,7 +16,7 @@ pub enum Ask {
         /// Whose keys.
         issuer: IssuerIndex,
         /// What this set lacks.
-        wanted: Wanted,
+        wanted: WantedKey,
         /// Why the token is rejected if that does not come.
         otherwise: Reason,
     },

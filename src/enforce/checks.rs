@@ -3,7 +3,7 @@
 //!
 //! What a check judges and what it needs from the checks before it is in [`judge`]; the facts are in [`Case`].
 
-use super::decide::{Ask, Refusal};
+use super::decide::{Ask, NoPermit};
 use super::denial::{Denial, Reason};
 use super::explain::details;
 
@@ -56,14 +56,14 @@ pub(super) enum Again {
 #[derive(Debug)]
 pub(super) enum Stop<'r> {
     /// It failed, or something must be found out first.
-    Refused(Refusal),
+    Refused(NoPermit),
     /// It could not be made, because a check before it failed or for lack of knowledge.
     NotChecked(&'r str),
     /// No token came, and the route needs none.
     Anonymous,
 }
 
-impl<R: Into<Refusal>> From<R> for Stop<'_> {
+impl<R: Into<NoPermit>> From<R> for Stop<'_> {
     fn from(refusal: R) -> Self {
         Self::Refused(refusal.into())
     }
@@ -72,7 +72,7 @@ impl<R: Into<Refusal>> From<R> for Stop<'_> {
 impl Stop<'_> {
     /// What stops a request. After the first refusal nothing runs, so a check that lacks something is a mistake here,
     /// and lets nothing pass.
-    pub(super) fn into_refusal(self) -> Refusal {
+    pub(super) fn into_refusal(self) -> NoPermit {
         match self {
             Self::Refused(refusal) => refusal,
             Self::Anonymous => Reason::Missing.into(),
@@ -81,13 +81,13 @@ impl Stop<'_> {
     }
 }
 
-impl From<Ask> for Refusal {
+impl From<Ask> for NoPermit {
     fn from(ask: Ask) -> Self {
         Self::Ask(ask)
     }
 }
 
-impl Refusal {
+impl NoPermit {
     /// What must be found out first.
     pub(super) fn ask(self) -> Option<Ask> {
         match self {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::denial::Reason;
 use super::identity;
 use super::policy::{ClaimName, IdentitySettings};
-use super::standing::Standing;
+use super::standing::TokenStanding;
 use super::token::{IssuerIndex, TokenId, Validity, VerifiedToken, Words, fingerprint};
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use crate::jose::jws::{self, Jws};
@@ -56,10 +56,10 @@ pub struct ClaimNames {
 /// What is wrong with the claims of a token whose signature is true. To the client all of it is
 /// [`Reason::BadClaim`]; an explanation says which claim it is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unusable(pub(super) String);
+pub(super) struct UnusableToken(pub(super) String);
 
-impl From<Unusable> for Reason {
-    fn from(_: Unusable) -> Self {
+impl From<UnusableToken> for Reason {
+    fn from(_: UnusableToken) -> Self {
         Self::BadClaim
     }
 }
@@ -110,7 +110,7 @@ impl IssuerRules {
     /// Reads the claims of a token whose signature is true.
     ///
     /// # Errors
-    /// [`Unusable`] for a claim of the wrong type, a `cnf` other than `x5t#S256`, and an identity header that would be
+    /// [`UnusableToken`] for a claim of the wrong type, a `cnf` other than `x5t#S256`, and an identity header that would be
     /// too long.
     pub(super) fn read(
         &self,
@@ -118,11 +118,11 @@ impl IssuerRules {
         jws: &Jws<'_>,
         validity: Validity,
         identity: &IdentitySettings,
-    ) -> Result<VerifiedToken, Unusable> {
+    ) -> Result<VerifiedToken, UnusableToken> {
         let payload = &jws.payload;
         let (subject, jti) = (text(member(payload, "sub"), &"sub")?, text(member(payload, "jti"), &"jti")?);
         let names = &self.claims;
-        let not_whole = || Unusable(format!("{} is not a whole number", names.role_version));
+        let not_whole = || UnusableToken(format!("{} is not a whole number", names.role_version));
         let whole = |version: &Value| version.as_u64().ok_or_else(not_whole);
         let id = self.token_id(jti, jws.signing_input)?;
         let client = text(names.client.find(payload), &names.client)?;
@@ -150,17 +150,18 @@ impl IssuerRules {
             scopes: list(names.scope.find(payload), &names.scope)?,
             roles: list(names.roles.find(payload), &names.roles)?,
             certificate: payload.get("cnf").map(thumbprint).transpose()?,
-            identity: identity::render(identity, names, payload)
-                .map_err(|_too_long| Unusable("an identity header would be longer than 4 KiB".to_owned()))?,
+            identity: identity::render(identity, names, payload).map_err(|_too_long| {
+                UnusableToken("an identity header would be longer than 4 KiB".to_owned())
+            })?,
             facts,
-            standing: Standing::default(),
+            standing: TokenStanding::default(),
         })
     }
 
     /// An empty `jti` would make one token of all that carry it.
-    fn token_id(&self, jti: Option<&str>, signing_input: &[u8]) -> Result<TokenId, Unusable> {
+    fn token_id(&self, jti: Option<&str>, signing_input: &[u8]) -> Result<TokenId, UnusableToken> {
         match jti {
-            Some("") => Err(Unusable("jti is empty".to_owned())),
+            Some("") => Err(UnusableToken("jti is empty".to_owned())),
             Some(jti) => Ok(fingerprint(&self.issuer, jti)),
             None => Ok(TokenId::of(signing_input)),
         }
@@ -196,20 +197,20 @@ fn member<'p>(payload: &'p Map<String, Value>, name: &str) -> Option<&'p Value> 
     payload.get(name).filter(|value| !value.is_null())
 }
 
-fn text<'p>(value: Option<&'p Value>, name: &dyn Display) -> Result<Option<&'p str>, Unusable> {
-    let unusable = || Unusable(format!("{name} is not a string"));
+fn text<'p>(value: Option<&'p Value>, name: &dyn Display) -> Result<Option<&'p str>, UnusableToken> {
+    let unusable = || UnusableToken(format!("{name} is not a string"));
     value.map(|value| value.as_str().ok_or_else(unusable)).transpose()
 }
 
 /// A space-delimited string (RFC 8693 §4.2) or an array of strings. Members of an array stay whole, so one with a space
 /// in it grants neither of two scopes.
-fn list(value: Option<&Value>, name: &dyn Display) -> Result<Words, Unusable> {
+fn list(value: Option<&Value>, name: &dyn Display) -> Result<Words, UnusableToken> {
     let members = value.map_or(Some(Vec::new()), |value| match value.as_str() {
         Some(text) => Some(text.split(' ').filter(|member| !member.is_empty()).collect()),
         None => strings(value),
     });
-    let unusable = || Unusable(format!("{name} is neither a string nor an array of strings"));
-    Words::new(&members.ok_or_else(unusable)?).ok_or_else(|| Unusable(format!("{name} has a NUL in it")))
+    let unusable = || UnusableToken(format!("{name} is neither a string nor an array of strings"));
+    Words::new(&members.ok_or_else(unusable)?).ok_or_else(|| UnusableToken(format!("{name} has a NUL in it")))
 }
 
 fn strings(value: &Value) -> Option<Vec<&str>> {
@@ -218,11 +219,11 @@ fn strings(value: &Value) -> Option<Vec<&str>> {
 
 /// The certificate a token is bound to (RFC 8705 §3.1). A confirmation that cannot be checked here is refused, not
 /// overlooked: its token would be a bearer token again.
-fn thumbprint(cnf: &Value) -> Result<[u8; 32], Unusable> {
+fn thumbprint(cnf: &Value) -> Result<[u8; 32], UnusableToken> {
     let confirmed =
         cnf.as_object().filter(|members| members.len() == 1).and_then(|members| members.get("x5t#S256"));
     let decoded = confirmed.and_then(Value::as_str).and_then(|text| jws::decode(text.as_bytes()).ok());
-    let unusable = || Unusable("cnf is something else than one x5t#S256 of 32 bytes".to_owned());
+    let unusable = || UnusableToken("cnf is something else than one x5t#S256 of 32 bytes".to_owned());
     decoded.and_then(|bytes| bytes.try_into().ok()).ok_or_else(unusable)
 }
 

@@ -15,7 +15,7 @@ use super::policy::{Mode, Route};
 use super::router::{PolicyError, Router};
 use super::target::{RequestTarget, Target};
 use super::token::{IssuerIndex, VerifiedToken};
-use super::verify::Verifier;
+use super::verify::TokenVerifier;
 use crate::keys::store::KeyStore;
 use crate::metrics::Metrics;
 use crate::revocations::Revocations;
@@ -41,7 +41,7 @@ pub struct Request<'a> {
 
 /// An issuer: what its tokens look like, and its keys.
 #[derive(Debug, Clone)]
-pub struct Issuer {
+pub struct TrustedIssuer {
     /// What its tokens look like.
     pub rules: IssuerRules,
     /// Its keys.
@@ -78,7 +78,7 @@ impl InForce {
 pub struct Enforcer {
     pub(super) router: Router,
     bearer: BearerSettings,
-    pub(super) verifier: Verifier,
+    pub(super) verifier: TokenVerifier,
     pub(super) in_force: InForce,
 }
 
@@ -203,18 +203,18 @@ impl Permit {
 
 /// Why there is no permit (yet).
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(super) enum NoPermit {
     Deny(Denial),
     Ask(Ask),
 }
 
-impl From<Reason> for Refusal {
+impl From<Reason> for NoPermit {
     fn from(reason: Reason) -> Self {
         Self::Deny(reason.into())
     }
 }
 
-impl From<Denial> for Refusal {
+impl From<Denial> for NoPermit {
     fn from(denial: Denial) -> Self {
         Self::Deny(denial)
     }
@@ -235,13 +235,13 @@ impl Enforcer {
     /// Every mistake in every route.
     pub fn new(
         settings: Settings,
-        issuers: Vec<Issuer>,
+        issuers: Vec<TrustedIssuer>,
         in_force: InForce,
         metrics: &Metrics,
     ) -> Result<Self, Vec<PolicyError>> {
         let Settings { routes, identity, bearer, proofs } = settings;
         let router = Router::new(routes)?;
-        let verifier = Verifier::new(issuers, identity, proofs, &in_force.sessions, metrics);
+        let verifier = TokenVerifier::new(issuers, identity, proofs, &in_force.sessions, metrics);
         Ok(Self { router, bearer, verifier, in_force })
     }
 
@@ -271,7 +271,7 @@ impl Enforcer {
 
     /// An issuer.
     #[must_use]
-    pub fn issuer(&self, index: IssuerIndex) -> Option<&Issuer> {
+    pub fn issuer(&self, index: IssuerIndex) -> Option<&TrustedIssuer> {
         self.verifier.issuer(index)
     }
 
@@ -291,7 +291,7 @@ impl Enforcer {
             Err(Stop::Anonymous) => Ok(None),
             Err(stop) => Err(stop.into_refusal()),
         };
-        if let Err(Refusal::Deny(Denial { reason: Reason::Idle, .. })) = &outcome
+        if let Err(NoPermit::Deny(Denial { reason: Reason::Idle, .. })) = &outcome
             && !case.close()
         {
             // Another request used the token in this very moment, and read its clock in time.
@@ -300,8 +300,8 @@ impl Enforcer {
         let Case { route, target, trail: Trail { token, claimed, proof }, .. } = case;
         let verdict = match (route, target, outcome) {
             (Some(route), Some(target), outcome) => verdict(outcome, Arc::clone(route), target),
-            (_, _, Err(Refusal::Deny(denial))) => Verdict::Deny(denial),
-            (_, _, Ok(_) | Err(Refusal::Ask(_))) => Verdict::Deny(Reason::NoRoute.into()),
+            (_, _, Err(NoPermit::Deny(denial))) => Verdict::Deny(denial),
+            (_, _, Ok(_) | Err(NoPermit::Ask(_))) => Verdict::Deny(Reason::NoRoute.into()),
         };
         Judgement { route: route.map(Arc::clone), token, claimed, proof, verdict }
     }
@@ -361,11 +361,11 @@ impl Enforcer {
 
 /// On a route that is only observed a denial is a note, not an answer. Such a request carries no identity: it
 /// was not allowed.
-fn verdict(outcome: Result<Option<Pass>, Refusal>, route: Arc<Route>, target: Target) -> Verdict {
+fn verdict(outcome: Result<Option<Pass>, NoPermit>, route: Arc<Route>, target: Target) -> Verdict {
     match outcome {
         Ok(pass) => Verdict::Allow(Permit { route, target, pass, shadow: None }),
-        Err(Refusal::Ask(ask)) => Verdict::Ask(ask),
-        Err(Refusal::Deny(denial)) => match route.settings().mode {
+        Err(NoPermit::Ask(ask)) => Verdict::Ask(ask),
+        Err(NoPermit::Deny(denial)) => match route.settings().mode {
             Mode::Enforce => Verdict::Deny(denial),
             Mode::Shadow => Verdict::Allow(Permit { route, target, pass: None, shadow: Some(denial) }),
         },

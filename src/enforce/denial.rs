@@ -82,7 +82,7 @@ pub enum Reason {
 
 /// How a refusal reads on the wire: the status, the `error` of body and challenge, and the description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wire {
+pub struct DenialWire {
     /// The response status.
     pub status: StatusCode,
     /// The JSON body's `error`.
@@ -212,19 +212,19 @@ impl Reason {
     /// What the client is told. `invalid_token` is described in one way wherever a forger could learn from the
     /// difference; what only the holder of a genuine token can meet has a name.
     #[must_use]
-    pub const fn wire(self) -> Wire {
+    pub const fn wire(self) -> DenialWire {
         const NOT_VALID: &str = "The access token is not valid";
         match self {
-            Self::Missing | Self::NoRouteNoToken => Wire::BARE,
-            Self::Malformed => Wire::bad_request("The Authorization field is malformed"),
-            Self::Ambiguous => Wire::bad_request("The request carries more than one access token"),
-            Self::BadTarget => Wire {
+            Self::Missing | Self::NoRouteNoToken => DenialWire::BARE,
+            Self::Malformed => DenialWire::bad_request("The Authorization field is malformed"),
+            Self::Ambiguous => DenialWire::bad_request("The request carries more than one access token"),
+            Self::BadTarget => DenialWire {
                 status: StatusCode::BAD_REQUEST,
                 error: "invalid_request",
                 description: "The request target is ambiguous",
                 challenge: Challenge::None,
             },
-            Self::NoRoute => Wire {
+            Self::NoRoute => DenialWire {
                 status: StatusCode::FORBIDDEN,
                 error: "access_denied",
                 description: "No route allows this request",
@@ -242,31 +242,33 @@ impl Reason {
             | Self::IssuedInFuture
             | Self::TooLongLived
             | Self::WrongAudience
-            | Self::CertificateMismatch => Wire::invalid_token(NOT_VALID),
-            Self::Expired => Wire::invalid_token("The access token expired"),
-            Self::Idle => Wire::invalid_token("The access token was not used for too long"),
+            | Self::CertificateMismatch => DenialWire::invalid_token(NOT_VALID),
+            Self::Expired => DenialWire::invalid_token("The access token expired"),
+            Self::Idle => DenialWire::invalid_token("The access token was not used for too long"),
             Self::TokenRevoked | Self::SubjectRevoked | Self::ClientRevoked | Self::IssuerRevoked => {
-                Wire::invalid_token("The access token was revoked")
+                DenialWire::invalid_token("The access token was revoked")
             }
-            Self::BeforeState => {
-                Wire::invalid_token("The access token is older than this gate's records; request a new one")
+            Self::BeforeState => DenialWire::invalid_token(
+                "The access token is older than this gate's records; request a new one",
+            ),
+            Self::RoleChanged => {
+                DenialWire::invalid_token("The roles changed since the access token was issued")
             }
-            Self::RoleChanged => Wire::invalid_token("The roles changed since the access token was issued"),
             Self::InsufficientScope => {
-                Wire::insufficient("The access token lacks a scope that is required here")
+                DenialWire::insufficient("The access token lacks a scope that is required here")
             }
             Self::InsufficientRole => {
-                Wire::insufficient("The access token lacks a role that is required here")
+                DenialWire::insufficient("The access token lacks a role that is required here")
             }
             Self::KeysUnavailable | Self::StateUnavailable => {
-                Wire::unavailable("The token cannot be judged now")
+                DenialWire::unavailable("The token cannot be judged now")
             }
-            Self::Overloaded => Wire::unavailable("The gate is at its limit"),
+            Self::Overloaded => DenialWire::unavailable("The gate is at its limit"),
         }
     }
 }
 
-impl Wire {
+impl DenialWire {
     /// Nothing was presented: no error code in the challenge (RFC 6750 §3.1).
     const BARE: Self = Self {
         status: StatusCode::UNAUTHORIZED,

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::bearer;
 use super::checks::{self, Case, Stop, Subject};
-use super::decide::{Ask, Asked, Enforcer, Issuer};
+use super::decide::{Ask, Asked, Enforcer, TrustedIssuer};
 use super::denial::Reason;
 use crate::jose::jws::Jws;
 use crate::time::Now;
@@ -114,7 +114,7 @@ impl Enforcer {
 
     /// The issuer that a token names, when it is a configured one; nobody has vouched for that.
     #[must_use]
-    pub fn named_issuer(&self, token: &str) -> Option<&Issuer> {
+    pub fn named_issuer(&self, token: &str) -> Option<&TrustedIssuer> {
         let headers = presented(token)?;
         let bearer = bearer::extract(&headers, None, self.bearer()).ok()??;
         let jws = Jws::parse(bearer.as_bytes()).ok()?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::checks::{self, Case, Stop, Subject};
-use super::decide::{Ask, Asked, Enforcer, Refusal};
+use super::decide::{Ask, Asked, Enforcer, NoPermit};
 use super::denial::Reason;
 use super::token::VerifiedToken;
 use crate::time::Now;
@@ -28,8 +28,8 @@ impl Enforcer {
         let outcome = checks::run(&mut case).map_err(Stop::into_refusal);
         match outcome.and_then(|()| case.pass()) {
             Ok(pass) => Inspection::InForce(pass.token),
-            Err(Refusal::Deny(denial)) => Inspection::Refused(denial.reason),
-            Err(Refusal::Ask(ask)) => Inspection::Ask(ask),
+            Err(NoPermit::Deny(denial)) => Inspection::Refused(denial.reason),
+            Err(NoPermit::Ask(ask)) => Inspection::Ask(ask),
         }
     }
 }

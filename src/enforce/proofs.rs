@@ -17,7 +17,7 @@ use moka::sync::Cache;
 
 use super::token::VerifiedToken;
 use crate::identity::{AsIs, Key};
-use crate::sessions::limits::Limits;
+use crate::sessions::limits::SessionLimits;
 use crate::time::Monotonic;
 
 /// The string a token was presented as: its AES-GMAC under a key that only this table has.
@@ -60,7 +60,7 @@ static TABLES: AtomicU64 = AtomicU64::new(0);
 
 impl Proofs {
     /// An empty table with room for the proofs of so many tokens of usual size; `limits` say how long each is of use.
-    pub(super) fn new(tokens: usize, limits: Arc<ArcSwap<Limits>>) -> Self {
+    pub(super) fn new(tokens: usize, limits: Arc<ArcSwap<SessionLimits>>) -> Self {
         let mut secret = [0; 16];
         let random = rand::fill(&mut secret);
         let seal = random.and_then(|()| UnboundKey::new(&AES_128_GCM, &secret)).ok().map(LessSafeKey::new);
@@ -124,7 +124,7 @@ fn weight(token: &VerifiedToken) -> u32 {
 }
 
 /// How long moka keeps a proof that is not asked for: until its token is idle or dead.
-struct Lifetimes(Arc<ArcSwap<Limits>>);
+struct Lifetimes(Arc<ArcSwap<SessionLimits>>);
 
 impl Expiry<ProofKey, Remembered> for Lifetimes {
     fn expire_after_create(&self, _: &ProofKey, proof: &Remembered, _: Instant) -> Option<Duration> {

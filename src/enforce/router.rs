@@ -43,7 +43,7 @@ pub struct Router {
 
 /// One segment of a pattern.
 #[derive(Debug, PartialEq, Eq)]
-enum Segment {
+enum PathSegment {
     Literal(String),
     Any,
     Rest,
@@ -94,19 +94,19 @@ impl Router {
     #[must_use]
     pub fn find(&self, host: Option<&str>, method: &Method, target: &Target) -> Option<&Arc<Route>> {
         let path = target.path().strip_prefix('/')?;
-        self.root.find(path.split('/'), &Wanted { host: host.map(bare_host), method })
+        self.root.find(path.split('/'), &WantedRoute { host: host.map(bare_host), method })
     }
 }
 
 impl Node {
-    fn insert(&mut self, segments: &[Segment], route: Arc<Route>) -> Result<(), PolicyError> {
+    fn insert(&mut self, segments: &[PathSegment], route: Arc<Route>) -> Result<(), PolicyError> {
         let Some((segment, rest)) = segments.split_first() else {
             return add(&mut self.here, route);
         };
         match segment {
-            Segment::Rest => add(&mut self.rest, route),
-            Segment::Any => self.any.get_or_insert_default().insert(rest, route),
-            Segment::Literal(name) => {
+            PathSegment::Rest => add(&mut self.rest, route),
+            PathSegment::Any => self.any.get_or_insert_default().insert(rest, route),
+            PathSegment::Literal(name) => {
                 let found = self.literals.binary_search_by(|(other, _)| other.as_ref().cmp(name));
                 let place = found.unwrap_or_else(|place| {
                     self.literals.insert(place, (name.as_str().into(), Self::default()));
@@ -121,7 +121,7 @@ impl Node {
     fn find<'n>(
         &'n self,
         mut segments: std::str::Split<'_, char>,
-        wanted: &Wanted<'_>,
+        wanted: &WantedRoute<'_>,
     ) -> Option<&'n Arc<Route>> {
         let Some(segment) = segments.next() else {
             return wanted.pick(&self.here).or_else(|| wanted.pick(&self.rest));
@@ -137,12 +137,12 @@ impl Node {
 }
 
 /// What a request asks of a route besides the path.
-struct Wanted<'r> {
+struct WantedRoute<'r> {
     host: Option<&'r str>,
     method: &'r Method,
 }
 
-impl Wanted<'_> {
+impl WantedRoute<'_> {
     fn pick<'n>(&self, routes: &'n [Arc<Route>]) -> Option<&'n Arc<Route>> {
         routes.iter().find(|route| {
             let RouteSettings { hosts, methods, .. } = route.settings();
@@ -216,7 +216,7 @@ fn mistakes(route: usize, settings: &RouteSettings) -> Vec<PolicyError> {
 }
 
 /// Reads a pattern. Literals take the canonical form that paths are matched in.
-fn parse(pattern: &str, encoded_slashes: EncodedSlashes) -> Result<Vec<Segment>, String> {
+fn parse(pattern: &str, encoded_slashes: EncodedSlashes) -> Result<Vec<PathSegment>, String> {
     let raw = pattern.strip_prefix('/').ok_or_else(|| format!("\"{pattern}\" does not start with \"/\""))?;
     let raw: Vec<&str> = raw.split('/').collect();
     let mut names = HashSet::new();
@@ -224,7 +224,7 @@ fn parse(pattern: &str, encoded_slashes: EncodedSlashes) -> Result<Vec<Segment>,
     for (index, segment) in raw.iter().enumerate() {
         let inner = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
         let Some(inner) = inner else {
-            segments.push(Segment::Literal(literal(segment, index + 1 == raw.len(), encoded_slashes)?));
+            segments.push(PathSegment::Literal(literal(segment, index + 1 == raw.len(), encoded_slashes)?));
             continue;
         };
         let name = inner.strip_prefix('*').unwrap_or(inner);
@@ -236,8 +236,8 @@ fn parse(pattern: &str, encoded_slashes: EncodedSlashes) -> Result<Vec<Segment>,
         }
         match inner.starts_with('*') {
             true if index + 1 < raw.len() => return Err(format!("\"{segment}\" must be the last segment")),
-            true => segments.push(Segment::Rest),
-            false => segments.push(Segment::Any),
+            true => segments.push(PathSegment::Rest),
+            false => segments.push(PathSegment::Any),
         }
     }
     Ok(segments)

@@ -10,7 +10,7 @@ use crate::time::{Monotonic, Timestamp};
 
 /// What is remembered of a token. Losing it costs some look-ups.
 #[derive(Debug, Default)]
-pub struct Standing {
+pub struct TokenStanding {
     /// One more than the generation of the revocations under which it was last found in force; 0: never.
     cleared: AtomicU64,
     session: OnceLock<Arc<Session>>,
@@ -18,7 +18,7 @@ pub struct Standing {
     first_use: OnceLock<Timestamp>,
 }
 
-impl Standing {
+impl TokenStanding {
     /// The last use of the token; `None` before its first.
     pub(super) fn last_used(&self) -> Option<Monotonic> {
         self.session.get().map(|session| session.last_used())

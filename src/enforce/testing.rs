@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::bearer::BearerSettings;
 use super::claims::{ClaimNames, IssuerRules};
-use super::decide::{Asked, Enforcer, InForce, Issuer, Judgement, Request, Verdict};
+use super::decide::{Asked, Enforcer, InForce, Judgement, Request, TrustedIssuer, Verdict};
 use super::denial::Reason;
 use super::explain::{Explanation, Finding, Question};
 use super::policy::{
@@ -28,7 +28,7 @@ use super::{DEFAULT_PROOFS, Settings};
 use crate::keys::key::VerificationKey;
 use crate::keys::set::KeySet;
 use crate::keys::store::KeyStore;
-use crate::keys::{self, Source};
+use crate::keys::{self, KeySource};
 use crate::metrics::Metrics;
 use crate::time::{Now, Timestamp};
 
@@ -176,7 +176,7 @@ pub(crate) fn rules(issuer: &str, algorithms: &[Algorithm]) -> IssuerRules {
 pub(crate) fn key_settings(issuer: &str, algorithms: &[Algorithm]) -> keys::Settings {
     keys::Settings {
         issuer: issuer.to_owned(),
-        source: Source::File("keys.json".into()),
+        source: KeySource::File("keys.json".into()),
         algorithms: algorithms.to_vec(),
         ca: None,
         insecure_http: false,
@@ -191,14 +191,14 @@ pub(super) fn key(kid: &str, algorithm: Algorithm, signer: &Signer) -> Verificat
 }
 
 /// An issuer that has these keys and always will.
-pub(super) fn issuer(issuer: &str, algorithms: &[Algorithm], set: KeySet) -> Issuer {
+pub(super) fn issuer(issuer: &str, algorithms: &[Algorithm], set: KeySet) -> TrustedIssuer {
     let metrics = Metrics::new().expect("instruments");
     let keys = KeyStore::fixed(key_settings(issuer, algorithms), set, metrics);
-    Issuer { rules: rules(issuer, algorithms), keys }
+    TrustedIssuer { rules: rules(issuer, algorithms), keys }
 }
 
 /// All three issuers.
-pub(super) fn issuers() -> Vec<Issuer> {
+pub(super) fn issuers() -> Vec<TrustedIssuer> {
     use Algorithm::{ES256, ES384, EdDSA, HS256, PS256, RS256};
     let all = [ES256, ES384, EdDSA, RS256, PS256];
     let set = KeySet::new(vec![
@@ -243,18 +243,22 @@ pub(super) fn identity() -> IdentitySettings {
     }
 }
 
-pub(super) fn enforcer(issuers: Vec<Issuer>, routes: Vec<RouteSettings>) -> Enforcer {
+pub(super) fn enforcer(issuers: Vec<TrustedIssuer>, routes: Vec<RouteSettings>) -> Enforcer {
     enforcer_with(issuers, routes, InForce::unlimited())
 }
 
-pub(crate) fn enforcer_with(issuers: Vec<Issuer>, routes: Vec<RouteSettings>, in_force: InForce) -> Enforcer {
+pub(crate) fn enforcer_with(
+    issuers: Vec<TrustedIssuer>,
+    routes: Vec<RouteSettings>,
+    in_force: InForce,
+) -> Enforcer {
     let settings =
         Settings { routes, identity: identity(), bearer: BearerSettings::default(), proofs: DEFAULT_PROOFS };
     Enforcer::new(settings, issuers, in_force, &Metrics::new().expect("instruments")).expect("sound routes")
 }
 
 /// A request in the making.
-pub(super) struct Ask<'a> {
+pub(super) struct TestRequest<'a> {
     pub(super) enforcer: &'a Enforcer,
     pub(super) path: &'a str,
     pub(super) authorization: Option<String>,
@@ -263,7 +267,7 @@ pub(super) struct Ask<'a> {
     pub(super) at: Timestamp,
 }
 
-impl<'a> Ask<'a> {
+impl<'a> TestRequest<'a> {
     pub(super) fn new(enforcer: &'a Enforcer, path: &'a str) -> Self {
         Self { enforcer, path, authorization: None, certificate: None, asked: Asked::NOTHING, at: now() }
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use http::{HeaderName, HeaderValue};
 
-use super::decide::{Ask, Asked, Pass, Refusal};
+use super::decide::{Ask, Asked, NoPermit, Pass};
 use super::denial::Reason;
-use super::standing::{Known, Standing};
+use super::standing::{Known, TokenStanding};
 use crate::revocations::{Ended, Revocations, Snapshot, TokenFacts};
 use crate::sessions::{Idle, Idleness, Introduction, Session, Sessions};
 use crate::state::redis::Told;
@@ -66,7 +66,7 @@ pub struct VerifiedToken {
     /// What revocations are looked up by.
     pub facts: TokenFacts,
     /// What the last judgements found, so that the next need not look it up again.
-    pub standing: Standing,
+    pub standing: TokenStanding,
 }
 
 /// A list of words in one piece of memory: a remembered token is seldom in the processor's cache, and every piece that
@@ -270,13 +270,13 @@ impl VerifiedToken {
         sessions: &Sessions,
         asked: Asked,
         now: Now,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), NoPermit> {
         match sessions.judge(session, &self.introduction(issuer), asked.session(), now) {
             Idleness::InUse => Ok(()),
             Idleness::Idle => Err(Reason::Idle.into()),
             Idleness::Unavailable => Err(Reason::StateUnavailable.into()),
             Idleness::Ask(last_used_at) => {
-                Err(Refusal::Ask(Ask::Session { token: self.facts.token, last_used_at }))
+                Err(NoPermit::Ask(Ask::Session { token: self.facts.token, last_used_at }))
             }
         }
     }

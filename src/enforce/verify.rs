@@ -9,7 +9,7 @@ use jsonwebtoken::Algorithm;
 use prometheus::{Histogram, IntCounter};
 
 use super::bearer::BearerToken;
-use super::decide::{Ask, Asked, Issuer, Refusal};
+use super::decide::{Ask, Asked, NoPermit, TrustedIssuer};
 use super::denial::Reason;
 use super::policy::IdentitySettings;
 use super::proofs::{ProofKey, Proofs, Remembered};
@@ -17,7 +17,7 @@ use super::token::{IssuerIndex, VerifiedToken};
 use crate::jose::jws::Jws;
 use crate::keys::key::VerificationKey;
 use crate::keys::set::KeySet;
-use crate::keys::store::{Availability, Wanted};
+use crate::keys::store::{Availability, WantedKey};
 use crate::metrics::Metrics;
 use crate::sessions::Sessions;
 use crate::time::{Monotonic, Now, Timestamp};
@@ -30,8 +30,8 @@ const MAX_LOGGED_KID: usize = 64;
 
 /// Proves tokens, and remembers the proofs.
 #[derive(Debug)]
-pub(super) struct Verifier {
-    issuers: Vec<Issuer>,
+pub(super) struct TokenVerifier {
+    issuers: Vec<TrustedIssuer>,
     /// Our clock against `iat`, by issuer.
     skews: Vec<Histogram>,
     identity: IdentitySettings,
@@ -40,15 +40,15 @@ pub(super) struct Verifier {
     misses: IntCounter,
 }
 
-impl Verifier {
+impl TokenVerifier {
     pub(super) fn new(
-        issuers: Vec<Issuer>,
+        issuers: Vec<TrustedIssuer>,
         identity: IdentitySettings,
         proofs: usize,
         sessions: &Sessions,
         metrics: &Metrics,
     ) -> Self {
-        let skew = |issuer: &Issuer| metrics.clock_skew.with_label_values(&[&issuer.rules.issuer]);
+        let skew = |issuer: &TrustedIssuer| metrics.clock_skew.with_label_values(&[&issuer.rules.issuer]);
         Self {
             skews: issuers.iter().map(skew).collect(),
             issuers,
@@ -59,7 +59,7 @@ impl Verifier {
         }
     }
 
-    pub(super) fn issuer(&self, index: IssuerIndex) -> Option<&Issuer> {
+    pub(super) fn issuer(&self, index: IssuerIndex) -> Option<&TrustedIssuer> {
         self.issuers.get(usize::from(index.0))
     }
 
@@ -73,7 +73,7 @@ impl Verifier {
         &self,
         key: Option<ProofKey>,
         now: Monotonic,
-    ) -> Option<(Arc<VerifiedToken>, &Issuer)> {
+    ) -> Option<(Arc<VerifiedToken>, &TrustedIssuer)> {
         let found = key.and_then(|key| {
             let proof = self.proofs.get(key, now)?;
             let issuer = self.issuer(proof.token.issuer)?;
@@ -104,7 +104,7 @@ impl Verifier {
     /// Goes on with the proofs of another verifier, if they are such as this one would make: of the same issuers with
     /// the same keys and rules, with the same identity headers.
     pub(super) fn inherit(&mut self, other: &Self) {
-        let same = |(own, other): (&Issuer, &Issuer)| {
+        let same = |(own, other): (&TrustedIssuer, &TrustedIssuer)| {
             own.rules == other.rules && Arc::ptr_eq(&own.keys, &other.keys)
         };
         if self.issuers.len() == other.issuers.len()
@@ -132,7 +132,7 @@ impl Verifier {
         }
     }
 
-    pub(super) fn issuers(&self) -> &[Issuer] {
+    pub(super) fn issuers(&self) -> &[TrustedIssuer] {
         &self.issuers
     }
 
@@ -142,7 +142,7 @@ impl Verifier {
     }
 
     /// Whose token it says it is.
-    pub(super) fn claimed_issuer(&self, jws: &Jws<'_>) -> Result<(IssuerIndex, &Issuer), Reason> {
+    pub(super) fn claimed_issuer(&self, jws: &Jws<'_>) -> Result<(IssuerIndex, &TrustedIssuer), Reason> {
         let claimed =
             jws.payload.get("iss").ok_or(Reason::UnknownIssuer)?.as_str().ok_or(Reason::BadClaim)?;
         let mut known = (0..).map(IssuerIndex).zip(&self.issuers);
@@ -150,7 +150,7 @@ impl Verifier {
     }
 }
 
-impl Issuer {
+impl TrustedIssuer {
     /// Keys that were never loaded or not confirmed for too long prove nothing.
     pub(super) fn check_keys(&self, now: Now) -> Result<(), Reason> {
         match self.keys.availability(now) {
@@ -167,7 +167,7 @@ impl Issuer {
         jws: &Jws<'_>,
     ) -> Result<(), Unproved> {
         if let Some(kid) = jws.kid().filter(|kid| !keys.knows(kid)) {
-            return Err(Unproved { wanted: Wanted::key(kid), reason: Reason::UnknownKey });
+            return Err(Unproved { wanted: WantedKey::key(kid), reason: Reason::UnknownKey });
         }
         // The key is there, or would be if the token named one; the algorithm is not one for it.
         match candidates(keys, algorithm, jws).next() {
@@ -183,24 +183,24 @@ impl Issuer {
         Unproved { wanted, reason }: Unproved,
         asked: Asked,
         now: Monotonic,
-    ) -> Refusal {
+    ) -> NoPermit {
         if asked.keys() || !self.keys.worth_asking(&wanted, now) {
             return reason.into();
         }
-        Refusal::Ask(Ask::Keys { issuer: index, wanted, otherwise: reason })
+        NoPermit::Ask(Ask::Keys { issuer: index, wanted, otherwise: reason })
     }
 }
 
 /// What a key set lacks to prove a token, and the reason to reject it for that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unproved {
-    wanted: Wanted,
+    wanted: WantedKey,
     reason: Reason,
 }
 
 impl Unproved {
     fn by(keys: &KeySet, reason: Reason) -> Self {
-        Self { wanted: Wanted::OtherThan(keys.generation()), reason }
+        Self { wanted: WantedKey::OtherThan(keys.generation()), reason }
     }
 }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::{RwLock, mpsc};
 
-use super::Issuer;
+use super::EventIssuer;
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use crate::metrics::Metrics;
 use crate::revocations::{Ends, Horizon, Revocations};
 use crate::sessions::Sessions;
-use crate::state::record::{Event, EventKind, Forgotten, Kept, Source, StoredEvent, Trimmed, Undone};
+use crate::state::record::{Event, EventKind, EventSource, Forgotten, Kept, StoredEvent, Trimmed, Undone};
 use crate::state::redis::{News, Removed, ReplicaChanges};
 use crate::state::{Store, StoreError};
 use crate::time::{Now, Timestamp};
@@ -36,7 +36,7 @@ pub struct Published {
 
 /// A part of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
+pub struct EventPage {
     /// The entries.
     pub items: Vec<StoredEvent>,
     /// After which sequence the next part begins, when there is one.
@@ -76,7 +76,7 @@ impl EventLog {
     pub async fn publish(
         self: &Arc<Self>,
         events: Vec<Event>,
-        source: Source,
+        source: EventSource,
         now: Now,
     ) -> Result<Published, StoreError> {
         let log = Arc::clone(self);
@@ -103,7 +103,7 @@ impl EventLog {
     pub async fn undo(
         self: &Arc<Self>,
         sequence: u64,
-        source: Source,
+        source: EventSource,
         now: Now,
     ) -> Result<Option<StoredEvent>, StoreError> {
         let log = Arc::clone(self);
@@ -174,7 +174,7 @@ impl EventLog {
         let _shared = self.order.read().await;
         self.revocations.replay(events.clone().filter_map(|(event, _)| ends(event)));
         for (event, _) in events.filter(|(_, own)| !own) {
-            metrics.events.with_label_values(&[event.kind.as_str(), Source::Replica.as_str()]).inc();
+            metrics.events.with_label_values(&[event.kind.as_str(), EventSource::Replica.as_str()]).inc();
         }
     }
 
@@ -207,7 +207,7 @@ impl EventLog {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn events(&self, after: u64, limit: usize) -> Result<Page, StoreError> {
+    pub async fn events(&self, after: u64, limit: usize) -> Result<EventPage, StoreError> {
         self.store.events(after, limit.saturating_add(1)).await.map(|items| page(items, limit))
     }
 
@@ -220,7 +220,7 @@ impl EventLog {
         of: Option<(EventKind, Key)>,
         after: u64,
         limit: usize,
-    ) -> Result<Page, StoreError> {
+    ) -> Result<EventPage, StoreError> {
         self.store.live_events(of, after, limit.saturating_add(1)).await.map(|items| page(items, limit))
     }
 
@@ -229,7 +229,7 @@ impl EventLog {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub async fn trim(&self, now: Now, issuers: &[Issuer]) -> Result<usize, StoreError> {
+    pub async fn trim(&self, now: Now, issuers: &[EventIssuer]) -> Result<usize, StoreError> {
         let kept: Arc<[Kept]> = issuers.iter().map(Kept::from).collect();
         let (mut after, mut deleted) = (None, 0);
         loop {
@@ -302,10 +302,10 @@ async fn carry_through<T: Send + 'static>(
 }
 
 /// One entry more than `limit` was asked for, to know whether there is one.
-fn page(mut items: Vec<StoredEvent>, limit: usize) -> Page {
+fn page(mut items: Vec<StoredEvent>, limit: usize) -> EventPage {
     let more = items.len() > limit;
     items.truncate(limit);
-    Page { next: items.last().filter(|_| more).map(|last| last.sequence), items }
+    EventPage { next: items.last().filter(|_| more).map(|last| last.sequence), items }
 }
 
 /// What an event ends; nothing when it takes back another.

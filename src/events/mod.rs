@@ -16,7 +16,7 @@ pub use log::EventLog;
 
 /// What the rules of an event need of an issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Issuer {
+pub struct EventIssuer {
     /// `iss`.
     pub issuer: Arc<str>,
     /// Allowance for clocks that differ.
@@ -28,7 +28,7 @@ pub struct Issuer {
 /// What clocks and settings of replicas may differ by without an event being forgotten too early.
 const MARGIN: Duration = Duration::from_secs(60);
 
-impl Issuer {
+impl EventIssuer {
     /// How long an event must be kept after its arrival.
     ///
     /// Of the tokens it may end, the last one is issued, by its own claims, up to the leeway after the arrival; it lives
@@ -51,8 +51,8 @@ impl Issuer {
     }
 }
 
-impl From<&Issuer> for Kept {
-    fn from(issuer: &Issuer) -> Self {
+impl From<&EventIssuer> for Kept {
+    fn from(issuer: &EventIssuer) -> Self {
         Self { issuer: Arc::clone(&issuer.issuer), retention: issuer.retention(), leeway: issuer.leeway }
     }
 }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::Issuer;
+use super::EventIssuer;
 use crate::state::record::{Event, EventKind};
 use crate::time::Timestamp;
 
@@ -40,7 +40,7 @@ impl std::error::Error for Invalid {}
 ///
 /// # Errors
 /// When any of them is not an event.
-pub fn events(json: &[u8], issuers: &[Issuer], now: Timestamp) -> Result<Vec<Event>, Invalid> {
+pub fn events(json: &[u8], issuers: &[EventIssuer], now: Timestamp) -> Result<Vec<Event>, Invalid> {
     let whole = |what: String| Invalid { index: None, what };
     if json.trim_ascii_start().first() != Some(&b'[') {
         return Ok(vec![event(json, issuers, now).map_err(whole)?]);
@@ -60,7 +60,7 @@ pub fn events(json: &[u8], issuers: &[Issuer], now: Timestamp) -> Result<Vec<Eve
 /// The members of an event. A member that is there twice is an error, like one that is not listed.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Members {
+struct EventMembers {
     r#type: String,
     issuer: Option<String>,
     subject: Option<String>,
@@ -70,8 +70,8 @@ struct Members {
     role_version: Option<u64>,
 }
 
-fn event(json: &[u8], issuers: &[Issuer], now: Timestamp) -> Result<Event, String> {
-    let members: Members = members(json)?;
+fn event(json: &[u8], issuers: &[EventIssuer], now: Timestamp) -> Result<Event, String> {
+    let members: EventMembers = members(json)?;
     let kind = EventKind::from_word(&members.r#type)
         .filter(|kind| *kind != EventKind::Undone)
         .ok_or_else(|| format!("{:?} is not a type of event", members.r#type))?;
@@ -112,7 +112,7 @@ pub fn members<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
     Ok(members)
 }
 
-impl Members {
+impl EventMembers {
     /// Has what the type needs and nothing that it has no use for: an event with more means something else.
     fn fit(&self, kind: EventKind) -> Result<(), String> {
         let needed = match kind {
@@ -145,7 +145,7 @@ impl Members {
 ///
 /// # Errors
 /// When there is none, in words for the caller that named it.
-pub fn issuer<'a>(named: Option<&str>, issuers: &'a [Issuer]) -> Result<&'a Issuer, String> {
+pub fn issuer<'a>(named: Option<&str>, issuers: &'a [EventIssuer]) -> Result<&'a EventIssuer, String> {
     match (named, issuers) {
         (Some(name), _) => issuers
             .iter()
@@ -198,8 +198,8 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_500);
 
-    fn issuers(names: &[&str]) -> Vec<Issuer> {
-        let issuer = |name: &&str| Issuer {
+    fn issuers(names: &[&str]) -> Vec<EventIssuer> {
+        let issuer = |name: &&str| EventIssuer {
             issuer: (*name).into(),
             leeway: Duration::from_secs(30),
             max_lifetime: Duration::from_secs(3600),

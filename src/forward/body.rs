@@ -255,7 +255,7 @@ impl fmt::Display for BodyError {
 }
 
 impl Error for BodyError {
-    /// An `h2::Error` here is how hyper's HTTP/2 server finds the code to reset the client's stream with.
+    /// The cause beneath, for a log that walks down the chain.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Truncated | Self::Timeout => None,

@@ -53,7 +53,7 @@ impl Dialer {
 
     /// Waits for a connection that others are opening, for `limit` at most, as long as there are enough of them.
     pub(crate) async fn turn(&self, pool: &Http2Pool, limit: Duration) -> Result<DialTurn<'_>, ForwardError> {
-        let _waiting = Tally::new(&self.waiting);
+        let _waiting = DialTally::new(&self.waiting);
         let turn = async {
             loop {
                 // Before looking: what changes in between is not missed.
@@ -87,16 +87,16 @@ impl Dialer {
 }
 
 /// Counts up while it lives.
-struct Tally<'a>(&'a Cell<usize>);
+struct DialTally<'a>(&'a Cell<usize>);
 
-impl<'a> Tally<'a> {
+impl<'a> DialTally<'a> {
     fn new(count: &'a Cell<usize>) -> Self {
         count.set(count.get() + 1);
         Self(count)
     }
 }
 
-impl Drop for Tally<'_> {
+impl Drop for DialTally<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
@@ -105,14 +105,14 @@ impl Drop for Tally<'_> {
 /// A connection that is being opened. Dropping it, whatever came of it, wakes those who wait.
 pub(crate) struct Dialing<'a> {
     dialer: &'a Dialer,
-    _dialing: Tally<'a>,
+    _dialing: DialTally<'a>,
     /// The request that opens it waits for it, too.
-    _waiting: Tally<'a>,
+    _waiting: DialTally<'a>,
 }
 
 impl<'a> Dialing<'a> {
     fn new(dialer: &'a Dialer) -> Self {
-        Self { dialer, _dialing: Tally::new(&dialer.dialing), _waiting: Tally::new(&dialer.waiting) }
+        Self { dialer, _dialing: DialTally::new(&dialer.dialing), _waiting: DialTally::new(&dialer.waiting) }
     }
 }
 

@@ -15,7 +15,7 @@ use super::upstream::{Scheme, UpstreamSettings};
 use super::{ForwardError, Hop, Interim, Outgoing};
 
 /// What a permit comes down to.
-pub(crate) struct Order<'a> {
+pub(crate) struct ForwardOrder<'a> {
     /// Which upstream.
     pub(crate) upstream: usize,
     /// The route's own limit.
@@ -34,7 +34,7 @@ pub(crate) struct Order<'a> {
 
 /// A request ready to be sent, without its body.
 pub(crate) struct PreparedRequest<'a> {
-    pub(crate) order: &'a Order<'a>,
+    pub(crate) order: &'a ForwardOrder<'a>,
     settings: &'a UpstreamSettings,
     /// How long the upstream has for its answer.
     pub(crate) limit: Duration,
@@ -51,7 +51,7 @@ pub(crate) struct PreparedRequest<'a> {
 
 impl<'a> PreparedRequest<'a> {
     pub(crate) fn new(
-        order: &'a Order<'a>,
+        order: &'a ForwardOrder<'a>,
         settings: &'a UpstreamSettings,
         outgoing: Outgoing,
     ) -> Result<(Self, RequestBody), ForwardError> {

@@ -41,7 +41,7 @@ pub use self::tunnel::{Flow, Tunnel, TunnelEnd};
 pub use self::upstream::{Address, LoadError, Scheme, Upstream, UpstreamSettings};
 
 use self::headers::FieldRules;
-use self::message::Order;
+use self::message::ForwardOrder;
 use self::pool::UpstreamPool;
 use self::trace::TraceIds;
 use crate::enforce::bearer::BearerSettings;
@@ -152,7 +152,7 @@ impl Forwarder {
         outgoing: Outgoing,
     ) -> Result<Response<ForwardBody>, ForwardError> {
         let route = permit.route();
-        let order = Order {
+        let order = ForwardOrder {
             upstream: route.upstream(),
             response_timeout: route.settings().response_timeout,
             request_body_timeout: route.settings().request_body_timeout,

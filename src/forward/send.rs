@@ -12,24 +12,24 @@ use super::headers;
 use super::http1::connection::Http1Connection;
 use super::http1::decode::ResponseHead;
 use super::http1::encode::{self, RequestFraming};
-use super::http1::upload::Http1Upload;
+use super::http1::upload::UpstreamUpload;
 use super::http1::{self, BadAnswer};
 use super::http2::StreamSlot;
 use super::http2::exchange;
 use super::lane::Lane;
-use super::message::{Order, PreparedRequest};
+use super::message::{ForwardOrder, PreparedRequest};
 use super::pool::{EndpointPool, Tried, UpstreamPool};
 use super::retry::{Failed, FailureStage, SendAttempt};
 use super::tunnel::Tunnel;
 use super::{ForwardBody, ForwardError, Forwarder, Outgoing};
 
-type Answer = Result<Response<ForwardBody>, Failed>;
+type SendResult = Result<Response<ForwardBody>, Failed>;
 
 impl Forwarder {
     /// Sends `outgoing` where `order` says.
     pub(crate) async fn send(
         &self,
-        order: &Order<'_>,
+        order: &ForwardOrder<'_>,
         outgoing: Outgoing,
     ) -> Result<Response<ForwardBody>, ForwardError> {
         let Some(pool) = self.pools.get(order.upstream) else {
@@ -117,7 +117,7 @@ impl Forwarder {
         lane: Lane,
         message: &mut PreparedRequest<'_>,
         body: RequestBody,
-    ) -> Answer {
+    ) -> SendResult {
         match lane {
             Lane::Http1(connection) => self.exchange_http1(pool, connection, message, body).await,
             Lane::Http2(slot) => Box::pin(self.exchange_http2(pool, slot, message, body)).await,
@@ -130,7 +130,7 @@ impl Forwarder {
         connection: Rc<RefCell<Http1Connection>>,
         message: &mut PreparedRequest<'_>,
         body: RequestBody,
-    ) -> Answer {
+    ) -> SendResult {
         let framing = RequestFraming::of(body.is_empty(), body.size());
         let upgrade = message.wanted_upgrade();
         {
@@ -140,7 +140,7 @@ impl Forwarder {
             let lead = connection.wire.outbox.lead();
             encode::head(lead, &message.method, message.order.target, &self.rules, &fields, framing);
         }
-        let mut upload = Http1Upload::new(body, framing, message.expect, Rc::clone(&self.rules));
+        let mut upload = UpstreamUpload::new(body, framing, message.expect, Rc::clone(&self.rules));
         let (method, interim) = (&message.method, message.interim.as_ref());
         let exchange = http1::exchange::Http1Exchange { method, upgrade, interim };
         let head = match exchange.run(&connection, &mut upload).await {
@@ -171,7 +171,7 @@ impl Forwarder {
         slot: StreamSlot,
         message: &mut PreparedRequest<'_>,
         body: RequestBody,
-    ) -> Answer {
+    ) -> SendResult {
         let request = message.http2_request(&self.rules, self.trace_ids.next(), &body);
         let exchange = exchange::Http2Exchange {
             request: request.map_err(Failed::finally)?,

@@ -15,11 +15,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Live;
-use super::answer::Refusal;
-use super::connections::Place;
+use super::answer::GateRefusal;
+use super::connections::ConnectionPlace;
 use super::http1;
 use super::http2;
-use super::io::Stream;
+use super::io::ClientStream;
 use super::proxied::{self, ProxyProtocol};
 use super::serve;
 use super::worker::Worker;
@@ -31,7 +31,7 @@ use crate::tls::{ClientCertificate, ServerTls};
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// A client's connection, as the requests on it see it.
-pub(super) struct Connection {
+pub(super) struct ClientConnection {
     pub(super) worker: Rc<Worker>,
     pub(super) peer: IpAddr,
     pub(super) tls: bool,
@@ -116,7 +116,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr) {
 }
 
 /// Serves the client that a load balancer names.
-async fn connect_proxied(worker: Rc<Worker>, mut tcp: TcpStream, balancer: IpAddr, place: Place) {
+async fn connect_proxied(worker: Rc<Worker>, mut tcp: TcpStream, balancer: IpAddr, place: ConnectionPlace) {
     let generation = worker.generation();
     let settings = generation.live.settings.clone();
     drop(generation);
@@ -153,24 +153,24 @@ fn turn_away(worker: &Worker, tcp: &TcpStream) {
     if generation.live.tls.is_some() {
         return;
     }
-    let answer = Refusal::OVERLOADED.to_bytes(&worker.request_ids.next(), false);
+    let answer = GateRefusal::OVERLOADED.to_bytes(&worker.request_ids.next(), false);
     // Errors mean that the client is gone, or has sent nothing yet.
     drop(tcp.try_read(&mut [0; 4096]));
     drop(tcp.try_write(&answer));
 }
 
-async fn connect(worker: Rc<Worker>, tcp: TcpStream, peer: IpAddr, place: Place) {
+async fn connect(worker: Rc<Worker>, tcp: TcpStream, peer: IpAddr, place: ConnectionPlace) {
     let Some(tls) = worker.generation().live.tls.clone() else {
-        let connection = Connection::new(worker, peer, None, None);
-        return Box::pin(http1::serve(connection, Stream::Plain(tcp), place)).await;
+        let connection = ClientConnection::new(worker, peer, None, None);
+        return Box::pin(http1::serve(connection, ClientStream::Plain(tcp), place)).await;
     };
     let Some(stream) = shake_hands(&worker, tcp, peer, &tls).await else { return };
     let session = stream.get_ref().1;
     let presented = session.peer_certificates().and_then(ClientCertificate::new);
     let http2 = session.alpn_protocol() == Some(b"h2");
     let version = session.protocol_version().map_or("other", version_word);
-    let connection = Connection::new(worker, peer, presented, Some(version));
-    let stream = Stream::Tls(Box::new(stream));
+    let connection = ClientConnection::new(worker, peer, presented, Some(version));
+    let stream = ClientStream::Tls(Box::new(stream));
     if http2 {
         Box::pin(http2::serve(connection, stream, place)).await;
     } else {
@@ -210,7 +210,7 @@ const fn version_word(version: ProtocolVersion) -> &'static str {
     }
 }
 
-impl Connection {
+impl ClientConnection {
     fn new(
         worker: Rc<Worker>,
         peer: IpAddr,

@@ -11,9 +11,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::answer::Refusal;
+use super::answer::GateRefusal;
 use super::worker::{Generation, Worker};
-use crate::authority::Endpoint;
+use crate::authority::AuthorityEndpoint;
 use crate::enforce::bearer;
 use crate::enforce::decide::{Claimed, Judgement};
 use crate::enforce::denial::Reason;
@@ -45,7 +45,7 @@ pub(super) struct Record {
     pub(super) status: Option<StatusCode>,
     route: Option<Arc<Route>>,
     /// What the authority was asked for.
-    pub(super) endpoint: Option<Endpoint>,
+    pub(super) endpoint: Option<AuthorityEndpoint>,
     token: Option<Arc<VerifiedToken>>,
     claimed: Option<Claimed>,
     decision: Option<(Decision, Option<Reason>)>,
@@ -65,7 +65,7 @@ pub(super) struct Record {
     /// Counts the bytes to the client instead, once the protocol is switched.
     carried: Option<Rc<Cell<u64>>>,
     /// When it was decided about, which is when it went to the upstream.
-    handed_on: Option<Instant>,
+    forwarded_at: Option<Instant>,
     judged_at: Timestamp,
     upstream_time: Option<Duration>,
     /// How long the head of the answer took, which is when the request was counted.
@@ -95,7 +95,7 @@ impl Record {
             received: None,
             sent: 0,
             carried: None,
-            handed_on: None,
+            forwarded_at: None,
             judged_at: Timestamp::EPOCH,
             upstream_time: None,
             answered_after: None,
@@ -119,7 +119,7 @@ impl Record {
     /// Takes note of what enforcement found, and of how long it took.
     pub(super) fn judged(&mut self, judgement: &Judgement, began: Instant, now: Timestamp) {
         let ended = Instant::now();
-        (self.judged_at, self.handed_on) = (now, Some(ended));
+        (self.judged_at, self.forwarded_at) = (now, Some(ended));
         self.route.clone_from(&judgement.route);
         self.token.clone_from(&judgement.token);
         self.claimed.clone_from(&judgement.claimed);
@@ -127,7 +127,7 @@ impl Record {
     }
 
     /// Refused by the gate.
-    pub(super) fn denied(&mut self, refusal: &Refusal) {
+    pub(super) fn denied(&mut self, refusal: &GateRefusal) {
         let unavailable = refusal.status == StatusCode::SERVICE_UNAVAILABLE;
         self.decided(if unavailable { Decision::Unavailable } else { Decision::Deny }, refusal.reason);
     }
@@ -200,8 +200,8 @@ impl Record {
     pub(super) fn answered(&mut self, status: StatusCode) {
         let now = Instant::now();
         self.status = Some(status);
-        let handed_on = self.handed_on.filter(|_| self.forwarded);
-        self.upstream_time = handed_on.map(|at| now.saturating_duration_since(at));
+        let forwarded_at = self.forwarded_at.filter(|_| self.forwarded);
+        self.upstream_time = forwarded_at.map(|at| now.saturating_duration_since(at));
         self.count(status.as_u16(), now);
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
-use super::http1::Fault;
+use super::http1::Http1Fault;
 use crate::enforce::denial::{Challenge, Denial, Reason, grpc_status};
 use crate::forward::ForwardError;
 use crate::time::Timestamp;
@@ -26,7 +26,7 @@ const MAX_REQUEST_ID: usize = 128;
 
 /// Why a request is answered by the gate, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct GateRefusal {
     pub(super) status: StatusCode,
     error: &'static str,
     description: &'static str,
@@ -39,7 +39,7 @@ pub(super) struct Refusal {
 
 /// In which form the client understands a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum AnswerForm {
     /// JSON.
     Json,
     /// The same fields without the body, for `HEAD` (RFC 9110 §9.3.2).
@@ -48,7 +48,7 @@ pub(super) enum Form {
     Grpc,
 }
 
-impl Form {
+impl AnswerForm {
     /// The form for a request.
     pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
         let grpc = |value: &HeaderValue| {
@@ -62,7 +62,7 @@ impl Form {
     }
 }
 
-impl Refusal {
+impl GateRefusal {
     /// A limit on connections is reached.
     pub(super) const OVERLOADED: Self = {
         let wire = Reason::Overloaded.wire();
@@ -133,7 +133,7 @@ impl Refusal {
     }
 
     /// The answer.
-    pub(super) fn to_response(&self, form: Form, request_id: &HeaderValue) -> Response<Option<Bytes>> {
+    pub(super) fn to_response(&self, form: AnswerForm, request_id: &HeaderValue) -> Response<Option<Bytes>> {
         let mut response = Response::new(None);
         let headers = response.headers_mut();
         headers.reserve(8);
@@ -148,7 +148,7 @@ impl Refusal {
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if form == Form::Grpc {
+        if form == AnswerForm::Grpc {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             headers.extend(self.grpc_outcome());
             return response;
@@ -157,7 +157,7 @@ impl Refusal {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CONTENT_LENGTH, body.len().into());
         *response.status_mut() = self.status;
-        *response.body_mut() = (form == Form::Json).then(|| body.into());
+        *response.body_mut() = (form == AnswerForm::Json).then(|| body.into());
         response
     }
 
@@ -171,7 +171,7 @@ impl Refusal {
 
     /// The answer as HTTP/1.1 writes it, for a connection that ends with it.
     pub(super) fn to_bytes(&self, request_id: &HeaderValue, head_only: bool) -> Vec<u8> {
-        let form = if head_only { Form::Head } else { Form::Json };
+        let form = if head_only { AnswerForm::Head } else { AnswerForm::Json };
         let response = self.clone().closing().to_response(form, request_id);
         let mut bytes = Vec::with_capacity(512);
         let reason = response.status().canonical_reason().unwrap_or_default();
@@ -195,7 +195,7 @@ impl Refusal {
     }
 }
 
-impl From<&Denial> for Refusal {
+impl From<&Denial> for GateRefusal {
     fn from(denial: &Denial) -> Self {
         let wire = denial.reason.wire();
         let challenge = match wire.challenge {
@@ -220,7 +220,7 @@ fn challenge(error: &str, description: &str, scope: Option<&str>) -> HeaderValue
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(r#"Bearer realm="portcullis""#))
 }
 
-impl From<&ForwardError> for Refusal {
+impl From<&ForwardError> for GateRefusal {
     fn from(error: &ForwardError) -> Self {
         let status = error.status();
         let (word, description) = match status {
@@ -246,8 +246,8 @@ impl From<&ForwardError> for Refusal {
     }
 }
 
-impl From<Fault> for Refusal {
-    fn from(fault: Fault) -> Self {
+impl From<Http1Fault> for GateRefusal {
+    fn from(fault: Http1Fault) -> Self {
         let (error, reason) = match fault.status {
             StatusCode::METHOD_NOT_ALLOWED => return Self::NO_CONNECT.closing(),
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => ("headers_too_large", Reason::Overloaded),

@@ -13,13 +13,13 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout};
 
-use super::accept::Connection;
+use super::accept::ClientConnection;
 use super::access::Record;
 use super::cut::Cut;
 use super::http::Switched;
-use super::http1::Http1Upload;
+use super::http1::ClientUpload;
 use super::http2::StreamUpload;
-use super::streams::Watched;
+use super::streams::WatchedStream;
 use crate::forward::{BodyError, ForwardBody, RequestBodyError};
 
 /// How much of a body nobody wants is read, and for how long, to keep the connection.
@@ -27,7 +27,7 @@ const UNWANTED: (u64, Duration) = (64 * 1024, Duration::from_secs(1));
 
 /// The body of a request, over either protocol.
 pub(super) enum ClientBody {
-    Http1(Http1Upload),
+    Http1(ClientUpload),
     Http2(StreamUpload),
 }
 
@@ -64,14 +64,14 @@ impl Body for ClientBody {
 pub(super) struct Limited {
     body: ClientBody,
     left: u64,
-    watched: Option<Rc<Watched>>,
+    watched: Option<Rc<WatchedStream>>,
     /// Bytes so far.
     received: Option<Rc<Cell<u64>>>,
 }
 
 impl Limited {
     /// `most` bytes at most.
-    pub(super) fn new(body: ClientBody, most: Option<u64>, watched: Option<Rc<Watched>>) -> Self {
+    pub(super) fn new(body: ClientBody, most: Option<u64>, watched: Option<Rc<WatchedStream>>) -> Self {
         Self { body, left: most.unwrap_or(u64::MAX), watched, received: None }
     }
 
@@ -137,10 +137,10 @@ pub(super) async fn discard(body: ClientBody, expects_continue: bool) -> bool {
 }
 
 /// Marks a request over HTTP/2 as being served, until its answer was handed over to the end.
-pub(super) struct Serving(Rc<Connection>);
+pub(super) struct Serving(Rc<ClientConnection>);
 
 impl Serving {
-    pub(super) fn new(connection: Rc<Connection>) -> Self {
+    pub(super) fn new(connection: Rc<ClientConnection>) -> Self {
         connection.requests.set(connection.requests.get() + 1);
         Self(connection)
     }
@@ -158,8 +158,8 @@ impl Drop for Serving {
 
 /// The body of an answer.
 pub(super) struct AnswerBody {
-    source: Source,
-    watched: Option<Rc<Watched>>,
+    source: BodySource,
+    watched: Option<Rc<WatchedStream>>,
     /// The answer can say in trailers how the call ended.
     grpc: bool,
     /// Written when the answer has ended, however it did.
@@ -201,7 +201,7 @@ impl AnswerError {
     }
 }
 
-enum Source {
+enum BodySource {
     Refusal(Option<Bytes>),
     Upstream(ForwardBody),
     /// It may not go on, and the client is told why in gRPC's form.
@@ -215,32 +215,34 @@ enum Source {
 
 impl AnswerBody {
     pub(super) fn refusal(text: Option<Bytes>, record: Box<Record>, serving: Option<Serving>) -> Self {
-        let (source, record) = (Source::Refusal(text), Some(record));
+        let (source, record) = (BodySource::Refusal(text), Some(record));
         Self { source, watched: None, grpc: false, record, complete: false, _serving: serving }
     }
 
     /// The upstream's answer. `grpc`: it is one of gRPC, over HTTP/2.
     pub(super) fn upstream(
         body: ForwardBody,
-        watched: Option<Rc<Watched>>,
+        watched: Option<Rc<WatchedStream>>,
         grpc: bool,
         record: Option<Box<Record>>,
         serving: Option<Serving>,
     ) -> Self {
-        Self { source: Source::Upstream(body), watched, grpc, record, complete: false, _serving: serving }
+        Self { source: BodySource::Upstream(body), watched, grpc, record, complete: false, _serving: serving }
     }
 
     /// Beside a `101`.
     pub(super) fn switched(switched: Switched) -> Self {
-        let source = Source::Switched(Some(Box::new(switched)));
+        let source = BodySource::Switched(Some(Box::new(switched)));
         Self { source, watched: None, grpc: false, record: None, complete: false, _serving: None }
     }
 
     /// What the connection becomes after a `101`.
     pub(super) fn take_tunnel(&mut self) -> Option<Box<Switched>> {
         match &mut self.source {
-            Source::Switched(switched) => switched.take(),
-            Source::Refusal(_) | Source::Upstream(_) | Source::Cut(_) | Source::Failed(_) => None,
+            BodySource::Switched(switched) => switched.take(),
+            BodySource::Refusal(_) | BodySource::Upstream(_) | BodySource::Cut(_) | BodySource::Failed(_) => {
+                None
+            }
         }
     }
 
@@ -264,8 +266,8 @@ impl AnswerBody {
             }
         }
         self.source = match error {
-            AnswerError::Cut(cut) if self.grpc => Source::Cut(Some(cut.refusal().grpc_outcome())),
-            error => Source::Failed(Some(error)),
+            AnswerError::Cut(cut) if self.grpc => BodySource::Cut(Some(cut.refusal().grpc_outcome())),
+            error => BodySource::Failed(Some(error)),
         };
         cx.waker().wake_by_ref();
     }
@@ -290,17 +292,17 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = &mut *self;
         let body = match &mut this.source {
-            Source::Refusal(text) => {
+            BodySource::Refusal(text) => {
                 let text = text.take();
                 this.count(text.as_ref().map_or(0, Bytes::len));
                 return Poll::Ready(text.map(|text| Ok(Frame::data(text))));
             }
-            Source::Switched(_) => return Poll::Ready(None),
-            Source::Failed(error) => return Poll::Ready(error.take().map(Err)),
-            Source::Cut(outcome) => {
+            BodySource::Switched(_) => return Poll::Ready(None),
+            BodySource::Failed(error) => return Poll::Ready(error.take().map(Err)),
+            BodySource::Cut(outcome) => {
                 return Poll::Ready(outcome.take().map(|outcome| Ok(Frame::trailers(outcome))));
             }
-            Source::Upstream(body) => body,
+            BodySource::Upstream(body) => body,
         };
         let frame = Pin::new(body).poll_frame(cx);
         if let Some(watched) = &this.watched {
@@ -330,20 +332,22 @@ impl Body for AnswerBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
-            Source::Refusal(text) => text.is_none(),
-            Source::Upstream(body) => body.is_end_stream(),
-            Source::Switched(_) => true,
-            Source::Failed(_) => false,
-            Source::Cut(outcome) => outcome.is_none(),
+            BodySource::Refusal(text) => text.is_none(),
+            BodySource::Upstream(body) => body.is_end_stream(),
+            BodySource::Switched(_) => true,
+            BodySource::Failed(_) => false,
+            BodySource::Cut(outcome) => outcome.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Refusal(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Source::Upstream(body) => body.size_hint(),
-            Source::Switched(_) => SizeHint::with_exact(0),
-            Source::Failed(_) | Source::Cut(_) => SizeHint::default(),
+            BodySource::Refusal(text) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
+            BodySource::Upstream(body) => body.size_hint(),
+            BodySource::Switched(_) => SizeHint::with_exact(0),
+            BodySource::Failed(_) | BodySource::Cut(_) => SizeHint::default(),
         }
     }
 }

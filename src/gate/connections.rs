@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::IntGauge;
 use tokio::sync::mpsc;
 
-use super::Limits;
+use super::GateLimits;
 
 /// What is open in all workers.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct ConnectionCounts {
 
 /// The room of one connection: given back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionPlace {
     counts: Arc<ConnectionCounts>,
     address: Option<IpAddr>,
     gauge: IntGauge,
@@ -71,9 +71,9 @@ impl ConnectionCounts {
     }
 
     /// Counts `listeners` until the guard is dropped.
-    pub(super) fn listening(self: &Arc<Self>, listeners: usize) -> Listening {
+    pub(super) fn listening(self: &Arc<Self>, listeners: usize) -> ListenerCount {
         self.listeners.fetch_add(listeners, Ordering::Release);
-        Listening { counts: Arc::clone(self), listeners }
+        ListenerCount { counts: Arc::clone(self), listeners }
     }
 
     /// Counts a stream until the guard is dropped.
@@ -85,16 +85,20 @@ impl ConnectionCounts {
     /// A place for a connection, unless a limit is reached.
     pub(super) fn admit(
         self: &Arc<Self>,
-        limits: &Limits,
+        limits: &GateLimits,
         gauge: &IntGauge,
         open: &mpsc::Sender<Infallible>,
-    ) -> Option<Place> {
+    ) -> Option<ConnectionPlace> {
         if self.all.fetch_add(1, Ordering::Relaxed) >= limits.connections.min(self.most) {
             self.all.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let place =
-            Place { counts: Arc::clone(self), address: None, gauge: gauge.clone(), _open: open.clone() };
+        let place = ConnectionPlace {
+            counts: Arc::clone(self),
+            address: None,
+            gauge: gauge.clone(),
+            _open: open.clone(),
+        };
         place.gauge.inc();
         Some(place)
     }
@@ -102,12 +106,12 @@ impl ConnectionCounts {
 
 /// Listeners that accept connections.
 #[derive(Debug)]
-pub(super) struct Listening {
+pub(super) struct ListenerCount {
     counts: Arc<ConnectionCounts>,
     listeners: usize,
 }
 
-impl Drop for Listening {
+impl Drop for ListenerCount {
     fn drop(&mut self) {
         self.counts.listeners.fetch_sub(self.listeners, Ordering::Release);
     }
@@ -123,9 +127,9 @@ impl Drop for Streaming {
     }
 }
 
-impl Place {
+impl ConnectionPlace {
     /// Counts the connection as one from `client`, as long as it is open; `None` when that is one too many.
-    pub(super) fn of(mut self, client: IpAddr, limits: &Limits) -> Option<Self> {
+    pub(super) fn of(mut self, client: IpAddr, limits: &GateLimits) -> Option<Self> {
         let Some(most) = limits.connections_per_ip else { return Some(self) };
         // An IPv4 client of a dual-stack listener counts as what it is.
         let address = client.to_canonical();
@@ -139,7 +143,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.gauge.dec();
         self.counts.all.fetch_sub(1, Ordering::Relaxed);
@@ -160,8 +164,8 @@ mod tests {
 
     use super::*;
 
-    fn limits(connections: usize, connections_per_ip: Option<usize>) -> Limits {
-        Limits {
+    fn limits(connections: usize, connections_per_ip: Option<usize>) -> GateLimits {
+        GateLimits {
             connections,
             connections_per_ip,
             handshake_timeout: Duration::MAX,
@@ -195,8 +199,8 @@ mod tests {
         let counts = Arc::new(ConnectionCounts::default());
         let gauge = IntGauge::new("connections", "open").unwrap();
         let (open, mut closed) = mpsc::channel(1);
-        let from = |client, limits: &Limits| counts.admit(limits, &gauge, &open)?.of(client, limits);
-        let admit = |last, limits: &Limits| from(address(last), limits);
+        let from = |client, limits: &GateLimits| counts.admit(limits, &gauge, &open)?.of(client, limits);
+        let admit = |last, limits: &GateLimits| from(address(last), limits);
         let both = limits(3, Some(2));
         let (one, two) = (admit(1, &both).unwrap(), admit(1, &both).unwrap());
         assert!(admit(1, &both).is_none());

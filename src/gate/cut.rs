@@ -1,6 +1,6 @@
 //! Why a stream ends before its end.
 
-use super::answer::Refusal;
+use super::answer::GateRefusal;
 use crate::enforce::denial::{Denial, Reason};
 
 /// Why a stream must end.
@@ -14,10 +14,10 @@ pub(super) enum Cut {
 
 impl Cut {
     /// What the client is told where it can be told.
-    pub(super) fn refusal(self) -> Refusal {
+    pub(super) fn refusal(self) -> GateRefusal {
         match self {
-            Self::Denied(reason) => Refusal::from(&Denial::from(reason)),
-            Self::Leaving => Refusal::LEAVING,
+            Self::Denied(reason) => GateRefusal::from(&Denial::from(reason)),
+            Self::Leaving => GateRefusal::LEAVING,
         }
     }
 

@@ -13,15 +13,15 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::time::Instant;
 
-use super::accept::Connection;
+use super::accept::ClientConnection;
 use super::access::Record;
-use super::answer::{Form, Refusal, believable_request_id};
+use super::answer::{AnswerForm, GateRefusal, believable_request_id};
+use super::authority;
 use super::body::{AnswerBody, ClientBody, Limited, Serving, discard};
 use super::cut::Cut;
-use super::http1::{ClientWire, Fault, is_host};
-use super::io::Stream;
-use super::own;
-use super::streams::{Question, Watched};
+use super::http1::{ClientWire, Http1Fault, is_host};
+use super::io::ClientStream;
+use super::streams::{StreamQuestion, WatchedStream};
 use super::worker::Generation;
 use crate::enforce::decide::{Asked, Permit, Request as Judged, Verdict};
 use crate::enforce::denial::Denial;
@@ -50,24 +50,24 @@ pub(super) struct Http1 {
 
 /// Serves one request.
 pub(super) async fn serve(
-    connection: Rc<Connection>,
+    connection: Rc<ClientConnection>,
     http1: Option<Http1>,
     head: Head,
     body: ClientBody,
     serving: Option<Serving>,
 ) -> Response<AnswerBody> {
-    let form = Form::of(&head.method, &head.headers);
+    let form = AnswerForm::of(&head.method, &head.headers);
     let mut record = begin(&connection, &head);
 
     let within = within_limits(&head, &body, &record.generation);
     if within.is_ok()
         && let Some(authority) = record.generation.live.authority.clone()
-        && let Some(endpoint) = own::endpoint(&authority, &head.method, &head.target)
+        && let Some(endpoint) = authority::endpoint(&authority, &head.method, &head.target)
         // Without a certificate that is valid, it is rejected below like any other.
         && connection.certificate(&record.generation.live, Timestamp::now()).is_ok()
     {
         // Boxed, as all that is rare: the future of the others stays small.
-        return Box::pin(own::serve(&authority, endpoint, &head, body, record, serving)).await;
+        return Box::pin(authority::serve(&authority, endpoint, &head, body, record, serving)).await;
     }
     let judged = match within {
         Ok(host) => {
@@ -79,7 +79,7 @@ pub(super) async fn serve(
     let refusal = match judged {
         Ok((permit, host)) => {
             let generation = Rc::clone(&record.generation);
-            let (streams, question) = (&connection.worker.streams, Question::new(&head, &host));
+            let (streams, question) = (&connection.worker.streams, StreamQuestion::new(&head, &host));
             let watched = streams.watch(&generation.live, &permit, question, &connection);
             record.received = (!body.is_end_stream()).then(Rc::default);
             let grpc = http1.is_none();
@@ -91,7 +91,7 @@ pub(super) async fn serve(
                 }
                 Ok(Err(error)) => {
                     record.failed(&error);
-                    Refusal::from(&error)
+                    GateRefusal::from(&error)
                 }
                 Err(cut) => {
                     record.ended_by = Some("gate");
@@ -111,9 +111,9 @@ pub(super) async fn serve(
 }
 
 /// Answers a request whose head cannot be read; the connection ends with it.
-pub(super) fn refuse_unread(connection: &Rc<Connection>, fault: Fault, method: Method) -> Vec<u8> {
+pub(super) fn refuse_unread(connection: &Rc<ClientConnection>, fault: Http1Fault, method: Method) -> Vec<u8> {
     let worker = &connection.worker;
-    let refusal = Refusal::from(fault);
+    let refusal = GateRefusal::from(fault);
     let head_only = method == Method::HEAD;
     let mut record = Record::new(
         Rc::clone(worker),
@@ -128,7 +128,7 @@ pub(super) fn refuse_unread(connection: &Rc<Connection>, fault: Fault, method: M
 }
 
 /// Starts the record: who asks, and by which name the request goes.
-fn begin(connection: &Rc<Connection>, head: &Head) -> Box<Record> {
+fn begin(connection: &Rc<ClientConnection>, head: &Head) -> Box<Record> {
     let worker = Rc::clone(&connection.worker);
     let (mut request_id, mut client) = (None, connection.peer);
     let generation = worker.generation();
@@ -147,29 +147,33 @@ fn begin(connection: &Rc<Connection>, head: &Head) -> Box<Record> {
     record
 }
 
-/// Limits, and what HTTP/2 can carry that `framing` refuses in HTTP/1.1. Returns the host the client asked for.
-fn within_limits(head: &Head, body: &ClientBody, generation: &Generation) -> Result<HeaderValue, Refusal> {
+/// Checks the limits, and what HTTP/2 can carry and the parser of HTTP/1.1 heads refuses. Returns the host the client asked for.
+fn within_limits(
+    head: &Head,
+    body: &ClientBody,
+    generation: &Generation,
+) -> Result<HeaderValue, GateRefusal> {
     let limits = &generation.live.settings.limits;
     if head.method == Method::CONNECT {
-        return Err(Refusal::NO_CONNECT);
+        return Err(GateRefusal::NO_CONNECT);
     }
     if field_count(head) > limits.headers {
-        return Err(Refusal::TOO_MANY_FIELDS);
+        return Err(GateRefusal::TOO_MANY_FIELDS);
     }
     if head.version == Version::HTTP_2 && list_size(head) > limits.header_bytes {
-        return Err(Refusal::LIST_TOO_LARGE);
+        return Err(GateRefusal::LIST_TOO_LARGE);
     }
     if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(Refusal::BAD_LENGTH);
+        return Err(GateRefusal::BAD_LENGTH);
     }
     // The one byte that `http` takes for part of a name and RFC 9110 §5.1 does not.
     if head.version == Version::HTTP_2 && head.headers.keys().any(|name| name.as_str().contains('"')) {
-        return Err(Refusal::BAD_NAME);
+        return Err(GateRefusal::BAD_NAME);
     }
     if limits.body_bytes.is_some_and(|most| body.size_hint().lower() > most) {
-        return Err(Refusal::BODY_TOO_LARGE);
+        return Err(GateRefusal::BODY_TOO_LARGE);
     }
-    host(head).ok_or(Refusal::BAD_HOST)
+    host(head).ok_or(GateRefusal::BAD_HOST)
 }
 
 /// Fields as they would stand in HTTP/1.1, where the crumbs of a cookie are one (RFC 9113 §8.2.3).
@@ -208,9 +212,9 @@ fn host(head: &Head) -> Option<HeaderValue> {
 async fn enforce(
     head: &Head,
     host: &HeaderValue,
-    connection: &Connection,
+    connection: &ClientConnection,
     record: &mut Record,
-) -> Result<Permit, Refusal> {
+) -> Result<Permit, GateRefusal> {
     let (mut asked, mut began) = (Asked::NOTHING, record.began);
     loop {
         let now = Now::read();
@@ -220,21 +224,21 @@ async fn enforce(
             target: &head.target,
             host: host.to_str().ok(),
             headers: &head.headers,
-            certificate: certificate.map_err(|reason| Refusal::from(&Denial::from(reason)).closing())?,
+            certificate: certificate.map_err(|reason| GateRefusal::from(&Denial::from(reason)).closing())?,
         };
         let judgement = record.generation.live.enforcer.decide(&question, asked, now);
         record.judged(&judgement, began, now.wall);
         match judgement.verdict {
             Verdict::Allow(permit) => {
                 if let Err(reason) = record.generation.live.enforcer.begin(&permit, now) {
-                    return Err(Refusal::from(&Denial::from(reason)));
+                    return Err(GateRefusal::from(&Denial::from(reason)));
                 }
                 record.allowed(permit.shadow().map(|denial| denial.reason));
                 return Ok(permit);
             }
             Verdict::Deny(denial) => {
                 record.refused_token(denial.reason, &head.headers);
-                return Err(Refusal::from(&denial));
+                return Err(GateRefusal::from(&denial));
             }
             Verdict::Ask(ask) => {
                 asked = Box::pin(record.generation.live.enforcer.find_out(&ask, asked)).await;
@@ -249,10 +253,10 @@ fn outgoing(
     head: Head,
     body: ClientBody,
     host: HeaderValue,
-    connection: &Connection,
+    connection: &ClientConnection,
     http1: Option<Http1>,
     record: &Record,
-    watched: &Rc<Watched>,
+    watched: &Rc<WatchedStream>,
 ) -> Outgoing {
     let can_switch = http1.as_ref().is_some_and(|http1| http1.wants_upgrade);
     // The client gets a 100 of the gate's own when its body is first asked for.
@@ -290,7 +294,7 @@ fn pass_on(
     answer: Response<ForwardBody>,
     grpc: bool,
     serving: Option<Serving>,
-    watched: Rc<Watched>,
+    watched: Rc<WatchedStream>,
     mut record: Box<Record>,
 ) -> Response<AnswerBody> {
     let (head, mut body) = answer.into_parts();
@@ -299,7 +303,7 @@ fn pass_on(
         watched.lasts();
         return Response::from_parts(head, AnswerBody::switched(Switched { tunnel, watched, record }));
     }
-    let grpc = grpc && Form::of(&Method::POST, &head.headers) == Form::Grpc;
+    let grpc = grpc && AnswerForm::of(&Method::POST, &head.headers) == AnswerForm::Grpc;
     if grpc || is_endless(&head.headers) {
         watched.lasts();
     }
@@ -318,14 +322,14 @@ fn is_endless(headers: &HeaderMap) -> bool {
 /// What a connection becomes once the upstream has switched protocols. Logged when it is dropped.
 pub(super) struct Switched {
     tunnel: Tunnel,
-    watched: Rc<Watched>,
+    watched: Rc<WatchedStream>,
     record: Box<Record>,
 }
 
 impl Switched {
     /// Carries bytes until an end, or until the request would be rejected or the gate drains. `early`: what the client
     /// sent behind its request.
-    pub(super) async fn carry(self, client: Stream, early: Bytes) {
+    pub(super) async fn carry(self, client: ClientStream, early: Bytes) {
         let Self { tunnel, watched, mut record } = self;
         let (up, down) = record.switched();
         let moved = |flow, bytes| {
@@ -348,7 +352,7 @@ impl Switched {
 
 /// What comes of `forwarding`, unless the stream must end first.
 async fn until_cut<T>(
-    watched: &Watched,
+    watched: &WatchedStream,
     mut forwarding: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Cut> {
     poll_fn(|cx| match forwarding.as_mut().poll(cx) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 
-use crate::authority::{Authority, Endpoint};
+use crate::authority::{Authority, AuthorityEndpoint};
 use crate::enforce::decide::Proof;
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::Route;
@@ -72,7 +72,7 @@ pub(super) struct Meters {
     routes: Vec<RouteMeters>,
     unrouted: RouteMeters,
     /// Of the authority's paths.
-    own: Vec<(Endpoint, RouteMeters)>,
+    authority: Vec<(AuthorityEndpoint, RouteMeters)>,
     proofs: [(Proof, Histogram); 3],
     clients: RefCell<ClientCounters>,
     pub(super) usage: RefCell<UsageCounters>,
@@ -126,16 +126,17 @@ impl RouteMeters {
 
 impl Meters {
     pub(super) fn new(metrics: &Metrics, routes: &[Arc<Route>], authority: Option<&Authority>) -> Self {
-        let own =
-            |(endpoint, _, path): (Endpoint, _, &str)| (endpoint, RouteMeters::new(metrics, path.into()));
-        let own = authority.map(|authority| authority.settings().paths().map(own).into());
+        let of_path = |(endpoint, _, path): (AuthorityEndpoint, _, &str)| {
+            (endpoint, RouteMeters::new(metrics, path.into()))
+        };
+        let authority = authority.map(|authority| authority.settings().paths().map(of_path).into());
         let patterns: Vec<Arc<str>> = routes.iter().map(|route| Arc::clone(route.pattern())).collect();
         let proof = |proof: Proof| (proof, metrics.enforce_duration.with_label_values(&[proof.as_str()]));
         let meters = Self {
             metrics: metrics.clone(),
             routes: patterns.iter().map(|pattern| RouteMeters::new(metrics, Arc::clone(pattern))).collect(),
             unrouted: RouteMeters::new(metrics, NONE.into()),
-            own: own.unwrap_or_default(),
+            authority: authority.unwrap_or_default(),
             proofs: [proof(Proof::Cached), proof(Proof::Fresh), proof(Proof::None)],
             usage: RefCell::new(UsageCounters::new(&metrics.usage, patterns.clone())),
             clients: RefCell::new(ClientCounters::new(metrics, patterns)),
@@ -183,10 +184,15 @@ impl Meters {
         }
     }
 
-    pub(super) fn route(&self, route: Option<&Arc<Route>>, endpoint: Option<Endpoint>) -> &RouteMeters {
-        let own = endpoint.and_then(|endpoint| self.own.iter().find(|(known, _)| *known == endpoint));
+    pub(super) fn route(
+        &self,
+        route: Option<&Arc<Route>>,
+        endpoint: Option<AuthorityEndpoint>,
+    ) -> &RouteMeters {
+        let authority =
+            endpoint.and_then(|endpoint| self.authority.iter().find(|(known, _)| *known == endpoint));
         let routed = || route.and_then(|route| self.routes.get(route.index()));
-        own.map(|(_, meters)| meters).or_else(routed).unwrap_or(&self.unrouted)
+        authority.map(|(_, meters)| meters).or_else(routed).unwrap_or(&self.unrouted)
     }
 }
 

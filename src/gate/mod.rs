@@ -23,6 +23,7 @@ use crate::tls;
 mod accept;
 mod access;
 mod answer;
+mod authority;
 mod body;
 mod connections;
 mod cut;
@@ -31,7 +32,6 @@ mod http1;
 mod http2;
 mod io;
 mod meters;
-mod own;
 mod proxied;
 mod serve;
 mod streams;
@@ -70,12 +70,12 @@ pub struct Settings {
     /// TLS, or clear text when `None` (refused by the configuration unless it is asked for).
     pub tls: Option<tls::ServerSettings>,
     /// Limits on connections and requests.
-    pub limits: Limits,
+    pub limits: GateLimits,
 }
 
 /// Limits on connections and requests (`[server.limits]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct GateLimits {
     /// Connections in all.
     pub connections: usize,
     /// Connections from one address; `None`: no limit.
@@ -119,7 +119,7 @@ pub struct Live {
 
 /// What all workers share.
 #[derive(Debug, Clone)]
-pub struct Shared {
+pub struct WorkersShared {
     /// What is in force.
     pub live: Arc<ArcSwap<Live>>,
     /// Where requests are counted.
@@ -182,7 +182,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 ///
 /// # Errors
 /// When the runtime cannot be set up.
-pub fn run_worker(listeners: Vec<TcpListener>, shared: Shared) -> std::io::Result<()> {
+pub fn run_worker(listeners: Vec<TcpListener>, shared: WorkersShared) -> std::io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(worker::run(listeners, shared))
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::accept::Connection;
-use super::connections::Place;
-use super::io::Stream;
+use super::accept::ClientConnection;
+use super::connections::ConnectionPlace;
+use super::io::ClientStream;
 
 /// How long a client may take to read the last answer, and how much of what it still sends is read meanwhile.
 pub(super) const LINGER: (Duration, usize) = (Duration::from_secs(2), 16 * 1024 * 1024);
@@ -18,10 +18,10 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 /// The socket after its protocol is done with it.
 #[derive(Debug)]
 pub(super) struct Returned {
-    pub(super) stream: Stream,
+    pub(super) stream: ClientStream,
     /// The client may still be sending, so that closing at once could take the answer away from it (RFC 9112 §9.6).
     pub(super) unread: bool,
-    pub(super) _place: Place,
+    pub(super) _place: ConnectionPlace,
 }
 
 /// How serving came to an end.
@@ -42,7 +42,7 @@ pub(super) enum End {
 /// The timer is moved only when a deadline comes nearer: a connection that serves one request after the other never
 /// touches it.
 pub(super) async fn drive<C: Future<Output = Result<(), E>>, E>(
-    connection: &Connection,
+    connection: &ClientConnection,
     mut served: Pin<&mut C>,
     deadline: impl Fn(Option<Instant>) -> Option<Instant>,
     farewell: impl Fn(Pin<&mut C>) -> bool,

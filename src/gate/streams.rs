@@ -17,7 +17,7 @@ use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
 use super::Live;
-use super::accept::Connection;
+use super::accept::ClientConnection;
 use super::connections::{ConnectionCounts, Streaming};
 use super::cut::Cut;
 use super::http::Head;
@@ -51,14 +51,14 @@ const LAST_LOOKS: Duration = Duration::from_millis(250);
 /// The requests of a worker that were let through and are not over.
 pub(super) struct Streams {
     counts: Arc<ConnectionCounts>,
-    places: RefCell<Vec<Option<Rc<Stream>>>>,
+    places: RefCell<Vec<Option<Rc<OpenStream>>>>,
     free: RefCell<Vec<usize>>,
 }
 
 /// One of them.
-struct Stream {
-    asked: RefCell<Question>,
-    connection: Rc<Connection>,
+struct OpenStream {
+    asked: RefCell<StreamQuestion>,
+    connection: Rc<ClientConnection>,
     grounds: RefCell<Grounds>,
     /// Bytes keep its token alive.
     counts: Cell<bool>,
@@ -78,7 +78,7 @@ struct Stream {
 }
 
 /// The part of a request's head that decisions are made of.
-pub(super) struct Question {
+pub(super) struct StreamQuestion {
     method: Method,
     target: RequestTarget,
     host: HeaderValue,
@@ -92,7 +92,7 @@ pub(super) struct Question {
 }
 
 /// What a look at a stream found.
-enum Look {
+enum StreamLook {
     Stands,
     Ended(Reason),
     /// Configuration or keys have changed.
@@ -100,15 +100,15 @@ enum Look {
 }
 
 /// A place in the list, given up when it is dropped.
-pub(super) struct Watched {
-    stream: Rc<Stream>,
+pub(super) struct WatchedStream {
+    stream: Rc<OpenStream>,
     streams: Rc<Streams>,
     place: usize,
     /// When it was last looked whether this counts as another use.
     looked: Cell<Tick>,
 }
 
-impl Question {
+impl StreamQuestion {
     pub(super) fn new(head: &Head, host: &HeaderValue) -> Self {
         let mut fields = head.headers.get_all(AUTHORIZATION).iter();
         Self {
@@ -169,10 +169,10 @@ impl Streams {
         self: &Rc<Self>,
         live: &Live,
         permit: &Permit,
-        question: Question,
-        connection: &Rc<Connection>,
-    ) -> Rc<Watched> {
-        let stream = Rc::new(Stream {
+        question: StreamQuestion,
+        connection: &Rc<ClientConnection>,
+    ) -> Rc<WatchedStream> {
+        let stream = Rc::new(OpenStream {
             asked: RefCell::new(question),
             connection: Rc::clone(connection),
             grounds: RefCell::new(Grounds::new(&live.enforcer, permit)),
@@ -191,7 +191,7 @@ impl Streams {
             Some(free) => *free = Some(Rc::clone(&stream)),
             None => places.push(Some(Rc::clone(&stream))),
         }
-        Rc::new(Watched { stream, streams: Rc::clone(self), place, looked: Cell::new(Tick::read()) })
+        Rc::new(WatchedStream { stream, streams: Rc::clone(self), place, looked: Cell::new(Tick::read()) })
     }
 
     /// Judges every stream again by what is in force, and ends what may not go on.
@@ -200,9 +200,9 @@ impl Streams {
         // Waking only queues a task, so nothing gives up its place meanwhile.
         for stream in self.places.borrow().iter().flatten() {
             match stream.look(live, now) {
-                Look::Stands => {}
-                Look::Ended(reason) => stream.end(reason, live.streams, metrics),
-                Look::Anew => anew.push(Rc::clone(stream)),
+                StreamLook::Stands => {}
+                StreamLook::Ended(reason) => stream.end(reason, live.streams, metrics),
+                StreamLook::Anew => anew.push(Rc::clone(stream)),
             }
         }
         for (count, stream) in anew.into_iter().enumerate() {
@@ -227,21 +227,21 @@ impl Streams {
     }
 }
 
-impl Stream {
+impl OpenStream {
     /// What can be said without a whole decision.
-    fn look(&self, live: &Live, now: Now) -> Look {
+    fn look(&self, live: &Live, now: Now) -> StreamLook {
         if self.ended.get().is_some() {
-            return Look::Stands;
+            return StreamLook::Stands;
         }
         self.asked.borrow_mut().compact();
         let grounds = self.grounds.borrow();
         if !grounds.stand(&live.enforcer) {
-            return Look::Anew;
+            return StreamLook::Anew;
         }
         let judged = self.connection.certificate(live, now.wall);
         match judged.and_then(|certificate| grounds.judge(certificate, now)) {
-            Ok(()) => Look::Stands,
-            Err(reason) => Look::Ended(reason),
+            Ok(()) => StreamLook::Stands,
+            Err(reason) => StreamLook::Ended(reason),
         }
     }
 
@@ -335,7 +335,7 @@ fn is_observed(route: &Route) -> bool {
     route.settings().mode == Mode::Shadow
 }
 
-impl Watched {
+impl WatchedStream {
     /// Bytes have flowed, which is a use of the token from this moment on, and not from the next look.
     pub(super) fn moved(&self) {
         let grounds = self.stream.grounds.borrow();
@@ -388,7 +388,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for WatchedStream {
     fn drop(&mut self) {
         if let Some(place) = self.streams.places.borrow_mut().get_mut(self.place) {
             *place = None;

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::answer::{Dates, RequestIds};
 use super::meters::Meters;
 use super::streams::Streams;
-use super::{Live, Shared, accept};
+use super::{Live, WorkersShared, accept};
 use crate::forward::Forwarder;
 use crate::shutdown::Phase;
 use crate::time::Timestamp;
@@ -30,7 +30,7 @@ const GLANCE: Duration = Duration::from_millis(500);
 
 /// What the connections of a worker share.
 pub(super) struct Worker {
-    pub(super) shared: Shared,
+    pub(super) shared: WorkersShared,
     pub(super) request_ids: RequestIds,
     dates: Dates,
     pub(super) connections: IntGauge,
@@ -57,7 +57,7 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    fn new(live: Arc<Live>, shared: &Shared, previous: Option<&Self>) -> Rc<Self> {
+    fn new(live: Arc<Live>, shared: &WorkersShared, previous: Option<&Self>) -> Rc<Self> {
         let forwarder = Forwarder::new(
             live.upstreams.clone(),
             &live.identity,
@@ -71,7 +71,7 @@ impl Generation {
 }
 
 impl Worker {
-    fn new(shared: Shared, open: mpsc::Sender<Infallible>) -> Rc<Self> {
+    fn new(shared: WorkersShared, open: mpsc::Sender<Infallible>) -> Rc<Self> {
         let newest = Cache::new(Arc::clone(&shared.live));
         let current = Generation::new(shared.live.load_full(), &shared, None);
         let handshakes = &shared.metrics.tls_handshakes;
@@ -143,7 +143,7 @@ impl Worker {
 }
 
 /// Serves until everything is drained, or until the time for it is over.
-pub(super) async fn run(listeners: Vec<TcpListener>, shared: Shared) -> std::io::Result<()> {
+pub(super) async fn run(listeners: Vec<TcpListener>, shared: WorkersShared) -> std::io::Result<()> {
     let (open, mut all_closed) = mpsc::channel(1);
     let (mut shutdown, mut stop) = (shared.shutdown.clone(), shared.shutdown.clone());
     let worker = Worker::new(shared, open);

@@ -7,4 +7,4 @@ mod outbox;
 mod wire;
 
 pub(crate) use self::outbox::Outbox;
-pub(crate) use self::wire::Wire;
+pub(crate) use self::wire::Http1Wire;

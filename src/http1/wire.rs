@@ -18,7 +18,7 @@ const MIN_ROOM: usize = 1024;
 
 /// A socket, what was read from it, and what is to be written.
 #[derive(Debug)]
-pub(crate) struct Wire<S> {
+pub(crate) struct Http1Wire<S> {
     io: S,
     /// What was read and not yet taken.
     pub(crate) inbox: BytesMut,
@@ -29,7 +29,7 @@ pub(crate) struct Wire<S> {
     read_size: usize,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Http1Wire<S> {
     pub(crate) fn new(io: S) -> Self {
         Self { io, inbox: BytesMut::new(), outbox: Outbox::default(), unflushed: false, read_size: READ_SIZE }
     }

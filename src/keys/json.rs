@@ -9,9 +9,9 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The members of one object, each unparsed.
-pub(super) struct Members<'a>(HashMap<String, &'a RawValue>);
+pub(super) struct JsonMembers<'a>(HashMap<String, &'a RawValue>);
 
-impl<'a> Members<'a> {
+impl<'a> JsonMembers<'a> {
     /// The value of a member as `T`; `None` when the member is absent.
     ///
     /// # Errors
@@ -26,7 +26,7 @@ impl<'a> Members<'a> {
     }
 }
 
-impl<'de> Deserialize<'de> for Members<'de> {
+impl<'de> Deserialize<'de> for JsonMembers<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(MembersVisitor)
     }
@@ -35,7 +35,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
 struct MembersVisitor;
 
 impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members<'de>;
+    type Value = JsonMembers<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
@@ -49,6 +49,6 @@ impl<'de> Visitor<'de> for MembersVisitor {
                 Entry::Occupied(_) => return Err(A::Error::custom("a member appears twice")),
             }
         }
-        Ok(Members(members))
+        Ok(JsonMembers(members))
     }
 }

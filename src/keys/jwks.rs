@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde_json::value::RawValue;
 
-use super::json::Members;
+use super::json::JsonMembers;
 use super::key::VerificationKey;
 use crate::client::MAX_BODY;
 
@@ -40,12 +40,12 @@ pub struct LeftOut {
     /// Its `kid`, shortened to 64 characters.
     pub kid: Option<String>,
     /// Why it cannot be used.
-    pub why: Unusable,
+    pub why: UnusableKey,
 }
 
 /// Why a document is refused as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Error {
+pub enum KeySetError {
     /// Larger than [`MAX_BYTES`].
     TooLarge,
     /// Not a JSON object with an array `keys`, or with an ambiguous one.
@@ -53,12 +53,12 @@ pub enum Error {
     /// More than [`MAX_KEYS`].
     TooManyKeys(usize),
     /// No key of so many can be used, and why the first cannot.
-    NoUsableKey(usize, Option<Unusable>),
+    NoUsableKey(usize, Option<UnusableKey>),
 }
 
 /// Why one key cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unusable {
+pub enum UnusableKey {
     /// Not a JSON object, or a member appears twice.
     Malformed(String),
     /// A member that the key type needs is absent.
@@ -91,16 +91,16 @@ pub enum Unusable {
 ///
 /// # Errors
 /// When the document is too large, is no JWK Set, or has no usable key.
-pub fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Parsed, Error> {
+pub fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Parsed, KeySetError> {
     if document.len() > MAX_BYTES {
-        return Err(Error::TooLarge);
+        return Err(KeySetError::TooLarge);
     }
-    let not_a_set = |error: serde_json::Error| Error::NotASet(error.to_string());
-    let members: Members<'_> = serde_json::from_slice(document).map_err(not_a_set)?;
+    let not_a_set = |error: serde_json::Error| KeySetError::NotASet(error.to_string());
+    let members: JsonMembers<'_> = serde_json::from_slice(document).map_err(not_a_set)?;
     let listed: Option<Vec<&RawValue>> = members.get("keys").map_err(not_a_set)?;
-    let listed = listed.ok_or_else(|| Error::NotASet("there is no member `keys`".to_owned()))?;
+    let listed = listed.ok_or_else(|| KeySetError::NotASet("there is no member `keys`".to_owned()))?;
     if listed.len() > MAX_KEYS {
-        return Err(Error::TooManyKeys(listed.len()));
+        return Err(KeySetError::TooManyKeys(listed.len()));
     }
     let mut parsed = Parsed { keys: Vec::with_capacity(listed.len()), left_out: Vec::new() };
     for (position, raw) in listed.iter().enumerate() {
@@ -110,7 +110,7 @@ pub fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Parsed, Error>
         }
     }
     if parsed.keys.is_empty() {
-        return Err(Error::NoUsableKey(
+        return Err(KeySetError::NoUsableKey(
             listed.len(),
             parsed.left_out.into_iter().next().map(|first| first.why),
         ));
@@ -118,32 +118,32 @@ pub fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Parsed, Error>
     Ok(parsed)
 }
 
-fn key(raw: &RawValue, algorithms: &[Algorithm]) -> Result<VerificationKey, (Option<String>, Unusable)> {
-    let jwk: Members<'_> =
-        serde_json::from_str(raw.get()).map_err(|error| (None, Unusable::Malformed(error.to_string())))?;
+fn key(raw: &RawValue, algorithms: &[Algorithm]) -> Result<VerificationKey, (Option<String>, UnusableKey)> {
+    let jwk: JsonMembers<'_> =
+        serde_json::from_str(raw.get()).map_err(|error| (None, UnusableKey::Malformed(error.to_string())))?;
     let kid = text(&jwk, "kid").map_err(|why| (None, why))?;
     usable(&jwk, kid.as_deref(), algorithms)
         .map_err(|why| (kid.map(|kid| kid.chars().take(KID_IN_LOG).collect()), why))
 }
 
 fn usable(
-    jwk: &Members<'_>,
+    jwk: &JsonMembers<'_>,
     kid: Option<&str>,
     algorithms: &[Algorithm],
-) -> Result<VerificationKey, Unusable> {
-    let kind = text(jwk, "kty")?.ok_or(Unusable::Missing("kty"))?;
+) -> Result<VerificationKey, UnusableKey> {
+    let kind = text(jwk, "kty")?.ok_or(UnusableKey::Missing("kty"))?;
     if kind == "oct" {
-        return Err(Unusable::Symmetric);
+        return Err(UnusableKey::Symmetric);
     }
     check_purpose(jwk)?;
     let (family, encoded) = match kind.as_str() {
         "RSA" => (AlgorithmFamily::Rsa.algorithms(), rsa(jwk)?),
         "EC" => ec(jwk)?,
         "OKP" => (AlgorithmFamily::Ed.algorithms(), ed25519(jwk)?),
-        _ => return Err(Unusable::KeyType),
+        _ => return Err(UnusableKey::KeyType),
     };
     if jwk.has("d") {
-        return Err(Unusable::Private);
+        return Err(UnusableKey::Private);
     }
     let only = text(jwk, "alg")?;
     let fits = |algorithm: &&Algorithm| {
@@ -151,9 +151,9 @@ fn usable(
     };
     let fitting: Vec<Algorithm> = algorithms.iter().filter(fits).copied().collect();
     if fitting.is_empty() {
-        return Err(Unusable::Algorithm);
+        return Err(UnusableKey::Algorithm);
     }
-    VerificationKey::public(kid, &fitting, &encoded).ok_or(Unusable::NotAKey)
+    VerificationKey::public(kid, &fitting, &encoded).ok_or(UnusableKey::NotAKey)
 }
 
 /// Whether a JWK's `alg` means `algorithm`. RFC 9864 §2.2 gave EdDSA over Ed25519 a second name.
@@ -162,30 +162,30 @@ fn names(alg: &str, algorithm: Algorithm) -> bool {
 }
 
 /// RFC 7517 §4.2 and §4.3: what a key is published for binds us.
-fn check_purpose(jwk: &Members<'_>) -> Result<(), Unusable> {
+fn check_purpose(jwk: &JsonMembers<'_>) -> Result<(), UnusableKey> {
     if text(jwk, "use")?.is_some_and(|purpose| purpose != "sig") {
-        return Err(Unusable::Use);
+        return Err(UnusableKey::Use);
     }
     let operations: Option<Vec<String>> =
-        jwk.get("key_ops").map_err(|_wrong_type| Unusable::WrongType("key_ops"))?;
+        jwk.get("key_ops").map_err(|_wrong_type| UnusableKey::WrongType("key_ops"))?;
     match operations {
         Some(operations) if !operations.iter().any(|operation| operation == "verify") => {
-            Err(Unusable::KeyOps)
+            Err(UnusableKey::KeyOps)
         }
         _ => Ok(()),
     }
 }
 
 /// RFC 7518 §6.3.1, as a `SubjectPublicKeyInfo`.
-fn rsa(jwk: &Members<'_>) -> Result<Vec<u8>, Unusable> {
+fn rsa(jwk: &JsonMembers<'_>) -> Result<Vec<u8>, UnusableKey> {
     let (modulus, exponent) = (binary(jwk, "n")?, binary(jwk, "e")?);
     let (modulus, exponent) = (without_leading_zeros(&modulus), without_leading_zeros(&exponent));
     let bits = modulus.first().map_or(0, |first| modulus.len() * 8 - first.leading_zeros() as usize);
     if !RSA_BITS.contains(&bits) {
-        return Err(Unusable::RsaSize(bits));
+        return Err(UnusableKey::RsaSize(bits));
     }
     let components = RsaPublicKeyComponents { n: modulus, e: exponent };
-    Ok(components.as_der().map_err(|_rejected| Unusable::NotAKey)?.as_ref().to_vec())
+    Ok(components.as_der().map_err(|_rejected| UnusableKey::NotAKey)?.as_ref().to_vec())
 }
 
 /// Some issuers publish a sign byte, which RFC 7518 §6.3.1.1 warns of; the number is the same.
@@ -195,12 +195,12 @@ fn without_leading_zeros(number: &[u8]) -> &[u8] {
 }
 
 /// RFC 7518 §6.2.1, as an uncompressed point; both coordinates have the full length of their curve.
-fn ec(jwk: &Members<'_>) -> Result<(&'static [Algorithm], Vec<u8>), Unusable> {
+fn ec(jwk: &JsonMembers<'_>) -> Result<(&'static [Algorithm], Vec<u8>), UnusableKey> {
     let (algorithms, length): (&[Algorithm], usize) = match text(jwk, "crv")?.as_deref() {
-        None => return Err(Unusable::Missing("crv")),
+        None => return Err(UnusableKey::Missing("crv")),
         Some("P-256") => (&[Algorithm::ES256], 32),
         Some("P-384") => (&[Algorithm::ES384], 48),
-        Some(_) => return Err(Unusable::Curve),
+        Some(_) => return Err(UnusableKey::Curve),
     };
     let mut point = vec![0x04];
     for coordinate in ["x", "y"] {
@@ -210,29 +210,33 @@ fn ec(jwk: &Members<'_>) -> Result<(&'static [Algorithm], Vec<u8>), Unusable> {
 }
 
 /// RFC 8037 §2.
-fn ed25519(jwk: &Members<'_>) -> Result<Vec<u8>, Unusable> {
+fn ed25519(jwk: &JsonMembers<'_>) -> Result<Vec<u8>, UnusableKey> {
     match text(jwk, "crv")?.as_deref() {
-        None => Err(Unusable::Missing("crv")),
+        None => Err(UnusableKey::Missing("crv")),
         Some("Ed25519") => binary_of_length(jwk, "x", 32),
-        Some(_) => Err(Unusable::Curve),
+        Some(_) => Err(UnusableKey::Curve),
     }
 }
 
-fn text(jwk: &Members<'_>, name: &'static str) -> Result<Option<String>, Unusable> {
-    jwk.get(name).map_err(|_wrong_type| Unusable::WrongType(name))
+fn text(jwk: &JsonMembers<'_>, name: &'static str) -> Result<Option<String>, UnusableKey> {
+    jwk.get(name).map_err(|_wrong_type| UnusableKey::WrongType(name))
 }
 
-fn binary(jwk: &Members<'_>, name: &'static str) -> Result<Vec<u8>, Unusable> {
-    let encoded = text(jwk, name)?.ok_or(Unusable::Missing(name))?;
-    URL_SAFE_NO_PAD.decode(encoded).map_err(|_invalid| Unusable::BadEncoding(name))
+fn binary(jwk: &JsonMembers<'_>, name: &'static str) -> Result<Vec<u8>, UnusableKey> {
+    let encoded = text(jwk, name)?.ok_or(UnusableKey::Missing(name))?;
+    URL_SAFE_NO_PAD.decode(encoded).map_err(|_invalid| UnusableKey::BadEncoding(name))
 }
 
-fn binary_of_length(jwk: &Members<'_>, name: &'static str, length: usize) -> Result<Vec<u8>, Unusable> {
+fn binary_of_length(
+    jwk: &JsonMembers<'_>,
+    name: &'static str,
+    length: usize,
+) -> Result<Vec<u8>, UnusableKey> {
     let bytes = binary(jwk, name)?;
-    if bytes.len() == length { Ok(bytes) } else { Err(Unusable::BadEncoding(name)) }
+    if bytes.len() == length { Ok(bytes) } else { Err(UnusableKey::BadEncoding(name)) }
 }
 
-impl Unusable {
+impl UnusableKey {
     /// Whether issuers publish such keys for good reasons (other purposes, other algorithms), so that the log need
     /// not warn of them.
     #[must_use]
@@ -241,7 +245,7 @@ impl Unusable {
     }
 }
 
-impl fmt::Display for Unusable {
+impl fmt::Display for UnusableKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(error) => write!(f, "not a usable JSON object: {error}"),
@@ -268,7 +272,7 @@ impl fmt::Display for Unusable {
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for KeySetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLarge => f.write_str("the key set is larger than 1 MiB"),
@@ -280,7 +284,7 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for KeySetError {}
 
 #[cfg(test)]
 mod tests;

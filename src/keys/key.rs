@@ -15,11 +15,11 @@ use jsonwebtoken::Algorithm;
 /// A key, its `kid`, and the algorithms it may be used with.
 pub struct VerificationKey {
     kid: Option<Box<str>>,
-    verifiers: Vec<(Algorithm, Verifier)>,
+    verifiers: Vec<(Algorithm, KeyVerifier)>,
 }
 
 /// The library binds a parsed key to one algorithm, so a key has one of these for each of its algorithms.
-enum Verifier {
+enum KeyVerifier {
     Public(ParsedPublicKey),
     /// Boxed because it is twenty times as large.
     Secret(Box<hmac::Key>),
@@ -41,7 +41,7 @@ impl VerificationKey {
     pub fn public(kid: Option<&str>, algorithms: &[Algorithm], encoded: &[u8]) -> Option<Self> {
         let parse = |&algorithm: &Algorithm| {
             let parsed = ParsedPublicKey::new(verification(algorithm)?, encoded).ok()?;
-            Some((algorithm, Verifier::Public(parsed)))
+            Some((algorithm, KeyVerifier::Public(parsed)))
         };
         let verifiers = algorithms.iter().map(parse).collect::<Option<Vec<_>>>()?;
         (!verifiers.is_empty()).then(|| Self { kid: kid.map(Into::into), verifiers })
@@ -54,8 +54,9 @@ impl VerificationKey {
     pub fn secret(secret: &[u8], algorithms: &[Algorithm]) -> Result<Self, ShortSecret> {
         check_secret(secret, algorithms)?;
         let hashes = algorithms.iter().filter_map(|&algorithm| Some((algorithm, hash(algorithm)?)));
-        let verifiers =
-            hashes.map(|(a, hash)| (a, Verifier::Secret(Box::new(hmac::Key::new(hash, secret))))).collect();
+        let verifiers = hashes
+            .map(|(a, hash)| (a, KeyVerifier::Secret(Box::new(hmac::Key::new(hash, secret)))))
+            .collect();
         Ok(Self { kid: None, verifiers })
     }
 
@@ -76,23 +77,23 @@ impl VerificationKey {
     #[must_use]
     pub fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         self.verifiers.iter().find(|(own, _)| *own == algorithm).is_some_and(|(_, verifier)| match verifier {
-            Verifier::Public(key) => key.verify_sig(message, signature).is_ok(),
-            Verifier::Secret(key) => hmac::verify(key, message, signature).is_ok(),
+            KeyVerifier::Public(key) => key.verify_sig(message, signature).is_ok(),
+            KeyVerifier::Secret(key) => hmac::verify(key, message, signature).is_ok(),
         })
     }
 
     /// What orders keys and tells one from another: `kid` and public bytes; nothing of a secret.
     pub(super) fn content(&self) -> (Option<&str>, &[u8]) {
         let bytes = self.verifiers.iter().find_map(|(_, verifier)| match verifier {
-            Verifier::Public(key) => Some(key.as_ref()),
-            Verifier::Secret(_) => None,
+            KeyVerifier::Public(key) => Some(key.as_ref()),
+            KeyVerifier::Secret(_) => None,
         });
         (self.kid(), bytes.unwrap_or_default())
     }
 
     /// Whether both prove exactly the same signatures; secrets are never taken to be equal.
     pub(super) fn same_as(&self, other: &Self) -> bool {
-        let public = |key: &Self| key.verifiers.iter().all(|(_, v)| matches!(v, Verifier::Public(_)));
+        let public = |key: &Self| key.verifiers.iter().all(|(_, v)| matches!(v, KeyVerifier::Public(_)));
         public(self)
             && public(other)
             && self.content() == other.content()

@@ -24,7 +24,7 @@ pub struct Settings {
     /// The issuer, as in `iss`; also what a discovery document must name (RFC 8414 §3.3).
     pub issuer: String,
     /// The source of the keys.
-    pub source: Source,
+    pub source: KeySource,
     /// The algorithms this issuer may use; a key that fits none of them is left out of the set.
     pub algorithms: Vec<Algorithm>,
     /// PEM file with the roots for an `https` source; the system's when `None`.
@@ -45,11 +45,11 @@ impl Settings {
     #[must_use]
     pub fn provenance(&self) -> String {
         let (kind, place) = match &self.source {
-            Source::File(path) => ("file", path.as_os_str().as_encoded_bytes()),
-            Source::Url(url) => ("url", url.as_bytes()),
-            Source::Discovery => ("discovery", self.issuer.as_bytes()),
+            KeySource::File(path) => ("file", path.as_os_str().as_encoded_bytes()),
+            KeySource::Url(url) => ("url", url.as_bytes()),
+            KeySource::Discovery => ("discovery", self.issuer.as_bytes()),
             // These are never kept.
-            Source::Secret(_) | Source::Authority => ("process", &b""[..]),
+            KeySource::Secret(_) | KeySource::Authority => ("process", &b""[..]),
         };
         let ca = self.ca.as_deref().map(|path| path.as_os_str().as_encoded_bytes()).unwrap_or_default();
         let insecure = [u8::from(self.insecure_http)];
@@ -61,7 +61,7 @@ impl Settings {
 
 /// The source of an issuer's keys.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum KeySource {
     /// A JWKS file (RFC 7517 §5), read at start and again when it changes.
     File(PathBuf),
     /// A JWKS at this URL.
@@ -74,7 +74,7 @@ pub enum Source {
     Authority,
 }
 
-impl std::fmt::Debug for Source {
+impl std::fmt::Debug for KeySource {
     /// Never prints the secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::warn;
 
-use super::Source;
+use super::KeySource;
 use super::source;
 use super::store::KeyStore;
 use crate::client::Client;
@@ -23,10 +23,10 @@ const SLOWEST: Duration = Duration::from_secs(5);
 /// How often the age is exported and a file looked at.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Keeps `store` filled until the shutdown is complete. Ends at once for a [`Source::Secret`] and a [`Source::Authority`].
+/// Keeps `store` filled until the shutdown is complete. Ends at once for a [`KeySource::Secret`] and a [`Source::Authority`].
 pub fn spawn_refresher(store: Arc<KeyStore>, client: Client, mut shutdown: Shutdown) -> JoinHandle<()> {
     tokio::spawn(async move {
-        if matches!(store.settings().source, Source::Secret(_) | Source::Authority) {
+        if matches!(store.settings().source, KeySource::Secret(_) | KeySource::Authority) {
             return;
         }
         let refresher = Refresher::new(&store, &client);
@@ -47,12 +47,12 @@ struct Refresher<'a> {
     /// The last fetch failed.
     failing: bool,
     /// The file as it was before it was last read.
-    seen: Option<Stamp>,
+    seen: Option<FileStamp>,
 }
 
 /// What tells one state of a file from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp(SystemTime, u64);
+struct FileStamp(SystemTime, u64);
 
 enum Wake {
     Due,
@@ -91,7 +91,7 @@ impl<'a> Refresher<'a> {
 
     /// What happens every second: a file is looked at, and the age exported.
     async fn look(&mut self) {
-        if let Source::File(path) = &self.store.settings().source {
+        if let KeySource::File(path) = &self.store.settings().source {
             if stamp(path).await != self.seen {
                 self.refresh(false).await;
             } else if self.store.is_loaded() && !self.failing {
@@ -105,7 +105,7 @@ impl<'a> Refresher<'a> {
     async fn refresh(&mut self, counts: bool) {
         let (store, settings) = (self.store, self.store.settings());
         let mut fetch = store.asking().begin(counts, Monotonic::now());
-        if let Source::File(path) = &settings.source {
+        if let KeySource::File(path) = &settings.source {
             self.seen = stamp(path).await;
         }
         let result = match source::fetch(settings, self.client).await {
@@ -143,7 +143,7 @@ impl<'a> Refresher<'a> {
     }
 }
 
-async fn stamp(path: &Path) -> Option<Stamp> {
+async fn stamp(path: &Path) -> Option<FileStamp> {
     let metadata = tokio::fs::metadata(path).await.ok()?;
-    Some(Stamp(metadata.modified().ok()?, metadata.len()))
+    Some(FileStamp(metadata.modified().ok()?, metadata.len()))
 }

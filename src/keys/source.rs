@@ -7,13 +7,13 @@ use std::path::Path;
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
-use super::json::Members;
-use super::{Settings, Source, jwks};
+use super::json::JsonMembers;
+use super::{KeySource, Settings, jwks};
 use crate::client::{Client, GetError, Url, UrlError};
 
 /// Why there is no document.
 #[derive(Debug)]
-pub enum Error {
+pub enum KeySourceError {
     /// The file cannot be read.
     File(io::Error),
     /// The file is larger than a key set may be.
@@ -35,37 +35,40 @@ pub enum Error {
 /// Fetches the document once.
 ///
 /// # Errors
-/// When there is none to be had; a [`Source::Secret`] and [`Source::Authority`] have none.
-pub async fn fetch(settings: &Settings, client: &Client) -> Result<Bytes, Error> {
+/// When there is none to be had; a [`KeySource::Secret`] and [`Source::Authority`] have none.
+pub async fn fetch(settings: &Settings, client: &Client) -> Result<Bytes, KeySourceError> {
     match &settings.source {
-        Source::File(path) => read(path).await,
-        Source::Url(url) => get(client, url, settings.insecure_http).await,
-        Source::Discovery => discover(settings, client).await,
-        Source::Secret(_) | Source::Authority => Err(Error::File(io::ErrorKind::Unsupported.into())),
+        KeySource::File(path) => read(path).await,
+        KeySource::Url(url) => get(client, url, settings.insecure_http).await,
+        KeySource::Discovery => discover(settings, client).await,
+        KeySource::Secret(_) | KeySource::Authority => {
+            Err(KeySourceError::File(io::ErrorKind::Unsupported.into()))
+        }
     }
 }
 
-async fn read(path: &Path) -> Result<Bytes, Error> {
-    let file = tokio::fs::File::open(path).await.map_err(Error::File)?;
+async fn read(path: &Path) -> Result<Bytes, KeySourceError> {
+    let file = tokio::fs::File::open(path).await.map_err(KeySourceError::File)?;
     let mut document = Vec::new();
     // One byte more than allowed, to tell a full file from one that is too large.
-    file.take(jwks::MAX_BYTES as u64 + 1).read_to_end(&mut document).await.map_err(Error::File)?;
-    if document.len() > jwks::MAX_BYTES { Err(Error::FileTooLarge) } else { Ok(document.into()) }
+    file.take(jwks::MAX_BYTES as u64 + 1).read_to_end(&mut document).await.map_err(KeySourceError::File)?;
+    if document.len() > jwks::MAX_BYTES { Err(KeySourceError::FileTooLarge) } else { Ok(document.into()) }
 }
 
-async fn get(client: &Client, url: &str, insecure_http: bool) -> Result<Bytes, Error> {
-    let parsed = Url::parse(url, insecure_http).map_err(|error| Error::Url(url.to_owned(), error))?;
-    client.get(&parsed).await.map_err(|error| Error::Get(url.to_owned(), error))
+async fn get(client: &Client, url: &str, insecure_http: bool) -> Result<Bytes, KeySourceError> {
+    let parsed =
+        Url::parse(url, insecure_http).map_err(|error| KeySourceError::Url(url.to_owned(), error))?;
+    client.get(&parsed).await.map_err(|error| KeySourceError::Get(url.to_owned(), error))
 }
 
-async fn discover(settings: &Settings, client: &Client) -> Result<Bytes, Error> {
+async fn discover(settings: &Settings, client: &Client) -> Result<Bytes, KeySourceError> {
     let insecure_http = settings.insecure_http;
     let [openid, oauth] = metadata_urls(&settings.issuer, insecure_http)?;
     let metadata = match get(client, &openid, insecure_http).await {
         // It answered, so the issuer is up; what it does not have here it may have there.
-        Err(Error::Get(_, first @ (GetError::Status(_) | GetError::Redirect(_)))) => {
+        Err(KeySourceError::Get(_, first @ (GetError::Status(_) | GetError::Redirect(_)))) => {
             match get(client, &oauth, insecure_http).await {
-                Err(Error::Get(_, second)) => Err(Error::NoMetadata(first, second)),
+                Err(KeySourceError::Get(_, second)) => Err(KeySourceError::NoMetadata(first, second)),
                 other => other,
             }
         }
@@ -79,9 +82,9 @@ async fn discover(settings: &Settings, client: &Client) -> Result<Bytes, Error> 
 ///
 /// # Errors
 /// When the issuer is not a URL that may be fetched, or has a query or fragment.
-pub fn metadata_urls(issuer: &str, insecure_http: bool) -> Result<[String; 2], Error> {
-    Url::parse(issuer, insecure_http).map_err(|error| Error::Url(issuer.to_owned(), error))?;
-    let no_place = || Error::Issuer(issuer.to_owned());
+pub fn metadata_urls(issuer: &str, insecure_http: bool) -> Result<[String; 2], KeySourceError> {
+    Url::parse(issuer, insecure_http).map_err(|error| KeySourceError::Url(issuer.to_owned(), error))?;
+    let no_place = || KeySourceError::Issuer(issuer.to_owned());
     if issuer.contains('?') {
         return Err(no_place());
     }
@@ -95,21 +98,21 @@ pub fn metadata_urls(issuer: &str, insecure_http: bool) -> Result<[String; 2], E
     ])
 }
 
-fn jwks_uri(metadata: &[u8], issuer: &str) -> Result<String, Error> {
-    let unusable = |error: serde_json::Error| Error::Metadata(error.to_string());
-    let members: Members<'_> = serde_json::from_slice(metadata).map_err(unusable)?;
+fn jwks_uri(metadata: &[u8], issuer: &str) -> Result<String, KeySourceError> {
+    let unusable = |error: serde_json::Error| KeySourceError::Metadata(error.to_string());
+    let members: JsonMembers<'_> = serde_json::from_slice(metadata).map_err(unusable)?;
     let text = |name: &str| {
         let value: Option<String> = members.get(name).map_err(unusable)?;
-        value.ok_or_else(|| Error::Metadata(format!("`{name}` is missing")))
+        value.ok_or_else(|| KeySourceError::Metadata(format!("`{name}` is missing")))
     };
     let named = text("issuer")?;
     if named != issuer {
-        return Err(Error::OtherIssuer(named.chars().take(200).collect()));
+        return Err(KeySourceError::OtherIssuer(named.chars().take(200).collect()));
     }
     text("jwks_uri")
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for KeySourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(error) => write!(f, "the file cannot be read: {error}"),
@@ -126,7 +129,7 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for KeySourceError {}
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 use super::asking::Asking;
 use super::jwks::{self, Parsed};
 use super::set::KeySet;
-use super::{Settings, Source};
+use super::{KeySource, Settings};
 use crate::metrics::Metrics;
 use crate::time::{Monotonic, Now, Timestamp};
 
@@ -37,7 +37,7 @@ pub enum Availability {
 
 /// What the set in force lacks to prove a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
+pub enum WantedKey {
     /// A key with this `kid`.
     Key(String),
     /// Other keys than those of the set with this generation, none of which made the signature: an issuer may come back
@@ -45,7 +45,7 @@ pub enum Wanted {
     OtherThan(u64),
 }
 
-impl Wanted {
+impl WantedKey {
     /// A key with this `kid`.
     #[must_use]
     pub fn key(kid: &str) -> Self {
@@ -94,11 +94,11 @@ pub(super) struct Instruments {
 }
 
 impl KeyStore {
-    /// An empty store, to be filled by [`spawn_refresher`](super::refresh::spawn_refresher). A [`Source::Secret`] is in
+    /// An empty store, to be filled by [`spawn_refresher`](super::refresh::spawn_refresher). A [`KeySource::Secret`] is in
     /// force at once; one that [`check_secret`](super::key::check_secret) refuses never is.
     #[must_use]
     pub fn new(settings: Settings, metrics: Metrics) -> Arc<Self> {
-        if let Source::Secret(secret) = &settings.source {
+        if let KeySource::Secret(secret) = &settings.source {
             match KeySet::of_secret(secret, &settings.algorithms) {
                 Ok(set) => return Self::fixed(settings, set, metrics),
                 Err(error) => error!(issuer = settings.issuer, %error, "the secret cannot be used"),
@@ -198,24 +198,24 @@ impl KeyStore {
     /// Whether [`ask`](Self::ask) could bring what is wanted: a fetch may be asked for or is under way, and the last one
     /// did not already show that nobody knows the `kid`; or it arrived since the caller looked.
     #[must_use]
-    pub fn worth_asking(&self, wanted: &Wanted, now: Monotonic) -> bool {
+    pub fn worth_asking(&self, wanted: &WantedKey, now: Monotonic) -> bool {
         let hope = (self.is_loaded() && self.asking.is_open(now)) || self.asking.is_under_way();
-        let in_vain = matches!(wanted, Wanted::Key(kid) if self.asking.remembers(kid, now));
+        let in_vain = matches!(wanted, WantedKey::Key(kid) if self.asking.remembers(kid, now));
         // The set is read last: when the fetch has just ended, its result is in force by now.
         (hope && !in_vain) || self.has(wanted)
     }
 
-    fn has(&self, wanted: &Wanted) -> bool {
+    fn has(&self, wanted: &WantedKey) -> bool {
         let current = self.current.load();
         match wanted {
-            Wanted::Key(kid) => current.knows(kid),
-            Wanted::OtherThan(generation) => current.generation() != *generation,
+            WantedKey::Key(kid) => current.knows(kid),
+            WantedKey::OtherThan(generation) => current.generation() != *generation,
         }
     }
 
     /// Waits, at most five seconds, for the one fetch that all askers share; returns at once when it is not
     /// [worth asking](Self::worth_asking) or what is wanted is there. Callable from any thread and runtime.
-    pub async fn ask(&self, wanted: &Wanted) {
+    pub async fn ask(&self, wanted: &WantedKey) {
         // Before anything is looked at, so that no end of a fetch is missed.
         let mut finished = self.asking.finished();
         if self.has(wanted) || !self.worth_asking(wanted, Monotonic::now()) {
@@ -224,7 +224,7 @@ impl KeyStore {
         self.asking.want();
         let ended = matches!(timeout(ASK_WAIT, finished.changed()).await, Ok(Ok(())));
         let succeeded = *finished.borrow();
-        if let Wanted::Key(kid) = wanted
+        if let WantedKey::Key(kid) = wanted
             && ended
             && succeeded
             && !self.has(wanted)
@@ -238,7 +238,7 @@ impl KeyStore {
     ///
     /// # Errors
     /// When the document has no usable key; then nothing changes.
-    pub fn accept(&self, document: Bytes, now: Now) -> Result<bool, jwks::Error> {
+    pub fn accept(&self, document: Bytes, now: Now) -> Result<bool, jwks::KeySetError> {
         let changed = self.put_in_force(jwks::parse(&document, &self.settings.algorithms)?);
         self.confirm(now);
         self.last_good.send_replace(Some(LastGood { jwks: document, fetched_at: now }));
@@ -256,7 +256,7 @@ impl KeyStore {
         document: &[u8],
         fetched_at: Timestamp,
         running: Option<Monotonic>,
-    ) -> Result<(), jwks::Error> {
+    ) -> Result<(), jwks::KeySetError> {
         if self.is_loaded() {
             return Ok(());
         }

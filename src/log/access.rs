@@ -10,8 +10,8 @@ use tracing::Level;
 
 use super::Format;
 use super::line::Line;
-use super::switches::{Position, Switches};
-use super::writer::Lines;
+use super::switches::{SwitchPosition, Switches};
+use super::writer::LogQueue;
 use crate::time::Timestamp;
 
 /// The target of these lines, for `log_level`.
@@ -119,12 +119,12 @@ pub struct AccessRecord<'a> {
 /// Where requests are logged; cheap to clone, shared by the workers.
 #[derive(Clone)]
 pub struct AccessLog {
-    lines: Lines,
+    lines: LogQueue,
     switches: Arc<Switches>,
 }
 
 impl AccessLog {
-    pub(super) const fn new(lines: Lines, switches: Arc<Switches>) -> Self {
+    pub(super) const fn new(lines: LogQueue, switches: Arc<Switches>) -> Self {
         Self { lines, switches }
     }
 
@@ -164,17 +164,17 @@ thread_local! {
 #[derive(Default)]
 struct Scratch {
     line: Vec<u8>,
-    clock: Clock,
+    clock: TimeText,
 }
 
 /// The time as text, of which usually only the milliseconds change.
 #[derive(Default)]
-struct Clock {
+struct TimeText {
     second: Option<i64>,
     text: String,
 }
 
-impl Clock {
+impl TimeText {
     fn stamp(&mut self, now: Timestamp) -> &str {
         // `2026-01-31T23:59:59.` is good for a second; years beyond four digits are formatted anew.
         if self.second == Some(now.as_secs()) && self.text.len() == 24 {
@@ -190,7 +190,7 @@ impl Clock {
     }
 }
 
-fn format(out: &mut Vec<u8>, stamp: &str, position: Position, record: &AccessRecord<'_>) {
+fn format(out: &mut Vec<u8>, stamp: &str, position: SwitchPosition, record: &AccessRecord<'_>) {
     let format = position.format();
     let mut line = Line::begin(out, format, stamp, record.decision.level(), TARGET);
     match format {

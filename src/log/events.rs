@@ -10,17 +10,17 @@ use tracing_subscriber::layer::Context;
 
 use super::line::Line;
 use super::switches::Switches;
-use super::writer::Lines;
+use super::writer::LogQueue;
 use crate::time::Timestamp;
 
 /// Writes each event it is given as one line.
 pub(super) struct Events {
-    lines: Lines,
+    lines: LogQueue,
     switches: Arc<Switches>,
 }
 
 impl Events {
-    pub(super) const fn new(lines: Lines, switches: Arc<Switches>) -> Self {
+    pub(super) const fn new(lines: LogQueue, switches: Arc<Switches>) -> Self {
         Self { lines, switches }
     }
 }
@@ -32,7 +32,7 @@ impl<S: Subscriber> Layer<S> for Events {
         let metadata = event.metadata();
         let format = self.switches.get().format();
         let mut line = Line::begin(&mut out, format, &stamp, *metadata.level(), metadata.target());
-        event.record(&mut Fields(&mut line));
+        event.record(&mut LineFields(&mut line));
         line.end();
         self.lines.push(&out);
     }
@@ -42,7 +42,7 @@ impl<S: Subscriber> Layer<S> for Events {
 const LIST: &str = "problems";
 
 /// Writes fields as members beside the message.
-struct Fields<'a, 'b>(&'a mut Line<'b>);
+struct LineFields<'a, 'b>(&'a mut Line<'b>);
 
 /// The member's name: fields may not take the place of what every line has.
 fn name(field: &Field) -> &str {
@@ -54,7 +54,7 @@ fn name(field: &Field) -> &str {
     }
 }
 
-impl Visit for Fields<'_, '_> {
+impl Visit for LineFields<'_, '_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         match field.name() {
             "message" => self.0.message(format_args!("{value:?}")),

@@ -27,7 +27,7 @@ pub use level::LevelError;
 
 use events::Events;
 use switches::Switches;
-use writer::Lines;
+use writer::LogQueue;
 
 /// The log, as configured (`[telemetry]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,13 +92,13 @@ pub fn list(problems: &[String]) -> tracing::field::DebugValue<impl std::fmt::De
     }
     json.extend_from_slice(if json.is_empty() { b"[]" } else { b"\"]" });
     let json = String::from_utf8(json).unwrap_or_default();
-    tracing::field::debug(AsIs(json))
+    tracing::field::debug(Unquoted(json))
 }
 
 /// Prints its text without quotes.
-struct AsIs(String);
+struct Unquoted(String);
 
-impl std::fmt::Debug for AsIs {
+impl std::fmt::Debug for Unquoted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
@@ -141,7 +141,7 @@ pub fn open(
 /// Keeps the log: writes out what is queued when it is dropped, and changes the settings on a reload.
 #[must_use = "lines still queued are lost without it"]
 pub struct Guard {
-    lines: Lines,
+    lines: LogQueue,
     switches: Arc<Switches>,
     filter: reload::Handle<Targets, Layered<Events, Registry>>,
 }

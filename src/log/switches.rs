@@ -20,7 +20,7 @@ pub(super) struct Switches(AtomicU8);
 
 /// The switches at one moment.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Position(u8);
+pub(super) struct SwitchPosition(u8);
 
 impl Switches {
     pub(super) fn set(&self, settings: &Settings, filter: &Targets) {
@@ -38,12 +38,12 @@ impl Switches {
         self.0.store(position, Ordering::Relaxed);
     }
 
-    pub(super) fn get(&self) -> Position {
-        Position(self.0.load(Ordering::Relaxed))
+    pub(super) fn get(&self) -> SwitchPosition {
+        SwitchPosition(self.0.load(Ordering::Relaxed))
     }
 }
 
-impl Position {
+impl SwitchPosition {
     pub(super) const fn format(self) -> Format {
         if self.0 & PRETTY == 0 { Format::Json } else { Format::Pretty }
     }

@@ -30,12 +30,12 @@ enum Message {
 
 /// Where lines are handed in.
 #[derive(Clone)]
-pub(super) struct Lines {
+pub(super) struct LogQueue {
     queue: SyncSender<Message>,
     dropped: IntCounter,
 }
 
-impl Lines {
+impl LogQueue {
     /// Hands in one line, which ends with a line feed. Never waits; a line that finds no place is counted.
     pub(super) fn push(&self, line: &[u8]) {
         if self.queue.try_send(Message::Line(line.into())).is_err() {
@@ -61,9 +61,9 @@ impl Lines {
 }
 
 /// Starts the writer's thread.
-pub(super) fn start(out: impl Write + Send + 'static, dropped: IntCounter) -> io::Result<Lines> {
+pub(super) fn start(out: impl Write + Send + 'static, dropped: IntCounter) -> io::Result<LogQueue> {
     let (queue, lines) = sync_channel(CAPACITY);
-    let writer = Writer {
+    let writer = LineWriter {
         out,
         lines,
         batch: Vec::with_capacity(BATCH_BYTES),
@@ -71,10 +71,10 @@ pub(super) fn start(out: impl Write + Send + 'static, dropped: IntCounter) -> io
         losses: Losses { dropped: dropped.clone(), reported: dropped.get(), last: None },
     };
     thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
-    Ok(Lines { queue, dropped })
+    Ok(LogQueue { queue, dropped })
 }
 
-struct Writer<W> {
+struct LineWriter<W> {
     out: W,
     lines: Receiver<Message>,
     batch: Vec<u8>,
@@ -93,7 +93,7 @@ enum Gathered {
     Asked(SyncSender<()>),
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> LineWriter<W> {
     /// Until the last of those who log is gone.
     fn run(mut self) {
         while let Ok(first) = self.lines.recv() {
@@ -213,7 +213,7 @@ mod tests {
         drop(queue);
         let dropped = IntCounter::new("dropped", "lines").expect("a counter");
         let mut taken = Vec::new();
-        let mut writer = Writer {
+        let mut writer = LineWriter {
             out: Disk { room: 8, taken: &mut taken },
             lines,
             batch: b"first\nsecond\nthird\n".to_vec(),

@@ -8,14 +8,14 @@ use crate::identity::Key;
 
 /// A key and what is known of it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Entry<R> {
+pub(super) struct CutoffEntry<R> {
     pub(super) key: Key,
     pub(super) rule: R,
 }
 
 /// The entries whose keys share their leading bits.
 #[derive(Debug)]
-pub(super) struct Segment<R> {
+pub(super) struct BaseSegment<R> {
     buckets: Box<[Bucket<R>]>,
     len: usize,
 }
@@ -32,9 +32,9 @@ struct Bucket<R> {
 
 const SLOTS: usize = 3;
 
-impl<R: Rule> Segment<R> {
+impl<R: Rule> BaseSegment<R> {
     /// Holds these, of which no two share a key and none says nothing. `shared` leading bits are the same in all of them.
-    pub(super) fn new(list: &[Entry<R>], shared: u32) -> Self {
+    pub(super) fn new(list: &[CutoffEntry<R>], shared: u32) -> Self {
         // A quarter stays empty, so that a search seldom goes beyond its first bucket.
         let buckets = (list.len() * 4 / 3).div_ceil(SLOTS).max(1);
         let mut segment = Self { buckets: vec![Bucket::default(); buckets].into(), len: list.len() };
@@ -75,9 +75,9 @@ impl<R: Rule> Segment<R> {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = Entry<R>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = CutoffEntry<R>> {
         let places = self.buckets.iter().flat_map(|bucket| bucket.keys.iter().zip(&bucket.rules));
-        places.filter(|(_, rule)| !rule.is_empty()).map(|(key, rule)| Entry { key: *key, rule: *rule })
+        places.filter(|(_, rule)| !rule.is_empty()).map(|(key, rule)| CutoffEntry { key: *key, rule: *rule })
     }
 
     /// Where a key's search begins: as far into the segment as its bits say.
@@ -106,8 +106,8 @@ mod tests {
         };
         for count in [0_u32, 1, 7, 8, 9, 100, 5_000] {
             let list: Vec<_> =
-                (0..count).map(|i| Entry { key: key(u128::from(i) * 2), rule: i + 1 }).collect();
-            let segment = Segment::new(&list, 0);
+                (0..count).map(|i| CutoffEntry { key: key(u128::from(i) * 2), rule: i + 1 }).collect();
+            let segment = BaseSegment::new(&list, 0);
             assert_eq!((segment.len(), segment.iter().count()), (list.len(), list.len()));
             assert!(list.iter().all(|entry| segment.get(entry.key, 0) == Some(&entry.rule)));
             assert!((0..count).all(|i| segment.get(key(u128::from(i) * 2 + 1), 0).is_none()));
@@ -118,9 +118,9 @@ mod tests {
     fn keys_that_all_begin_their_search_in_one_place_are_found() {
         // The same leading bits, and tags that are zero or equal.
         let list: Vec<_> = (1..=100_u32)
-            .map(|i| Entry { key: Key::from_bytes(u128::from(i).to_be_bytes()), rule: i })
+            .map(|i| CutoffEntry { key: Key::from_bytes(u128::from(i).to_be_bytes()), rule: i })
             .collect();
-        let segment = Segment::new(&list, 0);
+        let segment = BaseSegment::new(&list, 0);
         assert!(list.iter().all(|entry| segment.get(entry.key, 0) == Some(&entry.rule)));
         assert!(segment.get(Key::from_bytes(101_u128.to_be_bytes()), 0).is_none());
     }

@@ -20,7 +20,7 @@ mod table;
 use recent::PARTS;
 pub use rules::Ends;
 use rules::{KeyRule, Rule, SubjectRule};
-use table::{SHARE, Table};
+use table::{CutoffTable, SHARE};
 
 /// What a token must tell to be judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub enum Ended {
 
 /// What a token is compared with when it has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grounds {
+pub struct EndedBy {
     /// Tokens issued until then ended, in whole seconds; for [`Ended::BeforeState`], before then.
     pub at: Option<Timestamp>,
     /// Tokens with an older version of their subject's roles ended.
@@ -108,10 +108,10 @@ pub struct Snapshot {
     horizons: Arc<HashMap<Key, Vec<Horizon>, AsIs>>,
     /// Those of a shared log, which does not say whom its removed events were about.
     common_horizons: Arc<[Horizon]>,
-    subjects: Table<SubjectRule>,
-    clients: Table<KeyRule>,
-    issuers: Table<KeyRule>,
-    tokens: Table<KeyRule>,
+    subjects: CutoffTable<SubjectRule>,
+    clients: CutoffTable<KeyRule>,
+    issuers: CutoffTable<KeyRule>,
+    tokens: CutoffTable<KeyRule>,
 }
 
 impl Snapshot {
@@ -121,10 +121,10 @@ impl Snapshot {
             not_before,
             horizons: Arc::default(),
             common_horizons: Arc::default(),
-            subjects: Table::new(),
-            clients: Table::new(),
-            issuers: Table::new(),
-            tokens: Table::new(),
+            subjects: CutoffTable::new(),
+            clients: CutoffTable::new(),
+            issuers: CutoffTable::new(),
+            tokens: CutoffTable::new(),
         }
     }
 
@@ -205,7 +205,7 @@ impl Snapshot {
 
     /// What the verdict on an ended token rests on.
     #[must_use]
-    pub fn grounds(&self, facts: &TokenFacts, ended: Ended, now: Now) -> Grounds {
+    pub fn grounds(&self, facts: &TokenFacts, ended: Ended, now: Now) -> EndedBy {
         let subject = facts.subject.and_then(|subject| self.subjects.get(subject.0));
         let client = facts.client.and_then(|client| self.clients.get(client.0));
         let at = match ended {
@@ -222,7 +222,7 @@ impl Snapshot {
             }
         };
         let role_version = subject.map(|rule| rule.role_version()).filter(|version| *version > 0);
-        Grounds { at, role_version: role_version.filter(|_| ended == Ended::Roles) }
+        EndedBy { at, role_version: role_version.filter(|_| ended == Ended::Roles) }
     }
 
     fn apply(&mut self, ends: Ends) {
@@ -351,7 +351,7 @@ impl Revocations {
         self.fold_parts(|all| &mut all.tokens, share);
     }
 
-    fn fold_parts<R: Rule>(&self, table: fn(&mut Snapshot) -> &mut Table<R>, share: usize) {
+    fn fold_parts<R: Rule>(&self, table: fn(&mut Snapshot) -> &mut CutoffTable<R>, share: usize) {
         for part in 0..PARTS {
             let mut seen = Snapshot::clone(&self.current.load());
             let seen = table(&mut seen);

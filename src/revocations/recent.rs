@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::base::Entry;
+use super::base::CutoffEntry;
 use super::rules::Rule;
 use crate::identity::Key;
 
@@ -36,7 +36,7 @@ pub(super) struct Part<R> {
 }
 
 #[derive(Debug, Clone)]
-struct Twig<R>([Option<Arc<[Entry<R>]>>; TWIG]);
+struct Twig<R>([Option<Arc<[CutoffEntry<R>]>>; TWIG]);
 
 impl<R: Rule> Recent<R> {
     pub(super) fn new() -> Self {
@@ -64,7 +64,7 @@ impl<R: Rule> Recent<R> {
         let list = &mut Arc::make_mut(twigs).0[twig];
         let old = list.as_deref().unwrap_or(&[]);
         let others = old.iter().filter(|entry| entry.key != key);
-        let new: Arc<[Entry<R>]> = others.chain([&Entry { key, rule }]).copied().collect();
+        let new: Arc<[CutoffEntry<R>]> = others.chain([&CutoffEntry { key, rule }]).copied().collect();
         part.len += new.len() - old.len();
         *list = Some(new);
     }
@@ -90,7 +90,7 @@ impl<R: Rule> Part<R> {
         self.len
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<R>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &CutoffEntry<R>> {
         self.twigs.iter().flatten().flat_map(|twig| twig.0.iter().flatten()).flat_map(|list| list.iter())
     }
 }

@@ -7,15 +7,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::base::{Entry, Segment};
+use super::base::{BaseSegment, CutoffEntry};
 use super::recent::{self, PART_BITS, PARTS, Part, Recent};
 use super::rules::Rule;
 use crate::identity::{AsIs, Key};
 
 /// A persistent map: a clone is cheap and stays as it is. A rule that says nothing is one that was taken back.
 #[derive(Debug, Clone)]
-pub(super) struct Table<R> {
-    base: Arc<[Option<Arc<Segment<R>>>; PARTS]>,
+pub(super) struct CutoffTable<R> {
+    base: Arc<[Option<Arc<BaseSegment<R>>>; PARTS]>,
     recent: Recent<R>,
     /// Nothing was ever put here, which most tables can say: no key needs to be looked for.
     untouched: bool,
@@ -24,7 +24,7 @@ pub(super) struct Table<R> {
 /// A part of the base to be, and what of the recent layer went into it.
 pub(super) struct Folded<R> {
     part: usize,
-    segment: Option<Arc<Segment<R>>>,
+    segment: Option<Arc<BaseSegment<R>>>,
     taken: Option<Arc<Part<R>>>,
 }
 
@@ -34,7 +34,7 @@ pub(super) const SHARE: usize = 256;
 /// Below this a part is not worth folding.
 const SMALL: usize = 64;
 
-impl<R: Rule> Table<R> {
+impl<R: Rule> CutoffTable<R> {
     pub(super) fn new() -> Self {
         Self { base: Arc::new([const { None }; PARTS]), recent: Recent::new(), untouched: true }
     }
@@ -89,9 +89,9 @@ impl<R: Rule> Table<R> {
             taken.iter().flat_map(|part| part.iter()).map(|entry| (entry.key, entry.rule)).collect();
         let frozen = self.base[part].iter().flat_map(|segment| segment.iter());
         let kept = frozen.filter(|entry| !overriding.contains_key(&entry.key));
-        let newer = overriding.iter().map(|(key, rule)| Entry { key: *key, rule: *rule });
-        let entries: Vec<Entry<R>> = kept.chain(newer).filter(|entry| !entry.rule.is_empty()).collect();
-        let segment = (!entries.is_empty()).then(|| Arc::new(Segment::new(&entries, PART_BITS)));
+        let newer = overriding.iter().map(|(key, rule)| CutoffEntry { key: *key, rule: *rule });
+        let entries: Vec<CutoffEntry<R>> = kept.chain(newer).filter(|entry| !entry.rule.is_empty()).collect();
+        let segment = (!entries.is_empty()).then(|| Arc::new(BaseSegment::new(&entries, PART_BITS)));
         Folded { part, segment, taken }
     }
 
@@ -146,7 +146,7 @@ mod tests {
 
     /// The table, and what it should hold.
     #[derive(Clone)]
-    struct Pair(Table<u32>, HashMap<Key, u32>);
+    struct Pair(CutoffTable<u32>, HashMap<Key, u32>);
 
     impl Pair {
         fn set(&mut self, key: Key, rule: u32) {
@@ -178,7 +178,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn behaves_as_a_hash_map_and_leaves_older_clones_alone(steps in prop::collection::vec(step(), 1..60)) {
-            let mut pair = Pair(Table::new(), HashMap::new());
+            let mut pair = Pair(CutoffTable::new(), HashMap::new());
             let mut kept = Vec::new();
             for step in steps {
                 kept.push(pair.clone());
@@ -200,7 +200,7 @@ mod tests {
         let key = |i: u128| {
             Key::from_bytes((i.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)).to_be_bytes())
         };
-        let mut table = Table::new();
+        let mut table = CutoffTable::new();
         for i in 0..50_000 {
             table.update(key(i), |old| old + 1_u32);
             let part = recent::part_of(key(i));

@@ -16,7 +16,7 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// What idle clocks are judged and kept by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct SessionLimits {
     /// Unused for longer: refused for good. `None`: never.
     pub(crate) idle: Option<Duration>,
     /// The greatest `leeway` of the issuers: how long after `exp` a token may still be accepted.
@@ -27,7 +27,7 @@ pub(crate) struct Limits {
     pub(crate) own_floor: Option<IdleFloor>,
 }
 
-impl Limits {
+impl SessionLimits {
     /// These limits with another timeout. When it grows, what is idle now stays so.
     pub(crate) fn with_idle(self, idle: Option<Duration>, now: Now) -> Self {
         let Some(old) = self.idle.filter(|old| idle.is_none_or(|idle| idle > *old)) else {
@@ -87,8 +87,8 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn limits(idle: Option<Duration>) -> Limits {
-        Limits { idle, leeway: Duration::from_secs(30), floor: None, own_floor: None }
+    fn limits(idle: Option<Duration>) -> SessionLimits {
+        SessionLimits { idle, leeway: Duration::from_secs(30), floor: None, own_floor: None }
     }
 
     #[test]

@@ -25,14 +25,14 @@ mod shared;
 mod table;
 mod verdict;
 
-use limits::Limits;
-use names::Names;
+use limits::SessionLimits;
+use names::SessionNames;
 use saved::Unsaved;
-use session::Used;
+use session::UseResult;
 pub use session::{Introduction, Session};
-use shared::Shared;
-use table::Table;
-use verdict::Case;
+use shared::SharedClocks;
+use table::SessionTable;
+use verdict::IdleCase;
 pub use verdict::Idleness;
 
 /// The idle clocks, as configured.
@@ -54,7 +54,7 @@ pub struct Idle;
 
 /// An idle clock, looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
+pub struct IdleLook {
     /// The last use; before the first, the issue.
     pub last_used_at: Timestamp,
     /// Unused for longer: refused for good. `None`: never.
@@ -77,12 +77,12 @@ pub struct Left {
 /// Every session of this gate.
 #[derive(Debug)]
 pub struct Sessions {
-    table: Table,
-    names: Names,
-    limits: Arc<ArcSwap<Limits>>,
+    table: SessionTable,
+    names: SessionNames,
+    limits: Arc<ArcSwap<SessionLimits>>,
     unsaved: Arc<Unsaved>,
     /// Clocks that other replicas use, too.
-    shared: Option<Shared>,
+    shared: Option<SharedClocks>,
 }
 
 impl Sessions {
@@ -90,12 +90,12 @@ impl Sessions {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let Settings { idle_timeout, max_tracked, leeway, saved } = settings;
-        let limits = Limits { idle: idle_timeout, leeway, floor: None, own_floor: None };
+        let limits = SessionLimits { idle: idle_timeout, leeway, floor: None, own_floor: None };
         let limits = Arc::new(ArcSwap::from_pointee(limits));
         let unsaved = Arc::new(Unsaved::new(saved, max_tracked));
         let evicted = Arc::clone(&unsaved);
-        let table = Table::new(max_tracked, Arc::clone(&limits), move |token| evicted.forget(token));
-        Self { table, names: Names::new(), limits, unsaved, shared: None }
+        let table = SessionTable::new(max_tracked, Arc::clone(&limits), move |token| evicted.forget(token));
+        Self { table, names: SessionNames::new(), limits, unsaved, shared: None }
     }
 
     /// Judges by other settings from now on. What is idle by the old ones stays so. True when the timeout grew: what a
@@ -103,14 +103,14 @@ impl Sessions {
     #[must_use]
     pub fn reconfigure(&self, idle_timeout: Option<Duration>, leeway: Duration, now: Now) -> bool {
         let theirs = self.on_their_clock(now);
-        let old = self.limits.rcu(|old| Limits { leeway, ..old.with_idle(idle_timeout, theirs) });
+        let old = self.limits.rcu(|old| SessionLimits { leeway, ..old.with_idle(idle_timeout, theirs) });
         self.unsaved.limits_changed();
         self.hurry_up(Duration::MAX);
         old.idle.is_some_and(|old| idle_timeout.is_none_or(|new| new > old))
     }
 
     /// What decides how long a session, or what is kept beside it, is of use.
-    pub(crate) fn limits(&self) -> Arc<ArcSwap<Limits>> {
+    pub(crate) fn limits(&self) -> Arc<ArcSwap<SessionLimits>> {
         Arc::clone(&self.limits)
     }
 
@@ -157,9 +157,9 @@ impl Sessions {
         let limits = self.limits.load();
         if let Some(session) = session {
             match self.use_one(session, token, told, now, &limits) {
-                Used::Idle => return Err(Idle),
-                Used::First(_) | Used::Again => return Ok(None),
-                Used::Evicted => {}
+                UseResult::Idle => return Err(Idle),
+                UseResult::First(_) | UseResult::Again => return Ok(None),
+                UseResult::Evicted => {}
             }
         }
         let found = self.table.find(token.token).filter(|found| !found.is_evicted());
@@ -170,9 +170,9 @@ impl Sessions {
         }
         let entered = found.unwrap_or_else(|| self.enter(token, now));
         match self.use_one(&entered, token, told, now, &limits) {
-            Used::Idle => Err(Idle),
+            UseResult::Idle => Err(Idle),
             // Out again at once, because there is no room: it was used all the same.
-            Used::First(_) | Used::Again | Used::Evicted => Ok(Some(entered)),
+            UseResult::First(_) | UseResult::Again | UseResult::Evicted => Ok(Some(entered)),
         }
     }
 
@@ -182,13 +182,13 @@ impl Sessions {
         token: &Introduction<'_>,
         told: Option<Told>,
         now: Now,
-        limits: &Limits,
-    ) -> Used {
+        limits: &SessionLimits,
+    ) -> UseResult {
         if session.is_due_for_touch(now.monotonic, limits.fraction()) {
             self.table.touch(session, now.monotonic);
         }
         let used = session.use_at(&self.case(Some(session), token, told, now), limits);
-        if let Used::First(pause) = used
+        if let UseResult::First(pause) = used
             && self.unsaved.is_kept()
         {
             self.unsaved.remember(session);
@@ -218,8 +218,8 @@ impl Sessions {
         token: &Introduction<'_>,
         told: Option<Told>,
         now: Now,
-    ) -> Case {
-        Case {
+    ) -> IdleCase {
+        IdleCase {
             tracked: session.map(Session::stamp),
             issued_at: token.issued_at,
             told,
@@ -241,11 +241,11 @@ impl Sessions {
 
     /// What [`Self::judge`] would find, and what it rests on.
     #[must_use]
-    pub fn look(&self, token: &Introduction<'_>, now: Now) -> Look {
+    pub fn look(&self, token: &Introduction<'_>, now: Now) -> IdleLook {
         let session = self.find(token.token);
         let verdict = self.judge(session.as_deref(), token, None, now);
         let last_used_at = session.as_ref().map_or(token.issued_at, |session| session.last_used_at());
-        Look { last_used_at, idle_timeout: self.limits.load().idle, in_force: verdict == Idleness::InUse }
+        IdleLook { last_used_at, idle_timeout: self.limits.load().idle, in_force: verdict == Idleness::InUse }
     }
 
     /// Lets sessions leave that are idle or whose tokens are dead. Looks at every session once in a fraction of the idle
@@ -275,7 +275,7 @@ impl Sessions {
         // In a fleet too, what seems idle here is not listed.
         let is_in_use = |session: &Session| {
             let (tracked, issued_at) = (Some(session.stamp()), session.last_used_at());
-            let case = Case { tracked, issued_at, told: None, is_shared: false, now: theirs };
+            let case = IdleCase { tracked, issued_at, told: None, is_shared: false, now: theirs };
             case.judge(&limits) == Idleness::InUse && !session.is_expired(now.wall, limits.leeway)
         };
         let mut first = BinaryHeap::new();
@@ -283,41 +283,41 @@ impl Sessions {
             let token = session.token();
             if after.is_some_and(|after| token <= after)
                 || (subject.is_some() && session.subject() != subject)
-                || (first.len() >= limit && first.peek().is_some_and(|Listed(last)| last.token < token))
+                || (first.len() >= limit && first.peek().is_some_and(|ByToken(last)| last.token < token))
                 || !is_in_use(&session)
             {
                 continue;
             }
             let row = session.row();
             if wanted(&row) {
-                first.push(Listed(row));
+                first.push(ByToken(row));
             }
             if first.len() > limit {
                 first.pop();
             }
         }
-        first.into_sorted_vec().into_iter().map(|Listed(row)| row).collect()
+        first.into_sorted_vec().into_iter().map(|ByToken(row)| row).collect()
     }
 }
 
 /// A row in the order of its key.
-struct Listed(SessionRow);
+struct ByToken(SessionRow);
 
-impl PartialEq for Listed {
+impl PartialEq for ByToken {
     fn eq(&self, other: &Self) -> bool {
         self.0.token == other.0.token
     }
 }
 
-impl Eq for Listed {}
+impl Eq for ByToken {}
 
-impl PartialOrd for Listed {
+impl PartialOrd for ByToken {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Listed {
+impl Ord for ByToken {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.0.token.cmp(&other.0.token)
     }

@@ -12,9 +12,9 @@ const LONGEST: usize = 256;
 
 /// The names that were used last, one in each place.
 #[derive(Debug)]
-pub(super) struct Names(Box<[Mutex<Option<Arc<str>>>]>);
+pub(super) struct SessionNames(Box<[Mutex<Option<Arc<str>>>]>);
 
-impl Names {
+impl SessionNames {
     pub(super) fn new() -> Self {
         Self((0..PLACES).map(|_| Mutex::default()).collect())
     }
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn the_same_name_is_kept_once_and_long_ones_are_not_held() {
-        let names = Names::new();
+        let names = SessionNames::new();
         let twice = |name: &str| {
             let (first, second) = (names.share(&name.into()), names.share(&name.into()));
             assert_eq!((&*first, &*second), (name, name));

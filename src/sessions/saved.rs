@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::limits::Limits;
+use super::limits::SessionLimits;
 use super::session::Session;
 use super::{Sessions, lock};
 use crate::identity::TokenKey;
@@ -153,7 +153,7 @@ impl Sessions {
         {
             return Ok(());
         }
-        let Limits { idle, floor, .. } = **self.limits.load();
+        let SessionLimits { idle, floor, .. } = **self.limits.load();
         let saved = store.save_idle_terms(IdleTerms { timeout: idle, floor }).await;
         match saved {
             Ok(()) => self.unsaved.is_known.store(true, Ordering::Relaxed),
@@ -208,7 +208,7 @@ impl Sessions {
     async fn restore_limits(&self, store: &Store, now: Now) -> Result<(), StoreError> {
         let Some(IdleTerms { timeout, floor }) = store.idle_terms().await? else { return Ok(()) };
         let configured = **self.limits.load();
-        let before = Limits { idle: timeout, floor, own_floor: None, ..configured };
+        let before = SessionLimits { idle: timeout, floor, own_floor: None, ..configured };
         self.limits.store(Arc::new(before.with_idle(configured.idle, self.on_their_clock(now))));
         Ok(())
     }
@@ -219,7 +219,7 @@ impl Sessions {
     /// # Errors
     /// When the disk is full or fails.
     pub async fn trim(&self, store: &Store, now: Monotonic) -> Result<usize, StoreError> {
-        let Limits { idle, leeway, .. } = **self.limits.load();
+        let SessionLimits { idle, leeway, .. } = **self.limits.load();
         store.trim_sessions(now, idle.unwrap_or(Duration::MAX), leeway).await
     }
 

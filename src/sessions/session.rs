@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::limits::Limits;
-use super::names::Names;
-use super::verdict::{Case, Idleness, Stamp};
+use super::limits::SessionLimits;
+use super::names::SessionNames;
+use super::verdict::{IdleCase, Idleness, Stamp};
 use crate::identity::{SubjectKey, TokenKey};
 use crate::state::record::SessionRow;
 use crate::time::{Monotonic, Now, Timestamp};
@@ -65,7 +65,7 @@ pub struct Introduction<'a> {
 
 /// What came of a use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Used {
+pub(super) enum UseResult {
     /// It does not count: the token is idle.
     Idle,
     /// It does not count: the session left the table.
@@ -79,7 +79,12 @@ pub(super) enum Used {
 impl Session {
     /// A token that is used for the first time; `now` carries the wall clock that the table goes by, and `first` the
     /// local one.
-    pub(super) fn new(introduction: &Introduction<'_>, names: &Names, first: Timestamp, now: Now) -> Self {
+    pub(super) fn new(
+        introduction: &Introduction<'_>,
+        names: &SessionNames,
+        first: Timestamp,
+        now: Now,
+    ) -> Self {
         let mark = (now.monotonic.as_millis() << SHIFT) | UNSAVED;
         Self {
             token: introduction.token,
@@ -97,7 +102,7 @@ impl Session {
     }
 
     /// As it was saved.
-    pub(super) fn from_row(row: &SessionRow, names: &Names, now: Monotonic) -> Self {
+    pub(super) fn from_row(row: &SessionRow, names: &SessionNames, now: Monotonic) -> Self {
         let last = row.last_used_at.max(row.issued_at);
         Self {
             token: row.token,
@@ -197,29 +202,29 @@ impl Session {
     }
 
     /// Counts a use at `case.now`, if the verdict is still that the token is in use.
-    pub(super) fn use_at(&self, case: &Case, limits: &Limits) -> Used {
+    pub(super) fn use_at(&self, case: &IdleCase, limits: &SessionLimits) -> UseResult {
         let mut word = self.word.load(Ordering::Acquire);
         loop {
             if word & OVER != 0 {
-                return Used::Idle;
+                return UseResult::Idle;
             }
             if word & EVICTED != 0 {
-                return Used::Evicted;
+                return UseResult::Evicted;
             }
-            let case = Case { tracked: Some(self.stamp_of(word)), ..*case };
+            let case = IdleCase { tracked: Some(self.stamp_of(word)), ..*case };
             if case.judge(limits) != Idleness::InUse {
-                return Used::Idle;
+                return UseResult::Idle;
             }
             // Before the word, so that nobody sees the use without it and finds the token idle by the wall clock.
             self.wall.fetch_max(case.now.wall.as_millis(), Ordering::AcqRel);
             let last = monotonic(word);
             let next = last.max(case.now.monotonic).as_millis() << SHIFT | UNSAVED;
             if next == word {
-                return Used::Again;
+                return UseResult::Again;
             }
             match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) if word & UNSAVED != 0 => return Used::Again,
-                Ok(_) => return Used::First(case.now.monotonic.since(last)),
+                Ok(_) if word & UNSAVED != 0 => return UseResult::Again,
+                Ok(_) => return UseResult::First(case.now.monotonic.since(last)),
                 Err(current) => word = current,
             }
         }
@@ -261,9 +266,9 @@ impl Session {
     }
 
     /// Ends it if the monotonic clock says at `case.now` that it is idle, in one step with looking; whether it is over.
-    pub(super) fn end_if_idle(&self, case: &Case, limits: &Limits) -> bool {
+    pub(super) fn end_if_idle(&self, case: &IdleCase, limits: &SessionLimits) -> bool {
         let end = |word: i64| {
-            let case = Case { tracked: Some(self.stamp_of(word)), ..*case };
+            let case = IdleCase { tracked: Some(self.stamp_of(word)), ..*case };
             case.is_idle_for_good(limits).then_some(word | OVER)
         };
         match self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, end) {
@@ -279,7 +284,7 @@ impl Session {
 
     /// Marks it as out of the table if it need not be kept, in one step with looking; whether it did. One that is idle is
     /// kept while its token, without it, would pass: the wall clock is behind then.
-    pub(super) fn evict_if_done(&self, limits: &Limits, now: Now) -> bool {
+    pub(super) fn evict_if_done(&self, limits: &SessionLimits, now: Now) -> bool {
         let age = now.monotonic.since(Monotonic::from_millis(i64::from(self.made) * 1_000));
         let is_dead = limits.is_dead(self.expires_at.since(self.issued_at), age);
         let is_old = limits.is_idle(now.wall.since(self.issued_at));

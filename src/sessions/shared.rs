@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use moka::sync::Cache;
 use tokio::sync::Notify;
 
-use super::limits::Limits;
+use super::limits::SessionLimits;
 use super::session::Introduction;
 use super::verdict::Stamp;
 use super::{Idleness, Session, Sessions, Settings, lock};
@@ -22,7 +22,7 @@ use crate::time::{Now, Timestamp};
 
 /// What a table needs of the store that it shares.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedClocks {
     store: Store,
     /// Milliseconds to the clock that all replicas go by.
     offset: Arc<AtomicI64>,
@@ -54,7 +54,7 @@ impl Sessions {
     /// An empty table of clocks that are shared through `store`, written behind every `flush_interval`.
     #[must_use]
     pub fn sharing(settings: Settings, store: Store, flush_interval: Duration) -> Self {
-        let shared = Shared {
+        let shared = SharedClocks {
             offset: store.clock_offset(),
             store,
             lead: flush_interval.saturating_add(AT_ONCE),
@@ -126,7 +126,7 @@ impl Sessions {
         self.limits.rcu(|limits| {
             let adopted = limits.with_floor(floor);
             match is_first {
-                true => Limits { idle: timeout, ..adopted }.with_idle(limits.idle, theirs),
+                true => SessionLimits { idle: timeout, ..adopted }.with_idle(limits.idle, theirs),
                 false => adopted,
             }
         });
@@ -215,7 +215,7 @@ mod tests {
     fn table(offset: i64) -> Sessions {
         let settings =
             Settings { idle_timeout: Some(IDLE), max_tracked: 10, leeway: Duration::ZERO, saved: true };
-        let shared = Shared {
+        let shared = SharedClocks {
             store: Store::in_memory(Now::at_millis(0)).unwrap(),
             offset: Arc::new(AtomicI64::new(offset)),
             lead: Duration::from_secs(2),

@@ -15,7 +15,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::Left;
-use super::limits::Limits;
+use super::limits::SessionLimits;
 use super::session::Session;
 use crate::identity::{AsIs, TokenKey};
 use crate::time::{Monotonic, Now, Timestamp};
@@ -32,9 +32,9 @@ const STEP: usize = 500;
 const REST: Duration = Duration::from_millis(1);
 
 /// The sessions in memory.
-pub(super) struct Table {
+pub(super) struct SessionTable {
     cache: Cache<TokenKey, Arc<Session>, AsIs>,
-    limits: Arc<ArcSwap<Limits>>,
+    limits: Arc<ArcSwap<SessionLimits>>,
     gone: Arc<Gone>,
     /// When all of them were looked at last: milliseconds of the monotonic clock.
     scanned: AtomicI64,
@@ -48,17 +48,17 @@ struct Gone {
     capacity: AtomicUsize,
 }
 
-impl fmt::Debug for Table {
+impl fmt::Debug for SessionTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").field("sessions", &self.cache.entry_count()).finish_non_exhaustive()
     }
 }
 
-impl Table {
+impl SessionTable {
     /// An empty table of at most `max_tracked` sessions; what leaves for room is told to `evicted`.
     pub(super) fn new(
         max_tracked: usize,
-        limits: Arc<ArcSwap<Limits>>,
+        limits: Arc<ArcSwap<SessionLimits>>,
         evicted: impl Fn(TokenKey) + Send + Sync + 'static,
     ) -> Self {
         let gone = Arc::new(Gone::default());

@@ -4,7 +4,7 @@ use crate::state::record::IdleFloor;
 use crate::state::redis::Told;
 use crate::time::{Monotonic, Now, Timestamp};
 
-use super::limits::Limits;
+use super::limits::SessionLimits;
 
 /// Whether a token is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) struct Stamp {
 
 /// Everything that a verdict depends on besides the settings.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Case {
+pub(super) struct IdleCase {
     /// What the session says; `None` without one.
     pub(super) tracked: Option<Stamp>,
     /// `iat`, which counts as the last use where none is known.
@@ -47,9 +47,9 @@ pub(super) struct Case {
     pub(super) now: Now,
 }
 
-impl Case {
+impl IdleCase {
     /// The verdict. Has no effect; what is idle by the monotonic clock stays so, because that clock never steps.
-    pub(super) fn judge(&self, limits: &Limits) -> Idleness {
+    pub(super) fn judge(&self, limits: &SessionLimits) -> Idleness {
         if self.tracked.is_some_and(|stamp| stamp.is_over) {
             return Idleness::Idle;
         }
@@ -70,13 +70,13 @@ impl Case {
     }
 
     /// Whether the monotonic clock says idle, which is final where nobody else uses the token.
-    pub(super) fn is_idle_for_good(&self, limits: &Limits) -> bool {
+    pub(super) fn is_idle_for_good(&self, limits: &SessionLimits) -> bool {
         let Some(stamp) = self.tracked else { return false };
         limits.idle.is_some_and(|idle| self.now.monotonic.since(stamp.monotonic) > idle)
             || limits.floor.is_some_and(|floor| stamp.monotonic < floor.monotonic)
     }
 
-    fn is_idle_by_wall_clock(&self, limits: &Limits) -> bool {
+    fn is_idle_by_wall_clock(&self, limits: &SessionLimits) -> bool {
         let last = self.last_use();
         // Of a session the monotonic clock has said whether it lies below the floor of this process, and exactly.
         let of_process = limits.own_floor.filter(|_| self.tracked.is_none_or(|stamp| stamp.is_evicted));
@@ -91,7 +91,7 @@ impl Case {
             .is_some_and(|stamp| !stamp.is_evicted && stamp.monotonic >= floor.monotonic.plus(floor.timeout))
     }
 
-    fn is_below_floor(&self, last: Timestamp, limits: &Limits) -> bool {
+    fn is_below_floor(&self, last: Timestamp, limits: &SessionLimits) -> bool {
         limits.floor.is_some_and(|floor| self.is_below(last, floor))
             || limits.own_floor.is_some_and(|floor| self.is_below_exactly(last, floor))
     }
@@ -138,9 +138,9 @@ mod tests {
         Now { wall: wall(wall_millis), monotonic: Monotonic::from_millis(monotonic) }
     }
 
-    fn limits() -> Limits {
+    fn limits() -> SessionLimits {
         let idle = Some(Duration::from_secs(60));
-        Limits { idle, leeway: Duration::ZERO, floor: None, own_floor: None }
+        SessionLimits { idle, leeway: Duration::ZERO, floor: None, own_floor: None }
     }
 
     fn used(wall_millis: i64, monotonic: i64) -> Option<Stamp> {
@@ -148,8 +148,8 @@ mod tests {
         Some(Stamp { wall, monotonic, is_over: false, is_evicted: false })
     }
 
-    fn case(tracked: Option<Stamp>, now: Now) -> Case {
-        Case { tracked, issued_at: wall(0), told: None, is_shared: false, now }
+    fn case(tracked: Option<Stamp>, now: Now) -> IdleCase {
+        IdleCase { tracked, issued_at: wall(0), told: None, is_shared: false, now }
     }
 
     #[test]
@@ -184,13 +184,13 @@ mod tests {
         assert_eq!(case(evicted, at(60_001, 60_001)).judge(&limits()), Idle, "by its issue");
         let behind = at(0, 50_001 + IDLE);
         assert_eq!(case(evicted, behind).judge(&limits()), Idle, "the monotonic clock still counts");
-        let in_a_fleet = Case { is_shared: true, ..case(evicted, at(60_001, 60_001)) };
+        let in_a_fleet = IdleCase { is_shared: true, ..case(evicted, at(60_001, 60_001)) };
         assert_eq!(in_a_fleet.judge(&limits()), InUse, "the shared store knows the use, too");
     }
 
     #[test]
     fn nothing_is_idle_without_a_timeout_but_what_was_before() {
-        let never = Limits { idle: None, ..limits() };
+        let never = SessionLimits { idle: None, ..limits() };
         assert_eq!(case(None, at(WALL / 2, 0)).judge(&never), InUse);
         assert_eq!(case(used(1, 1), at(WALL / 2, WALL / 2)).judge(&never), InUse);
         let grown = limits().with_idle(None, at(100_000, 100_000));
@@ -213,11 +213,11 @@ mod tests {
             timeout: Duration::from_secs(30),
         };
         for own_floor in [None, Some(floor)] {
-            says_idle_of_nothing_that_was_not(Limits { floor: Some(floor), own_floor, ..limits() });
+            says_idle_of_nothing_that_was_not(SessionLimits { floor: Some(floor), own_floor, ..limits() });
         }
     }
 
-    fn says_idle_of_nothing_that_was_not(limits: Limits) {
+    fn says_idle_of_nothing_that_was_not(limits: SessionLimits) {
         assert_eq!(case(used(5_000, 5_000), at(35_000, 35_000)).judge(&limits), InUse);
         for (tracked, now, expected, what) in [
             (
@@ -232,7 +232,7 @@ mod tests {
         ] {
             assert_eq!(case(tracked, now).judge(&limits), expected, "{what}");
         }
-        let never = Limits { idle: None, ..limits };
+        let never = SessionLimits { idle: None, ..limits };
         let hours = 3_600_000;
         assert_eq!(
             case(used(30_000, 30_000), at(9 * hours, 30_001)).judge(&never),
@@ -254,14 +254,14 @@ mod tests {
         for (tracked, issued, expected) in
             [(None, 39_999, Idle), (None, 40_000, InUse), (used(39_999, 39_999), 0, Idle)]
         {
-            let case = Case { issued_at: wall(issued), ..case(tracked, at(200_000, 200_000)) };
+            let case = IdleCase { issued_at: wall(issued), ..case(tracked, at(200_000, 200_000)) };
             assert_eq!(case.judge(&grown), expected, "{tracked:?} {issued}");
         }
         // After a restart nobody can say what the clock of then was worth.
         // A clock that is ahead now says nothing of a session that was used since.
         let ahead = at(200_000 + years, 100_001);
         assert_eq!(case(used(99_000, 99_000), ahead).judge(&grown), InUse);
-        let restarted = Limits { own_floor: None, ..grown };
+        let restarted = SessionLimits { own_floor: None, ..grown };
         assert_eq!(case(None, at(200_000, 200_000)).judge(&restarted), InUse);
         // Nor does such an earlier one take the place of one of this process.
         let floor = IdleFloor {
@@ -269,14 +269,14 @@ mod tests {
             wall: wall(-years),
             timeout: Duration::from_secs(10),
         };
-        let again = Limits { floor: Some(floor), ..limits() }.with_idle(None, at(100_000, 100_000));
+        let again = SessionLimits { floor: Some(floor), ..limits() }.with_idle(None, at(100_000, 100_000));
         assert_eq!(again.floor, Some(floor), "the later one");
         assert_eq!(case(None, at(200_000, 200_000)).judge(&again), Idle);
     }
 
     #[test]
     fn others_are_asked_only_when_this_replica_finds_a_token_idle() {
-        let shared = |tracked, told, now| Case { is_shared: true, told, ..case(tracked, now) };
+        let shared = |tracked, told, now| IdleCase { is_shared: true, told, ..case(tracked, now) };
         let (fresh, late) = (at(30_000, 30_000), at(70_001, 70_001));
         for told in [None, Some(Told::Unknown), Some(Told::Over), Some(Told::LastUsed(wall(0)))] {
             assert_eq!(shared(None, told, fresh).judge(&limits()), InUse, "{told:?}");

@@ -3,14 +3,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Refusal, malformed};
+use super::{SignalRefusal, malformed};
 use crate::jose::json;
 
 /// Begins the event types that this room gives to Apple's words.
 pub(super) const EVENT_TYPE: &str = "https://appleid.apple.com/event-type/";
 
 /// The token in `{"payload": "<JWT>"}`.
-pub(super) fn payload(body: &[u8]) -> Result<String, Refusal> {
+pub(super) fn payload(body: &[u8]) -> Result<String, SignalRefusal> {
     let envelope = json::object(body).ok().and_then(|mut members| members.remove("payload"));
     match envelope {
         Some(Value::String(token)) => Ok(token),
@@ -21,7 +21,7 @@ pub(super) fn payload(body: &[u8]) -> Result<String, Refusal> {
 /// `{"type", "sub", "event_time"}` as the object that a SET has.
 ///
 /// Apple's `sub` names its user without an issuer, and so like an opaque identifier.
-pub(super) fn events(text: &str) -> Result<Map<String, Value>, Refusal> {
+pub(super) fn events(text: &str) -> Result<Map<String, Value>, SignalRefusal> {
     let event = json::object(text.as_bytes()).ok();
     let event = event.ok_or(malformed("`events` is text, and not that of a JSON object"))?;
     let word = event.get("type").and_then(Value::as_str).ok_or(malformed("the event has no `type`"))?;

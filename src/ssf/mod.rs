@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::events;
 use crate::keys;
-use crate::keys::store::{KeyStore, Wanted};
+use crate::keys::store::{KeyStore, WantedKey};
 use crate::state::record::Event;
 use crate::time::Timestamp;
 
@@ -38,7 +38,7 @@ pub struct Settings {
     /// Where its keys come from.
     pub keys: keys::Settings,
     /// The issuer whose subjects it speaks of.
-    pub subject_issuer: events::Issuer,
+    pub subject_issuer: events::EventIssuer,
     /// The claims in which that issuer's tokens carry roles and scopes.
     pub role_claims: Vec<String>,
     /// The members of complex subjects that the transmitter's metadata lists in `critical_subject_members`.
@@ -58,7 +58,7 @@ pub struct Transmitter {
 
 /// Whether the caller has already asked for newer keys on behalf of this token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum KeysAsked {
     /// Not yet.
     Nothing,
     /// [`KeyStore::ask`] has returned; the answer is final.
@@ -109,16 +109,16 @@ pub enum PassedOver {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unaccepted {
     /// It is at fault, and will be whenever it is sent again.
-    Refused(Refusal),
-    /// Another key set may prove it; the caller awaits [`KeyStore::ask`] and tries again with [`Asked::Keys`].
-    Ask(Wanted),
+    Refused(SignalRefusal),
+    /// Another key set may prove it; the caller awaits [`KeyStore::ask`] and tries again with [`KeysAsked::Keys`].
+    Ask(WantedKey),
     /// The transmitter's keys were never loaded, or not confirmed for too long.
     NoKeys,
 }
 
 /// What is wrong with a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub struct SignalRefusal {
     /// The code.
     pub code: Code,
     /// One sentence that repeats nothing of the token.
@@ -168,7 +168,7 @@ impl Transmitter {
         &self,
         body: &[u8],
         content_type: Option<&str>,
-        asked: Asked,
+        asked: KeysAsked,
         now: Timestamp,
     ) -> Result<Accepted, Unaccepted> {
         let settings = &self.settings;
@@ -218,13 +218,13 @@ impl Code {
     }
 }
 
-impl From<Refusal> for Unaccepted {
-    fn from(refusal: Refusal) -> Self {
+impl From<SignalRefusal> for Unaccepted {
+    fn from(refusal: SignalRefusal) -> Self {
         Self::Refused(refusal)
     }
 }
 
 /// The refusal of what does not conform.
-const fn malformed(description: &'static str) -> Refusal {
-    Refusal { code: Code::InvalidRequest, description }
+const fn malformed(description: &'static str) -> SignalRefusal {
+    SignalRefusal { code: Code::InvalidRequest, description }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use prometheus::IntCounterVec;
 
-use super::{Accepted, Answer, Asked, Refusal, Transmitter, Unaccepted};
+use super::{Accepted, Answer, KeysAsked, SignalRefusal, Transmitter, Unaccepted};
 use crate::events::EventLog;
 use crate::metrics::Metrics;
 use crate::state::StoreError;
-use crate::state::record::Source;
+use crate::state::record::EventSource;
 use crate::time::Now;
 
 /// Receives the tokens of every configured transmitter.
@@ -26,7 +26,7 @@ pub struct Receiver {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Undelivered {
     /// It is at fault.
-    Refused(Refusal),
+    Refused(SignalRefusal),
     /// The transmitter's keys cannot be used now.
     NoKeys,
     /// The store could not take its events.
@@ -65,17 +65,17 @@ impl Receiver {
         content_type: Option<&str>,
     ) -> Result<Answer, Undelivered> {
         let mut now = Now::read();
-        let mut received = transmitter.receive(body, content_type, Asked::Nothing, now.wall);
+        let mut received = transmitter.receive(body, content_type, KeysAsked::Nothing, now.wall);
         if let Err(Unaccepted::Ask(wanted)) = &received {
             transmitter.keys().ask(wanted).await;
             now = Now::read();
-            received = transmitter.receive(body, content_type, Asked::Keys, now.wall);
+            received = transmitter.receive(body, content_type, KeysAsked::Keys, now.wall);
         }
         let name = &transmitter.settings().name;
         let Accepted { events, passed_over, answer } = received.map_err(|error| undelivered(error, name))?;
         let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
         if !events.is_empty() {
-            self.log.publish(events, Source::Ssf, now).await.map_err(|error| {
+            self.log.publish(events, EventSource::Ssf, now).await.map_err(|error| {
                 tracing::error!(transmitter = name, %error, "signals could not be stored");
                 Undelivered::Store(error)
             })?;
@@ -83,7 +83,7 @@ impl Receiver {
         let passed_over: Vec<&str> = passed_over.into_iter().map(super::PassedOver::as_str).collect();
         tracing::info!(transmitter = name, events = ?kinds, ?passed_over, "signals received");
         for kind in kinds.into_iter().chain(passed_over) {
-            self.counted.with_label_values(&[kind, Source::Ssf.as_str()]).inc();
+            self.counted.with_label_values(&[kind, EventSource::Ssf.as_str()]).inc();
         }
         Ok(answer)
     }

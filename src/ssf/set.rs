@@ -7,11 +7,11 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-use super::{Asked, Code, Refusal, Settings, Unaccepted, apple, malformed};
+use super::{Code, KeysAsked, Settings, SignalRefusal, Unaccepted, apple, malformed};
 use crate::events::parse::seconds;
 use crate::jose::jws::{Jws, JwsError};
 use crate::keys::set::KeySet;
-use crate::keys::store::{Availability, KeyStore, Wanted};
+use crate::keys::store::{Availability, KeyStore, WantedKey};
 use crate::time::{Monotonic, Now, Timestamp};
 
 /// How many keys are tried for one token.
@@ -42,7 +42,7 @@ pub(super) fn read(
     token: &[u8],
     settings: &Settings,
     keys: &KeyStore,
-    asked: Asked,
+    asked: KeysAsked,
     now: Timestamp,
 ) -> Result<Set, Unaccepted> {
     let jws = Jws::parse(token).map_err(|error| match error {
@@ -59,7 +59,7 @@ pub(super) fn read(
 
 /// Explicit typing is what keeps other tokens of the same issuer from being taken for events (RFC 8417 §4.2). Without
 /// it, the `events` claim is the only difference left.
-fn check_type(jws: &Jws<'_>, tolerant: bool) -> Result<(), Refusal> {
+fn check_type(jws: &Jws<'_>, tolerant: bool) -> Result<(), SignalRefusal> {
     let typ = jws.token_type().unwrap_or_default();
     let is = |expected: &str| typ.eq_ignore_ascii_case(expected);
     if is("secevent+jwt") || is("application/secevent+jwt") || (tolerant && is("JWT")) {
@@ -68,10 +68,10 @@ fn check_type(jws: &Jws<'_>, tolerant: bool) -> Result<(), Refusal> {
     Err(malformed("the token's `typ` is not secevent+jwt"))
 }
 
-fn check_parties(payload: &Map<String, Value>, settings: &Settings) -> Result<(), Refusal> {
+fn check_parties(payload: &Map<String, Value>, settings: &Settings) -> Result<(), SignalRefusal> {
     let issuer = payload.get("iss").and_then(Value::as_str).ok_or(malformed("`iss` must be a string"))?;
     if issuer != settings.issuer {
-        return Err(Refusal {
+        return Err(SignalRefusal {
             code: Code::InvalidIssuer,
             description: "`iss` is not this transmitter's issuer",
         });
@@ -84,14 +84,14 @@ fn check_parties(payload: &Map<String, Value>, settings: &Settings) -> Result<()
         Some(_) => return Err(malformed("`aud` must be a string or an array of strings")),
     };
     let description = "`aud` is not the audience configured for this transmitter";
-    if ours { Ok(()) } else { Err(Refusal { code: Code::InvalidAudience, description }) }
+    if ours { Ok(()) } else { Err(SignalRefusal { code: Code::InvalidAudience, description }) }
 }
 
 fn check_signature(
     jws: &Jws<'_>,
     algorithm: Algorithm,
     keys: &KeyStore,
-    asked: Asked,
+    asked: KeysAsked,
     now: Timestamp,
 ) -> Result<(), Unaccepted> {
     match keys.availability(Now { wall: now, monotonic: Monotonic::now() }) {
@@ -101,17 +101,17 @@ fn check_signature(
     let set = keys.current();
     prove(jws, algorithm, &set).map_err(|(wanted, refusal)| {
         // Another set may prove it: the transmitter may have a new key, also under the same `kid`.
-        let ask = asked == Asked::Nothing && keys.worth_asking(&wanted, Monotonic::now());
+        let ask = asked == KeysAsked::Nothing && keys.worth_asking(&wanted, Monotonic::now());
         if ask { Unaccepted::Ask(wanted) } else { refusal.into() }
     })
 }
 
 /// Whether a key of this set made the signature; else what it lacks, and what to say.
-fn prove(jws: &Jws<'_>, algorithm: Algorithm, set: &KeySet) -> Result<(), (Wanted, Refusal)> {
+fn prove(jws: &Jws<'_>, algorithm: Algorithm, set: &KeySet) -> Result<(), (WantedKey, SignalRefusal)> {
     if let Some(kid) = jws.kid().filter(|kid| !set.knows(kid)) {
-        return Err((Wanted::key(kid), invalid_key("no key of the transmitter has this `kid`")));
+        return Err((WantedKey::key(kid), invalid_key("no key of the transmitter has this `kid`")));
     }
-    let other = Wanted::OtherThan(set.generation());
+    let other = WantedKey::OtherThan(set.generation());
     let mut candidates = set.candidates(jws.kid(), algorithm).take(MAX_CANDIDATES).peekable();
     if candidates.peek().is_none() {
         return Err((other, invalid_key("no key of the transmitter is for this algorithm")));
@@ -120,10 +120,14 @@ fn prove(jws: &Jws<'_>, algorithm: Algorithm, set: &KeySet) -> Result<(), (Wante
         return Ok(());
     }
     let description = "the signature is not the transmitter's";
-    Err((other, Refusal { code: Code::AuthenticationFailed, description }))
+    Err((other, SignalRefusal { code: Code::AuthenticationFailed, description }))
 }
 
-fn claims(mut payload: Map<String, Value>, settings: &Settings, now: Timestamp) -> Result<Set, Refusal> {
+fn claims(
+    mut payload: Map<String, Value>,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<Set, SignalRefusal> {
     let tolerant = settings.tolerant;
     let id = match payload.get("jti") {
         Some(Value::String(id)) if !id.is_empty() => id.clone(),
@@ -155,12 +159,12 @@ fn claims(mut payload: Map<String, Value>, settings: &Settings, now: Timestamp) 
 }
 
 /// A `NumericDate`; it may lie ahead, however far.
-pub(super) fn time(value: &Value, tolerant: bool) -> Result<Timestamp, Refusal> {
+pub(super) fn time(value: &Value, tolerant: bool) -> Result<Timestamp, SignalRefusal> {
     let number = value.as_f64().unwrap_or(f64::NAN);
     let number = if tolerant && number >= MILLISECONDS { number / 1000.0 } else { number };
     seconds(number).ok_or(malformed("a time is not in seconds since 1970"))
 }
 
-const fn invalid_key(description: &'static str) -> Refusal {
-    Refusal { code: Code::InvalidKey, description }
+const fn invalid_key(description: &'static str) -> SignalRefusal {
+    SignalRefusal { code: Code::InvalidKey, description }
 }

@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use super::set::{self, Set};
 use super::subject::{Named, Nobody, Reader};
-use super::{MAX_EVENTS, PassedOver, Refusal, Settings, apple, malformed};
-use crate::state::record::{Event, EventKind, Origin};
+use super::{MAX_EVENTS, PassedOver, Settings, SignalRefusal, apple, malformed};
+use crate::state::record::{Event, EventKind, EventOrigin};
 use crate::time::Timestamp;
 
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
@@ -52,7 +52,7 @@ pub(super) fn translate(
     set: &Set,
     settings: &Settings,
     now: Timestamp,
-) -> Result<(Vec<Event>, Vec<PassedOver>), Refusal> {
+) -> Result<(Vec<Event>, Vec<PassedOver>), SignalRefusal> {
     let (mut events, mut passed_over) = (Vec::new(), Vec::new());
     for (uri, members) in &set.events {
         let Value::Object(members) = members else {
@@ -86,7 +86,7 @@ fn signal(
     let named = reader.read(subject(members, set, settings.tolerant)?)?;
     let at = members.get("event_timestamp").map(|time| set::time(time, settings.tolerant)).transpose();
     let told_at = at.map_err(Nobody::Malformed)?.unwrap_or(set.at);
-    let origin = Origin::signal(&settings.issuer, &set.id, uri, told_at);
+    let origin = EventOrigin::signal(&settings.issuer, &set.id, uri, told_at);
     // What has happened happened before it was heard of. A transmitter whose clock is ahead does not repeat what is
     // refused, and a time ahead would end tokens that are yet to be issued.
     let at = told_at.min(now);

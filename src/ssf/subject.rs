@@ -13,7 +13,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{PassedOver, Refusal, malformed};
+use super::{PassedOver, SignalRefusal, malformed};
 
 /// The members of complex subjects (SSF §3.2).
 const MEMBERS: [&str; 7] = ["user", "device", "session", "application", "tenant", "org_unit", "group"];
@@ -31,7 +31,7 @@ pub(super) enum Named {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Nobody {
     /// It is not of the form that its format demands.
-    Malformed(Refusal),
+    Malformed(SignalRefusal),
     /// It is, and names something else.
     PassedOver(PassedOver),
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::schema::{self, Problem, companion};
+use super::schema::{self, SchemaProblem, companion};
 use super::{OpenError, rows};
 
 /// Copies the database at `path` to the file `to`, which must not exist yet, and answers the last sequence of the copy.
@@ -35,11 +35,11 @@ pub(super) fn copy(path: &Path, to: &Path) -> Result<u64, OpenError> {
 }
 
 /// Opens what is copied. It is read only, but SQLite needs the files beside it, which it makes where they are missing.
-fn source(path: &Path) -> Result<Connection, Problem> {
+fn source(path: &Path) -> Result<Connection, SchemaProblem> {
     if let Err(error) = std::fs::metadata(path) {
         return Err(match error.kind() {
-            io::ErrorKind::NotFound => Problem::Missing,
-            _ => Problem::Unusable(error.to_string()),
+            io::ErrorKind::NotFound => SchemaProblem::Missing,
+            _ => SchemaProblem::Unusable(error.to_string()),
         });
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -47,7 +47,7 @@ fn source(path: &Path) -> Result<Connection, Problem> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     schema::verify(&connection)?;
-    if schema::is_empty(&connection)? { Err(Problem::Missing) } else { Ok(connection) }
+    if schema::is_empty(&connection)? { Err(SchemaProblem::Missing) } else { Ok(connection) }
 }
 
 fn copy_into(source: &Connection, to: &Path) -> Result<u64, Box<dyn std::error::Error>> {

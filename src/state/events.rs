@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::record::{
-    Appended, Event, EventKind, Forgotten, Kept, Source, StoredEvent, TrimCursor, Trimmed, Undone,
+    Appended, Event, EventKind, EventSource, Forgotten, Kept, StoredEvent, TrimCursor, Trimmed, Undone,
 };
 use super::rows::{self, Arrival};
 use super::{CHUNK, Store, StoreError, trim};
@@ -21,7 +21,7 @@ pub struct LogPosition {
 }
 
 impl Store {
-    fn arrival(&self, source: Source, now: Now) -> Arrival {
+    fn arrival(&self, source: EventSource, now: Now) -> Arrival {
         Arrival { source, wall: now.wall, uptime: self.uptime().at(now.monotonic) }
     }
 
@@ -44,7 +44,7 @@ impl Store {
     pub async fn append(
         &self,
         events: Arc<[Event]>,
-        source: Source,
+        source: EventSource,
         now: Now,
     ) -> Result<Vec<Appended>, StoreError> {
         if let Some(fleet) = self.fleet() {
@@ -62,7 +62,12 @@ impl Store {
     ///
     /// # Errors
     /// When the disk is full or fails.
-    pub async fn undo(&self, sequence: u64, source: Source, now: Now) -> Result<Option<Undone>, StoreError> {
+    pub async fn undo(
+        &self,
+        sequence: u64,
+        source: EventSource,
+        now: Now,
+    ) -> Result<Option<Undone>, StoreError> {
         if let Some(fleet) = self.fleet() {
             return fleet.undo(sequence, source, now.wall).await;
         }
@@ -97,7 +102,7 @@ impl Store {
     /// # Errors
     /// When the copy of the log cannot be read.
     pub async fn undone(&self, sequence: u64) -> Result<Option<Undone>, StoreError> {
-        let arrival = Arrival { source: Source::Replica, wall: Timestamp::EPOCH, uptime: 0 };
+        let arrival = Arrival { source: EventSource::Replica, wall: Timestamp::EPOCH, uptime: 0 };
         // Nothing is written for an event that is taken back already.
         self.writer.run(move |db| rows::undo(db, sequence, arrival)).await
     }
@@ -113,7 +118,7 @@ impl Store {
         kept: Arc<[Kept]>,
     ) -> Result<Trimmed, StoreError> {
         let clock = self.uptime();
-        let terms = trim::Terms { wall: now.wall, uptime: clock.at(now.monotonic), clock, kept };
+        let terms = trim::TrimTerms { wall: now.wall, uptime: clock.at(now.monotonic), clock, kept };
         self.writer.run(move |db| trim::trim(db, after, CHUNK, &terms)).await
     }
 

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::record::{Appended, Event, EventKind, Identity, StoredEvent};
-use super::redis::entry::Entry;
+use super::redis::entry::LogEntry;
 use super::rows::{self, Arrival};
 
 /// Places of events that the log does not have any more.
@@ -30,7 +30,7 @@ pub(super) enum Adopted {
 /// `uptime` is the running time of this gate, so that the entry is kept for as long as if it had just been received.
 pub(super) fn adopt(
     db: &Connection,
-    entry: &Entry,
+    entry: &LogEntry,
     uptime: i64,
     lost: &mut Lost,
 ) -> rusqlite::Result<Adopted> {
@@ -49,7 +49,7 @@ pub(super) fn adopt(
         lost.remove(&entry.sequence);
         return Ok(Adopted::Known);
     }
-    let Entry { sequence, ref event, source, received_at, .. } = *entry;
+    let LogEntry { sequence, ref event, source, received_at, .. } = *entry;
     let arrival = Arrival { source, wall: received_at, uptime };
     rows::insert(db, Some(sequence), event, detail, arrival)?;
     match target {
@@ -80,7 +80,7 @@ pub(super) fn find_all(db: &Connection, events: &[Event]) -> rusqlite::Result<Ve
 }
 
 /// The event at this place, and, when it takes back another, which.
-pub(super) fn entry(db: &Connection, sequence: u64) -> rusqlite::Result<Option<Entry>> {
+pub(super) fn entry(db: &Connection, sequence: u64) -> rusqlite::Result<Option<LogEntry>> {
     let Some(stored) = rows::event(db, sequence)? else { return Ok(None) };
     let undoes = match stored.undoes {
         Some(target) => match rows::event(db, target)? {
@@ -89,7 +89,7 @@ pub(super) fn entry(db: &Connection, sequence: u64) -> rusqlite::Result<Option<E
         },
         None => None,
     };
-    Ok(Some(Entry::again(stored, undoes)))
+    Ok(Some(LogEntry::again(stored, undoes)))
 }
 
 /// Whether there is an event at this place.
@@ -105,7 +105,7 @@ pub(super) fn places_after(db: &Connection, sequence: u64) -> rusqlite::Result<L
 }
 
 /// Where the event is that an entry takes back, and whether it is taken back already.
-fn undone(db: &Connection, entry: &Entry, target: &Identity) -> rusqlite::Result<Option<(u64, bool)>> {
+fn undone(db: &Connection, entry: &LogEntry, target: &Identity) -> rusqlite::Result<Option<(u64, bool)>> {
     if target.kind == EventKind::Undone {
         return Ok(None);
     }
@@ -138,7 +138,7 @@ fn r#move(db: &Connection, from: u64, to: u64) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::record::Source;
+    use crate::state::record::EventSource;
     use crate::state::schema;
     use crate::time::{Now, Timestamp};
 
@@ -148,14 +148,14 @@ mod tests {
         Event::token(&"https://a/".into(), jti, NOW, Timestamp::from_secs(1_000))
     }
 
-    fn at(sequence: u64, jti: &str) -> Entry {
-        Entry { sequence, ..Entry::new(&event(jti), Source::Admin, NOW) }
+    fn at(sequence: u64, jti: &str) -> LogEntry {
+        LogEntry { sequence, ..LogEntry::new(&event(jti), EventSource::Admin, NOW) }
     }
 
-    fn undoing(sequence: u64, jti: &str) -> Entry {
+    fn undoing(sequence: u64, jti: &str) -> LogEntry {
         let undone = Event { kind: EventKind::Undone, ..event(jti) };
         let undoes = Some(Identity::of(&event(jti)));
-        Entry { sequence, undoes, ..Entry::new(&undone, Source::Admin, NOW) }
+        LogEntry { sequence, undoes, ..LogEntry::new(&undone, EventSource::Admin, NOW) }
     }
 
     #[test]
@@ -178,11 +178,11 @@ mod tests {
         for entry in [at(5, "a"), undoing(6, "a"), at(7, "b")] {
             adopt(db, &entry, 0, none).unwrap();
         }
-        let again: Vec<Entry> = [5, 6, 7].map(|place| entry(db, place).unwrap().unwrap()).into();
+        let again: Vec<LogEntry> = [5, 6, 7].map(|place| entry(db, place).unwrap().unwrap()).into();
         let mut lost = places_after(db, 0).unwrap();
         assert_eq!(lost.len(), 3);
         for (place, entry) in [20, 21, 22].into_iter().zip(again) {
-            let adopted = adopt(db, &Entry { sequence: place, ..entry }, 0, &mut lost).unwrap();
+            let adopted = adopt(db, &LogEntry { sequence: place, ..entry }, 0, &mut lost).unwrap();
             assert_eq!(adopted, Adopted::Known);
         }
         assert!(lost.is_empty());

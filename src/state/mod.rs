@@ -32,15 +32,15 @@ pub use events::LogPosition;
 use freshness::Freshness;
 use record::UsageRow;
 use redis::{Fleet, ReplicaChanges, Told};
-use schema::{Database, Wanted};
+use schema::{Database, WantedDatabase};
 pub use seen::Past;
 use uptime::Uptime;
-use writer::Writer;
+use writer::StoreWriter;
 
 /// A handle to the store; clones share it.
 #[derive(Debug, Clone)]
 pub struct Store {
-    writer: Arc<Writer>,
+    writer: Arc<StoreWriter>,
     created_at: Timestamp,
     not_before: Timestamp,
     identity: Arc<str>,
@@ -70,7 +70,7 @@ impl Store {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_on(path: &Path, now: Now, clock: Clock) -> Result<Self, OpenError> {
-        let mut database = schema::open(path, Wanted::Any, now)?;
+        let mut database = schema::open(path, WantedDatabase::Any, now)?;
         database.clock = clock;
         Self::start(database, true, path)
     }
@@ -81,7 +81,7 @@ impl Store {
     /// # Errors
     /// As [`Self::open`], and when there is a store already.
     pub fn create(path: &Path, now: Now, accept_existing_tokens: bool) -> Result<Past, OpenError> {
-        let database = schema::open(path, Wanted::New, now)?;
+        let database = schema::open(path, WantedDatabase::New, now)?;
         if accept_existing_tokens {
             rows::lower_not_before(&database.connection, Timestamp::EPOCH)
                 .map_err(|error| OpenError::Io(path.to_owned(), error.to_string()))?;
@@ -118,8 +118,8 @@ impl Store {
     fn start(database: Database, durable: bool, path: &Path) -> Result<Self, OpenError> {
         let Database { created_at, not_before, uptime, past, .. } = database;
         let (identity, last) = (database.identity.as_str().into(), database.seen.last());
-        let writer =
-            Writer::start(database).map_err(|error| OpenError::Io(path.to_owned(), error.to_string()))?;
+        let writer = StoreWriter::start(database)
+            .map_err(|error| OpenError::Io(path.to_owned(), error.to_string()))?;
         let writer = Arc::new(writer);
         Ok(Self { writer, created_at, not_before, identity, last, past, uptime, durable, shared: None })
     }
@@ -131,7 +131,7 @@ impl Store {
     /// When the trust for TLS cannot be read, or a thread not be started.
     pub fn shared(
         settings: redis::Settings,
-        terms: redis::Terms,
+        terms: redis::RedisTerms,
         metrics: crate::metrics::Metrics,
     ) -> Result<(Self, tokio::sync::mpsc::Receiver<ReplicaChanges>), OpenError> {
         let (running, writer, changes) = redis::start(settings, terms, metrics)?;
@@ -202,7 +202,7 @@ impl Store {
     }
 
     /// Takes over what a reload may change.
-    pub fn reconfigure(&self, terms: redis::Terms) {
+    pub fn reconfigure(&self, terms: redis::RedisTerms) {
         if let Some(fleet) = self.fleet() {
             fleet.reconfigure(terms);
         }
@@ -347,7 +347,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use super::record::{Event, EventKind, Source};
+    use super::record::{Event, EventKind, EventSource};
     use super::*;
 
     fn batch(from: usize) -> Arc<[Event]> {
@@ -375,21 +375,21 @@ mod tests {
                 db.pragma_update_and_check(None, "max_page_count", pages, |row| row.get::<_, u32>(0))
             })
         };
-        store.append(batch(0), Source::Admin, now).await.unwrap();
+        store.append(batch(0), EventSource::Admin, now).await.unwrap();
         limit(1).await.unwrap(); // SQLite takes the size it has for the least there is
         for _ in 0..100 {
             let (full, listed) =
-                tokio::join!(store.append(batch(100), Source::Admin, now), store.events(0, 1_000));
+                tokio::join!(store.append(batch(100), EventSource::Admin, now), store.events(0, 1_000));
             assert_eq!(full, Err(StoreError::Full));
             assert_eq!(listed.unwrap().len(), 100, "none of the batch, and no failure of those who read");
         }
         assert!(
-            !store.append(batch(0), Source::Admin, now).await.unwrap()[0].new,
+            !store.append(batch(0), EventSource::Admin, now).await.unwrap()[0].new,
             "a repetition needs no room"
         );
 
         limit(1_000_000).await.unwrap();
-        store.append(batch(100), Source::Admin, now).await.unwrap();
+        store.append(batch(100), EventSource::Admin, now).await.unwrap();
         assert_eq!(store.events(0, 1_000).await.unwrap().len(), 200);
     }
 }

@@ -35,7 +35,7 @@ const KINDS: [(EventKind, &str, i64); 6] = [
 
 /// Where an event came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Source {
+pub enum EventSource {
     /// The admin API.
     Admin,
     /// A Shared Signals transmitter.
@@ -46,11 +46,11 @@ pub enum Source {
     Replica,
 }
 
-const SOURCES: [(Source, &str, i64); 4] = [
-    (Source::Admin, "admin", 0),
-    (Source::Ssf, "ssf", 1),
-    (Source::Authority, "authority", 2),
-    (Source::Replica, "replica", 3),
+const SOURCES: [(EventSource, &str, i64); 4] = [
+    (EventSource::Admin, "admin", 0),
+    (EventSource::Ssf, "ssf", 1),
+    (EventSource::Authority, "authority", 2),
+    (EventSource::Replica, "replica", 3),
 ];
 
 impl EventKind {
@@ -82,7 +82,7 @@ impl EventKind {
     }
 }
 
-impl Source {
+impl EventSource {
     /// The word users see.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -101,9 +101,9 @@ impl Source {
 /// The signal that an event came with, as a hash: who sent it, under which id, what it was and when it happened by its
 /// sender's clock. Events that no signal brought have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Origin(pub(super) Key);
+pub struct EventOrigin(pub(super) Key);
 
-impl Origin {
+impl EventOrigin {
     /// Of a signal with this sender, id, type and time.
     #[must_use]
     pub fn signal(sender: &str, id: &str, r#type: &str, at: Timestamp) -> Self {
@@ -137,7 +137,7 @@ pub struct Event {
     /// moment. What is deleted follows [`StoredEvent::retention`].
     pub expires_at: Timestamp,
     /// The signal that it came with.
-    pub origin: Option<Origin>,
+    pub origin: Option<EventOrigin>,
 }
 
 impl Event {
@@ -218,7 +218,7 @@ pub struct Identity {
     pub role_version: Option<u64>,
     /// The signal that it came with; then time and version make no difference, because a repetition may be read with
     /// another time.
-    pub origin: Option<Origin>,
+    pub origin: Option<EventOrigin>,
 }
 
 impl Identity {
@@ -240,7 +240,7 @@ pub struct StoredEvent {
     /// The event that this one takes back.
     pub undoes: Option<u64>,
     /// Where it came from.
-    pub source: Source,
+    pub source: EventSource,
     /// When it arrived, by the wall clock.
     pub received_at: Timestamp,
     /// Whether it was taken back.
@@ -390,7 +390,7 @@ mod tests {
         }
         for (source, word, code) in SOURCES {
             assert_eq!((source.as_str(), source.code()), (word, code));
-            assert_eq!(Source::from_code(code), Some(source));
+            assert_eq!(EventSource::from_code(code), Some(source));
         }
     }
 }

@@ -6,8 +6,8 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::record::{
-    Appended, Event, EventKind, Identity, IdleFloor, IdleTerms, Origin, SessionRow, Source, StoredEvent,
-    Undone, UsageRow,
+    Appended, Event, EventKind, EventOrigin, EventSource, Identity, IdleFloor, IdleTerms, SessionRow,
+    StoredEvent, Undone, UsageRow,
 };
 use super::uptime::Uptime;
 use crate::identity::{Key, SubjectKey, TokenKey};
@@ -21,7 +21,7 @@ pub(super) const EVENT: &str = "sequence, kind, key, at, detail, issuer, subject
 /// When an event arrived, by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
-    pub(super) source: Source,
+    pub(super) source: EventSource,
     pub(super) wall: Timestamp,
     /// As running time of the store.
     pub(super) uptime: i64,
@@ -209,10 +209,10 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
             client: row.get(7)?,
             jti: row.get(8)?,
             expires_at: time(row, 11)?,
-            origin: row.get::<_, Option<[u8; 16]>>(13)?.map(|bytes| Origin(Key::from_bytes(bytes))),
+            origin: row.get::<_, Option<[u8; 16]>>(13)?.map(|bytes| EventOrigin(Key::from_bytes(bytes))),
         },
         undoes,
-        source: Source::from_code(row.get(9)?).ok_or_else(|| unknown(9, "source"))?,
+        source: EventSource::from_code(row.get(9)?).ok_or_else(|| unknown(9, "source"))?,
         received_at: time(row, 10)?,
         undone: row.get(12)?,
     })

@@ -159,7 +159,7 @@ pub(super) struct Database {
 
 /// Whether a database may be there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum WantedDatabase {
     /// It is created if there is none.
     Any,
     /// There must be none.
@@ -167,7 +167,7 @@ pub(super) enum Wanted {
 }
 
 /// Opens the file at `path`, creating it if there is none.
-pub(super) fn open(path: &Path, wanted: Wanted, now: Now) -> Result<Database, OpenError> {
+pub(super) fn open(path: &Path, wanted: WantedDatabase, now: Now) -> Result<Database, OpenError> {
     let lock = lock(path)?;
     // What the file holds about people is nobody else's to read; SQLite gives its companions the same mode.
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
@@ -175,18 +175,18 @@ pub(super) fn open(path: &Path, wanted: Wanted, now: Now) -> Result<Database, Op
     // A log left behind means that the last owner did not close the file: look at it twice.
     let left_open = std::fs::metadata(companion(path, "-wal")).is_ok_and(|log| log.len() > 0);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let prepare = || -> Result<Database, Problem> {
+    let prepare = || -> Result<Database, SchemaProblem> {
         let connection = Connection::open_with_flags(path, flags)?;
         // A file that is refused is left as it is: closing it must not bring its log into it.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         verify(&connection)?;
-        if wanted == Wanted::New && !is_empty(&connection)? {
-            return Err(Problem::Exists);
+        if wanted == WantedDatabase::New && !is_empty(&connection)? {
+            return Err(SchemaProblem::Exists);
         }
         connection.busy_timeout(Duration::from_secs(5))?;
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         if mode != "wal" {
-            return Err(Problem::Unusable(format!(
+            return Err(SchemaProblem::Unusable(format!(
                 "its file system cannot hold a write-ahead log (mode {mode})"
             )));
         }
@@ -219,14 +219,14 @@ pub(super) fn open_read_only(path: &Path) -> Result<Option<Database>, OpenError>
     let uri = format!("file:{}{immutable}", percent_encode(path.as_os_str().as_bytes(), PLAIN));
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let prepare = || -> Result<Option<Database>, Problem> {
+    let prepare = || -> Result<Option<Database>, SchemaProblem> {
         let connection = Connection::open_with_flags(&uri, flags)?;
         connection.busy_timeout(Duration::from_secs(5))?;
         verify(&connection)?;
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         match version {
             0 => Ok(None),
-            version if version < MIGRATIONS.len() as i64 => Err(Problem::Unusable(
+            version if version < MIGRATIONS.len() as i64 => Err(SchemaProblem::Unusable(
                 "an earlier release wrote it; the gate brings it up to date when it starts".to_owned(),
             )),
             _current => opened(connection, Now::read(), None, (None, false)).map(Some),
@@ -238,7 +238,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<Option<Database>, OpenError>
 /// A database that is gone when it is closed.
 pub(super) fn in_memory(now: Now) -> Result<Database, OpenError> {
     let prepare = || migrate(Connection::open_in_memory()?, now, None, None);
-    prepare().map_err(|problem: Problem| problem.at(Path::new(":memory:")))
+    prepare().map_err(|problem: SchemaProblem| problem.at(Path::new(":memory:")))
 }
 
 /// How long a lock is waited for: a process that is ending, or a child it has just forked, holds it a moment longer.
@@ -268,7 +268,7 @@ pub(super) fn companion(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Refuses what is not ours or newer than we are, before anything is changed.
-pub(super) fn verify(connection: &Connection) -> Result<(), Problem> {
+pub(super) fn verify(connection: &Connection) -> Result<(), SchemaProblem> {
     let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
     let objects = number("SELECT count(*) FROM sqlite_schema")?;
     let (application, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
@@ -276,24 +276,24 @@ pub(super) fn verify(connection: &Connection) -> Result<(), Problem> {
         return Ok(());
     }
     if application != APPLICATION_ID {
-        return Err(Problem::Foreign);
+        return Err(SchemaProblem::Foreign);
     }
     let known = MIGRATIONS.len() as i64;
     if version > known {
-        return Err(Problem::Newer { version, known });
+        return Err(SchemaProblem::Newer { version, known });
     }
     Ok(())
 }
 
 /// Whether no gate has used it yet.
-pub(super) fn is_empty(connection: &Connection) -> Result<bool, Problem> {
+pub(super) fn is_empty(connection: &Connection) -> Result<bool, SchemaProblem> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     Ok(version == 0)
 }
 
-fn inspect(connection: &Connection) -> Result<(), Problem> {
+fn inspect(connection: &Connection) -> Result<(), SchemaProblem> {
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if verdict == "ok" { Ok(()) } else { Err(Problem::Corrupt(verdict)) }
+    if verdict == "ok" { Ok(()) } else { Err(SchemaProblem::Corrupt(verdict)) }
 }
 
 /// Brings the tables up to date, each step whole or not at all.
@@ -302,7 +302,7 @@ fn migrate(
     now: Now,
     path: Option<&Path>,
     lock: Option<File>,
-) -> Result<Database, Problem> {
+) -> Result<Database, SchemaProblem> {
     let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     for (index, step) in MIGRATIONS.iter().enumerate().skip(version as usize) {
         let transaction = connection.transaction()?;
@@ -332,7 +332,7 @@ fn opened(
     now: Now,
     seen: Option<Seen>,
     (lock, is_new): (Option<File>, bool),
-) -> Result<Database, Problem> {
+) -> Result<Database, SchemaProblem> {
     connection.set_prepared_statement_cache_capacity(32);
     let (created_at, not_before, uptime, identity) =
         connection.query_row("SELECT created_at, not_before, uptime, identity FROM origin", [], |row| {
@@ -357,7 +357,7 @@ fn opened(
 }
 
 /// What can be wrong with a database, before its path is known.
-pub(super) enum Problem {
+pub(super) enum SchemaProblem {
     Foreign,
     Missing,
     Newer { version: i64, known: i64 },
@@ -366,7 +366,7 @@ pub(super) enum Problem {
     Unusable(String),
 }
 
-impl From<rusqlite::Error> for Problem {
+impl From<rusqlite::Error> for SchemaProblem {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => Self::Foreign,
@@ -379,7 +379,7 @@ impl From<rusqlite::Error> for Problem {
     }
 }
 
-impl Problem {
+impl SchemaProblem {
     pub(super) fn at(self, path: &Path) -> OpenError {
         let path = path.to_owned();
         match self {

@@ -20,7 +20,7 @@ use crate::time::Timestamp;
 
 /// The moment of a deletion, and how long events are kept by the settings in force.
 #[derive(Debug, Clone)]
-pub(super) struct Terms {
+pub(super) struct TrimTerms {
     pub(super) wall: Timestamp,
     /// As running time of the store.
     pub(super) uptime: i64,
@@ -28,7 +28,7 @@ pub(super) struct Terms {
     pub(super) kept: Arc<[Kept]>,
 }
 
-impl Terms {
+impl TrimTerms {
     fn of(&self, issuer: &str) -> Option<&Kept> {
         self.kept.iter().find(|kept| &*kept.issuer == issuer)
     }
@@ -60,7 +60,7 @@ pub(super) fn trim(
     db: &Connection,
     after: Option<TrimCursor>,
     limit: usize,
-    terms: &Terms,
+    terms: &TrimTerms,
 ) -> rusqlite::Result<Trimmed> {
     let after = after.unwrap_or(TrimCursor { expires_at: Timestamp::from_millis(i64::MIN), sequence: 0 });
     // No row goes before this, and the index finds them.

@@ -15,25 +15,25 @@ use super::{StoreError, rows};
 const QUEUE: usize = 512;
 
 /// The thread. Dropping it finishes what was asked for, then closes the database.
-pub(super) struct Writer {
-    orders: Option<mpsc::Sender<Order>>,
+pub(super) struct StoreWriter {
+    orders: Option<mpsc::Sender<WriteOrder>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What the thread is asked for.
-enum Order {
+enum WriteOrder {
     Work(Box<dyn Job>),
     /// Close the database, now and not when the last handle is dropped; then answer.
     Close(oneshot::Sender<()>),
 }
 
-impl fmt::Debug for Writer {
+impl fmt::Debug for StoreWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Writer")
     }
 }
 
-impl Writer {
+impl StoreWriter {
     pub(super) fn start(database: Database) -> std::io::Result<Self> {
         let (orders, queue) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new().name("state".into()).spawn(move || run(database, queue))?;
@@ -44,7 +44,7 @@ impl Writer {
     pub(super) async fn close(&self) {
         let (reply, closed) = oneshot::channel();
         if let Some(orders) = &self.orders
-            && orders.send(Order::Close(reply)).await.is_ok()
+            && orders.send(WriteOrder::Close(reply)).await.is_ok()
         {
             // An error means that it is closed, too.
             drop(closed.await);
@@ -84,12 +84,12 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let orders = self.orders.as_ref().ok_or(StoreError::Closed)?;
         let task = Task { work: Some(work), value: None, reads, reply };
-        orders.send(Order::Work(Box::new(task))).await.map_err(|_closed| StoreError::Closed)?;
+        orders.send(WriteOrder::Work(Box::new(task))).await.map_err(|_closed| StoreError::Closed)?;
         answer.await.map_err(|_closed| StoreError::Closed)?
     }
 }
 
-impl Drop for Writer {
+impl Drop for StoreWriter {
     fn drop(&mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
@@ -99,7 +99,7 @@ impl Drop for Writer {
     }
 }
 
-fn run(mut database: Database, mut queue: mpsc::Receiver<Order>) {
+fn run(mut database: Database, mut queue: mpsc::Receiver<WriteOrder>) {
     let closed = serve(&mut database, &mut queue);
     // Another process may open the file as soon as anybody learns that it is closed.
     drop((database, queue));
@@ -110,7 +110,7 @@ fn run(mut database: Database, mut queue: mpsc::Receiver<Order>) {
 }
 
 /// Works until there are no handles left, or until it is told to close.
-fn serve(database: &mut Database, queue: &mut mpsc::Receiver<Order>) -> Option<oneshot::Sender<()>> {
+fn serve(database: &mut Database, queue: &mut mpsc::Receiver<WriteOrder>) -> Option<oneshot::Sender<()>> {
     // A start that is refused, because the file is damaged, must leave it as it is.
     let mut has_written = false;
     let mut closed = None;
@@ -120,8 +120,8 @@ fn serve(database: &mut Database, queue: &mut mpsc::Receiver<Order>) -> Option<o
         let (mut group, mut next) = (Vec::new(), Some(first));
         while let Some(order) = next.take() {
             match order {
-                Order::Work(job) => group.push(job),
-                Order::Close(reply) => {
+                WriteOrder::Work(job) => group.push(job),
+                WriteOrder::Close(reply) => {
                     closed = Some(reply);
                     break;
                 }

@@ -30,12 +30,12 @@ pub struct ClientCertificate {
     thumbprint: [u8; 32],
     /// The moments at which the validity of a certificate of the chain begins or ends.
     boundaries: Vec<Timestamp>,
-    verdict: Cell<Option<Verdict>>,
+    verdict: Cell<Option<ClientVerdict>>,
 }
 
 /// Whether a chain is valid under these roots, at any time from `from` until before `until`.
 #[derive(Debug, Clone, Copy)]
-struct Verdict {
+struct ClientVerdict {
     roots: [u8; 32],
     from: Timestamp,
     until: Timestamp,
@@ -127,7 +127,7 @@ impl ClientCertificate {
         });
         let is_valid = matches!(outcome, Some(Ok(_)));
         let boundaries = || self.boundaries.iter().copied();
-        let verdict = Verdict {
+        let verdict = ClientVerdict {
             roots,
             from: boundaries().filter(|at| *at <= now).max().unwrap_or(Timestamp::from_millis(i64::MIN)),
             until: boundaries().filter(|at| *at > now).min().unwrap_or(Timestamp::from_millis(i64::MAX)),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use portcullis::admin::{Access, Control, Ledger, Limits, Permission, Settings, Token, serve_admin};
+use portcullis::admin::{Access, AdminLimits, Control, Ledger, Permission, Settings, Token, serve_admin};
 use portcullis::authority::{self, Authority};
 use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::decide::{self, Enforcer};
@@ -104,7 +104,7 @@ impl Gate {
             leeway: Duration::from_secs(30),
             saved: false,
         };
-        let issuer = |name: &&str| events::Issuer {
+        let issuer = |name: &&str| events::EventIssuer {
             issuer: (*name).into(),
             leeway: Duration::from_secs(30),
             max_lifetime: HOUR,
@@ -133,7 +133,7 @@ impl Gate {
             control,
             served,
             instruments,
-            Limits::default(),
+            AdminLimits::default(),
             shutdown,
         ));
         Self { address, folder, ledger, metrics, _trigger: trigger }

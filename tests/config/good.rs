@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
-use portcullis::config::{OnEmpty, Store};
+use portcullis::config::{OnEmpty, StoreSettings};
 use portcullis::enforce::policy::{ClaimName, EncodedSlashes, IdentityClaim, Mode};
 use portcullis::forward::{Address, Scheme, TrustedFields};
-use portcullis::keys::Source;
+use portcullis::keys::KeySource;
 use portcullis::state::redis::endpoint::Topology;
 
 use super::{BASE, Folder, base_with};
@@ -26,7 +26,7 @@ fn the_defaults_are_those_of_the_manual() {
     assert_eq!(issuer.rules.algorithms, [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]);
     assert_eq!(issuer.rules.max_lifetime, Duration::from_secs(86_400));
     assert_eq!(issuer.rules.claims.client, ClaimName::Member("client_id".to_owned()));
-    assert_eq!(issuer.keys.source, Source::Url("https://idp.example.com/jwks".to_owned()));
+    assert_eq!(issuer.keys.source, KeySource::Url("https://idp.example.com/jwks".to_owned()));
     assert_eq!(issuer.keys.issuer, "https://idp.example.com/");
     assert_eq!(s.sessions.idle_timeout, Some(Duration::from_secs(1800)));
     assert_eq!(s.sessions.max_tracked, 1_000_000);
@@ -83,27 +83,27 @@ fn every_notation_arrives() {
         ]
     );
     assert_eq!(s.sessions.idle_timeout, None);
-    assert_eq!((s.state.store, s.state.on_empty), (Store::Memory, OnEmpty::Trust));
+    assert_eq!((s.state.store, s.state.on_empty), (StoreSettings::Memory, OnEmpty::Trust));
 }
 
 #[test]
 fn every_source_of_keys_can_be_used() {
     let folder = Folder::new();
     for (keys, source) in [
-        ("discovery = true", Source::Discovery),
-        ("jwks_url = \"http://127.0.0.1:1/jwks\"", Source::Url("http://127.0.0.1:1/jwks".to_owned())),
+        ("discovery = true", KeySource::Discovery),
+        ("jwks_url = \"http://127.0.0.1:1/jwks\"", KeySource::Url("http://127.0.0.1:1/jwks".to_owned())),
         (
             "jwks_url = \"http://idp.internal/jwks\"\ninsecure_http = true",
-            Source::Url("http://idp.internal/jwks".to_owned()),
+            KeySource::Url("http://idp.internal/jwks".to_owned()),
         ),
-        ("jwks_file = \"../certs/jwks.json\"", Source::File(folder.path("config/../certs/jwks.json"))),
+        ("jwks_file = \"../certs/jwks.json\"", KeySource::File(folder.path("config/../certs/jwks.json"))),
         (
             "secret = { file = \"../certs/secret\" }\nalgorithms = [\"HS256\"]",
-            Source::Secret(b"0123456789abcdef0123456789abcdef".to_vec()),
+            KeySource::Secret(b"0123456789abcdef0123456789abcdef".to_vec()),
         ),
         (
             "secret = \"0123456789abcdef0123456789abcdef\"\nalgorithms = [\"HS256\"]",
-            Source::Secret(b"0123456789abcdef0123456789abcdef".to_vec()),
+            KeySource::Secret(b"0123456789abcdef0123456789abcdef".to_vec()),
         ),
     ] {
         let text = base_with(&[("issuer.keys", keys)]);
@@ -207,7 +207,7 @@ fn a_transmitter_speaks_of_the_subjects_of_a_configured_issuer() {
     assert_eq!(transmitter.subject_issuer.leeway, Duration::from_secs(5));
     assert_eq!(transmitter.subject_issuer.max_lifetime, Duration::from_secs(86_400));
     assert_eq!(transmitter.role_claims, ["realm_access", "scope"]);
-    assert_eq!(transmitter.keys.source, Source::File(folder.path("config/../certs/jwks.json")));
+    assert_eq!(transmitter.keys.source, KeySource::File(folder.path("config/../certs/jwks.json")));
     assert!(transmitter.tolerant && transmitter.critical_members.is_empty());
     assert!(transmitter.keys.algorithms.contains(&Algorithm::PS256));
     assert!(!transmitter.keys.algorithms.contains(&Algorithm::HS256));
@@ -218,7 +218,9 @@ fn a_shared_store_has_one_address_and_the_credentials_beside_it() {
     let folder = Folder::new();
     let lines = "store = \"redis\"\nurl = \"redis-sentinel://u:from-url@a,b:1/main\"\nevents_url = \"redis://r:2\"\npassword = \"from-key\"";
     let loaded = folder.good(&base_with(&[("state", lines)]));
-    let Store::Redis(redis) = &loaded.settings.state.store else { panic!("{:?}", loaded.settings.state) };
+    let StoreSettings::Redis(redis) = &loaded.settings.state.store else {
+        panic!("{:?}", loaded.settings.state)
+    };
     let endpoint = &redis.endpoint;
     assert_eq!(endpoint.topology, Topology::Sentinel("main".to_owned()));
     assert_eq!(endpoint.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a:26379", "b:1"]);

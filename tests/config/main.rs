@@ -10,7 +10,7 @@ mod reload;
 use std::fs;
 use std::path::PathBuf;
 
-use portcullis::config::{self, Loaded, Problem, Problems};
+use portcullis::config::{self, ConfigProblem, Loaded, Problems};
 use tempfile::TempDir;
 
 /// A folder with a configuration and the files it may name.
@@ -61,7 +61,7 @@ impl Folder {
         self.load(text).unwrap_or_else(|problems| panic!("{problems}"))
     }
 
-    fn problems(&self, text: &str) -> Vec<Problem> {
+    fn problems(&self, text: &str) -> Vec<ConfigProblem> {
         match self.load(text) {
             Ok(_) => panic!("nothing was found wrong with:\n{text}"),
             Err(problems) => problems.list().to_vec(),

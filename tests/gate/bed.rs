@@ -14,16 +14,16 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
-use portcullis::enforce::decide::{Enforcer, InForce, Issuer};
+use portcullis::enforce::decide::{Enforcer, InForce, TrustedIssuer};
 use portcullis::enforce::policy::{
     ClaimName, EncodedSlashes, IdentitySettings, Mode, Requirement, RouteSettings,
 };
 use portcullis::forward::{Address, Scheme, TrustedFields, Upstream, UpstreamSettings};
 use portcullis::gate::{
-    self, ConnectionCounts, Limits, Live, ProxyProtocol, Settings, Shared, StreamSettings,
+    self, ConnectionCounts, GateLimits, Live, ProxyProtocol, Settings, StreamSettings, WorkersShared,
 };
 use portcullis::keys::store::KeyStore;
-use portcullis::keys::{self, Source};
+use portcullis::keys::{self, KeySource};
 use portcullis::log;
 use portcullis::metrics::Metrics;
 use portcullis::shutdown::{self, Phase, Trigger};
@@ -65,7 +65,7 @@ impl Bed {
             log_paths: false,
         };
         let (access, guard, _) = log::open(&log_settings, &metrics, log.clone()).unwrap();
-        let shared = Shared {
+        let shared = WorkersShared {
             live: Arc::clone(&live),
             metrics: metrics.clone(),
             log: access,
@@ -179,7 +179,7 @@ fn patient() -> Settings {
         trusted_fields: TrustedFields::default(),
         proxy_protocol: ProxyProtocol::Off,
         tls: None,
-        limits: Limits {
+        limits: GateLimits {
             connections: 1000,
             connections_per_ip: None,
             handshake_timeout: PATIENCE,
@@ -245,7 +245,7 @@ fn live(
     };
     let keys = keys::Settings {
         issuer: ISSUER.into(),
-        source: Source::Secret(SECRET.to_vec()),
+        source: KeySource::Secret(SECRET.to_vec()),
         algorithms,
         ca: None,
         insecure_http: false,
@@ -253,7 +253,7 @@ fn live(
         refresh_cooldown: PATIENCE,
         max_stale: PATIENCE,
     };
-    let issuer = Issuer { rules, keys: KeyStore::new(keys, metrics.clone()) };
+    let issuer = TrustedIssuer { rules, keys: KeyStore::new(keys, metrics.clone()) };
     let identity = IdentitySettings::default();
     let enforced = enforce::Settings {
         routes: routes.to_vec(),

@@ -10,7 +10,7 @@ use jsonwebtoken::Algorithm::HS256;
 use portcullis::enforce::again::Grounds;
 use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
-use portcullis::enforce::decide::{Asked, Enforcer, InForce, Issuer, Permit, Request, Verdict};
+use portcullis::enforce::decide::{Asked, Enforcer, InForce, Permit, Request, TrustedIssuer, Verdict};
 use portcullis::enforce::denial::Reason;
 use portcullis::enforce::policy::{
     ClaimName, EncodedSlashes, IdentitySettings, Mode, Requirement, RouteSettings,
@@ -20,7 +20,7 @@ use portcullis::events::{self, EventLog, parse};
 use portcullis::identity::TokenKey;
 use portcullis::keys::set::KeySet;
 use portcullis::keys::store::KeyStore;
-use portcullis::keys::{self, Source};
+use portcullis::keys::{self, KeySource};
 use portcullis::metrics::Metrics;
 use portcullis::revocations::Revocations;
 use portcullis::sessions::{self, Sessions};
@@ -184,12 +184,12 @@ impl Gate {
     pub(crate) async fn publish(&self, json: &str, now: Now) -> Result<u64, String> {
         let issuers = event_issuers(self.settings);
         let events = parse::events(json.as_bytes(), &issuers, now.wall).map_err(|invalid| invalid.what)?;
-        let published = self.log.publish(events, record::Source::Admin, now).await.expect("a disk");
+        let published = self.log.publish(events, record::EventSource::Admin, now).await.expect("a disk");
         Ok(published.sequence)
     }
 
     pub(crate) async fn undo(&self, sequence: u64, now: Now) -> bool {
-        self.log.undo(sequence, record::Source::Admin, now).await.expect("a disk").is_some()
+        self.log.undo(sequence, record::EventSource::Admin, now).await.expect("a disk").is_some()
     }
 
     pub(crate) async fn save(&self, now: Now) {
@@ -221,8 +221,8 @@ fn leeway(settings: Settings) -> Duration {
     millis(settings.leeway.into_iter().max().unwrap_or(0))
 }
 
-fn event_issuers(settings: Settings) -> Vec<events::Issuer> {
-    let issuer = |(index, name): (usize, &&str)| events::Issuer {
+fn event_issuers(settings: Settings) -> Vec<events::EventIssuer> {
+    let issuer = |(index, name): (usize, &&str)| events::EventIssuer {
         issuer: (*name).into(),
         leeway: millis(settings.leeway[index]),
         max_lifetime: millis(settings.max_lifetime[index]),
@@ -233,7 +233,7 @@ fn event_issuers(settings: Settings) -> Vec<events::Issuer> {
 fn key_store(issuer: &str, metrics: &Metrics) -> Arc<KeyStore> {
     let settings = keys::Settings {
         issuer: issuer.to_owned(),
-        source: Source::File("keys.json".into()),
+        source: KeySource::File("keys.json".into()),
         algorithms: vec![HS256],
         ca: None,
         insecure_http: false,
@@ -263,7 +263,7 @@ fn enforcer(settings: Settings, keys: &[Arc<KeyStore>], in_force: &InForce, metr
         },
     };
     let issuers = NAMES.iter().enumerate().map(rules).zip(keys);
-    let issuers = issuers.map(|(rules, keys)| Issuer { rules, keys: Arc::clone(keys) }).collect();
+    let issuers = issuers.map(|(rules, keys)| TrustedIssuer { rules, keys: Arc::clone(keys) }).collect();
     let route = RouteSettings {
         path: "/x".into(),
         hosts: Vec::new(),

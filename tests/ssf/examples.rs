@@ -1,6 +1,6 @@
 //! Every example SET of the specifications, and what real transmitters send.
 
-use portcullis::ssf::{Answer, Asked};
+use portcullis::ssf::{Answer, KeysAsked};
 use portcullis::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ fn every_example_of_the_specifications() {
         let token = signer.set(claims);
         for tolerant in [false, true] {
             let transmitter = transmitter(fitting(claims, tolerant), &signer);
-            let received = transmitter.receive(token.as_bytes(), SET, Asked::Nothing, at(NOW));
+            let received = transmitter.receive(token.as_bytes(), SET, KeysAsked::Nothing, at(NOW));
             assert_eq!(json!(words(received)), *expected, "tolerant: {tolerant}, {set}");
         }
     }
@@ -52,7 +52,7 @@ fn what_real_transmitters_send() {
         };
         for (tolerant, expected) in [(true, &set["tolerant"]), (false, &set["strict"])] {
             let transmitter = transmitter(fitting(claims, tolerant), &signer);
-            let received = transmitter.receive(body.as_bytes(), content_type, Asked::Nothing, now);
+            let received = transmitter.receive(body.as_bytes(), content_type, KeysAsked::Nothing, now);
             if let Ok(accepted) = &received {
                 assert_eq!(accepted.answer, answer);
             }

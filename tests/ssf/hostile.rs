@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis::keys::store::KeyStore;
 use portcullis::metrics::Metrics;
-use portcullis::ssf::{Asked, Code, Transmitter, Unaccepted};
+use portcullis::ssf::{Code, KeysAsked, Transmitter, Unaccepted};
 use portcullis::time::{Monotonic, Now};
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ use super::{
 const HEADER: &str = r#"{"alg":"ES256","kid":"a","typ":"secevent+jwt"}"#;
 
 fn refused(settings: Settings, signer: &Signer, body: &str) -> String {
-    let received = transmitter(settings, signer).receive(body.as_bytes(), SET, Asked::Nothing, at(NOW));
+    let received = transmitter(settings, signer).receive(body.as_bytes(), SET, KeysAsked::Nothing, at(NOW));
     words(received).join(" ")
 }
 
@@ -238,7 +238,7 @@ fn bodies_of_another_type() {
     ] {
         for (settings, accepted) in [(settings(), strict), (tolerant(), lenient)] {
             let transmitter = transmitter(settings, &signer);
-            let received = transmitter.receive(body.as_bytes(), content_type, Asked::Nothing, at(NOW));
+            let received = transmitter.receive(body.as_bytes(), content_type, KeysAsked::Nothing, at(NOW));
             match received {
                 Ok(_) => assert!(accepted, "{content_type:?} {body}"),
                 Err(Unaccepted::Refused(refusal)) => {
@@ -257,7 +257,7 @@ fn without_keys_nothing_is_judged() {
     let settings = settings();
     let empty = KeyStore::new(settings.keys.clone(), Metrics::new().unwrap());
     let received =
-        Transmitter::new(settings.clone(), empty).receive(token.as_bytes(), SET, Asked::Nothing, at(NOW));
+        Transmitter::new(settings.clone(), empty).receive(token.as_bytes(), SET, KeysAsked::Nothing, at(NOW));
     assert_eq!(received, Err(Unaccepted::NoKeys));
 
     // Keys that were good and are too old are none.
@@ -267,6 +267,7 @@ fn without_keys_nothing_is_judged() {
     let loaded = Now { wall: at(NOW).minus(day), monotonic: Monotonic::now().minus(day) };
     old.accept(signer.jwks().into(), loaded).unwrap();
     let token = signer.set(&claims());
-    let received = Transmitter::new(settings, old).receive(token.as_bytes(), SET, Asked::Nothing, at(NOW));
+    let received =
+        Transmitter::new(settings, old).receive(token.as_bytes(), SET, KeysAsked::Nothing, at(NOW));
     assert_eq!(received, Err(Unaccepted::NoKeys));
 }

@@ -13,9 +13,9 @@ use jsonwebtoken::Algorithm;
 use portcullis::events;
 use portcullis::keys::set::KeySet;
 use portcullis::keys::store::KeyStore;
-use portcullis::keys::{self, Source, jwks};
+use portcullis::keys::{self, KeySource, jwks};
 use portcullis::metrics::Metrics;
-use portcullis::ssf::{Accepted, Asked, Settings, Transmitter, Unaccepted};
+use portcullis::ssf::{Accepted, KeysAsked, Settings, Transmitter, Unaccepted};
 use portcullis::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -60,7 +60,7 @@ impl Signer {
 fn settings() -> Settings {
     let keys = keys::Settings {
         issuer: "event_transmitters/t".to_owned(),
-        source: Source::Discovery,
+        source: KeySource::Discovery,
         algorithms: vec![Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA],
         ca: None,
         insecure_http: false,
@@ -73,7 +73,7 @@ fn settings() -> Settings {
         issuer: ISSUER.to_owned(),
         audience: AUDIENCE.to_owned(),
         keys,
-        subject_issuer: events::Issuer {
+        subject_issuer: events::EventIssuer {
             issuer: ISSUER.into(),
             leeway: Duration::from_secs(30),
             max_lifetime: Duration::from_secs(86_400),
@@ -125,7 +125,7 @@ fn claims() -> Value {
 fn receive(settings: Settings, claims: &Value) -> Vec<String> {
     let signer = Signer::new();
     let token = signer.set(claims);
-    words(transmitter(settings, &signer).receive(token.as_bytes(), SET, Asked::Nothing, at(NOW)))
+    words(transmitter(settings, &signer).receive(token.as_bytes(), SET, KeysAsked::Nothing, at(NOW)))
 }
 
 fn tolerant() -> Settings {

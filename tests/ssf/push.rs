@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use portcullis::admin::{Access, Control, Ledger, Limits, Permission, Settings as Admin, Token, serve_admin};
+use portcullis::admin::{
+    Access, AdminLimits, Control, Ledger, Permission, Settings as Admin, Token, serve_admin,
+};
 use portcullis::client::Client;
 use portcullis::enforce;
 use portcullis::enforce::bearer::BearerSettings;
@@ -15,7 +17,7 @@ use portcullis::enforce::decide::{Enforcer, InForce};
 use portcullis::enforce::policy::IdentitySettings;
 use portcullis::events::EventLog;
 use portcullis::identity::{IssuerKey, SubjectKey, TokenKey};
-use portcullis::keys::Source;
+use portcullis::keys::KeySource;
 use portcullis::keys::refresh::spawn_refresher;
 use portcullis::keys::store::{Availability, KeyStore};
 use portcullis::metrics::Metrics;
@@ -89,7 +91,7 @@ impl Gate {
             control,
             ledger,
             metrics.clone(),
-            Limits::default(),
+            AdminLimits::default(),
             shutdown,
         ));
         Self { address, metrics, revocations, log, _running: running }
@@ -263,7 +265,7 @@ impl Server {
 
 async fn fetching(server: &Server, settings: Settings, shutdown: Shutdown) -> Transmitter {
     let mut settings = settings;
-    settings.keys.source = Source::Url(server.url.clone());
+    settings.keys.source = KeySource::Url(server.url.clone());
     let keys = KeyStore::new(settings.keys.clone(), Metrics::new().unwrap());
     let tls = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
     let client = Client::new(Arc::new(tls.with_no_client_auth()));

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::{Api, Command};
+use super::{Api, ControlCommand};
 use crate::admin::body::read_json;
 use crate::admin::problem::Problem;
 
@@ -30,7 +30,7 @@ async fn reload(State(api): State<Api>, request: Request) -> Result<Json<Value>,
     let (answer, answered) = oneshot::channel();
     let unavailable =
         || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "reloads are not possible now; try again");
-    api.control.commands.try_send(Command::Reload(answer)).map_err(|_busy| unavailable())?;
+    api.control.commands.try_send(ControlCommand::Reload(answer)).map_err(|_busy| unavailable())?;
     match answered.await {
         Ok(Ok(())) => Ok(Json(json!({ "reloaded": true }))),
         Ok(Err(problems)) => {

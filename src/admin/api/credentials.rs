@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::accounts::Issuing;
-use super::list::{Page, bad, filled, limit, query};
+use super::list::{ListPage, bad, filled, limit, query};
 use super::{Api, Id};
 use crate::admin::problem::Problem;
 use crate::authority::{Authority, Credential, Edit, NewCredential, Refused, Secret};
@@ -31,7 +31,7 @@ pub(super) fn routes() -> Router<Api> {
 
 /// A credential as it is shown.
 #[derive(Serialize)]
-struct Item<'a> {
+struct CredentialItem<'a> {
     client_id: &'a str,
     name: &'a str,
     owner: &'a str,
@@ -45,7 +45,7 @@ struct Item<'a> {
     old_secret_expires_at: Option<String>,
 }
 
-impl<'a> From<&'a Credential> for Item<'a> {
+impl<'a> From<&'a Credential> for CredentialItem<'a> {
     fn from(credential: &'a Credential) -> Self {
         let text = |time: Timestamp| time.to_string();
         let now = Timestamp::now();
@@ -67,7 +67,7 @@ impl<'a> From<&'a Credential> for Item<'a> {
 #[derive(Serialize)]
 struct WithSecret<'a> {
     #[serde(flatten)]
-    credential: Item<'a>,
+    credential: CredentialItem<'a>,
     client_secret: &'a str,
 }
 
@@ -78,27 +78,28 @@ fn made(credential: &Credential, secret: &Secret) -> Response {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct WantedCredentials {
     owner: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
 }
 
 async fn list(Issuing(authority): Issuing, uri: Uri) -> Result<Response, Problem> {
-    let wanted: Wanted = query(&uri)?;
+    let wanted: WantedCredentials = query(&uri)?;
     let owner = filled("owner", wanted.owner.as_ref())?;
     let (after, limit) = (filled("after", wanted.after.as_ref())?, limit(wanted.limit)?);
     let mut credentials = authority.credentials(owner, after, limit + 1);
     let more = credentials.len() > limit;
     credentials.truncate(limit);
     let next = credentials.last().filter(|_| more).map(|credential| &*credential.client_id);
-    let items: Vec<Item<'_>> = credentials.iter().map(|credential| Item::from(&**credential)).collect();
-    Ok(Page { items, next }.into_response())
+    let items: Vec<CredentialItem<'_>> =
+        credentials.iter().map(|credential| CredentialItem::from(&**credential)).collect();
+    Ok(ListPage { items, next }.into_response())
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Creation {
+struct CredentialCreation {
     name: String,
     owner: String,
     #[serde(default)]
@@ -115,8 +116,8 @@ async fn create(
     uri: Uri,
     request: Request,
 ) -> Result<Response, Problem> {
-    let whose: Whose = query(&uri)?;
-    let Creation { name, owner, roles, scopes, tenant, expires_at } = api.members(request).await?;
+    let whose: WhoseCredentials = query(&uri)?;
+    let CredentialCreation { name, owner, roles, scopes, tenant, expires_at } = api.members(request).await?;
     if filled("owner", whose.owner.as_ref())?.is_some_and(|acting_for| acting_for != owner) {
         return Err(bad("`owner`: is not the user that this call is made for".to_owned()));
     }
@@ -131,24 +132,24 @@ fn end(value: &Value) -> Result<Timestamp, Problem> {
 }
 
 /// The credential that a path names. That of another user than `owner` does not exist.
-struct Chosen {
+struct NamedCredential {
     authority: Arc<Authority>,
     credential: Arc<Credential>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Whose {
+struct WhoseCredentials {
     owner: Option<String>,
 }
 
-impl FromRequestParts<Api> for Chosen {
+impl FromRequestParts<Api> for NamedCredential {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let Issuing(authority) = Issuing::from_request_parts(parts, api).await?;
         let Id(client_id) = Id::from_request_parts(parts, api).await?;
-        let whose: Whose = query(&parts.uri)?;
+        let whose: WhoseCredentials = query(&parts.uri)?;
         let owner = filled("owner", whose.owner.as_ref())?;
         // The owner of a credential never changes, and no client id is given twice: what is found now stays true.
         let found = authority
@@ -159,14 +160,14 @@ impl FromRequestParts<Api> for Chosen {
     }
 }
 
-async fn show(Chosen { credential, .. }: Chosen) -> Response {
-    Json(Item::from(&*credential)).into_response()
+async fn show(NamedCredential { credential, .. }: NamedCredential) -> Response {
+    Json(CredentialItem::from(&*credential)).into_response()
 }
 
 /// What may be different. A member that is absent stays as it is, so that is told from `null`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Changes {
+struct CredentialPatch {
     #[serde(default, deserialize_with = "present")]
     name: Option<String>,
     #[serde(default, deserialize_with = "present")]
@@ -178,11 +179,11 @@ fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(member: D) -> Result<
 }
 
 async fn edit(
-    Chosen { authority, credential }: Chosen,
+    NamedCredential { authority, credential }: NamedCredential,
     State(api): State<Api>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Changes { name, expires_at } = api.members(request).await?;
+    let CredentialPatch { name, expires_at } = api.members(request).await?;
     let expires_at = match expires_at {
         Some(Value::Null) => Some(None),
         Some(value) => Some(Some(end(&value)?)),
@@ -190,11 +191,11 @@ async fn edit(
     };
     let edited = authority.edit_credential(&credential.client_id, Edit { name, expires_at }).await;
     let credential = edited.map_err(|why| api.refused(why))?;
-    Ok(Json(Item::from(&*credential)).into_response())
+    Ok(Json(CredentialItem::from(&*credential)).into_response())
 }
 
 async fn delete(
-    Chosen { authority, credential }: Chosen,
+    NamedCredential { authority, credential }: NamedCredential,
     State(api): State<Api>,
 ) -> Result<StatusCode, Problem> {
     authority.delete_credential(&credential.client_id).await.map_err(|why| api.refused(why))?;
@@ -204,18 +205,18 @@ async fn delete(
 /// How the new secret takes the place of the one before.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Turn {
+struct SecretTurn {
     overlap: Option<String>,
     #[serde(default)]
     end_tokens: bool,
 }
 
 async fn new_secret(
-    Chosen { authority, credential }: Chosen,
+    NamedCredential { authority, credential }: NamedCredential,
     State(api): State<Api>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Turn { overlap, end_tokens } = api.members(request).await?;
+    let SecretTurn { overlap, end_tokens } = api.members(request).await?;
     let overlap = overlap.as_deref().map_or(Ok(std::time::Duration::ZERO), parse_duration);
     let overlap = overlap.map_err(|why| bad(format!("`overlap`: {why}")))?;
     let renewed = authority.new_secret(&credential.client_id, overlap, end_tokens).await;

@@ -10,12 +10,12 @@ use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::list::{Page, bad, limit, query, token};
+use super::list::{ListPage, bad, limit, query, token};
 use super::{Api, Ledger};
 use crate::admin::body::read_document;
 use crate::admin::problem::Problem;
 use crate::events::parse::{self, Invalid};
-use crate::state::record::{Event, Source, StoredEvent};
+use crate::state::record::{Event, EventSource, StoredEvent};
 use crate::time::Now;
 
 pub(super) fn routes() -> Router<Api> {
@@ -54,9 +54,12 @@ impl Api {
         }
         let Ledger { log, .. } = &self.ledger;
         let published =
-            log.publish(events, Source::Admin, now).await.map_err(|error| self.unavailable(&error))?;
+            log.publish(events, EventSource::Admin, now).await.map_err(|error| self.unavailable(&error))?;
         for (kind, count) in types {
-            self.metrics.events.with_label_values(&[kind.as_str(), Source::Admin.as_str()]).inc_by(count);
+            self.metrics
+                .events
+                .with_label_values(&[kind.as_str(), EventSource::Admin.as_str()])
+                .inc_by(count);
         }
         Ok(published)
     }
@@ -64,14 +67,14 @@ impl Api {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct WantedEvents {
     after: Option<u64>,
     limit: Option<usize>,
 }
 
 /// An event as it is listed.
 #[derive(Serialize)]
-struct Item {
+struct EventItem {
     sequence: u64,
     r#type: &'static str,
     issuer: String,
@@ -89,7 +92,7 @@ struct Item {
     undoes: Option<u64>,
 }
 
-impl From<StoredEvent> for Item {
+impl From<StoredEvent> for EventItem {
     fn from(stored: StoredEvent) -> Self {
         let StoredEvent { sequence, event, undoes, source, received_at, .. } = stored;
         Self {
@@ -111,9 +114,9 @@ impl From<StoredEvent> for Item {
 
 /// The log after a sequence, in order.
 async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
-    let wanted: Wanted = query(&uri)?;
+    let wanted: WantedEvents = query(&uri)?;
     let (after, limit) = (wanted.after.unwrap_or(0), limit(wanted.limit)?);
     let page = api.ledger.log.events(after, limit).await.map_err(|error| api.unavailable(&error))?;
-    let items: Vec<Item> = page.items.into_iter().map(Item::from).collect();
-    Ok(Page { items, next: page.next }.into_response())
+    let items: Vec<EventItem> = page.items.into_iter().map(EventItem::from).collect();
+    Ok(ListPage { items, next: page.next }.into_response())
 }

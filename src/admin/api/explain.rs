@@ -20,7 +20,7 @@ pub(super) fn routes() -> Router<Api> {
 /// A token, and the request it is shown with.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asking {
+struct ExplainInput {
     token: String,
     #[serde(default = "get")]
     method: String,
@@ -39,8 +39,8 @@ fn root() -> String {
 
 async fn explain(State(api): State<Api>, request: Request) -> Result<Json<Explanation>, Problem> {
     let bad = |what| Problem::new(StatusCode::BAD_REQUEST, what);
-    let asking: Option<Asking> = read_json(request, &api.limits).await?;
-    let Asking { token, method, path, host } =
+    let asking: Option<ExplainInput> = read_json(request, &api.limits).await?;
+    let ExplainInput { token, method, path, host } =
         asking.ok_or_else(|| bad("the body is empty; it needs `token`"))?;
     let method = Method::from_bytes(method.as_bytes()).map_err(|_invalid| bad("`method` is no method"))?;
     let enforcer = api.control.enforcer.load_full();

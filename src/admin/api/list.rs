@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::problem::Problem;
-use crate::events::{Issuer, parse};
+use crate::events::{EventIssuer, parse};
 use crate::state::record::{Event, EventKind};
 
 /// Entries of a page when nobody says how many.
@@ -17,13 +17,13 @@ pub(super) const MOST: usize = 1_000;
 
 /// A page. Every member of an entry is always there, `null` where it has no meaning.
 #[derive(Serialize)]
-pub(super) struct Page<T, C> {
+pub(super) struct ListPage<T, C> {
     pub(super) items: Vec<T>,
     /// What `after` must be for the next page; `null` when this was the last.
     pub(super) next: Option<C>,
 }
 
-impl<T: Serialize, C: Serialize> IntoResponse for Page<T, C> {
+impl<T: Serialize, C: Serialize> IntoResponse for ListPage<T, C> {
     fn into_response(self) -> Response {
         axum::Json(self).into_response()
     }
@@ -55,8 +55,8 @@ pub(super) fn filled<'a>(name: &str, value: Option<&'a String>) -> Result<Option
 /// The issuer that was named, or all of them.
 pub(super) fn named_or_all<'a>(
     named: Option<&str>,
-    issuers: &'a [Issuer],
-) -> Result<Vec<&'a Issuer>, Problem> {
+    issuers: &'a [EventIssuer],
+) -> Result<Vec<&'a EventIssuer>, Problem> {
     match named {
         Some(_) => Ok(vec![parse::issuer(named, issuers).map_err(bad)?]),
         None => Ok(issuers.iter().collect()),

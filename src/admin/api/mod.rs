@@ -18,11 +18,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::Permission;
 use super::auth::{Access, Caller};
 use super::problem::Problem;
-use super::server::{Limits, Peer, Server};
+use super::server::{AdminLimits, Peer, Server};
 use super::telemetry::uncached;
 use crate::authority::Authority;
 use crate::enforce::decide::Enforcer;
-use crate::events::{EventLog, Issuer};
+use crate::events::{EventIssuer, EventLog};
 use crate::metrics::Metrics;
 use crate::revocations::Revocations;
 use crate::sessions::Sessions;
@@ -48,7 +48,7 @@ mod users;
 #[derive(Debug, Clone)]
 pub struct Control {
     /// Commands for the task that runs the process.
-    pub commands: mpsc::Sender<Command>,
+    pub commands: mpsc::Sender<ControlCommand>,
     /// The effective configuration, secrets redacted.
     pub effective: Arc<ArcSwap<Value>>,
     /// What decides on requests, for explanations.
@@ -59,7 +59,7 @@ pub struct Control {
 
 /// What a caller may ask of the task that runs the process.
 #[derive(Debug)]
-pub enum Command {
+pub enum ControlCommand {
     /// Read the configuration again; answered when it is in force, or with everything that is wrong with it.
     Reload(oneshot::Sender<Result<(), Vec<String>>>),
 }
@@ -78,7 +78,7 @@ pub struct Ledger {
     /// Who used what.
     pub usage: Arc<Usage>,
     /// The issuers that events may name; a reload puts others here.
-    pub issuers: Arc<ArcSwap<Vec<Issuer>>>,
+    pub issuers: Arc<ArcSwap<Vec<EventIssuer>>>,
 }
 
 /// What the endpoints work with.
@@ -87,7 +87,7 @@ struct Api {
     control: Control,
     ledger: Ledger,
     metrics: Metrics,
-    limits: Limits,
+    limits: AdminLimits,
 }
 
 impl Api {
@@ -117,7 +117,7 @@ pub async fn serve_admin(
     control: Control,
     ledger: Ledger,
     metrics: Metrics,
-    limits: Limits,
+    limits: AdminLimits,
     shutdown: Shutdown,
 ) {
     let open = metrics.connections.with_label_values(&["admin"]);

@@ -8,14 +8,14 @@ use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::list::token;
-use super::list::{MOST, Page, bad, filled, limit, named_or_all, query};
+use super::list::{ListPage, MOST, bad, filled, limit, named_or_all, query};
 use super::{Api, Id};
 use crate::admin::problem::Problem;
-use crate::events::Issuer;
-use crate::events::log::{EventLog, Page as Part};
+use crate::events::EventIssuer;
+use crate::events::log::{EventLog, EventPage as Part};
 use crate::identity::{ClientKey, Key, SubjectKey, TokenKey};
 use crate::state::StoreError;
-use crate::state::record::{EventKind, Source, StoredEvent};
+use crate::state::record::{EventKind, EventSource, StoredEvent};
 use crate::time::Now;
 
 /// Events that are looked at, [`MOST`] at a time, for a page of those of one issuer; then the page is handed out as short
@@ -28,7 +28,7 @@ pub(super) fn routes() -> Router<Api> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct WantedRevocations {
     subject: Option<String>,
     client: Option<String>,
     jti: Option<String>,
@@ -38,19 +38,19 @@ struct Wanted {
 }
 
 /// Which revocations are asked for.
-enum Chosen {
+enum RevocationFilter {
     All,
     Issuer(String),
     /// Those of these kinds that name these keys.
     Named(Vec<(EventKind, Key)>),
 }
 
-impl Wanted {
-    fn chosen(&self, issuers: &[Issuer]) -> Result<Chosen, Problem> {
+impl WantedRevocations {
+    fn chosen(&self, issuers: &[EventIssuer]) -> Result<RevocationFilter, Problem> {
         let asked = named_or_all(self.issuer.as_deref(), issuers)?;
         let each = |kinds: &[EventKind], key: &dyn Fn(&str) -> Key| {
             let keys = asked.iter().map(|issuer| key(&issuer.issuer));
-            Chosen::Named(keys.flat_map(|key| kinds.iter().map(move |kind| (*kind, key))).collect())
+            RevocationFilter::Named(keys.flat_map(|key| kinds.iter().map(move |kind| (*kind, key))).collect())
         };
         let subject = filled("subject", self.subject.as_ref())?;
         let (client, jti) = (filled("client", self.client.as_ref())?, filled("jti", self.jti.as_ref())?);
@@ -66,8 +66,8 @@ impl Wanted {
                 Ok(each(&[EventKind::TokenRevoked], &|issuer| TokenKey::new(issuer, jti).0))
             }
             (None, None, None) => match (&self.issuer, asked.as_slice()) {
-                (Some(_), [issuer]) => Ok(Chosen::Issuer(issuer.issuer.to_string())),
-                _ => Ok(Chosen::All),
+                (Some(_), [issuer]) => Ok(RevocationFilter::Issuer(issuer.issuer.to_string())),
+                _ => Ok(RevocationFilter::All),
             },
             _ => Err(bad("give one of `subject`, `client` and `jti`".to_owned())),
         }
@@ -76,7 +76,7 @@ impl Wanted {
 
 /// A revocation as it is listed.
 #[derive(Serialize)]
-struct Item {
+struct RevocationItem {
     id: u64,
     r#type: &'static str,
     issuer: String,
@@ -90,7 +90,7 @@ struct Item {
     source: &'static str,
 }
 
-impl From<StoredEvent> for Item {
+impl From<StoredEvent> for RevocationItem {
     fn from(stored: StoredEvent) -> Self {
         let StoredEvent { sequence, event, source, .. } = stored;
         Self {
@@ -109,18 +109,18 @@ impl From<StoredEvent> for Item {
 }
 
 async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
-    let wanted: Wanted = query(&uri)?;
+    let wanted: WantedRevocations = query(&uri)?;
     let (after, limit) = (wanted.after.unwrap_or(0), limit(wanted.limit)?);
     let chosen = wanted.chosen(&api.ledger.issuers.load())?;
     let log = &api.ledger.log;
     let page = match &chosen {
-        Chosen::All => log.revocations(None, after, limit).await,
-        Chosen::Issuer(issuer) => of_issuer(log, issuer, after, limit).await,
-        Chosen::Named(keys) => named(log, keys, after, limit).await,
+        RevocationFilter::All => log.revocations(None, after, limit).await,
+        RevocationFilter::Issuer(issuer) => of_issuer(log, issuer, after, limit).await,
+        RevocationFilter::Named(keys) => named(log, keys, after, limit).await,
     };
     let Part { items, next } = page.map_err(|error| api.unavailable(&error))?;
-    let items: Vec<Item> = items.into_iter().map(Item::from).collect();
-    Ok(Page { items, next }.into_response())
+    let items: Vec<RevocationItem> = items.into_iter().map(RevocationItem::from).collect();
+    Ok(ListPage { items, next }.into_response())
 }
 
 /// The revocations under a few keys, merged in the order of the log.
@@ -163,9 +163,9 @@ async fn of_issuer(log: &EventLog, issuer: &str, mut after: u64, limit: usize) -
 async fn undo(State(api): State<Api>, Id(id): Id) -> Result<StatusCode, Problem> {
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such revocation");
     let sequence = id.parse().map_err(|_not_a_number| unknown())?;
-    let undone = api.ledger.log.undo(sequence, Source::Admin, Now::read()).await;
+    let undone = api.ledger.log.undo(sequence, EventSource::Admin, Now::read()).await;
     undone.map_err(|error| api.unavailable(&error))?.ok_or_else(unknown)?;
-    let labels = [EventKind::Undone.as_str(), Source::Admin.as_str()];
+    let labels = [EventKind::Undone.as_str(), EventSource::Admin.as_str()];
     api.metrics.events.with_label_values(&labels).inc();
     Ok(StatusCode::NO_CONTENT)
 }

@@ -9,10 +9,10 @@ use axum::routing::{delete, get};
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
-use super::list::{Page, bad, filled, limit, named_or_all, query};
+use super::list::{ListPage, bad, filled, limit, named_or_all, query};
 use super::{Api, Id, Ledger};
 use crate::admin::problem::Problem;
-use crate::events::{Issuer, parse};
+use crate::events::{EventIssuer, parse};
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use crate::revocations::{Snapshot, TokenFacts};
 use crate::sessions::Sessions;
@@ -31,7 +31,7 @@ pub(super) fn routes() -> Router<Api> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct WantedSessions {
     subject: Option<String>,
     issuer: Option<String>,
     after: Option<String>,
@@ -40,25 +40,25 @@ struct Wanted {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Whose {
+struct WhoseSessions {
     subject: Option<String>,
     issuer: Option<String>,
 }
 
 /// Which sessions are asked for.
 #[derive(Default)]
-struct Chosen {
+struct SessionFilter {
     /// One for each issuer that may be meant; none: all.
     subjects: Vec<SubjectKey>,
     issuer: Option<Arc<str>>,
 }
 
-impl Chosen {
+impl SessionFilter {
     /// For a list: of the issuer that is named, or of all.
     fn listed(
         subject: Option<&String>,
         issuer: Option<&String>,
-        issuers: &[Issuer],
+        issuers: &[EventIssuer],
     ) -> Result<Self, Problem> {
         let subject = filled("subject", subject)?;
         let asked = named_or_all(issuer.map(String::as_str), issuers)?;
@@ -81,7 +81,11 @@ impl Chosen {
     }
 
     /// For a change: of the issuer that is named, or of the only one.
-    fn new(subject: Option<&String>, issuer: Option<&String>, issuers: &[Issuer]) -> Result<Self, Problem> {
+    fn new(
+        subject: Option<&String>,
+        issuer: Option<&String>,
+        issuers: &[EventIssuer],
+    ) -> Result<Self, Problem> {
         let subject = filled("subject", subject)?;
         if subject.is_none() && issuer.is_none() {
             return Ok(Self::default());
@@ -96,7 +100,7 @@ impl Chosen {
 
 /// A session as it is listed.
 #[derive(Serialize)]
-struct Item {
+struct SessionItem {
     token: String,
     issuer: String,
     client: Option<String>,
@@ -105,7 +109,7 @@ struct Item {
     expires_at: String,
 }
 
-impl From<SessionRow> for Item {
+impl From<SessionRow> for SessionItem {
     fn from(row: SessionRow) -> Self {
         Self {
             token: row.token.0.to_string(),
@@ -119,27 +123,27 @@ impl From<SessionRow> for Item {
 }
 
 async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
-    let wanted: Wanted = query(&uri)?;
+    let wanted: WantedSessions = query(&uri)?;
     let after = wanted
         .after
         .as_deref()
         .map(|text| token(text).ok_or_else(|| bad("`after` is not what a page gave as `next`".to_owned())));
     let (after, limit) = (after.transpose()?, limit(wanted.limit)?);
     let issuers = api.ledger.issuers.load_full();
-    let chosen = Chosen::listed(wanted.subject.as_ref(), wanted.issuer.as_ref(), &issuers)?;
+    let chosen = SessionFilter::listed(wanted.subject.as_ref(), wanted.issuer.as_ref(), &issuers)?;
     let (rows, more) = in_use(&api, chosen, after, limit).await?;
     let next = rows.last().filter(|_| more).map(|row| row.token.0.to_string());
-    Ok(Page { items: rows.into_iter().map(Item::from).collect(), next }.into_response())
+    Ok(ListPage { items: rows.into_iter().map(SessionItem::from).collect(), next }.into_response())
 }
 
 /// Revokes every token that the subject has in use.
 async fn end_all(State(api): State<Api>, uri: Uri) -> Result<StatusCode, Problem> {
-    let whose: Whose = query(&uri)?;
+    let whose: WhoseSessions = query(&uri)?;
     if whose.subject.is_none() {
         return Err(bad("`subject` is needed: whose tokens?".to_owned()));
     }
     let issuers = api.ledger.issuers.load_full();
-    let chosen = Chosen::new(whose.subject.as_ref(), whose.issuer.as_ref(), &issuers)?;
+    let chosen = SessionFilter::new(whose.subject.as_ref(), whose.issuer.as_ref(), &issuers)?;
     let (rows, _) = in_use(&api, chosen, None, usize::MAX).await?;
     end(&api, &issuers, &rows).await
 }
@@ -152,7 +156,7 @@ async fn end_one(State(api): State<Api>, Id(name): Id) -> Result<StatusCode, Pro
     // The list begins after a key.
     let before = u128::from_be_bytes(first.0.to_bytes()).checked_sub(1);
     let before = before.map(|key| TokenKey(Key::from_bytes(key.to_be_bytes())));
-    let (mut rows, _) = in_use(&api, Chosen::default(), before, 2).await?;
+    let (mut rows, _) = in_use(&api, SessionFilter::default(), before, 2).await?;
     rows.retain(|row| row.token.0.to_string().starts_with(&name));
     match rows.len() {
         0 => Err(unknown()),
@@ -166,7 +170,7 @@ fn first(name: &str) -> Option<TokenKey> {
     if (PREFIX..=KEY).contains(&name.len()) { token(&format!("{name:0<KEY$}")) } else { None }
 }
 
-async fn end(api: &Api, issuers: &[Issuer], rows: &[SessionRow]) -> Result<StatusCode, Problem> {
+async fn end(api: &Api, issuers: &[EventIssuer], rows: &[SessionRow]) -> Result<StatusCode, Problem> {
     let now = Now::read();
     // A token of an issuer that is no longer configured is accepted by nobody.
     let of = |row: &SessionRow| issuers.iter().find(|issuer| issuer.issuer == row.issuer);
@@ -178,7 +182,7 @@ async fn end(api: &Api, issuers: &[Issuer], rows: &[SessionRow]) -> Result<Statu
 /// Up to `limit` sessions after a token, in the order of their keys, and whether there are more.
 async fn in_use(
     api: &Api,
-    chosen: Chosen,
+    chosen: SessionFilter,
     after: Option<TokenKey>,
     limit: usize,
 ) -> Result<(Vec<SessionRow>, bool), Problem> {
@@ -195,7 +199,7 @@ async fn in_use(
 fn look(
     sessions: &Sessions,
     revocations: &Snapshot,
-    chosen: &Chosen,
+    chosen: &SessionFilter,
     (after, limit): (Option<TokenKey>, usize),
     now: Now,
 ) -> (Vec<SessionRow>, bool) {

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Api;
 use crate::admin::body::read;
 use crate::admin::problem::Problem;
-use crate::admin::server::Limits;
+use crate::admin::server::AdminLimits;
 use crate::ssf::{Answer, Code, MAX_BYTES, Undelivered};
 
 /// Seconds after which a transmitter may send again what could not be taken in.
@@ -32,7 +32,7 @@ async fn push(
         return Ok(refused(StatusCode::NOT_FOUND, Code::InvalidRequest, "there is no such transmitter"));
     };
     let (head, body) = request.into_parts();
-    let body = read(body, &Limits { body_bytes: MAX_BYTES, ..api.limits }).await?;
+    let body = read(body, &AdminLimits { body_bytes: MAX_BYTES, ..api.limits }).await?;
     Ok(match receiver.deliver(&transmitter, &body, content_type(&head.headers)).await {
         Ok(Answer::Accepted) => StatusCode::ACCEPTED.into_response(),
         Ok(Answer::Ok) => StatusCode::OK.into_response(),

@@ -10,7 +10,7 @@ use http::Uri;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
-use super::list::{Page, bad, filled, limit, query};
+use super::list::{ListPage, bad, filled, limit, query};
 use crate::admin::problem::Problem;
 use crate::state::record::UsageRow;
 
@@ -20,14 +20,14 @@ pub(super) fn routes() -> Router<Api> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct WantedUsage {
     client: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
 }
 
 #[derive(Serialize)]
-struct Item {
+struct UsageItem {
     client: Box<str>,
     route: Box<str>,
     status: u16,
@@ -35,7 +35,7 @@ struct Item {
     last_used_at: String,
 }
 
-impl From<UsageRow> for Item {
+impl From<UsageRow> for UsageItem {
     fn from(row: UsageRow) -> Self {
         let UsageRow { client, route, status, count, last_used_at } = row;
         Self { client, route, status, count, last_used_at: last_used_at.to_string() }
@@ -46,16 +46,16 @@ impl From<UsageRow> for Item {
 #[derive(Serialize)]
 struct Noted {
     #[serde(flatten)]
-    page: Page<Item, String>,
+    page: ListPage<UsageItem, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
 }
 
 /// What orders the rows.
-type Place = (Box<str>, Box<str>, u16);
+type UsagePlace = (Box<str>, Box<str>, u16);
 
 async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
-    let wanted: Wanted = query(&uri)?;
+    let wanted: WantedUsage = query(&uri)?;
     let client = filled("client", wanted.client.as_ref())?;
     let after = wanted.after.as_deref().map(|cursor| {
         place(cursor).ok_or_else(|| bad("`after` is not what a page gave as `next`".to_owned()))
@@ -69,7 +69,7 @@ async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| more).map(cursor);
-    let page = Page { items: rows.into_iter().map(Item::from).collect(), next };
+    let page = ListPage { items: rows.into_iter().map(UsageItem::from).collect(), next };
     let note = api.ledger.usage.bound().map(|bound| {
         format!(
             "{bound} clients have rows of their own; requests of all others are counted as client \"other\""
@@ -84,6 +84,6 @@ fn cursor(row: &UsageRow) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(place.to_string())
 }
 
-fn place(cursor: &str) -> Option<Place> {
+fn place(cursor: &str) -> Option<UsagePlace> {
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()
 }

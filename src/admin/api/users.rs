@@ -8,7 +8,7 @@ use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
 use super::accounts::Issuing;
-use super::list::{Page, filled, limit, query};
+use super::list::{ListPage, filled, limit, query};
 use super::{Api, Id};
 use crate::admin::problem::Problem;
 use crate::authority::{NewUser, Refused, User};
@@ -22,7 +22,7 @@ pub(super) fn routes() -> Router<Api> {
 
 /// A user as it is shown.
 #[derive(Serialize)]
-struct Item<'a> {
+struct UserItem<'a> {
     id: &'a str,
     name: &'a str,
     roles: &'a [Box<str>],
@@ -30,7 +30,7 @@ struct Item<'a> {
     created_at: String,
 }
 
-impl<'a> From<&'a User> for Item<'a> {
+impl<'a> From<&'a User> for UserItem<'a> {
     fn from(user: &'a User) -> Self {
         let User { id, name, roles, role_version, created_at } = user;
         Self { id, name, roles, role_version: *role_version, created_at: created_at.to_string() }
@@ -39,25 +39,25 @@ impl<'a> From<&'a User> for Item<'a> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct WantedUsers {
     after: Option<String>,
     limit: Option<usize>,
 }
 
 async fn list(Issuing(authority): Issuing, uri: Uri) -> Result<Response, Problem> {
-    let wanted: Wanted = query(&uri)?;
+    let wanted: WantedUsers = query(&uri)?;
     let (after, limit) = (filled("after", wanted.after.as_ref())?, limit(wanted.limit)?);
     let mut users = authority.users(after, limit + 1);
     let more = users.len() > limit;
     users.truncate(limit);
     let next = users.last().filter(|_| more).map(|user| &*user.id);
-    let items: Vec<Item<'_>> = users.iter().map(|user| Item::from(&**user)).collect();
-    Ok(Page { items, next }.into_response())
+    let items: Vec<UserItem<'_>> = users.iter().map(|user| UserItem::from(&**user)).collect();
+    Ok(ListPage { items, next }.into_response())
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Creation {
+struct UserCreation {
     id: String,
     name: Option<String>,
     #[serde(default)]
@@ -69,15 +69,15 @@ async fn create(
     State(api): State<Api>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Creation { id, name, roles } = api.members(request).await?;
+    let UserCreation { id, name, roles } = api.members(request).await?;
     let new = NewUser { id, name: name.unwrap_or_default(), roles };
     let user = authority.create_user(new).await.map_err(|why| api.refused(why))?;
-    Ok((StatusCode::CREATED, Json(Item::from(&*user))).into_response())
+    Ok((StatusCode::CREATED, Json(UserItem::from(&*user))).into_response())
 }
 
 async fn show(Issuing(authority): Issuing, State(api): State<Api>, Id(id): Id) -> Result<Response, Problem> {
     let user = authority.user(&id).ok_or_else(|| api.refused(Refused::NoUser))?;
-    Ok(Json(Item::from(&*user)).into_response())
+    Ok(Json(UserItem::from(&*user)).into_response())
 }
 
 async fn delete(
@@ -104,5 +104,5 @@ async fn set_roles(
 ) -> Result<Response, Problem> {
     let Roles { roles } = api.members(request).await?;
     let user = authority.set_roles(&id, roles).await.map_err(|why| api.refused(why))?;
-    Ok(Json(Item::from(&*user)).into_response())
+    Ok(Json(UserItem::from(&*user)).into_response())
 }

@@ -49,10 +49,10 @@ fn wall_off(now: Now, ahead: bool, by: Duration) -> Now {
 
 #[test]
 fn a_key_is_published_a_day_before_it_signs_and_kept_after_its_last_token() {
-    use Standing::{Expired, Next, Retired, Signing, Superseded};
-    let is = |keys: &[Facts], now: Now, standings: &[Standing], create: Option<Now>, until: Now| {
+    use KeyStanding::{Expired, Next, Retired, Signing, Superseded};
+    let is = |keys: &[Facts], now: Now, standings: &[KeyStanding], create: Option<Now>, until: Now| {
         let create = create.map(|at| at.monotonic);
-        let expected = Plan { standings: standings.to_vec(), create, until: until.monotonic };
+        let expected = RotationPlan { standings: standings.to_vec(), create, until: until.monotonic };
         assert_eq!(plan(keys, RULES, now), expected);
     };
     is(&[], START, &[], Some(START), days(30));
@@ -77,28 +77,30 @@ fn no_step_of_the_wall_clock_changes_which_key_signs_or_deletes_one_that_may_be_
     let keys = [retired(days(30)), signing(days(30), days(30)), next(days(60))];
     let sizes = [20 * SECOND, HOUR, DAY, 40 * YEAR];
     for (now, expected) in [
-        (days(30).plus(HOUR), [Standing::Retired, Standing::Signing, Standing::Next]),
-        (days(60).plus(HOUR), [Standing::Expired, Standing::Superseded, Standing::Signing]),
+        (days(30).plus(HOUR), [KeyStanding::Retired, KeyStanding::Signing, KeyStanding::Next]),
+        (days(60).plus(HOUR), [KeyStanding::Expired, KeyStanding::Superseded, KeyStanding::Signing]),
     ] {
         assert_eq!(classify(&keys, RULES, now), expected);
         for (ahead, by) in [true, false].into_iter().flat_map(|ahead| sizes.map(|by| (ahead, by))) {
             let found = classify(&keys, RULES, wall_off(now, ahead, by));
             // A clock far behind keeps what is over, until it is right again.
             assert_eq!(found[1..], expected[1..], "{ahead} {by:?}");
-            let keeps = found[0] == Standing::Retired;
+            let keeps = found[0] == KeyStanding::Retired;
             assert!(keeps || found[0] == expected[0], "{ahead} {by:?}: {:?}", found[0]);
         }
     }
     // Tokens that a clock ahead dated into the future are alive when both the clock and the time have come.
     let dated = Facts { expires_by: Some(days(400).wall), ..retired(days(30)) };
-    for (day, expected) in [(31, Standing::Retired), (399, Standing::Retired), (401, Standing::Expired)] {
+    for (day, expected) in
+        [(31, KeyStanding::Retired), (399, KeyStanding::Retired), (401, KeyStanding::Expired)]
+    {
         assert_eq!(classify(&[dated, keys[1]], RULES, days(day))[0], expected, "{day}");
     }
 }
 
 #[test]
 fn another_algorithm_signs_at_once_and_the_keys_of_living_tokens_stay() {
-    use Standing::{Next, Signing, Superseded, Unwanted};
+    use KeyStanding::{Next, Signing, Superseded, Unwanted};
     let now = days(29);
     let keys = [signing(START, now), next(days(30))];
     let planned = plan(&keys, EDDSA, now);
@@ -114,7 +116,7 @@ fn another_algorithm_signs_at_once_and_the_keys_of_living_tokens_stay() {
 fn a_file_whose_running_time_was_set_back_still_signs_with_what_it_has() {
     let before = Now::at_millis(0);
     let planned = plan(&[next(days(30))], RULES, before);
-    assert_eq!((planned.create, planned.standings), (None, vec![Standing::Signing]));
+    assert_eq!((planned.create, planned.standings), (None, vec![KeyStanding::Signing]));
 }
 
 fn kids(ring: &KeyRing) -> Vec<String> {
@@ -123,7 +125,7 @@ fn kids(ring: &KeyRing) -> Vec<String> {
 }
 
 async fn whole(store: &Store, rules: Rules, now: Now) -> KeyRing {
-    rotate(store, rules, now, Timestamp::EPOCH, Extent::Whole).await.unwrap()
+    rotate(store, rules, now, Timestamp::EPOCH, PlanExtent::Whole).await.unwrap()
 }
 
 #[tokio::test]
@@ -150,13 +152,13 @@ async fn keys_survive_a_restart_and_rotate() {
 async fn a_reload_that_is_refused_leaves_the_key_that_signs() {
     let store = Store::in_memory(START).unwrap();
     let first = whole(&store, RULES, START).await;
-    let planned = rotate(&store, EDDSA, START, Timestamp::EPOCH, Extent::Additions).await.unwrap();
+    let planned = rotate(&store, EDDSA, START, Timestamp::EPOCH, PlanExtent::Additions).await.unwrap();
     assert_ne!(planned.signing.kid(), first.signing.kid());
     assert_eq!(kids(&planned).len(), 2);
     let refused = whole(&store, RULES, START.plus(SECOND)).await;
     assert_eq!(refused.signing.kid(), first.signing.kid());
     assert_eq!(kids(&refused).len(), 2, "it may have signed");
-    let planned = rotate(&store, EDDSA, START, Timestamp::EPOCH, Extent::Additions).await.unwrap();
+    let planned = rotate(&store, EDDSA, START, Timestamp::EPOCH, PlanExtent::Additions).await.unwrap();
     let committed = whole(&store, EDDSA, START.plus(SECOND)).await;
     assert_eq!(committed.signing.kid(), planned.signing.kid());
 }
@@ -259,7 +261,7 @@ impl World {
     /// The gate looks at its keys and issues a token.
     async fn look(&mut self, store: &Store, may_be_new: bool, place: &str) {
         let (now, rules) = (self.now(), self.rules);
-        let ring = rotate(store, rules, now, self.latest, Extent::Whole).await.unwrap();
+        let ring = rotate(store, rules, now, self.latest, PlanExtent::Whole).await.unwrap();
         let (before, kid) =
             (std::mem::replace(&mut self.published, kids(&ring)), ring.signing.kid().to_owned());
         assert!(self.published.contains(&kid), "{place}");

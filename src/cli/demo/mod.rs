@@ -30,7 +30,7 @@ mod upstream;
 mod visitor;
 
 use folder::Folder;
-use script::{Addresses, Files, Play};
+use script::{Addresses, DemoFiles, Play};
 use tour::Tour;
 use visitor::{Visitor, form};
 
@@ -52,13 +52,13 @@ pub(super) struct DemoArgs {
 }
 
 /// Ends the gate when it is sent, or when its other end is dropped without.
-pub(super) type Stop = oneshot::Receiver<()>;
+pub(super) type DemoStop = oneshot::Receiver<()>;
 
 /// Sets the stage, lets `gate` run a gate with the configuration it is given until it is told to stop, and clears the
 /// stage away.
 ///
 /// Prints the addresses and what to try as soon as the gate is ready; or plays the tour then, and stops the gate.
-pub(super) fn run(args: &DemoArgs, gate: impl FnOnce(&Path, Stop) -> ExitCode) -> ExitCode {
+pub(super) fn run(args: &DemoArgs, gate: impl FnOnce(&Path, DemoStop) -> ExitCode) -> ExitCode {
     for (name, address) in [("--listen", args.listen), ("--admin", args.admin)] {
         if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
             say(&format!("{name}: {address} is not a loopback address, and the demo stays on this machine"));
@@ -81,13 +81,13 @@ fn say(sentence: &str) {
 
 fn play(
     args: &DemoArgs,
-    gate: impl FnOnce(&Path, Stop) -> ExitCode,
+    gate: impl FnOnce(&Path, DemoStop) -> ExitCode,
     out: impl Write + Send + 'static,
 ) -> Result<ExitCode, io::Error> {
     let folder = Folder::create()?;
     let upstream = upstream::start()?;
     let addresses = addresses(args, upstream.address)?;
-    let stage = Stage { addresses, files: Files::within(folder.path()), admin_secret: secret()? };
+    let stage = Stage { addresses, files: DemoFiles::within(folder.path()), admin_secret: secret()? };
     stage.set(folder.path(), if args.tour { tour::PLAY } else { Play::VISIT })?;
     let configuration = stage.files.configuration.clone();
     let (ended, gate_ended) = sync_channel::<()>(0);
@@ -121,7 +121,7 @@ fn play(
 /// Where the demo plays.
 struct Stage {
     addresses: Addresses,
-    files: Files,
+    files: DemoFiles,
     admin_secret: String,
 }
 

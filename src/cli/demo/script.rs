@@ -15,7 +15,7 @@ pub(super) struct Addresses {
 
 /// The files that somebody outside the folder needs to know of.
 #[derive(Debug)]
-pub(super) struct Files {
+pub(super) struct DemoFiles {
     pub(super) configuration: PathBuf,
     /// The root certificate, for `curl --cacert`.
     pub(super) authority: PathBuf,
@@ -25,7 +25,7 @@ pub(super) struct Files {
     pub(super) client: PathBuf,
 }
 
-impl Files {
+impl DemoFiles {
     pub(super) fn within(folder: &Path) -> Self {
         let [configuration, authority, token, client] =
             ["portcullis.toml", "ca.pem", "token", "client"].map(|name| folder.join(name));
@@ -120,7 +120,7 @@ permissions = ["events", "sessions", "authority", "config"]
 }
 
 /// What the visitor reads once everything is up.
-pub(super) fn text(addresses: &Addresses, files: &Files, admin_secret: &str) -> String {
+pub(super) fn text(addresses: &Addresses, files: &DemoFiles, admin_secret: &str) -> String {
     let Addresses { gate, admin, telemetry, upstream } = addresses;
     let root = shell(&files.authority, "");
     let trust = format!("curl -i --cacert {root}");

@@ -37,8 +37,11 @@ fn every_play_is_a_good_configuration() {
     let upstream = upstream::start().expect("an upstream");
     let folder = Folder::create().expect("a folder");
     let addresses = addresses(&FREE, upstream.address).expect("addresses");
-    let stage =
-        Stage { addresses, files: Files::within(folder.path()), admin_secret: secret().expect("a secret") };
+    let stage = Stage {
+        addresses,
+        files: DemoFiles::within(folder.path()),
+        admin_secret: secret().expect("a secret"),
+    };
     for play in [Play::VISIT, tour::PLAY, Play { tenant_field: Some("tenant"), ..tour::PLAY }] {
         stage.set(folder.path(), play).expect("a stage");
         let settings = config::load(&stage.files.configuration).expect("a good configuration").settings;

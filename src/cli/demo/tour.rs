@@ -10,7 +10,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::script::{Addresses, Play, configuration};
-use super::visitor::{Answer, Visitor};
+use super::visitor::{Visitor, VisitorAnswer};
 
 /// How long a token may be unused in the tour: long enough not to pass between two steps.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -31,12 +31,12 @@ pub(super) struct Tour<'a, W> {
 }
 
 /// An application credential, as its owner wrote it down.
-struct App {
+struct DemoApp {
     client_id: String,
     secret: String,
 }
 
-impl App {
+impl DemoApp {
     fn fields<'f>(&'f self, more: &[(&'f str, &'f str)]) -> Vec<(&'f str, &'f str)> {
         let own = [
             ("grant_type", "client_credentials"),
@@ -79,7 +79,7 @@ impl<W: Write> Tour<'_, W> {
         )?;
 
         self.set_roles("ada loses the role case-writer", &["case-reader"])?;
-        self.api("the tokens of before: 401", "GET /cases/7", Some(&first), (401, "invalid_token"))?;
+        self.api("tokens from before the change: 401", "GET /cases/7", Some(&first), (401, "invalid_token"))?;
         self.api("every one of them", "POST /cases", Some(&second), (401, "invalid_token"))?;
         let third = self.token("the robot authenticates again", &robot.fields(&[]))?;
         self.api("the new token reads: 200", "GET /cases/7", Some(&third), (200, ""))?;
@@ -140,10 +140,10 @@ impl<W: Write> Tour<'_, W> {
         self.api("then it has expired: 401", "GET /deals/7", Some(&token), (401, "invalid_token"))
     }
 
-    fn credential(&mut self, step: &str, document: &Value) -> io::Result<App> {
+    fn credential(&mut self, step: &str, document: &Value) -> io::Result<DemoApp> {
         let made = self.administer(step, "/v1/credentials", document)?;
         let member = |name: &str| made.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        Ok(App { client_id: member("client_id"), secret: member("client_secret") })
+        Ok(DemoApp { client_id: member("client_id"), secret: member("client_secret") })
     }
 
     fn set_roles(&mut self, step: &str, roles: &[&str]) -> io::Result<()> {
@@ -191,7 +191,7 @@ impl<W: Write> Tour<'_, W> {
 }
 
 /// Whether an answer has this status and names this error.
-fn expect(answer: &Answer, (status, error): (u16, &str)) -> io::Result<()> {
+fn expect(answer: &VisitorAnswer, (status, error): (u16, &str)) -> io::Result<()> {
     if answer.status == status && answer.text("error") == error {
         return Ok(());
     }

@@ -19,13 +19,13 @@ use tokio::net::TcpListener;
 use crate::shutdown::{self, Phase, Shutdown, Trigger};
 
 /// A running upstream; ends when this is dropped.
-pub(super) struct Upstream {
+pub(super) struct DemoUpstream {
     pub(super) address: SocketAddr,
     _trigger: Trigger,
 }
 
 /// Starts it on a free port of loopback, on a thread of its own.
-pub(super) fn start() -> io::Result<Upstream> {
+pub(super) fn start() -> io::Result<DemoUpstream> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -34,7 +34,7 @@ pub(super) fn start() -> io::Result<Upstream> {
     thread::Builder::new()
         .name("upstream".to_owned())
         .spawn(move || runtime.block_on(serve(listener, shutdown)))?;
-    Ok(Upstream { address, _trigger: trigger })
+    Ok(DemoUpstream { address, _trigger: trigger })
 }
 
 async fn serve(listener: std::net::TcpListener, mut shutdown: Shutdown) -> io::Result<()> {

@@ -24,12 +24,12 @@ pub(super) struct Visitor {
 }
 
 /// A status, and the document that came with it.
-pub(super) struct Answer {
+pub(super) struct VisitorAnswer {
     pub(super) status: u16,
     pub(super) body: Value,
 }
 
-impl Answer {
+impl VisitorAnswer {
     /// A member of the document, as text.
     pub(super) fn text(&self, member: &str) -> &str {
         self.body.get(member).and_then(Value::as_str).unwrap_or_default()
@@ -55,7 +55,7 @@ impl Visitor {
     }
 
     /// A call of the admin API.
-    pub(super) fn admin(&self, method: Method, path: &str, body: &Value) -> io::Result<Answer> {
+    pub(super) fn admin(&self, method: Method, path: &str, body: &Value) -> io::Result<VisitorAnswer> {
         let authorization = format!("Bearer {}", self.admin_secret);
         let request = Request::builder()
             .method(method)
@@ -75,14 +75,14 @@ impl Visitor {
     }
 
     /// Asks for a token with these form fields.
-    pub(super) fn token(&self, fields: &[(&str, &str)]) -> io::Result<Answer> {
+    pub(super) fn token(&self, fields: &[(&str, &str)]) -> io::Result<VisitorAnswer> {
         let request =
             Request::builder().method(Method::POST).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
         self.send(&format!("{}/oauth/token", self.gate), request, form(fields).into())
     }
 
     /// A call of the API, with a token or without.
-    pub(super) fn api(&self, method: Method, path: &str, token: Option<&str>) -> io::Result<Answer> {
+    pub(super) fn api(&self, method: Method, path: &str, token: Option<&str>) -> io::Result<VisitorAnswer> {
         let mut request = Request::builder().method(method);
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
@@ -90,12 +90,12 @@ impl Visitor {
         self.send(&format!("{}{path}", self.gate), request, Bytes::new())
     }
 
-    fn send(&self, url: &str, request: http::request::Builder, body: Bytes) -> io::Result<Answer> {
+    fn send(&self, url: &str, request: http::request::Builder, body: Bytes) -> io::Result<VisitorAnswer> {
         let url = Url::parse(url, false).map_err(io::Error::other)?;
         let request = request.body(body).map_err(io::Error::other)?;
         let response = self.runtime.block_on(self.client.send(&url, request)).map_err(io::Error::other)?;
         let body = serde_json::from_slice(response.body()).unwrap_or_default();
-        Ok(Answer { status: response.status().as_u16(), body })
+        Ok(VisitorAnswer { status: response.status().as_u16(), body })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::section::Section;
 use crate::config::settings::IssuerSettings;
 use crate::config::units;
 use crate::config::values::Zero;
-use crate::keys::Source;
+use crate::keys::KeySource;
 
 /// Most keys that may be published at a time, in about 200 KB.
 const MOST_KEYS: u64 = 1_000;
@@ -20,7 +20,7 @@ const MOST_KEYS: u64 = 1_000;
 /// The table, if there is one, beside the issuer that says `authority = true`.
 pub(super) fn authority(s: &mut Section<'_>, issuers: &[IssuerSettings]) -> Option<Settings> {
     let settings = s.optional_table("authority", table);
-    let mut own = issuers.iter().enumerate().filter(|(_, issuer)| issuer.keys.source == Source::Authority);
+    let mut own = issuers.iter().enumerate().filter(|(_, issuer)| issuer.keys.source == KeySource::Authority);
     match (&settings, own.next()) {
         (None, None) => {}
         (None, Some((place, _))) => {

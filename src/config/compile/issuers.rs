@@ -14,7 +14,7 @@ use crate::config::{material, units};
 use crate::enforce::claims::{ClaimNames, IssuerRules};
 use crate::enforce::policy::ClaimName;
 use crate::keys::key::check_secret;
-use crate::keys::{self, Source};
+use crate::keys::{self, KeySource};
 
 /// The algorithms, and whether they need a secret.
 pub(super) const ALGORITHMS: [(&str, Algorithm, bool); 12] = [
@@ -49,7 +49,7 @@ fn issuer(s: &mut Section<'_>) -> IssuerSettings {
     let algorithms = s.filled_list("algorithms", &["RS256", "ES256", "EdDSA"], algorithm);
     let insecure_http = s.flag("insecure_http", false);
     let source = source(s, &issuer, &algorithms, insecure_http);
-    if let Source::File(path) = &source
+    if let KeySource::File(path) = &source
         && s.is_sound("algorithms")
     {
         material::key_set(s, "jwks_file", path, &algorithms);
@@ -85,15 +85,15 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
 }
 
 /// Where the keys come from: exactly one of five keys.
-fn source(s: &mut Section<'_>, issuer: &str, algorithms: &[Algorithm], insecure_http: bool) -> Source {
+fn source(s: &mut Section<'_>, issuer: &str, algorithms: &[Algorithm], insecure_http: bool) -> KeySource {
     let secret = s.secret("secret");
     let authority = s.flag("authority", false);
     let sources = [
-        ("jwks_url", jwks_url(s, insecure_http).map(Source::Url)),
-        ("jwks_file", s.file("jwks_file").map(Source::File)),
-        ("discovery", s.flag("discovery", false).then_some(Source::Discovery)),
-        ("secret", secret.clone().map(|secret| Source::Secret(secret.into_bytes()))),
-        ("authority", authority.then_some(Source::Authority)),
+        ("jwks_url", jwks_url(s, insecure_http).map(KeySource::Url)),
+        ("jwks_file", s.file("jwks_file").map(KeySource::File)),
+        ("discovery", s.flag("discovery", false).then_some(KeySource::Discovery)),
+        ("secret", secret.clone().map(|secret| KeySource::Secret(secret.into_bytes()))),
+        ("authority", authority.then_some(KeySource::Authority)),
     ];
     let chosen: Vec<_> = sources.iter().filter_map(|(key, source)| source.as_ref().map(|_| *key)).collect();
     match chosen.as_slice() {
@@ -116,7 +116,7 @@ fn source(s: &mut Section<'_>, issuer: &str, algorithms: &[Algorithm], insecure_
     if !chosen.is_empty() {
         fitting(s, algorithms, secret.as_deref());
     }
-    sources.into_iter().find_map(|(_, source)| source).unwrap_or(Source::Discovery)
+    sources.into_iter().find_map(|(_, source)| source).unwrap_or(KeySource::Discovery)
 }
 
 /// A key set at a URL.
@@ -156,9 +156,9 @@ fn fitting(s: &Section<'_>, algorithms: &[Algorithm], secret: Option<&str>) {
 }
 
 /// The roots of the server that has the keys.
-pub(super) fn ca(s: &mut Section<'_>, source: &Source) -> Option<PathBuf> {
+pub(super) fn ca(s: &mut Section<'_>, source: &KeySource) -> Option<PathBuf> {
     let ca = s.file("ca");
-    if ca.is_some() && matches!(source, Source::File(_) | Source::Secret(_) | Source::Authority) {
+    if ca.is_some() && matches!(source, KeySource::File(_) | KeySource::Secret(_) | KeySource::Authority) {
         s.problem("ca", "has no effect: the keys are not fetched over https");
     }
     material::roots(s, "ca", ca.as_deref());

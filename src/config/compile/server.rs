@@ -11,7 +11,7 @@ use crate::config::material;
 use crate::config::section::Section;
 use crate::config::values::Zero;
 use crate::forward::TrustedFields;
-use crate::gate::{Limits, ProxyProtocol, Settings};
+use crate::gate::{GateLimits, ProxyProtocol, Settings};
 use crate::tls::{NamedCertificate, ServerSettings, Version};
 
 /// `[server]`.
@@ -121,8 +121,8 @@ fn server_name(text: &str) -> Result<String, String> {
 }
 
 /// `[server.limits]`. The upper ends keep within what the protocol libraries can hold.
-fn limits(s: &mut Section<'_>) -> Limits {
-    Limits {
+fn limits(s: &mut Section<'_>) -> GateLimits {
+    GateLimits {
         connections: s.count("connections", 10_000, 1..=i64::MAX),
         connections_per_ip: match s.count("connections_per_ip", 0, 0..=i64::MAX) {
             0 => None,

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::config::section::{Section, not_one_of};
-use crate::config::settings::{OnEmpty, SessionSettings, StateSettings, Store};
+use crate::config::settings::{OnEmpty, SessionSettings, StateSettings, StoreSettings};
 use crate::config::url::without_password;
 use crate::config::values::Zero;
 use crate::gate::StreamSettings;
 use crate::state::redis;
-use crate::state::redis::endpoint::{Endpoint, Topology};
+use crate::state::redis::endpoint::{RedisEndpoint, Topology};
 
 /// `[sessions]`.
 pub(super) fn sessions(s: &mut Section<'_>) -> SessionSettings {
@@ -34,13 +34,13 @@ pub(super) fn state(s: &mut Section<'_>) -> StateSettings {
     s.show("path", path.to_string_lossy());
     let redis = shared_store(s);
     let store = |text: &str| match text {
-        "embedded" => Ok(Store::Embedded(path)),
-        "memory" => Ok(Store::Memory),
+        "embedded" => Ok(StoreSettings::Embedded(path)),
+        "memory" => Ok(StoreSettings::Memory),
         // Without settings something was wrong with them, and that was said.
-        "redis" => Ok(redis.map_or(Store::Memory, |redis| Store::Redis(Box::new(redis)))),
+        "redis" => Ok(redis.map_or(StoreSettings::Memory, |redis| StoreSettings::Redis(Box::new(redis)))),
         other => Err(not_one_of(other, &["embedded", "memory", "redis"])),
     };
-    let store = s.parsed("store", "embedded", store).unwrap_or(Store::Memory);
+    let store = s.parsed("store", "embedded", store).unwrap_or(StoreSettings::Memory);
     StateSettings {
         store,
         max_staleness: s.duration("max_staleness", "10s", Zero::Refused),
@@ -69,7 +69,7 @@ fn shared_store(s: &mut Section<'_>) -> Option<redis::Settings> {
         text => Ok(text),
     });
     let ca = s.file("ca");
-    let known = |(endpoint, _): (Endpoint, String)| with_credentials(endpoint, &username, &password);
+    let known = |(endpoint, _): (RedisEndpoint, String)| with_credentials(endpoint, &username, &password);
     let (endpoint, events) = (known(endpoint?), events?.map(known));
     if events.as_ref().is_some_and(|events| events.topology != Topology::Single) {
         s.problem(
@@ -80,12 +80,12 @@ fn shared_store(s: &mut Section<'_>) -> Option<redis::Settings> {
     Some(redis::Settings { endpoint, events, ca, key_prefix: key_prefix? })
 }
 
-fn shown_endpoint(text: &str) -> Result<(Endpoint, String), String> {
-    Endpoint::parse(text).map(|endpoint| (endpoint, without_password(text)))
+fn shown_endpoint(text: &str) -> Result<(RedisEndpoint, String), String> {
+    RedisEndpoint::parse(text).map(|endpoint| (endpoint, without_password(text)))
 }
 
 /// Keys of their own go before what the URL says.
-fn with_credentials(mut endpoint: Endpoint, username: &str, password: &str) -> Endpoint {
+fn with_credentials(mut endpoint: RedisEndpoint, username: &str, password: &str) -> RedisEndpoint {
     if !username.is_empty() {
         username.clone_into(&mut endpoint.credentials.username);
     }

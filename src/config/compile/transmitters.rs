@@ -9,7 +9,7 @@ use crate::config::settings::IssuerSettings;
 use crate::config::values::Zero;
 use crate::config::{material, units};
 use crate::enforce::policy::ClaimName;
-use crate::keys::{self, Source};
+use crate::keys::{self, KeySource};
 use crate::{events, ssf};
 
 /// All of them. Whether an issuer is unknown is not said while those that there are have mistakes of their own.
@@ -52,7 +52,7 @@ fn keys(s: &mut Section<'_>, name: &str) -> keys::Settings {
     let algorithms: Vec<_> = asymmetric.map(|(_, algorithm, _)| *algorithm).collect();
     let insecure_http = s.flag("insecure_http", false);
     let source = source(s, insecure_http);
-    if let Source::File(path) = &source {
+    if let KeySource::File(path) = &source {
         material::key_set(s, "jwks_file", path, &algorithms);
     }
     keys::Settings {
@@ -69,9 +69,9 @@ fn keys(s: &mut Section<'_>, name: &str) -> keys::Settings {
 }
 
 /// Where the keys come from: exactly one of two keys.
-fn source(s: &mut Section<'_>, insecure_http: bool) -> Source {
-    let url = issuers::jwks_url(s, insecure_http).map(Source::Url);
-    let file = s.file("jwks_file").map(Source::File);
+fn source(s: &mut Section<'_>, insecure_http: bool) -> KeySource {
+    let url = issuers::jwks_url(s, insecure_http).map(KeySource::Url);
+    let file = s.file("jwks_file").map(KeySource::File);
     match (&url, &file) {
         (Some(_), Some(_)) => {
             s.problem("jwks_file", "is one source of keys too many beside jwks_url; keep one")
@@ -81,18 +81,18 @@ fn source(s: &mut Section<'_>, insecure_http: bool) -> Source {
         }
         _ => {}
     }
-    url.or(file).unwrap_or(Source::Discovery)
+    url.or(file).unwrap_or(KeySource::Discovery)
 }
 
 /// The issuer whose subjects are meant, and where its tokens carry roles and scopes.
-fn subjects(s: &mut Section<'_>, issuers: Option<&[IssuerSettings]>) -> (events::Issuer, Vec<String>) {
+fn subjects(s: &mut Section<'_>, issuers: Option<&[IssuerSettings]>) -> (events::EventIssuer, Vec<String>) {
     let name = s.required("subject_issuer", units::name);
     let known = issuers.into_iter().flatten().map(|issuer| &issuer.rules);
     if let Some(rules) = known.clone().find(|rules| name.as_deref() == Some(&*rules.issuer)) {
         let claims = [&rules.claims.roles, &rules.claims.scope];
         let (issuer, leeway, max_lifetime) = (Arc::clone(&rules.issuer), rules.leeway, rules.max_lifetime);
         let claims = claims.into_iter().filter_map(member).map(str::to_owned).collect();
-        return (events::Issuer { issuer, leeway, max_lifetime }, claims);
+        return (events::EventIssuer { issuer, leeway, max_lifetime }, claims);
     }
     if let (Some(name), Some(_)) = (name, issuers) {
         let names: Vec<&str> = known.map(|rules| &*rules.issuer).collect();
@@ -100,7 +100,7 @@ fn subjects(s: &mut Section<'_>, issuers: Option<&[IssuerSettings]>) -> (events:
         s.problem("subject_issuer", format!("{name:?} is not the issuer of any [[issuers]]{hint}"));
     }
     let nobody =
-        events::Issuer { issuer: Arc::default(), leeway: Duration::ZERO, max_lifetime: Duration::ZERO };
+        events::EventIssuer { issuer: Arc::default(), leeway: Duration::ZERO, max_lifetime: Duration::ZERO };
     (nobody, Vec::new())
 }
 

@@ -10,7 +10,7 @@ use super::unique;
 use crate::config::material;
 use crate::config::section::Section;
 use crate::config::units;
-use crate::config::url::{Origin, origin};
+use crate::config::url::{UrlOrigin, origin};
 use crate::config::values::Zero;
 use crate::forward::{Address, Scheme, UpstreamSettings};
 
@@ -102,7 +102,7 @@ fn address(text: &str) -> Result<(Scheme, Address), String> {
             _ => Err(format!("{text:?} must have an absolute path, such as \"unix:/run/api.sock\"")),
         };
     }
-    origin(text).map(|Origin { scheme, host, port }| (scheme, Address::Tcp { host, port }))
+    origin(text).map(|UrlOrigin { scheme, host, port }| (scheme, Address::Tcp { host, port }))
 }
 
 fn host(text: &str) -> Result<Option<HeaderValue>, String> {

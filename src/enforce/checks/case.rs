@@ -7,7 +7,7 @@ use jsonwebtoken::Algorithm;
 
 use super::Stop;
 use crate::enforce::bearer::{self, BearerToken};
-use crate::enforce::decide::{Asked, Enforcer, Issuer, Pass, Proof, Refusal, Request, Trail};
+use crate::enforce::decide::{Asked, Enforcer, NoPermit, Pass, Proof, Request, Trail, TrustedIssuer};
 use crate::enforce::denial::Reason;
 use crate::enforce::explain::Question;
 use crate::enforce::policy::Route;
@@ -16,7 +16,7 @@ use crate::enforce::target::Target;
 use crate::enforce::token::{IssuerIndex, Validity, VerifiedToken};
 use crate::jose::jws::Jws;
 use crate::keys::set::KeySet;
-use crate::sessions::Look;
+use crate::sessions::IdleLook;
 use crate::time::Now;
 
 /// One token to be judged, and what the checks found so far. A check that needs what an earlier one finds asks for it
@@ -30,7 +30,7 @@ pub(in crate::enforce) struct Case<'r> {
     pub(in crate::enforce) route: Option<&'r Arc<Route>>,
     pub(in crate::enforce) proof_key: Option<ProofKey>,
     pub(in crate::enforce) jws: Option<Jws<'r>>,
-    pub(in crate::enforce) issuer: Option<(IssuerIndex, &'r Issuer)>,
+    pub(in crate::enforce) issuer: Option<(IssuerIndex, &'r TrustedIssuer)>,
     pub(in crate::enforce) algorithm: Option<Algorithm>,
     pub(in crate::enforce) validity: Option<Validity>,
     /// A set that has a key for the token.
@@ -40,7 +40,7 @@ pub(in crate::enforce) struct Case<'r> {
     /// Why its claims cannot be used.
     pub(in crate::enforce) unusable: Option<String>,
     /// The idle clock, when it is only looked at.
-    pub(in crate::enforce) look: Option<Look>,
+    pub(in crate::enforce) look: Option<IdleLook>,
     /// For log and metrics.
     pub(in crate::enforce) trail: Trail,
 }
@@ -127,7 +127,7 @@ impl<'r> Case<'r> {
     }
 
     /// What passed every check.
-    pub(in crate::enforce) fn pass(&mut self) -> Result<Pass, Refusal> {
+    pub(in crate::enforce) fn pass(&mut self) -> Result<Pass, NoPermit> {
         let pass = self.token.take().map(|token| Pass { token, told: self.asked.session() });
         pass.ok_or_else(|| Stop::NotChecked("a check is missing").into_refusal())
     }
@@ -172,7 +172,7 @@ impl<'r> Case<'r> {
         self.jws.as_ref().ok_or(Stop::NotChecked("the token cannot be read"))
     }
 
-    pub(super) fn issuer(&self) -> Result<(IssuerIndex, &'r Issuer), Stop<'r>> {
+    pub(super) fn issuer(&self) -> Result<(IssuerIndex, &'r TrustedIssuer), Stop<'r>> {
         self.issuer.ok_or_else(|| match self.jws() {
             Ok(_) => Stop::NotChecked("there are no rules for this issuer"),
             Err(stop) => stop,

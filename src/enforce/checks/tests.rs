@@ -8,11 +8,11 @@ use jsonwebtoken::Algorithm::ES256;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::enforce::decide::{Enforcer, InForce, Issuer, Pass, Proof, Verdict};
+use crate::enforce::decide::{Enforcer, InForce, Pass, Proof, TrustedIssuer, Verdict};
 use crate::enforce::policy::{Requirement, RouteSettings};
 use crate::enforce::testing::{
-    Ask as Asking, ISSUER, NOW, SIGNERS, b64, enforcer_with, header, issuers, key_settings, now, payload,
-    route, rules, token, token_of,
+    ISSUER, NOW, SIGNERS, TestRequest as Asking, b64, enforcer_with, header, issuers, key_settings, now,
+    payload, route, rules, token, token_of,
 };
 use crate::identity::SubjectKey;
 use crate::keys::store::KeyStore;
@@ -158,7 +158,7 @@ fn fetched() -> Arc<KeyStore> {
 
 #[test]
 fn cached_proofs_and_requests_that_last_are_judged_by_every_check_that_can_change() {
-    let issuer = Issuer { rules: rules(ISSUER, &[ES256]), keys: fetched() };
+    let issuer = TrustedIssuer { rules: rules(ISSUER, &[ES256]), keys: fetched() };
     let revocations = Arc::new(Revocations::new(None));
     let in_force =
         InForce { revocations: Arc::clone(&revocations), sessions: idle(), ..InForce::unlimited() };

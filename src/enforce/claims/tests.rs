@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use crate::enforce::decide::Issuer;
-use crate::enforce::testing::{Ask, NOW, b64, enforcer, issuers, payload, route, token, without};
+use crate::enforce::decide::TrustedIssuer;
+use crate::enforce::testing::{NOW, TestRequest, b64, enforcer, issuers, payload, route, token, without};
 
 fn names(scope: ClaimName, roles: ClaimName) -> ClaimNames {
     let member = |name: &str| ClaimName::Member(name.to_owned());
@@ -22,10 +22,10 @@ fn names(scope: ClaimName, roles: ClaimName) -> ClaimNames {
 }
 
 fn verified(claims: &Value, change: impl Fn(&mut IssuerRules)) -> Option<Arc<VerifiedToken>> {
-    let mut issuers: Vec<Issuer> = issuers();
+    let mut issuers: Vec<TrustedIssuer> = issuers();
     change(&mut issuers[0].rules);
     let gate = enforcer(issuers, vec![route("/{*rest}")]);
-    Ask::new(&gate, "/x").token(&token(claims)).decide().token
+    TestRequest::new(&gate, "/x").token(&token(claims)).decide().token
 }
 
 #[test]

@@ -96,7 +96,7 @@ pub(in crate::enforce) fn key(case: &Case<'_>, failed: Option<Reason>) -> String
     }
 }
 
-fn no_keys(issuer: &crate::enforce::decide::Issuer, case: &Case<'_>) -> String {
+fn no_keys(issuer: &crate::enforce::decide::TrustedIssuer, case: &Case<'_>) -> String {
     words::no_keys(issuer.keys.settings(), issuer.keys.availability(case.now))
 }
 

@@ -10,8 +10,8 @@ use super::*;
 use crate::enforce::decide::{InForce, Verdict};
 use crate::enforce::policy::{EncodedSlashes, Mode, Requirement, RouteSettings};
 use crate::enforce::testing::{
-    Ask as Asking, ISSUER, NOW, SIGNERS, b64, enforcer, enforcer_with, header, issuers, payload, route,
-    token, token_of, without,
+    ISSUER, NOW, SIGNERS, TestRequest as Asking, b64, enforcer, enforcer_with, header, issuers, payload,
+    route, token, token_of, without,
 };
 use crate::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
 use crate::revocations::{Ends, Revocations};

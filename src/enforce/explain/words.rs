@@ -12,9 +12,9 @@ use crate::enforce::denial::Reason;
 use crate::enforce::policy::{Mode, Route};
 use crate::enforce::token::{Validity, VerifiedToken, Words};
 use crate::keys::store::Availability;
-use crate::keys::{self, Source};
-use crate::revocations::{Ended, Grounds, TokenFacts};
-use crate::sessions::Look;
+use crate::keys::{self, KeySource};
+use crate::revocations::{Ended, EndedBy, TokenFacts};
+use crate::sessions::IdleLook;
 use crate::time::Timestamp;
 
 /// Characters of one value that are shown.
@@ -107,11 +107,11 @@ pub(super) fn required(names: &[String], missing: &[&str]) -> String {
 
 pub(super) fn no_keys(settings: &keys::Settings, availability: Availability) -> String {
     let place = match &settings.source {
-        Source::File(path) => format!("in {}", path.display()),
-        Source::Url(url) => format!("at {}", quoted(url)),
-        Source::Discovery => "found by discovery".to_owned(),
-        Source::Secret(_) => "made of the secret".to_owned(),
-        Source::Authority => "of the embedded authority".to_owned(),
+        KeySource::File(path) => format!("in {}", path.display()),
+        KeySource::Url(url) => format!("at {}", quoted(url)),
+        KeySource::Discovery => "found by discovery".to_owned(),
+        KeySource::Secret(_) => "made of the secret".to_owned(),
+        KeySource::Authority => "of the embedded authority".to_owned(),
     };
     match availability {
         Availability::TooOld => {
@@ -156,7 +156,7 @@ pub(super) fn holder(token: &VerifiedToken) -> String {
 }
 
 pub(super) fn revocation(
-    ended: Option<(Ended, Grounds)>,
+    ended: Option<(Ended, EndedBy)>,
     token: &VerifiedToken,
     facts: &TokenFacts,
 ) -> String {
@@ -181,7 +181,7 @@ pub(super) fn revocation(
     format!("{}; it was issued at {}{seen}", grounds.join("; "), token.issued_at)
 }
 
-pub(super) fn idle(look: &Look, issued_at: Timestamp, now: Timestamp) -> String {
+pub(super) fn idle(look: &IdleLook, issued_at: Timestamp, now: Timestamp) -> String {
     let Some(timeout) = look.idle_timeout else { return "idle_timeout is off".to_owned() };
     let used = relative(look.last_used_at, now);
     let used = if look.last_used_at == issued_at {

@@ -1,7 +1,7 @@
 //! Scopes and roles against what routes demand.
 
 use super::*;
-use crate::enforce::testing::{Ask, enforcer, issuers, payload, route, token};
+use crate::enforce::testing::{TestRequest, enforcer, issuers, payload, route, token};
 
 fn requirement(scopes: &[&str], any_scope: &[&str], roles: &[&str], any_role: &[&str]) -> Requirement {
     let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
@@ -17,7 +17,7 @@ fn requirement(scopes: &[&str], any_scope: &[&str], roles: &[&str], any_role: &[
 fn all_of_these_and_any_of_those() {
     let gate = enforcer(issuers(), vec![route("/{*rest}")]);
     let claims = payload(serde_json::json!({"scope": "a b", "roles": ["x", "y z"]}));
-    let token = Ask::new(&gate, "/").token(&token(&claims)).decide().token.expect("a token");
+    let token = TestRequest::new(&gate, "/").token(&token(&claims)).decide().token.expect("a token");
     let (scope, role) = (Some(Reason::InsufficientScope), Some(Reason::InsufficientRole));
     let table: &[([&[&str]; 4], Option<Reason>)] = &[
         ([&[], &[], &[], &[]], None),

@@ -1,4 +1,4 @@
-//! What the upstream is told of where a request comes from: forwarding fields, `Via`, trace context.
+//! How the upstream learns where a request comes from: forwarding fields, `Via`, trace context.
 
 use std::io::Write as _;
 use std::net::IpAddr;

@@ -296,7 +296,7 @@ fn both_families_say_the_same() {
 }
 
 #[test]
-fn path_and_method_are_not_overridden_whoever_sends_it() {
+fn path_and_method_are_not_overridden_by_any_sender() {
     let overriding = KNOWN
         .iter()
         .filter(|(name, _)| ["url", "uri", "path", "method", "query"].iter().any(|word| name.contains(word)));

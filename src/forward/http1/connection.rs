@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::forward::alarm::Alarm;
 use crate::forward::body::RequestBodyError;
 use crate::forward::io::Io;
-use crate::http1::Wire;
+use crate::http1::Http1Wire;
 
 /// A connection that serves one exchange at a time.
 pub(crate) struct Http1Connection {
-    pub(crate) wire: Wire<Io>,
+    pub(crate) wire: Http1Wire<Io>,
     /// How long the exchange may take.
     pub(crate) alarm: Alarm,
     /// A byte was read since the exchange began.
@@ -26,7 +26,7 @@ pub(crate) struct Http1Connection {
 impl Http1Connection {
     pub(crate) fn new(io: Io) -> Self {
         Self {
-            wire: Wire::new(io),
+            wire: Http1Wire::new(io),
             alarm: Alarm::new(),
             answered: false,
             request_sent: false,

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use super::connection::Http1Connection;
-use super::decode::body::{BodyDecoder, Piece};
+use super::decode::body::{BodyDecoder, ResponsePiece};
 use super::decode::{ResponseFraming, ResponseHead};
-use super::upload::{Http1Upload, UploadError};
+use super::upload::{UploadError, UpstreamUpload};
 use crate::forward::alarm::Silence;
 use crate::forward::body::{BodyError, ResponseSource};
 use crate::forward::pool::EndpointPool;
@@ -37,7 +37,7 @@ pub(crate) fn begin(
     pool: &Rc<EndpointPool>,
     connection: Rc<RefCell<Http1Connection>>,
     head: &ResponseHead,
-    upload: Http1Upload,
+    upload: UpstreamUpload,
 ) -> ResponseSource {
     let whole = whole(&mut connection.borrow_mut(), head.framing);
     if let Some(bytes) = whole {
@@ -76,7 +76,7 @@ fn give_back(pool: &Rc<EndpointPool>, connection: Rc<RefCell<Http1Connection>>, 
 
 /// Sends the rest of a request whose answer has begun. A task of its own, because the client may want to send everything
 /// before it reads anything.
-fn continue_upload(connection: Rc<RefCell<Http1Connection>>, mut upload: Http1Upload) -> AbortOnDrop {
+fn continue_upload(connection: Rc<RefCell<Http1Connection>>, mut upload: UpstreamUpload) -> AbortOnDrop {
     AbortOnDrop::spawn(async move {
         let sent = poll_fn(|cx| upload.poll(cx, &mut connection.borrow_mut())).await;
         if let Err(UploadError::Client(error)) = sent {
@@ -109,9 +109,9 @@ impl Http1Download {
             self.pool.errors.count_body(error);
         }
         let frame = piece.map(|piece| match piece {
-            Piece::Data(data) => Some(Frame::data(data)),
-            Piece::Trailers(trailers) => Some(Frame::trailers(trailers)),
-            Piece::End | Piece::More => None,
+            ResponsePiece::Data(data) => Some(Frame::data(data)),
+            ResponsePiece::Trailers(trailers) => Some(Frame::trailers(trailers)),
+            ResponsePiece::End | ResponsePiece::More => None,
         });
         if frame.is_ok() && self.body.is_end() {
             self.over = true;
@@ -120,7 +120,7 @@ impl Http1Download {
         Poll::Ready(frame.transpose())
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BodyError>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponsePiece, BodyError>> {
         let polled = self.poll_answer(cx);
         match polled {
             Poll::Pending if self.silence.poll(cx).is_ready() => Poll::Ready(Err(BodyError::Timeout)),
@@ -132,18 +132,20 @@ impl Http1Download {
         }
     }
 
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BodyError>> {
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponsePiece, BodyError>> {
         let mut connection = self.connection.borrow_mut();
         if let Some(error) = connection.failure.take() {
             return Poll::Ready(Err(BodyError::Request(error)));
         }
         loop {
             match self.body.next(&mut connection.wire.inbox) {
-                Ok(Piece::More) => {}
+                Ok(ResponsePiece::More) => {}
                 piece => return Poll::Ready(piece.map_err(BodyError::BadAnswer)),
             }
             match connection.wire.poll_fill(cx) {
-                Poll::Ready(Ok(0)) if self.body.ends_with_connection() => return Poll::Ready(Ok(Piece::End)),
+                Poll::Ready(Ok(0)) if self.body.ends_with_connection() => {
+                    return Poll::Ready(Ok(ResponsePiece::End));
+                }
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(BodyError::Truncated)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(BodyError::Io(error))),

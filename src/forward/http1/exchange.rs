@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 
 use super::connection::Http1Connection;
 use super::decode::{self, BadAnswer, HeadEnd, ResponseHead};
-use super::upload::{Http1Upload, UploadError};
+use super::upload::{UploadError, UpstreamUpload};
 use crate::forward::headers::hop::grants_upgrade;
 use crate::forward::patience::{CONTINUE_WAIT, MAX_INTERIM};
 use crate::forward::{ForwardError, Interim};
@@ -39,7 +39,7 @@ impl Http1Exchange<'_> {
     pub(crate) async fn run(
         &self,
         connection: &Rc<RefCell<Http1Connection>>,
-        upload: &mut Http1Upload,
+        upload: &mut UpstreamUpload,
     ) -> Result<ResponseHead, ForwardError> {
         let hold = upload.is_held().then(|| Box::pin(tokio::time::sleep(CONTINUE_WAIT)));
         let mut progress = HeadProgress { end: HeadEnd::default(), interims: 0, hold };
@@ -50,7 +50,7 @@ impl Http1Exchange<'_> {
         &self,
         cx: &mut Context<'_>,
         connection: &mut Http1Connection,
-        upload: &mut Http1Upload,
+        upload: &mut UpstreamUpload,
         progress: &mut HeadProgress,
     ) -> Poll<Result<ResponseHead, ForwardError>> {
         loop {
@@ -124,7 +124,7 @@ pub(crate) fn is_interim(status: StatusCode) -> bool {
 fn send(
     cx: &mut Context<'_>,
     connection: &mut Http1Connection,
-    upload: &mut Http1Upload,
+    upload: &mut UpstreamUpload,
 ) -> Result<(), ForwardError> {
     // A held request still has its head to send.
     if !upload.is_running() && connection.wire.outbox.is_empty() {
@@ -137,6 +137,6 @@ fn send(
     }
 }
 
-fn was_held_long_enough(cx: &mut Context<'_>, upload: &Http1Upload, progress: &mut HeadProgress) -> bool {
+fn was_held_long_enough(cx: &mut Context<'_>, upload: &UpstreamUpload, progress: &mut HeadProgress) -> bool {
     upload.is_held() && progress.hold.as_mut().is_some_and(|hold| hold.as_mut().poll(cx).is_ready())
 }

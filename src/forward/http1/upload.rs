@@ -13,7 +13,7 @@ use crate::forward::headers::{self, FieldRules, Http1Fields};
 use crate::http1::Outbox;
 
 /// A request that is being sent. Its head is in the connection's outbox already.
-pub(crate) struct Http1Upload {
+pub(crate) struct UpstreamUpload {
     body: RequestBody,
     framing: RequestFraming,
     state: Http1UploadState,
@@ -42,7 +42,7 @@ pub(crate) enum UploadError {
     Upstream,
 }
 
-impl Http1Upload {
+impl UpstreamUpload {
     pub(crate) fn new(body: RequestBody, framing: RequestFraming, held: bool, rules: Rc<FieldRules>) -> Self {
         let state = match framing {
             RequestFraming::Empty => Http1UploadState::Finishing,

@@ -16,8 +16,8 @@ fn denial(reason: Reason) -> Denial {
 }
 
 /// Status, `error` of the body, challenge.
-fn told(refusal: &Refusal) -> (u16, String, Option<String>) {
-    let answer = refusal.to_response(Form::Json, &id());
+fn told(refusal: &GateRefusal) -> (u16, String, Option<String>) {
+    let answer = refusal.to_response(AnswerForm::Json, &id());
     let headers = answer.headers();
     assert_eq!(headers.get(CACHE_CONTROL).unwrap(), "no-store");
     assert_eq!(headers.get(CONTENT_TYPE).unwrap(), "application/json");
@@ -52,7 +52,7 @@ fn denials_are_answered_as_promised() {
         (Reason::Overloaded, 503, "temporarily_unavailable", None),
     ] {
         assert_eq!(
-            told(&Refusal::from(&denial(reason))),
+            told(&GateRefusal::from(&denial(reason))),
             (status, error.to_owned(), challenge),
             "{reason:?}"
         );
@@ -62,7 +62,7 @@ fn denials_are_answered_as_promised() {
 #[test]
 fn every_reason_has_an_answer_whose_challenge_and_body_agree() {
     for reason in Reason::ALL {
-        let (status, error, challenge) = told(&Refusal::from(&denial(reason)));
+        let (status, error, challenge) = told(&GateRefusal::from(&denial(reason)));
         assert!((400..=503).contains(&status), "{reason:?}");
         assert_eq!(challenge.is_some(), status == 401 || challenge.is_some(), "{reason:?}");
         if let Some(challenge) = challenge.filter(|text| text.contains("error=")) {
@@ -75,7 +75,7 @@ fn every_reason_has_an_answer_whose_challenge_and_body_agree() {
 fn the_scopes_that_are_missing_are_named_unless_they_cannot_be_written() {
     let challenge = |scope: &str| {
         let denial = Denial { reason: Reason::InsufficientScope, scope: Some(Arc::from(scope)) };
-        told(&Refusal::from(&denial)).2.unwrap()
+        told(&GateRefusal::from(&denial)).2.unwrap()
     };
     assert!(challenge("read:deals read:users").ends_with(r#", scope="read:deals read:users""#));
     for unwritable in ["a\"b", "a\\b", "a\nb", "\u{e9}"] {
@@ -99,7 +99,7 @@ fn a_failing_upstream_is_answered_as_promised() {
         (ForwardError::RequestBody(RequestBodyError::Stalled), 408, "invalid_request", true),
         (ForwardError::RequestBody(RequestBodyError::Length), 400, "invalid_request", true),
     ] {
-        let refusal = Refusal::from(&error);
+        let refusal = GateRefusal::from(&error);
         assert_eq!(told(&refusal), (status, word.to_owned(), None), "{error}");
         assert_eq!((refusal.reason, refusal.close), (None, close), "{error}");
     }
@@ -109,16 +109,16 @@ fn a_failing_upstream_is_answered_as_promised() {
 fn limits_and_faults_are_answered_as_promised() {
     let fault = |status: u16, of_target| {
         let status = StatusCode::from_u16(status).unwrap();
-        Refusal::from(Fault { status, problem: "What is wrong", of_target })
+        GateRefusal::from(Http1Fault { status, problem: "What is wrong", of_target })
     };
     for (refusal, status, error, reason) in [
-        (Refusal::BODY_TOO_LARGE, 413, "request_too_large", Reason::Overloaded),
-        (Refusal::TOO_MANY_FIELDS, 431, "headers_too_large", Reason::Overloaded),
-        (Refusal::NO_CONNECT, 405, "method_not_allowed", Reason::BadTarget),
-        (Refusal::BAD_HOST, 400, "invalid_request", Reason::BadTarget),
-        (Refusal::BAD_LENGTH, 400, "invalid_request", Reason::Malformed),
-        (Refusal::BAD_NAME, 400, "invalid_request", Reason::Malformed),
-        (Refusal::OVERLOADED, 503, "temporarily_unavailable", Reason::Overloaded),
+        (GateRefusal::BODY_TOO_LARGE, 413, "request_too_large", Reason::Overloaded),
+        (GateRefusal::TOO_MANY_FIELDS, 431, "headers_too_large", Reason::Overloaded),
+        (GateRefusal::NO_CONNECT, 405, "method_not_allowed", Reason::BadTarget),
+        (GateRefusal::BAD_HOST, 400, "invalid_request", Reason::BadTarget),
+        (GateRefusal::BAD_LENGTH, 400, "invalid_request", Reason::Malformed),
+        (GateRefusal::BAD_NAME, 400, "invalid_request", Reason::Malformed),
+        (GateRefusal::OVERLOADED, 503, "temporarily_unavailable", Reason::Overloaded),
         (fault(400, false), 400, "invalid_request", Reason::Malformed),
         (fault(400, true), 400, "invalid_request", Reason::BadTarget),
         (fault(405, false), 405, "method_not_allowed", Reason::BadTarget),
@@ -135,17 +135,17 @@ fn limits_and_faults_are_answered_as_promised() {
 #[test]
 fn grpc_is_refused_in_its_own_form() {
     for (refusal, grpc) in [
-        (Refusal::from(&denial(Reason::Missing)), "16"),
-        (Refusal::from(&denial(Reason::Expired)), "16"),
-        (Refusal::from(&denial(Reason::NoRoute)), "7"),
-        (Refusal::from(&denial(Reason::InsufficientScope)), "7"),
-        (Refusal::from(&denial(Reason::Ambiguous)), "3"),
-        (Refusal::from(&denial(Reason::KeysUnavailable)), "14"),
-        (Refusal::from(&ForwardError::Timeout), "4"),
-        (Refusal::from(&ForwardError::BadAnswer(BadAnswer::Switch)), "14"),
-        (Refusal::BODY_TOO_LARGE, "8"),
+        (GateRefusal::from(&denial(Reason::Missing)), "16"),
+        (GateRefusal::from(&denial(Reason::Expired)), "16"),
+        (GateRefusal::from(&denial(Reason::NoRoute)), "7"),
+        (GateRefusal::from(&denial(Reason::InsufficientScope)), "7"),
+        (GateRefusal::from(&denial(Reason::Ambiguous)), "3"),
+        (GateRefusal::from(&denial(Reason::KeysUnavailable)), "14"),
+        (GateRefusal::from(&ForwardError::Timeout), "4"),
+        (GateRefusal::from(&ForwardError::BadAnswer(BadAnswer::Switch)), "14"),
+        (GateRefusal::BODY_TOO_LARGE, "8"),
     ] {
-        let answer = refusal.to_response(Form::Grpc, &id());
+        let answer = refusal.to_response(AnswerForm::Grpc, &id());
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.headers().get(GRPC_STATUS).unwrap(), grpc);
         assert_eq!(answer.headers().get(CONTENT_TYPE).unwrap(), "application/grpc");
@@ -161,30 +161,30 @@ fn grpc_is_refused_in_its_own_form() {
 fn the_form_follows_the_request() {
     let form = |method: &Method, content_type: Option<&'static str>| {
         let content_type = content_type.map(|value| (CONTENT_TYPE, HeaderValue::from_static(value)));
-        Form::of(method, &content_type.into_iter().collect())
+        AnswerForm::of(method, &content_type.into_iter().collect())
     };
     for (content_type, expected) in [
-        (None, Form::Json),
-        (Some("application/json"), Form::Json),
-        (Some("application/grp"), Form::Json),
-        (Some("text/application/grpc"), Form::Json),
-        (Some("application/grpc"), Form::Grpc),
-        (Some("Application/gRPC+proto"), Form::Grpc),
-        (Some("application/grpc; charset=utf-8"), Form::Grpc),
-        (Some("application/grpc-web"), Form::Grpc),
+        (None, AnswerForm::Json),
+        (Some("application/json"), AnswerForm::Json),
+        (Some("application/grp"), AnswerForm::Json),
+        (Some("text/application/grpc"), AnswerForm::Json),
+        (Some("application/grpc"), AnswerForm::Grpc),
+        (Some("Application/gRPC+proto"), AnswerForm::Grpc),
+        (Some("application/grpc; charset=utf-8"), AnswerForm::Grpc),
+        (Some("application/grpc-web"), AnswerForm::Grpc),
     ] {
         assert_eq!(form(&Method::POST, content_type), expected, "{content_type:?}");
     }
-    assert_eq!(form(&Method::HEAD, None), Form::Head);
-    let head = Refusal::from(&denial(Reason::Missing)).to_response(Form::Head, &id());
+    assert_eq!(form(&Method::HEAD, None), AnswerForm::Head);
+    let head = GateRefusal::from(&denial(Reason::Missing)).to_response(AnswerForm::Head, &id());
     assert_eq!(head.status(), StatusCode::UNAUTHORIZED);
     assert!(head.headers().contains_key(CONTENT_LENGTH) && head.body().is_none());
 }
 
 #[test]
-fn what_is_written_without_hyper_is_a_whole_answer_that_ends_the_connection() {
+fn bytes_of_a_refusal_are_a_whole_answer_that_ends_the_connection() {
     for (head_only, method) in [(false, "GET"), (true, "HEAD")] {
-        let bytes = Refusal::BAD_HOST.to_bytes(&id(), head_only);
+        let bytes = GateRefusal::BAD_HOST.to_bytes(&id(), head_only);
         let mut fields = [httparse::EMPTY_HEADER; 16];
         let mut parsed = httparse::Response::new(&mut fields);
         let Ok(httparse::Status::Complete(head)) = parsed.parse(&bytes) else { panic!("{method}") };

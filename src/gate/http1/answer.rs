@@ -8,12 +8,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as _, Frame};
 
-use super::encode::{self, Announced, AnswerFraming, Asked};
+use super::encode::{self, Announced, AnswerFraming, AnswerTraits};
 use super::wire::ClientWire;
 use crate::gate::body::AnswerBody;
 
 /// An answer that is being sent. Its head is in the outbox already.
-pub(super) struct Answering<'a> {
+pub(super) struct Http1Answering<'a> {
     wire: &'a ClientWire,
     framing: AnswerFraming,
     announced: Announced,
@@ -21,11 +21,11 @@ pub(super) struct Answering<'a> {
     body: Option<AnswerBody>,
 }
 
-impl<'a> Answering<'a> {
+impl<'a> Http1Answering<'a> {
     /// Writes the head. Returns also whether another request may follow.
     pub(super) fn begin(
         wire: &'a ClientWire,
-        asked: Asked,
+        asked: AnswerTraits,
         keep_alive: bool,
         response: Response<AnswerBody>,
         date: &HeaderValue,

@@ -4,15 +4,15 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use memchr::memchr;
 
-use super::head::{Fault, Limits};
-use super::lines::{self, Body};
+use super::head::{HeadLimits, Http1Fault};
+use super::lines::{self, BodyFraming};
 
 /// Longest chunk-size line, extensions included (RFC 9112 §7.1.1 asks for a limit).
 pub(super) const MAX_CHUNK_LINE: usize = 256;
 
 /// One step through a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(super) enum RequestPiece {
     /// Some of the body.
     Data(Bytes),
     /// The trailers, which end it.
@@ -26,8 +26,8 @@ pub(super) enum Piece {
 /// Takes one body off a connection's bytes.
 #[derive(Debug)]
 pub(super) struct BodyReader {
-    limits: Limits,
-    state: State,
+    limits: HeadLimits,
+    state: RequestBodyState,
     /// How far the end of a line was looked for.
     looked: usize,
     /// Bytes of the trailer section so far.
@@ -36,7 +36,7 @@ pub(super) struct BodyReader {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum RequestBodyState {
     /// So many bytes to the end.
     Length(u64),
     /// At the size of a chunk.
@@ -50,29 +50,29 @@ enum State {
     /// Complete.
     End,
     /// Nothing is read after a fault.
-    Broken(Fault),
+    Broken(Http1Fault),
 }
 
 impl BodyReader {
-    pub(super) fn new(body: Body, limits: Limits) -> Self {
+    pub(super) fn new(body: BodyFraming, limits: HeadLimits) -> Self {
         let state = match body {
-            Body::Length(0) => State::End,
-            Body::Length(length) => State::Length(length),
-            Body::Chunked => State::ChunkSize,
+            BodyFraming::Length(0) => RequestBodyState::End,
+            BodyFraming::Length(length) => RequestBodyState::Length(length),
+            BodyFraming::Chunked => RequestBodyState::ChunkSize,
         };
         Self { limits, state, looked: 0, trailer_bytes: 0, trailers: HeaderMap::new() }
     }
 
     /// Whether the body is complete.
     pub(super) fn is_end(&self) -> bool {
-        self.state == State::End
+        self.state == RequestBodyState::End
     }
 
     /// How many bytes are left, when that is known.
     pub(super) fn remaining(&self) -> Option<u64> {
         match self.state {
-            State::End => Some(0),
-            State::Length(left) => Some(left),
+            RequestBodyState::End => Some(0),
+            RequestBodyState::Length(left) => Some(left),
             _ => None,
         }
     }
@@ -81,52 +81,59 @@ impl BodyReader {
     ///
     /// # Errors
     /// When the body cannot be read to its end; then and from then on.
-    pub(super) fn next(&mut self, inbox: &mut BytesMut) -> Result<Piece, Fault> {
+    pub(super) fn next(&mut self, inbox: &mut BytesMut) -> Result<RequestPiece, Http1Fault> {
         let piece = self.step(inbox);
         if let Err(fault) = piece {
-            self.state = State::Broken(fault);
+            self.state = RequestBodyState::Broken(fault);
         }
         piece
     }
 
-    fn step(&mut self, inbox: &mut BytesMut) -> Result<Piece, Fault> {
+    fn step(&mut self, inbox: &mut BytesMut) -> Result<RequestPiece, Http1Fault> {
         loop {
             match self.state {
-                State::End => return Ok(Piece::End),
-                State::Broken(fault) => return Err(fault),
-                _ if inbox.is_empty() => return Ok(Piece::More),
-                State::Length(left) => {
+                RequestBodyState::End => return Ok(RequestPiece::End),
+                RequestBodyState::Broken(fault) => return Err(fault),
+                _ if inbox.is_empty() => return Ok(RequestPiece::More),
+                RequestBodyState::Length(left) => {
                     let (data, left) = take(inbox, left);
-                    self.state = if left == 0 { State::End } else { State::Length(left) };
-                    return Ok(Piece::Data(data));
+                    self.state =
+                        if left == 0 { RequestBodyState::End } else { RequestBodyState::Length(left) };
+                    return Ok(RequestPiece::Data(data));
                 }
-                State::Chunk(left) => {
+                RequestBodyState::Chunk(left) => {
                     let (data, left) = take(inbox, left);
-                    self.state = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
+                    self.state =
+                        if left == 0 { RequestBodyState::ChunkEnd } else { RequestBodyState::Chunk(left) };
                     self.end_early(inbox);
-                    return Ok(Piece::Data(data));
+                    return Ok(RequestPiece::Data(data));
                 }
-                State::ChunkEnd => match &**inbox {
+                RequestBodyState::ChunkEnd => match &**inbox {
                     [b'\r', b'\n', ..] => {
                         drop(inbox.split_to(2));
-                        self.state = State::ChunkSize;
+                        self.state = RequestBodyState::ChunkSize;
                     }
-                    [b'\r'] => return Ok(Piece::More),
-                    _ => return Err(Fault::bad("A chunk is longer than its size")),
+                    [b'\r'] => return Ok(RequestPiece::More),
+                    _ => return Err(Http1Fault::bad("A chunk is longer than its size")),
                 },
-                State::ChunkSize => match self.line(inbox)? {
-                    None => return Ok(Piece::More),
+                RequestBodyState::ChunkSize => match self.line(inbox)? {
+                    None => return Ok(RequestPiece::More),
                     Some(line) => {
                         let size = lines::chunk_size(&line)?;
-                        self.state = if size == 0 { State::Trailer } else { State::Chunk(size) };
+                        self.state =
+                            if size == 0 { RequestBodyState::Trailer } else { RequestBodyState::Chunk(size) };
                     }
                 },
-                State::Trailer => match self.line(inbox)? {
-                    None => return Ok(Piece::More),
+                RequestBodyState::Trailer => match self.line(inbox)? {
+                    None => return Ok(RequestPiece::More),
                     Some(line) if line.is_empty() => {
-                        self.state = State::End;
+                        self.state = RequestBodyState::End;
                         let trailers = std::mem::take(&mut self.trailers);
-                        return Ok(if trailers.is_empty() { Piece::End } else { Piece::Trailers(trailers) });
+                        return Ok(if trailers.is_empty() {
+                            RequestPiece::End
+                        } else {
+                            RequestPiece::Trailers(trailers)
+                        });
                     }
                     Some(line) => lines::trailer(&line, &mut self.trailers, self.limits)?,
                 },
@@ -137,21 +144,21 @@ impl BodyReader {
     /// Takes the end of the body together with its last chunk, so that it can be forwarded in one write.
     fn end_early(&mut self, inbox: &mut BytesMut) {
         const END: &[u8] = b"\r\n0\r\n\r\n";
-        if self.state == State::ChunkEnd && inbox.starts_with(END) {
+        if self.state == RequestBodyState::ChunkEnd && inbox.starts_with(END) {
             drop(inbox.split_to(END.len()));
-            self.state = State::End;
+            self.state = RequestBodyState::End;
         }
     }
 
     /// Takes a line off `inbox`, and its end with it.
-    fn line(&mut self, inbox: &mut BytesMut) -> Result<Option<BytesMut>, Fault> {
+    fn line(&mut self, inbox: &mut BytesMut) -> Result<Option<BytesMut>, Http1Fault> {
         let found = inbox.get(self.looked..).and_then(|rest| memchr(b'\n', rest));
         let length = found.map_or(inbox.len(), |end| self.looked + end + 1);
         match self.state {
-            State::ChunkSize if length > MAX_CHUNK_LINE => {
-                return Err(Fault::bad("A chunk-size line is too long"));
+            RequestBodyState::ChunkSize if length > MAX_CHUNK_LINE => {
+                return Err(Http1Fault::bad("A chunk-size line is too long"));
             }
-            State::Trailer if self.trailer_bytes + length > self.limits.bytes => {
+            RequestBodyState::Trailer if self.trailer_bytes + length > self.limits.bytes => {
                 return Err(lines::HEAD_TOO_LARGE);
             }
             _ => {}
@@ -161,12 +168,12 @@ impl BodyReader {
             return Ok(None);
         }
         self.looked = 0;
-        if self.state == State::Trailer {
+        if self.state == RequestBodyState::Trailer {
             self.trailer_bytes += length;
         }
         let mut line = inbox.split_to(length);
         if !line.ends_with(b"\r\n") {
-            return Err(Fault::bad("A line does not end with CR LF"));
+            return Err(Http1Fault::bad("A line does not end with CR LF"));
         }
         line.truncate(length - 2);
         Ok(Some(line))

@@ -9,14 +9,14 @@ use crate::gate::http::Head;
 
 /// What an answer depends on of its request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct AnswerTraits {
     is_head: bool,
     version: Version,
     /// The client takes trailers (RFC 9110 §10.1.4).
     takes_trailers: bool,
 }
 
-impl Asked {
+impl AnswerTraits {
     pub(super) fn new(head: &Head) -> Self {
         let trailers = |value: &HeaderValue| {
             value
@@ -47,7 +47,7 @@ pub(super) enum AnswerFraming {
 
 impl AnswerFraming {
     /// For a body of `size`, when that is known.
-    pub(super) fn of(status: StatusCode, asked: Asked, size: Option<u64>) -> Self {
+    pub(super) fn of(status: StatusCode, asked: AnswerTraits, size: Option<u64>) -> Self {
         let bodiless = asked.is_head
             || status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -64,7 +64,7 @@ impl AnswerFraming {
 pub(super) fn head(
     out: &mut Vec<u8>,
     (status, headers): (StatusCode, &HeaderMap),
-    asked: Asked,
+    asked: AnswerTraits,
     framing: AnswerFraming,
     persistent: bool,
     date: &HeaderValue,
@@ -123,7 +123,7 @@ pub(super) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
 pub(super) struct Announced(Option<HeaderMap>);
 
 impl Announced {
-    pub(super) fn new(asked: Asked, headers: &mut HeaderMap) -> Self {
+    pub(super) fn new(asked: AnswerTraits, headers: &mut HeaderMap) -> Self {
         if !asked.takes_trailers || !headers.contains_key(TRAILER) {
             return Self(None);
         }

@@ -9,12 +9,12 @@ use ::http::{Method, StatusCode};
 use bytes::BytesMut;
 use memchr::memchr;
 
-use super::lines::{Body, Lines};
+use super::lines::{BodyFraming, HeadLines};
 use crate::gate::http;
 
 /// Limits on a request's head and trailers.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::gate) struct Limits {
+pub(in crate::gate) struct HeadLimits {
     /// Bytes from the request line to the empty line, both included.
     pub(in crate::gate) bytes: usize,
     /// Field lines.
@@ -23,7 +23,7 @@ pub(in crate::gate) struct Limits {
 
 /// Why a request is not read any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::gate) struct Fault {
+pub(in crate::gate) struct Http1Fault {
     /// What the client is answered, when it can still be.
     pub(in crate::gate) status: StatusCode,
     /// What is wrong, for the client.
@@ -32,7 +32,7 @@ pub(in crate::gate) struct Fault {
     pub(in crate::gate) of_target: bool,
 }
 
-impl Fault {
+impl Http1Fault {
     pub(super) const fn new(status: StatusCode, problem: &'static str) -> Self {
         Self { status, problem, of_target: false }
     }
@@ -46,13 +46,13 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for Http1Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.problem)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for Http1Fault {}
 
 /// A request's head.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub(super) struct RequestHead {
     /// Method, target and fields.
     pub(super) head: http::Head,
     /// How its body is delimited.
-    pub(super) body: Body,
+    pub(super) body: BodyFraming,
     /// The client asks for another protocol in a way that can be granted (RFC 9110 §7.8).
     pub(super) wants_upgrade: bool,
     /// The client wants to send another request afterwards (RFC 9112 §9.3).
@@ -70,8 +70,8 @@ pub(super) struct RequestHead {
 /// Takes heads off a connection's bytes.
 #[derive(Debug)]
 pub(super) struct HeadReader {
-    limits: Limits,
-    lines: Lines,
+    limits: HeadLimits,
+    lines: HeadLines,
     /// Where the line that is being read begins.
     line: usize,
     /// How far the end of the line was looked for.
@@ -79,8 +79,8 @@ pub(super) struct HeadReader {
 }
 
 impl HeadReader {
-    pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, lines: Lines::default(), line: 0, looked: 0 }
+    pub(super) fn new(limits: HeadLimits) -> Self {
+        Self { limits, lines: HeadLines::default(), line: 0, looked: 0 }
     }
 
     /// The method of the head that is being read, if that much has come.
@@ -92,13 +92,13 @@ impl HeadReader {
     ///
     /// # Errors
     /// At the first byte that makes the head one that is not read. Nothing may be read after it.
-    pub(super) fn read(&mut self, inbox: &mut BytesMut) -> Result<Option<RequestHead>, Fault> {
+    pub(super) fn read(&mut self, inbox: &mut BytesMut) -> Result<Option<RequestHead>, Http1Fault> {
         while let Some(end) = inbox.get(self.looked..).and_then(|rest| memchr(b'\n', rest)) {
             let end = self.looked + end;
             let line = inbox.get(self.line..=end).unwrap_or_default();
             self.lines.check_size(line, self.limits)?;
             // RFC 9112 §2.2: a lone LF may be taken as a line end, which is how two parsers come to disagree.
-            let line = line.strip_suffix(b"\r\n").ok_or(Fault::bad("A line does not end with CR LF"))?;
+            let line = line.strip_suffix(b"\r\n").ok_or(Http1Fault::bad("A line does not end with CR LF"))?;
             let body = self.lines.line(line, self.line, self.limits)?;
             (self.line, self.looked) = (end + 1, end + 1);
             if let Some(body) = body {

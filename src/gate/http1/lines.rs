@@ -7,7 +7,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use memchr::memchr;
 
-use super::head::{Fault, Limits, RequestHead};
+use super::head::{HeadLimits, Http1Fault, RequestHead};
 use crate::enforce::target::RequestTarget;
 use crate::gate::http::Head;
 
@@ -18,7 +18,7 @@ const MAX_METHOD: usize = 32;
 
 /// How the body of a request is delimited (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
+pub(super) enum BodyFraming {
     /// This many bytes; none for a request without a body.
     Length(u64),
     /// In chunks.
@@ -27,7 +27,7 @@ pub(super) enum Body {
 
 /// What is known of a head by the lines that have come.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(super) struct HeadLines {
     bytes: usize,
     /// One empty line before the request line was ignored (RFC 9112 §2.2).
     blank: bool,
@@ -58,14 +58,14 @@ struct Options {
     keep_alive: bool,
 }
 
-impl Lines {
+impl HeadLines {
     /// The method, once the request line was read.
     pub(super) fn method(&self) -> Option<&Method> {
         self.method.as_ref()
     }
 
     /// Refuses what cannot become a request line before its end has come, such as a TLS handshake.
-    pub(super) fn check_first_byte(&self, line: &[u8]) -> Result<(), Fault> {
+    pub(super) fn check_first_byte(&self, line: &[u8]) -> Result<(), Http1Fault> {
         match line.first() {
             Some(&byte) if self.version.is_none() && !is_token(byte) && byte != b'\r' => Err(NOT_HTTP),
             _ => Ok(()),
@@ -73,7 +73,7 @@ impl Lines {
     }
 
     /// Whether a line, or what has come of it, still fits.
-    pub(super) fn check_size(&self, line: &[u8], limits: Limits) -> Result<(), Fault> {
+    pub(super) fn check_size(&self, line: &[u8], limits: HeadLimits) -> Result<(), Http1Fault> {
         if self.bytes.saturating_add(line.len()) <= limits.bytes {
             return Ok(());
         }
@@ -86,7 +86,12 @@ impl Lines {
     }
 
     /// Judges the line that begins at `start`; the empty one ends the head and tells how the body is delimited.
-    pub(super) fn line(&mut self, line: &[u8], start: usize, limits: Limits) -> Result<Option<Body>, Fault> {
+    pub(super) fn line(
+        &mut self,
+        line: &[u8],
+        start: usize,
+        limits: HeadLimits,
+    ) -> Result<Option<BodyFraming>, Http1Fault> {
         self.bytes += line.len() + 2;
         if self.version.is_none() {
             return self.request_line(line, start).map(|()| None);
@@ -107,7 +112,7 @@ impl Lines {
     }
 
     /// The head that consists of `bytes`, after its last line.
-    pub(super) fn take(&mut self, bytes: &Bytes, body: Body) -> Result<RequestHead, Fault> {
+    pub(super) fn take(&mut self, bytes: &Bytes, body: BodyFraming) -> Result<RequestHead, Http1Fault> {
         let version = self.version.unwrap_or_default();
         let request = RequestHead {
             body,
@@ -121,7 +126,7 @@ impl Lines {
     }
 
     /// Method, target and fields, which share the memory of `bytes`.
-    fn head(&mut self, bytes: &Bytes, version: Version) -> Result<Head, Fault> {
+    fn head(&mut self, bytes: &Bytes, version: Version) -> Result<Head, Http1Fault> {
         let mut headers = HeaderMap::with_capacity(self.fields.len());
         for field in &self.fields {
             let name = bytes.get(field.name.clone()).and_then(|name| HeaderName::from_bytes(name).ok());
@@ -134,7 +139,7 @@ impl Lines {
         Ok(Head { method, target, version, headers })
     }
 
-    fn request_line(&mut self, line: &[u8], start: usize) -> Result<(), Fault> {
+    fn request_line(&mut self, line: &[u8], start: usize) -> Result<(), Http1Fault> {
         if line.is_empty() && !self.blank {
             self.blank = true;
             return Ok(());
@@ -152,7 +157,7 @@ impl Lines {
             return Err(METHOD_TOO_LONG);
         }
         self.method = Method::from_bytes(method).ok();
-        self.version = Some(minor(version.ok_or(Fault::bad("The request line names no version"))?)?);
+        self.version = Some(minor(version.ok_or(Http1Fault::bad("The request line names no version"))?)?);
         let target_start = start + method.len() + 1;
         self.target = target_start..target_start + target.len();
         if method == b"CONNECT" {
@@ -162,7 +167,7 @@ impl Lines {
     }
 
     /// Takes note of the fields that frame the message, or say where it goes.
-    fn framing_field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Fault> {
+    fn framing_field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Http1Fault> {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
             4 if is(b"host") => {
@@ -187,67 +192,71 @@ impl Lines {
     }
 
     /// RFC 9112 §6.3 lets identical repetitions pass; two parsers may still differ on them.
-    fn keep_length(&mut self, value: &[u8]) -> Result<(), Fault> {
+    fn keep_length(&mut self, value: &[u8]) -> Result<(), Http1Fault> {
         match self.length.replace(content_length(value)?) {
             None => Ok(()),
-            Some(_) => Err(Fault::bad("More than one Content-Length")),
+            Some(_) => Err(Http1Fault::bad("More than one Content-Length")),
         }
     }
 
-    fn keep_coding(&mut self, value: &[u8]) -> Result<(), Fault> {
+    fn keep_coding(&mut self, value: &[u8]) -> Result<(), Http1Fault> {
         coding(value)?;
         if std::mem::replace(&mut self.chunked, true) {
-            return Err(Fault::bad("More than one Transfer-Encoding"));
+            return Err(Http1Fault::bad("More than one Transfer-Encoding"));
         }
         Ok(())
     }
 
-    fn end(&self) -> Result<Body, Fault> {
+    fn end(&self) -> Result<BodyFraming, Http1Fault> {
         // RFC 9112 §3.2: also beside an absolute-form target, which overrides it.
         if !self.host && self.version == Some(Version::HTTP_11) {
             return Err(NO_HOST);
         }
         match (self.chunked, self.length) {
-            (true, Some(_)) => Err(Fault::bad("Content-Length beside Transfer-Encoding")),
+            (true, Some(_)) => Err(Http1Fault::bad("Content-Length beside Transfer-Encoding")),
             (true, None) if self.version == Some(Version::HTTP_10) => {
-                Err(Fault::bad("Transfer-Encoding in HTTP/1.0"))
+                Err(Http1Fault::bad("Transfer-Encoding in HTTP/1.0"))
             }
-            (true, None) => Ok(Body::Chunked),
-            (false, length) => Ok(Body::Length(length.unwrap_or(0))),
+            (true, None) => Ok(BodyFraming::Chunked),
+            (false, length) => Ok(BodyFraming::Length(length.unwrap_or(0))),
         }
     }
 }
 
-pub(super) const NOT_HTTP: Fault = Fault::bad("This is no HTTP/1.1 request");
-const METHOD_TOO_LONG: Fault = Fault::new(StatusCode::NOT_IMPLEMENTED, "The method is not known");
-const NO_CONNECT: Fault = Fault::new(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served here");
-const TARGET_TOO_LONG: Fault = Fault::new(StatusCode::URI_TOO_LONG, "The request target is too long");
-pub(super) const HEAD_TOO_LARGE: Fault =
-    Fault::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request head is too large");
-const TOO_MANY_FIELDS: Fault =
-    Fault::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many header fields");
-const BAD_TARGET: Fault = Fault::target("The request target is not valid");
-const NO_HOST: Fault = Fault::target("The request names no Host");
-const TWO_HOSTS: Fault = Fault::target("The request has more than one Host");
-const BAD_HOST: Fault = Fault::target("The Host is not valid");
-const BAD_NAME: Fault = Fault::bad("The name of a header field is not valid");
-const CONTROL: Fault = Fault::bad("A control character in a header field");
+pub(super) const NOT_HTTP: Http1Fault = Http1Fault::bad("This is no HTTP/1.1 request");
+const METHOD_TOO_LONG: Http1Fault = Http1Fault::new(StatusCode::NOT_IMPLEMENTED, "The method is not known");
+const NO_CONNECT: Http1Fault = Http1Fault::new(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served here");
+const TARGET_TOO_LONG: Http1Fault =
+    Http1Fault::new(StatusCode::URI_TOO_LONG, "The request target is too long");
+pub(super) const HEAD_TOO_LARGE: Http1Fault =
+    Http1Fault::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request head is too large");
+const TOO_MANY_FIELDS: Http1Fault =
+    Http1Fault::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many header fields");
+const BAD_TARGET: Http1Fault = Http1Fault::target("The request target is not valid");
+const NO_HOST: Http1Fault = Http1Fault::target("The request names no Host");
+const TWO_HOSTS: Http1Fault = Http1Fault::target("The request has more than one Host");
+const BAD_HOST: Http1Fault = Http1Fault::target("The Host is not valid");
+const BAD_NAME: Http1Fault = Http1Fault::bad("The name of a header field is not valid");
+const CONTROL: Http1Fault = Http1Fault::bad("A control character in a header field");
 
-fn minor(version: &[u8]) -> Result<Version, Fault> {
+fn minor(version: &[u8]) -> Result<Version, Http1Fault> {
     match version {
         b"HTTP/1.1" => Ok(Version::HTTP_11),
         b"HTTP/1.0" => Ok(Version::HTTP_10),
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
-            Err(Fault::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "This HTTP version is not spoken here"))
+            Err(Http1Fault::new(
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "This HTTP version is not spoken here",
+            ))
         }
         _ => Err(NOT_HTTP),
     }
 }
 
 /// RFC 9112 §3.2: origin-form, absolute-form, or `*` for `OPTIONS`.
-fn request_target(method: &Method, target: Bytes) -> Result<RequestTarget, Fault> {
+fn request_target(method: &Method, target: Bytes) -> Result<RequestTarget, Http1Fault> {
     let target = RequestTarget::from_bytes(target).map_err(|_bad| BAD_TARGET)?;
     let sound = match target.authority() {
         None => target.path() != "*" || *method == Method::OPTIONS,
@@ -257,11 +266,11 @@ fn request_target(method: &Method, target: Bytes) -> Result<RequestTarget, Fault
 }
 
 /// Where name and value of a field line lie, without the blanks around the value (RFC 9112 §5).
-fn field(line: &[u8]) -> Result<(Range<usize>, Range<usize>), Fault> {
+fn field(line: &[u8]) -> Result<(Range<usize>, Range<usize>), Http1Fault> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
-        return Err(Fault::bad("A folded header field"));
+        return Err(Http1Fault::bad("A folded header field"));
     }
-    let colon = memchr(b':', line).ok_or(Fault::bad("A header line without a colon"))?;
+    let colon = memchr(b':', line).ok_or(Http1Fault::bad("A header line without a colon"))?;
     let (name, value) = line.split_at(colon);
     if name.is_empty() || !name.iter().copied().all(is_token) {
         return Err(BAD_NAME);
@@ -277,7 +286,7 @@ fn field(line: &[u8]) -> Result<(Range<usize>, Range<usize>), Fault> {
 
 /// Takes in one trailer line. One that would have framed the message, had it come in the head, is
 /// refused rather than ignored (RFC 9110 §6.5.1).
-pub(super) fn trailer(line: &[u8], trailers: &mut HeaderMap, limits: Limits) -> Result<(), Fault> {
+pub(super) fn trailer(line: &[u8], trailers: &mut HeaderMap, limits: HeadLimits) -> Result<(), Http1Fault> {
     if trailers.len() == limits.fields {
         return Err(TOO_MANY_FIELDS);
     }
@@ -285,7 +294,7 @@ pub(super) fn trailer(line: &[u8], trailers: &mut HeaderMap, limits: Limits) -> 
     let (name, value) = (line.get(name).unwrap_or_default(), line.get(value).unwrap_or_default());
     let framing = [&b"content-length"[..], b"transfer-encoding", b"host"];
     if framing.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden)) {
-        return Err(Fault::bad("A trailer field that frames the message"));
+        return Err(Http1Fault::bad("A trailer field that frames the message"));
     }
     let name = HeaderName::from_bytes(name).map_err(|_invalid| BAD_NAME)?;
     let value = HeaderValue::from_bytes(value).map_err(|_invalid| CONTROL)?;
@@ -294,8 +303,8 @@ pub(super) fn trailer(line: &[u8], trailers: &mut HeaderMap, limits: Limits) -> 
 }
 
 /// RFC 9110 §8.6: digits only, and no more than fit.
-fn content_length(value: &[u8]) -> Result<u64, Fault> {
-    const INVALID: Fault = Fault::bad("The Content-Length is not valid");
+fn content_length(value: &[u8]) -> Result<u64, Http1Fault> {
+    const INVALID: Http1Fault = Http1Fault::bad("The Content-Length is not valid");
     if value.is_empty() {
         return Err(INVALID);
     }
@@ -303,8 +312,8 @@ fn content_length(value: &[u8]) -> Result<u64, Fault> {
 }
 
 /// The size before `;` and extensions, which mean nothing here (RFC 9112 §7.1).
-pub(super) fn chunk_size(line: &[u8]) -> Result<u64, Fault> {
-    const INVALID: Fault = Fault::bad("The size of a chunk is not valid");
+pub(super) fn chunk_size(line: &[u8]) -> Result<u64, Http1Fault> {
+    const INVALID: Http1Fault = Http1Fault::bad("The size of a chunk is not valid");
     let digits = memchr(b';', line).and_then(|end| line.get(..end)).unwrap_or(line);
     if digits.is_empty() || line.iter().copied().any(is_control) {
         return Err(INVALID);
@@ -318,15 +327,15 @@ fn digit(sum: u64, byte: u8, radix: u32) -> Option<u64> {
 }
 
 /// `chunked` and nothing else: no other coding is known here (RFC 9112 §6.1), and a list could be read in two ways.
-fn coding(value: &[u8]) -> Result<(), Fault> {
+fn coding(value: &[u8]) -> Result<(), Http1Fault> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(());
     }
     let chunked = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"chunked");
     if value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).all(chunked) {
-        return Err(Fault::bad("The Transfer-Encoding is not valid"));
+        return Err(Http1Fault::bad("The Transfer-Encoding is not valid"));
     }
-    Err(Fault::new(StatusCode::NOT_IMPLEMENTED, "The transfer coding is not known"))
+    Err(Http1Fault::new(StatusCode::NOT_IMPLEMENTED, "The transfer coding is not known"))
 }
 
 /// A host and maybe a port (RFC 9110 §7.2), of the characters that real names and addresses consist of.

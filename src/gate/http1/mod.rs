@@ -32,40 +32,40 @@ use ::http::{Response, Version};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, timeout};
 
-use super::accept::Connection;
+use super::accept::ClientConnection;
 use super::body::{AnswerBody, ClientBody};
-use super::connections::Place;
+use super::connections::ConnectionPlace;
 use super::http;
-use super::io::Stream;
+use super::io::ClientStream;
 use super::serve::{End, LINGER, drive};
 
-use self::answer::Answering;
+use self::answer::Http1Answering;
 use self::body::BodyReader;
-use self::encode::Asked;
+use self::encode::AnswerTraits;
 use self::head::RequestHead;
-use self::standing::{Patience, Phase};
-use self::wire::Next;
+use self::standing::{ConnectionPhase, Patience};
+use self::wire::NextRequest;
 
-pub(super) use self::head::{Fault, Limits};
+pub(super) use self::head::{HeadLimits, Http1Fault};
 pub(super) use self::lines::is_host;
-pub(super) use self::upload::Http1Upload;
+pub(super) use self::upload::ClientUpload;
 pub(super) use self::wire::ClientWire;
 
 /// Serves one connection.
-pub(super) async fn serve(connection: Rc<Connection>, stream: Stream, place: Place) {
+pub(super) async fn serve(connection: Rc<ClientConnection>, stream: ClientStream, place: ConnectionPlace) {
     let generation = connection.worker.generation();
     let limits = &generation.live.settings.limits;
     let patience = Patience { head: limits.header_timeout, idle: limits.idle_connection_timeout };
-    let wire = ClientWire::new(stream, Limits { bytes: limits.header_bytes, fields: limits.headers });
+    let wire = ClientWire::new(stream, HeadLimits { bytes: limits.header_bytes, fields: limits.headers });
     drop(generation);
     let mut served = Box::pin(requests(&connection, &wire));
     let deadline = |leaving: Option<Instant>| {
-        let waiting = wire.standing.phase() == Phase::Waiting;
+        let waiting = wire.standing.phase() == ConnectionPhase::Waiting;
         leaving.filter(|_| waiting).or_else(|| wire.standing.deadline(patience))
     };
     let farewell = |_served: Pin<&mut _>| {
         wire.leave();
-        wire.standing.phase() == Phase::Waiting
+        wire.standing.phase() == ConnectionPhase::Waiting
     };
     let end = drive(&connection, served.as_mut(), deadline, farewell).await;
     drop(served);
@@ -87,33 +87,33 @@ pub(super) async fn serve(connection: Rc<Connection>, stream: Stream, place: Pla
 }
 
 /// Serves what the client asks, until one of both wants no more.
-async fn requests(connection: &Rc<Connection>, wire: &Rc<ClientWire>) -> io::Result<()> {
+async fn requests(connection: &Rc<ClientConnection>, wire: &Rc<ClientWire>) -> io::Result<()> {
     loop {
         match poll_fn(|cx| wire.poll_next(cx)).await? {
-            Next::Request(request) => {
+            NextRequest::Request(request) => {
                 if !exchange(connection, wire, *request).await? {
                     return Ok(());
                 }
             }
-            Next::Fault(fault) => {
+            NextRequest::Fault(fault) => {
                 let refusal = http::refuse_unread(connection, fault, wire.method());
                 wire.begin(true);
                 wire.answer(|out| out.extend_from_slice(&refusal));
                 return poll_fn(|cx| wire.poll_drain(cx)).await;
             }
-            Next::End => return Ok(()),
+            NextRequest::End => return Ok(()),
         }
     }
 }
 
 /// Serves one request. Returns whether another one may follow.
 async fn exchange(
-    connection: &Rc<Connection>,
+    connection: &Rc<ClientConnection>,
     wire: &Rc<ClientWire>,
     request: RequestHead,
 ) -> io::Result<bool> {
     let RequestHead { head, body, wants_upgrade, keep_alive } = request;
-    let asked = Asked::new(&head);
+    let asked = AnswerTraits::new(&head);
     let reader = BodyReader::new(body, wire.limits);
     wire.begin(!reader.is_end());
     let held = !reader.is_end()
@@ -122,17 +122,17 @@ async fn exchange(
             .headers
             .get(EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    let upload = ClientBody::Http1(Http1Upload::new(Rc::clone(wire), reader, held));
+    let upload = ClientBody::Http1(ClientUpload::new(Rc::clone(wire), reader, held));
     let origin = http::Http1 { wire: Rc::clone(wire), wants_upgrade };
     // Boxed, so that a connection without a request is small.
     let visit = Box::pin(http::serve(Rc::clone(connection), Some(origin), head, upload, None));
     let mut response = visited(wire, visit).await?;
     let tunnel = response.body_mut().take_tunnel();
     let date = connection.worker.date();
-    let (mut answering, persistent) = Answering::begin(wire, asked, keep_alive, response, &date);
+    let (mut answering, persistent) = Http1Answering::begin(wire, asked, keep_alive, response, &date);
     poll_fn(|cx| answering.poll(cx)).await?;
     if let Some(tunnel) = tunnel {
-        wire.standing.enter(Phase::Tunnel);
+        wire.standing.enter(ConnectionPhase::Tunnel);
         let (stream, early) = wire.take();
         tunnel.carry(stream, early).await;
         return Ok(false);

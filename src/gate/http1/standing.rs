@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// What a connection is busy with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum ConnectionPhase {
     /// No byte of a request has come.
     Waiting,
     /// A head has begun.
@@ -30,8 +30,8 @@ pub(super) struct Patience {
 
 /// Where a connection stands, and since when.
 #[derive(Debug)]
-pub(super) struct Standing {
-    phase: Cell<Phase>,
+pub(super) struct ConnectionStanding {
+    phase: Cell<ConnectionPhase>,
     since: Cell<Instant>,
     /// When the client stopped taking bytes; `None` while it takes them.
     stalled: Cell<Option<Instant>>,
@@ -39,23 +39,25 @@ pub(super) struct Standing {
     ended: Cell<Option<Instant>>,
 }
 
-impl Standing {
+impl ConnectionStanding {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            phase: Cell::new(Phase::Waiting),
+            phase: Cell::new(ConnectionPhase::Waiting),
             since: Cell::new(now),
             stalled: Cell::new(None),
             ended: Cell::new(None),
         }
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> ConnectionPhase {
         self.phase.get()
     }
 
     /// Enters another phase; nothing happens to one that lasts.
-    pub(super) fn enter(&self, phase: Phase) {
-        if self.phase.replace(phase) != phase && matches!(phase, Phase::Waiting | Phase::Head) {
+    pub(super) fn enter(&self, phase: ConnectionPhase) {
+        if self.phase.replace(phase) != phase
+            && matches!(phase, ConnectionPhase::Waiting | ConnectionPhase::Head)
+        {
             self.since.set(Instant::now());
         }
     }
@@ -82,10 +84,10 @@ impl Standing {
     /// When patience ends, as things stand; `None` as long as the client is not to blame for what takes time.
     pub(super) fn deadline(&self, patience: Patience) -> Option<Instant> {
         let (since, patience) = match self.phase() {
-            Phase::Waiting => (self.since.get(), patience.idle),
-            Phase::Head => (self.since.get(), patience.head),
-            Phase::Serving => (self.stalled.get().or(self.ended.get())?, patience.idle),
-            Phase::Tunnel => return None,
+            ConnectionPhase::Waiting => (self.since.get(), patience.idle),
+            ConnectionPhase::Head => (self.since.get(), patience.head),
+            ConnectionPhase::Serving => (self.stalled.get().or(self.ended.get())?, patience.idle),
+            ConnectionPhase::Tunnel => return None,
         };
         since.checked_add(patience)
     }
@@ -98,12 +100,12 @@ mod tests {
     const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
 
     /// A connection that was opened a while ago.
-    fn standing(ago: u64) -> Standing {
-        Standing::new(Instant::now().checked_sub(Duration::from_secs(ago)).unwrap())
+    fn standing(ago: u64) -> ConnectionStanding {
+        ConnectionStanding::new(Instant::now().checked_sub(Duration::from_secs(ago)).unwrap())
     }
 
     /// Seconds from now to the deadline.
-    fn left(standing: &Standing) -> Option<f64> {
+    fn left(standing: &ConnectionStanding) -> Option<f64> {
         let (now, deadline) = (Instant::now(), standing.deadline(PATIENCE)?);
         let left = deadline.saturating_duration_since(now).as_secs_f64();
         Some((left - now.saturating_duration_since(deadline).as_secs_f64()).round())
@@ -113,26 +115,26 @@ mod tests {
     fn patience_follows_the_phases() {
         let standing = standing(20);
         assert_eq!(left(&standing), Some(55.0));
-        standing.enter(Phase::Head);
+        standing.enter(ConnectionPhase::Head);
         assert_eq!(left(&standing), Some(10.0));
         standing.since.set(standing.since.get() - Duration::from_secs(8));
-        standing.enter(Phase::Head);
+        standing.enter(ConnectionPhase::Head);
         assert_eq!(left(&standing), Some(2.0), "more of the same head buys no time");
-        standing.enter(Phase::Serving);
+        standing.enter(ConnectionPhase::Serving);
         assert_eq!(left(&standing), None);
-        standing.enter(Phase::Head);
+        standing.enter(ConnectionPhase::Head);
         assert_eq!(left(&standing), Some(10.0));
-        standing.enter(Phase::Serving);
-        standing.enter(Phase::Waiting);
+        standing.enter(ConnectionPhase::Serving);
+        standing.enter(ConnectionPhase::Waiting);
         assert_eq!(left(&standing), Some(75.0));
-        standing.enter(Phase::Tunnel);
+        standing.enter(ConnectionPhase::Tunnel);
         assert_eq!(left(&standing), None);
     }
 
     #[test]
     fn a_client_that_does_not_read_loses_patience_until_it_does() {
         let standing = standing(20);
-        standing.enter(Phase::Serving);
+        standing.enter(ConnectionPhase::Serving);
         standing.wrote(false);
         assert_eq!(left(&standing), Some(75.0));
         standing.stalled.set(standing.stalled.get().map(|since| since - Duration::from_secs(15)));
@@ -145,7 +147,7 @@ mod tests {
     #[test]
     fn a_client_that_has_ended_its_side_has_patience_as_long_as_something_flows() {
         let standing = standing(100);
-        standing.enter(Phase::Serving);
+        standing.enter(ConnectionPhase::Serving);
         standing.client_ended();
         standing.ended.set(standing.ended.get().map(|since| since - Duration::from_secs(70)));
         standing.client_ended();

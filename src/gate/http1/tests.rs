@@ -4,11 +4,11 @@ use ::http::StatusCode;
 use bytes::BytesMut;
 use proptest::prelude::*;
 
-use super::body::{BodyReader, MAX_CHUNK_LINE, Piece};
-use super::head::{Fault, HeadReader};
+use super::body::{BodyReader, MAX_CHUNK_LINE, RequestPiece};
+use super::head::{HeadReader, Http1Fault};
 use super::*;
 
-const LIMITS: Limits = Limits { bytes: 1024, fields: 20 };
+const LIMITS: HeadLimits = HeadLimits { bytes: 1024, fields: 20 };
 
 /// What becomes of the bytes of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,13 +36,13 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: HeadLimits) -> Self {
         let heads = HeadReader::new(limits);
         Self { heads, inbox: BytesMut::new(), body: None, whole: 0, data: Vec::new() }
     }
 
     /// Reads as far as there is something; whether another protocol was asked for.
-    fn feed(&mut self, input: &[u8]) -> Result<bool, Fault> {
+    fn feed(&mut self, input: &[u8]) -> Result<bool, Http1Fault> {
         self.inbox.extend_from_slice(input);
         loop {
             let Some((body, switches)) = &mut self.body else {
@@ -51,10 +51,10 @@ impl Reader {
                 continue;
             };
             match body.next(&mut self.inbox)? {
-                Piece::Data(data) => self.data.extend_from_slice(&data),
-                Piece::Trailers(_) => {}
-                Piece::More => return Ok(false),
-                Piece::End => {
+                RequestPiece::Data(data) => self.data.extend_from_slice(&data),
+                RequestPiece::Trailers(_) => {}
+                RequestPiece::More => return Ok(false),
+                RequestPiece::End => {
                     self.whole += 1;
                     let switches = *switches;
                     self.body = None;
@@ -453,7 +453,7 @@ fn limits_are_reached_at_the_first_byte_above_them() {
     ] {
         check(&[(&raw, outcome)]);
     }
-    let roomy = Limits { bytes: 100_000, fields: 20 };
+    let roomy = HeadLimits { bytes: 100_000, fields: 20 };
     let fault = Reader::new(roomy).feed(format!("GET /{} HTTP/1.1\r\n", "x".repeat(65_534)).as_bytes());
     assert_eq!(fault.unwrap_err().status, StatusCode::URI_TOO_LONG);
 }

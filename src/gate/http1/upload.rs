@@ -1,4 +1,4 @@
-//! The body of a request over HTTP/1.1, as whoever forwards it reads it.
+//! The body of a request over HTTP/1.1, as it is read to be forwarded.
 
 use std::io;
 use std::pin::Pin;
@@ -8,20 +8,20 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::body::{BodyReader, Piece};
+use super::body::{BodyReader, RequestPiece};
 use super::wire::ClientWire;
 use crate::forward::RequestBodyError;
 
 /// A request's body on its connection. Dropping it before its end ends the connection after the answer.
 #[derive(Debug)]
-pub(in crate::gate) struct Http1Upload {
+pub(in crate::gate) struct ClientUpload {
     wire: Rc<ClientWire>,
     reader: BodyReader,
     /// The client waits to be asked for it.
     held: bool,
 }
 
-impl Http1Upload {
+impl ClientUpload {
     pub(super) fn new(wire: Rc<ClientWire>, reader: BodyReader, held: bool) -> Self {
         Self { wire, reader, held }
     }
@@ -34,7 +34,7 @@ impl Http1Upload {
     }
 }
 
-impl Body for Http1Upload {
+impl Body for ClientUpload {
     type Data = Bytes;
     type Error = RequestBodyError;
 
@@ -49,10 +49,10 @@ impl Body for Http1Upload {
         }
         loop {
             match this.wire.inbox(|inbox| this.reader.next(inbox)) {
-                Ok(Piece::Data(data)) => return this.taken(Some(Frame::data(data))),
-                Ok(Piece::Trailers(trailers)) => return this.taken(Some(Frame::trailers(trailers))),
-                Ok(Piece::End) => return this.taken(None),
-                Ok(Piece::More) => {}
+                Ok(RequestPiece::Data(data)) => return this.taken(Some(Frame::data(data))),
+                Ok(RequestPiece::Trailers(trailers)) => return this.taken(Some(Frame::trailers(trailers))),
+                Ok(RequestPiece::End) => return this.taken(None),
+                Ok(RequestPiece::More) => {}
                 Err(fault) => return Poll::Ready(Some(Err(client(fault.into())))),
             }
             // Nothing of it has come.
@@ -79,7 +79,7 @@ impl Body for Http1Upload {
     }
 }
 
-impl Drop for Http1Upload {
+impl Drop for ClientUpload {
     fn drop(&mut self) {
         self.wire.body_dropped();
     }

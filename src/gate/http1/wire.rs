@@ -12,21 +12,21 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::encode;
-use super::head::{Fault, HeadReader, Limits, RequestHead};
-use super::standing::{Phase, Standing};
-use crate::gate::io::Stream;
-use crate::http1::{Outbox, Wire};
+use super::head::{HeadLimits, HeadReader, Http1Fault, RequestHead};
+use super::standing::{ConnectionPhase, ConnectionStanding};
+use crate::gate::io::ClientStream;
+use crate::http1::{Http1Wire, Outbox};
 
 /// Most bytes of interim answers that wait for a client that does not read; what is above is left out.
 const MAX_INTERIM: usize = 64 * 1024;
 
 /// What comes next on a connection.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(super) enum NextRequest {
     /// A request.
     Request(Box<RequestHead>),
     /// Something that is not read.
-    Fault(Fault),
+    Fault(Http1Fault),
     /// Nothing.
     End,
 }
@@ -34,8 +34,8 @@ pub(super) enum Next {
 /// One client's connection.
 #[derive(Debug)]
 pub(in crate::gate) struct ClientWire {
-    pub(super) standing: Standing,
-    pub(super) limits: Limits,
+    pub(super) standing: ConnectionStanding,
+    pub(super) limits: HeadLimits,
     /// No request is awaited any more; those that come all the same are served.
     leaving: Cell<bool>,
     /// A request was taken.
@@ -53,16 +53,16 @@ pub(in crate::gate) struct ClientWire {
 
 #[derive(Debug)]
 struct Inner {
-    wire: Wire<Stream>,
+    wire: Http1Wire<ClientStream>,
     reader: HeadReader,
     /// The connection's task, while a body that is read elsewhere may have something to write.
     task: Option<Waker>,
 }
 
 impl ClientWire {
-    pub(super) fn new(stream: Stream, limits: Limits) -> Rc<Self> {
+    pub(super) fn new(stream: ClientStream, limits: HeadLimits) -> Rc<Self> {
         Rc::new(Self {
-            standing: Standing::new(Instant::now()),
+            standing: ConnectionStanding::new(Instant::now()),
             limits,
             leaving: Cell::new(false),
             used: Cell::new(false),
@@ -71,7 +71,7 @@ impl ClientWire {
             body_dropped: Cell::new(false),
             answering: Cell::new(false),
             inner: RefCell::new(Inner {
-                wire: Wire::new(stream),
+                wire: Http1Wire::new(stream),
                 reader: HeadReader::new(limits),
                 task: None,
             }),
@@ -84,22 +84,22 @@ impl ClientWire {
     }
 
     /// Waits for the next request.
-    pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+    pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<io::Result<NextRequest>> {
         let inner = &mut *self.inner.borrow_mut();
         loop {
             match inner.reader.read(&mut inner.wire.inbox) {
                 Ok(Some(head)) => {
                     self.used.set(true);
-                    return Poll::Ready(Ok(Next::Request(Box::new(head))));
+                    return Poll::Ready(Ok(NextRequest::Request(Box::new(head))));
                 }
                 Ok(None) => {}
-                Err(fault) => return Poll::Ready(Ok(Next::Fault(fault))),
+                Err(fault) => return Poll::Ready(Ok(NextRequest::Fault(fault))),
             }
             let waiting = inner.wire.inbox.is_empty();
             if self.ended.get() || (waiting && self.leaving.get() && self.used.get()) {
-                return Poll::Ready(Ok(Next::End));
+                return Poll::Ready(Ok(NextRequest::End));
             }
-            self.standing.enter(if waiting { Phase::Waiting } else { Phase::Head });
+            self.standing.enter(if waiting { ConnectionPhase::Waiting } else { ConnectionPhase::Head });
             let Poll::Ready(read) = inner.wire.poll_fill(cx)? else {
                 inner.wire.rest();
                 return Poll::Pending;
@@ -115,7 +115,7 @@ impl ClientWire {
 
     /// A request is being served from here on.
     pub(super) fn begin(&self, has_body: bool) {
-        self.standing.enter(Phase::Serving);
+        self.standing.enter(ConnectionPhase::Serving);
         self.answering.set(false);
         self.unread_body.set(has_body);
         self.body_dropped.set(!has_body);
@@ -234,8 +234,8 @@ impl ClientWire {
     }
 
     /// Takes the socket, and what was read from it and not taken. A body that is still held finds it closed.
-    pub(super) fn take(&self) -> (Stream, Bytes) {
+    pub(super) fn take(&self) -> (ClientStream, Bytes) {
         let inner = &mut *self.inner.borrow_mut();
-        std::mem::replace(&mut inner.wire, Wire::new(Stream::Closed)).into_parts()
+        std::mem::replace(&mut inner.wire, Http1Wire::new(ClientStream::Closed)).into_parts()
     }
 }

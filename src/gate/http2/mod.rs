@@ -21,16 +21,16 @@ use h2::{Ping, PingPong, Reason};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::Limits;
-use super::accept::Connection;
+use super::GateLimits;
+use super::accept::ClientConnection;
 use super::body::Serving;
-use super::connections::Place;
-use super::io::Stream;
+use super::connections::ConnectionPlace;
+use super::io::ClientStream;
 use super::serve::{End, FAREWELL, drive};
 
 use self::linger::{linger, refuse};
-use self::stream::Ended;
-use self::wire::{WatchedSocket, Wire};
+use self::stream::StreamEnd;
+use self::wire::{Http2Wire, WatchedSocket};
 
 pub(super) use self::upload::StreamUpload;
 
@@ -48,14 +48,14 @@ const LISTS: usize = 4;
 const RESETS: usize = 100;
 
 /// Serves one connection.
-pub(super) async fn serve(connection: Rc<Connection>, stream: Stream, place: Place) {
+pub(super) async fn serve(connection: Rc<ClientConnection>, stream: ClientStream, place: ConnectionPlace) {
     let generation = connection.worker.generation();
     let (builder, idle) = {
         let limits = &generation.live.settings.limits;
         (builder(limits), limits.idle_connection_timeout)
     };
     drop(generation);
-    let wire = Wire::new();
+    let wire = Http2Wire::new();
     let socket = WatchedSocket::new(stream, Rc::clone(&wire), place);
     let handshake = Box::pin(timeout(idle, builder.handshake(socket)));
     let drained = async {
@@ -102,13 +102,13 @@ pub(super) async fn serve(connection: Rc<Connection>, stream: Stream, place: Pla
     }
 }
 
-async fn refuse_preface(wire: &Wire) {
+async fn refuse_preface(wire: &Http2Wire) {
     if let Some(returned) = wire.take_back() {
         refuse(returned).await;
     }
 }
 
-fn builder(limits: &Limits) -> h2::server::Builder {
+fn builder(limits: &GateLimits) -> h2::server::Builder {
     let list = limits.header_bytes.saturating_mul(LISTS);
     let mut builder = h2::server::Builder::new();
     builder
@@ -124,8 +124,8 @@ fn builder(limits: &Limits) -> h2::server::Builder {
 /// When patience ends: with a client that takes nothing, or one without a request. After the farewell, which takes two
 /// GOAWAYs so that no request is lost that was on its way meanwhile (RFC 9113 §6.8), requests are still served.
 fn due(
-    connection: &Connection,
-    wire: &Wire,
+    connection: &ClientConnection,
+    wire: &Http2Wire,
     idle: Duration,
     has_streams: bool,
     leaving: Option<Instant>,
@@ -147,8 +147,8 @@ fn due(
 
 /// Takes in requests, each of which gets a task of its own, until the connection ends.
 struct Accepting<'a> {
-    connection: &'a Rc<Connection>,
-    wire: &'a Rc<Wire>,
+    connection: &'a Rc<ClientConnection>,
+    wire: &'a Rc<Http2Wire>,
     idle: Duration,
     /// Whether there are streams, be it only the end of a response that is still being taken.
     streams: &'a Cell<bool>,
@@ -181,10 +181,10 @@ impl Future for Accepting<'_> {
     }
 }
 
-type Accepted = (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);
+type AcceptedRequest = (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);
 
 impl Accepting<'_> {
-    fn begin(&self, (request, respond): Accepted) {
+    fn begin(&self, (request, respond): AcceptedRequest) {
         let (connection, wire) = (Rc::clone(self.connection), Rc::clone(self.wire));
         let serving = Serving::new(Rc::clone(&connection));
         let idle = self.idle;
@@ -194,9 +194,9 @@ impl Accepting<'_> {
             let ended = Box::pin(visit).await;
             let resets = connection.resets.get();
             connection.resets.set(match ended {
-                Ended::Reset => resets + 1,
-                Ended::Answered => resets.saturating_sub(1),
-                Ended::Lost => resets,
+                StreamEnd::Reset => resets + 1,
+                StreamEnd::Answered => resets.saturating_sub(1),
+                StreamEnd::Lost => resets,
             });
         }));
     }
@@ -216,7 +216,7 @@ impl Pulse {
     }
 
     /// Ready when the peer has not answered.
-    fn poll_dead(&mut self, wire: &Wire, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_dead(&mut self, wire: &Http2Wire, cx: &mut Context<'_>) -> Poll<()> {
         let (interval, patience) = PING;
         loop {
             ready!(self.timer.as_mut().poll(cx));

@@ -17,9 +17,9 @@ use http_body::{Body as _, Frame};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::upload::{Leftover, StreamUpload};
-use super::wire::Wire;
+use super::wire::Http2Wire;
 use crate::enforce::target::RequestTarget;
-use crate::gate::accept::Connection;
+use crate::gate::accept::ClientConnection;
 use crate::gate::body::{AnswerBody, ClientBody, Serving};
 use crate::gate::http::{Head, serve as answer};
 
@@ -38,7 +38,7 @@ const OF_CONNECTIONS: [HeaderName; 6] = [
 
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum StreamEnd {
     /// With a response, or by an error of this side.
     Answered,
     /// The client reset it before the response was complete.
@@ -49,13 +49,13 @@ pub(super) enum Ended {
 
 /// Serves one request.
 pub(super) async fn serve(
-    connection: Rc<Connection>,
-    wire: Rc<Wire>,
+    connection: Rc<ClientConnection>,
+    wire: Rc<Http2Wire>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     serving: Serving,
     patience: Duration,
-) -> Ended {
+) -> StreamEnd {
     let length = request.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()).and_then(|length| length.parse().ok());
     let (head, stream) = request.into_parts();
@@ -67,7 +67,7 @@ pub(super) async fn serve(
         headers: head.headers,
     };
     let date = connection.worker.date();
-    let (id, mut stream) = (respond.stream_id().as_u32(), Answering { respond, patience });
+    let (id, mut stream) = (respond.stream_id().as_u32(), Http2Answering { respond, patience });
     if wire.is_malformed(id) {
         wire.forget(id);
         return stream.reset(Reason::PROTOCOL_ERROR);
@@ -79,7 +79,7 @@ pub(super) async fn serve(
         Err(ended) => ended,
     };
     wire.forget(id);
-    if let (Some(leftover), Ended::Answered) = (leftover, ended) {
+    if let (Some(leftover), StreamEnd::Answered) = (leftover, ended) {
         read_away(leftover).await;
     }
     ended
@@ -104,32 +104,32 @@ async fn read_away(leftover: Leftover) {
 }
 
 /// The sending half of a stream.
-struct Answering {
+struct Http2Answering {
     respond: SendResponse<Bytes>,
     /// For a client that does not read.
     patience: Duration,
 }
 
-impl Answering {
+impl Http2Answering {
     /// Waits for the response, unless the stream ends before.
     async fn response(
         &mut self,
         answering: impl Future<Output = Response<AnswerBody>>,
-    ) -> Result<Response<AnswerBody>, Ended> {
+    ) -> Result<Response<AnswerBody>, StreamEnd> {
         let mut answering = Box::pin(answering);
         poll_fn(|cx| {
             // First, so that a request which is already reset costs the upstream nothing.
             if let Poll::Ready(reset) = self.respond.poll_reset(cx) {
-                return Poll::Ready(Err(if reset.is_ok() { Ended::Reset } else { Ended::Lost }));
+                return Poll::Ready(Err(if reset.is_ok() { StreamEnd::Reset } else { StreamEnd::Lost }));
             }
             answering.as_mut().poll(cx).map(Ok)
         })
         .await
     }
 
-    fn reset(&mut self, reason: Reason) -> Ended {
+    fn reset(&mut self, reason: Reason) -> StreamEnd {
         self.respond.send_reset(reason);
-        Ended::Answered
+        StreamEnd::Answered
     }
 
     async fn send(
@@ -137,7 +137,7 @@ impl Answering {
         response: Response<AnswerBody>,
         date: HeaderValue,
         is_malformed: impl Fn() -> bool,
-    ) -> Ended {
+    ) -> StreamEnd {
         let (mut head, body) = response.into_parts();
         for name in &OF_CONNECTIONS {
             head.headers.remove(name);
@@ -151,17 +151,17 @@ impl Answering {
             return self.reset(Reason::INTERNAL_ERROR);
         };
         if end {
-            return Ended::Answered;
+            return StreamEnd::Answered;
         }
         let mut sending = Sending { stream, body, waits: false, alarm: None, patience: self.patience };
         match sending.run().await {
-            Ok(()) => Ended::Answered,
-            Err(Stopped::Reset) => Ended::Reset,
-            Err(Stopped::Lost) => Ended::Lost,
+            Ok(()) => StreamEnd::Answered,
+            Err(Stopped::Reset) => StreamEnd::Reset,
+            Err(Stopped::Lost) => StreamEnd::Lost,
             Err(Stopped::Failed(reason)) => {
                 let reason = if is_malformed() { Reason::PROTOCOL_ERROR } else { reason };
                 sending.stream.send_reset(reason);
-                Ended::Answered
+                StreamEnd::Answered
             }
         }
     }

@@ -25,12 +25,12 @@ pub(super) struct TrailerWatch {
     filled: usize,
     /// The highest stream that has begun: another header block on it, or below, holds trailers.
     newest: u32,
-    watched: Option<Watched>,
+    watched: Option<WatchedBlock>,
 }
 
 /// A trailer block whose first field has not come yet.
 #[derive(Debug, Clone, Copy)]
-struct Watched {
+struct WatchedBlock {
     stream: u32,
     expects: Expects,
 }
@@ -93,7 +93,7 @@ impl TrailerWatch {
                 self.watched = None;
             }
             HEADERS => {
-                self.watched = Some(Watched { stream, expects: Expects::Field });
+                self.watched = Some(WatchedBlock { stream, expects: Expects::Field });
                 let padding = if flags & PADDED == 0 { 0 } else { 1 };
                 let priority = if flags & PRIORITY == 0 { 0 } else { 5 };
                 self.watch(length, padding + priority, flags);
@@ -114,7 +114,7 @@ impl TrailerWatch {
 
     /// Reads one byte of a watched block; returns its stream when the first field is a pseudo-header field.
     fn field_byte(&mut self, byte: u8) -> Option<u32> {
-        let Watched { stream, expects } = self.watched?;
+        let WatchedBlock { stream, expects } = self.watched?;
         let next = match (expects, byte) {
             // One of the first 14 entries of the static table, which are all of them, whole or as a name.
             (Expects::Field, 0x81..=0x8e | 0x41..=0x4e | 0x01..=0x0e | 0x11..=0x1e) => Ok(true),
@@ -131,7 +131,7 @@ impl TrailerWatch {
             (Expects::Field | Expects::NameLength, _) => Ok(false),
         };
         match next {
-            Err(expects) => self.watched = Some(Watched { stream, expects }),
+            Err(expects) => self.watched = Some(WatchedBlock { stream, expects }),
             Ok(_) => {
                 self.watched = None;
                 self.skip = std::mem::take(&mut self.block);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 
-use super::wire::Wire;
+use super::wire::Http2Wire;
 use crate::forward::RequestBodyError;
 
 /// The trailers of a request hold a pseudo-header field (RFC 9113 §8.1).
@@ -34,7 +34,7 @@ pub(in crate::gate) struct StreamUpload {
     /// `None` for a request without a body.
     stream: Option<RecvStream>,
     leftover: Option<Leftover>,
-    wire: Rc<Wire>,
+    wire: Rc<Http2Wire>,
     /// What is left of the announced length, which h2 compares with what comes.
     left: Option<u64>,
     in_trailers: bool,
@@ -42,7 +42,11 @@ pub(in crate::gate) struct StreamUpload {
 
 impl StreamUpload {
     /// The body, and where its rest will be put, if it has any.
-    pub(super) fn new(stream: RecvStream, length: Option<u64>, wire: Rc<Wire>) -> (Self, Option<Leftover>) {
+    pub(super) fn new(
+        stream: RecvStream,
+        length: Option<u64>,
+        wire: Rc<Http2Wire>,
+    ) -> (Self, Option<Leftover>) {
         let body = (!stream.is_end_stream()).then_some(stream);
         let leftover = body.is_some().then(Leftover::default);
         (Self { stream: body, leftover: leftover.clone(), wire, left: length, in_trailers: false }, leftover)

@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::trailers::TrailerWatch;
-use crate::gate::connections::Place;
-use crate::gate::io::Stream;
+use crate::gate::connections::ConnectionPlace;
+use crate::gate::io::ClientStream;
 use crate::gate::serve::Returned;
 
 /// Streams that are remembered as malformed, above which a client only fools h2, which ignores such fields.
@@ -19,7 +19,7 @@ const MAX_MALFORMED: usize = 1000;
 
 /// What is known of an HTTP/2 connection's socket.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(super) struct Http2Wire {
     /// When the client stopped taking bytes; `None` while it takes them.
     stalled: Cell<Option<Instant>>,
     /// When it last took some.
@@ -31,7 +31,7 @@ pub(super) struct Wire {
     returned: RefCell<Option<Returned>>,
 }
 
-impl Wire {
+impl Http2Wire {
     pub(super) fn new() -> Rc<Self> {
         Rc::new(Self {
             stalled: Cell::new(None),
@@ -90,20 +90,20 @@ impl Wire {
 /// A client's connection as h2 sees it. Gives the stream back to the wire when it is dropped, however h2 ended.
 #[derive(Debug)]
 pub(super) struct WatchedSocket {
-    stream: Option<Stream>,
-    wire: Rc<Wire>,
+    stream: Option<ClientStream>,
+    wire: Rc<Http2Wire>,
     trailers: TrailerWatch,
     closed: bool,
-    place: Option<Place>,
+    place: Option<ConnectionPlace>,
 }
 
 impl WatchedSocket {
-    pub(super) fn new(stream: Stream, wire: Rc<Wire>, place: Place) -> Self {
+    pub(super) fn new(stream: ClientStream, wire: Rc<Http2Wire>, place: ConnectionPlace) -> Self {
         let trailers = TrailerWatch::new();
         Self { stream: Some(stream), wire, trailers, closed: false, place: Some(place) }
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
+    fn stream(&mut self) -> io::Result<Pin<&mut ClientStream>> {
         self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }

@@ -59,7 +59,7 @@ fn okp_jwk(crv: &str, x: &str, more: &str) -> String {
 }
 
 /// The reason for `jwk` beside a good key, which must stay usable.
-fn verdict(jwk: &str) -> Result<VerificationKey, Unusable> {
+fn verdict(jwk: &str) -> Result<VerificationKey, UnusableKey> {
     let good = okp_jwk("Ed25519", &KEYS.x25519, r#","kid":"good""#);
     let parsed = parse(format!(r#"{{"keys":[{jwk},{good}]}}"#).as_bytes(), ALL).expect("one key is usable");
     assert_eq!(parsed.keys.last().and_then(VerificationKey::kid), Some("good"), "{jwk}");
@@ -93,8 +93,8 @@ fn usable_keys_get_the_algorithms_that_fit() {
 }
 
 /// Keys that only look like keys: numbers, points and encodings.
-fn broken_numbers() -> Vec<(String, Unusable)> {
-    use Unusable::{BadEncoding, NotAKey, RsaSize};
+fn broken_numbers() -> Vec<(String, UnusableKey)> {
+    use UnusableKey::{BadEncoding, NotAKey, RsaSize};
     let k = &*KEYS;
     let [x, y] = &k.p256;
     let with = |x: &str, y: &str| ec_jwk("P-256", &[x.to_owned(), y.to_owned()], "");
@@ -134,8 +134,8 @@ fn broken_numbers() -> Vec<(String, Unusable)> {
 }
 
 /// Real keys for another purpose, and objects that are not keys.
-fn wrong_members() -> Vec<(String, Unusable)> {
-    use Unusable::{Algorithm, Curve, KeyOps, KeyType, Missing, Private, Symmetric, Use, WrongType};
+fn wrong_members() -> Vec<(String, UnusableKey)> {
+    use UnusableKey::{Algorithm, Curve, KeyOps, KeyType, Missing, Private, Symmetric, Use, WrongType};
     let k = &*KEYS;
     let ec = |more: &str| ec_jwk("P-256", &k.p256, more);
     vec![
@@ -211,7 +211,7 @@ fn what_is_no_object_or_ambiguous_is_left_out() {
         &ec_jwk("P-256", &KEYS.p256, r#","us\u0065":"enc","use":"sig""#),
         &format!(r#"{{"kty":"oct","kty":"EC","crv":"P-256","x":"{x}","y":"{y}"}}"#),
     ] {
-        assert!(matches!(verdict(jwk), Err(Unusable::Malformed(_))), "{jwk}");
+        assert!(matches!(verdict(jwk), Err(UnusableKey::Malformed(_))), "{jwk}");
     }
 }
 
@@ -237,15 +237,15 @@ fn documents_without_a_usable_key_are_refused() {
         format!(r#"{{"KEYS":[{good}]}}"#),
         format!("\u{feff}{{\"keys\":[{good}]}}"),
     ] {
-        assert!(matches!(parse(document.as_bytes(), ALL), Err(Error::NotASet(_))), "{document}");
+        assert!(matches!(parse(document.as_bytes(), ALL), Err(KeySetError::NotASet(_))), "{document}");
     }
     let invalid = [format!(r#"{{"x":"{good}"#).as_bytes(), b"\xff\"}"].concat();
-    assert!(matches!(parse(&invalid, ALL), Err(Error::NotASet(_))));
-    assert_eq!(parse(br#"{"keys":[]}"#, ALL).unwrap_err(), Error::NoUsableKey(0, None));
+    assert!(matches!(parse(&invalid, ALL), Err(KeySetError::NotASet(_))));
+    assert_eq!(parse(br#"{"keys":[]}"#, ALL).unwrap_err(), KeySetError::NoUsableKey(0, None));
     let none = parse(br#"{"keys":[{"kty":"oct"},1]}"#, ALL).unwrap_err();
-    assert_eq!(none, Error::NoUsableKey(2, Some(Unusable::Symmetric)));
+    assert_eq!(none, KeySetError::NoUsableKey(2, Some(UnusableKey::Symmetric)));
     let unfit = parse(format!(r#"{{"keys":[{good}]}}"#).as_bytes(), &[Algorithm::RS256]).unwrap_err();
-    assert_eq!(unfit, Error::NoUsableKey(1, Some(Unusable::Algorithm)));
+    assert_eq!(unfit, KeySetError::NoUsableKey(1, Some(UnusableKey::Algorithm)));
 }
 
 #[test]
@@ -253,12 +253,12 @@ fn size_and_number_are_limited() {
     let good = okp_jwk("Ed25519", &KEYS.x25519, "");
     let of = |count: usize| format!(r#"{{"keys":[{}]}}"#, vec![good.as_str(); count].join(","));
     assert_eq!(parse(of(MAX_KEYS).as_bytes(), ALL).unwrap().keys.len(), MAX_KEYS);
-    assert_eq!(parse(of(MAX_KEYS + 1).as_bytes(), ALL).unwrap_err(), Error::TooManyKeys(MAX_KEYS + 1));
+    assert_eq!(parse(of(MAX_KEYS + 1).as_bytes(), ALL).unwrap_err(), KeySetError::TooManyKeys(MAX_KEYS + 1));
     let mut padded = of(1);
     padded.extend(std::iter::repeat_n(' ', MAX_BYTES - padded.len()));
     assert_eq!(parse(padded.as_bytes(), ALL).unwrap().keys.len(), 1);
     padded.push(' ');
-    assert_eq!(parse(padded.as_bytes(), ALL).unwrap_err(), Error::TooLarge);
+    assert_eq!(parse(padded.as_bytes(), ALL).unwrap_err(), KeySetError::TooLarge);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::*;
 
 const LOADED: Now = Now::at_millis(1_000_000_000);
 
-fn settings(source: Source) -> Settings {
+fn settings(source: KeySource) -> Settings {
     Settings {
         issuer: "https://idp.example.com/".to_owned(),
         source,
@@ -23,7 +23,7 @@ fn settings(source: Source) -> Settings {
 }
 
 fn empty() -> Arc<KeyStore> {
-    KeyStore::new(settings(Source::Discovery), Metrics::new().unwrap())
+    KeyStore::new(settings(KeySource::Discovery), Metrics::new().unwrap())
 }
 
 fn jwk(kid: &str) -> String {
@@ -131,15 +131,15 @@ fn restored_keys_keep_their_age_whatever_the_wall_clock_says_at_the_start() {
 
 #[test]
 fn the_provenance_changes_with_the_source_and_with_whom_it_is_trusted_from() {
-    let base = || settings(Source::Url("https://idp.example.com/jwks".to_owned()));
+    let base = || settings(KeySource::Url("https://idp.example.com/jwks".to_owned()));
     let same = [Settings { max_stale: Duration::ZERO, algorithms: Vec::new(), ..base() }, base()];
     let others = [
-        settings(Source::Url("https://idp.example.com/jwks2".to_owned())),
-        settings(Source::File("https://idp.example.com/jwks".into())),
-        settings(Source::Discovery),
+        settings(KeySource::Url("https://idp.example.com/jwks2".to_owned())),
+        settings(KeySource::File("https://idp.example.com/jwks".into())),
+        settings(KeySource::Discovery),
         Settings { ca: Some("ca.pem".into()), ..base() },
         Settings { insecure_http: true, ..base() },
-        Settings { issuer: "https://other.example.com/".to_owned(), ..settings(Source::Discovery) },
+        Settings { issuer: "https://other.example.com/".to_owned(), ..settings(KeySource::Discovery) },
     ];
     assert!(same.iter().all(|same| same.provenance() == base().provenance()));
     let mut all: Vec<String> = others.iter().map(Settings::provenance).collect();
@@ -152,7 +152,7 @@ fn the_provenance_changes_with_the_source_and_with_whom_it_is_trusted_from() {
 #[test]
 fn a_secret_is_in_force_for_ever_unless_it_is_too_short() {
     let metrics = Metrics::new().unwrap();
-    let store = KeyStore::new(settings(Source::Secret(vec![9; 32])), metrics.clone());
+    let store = KeyStore::new(settings(KeySource::Secret(vec![9; 32])), metrics.clone());
     assert_eq!(store.availability(Now::at_millis(i64::MAX)), Availability::Usable);
     assert!(store.current().knows("any"));
     let page = || metrics.render().unwrap();
@@ -160,7 +160,7 @@ fn a_secret_is_in_force_for_ever_unless_it_is_too_short() {
     assert!(page().contains(&line(0)), "nothing is exported before the store is in force");
     store.begin_export(LOADED);
     assert!(page().contains(&line(1)));
-    let short = KeyStore::new(settings(Source::Secret(vec![9; 31])), metrics.clone());
+    let short = KeyStore::new(settings(KeySource::Secret(vec![9; 31])), metrics.clone());
     assert_eq!(short.availability(LOADED), Availability::NeverLoaded);
     assert!(!format!("{store:?}").contains("9, 9"), "no secret in a debug print");
 }
@@ -169,10 +169,10 @@ fn a_secret_is_in_force_for_ever_unless_it_is_too_short() {
 async fn without_a_refresher_nobody_waits() {
     let metrics = Metrics::new().unwrap();
     let set = KeySet::new(jwks::parse(&jwks(&[&jwk("a")]), &[Algorithm::ES256]).unwrap().keys);
-    let store = KeyStore::fixed(settings(Source::Discovery), set, metrics);
-    assert!(!store.worth_asking(&Wanted::key("b"), Monotonic::now()));
-    assert!(store.worth_asking(&Wanted::key("a"), Monotonic::now()), "it is there: look again");
-    timeout(Duration::from_secs(1), store.ask(&Wanted::key("b"))).await.expect("returns at once");
+    let store = KeyStore::fixed(settings(KeySource::Discovery), set, metrics);
+    assert!(!store.worth_asking(&WantedKey::key("b"), Monotonic::now()));
+    assert!(store.worth_asking(&WantedKey::key("a"), Monotonic::now()), "it is there: look again");
+    timeout(Duration::from_secs(1), store.ask(&WantedKey::key("b"))).await.expect("returns at once");
     let next = KeySet::new(jwks::parse(&jwks(&[&jwk("b")]), &[Algorithm::ES256]).unwrap().keys);
     store.install(next);
     assert!(store.current().knows("b") && !store.current().knows("a"));
@@ -182,7 +182,7 @@ async fn without_a_refresher_nobody_waits() {
 fn the_age_is_exported() {
     let (store, line) = {
         let metrics = Metrics::new().unwrap();
-        let store = KeyStore::new(settings(Source::Discovery), metrics.clone());
+        let store = KeyStore::new(settings(KeySource::Discovery), metrics.clone());
         (store, move || {
             let page = metrics.render().unwrap();
             let line = page.lines().find(|line| line.starts_with("portcullis_keys_age_seconds{")).unwrap();

@@ -6,12 +6,12 @@ use std::time::Duration;
 use redis::{Value, cmd};
 use tracing::{error, warn};
 
-use super::connect::Connection;
-use super::entry::{Entry, appended_at, id};
-use super::fault::Fault;
-use super::follows::{Follows, Gap, Ledger, compact, follows};
+use super::connect::RedisConnection;
+use super::entry::{LogEntry, appended_at, id};
+use super::fault::RedisFault;
+use super::follows::{Follows, Gap, LogOrigin, compact, follows};
 use super::keys::VERSION;
-use super::log::{Beat, Notice, PAGE, Position, entries};
+use super::log::{Beat, EntryPosition, Notice, PAGE, entries};
 use super::phase::Outcome;
 use super::supervise::random_id;
 use super::{Fleet, PATIENCE, lock};
@@ -22,7 +22,7 @@ const CLOCKS: Duration = Duration::from_secs(60);
 
 impl Fleet {
     /// Makes sure that there is a log, and one of this version.
-    async fn begin(&self) -> Result<Beat, Fault> {
+    async fn begin(&self) -> Result<Beat, RedisFault> {
         let mut beat = self.beat(PATIENCE).await?;
         if beat.id.is_empty() {
             // It begins now, also for a gate that knows of an earlier one: that has to be published again first.
@@ -30,7 +30,7 @@ impl Fleet {
             beat = self.beat(PATIENCE).await?;
         }
         if beat.version != VERSION {
-            return Err(Fault::Refused(format!(
+            return Err(RedisFault::Refused(format!(
                 "what is stored under state.key_prefix is of version {:?}, this release knows {VERSION:?}; update the gates, or use another prefix",
                 beat.version
             )));
@@ -39,7 +39,7 @@ impl Fleet {
     }
 
     /// Reads the log to its end. `filled` gets the gaps whose entries this gate holds.
-    pub(super) async fn catch_up(&self, filled: &mut Vec<Gap>) -> Result<Outcome, Fault> {
+    pub(super) async fn catch_up(&self, filled: &mut Vec<Gap>) -> Result<Outcome, RedisFault> {
         let asked_at = Monotonic::now();
         let beat = self.begin().await?;
         self.measure(&beat, Duration::ZERO);
@@ -62,7 +62,7 @@ impl Fleet {
         // A gate that never read a whole log cannot say since when it knows everything.
         let created_at = if known.complete { known.created_at } else { beat.created_at };
         let read = if same { known.read.max(known.last) } else { 0 };
-        self.set_position(Position { id: beat.id.clone(), last: fork, read, created_at, ..known });
+        self.set_position(EntryPosition { id: beat.id.clone(), last: fork, read, created_at, ..known });
         let gaps = self.read_to_the_end(&beat).await?;
         let (held, missing) = gaps.into_iter().partition(|gap| gap.upto <= read);
         *filled = compact(held);
@@ -82,7 +82,7 @@ impl Fleet {
     }
 
     /// Puts everything up to the log's end in force; answers the gaps in it that nothing explains.
-    async fn read_to_the_end(&self, beat: &Beat) -> Result<Vec<Gap>, Fault> {
+    async fn read_to_the_end(&self, beat: &Beat) -> Result<Vec<Gap>, RedisFault> {
         let (lane, mut gaps) = (self.log_lane()?, Vec::new());
         loop {
             let last = self.position().last;
@@ -105,7 +105,7 @@ impl Fleet {
         // Entries may have been removed in order, or published again, since the question was asked.
         let now = self.beat(PATIENCE).await?;
         if now.id != beat.id {
-            return Err(Fault::Moved("the log became another one while it was read".to_owned()));
+            return Err(RedisFault::Moved("the log became another one while it was read".to_owned()));
         }
         gaps.retain(|gap| !now.ledger.explains(*gap));
         Ok(gaps)
@@ -119,7 +119,7 @@ impl Fleet {
         held: &[Gap],
         missing: Vec<Gap>,
         created_at: Timestamp,
-    ) -> Result<Timestamp, Fault> {
+    ) -> Result<Timestamp, RedisFault> {
         let count = |is_held: &str, gaps: usize| {
             self.metrics.state_gaps.with_label_values(&[is_held]).inc_by(gaps as u64);
         };
@@ -145,7 +145,7 @@ impl Fleet {
     }
 
     /// The entries after a place, up to [`PAGE`].
-    async fn read(&self, lane: &Connection, after: u64) -> Result<Vec<Entry>, Fault> {
+    async fn read(&self, lane: &RedisConnection, after: u64) -> Result<Vec<LogEntry>, RedisFault> {
         let mut range = cmd("XRANGE");
         range.arg(&self.keys.events).arg(format!("({}", id(after))).arg("+").arg("COUNT").arg(PAGE);
         let values: Vec<Value> = lane.ask(&range, 4 * PATIENCE).await?;
@@ -153,7 +153,7 @@ impl Fleet {
     }
 
     /// The last place that this replica and the log have in common; 0 when there is none.
-    async fn fork(&self) -> Result<u64, Fault> {
+    async fn fork(&self) -> Result<u64, RedisFault> {
         const STEP: usize = 100;
         let mut before = "+".to_owned();
         loop {
@@ -175,7 +175,7 @@ impl Fleet {
 }
 
 /// What is missing between the entries of a page, which begins after `last`.
-fn gaps_in(mut last: u64, page: &[Entry], ledger: &Ledger) -> Vec<Gap> {
+fn gaps_in(mut last: u64, page: &[LogEntry], ledger: &LogOrigin) -> Vec<Gap> {
     let mut gaps = Vec::new();
     for entry in page {
         match follows(last, entry.sequence, entry.previous, ledger) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::task::yield_now;
 
-use super::fault::Fault;
+use super::fault::RedisFault;
 use super::{Fleet, PATIENCE};
 use crate::identity::TokenKey;
 use crate::state::StoreError;
@@ -69,7 +69,7 @@ impl Fleet {
         &self,
         batch: &[(TokenKey, Timestamp)],
         idle: Duration,
-    ) -> Result<Vec<TokenKey>, Fault> {
+    ) -> Result<Vec<TokenKey>, RedisFault> {
         let keys: Vec<Vec<u8>> = batch.iter().map(|(token, _)| self.keys.session(*token)).collect();
         let lane = self.lane(keys.first().map_or(&[], Vec::as_slice))?;
         let mut call = self.scripts.save.call(keys.len());
@@ -96,7 +96,7 @@ impl Fleet {
         }
     }
 
-    async fn try_last_use(&self, token: TokenKey, known: Timestamp) -> Result<Told, Fault> {
+    async fn try_last_use(&self, token: TokenKey, known: Timestamp) -> Result<Told, RedisFault> {
         let Some(idle) = self.idle_timeout() else { return Ok(Told::LastUsed(known)) };
         match self.look(token, known, idle, false).await? {
             0 => {}
@@ -108,9 +108,9 @@ impl Fleet {
     }
 
     /// An emptied database, or one whose clock stepped, knows no uses until the replicas have written theirs again.
-    pub(super) async fn require_settled(&self) -> Result<(), Fault> {
+    pub(super) async fn require_settled(&self) -> Result<(), RedisFault> {
         if self.beat(LOOKING).await?.id != self.position().id || self.is_settling() {
-            return Err(Fault::Unreachable("last uses are being collected again".to_owned()));
+            return Err(RedisFault::Unreachable("last uses are being collected again".to_owned()));
         }
         Ok(())
     }
@@ -121,7 +121,7 @@ impl Fleet {
         known: Timestamp,
         idle: Duration,
         mark: bool,
-    ) -> Result<i64, Fault> {
+    ) -> Result<i64, RedisFault> {
         let key = self.keys.session(token);
         let lane = self.lane(&key)?;
         let mut call = self.scripts.look.call(1);

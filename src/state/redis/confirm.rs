@@ -11,7 +11,7 @@ use redis::{Value, cmd};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::fault::Fault;
+use super::fault::RedisFault;
 use super::log::{Beat, Notice};
 use super::phase::Outcome;
 use super::supervise::jittered;
@@ -25,7 +25,7 @@ const STEPPED: Duration = Duration::from_secs(600);
 
 impl Fleet {
     /// Asks every now and then whether the log is the one that is followed, and how far it has grown.
-    pub(super) async fn confirm(&self) -> Result<Outcome, Fault> {
+    pub(super) async fn confirm(&self) -> Result<Outcome, RedisFault> {
         let mut silent_since = Instant::now();
         // A creation that was moved back, and the last entry of the log that vouches for it.
         let mut lowered: Option<(Timestamp, u64)> = None;
@@ -40,7 +40,7 @@ impl Fleet {
             let beat = match self.beat_as_primary(every).await {
                 Ok(beat) => beat,
                 // One slow answer is not an outage: a thousand replicas that connect anew would make it one.
-                Err(Fault::Unreachable(_)) if silent_since.elapsed() < every * 2 => continue,
+                Err(RedisFault::Unreachable(_)) if silent_since.elapsed() < every * 2 => continue,
                 Err(fault) => return Err(fault),
             };
             silent_since = Instant::now();
@@ -53,7 +53,7 @@ impl Fleet {
             self.announce(Notice { removed, idle, ..Notice::default() }).await?;
             match self.prove(&beat, asked_at, every).await {
                 // Nothing was confirmed then.
-                Ok(()) | Err(Fault::Unreachable(_)) => {}
+                Ok(()) | Err(RedisFault::Unreachable(_)) => {}
                 Err(fault) => return Err(fault),
             }
             lock(&self.position).said = beat.created_at;
@@ -68,17 +68,17 @@ impl Fleet {
             }
             if self.is_left_behind(&beat) {
                 self.distrust_replicas();
-                return Err(Fault::Unreachable("the events are read too late".to_owned()));
+                return Err(RedisFault::Unreachable("the events are read too late".to_owned()));
             }
         }
     }
 
     /// A server that was made a replica goes on answering reads, with what is older by the minute.
-    async fn beat_as_primary(&self, patience: Duration) -> Result<Beat, Fault> {
+    async fn beat_as_primary(&self, patience: Duration) -> Result<Beat, RedisFault> {
         if !self.is_cluster() {
             let role: Vec<Value> = self.log_lane()?.ask(&cmd("ROLE"), patience).await?;
             if !setup::is_primary(&role) {
-                return Err(Fault::Moved("the server is not the primary any more".to_owned()));
+                return Err(RedisFault::Moved("the server is not the primary any more".to_owned()));
             }
         }
         self.beat(patience).await
@@ -86,7 +86,12 @@ impl Fleet {
 
     /// Confirms what `beat` says, which was asked at `asked_at`, if its server takes writes. One that does not goes on
     /// being followed: it may take them again.
-    pub(super) async fn prove(&self, beat: &Beat, asked_at: Monotonic, every: Duration) -> Result<(), Fault> {
+    pub(super) async fn prove(
+        &self,
+        beat: &Beat,
+        asked_at: Monotonic,
+        every: Duration,
+    ) -> Result<(), RedisFault> {
         match self.last_write(beat, asked_at, every).await {
             Ok(at) => {
                 self.confirmed_at(beat, at);
@@ -95,7 +100,7 @@ impl Fleet {
                 }
                 Ok(())
             }
-            Err(fault @ Fault::Unwritable(_)) => {
+            Err(fault @ RedisFault::Unwritable(_)) => {
                 let what = fault.to_string();
                 if self.say(Some(what.clone())) {
                     warn!(what, "the shared store takes no writes, so it confirms nothing");
@@ -112,7 +117,7 @@ impl Fleet {
         beat: &Beat,
         asked_at: Monotonic,
         every: Duration,
-    ) -> Result<Monotonic, Fault> {
+    ) -> Result<Monotonic, RedisFault> {
         let age = beat.stamp.and_then(|stamp| age(stamp, beat.clock, every / 2));
         if let Some(age) = age
             && beat.kept >= self.kept_millis()
@@ -124,7 +129,7 @@ impl Fleet {
         stamp.arg(&self.keys.stamp).arg(beat.clock.as_millis());
         match lane.ask::<String>(&stamp, PATIENCE).await {
             // The commands of a server that is full are judged like any others, except those that need memory.
-            Err(Fault::Full) => {
+            Err(RedisFault::Full) => {
                 let mut touch = cmd("GETEX");
                 lane.ask::<Option<String>>(touch.arg(&self.keys.stamp).arg("PERSIST"), PATIENCE).await?;
             }
@@ -133,7 +138,7 @@ impl Fleet {
         let mut tick = self.scripts.tick.call(2);
         tick.arg(&self.keys.origin).arg(&self.keys.events).arg(&beat.id).arg(self.kept_millis());
         match lane.ask::<i64>(&tick, PATIENCE).await {
-            Ok(_) | Err(Fault::Full) => Ok(asked_at),
+            Ok(_) | Err(RedisFault::Full) => Ok(asked_at),
             Err(fault) => Err(fault),
         }
     }

@@ -19,16 +19,16 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::endpoint::{Credentials, Endpoint, Host, Topology};
-use super::fault::Fault;
+use super::endpoint::{Credentials, Host, RedisEndpoint, Topology};
+use super::fault::RedisFault;
 use crate::tls;
 
 /// How long opening a connection may take, the handshakes included.
 const OPENING: Duration = Duration::from_millis(1_500);
 
-/// One connection, shared by all who ask on it. Closed when the last of them lets go.
+/// One connection, shared by all who ask on it. Closed when the last of them drops it.
 #[derive(Clone)]
-pub(super) struct Connection {
+pub(super) struct RedisConnection {
     inner: MultiplexedConnection,
     _driver: Arc<Driver>,
 }
@@ -41,19 +41,23 @@ impl Drop for Driver {
     }
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for RedisConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Connection")
     }
 }
 
-impl Connection {
+impl RedisConnection {
     /// Asks, and waits for the answer for so long.
-    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd, patience: Duration) -> Result<T, Fault> {
+    pub(super) async fn ask<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        patience: Duration,
+    ) -> Result<T, RedisFault> {
         let mut connection = self.inner.clone();
         match timeout(patience, command.query_async(&mut connection)).await {
             Ok(answer) => Ok(answer?),
-            Err(_elapsed) => Err(Fault::silent("Redis")),
+            Err(_elapsed) => Err(RedisFault::silent("Redis")),
         }
     }
 }
@@ -62,40 +66,40 @@ impl Connection {
 #[derive(Debug)]
 pub(super) struct Lanes {
     ranges: Vec<(u16, u16, Host)>,
-    open: HashMap<Host, Connection>,
+    open: HashMap<Host, RedisConnection>,
 }
 
 impl Lanes {
     /// The connection for a slot.
-    pub(super) fn to(&self, slot: u16) -> Result<&Connection, Fault> {
+    pub(super) fn to(&self, slot: u16) -> Result<&RedisConnection, RedisFault> {
         let host = self.host(slot)?;
-        self.open.get(host).ok_or_else(|| Fault::Unreachable(format!("{host} cannot be reached")))
+        self.open.get(host).ok_or_else(|| RedisFault::Unreachable(format!("{host} cannot be reached")))
     }
 
     /// Every connection, and to whom.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&Host, &Connection)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Host, &RedisConnection)> {
         self.open.iter()
     }
 
     /// Who has a slot.
-    pub(super) fn host(&self, slot: u16) -> Result<&Host, Fault> {
+    pub(super) fn host(&self, slot: u16) -> Result<&Host, RedisFault> {
         let range = self.ranges.iter().find(|(first, last, _)| (*first..=*last).contains(&slot));
         range
             .map(|(.., host)| host)
-            .ok_or_else(|| Fault::Unreachable(format!("no node of the cluster has slot {slot}")))
+            .ok_or_else(|| RedisFault::Unreachable(format!("no node of the cluster has slot {slot}")))
     }
 }
 
 /// Opens connections to one endpoint.
 #[derive(Debug)]
 pub(super) struct Connector {
-    endpoint: Endpoint,
+    endpoint: RedisEndpoint,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Connector {
     /// Reads the roots for TLS.
-    pub(super) fn new(endpoint: Endpoint, ca: Option<&PathBuf>) -> Result<Self, tls::TlsError> {
+    pub(super) fn new(endpoint: RedisEndpoint, ca: Option<&PathBuf>) -> Result<Self, tls::TlsError> {
         let tls =
             endpoint.tls.then(|| tls::client_config(ca.map(PathBuf::as_path), None, &[])).transpose()?;
         Ok(Self { endpoint, tls })
@@ -107,7 +111,7 @@ impl Connector {
 
     /// Connections to all that are in charge of something. A node of a cluster that cannot be reached is left out; its
     /// slots fail alone.
-    pub(super) async fn lanes(&self) -> Result<Lanes, Fault> {
+    pub(super) async fn lanes(&self) -> Result<Lanes, RedisFault> {
         if !self.is_cluster() {
             let host = self.primary().await?;
             let open = HashMap::from([(host.clone(), self.open(&host, &self.endpoint.credentials).await?)]);
@@ -129,35 +133,35 @@ impl Connector {
     }
 
     /// A connection of its own to the server of a slot, for commands that block.
-    pub(super) async fn alone(&self, lanes: &Lanes, slot: u16) -> Result<Connection, Fault> {
+    pub(super) async fn alone(&self, lanes: &Lanes, slot: u16) -> Result<RedisConnection, RedisFault> {
         self.open(lanes.host(slot)?, &self.endpoint.credentials).await
     }
 
     /// A connection to any server of this endpoint, for reading.
-    pub(super) async fn any(&self) -> Result<Connection, Fault> {
+    pub(super) async fn any(&self) -> Result<RedisConnection, RedisFault> {
         let host = self.primary().await?;
         self.open(&host, &self.endpoint.credentials).await
     }
 
     /// The server, or whom the sentinels call the primary.
-    async fn primary(&self) -> Result<Host, Fault> {
+    async fn primary(&self) -> Result<Host, RedisFault> {
         let Topology::Sentinel(name) = &self.endpoint.topology else {
             let first = self.endpoint.hosts.first().cloned();
-            return first.ok_or_else(|| Fault::Refused("no host is configured".to_owned()));
+            return first.ok_or_else(|| RedisFault::Refused("no host is configured".to_owned()));
         };
         self.first_of(|host| self.ask_sentinel(host, name)).await
     }
 
     /// What the first of the hosts answers; all are asked at once, because one that hangs must not hold up the others.
-    async fn first_of<'a, T, F>(&'a self, ask: impl Fn(&'a Host) -> F) -> Result<T, Fault>
+    async fn first_of<'a, T, F>(&'a self, ask: impl Fn(&'a Host) -> F) -> Result<T, RedisFault>
     where
-        F: Future<Output = Result<T, Fault>>,
+        F: Future<Output = Result<T, RedisFault>>,
     {
         let asked = self.endpoint.hosts.iter().map(|host| Box::pin(ask(host)));
         select_ok(asked).await.map(|(first, _others)| first)
     }
 
-    async fn ask_sentinel(&self, host: &Host, name: &str) -> Result<Host, Fault> {
+    async fn ask_sentinel(&self, host: &Host, name: &str) -> Result<Host, RedisFault> {
         // Most sentinels have no password; those that have mostly share the servers'.
         let mut where_is = cmd("SENTINEL");
         where_is.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
@@ -167,33 +171,35 @@ impl Connector {
             Err(fault) => Err(fault.clone()),
         };
         let answer = match answer {
-            Err(Fault::Refused(_)) => {
+            Err(RedisFault::Refused(_)) => {
                 self.open(host, &self.endpoint.credentials).await?.ask(&where_is, OPENING).await
             }
             answer => answer,
         };
         let known = answer?
-            .ok_or_else(|| Fault::Unreachable(format!("sentinel {host} knows no primary {name:?}")))?;
+            .ok_or_else(|| RedisFault::Unreachable(format!("sentinel {host} knows no primary {name:?}")))?;
         Ok(Host { name: known.0, port: known.1 })
     }
 
     /// Who has which slots, as the first node that answers says.
-    async fn slots(&self) -> Result<Vec<(u16, u16, Host)>, Fault> {
+    async fn slots(&self) -> Result<Vec<(u16, u16, Host)>, RedisFault> {
         self.first_of(|host| self.ask_node(host)).await
     }
 
-    async fn ask_node(&self, host: &Host) -> Result<Vec<(u16, u16, Host)>, Fault> {
+    async fn ask_node(&self, host: &Host) -> Result<Vec<(u16, u16, Host)>, RedisFault> {
         let node = self.open(host, &self.endpoint.credentials).await?;
         let mut slots = cmd("CLUSTER");
         let slots: Vec<Value> = node.ask(slots.arg("SLOTS"), OPENING).await?;
         let ranges: Vec<_> = slots.iter().filter_map(|range| slot_range(range, host)).collect();
         if ranges.is_empty() {
-            return Err(Fault::Unreachable(format!("{host} knows no slots: is it a node of a cluster?")));
+            return Err(RedisFault::Unreachable(format!(
+                "{host} knows no slots: is it a node of a cluster?"
+            )));
         }
         Ok(ranges)
     }
 
-    async fn open(&self, host: &Host, credentials: &Credentials) -> Result<Connection, Fault> {
+    async fn open(&self, host: &Host, credentials: &Credentials) -> Result<RedisConnection, RedisFault> {
         let opening = async {
             let tcp = TcpStream::connect((host.name.as_str(), host.port)).await?;
             tcp.set_nodelay(true)?;
@@ -202,20 +208,20 @@ impl Connector {
                 Some(config) => {
                     let name = ServerName::try_from(host.name.clone());
                     let name =
-                        name.map_err(|_invalid| Fault::Refused(format!("{host} is no name for TLS")))?;
+                        name.map_err(|_invalid| RedisFault::Refused(format!("{host} is no name for TLS")))?;
                     let stream = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
                     self.speak(stream, credentials).await
                 }
             }
         };
         match timeout(OPENING, opening).await {
-            Ok(Err(Fault::Unreachable(why))) => Err(Fault::Unreachable(format!("{host}: {why}"))),
+            Ok(Err(RedisFault::Unreachable(why))) => Err(RedisFault::Unreachable(format!("{host}: {why}"))),
             Ok(opened) => opened,
-            Err(_elapsed) => Err(Fault::silent(host)),
+            Err(_elapsed) => Err(RedisFault::silent(host)),
         }
     }
 
-    async fn speak<S>(&self, stream: S, credentials: &Credentials) -> Result<Connection, Fault>
+    async fn speak<S>(&self, stream: S, credentials: &Credentials) -> Result<RedisConnection, RedisFault>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -229,7 +235,7 @@ impl Connector {
         // Each question has a patience of its own.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let (inner, driver) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
-        let connection = Connection { inner, _driver: Arc::new(Driver(tokio::spawn(driver))) };
+        let connection = RedisConnection { inner, _driver: Arc::new(Driver(tokio::spawn(driver))) };
         // A server that hangs accepts connections all the same.
         connection.ask::<String>(&cmd("PING"), OPENING).await?;
         Ok(connection)

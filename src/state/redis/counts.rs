@@ -2,7 +2,7 @@
 
 use redis::cmd;
 
-use super::fault::Fault;
+use super::fault::RedisFault;
 use super::{Fleet, PATIENCE};
 use crate::state::StoreError;
 use crate::state::record::UsageRow;
@@ -68,7 +68,7 @@ impl Fleet {
         let key = self.keys.key_set(of);
         let mut get = cmd("HMGET");
         get.arg(&key).arg("body").arg("at");
-        let answer: Result<(Option<Vec<u8>>, Option<i64>), Fault> =
+        let answer: Result<(Option<Vec<u8>>, Option<i64>), RedisFault> =
             self.lane(key.as_bytes())?.ask(&get, PATIENCE).await;
         let (body, at) = answer?;
         Ok(body.zip(at.map(Timestamp::from_millis)))

@@ -1,8 +1,8 @@
 //! Creating the log of a shared store before the first gate does, to say what it knows of tokens issued before.
 
 use super::connect::Connector;
-use super::fault::Fault;
-use super::keys::{Keys, VERSION, slot};
+use super::fault::RedisFault;
+use super::keys::{RedisKeys, VERSION, slot};
 use super::scripts::Scripts;
 use super::supervise::random_id;
 use super::{PATIENCE, Settings, setup};
@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 /// # Errors
 /// When the server cannot be used, or there is a log already.
 pub async fn create(settings: &Settings, accept_existing_tokens: bool) -> Result<(), OpenError> {
-    let refused = |fault: Fault| OpenError::Refused(fault.to_string());
+    let refused = |fault: RedisFault| OpenError::Refused(fault.to_string());
     if try_create(settings, accept_existing_tokens).await.map_err(refused)? {
         return Ok(());
     }
@@ -23,10 +23,10 @@ pub async fn create(settings: &Settings, accept_existing_tokens: bool) -> Result
     ))
 }
 
-async fn try_create(settings: &Settings, accept_existing_tokens: bool) -> Result<bool, Fault> {
-    let (keys, scripts) = (Keys::new(&settings.key_prefix), Scripts::new());
+async fn try_create(settings: &Settings, accept_existing_tokens: bool) -> Result<bool, RedisFault> {
+    let (keys, scripts) = (RedisKeys::new(&settings.key_prefix), Scripts::new());
     let connector = Connector::new(settings.endpoint.clone(), settings.ca.as_ref());
-    let connector = connector.map_err(|error| Fault::Refused(error.to_string()))?;
+    let connector = connector.map_err(|error| RedisFault::Refused(error.to_string()))?;
     let lanes = connector.lanes().await?;
     let lane = lanes.to(if connector.is_cluster() { slot(keys.origin.as_bytes()) } else { 0 })?;
     setup::check(lane, PATIENCE).await?;

@@ -51,7 +51,7 @@ impl fmt::Debug for Credentials {
 
 /// A shared store's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct RedisEndpoint {
     /// What answers there.
     pub topology: Topology,
     /// Whether TLS is spoken.
@@ -65,23 +65,23 @@ pub struct Endpoint {
 }
 
 /// The schemes, and whether each means TLS.
-const SCHEMES: [(&str, Kind, bool); 6] = [
-    ("redis://", Kind::Single, false),
-    ("rediss://", Kind::Single, true),
-    ("redis-sentinel://", Kind::Sentinel, false),
-    ("rediss-sentinel://", Kind::Sentinel, true),
-    ("redis-cluster://", Kind::Cluster, false),
-    ("rediss-cluster://", Kind::Cluster, true),
+const SCHEMES: [(&str, RedisKind, bool); 6] = [
+    ("redis://", RedisKind::Single, false),
+    ("rediss://", RedisKind::Single, true),
+    ("redis-sentinel://", RedisKind::Sentinel, false),
+    ("rediss-sentinel://", RedisKind::Sentinel, true),
+    ("redis-cluster://", RedisKind::Cluster, false),
+    ("rediss-cluster://", RedisKind::Cluster, true),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum RedisKind {
     Single,
     Sentinel,
     Cluster,
 }
 
-impl Endpoint {
+impl RedisEndpoint {
     /// Reads `scheme://[user:password@]host[:port][,host[:port]…][/database or primary's name]`.
     ///
     /// # Errors
@@ -99,25 +99,25 @@ impl Endpoint {
         let (user, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
         let (username, password) = user.split_once(':').unwrap_or((user, ""));
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let port = if kind == Kind::Sentinel { 26379 } else { 6379 };
+        let port = if kind == RedisKind::Sentinel { 26379 } else { 6379 };
         let hosts = hosts.split(',').map(|host| Host::parse(host, port)).collect::<Result<Vec<_>, _>>()?;
         let (topology, database) = match (kind, path) {
-            (Kind::Single, _) if hosts.len() > 1 => {
+            (RedisKind::Single, _) if hosts.len() > 1 => {
                 return Err(
                     "names several hosts; that is for redis-sentinel:// and redis-cluster://".to_owned()
                 );
             }
-            (Kind::Single, "") => (Topology::Single, 0),
-            (Kind::Single, number) => (Topology::Single, database(number)?),
-            (Kind::Sentinel, "") => {
+            (RedisKind::Single, "") => (Topology::Single, 0),
+            (RedisKind::Single, number) => (Topology::Single, database(number)?),
+            (RedisKind::Sentinel, "") => {
                 return Err("must end with the name of the primary: redis-sentinel://host/NAME".to_owned());
             }
-            (Kind::Sentinel, path) => {
+            (RedisKind::Sentinel, path) => {
                 let (name, number) = path.split_once('/').unwrap_or((path, "0"));
                 (Topology::Sentinel(name.to_owned()), database(number)?)
             }
-            (Kind::Cluster, "" | "0") => (Topology::Cluster, 0),
-            (Kind::Cluster, _) => return Err("a cluster has one database, 0".to_owned()),
+            (RedisKind::Cluster, "" | "0") => (Topology::Cluster, 0),
+            (RedisKind::Cluster, _) => return Err("a cluster has one database, 0".to_owned()),
         };
         let credentials = Credentials { username: decoded(username)?, password: decoded(password)? };
         Ok(Self { topology, tls, hosts, credentials, database })
@@ -162,8 +162,8 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> String {
-        match Endpoint::parse(text) {
-            Ok(Endpoint { topology, tls, hosts, credentials, database }) => {
+        match RedisEndpoint::parse(text) {
+            Ok(RedisEndpoint { topology, tls, hosts, credentials, database }) => {
                 let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
                 let Credentials { username, password } = credentials;
                 format!("{topology:?} {tls} {} {username} {password} {database}", hosts.join(" "))

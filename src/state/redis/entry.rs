@@ -4,12 +4,12 @@ use redis::Value;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::Key;
-use crate::state::record::{Event, EventKind, Identity, Origin, Source, StoredEvent};
+use crate::state::record::{Event, EventKind, EventOrigin, EventSource, Identity, StoredEvent};
 use crate::time::Timestamp;
 
 /// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::state) struct Entry {
+pub(in crate::state) struct LogEntry {
     /// Its place.
     pub(in crate::state) sequence: u64,
     /// The place of the one before it.
@@ -19,7 +19,7 @@ pub(in crate::state) struct Entry {
     /// The event that this one takes back.
     pub(in crate::state) undoes: Option<Identity>,
     /// Where it came from.
-    pub(in crate::state) source: Source,
+    pub(in crate::state) source: EventSource,
     /// When it arrived.
     pub(in crate::state) received_at: Timestamp,
     /// Which replica appended it.
@@ -30,7 +30,7 @@ pub(in crate::state) struct Entry {
 
 /// The form on the wire.
 #[derive(Serialize, Deserialize)]
-struct Wire {
+struct EntryWire {
     #[serde(rename = "k")]
     kind: i64,
     #[serde(rename = "h")]
@@ -75,10 +75,10 @@ fn unhex(text: &str) -> Option<Key> {
 }
 
 /// The text of an entry; its place is not part of it.
-pub(super) fn encode(entry: &Entry) -> String {
-    let Entry { event, undoes, source, received_at, writer, .. } = entry;
+pub(super) fn encode(entry: &LogEntry) -> String {
+    let LogEntry { event, undoes, source, received_at, writer, .. } = entry;
     let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
-    let wire = Wire {
+    let wire = EntryWire {
         kind: event.kind.code(),
         key: hex(event.key),
         at: event.at.as_millis(),
@@ -103,9 +103,9 @@ pub(super) fn encode(entry: &Entry) -> String {
     serde_json::to_string(&wire).unwrap_or_default()
 }
 
-impl Entry {
+impl LogEntry {
     /// An event that has no place yet.
-    pub(in crate::state) fn new(event: &Event, source: Source, received_at: Timestamp) -> Self {
+    pub(in crate::state) fn new(event: &Event, source: EventSource, received_at: Timestamp) -> Self {
         Self {
             sequence: 0,
             previous: 0,
@@ -136,9 +136,9 @@ impl Entry {
             pairs.find_map(|pair| (text(&pair[0])? == name).then(|| text(&pair[1]))?)
         };
         let previous = field("p")?.parse().ok()?;
-        let wire: Wire = serde_json::from_str(field("e")?).ok()?;
+        let wire: EntryWire = serde_json::from_str(field("e")?).ok()?;
         let key = unhex(&wire.key)?;
-        let origin = |text: &str| unhex(text).map(Origin);
+        let origin = |text: &str| unhex(text).map(EventOrigin);
         let names_origin = wire.undoes.is_none() || wire.undoes_origin.is_some();
         let undoes = match wire.undoes {
             Some((kind, at, role_version)) => Some(Identity {
@@ -163,7 +163,7 @@ impl Entry {
             origin: wire.origin.as_deref().and_then(origin),
         };
         let (source, received_at) =
-            (Source::from_code(wire.source)?, Timestamp::from_millis(wire.received_at));
+            (EventSource::from_code(wire.source)?, Timestamp::from_millis(wire.received_at));
         Some(Self {
             sequence,
             previous,
@@ -207,7 +207,8 @@ mod tests {
             role_version: Some(7),
             ..Event::subject(EventKind::RoleChanged, &issuer, "é", at, until)
         };
-        let signal = Event { origin: Some(Origin::signal("https://idp/", "1", "t", at)), ..subject.clone() };
+        let signal =
+            Event { origin: Some(EventOrigin::signal("https://idp/", "1", "t", at)), ..subject.clone() };
         let (undone, undone_signal) = (Identity::of(&subject), Identity::of(&signal));
         let undoing = subject.undoing(until);
         let token = Event::token(&issuer, "t", at, until);
@@ -221,13 +222,18 @@ mod tests {
             (client, None),
         ] {
             let sequence = 1_700_000_000_123_456;
-            let entry =
-                Entry { undoes, previous: 41, sequence, writer: 7, ..Entry::new(&event, Source::Ssf, until) };
+            let entry = LogEntry {
+                undoes,
+                previous: 41,
+                sequence,
+                writer: 7,
+                ..LogEntry::new(&event, EventSource::Ssf, until)
+            };
             let bulk = |text: &str| Value::BulkString(text.into());
             let fields = ["p", "41", "e", &encode(&entry)].map(bulk).to_vec();
             let value = Value::Array(vec![bulk(&id(entry.sequence)), Value::Array(fields)]);
-            assert_eq!(Entry::read(&value), Some(entry));
+            assert_eq!(LogEntry::read(&value), Some(entry));
         }
-        assert_eq!(Entry::read(&Value::Array(vec![Value::Nil, Value::Array(vec![])])), None);
+        assert_eq!(LogEntry::read(&Value::Array(vec![Value::Nil, Value::Array(vec![])])), None);
     }
 }

@@ -9,7 +9,7 @@ use crate::state::StoreError;
 
 /// Why something did not work.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum RedisFault {
     /// It never will until somebody changes the configuration or the server: what to change.
     Refused(String),
     /// The server is out of memory: it reads, and does not write.
@@ -22,13 +22,13 @@ pub(super) enum Fault {
     Unreachable(String),
 }
 
-impl Fault {
+impl RedisFault {
     pub(super) fn silent(what: impl fmt::Display) -> Self {
         Self::Unreachable(format!("{what} did not answer in time"))
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for RedisFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(what) | Self::Moved(what) | Self::Unreachable(what) => f.write_str(what),
@@ -38,7 +38,7 @@ impl fmt::Display for Fault {
     }
 }
 
-impl From<RedisError> for Fault {
+impl From<RedisError> for RedisFault {
     fn from(error: RedisError) -> Self {
         let said = error.to_string();
         match error.kind() {
@@ -68,22 +68,22 @@ impl From<RedisError> for Fault {
     }
 }
 
-impl From<io::Error> for Fault {
+impl From<io::Error> for RedisFault {
     fn from(error: io::Error) -> Self {
         Self::Unreachable(error.to_string())
     }
 }
 
-impl From<Fault> for StoreError {
-    fn from(fault: Fault) -> Self {
+impl From<RedisFault> for StoreError {
+    fn from(fault: RedisFault) -> Self {
         match fault {
-            Fault::Full => Self::Full,
+            RedisFault::Full => Self::Full,
             other => Self::Unreachable(other.to_string()),
         }
     }
 }
 
-impl From<StoreError> for Fault {
+impl From<StoreError> for RedisFault {
     fn from(error: StoreError) -> Self {
         Self::Unreachable(error.to_string())
     }

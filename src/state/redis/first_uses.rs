@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use redis::cmd;
 
-use super::fault::Fault;
+use super::fault::RedisFault;
 use super::{Fleet, PATIENCE};
 use crate::identity::TokenKey;
 use crate::state::StoreError;
@@ -38,7 +38,7 @@ impl Fleet {
         Ok(())
     }
 
-    async fn save_first(&self, batch: &[(TokenKey, Timestamp)]) -> Result<(), Fault> {
+    async fn save_first(&self, batch: &[(TokenKey, Timestamp)]) -> Result<(), RedisFault> {
         let keys: Vec<Vec<u8>> = batch.iter().map(|(token, _)| self.keys.first_use(*token)).collect();
         let lane = self.lane(keys.first().map_or(&[], Vec::as_slice))?;
         let mut call = self.scripts.first.call(keys.len());
@@ -64,7 +64,7 @@ impl Fleet {
         }
     }
 
-    async fn try_first_use(&self, token: TokenKey) -> Result<Option<i64>, Fault> {
+    async fn try_first_use(&self, token: TokenKey) -> Result<Option<i64>, RedisFault> {
         let key = self.keys.first_use(token);
         let mut get = cmd("GET");
         let found: Option<i64> = self.lane(&key)?.ask(get.arg(&key), LOOKING).await?;

@@ -30,7 +30,7 @@ impl Gap {
 
 /// What the log's origin says of entries that are not in it any more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Ledger {
+pub(super) struct LogOrigin {
     /// Entries up to this place were kept for long enough, and may be missing.
     pub(super) trimmed: u64,
     /// Gaps whose entries were published again.
@@ -40,7 +40,7 @@ pub(super) struct Ledger {
 /// Gaps that are listed one by one; beyond that they are taken together.
 pub(super) const GAPS: usize = 64;
 
-impl Ledger {
+impl LogOrigin {
     /// From the fields of the origin.
     pub(super) fn parse(trimmed: &str, filled: &str) -> Self {
         Self {
@@ -70,7 +70,7 @@ pub(super) enum Follows {
 }
 
 /// How an entry at the place `sequence`, which names `previous` as the one before it, stands to the entry `last`.
-pub(super) fn follows(last: u64, sequence: u64, previous: u64, ledger: &Ledger) -> Follows {
+pub(super) fn follows(last: u64, sequence: u64, previous: u64, ledger: &LogOrigin) -> Follows {
     if sequence <= last || previous >= sequence || previous < last {
         return Follows::Foreign;
     }
@@ -104,10 +104,10 @@ mod tests {
 
     #[test]
     fn an_entry_follows_is_explained_or_shows_what_is_missing() {
-        let none = Ledger::default();
-        let trimmed = Ledger { trimmed: 20, filled: vec![] };
-        let filled = Ledger { trimmed: 0, filled: vec![gap(10, 30)] };
-        let both = Ledger { trimmed: 20, filled: vec![gap(15, 40)] };
+        let none = LogOrigin::default();
+        let trimmed = LogOrigin { trimmed: 20, filled: vec![] };
+        let filled = LogOrigin { trimmed: 0, filled: vec![gap(10, 30)] };
+        let both = LogOrigin { trimmed: 20, filled: vec![gap(15, 40)] };
         let table = [
             // What was read last, the entry and the one it names, what is known, the answer.
             (0, 10, 0, &none, Follows::Next),
@@ -145,7 +145,7 @@ mod tests {
     const PLACES: [u64; 6] = [10, 20, 30, 40, 50, 60];
 
     /// What a reader finds missing of a log of six entries of which only some are there, one bit for each.
-    fn missing(kept: u32, ledger: &Ledger) -> Vec<Gap> {
+    fn missing(kept: u32, ledger: &LogOrigin) -> Vec<Gap> {
         let (mut last, mut missing) = (0, Vec::new());
         for (index, place) in PLACES.into_iter().enumerate().filter(|(index, _)| kept >> index & 1 == 1) {
             let previous = index.checked_sub(1).map_or(0, |before| PLACES[before]);
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn a_reader_notices_each_entry_that_is_missing() {
         for (kept, trimmed) in (0..64).flat_map(|kept| [0, 10, 30, 60].map(|trimmed| (kept, trimmed))) {
-            let missing = missing(kept, &Ledger { trimmed, filled: vec![] });
+            let missing = missing(kept, &LogOrigin { trimmed, filled: vec![] });
             let lost = PLACES.into_iter().enumerate().filter(|(index, _)| kept >> index & 1 == 0);
             let lost: Vec<u64> = lost.map(|(_, place)| place).filter(|place| *place > trimmed).collect();
             let covers = |place: &u64| missing.iter().any(|gap| gap.after < *place && *place <= gap.upto);
@@ -173,11 +173,11 @@ mod tests {
 
     #[test]
     fn gaps_read_as_they_were_written_and_stay_few() {
-        let ledger = Ledger { trimmed: 7, filled: vec![gap(0, 3), gap(5, 9)] };
+        let ledger = LogOrigin { trimmed: 7, filled: vec![gap(0, 3), gap(5, 9)] };
         let text: Vec<String> = ledger.filled.iter().map(ToString::to_string).collect();
-        assert_eq!(Ledger::parse("7", &text.join(",")), ledger);
-        assert_eq!(Ledger::parse("", ""), Ledger::default());
-        assert_eq!(Ledger::parse("x", "1,a-b,-,2-"), Ledger::default());
+        assert_eq!(LogOrigin::parse("7", &text.join(",")), ledger);
+        assert_eq!(LogOrigin::parse("", ""), LogOrigin::default());
+        assert_eq!(LogOrigin::parse("x", "1,a-b,-,2-"), LogOrigin::default());
         let many: Vec<Gap> = (0..100).map(|i| gap(i * 10, i * 10 + 5)).collect();
         assert_eq!(compact(many), [gap(0, 995)]);
         assert_eq!(compact(vec![gap(5, 9), gap(0, 3), gap(5, 9)]), ledger.filled);

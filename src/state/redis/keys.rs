@@ -10,7 +10,7 @@ pub(super) const VERSION: &str = "1";
 
 /// The names under one prefix.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct RedisKeys {
     prefix: String,
     /// What the log is: version, identity, creation, its last entry, its age and what is missing from it; and the idle
     /// timeout of the fleet.
@@ -27,7 +27,7 @@ pub(super) struct Keys {
     pub(super) usage_last: String,
 }
 
-impl Keys {
+impl RedisKeys {
     pub(super) fn new(prefix: &str) -> Self {
         let log = format!("{prefix}:{{{prefix}.log}}");
         let usage = format!("{prefix}:{{{prefix}.usage}}");
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn what_one_script_changes_lies_in_one_slot() {
-        let keys = Keys::new("p");
+        let keys = RedisKeys::new("p");
         let of = |key: &str| slot(key.as_bytes());
         assert_eq!(of(&keys.origin), of(&keys.events));
         assert_eq!(of(&keys.origin), of(&keys.stamp));

@@ -7,16 +7,18 @@ use std::time::Duration;
 use redis::Value;
 use tokio::sync::oneshot;
 
-use super::entry::{Entry, encode};
-use super::fault::Fault;
-use super::follows::{Gap, Ledger};
+use super::entry::{LogEntry, encode};
+use super::fault::RedisFault;
+use super::follows::{Gap, LogOrigin};
 use super::keys::VERSION;
 use super::removed::Removed;
 use super::terms::KeptTerms;
 use super::{Fleet, PATIENCE};
 use crate::state::StoreError;
 use crate::state::mirror::{self, Adopted, Lost};
-use crate::state::record::{Appended, Event, EventKind, Identity, IdleTerms, Source, StoredEvent, Undone};
+use crate::state::record::{
+    Appended, Event, EventKind, EventSource, Identity, IdleTerms, StoredEvent, Undone,
+};
 use crate::state::rows::{self, Arrival};
 use crate::time::{Monotonic, Timestamp};
 
@@ -70,7 +72,7 @@ pub(super) struct Beat {
     /// The place of its last entry.
     pub(super) last: u64,
     /// What is known of entries that are missing.
-    pub(super) ledger: Ledger,
+    pub(super) ledger: LogOrigin,
     /// Milliseconds for which entries are kept.
     pub(super) kept: i64,
     /// Its age, and what was removed from it at which age.
@@ -84,7 +86,7 @@ pub(super) struct Beat {
 
 impl Beat {
     /// Why what was read up to `known` has to be read again, if it has to.
-    pub(super) fn breaks(&self, known: &Position) -> Option<&'static str> {
+    pub(super) fn breaks(&self, known: &EntryPosition) -> Option<&'static str> {
         if self.id != known.id {
             return Some("it is another one");
         }
@@ -97,7 +99,7 @@ impl Beat {
 
 /// Which log was read, and how far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Position {
+pub(super) struct EntryPosition {
     /// The log's identity; empty: none was read yet.
     pub(super) id: String,
     /// The place of the last entry that is in force here.
@@ -117,7 +119,7 @@ impl Fleet {
     pub(in crate::state) async fn append(
         &self,
         events: Arc<[Event]>,
-        source: Source,
+        source: EventSource,
         received_at: Timestamp,
     ) -> Result<Vec<Appended>, StoreError> {
         self.require_fresh()?;
@@ -127,7 +129,7 @@ impl Fleet {
         let missing = events.iter().zip(&held).filter(|(_, held)| held.is_none() || !whole);
         let missing: Vec<&Event> = missing.map(|(event, _)| event).collect();
         for batch in missing.chunks(BATCH) {
-            self.put(batch.iter().map(|event| Entry::new(event, source, received_at)).collect()).await?;
+            self.put(batch.iter().map(|event| LogEntry::new(event, source, received_at)).collect()).await?;
         }
         let found = self.places(events).await?.into_iter().zip(held);
         let appended = found.map(|(found, held)| Some(Appended { new: held.is_none(), ..found? }));
@@ -138,7 +140,7 @@ impl Fleet {
     pub(in crate::state) async fn undo(
         &self,
         sequence: u64,
-        source: Source,
+        source: EventSource,
         now: Timestamp,
     ) -> Result<Option<Undone>, StoreError> {
         self.require_fresh()?;
@@ -149,7 +151,7 @@ impl Fleet {
         if !found.undone {
             let event = found.event.undoing(now);
             let undoes = Some(Identity::of(&found.event));
-            self.put(vec![Entry { undoes, ..Entry::new(&event, source, now) }]).await?;
+            self.put(vec![LogEntry { undoes, ..LogEntry::new(&event, source, now) }]).await?;
         }
         // Which is done by now, so nothing is written.
         let arrival = Arrival { source, wall: now, uptime: 0 };
@@ -157,8 +159,8 @@ impl Fleet {
     }
 
     /// Appends entries, and takes in where they came to stand.
-    pub(super) async fn put(&self, mut entries: Vec<Entry>) -> Result<(), Fault> {
-        let Position { id, last, .. } = self.position();
+    pub(super) async fn put(&self, mut entries: Vec<LogEntry>) -> Result<(), RedisFault> {
+        let EntryPosition { id, last, .. } = self.position();
         let mut call = self.scripts.append.call(2);
         call.arg(&self.keys.origin).arg(&self.keys.events).arg(id).arg(last).arg(self.kept_millis());
         for entry in &mut entries {
@@ -169,7 +171,7 @@ impl Fleet {
             self.log_lane()?.ask(&call, PATIENCE).await.inspect_err(|fault| self.noticed(fault))?;
         for (entry, place) in entries.iter_mut().zip(places) {
             entry.sequence =
-                place.parse().map_err(|_odd| Fault::Unreachable(format!("{place:?} is no place")))?;
+                place.parse().map_err(|_odd| RedisFault::Unreachable(format!("{place:?} is no place")))?;
         }
         self.adopt(entries).await?;
         Ok(())
@@ -179,7 +181,7 @@ impl Fleet {
         self.mirror.run(move |db| mirror::find_all(db, &events)).await
     }
 
-    async fn adopt(&self, entries: Vec<Entry>) -> Result<Vec<Adopted>, StoreError> {
+    async fn adopt(&self, entries: Vec<LogEntry>) -> Result<Vec<Adopted>, StoreError> {
         let (lost, uptime) = (Arc::clone(&self.lost), self.uptime.at(Monotonic::now()));
         let adopting = move |db: &rusqlite::Connection| {
             let lost = &mut *super::lock(&lost);
@@ -189,7 +191,7 @@ impl Fleet {
     }
 
     /// What the server says of the log now.
-    pub(super) async fn beat(&self, patience: Duration) -> Result<Beat, Fault> {
+    pub(super) async fn beat(&self, patience: Duration) -> Result<Beat, RedisFault> {
         type Fields = (String, String, String, String, String, String, String, String, String);
         let mut call = self.scripts.beat.call(2);
         call.arg(&self.keys.origin).arg(&self.keys.stamp);
@@ -202,7 +204,7 @@ impl Fleet {
             id,
             created_at: Timestamp::from_millis(created.parse().unwrap_or(0)),
             last: last.parse().unwrap_or(0),
-            ledger: Ledger::parse(&trimmed, &filled),
+            ledger: LogOrigin::parse(&trimmed, &filled),
             kept: kept.parse().unwrap_or(0),
             ticks: ticks.parse().unwrap_or(0),
             dropped,
@@ -212,7 +214,7 @@ impl Fleet {
     }
 
     /// Creates the log if there is none.
-    pub(super) async fn found(&self, id: &str) -> Result<(), Fault> {
+    pub(super) async fn found(&self, id: &str) -> Result<(), RedisFault> {
         let mut call = self.scripts.found.call(2);
         call.arg(&self.keys.origin).arg(&self.keys.events).arg(VERSION).arg(id);
         self.log_lane()?.ask::<i64>(&call, PATIENCE).await?;
@@ -220,7 +222,7 @@ impl Fleet {
     }
 
     /// Moves on the time since which the log is complete.
-    pub(super) async fn raise(&self, id: &str, created_at: Timestamp) -> Result<(), Fault> {
+    pub(super) async fn raise(&self, id: &str, created_at: Timestamp) -> Result<(), RedisFault> {
         let mut call = self.scripts.raise.call(1);
         call.arg(&self.keys.origin).arg(id).arg(created_at.as_millis());
         self.log_lane()?.ask::<i64>(&call, PATIENCE).await?;
@@ -229,7 +231,7 @@ impl Fleet {
 
     /// Moves it back to what is known here, and lists gaps that were filled. False when another gate has raised it since
     /// it was last read: nothing changed then, because that gate misses what was not published again yet.
-    pub(super) async fn lower(&self, known: &Position, filled: &[Gap]) -> Result<bool, Fault> {
+    pub(super) async fn lower(&self, known: &EntryPosition, filled: &[Gap]) -> Result<bool, RedisFault> {
         let mut call = self.scripts.lower.call(1);
         call.arg(&self.keys.origin).arg(&known.id);
         call.arg(known.created_at.as_millis()).arg(known.said.as_millis()).arg(self.retentions());
@@ -240,7 +242,7 @@ impl Fleet {
     }
 
     /// Puts a page of entries in force here, in order.
-    pub(super) async fn take_in(&self, page: Vec<Entry>) -> Result<(), Fault> {
+    pub(super) async fn take_in(&self, page: Vec<LogEntry>) -> Result<(), RedisFault> {
         let Some(last) = page.last().map(|entry| entry.sequence) else { return Ok(()) };
         self.applying.send_replace(true);
         let applied = self.apply(page).await;
@@ -250,7 +252,7 @@ impl Fleet {
         Ok(())
     }
 
-    async fn apply(&self, page: Vec<Entry>) -> Result<(), Fault> {
+    async fn apply(&self, page: Vec<LogEntry>) -> Result<(), RedisFault> {
         let own: Vec<bool> = page.iter().map(|entry| entry.writer == self.writer).collect();
         let adopted = self.adopt(page).await?;
         let items = adopted.into_iter().zip(own).filter_map(|(adopted, own)| match adopted {
@@ -262,30 +264,30 @@ impl Fleet {
     }
 
     /// Waits until the follower has put this in force.
-    pub(super) async fn announce(&self, notice: Notice) -> Result<(), Fault> {
+    pub(super) async fn announce(&self, notice: Notice) -> Result<(), RedisFault> {
         let Notice { items, created_at, removed, idle } = notice;
         if items.is_empty() && created_at.is_none() && removed.is_none() && idle.is_none() {
             return Ok(());
         }
         let (done, in_force) = oneshot::channel();
-        let gone = |_| Fault::Unreachable("the gate is ending".to_owned());
+        let gone = |_| RedisFault::Unreachable("the gate is ending".to_owned());
         let changes = ReplicaChanges { items, created_at, removed, idle, done };
         self.changes.send(changes).await.map_err(|_closed| gone(()))?;
         in_force.await.map_err(|_closed| gone(()))
     }
 
     /// Whether this replica has the entry at this place.
-    pub(super) async fn holds(&self, place: u64) -> Result<bool, Fault> {
+    pub(super) async fn holds(&self, place: u64) -> Result<bool, RedisFault> {
         Ok(self.mirror.run(move |db| mirror::has(db, place)).await?)
     }
 
     /// The places that only this replica has, after one that both have.
-    pub(super) async fn only_here(&self, after: u64) -> Result<Lost, Fault> {
+    pub(super) async fn only_here(&self, after: u64) -> Result<Lost, RedisFault> {
         Ok(self.mirror.run(move |db| mirror::places_after(db, after)).await?)
     }
 
     /// The entries at these places, to be appended again. All that is still held: what is too old has left by itself.
-    pub(super) async fn entries_at(&self, places: Vec<u64>) -> Result<Vec<Entry>, Fault> {
+    pub(super) async fn entries_at(&self, places: Vec<u64>) -> Result<Vec<LogEntry>, RedisFault> {
         let found = self
             .mirror
             .run(move |db| {
@@ -298,10 +300,10 @@ impl Fleet {
 
 /// # Errors
 /// When something else than this log's entries is there: reading on would be to miss events.
-pub(super) fn entries(values: &[Value]) -> Result<Vec<Entry>, Fault> {
-    let read: Option<Vec<Entry>> = values.iter().map(Entry::read).collect();
+pub(super) fn entries(values: &[Value]) -> Result<Vec<LogEntry>, RedisFault> {
+    let read: Option<Vec<LogEntry>> = values.iter().map(LogEntry::read).collect();
     read.ok_or_else(|| {
-        Fault::Refused("the event stream holds an entry that this release cannot read; was it written by another program, or a later release?".to_owned())
+        RedisFault::Refused("the event stream holds an entry that this release cannot read; was it written by another program, or a later release?".to_owned())
     })
 }
 
@@ -312,7 +314,7 @@ mod tests {
     #[test]
     fn a_log_is_read_again_when_it_is_another_one_or_lacks_something() {
         let at = Timestamp::from_millis;
-        let known = Position { id: "a".into(), last: 50, said: at(100), ..Position::default() };
+        let known = EntryPosition { id: "a".into(), last: 50, said: at(100), ..EntryPosition::default() };
         let table = [
             ("a", 100, 50, None),
             ("a", 100, 60, None),
@@ -330,7 +332,7 @@ mod tests {
                 id: id.to_owned(),
                 created_at: at(created_at),
                 last,
-                ledger: Ledger::default(),
+                ledger: LogOrigin::default(),
                 kept: 0,
                 ticks: 0,
                 dropped: String::new(),

@@ -6,7 +6,7 @@ use redis::cmd;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::fault::Fault;
+use super::fault::RedisFault;
 use super::follows::Gap;
 use super::phase::Outcome;
 use super::supervise::{FIRST_PAUSE, LONGEST_PAUSE, jittered, random_id};
@@ -19,18 +19,18 @@ const MENDING: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl Fleet {
     /// Publishes again what the log lost; then nothing is missing in these gaps any more.
-    pub(super) async fn mend(&self, filled: &[Gap]) -> Result<Outcome, Fault> {
+    pub(super) async fn mend(&self, filled: &[Gap]) -> Result<Outcome, RedisFault> {
         loop {
             match self.try_mend(filled).await {
                 Ok(outcome) => return Ok(outcome),
                 // Following the log goes on, and only this waits.
-                Err(Fault::Full | Fault::Unwritable(_)) => sleep(LONGEST_PAUSE).await,
+                Err(RedisFault::Full | RedisFault::Unwritable(_)) => sleep(LONGEST_PAUSE).await,
                 Err(fault) => return Err(fault),
             }
         }
     }
 
-    async fn try_mend(&self, filled: &[Gap]) -> Result<Outcome, Fault> {
+    async fn try_mend(&self, filled: &[Gap]) -> Result<Outcome, RedisFault> {
         let (lost, mut published) = (lock(&self.lost).len(), 0);
         let me = random_id();
         // What another replica published meanwhile was read, and is not lost any more.
@@ -59,7 +59,7 @@ impl Fleet {
     }
 
     /// Publishes for as long as the right to do so lasts; says how many entries.
-    async fn publish_again(&self) -> Result<usize, Fault> {
+    async fn publish_again(&self) -> Result<usize, RedisFault> {
         let (began, mut published) = (Instant::now(), 0);
         // All that was published until the right was given has to be read first.
         let beat = self.beat(PATIENCE).await?;

@@ -45,19 +45,19 @@ pub use first_uses::FirstUse;
 pub use log::{News, ReplicaChanges};
 pub use removed::Removed;
 
-use connect::{Connection, Connector, Lanes};
-use endpoint::Endpoint;
-use fault::Fault;
-use keys::{Keys, slot};
-use log::Position;
-use phase::Phase;
+use connect::{Connector, Lanes, RedisConnection};
+use endpoint::RedisEndpoint;
+use fault::RedisFault;
+use keys::{RedisKeys, slot};
+use log::EntryPosition;
+use phase::RedisPhase;
 use scripts::Scripts;
 use terms::KeptTerms;
 
 use super::freshness::Freshness;
 use super::mirror::Lost;
 use super::uptime::Uptime;
-use super::writer::Writer;
+use super::writer::StoreWriter;
 use super::{OpenError, StoreError, schema};
 
 /// How long an answer is waited for.
@@ -69,9 +69,9 @@ const CHANGES: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where it is.
-    pub endpoint: Endpoint,
+    pub endpoint: RedisEndpoint,
     /// Where events may be read instead: read replicas.
-    pub events: Option<Endpoint>,
+    pub events: Option<RedisEndpoint>,
     /// PEM file with the roots for TLS; `None`: the system's.
     pub ca: Option<PathBuf>,
     /// Begins every key.
@@ -80,7 +80,7 @@ pub struct Settings {
 
 /// What the store needs to know of the rest of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
+pub struct RedisTerms {
     /// Not confirmed for longer: not to be judged by.
     pub max_staleness: Duration,
     /// How often last uses are written.
@@ -93,11 +93,11 @@ pub struct Terms {
 
 /// This replica's part in the fleet.
 pub(super) struct Fleet {
-    keys: Keys,
+    keys: RedisKeys,
     scripts: Scripts,
     connector: Connector,
     events_connector: Option<Connector>,
-    mirror: Arc<Writer>,
+    mirror: Arc<StoreWriter>,
     /// The running time of the mirror.
     pub(super) uptime: Uptime,
     /// Marks what this replica wrote.
@@ -108,16 +108,16 @@ pub(super) struct Fleet {
     pub(super) offset: Arc<AtomicI64>,
     /// Milliseconds to add to the monotonic clock to get the server's, once it was asked.
     ahead: Mutex<Option<i64>>,
-    terms: Mutex<Terms>,
+    terms: Mutex<RedisTerms>,
     /// The idle timeout of the fleet, as it was put in force here last.
     idle: Mutex<Option<KeptTerms>>,
     lanes: ArcSwapOption<Lanes>,
-    position: Mutex<Position>,
+    position: Mutex<EntryPosition>,
     lost: Arc<Mutex<Lost>>,
     /// What the log said last of removed entries.
     dropped: Mutex<String>,
     /// What the task that supervises does.
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<RedisPhase>,
     /// Whether entries that were read are being put in force.
     applying: watch::Sender<bool>,
     /// A heartbeat whose last entry is not in force here yet: what it confirms, and that entry.
@@ -129,7 +129,7 @@ pub(super) struct Fleet {
     /// Raised when an emptied store wants all last uses again.
     pub(super) emptied: watch::Sender<u64>,
     condition: watch::Sender<Option<String>>,
-    first: watch::Sender<Option<Result<(), Fault>>>,
+    first: watch::Sender<Option<Result<(), RedisFault>>>,
     changes: mpsc::Sender<ReplicaChanges>,
     /// Something went wrong on a lane.
     trouble: Notify,
@@ -154,19 +154,19 @@ pub(super) struct Running {
 /// Starts the thread. What other replicas do comes through the receiver, and must be put in force before more comes.
 pub(super) fn start(
     settings: Settings,
-    terms: Terms,
+    terms: RedisTerms,
     metrics: Metrics,
-) -> Result<(Running, Arc<Writer>, mpsc::Receiver<ReplicaChanges>), OpenError> {
+) -> Result<(Running, Arc<StoreWriter>, mpsc::Receiver<ReplicaChanges>), OpenError> {
     let refused = |why: String| OpenError::Refused(why);
     let ca = settings.ca.as_ref();
     let connector = |endpoint| Connector::new(endpoint, ca).map_err(|error| refused(error.to_string()));
     let database = schema::in_memory(Now::read())?;
     let uptime = database.uptime;
-    let mirror = Writer::start(database);
+    let mirror = StoreWriter::start(database);
     let mirror = Arc::new(mirror.map_err(|error| refused(error.to_string()))?);
     let (changes, follow) = mpsc::channel(CHANGES);
     let fleet = Arc::new(Fleet {
-        keys: Keys::new(&settings.key_prefix),
+        keys: RedisKeys::new(&settings.key_prefix),
         scripts: Scripts::new(),
         connector: connector(settings.endpoint.clone())?,
         events_connector: settings.events.clone().map(connector).transpose()?,
@@ -183,7 +183,7 @@ pub(super) fn start(
         position: Mutex::default(),
         lost: Arc::default(),
         dropped: Mutex::default(),
-        phase: watch::Sender::new(Phase::Connecting),
+        phase: watch::Sender::new(RedisPhase::Connecting),
         applying: watch::Sender::new(false),
         pending: Mutex::default(),
         settled_at: AtomicI64::new(i64::MIN),
@@ -212,7 +212,7 @@ pub(super) fn start(
 
 impl Fleet {
     /// Takes over what a reload may change.
-    pub(super) fn reconfigure(&self, terms: Terms) {
+    pub(super) fn reconfigure(&self, terms: RedisTerms) {
         self.freshness.set_max_staleness(terms.max_staleness);
         *lock(&self.terms) = terms;
     }
@@ -224,7 +224,7 @@ impl Fleet {
 
     /// Which log is followed, and how far.
     pub(super) fn log(&self) -> super::LogPosition {
-        let Position { id, last, .. } = self.position();
+        let EntryPosition { id, last, .. } = self.position();
         super::LogPosition { identity: id, sequence: last }
     }
 
@@ -233,12 +233,12 @@ impl Fleet {
         let mut first = self.first.subscribe();
         let told = tokio::time::timeout(patience, first.wait_for(Option::is_some)).await;
         match told.ok().and_then(Result::ok).and_then(|first| first.clone()) {
-            Some(Err(Fault::Refused(why))) => Err(OpenError::Refused(why)),
+            Some(Err(RedisFault::Refused(why))) => Err(OpenError::Refused(why)),
             _ => Ok(()),
         }
     }
 
-    fn settle_first(&self, outcome: Result<(), Fault>) {
+    fn settle_first(&self, outcome: Result<(), RedisFault>) {
         self.first.send_if_modified(|first| {
             let is_first = first.is_none();
             if is_first {
@@ -278,13 +278,13 @@ impl Fleet {
     }
 
     /// The connection that leads to a key.
-    fn lane(&self, key: &[u8]) -> Result<Connection, Fault> {
-        let lanes = self.lanes().ok_or_else(|| Fault::Unreachable("not connected".to_owned()))?;
+    fn lane(&self, key: &[u8]) -> Result<RedisConnection, RedisFault> {
+        let lanes = self.lanes().ok_or_else(|| RedisFault::Unreachable("not connected".to_owned()))?;
         let slot = if self.connector.is_cluster() { slot(key) } else { 0 };
         lanes.to(slot).cloned()
     }
 
-    fn log_lane(&self) -> Result<Connection, Fault> {
+    fn log_lane(&self) -> Result<RedisConnection, RedisFault> {
         self.lane(self.keys.origin.as_bytes())
     }
 
@@ -293,17 +293,17 @@ impl Fleet {
     }
 
     /// A call failed: somebody should look whether more is wrong.
-    fn noticed(&self, fault: &Fault) {
-        if matches!(fault, Fault::Moved(_) | Fault::Unreachable(_)) {
+    fn noticed(&self, fault: &RedisFault) {
+        if matches!(fault, RedisFault::Moved(_) | RedisFault::Unreachable(_)) {
             self.trouble.notify_one();
         }
     }
 
-    fn position(&self) -> Position {
+    fn position(&self) -> EntryPosition {
         lock(&self.position).clone()
     }
 
-    fn set_position(&self, position: Position) {
+    fn set_position(&self, position: EntryPosition) {
         *lock(&self.position) = position;
     }
 
@@ -329,17 +329,17 @@ impl Fleet {
         (lock(&self.terms).max_staleness / 4).clamp(Duration::from_millis(50), Duration::from_secs(1))
     }
 
-    fn phase(&self) -> Phase {
+    fn phase(&self) -> RedisPhase {
         *self.phase.borrow()
     }
 
-    fn enter(&self, phase: Phase) {
+    fn enter(&self, phase: RedisPhase) {
         self.phase.send_replace(phase);
     }
 
     /// Whether what is held here is in the log, too, as far as is known.
     fn is_whole(&self) -> bool {
-        self.phase() == Phase::Following
+        self.phase() == RedisPhase::Following
     }
 
     /// The last uses in the store are gone, and will be written again by all replicas within a flush or two.

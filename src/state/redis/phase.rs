@@ -1,8 +1,8 @@
-//! What a gate is doing about the shared store. One task owns the phase, and [`Phase::after`] is the whole state machine.
+//! What a gate is doing about the shared store. One task owns the phase, and [`RedisPhase::after`] is the whole state machine.
 
 /// What a gate is doing about the shared store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Phase {
+pub(super) enum RedisPhase {
     /// Looks for the primary and opens a connection.
     Connecting,
     /// Reads the log to its end, and finds out what each side lacks.
@@ -34,7 +34,7 @@ pub(super) enum Outcome {
     Rested,
 }
 
-impl Phase {
+impl RedisPhase {
     /// The phase that follows.
     pub(super) const fn after(self, outcome: Outcome) -> Self {
         match (self, outcome) {
@@ -53,10 +53,10 @@ impl Phase {
 #[cfg(test)]
 mod tests {
     use super::Outcome::{Broken, CaughtUp, Connected, Failed, FoundLoss, Mended, Rested};
-    use super::Phase::{CatchingUp, Connecting, Following, Mending, Pausing};
+    use super::RedisPhase::{CatchingUp, Connecting, Following, Mending, Pausing};
     use super::*;
 
-    const PHASES: [Phase; 5] = [Connecting, CatchingUp, Mending, Following, Pausing];
+    const PHASES: [RedisPhase; 5] = [Connecting, CatchingUp, Mending, Following, Pausing];
     const OUTCOMES: [Outcome; 7] = [Connected, CaughtUp, FoundLoss, Mended, Broken, Failed, Rested];
 
     #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use redis::{Value, cmd};
 
-use super::connect::Connection;
-use super::fault::Fault;
+use super::connect::RedisConnection;
+use super::fault::RedisFault;
 
 /// The oldest release with what the scripts use (`PXAT`, `XTRIM MINID`).
 const OLDEST: (u32, u32) = (6, 2);
@@ -33,10 +33,10 @@ pub(super) const WARNINGS: [Warning; 2] = [
 ];
 
 /// Refuses a server that cannot do the work; answers what is questionable about it.
-pub(super) async fn check(server: &Connection, patience: Duration) -> Result<Vec<Warning>, Fault> {
+pub(super) async fn check(server: &RedisConnection, patience: Duration) -> Result<Vec<Warning>, RedisFault> {
     let role: Vec<Value> = server.ask(&cmd("ROLE"), patience).await?;
     if !is_primary(&role) {
-        return Err(Fault::Refused(
+        return Err(RedisFault::Refused(
             "the server is a read-only replica; point state.url at the primary, or use redis-sentinel:// so that it is found".to_owned(),
         ));
     }
@@ -46,7 +46,7 @@ pub(super) async fn check(server: &Connection, patience: Duration) -> Result<Vec
     let version = fact("redis_version").unwrap_or_default();
     if !is_recent(version) {
         let (major, minor) = OLDEST;
-        return Err(Fault::Refused(format!(
+        return Err(RedisFault::Refused(format!(
             "Redis {version} is too old; {major}.{minor} or later is needed"
         )));
     }

@@ -1,7 +1,7 @@
 //! The life of a replica's part in the fleet: connect, catch up with the log, follow it, confirm once a second that
 //! nothing was missed; and begin again, after a pause that differs from replica to replica, when anything fails.
 //!
-//! One task goes from [`Phase`] to [`Phase`]; what each of them does is in the modules beside this one.
+//! One task goes from [`RedisPhase`] to [`Phase`]; what each of them does is in the modules beside this one.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -13,14 +13,14 @@ use redis::{Value, cmd};
 use tokio::time::{Instant, sleep};
 use tracing::{error, warn};
 
-use super::connect::{Connection, Connector, Lanes};
+use super::connect::{Connector, Lanes, RedisConnection};
 use super::endpoint::Host;
-use super::entry::{Entry, id};
-use super::fault::Fault;
-use super::follows::{Follows, Gap, Ledger, follows};
+use super::entry::{LogEntry, id};
+use super::fault::RedisFault;
+use super::follows::{Follows, Gap, LogOrigin, follows};
 use super::keys::slot;
 use super::log::{PAGE, entries};
-use super::phase::{Outcome, Phase};
+use super::phase::{Outcome, RedisPhase};
 use super::{Fleet, PATIENCE, setup};
 
 /// The first pause after a failure, and the longest: together with [`super::connect`]'s patience less than the five
@@ -38,14 +38,14 @@ impl Fleet {
         loop {
             let phase = self.phase();
             let outcome = match phase {
-                Phase::Connecting => {
+                RedisPhase::Connecting => {
                     connected_at = Instant::now();
                     self.open().await
                 }
-                Phase::CatchingUp => self.catch_up(&mut filled).await,
-                Phase::Mending => self.stay(Some(&filled)).await,
-                Phase::Following => self.stay(None).await,
-                Phase::Pausing => {
+                RedisPhase::CatchingUp => self.catch_up(&mut filled).await,
+                RedisPhase::Mending => self.stay(Some(&filled)).await,
+                RedisPhase::Following => self.stay(None).await,
+                RedisPhase::Pausing => {
                     if connected_at.elapsed() > LONGEST_PAUSE * 4 {
                         pause = FIRST_PAUSE;
                     }
@@ -58,12 +58,12 @@ impl Fleet {
         }
     }
 
-    fn failed(&self, fault: Fault) -> Outcome {
+    fn failed(&self, fault: RedisFault) -> Outcome {
         self.disconnect();
         let what = fault.to_string();
         if self.say(Some(what.clone())) {
             match fault {
-                Fault::Refused(_) => error!(what, "the shared store refuses this gate"),
+                RedisFault::Refused(_) => error!(what, "the shared store refuses this gate"),
                 _ => warn!(what, "the shared store cannot be used; trying again"),
             }
         }
@@ -72,7 +72,7 @@ impl Fleet {
     }
 
     /// Connects to a server that can do the work.
-    async fn open(&self) -> Result<Outcome, Fault> {
+    async fn open(&self) -> Result<Outcome, RedisFault> {
         let lanes = Arc::new(self.connector.lanes().await?);
         self.prepare(&lanes, self.log_slot()).await?;
         self.connect(lanes);
@@ -80,7 +80,7 @@ impl Fleet {
     }
 
     /// Follows the log until something is wrong with it; meanwhile publishes again what it lost.
-    async fn stay(&self, mend: Option<&[Gap]>) -> Result<Outcome, Fault> {
+    async fn stay(&self, mend: Option<&[Gap]>) -> Result<Outcome, RedisFault> {
         let log_slot = self.log_slot();
         let tail = self.open_tail(log_slot).await?;
         let mending = async {
@@ -110,7 +110,7 @@ impl Fleet {
     }
 
     /// Checks the server and gives it the scripts.
-    async fn prepare(&self, lanes: &Lanes, log_slot: u16) -> Result<(), Fault> {
+    async fn prepare(&self, lanes: &Lanes, log_slot: u16) -> Result<(), RedisFault> {
         let found = setup::check(lanes.to(log_slot)?, PATIENCE).await?;
         for warning in setup::WARNINGS {
             let questionable = found.contains(&warning);
@@ -124,21 +124,21 @@ impl Fleet {
     }
 
     /// Every server has to know the scripts; of those without the log, one that fails is found out when it is used.
-    async fn load_scripts(&self, lanes: &Lanes, log_slot: u16) -> Result<(), Fault> {
+    async fn load_scripts(&self, lanes: &Lanes, log_slot: u16) -> Result<(), RedisFault> {
         let loading = lanes.all().map(|(host, lane)| async move {
             for script in self.scripts.all() {
                 lane.ask::<String>(&script.load(), PATIENCE).await.map_err(|fault| (host, fault))?;
             }
             Ok(())
         });
-        let loaded: Vec<Result<(), (&Host, Fault)>> = join_all(loading).await;
+        let loaded: Vec<Result<(), (&Host, RedisFault)>> = join_all(loading).await;
         let of_log = lanes.host(log_slot)?;
         let failed = loaded.into_iter().filter_map(Result::err).find(|(host, _)| *host == of_log);
         failed.map_or(Ok(()), |(_, fault)| Err(fault))
     }
 
     /// Where news are read: a read replica, if one is configured and answers, else the primary.
-    async fn open_tail(&self, log_slot: u16) -> Result<Connection, Fault> {
+    async fn open_tail(&self, log_slot: u16) -> Result<RedisConnection, RedisFault> {
         if let Some(replicas) = &self.events_connector
             && self.trusts_replicas()
         {
@@ -150,11 +150,11 @@ impl Fleet {
                 }
             }
         }
-        let lanes = self.lanes().ok_or_else(|| Fault::Unreachable("not connected".to_owned()))?;
+        let lanes = self.lanes().ok_or_else(|| RedisFault::Unreachable("not connected".to_owned()))?;
         self.connector.alone(&lanes, log_slot).await
     }
 
-    async fn open_replica(&self, replicas: &Connector) -> Result<Connection, Fault> {
+    async fn open_replica(&self, replicas: &Connector) -> Result<RedisConnection, RedisFault> {
         let connection = replicas.any().await?;
         if self.connector.is_cluster() {
             // Else a replica in a cluster only says where its primary is.
@@ -164,7 +164,7 @@ impl Fleet {
     }
 
     /// Reads the log as it grows.
-    async fn follow(&self, tail: &Connection) -> Result<Outcome, Fault> {
+    async fn follow(&self, tail: &RedisConnection) -> Result<Outcome, RedisFault> {
         loop {
             let last = self.position().last;
             let mut read = cmd("XREAD");
@@ -187,7 +187,7 @@ impl Fleet {
     }
 
     /// Looks for the nodes of a cluster again when one of them did not do what was asked.
-    async fn tend_lanes(&self, log_slot: u16) -> Fault {
+    async fn tend_lanes(&self, log_slot: u16) -> RedisFault {
         loop {
             self.trouble.notified().await;
             if !self.connector.is_cluster() {
@@ -203,11 +203,11 @@ impl Fleet {
         }
     }
 
-    async fn renew_lanes(&self, log_slot: u16) -> Result<(), Fault> {
+    async fn renew_lanes(&self, log_slot: u16) -> Result<(), RedisFault> {
         let lanes = self.connector.lanes().await?;
         let moved = self.lanes().is_none_or(|old| old.host(log_slot).ok() != lanes.host(log_slot).ok());
         if moved {
-            return Err(Fault::Moved("another node of the cluster has the log".to_owned()));
+            return Err(RedisFault::Moved("another node of the cluster has the log".to_owned()));
         }
         self.load_scripts(&lanes, log_slot).await?;
         self.connect(Arc::new(lanes));
@@ -230,9 +230,9 @@ pub(super) fn random() -> u64 {
 }
 
 /// The first entry that is not the next one after the one before it.
-fn first_break(mut last: u64, page: &[Entry]) -> Option<&Entry> {
+fn first_break(mut last: u64, page: &[LogEntry]) -> Option<&LogEntry> {
     page.iter().find(|entry| {
-        let found = follows(last, entry.sequence, entry.previous, &Ledger::default());
+        let found = follows(last, entry.sequence, entry.previous, &LogOrigin::default());
         last = entry.sequence;
         found != Follows::Next
     })

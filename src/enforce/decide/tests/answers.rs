@@ -7,18 +7,20 @@ use jsonwebtoken::Algorithm::ES256;
 use serde_json::json;
 
 use crate::client::Client;
-use crate::enforce::decide::{Ask as Question, Asked, Claimed, Enforcer, Issuer, Permit, Proof, Verdict};
+use crate::enforce::decide::{
+    Ask as Question, Asked, Claimed, Enforcer, Permit, Proof, TrustedIssuer, Verdict,
+};
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::{Mode, Requirement, RouteSettings};
 use crate::enforce::testing::{
-    Ask, ISSUER, NOW, SIGNERS, Signer, b64, enforcer, header, issuers, key, key_settings, now, payload,
-    route, rules, token, token_of,
+    ISSUER, NOW, SIGNERS, Signer, TestRequest, b64, enforcer, header, issuers, key, key_settings, now,
+    payload, route, rules, token, token_of,
 };
 use crate::enforce::token::IssuerIndex;
 use crate::keys::refresh::spawn_refresher;
 use crate::keys::set::KeySet;
-use crate::keys::store::{KeyStore, Wanted};
-use crate::keys::{Settings, Source};
+use crate::keys::store::{KeyStore, WantedKey};
+use crate::keys::{KeySource, Settings};
 use crate::metrics::Metrics;
 use crate::shutdown;
 use crate::time::{Now, Timestamp};
@@ -40,7 +42,7 @@ fn gate() -> Enforcer {
     enforcer(issuers(), routes)
 }
 
-fn allowed(ask: &Ask<'_>) -> Permit {
+fn allowed(ask: &TestRequest<'_>) -> Permit {
     let judgement = ask.decide();
     let Verdict::Allow(permit) = judgement.verdict else { panic!("not allowed: {judgement:?}") };
     permit
@@ -49,7 +51,7 @@ fn allowed(ask: &Ask<'_>) -> Permit {
 #[test]
 fn a_good_token_gets_a_permit_with_everything_forward_needs() {
     let gate = gate();
-    let permit = allowed(&Ask::new(&gate, "/de%61ls/7?x=//..").token(&token(&payload(json!({})))));
+    let permit = allowed(&TestRequest::new(&gate, "/de%61ls/7?x=//..").token(&token(&payload(json!({})))));
     assert_eq!((permit.route().index(), &**permit.route().pattern()), (0, "/deals/{*rest}"));
     assert_eq!(permit.target().as_bytes(), "/de%61ls/7?x=//..");
     assert_eq!(permit.shadow(), None);
@@ -97,7 +99,7 @@ fn the_first_thing_wrong_is_the_reason() {
         ("/open", Some("Bearer".to_owned()), Some(Reason::Malformed)),
     ];
     for (path, authorization, expected) in table {
-        let ask = Ask { authorization, ..Ask::new(&gate, path) };
+        let ask = TestRequest { authorization, ..TestRequest::new(&gate, path) };
         assert_eq!(ask.reason(), expected, "{path} {:?}", ask.authorization);
     }
 }
@@ -122,7 +124,9 @@ fn several_faults_have_one_reason_in_the_documented_order() {
     let (mut claims, mut head) =
         (payload(worst), header(json!({"typ": "x", "alg": "none", "kid": "nobody"})));
     let ask = |signer: &Signer, head: &serde_json::Value, claims: &serde_json::Value| {
-        Ask::new(&gate, "/scope").token(&token_of(signer, &head.to_string(), &claims.to_string())).reason()
+        TestRequest::new(&gate, "/scope")
+            .token(&token_of(signer, &head.to_string(), &claims.to_string()))
+            .reason()
     };
     assert_eq!(ask(&SIGNERS.stranger, &head, &claims), Some(Reason::UnknownIssuer));
     for (claim, parameter, expected) in repairs {
@@ -137,7 +141,7 @@ fn several_faults_have_one_reason_in_the_documented_order() {
 fn a_denial_names_the_scopes_the_route_requires() {
     let gate = gate();
     for path in ["/scope", "/role"] {
-        let judgement = Ask::new(&gate, path).token(&token(&payload(json!({})))).decide();
+        let judgement = TestRequest::new(&gate, path).token(&token(&payload(json!({})))).decide();
         let Verdict::Deny(denial) = judgement.verdict else { panic!("not denied: {judgement:?}") };
         assert!(denial.scope.is_some_and(|s| s.ends_with(":deals")), "{path}");
     }
@@ -159,7 +163,7 @@ fn shadow_routes_let_everything_through_and_say_what_they_would_have_said() {
         ("/shadow", Some(format!("Bearer {ruler}")), None),
     ];
     for (path, authorization, expected) in table {
-        let permit = allowed(&Ask { authorization, ..Ask::new(&gate, path) });
+        let permit = allowed(&TestRequest { authorization, ..TestRequest::new(&gate, path) });
         assert_eq!(permit.shadow().map(|denial| denial.reason), expected, "{path}");
         assert_eq!(
             permit.token().is_some(),
@@ -167,7 +171,7 @@ fn shadow_routes_let_everything_through_and_say_what_they_would_have_said() {
             "{path}: no identity for who would be refused"
         );
     }
-    assert_eq!(Ask::new(&gate, "/shadow//").reason(), Some(Reason::BadTarget));
+    assert_eq!(TestRequest::new(&gate, "/shadow//").reason(), Some(Reason::BadTarget));
 }
 
 #[test]
@@ -180,11 +184,13 @@ fn a_bound_token_needs_its_certificate_on_every_request() {
         (Some([8; 32]), Some(Reason::CertificateMismatch)),
         (Some([7; 32]), None),
     ] {
-        let ask = Ask { certificate, ..Ask::new(&gate, "/deals").token(&bound) };
+        let ask = TestRequest { certificate, ..TestRequest::new(&gate, "/deals").token(&bound) };
         assert_eq!(ask.reason(), expected, "{certificate:?}");
     }
-    let free =
-        Ask { certificate: Some([8; 32]), ..Ask::new(&gate, "/deals").token(&token(&payload(json!({})))) };
+    let free = TestRequest {
+        certificate: Some([8; 32]),
+        ..TestRequest::new(&gate, "/deals").token(&token(&payload(json!({}))))
+    };
     assert_eq!(free.reason(), None);
 }
 
@@ -192,9 +198,9 @@ fn a_bound_token_needs_its_certificate_on_every_request() {
 fn a_proof_is_remembered_and_a_verdict_is_not() {
     let gate = gate();
     let token = token(&payload(json!({"nbf": NOW - 5})));
-    let at = |offset: i64| Ask {
+    let at = |offset: i64| TestRequest {
         at: Timestamp::from_secs(NOW + offset),
-        ..Ask::new(&gate, "/deals").token(&token)
+        ..TestRequest::new(&gate, "/deals").token(&token)
     };
     let first = at(0).decide();
     assert_eq!(
@@ -219,7 +225,7 @@ fn a_proof_is_remembered_and_a_verdict_is_not() {
         assert_eq!(judgement.proof, Proof::Cached, "{offset}");
         assert!(judgement.token.is_some_and(|token| token.issuer == IssuerIndex(0)));
     }
-    let elsewhere = Ask::new(&gate, "/role").token(&token).decide();
+    let elsewhere = TestRequest::new(&gate, "/role").token(&token).decide();
     assert_eq!(elsewhere.proof, Proof::Cached);
     assert!(matches!(elsewhere.verdict, Verdict::Deny(denial) if denial.reason == Reason::InsufficientRole));
 }
@@ -233,7 +239,7 @@ fn refused_tokens_leave_no_proof_and_no_name() {
         &payload(json!({})).to_string(),
     );
     for _ in 0..2 {
-        let judgement = Ask::new(&gate, "/deals").token(&forged).decide();
+        let judgement = TestRequest::new(&gate, "/deals").token(&forged).decide();
         assert!(judgement.token.is_none());
         assert_eq!(judgement.proof, Proof::None);
         assert_eq!(judgement.claimed.and_then(|claimed| claimed.kid).as_deref(), Some("k??\"x"));
@@ -245,30 +251,30 @@ fn a_withdrawn_key_takes_its_proofs_along() {
     let with = |signer| KeySet::new(vec![key("es", ES256, signer)]);
     let metrics = Metrics::new().expect("instruments");
     let keys = KeyStore::fixed(key_settings(ISSUER, &[ES256]), with(&SIGNERS.es256), metrics);
-    let issuer = Issuer { rules: rules(ISSUER, &[ES256]), keys: Arc::clone(&keys) };
+    let issuer = TrustedIssuer { rules: rules(ISSUER, &[ES256]), keys: Arc::clone(&keys) };
     let gate = enforcer(vec![issuer], vec![route("/{*rest}")]);
     let token = token(&payload(json!({})));
-    let ask = Ask::new(&gate, "/x").token(&token);
+    let ask = TestRequest::new(&gate, "/x").token(&token);
     assert_eq!((ask.decide().proof, ask.decide().proof), (Proof::Fresh, Proof::Cached));
     keys.install(with(&SIGNERS.other));
     assert_eq!(ask.reason(), Some(Reason::BadSignature));
     keys.install(with(&SIGNERS.es256));
     assert_eq!((ask.decide().proof, ask.decide().proof), (Proof::Fresh, Proof::Cached));
     keys.install(KeySet::new(vec![key("new", ES256, &SIGNERS.es256)]));
-    let again = Ask { asked: Asked::NOTHING.and(&unknown_key("es")), ..ask };
+    let again = TestRequest { asked: Asked::NOTHING.and(&unknown_key("es")), ..ask };
     assert_eq!(again.reason(), Some(Reason::UnknownKey));
 }
 
 /// What is asked for a token that names this key.
 fn unknown_key(kid: &str) -> Question {
-    let (issuer, wanted) = (IssuerIndex(0), Wanted::key(kid));
+    let (issuer, wanted) = (IssuerIndex(0), WantedKey::key(kid));
     Question::Keys { issuer, wanted, otherwise: Reason::UnknownKey }
 }
 
 /// A store that has loaded a JWK Set with the key `es`, as a refresher would.
 fn fetched() -> (Arc<KeyStore>, Enforcer) {
     let keys = KeyStore::new(key_settings(ISSUER, &[ES256]), Metrics::new().expect("instruments"));
-    let issuer = Issuer { rules: rules(ISSUER, &[ES256]), keys: Arc::clone(&keys) };
+    let issuer = TrustedIssuer { rules: rules(ISSUER, &[ES256]), keys: Arc::clone(&keys) };
     (keys, enforcer(vec![issuer], vec![route("/{*rest}")]))
 }
 
@@ -284,20 +290,23 @@ fn without_usable_keys_nothing_is_let_through_and_garbage_is_still_garbage() {
     let (keys, gate) = fetched();
     let good = token(&payload(json!({})));
     let expired = token(&payload(json!({"exp": NOW - 100, "iat": NOW - 200})));
-    let ask = Ask::new(&gate, "/x").token(&good);
+    let ask = TestRequest::new(&gate, "/x").token(&good);
     assert_eq!(ask.reason(), Some(Reason::KeysUnavailable));
     for (token, reason) in [("opaque", Reason::NotJwt), (&expired, Reason::Expired)] {
-        assert_eq!(Ask::new(&gate, "/x").token(token).reason(), Some(reason));
+        assert_eq!(TestRequest::new(&gate, "/x").token(token).reason(), Some(reason));
     }
     keys.accept(jwks("es", &SIGNERS.es256), Now::at_millis(now().as_millis())).expect("a sound set");
     assert_eq!((ask.decide().proof, ask.decide().proof), (Proof::Fresh, Proof::Cached));
     // Long-lived enough to outlast the keys' freshness.
     let long = token(&payload(json!({"iat": NOW, "exp": NOW + 86_400})));
     let stale = now().plus(Duration::from_secs(86_401));
-    assert_eq!(Ask::new(&gate, "/x").token(&long).reason(), None);
-    let late = Ask { at: stale, ..Ask::new(&gate, "/x").token(&long) };
+    assert_eq!(TestRequest::new(&gate, "/x").token(&long).reason(), None);
+    let late = TestRequest { at: stale, ..TestRequest::new(&gate, "/x").token(&long) };
     assert_eq!(late.reason(), Some(Reason::KeysUnavailable));
-    assert_eq!(Ask { at: stale, ..Ask::new(&gate, "/x").token(&good) }.reason(), Some(Reason::Expired));
+    assert_eq!(
+        TestRequest { at: stale, ..TestRequest::new(&gate, "/x").token(&good) }.reason(),
+        Some(Reason::Expired)
+    );
 }
 
 /// An issuer whose key `es` was read from a file, and the task that reads it again when it is asked to.
@@ -315,11 +324,14 @@ async fn refreshed() -> Refreshed {
     let path = folder.path().join("keys.json");
     std::fs::write(&path, jwks("es", &SIGNERS.es256)).expect("a file");
     let century = Duration::from_secs(100 * 365 * 86_400);
-    let settings =
-        Settings { source: Source::File(path.clone()), max_stale: century, ..key_settings(ISSUER, &[ES256]) };
+    let settings = Settings {
+        source: KeySource::File(path.clone()),
+        max_stale: century,
+        ..key_settings(ISSUER, &[ES256])
+    };
     let keys = KeyStore::new(settings, Metrics::new().expect("instruments"));
     let gate = enforcer(
-        vec![Issuer { rules: rules(ISSUER, &[ES256]), keys: Arc::clone(&keys) }],
+        vec![TrustedIssuer { rules: rules(ISSUER, &[ES256]), keys: Arc::clone(&keys) }],
         vec![route("/{*rest}")],
     );
     let (mut loaded, (trigger, shutdown)) = (keys.last_good(), shutdown::channel());
@@ -335,18 +347,18 @@ async fn an_unknown_key_is_asked_for_once() {
     let Refreshed { path, keys, gate, refresher, .. } = &refreshed().await;
     let head = header(json!({"kid": "next"})).to_string();
     let token = token_of(&SIGNERS.stranger, &head, &payload(json!({})).to_string());
-    let first = Ask::new(gate, "/x").token(&token);
+    let first = TestRequest::new(gate, "/x").token(&token);
     let Verdict::Ask(question) = first.decide().verdict else { panic!("not asked") };
     assert_eq!(question, unknown_key("next"));
-    let second = Ask { asked: first.asked.and(&question), ..first };
+    let second = TestRequest { asked: first.asked.and(&question), ..first };
     assert_eq!(second.reason(), Some(Reason::UnknownKey));
     // What is refused without keys is not asked for.
     let expired = payload(json!({"exp": NOW - 100, "iat": NOW - 200})).to_string();
     let cheap = token_of(&SIGNERS.stranger, &head, &expired);
-    assert_eq!(Ask::new(gate, "/x").token(&cheap).reason(), Some(Reason::Expired));
+    assert_eq!(TestRequest::new(gate, "/x").token(&cheap).reason(), Some(Reason::Expired));
 
     std::fs::write(path, jwks("next", &SIGNERS.stranger)).expect("a file");
-    keys.ask(&Wanted::key("next")).await;
+    keys.ask(&WantedKey::key("next")).await;
     assert_eq!(second.reason(), None);
     refresher.abort();
 }
@@ -357,23 +369,23 @@ async fn a_token_that_no_key_proves_asks_for_another_set_once() {
     let named = |kid: Option<&str>| header(json!({"kid": kid})).to_string();
     let without = json!({"alg": "ES256", "typ": "at+jwt"}).to_string();
     let payload = payload(json!({})).to_string();
-    let old = Wanted::OtherThan(keys.generation());
+    let old = WantedKey::OtherThan(keys.generation());
     for head in [named(Some("es")), without] {
         let token = token_of(&SIGNERS.stranger, &head, &payload);
-        let first = Ask::new(gate, "/x").token(&token);
+        let first = TestRequest::new(gate, "/x").token(&token);
         let Verdict::Ask(question) = first.decide().verdict else { panic!("not asked: {head}") };
         let (wanted, otherwise) = (old.clone(), Reason::BadSignature);
         assert_eq!(question, Question::Keys { issuer: IssuerIndex(0), wanted, otherwise });
-        let second = Ask { asked: first.asked.and(&question), ..first };
+        let second = TestRequest { asked: first.asked.and(&question), ..first };
         assert_eq!(second.reason(), Some(Reason::BadSignature), "{head}");
     }
     // The issuer has a new key under the old name.
     std::fs::write(path, jwks("es", &SIGNERS.stranger)).expect("a file");
     keys.ask(&old).await;
     let token = token_of(&SIGNERS.stranger, &named(Some("es")), &payload);
-    assert_eq!(Ask::new(gate, "/x").token(&token).reason(), None);
+    assert_eq!(TestRequest::new(gate, "/x").token(&token).reason(), None);
     let token = token_of(&SIGNERS.es256, &named(Some("es")), &payload);
-    let withdrawn = Ask { asked: Asked::KEYS, ..Ask::new(gate, "/x").token(&token) };
+    let withdrawn = TestRequest { asked: Asked::KEYS, ..TestRequest::new(gate, "/x").token(&token) };
     assert_eq!(withdrawn.reason(), Some(Reason::BadSignature));
     refresher.abort();
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::enforce::decide::Enforcer;
 use crate::enforce::denial::Reason;
 use crate::enforce::testing::{
-    AUDIENCE, Ask, ISSUER, NOW, OTHER, SECRET, SECRET_ISSUER, SIGNERS, Signer, b64, enforcer, header,
+    AUDIENCE, ISSUER, NOW, OTHER, SECRET, SECRET_ISSUER, SIGNERS, Signer, TestRequest, b64, enforcer, header,
     issuers, payload, route, token, token_of, without,
 };
 use crate::jose::jws::decode;
@@ -20,7 +20,7 @@ pub(super) fn check(rows: &[(String, Reason)]) {
     let gate = gate();
     for (token, expected) in rows {
         for attempt in ["first", "second"] {
-            let reason = Ask::new(&gate, "/x").token(token).reason();
+            let reason = TestRequest::new(&gate, "/x").token(token).reason();
             assert_eq!(reason, Some(*expected), "{attempt}: {}", readable(token));
         }
     }
@@ -94,7 +94,7 @@ fn the_token_that_all_others_are_made_from_is_good() {
         token(&without(without(without(payload(json!({})), "jti"), "scope"), "client_id")),
     ];
     for token in good {
-        assert_eq!(Ask::new(&gate, "/x").token(&token).reason(), None, "{}", readable(&token));
+        assert_eq!(TestRequest::new(&gate, "/x").token(&token).reason(), None, "{}", readable(&token));
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::enforce::decide::{Enforcer, Judgement, Proof};
 use crate::enforce::denial::Reason;
 use crate::enforce::testing::{
-    Ask, ISSUER, OTHER, SIGNERS, enforcer, header, issuers, payload, route, token, token_of, without,
+    ISSUER, OTHER, SIGNERS, TestRequest, enforcer, header, issuers, payload, route, token, token_of, without,
 };
 use crate::enforce::token::TokenId;
 
@@ -41,7 +41,7 @@ fn gate() -> Enforcer {
 }
 
 fn judged(gate: &Enforcer, token: &str) -> Judgement {
-    Ask::new(gate, "/x").token(token).decide()
+    TestRequest::new(gate, "/x").token(token).decide()
 }
 
 fn id(judgement: &Judgement) -> Option<TokenId> {
@@ -68,7 +68,11 @@ fn spare_bits_make_no_second_spelling() {
     let token = token(&payload(json!({})));
     assert!(id(&judged(&gate, &token)).is_some());
     for spelling in spare_bits(&token) {
-        assert_eq!(Ask::new(&gate, "/x").token(&spelling).reason(), Some(Reason::NotJwt), "{spelling}");
+        assert_eq!(
+            TestRequest::new(&gate, "/x").token(&spelling).reason(),
+            Some(Reason::NotJwt),
+            "{spelling}"
+        );
     }
 }
 

@@ -8,11 +8,12 @@ use serde_json::json;
 use crate::enforce::Settings;
 use crate::enforce::again::Grounds;
 use crate::enforce::bearer::BearerSettings;
-use crate::enforce::decide::{Ask as Question, Asked, Enforcer, InForce, Issuer, Proof, Verdict};
+use crate::enforce::decide::{Ask as Question, Asked, Enforcer, InForce, Proof, TrustedIssuer, Verdict};
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::IdentitySettings;
 use crate::enforce::testing::{
-    Ask, ISSUER, SIGNERS, enforcer_with, identity, issuer, issuers, key, now, payload, route, rules, token,
+    ISSUER, SIGNERS, TestRequest, enforcer_with, identity, issuer, issuers, key, now, payload, route, rules,
+    token,
 };
 use crate::identity::{ClientKey, IssuerKey, SubjectKey};
 use crate::keys::set::KeySet;
@@ -29,12 +30,17 @@ fn numbered(index: usize) -> String {
 }
 
 fn proof(gate: &Enforcer, token: &str) -> Proof {
-    let judgement = Ask::new(gate, "/x").token(token).decide();
+    let judgement = TestRequest::new(gate, "/x").token(token).decide();
     assert!(matches!(judgement.verdict, Verdict::Allow(_)), "{judgement:?}");
     judgement.proof
 }
 
-fn with(issuers: Vec<Issuer>, identity: IdentitySettings, proofs: usize, in_force: InForce) -> Enforcer {
+fn with(
+    issuers: Vec<TrustedIssuer>,
+    identity: IdentitySettings,
+    proofs: usize,
+    in_force: InForce,
+) -> Enforcer {
     let settings =
         Settings { routes: vec![route("/{*rest}")], identity, bearer: BearerSettings::default(), proofs };
     Enforcer::new(settings, issuers, in_force, &Metrics::new().expect("instruments")).expect("sound routes")
@@ -95,7 +101,7 @@ fn what_a_worker_has_at_hand_is_asked_for_again_now_and_then_and_belongs_to_one_
     let token = numbered(1);
     let at = |gate: &Enforcer, second| {
         let at = now().plus(Duration::from_secs(second));
-        Ask { at, ..Ask::new(gate, "/x").token(&token) }.decide().proof
+        TestRequest { at, ..TestRequest::new(gate, "/x").token(&token) }.decide().proof
     };
     assert_eq!(at(&gate, 0), Proof::Fresh);
     for second in [1, 9, 11, 30, 31] {
@@ -139,7 +145,7 @@ fn a_token_that_was_used_before_the_event_was_issued_before_it() {
     ] {
         let in_force = InForce::unlimited();
         let ask = |gate: &Enforcer, after| {
-            let ask = Ask { at: second(after), ..Ask::new(gate, "/x").token(&ahead) };
+            let ask = TestRequest { at: second(after), ..TestRequest::new(gate, "/x").token(&ahead) };
             let judgement = ask.decide();
             if let Verdict::Allow(permit) = &judgement.verdict {
                 assert_eq!(gate.begin(permit, ask.now()), Ok(()));
@@ -163,7 +169,7 @@ fn a_token_that_came_after_the_event_of_the_same_second_passes() {
     let gate = with(issuers(), identity(), 10, in_force.clone());
     let issued = |after: i64| token(&payload(json!({"iat": crate::enforce::testing::NOW + after})));
     let is_allowed = |gate: &Enforcer, token: &str| {
-        let ask = Ask::new(gate, "/x").token(token);
+        let ask = TestRequest::new(gate, "/x").token(token);
         let Verdict::Allow(permit) = ask.decide().verdict else { return false };
         gate.begin(&permit, ask.now()).is_ok()
     };
@@ -203,8 +209,9 @@ fn others_are_asked_for_the_first_use_only_when_an_event_lies_shortly_before_the
         let gate = with(issuers(), identity(), 10, in_force.clone());
         let token = token(&payload(json!({"iat": crate::enforce::testing::NOW + issued})));
         let asked = told.map_or(Asked::NOTHING, |told| Asked::NOTHING.told_first_use(told));
-        let decide =
-            |asked| outcome(&Ask { asked, at: millis(2_000), ..Ask::new(&gate, "/x").token(&token) });
+        let decide = |asked| {
+            outcome(&TestRequest { asked, at: millis(2_000), ..TestRequest::new(&gate, "/x").token(&token) })
+        };
         assert_eq!(decide(asked), expected, "{issued} {event} {told:?}");
         if told.is_some_and(|told| told != FirstUse::Unknown) {
             in_force.revocations.apply([Ends::Subject(bob, millis(0))]);
@@ -212,13 +219,14 @@ fn others_are_asked_for_the_first_use_only_when_an_event_lies_shortly_before_the
         }
         let alone = InForce { sessions: InForce::unlimited().sessions, ..in_force };
         let alone = with(issuers(), identity(), 10, alone);
-        let ask = Ask { at: millis(2_000), ..Ask::new(&alone, "/x").token(&token) };
+        let ask = TestRequest { at: millis(2_000), ..TestRequest::new(&alone, "/x").token(&token) };
         assert_ne!(outcome(&ask), Asks, "there is nobody to ask");
     }
     let others = shared();
     others.revocations.apply([Ends::Subject(bob, millis(-1_000))]);
     let gate = with(issuers(), identity(), 10, others);
-    let ask = Ask::new(&gate, "/x").token(&token(&payload(json!({"iat": crate::enforce::testing::NOW}))));
+    let ask =
+        TestRequest::new(&gate, "/x").token(&token(&payload(json!({"iat": crate::enforce::testing::NOW}))));
     assert_eq!(outcome(&ask), Allowed, "another subject's event");
 }
 
@@ -227,7 +235,8 @@ fn a_stream_is_decided_again_when_others_must_be_asked_for_the_first_use() {
     let in_force = shared();
     let gate = Arc::new(with(issuers(), identity(), 10, in_force.clone()));
     let token = token(&payload(json!({"iat": crate::enforce::testing::NOW})));
-    let ask = Ask { at: now().plus(Duration::from_secs(2)), ..Ask::new(&gate, "/x").token(&token) };
+    let ask =
+        TestRequest { at: now().plus(Duration::from_secs(2)), ..TestRequest::new(&gate, "/x").token(&token) };
     let Verdict::Allow(permit) = ask.decide().verdict else { panic!("allowed") };
     gate.begin(&permit, ask.now()).unwrap();
     let grounds = Grounds::new(&gate, &permit);
@@ -239,7 +248,7 @@ fn a_stream_is_decided_again_when_others_must_be_asked_for_the_first_use() {
     assert_eq!(grounds.judge(None, ask.now()), Ok(()), "not ended before somebody knows");
     assert_eq!(outcome(&ask), Outcome::Asks);
     let asked = Asked::NOTHING.told_first_use(FirstUse::Ordinary);
-    assert_eq!(outcome(&Ask { asked, ..ask }), Outcome::Allowed);
+    assert_eq!(outcome(&TestRequest { asked, ..ask }), Outcome::Allowed);
     assert!(grounds.stand(&gate));
 }
 
@@ -250,7 +259,7 @@ enum Outcome {
     Asks,
 }
 
-fn outcome(ask: &Ask<'_>) -> Outcome {
+fn outcome(ask: &TestRequest<'_>) -> Outcome {
     match ask.decide().verdict {
         Verdict::Allow(_) => Outcome::Allowed,
         Verdict::Deny(denial) => Outcome::Denied(denial.reason),

@@ -13,7 +13,7 @@ const MAX_TRAILERS: usize = 16 * 1024;
 
 /// One step through a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub(crate) enum ResponsePiece {
     /// Some of the body.
     Data(Bytes),
     /// The trailers, which end it.
@@ -88,32 +88,32 @@ impl BodyDecoder {
     }
 
     /// Takes the next piece off `buffer`.
-    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Piece, BadAnswer> {
+    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<ResponsePiece, BadAnswer> {
         loop {
             match self.state {
-                BodyState::End => return Ok(Piece::End),
-                _ if buffer.is_empty() => return Ok(Piece::More),
-                BodyState::Close => return Ok(Piece::Data(buffer.split().freeze())),
+                BodyState::End => return Ok(ResponsePiece::End),
+                _ if buffer.is_empty() => return Ok(ResponsePiece::More),
+                BodyState::Close => return Ok(ResponsePiece::Data(buffer.split().freeze())),
                 BodyState::Length(left) => {
                     let (data, left) = take(buffer, left);
                     self.state = if left == 0 { BodyState::End } else { BodyState::Length(left) };
-                    return Ok(Piece::Data(data));
+                    return Ok(ResponsePiece::Data(data));
                 }
                 BodyState::Chunk(left) => {
                     let (data, left) = take(buffer, left);
                     self.state = if left == 0 { BodyState::ChunkEnd } else { BodyState::Chunk(left) };
-                    return Ok(Piece::Data(data));
+                    return Ok(ResponsePiece::Data(data));
                 }
                 BodyState::ChunkEnd => match &**buffer {
                     [b'\r', b'\n', ..] => {
                         drop(buffer.split_to(2));
                         self.state = BodyState::Size;
                     }
-                    [b'\r'] => return Ok(Piece::More),
+                    [b'\r'] => return Ok(ResponsePiece::More),
                     _ => return Err(BadAnswer::Chunk),
                 },
                 BodyState::Size => match self.size(buffer)? {
-                    None => return Ok(Piece::More),
+                    None => return Ok(ResponsePiece::More),
                     Some(0) => self.state = BodyState::Trailers,
                     Some(size) => self.state = BodyState::Chunk(size),
                 },
@@ -143,14 +143,18 @@ impl BodyDecoder {
         Ok(Some(size.iter().fold(0, |sum, byte| sum << 4 | value(byte))))
     }
 
-    fn trailers(&mut self, buffer: &mut BytesMut) -> Result<Piece, BadAnswer> {
+    fn trailers(&mut self, buffer: &mut BytesMut) -> Result<ResponsePiece, BadAnswer> {
         if buffer.starts_with(b"\r\n") {
             drop(buffer.split_to(2));
             self.state = BodyState::End;
-            return Ok(Piece::End);
+            return Ok(ResponsePiece::End);
         }
         let Some(length) = HeadEnd::default().find(buffer) else {
-            return if buffer.len() <= MAX_TRAILERS { Ok(Piece::More) } else { Err(BadAnswer::Chunk) };
+            return if buffer.len() <= MAX_TRAILERS {
+                Ok(ResponsePiece::More)
+            } else {
+                Err(BadAnswer::Chunk)
+            };
         };
         let lines = without_space_before_colons(&buffer.split_to(length));
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
@@ -166,7 +170,7 @@ impl BodyDecoder {
             }
         }
         self.state = BodyState::End;
-        Ok(if trailers.is_empty() { Piece::End } else { Piece::Trailers(trailers) })
+        Ok(if trailers.is_empty() { ResponsePiece::End } else { ResponsePiece::Trailers(trailers) })
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::BytesMut;
 
-use super::body::{BodyDecoder, Piece};
+use super::body::{BodyDecoder, ResponsePiece};
 use super::*;
 
 /// A whole answer read to the end of the connection.
@@ -37,10 +37,10 @@ fn read(method: &Method, bytes: &[u8], step: usize) -> Read {
     let (mut data, mut trailers) = (Vec::new(), 0);
     loop {
         match body.next(&mut buffer) {
-            Ok(Piece::Data(piece)) => data.extend_from_slice(&piece),
-            Ok(Piece::Trailers(fields)) => trailers = fields.len(),
-            Ok(Piece::End) => break,
-            Ok(Piece::More) => match input.next() {
+            Ok(ResponsePiece::Data(piece)) => data.extend_from_slice(&piece),
+            Ok(ResponsePiece::Trailers(fields)) => trailers = fields.len(),
+            Ok(ResponsePiece::End) => break,
+            Ok(ResponsePiece::More) => match input.next() {
                 Some(piece) => buffer.extend_from_slice(piece),
                 None if body.ends_with_connection() => break,
                 None => return Read::Truncated,

@@ -14,14 +14,18 @@ use super::access::Record;
 use super::answer::X_REQUEST_ID;
 use super::body::{AnswerBody, ClientBody, Limited, Serving};
 use super::http::Head;
-use crate::authority::{Authority, Call, Endpoint, MAX_BODY};
+use crate::authority::{Authority, AuthorityEndpoint, EndpointCall, MAX_BODY};
 use crate::enforce::target::{RequestTarget, Target};
 
 /// How long a body may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a target is for, if it is the authority's. Its path is read as that of any route.
-pub(super) fn endpoint(authority: &Authority, method: &Method, target: &RequestTarget) -> Option<Endpoint> {
+pub(super) fn endpoint(
+    authority: &Authority,
+    method: &Method,
+    target: &RequestTarget,
+) -> Option<AuthorityEndpoint> {
     if target.path().contains('%') {
         let target = Target::parse(method, target).ok()?;
         return authority.endpoint(target.path());
@@ -32,7 +36,7 @@ pub(super) fn endpoint(authority: &Authority, method: &Method, target: &RequestT
 /// Serves one request to the authority.
 pub(super) async fn serve(
     authority: &Arc<Authority>,
-    endpoint: Endpoint,
+    endpoint: AuthorityEndpoint,
     head: &Head,
     body: ClientBody,
     mut record: Box<Record>,
@@ -40,7 +44,7 @@ pub(super) async fn serve(
 ) -> Response<AnswerBody> {
     record.endpoint = Some(endpoint);
     let body = timeout(PATIENCE, read(body)).await.unwrap_or(Err(Unread::Broken));
-    let call = Call {
+    let call = EndpointCall {
         method: &head.method,
         query: head.target.query(),
         headers: &head.headers,
