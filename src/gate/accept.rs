@@ -20,15 +20,12 @@ use super::connections::ConnectionPlace;
 use super::http1;
 use super::http2;
 use super::io::ClientStream;
+use super::patience::{FAREWELL, FIRST_ACCEPT_PAUSE, LONGEST_ACCEPT_PAUSE};
 use super::proxied::{self, ProxyProtocol};
-use super::serve;
 use super::worker::Worker;
 use crate::enforce::denial::Reason;
 use crate::time::Timestamp;
 use crate::tls::{ClientCertificate, ServerTls};
-
-/// The first and the longest pause when no connection can be accepted, as when file descriptors have run out.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// A client's connection, as the requests on it see it.
 pub(super) struct ClientConnection {
@@ -61,11 +58,11 @@ pub(super) async fn run(worker: Rc<Worker>, listener: TcpListener) {
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                let (first, longest) = PAUSES;
                 if pause.is_none() {
                     tracing::warn!(%error, "no connection can be accepted; trying again");
                 }
-                let now = pause.map_or(first, |last: Duration| longest.min(last * 2));
+                let now =
+                    pause.map_or(FIRST_ACCEPT_PAUSE, |last: Duration| LONGEST_ACCEPT_PAUSE.min(last * 2));
                 pause = Some(now);
                 sleep(now).await;
             }
@@ -143,7 +140,7 @@ async fn connect_proxied(worker: Rc<Worker>, mut tcp: TcpStream, balancer: IpAdd
 /// Waits until what is not yet a request has no more time.
 async fn drained(worker: &Worker) {
     worker.drained().await;
-    sleep(serve::FAREWELL).await;
+    sleep(FAREWELL).await;
 }
 
 /// Says why, as far as that costs nothing: what is read first cannot reset the answer away.

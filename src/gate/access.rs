@@ -23,6 +23,7 @@ use crate::enforce::token::VerifiedToken;
 use crate::forward::{BodyError, ErrorKind, ForwardError};
 use crate::jose::jws::Jws;
 use crate::log::{AccessRecord, Decision};
+use crate::metrics::clients::ClientPlace;
 use crate::shutdown::Phase;
 use crate::time::Timestamp;
 
@@ -50,6 +51,8 @@ pub(super) struct Record {
     claimed: Option<Claimed>,
     decision: Option<(Decision, Option<Reason>)>,
     forwarded: bool,
+    /// Where requests of its client are counted, once it was forwarded.
+    counted_at: Option<ClientPlace>,
     failure: Option<&'static str>,
     cause: Option<String>,
     pub(super) host: Option<HeaderValue>,
@@ -111,6 +114,7 @@ impl Record {
             claimed: None,
             decision: None,
             forwarded: false,
+            counted_at: None,
             failure: None,
             cause: None,
         }
@@ -137,7 +141,8 @@ impl Record {
         self.decided(if shadow.is_some() { Decision::ShadowDeny } else { Decision::Allow }, shadow);
         self.forwarded = true;
         if let Some(route) = &self.route {
-            self.generation.meters.forwarded(self.known_client(), route.index());
+            let meters = &self.generation.meters;
+            self.counted_at = self.known_client().map(|client| meters.forwarded(client, route.index()));
         }
     }
 
@@ -215,8 +220,8 @@ impl Record {
             status,
             duration,
         );
-        if let (true, Some(route), Some(client)) = (self.forwarded, &self.route, self.known_client()) {
-            meters.usage.borrow_mut().count(client, route.index(), status, self.judged_at);
+        if let (Some(client), Some(route)) = (self.counted_at, &self.route) {
+            meters.used(client, route.index(), status, self.judged_at);
         }
     }
 

@@ -1,7 +1,6 @@
 //! Requests that the gate answers itself because their path is the embedded authority's.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -14,11 +13,9 @@ use super::access::Record;
 use super::answer::X_REQUEST_ID;
 use super::body::{AnswerBody, ClientBody, Limited, Serving};
 use super::http::Head;
+use super::patience::AUTHORITY_BODY;
 use crate::authority::{Authority, AuthorityEndpoint, EndpointCall, MAX_BODY};
 use crate::enforce::target::{RequestTarget, Target};
-
-/// How long a body may take to come.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a target is for, if it is the authority's. Its path is read as that of any route.
 pub(super) fn endpoint(
@@ -43,7 +40,7 @@ pub(super) async fn serve(
     serving: Option<Serving>,
 ) -> Response<AnswerBody> {
     record.endpoint = Some(endpoint);
-    let body = timeout(PATIENCE, read(body)).await.unwrap_or(Err(Unread::Broken));
+    let body = timeout(AUTHORITY_BODY, read(body)).await.unwrap_or(Err(Unread::Broken));
     let call = EndpointCall {
         method: &head.method,
         query: head.target.query(),

@@ -5,7 +5,6 @@ use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -19,11 +18,9 @@ use super::cut::Cut;
 use super::http::Switched;
 use super::http1::ClientUpload;
 use super::http2::StreamUpload;
+use super::patience::{UNWANTED_BODY, UNWANTED_BODY_BYTES};
 use super::streams::WatchedStream;
 use crate::forward::{BodyError, ForwardBody, RequestBodyError};
-
-/// How much of a body nobody wants is read, and for how long, to keep the connection.
-const UNWANTED: (u64, Duration) = (64 * 1024, Duration::from_secs(1));
 
 /// The body of a request, over either protocol.
 pub(super) enum ClientBody {
@@ -116,7 +113,7 @@ impl Body for Limited {
 /// Reads what is left of a body that is not wanted, if that is little. Returns whether the connection can serve another
 /// request: on HTTP/1.1 the next one begins behind this body. Over HTTP/2 the stream's task does it after the response.
 pub(super) async fn discard(body: ClientBody, expects_continue: bool) -> bool {
-    let (most, patience) = UNWANTED;
+    let (most, patience) = (UNWANTED_BODY_BYTES, UNWANTED_BODY);
     if body.is_end_stream() || matches!(body, ClientBody::Http2(_)) {
         return true;
     }

@@ -13,8 +13,8 @@ use crate::enforce::denial::Reason;
 use crate::enforce::policy::Route;
 use crate::log::Decision;
 use crate::metrics::Metrics;
-use crate::metrics::clients::ClientCounters;
-use crate::metrics::usage::UsageCounters;
+use crate::metrics::clients::{ClientCounters, ClientPlace};
+use crate::time::Timestamp;
 
 /// The label of a request that matched no route, and of a decision without a reason.
 const NONE: &str = "none";
@@ -75,7 +75,6 @@ pub(super) struct Meters {
     authority: Vec<(AuthorityEndpoint, RouteMeters)>,
     proofs: [(Proof, Histogram); 3],
     clients: RefCell<ClientCounters>,
-    pub(super) usage: RefCell<UsageCounters>,
 }
 
 /// The handles of one route.
@@ -138,7 +137,6 @@ impl Meters {
             unrouted: RouteMeters::new(metrics, NONE.into()),
             authority: authority.unwrap_or_default(),
             proofs: [proof(Proof::Cached), proof(Proof::Fresh), proof(Proof::None)],
-            usage: RefCell::new(UsageCounters::new(&metrics.usage, patterns.clone())),
             clients: RefCell::new(ClientCounters::new(metrics, patterns)),
         };
         meters.begin_decisions();
@@ -178,10 +176,14 @@ impl Meters {
         }
     }
 
-    pub(super) fn forwarded(&self, client: Option<&str>, route: usize) {
-        if let Some(client) = client {
-            self.clients.borrow_mut().count(client, route);
-        }
+    /// Counts a forwarded request of a client.
+    pub(super) fn forwarded(&self, client: &str, route: usize) -> ClientPlace {
+        self.clients.borrow_mut().forwarded(client, route)
+    }
+
+    /// Counts the answer to a forwarded request of a client.
+    pub(super) fn used(&self, client: ClientPlace, route: usize, status: u16, now: Timestamp) {
+        self.clients.borrow_mut().answered(client, route, status, now);
     }
 
     pub(super) fn route(

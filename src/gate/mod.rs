@@ -32,6 +32,7 @@ mod http1;
 mod http2;
 mod io;
 mod meters;
+mod patience;
 mod proxied;
 mod serve;
 mod streams;

@@ -3,18 +3,14 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
 use super::accept::ClientConnection;
 use super::connections::ConnectionPlace;
 use super::io::ClientStream;
+use super::patience::{FAREWELL, NOTHING_DUE};
 
-/// How long a client may take to read the last answer, and how much of what it still sends is read meanwhile.
-pub(super) const LINGER: (Duration, usize) = (Duration::from_secs(2), 16 * 1024 * 1024);
-/// How long an idle connection has for the farewell of its protocol.
-pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 /// The socket after its protocol is done with it.
 #[derive(Debug)]
 pub(super) struct Returned {
@@ -84,5 +80,5 @@ pub(super) async fn drive<C: Future<Output = Result<(), E>>, E>(
 
 /// When to look again while nothing is due.
 fn far() -> Instant {
-    Instant::now() + Duration::from_secs(60)
+    Instant::now() + NOTHING_DUE
 }

@@ -21,6 +21,7 @@ use super::accept::ClientConnection;
 use super::connections::{ConnectionCounts, Streaming};
 use super::cut::Cut;
 use super::http::Head;
+use super::patience::{LAST_LOOKS, SAME_USE};
 use crate::enforce::again::Grounds;
 use crate::enforce::decide::{Ask, Asked, Permit, Request, Verdict};
 use crate::enforce::denial::Reason;
@@ -38,15 +39,8 @@ pub struct StreamSettings {
     pub check_interval: Duration,
 }
 
-/// How much older than the last byte a last use may be: bytes in quick succession are one use.
-const MOMENT: Duration = Duration::from_millis(250);
-
 /// Whole decisions between two breaks for other work: each may verify a signature.
 const AT_ONCE: usize = 16;
-
-/// How often a worker that drains looks for streams that would last. What has begun less than this ago may be an answer
-/// that is over in a moment, as with most calls of gRPC.
-const LAST_LOOKS: Duration = Duration::from_millis(250);
 
 /// The requests of a worker that were let through and are not over.
 pub(super) struct Streams {
@@ -341,12 +335,12 @@ impl WatchedStream {
         let grounds = self.stream.grounds.borrow();
         let Some(pass) = grounds.pass().filter(|_| self.stream.counts.get()) else { return };
         let tick = Tick::read();
-        if tick.since(self.looked.get()) < MOMENT {
+        if tick.since(self.looked.get()) < SAME_USE {
             return;
         }
         self.looked.set(tick);
         let now = Now::read();
-        if pass.last_used().is_none_or(|last| now.monotonic.since(last) >= MOMENT) {
+        if pass.last_used().is_none_or(|last| now.monotonic.since(last) >= SAME_USE) {
             grounds.keep_alive(now);
         }
     }

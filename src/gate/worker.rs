@@ -7,7 +7,6 @@ use std::convert::Infallible;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
@@ -19,14 +18,12 @@ use tokio::time::Instant;
 
 use super::answer::{Dates, RequestIds};
 use super::meters::Meters;
+use super::patience::CONFIGURATION_LOOK;
 use super::streams::Streams;
 use super::{Live, WorkersShared, accept};
 use crate::forward::Forwarder;
 use crate::shutdown::Phase;
 use crate::time::Timestamp;
-
-/// How often a worker looks whether another configuration wants streams judged sooner.
-const GLANCE: Duration = Duration::from_millis(500);
 
 /// What the connections of a worker share.
 pub(super) struct Worker {
@@ -131,7 +128,7 @@ impl Worker {
                 looked = Instant::now();
                 self.streams.judge(&live, &self.shared.metrics).await;
             } else {
-                tokio::time::sleep(wait.min(GLANCE)).await;
+                tokio::time::sleep(wait.min(CONFIGURATION_LOOK)).await;
             }
         }
     }

@@ -1,4 +1,5 @@
-//! `portcullis_client_requests_total`: the one label whose values come from tokens, kept to a bounded number.
+//! What is counted by client, whose names come from tokens and are kept to a bounded number: the forwarded requests
+//! (`portcullis_client_requests_total`) and the use that the store keeps.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,6 +8,8 @@ use arc_swap::ArcSwap;
 use prometheus::{IntCounter, IntCounterVec};
 
 use super::Metrics;
+use super::usage::{StatusTallies, Tallies, Used};
+use crate::time::Timestamp;
 
 /// Clients that get a label of their own.
 pub(super) const MAX_CLIENTS: usize = 1000;
@@ -45,42 +48,86 @@ impl ClientLabels {
     }
 }
 
-/// One worker's handles for `portcullis_client_requests_total`; one per worker and configuration, never shared.
+/// One worker's counters by client; one per worker and configuration, never shared. A request looks its client up once.
 #[derive(Debug)]
 pub struct ClientCounters {
     requests: IntCounterVec,
     labels: ClientLabels,
+    tallies: Tallies,
     /// The routes' patterns, by index.
     patterns: Vec<Arc<str>>,
-    handles: HashMap<Arc<str>, Vec<Option<IntCounter>>>,
+    /// Places in `clients`: of each client with a name of its own, and of `other`.
+    places: HashMap<Arc<str>, ClientPlace>,
+    clients: Vec<ClientHandles>,
+}
+
+/// Where a worker counts the requests of one client, for as long as its configuration is in force.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientPlace(usize);
+
+/// The handles of one client. It may have a name of its own in one kind of count and be `other` in the other.
+#[derive(Debug)]
+struct ClientHandles {
+    /// In the metrics.
+    label: Arc<str>,
+    /// In what the store keeps.
+    used_by: Arc<str>,
+    /// By route.
+    routes: Vec<(Option<IntCounter>, StatusTallies)>,
 }
 
 impl ClientCounters {
     /// Counters for these routes' patterns, in the order of their indices.
     #[must_use]
     pub fn new(metrics: &Metrics, patterns: Vec<Arc<str>>) -> Self {
-        let Metrics { client_requests, client_labels, .. } = metrics;
+        let Metrics { client_requests, client_labels, usage, .. } = metrics;
         Self {
             requests: client_requests.clone(),
             labels: client_labels.clone(),
+            tallies: usage.clone(),
             patterns,
-            handles: HashMap::new(),
+            places: HashMap::new(),
+            clients: Vec::new(),
         }
     }
 
-    /// Counts one forwarded request of `client` on the route with this index.
-    pub fn count(&mut self, client: &str, route: usize) {
-        if !self.handles.contains_key(client) {
-            let label = self.labels.admit(client).unwrap_or_else(|| Arc::from(OTHER));
-            self.handles.entry(label).or_insert_with(|| vec![None; self.patterns.len()]);
+    /// Counts one forwarded request of `client` on the route with this index. The place is what its answer is counted by.
+    pub fn forwarded(&mut self, client: &str, route: usize) -> ClientPlace {
+        let place = self.place(client);
+        if let (Some(client), Some(pattern)) = (self.clients.get_mut(place.0), self.patterns.get(route))
+            && let Some((requests, _)) = client.routes.get_mut(route)
+        {
+            requests.get_or_insert_with(|| self.requests.with_label_values(&[&client.label, pattern])).inc();
         }
-        let known = if self.handles.contains_key(client) { client } else { OTHER };
-        let (Some(handles), Some(pattern)) = (self.handles.get_mut(known), self.patterns.get(route)) else {
-            return;
-        };
-        if let Some(handle) = handles.get_mut(route) {
-            handle.get_or_insert_with(|| self.requests.with_label_values(&[known, pattern])).inc();
+        place
+    }
+
+    /// Counts the answer to a forwarded request.
+    pub fn answered(&mut self, place: ClientPlace, route: usize, status: u16, now: Timestamp) {
+        if let (Some(client), Some(pattern)) = (self.clients.get_mut(place.0), self.patterns.get(route))
+            && let Some((_, statuses)) = client.routes.get_mut(route)
+        {
+            let used_by = &client.used_by;
+            let used = || Used { client: Arc::clone(used_by), route: Arc::clone(pattern), status };
+            statuses.count(&self.tallies, status, now, used);
         }
+    }
+
+    fn place(&mut self, client: &str) -> ClientPlace {
+        if let Some(place) = self.places.get(client) {
+            return *place;
+        }
+        let (label, used_by) = (self.labels.admit(client), self.tallies.labels().admit(client));
+        let other = || Arc::from(OTHER);
+        let known = label.clone().or_else(|| used_by.clone()).unwrap_or_else(other);
+        *self.places.entry(known).or_insert_with(|| {
+            self.clients.push(ClientHandles {
+                label: label.unwrap_or_else(other),
+                used_by: used_by.unwrap_or_else(other),
+                routes: self.patterns.iter().map(|_| (None, StatusTallies::default())).collect(),
+            });
+            ClientPlace(self.clients.len() - 1)
+        })
     }
 }
 
@@ -96,12 +143,12 @@ mod tests {
             (ClientCounters::new(&metrics, patterns.clone()), ClientCounters::new(&metrics, patterns));
         for worker in [&mut one, &mut two] {
             for client in 0..1500 {
-                worker.count(&format!("client-{client}"), 0);
+                worker.forwarded(&format!("client-{client}"), 0);
             }
         }
-        two.count("client-7", 1);
-        two.count(&"x".repeat(200), 1);
-        two.count("client-1", 9);
+        two.forwarded("client-7", 1);
+        two.forwarded(&"x".repeat(200), 1);
+        two.forwarded("client-1", 9);
         let page = metrics.render().expect("the page");
         let series = page.lines().filter(|line| line.starts_with("portcullis_client_requests_total{"));
         assert_eq!(series.count(), 1000 + 1 + 2);
@@ -113,5 +160,28 @@ mod tests {
         ] {
             assert!(page.lines().any(|found| found == line), "{line}");
         }
+    }
+
+    #[test]
+    fn a_client_with_a_name_in_one_kind_of_count_may_be_other_in_the_other_kind() {
+        let metrics = Metrics::new().expect("the page");
+        (0..MAX_CLIENTS).for_each(|client| metrics.usage.admit(&format!("stored-{client}")));
+        let mut worker = ClientCounters::new(&metrics, vec!["/a".into()]);
+        for client in ["new", "stored-1", "new"] {
+            let place = worker.forwarded(client, 0);
+            worker.answered(place, 0, 200, Timestamp::from_millis(5));
+        }
+        let page = metrics.render().expect("the page");
+        for line in [
+            r#"portcullis_client_requests_total{client="new",route="/a"} 2"#,
+            r#"portcullis_client_requests_total{client="stored-1",route="/a"} 1"#,
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line}");
+        }
+        let taken = metrics.usage.take();
+        let mut used: Vec<(&str, u64)> =
+            taken.iter().map(|(used, count, _)| (&*used.client, *count)).collect();
+        used.sort_unstable();
+        assert_eq!(used, [("other", 2), ("stored-1", 1)]);
     }
 }

@@ -1,18 +1,17 @@
 //! How often each client was answered how: counted by the workers without meeting, collected now and then.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::clients::{ClientLabels, MAX_CLIENTS, OTHER};
+use super::clients::{ClientLabels, MAX_CLIENTS};
 use crate::time::Timestamp;
 
 /// What was counted and not collected yet, of all workers; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Tallies(Arc<Shared>);
+pub struct Tallies(Arc<Uncollected>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Uncollected {
     labels: ClientLabels,
     /// Tallies that are not zero.
     counted: Mutex<Vec<Arc<Tally>>>,
@@ -59,49 +58,37 @@ impl Tallies {
         };
         counted.iter().map(taken).collect()
     }
-}
 
-/// One worker's tallies under one configuration.
-#[derive(Debug)]
-pub struct UsageCounters {
-    tallies: Tallies,
-    /// The routes' patterns, by index.
-    patterns: Vec<Arc<str>>,
-    /// By client and route; few statuses each.
-    handles: HashMap<Arc<str>, Vec<Vec<Arc<Tally>>>>,
-}
-
-impl UsageCounters {
-    /// Counters for these routes' patterns, in the order of their indices.
-    #[must_use]
-    pub fn new(tallies: &Tallies, patterns: Vec<Arc<str>>) -> Self {
-        Self { tallies: tallies.clone(), patterns, handles: HashMap::new() }
+    /// The names that usage is counted by.
+    pub(super) fn labels(&self) -> &ClientLabels {
+        &self.0.labels
     }
+}
 
-    /// Counts one forwarded request of `client` on the route with this index.
-    pub fn count(&mut self, client: &str, route: usize, status: u16, now: Timestamp) {
-        let Some(tally) = self.tally(client, route, status) else { return };
+/// One worker's tallies of one client on one route: few statuses, so that a list is faster than a map.
+#[derive(Debug, Default)]
+pub(super) struct StatusTallies(Vec<Arc<Tally>>);
+
+impl StatusTallies {
+    /// Counts one answer with `status`; what it is counted as is looked up when it is the first.
+    pub(super) fn count(&mut self, all: &Tallies, status: u16, now: Timestamp, used: impl FnOnce() -> Used) {
+        let tally = match self.0.iter().find(|tally| tally.of.status == status) {
+            Some(tally) => tally,
+            None => {
+                self.0.push(Arc::new(Tally {
+                    of: used(),
+                    count: AtomicU64::new(0),
+                    last: AtomicI64::new(0),
+                }));
+                let Some(tally) = self.0.last() else { return };
+                tally
+            }
+        };
         // Before the count, so that a reader of the count finds both.
         tally.last.fetch_max(now.as_millis(), Ordering::AcqRel);
         if tally.count.fetch_add(1, Ordering::AcqRel) == 0 {
             let tally = Arc::clone(tally);
-            self.tallies.0.counted.lock().unwrap_or_else(PoisonError::into_inner).push(tally);
+            all.0.counted.lock().unwrap_or_else(PoisonError::into_inner).push(tally);
         }
-    }
-
-    fn tally(&mut self, client: &str, route: usize, status: u16) -> Option<&Arc<Tally>> {
-        if !self.handles.contains_key(client) {
-            let label = self.tallies.0.labels.admit(client).unwrap_or_else(|| Arc::from(OTHER));
-            self.handles.entry(label).or_insert_with(|| vec![Vec::new(); self.patterns.len()]);
-        }
-        let client = if self.handles.contains_key(client) { client } else { OTHER };
-        let label = self.handles.get_key_value(client).map(|(label, _)| Arc::clone(label))?;
-        let (statuses, pattern) = (self.handles.get_mut(client)?.get_mut(route)?, self.patterns.get(route)?);
-        let place = statuses.iter().position(|tally| tally.of.status == status).unwrap_or_else(|| {
-            let of = Used { client: label, route: Arc::clone(pattern), status };
-            statuses.push(Arc::new(Tally { of, count: AtomicU64::new(0), last: AtomicI64::new(0) }));
-            statuses.len() - 1
-        });
-        statuses.get(place)
     }
 }

@@ -2,7 +2,7 @@
 
 use portcullis::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
 use portcullis::metrics::Metrics;
-use portcullis::metrics::usage::UsageCounters;
+use portcullis::metrics::clients::ClientCounters;
 use portcullis::revocations::{Ended, TokenFacts};
 use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
@@ -93,17 +93,23 @@ async fn pages_of_sessions_lead_through_all_of_them() {
     assert_eq!((left.items().len(), left.json()["next"].is_string()), (1_000, true));
 }
 
+/// One forwarded request and its answer.
+fn count(worker: &mut ClientCounters, client: &str, route: usize, status: u16, now: Timestamp) {
+    let place = worker.forwarded(client, route);
+    worker.answered(place, route, status, now);
+}
+
 #[tokio::test]
 async fn usage_is_told_at_once_and_kept() {
     let gate = Gate::start(&[A]).await;
-    let (now, tallies) = (Timestamp::now(), &gate.metrics.usage);
-    let mut workers = [0, 1].map(|_| UsageCounters::new(tallies, vec!["/a".into(), "/b/{id}".into()]));
+    let now = Timestamp::now();
+    let mut workers = [0, 1].map(|_| ClientCounters::new(&gate.metrics, vec!["/a".into(), "/b/{id}".into()]));
     for worker in &mut workers {
-        worker.count("app", 0, 200, now);
-        worker.count("app", 0, 200, now.minus(crate::HOUR));
-        worker.count("app", 1, 404, now);
-        worker.count("o&her/=", 1, 200, now);
-        worker.count("app", 7, 200, now);
+        count(worker, "app", 0, 200, now);
+        count(worker, "app", 0, 200, now.minus(crate::HOUR));
+        count(worker, "app", 1, 404, now);
+        count(worker, "o&her/=", 1, 200, now);
+        count(worker, "app", 7, 200, now);
     }
     let row = |client: &str, route: &str, status: u16, count: u64| json!({"client": client, "route": route, "status": status, "count": count, "last_used_at": now.to_string()});
     let rows = [row("app", "/a", 200, 4), row("app", "/b/{id}", 404, 2), row("o&her/=", "/b/{id}", 200, 2)];
@@ -111,7 +117,7 @@ async fn usage_is_told_at_once_and_kept() {
     assert_eq!(gate.call("GET /v1/usage?client=o%26her/%3D", "").await.items(), rows[2..]);
 
     gate.ledger.usage.flush().await.unwrap();
-    workers[1].count("app", 0, 200, now);
+    count(&mut workers[1], "app", 0, 200, now);
     let first = gate.call("GET /v1/usage?limit=2", "").await;
     assert_eq!(first.items(), [row("app", "/a", 200, 5), rows[1].clone()]);
     let next = first.json()["next"].as_str().unwrap().to_owned();
@@ -125,17 +131,20 @@ async fn usage_survives_a_restart_with_its_thousand_clients() {
     let path = folder.path().join("usage.db");
     let now = Timestamp::now();
     let start = async || {
-        let tallies = Metrics::new().unwrap().usage;
+        let metrics = Metrics::new().unwrap();
         let store = Store::open(&path, Now::read()).unwrap();
-        (Usage::start(tallies.clone(), store).await.unwrap(), UsageCounters::new(&tallies, vec!["/".into()]))
+        (
+            Usage::start(metrics.usage.clone(), store).await.unwrap(),
+            ClientCounters::new(&metrics, vec!["/".into()]),
+        )
     };
     let (usage, mut worker) = start().await;
-    (0..1_500).for_each(|client| worker.count(&format!("client-{client}"), 0, 200, now));
+    (0..1_500).for_each(|client| count(&mut worker, &format!("client-{client}"), 0, 200, now));
     usage.flush().await.unwrap();
     drop(usage);
     let (usage, mut worker) = start().await;
-    worker.count("a new one", 0, 200, now);
-    worker.count("client-999", 0, 200, now);
+    count(&mut worker, "a new one", 0, 200, now);
+    count(&mut worker, "client-999", 0, 200, now);
     let listed = usage.list(None).await.unwrap();
     assert_eq!(listed.len(), 1_001);
     let count = |client: &str| listed.iter().find(|row| &*row.client == client).map(|row| row.count);

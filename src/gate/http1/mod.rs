@@ -37,7 +37,8 @@ use super::body::{AnswerBody, ClientBody};
 use super::connections::ConnectionPlace;
 use super::http;
 use super::io::ClientStream;
-use super::serve::{End, LINGER, drive};
+use super::patience::{LINGER, LINGER_BYTES};
+use super::serve::{End, drive};
 
 use self::answer::Http1Answering;
 use self::body::BodyReader;
@@ -72,7 +73,7 @@ pub(super) async fn serve(connection: Rc<ClientConnection>, stream: ClientStream
     if end == End::Served {
         let is_unread = wire.is_unread();
         let (mut stream, _) = wire.take();
-        let (time, bytes) = LINGER;
+        let (time, bytes) = (LINGER, LINGER_BYTES);
         let last = async {
             stream.shutdown().await?;
             if is_unread {

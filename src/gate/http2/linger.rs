@@ -11,24 +11,20 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::gate::patience::{GOAWAY_BYTES, GOAWAY_SILENCE, GOAWAY_TOTAL};
 use crate::gate::serve::Returned;
-
-/// How long a client may take to close its side: without sending anything, and in all.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
-/// How much of what it still sends is read meanwhile.
-const MOST: usize = 16 * 1024 * 1024;
 
 /// Reads and drops what the client still sends, until it closes. This side is closed for sending already.
 pub(super) async fn linger(mut returned: Returned) {
     // Encrypted or not: nobody looks at it.
     let Some(tcp) = returned.stream.tcp() else { return };
-    let (silence, all) = PATIENCE;
+    let (silence, all) = (GOAWAY_SILENCE, GOAWAY_TOTAL);
     // Out of time, the client does not read: it may be reset.
     drop(timeout(all, discard(tcp, silence)).await);
 }
 
 async fn discard(tcp: &mut TcpStream, silence: Duration) {
-    let (mut scratch, mut left) = (vec![0; 16 * 1024], MOST);
+    let (mut scratch, mut left) = (vec![0; 16 * 1024], GOAWAY_BYTES);
     while left > 0 {
         match timeout(silence, tcp.read(&mut scratch)).await {
             Ok(Ok(read @ 1..)) => left = left.saturating_sub(read),
@@ -39,12 +35,11 @@ async fn discard(tcp: &mut TcpStream, silence: Duration) {
 
 /// Says that what came is no HTTP/2, which h2 leaves out (RFC 9113 §3.4), and lingers.
 pub(super) async fn refuse(mut returned: Returned) {
-    let (silence, _) = PATIENCE;
     let farewell = async {
         returned.stream.write_all(&goaway(Reason::PROTOCOL_ERROR)).await?;
         returned.stream.shutdown().await
     };
-    let told: Result<io::Result<()>, _> = timeout_at(Instant::now() + silence, farewell).await;
+    let told: Result<io::Result<()>, _> = timeout_at(Instant::now() + GOAWAY_SILENCE, farewell).await;
     if matches!(told, Ok(Ok(()))) {
         linger(returned).await;
     }

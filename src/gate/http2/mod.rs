@@ -26,7 +26,8 @@ use super::accept::ClientConnection;
 use super::body::Serving;
 use super::connections::ConnectionPlace;
 use super::io::ClientStream;
-use super::serve::{End, FAREWELL, drive};
+use super::patience::{FAREWELL, PING_INTERVAL, PING_TIMEOUT};
+use super::serve::{End, drive};
 
 use self::linger::{linger, refuse};
 use self::stream::StreamEnd;
@@ -34,8 +35,6 @@ use self::wire::{Http2Wire, WatchedSocket};
 
 pub(super) use self::upload::StreamUpload;
 
-/// How often a peer is asked whether it is still there, and how long it may take to say so.
-const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
 /// Flow control windows: what a stream, and a connection, may send before it is read.
 const WINDOWS: (u32, u32) = (64 * 1024, 1024 * 1024);
 /// What is buffered of one response for a client that does not read.
@@ -212,12 +211,12 @@ struct Pulse {
 
 impl Pulse {
     fn new(pings: Option<PingPong>) -> Self {
-        Self { pings, asked: false, timer: Box::pin(sleep(PING.0)) }
+        Self { pings, asked: false, timer: Box::pin(sleep(PING_INTERVAL)) }
     }
 
     /// Ready when the peer has not answered.
     fn poll_dead(&mut self, wire: &Http2Wire, cx: &mut Context<'_>) -> Poll<()> {
-        let (interval, patience) = PING;
+        let (interval, patience) = (PING_INTERVAL, PING_TIMEOUT);
         loop {
             ready!(self.timer.as_mut().poll(cx));
             let heard = wire.take_heard();

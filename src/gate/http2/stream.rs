@@ -22,9 +22,7 @@ use crate::enforce::target::RequestTarget;
 use crate::gate::accept::ClientConnection;
 use crate::gate::body::{AnswerBody, ClientBody, Serving};
 use crate::gate::http::{Head, serve as answer};
-
-/// How much of a body nobody wants is read after the response, and for how long, before the stream is reset.
-const UNWANTED: (usize, Duration) = (16 * 1024 * 1024, Duration::from_secs(2));
+use crate::gate::patience::{UNWANTED_STREAM, UNWANTED_STREAM_BYTES};
 
 /// Fields of HTTP/1.1 connections, which HTTP/2 forbids (RFC 9113 §8.2.2).
 const OF_CONNECTIONS: [HeaderName; 6] = [
@@ -89,7 +87,7 @@ pub(super) async fn serve(
 /// reset the stream after a complete response, but libcurl before 8.0 takes that for an error).
 async fn read_away(leftover: Leftover) {
     let Some(mut stream) = leftover.borrow_mut().take() else { return };
-    let (most, time) = UNWANTED;
+    let (most, time) = (UNWANTED_STREAM_BYTES, UNWANTED_STREAM);
     let reading = async {
         let mut left = most;
         while let Some(Ok(data)) = poll_fn(|cx| stream.poll_data(cx)).await {
