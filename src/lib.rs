@@ -7,7 +7,7 @@
 //! gate::accept ── tls ── gate::http ── enforce::decide ───────────────── forward ── body, watched by gate::streams
 //!                                        │ Target → Router
 //!                                        │ bearer::extract
-//!                                        │ Verifier: proof cache → signature → claims    keys
+//!                                        │ TokenVerifier: proof cache → signature, claims   keys
 //!                                        │ what events have ended                        revocations
 //!                                        │ the idle clock                                sessions
 //!                                        └ scopes and roles                              policy

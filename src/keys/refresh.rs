@@ -23,7 +23,7 @@ const SLOWEST: Duration = Duration::from_secs(5);
 /// How often the age is exported and a file looked at.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Keeps `store` filled until the shutdown is complete. Ends at once for a [`KeySource::Secret`] and a [`Source::Authority`].
+/// Keeps `store` filled until the shutdown is complete. Ends at once for a [`KeySource::Secret`] and a [`KeySource::Authority`].
 pub fn spawn_refresher(store: Arc<KeyStore>, client: Client, mut shutdown: Shutdown) -> JoinHandle<()> {
     tokio::spawn(async move {
         if matches!(store.settings().source, KeySource::Secret(_) | KeySource::Authority) {

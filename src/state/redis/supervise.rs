@@ -1,7 +1,7 @@
 //! The life of a replica's part in the fleet: connect, catch up with the log, follow it, confirm once a second that
 //! nothing was missed; and begin again, after a pause that differs from replica to replica, when anything fails.
 //!
-//! One task goes from [`RedisPhase`] to [`Phase`]; what each of them does is in the modules beside this one.
+//! One task goes from one [`RedisPhase`] to the next; what each of them does is in the modules beside this one.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
