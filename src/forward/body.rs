@@ -255,7 +255,6 @@ impl fmt::Display for BodyError {
 }
 
 impl Error for BodyError {
-    /// The cause beneath, for a log that walks down the chain.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Truncated | Self::Timeout => None,
