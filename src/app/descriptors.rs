@@ -13,7 +13,7 @@ const PER_CONNECTION: usize = 2;
 /// However few there are, some clients are served.
 const LEAST: usize = 8;
 
-/// Raises the soft limit to the hard one, and tells what it is then; `None`: there is none.
+/// Raises the soft limit to the hard one and returns it; `None` means unlimited.
 pub(super) fn raise_limit() -> Option<usize> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: maximum, maximum };

@@ -199,7 +199,7 @@ impl KeptState {
         }
     }
 
-    /// Writes behind, forgets what is over and keeps the gauges true, until the last request was answered or another
+    /// Flushes, forgets what has expired and updates the gauges, until the last request is answered or another
     /// process takes over.
     pub(super) async fn upkeep(
         self,

@@ -203,7 +203,7 @@ impl std::fmt::Display for ClaimName {
 }
 
 impl ClaimName {
-    /// The claim's value in a payload; `null` is none.
+    /// The claim's value in a payload; `null` counts as absent.
     pub(super) fn find<'p>(&self, payload: &'p Map<String, Value>) -> Option<&'p Value> {
         let found = match self {
             Self::Member(name) => payload.get(name),

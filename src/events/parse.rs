@@ -144,7 +144,7 @@ impl EventMembers {
 /// The issuer of this name; without a name, the only one there is.
 ///
 /// # Errors
-/// When there is none, in words for the caller that named it.
+/// When no issuer has this name, or none is named and there are several; in words for the caller.
 pub fn issuer<'a>(named: Option<&str>, issuers: &'a [EventIssuer]) -> Result<&'a EventIssuer, String> {
     match (named, issuers) {
         (Some(name), _) => issuers

@@ -119,7 +119,7 @@ pub struct ForwardBody {
 }
 
 pub(crate) enum ResponseSource {
-    /// There is none, or it was forwarded.
+    /// No body, or one that was forwarded already.
     Empty,
     /// It came whole with the head.
     Whole(Bytes),

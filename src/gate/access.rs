@@ -256,7 +256,7 @@ impl Record {
         self.named.as_ref().filter(|(name, _)| *name == wanted).map(|(_, value)| value.as_str())
     }
 
-    /// The response is over before its end, or there is none: the client is gone, or the time to drain is over.
+    /// The response ends early, or never began: the client is gone, or the time to drain has passed.
     pub(super) fn broken_off(&mut self) {
         let is_stopped = self.worker.shared.shutdown.phase() == Phase::Stopped;
         self.ended_by.get_or_insert(if is_stopped { "gate" } else { "client" });

@@ -33,7 +33,7 @@ const V2_REST: usize = 4096;
 pub(super) enum HeaderError {
     /// The connection failed or ended before the header did.
     Io(io::Error),
-    /// It is none, or not well-formed.
+    /// Not a PROXY header, or a malformed one.
     Malformed(&'static str),
 }
 

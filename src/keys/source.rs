@@ -35,7 +35,7 @@ pub enum KeySourceError {
 /// Fetches the document once.
 ///
 /// # Errors
-/// When there is none to be had; a [`KeySource::Secret`] and [`KeySource::Authority`] have none.
+/// When no key set can be fetched or read; a [`KeySource::Secret`] and [`KeySource::Authority`] have none.
 pub async fn fetch(settings: &Settings, client: &Client) -> Result<Bytes, KeySourceError> {
     match &settings.source {
         KeySource::File(path) => read(path).await,

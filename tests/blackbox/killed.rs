@@ -325,7 +325,7 @@ fn round(settings: &Settings, publishers: &mut [Publisher<'_>], clients: &mut [C
     saved_at
 }
 
-/// The last use that the killed gate has saved; 0 when there is none. Read from a copy, so that the next gate finds the file as it was left.
+/// The last use that the killed gate has saved; 0 when it has saved nothing. Read from a copy, so that the next gate finds the file as it was left.
 fn saved_at(settings: &Settings) -> i64 {
     let copy = tempfile::tempdir().unwrap();
     for name in ["state.db", "state.db-wal"] {

@@ -266,10 +266,10 @@ impl Fleet {
                 if asked_at - at.as_millis() > self.idle {
                     return Err(self.disagree(gate, token, "passes, and was idle when it was asked about"));
                 }
-                self.forward(gate, token, &permit, "passes, told of another use")
+                self.forward(gate, token, &permit, "passes after a look-up")
             }
             (Verdict::Deny(denial), Told::Over) if why(denial.reason) == Why::Idle => {
-                self.count("told that it is over");
+                self.count("denied after a look-up");
                 Ok(())
             }
             (Verdict::Deny(denial), Told::Unknown) if why(denial.reason) == Why::Unavailable => {

@@ -83,7 +83,7 @@ fn no_step_of_the_wall_clock_changes_which_key_signs_or_deletes_one_that_may_be_
         assert_eq!(classify(&keys, RULES, now), expected);
         for (ahead, by) in [true, false].into_iter().flat_map(|ahead| sizes.map(|by| (ahead, by))) {
             let found = classify(&keys, RULES, wall_off(now, ahead, by));
-            // A clock far behind keeps what is over, until it is right again.
+            // A clock far behind keeps expired keys until it is right again.
             assert_eq!(found[1..], expected[1..], "{ahead} {by:?}");
             let keeps = found[0] == KeyStanding::Retired;
             assert!(keeps || found[0] == expected[0], "{ahead} {by:?}: {:?}", found[0]);

@@ -35,7 +35,7 @@ impl AnswerTraits {
 /// How the end of an answer's body is told (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AnswerFraming {
-    /// There is none, whatever the fields say of it.
+    /// No body, whatever the fields say of one.
     Empty,
     /// So many bytes are still to come.
     Length(u64),
@@ -70,7 +70,7 @@ pub(super) fn head(
     date: &HeaderValue,
 ) {
     let switches = status == StatusCode::SWITCHING_PROTOCOLS;
-    // The length that a body would have is of use where there is none (RFC 9110 §8.6).
+    // An answer without a body may still tell the length that the body would have (RFC 9110 §8.6).
     let keeps_length = framing == AnswerFraming::Empty && !switches && status != StatusCode::NO_CONTENT;
     out.reserve(512);
     status_line(out, asked.version, status);

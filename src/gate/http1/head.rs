@@ -1,7 +1,7 @@
 //! The heads of HTTP/1.1 requests, and whether they may be read at all (RFC 9112).
 //!
 //! Sans I/O: it takes a whole head off the bytes that have come, and stops at the first byte that two parsers could read in
-//! two ways. Knows framing; what a request asks for is none of its business.
+//! two ways. Knows framing, and not what a request asks for.
 
 use std::fmt;
 
