@@ -6,7 +6,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
+
+use super::patience::{LINGER_BYTES, LINGER_SILENCE, LINGER_TOTAL};
 
 /// A client's connection, with TLS or without.
 #[derive(Debug)]
@@ -19,7 +22,7 @@ pub(super) enum ClientStream {
 
 impl ClientStream {
     /// The socket below TLS.
-    pub(super) fn tcp(&mut self) -> Option<&mut TcpStream> {
+    fn tcp(&mut self) -> Option<&mut TcpStream> {
         match self {
             Self::Plain(tcp) => Some(tcp),
             Self::Tls(tls) => Some(tls.get_mut().0),
@@ -27,17 +30,23 @@ impl ClientStream {
         }
     }
 
-    /// Reads and forgets what the client still sends, until it has read the answer and closes, within `bytes`. Closing
-    /// while its bytes are unread would reset the connection and could take the answer away (RFC 9112 §9.6).
-    pub(super) async fn discard(&mut self, bytes: usize) {
+    /// Reads and drops what the client still sends, until it closes its side; this side is closed already. A socket that
+    /// is closed while bytes wait in it unread makes TCP reset the connection, and the reset may take the last words away
+    /// from the client (RFC 9112 §9.6).
+    pub(super) async fn linger(&mut self) {
+        // Encrypted or not: nobody looks at it.
         let Some(tcp) = self.tcp() else { return };
-        let (mut scratch, mut left) = (vec![0; 16 * 1024], bytes);
-        while let Ok(read @ 1..) = tcp.read(&mut scratch).await {
-            left = left.saturating_sub(read);
-            if left == 0 {
-                return;
+        let reading = async {
+            let (mut scratch, mut left) = (vec![0; 16 * 1024], LINGER_BYTES);
+            while left > 0 {
+                match timeout(LINGER_SILENCE, tcp.read(&mut scratch)).await {
+                    Ok(Ok(read @ 1..)) => left = left.saturating_sub(read),
+                    _ => return,
+                }
             }
-        }
+        };
+        // Out of time, the client does not read: it may be reset.
+        drop(timeout(LINGER_TOTAL, reading).await);
     }
 }
 

@@ -11,16 +11,13 @@ pub(super) const LONGEST_ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long an idle connection has for the farewell of its protocol; a request that crosses it is still served.
 pub(super) const FAREWELL: Duration = Duration::from_secs(1);
-/// How long a client of HTTP/1.1 may take to read the last answer: closing at once could reset it (RFC 9112 §9.6) …
-pub(super) const LINGER: Duration = Duration::from_secs(2);
+/// How long a client may send nothing before its connection closes after the last words: closing at once could take them
+/// away (RFC 9112 §9.6) …
+pub(super) const LINGER_SILENCE: Duration = Duration::from_secs(2);
+/// … how long it may take in all, as it may have a body or streams in flight …
+pub(super) const LINGER_TOTAL: Duration = Duration::from_secs(10);
 /// … and how much of what it still sends is read meanwhile.
 pub(super) const LINGER_BYTES: usize = 16 * 1024 * 1024;
-/// How long a client of HTTP/2 may send nothing before its connection closes after the GOAWAY …
-pub(super) const GOAWAY_SILENCE: Duration = Duration::from_secs(2);
-/// … how long it may take in all, as it may have streams in flight …
-pub(super) const GOAWAY_TOTAL: Duration = Duration::from_secs(10);
-/// … and how much of what it still sends is read meanwhile.
-pub(super) const GOAWAY_BYTES: usize = 16 * 1024 * 1024;
 
 /// How often a client of HTTP/2 is asked whether it is still there, which TCP alone finds out late …
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(30);

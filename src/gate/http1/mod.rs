@@ -37,7 +37,7 @@ use super::body::{AnswerBody, ClientBody};
 use super::connections::ConnectionPlace;
 use super::http;
 use super::io::ClientStream;
-use super::patience::{LINGER, LINGER_BYTES};
+use super::patience::LINGER_SILENCE;
 use super::serve::{End, drive};
 
 use self::answer::Http1Answering;
@@ -73,16 +73,10 @@ pub(super) async fn serve(connection: Rc<ClientConnection>, stream: ClientStream
     if end == End::Served {
         let is_unread = wire.is_unread();
         let (mut stream, _) = wire.take();
-        let (time, bytes) = (LINGER, LINGER_BYTES);
-        let last = async {
-            stream.shutdown().await?;
-            if is_unread {
-                stream.discard(bytes).await;
-            }
-            Ok::<_, io::Error>(())
-        };
         // An error means that the client is gone.
-        drop(timeout(time, last).await);
+        if matches!(timeout(LINGER_SILENCE, stream.shutdown()).await, Ok(Ok(()))) && is_unread {
+            stream.linger().await;
+        }
     }
     drop(place);
 }

@@ -3,7 +3,7 @@
 //! Speaks to h2 itself and not through hyper, which offers neither the code a connection ends with nor a stream that a
 //! client does not read.
 
-mod linger;
+mod preface;
 mod stream;
 mod trailers;
 mod upload;
@@ -29,7 +29,7 @@ use super::io::ClientStream;
 use super::patience::{FAREWELL, PING_INTERVAL, PING_TIMEOUT};
 use super::serve::{End, drive};
 
-use self::linger::{linger, refuse};
+use self::preface::refuse;
 use self::stream::StreamEnd;
 use self::wire::{Http2Wire, WatchedSocket};
 
@@ -95,9 +95,9 @@ pub(super) async fn serve(connection: Rc<ClientConnection>, stream: ClientStream
         }
     }
     drop(accepting);
-    if let (Some(returned), End::Served) = (wire.take_back().filter(|returned| returned.unread), end) {
+    if let (Some(mut returned), End::Served) = (wire.take_back().filter(|returned| returned.unread), end) {
         // h2 has closed this side.
-        linger(returned).await;
+        returned.stream.linger().await;
     }
 }
 
