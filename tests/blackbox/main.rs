@@ -11,6 +11,7 @@
 mod access_log;
 mod accounts;
 mod answers;
+mod authority;
 mod backups;
 mod clocks;
 mod commands;

@@ -1,0 +1,14 @@
+//! The embedded authority of the built binary, over real TLS: real OAuth clients, bad requests, killed processes, key
+//! rotation, reloads.
+
+mod bad_requests;
+mod clients;
+mod crashes;
+mod demo;
+mod expiry;
+mod introspection;
+mod keys;
+mod reload;
+mod slowing;
+mod stage;
+mod transport;

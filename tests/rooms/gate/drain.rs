@@ -1,0 +1,47 @@
+//! The end: what is in flight finishes, what is idle is closed, what is left is cut.
+
+use portcullis::shutdown::Phase;
+
+use crate::gate::bed::{Bed, get};
+
+#[test]
+fn requests_in_flight_finish_and_everything_else_ends() {
+    let mut bed = Bed::start(|_| {});
+    let (mut idle, mut busy, mut fresh) = (bed.connect(), bed.connect(), bed.connect());
+    idle.send(get("/ok"));
+    idle.answer();
+    bed.upstream.seen();
+    busy.send(get("/hold"));
+    bed.upstream.seen();
+    bed.advance(Phase::Leaving);
+    fresh.send(get("/ok"));
+    assert_eq!(fresh.answer().status, 200);
+    bed.upstream.seen();
+    bed.advance(Phase::Draining);
+    assert!(idle.is_ended());
+    assert!(fresh.is_ended());
+    bed.until_closed();
+    bed.upstream.go();
+    let answer = busy.answer();
+    assert_eq!((answer.body.as_slice(), answer.field("connection")), (&b"held"[..], Some("close")));
+    assert!(busy.is_ended());
+    bed.ended();
+}
+
+#[test]
+fn what_does_not_finish_is_cut_at_the_end_of_the_drain() {
+    let mut bed = Bed::start(|_| {});
+    let (mut busy, mut tunnel) = (bed.connect(), bed.connect());
+    busy.send(get("/hold"));
+    bed.upstream.seen();
+    tunnel.send("GET /open/switch HTTP/1.1\r\nHost: gate\r\nConnection: upgrade\r\nUpgrade: test\r\n\r\n");
+    assert_eq!(tunnel.answer_head().status, 101);
+    bed.advance(Phase::Draining);
+    bed.until_closed();
+    // A tunnel would last for ever.
+    assert_eq!(tunnel.exactly(6), b"hello ");
+    assert!(tunnel.is_ended());
+    bed.advance(Phase::Stopped);
+    bed.ended();
+    assert!(busy.is_ended());
+}
