@@ -22,7 +22,7 @@
 //!
 //! # The map
 //!
-//! A module imports only from those listed below it; `tests/architecture.rs` holds that.
+//! A module imports only from those listed below it; `tests/house` checks that.
 
 pub mod cli;
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -114,7 +115,8 @@ fn basic(field: &[u8]) -> Option<Vec<IdAndSecret>> {
     let raw = IdAndSecret { client_id: id.to_owned(), secret: Zeroizing::new(secret.to_owned()) };
     let Some((id, secret)) = decode(id).zip(decode(secret)) else { return Some(vec![raw]) };
     let decoded = IdAndSecret { client_id: id.into_owned(), secret: Zeroizing::new(secret.into_owned()) };
-    let same = decoded.client_id == raw.client_id && decoded.secret == raw.secret;
+    let same = decoded.client_id == raw.client_id
+        && verify_slices_are_equal(decoded.secret.as_bytes(), raw.secret.as_bytes()).is_ok();
     Some(if same { vec![raw] } else { vec![decoded, raw] })
 }
 

@@ -17,7 +17,7 @@ pub struct Secret(Zeroizing<String>);
 /// One SHA-256, not one of the slow hashes that passwords need: those make each guess at a secret that people could
 /// remember dear, and nobody can guess at 256 random bits. The salt makes equal secrets unequal, so that a copy of the
 /// file tells nothing even of secrets that were brought in from elsewhere.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct SecretHash {
     salt: [u8; 16],
     hash: [u8; 32],
@@ -108,6 +108,15 @@ impl SecretHash {
         Self { salt, hash }
     }
 }
+
+impl PartialEq for SecretHash {
+    /// Takes the same time wherever the two differ.
+    fn eq(&self, other: &Self) -> bool {
+        verify_slices_are_equal(&self.to_bytes(), &other.to_bytes()).is_ok()
+    }
+}
+
+impl Eq for SecretHash {}
 
 impl fmt::Debug for SecretHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -24,8 +24,9 @@ pub(super) fn pair(s: &Section<'_>, certificate: (&str, &Path), private_key: (&s
         require_client_certificate: false,
         certificates: Vec::new(),
     };
+    let key_path = private_key.1;
     if let Err(error) = tls::server_tls(&settings, None) {
-        let of_the_key = error.path.as_deref() == Some(private_key.1);
+        let of_the_key = error.path.as_deref() == Some(key_path);
         s.problem(if of_the_key { private_key.0 } else { certificate.0 }, error.to_string());
     }
 }

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn times_in_both_forms() {
+    fn times_are_read_in_both_forms() {
         for (text, millis) in [
             ("2026-01-01T00:00:00.123Z", 1_767_225_600_123),
             ("2026-01-01T02:00:00+02:00", 1_767_225_600_000),

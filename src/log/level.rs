@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_and_targets() {
+    fn a_filter_is_a_level_and_levels_of_targets() {
         for (text, target, level, enabled) in [
             ("info", "portcullis::keys", Level::INFO, true),
             ("info", "portcullis::keys", Level::DEBUG, false),

@@ -93,7 +93,7 @@ fn text<'a>(document: &'a Value, member: &str) -> &'a str {
 }
 
 #[test]
-fn the_whole_life_of_an_application_from_the_command_line() {
+fn an_application_is_created_used_and_deleted_from_the_command_line() {
     let operated = Operated::start("");
     let created =
         operated.says(&["user", "create", "alice", "--role", "case-reader", "--role", "case-writer"]);

@@ -153,7 +153,7 @@ fn answers_without_a_body_have_none() {
 }
 
 #[test]
-fn both_directions_stream_at_once() {
+fn both_directions_are_streamed_at_once() {
     for out in EVERY_PROTOCOL {
         let scene = scene(out);
         let mut wire = scene.gate.connect();

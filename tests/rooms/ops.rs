@@ -428,7 +428,7 @@ async fn every_error_is_a_problem_document() {
 }
 
 #[tokio::test]
-async fn the_effective_configuration_and_a_reload() {
+async fn the_effective_configuration_is_shown_and_reloaded() {
     let control = control(Ok(()));
     let access = Arc::new(Access::new(&settings(), None));
     let running = Running::admin(AdminLimits::default(), Arc::clone(&access), control.clone()).await;

@@ -149,7 +149,7 @@ async fn revocations_are_listed_while_they_count() {
 }
 
 #[tokio::test]
-async fn one_gate_to_a_file() {
+async fn a_file_serves_one_gate() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gate.db");
     let gate = Gate::start(&path, NOW).await;
@@ -270,7 +270,7 @@ fn publisher(path: &Path, through: &[&str]) -> Child {
     Command::new(through[0])
         .args(&through[1..])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "state::publisher_process", "--nocapture"])
+        .args(["--exact", "state::publisher_process_runs", "--nocapture"])
         .env("PORTCULLIS_TEST_STORE", path)
         .stdout(Stdio::piped())
         .spawn()
@@ -279,7 +279,7 @@ fn publisher(path: &Path, through: &[&str]) -> Child {
 
 /// What [`publisher`] runs; without its variable there is nothing to do.
 #[tokio::test]
-async fn publisher_process() {
+async fn publisher_process_runs() {
     let Some(path) = std::env::var_os("PORTCULLIS_TEST_STORE") else { return };
     let gate = Gate::start(Path::new(&path), NOW).await;
     for i in 0.. {

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_a_shell() {
+    fn words_are_split_as_a_shell_does() {
         for (path, word) in [
             ("/tmp/a-1/ca.pem", "@/tmp/a-1/ca.pem"),
             ("/a b", "'@/a b'"),

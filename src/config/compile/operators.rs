@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+
 use super::{address, server, unique};
 use crate::admin::{Permission, ReadyWhen, Settings, Token};
 use crate::config::section::{Section, not_one_of};
@@ -63,7 +65,8 @@ fn tokens(s: &mut Section<'_>) -> Vec<Token> {
         if !secret.is_empty() && secret.len() < SHORTEST {
             s.problem("secret", format!("is shorter than {SHORTEST} bytes, and could be guessed; `openssl rand -hex 32` makes a good one"));
         }
-        if secrets.contains(&secret) && !secret.is_empty() {
+        let is_same = |other: &String| verify_slices_are_equal(other.as_bytes(), secret.as_bytes()).is_ok();
+        if secrets.iter().any(is_same) && !secret.is_empty() {
             s.problem("secret", "is the secret of another admin token");
         }
         secrets.push(secret.clone());

@@ -29,7 +29,7 @@ fn verified(claims: &Value, change: impl Fn(&mut IssuerRules)) -> Option<Arc<Ver
 }
 
 #[test]
-fn scopes_and_roles_in_the_shapes_of_real_issuers() {
+fn scopes_and_roles_are_found_in_the_shapes_of_real_issuers() {
     let member = |name: &str| ClaimName::Member(name.to_owned());
     let keycloak = ClaimName::Pointer(vec!["realm_access".to_owned(), "roles".to_owned()]);
     let table = [

@@ -19,7 +19,7 @@ fn rendered(payload: &Value, claim: IdentityClaim) -> Option<Result<String, Reas
 }
 
 #[test]
-fn strings_arrays_and_other_json() {
+fn strings_arrays_and_other_json_become_header_values() {
     let table = [
         (json!("alice"), "alice"),
         (json!("auth0|507f1f77"), "auth0|507f1f77"),

@@ -14,7 +14,7 @@ fn requirement(scopes: &[&str], any_scope: &[&str], roles: &[&str], any_role: &[
 }
 
 #[test]
-fn all_of_these_and_any_of_those() {
+fn a_token_needs_all_of_these_and_any_of_those() {
     let gate = enforcer(issuers(), vec![route("/{*rest}")]);
     let claims = payload(serde_json::json!({"scope": "a b", "roles": ["x", "y z"]}));
     let token = TestRequest::new(&gate, "/").token(&token(&claims)).decide().token.expect("a token");

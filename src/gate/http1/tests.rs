@@ -101,7 +101,7 @@ fn check(rows: &[(&str, Outcome)]) {
 }
 
 #[test]
-fn request_lines() {
+fn request_lines_are_read_or_rejected() {
     check(&[
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
         ("GET /a/b?c=d&e HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
@@ -160,7 +160,7 @@ fn request_lines() {
 }
 
 #[test]
-fn targets() {
+fn targets_are_read_or_rejected() {
     check(&[
         ("GET  HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
         ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
@@ -196,7 +196,7 @@ fn targets() {
 }
 
 #[test]
-fn hosts() {
+fn hosts_are_read_or_rejected() {
     check(&[
         ("GET / HTTP/1.1\r\n\r\n", Refused(400)),
         ("GET / HTTP/1.1\r\nX-Host: a\r\n\r\n", Refused(400)),
@@ -235,7 +235,7 @@ fn hosts() {
 }
 
 #[test]
-fn fields() {
+fn fields_are_read_or_rejected() {
     check(&[
         ("GET / HTTP/1.1\r\nHost: a\r\nA:\r\n\r\n", Whole(1)),
         ("GET / HTTP/1.1\r\nHost: a\r\nA: b\tc \u{e9}\r\n\r\n", Whole(1)),
@@ -276,7 +276,7 @@ fn fields() {
 }
 
 #[test]
-fn lengths() {
+fn lengths_are_read_or_rejected() {
     check(&[
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", Whole(1)),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", Whole(1)),
@@ -313,7 +313,7 @@ fn lengths() {
 }
 
 #[test]
-fn codings() {
+fn codings_are_read_or_rejected() {
     check(&[
         ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Whole(1)),
         ("POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding:\tCHUNKED \r\n\r\n0\r\n\r\n", Whole(1)),
@@ -368,7 +368,7 @@ fn check_chunks(rows: &[(&str, Outcome)]) {
 }
 
 #[test]
-fn chunks() {
+fn chunks_are_read_or_rejected() {
     let long = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(MAX_CHUNK_LINE));
     let endless = format!("1;{}", "x".repeat(MAX_CHUNK_LINE));
     check_chunks(&[

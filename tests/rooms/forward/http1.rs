@@ -94,7 +94,7 @@ fn bodies_are_framed_by_what_is_known() {
 }
 
 #[test]
-fn answers_without_a_body() {
+fn answers_without_a_body_end_with_their_head() {
     worker(async {
         let (listener, port) = listen().await;
         let gate = Gate::http(port);
@@ -274,7 +274,7 @@ fn http_1_0_clients_expect_nothing() {
 }
 
 #[test]
-fn a_silent_upstream_times_out() {
+fn a_silent_upstream_ends_in_a_timeout() {
     worker(async {
         let (listener, port) = listen().await;
         let mut settings = settings(Scheme::Http, port);

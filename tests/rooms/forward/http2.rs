@@ -282,7 +282,7 @@ fn a_connection_that_says_goodbye_gets_no_new_requests() {
 }
 
 #[test]
-fn interim_answers_and_expectations() {
+fn interim_answers_and_expectations_are_passed_on() {
     worker(async {
         let (listener, port) = listen().await;
         let gate = h2c(port);
@@ -326,7 +326,7 @@ fn a_refused_expectation_never_asks_for_the_body() {
 }
 
 #[test]
-fn a_silent_upstream_times_out() {
+fn a_silent_upstream_ends_in_a_timeout() {
     worker(async {
         let (listener, port) = listen().await;
         let gate = h2c(port);
@@ -427,7 +427,7 @@ fn uploads_larger_than_every_window_arrive() {
 }
 
 #[test]
-fn bodiless_answers() {
+fn bodiless_answers_are_passed_on() {
     worker(async {
         let (listener, port) = listen().await;
         let gate = h2c(port);
@@ -491,7 +491,7 @@ fn an_upstream_that_does_not_speak_http2() {
 }
 
 #[test]
-fn trailers_of_requests_and_answers() {
+fn trailers_of_requests_and_answers_are_passed_on() {
     worker(async {
         let (listener, port) = listen().await;
         let gate = h2c(port);

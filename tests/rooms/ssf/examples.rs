@@ -21,7 +21,7 @@ fn fitting(claims: &Value, tolerant: bool) -> Settings {
 }
 
 #[test]
-fn every_example_of_the_specifications() {
+fn every_example_of_the_specifications_has_its_outcome() {
     let signer = Signer::new();
     let sets = sets(include_str!("../../data/ssf/specification.json"));
     assert_eq!(sets.len(), 26);
@@ -37,7 +37,7 @@ fn every_example_of_the_specifications() {
 }
 
 #[test]
-fn what_real_transmitters_send() {
+fn what_real_transmitters_send_is_understood() {
     let signer = Signer::new();
     let sets = sets(include_str!("../../data/ssf/transmitters.json"));
     assert_eq!(sets.len(), 7);

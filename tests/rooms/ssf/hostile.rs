@@ -41,7 +41,7 @@ fn the_token_itself_is_accepted() {
 }
 
 #[test]
-fn headers() {
+fn hostile_headers_are_rejected() {
     let (signer, payload) = (Signer::new(), claims().to_string());
     for (header, expected) in [
         (r#"{"alg":"ES256","kid":"a"}"#, "invalid_request"),
@@ -86,7 +86,7 @@ fn headers() {
 }
 
 #[test]
-fn payloads() {
+fn hostile_payloads_are_rejected() {
     let revoked = json!({SESSION_REVOKED: {}});
     for (name, value, expected) in [
         ("iss", Value::Null, "invalid_request"),
@@ -162,7 +162,7 @@ fn an_access_token_is_no_set() {
 }
 
 #[test]
-fn texts() {
+fn malformed_texts_are_rejected() {
     let signer = Signer::new();
     let good = signer.set(&claims());
     let (input, signature) = good.rsplit_once('.').unwrap();
@@ -218,7 +218,7 @@ fn a_token_names_a_thousand_subjects_at_most() {
 }
 
 #[test]
-fn bodies_of_another_type() {
+fn bodies_of_another_type_are_rejected() {
     let signer = Signer::new();
     let set = signer.set(&claims());
     let envelope = json!({ "payload": set }).to_string();

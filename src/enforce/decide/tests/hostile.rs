@@ -99,7 +99,7 @@ fn the_token_that_all_others_are_made_from_is_good() {
 }
 
 #[test]
-fn claims_of_the_wrong_form_or_value() {
+fn claims_of_the_wrong_form_or_value_are_rejected() {
     use Reason::{
         BadClaim, Expired, IssuedInFuture, MissingClaim, NotYetValid, TooLongLived, UnknownIssuer,
         WrongAudience, WrongType,

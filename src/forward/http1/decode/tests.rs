@@ -246,7 +246,7 @@ fn answers_to_head_have_no_body() {
 }
 
 #[test]
-fn limits() {
+fn limits_are_kept() {
     let head = |fields: usize, length: usize| {
         let mut bytes = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n".to_vec();
         for number in 1..fields {

@@ -1,0 +1,11 @@
+//! What a compiler does not check: the house rules over the parsed sources, and the promises of the documentation.
+//!
+//! Each rule is a function over parsed sources. Beside it stands its self-test: a small source that breaks the rule, and
+//! one that keeps it.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a broken rule fails the test")]
+
+mod files;
+mod map;
+mod names;
+mod secrets;
+mod sources;
