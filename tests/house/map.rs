@@ -119,7 +119,7 @@ impl Imports {
                     self.path(place, &std::mem::take(&mut names));
                 }
                 TokenTree::Ident(ident) => {
-                    if !names.last().is_some_and(|name| name == "::") {
+                    if names.last().is_none_or(|name| name != "::") {
                         self.path(place, &std::mem::take(&mut names));
                         place = ident.span().start().line;
                     }
