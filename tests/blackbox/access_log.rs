@@ -5,12 +5,12 @@ use std::io;
 
 use serde_json::{Value, json};
 
-use crate::support::gate::{Gate, field};
-use crate::support::raw_upstream::{Exchange, Next, RawUpstream};
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::wire::Wire;
-use crate::support::{app, block_on, eventually, h2_client, now};
+use testkit::gate::{Gate, field};
+use testkit::raw_upstream::{Exchange, Next, RawUpstream};
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::wire::Wire;
+use testkit::{app, block_on, eventually, h2_client, now};
 
 /// Streams are looked at often, so that no test waits long for a cut.
 const OFTEN: &str = "[streams]\ncheck_interval = \"100ms\"\n";
@@ -231,7 +231,7 @@ fn the_line_of_a_stream_is_written_at_its_end_and_says_who_ended_it() {
         gate.signal("TERM");
         let record = gate.record_of(&drained);
         assert_eq!(field(&record, "ended_by"), Some("gate"), "at the end of the drain: {record}");
-        gate.wait_for_exit(crate::support::PATIENCE);
+        gate.wait_for_exit(testkit::PATIENCE);
         gate.log().wait_for_end();
         let records = gate.log().records();
         let record = records.iter().rfind(|record| record["status"] == 499).unwrap();
@@ -277,7 +277,7 @@ fn the_line_of_a_tunnel_counts_its_bytes_and_says_who_ended_it() {
     gate.signal("TERM");
     let record = gate.record_of(&drained);
     assert_eq!((field(&record, "ended_by"), number(&record, "bytes_out")), (Some("gate"), Some(12)));
-    gate.wait_for_exit(crate::support::PATIENCE);
+    gate.wait_for_exit(testkit::PATIENCE);
 }
 
 /// An authority of the gate's own.

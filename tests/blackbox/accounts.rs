@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::support::gate::{Gate, Outcome, field, path_text, portcullis};
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::{ADMIN_TOKEN, Settings};
-use crate::support::wire::{Answer, Wire};
+use testkit::gate::{Gate, Outcome, field, path_text, portcullis};
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::{ADMIN_TOKEN, Settings};
+use testkit::wire::{Answer, Wire};
 
 const AUTHORITY: &str = r#"
 [[issuers]]
@@ -284,7 +284,7 @@ fn what_cannot_be_done_is_said_in_plain_words() {
 #[test]
 fn a_gate_that_issues_no_tokens_says_so() {
     let upstream = RawUpstream::start();
-    let issuer = crate::support::tokens::Issuer::new();
+    let issuer = testkit::tokens::Issuer::new();
     let settings = Settings::plaintext().guarding(&upstream.url(), &issuer).admin();
     let token_file = settings.file("admin.token", ADMIN_TOKEN);
     let gate = Gate::start(&settings);

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::gate::{Gate, field};
-use crate::support::issuer::{Answer as Keys, KeyServer, Source};
-use crate::support::now;
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::wire::Answer;
+use testkit::gate::{Gate, field};
+use testkit::issuer::{Answer as Keys, KeyServer, Source};
+use testkit::now;
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::wire::Answer;
 
 /// Asserts what every refusal has in common and returns the description.
 fn assert_refusal(name: &str, answer: &Answer, status: u16, error: &str, challenge: Option<&str>) -> String {

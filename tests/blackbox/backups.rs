@@ -8,11 +8,11 @@ use std::thread;
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::support::gate::{Gate, Outcome, path_text, portcullis};
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::{eventually, now};
+use testkit::gate::{Gate, Outcome, path_text, portcullis};
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::{eventually, now};
 
 /// State and authority in one file; `path` is empty, or a line that gives the authority a file of its own.
 fn settings(upstream: &RawUpstream, issuer: &Issuer, path: &str) -> Settings {

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::support::app::{App, Speaks};
-use crate::support::gate::{Gate, path_text, portcullis};
-use crate::support::settings::Settings;
-use crate::support::tokens::{Issuer, unique};
-use crate::support::{eventually, now};
+use testkit::app::{App, Speaks};
+use testkit::gate::{Gate, path_text, portcullis};
+use testkit::settings::Settings;
+use testkit::tokens::{Issuer, unique};
+use testkit::{eventually, now};
 
 /// Debian's libfaketime, which tests/run installs; the loader finds it for every architecture.
 const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
@@ -216,11 +216,11 @@ fn push(gate: &Gate, set: &str) -> u16 {
 }
 
 fn push_once(gate: &Gate, set: &str) -> u16 {
-    let mut wire = crate::support::wire::Wire::plain(gate.admin);
+    let mut wire = testkit::wire::Wire::plain(gate.admin);
     let head = format!(
         "POST /v1/ssf/t HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {}\r\n\
          Content-Type: application/secevent+jwt\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{set}",
-        crate::support::settings::ADMIN_TOKEN,
+        testkit::settings::ADMIN_TOKEN,
         set.len()
     );
     wire.exchange(head).unwrap().status()

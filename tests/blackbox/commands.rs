@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use crate::support::gate::{BINARY, Gate, check, path_text, portcullis};
-use crate::support::pki::Authority;
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
+use testkit::gate::{Gate, binary, check, path_text, portcullis};
+use testkit::pki::Authority;
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
 
 #[test]
 fn a_good_configuration_is_shown_with_its_routes() {
@@ -144,7 +144,7 @@ fn the_configuration_can_be_named_by_the_environment() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
     let settings = Settings::plaintext().guarding(&upstream.url(), &issuer);
     let output =
-        Command::new(BINARY).arg("check").env("PORTCULLIS_CONFIG", settings.write()).output().unwrap();
+        Command::new(binary()).arg("check").env("PORTCULLIS_CONFIG", settings.write()).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
@@ -159,13 +159,13 @@ fn several_addresses_and_workers_serve_at_once() {
         .log()
         .records()
         .iter()
-        .filter(|record| crate::support::gate::field(record, "listener") == Some("public"))
-        .filter_map(|record| crate::support::gate::field(record, "address").map(str::to_owned))
+        .filter(|record| testkit::gate::field(record, "listener") == Some("public"))
+        .filter_map(|record| testkit::gate::field(record, "address").map(str::to_owned))
         .collect();
     assert_eq!(addresses.len(), 2, "{addresses:?}");
     for address in addresses {
         for _ in 0..10 {
-            let mut wire = crate::support::wire::Wire::plain(address.parse().unwrap());
+            let mut wire = testkit::wire::Wire::plain(address.parse().unwrap());
             assert_eq!(
                 wire.exchange(gate.get("/").token(&issuer.good()).bytes()).unwrap().status(),
                 200,

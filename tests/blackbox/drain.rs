@@ -2,21 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::app::{App, Speaks};
-use crate::support::frames::{self, END_STREAM, Frames, kind};
-use crate::support::gate::Gate;
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::wire::Wire;
-use crate::support::{eventually, within};
+use testkit::app::{App, Speaks};
+use testkit::frames::{self, END_STREAM, Frames, kind};
+use testkit::gate::Gate;
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::wire::Wire;
+use testkit::{eventually, within};
 
 /// An upstream that answers when it is told to.
 fn patient() -> (RawUpstream, std::sync::Arc<std::sync::atomic::AtomicBool>) {
     let go = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let signal = go.clone();
     let upstream = RawUpstream::scripted(move |exchange| {
-        within(crate::support::PATIENCE, "the test lets the upstream answer", || {
+        within(testkit::PATIENCE, "the test lets the upstream answer", || {
             signal.load(std::sync::atomic::Ordering::SeqCst).then_some(())
         });
         exchange.ok("at last")
@@ -71,7 +71,7 @@ fn idle_connections_do_not_hold_up_the_end() {
     let mut used = gate.connect();
     assert_eq!(used.exchange(gate.get("/").token(&issuer.good()).bytes()).unwrap().status(), 200);
     let unused = gate.connect();
-    let h2 = crate::support::h2_client::idle(&gate);
+    let h2 = testkit::h2_client::idle(&gate);
     let mut silent = Wire::plain(gate.public);
     let began = Instant::now();
     gate.signal("TERM");
@@ -154,13 +154,13 @@ fn streams_of_events_end_early_and_visibly() {
         } else {
             assert!(wire.chunk().is_err(), "cut, and visibly so");
         }
-        assert_eq!(gate.wait_for_exit(crate::support::PATIENCE).code(), Some(0), "{stream_drain_timeout}");
+        assert_eq!(gate.wait_for_exit(testkit::PATIENCE).code(), Some(0), "{stream_drain_timeout}");
     }
 }
 
 #[test]
 fn a_signal_before_the_keys_are_there_ends_the_gate() {
-    use crate::support::issuer::{Answer, KeyServer, Source};
+    use testkit::issuer::{Answer, KeyServer, Source};
 
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
     let server = KeyServer::start(issuer.jwks());

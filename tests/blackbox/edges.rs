@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::support::eventually;
-use crate::support::frames::{self, END_STREAM, Frames, kind};
-use crate::support::gate::{Gate, field, portcullis};
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::wire::Wire;
+use testkit::eventually;
+use testkit::frames::{self, END_STREAM, Frames, kind};
+use testkit::gate::{Gate, field, portcullis};
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::wire::Wire;
 
 #[test]
 fn a_client_that_has_closed_its_side_gets_a_slow_answer() {

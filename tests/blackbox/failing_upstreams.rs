@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt as _;
 
-use crate::support::app::{self, App, Speaks};
-use crate::support::gate::Gate;
-use crate::support::h2_client::{self, H2Client};
-use crate::support::pki::Authority;
-use crate::support::raw_upstream::{Next, RawUpstream};
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::wire::Answer;
-use crate::support::{block_on, eventually};
+use testkit::app::{self, App, Speaks};
+use testkit::gate::Gate;
+use testkit::h2_client::{self, H2Client};
+use testkit::pki::Authority;
+use testkit::raw_upstream::{Next, RawUpstream};
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::wire::Answer;
+use testkit::{block_on, eventually};
 
 fn guarded(upstream: &RawUpstream) -> (Gate, Issuer) {
     let issuer = Issuer::new();

@@ -18,13 +18,13 @@ use tonic::metadata::MetadataValue;
 use tonic::server::{StreamingService, UnaryService};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::support::block_on;
-use crate::support::frames::{self, END_STREAM, Frames};
-use crate::support::gate::Gate;
-use crate::support::h2_client;
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
+use testkit::block_on;
+use testkit::frames::{self, END_STREAM, Frames};
+use testkit::gate::Gate;
+use testkit::h2_client;
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
 
 /// Messages are bytes as they are: no schema is needed to prove that they pass.
 #[derive(Clone, Copy, Default)]
@@ -282,7 +282,7 @@ fn a_streaming_call_is_told_that_the_gate_goes_down() {
         let status = answers.message().await.unwrap_err();
         assert_eq!((status.code(), status.message()), (Code::Unavailable, "The gate is shutting down"));
         drop((grpc, sender, answers));
-        assert_eq!(gate.wait_for_exit(crate::support::PATIENCE).code(), Some(0));
+        assert_eq!(gate.wait_for_exit(testkit::PATIENCE).code(), Some(0));
     });
 }
 
@@ -292,7 +292,7 @@ fn refusals_come_as_grpc_statuses() {
         let issuer = Issuer::new();
         let gate = Gate::start(&settings(&serve_echo().await, &issuer));
         let mut grpc = Channel::connect(&gate).await;
-        let expired = issuer.token().claim("exp", crate::support::now() - 100).build();
+        let expired = issuer.token().claim("exp", testkit::now() - 100).build();
         for (token, code) in [
             ("", Code::Unauthenticated),
             (expired.as_str(), Code::Unauthenticated),

@@ -2,13 +2,15 @@
 
 use serde_json::json;
 
-use crate::support::app::{App, Speaks};
-use crate::support::frames::{self, END_STREAM, End, Frames};
-use crate::support::issuer::{Answer, KeyServer};
-use crate::support::pki::Authority;
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::tools::{OpenIdProvider, run};
-use crate::support::wire::Wire;
+use testkit::app::{App, Speaks};
+use testkit::frames::{self, END_STREAM, End, Frames};
+use testkit::issuer::{Answer, KeyServer};
+use testkit::metrics::Scrape;
+use testkit::pki::Authority;
+use testkit::raw_upstream::RawUpstream;
+use testkit::tokens::{Issuer, twin};
+use testkit::tools::{OpenIdProvider, run};
+use testkit::wire::Wire;
 
 #[test]
 fn the_recording_upstream_keeps_the_exact_bytes() {
@@ -80,4 +82,29 @@ fn frames_by_hand_are_understood_by_a_real_server() {
     let mut connection = Frames::over(Wire::plain(app.address));
     connection.send(frames::frame(frames::kind::PING, 0, 0, &[0; 7]));
     assert!(matches!(connection.end_of(1), End::GoAway(_)), "a PING of seven bytes");
+}
+
+#[test]
+fn a_huffman_coded_status_is_read() {
+    // RFC 7541 appendix C.6.1: "302" is 6402.
+    assert_eq!(frames::literal_status(&[0x82, 0x64, 0x02]), 302);
+    assert_eq!(frames::literal_status(&[0x03, b'4', b'0', b'1']), 401);
+}
+
+#[test]
+fn the_parser_reads_labels_with_commas_and_quotes() {
+    let page = "# TYPE a counter\na{x=\"1,\\\"2\\\"\",y=\"z\"} 3\na{x=\"q\",y=\"z\"} 4\nb 0.5\n";
+    let scrape = Scrape::parse(page);
+    assert_eq!(scrape.types["a"], "counter");
+    assert!((scrape.sum("a", &[("y", "z")]) - 7.0).abs() < 1e-9);
+    assert!((scrape.sum("a", &[("x", "1,\"2\"")]) - 3.0).abs() < 1e-9);
+    assert!((scrape.sum("b", &[]) - 0.5).abs() < 1e-9);
+}
+
+#[test]
+fn the_twin_of_the_twin_is_the_token() {
+    let issuer = Issuer::new();
+    let token = issuer.good();
+    assert_ne!(twin(&token), token);
+    assert_eq!(twin(&twin(&token)), token);
 }

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::support::frames::{self, END_HEADERS, END_STREAM, End, Frames, kind};
-use crate::support::gate::Gate;
-use crate::support::raw_upstream::{Next, RawUpstream, Seen};
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
+use testkit::frames::{self, END_HEADERS, END_STREAM, End, Frames, kind};
+use testkit::gate::Gate;
+use testkit::raw_upstream::{Next, RawUpstream, Seen};
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
 
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 

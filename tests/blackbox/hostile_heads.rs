@@ -8,12 +8,12 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::support::gate::Gate;
-use crate::support::raw_upstream::{Next, RawUpstream, Seen};
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::wire::{Answer, Wire};
-use crate::support::within;
+use testkit::gate::Gate;
+use testkit::raw_upstream::{Next, RawUpstream, Seen};
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::wire::{Answer, Wire};
+use testkit::within;
 
 /// What must become of a row's bytes.
 enum Expect {

@@ -7,12 +7,12 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::support::gate::Gate;
-use crate::support::issuer::{KeyServer, Source};
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::{Issuer, Signer, Token, compact, log_hash, twin, unique};
-use crate::support::{b64, now};
+use testkit::gate::Gate;
+use testkit::issuer::{KeyServer, Source};
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::{Issuer, Signer, Token, compact, log_hash, twin, unique};
+use testkit::{b64, now};
 
 /// What is presented, and how it must be refused.
 struct Row {
@@ -951,9 +951,9 @@ fn weak_and_misused_keys_of_a_set_verify_nothing() {
 
 #[test]
 fn an_rsa_key_of_1024_bits_verifies_nothing() {
-    use crate::support::gate::path_text;
-    use crate::support::tools::run;
     use base64::Engine as _;
+    use testkit::gate::path_text;
+    use testkit::tools::run;
 
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
     let settings = Settings::plaintext().upstream("api", &upstream.url(), "");
@@ -1044,7 +1044,7 @@ fn a_cached_token_expires_on_time() {
     let token =
         scene.main.token().claim("iat", now() - 1).claim("exp", now() + 3).claim("jti", unique()).build();
     assert_eq!(gate.get("/").token(&token).send().status(), 200);
-    crate::support::eventually("the token expires although its proof is cached", || {
+    testkit::eventually("the token expires although its proof is cached", || {
         let answer = gate.get("/").token(&token).send();
         (answer.status() == 401).then_some(())
     });

@@ -3,14 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::support::app;
-use crate::support::frames::{self, END_HEADERS, END_STREAM, End, Frames, kind};
-use crate::support::gate::Gate;
-use crate::support::h2_client::{self, H2Client};
-use crate::support::raw_upstream::{Next, RawUpstream};
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::{block_on, eventually};
+use testkit::app;
+use testkit::frames::{self, END_HEADERS, END_STREAM, End, Frames, kind};
+use testkit::gate::Gate;
+use testkit::h2_client::{self, H2Client};
+use testkit::raw_upstream::{Next, RawUpstream};
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::{block_on, eventually};
 
 type Fields = Vec<(String, String)>;
 

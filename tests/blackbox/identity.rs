@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::support::gate::Gate;
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::{Issuer, Token};
+use testkit::gate::Gate;
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::{Issuer, Token};
 
 fn guarded(settings: Settings) -> (Gate, RawUpstream, Issuer) {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -278,7 +278,7 @@ fn what_the_client_of_a_trusted_proxy_says_in_the_other_family_is_not_believed()
         assert!(seen.field("x-forwarded-for").unwrap().contains(client), "{}", seen.text());
         assert!(seen.field("forwarded").unwrap().contains(client), "{}", seen.text());
         let record = gate.record_of(answer.field("x-request-id").unwrap());
-        assert_eq!(crate::support::gate::field(&record, "client_address"), Some(client), "{record}");
+        assert_eq!(testkit::gate::field(&record, "client_address"), Some(client), "{record}");
     }
 }
 

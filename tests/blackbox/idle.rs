@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::support::app::{App, Speaks};
-use crate::support::gate::Gate;
-use crate::support::settings::Settings;
-use crate::support::tokens::{Issuer, twin};
-use crate::support::{eventually, now, now_ms};
+use testkit::app::{App, Speaks};
+use testkit::gate::Gate;
+use testkit::settings::Settings;
+use testkit::tokens::{Issuer, twin};
+use testkit::{eventually, now, now_ms};
 
 /// How long a token may be unused, in milliseconds.
 const IDLE: i64 = 3_000;

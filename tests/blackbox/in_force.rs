@@ -9,11 +9,11 @@ use tokio_tungstenite::{accept_async, client_async};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 
-use crate::support::app::{App, Speaks};
-use crate::support::gate::{Gate, path_text, portcullis};
-use crate::support::settings::Settings;
-use crate::support::tokens::{Issuer, twin};
-use crate::support::{block_on, eventually, now};
+use testkit::app::{App, Speaks};
+use testkit::gate::{Gate, path_text, portcullis};
+use testkit::settings::Settings;
+use testkit::tokens::{Issuer, twin};
+use testkit::{block_on, eventually, now};
 
 /// A durable store in the configuration's folder.
 const EMBEDDED: &str = "[state]\npath = \"state.db\"\non_empty = \"trust\"\nflush_interval = \"100ms\"\n";

@@ -16,14 +16,14 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
-use crate::support::app::{App, Speaks, empty};
-use crate::support::gate::Gate;
-use crate::support::h2_client::{self, H2Client, read_until};
-use crate::support::issuer::{Answer, KeyServer, Source};
-use crate::support::settings::Settings;
-use crate::support::tokens::{Issuer, Signer};
-use crate::support::wire::Wire;
-use crate::support::{PATIENCE, block_on, eventually};
+use testkit::app::{App, Speaks, empty};
+use testkit::gate::Gate;
+use testkit::h2_client::{self, H2Client, read_until};
+use testkit::issuer::{Answer, KeyServer, Source};
+use testkit::settings::Settings;
+use testkit::tokens::{Issuer, Signer};
+use testkit::wire::Wire;
+use testkit::{PATIENCE, block_on, eventually};
 
 const NAME: &str = "https://idp.example.com/";
 

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::eventually;
-use crate::support::gate::{Gate, check};
-use crate::support::issuer::{Answer, KeyServer, Source};
-use crate::support::pki::Authority;
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::{Issuer, Signer};
-use crate::support::tools::OpenIdProvider;
+use testkit::eventually;
+use testkit::gate::{Gate, check};
+use testkit::issuer::{Answer, KeyServer, Source};
+use testkit::pki::Authority;
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::{Issuer, Signer};
+use testkit::tools::OpenIdProvider;
 
 struct Scene {
     _upstream: RawUpstream,
@@ -376,7 +376,7 @@ fn issuers_are_judged_apart() {
         .route("/{*rest}", "");
     let gate = Gate::start(&settings);
     let status = |token: &str| gate.get("/").token(token).send().status();
-    let short = || one.token().claim("exp", crate::support::now() + 60);
+    let short = || one.token().claim("exp", testkit::now() + 60);
     assert_eq!(status(&short().build()), 200);
     assert_eq!(status(&one.good()), 401, "an hour is too long for the first");
     assert_eq!(status(&two.good()), 401, "at+jwt is no type of the second");

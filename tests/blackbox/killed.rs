@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::support::app::{App, Speaks};
-use crate::support::gate::Gate;
-use crate::support::operator::admin_call;
-use crate::support::settings::Settings;
-use crate::support::tokens::{Issuer, Signer, unique};
-use crate::support::wire::{Answer, Wire};
-use crate::support::{eventually, now, now_ms};
+use testkit::app::{App, Speaks};
+use testkit::gate::Gate;
+use testkit::operator::admin_call;
+use testkit::settings::Settings;
+use testkit::tokens::{Issuer, Signer, unique};
+use testkit::wire::{Answer, Wire};
+use testkit::{eventually, now, now_ms};
 
 /// How long a token may be unused, in milliseconds.
 const IDLE: i64 = 4_000;

@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::app::{self, App, Speaks};
-use crate::support::frames::{self, END_STREAM, End, Frames};
-use crate::support::gate::Gate;
-use crate::support::h2_client::{self, H2Client};
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::wire::Wire;
-use crate::support::{block_on, eventually};
+use testkit::app::{self, App, Speaks};
+use testkit::frames::{self, END_STREAM, End, Frames};
+use testkit::gate::Gate;
+use testkit::h2_client::{self, H2Client};
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::wire::Wire;
+use testkit::{block_on, eventually};
 
 fn gate_with(limits: &str, upstream: &RawUpstream) -> (Gate, String) {
     let issuer = Issuer::new();

@@ -41,7 +41,6 @@ mod secrecy;
 mod signals;
 mod store_faults;
 mod streams;
-mod support;
 mod takeover;
 mod targets;
 mod telemetry;

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::support::app::{App, Speaks};
-use crate::support::gate::Gate;
-use crate::support::operator::admin_call;
-use crate::support::settings::{ADMIN_TOKEN, Settings};
-use crate::support::tokens::Issuer;
-use crate::support::wire::{Answer, Wire};
+use testkit::app::{App, Speaks};
+use testkit::gate::Gate;
+use testkit::operator::admin_call;
+use testkit::settings::{ADMIN_TOKEN, Settings};
+use testkit::tokens::Issuer;
+use testkit::wire::{Answer, Wire};
 
 fn call(admin: SocketAddr, token: &str) -> Answer {
     let request = admin_call("GET", "/v1/config", "").replace(ADMIN_TOKEN, token);

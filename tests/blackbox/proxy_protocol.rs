@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::support::frames::{self, END_STREAM, End, Frames};
-use crate::support::gate::Gate;
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::wire::Wire;
+use testkit::frames::{self, END_STREAM, End, Frames};
+use testkit::gate::Gate;
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::wire::Wire;
 
 const LOOPBACK: &str = "trusted_proxies = [\"127.0.0.0/8\"]";
 
@@ -21,7 +21,7 @@ fn v2(command: u8, source: [u8; 4]) -> Vec<u8> {
 }
 
 /// Sends a header and a request on one connection.
-fn ask(gate: &Gate, header: impl AsRef<[u8]>, token: &str) -> std::io::Result<crate::support::wire::Answer> {
+fn ask(gate: &Gate, header: impl AsRef<[u8]>, token: &str) -> std::io::Result<testkit::wire::Answer> {
     let mut wire = Wire::plain(gate.public);
     wire.exchange([header.as_ref(), &gate.get("/").token(token).bytes()].concat())
 }

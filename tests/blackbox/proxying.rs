@@ -9,14 +9,14 @@ use http::{HeaderMap, Version};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 
-use crate::support::app::{self, App, Speaks};
-use crate::support::gate::Gate;
-use crate::support::h2_client::{self, H2Client, read_until};
-use crate::support::pki::Authority;
-use crate::support::raw_upstream::{Next, RawUpstream};
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::{block_on, eventually};
+use testkit::app::{self, App, Speaks};
+use testkit::gate::Gate;
+use testkit::h2_client::{self, H2Client, read_until};
+use testkit::pki::Authority;
+use testkit::raw_upstream::{Next, RawUpstream};
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::{block_on, eventually};
 
 /// A gate behind TLS before an upstream of one protocol.
 struct Scene {
@@ -286,7 +286,7 @@ fn an_upstream_that_does_not_read_stops_the_client() {
     let (done, wait) = std::sync::mpsc::sync_channel::<()>(1);
     let wait = std::sync::Mutex::new(wait);
     let upstream = RawUpstream::scripted(move |_| {
-        let _ = wait.lock().unwrap().recv_timeout(crate::support::PATIENCE);
+        let _ = wait.lock().unwrap().recv_timeout(testkit::PATIENCE);
         Next::Close
     });
     let issuer = Issuer::new();
@@ -495,7 +495,7 @@ fn a_client_that_goes_away_ends_its_request_at_the_upstream() {
 fn nghttpd_is_a_fine_upstream() {
     use std::process::Command;
 
-    use crate::support::tools::{Running, run};
+    use testkit::tools::{Running, run};
 
     let authority = Authority::new();
     let server = authority.server(&["localhost"]);

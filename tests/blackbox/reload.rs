@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::eventually;
-use crate::support::gate::{Gate, check};
-use crate::support::issuer::{self, KeyServer, Source};
-use crate::support::pki::Authority;
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::{ADMIN_TOKEN, Settings};
-use crate::support::tokens::Issuer;
-use crate::support::tools::run;
-use crate::support::wire::{Answer, Wire};
+use testkit::eventually;
+use testkit::gate::{Gate, check};
+use testkit::issuer::{self, KeyServer, Source};
+use testkit::pki::Authority;
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::{ADMIN_TOKEN, Settings};
+use testkit::tokens::Issuer;
+use testkit::tools::run;
+use testkit::wire::{Answer, Wire};
 
 fn base(upstream: &RawUpstream, issuer: &Issuer) -> Settings {
     Settings::plaintext().upstream("api", &upstream.url(), "").issuer(issuer).admin()
@@ -260,7 +260,7 @@ fn h2load_sees_no_failure_during_reloads() {
 
 #[test]
 fn a_long_answer_outlives_a_reload() {
-    use crate::support::app::{App, Speaks};
+    use testkit::app::{App, Speaks};
 
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
     let settings =

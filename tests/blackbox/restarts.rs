@@ -1,11 +1,11 @@
 //! What a restart keeps and what it does not: key sets over an outage, and a store that lives in memory.
 
-use crate::support::app::{App, Speaks};
-use crate::support::gate::Gate;
-use crate::support::issuer::{Answer, KeyServer, Source};
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::{eventually, now, now_ms};
+use testkit::app::{App, Speaks};
+use testkit::gate::Gate;
+use testkit::issuer::{Answer, KeyServer, Source};
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::{eventually, now, now_ms};
 
 use serde_json::json;
 

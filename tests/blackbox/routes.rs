@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::support::gate::{Gate, check, field};
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::{Issuer, Token};
+use testkit::gate::{Gate, check, field};
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::{Issuer, Token};
 
 /// An upstream that says its name.
 fn named(name: &'static str) -> RawUpstream {
@@ -247,11 +247,8 @@ fn a_shadow_route_forwards_what_it_would_refuse_and_says_so() {
         .issuer(&issuer)
         .route("/shadow/{*rest}", "mode = \"shadow\"\nscopes = [\"admin\"]");
     let gate = Gate::start(&settings);
-    let expired = issuer
-        .token()
-        .claim("iat", crate::support::now() - 7200)
-        .claim("exp", crate::support::now() - 3600)
-        .build();
+    let expired =
+        issuer.token().claim("iat", testkit::now() - 7200).claim("exp", testkit::now() - 3600).build();
     for (name, request, reason) in [
         ("no token", gate.get("/shadow/1"), "missing"),
         ("expired", gate.get("/shadow/2").token(&expired), "expired"),

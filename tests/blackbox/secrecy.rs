@@ -1,11 +1,11 @@
 //! No token, secret or subject appears in a log line, a metric or an administrator's view, at any level.
 
-use crate::support::gate::Gate;
-use crate::support::issuer::Source;
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::{ADMIN_TOKEN, Settings};
-use crate::support::tokens::{Issuer, Signer, Token};
-use crate::support::{h2_client, now};
+use testkit::gate::Gate;
+use testkit::issuer::Source;
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::{ADMIN_TOKEN, Settings};
+use testkit::tokens::{Issuer, Signer, Token};
+use testkit::{h2_client, now};
 
 const SECRET: &str = "the-shared-secret-of-an-issuer-that-must-stay-secret-0123456789";
 const SUBJECT: &str = "very.secret.person@example.com";
@@ -56,9 +56,9 @@ fn even_at_trace_level_nothing_that_could_be_used_or_names_a_person_is_written()
         gate.get("/basic").field("Authorization", "Basic c2VjcmV0OnBhc3N3b3Jk").send();
         gate.get("/odd").field("Authorization", &format!("Bearer {token} x")).send();
         gate.get("/other").field("X-Api-Key", token).field("Cookie", &format!("session={token}")).send();
-        crate::support::block_on(async {
+        testkit::block_on(async {
             let mut client = h2_client::H2Client::connect(&gate).await;
-            let request = h2_client::request("GET", "/h2", token, crate::support::app::empty());
+            let request = h2_client::request("GET", "/h2", token, testkit::app::empty());
             client.exchange(request).await.unwrap();
         });
     }

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::gate::{BINARY, Gate, Log};
-use crate::support::issuer::{Answer, KeyServer, Source};
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::{PATIENCE, eventually, within};
+use testkit::gate::{Gate, Log, binary};
+use testkit::issuer::{Answer, KeyServer, Source};
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::{PATIENCE, eventually, within};
 
 /// A gate whose start waits for its state file, which the test has locked.
 struct Starting {
@@ -25,7 +25,7 @@ impl Starting {
             Settings::plaintext().guarding(&upstream.url(), &issuer).toml("[state]\npath = \"state.db\"\n");
         let lock = File::create(settings.folder().join("state.db.lock")).unwrap();
         lock.lock().unwrap();
-        let mut child = Command::new(BINARY)
+        let mut child = Command::new(binary())
             .arg("run")
             .arg("--config")
             .arg(settings.write())

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::support::app::{App, Speaks};
-use crate::support::gate::{Gate, path_text, portcullis};
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::tools::run;
-use crate::support::{eventually, now};
+use testkit::app::{App, Speaks};
+use testkit::gate::{Gate, path_text, portcullis};
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::tools::run;
+use testkit::{eventually, now};
 
 /// The page size of the database.
 const PAGE: usize = 4096;

@@ -10,14 +10,14 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
 
-use crate::support::app::{App, Speaks, empty};
-use crate::support::gate::Gate;
-use crate::support::h2_client::{H2Client, read_until, request};
-use crate::support::raw_upstream::{Next, RawUpstream};
-use crate::support::settings::Settings;
-use crate::support::tokens::{Issuer, twin};
-use crate::support::wire::Wire;
-use crate::support::{block_on, eventually, now};
+use testkit::app::{App, Speaks, empty};
+use testkit::gate::Gate;
+use testkit::h2_client::{H2Client, read_until, request};
+use testkit::raw_upstream::{Next, RawUpstream};
+use testkit::settings::Settings;
+use testkit::tokens::{Issuer, twin};
+use testkit::wire::Wire;
+use testkit::{block_on, eventually, now};
 
 /// Looked at often, so that no test waits long for a cut.
 const OFTEN: &str = "[streams]\ncheck_interval = \"100ms\"\n";

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::app::{App, Speaks};
-use crate::support::gate::{Gate, path_text, portcullis};
-use crate::support::operator::admin_call;
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::{ADMIN_TOKEN, Settings};
-use crate::support::tokens::Issuer;
-use crate::support::wire::Wire;
-use crate::support::{PATIENCE, eventually, now};
+use testkit::app::{App, Speaks};
+use testkit::gate::{Gate, path_text, portcullis};
+use testkit::operator::admin_call;
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::{ADMIN_TOKEN, Settings};
+use testkit::tokens::Issuer;
+use testkit::wire::Wire;
+use testkit::{PATIENCE, eventually, now};
 
 /// Addresses that stay the same over restarts, outside of the range from which the kernel gives them to others.
 fn addresses<const N: usize>() -> [SocketAddr; N] {

@@ -1,12 +1,12 @@
 //! Request targets with encoded slashes, and routes whose requests are not logged.
 
-use crate::support::frames::{self, END_STREAM, End, Frames};
-use crate::support::gate::{Gate, check, field};
-use crate::support::h2_client::{self, H2Client};
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::{app, block_on};
+use testkit::frames::{self, END_STREAM, End, Frames};
+use testkit::gate::{Gate, check, field};
+use testkit::h2_client::{self, H2Client};
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::{app, block_on};
 
 /// What a route that keeps encoded slashes passes.
 const KEPT: &[&str] = &[

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 
-use crate::support::gate::{Gate, field};
-use crate::support::now;
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::{Issuer, log_hash};
-use crate::support::wire::Wire;
+use testkit::gate::{Gate, field};
+use testkit::now;
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::{Issuer, log_hash};
+use testkit::wire::Wire;
 
 /// Every metric, its type and its labels. `true`: there from the first request on.
 const METRICS: &[(&str, &str, &[&str], bool)] = &[
@@ -192,7 +192,7 @@ fn connections_that_do_not_read_hold_the_telemetry_listener_for_a_bounded_time_o
         (answer.status() == 200).then_some(())
     };
     assert!(served().is_none(), "every place is taken");
-    crate::support::eventually("the next one is served", served);
+    testkit::eventually("the next one is served", served);
     drop(greedy);
 }
 
@@ -266,7 +266,7 @@ fn a_blocked_log_does_not_block_requests() {
     drop(gate);
     let settings =
         settings.server(&format!("listen = [\"{public}\"]")).telemetry(&format!("listen = \"{telemetry}\""));
-    let mut child = std::process::Command::new(crate::support::gate::BINARY)
+    let mut child = std::process::Command::new(testkit::gate::binary())
         .arg("run")
         .arg("--config")
         .arg(settings.write())
@@ -276,9 +276,9 @@ fn a_blocked_log_does_not_block_requests() {
         .spawn()
         .unwrap();
     let pipes = (child.stdout.take(), child.stderr.take());
-    let _running = crate::support::tools::Running(child);
-    crate::support::eventually("the gate listens again", || std::net::TcpStream::connect(telemetry).ok());
-    crate::support::eventually("the gate is ready again", || {
+    let _running = testkit::tools::Running(child);
+    testkit::eventually("the gate listens again", || std::net::TcpStream::connect(telemetry).ok());
+    testkit::eventually("the gate is ready again", || {
         let mut wire = Wire::plain(telemetry);
         let answer = wire.exchange("GET /ready HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").ok()?;
         (answer.status() == 200).then_some(())

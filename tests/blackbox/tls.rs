@@ -6,14 +6,14 @@ use std::time::Duration;
 use rustls::{ClientConfig, ProtocolVersion};
 use serde_json::json;
 
-use crate::support::eventually;
-use crate::support::gate::{Gate, check, path_text};
-use crate::support::pki::{Authority, Identity};
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::tools::run;
-use crate::support::wire::{Answer, Handshake, Wire};
+use testkit::eventually;
+use testkit::gate::{Gate, check, path_text};
+use testkit::pki::{Authority, Identity};
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::tools::run;
+use testkit::wire::{Answer, Handshake, Wire};
 
 struct Scene {
     _upstream: RawUpstream,
@@ -316,13 +316,13 @@ fn status(scene: &Scene, config: &Arc<ClientConfig>, token: &str) -> (bool, Opti
 fn an_expired_client_certificate_is_good_for_no_request_and_no_stream() {
     let clients = Authority::new();
     for required in [true, false] {
-        let app = crate::support::app::App::start(crate::support::app::Speaks::Http1);
+        let app = testkit::app::App::start(testkit::app::Speaks::Http1);
         let issuer = Issuer::new();
         let settings = with_client_ca(&clients, required)
             .guarding(&app.url(), &issuer)
             .toml("[streams]\ncheck_interval = \"100ms\"\n");
         let scene = Scene { _upstream: RawUpstream::start(), issuer, gate: Gate::start(&settings) };
-        let end = crate::support::now() + 5;
+        let end = testkit::now() + 5;
         let identity = clients.client_until("alice", end);
         let bound = scene.issuer.token().claim("cnf", json!({"x5t#S256": identity.thumbprint()})).build();
         let free = scene.issuer.good();
@@ -345,7 +345,7 @@ fn an_expired_client_certificate_is_good_for_no_request_and_no_stream() {
             let (resumed, status) = status(&scene, &config, &bound);
             (status != Some(200)).then_some((resumed, status))
         });
-        assert!(crate::support::now() >= end, "rejected before its time");
+        assert!(testkit::now() >= end, "rejected before its time");
         assert_eq!(rejected, (true, Some(401)), "the session is resumed, and good for nothing");
         assert_eq!(kept.exchange(scene.gate.get("/").token(&bound).bytes()).unwrap().status(), 401);
         let others = if required { 401 } else { 200 };
@@ -467,7 +467,7 @@ fn certificates_are_chosen_by_the_name_asked_for_and_each_is_reloaded_when_its_f
     // By a changed file alone, and the others stay.
     let config = Arc::new(scene.client());
     let settings = &scene.gate.settings;
-    let renewed = settings.authority().server_until(&["*.shop.test"], crate::support::now() + 3_600);
+    let renewed = settings.authority().server_until(&["*.shop.test"], testkit::now() + 3_600);
     settings.file("wide.key", &renewed.key);
     settings.file("wide.pem", &renewed.chain);
     let fresh = || Arc::new(scene.client());

@@ -7,11 +7,11 @@ use std::path::Path;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::support::app::{App, Speaks};
-use crate::support::gate::Gate;
-use crate::support::settings::Settings;
-use crate::support::tokens::{Issuer, unique};
-use crate::support::{eventually, now};
+use testkit::app::{App, Speaks};
+use testkit::gate::Gate;
+use testkit::settings::Settings;
+use testkit::tokens::{Issuer, unique};
+use testkit::{eventually, now};
 
 /// Debian's libfaketime, which tests/run installs; the loader finds it for every architecture.
 const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";

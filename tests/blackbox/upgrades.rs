@@ -7,11 +7,11 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::{accept_async, client_async};
 
-use crate::support::gate::Gate;
-use crate::support::raw_upstream::{Next, RawUpstream};
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::{block_on, eventually, h2_client};
+use testkit::gate::Gate;
+use testkit::raw_upstream::{Next, RawUpstream};
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::{block_on, eventually, h2_client};
 
 /// An upstream that upgrades to `chat` and then sends everything back in upper case.
 fn chatting() -> RawUpstream {
@@ -185,7 +185,7 @@ fn a_websocket_is_told_that_the_gate_goes_down() {
         }
         drop(socket);
         // Long before the time for requests in flight is over.
-        assert_eq!(gate.wait_for_exit(crate::support::PATIENCE).code(), Some(0));
+        assert_eq!(gate.wait_for_exit(testkit::PATIENCE).code(), Some(0));
     });
 }
 
@@ -201,7 +201,7 @@ fn a_tunnel_of_any_protocol_ends_when_the_gate_goes_down() {
     gate.signal("TERM");
     assert!(wire.is_closed());
     // Long before the time for requests in flight is over.
-    assert_eq!(gate.wait_for_exit(crate::support::PATIENCE).code(), Some(0));
+    assert_eq!(gate.wait_for_exit(testkit::PATIENCE).code(), Some(0));
     assert_eq!(upstream.open(), 0);
 }
 

@@ -4,15 +4,15 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use crate::support::app::{self, App, Speaks};
-use crate::support::block_on;
-use crate::support::frames::{self, kind};
-use crate::support::gate::{Gate, field};
-use crate::support::h2_client::{self, H2Client};
-use crate::support::pki::Authority;
-use crate::support::raw_upstream::{Next, RawUpstream};
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
+use testkit::app::{self, App, Speaks};
+use testkit::block_on;
+use testkit::frames::{self, kind};
+use testkit::gate::{Gate, field};
+use testkit::h2_client::{self, H2Client};
+use testkit::pki::Authority;
+use testkit::raw_upstream::{Next, RawUpstream};
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
 
 /// An address at which nobody listens.
 fn refused() -> String {

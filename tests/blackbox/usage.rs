@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::support::app::{App, Speaks};
-use crate::support::eventually;
-use crate::support::gate::Gate;
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
+use testkit::app::{App, Speaks};
+use testkit::eventually;
+use testkit::gate::Gate;
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
 
 /// Client, route, status and count of every row, in the order of the list.
 fn rows(gate: &Gate, target: &str) -> Vec<(String, String, u64, u64)> {

@@ -10,11 +10,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message, error};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async, client_async};
 
-use crate::support::block_on;
-use crate::support::gate::{Gate, field};
-use crate::support::raw_upstream::{Next, RawUpstream};
-use crate::support::settings::Settings;
-use crate::support::tokens::{Issuer, log_hash};
+use testkit::block_on;
+use testkit::gate::{Gate, field};
+use testkit::raw_upstream::{Next, RawUpstream};
+use testkit::settings::Settings;
+use testkit::tokens::{Issuer, log_hash};
 
 const BEARER: &str = "[bearer]\nwebsocket_protocol = \"bearer\"\n";
 

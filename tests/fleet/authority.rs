@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use crate::redis_server::Server;
 use crate::scene::{state, status};
-use crate::support::app::{App, Speaks};
-use crate::support::eventually;
-use crate::support::gate::Gate;
-use crate::support::operator::admin_call;
-use crate::support::settings::Settings;
-use crate::support::wire::Wire;
+use testkit::app::{App, Speaks};
+use testkit::eventually;
+use testkit::gate::Gate;
+use testkit::operator::admin_call;
+use testkit::settings::Settings;
+use testkit::wire::Wire;
 
 /// The issuing gate, another one that takes its keys over HTTP, and an application with the role `reader`.
 struct Pair {

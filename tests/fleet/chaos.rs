@@ -10,9 +10,9 @@ use serde_json::json;
 
 use crate::redis_server::Server;
 use crate::scene::{Scene, admin, publish, state, status};
-use crate::support::gate::Gate;
-use crate::support::wire::Wire;
-use crate::support::{PATIENCE, eventually, now};
+use testkit::gate::Gate;
+use testkit::wire::Wire;
+use testkit::{PATIENCE, eventually, now};
 
 /// What a round does to whom.
 #[derive(Debug, Clone, Copy)]

@@ -6,11 +6,11 @@ use serde_json::json;
 
 use crate::redis_server::Server;
 use crate::scene::{ORIGIN, Scene, decision, publish, state, status};
-use crate::support::app::{App, Speaks};
-use crate::support::gate::Gate;
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::{eventually, now, now_ms};
+use testkit::app::{App, Speaks};
+use testkit::gate::Gate;
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::{eventually, now, now_ms};
 
 /// Debian's libfaketime, which tests/run installs; the loader finds it for every architecture.
 const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";

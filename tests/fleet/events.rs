@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::redis_server::Server;
 use crate::scene::{Scene, admin, created_at, decision, publish, status};
-use crate::support::eventually;
+use testkit::eventually;
 
 #[test]
 fn an_event_on_one_replica_is_in_force_on_all() {
@@ -35,7 +35,7 @@ fn an_event_is_taken_back_everywhere_and_stays_so() {
     let server = Server::start();
     let mut scene = Scene::on(&server, 2);
     let token = scene.issuer.good();
-    let event = json!({"type": "subject-revoked", "subject": "alice", "at": crate::support::now()});
+    let event = json!({"type": "subject-revoked", "subject": "alice", "at": testkit::now()});
     let sequence = publish(&mut scene.gates[0], &event).json()["sequence"].as_u64().unwrap();
     scene.refused_everywhere(&token);
     let undone = admin(&mut scene.gates[1], "DELETE", &format!("/v1/revocations/{sequence}"), None);
@@ -101,10 +101,10 @@ fn a_flush_does_not_end_older_tokens_once_the_events_are_back() {
     let server = Server::start();
     let lines = crate::scene::state(&server.url()).replace("on_empty = \"trust\"\n", "");
     let mut scene = Scene::with(1, &lines);
-    let (before, since) = (crate::support::now(), created_at(&server).unwrap());
+    let (before, since) = (testkit::now(), created_at(&server).unwrap());
     let token = eventually("a token issued after the store was created", || {
-        let token = scene.issuer.token().claim("iat", crate::support::now()).build();
-        (crate::support::now() > before + 1 && status(&scene.gates[0], &token) == 200).then_some(token)
+        let token = scene.issuer.token().claim("iat", testkit::now()).build();
+        (testkit::now() > before + 1 && status(&scene.gates[0], &token) == 200).then_some(token)
     });
     assert_eq!(scene.revoke(0, "gone").status(), 202);
     server.ask::<String>(&["FLUSHALL"]);
@@ -116,6 +116,6 @@ fn a_flush_does_not_end_older_tokens_once_the_events_are_back() {
     let older = scene.issuer.token().claim("iat", before - 100).build();
     let settings = scene.gates[0].settings.clone();
     server.ask::<String>(&["FLUSHALL"]);
-    scene.gates[0] = crate::support::gate::Gate::start(&settings);
+    scene.gates[0] = testkit::gate::Gate::start(&settings);
     assert_eq!(decision(&scene.gates[0], &older), "deny/before_state", "nobody was left who knew");
 }

@@ -4,8 +4,8 @@
 use crate::redis_server::Server;
 use crate::relay::Relay;
 use crate::scene::{EVENTS, ORIGIN, Scene, created_at, decision, status};
-use crate::support::eventually;
-use crate::support::gate::Gate;
+use testkit::eventually;
+use testkit::gate::Gate;
 
 /// What somebody does to a log of five entries.
 #[derive(Debug, Clone, Copy)]
@@ -123,7 +123,7 @@ fn a_gap_that_nobody_can_fill_is_a_loss_and_the_gate_starts() {
         }
         for gate in &mut scene.gates {
             gate.signal("KILL");
-            gate.wait_for_exit(crate::support::PATIENCE);
+            gate.wait_for_exit(testkit::PATIENCE);
         }
         if !matches!(harm, Harm::FrontAfterFlush) {
             strike(&server, &[], harm);
@@ -158,7 +158,7 @@ fn a_gate_that_was_away_does_not_vouch_for_what_it_missed() {
     let missed = scene.token("missed");
     eventually("the first gate is back", || (scene.revoke(0, "missed").status() == 202).then_some(()));
     scene.gates[0].signal("KILL");
-    scene.gates[0].wait_for_exit(crate::support::PATIENCE);
+    scene.gates[0].wait_for_exit(testkit::PATIENCE);
     let last: Vec<(String, redis::Value)> = server.ask(&["XREVRANGE", EVENTS, "+", "-", "COUNT", "1"]);
     server.ask::<u64>(&["XDEL", EVENTS, &last[0].0]);
     scene.gates[1].signal("CONT");

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::redis_server::Server;
 use crate::scene::{ORIGIN, Scene, decision, state};
-use crate::support::gate::{Outcome, portcullis};
-use crate::support::now;
-use crate::support::settings::Settings;
+use testkit::gate::{Outcome, portcullis};
+use testkit::now;
+use testkit::settings::Settings;
 
 const ACCEPT: &str = "--accept-existing-tokens";
 

@@ -20,7 +20,4 @@ mod relay;
 mod retention;
 mod scene;
 mod setup;
-#[allow(dead_code, reason = "the black-box suite uses the rest")]
-#[path = "../blackbox/support/mod.rs"]
-mod support;
 mod topologies;

@@ -6,9 +6,9 @@ use serde_json::json;
 
 use crate::redis_server::Server;
 use crate::scene::{Scene, publish, state, status};
-use crate::support::gate::Gate;
-use crate::support::settings::Settings;
-use crate::support::{eventually, within};
+use testkit::gate::Gate;
+use testkit::settings::Settings;
+use testkit::{eventually, within};
 
 fn with_staleness(server: &Server, gates: usize, staleness: &str) -> Scene {
     Scene::with(gates, &format!("{}max_staleness = \"{staleness}\"\n", state(&server.url())))
@@ -152,18 +152,16 @@ fn a_full_server_takes_no_events_and_requests_go_on() {
 fn without_a_server_at_the_start_the_gate_waits_for_it() {
     let mut server = Server::start();
     server.kill();
-    let (app, issuer) = (
-        crate::support::app::App::start(crate::support::app::Speaks::Http1),
-        crate::support::tokens::Issuer::new(),
-    );
-    let settings = crate::support::settings::Settings::plaintext()
+    let (app, issuer) =
+        (testkit::app::App::start(testkit::app::Speaks::Http1), testkit::tokens::Issuer::new());
+    let settings = testkit::settings::Settings::plaintext()
         .upstream("api", &app.url(), "")
         .issuer(&issuer)
         .route("/open", "anonymous = true")
         .route("/{*rest}", "")
         .admin()
         .toml(&state(&server.url()));
-    let gate = crate::support::gate::Gate::launch(&settings);
+    let gate = testkit::gate::Gate::launch(&settings);
     assert_eq!(gate.readiness().0, 503);
     assert_eq!(status(&gate, &issuer.good()), 503);
     assert_eq!(gate.get("/open").send().status(), 200);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use redis::{FromRedisValue, RedisResult};
 use tempfile::TempDir;
 
-use crate::support::eventually;
+use testkit::eventually;
 
 /// A running server.
 pub struct Server {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 
-use crate::support::PATIENCE;
+use testkit::PATIENCE;
 
 /// How far the held command has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use crate::redis_server::Server;
 use crate::scene::{EVENTS, ORIGIN, Scene, decision, state, status};
-use crate::support::gate::Gate;
-use crate::support::settings::Settings;
-use crate::support::{eventually, now};
+use testkit::gate::Gate;
+use testkit::settings::Settings;
+use testkit::{eventually, now};
 
 /// A field of the origin.
 fn origin(server: &Server, field: &str) -> String {
@@ -132,7 +132,7 @@ fn a_lifetime_that_grows_revives_no_token_from_before_an_event_that_left() {
     // The new one has never seen the event, and hands down what it knows to a log that is made anew.
     let settings = longer();
     scene.gates[0].signal("KILL");
-    scene.gates[0].wait_for_exit(crate::support::PATIENCE);
+    scene.gates[0].wait_for_exit(testkit::PATIENCE);
     let dropped = origin(&server, "dropped");
     let (retention, _) = dropped.split_once(':').unwrap();
     server.ask::<String>(&["FLUSHALL"]);
@@ -155,7 +155,7 @@ fn a_log_that_was_created_by_a_clock_that_was_ahead_is_from_now() {
     let lines = state(&server.url()).replace("on_empty = \"trust\"\n", "");
     let mut scene = Scene::with(1, &lines);
     scene.gates[0].signal("KILL");
-    scene.gates[0].wait_for_exit(crate::support::PATIENCE);
+    scene.gates[0].wait_for_exit(testkit::PATIENCE);
     let ahead = (now() + 3_600) * 1000;
     server.ask::<u64>(&["HSET", ORIGIN, "created_at", &ahead.to_string()]);
     let settings = scene.gates[0].settings.clone();

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use crate::redis_server::Server;
-use crate::support::app::{App, Speaks};
-use crate::support::eventually;
-use crate::support::gate::Gate;
-use crate::support::settings::Settings;
-use crate::support::tokens::Issuer;
-use crate::support::wire::Answer;
+use testkit::app::{App, Speaks};
+use testkit::eventually;
+use testkit::gate::Gate;
+use testkit::settings::Settings;
+use testkit::tokens::Issuer;
+use testkit::wire::Answer;
 
 /// Several gates and what is around them.
 pub struct Scene {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::redis_server::Server;
 use crate::scene::{Scene, state};
-use crate::support::gate::portcullis;
-use crate::support::settings::Settings;
+use testkit::gate::portcullis;
+use testkit::settings::Settings;
 
 /// What a gate says that cannot start, and its exit code.
 fn refusal(lines: &str) -> (i32, String) {

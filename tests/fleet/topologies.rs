@@ -2,10 +2,10 @@
 
 use crate::redis_server::Server;
 use crate::scene::{Scene, decision, state, status};
-use crate::support::gate::Gate;
-use crate::support::pki::Authority;
-use crate::support::settings::Settings;
-use crate::support::{eventually, now};
+use testkit::gate::Gate;
+use testkit::pki::Authority;
+use testkit::settings::Settings;
+use testkit::{eventually, now};
 
 #[test]
 fn a_fail_over_that_loses_events_loses_none() {

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::authority::stage::{App, Stage, basic};
-use crate::support::gate::Request;
-use crate::support::wire::Answer;
+use testkit::gate::Request;
+use testkit::wire::Answer;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const PATHS: [&str; 3] = ["/oauth/token", "/oauth/revoke", "/oauth/introspect"];
@@ -324,7 +324,7 @@ fn whatever_is_wrong_with_a_client_looks_the_same() {
     let document = |expires_at: Option<f64>| json!({"name": "Desk", "owner": "ada", "roles": ["case-reader"], "tenant": "acme", "expires_at": expires_at});
     let app = stage.credential(&document(None));
     #[expect(clippy::cast_precision_loss, reason = "seconds of this century")]
-    let soon = crate::support::now() as f64 + 4.0;
+    let soon = testkit::now() as f64 + 4.0;
     let short = stage.credential(&document(Some(soon)));
     let gone = stage.credential(&document(None));
     assert_eq!(stage.admin("DELETE", &format!("/v1/credentials/{}", gone.id), &json!(null)).status(), 204);
@@ -340,7 +340,7 @@ fn whatever_is_wrong_with_a_client_looks_the_same() {
             .map_or_else(|| request.clone(), |value| request.clone().field("Authorization", &value))
             .send()
     };
-    crate::support::eventually("the credential has expired", || {
+    testkit::eventually("the credential has expired", || {
         (ask(&short.id, &short.secret, "acme", false).status() == 401).then_some(())
     });
     for header in [false, true] {

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::authority::stage::{App, Stage, part};
-use crate::support::gate::path_text;
-use crate::support::tools::node_modules;
+use testkit::gate::path_text;
+use testkit::tools::node_modules;
 
 /// Runs a script against the stage and returns how many checks it made.
 #[track_caller]
@@ -44,7 +44,7 @@ fn python() -> PathBuf {
 fn curl(stage: &Stage, arguments: &[&str]) -> (u16, String) {
     let ca = stage.gate.settings.folder().join("ca.pem");
     let fixed = ["-sS", "--max-time", "60", "--cacert", path_text(&ca), "-w", "\n%{http_code}"];
-    let printed = crate::support::tools::run("curl", &[&fixed[..], arguments].concat());
+    let printed = testkit::tools::run("curl", &[&fixed[..], arguments].concat());
     let (body, code) = printed.rsplit_once('\n').unwrap();
     (code.parse().unwrap(), body.to_owned())
 }
@@ -134,7 +134,7 @@ fn curl_plays_the_story_of_the_tenant() {
         let (found, answer) = ask(tenant, scope, grant);
         assert_eq!((found, &answer["error"]), (status, &json!(error)), "{answer}");
     }
-    crate::support::eventually("the token expires", || (api("/deals") == 401).then_some(()));
+    testkit::eventually("the token expires", || (api("/deals") == 401).then_some(()));
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::authority::stage::{App, Stage, part};
-use crate::support::eventually;
-use crate::support::operator::admin_call;
-use crate::support::wire::Wire;
+use testkit::eventually;
+use testkit::operator::admin_call;
+use testkit::wire::Wire;
 
 const ROUNDS: u32 = 20;
 /// Between two moments at which the gate is killed.
@@ -156,7 +156,7 @@ fn a_state_in_memory_forgets_what_ended_tokens_and_refuses_all_of_before() {
     let other = case(&stage, "bystander", 0);
     // What counts is the second in which the gate starts.
     let issued = part(&other.token, 1)["iat"].as_i64().unwrap();
-    eventually("the next second", || (crate::support::now() > issued).then_some(()));
+    eventually("the next second", || (testkit::now() > issued).then_some(()));
     stage = stage.restart();
     for case in [&ended, &other] {
         assert_eq!(stage.api("/any/thing", &case.token), 401, "{}", case.user);

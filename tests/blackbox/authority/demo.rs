@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::eventually;
-use crate::support::gate::{BINARY, Log};
-use crate::support::tools::{Running, node_modules};
+use testkit::eventually;
+use testkit::gate::{Log, binary};
+use testkit::tools::{Running, node_modules};
 
 /// A running demo whose temporary files go into a folder of the test.
 struct Demo {
@@ -21,7 +21,7 @@ struct Demo {
 }
 
 fn spawn(arguments: &[&str], folder: &TempDir) -> Child {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command.arg("demo").args(arguments).env("TMPDIR", folder.path());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
@@ -71,7 +71,7 @@ fn commands(text: &str) -> Vec<String> {
 
 /// Runs a script in a shell that finds the binary under test as `portcullis`.
 fn shell(script: &str) -> String {
-    let folder = Path::new(BINARY).parent().unwrap();
+    let folder = binary().parent().unwrap();
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
     let output = Command::new("bash")
         .args(["-c", &format!("set -euo pipefail\n{script}")])

@@ -19,7 +19,7 @@ fn a_wrong_clock_ends_no_credential_and_no_old_secret_for_good() {
         let renewed =
             stage.admin("POST", &format!("/v1/credentials/{}/secret", old.id), &json!({"overlap": "1h"}));
         let new = App { secret: renewed.json()["client_secret"].as_str().unwrap().to_owned(), ..old.clone() };
-        let soon = crate::support::now() + 3_600;
+        let soon = testkit::now() + 3_600;
         let ending = json!({"name": "Ending", "owner": "ada", "expires_at": rfc3339(soon)});
         let ending = stage.credential(&ending);
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::authority::stage::{App, Stage};
-use crate::support::wire::Answer;
+use testkit::wire::Answer;
 
 fn introspect(stage: &Stage, app: &App, token: &str) -> Answer {
     let answer = stage.post(

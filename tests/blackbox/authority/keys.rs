@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::authority::stage::{Stage, kid, part};
-use crate::support::gate::{path_text, portcullis};
-use crate::support::{eventually, within};
+use testkit::gate::{path_text, portcullis};
+use testkit::{eventually, within};
 
 fn modes(folder: &Path, name: &str) -> Vec<(String, u32)> {
     let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
@@ -30,7 +30,7 @@ fn keys_are_the_owners_only_and_survive_restarts() {
     assert!(files.iter().all(|(_, mode)| *mode == 0o600), "{files:?}");
     for ended in ["TERM", "KILL"] {
         stage.gate.signal(ended);
-        within(crate::support::PATIENCE, "the gate ends", || (!stage.gate.is_alive()).then_some(()));
+        within(testkit::PATIENCE, "the gate ends", || (!stage.gate.is_alive()).then_some(()));
         let files = modes(stage.gate.settings.folder(), "authority.db");
         assert!(files.iter().all(|(_, mode)| *mode == 0o600), "after {ended}: {files:?}");
         stage = stage.restart();
@@ -45,7 +45,7 @@ fn a_store_of_a_newer_version_or_of_somebody_else_is_refused_and_left_alone() {
     let mut stage = Stage::planned(|plan| plan.toml("[state]\nstore = \"memory\"\n"));
     stage.robot();
     stage.gate.signal("TERM");
-    stage.gate.wait_for_exit(crate::support::PATIENCE);
+    stage.gate.wait_for_exit(testkit::PATIENCE);
     let file = stage.gate.settings.folder().join("authority.db");
     let config = stage.gate.settings.write();
     for (pragma, word) in [
@@ -161,7 +161,7 @@ fn the_keys_of_an_earlier_release_survive_a_start_with_a_wrong_clock() {
         let app = stage.robot();
         let (before, kids) = (stage.token(&app), stage.kids());
         stage.gate.signal("KILL");
-        within(crate::support::PATIENCE, "the gate lets the file go", || {
+        within(testkit::PATIENCE, "the gate lets the file go", || {
             let file = stage.gate.settings.folder().join("authority.db");
             let database = rusqlite::Connection::open(file).ok()?;
             let forget =

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::authority::stage::{Stage, kid, part};
-use crate::support::gate::{Outcome, check, path_text, portcullis};
-use crate::support::tokens::Issuer;
-use crate::support::wire::Answer;
+use testkit::gate::{Outcome, check, path_text, portcullis};
+use testkit::tokens::Issuer;
+use testkit::wire::Answer;
 
 fn scopes(answer: &Answer) -> Value {
     assert_eq!(answer.status(), 200, "{}", answer.text());
@@ -42,7 +42,7 @@ fn scopes_lifetime_path_and_algorithm_change_at_once() {
     });
     let writer = stage.credential(&document);
     let form = writer.form("&tenant_id=acme");
-    let token = crate::support::eventually("the other algorithm signs", || {
+    let token = testkit::eventually("the other algorithm signs", || {
         let answer = stage.post("/token", &form);
         assert_eq!(scopes(&answer), "write:deals read:deals");
         assert_eq!(answer.json()["expires_in"], 90);
@@ -108,7 +108,7 @@ fn what_would_make_another_authority_of_it_needs_a_restart() {
     let (complete, bare) = (without.plan.settings(), without.plan.clone().instead("").issuer(&Issuer::new()));
     let gate = {
         drop(without.gate);
-        crate::support::gate::Gate::start(&bare)
+        testkit::gate::Gate::start(&bare)
     };
     complete.write();
     gate.signal("HUP");
@@ -172,7 +172,7 @@ fn explained(stage: &mut Stage, ended: &str) {
     for running in [true, false] {
         if !running {
             stage.gate.signal("TERM");
-            assert_eq!(stage.gate.wait_for_exit(crate::support::PATIENCE).code(), Some(0));
+            assert_eq!(stage.gate.wait_for_exit(testkit::PATIENCE).code(), Some(0));
         }
         let (outcome, verdict) = explain(stage, "/deals/7", &token);
         assert_eq!((outcome.code, verdict.as_str()), (0, allowed), "running: {running}: {outcome:?}");
@@ -184,7 +184,7 @@ fn explained(stage: &mut Stage, ended: &str) {
         let signature = token.rsplit('.').next().unwrap();
         assert!(!outcome.out.contains(signature) && !outcome.err.contains(signature));
     }
-    stage.gate = crate::support::gate::Gate::start(&stage.plan.settings());
+    stage.gate = testkit::gate::Gate::start(&stage.plan.settings());
     let changed = stage.admin("PUT", "/v1/users/ada/roles", &json!({"roles": ["case-reader"]}));
     assert_eq!(changed.status(), 200, "{}", changed.text());
     let (outcome, verdict) = explain(stage, "/deals/7", &token);
@@ -252,7 +252,7 @@ fn nothing_is_signed_by_a_key_that_the_gate_does_not_know() {
             let before = used.load(Ordering::SeqCst);
             let answer = stage.reload(&changed.settings());
             assert_eq!(answer.status(), 200, "{}", answer.text());
-            crate::support::eventually("tokens are used", || {
+            testkit::eventually("tokens are used", || {
                 (used.load(Ordering::SeqCst) > before + 3).then_some(())
             });
         }

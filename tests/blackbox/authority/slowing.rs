@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::authority::stage::{App, Stage};
-use crate::support::wire::Answer;
+use testkit::wire::Answer;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use crate::support::gate::Gate;
-use crate::support::raw_upstream::RawUpstream;
-use crate::support::settings::{Settings, overlay};
-use crate::support::wire::Answer;
+use testkit::gate::Gate;
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::{Settings, overlay};
+use testkit::wire::Answer;
 
 /// How the gate is to be.
 #[derive(Clone)]

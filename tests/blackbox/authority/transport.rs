@@ -6,9 +6,9 @@ use http::Request;
 use serde_json::{Value, json};
 
 use crate::authority::stage::{App, Stage};
-use crate::support::app;
-use crate::support::block_on;
-use crate::support::h2_client::H2Client;
+use testkit::app;
+use testkit::block_on;
+use testkit::h2_client::H2Client;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -179,8 +179,7 @@ fn the_paths_are_the_authoritys_and_no_others_are() {
     // No token, or a useless one, is asked of those who come for a token.
     let request = stage.gate.request("POST", "/oauth/token").field("Content-Type", FORM);
     assert_eq!(request.body(&form).send().status(), 200);
-    let seen: Vec<String> =
-        stage.upstream.seen().iter().map(crate::support::raw_upstream::Seen::text).collect();
+    let seen: Vec<String> = stage.upstream.seen().iter().map(testkit::raw_upstream::Seen::text).collect();
     assert!(seen.iter().all(|text| !text.contains(&app.secret)));
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::issuer::Source;
-use super::pki::Authority;
-use super::tokens::Issuer;
+use crate::issuer::Source;
+use crate::pki::Authority;
+use crate::tokens::Issuer;
 
 /// The bearer secret of the admin listener in every test.
 pub const ADMIN_TOKEN: &str = "admin-secret-of-the-tests-0123456789";

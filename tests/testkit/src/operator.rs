@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::gate::Gate;
-use super::settings::ADMIN_TOKEN;
-use super::wire::{Answer, Wire};
+use crate::gate::Gate;
+use crate::settings::ADMIN_TOKEN;
+use crate::wire::{Answer, Wire};
 
 /// A call of the admin API, as bytes.
 pub fn admin_call(method: &str, target: &str, body: &str) -> String {

@@ -8,7 +8,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::b64;
+use crate::b64;
 
 /// A certificate authority.
 pub struct Authority {

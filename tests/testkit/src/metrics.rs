@@ -84,13 +84,3 @@ fn sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
     }
     (name.to_owned(), labels, value)
 }
-
-#[test]
-fn the_parser_reads_labels_with_commas_and_quotes() {
-    let page = "# TYPE a counter\na{x=\"1,\\\"2\\\"\",y=\"z\"} 3\na{x=\"q\",y=\"z\"} 4\nb 0.5\n";
-    let scrape = Scrape::parse(page);
-    assert_eq!(scrape.types["a"], "counter");
-    assert!((scrape.sum("a", &[("y", "z")]) - 7.0).abs() < 1e-9);
-    assert!((scrape.sum("a", &[("x", "1,\"2\"")]) - 3.0).abs() < 1e-9);
-    assert!((scrape.sum("b", &[]) - 0.5).abs() < 1e-9);
-}

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::eventually;
+use crate::eventually;
 
 /// What a script decides about the connection after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -315,8 +315,8 @@ fn connect(address: SocketAddr) -> TcpStream {
 fn try_connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpStream::connect(address)?;
     socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(super::PATIENCE))?;
-    socket.set_write_timeout(Some(super::PATIENCE))?;
+    socket.set_read_timeout(Some(crate::PATIENCE))?;
+    socket.set_write_timeout(Some(crate::PATIENCE))?;
     Ok(socket)
 }
 

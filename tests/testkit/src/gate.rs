@@ -2,22 +2,30 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::metrics::Scrape;
-use super::settings::Settings;
-use super::wire::{Answer, Wire};
-use super::{PATIENCE, eventually, within};
+use crate::metrics::Scrape;
+use crate::settings::Settings;
+use crate::wire::{Answer, Wire};
+use crate::{PATIENCE, eventually, within};
 
-/// The binary under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
+/// The binary under test, which Cargo builds before the tests of the package: it lies in the folder above theirs.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        let binary = test.ancestors().nth(2).unwrap().join("portcullis");
+        assert!(binary.is_file(), "{} is missing; cargo builds it", binary.display());
+        binary
+    })
+}
 
 /// A running gate.
 pub struct Gate {
@@ -48,19 +56,19 @@ impl Gate {
 
     /// The same with a say in how the process is started.
     pub fn launch_with(settings: &Settings, prepare: impl FnOnce(&mut Command)) -> Self {
-        Self::launch_as(Command::new(BINARY), settings, prepare)
+        Self::launch_as(Command::new(binary()), settings, prepare)
     }
 
     /// The same through a program that replaces itself by the one it is given, such as `prlimit`.
     pub fn launch_under(program: &[&str], settings: &Settings) -> Self {
         let mut command = Command::new(program[0]);
-        command.args(&program[1..]).arg(BINARY);
+        command.args(&program[1..]).arg(binary());
         Self::launch_as(command, settings, |_| {})
     }
 
     /// The same for one that may not start: what it said, and its exit code, if it did not.
     pub fn attempt(settings: &Settings) -> Result<Self, (String, Option<i32>)> {
-        Self::spawn(Command::new(BINARY), settings, |_| {})
+        Self::spawn(Command::new(binary()), settings, |_| {})
     }
 
     fn launch_as(command: Command, settings: &Settings, prepare: impl FnOnce(&mut Command)) -> Self {
@@ -162,7 +170,7 @@ impl Gate {
         if self.settings.has_tls() {
             all.extend(["--cacert", path_text(&ca)]);
         }
-        super::tools::run("curl", &[&all[..], arguments].concat())
+        crate::tools::run("curl", &[&all[..], arguments].concat())
     }
 
     /// A request in the making.
@@ -403,7 +411,7 @@ pub struct Outcome {
 
 /// Runs a command of the binary to its end.
 pub fn portcullis(arguments: &[&str]) -> Outcome {
-    let child = Command::new(BINARY)
+    let child = Command::new(binary())
         .args(arguments)
         .env_remove("PORTCULLIS_CONFIG")
         .stdin(Stdio::null())

@@ -46,11 +46,10 @@ pub struct OpenIdProvider {
 impl OpenIdProvider {
     /// Starts it on a free port of loopback, signing with `alg`.
     pub fn start(alg: &str) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let modules = node_modules();
         let mut process = Running::start(
             Command::new("node")
-                .arg(root.join("tests/node/provider.mjs"))
+                .arg(root().join("tests/node/provider.mjs"))
                 .arg(&modules)
                 .arg(alg)
                 .stderr(Stdio::null()),
@@ -85,9 +84,14 @@ impl OpenIdProvider {
     }
 }
 
+/// The folder of the repository.
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
 /// Where `tests/run` installs the npm packages.
 pub fn node_modules() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/node/node_modules");
+    let path = root().join(".cache/node/node_modules");
     assert!(path.is_dir(), "{} is missing; tests/run installs it", path.display());
     path
 }

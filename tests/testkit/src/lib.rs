@@ -1,6 +1,7 @@
-//! What the black-box tests are made of: the real binary and everything around it, on loopback.
+//! What the tests are made of: the real binary and everything around it, on loopback.
 //!
-//! Nothing here knows the library: a gate is driven through its configuration, its sockets and its signals.
+//! Nothing here links the product: a gate is driven through its configuration, its sockets and its signals. A failed
+//! expectation of a helper fails the test that called it.
 
 pub mod app;
 pub mod frames;

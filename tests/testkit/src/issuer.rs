@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::pki::Identity;
-use super::raw_upstream::{Exchange, Next, RawUpstream};
+use crate::pki::Identity;
+use crate::raw_upstream::{Exchange, Next, RawUpstream};
 
 /// An issuer's source of keys in the configuration.
 pub enum Source {

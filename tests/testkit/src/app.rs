@@ -16,8 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, watch};
 use tokio_rustls::TlsAcceptor;
 
-use super::eventually;
-use super::pki::Identity;
+use crate::eventually;
+use crate::pki::Identity;
 
 /// The body type of clients and servers here.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;

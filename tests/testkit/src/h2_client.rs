@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::app::Body;
-use super::gate::Gate;
+use crate::app::Body;
+use crate::gate::Gate;
 
 /// A connection to a gate.
 #[derive(Clone)]
@@ -69,7 +69,7 @@ pub fn idle(gate: &Gate) -> std::thread::JoinHandle<()> {
     let (address, config) = (gate.public, gate.settings.authority().client_config(&["h2"], None));
     let (greeted, wait) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::spawn(move || {
-        super::block_on(async {
+        crate::block_on(async {
             let stream = TokioIo::new(tls_to(address, config).await);
             let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
             let (sender, connection) = builder.handshake::<_, Body>(stream).await.unwrap();
@@ -117,7 +117,7 @@ pub fn request(method: &str, path: &str, token: &str, body: Body) -> Request<Bod
 pub async fn read_until(body: &mut Incoming, wanted: &str) -> String {
     let mut text = String::new();
     while !text.contains(wanted) {
-        let frame = tokio::time::timeout(super::PATIENCE, body.frame()).await;
+        let frame = tokio::time::timeout(crate::PATIENCE, body.frame()).await;
         let frame = frame.expect("data in time").expect("more data").unwrap();
         if let Ok(data) = frame.into_data() {
             text.push_str(&String::from_utf8_lossy(&data));
