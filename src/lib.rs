@@ -24,6 +24,10 @@
 //!
 //! A module imports only from those listed below it; `tests/house` checks that.
 
+#[cfg(any(test, fuzzing))]
+#[path = "../tests/properties/mod.rs"]
+pub mod properties;
+
 pub mod cli;
 
 pub mod app;

@@ -12,11 +12,11 @@ const MAX_FIELDS: usize = 50;
 
 /// The fields of an `application/x-www-form-urlencoded` body. Empty ones count as left out (RFC 6749 §3.2); the memory
 /// of all is overwritten when they are dropped.
-pub(super) struct FormFields(Vec<(String, Zeroizing<String>)>);
+pub(crate) struct FormFields(Vec<(String, Zeroizing<String>)>);
 
 /// Why a body is no form that can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FormError {
+pub(crate) enum FormError {
     /// It is not UTF-8, or has an invalid escape.
     Encoding,
     /// A field is repeated (RFC 6749 §3.2).
@@ -33,7 +33,7 @@ impl fmt::Debug for FormFields {
 }
 
 impl FormFields {
-    pub(super) fn parse(body: &[u8]) -> Result<Self, FormError> {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, FormError> {
         let text = std::str::from_utf8(body).map_err(|_not_text| FormError::Encoding)?;
         let mut fields: Vec<(String, Zeroizing<String>)> = Vec::new();
         for field in text.split('&').filter(|field| !field.is_empty()) {
@@ -52,7 +52,7 @@ impl FormFields {
     }
 
     /// A field that has a value.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let field = self.0.iter().find(|(known, _)| known == name);
         field.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }

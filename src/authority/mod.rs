@@ -30,7 +30,7 @@ mod client;
 mod directory;
 mod endpoints;
 mod error;
-mod form;
+pub(crate) mod form;
 mod rotation;
 mod rows;
 mod secret;

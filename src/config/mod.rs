@@ -60,12 +60,24 @@ pub fn load_to_judge(path: &Path, issuer: Option<&str>) -> Result<Settings, Prob
 fn read(path: &Path, extent: ReadFor<'_>) -> Result<Loaded, Problems> {
     let mut files = WatchedFiles::default();
     files.note(path);
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => return Err(unreadable(path, files, format!("cannot be read: {error}"))),
-    };
-    let reading = Reading::new(path, &text, files, extent);
-    let (table, errors) = DeTable::parse_recoverable(&text);
+    match std::fs::read_to_string(path) {
+        Ok(text) => read_text(path, &text, files, extent),
+        Err(error) => Err(unreadable(path, files, format!("cannot be read: {error}"))),
+    }
+}
+
+/// Reads the text of a configuration file at `path`, and every file it names.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn parse(path: &Path, text: &str) -> Result<Loaded, Problems> {
+    read_text(path, text, WatchedFiles::default(), ReadFor::Everything)
+}
+
+fn read_text(path: &Path, text: &str, files: WatchedFiles, extent: ReadFor<'_>) -> Result<Loaded, Problems> {
+    let reading = Reading::new(path, text, files, extent);
+    let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         for error in errors {
             // Never the error's own display, which repeats the line: it may hold a secret.

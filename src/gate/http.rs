@@ -33,11 +33,11 @@ use crate::time::{Now, Timestamp};
 
 /// The head of a request, over either protocol.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) method: Method,
-    pub(super) target: RequestTarget,
-    pub(super) version: Version,
-    pub(super) headers: HeaderMap,
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    pub(crate) target: RequestTarget,
+    pub(crate) version: Version,
+    pub(crate) headers: HeaderMap,
 }
 
 /// What HTTP/1.1 adds to a request.

@@ -18,7 +18,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// How this process calls itself in `Via`. No other is called so: two gates one behind the other are no loop.
-pub(super) static PSEUDONYM: LazyLock<String> = LazyLock::new(|| {
+pub(crate) static PSEUDONYM: LazyLock<String> = LazyLock::new(|| {
     let mut number = [0; 8];
     // Without random bytes there is still what tells the processes of one machine apart.
     if aws_lc_rs::rand::fill(&mut number).is_err() {

@@ -12,7 +12,7 @@ pub(super) const MAX_CHUNK_LINE: usize = 256;
 
 /// One step through a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum RequestPiece {
+pub(crate) enum RequestPiece {
     /// Some of the body.
     Data(Bytes),
     /// The trailers, which end it.
@@ -25,7 +25,7 @@ pub(super) enum RequestPiece {
 
 /// Takes one body off a connection's bytes.
 #[derive(Debug)]
-pub(super) struct BodyReader {
+pub(crate) struct BodyReader {
     limits: HeadLimits,
     state: RequestBodyState,
     /// How far the end of a line was looked for.
@@ -54,7 +54,7 @@ enum RequestBodyState {
 }
 
 impl BodyReader {
-    pub(super) fn new(body: BodyFraming, limits: HeadLimits) -> Self {
+    pub(crate) fn new(body: BodyFraming, limits: HeadLimits) -> Self {
         let state = match body {
             BodyFraming::Length(0) => RequestBodyState::End,
             BodyFraming::Length(length) => RequestBodyState::Length(length),
@@ -81,7 +81,7 @@ impl BodyReader {
     ///
     /// # Errors
     /// When the body cannot be read to its end; then and from then on.
-    pub(super) fn next(&mut self, inbox: &mut BytesMut) -> Result<RequestPiece, Http1Fault> {
+    pub(crate) fn next(&mut self, inbox: &mut BytesMut) -> Result<RequestPiece, Http1Fault> {
         let piece = self.step(inbox);
         if let Err(fault) = piece {
             self.state = RequestBodyState::Broken(fault);

@@ -14,22 +14,22 @@ use crate::gate::http;
 
 /// Limits on a request's head and trailers.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::gate) struct HeadLimits {
+pub(crate) struct HeadLimits {
     /// Bytes from the request line to the empty line, both included.
-    pub(in crate::gate) bytes: usize,
+    pub(crate) bytes: usize,
     /// Field lines.
-    pub(in crate::gate) fields: usize,
+    pub(crate) fields: usize,
 }
 
 /// Why a request is not read any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::gate) struct Http1Fault {
+pub(crate) struct Http1Fault {
     /// What the client is answered, when it can still be.
-    pub(in crate::gate) status: StatusCode,
+    pub(crate) status: StatusCode,
     /// What is wrong, for the client.
-    pub(in crate::gate) problem: &'static str,
+    pub(crate) problem: &'static str,
     /// It lies in the target or the host, and not in the framing.
-    pub(in crate::gate) of_target: bool,
+    pub(crate) of_target: bool,
 }
 
 impl Http1Fault {
@@ -56,20 +56,20 @@ impl std::error::Error for Http1Fault {}
 
 /// A request's head.
 #[derive(Debug)]
-pub(super) struct RequestHead {
+pub(crate) struct RequestHead {
     /// Method, target and fields.
-    pub(super) head: http::Head,
+    pub(crate) head: http::Head,
     /// How its body is delimited.
-    pub(super) body: BodyFraming,
+    pub(crate) body: BodyFraming,
     /// The client asks for another protocol in a way that can be granted (RFC 9110 §7.8).
-    pub(super) wants_upgrade: bool,
+    pub(crate) wants_upgrade: bool,
     /// The client wants to send another request afterwards (RFC 9112 §9.3).
-    pub(super) keep_alive: bool,
+    pub(crate) keep_alive: bool,
 }
 
 /// Takes heads off a connection's bytes.
 #[derive(Debug)]
-pub(super) struct HeadReader {
+pub(crate) struct HeadReader {
     limits: HeadLimits,
     lines: HeadLines,
     /// Where the line that is being read begins.
@@ -79,7 +79,7 @@ pub(super) struct HeadReader {
 }
 
 impl HeadReader {
-    pub(super) fn new(limits: HeadLimits) -> Self {
+    pub(crate) fn new(limits: HeadLimits) -> Self {
         Self { limits, lines: HeadLines::default(), line: 0, looked: 0 }
     }
 
@@ -92,10 +92,12 @@ impl HeadReader {
     ///
     /// # Errors
     /// At the first byte that makes the head one that is not read. Nothing may be read after it.
-    pub(super) fn read(&mut self, inbox: &mut BytesMut) -> Result<Option<RequestHead>, Http1Fault> {
+    pub(crate) fn read(&mut self, inbox: &mut BytesMut) -> Result<Option<RequestHead>, Http1Fault> {
         while let Some(end) = inbox.get(self.looked..).and_then(|rest| memchr(b'\n', rest)) {
             let end = self.looked + end;
             let line = inbox.get(self.line..=end).unwrap_or_default();
+            // In this order however the line came, so that the fault is the same.
+            self.lines.check_first_byte(line)?;
             self.lines.check_size(line, self.limits)?;
             // RFC 9112 §2.2: a lone LF may be taken as a line end, which is how two parsers come to disagree.
             let line = line.strip_suffix(b"\r\n").ok_or(Http1Fault::bad("A line does not end with CR LF"))?;
@@ -107,8 +109,8 @@ impl HeadReader {
             }
         }
         let rest = inbox.get(self.line..).unwrap_or_default();
-        self.lines.check_size(rest, self.limits)?;
         self.lines.check_first_byte(rest)?;
+        self.lines.check_size(rest, self.limits)?;
         self.looked = inbox.len();
         Ok(None)
     }

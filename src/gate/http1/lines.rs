@@ -18,7 +18,7 @@ const MAX_METHOD: usize = 32;
 
 /// How the body of a request is delimited (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BodyFraming {
+pub(crate) enum BodyFraming {
     /// This many bytes; none for a request without a body.
     Length(u64),
     /// In chunks.

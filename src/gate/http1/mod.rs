@@ -9,10 +9,10 @@
 //! client may take.
 
 mod answer;
-mod body;
+pub(crate) mod body;
 mod encode;
-mod head;
-mod lines;
+pub(crate) mod head;
+pub(crate) mod lines;
 mod standing;
 mod upload;
 mod wire;

@@ -9,23 +9,23 @@ use crate::time::Timestamp;
 
 /// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::state) struct LogEntry {
+pub(crate) struct LogEntry {
     /// Its place.
-    pub(in crate::state) sequence: u64,
+    pub(crate) sequence: u64,
     /// The place of the one before it.
-    pub(in crate::state) previous: u64,
+    pub(crate) previous: u64,
     /// What happened.
-    pub(in crate::state) event: Event,
+    pub(crate) event: Event,
     /// The event that this one takes back.
-    pub(in crate::state) undoes: Option<Identity>,
+    pub(crate) undoes: Option<Identity>,
     /// Where it came from.
-    pub(in crate::state) source: EventSource,
+    pub(crate) source: EventSource,
     /// When it arrived.
-    pub(in crate::state) received_at: Timestamp,
+    pub(crate) received_at: Timestamp,
     /// Which replica appended it.
-    pub(in crate::state) writer: u32,
+    pub(crate) writer: u32,
     /// What it takes back is named with its signal, as earlier releases did not.
-    pub(in crate::state) names_origin: bool,
+    pub(crate) names_origin: bool,
 }
 
 /// The form on the wire.
@@ -75,7 +75,7 @@ fn unhex(text: &str) -> Option<Key> {
 }
 
 /// The text of an entry; its place is not part of it.
-pub(super) fn encode(entry: &LogEntry) -> String {
+pub(crate) fn encode(entry: &LogEntry) -> String {
     let LogEntry { event, undoes, source, received_at, writer, .. } = entry;
     let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
     let wire = EntryWire {
@@ -105,7 +105,7 @@ pub(super) fn encode(entry: &LogEntry) -> String {
 
 impl LogEntry {
     /// An event that has no place yet.
-    pub(in crate::state) fn new(event: &Event, source: EventSource, received_at: Timestamp) -> Self {
+    pub(crate) fn new(event: &Event, source: EventSource, received_at: Timestamp) -> Self {
         Self {
             sequence: 0,
             previous: 0,
@@ -119,13 +119,13 @@ impl LogEntry {
     }
 
     /// As it was read from the log once, to be appended again.
-    pub(in crate::state) fn again(stored: StoredEvent, undoes: Option<Identity>) -> Self {
+    pub(crate) fn again(stored: StoredEvent, undoes: Option<Identity>) -> Self {
         let StoredEvent { sequence, event, source, received_at, .. } = stored;
         Self { sequence, previous: 0, event, undoes, source, received_at, writer: 0, names_origin: true }
     }
 
     /// Reads an element of `XRANGE` or of a stream in `XREAD`; `None` when it is not an entry of this log.
-    pub(super) fn read(value: &Value) -> Option<Self> {
+    pub(crate) fn read(value: &Value) -> Option<Self> {
         let Value::Array(parts) = value else { return None };
         let [id, Value::Array(fields)] = parts.as_slice() else { return None };
         let id = text(id)?;
@@ -178,7 +178,7 @@ impl LogEntry {
 }
 
 /// The stream's id of a sequence.
-pub(super) fn id(sequence: u64) -> String {
+pub(crate) fn id(sequence: u64) -> String {
     format!("{}-{}", sequence / 1000, sequence % 1000)
 }
 

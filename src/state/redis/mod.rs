@@ -24,7 +24,7 @@ mod connect;
 mod counts;
 mod create;
 pub mod endpoint;
-pub(super) mod entry;
+pub(crate) mod entry;
 mod fault;
 mod first_uses;
 mod follows;

@@ -149,7 +149,8 @@ impl BodyDecoder {
             self.state = BodyState::End;
             return Ok(ResponsePiece::End);
         }
-        let Some(length) = HeadEnd::default().find(buffer) else {
+        let end = HeadEnd::default().find(buffer);
+        let Some(length) = end.filter(|length| *length <= MAX_TRAILERS) else {
             return if buffer.len() <= MAX_TRAILERS {
                 Ok(ResponsePiece::More)
             } else {

@@ -287,6 +287,18 @@ fn limits_are_kept() {
 }
 
 #[test]
+fn trailers_have_one_limit_however_they_come() {
+    let answer = |section: usize| {
+        let mut bytes = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: ".to_vec();
+        bytes.resize(bytes.len() + section - "x: \r\n\r\n".len(), b'a');
+        bytes.extend_from_slice(b"\r\n\r\n");
+        bytes
+    };
+    check(&Method::GET, &answer(16 * 1024), &trailers("", 1));
+    check(&Method::GET, &answer(16 * 1024 + 1), &Read::Bad(BadAnswer::Chunk));
+}
+
+#[test]
 fn fields_of_the_hop_stay_behind() {
     let bytes = b"HTTP/1.1 200 OK\r\nconnection: close, x-mine\r\nx-mine: 1\r\nkeep-alive: timeout=5\r\nupgrade: h2c\r\n\
         proxy-authenticate: Basic\r\nwww-authenticate: Bearer realm=\"upstream\"\r\nset-cookie: a\r\nset-cookie: b\r\n\

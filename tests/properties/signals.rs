@@ -1,0 +1,96 @@
+//! A security event token that is accepted brings only events of the issuer it may speak of, and of the past; said again it
+//! brings the same ones; and with another signature it brings none.
+//!
+//! The input is a header and claims, each on a line, of which a token is made; or a body as it is.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
+
+use crate::events::EventIssuer;
+use crate::keys::set::KeySet;
+use crate::keys::store::KeyStore;
+use crate::keys::{self, KeySource};
+use crate::metrics::Metrics;
+use crate::ssf::{KeysAsked, Settings, Transmitter, Unaccepted};
+use crate::time::Timestamp;
+
+const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
+const SECRET: &[u8] = b"a secret that is long enough for it";
+const TYPES: [&str; 2] = ["application/secevent+jwt", "application/json"];
+
+/// A strict and a tolerant one.
+static TRANSMITTERS: LazyLock<[Transmitter; 2]> = LazyLock::new(|| [false, true].map(transmitter));
+
+/// What must hold.
+pub(super) fn check(input: &[u8]) {
+    let (header, claims) =
+        input.split_at(input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len()));
+    let claims = claims.get(1..).unwrap_or_default();
+    let signed = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), signed.as_bytes());
+    let token = |signature: &[u8]| format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature));
+    let (good, forged) = (token(signature.as_ref()), token(&[0; 32]));
+    for transmitter in &*TRANSMITTERS {
+        for content_type in TYPES {
+            let receive = |body: &[u8]| transmitter.receive(body, Some(content_type), KeysAsked::Keys, NOW);
+            assert!(receive(input).is_err(), "accepted without a signature: {}", input.escape_ascii());
+            assert!(receive(forged.as_bytes()).is_err(), "accepted with a forged signature");
+            let envelope = format!("{{\"payload\":\"{good}\"}}");
+            let body = if content_type == TYPES[1] { &envelope } else { &good };
+            let received = receive(body.as_bytes());
+            assert_eq!(receive(body.as_bytes()), received);
+            judge(&received);
+        }
+    }
+}
+
+fn judge(received: &Result<crate::ssf::Accepted, Unaccepted>) {
+    match received {
+        Ok(accepted) => {
+            assert!(!accepted.events.is_empty() || !accepted.passed_over.is_empty());
+            for event in &accepted.events {
+                assert_eq!(&*event.issuer, "https://idp.example.com/");
+                assert!(event.at <= NOW && event.expires_at > NOW && event.origin.is_some());
+                assert!(event.subject.is_some() != event.jti.is_some());
+            }
+        }
+        Err(Unaccepted::Refused(refusal)) => assert!(!refusal.description.is_empty()),
+        Err(other) => unreachable!("the keys are there: {other:?}"),
+    }
+}
+
+fn transmitter(tolerant: bool) -> Transmitter {
+    let keys = keys::Settings {
+        issuer: "event_transmitters/t".to_owned(),
+        source: KeySource::Secret(SECRET.to_vec()),
+        algorithms: vec![Algorithm::HS256],
+        ca: None,
+        insecure_http: false,
+        refresh_interval: Duration::from_secs(300),
+        refresh_cooldown: Duration::from_secs(30),
+        max_stale: Duration::from_secs(86_400),
+    };
+    let (Ok(set), Ok(metrics)) = (KeySet::of_secret(SECRET, &keys.algorithms), Metrics::new()) else {
+        unreachable!("the secret is long enough")
+    };
+    let settings = Settings {
+        name: "t".to_owned(),
+        issuer: "https://idp.example.com/".to_owned(),
+        audience: "https://gate.example.com".to_owned(),
+        keys: keys.clone(),
+        subject_issuer: EventIssuer {
+            issuer: "https://idp.example.com/".into(),
+            leeway: Duration::from_secs(30),
+            max_lifetime: Duration::from_secs(86_400),
+        },
+        role_claims: vec!["https://example.com/rights".to_owned()],
+        critical_members: vec!["device".to_owned()],
+        tolerant,
+    };
+    Transmitter::new(settings, KeyStore::fixed(keys, set, metrics))
+}
