@@ -225,6 +225,5 @@ fn hyper(input: &[u8]) -> Vec<ReadRequest> {
             break;
         }
     }
-    let requests = read.borrow().clone();
-    requests
+    read.take()
 }
