@@ -159,7 +159,7 @@ fn the_router_finds_what_a_search_through_all_routes_finds() {
 }
 
 #[test]
-fn a_signal_brings_only_events_of_its_issuer_and_of_the_past() {
+fn a_signal_is_accepted_only_for_its_issuer_and_the_past() {
     holds("signals");
 }
 
