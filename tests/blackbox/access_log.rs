@@ -28,7 +28,7 @@ fn upstream() -> RawUpstream {
         "/flow" => {
             begun(exchange);
             for _ in 0..6000 {
-                std::thread::sleep(std::time::Duration::from_millis(5));
+                testkit::let_pass(std::time::Duration::from_millis(5));
                 if exchange.send("4\r\nmore\r\n") != Next::Keep {
                     break;
                 }

@@ -42,14 +42,14 @@ fn requests_in_flight_are_finished() {
         assert_eq!((answer.status(), answer.text().as_str()), (200, "at last"), "{signal}");
         assert_eq!(answer.field("connection"), Some("close"), "{signal}");
         assert!(wire.is_closed(), "{signal}");
-        assert_eq!(gate.wait_for_exit(Duration::from_secs(10)).code(), Some(0), "{signal}");
+        assert_eq!(gate.wait_for_exit(testkit::PATIENCE).code(), Some(0), "{signal}");
     }
 }
 
 #[test]
 fn readiness_goes_first_and_traffic_is_served_during_the_delay() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
-    let settings = Settings::plaintext().server("shutdown_delay = \"2s\"").guarding(&upstream.url(), &issuer);
+    let settings = Settings::plaintext().server("shutdown_delay = \"6s\"").guarding(&upstream.url(), &issuer);
     let mut gate = Gate::start(&settings);
     let began = Instant::now();
     gate.signal("TERM");
@@ -57,27 +57,28 @@ fn readiness_goes_first_and_traffic_is_served_during_the_delay() {
     assert_eq!(gate.readiness().1["ready"], false);
     assert_eq!(gate.telemetry("/live").status(), 200, "alive, though not ready");
     assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200, "new connections are still served");
-    assert!(began.elapsed() < Duration::from_secs(2), "the machine was too slow for this test");
     eventually("no new connections", || std::net::TcpStream::connect(gate.public).err());
-    assert!(began.elapsed() >= Duration::from_millis(1900), "{:?}", began.elapsed());
-    assert_eq!(gate.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
+    assert!(began.elapsed() >= Duration::from_millis(5900), "{:?}", began.elapsed());
+    assert_eq!(gate.wait_for_exit(testkit::PATIENCE).code(), Some(0));
 }
 
 #[test]
 fn idle_connections_do_not_hold_up_the_end() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
-    let settings = Settings::tls().limits("handshake_timeout = \"1s\"").guarding(&upstream.url(), &issuer);
+    // If they held it up, it would be for longer than a test waits.
+    let settings = Settings::tls()
+        .server("drain_timeout = \"10m\"")
+        .limits("handshake_timeout = \"1s\"")
+        .guarding(&upstream.url(), &issuer);
     let mut gate = Gate::start(&settings);
     let mut used = gate.connect();
     assert_eq!(used.exchange(gate.get("/").token(&issuer.good()).bytes()).unwrap().status(), 200);
     let unused = gate.connect();
     let h2 = testkit::h2_client::idle(&gate);
     let mut silent = Wire::plain(gate.public);
-    let began = Instant::now();
     gate.signal("TERM");
     assert!(used.is_closed());
-    assert_eq!(gate.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
-    assert!(began.elapsed() < Duration::from_secs(8), "long before drain_timeout: {:?}", began.elapsed());
+    assert_eq!(gate.wait_for_exit(testkit::PATIENCE).code(), Some(0));
     assert!(silent.is_closed());
     h2.join().expect("the HTTP/2 connection was ended in order");
     drop(unused);
@@ -108,7 +109,7 @@ fn http_2_connections_are_told_to_go_and_their_streams_are_finished() {
     assert_eq!(goodbye.payload[4..8], [0, 0, 0, 0], "NO_ERROR");
     go.store(true, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(connection.end_of(1), frames::End::Status(200));
-    assert_eq!(gate.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
+    assert_eq!(gate.wait_for_exit(testkit::PATIENCE).code(), Some(0));
 }
 
 #[test]
@@ -126,9 +127,8 @@ fn what_does_not_end_by_itself_is_cut_at_the_limit() {
     assert_eq!(wire.chunk().unwrap().unwrap(), b"begun");
     let began = Instant::now();
     gate.signal("TERM");
-    let status = gate.wait_for_exit(Duration::from_secs(10));
+    let status = gate.wait_for_exit(testkit::PATIENCE);
     assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(status.code(), Some(0), "it ended as it was told to");
     assert!(wire.chunk().is_err(), "cut, and visibly so");
 }
@@ -171,5 +171,5 @@ fn a_signal_before_the_keys_are_there_ends_the_gate() {
         .route("/{*rest}", "");
     let mut gate = Gate::launch(&settings);
     gate.signal("TERM");
-    assert_eq!(gate.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
+    assert_eq!(gate.wait_for_exit(testkit::PATIENCE).code(), Some(0));
 }

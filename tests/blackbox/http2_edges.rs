@@ -92,7 +92,7 @@ fn curl_gets_its_answer_though_nobody_wants_its_body() {
 fn a_request_that_crosses_the_farewell_of_an_idle_connection_is_served() {
     let upstream = RawUpstream::scripted(|exchange| {
         // Longer than the farewell of a connection that nobody uses.
-        std::thread::sleep(Duration::from_millis(1500));
+        testkit::let_pass(Duration::from_millis(1500));
         exchange.ok("late")
     });
     let issuer = Issuer::new();
@@ -145,7 +145,7 @@ fn a_client_that_resets_what_it_asked_for_is_told_to_calm_down() {
     // It may go on writing for a while: a connection that is reset under its hands takes the reason away.
     for _ in 0..16 {
         client.try_send(frames::frame(kind::PING, 0, 0, &[0; 8]).repeat(1000)).unwrap();
-        std::thread::sleep(Duration::from_millis(5));
+        testkit::let_pass(Duration::from_millis(5));
     }
     assert_eq!(client.read().unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof, "closed in order");
     let connections = upstream.connections();

@@ -1,7 +1,6 @@
 //! The idle clock to the second, what moves it and what does not, and that every spelling of a token has the same one.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
@@ -51,9 +50,7 @@ fn a_token_passes_until_a_second_before_its_timeout_at_least_and_never_after_it(
     for (place, ((from, to, first), token)) in used.into_iter().enumerate() {
         assert!(first, "fresh");
         let age = IDLE / 2 + i64::try_from(place).unwrap() * 65;
-        while now_ms() < from + age {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        eventually("its moment", || (now_ms() >= from + age).then_some(()));
         let (before, after, let_through) = present(&gate, &token);
         if let_through {
             assert!(

@@ -45,8 +45,9 @@ fn random(limit: usize) -> usize {
 struct Line(Wire);
 
 impl Line {
-    fn to(address: SocketAddr) -> Self {
-        Self(Wire::plain(address))
+    /// To a gate that may be dead.
+    fn to(address: SocketAddr) -> io::Result<Self> {
+        Wire::try_plain(address).map(Self)
     }
 
     fn present(&mut self, token: &str) -> io::Result<Answer> {
@@ -137,8 +138,8 @@ impl<'a> Client<'a> {
 
     /// Uses the tokens that are not at rest until the gate is gone.
     fn run(&mut self, address: SocketAddr, activity: &Activity) {
-        let mut line = Line::to(address);
         self.renew();
+        let Ok(mut line) = Line::to(address) else { return };
         // Some that have rested come back, whatever their clocks say.
         for _ in 0..3 {
             let place = random(self.tokens.len());
@@ -212,7 +213,7 @@ impl Publisher<'_> {
     }
 
     fn run(&mut self, address: SocketAddr, activity: &Activity) {
-        let mut wire = Wire::plain(address);
+        let Ok(mut wire) = Wire::try_plain(address) else { return };
         loop {
             let single = random(3) == 0;
             let size = if single { 1 } else { 2 + random(4) };
@@ -282,7 +283,7 @@ fn nothing_acknowledged_is_lost_and_no_clock_runs_late_however_often_the_gate_is
     }
     let gate = Gate::start(&settings);
     for publisher in &mut publishers {
-        publisher.check(&mut Line::to(gate.public), 0);
+        publisher.check(&mut Line::to(gate.public).unwrap(), 0);
     }
     let calls = publishers.iter().flat_map(|publisher| &publisher.calls);
     let (events, passed, idle) = (
@@ -300,7 +301,7 @@ fn round(settings: &Settings, publishers: &mut [Publisher<'_>], clients: &mut [C
     let mut gate = Gate::start(settings);
     for publisher in publishers.iter_mut() {
         let since = publisher.calls.len().saturating_sub(10);
-        publisher.check(&mut Line::to(gate.public), since);
+        publisher.check(&mut Line::to(gate.public).unwrap(), since);
     }
     // Now and then a longer life, in which uses are saved and left alone.
     let enough = 1 + if random(8) == 0 { random(1_500) } else { random(120) };

@@ -431,7 +431,7 @@ fn an_unused_connection_to_the_upstream_is_closed_after_its_idle_timeout() {
     eventually("a second connection", || {
         assert_eq!(gate.get("/").token(&token).send().status(), 200);
         used += 1;
-        std::thread::sleep(Duration::from_millis(400));
+        testkit::let_pass(Duration::from_millis(400));
         (upstream.connections() > 1).then_some(())
     });
     assert!(used <= 3, "{used} requests before the first connection was given up");

@@ -1,7 +1,6 @@
 //! A new configuration while the gate runs: all or nothing, and no request fails because of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -39,9 +38,7 @@ fn a_new_route_works_after_sighup_after_a_change_on_disk_and_after_a_call() {
 
     let settings = settings.route("/two", "");
     settings.write();
-    let began = Instant::now();
     eventually("the change on disk is seen", || (status(&gate, "/two") == 200).then_some(()));
-    assert!(began.elapsed() < Duration::from_secs(6), "within 2 s, and some patience: {:?}", began.elapsed());
 
     let settings = settings.route("/three", "");
     settings.write();

@@ -56,7 +56,7 @@ fn insist(address: SocketAddr, request: &[u8], status: u16) -> usize {
             assert_eq!(answer.status(), status, "{}", answer.text());
             return refused;
         }
-        thread::sleep(PAUSE);
+        testkit::let_pass(PAUSE);
     }
     panic!("{address} refused {ATTEMPTS} connections in turn");
 }
@@ -89,7 +89,7 @@ impl Load {
             let event = json!({"type": "subject-revoked", "subject": subject}).to_string();
             insist(self.admin, admin_call("POST", "/v1/events", &event).as_bytes(), 202);
             self.revoked.lock().unwrap().push(subject);
-            thread::sleep(Duration::from_millis(10));
+            testkit::let_pass(Duration::from_millis(10));
         }
     }
 

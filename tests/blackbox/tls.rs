@@ -1,7 +1,6 @@
 //! TLS: versions, protocols, client certificates, resumption, and certificates that change while the gate runs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::{ClientConfig, ProtocolVersion};
 use serde_json::json;
@@ -257,9 +256,7 @@ fn a_new_certificate_is_served_without_a_restart() {
     let second = settings.authority().server(&["localhost", "second.test"]);
     settings.file("server.key", &second.key);
     settings.file("server.pem", &second.chain);
-    let began = std::time::Instant::now();
     eventually("the second certificate", || (served() == second.chain_der()[0].to_vec()).then_some(()));
-    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     assert_ne!(served(), first);
 
     // By SIGHUP, at once.

@@ -209,7 +209,7 @@ fn a_quiet_stream_over_http_2_is_left_alone() {
     wire.send(gate.get("/events").token(&issuer.good()).bytes()).unwrap();
     assert_eq!(wire.head().unwrap().status, 200);
     for event in ["one", "two"] {
-        std::thread::sleep(Duration::from_millis(200));
+        testkit::let_pass(Duration::from_millis(200));
         app.emit(event);
         assert_eq!(wire.chunk().unwrap().unwrap(), format!("data: {event}\n\n").as_bytes());
     }

@@ -1,6 +1,8 @@
 //! A real `redis-server` as a process of the test: on a free port, in a folder of its own, ended on drop.
 
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -18,6 +20,7 @@ pub struct Server {
     pub port: u16,
     folder: Arc<TempDir>,
     arguments: Vec<String>,
+    _claim: UnixListener,
 }
 
 impl Server {
@@ -80,10 +83,10 @@ impl Server {
         panic!("{program} does not start");
     }
 
-    /// `None`: somebody else took the port between the look at it and the start.
+    /// `None`: a program that is no part of a test took the port.
     fn try_run(program: &'static str, configuration: Option<&str>, arguments: &[&str]) -> Option<Self> {
         let folder = Arc::new(tempfile::Builder::new().prefix("portcullis-redis-").tempdir().unwrap());
-        let (port, mut all) = (free_port(), Vec::<String>::new());
+        let ((port, claim), mut all) = (claim_port(), Vec::<String>::new());
         if let Some(text) = configuration {
             let path = folder.path().join("server.conf");
             std::fs::write(&path, text).unwrap();
@@ -93,7 +96,7 @@ impl Server {
         all.extend(["--port", &number, "--bind", "127.0.0.1", "--dir", path].map(str::to_owned));
         all.extend(arguments.iter().map(|argument| argument.replace(PORT, &number)));
         let child = spawn(program, &all, folder.path());
-        let mut server = Self { child, program, port, folder, arguments: all };
+        let mut server = Self { child, program, port, folder, arguments: all, _claim: claim };
         server.is_up().then_some(server)
     }
 
@@ -186,17 +189,21 @@ fn spawn(program: &str, arguments: &[String], folder: &Path) -> Child {
 /// Stands for the port in arguments.
 const PORT: &str = "{port}";
 
-/// A port that nobody listens on, with the one for a cluster's bus above it. Both lie below those that the system hands
-/// out, so that no connection or gate of another test comes between.
-fn free_port() -> u16 {
+/// A port that nobody listens on, with the one for a cluster's bus above it, and the claim to both. They lie below those
+/// that the system hands out, so that no connection or gate of another test comes between; and no other server of a test
+/// is given them while the claim lives, also while its own server is dead. The claim is a name without a file, which the
+/// kernel forgets with the process.
+fn claim_port() -> (u16, UnixListener) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(7);
         let port =
             11_000 + u16::try_from(std::process::id().wrapping_mul(131).wrapping_add(step) % 10_000).unwrap();
+        let name = SocketAddr::from_abstract_name(format!("portcullis-test-port-{port}")).unwrap();
+        let Ok(claim) = UnixListener::bind_addr(&name) else { continue };
         let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
         if is_free(port) && is_free(port + 10_000) {
-            return port;
+            return (port, claim);
         }
     }
 }

@@ -243,9 +243,9 @@ fn trusting(roots: &[rustls::pki_types::CertificateDer<'static>]) -> Arc<rustls:
 }
 
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + testkit::PATIENCE;
     while !condition() {
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -340,7 +340,7 @@ async fn the_cooldown_paces_repeated_asks() {
     let begun = Instant::now();
     while issuer.fetches() < 5 {
         running.store.ask(&WantedKey::key("missing")).await;
-        assert!(begun.elapsed() < Duration::from_secs(20), "asks are honoured again after the cooldown");
+        assert!(begun.elapsed() < testkit::PATIENCE, "asks are honoured again after the cooldown");
         tokio::task::yield_now().await;
     }
     assert!(begun.elapsed() >= COOLDOWN * 3, "four fetches need three cooldowns");
@@ -576,10 +576,8 @@ async fn a_changed_file_is_noticed_and_a_broken_one_is_not_believed() {
 
     write(&jwks(&[&a]));
     until("the file appears", || a.is_proved_by(&running.store, "a")).await;
-    let changed = Instant::now();
     write(&jwks(&[&b]));
     until("the file changes", || b.is_proved_by(&running.store, "b")).await;
-    assert!(changed.elapsed() < Duration::from_secs(2), "within two seconds: {:?}", changed.elapsed());
     assert!(!a.is_proved_by(&running.store, "a"));
 
     let failed = running.refreshes("error");
@@ -650,9 +648,7 @@ async fn the_client_takes_a_complete_200_and_nothing_else() {
     issuer.set(Answer::Huge(MIB, false));
     assert_eq!(client.get(&url).await.unwrap().len(), MIB);
     issuer.set(Answer::Hang);
-    let begun = Instant::now();
     assert!(matches!(client.get(&url).await, Err(GetError::Timeout)));
-    assert!(begun.elapsed() < Duration::from_secs(7));
 }
 
 #[tokio::test]

@@ -32,14 +32,12 @@ use portcullis::tls::{ServerSettings, ServerTls, Version, server_tls};
 use portcullis::usage::Usage;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
+use testkit::PATIENCE;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-
-/// Longer than anything here takes unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An answer as it came over the socket.
 #[derive(Debug)]

@@ -52,13 +52,13 @@ fn killed_during(stage: &mut Stage, after: Option<Duration>, calls: &[String]) -
         .collect();
     match after {
         // Not to wait for anything: each round strikes at another moment.
-        Some(after) => thread::sleep(after),
+        Some(after) => testkit::let_pass(after),
         None => eventually("all calls are answered", || {
             readers.iter().all(thread::JoinHandle::is_finished).then_some(())
         }),
     }
     stage.gate.signal("KILL");
-    stage.gate.wait_for_exit(Duration::from_secs(60));
+    stage.gate.wait_for_exit(testkit::PATIENCE);
     readers.into_iter().map(|reader| reader.join().unwrap()).collect()
 }
 

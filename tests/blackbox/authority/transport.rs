@@ -1,7 +1,5 @@
 //! The OAuth endpoints over every way a request can come: framings, versions, slow and broken bodies, odd targets.
 
-use std::time::Duration;
-
 use http::Request;
 use serde_json::{Value, json};
 
@@ -208,7 +206,7 @@ fn secrets_and_tokens_stay_out_of_the_log_and_the_metrics() {
     assert_eq!(stage.api("/deals/7", &token), 401, "it was revoked");
     let metrics = stage.gate.telemetry("/metrics").text();
     stage.gate.signal("TERM");
-    assert_eq!(stage.gate.wait_for_exit(Duration::from_secs(60)).code(), Some(0));
+    assert_eq!(stage.gate.wait_for_exit(testkit::PATIENCE).code(), Some(0));
     stage.gate.log().wait_for_end();
     let log = stage.gate.log().text();
     assert!(

@@ -25,6 +25,7 @@ use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
 use portcullis::usage::Usage;
 use serde_json::Value;
+use testkit::PATIENCE;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -37,8 +38,6 @@ mod command;
 mod events_log;
 mod in_use;
 
-/// Longer than anything here takes unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const A: &str = "https://a.example.com/";
 const B: &str = "https://b.example.com/";

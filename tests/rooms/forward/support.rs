@@ -31,9 +31,7 @@ use tokio::sync::mpsc;
 pub(crate) fn worker<F: Future>(test: F) -> F::Output {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).unwrap();
-    runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs")
-    })
+    runtime.block_on(async { tokio::time::timeout(testkit::PATIENCE, test).await.expect("the test hangs") })
 }
 
 pub(crate) const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;

@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
@@ -30,8 +30,9 @@ use portcullis::shutdown::{self, Phase, Trigger};
 use portcullis::time::Timestamp;
 use portcullis::{enforce, tls};
 
-/// Nothing in these tests takes longer, unless it fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+use testkit::eventually;
+
+pub(crate) use testkit::PATIENCE;
 const SECRET: &[u8] = b"a secret of more than thirty-two bytes, for tests";
 const ISSUER: &str = "https://issuer.example/";
 
@@ -111,20 +112,12 @@ impl Bed {
 
     /// Waits until a metric has this value.
     pub(crate) fn until(&self, series: &str, value: u64) {
-        let since = Instant::now();
-        while self.metric(series) != value {
-            assert!(since.elapsed() < PATIENCE, "{series} is not {value}");
-            thread::yield_now();
-        }
+        eventually(&format!("{series} is {value}"), || (self.metric(series) == value).then_some(()));
     }
 
     /// Waits until nobody listens any more.
     pub(crate) fn until_closed(&self) {
-        let since = Instant::now();
-        while TcpStream::connect(self.address).is_ok() {
-            assert!(since.elapsed() < PATIENCE, "still listening");
-            thread::yield_now();
-        }
+        eventually("nobody listens", || TcpStream::connect(self.address).err());
     }
 
     /// All log lines, once the gate has ended.

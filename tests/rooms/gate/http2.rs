@@ -1,7 +1,7 @@
 //! HTTP/2 over TLS.
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -221,7 +221,7 @@ fn a_connection_without_streams_is_ended_and_one_with_streams_is_not() {
         let since = Instant::now();
         let idle = Client::connect(&certificates, &bed).await;
         idle.ended.await.unwrap().unwrap();
-        assert!(since.elapsed() >= SHORT && since.elapsed() < SHORT + Duration::from_secs(5));
+        assert!(since.elapsed() >= SHORT);
         bed.upstream.go();
         assert_eq!(answer.await.unwrap().status().as_u16(), 200);
         busy.ended.await.unwrap().unwrap();

@@ -10,7 +10,7 @@ pub(crate) const SHORT: Duration = Duration::from_millis(300);
 fn ends_after_short(client: &mut Wire, since: Instant) {
     assert!(client.is_ended());
     let took = since.elapsed();
-    assert!(took >= SHORT && took < SHORT * 20, "{took:?}");
+    assert!(took >= SHORT, "{took:?}");
 }
 
 #[test]

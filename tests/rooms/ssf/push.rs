@@ -29,6 +29,7 @@ use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
 use portcullis::usage::Usage;
 use serde_json::{Value, json};
+use testkit::PATIENCE;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -36,7 +37,6 @@ use tokio::time::timeout;
 
 use super::{AUDIENCE, ISSUER, SESSION_REVOKED, Settings, Signer, settings, shared, tolerant, transmitter};
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const SET: &str = "content-type: application/secevent+jwt";
 const AUTHORIZED: &str = "authorization: Bearer events-secret";
 

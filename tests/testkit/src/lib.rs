@@ -39,13 +39,17 @@ pub fn within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<
     }
 }
 
+/// Lets time pass where its passing is the point and nothing announces its end: a cooldown, the pause of a slow peer.
+/// Longer than asked for must do no harm; where a condition tells, wait with [`eventually`] instead.
+pub fn let_pass(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Runs a test's async part on this thread, with a deadline.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(60), future)
-            .await
-            .expect("the test took longer than a minute")
+        tokio::time::timeout(PATIENCE, future).await.expect("the test took longer than a minute")
     })
 }
 
