@@ -206,7 +206,7 @@ fn a_handshake_that_fails_leaves_a_line_at_debug() {
 fn one_broken_issuer_does_not_take_the_gate_out_of_service() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
     let broken = Issuer::named("https://broken.example/");
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = testkit::ports::reserved();
     let settings = |when: &str| {
         Settings::plaintext().telemetry(when).guarding(&upstream.url(), &issuer).toml(&format!(
             "[[issuers]]\nissuer = {:?}\naudiences = [\"a\"]\njwks_url = \"http://{nobody}/jwks\"\n",

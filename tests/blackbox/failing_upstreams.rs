@@ -227,7 +227,7 @@ fn bytes_after_an_answer_never_become_the_next_one() {
 
 #[test]
 fn a_refused_connection_is_502() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = testkit::ports::reserved().port();
     let issuer = Issuer::new();
     let gate = Gate::start(&Settings::plaintext().guarding(&format!("http://127.0.0.1:{port}"), &issuer));
     assert_error(&gate.get("/").token(&issuer.good()).send(), 502, "upstream_unreachable");
@@ -414,15 +414,15 @@ fn a_restarted_upstream_is_found_again() {
 
 #[test]
 fn a_restarted_upstream_is_found_again_over_http_2_too() {
-    let mut app = App::start(Speaks::H2c);
+    let port = testkit::ports::ClaimedPort::new();
+    let mut app = App::start_on(port.address, Speaks::H2c);
     let issuer = Issuer::new();
     let gate = Gate::start(&Settings::tls().guarding(&app.url(), &issuer));
     let token = issuer.good();
     for _ in 0..5 {
         assert_eq!(gate.get("/hello").token(&token).send().text(), "hello");
-        let address = app.address;
         drop(app);
-        app = App::start_on(address, Speaks::H2c);
+        app = App::start_on(port.address, Speaks::H2c);
     }
 }
 

@@ -318,7 +318,7 @@ fn refusals_come_as_grpc_statuses() {
 fn a_dead_or_silent_upstream_comes_as_a_grpc_status() {
     block_on(async {
         let issuer = Issuer::new();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = testkit::ports::reserved().port();
         let gate = Gate::start(&settings(&format!("h2c://127.0.0.1:{port}"), &issuer));
         let mut grpc = Channel::connect(&gate).await;
         assert_eq!(unary(&mut grpc, "hello", &issuer.good()).await.unwrap_err().code(), Code::Unavailable);

@@ -48,7 +48,7 @@ fn curl_gets_its_answer_though_nobody_wants_its_body() {
         exchange.wait_for_close()
     });
     let issuer = Issuer::new();
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = testkit::ports::reserved();
     let settings = Settings::tls()
         .limits("body_bytes = \"12MiB\"")
         .guarding(&upstream.url(), &issuer)

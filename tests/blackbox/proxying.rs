@@ -505,8 +505,9 @@ fn nghttpd_is_a_fine_upstream() {
     let key = settings.file("nghttpd.key", &server.key);
     let document = settings.file("document.txt", "from nghttpd");
     let folder = document.parent().unwrap().to_str().unwrap().to_owned();
-    // It cannot tell a port it was given by the system, so it gets one that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // It cannot tell a port it was given by the system.
+    let claimed = testkit::ports::ClaimedPort::new();
+    let port = claimed.number();
     let _nghttpd = Running::start(
         Command::new("nghttpd")
             .args(["-a", "127.0.0.1", "-d", &folder, &port.to_string()])

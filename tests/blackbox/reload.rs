@@ -94,7 +94,7 @@ fn a_changed_listen_address_needs_a_restart_and_says_so() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
     let settings = base(&upstream, &issuer).route("/one", "");
     let gate = Gate::start(&settings);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = testkit::ports::reserved().port();
     settings.clone().server(&format!("listen = [\"127.0.0.1:{port}\"]")).write();
     gate.signal("HUP");
     let line = gate.log().wait_for_text("restart");
@@ -338,7 +338,7 @@ fn the_effective_configuration_can_be_read_without_its_secrets() {
 
 /// A URL where nobody listens.
 fn nowhere() -> String {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = testkit::ports::reserved().port();
     format!("http://127.0.0.1:{port}/jwks")
 }
 

@@ -1,9 +1,9 @@
 //! Restarts as supervisors do them: the next gate takes over from the one that leaves, and hardly anybody notices.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -18,22 +18,9 @@ use testkit::tokens::Issuer;
 use testkit::wire::Wire;
 use testkit::{PATIENCE, eventually, now};
 
-/// Addresses that stay the same over restarts, outside of the range from which the kernel gives them to others.
-fn addresses<const N: usize>() -> [SocketAddr; N] {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 12_000 + u16::try_from(std::process::id() % 15_000).unwrap();
-    let free = || {
-        eventually("a free port", || {
-            let address = SocketAddr::from(([127, 0, 0, 1], first + NEXT.fetch_add(1, Ordering::SeqCst)));
-            TcpListener::bind(address).is_ok().then_some(address)
-        })
-    };
-    std::array::from_fn(|_| free())
-}
-
 /// A gate with addresses and a state of its own, whose last uses are saved only when it ends.
 fn lasting(upstream: &str, issuer: &Issuer) -> Settings {
-    let [public, telemetry, admin] = addresses();
+    let [public, telemetry, admin] = [(); 3].map(|()| testkit::ports::reserved());
     Settings::plaintext()
         .server(&format!("listen = [\"{public}\"]\ndrain_timeout = \"10m\""))
         .telemetry(&format!("listen = \"{telemetry}\""))
@@ -244,7 +231,7 @@ fn a_gate_that_serves_gives_up_nothing() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(&gate.public.to_string()), "{said}");
     // The same state behind other addresses.
-    let [public, telemetry] = addresses();
+    let [public, telemetry] = [(); 2].map(|()| testkit::ports::reserved());
     let beside = settings
         .clone()
         .server(&format!("listen = [\"{public}\"]"))

@@ -16,7 +16,7 @@ use testkit::tokens::Issuer;
 
 /// An address at which nobody listens.
 fn refused() -> String {
-    format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
+    format!("http://{}", testkit::ports::reserved())
 }
 
 fn upstream(settings: Settings, url: &str, lines: &str, issuer: &Issuer) -> Settings {

@@ -1,17 +1,14 @@
 //! A real `redis-server` as a process of the test: on a free port, in a folder of its own, ended on drop.
 
-use std::net::TcpListener;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use redis::{FromRedisValue, RedisResult};
 use tempfile::TempDir;
 
 use testkit::eventually;
+use testkit::ports::ClaimedPort;
 
 /// A running server.
 pub struct Server {
@@ -20,7 +17,8 @@ pub struct Server {
     pub port: u16,
     folder: Arc<TempDir>,
     arguments: Vec<String>,
-    _claim: UnixListener,
+    /// Held while the server is dead, too.
+    _claim: ClaimedPort,
 }
 
 impl Server {
@@ -86,7 +84,8 @@ impl Server {
     /// `None`: a program that is no part of a test took the port.
     fn try_run(program: &'static str, configuration: Option<&str>, arguments: &[&str]) -> Option<Self> {
         let folder = Arc::new(tempfile::Builder::new().prefix("portcullis-redis-").tempdir().unwrap());
-        let ((port, claim), mut all) = (claim_port(), Vec::<String>::new());
+        let (claim, mut all) = (ClaimedPort::new(), Vec::<String>::new());
+        let port = claim.number();
         if let Some(text) = configuration {
             let path = folder.path().join("server.conf");
             std::fs::write(&path, text).unwrap();
@@ -188,22 +187,3 @@ fn spawn(program: &str, arguments: &[String], folder: &Path) -> Child {
 
 /// Stands for the port in arguments.
 const PORT: &str = "{port}";
-
-/// A port that nobody listens on, with the one for a cluster's bus above it, and the claim to both. They lie below those
-/// that the system hands out, so that no connection or gate of another test comes between; and no other server of a test
-/// is given them while the claim lives, also while its own server is dead. The claim is a name without a file, which the
-/// kernel forgets with the process.
-fn claim_port() -> (u16, UnixListener) {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(7);
-        let port =
-            11_000 + u16::try_from(std::process::id().wrapping_mul(131).wrapping_add(step) % 10_000).unwrap();
-        let name = SocketAddr::from_abstract_name(format!("portcullis-test-port-{port}")).unwrap();
-        let Ok(claim) = UnixListener::bind_addr(&name) else { continue };
-        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if is_free(port) && is_free(port + 10_000) {
-            return (port, claim);
-        }
-    }
-}

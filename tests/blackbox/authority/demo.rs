@@ -122,8 +122,8 @@ fn the_lines_that_the_demo_prints_work_as_they_stand() {
 
 #[test]
 fn the_demo_listens_where_it_is_told_and_stays_on_loopback() {
-    let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (listen, admin) = (port(), port());
+    let ports = [testkit::ports::ClaimedPort::new(), testkit::ports::ClaimedPort::new()];
+    let [listen, admin] = ports.each_ref().map(|port| port.address);
     let demo = Demo::start(&["--listen", &listen.to_string(), "--admin", &admin.to_string()]);
     let text = demo.text();
     for address in [listen, admin] {

@@ -1,12 +1,11 @@
 //! A gate with an authority, behind TLS, on a port that stays its own over restarts; and those who speak with it.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
 
 use testkit::gate::Gate;
+use testkit::ports::ClaimedPort;
 use testkit::raw_upstream::RawUpstream;
 use testkit::settings::{Settings, overlay};
 use testkit::wire::Answer;
@@ -92,7 +91,7 @@ pub struct Stage {
     pub gate: Gate,
     pub plan: Plan,
     pub upstream: RawUpstream,
-    _port: Socket,
+    _port: ClaimedPort,
 }
 
 impl Stage {
@@ -103,7 +102,8 @@ impl Stage {
 
     /// With a say in its configuration.
     pub fn planned(how: impl FnOnce(Plan) -> Plan) -> Self {
-        let (port, address) = reserve();
+        let port = ClaimedPort::new();
+        let address = port.address;
         let upstream = RawUpstream::start();
         let issuer = format!("https://{address}");
         let base = Settings::tls()
@@ -260,15 +260,4 @@ pub fn part(token: &str, place: usize) -> Value {
 /// The key id in a token's header.
 pub fn kid(token: &str) -> String {
     part(token, 0)["kid"].as_str().unwrap().to_owned()
-}
-
-/// A port that nobody else is given while the socket lives. The gate binds it beside us, as its workers do beside each
-/// other, and only the gate listens.
-fn reserve() -> (Socket, SocketAddr) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    socket.set_reuse_port(true).unwrap();
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    (socket, address)
 }

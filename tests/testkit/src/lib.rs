@@ -11,6 +11,7 @@ pub mod issuer;
 pub mod metrics;
 pub mod operator;
 pub mod pki;
+pub mod ports;
 pub mod raw_upstream;
 pub mod settings;
 pub mod tokens;
