@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::pinned::Pinned;
 use testkit::frames::{self, END_HEADERS, END_STREAM, End, Frames, kind};
 use testkit::gate::Gate;
 use testkit::raw_upstream::{Next, RawUpstream, Seen};
@@ -118,7 +119,8 @@ impl Scene {
         Table { rows: Vec::new(), bearer: format!("Bearer {}", self.issuer.good()) }
     }
 
-    fn judge(&self, row: &Row) -> Result<(), String> {
+    /// What came of the row, or what is wrong with that.
+    fn judge(&self, row: &Row) -> Result<String, String> {
         let before = (self.upstream.count(), self.complete.lock().unwrap().len());
         let mut connection = Frames::connect(&self.gate);
         connection.send(&row.frames);
@@ -162,18 +164,28 @@ impl Scene {
                 ended.then_some(()).ok_or_else(|| format!("{end:?}"))?;
                 complete.is_empty().then_some(()).ok_or_else(|| format!("reached: {complete:?}"))
             }
-        }
+        }?;
+        Ok(match complete.as_slice() {
+            [] => format!("{end:?}"),
+            [one, ..] => format!("{end:?}, {}", one.target()),
+        })
     }
 
-    fn run(&mut self, table: &Table, at_least: usize) {
+    fn run(&mut self, table: &Table, at_least: usize, data: &'static str) {
+        let mut pinned = Pinned::new(data);
         assert!(table.rows.len() >= at_least, "{} rows", table.rows.len());
         let mut wrong = String::new();
         for row in &table.rows {
-            if let Err(problem) = self.judge(row) {
-                writeln!(wrong, "{}: {}", row.name, problem.chars().take(500).collect::<String>()).unwrap();
+            match self.judge(row) {
+                Ok(outcome) => pinned.row(&row.name, &outcome),
+                Err(problem) => {
+                    writeln!(wrong, "{}: {}", row.name, problem.chars().take(500).collect::<String>())
+                        .unwrap();
+                }
             }
         }
         assert!(wrong.is_empty(), "of {} rows:\n{wrong}", table.rows.len());
+        pinned.check();
         assert!(self.gate.is_alive());
         assert_eq!(self.gate.get("/alive").token(&self.issuer.good()).send().status(), 200);
         assert!(!self.gate.log().text().contains("panicked"), "{}", self.gate.log().text());
@@ -364,7 +376,7 @@ fn malformed_requests_never_reach_an_http_1_1_upstream() {
     }
     table.and("authorization", "Bearer x", Refuse);
     table.and("transfer_encoding", "chunked", Either("/h2"));
-    scene.run(&table, 120);
+    scene.run(&table, 120, "hostile/h2_requests");
     for seen in scene.complete.lock().unwrap().iter() {
         assert!(!seen.text().contains("root") && !seen.text().contains("smuggled"), "{}", seen.text());
     }
@@ -422,7 +434,7 @@ fn a_body_that_contradicts_its_length_never_looks_complete() {
     table.row("exact", [frames::headers(1, 0, &fields), data("hello")].concat(), Pass("/h2"));
     let plain = table.good();
     table.row("without a length", [frames::headers(1, 0, &plain), data("hello")].concat(), Pass("/h2"));
-    scene.run(&table, 2);
+    scene.run(&table, 2, "hostile/h2_lengths");
     let bodies: Vec<Vec<u8>> = scene.complete.lock().unwrap().iter().map(|seen| seen.body.clone()).collect();
     assert_eq!(bodies[..2], [b"hello".to_vec(), b"hello".to_vec()]);
 }
@@ -565,7 +577,7 @@ fn frames_that_break_the_protocol_end_the_connection() {
     for (name, bytes) in rows {
         table.row(name, bytes, EndConnection);
     }
-    scene.run(&table, 35);
+    scene.run(&table, 35, "hostile/h2_frames");
 }
 
 #[test]

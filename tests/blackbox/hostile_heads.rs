@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::pinned::Pinned;
 use testkit::gate::Gate;
 use testkit::raw_upstream::{Next, RawUpstream, Seen};
 use testkit::settings::Settings;
@@ -132,8 +133,8 @@ impl Scene {
         replace(&bytes, b"{host}", b"Host: api.test\r\n")
     }
 
-    /// Sends a row and says what is wrong with what came of it.
-    fn judge(&self, row: &Row) -> Result<(), String> {
+    /// Sends a row and says what came of it, or what is wrong with that.
+    fn judge(&self, row: &Row) -> Result<String, String> {
         let before = (self.upstream.count(), self.complete.lock().unwrap().len());
         // Where the gate may rightly wait for more, it is told that nothing comes. Elsewhere it is not: the end of input
         // before an answer may be taken for a client that went away.
@@ -168,7 +169,13 @@ impl Scene {
             Either(target, body) => refused(BAD).or_else(|_| passed(target, body)),
             Broken => broken(),
             PassOrBroken(target, body) => broken().or_else(|_| passed(target, body)),
-        }
+        }?;
+        let answered = if answer.is_some() { status.to_string() } else { "closed".to_owned() };
+        // Whether the upstream sees the start of a request that breaks off is a race.
+        Ok(match complete.as_slice() {
+            [] => answered,
+            [one, ..] => format!("{answered}, {} + {} bytes", one.target(), one.body.len()),
+        })
     }
 }
 
@@ -225,16 +232,21 @@ fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 }
 
 /// Judges all rows, of which there must be this many, so that none is lost unnoticed.
-fn run(scene: &mut Scene, table: &Table, at_least: usize) {
+fn run(scene: &mut Scene, table: &Table, at_least: usize, data: &'static str) {
+    let mut pinned = Pinned::new(data);
     assert!(table.0.len() >= at_least, "{} rows", table.0.len());
     let mut wrong = String::new();
     for row in &table.0 {
-        if let Err(problem) = scene.judge(row) {
-            writeln!(wrong, "{}: {}", row.name, problem.chars().take(600).collect::<String>()).unwrap();
+        match scene.judge(row) {
+            Ok(outcome) => pinned.row(&row.name, &outcome),
+            Err(problem) => {
+                writeln!(wrong, "{}: {}", row.name, problem.chars().take(600).collect::<String>()).unwrap();
+            }
         }
     }
     let rows = table.0.len();
     assert!(wrong.is_empty(), "of {rows} rows:\n{wrong}");
+    pinned.check();
     assert!(scene.gate.is_alive());
     assert!(scene.upstream.stray().is_empty(), "{:?}", scene.upstream.stray());
     assert_eq!(scene.gate.get("/alive").token(&scene.issuer.good()).send().status(), 200);
@@ -346,7 +358,7 @@ fn hostile_request_lines_are_refused() {
     }
     table.raw("CONNECT", "CONNECT api.test:443 HTTP/1.1\r\n{host}{auth}\r\n", Refuse(&[405, 400]));
     table.raw("CONNECT with a path", "CONNECT /x HTTP/1.1\r\n{host}{auth}\r\n", Refuse(&[405, 400]));
-    run(&mut scene(), &table, 55);
+    run(&mut scene(), &table, 55, "hostile/request_lines");
 }
 
 #[test]
@@ -501,7 +513,7 @@ fn hostile_targets_are_refused_and_others_pass_byte_for_byte() {
     table.target("http://api.test?x", Refuse(BAD));
     table.target(&format!("/{}", "a".repeat(70_000)), Refuse(&[414, 431]));
     table.target(&format!("/{}", "a".repeat(30_000)), passes(&format!("/{}", "a".repeat(30_000)), ""));
-    run(&mut scene(), &table, 110);
+    run(&mut scene(), &table, 110, "hostile/targets");
 }
 
 #[test]
@@ -578,7 +590,7 @@ fn hostile_hosts_are_refused() {
         Refuse(BAD),
     );
     table.raw("HTTP/1.0 with a bad host", "GET /host HTTP/1.0\r\nHost: a b\r\n{auth}\r\n", Refuse(BAD));
-    run(&mut scene(), &table, 45);
+    run(&mut scene(), &table, 45, "hostile/hosts");
 }
 
 #[test]
@@ -661,7 +673,7 @@ fn hostile_fields_are_refused() {
         format!("GET / HTTP/1.{}\r\n{{host}}{{auth}}\r\n", "1".repeat(100 * 1024)),
         Refuse(&[400, 431, 505]),
     );
-    run(&mut scene(), &table, 45);
+    run(&mut scene(), &table, 45, "hostile/fields");
 }
 
 #[test]
@@ -834,7 +846,7 @@ fn a_body_has_one_length_or_none_is_forwarded() {
         ),
         Refuse(&[400, 501]),
     );
-    run(&mut scene(), &table, 130);
+    run(&mut scene(), &table, 130, "hostile/lengths");
 }
 
 #[test]
@@ -941,7 +953,7 @@ fn chunks_are_read_strictly() {
         );
     }
     let mut scene = scene();
-    run(&mut scene, &table, 65);
+    run(&mut scene, &table, 65, "hostile/chunks");
     for seen in scene.complete.lock().unwrap().iter() {
         let trailers = seen.trailers.to_ascii_lowercase().replace('_', "-");
         for name in
@@ -998,7 +1010,7 @@ fn hop_by_hop_fields_cannot_be_abused() {
         either("/fields", ""),
     );
     let mut scene = scene();
-    run(&mut scene, &table, 20);
+    run(&mut scene, &table, 20, "hostile/hop_by_hop");
     for seen in scene.complete.lock().unwrap().iter().filter(|seen| seen.target() != "/alive") {
         assert_eq!(seen.field("host").as_deref(), Some("api.test"), "{}", seen.text());
         assert_eq!(seen.field("x-one"), None, "{}", seen.text());
@@ -1047,7 +1059,7 @@ fn identities_cannot_be_spoofed() {
         table.fields(&format!("{name:?}"), format!("{name}: root\r\n"), Refuse(BAD));
     }
     let mut scene = scene();
-    run(&mut scene, &table, 35);
+    run(&mut scene, &table, 35, "hostile/identities");
     for seen in scene.complete.lock().unwrap().iter() {
         assert!(!seen.text().contains("root"), "{}", seen.text());
     }

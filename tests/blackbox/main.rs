@@ -32,6 +32,7 @@ mod keys;
 mod killed;
 mod limits;
 mod operators;
+mod pinned;
 mod proxy_protocol;
 mod proxying;
 mod reload;
