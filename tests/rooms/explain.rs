@@ -7,9 +7,6 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis::events::{EventIssuer, EventLog, parse};
 use portcullis::identity::TokenKey;
 use portcullis::revocations::Revocations;
@@ -18,6 +15,7 @@ use portcullis::state::{OpenError, Store};
 use portcullis::time::{Monotonic, Now, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::tokens::{Signer, compact};
 
 const ISSUER: &str = "https://idp.example.com/";
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -73,12 +71,9 @@ fn claims(changes: Value) -> Value {
 }
 
 fn token(claims: &Value) -> String {
-    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let alg = if claims["iss"] == ISSUER { "HS256" } else { "ES256" };
-    let input =
-        format!("{}.{}", part(&json!({"alg": alg, "typ": "at+jwt"}).to_string()), part(&claims.to_string()));
-    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET);
-    format!("{input}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, input.as_bytes())))
+    let header = json!({"alg": alg, "typ": "at+jwt"}).to_string();
+    compact(&Signer::secret("HS256", SECRET), "HS256", header.as_bytes(), claims.to_string().as_bytes())
 }
 
 struct Outcome {

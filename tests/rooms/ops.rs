@@ -7,9 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::hmac;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use portcullis::admin::{
     Access, AdminLimits, Control, ControlCommand, Health, Ledger, Permission, ReadyWhen, Settings, Token,
@@ -33,6 +30,7 @@ use portcullis::usage::Usage;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use testkit::PATIENCE;
+use testkit::tokens::{Signer, compact};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -213,10 +211,8 @@ scopes = ["read:deals"]
 fn token(subject: &str, scope: &str) -> String {
     let now = Timestamp::now().as_secs();
     let claims = json!({"iss": "https://idp.example.com/", "aud": "api", "sub": subject, "scope": scope, "iat": now, "exp": now + 3600, "jti": "j"});
-    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
-    let input = format!("{}.{}", part(r#"{"alg":"HS256"}"#), part(&claims.to_string()));
-    let key = hmac::Key::new(hmac::HMAC_SHA256, b"0123456789abcdef0123456789abcdef");
-    format!("{input}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, input.as_bytes())))
+    let signer = Signer::secret("HS256", b"0123456789abcdef0123456789abcdef");
+    compact(&signer, "HS256", br#"{"alg":"HS256"}"#, claims.to_string().as_bytes())
 }
 
 #[tokio::test]

@@ -9,9 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use portcullis::forward::{Address, ErrorKind, LoadError, Scheme, Upstream, UpstreamSettings};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,51 +20,23 @@ use crate::forward::support::{Ask, Gate, listen, read, settings, worker};
 /// A certificate authority, with files as an operator would have them.
 struct Authority {
     folder: TempDir,
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    signer: testkit::pki::Authority,
 }
 
 impl Authority {
     fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let folder = TempDir::new().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
-        Self { folder, issuer }
+        let (folder, signer) = (TempDir::new().unwrap(), testkit::pki::Authority::new());
+        std::fs::write(folder.path().join("ca.pem"), signer.certificate_pem()).unwrap();
+        Self { folder, signer }
     }
 
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// A certificate for `name`, and its key, in PEM.
-    fn issue(&self, name: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let certificate =
-            CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-
     fn acceptor(&self, name: &str, alpn: &[&str], client_certificate: bool) -> TlsAcceptor {
-        let (certificate, key) = self.issue(name);
-        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions();
-        let builder = if client_certificate {
-            let mut roots = rustls::RootCertStore::empty();
-            roots.add(self.issuer.der().clone()).unwrap();
-            let verifier =
-                rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                    .build();
-            builder.unwrap().with_client_cert_verifier(verifier.unwrap())
-        } else {
-            builder.unwrap().with_no_client_auth()
-        };
-        let mut config = builder.with_single_cert(chain, key).unwrap();
-        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        Arc::new(config).into()
+        let client_ca = client_certificate.then_some(&self.signer);
+        Arc::new(self.signer.server(&[name]).server_config(alpn, client_ca)).into()
     }
 
     fn settings(&self, port: u16) -> UpstreamSettings {
@@ -176,9 +145,9 @@ fn certificates_that_are_not_accepted() {
 fn a_client_certificate_is_presented() {
     worker(async {
         let authority = Authority::new();
-        let (certificate, key) = authority.issue("gate.example");
-        std::fs::write(authority.file("gate.pem"), certificate).unwrap();
-        std::fs::write(authority.file("gate.key"), key).unwrap();
+        let identity = authority.signer.client("gate.example");
+        std::fs::write(authority.file("gate.pem"), identity.chain).unwrap();
+        std::fs::write(authority.file("gate.key"), identity.key).unwrap();
         let (listener, port) = listen().await;
         let acceptor = authority.acceptor("127.0.0.1", &["http/1.1"], true);
         let with = UpstreamSettings {

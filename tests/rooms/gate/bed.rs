@@ -8,9 +8,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::hmac;
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
@@ -31,6 +28,7 @@ use portcullis::time::Timestamp;
 use portcullis::{enforce, tls};
 
 use testkit::eventually;
+use testkit::tokens::{Signer, compact};
 
 pub(crate) use testkit::PATIENCE;
 const SECRET: &[u8] = b"a secret of more than thirty-two bytes, for tests";
@@ -292,13 +290,10 @@ pub(crate) fn bound_token(client: &str, scope: &str, certificate: Option<&[u8]>)
         "iat": now, "exp": now + 600,
     });
     if let Some(thumbprint) = certificate {
-        payload["cnf"] = serde_json::json!({ "x5t#S256": BASE64_URL_SAFE_NO_PAD.encode(thumbprint) });
+        payload["cnf"] = serde_json::json!({ "x5t#S256": testkit::b64(thumbprint) });
     }
-    let part = |json: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(json);
-    let input =
-        format!("{}.{}", part(br#"{"alg":"HS256","typ":"JWT"}"#), part(payload.to_string().as_bytes()));
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), input.as_bytes());
-    format!("{input}.{}", part(tag.as_ref()))
+    let header = br#"{"alg":"HS256","typ":"JWT"}"#;
+    compact(&Signer::secret("HS256", SECRET), "HS256", header, payload.to_string().as_bytes())
 }
 
 /// A request on an open route.
