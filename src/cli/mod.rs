@@ -45,7 +45,7 @@ enum Command {
     /// Runs a gate in front of a sample API, with a certificate made for the occasion and an authority with one user and one
     /// application credential, and prints the `curl` lines to try. Ends with Ctrl-C and leaves nothing behind.
     Demo(demo::DemoArgs),
-    /// Tell a running gate of an event that ends tokens.
+    /// Send a revocation event to a running gate.
     ///
     /// Exits with 0 when the event is durable and in force, with 1 when it is not, with 2 when it makes no sense. The admin
     /// token comes from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file.

@@ -244,7 +244,7 @@ impl Reason {
             | Self::WrongAudience
             | Self::CertificateMismatch => DenialWire::invalid_token(NOT_VALID),
             Self::Expired => DenialWire::invalid_token("The access token expired"),
-            Self::Idle => DenialWire::invalid_token("The access token was not used for too long"),
+            Self::Idle => DenialWire::invalid_token("The access token has been inactive for too long (idle)"),
             Self::TokenRevoked | Self::SubjectRevoked | Self::ClientRevoked | Self::IssuerRevoked => {
                 DenialWire::invalid_token("The access token was revoked")
             }
@@ -261,7 +261,7 @@ impl Reason {
                 DenialWire::insufficient("The access token lacks a role that is required here")
             }
             Self::KeysUnavailable | Self::StateUnavailable => {
-                DenialWire::unavailable("The token cannot be judged now")
+                DenialWire::unavailable("Token verification is temporarily unavailable")
             }
             Self::Overloaded => DenialWire::unavailable("The gate is at its limit"),
         }

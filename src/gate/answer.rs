@@ -232,8 +232,8 @@ impl From<&ForwardError> for GateRefusal {
                 ("method_not_allowed", "TRACE is not forwarded with credentials")
             }
             StatusCode::BAD_GATEWAY => ("upstream_unreachable", "The upstream gave no usable answer"),
-            StatusCode::GATEWAY_TIMEOUT => ("upstream_timeout", "The upstream gave no answer in time"),
-            StatusCode::REQUEST_TIMEOUT => ("invalid_request", "The request body stopped coming"),
+            StatusCode::GATEWAY_TIMEOUT => ("upstream_timeout", "The upstream did not respond in time"),
+            StatusCode::REQUEST_TIMEOUT => ("invalid_request", "Timed out while reading the request body"),
             _ if matches!(error, ForwardError::Target) => (
                 "invalid_request",
                 "The query has characters that HTTP/2 cannot carry to the upstream; percent-encode them",

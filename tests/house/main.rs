@@ -4,8 +4,10 @@
 //! one that keeps it.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a broken rule fails the test")]
 
+mod documents;
 mod files;
 mod map;
 mod names;
 mod secrets;
 mod sources;
+mod words;

@@ -77,7 +77,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 /// Remembers a name, or tells where it was taken.
 fn unique(s: &Section<'_>, key: &str, name: &str, taken: &mut Vec<(String, usize)>) {
     match taken.iter().find(|(other, _)| other == name) {
-        Some((_, line)) => s.problem(key, format!("{name:?} is taken by the one on line {line}")),
+        Some((_, line)) => s.problem(key, format!("{name:?} is a duplicate; first used on line {line}")),
         None if name.is_empty() => {}
         None => taken.push((name.to_owned(), s.line())),
     }

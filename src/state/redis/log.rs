@@ -93,7 +93,7 @@ impl Beat {
         if self.created_at > known.said {
             return Some("events are missing from it");
         }
-        (self.last < known.last).then_some("it lost its end")
+        (self.last < known.last).then_some("the event log was truncated")
     }
 }
 
@@ -322,8 +322,8 @@ mod tests {
             ("b", 100, 50, Some("it is another one")),
             ("", 0, 0, Some("it is another one")),
             ("a", 101, 50, Some("events are missing from it")),
-            ("a", 100, 49, Some("it lost its end")),
-            ("a", 100, 0, Some("it lost its end")),
+            ("a", 100, 49, Some("the event log was truncated")),
+            ("a", 100, 0, Some("the event log was truncated")),
         ];
         for (id, created_at, last, why) in table {
             let beat = Beat {

@@ -1,0 +1,202 @@
+//! What the documentation and the manifest say is compared with what is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use syn::visit::{self, Visit};
+
+use crate::sources::{Source, crate_sources, files, root};
+
+/// Labels by the name of a metric.
+type Labels = BTreeMap<String, BTreeSet<String>>;
+
+#[test]
+fn the_table_of_metrics_lists_what_is_registered() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let (rows, registered) = (rows_of_metrics(&readme), registered_metrics(&crate_sources()));
+    let problems = differences(&rows, &registered);
+    assert!(problems.is_empty(), "README's table of metrics:\n{}", problems.join("\n"));
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut pages = files("docs", ".md");
+    pages.push(("README.md".to_owned(), std::fs::read_to_string(root().join("README.md")).unwrap()));
+    let mut found = Vec::new();
+    for (path, text) in &pages {
+        let folder = root().join(path).parent().unwrap().to_owned();
+        found.extend(
+            dead_links(&text.replace("\n", " "), |file| folder.join(file).exists(), text)
+                .into_iter()
+                .map(|link| format!("{path}: {link}")),
+        );
+    }
+    assert!(found.is_empty(), "links that lead nowhere:\n{}", found.join("\n"));
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let found = without_reason(&manifest);
+    assert!(found.is_empty(), "dependencies without a reason: {found:?}");
+}
+
+#[test]
+fn the_release_is_built_as_promised() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert_eq!(release_problems(&manifest), [""; 0]);
+}
+
+/// The names and labels of each row of the table: one row may have several names, and all of their labels.
+fn rows_of_metrics(text: &str) -> Vec<(BTreeSet<String>, BTreeSet<String>)> {
+    let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    let rows = text.lines().filter(|line| line.starts_with("| `portcullis_"));
+    rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>())
+        .map(|cells| (quoted(cells[1]), quoted(cells[2])))
+        .collect()
+}
+
+fn registered_metrics(sources: &[Source]) -> Labels {
+    struct Calls(Labels);
+    impl<'ast> Visit<'ast> for Calls {
+        fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+            self.call(call.args.iter());
+            visit::visit_expr_method_call(self, call);
+        }
+        fn visit_expr_call(&mut self, call: &'ast syn::ExprCall) {
+            self.call(call.args.iter());
+            visit::visit_expr_call(self, call);
+        }
+    }
+    impl Calls {
+        fn call<'ast>(&mut self, arguments: impl Iterator<Item = &'ast syn::Expr>) {
+            let mut name = None;
+            for argument in arguments {
+                match argument {
+                    syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) if name.is_none() => {
+                        let text = text.value();
+                        if !text.starts_with("portcullis_") {
+                            return;
+                        }
+                        self.0.entry(text.clone()).or_default();
+                        name = Some(text);
+                    }
+                    syn::Expr::Reference(it) => {
+                        if let (syn::Expr::Array(array), Some(name)) = (&*it.expr, &name) {
+                            let labels = self.0.entry(name.clone()).or_default();
+                            labels.extend(array.elems.iter().filter_map(|element| match element {
+                                syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) => {
+                                    Some(text.value())
+                                }
+                                _ => None,
+                            }));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    let mut calls = Calls(Labels::new());
+    sources
+        .iter()
+        .filter(|file| file.path.starts_with("src/metrics"))
+        .for_each(|file| calls.visit_file(&file.product));
+    calls.0
+}
+
+fn differences(rows: &[(BTreeSet<String>, BTreeSet<String>)], registered: &Labels) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (names, labels) in rows {
+        let known: BTreeSet<&String> =
+            names.iter().filter_map(|name| registered.get(name)).flatten().collect();
+        problems.extend(
+            names
+                .iter()
+                .filter(|name| !registered.contains_key(*name))
+                .map(|name| format!("{name} is not registered")),
+        );
+        if known != labels.iter().collect() {
+            problems.push(format!("{names:?} has the labels {known:?}, not {labels:?}"));
+        }
+    }
+    let missing = registered.keys().filter(|name| !rows.iter().any(|(names, _)| names.contains(*name)));
+    problems.extend(missing.map(|name| format!("{name} is missing")));
+    problems
+}
+
+/// The links of a page whose file does not exist, or whose heading is not on the page.
+fn dead_links(text: &str, exists: impl Fn(&str) -> bool, page: &str) -> Vec<String> {
+    let headings: BTreeSet<String> = page.lines().filter(|line| line.starts_with('#')).map(anchor).collect();
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets
+        .filter(|target| !target.contains("://") && !target.contains(' '))
+        .filter(|target| match target.split_once('#') {
+            Some(("", heading)) => !headings.contains(heading),
+            Some((file, _)) => !exists(file),
+            None => !exists(target),
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    text.chars()
+        .filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-')
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
+fn without_reason(manifest: &str) -> Vec<String> {
+    let mut is_list = false;
+    let mut found = Vec::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            is_list = line.ends_with("dependencies]");
+        } else if let (true, Some((name, rest))) = (is_list, line.split_once(" = ")) {
+            if !rest.split_once("# ").is_some_and(|(_, reason)| reason.len() >= 3) {
+                found.push(name.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Fat LTO, one unit, symbols for lines, and panics that unwind: one bad request must not end the others.
+fn release_problems(manifest: &str) -> Vec<String> {
+    let release = manifest.split("[profile.release]\n").nth(1).unwrap_or_default();
+    let lines: Vec<&str> = release.lines().take_while(|line| !line.starts_with('[')).collect();
+    let wanted = ["lto = \"fat\"", "codegen-units = 1", "debug = 1"];
+    let mut problems: Vec<String> =
+        wanted.iter().filter(|line| !lines.contains(*line)).map(|line| format!("missing: {line}")).collect();
+    problems.extend(
+        lines.iter().filter(|line| line.starts_with("panic")).map(|line| format!("unwinding: {line}")),
+    );
+    problems
+}
+
+#[test]
+fn the_comparison_of_metrics_sees_what_it_looks_for() {
+    let code = "fn f() { page.counters(\"portcullis_a_total\", \"A\", &[\"route\"])?; page.counter(\"portcullis_b\", \"B\")?; g(\"other\", &[\"c\"]) }";
+    let registered = registered_metrics(&[Source::parsed("src/metrics.rs", code)]);
+    let table = "| `portcullis_a_total` | `route` | a |\n| `portcullis_b` | | b |\n";
+    assert_eq!(differences(&rows_of_metrics(table), &registered), [""; 0]);
+    let table = "| `portcullis_a_total` | `path` | a |\n| `portcullis_c` | | c |\n";
+    assert_eq!(
+        differences(&rows_of_metrics(table), &registered),
+        [
+            "{\"portcullis_a_total\"} has the labels {\"route\"}, not {\"path\"}",
+            "portcullis_c is not registered",
+            "portcullis_b is missing"
+        ]
+    );
+}
+
+#[test]
+fn the_rules_of_documents_see_what_they_look_for() {
+    let page = "# One `Two`\n[a](#one-two) [b](#three) [c](x.md) [d](y.md#z) [e](https://a.b)\n";
+    assert_eq!(dead_links(page, |file| file == "x.md", page), ["#three", "y.md#z"]);
+    let manifest = "[package]\nname = \"a\"\n[dev-dependencies]\na = \"1\" # why it is here\nb = \"1\"\n[profile.release]\nlto = \"fat\"\npanic = \"abort\"\ndebug = 1\n[lints]\n";
+    assert_eq!(without_reason(manifest), ["b"]);
+    assert_eq!(release_problems(manifest), ["missing: codegen-units = 1", "unwinding: panic = \"abort\""]);
+}
