@@ -153,10 +153,10 @@ fn without_reason(manifest: &str) -> Vec<String> {
     for line in manifest.lines() {
         if line.starts_with('[') {
             is_list = line.ends_with("dependencies]");
-        } else if let (true, Some((name, rest))) = (is_list, line.split_once(" = ")) {
-            if !rest.split_once("# ").is_some_and(|(_, reason)| reason.len() >= 3) {
-                found.push(name.to_owned());
-            }
+        } else if let (true, Some((name, rest))) = (is_list, line.split_once(" = "))
+            && rest.split_once("# ").is_none_or(|(_, reason)| reason.len() < 3)
+        {
+            found.push(name.to_owned());
         }
     }
     found
