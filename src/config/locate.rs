@@ -128,10 +128,11 @@ impl<'a> Reading<'a> {
         !self.found.borrow().iter().any(|(_, problem)| within(problem))
     }
 
-    /// The line of a byte offset, from 1.
+    /// The line of a byte offset, from 1. The end of the file belongs to its last line.
     pub(super) fn line(&self, offset: usize) -> usize {
         let before = self.text.as_bytes().iter().take(offset);
-        1 + before.filter(|byte| **byte == b'\n').count()
+        let line = 1 + before.filter(|byte| **byte == b'\n').count();
+        line.min(self.text.lines().count().max(1))
     }
 
     /// A path of the configuration, relative to the folder of its file; the file is watched from now on.
