@@ -79,7 +79,10 @@ impl Health {
         ready &= match stores.iter().filter(usable).count() {
             all if all == stores.len() => true,
             0 => false,
-            _ => !self.when.load(Ordering::Relaxed) && stores.iter().all(|store| store.was_tried()),
+            _ => {
+                let is_settled = |store: &Arc<KeyStore>| usable(&store) || store.was_tried();
+                !self.when.load(Ordering::Relaxed) && stores.iter().all(is_settled)
+            }
         };
         let keys = stores.iter().map(|store| {
             let condition = match store.availability(now) {
@@ -113,5 +116,58 @@ impl Health {
 impl std::fmt::Debug for Health {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Health").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::keys::set::KeySet;
+    use crate::keys::{KeySource, Settings};
+    use crate::metrics::Metrics;
+    use crate::shutdown;
+
+    fn settings(issuer: &str) -> Settings {
+        Settings {
+            issuer: issuer.to_owned(),
+            source: KeySource::Discovery,
+            algorithms: vec![jsonwebtoken::Algorithm::ES256],
+            ca: None,
+            insecure_http: false,
+            refresh_interval: Duration::from_secs(300),
+            refresh_cooldown: Duration::from_secs(30),
+            max_stale: Duration::from_secs(86_400),
+        }
+    }
+
+    /// After a start the keys of one issuer are there at once, and those of another, kept from a run long ago, are too old
+    /// until they are fetched: the first requests of the other must not meet a gate that calls itself ready.
+    #[test]
+    fn the_gate_is_not_ready_while_an_issuer_is_on_its_first_try() {
+        const KEY: &[u8] = br#"{"keys":[{"kty":"EC","crv":"P-256","kid":"a","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+        let metrics = Metrics::new().unwrap();
+        let now = Now::read();
+        let usable =
+            KeyStore::fixed(settings("https://a.example/"), KeySet::new(Vec::new()), metrics.clone());
+        let old = KeyStore::new(settings("https://b.example/"), metrics.clone());
+        old.restore(KEY, now.wall.minus(Duration::from_secs(2 * 86_400)), None).unwrap();
+        let fresh = KeyStore::new(settings("https://c.example/"), metrics.clone());
+        fresh.restore(KEY, now.wall, None).unwrap();
+        let never = KeyStore::new(settings("https://d.example/"), metrics);
+        for (name, stores, any, all) in [
+            ("usable", vec![&usable], true, true),
+            ("restored and fresh", vec![&usable, &fresh], true, true),
+            ("restored and too old, not tried", vec![&usable, &old], false, false),
+            ("never loaded, not tried", vec![&usable, &never], false, false),
+            ("none usable", vec![&old, &never], false, false),
+        ] {
+            for (when, expected) in [(ReadyWhen::Any, any), (ReadyWhen::All, all)] {
+                let stores = stores.iter().map(|store| Arc::clone(store)).collect();
+                let (_trigger, shutdown) = shutdown::channel();
+                assert_eq!(Health::new(stores, when, shutdown).at(now).0, expected, "{name}, {when:?}");
+            }
+        }
     }
 }

@@ -189,10 +189,12 @@ impl KeyStore {
         self.failure.store(failure.map(Arc::new));
     }
 
-    /// Whether fetching keys was tried: a store that is empty after that stays so for a while.
+    /// Whether fetching keys was tried since this process started: a store whose keys cannot be used after that stays so for
+    /// a while. A restored set is what an earlier process fetched, and says nothing of this one.
     #[must_use]
     pub fn was_tried(&self) -> bool {
-        self.confirmed_at.load(Ordering::Acquire) != NEVER || self.instruments.failed.get() > 0
+        let is_restored = self.restored_from.load(Ordering::Acquire) != NEVER;
+        (self.is_loaded() && !is_restored) || self.instruments.failed.get() > 0
     }
 
     /// Whether [`ask`](Self::ask) could bring what is wanted: a fetch may be asked for or is under way, and the last one

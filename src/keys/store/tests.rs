@@ -195,3 +195,22 @@ fn the_age_is_exported() {
     store.export(LOADED.plus(Duration::from_secs(7)));
     assert!((line() - 7.0).abs() < 0.001);
 }
+
+#[test]
+fn a_restored_set_does_not_count_as_a_try_of_this_process() {
+    let (source, now) = (empty(), Now::read());
+    source.accept(jwks(&[&jwk("a")]), now).unwrap();
+    assert!(source.was_tried(), "fetched");
+    let kept = source.last_good().borrow().clone().unwrap();
+    let store = empty();
+    assert!(!store.was_tried(), "never loaded");
+    store.restore(&kept.jwks, now.wall.minus(Duration::from_secs(2 * 86_400)), None).unwrap();
+    assert_eq!(store.availability(now), Availability::TooOld);
+    assert!(!store.was_tried(), "restored");
+    store.instruments.failed.inc();
+    assert!(store.was_tried(), "failed");
+    let store = empty();
+    store.restore(&kept.jwks, now.wall, None).unwrap();
+    store.confirm(now);
+    assert!(store.was_tried(), "confirmed");
+}
