@@ -31,7 +31,7 @@ fn a_token_unused_since_its_issue_for_longer_than_the_timeout_is_refused_for_goo
     let (fresh, idle) = (aged(590), aged(602));
     let answer = gate.get("/anything").token(&idle).send();
     assert_eq!(answer.status(), 401);
-    assert!(answer.text().contains("not used"), "{}", answer.text());
+    assert!(answer.text().contains("(idle)"), "{}", answer.text());
     assert_eq!(app.arrived().len(), 0, "an idle token reached the upstream");
     for again in [idle.clone(), twin(&idle)] {
         assert_eq!(gate.reason(&again), "idle");

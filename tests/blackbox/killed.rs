@@ -59,7 +59,7 @@ impl Line {
         let answer = self.present(token).unwrap();
         let said = answer.text();
         let ended = ["revoked", "roles"].iter().any(|word| said.contains(word));
-        assert!(ended || answer.status() == 200 || said.contains("not used"), "{} {said}", answer.status());
+        assert!(ended || answer.status() == 200 || said.contains("(idle)"), "{} {said}", answer.status());
         ended
     }
 }
@@ -116,7 +116,7 @@ impl<'a> Client<'a> {
             used.uses.push(before);
             self.passed += 1;
         } else {
-            assert!(answer.text().contains("not used"), "{}", answer.text());
+            assert!(answer.text().contains("(idle)"), "{}", answer.text());
             let unused = after - used.earliest;
             assert!(unused > IDLE - EARLY, "early: unused for {unused} ms at most, and refused");
             self.idle += 1;
