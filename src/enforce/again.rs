@@ -63,3 +63,6 @@ impl Grounds {
 fn key_set(enforcer: &Enforcer, pass: &Pass) -> Option<u64> {
     enforcer.issuer(pass.token.issuer).map(|issuer| issuer.keys.generation())
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,3 +102,48 @@ impl Enforcer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enforce::testing::{enforcer, issuers, now, route};
+    use crate::identity::Key;
+
+    fn asks() -> [Ask; 3] {
+        let token = TokenKey(Key::from_bytes([7; 16]));
+        let keys = |kid| Ask::Keys {
+            issuer: IssuerIndex(0),
+            wanted: WantedKey::key(kid),
+            otherwise: Reason::UnknownKey,
+        };
+        [keys("nobody"), Ask::Session { token, last_used_at: now() }, Ask::FirstUse { token }]
+    }
+
+    #[test]
+    fn each_answer_is_kept_beside_the_others() {
+        let [keys, session, first_use] = asks();
+        let parts = |asked: Asked| (asked.keys(), asked.session(), asked.first_use());
+        assert_eq!(parts(Asked::NOTHING), (false, None, None));
+        assert_eq!(parts(Asked::KEYS), (true, None, None));
+        let mut asked = Asked::NOTHING.and(&keys);
+        assert_eq!(parts(asked), (true, None, None));
+        asked = asked.and(&session);
+        assert_eq!(parts(asked), (true, Some(Told::Unknown), None));
+        asked = asked.and(&first_use);
+        assert_eq!(parts(asked), (true, Some(Told::Unknown), Some(FirstUse::Unknown)));
+        asked = asked.told(Told::Over).told_first_use(FirstUse::Ordinary);
+        assert_eq!(parts(asked), (true, Some(Told::Over), Some(FirstUse::Ordinary)));
+    }
+
+    #[tokio::test]
+    async fn a_gate_without_others_answers_its_own_questions() {
+        let gate = enforcer(issuers(), vec![route("/{*rest}")]);
+        let [keys, session, first_use] = asks();
+        let asked = gate.find_out(&keys, Asked::NOTHING).await;
+        assert_eq!(asked, Asked::KEYS);
+        let asked = gate.find_out(&session, asked).await;
+        assert_eq!(asked, Asked::KEYS.told(Told::LastUsed(now())));
+        let asked = gate.find_out(&first_use, asked).await;
+        assert_eq!(asked, Asked::KEYS.told(Told::LastUsed(now())).told_first_use(FirstUse::Ordinary));
+    }
+}

@@ -181,3 +181,6 @@ impl AtHand {
         &mut self.0[key.0.high() as usize % PLACES]
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,3 +77,69 @@ impl Deref for Known<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::identity::{Key, TokenKey};
+    use crate::sessions::{Introduction, Sessions, Settings};
+    use crate::time::Now;
+
+    fn session(at: Now) -> Arc<Session> {
+        let settings = Settings { idle_timeout: None, max_tracked: 10, leeway: Duration::ZERO, saved: false };
+        let token = Introduction {
+            token: TokenKey(Key::from_bytes([7; 16])),
+            issuer: &"https://idp.example/".into(),
+            subject: None,
+            client: None,
+            issued_at: at.wall,
+            known_since: at.wall,
+            expires_at: at.wall.plus(Duration::from_secs(60)),
+        };
+        Sessions::new(settings).begin(None, &token, None, at).expect("in use").expect("a new session")
+    }
+
+    #[test]
+    fn a_token_is_cleared_for_one_generation() {
+        let standing = TokenStanding::default();
+        for generation in [0, 1, u64::MAX - 1] {
+            assert!(!standing.is_cleared(generation), "never judged: {generation}");
+        }
+        for generation in [0, 5, 4] {
+            standing.clear(generation);
+            let cleared = (0..8).filter(|other| standing.is_cleared(*other)).collect::<Vec<_>>();
+            assert_eq!(cleared, [generation]);
+        }
+    }
+
+    #[test]
+    fn the_first_session_stays() {
+        let (standing, at) = (TokenStanding::default(), Now::at_millis);
+        assert!(standing.session().is_none());
+        assert_eq!(standing.last_used(), None);
+        let (first, second) = (session(at(1_000)), session(at(2_000)));
+        for kept in [&first, &second] {
+            standing.keep(kept);
+            assert!(standing.session().is_some_and(|session| Arc::ptr_eq(session, &first)));
+            assert_eq!(standing.last_used(), Some(at(1_000).monotonic));
+        }
+    }
+
+    #[test]
+    fn the_first_answer_about_the_first_use_stays() {
+        let (early, late) = (Timestamp::from_secs(1), Timestamp::from_secs(2));
+        let end = Timestamp::from_millis(i64::MAX);
+        for (told, expected) in [(FirstUse::At(early), early), (FirstUse::Ordinary, end)] {
+            let standing = TokenStanding::default();
+            assert_eq!(standing.first_use(), None);
+            assert!(!standing.learn_first_use(FirstUse::Unknown));
+            assert_eq!(standing.first_use(), None, "that was no answer");
+            for told in [told, FirstUse::At(late)] {
+                assert!(standing.learn_first_use(told));
+                assert_eq!(standing.first_use(), Some(expected), "{told:?}");
+            }
+        }
+    }
+}

@@ -225,3 +225,6 @@ pub(super) fn loggable(text: &str) -> Box<str> {
     let visible = |c: char| if c.is_ascii_graphic() { c } else { '?' };
     text.chars().take(MAX_LOGGED_KID).map(visible).collect::<String>().into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -291,6 +291,8 @@ mod tests {
             let short = ShortSecret { algorithm, needed };
             assert_eq!(check_secret(&vec![1; needed - 1], &[algorithm]), Err(short));
             assert_eq!(VerificationKey::secret(b"", &[algorithm]).unwrap_err(), short);
+            let text = format!("{algorithm:?} needs a secret of at least {needed} bytes (RFC 7518 §3.2)");
+            assert_eq!(short.to_string(), text);
         }
         assert!(check_secret(&[1; 32], &[Algorithm::HS256, Algorithm::HS512]).is_err());
     }

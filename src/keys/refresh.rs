@@ -147,3 +147,6 @@ async fn stamp(path: &Path) -> Option<FileStamp> {
     let metadata = tokio::fs::metadata(path).await.ok()?;
     Some(FileStamp(metadata.modified().ok()?, metadata.len()))
 }
+
+#[cfg(test)]
+mod tests;

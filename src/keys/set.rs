@@ -174,6 +174,7 @@ mod tests {
         let one = set(&[("a", 0), ("a", 1), ("b", 2)]);
         let same = set(&[("b", 2), ("a", 1), ("a", 0)]);
         assert!(one.same_as(&same), "the order does not matter");
+        assert!(set(&[]).is_empty() && !one.is_empty());
         assert_ne!(one.generation(), same.generation());
         for other in [
             set(&[("a", 0), ("a", 1)]),

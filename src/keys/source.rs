@@ -135,6 +135,20 @@ impl std::error::Error for KeySourceError {}
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_file_may_be_as_large_as_a_key_set_and_no_larger() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.json");
+        for length in [0, jwks::MAX_BYTES - 1, jwks::MAX_BYTES, jwks::MAX_BYTES + 1, jwks::MAX_BYTES + 2] {
+            std::fs::write(&path, vec![b' '; length]).unwrap();
+            match read(&path).await {
+                Ok(document) => assert!(document.len() == length && length <= jwks::MAX_BYTES, "{length}"),
+                Err(KeySourceError::FileTooLarge) => assert!(length > jwks::MAX_BYTES, "{length}"),
+                Err(other) => panic!("{length}: {other}"),
+            }
+        }
+    }
+
     #[test]
     fn metadata_is_looked_for_in_the_two_standard_places() {
         for (issuer, openid, oauth) in [

@@ -161,3 +161,31 @@ fn words_stay_apart() {
         assert!(Words::new(words).is_none(), "{words:?}");
     }
 }
+
+#[test]
+fn a_date_is_a_number_of_seconds_within_the_years_of_four_digits() {
+    let last = 253_402_300_799_i64;
+    let table = [
+        (json!(null), Ok(None)),
+        (json!(0), Ok(Some(0))),
+        (json!(1), Ok(Some(1_000))),
+        (json!(-1), Ok(Some(-1_000))),
+        (json!(1.5), Ok(Some(1_500))),
+        (json!(-1.5), Ok(Some(-1_500))),
+        (json!(last), Ok(Some(last * 1_000))),
+        (json!(-last), Ok(Some(-last * 1_000))),
+        (json!(last + 1), Err(Reason::BadClaim)),
+        (json!(-last - 1), Err(Reason::BadClaim)),
+        (json!(u64::MAX), Err(Reason::BadClaim)),
+        (json!("1"), Err(Reason::BadClaim)),
+        (json!(true), Err(Reason::BadClaim)),
+        (json!([1]), Err(Reason::BadClaim)),
+    ];
+    for (value, expected) in table {
+        let claims = payload(json!({ "nbf": value }));
+        let found = date(claims.as_object().expect("an object"), "nbf");
+        assert_eq!(found.map(|date| date.map(Timestamp::as_millis)), expected, "{value}");
+    }
+    let claims = payload(json!({}));
+    assert_eq!(date(claims.as_object().expect("an object"), "nbf"), Ok(None), "absent");
+}

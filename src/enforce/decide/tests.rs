@@ -4,4 +4,5 @@ mod answers;
 mod forms;
 mod hostile;
 mod identity;
+mod permits;
 mod proofs;

@@ -279,3 +279,110 @@ fn thousands_of_routes_are_searched_without_visiting_them_all() {
     let target = target(&Method::GET, "/service4321/7/lines");
     assert_eq!(router.find(None, &Method::GET, &target).map(|route| route.index()), Some(4321));
 }
+
+#[test]
+fn a_named_host_counts_more_than_a_named_method() {
+    let lines = ["GET * /a", "* h.example /a", "GET h.example /a", "* * /a"];
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2]] {
+        // Each route alone with those that rank below it.
+        for (left_out, host, method, expected) in [
+            (None, "h.example", "GET", "GET h.example /a"),
+            (Some(2), "h.example", "GET", "* h.example /a"),
+            (None, "h.example", "POST", "* h.example /a"),
+            (None, "x", "GET", "GET * /a"),
+            (None, "x", "POST", "* * /a"),
+        ] {
+            let kept: Vec<&str> =
+                order.iter().filter(|place| left_out != Some(**place)).map(|place| lines[*place]).collect();
+            let (router, method) = (router(&kept).expect("sound"), method.parse().expect("a method"));
+            let found = router.find(Some(host), &method, &target(&method, "/a"));
+            assert_eq!(found.map(|route| kept[route.index()]), Some(expected), "{kept:?} {host} {method}");
+        }
+    }
+}
+
+#[test]
+fn a_host_is_compared_without_port_and_final_dot() {
+    for (host, bare) in [
+        ("h.example", "h.example"),
+        ("h.example:443", "h.example"),
+        ("h.example.", "h.example"),
+        ("h.example.:443", "h.example"),
+        ("h.example..", "h.example."),
+        ("[::1]", "[::1]"),
+        ("[::1]:443", "[::1]"),
+        ("[::1", "["),
+        (":443", ""),
+        ("", ""),
+    ] {
+        assert_eq!(bare_host(host), bare, "{host}");
+    }
+}
+
+#[test]
+fn routes_overlap_when_one_request_can_match_both() {
+    let route = |line: &str| Route::new(0, settings(line));
+    for (one, other, expected) in [
+        ("* * /a", "* * /a", true),
+        ("* h /a", "* * /a", true),
+        ("* h /a", "* i /a", false),
+        ("* h,i /a", "* i,j /a", true),
+        ("* h /a", "* H.:80 /a", true),
+        ("GET * /a", "* * /a", true),
+        ("GET * /a", "POST * /a", false),
+        ("GET,POST * /a", "POST,PUT * /a", true),
+        ("GET h /a", "* * /a", true),
+        ("GET h /a", "GET i /a", false),
+        ("GET h /a", "POST h /a", false),
+        ("GET * /a", "* h /a", true),
+    ] {
+        for (one, other) in [(one, other), (other, one)] {
+            assert_eq!(overlap(&route(one), &route(other)), expected, "{one} and {other}");
+        }
+    }
+}
+
+#[test]
+fn a_mistake_in_a_pattern_says_what_to_write() {
+    let everything = "write {*rest} for everything below, or {name} for any one segment";
+    let part = "a part of a segment cannot be left open; write {name} for any one segment";
+    let only = |segment: &str, meant: &str| format!("\"{segment}\" would match itself only: {meant}");
+    for (path, message) in [
+        ("/a/*", only("*", everything)),
+        ("/**", only("**", everything)),
+        ("/***", only("***", part)),
+        ("/a*", only("a*", part)),
+        ("/*a/b", only("*a", part)),
+        ("/:id", only(":id", "write {id} for any one segment")),
+        ("/:id/a", only(":id", "write {id} for any one segment")),
+        ("/:", only(":", part)),
+        ("/:*", only(":*", part)),
+        ("/:a*", only(":a*", part)),
+        ("deals", "\"deals\" does not start with \"/\"".to_owned()),
+        ("/a//b", "a segment is empty".to_owned()),
+        ("/{*rest}/a", "\"{*rest}\" must be the last segment".to_owned()),
+        ("/{}", "\"{}\" is not {name} or {*rest}".to_owned()),
+        ("/{a}/{a}", "the name \"a\" occurs twice".to_owned()),
+        ("/a{b}", "\"a{b}\" is neither a literal nor {name} nor {*rest}".to_owned()),
+        ("/a%2fb", "\"a%2fb\" can never match without encoded_slashes = \"keep\"".to_owned()),
+        ("/a/..", "\"..\" can never match: such a target is refused".to_owned()),
+    ] {
+        let errors = Router::new(vec![route(path)]).expect_err(path);
+        assert_eq!(
+            errors.iter().map(|error| error.message.as_str()).collect::<Vec<_>>(),
+            [message],
+            "{path}"
+        );
+    }
+    assert!(Router::new(vec![route("/a:b")]).is_ok(), "a colon inside is a letter like another");
+}
+
+#[test]
+fn a_pattern_with_an_encoded_slash_belongs_to_a_route_that_keeps_them() {
+    let keep = RouteSettings { encoded_slashes: EncodedSlashes::Keep, ..route("/a%2fb") };
+    let router = Router::new(vec![keep]).expect("a sound route");
+    for (path, found) in [("/a%2Fb", true), ("/a%2fb", true), ("/a/b", false), ("/ab", false)] {
+        let target = target(&Method::GET, path);
+        assert_eq!(router.find(None, &Method::GET, &target).is_some(), found, "{path}");
+    }
+}

@@ -300,6 +300,13 @@ fn reads_the_absolute_form_and_the_asterisk() {
     ] {
         let asterisk = Target::parse(&Method::OPTIONS, &sent);
         assert_eq!(asterisk.map(|t| t.path().to_owned()), Ok("*".to_owned()));
+        assert_eq!(Target::parse(&Method::GET, &sent), Err(BadTarget), "it is for OPTIONS");
+    }
+    // A path is judged for OPTIONS as for every other method.
+    for (sent, expected) in [("/a//b", None), ("/a/../b", None), ("/%61", Some("/a")), ("/a?b", Some("/a"))] {
+        let sent = RequestTarget::from_bytes(Bytes::from_static(sent.as_bytes())).expect("a target");
+        let parsed = Target::parse(&Method::OPTIONS, &sent).ok();
+        assert_eq!(parsed.as_ref().map(Target::path), expected, "{sent:?}");
     }
 }
 

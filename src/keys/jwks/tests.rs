@@ -274,3 +274,62 @@ fn the_log_gets_a_short_kid() {
     let parsed = parse(format!(r#"{{"keys":[{jwk},{good}]}}"#).as_bytes(), ALL).unwrap();
     assert_eq!(parsed.left_out[0].kid.as_deref(), Some("é".repeat(64).as_str()));
 }
+
+#[test]
+fn a_document_may_be_as_large_and_as_long_as_the_limits_and_no_more() {
+    let good = okp_jwk("Ed25519", &KEYS.x25519, "");
+    let one = format!(r#"{{"keys":[{good}]}}"#);
+    for (length, fits) in [(MAX_BYTES - 1, true), (MAX_BYTES, true), (MAX_BYTES + 1, false)] {
+        let mut document = one.clone().into_bytes();
+        document.resize(length, b' ');
+        let parsed = parse(&document, ALL);
+        assert_eq!(parsed.err(), (!fits).then_some(KeySetError::TooLarge), "{length}");
+    }
+    for (count, fits) in [(999, true), (1_000, true), (1_001, false)] {
+        let others = "{},".repeat(count - 1);
+        let parsed = parse(format!(r#"{{"keys":[{others}{good}]}}"#).as_bytes(), ALL);
+        let found = parsed.map(|parsed| (parsed.keys.len(), parsed.left_out.len()));
+        let expected = if fits { Ok((1, count - 1)) } else { Err(KeySetError::TooManyKeys(count)) };
+        assert_eq!(found, expected, "{count}");
+    }
+}
+
+#[test]
+fn the_log_says_why_a_document_is_refused() {
+    let missing = UnusableKey::Missing("kty");
+    for (error, text) in [
+        (KeySetError::TooLarge, "the key set is larger than 1 MiB"),
+        (KeySetError::NotASet("x".to_owned()), "not a JWK Set: x"),
+        (KeySetError::TooManyKeys(1_001), "1001 keys; at most 1000 are accepted"),
+        (KeySetError::NoUsableKey(0, None), "no usable key among 0"),
+        (KeySetError::NoUsableKey(2, Some(missing)), "no usable key among 2; the first: `kty` is missing"),
+    ] {
+        assert_eq!(error.to_string(), text);
+    }
+    let Err(KeySetError::NotASet(error)) = parse(b"[]", ALL) else { panic!("a set") };
+    assert!(error.starts_with("invalid type: sequence, expected an object"), "{error}");
+}
+
+#[test]
+fn keys_for_other_uses_are_ordinary_and_mistakes_are_not() {
+    use UnusableKey::{
+        Algorithm, BadEncoding, Curve, KeyOps, KeyType, Malformed, Missing, NotAKey, Private, RsaSize,
+        Symmetric, Use, WrongType,
+    };
+    for ordinary in [KeyType, Curve, Use, KeyOps, Algorithm] {
+        assert!(ordinary.is_ordinary(), "{ordinary:?}");
+    }
+    let malformed = Malformed(String::new());
+    for mistake in [
+        malformed,
+        Missing("x"),
+        WrongType("x"),
+        BadEncoding("x"),
+        Symmetric,
+        Private,
+        RsaSize(1_024),
+        NotAKey,
+    ] {
+        assert!(!mistake.is_ordinary(), "{mistake:?}");
+    }
+}

@@ -214,3 +214,13 @@ fn a_restored_set_does_not_count_as_a_try_of_this_process() {
     store.confirm(now);
     assert!(store.was_tried(), "confirmed");
 }
+
+#[test]
+fn the_failure_is_that_of_the_last_fetch() {
+    let store = empty();
+    assert_eq!(store.failure(), None);
+    store.set_failure(Some("no route to host".to_owned()));
+    assert_eq!(store.failure().as_deref().map(String::as_str), Some("no route to host"));
+    store.set_failure(None);
+    assert_eq!(store.failure(), None);
+}

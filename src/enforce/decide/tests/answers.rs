@@ -350,7 +350,10 @@ async fn an_unknown_key_is_asked_for_once() {
     let first = TestRequest::new(gate, "/x").token(&token);
     let Verdict::Ask(question) = first.decide().verdict else { panic!("not asked") };
     assert_eq!(question, unknown_key("next"));
+    let explained = |ask: &TestRequest<'_>| ask.explain().expect("a bearer token").ask;
+    assert_eq!(explained(&first), Some(question.clone()), "an explanation asks for it, too");
     let second = TestRequest { asked: first.asked.and(&question), ..first };
+    assert_eq!(explained(&second), None);
     assert_eq!(second.reason(), Some(Reason::UnknownKey));
     // What is refused without keys is not asked for.
     let expired = payload(json!({"exp": NOW - 100, "iat": NOW - 200})).to_string();

@@ -241,6 +241,10 @@ fn a_stream_is_decided_again_when_others_must_be_asked_for_the_first_use() {
     gate.begin(&permit, ask.now()).unwrap();
     let grounds = Grounds::new(&gate, &permit);
     assert!(grounds.stand(&gate));
+    // Published since it was judged, and nothing to ask: long before the issue, or another subject's.
+    let bob = SubjectKey::new(ISSUER, "bob");
+    in_force.revocations.apply([Ends::Subject(bob, now().minus(Duration::from_secs(1)))]);
+    assert!(grounds.stand(&gate));
     // Its signal was late: it happened before the issue.
     let alice = SubjectKey::new(ISSUER, "alice");
     in_force.revocations.apply([Ends::Subject(alice, now().minus(Duration::from_secs(1)))]);

@@ -1,0 +1,109 @@
+//! How long proofs are remembered, what they weigh, and that no two are confused.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::enforce::testing::{TestRequest, enforcer, issuers, payload, route, token};
+
+fn limits(idle: Option<Duration>) -> Arc<ArcSwap<SessionLimits>> {
+    let leeway = Duration::from_secs(30);
+    Arc::new(ArcSwap::from_pointee(SessionLimits { idle, leeway, floor: None, own_floor: None }))
+}
+
+fn verified(changes: Value) -> Arc<VerifiedToken> {
+    let gate = enforcer(issuers(), vec![route("/{*rest}")]);
+    TestRequest::new(&gate, "/x").token(&token(&payload(changes))).decide().token.expect("a token")
+}
+
+fn proof(generation: u64) -> Remembered {
+    Remembered { token: verified(json!({})), generation }
+}
+
+/// A key that a worker holds in this place.
+fn key(place: u8, number: u8) -> ProofKey {
+    let mut bytes = [0; 16];
+    (bytes[7], bytes[15]) = (place, number);
+    ProofKey(Key::from_bytes(bytes))
+}
+
+fn at(millis: i64) -> Monotonic {
+    Monotonic::from_millis(1_000_000 + millis)
+}
+
+#[test]
+fn a_proof_at_hand_serves_for_less_than_ten_seconds() {
+    let (table, key) = (Proofs::new(10, limits(None)), key(5, 1));
+    let generation = |millis| table.get(key, at(millis)).map(|proof| proof.generation);
+    table.put(key, proof(7), at(0));
+    table.cache.invalidate(&key);
+    for (millis, expected) in [(0, Some(7)), (9_999, Some(7)), (10_000, None), (10_001, None)] {
+        assert_eq!(generation(millis), expected, "since it was made: {millis}");
+    }
+    table.put(key, proof(8), at(0));
+    assert_eq!(generation(10_000), Some(8), "asked for again");
+    table.cache.invalidate(&key);
+    for (millis, expected) in [(19_999, Some(8)), (20_000, None)] {
+        assert_eq!(generation(millis), expected, "since it was asked for: {millis}");
+    }
+}
+
+#[test]
+fn keys_of_one_place_and_tables_with_one_key_are_not_confused() {
+    let (one, other) = (Proofs::new(10, limits(None)), Proofs::new(10, limits(None)));
+    for number in [1, 2] {
+        one.put(key(5, number), proof(number.into()), at(0));
+    }
+    let generation = |table: &Proofs, number| table.get(key(5, number), at(1)).map(|proof| proof.generation);
+    for (number, expected) in [(1, Some(1)), (2, Some(2)), (3, None), (2, Some(2)), (1, Some(1))] {
+        assert_eq!(generation(&one, number), expected, "{number}");
+    }
+    assert_eq!(generation(&other, 1), None);
+    other.put(key(5, 1), proof(9), at(0));
+    for _ in 0..2 {
+        assert_eq!((generation(&one, 1), generation(&other, 1)), (Some(1), Some(9)));
+    }
+}
+
+#[test]
+fn a_proof_is_kept_until_its_token_is_idle_or_dead() {
+    let (key, proof) = (key(0, 0), proof(1));
+    let second = Duration::from_secs(1);
+    // The token lives 610 seconds; two leeways and a second of grace come on top.
+    for (idle, created, read) in [
+        (None, 671 * second, [(0, 671 * second), (600, 71 * second), (671, Duration::ZERO)]),
+        (
+            Some(60 * second),
+            Duration::from_millis(68_500),
+            [(0, Duration::from_millis(68_500)), (600, Duration::from_millis(68_500)), (670, second)],
+        ),
+        // Not shorter than a worker has it at hand.
+        (Some(Duration::ZERO), 10 * second, [(0, second), (600, second), (671, Duration::ZERO)]),
+    ] {
+        let (lifetimes, start) = (Lifetimes(limits(idle)), Instant::now());
+        assert_eq!(lifetimes.expire_after_create(&key, &proof, start), Some(created), "{idle:?}");
+        for (age, expected) in read {
+            let now = start + age * second;
+            let left = lifetimes.expire_after_read(&key, &proof, now, Some(second), start);
+            assert_eq!(left, Some(expected), "{idle:?} at {age}");
+        }
+    }
+}
+
+#[test]
+fn a_proof_weighs_what_it_takes_and_at_least_its_unit() {
+    let small = verified(json!({}));
+    assert!(OWN + small.size() < 2_048);
+    assert_eq!(weight(&small), 2_048);
+    for more in [0, 1] {
+        let large = verified(json!({"roles": ["r".repeat(2_000 + more)]}));
+        assert_eq!(weight(&large) as usize, 360 + large.size());
+    }
+}
+
+#[test]
+fn a_sweep_counts_what_was_put() {
+    let table = Proofs::new(10, limits(None));
+    table.put(key(1, 1), proof(1), at(0));
+    table.sweep();
+    assert_eq!((table.cache.entry_count(), table.cache.weighted_size()), (1, 2_048));
+}
