@@ -253,6 +253,11 @@ impl VerifiedToken {
         self.facts.issued_at = self.issued_at.min(known_since);
     }
 
+    /// It was here before, as `seen`.
+    pub(super) fn seen_as(&mut self, seen: &Self) {
+        self.facts.issued_at = self.facts.issued_at.min(seen.facts_with(None).issued_at);
+    }
+
     /// What revocations are looked up by, for a token that was first used then; on another replica perhaps earlier.
     pub(super) fn facts_with(&self, first_used_at: Option<Timestamp>) -> TokenFacts {
         let uses = first_used_at.into_iter().chain(self.standing.first_use());

@@ -74,17 +74,24 @@ impl TokenVerifier {
         key: Option<ProofKey>,
         now: Monotonic,
     ) -> Option<(Arc<VerifiedToken>, &TrustedIssuer)> {
-        let found = key.and_then(|key| {
-            let proof = self.proofs.get(key, now)?;
-            let issuer = self.issuer(proof.token.issuer)?;
-            (proof.generation == issuer.keys.generation()).then_some((proof.token, issuer))
-        });
+        let found = self.seen(key, now);
         if found.is_some() {
             self.hits.inc()
         } else {
             self.misses.inc()
         }
         found
+    }
+
+    /// As [`Self::cached`], for a question that is not counted.
+    pub(super) fn seen(
+        &self,
+        key: Option<ProofKey>,
+        now: Monotonic,
+    ) -> Option<(Arc<VerifiedToken>, &TrustedIssuer)> {
+        let proof = self.proofs.get(key?, now)?;
+        let issuer = self.issuer(proof.token.issuer)?;
+        (proof.generation == issuer.keys.generation()).then_some((proof.token, issuer))
     }
 
     /// Remembers that a token's signature is true under the key set of this generation.

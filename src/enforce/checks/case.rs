@@ -35,6 +35,8 @@ pub(in crate::enforce) struct Case<'r> {
     pub(in crate::enforce) validity: Option<Validity>,
     /// A set that has a key for the token.
     pub(in crate::enforce) keys: Option<Arc<KeySet>>,
+    /// The token as it was proved before, where every check is made again: when it was seen first decides.
+    pub(in crate::enforce) seen: Option<Arc<VerifiedToken>>,
     /// Its claims can be used. Where checks go on after a failure, it may be forged.
     pub(in crate::enforce) token: Option<Arc<VerifiedToken>>,
     /// Why its claims cannot be used.
@@ -80,6 +82,7 @@ impl<'r> Case<'r> {
             algorithm: None,
             validity: None,
             keys: None,
+            seen: None,
             token: None,
             unusable: None,
             look: None,
@@ -116,6 +119,12 @@ impl<'r> Case<'r> {
         self.validity = Some(token.validity());
         self.trail = Trail { token: Some(Arc::clone(&token)), claimed: None, proof: Proof::Cached };
         self.token = Some(token);
+    }
+
+    /// Finds out when a token was seen first, and checks everything again all the same.
+    pub(super) fn remind(&mut self, bearer: BearerToken<'_>) {
+        let verifier = &self.enforcer.verifier;
+        self.seen = verifier.seen(verifier.proof_key(bearer), self.now.monotonic).map(|(token, _)| token);
     }
 
     /// Remembers the proof of a token whose checks passed up to its claims.

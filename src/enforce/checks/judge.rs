@@ -63,8 +63,9 @@ pub(super) fn form<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
         let is_anonymous = case.route.is_some_and(|route| route.settings().anonymous);
         return Err(if is_anonymous { Stop::Anonymous } else { Reason::Missing.into() });
     };
-    if !matches!(case.subject, Subject::Question(..)) {
-        case.recall(bearer);
+    match case.subject {
+        Subject::Question(..) => case.remind(bearer),
+        Subject::Request(_) | Subject::Alone(_) | Subject::Lasting(_) => case.recall(bearer),
     }
     if !case.is_proved() {
         case.jws = Some(Jws::parse(bearer.as_bytes()).map_err(Reason::from)?);
@@ -161,6 +162,9 @@ pub(super) fn claims<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     match issuer.rules.read(index, case.jws()?, validity, identity) {
         Ok(mut token) => {
             token.seen_at(case.now, &case.enforcer.in_force.revocations);
+            if let Some(seen) = &case.seen {
+                token.seen_as(seen);
+            }
             case.token = Some(Arc::new(token));
         }
         Err(unusable) => {

@@ -162,6 +162,24 @@ fn a_token_that_was_used_before_the_event_was_issued_before_it() {
 }
 
 #[test]
+fn a_token_that_was_only_denied_before_the_event_was_here_before_it_to_every_question() {
+    let ahead = token(&payload(json!({"iat": crate::enforce::testing::NOW + 20})));
+    let second = |second| now().plus(Duration::from_secs(second));
+    let in_force = InForce::unlimited();
+    let gate = with(issuers(), identity(), 10, in_force.clone());
+    let ask = |after| TestRequest { at: second(after), ..TestRequest::new(&gate, "/x").token(&ahead) };
+    assert!(matches!(ask(0).decide().verdict, Verdict::Allow(_)), "seen, and never used");
+    in_force.revocations.apply([Ends::Subject(SubjectKey::new(ISSUER, "alice"), second(1))]);
+    // Long after its `iat`: only that it was seen before the event says that the event ends it.
+    let told = ask(30).explain().unwrap();
+    assert_eq!(told.reason, Some(Reason::SubjectRevoked), "{told:?}");
+    let Verdict::Deny(denial) = ask(30).decide().verdict else { panic!("allowed") };
+    assert_eq!(denial.reason, Reason::SubjectRevoked);
+    let revocation = told.checks.iter().find(|made| made.check == "revocation").unwrap();
+    assert!(revocation.detail.contains("and was here at"), "{revocation:?}");
+}
+
+#[test]
 fn a_token_that_came_after_the_event_of_the_same_second_passes() {
     let in_force = InForce::unlimited();
     let ends = Ends::Subject(SubjectKey::new(ISSUER, "alice"), now());
