@@ -328,3 +328,6 @@ fn named(kind: EventKind, key: Key, at: Timestamp, version: Option<u64>) -> Opti
         EventKind::Undone => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,3 +56,29 @@ impl From<&EventIssuer> for Kept {
         Self { issuer: Arc::clone(&issuer.issuer), retention: issuer.retention(), leeway: issuer.leeway }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_kept_while_a_token_that_it_may_end_can_be_accepted() {
+        let secs = Duration::from_secs;
+        for (leeway, max_lifetime, expected) in [
+            (secs(0), secs(0), secs(60)),
+            (secs(0), secs(3_600), secs(3_660)),
+            (secs(30), secs(3_600), secs(3_720)),
+            (secs(30), Duration::MAX, Duration::MAX),
+        ] {
+            let issuer = EventIssuer { issuer: "https://a/".into(), leeway, max_lifetime };
+            assert_eq!(issuer.retention(), expected, "{leeway:?} {max_lifetime:?}");
+            let now = Timestamp::from_secs(1_000);
+            assert_eq!(issuer.expiry(now), now.plus(expected));
+            let token = crate::identity::TokenKey::new("https://a/", "t");
+            let event = issuer.token_revoked(token, now);
+            assert_eq!((event.key, event.at, event.expires_at), (token.0, now, now.plus(expected)));
+            let kept = Kept::from(&issuer);
+            assert_eq!((kept.retention, kept.leeway), (expected, leeway));
+        }
+    }
+}

@@ -262,6 +262,15 @@ mod tests {
     }
 
     #[test]
+    fn an_event_may_lie_ahead_by_the_leeway_and_no_further() {
+        for (ahead, accepted) in [(-1, true), (0, true), (30_000, true), (30_001, false), (60_000, false)] {
+            let at = Timestamp::from_millis(NOW.as_millis() + ahead);
+            let read = one(&format!(r#"{{"type":"issuer-revoked","at":"{at}"}}"#));
+            assert_eq!(read.map(|event| event.at).ok(), accepted.then_some(at), "{ahead}");
+        }
+    }
+
+    #[test]
     fn times_are_read_in_both_forms() {
         for (text, millis) in [
             ("2026-01-01T00:00:00.123Z", 1_767_225_600_123),
@@ -283,8 +292,11 @@ mod tests {
         let json = r#"[{"type":"issuer-revoked"},{"type":"issuer-revoked","x":1}]"#;
         let told = events(json.as_bytes(), &issuers(&["https://a/"]), NOW).unwrap_err();
         assert_eq!(told.index, Some(1));
-        let many = format!("[{}]", vec![r#"{"type":"issuer-revoked"}"#; BATCH + 1].join(","));
-        assert!(events(many.as_bytes(), &issuers(&["https://a/"]), NOW).is_err());
+        for (count, accepted) in [(BATCH, true), (BATCH + 1, false)] {
+            let many = format!("[{}]", vec![r#"{"type":"issuer-revoked"}"#; count].join(","));
+            let read = events(many.as_bytes(), &issuers(&["https://a/"]), NOW);
+            assert_eq!(read.is_ok_and(|events| events.len() == count), accepted, "{count}");
+        }
     }
 
     #[test]

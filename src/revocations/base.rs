@@ -124,4 +124,36 @@ mod tests {
         assert!(list.iter().all(|entry| segment.get(entry.key, 0) == Some(&entry.rule)));
         assert!(segment.get(Key::from_bytes(101_u128.to_be_bytes()), 0).is_none());
     }
+
+    #[test]
+    fn a_search_begins_as_far_into_the_segment_as_the_key_says() {
+        let key = |high: u64| Key::from_bytes((u128::from(high) << 64).to_be_bytes());
+        // Nine keys have four buckets.
+        let list: Vec<_> = (1..=9).map(|i| CutoffEntry { key: key(i), rule: 1_u32 }).collect();
+        for (high, shared, place) in [
+            (0, 0, 0),
+            (u64::MAX >> 2, 0, 0),
+            (1 << 62, 0, 1),
+            (1 << 63, 0, 2),
+            (3 << 62, 0, 3),
+            (u64::MAX, 0, 3),
+            // The leading bits that all keys share say nothing.
+            (1 << 63, 1, 0),
+            (1 << 61, 1, 1),
+            (1 << 55, 7, 1),
+            (u64::MAX, 7, 3),
+        ] {
+            let segment = BaseSegment::new(&list, shared);
+            assert_eq!(segment.buckets.len(), 4);
+            assert_eq!(segment.home(key(high), shared), place, "{high:#x} {shared}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_is_marked_with_the_leading_bits_of_the_lower_half() {
+        for (low, expected) in [(0, 1), ((1 << 58) - 1, 1), (1 << 58, 2), (5 << 58, 32), (u64::MAX, 1 << 63)]
+        {
+            assert_eq!(mark(Key::from_bytes(u128::from(low).to_be_bytes())), expected, "{low:#x}");
+        }
+    }
 }

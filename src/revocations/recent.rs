@@ -110,3 +110,58 @@ fn path(key: Key) -> [usize; 3] {
     let bits = |skip: u32, take: u32| (key.high() << skip >> (u64::BITS - take)) as usize;
     [bits(0, PART_BITS), bits(PART_BITS, BRANCH_BITS), bits(PART_BITS + BRANCH_BITS, TWIG_BITS)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(high: u64, low: u64) -> Key {
+        Key::from_bytes((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
+    }
+
+    #[test]
+    fn the_leading_bits_of_a_key_name_its_place() {
+        for (high, expected) in [
+            (0, [0, 0, 0]),
+            (1 << 57, [1, 0, 0]),
+            (1 << 50, [0, 1, 0]),
+            (1 << 46, [0, 0, 1]),
+            ((1 << 46) - 1, [0, 0, 0]),
+            (5 << 57 | 6 << 50 | 7 << 46, [5, 6, 7]),
+            (u64::MAX, [127, 127, 15]),
+        ] {
+            assert_eq!(path(key(high, u64::MAX)), expected, "{high:#x}");
+        }
+    }
+
+    #[test]
+    fn the_trailing_bits_of_a_key_name_its_bit_in_the_filter() {
+        for (low, expected) in [
+            (0, (0, 1)),
+            (1, (0, 2)),
+            (63, (0, 1 << 63)),
+            (64, (1, 1)),
+            (255 << 6 | 3, (255, 8)),
+            (256 << 6, (0, 1)),
+            (u64::MAX, (255, 1 << 63)),
+        ] {
+            assert_eq!(filter(key(u64::MAX, low)), expected, "{low:#x}");
+        }
+    }
+
+    #[test]
+    fn a_part_counts_each_key_once() {
+        let mut recent = Recent::new();
+        // The second part; keys that share a list, and such that do not.
+        let keys = [key(1 << 57, 1), key(1 << 57, 2), key(1 << 57 | 1 << 46, 1), key(1 << 57 | 1 << 50, 1)];
+        for round in 0..2 {
+            for (count, key) in (1..).zip(keys) {
+                recent.put(key, round + 1_u32);
+                let expected = if round == 0 { count } else { keys.len() };
+                assert_eq!(recent.part(1).map(|part| part.len()), Some(expected));
+                assert_eq!(recent.part(1).map(|part| part.iter().count()), Some(expected));
+            }
+        }
+        assert!(recent.part(0).is_none() && recent.part(2).is_none());
+    }
+}

@@ -221,4 +221,32 @@ mod tests {
         });
         assert_eq!((table.len(), table.base.iter().flatten().count()), (0, 0), "all forgotten");
     }
+
+    #[test]
+    fn a_part_is_due_when_it_has_more_than_its_share_and_is_not_small() {
+        // All of these keys lie in the first part.
+        let key = |i: u64| Key::from_bytes(u128::from(i).to_be_bytes());
+        for (frozen, share, most) in [
+            (0, 1, 64),
+            (64, 1, 64),
+            (65, 1, 65),
+            (100, 1, 100),
+            (129, 2, 64),
+            (130, 2, 65),
+            (1_000, SHARE, 64),
+        ] {
+            let mut table = CutoffTable::new();
+            (0..frozen).for_each(|i| table.update(key(i), |_| 1_u32));
+            let folded = table.fold(0);
+            table.install(folded);
+            assert!(!table.is_due(0, share), "nothing changed since");
+            for i in 0..most {
+                table.update(key(10_000 + i), |_| 1_u32);
+            }
+            assert!(!table.is_due(0, share), "{most} beside {frozen}, {share}");
+            table.update(key(20_000), |_| 1_u32);
+            assert!(table.is_due(0, share), "one more than {most} beside {frozen}, {share}");
+            assert!(!table.is_due(1, share), "another part");
+        }
+    }
 }

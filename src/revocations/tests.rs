@@ -126,3 +126,106 @@ fn a_held_snapshot_stays_as_it_was() {
     assert_eq!(held.judge(&facts("https://a/", 100), NOW), None);
     assert_eq!(revocations.load().judge(&facts("https://a/", 100), NOW), Some(Ended::Issuer));
 }
+
+#[test]
+fn entries_are_counted_by_what_they_name() {
+    let revocations = Revocations::new(None);
+    let (key, at) = (|i: u8| Key::from_bytes([i; 16]), Timestamp::from_secs(100));
+    revocations.apply((0..4).map(|i| Ends::Subject(SubjectKey(key(i)), at)));
+    revocations.apply((0..3).map(|i| Ends::Client(ClientKey(key(i)), at)));
+    revocations.apply((0..2).map(|i| Ends::Token(TokenKey(key(i)))));
+    revocations.apply([Ends::Issuer(IssuerKey(key(0)), at)]);
+    revocations.apply([Ends::Roles { subject: SubjectKey(key(0)), at, version: None }]);
+    let counted = revocations.load().counts();
+    assert_eq!(counted, Counts { subjects: 4, clients: 3, tokens: 2, issuers: 1 });
+}
+
+#[test]
+fn a_later_beginning_of_the_store_ends_what_was_issued_before_it() {
+    let revocations = Revocations::new(None);
+    assert_eq!(revocations.load().not_before(), None);
+    for begins in [100_999, 50_000, 150_000] {
+        let before = revocations.load().generation();
+        revocations.set_not_before(Timestamp::from_millis(begins));
+        let snapshot = revocations.load();
+        assert_eq!(snapshot.not_before(), Some(Timestamp::from_millis(begins)));
+        assert!(snapshot.generation() > before, "what was judged before is judged again");
+        let judged = |issued_at| snapshot.judge(&facts("https://a/", issued_at), NOW);
+        assert_eq!(judged(begins / 1_000), None, "{begins}");
+        assert_eq!(judged(begins / 1_000 - 1), Some(Ended::BeforeState), "{begins}");
+    }
+}
+
+#[test]
+fn what_was_deleted_of_a_shared_log_ends_old_tokens_of_every_issuer() {
+    let revocations = Revocations::new(None);
+    let horizon = |secs: i64, retention| Horizon {
+        until: Monotonic::from_millis(secs * 1_000),
+        retention: Duration::from_secs(retention),
+    };
+    revocations.set_common_horizons([horizon(90, 10), horizon(120, 10)]);
+    for issuer in ["https://a/", "https://b/"] {
+        assert_eq!(revocations.load().judge(&facts(issuer, 120), NOW), Some(Ended::BeforeState));
+        assert_eq!(revocations.load().judge(&facts(issuer, 121), NOW), None);
+        let expires_at = |life: i64| Timestamp::from_secs(121 + life);
+        assert!(revocations.load().is_lasting(&facts(issuer, 121), expires_at(10)));
+        assert!(!revocations.load().is_lasting(&facts(issuer, 121), expires_at(11)));
+    }
+    revocations.set_common_horizons([]);
+    assert_eq!(revocations.load().judge(&facts("https://a/", 120), NOW), None, "replaced");
+}
+
+#[test]
+fn the_grounds_of_a_verdict_name_what_the_token_was_compared_with() {
+    let (issuer, at) = ("https://a/", Timestamp::from_secs(100));
+    let subject = SubjectKey::new(issuer, "alice");
+    for (version, ended, expected) in [
+        (None, Ended::Roles, EndedBy { at: Some(at), role_version: None }),
+        (Some(0), Ended::Roles, EndedBy { at: Some(at), role_version: None }),
+        (Some(1), Ended::Roles, EndedBy { at: Some(at), role_version: Some(1) }),
+        (Some(7), Ended::Roles, EndedBy { at: Some(at), role_version: Some(7) }),
+        (Some(7), Ended::Subject, EndedBy { at: Some(at), role_version: None }),
+        (Some(7), Ended::Token, EndedBy { at: None, role_version: None }),
+    ] {
+        let revocations = Revocations::new(None);
+        revocations.apply(all(issuer, 100));
+        revocations.apply([Ends::Roles { subject, at, version }]);
+        let grounds = revocations.load().grounds(&facts(issuer, 99), ended, NOW);
+        assert_eq!(grounds, expected, "{version:?} {ended:?}");
+    }
+}
+
+#[test]
+fn folding_is_due_when_much_changed_and_changes_no_verdict() {
+    // Keys that lie in the first part of their table.
+    let key = |i: u64| Key::from_bytes(u128::from(i).to_be_bytes());
+    let at = Timestamp::from_secs(100);
+    let kinds: [&dyn Fn(u64) -> Ends; 3] =
+        [&|i| Ends::Subject(SubjectKey(key(i)), at), &|i| Ends::Client(ClientKey(key(i)), at), &|i| {
+            Ends::Token(TokenKey(key(i)))
+        }];
+    for (kind, ends) in kinds.into_iter().enumerate() {
+        let revocations = Revocations::new(None);
+        revocations.apply((0..64).map(ends));
+        assert!(!revocations.is_due(), "{kind}");
+        revocations.apply([ends(64)]);
+        assert!(revocations.is_due(), "{kind}");
+        let (generation, counted) = (revocations.load().generation(), revocations.load().counts());
+        revocations.fold();
+        assert!(!revocations.is_due(), "{kind}");
+        assert_eq!((revocations.load().generation(), revocations.load().counts()), (generation, counted));
+        for i in 0..66 {
+            let facts = TokenFacts {
+                token: TokenKey(key(i)),
+                subject: Some(SubjectKey(key(i))),
+                client: Some(ClientKey(key(i))),
+                ..facts("https://a/", 100)
+            };
+            assert_eq!(revocations.load().judge(&facts, NOW).is_some(), i < 65, "{kind} {i}");
+        }
+        let replayed = Revocations::new(None);
+        replayed.replay((0..65).map(ends));
+        assert!(!replayed.is_due(), "folded as it was replayed: {kind}");
+        assert_eq!(replayed.load().counts(), counted);
+    }
+}

@@ -108,6 +108,22 @@ mod tests {
     }
 
     #[test]
+    fn of_two_floors_the_later_one_counts_and_of_equal_ones_the_new_one() {
+        let grown = limits(Some(MINUTE)).with_idle(Some(10 * MINUTE), Now::at_millis(10_000_000));
+        let (first, millisecond) = (grown.floor.unwrap(), Duration::from_millis(1));
+        // Both lie equally late by running time when nine minutes went by.
+        for (passed, timeout) in [
+            (9 * MINUTE - millisecond, MINUTE),
+            (9 * MINUTE, 10 * MINUTE),
+            (9 * MINUTE + millisecond, 10 * MINUTE),
+        ] {
+            let again = grown.with_idle(None, Now::at_millis(10_000_000).plus(passed));
+            let timeouts = [again.floor, again.own_floor].map(|floor| floor.unwrap().timeout);
+            assert_eq!(timeouts, [timeout; 2], "{passed:?} after {first:?}");
+        }
+    }
+
+    #[test]
     fn what_is_in_use_is_kept_until_it_is_idle_or_dead() {
         let used = limits(Some(8 * MINUTE));
         assert_eq!(used.keep(60 * MINUTE, Duration::ZERO), 9 * MINUTE + GRACE);
@@ -149,6 +165,8 @@ mod tests {
             (limits(None), Some(floor), Some(floor)),
             (own, None, Some(floor)),
             (own, Some(floor), Some(floor)),
+            // Equally late: this process knows its own running time best.
+            (own, Some(IdleFloor { timeout: 2 * MINUTE, ..floor }), Some(floor)),
             (own, Some(IdleFloor { wall: floor.wall.minus(GRACE), ..floor }), Some(floor)),
             (own, Some(later), Some(later)),
         ] {

@@ -6,7 +6,7 @@
 //! its use. Knows neither requests nor events.
 
 use std::cell::Cell;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -278,48 +278,25 @@ impl Sessions {
             let case = IdleCase { tracked, issued_at, told: None, is_shared: false, now: theirs };
             case.judge(&limits) == Idleness::InUse && !session.is_expired(now.wall, limits.leeway)
         };
-        let mut first = BinaryHeap::new();
+        let mut first = BTreeMap::new();
         for session in self.table.iter() {
             let token = session.token();
             if after.is_some_and(|after| token <= after)
                 || (subject.is_some() && session.subject() != subject)
-                || (first.len() >= limit && first.peek().is_some_and(|ByToken(last)| last.token < token))
+                || (first.len() >= limit && first.last_key_value().is_some_and(|(last, _)| *last < token))
                 || !is_in_use(&session)
             {
                 continue;
             }
             let row = session.row();
             if wanted(&row) {
-                first.push(ByToken(row));
+                first.insert(token, row);
             }
             if first.len() > limit {
-                first.pop();
+                first.pop_last();
             }
         }
-        first.into_sorted_vec().into_iter().map(|ByToken(row)| row).collect()
-    }
-}
-
-/// A row in the order of its key.
-struct ByToken(SessionRow);
-
-impl PartialEq for ByToken {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.token == other.0.token
-    }
-}
-
-impl Eq for ByToken {}
-
-impl PartialOrd for ByToken {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ByToken {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.token.cmp(&other.0.token)
+        first.into_values().collect()
     }
 }
 

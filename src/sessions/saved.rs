@@ -139,10 +139,7 @@ impl Sessions {
             lock(&self.unsaved.gone).extend(left);
         }
         let over: HashSet<TokenKey> = saved?.into_iter().collect();
-        if !over.is_empty() {
-            let over = unsaved.iter().filter(|session| over.contains(&session.token()));
-            over.for_each(|session| session.end());
-        }
+        unsaved.iter().filter(|session| over.contains(&session.token())).for_each(|session| session.end());
         Ok(())
     }
 
@@ -231,6 +228,36 @@ impl Sessions {
             if session.not_saved() {
                 self.unsaved.remember(&session);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Key;
+
+    fn tokens() -> [TokenKey; 3] {
+        [1, 2, 3].map(|byte| TokenKey(Key::from_bytes([byte; 16])))
+    }
+
+    #[test]
+    fn tokens_that_left_for_room_are_kept_in_mind_up_to_the_bound() {
+        for (is_kept, most, expected) in
+            [(true, 0, 0), (true, 2, 2), (true, 3, 3), (true, 4, 3), (false, 0, 0), (false, 4, 0)]
+        {
+            let unsaved = Unsaved::new(is_kept, most);
+            tokens().into_iter().for_each(|token| unsaved.forget(token));
+            assert_eq!(*lock(&unsaved.gone), tokens()[..expected], "{is_kept} {most}");
+        }
+    }
+
+    #[test]
+    fn first_uses_are_kept_in_mind_up_to_the_bound() {
+        for (most, expected) in [(0, 0), (1, 1), (2, 2), (3, 3), (4, 3)] {
+            let unsaved = Unsaved::new(true, most);
+            tokens().into_iter().for_each(|token| unsaved.note_first_use(token, Timestamp::EPOCH));
+            assert_eq!(lock(&unsaved.first).len(), expected, "{most}");
         }
     }
 }

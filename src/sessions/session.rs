@@ -312,3 +312,6 @@ fn seconds(moment: Monotonic) -> i32 {
 fn low(moment: Monotonic) -> u32 {
     moment.as_millis() as u32
 }
+
+#[cfg(test)]
+mod tests;

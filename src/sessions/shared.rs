@@ -197,9 +197,14 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::identity::{Key, SubjectKey};
+    use crate::metrics::Metrics;
     use crate::state::record::IdleFloor;
+    use crate::state::redis;
+    use crate::state::redis::endpoint::RedisEndpoint;
     use crate::time::{Monotonic, Now};
 
     const IDLE: Duration = Duration::from_secs(60);
@@ -328,5 +333,100 @@ mod tests {
         assert_eq!(doubts(&table), 1, "only a stream that goes on is worth a question");
         session.end();
         assert!(!table.judge_stream(&session, &token, at(91_000)));
+    }
+
+    fn is_hurried(table: &Sessions) -> bool {
+        table.hurried().now_or_never().is_some()
+    }
+
+    #[test]
+    fn a_use_is_saved_early_when_others_would_find_the_token_idle_before_the_next_flush() {
+        // The timeout is 60 s; until the next flush others know it takes 2 s.
+        for (pause, expected) in [(0, false), (58_000, false), (58_001, true), (60_000, true)] {
+            let issuer = "https://a/".into();
+            let (first, again, own) = (table(0), table(0), Sessions { shared: None, ..table(0) });
+            assert!(first.begin(None, &token(&issuer), None, at(pause)).is_ok());
+            assert_eq!(is_hurried(&first), expected, "first used after {pause} ms");
+            let session = again.begin(None, &token(&issuer), None, at(0)).unwrap().unwrap();
+            assert!(!is_hurried(&again));
+            session.saving();
+            assert!(again.begin(Some(&session), &token(&issuer), None, at(pause)).is_ok());
+            assert_eq!(is_hurried(&again), expected, "used after {pause} ms");
+            assert!(own.begin(None, &token(&issuer), None, at(pause)).is_ok());
+            assert!(!is_hurried(&own), "nobody else needs to know");
+        }
+        let table = table(0);
+        assert!(!table.reconfigure(Some(IDLE / 2), Duration::ZERO, at(0)));
+        assert!(is_hurried(&table) && !is_hurried(&table), "once for each change");
+        assert!(table.reconfigure(None, Duration::ZERO, at(0)));
+        assert!(!is_hurried(&table), "nothing is idle any more");
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_known_to_be_over_is_not_asked_about_again() {
+        let (table, issuer) = (table(0), "https://a/".into());
+        let token = token(&issuer);
+        let judged = |now| table.judge(None, &token, None, at(now));
+        assert_eq!(table.ask_others(token.token, ms(5)).await, Told::LastUsed(ms(5)));
+        assert_eq!(judged(60_001), Idleness::Ask(ms(0)), "it was used, and may be again");
+        table.shared.as_ref().unwrap().over.insert(token.token, ());
+        assert_eq!(judged(60_001), Idleness::Idle);
+        assert_eq!(judged(60_000), Idleness::InUse, "not idle here, so nobody is asked");
+    }
+
+    #[tokio::test]
+    async fn doubts_are_resolved_once_and_come_back_with_the_next_look() {
+        let (table, issuer) = (table(0), "https://a/".into());
+        let token = token(&issuer);
+        let session = table.begin(None, &token, None, at(30_000)).unwrap().unwrap();
+        let doubts = || lock(&table.shared.as_ref().unwrap().doubts).len();
+        for _ in 0..2 {
+            assert!(table.judge_stream(&session, &token, at(90_001)));
+            assert_eq!(doubts(), 1);
+            table.resolve_doubts().await;
+            assert_eq!(doubts(), 0);
+        }
+    }
+
+    #[test]
+    fn first_uses_are_told_as_soon_as_there_are_any() {
+        let (table, issuer) = (table(0), "https://a/".into());
+        let token = token(&issuer);
+        let mut telling = Box::pin(table.tell_first_uses());
+        assert!(telling.as_mut().now_or_never().is_none(), "there are none yet");
+        for (round, early) in [-1, -2].into_iter().enumerate() {
+            let token = Introduction { known_since: ms(early), ..token };
+            let token = Introduction { token: TokenKey(Key::from_bytes([round as u8; 16])), ..token };
+            assert!(table.begin(None, &token, None, at(early)).is_ok());
+            assert_eq!(lock(&table.unsaved.first).len(), 1, "{early}");
+            assert!(telling.as_mut().now_or_never().is_none(), "it goes on");
+            assert!(lock(&table.unsaved.first).is_empty(), "{early}");
+        }
+    }
+
+    #[tokio::test]
+    async fn first_uses_that_cannot_be_told_wait_for_the_next_flush() {
+        let (table, issuer) = (table(0), "https://a/".into());
+        let token = Introduction { known_since: ms(-1), ..token(&issuer) };
+        assert!(table.begin(None, &token, None, at(-1)).is_ok());
+        // Nobody answers there.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", silent.local_addr().unwrap());
+        let endpoint = RedisEndpoint::parse(&url).unwrap();
+        let settings = redis::Settings { endpoint, events: None, ca: None, key_prefix: String::new() };
+        let terms = redis::RedisTerms {
+            max_staleness: IDLE,
+            flush_interval: IDLE,
+            idle_timeout: Some(IDLE),
+            kept: IDLE,
+        };
+        let (store, _changes) = Store::shared(settings, terms, Metrics::new().unwrap()).unwrap();
+        let first = || lock(&table.unsaved.first).clone();
+        assert!(table.save(&store).await.is_err());
+        assert_eq!(first(), [(token.token, ms(-1))]);
+        assert_eq!(table.unsaved.len(), 1, "nor is the last use lost");
+        let own = Store::in_memory(at(0)).unwrap();
+        assert_eq!(table.save(&own).await, Ok(1));
+        assert_eq!((first(), table.unsaved.len()), (Vec::new(), 0));
     }
 }

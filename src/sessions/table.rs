@@ -139,8 +139,8 @@ impl SessionTable {
         if self.scanned.fetch_update(Ordering::AcqRel, Ordering::Acquire, due).is_err() {
             return;
         }
-        for (count, (token, session)) in self.cache.iter().enumerate() {
-            if count % STEP == STEP - 1 {
+        for (count, (token, session)) in (1_usize..).zip(self.cache.iter()) {
+            if count.is_multiple_of(STEP) {
                 std::thread::sleep(REST);
             }
             if session.evict_if_done(&limits, now) {

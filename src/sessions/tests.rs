@@ -5,6 +5,8 @@ use crate::state::Store;
 use crate::time::Monotonic;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+mod saving;
+
 const IDLE: Duration = Duration::from_secs(60);
 const HOUR: i64 = 3_600_000;
 
@@ -151,15 +153,40 @@ fn what_is_seen_in_use_now_and_then_stays_when_others_must_leave() {
 
 #[test]
 fn the_table_is_bounded_in_bytes_as_well() {
-    let sessions = sessions(100);
-    let client: Arc<str> = "x".repeat(10_000).into();
-    for i in 0..100 {
-        let token = Token::new(&i.to_string(), 0);
-        let introduction = Introduction { client: Some(&client), ..token.introduce() };
-        assert!(sessions.begin(None, &introduction, None, at(1_000)).is_ok());
+    // A session has 450 bytes, of which 60 are for the name of its client.
+    for (name, kept) in [(0, 100), (60, 100), (61, 99), (110, 90), (510, 50), (10_000, 4)] {
+        let sessions = sessions(100);
+        let client: Arc<str> = "x".repeat(name).into();
+        for i in 0..100 {
+            let token = Token::new(&i.to_string(), 0);
+            let introduction = Introduction { client: Some(&client), ..token.introduce() };
+            assert!(sessions.begin(None, &introduction, None, at(1_000)).is_ok());
+        }
+        let left = sessions.left();
+        assert_eq!((sessions.tracked(), left.capacity), (kept, 100 - kept), "{name}");
     }
-    let left = sessions.left();
-    assert!(left.capacity >= 95 && sessions.tracked() <= 5, "{left:?}");
+}
+
+#[test]
+fn a_use_is_shown_to_the_table_once_in_a_fraction_of_the_timeout() {
+    let (sessions, token) = (sessions(10), Token::new("t", 0));
+    assert!(token.use_at(&sessions, at(1_000)));
+    let session = sessions.find(token.1).unwrap();
+    let is_due = |millis| session.is_due_for_touch(at(millis).monotonic, IDLE / 8);
+    for (used, next) in [(8_499, 8_500), (8_500, 16_000), (15_999, 16_000), (20_000, 27_500)] {
+        assert!(token.use_at(&sessions, at(used)));
+        assert!(!is_due(next - 1) && is_due(next), "used at {used}");
+    }
+}
+
+#[test]
+fn a_session_that_the_table_does_not_hold_is_out_of_it_when_it_is_shown() {
+    let (table, other, token) = (sessions(10), sessions(10), Token::new("t", 0));
+    assert!(token.use_at(&table, at(1_000)) && token.use_at(&other, at(1_000)));
+    let (held, strange) = (table.find(token.1).unwrap(), other.find(token.1).unwrap());
+    table.table.touch(&held, at(2_000).monotonic);
+    table.table.touch(&strange, at(2_000).monotonic);
+    assert!(!held.is_evicted() && strange.is_evicted());
 }
 
 #[test]
@@ -247,6 +274,28 @@ fn lists_what_is_in_use_page_by_page() {
     assert!(seen.windows(2).all(|pair| pair[0] < pair[1]));
     assert!(list(Some(SubjectKey::new("https://b/", "alice")), None, 2_000).is_empty());
     assert!(list(alice, None, 61_001).is_empty(), "idle by now");
+}
+
+#[test]
+fn a_page_holds_the_first_of_what_is_wanted() {
+    let sessions = sessions(100);
+    let mut tokens: Vec<TokenKey> = (0..20).map(|i| Token::new(&i.to_string(), 0).1).collect();
+    tokens.sort_unstable();
+    for i in 0..20 {
+        assert!(Token::new(&i.to_string(), 0).use_at(&sessions, at(1_000)));
+    }
+    let even = |token: &TokenKey| token.0.low().is_multiple_of(2);
+    for limit in [0, 1, 2, 10, 19, 20, 21] {
+        for after in [None, Some(tokens[0]), Some(tokens[9]), Some(tokens[19])] {
+            let rest = || tokens.iter().copied().filter(|token| after.is_none_or(|after| *token > after));
+            let page = |wanted: &dyn Fn(&TokenKey) -> bool| -> Vec<TokenKey> {
+                let rows = sessions.list(None, after, limit, at(2_000), |row| wanted(&row.token));
+                rows.into_iter().map(|row| row.token).collect()
+            };
+            assert_eq!(page(&|_| true), rest().take(limit).collect::<Vec<_>>(), "{limit} {after:?}");
+            assert_eq!(page(&even), rest().filter(even).take(limit).collect::<Vec<_>>(), "{limit} {after:?}");
+        }
+    }
 }
 
 #[test]

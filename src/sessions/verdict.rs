@@ -127,6 +127,7 @@ mod tests {
     use Idleness::{Ask, Idle, InUse, Unavailable};
 
     const IDLE: i64 = 60_000;
+    const SIXTY: Duration = Duration::from_secs(60);
     /// A wall clock that is years from zero.
     const WALL: i64 = 1_800_000_000_000;
 
@@ -139,7 +140,7 @@ mod tests {
     }
 
     fn limits() -> SessionLimits {
-        let idle = Some(Duration::from_secs(60));
+        let idle = Some(SIXTY);
         SessionLimits { idle, leeway: Duration::ZERO, floor: None, own_floor: None }
     }
 
@@ -296,5 +297,44 @@ mod tests {
         let told = |at| Some(Told::LastUsed(wall(at)));
         assert_eq!(shared(None, told(39_999), later).judge(&grown), Idle, "idle before the timeout grew");
         assert_eq!(shared(None, told(40_000), later).judge(&grown), InUse);
+    }
+
+    #[test]
+    fn either_floor_ends_a_token_that_others_used_before_it() {
+        let floor =
+            IdleFloor { monotonic: Monotonic::from_millis(40_000), wall: wall(40_000), timeout: SIXTY };
+        for (floor, own_floor) in [(Some(floor), None), (None, Some(floor)), (Some(floor), Some(floor))] {
+            let limits = SessionLimits { floor, own_floor, ..limits() };
+            for (used_at, expected) in [(39_999, Idle), (40_000, InUse), (199_000, InUse)] {
+                let told = Some(Told::LastUsed(wall(used_at)));
+                let case = IdleCase { is_shared: true, told, ..case(None, at(200_000, 200_000)) };
+                assert_eq!(case.judge(&limits), expected, "{used_at} {limits:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_floor_ends_what_both_clocks_put_before_it_and_was_unused_for_the_timeout_of_then() {
+        let floor = |wall_millis, monotonic| IdleFloor {
+            wall: wall(wall_millis),
+            monotonic: Monotonic::from_millis(monotonic),
+            timeout: SIXTY,
+        };
+        let now = at(200_000, 200_000);
+        for (floor, issued, expected) in [
+            // The clock of then puts it earlier than running time does,
+            (floor(30_000, 40_000), 29_999, Idle),
+            (floor(30_000, 40_000), 30_000, InUse),
+            // later,
+            (floor(50_000, 40_000), 39_999, Idle),
+            (floor(50_000, 40_000), 40_000, InUse),
+            // and so late that a token from before it may have been used within the timeout.
+            (floor(190_000, 190_000), 139_999, Idle),
+            (floor(190_000, 190_000), 140_000, InUse),
+        ] {
+            let never = SessionLimits { idle: None, floor: Some(floor), ..limits() };
+            let case = IdleCase { issued_at: wall(issued), ..case(None, now) };
+            assert_eq!(case.judge(&never), expected, "{issued} {floor:?}");
+        }
     }
 }

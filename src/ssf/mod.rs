@@ -228,3 +228,38 @@ impl From<SignalRefusal> for Unaccepted {
 const fn malformed(description: &'static str) -> SignalRefusal {
     SignalRefusal { code: Code::InvalidRequest, description }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Of a transmitter whose keys nobody fetches.
+    pub(super) fn settings() -> Settings {
+        let issuer = "https://idp.example.com/";
+        Settings {
+            name: "t".to_owned(),
+            issuer: issuer.to_owned(),
+            audience: "https://gate.example.com".to_owned(),
+            keys: keys::Settings {
+                issuer: issuer.to_owned(),
+                source: keys::KeySource::Discovery,
+                algorithms: vec![jsonwebtoken::Algorithm::ES256],
+                ca: None,
+                insecure_http: false,
+                refresh_interval: Duration::from_secs(300),
+                refresh_cooldown: Duration::from_secs(30),
+                max_stale: Duration::from_secs(86_400),
+            },
+            subject_issuer: events::EventIssuer {
+                issuer: issuer.into(),
+                leeway: Duration::from_secs(30),
+                max_lifetime: Duration::from_secs(86_400),
+            },
+            role_claims: Vec::new(),
+            critical_members: Vec::new(),
+            tolerant: false,
+        }
+    }
+}

@@ -103,3 +103,35 @@ fn undelivered(error: Unaccepted, transmitter: &str) -> Undelivered {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::store::KeyStore;
+    use crate::revocations::Revocations;
+    use crate::ssf::tests::settings;
+    use crate::state::Store;
+
+    #[tokio::test]
+    async fn only_the_transmitters_of_the_configuration_in_force_are_known() {
+        let metrics = Metrics::new().unwrap();
+        let transmitters = |names: &[&str]| -> Vec<Arc<Transmitter>> {
+            let one = |name: &&str| {
+                let settings = super::super::Settings { name: (*name).to_owned(), ..settings() };
+                let keys = KeyStore::new(settings.keys.clone(), metrics.clone());
+                Arc::new(Transmitter::new(settings, keys))
+            };
+            names.iter().map(one).collect()
+        };
+        let store = Store::in_memory(Now::at_millis(0)).unwrap();
+        let log = EventLog::start(store, Arc::new(Revocations::new(None))).await.unwrap();
+        let receiver = Receiver::new(transmitters(&["a", "b"]), log, &metrics);
+        let known = || {
+            ["a", "b", "c"].map(|name| receiver.transmitter(name).map(|found| found.settings().name.clone()))
+        };
+        let names = |names: [Option<&str>; 3]| names.map(|name| name.map(str::to_owned));
+        assert_eq!(known(), names([Some("a"), Some("b"), None]));
+        receiver.replace(transmitters(&["b", "c"]));
+        assert_eq!(known(), names([None, Some("b"), Some("c")]));
+    }
+}

@@ -168,3 +168,49 @@ pub(super) fn time(value: &Value, tolerant: bool) -> Result<Timestamp, SignalRef
 const fn invalid_key(description: &'static str) -> SignalRefusal {
     SignalRefusal { code: Code::InvalidKey, description }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ssf::tests::settings;
+
+    const NOW: i64 = 1_767_225_600;
+
+    /// What comes of sound claims with one more.
+    fn with(name: &str, value: Value, tolerant: bool) -> Result<Set, SignalRefusal> {
+        let mut claims = Map::new();
+        claims.insert("jti".to_owned(), json!("set-1"));
+        claims.insert("iat".to_owned(), json!(NOW));
+        claims.insert("events".to_owned(), json!({"https://events.example.com/ended": {}}));
+        claims.insert(name.to_owned(), value);
+        super::claims(claims, &Settings { tolerant, ..settings() }, Timestamp::from_secs(NOW))
+    }
+
+    #[test]
+    fn a_token_is_valid_from_its_beginning_until_its_end_give_or_take_five_minutes() {
+        for (name, second, tolerant, accepted) in [
+            ("nbf", NOW + 300, false, true),
+            ("nbf", NOW + 301, false, false),
+            ("nbf", NOW + 300, true, true),
+            ("nbf", NOW + 301, true, false),
+            ("exp", NOW - 299, true, true),
+            ("exp", NOW - 300, true, false),
+            ("exp", NOW + 300, false, false),
+        ] {
+            let read = with(name, json!(second), tolerant);
+            assert_eq!(read.is_ok(), accepted, "{name} {} tolerant: {tolerant}", second - NOW);
+        }
+    }
+
+    #[test]
+    fn events_are_text_for_a_tolerant_receiver_only() {
+        let text = json!({"type": "consent-revoked", "sub": "alice"}).to_string();
+        let read = with("events", json!(text), true).unwrap();
+        assert_eq!(read.events.len(), 1);
+        let refusal = with("events", json!(text), false).unwrap_err();
+        assert_eq!(refusal.code, Code::InvalidRequest);
+        assert_eq!(refusal.description, "`events` must be an object");
+    }
+}
