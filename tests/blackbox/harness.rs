@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use testkit::app::{App, Speaks};
+use testkit::documents::{absent, unpromised};
 use testkit::frames::{self, END_STREAM, End, Frames};
 use testkit::issuer::{Answer, KeyServer};
 use testkit::metrics::Scrape;
@@ -99,6 +100,27 @@ fn the_parser_reads_labels_with_commas_and_quotes() {
     assert!((scrape.sum("a", &[("y", "z")]) - 7.0).abs() < 1e-9);
     assert!((scrape.sum("a", &[("x", "1,\"2\"")]) - 3.0).abs() < 1e-9);
     assert!((scrape.sum("b", &[]) - 0.5).abs() < 1e-9);
+}
+
+#[test]
+fn metrics_that_are_not_promised_or_have_other_labels_are_found() {
+    let page = "# TYPE portcullis_request_duration_seconds histogram\n\
+                portcullis_request_duration_seconds_bucket{route=\"/\",le=\"1\"} 1\n\
+                portcullis_request_duration_seconds_sum{route=\"/\"} 1\nprocess_open_fds 9\n\
+                portcullis_state_reads_total 1\n";
+    let found = |more: &str| unpromised(&Scrape::parse(&format!("{page}{more}\n")));
+    assert_eq!(found(""), [].into());
+    assert_eq!(
+        found("portcullis_new_total{route=\"/\"} 1"),
+        ["portcullis_new_total is not in README's table".to_owned()].into()
+    );
+    assert_eq!(
+        found("portcullis_connections{address=\"a\"} 1"),
+        ["portcullis_connections has the labels {\"address\"}, not {\"listener\"}".to_owned()].into()
+    );
+    let absent = absent(&Scrape::parse(page));
+    assert!(absent.contains("portcullis_requests_total") && !absent.contains("process_*"), "{absent:?}");
+    assert!(!absent.contains("portcullis_request_duration_seconds"), "{absent:?}");
 }
 
 #[test]

@@ -263,6 +263,7 @@ fn run(scene: &mut Scene, table: &Table, at_least: usize, data: &'static str) {
     assert!(!scene.gate.log().text().contains("panicked"), "{}", scene.gate.log().text());
 }
 
+/// Holds docs/reasons.md, Other answers: 501, 505
 #[test]
 fn hostile_request_lines_are_refused() {
     let mut table = Table::default();
@@ -605,6 +606,7 @@ fn a_host_in_the_target_and_another_in_the_field_are_never_mixed() {
     }
 }
 
+/// Holds docs/reasons.md, Other answers: 414
 #[test]
 fn hostile_fields_are_refused() {
     let mut table = Table::default();
@@ -676,6 +678,7 @@ fn hostile_fields_are_refused() {
     run(&mut scene(), &table, 45, "hostile/fields");
 }
 
+/// Holds docs/reasons.md, Other answers: 501, 505
 #[test]
 fn a_body_has_one_length_or_none_is_forwarded() {
     let mut table = Table::default();

@@ -86,6 +86,7 @@ const SIGNATURE: &[&str] = &["bad_signature"];
 const CLAIM: &[&str] = &["bad_claim"];
 const ABSENT: &[&str] = &["missing_claim"];
 
+/// Holds README.md, Settings: issuers[].issuer, .audiences
 #[test]
 fn every_hostile_token_is_refused_for_its_reason_and_reaches_nobody() {
     let (scene, upstream) = (Scene::new(), RawUpstream::start());
@@ -993,6 +994,7 @@ fn an_rsa_key_of_1024_bits_verifies_nothing() {
     assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200);
 }
 
+/// Holds README.md, Settings: issuers[].algorithms
 #[test]
 fn every_algorithm_that_can_be_configured_works_and_no_other() {
     let upstream = RawUpstream::start();

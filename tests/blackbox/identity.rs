@@ -13,6 +13,7 @@ fn guarded(settings: Settings) -> (Gate, RawUpstream, Issuer) {
     (gate, upstream, issuer)
 }
 
+/// Holds README.md, Settings: identity.headers
 #[test]
 fn the_default_headers_carry_subject_client_scope_roles_and_tenant() {
     let (gate, upstream, issuer) = guarded(Settings::plaintext());
@@ -87,6 +88,7 @@ fn a_value_above_4_kib_is_refused() {
     assert_eq!(upstream.count(), 1);
 }
 
+/// Holds README.md, Settings: identity.headers
 #[test]
 fn what_a_client_claims_to_be_is_stripped_in_every_spelling() {
     let (gate, upstream, issuer) = guarded(
@@ -198,6 +200,7 @@ fn a_connection_field_with_strange_bytes_hides_nothing() {
     }
 }
 
+/// Holds README.md, Settings: server.trusted_proxies
 #[test]
 fn forwarding_fields_of_a_stranger_are_replaced() {
     let (gate, upstream, issuer) = guarded(Settings::plaintext());
@@ -228,6 +231,7 @@ fn forwarding_fields_of_a_stranger_are_replaced() {
     assert_eq!(answer.field("x-request-id"), Some(id.as_str()), "the same id on the answer");
 }
 
+/// Holds README.md, Settings: server.trusted_proxies
 #[test]
 fn forwarding_fields_of_a_trusted_proxy_are_believed() {
     let (gate, upstream, issuer) =
@@ -246,6 +250,7 @@ fn forwarding_fields_of_a_trusted_proxy_are_believed() {
     assert_eq!(seen.field("x-request-id").as_deref(), Some("id-of-the-proxy"), "{}", seen.text());
 }
 
+/// Holds README.md, Settings: server.trusted_fields
 #[test]
 fn what_the_client_of_a_trusted_proxy_says_in_the_other_family_is_not_believed() {
     for (fields, sent, client) in [

@@ -39,6 +39,7 @@ fn present(gate: &Gate, token: &str) -> (i64, i64, bool) {
     (before, now_ms(), answer.status() == 200)
 }
 
+/// Holds README.md, Settings: sessions.idle_timeout
 #[test]
 fn a_token_passes_until_a_second_before_its_timeout_at_least_and_never_after_it() {
     let app = App::start(Speaks::Http1);
@@ -157,6 +158,7 @@ fn every_spelling_of_a_token_moves_the_same_clock() {
     }
 }
 
+/// Holds README.md, Settings: sessions.idle_timeout
 #[test]
 fn without_a_timeout_no_token_goes_idle() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());

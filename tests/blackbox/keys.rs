@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use testkit::eventually;
-use testkit::gate::{Gate, check};
+use testkit::gate::{Gate, check, field};
 use testkit::issuer::{Answer, KeyServer, Source};
 use testkit::pki::Authority;
 use testkit::raw_upstream::RawUpstream;
@@ -71,6 +71,7 @@ fn a_new_key_is_fetched_when_its_first_token_arrives() {
     assert_eq!(scene.status(&scene.issuer.good()), 200, "the old key is still published");
 }
 
+/// Holds README.md, Failure modes: no key proves a token (an unknown kid, or a new key under an old one)
 #[test]
 fn a_new_key_that_no_new_name_announces_is_fetched_when_its_first_token_arrives() {
     let (same, other) = (("ES256", "key-1"), ("EdDSA", "key-1"));
@@ -137,6 +138,7 @@ fn a_request_with_a_new_key_waits_for_the_fetch() {
     assert_eq!(scene.status(&scene.issuer.token_by(&new).build()), 200, "the very first request passes");
 }
 
+/// Holds README.md, Failure modes: no key proves a token (an unknown kid, or a new key under an old one)
 #[test]
 fn a_flood_of_unknown_kids_costs_the_issuer_one_fetch() {
     let scene = scene("refresh_cooldown = \"30s\"");
@@ -203,6 +205,7 @@ fn a_key_replaced_under_its_name_is_the_new_one() {
     assert_eq!(scene.status(&old), 401);
 }
 
+/// Holds README.md, Failure modes: an issuer goes away later
 #[test]
 fn the_last_good_keys_serve_through_anything_the_issuer_answers() {
     let scene = scene("refresh_interval = \"150ms\"\nrefresh_cooldown = \"50ms\"");
@@ -257,6 +260,8 @@ fn the_last_good_keys_serve_through_anything_the_issuer_answers() {
     }
 }
 
+/// Holds README.md, Failure modes: an issuer goes away later
+/// Holds README.md, Settings: issuers[].max_stale
 #[test]
 fn keys_that_are_too_old_serve_no_longer_until_the_issuer_is_back() {
     let scene = scene("refresh_interval = \"200ms\"\nrefresh_cooldown = \"50ms\"\nmax_stale = \"1s\"");
@@ -272,6 +277,7 @@ fn keys_that_are_too_old_serve_no_longer_until_the_issuer_is_back() {
     scene.gate.wait_until_ready();
 }
 
+/// Holds README.md, Failure modes: an issuer is unreachable at start
 #[test]
 fn the_gate_starts_without_its_issuer_and_comes_up_by_itself() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -279,18 +285,23 @@ fn the_gate_starts_without_its_issuer_and_comes_up_by_itself() {
     server.set(Answer::HangUp);
     let settings =
         settings(&upstream, &issuer, &Source::Url(server.jwks_url()), "refresh_cooldown = \"100ms\"");
-    let gate = Gate::launch(&settings);
+    let gate = Gate::launch(&settings.route("/open", "anonymous = true"));
     let (status, body) = gate.readiness();
     assert_eq!((status, body["ready"].as_bool()), (503, Some(false)), "{body}");
     assert!(!body["components"][format!("keys:{}", issuer.name)].is_null(), "{body}");
     assert_eq!(gate.telemetry("/live").status(), 200);
-    assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 503);
+    let refused = gate.get("/").token(&issuer.good()).send();
+    assert_eq!(refused.status(), 503);
+    let record = gate.record_of(refused.field("x-request-id").unwrap());
+    assert_eq!(field(&record, "reason"), Some("keys_unavailable"), "{record}");
     assert_eq!(upstream.count(), 0);
+    assert_eq!(gate.get("/open").send().status(), 200, "an anonymous route works");
     server.set_keys(issuer.jwks());
     gate.wait_until_ready();
     assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200);
 }
 
+/// Holds README.md, Settings: issuers[].jwks_url, .jwks_file, .discovery, .secret, .authority
 #[test]
 fn an_issuer_is_discovered_from_its_metadata() {
     let upstream = RawUpstream::start();
@@ -343,6 +354,7 @@ fn keys_are_not_fetched_in_clear_text_from_afar() {
     assert_eq!(check(&with("insecure_http = true")).code, 0);
 }
 
+/// Holds README.md, Settings: issuers[].jwks_url, .jwks_file, .discovery, .secret, .authority
 #[test]
 fn a_changed_key_file_is_read_again() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -356,6 +368,7 @@ fn a_changed_key_file_is_read_again() {
     assert_eq!(gate.get("/").token(&old).send().status(), 401);
 }
 
+/// Holds README.md, Settings: issuers[].issuer, .audiences
 #[test]
 fn issuers_are_judged_apart() {
     let upstream = RawUpstream::start();

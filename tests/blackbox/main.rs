@@ -40,6 +40,7 @@ mod restarts;
 mod routes;
 mod secrecy;
 mod signals;
+mod snippets;
 mod store_faults;
 mod streams;
 mod takeover;

@@ -93,6 +93,7 @@ fn a_query_goes_upstream_byte_for_byte_whatever_it_holds() {
     }
 }
 
+/// Holds README.md, Settings: routes[].encoded_slashes
 #[test]
 fn an_encoded_slash_goes_upstream_as_it_came_where_the_route_keeps_it() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -152,6 +153,7 @@ fn what_could_climb_or_be_empty_behind_an_encoded_slash_is_rejected_by_either_pr
     });
 }
 
+/// Holds README.md, Settings: routes[].encoded_slashes
 #[test]
 fn encoded_slashes_are_rejected_by_default_and_check_says_what_a_literal_one_needs() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -166,6 +168,7 @@ fn encoded_slashes_are_rejected_by_default_and_check_says_what_a_literal_one_nee
     assert!(outcome.err.contains("encoded_slashes = \"keep\""), "{outcome:?}");
 }
 
+/// Holds README.md, Settings: routes[].access_log
 #[test]
 fn requests_of_a_quiet_route_leave_no_line_unless_they_are_refused_and_are_counted() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

@@ -1,9 +1,12 @@
 //! Entries that are missing from the shared log: a gate that starts notices, says so and starts all the same; a gate that
 //! has read them publishes them again, and without one it is as after the loss of the store.
 
+use std::collections::BTreeSet;
+
 use crate::redis_server::Server;
 use crate::relay::Relay;
 use crate::scene::{EVENTS, ORIGIN, Scene, created_at, decision, status};
+use testkit::documents::unpromised;
 use testkit::eventually;
 use testkit::gate::Gate;
 
@@ -97,6 +100,7 @@ fn a_gap_is_noticed_by_a_gate_that_starts_and_filled_by_one_that_runs() {
             }
         }
         assert!(gaps(&scene.gates[0], "true") >= 1.0, "{harm:?}: nobody else could fill it");
+        assert_eq!(unpromised(&scene.gates[0].metrics()), BTreeSet::new());
         // Last: until every gate has the events again, this may not have changed yet.
         eventually("the other gate vouches for all since the beginning", || {
             (created_at(&server) == since).then_some(())

@@ -1,9 +1,11 @@
 //! Servers that are set up wrong: refused at the start, or warned of.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::redis_server::Server;
 use crate::scene::{Scene, state};
+use testkit::documents::unpromised;
 use testkit::gate::portcullis;
 use testkit::settings::Settings;
 
@@ -37,6 +39,7 @@ fn wrong_credentials_a_weak_user_and_a_replica_end_the_start() {
     drop(Scene::with(1, &good));
 }
 
+/// Holds README.md, Settings: state.url, .username, .password, .ca
 #[test]
 fn a_user_with_the_documented_permissions_suffices() {
     let server = Server::start();
@@ -60,6 +63,7 @@ fn settings_that_endanger_what_is_kept_are_warned_of() {
                 scene.gates[0].metrics().sum("portcullis_state_setup_warnings", &[("setting", setting)]);
             assert_eq!(told, expected, "{setting}");
         }
+        assert_eq!(unpromised(&scene.gates[0].metrics()), BTreeSet::new());
         let log = scene.gates[0].log().text();
         assert_eq!(log.contains("set maxmemory-policy noeviction"), expected > 0.0, "{log}");
         assert_eq!(log.contains("set appendonly yes"), expected > 0.0, "{log}");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use syn::visit::{self, Visit};
 
-use crate::sources::{Source, crate_sources, files, root};
+use crate::sources::{Source, files, of_crate, root};
 
 /// Labels by the name of a metric.
 type Labels = BTreeMap<String, BTreeSet<String>>;
@@ -12,7 +12,7 @@ type Labels = BTreeMap<String, BTreeSet<String>>;
 #[test]
 fn the_table_of_metrics_lists_what_is_registered() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let (rows, registered) = (rows_of_metrics(&readme), registered_metrics(&crate_sources()));
+    let (rows, registered) = (rows_of_metrics(&readme), of_crate(registered_metrics));
     let problems = differences(&rows, &registered);
     assert!(problems.is_empty(), "README's table of metrics:\n{}", problems.join("\n"));
 }
@@ -34,6 +34,18 @@ fn links_between_documents_lead_somewhere() {
 }
 
 #[test]
+fn paths_that_documents_name_are_there() {
+    let mut pages = files("docs", ".md");
+    pages.push(("README.md".to_owned(), std::fs::read_to_string(root().join("README.md")).unwrap()));
+    let mut found = Vec::new();
+    for (path, text) in &pages {
+        let dead = dead_paths(text, |file| root().join(file).exists());
+        found.extend(dead.into_iter().map(|file| format!("{path}: {file}")));
+    }
+    assert!(found.is_empty(), "files that are not there:\n{}", found.join("\n"));
+}
+
+#[test]
 fn every_dependency_has_its_reason() {
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let found = without_reason(&manifest);
@@ -46,7 +58,7 @@ fn the_release_is_built_as_promised() {
     assert_eq!(release_problems(&manifest), [""; 0]);
 }
 
-/// The names and labels of each row of the table: one row may have several names, and all of their labels.
+/// The names of each row of the table, and the labels that each of them has.
 fn rows_of_metrics(text: &str) -> Vec<(BTreeSet<String>, BTreeSet<String>)> {
     let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
     let rows = text.lines().filter(|line| line.starts_with("| `portcullis_"));
@@ -107,16 +119,14 @@ fn registered_metrics(sources: &[Source]) -> Labels {
 fn differences(rows: &[(BTreeSet<String>, BTreeSet<String>)], registered: &Labels) -> Vec<String> {
     let mut problems = Vec::new();
     for (names, labels) in rows {
-        let known: BTreeSet<&String> =
-            names.iter().filter_map(|name| registered.get(name)).flatten().collect();
-        problems.extend(
-            names
-                .iter()
-                .filter(|name| !registered.contains_key(*name))
-                .map(|name| format!("{name} is not registered")),
-        );
-        if known != labels.iter().collect() {
-            problems.push(format!("{names:?} has the labels {known:?}, not {labels:?}"));
+        for name in names {
+            match registered.get(name) {
+                None => problems.push(format!("{name} is not registered")),
+                Some(known) if known != labels => {
+                    problems.push(format!("{name} has the labels {known:?}, not {labels:?}"));
+                }
+                Some(_) => {}
+            }
         }
     }
     let missing = registered.keys().filter(|name| !rows.iter().any(|(names, _)| names.contains(*name)));
@@ -137,6 +147,16 @@ fn dead_links(text: &str, exists: impl Fn(&str) -> bool, page: &str) -> Vec<Stri
         })
         .map(str::to_owned)
         .collect()
+}
+
+/// The paths below the folders of the repository that a page names and that do not exist.
+fn dead_paths(text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let is_of_path = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    let words = text.split(|c: char| !is_of_path(c)).map(|word| word.trim_end_matches(['.', '/']));
+    let folders = ["benches/", "certs/", "config/", "docs/", "src/", "tests/"];
+    let paths = words.filter(|word| folders.iter().any(|folder| word.starts_with(folder)));
+    // What a run leaves behind is named and not there.
+    paths.filter(|path| !exists(path) && *path != "tests/fuzz/artifacts").map(str::to_owned).collect()
 }
 
 fn anchor(heading: &str) -> String {
@@ -185,7 +205,7 @@ fn the_comparison_of_metrics_sees_what_it_looks_for() {
     assert_eq!(
         differences(&rows_of_metrics(table), &registered),
         [
-            "{\"portcullis_a_total\"} has the labels {\"route\"}, not {\"path\"}",
+            "portcullis_a_total has the labels {\"route\"}, not {\"path\"}",
             "portcullis_c is not registered",
             "portcullis_b is missing"
         ]
@@ -196,6 +216,10 @@ fn the_comparison_of_metrics_sees_what_it_looks_for() {
 fn the_rules_of_documents_see_what_they_look_for() {
     let page = "# One `Two`\n[a](#one-two) [b](#three) [c](x.md) [d](y.md#z) [e](https://a.b)\n";
     assert_eq!(dead_links(page, |file| file == "x.md", page), ["#three", "y.md#z"]);
+    let page =
+        "`tests/run`, tests/data/x/*.txt and src/gone.rs. Not https://a.b/src/x or mysrc/y, `src/gate/<x>`";
+    let there = ["tests/run", "tests/data/x", "src/gate"];
+    assert_eq!(dead_paths(page, |file| there.contains(&file)), ["src/gone.rs"]);
     let manifest = "[package]\nname = \"a\"\n[dev-dependencies]\na = \"1\" # why it is here\nb = \"1\"\n[profile.release]\nlto = \"fat\"\npanic = \"abort\"\ndebug = 1\n[lints]\n";
     assert_eq!(without_reason(manifest), ["b"]);
     assert_eq!(release_problems(manifest), ["missing: codegen-units = 1", "unwinding: panic = \"abort\""]);

@@ -2,7 +2,7 @@
 
 use syn::visit::{self, Visit};
 
-use crate::sources::{Source, crate_sources, line, test_sources};
+use crate::sources::{Source, line, of_both, of_crate};
 
 /// Lines of a source file without its tests.
 const LONGEST_FILE: usize = 400;
@@ -17,21 +17,19 @@ const WALL_CLOCKS: [(&str, &str); 4] = [
 
 #[test]
 fn every_file_opens_with_what_it_does() {
-    let mut sources = crate_sources();
-    sources.extend(test_sources());
-    let found = without_header(&sources);
+    let found = of_both(without_header);
     assert!(found.is_empty(), "without a `//!` header: {found:?}");
 }
 
 #[test]
 fn no_file_is_too_long() {
-    let found = too_long(&crate_sources());
+    let found = of_crate(too_long);
     assert!(found.is_empty(), "longer than {LONGEST_FILE} lines without their tests: {found:?}");
 }
 
 #[test]
 fn only_time_rs_reads_the_wall_clock() {
-    let found = wall_clock_readers(&crate_sources());
+    let found = of_crate(wall_clock_readers);
     assert!(found.is_empty(), "these read the wall clock themselves: {found:?}");
 }
 

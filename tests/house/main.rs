@@ -9,6 +9,8 @@ mod documents;
 mod files;
 mod map;
 mod names;
+mod promises;
 mod secrets;
+mod settings;
 mod sources;
 mod words;

@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 
-use crate::sources::{Source, crate_sources, line};
+use crate::sources::{Source, line, of_crate};
 
 /// Each module of the map with its place: higher numbers lie lower.
 type Order = BTreeMap<String, usize>;
 
 #[test]
 fn no_module_imports_from_one_listed_above_it() {
-    let found = imports_that_point_up(&crate_sources());
+    let found = of_crate(imports_that_point_up);
     assert!(found.is_empty(), "imports that point up the map in lib.rs:\n{}", found.join("\n"));
 }
 
 #[test]
 fn every_module_is_on_the_map() {
-    let missing = modules_off_the_map(&crate_sources());
+    let missing = of_crate(modules_off_the_map);
     assert!(missing.is_empty(), "not listed in lib.rs: {missing:?}");
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use syn::visit::{self, Visit};
 
-use crate::sources::{Source, crate_sources, is_test_only, line, test_sources};
+use crate::sources::{Source, is_test_only, line, of_both, of_crate};
 
 /// Names that several types may have. Each room has its `Settings`, which code names by their room: `gate::Settings`.
 const SHARED_NAMES: [&str; 1] = ["Settings"];
@@ -15,7 +15,7 @@ const VERBS: &str = include_str!("verbs.txt");
 
 #[test]
 fn no_two_types_share_a_bare_name() {
-    let found = shared_names(&crate_sources());
+    let found = of_crate(shared_names);
     assert!(
         found.is_empty(),
         "types of the same name; say in the name which one it is:\n{}",
@@ -25,9 +25,7 @@ fn no_two_types_share_a_bare_name() {
 
 #[test]
 fn the_name_of_a_test_has_a_verb() {
-    let mut sources = crate_sources();
-    sources.extend(test_sources());
-    let found = tests_without_verb(&sources);
+    let found = of_both(tests_without_verb);
     assert!(
         found.is_empty(),
         "tests whose name does not say what happens (new verbs go into tests/house/verbs.txt):\n{}",

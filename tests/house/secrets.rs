@@ -2,7 +2,7 @@
 
 use syn::visit::{self, Visit};
 
-use crate::sources::{Source, crate_sources, line};
+use crate::sources::{Source, line, of_crate};
 
 /// Words inside a name that make its value a secret, or something that proves one.
 const SECRET_WORDS: [&str; 7] =
@@ -30,7 +30,7 @@ const SAME_VALUE: [&str; 16] = [
 
 #[test]
 fn secrets_are_compared_in_constant_time() {
-    let found = compared_secrets(&crate_sources());
+    let found = of_crate(compared_secrets);
     assert!(
         found.is_empty(),
         "compare with aws_lc_rs::constant_time::verify_slices_are_equal:\n{}",
@@ -40,7 +40,7 @@ fn secrets_are_compared_in_constant_time() {
 
 #[test]
 fn types_that_hold_a_secret_derive_no_comparison() {
-    let found = derived_comparisons(&crate_sources());
+    let found = of_crate(derived_comparisons);
     assert!(found.is_empty(), "`==` of these compares secrets byte by byte:\n{}", found.join("\n"));
 }
 

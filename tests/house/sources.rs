@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{LazyLock, Mutex};
 
 use syn::spanned::Spanned;
 use syn::visit_mut::{self, VisitMut};
@@ -30,12 +32,17 @@ impl Source {
         Self { path: path.to_owned(), text: text.to_owned(), syntax, product, product_lines }
     }
 
-    fn of_tests(path: &str, text: &str) -> Self {
-        let mut source = Self::parsed(path, text);
-        source.product.items.clear();
-        source.product.attrs.clear();
-        source.product_lines = 0;
-        source
+    /// A file of tests with this text, nothing of which belongs to the product.
+    pub(crate) fn of_tests(path: &str, text: &str) -> Self {
+        let syntax = syn::parse_file(text).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let product = syn::parse_file("").expect("an empty file");
+        Self { path: path.to_owned(), text: text.to_owned(), syntax, product, product_lines: 0 }
+    }
+
+    fn clear_product(&mut self) {
+        self.product.items.clear();
+        self.product.attrs.clear();
+        self.product_lines = 0;
     }
 
     /// The module path inside the crate: `["gate", "accept"]`, and no name for `lib.rs` and `main.rs`.
@@ -174,8 +181,48 @@ pub(crate) fn files(folder: &str, ending: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Every source file of the crate.
-pub(crate) fn crate_sources() -> Vec<Source> {
+/// Asks something of every source file of the crate.
+pub(crate) fn of_crate<T: Send + 'static>(ask: impl FnOnce(&[Source]) -> T + Send + 'static) -> T {
+    static CRATE: LazyLock<Shelf> = LazyLock::new(|| Shelf::filled(crate_sources));
+    CRATE.ask(ask)
+}
+
+/// Asks something of every source file of the tests.
+pub(crate) fn of_tests<T: Send + 'static>(ask: impl FnOnce(&[Source]) -> T + Send + 'static) -> T {
+    static TESTS: LazyLock<Shelf> = LazyLock::new(|| Shelf::filled(test_sources));
+    TESTS.ask(ask)
+}
+
+/// What a rule finds in the crate, then what it finds in its tests.
+pub(crate) fn of_both(rule: fn(&[Source]) -> Vec<String>) -> Vec<String> {
+    [of_crate(rule), of_tests(rule)].concat()
+}
+
+/// Sources that are parsed once, by the thread that owns them: syntax trees cannot go from one thread to another, but what
+/// is asked of them and the answer can.
+struct Shelf(Mutex<SyncSender<Question>>);
+
+type Question = Box<dyn FnOnce(&[Source]) + Send>;
+
+impl Shelf {
+    fn filled(parse: fn() -> Vec<Source>) -> Self {
+        let (sender, questions) = sync_channel::<Question>(1);
+        std::thread::spawn(move || {
+            let sources = parse();
+            questions.into_iter().for_each(|question| question(&sources));
+        });
+        Self(Mutex::new(sender))
+    }
+
+    fn ask<T: Send + 'static>(&self, ask: impl FnOnce(&[Source]) -> T + Send + 'static) -> T {
+        let (sender, answer) = sync_channel(1);
+        let question = Box::new(move |sources: &[Source]| drop(sender.send(ask(sources))));
+        self.0.lock().unwrap().send(question).unwrap();
+        answer.recv().expect("the rule has not panicked and every file was parsed")
+    }
+}
+
+fn crate_sources() -> Vec<Source> {
     let mut sources: Vec<Source> =
         files("src", ".rs").iter().map(|(path, text)| Source::parsed(path, text)).collect();
     assert!(sources.len() > 10, "the source files are found");
@@ -185,14 +232,13 @@ pub(crate) fn crate_sources() -> Vec<Source> {
             source.path == format!("{module}.rs") || source.path.starts_with(&format!("{module}/"))
         };
         if of_tests.iter().any(is_of_tests) {
-            *source = Source::of_tests(&source.path, &source.text);
+            source.clear_product();
         }
     }
     sources
 }
 
-/// Every source file of the tests.
-pub(crate) fn test_sources() -> Vec<Source> {
+fn test_sources() -> Vec<Source> {
     let parsed = files("tests", ".rs").into_iter().map(|(path, text)| Source::of_tests(&path, &text));
     let sources: Vec<Source> = parsed.collect();
     assert!(sources.len() > 10, "the test files are found");

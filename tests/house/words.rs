@@ -2,14 +2,14 @@
 
 use syn::visit::{self, Visit};
 
-use crate::sources::{Source, crate_sources, files, line, root};
+use crate::sources::{Source, files, line, of_crate, root};
 
 /// One phrase a line, in lower case.
 const FORBIDDEN: &str = include_str!("words.txt");
 
 #[test]
 fn forbidden_turns_of_phrase_are_not_used() {
-    let mut found = phrases_in_sources(&crate_sources());
+    let mut found = of_crate(phrases_in_sources);
     let mut pages = files("docs", ".md");
     for name in ["README.md", "CHANGELOG.md", "config/reference.toml", "config/portcullis.toml"] {
         pages.push((name.to_owned(), std::fs::read_to_string(root().join(name)).unwrap()));

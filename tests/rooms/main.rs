@@ -3,6 +3,7 @@
 
 mod admin_api;
 mod config;
+mod documents;
 mod event_clocks;
 mod explain;
 mod forward;

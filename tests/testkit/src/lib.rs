@@ -4,6 +4,7 @@
 //! expectation of a helper fails the test that called it.
 
 pub mod app;
+pub mod documents;
 pub mod frames;
 pub mod gate;
 pub mod h2_client;

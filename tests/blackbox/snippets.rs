@@ -1,0 +1,240 @@
+//! The blocks of README and docs as their reader pastes them. A test takes a block's text from the document, so that what
+//! is run is what is printed there; only addresses, secrets and file names that a reader fills in are replaced.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use testkit::documents::{block, commands};
+use testkit::eventually;
+use testkit::gate::{Log, binary, field, message};
+use testkit::pki::Authority;
+use testkit::raw_upstream::RawUpstream;
+use testkit::settings::ADMIN_TOKEN;
+use testkit::tokens::Issuer;
+use testkit::tools::Running;
+
+/// A folder with `gate.toml` as README builds it up, and what that names.
+struct Reader {
+    folder: TempDir,
+    issuer: Issuer,
+    upstream: RawUpstream,
+}
+
+impl Reader {
+    fn new() -> Self {
+        let (folder, upstream, authority) =
+            (tempfile::tempdir().unwrap(), RawUpstream::start(), Authority::new());
+        let issuer = Issuer::new();
+        let server = authority.server(&["api.example.com"]);
+        let reader = Self { folder, issuer, upstream };
+        reader.file("server.pem", &server.chain);
+        reader.file("server.key", &server.key);
+        reader.file("ca.pem", &authority.certificate_pem());
+        reader.file("jwks.json", &reader.issuer.jwks().to_string());
+        reader
+    }
+
+    fn file(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    /// The configuration of README's first minute and its authority, on ports of their own, with keys in a file.
+    fn configure(&self) {
+        let own = [
+            ("listen = [\"0.0.0.0:8443\"]", "listen = [\"127.0.0.1:0\"]\nworkers = 1".to_owned()),
+            ("http://127.0.0.1:3000", self.upstream.url()),
+            ("discovery = true", "jwks_file = \"jwks.json\"".to_owned()),
+            (
+                "[admin]",
+                "[telemetry]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"".to_owned(),
+            ),
+            ("permissions = [\"authority\"]", "permissions = [\"authority\", \"events\"]".to_owned()),
+        ];
+        let mut text = first_minute() + &block("README.md", "[authority]");
+        for (printed, value) in own {
+            assert_eq!(text.matches(printed).count(), 1, "{printed} in {text}");
+            text = text.replace(printed, &value);
+        }
+        self.file("gate.toml", &text);
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let path = format!("{}:{}", binary().parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new(program);
+        command.current_dir(self.folder.path()).env("PATH", path).env_remove("PORTCULLIS_CONFIG");
+        command.env("PORTCULLIS_ADMIN_TOKEN", ADMIN_TOKEN).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs lines in a shell: exit code and what was printed.
+    fn shell(&self, script: &str, admin: SocketAddr) -> (i32, String) {
+        let output = self
+            .command("bash")
+            .args(["-c", &format!("set -uo pipefail\n{script}")])
+            .env("PORTCULLIS_ADMIN_URL", format!("http://{admin}"))
+            .env("TOKEN", self.token())
+            .output()
+            .unwrap();
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&printed).into_owned())
+    }
+
+    /// What lines print that must succeed.
+    #[track_caller]
+    fn says(&self, script: &str, admin: SocketAddr) -> String {
+        let (code, printed) = self.shell(script, admin);
+        assert_eq!(code, 0, "{script}\n{printed}");
+        printed
+    }
+
+    /// A token for README's route.
+    fn token(&self) -> String {
+        self.issuer.good()
+    }
+}
+
+/// README's first configuration.
+fn first_minute() -> String {
+    block("README.md", "[[routes]]")
+}
+
+/// Where a listener was bound to.
+fn address(log: &Log, listener: &str) -> SocketAddr {
+    let wanted =
+        |record: &Value| message(record) == Some("listening") && field(record, "listener") == Some(listener);
+    field(&log.wait_for(listener, wanted), "address").unwrap().parse().unwrap()
+}
+
+/// Where nobody asks anything.
+fn nowhere() -> SocketAddr {
+    ([127, 0, 0, 1], 9).into()
+}
+
+/// Runs README.md: path = "/deals/{*rest}"
+#[test]
+fn the_first_configuration_of_the_readme_is_good_as_it_is_printed() {
+    let reader = Reader::new();
+    reader.file("gate.toml", &first_minute());
+    let printed = reader.says("portcullis check --config gate.toml", nowhere());
+    assert!(printed.contains("/deals/{*rest}") && printed.contains("/health"), "{printed}");
+}
+
+/// Runs docs/scale.md: store = "redis"
+#[test]
+fn the_shared_state_of_the_docs_is_good_as_it_is_printed() {
+    let reader = Reader::new();
+    reader.file("redis-ca.pem", &Authority::new().certificate_pem());
+    reader.file("gate.toml", &(first_minute() + &block("docs/scale.md", "store = \"redis\"")));
+    reader.says("REDIS_PASSWORD=secret portcullis check --config gate.toml", nowhere());
+}
+
+/// Runs README.md: portcullis check --config gate.toml
+/// Runs README.md: portcullis event role-changed
+/// Runs README.md: portcullis state init
+/// Runs README.md: portcullis state backup
+/// Runs README.md: [authority]
+/// Runs README.md: curl -d grant_type=client_credentials
+/// Runs README.md: portcullis user create alice
+/// Runs docs/admin.md: portcullis event subject-revoked
+#[test]
+fn the_commands_of_the_readme_do_what_it_says() {
+    let reader = Reader::new();
+    reader.configure();
+    for line in commands(&block("README.md", "portcullis state init")) {
+        reader.says(&line, nowhere());
+    }
+    let [check, explain, run] = &commands(&block("README.md", "portcullis run"))[..] else {
+        panic!("three lines")
+    };
+    assert!(reader.says(check, nowhere()).contains("/deals/{*rest}"));
+    let mut process = reader.command("bash");
+    process.args(["-c", &format!("exec {run}")]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = Running(process.spawn().unwrap());
+    let log = Log::follow(&mut process.0);
+    let (public, admin) = (address(&log, "public"), address(&log, "admin"));
+    let curl = format!("curl -sS --cacert ca.pem --connect-to api.example.com:443:{public}");
+    let status = |path: &str| {
+        let silent = "-o /dev/null -w '%{http_code}'";
+        reader.says(
+            &format!("{curl} {silent} -H \"Authorization: Bearer $TOKEN\" https://api.example.com{path}"),
+            admin,
+        )
+    };
+    eventually("the gate serves", || (status("/deals/7") == "200").then_some(()));
+    assert_eq!(status("/health"), "200");
+    reader.says(explain, admin);
+
+    // An event ends the token, and explain says so.
+    let [event, explain] = &commands(&block("README.md", "portcullis event role-changed"))[..] else {
+        panic!("two lines")
+    };
+    reader.file("token", &reader.token());
+    assert_eq!(reader.shell(explain, admin).0, 0);
+    reader.says(&of_issuer(event), admin);
+    let (code, printed) = reader.shell(explain, admin);
+    assert!(code == 1 && printed.contains("role_changed"), "{code}: {printed}");
+    assert_eq!(status("/deals/7"), "401");
+
+    operate(&reader, admin);
+    let users = block("README.md", "portcullis user create alice");
+    reader.says(&users.replace("$ ", "").replace('…', ADMIN_TOKEN), admin);
+    let made = reader.says(
+        "portcullis credential create --name R --owner alice --role case-writer --scope read:deals --json",
+        admin,
+    );
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let asking = block("README.md", "curl -d grant_type");
+    let [ask] = &commands(&asking)[..] else { panic!("one line") };
+    let ask = ask.replace("app_…", made["client_id"].as_str().unwrap());
+    let ask =
+        ask.replace("client_secret=…", &format!("client_secret={}", made["client_secret"].as_str().unwrap()));
+    let answer: Value = serde_json::from_str(&reader.says(&ask.replacen("curl", &curl, 1), admin)).unwrap();
+    let printed = asking.lines().find(|line| line.starts_with('{')).unwrap();
+    let mut expected: Value = serde_json::from_str(printed).unwrap();
+    expected["access_token"] = answer["access_token"].clone();
+    assert_eq!(answer, expected);
+
+    std::fs::create_dir(reader.folder.path().join("backups")).unwrap();
+    for line in commands(&block("README.md", "portcullis state backup")) {
+        reader.says(&line.replace("/backups/", "backups/"), admin);
+    }
+    let copies = std::fs::read_dir(reader.folder.path().join("backups")).unwrap();
+    assert!(copies.map(|copy| copy.unwrap().path()).any(|copy| is_database(&copy)));
+}
+
+/// The commands of docs/admin.md, one after the other, with what they print where it is printed there.
+fn operate(reader: &Reader, admin: SocketAddr) {
+    let text = block("docs/admin.md", "portcullis event subject-revoked");
+    let mut made = String::new();
+    let mut said = String::new();
+    for line in text.lines() {
+        let Some(command) = line.strip_prefix("$ ") else {
+            assert_eq!(without_digits(&said), without_digits(line), "after a command");
+            continue;
+        };
+        let command = command.replace("TOKEN=…", &format!("TOKEN={ADMIN_TOKEN}")).replace("app_…", &made);
+        let command = if command.contains(" event ") { of_issuer(&command) } else { command };
+        said = reader.says(&command, admin).trim_end().to_owned();
+        if let Some(id) = said.split_whitespace().find(|word| word.starts_with("app_")) {
+            id.clone_into(&mut made);
+        }
+    }
+    reader.says("portcullis user delete alice", admin);
+}
+
+/// With the issuer, which an event needs once the authority is the second one.
+fn of_issuer(event: &str) -> String {
+    format!("{event} --issuer https://idp.example.com/")
+}
+
+fn without_digits(text: &str) -> String {
+    text.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
+
+fn is_database(path: &Path) -> bool {
+    std::fs::read(path).unwrap().starts_with(b"SQLite format 3\0")
+}
