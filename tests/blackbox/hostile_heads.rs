@@ -16,21 +16,20 @@ use testkit::tokens::Issuer;
 use testkit::wire::{Answer, Wire};
 use testkit::within;
 
-/// What must become of a row's bytes.
+/// What must become of a row's bytes. The exact status stands in the data.
 enum Expect {
-    /// One answer with one of these statuses, or none at all when 0 is among them; nothing reaches the upstream.
-    Refuse(&'static [u16]),
+    /// One answer that refuses; nothing reaches the upstream.
+    Refuse,
+    /// The same for bytes after which the gate may rightly wait for more, and so is told that nothing comes: an answer, or
+    /// the end of the connection.
+    RefuseAtEnd,
     /// Exactly this request reaches the upstream: target and body.
     Pass(String, Vec<u8>),
-    /// That, or 400 and nothing.
-    Either(String, Vec<u8>),
-    /// No complete request reaches the upstream, and the client gets 400 or a closed connection.
+    /// No complete request reaches the upstream, and the client gets an answer that refuses or a closed connection.
     Broken,
-    /// The request passes as this, or nothing complete does.
-    PassOrBroken(String, Vec<u8>),
 }
 
-use Expect::{Broken, Either, Pass, PassOrBroken, Refuse};
+use Expect::{Broken, Pass, Refuse, RefuseAtEnd};
 
 struct Row {
     name: String,
@@ -48,8 +47,8 @@ impl Table {
     }
 
     /// A request line with good fields.
-    fn line(&mut self, line: &str, statuses: &'static [u16]) {
-        self.raw(&format!("line {line:?}"), format!("{line}\r\n{{host}}{{auth}}\r\n"), Refuse(statuses));
+    fn line(&mut self, line: &str) {
+        self.raw(&format!("line {line:?}"), format!("{line}\r\n{{host}}{{auth}}\r\n"), Refuse);
     }
 
     /// A target with good fields.
@@ -86,14 +85,8 @@ impl Table {
     }
 }
 
-const BAD: &[u16] = &[400];
-
 fn passes(target: &str, body: &str) -> Expect {
     Pass(target.to_owned(), body.as_bytes().to_vec())
-}
-
-fn either(target: &str, body: &str) -> Expect {
-    Either(target.to_owned(), body.as_bytes().to_vec())
 }
 
 /// A request that must never reach the upstream, hidden behind another.
@@ -138,7 +131,7 @@ impl Scene {
         let before = (self.upstream.count(), self.complete.lock().unwrap().len());
         // Where the gate may rightly wait for more, it is told that nothing comes. Elsewhere it is not: the end of input
         // before an answer may be taken for a client that went away.
-        let ends = matches!(&row.expect, Broken) || matches!(&row.expect, Refuse(s) if s.contains(&0));
+        let ends = matches!(&row.expect, Broken | RefuseAtEnd);
         let (answer, rest) = exchange(&mut self.gate.connect(), &self.bytes(&row.bytes), ends)?;
         let status = answer.as_ref().map_or(0, Answer::status);
         if (500..600).contains(&status) && !matches!(status, 501 | 505) {
@@ -153,22 +146,20 @@ impl Scene {
             [one] if one.target() == target && one.body == body && status == 200 => check_fields(one),
             other => Err(format!("{status}, and {other:?} instead of {target} with {body:?}")),
         };
-        let refused = |statuses: &[u16]| {
-            let nothing = began.is_empty() && statuses.contains(&status) && rest.is_empty();
-            nothing
-                .then_some(())
-                .ok_or_else(|| format!("{status} instead of {statuses:?}; then {rest:?}; reached: {began:?}"))
+        let refused = || {
+            let is_refusal =
+                (400..=499).contains(&status) || matches!(status, 501 | 505) || (ends && status == 0);
+            let nothing = began.is_empty() && is_refusal && rest.is_empty();
+            nothing.then_some(()).ok_or_else(|| format!("{status}; then {rest:?}; reached: {began:?}"))
         };
         let broken = || {
             let nothing = complete.is_empty() && matches!(status, 0 | 400 | 413 | 431);
             nothing.then_some(()).ok_or_else(|| format!("{status}; then {rest:?}; complete: {complete:?}"))
         };
         match &row.expect {
-            Refuse(statuses) => refused(statuses),
+            Refuse | RefuseAtEnd => refused(),
             Pass(target, body) => passed(target, body),
-            Either(target, body) => refused(BAD).or_else(|_| passed(target, body)),
             Broken => broken(),
-            PassOrBroken(target, body) => broken().or_else(|_| passed(target, body)),
         }?;
         let answered = if answer.is_some() { status.to_string() } else { "closed".to_owned() };
         // Whether the upstream sees the start of a request that breaks off is a race.
@@ -307,7 +298,7 @@ fn hostile_request_lines_are_refused() {
         "PROXY TCP4 6.6.6.6 127.0.0.1 1 2",
         "HTTP/1.1 200 OK",
     ] {
-        table.line(line, BAD);
+        table.line(line);
     }
     for line in [
         "GET / HTTP/0.9",
@@ -317,39 +308,38 @@ fn hostile_request_lines_are_refused() {
         "GET / HTTP/3.0",
         "GET / HTTP/9.9",
     ] {
-        table.line(line, &[400, 505]);
+        table.line(line);
     }
-    let close: &[u16] = &[0, 400];
-    table.raw("a bare LF after the line", "GET / HTTP/1.1\n{host}{auth}\r\n", Refuse(BAD));
-    table.raw("only bare LFs", "GET / HTTP/1.1\nHost: api.test\n\n", Refuse(BAD));
-    table.raw("a bare CR after the line", "GET / HTTP/1.1\r{host}{auth}\r\n", Refuse(BAD));
-    table.raw("CR CR LF after the line", "GET / HTTP/1.1\r\r\n{host}{auth}\r\n", Refuse(BAD));
-    table.raw("an empty line before", "\r\nGET /late HTTP/1.1\r\n{host}{auth}\r\n", either("/late", ""));
-    table.raw("a bare LF before", "\nGET /late HTTP/1.1\r\n{host}{auth}\r\n", Refuse(BAD));
+    table.raw("a bare LF after the line", "GET / HTTP/1.1\n{host}{auth}\r\n", Refuse);
+    table.raw("only bare LFs", "GET / HTTP/1.1\nHost: api.test\n\n", Refuse);
+    table.raw("a bare CR after the line", "GET / HTTP/1.1\r{host}{auth}\r\n", Refuse);
+    table.raw("CR CR LF after the line", "GET / HTTP/1.1\r\r\n{host}{auth}\r\n", Refuse);
+    table.raw("an empty line before", "\r\nGET /late HTTP/1.1\r\n{host}{auth}\r\n", passes("/late", ""));
+    table.raw("a bare LF before", "\nGET /late HTTP/1.1\r\n{host}{auth}\r\n", Refuse);
     table.raw(
         "10,000 empty lines before",
         "\r\n".repeat(10_000) + "GET / HTTP/1.1\r\n{host}{auth}\r\n",
-        Refuse(&[0, 400, 431]),
+        RefuseAtEnd,
     );
-    table.raw("HTTP/0.9", "GET /\r\n", Refuse(close));
-    table.raw("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Refuse(&[0, 400, 405, 505]));
-    table.raw("a TLS handshake", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", Refuse(close));
-    table.raw("another protocol", "SSH-2.0-OpenSSH_9.2\r\n\r\n", Refuse(close));
+    table.raw("HTTP/0.9", "GET /\r\n", RefuseAtEnd);
+    table.raw("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", RefuseAtEnd);
+    table.raw("a TLS handshake", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", RefuseAtEnd);
+    table.raw("another protocol", "SSH-2.0-OpenSSH_9.2\r\n\r\n", RefuseAtEnd);
     table.raw(
         "PROXY version 2",
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01\0\0\0\0",
-        Refuse(close),
+        RefuseAtEnd,
     );
-    table.raw("noise", (0..=255u8).cycle().take(3000).collect::<Vec<_>>(), Refuse(close));
-    table.raw("null bytes", [0; 100], Refuse(close));
-    table.raw("half a request", "GET / HTTP/1.1\r\nHost: api.te", Refuse(&[0, 400, 408]));
-    table.raw("nothing", "", Refuse(&[0]));
+    table.raw("noise", (0..=255u8).cycle().take(3000).collect::<Vec<_>>(), RefuseAtEnd);
+    table.raw("null bytes", [0; 100], RefuseAtEnd);
+    table.raw("half a request", "GET / HTTP/1.1\r\nHost: api.te", RefuseAtEnd);
+    table.raw("nothing", "", RefuseAtEnd);
     for (method, expect) in [
         ("get", passes("/method", "")),
         ("PATCHWORK", passes("/method", "")),
         ("M-SEARCH", passes("/method", "")),
         // Its answer would show the credentials.
-        ("TRACE", Refuse(&[405])),
+        ("TRACE", Refuse),
     ] {
         table.raw(
             &format!("the method {method}"),
@@ -357,8 +347,8 @@ fn hostile_request_lines_are_refused() {
             expect,
         );
     }
-    table.raw("CONNECT", "CONNECT api.test:443 HTTP/1.1\r\n{host}{auth}\r\n", Refuse(&[405, 400]));
-    table.raw("CONNECT with a path", "CONNECT /x HTTP/1.1\r\n{host}{auth}\r\n", Refuse(&[405, 400]));
+    table.raw("CONNECT", "CONNECT api.test:443 HTTP/1.1\r\n{host}{auth}\r\n", Refuse);
+    table.raw("CONNECT with a path", "CONNECT /x HTTP/1.1\r\n{host}{auth}\r\n", Refuse);
     run(&mut scene(), &table, 55, "hostile/request_lines");
 }
 
@@ -449,7 +439,7 @@ fn hostile_targets_are_refused_and_others_pass_byte_for_byte() {
         "/a?\u{7f}",
         "/a\tb",
     ] {
-        table.target(target, Refuse(BAD));
+        table.target(target, Refuse);
     }
     for target in [
         "/",
@@ -487,32 +477,20 @@ fn hostile_targets_are_refused_and_others_pass_byte_for_byte() {
         table.target(target, passes(target, ""));
     }
     for target in [
-        "/é",
-        "/a?é",
-        "/a\"b",
-        "/a<b>",
-        "/a{b}",
-        "/a|b",
-        "/a^b",
-        "/a`b",
-        "/a[b]",
-        "/a?\"",
-        "/a?<>",
-        "/a?\\",
-        "/%252f",
-        "/%c0%ae/a",
-        "/%25",
-        "/;/a",
-        "/;",
+        "/é", "/a?é", "/a\"b", "/a<b>", "/a{b}", "/a|b", "/a^b", "/a`b", "/a[b]", "/a?\"", "/a?<>", "/a?\\",
+        "/%252f", "/%25", "/;",
     ] {
-        table.target(target, either(target, ""));
+        table.target(target, passes(target, ""));
     }
-    table.raw("bytes outside UTF-8", b"GET /a\xff\xfeb HTTP/1.1\r\n{host}{auth}\r\n", Refuse(BAD));
+    for target in ["/%c0%ae/a", "/;/a"] {
+        table.target(target, Refuse);
+    }
+    table.raw("bytes outside UTF-8", b"GET /a\xff\xfeb HTTP/1.1\r\n{host}{auth}\r\n", Refuse);
     table.target("http://api.test/absolute?x", passes("/absolute?x", ""));
     table.target("HTTP://API.test/absolute", passes("/absolute", ""));
-    table.target("http://api.test", either("/", ""));
-    table.target("http://api.test?x", Refuse(BAD));
-    table.target(&format!("/{}", "a".repeat(70_000)), Refuse(&[414, 431]));
+    table.target("http://api.test", passes("/", ""));
+    table.target("http://api.test?x", Refuse);
+    table.target(&format!("/{}", "a".repeat(70_000)), Refuse);
     table.target(&format!("/{}", "a".repeat(30_000)), passes(&format!("/{}", "a".repeat(30_000)), ""));
     run(&mut scene(), &table, 110, "hostile/targets");
 }
@@ -523,12 +501,12 @@ fn hostile_hosts_are_refused() {
     let mut host = |name: &str, lines: &str, expect: Expect| {
         table.raw(name, format!("GET /host HTTP/1.1\r\n{lines}{{auth}}\r\n"), expect);
     };
-    host("no host", "", Refuse(BAD));
-    host("two hosts", "Host: api.test\r\nHost: other.test\r\n", Refuse(BAD));
-    host("the same host twice", "Host: api.test\r\nHost: api.test\r\n", Refuse(BAD));
-    host("two hosts in other cases", "host: api.test\r\nHOST: other.test\r\n", Refuse(BAD));
-    host("three hosts", "Host: a\r\nHost: b\r\nHost: c\r\n", Refuse(BAD));
-    host("an empty and a good host", "Host:\r\nHost: api.test\r\n", Refuse(BAD));
+    host("no host", "", Refuse);
+    host("two hosts", "Host: api.test\r\nHost: other.test\r\n", Refuse);
+    host("the same host twice", "Host: api.test\r\nHost: api.test\r\n", Refuse);
+    host("two hosts in other cases", "host: api.test\r\nHOST: other.test\r\n", Refuse);
+    host("three hosts", "Host: a\r\nHost: b\r\nHost: c\r\n", Refuse);
+    host("an empty and a good host", "Host:\r\nHost: api.test\r\n", Refuse);
     for value in [
         "a b",
         "a/b",
@@ -560,12 +538,13 @@ fn hostile_hosts_are_refused() {
         "a\u{1}b",
         "a\u{7f}b",
     ] {
-        host(&format!("host {value:?}"), &format!("Host: {value}\r\n"), Refuse(BAD));
+        host(&format!("host {value:?}"), &format!("Host: {value}\r\n"), Refuse);
     }
-    for value in
-        ["é.test", "a%00b", "a%2fb", "api.test:", "api.test:0", "", "*.test", "a_b.test", "a..b", "."]
-    {
-        host(&format!("host {value:?}"), &format!("Host: {value}\r\n"), either("/host", ""));
+    for value in ["é.test", "a%00b", "a%2fb", "", "*.test"] {
+        host(&format!("host {value:?}"), &format!("Host: {value}\r\n"), Refuse);
+    }
+    for value in ["api.test:", "api.test:0", "a_b.test", "a..b", "."] {
+        host(&format!("host {value:?}"), &format!("Host: {value}\r\n"), passes("/host", ""));
     }
     for value in [
         "api.test",
@@ -581,16 +560,12 @@ fn hostile_hosts_are_refused() {
     ] {
         host(&format!("host {value:?}"), &format!("Host: {value}\r\n"), passes("/host", ""));
     }
-    host("a space before the colon", "Host : api.test\r\n", Refuse(BAD));
-    host("a space before the name", " Host: api.test\r\n", Refuse(BAD));
-    host("folded", "Host:\r\n api.test\r\n", Refuse(BAD));
-    host("a null byte in the name", "Host\0: api.test\r\n", Refuse(BAD));
-    table.raw(
-        "HTTP/1.0 with two hosts",
-        "GET /host HTTP/1.0\r\nHost: a\r\nHost: b\r\n{auth}\r\n",
-        Refuse(BAD),
-    );
-    table.raw("HTTP/1.0 with a bad host", "GET /host HTTP/1.0\r\nHost: a b\r\n{auth}\r\n", Refuse(BAD));
+    host("a space before the colon", "Host : api.test\r\n", Refuse);
+    host("a space before the name", " Host: api.test\r\n", Refuse);
+    host("folded", "Host:\r\n api.test\r\n", Refuse);
+    host("a null byte in the name", "Host\0: api.test\r\n", Refuse);
+    table.raw("HTTP/1.0 with two hosts", "GET /host HTTP/1.0\r\nHost: a\r\nHost: b\r\n{auth}\r\n", Refuse);
+    table.raw("HTTP/1.0 with a bad host", "GET /host HTTP/1.0\r\nHost: a b\r\n{auth}\r\n", Refuse);
     run(&mut scene(), &table, 45, "hostile/hosts");
 }
 
@@ -599,11 +574,9 @@ fn a_host_in_the_target_and_another_in_the_field_are_never_mixed() {
     let scene = scene();
     let request = scene.bytes(b"GET http://other.test/absolute HTTP/1.1\r\n{host}{auth}\r\n");
     let answer = scene.gate.connect().exchange(request).unwrap();
-    // RFC 9112 §3.2.2: the target wins and replaces the field; refusing is as good.
-    match answer.status() {
-        200 => assert_eq!(scene.upstream.last().field("host").as_deref(), Some("other.test")),
-        status => assert_eq!((status, scene.upstream.count()), (400, 0)),
-    }
+    // RFC 9112 §3.2.2: the target wins and replaces the field.
+    assert_eq!(answer.status(), 200);
+    assert_eq!(scene.upstream.last().field("host").as_deref(), Some("other.test"));
 }
 
 /// Holds docs/reasons.md, Other answers: 414
@@ -611,69 +584,57 @@ fn a_host_in_the_target_and_another_in_the_field_are_never_mixed() {
 fn hostile_fields_are_refused() {
     let mut table = Table::default();
     for c in " \t\"(),/:;<=>?@[\\]{}\u{0}\u{1}\u{7f}é".chars() {
-        let expect = if c == ':' { passes("/fields", "") } else { Refuse(BAD) };
+        let expect = if c == ':' { passes("/fields", "") } else { Refuse };
         table.fields(&format!("a name with {c:?}"), format!("X{c}Y: 1\r\n"), expect);
     }
-    table.fields("a space before the colon", "X-One : 1\r\n", Refuse(BAD));
-    table.fields("a tab before the colon", "X-One\t: 1\r\n", Refuse(BAD));
-    table.fields("no colon", "X-One\r\n", Refuse(BAD));
-    table.fields("no name", ": 1\r\n", Refuse(BAD));
-    table.fields("only a colon", ":\r\n", Refuse(BAD));
-    table.fields("folded with a space", "X-One: 1\r\n 2\r\n", Refuse(BAD));
-    table.fields("folded with a tab", "X-One: 1\r\n\t2\r\n", Refuse(BAD));
-    table.fields("folded with nothing", "X-One: 1\r\n \r\n", Refuse(BAD));
-    table.fields("a null byte in a value", b"X-One: a\0b\r\n", Refuse(BAD));
-    table.fields("a bare CR in a value", "X-One: a\rb\r\n", Refuse(BAD));
-    table.fields("a bare CR and a field", "X-One: a\rX-Auth-Subject: root\r\n", Refuse(BAD));
-    table.fields("a bare LF in a value", "X-One: a\nX-Two: b\r\n", Refuse(BAD));
-    table.fields("a bare LF after a value", "X-One: a\n", Refuse(BAD));
-    table.fields("CR CR LF after a value", "X-One: a\r\r\n", Refuse(BAD));
-    table.fields("a control byte in a value", b"X-One: a\x01b\r\n", either("/fields", ""));
-    table.fields("DEL in a value", b"X-One: a\x7fb\r\n", either("/fields", ""));
+    table.fields("a space before the colon", "X-One : 1\r\n", Refuse);
+    table.fields("a tab before the colon", "X-One\t: 1\r\n", Refuse);
+    table.fields("no colon", "X-One\r\n", Refuse);
+    table.fields("no name", ": 1\r\n", Refuse);
+    table.fields("only a colon", ":\r\n", Refuse);
+    table.fields("folded with a space", "X-One: 1\r\n 2\r\n", Refuse);
+    table.fields("folded with a tab", "X-One: 1\r\n\t2\r\n", Refuse);
+    table.fields("folded with nothing", "X-One: 1\r\n \r\n", Refuse);
+    table.fields("a null byte in a value", b"X-One: a\0b\r\n", Refuse);
+    table.fields("a bare CR in a value", "X-One: a\rb\r\n", Refuse);
+    table.fields("a bare CR and a field", "X-One: a\rX-Auth-Subject: root\r\n", Refuse);
+    table.fields("a bare LF in a value", "X-One: a\nX-Two: b\r\n", Refuse);
+    table.fields("a bare LF after a value", "X-One: a\n", Refuse);
+    table.fields("CR CR LF after a value", "X-One: a\r\r\n", Refuse);
+    table.fields("a control byte in a value", b"X-One: a\x01b\r\n", Refuse);
+    table.fields("DEL in a value", b"X-One: a\x7fb\r\n", Refuse);
     table.fields("bytes above ASCII in a value", b"X-One: \xc3\xa9\xff\r\n", passes("/fields", ""));
     table.fields("an empty value", "X-One:\r\n", passes("/fields", ""));
     table.fields("space around a value", "X-One: \t a \t \r\n", passes("/fields", ""));
     table.fields("100 values of one name", "X-One: a\r\n".repeat(90), passes("/fields", ""));
-    table.raw(
-        "a space before the first field",
-        "GET / HTTP/1.1\r\n X-One: 1\r\n{host}{auth}\r\n",
-        Refuse(BAD),
-    );
-    table.raw("a bare LF ends the head", "GET / HTTP/1.1\r\n{host}{auth}\n", Refuse(&[0, 400, 408]));
-    table.raw("a bare CR ends the head", "GET / HTTP/1.1\r\n{host}{auth}\r\r\n", Refuse(BAD));
+    table.raw("a space before the first field", "GET / HTTP/1.1\r\n X-One: 1\r\n{host}{auth}\r\n", Refuse);
+    table.raw("a bare LF ends the head", "GET / HTTP/1.1\r\n{host}{auth}\n", RefuseAtEnd);
+    table.raw("a bare CR ends the head", "GET / HTTP/1.1\r\n{host}{auth}\r\r\n", Refuse);
 
     table.fields(
         "one field too many",
         (0..99).fold(String::new(), |all, n| all + &format!("X-{n}: 1\r\n")),
-        Refuse(&[431]),
+        Refuse,
     );
     table.fields(
         "10,000 fields",
         (0..10_000).fold(String::new(), |all, n| all + &format!("X-{n}: 1\r\n")),
-        Refuse(&[431]),
+        Refuse,
     );
-    table.fields("a value of 65 KiB", format!("X-One: {}\r\n", "x".repeat(65 * 1024)), Refuse(&[431]));
-    table.fields(
-        "a value of 5 MiB",
-        format!("X-One: {}\r\n", "x".repeat(5 * 1024 * 1024)),
-        Refuse(&[0, 431]),
-    );
-    table.fields("a name of 65 KiB", format!("{}: 1\r\n", "x".repeat(65 * 1024)), Refuse(&[431]));
-    table.fields(
-        "70 KiB in many fields",
-        format!("X-One: {}\r\n", "x".repeat(1000)).repeat(70),
-        Refuse(&[431]),
-    );
-    table.fields("a line without end", "x".repeat(100_000), Refuse(&[400, 431]));
+    table.fields("a value of 65 KiB", format!("X-One: {}\r\n", "x".repeat(65 * 1024)), Refuse);
+    table.fields("a value of 5 MiB", format!("X-One: {}\r\n", "x".repeat(5 * 1024 * 1024)), RefuseAtEnd);
+    table.fields("a name of 65 KiB", format!("{}: 1\r\n", "x".repeat(65 * 1024)), Refuse);
+    table.fields("70 KiB in many fields", format!("X-One: {}\r\n", "x".repeat(1000)).repeat(70), Refuse);
+    table.fields("a line without end", "x".repeat(100_000), Refuse);
     table.raw(
         "a method of 100 KiB",
         format!("{} / HTTP/1.1\r\n{{host}}{{auth}}\r\n", "M".repeat(100 * 1024)),
-        Refuse(&[400, 414, 431, 501]),
+        Refuse,
     );
     table.raw(
         "a version of 100 KiB",
         format!("GET / HTTP/1.{}\r\n{{host}}{{auth}}\r\n", "1".repeat(100 * 1024)),
-        Refuse(&[400, 431, 505]),
+        Refuse,
     );
     run(&mut scene(), &table, 45, "hostile/fields");
 }
@@ -715,23 +676,19 @@ fn a_body_has_one_length_or_none_is_forwarded() {
         "5/5",
         "5:5",
     ] {
-        table.post(&format!("Content-Length: {length}\r\n"), &format!("hello{SMUGGLED}"), Refuse(BAD));
+        table.post(&format!("Content-Length: {length}\r\n"), &format!("hello{SMUGGLED}"), Refuse);
     }
     for (one, two) in [("5", "5"), ("5", "6"), ("0", "5"), ("5", "0"), ("5", ""), ("5", "x")] {
         let fields = format!("Content-Length: {one}\r\nContent-Length: {two}\r\n");
-        table.post(&fields, &format!("hello{SMUGGLED}"), Refuse(BAD));
+        table.post(&fields, &format!("hello{SMUGGLED}"), Refuse);
     }
-    table.post(
-        "Content-Length: 5\r\nX: y\r\ncontent-length: 50\r\n",
-        &format!("hello{SMUGGLED}"),
-        Refuse(BAD),
-    );
-    table.post("Content-Length : 5\r\n", &format!("hello{SMUGGLED}"), Refuse(BAD));
-    table.post("Content-Length\r\n: 5\r\n", &format!("hello{SMUGGLED}"), Refuse(BAD));
-    table.post("Content-Length:\r\n 5\r\n", &format!("hello{SMUGGLED}"), Refuse(BAD));
-    table.post("Content-Length: 5\rX: y\r\n", &format!("hello{SMUGGLED}"), Refuse(BAD));
-    table.post("Content-Length: 5, 5\r\n", "hello", either("/post", "hello"));
-    table.post("Content-Length: 0005\r\n", "hello", either("/post", "hello"));
+    table.post("Content-Length: 5\r\nX: y\r\ncontent-length: 50\r\n", &format!("hello{SMUGGLED}"), Refuse);
+    table.post("Content-Length : 5\r\n", &format!("hello{SMUGGLED}"), Refuse);
+    table.post("Content-Length\r\n: 5\r\n", &format!("hello{SMUGGLED}"), Refuse);
+    table.post("Content-Length:\r\n 5\r\n", &format!("hello{SMUGGLED}"), Refuse);
+    table.post("Content-Length: 5\rX: y\r\n", &format!("hello{SMUGGLED}"), Refuse);
+    table.post("Content-Length: 5, 5\r\n", "hello", Refuse);
+    table.post("Content-Length: 0005\r\n", "hello", passes("/post", "hello"));
     table.post("Content-Length: 9223372036854775807\r\n", "hello", Broken);
     table.post("Content-Length: 10\r\n", "hello", Broken);
     table.post("Content-Length: 5\r\n", "hello", passes("/post", "hello"));
@@ -752,7 +709,7 @@ fn a_body_has_one_length_or_none_is_forwarded() {
         "Content-Length: 15\r\ntransfer-encoding: CHUNKED\r\n",
         "Transfer-Encoding: chunked\r\nX: y\r\nContent-Length: 4\r\n",
     ] {
-        table.post(fields, &format!("{chunked}{SMUGGLED}"), either("/post", "hello"));
+        table.post(fields, &format!("{chunked}{SMUGGLED}"), Refuse);
     }
     for coding in [
         "gzip",
@@ -766,11 +723,11 @@ fn a_body_has_one_length_or_none_is_forwarded() {
         "br",
         "x",
     ] {
-        table.post(&format!("Transfer-Encoding: {coding}\r\n"), chunked, Refuse(&[400, 501]));
+        table.post(&format!("Transfer-Encoding: {coding}\r\n"), chunked, Refuse);
         table.post(
             &format!("Transfer-Encoding: {coding}\r\nContent-Length: 5\r\n"),
             &format!("hello{SMUGGLED}"),
-            Refuse(&[400, 501]),
+            Refuse,
         );
     }
     for coding in [
@@ -791,26 +748,18 @@ fn a_body_has_one_length_or_none_is_forwarded() {
         "chunked;",
         "cHuNkEd, x",
     ] {
-        table.post(
-            &format!("Transfer-Encoding: {coding}\r\n"),
-            &format!("{chunked}{SMUGGLED}"),
-            Refuse(&[400, 501]),
-        );
+        table.post(&format!("Transfer-Encoding: {coding}\r\n"), &format!("{chunked}{SMUGGLED}"), Refuse);
         table.post(
             &format!("Transfer-Encoding: {coding}\r\nContent-Length: 5\r\n"),
             &format!("hello{SMUGGLED}"),
-            Refuse(&[400, 501]),
+            Refuse,
         );
     }
     for coding in ["chunked", "Chunked", "CHUNKED", " chunked ", "\tchunked"] {
         table.post(&format!("Transfer-Encoding:{coding}\r\n"), chunked, passes("/post", "hello"));
     }
     for coding in ["chunked,", ",chunked", ", , chunked"] {
-        table.post(
-            &format!("Transfer-Encoding: {coding}\r\n"),
-            chunked,
-            PassOrBroken("/post".to_owned(), b"hello".to_vec()),
-        );
+        table.post(&format!("Transfer-Encoding: {coding}\r\n"), chunked, Refuse);
     }
     for (one, two) in [
         ("chunked", "chunked"),
@@ -821,7 +770,7 @@ fn a_body_has_one_length_or_none_is_forwarded() {
         ("", "chunked"),
     ] {
         let fields = format!("Transfer-Encoding: {one}\r\nTransfer-Encoding: {two}\r\n");
-        table.post(&fields, &format!("{chunked}{SMUGGLED}"), Refuse(&[400, 501]));
+        table.post(&fields, &format!("{chunked}{SMUGGLED}"), Refuse);
     }
     for fields in [
         "Transfer-Encoding : chunked\r\n",
@@ -836,18 +785,18 @@ fn a_body_has_one_length_or_none_is_forwarded() {
         "Transfer-Ëncoding: chunked\r\n",
         "X: y\r\n\tTransfer-Encoding: chunked\r\n",
     ] {
-        table.post(&format!("{fields}Content-Length: 5\r\n"), &format!("hello{SMUGGLED}"), Refuse(BAD));
+        table.post(&format!("{fields}Content-Length: 5\r\n"), &format!("hello{SMUGGLED}"), Refuse);
     }
     // Some upstreams read an underscore as a hyphen.
     for fields in ["Transfer_Encoding: chunked\r\n", "Content_Length: 100\r\n", "Content-Length_: 7\r\n"] {
-        table.post(&format!("{fields}Content-Length: 5\r\n"), "hello", either("/post", "hello"));
+        table.post(&format!("{fields}Content-Length: 5\r\n"), "hello", passes("/post", "hello"));
     }
     table.raw(
         "chunked in HTTP/1.0",
         format!(
             "POST /post HTTP/1.0\r\n{{host}}{{auth}}Transfer-Encoding: chunked\r\n\r\n{chunked}{SMUGGLED}"
         ),
-        Refuse(&[400, 501]),
+        Refuse,
     );
     run(&mut scene(), &table, 130, "hostile/lengths");
 }
@@ -860,18 +809,14 @@ fn chunks_are_read_strictly() {
         "5;a=b\r\nhello\r\n0\r\n\r\n",
         "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
         "5;a=\"b\"\r\nhello\r\n0;c\r\n\r\n",
+        "005\r\nhello\r\n00\r\n\r\n",
+        "5;\r\nhello\r\n0\r\n\r\n",
+        "5;;\r\nhello\r\n0\r\n\r\n",
     ] {
         table.chunks(body, passes("/chunks", "hello"));
     }
-    for body in [
-        "005\r\nhello\r\n00\r\n\r\n",
-        "5 \r\nhello\r\n0\r\n\r\n",
-        "5 ;a\r\nhello\r\n0\r\n\r\n",
-        "5;\r\nhello\r\n0\r\n\r\n",
-        "5;;\r\nhello\r\n0\r\n\r\n",
-        "5\t\r\nhello\r\n0\r\n\r\n",
-    ] {
-        table.chunks(body, PassOrBroken("/chunks".to_owned(), b"hello".to_vec()));
+    for body in ["5 \r\nhello\r\n0\r\n\r\n", "5 ;a\r\nhello\r\n0\r\n\r\n", "5\t\r\nhello\r\n0\r\n\r\n"] {
+        table.chunks(body, Broken);
     }
     for size in [
         "g",
@@ -941,19 +886,13 @@ fn chunks_are_read_strictly() {
     table.chunks(format!("5\r\nhello\r\n0\r\nX: {long}\r\n\r\n"), Broken);
     table.chunks(format!("5\r\nhello\r\n0\r\n{}\r\n", "X: y\r\n".repeat(1000)), Broken);
     // A trailer is never merged into the head, and cannot bring what the head may not have.
-    for trailer in [
-        "X-Auth-Subject: root",
-        "x_auth_subject: root",
-        "Content-Length: 50",
-        "Transfer-Encoding: x",
-        "Host: evil.test",
-        "Authorization: Bearer x",
-        "Connection: close",
-    ] {
-        table.chunks(
-            format!("5\r\nhello\r\n0\r\n{trailer}\r\n\r\n"),
-            PassOrBroken("/chunks".to_owned(), b"hello".to_vec()),
-        );
+    for trailer in
+        ["X-Auth-Subject: root", "x_auth_subject: root", "Authorization: Bearer x", "Connection: close"]
+    {
+        table.chunks(format!("5\r\nhello\r\n0\r\n{trailer}\r\n\r\n"), passes("/chunks", "hello"));
+    }
+    for trailer in ["Content-Length: 50", "Transfer-Encoding: x", "Host: evil.test"] {
+        table.chunks(format!("5\r\nhello\r\n0\r\n{trailer}\r\n\r\n"), Broken);
     }
     let mut scene = scene();
     run(&mut scene, &table, 65, "hostile/chunks");
@@ -995,7 +934,7 @@ fn hop_by_hop_fields_cannot_be_abused() {
         "Max-Forwards: 0\r\n",
         "Via: 1.1 portcullis\r\n",
     ] {
-        let expect = either("/post", "hello");
+        let expect = passes("/post", "hello");
         table.raw(
             fields,
             format!("POST /post HTTP/1.1\r\n{{host}}{{auth}}{fields}Content-Length: 5\r\n\r\nhello"),
@@ -1005,12 +944,12 @@ fn hop_by_hop_fields_cannot_be_abused() {
     table.fields(
         "a Connection field of 10,000 names",
         format!("Connection: {}\r\n", "x,".repeat(10_000)),
-        either("/fields", ""),
+        Refuse,
     );
     table.fields(
         "bytes outside ASCII in Connection",
         b"Connection: \xff\xfe, x-one\r\nX-One: 1\r\n",
-        either("/fields", ""),
+        passes("/fields", ""),
     );
     let mut scene = scene();
     run(&mut scene, &table, 20, "hostile/hop_by_hop");
@@ -1059,7 +998,7 @@ fn identities_cannot_be_spoofed() {
         "X-Auth-Subject\r",
         "X Auth Subject",
     ] {
-        table.fields(&format!("{name:?}"), format!("{name}: root\r\n"), Refuse(BAD));
+        table.fields(&format!("{name:?}"), format!("{name}: root\r\n"), Refuse);
     }
     let mut scene = scene();
     run(&mut scene, &table, 35, "hostile/identities");
@@ -1093,16 +1032,16 @@ fn a_head_that_comes_byte_by_byte_is_the_same_request() {
 fn a_refused_request_ends_its_connection_when_its_end_is_unknown() {
     let scene = scene();
     let follow = String::from_utf8(scene.bytes(b"GET /follows HTTP/1.1\r\n{host}{auth}\r\n")).unwrap();
-    for head in [
-        "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a b\r\nX : y\r\n\r\n",
-        "GET / HTTP/1.1\r\n\0\r\n\r\n",
+    for (status, head) in [
+        (400, "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n"),
+        (501, "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"),
+        (400, "GET / HTTP/1.1\r\nHost: a b\r\nX : y\r\n\r\n"),
+        (400, "GET / HTTP/1.1\r\n\0\r\n\r\n"),
     ] {
         let mut wire = scene.gate.connect();
         drop(wire.send(format!("{head}{follow}")));
         let answer = wire.answer().unwrap();
-        assert!(matches!(answer.status(), 400 | 501), "{head:?}: {}", answer.status());
+        assert_eq!(answer.status(), status, "{head:?}");
         assert_eq!(answer.field("connection"), Some("close"), "{head:?}");
         assert!(wire.is_closed(), "{head:?}: nothing more is read");
     }

@@ -15,14 +15,12 @@ use testkit::settings::Settings;
 use testkit::tokens::{Issuer, Signer, Token, compact, log_hash, twin, unique};
 use testkit::{b64, now};
 
-/// What is presented, and how it must be refused.
+/// What is presented, and the status with which it is refused. The reason stands in the data.
 struct Row {
     name: String,
     /// The value of the `Authorization` field.
     credentials: Vec<u8>,
     status: u16,
-    /// One of these reasons; several where the order of two failing checks is nobody's business.
-    reasons: &'static [&'static str],
 }
 
 /// The table in the making.
@@ -30,20 +28,14 @@ struct Row {
 struct Table(Vec<Row>);
 
 impl Table {
-    fn field(
-        &mut self,
-        name: &str,
-        credentials: impl AsRef<[u8]>,
-        status: u16,
-        reasons: &'static [&'static str],
-    ) {
+    fn field(&mut self, name: &str, credentials: impl AsRef<[u8]>, status: u16) {
         let credentials = credentials.as_ref().to_vec();
-        self.0.push(Row { name: name.to_owned(), credentials, status, reasons });
+        self.0.push(Row { name: name.to_owned(), credentials, status });
     }
 
-    /// A token that is refused with 401 for one of these reasons.
-    fn token(&mut self, name: &str, token: &str, reasons: &'static [&'static str]) {
-        self.field(name, format!("Bearer {token}"), 401, reasons);
+    /// A token that is refused with 401.
+    fn token(&mut self, name: &str, token: &str) {
+        self.field(name, format!("Bearer {token}"), 401);
     }
 }
 
@@ -79,13 +71,6 @@ impl Scene {
     }
 }
 
-const SHAPE: &[&str] = &["malformed", "bad_claim"];
-const ALGORITHM: &[&str] = &["bad_algorithm"];
-const HEADER: &[&str] = &["malformed", "bad_claim", "bad_algorithm", "unknown_key", "wrong_type"];
-const SIGNATURE: &[&str] = &["bad_signature"];
-const CLAIM: &[&str] = &["bad_claim"];
-const ABSENT: &[&str] = &["missing_claim"];
-
 /// Holds README.md, Settings: issuers[].issuer, .audiences
 #[test]
 fn every_hostile_token_is_refused_for_its_reason_and_reaches_nobody() {
@@ -106,9 +91,9 @@ fn every_hostile_token_is_refused_for_its_reason_and_reaches_nobody() {
         request.extend_from_slice(b"\r\n\r\n");
         let (answer, decision) = gate.decision(|| gate.connect().exchange(&request).unwrap());
         let reason = decision.strip_prefix("deny/").unwrap_or(&decision);
-        if answer.status() != row.status || !row.reasons.contains(&reason) {
+        if answer.status() != row.status || decision == reason {
             let (got, name) = (answer.status(), &row.name);
-            writeln!(wrong, "{name}: {got} {decision} instead of {} {:?}", row.status, row.reasons).unwrap();
+            writeln!(wrong, "{name}: {got} {decision} instead of {}", row.status).unwrap();
         }
         pinned.row(&row.name, &format!("{} {reason}", answer.status()));
         if upstream.count() != reached {
@@ -177,7 +162,6 @@ fn table(scene: &Scene) -> Vec<Row> {
 /// RFC 6750 §2: how a token is presented.
 fn presentation(scene: &Scene, table: &mut Table) {
     let good = scene.main.good();
-    let malformed = &["malformed"];
     for (name, credentials) in [
         ("scheme only", "Bearer".to_owned()),
         ("scheme and a space", "Bearer ".to_owned()),
@@ -205,11 +189,11 @@ fn presentation(scene: &Scene, table: &mut Table) {
             format!("Bearer {}", scene.main.token().claim("x", "y".repeat(13 * 1024)).build()),
         ),
     ] {
-        table.field(name, credentials, 400, malformed);
+        table.field(name, credentials, 400);
     }
-    table.field("bytes outside ASCII", b"Bearer \xe9\xff", 400, malformed);
-    table.field("UTF-8", "Bearer é", 400, malformed);
-    table.field("a tab for a space", format!("Bearer\t{good}"), 400, malformed);
+    table.field("bytes outside ASCII", b"Bearer \xe9\xff", 400);
+    table.field("UTF-8", "Bearer é", 400);
+    table.field("a tab for a space", format!("Bearer\t{good}"), 400);
     for (name, credentials) in [
         ("no scheme", good.clone()),
         ("another scheme", "Basic YTpi".to_owned()),
@@ -219,7 +203,7 @@ fn presentation(scene: &Scene, table: &mut Table) {
         ("no space", format!("Bearer{good}")),
         ("nothing", String::new()),
     ] {
-        table.field(name, credentials, 401, &["missing"]);
+        table.field(name, credentials, 401);
     }
 }
 
@@ -247,10 +231,10 @@ fn shape(scene: &Scene, table: &mut Table) {
         ("a header of one character", format!("e.{payload}.{signature}")),
         ("a payload of five characters", format!("{header}.{}.{signature}", &payload[..5])),
     ] {
-        table.token(name, &token, SHAPE);
+        table.token(name, &token);
     }
     let turned = format!("{payload}.{header}.{signature}");
-    table.token("header and payload exchanged", &turned, &["malformed", "bad_claim", "unknown_issuer"]);
+    table.token("header and payload exchanged", &turned);
     let token = scene.main.token();
     let (header, claims) = (token.header_json(), token.claims_json());
     let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
@@ -288,10 +272,10 @@ fn shape(scene: &Scene, table: &mut Table) {
         ]
     };
     for (name, bytes) in broken(&header) {
-        table.token(&format!("a header {name}"), &token.raw(&bytes, claims.as_bytes()), SHAPE);
+        table.token(&format!("a header {name}"), &token.raw(&bytes, claims.as_bytes()));
     }
     for (name, bytes) in broken(&claims) {
-        table.token(&format!("a payload {name}"), &token.raw(header.as_bytes(), &bytes), SHAPE);
+        table.token(&format!("a payload {name}"), &token.raw(header.as_bytes(), &bytes));
     }
 }
 
@@ -305,12 +289,8 @@ fn algorithms(scene: &Scene, table: &mut Table) {
         let input = format!("{}.{}", b64(&header), b64(&claims));
         let (_, signature) =
             token.build().rsplit_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
-        table.token(
-            &format!("alg {none:?} without a signature"),
-            &format!("{input}."),
-            &["bad_algorithm", "malformed"],
-        );
-        table.token(&format!("alg {none:?} with a signature"), &format!("{input}.{signature}"), ALGORITHM);
+        table.token(&format!("alg {none:?} without a signature"), &format!("{input}."));
+        table.token(&format!("alg {none:?} with a signature"), &format!("{input}.{signature}"));
     }
     for alg in [
         "es256",
@@ -340,7 +320,7 @@ fn algorithms(scene: &Scene, table: &mut Table) {
         "ES256\u{0}",
         "ЕS256",
     ] {
-        table.token(&format!("alg {alg:?}"), &token.clone().head("alg", alg).build(), ALGORITHM);
+        table.token(&format!("alg {alg:?}"), &token.clone().head("alg", alg).build());
     }
     for (name, alg) in [
         ("a number", json!(256)),
@@ -349,9 +329,9 @@ fn algorithms(scene: &Scene, table: &mut Table) {
         ("an object", json!({"ES256": true})),
         ("true", json!(true)),
     ] {
-        table.token(&format!("alg as {name}"), &token.clone().head("alg", alg).build(), HEADER);
+        table.token(&format!("alg as {name}"), &token.clone().head("alg", alg).build());
     }
-    table.token("no alg", &token.clone().headless("alg").build(), HEADER);
+    table.token("no alg", &token.clone().headless("alg").build());
 
     // The classic: the public key as an HMAC secret.
     for (signer, name) in main.signers.iter().zip(["EC", "RSA", "Ed25519"]) {
@@ -365,13 +345,12 @@ fn algorithms(scene: &Scene, table: &mut Table) {
                     forged.header_json().as_bytes(),
                     claims.as_bytes(),
                 );
-                table.token(&format!("{alg} with the {name} public key as {form}"), &made, ALGORITHM);
+                table.token(&format!("{alg} with the {name} public key as {form}"), &made);
             }
         }
     }
     // A key of another family than the header says.
     let [ec, rsa, ed] = &main.signers[..] else { unreachable!("three keys") };
-    let mixed: &[&str] = &["bad_algorithm", "unknown_key", "bad_signature"];
     for (signer, alg, kid) in [
         (ec, "RS256", "key-1"),
         (ec, "EdDSA", "key-1"),
@@ -386,12 +365,12 @@ fn algorithms(scene: &Scene, table: &mut Table) {
     ] {
         let header = token.clone().head("alg", alg).head("kid", kid).header_json();
         let made = compact(signer, signer.alg, header.as_bytes(), claims.as_bytes());
-        table.token(&format!("{alg} for the key {kid:?}, signed by {:?}", signer.kid), &made, mixed);
+        table.token(&format!("{alg} for the key {kid:?}, signed by {:?}", signer.kid), &made);
     }
     let header = token.clone().head("alg", "RS256").head("kid", "rsa").header_json();
     for alg in ["PS256", "RS384", "RS512"] {
         let made = compact(rsa, alg, header.as_bytes(), claims.as_bytes());
-        table.token(&format!("RS256 in the header, {alg} in truth"), &made, SIGNATURE);
+        table.token(&format!("RS256 in the header, {alg} in truth"), &made);
     }
 
     // The issuer with a secret takes HS256 alone, and of that secret alone.
@@ -404,22 +383,21 @@ fn algorithms(scene: &Scene, table: &mut Table) {
         ("a null byte", vec![0]),
     ] {
         let signer = Signer::secret("HS256", &secret);
-        table.token(&format!("HS256 with {name}"), &shared.token().signed_by(&signer).build(), SIGNATURE);
+        table.token(&format!("HS256 with {name}"), &shared.token().signed_by(&signer).build());
     }
     let strong = Signer::secret("HS512", SECRET);
     table.token(
         "HS512 where HS256 is configured",
         &shared.token().head("alg", "HS512").signed_by(&strong).build(),
-        ALGORITHM,
     );
     let full = shared.good();
     // 20 characters, which leave no bits over.
-    table.token("HS256 cut to 15 bytes", &full[..full.len() - 23], SIGNATURE);
+    table.token("HS256 cut to 15 bytes", &full[..full.len() - 23]);
     let asymmetric = shared.token().head("alg", "ES256").head("kid", "key-1").signed_by(ec).build();
-    table.token("ES256 for the issuer with a secret", &asymmetric, ALGORITHM);
+    table.token("ES256 for the issuer with a secret", &asymmetric);
     let header = main.token().head("alg", "HS256").header_json();
     let crossed = compact(&Signer::secret("HS256", SECRET), "HS256", header.as_bytes(), claims.as_bytes());
-    table.token("the secret of another issuer", &crossed, ALGORITHM);
+    table.token("the secret of another issuer", &crossed);
 }
 
 /// RFC 7515 §4.1: what the header says beside the algorithm.
@@ -447,11 +425,11 @@ fn header_parameters(scene: &Scene, table: &mut Table) {
         "text/at+jwt",
         "application/application/at+jwt",
     ] {
-        table.token(&format!("typ {typ:?}"), &with("typ", json!(typ)), &["wrong_type"]);
+        table.token(&format!("typ {typ:?}"), &with("typ", json!(typ)));
     }
     for (name, value) in wrong_types(&["string"]) {
-        table.token(&format!("typ as {name}"), &with("typ", value.clone()), HEADER);
-        table.token(&format!("kid as {name}"), &with("kid", value.clone()), HEADER);
+        table.token(&format!("typ as {name}"), &with("typ", value.clone()));
+        table.token(&format!("kid as {name}"), &with("kid", value.clone()));
     }
     for (name, crit) in [
         ("of an unknown parameter", json!(["x"])),
@@ -464,7 +442,7 @@ fn header_parameters(scene: &Scene, table: &mut Table) {
         ("as an object", json!({})),
     ] {
         let made = main.token().head("crit", crit).head("x", 1).head("exp", 1).head("b64", false).build();
-        table.token(&format!("crit {name}"), &made, HEADER);
+        table.token(&format!("crit {name}"), &made);
     }
     for kid in [
         "unknown",
@@ -481,18 +459,13 @@ fn header_parameters(scene: &Scene, table: &mut Table) {
         "https://evil.test/key",
         "\u{202e}1-yek",
     ] {
-        table.token(&format!("kid {kid:?}"), &with("kid", json!(kid)), &["unknown_key"]);
+        table.token(&format!("kid {kid:?}"), &with("kid", json!(kid)));
     }
-    table.token(
-        "a kid of 8,000 letters",
-        &with("kid", json!("k".repeat(8000))),
-        &["unknown_key", "malformed"],
-    );
+    table.token("a kid of 8,000 letters", &with("kid", json!("k".repeat(8000))));
 
     // A key that the token brings is never used.
     let attacker = Signer::new("ES256", "key-1");
     let unknown = Signer::new("ES256", "mine");
-    let strange: &[&str] = &["bad_signature", "unknown_key", "malformed", "bad_claim"];
     for (name, parameter, value) in [
         ("jwk", "jwk", attacker.jwk()),
         ("jku", "jku", json!("https://evil.test/jwks")),
@@ -502,11 +475,11 @@ fn header_parameters(scene: &Scene, table: &mut Table) {
         ("x5t#S256", "x5t#S256", json!("AAAA")),
     ] {
         let made = token.clone().head(parameter, value.clone()).signed_by(&attacker).build();
-        table.token(&format!("{name} in the header, under the right kid"), &made, strange);
+        table.token(&format!("{name} in the header, under the right kid"), &made);
         let made = main.token_by(&unknown).head(parameter, value.clone()).build();
-        table.token(&format!("{name} in the header, under a new kid"), &made, strange);
+        table.token(&format!("{name} in the header, under a new kid"), &made);
         let made = token.clone().headless("kid").head(parameter, value).signed_by(&attacker).build();
-        table.token(&format!("{name} in the header, without a kid"), &made, strange);
+        table.token(&format!("{name} in the header, without a kid"), &made);
     }
 }
 
@@ -519,7 +492,6 @@ fn signatures(scene: &Scene, table: &mut Table) {
     let raw = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap();
     let (r, s) = raw.split_at(32);
     let order = twin_order();
-    let odd: &[&str] = &["bad_signature", "malformed"];
     for (name, bytes) in [
         ("none", Vec::new()),
         ("one byte", vec![1]),
@@ -540,30 +512,29 @@ fn signatures(scene: &Scene, table: &mut Table) {
         ("in DER", der(r, s)),
         ("in hexadecimal", raw.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()),
     ] {
-        table.token(&format!("signature: {name}"), &format!("{input}.{}", b64(bytes)), odd);
+        table.token(&format!("signature: {name}"), &format!("{input}.{}", b64(bytes)));
     }
     let other = main.good();
     let (other_input, other_text) = other.rsplit_once('.').unwrap();
-    table.token("the signature of another token", &format!("{input}.{other_text}"), SIGNATURE);
-    table.token("the payload of another token", &format!("{other_input}.{text}"), SIGNATURE);
+    table.token("the signature of another token", &format!("{input}.{other_text}"));
+    table.token("the payload of another token", &format!("{other_input}.{text}"));
     let root = main.token().claim("sub", "root");
     let (head, _) = input.split_once('.').unwrap();
-    table.token("another subject", &format!("{head}.{}.{text}", b64(root.claims_json())), SIGNATURE);
+    table.token("another subject", &format!("{head}.{}.{text}", b64(root.claims_json())));
     let header = main.token().head("x", 1).header_json();
     let payload = input.split_once('.').unwrap().1;
-    table.token("another header", &format!("{}.{payload}.{text}", b64(header)), SIGNATURE);
+    table.token("another header", &format!("{}.{payload}.{text}", b64(header)));
 
     let stale = Signer::new("ES256", "key-1");
-    table.token("another key of that name", &main.token_by(&stale).build(), SIGNATURE);
+    table.token("another key of that name", &main.token_by(&stale).build());
     let foreign = &scene.other.signers[0];
-    table.token("the key of another issuer, of the same name", &main.token_by(foreign).build(), SIGNATURE);
-    table.token("our key for the other issuer", &scene.other.token_by(&main.signers[0]).build(), SIGNATURE);
+    table.token("the key of another issuer, of the same name", &main.token_by(foreign).build());
+    table.token("our key for the other issuer", &scene.other.token_by(&main.signers[0]).build());
     table.token(
         "our key for the other issuer, by its own name",
         &scene.other.token_by(&main.signers[1]).build(),
-        &["unknown_key"],
     );
-    table.token("no kid and another key", &main.token_by(&stale).headless("kid").build(), SIGNATURE);
+    table.token("no kid and another key", &main.token_by(&stale).headless("kid").build());
 
     for (signer, length) in [(&main.signers[1], 256), (&main.signers[2], 64)] {
         let good = main.token_by(signer).build();
@@ -580,7 +551,7 @@ fn signatures(scene: &Scene, table: &mut Table) {
             ("a bit flipped", flipped(&raw, 77)),
             ("the number one", [vec![0; length - 1], vec![1]].concat()),
         ] {
-            table.token(&format!("{alg} signature: {name}"), &format!("{input}.{}", b64(bytes)), odd);
+            table.token(&format!("{alg} signature: {name}"), &format!("{input}.{}", b64(bytes)));
         }
     }
 }
@@ -604,14 +575,13 @@ fn identity_claims(scene: &Scene, table: &mut Table) {
         "https://idp.еxample.com/",
         "",
     ] {
-        table.token(&format!("iss {iss:?}"), &with("iss", json!(iss)), &["unknown_issuer"]);
+        table.token(&format!("iss {iss:?}"), &with("iss", json!(iss)));
     }
-    let no_issuer: &[&str] = &["unknown_issuer", "missing_claim", "bad_claim"];
-    table.token("no iss", &main.token().without("iss").build(), no_issuer);
+    table.token("no iss", &main.token().without("iss").build());
     for (name, value) in wrong_types(&["string"]) {
-        table.token(&format!("iss as {name}"), &with("iss", value), no_issuer);
+        table.token(&format!("iss as {name}"), &with("iss", value));
     }
-    table.token("iss as an array with the right one", &with("iss", json!([main.name])), no_issuer);
+    table.token("iss as an array with the right one", &with("iss", json!([main.name])));
 
     for (name, aud) in [
         ("another", json!("https://other.example.com")),
@@ -625,33 +595,27 @@ fn identity_claims(scene: &Scene, table: &mut Table) {
         ("two in one string", json!("x https://api.example.com")),
         ("the issuer", json!(main.name)),
     ] {
-        table.token(&format!("aud {name}"), &with("aud", aud), &["wrong_audience"]);
+        table.token(&format!("aud {name}"), &with("aud", aud));
     }
-    let no_audience: &[&str] = &["wrong_audience", "missing_claim", "bad_claim"];
-    table.token("no aud", &main.token().without("aud").build(), no_audience);
+    table.token("no aud", &main.token().without("aud").build());
     for (name, value) in wrong_types(&["string", "array of strings"]) {
-        table.token(&format!("aud as {name}"), &with("aud", value), no_audience);
+        table.token(&format!("aud as {name}"), &with("aud", value));
     }
-    table.token(
-        "aud with a number beside the right one",
-        &with("aud", json!([main.audience, 7])),
-        no_audience,
-    );
-    table.token("aud in an array in an array", &with("aud", json!([[main.audience]])), no_audience);
-    table.token("aud as an object", &with("aud", json!({main.audience.clone(): true})), no_audience);
+    table.token("aud with a number beside the right one", &with("aud", json!([main.audience, 7])));
+    table.token("aud in an array in an array", &with("aud", json!([[main.audience]])));
+    table.token("aud as an object", &with("aud", json!({main.audience.clone(): true})));
 
-    table.token("no sub", &main.token().without("sub").build(), ABSENT);
-    table.token("SUB for sub", &main.token().without("sub").claim("SUB", "alice").build(), ABSENT);
-    let empty: &[&str] = &["bad_claim", "missing_claim"];
-    table.token("sub null", &with("sub", json!(null)), empty);
+    table.token("no sub", &main.token().without("sub").build());
+    table.token("SUB for sub", &main.token().without("sub").claim("SUB", "alice").build());
+    table.token("sub null", &with("sub", json!(null)));
     for (name, value) in [
         ("a number", json!(7)),
         ("an array", json!(["alice"])),
         ("an object", json!({})),
         ("true", json!(true)),
     ] {
-        table.token(&format!("sub as {name}"), &with("sub", value.clone()), CLAIM);
-        table.token(&format!("jti as {name}"), &with("jti", value), CLAIM);
+        table.token(&format!("sub as {name}"), &with("sub", value.clone()));
+        table.token(&format!("jti as {name}"), &with("jti", value));
     }
 }
 
@@ -660,48 +624,41 @@ fn times(scene: &Scene, table: &mut Table) {
     let main = &scene.main;
     let with = |name: &str, value: Value| main.token().claim(name, value).build();
     let span = |iat: i64, exp: i64| main.token().claim("iat", now() + iat).claim("exp", now() + exp).build();
-    table.token("expired", &span(-7200, -3600), &["expired"]);
-    table.token("expired in 1970", &with("exp", json!(0)), &["expired"]);
-    table.token("expired before 1970", &with("exp", json!(-5)), &["expired", "bad_claim"]);
+    table.token("expired", &span(-7200, -3600));
+    table.token("expired in 1970", &with("exp", json!(0)));
+    table.token("expired before 1970", &with("exp", json!(-5)));
     table.token(
         "expired by a fraction",
         &main.token().with_text(&format!("\"exp\":{}", now() + 3600), "\"exp\":1.5"),
-        &["expired"],
     );
-    table.token("exp before iat", &span(-10, -600), &["expired", "bad_claim"]);
-    table.token("no exp", &main.token().without("exp").build(), ABSENT);
-    table.token("no iat", &main.token().without("iat").build(), ABSENT);
-    table.token("neither exp nor iat", &main.token().without("exp").without("iat").build(), ABSENT);
-    let odd: &[&str] = &["bad_claim", "missing_claim"];
+    table.token("exp before iat", &span(-10, -600));
+    table.token("no exp", &main.token().without("exp").build());
+    table.token("no iat", &main.token().without("iat").build());
+    table.token("neither exp nor iat", &main.token().without("exp").without("iat").build());
     for claim in ["exp", "iat", "nbf"] {
         // `null` is like an absent claim, and `nbf` may be absent.
         let fits = if claim == "nbf" { &["number", "null"][..] } else { &["number"] };
         for (name, value) in wrong_types(fits) {
-            table.token(&format!("{claim} as {name}"), &with(claim, value), odd);
+            table.token(&format!("{claim} as {name}"), &with(claim, value));
         }
-        table.token(
-            &format!("{claim} as a string of digits"),
-            &with(claim, json!((now() + 600).to_string())),
-            CLAIM,
-        );
+        table
+            .token(&format!("{claim} as a string of digits"), &with(claim, json!((now() + 600).to_string())));
     }
-    table.token("issued in the future", &span(600, 1200), &["issued_in_future"]);
-    table.token("not yet valid", &with("nbf", json!(now() + 600)), &["not_yet_valid"]);
-    table.token("a lifetime of 25 h", &span(-10, 90_000), &["too_long_lived"]);
-    table.token("a lifetime of one second too much", &span(-10, 86_391), &["too_long_lived"]);
-    table.token("a lifetime of 100 years", &span(0, 3_153_600_000), &["too_long_lived"]);
-    table.token("issued in 1970 for ever", &with("iat", json!(0)), &["too_long_lived"]);
-    let long: &[&str] = &["too_long_lived", "bad_claim", "malformed"];
+    table.token("issued in the future", &span(600, 1200));
+    table.token("not yet valid", &with("nbf", json!(now() + 600)));
+    table.token("a lifetime of 25 h", &span(-10, 90_000));
+    table.token("a lifetime of one second too much", &span(-10, 86_391));
+    table.token("a lifetime of 100 years", &span(0, 3_153_600_000));
+    table.token("issued in 1970 for ever", &with("iat", json!(0)));
     for exp in
         ["9223372036854775807", "18446744073709551616", "99999999999999999999999", "1e300", "1e400", "1E+19"]
     {
         let made = main.token().with_text(&format!("\"exp\":{}", now() + 3600), &format!("\"exp\":{exp}"));
-        table.token(&format!("exp {exp}"), &made, long);
+        table.token(&format!("exp {exp}"), &made);
     }
-    let long_ago: &[&str] = &["too_long_lived", "bad_claim", "malformed"];
     for iat in ["-9223372036854775808", "-1e300", "-1e400", "-1"] {
         let made = main.token().with_text(&format!("\"iat\":{}", now()), &format!("\"iat\":{iat}"));
-        table.token(&format!("iat {iat}"), &made, long_ago);
+        table.token(&format!("iat {iat}"), &made);
     }
 }
 
@@ -718,7 +675,7 @@ fn typed_claims(scene: &Scene, table: &mut Table) {
             ("an array with an array", json!([["read:deals"]])),
             ("an array with null", json!(["read:deals", null])),
         ] {
-            table.token(&format!("{claim} as {name}"), &with(claim, value), CLAIM);
+            table.token(&format!("{claim} as {name}"), &with(claim, value));
         }
     }
     for (name, value) in [
@@ -727,7 +684,7 @@ fn typed_claims(scene: &Scene, table: &mut Table) {
         ("an array", json!(["app"])),
         ("true", json!(true)),
     ] {
-        table.token(&format!("client_id as {name}"), &with("client_id", value), CLAIM);
+        table.token(&format!("client_id as {name}"), &with("client_id", value));
     }
     for (name, value) in [
         ("a string", json!("7")),
@@ -737,36 +694,24 @@ fn typed_claims(scene: &Scene, table: &mut Table) {
         ("an object", json!({})),
         ("true", json!(true)),
     ] {
-        table.token(&format!("role_version {name}"), &with("role_version", value), CLAIM);
+        table.token(&format!("role_version {name}"), &with("role_version", value));
     }
     let thumbprint = b64([7; 32]);
-    for (name, cnf, reasons) in [
-        ("of a certificate, without one", json!({"x5t#S256": thumbprint}), &["certificate_mismatch"][..]),
-        ("of a key (DPoP)", json!({"jkt": thumbprint}), CLAIM),
-        ("of a whole key", json!({"jwk": main.signers[0].jwk()}), CLAIM),
-        ("of a kid", json!({"kid": "key-1"}), CLAIM),
-        ("of nothing", json!({}), CLAIM),
-        ("as a string", json!("x"), CLAIM),
-        ("as an array", json!([]), CLAIM),
-        ("as null", json!(null), CLAIM),
-        ("with a thumbprint that is a number", json!({"x5t#S256": 7}), CLAIM),
-        (
-            "with a thumbprint that is too short",
-            json!({"x5t#S256": "AAAA"}),
-            &["bad_claim", "certificate_mismatch"],
-        ),
-        (
-            "with a thumbprint that is no base64url",
-            json!({"x5t#S256": "+/=="}),
-            &["bad_claim", "certificate_mismatch"],
-        ),
-        (
-            "of a certificate and a key",
-            json!({"x5t#S256": thumbprint, "jkt": thumbprint}),
-            &["bad_claim", "certificate_mismatch"],
-        ),
+    for (name, cnf) in [
+        ("of a certificate, without one", json!({"x5t#S256": thumbprint})),
+        ("of a key (DPoP)", json!({"jkt": thumbprint})),
+        ("of a whole key", json!({"jwk": main.signers[0].jwk()})),
+        ("of a kid", json!({"kid": "key-1"})),
+        ("of nothing", json!({})),
+        ("as a string", json!("x")),
+        ("as an array", json!([])),
+        ("as null", json!(null)),
+        ("with a thumbprint that is a number", json!({"x5t#S256": 7})),
+        ("with a thumbprint that is too short", json!({"x5t#S256": "AAAA"})),
+        ("with a thumbprint that is no base64url", json!({"x5t#S256": "+/=="})),
+        ("of a certificate and a key", json!({"x5t#S256": thumbprint, "jkt": thumbprint})),
     ] {
-        table.token(&format!("cnf {name}"), &with("cnf", cnf), reasons);
+        table.token(&format!("cnf {name}"), &with("cnf", cnf));
     }
 }
 
@@ -785,31 +730,26 @@ fn duplicates(scene: &Scene, table: &mut Table) {
         ("client_id", "\"root\""),
     ] {
         let base = if name == "nbf" { token.clone().claim("nbf", 1) } else { token.clone() };
-        table.token(&format!("{name} twice"), &base.with_members(&format!("\"{name}\":{value}")), SHAPE);
+        table.token(&format!("{name} twice"), &base.with_members(&format!("\"{name}\":{value}")));
         let escaped = format!("\\u{:04x}{}", u32::from(name.as_bytes()[0]), &name[1..]);
         table.token(
             &format!("{name} twice, once escaped"),
             &base.with_members(&format!("\"{escaped}\":{value}")),
-            SHAPE,
         );
     }
-    table.token("an unknown member twice", &token.with_members("\"zz\":1,\"zz\":1"), SHAPE);
-    table.token("twice within a member", &token.with_members("\"zz\":{\"a\":1,\"a\":2}"), SHAPE);
-    table.token("twice within an array", &token.with_members("\"zz\":[{\"a\":1,\"a\":2}]"), SHAPE);
+    table.token("an unknown member twice", &token.with_members("\"zz\":1,\"zz\":1"));
+    table.token("twice within a member", &token.with_members("\"zz\":{\"a\":1,\"a\":2}"));
+    table.token("twice within an array", &token.with_members("\"zz\":[{\"a\":1,\"a\":2}]"));
     for (name, value) in
         [("alg", "\"none\""), ("alg", "\"ES256\""), ("kid", "\"key-1\""), ("typ", "\"at+jwt\"")]
     {
         table.token(
             &format!("{name} twice in the header ({value})"),
             &token.with_header_members(&format!("\"{name}\":{value}")),
-            SHAPE,
         );
     }
-    table.token(
-        "alg twice in the header, once escaped",
-        &token.with_header_members("\"\\u0061lg\":\"none\""),
-        SHAPE,
-    );
+    table
+        .token("alg twice in the header, once escaped", &token.with_header_members("\"\\u0061lg\":\"none\""));
 }
 
 /// Values of every JSON type but these.
