@@ -131,6 +131,13 @@ fn metrics_have_exactly_the_promised_names_types_and_labels() {
             "{labels:?}"
         );
     }
+    let mut errors: BTreeSet<String> =
+        table(&document("docs/authority.md"), "Errors").iter().map(|row| quoted(&row[1]).concat()).collect();
+    // Only revocation answers with it.
+    errors.remove("invalid_grant");
+    errors.insert("none".to_owned());
+    let counted = page.family("portcullis_token_requests_total").map(|(labels, _)| labels["error"].clone());
+    assert_eq!(counted.collect::<BTreeSet<String>>(), errors);
     for (labels, _) in page.family("portcullis_enforce_duration_seconds_count") {
         assert!(["cached", "fresh", "none"].contains(&labels["proof"].as_str()), "{labels:?}");
     }
@@ -225,9 +232,10 @@ fn every_request_has_one_record_that_says_who_and_why_without_naming_anyone() {
     let id = allowed.field("x-request-id").unwrap();
     let record = gate.record_of(id);
     let text = record.to_string();
-    for hash in [log_hash(&issuer.name, "carol"), log_hash(&issuer.name, "token-1")] {
-        assert!(text.contains(&hash), "{hash} in {text}");
+    for (member, name) in [("subject_hash", "carol"), ("token_hash", "token-1")] {
+        assert_eq!(field(&record, member), Some(log_hash(&issuer.name, name).as_str()), "{text}");
     }
+    assert!(field(&record, "ts").is_some_and(|time| time.ends_with('Z')), "{text}");
     assert!(text.contains(&issuer.name) && text.contains("/{*rest}") && text.contains("GET"), "{text}");
     assert!(!text.contains("carol") && !text.contains("token-1"), "{text}");
     let count = gate.log().records().iter().filter(|record| field(record, "request_id") == Some(id)).count();

@@ -58,6 +58,27 @@ fn the_release_is_built_as_promised() {
     assert_eq!(release_problems(&manifest), [""; 0]);
 }
 
+#[test]
+fn the_oldest_rust_is_the_same_everywhere() {
+    let text = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let found = other_rusts(&text("Cargo.toml"), &text("tests/testkit/Cargo.toml"), &text("README.md"));
+    assert!(found.is_empty(), "the oldest supported Rust: {found:?}");
+}
+
+/// Where another version of Rust is named than in the manifest, or none.
+fn other_rusts(manifest: &str, testkit: &str, readme: &str) -> Vec<String> {
+    let version = |text: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix("rust-version = "));
+        line.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    let wanted = version(manifest);
+    let named = readme.split("Building needs Rust ").nth(1).unwrap_or_default();
+    let named = named.split(' ').next().unwrap_or_default();
+    let versions = [("tests/testkit", version(testkit)), ("README.md", named.to_owned())];
+    let others = versions.into_iter().filter(|(_, it)| *it != wanted || it.is_empty());
+    others.map(|(place, it)| format!("{place}: {it:?}")).collect()
+}
+
 /// The names of each row of the table, and the labels that each of them has.
 fn rows_of_metrics(text: &str) -> Vec<(BTreeSet<String>, BTreeSet<String>)> {
     let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect();
@@ -222,5 +243,11 @@ fn the_rules_of_documents_see_what_they_look_for() {
     assert_eq!(dead_paths(page, |file| there.contains(&file)), ["src/gone.rs"]);
     let manifest = "[package]\nname = \"a\"\n[dev-dependencies]\na = \"1\" # why it is here\nb = \"1\"\n[profile.release]\nlto = \"fat\"\npanic = \"abort\"\ndebug = 1\n[lints]\n";
     assert_eq!(without_reason(manifest), ["b"]);
+    let (older, newer) = ("rust-version = \"1.90\"\n", "rust-version = \"1.95\"\n");
+    assert_eq!(other_rusts(newer, newer, "Building needs Rust 1.95 and more"), [""; 0]);
+    assert_eq!(
+        other_rusts(newer, older, "Building needs a compiler"),
+        ["tests/testkit: \"1.90\"", "README.md: \"\""]
+    );
     assert_eq!(release_problems(manifest), ["missing: codegen-units = 1", "unwinding: panic = \"abort\""]);
 }

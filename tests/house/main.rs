@@ -7,6 +7,7 @@
 
 mod documents;
 mod files;
+mod listed;
 mod map;
 mod names;
 mod promises;

@@ -29,6 +29,39 @@ fn keys_that_documents_name_are_in_the_reference() {
     assert!(found.is_empty(), "no such keys in config/reference.toml:\n{}", found.join("\n"));
 }
 
+#[test]
+fn keys_that_wait_for_a_restart_are_those_of_the_reference() {
+    let found = wrong_restarts(&document("docs/reload.md"), &document("config/reference.toml"));
+    assert!(found.is_empty(), "docs/reload.md:\n{}", found.join("\n"));
+}
+
+/// Differences between the keys of the table and those that the reference marks. The keys that say where the store is are
+/// marked there and not named one by one in the table.
+fn wrong_restarts(page: &str, reference: &str) -> Vec<String> {
+    let rows = table(page, "What takes effect when");
+    let named: Vec<String> =
+        rows.iter().flat_map(|row| quoted(&row[0])).filter(|it| !it.starts_with('[')).collect();
+    let marked = marked_for_restart(reference);
+    let wrong = named.iter().filter(|key| !marked.contains(key)).map(|key| format!("{key} needs no restart"));
+    let missing = marked.iter().filter(|key| !key.starts_with("state.") && !named.contains(key));
+    wrong.chain(missing.map(|key| format!("{key} is missing"))).collect()
+}
+
+/// The keys whose line ends with `restart to change`.
+fn marked_for_restart(text: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut table = "";
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            table = name.split(']').next().unwrap_or_default().trim_start_matches('[');
+        } else if let Some((key, _)) = line.split_once(" = ").filter(|_| line.ends_with("restart to change"))
+        {
+            keys.push(format!("{table}.{key}"));
+        }
+    }
+    keys
+}
+
 fn reference(text: &str) -> Reference {
     let mut reference = Reference::new();
     let mut table = String::new();
@@ -130,4 +163,13 @@ fn the_comparison_of_settings_sees_what_it_looks_for() {
     let page =
         "`server.listen`, `server.port = 1`, `routes[].modes`, `server.pem`, `other.key_of`, `server.*`\n";
     assert_eq!(unknown_keys(page, &reference), ["server.port = 1", "routes[].modes"]);
+}
+
+#[test]
+fn the_comparison_of_restarts_sees_what_it_looks_for() {
+    let marked = "[server]\nlisten = 1 # x; restart to change\nworkers = 2 # restart to change\nlimit = 1 # y\n\
+                  [state]\npath = 1 # restart to change\n";
+    let page = "## What takes effect when\n| keys | |\n|---|---|\n| `server.listen`, `server.limit` | |\n\
+                | whether there is `[a]` | |\n";
+    assert_eq!(wrong_restarts(page, marked), ["server.limit needs no restart", "server.workers is missing"]);
 }
