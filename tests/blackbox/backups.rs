@@ -145,7 +145,7 @@ fn a_state_file_that_was_copied_alone_is_noticed_wherever_it_is_put() {
         assert_eq!(rolled_back(&here), 1.0);
         let second = settings(&upstream, &issuer, path);
         restore(&second);
-        let there = Gate::start(&second);
+        let mut there = Gate::start(&second);
         for name in files {
             there.log().wait_for(name, |record| {
                 record["path"].as_str().is_some_and(|path| path.ends_with(name))
@@ -153,6 +153,8 @@ fn a_state_file_that_was_copied_alone_is_noticed_wherever_it_is_put() {
             });
         }
         assert_eq!(rolled_back(&there), 1.0);
+        there.stop();
+        assert_eq!(rolled_back(&Gate::start(&second)), 0.0, "until the next start");
     }
 }
 

@@ -79,6 +79,26 @@ fn what_is_used_beyond_the_room_there_is_leaves_counted_and_is_judged_by_its_iss
     });
 }
 
+/// Holds README.md, Failure modes: the session table is full
+#[test]
+fn the_token_that_was_pushed_out_counts_as_unused_since_its_issue() {
+    let (app, issuer, folder) = (App::start(Speaks::Http1), Issuer::new(), tempfile::tempdir().unwrap());
+    let lines = "idle_timeout = \"10m\"\nmax_tracked = 100";
+    let gate = Gate::start(&settings(&app, &issuer, &folder.path().join("state.db"), lines));
+    let aged = || issuer.token().claim("iat", now() - 585).build();
+    let (pushed_out, kept) = (aged(), aged());
+    assert_eq!(status(&gate, "/anything", &pushed_out), 200);
+    for _ in 0..150 {
+        assert_eq!(status(&gate, "/anything", &issuer.good()), 200);
+        assert_eq!(status(&gate, "/anything", &kept), 200);
+    }
+    // Both were used a moment ago, long before either could be idle by its use; the gate knows it of one.
+    eventually("the other is idle", || {
+        assert_eq!(status(&gate, "/anything", &kept), 200);
+        (gate.would_say(&pushed_out) == "idle").then_some(())
+    });
+}
+
 #[test]
 fn a_token_used_before_an_event_ends_with_it_though_its_issuer_is_ahead() {
     let (app, issuer, folder) = (App::start(Speaks::Http1), Issuer::new(), tempfile::tempdir().unwrap());
