@@ -47,7 +47,7 @@ impl ReloadPlan {
         let (settings, lasting) = (&loaded.settings, running.lasting());
         let log = log::Change::new(&settings.log).map_err(|error| vec![error.to_string()])?;
         let listeners = Listeners::new(settings, Some(running))?;
-        let upstreams = upstreams(settings)?;
+        let upstreams = upstreams(settings, &running.live().upstreams)?;
         let keys = lasting.maker().make(settings, running.keys()).await?;
         let is_new = |keys: &&Arc<IssuerKeys>| !running.keys().iter().any(|known| Arc::ptr_eq(known, keys));
         all_loaded(&keys.iter().flatten().filter(is_new).collect::<Vec<_>>()).await?;
@@ -97,9 +97,14 @@ impl Listeners {
     }
 }
 
-pub(super) fn upstreams(settings: &Settings) -> Result<Vec<Arc<Upstream>>, Vec<String>> {
+/// The upstreams; they go on counting the requests in flight at the `running` ones.
+pub(super) fn upstreams(
+    settings: &Settings,
+    running: &[Arc<Upstream>],
+) -> Result<Vec<Arc<Upstream>>, Vec<String>> {
     every(settings.upstreams.iter().map(|upstream| {
-        Upstream::load(upstream.clone()).map_err(|error| format!("upstream {}: {error}", upstream.name))
+        let loaded = Upstream::load_after(upstream.clone(), running);
+        loaded.map_err(|error| format!("upstream {}: {error}", upstream.name))
     }))
 }
 

@@ -80,7 +80,8 @@ impl Wiring {
         let own = lasting.authority.as_deref().map(|authority| (authority, None));
         let keys = with_own(keys, settings, own, &[])?;
         keys.iter().for_each(|keys| lasting.put_in_force(&keys.store));
-        let live = plan::live(&lasting, settings, &keys, (&listeners, plan::upstreams(settings)?), None)?;
+        let live =
+            plan::live(&lasting, settings, &keys, (&listeners, plan::upstreams(settings, &[])?), None)?;
         let log = Arc::clone(&lasting.state.events);
         let receiver = Receiver::new(transmitters(settings, &keys), log, &lasting.metrics);
         lasting.metrics.set_certificates(listeners.certificates);

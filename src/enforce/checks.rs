@@ -3,9 +3,12 @@
 //!
 //! What a check judges and what it needs from the checks before it is in [`judge`]; the facts are in [`Case`].
 
+use std::sync::Arc;
+
 use super::decide::{Ask, NoPermit};
 use super::denial::{Denial, Reason};
 use super::explain::details;
+use super::policy::Route;
 
 mod case;
 mod judge;
@@ -164,6 +167,12 @@ pub(super) fn run<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
         case.remember();
     }
     outcome
+}
+
+/// The route of a request, as the checks find it.
+pub(super) fn route<'r>(case: &mut Case<'r>) -> Option<&'r Arc<Route>> {
+    judge::target(case).and_then(|()| judge::route(case)).ok()?;
+    case.route
 }
 
 /// Runs what can change while a request lasts, up to the first check that does not pass.

@@ -281,6 +281,13 @@ impl Enforcer {
         &self.in_force.sessions
     }
 
+    /// The route that a request takes, whatever its token says.
+    #[must_use]
+    pub fn route(&self, request: &Request<'_>, now: Now) -> Option<Arc<Route>> {
+        let mut case = Case::new(self, Subject::Request(*request), Asked::NOTHING, now);
+        checks::route(&mut case).map(Arc::clone)
+    }
+
     /// Decides on a request at this moment. When several things are wrong, the reason is the first in the order of
     /// [`explain::CHECKS`](super::explain::CHECKS).
     #[must_use]

@@ -18,6 +18,7 @@ use super::endpoint::InFlight;
 use super::http1::BadAnswer;
 use super::http1::download::Http1Download;
 use super::http2::download::Http2Download;
+use super::request_count::RequestSlot;
 use super::tunnel::Tunnel;
 
 /// The body of a client's request.
@@ -116,6 +117,7 @@ impl Error for RequestBodyError {}
 pub struct ForwardBody {
     source: ResponseSource,
     in_flight: Option<InFlight>,
+    slot: RequestSlot,
 }
 
 pub(crate) enum ResponseSource {
@@ -130,8 +132,8 @@ pub(crate) enum ResponseSource {
 }
 
 impl ForwardBody {
-    pub(crate) const fn new(source: ResponseSource) -> Self {
-        Self { source, in_flight: None }
+    pub(crate) fn new(source: ResponseSource) -> Self {
+        Self { source, in_flight: None, slot: RequestSlot::default() }
     }
 
     /// Counts the request as being in flight until the body's end.
@@ -139,11 +141,20 @@ impl ForwardBody {
         self.in_flight = in_flight.filter(|_| !matches!(self.source, ResponseSource::Empty));
     }
 
+    /// Keeps the request's slot at its upstream until the body's end.
+    pub(crate) fn occupy(&mut self, slot: RequestSlot) {
+        if !matches!(self.source, ResponseSource::Empty) {
+            self.slot = slot;
+        }
+    }
+
     /// The tunnel behind a `101 Switching Protocols`. The caller sends the answer and runs the tunnel beside it;
     /// dropping the tunnel closes the upstream's side.
     pub fn take_tunnel(&mut self) -> Option<Tunnel> {
         match std::mem::replace(&mut self.source, ResponseSource::Empty) {
-            ResponseSource::Switched(tunnel) => Some(tunnel.counted(self.in_flight.take())),
+            ResponseSource::Switched(tunnel) => {
+                Some(tunnel.counted(self.in_flight.take(), std::mem::take(&mut self.slot)))
+            }
             other => {
                 self.source = other;
                 None
@@ -175,6 +186,7 @@ impl Body for ForwardBody {
         if over || matches!(polled, Poll::Ready(None | Some(Err(_)))) {
             self.source = ResponseSource::Empty;
             self.in_flight = None;
+            self.slot = RequestSlot::default();
         }
         polled
     }

@@ -55,7 +55,7 @@ impl<'a> PreparedRequest<'a> {
         settings: &'a UpstreamSettings,
         outgoing: Outgoing,
     ) -> Result<(Self, RequestBody), ForwardError> {
-        let Outgoing { method, headers, mut body, hop, can_switch, interim } = outgoing;
+        let Outgoing { method, headers, mut body, hop, can_switch, interim, slot: _ } = outgoing;
         // HTTP/2 has no upgrades: the request goes on without asking for one.
         let possible = can_switch && settings.scheme != Scheme::H2c;
         let may_switch = possible && headers::hop::wanted_upgrade(&method, hop.version, &headers).is_some();

@@ -18,6 +18,7 @@ mod lane;
 mod message;
 mod patience;
 mod pool;
+mod request_count;
 mod retry;
 mod send;
 mod task;
@@ -37,6 +38,7 @@ pub use self::body::{BodyError, ForwardBody, RequestBody, RequestBodyError};
 pub use self::error::{ErrorKind, ForwardError};
 pub use self::headers::{TrustedFields, client_address};
 pub use self::http1::BadAnswer;
+pub use self::request_count::{AtCapacity, RequestCount, RequestSlot};
 pub use self::tunnel::{Flow, Tunnel, TunnelEnd};
 pub use self::upstream::{Address, LoadError, Scheme, Upstream, UpstreamSettings};
 
@@ -64,6 +66,8 @@ pub struct Outgoing {
     pub can_switch: bool,
     /// Where the upstream's interim answers go.
     pub interim: Option<Interim>,
+    /// Counts it at its upstream until the answer has ended, or the tunnel.
+    pub slot: RequestSlot,
 }
 
 /// How a request came in: what is said of it in `Forwarded`, `Via` and their kin.

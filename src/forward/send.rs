@@ -30,8 +30,9 @@ impl Forwarder {
     pub(crate) async fn send(
         &self,
         order: &ForwardOrder<'_>,
-        outgoing: Outgoing,
+        mut outgoing: Outgoing,
     ) -> Result<Response<ForwardBody>, ForwardError> {
+        let slot = std::mem::take(&mut outgoing.slot);
         let Some(pool) = self.pools.get(order.upstream) else {
             return Err(ForwardError::Connect(io::ErrorKind::NotFound.into()));
         };
@@ -45,6 +46,7 @@ impl Forwarder {
         match answer {
             Ok(mut response) => {
                 response.headers_mut().insert(headers::X_REQUEST_ID, request_id);
+                response.body_mut().occupy(slot);
                 Ok(response)
             }
             Err(error) => {

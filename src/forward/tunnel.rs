@@ -13,6 +13,7 @@ use super::alarm::Silence;
 use super::endpoint::InFlight;
 use super::io::Io;
 use super::patience::{FAREWELL, HALF_OPEN};
+use super::request_count::RequestSlot;
 use super::websocket::{Frames, GOING_AWAY, POLICY_VIOLATION, close};
 
 /// What is read at once in one direction.
@@ -65,6 +66,7 @@ pub struct Tunnel {
     early: Bytes,
     websocket: bool,
     _in_flight: Option<InFlight>,
+    _slot: RequestSlot,
 }
 
 /// What the client was sent, so far as it matters for cutting in.
@@ -76,12 +78,12 @@ struct Sent {
 }
 
 impl Tunnel {
-    pub(crate) const fn new(upstream: Io, early: Bytes, websocket: bool) -> Self {
-        Self { upstream, early, websocket, _in_flight: None }
+    pub(crate) fn new(upstream: Io, early: Bytes, websocket: bool) -> Self {
+        Self { upstream, early, websocket, _in_flight: None, _slot: RequestSlot::default() }
     }
 
-    pub(crate) fn counted(self, in_flight: Option<InFlight>) -> Self {
-        Self { _in_flight: in_flight, ..self }
+    pub(crate) fn counted(self, in_flight: Option<InFlight>, slot: RequestSlot) -> Self {
+        Self { _in_flight: in_flight, _slot: slot, ..self }
     }
 
     /// Carries bytes both ways between the upstream and `client`, which has got the 101, and of which `client_early` was
@@ -98,7 +100,7 @@ impl Tunnel {
         cut: impl Future<Output = ()>,
         drained: impl Future<Output = ()>,
     ) -> TunnelEnd {
-        let Self { upstream, early, websocket, _in_flight } = self;
+        let Self { upstream, early, websocket, _in_flight, _slot } = self;
         let (mut client_reads, mut client_writes) = tokio::io::split(client);
         let (mut upstream_reads, mut upstream_writes) = tokio::io::split(upstream);
         let (sent, ended) = (Sent::default(), Cell::new(false));

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
 use super::endpoint::UpstreamEndpoint;
+use super::request_count::{AtCapacity, RequestCount, RequestSlot};
 use crate::tls;
 
 /// An upstream, as configured.
@@ -28,6 +30,8 @@ pub struct UpstreamSettings {
     pub host: Option<HeaderValue>,
     /// The server name for TLS, which its certificate must have; the host of its URL when `None`.
     pub sni: Option<String>,
+    /// Limit on requests in flight, at all addresses together.
+    pub max_requests: Option<NonZeroUsize>,
     /// Limit on TCP connect and TLS handshake together.
     pub connect_timeout: Duration,
     /// Limit from the request sent to the response's headers.
@@ -83,6 +87,8 @@ pub struct Upstream {
     endpoints: Vec<UpstreamEndpoint>,
     /// What the certificate files held when they were read.
     fingerprint: Vec<u8>,
+    /// Shared with the upstream of this name in earlier and later configurations.
+    requests: Arc<RequestCount>,
 }
 
 /// What TLS needs for one endpoint.
@@ -129,6 +135,15 @@ impl Upstream {
     /// # Errors
     /// When a file cannot be used, or the host is no name that a certificate could be for.
     pub fn load(settings: UpstreamSettings) -> Result<Arc<Self>, LoadError> {
+        Self::load_after(settings, &[])
+    }
+
+    /// The same, where `running` are the upstreams of the configuration in force: requests in flight at the one of the same
+    /// name go on counting, whatever else changes.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn load_after(settings: UpstreamSettings, running: &[Arc<Self>]) -> Result<Arc<Self>, LoadError> {
         let (connectors, fingerprint) = match settings.scheme {
             Scheme::Https => (Some(Connectors::load(&settings)?), fingerprint(&settings)?),
             Scheme::Http | Scheme::H2c => (None, Vec::new()),
@@ -143,7 +158,9 @@ impl Upstream {
             Ok::<_, LoadError>(UpstreamEndpoint::new(address.clone(), tls))
         };
         let endpoints = settings.addresses.iter().map(endpoint).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { settings, endpoints, fingerprint }))
+        let same = running.iter().find(|upstream| upstream.settings.name == settings.name);
+        let requests = same.map(|upstream| Arc::clone(&upstream.requests)).unwrap_or_default();
+        Ok(Arc::new(Self { settings, endpoints, fingerprint, requests }))
     }
 
     /// As configured.
@@ -157,9 +174,26 @@ impl Upstream {
         &self.endpoints
     }
 
+    /// Whether it has as many requests in flight as it may have.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.requests.is_full(self.settings.max_requests)
+    }
+
+    /// Counts a request that is about to be sent to it.
+    ///
+    /// # Errors
+    /// When it has as many requests in flight as it may have.
+    pub fn begin_request(&self) -> Result<RequestSlot, AtCapacity> {
+        self.requests.begin(self.settings.max_requests)
+    }
+
     /// Whether connections to `other` are as good as connections to this one.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.settings == other.settings && self.fingerprint == other.fingerprint
+        // A limit is judged before a request takes a connection.
+        let max_requests = other.settings.max_requests;
+        let settings = UpstreamSettings { max_requests, ..self.settings.clone() };
+        settings == other.settings && self.fingerprint == other.fingerprint
     }
 }
 

@@ -20,7 +20,7 @@ use crate::enforce::denial::Reason;
 use crate::enforce::policy::Route;
 use crate::enforce::target::RequestTarget;
 use crate::enforce::token::VerifiedToken;
-use crate::forward::{BodyError, ErrorKind, ForwardError};
+use crate::forward::{AtCapacity, BodyError, ErrorKind, ForwardError, RequestSlot};
 use crate::jose::jws::Jws;
 use crate::log::{AccessRecord, Decision};
 use crate::metrics::clients::ClientPlace;
@@ -74,6 +74,8 @@ pub(super) struct Record {
     /// How long the head of the answer took, which is when the request was counted.
     answered_after: Option<Duration>,
     pub(super) ended_by: Option<&'static str>,
+    /// Counts the request as being in flight.
+    slot: RequestSlot,
 }
 
 impl Record {
@@ -117,7 +119,24 @@ impl Record {
             counted_at: None,
             failure: None,
             cause: None,
+            slot: RequestSlot::default(),
         }
+    }
+
+    /// Counts the request as being in flight for as long as this record is kept.
+    ///
+    /// # Errors
+    /// The refusal, when there are as many as may be.
+    pub(super) fn admit(&mut self) -> Result<(), GateRefusal> {
+        let limits = &self.generation.live.settings.limits;
+        let slot = self.worker.shared.connections.begin_request(limits);
+        self.slot = slot.map_err(|AtCapacity| GateRefusal::OVERLOADED)?;
+        Ok(())
+    }
+
+    /// Takes note of the route of a request that is denied before its token is judged.
+    pub(super) fn routed(&mut self, route: Arc<Route>) {
+        self.route = Some(route);
     }
 
     /// Takes note of what enforcement found, and of how long it took.

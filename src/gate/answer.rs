@@ -63,10 +63,15 @@ impl AnswerForm {
 }
 
 impl GateRefusal {
-    /// A limit on connections is reached.
+    /// A limit on connections or requests is reached.
     pub(super) const OVERLOADED: Self = {
         let wire = Reason::Overloaded.wire();
         Self::new(wire.status, wire.error, wire.description, Reason::Overloaded)
+    };
+    /// The upstream has as many requests in flight as it may have.
+    pub(super) const UPSTREAM_OVERLOADED: Self = {
+        let wire = Reason::Overloaded.wire();
+        Self::new(wire.status, wire.error, "The upstream is at its limit", Reason::Overloaded)
     };
     /// The gate is shutting down.
     pub(super) const LEAVING: Self = {

@@ -1,4 +1,5 @@
-//! How many connections, listeners and streams there are in all workers, and whether one more connection may be.
+//! How many connections, requests, listeners and streams there are in all workers, and whether one more connection or
+//! request may be.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -10,6 +11,7 @@ use prometheus::IntGauge;
 use tokio::sync::mpsc;
 
 use super::GateLimits;
+use crate::forward::{AtCapacity, RequestCount, RequestSlot};
 
 /// What is open in all workers.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct ConnectionCounts {
     most: usize,
     listeners: AtomicUsize,
     streams: AtomicUsize,
+    /// Kept only for requests that came while there was a limit.
+    requests: Arc<RequestCount>,
     /// Kept only for connections that came while there was a limit per address.
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -44,7 +48,8 @@ impl ConnectionCounts {
     #[must_use]
     pub fn new(most: usize) -> Self {
         let zero = || AtomicUsize::new(0);
-        Self { all: zero(), most, listeners: zero(), streams: zero(), by_address: Mutex::default() }
+        let requests = Arc::default();
+        Self { all: zero(), most, listeners: zero(), streams: zero(), requests, by_address: Mutex::default() }
     }
 
     /// Says so where more connections are configured than there are descriptors for.
@@ -80,6 +85,11 @@ impl ConnectionCounts {
     pub(super) fn streaming(self: &Arc<Self>) -> Streaming {
         self.streams.fetch_add(1, Ordering::Release);
         Streaming(Arc::clone(self))
+    }
+
+    /// Counts a request until the slot is dropped.
+    pub(super) fn begin_request(&self, limits: &GateLimits) -> Result<RequestSlot, AtCapacity> {
+        self.requests.begin(limits.requests)
     }
 
     /// A place for a connection, unless a limit is reached.
@@ -168,6 +178,7 @@ mod tests {
         GateLimits {
             connections,
             connections_per_ip,
+            requests: None,
             handshake_timeout: Duration::MAX,
             header_timeout: Duration::MAX,
             header_bytes: 0,

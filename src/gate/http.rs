@@ -27,7 +27,7 @@ use crate::enforce::decide::{Asked, Permit, Request as Judged, Verdict};
 use crate::enforce::denial::Denial;
 use crate::enforce::target::RequestTarget;
 use crate::forward::{
-    Flow, ForwardBody, Hop, Interim, Outgoing, RequestBody, Tunnel, TunnelEnd, client_address,
+    Flow, ForwardBody, Hop, Interim, Outgoing, RequestBody, RequestSlot, Tunnel, TunnelEnd, client_address,
 };
 use crate::time::{Now, Timestamp};
 
@@ -59,7 +59,7 @@ pub(super) async fn serve(
     let form = AnswerForm::of(&head.method, &head.headers);
     let mut record = begin(&connection, &head);
 
-    let within = within_limits(&head, &body, &record.generation);
+    let within = record.admit().and_then(|()| within_limits(&head, &body, &record.generation));
     if within.is_ok()
         && let Some(authority) = record.generation.live.authority.clone()
         && let Some(endpoint) = authority::endpoint(&authority, &head.method, &head.target)
@@ -72,18 +72,18 @@ pub(super) async fn serve(
     let judged = match within {
         Ok(host) => {
             record.host = Some(host.clone());
-            enforce(&head, &host, &connection, &mut record).await.map(|permit| (permit, host))
+            enforce(&head, &host, &connection, &mut record).await.map(|(permit, slot)| (permit, slot, host))
         }
         Err(refusal) => Err(refusal),
     };
     let refusal = match judged {
-        Ok((permit, host)) => {
+        Ok((permit, slot, host)) => {
             let generation = Rc::clone(&record.generation);
             let (streams, question) = (&connection.worker.streams, StreamQuestion::new(&head, &host));
             let watched = streams.watch(&generation.live, &permit, question, &connection);
             record.received = (!body.is_end_stream()).then(Rc::default);
             let grpc = http1.is_none();
-            let outgoing = outgoing(head, body, host, &connection, http1, &record, &watched);
+            let outgoing = outgoing(head, body, (host, slot), &connection, http1, &record, &watched);
             let forwarding = pin!(generation.forwarder.forward(&permit, outgoing));
             match until_cut(&watched, forwarding).await {
                 Ok(Ok(answer)) => {
@@ -208,13 +208,13 @@ fn host(head: &Head) -> Option<HeaderValue> {
     host.filter(|host| !more && is_host(host.as_bytes()))
 }
 
-/// Asks whether the request may pass, and once for what the answer depends on.
+/// Asks whether the request may pass, and once for what the answer depends on. What may pass has a slot at its upstream.
 async fn enforce(
     head: &Head,
     host: &HeaderValue,
     connection: &ClientConnection,
     record: &mut Record,
-) -> Result<Permit, GateRefusal> {
+) -> Result<(Permit, RequestSlot), GateRefusal> {
     let (mut asked, mut began) = (Asked::NOTHING, record.began);
     loop {
         let now = Now::read();
@@ -226,15 +226,22 @@ async fn enforce(
             headers: &head.headers,
             certificate: certificate.map_err(|reason| GateRefusal::from(&Denial::from(reason)).closing())?,
         };
+        // Before its token is verified, which costs more; its route is all that the answer depends on.
+        if let Some(route) = record.generation.full_route(&question, now) {
+            record.routed(route);
+            return Err(GateRefusal::UPSTREAM_OVERLOADED);
+        }
         let judgement = record.generation.live.enforcer.decide(&question, asked, now);
         record.judged(&judgement, began, now.wall);
         match judgement.verdict {
             Verdict::Allow(permit) => {
+                // First, because a request that is not forwarded is no use of its token.
+                let slot = record.generation.begin_at_upstream(permit.route())?;
                 if let Err(reason) = record.generation.live.enforcer.begin(&permit, now) {
                     return Err(GateRefusal::from(&Denial::from(reason)));
                 }
                 record.allowed(permit.shadow().map(|denial| denial.reason));
-                return Ok(permit);
+                return Ok((permit, slot));
             }
             Verdict::Deny(denial) => {
                 record.refused_token(denial.reason, &head.headers);
@@ -252,7 +259,7 @@ async fn enforce(
 fn outgoing(
     head: Head,
     body: ClientBody,
-    host: HeaderValue,
+    (host, slot): (HeaderValue, RequestSlot),
     connection: &ClientConnection,
     http1: Option<Http1>,
     record: &Record,
@@ -285,6 +292,7 @@ fn outgoing(
         },
         can_switch,
         interim,
+        slot,
     }
 }
 

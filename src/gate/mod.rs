@@ -3,6 +3,7 @@
 //! Knows sockets and HTTP; what may pass is `enforce`'s to say, and the way to the upstream is `forward`'s.
 
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +82,8 @@ pub struct GateLimits {
     pub connections: usize,
     /// Connections from one address; `None`: no limit.
     pub connections_per_ip: Option<usize>,
+    /// Requests in flight; `None`: no limit.
+    pub requests: Option<NonZeroUsize>,
     /// From accept to the end of the TLS handshake.
     pub handshake_timeout: Duration,
     /// From the first byte, or the end of the previous response, to complete headers.

@@ -16,14 +16,16 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use super::answer::{Dates, RequestIds};
+use super::answer::{Dates, GateRefusal, RequestIds};
 use super::meters::Meters;
 use super::patience::CONFIGURATION_LOOK;
 use super::streams::Streams;
 use super::{Live, WorkersShared, accept};
-use crate::forward::Forwarder;
+use crate::enforce::decide::Request;
+use crate::enforce::policy::Route;
+use crate::forward::{AtCapacity, Forwarder, RequestSlot, Upstream};
 use crate::shutdown::Phase;
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 /// What the connections of a worker share.
 pub(super) struct Worker {
@@ -51,6 +53,8 @@ pub(super) struct Generation {
     pub(super) live: Arc<Live>,
     pub(super) forwarder: Forwarder,
     pub(super) meters: Meters,
+    /// An upstream has a limit on requests.
+    has_limited_upstream: bool,
 }
 
 impl Generation {
@@ -63,7 +67,28 @@ impl Generation {
             previous.map(|previous| &previous.forwarder),
         );
         let meters = Meters::new(&shared.metrics, live.enforcer.routes(), live.authority.as_deref());
-        Rc::new(Self { live, forwarder, meters })
+        let is_limited = |upstream: &Arc<Upstream>| upstream.settings().max_requests.is_some();
+        let has_limited_upstream = live.upstreams.iter().any(is_limited);
+        Rc::new(Self { live, forwarder, meters, has_limited_upstream })
+    }
+
+    /// The route of a request whose upstream is at its limit now. Looks for a route only while an upstream is.
+    pub(super) fn full_route(&self, request: &Request<'_>, now: Now) -> Option<Arc<Route>> {
+        let upstreams = &self.live.upstreams;
+        if !self.has_limited_upstream || !upstreams.iter().any(|upstream| upstream.is_full()) {
+            return None;
+        }
+        let route = self.live.enforcer.route(request, now)?;
+        upstreams.get(route.upstream()).filter(|upstream| upstream.is_full()).map(|_| route)
+    }
+
+    /// Counts a request of this route at its upstream.
+    ///
+    /// # Errors
+    /// The refusal, when that is at its limit.
+    pub(super) fn begin_at_upstream(&self, route: &Route) -> Result<RequestSlot, GateRefusal> {
+        let slot = self.live.upstreams.get(route.upstream()).map(|upstream| upstream.begin_request());
+        slot.unwrap_or(Ok(RequestSlot::default())).map_err(|AtCapacity| GateRefusal::UPSTREAM_OVERLOADED)
     }
 }
 

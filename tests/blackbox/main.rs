@@ -32,6 +32,7 @@ mod keys;
 mod killed;
 mod limits;
 mod operators;
+mod overload;
 mod pinned;
 mod proxy_protocol;
 mod proxying;

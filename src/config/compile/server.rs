@@ -1,7 +1,7 @@
 //! `[server]`, `[server.tls]`, `[server.limits]` and `[admin.tls]`.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZero;
+use std::num::{NonZero, NonZeroUsize};
 
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
@@ -128,6 +128,7 @@ fn limits(s: &mut Section<'_>) -> GateLimits {
             0 => None,
             connections => Some(connections),
         },
+        requests: NonZeroUsize::new(s.count("requests", 0, 0..=i64::MAX)),
         handshake_timeout: s.duration("handshake_timeout", "10s", Zero::Refused),
         header_timeout: s.duration("header_timeout", "10s", Zero::Refused),
         header_bytes: usize::try_from(s.size("header_bytes", "64KiB", 1024..=16 << 20)).unwrap_or_default(),

@@ -1,5 +1,6 @@
 //! `[[upstreams]]`.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use http::HeaderValue;
@@ -59,6 +60,7 @@ fn upstream(s: &mut Section<'_>) -> UpstreamSettings {
         addresses,
         host,
         sni,
+        max_requests: NonZeroUsize::new(s.count("max_requests", 0, 0..=i64::MAX)),
         connect_timeout: s.duration("connect_timeout", "2s", Zero::Refused),
         response_timeout: s.duration("response_timeout", "30s", Zero::Refused),
         body_timeout: Some(s.duration("body_timeout", "0s", Zero::Allowed)).filter(|limit| !limit.is_zero()),

@@ -8,6 +8,7 @@ mod demo;
 mod expiry;
 mod introspection;
 mod keys;
+mod overload;
 mod reload;
 mod slowing;
 mod stage;

@@ -1,5 +1,6 @@
 //! What a good file comes down to.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
@@ -21,6 +22,7 @@ fn the_defaults_are_those_of_the_manual() {
     assert_eq!(s.gate.stream_drain_timeout, Duration::from_secs(2));
     assert_eq!(s.gate.limits.header_bytes, 65_536);
     assert_eq!((s.gate.limits.connections_per_ip, s.gate.limits.body_bytes), (None, None));
+    assert_eq!((s.gate.limits.requests, s.upstreams[0].max_requests), (None, None));
     assert_eq!(s.upstreams[0].response_timeout, Duration::from_secs(30));
     let issuer = &s.issuers[0];
     assert_eq!(issuer.rules.algorithms, [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]);
@@ -41,8 +43,8 @@ fn every_notation_arrives() {
     let folder = Folder::new();
     let text = base_with(&[
         ("server", "workers = 3\ntrusted_proxies = [\"10.1.2.3/8\", \"192.0.2.1\", \"::1\"]"),
-        ("limits", "header_bytes = \"16KiB\"\nbody_bytes = 10\nconnections_per_ip = 0x10"),
-        ("upstream.url", "url = \"h2c://[::1]:50051\""),
+        ("limits", "header_bytes = \"16KiB\"\nbody_bytes = 10\nconnections_per_ip = 0x10\nrequests = 1_000"),
+        ("upstream.url", "url = \"h2c://[::1]:50051\"\nmax_requests = 1"),
         ("issuer", "[issuers.claims]\nroles = \"/realm_access/roles\"\nscope = \"scp\""),
         (
             "route",
@@ -58,6 +60,8 @@ fn every_notation_arrives() {
     assert_eq!(proxies, ["10.0.0.0/8", "192.0.2.1/32", "::1/128"]);
     assert_eq!((s.gate.limits.header_bytes, s.gate.limits.body_bytes), (16_384, Some(10)));
     assert_eq!(s.gate.limits.connections_per_ip, Some(16));
+    let requests = (s.gate.limits.requests, s.upstreams[0].max_requests);
+    assert_eq!(requests, (NonZeroUsize::new(1000), NonZeroUsize::new(1)));
     let upstream = &s.upstreams[0];
     let address = Address::Tcp { host: "::1".to_owned(), port: 50_051 };
     assert_eq!((upstream.scheme, &upstream.addresses), (Scheme::H2c, &vec![address]));

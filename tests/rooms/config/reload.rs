@@ -57,6 +57,7 @@ const ROWS: &[Row] = &[
     ("server.tls.certificates.private_key", &SERVERS_PAIR_BY_NAME, AtOnce),
     ("server.limits.connections", &[("server.limits.connections", "7")], AtOnce),
     ("server.limits.connections_per_ip", &[("server.limits.connections_per_ip", "7")], AtOnce),
+    ("server.limits.requests", &[("server.limits.requests", "7")], AtOnce),
     ("server.limits.handshake_timeout", &[("server.limits.handshake_timeout", r#""7s""#)], AtOnce),
     ("server.limits.header_timeout", &[("server.limits.header_timeout", r#""7s""#)], AtOnce),
     ("server.limits.header_bytes", &[("server.limits.header_bytes", r#""7KiB""#)], AtOnce),
@@ -70,6 +71,7 @@ const ROWS: &[Row] = &[
     ("server.limits.http2_streams", &[("server.limits.http2_streams", "7")], AtOnce),
     ("upstreams.name", &OTHER_UPSTREAM, AtOnce),
     ("upstreams.url", &[("upstreams.url", r#""https://127.0.0.1:3001""#)], AtOnce),
+    ("upstreams.max_requests", &[("upstreams.max_requests", "7")], AtOnce),
     ("upstreams.connect_timeout", &[("upstreams.connect_timeout", r#""7s""#)], AtOnce),
     (
         "upstreams.urls",

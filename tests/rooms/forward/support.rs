@@ -19,7 +19,7 @@ use portcullis::enforce::policy::{EncodedSlashes, IdentitySettings, Mode, Requir
 use portcullis::enforce::target::RequestTarget;
 use portcullis::forward::{
     Address, BodyError, ForwardBody, ForwardError, Forwarder, Hop, Interim, Outgoing, RequestBody,
-    RequestBodyError, Scheme, Upstream, UpstreamSettings,
+    RequestBodyError, RequestSlot, Scheme, Upstream, UpstreamSettings,
 };
 use portcullis::metrics::Metrics;
 use portcullis::time::Now;
@@ -43,6 +43,7 @@ pub(crate) fn settings(scheme: Scheme, port: u16) -> UpstreamSettings {
         addresses: vec![Address::Tcp { host: "127.0.0.1".to_owned(), port }],
         host: None,
         sni: None,
+        max_requests: None,
         connect_timeout: Duration::from_secs(5),
         response_timeout: Duration::from_secs(10),
         body_timeout: None,
@@ -175,7 +176,7 @@ impl Ask {
             request_id: HeaderValue::from_static("request-1"),
         };
         let Self { method, headers, body, can_switch, interim, .. } = self;
-        Outgoing { method, headers, body, hop, can_switch, interim }
+        Outgoing { method, headers, body, hop, can_switch, interim, slot: RequestSlot::default() }
     }
 }
 

@@ -173,6 +173,7 @@ fn patient() -> Settings {
         limits: GateLimits {
             connections: 1000,
             connections_per_ip: None,
+            requests: None,
             handshake_timeout: PATIENCE,
             header_timeout: PATIENCE,
             header_bytes: 64 * 1024,
@@ -258,6 +259,7 @@ fn live(
         addresses: vec![Address::Tcp { host: upstream.ip().to_string(), port: upstream.port() }],
         host: None,
         sni: None,
+        max_requests: None,
         connect_timeout: PATIENCE,
         response_timeout: PATIENCE,
         body_timeout: None,
