@@ -376,7 +376,7 @@ fn malformed_requests_never_reach_an_http_1_1_upstream() {
     }
     table.and("authorization", "Bearer x", Refuse);
     table.and("transfer_encoding", "chunked", Pass("/h2"));
-    scene.run(&table, 120, "hostile/h2_requests");
+    scene.run(&table, 134, "hostile/h2_requests");
     for seen in scene.complete.lock().unwrap().iter() {
         assert!(!seen.text().contains("root") && !seen.text().contains("smuggled"), "{}", seen.text());
     }

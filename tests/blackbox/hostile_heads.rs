@@ -258,57 +258,8 @@ fn run(scene: &mut Scene, table: &Table, at_least: usize, data: &'static str) {
 #[test]
 fn hostile_request_lines_are_refused() {
     let mut table = Table::default();
-    for line in [
-        "GET  / HTTP/1.1",
-        "GET /  HTTP/1.1",
-        "GET\t/\tHTTP/1.1",
-        " GET / HTTP/1.1",
-        "GET / HTTP/1.1 ",
-        "GET /",
-        "GET / ",
-        "GET HTTP/1.1",
-        "/ HTTP/1.1",
-        "GET",
-        "GET / http/1.1",
-        "GET / HTTP /1.1",
-        "GET / HTTP/1.1 x",
-        "GET / x HTTP/1.1",
-        "G(T / HTTP/1.1",
-        "G@T / HTTP/1.1",
-        "G,T / HTTP/1.1",
-        "G/T / HTTP/1.1",
-        "G{T / HTTP/1.1",
-        "G\"T / HTTP/1.1",
-        "GET: / HTTP/1.1",
-        "G\u{0}T / HTTP/1.1",
-        "G\u{1}T / HTTP/1.1",
-        "GÉT / HTTP/1.1",
-        "GET / XTTP/1.1",
-        "GET / HTTPS/1.1",
-        "GET / HTTP/1.",
-        "GET / HTTP/.1",
-        "GET / HTTP/1",
-        "GET / HTTP/",
-        "GET / HTTP/1.1.1",
-        "GET / HTTP/+1.1",
-        "GET / HTTP/1,1",
-        "GET / HTTP/11",
-        "GET /a\u{0}b HTTP/1.1",
-        "GET /a\u{7f}b HTTP/1.1",
-        "PROXY TCP4 6.6.6.6 127.0.0.1 1 2",
-        "HTTP/1.1 200 OK",
-    ] {
-        table.line(line);
-    }
-    for line in [
-        "GET / HTTP/0.9",
-        "GET / HTTP/1.2",
-        "GET / HTTP/1.10",
-        "GET / HTTP/2.0",
-        "GET / HTTP/3.0",
-        "GET / HTTP/9.9",
-    ] {
-        table.line(line);
+    for (_, line) in Pinned::inputs("hostile/request_lines", "line ") {
+        table.line(&line);
     }
     table.raw("a bare LF after the line", "GET / HTTP/1.1\n{host}{auth}\r\n", Refuse);
     table.raw("only bare LFs", "GET / HTTP/1.1\nHost: api.test\n\n", Refuse);
@@ -349,150 +300,22 @@ fn hostile_request_lines_are_refused() {
     }
     table.raw("CONNECT", "CONNECT api.test:443 HTTP/1.1\r\n{host}{auth}\r\n", Refuse);
     table.raw("CONNECT with a path", "CONNECT /x HTTP/1.1\r\n{host}{auth}\r\n", Refuse);
-    run(&mut scene(), &table, 55, "hostile/request_lines");
+    run(&mut scene(), &table, 66, "hostile/request_lines");
 }
 
 #[test]
 fn hostile_targets_are_refused_and_others_pass_byte_for_byte() {
     let mut table = Table::default();
-    for target in [
-        "/a/../b",
-        "/../b",
-        "/..",
-        "/.",
-        "/a/.",
-        "/a/..",
-        "/./a",
-        "/a/./b",
-        "/%2e/a",
-        "/%2E/a",
-        "/%2e%2e/a",
-        "/.%2e/a",
-        "/%2e./a",
-        "/a/%2e%2e",
-        "/a/%2e",
-        "/%252e%252e/a",
-        "/%25%32%65%25%32%65/a",
-        "/..;/a",
-        "/..;x=1/a",
-        "/.;/a",
-        "/%2e%2e;/a",
-        "/a/..;",
-        "//",
-        "//a",
-        "/a//b",
-        "/a//",
-        "///",
-        "/a\\b",
-        "/a/..\\b",
-        "/%5c",
-        "/a%5Cb",
-        "/%5c..%5c",
-        "/a%2fb",
-        "/a%2Fb",
-        "/%2f",
-        "/..%2fa",
-        "/%2e%2e%2fa",
-        "/%00",
-        "/a%00b",
-        "/a%00.json",
-        "/%0a",
-        "/%0d%0aX:%20y",
-        "/%09",
-        "/%1f",
-        "/%7f",
-        "/%",
-        "/%2",
-        "/a%",
-        "/%zz",
-        "/%2g",
-        "/%g2",
-        "/%u002e",
-        "/%%32e",
-        "/%-1",
-        "/a#b",
-        "/a?b#c",
-        "#",
-        "*",
-        "a",
-        "a/b",
-        "?a",
-        "",
-        "/a b",
-        "http:///a",
-        "http://",
-        "http://api.test:99999/a",
-        "http://api.test:x/a",
-        "http://user@api.test/a",
-        "http://user:pass@api.test/a",
-        "ftp://api.test/a",
-        "file:///etc/passwd",
-        "javascript:alert(1)",
-        "://a",
-        "http:/a",
-        "http:a",
-        "//api.test/a",
-        "/http://x/",
-        "api.test:80",
-        "/a\u{1}b",
-        "/a?\u{1}",
-        "/a?\u{7f}",
-        "/a\tb",
-    ] {
-        table.target(target, Refuse);
-    }
-    for target in [
-        "/",
-        "/a",
-        "/a/",
-        "/a%20b",
-        "/%61",
-        "/a;b=c/d;e",
-        "/.well-known/x",
-        "/...",
-        "/a..b",
-        "/..a",
-        "/a..",
-        "/~a",
-        "/%7Ea",
-        "/a:b@c!$&'()*+,;=",
-        "/%c3%a9",
-        "/%C3%A9",
-        "/a?",
-        "/a??",
-        "/a?x=%2f..//%00%0a",
-        "/a?../../b",
-        "/a?x=/../&y=//",
-        "/a?x=%zz",
-        "/a?x=[1]&y={2}|^`",
-        "/a?a=1&a=2&&=",
-        "/%E2%82%AC?%E2%82%AC",
-        "/a%3Fb",
-        "/a%23b",
-        "/a%25b",
-        "/a%40b",
-        "/-._~",
-        "/0/1/2/3/4/5/6/7/8/9/a/b/c/d/e/f",
-    ] {
-        table.target(target, passes(target, ""));
-    }
-    for target in [
-        "/é", "/a?é", "/a\"b", "/a<b>", "/a{b}", "/a|b", "/a^b", "/a`b", "/a[b]", "/a?\"", "/a?<>", "/a?\\",
-        "/%252f", "/%25", "/;",
-    ] {
-        table.target(target, passes(target, ""));
-    }
-    for target in ["/%c0%ae/a", "/;/a"] {
-        table.target(target, Refuse);
+    for (outcome, target) in Pinned::inputs("hostile/targets", "target ") {
+        let passed = outcome.strip_prefix("200, ").and_then(|rest| rest.strip_suffix(" + 0 bytes"));
+        // Only what was absolute reaches the upstream in another form.
+        assert!(passed.is_none_or(|passed| passed == target || target.to_lowercase().starts_with("http://")));
+        table.target(&target, passed.map_or(Refuse, |passed| passes(passed, "")));
     }
     table.raw("bytes outside UTF-8", b"GET /a\xff\xfeb HTTP/1.1\r\n{host}{auth}\r\n", Refuse);
-    table.target("http://api.test/absolute?x", passes("/absolute?x", ""));
-    table.target("HTTP://API.test/absolute", passes("/absolute", ""));
-    table.target("http://api.test", passes("/", ""));
-    table.target("http://api.test?x", Refuse);
     table.target(&format!("/{}", "a".repeat(70_000)), Refuse);
     table.target(&format!("/{}", "a".repeat(30_000)), passes(&format!("/{}", "a".repeat(30_000)), ""));
-    run(&mut scene(), &table, 110, "hostile/targets");
+    run(&mut scene(), &table, 137, "hostile/targets");
 }
 
 #[test]
@@ -507,58 +330,9 @@ fn hostile_hosts_are_refused() {
     host("two hosts in other cases", "host: api.test\r\nHOST: other.test\r\n", Refuse);
     host("three hosts", "Host: a\r\nHost: b\r\nHost: c\r\n", Refuse);
     host("an empty and a good host", "Host:\r\nHost: api.test\r\n", Refuse);
-    for value in [
-        "a b",
-        "a/b",
-        "a@b",
-        "user@api.test",
-        "a,b",
-        "a\tb",
-        "http://api.test",
-        "a:b:c",
-        "api.test:x",
-        "api.test:-1",
-        "api.test:99999",
-        "api.test:80:80",
-        "[::1",
-        "::1",
-        "[::1]x",
-        "[api.test]",
-        "a?b",
-        "a#b",
-        "a\\b",
-        "a\"b",
-        "<a>",
-        "a{b}",
-        "a|b",
-        "a^b",
-        "a`b",
-        "api.test, other.test",
-        "api.test other.test",
-        "a\u{1}b",
-        "a\u{7f}b",
-    ] {
-        host(&format!("host {value:?}"), &format!("Host: {value}\r\n"), Refuse);
-    }
-    for value in ["é.test", "a%00b", "a%2fb", "", "*.test"] {
-        host(&format!("host {value:?}"), &format!("Host: {value}\r\n"), Refuse);
-    }
-    for value in ["api.test:", "api.test:0", "a_b.test", "a..b", "."] {
-        host(&format!("host {value:?}"), &format!("Host: {value}\r\n"), passes("/host", ""));
-    }
-    for value in [
-        "api.test",
-        "API.TEST",
-        "api.test.",
-        "api.test:8443",
-        "127.0.0.1",
-        "127.0.0.1:80",
-        "[::1]",
-        "[::1]:80",
-        "a-b.test",
-        "xn--bcher-kva.test",
-    ] {
-        host(&format!("host {value:?}"), &format!("Host: {value}\r\n"), passes("/host", ""));
+    for (outcome, value) in Pinned::inputs("hostile/hosts", "host ") {
+        let expect = if outcome.starts_with("200") { passes("/host", "") } else { Refuse };
+        host(&format!("host {value:?}"), &format!("Host: {value}\r\n"), expect);
     }
     host("a space before the colon", "Host : api.test\r\n", Refuse);
     host("a space before the name", " Host: api.test\r\n", Refuse);
@@ -566,7 +340,7 @@ fn hostile_hosts_are_refused() {
     host("a null byte in the name", "Host\0: api.test\r\n", Refuse);
     table.raw("HTTP/1.0 with two hosts", "GET /host HTTP/1.0\r\nHost: a\r\nHost: b\r\n{auth}\r\n", Refuse);
     table.raw("HTTP/1.0 with a bad host", "GET /host HTTP/1.0\r\nHost: a b\r\n{auth}\r\n", Refuse);
-    run(&mut scene(), &table, 45, "hostile/hosts");
+    run(&mut scene(), &table, 61, "hostile/hosts");
 }
 
 #[test]
@@ -636,7 +410,7 @@ fn hostile_fields_are_refused() {
         format!("GET / HTTP/1.{}\r\n{{host}}{{auth}}\r\n", "1".repeat(100 * 1024)),
         Refuse,
     );
-    run(&mut scene(), &table, 45, "hostile/fields");
+    run(&mut scene(), &table, 55, "hostile/fields");
 }
 
 /// Holds docs/reasons.md, Other answers: 501, 505
@@ -798,7 +572,7 @@ fn a_body_has_one_length_or_none_is_forwarded() {
         ),
         Refuse,
     );
-    run(&mut scene(), &table, 130, "hostile/lengths");
+    run(&mut scene(), &table, 137, "hostile/lengths");
 }
 
 #[test]
@@ -895,7 +669,7 @@ fn chunks_are_read_strictly() {
         table.chunks(format!("5\r\nhello\r\n0\r\n{trailer}\r\n\r\n"), Broken);
     }
     let mut scene = scene();
-    run(&mut scene, &table, 65, "hostile/chunks");
+    run(&mut scene, &table, 75, "hostile/chunks");
     for seen in scene.complete.lock().unwrap().iter() {
         let trailers = seen.trailers.to_ascii_lowercase().replace('_', "-");
         for name in
@@ -952,7 +726,7 @@ fn hop_by_hop_fields_cannot_be_abused() {
         passes("/fields", ""),
     );
     let mut scene = scene();
-    run(&mut scene, &table, 20, "hostile/hop_by_hop");
+    run(&mut scene, &table, 25, "hostile/hop_by_hop");
     for seen in scene.complete.lock().unwrap().iter().filter(|seen| seen.target() != "/alive") {
         assert_eq!(seen.field("host").as_deref(), Some("api.test"), "{}", seen.text());
         assert_eq!(seen.field("x-one"), None, "{}", seen.text());
@@ -1001,7 +775,7 @@ fn identities_cannot_be_spoofed() {
         table.fields(&format!("{name:?}"), format!("{name}: root\r\n"), Refuse);
     }
     let mut scene = scene();
-    run(&mut scene, &table, 35, "hostile/identities");
+    run(&mut scene, &table, 38, "hostile/identities");
     for seen in scene.complete.lock().unwrap().iter() {
         assert!(!seen.text().contains("root"), "{}", seen.text());
     }

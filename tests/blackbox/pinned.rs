@@ -2,7 +2,7 @@
 //! difference in that file.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The rows of one table as they came out.
 pub struct Pinned {
@@ -16,6 +16,20 @@ impl Pinned {
         Self { table, lines: Vec::new() }
     }
 
+    /// The rows of `tests/data/<table>.txt` that are an input by themselves, as `prefix` and the text in quotes: outcome and
+    /// input.
+    pub fn inputs(table: &str, prefix: &str) -> Vec<(String, String)> {
+        let text = std::fs::read_to_string(path(table)).unwrap();
+        let rows = text.lines().filter_map(|line| line.split_once("| "));
+        let quoted = rows.filter_map(|(outcome, name)| {
+            let text = name.strip_prefix(prefix)?.strip_prefix('"')?.strip_suffix('"')?;
+            Some((outcome.trim_end().to_owned(), unescaped(text)))
+        });
+        let inputs: Vec<_> = quoted.collect();
+        assert!(!inputs.is_empty(), "{table}: {prefix}");
+        inputs
+    }
+
     /// A row: its name, and what came of it.
     pub fn row(&mut self, name: &str, outcome: &str) {
         let (name, outcome) = (readable(name), readable(outcome));
@@ -24,7 +38,7 @@ impl Pinned {
 
     /// Fails with every row that reads another way than in the file, as it would have to read.
     pub fn check(self) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/{}.txt", self.table));
+        let path = path(self.table);
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let pinned: Vec<&str> =
             text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
@@ -43,6 +57,33 @@ impl Pinned {
     }
 }
 
+fn path(table: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/{table}.txt"))
+}
+
+/// What Rust's `{:?}` has written of a text.
+fn unescaped(text: &str) -> String {
+    let (mut plain, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let kind = after.chars().next().expect("an escape");
+        rest = &after[1..];
+        plain.push(match kind {
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            '0' => '\0',
+            'u' => {
+                let (digits, after) = rest[1..].split_once('}').expect("a closed escape");
+                rest = after;
+                char::from_u32(u32::from_str_radix(digits, 16).unwrap()).unwrap()
+            }
+            other => other,
+        });
+    }
+    plain + rest
+}
+
 /// On one line, and not much longer than one.
 fn readable(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
@@ -50,5 +91,13 @@ fn readable(text: &str) -> String {
     match text.chars().count() {
         0..=120 => shown,
         count => format!("{shown}… {count} characters"),
+    }
+}
+
+#[test]
+fn an_input_is_read_as_it_was_written() {
+    for text in ["/a\\b\"", "\u{1}\t\r\n\0\u{7f}é", "", "x"] {
+        let written = format!("{text:?}");
+        assert_eq!(unescaped(&written[1..written.len() - 1]), text);
     }
 }
