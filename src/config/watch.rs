@@ -131,7 +131,8 @@ mod tests {
     }
 
     fn run(test: impl Future<Output = ()>) {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_time().start_paused(true).build().unwrap().block_on(test);
     }
 
     #[test]
@@ -206,7 +207,7 @@ mod tests {
                 loop {
                     fs::OpenOptions::new().create(true).append(true).open(&file).unwrap().set_len(0).unwrap();
                     fs::write(&file, "again").unwrap();
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    testkit::let_pass_async(Duration::from_millis(20)).await;
                 }
             };
             tokio::select! {

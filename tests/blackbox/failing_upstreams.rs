@@ -330,10 +330,7 @@ fn the_body_of_an_answer_may_take_longer_than_the_response_timeout() {
     let mut wire = gate.connect();
     wire.send(gate.get("/events").token(&issuer.good()).bytes()).unwrap();
     assert_eq!(wire.head().unwrap().status, 200);
-    let began = Instant::now();
-    eventually("the timeout has long passed", || {
-        (began.elapsed() > Duration::from_millis(600)).then_some(())
-    });
+    testkit::let_pass(Duration::from_millis(600)); // far longer than the timeout
     app.emit("late");
     assert_eq!(wire.chunk().unwrap().unwrap(), b"data: late\n\n");
 }

@@ -172,7 +172,6 @@ impl Scene {
 
 /// Sends bytes, reads the first answer, then whether anything follows once we say that nothing more comes from us.
 fn exchange(wire: &mut Wire, bytes: &[u8], ends: bool) -> Result<(Option<Answer>, String), String> {
-    wire.set_patience(Duration::from_secs(10));
     drop(wire.send(bytes));
     if ends {
         wire.finish_sending();

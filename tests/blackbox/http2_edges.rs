@@ -140,7 +140,7 @@ fn a_client_that_resets_what_it_asked_for_is_told_to_calm_down() {
         }
         client.send(frames::frame(kind::RST_STREAM, 0, stream, &[0, 0, 0, 8]));
     }
-    client.set_patience(Duration::from_secs(20));
+    client.set_patience(testkit::PATIENCE);
     assert_eq!(end.or_else(|| goaway(&mut client)), Some(11), "ENHANCE_YOUR_CALM");
     // It may go on writing for a while: a connection that is reset under its hands takes the reason away.
     for _ in 0..16 {
@@ -192,7 +192,7 @@ fn streams_of_a_client_that_does_not_read_are_dropped() {
         eventually("all have reached the upstream", || (upstream.connections() == before + 90).then_some(()));
         eventually("the upstream is let go", || (upstream.open() == 0).then_some(()));
         for client in &mut clients {
-            client.set_patience(Duration::from_secs(20));
+            client.set_patience(testkit::PATIENCE);
             let mut resets = 0;
             while let Ok(frame) = client.read() {
                 resets += usize::from(frame.kind == kind::RST_STREAM);

@@ -158,7 +158,6 @@ fn every_other_connection_is_closed() {
     ] {
         let mut wire = Wire::plain(gate.public);
         wire.send(start).unwrap();
-        wire.set_patience(Duration::from_secs(30));
         assert!(wire.is_closed(), "{name}");
     }
     assert_eq!(upstream.count(), 0);

@@ -14,4 +14,5 @@ mod promises;
 mod secrets;
 mod settings;
 mod sources;
+mod time;
 mod words;

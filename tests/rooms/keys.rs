@@ -1,4 +1,7 @@
 //! The key store against a real issuer on a loopback socket: one that counts, rotates, fails, hangs and lies.
+//!
+//! A paused clock jumps to the next timer whenever the runtime only waits for a socket, so tests with an issuer run on the
+//! real clock with short intervals; those with a file run on the paused one.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail as the test does")]
 
@@ -243,11 +246,7 @@ fn trusting(roots: &[rustls::pki_types::CertificateDer<'static>]) -> Arc<rustls:
 }
 
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + testkit::PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    testkit::eventually_async(what, || condition().then_some(())).await;
 }
 
 /// Runs `work` on threads of their own, each with its own runtime, as the workers of the gate do.
@@ -338,11 +337,13 @@ async fn the_cooldown_paces_repeated_asks() {
     let source = KeySource::Url(issuer.url("/jwks"));
     let running = Running::loaded(Settings { refresh_cooldown: COOLDOWN, ..settings(source) }).await;
     let begun = Instant::now();
-    while issuer.fetches() < 5 {
-        running.store.ask(&WantedKey::key("missing")).await;
-        assert!(begun.elapsed() < testkit::PATIENCE, "asks are honoured again after the cooldown");
-        tokio::task::yield_now().await;
-    }
+    let asks = async {
+        while issuer.fetches() < 5 {
+            running.store.ask(&WantedKey::key("missing")).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(testkit::PATIENCE, asks).await.expect("asks are honoured again after the cooldown");
     assert!(begun.elapsed() >= COOLDOWN * 3, "four fetches need three cooldowns");
 }
 
@@ -564,12 +565,13 @@ async fn an_issuer_behind_tls_must_prove_its_name() {
     until("the certificate is trusted", || running.is_usable()).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_changed_file_is_noticed_and_a_broken_one_is_not_believed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("jwks.json");
     let write = |document: &str| write_aside(&path, document);
-    let (a, b, c) = (Signer::new("a"), Signer::new("b"), Signer::new("c"));
+    // Of different lengths: on the paused clock, two documents may be written within one tick of the file system's clock.
+    let (a, b, c) = (Signer::new("a"), Signer::new("bb"), Signer::new("ccc"));
     let running = Running::start(settings(KeySource::File(path.clone())));
     until("there is no file yet", || running.refreshes("error") >= 1).await;
     assert_eq!(running.store.availability(Now::read()), Availability::NeverLoaded);
@@ -577,21 +579,21 @@ async fn a_changed_file_is_noticed_and_a_broken_one_is_not_believed() {
     write(&jwks(&[&a]));
     until("the file appears", || a.is_proved_by(&running.store, "a")).await;
     write(&jwks(&[&b]));
-    until("the file changes", || b.is_proved_by(&running.store, "b")).await;
+    until("the file changes", || b.is_proved_by(&running.store, "bb")).await;
     assert!(!a.is_proved_by(&running.store, "a"));
 
     let failed = running.refreshes("error");
     write("{ half a");
     until("the file breaks", || running.refreshes("error") == failed + 1).await;
-    assert!(b.is_proved_by(&running.store, "b"));
+    assert!(b.is_proved_by(&running.store, "bb"));
     write(&format!("{}{}", jwks(&[&c]), " ".repeat(MIB)));
     until("the file is too large", || running.refreshes("error") == failed + 2).await;
-    assert!(b.is_proved_by(&running.store, "b"));
+    assert!(b.is_proved_by(&running.store, "bb"));
     std::fs::remove_file(&path).unwrap();
     until("the file is gone", || running.refreshes("error") == failed + 3).await;
-    assert!(b.is_proved_by(&running.store, "b") && running.is_usable());
+    assert!(b.is_proved_by(&running.store, "bb") && running.is_usable());
     write(&jwks(&[&c]));
-    until("the file is whole again", || c.is_proved_by(&running.store, "c")).await;
+    until("the file is whole again", || c.is_proved_by(&running.store, "ccc")).await;
     assert_eq!(running.refreshes("error"), failed + 3, "counted once per change");
 }
 
@@ -612,13 +614,13 @@ async fn the_refresher_ends_with_the_process_and_releases_who_waits() {
     let waiting = tokio::spawn(async move { store.ask(&WantedKey::key("b")).await });
     until("a fetch while draining", || issuer.fetches() == 2).await;
     running.trigger.advance(Phase::Stopped);
-    tokio::time::timeout(Duration::from_secs(2), running.refresher).await.expect("ends").unwrap();
-    tokio::time::timeout(Duration::from_secs(2), waiting).await.expect("released").unwrap();
+    tokio::time::timeout(testkit::PATIENCE, running.refresher).await.expect("ends").unwrap();
+    tokio::time::timeout(testkit::PATIENCE, waiting).await.expect("released").unwrap();
     let later = Monotonic::now().plus(Duration::from_secs(3600));
     assert!(!running.store.worth_asking(&WantedKey::key("c"), later), "nobody fetches any more");
 
     let secret = Running::start(settings(KeySource::Secret(vec![1; 32])));
-    tokio::time::timeout(Duration::from_secs(2), secret.refresher).await.expect("nothing to fetch").unwrap();
+    tokio::time::timeout(testkit::PATIENCE, secret.refresher).await.expect("nothing to fetch").unwrap();
     assert_eq!(secret.store.availability(Now::read()), Availability::Usable);
 }
 

@@ -35,7 +35,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 /// An answer as it came over the socket.
 #[derive(Debug)]
@@ -588,7 +588,7 @@ async fn slow_clients_are_closed_and_hold_nobody_up() {
     let drip = tokio::spawn(async move {
         writing.write_all(b"GET /live HTTP/1.1\r\nx: ").await.unwrap();
         while writing.write_all(b"x").await.is_ok() {
-            sleep(Duration::from_millis(20)).await;
+            testkit::let_pass_async(Duration::from_millis(20)).await; // the pause of a slow client
         }
     });
     until_closed(&mut reading).await;
@@ -619,11 +619,6 @@ async fn connections_beyond_the_limit_are_closed_at_once() {
     until_closed(&mut third).await;
     kept.clear();
     let open = running.metrics.connections.with_label_values(&["telemetry"]);
-    let freed = async {
-        while open.get() > 0 {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(PATIENCE, freed).await.expect("the places are free again");
+    testkit::eventually_async("the places are free again", || (open.get() == 0).then_some(())).await;
     assert_eq!(call(running.address, "GET /live", &[], "").await.status, 200);
 }

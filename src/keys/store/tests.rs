@@ -165,7 +165,7 @@ fn a_secret_is_in_force_for_ever_unless_it_is_too_short() {
     assert!(!format!("{store:?}").contains("9, 9"), "no secret in a debug print");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_a_refresher_nobody_waits() {
     let metrics = Metrics::new().unwrap();
     let set = KeySet::new(jwks::parse(&jwks(&[&jwk("a")]), &[Algorithm::ES256]).unwrap().keys);

@@ -337,10 +337,10 @@ fn a_slow_upstream_slows_the_client() {
             let mut peer = Peer::accept(&listener).await;
             peer.head().await;
             let mut before = usize::MAX;
-            // Reads nothing until nothing more is sent.
+            // Reads nothing until nothing more is sent, which nothing announces.
             while sent.get() != before {
                 before = sent.get();
-                tokio::time::sleep(STALL).await;
+                testkit::let_pass_async(STALL).await;
             }
             assert!(
                 before < LENGTH / 4,

@@ -309,7 +309,7 @@ fn a_long_upload_does_not_time_out_but_a_stalled_one_does() {
             gate.send(Ask::post("/", body)),
             async move {
                 for _ in 0..5 {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    testkit::let_pass_async(Duration::from_millis(100)).await; // the pause of a slow client
                     sender.send("x").await;
                 }
             },

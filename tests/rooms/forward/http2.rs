@@ -647,7 +647,7 @@ fn how_long_a_connection_is_pooled_says_nothing_about_its_requests() {
                     let (_, mut respond) = server.accept().await.unwrap().unwrap();
                     let connection = tokio::task::spawn_local(async move { server.accept().await.is_none() });
                     // Longer than the connection would be kept.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    testkit::let_pass_async(Duration::from_millis(100)).await;
                     let mut stream = respond.send_response(ok(), false).unwrap();
                     stream.send_data(Bytes::from_static(b"x"), true).unwrap();
                     [connection]
@@ -776,7 +776,7 @@ fn the_time_for_an_answer_begins_when_the_request_has_ended() {
         let (answer, reason) = tokio::join!(gate.send(ask), async {
             let (request, mut respond) = serve(accept(&listener).await).await;
             // Quiet on both sides for longer than the route's response_timeout, and than its request_body_timeout.
-            tokio::time::sleep(Duration::from_millis(800)).await;
+            testkit::let_pass_async(Duration::from_millis(800)).await;
             let early = tokio::time::timeout(Duration::ZERO, poll_fn(|cx| respond.poll_reset(cx))).await;
             assert!(early.is_err(), "a stream that is quiet on both sides is no error: {early:?}");
             drop(sender);

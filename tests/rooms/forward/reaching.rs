@@ -154,7 +154,7 @@ fn an_upstream_that_stops_in_mid_body_is_given_up() {
                 peer
             });
             // The client takes its time, which is no silence of the upstream.
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            testkit::let_pass_async(Duration::from_millis(300)).await;
             let mut body = answer.unwrap().into_body();
             next(&mut body).await;
             let error =

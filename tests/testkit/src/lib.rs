@@ -41,10 +41,28 @@ pub fn within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<
     }
 }
 
+/// The same for a test that has a runtime: other tasks go on meanwhile. On a paused clock the polling takes no time, and
+/// the deadline is that of the real clock.
+pub async fn eventually_async<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Lets time pass where its passing is the point and nothing announces its end: a cooldown, the pause of a slow peer.
 /// Longer than asked for must do no harm; where a condition tells, wait with [`eventually`] instead.
 pub fn let_pass(time: Duration) {
     std::thread::sleep(time);
+}
+
+/// The same for a test that has a runtime: other tasks go on meanwhile, and a paused clock is moved on.
+pub async fn let_pass_async(time: Duration) {
+    tokio::time::sleep(time).await;
 }
 
 /// Runs a test's async part on this thread, with a deadline.

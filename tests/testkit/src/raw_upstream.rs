@@ -216,7 +216,7 @@ impl Drop for RawUpstream {
             if TcpStream::connect(self.address).is_err() {
                 return;
             }
-            thread::sleep(Duration::from_millis(1));
+            crate::let_pass(Duration::from_millis(1));
         }
     }
 }

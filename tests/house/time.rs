@@ -1,0 +1,153 @@
+//! Tests wait for conditions: none sleeps on its own, and none asserts how quick something was.
+
+use syn::visit::{self, Visit};
+
+use crate::sources::{Source, crate_sources, is_test_only, item_attributes, line, test_sources};
+
+/// Where the ways to wait are.
+const TESTKIT: &str = "tests/testkit/src/lib.rs";
+
+#[test]
+fn tests_wait_only_with_the_ways_of_the_testkit() {
+    let found = findings(&all(), &|visitor| &visitor.sleeps);
+    let ways = "wait for a condition with testkit::eventually; let_pass says why nothing else tells";
+    assert!(found.is_empty(), "{ways}:\n{}", found.join("\n"));
+}
+
+#[test]
+fn no_test_asserts_an_upper_bound_of_real_time() {
+    let found = findings(&all(), &|visitor| &visitor.bounds);
+    assert!(found.is_empty(), "a busy machine is slower than any bound:\n{}", found.join("\n"));
+}
+
+fn all() -> Vec<Source> {
+    let mut sources = crate_sources();
+    sources.extend(test_sources());
+    sources
+}
+
+fn findings(sources: &[Source], of: &dyn Fn(&Times) -> &Vec<usize>) -> Vec<String> {
+    let mut found = Vec::new();
+    for source in sources.iter().filter(|source| source.path != TESTKIT) {
+        let mut times = Times { is_test: source.product_lines == 0, ..Times::default() };
+        times.visit_file(&source.syntax);
+        found.extend(of(&times).iter().map(|line| format!("{}:{line}", source.path)));
+    }
+    found
+}
+
+#[derive(Default)]
+struct Times {
+    /// What is visited belongs to tests.
+    is_test: bool,
+    /// Variables that hold how long something took.
+    spans: Vec<syn::Ident>,
+    sleeps: Vec<usize>,
+    bounds: Vec<usize>,
+}
+
+impl Times {
+    /// `began.elapsed()`, or a variable that holds it, inside of an expression.
+    fn is_span(&self, expression: &syn::Expr) -> bool {
+        struct Search<'s>(&'s [syn::Ident], bool);
+        impl<'ast> Visit<'ast> for Search<'_> {
+            fn visit_ident(&mut self, ident: &'ast syn::Ident) {
+                self.1 |= ident == "elapsed" || self.0.contains(ident);
+            }
+        }
+        let mut search = Search(&self.spans, false);
+        search.visit_expr(expression);
+        search.1
+    }
+}
+
+impl<'ast> Visit<'ast> for Times {
+    fn visit_item(&mut self, item: &'ast syn::Item) {
+        let outer = self.is_test;
+        self.is_test |= is_test_only(item_attributes(item));
+        visit::visit_item(self, item);
+        self.is_test = outer;
+    }
+
+    fn visit_item_fn(&mut self, function: &'ast syn::ItemFn) {
+        let outer = std::mem::take(&mut self.spans);
+        visit::visit_item_fn(self, function);
+        self.spans = outer;
+    }
+
+    fn visit_local(&mut self, local: &'ast syn::Local) {
+        if let (syn::Pat::Ident(name), Some(value)) = (&local.pat, &local.init)
+            && self.is_span(&value.expr)
+        {
+            self.spans.push(name.ident.clone());
+        }
+        visit::visit_local(self, local);
+    }
+
+    fn visit_expr_call(&mut self, call: &'ast syn::ExprCall) {
+        let is_sleep =
+            |name: &syn::Ident| ["sleep", "sleep_until", "park_timeout"].iter().any(|it| name == it);
+        if let syn::Expr::Path(path) = &*call.func
+            && self.is_test
+            && path.path.segments.last().is_some_and(|last| is_sleep(&last.ident))
+        {
+            self.sleeps.push(line(call));
+        }
+        visit::visit_expr_call(self, call);
+    }
+
+    fn visit_macro(&mut self, call: &'ast syn::Macro) {
+        type Arguments = syn::punctuated::Punctuated<syn::Expr, syn::Token![,]>;
+        let is_assertion = call.path.is_ident("assert") || call.path.is_ident("debug_assert");
+        if let Ok(arguments) = call.parse_body_with(Arguments::parse_terminated) {
+            if let Some(condition) = arguments.first().filter(|_| is_assertion && self.is_test) {
+                let mut bounds = Bounds { times: self, found: Vec::new() };
+                bounds.visit_expr(condition);
+                let found = bounds.found;
+                self.bounds.extend(found);
+            }
+            // The arguments of macros are code, too.
+            arguments.iter().for_each(|argument| self.visit_expr(argument));
+        }
+    }
+}
+
+/// Comparisons that hold only when something was quick.
+struct Bounds<'t> {
+    times: &'t Times,
+    found: Vec<usize>,
+}
+
+impl<'ast> Visit<'ast> for Bounds<'_> {
+    fn visit_expr_binary(&mut self, binary: &'ast syn::ExprBinary) {
+        let small = match binary.op {
+            syn::BinOp::Lt(_) | syn::BinOp::Le(_) => Some(&binary.left),
+            syn::BinOp::Gt(_) | syn::BinOp::Ge(_) => Some(&binary.right),
+            _ => None,
+        };
+        if small.is_some_and(|small| self.times.is_span(small)) {
+            self.found.push(line(binary));
+        }
+        visit::visit_expr_binary(self, binary);
+    }
+}
+
+#[test]
+fn the_rules_find_what_breaks_them() {
+    let text = "//! A file.
+fn product() { std::thread::sleep(A); }
+#[cfg(test)]
+mod tests {
+    fn sleeps() { tokio::time::sleep(A).await; }
+    fn joins() { tokio::join!(async { sleep(A).await }, b); }
+    fn waits() { testkit::let_pass(A); testkit::eventually(\"it\", || None); }
+    fn late() { assert!(began.elapsed() >= A, \"{:?}\", began.elapsed()); assert!(A < began.elapsed()); }
+    fn quick() { assert!(is_there && began.elapsed() < A); }
+    fn named() { let took = began.elapsed(); assert!(A >= took); }
+    fn other(took: u32) { assert!(took < 4); }
+}
+";
+    let mixed = [Source::parsed("src/a.rs", text)];
+    assert_eq!(findings(&mixed, &|times| &times.sleeps), ["src/a.rs:5", "src/a.rs:6"]);
+    assert_eq!(findings(&mixed, &|times| &times.bounds), ["src/a.rs:9", "src/a.rs:10"]);
+}
