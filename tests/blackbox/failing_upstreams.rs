@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use http_body_util::BodyExt as _;
 
 use testkit::app::{self, App, Speaks};
+use testkit::block_on;
 use testkit::gate::Gate;
 use testkit::h2_client::{self, H2Client};
 use testkit::pki::Authority;
@@ -15,7 +16,6 @@ use testkit::raw_upstream::{Next, RawUpstream};
 use testkit::settings::Settings;
 use testkit::tokens::Issuer;
 use testkit::wire::Answer;
-use testkit::{block_on, eventually};
 
 fn guarded(upstream: &RawUpstream) -> (Gate, Issuer) {
     let issuer = Issuer::new();

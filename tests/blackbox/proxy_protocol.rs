@@ -1,7 +1,5 @@
 //! The PROXY protocol: clients as their load balancer names them, and nobody else may name them.
 
-use std::time::Duration;
-
 use testkit::frames::{self, END_STREAM, End, Frames};
 use testkit::gate::Gate;
 use testkit::raw_upstream::RawUpstream;

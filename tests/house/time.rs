@@ -47,17 +47,17 @@ struct Times {
 }
 
 impl Times {
-    /// `began.elapsed()`, or a variable that holds it, inside of an expression.
+    /// `began.elapsed()`, a variable that holds it, or a number made of one of them.
     fn is_span(&self, expression: &syn::Expr) -> bool {
-        struct Search<'s>(&'s [syn::Ident], bool);
-        impl<'ast> Visit<'ast> for Search<'_> {
-            fn visit_ident(&mut self, ident: &'ast syn::Ident) {
-                self.1 |= ident == "elapsed" || self.0.contains(ident);
-            }
+        match expression {
+            syn::Expr::MethodCall(call) => call.method == "elapsed" || self.is_span(&call.receiver),
+            syn::Expr::Path(path) => path.path.get_ident().is_some_and(|name| self.spans.contains(name)),
+            syn::Expr::Cast(it) => self.is_span(&it.expr),
+            syn::Expr::Paren(it) => self.is_span(&it.expr),
+            syn::Expr::Reference(it) => self.is_span(&it.expr),
+            syn::Expr::Binary(it) => self.is_span(&it.left) || self.is_span(&it.right),
+            _ => false,
         }
-        let mut search = Search(&self.spans, false);
-        search.visit_expr(expression);
-        search.1
     }
 }
 
@@ -145,6 +145,7 @@ mod tests {
     fn quick() { assert!(is_there && began.elapsed() < A); }
     fn named() { let took = began.elapsed(); assert!(A >= took); }
     fn other(took: u32) { assert!(took < 4); }
+    fn counts() { let sent = eventually(A, || (began.elapsed() > A).then_some(7)); assert!(sent < 9); }
 }
 ";
     let mixed = [Source::parsed("src/a.rs", text)];
