@@ -2,36 +2,38 @@
 
 use syn::visit::{self, Visit};
 
-use crate::sources::{Source, crate_sources, is_test_only, item_attributes, line, test_sources};
+use crate::sources::{Source, is_test_only, item_attributes, line, of_both};
 
 /// Where the ways to wait are.
 const TESTKIT: &str = "tests/testkit/src/lib.rs";
 
 #[test]
 fn tests_wait_only_with_the_ways_of_the_testkit() {
-    let found = findings(&all(), &|visitor| &visitor.sleeps);
+    let found = of_both(sleeps);
     let ways = "wait for a condition with testkit::eventually; let_pass says why nothing else tells";
     assert!(found.is_empty(), "{ways}:\n{}", found.join("\n"));
 }
 
 #[test]
 fn no_test_asserts_an_upper_bound_of_real_time() {
-    let found = findings(&all(), &|visitor| &visitor.bounds);
+    let found = of_both(bounds);
     assert!(found.is_empty(), "a busy machine is slower than any bound:\n{}", found.join("\n"));
 }
 
-fn all() -> Vec<Source> {
-    let mut sources = crate_sources();
-    sources.extend(test_sources());
-    sources
+fn sleeps(sources: &[Source]) -> Vec<String> {
+    findings(sources, |times| times.sleeps)
 }
 
-fn findings(sources: &[Source], of: &dyn Fn(&Times) -> &Vec<usize>) -> Vec<String> {
+fn bounds(sources: &[Source]) -> Vec<String> {
+    findings(sources, |times| times.bounds)
+}
+
+fn findings(sources: &[Source], of: fn(Times) -> Vec<usize>) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources.iter().filter(|source| source.path != TESTKIT) {
         let mut times = Times { is_test: source.product_lines == 0, ..Times::default() };
         times.visit_file(&source.syntax);
-        found.extend(of(&times).iter().map(|line| format!("{}:{line}", source.path)));
+        found.extend(of(times).iter().map(|line| format!("{}:{line}", source.path)));
     }
     found
 }
@@ -149,6 +151,6 @@ mod tests {
 }
 ";
     let mixed = [Source::parsed("src/a.rs", text)];
-    assert_eq!(findings(&mixed, &|times| &times.sleeps), ["src/a.rs:5", "src/a.rs:6"]);
-    assert_eq!(findings(&mixed, &|times| &times.bounds), ["src/a.rs:9", "src/a.rs:10"]);
+    assert_eq!(sleeps(&mixed), ["src/a.rs:5", "src/a.rs:6"]);
+    assert_eq!(bounds(&mixed), ["src/a.rs:9", "src/a.rs:10"]);
 }

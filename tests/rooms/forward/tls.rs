@@ -241,10 +241,9 @@ fn many_requests_at_once_open_their_http_1_1_connections_at_once() {
                 let (acceptor, open) = (acceptor.clone(), Rc::clone(&open));
                 drop(tokio::task::spawn_local(async move {
                     open.set(open.get() + 1);
-                    let many = || (open.get() >= REQUESTS / 2).then_some(());
-                    if open.get() > 1 {
-                        testkit::eventually_async("half of the connections are opened at a time", many).await;
-                    }
+                    let is_first = open.get() == 1;
+                    let many = || (is_first || open.get() >= REQUESTS / 2).then_some(());
+                    testkit::eventually_async("half of the connections are opened at a time", many).await;
                     let mut stream = acceptor.accept(stream).await.unwrap();
                     http1_answer(&mut stream, "x").await;
                 }));
