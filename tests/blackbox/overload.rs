@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
 
 use testkit::app::{empty, full};
 use testkit::frames::{self, END_STREAM, Frames};
@@ -211,13 +210,7 @@ fn of_many_at_once_exactly_the_limit_passes() {
 
 /// Waits for a condition without holding up the other tasks.
 async fn until(what: &str, mut probe: impl FnMut() -> bool) {
-    for _ in 0..PATIENCE.as_millis() / 5 {
-        if probe() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("waited in vain: {what}");
+    testkit::eventually_async(what, || probe().then_some(())).await;
 }
 
 #[test]
