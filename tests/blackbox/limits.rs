@@ -229,24 +229,43 @@ fn a_connection_that_never_says_anything_is_closed() {
 /// Holds README.md, Settings: server.limits.*
 #[test]
 fn connections_above_the_limit_are_not_served() {
-    let upstream = RawUpstream::start();
-    for limit in ["connections = 3", "connections_per_ip = 3"] {
-        let (gate, token) = gate_with(limit, &upstream);
-        let request = gate.get("/").token(&token).bytes();
+    let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
+    let limits = ["connections = 3", "connections_per_ip = 3"];
+    for (limit, base) in
+        limits.into_iter().flat_map(|it| [(it, Settings::plaintext()), (it, Settings::tls())])
+    {
+        let settings = base.limits(limit).guarding(&upstream.url(), &issuer);
+        let gate = Gate::start(&settings);
+        let request = gate.get("/").token(&issuer.good()).bytes();
         let mut open: Vec<Wire> = (0..3).map(|_| gate.connect()).collect();
         for wire in &mut open {
             assert_eq!(wire.exchange(&request).unwrap().status(), 200, "{limit}");
         }
-        let mut fourth = gate.connect();
-        assert_eq!(fourth.answer().unwrap().status(), 503, "{limit}");
+        let connect = || match settings.has_tls() {
+            true => {
+                Wire::tls(gate.public, "localhost", settings.authority().client_config(&["http/1.1"], None))
+            }
+            false => Wire::try_plain(gate.public),
+        };
+        if settings.has_tls() {
+            assert!(connect().is_err(), "{limit}: closed without an answer");
+        } else {
+            // Nothing is sent, so that no reset overtakes the answer.
+            let mut fourth = connect().unwrap();
+            let refused = fourth.answer().unwrap();
+            assert_eq!((refused.status(), refused.field("retry-after")), (503, Some("1")), "{limit}");
+            assert_eq!(refused.json()["error"], "temporarily_unavailable", "{limit}");
+            assert!(fourth.is_closed(), "{limit}");
+        }
+        gate.wait_for_metric("the refusal is counted", |metrics| {
+            (metrics.decisions().get("unavailable/overloaded") == Some(&1.0)).then_some(())
+        });
         for wire in &mut open {
             assert_eq!(wire.exchange(&request).unwrap().status(), 200, "{limit}: not disturbed");
         }
-        drop(fourth);
         open.pop();
         eventually("there is room again", || {
-            let mut wire = gate.connect();
-            wire.set_patience(Duration::from_secs(1));
+            let mut wire = connect().ok()?;
             wire.exchange(&request).ok().filter(|answer| answer.status() == 200)
         });
     }
