@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::redis_server::Server;
 use crate::scene::{state, status};
 use testkit::app::{App, Speaks};
 use testkit::eventually;
 use testkit::gate::Gate;
 use testkit::operator::admin_call;
+use testkit::redis_server::RedisServer;
 use testkit::settings::Settings;
 use testkit::wire::Wire;
 
@@ -20,7 +20,7 @@ struct Pair {
 }
 
 /// What both know of the authority, with the source of its keys.
-fn settings(upstream: &App, server: &Server, source: &str) -> Settings {
+fn settings(upstream: &App, server: &RedisServer, source: &str) -> Settings {
     Settings::plaintext().upstream("api", &upstream.url(), "").route("/{*rest}", "roles = [\"reader\"]").admin().toml(
         &format!(
             "[[issuers]]\nissuer = \"https://gate.test\"\naudiences = [\"https://gate.test\"]\n{source}\n\n{}",
@@ -30,14 +30,14 @@ fn settings(upstream: &App, server: &Server, source: &str) -> Settings {
 }
 
 /// With an authority of its own.
-fn with_authority(upstream: &App, server: &Server) -> Settings {
+fn with_authority(upstream: &App, server: &RedisServer) -> Settings {
     settings(upstream, server, "authority = true").toml(
         "[authority]\nissuer = \"https://gate.test\"\naudience = \"https://gate.test\"\npath = \"authority.db\"\n",
     )
 }
 
 impl Pair {
-    fn on(server: &Server) -> Self {
+    fn on(server: &RedisServer) -> Self {
         let upstream = App::start(Speaks::Http1);
         let issuing = Gate::start(&with_authority(&upstream, server));
         let source = format!("jwks_url = \"http://{}/.well-known/jwks.json\"", issuing.public);
@@ -85,7 +85,7 @@ impl Pair {
 
 #[test]
 fn a_role_change_ends_tokens_on_gates_that_only_know_the_key_set() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let pair = Pair::on(&server);
     let token = pair.token();
     pair.passes_on_both(&token);
@@ -97,7 +97,7 @@ fn a_role_change_ends_tokens_on_gates_that_only_know_the_key_set() {
 
 #[test]
 fn a_change_that_the_shared_store_does_not_take_is_not_made() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let pair = Pair::on(&server);
     let token = pair.token();
     pair.passes_on_both(&token);
@@ -112,7 +112,7 @@ fn a_change_that_the_shared_store_does_not_take_is_not_made() {
 
 #[test]
 fn a_gate_killed_before_the_shared_store_answered_carries_the_change_out_when_it_is_back() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let mut pair = Pair::on(&server);
     let token = pair.token();
     pair.passes_on_both(&token);
@@ -140,7 +140,7 @@ fn a_gate_killed_before_the_shared_store_answered_carries_the_change_out_when_it
 
 #[test]
 fn a_second_authority_in_the_fleet_is_reported() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let pair = Pair::on(&server);
     let conflicts = |gate: &Gate| gate.metrics().sum("portcullis_authority_conflict", &[]);
     let kids: String = eventually("the first one is registered", || {

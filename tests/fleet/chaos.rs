@@ -8,9 +8,9 @@ use std::thread;
 
 use serde_json::json;
 
-use crate::redis_server::Server;
 use crate::scene::{Scene, admin, publish, state, status};
 use testkit::gate::Gate;
+use testkit::redis_server::RedisServer;
 use testkit::wire::Wire;
 use testkit::{PATIENCE, eventually, now};
 
@@ -40,7 +40,7 @@ fn harm(round: usize) -> Harm {
 #[test]
 fn random_kills_under_load_lose_nothing() {
     let rounds = std::env::var("PORTCULLIS_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(5);
-    let mut server = Server::start();
+    let mut server = RedisServer::start();
     let lines =
         format!("{}max_staleness = \"3s\"\n[sessions]\nidle_timeout = \"10m\"\n", state(&server.url()));
     let mut scene = Scene::with(3, &lines);
@@ -154,7 +154,7 @@ fn revoke_some(scene: &mut Scene, round: usize, part: usize) -> Vec<String> {
     acknowledged
 }
 
-fn strike(harm: Harm, server: &mut Server, gates: &mut [Gate]) {
+fn strike(harm: Harm, server: &mut RedisServer, gates: &mut [Gate]) {
     let kill = |gate: &mut Gate| {
         gate.signal("KILL");
         gate.wait_for_exit(PATIENCE);
@@ -171,7 +171,7 @@ fn strike(harm: Harm, server: &mut Server, gates: &mut [Gate]) {
     }
 }
 
-fn repair(harm: Harm, server: &mut Server, scene: &mut Scene) {
+fn repair(harm: Harm, server: &mut RedisServer, scene: &mut Scene) {
     match harm {
         Harm::KillServer => server.start_again(),
         Harm::HangServer => server.signal("CONT"),

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::redis_server::Server;
 use crate::scene::{ORIGIN, Scene, decision, publish, state, status};
 use testkit::app::{App, Speaks};
 use testkit::gate::Gate;
+use testkit::redis_server::RedisServer;
 use testkit::settings::Settings;
 use testkit::tokens::Issuer;
 use testkit::{eventually, now, now_ms};
@@ -15,7 +15,7 @@ use testkit::{eventually, now, now_ms};
 /// Debian's libfaketime, which tests/run installs; the loader finds it for every architecture.
 const FAKETIME: &str = "/usr/$LIB/faketime/libfaketime.so.1";
 
-fn with_idle(server: &Server, gates: usize, idle: &str) -> Scene {
+fn with_idle(server: &RedisServer, gates: usize, idle: &str) -> Scene {
     Scene::with(gates, &format!("{}[sessions]\nidle_timeout = \"{idle}\"\n", state(&server.url())))
 }
 
@@ -30,7 +30,7 @@ fn used_before_it_was_idle(scene: &Scene) -> String {
 
 #[test]
 fn idle_here_and_used_there_is_not_idle() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let scene = with_idle(&server, 3, "10m");
     let token = used_before_it_was_idle(&scene);
     for gate in &scene.gates {
@@ -40,7 +40,7 @@ fn idle_here_and_used_there_is_not_idle() {
 
 #[test]
 fn idle_everywhere_is_refused_everywhere_for_good() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let scene = with_idle(&server, 2, "1s");
     let token = scene.issuer.good();
     assert_eq!(status(&scene.gates[0], &token), 200);
@@ -56,13 +56,13 @@ fn idle_everywhere_is_refused_everywhere_for_good() {
     assert_eq!(decision(&scene.gates[1], &token), "deny/idle");
 }
 
-fn connection(server: &Server) -> redis::Connection {
+fn connection(server: &RedisServer) -> redis::Connection {
     redis::Client::open(server.url()).unwrap().get_connection().unwrap()
 }
 
 #[test]
 fn a_token_in_use_is_never_looked_up() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let scene = with_idle(&server, 2, "10m");
     let token = scene.issuer.good();
     for _ in 0..200 {
@@ -83,7 +83,7 @@ fn a_token_in_use_is_never_looked_up() {
 
 #[test]
 fn last_uses_move_forward_only_and_leave_by_themselves() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let scene = with_idle(&server, 1, "10m");
     assert_eq!(status(&scene.gates[0], &scene.issuer.good()), 200);
     let key: Vec<u8> = eventually("the use is written", || {
@@ -105,7 +105,7 @@ fn last_uses_move_forward_only_and_leave_by_themselves() {
 
 #[test]
 fn a_replica_that_starts_knows_what_the_others_saw() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let mut scene = with_idle(&server, 1, "10m");
     let token = used_before_it_was_idle(&scene);
     eventually("the use is written", || {
@@ -117,7 +117,7 @@ fn a_replica_that_starts_knows_what_the_others_saw() {
 
 #[test]
 fn an_emptied_server_gets_last_uses_again() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let scene = with_idle(&server, 2, "10m");
     let token = used_before_it_was_idle(&scene);
     assert_eq!(status(&scene.gates[0], &token), 200);
@@ -135,7 +135,7 @@ fn an_emptied_server_gets_last_uses_again() {
 
 #[test]
 fn clocks_that_are_a_minute_apart_change_nothing() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let lines = format!("{}[sessions]\nidle_timeout = \"10m\"\n", state(&server.url()));
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
     let gates = ["-60s", "+0s", "+60s"].map(|offset| {
@@ -175,7 +175,7 @@ fn clocks_that_are_a_minute_apart_change_nothing() {
 
 #[test]
 fn tokens_that_go_idle_are_looked_up_only_when_they_come_again() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let scene = with_idle(&server, 1, "3s");
     let gate = &scene.gates[0];
     let mut tokens = (0..300).map(|i| {
@@ -200,7 +200,7 @@ fn tokens_that_go_idle_are_looked_up_only_when_they_come_again() {
 #[test]
 fn what_was_idle_when_the_timeout_grew_stays_idle_on_every_gate_also_on_one_that_starts_later() {
     for restarts in [false, true] {
-        let server = Server::start();
+        let server = RedisServer::start();
         let mut scene = with_idle(&server, 2, "2s");
         let (one, other) = (scene.token("one"), scene.token("other"));
         assert_eq!(status(&scene.gates[0], &one), 200);
@@ -240,7 +240,7 @@ fn what_was_idle_when_the_timeout_grew_stays_idle_on_every_gate_also_on_one_that
 
 #[test]
 fn an_event_after_the_first_use_ends_a_token_of_an_issuer_ahead_also_where_it_was_never_used() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let mut scene = Scene::on(&server, 2);
     let issuer = scene.issuer.name.clone();
     let events = [
@@ -280,7 +280,7 @@ fn an_event_after_the_first_use_ends_a_token_of_an_issuer_ahead_also_where_it_wa
 
 #[test]
 fn a_token_that_no_event_comes_near_costs_no_look_up() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let mut scene = Scene::on(&server, 2);
     let issuer = scene.issuer.name.clone();
     let of = |subject: &str, iat: i64| scene.issuer.token().claim("sub", subject).claim("iat", iat).build();

@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use crate::redis_server::Server;
 use crate::scene::{Scene, admin, created_at, decision, publish, status};
 use testkit::eventually;
+use testkit::redis_server::RedisServer;
 
 #[test]
 fn an_event_on_one_replica_is_in_force_on_all() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let mut scene = Scene::on(&server, 3);
     for (index, jti) in ["a", "b", "c"].into_iter().enumerate() {
         let token = scene.token(jti);
@@ -32,7 +32,7 @@ fn an_event_on_one_replica_is_in_force_on_all() {
 
 #[test]
 fn an_event_is_taken_back_everywhere_and_stays_so() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let mut scene = Scene::on(&server, 2);
     let token = scene.issuer.good();
     let event = json!({"type": "subject-revoked", "subject": "alice", "at": testkit::now()});
@@ -53,7 +53,7 @@ fn an_event_is_taken_back_everywhere_and_stays_so() {
 
 #[test]
 fn a_replica_that_starts_replays_what_still_matters() {
-    let mut server = Server::start();
+    let mut server = RedisServer::start();
     let mut scene = Scene::on(&server, 2);
     let tokens: Vec<String> = (0..50).map(|i| scene.token(&format!("t{i}"))).collect();
     for i in 0..50 {
@@ -71,7 +71,7 @@ fn a_replica_that_starts_replays_what_still_matters() {
 
 #[test]
 fn an_emptied_server_gets_everything_again() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let mut scene = Scene::on(&server, 2);
     let tokens: Vec<String> = (0..20).map(|i| scene.token(&format!("t{i}"))).collect();
     for i in 0..20 {
@@ -98,7 +98,7 @@ fn an_emptied_server_gets_everything_again() {
 
 #[test]
 fn a_flush_does_not_end_older_tokens_once_the_events_are_back() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let lines = crate::scene::state(&server.url()).replace("on_empty = \"trust\"\n", "");
     let mut scene = Scene::with(1, &lines);
     let (before, since) = (testkit::now(), created_at(&server).unwrap());

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::redis_server::Server;
-use crate::relay::Relay;
 use crate::scene::{EVENTS, ORIGIN, Scene, created_at, decision, status};
 use testkit::documents::unpromised;
 use testkit::eventually;
 use testkit::gate::Gate;
+use testkit::redis_server::RedisServer;
+use testkit::relay::Relay;
 
 /// What somebody does to a log of five entries.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +30,7 @@ enum Harm {
 const HARMS: [Harm; 6] =
     [Harm::Front, Harm::FrontAfterFlush, Harm::Middle, Harm::TwoPlaces, Harm::End, Harm::Stream];
 
-fn strike(server: &Server, gates: &[Gate], harm: Harm) {
+fn strike(server: &RedisServer, gates: &[Gate], harm: Harm) {
     let entries: Vec<(String, redis::Value)> = server.ask(&["XRANGE", EVENTS, "-", "+"]);
     let remove = |places: &[usize]| {
         for place in places {
@@ -56,7 +56,7 @@ fn strike(server: &Server, gates: &[Gate], harm: Harm) {
 }
 
 /// Waits until each gate has read the log to its end: what it has not read, it could not fill.
-fn have_read_all(server: &Server, gates: &[Gate]) {
+fn have_read_all(server: &RedisServer, gates: &[Gate]) {
     let last: u64 = server.ask(&["HGET", ORIGIN, "last"]);
     for gate in gates {
         eventually("each gate has read the log to its end", || {
@@ -66,7 +66,7 @@ fn have_read_all(server: &Server, gates: &[Gate]) {
 }
 
 /// Two gates, and five tokens that were revoked through the first.
-fn harmed(server: &Server) -> (Scene, Vec<String>) {
+fn harmed(server: &RedisServer) -> (Scene, Vec<String>) {
     let lines = crate::scene::state(&server.url()).replace("on_empty = \"trust\"\n", "");
     let mut scene = Scene::with(2, &lines);
     let tokens = (0..5).map(|i| scene.token(&format!("t{i}"))).collect();
@@ -85,7 +85,7 @@ fn gaps(gate: &Gate, held: &str) -> f64 {
 fn a_gap_is_noticed_by_a_gate_that_starts_and_filled_by_one_that_runs() {
     for harm in HARMS {
         eprintln!("{harm:?}");
-        let server = Server::start();
+        let server = RedisServer::start();
         let (mut scene, tokens) = harmed(&server);
         let since = created_at(&server);
         strike(&server, &scene.gates, harm);
@@ -119,7 +119,7 @@ fn a_gap_is_noticed_by_a_gate_that_starts_and_filled_by_one_that_runs() {
 fn a_gap_that_nobody_can_fill_is_a_loss_and_the_gate_starts() {
     for harm in HARMS {
         eprintln!("{harm:?}");
-        let server = Server::start();
+        let server = RedisServer::start();
         let (mut scene, tokens) = harmed(&server);
         if matches!(harm, Harm::FrontAfterFlush) {
             // Somebody has to be there to fill the server.
@@ -152,7 +152,7 @@ fn a_gap_that_nobody_can_fill_is_a_loss_and_the_gate_starts() {
 
 #[test]
 fn a_gate_that_was_away_does_not_vouch_for_what_it_missed() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let (mut scene, _tokens) = harmed(&server);
     let since = created_at(&server);
     // The second gate hangs, with nobody at the other end of its connections, while an event comes, is lost, and its only
@@ -176,7 +176,7 @@ fn a_gate_that_was_away_does_not_vouch_for_what_it_missed() {
 /// gap just before that command arrives, the gap has to be filled first.
 #[test]
 fn a_gap_that_another_gate_found_meanwhile_is_not_declared_filled() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let relay = Relay::start(server.port, is_lowering);
     let lines = crate::scene::state(&relay.url()).replace("on_empty = \"trust\"\n", "");
     let mut scene = Scene::with(1, &lines);

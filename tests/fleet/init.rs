@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::redis_server::Server;
 use crate::scene::{ORIGIN, Scene, decision, state};
 use testkit::gate::{Outcome, portcullis};
 use testkit::now;
+use testkit::redis_server::RedisServer;
 use testkit::settings::Settings;
 
 const ACCEPT: &str = "--accept-existing-tokens";
@@ -21,7 +21,7 @@ fn init(lines: &str, options: &[&str]) -> Outcome {
     portcullis(&[&["state", "init", "--config", path.to_str().unwrap()], options].concat())
 }
 
-fn origin(server: &Server) -> BTreeMap<String, String> {
+fn origin(server: &RedisServer) -> BTreeMap<String, String> {
     server.ask(&["HGETALL", ORIGIN])
 }
 
@@ -32,7 +32,7 @@ fn tokens_from_before_the_store_are_accepted_only_when_it_was_made_so() {
         (Some(&[][..]), "deny/before_state"),
         (Some(&[ACCEPT][..]), "allow/none"),
     ] {
-        let server = Server::start();
+        let server = RedisServer::start();
         if let Some(options) = made {
             let outcome = init(&strict(&server.url()), options);
             assert_eq!((outcome.code, outcome.err.as_str()), (0, ""), "{}", outcome.out);
@@ -54,7 +54,7 @@ fn tokens_from_before_the_store_are_accepted_only_when_it_was_made_so() {
 
 #[test]
 fn a_store_that_exists_is_left_as_it_is() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let lines = strict(&server.url());
     assert_eq!(init(&lines, &[]).code, 0);
     let made = origin(&server);
@@ -82,9 +82,9 @@ fn a_store_that_exists_is_left_as_it_is() {
 
 #[test]
 fn a_server_that_cannot_be_used_is_named() {
-    let replica_of = Server::start();
-    let replica = Server::replica_of(&replica_of, &[]);
-    let guarded = Server::with(&["--requirepass", "secret-of-redis"]);
+    let replica_of = RedisServer::start();
+    let replica = RedisServer::replica_of(&replica_of, &[]);
+    let guarded = RedisServer::with(&["--requirepass", "secret-of-redis"]);
     for (url, told) in [
         ("redis://127.0.0.1:1".to_owned(), "127.0.0.1:1"),
         (replica.url(), "read-only replica"),

@@ -15,8 +15,6 @@ mod events;
 mod gaps;
 mod init;
 mod outage;
-mod redis_server;
-mod relay;
 mod retention;
 mod scene;
 mod setup;

@@ -4,18 +4,22 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::redis_server::Server;
 use crate::scene::{Scene, publish, state, status};
 use testkit::gate::Gate;
+use testkit::redis_server::RedisServer;
 use testkit::settings::Settings;
 use testkit::{eventually, within};
 
-fn with_staleness(server: &Server, gates: usize, staleness: &str) -> Scene {
+fn with_staleness(server: &RedisServer, gates: usize, staleness: &str) -> Scene {
     Scene::with(gates, &format!("{}max_staleness = \"{staleness}\"\n", state(&server.url())))
 }
 
 /// Requests go on at first, then 503; soon after `repair`, without a restart, everything is as before.
-fn survives(mut server: Server, harm: impl FnOnce(&mut Server), repair: impl FnOnce(&mut Server)) {
+fn survives(
+    mut server: RedisServer,
+    harm: impl FnOnce(&mut RedisServer),
+    repair: impl FnOnce(&mut RedisServer),
+) {
     let mut scene = with_staleness(&server, 2, "3s");
     let token = scene.issuer.good();
     for gate in &scene.gates {
@@ -48,18 +52,18 @@ fn survives(mut server: Server, harm: impl FnOnce(&mut Server), repair: impl FnO
 /// Holds README.md, What a request meets: keys or shared state not usable, a limit reached
 #[test]
 fn a_hanging_server_is_noticed_and_its_return_too() {
-    survives(Server::start(), |server| server.signal("STOP"), |server| server.signal("CONT"));
+    survives(RedisServer::start(), |server| server.signal("STOP"), |server| server.signal("CONT"));
 }
 
 #[test]
 fn a_dead_server_is_noticed_and_its_return_too() {
-    survives(Server::start(), Server::kill, Server::start_again);
+    survives(RedisServer::start(), RedisServer::kill, RedisServer::start_again);
 }
 
 #[test]
 fn a_server_that_is_made_a_replica_confirms_nothing() {
     survives(
-        Server::start(),
+        RedisServer::start(),
         |server| drop(server.ask::<String>(&["REPLICAOF", "127.0.0.1", "1"])),
         |server| drop(server.ask::<String>(&["REPLICAOF", "NO", "ONE"])),
     );
@@ -68,7 +72,7 @@ fn a_server_that_is_made_a_replica_confirms_nothing() {
 #[test]
 fn a_server_that_lost_its_replicas_confirms_nothing() {
     survives(
-        Server::start(),
+        RedisServer::start(),
         |server| drop(server.ask::<String>(&["CONFIG", "SET", "min-replicas-to-write", "1"])),
         |server| drop(server.ask::<String>(&["CONFIG", "SET", "min-replicas-to-write", "0"])),
     );
@@ -76,16 +80,16 @@ fn a_server_that_lost_its_replicas_confirms_nothing() {
 
 #[test]
 fn a_server_that_cannot_persist_confirms_nothing() {
-    let saved = |server: &Server, outcome: &str| {
+    let saved = |server: &RedisServer, outcome: &str| {
         server.ask::<String>(&["BGSAVE"]);
         eventually("the snapshot is over", || {
             let info: String = server.ask(&["INFO", "persistence"]);
             info.contains(&format!("rdb_last_bgsave_status:{outcome}")).then_some(())
         });
     };
-    let in_the_way = |server: &Server| server.folder().join("dump.rdb");
+    let in_the_way = |server: &RedisServer| server.folder().join("dump.rdb");
     survives(
-        Server::with(&["--save", "3600 1"]),
+        RedisServer::with(&["--save", "3600 1"]),
         |server| {
             std::fs::create_dir(in_the_way(server)).unwrap();
             saved(server, "err");
@@ -100,8 +104,8 @@ fn a_server_that_cannot_persist_confirms_nothing() {
 /// A primary that a fail-over left behind answers questions as if nothing had happened.
 #[test]
 fn a_primary_that_was_replaced_ends_service_instead_of_hiding_revocations() {
-    let old = Server::with(&["--min-replicas-to-write", "1"]);
-    let new = Server::replica_of(&old, &[]);
+    let old = RedisServer::with(&["--min-replicas-to-write", "1"]);
+    let new = RedisServer::replica_of(&old, &[]);
     let scene = with_staleness(&old, 1, "2s");
     let (token, other) = (scene.issuer.good(), scene.token("other"));
     assert_eq!(status(&scene.gates[0], &token), 200);
@@ -131,7 +135,7 @@ fn a_primary_that_was_replaced_ends_service_instead_of_hiding_revocations() {
 
 #[test]
 fn a_full_server_takes_no_events_and_requests_go_on() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let mut scene = with_staleness(&server, 1, "1s");
     let token = scene.issuer.good();
     assert_eq!(status(&scene.gates[0], &token), 200);
@@ -152,7 +156,7 @@ fn a_full_server_takes_no_events_and_requests_go_on() {
 
 #[test]
 fn without_a_server_at_the_start_the_gate_waits_for_it() {
-    let mut server = Server::start();
+    let mut server = RedisServer::start();
     server.kill();
     let (app, issuer) =
         (testkit::app::App::start(testkit::app::Speaks::Http1), testkit::tokens::Issuer::new());
@@ -174,7 +178,7 @@ fn without_a_server_at_the_start_the_gate_waits_for_it() {
 
 #[test]
 fn a_stream_is_cut_when_the_state_is_too_old_and_not_before() {
-    let (server, staleness) = (Server::start(), 2);
+    let (server, staleness) = (RedisServer::start(), 2);
     let lines = format!("{}max_staleness = \"{staleness}s\"\n", state(&server.url()));
     let scene = Scene::with(1, &format!("{lines}[streams]\ncheck_interval = \"100ms\"\n"));
     let (gate, token) = (&scene.gates[0], scene.issuer.good());

@@ -1,18 +1,18 @@
 //! What is kept in the shared store, and for how long: by the age that the gates count, whatever the server's clock says.
 
-use crate::redis_server::Server;
 use crate::scene::{EVENTS, ORIGIN, Scene, decision, state, status};
 use testkit::gate::Gate;
+use testkit::redis_server::RedisServer;
 use testkit::settings::Settings;
 use testkit::{eventually, now};
 
 /// A field of the origin.
-fn origin(server: &Server, field: &str) -> String {
+fn origin(server: &RedisServer, field: &str) -> String {
     server.ask::<Option<String>>(&["HGET", ORIGIN, field]).unwrap_or_default()
 }
 
 /// Waits until the gates counted the log's age again, twice.
-fn counted(server: &Server) {
+fn counted(server: &RedisServer) {
     for _ in 0..2 {
         let before = origin(server, "ticked");
         eventually("the gates count", || (origin(server, "ticked") != before).then_some(()));
@@ -21,7 +21,7 @@ fn counted(server: &Server) {
 
 /// What the gates find after the server's clock was set by so many milliseconds: what was written down before lies that
 /// much further back.
-fn step(server: &Server, by: i64) {
+fn step(server: &RedisServer, by: i64) {
     server.ask::<i64>(&["HINCRBY", ORIGIN, "ticked", &(-by).to_string()]);
     let stamp = ORIGIN.replace("origin", "stamp");
     server.ask::<i64>(&["INCRBY", &stamp, &(-by).to_string()]);
@@ -31,7 +31,7 @@ fn step(server: &Server, by: i64) {
 fn a_servers_clock_that_steps_forgets_no_event() {
     const DAY: i64 = 86_400_000;
     // Else a few entries are never removed, however old they are.
-    let server = Server::with(&["--stream-node-max-entries", "1"]);
+    let server = RedisServer::with(&["--stream-node-max-entries", "1"]);
     let mut scene = Scene::on(&server, 2);
     let mut revoked = vec!["first".to_owned()];
     assert_eq!(scene.revoke(0, "first").status(), 202);
@@ -67,7 +67,7 @@ fn a_servers_clock_that_steps_forgets_no_event() {
 
 #[test]
 fn what_is_old_enough_leaves_the_log_and_is_no_gap() {
-    let server = Server::with(&["--stream-node-max-entries", "1"]);
+    let server = RedisServer::with(&["--stream-node-max-entries", "1"]);
     let lines = state(&server.url()).replace("on_empty = \"trust\"\n", "");
     let mut scene = Scene::with(2, &lines);
     for i in 0..5 {
@@ -94,7 +94,7 @@ fn what_is_old_enough_leaves_the_log_and_is_no_gap() {
 #[test]
 fn a_lifetime_that_grows_revives_no_token_from_before_an_event_that_left() {
     const DAY: i64 = 86_400;
-    let server = Server::with(&["--stream-node-max-entries", "1"]);
+    let server = RedisServer::with(&["--stream-node-max-entries", "1"]);
     let lines = format!("{}[sessions]\nidle_timeout = \"0s\"\n", state(&server.url()));
     let mut scene = Scene::with(1, &lines);
     assert_eq!(scene.revoke(0, "ended").status(), 202);
@@ -151,7 +151,7 @@ fn a_lifetime_that_grows_revives_no_token_from_before_an_event_that_left() {
 
 #[test]
 fn a_log_that_was_created_by_a_clock_that_was_ahead_is_from_now() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let lines = state(&server.url()).replace("on_empty = \"trust\"\n", "");
     let mut scene = Scene::with(1, &lines);
     scene.gates[0].signal("KILL");
@@ -170,7 +170,7 @@ fn a_log_that_was_created_by_a_clock_that_was_ahead_is_from_now() {
 
 #[test]
 fn the_retention_that_any_gate_asked_for_stands() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let scene = Scene::on(&server, 1);
     counted(&server);
     let kept: u64 = origin(&server, "kept").parse().unwrap();
@@ -187,7 +187,7 @@ fn the_retention_that_any_gate_asked_for_stands() {
 
 #[test]
 fn the_mark_of_an_idle_token_lives_as_long_as_any_token() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let scene = Scene::with(1, &format!("{}[sessions]\nidle_timeout = \"1s\"\n", state(&server.url())));
     let token = scene.issuer.token().claim("iat", now() - 10).build();
     assert_eq!(decision(&scene.gates[0], &token), "deny/idle");
@@ -201,7 +201,7 @@ fn the_mark_of_an_idle_token_lives_as_long_as_any_token() {
 
 #[test]
 fn last_uses_are_kept_for_as_long_as_the_settings_in_force_ask() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let scene = Scene::with(1, &format!("{}[sessions]\nidle_timeout = \"10m\"\n", state(&server.url())));
     let token = scene.issuer.good();
     assert_eq!(status(&scene.gates[0], &token), 200);

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::redis_server::Server;
 use testkit::app::{App, Speaks};
 use testkit::eventually;
 use testkit::gate::Gate;
+use testkit::redis_server::RedisServer;
 use testkit::settings::Settings;
 use testkit::tokens::Issuer;
 use testkit::wire::Answer;
@@ -24,7 +24,7 @@ pub fn state(url: &str) -> String {
 
 impl Scene {
     /// This many gates on one server.
-    pub fn on(server: &Server, gates: usize) -> Self {
+    pub fn on(server: &RedisServer, gates: usize) -> Self {
         Self::with(gates, &state(&server.url()))
     }
 
@@ -99,6 +99,6 @@ pub const EVENTS: &str = "portcullis:{portcullis.log}:events";
 pub const ORIGIN: &str = "portcullis:{portcullis.log}:origin";
 
 /// Since when the log says that it knows everything.
-pub fn created_at(server: &Server) -> Option<String> {
+pub fn created_at(server: &RedisServer) -> Option<String> {
     server.ask(&["HGET", ORIGIN, "created_at"])
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::redis_server::Server;
 use crate::scene::{Scene, state};
 use testkit::documents::unpromised;
 use testkit::gate::portcullis;
+use testkit::redis_server::RedisServer;
 use testkit::settings::Settings;
 
 /// What a gate says that cannot start, and its exit code.
@@ -19,9 +19,9 @@ fn refusal(lines: &str) -> (i32, String) {
 
 #[test]
 fn wrong_credentials_a_weak_user_and_a_replica_end_the_start() {
-    let guarded = Server::with(&["--requirepass", "secret-of-redis"]);
-    let primary = Server::start();
-    let replica = Server::replica_of(&primary, &[]);
+    let guarded = RedisServer::with(&["--requirepass", "secret-of-redis"]);
+    let primary = RedisServer::start();
+    let replica = RedisServer::replica_of(&primary, &[]);
     let weak = "ACL SETUSER weak on >pw ~portcullis:* -@all +@scripting +@connection +info +role";
     primary.ask::<String>(&weak.split_whitespace().collect::<Vec<_>>());
     for (lines, told) in [
@@ -42,7 +42,7 @@ fn wrong_credentials_a_weak_user_and_a_replica_end_the_start() {
 /// Holds README.md, Settings: state.url, .username, .password, .ca
 #[test]
 fn a_user_with_the_documented_permissions_suffices() {
-    let server = Server::start();
+    let server = RedisServer::start();
     let rules = "ACL SETUSER gate on >pw resetkeys ~portcullis:* resetchannels -@all +@scripting +@stream +@hash +@string \
                  +@connection +info +role +time +exists +del";
     server.ask::<String>(&rules.split_whitespace().collect::<Vec<_>>());
@@ -54,8 +54,8 @@ fn a_user_with_the_documented_permissions_suffices() {
 
 #[test]
 fn settings_that_endanger_what_is_kept_are_warned_of() {
-    let careless = Server::with(&["--appendonly", "no", "--maxmemory-policy", "allkeys-lru"]);
-    let careful = Server::start();
+    let careless = RedisServer::with(&["--appendonly", "no", "--maxmemory-policy", "allkeys-lru"]);
+    let careful = RedisServer::start();
     for (server, expected) in [(&careless, 1.0), (&careful, 0.0)] {
         let scene = Scene::on(server, 1);
         for setting in ["maxmemory-policy", "appendonly"] {
@@ -72,7 +72,7 @@ fn settings_that_endanger_what_is_kept_are_warned_of() {
 
 #[test]
 fn another_version_under_the_prefix_is_refused() {
-    let server = Server::start();
+    let server = RedisServer::start();
     server.ask::<u64>(&[
         "HSET",
         "portcullis:{portcullis.log}:origin",

@@ -1,18 +1,18 @@
 //! Sentinel, Cluster and TLS.
 
-use crate::redis_server::Server;
 use crate::scene::{Scene, decision, state, status};
 use testkit::gate::Gate;
 use testkit::pki::Authority;
+use testkit::redis_server::RedisServer;
 use testkit::settings::Settings;
 use testkit::{eventually, now};
 
 /// Holds README.md, Settings: state.url, .username, .password, .ca
 #[test]
 fn a_fail_over_that_loses_events_loses_none() {
-    let mut primary = Server::start();
-    let replica = Server::replica_of(&primary, &[]);
-    let sentinel = Server::sentinel(&primary);
+    let mut primary = RedisServer::start();
+    let replica = RedisServer::replica_of(&primary, &[]);
+    let sentinel = RedisServer::sentinel(&primary);
     let url = format!("redis-sentinel://127.0.0.1:{}/main", sentinel.port);
     let mut scene = Scene::with(3, &state(&url));
     for i in 0..10 {
@@ -104,7 +104,7 @@ fn certificates_are_verified() {
     let ca = file("ca.pem", &authority.certificate_pem());
     let other = file("other.pem", &Authority::new().certificate_pem());
     let (chain, key) = (file("server.pem", &identity.chain), file("server.key", &identity.key));
-    let server = Server::tls(&[
+    let server = RedisServer::tls(&[
         "--tls-cert-file",
         &chain,
         "--tls-key-file",
@@ -127,11 +127,11 @@ fn certificates_are_verified() {
 
 #[test]
 fn events_can_be_read_from_a_replica_of_the_server() {
-    let primary = Server::start();
-    let mut replica = Server::replica_of(&primary, &[]);
+    let primary = RedisServer::start();
+    let mut replica = RedisServer::replica_of(&primary, &[]);
     let lines = state(&primary.url()) + &format!("events_url = \"{}\"\n", replica.url());
     let mut scene = Scene::with(2, &lines);
-    let blocked = |server: &Server| {
+    let blocked = |server: &RedisServer| {
         let clients: String = server.ask(&["CLIENT", "LIST"]);
         clients.lines().filter(|client| client.contains("cmd=xread")).count()
     };
@@ -147,13 +147,15 @@ fn events_can_be_read_from_a_replica_of_the_server() {
 
 /// Three nodes, each with a third of the slots.
 struct Cluster {
-    nodes: Vec<Server>,
+    nodes: Vec<RedisServer>,
 }
 
 impl Cluster {
     fn start() -> Self {
-        let nodes: Vec<Server> = (0..3)
-            .map(|_| Server::with(&["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"]))
+        let nodes: Vec<RedisServer> = (0..3)
+            .map(|_| {
+                RedisServer::with(&["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"])
+            })
             .collect();
         for (index, node) in nodes.iter().enumerate() {
             let (first, last) = (index * 5462, (index * 5462 + 5461).min(16_383));

@@ -12,10 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream;
@@ -33,6 +29,7 @@ use portcullis::keys::{KeySource, Settings};
 use portcullis::metrics::Metrics;
 use portcullis::shutdown::{self, Phase, Trigger};
 use portcullis::time::{Monotonic, Now};
+use testkit::tokens::Signer;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -158,33 +155,20 @@ fn full(builder: http::response::Builder, body: String) -> Response<BoxBody<Byte
     builder.body(Full::from(body).boxed()).unwrap()
 }
 
-/// A signing key and its public half as a JWK.
-struct Signer {
-    pair: EcdsaKeyPair,
-    jwk: String,
+fn signer(kid: &str) -> Signer {
+    Signer::new("ES256", kid)
 }
 
-impl Signer {
-    fn new(kid: &str) -> Self {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
-        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        let jwk = format!(r#"{{"kty":"EC","crv":"P-256","kid":"{kid}","x":"{x}","y":"{y}","use":"sig"}}"#);
-        Self { pair, jwk }
-    }
-
-    /// Whether `store` proves a fresh signature of this key under `kid`.
-    fn is_proved_by(&self, store: &KeyStore, kid: &str) -> bool {
-        let signature = self.pair.sign(&SystemRandom::new(), b"message").unwrap();
-        let set = store.current();
-        set.candidates(Some(kid), Algorithm::ES256)
-            .any(|key| key.verify(Algorithm::ES256, b"message", signature.as_ref()))
-    }
+/// Whether `store` proves a fresh signature of this key under `kid`.
+fn proves(store: &KeyStore, signer: &Signer, kid: &str) -> bool {
+    let signature = signer.sign_as("ES256", b"message");
+    let set = store.current();
+    set.candidates(Some(kid), Algorithm::ES256)
+        .any(|key| key.verify(Algorithm::ES256, b"message", &signature))
 }
 
 fn jwks(signers: &[&Signer]) -> String {
-    let keys: Vec<&str> = signers.iter().map(|signer| signer.jwk.as_str()).collect();
-    format!(r#"{{"keys":[{}]}}"#, keys.join(","))
+    serde_json::json!({"keys": signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>()}).to_string()
 }
 
 /// A store with its refresher.
@@ -272,10 +256,10 @@ fn leak<T>(value: T) -> &'static T {
 
 #[tokio::test]
 async fn two_hundred_requests_with_a_new_kid_share_one_fetch() {
-    let (old, new) = (Signer::new("old"), Signer::new("new"));
+    let (old, new) = (signer("old"), signer("new"));
     let issuer = Issuer::start(Answer::Document(jwks(&[&old]))).await;
     let running = Running::loaded(settings(KeySource::Url(issuer.url("/jwks")))).await;
-    assert!(old.is_proved_by(&running.store, "old"));
+    assert!(proves(&running.store, &old, "old"));
     assert_eq!(issuer.fetches(), 1);
 
     issuer.set(Answer::Hang);
@@ -295,14 +279,14 @@ async fn two_hundred_requests_with_a_new_kid_share_one_fetch() {
     issuer.set(Answer::Document(jwks(&[&old, &new])));
     asks.await.unwrap();
     assert_eq!(issuer.fetches(), 2, "one fetch for all");
-    assert!(new.is_proved_by(&running.store, "new"));
-    assert!(old.is_proved_by(&running.store, "old"));
-    assert!(!new.is_proved_by(&running.store, "old"), "a kid names its own key");
+    assert!(proves(&running.store, &new, "new"));
+    assert!(proves(&running.store, &old, "old"));
+    assert!(!proves(&running.store, &new, "old"), "a kid names its own key");
 }
 
 #[tokio::test]
 async fn a_flood_of_random_kids_causes_one_fetch_per_cooldown() {
-    let key = Signer::new("a");
+    let key = signer("a");
     let issuer = Issuer::start(Answer::Document(jwks(&[&key]))).await;
     // Longer than the test could take on the slowest machine.
     let cooldown = Duration::from_secs(600);
@@ -333,7 +317,7 @@ async fn a_flood_of_random_kids_causes_one_fetch_per_cooldown() {
 #[tokio::test]
 async fn the_cooldown_paces_repeated_asks() {
     const COOLDOWN: Duration = Duration::from_millis(100);
-    let issuer = Issuer::start(Answer::Document(jwks(&[&Signer::new("a")]))).await;
+    let issuer = Issuer::start(Answer::Document(jwks(&[&signer("a")]))).await;
     let source = KeySource::Url(issuer.url("/jwks"));
     let running = Running::loaded(Settings { refresh_cooldown: COOLDOWN, ..settings(source) }).await;
     let begun = Instant::now();
@@ -349,7 +333,7 @@ async fn the_cooldown_paces_repeated_asks() {
 
 #[tokio::test]
 async fn a_kid_that_nobody_knows_does_not_wait_for_other_fetches() {
-    let issuer = Issuer::start(Answer::Document(jwks(&[&Signer::new("a")]))).await;
+    let issuer = Issuer::start(Answer::Document(jwks(&[&signer("a")]))).await;
     let source = KeySource::Url(issuer.url("/jwks"));
     let running =
         Running::loaded(Settings { refresh_interval: Duration::from_millis(500), ..settings(source) }).await;
@@ -360,14 +344,14 @@ async fn a_kid_that_nobody_knows_does_not_wait_for_other_fetches() {
     let now = Monotonic::now();
     assert!(!running.store.worth_asking(&WantedKey::key("missing"), now), "remembered");
     assert!(running.store.worth_asking(&WantedKey::key("other"), now), "may be in what is under way");
-    issuer.set(Answer::Document(jwks(&[&Signer::new("other")])));
+    issuer.set(Answer::Document(jwks(&[&signer("other")])));
     running.store.ask(&WantedKey::key("other")).await;
     assert!(running.store.current().knows("other"), "joined the fetch under way");
 }
 
 #[tokio::test]
 async fn the_last_good_set_survives_every_failure() {
-    let key = Signer::new("a");
+    let key = signer("a");
     let good = Answer::Document(jwks(&[&key]));
     let issuer = Issuer::start(good.clone()).await;
     let quick = Duration::from_millis(20);
@@ -396,7 +380,7 @@ async fn the_last_good_set_survives_every_failure() {
         until(name, || running.refreshes("error") > failed).await;
         assert!(Arc::ptr_eq(&running.store.current(), &set), "{name}: the set was replaced");
         assert!(running.is_usable(), "{name}");
-        assert!(key.is_proved_by(&running.store, "a"), "{name}");
+        assert!(proves(&running.store, &key, "a"), "{name}");
         issuer.set(good.clone());
         let succeeded = running.refreshes("ok");
         until("recovery", || running.refreshes("ok") > succeeded).await;
@@ -406,7 +390,7 @@ async fn the_last_good_set_survives_every_failure() {
 
 #[tokio::test]
 async fn the_last_good_set_serves_until_max_stale() {
-    let key = Signer::new("a");
+    let key = signer("a");
     let issuer = Issuer::start(Answer::Document(jwks(&[&key]))).await;
     let quick = Duration::from_millis(20);
     let source = KeySource::Url(issuer.url("/jwks"));
@@ -425,7 +409,7 @@ async fn the_last_good_set_serves_until_max_stale() {
 
 #[tokio::test]
 async fn a_rotation_is_noticed_at_the_interval_and_the_old_key_stops_working() {
-    let (a, b) = (Signer::new("a"), Signer::new("b"));
+    let (a, b) = (signer("a"), signer("b"));
     let issuer = Issuer::start(Answer::Document(jwks(&[&a, &b]))).await;
     let quick = Duration::from_millis(20);
     let source = KeySource::Url(issuer.url("/jwks"));
@@ -440,12 +424,12 @@ async fn a_rotation_is_noticed_at_the_interval_and_the_old_key_stops_working() {
     assert_eq!(running.store.current().generation(), first.generation(), "other spelling, same keys");
     assert!(last_good.has_changed().unwrap());
 
-    let replaced = Signer::new("b");
+    let replaced = signer("b");
     issuer.set(Answer::Document(jwks(&[&replaced])));
     until("the rotation", || running.store.current().generation() != first.generation()).await;
-    assert!(!a.is_proved_by(&running.store, "a"), "removed");
-    assert!(!b.is_proved_by(&running.store, "b"), "replaced under the same kid");
-    assert!(replaced.is_proved_by(&running.store, "b"));
+    assert!(!proves(&running.store, &a, "a"), "removed");
+    assert!(!proves(&running.store, &b, "b"), "replaced under the same kid");
+    assert!(proves(&running.store, &replaced, "b"));
     assert_eq!(last_good.borrow().as_ref().unwrap().jwks, jwks(&[&replaced]));
     assert!(
         running
@@ -458,11 +442,11 @@ async fn a_rotation_is_noticed_at_the_interval_and_the_old_key_stops_working() {
 
 #[tokio::test]
 async fn keys_of_one_kid_are_all_tried() {
-    let (a, b) = (Signer::new("same"), Signer::new("same"));
+    let (a, b) = (signer("same"), signer("same"));
     let issuer = Issuer::start(Answer::Document(jwks(&[&a, &b]))).await;
     let running = Running::loaded(settings(KeySource::Url(issuer.url("/jwks")))).await;
-    assert!(a.is_proved_by(&running.store, "same") && b.is_proved_by(&running.store, "same"));
-    assert!(!Signer::new("same").is_proved_by(&running.store, "same"));
+    assert!(proves(&running.store, &a, "same") && proves(&running.store, &b, "same"));
+    assert!(!proves(&running.store, &signer("same"), "same"));
 }
 
 #[tokio::test]
@@ -483,14 +467,14 @@ async fn a_store_comes_up_by_itself_once_the_issuer_does() {
     until("it listens but fails", || issuer.fetches() >= 2).await;
     assert_eq!(running.store.availability(Now::read()), Availability::NeverLoaded);
     assert!(running.store.current().is_empty());
-    issuer.set(Answer::Document(jwks(&[&Signer::new("a")])));
+    issuer.set(Answer::Document(jwks(&[&signer("a")])));
     until("it works", || running.is_usable()).await;
     assert!(running.store.current().knows("a"));
 }
 
 #[tokio::test]
 async fn keys_are_found_by_discovery_in_either_place() {
-    let key = Signer::new("a");
+    let key = signer("a");
     let issuer = Issuer::start(Answer::Document(jwks(&[&key]))).await;
     let name = |path: &str| issuer.url(path);
     let metadata = |issuer_name: &str| {
@@ -508,13 +492,13 @@ async fn keys_are_found_by_discovery_in_either_place() {
     for path in ["/", "/realms/a", "/realms/b", "/realms/c/"] {
         let running =
             Running::loaded(Settings { issuer: name(path), ..settings(KeySource::Discovery) }).await;
-        assert!(key.is_proved_by(&running.store, "a"), "{path}");
+        assert!(proves(&running.store, &key, "a"), "{path}");
     }
 }
 
 #[tokio::test]
 async fn metadata_that_does_not_fit_is_refused() {
-    let issuer = Issuer::start(Answer::Document(jwks(&[&Signer::new("a")]))).await;
+    let issuer = Issuer::start(Answer::Document(jwks(&[&signer("a")]))).await;
     let at = |path: &str| issuer.url(path);
     let document = |name: &str, jwks_uri: &str| format!(r#"{{"issuer":"{name}","jwks_uri":"{jwks_uri}"}}"#);
     for (path, body) in [
@@ -549,7 +533,7 @@ async fn an_issuer_behind_tls_must_prove_its_name() {
         .with_no_client_auth()
         .with_single_cert(vec![certificate.clone()], key);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let answer = Answer::Document(jwks(&[&Signer::new("a")]));
+    let answer = Answer::Document(jwks(&[&signer("a")]));
     let issuer = Issuer::start_on(listener, answer, Some(Arc::new(tls.unwrap())));
     let source = |host: &str| KeySource::Url(format!("https://{host}:{}/jwks", issuer.address.port()));
 
@@ -571,29 +555,29 @@ async fn a_changed_file_is_noticed_and_a_broken_one_is_not_believed() {
     let path = folder.path().join("jwks.json");
     let write = |document: &str| write_aside(&path, document);
     // Of different lengths: on the paused clock, two documents may be written within one tick of the file system's clock.
-    let (a, b, c) = (Signer::new("a"), Signer::new("bb"), Signer::new("ccc"));
+    let (a, b, c) = (signer("a"), signer("bb"), signer("ccc"));
     let running = Running::start(settings(KeySource::File(path.clone())));
     until("there is no file yet", || running.refreshes("error") >= 1).await;
     assert_eq!(running.store.availability(Now::read()), Availability::NeverLoaded);
 
     write(&jwks(&[&a]));
-    until("the file appears", || a.is_proved_by(&running.store, "a")).await;
+    until("the file appears", || proves(&running.store, &a, "a")).await;
     write(&jwks(&[&b]));
-    until("the file changes", || b.is_proved_by(&running.store, "bb")).await;
-    assert!(!a.is_proved_by(&running.store, "a"));
+    until("the file changes", || proves(&running.store, &b, "bb")).await;
+    assert!(!proves(&running.store, &a, "a"));
 
     let failed = running.refreshes("error");
     write("{ half a");
     until("the file breaks", || running.refreshes("error") == failed + 1).await;
-    assert!(b.is_proved_by(&running.store, "bb"));
+    assert!(proves(&running.store, &b, "bb"));
     write(&format!("{}{}", jwks(&[&c]), " ".repeat(MIB)));
     until("the file is too large", || running.refreshes("error") == failed + 2).await;
-    assert!(b.is_proved_by(&running.store, "bb"));
+    assert!(proves(&running.store, &b, "bb"));
     std::fs::remove_file(&path).unwrap();
     until("the file is gone", || running.refreshes("error") == failed + 3).await;
-    assert!(b.is_proved_by(&running.store, "bb") && running.is_usable());
+    assert!(proves(&running.store, &b, "bb") && running.is_usable());
     write(&jwks(&[&c]));
-    until("the file is whole again", || c.is_proved_by(&running.store, "ccc")).await;
+    until("the file is whole again", || proves(&running.store, &c, "ccc")).await;
     assert_eq!(running.refreshes("error"), failed + 3, "counted once per change");
 }
 
@@ -606,7 +590,7 @@ fn write_aside(path: &Path, document: &str) {
 
 #[tokio::test]
 async fn the_refresher_ends_with_the_process_and_releases_who_waits() {
-    let issuer = Issuer::start(Answer::Document(jwks(&[&Signer::new("a")]))).await;
+    let issuer = Issuer::start(Answer::Document(jwks(&[&signer("a")]))).await;
     let running = Running::loaded(settings(KeySource::Url(issuer.url("/jwks")))).await;
     running.trigger.advance(Phase::Draining);
     issuer.set(Answer::Hang);

@@ -1,7 +1,7 @@
 //! A gate with one worker in this process, an upstream that records what reaches it, and raw sockets towards both.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -27,8 +27,10 @@ use portcullis::shutdown::{self, Phase, Trigger};
 use portcullis::time::Timestamp;
 use portcullis::{enforce, tls};
 
-use testkit::eventually;
+use testkit::raw_upstream::{Exchange, Next, RawUpstream};
 use testkit::tokens::{Signer, compact};
+use testkit::wire::{Answer, Wire};
+use testkit::{eventually, eventually_async};
 
 pub(crate) use testkit::PATIENCE;
 const SECRET: &[u8] = b"a secret of more than thirty-two bytes, for tests";
@@ -43,7 +45,7 @@ pub(crate) struct Bed {
     live: Arc<ArcSwap<Live>>,
     trigger: Trigger,
     worker: Option<JoinHandle<io::Result<()>>>,
-    log: Log,
+    log: LogText,
     guard: Option<log::Guard>,
 }
 
@@ -54,9 +56,10 @@ impl Bed {
         change(&mut settings);
         let upstream = Recorder::start();
         let metrics = Metrics::new().unwrap();
-        let live = Arc::new(ArcSwap::from_pointee(live(&settings, &routes(), upstream.address, &metrics, 0)));
+        let live =
+            Arc::new(ArcSwap::from_pointee(live(&settings, &routes(), upstream.server.address, &metrics, 0)));
         let (trigger, shutdown) = shutdown::channel();
-        let log = Log::default();
+        let log = LogText::default();
         let log_settings = log::Settings {
             format: log::Format::Json,
             level: "info".into(),
@@ -79,7 +82,13 @@ impl Bed {
 
     /// Puts other routes into force.
     pub(crate) fn reload(&self, routes: &[RouteSettings]) {
-        self.live.store(Arc::new(live(&self.settings, routes, self.upstream.address, &self.metrics, 1)));
+        self.live.store(Arc::new(live(
+            &self.settings,
+            routes,
+            self.upstream.server.address,
+            &self.metrics,
+            1,
+        )));
     }
 
     pub(crate) fn advance(&self, phase: Phase) {
@@ -92,7 +101,7 @@ impl Bed {
     }
 
     pub(crate) fn connect(&self) -> Wire {
-        Wire::new(TcpStream::connect(self.address).unwrap())
+        Wire::plain(self.address)
     }
 
     /// The sum of the series on the metrics page that have this name, and these labels among others.
@@ -146,9 +155,9 @@ impl Drop for Bed {
 }
 
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct LogText(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Log {
+impl Write for LogText {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -303,161 +312,25 @@ pub(crate) fn get(path: &str) -> Vec<u8> {
     format!("GET /open{path} HTTP/1.1\r\nHost: gate\r\n\r\n").into_bytes()
 }
 
-/// One end of a raw connection.
-pub(crate) struct Wire {
-    tcp: TcpStream,
-    buffer: Vec<u8>,
+/// The `error` of a refusal.
+pub(crate) fn error_of(answer: &Answer) -> String {
+    let json = answer.json();
+    assert_eq!(json["request_id"], answer.field("x-request-id").unwrap());
+    json["error"].as_str().unwrap().to_owned()
 }
 
-/// A response as it came.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) fields: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Answer {
-    pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    }
-
-    /// The `error` of a refusal.
-    pub(crate) fn error(&self) -> String {
-        let json: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
-        assert_eq!(json["request_id"], self.field("x-request-id").unwrap());
-        json["error"].as_str().unwrap().to_owned()
-    }
-}
-
-impl Wire {
-    pub(crate) fn new(tcp: TcpStream) -> Self {
-        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
-        tcp.set_write_timeout(Some(PATIENCE)).unwrap();
-        tcp.set_nodelay(true).unwrap();
-        Self { tcp, buffer: Vec::new() }
-    }
-
-    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.tcp.write_all(bytes.as_ref()).unwrap();
-    }
-
-    /// Sends as long as the other side takes it.
-    pub(crate) fn send_while_taken(&mut self, bytes: &[u8], times: usize) {
-        for _ in 0..times {
-            if self.tcp.write_all(bytes).is_err() {
-                return;
-            }
-        }
-    }
-
-    pub(crate) fn close_writing(&self) {
-        self.tcp.shutdown(Shutdown::Write).unwrap();
-    }
-
-    fn fill(&mut self) -> io::Result<usize> {
-        let mut scratch = [0; 4096];
-        let read = self.tcp.read(&mut scratch)?;
-        self.buffer.extend_from_slice(&scratch[..read]);
-        Ok(read)
-    }
-
-    fn more(&mut self) {
-        let read = self.fill().unwrap();
-        assert!(read > 0, "the connection ended after {}", self.buffer.escape_ascii());
-    }
-
-    /// Takes what comes up to and including `end`.
-    pub(crate) fn until(&mut self, end: &[u8]) -> Vec<u8> {
-        loop {
-            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
-                return self.buffer.drain(..at + end.len()).collect();
-            }
-            self.more();
-        }
-    }
-
-    pub(crate) fn exactly(&mut self, length: usize) -> Vec<u8> {
-        while self.buffer.len() < length {
-            self.more();
-        }
-        self.buffer.drain(..length).collect()
-    }
-
-    /// One head, of a request or a response, as first line and fields.
-    pub(crate) fn head(&mut self) -> (String, Vec<(String, String)>) {
-        let head = String::from_utf8(self.until(b"\r\n\r\n")).unwrap();
-        let mut lines = head.trim_end().split("\r\n");
-        let first = lines.next().unwrap().to_owned();
-        let fields = lines.map(|line| line.split_once(": ").or_else(|| line.split_once(':')).unwrap());
-        (first, fields.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect())
-    }
-
-    /// One body, framed as the fields say; `None` when the connection ends too early.
-    fn body(&mut self, fields: &[(String, String)]) -> Option<Vec<u8>> {
-        let field =
-            |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-        if field("transfer-encoding") == Some("chunked") {
-            let mut body = Vec::new();
-            loop {
-                let line = self.try_until(b"\r\n")?;
-                let size = usize::from_str_radix(std::str::from_utf8(&line).unwrap().trim(), 16).unwrap();
-                let chunk = self.try_exactly(size + 2)?;
-                body.extend_from_slice(&chunk[..size]);
-                if size == 0 {
-                    return Some(body);
-                }
-            }
-        }
-        self.try_exactly(field("content-length").map_or(0, |length| length.parse().unwrap()))
-    }
-
-    fn try_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
-        while !self.buffer.windows(end.len()).any(|window| window == end) {
-            if self.fill().unwrap_or(0) == 0 {
-                return None;
-            }
-        }
-        Some(self.until(end))
-    }
-
-    fn try_exactly(&mut self, length: usize) -> Option<Vec<u8>> {
-        while self.buffer.len() < length {
-            if self.fill().unwrap_or(0) == 0 {
-                return None;
-            }
-        }
-        Some(self.exactly(length))
-    }
-
-    pub(crate) fn answer(&mut self) -> Answer {
-        let mut answer = self.answer_head();
-        answer.body = self.body(&answer.fields).expect("a whole body");
-        answer
-    }
-
-    /// An answer to `HEAD`, or an interim one.
-    pub(crate) fn answer_head(&mut self) -> Answer {
-        let (line, fields) = self.head();
-        let status = line.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, fields, body: Vec::new() }
-    }
-
-    /// Whether the other side has ended the connection and sent nothing more.
-    pub(crate) fn is_ended(&mut self) -> bool {
-        match self.fill() {
-            Ok(read) => read == 0 && self.buffer.is_empty(),
-            Err(error) => {
-                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
-                self.buffer.is_empty()
-            }
+/// Sends as long as the other side takes it.
+pub(crate) fn while_taken(times: usize, mut send: impl FnMut() -> io::Result<()>) {
+    for _ in 0..times {
+        if send().is_err() {
+            return;
         }
     }
 }
 
 /// A request as the upstream got it.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct Received {
     pub(crate) line: String,
     pub(crate) fields: Vec<(String, String)>,
     /// `None`: it ended before its end.
@@ -466,44 +339,32 @@ pub(crate) struct Seen {
 
 /// An upstream that records requests and answers by path.
 pub(crate) struct Recorder {
-    pub(crate) address: SocketAddr,
-    seen: Receiver<Seen>,
+    server: RawUpstream,
+    received: Receiver<Received>,
     go: SyncSender<()>,
 }
 
 impl Recorder {
     fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let ((report, seen), (go, going)) = (sync_channel(10_000), sync_channel(10_000));
-        let going = Arc::new(Mutex::new(going));
-        thread::spawn(move || {
-            for tcp in listener.incoming() {
-                let (report, going, wire) = (report.clone(), Arc::clone(&going), Wire::new(tcp.unwrap()));
-                thread::spawn(move || converse(wire, &report, &going));
-            }
-        });
-        Self { address, seen, go }
+        let ((report, received), (go, going)) = (sync_channel(10_000), sync_channel(10_000));
+        let going = Mutex::new(going);
+        let server = RawUpstream::scripted(move |exchange| converse(exchange, &report, &going));
+        Self { server, received, go }
     }
 
     /// The next request that reached it.
-    pub(crate) fn seen(&self) -> Seen {
-        self.seen.recv_timeout(PATIENCE).expect("a request at the upstream")
+    pub(crate) fn seen(&self) -> Received {
+        self.received.recv_timeout(PATIENCE).expect("a request at the upstream")
     }
 
     /// The next request that reached it, while other tasks of this thread go on.
-    pub(crate) async fn seen_meanwhile(&self) -> Seen {
-        loop {
-            match self.seen.try_recv() {
-                Ok(seen) => return seen,
-                Err(_none_yet) => tokio::task::yield_now().await,
-            }
-        }
+    pub(crate) async fn seen_meanwhile(&self) -> Received {
+        eventually_async("a request at the upstream", || self.received.try_recv().ok()).await
     }
 
     /// Nothing (else) has reached it.
     pub(crate) fn is_untouched(&self) -> bool {
-        matches!(self.seen.try_recv(), Err(TryRecvError::Empty))
+        matches!(self.received.try_recv(), Err(TryRecvError::Empty))
     }
 
     /// Lets one answer go on that waits.
@@ -512,56 +373,57 @@ impl Recorder {
     }
 }
 
-/// Serves one connection of the gate until it ends or an answer ends it.
-fn converse(mut wire: Wire, report: &SyncSender<Seen>, going: &Mutex<Receiver<()>>) {
-    while let Some(head) = wire.try_until(b"\r\n\r\n") {
-        wire.buffer.splice(..0, head);
-        let (line, fields) = wire.head();
-        let body = wire.body(&fields);
-        let (cut, echo) = (body.is_none(), body.clone().unwrap_or_default());
-        let path = line.split(' ').nth(1).unwrap().trim_start_matches("/open").to_owned();
-        let hold = || going.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        if path == "/whole" {
+/// Answers one request.
+fn converse(exchange: &mut Exchange<'_>, report: &SyncSender<Received>, going: &Mutex<Receiver<()>>) -> Next {
+    let body = exchange.read_body().ok();
+    let (line, fields) = (exchange.request.line(), exchange.request.fields());
+    let path = exchange.request.target().trim_start_matches("/open").to_owned();
+    let hold = || going.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+    if path == "/whole" {
+        hold();
+    }
+    let echo = body.clone();
+    if report.send(Received { line, fields, body }).is_err() {
+        return Next::Close;
+    }
+    let Some(echo) = echo else { return Next::Close };
+    let ok = |body: &[u8]| {
+        [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
+    };
+    match path.as_str() {
+        "/hold" => {
             hold();
+            exchange.send(ok(b"held"))
         }
-        if report.send(Seen { line, fields, body }).is_err() || cut {
-            return;
+        "/hints" => {
+            exchange.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+            hold();
+            exchange.send(ok(b"hinted"))
         }
-        let ok = |body: &[u8]| {
-            [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
-        };
-        match path.as_str() {
-            "/hold" => {
-                hold();
-                wire.send(ok(b"held"));
-            }
-            "/hints" => {
-                wire.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
-                hold();
-                wire.send(ok(b"hinted"));
-            }
-            "/hints-at-once" => {
-                wire.send([b"HTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\n", &ok(b"hinted")[..]].concat())
-            }
-            "/cut" => {
-                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
-                return;
-            }
-            "/switch" => {
-                wire.send(
-                    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: test\r\n\r\nhello ",
-                );
-                while let Some(bytes) = wire.try_exactly(1) {
-                    wire.send(bytes.to_ascii_uppercase());
+        "/hints-at-once" => {
+            exchange.send([b"HTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\n", &ok(b"hinted")[..]].concat())
+        }
+        "/cut" => {
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+            Next::Close
+        }
+        "/switch" => {
+            exchange.send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: test\r\n\r\nhello ",
+            );
+            while let Ok(bytes) = exchange.read_some() {
+                if bytes.is_empty() || exchange.write(bytes.to_ascii_uppercase()).is_err() {
+                    break;
                 }
-                return;
             }
-            "/flood" => {
-                wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-                wire.send_while_taken(&[b"4000\r\n", &[b'x'; 0x4000][..], b"\r\n"].concat(), 10_000);
-                return;
-            }
-            _ => wire.send(ok(&echo)),
+            Next::Close
         }
+        "/flood" => {
+            exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let chunk = [b"4000\r\n", &[b'x'; 0x4000][..], b"\r\n"].concat();
+            while_taken(10_000, || exchange.write(&chunk));
+            Next::Close
+        }
+        _ => exchange.send(ok(&echo)),
     }
 }

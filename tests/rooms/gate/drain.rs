@@ -8,23 +8,23 @@ use crate::gate::bed::{Bed, get};
 fn requests_in_flight_finish_and_everything_else_ends() {
     let mut bed = Bed::start(|_| {});
     let (mut idle, mut busy, mut fresh) = (bed.connect(), bed.connect(), bed.connect());
-    idle.send(get("/ok"));
-    idle.answer();
+    idle.send(get("/ok")).unwrap();
+    idle.answer().unwrap();
     bed.upstream.seen();
-    busy.send(get("/hold"));
+    busy.send(get("/hold")).unwrap();
     bed.upstream.seen();
     bed.advance(Phase::Leaving);
-    fresh.send(get("/ok"));
-    assert_eq!(fresh.answer().status, 200);
+    fresh.send(get("/ok")).unwrap();
+    assert_eq!(fresh.answer().unwrap().status(), 200);
     bed.upstream.seen();
     bed.advance(Phase::Draining);
-    assert!(idle.is_ended());
-    assert!(fresh.is_ended());
+    assert!(idle.is_closed());
+    assert!(fresh.is_closed());
     bed.until_closed();
     bed.upstream.go();
-    let answer = busy.answer();
+    let answer = busy.answer().unwrap();
     assert_eq!((answer.body.as_slice(), answer.field("connection")), (&b"held"[..], Some("close")));
-    assert!(busy.is_ended());
+    assert!(busy.is_closed());
     bed.ended();
 }
 
@@ -32,16 +32,18 @@ fn requests_in_flight_finish_and_everything_else_ends() {
 fn what_does_not_finish_is_cut_at_the_end_of_the_drain() {
     let mut bed = Bed::start(|_| {});
     let (mut busy, mut tunnel) = (bed.connect(), bed.connect());
-    busy.send(get("/hold"));
+    busy.send(get("/hold")).unwrap();
     bed.upstream.seen();
-    tunnel.send("GET /open/switch HTTP/1.1\r\nHost: gate\r\nConnection: upgrade\r\nUpgrade: test\r\n\r\n");
-    assert_eq!(tunnel.answer_head().status, 101);
+    tunnel
+        .send("GET /open/switch HTTP/1.1\r\nHost: gate\r\nConnection: upgrade\r\nUpgrade: test\r\n\r\n")
+        .unwrap();
+    assert_eq!(tunnel.answer().unwrap().status(), 101);
     bed.advance(Phase::Draining);
     bed.until_closed();
     // A tunnel would last for ever.
-    assert_eq!(tunnel.exactly(6), b"hello ");
-    assert!(tunnel.is_ended());
+    assert_eq!(tunnel.take(6).unwrap(), b"hello ");
+    assert!(tunnel.is_closed());
     bed.advance(Phase::Stopped);
     bed.ended();
-    assert!(busy.is_ended());
+    assert!(busy.is_closed());
 }

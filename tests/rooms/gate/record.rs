@@ -19,8 +19,8 @@ fn play(bed: &Bed) -> String {
         (String::from_utf8(get("/ok")).unwrap(), 200),
         ("GET / HTTP/1.1\r\nHost: gate\r\nA : b\r\n\r\n".into(), 400),
     ] {
-        client.send(request);
-        assert_eq!(client.answer().status, status);
+        client.send(request).unwrap();
+        assert_eq!(client.answer().unwrap().status(), status);
     }
     good
 }
@@ -83,7 +83,7 @@ fn every_request_is_logged_without_naming_anybody() {
 fn a_request_whose_client_left_is_logged_as_such() {
     let mut bed = Bed::start(|settings| settings.limits.idle_connection_timeout = SHORT);
     let mut client = bed.connect();
-    client.send(get("/hold"));
+    client.send(get("/hold")).unwrap();
     bed.upstream.seen();
     drop(client);
     bed.until_open(0);
@@ -99,12 +99,12 @@ fn a_trusted_proxy_names_the_request_and_its_client() {
     let ask = b"GET /open/ok HTTP/1.1\r\nHost: gate\r\nX-Request-Id: from-outside\r\nX-Forwarded-For: 192.0.2.1, 192.0.2.2\r\n\r\n";
     let mut bed = Bed::start(|settings| settings.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()]);
     let mut client = bed.connect();
-    client.send(ask);
-    assert_eq!(client.answer().field("x-request-id"), Some("from-outside"));
+    client.send(ask).unwrap();
+    assert_eq!(client.answer().unwrap().field("x-request-id"), Some("from-outside"));
     assert_eq!(bed.log()[0]["client_address"], "192.0.2.2");
     let mut bed = Bed::start(|_| {});
     let mut client = bed.connect();
-    client.send(ask);
-    assert_ne!(client.answer().field("x-request-id"), Some("from-outside"));
+    client.send(ask).unwrap();
+    assert_ne!(client.answer().unwrap().field("x-request-id"), Some("from-outside"));
     assert_eq!(bed.log()[0]["client_address"], "127.0.0.1");
 }

@@ -4,7 +4,7 @@ use portcullis::ssf::{Answer, KeysAsked};
 use portcullis::time::Timestamp;
 use serde_json::{Value, json};
 
-use super::{NOW, SET, Settings, Signer, at, settings, transmitter, words};
+use super::{NOW, SET, Settings, at, fresh_key, security_event, settings, sign, transmitter, words};
 
 fn sets(document: &str) -> Vec<Value> {
     let document: Value = serde_json::from_str(document).unwrap();
@@ -22,12 +22,12 @@ fn fitting(claims: &Value, tolerant: bool) -> Settings {
 
 #[test]
 fn every_example_of_the_specifications_has_its_outcome() {
-    let signer = Signer::new();
+    let signer = fresh_key();
     let sets = sets(include_str!("../../data/ssf/specification.json"));
     assert_eq!(sets.len(), 26);
     for set in sets {
         let (claims, expected) = (&set["claims"], &set["expect"]);
-        let token = signer.set(claims);
+        let token = security_event(&signer, claims);
         for tolerant in [false, true] {
             let transmitter = transmitter(fitting(claims, tolerant), &signer);
             let received = transmitter.receive(token.as_bytes(), SET, KeysAsked::Nothing, at(NOW));
@@ -38,14 +38,14 @@ fn every_example_of_the_specifications_has_its_outcome() {
 
 #[test]
 fn what_real_transmitters_send_is_understood() {
-    let signer = Signer::new();
+    let signer = fresh_key();
     let sets = sets(include_str!("../../data/ssf/transmitters.json"));
     assert_eq!(sets.len(), 7);
     for set in sets {
         let claims = &set["claims"];
         let now = Timestamp::from_secs(claims["iat"].as_i64().unwrap());
         let typ = if set.get("typ").is_some() { "" } else { r#","typ":"secevent+jwt""# };
-        let token = signer.sign(&format!(r#"{{"alg":"ES256","kid":"a"{typ}}}"#), &claims.to_string());
+        let token = sign(&signer, &format!(r#"{{"alg":"ES256","kid":"a"{typ}}}"#), &claims.to_string());
         let (body, content_type, answer) = match set.get("envelope") {
             Some(_) => (json!({ "payload": token }).to_string(), Some("application/json"), Answer::Ok),
             None => (token, SET, Answer::Accepted),

@@ -13,8 +13,8 @@ use portcullis::time::{Monotonic, Now};
 use serde_json::{Value, json};
 
 use super::{
-    ISSUER, NOW, SESSION_REVOKED, SET, Settings, Signer, at, claims, receive, settings, tolerant,
-    transmitter, words,
+    ISSUER, NOW, SESSION_REVOKED, SET, Settings, Signer, at, claims, fresh_key, key_set, receive,
+    security_event, settings, sign, tolerant, transmitter, words,
 };
 
 const HEADER: &str = r#"{"alg":"ES256","kid":"a","typ":"secevent+jwt"}"#;
@@ -42,7 +42,7 @@ fn the_token_itself_is_accepted() {
 
 #[test]
 fn hostile_headers_are_rejected() {
-    let (signer, payload) = (Signer::new(), claims().to_string());
+    let (signer, payload) = (fresh_key(), claims().to_string());
     for (header, expected) in [
         (r#"{"alg":"ES256","kid":"a"}"#, "invalid_request"),
         (r#"{"alg":"ES256","kid":"a","typ":"JWT"}"#, "invalid_request"),
@@ -68,19 +68,19 @@ fn hostile_headers_are_rejected() {
         ("[]", "invalid_request"),
         ("", "invalid_request"),
     ] {
-        assert_eq!(refused(settings(), &signer, &signer.sign(header, &payload)), expected, "{header}");
+        assert_eq!(refused(settings(), &signer, &sign(&signer, header, &payload)), expected, "{header}");
     }
     for header in [
         r#"{"alg":"ES256","typ":"secevent+jwt"}"#,
         r#"{"alg":"ES256","kid":"a","typ":"SecEvent+JWT"}"#,
         r#"{"alg":"ES256","kid":"a","typ":"application/secevent+jwt"}"#,
     ] {
-        let words = refused(settings(), &signer, &signer.sign(header, &payload));
+        let words = refused(settings(), &signer, &sign(&signer, header, &payload));
         assert!(words.starts_with("subject-revoked alice"), "{header}: {words}");
     }
     for typ in ["at+jwt", "application/at+jwt", "logout+jwt", "dpop+jwt"] {
         let header = format!(r#"{{"alg":"ES256","kid":"a","typ":"{typ}"}}"#);
-        let words = refused(tolerant(), &signer, &signer.sign(&header, &payload));
+        let words = refused(tolerant(), &signer, &sign(&signer, &header, &payload));
         assert_eq!(words, "invalid_request", "{typ}");
     }
 }
@@ -147,14 +147,14 @@ fn tolerance_has_limits() {
 
 #[test]
 fn an_access_token_is_no_set() {
-    let signer = Signer::new();
+    let signer = fresh_key();
     let token = json!({
         "iss": ISSUER, "aud": "https://gate.example.com", "sub": "alice", "client_id": "app", "jti": "1",
         "iat": NOW, "exp": NOW + 60, "scope": "read:deals", "roles": [],
     });
     for typ in ["JWT", "at+jwt", "secevent+jwt"] {
         let header = format!(r#"{{"alg":"ES256","kid":"a","typ":"{typ}"}}"#);
-        let body = signer.sign(&header, &token.to_string());
+        let body = sign(&signer, &header, &token.to_string());
         for settings in [settings(), tolerant()] {
             assert_eq!(refused(settings, &signer, &body), "invalid_request", "{typ}");
         }
@@ -163,11 +163,11 @@ fn an_access_token_is_no_set() {
 
 #[test]
 fn malformed_texts_are_rejected() {
-    let signer = Signer::new();
-    let good = signer.set(&claims());
+    let signer = fresh_key();
+    let good = security_event(&signer, &claims());
     let (input, signature) = good.rsplit_once('.').unwrap();
     let (header, payload) = input.split_once('.').unwrap();
-    let other = Signer::new().set(&claims());
+    let other = security_event(&fresh_key(), &claims());
     let (_, forged) = other.rsplit_once('.').unwrap();
     let twice = claims().to_string().replacen('{', r#"{"iss":"https://evil.example/","#, 1);
     let deep_twice = claims().to_string().replace(r#""sub":"alice""#, r#""sub":"alice","sub":"bob""#);
@@ -194,11 +194,11 @@ fn malformed_texts_are_rejected() {
         (format!("{header}.{payload}.{}", URL_SAFE_NO_PAD.encode([0; 64])), "authentication_failed"),
         (format!("{header}.{altered}.{signature}"), "authentication_failed"),
         (other.clone(), "authentication_failed"),
-        (signer.sign(HEADER, &twice), "invalid_request"),
-        (signer.sign(HEADER, &deep_twice), "invalid_request"),
-        (signer.sign(HEADER, &deep), "invalid_request"),
-        (signer.sign(HEADER, &format!("{} {{}}", claims())), "invalid_request"),
-        (signer.sign(HEADER, "null"), "invalid_request"),
+        (sign(&signer, HEADER, &twice), "invalid_request"),
+        (sign(&signer, HEADER, &deep_twice), "invalid_request"),
+        (sign(&signer, HEADER, &deep), "invalid_request"),
+        (sign(&signer, HEADER, &format!("{} {{}}", claims())), "invalid_request"),
+        (sign(&signer, HEADER, "null"), "invalid_request"),
         (json!({"payload": good}).to_string(), "invalid_request"),
     ] {
         assert_eq!(refused(settings(), &signer, &body), expected, "{body}");
@@ -219,8 +219,8 @@ fn a_token_names_a_thousand_subjects_at_most() {
 
 #[test]
 fn bodies_of_another_type_are_rejected() {
-    let signer = Signer::new();
-    let set = signer.set(&claims());
+    let signer = fresh_key();
+    let set = security_event(&signer, &claims());
     let envelope = json!({ "payload": set }).to_string();
     for (body, content_type, strict, lenient) in [
         (&set, Some("application/secevent+jwt"), true, true),
@@ -253,7 +253,7 @@ fn bodies_of_another_type_are_rejected() {
 
 #[test]
 fn without_keys_nothing_is_judged() {
-    let token = Signer::new().set(&claims());
+    let token = security_event(&fresh_key(), &claims());
     let settings = settings();
     let empty = KeyStore::new(settings.keys.clone(), Metrics::new().unwrap());
     let received =
@@ -262,11 +262,11 @@ fn without_keys_nothing_is_judged() {
 
     // Keys that were good and are too old are none.
     let old = KeyStore::new(settings.keys.clone(), Metrics::new().unwrap());
-    let signer = Signer::new();
+    let signer = fresh_key();
     let day = Duration::from_secs(86_401);
     let loaded = Now { wall: at(NOW).minus(day), monotonic: Monotonic::now().minus(day) };
-    old.accept(signer.jwks().into(), loaded).unwrap();
-    let token = signer.set(&claims());
+    old.accept(key_set(&signer).into(), loaded).unwrap();
+    let token = security_event(&signer, &claims());
     let received =
         Transmitter::new(settings, old).receive(token.as_bytes(), SET, KeysAsked::Nothing, at(NOW));
     assert_eq!(received, Err(Unaccepted::NoKeys));

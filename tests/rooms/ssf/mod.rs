@@ -5,10 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use portcullis::events;
 use portcullis::keys::set::KeySet;
@@ -18,6 +14,7 @@ use portcullis::metrics::Metrics;
 use portcullis::ssf::{Accepted, KeysAsked, Settings, Transmitter, Unaccepted};
 use portcullis::time::Timestamp;
 use serde_json::{Value, json};
+use testkit::tokens::{Signer, compact};
 
 mod examples;
 mod hostile;
@@ -31,30 +28,22 @@ const ISSUER: &str = "https://idp.example.com/";
 const AUDIENCE: &str = "https://gate.example.com";
 const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 
-/// A transmitter's signing key, `kid` "a".
-struct Signer(EcdsaKeyPair);
+/// A fresh signing key of a transmitter, `kid` "a".
+fn fresh_key() -> Signer {
+    Signer::new("ES256", "a")
+}
 
-impl Signer {
-    fn new() -> Self {
-        Self(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
-    }
+fn key_set(signer: &Signer) -> String {
+    json!({"keys": [signer.jwk()]}).to_string()
+}
 
-    fn jwks(&self) -> String {
-        let (x, y) = self.0.public_key().as_ref()[1..].split_at(32);
-        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
-        json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "a", "x": x, "y": y}]}).to_string()
-    }
+/// A token of these texts, whatever they are.
+fn sign(signer: &Signer, header: &str, payload: &str) -> String {
+    compact(signer, "ES256", header.as_bytes(), payload.as_bytes())
+}
 
-    /// A token of these texts, whatever they are.
-    fn sign(&self, header: &str, payload: &str) -> String {
-        let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
-        let signature = self.0.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
-        format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
-    }
-
-    fn set(&self, claims: &Value) -> String {
-        self.sign(r#"{"alg":"ES256","kid":"a","typ":"secevent+jwt"}"#, &claims.to_string())
-    }
+fn security_event(signer: &Signer, claims: &Value) -> String {
+    sign(signer, r#"{"alg":"ES256","kid":"a","typ":"secevent+jwt"}"#, &claims.to_string())
 }
 
 fn settings() -> Settings {
@@ -85,7 +74,7 @@ fn settings() -> Settings {
 }
 
 fn transmitter(settings: Settings, signer: &Signer) -> Transmitter {
-    let set = KeySet::new(jwks::parse(signer.jwks().as_bytes(), &settings.keys.algorithms).unwrap().keys);
+    let set = KeySet::new(jwks::parse(key_set(signer).as_bytes(), &settings.keys.algorithms).unwrap().keys);
     let keys = KeyStore::fixed(settings.keys.clone(), set, Metrics::new().unwrap());
     Transmitter::new(settings, keys)
 }
@@ -123,8 +112,8 @@ fn claims() -> Value {
 }
 
 fn receive(settings: Settings, claims: &Value) -> Vec<String> {
-    let signer = Signer::new();
-    let token = signer.set(claims);
+    let signer = fresh_key();
+    let token = security_event(&signer, claims);
     words(transmitter(settings, &signer).receive(token.as_bytes(), SET, KeysAsked::Nothing, at(NOW)))
 }
 

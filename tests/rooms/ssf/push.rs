@@ -35,7 +35,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::{AUDIENCE, ISSUER, SESSION_REVOKED, Settings, Signer, settings, shared, tolerant, transmitter};
+use super::{
+    AUDIENCE, ISSUER, SESSION_REVOKED, Settings, Signer, fresh_key, key_set, security_event, settings,
+    shared, sign, tolerant, transmitter,
+};
 
 const SET: &str = "content-type: application/secevent+jwt";
 const AUTHORIZED: &str = "authorization: Bearer events-secret";
@@ -145,10 +148,10 @@ fn claims(subject: &str, at: Timestamp) -> Value {
 
 #[tokio::test]
 async fn a_signal_is_in_force_when_it_is_acknowledged() {
-    let signer = Signer::new();
+    let signer = fresh_key();
     let gate = Gate::start(transmitter(settings(), &signer)).await;
     let now = Timestamp::from_secs(Timestamp::now().as_secs());
-    let token = signer.set(&claims("alice", now));
+    let token = security_event(&signer, &claims("alice", now));
     assert_eq!(gate.judge("alice", now), None);
     for _ in 0..2 {
         let (status, head, body) = gate.push(&token).await;
@@ -162,22 +165,22 @@ async fn a_signal_is_in_force_when_it_is_acknowledged() {
 
     let mut unknown = claims("bob", now);
     unknown["events"] = json!({"urn:example:whatever": {}});
-    assert_eq!(gate.push(&signer.set(&unknown)).await.0, 202);
+    assert_eq!(gate.push(&security_event(&signer, &unknown)).await.0, 202);
     unknown["sub_id"]["iss"] = json!("https://other.example.com/");
     unknown["events"] = json!({SESSION_REVOKED: {}});
-    assert_eq!(gate.push(&signer.set(&unknown)).await.0, 202);
+    assert_eq!(gate.push(&security_event(&signer, &unknown)).await.0, 202);
     assert_eq!(gate.judge("bob", now), None);
     assert_eq!((gate.counted("unknown-event"), gate.counted("other-issuer")), (1, 1));
 }
 
 #[tokio::test]
 async fn refusals_have_the_form_of_rfc_8935() {
-    let signer = Signer::new();
+    let signer = fresh_key();
     let gate = Gate::start(transmitter(settings(), &signer)).await;
     let now = Timestamp::now();
-    let good = signer.set(&claims("alice", now));
-    let forged = Signer::new().set(&claims("alice", now));
-    let elsewhere = signer.set(&json!({"iss": "https://evil.example/"}));
+    let good = security_event(&signer, &claims("alice", now));
+    let forged = security_event(&fresh_key(), &claims("alice", now));
+    let elsewhere = security_event(&signer, &json!({"iss": "https://evil.example/"}));
     for (line, fields, body, status, err) in [
         ("POST /v1/ssf/t", &[AUTHORIZED, SET][..], forged.as_str(), 400, "authentication_failed"),
         ("POST /v1/ssf/t", &[AUTHORIZED, SET], &elsewhere, 400, "invalid_issuer"),
@@ -214,14 +217,14 @@ async fn refusals_have_the_form_of_rfc_8935() {
 
 #[tokio::test]
 async fn apple_hears_ok() {
-    let signer = Signer::new();
+    let signer = fresh_key();
     let gate = Gate::start(transmitter(tolerant(), &signer)).await;
     let now = Timestamp::now();
     let event = json!({"type": "account-delete", "sub": "001.a.2", "event_time": now.as_millis()});
     let mut claims = claims("set-1", now);
     claims["events"] = json!(event.to_string());
     claims.as_object_mut().unwrap().remove("sub_id");
-    let body = json!({"payload": signer.sign(r#"{"alg":"ES256","kid":"a"}"#, &claims.to_string())});
+    let body = json!({"payload": sign(&signer, r#"{"alg":"ES256","kid":"a"}"#, &claims.to_string())});
     let fields = [AUTHORIZED, "content-type: application/json; charset=utf-8"];
     let (status, _, body) = gate.call("POST /v1/ssf/t", &fields, &body.to_string()).await;
     assert_eq!((status, body.as_str()), (200, ""));
@@ -278,22 +281,22 @@ async fn fetching(server: &Server, settings: Settings, shutdown: Shutdown) -> Tr
 
 #[tokio::test]
 async fn a_new_key_is_fetched_when_a_token_names_it() {
-    let (old, new) = (Signer::new(), Signer::new());
-    let server = Server::start(old.jwks()).await;
+    let (old, new) = (fresh_key(), fresh_key());
+    let server = Server::start(key_set(&old)).await;
     let (_trigger, shutdown) = shutdown::channel();
     let gate = Gate::start(fetching(&server, settings(), shutdown).await).await;
     let now = Timestamp::now();
-    assert_eq!(gate.push(&old.set(&claims("alice", now))).await.0, 202);
+    assert_eq!(gate.push(&security_event(&old, &claims("alice", now))).await.0, 202);
     assert_eq!(server.served.load(Ordering::SeqCst), 1);
 
-    server.document.send_replace(new.jwks().replace(r#""kid":"a""#, r#""kid":"b""#));
+    server.document.send_replace(key_set(&new).replace(r#""kid":"a""#, r#""kid":"b""#));
     let header = r#"{"alg":"ES256","kid":"b","typ":"secevent+jwt"}"#;
-    let rotated = new.sign(header, &claims("bob", now).to_string());
+    let rotated = sign(&new, header, &claims("bob", now).to_string());
     assert_eq!(gate.push(&rotated).await.0, 202);
     assert_eq!(gate.judge("bob", now), Some(Ended::Subject));
     assert_eq!(server.served.load(Ordering::SeqCst), 2);
 
-    let (status, _, body) = gate.push(&old.set(&claims("carol", now))).await;
+    let (status, _, body) = gate.push(&security_event(&old, &claims("carol", now))).await;
     assert_eq!(status, 400, "the old key is gone: {body}");
     assert!(body.contains("invalid_key"), "{body}");
     assert_eq!(server.served.load(Ordering::SeqCst), 2, "one fetch per cooldown");
@@ -305,14 +308,14 @@ async fn a_new_key_under_an_old_name_is_fetched_when_a_token_is_signed_by_it() {
     for header in
         [r#"{"alg":"ES256","kid":"a","typ":"secevent+jwt"}"#, r#"{"alg":"ES256","typ":"secevent+jwt"}"#]
     {
-        let (old, new, forger) = (Signer::new(), Signer::new(), Signer::new());
-        let server = Server::start(old.jwks()).await;
+        let (old, new, forger) = (fresh_key(), fresh_key(), fresh_key());
+        let server = Server::start(key_set(&old)).await;
         let (_trigger, shutdown) = shutdown::channel();
         let gate = Gate::start(fetching(&server, settings(), shutdown).await).await;
         let now = Timestamp::now();
-        assert_eq!(gate.push(&old.set(&claims("alice", now))).await.0, 202);
-        server.document.send_replace(new.jwks());
-        let signed = |signer: &Signer, subject| signer.sign(header, &claims(subject, now).to_string());
+        assert_eq!(gate.push(&security_event(&old, &claims("alice", now))).await.0, 202);
+        server.document.send_replace(key_set(&new));
+        let signed = |signer: &Signer, subject| sign(signer, header, &claims(subject, now).to_string());
         assert_eq!(gate.push(&signed(&new, "bob")).await.0, 202, "{header}");
         assert_eq!(gate.judge("bob", now), Some(Ended::Subject));
         assert_eq!(server.served.load(Ordering::SeqCst), 2, "{header}");
@@ -331,7 +334,8 @@ async fn without_keys_the_transmitter_is_asked_to_come_back() {
     let settings = settings();
     let keys = KeyStore::new(settings.keys.clone(), Metrics::new().unwrap());
     let gate = Gate::start(Transmitter::new(settings, keys)).await;
-    let (status, head, _) = gate.push(&Signer::new().set(&claims("alice", Timestamp::now()))).await;
+    let (status, head, _) =
+        gate.push(&security_event(&fresh_key(), &claims("alice", Timestamp::now()))).await;
     assert_eq!(status, 503);
     assert!(head.contains("\r\nretry-after: "), "{head}");
     assert_eq!(gate.judge("alice", Timestamp::now()), None);

@@ -1,31 +1,18 @@
 //! The built binary as a process of the test: started on free ports, watched through its log, ended on drop.
 
-use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 
+pub use crate::command::{Outcome, binary, check, path_text, portcullis};
+pub use crate::log::{Log, field, message};
 use crate::metrics::Scrape;
 use crate::settings::Settings;
 use crate::wire::{Answer, Wire};
 use crate::{PATIENCE, eventually, within};
-
-/// The binary under test, which Cargo builds before the tests of the package: it lies in the folder above theirs.
-pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        let binary = test.ancestors().nth(2).unwrap().join("portcullis");
-        assert!(binary.is_file(), "{} is missing; cargo builds it", binary.display());
-        binary
-    })
-}
 
 /// A running gate.
 pub struct Gate {
@@ -326,132 +313,4 @@ impl Request<'_> {
     pub fn send(&self) -> Answer {
         self.gate.connect().exchange(self.bytes()).unwrap()
     }
-}
-
-/// What a process has printed so far.
-#[derive(Clone, Default)]
-pub struct Log {
-    lines: Arc<Mutex<Vec<String>>>,
-    /// Pipes that are still read.
-    open: Arc<AtomicUsize>,
-}
-
-impl Log {
-    /// Collects what `child` prints.
-    pub fn follow(child: &mut Child) -> Self {
-        let log = Self::default();
-        log.collect(child.stdout.take().unwrap());
-        log.collect(child.stderr.take().unwrap());
-        log
-    }
-
-    fn collect(&self, pipe: impl Read + Send + 'static) {
-        let (lines, open) = (self.lines.clone(), self.open.clone());
-        open.fetch_add(1, Ordering::SeqCst);
-        thread::spawn(move || {
-            let mut pipe = BufReader::new(pipe);
-            let mut line = Vec::new();
-            while matches!(pipe.read_until(b'\n', &mut line), Ok(1..)) {
-                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                lines.lock().unwrap().push(text);
-                line.clear();
-            }
-            open.fetch_sub(1, Ordering::SeqCst);
-        });
-    }
-
-    /// Waits until everything that was printed has been read; the process has ended.
-    pub fn wait_for_end(&self) {
-        eventually("the end of the log", || (self.open.load(Ordering::SeqCst) == 0).then_some(()));
-    }
-
-    /// Everything.
-    pub fn text(&self) -> String {
-        self.lines.lock().unwrap().join("\n")
-    }
-
-    /// The lines that are JSON.
-    pub fn records(&self) -> Vec<Value> {
-        self.lines.lock().unwrap().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-
-    /// Waits for a record.
-    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        eventually(what, || self.records().into_iter().find(&wanted))
-    }
-
-    /// Waits for a text.
-    pub fn wait_for_text(&self, text: &str) -> String {
-        eventually(&format!("the log says {text:?}"), || {
-            self.lines.lock().unwrap().iter().find(|line| line.contains(text)).cloned()
-        })
-    }
-}
-
-/// A record's message.
-pub fn message(record: &Value) -> Option<&str> {
-    field(record, "message")
-}
-
-/// A text field of a record, at its top or among its `fields`.
-pub fn field<'a>(record: &'a Value, name: &str) -> Option<&'a str> {
-    record.get(name).or_else(|| record.get("fields")?.get(name))?.as_str()
-}
-
-/// What a command of the binary printed, and how it ended.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The exit code.
-    pub code: i32,
-    /// Standard output.
-    pub out: String,
-    /// Standard error.
-    pub err: String,
-}
-
-/// Runs a command of the binary to its end.
-pub fn portcullis(arguments: &[&str]) -> Outcome {
-    let child = Command::new(binary())
-        .args(arguments)
-        .env_remove("PORTCULLIS_CONFIG")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let child = Arc::new(Mutex::new(Some(child.unwrap())));
-    let guard = child.clone();
-    let (done, timer) = std::sync::mpsc::sync_channel::<()>(1);
-    thread::spawn(move || {
-        if timer.recv_timeout(PATIENCE).is_err()
-            && let Some(child) = guard.lock().unwrap().as_mut()
-        {
-            drop(child.kill());
-        }
-    });
-    let (mut out, mut err) = (String::new(), String::new());
-    let (stdout, stderr) = {
-        let mut child = child.lock().unwrap();
-        let child = child.as_mut().unwrap();
-        (child.stdout.take(), child.stderr.take())
-    };
-    let reader = thread::spawn(move || {
-        stderr.unwrap().read_to_string(&mut err).unwrap();
-        err
-    });
-    stdout.unwrap().read_to_string(&mut out).unwrap();
-    let err = reader.join().unwrap();
-    let status =
-        within(PATIENCE, "the command ends", || child.lock().unwrap().as_mut().unwrap().try_wait().unwrap());
-    let _ = done.send(());
-    Outcome { code: status.code().unwrap_or(-1), out, err }
-}
-
-/// Runs `check` on a configuration.
-pub fn check(settings: &Settings) -> Outcome {
-    portcullis(&["check", "--config", path_text(&settings.write())])
-}
-
-/// A path as an argument.
-pub fn path_text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }

@@ -4,16 +4,20 @@
 //! expectation of a helper fails the test that called it.
 
 pub mod app;
+pub mod command;
 pub mod documents;
 pub mod frames;
 pub mod gate;
 pub mod h2_client;
 pub mod issuer;
+pub mod log;
 pub mod metrics;
 pub mod operator;
 pub mod pki;
 pub mod ports;
 pub mod raw_upstream;
+pub mod redis_server;
+pub mod relay;
 pub mod settings;
 pub mod tokens;
 pub mod tools;

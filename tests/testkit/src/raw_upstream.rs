@@ -1,7 +1,7 @@
 //! An HTTP/1.1 upstream over raw sockets: it records the exact bytes that reach it and answers from a script.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::eventually;
+use crate::wire::{Duplex, Wire};
 
 /// What a script decides about the connection after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,11 +222,8 @@ impl Drop for RawUpstream {
     }
 }
 
-trait Duplex: Read + Write + Send {}
-impl<T: Read + Write + Send> Duplex for T {}
-
 fn serve(number: usize, socket: TcpStream, state: &State, script: &Script) -> io::Result<()> {
-    socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+    socket.set_read_timeout(Some(crate::PATIENCE))?;
     socket.set_nodelay(true)?;
     let raw = socket.try_clone()?;
     let stream: Box<dyn Duplex> = match &state.tls {
@@ -235,13 +233,14 @@ fn serve(number: usize, socket: TcpStream, state: &State, script: &Script) -> io
         }
         None => Box::new(socket),
     };
-    let mut wire = Wire { stream, buffer: Vec::new() };
+    let mut wire = Wire::over(stream, raw.try_clone()?);
     loop {
-        let head = match wire.take_head() {
+        let head = match wire.until_or_closed(b"\r\n\r\n") {
             Ok(Some(head)) => head,
             ended => {
-                if !wire.buffer.is_empty() {
-                    state.stray.lock().unwrap().push(std::mem::take(&mut wire.buffer));
+                let left = wire.left();
+                if !left.is_empty() {
+                    state.stray.lock().unwrap().push(left);
                 }
                 return ended.map(drop);
             }
@@ -267,51 +266,6 @@ fn serve(number: usize, socket: TcpStream, state: &State, script: &Script) -> io
                 return socket2::SockRef::from(&raw).set_linger(Some(Duration::ZERO));
             }
         }
-    }
-}
-
-struct Wire {
-    stream: Box<dyn Duplex>,
-    buffer: Vec<u8>,
-}
-
-impl Wire {
-    /// Reads more; false at the end of the stream.
-    fn fill(&mut self) -> io::Result<bool> {
-        let mut chunk = [0; 16 * 1024];
-        let n = self.stream.read(&mut chunk)?;
-        self.buffer.extend_from_slice(&chunk[..n]);
-        Ok(n > 0)
-    }
-
-    fn take(&mut self, n: usize) -> io::Result<Vec<u8>> {
-        while self.buffer.len() < n {
-            if !self.fill()? {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        Ok(self.buffer.drain(..n).collect())
-    }
-
-    fn take_until(&mut self, end: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        let mut from = 0;
-        loop {
-            if let Some(at) = self.buffer[from..].windows(end.len()).position(|window| window == end) {
-                return Ok(Some(self.buffer.drain(..from + at + end.len()).collect()));
-            }
-            from = self.buffer.len().saturating_sub(end.len() - 1);
-            if !self.fill()? {
-                return Ok(None);
-            }
-        }
-    }
-
-    fn take_head(&mut self) -> io::Result<Option<Vec<u8>>> {
-        self.take_until(b"\r\n\r\n")
-    }
-
-    fn take_line(&mut self) -> io::Result<Vec<u8>> {
-        self.take_until(b"\r\n")?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }
 
@@ -349,7 +303,7 @@ impl Exchange<'_> {
     fn read_chunks(&mut self) -> io::Result<(Vec<u8>, Vec<u8>, String)> {
         let (mut raw, mut body) = (Vec::new(), Vec::new());
         loop {
-            let line = self.wire.take_line()?;
+            let line = self.wire.until(b"\r\n")?;
             let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim_end(), 16)
                 .map_err(io::Error::other)?;
             raw.extend_from_slice(&line);
@@ -362,7 +316,7 @@ impl Exchange<'_> {
         }
         let mut trailers = String::new();
         loop {
-            let line = self.wire.take_line()?;
+            let line = self.wire.until(b"\r\n")?;
             raw.extend_from_slice(&line);
             if line == b"\r\n" {
                 return Ok((raw, body, trailers));
@@ -373,16 +327,12 @@ impl Exchange<'_> {
 
     /// Writes bytes at once.
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.wire.stream.write_all(bytes.as_ref())?;
-        self.wire.stream.flush()
+        self.wire.send(bytes)
     }
 
     /// Reads whatever comes next; empty at the end.
     pub fn read_some(&mut self) -> io::Result<Vec<u8>> {
-        if self.wire.buffer.is_empty() {
-            self.wire.fill()?;
-        }
-        Ok(std::mem::take(&mut self.wire.buffer))
+        self.wire.some()
     }
 
     /// Reads the body and answers 200.
@@ -407,7 +357,7 @@ impl Exchange<'_> {
 
     /// Waits until the peer has closed the connection.
     pub fn wait_for_close(&mut self) -> Next {
-        while self.wire.fill().unwrap_or(false) {}
+        while self.wire.some().is_ok_and(|some| !some.is_empty()) {}
         Next::Close
     }
 }

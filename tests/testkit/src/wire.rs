@@ -15,7 +15,8 @@ pub struct Wire {
     buffer: Vec<u8>,
 }
 
-trait Duplex: Read + Write + Send {}
+/// Both directions of a connection.
+pub(crate) trait Duplex: Read + Write + Send {}
 impl<T: Read + Write + Send> Duplex for T {}
 
 /// An answer.
@@ -77,10 +78,14 @@ impl Answer {
 }
 
 impl Wire {
+    /// Over a connection that is there already, and the socket below it.
+    pub(crate) fn over(stream: Box<dyn Duplex>, socket: TcpStream) -> Self {
+        Self { stream, socket, buffer: Vec::new() }
+    }
+
     /// Connects in clear text.
     pub fn plain(address: SocketAddr) -> Self {
-        let socket = connect(address);
-        Self { stream: Box::new(socket.try_clone().unwrap()), socket, buffer: Vec::new() }
+        Self::try_plain(address).unwrap()
     }
 
     /// The same where nobody may listen.
@@ -89,7 +94,7 @@ impl Wire {
     /// When the connection is refused.
     pub fn try_plain(address: SocketAddr) -> io::Result<Self> {
         let socket = try_connect(address)?;
-        Ok(Self { stream: Box::new(socket.try_clone()?), socket, buffer: Vec::new() })
+        Ok(Self::over(Box::new(socket.try_clone()?), socket))
     }
 
     /// Connects over TLS behind a load balancer, whose bytes go first.
@@ -139,7 +144,7 @@ impl Wire {
             certificate: session.peer_certificates().map(|chain| chain[0].to_vec()).unwrap_or_default(),
         };
         let stream = Box::new(rustls::StreamOwned::new(session, transport));
-        Ok((Self { stream, socket, buffer: Vec::new() }, handshake))
+        Ok((Self::over(stream, socket), handshake))
     }
 
     /// Sends bytes.
@@ -276,15 +281,36 @@ impl Wire {
         self.rest().is_ok_and(|rest| rest.is_empty())
     }
 
-    fn until(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
+    /// Reads up to and including `end`.
+    pub fn until(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
+        self.until_or_closed(end)?.ok_or_else(|| ErrorKind::UnexpectedEof.into())
+    }
+
+    /// The same; nothing when the other side closes first.
+    pub(crate) fn until_or_closed(&mut self, end: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let mut from = 0;
         loop {
-            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
-                return Ok(self.buffer.drain(..at + end.len()).collect());
+            if let Some(at) = self.buffer[from..].windows(end.len()).position(|window| window == end) {
+                return Ok(Some(self.buffer.drain(..from + at + end.len()).collect()));
             }
+            from = self.buffer.len().saturating_sub(end.len() - 1);
             if self.fill()? == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
+                return Ok(None);
             }
         }
+    }
+
+    /// What has been read and not taken.
+    pub(crate) fn left(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Reads whatever comes next; empty at the end.
+    pub fn some(&mut self) -> io::Result<Vec<u8>> {
+        if self.buffer.is_empty() {
+            self.fill()?;
+        }
+        Ok(self.left())
     }
 
     fn fill(&mut self) -> io::Result<usize> {

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use redis::{FromRedisValue, RedisResult};
 use tempfile::TempDir;
 
-use testkit::eventually;
-use testkit::ports::ClaimedPort;
+use crate::eventually;
+use crate::ports::ClaimedPort;
 
 /// A running server.
-pub struct Server {
+pub struct RedisServer {
     child: Child,
     program: &'static str,
+    /// Where it listens on loopback.
     pub port: u16,
     folder: Arc<TempDir>,
     arguments: Vec<String>,
@@ -21,7 +22,7 @@ pub struct Server {
     _claim: ClaimedPort,
 }
 
-impl Server {
+impl RedisServer {
     /// A primary that forgets nothing.
     pub fn start() -> Self {
         Self::with(&[])
@@ -167,7 +168,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for RedisServer {
     fn drop(&mut self) {
         // It may have been killed by the test.
         drop(self.child.kill());

@@ -4,17 +4,17 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 
-use testkit::PATIENCE;
+use crate::PATIENCE;
 
 /// How far the held command has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Progress {
     Awaited,
     Held,
     Released,
 }
 
-type Door = Arc<(Mutex<Stage>, Condvar)>;
+type Door = Arc<(Mutex<Progress>, Condvar)>;
 
 /// A relay on a port of its own.
 pub struct Relay {
@@ -28,7 +28,7 @@ impl Relay {
     pub fn start(server: u16, is_wanted: fn(&[u8]) -> bool) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let door: Door = Arc::new((Mutex::new(Stage::Awaited), Condvar::new()));
+        let door: Door = Arc::new((Mutex::new(Progress::Awaited), Condvar::new()));
         let held = Arc::clone(&door);
         // Ends with the process of the test: it has nothing to clean up.
         std::thread::spawn(move || {
@@ -52,13 +52,13 @@ impl Relay {
     pub fn wait_until_held(&self) {
         let (stage, changed) = &*self.door;
         let waited =
-            changed.wait_timeout_while(stage.lock().unwrap(), PATIENCE, |stage| *stage == Stage::Awaited);
-        assert_eq!(*waited.unwrap().0, Stage::Held, "the command never came");
+            changed.wait_timeout_while(stage.lock().unwrap(), PATIENCE, |stage| *stage == Progress::Awaited);
+        assert_eq!(*waited.unwrap().0, Progress::Held, "the command never came");
     }
 
     /// Lets it go on.
     pub fn release(&self) {
-        *self.door.0.lock().unwrap() = Stage::Released;
+        *self.door.0.lock().unwrap() = Progress::Released;
         self.door.1.notify_all();
     }
 }
@@ -66,10 +66,10 @@ impl Relay {
 fn hold(door: &Door, is_wanted: bool) {
     let (stage, changed) = &**door;
     let mut stage = stage.lock().unwrap();
-    if is_wanted && *stage == Stage::Awaited {
-        *stage = Stage::Held;
+    if is_wanted && *stage == Progress::Awaited {
+        *stage = Progress::Held;
         changed.notify_all();
-        drop(changed.wait_timeout_while(stage, PATIENCE, |stage| *stage == Stage::Held));
+        drop(changed.wait_timeout_while(stage, PATIENCE, |stage| *stage == Progress::Held));
     }
 }
 
