@@ -21,6 +21,8 @@ use testkit::tools::Running;
 struct Reader {
     folder: TempDir,
     issuer: Issuer,
+    /// A token for README's route, issued before anything happens.
+    token: String,
     upstream: RawUpstream,
 }
 
@@ -30,7 +32,8 @@ impl Reader {
             (tempfile::tempdir().unwrap(), RawUpstream::start(), Authority::new());
         let issuer = Issuer::new();
         let server = authority.server(&["api.example.com"]);
-        let reader = Self { folder, issuer, upstream };
+        let token = issuer.good();
+        let reader = Self { folder, issuer, token, upstream };
         reader.file("server.pem", &server.chain);
         reader.file("server.key", &server.key);
         reader.file("ca.pem", &authority.certificate_pem());
@@ -76,7 +79,7 @@ impl Reader {
             .command("bash")
             .args(["-c", &format!("set -uo pipefail\n{script}")])
             .env("PORTCULLIS_ADMIN_URL", format!("http://{admin}"))
-            .env("TOKEN", self.token())
+            .env("TOKEN", &self.token)
             .output()
             .unwrap();
         let printed = [output.stdout, output.stderr].concat();
@@ -89,11 +92,6 @@ impl Reader {
         let (code, printed) = self.shell(script, admin);
         assert_eq!(code, 0, "{script}\n{printed}");
         printed
-    }
-
-    /// A token for README's route.
-    fn token(&self) -> String {
-        self.issuer.good()
     }
 }
 
@@ -172,7 +170,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
     let [event, explain] = &commands(&block("README.md", "portcullis event role-changed"))[..] else {
         panic!("two lines")
     };
-    reader.file("token", &reader.token());
+    reader.file("token", &reader.token);
     assert_eq!(reader.shell(explain, admin).0, 0);
     reader.says(&of_issuer(event), admin);
     let (code, printed) = reader.shell(explain, admin);
