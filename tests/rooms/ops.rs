@@ -30,37 +30,25 @@ use portcullis::usage::Usage;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use testkit::PATIENCE;
+use testkit::call::{call, exchange, request};
 use testkit::tokens::{Signer, compact};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use testkit::wire::Answer;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// An answer as it came over the socket.
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+/// Problem documents (RFC 9457).
+trait Problem {
+    /// Asserts the shape and returns the document.
+    fn problem(&self, status: u16, title: &str) -> Value;
 }
 
-impl Answer {
-    fn field(&self, name: &str) -> Option<&str> {
-        self.head.lines().skip(1).find_map(|line| {
-            let (found, value) = line.split_once(':')?;
-            found.eq_ignore_ascii_case(name).then_some(value.trim())
-        })
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
-    }
-
-    /// Asserts the shape of RFC 9457 and returns the document.
+impl Problem for Answer {
     #[track_caller]
     fn problem(&self, status: u16, title: &str) -> Value {
-        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.status(), status, "{self:?}");
         assert_eq!(self.field("content-type"), Some("application/problem+json"), "{self:?}");
         assert_eq!(self.field("cache-control"), Some("no-store"), "{self:?}");
         let problem = self.json();
@@ -70,27 +58,6 @@ impl Answer {
         assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{problem}");
         problem
     }
-}
-
-async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Answer {
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut bytes = Vec::new();
-    timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("an answer in time").unwrap();
-    let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
-}
-
-/// One request on a connection of its own; `fields` are whole lines.
-async fn call(address: SocketAddr, line: &str, fields: &[&str], body: &str) -> Answer {
-    exchange(TcpStream::connect(address).await.unwrap(), &request(line, fields, body)).await
-}
-
-fn request(line: &str, fields: &[&str], body: &str) -> String {
-    let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
-    let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
-    format!("{line} HTTP/1.1\r\nhost: gate\r\nconnection: close\r\n{length}{fields}\r\n{body}")
 }
 
 /// A listener under test; ends with the value.
@@ -233,8 +200,8 @@ async fn a_token_is_explained_against_live_state() {
 
     let good = token("alice", "read:deals");
     let told = explain(json!({"token": good, "method": "GET", "path": "/deals"})).await;
-    assert_eq!((told.status, told.field("content-type")), (200, Some("application/json")), "{told:?}");
-    assert!(!told.body.contains(good.rsplit_once('.').unwrap().1), "the signature");
+    assert_eq!((told.status(), told.field("content-type")), (200, Some("application/json")), "{told:?}");
+    assert!(!told.text().contains(good.rsplit_once('.').unwrap().1), "the signature");
     let told = told.json();
     assert_eq!((&told["allowed"], &told["reason"]), (&json!(true), &Value::Null));
     assert_eq!(told.as_object().unwrap().len(), 3);
@@ -359,17 +326,17 @@ async fn the_admin_listener_answers_only_those_it_knows() {
     for (line, fields, status, challenge) in CALLS {
         let answer = call(running.address, line, fields, "").await;
         assert_eq!(
-            (answer.status, answer.field("www-authenticate")),
+            (answer.status(), answer.field("www-authenticate")),
             (*status, *challenge),
             "{line} {fields:?}"
         );
         assert_eq!(answer.field("cache-control"), Some("no-store"), "{line} {fields:?}");
         let kind = if *status == 200 { "application/json" } else { "application/problem+json" };
         assert_eq!(answer.field("content-type"), Some(kind), "{line} {fields:?}");
-        assert!(!answer.body.contains("s3cret"), "{answer:?}");
+        assert!(!answer.text().contains("s3cret"), "{answer:?}");
     }
     let long = format!("authorization: Bearer {}", "x".repeat(8000));
-    assert_eq!(call(running.address, "GET /v1/config", &[&long], "").await.status, 401);
+    assert_eq!(call(running.address, "GET /v1/config", &[&long], "").await.status(), 401);
 }
 
 #[tokio::test]
@@ -436,8 +403,8 @@ async fn the_effective_configuration_is_shown_and_reloaded() {
     let mut other = settings();
     other.tokens.remove(0);
     access.replace(&other, None);
-    assert_eq!(call(to, "GET /v1/config", &[OPS], "").await.status, 401);
-    assert_eq!(call(to, "GET /v1/config", &["authorization: Bearer l"], "").await.status, 200);
+    assert_eq!(call(to, "GET /v1/config", &[OPS], "").await.status(), 401);
+    assert_eq!(call(to, "GET /v1/config", &["authorization: Bearer l"], "").await.status(), 200);
 }
 
 fn certificate() -> (Arc<ServerTls>, Arc<rustls::ClientConfig>) {
@@ -474,10 +441,10 @@ async fn a_reload_swaps_the_admin_certificate() {
     let ((first, trusts_first), (second, trusts_second)) = (certificate(), certificate());
     let access = Arc::new(Access::new(&settings(), Some(first)));
     let running = Running::admin(AdminLimits::default(), Arc::clone(&access), control(Ok(()))).await;
-    assert_eq!(call_tls(running.address, &trusts_first).await.unwrap().status, 200);
+    assert_eq!(call_tls(running.address, &trusts_first).await.unwrap().status(), 200);
     call_tls(running.address, &trusts_second).await.expect_err("not this certificate yet");
     access.replace(&settings(), Some(second));
-    assert_eq!(call_tls(running.address, &trusts_second).await.unwrap().status, 200);
+    assert_eq!(call_tls(running.address, &trusts_second).await.unwrap().status(), 200);
     call_tls(running.address, &trusts_first).await.expect_err("not this certificate any more");
 }
 
@@ -505,8 +472,8 @@ async fn readiness_says_which_part_cannot_serve() {
     let ready = async || {
         let answer = call(to, "GET /ready", &[], "").await;
         assert_eq!(answer.field("content-type"), Some("application/json"));
-        assert_eq!(answer.json()["ready"], answer.status == 200);
-        (answer.status, answer.json()["components"].clone())
+        assert_eq!(answer.json()["ready"], answer.status() == 200);
+        (answer.status(), answer.json()["components"].clone())
     };
     let components = |keys: &str, state: &str, gate: &str| json!({"keys:https://idp.example.com/": keys, "state": state, "events": "ok", "gate": gate});
 
@@ -519,7 +486,7 @@ async fn readiness_says_which_part_cannot_serve() {
     assert_eq!(ready().await, (200, components("ok", "ok", "ok")));
     running.trigger.advance(Phase::Leaving);
     assert_eq!(ready().await, (503, components("ok", "ok", "shutting down")));
-    assert_eq!(call(to, "GET /live", &[], "").await.status, 200);
+    assert_eq!(call(to, "GET /live", &[], "").await.status(), 200);
     running.trigger.advance(Phase::Stopped);
     timeout(PATIENCE, running.served).await.expect("the listener ends").unwrap();
     TcpStream::connect(to).await.expect_err("nobody listens any more");
@@ -547,7 +514,7 @@ async fn telemetry_is_three_pages_to_read() {
         ("POST /v1/reload", 404),
     ] {
         let answer = call(running.address, line, &[], "").await;
-        assert_eq!(answer.status, status, "{line}");
+        assert_eq!(answer.status(), status, "{line}");
         assert_eq!(answer.field("cache-control"), Some("no-store"), "{line}");
         assert_eq!(answer.body.is_empty(), line.starts_with("HEAD"), "{line}");
     }
@@ -558,10 +525,10 @@ async fn telemetry_is_three_pages_to_read() {
         "portcullis_log_lines_dropped_total 0",
         concat!(r#"portcullis_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
     ] {
-        assert!(page.body.lines().any(|found| found == line), "{line}\n{}", page.body);
+        assert!(page.text().lines().any(|found| found == line), "{line}\n{}", page.text());
     }
     for name in ["process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"] {
-        assert!(page.body.contains(&format!("\n{name} ")), "{name}\n{}", page.body);
+        assert!(page.text().contains(&format!("\n{name} ")), "{name}\n{}", page.text());
     }
 }
 
@@ -581,7 +548,7 @@ async fn slow_clients_are_closed_and_hold_nobody_up() {
     for start in ["", "GET /live HT", "GET /live HTTP/1.1\r\nhost: gate\r\n"] {
         let mut stream = TcpStream::connect(running.address).await.unwrap();
         stream.write_all(start.as_bytes()).await.unwrap();
-        assert_eq!(call(running.address, "GET /live", &[], "").await.status, 200);
+        assert_eq!(call(running.address, "GET /live", &[], "").await.status(), 200);
         until_closed(&mut stream).await;
     }
     let (mut reading, mut writing) = TcpStream::connect(running.address).await.unwrap().into_split();
@@ -620,5 +587,5 @@ async fn connections_beyond_the_limit_are_closed_at_once() {
     kept.clear();
     let open = running.metrics.connections.with_label_values(&["telemetry"]);
     testkit::eventually_async("the places are free again", || (open.get() == 0).then_some(())).await;
-    assert_eq!(call(running.address, "GET /live", &[], "").await.status, 200);
+    assert_eq!(call(running.address, "GET /live", &[], "").await.status(), 200);
 }

@@ -1,6 +1,6 @@
 //! What is refused: every row leaves the log as it was.
 
-use crate::admin_api::{A, B, Gate};
+use crate::admin_api::{A, B, Gate, Shown as _};
 
 /// A body, with `@` for the member that names the issuer; its status; a word of the complaint.
 const REFUSED: &[(&str, u16, &str)] = &[
@@ -142,11 +142,11 @@ async fn each_group_needs_its_permission() {
         for token in ["events", "sessions", "config"] {
             let answer = gate.call_as(token, line, body).await;
             if token == needed {
-                assert_eq!(answer.status, answered, "{line} {token} {answer:?}");
+                assert_eq!(answer.status(), answered, "{line} {token} {answer:?}");
             } else {
                 assert!(answer.problem(403).contains(needed), "{line} {token} {answer:?}");
             }
         }
-        assert_eq!(gate.call_as("nobody", line, body).await.status, 401, "{line}");
+        assert_eq!(gate.call_as("nobody", line, body).await.status(), 401, "{line}");
     }
 }

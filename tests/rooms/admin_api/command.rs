@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::admin_api::{A, B, Gate};
+use crate::admin_api::{A, B, Gate, Shown as _};
 
 /// Runs the command; `token` is what the environment holds.
 async fn event(address: &str, token: &str, args: &[&str]) -> (i32, String, String) {

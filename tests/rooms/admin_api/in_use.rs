@@ -9,7 +9,7 @@ use portcullis::time::{Now, Timestamp};
 use portcullis::usage::Usage;
 use serde_json::{Value, json};
 
-use crate::admin_api::{A, B, Gate};
+use crate::admin_api::{A, B, Gate, Shown as _};
 
 impl Gate {
     fn token_is_revoked(&self, token: TokenKey) -> bool {
@@ -54,15 +54,15 @@ async fn sessions_are_listed_and_ended() {
     assert!(item["first_used_at"].as_str().unwrap() <= item["expires_at"].as_str().unwrap());
 
     let one = format!("DELETE /v1/sessions/{}", alice[1].0);
-    assert_eq!(gate.call(&one, "").await.status, 204);
+    assert_eq!(gate.call(&one, "").await.status(), 204);
     assert!(gate.token_is_revoked(alice[1]));
-    assert_eq!(gate.call(&one, "").await.status, 404, "in use no more");
+    assert_eq!(gate.call(&one, "").await.status(), 404, "in use no more");
     assert_eq!(tokens(&hers).await, names(&[alice[0], alice[2]]));
-    assert_eq!(gate.call(&format!("DELETE /v1/sessions?{hers}"), "").await.status, 204);
+    assert_eq!(gate.call(&format!("DELETE /v1/sessions?{hers}"), "").await.status(), 204);
     assert!(alice.iter().all(|token| gate.token_is_revoked(*token)));
     assert!(!gate.token_is_revoked(bob) && !gate.token_is_revoked(namesake));
     assert!(tokens(&hers).await.is_empty());
-    assert_eq!(gate.call(&format!("DELETE /v1/sessions?{hers}"), "").await.status, 204, "nothing to do");
+    assert_eq!(gate.call(&format!("DELETE /v1/sessions?{hers}"), "").await.status(), 204, "nothing to do");
     gate.shows(r#"portcullis_events_total{source="admin",type="token-revoked"} 3"#);
 
     let at = Timestamp::now().as_millis() as f64 / 1000.0;
@@ -87,7 +87,7 @@ async fn pages_of_sessions_lead_through_all_of_them() {
         }
     }
     assert_eq!(seen, all);
-    assert_eq!(gate.call("DELETE /v1/sessions?subject=s0", "").await.status, 204);
+    assert_eq!(gate.call("DELETE /v1/sessions?subject=s0", "").await.status(), 204);
     assert_eq!(gate.ledger.revocations.load().counts().tokens, 1_250);
     let left = gate.call("GET /v1/sessions?limit=1000", "").await;
     assert_eq!((left.items().len(), left.json()["next"].is_string()), (1_000, true));

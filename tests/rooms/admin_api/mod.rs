@@ -25,11 +25,9 @@ use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
 use portcullis::usage::Usage;
 use serde_json::Value;
-use testkit::PATIENCE;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use testkit::wire::Answer;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 mod accounts;
 mod accounts_bad;
@@ -51,31 +49,25 @@ struct Gate {
     _trigger: Trigger,
 }
 
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+/// What the admin API answers with.
+trait Shown {
+    /// What a page holds.
+    fn items(&self) -> Vec<Value>;
+    /// The detail of a problem document with this status.
+    fn problem(&self, status: u16) -> String;
 }
 
-impl Answer {
-    #[track_caller]
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    /// What a page holds.
+impl Shown for Answer {
     #[track_caller]
     fn items(&self) -> Vec<Value> {
-        assert_eq!(self.status, 200, "{self:?}");
+        assert_eq!(self.status(), 200, "{self:?}");
         self.json()["items"].as_array().unwrap().clone()
     }
 
-    /// The detail of a problem document with this status.
     #[track_caller]
     fn problem(&self, status: u16) -> String {
-        assert_eq!(self.status, status, "{self:?}");
-        assert!(self.head.contains("application/problem+json"), "{self:?}");
+        assert_eq!(self.status(), status, "{self:?}");
+        assert_eq!(self.field("content-type"), Some("application/problem+json"), "{self:?}");
         self.json()["detail"].as_str().unwrap().to_owned()
     }
 }
@@ -143,26 +135,18 @@ impl Gate {
     }
 
     async fn call_as(&self, token: &str, line: &str, body: &str) -> Answer {
-        let head = format!(
-            "{line} HTTP/1.1\r\nhost: gate\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
-        // A body that is refused before it was read may meet a closed connection.
-        drop(stream.write_all(body.as_bytes()).await);
-        let mut text = String::new();
-        timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("an answer in time").unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head: head.to_owned(), body: body.to_owned() }
+        let authorization = format!("authorization: Bearer {token}");
+        let mut fields = vec![authorization.as_str(), "content-type: application/json"];
+        if body.is_empty() {
+            fields.push("content-length: 0");
+        }
+        testkit::call::call(self.address, line, &fields, body).await
     }
 
     /// Accepts events and answers with the highest sequence.
     async fn publish(&self, events: &str) -> u64 {
         let answer = self.call("POST /v1/events", events).await;
-        assert_eq!(answer.status, 202, "{answer:?}");
+        assert_eq!(answer.status(), 202, "{answer:?}");
         answer.json()["sequence"].as_u64().unwrap()
     }
 

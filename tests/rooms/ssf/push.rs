@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -30,14 +29,14 @@ use portcullis::time::{Now, Timestamp};
 use portcullis::usage::Usage;
 use serde_json::{Value, json};
 use testkit::PATIENCE;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use testkit::issuer::KeyServer;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{
-    AUDIENCE, ISSUER, SESSION_REVOKED, Settings, Signer, fresh_key, key_set, security_event, settings,
-    shared, sign, tolerant, transmitter,
+    AUDIENCE, ISSUER, SESSION_REVOKED, Settings, Signer, fresh_key, security_event, settings, shared, sign,
+    tolerant, transmitter,
 };
 
 const SET: &str = "content-type: application/secevent+jwt";
@@ -102,17 +101,9 @@ impl Gate {
 
     /// Status, head and body of the answer.
     async fn call(&self, line: &str, fields: &[&str], body: &str) -> (u16, String, String) {
-        let mut socket = TcpStream::connect(self.address).await.unwrap();
-        let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
-        let length = body.len();
-        let request = format!(
-            "{line} HTTP/1.1\r\nhost: gate\r\nconnection: close\r\ncontent-length: {length}\r\n{fields}\r\n{body}"
-        );
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
+        let answer = testkit::call::call(self.address, line, fields, body).await;
+        let lines = answer.head.fields.iter().map(|(name, value)| format!("\r\n{name}: {value}"));
+        (answer.status(), lines.collect(), answer.text())
     }
 
     async fn push(&self, token: &str) -> (u16, String, String) {
@@ -231,44 +222,9 @@ async fn apple_hears_ok() {
     assert_eq!(gate.judge("001.a.2", now), Some(Ended::Subject));
 }
 
-/// A server that answers every request with the document of the moment, and counts them.
-struct Server {
-    url: String,
-    document: watch::Sender<String>,
-    served: Arc<AtomicUsize>,
-}
-
-impl Server {
-    async fn start(document: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/jwks", listener.local_addr().unwrap());
-        let (document, current) = watch::channel(document);
-        let served = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&served);
-        tokio::spawn(async move {
-            while let Ok((mut socket, _)) = listener.accept().await {
-                let (current, count) = (current.clone(), Arc::clone(&count));
-                tokio::spawn(async move {
-                    let mut head = [0; 4096];
-                    assert!(socket.read(&mut head).await.unwrap() > 0);
-                    count.fetch_add(1, Ordering::SeqCst);
-                    let body = current.borrow().clone();
-                    let length = body.len();
-                    let answer = format!(
-                        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\
-                         content-length: {length}\r\n\r\n{body}"
-                    );
-                    socket.write_all(answer.as_bytes()).await.unwrap();
-                });
-            }
-        });
-        Self { url, document, served }
-    }
-}
-
-async fn fetching(server: &Server, settings: Settings, shutdown: Shutdown) -> Transmitter {
+async fn fetching(server: &KeyServer, settings: Settings, shutdown: Shutdown) -> Transmitter {
     let mut settings = settings;
-    settings.keys.source = KeySource::Url(server.url.clone());
+    settings.keys.source = KeySource::Url(server.jwks_url());
     let keys = KeyStore::new(settings.keys.clone(), Metrics::new().unwrap());
     let tls = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
     let client = Client::new(Arc::new(tls.with_no_client_auth()));
@@ -282,24 +238,26 @@ async fn fetching(server: &Server, settings: Settings, shutdown: Shutdown) -> Tr
 #[tokio::test]
 async fn a_new_key_is_fetched_when_a_token_names_it() {
     let (old, new) = (fresh_key(), fresh_key());
-    let server = Server::start(key_set(&old)).await;
+    let server = KeyServer::start(json!({"keys": [old.jwk()]}));
     let (_trigger, shutdown) = shutdown::channel();
     let gate = Gate::start(fetching(&server, settings(), shutdown).await).await;
     let now = Timestamp::now();
     assert_eq!(gate.push(&security_event(&old, &claims("alice", now))).await.0, 202);
-    assert_eq!(server.served.load(Ordering::SeqCst), 1);
+    assert_eq!(server.fetches(), 1);
 
-    server.document.send_replace(key_set(&new).replace(r#""kid":"a""#, r#""kid":"b""#));
+    let mut renamed = new;
+    renamed.kid = "b".to_owned();
+    server.set_keys(json!({"keys": [renamed.jwk()]}));
     let header = r#"{"alg":"ES256","kid":"b","typ":"secevent+jwt"}"#;
-    let rotated = sign(&new, header, &claims("bob", now).to_string());
+    let rotated = sign(&renamed, header, &claims("bob", now).to_string());
     assert_eq!(gate.push(&rotated).await.0, 202);
     assert_eq!(gate.judge("bob", now), Some(Ended::Subject));
-    assert_eq!(server.served.load(Ordering::SeqCst), 2);
+    assert_eq!(server.fetches(), 2);
 
     let (status, _, body) = gate.push(&security_event(&old, &claims("carol", now))).await;
     assert_eq!(status, 400, "the old key is gone: {body}");
     assert!(body.contains("invalid_key"), "{body}");
-    assert_eq!(server.served.load(Ordering::SeqCst), 2, "one fetch per cooldown");
+    assert_eq!(server.fetches(), 2, "one fetch per cooldown");
 }
 
 /// A refused signal is not repeated, so a transmitter's new key must be found with its first signal.
@@ -309,23 +267,23 @@ async fn a_new_key_under_an_old_name_is_fetched_when_a_token_is_signed_by_it() {
         [r#"{"alg":"ES256","kid":"a","typ":"secevent+jwt"}"#, r#"{"alg":"ES256","typ":"secevent+jwt"}"#]
     {
         let (old, new, forger) = (fresh_key(), fresh_key(), fresh_key());
-        let server = Server::start(key_set(&old)).await;
+        let server = KeyServer::start(json!({"keys": [old.jwk()]}));
         let (_trigger, shutdown) = shutdown::channel();
         let gate = Gate::start(fetching(&server, settings(), shutdown).await).await;
         let now = Timestamp::now();
         assert_eq!(gate.push(&security_event(&old, &claims("alice", now))).await.0, 202);
-        server.document.send_replace(key_set(&new));
+        server.set_keys(json!({"keys": [new.jwk()]}));
         let signed = |signer: &Signer, subject| sign(signer, header, &claims(subject, now).to_string());
         assert_eq!(gate.push(&signed(&new, "bob")).await.0, 202, "{header}");
         assert_eq!(gate.judge("bob", now), Some(Ended::Subject));
-        assert_eq!(server.served.load(Ordering::SeqCst), 2, "{header}");
+        assert_eq!(server.fetches(), 2, "{header}");
         for signer in [&old, &forger] {
             let (status, _, body) = gate.push(&signed(signer, "carol")).await;
             assert_eq!(status, 400, "{header}: {body}");
             assert!(body.contains("authentication_failed"), "{body}");
         }
         assert_eq!(gate.judge("carol", now), None);
-        assert_eq!(server.served.load(Ordering::SeqCst), 2, "one fetch per cooldown: {header}");
+        assert_eq!(server.fetches(), 2, "one fetch per cooldown: {header}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! expectation of a helper fails the test that called it.
 
 pub mod app;
+pub mod call;
 pub mod command;
 pub mod documents;
 pub mod frames;

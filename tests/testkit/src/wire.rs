@@ -11,7 +11,8 @@ use serde_json::Value;
 /// A connection to a gate.
 pub struct Wire {
     stream: Box<dyn Duplex>,
-    socket: TcpStream,
+    /// None below an answer that has been read already.
+    socket: Option<TcpStream>,
     buffer: Vec<u8>,
 }
 
@@ -56,6 +57,15 @@ impl Head {
 }
 
 impl Answer {
+    /// From all that came on a connection.
+    ///
+    /// # Errors
+    /// When it is no whole answer.
+    pub fn parsed(bytes: Vec<u8>, to_head_request: bool) -> io::Result<Self> {
+        let stream = Box::new(io::Cursor::new(bytes));
+        Wire { stream, socket: None, buffer: Vec::new() }.answer_to(to_head_request)
+    }
+
     /// The status code.
     pub fn status(&self) -> u16 {
         self.head.status
@@ -80,7 +90,7 @@ impl Answer {
 impl Wire {
     /// Over a connection that is there already, and the socket below it.
     pub(crate) fn over(stream: Box<dyn Duplex>, socket: TcpStream) -> Self {
-        Self { stream, socket, buffer: Vec::new() }
+        Self { stream, socket: Some(socket), buffer: Vec::new() }
     }
 
     /// Connects in clear text.
@@ -147,6 +157,10 @@ impl Wire {
         Ok((Self::over(stream, socket), handshake))
     }
 
+    fn socket(&self) -> &TcpStream {
+        self.socket.as_ref().expect("a connection")
+    }
+
     /// Sends bytes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())?;
@@ -155,17 +169,17 @@ impl Wire {
 
     /// How long a read may take before it fails.
     pub fn set_patience(&self, limit: Duration) {
-        self.socket.set_read_timeout(Some(limit)).unwrap();
+        self.socket().set_read_timeout(Some(limit)).unwrap();
     }
 
     /// How long a write may take before it fails.
     pub fn set_write_patience(&self, limit: Duration) {
-        self.socket.set_write_timeout(Some(limit)).unwrap();
+        self.socket().set_write_timeout(Some(limit)).unwrap();
     }
 
     /// Ends the sending half.
     pub fn finish_sending(&self) {
-        drop(self.socket.shutdown(std::net::Shutdown::Write));
+        drop(self.socket().shutdown(std::net::Shutdown::Write));
     }
 
     /// Sends a request and reads its answer.
