@@ -78,7 +78,7 @@ async fn stop(figures: &mut Figures, gate: &Gate, token: &str, count: usize) {
         "within the timeouts",
         took < TIMEOUT / 2,
     );
-    sleep(Duration::from_secs(2)).await;
+    settle(gate).await;
     let open = connections(gate);
     figures.add("open at a time", open, "all, and the good client", open == count + 1);
     let each = gate.memory("VmRSS").saturating_sub(resting) as f64 / count as f64;
@@ -190,6 +190,20 @@ async fn measured(client: &mut Client, bytes: &[u8]) -> Vec<Duration> {
         sleep(Duration::from_millis(2)).await;
     }
     times
+}
+
+/// Waits until the gate works no more on what was just opened, for a while.
+async fn settle(gate: &Gate) {
+    let cpu = || gate.metrics().sum("process_cpu_seconds_total", &[]);
+    let mut before = cpu();
+    for _ in 0..20 {
+        sleep(Duration::from_secs(1)).await;
+        let now = cpu();
+        if now - before < 0.1 {
+            return;
+        }
+        before = now;
+    }
 }
 
 fn connections(gate: &Gate) -> usize {
