@@ -13,9 +13,6 @@ mod client;
 mod figures;
 mod mixed;
 mod overload;
-#[path = "../fleet/redis_server.rs"]
-#[allow(dead_code, reason = "the suite of fleets uses more of it")]
-mod redis_server;
 mod slow;
 mod upstream;
 

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::app::{empty, full};
-use testkit::gate::{Gate, field};
+use testkit::gate::Gate;
 use testkit::h2_client::{self, H2Client};
 use testkit::issuer::{KeyServer, Source};
+use testkit::log::field;
+use testkit::redis_server::RedisServer;
 use testkit::settings::Settings;
 use testkit::tokens::{Issuer, Signer, unique};
 use testkit::{now, now_ms};
@@ -18,7 +20,6 @@ use tokio::time::sleep;
 
 use crate::client::{Client, connector, request};
 use crate::figures::{Figures, slope};
-use crate::redis_server::Server;
 use crate::upstream;
 
 const RELOADS: Duration = Duration::from_secs(7);
@@ -98,7 +99,7 @@ impl<'a> Fresh<'a> {
 /// Runs it for so many seconds, of which a third warms up.
 pub fn run(seconds: u64) -> Figures {
     let mut figures = Figures::default();
-    let (address, mut redis) = (upstream::start(None), Server::start());
+    let (address, mut redis) = (upstream::start(None), RedisServer::start());
     let issuer = Issuer::new();
     let keys = KeyServer::start(issuer.jwks());
     let settings = settings(&format!("http://{address}"), &issuer, &keys, &redis);
@@ -151,7 +152,7 @@ pub fn run(seconds: u64) -> Figures {
     figures
 }
 
-fn settings(url: &str, issuer: &Issuer, keys: &KeyServer, redis: &Server) -> Settings {
+fn settings(url: &str, issuer: &Issuer, keys: &KeyServer, redis: &RedisServer) -> Settings {
     let lines =
         "refresh_cooldown = \"200ms\"\nrefresh_interval = \"30s\"\nleeway = \"2s\"\nmax_lifetime = \"2m\"";
     Settings::tls()
@@ -168,7 +169,7 @@ fn settings(url: &str, issuer: &Issuer, keys: &KeyServer, redis: &Server) -> Set
 fn phase(
     gate: &Gate,
     stage: &Stage,
-    (keys, redis): (&KeyServer, &mut Server),
+    (keys, redis): (&KeyServer, &mut RedisServer),
     length: Duration,
     counts: &mut BTreeMap<&'static str, usize>,
 ) -> Vec<(f64, f64)> {
