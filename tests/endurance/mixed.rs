@@ -14,9 +14,8 @@ use testkit::log::field;
 use testkit::redis_server::RedisServer;
 use testkit::settings::Settings;
 use testkit::tokens::{Issuer, Signer, unique};
-use testkit::{now, now_ms};
+use testkit::{let_pass_async, now, now_ms};
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::sleep;
 
 use crate::client::{Client, connector, request};
 use crate::figures::{Figures, slope};
@@ -266,7 +265,7 @@ async fn traffic(gate: &Gate, stage: &Stage) {
     let over_http1 = async |pause: u64, target: &str, body: usize| {
         let (mut client, mut fresh, mut number) = (None, Fresh::new(stage), 0);
         while !stage.is_over() {
-            sleep(Duration::from_millis(pause)).await;
+            let_pass_async(Duration::from_millis(pause)).await;
             number += 1;
             let method = if body > 0 { "POST" } else { "GET" };
             let bytes = request(method, target, fresh.get(), &vec![b'x'; body]);
@@ -290,7 +289,7 @@ async fn traffic(gate: &Gate, stage: &Stage) {
     let over_http2 = async |pause: u64, body: usize| {
         let (mut client, mut fresh, mut number) = (H2Client::connect(gate).await, Fresh::new(stage), 0);
         while !stage.is_over() {
-            sleep(Duration::from_millis(pause)).await;
+            let_pass_async(Duration::from_millis(pause)).await;
             number += 1;
             if number % 500 == 0 {
                 client = H2Client::connect(gate).await;
@@ -321,7 +320,7 @@ async fn traffic(gate: &Gate, stage: &Stage) {
                 let reply = client.exchange(text.as_bytes()).await?;
                 for _ in 0..if reply.status == 101 { 10 } else { 0 } {
                     client.echo(&[b'x'; 500]).await?;
-                    sleep(Duration::from_millis(100)).await;
+                    let_pass_async(Duration::from_millis(100)).await;
                 }
                 Ok::<_, std::io::Error>(reply)
             };

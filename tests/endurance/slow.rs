@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use rustls_pki_types::ServerName;
 use testkit::gate::Gate;
+use testkit::let_pass_async;
 use testkit::settings::Settings;
 use testkit::tokens::Issuer;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::client::{Carrier, Client, connector, request};
@@ -115,7 +116,7 @@ async fn stop(figures: &mut Figures, gate: &Gate, token: &str, count: usize) {
     let mut left = connections(gate);
     // The good client may be reaped as well: it is idle from now on.
     while left > 1 && began.elapsed() < deadline {
-        sleep(Duration::from_millis(500)).await;
+        let_pass_async(Duration::from_millis(500)).await;
         left = connections(gate);
     }
     figures.add("left after the timeouts", left.saturating_sub(1), "none", left <= 1);
@@ -187,7 +188,7 @@ async fn measured(client: &mut Client, bytes: &[u8]) -> Vec<Duration> {
         let began = Instant::now();
         assert_eq!(client.exchange(bytes).await.unwrap().status, 200);
         times.push(began.elapsed());
-        sleep(Duration::from_millis(2)).await;
+        let_pass_async(Duration::from_millis(2)).await;
     }
     times
 }
@@ -197,7 +198,7 @@ async fn settle(gate: &Gate) {
     let cpu = || gate.metrics().sum("process_cpu_seconds_total", &[]);
     let mut before = cpu();
     for _ in 0..20 {
-        sleep(Duration::from_secs(1)).await;
+        let_pass_async(Duration::from_secs(1)).await;
         let now = cpu();
         if now - before < 0.1 {
             return;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use testkit::let_pass_async;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
 
 /// How many requests it works on at a time, and how long each takes; what comes meanwhile waits.
 #[derive(Clone)]
@@ -63,7 +63,7 @@ async fn serve(mut socket: TcpStream, capacity: Option<Capacity>) -> io::Result<
         }
         if let Some(Capacity { slots, service }) = &capacity {
             let _slot = slots.acquire().await.map_err(io::Error::other)?;
-            sleep(*service).await;
+            let_pass_async(*service).await;
         }
         answer(&mut socket, head.split(' ').nth(1).unwrap_or_default(), &body).await?;
     }
@@ -99,7 +99,7 @@ async fn answer(socket: &mut TcpStream, target: &str, body: &[u8]) -> io::Result
         socket.write_all(head.as_bytes()).await?;
         for _ in 0..10 {
             socket.write_all(b"8\r\ndata: 1\n\r\n").await?;
-            sleep(Duration::from_millis(200)).await;
+            let_pass_async(Duration::from_millis(200)).await;
         }
         return socket.write_all(b"0\r\n\r\n").await;
     }
