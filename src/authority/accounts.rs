@@ -40,6 +40,8 @@ pub enum Refused {
     NoCredential,
     /// The random number generator failed.
     NoRandomness,
+    /// There is not enough memory to hash a password.
+    NoMemory,
     /// A store cannot be written.
     Store(StoreError),
 }
@@ -52,6 +54,7 @@ impl fmt::Display for Refused {
             Self::NoUser => f.write_str("there is no such user"),
             Self::NoCredential => f.write_str("there is no such credential"),
             Self::NoRandomness => f.write_str("the random number generator failed"),
+            Self::NoMemory => f.write_str("there is not enough memory to hash a password"),
             Self::Store(error) => error.fmt(f),
         }
     }
@@ -161,7 +164,8 @@ impl Authority {
         let former = id.clone();
         let former = self.store.transact(move |db| super::rows::former_version(db, &former)).await?;
         let (role_version, created_at) = (former.unwrap_or(0) + 1, Timestamp::now());
-        let user = Arc::new(User { id: id.into(), name: name.into(), roles, role_version, created_at });
+        let (id, name) = (id.into(), name.into());
+        let user = Arc::new(User { id, name, roles, role_version, created_at, password: None });
         self.carry_out(alone, AccountChange::CreateUser(Arc::clone(&user))).await?;
         Ok(user)
     }
@@ -299,7 +303,7 @@ impl Authority {
     }
 }
 
-fn invalid(field: &'static str, why: String) -> Refused {
+pub(super) fn invalid(field: &'static str, why: String) -> Refused {
     Refused::Invalid { field, why }
 }
 

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 use tracing::{error, warn};
 
 use super::directory::{Credential, Directory, User};
+use super::password::PasswordHash;
 use super::{Authority, rows};
 use crate::events;
 use crate::state::StoreError;
@@ -35,6 +36,14 @@ pub(super) enum AccountChange {
     CreateUser(Arc<User>),
     /// A user has other roles, and with them another version.
     SetRoles(Arc<User>),
+    /// A user has another password, or none. Ends no token and so needs no intent; skipped, it cannot become one.
+    #[serde(skip)]
+    SetPassword {
+        /// The user.
+        id: Arc<str>,
+        /// Its password from now on.
+        password: Option<PasswordHash>,
+    },
     /// A user is gone, and its credentials.
     DeleteUser(Arc<str>),
     /// There is a new credential, or one is different; its tokens end, or live on.
@@ -128,13 +137,16 @@ impl AccountChange {
                 Some(client_revoked(&credential.client_id))
             }
             Self::DeleteCredential(client_id) => Some(client_revoked(client_id)),
-            Self::CreateUser(_) | Self::PutCredential { end_tokens: false, .. } => None,
+            Self::CreateUser(_)
+            | Self::SetPassword { .. }
+            | Self::PutCredential { end_tokens: false, .. } => None,
         }
     }
 
     fn store(&self, db: &rusqlite::Connection) -> rusqlite::Result<()> {
         match self {
             Self::CreateUser(user) | Self::SetRoles(user) => rows::put_user(db, user),
+            Self::SetPassword { id, password } => rows::put_password(db, id, password.as_ref()),
             Self::DeleteUser(id) => rows::delete_user(db, id),
             Self::PutCredential { credential, .. } => rows::put_credential(db, credential),
             Self::DeleteCredential(client_id) => rows::delete_credential(db, client_id),
@@ -156,7 +168,7 @@ impl AccountChange {
             Self::DeleteCredential(client_id) => {
                 (None, directory.remove_credential(client_id).into_iter().collect())
             }
-            Self::CreateUser(_) | Self::SetRoles(_) => (None, Vec::new()),
+            Self::CreateUser(_) | Self::SetRoles(_) | Self::SetPassword { .. } => (None, Vec::new()),
         };
         Taken { directory, user, credentials }
     }
@@ -164,7 +176,9 @@ impl AccountChange {
     /// Shows what there is from now on.
     fn show(self, directory: &Directory) {
         match self {
-            Self::CreateUser(user) | Self::SetRoles(user) => directory.put_user(user),
+            Self::CreateUser(user) => directory.put_user(user),
+            Self::SetRoles(user) => directory.put_roles(&user),
+            Self::SetPassword { id, password } => directory.put_password(&id, password),
             Self::PutCredential { credential, .. } => directory.put_credential(credential),
             Self::DeleteUser(id) => drop(directory.remove_user(&id)),
             Self::DeleteCredential(client_id) => drop(directory.remove_credential(&client_id)),

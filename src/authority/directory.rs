@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
 
+use super::password::{PasswordHash, PasswordStamp};
 use super::secret::SecretHash;
 use crate::time::Timestamp;
 
@@ -23,6 +24,24 @@ pub struct User {
     pub role_version: u64,
     /// When it was created.
     pub created_at: Timestamp,
+    /// What its password is checked by; `None`: it has none and cannot sign in. Left out of intents: only the store and
+    /// the directory hold it, so that a change which is completed late brings back no old one.
+    #[serde(skip)]
+    pub password: Option<PasswordHash>,
+}
+
+impl User {
+    /// Whether it can sign in.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.password.is_some()
+    }
+
+    /// Tells this password from the one before and the one after: a session that began under another one has ended.
+    #[must_use]
+    pub fn password_stamp(&self) -> Option<PasswordStamp> {
+        self.password.as_ref().map(PasswordHash::stamp)
+    }
 }
 
 /// What an application of a user authenticates with.
@@ -76,6 +95,8 @@ pub(super) struct Directory(RwLock<Tables>);
 #[derive(Debug, Default)]
 struct Tables {
     users: BTreeMap<Arc<str>, Arc<User>>,
+    /// How many of them have a password.
+    passwords: usize,
     credentials: BTreeMap<Arc<str>, Arc<Credential>>,
     /// Owner, then client.
     owned: BTreeSet<(Arc<str>, Arc<str>)>,
@@ -85,9 +106,7 @@ impl Directory {
     /// Holds these instead of what it held, at one moment.
     pub(super) fn replace(&self, users: Vec<User>, credentials: Vec<Credential>) {
         let mut tables = Tables::default();
-        for user in users {
-            tables.users.insert(Arc::clone(&user.id), Arc::new(user));
-        }
+        users.into_iter().for_each(|user| tables.put_user(Arc::new(user)));
         credentials.into_iter().for_each(|credential| tables.put(Arc::new(credential)));
         *self.write() = tables;
     }
@@ -123,7 +142,28 @@ impl Directory {
     }
 
     pub(super) fn put_user(&self, user: Arc<User>) {
-        self.write().users.insert(Arc::clone(&user.id), user);
+        self.write().put_user(user);
+    }
+
+    /// Puts a user whose roles changed in its place. Its password stays: what was read from an intent has none.
+    pub(super) fn put_roles(&self, user: &User) {
+        let mut tables = self.write();
+        let password = tables.users.get(&user.id).and_then(|before| before.password.clone());
+        tables.put_user(Arc::new(User { password, ..user.clone() }));
+    }
+
+    /// Gives a user another password, or none.
+    pub(super) fn put_password(&self, id: &str, password: Option<PasswordHash>) {
+        let mut tables = self.write();
+        if let Some(before) = tables.users.get(id) {
+            let user = User { password, ..User::clone(before) };
+            tables.put_user(Arc::new(user));
+        }
+    }
+
+    /// Whether any user has a password.
+    pub(super) fn has_passwords(&self) -> bool {
+        self.read().passwords > 0
     }
 
     pub(super) fn put_credential(&self, credential: Arc<Credential>) {
@@ -133,7 +173,7 @@ impl Directory {
     /// Takes a user out, with the credentials it owns.
     pub(super) fn remove_user(&self, id: &str) -> (Option<Arc<User>>, Vec<Arc<Credential>>) {
         let mut tables = self.write();
-        let user = tables.users.remove(id);
+        let user = tables.remove_user(id);
         let owned: Vec<Arc<str>> = tables.owned_by(id, None).cloned().collect();
         (user, owned.iter().filter_map(|client_id| tables.remove(client_id)).collect())
     }
@@ -189,6 +229,18 @@ impl Tables {
         found.take_while(move |(of, _)| *of == owner).map(|(_, client_id)| client_id)
     }
 
+    fn put_user(&mut self, user: Arc<User>) {
+        self.passwords += usize::from(user.has_password());
+        let before = self.users.insert(Arc::clone(&user.id), user);
+        self.passwords -= usize::from(before.is_some_and(|before| before.has_password()));
+    }
+
+    fn remove_user(&mut self, id: &str) -> Option<Arc<User>> {
+        let user = self.users.remove(id)?;
+        self.passwords -= usize::from(user.has_password());
+        Some(user)
+    }
+
     fn put(&mut self, credential: Arc<Credential>) {
         self.owned.insert((Arc::clone(&credential.owner), Arc::clone(&credential.client_id)));
         self.credentials.insert(Arc::clone(&credential.client_id), credential);
@@ -223,7 +275,18 @@ mod tests {
     }
 
     fn user(id: &str) -> User {
-        User { id: id.into(), name: "".into(), roles: Vec::new(), role_version: 1, created_at: NOW }
+        User {
+            id: id.into(),
+            name: "".into(),
+            roles: Vec::new(),
+            role_version: 1,
+            created_at: NOW,
+            password: None,
+        }
+    }
+
+    fn with_password(id: &str) -> User {
+        User { password: Some(PasswordHash::nobody()), ..user(id) }
     }
 
     #[test]
@@ -260,5 +323,35 @@ mod tests {
         assert!(directory.still_holds(&credential_before, &owner));
         directory.put_user(Arc::new(user("a")));
         assert!(!directory.still_holds(&credential_before, &owner));
+    }
+
+    #[test]
+    fn the_directory_knows_at_any_moment_whether_somebody_has_a_password() {
+        let directory = Directory::default();
+        let has = |wanted: bool, when: &str| assert_eq!(directory.has_passwords(), wanted, "{when}");
+        has(false, "empty");
+        directory.put_user(Arc::new(user("a")));
+        directory.put_password("nobody", Some(PasswordHash::nobody()));
+        has(false, "no such user");
+        assert!(directory.user("nobody").is_none());
+        directory.put_password("a", Some(PasswordHash::nobody()));
+        directory.put_password("a", Some(PasswordHash::nobody()));
+        has(true, "given twice to one user");
+        directory.put_roles(&User { roles: vec!["r".into()], ..user("a") });
+        let kept = directory.user("a").unwrap();
+        assert!(kept.has_password() && *kept.roles == [Box::from("r")], "roles leave it: {kept:?}");
+        directory.put_user(Arc::new(with_password("b")));
+        directory.put_password("a", None);
+        has(true, "another one has it");
+        drop(directory.remove_user("b"));
+        has(false, "its only holder is gone");
+        drop(directory.remove_user("b"));
+        has(false, "gone twice");
+        directory.put_user(Arc::new(with_password("b")));
+        directory.replace(vec![user("b"), user("c")], Vec::new());
+        has(false, "all are replaced");
+        directory.replace(vec![with_password("b"), with_password("b")], Vec::new());
+        directory.put_user(Arc::new(user("b")));
+        has(false, "one user counts once");
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::Algorithm;
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard, RwLock};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, RwLock, Semaphore};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -31,6 +31,7 @@ mod directory;
 mod endpoints;
 mod error;
 pub(crate) mod form;
+mod password;
 mod rotation;
 mod rows;
 mod secret;
@@ -41,6 +42,7 @@ mod token;
 pub use accounts::{Edit, NewCredential, NewUser, Refused};
 pub use directory::{Credential, User};
 pub use endpoints::{AuthorityEndpoint, EndpointCall, MAX_BODY, named_client};
+pub use password::{PasswordHash, PasswordStamp, check_password};
 pub use rotation::{KEY_MARGIN, stored_key_set};
 pub use secret::Secret;
 
@@ -107,6 +109,8 @@ pub struct Authority {
     key_stores: std::sync::Mutex<Vec<Weak<KeyStore>>>,
     throttle: ArcSwap<Throttle>,
     metrics: Metrics,
+    /// Bounds how many passwords are hashed at a time.
+    hashing: Arc<Semaphore>,
     /// Held while something is changed.
     changing: Arc<RwLock<()>>,
     /// A change was interrupted and is still to be completed.
@@ -166,6 +170,7 @@ impl Authority {
             in_force,
             issuers,
             metrics,
+            hashing: Arc::new(Semaphore::new(password::HASHED_AT_ONCE)),
             changing: Arc::default(),
             unsettled: AtomicBool::new(false),
             wake: Notify::new(),

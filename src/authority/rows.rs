@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use zeroize::Zeroizing;
 
 use super::directory::{Credential, User};
+use super::password::PasswordHash;
 use super::secret::SecretHash;
 use super::signing;
 use crate::time::Timestamp;
@@ -31,6 +32,8 @@ pub(super) struct KeyRow {
     pub(super) expires_by: Option<Timestamp>,
 }
 
+/// Creates a user without a password, or changes one and leaves its password alone: a change of roles that is completed
+/// late must not bring back an old one.
 pub(super) fn put_user(db: &Connection, user: &User) -> rusqlite::Result<()> {
     db.prepare_cached(
         "INSERT INTO users (id, name, roles, role_version, created_at) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -44,6 +47,16 @@ pub(super) fn put_user(db: &Connection, user: &User) -> rusqlite::Result<()> {
         user.created_at.as_millis(),
     ])
     .map(drop)
+}
+
+pub(super) fn put_password(
+    db: &Connection,
+    id: &str,
+    password: Option<&PasswordHash>,
+) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE users SET password = ?2 WHERE id = ?1")?
+        .execute(params![id, password.map(PasswordHash::as_phc)])
+        .map(drop)
 }
 
 /// Deletes the user with its credentials. Its version is kept: when the id is given again, older tokens must not count as
@@ -96,7 +109,7 @@ pub(super) fn delete_credential(db: &Connection, client_id: &str) -> rusqlite::R
 }
 
 pub(super) fn users(db: &Connection) -> rusqlite::Result<Vec<User>> {
-    db.prepare("SELECT id, name, roles, role_version, created_at FROM users")?
+    db.prepare("SELECT id, name, roles, role_version, created_at, password FROM users")?
         .query_map([], |row| {
             Ok(User {
                 id: row.get(0)?,
@@ -104,6 +117,7 @@ pub(super) fn users(db: &Connection) -> rusqlite::Result<Vec<User>> {
                 roles: list(row, 2)?,
                 role_version: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
                 created_at: time(row, 4)?,
+                password: password(row, 5)?,
             })
         })?
         .collect()
@@ -206,6 +220,13 @@ fn list(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<Box<str>>> {
     let text: Arc<str> = row.get(column)?;
     serde_json::from_str(&text)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into()))
+}
+
+fn password(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<PasswordHash>> {
+    let stored: Option<Arc<str>> = row.get(column)?;
+    stored.map(PasswordHash::from_phc).transpose().map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.to_string().into())
+    })
 }
 
 fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {

@@ -31,6 +31,7 @@ pub(super) fn user(id: &str, roles: &[&str]) -> User {
         roles: words(roles),
         role_version: 1,
         created_at: Timestamp::EPOCH,
+        password: None,
     }
 }
 

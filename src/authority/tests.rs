@@ -108,6 +108,15 @@ impl Bed {
         }
     }
 
+    async fn set_password(&self, id: &str, password: Option<&str>) -> Result<Arc<User>, Refused> {
+        self.authority.set_password(id, password.map(|text| text.to_owned().into())).await
+    }
+
+    async fn signs_in(&self, id: &str, password: &str) -> bool {
+        let user = self.authority.sign_in(id, password.to_owned().into()).await;
+        user.is_some_and(|user| *user.id == *id)
+    }
+
     fn accepts(&self, token: &str) -> bool {
         matches!(
             self.enforcer.inspect(token, Asked::NOTHING, crate::time::Now::read()),
@@ -486,6 +495,9 @@ async fn a_change_that_is_dropped_anywhere_is_rolled_back_and_then_completed_or_
         for polls in (0..5).cycle().take(15) {
             let bed = Bed::new(testing::settings()).await;
             bed.user("ada", &["reader", "writer"]).await;
+            let password = Some(PasswordHash::nobody());
+            let given = AccountChange::SetPassword { id: "ada".into(), password };
+            bed.authority.try_to_carry_out(given).await.unwrap();
             let client = bed.client("ada", &["writer"], &[]).await;
             let token = bed.token(&client).await.unwrap();
             let (user, credential) =
@@ -515,11 +527,211 @@ async fn a_change_that_is_dropped_anywhere_is_rolled_back_and_then_completed_or_
             bed.authority.refresh().await.unwrap();
             let stored = (bed.authority.users(None, 9), bed.authority.credentials(None, None, 9));
             assert_eq!(shown, stored, "{kind} {polls}");
+            assert!(stored.0.iter().all(|user| user.has_password()), "{kind} {polls}: {:?}", stored.0);
             assert!(is_made || outcome.is_none(), "{kind} {polls}: what was answered holds");
             (dropped, whole) = (dropped + i32::from(outcome.is_none()), whole + i32::from(is_made));
         }
         assert!(dropped > 0 && whole > 0, "{kind}: {dropped} were dropped, {whole} are made");
     }
+}
+
+#[tokio::test]
+async fn a_user_signs_in_with_its_own_password_only() {
+    let bed = Bed::new(testing::settings()).await;
+    for user in ["ada", "bob", "carl"] {
+        bed.user(user, &[]).await;
+    }
+    assert!(!bed.authority.has_password_users());
+    let user = bed.set_password("ada", Some("the password of ada")).await.unwrap();
+    assert_eq!(bed.authority.user("ada").unwrap(), user);
+    bed.set_password("bob", Some("the password of bob")).await.unwrap();
+    assert!(bed.authority.has_password_users());
+    for (id, password, is_right) in [
+        ("ada", "the password of ada", true),
+        ("ada", "the password of bob", false),
+        ("ada", "the password of ad", false),
+        ("ada", "the password of ada ", false),
+        ("ada", "", false),
+        ("bob", "the password of bob", true),
+        ("bob", "the password of ada", false),
+        ("carl", "the password of ada", false),
+        ("carl", "", false),
+        ("ADA", "the password of ada", false),
+        ("nobody", "the password of ada", false),
+        ("", "", false),
+    ] {
+        assert_eq!(bed.signs_in(id, password).await, is_right, "{id:?} {password:?}");
+    }
+    let long = "x".repeat(1 << 20);
+    assert!(!bed.signs_in("ada", &long).await);
+
+    let stamp = |id| bed.authority.user(id).unwrap().password_stamp();
+    let (before, of_bob) = (stamp("ada"), stamp("bob"));
+    bed.set_password("ada", Some("the password of ada")).await.unwrap();
+    assert!(before.is_some() && stamp("ada") != before, "the same text set again ends sessions, too");
+    bed.set_password("ada", Some("another password")).await.unwrap();
+    assert!(
+        !bed.signs_in("ada", "the password of ada").await && bed.signs_in("ada", "another password").await
+    );
+    assert_eq!(stamp("bob"), of_bob);
+    bed.set_password("ada", None).await.unwrap();
+    assert!(!bed.signs_in("ada", "another password").await);
+    assert_eq!((stamp("ada"), stamp("carl")), (None, None));
+    bed.set_password("ada", None).await.unwrap();
+    bed.set_password("bob", None).await.unwrap();
+    assert!(!bed.authority.has_password_users());
+}
+
+#[tokio::test]
+async fn a_password_that_cannot_be_set_leaves_the_one_before() {
+    let bed = Bed::new(testing::settings()).await;
+    bed.user("ada", &[]).await;
+    bed.set_password("ada", Some("correct horse")).await.unwrap();
+    for refused in ["", "1234567", &"x".repeat(1_025)] {
+        let refused = bed.set_password("ada", Some(refused)).await.unwrap_err();
+        assert!(matches!(refused, Refused::Invalid { field: "password", .. }), "{refused:?}");
+    }
+    assert_eq!(bed.set_password("nobody", Some("correct horse")).await, Err(Refused::NoUser));
+    assert_eq!(bed.set_password("nobody", None).await, Err(Refused::NoUser));
+    let broken = "CREATE TRIGGER broken BEFORE UPDATE ON users BEGIN SELECT RAISE(ABORT, 'broken'); END";
+    bed.store.transact(|db| db.execute_batch(broken)).await.unwrap();
+    for password in [Some("another password"), None] {
+        assert!(matches!(bed.set_password("ada", password).await, Err(Refused::Store(_))));
+    }
+    assert!(bed.signs_in("ada", "correct horse").await && !bed.signs_in("ada", "another password").await);
+}
+
+#[tokio::test]
+async fn a_password_outlives_changes_of_roles_and_restarts_but_not_its_user() {
+    let mut bed = Bed::new(testing::settings()).await;
+    bed.user("ada", &["reader", "writer"]).await;
+    let user = bed.set_password("ada", Some("correct horse")).await.unwrap();
+    let client = bed.client("ada", &["writer"], &[]).await;
+    let token = bed.token(&client).await.unwrap();
+    let stamp = user.password_stamp();
+    for roles in [&["reader"][..], &[], &["writer"]] {
+        bed.authority.set_roles("ada", strings(roles)).await.unwrap();
+        for restarted in [false, true] {
+            let user = bed.authority.user("ada").unwrap();
+            assert_eq!(user.password_stamp(), stamp, "{roles:?} {restarted}");
+            assert_eq!(user.roles.len(), roles.len());
+            assert!(bed.authority.has_password_users());
+            let store = bed.store.clone();
+            bed = Bed::on(store, testing::settings()).await;
+        }
+    }
+    assert!(bed.signs_in("ada", "correct horse").await && !bed.accepts(&token));
+
+    let token = bed.token(&client).await.unwrap();
+    bed.set_password("ada", Some("another password")).await.unwrap();
+    assert!(bed.accepts(&token), "a password ends no token");
+    bed.authority.delete_user("ada").await.unwrap();
+    assert!(!bed.signs_in("ada", "another password").await && !bed.authority.has_password_users());
+    bed.user("ada", &["reader"]).await;
+    let store = bed.store.clone();
+    for bed in [bed, Bed::on(store, testing::settings()).await] {
+        assert_eq!(bed.authority.user("ada").unwrap().password, None, "the id is another user's now");
+        assert!(!bed.signs_in("ada", "another password").await && !bed.authority.has_password_users());
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_roles_that_is_completed_late_brings_back_no_old_password() {
+    for (later, published) in
+        [(Some("another password"), false), (None, false), (Some("another password"), true)]
+    {
+        let bed = Bed::new(testing::settings()).await;
+        bed.user("ada", &["reader", "writer"]).await;
+        bed.set_password("ada", Some("correct horse")).await.unwrap();
+        let before = bed.authority.user("ada").unwrap();
+        let demoted = User { roles: vec!["reader".into()], role_version: 2, ..User::clone(&before) };
+        let change = AccountChange::SetRoles(Arc::new(demoted));
+        if published {
+            let at = Now::read();
+            let event = change.event(&bed.authority.event_issuer(), at.wall).unwrap();
+            bed.log.publish(vec![event], crate::state::record::EventSource::Authority, at).await.unwrap();
+        }
+        let text = serde_json::to_string(&change).unwrap();
+        assert!(!text.contains("argon2"), "{text}");
+        bed.store.transact(move |db| rows::put_intent(db, &text)).await.unwrap();
+        // As another process would find it, and as this one completes it before it sets the next password.
+        let store = bed.store.clone();
+        let hash = later.map(|text| PasswordHash::make(text).unwrap());
+        store.transact(move |db| rows::put_password(db, "ada", hash.as_ref())).await.unwrap();
+        for bed in
+            [Bed::on(store.clone(), testing::settings()).await, Bed::on(store, testing::settings()).await]
+        {
+            let user = bed.authority.user("ada").unwrap();
+            assert_eq!((*user.roles).to_vec(), [Box::from("reader")], "{later:?}");
+            assert_eq!(user.has_password(), later.is_some());
+            assert!(!bed.signs_in("ada", "correct horse").await, "{later:?}");
+            assert_eq!(bed.signs_in("ada", "another password").await, later.is_some());
+            assert_eq!(bed.authority.has_password_users(), later.is_some());
+            assert_eq!(bed.store.transact(rows::intents).await.unwrap(), []);
+        }
+        bed.authority.unsettled.store(true, Ordering::Relaxed);
+        bed.set_password("ada", Some("a third password")).await.unwrap();
+        assert!(bed.signs_in("ada", "a third password").await);
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_changes_while_it_is_checked_signs_nobody_in() {
+    let bed = Bed::new(testing::settings()).await;
+    for (change, is_let_in) in [("none", true), ("roles", true), ("password", false), ("deleted", false)] {
+        bed.user("ada", &["reader"]).await;
+        bed.set_password("ada", Some("correct horse")).await.unwrap();
+        let busy = Arc::clone(&bed.authority.hashing).acquire_many_owned(2).await.unwrap();
+        let mut signing_in = Box::pin(bed.authority.sign_in("ada", "correct horse".to_owned().into()));
+        let is_waiting =
+            std::future::poll_fn(|context| Poll::Ready(signing_in.as_mut().poll(context).is_pending()));
+        assert!(is_waiting.await, "the check waits its turn");
+        match change {
+            "roles" => drop(bed.authority.set_roles("ada", Vec::new()).await.unwrap()),
+            "password" => drop(bed.set_password("ada", None).await.unwrap()),
+            "deleted" => bed.authority.delete_user("ada").await.unwrap(),
+            _ => {}
+        }
+        drop(busy);
+        let user = signing_in.await;
+        assert_eq!(user.is_some(), is_let_in, "{change}");
+        if let Some(user) = user {
+            assert_eq!(bed.authority.user("ada"), Some(user), "as it is now");
+        }
+        drop(bed.authority.delete_user("ada").await);
+    }
+}
+
+#[tokio::test]
+async fn two_passwords_are_hashed_at_a_time_also_when_their_callers_have_gone() {
+    let bed = Bed::new(testing::settings()).await;
+    let (begun, mut begins) = tokio::sync::mpsc::channel(4);
+    let mut jobs = Vec::new();
+    for number in 0..4 {
+        let (finish, finished) = std::sync::mpsc::sync_channel::<()>(1);
+        let (authority, begun) = (Arc::clone(&bed.authority), begun.clone());
+        let job = tokio::spawn(async move {
+            let work = move || begun.try_send(number).is_ok() && finished.recv().is_ok();
+            authority.hash_in_turn(work).await
+        });
+        tokio::task::yield_now().await;
+        jobs.push((finish, job));
+    }
+    let mut started = [begins.recv().await.unwrap(), begins.recv().await.unwrap()];
+    started.sort_unstable();
+    assert_eq!(started, [0, 1], "in their order");
+    jobs[0].1.abort();
+    jobs[2].1.abort();
+    assert!((&mut jobs[0].1).await.is_err() && (&mut jobs[2].1).await.is_err());
+    assert_eq!(bed.authority.hashing.available_permits(), 0, "what has begun still counts");
+    assert!(begins.try_recv().is_err());
+    jobs[0].0.send(()).unwrap();
+    assert_eq!(begins.recv().await, Some(3), "who has gone before its turn takes none");
+    for (place, (finish, job)) in jobs.into_iter().enumerate().filter(|(place, _)| [1, 3].contains(place)) {
+        finish.send(()).unwrap();
+        assert_eq!(job.await.unwrap(), Ok(true), "{place}");
+    }
+    assert_eq!(bed.authority.hashing.available_permits(), password::HASHED_AT_ONCE);
 }
 
 #[tokio::test]

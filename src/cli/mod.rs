@@ -10,6 +10,7 @@ mod credential;
 mod demo;
 mod event;
 mod explain;
+mod password;
 mod remote;
 mod run;
 mod state;

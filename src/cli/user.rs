@@ -1,4 +1,4 @@
-//! `portcullis user`: the users of a running gate's authority, and their roles.
+//! `portcullis user`: the users of a running gate's authority, their roles and passwords.
 
 use std::process::ExitCode;
 
@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
+use super::password::PasswordSource;
 use super::remote::{Failure, Remote, encoded, report};
 use super::table::{cell, details, documents};
 
@@ -57,6 +58,22 @@ enum UserCommand {
         #[arg(long)]
         none: bool,
     },
+    /// Set the password with which a user signs in to the console.
+    ///
+    /// Asks for it twice at the terminal, without showing it. A password has 8 to 1,024 bytes, of any characters; long ones
+    /// are good ones, and nothing else is asked of them. It is never an argument: everybody on the machine can read those.
+    /// The user's applications and their tokens are not affected.
+    Password {
+        /// The user's id.
+        #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+        id: String,
+        /// Read the password from standard input, as one line, instead of asking for it.
+        #[arg(long)]
+        stdin: bool,
+        /// Take the password away: the user cannot sign in any more.
+        #[arg(long, conflicts_with = "stdin")]
+        remove: bool,
+    },
     /// Delete a user with its credentials, and end every token issued on its behalf.
     Delete {
         /// The user's id.
@@ -89,7 +106,7 @@ impl UserCommand {
             }
             Self::Show { id } => {
                 let user = remote.call(Method::GET, &path(id), None)?;
-                let members = ["id", "name", "roles", "role_version", "created_at"];
+                let members = ["id", "name", "roles", "role_version", "created_at", "has_password"];
                 Ok(remote.text(&user, |user| details(user, &members)))
             }
             Self::Roles { id, roles, none: _ } => {
@@ -100,6 +117,7 @@ impl UserCommand {
                     format!("{id} holds the roles: {roles}\nTokens of versions before {version} are refused.")
                 }))
             }
+            Self::Password { id, stdin, remove } => password(remote, id, *stdin, *remove),
             Self::Delete { id } => {
                 let nothing = remote.call(Method::DELETE, &path(id), None)?;
                 Ok(remote.text(&nothing, |_| format!("{id} is deleted, with its credentials and tokens")))
@@ -108,11 +126,27 @@ impl UserCommand {
     }
 }
 
+fn password(remote: &Remote, id: &str, stdin: bool, remove: bool) -> Result<String, Failure> {
+    let place = format!("{}/password", path(id));
+    if remove {
+        let nothing = remote.call(Method::DELETE, &place, None)?;
+        return Ok(remote.text(&nothing, |_| format!("{id} has no password and cannot sign in")));
+    }
+    let source = if stdin { PasswordSource::StandardInput } else { PasswordSource::Terminal };
+    if source == PasswordSource::Terminal {
+        // Nobody types a password twice to read that there is no such user.
+        remote.call(Method::GET, &path(id), None)?;
+    }
+    let new = source.read(id)?;
+    let nothing = remote.call(Method::PUT, &place, Some(&json!({ "password": *new })))?;
+    Ok(remote.text(&nothing, |_| format!("{id} has a new password")))
+}
+
 fn path(id: &str) -> String {
     format!("/v1/users/{}", encoded(id))
 }
 
 fn table(users: &Value) -> String {
-    documents(users, ["id", "name", "roles", "role_version", "created_at"])
+    documents(users, ["id", "name", "roles", "role_version", "created_at", "has_password"])
         .unwrap_or_else(|| "there are no users".to_owned())
 }

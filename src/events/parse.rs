@@ -99,9 +99,16 @@ fn event(json: &[u8], issuers: &[EventIssuer], now: Timestamp) -> Result<Event, 
 /// # Errors
 /// When it is not what is expected.
 pub fn members<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
-    // Which would be read as the members in their order.
-    if json.trim_ascii_start().first() == Some(&b'[') {
-        return Err("invalid type: an array, expected an object".to_owned());
+    let kind = match json.trim_ascii_start().first() {
+        // Which would be read as the members in their order.
+        Some(b'[') => Some("an array"),
+        // Which the error would quote, and it may be a secret that lacks its member.
+        Some(b'"') => Some("a string"),
+        Some(b'-' | b'0'..=b'9') => Some("a number"),
+        _ => None,
+    };
+    if let Some(kind) = kind {
+        return Err(format!("invalid type: {kind}, expected an object"));
     }
     let mut reader = serde_json::Deserializer::from_slice(json);
     let members = serde_path_to_error::deserialize(&mut reader).map_err(|error| {

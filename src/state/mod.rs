@@ -17,6 +17,7 @@ mod error;
 mod events;
 pub mod freshness;
 mod last_uses;
+mod migrations;
 mod mirror;
 pub mod record;
 pub mod redis;

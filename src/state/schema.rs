@@ -12,127 +12,13 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::OpenError;
+use super::migrations::MIGRATIONS;
 use super::seen::{Past, Seen};
 use super::uptime::Uptime;
 use crate::time::{Clock, Now, Timestamp};
 
 /// Marks the file as ours ("PCLS"), so that no other program's database is taken for it.
 const APPLICATION_ID: i64 = 0x5043_4c53;
-
-/// One step for each version of the file, in order; only ever appended to.
-const MIGRATIONS: [&str; 3] = [
-    "
-    CREATE TABLE origin (created_at INTEGER NOT NULL) STRICT;
-    CREATE TABLE events (
-        sequence    INTEGER PRIMARY KEY AUTOINCREMENT, -- never given twice, not even when old events are trimmed
-        kind        INTEGER NOT NULL,
-        key         BLOB    NOT NULL,
-        at          INTEGER NOT NULL,
-        detail      INTEGER NOT NULL, -- the role version, or the sequence that is undone; else -1
-        issuer      TEXT    NOT NULL,
-        subject     TEXT,
-        client      TEXT,
-        jti         TEXT,
-        source      INTEGER NOT NULL,
-        received_at INTEGER NOT NULL,
-        expires_at  INTEGER NOT NULL,
-        undone      INTEGER NOT NULL DEFAULT 0
-    ) STRICT;
-    CREATE UNIQUE INDEX events_once ON events (key, kind, at, detail);
-    CREATE INDEX events_end ON events (expires_at);
-    CREATE TABLE sessions (
-        token         BLOB    PRIMARY KEY,
-        issuer        TEXT    NOT NULL,
-        subject       BLOB,
-        client        TEXT,
-        issued_at     INTEGER NOT NULL,
-        first_used_at INTEGER NOT NULL,
-        last_used_at  INTEGER NOT NULL,
-        expires_at    INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE key_sets (
-        issuer     TEXT    PRIMARY KEY,
-        body       BLOB    NOT NULL,
-        fetched_at INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE usage (
-        client       TEXT    NOT NULL,
-        route        TEXT    NOT NULL,
-        status       INTEGER NOT NULL,
-        count        INTEGER NOT NULL,
-        last_used_at INTEGER NOT NULL,
-        PRIMARY KEY (client, route, status)
-    ) STRICT, WITHOUT ROWID;
-",
-    "
-    CREATE TABLE users (
-        id           TEXT    PRIMARY KEY,
-        name         TEXT    NOT NULL,
-        roles        TEXT    NOT NULL, -- here and below: a JSON array of words
-        role_version INTEGER NOT NULL,
-        created_at   INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE former_users (
-        id           TEXT    PRIMARY KEY,
-        role_version INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE credentials (
-        client_id        TEXT    PRIMARY KEY,
-        name             TEXT    NOT NULL,
-        owner            TEXT    NOT NULL,
-        roles            TEXT    NOT NULL,
-        scopes           TEXT    NOT NULL,
-        tenant           TEXT,
-        expires_at       INTEGER,
-        created_at       INTEGER NOT NULL,
-        secret           BLOB    NOT NULL, -- the salt, then the hash
-        old_secret       BLOB,
-        old_secret_until INTEGER
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX credentials_owner ON credentials (owner);
-    CREATE TABLE intents (
-        id     INTEGER PRIMARY KEY,
-        change TEXT    NOT NULL
-    ) STRICT;
-    CREATE TABLE signing_keys (
-        kid          TEXT    PRIMARY KEY,
-        algorithm    TEXT    NOT NULL,
-        private      BLOB    NOT NULL, -- PKCS #8
-        signs_from   INTEGER NOT NULL,
-        longest_life INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-",
-    // Running time: milliseconds in which a gate had the file open. It never steps, so it decides what may be deleted.
-    "
-    ALTER TABLE origin ADD COLUMN uptime INTEGER NOT NULL DEFAULT 0; -- the running time of all gates so far
-    ALTER TABLE origin ADD COLUMN identity TEXT NOT NULL DEFAULT ''; -- tells this log from any other
-    ALTER TABLE origin ADD COLUMN not_before INTEGER NOT NULL DEFAULT 0; -- of tokens issued before, nothing is known
-    UPDATE origin SET not_before = created_at, identity = lower(hex(randomblob(16)));
-    ALTER TABLE origin ADD COLUMN idle_timeout INTEGER; -- the one in force last; -1: none
-    ALTER TABLE origin ADD COLUMN idle_floor INTEGER; -- tokens not used since then are idle, whatever idle_timeout is now
-    ALTER TABLE origin ADD COLUMN idle_floor_uptime INTEGER;
-    ALTER TABLE origin ADD COLUMN idle_floor_timeout INTEGER; -- unless they were used for no longer than this
-    ALTER TABLE events ADD COLUMN received_uptime INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE events ADD COLUMN origin BLOB; -- the signal it came with
-    DROP INDEX events_once;
-    CREATE UNIQUE INDEX events_once ON events (
-        key, kind, ifnull(origin, x''),
-        CASE WHEN origin IS NULL THEN at ELSE 0 END, CASE WHEN origin IS NULL THEN detail ELSE 0 END
-    );
-    ALTER TABLE sessions ADD COLUMN last_used_uptime INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE signing_keys ADD COLUMN signs_uptime INTEGER; -- from when on it signs; NULL: an earlier release wrote it
-    ALTER TABLE key_sets ADD COLUMN source TEXT NOT NULL DEFAULT ''; -- where the keys came from; '': an earlier release did not say
-    ALTER TABLE key_sets ADD COLUMN fetched_uptime INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE signing_keys ADD COLUMN retired_uptime INTEGER; -- when another key took over; NULL: not yet
-    ALTER TABLE signing_keys ADD COLUMN expires_by INTEGER; -- all its tokens expire by then; NULL: it has signed nothing
-    CREATE TABLE forgotten ( -- what the deleted events may have ended
-        issuer       TEXT    NOT NULL,
-        retention    INTEGER NOT NULL, -- tokens that are older than this
-        until_uptime INTEGER NOT NULL, -- and were issued until then, by running time
-        PRIMARY KEY (issuer, retention)
-    ) STRICT, WITHOUT ROWID;
-",
-];
 
 /// An open database.
 #[derive(Debug)]

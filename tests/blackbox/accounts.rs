@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use testkit::gate::{Gate, Outcome, field, path_text, portcullis};
+use testkit::gate::{Gate, Outcome, field, path_text, portcullis, portcullis_reading};
 use testkit::raw_upstream::RawUpstream;
 use testkit::settings::{ADMIN_TOKEN, Settings};
 use testkit::wire::{Answer, Wire};
@@ -25,15 +25,15 @@ path = "authority.db"
 "#;
 
 /// A gate with an authority in front of an upstream, and where its operators are.
-struct Operated {
-    gate: Gate,
+pub struct Operated {
+    pub gate: Gate,
     admin: SocketAddr,
     token_file: String,
     _upstream: RawUpstream,
 }
 
 impl Operated {
-    fn start(lines: &str) -> Self {
+    pub fn start(lines: &str) -> Self {
         let upstream = RawUpstream::start();
         let settings = Settings::plaintext()
             .telemetry(lines)
@@ -49,21 +49,33 @@ impl Operated {
     }
 
     /// Runs a command with the address and the token of this gate.
-    fn run(&self, arguments: &[&str]) -> Outcome {
+    pub fn run(&self, arguments: &[&str]) -> Outcome {
+        portcullis(&self.with_place(arguments).iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The same with this on its standard input.
+    pub fn run_reading(&self, arguments: &[&str], input: &[u8]) -> Outcome {
+        let arguments = self.with_place(arguments);
+        portcullis_reading(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), input)
+    }
+
+    /// Arguments with the address and the token of this gate.
+    pub fn with_place(&self, arguments: &[&str]) -> Vec<String> {
         let admin = format!("http://{}", self.admin);
-        portcullis(&[arguments, &["--admin", &admin, "--token-file", &self.token_file]].concat())
+        let place = ["--admin", &admin, "--token-file", &self.token_file];
+        [arguments, &place].concat().into_iter().map(str::to_owned).collect()
     }
 
     /// What a command says when all is well.
     #[track_caller]
-    fn says(&self, arguments: &[&str]) -> String {
+    pub fn says(&self, arguments: &[&str]) -> String {
         let outcome = self.run(arguments);
         assert_eq!((outcome.code, outcome.err.as_str()), (0, ""), "{arguments:?}: {outcome:?}");
         outcome.out
     }
 
     #[track_caller]
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub fn json(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.says(&[arguments, &["--json"]].concat())).unwrap()
     }
 
@@ -153,7 +165,10 @@ fn tables_are_for_people_and_json_is_the_document() {
     let list = operated.says(&["user", "list"]);
     let lines: Vec<&str> = list.lines().collect();
     assert_eq!(lines.len(), 3, "{list}");
-    assert!(lines[0].starts_with("ID          NAME  ROLES  ROLE VERSION  CREATED AT"), "{list}");
+    assert!(
+        lines[0].starts_with("ID          NAME  ROLES  ROLE VERSION  CREATED AT                HAS PASSWORD"),
+        "{list}"
+    );
     assert!(lines[1].starts_with("bob         bob   -      1             20"), "{list}");
     assert!(lines[2].starts_with("zoë & co/1  Zoë   r, s   1             20"), "{list}");
     let shown = operated.says(&["user", "show", "zoë & co/1"]);
@@ -242,6 +257,8 @@ fn what_cannot_be_done_is_said_in_plain_words() {
         (vec!["user", "show", "../reload"], 1, "no such user"),
         (vec!["user", "roles", "bob", "--none"], 1, "no such user"),
         (vec!["user", "delete", "bob"], 1, "no such user"),
+        (vec!["user", "password", "bob"], 1, "no such user"),
+        (vec!["user", "password", "bob", "--remove"], 1, "no such user"),
         (create(&["--owner", "bob"]), 1, "`owner`"),
         (create(&["--owner", "alice", "--role", "s"]), 1, "`roles`"),
         (create(&["--owner", "alice", "--scope", "s"]), 1, "`scopes`"),
@@ -256,6 +273,9 @@ fn what_cannot_be_done_is_said_in_plain_words() {
         (vec!["user", "roles", "alice"], 2, "--role"),
         (vec!["user", "roles", "alice", "--none", "--role", "r"], 2, "--none"),
         (vec!["user", "rename", "alice"], 2, "rename"),
+        (vec!["user", "password"], 2, "<ID>"),
+        (vec!["user", "password", "alice", "a password"], 2, "a password"),
+        (vec!["user", "password", "alice", "--stdin", "--remove"], 2, "--remove"),
         (vec!["credential"], 2, "Usage"),
         (create(&[]), 2, "--owner"),
         (create(&["--owner", "alice", "--expires-at", "30d"]), 2, "RFC 3339"),
@@ -273,6 +293,7 @@ fn what_cannot_be_done_is_said_in_plain_words() {
     for arguments in [
         &["user", "--help"][..],
         &["user", "roles", "--help"],
+        &["user", "password", "--help"],
         &["credential", "--help"],
         &["credential", "create", "--help"],
     ] {

@@ -33,6 +33,7 @@ mod killed;
 mod limits;
 mod operators;
 mod overload;
+mod passwords;
 mod pinned;
 mod proxy_protocol;
 mod proxying;

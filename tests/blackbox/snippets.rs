@@ -177,9 +177,11 @@ fn the_commands_of_the_readme_do_what_it_says() {
     assert!(code == 1 && printed.contains("role_changed"), "{code}: {printed}");
     assert_eq!(status("/deals/7"), "401");
 
+    reader.file("alice.password", "correct horse battery staple\n");
     operate(&reader, admin);
     let users = block("README.md", "portcullis user create alice");
-    reader.says(&users.replace("$ ", "").replace('…', ADMIN_TOKEN), admin);
+    let said = reader.says(&users.replace("$ ", "").replace('…', ADMIN_TOKEN), admin);
+    assert!(said.ends_with("alice has a new password\n"), "{said}");
     let made = reader.says(
         "portcullis credential create --name R --owner alice --role case-writer --scope read:deals --json",
         admin,

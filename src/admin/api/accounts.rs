@@ -40,7 +40,7 @@ impl Api {
             Refused::Store(error) => return self.unavailable(error),
             Refused::Taken => StatusCode::CONFLICT,
             Refused::NoUser | Refused::NoCredential => StatusCode::NOT_FOUND,
-            Refused::NoRandomness => StatusCode::SERVICE_UNAVAILABLE,
+            Refused::NoRandomness | Refused::NoMemory => StatusCode::SERVICE_UNAVAILABLE,
         };
         Problem::new(status, refused.to_string())
     }

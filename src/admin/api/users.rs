@@ -1,11 +1,14 @@
-//! `/v1/users`: those on whose behalf applications call, and their roles.
+//! `/v1/users`: those on whose behalf applications call, their roles, and the passwords that they sign in with.
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router};
 use http::{StatusCode, Uri};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::accounts::Issuing;
 use super::list::{ListPage, filled, limit, query};
@@ -18,6 +21,7 @@ pub(super) fn routes() -> Router<Api> {
         .route("/v1/users", get(list).post(create))
         .route("/v1/users/{id}", get(show).delete(delete))
         .route("/v1/users/{id}/roles", put(set_roles))
+        .route("/v1/users/{id}/password", put(set_password).delete(remove_password))
 }
 
 /// A user as it is shown.
@@ -28,12 +32,14 @@ struct UserItem<'a> {
     roles: &'a [Box<str>],
     role_version: u64,
     created_at: String,
+    has_password: bool,
 }
 
 impl<'a> From<&'a User> for UserItem<'a> {
     fn from(user: &'a User) -> Self {
-        let User { id, name, roles, role_version, created_at } = user;
-        Self { id, name, roles, role_version: *role_version, created_at: created_at.to_string() }
+        let User { id, name, roles, role_version, created_at, password } = user;
+        let (role_version, created_at) = (*role_version, created_at.to_string());
+        Self { id, name, roles, role_version, created_at, has_password: password.is_some() }
     }
 }
 
@@ -105,4 +111,39 @@ async fn set_roles(
     let Roles { roles } = api.members(request).await?;
     let user = authority.set_roles(&id, roles).await.map_err(|why| api.refused(why))?;
     Ok(Json(UserItem::from(&*user)).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewPassword {
+    #[serde(deserialize_with = "unquoted")]
+    password: Zeroizing<String>,
+}
+
+/// A text, or an error that does not quote what is there instead.
+fn unquoted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<String>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::String(text) => Ok(Zeroizing::new(text)),
+        _other => Err(D::Error::custom("must be a string")),
+    }
+}
+
+async fn set_password(
+    Issuing(authority): Issuing,
+    State(api): State<Api>,
+    Id(id): Id,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let NewPassword { password } = api.members(request).await?;
+    authority.set_password(&id, Some(password)).await.map_err(|why| api.refused(why))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove_password(
+    Issuing(authority): Issuing,
+    State(api): State<Api>,
+    Id(id): Id,
+) -> Result<StatusCode, Problem> {
+    authority.set_password(&id, None).await.map_err(|why| api.refused(why))?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -11,5 +11,5 @@ mod keys;
 mod overload;
 mod reload;
 mod slowing;
-mod stage;
+pub mod stage;
 mod transport;

@@ -63,7 +63,8 @@ async fn a_user_is_created_shown_changed_and_deleted() {
     let mut user = gate.user("alice", &["case-reader", "case-writer", "case-reader"]).await;
     assert_eq!(gate.call("GET /v1/users/alice", "").await.json(), user);
     take_time(&mut user, "created_at", before);
-    let mut expected = json!({"id": "alice", "name": "alice's name", "roles": ["case-reader", "case-writer"], "role_version": 1});
+    let mut expected = json!({"id": "alice", "name": "alice's name", "roles": ["case-reader", "case-writer"], "role_version": 1,
+        "has_password": false});
     assert_eq!(user, expected);
     assert_eq!(gate.ended("alice", "app"), None);
 
@@ -89,6 +90,43 @@ async fn a_user_is_created_shown_changed_and_deleted() {
     let plain = gate.create("/v1/users", &json!({"id": "alice"})).await;
     assert_eq!((&plain["name"], &plain["roles"]), (&json!("alice"), &json!([])));
     assert_eq!(plain["role_version"], 4, "tokens of the former one stay older");
+}
+
+#[tokio::test]
+async fn a_password_is_set_and_taken_away_and_only_whether_there_is_one_is_shown() {
+    let gate = Gate::issuing().await;
+    let authority = gate.authority.clone().unwrap();
+    gate.user("alice", &["case-reader"]).await;
+    gate.user("bob", &[]).await;
+    let signs_in = async |id: &str, text: &str| authority.sign_in(id, text.to_owned().into()).await.is_some();
+    let shown = async || {
+        let alice = gate.call("GET /v1/users/alice", "").await.json();
+        assert_eq!(gate.call("GET /v1/users", "").await.items()[0], alice);
+        assert_eq!(alice.as_object().unwrap().len(), 6, "{alice}");
+        alice["has_password"].clone()
+    };
+    assert_eq!((shown().await, authority.has_password_users()), (json!(false), false));
+    let before = gate.call("GET /v1/events", "").await.items();
+    for text in ["correct horse", "\u{0} äöü 🔑", "correct horse"] {
+        let body = json!({"password": text}).to_string();
+        is_gone(&gate.call("PUT /v1/users/alice/password", &body).await);
+        assert_eq!((shown().await, authority.has_password_users()), (json!(true), true));
+        assert!(signs_in("alice", text).await && !signs_in("bob", text).await, "{text:?}");
+        assert!(!signs_in("alice", &format!("{text} ")).await, "{text:?}");
+    }
+    let roles = gate.call("PUT /v1/users/alice/roles", r#"{"roles":["case-writer"]}"#).await.json();
+    assert_eq!((&roles["has_password"], &roles["roles"]), (&json!(true), &json!(["case-writer"])));
+    assert!(signs_in("alice", "correct horse").await);
+    is_gone(&gate.call("DELETE /v1/users/alice/password", "").await);
+    assert!(!signs_in("alice", "correct horse").await);
+    assert_eq!((shown().await, authority.has_password_users()), (json!(false), false));
+    is_gone(&gate.call("DELETE /v1/users/alice/password", "").await);
+    let events = gate.call("GET /v1/events", "").await.items();
+    assert_eq!(
+        events.len(),
+        before.len() + 1,
+        "a password is no event, a change of roles is one: {events:?}"
+    );
 }
 
 #[tokio::test]

@@ -61,6 +61,30 @@ const REFUSED: &[(&str, &str, u16, &str)] = &[
     ("PUT /v1/users/alice/roles", r#"{"roles":["a\u0007"]}"#, 400, "`roles`"),
     ("PUT /v1/users/alice/roles", r#"{"roles":["root"],"name":"x"}"#, 400, "`name`"),
     ("GET /v1/users/alice/roles", "", 405, "method"),
+    ("PUT /v1/users/carol/password", r#"{"password":"correct horse"}"#, 404, "no such user"),
+    ("PUT /v1/users/alice/password", "", 400, "`password`"),
+    ("PUT /v1/users/alice/password", "{}", 400, "`password`"),
+    ("PUT /v1/users/alice/password", "[]", 400, "array"),
+    ("PUT /v1/users/alice/password", r#""correct horse""#, 400, "a string"),
+    ("PUT /v1/users/alice/password", " 12345678", 400, "a number"),
+    ("PUT /v1/users/alice/password", "-12345678", 400, "a number"),
+    ("PUT /v1/users/alice/password", r#"{"password":null}"#, 400, "`password`: must be a string"),
+    ("PUT /v1/users/alice/password", r#"{"password":12345678}"#, 400, "`password`: must be a string"),
+    (
+        "PUT /v1/users/alice/password",
+        r#"{"password":["correct horse"]}"#,
+        400,
+        "`password`: must be a string",
+    ),
+    ("PUT /v1/users/alice/password", r#"{"password":""}"#, 400, "`password`: is shorter than 8 bytes"),
+    ("PUT /v1/users/alice/password", r#"{"password":"1234567"}"#, 400, "`password`: is shorter than 8 bytes"),
+    ("PUT /v1/users/alice/password", r#"{"password":"12345678","id":"x"}"#, 400, "`id`"),
+    ("PUT /v1/users/alice/password", r#"{"password":"12345678","password":"87654321"}"#, 400, "`password`"),
+    ("POST /v1/users", r#"{"id":"carol","password":"correct horse"}"#, 400, "`password`"),
+    ("PUT /v1/users/alice/roles", r#"{"roles":[],"has_password":true}"#, 400, "`has_password`"),
+    ("GET /v1/users/alice/password", "", 405, "method"),
+    ("POST /v1/users/alice/password", r#"{"password":"correct horse"}"#, 405, "method"),
+    ("DELETE /v1/users/carol/password", "", 404, "no such user"),
     ("POST /v1/credentials", "", 400, "`name`"),
     ("POST /v1/credentials", r#"{"owner":"alice"}"#, 400, "`name`"),
     ("POST /v1/credentials", r#"{"name":"x"}"#, 400, "`owner`"),
@@ -158,10 +182,13 @@ async fn what_makes_no_sense_changes_nothing() {
     let many = json!({"id": "carol", "roles": roles}).to_string();
     let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(256));
     let large = " ".repeat((8 << 20) + 1);
+    let longer = json!({"password": "x".repeat(1_025)}).to_string();
     let computed = [
         ("POST /v1/users", &*many, 400, "`roles`"),
         ("POST /v1/users", &long, 400, "`id`"),
         ("POST /v1/users", &large, 413, "bytes"),
+        ("PUT /v1/users/alice/password", &longer, 400, "`password`: is longer than 1024 bytes"),
+        ("PUT /v1/users/alice/password", &large, 413, "bytes"),
         ("PATCH /v1/credentials/@", &large, 413, "bytes"),
     ];
     for (line, body, status, complaint) in REFUSED.iter().chain(&computed) {
@@ -181,6 +208,8 @@ fn calls(client_id: &str) -> Vec<(String, &'static str, u16)> {
         ("GET /v1/users".to_owned(), "", 200),
         ("GET /v1/users/alice".to_owned(), "", 200),
         ("PUT /v1/users/alice/roles".to_owned(), r#"{"roles":["x"]}"#, 200),
+        ("PUT /v1/users/alice/password".to_owned(), r#"{"password":"correct horse"}"#, 204),
+        ("DELETE /v1/users/alice/password".to_owned(), "", 204),
         ("POST /v1/credentials".to_owned(), r#"{"name":"x","owner":"alice"}"#, 201),
         ("GET /v1/credentials".to_owned(), "", 200),
         (format!("GET {credential}"), "", 200),

@@ -46,6 +46,7 @@ struct Gate {
     folder: tempfile::TempDir,
     ledger: Ledger,
     metrics: Metrics,
+    authority: Option<Arc<Authority>>,
     _trigger: Trigger,
 }
 
@@ -116,6 +117,7 @@ impl Gate {
         let enforcer = Arc::new(ArcSwap::from_pointee(refuses_everything(&metrics)));
         let authority = if issuing { Some(open(store, &ledger, &metrics).await) } else { None };
         let commands = mpsc::channel(1).0;
+        let issuing = authority.clone();
         let control = Control { commands, effective: Arc::default(), enforcer, authority };
         let (served, instruments) = (ledger.clone(), metrics.clone());
         tokio::spawn(serve_admin(
@@ -127,7 +129,7 @@ impl Gate {
             AdminLimits::default(),
             shutdown,
         ));
-        Self { address, folder, ledger, metrics, _trigger: trigger }
+        Self { address, folder, ledger, metrics, authority: issuing, _trigger: trigger }
     }
 
     async fn call(&self, line: &str, body: &str) -> Answer {

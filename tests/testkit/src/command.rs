@@ -1,6 +1,6 @@
 //! Commands of the built binary that run to their end.
 
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -33,13 +33,20 @@ pub struct Outcome {
 
 /// Runs a command of the binary to its end.
 pub fn portcullis(arguments: &[&str]) -> Outcome {
-    let child = Command::new(binary())
-        .args(arguments)
-        .env_remove("PORTCULLIS_CONFIG")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
+    run_to_end(Command::new(binary()).args(arguments).stdin(Stdio::null()))
+}
+
+/// Runs a command of the binary to its end with this on its standard input.
+pub fn portcullis_reading(arguments: &[&str], input: &[u8]) -> Outcome {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(input).unwrap();
+    file.rewind().unwrap();
+    run_to_end(Command::new(binary()).args(arguments).stdin(file))
+}
+
+/// Runs a command to its end.
+pub fn run_to_end(command: &mut Command) -> Outcome {
+    let child = command.env_remove("PORTCULLIS_CONFIG").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = Arc::new(Mutex::new(Some(child.unwrap())));
     let guard = child.clone();
     let (done, timer) = std::sync::mpsc::sync_channel::<()>(1);

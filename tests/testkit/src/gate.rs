@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use crate::command::{Outcome, binary, check, path_text, portcullis};
+pub use crate::command::{Outcome, binary, check, path_text, portcullis, portcullis_reading, run_to_end};
 pub use crate::log::{Log, field, message};
 use crate::metrics::Scrape;
 use crate::settings::Settings;

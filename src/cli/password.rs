@@ -1,0 +1,105 @@
+//! Passwords on their way from a person, or another program, to a command. They are never arguments and never shown.
+
+use std::io::{BufRead, Read as _};
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use zeroize::Zeroizing;
+
+use super::remote::Failure;
+use crate::authority::{Refused, check_password};
+
+/// The longest line that is read: far more than a password may have, and little enough to hold.
+const LONGEST_LINE: u64 = 16 << 10;
+
+/// Where a password comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PasswordSource {
+    /// It is asked for twice.
+    Terminal,
+    /// It is the first line.
+    StandardInput,
+}
+
+impl PasswordSource {
+    /// Reads a new password of a user that a gate will take.
+    pub(super) fn read(self, id: &str) -> Result<Zeroizing<String>, Failure> {
+        let password = match self {
+            Self::Terminal => asked_twice(id)?,
+            Self::StandardInput => line(&mut std::io::stdin().lock())?,
+        };
+        check(&password)?;
+        Ok(password)
+    }
+}
+
+fn asked_twice(id: &str) -> Result<Zeroizing<String>, Failure> {
+    let password = asked(&format!("New password of {id}: "))?;
+    // Before the second time: nobody types a password again that cannot be one.
+    check(&password)?;
+    let again = asked("The same again: ")?;
+    if verify_slices_are_equal(again.as_bytes(), password.as_bytes()).is_ok() {
+        Ok(password)
+    } else {
+        Err(Failure::Other("the two passwords differ; nothing has changed".to_owned()))
+    }
+}
+
+fn asked(prompt: &str) -> Result<Zeroizing<String>, Failure> {
+    rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| {
+        Failure::Other(format!(
+            "there is no terminal to ask for the password at ({error}); with --stdin it is read from standard input"
+        ))
+    })
+}
+
+/// The first line, without its end.
+fn line(input: &mut impl BufRead) -> Result<Zeroizing<String>, Failure> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = input.take(LONGEST_LINE).read_until(b'\n', &mut bytes);
+    read.map_err(|error| Failure::Other(format!("standard input cannot be read: {error}")))?;
+    if bytes.is_empty() {
+        return Err(Failure::Other("standard input is empty: --stdin reads the password from it".to_owned()));
+    }
+    let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    let text = std::str::from_utf8(text)
+        .map_err(|_invalid| Failure::Other("the password on standard input is not UTF-8".to_owned()))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+fn check(password: &str) -> Result<(), Failure> {
+    check_password(password).map_err(|refused| match refused {
+        Refused::Invalid { why, .. } => Failure::Other(format!("the password {why}")),
+        other => Failure::Other(other.to_string()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_is_the_password_without_its_end_and_nothing_else_is_cut_off() {
+        let long = "x".repeat(1 << 20);
+        for (input, password) in [
+            ("12345678", "12345678"),
+            ("12345678\n", "12345678"),
+            ("12345678\r\n", "12345678"),
+            ("12345678\r", "12345678"),
+            ("12345678\n\n", "12345678"),
+            ("12345678\nsecond line\n", "12345678"),
+            (" \t12345678 \u{a0} \n", " \t12345678 \u{a0} "),
+            ("12\r345678\r\r\n", "12\r345678\r"),
+            ("", "standard input is empty"),
+            ("\n", ""),
+            (&long, &long[..LONGEST_LINE as usize]),
+        ] {
+            let found = line(&mut input.as_bytes()).map(|text| text.to_string());
+            let found =
+                found.unwrap_or_else(|failure| failure.to_string().split(':').next().unwrap().to_owned());
+            assert_eq!(found, password, "{:?}", &input[..input.len().min(40)]);
+        }
+        let failure = line(&mut b"\xff\xfe12345678\n".as_slice()).unwrap_err();
+        assert_eq!(failure.to_string(), "the password on standard input is not UTF-8");
+    }
+}
