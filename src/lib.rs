@@ -34,6 +34,8 @@ pub mod app;
 
 pub mod config;
 
+pub mod console;
+
 pub mod admin;
 
 pub mod gate;

@@ -4,10 +4,11 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest::{Digest, SHA256, digest};
+use aws_lc_rs::digest::{SHA256, digest};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 
@@ -24,7 +25,7 @@ const INSUFFICIENT: &str = r#"Bearer realm="portcullis-admin", error="insufficie
 
 /// What of the admin listener's settings a reload may change: its callers and its TLS.
 pub struct Access {
-    callers: ArcSwap<Vec<(Digest, Caller)>>,
+    callers: ArcSwap<Vec<([u8; 32], Caller)>>,
     pub(super) tls: Arc<ArcSwapOption<ServerTls>>,
     guesses: AddressThrottle,
 }
@@ -34,8 +35,8 @@ const GUESSES: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
 
 /// A caller that showed its token.
 #[derive(Debug, Clone)]
-pub(super) struct Caller {
-    pub(super) name: Arc<str>,
+pub(crate) struct Caller {
+    pub(crate) name: Arc<str>,
     permissions: Arc<[Permission]>,
 }
 
@@ -53,7 +54,7 @@ impl Access {
     pub fn replace(&self, settings: &Settings, tls: Option<Arc<ServerTls>>) {
         let callers = settings.tokens.iter().map(|Token { name, secret, permissions }| {
             let caller = Caller { name: name.as_str().into(), permissions: permissions.as_slice().into() };
-            (digest(&SHA256, secret.as_bytes()), caller)
+            (sha256(secret.as_bytes()), caller)
         });
         self.callers.store(Arc::new(callers.collect()));
         self.tls.store(tls);
@@ -66,15 +67,8 @@ impl Access {
         address: IpAddr,
         now: Monotonic,
     ) -> Result<Caller, Problem> {
-        let presented = digest(&SHA256, bearer(headers)?);
-        let mut found = None;
-        // Digests, so that the length of a secret does not show; all of them, so that its place does not.
-        for (expected, caller) in self.callers.load().iter() {
-            if verify_slices_are_equal(expected.as_ref(), presented.as_ref()).is_ok() {
-                found = Some(caller.clone());
-            }
-        }
-        found.ok_or_else(|| match self.guesses.fail(address, now) {
+        let presented = sha256(bearer(headers)?);
+        self.caller(&presented).ok_or_else(|| match self.guesses.fail(address, now) {
             Ok(()) => Problem::new(StatusCode::UNAUTHORIZED, "the token is not one of this gate")
                 .with_challenge(INVALID_TOKEN),
             Err(wait) => {
@@ -82,6 +76,45 @@ impl Access {
                     .with_retry_after(wait)
             }
         })
+    }
+
+    /// The digest of a token that is one of this gate, to be shown again to [`Self::caller`]. As [`Self::authenticate`].
+    ///
+    /// # Errors
+    /// How long to wait, when the token is wrong and too many wrong ones came from this address.
+    pub(crate) fn identify(
+        &self,
+        token: &[u8],
+        address: IpAddr,
+        now: Monotonic,
+    ) -> Result<Option<[u8; 32]>, Duration> {
+        let presented = sha256(token);
+        if self.caller(&presented).is_some() {
+            return Ok(Some(presented));
+        }
+        self.guesses.fail(address, now).map(|()| None)
+    }
+
+    /// The caller whose token has this digest now.
+    pub(crate) fn caller(&self, presented: &[u8; 32]) -> Option<Caller> {
+        let mut found = None;
+        // Digests, so that the length of a secret does not show; all of them, so that its place does not.
+        for (expected, caller) in self.callers.load().iter() {
+            if verify_slices_are_equal(expected, presented).is_ok() {
+                found = Some(caller.clone());
+            }
+        }
+        found
+    }
+
+    /// Whether there is any token at all.
+    pub(crate) fn has_tokens(&self) -> bool {
+        !self.callers.load().is_empty()
+    }
+
+    /// Whether connections are encrypted.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.tls.load().is_some()
     }
 }
 
@@ -92,14 +125,25 @@ impl std::fmt::Debug for Access {
 }
 
 impl Caller {
+    /// Whether the caller's token was made for this.
+    pub(crate) fn may(&self, permission: Permission) -> bool {
+        self.permissions.contains(&permission)
+    }
+
     /// Refuses what the caller's token was not made for.
     pub(super) fn require(&self, permission: Permission) -> Result<(), Problem> {
-        if self.permissions.contains(&permission) {
+        if self.may(permission) {
             return Ok(());
         }
         let detail = format!("the token lacks the permission `{}`", permission.as_str());
         Err(Problem::new(StatusCode::FORBIDDEN, detail).with_challenge(INSUFFICIENT))
     }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
 }
 
 /// The one bearer token of a request (RFC 6750 §2.1). Any visible ASCII is taken, because operators choose secrets.

@@ -49,7 +49,7 @@ pub(super) async fn read_document(request: Request, limits: &AdminLimits) -> Res
 }
 
 /// Reads the body within the limits.
-pub(super) async fn read(body: Body, limits: &AdminLimits) -> Result<Bytes, Problem> {
+pub(crate) async fn read(body: Body, limits: &AdminLimits) -> Result<Bytes, Problem> {
     let too_large = || {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body exceeds {} bytes", limits.body_bytes))
     };

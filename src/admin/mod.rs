@@ -16,7 +16,12 @@ mod server;
 mod spare;
 mod telemetry;
 
-pub use api::{Control, ControlCommand, Ledger, serve_admin};
+pub use api::{Api, Control, ControlCommand, Ledger, serve_admin};
+pub(crate) use api::SessionFilter;
+pub(crate) use auth::Caller;
+pub(crate) use body::read as read_body;
+pub(crate) use problem::Problem;
+pub(crate) use server::Peer;
 pub use auth::Access;
 pub use health::{Health, ReadyWhen};
 pub use server::AdminLimits;

@@ -1,6 +1,7 @@
 //! Every error of the admin listener, in the one form of RFC 9457.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
@@ -13,7 +14,7 @@ const RETRY_AFTER_OUTAGE: Duration = Duration::from_secs(5);
 
 /// An error as a caller sees it.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     status: StatusCode,
     detail: Cow<'static, str>,
     challenge: Option<&'static str>,
@@ -24,10 +25,15 @@ pub(super) struct Problem {
 
 impl Problem {
     /// A problem that its status and one sentence describe.
-    pub(super) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
         let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_OUTAGE);
         let (detail, problems) = (detail.into(), Vec::new());
         Self { status, detail, challenge: None, problems, index: None, retry_after }
+    }
+
+    /// Its status.
+    pub(crate) const fn status(&self) -> StatusCode {
+        self.status
     }
 
     /// With a `WWW-Authenticate` challenge (RFC 6750 §3).
@@ -52,6 +58,12 @@ impl Problem {
     pub(super) const fn with_index(mut self, index: usize) -> Self {
         self.index = Some(index);
         self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
     }
 }
 

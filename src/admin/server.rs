@@ -68,7 +68,7 @@ impl Default for AdminLimits {
 
 /// Where a request came from, among its extensions.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) SocketAddr);
+pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// What a listener serves, and how.
 #[derive(Clone)]

@@ -1,6 +1,7 @@
 //! The running parts: what is made once and lasts, and what each configuration in force replaces by exchanging pointers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
@@ -15,6 +16,7 @@ use super::state::KeptState;
 use crate::admin::{self, Access, Control, ControlCommand, Health, serve_admin, serve_telemetry};
 use crate::authority::Authority;
 use crate::config::{Loaded, Settings};
+use crate::console;
 use crate::enforce::decide::Enforcer;
 use crate::events;
 use crate::gate::{ConnectionCounts, Live, WorkersShared};
@@ -47,6 +49,8 @@ pub(super) struct Wiring {
     event_issuers: Arc<ArcSwap<Vec<events::EventIssuer>>>,
     live: Arc<ArcSwap<Live>>,
     effective: Arc<ArcSwap<Value>>,
+    /// Whether the console is served.
+    console: Arc<AtomicBool>,
     enforcer: Arc<ArcSwap<Enforcer>>,
     admin_tls: Option<Arc<ServerTls>>,
     access: Arc<Access>,
@@ -94,6 +98,7 @@ impl Wiring {
             connections: Arc::new(connections),
             operators: Vec::new(),
             effective: Arc::new(ArcSwap::from_pointee(loaded.redacted.clone())),
+            console: Arc::new(AtomicBool::new(settings.console)),
             enforcer: Arc::new(ArcSwap::new(Arc::clone(&live.enforcer))),
             live: Arc::new(ArcSwap::from_pointee(live)),
             event_issuers,
@@ -131,6 +136,7 @@ impl Wiring {
         self.admin_tls = listeners.admin;
         self.health.replace_keys(stores(settings, &keys), settings.ready_when);
         self.effective.store(Arc::new(loaded.redacted.clone()));
+        self.console.store(settings.console, Ordering::Relaxed);
         self.lasting.metrics.set_certificates(listeners.certificates);
         log.reconfigure(lines);
         self.keys = keys;
@@ -177,7 +183,9 @@ impl Wiring {
             usage: Arc::clone(&self.lasting.state.usage),
             issuers: Arc::clone(&self.event_issuers),
         };
-        let admin = spawn_local(serve_admin(admin, access, control, ledger, metrics, limits, shutdown));
+        let api = admin::Api::new(control, ledger, metrics, limits);
+        let pages = console::router(api.clone(), Arc::clone(&access), Arc::clone(&self.console));
+        let admin = spawn_local(serve_admin(admin, access, api, pages, shutdown));
         self.operators = vec![telemetry, admin];
         asked
     }

@@ -58,7 +58,7 @@ impl Attempt {
 }
 
 /// An IPv6 address stands for its /64, because one host usually has all addresses of it.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let mut octets = v6.octets();
@@ -108,6 +108,26 @@ impl AddressThrottle {
     /// The time to wait.
     pub(crate) fn fail(&self, address: IpAddr, now: Monotonic) -> Result<(), Duration> {
         let failures = self.0.of(network(address));
+        self.0.count(&failures, now)
+    }
+}
+
+/// Attempts by anything that can be told apart.
+#[derive(Debug)]
+pub(crate) struct GuessLimit<K: Hash + Eq + Send + Sync + 'static>(Counted<K>);
+
+impl<K: Hash + Eq + Send + Sync + 'static> GuessLimit<K> {
+    /// With this limit a minute.
+    pub(crate) fn new(per_minute: NonZeroU32) -> Self {
+        Self(Counted::new(per_minute))
+    }
+
+    /// Counts an attempt, as [`Throttle::fail`].
+    ///
+    /// # Errors
+    /// The time to wait.
+    pub(crate) fn fail(&self, key: K, now: Monotonic) -> Result<(), Duration> {
+        let failures = self.0.of(key);
         self.0.count(&failures, now)
     }
 }

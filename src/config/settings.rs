@@ -42,6 +42,8 @@ pub struct Settings {
     pub ready_when: admin::ReadyWhen,
     /// `[admin]`: the admin listener.
     pub admin: admin::Settings,
+    /// `[console]`: whether the admin listener serves its pages.
+    pub console: bool,
 }
 
 /// One issuer: what its tokens must look like, and where its keys come from.

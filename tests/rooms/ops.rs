@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use axum::Router;
 use jsonwebtoken::Algorithm;
 use portcullis::admin::{
-    Access, AdminLimits, Control, ControlCommand, Health, Ledger, Permission, ReadyWhen, Settings, Token,
+    Access, AdminLimits, Api, Control, ControlCommand, Health, Ledger, Permission, ReadyWhen, Settings, Token,
     serve_admin, serve_telemetry,
 };
 use portcullis::config;
@@ -74,8 +75,8 @@ impl Running {
         let address = listener.local_addr().unwrap();
         let (trigger, shutdown) = shutdown::channel();
         let nothing = nothing_in_force(&metrics).await;
-        let served =
-            tokio::spawn(serve_admin(listener, access, control, nothing, metrics.clone(), limits, shutdown));
+        let api = Api::new(control, nothing, metrics.clone(), limits);
+        let served = tokio::spawn(serve_admin(listener, access, api, Router::new(), shutdown));
         Self { address, metrics, trigger, served }
     }
 

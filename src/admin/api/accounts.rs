@@ -34,7 +34,7 @@ impl Api {
     }
 
     /// Why the authority changed nothing.
-    pub(super) fn refused(&self, refused: Refused) -> Problem {
+    pub(crate) fn refused(&self, refused: Refused) -> Problem {
         let status = match &refused {
             Refused::Invalid { field, why } => return bad(format!("`{field}`: {why}")),
             Refused::Store(error) => return self.unavailable(error),

@@ -44,6 +44,8 @@ mod ssf;
 mod usage;
 mod users;
 
+pub(crate) use sessions::SessionFilter;
+
 /// What the admin API can see and set in motion.
 #[derive(Debug, Clone)]
 pub struct Control {
@@ -81,9 +83,9 @@ pub struct Ledger {
     pub issuers: Arc<ArcSwap<Vec<EventIssuer>>>,
 }
 
-/// What the endpoints work with.
-#[derive(Clone)]
-struct Api {
+/// What the endpoints and the pages of the console work with.
+#[derive(Debug, Clone)]
+pub struct Api {
     control: Control,
     ledger: Ledger,
     metrics: Metrics,
@@ -91,6 +93,22 @@ struct Api {
 }
 
 impl Api {
+    /// What is asked of it is done to these.
+    #[must_use]
+    pub const fn new(control: Control, ledger: Ledger, metrics: Metrics, limits: AdminLimits) -> Self {
+        Self { control, ledger, metrics, limits }
+    }
+
+    /// Users and credentials, when this gate issues tokens itself.
+    pub(crate) const fn authority(&self) -> Option<&Arc<Authority>> {
+        self.control.authority.as_ref()
+    }
+
+    /// Limits of the listener.
+    pub(crate) const fn limits(&self) -> &AdminLimits {
+        &self.limits
+    }
+
     /// The store could not do what was asked.
     fn unavailable(&self, error: &StoreError) -> Problem {
         self.metrics.state_errors.with_label_values(&[error.kind()]).inc();
@@ -110,19 +128,17 @@ impl FromRequestParts<Api> for Id {
     }
 }
 
-/// Serves the admin listener until the shutdown's last phase.
+/// Serves the admin listener until the shutdown's last phase: the API, and `pages` beside it.
 pub async fn serve_admin(
     listener: TcpListener,
     access: Arc<Access>,
-    control: Control,
-    ledger: Ledger,
-    metrics: Metrics,
-    limits: AdminLimits,
+    api: Api,
+    pages: Router,
     shutdown: Shutdown,
 ) {
-    let open = metrics.connections.with_label_values(&["admin"]);
+    let (open, limits) = (api.metrics.connections.with_label_values(&["admin"]), api.limits);
     let tls = Arc::clone(&access.tls);
-    let router = router(Api { control, ledger, metrics, limits }, access);
+    let router = router(api, access).merge(pages);
     Server { router, limits, tls, open }.serve(listener, shutdown).await;
 }
 

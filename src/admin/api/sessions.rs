@@ -47,13 +47,25 @@ struct WhoseSessions {
 
 /// Which sessions are asked for.
 #[derive(Default)]
-struct SessionFilter {
+pub(crate) struct SessionFilter {
     /// One for each issuer that may be meant; none: all.
     subjects: Vec<SubjectKey>,
     issuer: Option<Arc<str>>,
+    client: Option<Box<str>>,
 }
 
 impl SessionFilter {
+    /// Those of an application.
+    pub(crate) fn of_client(issuer: &Arc<str>, client: &str) -> Self {
+        Self { issuer: Some(Arc::clone(issuer)), client: Some(client.into()), ..Self::default() }
+    }
+
+    /// Those of a subject.
+    pub(crate) fn of_subject(issuer: &Arc<str>, subject: &str) -> Self {
+        let subjects = vec![SubjectKey::new(issuer, subject)];
+        Self { subjects, issuer: Some(Arc::clone(issuer)), ..Self::default() }
+    }
+
     /// For a list: of the issuer that is named, or of all.
     fn listed(
         subject: Option<&String>,
@@ -66,7 +78,7 @@ impl SessionFilter {
         let subjects = subject
             .into_iter()
             .flat_map(|subject| asked.iter().map(move |issuer| SubjectKey::new(&issuer.issuer, subject)));
-        Ok(Self { subjects: subjects.collect(), issuer: only })
+        Ok(Self { subjects: subjects.collect(), issuer: only, client: None })
     }
 
     /// The subject by which the table can be searched.
@@ -77,6 +89,7 @@ impl SessionFilter {
     fn is_theirs(&self, row: &SessionRow) -> bool {
         let is_subject = |subject| self.subjects.contains(&subject);
         self.issuer.as_ref().is_none_or(|issuer| *issuer == row.issuer)
+            && self.client.as_ref().is_none_or(|client| row.client.as_deref() == Some(client))
             && (self.subjects.is_empty() || row.subject.is_some_and(is_subject))
     }
 
@@ -94,6 +107,7 @@ impl SessionFilter {
         Ok(Self {
             subjects: subject.into_iter().map(|subject| SubjectKey::new(issuer, subject)).collect(),
             issuer: Some(Arc::clone(issuer)),
+            client: None,
         })
     }
 }
@@ -131,7 +145,7 @@ async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     let (after, limit) = (after.transpose()?, limit(wanted.limit)?);
     let issuers = api.ledger.issuers.load_full();
     let chosen = SessionFilter::listed(wanted.subject.as_ref(), wanted.issuer.as_ref(), &issuers)?;
-    let (rows, more) = in_use(&api, chosen, after, limit).await?;
+    let (rows, more) = api.in_use(chosen, after, limit).await?;
     let next = rows.last().filter(|_| more).map(|row| row.token.0.to_string());
     Ok(ListPage { items: rows.into_iter().map(SessionItem::from).collect(), next }.into_response())
 }
@@ -144,7 +158,7 @@ async fn end_all(State(api): State<Api>, uri: Uri) -> Result<StatusCode, Problem
     }
     let issuers = api.ledger.issuers.load_full();
     let chosen = SessionFilter::new(whose.subject.as_ref(), whose.issuer.as_ref(), &issuers)?;
-    let (rows, _) = in_use(&api, chosen, None, usize::MAX).await?;
+    let (rows, _) = api.in_use(chosen, None, usize::MAX).await?;
     end(&api, &issuers, &rows).await
 }
 
@@ -156,7 +170,7 @@ async fn end_one(State(api): State<Api>, Id(name): Id) -> Result<StatusCode, Pro
     // The list begins after a key.
     let before = u128::from_be_bytes(first.0.to_bytes()).checked_sub(1);
     let before = before.map(|key| TokenKey(Key::from_bytes(key.to_be_bytes())));
-    let (mut rows, _) = in_use(&api, SessionFilter::default(), before, 2).await?;
+    let (mut rows, _) = api.in_use(SessionFilter::default(), before, 2).await?;
     rows.retain(|row| row.token.0.to_string().starts_with(&name));
     match rows.len() {
         0 => Err(unknown()),
@@ -179,21 +193,23 @@ async fn end(api: &Api, issuers: &[EventIssuer], rows: &[SessionRow]) -> Result<
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Up to `limit` sessions after a token, in the order of their keys, and whether there are more.
-async fn in_use(
-    api: &Api,
-    chosen: SessionFilter,
-    after: Option<TokenKey>,
-    limit: usize,
-) -> Result<(Vec<SessionRow>, bool), Problem> {
-    let Ledger { sessions, revocations, .. } = &api.ledger;
-    let (sessions, revocations) = (Arc::clone(sessions), Arc::clone(revocations));
-    let now = Now::read();
-    // A table of a million sessions takes a while to look through.
-    let looked = tokio::task::spawn_blocking(move || {
-        look(&sessions, &revocations.load(), &chosen, (after, limit), now)
-    });
-    looked.await.map_err(|_ending| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gate is shutting down"))
+impl Api {
+    /// Up to `limit` sessions after a token, in the order of their keys, and whether there are more.
+    pub(crate) async fn in_use(
+        &self,
+        chosen: SessionFilter,
+        after: Option<TokenKey>,
+        limit: usize,
+    ) -> Result<(Vec<SessionRow>, bool), Problem> {
+        let Ledger { sessions, revocations, .. } = &self.ledger;
+        let (sessions, revocations) = (Arc::clone(sessions), Arc::clone(revocations));
+        let now = Now::read();
+        // A table of a million sessions takes a while to look through.
+        let looked = tokio::task::spawn_blocking(move || {
+            look(&sessions, &revocations.load(), &chosen, (after, limit), now)
+        });
+        looked.await.map_err(|_ending| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gate is shutting down"))
+    }
 }
 
 fn look(

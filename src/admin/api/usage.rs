@@ -54,6 +54,13 @@ struct Noted {
 /// What orders the rows.
 type UsagePlace = (Box<str>, Box<str>, u16);
 
+impl Api {
+    /// What a client, or every client, used until now: by client, route and status.
+    pub(crate) async fn usage(&self, client: Option<&str>) -> Result<Vec<UsageRow>, Problem> {
+        self.ledger.usage.list(client).await.map_err(|error| self.unavailable(&error))
+    }
+}
+
 async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     let wanted: WantedUsage = query(&uri)?;
     let client = filled("client", wanted.client.as_ref())?;
@@ -61,7 +68,7 @@ async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
         place(cursor).ok_or_else(|| bad("`after` is not what a page gave as `next`".to_owned()))
     });
     let (after, limit) = (after.transpose()?, limit(wanted.limit)?);
-    let mut rows = api.ledger.usage.list(client).await.map_err(|error| api.unavailable(&error))?;
+    let mut rows = api.usage(client).await?;
     if let Some((client, route, status)) = after {
         let after = (&*client, &*route, status);
         rows.retain(|row| (&*row.client, &*row.route, row.status) > after);

@@ -32,7 +32,7 @@ mod visitor;
 use folder::Folder;
 use script::{Addresses, DemoFiles, Play};
 use tour::Tour;
-use visitor::{Visitor, form};
+use visitor::{DemoVisitor, form};
 
 /// How often the gate is asked whether it is ready, and how long it may take to answer.
 const ASK: Duration = Duration::from_millis(20);
@@ -87,7 +87,8 @@ fn play(
     let folder = Folder::create()?;
     let upstream = upstream::start()?;
     let addresses = addresses(args, upstream.address)?;
-    let stage = Stage { addresses, files: DemoFiles::within(folder.path()), admin_secret: secret()? };
+    let files = DemoFiles::within(folder.path());
+    let stage = Stage { addresses, files, admin_secret: secret()?, password: secret()? };
     stage.set(folder.path(), if args.tour { tour::PLAY } else { Play::VISIT })?;
     let configuration = stage.files.configuration.clone();
     let (ended, gate_ended) = sync_channel::<()>(0);
@@ -123,6 +124,8 @@ struct Stage {
     addresses: Addresses,
     files: DemoFiles,
     admin_secret: String,
+    /// Of the user, for the console.
+    password: String,
 }
 
 impl Stage {
@@ -154,23 +157,25 @@ impl Stage {
             }
         }
         let Addresses { gate, admin, .. } = self.addresses;
-        let visitor = Visitor::new(gate, admin, self.admin_secret.clone(), &self.files.authority)?;
+        let visitor = DemoVisitor::new(gate, admin, self.admin_secret.clone(), &self.files.authority)?;
         if tour {
             let (addresses, configuration) = (&self.addresses, &self.files.configuration);
-            let admin_secret = &self.admin_secret;
-            return Tour { visitor: &visitor, addresses, admin_secret, configuration, out }.play();
+            let (admin_secret, password) = (&self.admin_secret, &self.password);
+            return Tour { visitor: &visitor, addresses, admin_secret, password, configuration, out }.play();
         }
         self.settle_in(&visitor)?;
         // A closed standard output is no error.
-        let text = script::text(&self.addresses, &self.files, &self.admin_secret);
+        let text = script::text(&self.addresses, &self.files, &self.admin_secret, &self.password);
         drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
         Ok(())
     }
 
     /// Creates the user and its application, and gets a token for it.
-    fn settle_in(&self, visitor: &Visitor) -> io::Result<()> {
+    fn settle_in(&self, visitor: &DemoVisitor) -> io::Result<()> {
         let user = json!({ "id": "ada", "name": "Ada", "roles": ["case-reader", "case-writer"] });
         visitor.administer(Method::POST, "/v1/users", &user)?;
+        let password = json!({ "password": self.password });
+        visitor.administer(Method::PUT, "/v1/users/ada/password", &password)?;
         let credential = json!({
             "name": "Invoice robot", "owner": "ada", "roles": ["case-reader"], "scopes": ["read:deals"],
         });

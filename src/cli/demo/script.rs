@@ -120,7 +120,7 @@ permissions = ["events", "sessions", "authority", "config"]
 }
 
 /// What the visitor reads once everything is up.
-pub(super) fn text(addresses: &Addresses, files: &DemoFiles, admin_secret: &str) -> String {
+pub(super) fn text(addresses: &Addresses, files: &DemoFiles, admin_secret: &str, password: &str) -> String {
     let Addresses { gate, admin, telemetry, upstream } = addresses;
     let root = shell(&files.authority, "");
     let trust = format!("curl -i --cacert {root}");
@@ -139,6 +139,9 @@ Portcullis demo: everything is on this machine, and gone after Ctrl-C.
 
 The user ada holds the roles case-reader and case-writer. Her application \"Invoice robot\" has a credential with the
 role case-reader and the scope read:deals, and a token already.
+
+The console, in a browser: as ada, or with the admin token below
+  http://{admin}/console/   user: ada   password: {password}
 
 200: the token carries the scope that the route asks for
   {trust} -H {token} https://{gate}/deals/7

@@ -41,6 +41,7 @@ fn every_play_is_a_good_configuration() {
         addresses,
         files: DemoFiles::within(folder.path()),
         admin_secret: secret().expect("a secret"),
+        password: secret().expect("a secret"),
     };
     for play in [Play::VISIT, tour::PLAY, Play { tenant_field: Some("tenant"), ..tour::PLAY }] {
         stage.set(folder.path(), play).expect("a stage");

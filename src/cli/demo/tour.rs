@@ -10,7 +10,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::script::{Addresses, Play, configuration};
-use super::visitor::{Visitor, VisitorAnswer};
+use super::visitor::{DemoVisitor, VisitorAnswer};
 
 /// How long a token may be unused in the tour: long enough not to pass between two steps.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -23,9 +23,11 @@ const TENANT_FIELD: &str = "dealtrack_registration_id";
 
 /// Plays the steps in order, and knows whether all went as told.
 pub(super) struct Tour<'a, W> {
-    pub(super) visitor: &'a Visitor,
+    pub(super) visitor: &'a DemoVisitor,
     pub(super) addresses: &'a Addresses,
     pub(super) admin_secret: &'a str,
+    /// Of ada, for the console.
+    pub(super) password: &'a str,
     pub(super) configuration: &'a Path,
     pub(super) out: W,
 }
@@ -53,6 +55,7 @@ impl<W: Write> Tour<'_, W> {
         let began = Instant::now();
         self.say("An application acts for a user, with some of the user's roles")?;
         self.roles()?;
+        self.console()?;
         self.say("\nA tenant's client asks for scopes, and each opens its own endpoints")?;
         self.scopes()?;
         let seconds = began.elapsed().as_secs();
@@ -104,6 +107,28 @@ impl<W: Write> Tour<'_, W> {
         self.api(&idle, "GET /cases/7", Some(&unused), (401, "invalid_token"))?;
         let fresh = self.token("authenticating again helps", &robot.fields(&[]))?;
         self.api("200", "GET /cases/7", Some(&fresh), (200, ""))
+    }
+
+    fn console(&mut self) -> io::Result<()> {
+        let password = json!({ "password": self.password });
+        let set = self.visitor.administer(Method::PUT, "/v1/users/ada/password", &password);
+        self.tick("ada gets a password for the console", set.map(drop))?;
+        let sign_in = self.visitor.page(
+            "/console/sign-in",
+            None,
+            Some(&[("user", "ada"), ("password", self.password)]),
+        );
+        let cookie = sign_in.and_then(|page| match (page.status, page.cookie) {
+            (303, Some(cookie)) => Ok(cookie),
+            (status, _) => Err(io::Error::other(format!("the console answered {status}"))),
+        });
+        let cookie = self.tick("she signs in with it", cookie)?;
+        let page = self.visitor.page("/console/credentials", Some(&cookie), None);
+        let seen = page.and_then(|page| {
+            let is_hers = page.status == 200 && page.text.contains("Invoice robot");
+            is_hers.then_some(()).ok_or_else(|| io::Error::other("her application is not on the page"))
+        });
+        self.tick("and sees her application among her credentials", seen)
     }
 
     fn scopes(&mut self) -> io::Result<()> {

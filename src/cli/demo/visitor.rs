@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{Method, Request};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, SET_COOKIE};
+use http::{Method, Request, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
@@ -15,12 +15,20 @@ use crate::client::{Client, Url};
 use crate::tls;
 
 /// Calls the gate over TLS and its admin listener, one call after the other.
-pub(super) struct Visitor {
+pub(super) struct DemoVisitor {
     runtime: Runtime,
     client: Client,
     gate: String,
     admin: String,
     admin_secret: String,
+}
+
+/// A page of the console, as a browser gets it.
+pub(super) struct DemoPage {
+    pub(super) status: u16,
+    pub(super) text: String,
+    /// What the browser sends back from then on.
+    pub(super) cookie: Option<String>,
 }
 
 /// A status, and the document that came with it.
@@ -36,7 +44,7 @@ impl VisitorAnswer {
     }
 }
 
-impl Visitor {
+impl DemoVisitor {
     /// One that trusts `root`.
     pub(super) fn new(
         gate: SocketAddr,
@@ -90,10 +98,40 @@ impl Visitor {
         self.send(&format!("{}{path}", self.gate), request, Bytes::new())
     }
 
-    fn send(&self, url: &str, request: http::request::Builder, body: Bytes) -> io::Result<VisitorAnswer> {
+    /// A page of the console; with fields, what a form of it sends.
+    pub(super) fn page(
+        &self,
+        path: &str,
+        cookie: Option<&str>,
+        fields: Option<&[(&str, &str)]>,
+    ) -> io::Result<DemoPage> {
+        let method = if fields.is_some() { Method::POST } else { Method::GET };
+        let mut request =
+            Request::builder().method(method).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        if let Some(cookie) = cookie {
+            request = request.header(COOKIE, cookie);
+        }
+        let body = fields.map_or_else(Bytes::new, |fields| form(fields).into());
+        let response = self.exchange(&format!("{}{path}", self.admin), request, body)?;
+        let cookie = response.headers().get(SET_COOKIE).and_then(|cookie| cookie.to_str().ok());
+        let cookie = cookie.and_then(|cookie| cookie.split(';').next()).map(str::to_owned);
+        let text = String::from_utf8_lossy(response.body()).into_owned();
+        Ok(DemoPage { status: response.status().as_u16(), text, cookie })
+    }
+
+    fn exchange(
+        &self,
+        url: &str,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> io::Result<Response<Bytes>> {
         let url = Url::parse(url, false).map_err(io::Error::other)?;
         let request = request.body(body).map_err(io::Error::other)?;
-        let response = self.runtime.block_on(self.client.send(&url, request)).map_err(io::Error::other)?;
+        self.runtime.block_on(self.client.send(&url, request)).map_err(io::Error::other)
+    }
+
+    fn send(&self, url: &str, request: http::request::Builder, body: Bytes) -> io::Result<VisitorAnswer> {
+        let response = self.exchange(url, request, body)?;
         let body = serde_json::from_slice(response.body()).unwrap_or_default();
         Ok(VisitorAnswer { status: response.status().as_u16(), body })
     }

@@ -51,6 +51,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
         telemetry,
         ready_when,
         admin: s.aside(|s| s.table("admin", |s| operators::admin(s, &mut taken))),
+        console: s.table("console", |s| s.flag("enabled", true)),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod bad_requests;
 mod clients;
+mod console;
 mod crashes;
 mod demo;
 mod expiry;

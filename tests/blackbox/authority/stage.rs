@@ -39,6 +39,12 @@ impl Plan {
         self
     }
 
+    /// With other lines of `[telemetry]`.
+    pub fn telemetry(mut self, lines: &str) -> Self {
+        self.base = self.base.telemetry(lines);
+        self
+    }
+
     /// With further tables. Without `[state]` among them, the state is in the authority's file.
     pub fn toml(mut self, lines: &str) -> Self {
         self.more.push_str(lines);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use portcullis::admin::{Access, AdminLimits, Control, Ledger, Permission, Settings, Token, serve_admin};
+use axum::Router;
+use portcullis::admin::{Access, Api, AdminLimits, Control, Ledger, Permission, Settings, Token, serve_admin};
 use portcullis::authority::{self, Authority};
 use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::decide::{self, Enforcer};
@@ -123,10 +124,8 @@ impl Gate {
         tokio::spawn(serve_admin(
             listener,
             access,
-            control,
-            served,
-            instruments,
-            AdminLimits::default(),
+            Api::new(control, served, instruments, AdminLimits::default()),
+            Router::new(),
             shutdown,
         ));
         Self { address, folder, ledger, metrics, authority: issuing, _trigger: trigger }

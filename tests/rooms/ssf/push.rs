@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use axum::Router;
 use portcullis::admin::{
-    Access, AdminLimits, Control, Ledger, Permission, Settings as Admin, Token, serve_admin,
+    Access, AdminLimits, Api, Control, Ledger, Permission, Settings as Admin, Token, serve_admin,
 };
 use portcullis::client::Client;
 use portcullis::enforce;
@@ -90,10 +91,8 @@ impl Gate {
         tokio::spawn(serve_admin(
             listener,
             Arc::new(access),
-            control,
-            ledger,
-            metrics.clone(),
-            AdminLimits::default(),
+            Api::new(control, ledger, metrics.clone(), AdminLimits::default()),
+            Router::new(),
             shutdown,
         ));
         Self { address, metrics, revocations, log, _running: running }

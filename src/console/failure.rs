@@ -1,0 +1,99 @@
+//! The pages that say what cannot be done, and why.
+
+use std::borrow::Cow;
+
+use axum::response::{IntoResponse, Redirect, Response};
+use http::{HeaderValue, StatusCode, header};
+use maud::html;
+
+use super::layout;
+use crate::admin::Problem;
+
+/// Why a page is not shown, or a form changed nothing.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Nobody is signed in; afterwards they come back to this path.
+    SignIn {
+        back: String,
+    },
+    /// A form was sent and nobody is signed in (any more).
+    Ended,
+    /// The form does not come from a page of this visit.
+    Foreign,
+    /// What is sent is no form.
+    Unreadable(Cow<'static, str>),
+    /// The visitor may not see this.
+    Forbidden(Cow<'static, str>),
+    /// There is no such page, or no such record for this visitor.
+    NoPage,
+    /// Neither an admin token nor a password is configured.
+    NobodyCanSignIn,
+    /// Too many attempts; how many seconds to wait.
+    Slow(u64),
+    /// The gate could not do it.
+    Gate {
+        status: StatusCode,
+        why: String,
+    },
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        match problem.status() {
+            StatusCode::NOT_FOUND => Self::NoPage,
+            status => Self::Gate { status, why: problem.to_string() },
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let (status, title, text): (_, _, Cow<'static, str>) = match self {
+            Self::SignIn { back } => return to_sign_in(&back),
+            Self::Ended => (
+                StatusCode::UNAUTHORIZED,
+                "Your visit has ended",
+                "You were signed out because you were away for too long, or your password or token has changed. \
+                 Nothing was changed. Sign in and send the form again."
+                    .into(),
+            ),
+            Self::Foreign => (
+                StatusCode::FORBIDDEN,
+                "This form was not sent from the console",
+                "Nothing was changed. Go back to the page, load it again and send the form from there.".into(),
+            ),
+            Self::Unreadable(why) => (StatusCode::BAD_REQUEST, "The form cannot be read", why),
+            Self::Forbidden(why) => (StatusCode::FORBIDDEN, "You may not see this page", why),
+            Self::NoPage => (
+                StatusCode::NOT_FOUND,
+                "There is no such page",
+                "What you look for does not exist, or it is not yours to see.".into(),
+            ),
+            Self::NobodyCanSignIn => (
+                StatusCode::NOT_FOUND,
+                "Nobody can sign in yet",
+                "Add an admin token under [[admin.tokens]], or give a user of the authority a password with \
+                 `portcullis user password`."
+                    .into(),
+            ),
+            Self::Slow(seconds) => {
+                let text = format!("Wait {seconds} seconds, then try again.");
+                let page = layout::bare("Too many attempts", html! { p { (text) } });
+                let mut response = (StatusCode::TOO_MANY_REQUESTS, page).into_response();
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+                return response;
+            }
+            Self::Gate { status, why } => (status, "That did not work", why.into()),
+        };
+        let page = layout::bare(title, html! {
+            p { (text) }
+            p { a.button href=(super::ROOT) { "To the console" } }
+        });
+        (status, page).into_response()
+    }
+}
+
+fn to_sign_in(back: &str) -> Response {
+    let query = form_urlencoded::Serializer::new(String::new()).append_pair("next", back).finish();
+    Redirect::to(&format!("/console/sign-in?{query}")).into_response()
+}

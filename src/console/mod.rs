@@ -1,0 +1,146 @@
+//! The console: web pages on the admin listener for people who make application credentials, and for operators who ask
+//! what the gate sees.
+//!
+//! Pages are rendered on the server and work without JavaScript where they can. Every change takes the way that the admin
+//! API's calls take; there is no rule here but who sees which page.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{any, get};
+use http::{HeaderValue, Method, StatusCode, header};
+
+use crate::admin::{Access, Api, Peer, Problem};
+
+mod assets;
+mod credentials;
+mod failure;
+mod form;
+mod layout;
+mod show;
+mod sign_in;
+mod users;
+mod visits;
+mod visitor;
+
+use failure::Failure;
+use sign_in::Guesses;
+use visitor::Visitor;
+use visits::Visits;
+
+/// Where it is on the admin listener.
+const ROOT: &str = "/console/";
+
+/// What the pages work with.
+#[derive(Clone)]
+struct Console(Arc<Shared>);
+
+struct Shared {
+    /// What the admin API can do.
+    api: Api,
+    /// The admin tokens.
+    access: Arc<Access>,
+    /// `console.enabled`, which a reload may change.
+    enabled: Arc<AtomicBool>,
+    /// Who is signed in.
+    visits: Visits,
+    /// Wrong passwords and tokens.
+    guesses: Guesses,
+}
+
+impl std::ops::Deref for Console {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Shared {
+    /// Whether anybody could sign in.
+    fn has_a_door(&self) -> bool {
+        self.access.has_tokens() || self.api.authority().is_some_and(|authority| authority.has_password_users())
+    }
+}
+
+/// The pages, for the router of the admin listener; nothing but 404 while they are not `enabled`.
+pub fn router(api: Api, access: Arc<Access>, enabled: Arc<AtomicBool>) -> Router {
+    let console = Console(Arc::new(Shared {
+        api,
+        access,
+        enabled,
+        visits: Visits::default(),
+        guesses: Guesses::default(),
+    }));
+    let pages = Router::new()
+        .route(ROOT, get(home))
+        .merge(sign_in::routes())
+        .merge(credentials::routes())
+        .merge(users::routes())
+        .route("/console/{*rest}", any(|| async { Failure::NoPage }))
+        .layer(from_fn(secured))
+        .layer(from_fn_with_state(console.clone(), logged))
+        .with_state(console.clone());
+    Router::new()
+        .route("/console", get(|| async { Redirect::permanent(ROOT) }))
+        .merge(assets::routes())
+        .merge(pages)
+}
+
+/// The first page that the visitor may see.
+async fn home(visitor: Visitor) -> Response {
+    match visitor.tabs().next() {
+        Some(tab) => Redirect::to(tab.path).into_response(),
+        None => Failure::Forbidden("This token has no permission that a page is made for.".into()).into_response(),
+    }
+}
+
+/// What a browser must not do with the pages.
+async fn secured(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    for (name, value) in [
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
+             form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        ),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        // With `no-referrer` browsers send `Origin: null`, and our own forms would be refused.
+        (header::REFERRER_POLICY, "same-origin"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Serves a page if the console can be used at all, and logs what was asked for and by whom.
+async fn logged(State(console): State<Console>, request: Request, next: Next) -> Response {
+    if !console.enabled.load(Ordering::Relaxed) {
+        return Problem::new(StatusCode::NOT_FOUND, "the console is switched off").into_response();
+    }
+    if !console.has_a_door() {
+        return Failure::NobodyCanSignIn.into_response();
+    }
+    let method = request.method().clone();
+    // The pattern, not the path: a path may name a person.
+    let path = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let client_address = request.extensions().get::<Peer>().map(|Peer(peer)| peer.ip());
+    let client_address = client_address.map(|address| address.to_string()).unwrap_or_default();
+    let caller = console.logged_name(request.headers());
+    let response = next.run(request).await;
+    let (reads, status) = (matches!(method, Method::GET | Method::HEAD), response.status());
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) {
+        tracing::warn!(caller, client_address, method = method.as_str(), path, status = status.as_u16(), "console: refused");
+    } else if reads {
+        tracing::debug!(caller, client_address, method = method.as_str(), path, status = status.as_u16(), "console");
+    } else {
+        tracing::info!(caller, client_address, method = method.as_str(), path, status = status.as_u16(), "console");
+    }
+    response
+}

@@ -1,0 +1,203 @@
+//! The users of the authority, for operators with the permission `authority`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use http::StatusCode;
+use maud::Markup;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::failure::Failure;
+use super::form::{Fields, Sent};
+use super::visitor::Visitor;
+use super::{Console, Shared};
+use crate::admin::{Permission, SessionFilter};
+use crate::authority::{Authority, NewUser, Refused, User};
+use crate::time::Timestamp;
+
+mod pages;
+
+/// Users on one page.
+const PAGE: usize = 50;
+
+pub(super) fn routes() -> Router<Console> {
+    Router::new()
+        .route("/console/users", get(list).post(create))
+        .route("/console/users/{id}", get(show))
+        .route("/console/users/{id}/roles", post(roles))
+        .route("/console/users/{id}/password", post(password))
+        .route("/console/users/{id}/delete", get(confirm).post(delete))
+}
+
+/// What of a user is in use, and ends with its roles.
+pub(super) struct InUse {
+    pub(super) tokens: usize,
+    /// The names of the applications that they were issued to.
+    pub(super) applications: BTreeSet<String>,
+}
+
+fn desk<'a>(console: &'a Shared, visitor: &Visitor) -> Result<&'a Arc<Authority>, Failure> {
+    visitor.require(Permission::Authority)?;
+    console.api.authority().ok_or_else(|| {
+        Failure::Forbidden("This gate issues no tokens: its configuration has no [authority].".into())
+    })
+}
+
+async fn in_use(console: &Shared, authority: &Authority, user: &User) -> Result<InUse, Failure> {
+    let theirs = SessionFilter::of_subject(&authority.settings().issuer, &user.id);
+    let (rows, _) = console.api.in_use(theirs, None, usize::MAX).await?;
+    let name = |client_id: &str| {
+        authority.credential(client_id).map_or_else(|| client_id.to_owned(), |found| found.name.to_string())
+    };
+    let applications = rows.iter().filter_map(|row| row.client.as_deref()).map(name).collect();
+    Ok(InUse { tokens: rows.len(), applications })
+}
+
+#[derive(Deserialize, Default)]
+struct Wanted {
+    after: Option<String>,
+}
+
+async fn list(
+    State(console): State<Console>,
+    visitor: Visitor,
+    Query(wanted): Query<Wanted>,
+) -> Result<Markup, Failure> {
+    let authority = desk(&console, &visitor)?;
+    Ok(listed(authority, &visitor, wanted.after.as_deref(), (&Fields::default(), None)))
+}
+
+fn listed(
+    authority: &Authority,
+    visitor: &Visitor,
+    after: Option<&str>,
+    typed: (&Fields, Option<(&str, &str)>),
+) -> Markup {
+    let mut users = authority.users(after, PAGE + 1);
+    let more = users.len() > PAGE;
+    users.truncate(PAGE);
+    let next = users.last().filter(|_| more).map(|last| last.id.to_string());
+    pages::list(visitor, &users, next, typed, Timestamp::now())
+}
+
+async fn create(State(console): State<Console>, sent: Sent) -> Result<Response, Failure> {
+    let Sent { visitor, fields } = sent;
+    let authority = desk(&console, &visitor)?;
+    let new = NewUser {
+        id: fields.trimmed("id").to_owned(),
+        name: fields.trimmed("name").to_owned(),
+        roles: fields.lines("roles"),
+    };
+    let (field, why) = match authority.create_user(new).await {
+        Ok(user) => return Ok(Redirect::to(&pages::path(&user.id)).into_response()),
+        Err(Refused::Invalid { field, why }) => (field, why),
+        Err(Refused::Taken) => ("id", "Another user has this id.".to_owned()),
+        Err(refused) => return Err(console.api.refused(refused).into()),
+    };
+    let page = listed(authority, &visitor, None, (&fields, Some((field, &why))));
+    Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
+}
+
+async fn show(
+    State(console): State<Console>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<Markup, Failure> {
+    let authority = desk(&console, &visitor)?;
+    let user = authority.user(&id).ok_or(Failure::NoPage)?;
+    details(&console, authority, &visitor, &user, (&Fields::default(), None)).await
+}
+
+async fn details(
+    console: &Shared,
+    authority: &Authority,
+    visitor: &Visitor,
+    user: &User,
+    typed: (&Fields, Option<(&str, &str)>),
+) -> Result<Markup, Failure> {
+    let in_use = in_use(console, authority, user).await?;
+    let credentials = authority.credentials(Some(&user.id), None, 1_000);
+    Ok(pages::details(visitor, user, &in_use, &credentials, typed, Timestamp::now()))
+}
+
+/// Shows first what a change of roles ends, then makes it.
+async fn roles(
+    State(console): State<Console>,
+    Path(id): Path<String>,
+    sent: Sent,
+) -> Result<Response, Failure> {
+    let Sent { visitor, fields } = sent;
+    let authority = desk(&console, &visitor)?;
+    let user = authority.user(&id).ok_or(Failure::NoPage)?;
+    let wanted = fields.lines("roles");
+    let is_same = wanted.len() == user.roles.len() && user.roles.iter().all(|role| wanted.iter().any(|one| *one == **role));
+    if is_same {
+        return Ok(Redirect::to(&pages::path(&id)).into_response());
+    }
+    // What was confirmed is what was shown: roles that changed meanwhile are shown again.
+    let was_shown = fields.text("version") == user.role_version.to_string();
+    if !fields.is_ticked("confirmed") || !was_shown {
+        let in_use = in_use(&console, authority, &user).await?;
+        return Ok(pages::confirm_roles(&visitor, &user, &wanted, &in_use).into_response());
+    }
+    match authority.set_roles(&id, wanted).await {
+        Ok(_) => Ok(Redirect::to(&pages::path(&id)).into_response()),
+        Err(Refused::Invalid { field, why }) => {
+            let page = details(&console, authority, &visitor, &user, (&fields, Some((field, &why)))).await?;
+            Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
+        }
+        Err(refused) => Err(console.api.refused(refused).into()),
+    }
+}
+
+async fn password(
+    State(console): State<Console>,
+    Path(id): Path<String>,
+    sent: Sent,
+) -> Result<Response, Failure> {
+    let Sent { visitor, fields } = sent;
+    let authority = desk(&console, &visitor)?;
+    let user = authority.user(&id).ok_or(Failure::NoPage)?;
+    let removed = fields.is_ticked("remove");
+    let new = (!removed).then(|| Zeroizing::new(fields.text("password").to_owned()));
+    let changed = if !removed && fields.text("password") != fields.text("again") {
+        Err(Refused::Invalid { field: "again", why: "This is not the same password.".to_owned() })
+    } else {
+        authority.set_password(&id, new).await
+    };
+    match changed {
+        Ok(_) => Ok(Redirect::to(&pages::path(&id)).into_response()),
+        Err(Refused::Invalid { field, why }) => {
+            let page = details(&console, authority, &visitor, &user, (&Fields::default(), Some((field, &why)))).await?;
+            Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
+        }
+        Err(refused) => Err(console.api.refused(refused).into()),
+    }
+}
+
+async fn confirm(
+    State(console): State<Console>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<Markup, Failure> {
+    let authority = desk(&console, &visitor)?;
+    let user = authority.user(&id).ok_or(Failure::NoPage)?;
+    let in_use = in_use(&console, authority, &user).await?;
+    let credentials = authority.credentials(Some(&user.id), None, 1_000).len();
+    Ok(pages::confirm_delete(&visitor, &user, &in_use, credentials))
+}
+
+async fn delete(
+    State(console): State<Console>,
+    Path(id): Path<String>,
+    sent: Sent,
+) -> Result<Response, Failure> {
+    let authority = desk(&console, &sent.visitor)?;
+    authority.delete_user(&id).await.map_err(|refused| console.api.refused(refused))?;
+    Ok(Redirect::to("/console/users").into_response())
+}

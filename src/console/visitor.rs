@@ -1,0 +1,186 @@
+//! Who asks for a page, and what that visitor may see.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use http::request::Parts;
+use http::{HeaderMap, Method, header};
+
+use super::failure::Failure;
+use super::visits::{SignedIn, Visit};
+use super::{Console, Shared};
+use crate::admin::{Caller, Permission};
+use crate::authority::User;
+use crate::time::Monotonic;
+
+/// The cookie where TLS is on: bound to this host and path, and sent over TLS only (RFC 6265bis §4.1.3.2).
+const SECURE_COOKIE: &str = "__Host-portcullis-console";
+/// The cookie in clear text, which the configuration allows on loopback only.
+const PLAIN_COOKIE: &str = "portcullis-console";
+
+/// A visitor who is signed in.
+#[derive(Clone)]
+pub(super) struct Visitor {
+    pub(super) who: Who,
+    pub(super) visit: Visit,
+    /// What the cookie holds.
+    pub(super) cookie: String,
+}
+
+/// Who that is.
+#[derive(Clone)]
+pub(super) enum Who {
+    /// Somebody with an admin token.
+    Operator(Caller),
+    /// A user of the authority.
+    User(Arc<User>),
+}
+
+/// A page of the menu.
+pub(super) struct Tab {
+    pub(super) path: &'static str,
+    pub(super) name: &'static str,
+    /// What is needed to see it; `None`: a user sees it, too.
+    needs: Option<Permission>,
+}
+
+/// The menu, in its order.
+const TABS: [Tab; 2] = [
+    Tab { path: "/console/credentials", name: "Application credentials", needs: None },
+    Tab { path: "/console/users", name: "Users", needs: Some(Permission::Authority) },
+];
+
+impl Visitor {
+    /// The visitor of a request.
+    ///
+    /// # Errors
+    /// When nobody is signed in.
+    pub(super) fn of(parts: &mut Parts, console: &Console) -> Result<Self, Failure> {
+        let now = Monotonic::now();
+        let missing = || match parts.method {
+            Method::GET | Method::HEAD => {
+                Failure::SignIn { back: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default() }
+            }
+            _ => Failure::Ended,
+        };
+        let cookie = console.cookie(&parts.headers).ok_or_else(missing)?;
+        let visit = console.visits.find(&cookie, now).ok_or_else(missing)?;
+        match console.who(&visit) {
+            Some(who) => Ok(Self { who, visit, cookie }),
+            None => {
+                console.visits.end(&cookie);
+                Err(missing())
+            }
+        }
+    }
+
+    /// The pages that this visitor sees.
+    pub(super) fn tabs(&self) -> impl Iterator<Item = &'static Tab> {
+        TABS.iter().filter(|tab| match (tab.needs, &self.who) {
+            (None, Who::User(_)) => true,
+            (None, Who::Operator(_)) => self.may(Permission::Authority),
+            (Some(needs), _) => self.may(needs),
+        })
+    }
+
+    /// Whether the visitor has a permission. A user of the authority has none.
+    pub(super) fn may(&self, permission: Permission) -> bool {
+        match &self.who {
+            Who::Operator(caller) => caller.may(permission),
+            Who::User(_) => false,
+        }
+    }
+
+    /// Refuses what the visitor has no permission for.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub(super) fn require(&self, permission: Permission) -> Result<(), Failure> {
+        if self.may(permission) {
+            return Ok(());
+        }
+        Err(Failure::Forbidden(match self.who {
+            Who::Operator(_) => format!("Your token lacks the permission {:?}.", permission.as_str()).into(),
+            Who::User(_) => "This page is for operators with an admin token.".into(),
+        }))
+    }
+
+    /// The user who is signed in, when it is one.
+    pub(super) fn user(&self) -> Option<&Arc<User>> {
+        match &self.who {
+            Who::User(user) => Some(user),
+            Who::Operator(_) => None,
+        }
+    }
+
+    /// What the page calls the visitor.
+    pub(super) fn name(&self) -> &str {
+        match &self.who {
+            Who::Operator(caller) => &caller.name,
+            Who::User(user) => &user.name,
+        }
+    }
+}
+
+impl Shared {
+    /// What the browser's cookie holds.
+    pub(super) fn cookie(&self, headers: &HeaderMap) -> Option<String> {
+        let wanted = self.cookie_name();
+        let fields = headers.get_all(header::COOKIE).iter().filter_map(|field| field.to_str().ok());
+        let mut pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned())
+    }
+
+    /// What log lines call the visitor of a request: a user is not named there.
+    pub(super) fn logged_name(&self, headers: &HeaderMap) -> String {
+        let cookie = self.cookie(headers);
+        let visit = cookie.and_then(|cookie| self.visits.look(&cookie, Monotonic::now()));
+        match visit.and_then(|visit| self.who(&visit)) {
+            Some(Who::Operator(caller)) => caller.name.to_string(),
+            Some(Who::User(_)) => "a user".to_owned(),
+            None => "nobody".to_owned(),
+        }
+    }
+
+    fn cookie_name(&self) -> &'static str {
+        if self.access.is_encrypted() { SECURE_COOKIE } else { PLAIN_COOKIE }
+    }
+
+    /// A `Set-Cookie` field that holds this, or takes the cookie away.
+    pub(super) fn set_cookie(&self, value: Option<&str>) -> String {
+        let name = self.cookie_name();
+        let (secure, path) = if self.access.is_encrypted() { ("; Secure", "/") } else { ("", "/console") };
+        match value {
+            Some(value) => format!("{name}={value}; Path={path}; HttpOnly; SameSite=Strict{secure}"),
+            None => format!("{name}=; Path={path}; HttpOnly; SameSite=Strict; Max-Age=0{secure}"),
+        }
+    }
+
+    /// Who a visit is of now: a token may have been taken out of the configuration meanwhile, a password changed, a user
+    /// deleted.
+    pub(super) fn who(&self, visit: &Visit) -> Option<Who> {
+        match &visit.who {
+            SignedIn::Token(digest) => self.access.caller(digest).map(Who::Operator),
+            SignedIn::User { id, stamp } => {
+                let user = self.api.authority()?.user(id)?;
+                (user.password_stamp() == Some(*stamp)).then_some(Who::User(user))
+            }
+        }
+    }
+}
+
+impl FromRequestParts<Console> for Visitor {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, console: &Console) -> Result<Self, Failure> {
+        Self::of(parts, console)
+    }
+}
+
+impl OptionalFromRequestParts<Console> for Visitor {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, console: &Console) -> Result<Option<Self>, Failure> {
+        Ok(Self::of(parts, console).ok())
+    }
+}
