@@ -110,6 +110,8 @@ impl App {
         if timeout(LAST_CALL, self.workers.ended()).await.is_err() {
             warn!("a worker did not end; the process ends without it");
         }
+        // What operators asked for is answered, and pages that update themselves are told that they end.
+        drop(timeout(LAST_CALL, self.wiring.operators_left()).await);
         self.state.save_last(self.wiring.metrics()).await;
         info!("stopped");
     }
