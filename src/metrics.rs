@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus::{
     Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
@@ -14,10 +14,12 @@ use prometheus::{
 pub mod clients;
 mod cpu;
 mod issuers;
+mod reading;
 pub mod usage;
 
 use clients::ClientLabels;
 use cpu::Cpu;
+pub use reading::Traffic;
 
 use crate::time::Timestamp;
 
@@ -70,6 +72,7 @@ pub struct Metrics {
     config_reloads: IntCounterVec,
     /// 1 unless the last reload was refused.
     last_reload: IntGauge,
+    reloaded_at: Arc<ArcSwapOption<Timestamp>>,
     /// CPU time of the process. The registry's own collector knows whole seconds only.
     cpu: Cpu,
     /// Tokens in use.
@@ -235,6 +238,7 @@ impl Metrics {
                 "portcullis_config_last_reload_successful",
                 "Whether the last reload was accepted; 1 before the first",
             )?,
+            reloaded_at: Arc::default(),
             cpu: Cpu::new()?,
             sessions_tracked: page.gauge("portcullis_sessions_tracked", "Tokens in use")?,
             sessions_evicted: page.counters(
@@ -306,12 +310,6 @@ impl Metrics {
         for error in TOKEN_ERRORS {
             self.token_requests.with_label_values(&["error", error]);
         }
-    }
-
-    /// Counts a reload.
-    pub fn reloaded(&self, accepted: bool) {
-        self.config_reloads.with_label_values(&[if accepted { "ok" } else { "error" }]).inc();
-        self.last_reload.set(accepted.into());
     }
 
     /// Sets the certificates in use and when each expires; those of an earlier configuration are forgotten.

@@ -69,7 +69,7 @@ impl Health {
     }
 
     /// Whether the gate may serve at `now`, and the body of `/ready`, which names every component.
-    pub(super) fn at(&self, now: Now) -> (bool, Value) {
+    pub(crate) fn at(&self, now: Now) -> (bool, Value) {
         let mut components = self.reported.lock().unwrap_or_else(PoisonError::into_inner).clone();
         components.insert("gate", self.gate().to_owned());
         let mut ready = components.values().all(|condition| condition == OK);
@@ -101,6 +101,16 @@ impl Health {
             body["log"] = json!({ "identity": identity, "sequence": sequence });
         }
         (ready, body)
+    }
+
+    /// The key stores without which requests cannot be judged.
+    pub(crate) fn key_stores(&self) -> Arc<Vec<Arc<KeyStore>>> {
+        self.keys.load_full()
+    }
+
+    /// The store of the state.
+    pub(crate) fn store(&self) -> Option<&Store> {
+        self.store.get()
     }
 
     fn gate(&self) -> &'static str {

@@ -17,7 +17,7 @@ mod spare;
 mod telemetry;
 
 pub use api::{Api, Control, ControlCommand, Ledger, serve_admin};
-pub(crate) use api::SessionFilter;
+pub(crate) use api::{Presented, SessionFilter};
 pub(crate) use auth::Caller;
 pub(crate) use body::read as read_body;
 pub(crate) use problem::Problem;

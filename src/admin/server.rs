@@ -58,7 +58,8 @@ pub struct AdminLimits {
 impl Default for AdminLimits {
     fn default() -> Self {
         Self {
-            connections: 128,
+            // A hundred consoles hold one stream each, and leave as much room again for pages and the API.
+            connections: 256,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             body_bytes: 8 << 20,

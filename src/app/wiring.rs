@@ -21,7 +21,7 @@ use crate::enforce::decide::Enforcer;
 use crate::events;
 use crate::gate::{ConnectionCounts, Live, WorkersShared};
 use crate::keys::store::KeyStore;
-use crate::log::{self, AccessLog};
+use crate::log::{self, AccessLog, Refusals};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::ssf::{Receiver, Transmitter};
@@ -59,6 +59,7 @@ pub(super) struct Wiring {
     /// The tasks that serve the two listeners for operators.
     operators: Vec<JoinHandle<()>>,
     access_log: AccessLog,
+    refusals: Refusals,
     lasting: Lasting,
 }
 
@@ -108,6 +109,7 @@ impl Wiring {
             keys,
             health,
             access_log,
+            refusals: Refusals::default(),
             lasting,
         })
     }
@@ -162,6 +164,7 @@ impl Wiring {
             effective: Arc::clone(&self.effective),
             enforcer: Arc::clone(&self.enforcer),
             authority: self.lasting.authority.clone(),
+            refusals: self.refusals.clone(),
         };
         let (metrics, shutdown) = (self.lasting.metrics.clone(), self.lasting.shutdown.clone());
         spawn_local(self.lasting.state.clone().report(Arc::clone(&self.health), metrics.clone()));
@@ -184,10 +187,21 @@ impl Wiring {
             issuers: Arc::clone(&self.event_issuers),
         };
         let api = admin::Api::new(control, ledger, metrics, limits);
-        let pages = console::router(api.clone(), Arc::clone(&access), Arc::clone(&self.console));
+        let (enabled, watched) = (Arc::clone(&self.console), self.watched(&shutdown));
+        let pages = console::router(api.clone(), Arc::clone(&access), enabled, watched);
         let admin = spawn_local(serve_admin(admin, access, api, pages, shutdown));
         self.operators = vec![telemetry, admin];
         asked
+    }
+
+    /// What the live page of the console shows beside the metrics.
+    fn watched(&self, shutdown: &Shutdown) -> console::Watched {
+        console::Watched {
+            health: Arc::clone(&self.health),
+            connections: Arc::clone(&self.connections),
+            gauges: Box::new(self.lasting.state.clone().gauges(self.lasting.metrics.clone())),
+            shutdown: shutdown.clone(),
+        }
     }
 
     /// Waits until the two listeners for operators are closed, and their requests answered.
@@ -209,6 +223,7 @@ impl Wiring {
             live: Arc::clone(&self.live),
             metrics: self.lasting.metrics.clone(),
             log: self.access_log.clone(),
+            refusals: self.refusals.clone(),
             shutdown: self.lasting.shutdown.clone(),
             connections: Arc::clone(&self.connections),
         }

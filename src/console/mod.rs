@@ -18,9 +18,11 @@ use crate::admin::{Access, Api, Peer, Problem};
 
 mod assets;
 mod credentials;
+mod explain;
 mod failure;
 mod form;
 mod layout;
+mod live;
 mod show;
 mod sign_in;
 mod users;
@@ -28,9 +30,12 @@ mod visits;
 mod visitor;
 
 use failure::Failure;
+use live::LivePage;
 use sign_in::Guesses;
 use visitor::Visitor;
 use visits::Visits;
+
+pub use live::Watched;
 
 /// Where it is on the admin listener.
 const ROOT: &str = "/console/";
@@ -50,6 +55,8 @@ struct Shared {
     visits: Visits,
     /// Wrong passwords and tokens.
     guesses: Guesses,
+    /// What the live page shows.
+    live: LivePage,
 }
 
 impl std::ops::Deref for Console {
@@ -61,6 +68,11 @@ impl std::ops::Deref for Console {
 }
 
 impl Shared {
+    /// Whether the configuration serves the pages.
+    fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
     /// Whether anybody could sign in.
     fn has_a_door(&self) -> bool {
         self.access.has_tokens() || self.api.authority().is_some_and(|authority| authority.has_password_users())
@@ -68,19 +80,25 @@ impl Shared {
 }
 
 /// The pages, for the router of the admin listener; nothing but 404 while they are not `enabled`.
-pub fn router(api: Api, access: Arc<Access>, enabled: Arc<AtomicBool>) -> Router {
+///
+/// Must be called within a runtime: what the live page shows is sampled there until the gate has drained.
+pub fn router(api: Api, access: Arc<Access>, enabled: Arc<AtomicBool>, watched: Watched) -> Router {
     let console = Console(Arc::new(Shared {
         api,
         access,
         enabled,
         visits: Visits::default(),
         guesses: Guesses::default(),
+        live: LivePage::new(watched),
     }));
+    tokio::spawn(live::sample(console.clone()));
     let pages = Router::new()
         .route(ROOT, get(home))
         .merge(sign_in::routes())
         .merge(credentials::routes())
         .merge(users::routes())
+        .merge(live::routes())
+        .merge(explain::routes())
         .route("/console/{*rest}", any(|| async { Failure::NoPage }))
         .layer(from_fn(secured))
         .layer(from_fn_with_state(console.clone(), logged))
@@ -121,7 +139,7 @@ async fn secured(request: Request, next: Next) -> Response {
 
 /// Serves a page if the console can be used at all, and logs what was asked for and by whom.
 async fn logged(State(console): State<Console>, request: Request, next: Next) -> Response {
-    if !console.enabled.load(Ordering::Relaxed) {
+    if !console.is_enabled() {
         return Problem::new(StatusCode::NOT_FOUND, "the console is switched off").into_response();
     }
     if !console.has_a_door() {

@@ -45,9 +45,11 @@ pub(super) struct Tab {
 }
 
 /// The menu, in its order.
-const TABS: [Tab; 2] = [
+const TABS: [Tab; 4] = [
     Tab { path: "/console/credentials", name: "Application credentials", needs: None },
     Tab { path: "/console/users", name: "Users", needs: Some(Permission::Authority) },
+    Tab { path: "/console/live", name: "Live", needs: Some(Permission::Config) },
+    Tab { path: "/console/explain", name: "Explain", needs: Some(Permission::Sessions) },
 ];
 
 impl Visitor {
@@ -85,10 +87,7 @@ impl Visitor {
 
     /// Whether the visitor has a permission. A user of the authority has none.
     pub(super) fn may(&self, permission: Permission) -> bool {
-        match &self.who {
-            Who::Operator(caller) => caller.may(permission),
-            Who::User(_) => false,
-        }
+        self.who.may(permission)
     }
 
     /// Refuses what the visitor has no permission for.
@@ -122,7 +121,24 @@ impl Visitor {
     }
 }
 
+impl Who {
+    /// Whether they have a permission. A user of the authority has none.
+    fn may(&self, permission: Permission) -> bool {
+        match self {
+            Self::Operator(caller) => caller.may(permission),
+            Self::User(_) => false,
+        }
+    }
+}
+
 impl Shared {
+    /// Whether the visitor with this cookie would be let in now, to a page that needs this permission. Keeps nobody signed
+    /// in.
+    pub(super) fn lets_in(&self, cookie: &str, permission: Permission) -> bool {
+        let visit = self.visits.look(cookie, Monotonic::now()).filter(|_| self.is_enabled());
+        visit.and_then(|visit| self.who(&visit)).is_some_and(|who| who.may(permission))
+    }
+
     /// What the browser's cookie holds.
     pub(super) fn cookie(&self, headers: &HeaderMap) -> Option<String> {
         let wanted = self.cookie_name();

@@ -8,6 +8,8 @@ use http::StatusCode;
 
 use crate::jose::jws::JwsError;
 
+mod meaning;
+
 /// Why a request was not let through. The set is closed: users alert on these words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {

@@ -242,6 +242,19 @@ impl Record {
         if let (Some(client), Some(route)) = (self.counted_at, &self.route) {
             meters.used(client, route.index(), status, self.judged_at);
         }
+        self.keep_refusal(status, duration);
+    }
+
+    /// Keeps a request that was rejected, or would have been without shadow mode, for operators.
+    fn keep_refusal(&self, status: u16, duration: Duration) {
+        let Some((decision, reason)) = self.decision else { return };
+        // What the authority answers is no decision about a request to an upstream.
+        if decision != Decision::Allow && self.endpoint.is_none() {
+            let refusals = &self.worker.shared.refusals;
+            self.describe((status, duration), (decision, reason), |record| {
+                refusals.add(record, Timestamp::now());
+            });
+        }
     }
 
     /// There is no answer from the upstream.
@@ -294,9 +307,18 @@ impl Record {
             return;
         }
         let log = &self.worker.shared.log;
-        if !log.wants(decision) {
-            return;
+        if log.wants(decision) {
+            self.describe((status, duration), (decision, reason), |record| log.write(record));
         }
+    }
+
+    /// Gathers all that is known of the request.
+    fn describe(
+        &self,
+        (status, duration): (u16, Duration),
+        (decision, reason): (Decision, Option<Reason>),
+        tell: impl FnOnce(&AccessRecord<'_>),
+    ) {
         let live = &self.generation.live;
         let issuer = self.token.as_ref().map(|token| token.issuer);
         let issuer = issuer.or(self.claimed.as_ref().map(|claimed| claimed.issuer));
@@ -309,7 +331,7 @@ impl Record {
         });
         let upstream = self.route.as_ref().filter(|_| self.forwarded);
         let upstream = upstream.and_then(|route| live.upstreams.get(route.upstream()));
-        log.write(&AccessRecord {
+        tell(&AccessRecord {
             request_id: self.request_id.to_str().unwrap_or_default(),
             method: self.method.as_str(),
             route: self.route_label(),

@@ -16,7 +16,7 @@ use crate::authority::Authority;
 use crate::enforce::decide::Enforcer;
 use crate::enforce::policy::IdentitySettings;
 use crate::forward::{TrustedFields, Upstream};
-use crate::log::AccessLog;
+use crate::log::{AccessLog, Refusals};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::tls;
@@ -130,6 +130,8 @@ pub struct WorkersShared {
     pub metrics: Metrics,
     /// Where requests are logged.
     pub log: AccessLog,
+    /// Where rejected requests are kept for operators.
+    pub refusals: Refusals,
     /// How far the shutdown has come.
     pub shutdown: Shutdown,
     /// How many connections there are.

@@ -169,7 +169,8 @@ impl KeyStore {
 
     /// How long ago the set in force was confirmed. For a restored set, the longer of what the two clocks say: a wall
     /// clock that is behind makes it no younger, and one that is ahead is believed only until it is right again.
-    fn age(&self, now: Now) -> Option<Duration> {
+    #[must_use]
+    pub fn age(&self, now: Now) -> Option<Duration> {
         let confirmed = self.confirmed_at.load(Ordering::Acquire);
         let restored = self.restored_from.load(Ordering::Acquire);
         let age = (confirmed != NEVER).then(|| now.monotonic.since(Monotonic::from_millis(confirmed)))?;
@@ -177,6 +178,12 @@ impl KeyStore {
             NEVER => age,
             restored => age.max(now.wall.since(Timestamp::from_millis(restored))),
         })
+    }
+
+    /// Whether its keys grow old: not those that come from a secret or from this process.
+    #[must_use]
+    pub const fn ages(&self) -> bool {
+        self.ages
     }
 
     /// Why the last fetch failed, in its own words; nothing when it did not.

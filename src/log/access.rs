@@ -71,7 +71,7 @@ pub struct AccessRecord<'a> {
     /// What was decided.
     pub decision: Decision,
     /// Why it was refused.
-    pub reason: Option<&'a str>,
+    pub reason: Option<&'static str>,
     /// The issuer that the token names, when it is a configured one.
     pub issuer: Option<&'a str>,
     /// The key that the token names.
@@ -272,12 +272,12 @@ const fn protocol(version: Version) -> &'static str {
 }
 
 /// The start of `text`, cut between characters.
-fn clip(text: &str, max: usize) -> &str {
+pub(super) fn clip(text: &str, max: usize) -> &str {
     text.get(..text.floor_char_boundary(max)).unwrap_or(text)
 }
 
 /// The first 12 hexadecimal digits.
-fn hex(hash: &[u8; 32]) -> [u8; 12] {
+pub(super) fn hex(hash: &[u8; 32]) -> [u8; 12] {
     let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     let mut text = [0; 12];
     for (pair, byte) in text.chunks_exact_mut(2).zip(hash) {

@@ -19,11 +19,13 @@ mod access;
 mod events;
 mod level;
 mod line;
+mod refusals;
 mod switches;
 mod writer;
 
 pub use access::{AccessLog, AccessRecord, Decision};
 pub use level::LevelError;
+pub use refusals::{Refusal, Refusals};
 
 use events::Events;
 use switches::Switches;

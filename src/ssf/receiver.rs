@@ -2,7 +2,8 @@
 //!
 //! Knows that a token is acknowledged only when its events are durable and in force; knows nothing of HTTP.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use prometheus::IntCounterVec;
@@ -12,7 +13,7 @@ use crate::events::EventLog;
 use crate::metrics::Metrics;
 use crate::state::StoreError;
 use crate::state::record::EventSource;
-use crate::time::Now;
+use crate::time::{Now, Timestamp};
 
 /// Receives the tokens of every configured transmitter.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Receiver {
     transmitters: ArcSwap<Vec<Arc<Transmitter>>>,
     log: Arc<EventLog>,
     counted: IntCounterVec,
+    /// When each transmitter, by name, sent the last token that was accepted.
+    heard: Mutex<BTreeMap<String, Timestamp>>,
 }
 
 /// Why a token was not acknowledged.
@@ -38,12 +41,22 @@ impl Receiver {
     #[must_use]
     pub fn new(transmitters: Vec<Arc<Transmitter>>, log: Arc<EventLog>, metrics: &Metrics) -> Self {
         let transmitters = ArcSwap::from_pointee(transmitters);
-        Self { transmitters, log, counted: metrics.events.clone() }
+        Self { transmitters, log, counted: metrics.events.clone(), heard: Mutex::default() }
     }
 
     /// Receives for the transmitters of another configuration from now on.
     pub fn replace(&self, transmitters: Vec<Arc<Transmitter>>) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.retain(|name, _| transmitters.iter().any(|known| known.settings().name == *name));
         self.transmitters.store(Arc::new(transmitters));
+    }
+
+    /// Every transmitter of the configuration in force, each with when it sent the last token that this process accepted.
+    #[must_use]
+    pub fn transmitters(&self) -> Vec<(Arc<Transmitter>, Option<Timestamp>)> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = |known: &Arc<Transmitter>| heard.get(&known.settings().name).copied();
+        self.transmitters.load().iter().map(|known| (Arc::clone(known), last(known))).collect()
     }
 
     /// The transmitter of this name.
@@ -85,6 +98,8 @@ impl Receiver {
         for kind in kinds.into_iter().chain(passed_over) {
             self.counted.with_label_values(&[kind, EventSource::Ssf.as_str()]).inc();
         }
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.insert(name.clone(), now.wall);
         Ok(answer)
     }
 }

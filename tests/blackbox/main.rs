@@ -15,6 +15,7 @@ mod authority;
 mod backups;
 mod clocks;
 mod commands;
+mod console_live;
 mod drain;
 mod edges;
 mod failing_upstreams;

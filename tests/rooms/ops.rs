@@ -19,6 +19,7 @@ use portcullis::events::EventLog;
 use portcullis::identity::SubjectKey;
 use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, KeySource};
+use portcullis::log::Refusals;
 use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ends, Revocations};
 use portcullis::sessions::{self, Sessions};
@@ -139,7 +140,8 @@ fn control(outcome: Result<(), Vec<String>>) -> Control {
         }
     });
     let effective = Arc::new(ArcSwap::from_pointee(json!({"server": {"workers": 2}})));
-    Control { commands, effective, enforcer: enforcer(decide::InForce::unlimited()), authority: None }
+    let enforcer = enforcer(decide::InForce::unlimited());
+    Control { commands, effective, enforcer, authority: None, refusals: Refusals::default() }
 }
 
 /// One issuer with a secret and a route `/deals` for those who may read.
@@ -382,6 +384,7 @@ async fn every_error_is_a_problem_document() {
         commands,
         effective: Arc::default(),
         authority: None,
+        refusals: Refusals::default(),
 
         enforcer: enforcer(decide::InForce::unlimited()),
     };

@@ -43,23 +43,32 @@ async fn explain(State(api): State<Api>, request: Request) -> Result<Json<Explan
     let ExplainInput { token, method, path, host } =
         asking.ok_or_else(|| bad("the body is empty; it needs `token`"))?;
     let method = Method::from_bytes(method.as_bytes()).map_err(|_invalid| bad("`method` is no method"))?;
-    let enforcer = api.control.enforcer.load_full();
-    let judge = |asked| {
-        enforcer.explain(&Question {
-            token: token.trim(),
-            method: &method,
-            path: &path,
-            host: host.as_deref(),
-            now: Now::read(),
-            stateless: None,
-            asked,
-        })
-    };
-    // As the gate does before it refuses a key that it does not know, or a token that it has not seen for long.
-    let mut asked = Asked::NOTHING;
-    loop {
-        let told = judge(asked);
-        let Some(ask) = &told.ask else { return Ok(Json(told)) };
-        asked = enforcer.find_out(ask, asked).await;
+    let presented = Presented { token: &token, method: &method, path: &path, host: host.as_deref() };
+    Ok(Json(api.explain(&presented).await))
+}
+
+/// A token, and the request that it is presented with.
+pub(crate) struct Presented<'a> {
+    pub(crate) token: &'a str,
+    pub(crate) method: &'a Method,
+    /// A query is allowed.
+    pub(crate) path: &'a str,
+    pub(crate) host: Option<&'a str>,
+}
+
+impl Api {
+    /// The verdict on a token, with all that was compared. Leaves no trace.
+    pub(crate) async fn explain(&self, presented: &Presented<'_>) -> Explanation {
+        let enforcer = self.control.enforcer.load_full();
+        let &Presented { token, method, path, host } = presented;
+        // As the gate does before it rejects a key that it does not know, or a token that it has not seen for long.
+        let mut asked = Asked::NOTHING;
+        loop {
+            let (token, now) = (token.trim(), Now::read());
+            let question = Question { token, method, path, host, now, stateless: None, asked };
+            let explanation = enforcer.explain(&question);
+            let Some(ask) = &explanation.ask else { return explanation };
+            asked = enforcer.find_out(ask, asked).await;
+        }
     }
 }

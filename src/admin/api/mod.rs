@@ -23,6 +23,7 @@ use super::telemetry::uncached;
 use crate::authority::Authority;
 use crate::enforce::decide::Enforcer;
 use crate::events::{EventIssuer, EventLog};
+use crate::log::Refusals;
 use crate::metrics::Metrics;
 use crate::revocations::Revocations;
 use crate::sessions::Sessions;
@@ -44,6 +45,7 @@ mod ssf;
 mod usage;
 mod users;
 
+pub(crate) use explain::Presented;
 pub(crate) use sessions::SessionFilter;
 
 /// What the admin API can see and set in motion.
@@ -57,6 +59,8 @@ pub struct Control {
     pub enforcer: Arc<ArcSwap<Enforcer>>,
     /// Users and credentials, when this gate issues tokens itself.
     pub authority: Option<Arc<Authority>>,
+    /// The latest rejected requests.
+    pub refusals: Refusals,
 }
 
 /// What a caller may ask of the task that runs the process.
@@ -102,6 +106,21 @@ impl Api {
     /// Users and credentials, when this gate issues tokens itself.
     pub(crate) const fn authority(&self) -> Option<&Arc<Authority>> {
         self.control.authority.as_ref()
+    }
+
+    /// The latest rejected requests.
+    pub(crate) const fn refusals(&self) -> &Refusals {
+        &self.control.refusals
+    }
+
+    /// All instruments.
+    pub(crate) const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Where pushed security event tokens go.
+    pub(crate) fn receiver(&self) -> &Receiver {
+        &self.ledger.receiver
     }
 
     /// Limits of the listener.

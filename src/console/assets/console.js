@@ -36,18 +36,28 @@ for (const form of document.querySelectorAll("form[method=post]")) {
 }
 
 const live = document.querySelector("[data-live]");
-if (live) {
-  const notice = document.querySelector("[data-live-notice]");
+if (live) watch(live, document.querySelector("[data-live-notice]"));
+
+// A stream that ends and begins again within a few seconds is no loss. One that is refused is asked for again later.
+function watch(live, notice) {
+  let lost;
   const source = new EventSource(live.dataset.live);
   source.addEventListener("state", (event) => {
-    live.innerHTML = event.data;
+    clearTimeout(lost);
+    lost = undefined;
     notice.hidden = true;
+    live.innerHTML = event.data;
   });
   source.addEventListener("end", () => {
     source.close();
     location.reload();
   });
   source.addEventListener("error", () => {
-    notice.hidden = false;
+    if (source.readyState === EventSource.CLOSED) {
+      notice.hidden = false;
+      setTimeout(watch, 5000, live, notice);
+    } else {
+      lost ??= setTimeout(() => { notice.hidden = false; }, 4000);
+    }
   });
 }

@@ -17,6 +17,7 @@ use portcullis::enforce::policy::IdentitySettings;
 use portcullis::enforce::{self, DEFAULT_PROOFS};
 use portcullis::events::{self, EventLog};
 use portcullis::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
+use portcullis::log::Refusals;
 use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
 use portcullis::sessions::{self, Introduction, Sessions};
@@ -119,7 +120,8 @@ impl Gate {
         let authority = if issuing { Some(open(store, &ledger, &metrics).await) } else { None };
         let commands = mpsc::channel(1).0;
         let issuing = authority.clone();
-        let control = Control { commands, effective: Arc::default(), enforcer, authority };
+        let refusals = Refusals::default();
+        let control = Control { commands, effective: Arc::default(), enforcer, authority, refusals };
         let (served, instruments) = (ledger.clone(), metrics.clone());
         tokio::spawn(serve_admin(
             listener,

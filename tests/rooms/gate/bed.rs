@@ -71,6 +71,7 @@ impl Bed {
             live: Arc::clone(&live),
             metrics: metrics.clone(),
             log: access,
+            refusals: log::Refusals::default(),
             shutdown,
             connections: Arc::new(ConnectionCounts::default()),
         };

@@ -20,6 +20,7 @@ use portcullis::identity::{IssuerKey, SubjectKey, TokenKey};
 use portcullis::keys::KeySource;
 use portcullis::keys::refresh::spawn_refresher;
 use portcullis::keys::store::{Availability, KeyStore};
+use portcullis::log::Refusals;
 use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
 use portcullis::sessions::{self, Sessions};
@@ -68,7 +69,8 @@ impl Gate {
         };
         let enforcer = Enforcer::new(settings, Vec::new(), InForce::unlimited(), &metrics).unwrap();
         let enforcer = Arc::new(ArcSwap::from_pointee(enforcer));
-        let control = Control { commands, effective: Arc::default(), enforcer, authority: None };
+        let refusals = Refusals::default();
+        let control = Control { commands, effective: Arc::default(), enforcer, authority: None, refusals };
         let token = |secret: &str, permission| Token {
             name: secret.to_owned(),
             secret: secret.to_owned(),

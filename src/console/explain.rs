@@ -1,0 +1,62 @@
+//! Why a token is rejected: every check with what was compared, and the latest refusals by the id of their request.
+//!
+//! A token comes in the body of a form, is judged, and is gone: no page shows it again, no log line has it.
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::{Method, StatusCode, Uri};
+use maud::Markup;
+
+use super::Console;
+use super::failure::Failure;
+use super::form::{Fields, Sent};
+use super::visitor::Visitor;
+use crate::admin::{Permission, Presented};
+use crate::time::Timestamp;
+
+mod pages;
+
+use pages::Lookup;
+
+/// Refusals in the list.
+const LISTED: usize = 20;
+
+pub(super) fn routes() -> Router<Console> {
+    Router::new().route(pages::HOME, get(show).post(judge))
+}
+
+async fn show(State(console): State<Console>, visitor: Visitor, uri: Uri) -> Result<Markup, Failure> {
+    visitor.require(Permission::Sessions)?;
+    let asked = Fields::parse(uri.query().unwrap_or_default().as_bytes());
+    let refusals = console.api.refusals();
+    let (id, reason) = (asked.trimmed("request"), asked.trimmed("reason"));
+    let lookup = match refusals.find(id) {
+        _ if id.is_empty() => Lookup::Nothing,
+        Some(refusal) => Lookup::Found(refusal),
+        None => Lookup::Unknown(id),
+    };
+    let latest = refusals.latest(LISTED, (!reason.is_empty()).then_some(reason));
+    Ok(pages::overview(&visitor, &lookup, (&latest, reason, refusals.missed()), Timestamp::now()))
+}
+
+async fn judge(State(console): State<Console>, sent: Sent) -> Result<Response, Failure> {
+    let Sent { visitor, fields } = sent;
+    visitor.require(Permission::Sessions)?;
+    let (token, path, host) = (fields.trimmed("token"), fields.trimmed("path"), fields.trimmed("host"));
+    let method = Method::from_bytes(fields.trimmed("method").as_bytes());
+    let problem = match &method {
+        _ if token.is_empty() => Some(("token", "Paste the token here.")),
+        _ if !path.starts_with('/') => Some(("path", "A path begins with “/”.")),
+        Err(_) => Some(("method", "This is no method.")),
+        Ok(_) => None,
+    };
+    let (Ok(method), None) = (method, problem) else {
+        let page = pages::again(&visitor, &fields, problem);
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+    };
+    let presented = Presented { token, method: &method, path, host: (!host.is_empty()).then_some(host) };
+    let explanation = console.api.explain(&presented).await;
+    Ok(pages::verdict(&visitor, &fields, &explanation).into_response())
+}

@@ -1,0 +1,114 @@
+//! The live page: what the gate does now, and did in the last ten minutes.
+//!
+//! One task samples the instruments, and renders the page once for all who watch it. A stream brings it to each of them,
+//! and ends when its visitor would not be let in any more.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use bytes::Bytes;
+use maud::Markup;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::failure::Failure;
+use super::visitor::Visitor;
+use super::{Console, Shared};
+use crate::admin::{Health, Permission};
+use crate::gate::ConnectionCounts;
+use crate::shutdown::{Phase, Shutdown};
+use crate::time::Now;
+
+mod charts;
+mod history;
+mod pages;
+mod snapshot;
+mod stream;
+
+use history::History;
+use snapshot::Snapshot;
+
+/// How often instruments are read, and the page rendered.
+const TICK: Duration = Duration::from_secs(2);
+/// Streams at a time, so that they leave room for pages and for the admin API.
+const MOST_STREAMS: usize = 100;
+
+/// What the live page shows beside the instruments.
+pub struct Watched {
+    /// Readiness and key sets.
+    pub health: Arc<Health>,
+    /// What is open on the public listener.
+    pub connections: Arc<ConnectionCounts>,
+    /// Brings up to date what is not counted as it happens.
+    pub gauges: Box<dyn Fn() + Send + Sync>,
+    /// How far the shutdown has come.
+    pub shutdown: Shutdown,
+}
+
+/// What is kept between two looks.
+pub(super) struct LivePage {
+    watched: Watched,
+    history: Mutex<History>,
+    /// The event for every stream; empty before the first.
+    newest: watch::Sender<Bytes>,
+    places: Arc<Semaphore>,
+}
+
+impl LivePage {
+    pub(super) fn new(watched: Watched) -> Self {
+        let places = Arc::new(Semaphore::new(MOST_STREAMS));
+        Self { watched, history: Mutex::default(), newest: watch::Sender::new(Bytes::new()), places }
+    }
+}
+
+impl Shared {
+    /// What the page shows at this moment.
+    fn rendered(&self, now: Now) -> Markup {
+        let snapshot = {
+            let history = self.live.history.lock().unwrap_or_else(PoisonError::into_inner);
+            Snapshot::take(&self.api, &self.live.watched, &history, now)
+        };
+        pages::fragment(&snapshot)
+    }
+
+    /// One look at the instruments, and the page for those who watch it.
+    fn tick(&self, now: Now) {
+        let live = &self.live;
+        if !self.is_enabled() || !self.has_a_door() {
+            // Nobody is let in: those who watch have to notice that.
+            live.history.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            live.newest.send_replace(Bytes::new());
+            return;
+        }
+        let traffic = self.api.metrics().traffic();
+        live.history.lock().unwrap_or_else(PoisonError::into_inner).add(now.monotonic, traffic);
+        if live.newest.receiver_count() > 0 {
+            live.newest.send_replace(stream::state(&self.rendered(now).into_string()));
+        }
+    }
+}
+
+/// Samples until the gate has drained.
+pub(super) async fn sample(console: Console) {
+    let mut shutdown = console.live.watched.shutdown.clone();
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => console.tick(Now::read()),
+            () = shutdown.reached(Phase::HandedOver) => break,
+        }
+    }
+}
+
+pub(super) fn routes() -> Router<Console> {
+    Router::new().route(pages::HOME, get(show)).route(pages::STREAM, get(stream::watch))
+}
+
+async fn show(State(console): State<Console>, visitor: Visitor) -> Result<Markup, Failure> {
+    visitor.require(Permission::Config)?;
+    Ok(pages::page(&visitor, &console.rendered(Now::read())))
+}
