@@ -17,10 +17,10 @@ mod spare;
 mod telemetry;
 
 pub use api::{Api, Control, ControlCommand, Ledger, serve_admin};
-pub(crate) use api::{Presented, SessionFilter};
+pub(crate) use api::{EventSearch, Presented, SessionFilter, SessionSearch, WhomFilter};
 pub(crate) use auth::Caller;
 pub(crate) use body::read as read_body;
-pub(crate) use problem::Problem;
+pub(crate) use problem::{Problem, is_bad};
 pub(crate) use server::Peer;
 pub use auth::Access;
 pub use health::{Health, ReadyWhen};

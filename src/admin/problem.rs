@@ -61,6 +61,11 @@ impl Problem {
     }
 }
 
+/// Whether what was asked makes no sense, which who asked can mend.
+pub(crate) fn is_bad(problem: &Problem) -> bool {
+    problem.status == StatusCode::BAD_REQUEST
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)

@@ -26,6 +26,11 @@ pub(super) struct Sent {
 pub(super) struct Fields(Vec<(String, String)>);
 
 impl Fields {
+    /// Of these names and values.
+    pub(super) const fn of(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+
     pub(super) fn parse(body: &[u8]) -> Self {
         Self(form_urlencoded::parse(body).into_owned().collect())
     }

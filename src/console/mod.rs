@@ -18,13 +18,18 @@ use crate::admin::{Access, Api, Peer, Problem};
 
 mod assets;
 mod credentials;
+mod events;
 mod explain;
 mod failure;
 mod form;
 mod layout;
 mod live;
+mod revocations;
+mod search;
+mod sessions;
 mod show;
 mod sign_in;
+mod usage;
 mod users;
 mod visits;
 mod visitor;
@@ -99,6 +104,10 @@ pub fn router(api: Api, access: Arc<Access>, enabled: Arc<AtomicBool>, watched: 
         .merge(users::routes())
         .merge(live::routes())
         .merge(explain::routes())
+        .merge(events::routes())
+        .merge(revocations::routes())
+        .merge(sessions::routes())
+        .merge(usage::routes())
         .route("/console/{*rest}", any(|| async { Failure::NoPage }))
         .layer(from_fn(secured))
         .layer(from_fn_with_state(console.clone(), logged))

@@ -45,11 +45,15 @@ pub(super) struct Tab {
 }
 
 /// The menu, in its order.
-const TABS: [Tab; 4] = [
+const TABS: [Tab; 8] = [
     Tab { path: "/console/credentials", name: "Application credentials", needs: None },
     Tab { path: "/console/users", name: "Users", needs: Some(Permission::Authority) },
     Tab { path: "/console/live", name: "Live", needs: Some(Permission::Config) },
     Tab { path: "/console/explain", name: "Explain", needs: Some(Permission::Sessions) },
+    Tab { path: "/console/events", name: "Events", needs: Some(Permission::Events) },
+    Tab { path: "/console/revocations", name: "Revocations", needs: Some(Permission::Events) },
+    Tab { path: "/console/sessions", name: "Sessions", needs: Some(Permission::Sessions) },
+    Tab { path: "/console/usage", name: "Usage", needs: Some(Permission::Sessions) },
 ];
 
 impl Visitor {

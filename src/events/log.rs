@@ -211,6 +211,23 @@ impl EventLog {
         self.store.events(after, limit.saturating_add(1)).await.map(|items| page(items, limit))
     }
 
+    /// The log before a sequence, newest first; with `of`, only the events that name one of these keys.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn events_before(&self, of: &[Key], before: u64, limit: usize) -> Result<EventPage, StoreError> {
+        let limit_and_one = limit.saturating_add(1);
+        if of.is_empty() {
+            return self.store.events_before(None, before, limit_and_one).await.map(|items| page(items, limit));
+        }
+        let mut items = Vec::new();
+        for key in of {
+            items.extend(self.store.events_before(Some(*key), before, limit_and_one).await?);
+        }
+        items.sort_unstable_by_key(|stored| std::cmp::Reverse(stored.sequence));
+        Ok(page(items, limit))
+    }
+
     /// The events that still count, in order; with `of`, only those of this kind that name this key.
     ///
     /// # Errors

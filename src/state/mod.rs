@@ -13,6 +13,7 @@ use crate::identity::TokenKey;
 use crate::time::{Clock, Monotonic, Now, Timestamp};
 
 mod backup;
+mod backwards;
 mod error;
 mod events;
 pub mod freshness;

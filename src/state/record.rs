@@ -200,7 +200,7 @@ impl Event {
     }
 
     /// The event by which this one is taken back.
-    pub(super) fn undoing(&self, at: Timestamp) -> Self {
+    pub(crate) fn undoing(&self, at: Timestamp) -> Self {
         Self { kind: EventKind::Undone, at, role_version: None, origin: None, ..self.clone() }
     }
 }

@@ -10,12 +10,16 @@ use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::list::{ListPage, bad, limit, query, token};
+use super::list::{LOOKS, ListPage, MOST, bad, limit, query, token};
+use super::sessions::SessionFilter;
+use super::whom::{Whom, WhomFilter};
 use super::{Api, Ledger};
 use crate::admin::body::read_document;
 use crate::admin::problem::Problem;
+use crate::events::log::{EventPage, Published};
 use crate::events::parse::{self, Invalid};
-use crate::state::record::{Event, EventSource, StoredEvent};
+use crate::identity::TokenKey;
+use crate::state::record::{Event, EventKind, EventSource, StoredEvent};
 use crate::time::Now;
 
 pub(super) fn routes() -> Router<Api> {
@@ -27,7 +31,7 @@ async fn accept(State(api): State<Api>, request: Request) -> Result<Response, Pr
     let document = read_document(request, &api.limits).await?;
     let document = document.ok_or_else(|| bad("the body holds no event".to_owned()))?;
     let now = Now::read();
-    let events = parse::events(&document, &api.ledger.issuers.load(), now.wall).map_err(refused)?;
+    let events = api.read_events(&document, now).map_err(refused)?;
     let published = api.publish(events, now).await?;
     let body = json!({ "accepted": published.accepted, "sequence": published.sequence });
     Ok((StatusCode::ACCEPTED, Json(body)).into_response())
@@ -41,13 +45,60 @@ fn refused(invalid: Invalid) -> Problem {
     }
 }
 
+/// Which events of the log are looked for.
+#[derive(Debug, Default)]
+pub(crate) struct EventSearch {
+    pub(crate) kind: Option<EventKind>,
+    pub(crate) whom: WhomFilter,
+}
+
 impl Api {
-    /// Makes events durable and puts them in force.
-    pub(super) async fn publish(
+    /// Reads one event or several; what is wrong with them otherwise.
+    pub(crate) fn read_events(&self, json: &[u8], now: Now) -> Result<Vec<Event>, Invalid> {
+        parse::events(json, &self.ledger.issuers.load(), now.wall)
+    }
+
+    /// The log before a sequence, newest first. What can be looked up by a key is; the rest of a search looks at
+    /// [`LOOKS`] times [`MOST`] events, and then the page is as short as it is, with the place to go on from.
+    pub(crate) async fn history(
         &self,
-        events: Vec<Event>,
-        now: Now,
-    ) -> Result<crate::events::log::Published, Problem> {
+        search: &EventSearch,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<EventPage, Problem> {
+        let whom = search.whom.chosen(&self.ledger.issuers.load())?;
+        let is_wanted = |stored: &StoredEvent| {
+            search.kind.is_none_or(|kind| stored.event.kind == kind) && whom.is_named_by(&stored.event)
+        };
+        let at_once = if search.kind.is_none() && whom == Whom::Anyone { limit + 1 } else { MOST };
+        let (mut items, mut before) = (Vec::new(), before.unwrap_or(u64::MAX));
+        for _ in 0..LOOKS {
+            let read = self.ledger.log.events_before(whom.keys(), before, at_once).await;
+            let part = read.map_err(|error| self.unavailable(&error))?;
+            let mut theirs = part.items.into_iter().filter(is_wanted);
+            items.extend(theirs.by_ref().take(limit - items.len()));
+            if theirs.next().is_some() {
+                return Ok(EventPage { next: items.last().map(|last| last.sequence), items });
+            }
+            match part.next {
+                Some(next) => before = next,
+                None => return Ok(EventPage { items, next: None }),
+            }
+        }
+        Ok(EventPage { items, next: Some(before) })
+    }
+
+    /// How many tokens in use an event that happens now ends at most. Sessions do not know their tokens' role versions.
+    pub(crate) async fn ended_by(&self, event: &Event) -> Result<usize, Problem> {
+        if event.kind == EventKind::TokenRevoked {
+            return Ok(usize::from(self.find_session(TokenKey(event.key)).await?.is_some()));
+        }
+        let Some(chosen) = SessionFilter::ended_by(event) else { return Ok(0) };
+        Ok(self.in_use(chosen, None, usize::MAX).await?.0.len())
+    }
+
+    /// Makes events durable and puts them in force.
+    pub(crate) async fn publish(&self, events: Vec<Event>, now: Now) -> Result<Published, Problem> {
         let mut types = HashMap::new();
         for event in &events {
             *types.entry(event.kind).or_insert(0_u64) += 1;

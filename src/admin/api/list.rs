@@ -14,6 +14,9 @@ use crate::state::record::{Event, EventKind};
 const USUAL: usize = 100;
 /// Entries of a page at most.
 pub(super) const MOST: usize = 1_000;
+/// Times that [`MOST`] entries are looked at for a page of those that no index finds; then the page is handed out as short
+/// as it is, with the cursor to go on from.
+pub(super) const LOOKS: usize = 20;
 
 /// A page. Every member of an entry is always there, `null` where it has no meaning.
 #[derive(Serialize)]

@@ -44,9 +44,12 @@ mod sessions;
 mod ssf;
 mod usage;
 mod users;
+mod whom;
 
+pub(crate) use events::EventSearch;
 pub(crate) use explain::Presented;
-pub(crate) use sessions::SessionFilter;
+pub(crate) use sessions::{SessionFilter, SessionSearch};
+pub(crate) use whom::WhomFilter;
 
 /// What the admin API can see and set in motion.
 #[derive(Debug, Clone)]
@@ -121,6 +124,11 @@ impl Api {
     /// Where pushed security event tokens go.
     pub(crate) fn receiver(&self) -> &Receiver {
         &self.ledger.receiver
+    }
+
+    /// The names of the issuers that events may name.
+    pub(crate) fn issuers(&self) -> Vec<Arc<str>> {
+        self.ledger.issuers.load().iter().map(|known| Arc::clone(&known.issuer)).collect()
     }
 
     /// Limits of the listener.

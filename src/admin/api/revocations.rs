@@ -7,20 +7,15 @@ use axum::routing::{delete, get};
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
-use super::list::token;
-use super::list::{ListPage, MOST, bad, filled, limit, named_or_all, query};
+use super::list::{LOOKS, ListPage, MOST, limit, query, token};
+use super::whom::{Whom, WhomFilter};
 use super::{Api, Id};
 use crate::admin::problem::Problem;
-use crate::events::EventIssuer;
 use crate::events::log::{EventLog, EventPage as Part};
-use crate::identity::{ClientKey, Key, SubjectKey, TokenKey};
+use crate::identity::Key;
 use crate::state::StoreError;
 use crate::state::record::{EventKind, EventSource, StoredEvent};
 use crate::time::Now;
-
-/// Events that are looked at, [`MOST`] at a time, for a page of those of one issuer; then the page is handed out as short
-/// as it is, with the cursor to go on from.
-const LOOKS: usize = 20;
 
 pub(super) fn routes() -> Router<Api> {
     Router::new().route("/v1/revocations", get(list)).route("/v1/revocations/{id}", delete(undo))
@@ -35,43 +30,6 @@ struct WantedRevocations {
     issuer: Option<String>,
     after: Option<u64>,
     limit: Option<usize>,
-}
-
-/// Which revocations are asked for.
-enum RevocationFilter {
-    All,
-    Issuer(String),
-    /// Those of these kinds that name these keys.
-    Named(Vec<(EventKind, Key)>),
-}
-
-impl WantedRevocations {
-    fn chosen(&self, issuers: &[EventIssuer]) -> Result<RevocationFilter, Problem> {
-        let asked = named_or_all(self.issuer.as_deref(), issuers)?;
-        let each = |kinds: &[EventKind], key: &dyn Fn(&str) -> Key| {
-            let keys = asked.iter().map(|issuer| key(&issuer.issuer));
-            RevocationFilter::Named(keys.flat_map(|key| kinds.iter().map(move |kind| (*kind, key))).collect())
-        };
-        let subject = filled("subject", self.subject.as_ref())?;
-        let (client, jti) = (filled("client", self.client.as_ref())?, filled("jti", self.jti.as_ref())?);
-        match (subject, client, jti) {
-            (Some(subject), None, None) => {
-                let kinds = [EventKind::RoleChanged, EventKind::SubjectRevoked];
-                Ok(each(&kinds, &|issuer| SubjectKey::new(issuer, subject).0))
-            }
-            (None, Some(client), None) => {
-                Ok(each(&[EventKind::ClientRevoked], &|issuer| ClientKey::new(issuer, client).0))
-            }
-            (None, None, Some(jti)) => {
-                Ok(each(&[EventKind::TokenRevoked], &|issuer| TokenKey::new(issuer, jti).0))
-            }
-            (None, None, None) => match (&self.issuer, asked.as_slice()) {
-                (Some(_), [issuer]) => Ok(RevocationFilter::Issuer(issuer.issuer.to_string())),
-                _ => Ok(RevocationFilter::All),
-            },
-            _ => Err(bad("give one of `subject`, `client` and `jti`".to_owned())),
-        }
-    }
 }
 
 /// A revocation as it is listed.
@@ -111,14 +69,9 @@ impl From<StoredEvent> for RevocationItem {
 async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     let wanted: WantedRevocations = query(&uri)?;
     let (after, limit) = (wanted.after.unwrap_or(0), limit(wanted.limit)?);
-    let chosen = wanted.chosen(&api.ledger.issuers.load())?;
-    let log = &api.ledger.log;
-    let page = match &chosen {
-        RevocationFilter::All => log.revocations(None, after, limit).await,
-        RevocationFilter::Issuer(issuer) => of_issuer(log, issuer, after, limit).await,
-        RevocationFilter::Named(keys) => named(log, keys, after, limit).await,
-    };
-    let Part { items, next } = page.map_err(|error| api.unavailable(&error))?;
+    let WantedRevocations { subject, client, jti, issuer, .. } = wanted;
+    let Part { items, next } =
+        api.revocations(&WhomFilter { subject, client, jti, issuer }, after, limit).await?;
     let items: Vec<RevocationItem> = items.into_iter().map(RevocationItem::from).collect();
     Ok(ListPage { items, next }.into_response())
 }
@@ -161,11 +114,50 @@ async fn of_issuer(log: &EventLog, issuer: &str, mut after: u64, limit: usize) -
 
 /// Takes an event back, which is an event of its own; doing it again changes nothing.
 async fn undo(State(api): State<Api>, Id(id): Id) -> Result<StatusCode, Problem> {
-    let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such revocation");
     let sequence = id.parse().map_err(|_not_a_number| unknown())?;
-    let undone = api.ledger.log.undo(sequence, EventSource::Admin, Now::read()).await;
-    undone.map_err(|error| api.unavailable(&error))?.ok_or_else(unknown)?;
-    let labels = [EventKind::Undone.as_str(), EventSource::Admin.as_str()];
-    api.metrics.events.with_label_values(&labels).inc();
+    api.undo(sequence).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn unknown() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is no such revocation")
+}
+
+impl Api {
+    /// The events that still count, in order.
+    pub(crate) async fn revocations(
+        &self,
+        of: &WhomFilter,
+        after: u64,
+        limit: usize,
+    ) -> Result<Part, Problem> {
+        let log = &self.ledger.log;
+        let part = match of.chosen(&self.ledger.issuers.load())? {
+            Whom::Anyone => log.revocations(None, after, limit).await,
+            Whom::Issuer(issuer) => of_issuer(log, &issuer, after, limit).await,
+            whom => {
+                let each = |key: &Key| whom.kinds().iter().map(move |kind| (*kind, *key)).collect::<Vec<_>>();
+                let keys: Vec<_> = whom.keys().iter().flat_map(each).collect();
+                named(log, &keys, after, limit).await
+            }
+        };
+        part.map_err(|error| self.unavailable(&error))
+    }
+
+    /// The event with this sequence, which still counts.
+    pub(crate) async fn revocation(&self, sequence: u64) -> Result<StoredEvent, Problem> {
+        let before = sequence.checked_sub(1).ok_or_else(unknown)?;
+        let part = self.ledger.log.revocations(None, before, 1).await;
+        let found = part.map_err(|error| self.unavailable(&error))?.items.pop();
+        found.filter(|stored| stored.sequence == sequence).ok_or_else(unknown)
+    }
+
+    /// Takes back the event with this sequence.
+    pub(crate) async fn undo(&self, sequence: u64) -> Result<(), Problem> {
+        let undone = self.ledger.log.undo(sequence, EventSource::Admin, Now::read()).await;
+        undone.map_err(|error| self.unavailable(&error))?.ok_or_else(unknown)?;
+        let labels = [EventKind::Undone.as_str(), EventSource::Admin.as_str()];
+        self.metrics.events.with_label_values(&labels).inc();
+        Ok(())
+    }
 }

@@ -16,7 +16,7 @@ use crate::events::{EventIssuer, parse};
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use crate::revocations::{Snapshot, TokenFacts};
 use crate::sessions::Sessions;
-use crate::state::record::SessionRow;
+use crate::state::record::{Event, EventKind, SessionRow};
 use crate::time::Now;
 
 /// Digits of a token's name, and how many of them are enough to find it by.
@@ -45,6 +45,14 @@ struct WhoseSessions {
     issuer: Option<String>,
 }
 
+/// By what sessions are looked for.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct SessionSearch {
+    pub(crate) subject: Option<String>,
+    pub(crate) issuer: Option<String>,
+    pub(crate) client: Option<String>,
+}
+
 /// Which sessions are asked for.
 #[derive(Default)]
 pub(crate) struct SessionFilter {
@@ -66,19 +74,30 @@ impl SessionFilter {
         Self { subjects, issuer: Some(Arc::clone(issuer)), ..Self::default() }
     }
 
+    /// Those whose tokens an event ends that names more than one.
+    pub(super) fn ended_by(event: &Event) -> Option<Self> {
+        let all = Self { issuer: Some(Arc::clone(&event.issuer)), ..Self::default() };
+        match event.kind {
+            EventKind::RoleChanged | EventKind::SubjectRevoked => {
+                Some(Self { subjects: vec![SubjectKey(event.key)], ..all })
+            }
+            EventKind::ClientRevoked => Some(Self { client: event.client.clone(), ..all }),
+            EventKind::IssuerRevoked => Some(all),
+            EventKind::TokenRevoked | EventKind::Undone => None,
+        }
+    }
+
     /// For a list: of the issuer that is named, or of all.
-    fn listed(
-        subject: Option<&String>,
-        issuer: Option<&String>,
-        issuers: &[EventIssuer],
-    ) -> Result<Self, Problem> {
-        let subject = filled("subject", subject)?;
-        let asked = named_or_all(issuer.map(String::as_str), issuers)?;
-        let only = issuer.and(asked.first()).map(|issuer| Arc::clone(&issuer.issuer));
+    fn listed(search: &SessionSearch, issuers: &[EventIssuer]) -> Result<Self, Problem> {
+        let SessionSearch { subject, issuer, client } = search;
+        let subject = filled("subject", subject.as_ref())?;
+        let client = filled("client", client.as_ref())?.map(Into::into);
+        let asked = named_or_all(issuer.as_deref(), issuers)?;
+        let only = issuer.as_ref().and(asked.first()).map(|issuer| Arc::clone(&issuer.issuer));
         let subjects = subject
             .into_iter()
             .flat_map(|subject| asked.iter().map(move |issuer| SubjectKey::new(&issuer.issuer, subject)));
-        Ok(Self { subjects: subjects.collect(), issuer: only, client: None })
+        Ok(Self { subjects: subjects.collect(), issuer: only, client })
     }
 
     /// The subject by which the table can be searched.
@@ -138,45 +157,26 @@ impl From<SessionRow> for SessionItem {
 
 async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     let wanted: WantedSessions = query(&uri)?;
-    let after = wanted
-        .after
-        .as_deref()
-        .map(|text| token(text).ok_or_else(|| bad("`after` is not what a page gave as `next`".to_owned())));
-    let (after, limit) = (after.transpose()?, limit(wanted.limit)?);
-    let issuers = api.ledger.issuers.load_full();
-    let chosen = SessionFilter::listed(wanted.subject.as_ref(), wanted.issuer.as_ref(), &issuers)?;
-    let (rows, more) = api.in_use(chosen, after, limit).await?;
+    let limit = limit(wanted.limit)?;
+    let search = SessionSearch { subject: wanted.subject, issuer: wanted.issuer, client: None };
+    let (rows, more) = api.sessions(&search, wanted.after.as_deref(), limit).await?;
     let next = rows.last().filter(|_| more).map(|row| row.token.0.to_string());
     Ok(ListPage { items: rows.into_iter().map(SessionItem::from).collect(), next }.into_response())
 }
 
 /// Revokes every token that the subject has in use.
 async fn end_all(State(api): State<Api>, uri: Uri) -> Result<StatusCode, Problem> {
-    let whose: WhoseSessions = query(&uri)?;
-    if whose.subject.is_none() {
-        return Err(bad("`subject` is needed: whose tokens?".to_owned()));
-    }
-    let issuers = api.ledger.issuers.load_full();
-    let chosen = SessionFilter::new(whose.subject.as_ref(), whose.issuer.as_ref(), &issuers)?;
-    let (rows, _) = api.in_use(chosen, None, usize::MAX).await?;
-    end(&api, &issuers, &rows).await
+    let WhoseSessions { subject, issuer } = query(&uri)?;
+    let rows = api.sessions_of(subject.as_ref(), issuer.as_ref()).await?;
+    api.end_sessions(&rows).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Revokes one token in use, named as the list names it or by the beginning of that name, such as logs have.
 async fn end_one(State(api): State<Api>, Id(name): Id) -> Result<StatusCode, Problem> {
-    let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such token in use");
-    let name = name.to_ascii_lowercase();
-    let first = first(&name).ok_or_else(unknown)?;
-    // The list begins after a key.
-    let before = u128::from_be_bytes(first.0.to_bytes()).checked_sub(1);
-    let before = before.map(|key| TokenKey(Key::from_bytes(key.to_be_bytes())));
-    let (mut rows, _) = api.in_use(SessionFilter::default(), before, 2).await?;
-    rows.retain(|row| row.token.0.to_string().starts_with(&name));
-    match rows.len() {
-        0 => Err(unknown()),
-        1 => end(&api, &api.ledger.issuers.load_full(), &rows).await,
-        _ => Err(Problem::new(StatusCode::CONFLICT, "several tokens in use begin so; give more of the name")),
-    }
+    let row = api.session(&name).await?;
+    api.end_sessions(&[row]).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// The lowest key that begins with these digits.
@@ -184,16 +184,73 @@ fn first(name: &str) -> Option<TokenKey> {
     if (PREFIX..=KEY).contains(&name.len()) { token(&format!("{name:0<KEY$}")) } else { None }
 }
 
-async fn end(api: &Api, issuers: &[EventIssuer], rows: &[SessionRow]) -> Result<StatusCode, Problem> {
-    let now = Now::read();
-    // A token of an issuer that is no longer configured is accepted by nobody.
-    let of = |row: &SessionRow| issuers.iter().find(|issuer| issuer.issuer == row.issuer);
-    let events = rows.iter().filter_map(|row| Some(of(row)?.token_revoked(row.token, now.wall))).collect();
-    api.publish(events, now).await?;
-    Ok(StatusCode::NO_CONTENT)
+/// The key before this one: lists begin after a key.
+fn before(token: TokenKey) -> Option<TokenKey> {
+    let before = u128::from_be_bytes(token.0.to_bytes()).checked_sub(1);
+    before.map(|key| TokenKey(Key::from_bytes(key.to_be_bytes())))
 }
 
 impl Api {
+    /// Up to `limit` sessions that are looked for, after the one that the page before gave as `next`; and whether there
+    /// are more.
+    pub(crate) async fn sessions(
+        &self,
+        search: &SessionSearch,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<SessionRow>, bool), Problem> {
+        let place =
+            |text| token(text).ok_or_else(|| bad("`after` is not what a page gave as `next`".to_owned()));
+        let after = after.map(place).transpose()?;
+        let chosen = SessionFilter::listed(search, &self.ledger.issuers.load())?;
+        self.in_use(chosen, after, limit).await
+    }
+
+    /// Every session of a subject; without an issuer, of the only one.
+    pub(crate) async fn sessions_of(
+        &self,
+        subject: Option<&String>,
+        issuer: Option<&String>,
+    ) -> Result<Vec<SessionRow>, Problem> {
+        if subject.is_none() {
+            return Err(bad("`subject` is needed: whose tokens?".to_owned()));
+        }
+        let chosen = SessionFilter::new(subject, issuer, &self.ledger.issuers.load())?;
+        Ok(self.in_use(chosen, None, usize::MAX).await?.0)
+    }
+
+    /// The session of a token that is named as the list names it, or by the beginning of that name.
+    pub(crate) async fn session(&self, name: &str) -> Result<SessionRow, Problem> {
+        let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such token in use");
+        let name = name.to_ascii_lowercase();
+        let first = first(&name).ok_or_else(unknown)?;
+        let (rows, _) = self.in_use(SessionFilter::default(), before(first), 2).await?;
+        let mut named = rows.into_iter().filter(|row| row.token.0.to_string().starts_with(&name));
+        let one = named.next().ok_or_else(unknown)?;
+        if named.next().is_some() {
+            let detail = "several tokens in use begin so; give more of the name";
+            return Err(Problem::new(StatusCode::CONFLICT, detail));
+        }
+        Ok(one)
+    }
+
+    /// The session of exactly this token.
+    pub(super) async fn find_session(&self, token: TokenKey) -> Result<Option<SessionRow>, Problem> {
+        let (mut rows, _) = self.in_use(SessionFilter::default(), before(token), 1).await?;
+        Ok(rows.pop().filter(|row| row.token == token))
+    }
+
+    /// Revokes the tokens of these sessions.
+    pub(crate) async fn end_sessions(&self, rows: &[SessionRow]) -> Result<(), Problem> {
+        let (now, issuers) = (Now::read(), self.ledger.issuers.load_full());
+        // A token of an issuer that is no longer configured is accepted by nobody.
+        let of = |row: &SessionRow| issuers.iter().find(|issuer| issuer.issuer == row.issuer);
+        let events =
+            rows.iter().filter_map(|row| Some(of(row)?.token_revoked(row.token, now.wall))).collect();
+        self.publish(events, now).await?;
+        Ok(())
+    }
+
     /// Up to `limit` sessions after a token, in the order of their keys, and whether there are more.
     pub(crate) async fn in_use(
         &self,

@@ -59,6 +59,11 @@ impl Api {
     pub(crate) async fn usage(&self, client: Option<&str>) -> Result<Vec<UsageRow>, Problem> {
         self.ledger.usage.list(client).await.map_err(|error| self.unavailable(&error))
     }
+
+    /// How many clients have rows of their own, once no more get any; the rest share `other`.
+    pub(crate) fn usage_bound(&self) -> Option<usize> {
+        self.ledger.usage.bound()
+    }
 }
 
 async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
@@ -77,7 +82,7 @@ async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     rows.truncate(limit);
     let next = rows.last().filter(|_| more).map(cursor);
     let page = ListPage { items: rows.into_iter().map(UsageItem::from).collect(), next };
-    let note = api.ledger.usage.bound().map(|bound| {
+    let note = api.usage_bound().map(|bound| {
         format!(
             "{bound} clients have rows of their own; requests of all others are counted as client \"other\""
         )

@@ -1,0 +1,149 @@
+//! The pages of events.
+
+use std::sync::Arc;
+
+use maud::{Markup, html};
+
+use super::super::form::Fields;
+use super::super::layout::{self, Field, hidden};
+use super::super::revocations;
+use super::super::search::{Searched, bar, choice, digits, issuers, nothing, sought};
+use super::super::show::{count, moment};
+use super::super::visitor::Visitor;
+use crate::events::log::EventPage;
+use crate::state::record::{Event, EventKind, StoredEvent};
+use crate::time::Timestamp;
+
+pub(super) const HOME: &str = "/console/events";
+
+/// The kinds of events that can be published, in the words of the form.
+const PUBLISHED: [(EventKind, &str); 5] = [
+    (EventKind::SubjectRevoked, "End all tokens of a subject"),
+    (EventKind::RoleChanged, "The roles of a subject changed"),
+    (EventKind::ClientRevoked, "End all tokens of a client"),
+    (EventKind::TokenRevoked, "End one token"),
+    (EventKind::IssuerRevoked, "End all tokens of an issuer"),
+];
+
+/// Whose tokens an event is about.
+pub(in super::super) fn whom(event: &Event) -> Markup {
+    html! {
+        @if let Some(subject) = &event.subject { "subject " code { (subject) } }
+        @else if let Some(client) = &event.client { "client " code { (client) } }
+        @else if is_of_token(event) {
+            "token " (digits(&event.key.to_string()))
+            @if let Some(jti) = &event.jti { br; span.soft { "jti " } code { (jti) } }
+        }
+        @else { "every token" }
+        br; span.soft { "of " } code.soft { (event.issuer) }
+    }
+}
+
+/// Whether it, or what it takes back, is about one token.
+fn is_of_token(event: &Event) -> bool {
+    let issuer = crate::identity::IssuerKey::new(&event.issuer).0;
+    event.kind == EventKind::TokenRevoked || (event.kind == EventKind::Undone && event.key != issuer)
+}
+
+pub(super) fn list(
+    visitor: &Visitor,
+    searched: &Searched,
+    known: &[Arc<str>],
+    found: &Result<EventPage, String>,
+) -> Markup {
+    let mut types = vec![("", "Any")];
+    types.extend(PUBLISHED.iter().map(|(kind, _)| (kind.as_str(), kind.as_str())));
+    types.push((EventKind::Undone.as_str(), EventKind::Undone.as_str()));
+    let fields = html! {
+        (choice("Type", "type", &types, &searched.r#type))
+        (issuers(known, Some("Any"), &searched.issuer))
+        (sought("Subject", "subject", &searched.subject))
+        (sought("Client", "client", &searched.client))
+    };
+    layout::page(visitor, HOME, "Events", html! {
+        div.bar {
+            p { "What ended tokens, newest first: revocations, changes of roles, and what took them back." }
+            a.button.push href={ (HOME) "/new" } { span aria-hidden="true" { "+ " } "New event" }
+        }
+        (bar(HOME, fields, searched.is_narrowed(), found.as_ref().err().map(String::as_str)))
+        @if let Ok(part) = found {
+            @if !part.items.is_empty() { (table(&part.items, Timestamp::now())) }
+            @else if part.next.is_some() { (nothing("Nothing on this page.", "The log goes on: look at the next page.")) }
+            @else if searched.is_narrowed() { (nothing("No such event.", "Search for something else, or show all.")) }
+            @else { (nothing("No events yet.", "Events come from the admin API, from transmitters of signals and from the authority. You can publish one here, too.")) }
+            (layout::more(part.next.map(|next| searched.link(HOME, &next.to_string()))))
+        }
+    })
+}
+
+fn table(items: &[StoredEvent], now: Timestamp) -> Markup {
+    html! {
+        table {
+            thead { tr {
+                th scope="col" { "Event" } th scope="col" { "Whom" } th scope="col" { "When" }
+                th scope="col" { "Source" } th scope="col" { "Received" } th scope="col" { "Undo" }
+            } }
+            tbody { @for stored in items { tr {
+                th scope="row" {
+                    (stored.event.kind.as_str()) br; span.soft { "#" (stored.sequence) }
+                    @if let Some(version) = stored.event.role_version { br; span.soft { "role version " (version) } }
+                }
+                td data-name="Whom" { (whom(&stored.event)) }
+                td data-name="When" { (moment(stored.event.at, now)) }
+                td data-name="Source" { (stored.source.as_str()) }
+                td data-name="Received" { (moment(stored.received_at, now)) }
+                td data-name="Undo" {
+                    @if let Some(undoes) = stored.undoes { span.soft { "undoes #" (undoes) } }
+                    @else if stored.undone { span.soft { "undone" } }
+                    @else { a href=(revocations::undo_path(stored.sequence)) { "Undo…" span.visually-hidden { " event " (stored.sequence) } } }
+                }
+            } } }
+        }
+    }
+}
+
+pub(super) fn form(
+    visitor: &Visitor,
+    known: &[Arc<str>],
+    (typed, problem): (&Fields, Option<(&str, &str)>),
+) -> Markup {
+    let of = |name: &str| problem.filter(|(field, _)| *field == name).map(|(_, why)| why);
+    let types: Vec<_> = PUBLISHED.iter().map(|(kind, words)| (kind.as_str(), *words)).collect();
+    let field = |label, name, hint| Field { label, name, value: typed.text(name), hint, problem: of(name), ..Field::default() }.render();
+    layout::page(visitor, HOME, "New event", html! {
+        form.card method="post" action={ (HOME) "/new" } {
+            (hidden(visitor))
+            (choice("What happened", "type", &types, typed.text("type")))
+            @if let Some(why) = of("type") { p.problem { (why) } }
+            (issuers(known, None, typed.text("issuer")))
+            @if let Some(why) = of("issuer") { p.problem { (why) } }
+            (field("Subject", "subject", "The “sub” of its tokens; for the events about a subject."))
+            (field("Client", "client", "The client id; for the end of all tokens of a client."))
+            (field("Token", "jti", "The “jti” of the token; for the end of one token."))
+            (field("Role version", "role_version", "Tokens with this version of the roles, or a later one, stay. Left empty: those issued from now on."))
+            div.actions { button type="submit" { "Continue…" } a href=(HOME) { "Back to the events" } }
+        }
+    })
+}
+
+pub(super) fn confirm(visitor: &Visitor, event: &Event, in_use: usize, fields: &Fields) -> Markup {
+    let words = PUBLISHED.iter().find(|(kind, _)| *kind == event.kind).map_or("", |(_, words)| words);
+    layout::page(visitor, HOME, "Publish this event?", html! {
+        div.card { dl {
+            dt { "What happened" } dd { (words) " (" (event.kind.as_str()) ")" }
+            dt { "Whom" } dd { (whom(event)) }
+            @if let Some(version) = event.role_version { dt { "Role version" } dd { (version) } }
+        } }
+        div.notice.bad {
+            p { strong { "It ends " @if event.role_version.is_some() { "up to " } (count(in_use, "token", "tokens")) " in use" } ", and those that were issued until now and are not in use yet. It is in force at once, and can be undone." }
+        }
+        form method="post" action={ (HOME) "/new" } {
+            (hidden(visitor))
+            @for name in ["type", "issuer", "subject", "client", "jti", "role_version"] {
+                input type="hidden" name=(name) value=(fields.text(name));
+            }
+            input type="hidden" name="confirmed" value="yes";
+            div.actions { button.danger type="submit" { "Publish" } a href=(HOME) { "Do not publish" } }
+        }
+    })
+}
