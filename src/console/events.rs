@@ -25,9 +25,7 @@ pub(super) use pages::whom;
 const PAGE: usize = 50;
 
 pub(super) fn routes() -> Router<Console> {
-    Router::new()
-        .route("/console/events", get(list))
-        .route("/console/events/new", get(blank).post(publish))
+    Router::new().route("/console/events", get(list)).route("/console/events/new", get(blank).post(publish))
 }
 
 async fn list(
@@ -64,7 +62,8 @@ async fn blank(
     visitor.require(Permission::Events)?;
     let Searched { r#type, issuer, subject, client, jti, .. } = searched;
     let of = |(name, value): (&str, String)| (name.to_owned(), value);
-    let pairs = [("type", r#type), ("issuer", issuer), ("subject", subject), ("client", client), ("jti", jti)];
+    let pairs =
+        [("type", r#type), ("issuer", issuer), ("subject", subject), ("client", client), ("jti", jti)];
     let fields = Fields::of(pairs.map(of).into());
     Ok(pages::form(&visitor, &console.api.issuers(), (&fields, None)))
 }
@@ -130,7 +129,8 @@ mod tests {
         let json = |form: &[u8]| document(&Fields::parse(form)).map(|json| String::from_utf8(json).unwrap());
         assert_eq!(
             json(b"type=role-changed&issuer=https://a/&subject=+s%22+&client=&jti=&role_version=7&csrf=x"),
-            Ok(r#"{"issuer":"https://a/","role_version":7,"subject":"s\"","type":"role-changed"}"#.to_owned())
+            Ok(r#"{"issuer":"https://a/","role_version":7,"subject":"s\"","type":"role-changed"}"#
+                .to_owned())
         );
         for version in ["-1", "1.5", "seven", "18446744073709551616"] {
             let form = format!("type=role-changed&role_version={version}");

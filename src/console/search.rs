@@ -124,16 +124,27 @@ mod tests {
     fn what_was_left_empty_is_not_looked_for() {
         let searched = Searched { subject: "  ".into(), client: " a&b ".into(), ..Searched::default() };
         let whom = searched.whom();
-        assert_eq!((whom.subject, whom.client.as_deref(), whom.jti, whom.issuer), (None, Some("a&b"), None, None));
+        assert_eq!(
+            (whom.subject, whom.client.as_deref(), whom.jti, whom.issuer),
+            (None, Some("a&b"), None, None)
+        );
         assert_eq!(searched.sessions().client.as_deref(), Some("a&b"));
-        assert!(searched.is_narrowed() && !Searched { from: "7".into(), ..Searched::default() }.is_narrowed());
+        assert!(
+            searched.is_narrowed() && !Searched { from: "7".into(), ..Searched::default() }.is_narrowed()
+        );
         assert_eq!(searched.link("/x", "7"), "/x?subject=++&client=+a%26b+&from=7");
     }
 
     #[test]
     fn names_in_choices_are_text() {
         let shown = choice("L", "n", &[("\"><script>", "<script>")], "").into_string();
-        assert!(shown.contains("value=\"&quot;&gt;&lt;script&gt;\"") && !shown.contains("<script"), "{shown}");
-        assert_eq!(digits("0123456789abcdef").into_string(), "<code title=\"0123456789abcdef\">0123456789ab</code>");
+        assert!(
+            shown.contains("value=\"&quot;&gt;&lt;script&gt;\"") && !shown.contains("<script"),
+            "{shown}"
+        );
+        assert_eq!(
+            digits("0123456789abcdef").into_string(),
+            "<code title=\"0123456789abcdef\">0123456789ab</code>"
+        );
     }
 }

@@ -73,7 +73,8 @@ fn totals(rows: Vec<UsageRow>) -> Vec<RouteUse> {
             total: 0,
             last_used_at,
         });
-        if let Some(class) = usize::from(status / 100).checked_sub(1).and_then(|at| entry.classes.get_mut(at)) {
+        if let Some(class) = usize::from(status / 100).checked_sub(1).and_then(|at| entry.classes.get_mut(at))
+        {
             *class += count;
         }
         entry.total += count;

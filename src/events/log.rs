@@ -215,10 +215,19 @@ impl EventLog {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn events_before(&self, of: &[Key], before: u64, limit: usize) -> Result<EventPage, StoreError> {
+    pub async fn events_before(
+        &self,
+        of: &[Key],
+        before: u64,
+        limit: usize,
+    ) -> Result<EventPage, StoreError> {
         let limit_and_one = limit.saturating_add(1);
         if of.is_empty() {
-            return self.store.events_before(None, before, limit_and_one).await.map(|items| page(items, limit));
+            return self
+                .store
+                .events_before(None, before, limit_and_one)
+                .await
+                .map(|items| page(items, limit));
         }
         let mut items = Vec::new();
         for key in of {

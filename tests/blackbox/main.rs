@@ -16,6 +16,7 @@ mod backups;
 mod clocks;
 mod commands;
 mod console_live;
+mod console_pages;
 mod drain;
 mod edges;
 mod failing_upstreams;

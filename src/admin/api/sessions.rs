@@ -265,7 +265,9 @@ impl Api {
         let looked = tokio::task::spawn_blocking(move || {
             look(&sessions, &revocations.load(), &chosen, (after, limit), now)
         });
-        looked.await.map_err(|_ending| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gate is shutting down"))
+        looked
+            .await
+            .map_err(|_ending| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gate is shutting down"))
     }
 }
 

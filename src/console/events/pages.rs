@@ -60,20 +60,25 @@ pub(super) fn list(
         (sought("Subject", "subject", &searched.subject))
         (sought("Client", "client", &searched.client))
     };
-    layout::page(visitor, HOME, "Events", html! {
-        div.bar {
-            p { "What ended tokens, newest first: revocations, changes of roles, and what took them back." }
-            a.button.push href={ (HOME) "/new" } { span aria-hidden="true" { "+ " } "New event" }
-        }
-        (bar(HOME, fields, searched.is_narrowed(), found.as_ref().err().map(String::as_str)))
-        @if let Ok(part) = found {
-            @if !part.items.is_empty() { (table(&part.items, Timestamp::now())) }
-            @else if part.next.is_some() { (nothing("Nothing on this page.", "The log goes on: look at the next page.")) }
-            @else if searched.is_narrowed() { (nothing("No such event.", "Search for something else, or show all.")) }
-            @else { (nothing("No events yet.", "Events come from the admin API, from transmitters of signals and from the authority. You can publish one here, too.")) }
-            (layout::more(part.next.map(|next| searched.link(HOME, &next.to_string()))))
-        }
-    })
+    layout::page(
+        visitor,
+        HOME,
+        "Events",
+        html! {
+            div.bar {
+                p { "What ended tokens, newest first: revocations, changes of roles, and what took them back." }
+                a.button.push href={ (HOME) "/new" } { span aria-hidden="true" { "+ " } "New event" }
+            }
+            (bar(HOME, fields, searched.is_narrowed(), found.as_ref().err().map(String::as_str)))
+            @if let Ok(part) = found {
+                @if !part.items.is_empty() { (table(&part.items, Timestamp::now())) }
+                @else if part.next.is_some() { (nothing("Nothing on this page.", "The log goes on: look at the next page.")) }
+                @else if searched.is_narrowed() { (nothing("No such event.", "Search for something else, or show all.")) }
+                @else { (nothing("No events yet.", "Events come from the admin API, from transmitters of signals and from the authority. You can publish one here, too.")) }
+                (layout::more(part.next.map(|next| searched.link(HOME, &next.to_string()))))
+            }
+        },
+    )
 }
 
 fn table(items: &[StoredEvent], now: Timestamp) -> Markup {
@@ -109,41 +114,53 @@ pub(super) fn form(
 ) -> Markup {
     let of = |name: &str| problem.filter(|(field, _)| *field == name).map(|(_, why)| why);
     let types: Vec<_> = PUBLISHED.iter().map(|(kind, words)| (kind.as_str(), *words)).collect();
-    let field = |label, name, hint| Field { label, name, value: typed.text(name), hint, problem: of(name), ..Field::default() }.render();
-    layout::page(visitor, HOME, "New event", html! {
-        form.card method="post" action={ (HOME) "/new" } {
-            (hidden(visitor))
-            (choice("What happened", "type", &types, typed.text("type")))
-            @if let Some(why) = of("type") { p.problem { (why) } }
-            (issuers(known, None, typed.text("issuer")))
-            @if let Some(why) = of("issuer") { p.problem { (why) } }
-            (field("Subject", "subject", "The “sub” of its tokens; for the events about a subject."))
-            (field("Client", "client", "The client id; for the end of all tokens of a client."))
-            (field("Token", "jti", "The “jti” of the token; for the end of one token."))
-            (field("Role version", "role_version", "Tokens with this version of the roles, or a later one, stay. Left empty: those issued from now on."))
-            div.actions { button type="submit" { "Continue…" } a href=(HOME) { "Back to the events" } }
-        }
-    })
+    let field = |label, name, hint| {
+        Field { label, name, value: typed.text(name), hint, problem: of(name), ..Field::default() }.render()
+    };
+    layout::page(
+        visitor,
+        HOME,
+        "New event",
+        html! {
+            form.card method="post" action={ (HOME) "/new" } {
+                (hidden(visitor))
+                (choice("What happened", "type", &types, typed.text("type")))
+                @if let Some(why) = of("type") { p.problem { (why) } }
+                (issuers(known, None, typed.text("issuer")))
+                @if let Some(why) = of("issuer") { p.problem { (why) } }
+                (field("Subject", "subject", "The “sub” of its tokens; for the events about a subject."))
+                (field("Client", "client", "The client id; for the end of all tokens of a client."))
+                (field("Token", "jti", "The “jti” of the token; for the end of one token."))
+                (field("Role version", "role_version", "Tokens with this version of the roles, or a later one, stay. Left empty: those issued from now on."))
+                div.actions { button type="submit" { "Continue…" } a href=(HOME) { "Back to the events" } }
+            }
+        },
+    )
 }
 
 pub(super) fn confirm(visitor: &Visitor, event: &Event, in_use: usize, fields: &Fields) -> Markup {
     let words = PUBLISHED.iter().find(|(kind, _)| *kind == event.kind).map_or("", |(_, words)| words);
-    layout::page(visitor, HOME, "Publish this event?", html! {
-        div.card { dl {
-            dt { "What happened" } dd { (words) " (" (event.kind.as_str()) ")" }
-            dt { "Whom" } dd { (whom(event)) }
-            @if let Some(version) = event.role_version { dt { "Role version" } dd { (version) } }
-        } }
-        div.notice.bad {
-            p { strong { "It ends " @if event.role_version.is_some() { "up to " } (count(in_use, "token", "tokens")) " in use" } ", and those that were issued until now and are not in use yet. It is in force at once, and can be undone." }
-        }
-        form method="post" action={ (HOME) "/new" } {
-            (hidden(visitor))
-            @for name in ["type", "issuer", "subject", "client", "jti", "role_version"] {
-                input type="hidden" name=(name) value=(fields.text(name));
+    layout::page(
+        visitor,
+        HOME,
+        "Publish this event?",
+        html! {
+            div.card { dl {
+                dt { "What happened" } dd { (words) " (" (event.kind.as_str()) ")" }
+                dt { "Whom" } dd { (whom(event)) }
+                @if let Some(version) = event.role_version { dt { "Role version" } dd { (version) } }
+            } }
+            div.notice.bad {
+                p { strong { "It ends " @if event.role_version.is_some() { "up to " } (count(in_use, "token", "tokens")) " in use" } ", and those that were issued until now and are not in use yet. It is in force at once, and can be undone." }
             }
-            input type="hidden" name="confirmed" value="yes";
-            div.actions { button.danger type="submit" { "Publish" } a href=(HOME) { "Do not publish" } }
-        }
-    })
+            form method="post" action={ (HOME) "/new" } {
+                (hidden(visitor))
+                @for name in ["type", "issuer", "subject", "client", "jti", "role_version"] {
+                    input type="hidden" name=(name) value=(fields.text(name));
+                }
+                input type="hidden" name="confirmed" value="yes";
+                div.actions { button.danger type="submit" { "Publish" } a href=(HOME) { "Do not publish" } }
+            }
+        },
+    )
 }

@@ -29,50 +29,60 @@ pub(super) fn list(
         (sought("Client", "client", &searched.client))
         (sought("Token (jti)", "jti", &searched.jti))
     };
-    layout::page(visitor, HOME, "Revocations", html! {
-        p { "The events that still count, oldest first. One counts until no token that it could end is alive." }
-        (bar(HOME, fields, searched.is_narrowed(), found.as_ref().err().map(String::as_str)))
-        @if let Ok(part) = found {
-            @if part.items.is_empty() {
-                @if part.next.is_some() { (nothing("Nothing on this page.", "There are more: look at the next page.")) }
-                @else if searched.is_narrowed() { (nothing("No such revocation.", "Search for something else, or show all.")) }
-                @else { (nothing("Nothing is revoked.", "To end tokens, publish an event on the page Events, or end them on the page Sessions.")) }
-            } @else {
-                table {
-                    thead { tr {
-                        th scope="col" { "Revocation" } th scope="col" { "Whom" } th scope="col" { "When" }
-                        th scope="col" { "Counts until" } th scope="col" { "Source" } th scope="col" { "Undo" }
-                    } }
-                    tbody { @for stored in &part.items { tr {
-                        th scope="row" { (stored.event.kind.as_str()) br; span.soft { "#" (stored.sequence) } }
-                        td data-name="Whom" { (whom(&stored.event)) }
-                        td data-name="When" { (moment(stored.event.at, now)) }
-                        td data-name="Counts until" { (moment(stored.event.expires_at, now)) }
-                        td data-name="Source" { (stored.source.as_str()) }
-                        td data-name="Undo" { a href=(undo_path(stored.sequence)) { "Undo…" span.visually-hidden { " revocation " (stored.sequence) } } }
-                    } } }
+    layout::page(
+        visitor,
+        HOME,
+        "Revocations",
+        html! {
+            p { "The events that still count, oldest first. One counts until no token that it could end is alive." }
+            (bar(HOME, fields, searched.is_narrowed(), found.as_ref().err().map(String::as_str)))
+            @if let Ok(part) = found {
+                @if part.items.is_empty() {
+                    @if part.next.is_some() { (nothing("Nothing on this page.", "There are more: look at the next page.")) }
+                    @else if searched.is_narrowed() { (nothing("No such revocation.", "Search for something else, or show all.")) }
+                    @else { (nothing("Nothing is revoked.", "To end tokens, publish an event on the page Events, or end them on the page Sessions.")) }
+                } @else {
+                    table {
+                        thead { tr {
+                            th scope="col" { "Revocation" } th scope="col" { "Whom" } th scope="col" { "When" }
+                            th scope="col" { "Counts until" } th scope="col" { "Source" } th scope="col" { "Undo" }
+                        } }
+                        tbody { @for stored in &part.items { tr {
+                            th scope="row" { (stored.event.kind.as_str()) br; span.soft { "#" (stored.sequence) } }
+                            td data-name="Whom" { (whom(&stored.event)) }
+                            td data-name="When" { (moment(stored.event.at, now)) }
+                            td data-name="Counts until" { (moment(stored.event.expires_at, now)) }
+                            td data-name="Source" { (stored.source.as_str()) }
+                            td data-name="Undo" { a href=(undo_path(stored.sequence)) { "Undo…" span.visually-hidden { " revocation " (stored.sequence) } } }
+                        } } }
+                    }
                 }
+                (layout::more(part.next.map(|next| searched.link(HOME, &next.to_string()))))
             }
-            (layout::more(part.next.map(|next| searched.link(HOME, &next.to_string()))))
-        }
-    })
+        },
+    )
 }
 
 pub(super) fn confirm(visitor: &Visitor, stored: &StoredEvent) -> Markup {
     let now = Timestamp::now();
-    layout::page(visitor, HOME, "Undo this revocation?", html! {
-        div.card { dl {
-            dt { "Revocation" } dd { (stored.event.kind.as_str()) " #" (stored.sequence) }
-            dt { "Whom" } dd { (whom(&stored.event)) }
-            dt { "When" } dd { (moment(stored.event.at, now)) }
-            dt { "Source" } dd { (stored.source.as_str()) }
-        } }
-        div.notice.bad {
-            p { strong { "Tokens that it ended are accepted again" } ", unless another event ends them, too, or they have expired." }
-        }
-        form method="post" action=(undo_path(stored.sequence)) {
-            (hidden(visitor))
-            div.actions { button.danger type="submit" { "Undo" } a href=(HOME) { "Keep it" } }
-        }
-    })
+    layout::page(
+        visitor,
+        HOME,
+        "Undo this revocation?",
+        html! {
+            div.card { dl {
+                dt { "Revocation" } dd { (stored.event.kind.as_str()) " #" (stored.sequence) }
+                dt { "Whom" } dd { (whom(&stored.event)) }
+                dt { "When" } dd { (moment(stored.event.at, now)) }
+                dt { "Source" } dd { (stored.source.as_str()) }
+            } }
+            div.notice.bad {
+                p { strong { "Tokens that it ended are accepted again" } ", unless another event ends them, too, or they have expired." }
+            }
+            form method="post" action=(undo_path(stored.sequence)) {
+                (hidden(visitor))
+                div.actions { button.danger type="submit" { "Undo" } a href=(HOME) { "Keep it" } }
+            }
+        },
+    )
 }

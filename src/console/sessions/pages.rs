@@ -29,23 +29,28 @@ pub(super) fn list(
         (sought("Subject", "subject", &searched.subject))
         (sought("Client", "client", &searched.client))
     };
-    layout::page(visitor, HOME, "Sessions", html! {
-        p { "The tokens in use. They are named by digits, as log lines name them; the gate keeps no token and no subject in clear text." }
-        (bar(HOME, fields, searched.is_narrowed(), found.as_ref().err().map(String::as_str)))
-        @if let Ok((rows, more)) = found {
-            @if rows.is_empty() {
-                @if searched.is_narrowed() { (nothing("No such token is in use.", "Search for something else, or show all.")) }
-                @else { (nothing("No token is in use.", "A token is listed here after the first request that is forwarded with it.")) }
-            } @else {
-                @if let Some(subject) = meant(&searched.subject) {
-                    p { a.button.danger href={ (HOME) "/end?" (layout::query(&[("subject", &subject), ("issuer", &searched.issuer)])) } { "End all of this subject…" } }
+    layout::page(
+        visitor,
+        HOME,
+        "Sessions",
+        html! {
+            p { "The tokens in use. They are named by digits, as log lines name them; the gate keeps no token and no subject in clear text." }
+            (bar(HOME, fields, searched.is_narrowed(), found.as_ref().err().map(String::as_str)))
+            @if let Ok((rows, more)) = found {
+                @if rows.is_empty() {
+                    @if searched.is_narrowed() { (nothing("No such token is in use.", "Search for something else, or show all.")) }
+                    @else { (nothing("No token is in use.", "A token is listed here after the first request that is forwarded with it.")) }
+                } @else {
+                    @if let Some(subject) = meant(&searched.subject) {
+                        p { a.button.danger href={ (HOME) "/end?" (layout::query(&[("subject", &subject), ("issuer", &searched.issuer)])) } { "End all of this subject…" } }
+                    }
+                    (table(rows, Timestamp::now()))
                 }
-                (table(rows, Timestamp::now()))
+                @let next = rows.last().filter(|_| *more).map(|row| row.token.0.to_string());
+                (layout::more(next.map(|next| searched.link(HOME, &next))))
             }
-            @let next = rows.last().filter(|_| *more).map(|row| row.token.0.to_string());
-            (layout::more(next.map(|next| searched.link(HOME, &next))))
-        }
-    })
+        },
+    )
 }
 
 fn table(rows: &[SessionRow], now: Timestamp) -> Markup {
@@ -70,34 +75,44 @@ fn table(rows: &[SessionRow], now: Timestamp) -> Markup {
 
 pub(super) fn confirm_one(visitor: &Visitor, row: &SessionRow) -> Markup {
     let now = Timestamp::now();
-    layout::page(visitor, HOME, "End this token?", html! {
-        div.card { dl {
-            dt { "Token" } dd { (digits(&row.token.0.to_string())) }
-            dt { "Issuer" } dd { (row.issuer) }
-            dt { "Client" } dd { @match &row.client { Some(client) => code { (client) }, None => span.none { "none" } } }
-            dt { "Last use" } dd { (moment(row.last_used_at, now)) }
-            dt { "Expires" } dd { (moment(row.expires_at, now)) }
-        } }
-        div.notice.bad { p { "The next request with it is rejected, and its open streams end. Its application needs a new token. This can be undone on the page Revocations." } }
-        form method="post" action=(end_path(row)) {
-            (hidden(visitor))
-            div.actions { button.danger type="submit" { "End the token" } a href=(HOME) { "Keep it" } }
-        }
-    })
+    layout::page(
+        visitor,
+        HOME,
+        "End this token?",
+        html! {
+            div.card { dl {
+                dt { "Token" } dd { (digits(&row.token.0.to_string())) }
+                dt { "Issuer" } dd { (row.issuer) }
+                dt { "Client" } dd { @match &row.client { Some(client) => code { (client) }, None => span.none { "none" } } }
+                dt { "Last use" } dd { (moment(row.last_used_at, now)) }
+                dt { "Expires" } dd { (moment(row.expires_at, now)) }
+            } }
+            div.notice.bad { p { "The next request with it is rejected, and its open streams end. Its application needs a new token. This can be undone on the page Revocations." } }
+            form method="post" action=(end_path(row)) {
+                (hidden(visitor))
+                div.actions { button.danger type="submit" { "End the token" } a href=(HOME) { "Keep it" } }
+            }
+        },
+    )
 }
 
 pub(super) fn confirm_all(visitor: &Visitor, searched: &Searched, in_use: usize) -> Markup {
-    layout::page(visitor, HOME, "End all tokens of this subject?", html! {
-        div.card { dl {
-            dt { "Subject" } dd { code { (searched.subject) } }
-            @if !searched.issuer.is_empty() { dt { "Issuer" } dd { (searched.issuer) } }
-        } }
-        div.notice.bad { p { strong { (count(in_use, "token", "tokens")) " in use" @if in_use == 1 { " ends." } @else { " end." } } " Tokens that are not in use yet stay: to end those, too, publish the event subject-revoked." } }
-        form method="post" action={ (HOME) "/end" } {
-            (hidden(visitor))
-            input type="hidden" name="subject" value=(searched.subject);
-            input type="hidden" name="issuer" value=(searched.issuer);
-            div.actions { button.danger type="submit" { "End them" } a href=(HOME) { "Keep them" } }
-        }
-    })
+    layout::page(
+        visitor,
+        HOME,
+        "End all tokens of this subject?",
+        html! {
+            div.card { dl {
+                dt { "Subject" } dd { code { (searched.subject) } }
+                @if !searched.issuer.is_empty() { dt { "Issuer" } dd { (searched.issuer) } }
+            } }
+            div.notice.bad { p { strong { (count(in_use, "token", "tokens")) " in use" @if in_use == 1 { " ends." } @else { " end." } } " Tokens that are not in use yet stay: to end those, too, publish the event subject-revoked." } }
+            form method="post" action={ (HOME) "/end" } {
+                (hidden(visitor))
+                input type="hidden" name="subject" value=(searched.subject);
+                input type="hidden" name="issuer" value=(searched.issuer);
+                div.actions { button.danger type="submit" { "End them" } a href=(HOME) { "Keep them" } }
+            }
+        },
+    )
 }

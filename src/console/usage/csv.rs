@@ -10,8 +10,7 @@ pub(super) fn file(rows: &[RouteUse]) -> String {
         let RouteUse { client, name, route, classes, total, last_used_at } = row;
         let names = [client, name.as_deref().unwrap_or_default(), route].map(cell);
         let counts = [*total].into_iter().chain(*classes).map(|count| count.to_string());
-        let cells: Vec<String> =
-            names.into_iter().chain(counts).chain([last_used_at.to_string()]).collect();
+        let cells: Vec<String> = names.into_iter().chain(counts).chain([last_used_at.to_string()]).collect();
         text.push_str(&cells.join(","));
         text.push_str("\r\n");
     }

@@ -13,7 +13,8 @@ const HOME: &str = "/console/usage";
 
 /// A path with the client that is looked for, if one is.
 fn link(path: &str, client: &str, more: &[(&str, &str)]) -> String {
-    let mut pairs: Vec<_> = Some(("client", client)).into_iter().filter(|(_, client)| !client.is_empty()).collect();
+    let mut pairs: Vec<_> =
+        Some(("client", client)).into_iter().filter(|(_, client)| !client.is_empty()).collect();
     pairs.extend(more);
     if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", layout::query(&pairs)) }
 }
@@ -27,22 +28,27 @@ pub(super) fn list(
 ) -> Markup {
     let client = &*searched.client;
     let is_narrowed = meant(client).is_some();
-    layout::page(visitor, HOME, "Usage", html! {
-        div.bar {
-            p { "Which application calls which route: forwarded requests, by the status of their answers." }
-            @if !rows.is_empty() { a.button.quiet.push href=(link("/console/usage.csv", client, &[])) { "Download as CSV" } }
-        }
-        (bar(HOME, sought("Client", "client", client), is_narrowed, None))
-        @if let Some(bound) = bound {
-            div.notice.warn { p { (bound) " clients have rows of their own. Requests of all others are counted together, as the client “other”." } }
-        }
-        @if !rows.is_empty() { (table(rows, most, Timestamp::now())) }
-        @else if is_narrowed { (nothing("This client has not used anything.", "Its name is case-sensitive. Show all to see which clients there are.")) }
-        @else { (nothing("Nothing was used yet.", "Requests that are forwarded with a token that names its client are counted here.")) }
-        (layout::more(rows.last().filter(|_| more).map(|last| {
-            link(HOME, client, &[("after_client", &last.client), ("after_route", &last.route)])
-        })))
-    })
+    layout::page(
+        visitor,
+        HOME,
+        "Usage",
+        html! {
+            div.bar {
+                p { "Which application calls which route: forwarded requests, by the status of their answers." }
+                @if !rows.is_empty() { a.button.quiet.push href=(link("/console/usage.csv", client, &[])) { "Download as CSV" } }
+            }
+            (bar(HOME, sought("Client", "client", client), is_narrowed, None))
+            @if let Some(bound) = bound {
+                div.notice.warn { p { (bound) " clients have rows of their own. Requests of all others are counted together, as the client “other”." } }
+            }
+            @if !rows.is_empty() { (table(rows, most, Timestamp::now())) }
+            @else if is_narrowed { (nothing("This client has not used anything.", "Its name is case-sensitive. Show all to see which clients there are.")) }
+            @else { (nothing("Nothing was used yet.", "Requests that are forwarded with a token that names its client are counted here.")) }
+            (layout::more(rows.last().filter(|_| more).map(|last| {
+                link(HOME, client, &[("after_client", &last.client), ("after_route", &last.route)])
+            })))
+        },
+    )
 }
 
 fn table(rows: &[RouteUse], most: u64, now: Timestamp) -> Markup {
@@ -97,7 +103,9 @@ mod tests {
         let shown = chart(&row, 200).into_string();
         assert!(shown.contains("x=\"0\" y=\"0\" width=\"250\""), "{shown}");
         assert!(shown.contains("x=\"150\" y=\"0\" width=\"100\""), "{shown}");
-        assert!(chart(&RouteUse { total: 0, classes: [0; 5], ..row }, 0).into_string().contains("width=\"0\""));
+        assert!(
+            chart(&RouteUse { total: 0, classes: [0; 5], ..row }, 0).into_string().contains("width=\"0\"")
+        );
     }
 
     #[test]
