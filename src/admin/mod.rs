@@ -18,13 +18,13 @@ mod telemetry;
 
 pub use api::{Api, Control, ControlCommand, Ledger, serve_admin};
 pub(crate) use api::{EventSearch, Presented, SessionFilter, SessionSearch, WhomFilter};
+pub use auth::Access;
 pub(crate) use auth::Caller;
 pub(crate) use body::read as read_body;
-pub(crate) use problem::{Problem, is_bad};
-pub(crate) use server::Peer;
-pub use auth::Access;
 pub use health::{Health, ReadyWhen};
+pub(crate) use problem::{Problem, is_bad};
 pub use server::AdminLimits;
+pub(crate) use server::Peer;
 pub use telemetry::serve_telemetry;
 
 /// The admin listener, as configured (`[admin]`).

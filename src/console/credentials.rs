@@ -10,8 +10,8 @@ use http::StatusCode;
 use maud::Markup;
 use serde::Deserialize;
 
-use super::failure::Failure;
-use super::form::{Fields, ONCE, Sent};
+use super::form::{Fields, ONCE, SentForm};
+use super::page_error::PageError;
 use super::visitor::Visitor;
 use super::{Console, Shared};
 use crate::admin::{Permission, SessionFilter};
@@ -48,13 +48,13 @@ pub(super) struct Shown {
 fn desk<'a>(
     console: &'a Shared,
     visitor: &'a Visitor,
-) -> Result<(&'a Arc<Authority>, Option<&'a Arc<User>>), Failure> {
+) -> Result<(&'a Arc<Authority>, Option<&'a Arc<User>>), PageError> {
     let user = visitor.user();
     if user.is_none() {
         visitor.require(Permission::Authority)?;
     }
     let authority = console.api.authority().ok_or_else(|| {
-        Failure::Forbidden("This gate issues no tokens: its configuration has no [authority].".into())
+        PageError::Forbidden("This gate issues no tokens: its configuration has no [authority].".into())
     })?;
     Ok((authority, user))
 }
@@ -64,21 +64,25 @@ fn find<'a>(
     console: &'a Shared,
     visitor: &'a Visitor,
     client_id: &str,
-) -> Result<(&'a Arc<Authority>, Arc<Credential>), Failure> {
+) -> Result<(&'a Arc<Authority>, Arc<Credential>), PageError> {
     let (authority, user) = desk(console, visitor)?;
     let credential = authority.credential(client_id);
     let own = credential.filter(|found| user.is_none_or(|user| user.id == found.owner));
-    Ok((authority, own.ok_or(Failure::NoPage)?))
+    Ok((authority, own.ok_or(PageError::NoPage)?))
 }
 
-async fn shown(console: &Shared, authority: &Authority, credential: Arc<Credential>) -> Result<Shown, Failure> {
+async fn shown(
+    console: &Shared,
+    authority: &Authority,
+    credential: Arc<Credential>,
+) -> Result<Shown, PageError> {
     let usage = console.api.usage(Some(&credential.client_id)).await?;
     let last_used_at = usage.iter().map(|row| row.last_used_at).max();
     Ok(Shown { owner: authority.user(&credential.owner), credential, last_used_at })
 }
 
 #[derive(Deserialize, Default)]
-struct Wanted {
+struct CredentialListQuery {
     owner: Option<String>,
     after: Option<String>,
 }
@@ -86,8 +90,8 @@ struct Wanted {
 async fn list(
     State(console): State<Console>,
     visitor: Visitor,
-    Query(wanted): Query<Wanted>,
-) -> Result<Markup, Failure> {
+    Query(wanted): Query<CredentialListQuery>,
+) -> Result<Markup, PageError> {
     let (authority, user) = desk(&console, &visitor)?;
     let asked = wanted.owner.as_deref().filter(|owner| !owner.is_empty());
     let owner = user.map(|user| &*user.id).or(asked);
@@ -110,8 +114,8 @@ fn owner(authority: &Authority, user: Option<&Arc<User>>, named: &str) -> Option
 async fn blank(
     State(console): State<Console>,
     visitor: Visitor,
-    Query(wanted): Query<Wanted>,
-) -> Result<Markup, Failure> {
+    Query(wanted): Query<CredentialListQuery>,
+) -> Result<Markup, PageError> {
     let (authority, user) = desk(&console, &visitor)?;
     let named = wanted.owner.unwrap_or_default();
     Ok(match owner(authority, user, &named) {
@@ -122,10 +126,10 @@ async fn blank(
     })
 }
 
-async fn create(State(console): State<Console>, sent: Sent) -> Result<Response, Failure> {
-    let Sent { visitor, fields } = sent;
+async fn create(State(console): State<Console>, sent: SentForm) -> Result<Response, PageError> {
+    let SentForm { visitor, fields } = sent;
     let (authority, user) = desk(&console, &visitor)?;
-    let owner = owner(authority, user, fields.text("owner")).ok_or(Failure::NoPage)?;
+    let owner = owner(authority, user, fields.text("owner")).ok_or(PageError::NoPage)?;
     let (settings, now) = (authority.settings(), Timestamp::now());
     let again = |problem: (&str, &str)| {
         let page = pages::form(&visitor, &owner, &settings, (&fields, Some(problem)), now);
@@ -164,7 +168,7 @@ async fn show(
     State(console): State<Console>,
     visitor: Visitor,
     Path(client_id): Path<String>,
-) -> Result<Markup, Failure> {
+) -> Result<Markup, PageError> {
     details(&console, &visitor, &client_id, (&Fields::default(), None)).await
 }
 
@@ -173,7 +177,7 @@ async fn details(
     visitor: &Visitor,
     client_id: &str,
     typed: (&Fields, Option<(&str, &str)>),
-) -> Result<Markup, Failure> {
+) -> Result<Markup, PageError> {
     let (authority, credential) = find(console, visitor, client_id)?;
     let in_use = tokens(console, authority, &credential).await?;
     let shown = shown(console, authority, credential).await?;
@@ -181,7 +185,11 @@ async fn details(
 }
 
 /// How many of its tokens are in use.
-async fn tokens(console: &Shared, authority: &Authority, credential: &Credential) -> Result<usize, Failure> {
+async fn tokens(
+    console: &Shared,
+    authority: &Authority,
+    credential: &Credential,
+) -> Result<usize, PageError> {
     let theirs = SessionFilter::of_client(&authority.settings().issuer, &credential.client_id);
     Ok(console.api.in_use(theirs, None, usize::MAX).await?.0.len())
 }
@@ -189,9 +197,9 @@ async fn tokens(console: &Shared, authority: &Authority, credential: &Credential
 async fn edit(
     State(console): State<Console>,
     Path(client_id): Path<String>,
-    sent: Sent,
-) -> Result<Response, Failure> {
-    let Sent { visitor, fields } = sent;
+    sent: SentForm,
+) -> Result<Response, PageError> {
+    let SentForm { visitor, fields } = sent;
     let (authority, credential) = find(&console, &visitor, &client_id)?;
     let edit = match Expiry::read(&fields, Timestamp::now()) {
         Ok(expires_at) => {
@@ -219,11 +227,12 @@ async fn edit(
 async fn new_secret(
     State(console): State<Console>,
     Path(client_id): Path<String>,
-    sent: Sent,
-) -> Result<Response, Failure> {
-    let Sent { visitor, fields } = sent;
+    sent: SentForm,
+) -> Result<Response, PageError> {
+    let SentForm { visitor, fields } = sent;
     let (authority, credential) = find(&console, &visitor, &client_id)?;
-    let overlap = input::overlap(&fields).ok_or_else(|| Failure::Unreadable("There is no such overlap.".into()))?;
+    let overlap =
+        input::overlap(&fields).ok_or_else(|| PageError::Unreadable("There is no such overlap.".into()))?;
     if !console.visits.is_first(&visitor.cookie, fields.text(ONCE)) {
         return Ok(pages::sent_before(&visitor).into_response());
     }
@@ -237,7 +246,7 @@ async fn confirm(
     State(console): State<Console>,
     visitor: Visitor,
     Path(client_id): Path<String>,
-) -> Result<Markup, Failure> {
+) -> Result<Markup, PageError> {
     let (authority, credential) = find(&console, &visitor, &client_id)?;
     let in_use = tokens(&console, authority, &credential).await?;
     Ok(pages::confirm(&visitor, &credential, in_use))
@@ -246,8 +255,8 @@ async fn confirm(
 async fn delete(
     State(console): State<Console>,
     Path(client_id): Path<String>,
-    sent: Sent,
-) -> Result<Response, Failure> {
+    sent: SentForm,
+) -> Result<Response, PageError> {
     let (authority, credential) = find(&console, &sent.visitor, &client_id)?;
     let deleted = authority.delete_credential(&credential.client_id).await;
     deleted.map_err(|refused| console.api.refused(refused))?;

@@ -8,8 +8,8 @@ use http::StatusCode;
 use maud::Markup;
 use serde_json::{Map, Value};
 
-use super::failure::Failure;
-use super::form::{Fields, Sent};
+use super::form::{Fields, SentForm};
+use super::page_error::PageError;
 use super::search::{Searched, meant};
 use super::visitor::Visitor;
 use super::{Console, Shared};
@@ -32,15 +32,15 @@ async fn list(
     State(console): State<Console>,
     visitor: Visitor,
     Query(searched): Query<Searched>,
-) -> Result<Response, Failure> {
+) -> Result<Response, PageError> {
     visitor.require(Permission::Events)?;
     let issuers = console.api.issuers();
     let kind = match meant(&searched.r#type) {
-        Some(word) => Some(EventKind::from_word(&word).ok_or(Failure::NoPage)?),
+        Some(word) => Some(EventKind::from_word(&word).ok_or(PageError::NoPage)?),
         None => None,
     };
     let before = match meant(&searched.from) {
-        Some(from) => Some(from.parse().map_err(|_not_a_number| Failure::NoPage)?),
+        Some(from) => Some(from.parse().map_err(|_not_a_number| PageError::NoPage)?),
         None => None,
     };
     let search = EventSearch { kind, whom: searched.whom() };
@@ -58,7 +58,7 @@ async fn blank(
     State(console): State<Console>,
     visitor: Visitor,
     Query(searched): Query<Searched>,
-) -> Result<Markup, Failure> {
+) -> Result<Markup, PageError> {
     visitor.require(Permission::Events)?;
     let Searched { r#type, issuer, subject, client, jti, .. } = searched;
     let of = |(name, value): (&str, String)| (name.to_owned(), value);
@@ -69,8 +69,8 @@ async fn blank(
 }
 
 /// Shows first how many tokens an event ends, then publishes it.
-async fn publish(State(console): State<Console>, sent: Sent) -> Result<Response, Failure> {
-    let Sent { visitor, fields } = sent;
+async fn publish(State(console): State<Console>, sent: SentForm) -> Result<Response, PageError> {
+    let SentForm { visitor, fields } = sent;
     visitor.require(Permission::Events)?;
     let now = Now::read();
     let read = document(&fields).and_then(|json| {
@@ -85,7 +85,7 @@ async fn publish(State(console): State<Console>, sent: Sent) -> Result<Response,
         console.api.publish(events, now).await?;
         return Ok(Redirect::to(pages::HOME).into_response());
     }
-    let Some(event) = events.pop() else { return Err(Failure::NoPage) };
+    let Some(event) = events.pop() else { return Err(PageError::NoPage) };
     let in_use = console.api.ended_by(&event).await?;
     Ok(pages::confirm(&visitor, &event, in_use, &fields).into_response())
 }

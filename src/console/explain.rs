@@ -10,8 +10,8 @@ use http::{Method, StatusCode, Uri};
 use maud::Markup;
 
 use super::Console;
-use super::failure::Failure;
-use super::form::{Fields, Sent};
+use super::form::{Fields, SentForm};
+use super::page_error::PageError;
 use super::visitor::Visitor;
 use crate::admin::{Permission, Presented};
 use crate::time::Timestamp;
@@ -27,7 +27,7 @@ pub(super) fn routes() -> Router<Console> {
     Router::new().route(pages::HOME, get(show).post(judge))
 }
 
-async fn show(State(console): State<Console>, visitor: Visitor, uri: Uri) -> Result<Markup, Failure> {
+async fn show(State(console): State<Console>, visitor: Visitor, uri: Uri) -> Result<Markup, PageError> {
     visitor.require(Permission::Sessions)?;
     let asked = Fields::parse(uri.query().unwrap_or_default().as_bytes());
     let refusals = console.api.refusals();
@@ -41,8 +41,8 @@ async fn show(State(console): State<Console>, visitor: Visitor, uri: Uri) -> Res
     Ok(pages::overview(&visitor, &lookup, (&latest, reason, refusals.missed()), Timestamp::now()))
 }
 
-async fn judge(State(console): State<Console>, sent: Sent) -> Result<Response, Failure> {
-    let Sent { visitor, fields } = sent;
+async fn judge(State(console): State<Console>, sent: SentForm) -> Result<Response, PageError> {
+    let SentForm { visitor, fields } = sent;
     visitor.require(Permission::Sessions)?;
     let (token, path, host) = (fields.trimmed("token"), fields.trimmed("path"), fields.trimmed("host"));
     let method = Method::from_bytes(fields.trimmed("method").as_bytes());

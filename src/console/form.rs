@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::extract::{FromRequest, Request};
 use http::{HeaderMap, header};
 
-use super::failure::Failure;
+use super::page_error::PageError;
 use super::visitor::Visitor;
 use super::{Console, Shared};
 use crate::admin::read_body;
@@ -16,7 +16,7 @@ pub(super) const CSRF: &str = "csrf";
 pub(super) const ONCE: &str = "once";
 
 /// A form of a page, sent by its visitor.
-pub(super) struct Sent {
+pub(super) struct SentForm {
     pub(super) visitor: Visitor,
     pub(super) fields: Fields,
 }
@@ -64,15 +64,15 @@ impl Fields {
     }
 }
 
-impl FromRequest<Console> for Sent {
-    type Rejection = Failure;
+impl FromRequest<Console> for SentForm {
+    type Rejection = PageError;
 
-    async fn from_request(request: Request, console: &Console) -> Result<Self, Failure> {
+    async fn from_request(request: Request, console: &Console) -> Result<Self, PageError> {
         let (mut parts, body) = request.into_parts();
         let visitor = Visitor::of(&mut parts, console)?;
         let fields = read(&parts.headers, body, console).await?;
         if !visitor.visit.is_own(fields.text(CSRF)) {
-            return Err(Failure::Foreign);
+            return Err(PageError::Foreign);
         }
         Ok(Self { visitor, fields })
     }
@@ -86,18 +86,18 @@ pub(super) async fn read(
     headers: &HeaderMap,
     body: axum::body::Body,
     console: &Shared,
-) -> Result<Fields, Failure> {
+) -> Result<Fields, PageError> {
     if !is_from_here(headers) {
-        return Err(Failure::Foreign);
+        return Err(PageError::Foreign);
     }
     let is_form = headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
     if !is_form {
-        return Err(Failure::Unreadable("The form was not sent as a form.".into()));
+        return Err(PageError::Unreadable("The form was not sent as a form.".into()));
     }
     let body = read_body(body, console.api.limits()).await;
-    let body = body.map_err(|problem| Failure::Unreadable(problem.to_string().into()))?;
+    let body = body.map_err(|problem| PageError::Unreadable(problem.to_string().into()))?;
     Ok(Fields::parse(&body))
 }
 
@@ -106,7 +106,9 @@ fn is_from_here(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     if let Some(origin) = text(header::ORIGIN) {
         let host = text(header::HOST).unwrap_or_default();
-        return origin.split_once("://").is_some_and(|(_, of)| !of.is_empty() && of.eq_ignore_ascii_case(host));
+        return origin
+            .split_once("://")
+            .is_some_and(|(_, of)| !of.is_empty() && of.eq_ignore_ascii_case(host));
     }
     text(header::HeaderName::from_static("sec-fetch-site")).is_none_or(|site| site == "same-origin")
 }

@@ -9,30 +9,36 @@ use super::visits::random;
 
 /// A page for a visitor. `path` is the entry of the menu that it belongs to.
 pub(super) fn page(visitor: &Visitor, path: &str, title: &str, body: Markup) -> Markup {
-    framed(title, html! {
-        header.top {
-            a.brand href=(super::ROOT) { "Portcullis" }
-            nav aria-label="Pages" {
-                @for tab in visitor.tabs() {
-                    a href=(tab.path) aria-current=[(tab.path == path).then_some("page")] { (tab.name) }
+    framed(
+        title,
+        html! {
+            header.top {
+                a.brand href=(super::ROOT) { "Portcullis" }
+                nav aria-label="Pages" {
+                    @for tab in visitor.tabs() {
+                        a href=(tab.path) aria-current=[(tab.path == path).then_some("page")] { (tab.name) }
+                    }
+                }
+                form.who method="post" action="/console/sign-out" {
+                    (hidden(visitor))
+                    span.name title="Signed in" { (visitor.name()) }
+                    button.quiet type="submit" { "Sign out" }
                 }
             }
-            form.who method="post" action="/console/sign-out" {
-                (hidden(visitor))
-                span.name title="Signed in" { (visitor.name()) }
-                button.quiet type="submit" { "Sign out" }
-            }
-        }
-        main #content tabindex="-1" { h1 { (title) } (body) }
-    })
+            main #content tabindex="-1" { h1 { (title) } (body) }
+        },
+    )
 }
 
 /// A page for nobody in particular.
 pub(super) fn bare(title: &str, body: Markup) -> Markup {
-    framed(title, html! {
-        header.top { a.brand href=(super::ROOT) { "Portcullis" } }
-        main #content.narrow tabindex="-1" { h1 { (title) } (body) }
-    })
+    framed(
+        title,
+        html! {
+            header.top { a.brand href=(super::ROOT) { "Portcullis" } }
+            main #content.narrow tabindex="-1" { h1 { (title) } (body) }
+        },
+    )
 }
 
 fn framed(title: &str, body: Markup) -> Markup {
@@ -69,7 +75,7 @@ pub(super) fn hidden(visitor: &Visitor) -> Markup {
 pub(super) const LINES: &str = "lines";
 
 /// A labelled field, with what is wrong about it beside it.
-pub(super) struct Field<'a> {
+pub(super) struct FormField<'a> {
     pub(super) label: &'a str,
     pub(super) name: &'a str,
     pub(super) kind: &'a str,
@@ -80,7 +86,7 @@ pub(super) struct Field<'a> {
     pub(super) autocomplete: &'a str,
 }
 
-impl Default for Field<'_> {
+impl Default for FormField<'_> {
     fn default() -> Self {
         Self {
             label: "",
@@ -95,12 +101,13 @@ impl Default for Field<'_> {
     }
 }
 
-impl Field<'_> {
+impl FormField<'_> {
     pub(super) fn render(&self) -> Markup {
         let (id, hint, problem) =
             (format!("f-{}", self.name), format!("f-{}-hint", self.name), format!("f-{}-problem", self.name));
         let described = [(!self.hint.is_empty(), &hint), (self.problem.is_some(), &problem)];
-        let described: Vec<&str> = described.iter().filter(|(is, _)| *is).map(|(_, id)| id.as_str()).collect();
+        let described: Vec<&str> =
+            described.iter().filter(|(is, _)| *is).map(|(_, id)| id.as_str()).collect();
         html! {
             div.field {
                 label for=(id) { (self.label) }

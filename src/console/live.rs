@@ -14,7 +14,7 @@ use maud::Markup;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::failure::Failure;
+use super::page_error::PageError;
 use super::visitor::Visitor;
 use super::{Console, Shared};
 use crate::admin::{Health, Permission};
@@ -25,11 +25,11 @@ use crate::time::Now;
 mod charts;
 mod history;
 mod pages;
-mod snapshot;
+mod state;
 mod stream;
 
 use history::History;
-use snapshot::Snapshot;
+use state::LiveState;
 
 /// How often instruments are read, and the page rendered.
 const TICK: Duration = Duration::from_secs(2);
@@ -69,7 +69,7 @@ impl Shared {
     fn rendered(&self, now: Now) -> Markup {
         let snapshot = {
             let history = self.live.history.lock().unwrap_or_else(PoisonError::into_inner);
-            Snapshot::take(&self.api, &self.live.watched, &history, now)
+            LiveState::take(&self.api, &self.live.watched, &history, now)
         };
         pages::fragment(&snapshot)
     }
@@ -108,7 +108,7 @@ pub(super) fn routes() -> Router<Console> {
     Router::new().route(pages::HOME, get(show)).route(pages::STREAM, get(stream::watch))
 }
 
-async fn show(State(console): State<Console>, visitor: Visitor) -> Result<Markup, Failure> {
+async fn show(State(console): State<Console>, visitor: Visitor) -> Result<Markup, PageError> {
     visitor.require(Permission::Config)?;
     Ok(pages::page(&visitor, &console.rendered(Now::read())))
 }

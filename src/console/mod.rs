@@ -20,10 +20,10 @@ mod assets;
 mod credentials;
 mod events;
 mod explain;
-mod failure;
 mod form;
 mod layout;
 mod live;
+mod page_error;
 mod revocations;
 mod search;
 mod sessions;
@@ -31,11 +31,11 @@ mod show;
 mod sign_in;
 mod usage;
 mod users;
-mod visits;
 mod visitor;
+mod visits;
 
-use failure::Failure;
 use live::LivePage;
+use page_error::PageError;
 use sign_in::Guesses;
 use visitor::Visitor;
 use visits::Visits;
@@ -80,7 +80,8 @@ impl Shared {
 
     /// Whether anybody could sign in.
     fn has_a_door(&self) -> bool {
-        self.access.has_tokens() || self.api.authority().is_some_and(|authority| authority.has_password_users())
+        self.access.has_tokens()
+            || self.api.authority().is_some_and(|authority| authority.has_password_users())
     }
 }
 
@@ -108,7 +109,7 @@ pub fn router(api: Api, access: Arc<Access>, enabled: Arc<AtomicBool>, watched: 
         .merge(revocations::routes())
         .merge(sessions::routes())
         .merge(usage::routes())
-        .route("/console/{*rest}", any(|| async { Failure::NoPage }))
+        .route("/console/{*rest}", any(|| async { PageError::NoPage }))
         .layer(from_fn(secured))
         .layer(from_fn_with_state(console.clone(), logged))
         .with_state(console.clone());
@@ -122,7 +123,8 @@ pub fn router(api: Api, access: Arc<Access>, enabled: Arc<AtomicBool>, watched: 
 async fn home(visitor: Visitor) -> Response {
     match visitor.tabs().next() {
         Some(tab) => Redirect::to(tab.path).into_response(),
-        None => Failure::Forbidden("This token has no permission that a page is made for.".into()).into_response(),
+        None => PageError::Forbidden("This token has no permission that a page is made for.".into())
+            .into_response(),
     }
 }
 
@@ -152,7 +154,7 @@ async fn logged(State(console): State<Console>, request: Request, next: Next) ->
         return Problem::new(StatusCode::NOT_FOUND, "the console is switched off").into_response();
     }
     if !console.has_a_door() {
-        return Failure::NobodyCanSignIn.into_response();
+        return PageError::NobodyCanSignIn.into_response();
     }
     let method = request.method().clone();
     // The pattern, not the path: a path may name a person.
@@ -163,11 +165,32 @@ async fn logged(State(console): State<Console>, request: Request, next: Next) ->
     let response = next.run(request).await;
     let (reads, status) = (matches!(method, Method::GET | Method::HEAD), response.status());
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) {
-        tracing::warn!(caller, client_address, method = method.as_str(), path, status = status.as_u16(), "console: refused");
+        tracing::warn!(
+            caller,
+            client_address,
+            method = method.as_str(),
+            path,
+            status = status.as_u16(),
+            "console: refused"
+        );
     } else if reads {
-        tracing::debug!(caller, client_address, method = method.as_str(), path, status = status.as_u16(), "console");
+        tracing::debug!(
+            caller,
+            client_address,
+            method = method.as_str(),
+            path,
+            status = status.as_u16(),
+            "console"
+        );
     } else {
-        tracing::info!(caller, client_address, method = method.as_str(), path, status = status.as_u16(), "console");
+        tracing::info!(
+            caller,
+            client_address,
+            method = method.as_str(),
+            path,
+            status = status.as_u16(),
+            "console"
+        );
     }
     response
 }

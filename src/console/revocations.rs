@@ -8,8 +8,8 @@ use http::StatusCode;
 use maud::Markup;
 
 use super::Console;
-use super::failure::Failure;
-use super::form::Sent;
+use super::form::SentForm;
+use super::page_error::PageError;
 use super::search::{Searched, meant};
 use super::visitor::Visitor;
 use crate::admin::{Permission, is_bad};
@@ -34,11 +34,11 @@ async fn list(
     State(console): State<Console>,
     visitor: Visitor,
     Query(searched): Query<Searched>,
-) -> Result<Response, Failure> {
+) -> Result<Response, PageError> {
     visitor.require(Permission::Events)?;
     let issuers = console.api.issuers();
     let after = match meant(&searched.from) {
-        Some(from) => from.parse().map_err(|_not_a_number| Failure::NoPage)?,
+        Some(from) => from.parse().map_err(|_not_a_number| PageError::NoPage)?,
         None => 0,
     };
     match console.api.revocations(&searched.whom(), after, PAGE).await {
@@ -52,15 +52,15 @@ async fn list(
 }
 
 /// The sequence that a path names.
-fn sequence(text: &str) -> Result<u64, Failure> {
-    text.parse().map_err(|_not_a_number| Failure::NoPage)
+fn sequence(text: &str) -> Result<u64, PageError> {
+    text.parse().map_err(|_not_a_number| PageError::NoPage)
 }
 
 async fn confirm(
     State(console): State<Console>,
     visitor: Visitor,
     Path(text): Path<String>,
-) -> Result<Markup, Failure> {
+) -> Result<Markup, PageError> {
     visitor.require(Permission::Events)?;
     let stored = console.api.revocation(sequence(&text)?).await?;
     Ok(pages::confirm(&visitor, &stored))
@@ -69,8 +69,8 @@ async fn confirm(
 async fn undo(
     State(console): State<Console>,
     Path(text): Path<String>,
-    sent: Sent,
-) -> Result<Redirect, Failure> {
+    sent: SentForm,
+) -> Result<Redirect, PageError> {
     sent.visitor.require(Permission::Events)?;
     console.api.undo(sequence(&text)?).await?;
     Ok(Redirect::to(pages::HOME))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::layout::{self, Field};
+use super::layout::{self, FormField};
 use crate::admin::{SessionSearch, WhomFilter};
 
 /// What a list is searched for, as the query has it. A field that was left empty is not meant.
@@ -91,7 +91,7 @@ pub(super) fn issuers(all: &[Arc<str>], any: Option<&str>, chosen: &str) -> Mark
 
 /// A text to look for.
 pub(super) fn sought(label: &str, name: &str, value: &str) -> Markup {
-    Field { label, name, value, ..Field::default() }.render()
+    FormField { label, name, value, ..FormField::default() }.render()
 }
 
 /// The bar above a list, which searches it.

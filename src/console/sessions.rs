@@ -8,8 +8,8 @@ use http::StatusCode;
 use maud::Markup;
 
 use super::Console;
-use super::failure::Failure;
-use super::form::Sent;
+use super::form::SentForm;
+use super::page_error::PageError;
 use super::search::{Searched, meant};
 use super::visitor::Visitor;
 use crate::admin::{Permission, is_bad};
@@ -30,7 +30,7 @@ async fn list(
     State(console): State<Console>,
     visitor: Visitor,
     Query(searched): Query<Searched>,
-) -> Result<Response, Failure> {
+) -> Result<Response, PageError> {
     visitor.require(Permission::Sessions)?;
     let issuers = console.api.issuers();
     let after = meant(&searched.from);
@@ -48,7 +48,7 @@ async fn confirm_one(
     State(console): State<Console>,
     visitor: Visitor,
     Path(token): Path<String>,
-) -> Result<Markup, Failure> {
+) -> Result<Markup, PageError> {
     visitor.require(Permission::Sessions)?;
     let row = console.api.session(&token).await?;
     Ok(pages::confirm_one(&visitor, &row))
@@ -57,8 +57,8 @@ async fn confirm_one(
 async fn end_one(
     State(console): State<Console>,
     Path(token): Path<String>,
-    sent: Sent,
-) -> Result<Redirect, Failure> {
+    sent: SentForm,
+) -> Result<Redirect, PageError> {
     sent.visitor.require(Permission::Sessions)?;
     let row = console.api.session(&token).await?;
     console.api.end_sessions(&[row]).await?;
@@ -69,7 +69,7 @@ async fn confirm_all(
     State(console): State<Console>,
     visitor: Visitor,
     Query(searched): Query<Searched>,
-) -> Result<Response, Failure> {
+) -> Result<Response, PageError> {
     visitor.require(Permission::Sessions)?;
     let of = searched.sessions();
     match console.api.sessions_of(of.subject.as_ref(), of.issuer.as_ref()).await {
@@ -82,8 +82,8 @@ async fn confirm_all(
     }
 }
 
-async fn end_all(State(console): State<Console>, sent: Sent) -> Result<Redirect, Failure> {
-    let Sent { visitor, fields } = sent;
+async fn end_all(State(console): State<Console>, sent: SentForm) -> Result<Redirect, PageError> {
+    let SentForm { visitor, fields } = sent;
     visitor.require(Permission::Sessions)?;
     let (subject, issuer) = (meant(fields.text("subject")), meant(fields.text("issuer")));
     let rows = console.api.sessions_of(subject.as_ref(), issuer.as_ref()).await?;

@@ -13,14 +13,16 @@ const DAY: u64 = 24 * HOUR;
 /// A moment, with how far it is from now.
 pub(super) fn moment(at: Timestamp, now: Timestamp) -> Markup {
     let exact = at.to_string();
-    let relative = if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) };
+    let relative =
+        if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) };
     html! { time datetime=(exact) title=(exact) { (date(&exact)) " " span.relative { "(" (relative) ")" } } }
 }
 
 /// The same, where only the distance matters.
 pub(super) fn ago(at: Timestamp, now: Timestamp) -> Markup {
     let exact = at.to_string();
-    let text = if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) };
+    let text =
+        if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) };
     html! { time datetime=(exact) title=(exact) { (text) } }
 }
 

@@ -1,7 +1,7 @@
 //! Signing in and out.
 
-use std::num::NonZeroU32;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::body::Body;
@@ -13,9 +13,9 @@ use http::{HeaderMap, StatusCode, Uri, header};
 use maud::{Markup, html};
 use zeroize::Zeroizing;
 
-use super::failure::Failure;
-use super::form::{self, Fields, Sent};
-use super::layout::{self, Field};
+use super::form::{self, Fields, SentForm};
+use super::layout::{self, FormField};
+use super::page_error::PageError;
 use super::visitor::Visitor;
 use super::visits::SignedIn;
 use super::{Console, ROOT, Shared};
@@ -51,7 +51,7 @@ impl Guesses {
     ///
     /// # Errors
     /// When there were too many.
-    fn attempt(&self, user: &str, address: IpAddr, now: Monotonic) -> Result<(), Failure> {
+    fn attempt(&self, user: &str, address: IpAddr, now: Monotonic) -> Result<(), PageError> {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest(&SHA256, user.as_bytes()).as_ref());
         let user = Key::from_digest(&hash);
@@ -60,7 +60,7 @@ impl Guesses {
             .fail(address, now)
             .and_then(|()| self.pairs.fail((user, network(address)), now))
             .and_then(|()| self.users.fail(user, now));
-        outcome.map_err(|wait| Failure::Slow(u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(60)))
+        outcome.map_err(|wait| PageError::Slow(u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(60)))
     }
 }
 
@@ -81,33 +81,37 @@ async fn show(State(console): State<Console>, visitor: Option<Visitor>, uri: Uri
 /// Where a visitor wants to go: only ever a page of the console.
 fn next(fields: &Fields) -> String {
     let wanted = fields.text("next");
-    let is_page = wanted.starts_with(ROOT) && !wanted.contains(['\\', '\r', '\n']) && !wanted.contains("/sign-");
+    let is_page =
+        wanted.starts_with(ROOT) && !wanted.contains(['\\', '\r', '\n']) && !wanted.contains("/sign-");
     if is_page { wanted.to_owned() } else { ROOT.to_owned() }
 }
 
 fn page(console: &Shared, typed: &Fields, next: &str, problem: Option<(&str, &str)>) -> Markup {
     let of = |name: &str| problem.filter(|(field, _)| *field == name).map(|(_, why)| why);
     let takes_users = console.api.authority().is_some_and(|authority| authority.has_password_users());
-    layout::bare("Sign in", html! {
-        @if takes_users {
-            form.card method="post" action="/console/sign-in" {
-                h2 { "With your name" }
-                input type="hidden" name="next" value=(next);
-                (Field { label: "User", name: "user", value: typed.text("user"), required: true, autocomplete: "username", ..Field::default() }.render())
-                (Field { label: "Password", name: "password", kind: "password", required: true, autocomplete: "current-password", problem: of("password"), ..Field::default() }.render())
-                button type="submit" { "Sign in" }
+    layout::bare(
+        "Sign in",
+        html! {
+            @if takes_users {
+                form.card method="post" action="/console/sign-in" {
+                    h2 { "With your name" }
+                    input type="hidden" name="next" value=(next);
+                    (FormField { label: "User", name: "user", value: typed.text("user"), required: true, autocomplete: "username", ..FormField::default() }.render())
+                    (FormField { label: "Password", name: "password", kind: "password", required: true, autocomplete: "current-password", problem: of("password"), ..FormField::default() }.render())
+                    button type="submit" { "Sign in" }
+                }
             }
-        }
-        @if console.access.has_tokens() {
-            form.card method="post" action="/console/sign-in" {
-                h2 { "With an admin token" }
-                p.hint { "For operators. What you see depends on the permissions of the token." }
-                input type="hidden" name="next" value=(next);
-                (Field { label: "Admin token", name: "token", kind: "password", required: true, problem: of("token"), ..Field::default() }.render())
-                button type="submit" { "Sign in with the token" }
+            @if console.access.has_tokens() {
+                form.card method="post" action="/console/sign-in" {
+                    h2 { "With an admin token" }
+                    p.hint { "For operators. What you see depends on the permissions of the token." }
+                    input type="hidden" name="next" value=(next);
+                    (FormField { label: "Admin token", name: "token", kind: "password", required: true, problem: of("token"), ..FormField::default() }.render())
+                    button type="submit" { "Sign in with the token" }
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 async fn sign_in(
@@ -115,7 +119,7 @@ async fn sign_in(
     Extension(Peer(peer)): Extension<Peer>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Response, Failure> {
+) -> Result<Response, PageError> {
     let fields = form::read(&headers, body, &console).await?;
     let (now, address, next) = (Monotonic::now(), peer.ip(), next(&fields));
     let token = fields.trimmed("token");
@@ -124,7 +128,8 @@ async fn sign_in(
         (who, "password", "The user or the password is wrong.")
     } else {
         let who = console.access.identify(token.as_bytes(), address, now);
-        let who = who.map_err(|wait| Failure::Slow(u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(60)))?;
+        let who = who
+            .map_err(|wait| PageError::Slow(u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(60)))?;
         (who.map(SignedIn::Token), "token", "This is no admin token of this gate.")
     };
     let Some(who) = who else {
@@ -133,7 +138,7 @@ async fn sign_in(
     };
     // The visit before ends, so that nobody goes on in it.
     console.cookie(&headers).into_iter().for_each(|cookie| console.visits.end(&cookie));
-    let cookie = console.visits.begin(who, now).map_err(|_unspecified| Failure::Gate {
+    let cookie = console.visits.begin(who, now).map_err(|_unspecified| PageError::Gate {
         status: StatusCode::SERVICE_UNAVAILABLE,
         why: "The random number generator failed.".to_owned(),
     })?;
@@ -145,7 +150,7 @@ async fn as_user(
     fields: &Fields,
     address: IpAddr,
     now: Monotonic,
-) -> Result<Option<SignedIn>, Failure> {
+) -> Result<Option<SignedIn>, PageError> {
     let Some(authority) = console.api.authority() else { return Ok(None) };
     let name = fields.trimmed("user");
     console.guesses.attempt(name, address, now)?;
@@ -154,7 +159,7 @@ async fn as_user(
     Ok(user.and_then(|user| Some(SignedIn::User { id: user.id.clone(), stamp: user.password_stamp()? })))
 }
 
-async fn sign_out(State(console): State<Console>, sent: Sent) -> Response {
+async fn sign_out(State(console): State<Console>, sent: SentForm) -> Response {
     console.visits.end(&sent.visitor.cookie);
     ([(header::SET_COOKIE, console.set_cookie(None))], Redirect::to("/console/sign-in")).into_response()
 }

@@ -10,7 +10,7 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use maud::Markup;
 use serde::Deserialize;
 
-use super::failure::Failure;
+use super::page_error::PageError;
 use super::search::meant;
 use super::visitor::Visitor;
 use super::{Console, Shared};
@@ -50,7 +50,7 @@ struct UsageSearch {
     after_route: String,
 }
 
-async fn found(console: &Shared, visitor: &Visitor, client: &str) -> Result<Vec<RouteUse>, Failure> {
+async fn found(console: &Shared, visitor: &Visitor, client: &str) -> Result<Vec<RouteUse>, PageError> {
     visitor.require(Permission::Sessions)?;
     let mut rows = totals(console.api.usage(meant(client).as_deref()).await?);
     if let Some(authority) = console.api.authority() {
@@ -87,7 +87,7 @@ async fn list(
     State(console): State<Console>,
     visitor: Visitor,
     Query(searched): Query<UsageSearch>,
-) -> Result<Markup, Failure> {
+) -> Result<Markup, PageError> {
     let mut rows = found(&console, &visitor, &searched.client).await?;
     let most = rows.iter().map(|row| row.total).max().unwrap_or(0);
     if !searched.after_client.is_empty() {
@@ -103,7 +103,7 @@ async fn download(
     State(console): State<Console>,
     visitor: Visitor,
     Query(searched): Query<UsageSearch>,
-) -> Result<Response, Failure> {
+) -> Result<Response, PageError> {
     let rows = found(&console, &visitor, &searched.client).await?;
     let fields = [
         (CONTENT_TYPE, "text/csv; charset=utf-8"),

@@ -12,8 +12,8 @@ use maud::Markup;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::failure::Failure;
-use super::form::{Fields, Sent};
+use super::form::{Fields, SentForm};
+use super::page_error::PageError;
 use super::visitor::Visitor;
 use super::{Console, Shared};
 use crate::admin::{Permission, SessionFilter};
@@ -41,14 +41,14 @@ pub(super) struct InUse {
     pub(super) applications: BTreeSet<String>,
 }
 
-fn desk<'a>(console: &'a Shared, visitor: &Visitor) -> Result<&'a Arc<Authority>, Failure> {
+fn desk<'a>(console: &'a Shared, visitor: &Visitor) -> Result<&'a Arc<Authority>, PageError> {
     visitor.require(Permission::Authority)?;
     console.api.authority().ok_or_else(|| {
-        Failure::Forbidden("This gate issues no tokens: its configuration has no [authority].".into())
+        PageError::Forbidden("This gate issues no tokens: its configuration has no [authority].".into())
     })
 }
 
-async fn in_use(console: &Shared, authority: &Authority, user: &User) -> Result<InUse, Failure> {
+async fn in_use(console: &Shared, authority: &Authority, user: &User) -> Result<InUse, PageError> {
     let theirs = SessionFilter::of_subject(&authority.settings().issuer, &user.id);
     let (rows, _) = console.api.in_use(theirs, None, usize::MAX).await?;
     let name = |client_id: &str| {
@@ -59,15 +59,15 @@ async fn in_use(console: &Shared, authority: &Authority, user: &User) -> Result<
 }
 
 #[derive(Deserialize, Default)]
-struct Wanted {
+struct UserListQuery {
     after: Option<String>,
 }
 
 async fn list(
     State(console): State<Console>,
     visitor: Visitor,
-    Query(wanted): Query<Wanted>,
-) -> Result<Markup, Failure> {
+    Query(wanted): Query<UserListQuery>,
+) -> Result<Markup, PageError> {
     let authority = desk(&console, &visitor)?;
     Ok(listed(authority, &visitor, wanted.after.as_deref(), (&Fields::default(), None)))
 }
@@ -85,8 +85,8 @@ fn listed(
     pages::list(visitor, &users, next, typed, Timestamp::now())
 }
 
-async fn create(State(console): State<Console>, sent: Sent) -> Result<Response, Failure> {
-    let Sent { visitor, fields } = sent;
+async fn create(State(console): State<Console>, sent: SentForm) -> Result<Response, PageError> {
+    let SentForm { visitor, fields } = sent;
     let authority = desk(&console, &visitor)?;
     let new = NewUser {
         id: fields.trimmed("id").to_owned(),
@@ -107,9 +107,9 @@ async fn show(
     State(console): State<Console>,
     visitor: Visitor,
     Path(id): Path<String>,
-) -> Result<Markup, Failure> {
+) -> Result<Markup, PageError> {
     let authority = desk(&console, &visitor)?;
-    let user = authority.user(&id).ok_or(Failure::NoPage)?;
+    let user = authority.user(&id).ok_or(PageError::NoPage)?;
     details(&console, authority, &visitor, &user, (&Fields::default(), None)).await
 }
 
@@ -119,7 +119,7 @@ async fn details(
     visitor: &Visitor,
     user: &User,
     typed: (&Fields, Option<(&str, &str)>),
-) -> Result<Markup, Failure> {
+) -> Result<Markup, PageError> {
     let in_use = in_use(console, authority, user).await?;
     let credentials = authority.credentials(Some(&user.id), None, 1_000);
     Ok(pages::details(visitor, user, &in_use, &credentials, typed, Timestamp::now()))
@@ -129,13 +129,14 @@ async fn details(
 async fn roles(
     State(console): State<Console>,
     Path(id): Path<String>,
-    sent: Sent,
-) -> Result<Response, Failure> {
-    let Sent { visitor, fields } = sent;
+    sent: SentForm,
+) -> Result<Response, PageError> {
+    let SentForm { visitor, fields } = sent;
     let authority = desk(&console, &visitor)?;
-    let user = authority.user(&id).ok_or(Failure::NoPage)?;
+    let user = authority.user(&id).ok_or(PageError::NoPage)?;
     let wanted = fields.lines("roles");
-    let is_same = wanted.len() == user.roles.len() && user.roles.iter().all(|role| wanted.iter().any(|one| *one == **role));
+    let is_same = wanted.len() == user.roles.len()
+        && user.roles.iter().all(|role| wanted.iter().any(|one| *one == **role));
     if is_same {
         return Ok(Redirect::to(&pages::path(&id)).into_response());
     }
@@ -158,11 +159,11 @@ async fn roles(
 async fn password(
     State(console): State<Console>,
     Path(id): Path<String>,
-    sent: Sent,
-) -> Result<Response, Failure> {
-    let Sent { visitor, fields } = sent;
+    sent: SentForm,
+) -> Result<Response, PageError> {
+    let SentForm { visitor, fields } = sent;
     let authority = desk(&console, &visitor)?;
-    let user = authority.user(&id).ok_or(Failure::NoPage)?;
+    let user = authority.user(&id).ok_or(PageError::NoPage)?;
     let removed = fields.is_ticked("remove");
     let new = (!removed).then(|| Zeroizing::new(fields.text("password").to_owned()));
     let changed = if !removed && fields.text("password") != fields.text("again") {
@@ -173,7 +174,9 @@ async fn password(
     match changed {
         Ok(_) => Ok(Redirect::to(&pages::path(&id)).into_response()),
         Err(Refused::Invalid { field, why }) => {
-            let page = details(&console, authority, &visitor, &user, (&Fields::default(), Some((field, &why)))).await?;
+            let page =
+                details(&console, authority, &visitor, &user, (&Fields::default(), Some((field, &why))))
+                    .await?;
             Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
         }
         Err(refused) => Err(console.api.refused(refused).into()),
@@ -184,9 +187,9 @@ async fn confirm(
     State(console): State<Console>,
     visitor: Visitor,
     Path(id): Path<String>,
-) -> Result<Markup, Failure> {
+) -> Result<Markup, PageError> {
     let authority = desk(&console, &visitor)?;
-    let user = authority.user(&id).ok_or(Failure::NoPage)?;
+    let user = authority.user(&id).ok_or(PageError::NoPage)?;
     let in_use = in_use(&console, authority, &user).await?;
     let credentials = authority.credentials(Some(&user.id), None, 1_000).len();
     Ok(pages::confirm_delete(&visitor, &user, &in_use, credentials))
@@ -195,8 +198,8 @@ async fn confirm(
 async fn delete(
     State(console): State<Console>,
     Path(id): Path<String>,
-    sent: Sent,
-) -> Result<Response, Failure> {
+    sent: SentForm,
+) -> Result<Response, PageError> {
     let authority = desk(&console, &sent.visitor)?;
     authority.delete_user(&id).await.map_err(|refused| console.api.refused(refused))?;
     Ok(Redirect::to("/console/users").into_response())

@@ -6,7 +6,7 @@ use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
 
-use super::failure::Failure;
+use super::page_error::PageError;
 use super::visits::{SignedIn, Visit};
 use super::{Console, Shared};
 use crate::admin::{Caller, Permission};
@@ -61,13 +61,13 @@ impl Visitor {
     ///
     /// # Errors
     /// When nobody is signed in.
-    pub(super) fn of(parts: &mut Parts, console: &Console) -> Result<Self, Failure> {
+    pub(super) fn of(parts: &mut Parts, console: &Console) -> Result<Self, PageError> {
         let now = Monotonic::now();
         let missing = || match parts.method {
-            Method::GET | Method::HEAD => {
-                Failure::SignIn { back: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default() }
-            }
-            _ => Failure::Ended,
+            Method::GET | Method::HEAD => PageError::SignIn {
+                back: parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+            },
+            _ => PageError::Ended,
         };
         let cookie = console.cookie(&parts.headers).ok_or_else(missing)?;
         let visit = console.visits.find(&cookie, now).ok_or_else(missing)?;
@@ -98,11 +98,11 @@ impl Visitor {
     ///
     /// # Errors
     /// When it is missing.
-    pub(super) fn require(&self, permission: Permission) -> Result<(), Failure> {
+    pub(super) fn require(&self, permission: Permission) -> Result<(), PageError> {
         if self.may(permission) {
             return Ok(());
         }
-        Err(Failure::Forbidden(match self.who {
+        Err(PageError::Forbidden(match self.who {
             Who::Operator(_) => format!("Your token lacks the permission {:?}.", permission.as_str()).into(),
             Who::User(_) => "This page is for operators with an admin token.".into(),
         }))
@@ -147,7 +147,8 @@ impl Shared {
     pub(super) fn cookie(&self, headers: &HeaderMap) -> Option<String> {
         let wanted = self.cookie_name();
         let fields = headers.get_all(header::COOKIE).iter().filter_map(|field| field.to_str().ok());
-        let mut pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let mut pairs =
+            fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
         pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned())
     }
 
@@ -190,17 +191,17 @@ impl Shared {
 }
 
 impl FromRequestParts<Console> for Visitor {
-    type Rejection = Failure;
+    type Rejection = PageError;
 
-    async fn from_request_parts(parts: &mut Parts, console: &Console) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, console: &Console) -> Result<Self, PageError> {
         Self::of(parts, console)
     }
 }
 
 impl OptionalFromRequestParts<Console> for Visitor {
-    type Rejection = Failure;
+    type Rejection = PageError;
 
-    async fn from_request_parts(parts: &mut Parts, console: &Console) -> Result<Option<Self>, Failure> {
+    async fn from_request_parts(parts: &mut Parts, console: &Console) -> Result<Option<Self>, PageError> {
         Ok(Self::of(parts, console).ok())
     }
 }

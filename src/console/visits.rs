@@ -30,10 +30,7 @@ pub(super) enum SignedIn {
     /// With the admin token of this digest.
     Token([u8; 32]),
     /// As a user of the authority, with the password that had this stamp.
-    User {
-        id: Arc<str>,
-        stamp: PasswordStamp,
-    },
+    User { id: Arc<str>, stamp: PasswordStamp },
 }
 
 /// A visit, as one request sees it.

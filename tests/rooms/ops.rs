@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use jsonwebtoken::Algorithm;
 use portcullis::admin::{
-    Access, AdminLimits, Api, Control, ControlCommand, Health, Ledger, Permission, ReadyWhen, Settings, Token,
-    serve_admin, serve_telemetry,
+    Access, AdminLimits, Api, Control, ControlCommand, Health, Ledger, Permission, ReadyWhen, Settings,
+    Token, serve_admin, serve_telemetry,
 };
 use portcullis::config;
 use portcullis::enforce::decide::{self, Enforcer, TrustedIssuer};

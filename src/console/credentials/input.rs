@@ -70,7 +70,8 @@ mod tests {
             assert_eq!(read(query), Ok(Some(now.plus(DAY * days))), "{query}");
         }
         assert_eq!(read("lifetime=none"), Ok(None));
-        let of_day = |day| read(&format!("lifetime=date&expires_at={day}")).map(|end| end.unwrap().to_string());
+        let of_day =
+            |day| read(&format!("lifetime=date&expires_at={day}")).map(|end| end.unwrap().to_string());
         assert_eq!(of_day("2027-01-15").as_deref(), Ok("2027-01-15T23:59:59.000Z"), "today has not ended");
         assert_eq!(of_day("2028-02-29").as_deref(), Ok("2028-02-29T23:59:59.000Z"));
         for day in ["2027-01-14", "2027-02-29", "tomorrow", "", "2027-01-15T10:00:00Z"] {
@@ -82,7 +83,10 @@ mod tests {
     #[test]
     fn an_overlap_is_one_of_those_offered() {
         let read = |query: &str| overlap(&Fields::parse(query.as_bytes())).map(|overlap| overlap.as_secs());
-        assert_eq!(["0", "1h", "1d", "7d"].map(|of| read(&format!("overlap={of}"))), [Some(0), Some(3_600), Some(86_400), Some(604_800)]);
+        assert_eq!(
+            ["0", "1h", "1d", "7d"].map(|of| read(&format!("overlap={of}"))),
+            [Some(0), Some(3_600), Some(86_400), Some(604_800)]
+        );
         assert_eq!([read(""), read("overlap=9d")], [None, None]);
     }
 }

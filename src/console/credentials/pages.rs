@@ -5,7 +5,7 @@ use std::sync::Arc;
 use maud::{Markup, html};
 
 use super::super::form::Fields;
-use super::super::layout::{self, Field, boxes, copied, hidden, labels};
+use super::super::layout::{self, FormField, boxes, copied, hidden, labels};
 use super::super::show::{day, moment};
 use super::super::visitor::Visitor;
 use super::Shown;
@@ -25,40 +25,48 @@ pub(super) fn path(client_id: &str) -> String {
 pub(super) fn list(visitor: &Visitor, rows: &[Shown], owner: Option<&str>, next: Option<String>) -> Markup {
     let (now, is_operator) = (Timestamp::now(), visitor.user().is_none());
     let asked = owner.filter(|_| is_operator);
-    let new = asked.map_or_else(|| format!("{HOME}/new"), |owner| format!("{HOME}/new?{}", layout::query(&[("owner", owner)])));
-    layout::page(visitor, HOME, "Application credentials", html! {
-        @if !is_operator {
-            p { "An application that calls the API on your behalf signs in with a credential: a client id and a secret. Make one for each application, with no more roles than it needs." }
-        }
-        div.bar {
-            @if is_operator {
-                form.bar method="get" action=(HOME) role="search" {
-                    (Field { label: "Owner", name: "owner", value: asked.unwrap_or_default(), ..Field::default() }.render())
-                    button.quiet type="submit" { "Show" }
+    let new = asked.map_or_else(
+        || format!("{HOME}/new"),
+        |owner| format!("{HOME}/new?{}", layout::query(&[("owner", owner)])),
+    );
+    layout::page(
+        visitor,
+        HOME,
+        "Application credentials",
+        html! {
+            @if !is_operator {
+                p { "An application that calls the API on your behalf signs in with a credential: a client id and a secret. Make one for each application, with no more roles than it needs." }
+            }
+            div.bar {
+                @if is_operator {
+                    form.bar method="get" action=(HOME) role="search" {
+                        (FormField { label: "Owner", name: "owner", value: asked.unwrap_or_default(), ..FormField::default() }.render())
+                        button.quiet type="submit" { "Show" }
+                    }
                 }
+                a.button.push href=(new) { span aria-hidden="true" { "+ " } "New credential" }
             }
-            a.button.push href=(new) { span aria-hidden="true" { "+ " } "New credential" }
-        }
-        @if rows.is_empty() {
-            div.card.empty {
-                p { strong { "No credentials yet." } }
-                p { "Make one, give its id and secret to your application, and it can ask for tokens." }
+            @if rows.is_empty() {
+                div.card.empty {
+                    p { strong { "No credentials yet." } }
+                    p { "Make one, give its id and secret to your application, and it can ask for tokens." }
+                }
+            } @else {
+                table {
+                    thead { tr {
+                        th scope="col" { "Name" } @if is_operator { th scope="col" { "Owner" } }
+                        th scope="col" { "Roles" } th scope="col" { "Scopes" } th scope="col" { "Expires" } th scope="col" { "Last use" }
+                    } }
+                    tbody { @for row in rows { (line(row, is_operator, now)) } }
+                }
+                (layout::more(next.map(|after| {
+                    let mut pairs = vec![("after", after.as_str())];
+                    pairs.extend(asked.map(|owner| ("owner", owner)));
+                    format!("{HOME}?{}", layout::query(&pairs))
+                })))
             }
-        } @else {
-            table {
-                thead { tr {
-                    th scope="col" { "Name" } @if is_operator { th scope="col" { "Owner" } }
-                    th scope="col" { "Roles" } th scope="col" { "Scopes" } th scope="col" { "Expires" } th scope="col" { "Last use" }
-                } }
-                tbody { @for row in rows { (line(row, is_operator, now)) } }
-            }
-            (layout::more(next.map(|after| {
-                let mut pairs = vec![("after", after.as_str())];
-                pairs.extend(asked.map(|owner| ("owner", owner)));
-                format!("{HOME}?{}", layout::query(&pairs))
-            })))
-        }
-    })
+        },
+    )
 }
 
 fn line(row: &Shown, is_operator: bool, now: Timestamp) -> Markup {
@@ -77,7 +85,8 @@ fn line(row: &Shown, is_operator: bool, now: Timestamp) -> Markup {
 
 /// The roles of a credential; those that its owner no longer holds are struck out.
 fn roles(row: &Shown) -> Markup {
-    let held = |role: &str| row.owner.as_ref().is_some_and(|owner| owner.roles.iter().any(|one| **one == *role));
+    let held =
+        |role: &str| row.owner.as_ref().is_some_and(|owner| owner.roles.iter().any(|one| **one == *role));
     html! {
         @if row.credential.roles.is_empty() { span.none { "none" } }
         @for role in &row.credential.roles {
@@ -109,7 +118,12 @@ fn last_use(row: &Shown, now: Timestamp) -> Markup {
 }
 
 /// The choice of an end. `kept` offers to leave it as it is.
-fn lifetime(typed: &Fields, problem: Option<&str>, kept: Option<Option<Timestamp>>, now: Timestamp) -> Markup {
+fn lifetime(
+    typed: &Fields,
+    problem: Option<&str>,
+    kept: Option<Option<Timestamp>>,
+    now: Timestamp,
+) -> Markup {
     let chosen = match typed.text("lifetime") {
         "" if kept.is_some() => Expiry::KEPT,
         "" => "90d",
@@ -147,68 +161,87 @@ pub(super) fn form(
     now: Timestamp,
 ) -> Markup {
     let of = |name: &str| problem.filter(|(field, _)| *field == name).map(|(_, why)| why);
-    let other = problem.filter(|(field, _)| !["name", "roles", "scopes", "tenant", "expires_at"].contains(field));
+    let other =
+        problem.filter(|(field, _)| !["name", "roles", "scopes", "tenant", "expires_at"].contains(field));
     let scopes: Vec<Box<str>> = settings.scopes.iter().map(|scope| scope.as_str().into()).collect();
-    layout::page(visitor, HOME, "New credential", html! {
-        @if let Some((field, why)) = other { div.notice.bad role="alert" { p { (field) ": " (why) } } }
-        form.card method="post" action={ (HOME) "/new" } {
-            (hidden(visitor))
-            input type="hidden" name="owner" value=(owner.id);
-            @if visitor.user().is_none() { p { "For the user " strong { (owner.name) } " (" code { (owner.id) } ")." } }
-            (Field { label: "Name", name: "name", value: typed.text("name"), hint: "What the application is called, such as “Nightly export”.", problem: of("name"), required: true, ..Field::default() }.render())
-            (lifetime(typed, of("expires_at"), None, now))
-            @if owner.roles.is_empty() { p.hint { "There are no roles to grant: the owner holds none." } }
-            @else { (boxes("Roles", "role", (&owner.roles, &typed.all("role")), ("Of those that the owner holds. A role that the owner loses later is lost to the application at once.", of("roles")))) }
-            @if !scopes.is_empty() { (boxes("Scopes", "scope", (&scopes, &typed.all("scope")), ("What the application may ask for when it asks for a token.", of("scopes")))) }
-            @if settings.tenant_parameter.is_some() {
-                (Field { label: "Tenant", name: "tenant", value: typed.text("tenant"), hint: "The tenant that the application must name when it asks for a token. Leave it empty if there is none.", problem: of("tenant"), ..Field::default() }.render())
+    layout::page(
+        visitor,
+        HOME,
+        "New credential",
+        html! {
+            @if let Some((field, why)) = other { div.notice.bad role="alert" { p { (field) ": " (why) } } }
+            form.card method="post" action={ (HOME) "/new" } {
+                (hidden(visitor))
+                input type="hidden" name="owner" value=(owner.id);
+                @if visitor.user().is_none() { p { "For the user " strong { (owner.name) } " (" code { (owner.id) } ")." } }
+                (FormField { label: "Name", name: "name", value: typed.text("name"), hint: "What the application is called, such as “Nightly export”.", problem: of("name"), required: true, ..FormField::default() }.render())
+                (lifetime(typed, of("expires_at"), None, now))
+                @if owner.roles.is_empty() { p.hint { "There are no roles to grant: the owner holds none." } }
+                @else { (boxes("Roles", "role", (&owner.roles, &typed.all("role")), ("Of those that the owner holds. A role that the owner loses later is lost to the application at once.", of("roles")))) }
+                @if !scopes.is_empty() { (boxes("Scopes", "scope", (&scopes, &typed.all("scope")), ("What the application may ask for when it asks for a token.", of("scopes")))) }
+                @if settings.tenant_parameter.is_some() {
+                    (FormField { label: "Tenant", name: "tenant", value: typed.text("tenant"), hint: "The tenant that the application must name when it asks for a token. Leave it empty if there is none.", problem: of("tenant"), ..FormField::default() }.render())
+                }
+                div.actions { button type="submit" { "Generate" } a href=(HOME) { "Cancel" } }
             }
-            div.actions { button type="submit" { "Generate" } a href=(HOME) { "Cancel" } }
-        }
-    })
+        },
+    )
 }
 
 pub(super) fn choose_owner(visitor: &Visitor, users: &[Arc<User>], named: &str) -> Markup {
     let problem = (!named.is_empty()).then_some("There is no such user.");
-    layout::page(visitor, HOME, "New credential", html! {
-        form.card method="get" action={ (HOME) "/new" } {
-            (Field { label: "Owner", name: "owner", value: named, hint: "The id of the user on whose behalf the application calls.", problem, required: true, ..Field::default() }.render())
-            button type="submit" { "Continue" }
-        }
-        @if users.is_empty() { div.notice { p { "There are no users yet. " a href="/console/users" { "Create one" } " first." } } }
-        @else {
-            h2 { "Users" }
-            ul { @for user in users { li { a href={ (HOME) "/new?" (layout::query(&[("owner", &user.id)])) } { (user.name) } " " code.soft { (user.id) } } } }
-        }
-    })
+    layout::page(
+        visitor,
+        HOME,
+        "New credential",
+        html! {
+            form.card method="get" action={ (HOME) "/new" } {
+                (FormField { label: "Owner", name: "owner", value: named, hint: "The id of the user on whose behalf the application calls.", problem, required: true, ..FormField::default() }.render())
+                button type="submit" { "Continue" }
+            }
+            @if users.is_empty() { div.notice { p { "There are no users yet. " a href="/console/users" { "Create one" } " first." } } }
+            @else {
+                h2 { "Users" }
+                ul { @for user in users { li { a href={ (HOME) "/new?" (layout::query(&[("owner", &user.id)])) } { (user.name) } " " code.soft { (user.id) } } } }
+            }
+        },
+    )
 }
 
 pub(super) fn made(visitor: &Visitor, settings: &Settings, credential: &Credential, secret: &str) -> Markup {
     let url = format!("{}{}", settings.issuer.trim_end_matches('/'), settings.token_path);
     let scope = credential.scopes.join(" ");
     let tenant = settings.tenant_parameter.as_deref().zip(credential.tenant.as_deref());
-    let mut curl = format!("curl {url} \\\n  --user '{}:{secret}' \\\n  --data grant_type=client_credentials", credential.client_id);
+    let mut curl = format!(
+        "curl {url} \\\n  --user '{}:{secret}' \\\n  --data grant_type=client_credentials",
+        credential.client_id
+    );
     if !scope.is_empty() {
         curl.push_str(&format!(" \\\n  --data-urlencode {}", quoted(&format!("scope={scope}"))));
     }
     if let Some((parameter, tenant)) = tenant {
         curl.push_str(&format!(" \\\n  --data-urlencode {}", quoted(&format!("{parameter}={tenant}"))));
     }
-    layout::page(visitor, HOME, "Your new secret", html! {
-        div.notice.warn role="status" { p { strong { "Copy the secret now." } " It is shown this once and cannot be shown again. If you lose it, make a new one." } }
-        section.card {
-            (copied("client-id", "Client id", &credential.client_id))
-            (copied("client-secret", "Secret key", secret))
-        }
-        section.card {
-            h2 { "Try it" }
-            p { "This asks for a token. Send that with each request as " code { "Authorization: Bearer …" } "." }
-            pre tabindex="0" #curl { (curl) }
-            button.copy type="button" data-copy="curl" hidden { "Copy" span.visually-hidden { " the command" } }
-            p.hint { "In Postman: Authorization → OAuth 2.0 → grant type “Client Credentials”, access token URL " code { (url) } ", client id and secret from above, scope " code { (scope) } ", “Send as Basic Auth header”." }
-        }
-        p { a.button href=(path(&credential.client_id)) { "I have copied it" } }
-    })
+    layout::page(
+        visitor,
+        HOME,
+        "Your new secret",
+        html! {
+            div.notice.warn role="status" { p { strong { "Copy the secret now." } " It is shown this once and cannot be shown again. If you lose it, make a new one." } }
+            section.card {
+                (copied("client-id", "Client id", &credential.client_id))
+                (copied("client-secret", "Secret key", secret))
+            }
+            section.card {
+                h2 { "Try it" }
+                p { "This asks for a token. Send that with each request as " code { "Authorization: Bearer …" } "." }
+                pre tabindex="0" #curl { (curl) }
+                button.copy type="button" data-copy="curl" hidden { "Copy" span.visually-hidden { " the command" } }
+                p.hint { "In Postman: Authorization → OAuth 2.0 → grant type “Client Credentials”, access token URL " code { (url) } ", client id and secret from above, scope " code { (scope) } ", “Send as Basic Auth header”." }
+            }
+            p { a.button href=(path(&credential.client_id)) { "I have copied it" } }
+        },
+    )
 }
 
 /// A word for a shell.
@@ -217,10 +250,15 @@ fn quoted(text: &str) -> String {
 }
 
 pub(super) fn sent_before(visitor: &Visitor) -> Markup {
-    layout::page(visitor, HOME, "This form was sent before", html! {
-        div.notice { p { "Nothing was made a second time. A secret is shown once: if you did not copy it, make a new one for that credential." } }
-        p { a.button href=(HOME) { "To the credentials" } }
-    })
+    layout::page(
+        visitor,
+        HOME,
+        "This form was sent before",
+        html! {
+            div.notice { p { "Nothing was made a second time. A secret is shown once: if you did not copy it, make a new one for that credential." } }
+            p { a.button href=(HOME) { "To the credentials" } }
+        },
+    )
 }
 
 pub(super) fn details(
@@ -232,48 +270,56 @@ pub(super) fn details(
 ) -> Markup {
     let credential = &shown.credential;
     let own = path(&credential.client_id);
-    let lost = shown.owner.as_ref().is_none_or(|owner| credential.roles.iter().any(|role| !owner.roles.contains(role)));
-    layout::page(visitor, HOME, &credential.name, html! {
-        @if credential.expires_at.is_some_and(|end| end <= now) {
-            div.notice.bad { p { "This credential has expired: its application gets no tokens. Give it a later end below to use it again." } }
-        } @else if credential.expires_at.is_some_and(|end| end.since(now) < SOON) {
-            div.notice.warn { p { "This credential expires soon." } }
-        }
-        @if lost { div.notice.warn { p { "Its owner has lost a role that it was given. New tokens do not carry that role." } } }
-        section.card { (facts(shown, in_use, now)) }
-        section.card {
-            h2 { "Edit" }
-            form method="post" action={ (own) "/edit" } {
-                (hidden(visitor))
-                @let of = |name: &str| problem.filter(|(field, _)| *field == name).map(|(_, why)| why);
-                @let name = if problem.is_some() { typed.text("name") } else { &*credential.name };
-                (Field { label: "Name", name: "name", value: name, problem: of("name"), required: true, ..Field::default() }.render())
-                (lifetime(typed, of("expires_at"), Some(credential.expires_at), now))
-                button type="submit" { "Save" }
+    let lost = shown
+        .owner
+        .as_ref()
+        .is_none_or(|owner| credential.roles.iter().any(|role| !owner.roles.contains(role)));
+    layout::page(
+        visitor,
+        HOME,
+        &credential.name,
+        html! {
+            @if credential.expires_at.is_some_and(|end| end <= now) {
+                div.notice.bad { p { "This credential has expired: its application gets no tokens. Give it a later end below to use it again." } }
+            } @else if credential.expires_at.is_some_and(|end| end.since(now) < SOON) {
+                div.notice.warn { p { "This credential expires soon." } }
             }
-        }
-        section.card {
-            h2 { "New secret" }
-            p { "For a secret that leaked, was lost, or is old." }
-            form method="post" action={ (own) "/secret" } {
-                (hidden(visitor))
-                fieldset {
-                    legend { "The secret that it has now" }
-                    @for (place, (value, words, _)) in OVERLAPS.iter().enumerate() {
-                        @let id = format!("f-overlap-{value}");
-                        div.box { input id=(id) type="radio" name="overlap" value=(value) checked[place == 0]; label for=(id) { (words) } }
-                    }
+            @if lost { div.notice.warn { p { "Its owner has lost a role that it was given. New tokens do not carry that role." } } }
+            section.card { (facts(shown, in_use, now)) }
+            section.card {
+                h2 { "Edit" }
+                form method="post" action={ (own) "/edit" } {
+                    (hidden(visitor))
+                    @let of = |name: &str| problem.filter(|(field, _)| *field == name).map(|(_, why)| why);
+                    @let name = if problem.is_some() { typed.text("name") } else { &*credential.name };
+                    (FormField { label: "Name", name: "name", value: name, problem: of("name"), required: true, ..FormField::default() }.render())
+                    (lifetime(typed, of("expires_at"), Some(credential.expires_at), now))
+                    button type="submit" { "Save" }
                 }
-                div.box { input #f-end-tokens type="checkbox" name="end_tokens" value="yes"; label for="f-end-tokens" { "Also end its tokens in use (" (in_use) ")" } }
-                div.actions { button type="submit" { "Make a new secret" } }
             }
-        }
-        section.card {
-            h2 { "Delete" }
-            p { "The credential and its tokens end at once." }
-            a.button.danger href={ (own) "/delete" } { "Delete…" }
-        }
-    })
+            section.card {
+                h2 { "New secret" }
+                p { "For a secret that leaked, was lost, or is old." }
+                form method="post" action={ (own) "/secret" } {
+                    (hidden(visitor))
+                    fieldset {
+                        legend { "The secret that it has now" }
+                        @for (place, (value, words, _)) in OVERLAPS.iter().enumerate() {
+                            @let id = format!("f-overlap-{value}");
+                            div.box { input id=(id) type="radio" name="overlap" value=(value) checked[place == 0]; label for=(id) { (words) } }
+                        }
+                    }
+                    div.box { input #f-end-tokens type="checkbox" name="end_tokens" value="yes"; label for="f-end-tokens" { "Also end its tokens in use (" (in_use) ")" } }
+                    div.actions { button type="submit" { "Make a new secret" } }
+                }
+            }
+            section.card {
+                h2 { "Delete" }
+                p { "The credential and its tokens end at once." }
+                a.button.danger href={ (own) "/delete" } { "Delete…" }
+            }
+        },
+    )
 }
 
 fn facts(shown: &Shown, in_use: usize, now: Timestamp) -> Markup {
@@ -298,18 +344,23 @@ fn facts(shown: &Shown, in_use: usize, now: Timestamp) -> Markup {
 
 pub(super) fn confirm(visitor: &Visitor, credential: &Credential, in_use: usize) -> Markup {
     let own = path(&credential.client_id);
-    layout::page(visitor, HOME, "Delete this credential?", html! {
-        div.notice.bad {
-            p { strong { (credential.name) } " (" code { (credential.client_id) } ")" }
-            p { @match in_use {
-                0 => "No token of it is in use.",
-                1 => "1 token in use ends with it.",
-                many => { (many) " tokens in use end with it." },
-            } " This cannot be undone." }
-        }
-        form method="post" action={ (own) "/delete" } {
-            (hidden(visitor))
-            div.actions { button.danger type="submit" { "Delete" } a href=(own) { "Keep it" } }
-        }
-    })
+    layout::page(
+        visitor,
+        HOME,
+        "Delete this credential?",
+        html! {
+            div.notice.bad {
+                p { strong { (credential.name) } " (" code { (credential.client_id) } ")" }
+                p { @match in_use {
+                    0 => "No token of it is in use.",
+                    1 => "1 token in use ends with it.",
+                    many => { (many) " tokens in use end with it." },
+                } " This cannot be undone." }
+            }
+            form method="post" action={ (own) "/delete" } {
+                (hidden(visitor))
+                div.actions { button.danger type="submit" { "Delete" } a href=(own) { "Keep it" } }
+            }
+        },
+    )
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use maud::{Markup, html};
 
 use super::super::form::Fields;
-use super::super::layout::{self, Field, hidden};
+use super::super::layout::{self, FormField, hidden};
 use super::super::revocations;
 use super::super::search::{Searched, bar, choice, digits, issuers, nothing, sought};
 use super::super::show::{count, moment};
@@ -115,7 +115,8 @@ pub(super) fn form(
     let of = |name: &str| problem.filter(|(field, _)| *field == name).map(|(_, why)| why);
     let types: Vec<_> = PUBLISHED.iter().map(|(kind, words)| (kind.as_str(), *words)).collect();
     let field = |label, name, hint| {
-        Field { label, name, value: typed.text(name), hint, problem: of(name), ..Field::default() }.render()
+        FormField { label, name, value: typed.text(name), hint, problem: of(name), ..FormField::default() }
+            .render()
     };
     layout::page(
         visitor,

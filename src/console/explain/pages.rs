@@ -5,7 +5,7 @@ use std::sync::Arc;
 use maud::{Markup, html};
 
 use super::super::form::Fields;
-use super::super::layout::{self, Field, LINES, hidden};
+use super::super::layout::{self, FormField, LINES, hidden};
 use super::super::show::{ago, moment};
 use super::super::visitor::Visitor;
 use crate::enforce::denial::Reason;
@@ -143,7 +143,7 @@ fn token_form(visitor: &Visitor, asked: &ShownRequest<'_>, problem: Option<(&str
             h2 { "A token and a request" }
             form method="post" action=(HOME) {
                 (hidden(visitor))
-                (Field { label: "Token", name: "token", kind: LINES, value: asked.token, hint, problem: of("token"), required: true, ..Field::default() }.render())
+                (FormField { label: "Token", name: "token", kind: LINES, value: asked.token, hint, problem: of("token"), required: true, ..FormField::default() }.render())
                 div.field {
                     label for="f-method" { "Method" }
                     select #f-method name="method" aria-invalid=[of("method").map(|_| "true")] {
@@ -152,8 +152,8 @@ fn token_form(visitor: &Visitor, asked: &ShownRequest<'_>, problem: Option<(&str
                     }
                     @if let Some(why) = of("method") { p.problem { (why) } }
                 }
-                (Field { label: "Path", name: "path", value: asked.path, problem: of("path"), required: true, ..Field::default() }.render())
-                (Field { label: "Host", name: "host", value: asked.host, hint: "Only where routes depend on it.", ..Field::default() }.render())
+                (FormField { label: "Path", name: "path", value: asked.path, problem: of("path"), required: true, ..FormField::default() }.render())
+                (FormField { label: "Host", name: "host", value: asked.host, hint: "Only where routes depend on it.", ..FormField::default() }.render())
                 button type="submit" { "Explain" }
             }
         }
@@ -166,7 +166,7 @@ fn request_form(typed: &str) -> Markup {
         section.card {
             h2 { "A request that was rejected" }
             form method="get" action=(HOME) {
-                (Field { label: "Request id", name: "request", value: typed, hint, required: true, ..Field::default() }.render())
+                (FormField { label: "Request id", name: "request", value: typed, hint, required: true, ..FormField::default() }.render())
                 button type="submit" { "Look it up" }
             }
         }

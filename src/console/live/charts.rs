@@ -11,7 +11,7 @@ const HEIGHT: f64 = 120.0;
 const ABOVE: f64 = 4.0;
 
 /// A line of a chart.
-pub(super) struct Line {
+pub(super) struct ChartLine {
     pub(super) name: &'static str,
     /// Of the style sheet.
     pub(super) class: &'static str,
@@ -20,10 +20,10 @@ pub(super) struct Line {
 }
 
 /// A chart of these lines on one scale, with a caption that names them and their newest and greatest values.
-pub(super) fn chart(title: &str, lines: &[Line], shown: impl Fn(f64) -> String) -> Markup {
+pub(super) fn chart(title: &str, lines: &[ChartLine], shown: impl Fn(f64) -> String) -> Markup {
     let known = || lines.iter().flat_map(|line| line.values.iter().flatten().copied());
     let top = scale(known().fold(0.0, f64::max));
-    let described = |line: &Line| {
+    let described = |line: &ChartLine| {
         let greatest = line.values.iter().flatten().copied().reduce(f64::max);
         match (line.values.last().copied().flatten(), greatest) {
             (now, Some(greatest)) => {
@@ -124,9 +124,9 @@ mod tests {
     #[test]
     fn a_chart_says_its_numbers() {
         let lines = [
-            Line { name: "a", class: "good", values: vec![Some(3.0), Some(1.0)] },
-            Line { name: "b", class: "bad", values: vec![Some(2.0), None] },
-            Line { name: "c", class: "bad", values: vec![None] },
+            ChartLine { name: "a", class: "good", values: vec![Some(3.0), Some(1.0)] },
+            ChartLine { name: "b", class: "bad", values: vec![Some(2.0), None] },
+            ChartLine { name: "c", class: "bad", values: vec![None] },
         ];
         let html = chart("Rate", &lines, |value| format!("{value} per second")).into_string();
         let label = "aria-label=\"Rate, last ten minutes. a: 1 per second now, 3 per second at most; \

@@ -7,9 +7,9 @@ use maud::{Markup, html};
 use super::super::layout;
 use super::super::show::{ago, count, moment, span};
 use super::super::visitor::Visitor;
-use super::charts::{Line, chart};
+use super::charts::{ChartLine, chart};
 use super::history::CountedTraffic;
-use super::snapshot::{KeysRow, Snapshot};
+use super::state::{KeysRow, LiveState};
 use crate::time::Timestamp;
 
 pub(super) const HOME: &str = "/console/live";
@@ -33,7 +33,7 @@ pub(super) fn page(visitor: &Visitor, fragment: &Markup) -> Markup {
 }
 
 /// Everything that changes.
-pub(super) fn fragment(snapshot: &Snapshot) -> Markup {
+pub(super) fn fragment(snapshot: &LiveState) -> Markup {
     html! {
         (tiles(snapshot))
         section.card { h2 { "Requests" } (charts(&snapshot.slots)) }
@@ -50,7 +50,7 @@ fn tile(name: &str, value: &Markup, of: &Markup) -> Markup {
     html! { div.tile { div { (name) } div.value { (value) } div.of { (of) } } }
 }
 
-fn tiles(snapshot: &Snapshot) -> Markup {
+fn tiles(snapshot: &LiveState) -> Markup {
     let lately = snapshot.lately.as_ref();
     let rate = |count: fn(&CountedTraffic) -> u64| {
         lately.map_or_else(unknown, |counted| html! { (rate(counted.rate(count(counted)))) })
@@ -81,7 +81,7 @@ fn unknown() -> Markup {
     html! { span.none title="nothing was counted yet" { "–" } }
 }
 
-fn reload(snapshot: &Snapshot) -> Markup {
+fn reload(snapshot: &LiveState) -> Markup {
     html! {
         @match snapshot.reload {
             None => "configuration of the start",
@@ -91,11 +91,11 @@ fn reload(snapshot: &Snapshot) -> Markup {
     }
 }
 
-fn others(snapshot: &Snapshot) -> Markup {
+fn others(snapshot: &LiveState) -> Markup {
     html! { "of clients" @for (listener, open) in snapshot.connections.iter().skip(1) { ", " (open) " " (listener) } }
 }
 
-fn revoked(snapshot: &Snapshot) -> Markup {
+fn revoked(snapshot: &LiveState) -> Markup {
     let some: Vec<String> = snapshot
         .revoked
         .iter()
@@ -107,14 +107,14 @@ fn revoked(snapshot: &Snapshot) -> Markup {
     html! { @if some.is_empty() { "nothing at present" } @else { (some.join(", ")) } }
 }
 
-fn state(snapshot: &Snapshot) -> Markup {
+fn state(snapshot: &LiveState) -> Markup {
     html! {
         @if snapshot.state.is_shared { (duration(snapshot.state.age)) " old" } @else { "local" }
     }
 }
 
 fn charts(slots: &[Option<CountedTraffic>]) -> Markup {
-    let line = |name, class, value: &dyn Fn(&CountedTraffic) -> Option<f64>| Line {
+    let line = |name, class, value: &dyn Fn(&CountedTraffic) -> Option<f64>| ChartLine {
         name,
         class,
         values: slots.iter().map(|slot| slot.as_ref().and_then(value)).collect(),
@@ -131,7 +131,7 @@ fn charts(slots: &[Option<CountedTraffic>]) -> Markup {
     }
 }
 
-fn decisions(snapshot: &Snapshot) -> Markup {
+fn decisions(snapshot: &LiveState) -> Markup {
     let mut rows: Vec<_> = snapshot.window.iter().flat_map(|counted| &counted.decisions).collect();
     rows.sort_by_key(|(decision, reason, count)| (std::cmp::Reverse(*count), decision, reason));
     let lately = |decision: &str, reason: &str| {
@@ -157,7 +157,7 @@ fn decisions(snapshot: &Snapshot) -> Markup {
     }
 }
 
-fn readiness(snapshot: &Snapshot) -> Markup {
+fn readiness(snapshot: &LiveState) -> Markup {
     html! {
         h2 { "Readiness" }
         table {
@@ -170,7 +170,7 @@ fn readiness(snapshot: &Snapshot) -> Markup {
     }
 }
 
-fn keys(snapshot: &Snapshot) -> Markup {
+fn keys(snapshot: &LiveState) -> Markup {
     html! {
         h2 { "Key sets" }
         table {
@@ -205,7 +205,7 @@ fn fetch(row: &KeysRow) -> Markup {
     }
 }
 
-fn signals(snapshot: &Snapshot) -> Markup {
+fn signals(snapshot: &LiveState) -> Markup {
     let counted: Vec<String> =
         snapshot.signalled.iter().map(|(kind, number)| format!("{number} × {kind}")).collect();
     html! {
@@ -228,7 +228,7 @@ fn signals(snapshot: &Snapshot) -> Markup {
     }
 }
 
-fn certificates(snapshot: &Snapshot) -> Markup {
+fn certificates(snapshot: &LiveState) -> Markup {
     html! {
         @if !snapshot.certificates.is_empty() {
             h2 { "Certificates" }

@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode, header};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::super::Console;
-use super::super::failure::Failure;
+use super::super::page_error::PageError;
 use crate::admin::Permission;
 use crate::shutdown::{Phase, Shutdown};
 
@@ -40,7 +40,8 @@ pub(super) async fn watch(State(console): State<Console>, headers: HeaderMap) ->
         // An event and no status, because it makes the page say why.
         return events(Body::from_stream(iter([Ok::<_, Infallible>(END)])));
     }
-    let refused = |why: &str| Failure::Gate { status: StatusCode::SERVICE_UNAVAILABLE, why: why.to_owned() };
+    let refused =
+        |why: &str| PageError::Gate { status: StatusCode::SERVICE_UNAVAILABLE, why: why.to_owned() };
     let shutdown = console.live.watched.shutdown.clone();
     if shutdown.phase() >= Phase::Draining {
         return refused("The gate is shutting down.").into_response();

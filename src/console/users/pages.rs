@@ -5,7 +5,7 @@ use std::sync::Arc;
 use maud::{Markup, html};
 
 use super::super::form::Fields;
-use super::super::layout::{self, Field, LINES, hidden, labels};
+use super::super::layout::{self, FormField, LINES, hidden, labels};
 use super::super::show::{count, moment};
 use super::super::visitor::Visitor;
 use super::InUse;
@@ -27,33 +27,38 @@ pub(super) fn list(
     now: Timestamp,
 ) -> Markup {
     let of = |name: &str| problem.filter(|(field, _)| *field == name).map(|(_, why)| why);
-    layout::page(visitor, HOME, "Users", html! {
-        p { "Applications call on behalf of a user, and their tokens carry no role that the user does not hold." }
-        @if users.is_empty() {
-            div.card.empty { p { strong { "No users yet." } } p { "Create one below. Then give it a password, or make a credential for its first application." } }
-        } @else {
-            table {
-                thead { tr { th scope="col" { "User" } th scope="col" { "Roles" } th scope="col" { "Password" } th scope="col" { "Created" } } }
-                tbody { @for user in users { tr {
-                    th scope="row" { a href=(path(&user.id)) { (user.name) } br; code.soft { (user.id) } }
-                    td data-name="Roles" { (labels(&user.roles)) }
-                    td data-name="Password" { @if user.has_password() { "set" } @else { span.none { "none" } } }
-                    td data-name="Created" { (moment(user.created_at, now)) }
-                } } }
+    layout::page(
+        visitor,
+        HOME,
+        "Users",
+        html! {
+            p { "Applications call on behalf of a user, and their tokens carry no role that the user does not hold." }
+            @if users.is_empty() {
+                div.card.empty { p { strong { "No users yet." } } p { "Create one below. Then give it a password, or make a credential for its first application." } }
+            } @else {
+                table {
+                    thead { tr { th scope="col" { "User" } th scope="col" { "Roles" } th scope="col" { "Password" } th scope="col" { "Created" } } }
+                    tbody { @for user in users { tr {
+                        th scope="row" { a href=(path(&user.id)) { (user.name) } br; code.soft { (user.id) } }
+                        td data-name="Roles" { (labels(&user.roles)) }
+                        td data-name="Password" { @if user.has_password() { "set" } @else { span.none { "none" } } }
+                        td data-name="Created" { (moment(user.created_at, now)) }
+                    } } }
+                }
+                (layout::more(next.map(|after| format!("{HOME}?{}", layout::query(&[("after", &after)])))))
             }
-            (layout::more(next.map(|after| format!("{HOME}?{}", layout::query(&[("after", &after)])))))
-        }
-        section.card {
-            h2 { "New user" }
-            form method="post" action=(HOME) {
-                (hidden(visitor))
-                (Field { label: "Id", name: "id", value: typed.text("id"), hint: "The “sub” of its tokens. It stays as it is.", problem: of("id"), required: true, ..Field::default() }.render())
-                (Field { label: "Name", name: "name", value: typed.text("name"), hint: "What people call the user; the id, if left empty.", problem: of("name"), ..Field::default() }.render())
-                (Field { label: "Roles", name: "roles", kind: LINES, value: typed.text("roles"), hint: "One per line.", problem: of("roles"), ..Field::default() }.render())
-                button type="submit" { "Create" }
+            section.card {
+                h2 { "New user" }
+                form method="post" action=(HOME) {
+                    (hidden(visitor))
+                    (FormField { label: "Id", name: "id", value: typed.text("id"), hint: "The “sub” of its tokens. It stays as it is.", problem: of("id"), required: true, ..FormField::default() }.render())
+                    (FormField { label: "Name", name: "name", value: typed.text("name"), hint: "What people call the user; the id, if left empty.", problem: of("name"), ..FormField::default() }.render())
+                    (FormField { label: "Roles", name: "roles", kind: LINES, value: typed.text("roles"), hint: "One per line.", problem: of("roles"), ..FormField::default() }.render())
+                    button type="submit" { "Create" }
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 pub(super) fn details(
@@ -68,50 +73,55 @@ pub(super) fn details(
     let own = path(&user.id);
     let held = user.roles.join("\n");
     let roles = if of("roles").is_some() { typed.text("roles") } else { &held };
-    layout::page(visitor, HOME, &user.name, html! {
-        section.card { dl {
-            dt { "Id" } dd { code { (user.id) } }
-            dt { "Roles" } dd { (labels(&user.roles)) }
-            dt { "Role version" } dd { (user.role_version) }
-            dt { "Created" } dd { (moment(user.created_at, now)) }
-            dt { "Tokens in use" } dd { (in_use.tokens) }
-            dt { "Credentials" } dd {
-                @if credentials.is_empty() { span.none { "none" } }
-                @for one in credentials { a href={ "/console/credentials/" (layout::segment(&one.client_id)) } { (one.name) } " " }
-                " · " a href={ "/console/credentials/new?" (layout::query(&[("owner", &user.id)])) } { "New credential" }
-            }
-        } }
-        section.card {
-            h2 { "Roles" }
-            form method="post" action={ (own) "/roles" } {
-                (hidden(visitor))
-                (Field { label: "Roles", name: "roles", kind: LINES, value: roles, hint: "One per line. What ends with a change is shown before it is made.", problem: of("roles"), ..Field::default() }.render())
-                button type="submit" { "Change roles…" }
-            }
-        }
-        section.card {
-            h2 { "Password" }
-            p { @if user.has_password() { "The user can sign in to this console. A new password signs the user out everywhere." } @else { "With a password, the user can sign in to this console and make credentials." } }
-            form method="post" action={ (own) "/password" } {
-                (hidden(visitor))
-                (Field { label: "New password", name: "password", kind: "password", hint: "At least 8 characters.", problem: of("password"), required: true, autocomplete: "new-password", ..Field::default() }.render())
-                (Field { label: "The same again", name: "again", kind: "password", problem: of("again"), required: true, autocomplete: "new-password", ..Field::default() }.render())
-                button type="submit" { "Set password" }
-            }
-            @if user.has_password() {
-                form.actions method="post" action={ (own) "/password" } {
+    layout::page(
+        visitor,
+        HOME,
+        &user.name,
+        html! {
+            section.card { dl {
+                dt { "Id" } dd { code { (user.id) } }
+                dt { "Roles" } dd { (labels(&user.roles)) }
+                dt { "Role version" } dd { (user.role_version) }
+                dt { "Created" } dd { (moment(user.created_at, now)) }
+                dt { "Tokens in use" } dd { (in_use.tokens) }
+                dt { "Credentials" } dd {
+                    @if credentials.is_empty() { span.none { "none" } }
+                    @for one in credentials { a href={ "/console/credentials/" (layout::segment(&one.client_id)) } { (one.name) } " " }
+                    " · " a href={ "/console/credentials/new?" (layout::query(&[("owner", &user.id)])) } { "New credential" }
+                }
+            } }
+            section.card {
+                h2 { "Roles" }
+                form method="post" action={ (own) "/roles" } {
                     (hidden(visitor))
-                    input type="hidden" name="remove" value="yes";
-                    button.danger type="submit" { "Take the password away" }
+                    (FormField { label: "Roles", name: "roles", kind: LINES, value: roles, hint: "One per line. What ends with a change is shown before it is made.", problem: of("roles"), ..FormField::default() }.render())
+                    button type="submit" { "Change roles…" }
                 }
             }
-        }
-        section.card {
-            h2 { "Delete" }
-            p { "The user, its credentials and their tokens end at once." }
-            a.button.danger href={ (own) "/delete" } { "Delete…" }
-        }
-    })
+            section.card {
+                h2 { "Password" }
+                p { @if user.has_password() { "The user can sign in to this console. A new password signs the user out everywhere." } @else { "With a password, the user can sign in to this console and make credentials." } }
+                form method="post" action={ (own) "/password" } {
+                    (hidden(visitor))
+                    (FormField { label: "New password", name: "password", kind: "password", hint: "At least 8 characters.", problem: of("password"), required: true, autocomplete: "new-password", ..FormField::default() }.render())
+                    (FormField { label: "The same again", name: "again", kind: "password", problem: of("again"), required: true, autocomplete: "new-password", ..FormField::default() }.render())
+                    button type="submit" { "Set password" }
+                }
+                @if user.has_password() {
+                    form.actions method="post" action={ (own) "/password" } {
+                        (hidden(visitor))
+                        input type="hidden" name="remove" value="yes";
+                        button.danger type="submit" { "Take the password away" }
+                    }
+                }
+            }
+            section.card {
+                h2 { "Delete" }
+                p { "The user, its credentials and their tokens end at once." }
+                a.button.danger href={ (own) "/delete" } { "Delete…" }
+            }
+        },
+    )
 }
 
 /// What a change ends.
@@ -133,35 +143,50 @@ fn consequences(in_use: &InUse) -> Markup {
 
 pub(super) fn confirm_roles(visitor: &Visitor, user: &User, wanted: &[String], in_use: &InUse) -> Markup {
     let own = path(&user.id);
-    let gained: Vec<Box<str>> = wanted.iter().filter(|role| !user.roles.iter().any(|held| **held == ***role)).map(|role| role.as_str().into()).collect();
-    let lost: Vec<Box<str>> = user.roles.iter().filter(|held| !wanted.iter().any(|role| **role == ***held)).cloned().collect();
-    layout::page(visitor, HOME, "Change these roles?", html! {
-        div.card { dl {
-            dt { "User" } dd { (user.name) " " code.soft { (user.id) } }
-            dt { "Gains" } dd { (labels(&gained)) }
-            dt { "Loses" } dd { (labels(&lost)) }
-        } }
-        div.notice.warn { (consequences(in_use)) }
-        form method="post" action={ (own) "/roles" } {
-            (hidden(visitor))
-            input type="hidden" name="roles" value=(wanted.join("\n"));
-            input type="hidden" name="version" value=(user.role_version);
-            input type="hidden" name="confirmed" value="yes";
-            div.actions { button.danger type="submit" { "Change roles" } a href=(own) { "Keep them" } }
-        }
-    })
+    let gained: Vec<Box<str>> = wanted
+        .iter()
+        .filter(|role| !user.roles.iter().any(|held| **held == ***role))
+        .map(|role| role.as_str().into())
+        .collect();
+    let lost: Vec<Box<str>> =
+        user.roles.iter().filter(|held| !wanted.iter().any(|role| **role == ***held)).cloned().collect();
+    layout::page(
+        visitor,
+        HOME,
+        "Change these roles?",
+        html! {
+            div.card { dl {
+                dt { "User" } dd { (user.name) " " code.soft { (user.id) } }
+                dt { "Gains" } dd { (labels(&gained)) }
+                dt { "Loses" } dd { (labels(&lost)) }
+            } }
+            div.notice.warn { (consequences(in_use)) }
+            form method="post" action={ (own) "/roles" } {
+                (hidden(visitor))
+                input type="hidden" name="roles" value=(wanted.join("\n"));
+                input type="hidden" name="version" value=(user.role_version);
+                input type="hidden" name="confirmed" value="yes";
+                div.actions { button.danger type="submit" { "Change roles" } a href=(own) { "Keep them" } }
+            }
+        },
+    )
 }
 
 pub(super) fn confirm_delete(visitor: &Visitor, user: &User, in_use: &InUse, credentials: usize) -> Markup {
     let own = path(&user.id);
-    layout::page(visitor, HOME, "Delete this user?", html! {
-        div.notice.bad {
-            p { strong { (user.name) } " (" code { (user.id) } ") with " (count(credentials, "credential", "credentials")) ". This cannot be undone." }
-            (consequences(in_use))
-        }
-        form method="post" action={ (own) "/delete" } {
-            (hidden(visitor))
-            div.actions { button.danger type="submit" { "Delete" } a href=(own) { "Keep it" } }
-        }
-    })
+    layout::page(
+        visitor,
+        HOME,
+        "Delete this user?",
+        html! {
+            div.notice.bad {
+                p { strong { (user.name) } " (" code { (user.id) } ") with " (count(credentials, "credential", "credentials")) ". This cannot be undone." }
+                (consequences(in_use))
+            }
+            form method="post" action={ (own) "/delete" } {
+                (hidden(visitor))
+                div.actions { button.danger type="submit" { "Delete" } a href=(own) { "Keep it" } }
+            }
+        },
+    )
 }

@@ -56,7 +56,8 @@ fn play(stage: &Stage, scenario: &str, more_paths: &str) -> (u32, String) {
     let output = command.output().unwrap_or_else(|error| panic!("node: {error}; tests/run installs it"));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{scenario}: {}\n{out}\n{err}", output.status);
-    let checks = out.lines().last().and_then(|last| last.strip_suffix(" checks")).and_then(|n| n.parse().ok());
+    let checks =
+        out.lines().last().and_then(|last| last.strip_suffix(" checks")).and_then(|n| n.parse().ok());
     (checks.unwrap_or_else(|| panic!("{scenario}: {out}\n{err}")), out.into_owned())
 }
 
@@ -79,7 +80,9 @@ fn a_credential_is_edited_gets_new_secrets_and_is_deleted() {
 #[test]
 fn every_page_is_accessible_in_light_and_dark_and_on_a_phone() {
     let stage = stage();
-    let app = stage.credential(&json!({ "name": "Robot", "owner": "ada", "roles": ["case-reader"], "scopes": ["read:deals"] }));
+    let app = stage.credential(
+        &json!({ "name": "Robot", "owner": "ada", "roles": ["case-reader"], "scopes": ["read:deals"] }),
+    );
     let token = stage.token(&app);
     assert_eq!(stage.api("/deals/7", &token), 200);
     assert_eq!(stage.api("/deals/7", "wrong"), 401);
@@ -192,9 +195,12 @@ fn guessing_passwords_is_slowed_and_the_limit_holds_for_right_ones_too() {
     let stage = stage();
     let wrong = sign_in(&stage, "user=ada&password=wrong+password");
     assert_eq!(wrong.status(), 401);
-    assert!(wrong.text().contains("The user or the password is wrong.") && wrong.text().contains("value=\"ada\""));
+    assert!(
+        wrong.text().contains("The user or the password is wrong.") && wrong.text().contains("value=\"ada\"")
+    );
     assert_eq!(sign_in(&stage, "user=nobody&password=wrong+password").status(), 401);
-    let answers: Vec<u16> = (0..5).map(|_| sign_in(&stage, "user=ada&password=wrong+password").status()).collect();
+    let answers: Vec<u16> =
+        (0..5).map(|_| sign_in(&stage, "user=ada&password=wrong+password").status()).collect();
     assert!(answers.contains(&429), "{answers:?}");
     let slowed = sign_in(&stage, &as_ada());
     assert_eq!(slowed.status(), 429);
@@ -228,7 +234,13 @@ fn every_answer_keeps_browsers_from_framing_sniffing_and_storing_it() {
         let policy = answer.field("content-security-policy").unwrap();
         assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"), "{policy}");
     }
-    let away = ask(&stage, "POST", "/console/sign-in", "", &format!("token={ADMIN_TOKEN}&next=https://evil.example/"));
+    let away = ask(
+        &stage,
+        "POST",
+        "/console/sign-in",
+        "",
+        &format!("token={ADMIN_TOKEN}&next=https://evil.example/"),
+    );
     assert_eq!(away.field("location"), Some("/console/"), "never to another site");
     let foreign = ask(&stage, "POST", "/console/sign-in", "origin: https://evil.example\r\n", &as_ada());
     assert_eq!(foreign.status(), 403);
@@ -244,7 +256,8 @@ fn cookies_are_bound_to_the_host_and_unreadable_for_scripts() {
     let out = {
         let cookie = cookie(&plain);
         let list = ask(&stage, "GET", "/console/credentials", &cookie, "");
-        let csrf = list.text().split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        let csrf =
+            list.text().split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
         let out = ask(&stage, "POST", "/console/sign-out", &cookie, &format!("csrf={csrf}"));
         assert_eq!(page(&stage, &cookie), 303, "signed out");
         out
@@ -259,7 +272,15 @@ fn cookies_are_bound_to_the_host_and_unreadable_for_scripts() {
     let ca = folder.join("ca.pem");
     let head = testkit::tools::run(
         "curl",
-        &["-sS", "-i", "--cacert", testkit::gate::path_text(&ca), "-d", &format!("token={ADMIN_TOKEN}"), &url],
+        &[
+            "-sS",
+            "-i",
+            "--cacert",
+            testkit::gate::path_text(&ca),
+            "-d",
+            &format!("token={ADMIN_TOKEN}"),
+            &url,
+        ],
     );
     let set = head.lines().find(|line| line.to_ascii_lowercase().starts_with("set-cookie:")).unwrap();
     assert!(set.contains("__Host-portcullis-console="), "{set}");
@@ -281,7 +302,10 @@ fn nobody_can_sign_in_without_a_token_or_a_password_and_a_reload_switches_the_co
     for user in ["ada", "bob"] {
         stage.admin("DELETE", &format!("/v1/users/{user}/password"), &Value::Null);
     }
-    assert!(!ask(&stage, "GET", "/console/sign-in", "", "").text().contains("f-password"), "no user can sign in");
+    assert!(
+        !ask(&stage, "GET", "/console/sign-in", "", "").text().contains("f-password"),
+        "no user can sign in"
+    );
     let tokens = text.find("[[admin.tokens]]").unwrap();
     let end = text[tokens..].find("\n\n").map_or(text.len(), |end| tokens + end);
     std::fs::write(&file, format!("{}{}", &text[..tokens], &text[end..])).unwrap();

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use portcullis::admin::{Access, Api, AdminLimits, Control, Ledger, Permission, Settings, Token, serve_admin};
+use portcullis::admin::{
+    Access, AdminLimits, Api, Control, Ledger, Permission, Settings, Token, serve_admin,
+};
 use portcullis::authority::{self, Authority};
 use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::decide::{self, Enforcer};

@@ -16,7 +16,7 @@ const LATELY: Duration = Duration::from_secs(60);
 const WINDOW: Duration = Duration::from_secs(600);
 
 /// What is shown.
-pub(super) struct Snapshot {
+pub(super) struct LiveState {
     pub(super) now: Timestamp,
     pub(super) is_ready: bool,
     /// Components of the readiness, and what each says of itself.
@@ -69,7 +69,7 @@ pub(super) struct StateRow {
     pub(super) sequence: u64,
 }
 
-impl Snapshot {
+impl LiveState {
     pub(super) fn take(api: &Api, watched: &Watched, history: &History, now: Now) -> Self {
         (watched.gauges)();
         let (metrics, health) = (api.metrics(), &watched.health);

@@ -11,11 +11,9 @@ use crate::admin::Problem;
 
 /// Why a page is not shown, or a form changed nothing.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum PageError {
     /// Nobody is signed in; afterwards they come back to this path.
-    SignIn {
-        back: String,
-    },
+    SignIn { back: String },
     /// A form was sent and nobody is signed in (any more).
     Ended,
     /// The form does not come from a page of this visit.
@@ -31,13 +29,10 @@ pub(super) enum Failure {
     /// Too many attempts; how many seconds to wait.
     Slow(u64),
     /// The gate could not do it.
-    Gate {
-        status: StatusCode,
-        why: String,
-    },
+    Gate { status: StatusCode, why: String },
 }
 
-impl From<Problem> for Failure {
+impl From<Problem> for PageError {
     fn from(problem: Problem) -> Self {
         match problem.status() {
             StatusCode::NOT_FOUND => Self::NoPage,
@@ -46,7 +41,7 @@ impl From<Problem> for Failure {
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let (status, title, text): (_, _, Cow<'static, str>) = match self {
             Self::SignIn { back } => return to_sign_in(&back),
@@ -85,10 +80,13 @@ impl IntoResponse for Failure {
             }
             Self::Gate { status, why } => (status, "That did not work", why.into()),
         };
-        let page = layout::bare(title, html! {
-            p { (text) }
-            p { a.button href=(super::ROOT) { "To the console" } }
-        });
+        let page = layout::bare(
+            title,
+            html! {
+                p { (text) }
+                p { a.button href=(super::ROOT) { "To the console" } }
+            },
+        );
         (status, page).into_response()
     }
 }
