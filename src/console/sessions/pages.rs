@@ -34,7 +34,7 @@ pub(super) fn list(
         HOME,
         "Sessions",
         html! {
-            p { "The tokens in use. They are named by digits, as log lines name them; the gate keeps no token and no subject in clear text." }
+            p { "The tokens in use. Their names are digits, as in log lines: a session holds neither the token nor its subject in clear text." }
             (bar(HOME, fields, searched.is_narrowed(), found.as_ref().err().map(String::as_str)))
             @if let Ok((rows, more)) = found {
                 @if rows.is_empty() {

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::super::layout;
 use super::super::search::{bar, meant, nothing, sought};
-use super::super::show::moment;
+use super::super::show::ago;
 use super::super::visitor::Visitor;
 use super::{RouteUse, UsageSearch};
 use crate::time::Timestamp;
@@ -66,7 +66,7 @@ fn table(rows: &[RouteUse], most: u64, now: Timestamp) -> Markup {
                 @for (class, name) in row.classes.iter().zip(["1xx", "2xx", "3xx", "4xx", "5xx"]) {
                     td.number data-name=(name) { @if *class == 0 { span.none { "0" } } @else { (class) } }
                 }
-                td data-name="Last use" { (moment(row.last_used_at, now)) }
+                td data-name="Last use" { (ago(row.last_used_at, now)) }
             } } }
         }
     }
