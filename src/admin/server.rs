@@ -58,12 +58,20 @@ pub struct AdminLimits {
 impl Default for AdminLimits {
     fn default() -> Self {
         Self {
-            // A hundred consoles hold one stream each, and leave as much room again for pages and the API.
-            connections: 256,
+            connections: 128,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             body_bytes: 8 << 20,
         }
+    }
+}
+
+impl AdminLimits {
+    /// The limits of the admin listener, where a hundred live pages hold a connection each: they leave as much room as there
+    /// is without them.
+    #[must_use]
+    pub fn with_consoles() -> Self {
+        Self { connections: 256, ..Self::default() }
     }
 }
 

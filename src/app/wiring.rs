@@ -186,7 +186,7 @@ impl Wiring {
             usage: Arc::clone(&self.lasting.state.usage),
             issuers: Arc::clone(&self.event_issuers),
         };
-        let api = admin::Api::new(control, ledger, metrics, limits);
+        let api = admin::Api::new(control, ledger, metrics, admin::AdminLimits::with_consoles());
         let (enabled, watched) = (Arc::clone(&self.console), self.watched(&shutdown));
         let pages = console::router(api.clone(), Arc::clone(&access), enabled, watched);
         let admin = spawn_local(serve_admin(admin, access, api, pages, shutdown));
