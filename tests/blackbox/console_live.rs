@@ -183,6 +183,7 @@ fn a_live_page_follows_the_gate() {
     assert!(page.contains(&issuer.name), "{page}");
 }
 
+/// Holds README.md, Settings: console.enabled
 #[test]
 fn a_live_page_ends_when_its_visitor_would_not_be_let_in_any_more() {
     let other = secret("another");
