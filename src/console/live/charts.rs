@@ -10,6 +10,9 @@ const HEIGHT: f64 = 120.0;
 /// Room above the highest value, so that its line is seen.
 const ABOVE: f64 = 4.0;
 
+/// How long a value is drawn that has no neighbours.
+const STROKE: f64 = 2.0;
+
 /// A line of a chart.
 pub(super) struct ChartLine {
     pub(super) name: &'static str,
@@ -41,7 +44,7 @@ pub(super) fn chart(title: &str, lines: &[ChartLine], shown: impl Fn(f64) -> Str
                 strong { (title) }
                 @for (line, numbers) in lines.iter().zip(&numbers) { " " span.key.(line.class) { (numbers) } }
             }
-            svg.chart viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label={ (title) ", last ten minutes. " (numbers.join("; ")) "." } {
+            svg.chart viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img" aria-label={ (title) ", last ten minutes. " (numbers.join("; ")) "." } {
                 path.axis d=(bottom) {}
                 path.axis d=(middle) {}
                 @for line in lines {
@@ -84,7 +87,7 @@ fn path(values: &[Option<f64>], top: f64) -> String {
         // Writing to a string cannot fail.
         let _ = match draws {
             true => write!(path, "L{x:.1} {y:.1}"),
-            false => write!(path, "M{x:.1} {y:.1}h0.1"),
+            false => write!(path, "M{:.1} {y:.1}H{x:.1}", (x - STROKE).max(0.0)),
         };
         draws = true;
     }
@@ -116,9 +119,9 @@ mod tests {
     #[test]
     fn a_line_is_drawn_where_values_are_known() {
         let values = [None, Some(0.0), Some(1.0), None, Some(0.5)];
-        assert_eq!(path(&values, 1.0), "M150.0 120.0h0.1L300.0 4.0M600.0 62.0h0.1");
+        assert_eq!(path(&values, 1.0), "M148.0 120.0H150.0L300.0 4.0M598.0 62.0H600.0");
         assert_eq!(path(&[], 1.0), "");
-        assert_eq!(path(&[Some(2.0)], 1.0), "M0.0 4.0h0.1");
+        assert_eq!(path(&[Some(2.0)], 1.0), "M0.0 4.0H0.0");
     }
 
     #[test]
