@@ -27,6 +27,9 @@ use crate::enforce::denial::Reason;
 use crate::time::Timestamp;
 use crate::tls::{ClientCertificate, ServerTls};
 
+/// Bytes of TLS records that wait for a client: two of the largest records (RFC 8446 §5.1).
+const UNSENT_RECORDS: usize = 32 * 1024;
+
 /// A client's connection, as the requests on it see it.
 pub(super) struct ClientConnection {
     pub(super) worker: Rc<Worker>,
@@ -185,7 +188,7 @@ async fn shake_hands(
     let shaking = timeout(limit, Box::pin(TlsAcceptor::from(Arc::clone(&tls.config)).accept(tcp)));
     let stream = tokio::select! {
         outcome = shaking => match outcome {
-            Ok(shaken) => shaken.map_err(|error| error.to_string()),
+            Ok(shaken) => shaken.map(bounded).map_err(|error| error.to_string()),
             Err(_elapsed) => Err("it took longer than handshake_timeout".to_owned()),
         },
         // A handshake that goes nowhere does not hold up the end.
@@ -196,6 +199,12 @@ async fn shake_hands(
     let failed =
         |reason| tracing::debug!(client_address = %peer.to_canonical(), reason, "a TLS handshake failed");
     stream.map_err(failed).ok()
+}
+
+/// With a bound on the records that wait for a client that does not read: rustls keeps twice as many by itself.
+fn bounded(mut stream: TlsStream<TcpStream>) -> TlsStream<TcpStream> {
+    stream.get_mut().1.set_buffer_limit(Some(UNSENT_RECORDS));
+    stream
 }
 
 /// As log lines have it.
