@@ -86,8 +86,8 @@ pub(super) fn details(
                 dt { "Tokens in use" } dd { (in_use.tokens) }
                 dt { "Credentials" } dd {
                     @if credentials.is_empty() { span.none { "none" } }
-                    @for one in credentials { a href={ "/console/credentials/" (layout::segment(&one.client_id)) } { (one.name) } " " }
-                    " · " a href={ "/console/credentials/new?" (layout::query(&[("owner", &user.id)])) } { "New credential" }
+                    @for one in credentials { div { a href={ "/console/credentials/" (layout::segment(&one.client_id)) } { (one.name) } } }
+                    div { a href={ "/console/credentials/new?" (layout::query(&[("owner", &user.id)])) } { "+ New credential" } }
                 }
             } }
             section.card {
