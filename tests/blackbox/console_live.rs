@@ -218,6 +218,7 @@ fn a_live_page_ends_when_the_gate_drains() {
     gate.stop();
 }
 
+/// Holds README.md, Failure modes: more than a hundred live pages are open
 #[test]
 fn a_hundred_live_pages_leave_room_for_the_api_and_one_more_is_refused() {
     let (gate, _issuer, _upstream) = scene("");
