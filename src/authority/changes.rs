@@ -277,7 +277,7 @@ impl Authority {
 
     /// The moment until which a change ends what was issued. When the wall clock is behind what it said when tokens were
     /// issued, that is when the latest of them was, or these tokens would outlive the change.
-    fn ends_until(&self, change: &AccountChange, now: Timestamp) -> Timestamp {
+    pub(super) fn ends_until(&self, change: &AccountChange, now: Timestamp) -> Timestamp {
         let latest = Timestamp::from_millis(self.latest_issue.load(Ordering::Relaxed));
         match change {
             // Nothing is issued to this client any more.
@@ -345,3 +345,6 @@ impl Authority {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

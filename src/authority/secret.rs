@@ -40,10 +40,10 @@ pub(super) fn random_text(characters: usize) -> Result<Zeroizing<String>, Unspec
     let mut bytes = Zeroizing::new([0; 64]);
     while text.len() < characters {
         rand::fill(&mut *bytes)?;
-        // 248 is the last multiple of 62 within a byte; taking the rest as well would favour the first letters.
-        let fair = bytes.iter().filter(|&&byte| byte < 248).map(|&byte| usize::from(byte) % ALPHABET.len());
+        // Six bits name 64 places. The two without a character are skipped: that favours none of the others.
+        let fair = bytes.iter().filter_map(|&byte| ALPHABET.get(usize::from(byte >> 2)));
         let wanted = characters - text.len();
-        text.extend(fair.take(wanted).filter_map(|place| ALPHABET.get(place)).map(|&byte| char::from(byte)));
+        text.extend(fair.take(wanted).map(|&byte| char::from(byte)));
     }
     Ok(text)
 }
@@ -148,6 +148,14 @@ mod tests {
         let all: String = secrets.iter().map(Secret::reveal).collect();
         let most = ALPHABET.iter().map(|&c| all.bytes().filter(|&byte| byte == c).count()).max().unwrap();
         assert!(most < 140, "4,300 characters of 62 kinds are 69 each, this one is there {most} times");
+        assert!(ALPHABET.iter().all(|&c| all.bytes().any(|byte| byte == c)), "every character occurs");
+    }
+
+    #[test]
+    fn a_random_text_has_as_many_characters_as_asked_for() {
+        for characters in [0, 1, 22, 43, 63, 64, 65, 200, 1_000] {
+            assert_eq!(random_text(characters).unwrap().len(), characters);
+        }
     }
 
     #[test]

@@ -182,6 +182,11 @@ mod tests {
             let der = SigningKey::generate(algorithm).unwrap();
             let key = SigningKey::from_pkcs8(algorithm, &der).unwrap();
             assert_eq!(SigningKey::from_pkcs8(algorithm, &der).unwrap().kid(), key.kid());
+            assert_eq!(
+                (key.algorithm(), key.is_slow()),
+                (algorithm, algorithm == Algorithm::RS256),
+                "{name}"
+            );
             let token = key.token(r#"{"sub":"a"}"#).unwrap();
             let jws = Jws::parse(token.as_bytes()).unwrap();
             assert_eq!((jws.algorithm(), jws.kid()), (Some(algorithm), Some(key.kid())), "{name}");

@@ -797,3 +797,5 @@ fn paths_and_metadata_follow_the_issuer() {
     }
     assert_eq!(testing::settings().endpoint("/.well-known/oauth-authorization-server/"), None);
 }
+
+mod boundaries;

@@ -237,6 +237,16 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_that_the_address_has_no_room_for_is_not_counted_against_the_client() {
+        let (throttle, now) = (Throttle::new(number(2), number(1)), Monotonic::from_millis(0));
+        assert_eq!(throttle.fail(attempt("d", 1), now), Ok(()));
+        assert!((0..5).all(|_| throttle.fail(attempt("c", 1), now) == Err(Duration::from_secs(60))));
+        assert_eq!(throttle.fail(attempt("c", 2), now), Ok(()));
+        assert_eq!(throttle.fail(attempt("c", 3), now), Ok(()));
+        assert_eq!(throttle.fail(attempt("c", 4), now), Err(Duration::from_secs(30)));
+    }
+
+    #[test]
     fn addresses_alone_are_slowed_each_by_its_own_failures() {
         let throttle = AddressThrottle::new(number(3));
         let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));

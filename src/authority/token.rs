@@ -133,7 +133,7 @@ impl Authority {
     /// Takes note of when a token is issued that is about to be signed, because what ends it must not be earlier, and of
     /// when it expires, because its key must be kept until then. When the clock has stepped ahead of what is recorded, that
     /// is recorded now.
-    fn announce(&self, ring: &KeyRing, issued_at: Timestamp, expires_at: Timestamp) {
+    pub(super) fn announce(&self, ring: &KeyRing, issued_at: Timestamp, expires_at: Timestamp) {
         self.latest_issue.fetch_max(issued_at.as_millis(), Ordering::Relaxed);
         self.latest_expiry.fetch_max(expires_at.as_millis(), Ordering::Relaxed);
         if expires_at > ring.recorded_until {

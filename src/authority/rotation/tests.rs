@@ -149,6 +149,39 @@ async fn keys_survive_a_restart_and_rotate() {
 }
 
 #[tokio::test]
+async fn the_store_holds_the_keys_that_are_published_and_a_plan_deletes_none() {
+    let store = Store::in_memory(START).unwrap();
+    assert_eq!(stored_key_set(&store).await.unwrap(), None);
+    let first = whole(&store, RULES, START).await;
+    assert_eq!(stored_key_set(&store).await.unwrap().as_ref(), Some(&first.jwks));
+    let [_, next] = kids(&whole(&store, RULES, days(29)).await).try_into().unwrap();
+    let additions = rotate(&store, EDDSA, days(29), Timestamp::EPOCH, PlanExtent::Additions).await.unwrap();
+    assert!(kids(&additions).contains(&next), "the running configuration may still sign with it");
+    let changed = whole(&store, EDDSA, days(29)).await;
+    assert!(!kids(&changed).contains(&next));
+    let mut stored =
+        store.transact(rows::signing_keys).await.unwrap().into_iter().map(|key| key.kid.to_string());
+    assert!(stored.all(|kid| kid != next), "deleted for good");
+}
+
+#[tokio::test]
+async fn a_key_of_an_earlier_release_counts_as_one_that_has_signed_until_now() {
+    let store = Store::in_memory(START).unwrap();
+    whole(&store, RULES, START).await;
+    let uptime = store.uptime();
+    let stored = store.transact(rows::signing_keys).await.unwrap().remove(0);
+    let now = days(10);
+    let earlier = KeyRow { signs_uptime: None, expires_by: None, signs_from: days(7).wall, ..stored };
+    let mut keys = [earlier.clone()];
+    adopt(&mut keys, RULES, now, uptime);
+    assert_eq!(keys[0].signs_uptime, Some(uptime.at(days(7).monotonic)));
+    assert_eq!(keys[0].expires_by, Some(now.wall.plus(HOUR)));
+    let mut again = keys.clone();
+    adopt(&mut again, RULES, days(20), uptime);
+    assert_eq!(again[0].expires_by, keys[0].expires_by, "once");
+}
+
+#[tokio::test]
 async fn a_reload_that_is_refused_leaves_the_key_that_signs() {
     let store = Store::in_memory(START).unwrap();
     let first = whole(&store, RULES, START).await;
