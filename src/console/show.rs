@@ -10,19 +10,26 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
+/// How far a moment is from now.
+fn distance(at: Timestamp, now: Timestamp) -> String {
+    match (at.since(now), now.since(at)) {
+        (Duration::ZERO, past) if past < Duration::from_secs(1) => "just now".to_owned(),
+        (Duration::ZERO, past) => format!("{} ago", span(past)),
+        (future, _) => format!("in {}", span(future)),
+    }
+}
+
 /// A moment, with how far it is from now.
 pub(super) fn moment(at: Timestamp, now: Timestamp) -> Markup {
     let exact = at.to_string();
-    let relative =
-        if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) };
+    let relative = distance(at, now);
     html! { time datetime=(exact) title=(exact) { (date(&exact)) " " span.relative { "(" (relative) ")" } } }
 }
 
 /// The same, where only the distance matters.
 pub(super) fn ago(at: Timestamp, now: Timestamp) -> Markup {
     let exact = at.to_string();
-    let text =
-        if at > now { format!("in {}", span(at.since(now))) } else { format!("{} ago", span(now.since(at))) };
+    let text = distance(at, now);
     html! { time datetime=(exact) title=(exact) { (text) } }
 }
 
@@ -86,6 +93,7 @@ mod tests {
         let shown = moment(now.plus(Duration::from_secs(86_400 * 3)), now).into_string();
         assert!(shown.contains("2027-01-18 08:00 UTC") && shown.contains("(in 3 days)"), "{shown}");
         assert!(ago(now.minus(Duration::from_secs(61)), now).into_string().contains(">1 minute ago<"));
+        assert!(ago(now, now).into_string().contains(">just now<"));
         assert_eq!(day(now), "2027-01-15");
         assert_eq!([count(0, "token", "tokens"), count(1, "token", "tokens")], ["no tokens", "1 token"]);
     }

@@ -106,6 +106,8 @@ fn page(console: &Shared, typed: &Fields, next: &str, problem: Option<(&str, &st
                     h2 { "With an admin token" }
                     p.hint { "For operators. What you see depends on the permissions of the token." }
                     input type="hidden" name="next" value=(next);
+                    // Password managers ask whose it is.
+                    input type="text" value="admin token" autocomplete="username" readonly hidden;
                     (FormField { label: "Admin token", name: "token", kind: "password", required: true, problem: of("token"), ..FormField::default() }.render())
                     button type="submit" { "Sign in with the token" }
                 }

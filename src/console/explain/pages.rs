@@ -66,8 +66,8 @@ pub(super) fn overview(
                 Lookup::Unknown(id) => (not_found(id)),
             }
             div.pair {
-                (token_form(visitor, &asked, None))
                 (request_form(if let Lookup::Unknown(id) = lookup { id } else { "" }))
+                (token_form(visitor, &asked, None))
             }
             (list(latest, reason, missed, now))
         },

@@ -69,7 +69,7 @@ fn tiles(snapshot: &LiveState) -> Markup {
             (tile("Latency, median", &latency(0.5), &html! { "to the response head, last minute" }))
             (tile("Latency, 99 %", &latency(0.99), &html! { "to the response head, last minute" }))
             (tile("Tokens in use", &html! { (snapshot.tokens) }, &html! { "used within idle_timeout" }))
-            (tile("Streams", &html! { (snapshot.streams) }, &html! { "open, each judged again and again" }))
+            (tile("Streams", &html! { (snapshot.streams) }, &html! { "open, each judged every check_interval" }))
             (tile("Connections", &html! { (snapshot.connections.first().map_or(0, |(_, open)| *open)) }, &others(snapshot)))
             (tile("Revoked", &html! { (snapshot.revoked.iter().map(|(_, count)| count).sum::<i64>()) }, &revoked(snapshot)))
             (tile("State", &state(snapshot), &html! { "last event: number " (snapshot.state.sequence) }))

@@ -103,6 +103,8 @@ pub(super) fn details(
                 p { @if user.has_password() { "The user can sign in to this console. A new password signs the user out everywhere." } @else { "With a password, the user can sign in to this console and make credentials." } }
                 form method="post" action={ (own) "/password" } {
                     (hidden(visitor))
+                    // Password managers ask whose it is.
+                    input type="text" value=(user.id) autocomplete="username" readonly hidden;
                     (FormField { label: "New password", name: "password", kind: "password", hint: "At least 8 characters.", problem: of("password"), required: true, autocomplete: "new-password", ..FormField::default() }.render())
                     (FormField { label: "The same again", name: "again", kind: "password", problem: of("again"), required: true, autocomplete: "new-password", ..FormField::default() }.render())
                     button type="submit" { "Set password" }
