@@ -163,6 +163,7 @@ const ROWS: &[Row] = &[
     ("telemetry.listen", &[("telemetry.listen", r#""127.0.0.1:9465""#)], AfterRestart),
     ("telemetry.log_format", &[("telemetry.log_format", r#""pretty""#)], AtOnce),
     ("telemetry.log_level", &[("telemetry.log_level", r#""debug""#)], AtOnce),
+    ("console.enabled", &[("console.enabled", "false")], AtOnce),
     ("telemetry.access_log", &[("telemetry.access_log", "false")], AtOnce),
     ("telemetry.log_paths", &[("telemetry.log_paths", "true")], AtOnce),
     ("telemetry.otlp_endpoint", &[], OneValue),
