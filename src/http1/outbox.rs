@@ -74,3 +74,58 @@ impl Outbox {
         self.tail = self.tail.get(count - lead - piece..).unwrap_or_default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Puts something in.
+    type Put<'a> = &'a dyn Fn(&mut Outbox);
+
+    fn left(outbox: &Outbox) -> Vec<u8> {
+        outbox.slices().iter().flat_map(|slice| slice.to_vec()).collect()
+    }
+
+    #[test]
+    fn what_is_left_to_write_is_what_was_not_written_however_little_a_write_takes() {
+        let chunk = |last: bool| {
+            move |outbox: &mut Outbox| outbox.put_chunk(Bytes::from_static(b"0123456789abcdefg"), last)
+        };
+        let plain = |outbox: &mut Outbox| outbox.put(Bytes::from_static(b"hello"));
+        let end = |outbox: &mut Outbox| outbox.put_end(|lines| lines.extend_from_slice(b"a: b\r\n"));
+        let rows: [(Put<'_>, &[u8]); 4] = [
+            (&chunk(false), b"head\r\n11\r\n0123456789abcdefg\r\n"),
+            (&chunk(true), b"head\r\n11\r\n0123456789abcdefg\r\n0\r\n\r\n"),
+            (&plain, b"head\r\nhello"),
+            (&end, b"head\r\n0\r\na: b\r\n\r\n"),
+        ];
+        for (put, whole) in rows {
+            for step in 1..=whole.len() {
+                let mut outbox = Outbox::default();
+                outbox.lead().extend_from_slice(b"head\r\n");
+                put(&mut outbox);
+                let mut written = 0;
+                while written < whole.len() {
+                    assert!(!outbox.is_empty());
+                    assert_eq!(left(&outbox), &whole[written..], "in steps of {step}");
+                    let count = step.min(whole.len() - written);
+                    outbox.advance(count);
+                    written += count;
+                }
+                assert!(outbox.is_empty() && left(&outbox).is_empty(), "in steps of {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_piece_is_taken_once_the_last_one_and_the_framing_behind_it_are_written() {
+        let mut outbox = Outbox::default();
+        outbox.lead().extend_from_slice(b"head\r\n");
+        assert!(outbox.takes_more(), "a head alone waits for its body");
+        outbox.put_chunk(Bytes::from_static(b"abc"), false);
+        for (count, takes_more) in [(0, false), (9, false), (3, false), (1, false), (1, true)] {
+            outbox.advance(count);
+            assert_eq!(outbox.takes_more(), takes_more, "{} are left", left(&outbox).len());
+        }
+    }
+}

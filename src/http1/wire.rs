@@ -101,3 +101,109 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Wire<S> {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::ReadBuf;
+
+    use super::*;
+
+    /// A socket that has as many bytes as each read is told, and notes how many were asked for.
+    #[derive(Debug, Default)]
+    struct Socket {
+        has: usize,
+        asked: usize,
+    }
+
+    impl AsyncRead for Socket {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.asked = buf.remaining();
+            buf.put_slice(&vec![b'x'; self.has.min(buf.remaining())]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Socket {
+        fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Reads what the socket has, which is `has` bytes. Returns how many were asked for.
+    fn fill(wire: &mut Http1Wire<Socket>, has: usize) -> usize {
+        wire.io.has = has;
+        let read = wire.poll_fill(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(read, Poll::Ready(Ok(count)) if count == has.min(wire.io.asked)));
+        wire.io.asked
+    }
+
+    #[test]
+    fn a_read_asks_for_twice_as_much_after_one_that_was_filled_and_only_then() {
+        let mut wire = Http1Wire::new(Socket::default());
+        let mut taken = Vec::new();
+        for (has, asked) in [
+            (8191, 8192),
+            (8192, 8192),
+            (16_383, 16_384),
+            (16_384, 16_384),
+            (32_768, 32_768),
+            (65_536, 65_536),
+            (65_536, 65_536),
+            (0, 65_536),
+        ] {
+            assert_eq!(fill(&mut wire, has), asked, "{has}");
+            // Kept, so that its memory is not used again.
+            taken.push(wire.inbox.split_off(0));
+            wire.inbox = BytesMut::new();
+        }
+        wire.shrink();
+        assert_eq!(fill(&mut wire, 1), 8192, "a body that was large is over");
+    }
+
+    #[test]
+    fn room_that_is_left_is_read_into_from_one_kibibyte_on() {
+        for (held, asked) in [(3072, 1024), (3073, 8192)] {
+            let mut wire = Http1Wire::new(Socket::default());
+            wire.inbox = BytesMut::with_capacity(4096);
+            wire.inbox.extend_from_slice(&vec![b'x'; held]);
+            assert_eq!(fill(&mut wire, asked), asked, "{held}");
+            assert_eq!(wire.inbox.len(), held + asked);
+            assert_eq!(wire.read_size, 16_384, "filled behind what was there already");
+        }
+    }
+
+    #[test]
+    fn memory_that_a_large_body_took_is_given_back() {
+        for (capacity, kept) in [(8192, 8192), (16_384, 16_384), (16_385, 0), (65_536, 0)] {
+            let mut wire = Http1Wire::new(Socket::default());
+            wire.inbox = BytesMut::with_capacity(capacity);
+            wire.shrink();
+            assert_eq!(wire.inbox.capacity(), kept, "{capacity}");
+        }
+    }
+
+    #[test]
+    fn a_connection_at_rest_keeps_what_was_read_and_no_memory_for_more() {
+        for (held, capacity) in [(&b""[..], 0), (b"GET", 8192)] {
+            let mut wire = Http1Wire::new(Socket::default());
+            wire.inbox = BytesMut::with_capacity(8192);
+            wire.inbox.extend_from_slice(held);
+            wire.rest();
+            assert_eq!((&wire.inbox[..], wire.inbox.capacity()), (held, capacity));
+        }
+    }
+}

@@ -256,6 +256,8 @@ mod tests {
             ("for=_secret;host=\"a,b;c\\\"d\";PROTO=https , for=unknown", vec!["? a,b;c\"d https", "?"]),
             ("proto=https;for=192.0.2.1;;", vec!["192.0.2.1  https"]),
             ("host=a, ,for=192.0.2.1", vec!["? a", "192.0.2.1"]),
+            // A backslash escapes within quotes only.
+            ("host=a\\,for=192.0.2.1", vec!["? a\\", "192.0.2.1"]),
             ("", vec![]),
         ] {
             let elements: Vec<_> = elements.into_iter().map(str::to_owned).collect();

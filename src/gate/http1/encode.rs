@@ -142,3 +142,120 @@ impl Announced {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::enforce::target::RequestTarget;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let fields = fields.iter();
+        fields.map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+    }
+
+    fn asked(method: Method, version: Version, fields: &[(&'static str, &'static str)]) -> AnswerTraits {
+        let target = RequestTarget::from_bytes(bytes::Bytes::from_static(b"/")).unwrap();
+        AnswerTraits::new(&Head { method, target, version, headers: map(fields) })
+    }
+
+    #[test]
+    fn the_end_of_a_body_is_told_as_its_status_method_and_version_allow() {
+        use AnswerFraming::{Chunked, Close, Empty, Length};
+        for (method, version, status, size, framing) in [
+            (Method::GET, Version::HTTP_11, 200, Some(5), Length(5)),
+            (Method::GET, Version::HTTP_11, 200, Some(0), Length(0)),
+            (Method::GET, Version::HTTP_11, 200, None, Chunked),
+            (Method::GET, Version::HTTP_10, 200, Some(5), Length(5)),
+            (Method::GET, Version::HTTP_10, 200, None, Close),
+            (Method::HEAD, Version::HTTP_11, 200, Some(5), Empty),
+            (Method::HEAD, Version::HTTP_11, 200, None, Empty),
+            (Method::HEAD, Version::HTTP_10, 200, None, Empty),
+            (Method::GET, Version::HTTP_11, 101, None, Empty),
+            (Method::GET, Version::HTTP_11, 204, Some(5), Empty),
+            (Method::GET, Version::HTTP_11, 205, Some(0), Length(0)),
+            (Method::GET, Version::HTTP_11, 304, None, Empty),
+            (Method::GET, Version::HTTP_11, 404, None, Chunked),
+        ] {
+            let asked = asked(method.clone(), version, &[]);
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(
+                AnswerFraming::of(status, asked, size),
+                framing,
+                "{method} {version:?} {status} {size:?}"
+            );
+        }
+    }
+
+    const NEW: Version = Version::HTTP_11;
+    const OLD: Version = Version::HTTP_10;
+
+    type Fields = &'static [(&'static str, &'static str)];
+
+    /// What an upstream says of its own connection is about another one.
+    const FRAMED: Fields =
+        &[("content-length", "7"), ("transfer-encoding", "gzip"), ("connection", "x"), ("a", "b")];
+    const DATED: Fields = &[("date", "then")];
+    const SWITCHING: Fields = &[("connection", "upgrade"), ("upgrade", "test"), ("content-length", "7")];
+
+    /// Version, status, fields, framing, whether another request may follow, and the lines of the head.
+    #[rustfmt::skip]
+    const HEADS: &[(Version, u16, Fields, AnswerFraming, bool, &str)] = &[
+        (NEW, 200, FRAMED, AnswerFraming::Length(5), true, "HTTP/1.1 200 OK|a: b|content-length: 5|date: now||"),
+        (NEW, 200, FRAMED, AnswerFraming::Length(0), false, "HTTP/1.1 200 OK|a: b|content-length: 0|connection: close|date: now||"),
+        (NEW, 200, FRAMED, AnswerFraming::Chunked, true, "HTTP/1.1 200 OK|a: b|transfer-encoding: chunked|date: now||"),
+        (NEW, 200, FRAMED, AnswerFraming::Chunked, false, "HTTP/1.1 200 OK|a: b|transfer-encoding: chunked|connection: close|date: now||"),
+        (OLD, 200, FRAMED, AnswerFraming::Length(5), true, "HTTP/1.0 200 OK|a: b|content-length: 5|connection: keep-alive|date: now||"),
+        (OLD, 200, FRAMED, AnswerFraming::Length(5), false, "HTTP/1.0 200 OK|a: b|content-length: 5|connection: close|date: now||"),
+        (OLD, 200, FRAMED, AnswerFraming::Close, false, "HTTP/1.0 200 OK|a: b|connection: close|date: now||"),
+        // The answer to HEAD, or 304: the length that the body would have.
+        (NEW, 200, FRAMED, AnswerFraming::Empty, true, "HTTP/1.1 200 OK|content-length: 7|a: b|date: now||"),
+        (NEW, 304, FRAMED, AnswerFraming::Empty, true, "HTTP/1.1 304 Not Modified|content-length: 7|a: b|date: now||"),
+        // RFC 9110 §8.6: no length in 1xx and 204.
+        (NEW, 204, FRAMED, AnswerFraming::Empty, true, "HTTP/1.1 204 No Content|a: b|date: now||"),
+        (NEW, 101, SWITCHING, AnswerFraming::Empty, true, "HTTP/1.1 101 Switching Protocols|connection: upgrade|upgrade: test|date: now||"),
+        (NEW, 101, SWITCHING, AnswerFraming::Empty, false, "HTTP/1.1 101 Switching Protocols|connection: upgrade|upgrade: test|date: now||"),
+        (NEW, 200, DATED, AnswerFraming::Length(0), true, "HTTP/1.1 200 OK|date: then|content-length: 0||"),
+    ];
+
+    #[test]
+    fn a_head_has_one_framing_its_connection_and_its_date() {
+        for &(version, status, fields, framing, persistent, expected) in HEADS {
+            let (mut out, date) = (Vec::new(), HeaderValue::from_static("now"));
+            let status = StatusCode::from_u16(status).unwrap();
+            head(
+                &mut out,
+                (status, &map(fields)),
+                asked(Method::GET, version, &[]),
+                framing,
+                persistent,
+                &date,
+            );
+            let out = String::from_utf8(out).unwrap();
+            assert_eq!(out.replace("\r\n", "|"), expected, "{version:?} {status} {framing:?} {persistent}");
+        }
+    }
+
+    #[test]
+    fn trailers_are_sent_that_were_announced_to_a_client_that_takes_them() {
+        let takes = &[("te", "gzip, Trailers")][..];
+        for (version, asks, announced, expected) in [
+            (Version::HTTP_11, takes, &[("trailer", "B, c"), ("trailer", "d")][..], "b: 2|c: 3|d: 4|"),
+            (Version::HTTP_11, takes, &[("trailer", "b")], "b: 2|"),
+            (Version::HTTP_11, takes, &[], ""),
+            (Version::HTTP_11, &[("te", "gzip")], &[("trailer", "b")], ""),
+            (Version::HTTP_11, &[], &[("trailer", "b")], ""),
+            (Version::HTTP_10, takes, &[("trailer", "b")], ""),
+        ] {
+            let mut out = Vec::new();
+            let announced = Announced::new(asked(Method::GET, version, asks), &mut map(announced));
+            announced.write(&mut out, &map(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]));
+            assert_eq!(
+                String::from_utf8(out).unwrap().replace("\r\n", "|"),
+                expected,
+                "{version:?} {asks:?}"
+            );
+        }
+    }
+}

@@ -1,11 +1,12 @@
 //! Raw requests as tables: each whole, in pieces, and behind another one.
 
 use ::http::StatusCode;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
 use super::body::{BodyReader, MAX_CHUNK_LINE, RequestPiece};
 use super::head::{HeadReader, Http1Fault};
+use super::lines::BodyFraming;
 use super::*;
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 1024, fields: 20 };
@@ -138,6 +139,8 @@ fn request_lines_are_read_or_rejected() {
         ("GET / HTTP/1.11\r\nHost: a\r\n\r\n", Refused(400)),
         ("GET / http/1.1\r\nHost: a\r\n\r\n", Refused(400)),
         ("GET / HTTP/a.b\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/1.b\r\nHost: a\r\n\r\n", Refused(400)),
+        ("GET / HTTP/a.1\r\nHost: a\r\n\r\n", Refused(400)),
         ("GET / ICY/1.1\r\nHost: a\r\n\r\n", Refused(400)),
         ("GET / HTTP/0.9\r\nHost: a\r\n\r\n", Refused(505)),
         ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Refused(505)),
@@ -148,6 +151,7 @@ fn request_lines_are_read_or_rejected() {
         ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
         ("GET, / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
         ("G\u{e9}T / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
+        ("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
         ("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(501)),
         ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", Refused(405)),
         ("CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", Refused(405)),
@@ -240,6 +244,9 @@ fn fields_are_read_or_rejected() {
         ("GET / HTTP/1.1\r\nHost: a\r\nA:\r\n\r\n", Whole(1)),
         ("GET / HTTP/1.1\r\nHost: a\r\nA: b\tc \u{e9}\r\n\r\n", Whole(1)),
         ("GET / HTTP/1.1\r\nHost: a\r\nA: b:c\r\n\r\n", Whole(1)),
+        // Names as long as those that frame the message.
+        ("GET / HTTP/1.1\r\nHost: a\r\nFrom: b c\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nAccept-Charset: b\r\n\r\n", Whole(1)),
         ("GET / HTTP/1.1\r\nHost: a\r\n!#$%&'*+-.^_`|~09azAZ: b\r\n\r\n", Whole(1)),
         ("GET / HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n", Refused(400)),
         ("GET / HTTP/1.1\r\nHost: a\r\nA\t: b\r\n\r\n", Refused(400)),
@@ -268,6 +275,10 @@ fn fields_are_read_or_rejected() {
         ("GET / HTTP/1.1\r\nHost: a\n\n", Refused(400)),
         ("GET / HTTP/1.1\r\nHost: a\r\n\n", Refused(400)),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\r\n", Refused(400)),
+        // At the line itself, whatever follows.
+        ("GET / HTTP/1.1\r\nHost: a\r\nA B: c\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\n: c\r\n", Refused(400)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA: \x01b\x01\r\n", Refused(400)),
         ("GET / HTTP/1.1\r\nHost: a\r\n", Part),
         ("GET / HTTP/1.1\r\nHost: a\r\n\r", Part),
         ("GET / HT", Part),
@@ -369,6 +380,8 @@ fn check_chunks(rows: &[(&str, Outcome)]) {
 
 #[test]
 fn chunks_are_read_or_rejected() {
+    let longest = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(MAX_CHUNK_LINE - 4));
+    let longer = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(MAX_CHUNK_LINE - 3));
     let long = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(MAX_CHUNK_LINE));
     let endless = format!("1;{}", "x".repeat(MAX_CHUNK_LINE));
     check_chunks(&[
@@ -418,6 +431,8 @@ fn chunks_are_read_or_rejected() {
         ("0\r\nHost: b\r\n\r\n", Refused(400)),
         ("0\r\n\r\nX", Part),
         ("0\r\n\r\n\r\n\r\n", Refused(400)),
+        (&longest, Whole(1)),
+        (&longer, Refused(400)),
         (&long, Refused(400)),
         (&endless, Refused(400)),
     ]);
@@ -438,6 +453,18 @@ fn limits_are_reached_at_the_first_byte_above_them() {
         let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
         format!("{head}{}\r\n", "X: y\r\n".repeat(count))
     };
+    // The second line as long as it takes for the whole section, its end included.
+    let trailer_bytes = |bytes: usize| {
+        let (first, second) = ("x".repeat(495), "x".repeat(bytes - 507));
+        format!("0\r\nX: {first}\r\nY: {second}\r\n\r\n")
+    };
+    assert_eq!(trailer_bytes(1024).len() - "0\r\n".len(), 1024);
+    check_chunks(&[
+        (&trailer_bytes(1024), Whole(1)),
+        (&trailer_bytes(1025), Refused(431)),
+        (&trailer_bytes(1200), Refused(431)),
+        (trailer_bytes(1100).trim_end(), Refused(431)),
+    ]);
     let cut = |text: String| text.trim_end_matches(['\r', '\n']).to_owned();
     for (raw, outcome) in [
         (head(1024), Whole(1)),
@@ -454,6 +481,9 @@ fn limits_are_reached_at_the_first_byte_above_them() {
         check(&[(&raw, outcome)]);
     }
     let roomy = HeadLimits { bytes: 100_000, fields: 20 };
+    let longest = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(65_533));
+    let mut reader = Reader::new(roomy);
+    assert_eq!((reader.feed(longest.as_bytes()), reader.whole), (Ok(false), 1));
     let fault = Reader::new(roomy).feed(format!("GET /{} HTTP/1.1\r\n", "x".repeat(65_534)).as_bytes());
     assert_eq!(fault.unwrap_err().status, StatusCode::URI_TOO_LONG);
 }
@@ -469,6 +499,7 @@ fn what_follows_a_request_for_another_protocol_waits_for_the_decision() {
         ),
         ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: b\r\n\r\n", Whole(1)),
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n\r\n", Whole(1)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nReferer: b\r\n\r\n", Whole(1)),
         ("GET / HTTP/1.0\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: b\r\n\r\n", Whole(1)),
     ]);
     // Not switched, it is another request.
@@ -486,6 +517,43 @@ fn a_body_that_is_broken_stays_so() {
     let broken = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\nX";
     assert!(reader.feed(broken).is_err());
     assert!(reader.feed(b"\r\n1\r\na\r\n0\r\n\r\n").is_err());
+}
+
+#[test]
+fn the_end_of_a_body_that_has_come_is_taken_with_its_last_chunk() {
+    for (raw, data, is_end, left) in [
+        (&b"3\r\nabc\r\n0\r\n\r\nGET"[..], &b"abc"[..], true, &b"GET"[..]),
+        (b"3\r\nabc\r\n0\r\n\r", b"abc", false, b"\r\n0\r\n\r"),
+        (b"3\r\nabc\r\n0\r\nA: b\r\n\r\n", b"abc", false, b"\r\n0\r\nA: b\r\n\r\n"),
+        (b"4\r\nabc", b"abc", false, b""),
+    ] {
+        let (mut body, mut inbox) = (BodyReader::new(BodyFraming::Chunked, LIMITS), BytesMut::from(raw));
+        assert_eq!(body.next(&mut inbox), Ok(RequestPiece::Data(Bytes::copy_from_slice(data))));
+        assert_eq!((body.is_end(), &inbox[..]), (is_end, left), "{}", raw.escape_ascii());
+    }
+}
+
+#[test]
+fn how_much_of_a_body_is_left_is_known_by_its_length_and_at_its_end() {
+    let (mut body, mut inbox) = (BodyReader::new(BodyFraming::Length(5), LIMITS), BytesMut::from("abc"));
+    assert_eq!(body.remaining(), Some(5));
+    assert!(body.next(&mut inbox).is_ok());
+    assert_eq!(body.remaining(), Some(2));
+    inbox.extend_from_slice(b"de");
+    assert!(body.next(&mut inbox).is_ok());
+    assert_eq!(body.remaining(), Some(0));
+    assert_eq!(BodyReader::new(BodyFraming::Length(0), LIMITS).remaining(), Some(0));
+    let (mut body, mut inbox) =
+        (BodyReader::new(BodyFraming::Chunked, LIMITS), BytesMut::from("1\r\na\r\n0\r\n\r\n"));
+    assert_eq!(body.remaining(), None);
+    assert!(body.next(&mut inbox).is_ok());
+    assert_eq!(body.remaining(), Some(0));
+}
+
+#[test]
+fn a_fault_is_told_in_its_own_words() {
+    let fault = HeadReader::new(LIMITS).read(&mut BytesMut::from("GET /\r\n")).unwrap_err();
+    assert_eq!(fault.to_string(), "The request line names no version");
 }
 
 #[test]
@@ -510,6 +578,7 @@ fn a_head_becomes_what_was_sent() {
     for (raw, keep_alive) in [
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n", false),
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: closed\r\n\r\n", true),
+        ("GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: close\r\n\r\n", true),
         ("GET / HTTP/1.0\r\n\r\n", false),
         ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", true),
         ("GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n", false),

@@ -239,3 +239,123 @@ impl ClientWire {
         std::mem::replace(&mut inner.wire, Http1Wire::new(ClientStream::Closed)).into_parts()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use http::HeaderValue;
+    use http::header::LINK;
+
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 1024, fields: 20 };
+
+    /// A connection whose socket cannot be read.
+    fn wire() -> Rc<ClientWire> {
+        ClientWire::new(ClientStream::Closed, LIMITS)
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn another_request_can_follow_unless_its_body_was_abandoned() {
+        let wire = wire();
+        wire.begin(false);
+        assert!(wire.can_go_on() && wire.is_between_requests());
+        wire.begin(true);
+        assert!(wire.can_go_on() && !wire.is_between_requests(), "it is still being read");
+        wire.body_dropped();
+        assert!(!wire.can_go_on() && !wire.is_between_requests());
+        wire.begin(true);
+        wire.body_ended();
+        wire.body_dropped();
+        assert!(wire.can_go_on() && wire.is_between_requests());
+        wire.leave();
+        assert!(!wire.can_go_on());
+    }
+
+    #[test]
+    fn a_client_may_still_be_sending_what_nobody_reads_until_it_has_ended() {
+        for (ended, has_body, inbox, is_unread) in [
+            (false, false, "", false),
+            (false, true, "", true),
+            (false, false, "GET", true),
+            (false, true, "GET", true),
+            (true, false, "", false),
+            (true, true, "", false),
+            (true, false, "GET", false),
+            (true, true, "GET", false),
+        ] {
+            let wire = wire();
+            wire.begin(has_body);
+            wire.ended.set(ended);
+            wire.inbox(|bytes| bytes.extend_from_slice(inbox.as_bytes()));
+            assert_eq!(wire.is_unread(), is_unread, "{ended} {has_body} {inbox}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_watched_only_when_nothing_of_it_waits_to_be_read() {
+        for (ended, has_body, inbox, is_watched) in [
+            (false, false, "", true),
+            (false, true, "", false),
+            (true, false, "", false),
+            (false, false, "GET", false),
+        ] {
+            let wire = wire();
+            wire.begin(has_body);
+            wire.ended.set(ended);
+            wire.inbox(|bytes| bytes.extend_from_slice(inbox.as_bytes()));
+            // This socket is lost as soon as it is looked at.
+            let lost = wire.poll_lost(&mut Context::from_waker(Waker::noop()));
+            assert_eq!(lost.is_ready(), is_watched, "{ended} {has_body} {inbox}");
+        }
+    }
+
+    #[test]
+    fn the_task_is_woken_to_ask_for_a_body_that_is_read_elsewhere() {
+        for (has_body, dropped, woken) in [(true, false, 1), (true, true, 0), (false, false, 0)] {
+            let (wire, waker) = (wire(), Arc::new(Woken::default()));
+            wire.begin(has_body);
+            if dropped {
+                wire.body_dropped();
+            }
+            drop(wire.poll_lost(&mut Context::from_waker(&Arc::clone(&waker).into())));
+            wire.ask_for_body();
+            assert_eq!(waker.0.load(Ordering::Relaxed), woken, "{has_body} {dropped}");
+            assert_eq!(wire.outbox(|outbox| outbox.lead().clone()), b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+    }
+
+    #[test]
+    fn interim_answers_wait_up_to_a_bound_and_end_where_the_final_one_begins() {
+        let hint = |bytes: usize| {
+            let around = "HTTP/1.1 103 Early Hints\r\nlink: \r\n\r\n".len();
+            HeaderMap::from_iter([(LINK, HeaderValue::from_str(&"x".repeat(bytes - around)).unwrap())])
+        };
+        let waiting = |wire: &ClientWire| wire.outbox(|outbox| outbox.lead().len());
+        for (second, kept) in [(65_436, 65_536), (65_437, 100), (70_000, 100)] {
+            let wire = wire();
+            wire.begin(false);
+            wire.interim(StatusCode::EARLY_HINTS, &hint(100));
+            wire.interim(StatusCode::EARLY_HINTS, &hint(second));
+            assert_eq!(waiting(&wire), kept, "{second}");
+            wire.answer(|out| out.clear());
+            wire.interim(StatusCode::EARLY_HINTS, &hint(100));
+            assert_eq!(waiting(&wire), 0);
+            wire.begin(false);
+            wire.interim(StatusCode::EARLY_HINTS, &hint(100));
+            assert_eq!(waiting(&wire), 100);
+        }
+    }
+}
