@@ -8,12 +8,15 @@ use http::{HeaderMap, header};
 use super::page_error::PageError;
 use super::visitor::Visitor;
 use super::{Console, Shared};
-use crate::admin::read_body;
+use crate::admin::{AdminLimits, read_body};
 
 /// The field with the token of the visit.
 pub(super) const CSRF: &str = "csrf";
 /// The field with what a form is told apart by from the same one sent again.
 pub(super) const ONCE: &str = "once";
+
+/// The largest form, in bytes. Nobody need be signed in to send one.
+const LARGEST: usize = 64 * 1024;
 
 /// A form of a page, sent by its visitor.
 pub(super) struct SentForm {
@@ -96,7 +99,8 @@ pub(super) async fn read(
     if !is_form {
         return Err(PageError::Unreadable("The form was not sent as a form.".into()));
     }
-    let body = read_body(body, console.api.limits()).await;
+    let limits = AdminLimits { body_bytes: LARGEST, ..*console.api.limits() };
+    let body = read_body(body, &limits).await;
     let body = body.map_err(|problem| PageError::Unreadable(problem.to_string().into()))?;
     Ok(Fields::parse(&body))
 }

@@ -110,8 +110,9 @@ pub fn router(api: Api, access: Arc<Access>, enabled: Arc<AtomicBool>, watched: 
         .merge(sessions::routes())
         .merge(usage::routes())
         .route("/console/{*rest}", any(|| async { PageError::NoPage }))
-        .layer(from_fn(secured))
         .layer(from_fn_with_state(console.clone(), logged))
+        // Outermost, so that it holds for every refusal as well.
+        .layer(from_fn(secured))
         .with_state(console.clone());
     Router::new()
         .route("/console", get(|| async { Redirect::permanent(ROOT) }))

@@ -208,6 +208,11 @@ fn guessing_passwords_is_slowed_and_the_limit_holds_for_right_ones_too() {
     assert!(slowed.field("retry-after").is_some_and(|wait| wait.parse::<u64>().is_ok()));
     assert_eq!(sign_in(&stage, &as_ada().replace("ada", "bob")).status(), 303, "another user is not held up");
     assert_eq!(sign_in(&stage, "token=no-token-of-this-gate").status(), 401);
+    assert_eq!(
+        sign_in(&stage, &format!("token={}", "x".repeat(64 * 1024))).status(),
+        400,
+        "larger than any form"
+    );
 }
 
 #[test]
@@ -315,4 +320,5 @@ fn nobody_can_sign_in_without_a_token_or_a_password_and_a_reload_switches_the_co
     let nobody = ask(&stage, "GET", "/console/sign-in", "", "");
     assert_eq!(nobody.status(), 404);
     assert!(nobody.text().contains("Nobody can sign in yet"), "{}", nobody.text());
+    assert_eq!(nobody.field("x-frame-options"), Some("DENY"), "as every page");
 }
