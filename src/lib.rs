@@ -42,11 +42,11 @@ pub mod gate;
 
 pub mod forward;
 
+pub mod signals;
+
 pub mod authority;
 
 pub mod enforce;
-
-pub mod ssf;
 
 pub mod events;
 

@@ -24,7 +24,7 @@ use crate::keys::store::KeyStore;
 use crate::log::{self, AccessLog, Refusals};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
-use crate::ssf::{Receiver, Transmitter};
+use crate::signals::ssf::{Receiver, Transmitter};
 use crate::time::Now;
 use crate::tls::ServerTls;
 

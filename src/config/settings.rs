@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use crate::enforce::claims::IssuerRules;
 use crate::forward::UpstreamSettings;
+use crate::signals::ssf;
 use crate::state::redis;
 use crate::time::Timestamp;
-use crate::{admin, authority, enforce, events, gate, keys, log, ssf};
+use crate::{admin, authority, enforce, events, gate, keys, log};
 
 /// What a configuration file comes down to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use crate::keys::set::KeySet;
 use crate::keys::store::KeyStore;
 use crate::keys::{self, KeySource};
 use crate::metrics::Metrics;
-use crate::ssf::{KeysAsked, Settings, Transmitter, Unaccepted};
+use crate::signals::ssf::{KeysAsked, Settings, Transmitter, Unaccepted};
 use crate::time::Timestamp;
 
 const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
@@ -49,7 +49,7 @@ pub(super) fn check(input: &[u8]) {
     }
 }
 
-fn judge(received: &Result<crate::ssf::Accepted, Unaccepted>) {
+fn judge(received: &Result<crate::signals::ssf::Accepted, Unaccepted>) {
     match received {
         Ok(accepted) => {
             assert!(!accepted.events.is_empty() || !accepted.passed_over.is_empty());

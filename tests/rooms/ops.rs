@@ -24,7 +24,7 @@ use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ends, Revocations};
 use portcullis::sessions::{self, Sessions};
 use portcullis::shutdown::{self, Phase, Trigger};
-use portcullis::ssf::Receiver;
+use portcullis::signals::ssf::Receiver;
 use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
 use portcullis::tls::{ServerSettings, ServerTls, Version, server_tls};

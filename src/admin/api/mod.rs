@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::revocations::Revocations;
 use crate::sessions::Sessions;
 use crate::shutdown::Shutdown;
-use crate::ssf::Receiver;
+use crate::signals::ssf::Receiver;
 use crate::state::StoreError;
 use crate::time::Monotonic;
 use crate::usage::Usage;

@@ -12,7 +12,7 @@ use super::Api;
 use crate::admin::body::read;
 use crate::admin::problem::Problem;
 use crate::admin::server::AdminLimits;
-use crate::ssf::{Answer, Code, MAX_BYTES, Undelivered};
+use crate::signals::ssf::{Answer, Code, MAX_BYTES, Undelivered};
 
 /// Seconds after which a transmitter may send again what could not be taken in.
 const RETRY_SECONDS: &str = "5";

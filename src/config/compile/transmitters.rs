@@ -9,8 +9,9 @@ use crate::config::settings::IssuerSettings;
 use crate::config::values::Zero;
 use crate::config::{material, units};
 use crate::enforce::policy::ClaimName;
+use crate::events;
 use crate::keys::{self, KeySource};
-use crate::{events, ssf};
+use crate::signals::ssf;
 
 /// All of them. Whether an issuer is unknown is not said while those that there are have mistakes of their own.
 pub(super) fn transmitters(s: &mut Section<'_>, issuers: &[IssuerSettings]) -> Vec<ssf::Settings> {

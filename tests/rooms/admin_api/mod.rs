@@ -24,7 +24,7 @@ use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
 use portcullis::sessions::{self, Introduction, Sessions};
 use portcullis::shutdown::{self, Trigger};
-use portcullis::ssf::Receiver;
+use portcullis::signals::ssf::Receiver;
 use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
 use portcullis::usage::Usage;

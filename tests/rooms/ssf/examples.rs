@@ -1,6 +1,6 @@
 //! Every example SET of the specifications, and what real transmitters send.
 
-use portcullis::ssf::{Answer, KeysAsked};
+use portcullis::signals::ssf::{Answer, KeysAsked};
 use portcullis::time::Timestamp;
 use serde_json::{Value, json};
 

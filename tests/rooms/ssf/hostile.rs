@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis::keys::store::KeyStore;
 use portcullis::metrics::Metrics;
-use portcullis::ssf::{Code, KeysAsked, Transmitter, Unaccepted};
+use portcullis::signals::ssf::{Code, KeysAsked, Transmitter, Unaccepted};
 use portcullis::time::{Monotonic, Now};
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ use portcullis::keys::set::KeySet;
 use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, KeySource, jwks};
 use portcullis::metrics::Metrics;
-use portcullis::ssf::{Accepted, KeysAsked, Settings, Transmitter, Unaccepted};
+use portcullis::signals::ssf::{Accepted, KeysAsked, Settings, Transmitter, Unaccepted};
 use portcullis::time::Timestamp;
 use serde_json::{Value, json};
 use testkit::tokens::{Signer, compact};

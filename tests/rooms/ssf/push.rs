@@ -25,7 +25,7 @@ use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
 use portcullis::sessions::{self, Sessions};
 use portcullis::shutdown::{self, Shutdown, Trigger};
-use portcullis::ssf::{MAX_BYTES, Receiver, Transmitter};
+use portcullis::signals::ssf::{MAX_BYTES, Receiver, Transmitter};
 use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
 use portcullis::usage::Usage;

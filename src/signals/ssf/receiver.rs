@@ -124,7 +124,7 @@ mod tests {
     use super::*;
     use crate::keys::store::KeyStore;
     use crate::revocations::Revocations;
-    use crate::ssf::tests::settings;
+    use crate::signals::ssf::tests::settings;
     use crate::state::Store;
 
     #[tokio::test]

@@ -174,7 +174,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::ssf::tests::settings;
+    use crate::signals::ssf::tests::settings;
 
     const NOW: i64 = 1_767_225_600;
 
