@@ -6,4 +6,7 @@
 //!
 //! Knows neither sockets nor what events do.
 
+mod concealed;
 pub mod ssf;
+
+pub use concealed::Concealed;

@@ -91,6 +91,7 @@ fn transmitter(tolerant: bool) -> Transmitter {
         role_claims: vec!["https://example.com/rights".to_owned()],
         critical_members: vec!["device".to_owned()],
         tolerant,
+        authorization: None,
     };
     Transmitter::new(settings, KeyStore::fixed(keys, set, metrics))
 }

@@ -11,7 +11,7 @@ use crate::config::{material, units};
 use crate::enforce::policy::ClaimName;
 use crate::events;
 use crate::keys::{self, KeySource};
-use crate::signals::ssf;
+use crate::signals::{Concealed, ssf};
 
 /// All of them. Whether an issuer is unknown is not said while those that there are have mistakes of their own.
 pub(super) fn transmitters(s: &mut Section<'_>, issuers: &[IssuerSettings]) -> Vec<ssf::Settings> {
@@ -36,7 +36,25 @@ fn transmitter(s: &mut Section<'_>, issuers: Option<&[IssuerSettings]>) -> ssf::
         role_claims,
         critical_members: s.list("critical_members", &[], units::name),
         tolerant: s.flag("tolerant", false),
+        authorization: authorization(s),
     }
+}
+
+/// The value of the `Authorization` field that the transmitter repeats with each push.
+fn authorization(s: &mut Section<'_>) -> Option<Concealed> {
+    let value = s.secret("authorization")?;
+    if !is_field_value(&value) {
+        s.problem(
+            "authorization",
+            "cannot be the value of a field: it must be visible ASCII, with spaces inside only",
+        );
+    }
+    Some(Concealed::new(value))
+}
+
+/// Whether a field can have this value, and arrives as it was sent (RFC 9110 §5.5).
+fn is_field_value(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim_ascii() == text
 }
 
 /// A name that is one segment of a path as it stands (RFC 3986 §2.3), and so the same in every spelling of the URL.

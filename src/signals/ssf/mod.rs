@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::events;
 use crate::keys;
 use crate::keys::store::{KeyStore, WantedKey};
+use crate::signals::Concealed;
 use crate::state::record::Event;
 use crate::time::Timestamp;
 
@@ -47,6 +48,8 @@ pub struct Settings {
     /// spellings of its format, times in milliseconds, `exp`, `sub`, no `typ`, Apple's JSON envelope, and the events of
     /// login.gov.
     pub tolerant: bool,
+    /// The exact value of the `Authorization` field that a push must carry; `None`: it is not looked at.
+    pub authorization: Option<Concealed>,
 }
 
 /// One transmitter with its keys.
@@ -260,6 +263,7 @@ mod tests {
             role_claims: Vec::new(),
             critical_members: Vec::new(),
             tolerant: false,
+            authorization: None,
         }
     }
 }

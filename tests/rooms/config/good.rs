@@ -8,6 +8,7 @@ use portcullis::config::{OnEmpty, StoreSettings};
 use portcullis::enforce::policy::{ClaimName, EncodedSlashes, IdentityClaim, Mode};
 use portcullis::forward::{Address, Scheme, TrustedFields};
 use portcullis::keys::KeySource;
+use portcullis::signals::Concealed;
 use portcullis::state::redis::endpoint::Topology;
 
 use super::{BASE, Folder, base_with};
@@ -200,6 +201,7 @@ fn a_transmitter_speaks_of_the_subjects_of_a_configured_issuer() {
         "jwks_file = \"../certs/jwks.json\"",
         "subject_issuer = \"https://idp.example.com/\"",
         "tolerant = true",
+        "authorization = \"Bearer of the stream\"",
     ];
     let claims = "leeway = \"5s\"\n[issuers.claims]\nroles = \"/realm_access/roles\"";
     let s = folder.good(&base_with(&[("issuer", claims), ("state", &written.join("\n"))])).settings;
@@ -213,6 +215,7 @@ fn a_transmitter_speaks_of_the_subjects_of_a_configured_issuer() {
     assert_eq!(transmitter.role_claims, ["realm_access", "scope"]);
     assert_eq!(transmitter.keys.source, KeySource::File(folder.path("config/../certs/jwks.json")));
     assert!(transmitter.tolerant && transmitter.critical_members.is_empty());
+    assert_eq!(transmitter.authorization.as_ref().map(Concealed::reveal), Some("Bearer of the stream"));
     assert!(transmitter.keys.algorithms.contains(&Algorithm::PS256));
     assert!(!transmitter.keys.algorithms.contains(&Algorithm::HS256));
 }

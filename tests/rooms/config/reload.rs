@@ -202,6 +202,7 @@ const ROWS: &[Row] = &[
     ),
     ("event_transmitters.critical_members", &[("event_transmitters.critical_members", r#"["x"]"#)], AtOnce),
     ("event_transmitters.tolerant", &[("event_transmitters.tolerant", "true")], AtOnce),
+    ("event_transmitters.authorization", &[("event_transmitters.authorization", r#""Bearer x""#)], AtOnce),
     (
         "authority.issuer",
         &[("authority.issuer", r#""https://other.test""#), ("issuers#2.issuer", r#""https://other.test""#)],

@@ -70,6 +70,7 @@ fn settings() -> Settings {
         role_claims: vec!["https://example.com/rights".to_owned()],
         critical_members: Vec::new(),
         tolerant: false,
+        authorization: None,
     }
 }
 
