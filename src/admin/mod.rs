@@ -13,6 +13,7 @@ mod health;
 mod problem;
 mod prompt;
 mod server;
+mod signals;
 mod spare;
 mod telemetry;
 
@@ -25,6 +26,7 @@ pub use health::{Health, ReadyWhen};
 pub(crate) use problem::{Problem, is_bad};
 pub use server::AdminLimits;
 pub(crate) use server::Peer;
+pub use signals::serve_signals;
 pub use telemetry::serve_telemetry;
 
 /// The admin listener, as configured (`[admin]`).
@@ -64,6 +66,8 @@ impl std::fmt::Debug for Token {
 pub enum Permission {
     /// Events and revocations.
     Events,
+    /// Security event tokens, pushed to `/v1/ssf/{name}`, and nothing else.
+    Signals,
     /// Sessions, usage and explanations.
     Sessions,
     /// Users and credentials.
@@ -78,6 +82,7 @@ impl Permission {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Events => "events",
+            Self::Signals => "signals",
             Self::Sessions => "sessions",
             Self::Authority => "authority",
             Self::Config => "config",

@@ -32,7 +32,8 @@ pub(super) struct HandoverNames(Vec<String>);
 impl HandoverNames {
     pub(super) fn of(settings: &Settings) -> Self {
         let gate = &settings.gate.listen;
-        let addresses = gate.iter().chain([&settings.telemetry, &settings.admin.listen]);
+        let signals = settings.signals.as_ref().and_then(|signals| signals.listen.as_ref());
+        let addresses = gate.iter().chain([&settings.telemetry, &settings.admin.listen]).chain(signals);
         // Every gate that asks for port 0 gets another one.
         let addresses = addresses.filter(|address| address.port() != 0).map(address_name);
         let state = match &settings.state.store {

@@ -20,6 +20,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct BoundListeners {
     pub(super) telemetry: TcpListener,
     pub(super) admin: TcpListener,
+    /// That of signals, if they have one.
+    pub(super) signals: Option<TcpListener>,
     /// Those of each worker.
     pub(super) public: Vec<Vec<std::net::TcpListener>>,
     /// The gate that had them, which still has the state.
@@ -47,7 +49,11 @@ impl BoundListeners {
         let public = gate::bind(&settings.gate.listen, settings.gate.workers)
             .map_err(|error| RunError::System("cannot start the public listener", error))?;
         let (telemetry, admin) = (listen(settings.telemetry).await?, listen(settings.admin.listen).await?);
-        Ok(Self { telemetry, admin, public, predecessor })
+        let signals = match settings.signals.as_ref().and_then(|signals| signals.listen) {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
+        Ok(Self { telemetry, admin, signals, public, predecessor })
     }
 }
 

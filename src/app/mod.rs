@@ -30,6 +30,7 @@ mod keys;
 mod leaving;
 mod listening;
 mod plan;
+mod senders;
 mod signals;
 mod state;
 mod successor;
@@ -142,7 +143,7 @@ impl App {
         let (trigger, shutdown) = shutdown::channel();
         let descriptors = descriptors::raise_limit();
         // Before the state is read: clients that come meanwhile wait for a moment, and are not refused.
-        let BoundListeners { telemetry, admin, public, predecessor } =
+        let BoundListeners { telemetry, admin, signals, public, predecessor } =
             BoundListeners::bind(&loaded.settings).await?;
         let watch = Watch::new(loaded.files.clone());
         if let Some(predecessor) = predecessor {
@@ -160,12 +161,18 @@ impl App {
         for address in public {
             info!(listener = "public", %address, "listening");
         }
-        for (listener, socket) in [("telemetry", &telemetry), ("admin", &admin)] {
+        let operators = [("telemetry", &telemetry), ("admin", &admin)];
+        for (listener, socket) in
+            operators.into_iter().chain(signals.iter().map(|socket| ("signals", socket)))
+        {
             let address =
                 socket.local_addr().map_err(|error| RunError::System("cannot tell an address", error))?;
             info!(listener, %address, "listening");
         }
         let commands = wiring.serve_operators(telemetry, admin);
+        if let Some(signals) = signals {
+            wiring.serve_signals(signals);
+        }
         Ok(Self { config: config.to_owned(), wiring, workers, trigger, commands, watch, state, log })
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::every;
 use super::keys::{IssuerKeys, all_loaded, with_own};
+use super::senders;
 use super::wiring::{Lasting, Wiring};
 use crate::authority;
 use crate::config::watch::WatchedFiles;
@@ -13,6 +14,7 @@ use crate::enforce::decide::{Enforcer, TrustedIssuer};
 use crate::forward::Upstream;
 use crate::gate::Live;
 use crate::log;
+use crate::signals::intake::Intake;
 use crate::time::Timestamp;
 use crate::tls::{self, ServerTls};
 
@@ -26,14 +28,17 @@ pub(super) struct ReloadPlan {
     pub(super) keys: Vec<Arc<IssuerKeys>>,
     pub(super) listeners: Listeners,
     pub(super) live: Live,
+    /// The endpoints for signals, on whichever listener.
+    pub(super) intake: Option<Arc<Intake>>,
     pub(super) authority: Option<authority::PlannedSettings>,
     pub(super) log: log::Change,
 }
 
-/// What the two listeners with TLS serve.
+/// What the listeners with TLS serve.
 pub(super) struct Listeners {
     pub(super) public: Option<Arc<ServerTls>>,
     pub(super) admin: Option<Arc<ServerTls>>,
+    pub(super) signals: Option<Arc<ServerTls>>,
     /// Each file with a certificate, and when the certificate expires.
     pub(super) certificates: Vec<(String, Timestamp)>,
 }
@@ -61,8 +66,10 @@ impl ReloadPlan {
         };
         let own = lasting.authority.as_deref().map(|running| (running, authority.as_ref()));
         let keys = with_own(keys, settings, own, running.keys())?;
-        let live = live(lasting, settings, &keys, (&listeners, upstreams), Some(&running.live()))?;
-        Ok(Self { loaded, waiting, keys, listeners, live, authority, log })
+        let intake = senders::intake(lasting, settings, running.intake().as_deref());
+        let parts = (&listeners, upstreams, intake.clone());
+        let live = live(lasting, settings, &keys, parts, Some(&running.live()))?;
+        Ok(Self { loaded, waiting, keys, listeners, live, intake, authority, log })
     }
 
     /// The files whose change calls for another reload.
@@ -77,7 +84,12 @@ impl Listeners {
         let live = running.map(Wiring::live);
         let public = live.as_ref().and_then(|live| live.tls.as_deref());
         let admin = running.and_then(Wiring::admin_tls);
-        let wanted = [(settings.gate.tls.as_ref(), public), (settings.admin.tls.as_ref(), admin.as_deref())];
+        let signals = running.and_then(Wiring::signals_tls);
+        let wanted = [
+            (settings.gate.tls.as_ref(), public),
+            (settings.admin.tls.as_ref(), admin.as_deref()),
+            (settings.signals.as_ref().and_then(|signals| signals.tls.as_ref()), signals.as_deref()),
+        ];
         let mut served = every(wanted.into_iter().map(|(settings, running)| {
             let tls = settings.map(|settings| tls::server_tls(settings, running)).transpose();
             tls.map_err(|error| error.to_string())
@@ -91,9 +103,10 @@ impl Listeners {
         for (path, expiry) in certificates.iter().filter(|(_, expiry)| *expiry <= Timestamp::now()) {
             tracing::warn!(path, expired_at = %expiry, "a certificate has expired");
         }
-        let admin = served.pop().flatten().map(|tls| Arc::new(tls.http1_only()));
+        let http1 = |tls: Option<ServerTls>| tls.map(|tls| Arc::new(tls.http1_only()));
+        let (signals, admin) = (http1(served.pop().flatten()), http1(served.pop().flatten()));
         let public = served.pop().flatten().map(Arc::new);
-        Ok(Self { public, admin, certificates })
+        Ok(Self { public, admin, signals, certificates })
     }
 }
 
@@ -113,7 +126,7 @@ pub(super) fn live(
     lasting: &Lasting,
     settings: &Settings,
     keys: &[Arc<IssuerKeys>],
-    (listeners, upstreams): (&Listeners, Vec<Arc<Upstream>>),
+    (listeners, upstreams, intake): (&Listeners, Vec<Arc<Upstream>>, Option<Arc<Intake>>),
     running: Option<&Live>,
 ) -> Result<Live, Vec<String>> {
     let issuers = settings.issuers.iter().zip(keys);
@@ -133,6 +146,7 @@ pub(super) fn live(
         identity: settings.enforce.identity.clone(),
         streams: settings.streams,
         authority: lasting.authority.clone(),
+        intake: intake.filter(|intake| intake.settings().listen.is_none()),
         settings: settings.gate.clone(),
         tls: listeners.public.clone(),
         generation: running.map_or(0, |running| running.generation + 1),

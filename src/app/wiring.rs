@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -12,6 +12,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use super::authority;
 use super::keys::{IssuerKeys, Maker, with_own};
 use super::plan::{self, Listeners, ReloadPlan};
+use super::senders;
 use super::state::KeptState;
 use crate::admin::{self, Access, Control, ControlCommand, Health, serve_admin, serve_telemetry};
 use crate::authority::Authority;
@@ -24,7 +25,8 @@ use crate::keys::store::KeyStore;
 use crate::log::{self, AccessLog, Refusals};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
-use crate::signals::ssf::{Receiver, Transmitter};
+use crate::signals::intake::Intake;
+use crate::signals::ssf::Receiver;
 use crate::time::Now;
 use crate::tls::ServerTls;
 
@@ -35,6 +37,7 @@ pub(super) struct Lasting {
     pub(super) metrics: Metrics,
     shutdown: Shutdown,
     pub(super) authority: Option<Arc<Authority>>,
+    pub(super) receiver: Arc<Receiver>,
 }
 
 /// The running parts.
@@ -45,7 +48,6 @@ pub(super) struct Wiring {
     settings: Arc<ArcSwap<Settings>>,
     /// Of the issuers, in their order, and then of the transmitters.
     keys: Vec<Arc<IssuerKeys>>,
-    receiver: Arc<Receiver>,
     event_issuers: Arc<ArcSwap<Vec<events::EventIssuer>>>,
     live: Arc<ArcSwap<Live>>,
     effective: Arc<ArcSwap<Value>>,
@@ -53,10 +55,13 @@ pub(super) struct Wiring {
     console: Arc<AtomicBool>,
     enforcer: Arc<ArcSwap<Enforcer>>,
     admin_tls: Option<Arc<ServerTls>>,
+    /// The endpoints for signals, and TLS of a listener of their own.
+    intake: Arc<ArcSwapOption<Intake>>,
+    signals_tls: Arc<ArcSwapOption<ServerTls>>,
     access: Arc<Access>,
     health: Arc<Health>,
     connections: Arc<ConnectionCounts>,
-    /// The tasks that serve the two listeners for operators.
+    /// The tasks that serve the listeners beside the public one.
     operators: Vec<JoinHandle<()>>,
     access_log: AccessLog,
     refusals: Refusals,
@@ -79,16 +84,17 @@ impl Wiring {
             }
             None => None,
         };
-        let lasting = Lasting { state, metrics, shutdown, authority };
+        let receiver = Arc::new(Receiver::new(Vec::new(), Arc::clone(&state.events), &metrics));
+        let lasting = Lasting { state, metrics, shutdown, authority, receiver };
         let listeners = Listeners::new(settings, None)?;
         let keys = lasting.maker().make(settings, &[]).await?;
         let own = lasting.authority.as_deref().map(|authority| (authority, None));
         let keys = with_own(keys, settings, own, &[])?;
         keys.iter().for_each(|keys| lasting.put_in_force(&keys.store));
-        let live =
-            plan::live(&lasting, settings, &keys, (&listeners, plan::upstreams(settings, &[])?), None)?;
-        let log = Arc::clone(&lasting.state.events);
-        let receiver = Receiver::new(transmitters(settings, &keys), log, &lasting.metrics);
+        let intake = senders::intake(&lasting, settings, None);
+        let parts = (&listeners, plan::upstreams(settings, &[])?, intake.clone());
+        let live = plan::live(&lasting, settings, &keys, parts, None)?;
+        lasting.receiver.replace(senders::transmitters(settings, &keys));
         lasting.metrics.set_certificates(listeners.certificates);
         let (stores, shutdown) = (stores(settings, &keys), lasting.shutdown.clone());
         let health = Arc::new(Health::new(stores, settings.ready_when, shutdown));
@@ -96,6 +102,8 @@ impl Wiring {
         Ok(Self {
             access: Arc::new(Access::new(&settings.admin, listeners.admin.clone())),
             admin_tls: listeners.admin,
+            intake: Arc::new(ArcSwapOption::new(intake)),
+            signals_tls: Arc::new(ArcSwapOption::new(listeners.signals)),
             connections: Arc::new(connections),
             operators: Vec::new(),
             effective: Arc::new(ArcSwap::from_pointee(loaded.redacted.clone())),
@@ -103,7 +111,6 @@ impl Wiring {
             enforcer: Arc::new(ArcSwap::new(Arc::clone(&live.enforcer))),
             live: Arc::new(ArcSwap::from_pointee(live)),
             event_issuers,
-            receiver: Arc::new(receiver),
             settings: Arc::new(ArcSwap::from_pointee(settings.clone())),
             loaded,
             keys,
@@ -119,7 +126,7 @@ impl Wiring {
     /// What takes events and tokens in comes first, what signs comes last: nothing is signed by a key that the gate does
     /// not know.
     pub(super) fn commit(&mut self, plan: ReloadPlan, log: &log::Guard) -> Vec<&'static str> {
-        let ReloadPlan { loaded, waiting, keys, listeners, live, authority, log: lines } = plan;
+        let ReloadPlan { loaded, waiting, keys, listeners, live, intake, authority, log: lines } = plan;
         let settings = &loaded.settings;
         for new in keys.iter().filter(|keys| !self.keys.iter().any(|known| Arc::ptr_eq(known, keys))) {
             self.lasting.put_in_force(&new.store);
@@ -129,8 +136,10 @@ impl Wiring {
         self.lasting.state.reconfigure(settings);
         self.event_issuers.store(Arc::new(settings.event_issuers()));
         self.enforcer.store(Arc::clone(&live.enforcer));
+        self.lasting.receiver.replace(senders::transmitters(settings, &keys));
         self.live.store(Arc::new(live));
-        self.receiver.replace(transmitters(settings, &keys));
+        self.intake.store(intake);
+        self.signals_tls.store(listeners.signals);
         if let (Some(running), Some(change)) = (&self.lasting.authority, authority) {
             running.commit(change);
         }
@@ -180,7 +189,7 @@ impl Wiring {
         let access = Arc::clone(&self.access);
         let ledger = admin::Ledger {
             log: Arc::clone(&self.lasting.state.events),
-            receiver: Arc::clone(&self.receiver),
+            receiver: Arc::clone(&self.lasting.receiver),
             revocations: Arc::clone(&self.lasting.state.in_force.revocations),
             sessions: Arc::clone(&self.lasting.state.in_force.sessions),
             usage: Arc::clone(&self.lasting.state.usage),
@@ -194,6 +203,14 @@ impl Wiring {
         asked
     }
 
+    /// Starts serving the listener of the endpoints for signals.
+    pub(super) fn serve_signals(&mut self, listener: TcpListener) {
+        let (intake, tls) = (Arc::clone(&self.intake), Arc::clone(&self.signals_tls));
+        let open = self.lasting.metrics.connections.with_label_values(&["signals"]);
+        let served = admin::serve_signals(listener, intake, tls, open, self.lasting.shutdown.clone());
+        self.operators.push(spawn_local(served));
+    }
+
     /// What the live page of the console shows beside the metrics.
     fn watched(&self, shutdown: &Shutdown) -> console::Watched {
         console::Watched {
@@ -204,7 +221,7 @@ impl Wiring {
         }
     }
 
-    /// Waits until the two listeners for operators are closed, and their requests answered.
+    /// Waits until the listeners beside the public one are closed, and their requests answered.
     pub(super) async fn operators_left(&mut self) {
         for task in self.operators.drain(..) {
             // An error means that it panicked; its listener is closed all the same.
@@ -254,6 +271,16 @@ impl Wiring {
         self.admin_tls.clone()
     }
 
+    /// TLS of the listener for signals.
+    pub(super) fn signals_tls(&self) -> Option<Arc<ServerTls>> {
+        self.signals_tls.load_full()
+    }
+
+    /// The endpoints for signals.
+    pub(super) fn intake(&self) -> Option<Arc<Intake>> {
+        self.intake.load_full()
+    }
+
     /// What is kept over reloads.
     pub(super) fn lasting(&self) -> &Lasting {
         &self.lasting
@@ -281,15 +308,6 @@ impl Lasting {
         keys.begin_export(Now::read());
         self.state.keep_keys(keys);
     }
-}
-
-/// The transmitters with their keys, which come behind those of the issuers.
-fn transmitters(settings: &Settings, keys: &[Arc<IssuerKeys>]) -> Vec<Arc<Transmitter>> {
-    let keys = keys.iter().skip(settings.issuers.len());
-    let transmitters = settings.transmitters.iter().zip(keys);
-    transmitters
-        .map(|(settings, keys)| Arc::new(Transmitter::new(settings.clone(), Arc::clone(&keys.store))))
-        .collect()
 }
 
 /// The keys without which requests cannot be judged: those of the issuers.

@@ -1,4 +1,5 @@
-//! Limits guessing: counts the failures of each client and of each address, per minute and in bounded memory.
+//! Limits guessing and flooding: counts the failures of each client and the attempts of each address over a short period,
+//! in bounded memory.
 //!
 //! Measures on the monotonic clock: a wall clock that steps neither lengthens a block nor ends it.
 
@@ -18,8 +19,9 @@ use crate::time::Monotonic;
 const REMEMBERED: u64 = 100_000;
 /// After so long without a failure there is nothing to remember.
 const MEMORY: Duration = Duration::from_secs(120);
-/// The period that limits are given for, in milliseconds.
+/// The periods that limits are given for, in milliseconds.
 const MINUTE: i64 = 60_000;
+const SECOND: i64 = 1_000;
 
 /// Failures of clients and addresses.
 #[derive(Debug)]
@@ -30,12 +32,14 @@ pub(super) struct Throttle {
 
 #[derive(Debug)]
 struct Counted<K: Hash + Eq + Send + Sync + 'static> {
-    /// Failures a minute.
+    /// Failures in a period …
     limit: i64,
+    /// … of so many milliseconds.
+    period: i64,
     failures: Cache<K, Arc<Failures>>,
 }
 
-/// A generic cell rate algorithm: when all failures so far will have been made up for, each taking its share of a minute.
+/// A generic cell rate algorithm: when all failures so far will have been made up for, each taking its share of a period.
 ///
 /// In units of a millisecond divided by the limit, so that nothing is rounded.
 #[derive(Debug, Default)]
@@ -72,7 +76,7 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
 impl Throttle {
     /// With these limits a minute.
     pub(super) fn new(per_client: NonZeroU32, per_address: NonZeroU32) -> Self {
-        Self { clients: Counted::new(per_client), addresses: Counted::new(per_address) }
+        Self { clients: Counted::new(per_client, MINUTE), addresses: Counted::new(per_address, MINUTE) }
     }
 
     /// Counts a failure; when the client or the address is over its limit, answers how long until it may fail again.
@@ -99,7 +103,7 @@ pub(crate) struct AddressThrottle(Counted<IpAddr>);
 impl AddressThrottle {
     /// With this limit a minute.
     pub(crate) fn new(per_address: NonZeroU32) -> Self {
-        Self(Counted::new(per_address))
+        Self(Counted::new(per_address, MINUTE))
     }
 
     /// Counts a failure, as [`Throttle::fail`].
@@ -119,7 +123,12 @@ pub(crate) struct GuessLimit<K: Hash + Eq + Send + Sync + 'static>(Counted<K>);
 impl<K: Hash + Eq + Send + Sync + 'static> GuessLimit<K> {
     /// With this limit a minute.
     pub(crate) fn new(per_minute: NonZeroU32) -> Self {
-        Self(Counted::new(per_minute))
+        Self(Counted::new(per_minute, MINUTE))
+    }
+
+    /// With this limit a second.
+    pub(crate) fn per_second(limit: NonZeroU32) -> Self {
+        Self(Counted::new(limit, SECOND))
     }
 
     /// Counts an attempt, as [`Throttle::fail`].
@@ -133,9 +142,9 @@ impl<K: Hash + Eq + Send + Sync + 'static> GuessLimit<K> {
 }
 
 impl<K: Hash + Eq + Send + Sync + 'static> Counted<K> {
-    fn new(per_minute: NonZeroU32) -> Self {
+    fn new(limit: NonZeroU32, period: i64) -> Self {
         let failures = Cache::builder().max_capacity(REMEMBERED).time_to_idle(MEMORY).build();
-        Self { limit: i64::from(per_minute.get()), failures }
+        Self { limit: i64::from(limit.get()), period, failures }
     }
 
     fn of(&self, key: K) -> Arc<Failures> {
@@ -147,11 +156,11 @@ impl<K: Hash + Eq + Send + Sync + 'static> Counted<K> {
         now.as_millis().saturating_mul(self.limit)
     }
 
-    /// When all failures will have been made up for after one more; an error when that is more than a minute's worth.
+    /// When all failures will have been made up for after one more; an error when that is more than a period's worth.
     fn after(&self, settled_at: i64, now: Monotonic) -> Result<i64, Duration> {
         let now = self.units(now);
-        let after = settled_at.max(now).saturating_add(MINUTE);
-        let excess = after.saturating_sub(now).saturating_sub(self.limit.saturating_mul(MINUTE));
+        let after = settled_at.max(now).saturating_add(self.period);
+        let excess = after.saturating_sub(now).saturating_sub(self.limit.saturating_mul(self.period));
         let wait = u64::try_from(excess).unwrap_or(0).div_ceil(self.limit.unsigned_abs().max(1));
         if wait == 0 { Ok(after) } else { Err(Duration::from_millis(wait)) }
     }
@@ -258,6 +267,22 @@ mod tests {
         assert_eq!(failed(one, now), Err(wait), "what is refused is not counted");
         assert_eq!(failed(other, now), Ok(()));
         assert_eq!(failed(one, now.plus(wait)), Ok(()));
+    }
+
+    #[test]
+    fn a_limit_a_second_lets_as_many_pass_at_once_and_then_one_after_each_share() {
+        let (limit, now) = (GuessLimit::per_second(number(50)), Monotonic::from_millis(7));
+        assert!((0..50).all(|_| limit.fail("a", now).is_ok()));
+        assert_eq!(limit.fail("a", now), Err(Duration::from_millis(20)));
+        assert_eq!(limit.fail("b", now), Ok(()));
+        assert_eq!(limit.fail("a", now.plus(Duration::from_millis(19))), Err(Duration::from_millis(1)));
+        let later = now.plus(Duration::from_millis(20));
+        assert_eq!(
+            (limit.fail("a", later), limit.fail("a", later)),
+            (Ok(()), Err(Duration::from_millis(20)))
+        );
+        let later = later.plus(Duration::from_secs(3_600));
+        assert_eq!((0..80).filter(|_| limit.fail("a", later).is_ok()).count(), 50, "no more are saved up");
     }
 
     #[test]

@@ -19,7 +19,7 @@ struct Fixed {
 }
 
 /// What takes effect only after a restart.
-const AFTER_RESTART: [Fixed; 10] = [
+const AFTER_RESTART: [Fixed; 13] = [
     Fixed {
         name: "server.listen",
         shown: &["/server/listen"],
@@ -55,6 +55,37 @@ const AFTER_RESTART: [Fixed; 10] = [
         keep: |new, running| {
             if new.admin.tls.is_some() != running.admin.tls.is_some() {
                 new.admin.tls.clone_from(&running.admin.tls);
+            }
+        },
+    },
+    // Its endpoints must not appear on the public listener meanwhile.
+    Fixed {
+        name: "[signals] (to add it with a listener of its own)",
+        shown: &["/signals"],
+        keep: |new, running| {
+            let wants_listener = new.signals.as_ref().is_some_and(|signals| signals.listen.is_some());
+            if wants_listener && running.signals.is_none() {
+                new.signals = None;
+            }
+        },
+    },
+    Fixed {
+        name: "signals.listen",
+        shown: &["/signals/listen"],
+        keep: |new, running| {
+            if let (Some(new), Some(running)) = (&mut new.signals, &running.signals) {
+                new.listen = running.listen;
+            }
+        },
+    },
+    Fixed {
+        name: "[signals.tls] (to add or remove it)",
+        shown: &["/signals/tls"],
+        keep: |new, running| {
+            if let (Some(new), Some(running)) = (&mut new.signals, &running.signals)
+                && new.tls.is_some() != running.tls.is_some()
+            {
+                new.tls.clone_from(&running.tls);
             }
         },
     },
@@ -135,7 +166,8 @@ impl Loaded {
             }
         }
         // Files that only the running values name go on being watched.
-        let kept = [&self.settings.gate.tls, &self.settings.admin.tls];
+        let signals = self.settings.signals.as_ref().and_then(|signals| signals.tls.as_ref());
+        let kept = [self.settings.gate.tls.as_ref(), self.settings.admin.tls.as_ref(), signals];
         for tls in kept.into_iter().flatten() {
             tls.files().for_each(|path| self.files.note(path));
         }

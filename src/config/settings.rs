@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::enforce::claims::IssuerRules;
 use crate::forward::UpstreamSettings;
-use crate::signals::ssf;
+use crate::signals::{intake, ssf};
 use crate::state::redis;
 use crate::time::Timestamp;
 use crate::{admin, authority, enforce, events, gate, keys, log};
@@ -27,6 +27,8 @@ pub struct Settings {
     pub authority: Option<authority::Settings>,
     /// `[[event_transmitters]]`.
     pub transmitters: Vec<ssf::Settings>,
+    /// `[signals]`: where senders of signals reach the gate, when they do without an admin token.
+    pub signals: Option<intake::Settings>,
     /// `[[routes]]` and `[identity]`.
     pub enforce: enforce::Settings,
     /// `[sessions]`.

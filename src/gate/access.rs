@@ -12,8 +12,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::answer::GateRefusal;
+use super::meters::OwnEndpoint;
 use super::worker::{Generation, Worker};
-use crate::authority::AuthorityEndpoint;
 use crate::enforce::bearer;
 use crate::enforce::decide::{Claimed, Judgement};
 use crate::enforce::denial::Reason;
@@ -45,8 +45,8 @@ pub(super) struct Record {
     pub(super) target: Option<RequestTarget>,
     pub(super) status: Option<StatusCode>,
     route: Option<Arc<Route>>,
-    /// What the authority was asked for.
-    pub(super) endpoint: Option<AuthorityEndpoint>,
+    /// What the gate itself was asked for.
+    pub(super) endpoint: Option<OwnEndpoint>,
     token: Option<Arc<VerifiedToken>>,
     claimed: Option<Claimed>,
     decision: Option<(Decision, Option<Reason>)>,
@@ -165,8 +165,8 @@ impl Record {
         }
     }
 
-    /// Answered by the authority: nothing was decided about the request that the gate counts as a decision.
-    pub(super) fn answered_by_authority(&mut self, status: StatusCode) {
+    /// Answered by the authority or the intake: nothing was decided about the request that the gate counts as a decision.
+    pub(super) fn answered_here(&mut self, status: StatusCode) {
         let decision = match status {
             StatusCode::SERVICE_UNAVAILABLE => Decision::Unavailable,
             status if status.is_success() => Decision::Allow,
@@ -248,7 +248,7 @@ impl Record {
     /// Keeps a request that was rejected, or would have been without shadow mode, for operators.
     fn keep_refusal(&self, status: u16, duration: Duration) {
         let Some((decision, reason)) = self.decision else { return };
-        // What the authority answers is no decision about a request to an upstream.
+        // What the gate answers for itself is no decision about a request to an upstream.
         if decision != Decision::Allow && self.endpoint.is_none() {
             let refusals = &self.worker.shared.refusals;
             self.describe((status, duration), (decision, reason), |record| {

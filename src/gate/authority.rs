@@ -13,6 +13,7 @@ use super::access::Record;
 use super::answer::X_REQUEST_ID;
 use super::body::{AnswerBody, ClientBody, Limited, Serving};
 use super::http::Head;
+use super::meters::OwnEndpoint;
 use super::patience::AUTHORITY_BODY;
 use crate::authority::{Authority, AuthorityEndpoint, EndpointCall, MAX_BODY};
 use crate::enforce::target::{RequestTarget, Target};
@@ -39,8 +40,8 @@ pub(super) async fn serve(
     mut record: Box<Record>,
     serving: Option<Serving>,
 ) -> Response<AnswerBody> {
-    record.endpoint = Some(endpoint);
-    let body = timeout(AUTHORITY_BODY, read(body)).await.unwrap_or(Err(Unread::Broken));
+    record.endpoint = Some(OwnEndpoint::Authority(endpoint));
+    let body = timeout(AUTHORITY_BODY, read(body, MAX_BODY)).await.unwrap_or(Err(Unread::Broken));
     let call = EndpointCall {
         method: &head.method,
         query: head.target.query(),
@@ -64,24 +65,23 @@ pub(super) async fn serve(
     if let Some(client) = crate::authority::named_client(&call) {
         record.asked_by(&client);
     }
-    record.answered_by_authority(parts.status);
+    record.answered_here(parts.status);
     let has_body = head.method != Method::HEAD && parts.status != StatusCode::NO_CONTENT;
     Response::from_parts(parts, AnswerBody::refusal(has_body.then_some(bytes), record, serving))
 }
 
 /// Why there is no whole body.
-enum Unread {
+pub(super) enum Unread {
     TooLarge,
     Broken,
 }
 
-/// The whole body, in memory that is overwritten afterwards: there are secrets in it.
-async fn read(body: ClientBody) -> Result<Zeroizing<Vec<u8>>, Unread> {
-    let longest =
-        body.size_hint().upper().map_or(MAX_BODY, |upper| usize::try_from(upper).unwrap_or(MAX_BODY));
-    let mut body = Box::pin(Limited::new(body, Some(MAX_BODY as u64), None));
+/// The whole body of at most so many bytes, in memory that is overwritten afterwards: there are secrets in it.
+pub(super) async fn read(body: ClientBody, most: usize) -> Result<Zeroizing<Vec<u8>>, Unread> {
+    let longest = body.size_hint().upper().map_or(most, |upper| usize::try_from(upper).unwrap_or(most));
+    let mut body = Box::pin(Limited::new(body, Some(most as u64), None));
     // Never grown, so that no copy is left behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(longest.min(MAX_BODY)));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(longest.min(most)));
     while let Some(frame) = body.frame().await {
         match frame {
             Ok(frame) => frame.data_ref().into_iter().for_each(|data| bytes.extend_from_slice(data)),

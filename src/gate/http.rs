@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use super::accept::ClientConnection;
 use super::access::Record;
 use super::answer::{AnswerForm, GateRefusal, believable_request_id};
-use super::authority;
 use super::body::{AnswerBody, ClientBody, Limited, Serving, discard};
 use super::cut::Cut;
 use super::http1::{ClientWire, Http1Fault, is_host};
 use super::io::ClientStream;
+use super::own::OwnRoom;
 use super::streams::{StreamQuestion, WatchedStream};
 use super::worker::Generation;
 use crate::enforce::decide::{Asked, Permit, Request as Judged, Verdict};
@@ -61,13 +61,12 @@ pub(super) async fn serve(
 
     let within = record.admit().and_then(|()| within_limits(&head, &body, &record.generation));
     if within.is_ok()
-        && let Some(authority) = record.generation.live.authority.clone()
-        && let Some(endpoint) = authority::endpoint(&authority, &head.method, &head.target)
+        && let Some(own) = OwnRoom::of(&record.generation.live, &head)
         // Without a certificate that is valid, it is rejected below like any other.
         && connection.certificate(&record.generation.live, Timestamp::now()).is_ok()
     {
         // Boxed, as all that is rare: the future of the others stays small.
-        return Box::pin(authority::serve(&authority, endpoint, &head, body, record, serving)).await;
+        return Box::pin(own.serve(&head, body, record, serving)).await;
     }
     let judged = match within {
         Ok(host) => {

@@ -14,6 +14,7 @@ use crate::enforce::policy::Route;
 use crate::log::Decision;
 use crate::metrics::Metrics;
 use crate::metrics::clients::{ClientCounters, ClientPlace};
+use crate::signals::intake::{EndpointKind, Intake};
 use crate::time::Timestamp;
 
 /// The label of a request that matched no route, and of a decision without a reason.
@@ -71,10 +72,19 @@ pub(super) struct Meters {
     pub(super) metrics: Metrics,
     routes: Vec<RouteMeters>,
     unrouted: RouteMeters,
-    /// Of the authority's paths.
-    authority: Vec<(AuthorityEndpoint, RouteMeters)>,
+    /// Of the gate's own paths.
+    own: Vec<(OwnEndpoint, RouteMeters)>,
     proofs: [(Proof, Histogram); 3],
     clients: RefCell<ClientCounters>,
+}
+
+/// What answers a request in place of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwnEndpoint {
+    /// The authority.
+    Authority(AuthorityEndpoint),
+    /// An endpoint for signals; `None`: there is none with that path.
+    Signals(Option<EndpointKind>),
 }
 
 /// The handles of one route.
@@ -124,18 +134,27 @@ impl RouteMeters {
 }
 
 impl Meters {
-    pub(super) fn new(metrics: &Metrics, routes: &[Arc<Route>], authority: Option<&Authority>) -> Self {
-        let of_path = |(endpoint, _, path): (AuthorityEndpoint, _, &str)| {
-            (endpoint, RouteMeters::new(metrics, path.into()))
-        };
-        let authority = authority.map(|authority| authority.settings().paths().map(of_path).into());
+    pub(super) fn new(
+        metrics: &Metrics,
+        routes: &[Arc<Route>],
+        authority: Option<&Authority>,
+        intake: Option<&Intake>,
+    ) -> Self {
+        let mut own = Vec::new();
+        let settings = authority.map(|authority| authority.settings());
+        for (endpoint, _, path) in settings.iter().flat_map(|settings| settings.paths()) {
+            own.push((OwnEndpoint::Authority(endpoint), RouteMeters::new(metrics, path.into())));
+        }
+        for (kind, pattern) in intake.iter().flat_map(|intake| intake.patterns()) {
+            own.push((OwnEndpoint::Signals(kind), RouteMeters::new(metrics, pattern.into())));
+        }
         let patterns: Vec<Arc<str>> = routes.iter().map(|route| Arc::clone(route.pattern())).collect();
         let proof = |proof: Proof| (proof, metrics.enforce_duration.with_label_values(&[proof.as_str()]));
         let meters = Self {
             metrics: metrics.clone(),
             routes: patterns.iter().map(|pattern| RouteMeters::new(metrics, Arc::clone(pattern))).collect(),
             unrouted: RouteMeters::new(metrics, NONE.into()),
-            authority: authority.unwrap_or_default(),
+            own,
             proofs: [proof(Proof::Cached), proof(Proof::Fresh), proof(Proof::None)],
             clients: RefCell::new(ClientCounters::new(metrics, patterns)),
         };
@@ -186,15 +205,10 @@ impl Meters {
         self.clients.borrow_mut().answered(client, route, status, now);
     }
 
-    pub(super) fn route(
-        &self,
-        route: Option<&Arc<Route>>,
-        endpoint: Option<AuthorityEndpoint>,
-    ) -> &RouteMeters {
-        let authority =
-            endpoint.and_then(|endpoint| self.authority.iter().find(|(known, _)| *known == endpoint));
+    pub(super) fn route(&self, route: Option<&Arc<Route>>, endpoint: Option<OwnEndpoint>) -> &RouteMeters {
+        let own = endpoint.and_then(|endpoint| self.own.iter().find(|(known, _)| *known == endpoint));
         let routed = || route.and_then(|route| self.routes.get(route.index()));
-        authority.map(|(_, meters)| meters).or_else(routed).unwrap_or(&self.unrouted)
+        own.map(|(_, meters)| meters).or_else(routed).unwrap_or(&self.unrouted)
     }
 }
 

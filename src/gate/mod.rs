@@ -19,6 +19,7 @@ use crate::forward::{TrustedFields, Upstream};
 use crate::log::{AccessLog, Refusals};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+use crate::signals::intake::Intake;
 use crate::tls;
 
 mod accept;
@@ -33,9 +34,11 @@ pub(crate) mod http1;
 mod http2;
 mod io;
 mod meters;
+mod own;
 mod patience;
 mod proxied;
 mod serve;
+mod signals;
 mod streams;
 mod worker;
 
@@ -113,6 +116,8 @@ pub struct Live {
     pub streams: StreamSettings,
     /// Answers its own paths, if there is one.
     pub authority: Option<Arc<Authority>>,
+    /// Takes signals in on its own paths, if they are not on a listener of their own.
+    pub intake: Option<Arc<Intake>>,
     /// Limits and trust. Addresses and workers are those of the start.
     pub settings: Settings,
     /// TLS for new connections, and the rules for client certificates of all; `None`: clear text.

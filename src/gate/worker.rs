@@ -66,7 +66,12 @@ impl Generation {
             &shared.metrics,
             previous.map(|previous| &previous.forwarder),
         );
-        let meters = Meters::new(&shared.metrics, live.enforcer.routes(), live.authority.as_deref());
+        let meters = Meters::new(
+            &shared.metrics,
+            live.enforcer.routes(),
+            live.authority.as_deref(),
+            live.intake.as_deref(),
+        );
         let is_limited = |upstream: &Arc<Upstream>| upstream.settings().max_requests.is_some();
         let has_limited_upstream = live.upstreams.iter().any(is_limited);
         Rc::new(Self { live, forwarder, meters, has_limited_upstream })

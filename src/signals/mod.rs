@@ -4,9 +4,31 @@
 //! |---|---|---|
 //! | Shared Signals transmitter | [`ssf`] | security event tokens (RFC 8417) by push (RFC 8935) |
 //!
-//! Knows neither sockets nor what events do.
+//! All of them send to the endpoints of [`intake`]. Knows neither sockets nor what events do.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, Method};
 
 mod concealed;
+pub mod intake;
 pub mod ssf;
 
 pub use concealed::Concealed;
+
+/// A request to one of the endpoints that signals are sent to.
+#[derive(Debug, Clone, Copy)]
+pub struct SignalRequest<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// What follows `/{kind}/{name}` in the path: empty, or it begins with `/`.
+    pub path: &'a str,
+    /// The query.
+    pub query: Option<&'a [u8]>,
+    /// The header section.
+    pub headers: &'a HeaderMap,
+    /// The body; `None` when it is longer than [`intake::EndpointKind::max_body`].
+    pub body: Option<&'a [u8]>,
+    /// The sender, as the gate knows it.
+    pub address: IpAddr,
+}

@@ -29,6 +29,7 @@ mod http2_edges;
 mod identity;
 mod idle;
 mod in_force;
+mod intake;
 mod judged_again;
 mod keys;
 mod killed;

@@ -173,7 +173,7 @@ pub async fn serve_admin(
 fn router(api: Api, access: Arc<Access>) -> Router {
     Router::new()
         .merge(permitted(Permission::Config, config::routes()))
-        .merge(permitted(Permission::Events, ssf::routes()))
+        .merge(either(Permission::Signals, Permission::Events, ssf::routes()))
         .merge(permitted(Permission::Events, events::routes()))
         .merge(permitted(Permission::Events, revocations::routes()))
         .merge(permitted(Permission::Sessions, sessions::routes()))
@@ -193,6 +193,21 @@ fn router(api: Api, access: Arc<Access>) -> Router {
 /// These endpoints for callers with this permission.
 fn permitted(permission: Permission, routes: Router<Api>) -> Router<Api> {
     routes.route_layer(from_fn_with_state(permission, require))
+}
+
+/// These endpoints for callers with one of two permissions; the answer to others names the first.
+fn either(first: Permission, second: Permission, routes: Router<Api>) -> Router<Api> {
+    routes.route_layer(from_fn_with_state((first, second), require_either))
+}
+
+async fn require_either(
+    State((first, second)): State<(Permission, Permission)>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    caller.require(if caller.may(second) { second } else { first })?;
+    Ok(next.run(request).await)
 }
 
 async fn require(

@@ -15,6 +15,7 @@ mod issuers;
 mod operators;
 mod routes;
 mod server;
+mod signals;
 mod state;
 mod transmitters;
 mod upstreams;
@@ -29,6 +30,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let (telemetry, ready_when, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
     let transmitters = s.aside(|s| transmitters::transmitters(s, &issuers));
     let authority = authority::authority(s, &issuers);
+    let signals = s.aside(|s| signals::signals(s, &mut taken));
     let sessions = s.table("sessions", state::sessions);
     Settings {
         gate,
@@ -36,6 +38,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
         issuers,
         authority,
         transmitters,
+        signals,
         enforce: enforce::Settings {
             routes,
             identity: s.table("identity", identity::identity),

@@ -77,9 +77,10 @@ fn tokens(s: &mut Section<'_>) -> Vec<Token> {
 fn permission(text: &str) -> Result<Permission, String> {
     match text {
         "events" => Ok(Permission::Events),
+        "signals" => Ok(Permission::Signals),
         "sessions" => Ok(Permission::Sessions),
         "authority" => Ok(Permission::Authority),
         "config" => Ok(Permission::Config),
-        other => Err(not_one_of(other, &["events", "sessions", "authority", "config"])),
+        other => Err(not_one_of(other, &["events", "signals", "sessions", "authority", "config"])),
     }
 }

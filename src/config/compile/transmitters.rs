@@ -58,12 +58,12 @@ fn is_field_value(text: &str) -> bool {
 }
 
 /// A name that is one segment of a path as it stands (RFC 3986 §2.3), and so the same in every spelling of the URL.
-fn segment(text: &str) -> Result<String, String> {
+pub(super) fn segment(text: &str) -> Result<String, String> {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     if text.bytes().all(unreserved) && !matches!(text, "." | "..") {
         return units::name(text);
     }
-    Err(format!("{text:?} cannot be in the path /v1/ssf/{{name}}; use letters, digits, and - . _ ~"))
+    Err(format!("{text:?} cannot be in the path of an endpoint; use letters, digits, and - . _ ~"))
 }
 
 fn keys(s: &mut Section<'_>, name: &str) -> keys::Settings {

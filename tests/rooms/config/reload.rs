@@ -181,6 +181,19 @@ const ROWS: &[Row] = &[
     ("admin.tokens.name", &[("admin.tokens.name", r#""two""#)], AtOnce),
     ("admin.tokens.secret", &[("admin.tokens.secret", r#""another-secret-of-the-admin""#)], AtOnce),
     ("admin.tokens.permissions", &[("admin.tokens.permissions", r#"["events"]"#)], AtOnce),
+    ("signals.listen", &[("signals.listen", r#""127.0.0.1:9447""#)], AfterRestart),
+    ("signals.path", &[("signals.path", r#""/other""#)], AtOnce),
+    ("signals.public_url", &[("signals.public_url", r#""https://other.test""#)], AtOnce),
+    ("signals.requests_per_sender", &[("signals.requests_per_sender", "7")], AtOnce),
+    ("signals.tls.certificate", &SIGNALS_PAIR, AtOnce),
+    ("signals.tls.private_key", &SIGNALS_PAIR, AtOnce),
+    ("signals.tls.min_version", &[("signals.tls.min_version", r#""1.3""#)], AtOnce),
+    ("signals.tls.client_ca", &[("signals.tls.client_ca", ROOTS)], AtOnce),
+    (
+        "signals.tls.require_client_certificate",
+        &[("signals.tls.client_ca", ROOTS), ("signals.tls.require_client_certificate", "true")],
+        AtOnce,
+    ),
     ("event_transmitters.name", &[("event_transmitters.name", r#""two""#)], AtOnce),
     ("event_transmitters.issuer", &[("event_transmitters.issuer", r#""two""#)], AtOnce),
     ("event_transmitters.audience", &[("event_transmitters.audience", r#""two""#)], AtOnce),
@@ -240,6 +253,10 @@ const SERVERS_PAIR_BY_NAME: [(&str, &str); 3] = [
 const SERVERS_PAIR: [(&str, &str); 2] = [
     ("admin.tls.certificate", r#""../certs/server.pem""#),
     ("admin.tls.private_key", r#""../certs/server.key""#),
+];
+const SIGNALS_PAIR: [(&str, &str); 2] = [
+    ("signals.tls.certificate", r#""../certs/admin.pem""#),
+    ("signals.tls.private_key", r#""../certs/admin.key""#),
 ];
 const UPSTREAM_PAIR: [(&str, &str); 2] = [
     ("upstreams.client_certificate", r#""../certs/server.pem""#),
@@ -371,12 +388,12 @@ fn what_waits_for_a_restart_leaves_the_other_changes_alone() {
 fn a_listener_keeps_its_tls_or_its_clear_text_and_the_files_of_it_are_watched() {
     let folder = Folder::new();
     let secure = shipped("reference.toml");
-    let plain = without(&without(&secure, "server.tls"), "admin.tls")
+    let plain = without(&without(&without(&secure, "server.tls"), "admin.tls"), "signals.tls")
         .replace("allow_plaintext = false", "allow_plaintext = true");
     let (secure, plain) = (folder.good(&secure), folder.good(&plain));
     for (name, running, wanted) in [("removed", &secure, &plain), ("added", &plain, &secure)] {
         let (loaded, waiting) = wanted.clone().in_force_after(running).unwrap();
-        assert_eq!(waiting.len(), 2, "{name}: {waiting:?}");
+        assert_eq!(waiting.len(), 3, "{name}: {waiting:?}");
         assert_eq!(loaded.settings, running.settings, "{name}");
         assert_eq!(loaded.redacted, running.redacted, "{name}");
         for path in running.files.paths().filter(|path| !path.ends_with("jwks.json")) {

@@ -256,10 +256,9 @@ fn live(
         max_stale: PATIENCE,
     };
     let issuer = TrustedIssuer { rules, keys: KeyStore::new(keys, metrics.clone()) };
-    let identity = IdentitySettings::default();
     let enforced = enforce::Settings {
         routes: routes.to_vec(),
-        identity: identity.clone(),
+        identity: IdentitySettings::default(),
         bearer: BearerSettings::default(),
         proofs: 1000,
     };
@@ -279,10 +278,11 @@ fn live(
     };
     Live {
         authority: None,
+        intake: None,
         streams: StreamSettings { cut_on_revocation: true, check_interval: Duration::from_secs(1) },
         enforcer: Arc::new(Enforcer::new(enforced, vec![issuer], InForce::unlimited(), metrics).unwrap()),
         upstreams: vec![Upstream::load(upstream).unwrap()],
-        identity,
+        identity: IdentitySettings::default(),
         settings: settings.clone(),
         tls: settings.tls.as_ref().map(|settings| Arc::new(tls::server_tls(settings, None).unwrap())),
         generation,

@@ -1,0 +1,52 @@
+//! Requests that the gate answers itself because their path is one of its own, which wins over routes.
+
+use std::sync::Arc;
+
+use http::Response;
+
+use super::access::Record;
+use super::body::{AnswerBody, ClientBody, Serving};
+use super::http::Head;
+use super::{Live, authority, signals};
+use crate::authority::{Authority, AuthorityEndpoint};
+use crate::signals::intake::{Endpoint, Intake};
+
+/// The room that answers a request.
+pub(super) enum OwnRoom {
+    /// The embedded authority.
+    Authority(Arc<Authority>, AuthorityEndpoint),
+    /// The endpoints for signals.
+    Signals(Arc<Intake>, Endpoint),
+}
+
+impl OwnRoom {
+    /// That of a request, if its path is one of the gate's own.
+    pub(super) fn of(live: &Live, head: &Head) -> Option<Self> {
+        if let Some(authority) = &live.authority
+            && let Some(endpoint) = authority::endpoint(authority, &head.method, &head.target)
+        {
+            return Some(Self::Authority(Arc::clone(authority), endpoint));
+        }
+        let intake = live.intake.as_ref()?;
+        let endpoint = signals::endpoint(intake, &head.method, &head.target)?;
+        Some(Self::Signals(Arc::clone(intake), endpoint))
+    }
+
+    /// Serves the request.
+    pub(super) async fn serve(
+        self,
+        head: &Head,
+        body: ClientBody,
+        record: Box<Record>,
+        serving: Option<Serving>,
+    ) -> Response<AnswerBody> {
+        match self {
+            Self::Authority(authority, endpoint) => {
+                authority::serve(&authority, endpoint, head, body, record, serving).await
+            }
+            Self::Signals(intake, endpoint) => {
+                signals::serve(&intake, &endpoint, head, body, record, serving).await
+            }
+        }
+    }
+}

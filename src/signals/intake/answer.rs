@@ -1,0 +1,91 @@
+//! The answers of the endpoints that carry no meaning of their own, each in the form that its sender reads.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::EndpointKind;
+use crate::signals::ssf::Code;
+
+/// Seconds after which a sender may send again what could not be taken in.
+const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
+
+/// What is wrong with a request before anybody looks at its signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// No endpoint has this path.
+    NotFound,
+    /// It takes another method.
+    Method,
+    /// The body did not come, or not in time.
+    Incomplete,
+    /// The body is too long.
+    TooLarge,
+    /// The sender sends more than it may.
+    TooMany,
+}
+
+impl Fault {
+    pub(super) const fn status(self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Incomplete => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+        }
+    }
+
+    pub(super) const fn description(self) -> &'static str {
+        match self {
+            Self::NotFound => "no sender of this name is configured",
+            Self::Method => "the endpoint does not take this method",
+            Self::Incomplete => "the body did not arrive in time",
+            Self::TooLarge => "the body is too long",
+            Self::TooMany => "too many requests came from this address",
+        }
+    }
+}
+
+/// The answer to a fault, in the form of the endpoint's errors.
+pub(super) fn fault(kind: Option<EndpointKind>, fault: Fault) -> Response<Bytes> {
+    match kind {
+        Some(EndpointKind::Ssf) => refused(fault.status(), Code::InvalidRequest, fault.description()),
+        None => json_answer(fault.status(), &json!({ "error": "not_found" })),
+    }
+}
+
+/// An error in the form of RFC 8935 §2.3, which demands the language of the description.
+pub(super) fn refused(status: StatusCode, code: Code, description: &str) -> Response<Bytes> {
+    let body = json!({ "err": code.as_str(), "description": description });
+    let mut answer = json_answer(status, &body);
+    answer.headers_mut().insert(CONTENT_LANGUAGE, HeaderValue::from_static("en"));
+    answer
+}
+
+/// An answer with a JSON document.
+pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response<Bytes> {
+    let mut answer = Response::new(Bytes::from(body.to_string()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, RETRY_SECONDS);
+    }
+    answer
+}
+
+/// The answer when a signal cannot be taken in now, which is not its sender's fault.
+pub(super) fn unavailable() -> Response<Bytes> {
+    json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "temporarily_unavailable" }))
+}
+
+/// An answer without a body.
+pub(super) fn empty(status: StatusCode) -> Response<Bytes> {
+    let mut answer = Response::new(Bytes::new());
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

@@ -1,0 +1,63 @@
+//! Security event tokens as a transmitter pushes them (RFC 8935): to its own endpoint, and to the admin listener.
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use super::answer::{Fault, empty, fault, refused, unavailable};
+use super::{EndpointKind, SignalRequest};
+use crate::signals::ssf::{Answer, Code, Receiver, Transmitter, Undelivered};
+
+/// The answer to a push on the endpoint of a transmitter, which must carry its `authorization`.
+pub(super) async fn from_sender(
+    receiver: &Receiver,
+    transmitter: &Transmitter,
+    request: &SignalRequest<'_>,
+) -> Response<Bytes> {
+    let mut fields = request.headers.get_all(AUTHORIZATION).iter();
+    // Two are none: which of them was meant is not known.
+    let field = fields.next().filter(|_| fields.next().is_none()).map(HeaderValue::as_bytes);
+    let agreed = transmitter.settings().authorization.as_ref();
+    if agreed.is_some_and(|agreed| !field.is_some_and(|field| agreed.matches(field))) {
+        tracing::info!(transmitter = transmitter.settings().name, why = "authorization", "signal refused");
+        let description = "the Authorization field is not the one that was agreed on";
+        let mut answer = refused(StatusCode::UNAUTHORIZED, Code::AuthenticationFailed, description);
+        let challenge = HeaderValue::from_static(r#"Bearer realm="portcullis-signals""#);
+        answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        return answer;
+    }
+    let Some(body) = request.body else { return fault(Some(EndpointKind::Ssf), Fault::TooLarge) };
+    push(receiver, transmitter, request.headers, body).await.unwrap_or_else(|_later| unavailable())
+}
+
+/// The answer to a push by somebody who may push: 202 when everything the token says is durable and in force.
+///
+/// # Errors
+/// [`Undelivered::NoKeys`] and [`Undelivered::Store`]: the token is not at fault, and may be sent again.
+pub async fn push(
+    receiver: &Receiver,
+    transmitter: &Transmitter,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response<Bytes>, Undelivered> {
+    match receiver.deliver(transmitter, body, content_type(headers)).await {
+        Ok(Answer::Accepted) => Ok(empty(StatusCode::ACCEPTED)),
+        Ok(Answer::Ok) => Ok(empty(StatusCode::OK)),
+        Err(Undelivered::Refused(refusal)) => {
+            Ok(refused(StatusCode::BAD_REQUEST, refusal.code, refusal.description))
+        }
+        Err(later @ (Undelivered::NoKeys | Undelivered::Store(_))) => Err(later),
+    }
+}
+
+/// The answer where no transmitter has the name.
+#[must_use]
+pub fn unknown() -> Response<Bytes> {
+    refused(StatusCode::NOT_FOUND, Code::InvalidRequest, "there is no such transmitter")
+}
+
+/// The one `Content-Type`; two are none.
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    let mut fields = headers.get_all(CONTENT_TYPE).iter();
+    fields.next().filter(|_| fields.next().is_none())?.to_str().ok()
+}
