@@ -29,7 +29,7 @@ use portcullis::enforce::claims::{ClaimNames, IssuerRules};
 use portcullis::enforce::decide::{Asked, Enforcer, InForce, Proof, Request, TrustedIssuer, Verdict};
 use portcullis::enforce::denial::Reason;
 use portcullis::enforce::policy::{
-    ClaimName, EncodedSlashes, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings,
+    EncodedSlashes, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings,
 };
 use portcullis::enforce::target::RequestTarget;
 use portcullis::enforce::{DEFAULT_PROOFS, Settings};
@@ -181,7 +181,6 @@ fn enforcer(algorithm: Algorithm, set: KeySet) -> Enforcer {
 }
 
 fn rules(algorithms: Vec<Algorithm>) -> IssuerRules {
-    let member = |name: &str| ClaimName::Member(name.to_owned());
     IssuerRules {
         issuer: ISSUER.into(),
         audiences: vec!["https://api.example.com".to_owned()],
@@ -190,13 +189,7 @@ fn rules(algorithms: Vec<Algorithm>) -> IssuerRules {
         max_lifetime: Duration::from_secs(86_400),
         token_types: vec!["at+jwt".to_owned()],
         required_claims: vec!["sub".to_owned()],
-        claims: ClaimNames {
-            scope: member("scope"),
-            roles: member("roles"),
-            client: member("client_id"),
-            tenant: member("tenant"),
-            role_version: member("role_version"),
-        },
+        claims: ClaimNames::default(),
     }
 }
 

@@ -107,6 +107,7 @@ fn facts(subject: SubjectKey) -> TokenFacts {
         client: Some(ClientKey(subject.0)),
         issued_at: Timestamp::from_secs(2_000_000_000),
         role_version: None,
+        names: None,
     }
 }
 

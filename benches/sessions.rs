@@ -47,6 +47,7 @@ impl Token {
             issued_at: Timestamp::from_millis(START),
             known_since: Timestamp::from_millis(START),
             expires_at: Timestamp::from_millis(START + 86_400_000),
+            names: None,
         }
     }
 }
@@ -155,6 +156,7 @@ fn facts(token: &Token, issuer: &str) -> TokenFacts {
         client: Some(ClientKey(token.key.0)),
         issued_at: Timestamp::from_millis(START),
         role_version: None,
+        names: None,
     }
 }
 

@@ -102,6 +102,8 @@ keys! {
     IssuerKey
     /// A subject of one issuer.
     SubjectKey
+    /// A log-in session of one issuer, or one that only a certain subject's tokens belong to.
+    SessionKey
     /// A client of one issuer.
     ClientKey
     /// A token, whatever string it arrived in.
@@ -124,6 +126,38 @@ impl SubjectKey {
     }
 }
 
+impl SubjectKey {
+    /// The key of `iss` and an e-mail address, whose domain is compared without case (RFC 5321 §2.4).
+    #[must_use]
+    pub fn email(issuer: &str, address: &str) -> Self {
+        let address = match address.rsplit_once('@') {
+            Some((mailbox, domain)) => format!("{mailbox}@{}", domain.to_ascii_lowercase()),
+            None => address.to_owned(),
+        };
+        Self(Key::of_all(&["email", issuer, &address]))
+    }
+
+    /// The key of `iss` and another name of the subject.
+    #[must_use]
+    pub fn alias(issuer: &str, alias: &str) -> Self {
+        Self(Key::of_all(&["alias", issuer, alias]))
+    }
+}
+
+impl SessionKey {
+    /// The key of `iss` and the session claim.
+    #[must_use]
+    pub fn new(issuer: &str, session: &str) -> Self {
+        Self(Key::of_all(&["session", issuer, session]))
+    }
+
+    /// The same session, of this subject only.
+    #[must_use]
+    pub fn of(issuer: &str, session: &str, subject: SubjectKey) -> Self {
+        Self(Key::of_all(&["session", issuer, session, &subject.0.to_string()]))
+    }
+}
+
 impl ClientKey {
     /// The key of `iss` and the client claim.
     #[must_use]
@@ -137,6 +171,68 @@ impl TokenKey {
     #[must_use]
     pub fn new(issuer: &str, jti: &str) -> Self {
         Self(Key::of([issuer, jti]))
+    }
+}
+
+/// What a token carries beside its subject by which events may reach it. Most tokens carry nothing of the kind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TokenNames {
+    /// Its subject's e-mail address and aliases.
+    pub subjects: Box<[SubjectKey]>,
+    /// Its log-in session: alone, and of each name of its subject.
+    pub sessions: Box<[SessionKey]>,
+}
+
+impl TokenNames {
+    /// The names of a token with this subject and log-in session; `None` when there are none.
+    #[must_use]
+    pub fn new(
+        issuer: &str,
+        subject: Option<SubjectKey>,
+        others: Vec<SubjectKey>,
+        session: Option<&str>,
+    ) -> Option<Self> {
+        let sessions = session.into_iter().flat_map(|session| {
+            let of = |subject: &SubjectKey| SessionKey::of(issuer, session, *subject);
+            let narrowed = subject.iter().chain(&others).map(of).collect::<Vec<_>>();
+            [SessionKey::new(issuer, session)].into_iter().chain(narrowed)
+        });
+        let sessions: Box<[SessionKey]> = sessions.collect();
+        (!others.is_empty() || !sessions.is_empty()).then(|| Self { subjects: others.into(), sessions })
+    }
+
+    /// Whether it is among them.
+    #[must_use]
+    pub fn has(&self, key: Key) -> bool {
+        self.subjects.iter().any(|subject| subject.0 == key)
+            || self.sessions.iter().any(|session| session.0 == key)
+    }
+
+    /// The memory it takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + size_of::<Key>() * (self.subjects.len() + self.sessions.len())
+    }
+
+    /// As it is stored: how many of the keys are subjects, then all of them.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let keys = self.subjects.iter().map(|key| key.0).chain(self.sessions.iter().map(|key| key.0));
+        let count = u8::try_from(self.subjects.len()).unwrap_or(u8::MAX);
+        [count].into_iter().chain(keys.flat_map(Key::to_bytes)).collect()
+    }
+
+    /// What [`Self::to_bytes`] gave; `None` when it is anything else.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (count, keys) = bytes.split_first()?;
+        let (keys, rest) = keys.as_chunks::<16>();
+        let (subjects, sessions) = keys.split_at_checked(usize::from(*count))?;
+        let key = |bytes: &[u8; 16]| Key::from_bytes(*bytes);
+        rest.is_empty().then(|| Self {
+            subjects: subjects.iter().map(|bytes| SubjectKey(key(bytes))).collect(),
+            sessions: sessions.iter().map(|bytes| SessionKey(key(bytes))).collect(),
+        })
     }
 }
 
@@ -185,6 +281,33 @@ mod tests {
     fn the_same_subject_of_another_issuer_is_another_key() {
         assert_ne!(SubjectKey::new("https://a/", "s"), SubjectKey::new("https://b/", "s"));
         assert_ne!(SubjectKey::new("https://a/", "s"), SubjectKey::new("https://a/", "t"));
+    }
+
+    #[test]
+    fn the_domain_of_an_address_is_compared_without_case_and_the_mailbox_with_it() {
+        let key = |address: &str| SubjectKey::email("https://a/", address);
+        assert_eq!(key("Ada@Example.COM"), key("Ada@example.com"));
+        assert_ne!(key("Ada@example.com"), key("ada@example.com"));
+        assert_eq!(key("\"a@B\"@C.test"), key("\"a@B\"@c.test"));
+        assert_ne!(key("\"a@B\"@c.test"), key("\"a@b\"@c.test"));
+        assert_ne!(key("ADA"), key("ada"));
+    }
+
+    #[test]
+    fn one_word_names_another_thing_as_subject_address_alias_and_session() {
+        let (issuer, word) = ("https://a/", "x@b.test");
+        let subject = SubjectKey::new(issuer, word);
+        let keys = [
+            subject.0,
+            SubjectKey::email(issuer, word).0,
+            SubjectKey::alias(issuer, word).0,
+            SessionKey::new(issuer, word).0,
+            SessionKey::of(issuer, word, subject).0,
+            SessionKey::of(issuer, word, SubjectKey::new(issuer, "y")).0,
+            SessionKey::new("https://b/", word).0,
+        ];
+        let different: std::collections::BTreeSet<Key> = keys.into_iter().collect();
+        assert_eq!(different.len(), keys.len());
     }
 
     #[test]

@@ -145,6 +145,7 @@ impl KeptState {
         info!(
             subjects = revoked.subjects,
             clients = revoked.clients,
+            log_in_sessions = revoked.sessions,
             tokens = revoked.tokens,
             issuers = revoked.issuers,
             sessions = restored,
@@ -354,6 +355,7 @@ impl KeptState {
         for (kind, count) in [
             ("subject", revoked.subjects),
             ("client", revoked.clients),
+            ("session", revoked.sessions),
             ("token", revoked.tokens),
             ("issuer", revoked.issuers),
         ] {

@@ -152,6 +152,7 @@ impl Authority {
             client: Some(ClientKey::new(issuer, &credential.client_id)),
             issued_at: Timestamp::from_secs(now.wall.as_secs()),
             role_version: Some(owner.role_version),
+            names: None,
         };
         self.in_force.revocations.load().judge(&facts, now).is_some()
     }

@@ -17,14 +17,20 @@ pub(super) struct EventArgs {
     /// What happened.
     #[arg(value_name = "TYPE")]
     kind: EventArgument,
-    /// Whose tokens end, for role-changed and subject-revoked.
-    #[arg(long, value_name = "S", group = "whose")]
+    /// Whose tokens end, for role-changed and subject-revoked; for session-revoked, only that subject's.
+    #[arg(long, value_name = "S")]
     subject: Option<String>,
+    /// Which claim the subject is compared with: subject, email or alias.
+    #[arg(long, value_name = "K", requires = "subject", value_parser = ["subject", "email", "alias"])]
+    subject_kind: Option<String>,
+    /// Which log-in session's tokens end, for session-revoked.
+    #[arg(long, value_name = "X")]
+    session: Option<String>,
     /// Which token ends, for token-revoked.
-    #[arg(long, value_name = "J", group = "whose")]
+    #[arg(long, value_name = "J")]
     jti: Option<String>,
     /// Which client's tokens end, for client-revoked.
-    #[arg(long, value_name = "C", group = "whose")]
+    #[arg(long, value_name = "C")]
     client: Option<String>,
     /// The issuer of the tokens; may be left out when the gate has exactly one.
     #[arg(long, value_name = "I")]
@@ -47,6 +53,8 @@ enum EventArgument {
     SubjectRevoked,
     /// One token ends.
     TokenRevoked,
+    /// The log-in session's tokens issued until then end.
+    SessionRevoked,
     /// The client's tokens issued until then end.
     ClientRevoked,
     /// Every token of the issuer issued until then ends.
@@ -59,6 +67,7 @@ impl EventArgument {
             Self::RoleChanged => "role-changed",
             Self::SubjectRevoked => "subject-revoked",
             Self::TokenRevoked => "token-revoked",
+            Self::SessionRevoked => "session-revoked",
             Self::ClientRevoked => "client-revoked",
             Self::IssuerRevoked => "issuer-revoked",
         }
@@ -69,9 +78,15 @@ impl EventArgument {
         match self {
             Self::RoleChanged | Self::SubjectRevoked => Some("subject"),
             Self::TokenRevoked => Some("jti"),
+            Self::SessionRevoked => Some("session"),
             Self::ClientRevoked => Some("client"),
             Self::IssuerRevoked => None,
         }
+    }
+
+    /// Whether it may have this argument as well.
+    fn takes(self, name: &str) -> bool {
+        (self, name) == (Self::SessionRevoked, "subject")
     }
 }
 
@@ -101,11 +116,16 @@ impl EventArgs {
     /// The event as the gate takes it, or what is missing or too much.
     fn document(&self) -> Result<Value, String> {
         let kind = self.kind.word();
-        let named = [("subject", &self.subject), ("jti", &self.jti), ("client", &self.client)];
+        let named = [
+            ("subject", &self.subject),
+            ("session", &self.session),
+            ("jti", &self.jti),
+            ("client", &self.client),
+        ];
         let mut members = Map::from_iter([("type".to_owned(), Value::from(kind))]);
         for (name, value) in named {
             match value {
-                Some(_) if self.kind.needs() != Some(name) => {
+                Some(_) if self.kind.needs() != Some(name) && !self.kind.takes(name) => {
                     return Err(format!("--{name} has no meaning for {kind}"));
                 }
                 None if self.kind.needs() == Some(name) => return Err(format!("{kind} needs --{name}")),
@@ -116,7 +136,8 @@ impl EventArgs {
         if self.role_version.is_some() && self.kind != EventArgument::RoleChanged {
             return Err(format!("--role-version has no meaning for {kind}"));
         }
-        for (name, value) in [("issuer", &self.issuer), ("at", &self.at)] {
+        let more = [("issuer", &self.issuer), ("at", &self.at), ("subject_kind", &self.subject_kind)];
+        for (name, value) in more {
             if let Some(value) = value {
                 members.insert(name.to_owned(), value.as_str().into());
             }

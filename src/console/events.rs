@@ -60,10 +60,16 @@ async fn blank(
     Query(searched): Query<Searched>,
 ) -> Result<Markup, PageError> {
     visitor.require(Permission::Events)?;
-    let Searched { r#type, issuer, subject, client, jti, .. } = searched;
+    let Searched { r#type, issuer, subject, session, client, jti, .. } = searched;
     let of = |(name, value): (&str, String)| (name.to_owned(), value);
-    let pairs =
-        [("type", r#type), ("issuer", issuer), ("subject", subject), ("client", client), ("jti", jti)];
+    let pairs = [
+        ("type", r#type),
+        ("issuer", issuer),
+        ("subject", subject),
+        ("session", session),
+        ("client", client),
+        ("jti", jti),
+    ];
     let fields = Fields::of(pairs.map(of).into());
     Ok(pages::form(&visitor, &console.api.issuers(), (&fields, None)))
 }
@@ -98,7 +104,7 @@ fn again(console: &Shared, visitor: &Visitor, fields: &Fields, problem: (&str, &
 /// The form as the body of the admin API's call.
 fn document(fields: &Fields) -> Result<Vec<u8>, (&'static str, String)> {
     let mut members = Map::new();
-    for name in ["type", "issuer", "subject", "client", "jti"] {
+    for name in ["type", "issuer", "subject", "session", "client", "jti"] {
         if let Some(text) = meant(fields.text(name)) {
             members.insert(name.to_owned(), Value::String(text));
         }
@@ -114,7 +120,7 @@ fn document(fields: &Fields) -> Result<Vec<u8>, (&'static str, String)> {
 
 /// The field that a complaint is about: the first one that it names.
 fn at_fault(what: &str) -> &'static str {
-    let named = ["subject", "client", "jti", "role_version", "issuer"]
+    let named = ["subject", "session", "client", "jti", "role_version", "issuer"]
         .into_iter()
         .find(|name| what.contains(&format!("`{name}`")));
     named.unwrap_or(if what.contains("issuer") { "issuer" } else { "type" })

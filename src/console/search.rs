@@ -16,6 +16,7 @@ pub(super) struct Searched {
     pub(super) issuer: String,
     pub(super) subject: String,
     pub(super) client: String,
+    pub(super) session: String,
     pub(super) jti: String,
     /// Where the page begins.
     pub(super) from: String,
@@ -33,6 +34,7 @@ impl Searched {
         WhomFilter {
             subject: meant(&self.subject),
             client: meant(&self.client),
+            session: meant(&self.session),
             jti: meant(&self.jti),
             issuer: meant(&self.issuer),
         }
@@ -49,7 +51,7 @@ impl Searched {
 
     /// Whether anything is looked for.
     pub(super) fn is_narrowed(&self) -> bool {
-        [&self.r#type, &self.issuer, &self.subject, &self.client, &self.jti]
+        [&self.r#type, &self.issuer, &self.subject, &self.client, &self.session, &self.jti]
             .iter()
             .any(|text| meant(text).is_some())
     }
@@ -61,6 +63,7 @@ impl Searched {
             ("issuer", &self.issuer),
             ("subject", &self.subject),
             ("client", &self.client),
+            ("session", &self.session),
             ("jti", &self.jti),
             ("from", from),
         ];

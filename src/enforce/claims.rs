@@ -12,7 +12,7 @@ use super::identity;
 use super::policy::{ClaimName, IdentitySettings};
 use super::standing::TokenStanding;
 use super::token::{IssuerIndex, TokenId, Validity, VerifiedToken, Words, fingerprint};
-use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
+use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey, TokenNames};
 use crate::jose::jws::{self, Jws};
 use crate::revocations::TokenFacts;
 use crate::time::Timestamp;
@@ -41,6 +41,18 @@ pub struct IssuerRules {
 /// Where the claims are found that have a meaning here (`[issuers.claims]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimNames {
+    /// Whom the token is about.
+    pub subject: ClaimName,
+    /// The log-in session that the token belongs to.
+    pub session: ClaimName,
+    /// The token's own name.
+    pub token_id: ClaimName,
+    /// Whom the token is for.
+    pub audience: ClaimName,
+    /// The subject's e-mail address.
+    pub email: Option<ClaimName>,
+    /// Other names of the subject.
+    pub aliases: Vec<ClaimName>,
     /// Scopes: a space-delimited string or an array.
     pub scope: ClaimName,
     /// Roles: an array or a space-delimited string.
@@ -51,6 +63,26 @@ pub struct ClaimNames {
     pub tenant: ClaimName,
     /// The version of the subject's roles.
     pub role_version: ClaimName,
+}
+
+impl Default for ClaimNames {
+    /// The usual names.
+    fn default() -> Self {
+        let member = |name: &str| ClaimName::Member(name.to_owned());
+        Self {
+            subject: member("sub"),
+            session: member("sid"),
+            token_id: member("jti"),
+            audience: member("aud"),
+            email: None,
+            aliases: Vec::new(),
+            scope: member("scope"),
+            roles: member("roles"),
+            client: member("client_id"),
+            tenant: member("tenant"),
+            role_version: member("role_version"),
+        }
+    }
 }
 
 /// What is wrong with the claims of a token whose signature is true. To the client all of it is
@@ -99,9 +131,8 @@ impl IssuerRules {
 
     /// A string or an array of strings, one of them ours (RFC 7519 §4.1.3).
     pub(super) fn check_audience(&self, payload: &Map<String, Value>) -> Result<(), Reason> {
-        let named = payload
-            .get("aud")
-            .filter(|aud| !aud.is_null())
+        let audience = self.claims.audience.find(payload);
+        let named = audience
             .map_or(Some(Vec::new()), |aud| aud.as_str().map_or_else(|| strings(aud), |one| Some(vec![one])));
         let is_ours = |one: &&str| self.audiences.iter().any(|ours| ours == one);
         if named.ok_or(Reason::BadClaim)?.iter().any(is_ours) { Ok(()) } else { Err(Reason::WrongAudience) }
@@ -120,8 +151,9 @@ impl IssuerRules {
         identity: &IdentitySettings,
     ) -> Result<VerifiedToken, UnusableToken> {
         let payload = &jws.payload;
-        let (subject, jti) = (text(member(payload, "sub"), &"sub")?, text(member(payload, "jti"), &"jti")?);
         let names = &self.claims;
+        let claim = |name: &ClaimName| text(name.find(payload), name);
+        let (subject, jti) = (claim(&names.subject)?, claim(&names.token_id)?);
         let not_whole = || UnusableToken(format!("{} is not a whole number", names.role_version));
         let whole = |version: &Value| version.as_u64().ok_or_else(not_whole);
         let id = self.token_id(jti, jws.signing_input)?;
@@ -134,6 +166,7 @@ impl IssuerRules {
             client: client.map(|client| ClientKey::new(&self.issuer, client)),
             issued_at: validity.issued_at,
             role_version,
+            names: self.names(payload)?.map(Arc::new),
         };
         Ok(VerifiedToken {
             issuer,
@@ -156,6 +189,20 @@ impl IssuerRules {
             facts,
             standing: TokenStanding::default(),
         })
+    }
+
+    /// What else events may name the token by. An empty name is none: it would make one of all that carry it.
+    fn names(&self, payload: &Map<String, Value>) -> Result<Option<TokenNames>, UnusableToken> {
+        let (issuer, names) = (&*self.issuer, &self.claims);
+        let claim = |name: &ClaimName| Ok(text(name.find(payload), name)?.filter(|text| !text.is_empty()));
+        let email = names.email.as_ref().map(claim).transpose()?.flatten();
+        let mut others: Vec<SubjectKey> =
+            email.into_iter().map(|address| SubjectKey::email(issuer, address)).collect();
+        for name in &names.aliases {
+            others.extend(claim(name)?.map(|alias| SubjectKey::alias(issuer, alias)));
+        }
+        let subject = claim(&names.subject)?.map(|subject| SubjectKey::new(issuer, subject));
+        Ok(TokenNames::new(issuer, subject, others, claim(&names.session)?))
     }
 
     /// An empty `jti` would make one token of all that carry it.

@@ -55,6 +55,8 @@ pub enum Reason {
     WrongAudience,
     /// This token was revoked.
     TokenRevoked,
+    /// The tokens of its log-in session issued until then were revoked.
+    SessionRevoked,
     /// The subject's tokens issued until then were revoked.
     SubjectRevoked,
     /// The client's tokens issued until then were revoked.
@@ -139,7 +141,7 @@ impl From<JwsError> for Reason {
 
 impl Reason {
     /// Every reason. Two words occur twice, because they have two answers.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Missing,
         Self::Malformed,
         Self::NotJwt,
@@ -160,6 +162,7 @@ impl Reason {
         Self::TooLongLived,
         Self::WrongAudience,
         Self::TokenRevoked,
+        Self::SessionRevoked,
         Self::SubjectRevoked,
         Self::ClientRevoked,
         Self::IssuerRevoked,
@@ -196,6 +199,7 @@ impl Reason {
             Self::TooLongLived => "too_long_lived",
             Self::WrongAudience => "wrong_audience",
             Self::TokenRevoked => "token_revoked",
+            Self::SessionRevoked => "session_revoked",
             Self::SubjectRevoked => "subject_revoked",
             Self::ClientRevoked => "client_revoked",
             Self::IssuerRevoked => "issuer_revoked",
@@ -247,9 +251,11 @@ impl Reason {
             | Self::CertificateMismatch => DenialWire::invalid_token(NOT_VALID),
             Self::Expired => DenialWire::invalid_token("The access token expired"),
             Self::Idle => DenialWire::invalid_token("The access token has been inactive for too long (idle)"),
-            Self::TokenRevoked | Self::SubjectRevoked | Self::ClientRevoked | Self::IssuerRevoked => {
-                DenialWire::invalid_token("The access token was revoked")
-            }
+            Self::TokenRevoked
+            | Self::SessionRevoked
+            | Self::SubjectRevoked
+            | Self::ClientRevoked
+            | Self::IssuerRevoked => DenialWire::invalid_token("The access token was revoked"),
             Self::BeforeState => DenialWire::invalid_token(
                 "The access token is older than this gate's records; request a new one",
             ),

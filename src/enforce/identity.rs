@@ -29,7 +29,7 @@ pub(super) fn render(
     let mut headers = Vec::with_capacity(settings.headers.len());
     for (name, claim) in &settings.headers {
         let (claim, separator) = match claim {
-            IdentityClaim::Subject => (payload.get("sub"), b','),
+            IdentityClaim::Subject => (names.subject.find(payload), b','),
             IdentityClaim::Client => (names.client.find(payload), b','),
             IdentityClaim::Scope => (names.scope.find(payload), b' '),
             IdentityClaim::Roles => (names.roles.find(payload), b','),

@@ -97,6 +97,7 @@ mod tests {
             issued_at: at.wall,
             known_since: at.wall,
             expires_at: at.wall.plus(Duration::from_secs(60)),
+            names: None,
         };
         Sessions::new(settings).begin(None, &token, None, at).expect("in use").expect("a new session")
     }

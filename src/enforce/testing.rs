@@ -20,9 +20,7 @@ use super::claims::{ClaimNames, IssuerRules};
 use super::decide::{Asked, Enforcer, InForce, Judgement, Request, TrustedIssuer, Verdict};
 use super::denial::Reason;
 use super::explain::{Explanation, Finding, Question};
-use super::policy::{
-    ClaimName, EncodedSlashes, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings,
-};
+use super::policy::{EncodedSlashes, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings};
 use super::target::RequestTarget;
 use super::{DEFAULT_PROOFS, Settings};
 use crate::keys::key::VerificationKey;
@@ -154,7 +152,6 @@ fn merge(mut object: Value, changes: Value) -> Value {
 }
 
 pub(crate) fn rules(issuer: &str, algorithms: &[Algorithm]) -> IssuerRules {
-    let member = |name: &str| ClaimName::Member(name.to_owned());
     IssuerRules {
         issuer: issuer.into(),
         audiences: vec![AUDIENCE.to_owned(), "api".to_owned()],
@@ -163,13 +160,7 @@ pub(crate) fn rules(issuer: &str, algorithms: &[Algorithm]) -> IssuerRules {
         max_lifetime: Duration::from_secs(24 * 3600),
         token_types: ["at+jwt", "application/at+jwt", "JWT"].map(str::to_owned).to_vec(),
         required_claims: vec!["sub".to_owned()],
-        claims: ClaimNames {
-            scope: member("scope"),
-            roles: member("roles"),
-            client: member("client_id"),
-            tenant: member("tenant"),
-            role_version: member("role_version"),
-        },
+        claims: ClaimNames::default(),
     }
 }
 

@@ -171,7 +171,8 @@ impl VerifiedToken {
             self.scopes.0.len() + self.roles.0.len() + self.client.as_ref().map_or(0, |one| one.len());
         let header = size_of::<(HeaderName, HeaderValue)>() + SHARED_BYTES;
         let headers: usize = self.identity.iter().map(|(_, value)| header + value.len()).sum();
-        size_of::<Self>() + texts + words + headers
+        let names = self.facts.names.as_ref().map_or(0, |names| names.size());
+        size_of::<Self>() + texts + words + headers + names
     }
 
     /// Its idle clock, if it was used: the one that was kept with it or, at first sight and when that one has left the
@@ -247,7 +248,7 @@ impl VerifiedToken {
             return;
         }
         let snapshot = revocations.load();
-        let seen = TokenFacts { issued_at: wall, ..self.facts };
+        let seen = TokenFacts { issued_at: wall, ..self.facts.clone() };
         let came_after = snapshot.judge(&seen, now).is_some() && snapshot.judge(&self.facts, now).is_none();
         let known_since = if came_after { Timestamp::from_secs(wall.as_secs() + 1) } else { wall };
         self.facts.issued_at = self.issued_at.min(known_since);
@@ -261,7 +262,7 @@ impl VerifiedToken {
     /// What revocations are looked up by, for a token that was first used then; on another replica perhaps earlier.
     pub(super) fn facts_with(&self, first_used_at: Option<Timestamp>) -> TokenFacts {
         let uses = first_used_at.into_iter().chain(self.standing.first_use());
-        TokenFacts { issued_at: uses.fold(self.facts.issued_at, Timestamp::min), ..self.facts }
+        TokenFacts { issued_at: uses.fold(self.facts.issued_at, Timestamp::min), ..self.facts.clone() }
     }
 
     /// Whether it was unused for too long, or what must be asked before that is known.
@@ -293,6 +294,7 @@ impl VerifiedToken {
             issuer,
             subject: self.facts.subject,
             client: self.client.as_ref(),
+            names: self.facts.names.as_ref(),
             issued_at: self.issued_at,
             known_since: self.facts.issued_at,
             expires_at: self.expires_at,
@@ -325,6 +327,7 @@ impl From<Ended> for Reason {
     fn from(ended: Ended) -> Self {
         match ended {
             Ended::Token => Self::TokenRevoked,
+            Ended::Session => Self::SessionRevoked,
             Ended::Subject => Self::SubjectRevoked,
             Ended::Client => Self::ClientRevoked,
             Ended::Issuer => Self::IssuerRevoked,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{RwLock, mpsc};
 
 use super::EventIssuer;
-use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
+use crate::identity::{ClientKey, IssuerKey, Key, SessionKey, SubjectKey, TokenKey};
 use crate::metrics::Metrics;
 use crate::revocations::{Ends, Horizon, Revocations};
 use crate::sessions::Sessions;
@@ -350,6 +350,7 @@ fn named(kind: EventKind, key: Key, at: Timestamp, version: Option<u64>) -> Opti
         EventKind::SubjectRevoked => Ends::Subject(SubjectKey(key), at),
         EventKind::TokenRevoked => Ends::Token(TokenKey(key)),
         EventKind::ClientRevoked => Ends::Client(ClientKey(key), at),
+        EventKind::SessionRevoked => Ends::Session(SessionKey(key), at),
         EventKind::IssuerRevoked => Ends::Issuer(IssuerKey(key), at),
         EventKind::Undone => return None,
     })

@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::EventIssuer;
-use crate::state::record::{Event, EventKind};
+use crate::state::record::{Event, EventKind, SubjectKind};
 use crate::time::Timestamp;
 
 /// Events in one call at most.
@@ -64,6 +64,8 @@ struct EventMembers {
     r#type: String,
     issuer: Option<String>,
     subject: Option<String>,
+    subject_kind: Option<String>,
+    session: Option<String>,
     client: Option<String>,
     jti: Option<String>,
     at: Option<Value>,
@@ -76,6 +78,7 @@ fn event(json: &[u8], issuers: &[EventIssuer], now: Timestamp) -> Result<Event, 
         .filter(|kind| *kind != EventKind::Undone)
         .ok_or_else(|| format!("{:?} is not a type of event", members.r#type))?;
     members.fit(kind)?;
+    let subject_kind = members.subject_kind()?;
     let issuer = issuer(members.issuer.as_deref(), issuers)?;
     let at = members.at.as_ref().map_or(Ok(now), |at| time("at", at))?;
     if at > now.plus(issuer.leeway) {
@@ -88,7 +91,12 @@ fn event(json: &[u8], issuers: &[EventIssuer], now: Timestamp) -> Result<Event, 
         EventKind::ClientRevoked => Event::client(&issuer.issuer, &name(&members.client), at, expires_at),
         EventKind::IssuerRevoked | EventKind::Undone => Event::issuer(&issuer.issuer, at, expires_at),
         EventKind::RoleChanged | EventKind::SubjectRevoked => {
-            Event::subject(kind, &issuer.issuer, &name(&members.subject), at, expires_at)
+            let subject = name(&members.subject);
+            Event::named(kind, &issuer.issuer, (subject_kind, &subject), at, expires_at)
+        }
+        EventKind::SessionRevoked => {
+            let only = members.subject.as_deref().map(|subject| (subject_kind, subject));
+            Event::session(&issuer.issuer, &name(&members.session), only, at, expires_at)
         }
     };
     Ok(Event { role_version: members.role_version, ..event })
@@ -126,17 +134,29 @@ impl EventMembers {
             EventKind::RoleChanged | EventKind::SubjectRevoked => "subject",
             EventKind::TokenRevoked => "jti",
             EventKind::ClientRevoked => "client",
+            EventKind::SessionRevoked => "session",
             EventKind::IssuerRevoked | EventKind::Undone => "",
         };
-        for (name, member) in [("subject", &self.subject), ("jti", &self.jti), ("client", &self.client)] {
+        let named = [
+            ("subject", &self.subject),
+            ("session", &self.session),
+            ("jti", &self.jti),
+            ("client", &self.client),
+        ];
+        for (name, member) in named {
             match member.as_deref() {
                 Some("") => return Err(format!("`{name}` is empty")),
+                // Only that subject's tokens of the session.
+                Some(_) if (kind, name) == (EventKind::SessionRevoked, "subject") => {}
                 Some(_) if name != needed => {
                     return Err(format!("`{name}` has no meaning in {}", kind.as_str()));
                 }
                 None if name == needed => return Err(format!("{} needs `{name}`", kind.as_str())),
                 Some(_) | None => {}
             }
+        }
+        if self.subject_kind.is_some() && self.subject.is_none() {
+            return Err("`subject_kind` has no meaning without `subject`".into());
         }
         match self.role_version {
             Some(_) if kind != EventKind::RoleChanged => {
@@ -145,6 +165,15 @@ impl EventMembers {
             Some(version) if i64::try_from(version).is_err() => Err("`role_version` is too large".into()),
             Some(_) | None => Ok(()),
         }
+    }
+}
+
+impl EventMembers {
+    /// Which claim the subject is compared with; the subject itself, unless it says otherwise.
+    fn subject_kind(&self) -> Result<SubjectKind, String> {
+        let Some(word) = self.subject_kind.as_deref() else { return Ok(SubjectKind::Subject) };
+        let unknown = || format!("`subject_kind` is {word:?}; it must be subject, email or alias");
+        SubjectKind::from_word(word).ok_or_else(unknown)
     }
 }
 
@@ -228,9 +257,40 @@ mod tests {
             (r#"{"type":"token-revoked","jti":"j","at":null}"#, EventKind::TokenRevoked),
             (r#" {"type":"client-revoked","client":"c"} "#, EventKind::ClientRevoked),
             (r#"{"type":"issuer-revoked"}"#, EventKind::IssuerRevoked),
+            (r#"{"type":"session-revoked","session":"x"}"#, EventKind::SessionRevoked),
+            (r#"{"type":"session-revoked","session":"x","subject":"s"}"#, EventKind::SessionRevoked),
+            (r#"{"type":"subject-revoked","subject":"s","subject_kind":"email"}"#, EventKind::SubjectRevoked),
         ] {
             let event = one(json).unwrap();
             assert_eq!((event.kind, event.at), (kind, NOW), "{json}");
+        }
+    }
+
+    #[test]
+    fn whom_an_event_names_decides_its_key() {
+        let a = "https://a/".into();
+        let end = one(r#"{"type":"issuer-revoked"}"#).unwrap().expires_at;
+        let email = (SubjectKind::Email, "A@B.test");
+        for (json, expected) in [
+            (r#"{"type":"session-revoked","session":"x"}"#, Event::session(&a, "x", None, NOW, end)),
+            (
+                r#"{"type":"session-revoked","session":"x","subject":"A@B.test","subject_kind":"email"}"#,
+                Event::session(&a, "x", Some(email), NOW, end),
+            ),
+            (
+                r#"{"type":"role-changed","subject":"A@B.test","subject_kind":"email"}"#,
+                Event::named(EventKind::RoleChanged, &a, email, NOW, end),
+            ),
+            (
+                r#"{"type":"subject-revoked","subject":"s","subject_kind":"alias"}"#,
+                Event::named(EventKind::SubjectRevoked, &a, (SubjectKind::Alias, "s"), NOW, end),
+            ),
+            (
+                r#"{"type":"subject-revoked","subject":"s","subject_kind":"subject"}"#,
+                Event::subject(EventKind::SubjectRevoked, &a, "s", NOW, end),
+            ),
+        ] {
+            assert_eq!(one(json).unwrap(), expected, "{json}");
         }
     }
 
@@ -251,6 +311,16 @@ mod tests {
             (r#"{"type":"subject-revoked","subject":"s","client":"c"}"#, "no meaning"),
             (r#"{"type":"subject-revoked","subject":"s","role_version":1}"#, "no meaning"),
             (r#"{"type":"token-revoked"}"#, "needs `jti`"),
+            (r#"{"type":"session-revoked"}"#, "needs `session`"),
+            (r#"{"type":"session-revoked","session":""}"#, "`session` is empty"),
+            (r#"{"type":"session-revoked","session":"x","subject":""}"#, "`subject` is empty"),
+            (r#"{"type":"session-revoked","session":"x","jti":"j"}"#, "no meaning"),
+            (r#"{"type":"subject-revoked","subject":"s","session":"x"}"#, "no meaning"),
+            (
+                r#"{"type":"subject-revoked","subject":"s","subject_kind":"mail"}"#,
+                "must be subject, email or alias",
+            ),
+            (r#"{"type":"token-revoked","jti":"j","subject_kind":"email"}"#, "no meaning without"),
             (r#"{"type":"client-revoked"}"#, "needs `client`"),
             (r#"{"type":"role-changed","subject":"s","role_version":-1}"#, "invalid value"),
             (r#"{"type":"role-changed","subject":"s","role_version":1.5}"#, "invalid type"),

@@ -9,83 +9,20 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::identity::{AsIs, ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
-use crate::time::{Monotonic, Now, Timestamp};
+use crate::identity::{AsIs, IssuerKey, Key};
+use crate::time::{Now, Timestamp};
 
 mod base;
+mod facts;
 mod recent;
 pub mod rules;
 mod table;
 
+pub use facts::{Ended, EndedBy, Horizon, TokenFacts};
 use recent::PARTS;
 pub use rules::Ends;
 use rules::{KeyRule, Rule, SubjectRule};
 use table::{CutoffTable, SHARE};
-
-/// What a token must tell to be judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TokenFacts {
-    /// The token itself.
-    pub token: TokenKey,
-    /// Its issuer.
-    pub issuer: IssuerKey,
-    /// Its subject.
-    pub subject: Option<SubjectKey>,
-    /// Its client.
-    pub client: Option<ClientKey>,
-    /// `iat`; a fraction of a second does not count.
-    pub issued_at: Timestamp,
-    /// The version of its subject's roles.
-    pub role_version: Option<u64>,
-}
-
-/// Why a token is not in force any more. When several are true the first of this list is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Ended {
-    /// The token was revoked.
-    Token,
-    /// Its subject's tokens were revoked.
-    Subject,
-    /// Its client's tokens were revoked.
-    Client,
-    /// Its issuer's tokens were revoked.
-    Issuer,
-    /// Its subject's roles changed.
-    Roles,
-    /// It is older than what the store knows: than the store itself, or than events that were deleted because no token
-    /// could live so long by the settings of that time.
-    BeforeState,
-}
-
-/// What a token is compared with when it has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EndedBy {
-    /// Tokens issued until then ended, in whole seconds; for [`Ended::BeforeState`], before then.
-    pub at: Option<Timestamp>,
-    /// Tokens with an older version of their subject's roles ended.
-    pub role_version: Option<u64>,
-}
-
-/// What is known of deleted events of an issuer: they may have ended tokens issued until then. What younger tokens than
-/// `retention` need is not deleted, so it says nothing about those.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Horizon {
-    /// They may have ended tokens that were issued until then, by running time: the wall clock may have been wrong when they
-    /// came, and is right when a verdict counts,
-    pub until: Monotonic,
-    /// and are older than this.
-    pub retention: Duration,
-}
-
-impl Horizon {
-    /// Tokens issued until then are reached. Real time goes by at least as fast as running time, so `until` lies at least so
-    /// far back on a wall clock that is right.
-    fn reach(&self, now: Now) -> Timestamp {
-        let ran = now.monotonic.since(self.until);
-        let ahead = self.until.since(now.monotonic);
-        now.wall.minus(ran).plus(ahead).min(now.wall.minus(self.retention))
-    }
-}
 
 /// How many entries a snapshot holds, by what they name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,6 +31,8 @@ pub struct Counts {
     pub subjects: usize,
     /// Clients.
     pub clients: usize,
+    /// Log-in sessions.
+    pub sessions: usize,
     /// Tokens.
     pub tokens: usize,
     /// Issuers.
@@ -110,6 +49,7 @@ pub struct Snapshot {
     common_horizons: Arc<[Horizon]>,
     subjects: CutoffTable<SubjectRule>,
     clients: CutoffTable<KeyRule>,
+    sessions: CutoffTable<KeyRule>,
     issuers: CutoffTable<KeyRule>,
     tokens: CutoffTable<KeyRule>,
 }
@@ -123,6 +63,7 @@ impl Snapshot {
             common_horizons: Arc::default(),
             subjects: CutoffTable::new(),
             clients: CutoffTable::new(),
+            sessions: CutoffTable::new(),
             issuers: CutoffTable::new(),
             tokens: CutoffTable::new(),
         }
@@ -140,6 +81,7 @@ impl Snapshot {
         Counts {
             subjects: self.subjects.len(),
             clients: self.clients.len(),
+            sessions: self.sessions.len(),
             tokens: self.tokens.len(),
             issuers: self.issuers.len(),
         }
@@ -154,7 +96,7 @@ impl Snapshot {
     /// Whether a token was ended, and by what.
     #[must_use]
     pub fn judge(&self, facts: &TokenFacts, now: Now) -> Option<Ended> {
-        self.judge_events(facts).or_else(|| {
+        self.judge_events(facts, facts.issued_at).or_else(|| {
             let is_forgotten = self.horizons(facts).any(|horizon| facts.issued_at <= horizon.reach(now));
             (self.precedes(facts) || is_forgotten).then_some(Ended::BeforeState)
         })
@@ -163,15 +105,17 @@ impl Snapshot {
     /// Whether a token that no event ended would have been ended by one, had it been issued then.
     #[must_use]
     pub fn would_end(&self, facts: &TokenFacts, issued_at: Timestamp) -> bool {
-        self.judge_events(&TokenFacts { issued_at, ..*facts }).is_some()
+        self.judge_events(facts, issued_at).is_some()
     }
 
-    fn judge_events(&self, facts: &TokenFacts) -> Option<Ended> {
-        let issued_at = facts.issued_at;
-        let subject = facts.subject.and_then(|subject| self.subjects.get(subject.0));
+    fn judge_events(&self, facts: &TokenFacts, issued_at: Timestamp) -> Option<Ended> {
         if self.tokens.get(facts.token.0).is_some() {
             return Some(Ended::Token);
         }
+        if self.session(facts).is_some_and(|rule| rule.revokes(issued_at)) {
+            return Some(Ended::Session);
+        }
+        let subject = self.subject(facts);
         if subject.is_some_and(|rule| rule.revokes(issued_at)) {
             return Some(Ended::Subject);
         }
@@ -184,6 +128,17 @@ impl Snapshot {
         }
         let outdated = subject.is_some_and(|rule| rule.outdates(issued_at, facts.role_version));
         outdated.then_some(Ended::Roles)
+    }
+
+    /// All that is known of the subject, by whichever names.
+    fn subject(&self, facts: &TokenFacts) -> Option<SubjectRule> {
+        let rules = facts.subjects().filter_map(|subject| self.subjects.get(subject.0).copied());
+        rules.reduce(SubjectRule::and)
+    }
+
+    fn session(&self, facts: &TokenFacts) -> Option<KeyRule> {
+        let sessions = facts.names.iter().flat_map(|names| &names.sessions);
+        sessions.filter_map(|session| self.sessions.get(session.0).copied()).reduce(KeyRule::and)
     }
 
     /// Whether a token in force that expires then stays so while the [generation](Self::generation) stands still, whatever
@@ -206,10 +161,11 @@ impl Snapshot {
     /// What the verdict on an ended token rests on.
     #[must_use]
     pub fn grounds(&self, facts: &TokenFacts, ended: Ended, now: Now) -> EndedBy {
-        let subject = facts.subject.and_then(|subject| self.subjects.get(subject.0));
+        let subject = self.subject(facts);
         let client = facts.client.and_then(|client| self.clients.get(client.0));
         let at = match ended {
             Ended::Token => None,
+            Ended::Session => self.session(facts).map(|rule| rule.revoked_at()),
             Ended::Subject => subject.map(|rule| rule.revoked_at()),
             Ended::Client => client.map(|rule| rule.revoked_at()),
             Ended::Issuer => self.issuers.get(facts.issuer.0).map(|rule| rule.revoked_at()),
@@ -232,6 +188,7 @@ impl Snapshot {
             }
             Ends::Subject(subject, at) => self.subjects.update(subject.0, |rule| rule.revoked(at)),
             Ends::Client(client, at) => self.clients.update(client.0, |rule| rule.revoked(at)),
+            Ends::Session(session, at) => self.sessions.update(session.0, |rule| rule.revoked(at)),
             Ends::Issuer(issuer, at) => self.issuers.update(issuer.0, |rule| rule.revoked(at)),
             // Whenever it was issued: any time will do that is one.
             Ends::Token(token) => self.tokens.update(token.0, |rule| rule.revoked(Timestamp::from_secs(1))),
@@ -242,6 +199,7 @@ impl Snapshot {
         match ends {
             Ends::Roles { subject, .. } | Ends::Subject(subject, _) => self.subjects.forget(subject.0),
             Ends::Client(client, _) => self.clients.forget(client.0),
+            Ends::Session(session, _) => self.sessions.forget(session.0),
             Ends::Issuer(issuer, _) => self.issuers.forget(issuer.0),
             Ends::Token(token) => self.tokens.forget(token.0),
         }
@@ -252,6 +210,7 @@ impl Snapshot {
         let due = |part| {
             self.subjects.is_due(part, SHARE)
                 || self.clients.is_due(part, SHARE)
+                || self.sessions.is_due(part, SHARE)
                 || self.tokens.is_due(part, SHARE)
         };
         (0..PARTS).any(due)
@@ -348,6 +307,7 @@ impl Revocations {
         let _folder = lock(&self.folder);
         self.fold_parts(|all| &mut all.subjects, share);
         self.fold_parts(|all| &mut all.clients, share);
+        self.fold_parts(|all| &mut all.sessions, share);
         self.fold_parts(|all| &mut all.tokens, share);
     }
 

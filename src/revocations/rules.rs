@@ -3,7 +3,7 @@
 //! Times are whole seconds: `iat` counts seconds, so `iat ≤ t` is the same question as `iat ≤ ⌊t⌋`. A cut-off of zero
 //! means none, because no token of 1970 is alive.
 
-use crate::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey};
+use crate::identity::{ClientKey, IssuerKey, SessionKey, SubjectKey, TokenKey};
 use crate::time::Timestamp;
 
 /// What one event ends.
@@ -22,6 +22,8 @@ pub enum Ends {
     Subject(SubjectKey, Timestamp),
     /// Tokens of the client issued until then.
     Client(ClientKey, Timestamp),
+    /// Tokens of the log-in session issued until then.
+    Session(SessionKey, Timestamp),
     /// Tokens of the issuer issued until then.
     Issuer(IssuerKey, Timestamp),
     /// One token.
@@ -85,6 +87,17 @@ impl SubjectRule {
         self
     }
 
+    /// All that both say.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            role_version: self.role_version.max(other.role_version),
+            unversioned: self.unversioned.max(other.unversioned),
+            changed: self.changed.max(other.changed),
+            revoked: self.revoked.max(other.revoked),
+        }
+    }
+
     /// The highest version of its roles; 0 when none is known.
     #[must_use]
     pub fn role_version(&self) -> u64 {
@@ -121,6 +134,12 @@ impl SubjectRule {
 }
 
 impl KeyRule {
+    /// All that both say.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { revoked: self.revoked.max(other.revoked) }
+    }
+
     /// With one more revocation.
     #[must_use]
     pub fn revoked(self, at: Timestamp) -> Self {

@@ -1,6 +1,8 @@
 //! The verdict of a snapshot: which reason is told, what is taken back, what deleted events still end.
 
 use super::*;
+use crate::identity::{ClientKey, SessionKey, SubjectKey, TokenKey, TokenNames};
+use crate::time::Monotonic;
 
 const NOW: Now = Now::at_millis(200_000);
 
@@ -12,6 +14,7 @@ fn facts(issuer: &str, issued_at: i64) -> TokenFacts {
         client: Some(ClientKey::new(issuer, "app")),
         issued_at: Timestamp::from_secs(issued_at),
         role_version: None,
+        names: TokenNames::new(issuer, None, Vec::new(), Some("log-in")).map(Arc::new),
     }
 }
 
@@ -20,6 +23,7 @@ fn all(issuer: &str, at: i64) -> Vec<Ends> {
     let subject = SubjectKey::new(issuer, "alice");
     vec![
         Ends::Token(TokenKey::new(issuer, "jti")),
+        Ends::Session(SessionKey::new(issuer, "log-in"), at),
         Ends::Subject(subject, at),
         Ends::Client(ClientKey::new(issuer, "app"), at),
         Ends::Issuer(IssuerKey::new(issuer), at),
@@ -29,8 +33,15 @@ fn all(issuer: &str, at: i64) -> Vec<Ends> {
 
 #[test]
 fn the_first_reason_of_the_list_is_told() {
-    let reasons =
-        [Ended::Token, Ended::Subject, Ended::Client, Ended::Issuer, Ended::Roles, Ended::BeforeState];
+    let reasons = [
+        Ended::Token,
+        Ended::Session,
+        Ended::Subject,
+        Ended::Client,
+        Ended::Issuer,
+        Ended::Roles,
+        Ended::BeforeState,
+    ];
     for (first, reason) in reasons.into_iter().enumerate() {
         let revocations = Revocations::new(Some(Timestamp::from_millis(100_999)));
         let ends = all("https://a/", 100);
@@ -134,10 +145,11 @@ fn entries_are_counted_by_what_they_name() {
     revocations.apply((0..4).map(|i| Ends::Subject(SubjectKey(key(i)), at)));
     revocations.apply((0..3).map(|i| Ends::Client(ClientKey(key(i)), at)));
     revocations.apply((0..2).map(|i| Ends::Token(TokenKey(key(i)))));
+    revocations.apply((0..5).map(|i| Ends::Session(SessionKey(key(i)), at)));
     revocations.apply([Ends::Issuer(IssuerKey(key(0)), at)]);
     revocations.apply([Ends::Roles { subject: SubjectKey(key(0)), at, version: None }]);
     let counted = revocations.load().counts();
-    assert_eq!(counted, Counts { subjects: 4, clients: 3, tokens: 2, issuers: 1 });
+    assert_eq!(counted, Counts { subjects: 4, clients: 3, sessions: 5, tokens: 2, issuers: 1 });
 }
 
 #[test]
@@ -228,4 +240,72 @@ fn folding_is_due_when_much_changed_and_changes_no_verdict() {
         assert!(!replayed.is_due(), "folded as it was replayed: {kind}");
         assert_eq!(replayed.load().counts(), counted);
     }
+}
+
+/// A token of ada's: her address, an alias of hers, and her log-in session `x`.
+fn named() -> TokenFacts {
+    let (issuer, subject) = ("https://a/", SubjectKey::new("https://a/", "ada"));
+    let others = vec![SubjectKey::email(issuer, "ada@A.test"), SubjectKey::alias(issuer, "007")];
+    let names = TokenNames::new(issuer, Some(subject), others, Some("x")).map(Arc::new);
+    TokenFacts { subject: Some(subject), names, ..facts(issuer, 100) }
+}
+
+#[test]
+fn an_event_reaches_a_token_by_every_name_that_it_carries() {
+    let (a, b) = ("https://a/", "https://b/");
+    let ada = SubjectKey::new(a, "ada");
+    let at = Timestamp::from_secs(100);
+    let roles = |subject| Ends::Roles { subject, at, version: None };
+    for (ends, expected) in [
+        (Ends::Subject(ada, at), Some(Ended::Subject)),
+        (Ends::Subject(SubjectKey::email(a, "ada@a.test"), at), Some(Ended::Subject)),
+        (Ends::Subject(SubjectKey::alias(a, "007"), at), Some(Ended::Subject)),
+        (roles(SubjectKey::email(a, "ada@a.test")), Some(Ended::Roles)),
+        (roles(SubjectKey::alias(a, "007")), Some(Ended::Roles)),
+        (Ends::Session(SessionKey::new(a, "x"), at), Some(Ended::Session)),
+        (Ends::Session(SessionKey::of(a, "x", ada), at), Some(Ended::Session)),
+        (Ends::Session(SessionKey::of(a, "x", SubjectKey::alias(a, "007")), at), Some(Ended::Session)),
+        (Ends::Session(SessionKey::new(a, "x"), Timestamp::from_secs(99)), None),
+        (Ends::Session(SessionKey::of(a, "x", SubjectKey::new(a, "bob")), at), None),
+        (Ends::Session(SessionKey::new(a, "y"), at), None),
+        (Ends::Session(SessionKey::new(b, "x"), at), None),
+        (Ends::Subject(SubjectKey::email(a, "Ada@a.test"), at), None),
+        (Ends::Subject(SubjectKey::new(a, "ada@a.test"), at), None),
+        (Ends::Subject(SubjectKey::new(a, "007"), at), None),
+        (Ends::Subject(SubjectKey::alias(a, "ada"), at), None),
+        (Ends::Subject(SubjectKey::alias(b, "007"), at), None),
+    ] {
+        let revocations = Revocations::new(None);
+        revocations.apply([ends]);
+        let snapshot = revocations.load();
+        assert_eq!(snapshot.judge(&named(), NOW), expected, "{ends:?}");
+        let grounds = expected.map(|ended| snapshot.grounds(&named(), ended, NOW).at);
+        assert_eq!(grounds, expected.map(|_| Some(at)), "{ends:?}");
+        let bare = TokenFacts { names: None, ..named() };
+        let expected = expected.filter(|_| ends == Ends::Subject(ada, at));
+        assert_eq!(snapshot.judge(&bare, NOW), expected, "without its names: {ends:?}");
+        revocations.restate([(ends, [])]);
+        assert_eq!(revocations.load().judge(&named(), NOW), None, "taken back: {ends:?}");
+    }
+}
+
+#[test]
+fn the_latest_event_under_any_name_counts() {
+    let a = "https://a/";
+    let (ada, alias) = (SubjectKey::new(a, "ada"), SubjectKey::alias(a, "007"));
+    let at = Timestamp::from_secs;
+    let revocations = Revocations::new(None);
+    revocations.apply([
+        Ends::Subject(ada, at(150)),
+        Ends::Subject(alias, at(120)),
+        Ends::Roles { subject: ada, at: at(10), version: Some(3) },
+        Ends::Roles { subject: alias, at: at(20), version: Some(5) },
+    ]);
+    let snapshot = revocations.load();
+    assert_eq!(snapshot.grounds(&named(), Ended::Subject, NOW).at, Some(at(150)));
+    for (version, expected) in [(4, Some(Ended::Roles)), (5, None)] {
+        let facts = TokenFacts { issued_at: at(151), role_version: Some(version), ..named() };
+        assert_eq!(snapshot.judge(&facts, NOW), expected, "{version}");
+    }
+    assert_eq!(snapshot.grounds(&named(), Ended::Roles, NOW).role_version, Some(5));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::limits::SessionLimits;
 use super::names::SessionNames;
 use super::verdict::{IdleCase, Idleness, Stamp};
-use crate::identity::{SubjectKey, TokenKey};
+use crate::identity::{SubjectKey, TokenKey, TokenNames};
 use crate::state::record::SessionRow;
 use crate::time::{Monotonic, Now, Timestamp};
 
@@ -22,6 +22,8 @@ pub struct Session {
     /// The token's own key where it has no subject.
     subject: SubjectKey,
     client: Option<Arc<str>>,
+    /// What else events may name it by.
+    names: Option<Arc<TokenNames>>,
     issued_at: Timestamp,
     expires_at: Timestamp,
     first_used_at: Timestamp,
@@ -43,6 +45,8 @@ const UNSAVED: i64 = 2;
 const EVICTED: i64 = 4;
 const MARKS: i64 = OVER | UNSAVED | EVICTED;
 const SHIFT: u32 = 3;
+/// The two counters of what is shared.
+const SHARED: usize = 16;
 
 /// What a token tells when it is first seen.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +59,8 @@ pub struct Introduction<'a> {
     pub subject: Option<SubjectKey>,
     /// Its client.
     pub client: Option<&'a Arc<str>>,
+    /// Its other names.
+    pub names: Option<&'a Arc<TokenNames>>,
     /// `iat`.
     pub issued_at: Timestamp,
     /// By when it was issued, as is known here: `iat`, or when it was first seen, if that was earlier.
@@ -91,6 +97,7 @@ impl Session {
             issuer: names.share(introduction.issuer),
             subject: introduction.subject.unwrap_or(SubjectKey(introduction.token.0)),
             client: introduction.client.map(|client| names.share(client)),
+            names: introduction.names.map(Arc::clone),
             issued_at: introduction.issued_at,
             expires_at: introduction.expires_at,
             first_used_at: first.max(introduction.known_since),
@@ -109,6 +116,7 @@ impl Session {
             issuer: names.share(&row.issuer),
             subject: row.subject.unwrap_or(SubjectKey(row.token.0)),
             client: row.client.as_ref().map(|client| names.share(client)),
+            names: row.names.clone(),
             issued_at: row.issued_at,
             expires_at: row.expires_at,
             first_used_at: row.first_used_at,
@@ -156,7 +164,8 @@ impl Session {
 
     /// What memory it takes besides its own size.
     pub(super) fn outside(&self) -> usize {
-        self.client.as_ref().map_or(0, |client| client.len())
+        let client = self.client.as_ref().map_or(0, |client| client.len());
+        client + self.names.as_ref().map_or(0, |names| SHARED + names.size())
     }
 
     /// Whether its token expired more than `leeway` ago.
@@ -177,6 +186,7 @@ impl Session {
             last_used_at: self.last_used_at(),
             last_used_monotonic: self.last_used(),
             expires_at: self.expires_at,
+            names: self.names.clone(),
         }
     }
 

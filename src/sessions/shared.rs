@@ -241,6 +241,7 @@ mod tests {
             issued_at: ms(0),
             known_since: ms(0),
             expires_at: ms(3_600_000),
+            names: None,
         }
     }
 

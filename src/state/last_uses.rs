@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::record::{IdleTerms, SessionRow};
 use super::redis::FirstUse;
-use super::{CHUNK, Store, StoreError, rows};
+use super::{CHUNK, Store, StoreError, rows, session_rows};
 use crate::identity::TokenKey;
 use crate::time::{Monotonic, Timestamp};
 
@@ -28,7 +28,7 @@ impl Store {
         for chunk in gone.chunks(CHUNK) {
             let chunk = chunk.to_vec();
             self.writer
-                .run(move |db| chunk.iter().try_for_each(|token| rows::forget_session(db, *token)))
+                .run(move |db| chunk.iter().try_for_each(|token| session_rows::forget_session(db, *token)))
                 .await?;
         }
         // In the order of the tree they go into, neighbours share its pages.
@@ -36,8 +36,9 @@ impl Store {
         for chunk in used.chunks(CHUNK) {
             let chunk = chunk.to_vec();
             let uptime = self.uptime;
-            let save =
-                move |db: &Connection| chunk.iter().try_for_each(|row| rows::save_session(db, row, uptime));
+            let save = move |db: &Connection| {
+                chunk.iter().try_for_each(|row| session_rows::save_session(db, row, uptime))
+            };
             self.writer.run(save).await?;
         }
         Ok(Vec::new())
@@ -54,7 +55,7 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<SessionRow>, StoreError> {
         let uptime = self.uptime;
-        self.writer.read(move |db| rows::sessions(db, after, limit, uptime)).await
+        self.writer.read(move |db| session_rows::sessions(db, after, limit, uptime)).await
     }
 
     /// Deletes the last uses of tokens that were not used for `idle` of running time, or are dead by it; says how many.
@@ -72,7 +73,8 @@ impl Store {
         let unused_since = now.saturating_sub(rows::millis(idle));
         let mut trimmed = 0;
         for part in 0..=u8::MAX {
-            let trim = move |db: &Connection| rows::trim_sessions(db, part, (now, unused_since, leeway));
+            let trim =
+                move |db: &Connection| session_rows::trim_sessions(db, part, (now, unused_since, leeway));
             trimmed += self.writer.run(trim).await?;
         }
         Ok(trimmed)

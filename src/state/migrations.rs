@@ -1,7 +1,7 @@
 //! The tables of the database, version by version. Which of the steps a file still needs, `schema` finds out.
 
 /// One step for each version of the file, in order; only ever appended to.
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE origin (created_at INTEGER NOT NULL) STRICT;
     CREATE TABLE events (
@@ -116,6 +116,11 @@ pub(super) const MIGRATIONS: [&str; 4] = [
     "
     ALTER TABLE users ADD COLUMN password TEXT; -- a PHC string of Argon2id; NULL: the user has none
 ",
+    "
+    ALTER TABLE events ADD COLUMN session TEXT; -- the log-in session that ended
+    ALTER TABLE events ADD COLUMN subject_kind INTEGER NOT NULL DEFAULT 0; -- which claim the subject is compared with
+    ALTER TABLE sessions ADD COLUMN names BLOB; -- other names of the token's subject, and its log-in session, as keys
+",
 ];
 
 #[cfg(test)]
@@ -134,7 +139,7 @@ mod tests {
         MIGRATIONS.iter().take(version).for_each(|step| file.execute_batch(step).unwrap());
         file.execute("INSERT INTO origin (created_at) VALUES (1)", []).unwrap();
         if version >= 2 {
-            let user = "INSERT INTO users VALUES ('ada', 'Ada', '[\"reader\"]', 7, 1)";
+            let user = "INSERT INTO users (id, name, roles, role_version, created_at) VALUES ('ada', 'Ada', '[\"reader\"]', 7, 1)";
             file.execute(user, []).unwrap();
         }
         file.pragma_update(None, "application_id", 0x5043_4c53).unwrap();

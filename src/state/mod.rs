@@ -25,6 +25,7 @@ pub mod redis;
 mod rows;
 mod schema;
 mod seen;
+mod session_rows;
 mod trim;
 pub(crate) mod uptime;
 mod writer;

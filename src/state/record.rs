@@ -3,100 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
+use crate::identity::{ClientKey, IssuerKey, Key, SessionKey, SubjectKey, TokenKey, TokenNames};
 use crate::time::{Monotonic, Timestamp};
 
-/// What kind of event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EventKind {
-    /// The subject's roles changed.
-    RoleChanged,
-    /// The subject's tokens issued until then end.
-    SubjectRevoked,
-    /// One token ends.
-    TokenRevoked,
-    /// The client's tokens issued until then end.
-    ClientRevoked,
-    /// The issuer's tokens issued until then end.
-    IssuerRevoked,
-    /// An earlier event was taken back.
-    Undone,
-}
+mod kinds;
 
-/// Each kind, the word users see, and the number it is stored as.
-const KINDS: [(EventKind, &str, i64); 6] = [
-    (EventKind::RoleChanged, "role-changed", 0),
-    (EventKind::SubjectRevoked, "subject-revoked", 1),
-    (EventKind::TokenRevoked, "token-revoked", 2),
-    (EventKind::ClientRevoked, "client-revoked", 3),
-    (EventKind::IssuerRevoked, "issuer-revoked", 4),
-    (EventKind::Undone, "revocation-undone", 5),
-];
-
-/// Where an event came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EventSource {
-    /// The admin API.
-    Admin,
-    /// A Shared Signals transmitter.
-    Ssf,
-    /// The embedded authority.
-    Authority,
-    /// Another replica.
-    Replica,
-}
-
-const SOURCES: [(EventSource, &str, i64); 4] = [
-    (EventSource::Admin, "admin", 0),
-    (EventSource::Ssf, "ssf", 1),
-    (EventSource::Authority, "authority", 2),
-    (EventSource::Replica, "replica", 3),
-];
-
-impl EventKind {
-    /// The word users see.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        KINDS.iter().find(|(kind, ..)| *kind == self).map_or("", |(_, word, _)| word)
-    }
-
-    /// The kind that a word names.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        KINDS.iter().find(|(_, known, _)| *known == word).map(|(kind, ..)| *kind)
-    }
-
-    pub(super) fn code(self) -> i64 {
-        KINDS.iter().find(|(kind, ..)| *kind == self).map_or(-1, |(.., code)| *code)
-    }
-
-    pub(super) fn from_code(code: i64) -> Option<Self> {
-        KINDS.iter().find(|(.., known)| *known == code).map(|(kind, ..)| *kind)
-    }
-
-    /// Whether the keys of both kinds name the same sort of thing.
-    #[must_use]
-    pub fn shares_keys_with(self, other: Self) -> bool {
-        let subject = |kind| matches!(kind, Self::RoleChanged | Self::SubjectRevoked);
-        self == other || (subject(self) && subject(other))
-    }
-}
-
-impl EventSource {
-    /// The word users see.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        SOURCES.iter().find(|(source, ..)| *source == self).map_or("", |(_, word, _)| word)
-    }
-
-    pub(super) fn code(self) -> i64 {
-        SOURCES.iter().find(|(source, ..)| *source == self).map_or(-1, |(.., code)| *code)
-    }
-
-    pub(super) fn from_code(code: i64) -> Option<Self> {
-        SOURCES.iter().find(|(.., known)| *known == code).map(|(source, ..)| *source)
-    }
-}
+pub use kinds::{EventKind, EventSource, SubjectKind};
 
 /// The signal that an event came with, as a hash: who sent it, under which id, what it was and when it happened by its
 /// sender's clock. Events that no signal brought have none.
@@ -121,8 +33,12 @@ pub struct Event {
     pub kind: EventKind,
     /// Whose tokens are meant.
     pub issuer: Arc<str>,
-    /// The subject, of the kinds that name one.
+    /// The subject, of the kinds that name one; of `session-revoked` when only that subject's tokens are meant.
     pub subject: Option<Box<str>>,
+    /// Which claim the subject is compared with.
+    pub subject_kind: SubjectKind,
+    /// The log-in session, of `session-revoked`.
+    pub session: Option<Box<str>>,
     /// The client, of `client-revoked`.
     pub client: Option<Box<str>>,
     /// The token, of `token-revoked`; absent when it was named by its key.
@@ -147,6 +63,8 @@ impl Event {
             kind,
             issuer,
             subject: None,
+            subject_kind: SubjectKind::Subject,
+            session: None,
             client: None,
             jti: None,
             key,
@@ -166,8 +84,41 @@ impl Event {
         at: Timestamp,
         expires_at: Timestamp,
     ) -> Self {
-        let key = SubjectKey::new(issuer, subject).0;
-        Self { subject: Some(subject.into()), ..Self::new(kind, issuer, key, at, expires_at) }
+        Self::named(kind, issuer, (SubjectKind::Subject, subject), at, expires_at)
+    }
+
+    /// As [`Self::subject`], of a subject that is named in some way.
+    #[must_use]
+    pub fn named(
+        kind: EventKind,
+        issuer: &Arc<str>,
+        (subject_kind, subject): (SubjectKind, &str),
+        at: Timestamp,
+        expires_at: Timestamp,
+    ) -> Self {
+        let key = subject_kind.key(issuer, subject).0;
+        Self { subject: Some(subject.into()), subject_kind, ..Self::new(kind, issuer, key, at, expires_at) }
+    }
+
+    /// All tokens of the log-in session were revoked; with a subject, those of that subject only.
+    #[must_use]
+    pub fn session(
+        issuer: &Arc<str>,
+        session: &str,
+        only: Option<(SubjectKind, &str)>,
+        at: Timestamp,
+        expires_at: Timestamp,
+    ) -> Self {
+        let key = match only {
+            Some((kind, subject)) => SessionKey::of(issuer, session, kind.key(issuer, subject)),
+            None => SessionKey::new(issuer, session),
+        };
+        Self {
+            subject: only.map(|(_, subject)| subject.into()),
+            subject_kind: only.map(|(kind, _)| kind).unwrap_or_default(),
+            session: Some(session.into()),
+            ..Self::new(EventKind::SessionRevoked, issuer, key.0, at, expires_at)
+        }
     }
 
     /// The token with this `jti` was revoked.
@@ -340,6 +291,8 @@ pub struct SessionRow {
     pub last_used_monotonic: Monotonic,
     /// `exp`.
     pub expires_at: Timestamp,
+    /// Its other names.
+    pub names: Option<Arc<TokenNames>>,
 }
 
 /// The idle timeout that was in force last, so that what was idle by it stays so.
@@ -375,22 +328,4 @@ pub struct UsageRow {
     pub count: u64,
     /// The last of them.
     pub last_used_at: Timestamp,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_and_codes_lead_back() {
-        for (kind, word, code) in KINDS {
-            assert_eq!((kind.as_str(), kind.code()), (word, code));
-            assert_eq!(EventKind::from_word(word), Some(kind));
-            assert_eq!(EventKind::from_code(code), Some(kind));
-        }
-        for (source, word, code) in SOURCES {
-            assert_eq!((source.as_str(), source.code()), (word, code));
-            assert_eq!(EventSource::from_code(code), Some(source));
-        }
-    }
 }

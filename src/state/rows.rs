@@ -6,17 +6,17 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::record::{
-    Appended, Event, EventKind, EventOrigin, EventSource, Identity, IdleFloor, IdleTerms, SessionRow,
-    StoredEvent, Undone, UsageRow,
+    Appended, Event, EventKind, EventOrigin, EventSource, Identity, IdleFloor, IdleTerms, StoredEvent,
+    SubjectKind, Undone, UsageRow,
 };
 use super::uptime::Uptime;
-use crate::identity::{Key, SubjectKey, TokenKey};
+use crate::identity::Key;
 use crate::time::Timestamp;
 
 /// What stands in `detail` when there is nothing to say.
 const NOTHING: i64 = -1;
 
-pub(super) const EVENT: &str = "sequence, kind, key, at, detail, issuer, subject, client, jti, source, received_at, expires_at, undone, origin";
+pub(super) const EVENT: &str = "sequence, kind, key, at, detail, issuer, subject, client, jti, source, received_at, expires_at, undone, origin, session, subject_kind";
 
 /// When an event arrived, by both clocks.
 #[derive(Debug, Clone, Copy)]
@@ -80,8 +80,8 @@ pub(super) fn insert(
     let inserted = db
         .prepare_cached(
             "INSERT INTO events (kind, key, at, detail, issuer, subject, client, jti, source, received_at, expires_at,
-                                 sequence, received_uptime, origin)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT DO NOTHING",
+                                 sequence, received_uptime, origin, session, subject_kind)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             event.kind.code(),
@@ -98,6 +98,8 @@ pub(super) fn insert(
             sequence.map(signed),
             arrival.uptime,
             event.origin.map(|origin| origin.0.to_bytes()),
+            event.session,
+            event.subject_kind.code(),
         ])?;
     Ok(inserted == 1)
 }
@@ -206,6 +208,8 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
             role_version,
             issuer: row.get(5)?,
             subject: row.get(6)?,
+            subject_kind: SubjectKind::from_code(row.get(15)?).ok_or_else(|| unknown(15, "subject_kind"))?,
+            session: row.get(14)?,
             client: row.get(7)?,
             jti: row.get(8)?,
             expires_at: time(row, 11)?,
@@ -216,77 +220,6 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
         received_at: time(row, 10)?,
         undone: row.get(12)?,
     })
-}
-
-pub(super) fn save_session(db: &Connection, row: &SessionRow, uptime: Uptime) -> rusqlite::Result<()> {
-    // The last use only ever moves forward, whatever order the writes come in.
-    db.prepare_cached(
-        "INSERT INTO sessions (token, issuer, subject, client, issued_at, first_used_at, last_used_at, expires_at, last_used_uptime)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-         ON CONFLICT DO UPDATE SET last_used_at = max(last_used_at, excluded.last_used_at),
-             last_used_uptime = max(last_used_uptime, excluded.last_used_uptime)",
-    )?
-    .execute(params![
-        row.token.0.to_bytes(),
-        row.issuer,
-        row.subject.map(|subject| subject.0.to_bytes()),
-        row.client,
-        row.issued_at.as_millis(),
-        row.first_used_at.as_millis(),
-        row.last_used_at.as_millis(),
-        row.expires_at.as_millis(),
-        uptime.at(row.last_used_monotonic),
-    ])?;
-    Ok(())
-}
-
-pub(super) fn forget_session(db: &Connection, token: TokenKey) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM sessions WHERE token = ?1")?.execute([token.0.to_bytes()])?;
-    Ok(())
-}
-
-pub(super) fn sessions(
-    db: &Connection,
-    after: Option<TokenKey>,
-    limit: usize,
-    uptime: Uptime,
-) -> rusqlite::Result<Vec<SessionRow>> {
-    let after = after.map_or(Vec::new(), |token| token.0.to_bytes().to_vec());
-    db.prepare_cached(
-        "SELECT token, issuer, subject, client, issued_at, first_used_at, last_used_at, expires_at, last_used_uptime
-         FROM sessions WHERE token > ?1 ORDER BY token LIMIT ?2",
-    )?
-    .query_map(params![after, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
-        Ok(SessionRow {
-            token: TokenKey(Key::from_bytes(row.get(0)?)),
-            issuer: row.get(1)?,
-            subject: row.get::<_, Option<[u8; 16]>>(2)?.map(|bytes| SubjectKey(Key::from_bytes(bytes))),
-            client: row.get(3)?,
-            issued_at: time(row, 4)?,
-            first_used_at: time(row, 5)?,
-            last_used_at: time(row, 6)?,
-            expires_at: time(row, 7)?,
-            last_used_monotonic: uptime.moment(row.get(8)?),
-        })
-    })?
-    .collect()
-}
-
-/// Looks through the 256th part of the sessions whose tokens begin with `part`, for those that were not used since so much
-/// running time, or whose tokens are dead: whatever the wall clock said when one was used, it had no more than its
-/// lifetime and two `leeway`s before it.
-pub(super) fn trim_sessions(
-    db: &Connection,
-    part: u8,
-    (now, unused_since, leeway): (i64, i64, i64),
-) -> rusqlite::Result<usize> {
-    let (mut first, mut last) = ([0; 16], [u8::MAX; 16]);
-    (first[0], last[0]) = (part, part);
-    db.prepare_cached(
-        "DELETE FROM sessions WHERE token BETWEEN ?1 AND ?2
-         AND (last_used_uptime < ?3 OR last_used_uptime < ?4 - 2 * ?5 - (expires_at - issued_at))",
-    )?
-    .execute(params![first, last, unused_since, now, leeway])
 }
 
 pub(super) fn save_idle_terms(db: &Connection, terms: &IdleTerms, uptime: Uptime) -> rusqlite::Result<()> {

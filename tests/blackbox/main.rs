@@ -34,6 +34,7 @@ mod judged_again;
 mod keys;
 mod killed;
 mod limits;
+mod names;
 mod operators;
 mod overload;
 mod passwords;

@@ -54,7 +54,7 @@ impl Told {
             EventKind::SubjectRevoked => (until && Some(SubjectKey(key)) == facts.subject, Ended::Subject),
             EventKind::ClientRevoked => (until && Some(ClientKey(key)) == facts.client, Ended::Client),
             EventKind::IssuerRevoked => (until, Ended::Issuer),
-            EventKind::RoleChanged | EventKind::Undone => {
+            EventKind::RoleChanged | EventKind::SessionRevoked | EventKind::Undone => {
                 let older = match (self.event.role_version, token.version) {
                     (Some(event), Some(token)) => token < event,
                     (None, _) | (Some(_), None) => until,
@@ -74,6 +74,7 @@ fn facts(token: &Token) -> TokenFacts {
         client: Some(ClientKey::new(ISSUER, &token.client.to_string())),
         issued_at: Timestamp::from_millis(token.issued_at),
         role_version: token.version,
+        names: None,
     }
 }
 

@@ -332,6 +332,7 @@ async fn the_store_is_read_beside_the_gate_that_uses_it() {
         last_used_at: at(NOW),
         last_used_monotonic: Monotonic::now(),
         expires_at: at(NOW + 3600),
+        names: None,
     };
     store.save_sessions(vec![row], Vec::new()).await.unwrap();
     let told = explain_with(here, &later, "");

@@ -66,7 +66,7 @@ impl Told {
             EventKind::SubjectRevoked => (Ended::Subject, event.whose == token.subject, until),
             EventKind::ClientRevoked => (Ended::Client, event.whose == token.client, until),
             EventKind::IssuerRevoked => (Ended::Issuer, true, until),
-            EventKind::RoleChanged | EventKind::Undone => {
+            EventKind::RoleChanged | EventKind::SessionRevoked | EventKind::Undone => {
                 let older = match (event.version, token.version) {
                     (Some(event), Some(token)) => token < event,
                     (None, _) | (Some(_), None) => until,
@@ -112,6 +112,7 @@ impl Gate {
             issued_at: ms(token.issued_at),
             known_since: ms(token.issued_at),
             expires_at: ms(token.issued_at + LIFETIME),
+            names: None,
         })
     }
 
@@ -125,6 +126,7 @@ impl Gate {
             client: Some(ClientKey::new(issuer, &token.client.to_string())),
             issued_at: ms(token.issued_at),
             role_version: token.version,
+            names: None,
         };
         if let Some(ended) = self.revocations.load().judge(&facts, both(now)) {
             return Some(Some(ended));

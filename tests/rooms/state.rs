@@ -55,6 +55,7 @@ impl Gate {
                 client: None,
                 issued_at,
                 role_version: Some(3),
+                names: None,
             },
             at(NOW),
         )

@@ -12,9 +12,7 @@ use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
 use portcullis::enforce::decide::{Asked, Enforcer, InForce, Permit, Request, TrustedIssuer, Verdict};
 use portcullis::enforce::denial::Reason;
-use portcullis::enforce::policy::{
-    ClaimName, EncodedSlashes, IdentitySettings, Mode, Requirement, RouteSettings,
-};
+use portcullis::enforce::policy::{EncodedSlashes, IdentitySettings, Mode, Requirement, RouteSettings};
 use portcullis::enforce::target::RequestTarget;
 use portcullis::events::{self, EventLog, parse};
 use portcullis::identity::TokenKey;
@@ -245,7 +243,6 @@ fn key_store(issuer: &str, metrics: &Metrics) -> Arc<KeyStore> {
 }
 
 fn enforcer(settings: Settings, keys: &[Arc<KeyStore>], in_force: &InForce, metrics: &Metrics) -> Enforcer {
-    let member = |name: &str| ClaimName::Member(name.to_owned());
     let rules = |(index, name): (usize, &&str)| IssuerRules {
         issuer: (*name).into(),
         audiences: vec![AUDIENCE.to_owned()],
@@ -254,13 +251,7 @@ fn enforcer(settings: Settings, keys: &[Arc<KeyStore>], in_force: &InForce, metr
         max_lifetime: millis(settings.max_lifetime[index]),
         token_types: vec!["JWT".to_owned()],
         required_claims: Vec::new(),
-        claims: ClaimNames {
-            scope: member("scope"),
-            roles: member("roles"),
-            client: member("client_id"),
-            tenant: member("tenant"),
-            role_version: member("role_version"),
-        },
+        claims: ClaimNames::default(),
     };
     let issuers = NAMES.iter().enumerate().map(rules).zip(keys);
     let issuers = issuers.map(|(rules, keys)| TrustedIssuer { rules, keys: Arc::clone(keys) }).collect();

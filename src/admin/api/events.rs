@@ -130,7 +130,10 @@ struct EventItem {
     r#type: &'static str,
     issuer: String,
     subject: Option<Box<str>>,
+    /// Which claim the subject is compared with, where there is one.
+    subject_kind: Option<&'static str>,
     client: Option<Box<str>>,
+    session: Option<Box<str>>,
     jti: Option<Box<str>>,
     /// Of `token-revoked`: the token, as sessions name it.
     token: Option<String>,
@@ -151,8 +154,10 @@ impl From<StoredEvent> for EventItem {
             sequence,
             r#type: event.kind.as_str(),
             issuer: event.issuer.to_string(),
+            subject_kind: event.subject.as_ref().map(|_| event.subject_kind.as_str()),
             subject: event.subject,
             client: event.client,
+            session: event.session,
             jti: event.jti,
             at: event.at.to_string(),
             role_version: event.role_version,

@@ -26,6 +26,7 @@ pub(super) fn routes() -> Router<Api> {
 struct WantedRevocations {
     subject: Option<String>,
     client: Option<String>,
+    session: Option<String>,
     jti: Option<String>,
     issuer: Option<String>,
     after: Option<u64>,
@@ -39,7 +40,10 @@ struct RevocationItem {
     r#type: &'static str,
     issuer: String,
     subject: Option<Box<str>>,
+    /// Which claim the subject is compared with, where there is one.
+    subject_kind: Option<&'static str>,
     client: Option<Box<str>>,
+    session: Option<Box<str>>,
     jti: Option<Box<str>>,
     /// Of `token-revoked`: the token, as sessions name it.
     token: Option<String>,
@@ -56,8 +60,10 @@ impl From<StoredEvent> for RevocationItem {
             id: sequence,
             r#type: event.kind.as_str(),
             issuer: event.issuer.to_string(),
+            subject_kind: event.subject.as_ref().map(|_| event.subject_kind.as_str()),
             subject: event.subject,
             client: event.client,
+            session: event.session,
             jti: event.jti,
             at: event.at.to_string(),
             expires_at: event.expires_at.to_string(),
@@ -69,9 +75,9 @@ impl From<StoredEvent> for RevocationItem {
 async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     let wanted: WantedRevocations = query(&uri)?;
     let (after, limit) = (wanted.after.unwrap_or(0), limit(wanted.limit)?);
-    let WantedRevocations { subject, client, jti, issuer, .. } = wanted;
-    let Part { items, next } =
-        api.revocations(&WhomFilter { subject, client, jti, issuer }, after, limit).await?;
+    let WantedRevocations { subject, client, session, jti, issuer, .. } = wanted;
+    let whom = WhomFilter { subject, client, session, jti, issuer };
+    let Part { items, next } = api.revocations(&whom, after, limit).await?;
     let items: Vec<RevocationItem> = items.into_iter().map(RevocationItem::from).collect();
     Ok(ListPage { items, next }.into_response())
 }

@@ -16,7 +16,7 @@ use crate::events::{EventIssuer, parse};
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey};
 use crate::revocations::{Snapshot, TokenFacts};
 use crate::sessions::Sessions;
-use crate::state::record::{Event, EventKind, SessionRow};
+use crate::state::record::{Event, EventKind, SessionRow, SubjectKind};
 use crate::time::Now;
 
 /// Digits of a token's name, and how many of them are enough to find it by.
@@ -60,6 +60,8 @@ pub(crate) struct SessionFilter {
     subjects: Vec<SubjectKey>,
     issuer: Option<Arc<str>>,
     client: Option<Box<str>>,
+    /// A name that the token carries beside its subject: another one of it, or its log-in session.
+    other: Option<Key>,
 }
 
 impl SessionFilter {
@@ -78,8 +80,13 @@ impl SessionFilter {
     pub(super) fn ended_by(event: &Event) -> Option<Self> {
         let all = Self { issuer: Some(Arc::clone(&event.issuer)), ..Self::default() };
         match event.kind {
-            EventKind::RoleChanged | EventKind::SubjectRevoked => {
+            EventKind::RoleChanged | EventKind::SubjectRevoked
+                if event.subject_kind == SubjectKind::Subject =>
+            {
                 Some(Self { subjects: vec![SubjectKey(event.key)], ..all })
+            }
+            EventKind::RoleChanged | EventKind::SubjectRevoked | EventKind::SessionRevoked => {
+                Some(Self { other: Some(event.key), ..all })
             }
             EventKind::ClientRevoked => Some(Self { client: event.client.clone(), ..all }),
             EventKind::IssuerRevoked => Some(all),
@@ -97,7 +104,7 @@ impl SessionFilter {
         let subjects = subject
             .into_iter()
             .flat_map(|subject| asked.iter().map(move |issuer| SubjectKey::new(&issuer.issuer, subject)));
-        Ok(Self { subjects: subjects.collect(), issuer: only, client })
+        Ok(Self { subjects: subjects.collect(), issuer: only, client, other: None })
     }
 
     /// The subject by which the table can be searched.
@@ -109,6 +116,7 @@ impl SessionFilter {
         let is_subject = |subject| self.subjects.contains(&subject);
         self.issuer.as_ref().is_none_or(|issuer| *issuer == row.issuer)
             && self.client.as_ref().is_none_or(|client| row.client.as_deref() == Some(client))
+            && self.other.is_none_or(|key| row.names.as_ref().is_some_and(|names| names.has(key)))
             && (self.subjects.is_empty() || row.subject.is_some_and(is_subject))
     }
 
@@ -127,6 +135,7 @@ impl SessionFilter {
             subjects: subject.into_iter().map(|subject| SubjectKey::new(issuer, subject)).collect(),
             issuer: Some(Arc::clone(issuer)),
             client: None,
+            other: None,
         })
     }
 }
@@ -295,6 +304,7 @@ fn is_ended(revocations: &Snapshot, row: &SessionRow, now: Now) -> bool {
         client: row.client.as_ref().map(|client| ClientKey::new(&row.issuer, client)),
         issued_at: row.issued_at.min(row.first_used_at),
         role_version: Some(u64::MAX),
+        names: row.names.clone(),
     };
     revocations.judge(&facts, now).is_some()
 }

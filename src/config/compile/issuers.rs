@@ -165,16 +165,30 @@ pub(super) fn ca(s: &mut Section<'_>, source: &KeySource) -> Option<PathBuf> {
     ca
 }
 
+/// A claim, or none when the text is empty.
+fn optional_claim(text: &str) -> Result<Option<ClaimName>, String> {
+    if text.is_empty() { Ok(None) } else { units::claim(text).map(Some) }
+}
+
 /// `[issuers.claims]`.
 fn claims(s: &mut Section<'_>) -> ClaimNames {
     let mut claim = |key, default| {
         s.parsed(key, default, units::claim).unwrap_or_else(|| ClaimName::Member(String::new()))
     };
+    let subject = claim("subject", "sub");
+    let (session, token_id, audience) =
+        (claim("session", "sid"), claim("token_id", "jti"), claim("audience", "aud"));
     ClaimNames {
+        subject,
+        session,
+        token_id,
+        audience,
         scope: claim("scope", "scope"),
         roles: claim("roles", "roles"),
         client: claim("client", "client_id"),
         tenant: claim("tenant", "tenant"),
         role_version: claim("role_version", "role_version"),
+        email: s.parsed("email", "", optional_claim).flatten(),
+        aliases: s.list("aliases", &[], units::claim),
     }
 }

@@ -17,9 +17,10 @@ use crate::time::Timestamp;
 pub(super) const HOME: &str = "/console/events";
 
 /// The kinds of events that can be published, in the words of the form.
-const PUBLISHED: [(EventKind, &str); 5] = [
+const PUBLISHED: [(EventKind, &str); 6] = [
     (EventKind::SubjectRevoked, "End all tokens of a subject"),
     (EventKind::RoleChanged, "The roles of a subject changed"),
+    (EventKind::SessionRevoked, "End the tokens of a log-in session"),
     (EventKind::ClientRevoked, "End all tokens of a client"),
     (EventKind::TokenRevoked, "End one token"),
     (EventKind::IssuerRevoked, "End all tokens of an issuer"),
@@ -28,7 +29,11 @@ const PUBLISHED: [(EventKind, &str); 5] = [
 /// Whose tokens an event is about.
 pub(in super::super) fn whom(event: &Event) -> Markup {
     html! {
-        @if let Some(subject) = &event.subject { "subject " code { (subject) } }
+        @if let Some(session) = &event.session {
+            "session " code { (session) }
+            @if let Some(subject) = &event.subject { " of " code { (subject) } }
+        }
+        @else if let Some(subject) = &event.subject { (event.subject_kind.as_str()) " " code { (subject) } }
         @else if let Some(client) = &event.client { "client " code { (client) } }
         @else if is_of_token(event) {
             "token " (digits(&event.key.to_string()))
@@ -130,6 +135,7 @@ pub(super) fn form(
                 (issuers(known, None, typed.text("issuer")))
                 @if let Some(why) = of("issuer") { p.problem { (why) } }
                 (field("Subject", "subject", "The “sub” of its tokens; for the events about a subject."))
+                (field("Session", "session", "The session claim of its tokens (usually “sid”); for the end of a log-in session."))
                 (field("Client", "client", "The client id; for the end of all tokens of a client."))
                 (field("Token", "jti", "The “jti” of the token; for the end of one token."))
                 (field("Role version", "role_version", "Tokens with this version of the roles, or a later one, stay. Left empty: those issued from now on."))

@@ -18,6 +18,7 @@ fn names(scope: ClaimName, roles: ClaimName) -> ClaimNames {
         client: member("azp"),
         tenant: member("tid"),
         role_version: ClaimName::Pointer(vec!["ext".to_owned(), "rv".to_owned()]),
+        ..ClaimNames::default()
     }
 }
 

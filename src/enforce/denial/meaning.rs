@@ -37,6 +37,9 @@ impl Reason {
                 "The token was issued for another API: its audience is none of the issuer's audiences here."
             }
             Self::TokenRevoked => "This token was revoked.",
+            Self::SessionRevoked => {
+                "The tokens of its log-in session that were issued until then were revoked."
+            }
             Self::SubjectRevoked => "The tokens of its subject that were issued until then were revoked.",
             Self::ClientRevoked => "The tokens of its client that were issued until then were revoked.",
             Self::IssuerRevoked => "The tokens of its issuer that were issued until then were revoked.",

@@ -28,6 +28,7 @@ fn every_word_of_the_closed_set_is_spoken_and_no_other() {
         "too_long_lived",
         "wrong_audience",
         "token_revoked",
+        "session_revoked",
         "subject_revoked",
         "client_revoked",
         "issuer_revoked",

@@ -163,6 +163,7 @@ pub(super) fn revocation(
     let Some((ended, grounds)) = ended else { return "nothing ended it".to_owned() };
     let whose = match ended {
         Ended::Token => return "the token was revoked".to_owned(),
+        Ended::Session => "tokens of its log-in session issued until then were revoked",
         Ended::Subject => "tokens of its subject issued until then were revoked",
         Ended::Client => "tokens of its client issued until then were revoked",
         Ended::Issuer => "tokens of its issuer issued until then were revoked",

@@ -44,6 +44,7 @@ fn judge(revocations: &Revocations, subject: &str, issued_at: i64, now: Now) -> 
         client: None,
         issued_at: Timestamp::from_secs(issued_at),
         role_version: None,
+        names: None,
     };
     revocations.load().judge(&facts, now)
 }

@@ -26,6 +26,7 @@ fn session(used: i64) -> Session {
         last_used_at: ms(used),
         last_used_monotonic: monotonic_at(used),
         expires_at: ms(HOUR),
+        names: None,
     };
     Session::from_row(&row, &SessionNames::new(), monotonic_at(used))
 }

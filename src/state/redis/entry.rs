@@ -4,7 +4,7 @@ use redis::Value;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::Key;
-use crate::state::record::{Event, EventKind, EventOrigin, EventSource, Identity, StoredEvent};
+use crate::state::record::{Event, EventKind, EventOrigin, EventSource, Identity, StoredEvent, SubjectKind};
 use crate::time::Timestamp;
 
 /// An entry of the log.
@@ -47,6 +47,12 @@ struct EntryWire {
     client: Option<String>,
     #[serde(rename = "j", skip_serializing_if = "Option::is_none")]
     jti: Option<String>,
+    /// The log-in session. Earlier releases neither write nor read this and the next.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
+    /// Which claim the subject is compared with.
+    #[serde(rename = "q", default, skip_serializing_if = "Option::is_none")]
+    subject_kind: Option<i64>,
     #[serde(rename = "o")]
     source: i64,
     #[serde(rename = "r")]
@@ -87,6 +93,8 @@ pub(crate) fn encode(entry: &LogEntry) -> String {
         subject: text(&event.subject),
         client: text(&event.client),
         jti: text(&event.jti),
+        session: text(&event.session),
+        subject_kind: Some(event.subject_kind.code()).filter(|code| *code != 0),
         source: source.code(),
         received_at: received_at.as_millis(),
         expires_at: event.expires_at.as_millis(),
@@ -156,6 +164,8 @@ impl LogEntry {
             subject: wire.subject.map(Into::into),
             client: wire.client.map(Into::into),
             jti: wire.jti.map(Into::into),
+            session: wire.session.map(Into::into),
+            subject_kind: SubjectKind::from_code(wire.subject_kind.unwrap_or_default())?,
             key,
             at: Timestamp::from_millis(wire.at),
             role_version: wire.role_version,
@@ -213,6 +223,12 @@ mod tests {
         let undoing = subject.undoing(until);
         let token = Event::token(&issuer, "t", at, until);
         let client = Event::client(&issuer, "c", at, until);
+        let email = (SubjectKind::Email, "a@b.test");
+        let (session, narrowed) = (
+            Event::session(&issuer, "s", None, at, until),
+            Event::session(&issuer, "s", Some(email), at, until),
+        );
+        let alias = Event::named(EventKind::RoleChanged, &issuer, (SubjectKind::Alias, "x"), at, until);
         for (event, undoes) in [
             (subject, None),
             (signal, None),
@@ -220,6 +236,9 @@ mod tests {
             (undoing, Some(undone_signal)),
             (token, None),
             (client, None),
+            (session, None),
+            (narrowed, None),
+            (alias, None),
         ] {
             let sequence = 1_700_000_000_123_456;
             let entry = LogEntry {

@@ -20,6 +20,7 @@ impl Gate {
             client: Some(ClientKey::new(A, "app")),
             issued_at: Timestamp::now(),
             role_version: None,
+            names: None,
         };
         self.ledger.revocations.load().judge(&facts, Now::read()) == Some(Ended::Token)
     }

@@ -170,6 +170,7 @@ impl Gate {
             issued_at: now.minus(Duration::from_secs(10)),
             known_since: now.minus(Duration::from_secs(10)),
             expires_at: now.plus(HOUR),
+            names: None,
         };
         self.ledger.sessions.begin(None, &introduction, None, Now::read()).unwrap();
         token
@@ -228,6 +229,7 @@ fn facts(issuer: &str, subject: &str, issued_at: Timestamp) -> TokenFacts {
         client: Some(ClientKey::new(issuer, "app")),
         issued_at,
         role_version: None,
+        names: None,
     }
 }
 

@@ -12,9 +12,7 @@ use jsonwebtoken::Algorithm;
 use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
 use portcullis::enforce::decide::{Enforcer, InForce, TrustedIssuer};
-use portcullis::enforce::policy::{
-    ClaimName, EncodedSlashes, IdentitySettings, Mode, Requirement, RouteSettings,
-};
+use portcullis::enforce::policy::{EncodedSlashes, IdentitySettings, Mode, Requirement, RouteSettings};
 use portcullis::forward::{Address, Scheme, TrustedFields, Upstream, UpstreamSettings};
 use portcullis::gate::{
     self, ConnectionCounts, GateLimits, Live, ProxyProtocol, Settings, StreamSettings, WorkersShared,
@@ -228,7 +226,6 @@ fn live(
     generation: u64,
 ) -> Live {
     let algorithms = vec![Algorithm::HS256];
-    let member = |name: &str| ClaimName::Member(name.into());
     let rules = IssuerRules {
         issuer: ISSUER.into(),
         audiences: vec!["api".into()],
@@ -237,13 +234,7 @@ fn live(
         max_lifetime: Duration::from_secs(86_400),
         token_types: vec!["JWT".into()],
         required_claims: vec!["sub".into()],
-        claims: ClaimNames {
-            scope: member("scope"),
-            roles: member("roles"),
-            client: member("client_id"),
-            tenant: member("tenant"),
-            role_version: member("role_version"),
-        },
+        claims: ClaimNames::default(),
     };
     let keys = keys::Settings {
         issuer: ISSUER.into(),

@@ -120,6 +120,7 @@ impl Gate {
                 client: None,
                 issued_at,
                 role_version: None,
+                names: None,
             },
             Now::read(),
         )
