@@ -201,11 +201,15 @@ impl TokenNames {
         (!others.is_empty() || !sessions.is_empty()).then(|| Self { subjects: others.into(), sessions })
     }
 
+    /// All of them.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.subjects.iter().map(|subject| subject.0).chain(self.sessions.iter().map(|session| session.0))
+    }
+
     /// Whether it is among them.
     #[must_use]
     pub fn has(&self, key: Key) -> bool {
-        self.subjects.iter().any(|subject| subject.0 == key)
-            || self.sessions.iter().any(|session| session.0 == key)
+        self.keys().any(|known| known == key)
     }
 
     /// The memory it takes.
@@ -217,9 +221,8 @@ impl TokenNames {
     /// As it is stored: how many of the keys are subjects, then all of them.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let keys = self.subjects.iter().map(|key| key.0).chain(self.sessions.iter().map(|key| key.0));
         let count = u8::try_from(self.subjects.len()).unwrap_or(u8::MAX);
-        [count].into_iter().chain(keys.flat_map(Key::to_bytes)).collect()
+        [count].into_iter().chain(self.keys().flat_map(Key::to_bytes)).collect()
     }
 
     /// What [`Self::to_bytes`] gave; `None` when it is anything else.

@@ -7,18 +7,20 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
 pub mod clients;
 mod cpu;
 mod issuers;
+mod page;
 mod reading;
 pub mod usage;
 
 use clients::ClientLabels;
 use cpu::Cpu;
+use page::MetricsPage;
 pub use reading::Traffic;
 
 use crate::time::Timestamp;
@@ -60,6 +62,9 @@ pub struct Metrics {
     /// Events, by `type` and `source` (admin, ssf, authority, replica); signals without a meaning here count with the
     /// reason why as their type.
     pub events: IntCounterVec,
+    /// Signals, by `source` (ssf, logout, gtr, scim), `type` of the event they came down to, and whether they ended a token in
+    /// use (`matched`: yes, no).
+    pub signals: IntCounterVec,
     /// Calls that the state store failed, by `kind` (full, failed, closed).
     pub state_errors: IntCounterVec,
     /// Requests of each client, to be kept in the store.
@@ -216,6 +221,11 @@ impl Metrics {
             )?,
             certificates: Arc::default(),
             events: page.counters("portcullis_events_total", "Events received", &["type", "source"])?,
+            signals: page.counters(
+                "portcullis_signals_total",
+                "Signals received",
+                &["source", "type", "matched"],
+            )?,
             state_errors: page.counters(
                 "portcullis_state_errors_total",
                 "Calls that the state store failed",
@@ -337,59 +347,6 @@ impl Metrics {
         families.extend(self.cpu.gather());
         TextEncoder::new().encode(&families, &mut page)?;
         Ok(String::from_utf8_lossy(&page).into_owned())
-    }
-}
-
-/// Creates instruments and registers them in one step, so that none can be forgotten.
-struct MetricsPage(Registry);
-
-impl MetricsPage {
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        let made = IntCounter::new(name, help)?;
-        self.0.register(Box::new(made.clone()))?;
-        Ok(made)
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
-        let made = IntCounterVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(made.clone()))?;
-        Ok(made)
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
-        let made = IntGaugeVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(made.clone()))?;
-        Ok(made)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        let made = IntGauge::new(name, help)?;
-        self.0.register(Box::new(made.clone()))?;
-        Ok(made)
-    }
-
-    fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
-        let made = Gauge::new(name, help)?;
-        self.0.register(Box::new(made.clone()))?;
-        Ok(made)
-    }
-
-    fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
-        let made = GaugeVec::new(Opts::new(name, help), labels)?;
-        self.0.register(Box::new(made.clone()))?;
-        Ok(made)
-    }
-
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> Result<HistogramVec, prometheus::Error> {
-        let made = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
-        self.0.register(Box::new(made.clone()))?;
-        Ok(made)
     }
 }
 

@@ -18,13 +18,14 @@ use crate::admin::{self, Access, Control, ControlCommand, Health, serve_admin, s
 use crate::authority::Authority;
 use crate::config::{Loaded, Settings};
 use crate::console;
-use crate::enforce::decide::Enforcer;
+use crate::enforce::decide::{Enforcer, InForce};
 use crate::events;
 use crate::gate::{ConnectionCounts, Live, WorkersShared};
 use crate::keys::store::KeyStore;
 use crate::log::{self, AccessLog, Refusals};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+use crate::signals::SignalLog;
 use crate::signals::intake::Intake;
 use crate::signals::ssf::Receiver;
 use crate::time::Now;
@@ -84,7 +85,10 @@ impl Wiring {
             }
             None => None,
         };
-        let receiver = Arc::new(Receiver::new(Vec::new(), Arc::clone(&state.events), &metrics));
+        let InForce { revocations, sessions, .. } = &state.in_force;
+        let (log, sessions) = (Arc::clone(&state.events), Arc::clone(sessions));
+        let signals = SignalLog::start(log, Arc::clone(revocations), sessions, &metrics);
+        let receiver = Arc::new(Receiver::new(Vec::new(), Arc::clone(&signals)));
         let lasting = Lasting { state, metrics, shutdown, authority, receiver };
         let listeners = Listeners::new(settings, None)?;
         let keys = lasting.maker().make(settings, &[]).await?;

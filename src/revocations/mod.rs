@@ -250,6 +250,12 @@ impl Revocations {
         self.current.load()
     }
 
+    /// The same, to be kept for longer.
+    #[must_use]
+    pub fn load_full(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
     /// Puts all of these in force, in one step. Order and repetition make no difference.
     pub fn apply(&self, ends: impl IntoIterator<Item = Ends>) {
         let _writer = lock(&self.writer);

@@ -260,6 +260,22 @@ impl Sessions {
         self.table.left()
     }
 
+    /// Whether sessions are in use. In a fleet too, what seems idle here is not.
+    fn in_use(&self, now: Now) -> impl Fn(&Session) -> bool {
+        let (theirs, limits) = (self.on_their_clock(now), self.limits.load_full());
+        move |session| {
+            let (tracked, issued_at) = (Some(session.stamp()), session.last_used_at());
+            let case = IdleCase { tracked, issued_at, told: None, is_shared: false, now: theirs };
+            case.judge(&limits) == Idleness::InUse && !session.is_expired(now.wall, limits.leeway)
+        }
+    }
+
+    /// Shows every session in use, in no order. Looks at every session: not for a worker.
+    pub fn each_in_use(&self, now: Now, mut show: impl FnMut(&Session)) {
+        let is_in_use = self.in_use(now);
+        self.table.iter().filter(|session| is_in_use(session)).for_each(|session| show(&session));
+    }
+
     /// Up to `limit` sessions in use after the given token, in the order of their keys; with `subject`, only its own;
     /// only those that `wanted` says. Looks at every session.
     #[must_use]
@@ -271,13 +287,7 @@ impl Sessions {
         now: Now,
         wanted: impl Fn(&SessionRow) -> bool,
     ) -> Vec<SessionRow> {
-        let (theirs, limits) = (self.on_their_clock(now), self.limits.load());
-        // In a fleet too, what seems idle here is not listed.
-        let is_in_use = |session: &Session| {
-            let (tracked, issued_at) = (Some(session.stamp()), session.last_used_at());
-            let case = IdleCase { tracked, issued_at, told: None, is_shared: false, now: theirs };
-            case.judge(&limits) == Idleness::InUse && !session.is_expired(now.wall, limits.leeway)
-        };
+        let is_in_use = self.in_use(now);
         let mut first = BTreeMap::new();
         for session in self.table.iter() {
             let token = session.token();

@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | Shared Signals transmitter | [`ssf`] | security event tokens (RFC 8417) by push (RFC 8935) |
 //!
-//! All of them send to the endpoints of [`intake`]. Knows neither sockets nor what events do.
+//! All of them send to the endpoints of [`intake`]. [`subject`] is the one place where an outside identifier becomes an
+//! event, and [`SignalLog`] the one way from there into force. Knows neither sockets nor what events do.
 
 use std::net::IpAddr;
 
@@ -12,9 +13,12 @@ use http::{HeaderMap, Method};
 
 mod concealed;
 pub mod intake;
+mod publisher;
 pub mod ssf;
+pub mod subject;
 
 pub use concealed::Concealed;
+pub use publisher::{Signal, SignalLog};
 
 /// A request to one of the endpoints that signals are sent to.
 #[derive(Debug, Clone, Copy)]

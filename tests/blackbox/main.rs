@@ -47,6 +47,7 @@ mod routes;
 mod secrecy;
 mod signals;
 mod snippets;
+mod stop_signals;
 mod store_faults;
 mod streams;
 mod takeover;

@@ -17,6 +17,7 @@ use crate::keys::store::KeyStore;
 use crate::keys::{self, KeySource};
 use crate::metrics::Metrics;
 use crate::signals::ssf::{KeysAsked, Settings, Transmitter, Unaccepted};
+use crate::signals::subject::SubjectIssuer;
 use crate::time::Timestamp;
 
 const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
@@ -56,7 +57,8 @@ fn judge(received: &Result<crate::signals::ssf::Accepted, Unaccepted>) {
             for event in &accepted.events {
                 assert_eq!(&*event.issuer, "https://idp.example.com/");
                 assert!(event.at <= NOW && event.expires_at > NOW && event.origin.is_some());
-                assert!(event.subject.is_some() != event.jti.is_some());
+                let is_token = event.subject.is_none() && event.session.is_none();
+                assert_eq!(is_token, event.jti.is_some());
             }
         }
         Err(Unaccepted::Refused(refusal)) => assert!(!refusal.description.is_empty()),
@@ -83,10 +85,14 @@ fn transmitter(tolerant: bool) -> Transmitter {
         issuer: "https://idp.example.com/".to_owned(),
         audience: "https://gate.example.com".to_owned(),
         keys: keys.clone(),
-        subject_issuer: EventIssuer {
-            issuer: "https://idp.example.com/".into(),
-            leeway: Duration::from_secs(30),
-            max_lifetime: Duration::from_secs(86_400),
+        subject_issuer: SubjectIssuer {
+            issuer: EventIssuer {
+                issuer: "https://idp.example.com/".into(),
+                leeway: Duration::from_secs(30),
+                max_lifetime: Duration::from_secs(86_400),
+            },
+            has_email: false,
+            has_aliases: false,
         },
         role_claims: vec!["https://example.com/rights".to_owned()],
         critical_members: vec!["device".to_owned()],

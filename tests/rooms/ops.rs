@@ -24,6 +24,7 @@ use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ends, Revocations};
 use portcullis::sessions::{self, Sessions};
 use portcullis::shutdown::{self, Phase, Trigger};
+use portcullis::signals::SignalLog;
 use portcullis::signals::ssf::Receiver;
 use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
@@ -121,11 +122,14 @@ async fn nothing_in_force(metrics: &Metrics) -> Ledger {
     let sessions =
         sessions::Settings { idle_timeout: None, max_tracked: 1, leeway: Duration::ZERO, saved: false };
     let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
+    let sessions = Arc::new(Sessions::new(sessions));
+    let signals =
+        SignalLog::start(Arc::clone(&log), Arc::clone(&revocations), Arc::clone(&sessions), metrics);
     Ledger {
-        receiver: Arc::new(Receiver::new(Vec::new(), Arc::clone(&log), metrics)),
+        receiver: Arc::new(Receiver::new(Vec::new(), signals)),
         log,
         revocations,
-        sessions: Arc::new(Sessions::new(sessions)),
+        sessions,
         usage: Usage::start(metrics.usage.clone(), store).await.unwrap(),
         issuers: Arc::default(),
     }

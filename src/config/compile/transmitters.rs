@@ -8,9 +8,11 @@ use crate::config::section::{Section, nearest};
 use crate::config::settings::IssuerSettings;
 use crate::config::values::Zero;
 use crate::config::{material, units};
+use crate::enforce::claims::ClaimNames;
 use crate::enforce::policy::ClaimName;
-use crate::events;
+use crate::events::EventIssuer;
 use crate::keys::{self, KeySource};
+use crate::signals::subject::SubjectIssuer;
 use crate::signals::{Concealed, ssf};
 
 /// All of them. Whether an issuer is unknown is not said while those that there are have mistakes of their own.
@@ -104,23 +106,36 @@ fn source(s: &mut Section<'_>, insecure_http: bool) -> KeySource {
 }
 
 /// The issuer whose subjects are meant, and where its tokens carry roles and scopes.
-fn subjects(s: &mut Section<'_>, issuers: Option<&[IssuerSettings]>) -> (events::EventIssuer, Vec<String>) {
-    let name = s.required("subject_issuer", units::name);
+fn subjects(s: &mut Section<'_>, issuers: Option<&[IssuerSettings]>) -> (SubjectIssuer, Vec<String>) {
+    let (issuer, claims) = subject_issuer(s, "subject_issuer", issuers);
+    let claims = claims.iter().flat_map(|claims| [&claims.roles, &claims.scope]);
+    (issuer, claims.filter_map(member).map(str::to_owned).collect())
+}
+
+/// The issuer that a key names, of whose subjects a sender of signals speaks; and where its tokens have their claims.
+pub(super) fn subject_issuer(
+    s: &mut Section<'_>,
+    key: &'static str,
+    issuers: Option<&[IssuerSettings]>,
+) -> (SubjectIssuer, Option<ClaimNames>) {
+    let name = s.required(key, units::name);
     let known = issuers.into_iter().flatten().map(|issuer| &issuer.rules);
     if let Some(rules) = known.clone().find(|rules| name.as_deref() == Some(&*rules.issuer)) {
-        let claims = [&rules.claims.roles, &rules.claims.scope];
         let (issuer, leeway, max_lifetime) = (Arc::clone(&rules.issuer), rules.leeway, rules.max_lifetime);
-        let claims = claims.into_iter().filter_map(member).map(str::to_owned).collect();
-        return (events::EventIssuer { issuer, leeway, max_lifetime }, claims);
+        let named = SubjectIssuer {
+            issuer: EventIssuer { issuer, leeway, max_lifetime },
+            has_email: rules.claims.email.is_some(),
+            has_aliases: !rules.claims.aliases.is_empty(),
+        };
+        return (named, Some(rules.claims.clone()));
     }
     if let (Some(name), Some(_)) = (name, issuers) {
         let names: Vec<&str> = known.map(|rules| &*rules.issuer).collect();
         let hint = nearest(&name, &names).map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
-        s.problem("subject_issuer", format!("{name:?} is not the issuer of any [[issuers]]{hint}"));
+        s.problem(key, format!("{name:?} is not the issuer of any [[issuers]]{hint}"));
     }
-    let nobody =
-        events::EventIssuer { issuer: Arc::default(), leeway: Duration::ZERO, max_lifetime: Duration::ZERO };
-    (nobody, Vec::new())
+    let nobody = EventIssuer { issuer: Arc::default(), leeway: Duration::ZERO, max_lifetime: Duration::ZERO };
+    (SubjectIssuer { issuer: nobody, has_email: false, has_aliases: false }, None)
 }
 
 /// The member of the payload in which a claim is. A signal that names it may mean another part of it, and then ends

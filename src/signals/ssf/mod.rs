@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use crate::events;
 use crate::keys;
 use crate::keys::store::{KeyStore, WantedKey};
 use crate::signals::Concealed;
+use crate::signals::subject::SubjectIssuer;
 use crate::state::record::Event;
 use crate::time::Timestamp;
 
@@ -17,7 +17,6 @@ mod apple;
 mod receiver;
 mod set;
 mod signal;
-mod subject;
 
 pub use receiver::{Receiver, Undelivered};
 
@@ -39,7 +38,7 @@ pub struct Settings {
     /// Where its keys come from.
     pub keys: keys::Settings,
     /// The issuer whose subjects it speaks of.
-    pub subject_issuer: events::EventIssuer,
+    pub subject_issuer: SubjectIssuer,
     /// The claims in which that issuer's tokens carry roles and scopes.
     pub role_claims: Vec<String>,
     /// The members of complex subjects that the transmitter's metadata lists in `critical_subject_members`.
@@ -237,6 +236,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::events;
 
     /// Of a transmitter whose keys nobody fetches.
     pub(super) fn settings() -> Settings {
@@ -255,10 +255,14 @@ mod tests {
                 refresh_cooldown: Duration::from_secs(30),
                 max_stale: Duration::from_secs(86_400),
             },
-            subject_issuer: events::EventIssuer {
-                issuer: issuer.into(),
-                leeway: Duration::from_secs(30),
-                max_lifetime: Duration::from_secs(86_400),
+            subject_issuer: SubjectIssuer {
+                issuer: events::EventIssuer {
+                    issuer: issuer.into(),
+                    leeway: Duration::from_secs(30),
+                    max_lifetime: Duration::from_secs(86_400),
+                },
+                has_email: false,
+                has_aliases: false,
             },
             role_claims: Vec::new(),
             critical_members: Vec::new(),

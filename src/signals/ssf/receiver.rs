@@ -6,11 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use prometheus::IntCounterVec;
 
 use super::{Accepted, Answer, KeysAsked, SignalRefusal, Transmitter, Unaccepted};
-use crate::events::EventLog;
-use crate::metrics::Metrics;
+use crate::signals::{Signal, SignalLog};
 use crate::state::StoreError;
 use crate::state::record::EventSource;
 use crate::time::{Now, Timestamp};
@@ -19,8 +17,7 @@ use crate::time::{Now, Timestamp};
 #[derive(Debug)]
 pub struct Receiver {
     transmitters: ArcSwap<Vec<Arc<Transmitter>>>,
-    log: Arc<EventLog>,
-    counted: IntCounterVec,
+    log: Arc<SignalLog>,
     /// When each transmitter, by name, sent the last token that was accepted.
     heard: Mutex<BTreeMap<String, Timestamp>>,
 }
@@ -39,9 +36,8 @@ pub enum Undelivered {
 impl Receiver {
     /// Receives for these transmitters and publishes to this log.
     #[must_use]
-    pub fn new(transmitters: Vec<Arc<Transmitter>>, log: Arc<EventLog>, metrics: &Metrics) -> Self {
-        let transmitters = ArcSwap::from_pointee(transmitters);
-        Self { transmitters, log, counted: metrics.events.clone(), heard: Mutex::default() }
+    pub fn new(transmitters: Vec<Arc<Transmitter>>, log: Arc<SignalLog>) -> Self {
+        Self { transmitters: ArcSwap::from_pointee(transmitters), log, heard: Mutex::default() }
     }
 
     /// Receives for the transmitters of another configuration from now on.
@@ -86,18 +82,9 @@ impl Receiver {
         }
         let name = &transmitter.settings().name;
         let Accepted { events, passed_over, answer } = received.map_err(|error| undelivered(error, name))?;
-        let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
-        if !events.is_empty() {
-            self.log.publish(events, EventSource::Ssf, now).await.map_err(|error| {
-                tracing::error!(transmitter = name, %error, "signals could not be stored");
-                Undelivered::Store(error)
-            })?;
-        }
-        let passed_over: Vec<&str> = passed_over.into_iter().map(super::PassedOver::as_str).collect();
-        tracing::info!(transmitter = name, events = ?kinds, ?passed_over, "signals received");
-        for kind in kinds.into_iter().chain(passed_over) {
-            self.counted.with_label_values(&[kind, EventSource::Ssf.as_str()]).inc();
-        }
+        let passed_over = passed_over.into_iter().map(super::PassedOver::as_str).collect();
+        let signal = Signal { source: EventSource::Ssf, sender: name.clone(), events, passed_over };
+        self.log.publish(signal, now).await.map_err(Undelivered::Store)?;
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.insert(name.clone(), now.wall);
         Ok(answer)
@@ -121,9 +108,14 @@ fn undelivered(error: Unaccepted, transmitter: &str) -> Undelivered {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::events::EventLog;
     use crate::keys::store::KeyStore;
+    use crate::metrics::Metrics;
     use crate::revocations::Revocations;
+    use crate::sessions::{self, Sessions};
     use crate::signals::ssf::tests::settings;
     use crate::state::Store;
 
@@ -139,8 +131,12 @@ mod tests {
             names.iter().map(one).collect()
         };
         let store = Store::in_memory(Now::at_millis(0)).unwrap();
-        let log = EventLog::start(store, Arc::new(Revocations::new(None))).await.unwrap();
-        let receiver = Receiver::new(transmitters(&["a", "b"]), log, &metrics);
+        let revocations = Arc::new(Revocations::new(None));
+        let log = EventLog::start(store, Arc::clone(&revocations)).await.unwrap();
+        let sessions =
+            sessions::Settings { idle_timeout: None, max_tracked: 1, leeway: Duration::ZERO, saved: false };
+        let log = SignalLog::start(log, revocations, Arc::new(Sessions::new(sessions)), &metrics);
+        let receiver = Receiver::new(transmitters(&["a", "b"]), log);
         let known = || {
             ["a", "b", "c"].map(|name| receiver.transmitter(name).map(|found| found.settings().name.clone()))
         };

@@ -136,7 +136,7 @@ fn claims(
     let date = |name: &str| payload.get(name).map(|value| time(value, tolerant)).transpose();
     let issued_at = date("iat")?.ok_or(malformed("`iat` is missing"))?;
     let at = date("toe")?.unwrap_or(issued_at);
-    let leeway = settings.subject_issuer.leeway.max(CLOCKS);
+    let leeway = settings.subject_issuer.issuer.leeway.max(CLOCKS);
     if date("nbf")?.is_some_and(|not_before| not_before > now.plus(leeway)) {
         return Err(malformed("the token is not valid yet"));
     }

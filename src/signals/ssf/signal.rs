@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::set::{self, Set};
-use super::subject::{Named, Nobody, Reader};
 use super::{MAX_EVENTS, PassedOver, Settings, SignalRefusal, apple, malformed};
+use crate::signals::subject::{Named, Nobody, SubjectReader};
 use crate::state::record::{Event, EventKind, EventOrigin};
 use crate::time::Timestamp;
 
@@ -47,6 +47,23 @@ const SIGNALS: [(&str, &str, bool, Meaning); 14] = [
 /// Claims that carry authority in anybody's tokens.
 const ROLE_WORDS: [&str; 7] = ["role", "roles", "scope", "scp", "groups", "permissions", "entitlements"];
 
+/// Why an event ends nothing.
+enum NoSignal {
+    Malformed(SignalRefusal),
+    PassedOver(PassedOver),
+}
+
+impl From<Nobody> for NoSignal {
+    fn from(nobody: Nobody) -> Self {
+        match nobody {
+            Nobody::Malformed(description) => Self::Malformed(malformed(description)),
+            Nobody::OtherIssuer => Self::PassedOver(PassedOver::OtherIssuer),
+            Nobody::Unknown => Self::PassedOver(PassedOver::UnknownSubject),
+            Nobody::CriticalMember => Self::PassedOver(PassedOver::CriticalMember),
+        }
+    }
+}
+
 /// What a token's events come down to.
 pub(super) fn translate(
     set: &Set,
@@ -60,8 +77,8 @@ pub(super) fn translate(
         };
         match signal(uri, members, set, settings, now) {
             Ok(more) => events.extend(more),
-            Err(Nobody::PassedOver(why)) => passed_over.push(why),
-            Err(Nobody::Malformed(refusal)) => return Err(refusal),
+            Err(NoSignal::PassedOver(why)) => passed_over.push(why),
+            Err(NoSignal::Malformed(refusal)) => return Err(refusal),
         }
         if events.len() > MAX_EVENTS {
             return Err(malformed("the token names too many subjects"));
@@ -76,28 +93,26 @@ fn signal(
     set: &Set,
     settings: &Settings,
     now: Timestamp,
-) -> Result<Vec<Event>, Nobody> {
+) -> Result<Vec<Event>, NoSignal> {
     let kind = kind(uri, members, settings)?;
-    let reader = Reader {
-        issuer: &settings.subject_issuer.issuer,
+    let reader = SubjectReader {
+        issuer: &settings.subject_issuer,
         critical: &settings.critical_members,
         tolerant: settings.tolerant,
     };
     let named = reader.read(subject(members, set, settings.tolerant)?)?;
     let at = members.get("event_timestamp").map(|time| set::time(time, settings.tolerant)).transpose();
-    let told_at = at.map_err(Nobody::Malformed)?.unwrap_or(set.at);
+    let told_at = at.map_err(NoSignal::Malformed)?.unwrap_or(set.at);
     let origin = EventOrigin::signal(&settings.issuer, &set.id, uri, told_at);
     // What has happened happened before it was heard of. A transmitter whose clock is ahead does not repeat what is
     // refused, and a time ahead would end tokens that are yet to be issued.
     let at = told_at.min(now);
-    Ok(named
-        .into_iter()
-        .map(|named| Event { origin: Some(origin), ..event(kind, &named, settings, at, now) })
-        .collect())
+    let event = |named: &Named| named.event(kind, &settings.subject_issuer.issuer, at, now);
+    Ok(named.iter().map(|named| Event { origin: Some(origin), ..event(named) }).collect())
 }
 
 /// Which kind of event it is when it names a subject.
-fn kind(uri: &str, members: &Map<String, Value>, settings: &Settings) -> Result<EventKind, Nobody> {
+fn kind(uri: &str, members: &Map<String, Value>, settings: &Settings) -> Result<EventKind, NoSignal> {
     let known = SIGNALS.iter().find(|(base, word, tolerant, _)| {
         uri.strip_prefix(base) == Some(word) && (settings.tolerant || !tolerant)
     });
@@ -105,18 +120,18 @@ fn kind(uri: &str, members: &Map<String, Value>, settings: &Settings) -> Result<
         Some(Meaning::End) => Ok(EventKind::SubjectRevoked),
         Some(Meaning::CredentialChange) => match members.get("change_type").and_then(Value::as_str) {
             Some("revoke" | "update" | "delete") => Ok(EventKind::SubjectRevoked),
-            Some("create") => Err(Nobody::PassedOver(PassedOver::NoEffect)),
-            Some(_) | None => Err(Nobody::Malformed(malformed("`change_type` is none of CAEP's"))),
+            Some("create") => Err(NoSignal::PassedOver(PassedOver::NoEffect)),
+            Some(_) | None => Err(NoSignal::Malformed(malformed("`change_type` is none of CAEP's"))),
         },
         Some(Meaning::ClaimsChange) => match members.get("claims") {
             Some(Value::Object(claims)) if claims.keys().any(|name| carries_roles(name, settings)) => {
                 Ok(EventKind::RoleChanged)
             }
-            Some(Value::Object(_)) => Err(Nobody::PassedOver(PassedOver::NoEffect)),
-            _ => Err(Nobody::Malformed(malformed("`claims` must be an object"))),
+            Some(Value::Object(_)) => Err(NoSignal::PassedOver(PassedOver::NoEffect)),
+            _ => Err(NoSignal::Malformed(malformed("`claims` must be an object"))),
         },
-        Some(Meaning::Nothing(why)) => Err(Nobody::PassedOver(why)),
-        None => Err(Nobody::PassedOver(PassedOver::UnknownEvent)),
+        Some(Meaning::Nothing(why)) => Err(NoSignal::PassedOver(why)),
+        None => Err(NoSignal::PassedOver(PassedOver::UnknownEvent)),
     }
 }
 
@@ -129,16 +144,7 @@ fn carries_roles(name: &str, settings: &Settings) -> bool {
 }
 
 /// `sub_id`; to a tolerant receiver, without one, the event's own `subject`.
-fn subject<'a>(members: &'a Map<String, Value>, set: &'a Set, tolerant: bool) -> Result<&'a Value, Nobody> {
+fn subject<'a>(members: &'a Map<String, Value>, set: &'a Set, tolerant: bool) -> Result<&'a Value, NoSignal> {
     let inside = || members.get("subject").filter(|_| tolerant);
-    set.subject.as_ref().or_else(inside).ok_or(Nobody::Malformed(malformed("the token has no `sub_id`")))
-}
-
-/// A subject that is a token ends as that token, whatever happened: whose it is, is not known here.
-fn event(kind: EventKind, named: &Named, settings: &Settings, at: Timestamp, now: Timestamp) -> Event {
-    let issuer = &settings.subject_issuer;
-    match named {
-        Named::Subject(subject) => Event::subject(kind, &issuer.issuer, subject, at, issuer.expiry(now)),
-        Named::Token(jti) => Event::token(&issuer.issuer, jti, at, issuer.expiry(now)),
-    }
+    set.subject.as_ref().or_else(inside).ok_or(NoSignal::Malformed(malformed("the token has no `sub_id`")))
 }

@@ -24,6 +24,7 @@ use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
 use portcullis::sessions::{self, Introduction, Sessions};
 use portcullis::shutdown::{self, Trigger};
+use portcullis::signals::SignalLog;
 use portcullis::signals::ssf::Receiver;
 use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
@@ -106,11 +107,14 @@ impl Gate {
             max_lifetime: HOUR,
         };
         let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
+        let sessions = Arc::new(Sessions::new(settings));
+        let signals =
+            SignalLog::start(Arc::clone(&log), Arc::clone(&revocations), Arc::clone(&sessions), &metrics);
         let ledger = Ledger {
-            receiver: Arc::new(Receiver::new(Vec::new(), Arc::clone(&log), &metrics)),
+            receiver: Arc::new(Receiver::new(Vec::new(), signals)),
             log,
             revocations,
-            sessions: Arc::new(Sessions::new(settings)),
+            sessions,
             usage: Usage::start(metrics.usage.clone(), store.clone()).await.unwrap(),
             issuers: Arc::new(ArcSwap::from_pointee(issuers.iter().map(issuer).collect())),
         };

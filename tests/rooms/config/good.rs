@@ -209,9 +209,9 @@ fn a_transmitter_speaks_of_the_subjects_of_a_configured_issuer() {
     assert_eq!(transmitter.name, "apple-1");
     assert_eq!(transmitter.issuer, "https://signals.example.com");
     assert_eq!(transmitter.audience, "com.example.app");
-    assert_eq!(&*transmitter.subject_issuer.issuer, "https://idp.example.com/");
-    assert_eq!(transmitter.subject_issuer.leeway, Duration::from_secs(5));
-    assert_eq!(transmitter.subject_issuer.max_lifetime, Duration::from_secs(86_400));
+    assert_eq!(&*transmitter.subject_issuer.issuer.issuer, "https://idp.example.com/");
+    assert_eq!(transmitter.subject_issuer.issuer.leeway, Duration::from_secs(5));
+    assert_eq!(transmitter.subject_issuer.issuer.max_lifetime, Duration::from_secs(86_400));
     assert_eq!(transmitter.role_claims, ["realm_access", "scope"]);
     assert_eq!(transmitter.keys.source, KeySource::File(folder.path("config/../certs/jwks.json")));
     assert!(transmitter.tolerant && transmitter.critical_members.is_empty());

@@ -16,7 +16,7 @@ fn fitting(claims: &Value, tolerant: bool) -> Settings {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let audience = if claims["aud"].is_array() { &claims["aud"][1] } else { &claims["aud"] };
     let mut settings = Settings { issuer: text(&claims["iss"]), audience: text(audience), ..settings() };
-    settings.subject_issuer.issuer = claims["iss"].as_str().unwrap().into();
+    settings.subject_issuer.issuer.issuer = claims["iss"].as_str().unwrap().into();
     Settings { tolerant, ..settings }
 }
 

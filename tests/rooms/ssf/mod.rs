@@ -12,6 +12,7 @@ use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, KeySource, jwks};
 use portcullis::metrics::Metrics;
 use portcullis::signals::ssf::{Accepted, KeysAsked, Settings, Transmitter, Unaccepted};
+use portcullis::signals::subject::SubjectIssuer;
 use portcullis::time::Timestamp;
 use serde_json::{Value, json};
 use testkit::tokens::{Signer, compact};
@@ -62,10 +63,14 @@ fn settings() -> Settings {
         issuer: ISSUER.to_owned(),
         audience: AUDIENCE.to_owned(),
         keys,
-        subject_issuer: events::EventIssuer {
-            issuer: ISSUER.into(),
-            leeway: Duration::from_secs(30),
-            max_lifetime: Duration::from_secs(86_400),
+        subject_issuer: SubjectIssuer {
+            issuer: events::EventIssuer {
+                issuer: ISSUER.into(),
+                leeway: Duration::from_secs(30),
+                max_lifetime: Duration::from_secs(86_400),
+            },
+            has_email: false,
+            has_aliases: false,
         },
         role_claims: vec!["https://example.com/rights".to_owned()],
         critical_members: Vec::new(),
@@ -93,7 +98,17 @@ fn words(received: Result<Accepted, Unaccepted>) -> Vec<String> {
         Err(other) => return vec![format!("{other:?}")],
     };
     let events = events.iter().map(|event| {
-        let name = event.subject.as_deref().or(event.jti.as_deref()).unwrap();
+        let kind = Some(event.subject_kind.as_str()).filter(|kind| *kind != "subject");
+        let subject = event
+            .subject
+            .as_deref()
+            .map(|name| [kind, Some(name)].into_iter().flatten().collect::<Vec<_>>().join(" "));
+        let name = match (&event.session, subject) {
+            (Some(session), Some(subject)) => format!("{session} of {subject}"),
+            (Some(name), None) => name.to_string(),
+            (None, Some(subject)) => subject,
+            (None, None) => event.jti.as_deref().unwrap().to_owned(),
+        };
         let millis = match event.at.as_millis() % 1000 {
             0 => String::new(),
             millis => format!(".{millis:03}"),

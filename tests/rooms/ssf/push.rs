@@ -25,6 +25,7 @@ use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ended, Revocations, TokenFacts};
 use portcullis::sessions::{self, Sessions};
 use portcullis::shutdown::{self, Shutdown, Trigger};
+use portcullis::signals::SignalLog;
 use portcullis::signals::ssf::{MAX_BYTES, Receiver, Transmitter};
 use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
@@ -59,7 +60,12 @@ impl Gate {
         let (address, metrics) = (listener.local_addr().unwrap(), Metrics::new().unwrap());
         let (store, revocations) = (Store::in_memory(Now::read()).unwrap(), Arc::new(Revocations::new(None)));
         let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
-        let receiver = Arc::new(Receiver::new(shared(transmitter), Arc::clone(&log), &metrics));
+        let sessions =
+            sessions::Settings { idle_timeout: None, max_tracked: 1, leeway: Duration::ZERO, saved: false };
+        let sessions = Arc::new(Sessions::new(sessions));
+        let signals =
+            SignalLog::start(Arc::clone(&log), Arc::clone(&revocations), Arc::clone(&sessions), &metrics);
+        let receiver = Arc::new(Receiver::new(shared(transmitter), signals));
         let (commands, _) = mpsc::channel(1);
         let settings = enforce::Settings {
             routes: Vec::new(),
@@ -79,13 +85,11 @@ impl Gate {
         let tokens =
             vec![token("events-secret", Permission::Events), token("config-secret", Permission::Config)];
         let access = Access::new(&Admin { listen: address, tls: None, tokens }, None);
-        let sessions =
-            sessions::Settings { idle_timeout: None, max_tracked: 1, leeway: Duration::ZERO, saved: false };
         let ledger = Ledger {
             log: Arc::clone(&log),
             receiver,
             revocations: Arc::clone(&revocations),
-            sessions: Arc::new(Sessions::new(sessions)),
+            sessions,
             usage: Usage::start(metrics.usage.clone(), store).await.unwrap(),
             issuers: Arc::default(),
         };

@@ -38,18 +38,61 @@ fn each_format_names_whom_it_says() {
         (alice.clone(), vec!["subject-revoked alice"]),
         (bob.clone(), vec!["subject-revoked bob"]),
         (json!({"format": "email", "email": "a@b.example"}), vec!["subject-revoked a@b.example"]),
-        (json!({"format": "account", "uri": "acct:a@b.example"}), vec!["subject-revoked a@b.example"]),
+        (
+            json!({"format": "account", "uri": "acct:a@b.example"}),
+            vec!["subject-revoked a@b.example", "subject-revoked acct:a@b.example"],
+        ),
         (token.clone(), vec!["token-revoked j1"]),
         (both.clone(), vec!["subject-revoked alice", "subject-revoked bob"]),
         (json!({"format": "complex", "user": both}), vec!["subject-revoked alice", "subject-revoked bob"]),
-        (json!({"format": "complex", "user": alice, "session": session}), vec!["subject-revoked alice"]),
+        (
+            json!({"format": "complex", "user": alice, "session": session}),
+            vec!["session-revoked session-1 of alice"],
+        ),
+        (
+            json!({"format": "complex", "user": both, "session": session}),
+            vec!["session-revoked session-1 of alice", "session-revoked session-1 of bob"],
+        ),
+        (json!({"format": "complex", "session": session}), vec!["session-revoked session-1"]),
+        (json!({"format": "complex", "user": phone, "session": session}), vec!["session-revoked session-1"]),
+        (json!({"format": "complex", "user": alice, "session": phone}), vec!["subject-revoked alice"]),
         (
             json!({"format": "complex", "user": alice, "session": token, "device": phone}),
-            vec!["subject-revoked alice", "token-revoked j1"],
+            vec!["token-revoked j1"],
         ),
         (json!({"format": "complex", "session": token}), vec!["token-revoked j1"]),
     ] {
         assert_eq!(of_subject(settings(), &identifier), revoked(&expected), "{identifier}");
+    }
+}
+
+#[test]
+fn an_address_or_an_identifier_names_what_the_tokens_of_the_issuer_carry() {
+    let email = json!({"format": "email", "email": "a@b.example"});
+    let opaque = json!({"format": "opaque", "id": "007"});
+    let account = json!({"format": "account", "uri": "acct:a@b.example"});
+    let narrowed = json!({"format": "complex", "user": opaque, "session": {"format": "opaque", "id": "s"}});
+    for (identifier, has_email, has_aliases, expected) in [
+        (&email, true, false, vec!["subject-revoked email a@b.example"]),
+        (&email, false, true, vec!["subject-revoked a@b.example"]),
+        (&opaque, true, false, vec!["subject-revoked 007"]),
+        (&opaque, false, true, vec!["subject-revoked 007", "subject-revoked alias 007"]),
+        (
+            &account,
+            true,
+            true,
+            vec![
+                "subject-revoked a@b.example",
+                "subject-revoked alias a@b.example",
+                "subject-revoked acct:a@b.example",
+                "subject-revoked alias acct:a@b.example",
+            ],
+        ),
+        (&narrowed, false, true, vec!["session-revoked s of 007", "session-revoked s of alias 007"]),
+    ] {
+        let mut settings = settings();
+        (settings.subject_issuer.has_email, settings.subject_issuer.has_aliases) = (has_email, has_aliases);
+        assert_eq!(of_subject(settings, identifier), revoked(&expected), "{identifier}");
     }
 }
 
@@ -62,11 +105,16 @@ fn others_name_nobody() {
     let session = json!({"format": "opaque", "id": "session-1"});
     let both = json!({"format": "aliases", "identifiers": [alice, bob]});
     for (identifier, expected) in [
-        (phone, "(unknown-subject)"),
+        (phone.clone(), "(unknown-subject)"),
         (json!({"format": "did", "url": "did:example:1"}), "(unknown-subject)"),
         (json!({"format": "ip-addresses", "ip-addresses": ["192.0.2.1"]}), "(unknown-subject)"),
         (json!({"format": "iss-sub", "iss": ISSUER, "sub": "alice"}), "(unknown-subject)"),
-        (json!({"format": "complex", "session": session}), "(unknown-subject)"),
+        (json!({"format": "complex", "user": phone, "session": phone}), "(unknown-subject)"),
+        (json!({"format": "complex", "user": stranger, "session": session}), "(other-issuer)"),
+        (
+            json!({"format": "complex", "user": alice, "session": {"format": "opaque", "id": ""}}),
+            "invalid_request",
+        ),
         (json!({"format": "complex", "device": alice, "tenant": bob}), "(unknown-subject)"),
         (json!({"format": "complex", "user": stranger}), "(other-issuer)"),
         (stranger, "(other-issuer)"),
@@ -113,12 +161,11 @@ fn a_critical_member_that_cannot_be_processed_discards_the_event() {
     let token = json!({"format": "jwt_id", "iss": ISSUER, "jti": "j1"});
     let opaque = json!({"format": "opaque", "id": "1"});
     assert_eq!(of_alice(json!({ "device": opaque })), revoked(&["subject-revoked alice"]));
-    assert_eq!(
-        of_alice(json!({ "session": token })),
-        revoked(&["subject-revoked alice", "token-revoked j1"])
-    );
-    for member in ["tenant", "session"] {
-        assert_eq!(of_alice(json!({ member: opaque })), ["(critical-member)"], "{member}");
+    assert_eq!(of_alice(json!({ "session": token })), revoked(&["token-revoked j1"]));
+    assert_eq!(of_alice(json!({ "session": opaque })), revoked(&["session-revoked 1 of alice"]));
+    let phone = json!({"format": "phone_number", "phone_number": "+12065550123"});
+    for (member, identifier) in [("tenant", &opaque), ("session", &phone)] {
+        assert_eq!(of_alice(json!({ member: identifier })), ["(critical-member)"], "{member}");
     }
 }
 
