@@ -63,20 +63,20 @@ async fn lists_say_what_was_told_and_when() {
     assert_eq!(
         items,
         [
-            json!({"sequence": 1, "type": "role-changed", "issuer": A, "subject": "alice", "client": null, "jti": null, "token": null,
+            json!({"sequence": 1, "type": "role-changed", "issuer": A, "subject": "alice", "subject_kind": "subject", "session": null, "client": null, "jti": null, "token": null,
                 "at": at.to_string(), "role_version": 7, "source": "admin"}),
-            json!({"sequence": 2, "type": "client-revoked", "issuer": A, "subject": null, "client": "app", "jti": null, "token": null,
+            json!({"sequence": 2, "type": "client-revoked", "issuer": A, "subject": null, "subject_kind": null, "session": null, "client": "app", "jti": null, "token": null,
                 "at": whole, "role_version": null, "source": "admin"}),
-            json!({"sequence": 3, "type": "token-revoked", "issuer": A, "subject": null, "client": null, "jti": "j", "token": TokenKey::new(A, "j").0.to_string(),
+            json!({"sequence": 3, "type": "token-revoked", "issuer": A, "subject": null, "subject_kind": null, "session": null, "client": null, "jti": "j", "token": TokenKey::new(A, "j").0.to_string(),
                 "at": at.to_string(), "role_version": null, "source": "admin"}),
-            json!({"sequence": 4, "type": "revocation-undone", "issuer": A, "subject": null, "client": "app",
+            json!({"sequence": 4, "type": "revocation-undone", "issuer": A, "subject": null, "subject_kind": null, "session": null, "client": "app",
                 "jti": null, "token": null, "role_version": null, "source": "admin", "undoes": 2}),
         ]
     );
     let mut revocations = gate.call("GET /v1/revocations?subject=alice", "").await.items();
     let expires_at = revocations[0].as_object_mut().unwrap().remove("expires_at").unwrap();
     assert!(expires_at.as_str().unwrap() > before.plus(crate::admin_api::HOUR).to_string().as_str());
-    let alice = json!({"id": 1, "type": "role-changed", "issuer": A, "subject": "alice", "client": null, "jti": null, "token": null,
+    let alice = json!({"id": 1, "type": "role-changed", "issuer": A, "subject": "alice", "subject_kind": "subject", "session": null, "client": null, "jti": null, "token": null,
         "at": at.to_string(), "source": "admin"});
     assert_eq!(revocations, [alice]);
 
