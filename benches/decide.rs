@@ -29,15 +29,17 @@ use portcullis::enforce::claims::{ClaimNames, IssuerRules};
 use portcullis::enforce::decide::{Asked, Enforcer, InForce, Proof, Request, TrustedIssuer, Verdict};
 use portcullis::enforce::denial::Reason;
 use portcullis::enforce::policy::{
-    EncodedSlashes, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings,
+    ClaimName, EncodedSlashes, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings,
 };
 use portcullis::enforce::target::RequestTarget;
 use portcullis::enforce::{DEFAULT_PROOFS, Settings};
+use portcullis::identity::{SessionKey, SubjectKey};
 use portcullis::keys::key::VerificationKey;
 use portcullis::keys::set::KeySet;
 use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, KeySource};
 use portcullis::metrics::Metrics;
+use portcullis::revocations::{Ends, Revocations};
 use portcullis::sessions::{self, Sessions};
 use portcullis::time::{Monotonic, Now, Timestamp};
 
@@ -57,6 +59,8 @@ fn main() {
         |input: &[u8]| pair.sign(&SystemRandom::new(), input).expect("a signature").as_ref().to_vec();
     measure(10_000, Algorithm::ES256, KeySet::new(vec![key.expect("a key")]), signed);
 
+    compare_names();
+
     let secret = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
     let keys = KeySet::of_secret(&[7; 32], &[Algorithm::HS256]).expect("long enough");
     measure(1_000_000, Algorithm::HS256, keys, |input| hmac::sign(&secret, input).as_ref().to_vec());
@@ -64,7 +68,7 @@ fn main() {
 
 fn measure(count: usize, algorithm: Algorithm, keys: KeySet, sign: impl Fn(&[u8]) -> Vec<u8>) {
     let tokens: Vec<String> = (0..count).map(|index| token(algorithm, &sign, index)).collect();
-    let enforcer = enforcer(algorithm, keys);
+    let (enforcer, _) = enforcer(algorithm, keys);
     let target = Bytes::from_static(b"/deals/81723/lines?limit=50&after=1029");
     let target = RequestTarget::from_bytes(target).expect("a target");
     let mut order = Order(0x9e37_79b9_7f4a_7c15);
@@ -87,6 +91,61 @@ fn measure(count: usize, algorithm: Algorithm, keys: KeySet, sign: impl Fn(&[u8]
     println!("seen before: {decided} ns; a SHA-256 of the token: {hashed} ns");
     println!("seen for the first time: {fresh} ns");
     println!("resident for each, proof and idle clock: {kept} bytes");
+}
+
+/// What the names of a token add to a decision that looks all of them up, because an event came since the last one.
+fn compare_names() {
+    const COUNT: usize = 10_000;
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
+    let sign = |input: &[u8]| hmac::sign(&secret, input).as_ref().to_vec();
+    let more = |index: usize| {
+        format!(r#","email":"user-{index:08}@example.com","oid":"{index:032x}","sid":"session-{index:024x}""#)
+    };
+    let target = Bytes::from_static(b"/deals/81723/lines?limit=50&after=1029");
+    let target = RequestTarget::from_bytes(target).expect("a target");
+    let mut scenes: Vec<_> = [false, true]
+        .map(|named| {
+            let keys = KeySet::of_secret(&[7; 32], &[Algorithm::HS256]).expect("long enough");
+            let enforcer = enforcer(Algorithm::HS256, keys);
+            let revocations = Arc::clone(&enforcer.1);
+            revocations.replay((0..100_000).map(|index| ended(index, SubjectKey::new)));
+            revocations.replay((0..1_000).map(|index| ended(index, SubjectKey::email)));
+            revocations.replay((0..1_000).map(|index| ended(index, SubjectKey::alias)));
+            let sessions = (0..1_000).map(|index: u32| SessionKey::new(ISSUER, &format!("ended-{index}")));
+            revocations.replay(sessions.map(|session| Ends::Session(session, Timestamp::from_secs(1))));
+            let claims = |index| if named { more(index) } else { String::new() };
+            let tokens: Vec<String> =
+                (0..COUNT).map(|index| token_with(Algorithm::HS256, sign, index, &claims(index))).collect();
+            for token in &tokens {
+                assert_eq!(decide(&enforcer.0, &target, &head(token), NOW * 1_000), Proof::Fresh);
+            }
+            (enforcer.0, revocations, tokens, Vec::new())
+        })
+        .into();
+    let mut order = Order(0x9e37_79b9_7f4a_7c15);
+    for round in 0..u32::try_from(BATCHES).unwrap_or(u32::MAX) {
+        for (enforcer, revocations, tokens, times) in &mut scenes {
+            let heads: Vec<_> = (0..PER_BATCH).map(|_| head(&tokens[order.next(COUNT)])).collect();
+            revocations.apply([ended(round % 1_000, SubjectKey::new)]);
+            let (start, millis) = (Instant::now(), NOW * 1_000 + i64::from(round) + 1);
+            for head in &heads {
+                assert_eq!(decide(enforcer, &target, head, millis), Proof::Cached);
+            }
+            times.push(start.elapsed().as_nanos() / heads.len() as u128);
+        }
+    }
+    let medians = scenes.into_iter().map(|(.., mut times)| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    });
+    let [one, four] = medians.collect::<Vec<_>>()[..] else { return };
+    let ratio = four as f64 / one as f64;
+    println!("after an event: {one} ns with one identifier, {four} ns with four; ratio {ratio:.2}");
+}
+
+/// A subject whose tokens ended, by one kind of name.
+fn ended(index: u32, key: fn(&str, &str) -> SubjectKey) -> Ends {
+    Ends::Subject(key(ISSUER, &format!("ended-{index}")), Timestamp::from_secs(1))
 }
 
 /// The median over batches of the nanoseconds that `work` took for one.
@@ -138,9 +197,13 @@ fn head(token: &str) -> HeaderMap {
 }
 
 fn token(algorithm: Algorithm, sign: impl Fn(&[u8]) -> Vec<u8>, index: usize) -> String {
+    token_with(algorithm, sign, index, "")
+}
+
+fn token_with(algorithm: Algorithm, sign: impl Fn(&[u8]) -> Vec<u8>, index: usize, more: &str) -> String {
     let header = format!(r#"{{"alg":"{algorithm:?}","typ":"at+jwt","kid":"{KID}"}}"#);
     let payload = format!(
-        r#"{{"iss":"{ISSUER}","aud":"https://api.example.com","sub":"user-{index:08}","client_id":"app-17","jti":"{index:032x}","iat":{},"exp":{},"scope":"read:deals read:activity read:users","roles":["editor","viewer"],"tenant":"north","role_version":3}}"#,
+        r#"{{"iss":"{ISSUER}","aud":"https://api.example.com","sub":"user-{index:08}","client_id":"app-17","jti":"{index:032x}","iat":{},"exp":{},"scope":"read:deals read:activity read:users","roles":["editor","viewer"],"tenant":"north","role_version":3{more}}}"#,
         NOW - 60,
         NOW + 3600,
     );
@@ -148,7 +211,7 @@ fn token(algorithm: Algorithm, sign: impl Fn(&[u8]) -> Vec<u8>, index: usize) ->
     format!("{input}.{}", URL_SAFE_NO_PAD.encode(sign(input.as_bytes())))
 }
 
-fn enforcer(algorithm: Algorithm, set: KeySet) -> Enforcer {
+fn enforcer(algorithm: Algorithm, set: KeySet) -> (Enforcer, Arc<Revocations>) {
     let metrics = Metrics::new().expect("instruments");
     let algorithms = vec![algorithm];
     let keys = KeyStore::fixed(
@@ -177,7 +240,8 @@ fn enforcer(algorithm: Algorithm, set: KeySet) -> Enforcer {
     let in_force = InForce { sessions: Arc::new(sessions), ..InForce::unlimited() };
     let settings =
         Settings { routes, identity: identity(), bearer: BearerSettings::default(), proofs: DEFAULT_PROOFS };
-    Enforcer::new(settings, vec![issuer], in_force, &metrics).expect("sound routes")
+    let revocations = Arc::clone(&in_force.revocations);
+    (Enforcer::new(settings, vec![issuer], in_force, &metrics).expect("sound routes"), revocations)
 }
 
 fn rules(algorithms: Vec<Algorithm>) -> IssuerRules {
@@ -189,7 +253,11 @@ fn rules(algorithms: Vec<Algorithm>) -> IssuerRules {
         max_lifetime: Duration::from_secs(86_400),
         token_types: vec!["at+jwt".to_owned()],
         required_claims: vec!["sub".to_owned()],
-        claims: ClaimNames::default(),
+        claims: ClaimNames {
+            email: Some(ClaimName::Member("email".to_owned())),
+            aliases: vec![ClaimName::Member("oid".to_owned())],
+            ..ClaimNames::default()
+        },
     }
 }
 
