@@ -13,6 +13,7 @@ mod client;
 mod figures;
 mod mixed;
 mod overload;
+mod signals;
 mod slow;
 mod upstream;
 
@@ -27,8 +28,11 @@ fn main() -> ExitCode {
         Some("mixed") => mixed::run(size.unwrap_or(1800)),
         Some("slow") => slow::run(usize::try_from(size.unwrap_or(10_000)).unwrap()),
         Some("overload") => overload::run(size.unwrap_or(10)),
+        Some("signals") => signals::run(size.unwrap_or(30)),
         _ => {
-            eprintln!("usage: tests/endure mixed [SECONDS] | slow [CONNECTIONS] | overload [SECONDS]");
+            eprintln!(
+                "usage: tests/endure mixed [SECONDS] | slow [CONNECTIONS] | overload [SECONDS] | signals [SECONDS]"
+            );
             return ExitCode::from(2);
         }
     };
