@@ -51,8 +51,10 @@ fn source(path: &Path) -> Result<Connection, SchemaProblem> {
 }
 
 fn copy_into(source: &Connection, to: &Path) -> Result<u64, Box<dyn std::error::Error>> {
-    // One that was interrupted may have left it behind; SQLite writes only to a file that is empty.
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to)?;
+    // One that was interrupted may have left it behind; SQLite writes only to a file that is empty, and nobody else may
+    // read this one, whoever made the other.
+    drop(std::fs::remove_file(to));
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     source.execute("VACUUM INTO ?1", [to.to_str().ok_or("its name is not UTF-8")?])?;
     file.sync_all()?;
     let copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -63,4 +65,54 @@ fn copy_into(source: &Connection, to: &Path) -> Result<u64, Box<dyn std::error::
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::state::Store;
+    use crate::state::record::{Event, EventSource};
+    use crate::time::{Now, Timestamp};
+
+    #[tokio::test]
+    async fn a_copy_has_what_the_open_store_has_and_nothing_is_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, to) = (folder.path().join("gate.db"), folder.path().join("copy.db"));
+        let missing = Store::back_up(&path, &to).unwrap_err();
+        assert!(matches!(&missing, OpenError::Missing(at) if *at == path), "{missing:?}");
+        let below = Store::back_up(&folder.path().join("none/gate.db"), &to).unwrap_err();
+        assert!(matches!(below, OpenError::Missing(_)), "{below:?}");
+        std::fs::write(&path, "").unwrap();
+        let inside = Store::back_up(&path.join("inside"), &to).unwrap_err();
+        assert!(matches!(inside, OpenError::Io(..)), "not the same as no store: {inside:?}");
+        assert!(matches!(Store::back_up(&path, &to), Err(OpenError::Missing(_))), "nothing is in it");
+        assert!(!to.exists());
+
+        let now = Now::at_millis(1_000);
+        let store = Store::open(&path, now).unwrap();
+        let event =
+            |at| Event::issuer(&"https://a/".into(), Timestamp::from_secs(at), Timestamp::from_secs(99));
+        store.append((1..=3).map(event).collect(), EventSource::Admin, now).await.unwrap();
+        // As one that was interrupted leaves it.
+        let unfinished = companion(&to, ".unfinished");
+        std::fs::write(&unfinished, "half of it").unwrap();
+        assert_eq!(Store::back_up(&path, &to), Ok(3));
+        assert!(!unfinished.exists());
+        assert_eq!(std::fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o600);
+        let before = std::fs::read(&to).unwrap();
+        let again = Store::back_up(&path, &to).unwrap_err();
+        assert!(matches!(&again, OpenError::Io(at, _) if *at == to), "{again:?}");
+        assert_eq!(std::fs::read(&to).unwrap(), before, "left as it is");
+        let copy = Store::open_read_only(&to).unwrap().unwrap();
+        assert_eq!(copy.events(0, 9).await, store.events(0, 9).await);
+        assert_eq!(copy.log(), store.log());
+    }
+
+    #[test]
+    fn a_copy_may_go_into_the_folder_that_the_command_runs_in() {
+        assert!(sync_folder(Path::new("copy.db")).is_ok());
+        assert!(sync_folder(Path::new("no such folder/copy.db")).is_err());
+    }
 }

@@ -104,3 +104,24 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_says_what_it_is_and_what_to_do() {
+        for (error, kind, text) in [
+            (StoreError::Full, "full", "the state store is full: free its disk, or raise its maxmemory"),
+            (StoreError::Failed("no".into()), "failed", "the state store failed: no"),
+            (
+                StoreError::Unreachable("no".into()),
+                "unreachable",
+                "the shared state store cannot be used now: no",
+            ),
+            (StoreError::Closed, "closed", "the state store is closed"),
+        ] {
+            assert_eq!((error.kind(), error.to_string().as_str()), (kind, text));
+        }
+    }
+}

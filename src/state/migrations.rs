@@ -176,4 +176,24 @@ mod tests {
             assert_eq!(users, if version < 2 { vec![] } else { vec!["ada 7 1"] }, "from version {version}");
         }
     }
+
+    #[test]
+    fn a_file_of_an_earlier_version_is_not_read_before_a_gate_has_brought_it_up_to_date() {
+        let folder = tempfile::tempdir().unwrap();
+        for version in 1..MIGRATIONS.len() {
+            let path = folder.path().join(format!("{version}.db"));
+            write_file(&path, version);
+            let before = std::fs::read(&path).unwrap();
+            let why = schema::open_read_only(&path).unwrap_err().to_string();
+            assert!(why.contains("an earlier release wrote it"), "{why}");
+            assert_eq!(std::fs::read(&path).unwrap(), before);
+            let database = schema::open(&path, WantedDatabase::Any, Now::at_millis(9)).unwrap();
+            assert_eq!(database.created_at.as_millis(), 1, "from version {version}");
+            let origins = "SELECT count(*) FROM origin";
+            let count: i64 = database.connection.query_row(origins, [], |row| row.get(0)).unwrap();
+            assert_eq!(count, 1, "from version {version}");
+            drop(database);
+            assert!(schema::open_read_only(&path).unwrap().is_some());
+        }
+    }
 }

@@ -395,4 +395,64 @@ mod tests {
         store.append(batch(100), EventSource::Admin, now).await.unwrap();
         assert_eq!(store.events(0, 1_000).await.unwrap().len(), 200);
     }
+
+    #[tokio::test]
+    async fn a_store_of_ones_own_says_so() {
+        let store = Store::in_memory(Now::at_millis(1_000)).unwrap();
+        assert!(!store.is_shared() && !store.is_durable() && !store.is_closed());
+        assert_eq!(store.opened(Duration::ZERO).await.map_err(|error| error.to_string()), Ok(()));
+        assert_eq!(store.condition(), None);
+        assert!(store.emptied().is_none());
+        assert_eq!(store.claim_authority("https://a/", &["key".to_owned()]).await, Ok(None));
+        assert_eq!(
+            store.save_first_uses(vec![(TokenKey::new("https://a/", "x"), Timestamp::EPOCH)]).await,
+            Ok(())
+        );
+        assert!(store.freshness().is_fresh(Monotonic::now()));
+        assert_eq!(store.clock_offset().load(std::sync::atomic::Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_back_elsewhere_leaves_the_other_events_of_its_key() {
+        let store = Store::in_memory(Now::at_millis(1_000)).unwrap();
+        let (issuer, end) = (Arc::from("https://a/"), Timestamp::from_secs(1_000));
+        let event =
+            |at| Event::subject(EventKind::SubjectRevoked, &issuer, "alice", Timestamp::from_secs(at), end);
+        let now = Now::at_millis(2_000);
+        store.append([event(1), event(2)].into(), EventSource::Admin, now).await.unwrap();
+        assert_eq!(store.undone(9).await, Ok(None), "there is none");
+        store.undo(1, EventSource::Admin, now).await.unwrap().unwrap();
+        let left = store.undone(1).await.unwrap().unwrap();
+        assert_eq!((left.event.sequence, left.event.undone), (1, true));
+        assert_eq!(left.remaining.iter().map(|event| event.sequence).collect::<Vec<_>>(), [2]);
+        assert_eq!(store.undone(3).await, Ok(None), "a taking back is not taken back");
+        assert_eq!(store.events(0, 9).await.unwrap().len(), 3, "nothing was written");
+    }
+
+    #[tokio::test]
+    async fn a_session_is_forgotten_before_others_are_kept() {
+        let store = Store::in_memory(Now::at_millis(1_000)).unwrap();
+        let at = Timestamp::from_secs(1);
+        let row = |jti: &str| record::SessionRow {
+            token: TokenKey::new("https://a/", jti),
+            issuer: "https://a/".into(),
+            subject: None,
+            client: None,
+            issued_at: at,
+            first_used_at: at,
+            last_used_at: at,
+            last_used_monotonic: Monotonic::from_millis(2_000),
+            expires_at: Timestamp::from_secs(60),
+        };
+        let tokens = async || {
+            let rows = store.sessions(None, 9).await.unwrap();
+            rows.iter().map(|row| row.token).collect::<Vec<_>>()
+        };
+        store.save_sessions(vec![row("a"), row("b")], vec![]).await.unwrap();
+        assert_eq!(tokens().await.len(), 2);
+        store.save_sessions(vec![], vec![row("a").token]).await.unwrap();
+        assert_eq!(tokens().await, [row("b").token]);
+        store.save_sessions(vec![row("b")], vec![row("b").token]).await.unwrap();
+        assert_eq!(tokens().await, [row("b").token], "it left for room and was used again");
+    }
 }

@@ -278,3 +278,118 @@ impl SchemaProblem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+    use crate::state::Store;
+
+    const NOW: Now = Now::at_millis(5_000);
+
+    #[test]
+    fn a_store_is_created_once_and_says_when() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate.db");
+        assert!(matches!(Store::open_read_only(&path), Ok(None)), "there is none yet");
+        assert_eq!(Store::create(&path, NOW, false).unwrap(), Past::Continuous);
+        let again = Store::create(&path, NOW, true).unwrap_err();
+        assert!(matches!(&again, OpenError::Exists(at) if *at == path), "{again:?}");
+        let file = Connection::open(&path).unwrap();
+        let rows: i64 = file.query_row("SELECT count(*) FROM origin", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 1);
+        drop(file);
+        let store = Store::open(&path, Now::at_millis(9_000)).unwrap();
+        assert_eq!(store.created_at(), NOW.wall);
+        assert_eq!(store.not_before(), NOW.wall);
+        assert_eq!(store.past(), Past::Continuous);
+        assert!(store.is_durable() && !store.is_shared());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_accepts_existing_tokens_begins_with_the_first_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate.db");
+        Store::create(&path, NOW, true).unwrap();
+        let store = Store::open(&path, NOW).unwrap();
+        assert_eq!((store.created_at(), store.not_before()), (NOW.wall, Timestamp::EPOCH));
+        drop(store);
+
+        let path = folder.path().join("another.db");
+        let store = Store::open(&path, NOW).unwrap();
+        for (asked, kept) in [(3_000, 3_000), (4_000, 3_000), (2_000, 2_000)] {
+            store.lower_not_before(Timestamp::from_millis(asked)).await.unwrap();
+            let beside = Store::open_read_only(&path).unwrap().unwrap();
+            assert_eq!(beside.not_before(), Timestamp::from_millis(kept), "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_copy_of_a_new_file_without_its_log_is_known_for_a_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, copy) = (folder.path().join("gate.db"), folder.path().join("copy.db"));
+        let store = Store::open(&path, NOW).unwrap();
+        std::fs::copy(&path, &copy).unwrap();
+        let copied = Store::open(&copy, Now::at_millis(9_000)).unwrap();
+        assert_eq!(copied.past(), Past::Unseen { known: 0 });
+        assert_eq!(copied.created_at(), NOW.wall);
+        assert_eq!(copied.log(), store.log());
+    }
+
+    #[test]
+    fn a_database_of_another_program_is_foreign_however_little_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate.db");
+        for statement in ["CREATE TABLE notes (text)", "PRAGMA application_id = 7", "PRAGMA user_version = 1"]
+        {
+            drop(std::fs::remove_file(&path));
+            Connection::open(&path).unwrap().execute_batch(statement).unwrap();
+            let before = std::fs::read(&path).unwrap();
+            assert!(matches!(Store::open(&path, NOW), Err(OpenError::Foreign(_))), "{statement}");
+            assert!(matches!(Store::open_read_only(&path), Err(OpenError::Foreign(_))), "{statement}");
+            let to = folder.path().join("copy.db");
+            assert!(matches!(Store::back_up(&path, &to), Err(OpenError::Foreign(_))), "{statement}");
+            assert!(!to.exists());
+            assert_eq!(std::fs::read(&path).unwrap(), before, "{statement}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_open_for_reading_is_beside_the_one_that_writes_and_never_writes_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a gate.db");
+        std::fs::write(&path, "").unwrap();
+        assert!(matches!(Store::open_read_only(&path), Ok(None)), "nothing is in it");
+        let inside = Store::open_read_only(&path.join("inside")).unwrap_err();
+        assert!(matches!(inside, OpenError::Io(..)), "not the same as no store: {inside:?}");
+        let writes = Store::open(&path, NOW).unwrap();
+        for is_beside in [true, false] {
+            let store = Store::open_read_only(&path).unwrap().unwrap();
+            assert_eq!(store.created_at(), NOW.wall, "beside: {is_beside}");
+            assert_eq!(store.past(), Past::Continuous);
+            let why = store.lower_not_before(Timestamp::EPOCH).await.unwrap_err();
+            assert!(why.to_string().contains("readonly"), "{why}");
+            if is_beside {
+                writes.close().await;
+            }
+        }
+    }
+
+    #[test]
+    fn what_sqlite_says_of_a_file_is_told_apart() {
+        let of = |code| rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        let told = |error: rusqlite::Error| SchemaProblem::from(error).at(Path::new("gate.db"));
+        assert!(matches!(told(of(ffi::SQLITE_NOTADB)), OpenError::Foreign(_)));
+        assert!(matches!(told(of(ffi::SQLITE_CORRUPT)), OpenError::Corrupt(..)));
+        assert!(matches!(told(of(ffi::SQLITE_IOERR)), OpenError::Io(..)));
+        let missing = told(rusqlite::Error::QueryReturnedNoRows);
+        assert!(matches!(&missing, OpenError::Corrupt(_, what) if what == "a row is missing"), "{missing:?}");
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate.db");
+        drop(Store::open(&path, NOW).unwrap());
+        Connection::open(&path).unwrap().execute("DELETE FROM origin", []).unwrap();
+        assert!(matches!(Store::open(&path, NOW), Err(OpenError::Corrupt(..))));
+    }
+}

@@ -162,4 +162,29 @@ mod tests {
         let new = Seen::open(&path).compare(&database.connection, "a", true);
         assert_eq!(new, Ok(Past::Continuous), "made just now");
     }
+
+    #[test]
+    fn each_commit_is_noted_unless_sequences_that_were_given_elsewhere_are_still_to_be_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate.db.seen");
+        let database = schema::in_memory(Now::at_millis(1_000)).unwrap();
+        let noted = || std::fs::read_to_string(&path).unwrap().trim_end().to_owned();
+
+        let mut seen = Seen::open(&path);
+        assert_eq!(seen.compare(&database.connection, "a", true), Ok(Past::Continuous));
+        let last = seen.last();
+        for sequence in [3, 4] {
+            rows::skip_to(&database.connection, sequence).unwrap();
+            seen.note(&database.connection);
+            assert_eq!(noted(), format!("a {sequence:020}"));
+            assert_eq!(last.load(Ordering::Relaxed), sequence, "for all who ask");
+        }
+
+        std::fs::write(&path, "a 00000000000000000009\n").unwrap();
+        let mut seen = Seen::open(&path);
+        assert_eq!(seen.compare(&database.connection, "a", false), Ok(Past::Older { known: 4, seen: 9 }));
+        seen.note(&database.connection);
+        assert_eq!(noted(), "a 00000000000000000009", "nothing was committed yet");
+        assert_eq!(seen.last().load(Ordering::Relaxed), 9);
+    }
 }

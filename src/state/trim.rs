@@ -140,3 +140,136 @@ pub(super) fn forgotten(db: &Connection, clock: Uptime) -> rusqlite::Result<Vec<
         })?
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::record::{Event, EventSource};
+    use crate::state::rows::Arrival;
+    use crate::state::schema;
+    use crate::time::{Monotonic, Now};
+
+    const SECOND: i64 = 1_000;
+
+    fn kept(issuer: &str, retention: u64, leeway: u64) -> Kept {
+        let (retention, leeway) = (Duration::from_secs(retention), Duration::from_secs(leeway));
+        Kept { issuer: issuer.into(), retention, leeway }
+    }
+
+    fn terms(wall: i64, uptime: i64, kept: &[Kept]) -> TrimTerms {
+        let clock = Uptime::resume(0, Monotonic::from_millis(0));
+        TrimTerms { wall: Timestamp::from_millis(wall), uptime, clock, kept: kept.into() }
+    }
+
+    fn revoked(issuer: &str, subject: &str, expires_at: i64) -> Event {
+        let expires_at = Timestamp::from_millis(expires_at);
+        Event::subject(
+            EventKind::SubjectRevoked,
+            &issuer.into(),
+            subject,
+            Timestamp::from_secs(1),
+            expires_at,
+        )
+    }
+
+    /// An event that came at 10 s by the wall clock and is kept for a minute by the settings with which it was made.
+    fn stored() -> StoredEvent {
+        StoredEvent {
+            sequence: 1,
+            event: revoked("https://a/", "alice", 70 * SECOND),
+            undoes: None,
+            source: EventSource::Admin,
+            received_at: Timestamp::from_secs(10),
+            undone: false,
+        }
+    }
+
+    #[test]
+    fn an_event_is_over_once_more_than_its_retention_has_passed_on_both_clocks() {
+        let (long, short) = ([kept("https://a/", 90, 0)], [kept("https://a/", 30, 0)]);
+        let other = [kept("https://b/", 90, 0)];
+        // Received at 5 s of running time.
+        for (settings, wall, uptime, is_over) in [
+            (&[][..], 70_001, 65_001, true),
+            (&[], 70_000, 65_001, false),
+            (&[], 70_001, 65_000, false),
+            (&[], 70_001, 4_000, false),
+            (&long, 100_001, 95_001, true),
+            (&long, 100_000, 95_001, false),
+            (&long, 100_001, 95_000, false),
+            (&short, 70_001, 65_001, true),
+            (&short, 70_000, 65_001, false),
+            (&other, 70_001, 65_001, true),
+        ] {
+            let over = terms(wall, uptime, settings).is_over(&stored(), 5_000);
+            assert_eq!(over, is_over, "{wall} {uptime} {settings:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_deleted_event_may_have_ended_was_issued_until_it_came_and_by_the_leeway_longer() {
+        let both = [kept("https://a/", 0, 3), kept("https://b/", 0, 7)];
+        for (settings, until) in [(&[][..], 5_000), (&both[..1], 8_000), (&both[1..], 12_000), (&both, 8_000)]
+        {
+            assert_eq!(terms(0, 0, settings).until(&stored(), 5_000), until, "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn events_are_deleted_a_few_at_a_time_in_the_order_in_which_they_expire_and_remembered() {
+        let database = schema::in_memory(Now::at_millis(0)).unwrap();
+        let db = &database.connection;
+        let came = |uptime| Arrival { source: EventSource::Admin, wall: Timestamp::from_secs(10), uptime };
+        let append = |event: &Event, uptime| rows::append(db, event, came(uptime)).unwrap().sequence;
+        // Kept for 61.5 s, 90 s and 119.9 s.
+        let second = append(&revoked("https://a/", "bob", 100_000), 2_000);
+        let first = append(&revoked("https://a/", "alice", 71_500), 1_000);
+        let third = append(&revoked("https://b/", "carol", 129_900), 3_000);
+        let later = append(&revoked("https://b/", "dave", 900_000), 4_000);
+        let settings = [kept("https://a/", 0, 5)];
+        let terms = terms(500_000, 400_000, &settings);
+        let trimmed = trim(db, None, 2, &terms).unwrap();
+        assert_eq!(trimmed.deleted, 2);
+        let at_second = TrimCursor { expires_at: Timestamp::from_secs(100), sequence: second };
+        assert_eq!(trimmed.next, Some(at_second), "as many as asked for: there may be more");
+        let names = |trimmed: &Trimmed| {
+            let mut names: Vec<_> = trimmed.names.iter().map(|(_, key, left)| (*key, left.len())).collect();
+            names.sort_unstable();
+            names
+        };
+        let key = |issuer, subject| (revoked(issuer, subject, 0).key, 0);
+        let mut both = vec![key("https://a/", "alice"), key("https://a/", "bob")];
+        both.sort_unstable();
+        assert_eq!(names(&trimmed), both);
+        let remembered = |minutes: u64, issuer: &str, until| Forgotten {
+            issuer: issuer.into(),
+            until: Monotonic::from_millis(until),
+            retention: Duration::from_secs(minutes * 60),
+        };
+        assert_eq!(trimmed.forgotten, [remembered(1, "https://a/", 7_000)], "to the minute, the latest");
+
+        let trimmed = trim(db, trimmed.next, 2, &terms).unwrap();
+        assert_eq!((trimmed.deleted, trimmed.next), (1, None));
+        assert_eq!(names(&trimmed), [key("https://b/", "carol")]);
+        let all = [remembered(1, "https://a/", 7_000), remembered(1, "https://b/", 8_000)];
+        assert_eq!(trimmed.forgotten, all, "of an issuer without settings by the largest leeway");
+        assert_eq!(forgotten(db, terms.clock), Ok(all.to_vec()));
+        let left = rows::events(db, 0, 9).unwrap();
+        assert_eq!(left.iter().map(|stored| stored.sequence).collect::<Vec<_>>(), [later]);
+        assert!(first > second && third > first, "not in the order of their sequences");
+
+        let trimmed = trim(db, None, 2, &terms).unwrap();
+        assert_eq!(trimmed, Trimmed::default(), "nothing is read again when nothing is deleted");
+    }
+
+    #[test]
+    fn what_was_taken_back_is_deleted_and_not_remembered() {
+        let database = schema::in_memory(Now::at_millis(0)).unwrap();
+        let db = &database.connection;
+        let came = Arrival { source: EventSource::Admin, wall: Timestamp::from_secs(10), uptime: 0 };
+        let sequence = rows::append(db, &revoked("https://a/", "alice", 70_000), came).unwrap().sequence;
+        assert!(rows::undo(db, sequence, came).unwrap().is_some());
+        let trimmed = trim(db, None, 9, &terms(500_000, 400_000, &[])).unwrap();
+        assert_eq!(trimmed, Trimmed { deleted: 2, ..Trimmed::default() });
+    }
+}

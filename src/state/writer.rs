@@ -224,3 +224,109 @@ impl From<&rusqlite::Error> for StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::state::{Store, schema};
+    use crate::time::{Clock, Now, Timestamp};
+
+    const START: i64 = 1_000;
+
+    /// A store whose running time the clock tells.
+    fn open(path: &Path, clock: &Arc<AtomicI64>) -> Store {
+        Store::open_on(path, Now::at_millis(START), Clock::Told(Arc::clone(clock))).unwrap()
+    }
+
+    /// The running time that the file counts.
+    fn counted(path: &Path) -> i64 {
+        let file = Connection::open(path).unwrap();
+        file.query_row("SELECT uptime FROM origin", [], |row| row.get(0)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn running_time_is_counted_with_each_commit_and_at_the_end_of_a_store_that_was_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, clock) = (folder.path().join("gate.db"), Arc::new(AtomicI64::new(START)));
+        let store = open(&path, &clock);
+        clock.store(START + 300, Ordering::SeqCst);
+        store.lower_not_before(Timestamp::EPOCH).await.unwrap();
+        assert_eq!(counted(&path), 300, "with the commit");
+        clock.store(START + 500, Ordering::SeqCst);
+        drop(store);
+        assert_eq!(counted(&path), 500, "at the end");
+
+        clock.store(START, Ordering::SeqCst);
+        let store = open(&path, &clock);
+        clock.store(START + 900, Ordering::SeqCst);
+        assert_eq!(store.events(0, 9).await, Ok(Vec::new()));
+        drop(store);
+        assert_eq!(counted(&path), 500, "a store that was only read is left as it is");
+    }
+
+    #[tokio::test]
+    async fn work_that_waits_shares_the_next_commit_and_its_failure() {
+        let writer = StoreWriter::start(schema::in_memory(Now::read()).unwrap()).unwrap();
+        let (writer, (open, gate)) = (Arc::new(writer), std::sync::mpsc::sync_channel::<()>(1));
+        let (begun, started) = oneshot::channel();
+        let work = move |_: &Connection| {
+            begun.send(()).unwrap();
+            Ok(gate.recv().is_ok())
+        };
+        let first = Arc::clone(&writer);
+        let first = tokio::spawn(async move { first.run(work).await });
+        started.await.unwrap();
+        let (second, read, failing, ()) = tokio::join!(
+            writer.run(|_| Ok(2)),
+            writer.read(|_| Ok(3)),
+            writer.run(|db| db.execute("no statement", [])),
+            async { open.send(()).unwrap() },
+        );
+        assert_eq!(first.await.unwrap(), Ok(true));
+        let why = failing.unwrap_err();
+        assert!(matches!(&why, StoreError::Failed(text) if text.contains("syntax error")), "{why:?}");
+        assert_eq!(second, Err(why), "one commit for both");
+        assert_eq!(read, Ok(3), "what only reads shares none");
+        assert_eq!(writer.run(|_| Ok(4)).await, Ok(4), "nor does what comes later");
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_for_is_done_before_a_store_is_closed_or_dropped() {
+        for is_closed in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let (path, clock) = (folder.path().join("gate.db"), Arc::new(AtomicI64::new(START)));
+            let store = open(&path, &clock);
+            let lock = std::fs::File::open(schema::companion(&path, ".lock")).unwrap();
+            assert!(lock.try_lock().is_err());
+            let slow = store.transact(|db| {
+                // Slower than whoever does not wait for it.
+                testkit::let_pass(Duration::from_millis(100));
+                db.execute("UPDATE origin SET not_before = 7", [])
+            });
+            if is_closed {
+                let (done, ()) = tokio::join!(slow, store.close());
+                assert_eq!(done, Ok(1));
+                assert!(store.is_closed());
+                assert_eq!(store.transact(|_| Ok(())).await, Err(StoreError::Closed));
+                assert_eq!(store.events(0, 1).await, Err(StoreError::Closed));
+                store.close().await;
+            } else {
+                assert!(!store.is_closed());
+                let mut slow = Box::pin(slow);
+                let poll =
+                    std::future::poll_fn(|cx| std::task::Poll::Ready(slow.as_mut().poll(cx).is_pending()));
+                assert!(poll.await, "it is asked for, and not waited for");
+                drop(slow);
+                drop(store);
+            }
+            assert!(lock.try_lock().is_ok(), "closed: {is_closed}");
+            lock.unlock().unwrap();
+            assert_eq!(open(&path, &clock).not_before(), Timestamp::from_millis(7));
+        }
+    }
+}

@@ -157,6 +157,29 @@ pub(super) fn start(
     terms: RedisTerms,
     metrics: Metrics,
 ) -> Result<(Running, Arc<StoreWriter>, mpsc::Receiver<ReplicaChanges>), OpenError> {
+    let refused = |error: std::io::Error| OpenError::Refused(error.to_string());
+    let (fleet, follow) = prepare(settings, terms, metrics)?;
+    let (mirror, running) = (Arc::clone(&fleet.mirror), Arc::clone(&fleet));
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(refused)?;
+    let handle = runtime.handle().clone();
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let life = async move {
+        tokio::select! {
+            () = running.run() => {}
+            _ = stopped => {}
+        }
+    };
+    let spawned = std::thread::Builder::new().name("fleet".into()).spawn(move || runtime.block_on(life));
+    drop(spawned.map_err(refused)?);
+    Ok((Running { fleet, handle, _stop: stop }, mirror, follow))
+}
+
+/// A replica that does nothing yet.
+fn prepare(
+    settings: Settings,
+    terms: RedisTerms,
+    metrics: Metrics,
+) -> Result<(Arc<Fleet>, mpsc::Receiver<ReplicaChanges>), OpenError> {
     let refused = |why: String| OpenError::Refused(why);
     let ca = settings.ca.as_ref();
     let connector = |endpoint| Connector::new(endpoint, ca).map_err(|error| refused(error.to_string()));
@@ -170,7 +193,7 @@ pub(super) fn start(
         scripts: Scripts::new(),
         connector: connector(settings.endpoint.clone())?,
         events_connector: settings.events.clone().map(connector).transpose()?,
-        mirror: Arc::clone(&mirror),
+        mirror,
         uptime,
         writer: supervise::random() as u32,
         metrics,
@@ -195,19 +218,7 @@ pub(super) fn start(
         trouble: Notify::new(),
         doubt: Notify::new(),
     });
-    let runtime = Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| refused(error.to_string()))?;
-    let (handle, running) = (runtime.handle().clone(), Arc::clone(&fleet));
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    let life = async move {
-        tokio::select! {
-            () = running.run() => {}
-            _ = stopped => {}
-        }
-    };
-    let spawned = std::thread::Builder::new().name("fleet".into()).spawn(move || runtime.block_on(life));
-    drop(spawned.map_err(|error| refused(error.to_string()))?);
-    Ok((Running { fleet, handle, _stop: stop }, mirror, follow))
+    Ok((fleet, follow))
 }
 
 impl Fleet {
@@ -367,4 +378,208 @@ impl Fleet {
 /// Nothing here panics half way, so what a poisoned lock guards is whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::identity::TokenKey;
+    use crate::state::Store;
+    use crate::time::Timestamp;
+
+    const TERMS: RedisTerms = RedisTerms {
+        max_staleness: Duration::from_secs(2),
+        flush_interval: Duration::from_secs(5),
+        idle_timeout: Some(Duration::from_secs(60)),
+        kept: Duration::from_secs(300),
+    };
+
+    /// Where nobody answers.
+    fn settings(url: &str) -> Settings {
+        let endpoint = RedisEndpoint::parse(url).unwrap();
+        Settings { endpoint, events: None, ca: None, key_prefix: "test:".to_owned() }
+    }
+
+    fn fleet() -> Arc<Fleet> {
+        prepare(settings("redis://127.0.0.1:1"), TERMS, Metrics::new().unwrap()).unwrap().0
+    }
+
+    #[test]
+    fn the_first_outcome_stands_and_only_a_refusal_ends_the_start() {
+        let open = |fleet: &Fleet| {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(fleet.opened(Duration::ZERO)).map_err(|error| error.to_string())
+        };
+        let no = |why: &str| RedisFault::Refused(why.to_owned());
+        let silent = || RedisFault::Unreachable("silence".to_owned());
+        for (outcomes, is_open) in [
+            (vec![], true),
+            (vec![Ok(()), Err(no("never"))], true),
+            (vec![Err(silent()), Err(no("never"))], true),
+            (vec![Err(no("never")), Ok(())], false),
+        ] {
+            let fleet = fleet();
+            outcomes.iter().cloned().for_each(|outcome| fleet.settle_first(outcome));
+            let opened = open(&fleet);
+            assert_eq!(opened.is_ok(), is_open, "{outcomes:?}");
+            assert!(opened.err().is_none_or(|why| why.contains("never")));
+        }
+    }
+
+    #[test]
+    fn a_condition_is_news_once_and_the_reason_why_nothing_can_be_done() {
+        let fleet = fleet();
+        let why = || fleet.require_fresh().map_err(|error| error.to_string());
+        let now = |why: &str| Err(format!("the shared state store cannot be used now: {why}"));
+        assert_eq!(why(), now("not connected yet"));
+        assert!(fleet.say(Some("it is gone".to_owned())));
+        assert!(!fleet.say(Some("it is gone".to_owned())));
+        assert_eq!((fleet.condition().as_deref(), why()), (Some("it is gone"), now("it is gone")));
+        assert!(fleet.say(None));
+        assert!(!fleet.say(None));
+        assert_eq!((fleet.condition(), why()), (None, now("it was not confirmed for too long")));
+        fleet.freshness.confirm(Monotonic::now());
+        assert_eq!(why(), Ok(()));
+        fleet.reconfigure(RedisTerms { max_staleness: Duration::ZERO, ..TERMS });
+        fleet.freshness.confirm(Monotonic::now().minus(Duration::from_secs(1)));
+        std::iter::repeat_with(|| fleet.require_fresh().is_err()).find(|is_stale| *is_stale).unwrap();
+    }
+
+    #[test]
+    fn the_settings_in_force_say_what_is_kept_and_how_often_the_log_is_confirmed() {
+        let fleet = fleet();
+        assert_eq!((fleet.idle_timeout(), fleet.kept()), (TERMS.idle_timeout, TERMS.kept));
+        for (staleness, heartbeat) in
+            [(199, 50), (200, 50), (204, 51), (2_000, 500), (4_000, 1_000), (9_000, 1_000)]
+        {
+            let max_staleness = Duration::from_millis(staleness);
+            fleet.reconfigure(RedisTerms { max_staleness, ..TERMS });
+            assert_eq!(fleet.heartbeat(), Duration::from_millis(heartbeat), "{staleness}");
+        }
+        let most = 1_125_899_906_842_624;
+        for (kept, millis) in [(7, 7), (u64::MAX, most)] {
+            let kept = Duration::from_millis(kept);
+            fleet.reconfigure(RedisTerms { kept, idle_timeout: None, ..TERMS });
+            assert_eq!((fleet.kept_millis(), fleet.kept(), fleet.idle_timeout()), (millis, kept, None));
+        }
+    }
+
+    #[test]
+    fn a_place_moves_forward_and_what_was_read_is_never_less() {
+        let fleet = fleet();
+        assert_eq!(fleet.position(), EntryPosition::default());
+        fleet.set_position(EntryPosition {
+            id: "log".to_owned(),
+            last: 3,
+            read: 9,
+            ..EntryPosition::default()
+        });
+        fleet.advance(5);
+        let EntryPosition { id, last, read, .. } = fleet.position();
+        assert_eq!((id.as_str(), last, read), ("log", 5, 9));
+        fleet.advance(10);
+        let EntryPosition { last, read, .. } = fleet.position();
+        assert_eq!((last, read), (10, 10));
+        let log = fleet.log();
+        assert_eq!((log.identity.as_str(), log.sequence), ("log", 10));
+    }
+
+    #[test]
+    fn only_a_gate_that_follows_is_whole() {
+        let fleet = fleet();
+        for (phase, is_whole) in [
+            (RedisPhase::Connecting, false),
+            (RedisPhase::CatchingUp, false),
+            (RedisPhase::Mending, false),
+            (RedisPhase::Following, true),
+            (RedisPhase::Pausing, false),
+        ] {
+            fleet.enter(phase);
+            assert_eq!((fleet.phase(), fleet.is_whole()), (phase, is_whole));
+        }
+    }
+
+    #[test]
+    fn last_uses_settle_within_two_flushes_or_as_long_as_is_asked() {
+        for (at_least, wait) in [(0, 12_000), (20_000, 20_000)] {
+            let fleet = fleet();
+            let emptied = fleet.emptied.subscribe();
+            assert!(!fleet.is_settling());
+            let before = Monotonic::now().as_millis();
+            fleet.settle(Duration::from_millis(at_least));
+            let until = fleet.settled_at.load(Ordering::Relaxed);
+            assert!((before + wait..=Monotonic::now().as_millis() + wait).contains(&until));
+            assert!(fleet.is_settling());
+            assert_eq!(*emptied.borrow(), 1);
+            fleet.settle(Duration::ZERO);
+            assert!(fleet.settled_at.load(Ordering::Relaxed) >= until, "never earlier");
+            assert_eq!(*emptied.borrow(), 2, "each time");
+            fleet.settled_at.store(before - 1, Ordering::Relaxed);
+            assert!(!fleet.is_settling());
+        }
+    }
+
+    #[test]
+    fn read_replicas_are_tried_again_after_half_a_minute() {
+        let fleet = fleet();
+        assert!(fleet.trusts_replicas());
+        let before = Monotonic::now().as_millis();
+        fleet.distrust_replicas();
+        assert!(!fleet.trusts_replicas());
+        let until = fleet.distrusted_until.load(Ordering::Relaxed);
+        assert!((before + 30_000..=Monotonic::now().as_millis() + 30_000).contains(&until));
+        fleet.distrusted_until.store(before, Ordering::Relaxed);
+        assert!(fleet.trusts_replicas());
+    }
+
+    #[test]
+    fn a_fault_of_the_connection_is_looked_into() {
+        let fleet = fleet();
+        for (fault, is_trouble) in [
+            (RedisFault::Unreachable(String::new()), true),
+            (RedisFault::Moved(String::new()), true),
+            (RedisFault::Full, false),
+            (RedisFault::Refused(String::new()), false),
+            (RedisFault::Unwritable(String::new()), false),
+        ] {
+            fleet.noticed(&fault);
+            assert_eq!(fleet.trouble.notified().now_or_never().is_some(), is_trouble, "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_one_by_its_url_and_nothing_is_asked_before_it_is_connected() {
+        for (url, is_cluster) in [("redis://127.0.0.1:1", false), ("redis-cluster://127.0.0.1:1", true)] {
+            let (fleet, _changes) = prepare(settings(url), TERMS, Metrics::new().unwrap()).unwrap();
+            assert_eq!(fleet.is_cluster(), is_cluster, "{url}");
+            assert!(fleet.lanes().is_none());
+            assert!(matches!(fleet.log_lane(), Err(RedisFault::Unreachable(why)) if why == "not connected"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shared_store_that_nobody_reaches_says_so_and_keeps_nothing() {
+        let (store, _changes) =
+            Store::shared(settings("redis://127.0.0.1:1"), TERMS, Metrics::new().unwrap()).unwrap();
+        assert!(store.is_shared() && store.is_durable() && !store.is_closed());
+        assert!(store.condition().is_some());
+        assert_eq!(*store.emptied().unwrap().borrow(), 0);
+        assert!(!store.freshness().is_fresh(Monotonic::now()));
+        assert!(matches!(store.opened(Duration::ZERO).await, Ok(())), "it may come");
+        let token = TokenKey::new("https://a/", "x");
+        let kept = store.save_first_uses(vec![(token, Timestamp::EPOCH)]).await;
+        assert!(matches!(kept, Err(StoreError::Unreachable(_))), "{kept:?}");
+        let claimed = store.claim_authority("https://a/", &["key".to_owned()]).await;
+        assert!(matches!(claimed, Err(StoreError::Unreachable(_))), "{claimed:?}");
+        let fleet = store.fleet().unwrap();
+        fleet.offset.store(17, Ordering::Relaxed);
+        assert_eq!(store.clock_offset().load(Ordering::Relaxed), 17, "that of the server");
+        store.reconfigure(RedisTerms { idle_timeout: None, ..TERMS });
+        assert_eq!(fleet.idle_timeout(), None);
+        let (ran, told) = tokio::sync::oneshot::channel();
+        store.beside(async move { ran.send(std::thread::current().name() == Some("fleet")).unwrap() });
+        assert_eq!(told.await, Ok(true), "on its thread");
+    }
 }
