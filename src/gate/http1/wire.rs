@@ -100,10 +100,7 @@ impl ClientWire {
                 return Poll::Ready(Ok(NextRequest::End));
             }
             self.standing.enter(if waiting { ConnectionPhase::Waiting } else { ConnectionPhase::Head });
-            let Poll::Ready(read) = inner.wire.poll_fill(cx)? else {
-                inner.wire.rest();
-                return Poll::Pending;
-            };
+            let read = ready!(inner.wire.poll_fill(cx))?;
             self.ended.set(read == 0);
         }
     }
