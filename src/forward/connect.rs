@@ -209,7 +209,7 @@ mod tests {
     }
 
     fn refused() -> SocketAddr {
-        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+        testkit::ports::reserved()
     }
 
     async fn tried(addresses: &[SocketAddr], avoided: &Avoided) -> Result<SocketAddr, String> {

@@ -29,6 +29,7 @@ use portcullis::keys::{KeySource, Settings};
 use portcullis::metrics::Metrics;
 use portcullis::shutdown::{self, Phase, Trigger};
 use portcullis::time::{Monotonic, Now};
+use testkit::ports::ClaimedPort;
 use testkit::tokens::Signer;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -451,9 +452,8 @@ async fn keys_of_one_kid_are_all_tried() {
 
 #[tokio::test]
 async fn a_store_comes_up_by_itself_once_the_issuer_does() {
-    let place = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = place.local_addr().unwrap();
-    drop(place);
+    let place = ClaimedPort::new();
+    let address = place.address;
     let running = Running::start(settings(KeySource::Url(format!("http://{address}/jwks"))));
     until("nobody listens", || running.refreshes("error") >= 1).await;
     assert_eq!(running.store.availability(Now::read()), Availability::NeverLoaded);

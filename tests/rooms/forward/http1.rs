@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{Method, StatusCode, Version};
 use http_body::Body as _;
 use portcullis::forward::{Address, ErrorKind, ForwardError, Interim, RequestBodyError, Scheme};
+use testkit::ports::ClaimedPort;
 
 use crate::forward::support::{Ask, Gate, ODD_QUERIES, Peer, full, listen, pieces, read, settings, worker};
 
@@ -336,9 +337,8 @@ fn a_long_upload_does_not_time_out_but_a_stalled_one_does() {
 #[test]
 fn an_upstream_that_is_not_there() {
     worker(async {
-        let (listener, port) = listen().await;
-        drop(listener);
-        let gate = Gate::http(port);
+        let place = ClaimedPort::new();
+        let gate = Gate::http(place.number());
         let error = gate.get("/").await.expect_err("nobody listens");
         assert_eq!((error.kind(), error.status()), (Some(ErrorKind::Connect), StatusCode::BAD_GATEWAY));
         assert_eq!(gate.errors("connect"), 1);

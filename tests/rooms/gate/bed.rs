@@ -349,6 +349,11 @@ impl Recorder {
         self.received.recv_timeout(PATIENCE).expect("a request at the upstream")
     }
 
+    /// Waits until the heads of so many requests have reached it.
+    pub(crate) fn reached(&self, count: usize) {
+        drop(self.server.wait_for(count));
+    }
+
     /// The next request that reached it, while other tasks of this thread go on.
     pub(crate) async fn seen_meanwhile(&self) -> Received {
         eventually_async("a request at the upstream", || self.received.try_recv().ok()).await
@@ -367,6 +372,11 @@ impl Recorder {
 
 /// Answers one request.
 fn converse(exchange: &mut Exchange<'_>, report: &SyncSender<Received>, going: &Mutex<Receiver<()>>) -> Next {
+    if exchange.request.target() == "/open/early" {
+        // Before it has read anything.
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        return Next::Close;
+    }
     let body = exchange.read_body().ok();
     let (line, fields) = (exchange.request.line(), exchange.request.fields());
     let path = exchange.request.target().trim_start_matches("/open").to_owned();
@@ -394,6 +404,11 @@ fn converse(exchange: &mut Exchange<'_>, report: &SyncSender<Received>, going: &
         }
         "/hints-at-once" => {
             exchange.send([b"HTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\n", &ok(b"hinted")[..]].concat())
+        }
+        "/chunks" => {
+            exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+            hold();
+            exchange.send("0\r\n\r\n")
         }
         "/cut" => {
             exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");

@@ -2,7 +2,7 @@
 
 use portcullis::shutdown::Phase;
 
-use crate::gate::bed::{Bed, get};
+use crate::gate::bed::{Bed, PATIENCE, get};
 
 #[test]
 fn requests_in_flight_finish_and_everything_else_ends() {
@@ -25,6 +25,24 @@ fn requests_in_flight_finish_and_everything_else_ends() {
     let answer = busy.answer().unwrap();
     assert_eq!((answer.body.as_slice(), answer.field("connection")), (&b"held"[..], Some("close")));
     assert!(busy.is_closed());
+    bed.ended();
+}
+
+#[test]
+fn a_request_that_crosses_the_farewell_is_served_however_long_it_takes() {
+    let mut bed = Bed::start(|settings| settings.limits.idle_connection_timeout = 10 * PATIENCE);
+    let (mut crossing, mut unused) = (bed.connect(), bed.connect());
+    bed.until_open(2);
+    bed.advance(Phase::Draining);
+    bed.until_closed();
+    crossing.send(get("/hold")).unwrap();
+    bed.upstream.seen();
+    // The farewell of both ends with this one.
+    assert!(unused.is_closed());
+    bed.upstream.go();
+    let answer = crossing.answer().unwrap();
+    assert_eq!((answer.body.as_slice(), answer.field("connection")), (&b"held"[..], Some("close")));
+    assert!(crossing.is_closed());
     bed.ended();
 }
 

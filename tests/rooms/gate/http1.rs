@@ -206,6 +206,82 @@ fn a_body_is_asked_for_only_when_the_request_may_pass() {
 }
 
 #[test]
+fn nobody_is_asked_for_a_body_who_does_not_wait_to_be_asked() {
+    let bed = Bed::start(|_| {});
+    let rows = [("1.1", ""), ("1.0", "Expect: 100-continue\r\n")];
+    for (before, (version, expect)) in rows.into_iter().enumerate() {
+        let mut client = bed.connect();
+        let fields = format!("Host: gate\r\nContent-Length: 5\r\n{expect}");
+        client.send(format!("POST /open/echo HTTP/{version}\r\n{fields}\r\n")).unwrap();
+        // The upstream has the head, so the gate has looked for the body.
+        bed.upstream.reached(before + 1);
+        client.send("hello").unwrap();
+        let head = client.until(b"\r\n\r\n").unwrap();
+        let ok = format!("HTTP/{version} 200 OK\r\n");
+        assert!(head.starts_with(ok.as_bytes()), "{}", head.escape_ascii());
+        assert_eq!(client.take(5).unwrap(), b"hello");
+        bed.upstream.seen();
+    }
+}
+
+#[test]
+fn a_request_without_a_body_reaches_the_upstream_without_one() {
+    let bed = Bed::start(|_| {});
+    let mut client = bed.connect();
+    for (method, body, framing) in [
+        ("GET", "\r\n", None),
+        ("PUT", "\r\n", Some(("content-length", "0"))),
+        ("PUT", "Content-Length: 0\r\n\r\n", Some(("content-length", "0"))),
+        ("PUT", "Content-Length: 5\r\n\r\nhello", Some(("content-length", "5"))),
+        ("PUT", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Some(("transfer-encoding", "chunked"))),
+    ] {
+        client.send(format!("{method} /open/ok HTTP/1.1\r\nHost: gate\r\n{body}")).unwrap();
+        assert_eq!(client.answer().unwrap().status(), 200);
+        let fields = bed.upstream.seen().fields;
+        let framed = fields.iter().find(|(name, _)| name == "content-length" || name == "transfer-encoding");
+        let framed = framed.map(|(name, value)| (name.as_str(), value.as_str()));
+        assert_eq!(framed, framing, "{method} {body:?}");
+    }
+}
+
+#[test]
+fn the_end_of_an_answer_may_come_long_after_its_last_byte() {
+    let bed = Bed::start(|_| {});
+    let mut client = bed.connect();
+    client.send([get("/chunks"), get("/ok")].concat()).unwrap();
+    assert_eq!(client.head().unwrap().field("transfer-encoding"), Some("chunked"));
+    assert_eq!(client.until(b"hello\r\n").unwrap(), b"5\r\nhello\r\n");
+    bed.upstream.go();
+    assert_eq!(client.until(b"\r\n\r\n").unwrap(), b"0\r\n\r\n");
+    assert_eq!(client.answer().unwrap().status(), 200);
+}
+
+#[test]
+fn a_client_that_asks_for_the_end_gets_it_behind_its_answer() {
+    let bed = Bed::start(|_| {});
+    let mut client = bed.connect();
+    let last = "GET /open/ok HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n";
+    client.send([last.as_bytes(), &get("/smuggled")].concat()).unwrap();
+    let answer = client.answer().unwrap();
+    assert_eq!((answer.status(), answer.field("connection")), (200, Some("close")));
+    assert!(client.is_closed());
+    bed.upstream.seen();
+    assert!(bed.upstream.is_untouched());
+}
+
+#[test]
+fn an_answer_that_overtakes_the_body_ends_the_connection_and_says_so() {
+    let bed = Bed::start(|_| {});
+    let mut client = bed.connect();
+    client.send("POST /open/early HTTP/1.1\r\nHost: gate\r\nContent-Length: 5\r\n\r\n").unwrap();
+    let answer = client.answer().unwrap();
+    assert_eq!((answer.status(), answer.body.as_slice()), (200, &b"ok"[..]));
+    assert_eq!(answer.field("connection"), Some("close"));
+    client.finish_sending();
+    assert!(client.is_closed());
+}
+
+#[test]
 fn another_protocol_flows_both_ways_and_nothing_of_it_is_taken_for_a_request() {
     let bed = Bed::start(|_| {});
     let ask = |path: &str| {
