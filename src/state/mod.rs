@@ -438,6 +438,7 @@ mod tests {
             issuer: "https://a/".into(),
             subject: None,
             client: None,
+            names: Default::default(),
             issued_at: at,
             first_used_at: at,
             last_used_at: at,
