@@ -61,7 +61,7 @@ pub(super) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// The key stores of issuers and then of transmitters: those of `running` whose settings stand, and new ones. The
+    /// The key stores of issuers, then of transmitters, then of those who revoke globally: those of `running` whose settings stand, and new ones. The
     /// places of the authority's own keys stay empty.
     pub(super) async fn make(
         self,
@@ -116,7 +116,8 @@ pub(super) fn with_own(
 /// The settings of all key stores, in their order.
 fn all(settings: &Settings) -> impl Iterator<Item = &keys::Settings> {
     let issuers = settings.issuers.iter().map(|issuer| &issuer.keys);
-    issuers.chain(settings.transmitters.iter().map(|transmitter| &transmitter.keys))
+    let transmitters = settings.transmitters.iter().map(|transmitter| &transmitter.keys);
+    issuers.chain(transmitters).chain(settings.revocation.iter().map(|sender| &sender.keys))
 }
 
 /// Waits until every store has keys: exchanging known keys for none would reject what was fine a moment ago.

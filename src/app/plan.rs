@@ -66,7 +66,7 @@ impl ReloadPlan {
         };
         let own = lasting.authority.as_deref().map(|running| (running, authority.as_ref()));
         let keys = with_own(keys, settings, own, running.keys())?;
-        let intake = senders::intake(lasting, settings, running.intake().as_deref());
+        let intake = senders::intake(lasting, settings, &keys, running.intake().as_deref());
         let parts = (&listeners, upstreams, intake.clone());
         let live = live(lasting, settings, &keys, parts, Some(&running.live()))?;
         Ok(Self { loaded, waiting, keys, listeners, live, intake, authority, log })

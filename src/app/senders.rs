@@ -6,6 +6,8 @@ use super::keys::IssuerKeys;
 use super::wiring::Lasting;
 use crate::config::Settings;
 use crate::signals::intake::{Intake, Senders};
+use crate::signals::logout::{self, LogoutSender};
+use crate::signals::revocation::RevocationSender;
 use crate::signals::ssf::Transmitter;
 
 /// The transmitters with their keys, which come behind those of the issuers.
@@ -17,13 +19,36 @@ pub(super) fn transmitters(settings: &Settings, keys: &[Arc<IssuerKeys>]) -> Vec
         .collect()
 }
 
+/// The providers that send logout tokens, each with the keys of its issuer.
+fn logout(settings: &Settings, keys: &[Arc<IssuerKeys>]) -> Vec<LogoutSender> {
+    let of_issuer = |sender: &logout::Settings| {
+        let issuer = &sender.issuer.issuer.issuer;
+        let place = settings.issuers.iter().position(|known| known.rules.issuer == *issuer)?;
+        Some(LogoutSender::new(sender.clone(), Arc::clone(&keys.get(place)?.store)))
+    };
+    settings.logout.iter().filter_map(of_issuer).collect()
+}
+
+/// Those who revoke globally, whose keys come last.
+fn revocation(settings: &Settings, keys: &[Arc<IssuerKeys>]) -> Vec<RevocationSender> {
+    let keys = keys.iter().skip(settings.issuers.len() + settings.transmitters.len());
+    let senders = settings.revocation.iter().zip(keys);
+    senders.map(|(sender, keys)| RevocationSender::new(sender.clone(), Arc::clone(&keys.store))).collect()
+}
+
 /// The endpoints of a configuration, if it has any; they follow on the `running` ones.
 pub(super) fn intake(
     lasting: &Lasting,
     settings: &Settings,
+    keys: &[Arc<IssuerKeys>],
     running: Option<&Intake>,
 ) -> Option<Arc<Intake>> {
-    let senders = Senders { receiver: Arc::clone(&lasting.receiver) };
+    let senders = Senders {
+        receiver: Arc::clone(&lasting.receiver),
+        logout: logout(settings, keys),
+        revocation: revocation(settings, keys),
+        log: Arc::clone(&lasting.signals),
+    };
     let intake = Intake::new(settings.signals.clone()?, senders);
     Some(Arc::new(match running {
         Some(running) => intake.after(running),

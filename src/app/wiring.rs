@@ -39,6 +39,7 @@ pub(super) struct Lasting {
     shutdown: Shutdown,
     pub(super) authority: Option<Arc<Authority>>,
     pub(super) receiver: Arc<Receiver>,
+    pub(super) signals: Arc<SignalLog>,
 }
 
 /// The running parts.
@@ -89,13 +90,13 @@ impl Wiring {
         let (log, sessions) = (Arc::clone(&state.events), Arc::clone(sessions));
         let signals = SignalLog::start(log, Arc::clone(revocations), sessions, &metrics);
         let receiver = Arc::new(Receiver::new(Vec::new(), Arc::clone(&signals)));
-        let lasting = Lasting { state, metrics, shutdown, authority, receiver };
+        let lasting = Lasting { state, metrics, shutdown, authority, receiver, signals };
         let listeners = Listeners::new(settings, None)?;
         let keys = lasting.maker().make(settings, &[]).await?;
         let own = lasting.authority.as_deref().map(|authority| (authority, None));
         let keys = with_own(keys, settings, own, &[])?;
         keys.iter().for_each(|keys| lasting.put_in_force(&keys.store));
-        let intake = senders::intake(&lasting, settings, None);
+        let intake = senders::intake(&lasting, settings, &keys, None);
         let parts = (&listeners, plan::upstreams(settings, &[])?, intake.clone());
         let live = plan::live(&lasting, settings, &keys, parts, None)?;
         lasting.receiver.replace(senders::transmitters(settings, &keys));

@@ -133,6 +133,9 @@ impl Settings {
         if let (false, Some(members)) = (self.scopes.is_empty(), metadata.as_object_mut()) {
             members.insert("scopes_supported".to_owned(), self.scopes.clone().into());
         }
+        if let (Some(url), Some(members)) = (&self.global_token_revocation, metadata.as_object_mut()) {
+            members.insert("global_token_revocation_endpoint".to_owned(), url.as_str().into());
+        }
         metadata
     }
 }

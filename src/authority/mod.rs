@@ -83,6 +83,8 @@ pub struct Settings {
     pub scopes: Vec<String>,
     /// The clients that may introspect the tokens of all clients, by their ids.
     pub introspection_clients: Vec<String>,
+    /// Where all tokens of a user can be revoked by another provider, for the metadata.
+    pub global_token_revocation: Option<String>,
     /// The file with users, credentials and signing keys.
     pub path: PathBuf,
 }

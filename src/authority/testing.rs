@@ -16,6 +16,7 @@ pub(super) fn settings() -> Settings {
         failures_per_address: NonZeroU32::new(100).unwrap(),
         scopes: ["read:deals", "read:activity", "read:users"].map(str::to_owned).to_vec(),
         introspection_clients: Vec::new(),
+        global_token_revocation: None,
         path: PathBuf::new(),
     }
 }

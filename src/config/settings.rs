@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::enforce::claims::IssuerRules;
 use crate::forward::UpstreamSettings;
-use crate::signals::{intake, ssf};
+use crate::signals::{intake, logout, revocation, ssf};
 use crate::state::redis;
 use crate::time::Timestamp;
 use crate::{admin, authority, enforce, events, gate, keys, log};
@@ -29,6 +29,10 @@ pub struct Settings {
     pub transmitters: Vec<ssf::Settings>,
     /// `[signals]`: where senders of signals reach the gate, when they do without an admin token.
     pub signals: Option<intake::Settings>,
+    /// `[[logout]]`.
+    pub logout: Vec<logout::Settings>,
+    /// `[[global_token_revocation]]`.
+    pub revocation: Vec<revocation::Settings>,
     /// `[[routes]]` and `[identity]`.
     pub enforce: enforce::Settings,
     /// `[sessions]`.

@@ -3,6 +3,8 @@
 //! | sender | room | speaks |
 //! |---|---|---|
 //! | Shared Signals transmitter | [`ssf`] | security event tokens (RFC 8417) by push (RFC 8935) |
+//! | OpenID provider | [`logout`] | logout tokens (OpenID Connect Back-Channel Logout 1.0) |
+//! | identity provider of an organisation | [`revocation`] | Global Token Revocation |
 //!
 //! All of them send to the endpoints of [`intake`]. [`subject`] is the one place where an outside identifier becomes an
 //! event, and [`SignalLog`] the one way from there into force. Knows neither sockets nor what events do.
@@ -13,12 +15,16 @@ use http::{HeaderMap, Method};
 
 mod concealed;
 pub mod intake;
+pub mod logout;
 mod publisher;
+pub mod revocation;
 pub mod ssf;
 pub mod subject;
+mod token;
 
 pub use concealed::Concealed;
 pub use publisher::{Signal, SignalLog};
+pub use token::TokenFault;
 
 /// A request to one of the endpoints that signals are sent to.
 #[derive(Debug, Clone, Copy)]

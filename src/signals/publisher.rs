@@ -38,6 +38,7 @@ pub struct SignalLog {
     log: Arc<EventLog>,
     revocations: Arc<Revocations>,
     events: IntCounterVec,
+    signals: IntCounterVec,
     told: mpsc::Sender<Uncounted>,
 }
 
@@ -67,7 +68,20 @@ impl SignalLog {
     ) -> Arc<Self> {
         let (told, waiting) = mpsc::channel(WAITING);
         tokio::spawn(tell(waiting, sessions, Arc::clone(&revocations), metrics.signals.clone()));
-        Arc::new(Self { log, revocations, events: metrics.events.clone(), told })
+        let (events, signals) = (metrics.events.clone(), metrics.signals.clone());
+        Arc::new(Self { log, revocations, events, signals, told })
+    }
+
+    /// Counts and logs a signal that was not accepted. `sender` is one of the configuration, and `why` repeats nothing of
+    /// what was sent.
+    pub fn refused(&self, source: EventSource, sender: Option<&str>, why: &'static str) {
+        self.ignored(source);
+        tracing::info!(source = source.as_str(), sender, why, "signal refused");
+    }
+
+    /// Counts a signal that nobody looked at because its sender sends too many: a line for each would be a flood as well.
+    pub fn ignored(&self, source: EventSource) {
+        self.signals.with_label_values(&[source.as_str(), "none", "no"]).inc();
     }
 
     /// Makes the events of a signal durable and puts them in force, in this order. The tokens in use that it ended are counted

@@ -69,8 +69,13 @@ fn issue_token(gate: &Gate) {
 fn metrics_have_exactly_the_promised_names_types_and_labels() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
     let settings = Settings::tls().guarding(&app.url(), &issuer).toml(AUTHORITY).admin();
-    let gate = Gate::start(&settings.route("/gone", "upstream = \"gone\""));
+    let logout = format!(
+        "[signals]\n[[logout]]\nname = \"op\"\nissuer = \"{}\"\naudiences = [\"app\"]\n",
+        issuer.name
+    );
+    let gate = Gate::start(&settings.route("/gone", "upstream = \"gone\"").toml(&logout));
     let token = issuer.good();
+    assert_eq!(gate.request("POST", "/signals/logout/op").body("no signal").send().status(), 400);
     assert_eq!(gate.get("/a").token(&token).send().status(), 200);
     assert_eq!(gate.get("/a").token(&token).send().status(), 200);
     assert_eq!(gate.get("/a").send().status(), 401);
@@ -121,7 +126,9 @@ fn metrics_have_exactly_the_promised_names_types_and_labels() {
     is("portcullis_token_requests_total", &[("result", "ok"), ("error", "none")], 1.0);
     is("portcullis_request_duration_seconds_count", &[("route", "/{*rest}")], 5.0);
     is("portcullis_config_reloads_total", &[("result", "ok")], 1.0);
-    is("portcullis_tls_handshakes_total", &[("result", "ok")], 7.0);
+    is("portcullis_tls_handshakes_total", &[("result", "ok")], 8.0);
+    is("portcullis_signals_total", &[("source", "logout"), ("type", "none"), ("matched", "no")], 1.0);
+    is("portcullis_requests_total", &[("route", "/signals/logout/{name}"), ("status", "400")], 1.0);
     let reasons: BTreeSet<String> =
         table(&document("docs/reasons.md"), "Reasons").iter().map(|row| quoted(&row[0]).concat()).collect();
     for (labels, _) in page.family("portcullis_decisions_total") {

@@ -62,6 +62,7 @@ fn table(s: &mut Section<'_>) -> Settings {
         failures_per_address: number(s.count("failures_per_address", 100, 1..=1_000_000)),
         scopes: s.list("scopes", &[], units::scope),
         introspection_clients: s.list("introspection_clients", &[], units::name),
+        global_token_revocation: None,
         path,
     }
 }

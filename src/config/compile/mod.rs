@@ -20,6 +20,8 @@ mod state;
 mod transmitters;
 mod upstreams;
 
+use signals::SignalSettings;
+
 /// The whole file.
 pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let mut taken = Vec::new();
@@ -29,8 +31,14 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let routes = routes::routes(s, &upstreams, !issuers.is_empty() || !s.is_sound("issuers"));
     let (telemetry, ready_when, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
     let transmitters = s.aside(|s| transmitters::transmitters(s, &issuers));
-    let authority = authority::authority(s, &issuers);
-    let signals = s.aside(|s| signals::signals(s, &mut taken));
+    let mut authority = authority::authority(s, &issuers);
+    let SignalSettings { intake, logout, revocation } =
+        s.aside(|s| signals::signals(s, &issuers, &mut taken));
+    if let Some(authority) = &mut authority {
+        let mut ours =
+            revocation.iter().filter(|sender| sender.subject_issuer.issuer.issuer == authority.issuer);
+        authority.global_token_revocation = ours.next().map(|sender| sender.url.clone());
+    }
     let sessions = s.table("sessions", state::sessions);
     Settings {
         gate,
@@ -38,7 +46,9 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
         issuers,
         authority,
         transmitters,
-        signals,
+        signals: intake,
+        logout,
+        revocation,
         enforce: enforce::Settings {
             routes,
             identity: s.table("identity", identity::identity),

@@ -1,16 +1,85 @@
-//! `[signals]`: where senders of signals reach the gate.
+//! `[signals]`, `[[logout]]` and `[[global_token_revocation]]`: where signals arrive, and who sends them there.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
-use super::{address, server};
+use super::{address, server, transmitters, unique};
 use crate::client::Url;
 use crate::config::section::Section;
-use crate::signals::intake::Settings;
+use crate::config::settings::IssuerSettings;
+use crate::config::units;
+use crate::signals::intake::{EndpointKind, Settings};
+use crate::signals::{logout, revocation};
 
-/// The table, if there is one.
-pub(super) fn signals(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Option<Settings> {
-    s.optional_table("signals", |s| table(s, taken))
+/// Where signals arrive, and who sends them there.
+pub(super) struct SignalSettings {
+    pub(super) intake: Option<Settings>,
+    pub(super) logout: Vec<logout::Settings>,
+    pub(super) revocation: Vec<revocation::Settings>,
+}
+
+/// All tables.
+pub(super) fn signals(
+    s: &mut Section<'_>,
+    issuers: &[IssuerSettings],
+    taken: &mut Vec<SocketAddr>,
+) -> SignalSettings {
+    let intake = s.optional_table("signals", |s| table(s, taken));
+    let issuers = s.is_sound("issuers").then_some(issuers);
+    let (mut logouts, mut revocations) = (Vec::new(), Vec::new());
+    let logout = s.tables("logout", |s| logout(s, issuers, &mut logouts));
+    let url = |name: &str| {
+        let intake = intake.as_ref();
+        intake.and_then(|intake| intake.url(EndpointKind::GlobalTokenRevocation, name)).unwrap_or_default()
+    };
+    let revocation = s.tables("global_token_revocation", |s| revocation(s, issuers, &url, &mut revocations));
+    for (key, is_empty) in [("logout", logout.is_empty()), ("global_token_revocation", revocation.is_empty())]
+    {
+        if !is_empty && intake.is_none() {
+            s.problem(key, "needs a [signals] table, which says where its signals arrive");
+        }
+    }
+    if !revocation.is_empty() && intake.as_ref().is_some_and(|intake| intake.public_url.is_none()) {
+        let message = "needs signals.public_url: the audience of its tokens is the URL of the endpoint";
+        s.problem("global_token_revocation", message);
+    }
+    SignalSettings { intake, logout, revocation }
+}
+
+/// `[[logout]]`.
+fn logout(
+    s: &mut Section<'_>,
+    issuers: Option<&[IssuerSettings]>,
+    names: &mut Vec<(String, usize)>,
+) -> logout::Settings {
+    let name = s.required("name", transmitters::segment).unwrap_or_default();
+    unique(s, "name", &name, names);
+    let (issuer, _) = transmitters::subject_issuer(s, "issuer", issuers);
+    let known = issuers.into_iter().flatten().find(|known| known.rules.issuer == issuer.issuer.issuer);
+    logout::Settings {
+        name,
+        algorithms: known.map(|known| known.rules.algorithms.clone()).unwrap_or_default(),
+        issuer,
+        audiences: s.filled_list("audiences", &[], units::name),
+    }
+}
+
+/// `[[global_token_revocation]]`.
+fn revocation(
+    s: &mut Section<'_>,
+    issuers: Option<&[IssuerSettings]>,
+    url: &impl Fn(&str) -> String,
+    names: &mut Vec<(String, usize)>,
+) -> revocation::Settings {
+    let name = s.required("name", transmitters::segment).unwrap_or_default();
+    unique(s, "name", &name, names);
+    revocation::Settings {
+        url: url(&name),
+        issuer: s.required("issuer", units::name).unwrap_or_default(),
+        keys: transmitters::keys(s, "global_token_revocation", &name),
+        subject_issuer: transmitters::subject_issuer(s, "subject_issuer", issuers).0,
+        name,
+    }
 }
 
 fn table(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settings {

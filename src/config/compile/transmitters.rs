@@ -32,7 +32,7 @@ fn transmitter(s: &mut Section<'_>, issuers: Option<&[IssuerSettings]>) -> ssf::
     ssf::Settings {
         issuer: s.required("issuer", units::name).unwrap_or_default(),
         audience: s.required("audience", units::name).unwrap_or_default(),
-        keys: keys(s, &name),
+        keys: keys(s, "event_transmitters", &name),
         name,
         subject_issuer,
         role_claims,
@@ -68,7 +68,8 @@ pub(super) fn segment(text: &str) -> Result<String, String> {
     Err(format!("{text:?} cannot be in the path of an endpoint; use letters, digits, and - . _ ~"))
 }
 
-fn keys(s: &mut Section<'_>, name: &str) -> keys::Settings {
+/// The keys of a sender in one of these tables.
+pub(super) fn keys(s: &mut Section<'_>, table: &str, name: &str) -> keys::Settings {
     let asymmetric = issuers::ALGORITHMS.iter().filter(|(.., symmetric)| !symmetric);
     let algorithms: Vec<_> = asymmetric.map(|(_, algorithm, _)| *algorithm).collect();
     let insecure_http = s.flag("insecure_http", false);
@@ -78,7 +79,7 @@ fn keys(s: &mut Section<'_>, name: &str) -> keys::Settings {
     }
     keys::Settings {
         // What logs and metrics call these keys: a transmitter often has the name of an issuer.
-        issuer: format!("event_transmitters/{name}"),
+        issuer: format!("{table}/{name}"),
         ca: issuers::ca(s, &source),
         source,
         algorithms,

@@ -1,6 +1,7 @@
 //! The answers of the endpoints that carry no meaning of their own, each in the form that its sender reads.
 
 use bytes::Bytes;
+use http::header::GetAll;
 use http::header::{CACHE_CONTROL, CONTENT_LANGUAGE, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
@@ -20,6 +21,8 @@ pub(super) enum Fault {
     Method,
     /// The body did not come, or not in time.
     Incomplete,
+    /// What was sent is no signal.
+    BadRequest,
     /// The body is too long.
     TooLarge,
     /// The sender sends more than it may.
@@ -32,6 +35,7 @@ impl Fault {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Incomplete => StatusCode::REQUEST_TIMEOUT,
+            Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
         }
@@ -42,6 +46,7 @@ impl Fault {
             Self::NotFound => "no sender of this name is configured",
             Self::Method => "the endpoint does not take this method",
             Self::Incomplete => "the body did not arrive in time",
+            Self::BadRequest => "the request is no signal",
             Self::TooLarge => "the body is too long",
             Self::TooMany => "too many requests came from this address",
         }
@@ -52,6 +57,11 @@ impl Fault {
 pub(super) fn fault(kind: Option<EndpointKind>, fault: Fault) -> Response<Bytes> {
     match kind {
         Some(EndpointKind::Ssf) => refused(fault.status(), Code::InvalidRequest, fault.description()),
+        // OpenID Connect Back-Channel Logout 1.0 §2.8 knows one error, whatever is wrong.
+        Some(EndpointKind::Logout) => json_answer(fault.status(), &json!({ "error": "invalid_request" })),
+        Some(EndpointKind::GlobalTokenRevocation) => {
+            oauth_error(fault.status(), "invalid_request", fault.description())
+        }
         None => json_answer(fault.status(), &json!({ "error": "not_found" })),
     }
 }
@@ -62,6 +72,19 @@ pub(super) fn refused(status: StatusCode, code: Code, description: &str) -> Resp
     let mut answer = json_answer(status, &body);
     answer.headers_mut().insert(CONTENT_LANGUAGE, HeaderValue::from_static("en"));
     answer
+}
+
+/// An error in the form of RFC 6749 §5.2.
+pub(super) fn oauth_error(status: StatusCode, error: &str, description: &str) -> Response<Bytes> {
+    json_answer(status, &json!({ "error": error, "error_description": description }))
+}
+
+/// Whether the one `Content-Type` of a request is this, with any parameters.
+pub(super) fn is_type(fields: GetAll<'_, HeaderValue>, wanted: &str) -> bool {
+    let mut fields = fields.iter();
+    let field = fields.next().filter(|_| fields.next().is_none()).and_then(|field| field.to_str().ok());
+    let essence = field.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case(wanted)
 }
 
 /// An answer with a JSON document.

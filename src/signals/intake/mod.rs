@@ -13,14 +13,19 @@ use bytes::Bytes;
 use http::header::{ALLOW, RETRY_AFTER};
 use http::{HeaderValue, Method, Response};
 
-use super::SignalRequest;
+use super::logout::LogoutSender;
+use super::revocation::RevocationSender;
 use super::ssf::Receiver;
+use super::{SignalLog, SignalRequest};
 use crate::authority::throttle::{GuessLimit, network};
+use crate::state::record::EventSource;
 use crate::time::Monotonic;
 use crate::tls;
 
 mod answer;
+mod logout;
 pub mod push;
+mod revocation;
 
 use answer::{Fault, fault};
 
@@ -53,17 +58,33 @@ impl Settings {
 pub enum EndpointKind {
     /// Security event tokens by push (RFC 8935).
     Ssf,
+    /// Logout tokens (OpenID Connect Back-Channel Logout 1.0).
+    Logout,
+    /// Global Token Revocation.
+    GlobalTokenRevocation,
 }
 
 impl EndpointKind {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Ssf];
+    pub const ALL: [Self; 3] = [Self::Ssf, Self::Logout, Self::GlobalTokenRevocation];
 
     /// The segment of the path that stands for it.
     #[must_use]
     pub const fn segment(self) -> &'static str {
         match self {
             Self::Ssf => "ssf",
+            Self::Logout => "logout",
+            Self::GlobalTokenRevocation => "global-token-revocation",
+        }
+    }
+
+    /// What events from it have as their source.
+    #[must_use]
+    pub const fn source(self) -> EventSource {
+        match self {
+            Self::Ssf => EventSource::Ssf,
+            Self::Logout => EventSource::Logout,
+            Self::GlobalTokenRevocation => EventSource::GlobalRevocation,
         }
     }
 
@@ -71,14 +92,14 @@ impl EndpointKind {
     #[must_use]
     pub const fn max_body(self) -> usize {
         match self {
-            Self::Ssf => 64 << 10,
+            Self::Ssf | Self::Logout | Self::GlobalTokenRevocation => 64 << 10,
         }
     }
 
     /// Its methods, as `Allow` lists them.
     const fn methods(self) -> &'static str {
         match self {
-            Self::Ssf => "POST",
+            Self::Ssf | Self::Logout | Self::GlobalTokenRevocation => "POST",
         }
     }
 }
@@ -99,6 +120,12 @@ pub struct Endpoint {
 pub struct Senders {
     /// `[[event_transmitters]]`.
     pub receiver: Arc<Receiver>,
+    /// `[[logout]]`.
+    pub logout: Vec<LogoutSender>,
+    /// `[[global_token_revocation]]`.
+    pub revocation: Vec<RevocationSender>,
+    /// Where their signals go.
+    pub log: Arc<SignalLog>,
 }
 
 /// The endpoints of one configuration.
@@ -163,49 +190,84 @@ impl Intake {
         method: &Method,
         address: IpAddr,
     ) -> Result<usize, Box<Response<Bytes>>> {
+        let refused = |what: Fault| {
+            if let Some(kind) = endpoint.kind {
+                self.refused(kind, &endpoint.name, what.description());
+            }
+            fault(endpoint.kind, what)
+        };
         if let Err(wait) = self.limit.fail(network(address), Monotonic::now()) {
+            if let Some(kind) = endpoint.kind {
+                self.senders.log.ignored(kind.source());
+            }
             let mut answer = fault(endpoint.kind, Fault::TooMany);
             let seconds = wait.as_millis().div_ceil(1000).max(1);
             let seconds = HeaderValue::try_from(seconds.to_string());
             answer.headers_mut().insert(RETRY_AFTER, seconds.unwrap_or(HeaderValue::from_static("1")));
             return Err(Box::new(answer));
         }
-        let Some(kind) = endpoint.kind else { return Err(Box::new(fault(None, Fault::NotFound))) };
-        if !self.has(kind, endpoint) {
-            return Err(Box::new(fault(Some(kind), Fault::NotFound)));
+        let Some(kind) = endpoint.kind else { return Err(Box::new(refused(Fault::NotFound))) };
+        if !self.has_sender(kind, &endpoint.name) || !endpoint.rest.is_empty() {
+            return Err(Box::new(refused(Fault::NotFound)));
         }
         if !kind.methods().split(", ").any(|known| method.as_str() == known) {
-            let mut answer = fault(Some(kind), Fault::Method);
+            let mut answer = refused(Fault::Method);
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static(kind.methods()));
             return Err(Box::new(answer));
         }
         Ok(kind.max_body())
     }
 
-    /// Whether an endpoint is there.
-    fn has(&self, kind: EndpointKind, endpoint: &Endpoint) -> bool {
+    /// Whether a sender is configured.
+    fn has_sender(&self, kind: EndpointKind, name: &str) -> bool {
         match kind {
-            EndpointKind::Ssf => {
-                endpoint.rest.is_empty() && self.senders.receiver.transmitter(&endpoint.name).is_some()
-            }
+            EndpointKind::Ssf => self.senders.receiver.transmitter(name).is_some(),
+            EndpointKind::Logout => self.senders.logout(name).is_some(),
+            EndpointKind::GlobalTokenRevocation => self.senders.revocation(name).is_some(),
         }
     }
 
     /// Answers a request that was [admitted](Self::admit).
     pub async fn answer(&self, endpoint: &Endpoint, request: &SignalRequest<'_>) -> Response<Bytes> {
-        match endpoint.kind {
-            Some(EndpointKind::Ssf) => match self.senders.receiver.transmitter(&endpoint.name) {
-                Some(transmitter) => push::from_sender(&self.senders.receiver, &transmitter, request).await,
-                None => fault(endpoint.kind, Fault::NotFound),
+        let (senders, name) = (&self.senders, &endpoint.name);
+        let answer = match endpoint.kind {
+            Some(EndpointKind::Ssf) => match senders.receiver.transmitter(name) {
+                Some(transmitter) => Some(push::from_sender(self, &transmitter, request).await),
+                None => None,
             },
-            None => fault(None, Fault::NotFound),
-        }
+            Some(EndpointKind::Logout) => match senders.logout(name) {
+                Some(sender) => Some(logout::logout(self, sender, request).await),
+                None => None,
+            },
+            Some(EndpointKind::GlobalTokenRevocation) => match senders.revocation(name) {
+                Some(sender) => Some(revocation::revoke(self, sender, request).await),
+                None => None,
+            },
+            None => None,
+        };
+        answer.unwrap_or_else(|| fault(endpoint.kind, Fault::NotFound))
+    }
+
+    /// Logs and counts a signal that was refused. `why` repeats nothing of it.
+    fn refused(&self, kind: EndpointKind, sender: &str, why: &'static str) {
+        let sender = self.has_sender(kind, sender).then_some(sender);
+        self.senders.log.refused(kind.source(), sender, why);
     }
 
     /// Answers a request whose body did not come.
     #[must_use]
     pub fn incomplete(&self, endpoint: &Endpoint) -> Response<Bytes> {
         fault(endpoint.kind, Fault::Incomplete)
+    }
+}
+
+impl Senders {
+    fn logout(&self, name: &str) -> Option<&LogoutSender> {
+        self.logout.iter().find(|sender| sender.settings().name == name)
+    }
+
+    fn revocation(&self, name: &str) -> Option<&RevocationSender> {
+        self.revocation.iter().find(|sender| sender.settings().name == name)
     }
 }
 

@@ -5,12 +5,12 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::answer::{Fault, empty, fault, refused, unavailable};
-use super::{EndpointKind, SignalRequest};
+use super::{EndpointKind, Intake, SignalRequest};
 use crate::signals::ssf::{Answer, Code, Receiver, Transmitter, Undelivered};
 
 /// The answer to a push on the endpoint of a transmitter, which must carry its `authorization`.
 pub(super) async fn from_sender(
-    receiver: &Receiver,
+    intake: &Intake,
     transmitter: &Transmitter,
     request: &SignalRequest<'_>,
 ) -> Response<Bytes> {
@@ -19,15 +19,20 @@ pub(super) async fn from_sender(
     let field = fields.next().filter(|_| fields.next().is_none()).map(HeaderValue::as_bytes);
     let agreed = transmitter.settings().authorization.as_ref();
     if agreed.is_some_and(|agreed| !field.is_some_and(|field| agreed.matches(field))) {
-        tracing::info!(transmitter = transmitter.settings().name, why = "authorization", "signal refused");
         let description = "the Authorization field is not the one that was agreed on";
+        intake.refused(EndpointKind::Ssf, &transmitter.settings().name, description);
         let mut answer = refused(StatusCode::UNAUTHORIZED, Code::AuthenticationFailed, description);
         let challenge = HeaderValue::from_static(r#"Bearer realm="portcullis-signals""#);
         answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         return answer;
     }
-    let Some(body) = request.body else { return fault(Some(EndpointKind::Ssf), Fault::TooLarge) };
-    push(receiver, transmitter, request.headers, body).await.unwrap_or_else(|_later| unavailable())
+    let Some(body) = request.body else {
+        intake.refused(EndpointKind::Ssf, &transmitter.settings().name, Fault::TooLarge.description());
+        return fault(Some(EndpointKind::Ssf), Fault::TooLarge);
+    };
+    push(&intake.senders.receiver, transmitter, request.headers, body)
+        .await
+        .unwrap_or_else(|_later| unavailable())
 }
 
 /// The answer to a push by somebody who may push: 202 when everything the token says is durable and in force.

@@ -81,7 +81,8 @@ impl Receiver {
             received = transmitter.receive(body, content_type, KeysAsked::Keys, now.wall);
         }
         let name = &transmitter.settings().name;
-        let Accepted { events, passed_over, answer } = received.map_err(|error| undelivered(error, name))?;
+        let Accepted { events, passed_over, answer } =
+            received.map_err(|error| self.undelivered(error, name))?;
         let passed_over = passed_over.into_iter().map(super::PassedOver::as_str).collect();
         let signal = Signal { source: EventSource::Ssf, sender: name.clone(), events, passed_over };
         self.log.publish(signal, now).await.map_err(Undelivered::Store)?;
@@ -89,19 +90,19 @@ impl Receiver {
         heard.insert(name.clone(), now.wall);
         Ok(answer)
     }
-}
 
-fn undelivered(error: Unaccepted, transmitter: &str) -> Undelivered {
-    match error {
-        Unaccepted::Refused(refusal) => {
-            let (err, description) = (refusal.code.as_str(), refusal.description);
-            tracing::warn!(transmitter, err, description, "a security event token was refused");
-            Undelivered::Refused(refusal)
-        }
-        // The second look at a token is final, so that only keys are missing here.
-        Unaccepted::Ask(_) | Unaccepted::NoKeys => {
-            tracing::warn!(transmitter, "the keys of the transmitter cannot be used");
-            Undelivered::NoKeys
+    fn undelivered(&self, error: Unaccepted, transmitter: &str) -> Undelivered {
+        let refused = |why| self.log.refused(EventSource::Ssf, Some(transmitter), why);
+        match error {
+            Unaccepted::Refused(refusal) => {
+                refused(refusal.description);
+                Undelivered::Refused(refusal)
+            }
+            // The second look at a token is final, so that only keys are missing here.
+            Unaccepted::Ask(_) | Unaccepted::NoKeys => {
+                refused("the keys of the transmitter cannot be used now");
+                Undelivered::NoKeys
+            }
         }
     }
 }

@@ -201,6 +201,7 @@ async fn open(store: Store, ledger: &Ledger, metrics: &Metrics) -> Arc<Authority
         failures_per_address: NonZeroU32::MIN,
         scopes: ["read:deals", "read:users"].map(str::to_owned).to_vec(),
         introspection_clients: Vec::new(),
+        global_token_revocation: None,
         path: PathBuf::new(),
     };
     let (revocations, sessions) = (Arc::clone(&ledger.revocations), Arc::clone(&ledger.sessions));

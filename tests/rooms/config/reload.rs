@@ -91,6 +91,8 @@ const ROWS: &[Row] = &[
         &[
             ("issuers.issuer", r#""https://idp2.example.com/""#),
             ("event_transmitters.subject_issuer", r#""https://idp2.example.com/""#),
+            ("logout.issuer", r#""https://idp2.example.com/""#),
+            ("global_token_revocation.subject_issuer", r#""https://idp2.example.com/""#),
         ],
         AtOnce,
     ),
@@ -198,6 +200,39 @@ const ROWS: &[Row] = &[
     (
         "signals.tls.require_client_certificate",
         &[("signals.tls.client_ca", ROOTS), ("signals.tls.require_client_certificate", "true")],
+        AtOnce,
+    ),
+    ("logout.name", &[("logout.name", r#""two""#)], AtOnce),
+    ("logout.issuer", &[("logout.issuer", r#""https://127.0.0.1:8443""#)], AtOnce),
+    ("logout.audiences", &[("logout.audiences", r#"["two"]"#)], AtOnce),
+    ("global_token_revocation.name", &[("global_token_revocation.name", r#""two""#)], AtOnce),
+    ("global_token_revocation.issuer", &[("global_token_revocation.issuer", r#""two""#)], AtOnce),
+    (
+        "global_token_revocation.jwks_url",
+        &[("global_token_revocation.jwks_url", r#""https://a.test/2""#)],
+        AtOnce,
+    ),
+    (
+        "global_token_revocation.jwks_file",
+        &[("global_token_revocation.jwks_url", "\"\""), ("global_token_revocation.jwks_file", KEYS)],
+        AtOnce,
+    ),
+    ("global_token_revocation.ca", &[("global_token_revocation.ca", ROOTS)], AtOnce),
+    ("global_token_revocation.insecure_http", &[("global_token_revocation.insecure_http", "true")], AtOnce),
+    (
+        "global_token_revocation.refresh_interval",
+        &[("global_token_revocation.refresh_interval", r#""7s""#)],
+        AtOnce,
+    ),
+    (
+        "global_token_revocation.refresh_cooldown",
+        &[("global_token_revocation.refresh_cooldown", r#""7s""#)],
+        AtOnce,
+    ),
+    ("global_token_revocation.max_stale", &[("global_token_revocation.max_stale", r#""7s""#)], AtOnce),
+    (
+        "global_token_revocation.subject_issuer",
+        &[("global_token_revocation.subject_issuer", r#""https://127.0.0.1:8443""#)],
         AtOnce,
     ),
     ("event_transmitters.name", &[("event_transmitters.name", r#""two""#)], AtOnce),

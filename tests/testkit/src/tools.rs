@@ -71,6 +71,22 @@ impl OpenIdProvider {
         self.command("token")["access_token"].as_str().unwrap().to_owned()
     }
 
+    /// From now on back-channel logouts of the client `web` go to this URL.
+    pub fn register_logout(&mut self, url: &str) {
+        self.command(&format!("register {url}"));
+    }
+
+    /// Logs `alice` in to the client `web` with a browser; the access token, which names the session in `sid`.
+    pub fn log_in(&mut self) -> String {
+        let answer = self.command("login");
+        answer["access_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    }
+
+    /// Logs the browser out; what became of telling others of it: `told`, or an error.
+    pub fn log_out(&mut self) -> String {
+        self.command("logout")["told"].as_str().unwrap().to_owned()
+    }
+
     fn command(&mut self, word: &str) -> Value {
         writeln!(self.commands, "{word}").unwrap();
         self.read()

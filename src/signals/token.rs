@@ -1,0 +1,230 @@
+//! A signed token of a sender, as far as all kinds have something in common: form, type, algorithm, parties, signature,
+//! times and id (RFC 7519, RFC 8725).
+
+use std::time::Duration;
+
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
+
+use super::ssf::KeysAsked;
+use crate::events::parse::seconds;
+use crate::jose::jws::{Jws, JwsError};
+use crate::keys::set::KeySet;
+use crate::keys::store::{Availability, KeyStore, WantedKey};
+use crate::time::{Monotonic, Now, Timestamp};
+
+/// How many keys are tried for one token.
+const MAX_CANDIDATES: usize = 8;
+
+/// How far a sender's clock may be ahead: what is refused is not sent again, and the signal would be lost. "Usually no
+/// more than a few minutes" (RFC 7519 §4.1.4, §4.1.5).
+pub(super) const CLOCKS: Duration = Duration::from_secs(300);
+
+/// What a token must be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ExpectedToken<'a> {
+    /// One of these types, compared without case; a token without a type has the type `JWT`.
+    pub(super) types: &'a [&'static str],
+    /// `iss`.
+    pub(super) issuer: &'a str,
+    /// One of these must be in `aud`.
+    pub(super) audiences: &'a [String],
+    /// How it may be signed.
+    pub(super) algorithms: &'a [Algorithm],
+    /// How long after `exp` it is still accepted.
+    pub(super) grace: Duration,
+}
+
+/// A token that is what was expected.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SenderToken {
+    /// All claims.
+    pub(super) claims: Map<String, Value>,
+    /// `jti`.
+    pub(super) id: String,
+    /// `iat`.
+    pub(super) issued_at: Timestamp,
+}
+
+/// Why a token is not.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TokenFault {
+    /// It is at fault, and will be whenever it is sent again; in words that repeat nothing of it.
+    Refused(&'static str),
+    /// Another key set may prove it; the caller awaits [`KeyStore::ask`] and tries again with [`KeysAsked::Keys`].
+    Ask(WantedKey),
+    /// The sender's keys were never loaded, or not confirmed for too long.
+    NoKeys,
+}
+
+impl From<&'static str> for TokenFault {
+    fn from(why: &'static str) -> Self {
+        Self::Refused(why)
+    }
+}
+
+/// Verifies a token. What costs least is looked at first, and the signature only of a token that names the right parties.
+pub(super) fn read(
+    token: &[u8],
+    expected: &ExpectedToken<'_>,
+    keys: &KeyStore,
+    asked: KeysAsked,
+    now: Timestamp,
+) -> Result<SenderToken, TokenFault> {
+    let jws = Jws::parse(token).map_err(|error| match error {
+        JwsError::NoJws => "it is no signed JWT in compact serialization",
+        JwsError::Unacceptable => "it is ambiguous, or demands an extension",
+    })?;
+    let typ = jws.token_type().unwrap_or_default();
+    if !expected.types.iter().any(|known| known.eq_ignore_ascii_case(typ)) {
+        return Err("`typ` is that of another kind of token".into());
+    }
+    let algorithm = jws.algorithm().filter(|algorithm| expected.algorithms.contains(algorithm));
+    let algorithm = algorithm.ok_or("`alg` is not one of the accepted algorithms")?;
+    check_parties(&jws.payload, expected)?;
+    let (id, issued_at) = check_times(&jws.payload, expected, now)?;
+    check_signature(&jws, algorithm, keys, asked, now)?;
+    Ok(SenderToken { claims: jws.payload, id, issued_at })
+}
+
+fn check_parties(claims: &Map<String, Value>, expected: &ExpectedToken<'_>) -> Result<(), &'static str> {
+    if claims.get("iss").and_then(Value::as_str) != Some(expected.issuer) {
+        return Err("`iss` is not the issuer configured for this sender");
+    }
+    let is_ours =
+        |audience: &Value| expected.audiences.iter().any(|known| audience.as_str() == Some(known.as_str()));
+    let ours = match claims.get("aud") {
+        Some(Value::Array(many)) if many.iter().all(Value::is_string) => many.iter().any(is_ours),
+        Some(one) => is_ours(one),
+        None => false,
+    };
+    if ours { Ok(()) } else { Err("`aud` has no audience configured for this sender") }
+}
+
+/// `jti` and `iat` of a token that is valid now.
+fn check_times(
+    claims: &Map<String, Value>,
+    expected: &ExpectedToken<'_>,
+    now: Timestamp,
+) -> Result<(String, Timestamp), &'static str> {
+    let id = claims.get("jti").and_then(Value::as_str).filter(|id| !id.is_empty());
+    let id = id.ok_or("`jti` must be a string that is not empty")?;
+    let date = |name: &str| match claims.get(name) {
+        None => Ok(None),
+        Some(value) => value.as_f64().and_then(seconds).map(Some).ok_or("a time is no number of seconds"),
+    };
+    let issued_at = date("iat")?.ok_or("`iat` is missing")?;
+    let expires_at = date("exp")?.ok_or("`exp` is missing")?;
+    if now >= expires_at.plus(expected.grace) {
+        return Err("it has expired");
+    }
+    let earliest = now.plus(CLOCKS);
+    if issued_at > earliest || date("nbf")?.is_some_and(|not_before| not_before > earliest) {
+        return Err("it is not valid yet");
+    }
+    Ok((id.to_owned(), issued_at))
+}
+
+fn check_signature(
+    jws: &Jws<'_>,
+    algorithm: Algorithm,
+    keys: &KeyStore,
+    asked: KeysAsked,
+    now: Timestamp,
+) -> Result<(), TokenFault> {
+    match keys.availability(Now { wall: now, monotonic: Monotonic::now() }) {
+        Availability::Usable => {}
+        Availability::NeverLoaded | Availability::TooOld => return Err(TokenFault::NoKeys),
+    }
+    prove(jws, algorithm, &keys.current()).map_err(|(wanted, why)| {
+        // Another set may prove it: the sender may have a new key, also under the same `kid`.
+        let ask = asked == KeysAsked::Nothing && keys.worth_asking(&wanted, Monotonic::now());
+        if ask { TokenFault::Ask(wanted) } else { why.into() }
+    })
+}
+
+/// Whether a key of this set made the signature; else what the set lacks, and what to say.
+fn prove(jws: &Jws<'_>, algorithm: Algorithm, set: &KeySet) -> Result<(), (WantedKey, &'static str)> {
+    if let Some(kid) = jws.kid().filter(|kid| !set.knows(kid)) {
+        return Err((WantedKey::key(kid), "no key of the sender has its `kid`"));
+    }
+    let other = WantedKey::OtherThan(set.generation());
+    let mut candidates = set.candidates(jws.kid(), algorithm).take(MAX_CANDIDATES).peekable();
+    if candidates.peek().is_none() {
+        return Err((other, "no key of the sender is for its `alg`"));
+    }
+    if candidates.any(|key| key.verify(algorithm, jws.signing_input, &jws.signature)) {
+        return Ok(());
+    }
+    Err((other, "the signature is not the sender's"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: i64 = 1_767_225_600;
+
+    fn judge(name: &str, value: Value, grace: u64) -> Result<(String, Timestamp), &'static str> {
+        let mut claims = Map::new();
+        claims.insert("jti".to_owned(), json!("id-1"));
+        claims.insert("iat".to_owned(), json!(NOW - 1));
+        claims.insert("exp".to_owned(), json!(NOW + 1));
+        claims.insert(name.to_owned(), value);
+        let grace = Duration::from_secs(grace);
+        let expected = ExpectedToken { types: &[], issuer: "", audiences: &[], algorithms: &[], grace };
+        check_times(&claims, &expected, Timestamp::from_secs(NOW))
+    }
+
+    #[test]
+    fn a_token_is_valid_from_five_minutes_before_its_times_until_its_end_and_the_grace() {
+        let (ahead, over) = ("it is not valid yet", "it has expired");
+        for (name, second, grace, fault) in [
+            ("iat", NOW + 300, 0, None),
+            ("iat", NOW + 301, 0, Some(ahead)),
+            ("nbf", NOW + 300, 0, None),
+            ("nbf", NOW + 301, 0, Some(ahead)),
+            ("exp", NOW + 1, 0, None),
+            ("exp", NOW, 0, Some(over)),
+            ("exp", NOW - 29, 30, None),
+            ("exp", NOW - 30, 30, Some(over)),
+            ("exp", NOW - 299, 300, None),
+            ("exp", NOW - 300, 300, Some(over)),
+        ] {
+            let judged = judge(name, json!(second), grace);
+            assert_eq!(judged.err(), fault, "{name} {} {grace}", second - NOW);
+        }
+        let (id, issued_at) = judge("nbf", json!(NOW), 0).unwrap();
+        assert_eq!((id.as_str(), issued_at), ("id-1", Timestamp::from_secs(NOW - 1)));
+    }
+
+    #[test]
+    fn one_of_the_audiences_must_be_named() {
+        let audiences = ["a".to_owned(), "b".to_owned()];
+        let expected = ExpectedToken {
+            types: &[],
+            issuer: "https://idp.example.com/",
+            audiences: &audiences,
+            algorithms: &[],
+            grace: Duration::ZERO,
+        };
+        for (audience, is_ours) in [
+            (json!("a"), true),
+            (json!("b"), true),
+            (json!("c"), false),
+            (json!(["c", "b"]), true),
+            (json!(["c"]), false),
+            (json!([]), false),
+            (json!(["a", 1]), false),
+            (json!({"a": "b"}), false),
+            (Value::Null, false),
+        ] {
+            let mut claims = Map::new();
+            claims.insert("iss".to_owned(), json!("https://idp.example.com/"));
+            claims.insert("aud".to_owned(), audience.clone());
+            assert_eq!(check_parties(&claims, &expected).is_ok(), is_ours, "{audience}");
+        }
+    }
+}
