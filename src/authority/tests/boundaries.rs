@@ -181,6 +181,30 @@ async fn a_change_that_is_complete_leaves_nothing_to_settle() {
 }
 
 #[tokio::test]
+async fn upkeep_completes_what_was_interrupted_and_goes_on() {
+    let bed = Bed::new(testing::settings()).await;
+    let upkeep = Arc::clone(&bed.authority).upkeep();
+    let interrupted = async {
+        for id in ["ada", "bob"] {
+            bed.user(id, &["reader"]).await;
+            let user = bed.authority.user(id).unwrap();
+            let demoted = User { roles: Vec::new(), role_version: 2, ..User::clone(&user) };
+            let change = AccountChange::SetRoles(Arc::new(demoted));
+            // Its intent is stored, and who asked for it is gone.
+            assert!(dropped_after(bed.authority.try_to_carry_out(change), 0).await.is_none());
+            bed.authority.wake.notify_one();
+            let is_settled = || (!bed.authority.unsettled.load(Ordering::Relaxed)).then_some(());
+            testkit::eventually_async("it is complete, or not made", is_settled).await;
+            assert_eq!(bed.store.transact(rows::intents).await.unwrap(), [], "{id}");
+        }
+    };
+    tokio::select! {
+        () = upkeep => panic!("it runs as long as it is polled"),
+        () = interrupted => {}
+    }
+}
+
+#[tokio::test]
 async fn a_change_ends_tokens_until_the_latest_issue_and_of_living_clients_no_further_than_ten_minutes() {
     let bed = Bed::new(testing::settings()).await;
     let (now, minute) = (Timestamp::from_secs(1_000_000), Duration::from_secs(60));
