@@ -144,6 +144,16 @@ impl Url {
         let target = format!("{base}{endpoint}").parse().ok().filter(|_| self.target.query().is_none())?;
         Some(Self { target, ..self.clone() })
     }
+
+    /// This URL with one more parameter in its query.
+    #[must_use]
+    pub fn with_parameter(&self, name: &str, value: &str) -> Self {
+        let pair = form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish();
+        let sign = if self.target.query().is_some() { '&' } else { '?' };
+        // Percent-encoded, so that it parses.
+        let target = format!("{}{sign}{pair}", self.target).parse();
+        Self { target: target.unwrap_or_else(|_| self.target.clone()), ..self.clone() }
+    }
 }
 
 /// `localhost` or an address of the loopback networks. What a name resolves to is checked again on connecting.
@@ -311,6 +321,18 @@ impl std::error::Error for GetError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_are_added_behind_those_that_are_there() {
+        for (url, value, target) in [
+            ("https://idp.example.com", "s1", "/?stream_id=s1"),
+            ("https://idp.example.com/status", "a b&c=/é", "/status?stream_id=a+b%26c%3D%2F%C3%A9"),
+            ("https://idp.example.com/status?x=1", "", "/status?x=1&stream_id="),
+        ] {
+            let url = Url::parse(url, false).unwrap().with_parameter("stream_id", value);
+            assert_eq!(url.target.as_str(), target);
+        }
+    }
 
     #[test]
     fn only_secure_urls_may_be_fetched() {

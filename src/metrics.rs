@@ -65,6 +65,8 @@ pub struct Metrics {
     /// Signals, by `source` (ssf, logout, gtr, scim), `type` of the event they came down to, and whether they ended a token in
     /// use (`matched`: yes, no).
     pub signals: IntCounterVec,
+    /// Seconds since the last confirmed heartbeat, by `transmitter`.
+    pub signals_age: GaugeVec,
     /// Calls that the state store failed, by `kind` (full, failed, closed).
     pub state_errors: IntCounterVec,
     /// Requests of each client, to be kept in the store.
@@ -284,6 +286,11 @@ impl Metrics {
             state_rolled_back: page.gauge(
                 "portcullis_state_rolled_back",
                 "1: the state store is older than it was when it was last used, another one, or new in this place",
+            )?,
+            signals_age: page.float_gauges(
+                "portcullis_signals_age_seconds",
+                "Seconds since the last confirmed heartbeat of a transmitter's stream",
+                &["transmitter"],
             )?,
             streams_cut: page.counters(
                 "portcullis_streams_cut_total",

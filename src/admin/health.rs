@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
+use crate::enforce::signals::SignalClock;
 use crate::keys::store::{Availability, KeyStore};
+use crate::metrics::Metrics;
 use crate::shutdown::{Phase, Shutdown};
 use crate::state::{LogPosition, Store};
-use crate::time::Now;
+use crate::time::{Monotonic, Now};
 
 /// What an admin or a load balancer reads for a part that works.
 const OK: &str = "ok";
@@ -24,10 +26,22 @@ pub enum ReadyWhen {
     All,
 }
 
+/// A transmitter whose heartbeat is listened to.
+#[derive(Debug)]
+pub struct HeardTransmitter {
+    /// When it was last confirmed.
+    pub clock: Arc<SignalClock>,
+    /// Whether it is asked for at all.
+    pub heartbeat: bool,
+    /// The issuer whose tokens are refused while it is overdue.
+    pub refused_for: Option<Arc<str>>,
+}
+
 /// The readiness of this process.
 pub struct Health {
     when: AtomicBool,
     keys: ArcSwap<Vec<Arc<KeyStore>>>,
+    heard: ArcSwap<Vec<HeardTransmitter>>,
     reported: Mutex<BTreeMap<&'static str, String>>,
     /// Whose log is named.
     store: OnceLock<Store>,
@@ -43,6 +57,7 @@ impl Health {
         Self {
             when: AtomicBool::new(when == ReadyWhen::All),
             keys: ArcSwap::from_pointee(keys),
+            heard: ArcSwap::default(),
             reported: Mutex::new(reported.into()),
             store: OnceLock::new(),
             shutdown,
@@ -62,6 +77,20 @@ impl Health {
         self.when.store(when == ReadyWhen::All, Ordering::Relaxed);
     }
 
+    /// Listens to these transmitters from now on.
+    pub fn replace_heard(&self, heard: Vec<HeardTransmitter>) {
+        self.heard.store(Arc::new(heard));
+    }
+
+    /// Exports how long ago each transmitter was heard; those that are gone leave.
+    pub fn export_signals(&self, metrics: &Metrics, now: Monotonic) {
+        metrics.signals_age.reset();
+        for heard in self.heard.load().iter().filter(|heard| heard.heartbeat) {
+            let age = heard.clock.age(now).as_secs_f64();
+            metrics.signals_age.with_label_values(&[heard.clock.transmitter()]).set(age);
+        }
+    }
+
     /// Sets what a component says of itself: nothing, or in a few plain words why it cannot serve.
     pub fn report(&self, component: &'static str, condition: Result<(), String>) {
         let condition = condition.err().unwrap_or_else(|| OK.to_owned());
@@ -75,7 +104,14 @@ impl Health {
         let mut ready = components.values().all(|condition| condition == OK);
         let rooms = components.into_iter().map(|(name, condition)| (name.to_owned(), condition));
         let stores = self.keys.load_full();
-        let usable = |store: &&Arc<KeyStore>| store.availability(now) == Availability::Usable;
+        let heard = self.heard.load();
+        let refuses = |store: &KeyStore| {
+            let refusing =
+                |one: &&HeardTransmitter| one.refused_for.as_deref() == Some(&*store.settings().issuer);
+            heard.iter().filter(refusing).any(|one| one.clock.is_stale(now.monotonic))
+        };
+        let usable =
+            |store: &&Arc<KeyStore>| store.availability(now) == Availability::Usable && !refuses(store);
         ready &= match stores.iter().filter(usable).count() {
             all if all == stores.len() => true,
             0 => false,
@@ -94,7 +130,11 @@ impl Health {
             let condition = why.map_or_else(|| condition.to_owned(), |why| format!("{condition}: {why}"));
             (format!("keys:{}", store.settings().issuer), condition)
         });
-        let components: BTreeMap<String, String> = keys.chain(rooms).collect();
+        let signals = heard.iter().map(|one| {
+            let name = one.clock.transmitter();
+            (format!("signals:{name}"), condition_of(&one.clock, now.monotonic))
+        });
+        let components: BTreeMap<String, String> = keys.chain(rooms).chain(signals).collect();
         let mut body = json!({ "ready": ready, "components": components });
         if let Some(store) = self.store.get() {
             let LogPosition { identity, sequence } = store.log();
@@ -123,6 +163,17 @@ impl Health {
     }
 }
 
+/// What is said of a transmitter. The tokens of an issuer may be judged without it.
+fn condition_of(clock: &SignalClock, now: Monotonic) -> String {
+    match (clock.is_stale(now), clock.is_suspended()) {
+        (false, _) => OK.to_owned(),
+        (true, true) => "stale: the transmitter sends no signals".to_owned(),
+        (true, false) => {
+            format!("stale: no heartbeat was confirmed for {} s", clock.age(now).as_secs())
+        }
+    }
+}
+
 impl std::fmt::Debug for Health {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Health").finish_non_exhaustive()
@@ -136,7 +187,6 @@ mod tests {
     use super::*;
     use crate::keys::set::KeySet;
     use crate::keys::{KeySource, Settings};
-    use crate::metrics::Metrics;
     use crate::shutdown;
 
     fn settings(issuer: &str) -> Settings {

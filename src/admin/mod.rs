@@ -22,7 +22,7 @@ pub(crate) use api::{EventSearch, Presented, SessionFilter, SessionSearch, WhomF
 pub use auth::Access;
 pub(crate) use auth::Caller;
 pub(crate) use body::read as read_body;
-pub use health::{Health, ReadyWhen};
+pub use health::{Health, HeardTransmitter, ReadyWhen};
 pub(crate) use problem::{Problem, is_bad};
 pub use server::AdminLimits;
 pub(crate) use server::Peer;

@@ -93,6 +93,7 @@ impl App {
         successor.may_listen().await;
         // Nothing acknowledged may be lost: requests that were on their way are uses of their tokens, too.
         drop(timeout(LAST_REQUESTS, self.workers.ended()).await);
+        drop(timeout(LAST_CALL, self.wiring.streams_left()).await);
         self.state.release(self.wiring.metrics()).await;
         if let Some(authority) = &self.wiring.lasting().authority {
             authority.close().await;
@@ -112,6 +113,8 @@ impl App {
         }
         // What operators asked for is answered, and pages that update themselves are told that they end.
         drop(timeout(LAST_CALL, self.wiring.operators_left()).await);
+        // Another gate may keep the streams of transmitters at once.
+        drop(timeout(LAST_CALL, self.wiring.streams_left()).await);
         self.state.save_last(self.wiring.metrics()).await;
         info!("stopped");
     }

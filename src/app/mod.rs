@@ -34,6 +34,7 @@ mod senders;
 mod signals;
 mod state;
 mod successor;
+mod transmitters;
 mod wiring;
 mod workers;
 

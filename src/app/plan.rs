@@ -6,11 +6,13 @@ use std::sync::Arc;
 use super::every;
 use super::keys::{IssuerKeys, all_loaded, with_own};
 use super::senders;
+use super::transmitters::{self, RunningTransmitter};
 use super::wiring::{Lasting, Wiring};
 use crate::authority;
 use crate::config::watch::WatchedFiles;
 use crate::config::{Loaded, Settings};
 use crate::enforce::decide::{Enforcer, TrustedIssuer};
+use crate::enforce::signals::IssuerSignals;
 use crate::forward::Upstream;
 use crate::gate::Live;
 use crate::log;
@@ -30,6 +32,8 @@ pub(super) struct ReloadPlan {
     pub(super) live: Live,
     /// The endpoints for signals, on whichever listener.
     pub(super) intake: Option<Arc<Intake>>,
+    /// What runs for each transmitter, in their order.
+    pub(super) transmitters: Vec<Arc<RunningTransmitter>>,
     pub(super) authority: Option<authority::PlannedSettings>,
     pub(super) log: log::Change,
 }
@@ -67,9 +71,11 @@ impl ReloadPlan {
         let own = lasting.authority.as_deref().map(|running| (running, authority.as_ref()));
         let keys = with_own(keys, settings, own, running.keys())?;
         let intake = senders::intake(lasting, settings, &keys, running.intake().as_deref());
-        let parts = (&listeners, upstreams, intake.clone());
-        let live = live(lasting, settings, &keys, parts, Some(&running.live()))?;
-        Ok(Self { loaded, waiting, keys, listeners, live, intake, authority, log })
+        let transmitters = transmitters::make(lasting, settings, running.transmitters())?;
+        let parts = LiveParts { listeners: &listeners, upstreams, intake: intake.clone() };
+        let signals = transmitters::of_issuers(settings, &transmitters);
+        let live = live((lasting, settings, &keys), parts, signals, Some(&running.live()))?;
+        Ok(Self { loaded, waiting, keys, listeners, live, intake, transmitters, authority, log })
     }
 
     /// The files whose change calls for another reload.
@@ -121,12 +127,18 @@ pub(super) fn upstreams(
     }))
 }
 
+/// What the workers have beside the enforcer.
+pub(super) struct LiveParts<'a> {
+    pub(super) listeners: &'a Listeners,
+    pub(super) upstreams: Vec<Arc<Upstream>>,
+    pub(super) intake: Option<Arc<Intake>>,
+}
+
 /// What the workers judge and forward by; follows on the `running` one.
 pub(super) fn live(
-    lasting: &Lasting,
-    settings: &Settings,
-    keys: &[Arc<IssuerKeys>],
-    (listeners, upstreams, intake): (&Listeners, Vec<Arc<Upstream>>, Option<Arc<Intake>>),
+    (lasting, settings, keys): (&Lasting, &Settings, &[Arc<IssuerKeys>]),
+    LiveParts { listeners, upstreams, intake }: LiveParts<'_>,
+    signals: Vec<IssuerSignals>,
     running: Option<&Live>,
 ) -> Result<Live, Vec<String>> {
     let issuers = settings.issuers.iter().zip(keys);
@@ -135,7 +147,8 @@ pub(super) fn live(
         .collect();
     let enforcer =
         Enforcer::new(settings.enforce.clone(), issuers, lasting.state.in_force.clone(), &lasting.metrics)
-            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?
+            .with_signals(signals);
     let enforcer = match running {
         Some(running) => enforcer.after(&running.enforcer),
         None => enforcer,

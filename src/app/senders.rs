@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::keys::IssuerKeys;
+use super::transmitters::RunningTransmitter;
 use super::wiring::Lasting;
 use crate::config::Settings;
 use crate::signals::intake::{Intake, Senders};
@@ -11,11 +12,18 @@ use crate::signals::revocation::RevocationSender;
 use crate::signals::ssf::Transmitter;
 
 /// The transmitters with their keys, which come behind those of the issuers.
-pub(super) fn transmitters(settings: &Settings, keys: &[Arc<IssuerKeys>]) -> Vec<Arc<Transmitter>> {
+pub(super) fn transmitters(
+    settings: &Settings,
+    keys: &[Arc<IssuerKeys>],
+    running: &[Arc<RunningTransmitter>],
+) -> Vec<Arc<Transmitter>> {
     let keys = keys.iter().skip(settings.issuers.len());
-    let transmitters = settings.transmitters.iter().zip(keys);
+    let transmitters = settings.transmitters.iter().zip(keys).zip(running);
     transmitters
-        .map(|(settings, keys)| Arc::new(Transmitter::new(settings.clone(), Arc::clone(&keys.store))))
+        .map(|((settings, keys), running)| {
+            let transmitter = Transmitter::new(settings.clone(), Arc::clone(&keys.store));
+            Arc::new(transmitter.watched_by(running.watch()))
+        })
         .collect()
 }
 

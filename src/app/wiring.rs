@@ -11,9 +11,10 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use super::authority;
 use super::keys::{IssuerKeys, Maker, with_own};
-use super::plan::{self, Listeners, ReloadPlan};
+use super::plan::{self, Listeners, LiveParts, ReloadPlan};
 use super::senders;
 use super::state::KeptState;
+use super::transmitters::{self, RunningTransmitter};
 use crate::admin::{self, Access, Control, ControlCommand, Health, serve_admin, serve_telemetry};
 use crate::authority::Authority;
 use crate::config::{Loaded, Settings};
@@ -28,7 +29,8 @@ use crate::shutdown::Shutdown;
 use crate::signals::SignalLog;
 use crate::signals::intake::Intake;
 use crate::signals::ssf::Receiver;
-use crate::time::Now;
+use crate::signals::ssf::streams::replica_name;
+use crate::time::{Monotonic, Now};
 use crate::tls::ServerTls;
 
 /// What every configuration is wired with: made once, kept over reloads.
@@ -40,6 +42,8 @@ pub(super) struct Lasting {
     pub(super) authority: Option<Arc<Authority>>,
     pub(super) receiver: Arc<Receiver>,
     pub(super) signals: Arc<SignalLog>,
+    /// Names this process among replicas.
+    pub(super) replica: Arc<str>,
 }
 
 /// The running parts.
@@ -50,6 +54,8 @@ pub(super) struct Wiring {
     settings: Arc<ArcSwap<Settings>>,
     /// Of the issuers, in their order, and then of the transmitters.
     keys: Vec<Arc<IssuerKeys>>,
+    /// What runs for each transmitter, in their order.
+    transmitters: Vec<Arc<RunningTransmitter>>,
     event_issuers: Arc<ArcSwap<Vec<events::EventIssuer>>>,
     live: Arc<ArcSwap<Live>>,
     effective: Arc<ArcSwap<Value>>,
@@ -90,20 +96,26 @@ impl Wiring {
         let (log, sessions) = (Arc::clone(&state.events), Arc::clone(sessions));
         let signals = SignalLog::start(log, Arc::clone(revocations), sessions, &metrics);
         let receiver = Arc::new(Receiver::new(Vec::new(), Arc::clone(&signals)));
-        let lasting = Lasting { state, metrics, shutdown, authority, receiver, signals };
+        let replica = replica_name().into();
+        let lasting = Lasting { state, metrics, shutdown, authority, receiver, signals, replica };
         let listeners = Listeners::new(settings, None)?;
         let keys = lasting.maker().make(settings, &[]).await?;
         let own = lasting.authority.as_deref().map(|authority| (authority, None));
         let keys = with_own(keys, settings, own, &[])?;
         keys.iter().for_each(|keys| lasting.put_in_force(&keys.store));
         let intake = senders::intake(&lasting, settings, &keys, None);
-        let parts = (&listeners, plan::upstreams(settings, &[])?, intake.clone());
-        let live = plan::live(&lasting, settings, &keys, parts, None)?;
-        lasting.receiver.replace(senders::transmitters(settings, &keys));
+        let upstreams = plan::upstreams(settings, &[])?;
+        let parts = LiveParts { listeners: &listeners, upstreams, intake: intake.clone() };
+        let transmitters = transmitters::make(&lasting, settings, &[])?;
+        let signals = transmitters::of_issuers(settings, &transmitters);
+        let live = plan::live((&lasting, settings, &keys), parts, signals, None)?;
+        lasting.receiver.replace(senders::transmitters(settings, &keys, &transmitters));
+        transmitters::put_in_force(&lasting, &transmitters, &[]);
         lasting.metrics.set_certificates(listeners.certificates);
         let (stores, shutdown) = (stores(settings, &keys), lasting.shutdown.clone());
         let health = Arc::new(Health::new(stores, settings.ready_when, shutdown));
         health.name_log(lasting.state.store.clone());
+        health.replace_heard(transmitters::heard(&transmitters));
         Ok(Self {
             access: Arc::new(Access::new(&settings.admin, listeners.admin.clone())),
             admin_tls: listeners.admin,
@@ -119,6 +131,7 @@ impl Wiring {
             settings: Arc::new(ArcSwap::from_pointee(settings.clone())),
             loaded,
             keys,
+            transmitters,
             health,
             access_log,
             refusals: Refusals::default(),
@@ -131,7 +144,17 @@ impl Wiring {
     /// What takes events and tokens in comes first, what signs comes last: nothing is signed by a key that the gate does
     /// not know.
     pub(super) fn commit(&mut self, plan: ReloadPlan, log: &log::Guard) -> Vec<&'static str> {
-        let ReloadPlan { loaded, waiting, keys, listeners, live, intake, authority, log: lines } = plan;
+        let ReloadPlan {
+            loaded,
+            waiting,
+            keys,
+            listeners,
+            live,
+            intake,
+            transmitters,
+            authority,
+            log: lines,
+        } = plan;
         let settings = &loaded.settings;
         for new in keys.iter().filter(|keys| !self.keys.iter().any(|known| Arc::ptr_eq(known, keys))) {
             self.lasting.put_in_force(&new.store);
@@ -141,7 +164,10 @@ impl Wiring {
         self.lasting.state.reconfigure(settings);
         self.event_issuers.store(Arc::new(settings.event_issuers()));
         self.enforcer.store(Arc::clone(&live.enforcer));
-        self.lasting.receiver.replace(senders::transmitters(settings, &keys));
+        self.lasting.receiver.replace(senders::transmitters(settings, &keys, &transmitters));
+        transmitters::put_in_force(&self.lasting, &transmitters, &self.transmitters);
+        self.health.replace_heard(transmitters::heard(&transmitters));
+        self.transmitters = transmitters;
         self.live.store(Arc::new(live));
         self.intake.store(intake);
         self.signals_tls.store(listeners.signals);
@@ -186,7 +212,7 @@ impl Wiring {
         let telemetry = spawn_local(serve_telemetry(
             telemetry,
             metrics.clone(),
-            self.lasting.state.clone().gauges(metrics.clone()),
+            self.gauges(),
             Arc::clone(&self.health),
             limits,
             shutdown.clone(),
@@ -216,12 +242,32 @@ impl Wiring {
         self.operators.push(spawn_local(served));
     }
 
+    /// Brings up to date what is not counted as it happens.
+    fn gauges(&self) -> impl Fn() + Send + Sync + use<> {
+        let (health, metrics) = (Arc::clone(&self.health), self.lasting.metrics.clone());
+        let state = self.lasting.state.clone().gauges(metrics.clone());
+        move || {
+            state();
+            health.export_signals(&metrics, Monotonic::now());
+        }
+    }
+
+    /// Waits until no stream of a transmitter is kept any more.
+    pub(super) async fn streams_left(&self) {
+        transmitters::left(&self.transmitters).await;
+    }
+
+    /// What runs for each transmitter.
+    pub(super) fn transmitters(&self) -> &[Arc<RunningTransmitter>] {
+        &self.transmitters
+    }
+
     /// What the live page of the console shows beside the metrics.
     fn watched(&self, shutdown: &Shutdown) -> console::Watched {
         console::Watched {
             health: Arc::clone(&self.health),
             connections: Arc::clone(&self.connections),
-            gauges: Box::new(self.lasting.state.clone().gauges(self.lasting.metrics.clone())),
+            gauges: Box::new(self.gauges()),
             shutdown: shutdown.clone(),
         }
     }
@@ -306,6 +352,11 @@ impl Lasting {
     /// What key stores are made with.
     pub(super) fn maker(&self) -> Maker<'_> {
         Maker { state: &self.state, metrics: &self.metrics, shutdown: &self.shutdown }
+    }
+
+    /// A view of the shutdown.
+    pub(super) fn shutdown(&self) -> Shutdown {
+        self.shutdown.clone()
     }
 
     /// From now on the keys are kept over restarts, and shown.

@@ -301,7 +301,9 @@ impl Authority {
         let verified = loop {
             match enforcer.inspect(token, asked, Now::read()) {
                 Inspection::InForce(token) => break token,
-                Inspection::Refused(Reason::StateUnavailable | Reason::KeysUnavailable) => {
+                Inspection::Refused(
+                    Reason::StateUnavailable | Reason::KeysUnavailable | Reason::SignalsStale,
+                ) => {
                     return Err(OauthError::Unavailable);
                 }
                 Inspection::Refused(_) => return Ok(None),

@@ -112,7 +112,7 @@ fn issuer(issuer: &IssuerSettings) -> [String; 3] {
     let source = match &issuer.keys.source {
         KeySource::File(path) => format!("keys in {}", path.display()),
         KeySource::Url(url) => format!("keys from {url}"),
-        KeySource::Discovery => "keys by discovery".to_owned(),
+        KeySource::Discovery | KeySource::SignalsMetadata(_) => "keys by discovery".to_owned(),
         KeySource::Secret(_) => "a shared secret".to_owned(),
         KeySource::Authority => "the embedded authority".to_owned(),
     };

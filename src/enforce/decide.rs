@@ -13,6 +13,7 @@ use super::claims::IssuerRules;
 use super::denial::{Denial, Reason};
 use super::policy::{Mode, Route};
 use super::router::{PolicyError, Router};
+use super::signals::IssuerSignals;
 use super::target::{RequestTarget, Target};
 use super::token::{IssuerIndex, VerifiedToken};
 use super::verify::TokenVerifier;
@@ -80,6 +81,8 @@ pub struct Enforcer {
     bearer: BearerSettings,
     pub(super) verifier: TokenVerifier,
     pub(super) in_force: InForce,
+    /// Of the issuers, in their order; none where no signals are wanted.
+    pub(super) signals: Box<[IssuerSignals]>,
 }
 
 /// What was decided, and what became known on the way, for log and metrics.
@@ -242,7 +245,7 @@ impl Enforcer {
         let Settings { routes, identity, bearer, proofs } = settings;
         let router = Router::new(routes)?;
         let verifier = TokenVerifier::new(issuers, identity, proofs, &in_force.sessions, metrics);
-        Ok(Self { router, bearer, verifier, in_force })
+        Ok(Self { router, bearer, verifier, in_force, signals: Box::default() })
     }
 
     /// Goes on with the proofs of another one, where a change of settings has left them true.

@@ -75,6 +75,8 @@ pub enum Reason {
     KeysUnavailable,
     /// The shared state has not been confirmed for longer than `max_staleness`.
     StateUnavailable,
+    /// A transmitter without whose signals the issuer's tokens are not judged was not heard for too long.
+    SignalsStale,
     /// The token is bound to another client certificate (RFC 8705 §3), or the listener requires one and the connection has
     /// none that is valid.
     CertificateMismatch,
@@ -141,7 +143,7 @@ impl From<JwsError> for Reason {
 
 impl Reason {
     /// Every reason. Two words occur twice, because they have two answers.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Missing,
         Self::Malformed,
         Self::NotJwt,
@@ -172,6 +174,7 @@ impl Reason {
         Self::InsufficientRole,
         Self::KeysUnavailable,
         Self::StateUnavailable,
+        Self::SignalsStale,
         Self::CertificateMismatch,
         Self::BeforeState,
         Self::Overloaded,
@@ -209,6 +212,7 @@ impl Reason {
             Self::InsufficientRole => "insufficient_role",
             Self::KeysUnavailable => "keys_unavailable",
             Self::StateUnavailable => "state_unavailable",
+            Self::SignalsStale => "signals_stale",
             Self::CertificateMismatch => "certificate_mismatch",
             Self::BeforeState => "before_state",
             Self::Overloaded => "overloaded",
@@ -268,7 +272,7 @@ impl Reason {
             Self::InsufficientRole => {
                 DenialWire::insufficient("The access token lacks a role that is required here")
             }
-            Self::KeysUnavailable | Self::StateUnavailable => {
+            Self::KeysUnavailable | Self::StateUnavailable | Self::SignalsStale => {
                 DenialWire::unavailable("Token verification is temporarily unavailable")
             }
             Self::Overloaded => DenialWire::unavailable("The gate is at its limit"),

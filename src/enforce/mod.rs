@@ -21,6 +21,7 @@ pub mod inspect;
 pub mod policy;
 mod proofs;
 pub mod router;
+pub mod signals;
 pub(crate) mod standing;
 pub mod target;
 pub mod token;

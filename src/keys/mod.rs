@@ -48,6 +48,7 @@ impl Settings {
             KeySource::File(path) => ("file", path.as_os_str().as_encoded_bytes()),
             KeySource::Url(url) => ("url", url.as_bytes()),
             KeySource::Discovery => ("discovery", self.issuer.as_bytes()),
+            KeySource::SignalsMetadata(issuer) => ("signals", issuer.as_bytes()),
             // These are never kept.
             KeySource::Secret(_) | KeySource::Authority => ("process", &b""[..]),
         };
@@ -68,6 +69,8 @@ pub enum KeySource {
     Url(String),
     /// The `jwks_uri` of the issuer's metadata (OpenID Connect Discovery 1.0 §4, RFC 8414 §3).
     Discovery,
+    /// The `jwks_uri` of the metadata that a Shared Signals transmitter, named by its issuer, publishes (SSF 1.0 §7).
+    SignalsMetadata(String),
     /// One symmetric key, for HS256, HS384 and HS512.
     Secret(Vec<u8>),
     /// This process, which is the issuer itself.
@@ -81,6 +84,7 @@ impl std::fmt::Debug for KeySource {
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
             Self::Url(url) => f.debug_tuple("Url").field(url).finish(),
             Self::Discovery => f.write_str("Discovery"),
+            Self::SignalsMetadata(issuer) => f.debug_tuple("SignalsMetadata").field(issuer).finish(),
             Self::Authority => f.write_str("Authority"),
             Self::Secret(_) => f.write_str("Secret(…)"),
         }

@@ -41,6 +41,11 @@ pub async fn fetch(settings: &Settings, client: &Client) -> Result<Bytes, KeySou
         KeySource::File(path) => read(path).await,
         KeySource::Url(url) => get(client, url, settings.insecure_http).await,
         KeySource::Discovery => discover(settings, client).await,
+        KeySource::SignalsMetadata(issuer) => {
+            let metadata = signals_metadata_url(issuer, settings.insecure_http)?;
+            let metadata = get(client, &metadata, settings.insecure_http).await?;
+            get(client, &jwks_uri(&metadata, issuer)?, settings.insecure_http).await
+        }
         KeySource::Secret(_) | KeySource::Authority => {
             Err(KeySourceError::File(io::ErrorKind::Unsupported.into()))
         }
@@ -83,6 +88,24 @@ async fn discover(settings: &Settings, client: &Client) -> Result<Bytes, KeySour
 /// # Errors
 /// When the issuer is not a URL that may be fetched, or has a query or fragment.
 pub fn metadata_urls(issuer: &str, insecure_http: bool) -> Result<[String; 2], KeySourceError> {
+    let (origin, path) = origin_and_path(issuer, insecure_http)?;
+    Ok([
+        format!("{origin}{path}/.well-known/openid-configuration"),
+        format!("{origin}/.well-known/oauth-authorization-server{path}"),
+    ])
+}
+
+/// Where the metadata of a Shared Signals transmitter is: inserted between host and path (SSF 1.0 §7.2).
+///
+/// # Errors
+/// When the issuer is not a URL that may be fetched, or has a query or fragment.
+pub fn signals_metadata_url(issuer: &str, insecure_http: bool) -> Result<String, KeySourceError> {
+    let (origin, path) = origin_and_path(issuer, insecure_http)?;
+    Ok(format!("{origin}/.well-known/ssf-configuration{path}"))
+}
+
+/// The parts of an issuer between which documents are found; a final slash is removed.
+fn origin_and_path(issuer: &str, insecure_http: bool) -> Result<(&str, &str), KeySourceError> {
     Url::parse(issuer, insecure_http).map_err(|error| KeySourceError::Url(issuer.to_owned(), error))?;
     let no_place = || KeySourceError::Issuer(issuer.to_owned());
     if issuer.contains('?') {
@@ -91,11 +114,7 @@ pub fn metadata_urls(issuer: &str, insecure_http: bool) -> Result<[String; 2], K
     let (_, after_scheme) = issuer.split_once("://").ok_or_else(no_place)?;
     let path_length = after_scheme.find('/').map_or(0, |at| after_scheme.len() - at);
     let (origin, path) = issuer.split_at(issuer.len() - path_length);
-    let path = path.strip_suffix('/').unwrap_or(path);
-    Ok([
-        format!("{origin}{path}/.well-known/openid-configuration"),
-        format!("{origin}/.well-known/oauth-authorization-server{path}"),
-    ])
+    Ok((origin, path.strip_suffix('/').unwrap_or(path)))
 }
 
 fn jwks_uri(metadata: &[u8], issuer: &str) -> Result<String, KeySourceError> {
@@ -169,11 +188,14 @@ mod tests {
             ),
         ] {
             assert_eq!(metadata_urls(issuer, false).unwrap(), [openid, oauth]);
+            let signals = oauth.replace("oauth-authorization-server", "ssf-configuration");
+            assert_eq!(signals_metadata_url(issuer, false).unwrap(), signals);
         }
         for issuer in
             ["", "idp", "http://idp.example.com/", "https://idp.example.com/?a=b", "urn:example:idp"]
         {
             assert!(metadata_urls(issuer, false).is_err(), "{issuer}");
+            assert!(signals_metadata_url(issuer, false).is_err(), "{issuer}");
         }
     }
 

@@ -26,6 +26,7 @@ mod rows;
 mod schema;
 mod seen;
 mod session_rows;
+mod streams;
 mod trim;
 pub(crate) mod uptime;
 mod writer;
@@ -37,6 +38,7 @@ use record::UsageRow;
 use redis::{Fleet, ReplicaChanges, Told};
 use schema::{Database, WantedDatabase};
 pub use seen::Past;
+pub use streams::{AskedState, Tenure};
 use uptime::Uptime;
 use writer::StoreWriter;
 

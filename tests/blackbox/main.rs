@@ -55,6 +55,7 @@ mod targets;
 mod telemetry;
 mod tls;
 mod tracked;
+mod transmitters;
 mod upgrades;
 mod upstreams;
 mod usage;

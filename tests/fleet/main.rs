@@ -19,3 +19,4 @@ mod retention;
 mod scene;
 mod setup;
 mod topologies;
+mod transmitters;

@@ -30,7 +30,11 @@ impl Scene {
 
     /// This many gates with further configuration.
     pub fn with(gates: usize, lines: &str) -> Self {
-        let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
+        Self::of(Issuer::new(), App::start(Speaks::Http1), gates, lines)
+    }
+
+    /// The same for this issuer and upstream.
+    pub fn of(issuer: Issuer, app: App, gates: usize, lines: &str) -> Self {
         // Kills under load would fill the memory of the harness with lines.
         let quiet = || Settings::plaintext().telemetry("access_log = false");
         let settings = || quiet().guarding(&app.url(), &issuer).admin().toml(lines);

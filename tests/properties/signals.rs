@@ -16,7 +16,7 @@ use crate::keys::set::KeySet;
 use crate::keys::store::KeyStore;
 use crate::keys::{self, KeySource};
 use crate::metrics::Metrics;
-use crate::signals::ssf::{KeysAsked, Settings, Transmitter, Unaccepted};
+use crate::signals::ssf::{KeysAsked, Settings, Transmission, Transmitter, Unaccepted};
 use crate::signals::subject::SubjectIssuer;
 use crate::time::Timestamp;
 
@@ -98,6 +98,7 @@ fn transmitter(tolerant: bool) -> Transmitter {
         critical_members: vec!["device".to_owned()],
         tolerant,
         authorization: None,
+        transmission: Transmission::default(),
     };
     Transmitter::new(settings, KeyStore::fixed(keys, set, metrics))
 }

@@ -289,7 +289,7 @@ pub(crate) fn why(reason: Reason) -> Why {
         | Reason::RoleChanged => Why::Ended,
         Reason::BeforeState => Why::BeforeState,
         Reason::Idle => Why::Idle,
-        Reason::StateUnavailable => Why::Unavailable,
+        Reason::StateUnavailable | Reason::SignalsStale => Why::Unavailable,
         other => panic!("denied for {other:?}, which never happens here"),
     }
 }

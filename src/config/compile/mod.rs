@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use super::section::Section;
 use super::settings::Settings;
 use crate::enforce;
+use crate::signals::intake::EndpointKind;
 
 mod authority;
 mod identity;
@@ -17,6 +18,7 @@ mod routes;
 mod server;
 mod signals;
 mod state;
+mod streams;
 mod transmitters;
 mod upstreams;
 
@@ -30,10 +32,11 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let issuers = issuers::issuers(s);
     let routes = routes::routes(s, &upstreams, !issuers.is_empty() || !s.is_sound("issuers"));
     let (telemetry, ready_when, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
-    let transmitters = s.aside(|s| transmitters::transmitters(s, &issuers));
-    let mut authority = authority::authority(s, &issuers);
     let SignalSettings { intake, logout, revocation } =
         s.aside(|s| signals::signals(s, &issuers, &mut taken));
+    let endpoint = |name: &str| intake.as_ref().and_then(|intake| intake.url(EndpointKind::Ssf, name));
+    let transmitters = s.aside(|s| transmitters::transmitters(s, &issuers, endpoint));
+    let mut authority = authority::authority(s, &issuers);
     if let Some(authority) = &mut authority {
         let mut ours =
             revocation.iter().filter(|sender| sender.subject_issuer.issuer.issuer == authority.issuer);

@@ -1,9 +1,10 @@
 //! `[[event_transmitters]]`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{issuers, unique};
+use super::{issuers, streams, unique};
 use crate::config::section::{Section, nearest};
 use crate::config::settings::IssuerSettings;
 use crate::config::values::Zero;
@@ -12,50 +13,54 @@ use crate::enforce::claims::ClaimNames;
 use crate::enforce::policy::ClaimName;
 use crate::events::EventIssuer;
 use crate::keys::{self, KeySource};
+use crate::signals::ssf;
 use crate::signals::subject::SubjectIssuer;
-use crate::signals::{Concealed, ssf};
 
-/// All of them. Whether an issuer is unknown is not said while those that there are have mistakes of their own.
-pub(super) fn transmitters(s: &mut Section<'_>, issuers: &[IssuerSettings]) -> Vec<ssf::Settings> {
+/// All of them. Whether an issuer is unknown is not said while those that there are have mistakes of their own. `endpoint` is
+/// where the transmitter of a name pushes to, where that is known.
+pub(super) fn transmitters(
+    s: &mut Section<'_>,
+    issuers: &[IssuerSettings],
+    endpoint: impl Fn(&str) -> Option<String>,
+) -> Vec<ssf::Settings> {
     let mut names = Vec::new();
     let issuers = s.is_sound("issuers").then_some(issuers);
     s.tables("event_transmitters", |s| {
-        let transmitter = transmitter(s, issuers);
+        let transmitter = transmitter(s, issuers, &endpoint);
         unique(s, "name", &transmitter.name, &mut names);
         transmitter
     })
 }
 
-fn transmitter(s: &mut Section<'_>, issuers: Option<&[IssuerSettings]>) -> ssf::Settings {
+fn transmitter(
+    s: &mut Section<'_>,
+    issuers: Option<&[IssuerSettings]>,
+    endpoint: impl Fn(&str) -> Option<String>,
+) -> ssf::Settings {
     let name = s.required("name", segment).unwrap_or_default();
     let (subject_issuer, role_claims) = subjects(s, issuers);
+    let issuer = s.required("issuer", units::name).unwrap_or_default();
+    let insecure_http = s.flag("insecure_http", false);
+    let source = source(s, Some(&issuer), insecure_http);
+    let ca = ca(s, &source);
+    let discovers = matches!(source, KeySource::SignalsMetadata(_));
+    let reached = (ca.clone(), insecure_http);
     ssf::Settings {
-        issuer: s.required("issuer", units::name).unwrap_or_default(),
         audience: s.required("audience", units::name).unwrap_or_default(),
-        keys: keys(s, "event_transmitters", &name),
+        transmission: streams::transmission(s, endpoint(&name), discovers, reached),
+        keys: key_settings(s, ("event_transmitters", &name), source, (ca, insecure_http)),
+        issuer,
         name,
         subject_issuer,
         role_claims,
         critical_members: s.list("critical_members", &[], units::name),
         tolerant: s.flag("tolerant", false),
-        authorization: authorization(s),
+        authorization: streams::field_value(s, "authorization"),
     }
-}
-
-/// The value of the `Authorization` field that the transmitter repeats with each push.
-fn authorization(s: &mut Section<'_>) -> Option<Concealed> {
-    let value = s.secret("authorization")?;
-    if !is_field_value(&value) {
-        s.problem(
-            "authorization",
-            "cannot be the value of a field: it must be visible ASCII, with spaces inside only",
-        );
-    }
-    Some(Concealed::new(value))
 }
 
 /// Whether a field can have this value, and arrives as it was sent (RFC 9110 §5.5).
-fn is_field_value(text: &str) -> bool {
+pub(super) fn is_field_value(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim_ascii() == text
 }
 
@@ -68,19 +73,29 @@ pub(super) fn segment(text: &str) -> Result<String, String> {
     Err(format!("{text:?} cannot be in the path of an endpoint; use letters, digits, and - . _ ~"))
 }
 
-/// The keys of a sender in one of these tables.
+/// The keys of a sender in one of these tables, which has no metadata.
 pub(super) fn keys(s: &mut Section<'_>, table: &str, name: &str) -> keys::Settings {
+    let insecure_http = s.flag("insecure_http", false);
+    let source = source(s, None, insecure_http);
+    let ca = issuers::ca(s, &source);
+    key_settings(s, (table, name), source, (ca, insecure_http))
+}
+
+fn key_settings(
+    s: &mut Section<'_>,
+    (table, name): (&str, &str),
+    source: KeySource,
+    (ca, insecure_http): (Option<PathBuf>, bool),
+) -> keys::Settings {
     let asymmetric = issuers::ALGORITHMS.iter().filter(|(.., symmetric)| !symmetric);
     let algorithms: Vec<_> = asymmetric.map(|(_, algorithm, _)| *algorithm).collect();
-    let insecure_http = s.flag("insecure_http", false);
-    let source = source(s, insecure_http);
     if let KeySource::File(path) = &source {
         material::key_set(s, "jwks_file", path, &algorithms);
     }
     keys::Settings {
         // What logs and metrics call these keys: a transmitter often has the name of an issuer.
         issuer: format!("{table}/{name}"),
-        ca: issuers::ca(s, &source),
+        ca,
         source,
         algorithms,
         insecure_http,
@@ -90,20 +105,45 @@ pub(super) fn keys(s: &mut Section<'_>, table: &str, name: &str) -> keys::Settin
     }
 }
 
-/// Where the keys come from: exactly one of two keys.
-fn source(s: &mut Section<'_>, insecure_http: bool) -> KeySource {
-    let url = issuers::jwks_url(s, insecure_http).map(KeySource::Url);
-    let file = s.file("jwks_file").map(KeySource::File);
-    match (&url, &file) {
-        (Some(_), Some(_)) => {
-            s.problem("jwks_file", "is one source of keys too many beside jwks_url; keep one")
+/// Where the keys come from: exactly one of two keys, or of three for a sender whose metadata names them.
+fn source(s: &mut Section<'_>, issuer: Option<&str>, insecure_http: bool) -> KeySource {
+    let discovered = issuer.filter(|_| s.flag("discovery", false));
+    let sources = [
+        ("jwks_url", issuers::jwks_url(s, insecure_http).map(KeySource::Url)),
+        ("jwks_file", s.file("jwks_file").map(KeySource::File)),
+        ("discovery", discovered.map(|issuer| KeySource::SignalsMetadata(issuer.to_owned()))),
+    ];
+    let chosen: Vec<_> = sources.iter().filter_map(|(key, source)| source.as_ref().map(|_| *key)).collect();
+    match chosen.as_slice() {
+        [] if sources.iter().all(|(key, _)| s.is_sound(key)) => {
+            let discovery = if issuer.is_some() { ", or discovery = true" } else { "" };
+            s.own_problem(format!("has no source of keys: set one of jwks_url and jwks_file{discovery}"));
         }
-        (None, None) if s.is_sound("jwks_url") && s.is_sound("jwks_file") => {
-            s.own_problem("has no source of keys: set one of jwks_url and jwks_file");
+        [] | [_] => {}
+        [.., last] => {
+            s.problem(last, format!("is one source of keys too many: {}; keep one", units::listed(&chosen)));
         }
-        _ => {}
     }
-    url.or(file).unwrap_or(KeySource::Discovery)
+    if let Some(issuer) = discovered.filter(|issuer| !issuer.is_empty())
+        && s.is_sound("issuer")
+        && let Err(error) = keys::source::signals_metadata_url(issuer, insecure_http)
+    {
+        s.problem("issuer", format!("cannot be used with discovery: {error}"));
+    }
+    sources.into_iter().find_map(|(_, source)| source).unwrap_or(KeySource::Discovery)
+}
+
+/// The roots of every server of the transmitter.
+fn ca(s: &mut Section<'_>, source: &KeySource) -> Option<PathBuf> {
+    let fetches = s.has("poll_url");
+    match source {
+        KeySource::File(_) if fetches => {
+            let ca = s.file("ca");
+            material::roots(s, "ca", ca.as_deref());
+            ca
+        }
+        source => issuers::ca(s, source),
+    }
 }
 
 /// The issuer whose subjects are meant, and where its tokens carry roles and scopes.

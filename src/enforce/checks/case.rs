@@ -131,6 +131,7 @@ impl<'r> Case<'r> {
     pub(super) fn remember(&mut self) {
         let (Some(token), Some(keys)) = (&self.token, &self.keys) else { return };
         self.enforcer.verifier.remember(self.proof_key, token, keys.generation(), self.now);
+        self.enforcer.note_subject(token);
         self.trail.token = Some(Arc::clone(token));
         self.trail.proof = Proof::Fresh;
     }

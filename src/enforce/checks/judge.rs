@@ -198,6 +198,7 @@ pub(super) fn revocation<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     if !in_force.freshness.is_fresh(case.now.monotonic) {
         return Err(Reason::StateUnavailable.into());
     }
+    case.enforcer.check_signals(case.issuer()?.0, case.now.monotonic)?;
     let session = token.session(&in_force.sessions);
     let session = session.as_deref().map(AsRef::as_ref);
     let (snapshot, leeway) = (in_force.revocations.load(), case.issuer()?.1.rules.leeway);

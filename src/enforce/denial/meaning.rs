@@ -55,6 +55,9 @@ impl Reason {
                 "The keys of the issuer were never loaded, or not confirmed for longer than max_stale."
             }
             Self::StateUnavailable => "The shared state was not confirmed for longer than max_staleness.",
+            Self::SignalsStale => {
+                "Signals about the tokens of this issuer may be missing: the heartbeat of their transmitter is overdue."
+            }
             Self::CertificateMismatch => {
                 "The client certificate is missing, not valid, or another one than the token is bound to."
             }

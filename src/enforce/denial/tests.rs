@@ -38,6 +38,7 @@ fn every_word_of_the_closed_set_is_spoken_and_no_other() {
         "insufficient_role",
         "keys_unavailable",
         "state_unavailable",
+        "signals_stale",
         "certificate_mismatch",
         "before_state",
         "overloaded",

@@ -124,6 +124,10 @@ pub(in crate::enforce) fn revocation(case: &Case<'_>, failed: Option<Reason>) ->
             false => "the shared state was not confirmed for longer than max_staleness".to_owned(),
         };
     }
+    if failed == Some(Reason::SignalsStale) {
+        let stale = case.enforcer.stale_signals(token.issuer, case.now.monotonic);
+        return stale.map(|clock| words::stale_signals(clock, case.now)).unwrap_or_default();
+    }
     let snapshot = case.enforcer.in_force.revocations.load();
     let session = token.session(case.enforcer.sessions());
     let facts = token.facts_with(session.map(|session| session.first_used_at()));

@@ -10,12 +10,13 @@ use serde_json::{Map, Value};
 
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::{Mode, Route};
+use crate::enforce::signals::SignalClock;
 use crate::enforce::token::{Validity, VerifiedToken, Words};
 use crate::keys::store::Availability;
 use crate::keys::{self, KeySource};
 use crate::revocations::{Ended, EndedBy, TokenFacts};
 use crate::sessions::IdleLook;
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 /// Characters of one value that are shown.
 const LONGEST: usize = 200;
@@ -109,7 +110,7 @@ pub(super) fn no_keys(settings: &keys::Settings, availability: Availability) -> 
     let place = match &settings.source {
         KeySource::File(path) => format!("in {}", path.display()),
         KeySource::Url(url) => format!("at {}", quoted(url)),
-        KeySource::Discovery => "found by discovery".to_owned(),
+        KeySource::Discovery | KeySource::SignalsMetadata(_) => "found by discovery".to_owned(),
         KeySource::Secret(_) => "made of the secret".to_owned(),
         KeySource::Authority => "of the embedded authority".to_owned(),
     };
@@ -180,6 +181,17 @@ pub(super) fn revocation(
         false => String::new(),
     };
     format!("{}; it was issued at {}{seen}", grounds.join("; "), token.issued_at)
+}
+
+pub(super) fn stale_signals(clock: &SignalClock, now: Now) -> String {
+    let name = quoted(clock.transmitter());
+    match clock.is_suspended() {
+        true => format!("the event transmitter {name} says that it sends no signals"),
+        false => format!(
+            "the heartbeat of the event transmitter {name} is overdue: nothing was confirmed for {}",
+            span(clock.age(now.monotonic))
+        ),
+    }
 }
 
 pub(super) fn idle(look: &IdleLook, issued_at: Timestamp, now: Timestamp) -> String {

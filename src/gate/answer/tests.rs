@@ -49,6 +49,7 @@ fn denials_are_answered_as_promised() {
         ),
         (Reason::KeysUnavailable, 503, "temporarily_unavailable", None),
         (Reason::StateUnavailable, 503, "temporarily_unavailable", None),
+        (Reason::SignalsStale, 503, "temporarily_unavailable", None),
         (Reason::Overloaded, 503, "temporarily_unavailable", None),
     ] {
         assert_eq!(

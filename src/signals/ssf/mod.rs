@@ -17,8 +17,14 @@ mod apple;
 mod receiver;
 mod set;
 mod signal;
+pub mod streams;
+mod transmission;
+
+use streams::notice::notices;
+use streams::{StreamNotice, StreamWatch};
 
 pub use receiver::{Receiver, Undelivered};
+pub use transmission::{KeptStream, PollByHand, SignalDelivery, StreamAccess, Transmission};
 
 /// The largest security event token that is read, in bytes; in practice they have one or two thousand.
 pub const MAX_BYTES: usize = 64 << 10;
@@ -49,6 +55,8 @@ pub struct Settings {
     pub tolerant: bool,
     /// The exact value of the `Authorization` field that a push must carry; `None`: it is not looked at.
     pub authorization: Option<Concealed>,
+    /// How its signals get here.
+    pub transmission: Transmission,
 }
 
 /// One transmitter with its keys.
@@ -56,6 +64,8 @@ pub struct Settings {
 pub struct Transmitter {
     settings: Settings,
     keys: Arc<KeyStore>,
+    /// Where it is written what is heard on the stream that the gate keeps.
+    watch: Option<Arc<StreamWatch>>,
 }
 
 /// Whether the caller has already asked for newer keys on behalf of this token.
@@ -75,6 +85,8 @@ pub struct Accepted {
     pub events: Vec<Event>,
     /// What it says that has no meaning here.
     pub passed_over: Vec<PassedOver>,
+    /// What it says about the stream that it came on.
+    pub notices: Vec<StreamNotice>,
     /// What the transmitter expects to hear.
     pub answer: Answer,
 }
@@ -127,7 +139,7 @@ pub struct SignalRefusal {
     pub description: &'static str,
 }
 
-/// The error codes of RFC 8935 §2.4 that this receiver uses.
+/// The error codes of RFC 8935 §2.4 and SSF 1.0 that this receiver uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     /// No SET, or not one that conforms to its events' definitions.
@@ -140,13 +152,27 @@ pub enum Code {
     InvalidAudience,
     /// The signature is not the transmitter's.
     AuthenticationFailed,
+    /// The state of a verification event is not one that was asked for (SSF 1.0 §8.1.4).
+    InvalidState,
 }
 
 impl Transmitter {
     /// A transmitter whose tokens are verified with these keys.
     #[must_use]
     pub fn new(settings: Settings, keys: Arc<KeyStore>) -> Self {
-        Self { settings, keys }
+        Self { settings, keys, watch: None }
+    }
+
+    /// The same, on whose stream somebody listens for its heartbeat.
+    #[must_use]
+    pub fn watched_by(mut self, watch: Option<Arc<StreamWatch>>) -> Self {
+        self.watch = watch;
+        self
+    }
+
+    /// Where it is written what is heard on its stream.
+    pub(in crate::signals) fn watch(&self) -> Option<&StreamWatch> {
+        self.watch.as_deref()
     }
 
     /// What the transmitter was made from.
@@ -186,7 +212,8 @@ impl Transmitter {
         };
         let set = set::read(token, settings, &self.keys, asked, now)?;
         let (events, passed_over) = signal::translate(&set, settings, now)?;
-        Ok(Accepted { events, passed_over, answer })
+        let notices = notices(set.subject.as_ref(), &set.events);
+        Ok(Accepted { events, passed_over, notices, answer })
     }
 }
 
@@ -216,6 +243,7 @@ impl Code {
             Self::InvalidIssuer => "invalid_issuer",
             Self::InvalidAudience => "invalid_audience",
             Self::AuthenticationFailed => "authentication_failed",
+            Self::InvalidState => "invalid_state",
         }
     }
 }
@@ -268,6 +296,7 @@ mod tests {
             critical_members: Vec::new(),
             tolerant: false,
             authorization: None,
+            transmission: Transmission::default(),
         }
     }
 }

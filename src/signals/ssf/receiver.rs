@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use super::{Accepted, Answer, KeysAsked, SignalRefusal, Transmitter, Unaccepted};
+use super::streams::{StreamNotice, UnaskedState};
+use super::{Accepted, Answer, Code, KeysAsked, SignalRefusal, Transmitter, Unaccepted};
 use crate::signals::{Signal, SignalLog};
 use crate::state::StoreError;
 use crate::state::record::EventSource;
@@ -81,8 +82,9 @@ impl Receiver {
             received = transmitter.receive(body, content_type, KeysAsked::Keys, now.wall);
         }
         let name = &transmitter.settings().name;
-        let Accepted { events, passed_over, answer } =
+        let Accepted { events, passed_over, notices, answer } =
             received.map_err(|error| self.undelivered(error, name))?;
+        heed(transmitter, &notices, now).await.map_err(|error| self.undelivered(error, name))?;
         let passed_over = passed_over.into_iter().map(super::PassedOver::as_str).collect();
         let signal = Signal { source: EventSource::Ssf, sender: name.clone(), events, passed_over };
         self.log.publish(signal, now).await.map_err(Undelivered::Store)?;
@@ -105,6 +107,18 @@ impl Receiver {
             }
         }
     }
+}
+
+/// What the transmitter says about its stream.
+async fn heed(transmitter: &Transmitter, notices: &[StreamNotice], now: Now) -> Result<(), Unaccepted> {
+    let Some(watch) = transmitter.watch() else { return Ok(()) };
+    for notice in notices {
+        watch.notice(notice, now).await.map_err(|UnaskedState| SignalRefusal {
+            code: Code::InvalidState,
+            description: "no verification with this `state` was asked for",
+        })?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

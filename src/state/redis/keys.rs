@@ -63,6 +63,11 @@ impl RedisKeys {
         format!("{}:authority:{}", self.prefix, crate::identity::IssuerKey::new(issuer).0)
     }
 
+    /// Something about the stream of a transmitter; all of a stream is in one slot.
+    pub(super) fn stream(&self, name: &str, what: &str) -> String {
+        format!("{0}:{{{0}.signals.{name}}}:{what}", self.prefix)
+    }
+
     /// The last good key set of an issuer from a source: a hash. Replicas whose configurations differ do not mix theirs.
     pub(super) fn key_set(&self, (issuer, source): (&str, &str)) -> String {
         format!("{}:keys:{}:{source}", self.prefix, crate::identity::IssuerKey::new(issuer).0)
@@ -108,6 +113,9 @@ mod tests {
         assert_eq!(of(&keys.origin), of(&keys.stamp));
         assert_eq!(of(&keys.origin), of(&keys.mender));
         assert_eq!(of(&keys.usage), of(&keys.usage_last));
+        for what in ["told", "states", "subjects"] {
+            assert_eq!(of(&keys.stream("okta", "owner")), of(&keys.stream("okta", what)), "{what}");
+        }
         // The raw bytes of a token may hold braces; the tag comes first.
         let braces = TokenKey(Key::from_bytes(*b"{}{}{}{}{}{}{}{}"));
         assert_eq!(slot(&keys.session(braces)), of("{7b}"));

@@ -36,6 +36,7 @@ mod registry;
 mod removed;
 mod scripts;
 mod setup;
+mod streams;
 mod supervise;
 mod terms;
 

@@ -62,6 +62,16 @@ pub(super) struct Scripts {
     pub(super) count: Script,
     /// Keeps the newer of two key sets.
     pub(super) keep: Script,
+    /// Takes or renews the lease of a transmitter's stream, and reads what replicas said about the stream: at one moment.
+    pub(super) hold: Script,
+    /// Notes the state of a verification; few at a time, for as long as the last is awaited.
+    pub(super) expect: Script,
+    /// Tells of a verification once, if somebody asked for it.
+    pub(super) confirm: Script,
+    /// Adds subjects to a list that stays short.
+    pub(super) offer: Script,
+    /// Takes subjects out of it; older servers pop one at a time.
+    pub(super) take: Script,
 }
 
 impl Scripts {
@@ -81,13 +91,21 @@ impl Scripts {
             terms: Script::new(TERMS),
             count: Script::new(COUNT),
             keep: Script::new(KEEP),
+            hold: Script::new(HOLD),
+            expect: Script::new(EXPECT),
+            confirm: Script::new(CONFIRM),
+            offer: Script::new(OFFER),
+            take: Script::new(TAKE),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 14] {
+    pub(super) fn all(&self) -> [&Script; 19] {
         let Self { beat, tick, release, claim, found, raise, lower, append, save, look, .. } = self;
-        let Self { first, terms, count, keep, .. } = self;
-        [beat, tick, release, claim, found, raise, lower, append, save, look, first, terms, count, keep]
+        let Self { first, terms, count, keep, hold, expect, confirm, offer, take, .. } = self;
+        [
+            beat, tick, release, claim, found, raise, lower, append, save, look, first, terms, count, keep,
+            hold, expect, confirm, offer, take,
+        ]
     }
 }
 
@@ -147,6 +165,49 @@ if trimmed > 0 then
   redis.call('XTRIM', KEYS[2], 'MINID', '~', text(math.floor(first / 1000)) .. '-' .. text(first % 1000))
 end
 return 1
+";
+
+/// KEYS: a stream's owner, what was said about it. ARGV: who asks, milliseconds of the lease. Answers whether the lease is
+/// theirs, what was told, and how many milliseconds that stands.
+const HOLD: &str = "
+local owner = redis.call('GET', KEYS[1])
+if not owner or owner == ARGV[1] then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  owner = ARGV[1]
+end
+return {owner == ARGV[1] and 1 or 0, redis.call('GET', KEYS[2]) or '', redis.call('PTTL', KEYS[2])}
+";
+
+/// KEYS: a stream's states. ARGV: a state, milliseconds.
+const EXPECT: &str = "
+if redis.call('HLEN', KEYS[1]) >= 16 then redis.call('DEL', KEYS[1]) end
+redis.call('HSET', KEYS[1], ARGV[1], 'asked')
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+";
+
+/// KEYS: a stream's states, what was said about it. ARGV: a state, what to tell, milliseconds. Answers 0 for a state that nobody
+/// asked for, 1 for the first arrival of one, 2 for a later one, which tells nothing: it may be a copy.
+const CONFIRM: &str = "
+local state = redis.call('HGET', KEYS[1], ARGV[1])
+if not state then return 0 end
+if state ~= 'asked' then return 2 end
+redis.call('HSET', KEYS[1], ARGV[1], 'seen')
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+return 1
+";
+
+/// KEYS: subjects. ARGV: how many may wait, then some.
+const OFFER: &str = "
+for i = 2, #ARGV do redis.call('RPUSH', KEYS[1], ARGV[i]) end
+redis.call('LTRIM', KEYS[1], -tonumber(ARGV[1]), -1)
+return redis.call('PEXPIRE', KEYS[1], 86400000)
+";
+
+/// KEYS: subjects. ARGV: how many to take.
+const TAKE: &str = "
+local taken = redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[1]) - 1)
+redis.call('LTRIM', KEYS[1], #taken, -1)
+return taken
 ";
 
 /// KEYS: a lock. ARGV: who holds it.

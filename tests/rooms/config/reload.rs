@@ -25,6 +25,12 @@ use Effect::{AfterRestart, AtOnce, OneValue, Refused};
 /// A key of the reference, other values for it and for what must fit it, and the effect.
 type Row = (&'static str, &'static [(&'static str, &'static str)], Effect);
 
+/// A transmitter that is polled.
+const POLLED: [(&str, &str); 2] = [
+    ("event_transmitters.delivery", r#""poll""#),
+    ("event_transmitters.poll_url", r#""https://a.test/poll""#),
+];
+
 const ROWS: &[Row] = &[
     ("server.listen", &[("server.listen", r#"["127.0.0.1:8444"]"#)], AfterRestart),
     ("server.workers", &[("server.workers", "3")], AfterRestart),
@@ -93,6 +99,7 @@ const ROWS: &[Row] = &[
             ("event_transmitters.subject_issuer", r#""https://idp2.example.com/""#),
             ("logout.issuer", r#""https://idp2.example.com/""#),
             ("global_token_revocation.subject_issuer", r#""https://idp2.example.com/""#),
+            ("event_transmitters#2.subject_issuer", r#""https://idp2.example.com/""#),
         ],
         AtOnce,
     ),
@@ -257,6 +264,44 @@ const ROWS: &[Row] = &[
     ("event_transmitters.critical_members", &[("event_transmitters.critical_members", r#"["x"]"#)], AtOnce),
     ("event_transmitters.tolerant", &[("event_transmitters.tolerant", "true")], AtOnce),
     ("event_transmitters.authorization", &[("event_transmitters.authorization", r#""Bearer x""#)], AtOnce),
+    (
+        "event_transmitters.discovery",
+        &[("event_transmitters.jwks_url", "\"\""), ("event_transmitters.discovery", "true")],
+        AtOnce,
+    ),
+    ("event_transmitters.delivery", &POLLED, AtOnce),
+    ("event_transmitters.poll_url", &POLLED, AtOnce),
+    (
+        "event_transmitters.poll_authorization",
+        &[POLLED[0], POLLED[1], ("event_transmitters.poll_authorization", r#""Bearer x""#)],
+        AtOnce,
+    ),
+    ("event_transmitters.heartbeat", &[("event_transmitters#2.heartbeat", r#""7m""#)], AtOnce),
+    ("event_transmitters.when_stale", &[("event_transmitters#2.when_stale", r#""refuse""#)], AtOnce),
+    (
+        "event_transmitters.stream.token_url",
+        &[("event_transmitters.stream.token_url", r#""https://a.test/token""#)],
+        AtOnce,
+    ),
+    ("event_transmitters.stream.client_id", &[("event_transmitters.stream.client_id", r#""two""#)], AtOnce),
+    (
+        "event_transmitters.stream.client_secret",
+        &[("event_transmitters.stream.client_secret", r#""two""#)],
+        AtOnce,
+    ),
+    (
+        "event_transmitters.stream.access_token",
+        &[
+            ("event_transmitters.stream.token_url", "\"\""),
+            ("event_transmitters.stream.client_id", "\"\""),
+            ("event_transmitters.stream.client_secret", "\"\""),
+            ("event_transmitters.stream.access_token", r#""two""#),
+        ],
+        AtOnce,
+    ),
+    ("event_transmitters.stream.scopes", &[("event_transmitters.stream.scopes", r#"["x"]"#)], AtOnce),
+    ("event_transmitters.stream.events", &[("event_transmitters.stream.events", r#"["urn:x"]"#)], AtOnce),
+    ("event_transmitters.stream.add_subjects", &[("event_transmitters.stream.add_subjects", "true")], AtOnce),
     (
         "authority.issuer",
         &[("authority.issuer", r#""https://other.test""#), ("issuers#2.issuer", r#""https://other.test""#)],

@@ -11,7 +11,7 @@ use portcullis::keys::set::KeySet;
 use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, KeySource, jwks};
 use portcullis::metrics::Metrics;
-use portcullis::signals::ssf::{Accepted, KeysAsked, Settings, Transmitter, Unaccepted};
+use portcullis::signals::ssf::{Accepted, KeysAsked, Settings, Transmission, Transmitter, Unaccepted};
 use portcullis::signals::subject::SubjectIssuer;
 use portcullis::time::Timestamp;
 use serde_json::{Value, json};
@@ -76,6 +76,7 @@ fn settings() -> Settings {
         critical_members: Vec::new(),
         tolerant: false,
         authorization: None,
+        transmission: Transmission::default(),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod relay;
 pub mod settings;
 pub mod tokens;
 pub mod tools;
+pub mod transmitter;
 pub mod visitor;
 pub mod wire;
 

@@ -1,0 +1,152 @@
+//! Fetches signals from a transmitter that does not push (RFC 8936), one request after another.
+//!
+//! A token goes the way of one that was pushed, and is acknowledged only when it is durable and in force.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LANGUAGE, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use super::api::{retry_after, sensitive};
+use super::poll::{Delivered, PollExchange, Polled};
+use crate::client::{Client, GetError, Url};
+use crate::signals::Concealed;
+use crate::signals::ssf::{Receiver, Undelivered};
+use crate::time::{Monotonic, Timestamp};
+
+/// Where to fetch from, and what opens it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PollAccess {
+    pub(super) url: Url,
+    /// The value of the `Authorization` field.
+    pub(super) authorization: Option<Concealed>,
+}
+
+/// What the keeper of the stream should do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PollTrouble {
+    /// The credential is rejected.
+    Unauthorized,
+    /// The endpoint is gone.
+    Gone,
+}
+
+/// The fetching of one transmitter's signals.
+#[derive(Debug)]
+pub(super) struct Fetcher<'a> {
+    pub(super) transmitter: &'a str,
+    pub(super) receiver: &'a Receiver,
+    pub(super) client: &'a Client,
+    pub(super) trouble: mpsc::Sender<PollTrouble>,
+}
+
+impl Fetcher<'_> {
+    /// Fetches for as long as somebody says from where.
+    pub(super) async fn run(&self, mut access: watch::Receiver<Option<PollAccess>>) {
+        let (mut exchange, mut failure) = (PollExchange::new(), None);
+        loop {
+            let Ok(from) = access.wait_for(Option::is_some).await.map(|access| access.clone()) else {
+                return;
+            };
+            let Some(from) = from else { continue };
+            access.mark_unchanged();
+            let (pause, why) = match self.fetch(&from, &mut exchange).await {
+                Ok(pause) => (pause, None),
+                Err((pause, why)) => (pause, Some(why)),
+            };
+            if failure != why {
+                match &why {
+                    Some(why) => {
+                        tracing::warn!(transmitter = self.transmitter, why, "signals cannot be fetched")
+                    }
+                    None => tracing::info!(transmitter = self.transmitter, "signals are fetched again"),
+                }
+                failure = why;
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                // A new token, or another place.
+                _ = access.changed(), if !pause.is_zero() => {}
+            }
+        }
+    }
+
+    /// Asks once; how long to wait before the next time, and why it failed.
+    async fn fetch(
+        &self,
+        from: &PollAccess,
+        exchange: &mut PollExchange,
+    ) -> Result<Duration, (Duration, String)> {
+        let request = request(from, exchange).map_err(|why| (exchange.failed(None), why))?;
+        let began = Monotonic::now();
+        let response = match self.client.send(&from.url, request).await {
+            Ok(response) => response,
+            Err(GetError::Timeout) => return Ok(PollExchange::nothing()),
+            Err(GetError::TooLarge) => {
+                return Err((exchange.too_large(), "an answer is larger than 1 MiB".to_owned()));
+            }
+            Err(error) => return Err((exchange.failed(None), error.to_string())),
+        };
+        let took = Monotonic::now().since(began);
+        if response.status() != StatusCode::OK {
+            return Err(self.denied(&response, exchange));
+        }
+        let polled = Polled::read(response.body()).map_err(|why| (exchange.failed(None), why))?;
+        let Some(transmitter) = self.receiver.transmitter(self.transmitter) else {
+            return Err((exchange.failed(None), "the transmitter is not configured any more".to_owned()));
+        };
+        // All at once: the store makes them durable together.
+        let delivering = polled.sets.into_iter().map(|(jti, set)| {
+            let transmitter = &transmitter;
+            async move {
+                let kind = Some("application/secevent+jwt");
+                let became = match self.receiver.deliver(transmitter, set.as_bytes(), kind).await {
+                    Ok(_answer) => Delivered::Durable,
+                    Err(Undelivered::Refused(refusal)) => {
+                        Delivered::Refused(refusal.code.as_str(), refusal.description.to_owned())
+                    }
+                    Err(Undelivered::NoKeys | Undelivered::Store(_)) => Delivered::NotNow,
+                };
+                (jti, became)
+            }
+        });
+        let mut delivered = Box::pin(join_all(delivering)).await;
+        let refused =
+            || Delivered::Refused("invalid_request", "a security event token must be a string".to_owned());
+        delivered.extend(polled.unreadable.into_iter().map(|jti| (jti, refused())));
+        Ok(exchange.delivered(delivered, polled.more, took))
+    }
+
+    fn denied(&self, response: &Response<Bytes>, exchange: &mut PollExchange) -> (Duration, String) {
+        let (status, mut wait) = (response.status(), None);
+        match status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                wait = retry_after(response.headers(), Timestamp::now());
+            }
+            // When the queue is full, the keeper has enough to do.
+            StatusCode::UNAUTHORIZED => drop(self.trouble.try_send(PollTrouble::Unauthorized)),
+            StatusCode::NOT_FOUND => drop(self.trouble.try_send(PollTrouble::Gone)),
+            _ => {}
+        }
+        (exchange.failed(wait), format!("the endpoint to poll answered {status}"))
+    }
+}
+
+fn request(from: &PollAccess, exchange: &PollExchange) -> Result<Request<Bytes>, String> {
+    let mut request = Request::new(Bytes::from(exchange.request().to_string()));
+    *request.method_mut() = Method::POST;
+    let fields = request.headers_mut();
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    fields.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    if exchange.describes() {
+        fields.insert(CONTENT_LANGUAGE, HeaderValue::from_static("en"));
+    }
+    if let Some(authorization) = &from.authorization {
+        fields.insert(AUTHORIZATION, sensitive(authorization.reveal())?);
+    }
+    Ok(request)
+}

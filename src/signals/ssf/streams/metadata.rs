@@ -1,0 +1,127 @@
+//! What a transmitter publishes about itself (SSF 1.0 §7.1): where its streams are managed. Pure.
+
+use serde_json::{Map, Value};
+
+use crate::client::Url;
+use crate::jose::json;
+
+/// The endpoints of a transmitter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StreamMetadata {
+    /// Where streams are made, read and changed.
+    pub(super) configuration: Url,
+    /// Where the state of a stream is read.
+    pub(super) status: Option<Url>,
+    /// Where a verification event is asked for.
+    pub(super) verification: Option<Url>,
+    /// Where subjects are added.
+    pub(super) add_subject: Option<Url>,
+    /// The delivery methods it says that it has; none: it does not say.
+    methods: Vec<String>,
+}
+
+impl StreamMetadata {
+    /// Reads the document of this issuer.
+    pub(super) fn read(document: &[u8], issuer: &str, insecure_http: bool) -> Result<Self, String> {
+        let members = json::object(document)
+            .map_err(|_why| "the metadata is not a JSON object that everybody reads alike".to_owned())?;
+        match members.get("issuer").and_then(Value::as_str) {
+            Some(named) if named == issuer => {}
+            Some(named) => {
+                let named: String = named.chars().take(200).collect();
+                return Err(format!("the metadata is that of another issuer, {named:?}"));
+            }
+            None => return Err("the metadata names no issuer".to_owned()),
+        }
+        let url = |name: &str| endpoint(&members, name, insecure_http);
+        let configuration = url("configuration_endpoint")?;
+        let configuration =
+            configuration.ok_or("the metadata has no configuration_endpoint, so no stream can be made")?;
+        let methods = members.get("delivery_methods_supported").and_then(Value::as_array);
+        let methods = methods.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        Ok(Self {
+            configuration,
+            status: url("status_endpoint")?,
+            verification: url("verification_endpoint")?,
+            add_subject: url("add_subject_endpoint")?,
+            methods,
+        })
+    }
+
+    /// Whether the transmitter says that it does not have this delivery method.
+    pub(super) fn lacks(&self, method: &str) -> bool {
+        !self.methods.is_empty() && !self.methods.iter().any(|known| known == method)
+    }
+}
+
+fn endpoint(members: &Map<String, Value>, name: &str, insecure_http: bool) -> Result<Option<Url>, String> {
+    match members.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => match Url::parse(text, insecure_http) {
+            Ok(url) => Ok(Some(url)),
+            Err(error) => Err(format!("{name} of the metadata {error}")),
+        },
+        Some(_) => Err(format!("{name} of the metadata is no string")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ISSUER: &str = "https://idp.example.com/a";
+
+    fn read(document: &Value) -> Result<StreamMetadata, String> {
+        StreamMetadata::read(document.to_string().as_bytes(), ISSUER, false)
+    }
+
+    #[test]
+    fn metadata_is_read_with_what_it_has() {
+        let bare = json!({"issuer": ISSUER, "configuration_endpoint": "https://idp.example.com/s"});
+        let metadata = read(&bare).unwrap();
+        assert_eq!(metadata.configuration, Url::parse("https://idp.example.com/s", false).unwrap());
+        assert_eq!((metadata.status.is_none(), metadata.verification.is_none()), (true, true));
+        assert!(!metadata.lacks("urn:ietf:rfc:8935"), "it does not say");
+        let mut full = bare;
+        full["verification_endpoint"] = json!("https://idp.example.com/v");
+        full["status_endpoint"] = json!("https://other.example.com/t");
+        full["add_subject_endpoint"] = json!("https://idp.example.com/u");
+        full["delivery_methods_supported"] = json!(["urn:ietf:rfc:8936"]);
+        full["whatever"] = json!([{}]);
+        let metadata = read(&full).unwrap();
+        assert_eq!(metadata.status, Some(Url::parse("https://other.example.com/t", false).unwrap()));
+        assert!(metadata.verification.is_some() && metadata.add_subject.is_some());
+        assert!(metadata.lacks("urn:ietf:rfc:8935") && !metadata.lacks("urn:ietf:rfc:8936"));
+    }
+
+    #[test]
+    fn metadata_that_lies_or_leads_astray_is_refused() {
+        let good = json!({"issuer": ISSUER, "configuration_endpoint": "https://idp.example.com/s"});
+        for (name, value, said) in [
+            ("issuer", json!("https://idp.example.com/a/"), "another issuer"),
+            ("issuer", json!("https://IDP.example.com/a"), "another issuer"),
+            ("issuer", json!([ISSUER]), "names no issuer"),
+            ("issuer", json!(null), "names no issuer"),
+            ("configuration_endpoint", json!(null), "no configuration_endpoint"),
+            ("configuration_endpoint", json!(7), "is no string"),
+            ("configuration_endpoint", json!("/s"), "not an absolute URL"),
+            ("configuration_endpoint", json!("http://idp.example.com/s"), "must be https"),
+            ("configuration_endpoint", json!("https://u:p@idp.example.com/s"), "user name"),
+            ("status_endpoint", json!("http://idp.example.com/s"), "must be https"),
+            ("verification_endpoint", json!("file:///etc/passwd"), "not an absolute URL"),
+            ("add_subject_endpoint", json!({}), "is no string"),
+        ] {
+            let mut lie = good.clone();
+            lie[name] = value;
+            let error = read(&lie).unwrap_err();
+            assert!(error.contains(said), "{lie}: {error}");
+        }
+        for text in
+            ["", "[]", "null", "<html>", "{\"issuer\":\"https://idp.example.com/a\",\"issuer\":\"x\"}"]
+        {
+            assert!(StreamMetadata::read(text.as_bytes(), ISSUER, false).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Streams that the gate makes and keeps at a transmitter, and signals that it fetches.
+//!
+//! One task for each transmitter. Of replicas that share a store only the holder of a lease keeps the stream and fetches;
+//! the others receive, and take over within the time of the lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::{Receiver, Settings, SignalDelivery};
+use crate::client::Client;
+use crate::enforce::signals::SignalClock;
+use crate::shutdown::{Phase, Shutdown};
+use crate::state::Store;
+use crate::time::{Monotonic, Now};
+
+mod api;
+pub(super) mod description;
+mod fetch;
+mod hearing;
+mod machine;
+mod metadata;
+pub(super) mod notice;
+mod owner;
+mod poll;
+mod steps;
+mod subjects;
+
+use description::StreamStatus;
+use fetch::{Fetcher, PollAccess};
+pub use hearing::StreamWatch;
+pub(super) use hearing::UnaskedState;
+pub use notice::StreamNotice;
+use owner::StreamOwner;
+
+/// How long the owner of a stream stays it without renewing that.
+const LEASE: Duration = Duration::from_secs(5);
+/// How often it is renewed, or asked for; more often where a heartbeat of another replica must be heard in time.
+const TICK: Duration = Duration::from_secs(1);
+const SHORTEST_TICK: Duration = Duration::from_millis(100);
+
+/// What keeps one transmitter's stream, or only fetches from one that was made by hand.
+#[derive(Debug)]
+pub struct StreamKeeper {
+    settings: Arc<Settings>,
+    client: Client,
+    shared: StreamShared,
+    watched: Option<HeardStream>,
+}
+
+/// A stream of which the gate hears, and what arrives about it.
+#[derive(Debug)]
+pub struct HeardStream {
+    watch: Arc<StreamWatch>,
+    statuses: mpsc::Receiver<StreamStatus>,
+    subjects: Option<mpsc::Receiver<Box<str>>>,
+}
+
+/// What all of them share.
+#[derive(Debug, Clone)]
+pub struct StreamShared {
+    /// Takes the tokens that are fetched.
+    pub receiver: Arc<Receiver>,
+    /// Where the lease is.
+    pub store: Store,
+    /// Names this process among replicas.
+    pub holder: Arc<str>,
+}
+
+impl HeardStream {
+    /// The stream of these settings; `None` when the gate keeps none. Subjects to add come out of `subjects`.
+    #[must_use]
+    pub fn new(
+        settings: &Settings,
+        clock: Arc<SignalClock>,
+        store: Store,
+        subjects: Option<mpsc::Receiver<Box<str>>>,
+    ) -> Option<Self> {
+        settings.transmission.stream.as_ref()?;
+        let is_polled = matches!(settings.transmission.delivery, SignalDelivery::Poll(_));
+        let named = (settings.name.as_str(), Arc::clone(&settings.subject_issuer.issuer.issuer));
+        let heartbeat = settings.transmission.heartbeat;
+        let (watch, statuses) = StreamWatch::new(named, clock, store, heartbeat, is_polled);
+        Some(Self { watch, statuses, subjects })
+    }
+
+    /// Where the receiver writes what it hears.
+    #[must_use]
+    pub fn watch(&self) -> &Arc<StreamWatch> {
+        &self.watch
+    }
+}
+
+/// A name for this process among replicas.
+#[must_use]
+pub fn replica_name() -> String {
+    // Without randomness, which is never, all would be the owner: each would keep the stream as it is.
+    api::random_state().unwrap_or_default()
+}
+
+/// The clock of a transmitter whose stream is verified this often.
+#[must_use]
+pub fn signal_clock(settings: &Settings) -> Arc<SignalClock> {
+    let patience = hearing::patience(settings.transmission.heartbeat);
+    Arc::new(SignalClock::new(&settings.name, Monotonic::now(), patience))
+}
+
+impl StreamKeeper {
+    /// Keeps the stream of these settings, if they have one, and fetches what is not pushed. `client` trusts the
+    /// transmitter.
+    #[must_use]
+    pub fn new(
+        settings: Arc<Settings>,
+        client: Client,
+        shared: StreamShared,
+        watched: Option<HeardStream>,
+    ) -> Self {
+        Self { settings, client, shared, watched }
+    }
+
+    /// Whether there is anything to do.
+    #[must_use]
+    pub fn is_needed(settings: &Settings) -> bool {
+        let by_hand = matches!(settings.transmission.delivery, SignalDelivery::Poll(Some(_)));
+        by_hand || settings.transmission.stream.is_some()
+    }
+
+    /// Keeps the stream until another gate can take over, and gives up the lease.
+    pub async fn run(mut self, mut shutdown: Shutdown) {
+        let StreamShared { store, holder, .. } = self.shared.clone();
+        let name = self.settings.name.clone();
+        // Where others share the store they hear on while this one drains.
+        let end = if store.is_shared() { Phase::Draining } else { Phase::HandedOver };
+        let (owner, owned) = watch::channel(!store.is_shared());
+        let watch = self.watched.as_ref().map(|watched| Arc::clone(&watched.watch));
+        let heartbeat = self.settings.transmission.heartbeat.unwrap_or(TICK * 2);
+        let tick = (heartbeat / 2).clamp(SHORTEST_TICK, TICK);
+        tokio::select! {
+            () = shutdown.reached(end) => {}
+            () = hold(&store, (&name, &holder, tick), watch, owner) => {}
+            () = Box::pin(self.work(owned)) => {}
+        }
+        if let Err(error) = store.leave_stream(&name, &holder).await {
+            warn!(transmitter = name, %error, "the lease of the stream cannot be given up; it ends by itself");
+        }
+    }
+
+    /// Keeps the stream whenever this replica owns it.
+    async fn work(&mut self, mut owned: watch::Receiver<bool>) {
+        loop {
+            if !*owned.borrow_and_update() {
+                self.stand_by(&mut owned).await;
+            }
+            if self.shared.store.is_shared() {
+                info!(transmitter = self.settings.name, "this gate keeps the stream of the transmitter");
+            }
+            tokio::select! {
+                () = self.own() => {}
+                lost = owned.wait_for(|owned| !owned) => if lost.is_err() { return },
+            }
+            info!(transmitter = self.settings.name, "another gate may keep the stream of the transmitter");
+        }
+    }
+
+    /// Leaves what this replica sees to the owner, until it is the owner.
+    async fn stand_by(&mut self, owned: &mut watch::Receiver<bool>) {
+        let subjects = self.watched.as_mut().and_then(|watched| watched.subjects.as_mut());
+        let Some(subjects) = subjects else {
+            drop(owned.wait_for(|owned| *owned).await);
+            return;
+        };
+        loop {
+            let mut seen = Vec::new();
+            tokio::select! {
+                _ = owned.wait_for(|owned| *owned) => return,
+                _ = subjects.recv_many(&mut seen, 100) => {}
+            }
+            if let Err(error) = self.shared.store.offer_subjects(&self.settings.name, &seen).await {
+                tracing::debug!(%error, "subjects cannot be left for the owner of the stream");
+            }
+        }
+    }
+
+    /// Keeps the stream and fetches from it.
+    async fn own(&mut self) {
+        let Self { settings, client, shared, watched } = self;
+        let (trouble, troubles) = mpsc::channel(4);
+        let fetcher = Fetcher { transmitter: &settings.name, receiver: &shared.receiver, client, trouble };
+        let (access, fetched) = watch::channel(None);
+        match (&settings.transmission.stream, watched) {
+            (Some(stream), Some(watched)) => {
+                let owner = StreamOwner { settings, client, store: &shared.store, stream, access };
+                tokio::join!(Box::pin(owner.keep(watched, troubles)), Box::pin(fetcher.run(fetched)));
+            }
+            _ => {
+                if let SignalDelivery::Poll(Some(by_hand)) = &settings.transmission.delivery {
+                    let (url, authorization) = (by_hand.url.clone(), by_hand.authorization.clone());
+                    access.send_replace(Some(PollAccess { url, authorization }));
+                }
+                Box::pin(fetcher.run(fetched)).await;
+            }
+        }
+    }
+}
+
+/// Renews the lease of the stream, or waits for it, and listens to what other replicas heard.
+async fn hold(
+    store: &Store,
+    (name, holder, tick): (&str, &str, Duration),
+    hearing: Option<Arc<StreamWatch>>,
+    owner: watch::Sender<bool>,
+) {
+    let (mut ticks, mut held_at) = (interval(tick), None);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if !store.is_shared() {
+            continue;
+        }
+        let asked = Monotonic::now();
+        let is_mine = match store.hold_stream(name, holder, LEASE).await {
+            Ok(tenure) => {
+                if let (Some(hearing), Some((text, left))) = (&hearing, &tenure.told) {
+                    hearing.told(text, *left, Now::read());
+                }
+                held_at = tenure.is_mine.then_some(asked);
+                tenure.is_mine
+            }
+            // Until the lease ends nobody else has it.
+            Err(_unusable) => held_at.is_some_and(|at| asked.since(at) < LEASE),
+        };
+        owner.send_if_modified(|owner| std::mem::replace(owner, is_mine) != is_mine);
+    }
+}

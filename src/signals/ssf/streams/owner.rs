@@ -1,0 +1,234 @@
+//! The keeping of one stream by the replica that owns it: does what the machine says, and tells operators of it.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use tracing::{info, warn};
+
+use super::api::{StreamApi, random_state};
+use super::description::{KnownStream, StreamStatus, WantedStream};
+use super::fetch::{PollAccess, PollTrouble};
+use super::machine::StreamMachine;
+use super::steps::{StreamNews, StreamStep, StreamTerms};
+use super::{HeardStream, StreamWatch, TICK};
+use crate::client::{Client, Url};
+use crate::signals::ssf::{KeptStream, Settings, SignalDelivery, StreamAccess};
+use crate::state::Store;
+use crate::time::{Monotonic, Timestamp};
+
+/// The owner of one stream.
+pub(super) struct StreamOwner<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) client: &'a Client,
+    pub(super) store: &'a Store,
+    pub(super) stream: &'a KeptStream,
+    /// Where signals are fetched from, as far as that is known.
+    pub(super) access: watch::Sender<Option<PollAccess>>,
+}
+
+/// What arrives while the machine waits.
+enum StreamWake {
+    Due,
+    Status(StreamStatus),
+    Subjects(Vec<Box<str>>),
+    Trouble(PollTrouble),
+}
+
+impl StreamOwner<'_> {
+    /// Keeps the stream until this is dropped.
+    pub(super) async fn keep(&self, watched: &mut HeardStream, mut troubles: mpsc::Receiver<PollTrouble>) {
+        let hearing = Arc::clone(&watched.watch);
+        let mut had_stream = hearing.recall(Timestamp::now()).await;
+        let mut machine = StreamMachine::new(self.terms(), Monotonic::now());
+        let mut api = StreamApi::new(self.settings, &self.stream.access, self.client);
+        let (mut said, mut shared) = (None, interval(TICK));
+        shared.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let step = machine.next(Monotonic::now());
+            let news = if let StreamStep::Wait(until) = step {
+                let wake = self.wait(until, watched, &mut troubles, &mut shared).await;
+                woken(&mut machine, wake)
+            } else {
+                let state = random_state().unwrap_or_default();
+                if matches!(step, StreamStep::Verify(_)) {
+                    hearing.expect(&state).await;
+                }
+                let answer = api.perform(&step, &machine, &state).await;
+                let news = machine.answered(&step, answer, Monotonic::now());
+                if machine.status() != StreamStatus::Enabled {
+                    hearing.changed(machine.status()).await;
+                }
+                news
+            };
+            self.say_failure(&machine, &mut said);
+            if let Some(news) = news {
+                self.tell(news, &machine, &hearing, &mut had_stream).await;
+            }
+            self.publish(&machine, &api);
+        }
+    }
+
+    fn terms(&self) -> StreamTerms {
+        let Settings { name, issuer, audience, authorization, transmission, .. } = self.settings;
+        let endpoint = match &transmission.delivery {
+            SignalDelivery::Push(endpoint) => endpoint.clone(),
+            SignalDelivery::Poll(_) => None,
+        };
+        let wanted = WantedStream {
+            name: name.clone(),
+            issuer: issuer.clone(),
+            audience: audience.clone(),
+            endpoint,
+            authorization: authorization.clone(),
+            events: self.stream.events.clone(),
+        };
+        let fetches_tokens = matches!(self.stream.access, StreamAccess::Client { .. });
+        StreamTerms { heartbeat: transmission.heartbeat, fetches_tokens, wanted }
+    }
+
+    /// Waits until something is due, or arrives.
+    async fn wait(
+        &self,
+        until: Monotonic,
+        watched: &mut HeardStream,
+        troubles: &mut mpsc::Receiver<PollTrouble>,
+        shared: &mut Interval,
+    ) -> StreamWake {
+        let adds = watched.subjects.is_some();
+        let seen = async {
+            match &mut watched.subjects {
+                Some(subjects) => subjects.recv().await,
+                None => None,
+            }
+        };
+        tokio::select! {
+            () = sleep(until.since(Monotonic::now())) => StreamWake::Due,
+            Some(status) = watched.statuses.recv() => StreamWake::Status(status),
+            Some(subject) = seen => StreamWake::Subjects(vec![subject]),
+            Some(trouble) = troubles.recv() => StreamWake::Trouble(trouble),
+            _ = shared.tick(), if adds && self.store.is_shared() => {
+                // What cannot be read now waits there.
+                StreamWake::Subjects(self.store.take_subjects(&self.settings.name).await.unwrap_or_default())
+            }
+        }
+    }
+
+    /// Says why the stream is not kept, once for each reason.
+    fn say_failure(&self, machine: &StreamMachine, said: &mut Option<String>) {
+        if machine.failure() == said.as_deref() {
+            return;
+        }
+        *said = machine.failure().map(str::to_owned);
+        match said {
+            Some(why) => {
+                warn!(transmitter = self.settings.name, why, "the stream of the transmitter cannot be kept")
+            }
+            None => info!(transmitter = self.settings.name, "the transmitter answers again"),
+        }
+    }
+
+    async fn tell(
+        &self,
+        news: StreamNews,
+        machine: &StreamMachine,
+        hearing: &StreamWatch,
+        had_stream: &mut bool,
+    ) {
+        let transmitter = &*self.settings.name;
+        let stream_id = machine.stream().map(|stream| stream.id.as_str());
+        match news {
+            StreamNews::Made => {
+                info!(transmitter, stream_id, "the stream was made");
+                if *had_stream {
+                    hearing.missed("the transmitter had forgotten the stream, and what was to be sent on it");
+                }
+            }
+            StreamNews::Found => info!(transmitter, stream_id, "the stream is as it should be"),
+            StreamNews::Changed => info!(transmitter, stream_id, "the stream was changed"),
+            StreamNews::Forgotten => warn!(transmitter, "the transmitter does not know the stream any more"),
+            StreamNews::Stopped(status) => {
+                warn!(transmitter, status = status.as_str(), "the transmitter stopped sending on the stream");
+                hearing.changed(status).await;
+            }
+            StreamNews::Resumed(before) => {
+                info!(transmitter, before = before.as_str(), "the transmitter sends on the stream again");
+                if before == StreamStatus::Disabled {
+                    hearing.missed("the transmitter had disabled the stream, and dropped its signals");
+                }
+            }
+        }
+        if let (StreamNews::Made | StreamNews::Found | StreamNews::Changed, Some(stream)) =
+            (news, machine.stream())
+        {
+            *had_stream = true;
+            self.look_at(stream, machine);
+            hearing.expect_every(machine.heartbeat());
+            hearing.keeps(&stream.id, stream.inactivity).await;
+        }
+    }
+
+    /// Says what will not work with the stream as it is.
+    fn look_at(&self, stream: &KnownStream, machine: &StreamMachine) {
+        let mut complaints = machine.terms().wanted.complaints(stream);
+        let metadata = machine.metadata();
+        if machine.heartbeat().is_some() && metadata.is_some_and(|metadata| metadata.verification.is_none()) {
+            complaints.push(
+                "the transmitter has no verification endpoint: its heartbeat is never confirmed".to_owned(),
+            );
+        }
+        if self.stream.add_subjects && metadata.is_some_and(|metadata| metadata.add_subject.is_none()) {
+            complaints.push("the transmitter has no endpoint to add subjects".to_owned());
+        }
+        if self.is_polled() && self.place(stream).is_none() {
+            complaints.push("the transmitter does not say where its signals are fetched".to_owned());
+        }
+        for complaint in complaints {
+            warn!(
+                transmitter = self.settings.name,
+                stream_id = stream.id,
+                complaint,
+                "the stream will not do"
+            );
+        }
+    }
+
+    fn is_polled(&self) -> bool {
+        matches!(self.settings.transmission.delivery, SignalDelivery::Poll(_))
+    }
+
+    /// Where the stream is fetched from.
+    fn place(&self, stream: &KnownStream) -> Option<Url> {
+        let insecure_http = self.settings.transmission.insecure_http;
+        stream.endpoint.as_ref().and_then(|endpoint| Url::parse(endpoint, insecure_http).ok())
+    }
+
+    /// Says where signals are fetched from, and with what.
+    fn publish(&self, machine: &StreamMachine, api: &StreamApi<'_>) {
+        let url = machine.stream().filter(|_| self.is_polled()).and_then(|stream| self.place(stream));
+        let access = url.map(|url| PollAccess { url, authorization: api.authorization() });
+        self.access.send_if_modified(|published| {
+            let is_news = *published != access;
+            *published = access;
+            is_news
+        });
+    }
+}
+
+/// What the machine makes of it.
+fn woken(machine: &mut StreamMachine, wake: StreamWake) -> Option<StreamNews> {
+    let now = Monotonic::now();
+    match wake {
+        StreamWake::Due => None,
+        StreamWake::Status(status) => machine.updated(status, now),
+        StreamWake::Subjects(subjects) => {
+            subjects.iter().for_each(|subject| machine.subjects.seen(subject));
+            None
+        }
+        StreamWake::Trouble(PollTrouble::Unauthorized) => {
+            machine.unauthorized(now);
+            None
+        }
+        StreamWake::Trouble(PollTrouble::Gone) => machine.gone(now),
+    }
+}
