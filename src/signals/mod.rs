@@ -16,6 +16,7 @@ use http::{HeaderMap, Method};
 mod concealed;
 pub mod intake;
 pub mod logout;
+mod proof;
 mod publisher;
 pub mod revocation;
 pub mod ssf;

@@ -6,15 +6,12 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
+use super::proof::{self, Unproven};
 use super::ssf::KeysAsked;
 use crate::events::parse::seconds;
 use crate::jose::jws::{Jws, JwsError};
-use crate::keys::set::KeySet;
-use crate::keys::store::{Availability, KeyStore, WantedKey};
-use crate::time::{Monotonic, Now, Timestamp};
-
-/// How many keys are tried for one token.
-const MAX_CANDIDATES: usize = 8;
+use crate::keys::store::{KeyStore, WantedKey};
+use crate::time::Timestamp;
 
 /// How far a sender's clock may be ahead: what is refused is not sent again, and the signal would be lost. "Usually no
 /// more than a few minutes" (RFC 7519 §4.1.4, §4.1.5).
@@ -63,6 +60,18 @@ impl From<&'static str> for TokenFault {
     }
 }
 
+impl From<Unproven> for TokenFault {
+    fn from(unproven: Unproven) -> Self {
+        match unproven {
+            Unproven::Ask(wanted) => Self::Ask(wanted),
+            Unproven::NoKeys => Self::NoKeys,
+            Unproven::UnknownKey => Self::Refused("no key of the sender has its `kid`"),
+            Unproven::NoKeyForAlgorithm => Self::Refused("no key of the sender is for its `alg`"),
+            Unproven::WrongSignature => Self::Refused("the signature is not the sender's"),
+        }
+    }
+}
+
 /// Verifies a token. What costs least is looked at first, and the signature only of a token that names the right parties.
 pub(super) fn read(
     token: &[u8],
@@ -83,7 +92,7 @@ pub(super) fn read(
     let algorithm = algorithm.ok_or("`alg` is not one of the accepted algorithms")?;
     check_parties(&jws.payload, expected)?;
     let (id, issued_at) = check_times(&jws.payload, expected, now)?;
-    check_signature(&jws, algorithm, keys, asked, now)?;
+    proof::prove(&jws, algorithm, keys, asked, now)?;
     Ok(SenderToken { claims: jws.payload, id, issued_at })
 }
 
@@ -123,40 +132,6 @@ fn check_times(
         return Err("it is not valid yet");
     }
     Ok((id.to_owned(), issued_at))
-}
-
-fn check_signature(
-    jws: &Jws<'_>,
-    algorithm: Algorithm,
-    keys: &KeyStore,
-    asked: KeysAsked,
-    now: Timestamp,
-) -> Result<(), TokenFault> {
-    match keys.availability(Now { wall: now, monotonic: Monotonic::now() }) {
-        Availability::Usable => {}
-        Availability::NeverLoaded | Availability::TooOld => return Err(TokenFault::NoKeys),
-    }
-    prove(jws, algorithm, &keys.current()).map_err(|(wanted, why)| {
-        // Another set may prove it: the sender may have a new key, also under the same `kid`.
-        let ask = asked == KeysAsked::Nothing && keys.worth_asking(&wanted, Monotonic::now());
-        if ask { TokenFault::Ask(wanted) } else { why.into() }
-    })
-}
-
-/// Whether a key of this set made the signature; else what the set lacks, and what to say.
-fn prove(jws: &Jws<'_>, algorithm: Algorithm, set: &KeySet) -> Result<(), (WantedKey, &'static str)> {
-    if let Some(kid) = jws.kid().filter(|kid| !set.knows(kid)) {
-        return Err((WantedKey::key(kid), "no key of the sender has its `kid`"));
-    }
-    let other = WantedKey::OtherThan(set.generation());
-    let mut candidates = set.candidates(jws.kid(), algorithm).take(MAX_CANDIDATES).peekable();
-    if candidates.peek().is_none() {
-        return Err((other, "no key of the sender is for its `alg`"));
-    }
-    if candidates.any(|key| key.verify(algorithm, jws.signing_input, &jws.signature)) {
-        return Ok(());
-    }
-    Err((other, "the signature is not the sender's"))
 }
 
 #[cfg(test)]

@@ -10,12 +10,9 @@ use serde_json::{Map, Value};
 use super::{Code, KeysAsked, Settings, SignalRefusal, Unaccepted, apple, malformed};
 use crate::events::parse::seconds;
 use crate::jose::jws::{Jws, JwsError};
-use crate::keys::set::KeySet;
-use crate::keys::store::{Availability, KeyStore, WantedKey};
-use crate::time::{Monotonic, Now, Timestamp};
-
-/// How many keys are tried for one token.
-const MAX_CANDIDATES: usize = 8;
+use crate::keys::store::KeyStore;
+use crate::signals::proof::{self, Unproven};
+use crate::time::Timestamp;
 
 /// From here on a number cannot be seconds: that would be the year 33658.
 const MILLISECONDS: f64 = 1e12;
@@ -94,33 +91,16 @@ fn check_signature(
     asked: KeysAsked,
     now: Timestamp,
 ) -> Result<(), Unaccepted> {
-    match keys.availability(Now { wall: now, monotonic: Monotonic::now() }) {
-        Availability::Usable => {}
-        Availability::NeverLoaded | Availability::TooOld => return Err(Unaccepted::NoKeys),
-    }
-    let set = keys.current();
-    prove(jws, algorithm, &set).map_err(|(wanted, refusal)| {
-        // Another set may prove it: the transmitter may have a new key, also under the same `kid`.
-        let ask = asked == KeysAsked::Nothing && keys.worth_asking(&wanted, Monotonic::now());
-        if ask { Unaccepted::Ask(wanted) } else { refusal.into() }
+    proof::prove(jws, algorithm, keys, asked, now).map_err(|unproven| match unproven {
+        Unproven::Ask(wanted) => Unaccepted::Ask(wanted),
+        Unproven::NoKeys => Unaccepted::NoKeys,
+        Unproven::UnknownKey => invalid_key("no key of the transmitter has this `kid`").into(),
+        Unproven::NoKeyForAlgorithm => invalid_key("no key of the transmitter is for this algorithm").into(),
+        Unproven::WrongSignature => {
+            let description = "the signature is not the transmitter's";
+            SignalRefusal { code: Code::AuthenticationFailed, description }.into()
+        }
     })
-}
-
-/// Whether a key of this set made the signature; else what it lacks, and what to say.
-fn prove(jws: &Jws<'_>, algorithm: Algorithm, set: &KeySet) -> Result<(), (WantedKey, SignalRefusal)> {
-    if let Some(kid) = jws.kid().filter(|kid| !set.knows(kid)) {
-        return Err((WantedKey::key(kid), invalid_key("no key of the transmitter has this `kid`")));
-    }
-    let other = WantedKey::OtherThan(set.generation());
-    let mut candidates = set.candidates(jws.kid(), algorithm).take(MAX_CANDIDATES).peekable();
-    if candidates.peek().is_none() {
-        return Err((other, invalid_key("no key of the transmitter is for this algorithm")));
-    }
-    if candidates.any(|key| key.verify(algorithm, jws.signing_input, &jws.signature)) {
-        return Ok(());
-    }
-    let description = "the signature is not the transmitter's";
-    Err((other, SignalRefusal { code: Code::AuthenticationFailed, description }))
 }
 
 fn claims(

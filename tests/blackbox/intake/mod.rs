@@ -1,10 +1,12 @@
 //! Where identity providers send signals without an admin token: each endpoint with right signals here, and with wrong
 //! ones in the files below.
 
+mod failures;
 mod hostile;
 mod limits;
 mod listeners;
 mod logout;
+mod names;
 mod provider;
 mod revocation;
 
