@@ -39,6 +39,7 @@ pub struct SignalLog {
     revocations: Arc<Revocations>,
     events: IntCounterVec,
     signals: IntCounterVec,
+    state_errors: IntCounterVec,
     told: mpsc::Sender<Uncounted>,
 }
 
@@ -69,7 +70,8 @@ impl SignalLog {
         let (told, waiting) = mpsc::channel(WAITING);
         tokio::spawn(tell(waiting, sessions, Arc::clone(&revocations), metrics.signals.clone()));
         let (events, signals) = (metrics.events.clone(), metrics.signals.clone());
-        Arc::new(Self { log, revocations, events, signals, told })
+        let state_errors = metrics.state_errors.clone();
+        Arc::new(Self { log, revocations, events, signals, state_errors, told })
     }
 
     /// Counts and logs a signal that was not accepted. `sender` is one of the configuration, and `why` repeats nothing of
@@ -79,7 +81,8 @@ impl SignalLog {
         tracing::info!(source = source.as_str(), sender, why, "signal refused");
     }
 
-    /// Counts a signal that nobody looked at because its sender sends too many: a line for each would be a flood as well.
+    /// Counts a signal that did not come into force. To refuse one because its sender sends too many leaves no line: that would
+    /// be a flood as well.
     pub fn ignored(&self, source: EventSource) {
         self.signals.with_label_values(&[source.as_str(), "none", "no"]).inc();
     }
@@ -95,6 +98,8 @@ impl SignalLog {
         if !events.is_empty() {
             let stored = self.log.publish(events.clone(), *source, now).await;
             stored.inspect_err(|error| {
+                self.ignored(*source);
+                self.state_errors.with_label_values(&[error.kind()]).inc();
                 tracing::error!(source = source.as_str(), sender, %error, "a signal could not be stored");
             })?;
         }

@@ -1,9 +1,10 @@
-//! A security event token that is accepted brings only events of the issuer it may speak of, and of the past; said again it
+//! A security event token, a logout token or a global revocation that is accepted brings only events of the issuer it may speak of, and of the past; said again it
 //! brings the same ones; and with another signature it brings none.
 //!
-//! The input is a header and claims, each on a line, of which a token is made; or a body as it is.
+//! The input is a header and claims, each on a line, of which a token is made; or a body as it is. The claims are also the
+//! body of a revocation.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -16,16 +17,43 @@ use crate::keys::set::KeySet;
 use crate::keys::store::KeyStore;
 use crate::keys::{self, KeySource};
 use crate::metrics::Metrics;
+use crate::signals::logout::{self, LogoutSender};
+use crate::signals::revocation::{self, RevocationSender};
 use crate::signals::ssf::{KeysAsked, Settings, Transmission, Transmitter, Unaccepted};
 use crate::signals::subject::SubjectIssuer;
+use crate::state::record::Event;
 use crate::time::Timestamp;
 
 const NOW: Timestamp = Timestamp::from_secs(1_767_225_600);
+const ISSUER: &str = "https://idp.example.com/";
 const SECRET: &[u8] = b"a secret that is long enough for it";
 const TYPES: [&str; 2] = ["application/secevent+jwt", "application/json"];
 
 /// A strict and a tolerant one.
 static TRANSMITTERS: LazyLock<[Transmitter; 2]> = LazyLock::new(|| [false, true].map(transmitter));
+
+static LOGOUT: LazyLock<LogoutSender> = LazyLock::new(|| {
+    let (keys, store) = fixed();
+    let settings = logout::Settings {
+        name: "t".to_owned(),
+        issuer: subject_issuer(),
+        algorithms: keys.algorithms,
+        audiences: vec!["web".to_owned()],
+    };
+    LogoutSender::new(settings, store)
+});
+
+static REVOCATION: LazyLock<RevocationSender> = LazyLock::new(|| {
+    let (keys, store) = fixed();
+    let settings = revocation::Settings {
+        name: "t".to_owned(),
+        issuer: ISSUER.to_owned(),
+        url: "https://gate.example.com".to_owned(),
+        keys,
+        subject_issuer: subject_issuer(),
+    };
+    RevocationSender::new(settings, store)
+});
 
 /// What must hold.
 pub(super) fn check(input: &[u8]) {
@@ -48,6 +76,27 @@ pub(super) fn check(input: &[u8]) {
             judge(&received);
         }
     }
+    let log_out = |token: &[u8]| LOGOUT.read(token, KeysAsked::Keys, NOW);
+    assert!(log_out(input).is_err() && log_out(forged.as_bytes()).is_err(), "a logout without a signature");
+    let logged_out = log_out(good.as_bytes());
+    assert_eq!(log_out(good.as_bytes()), logged_out);
+    judge_events(logged_out.as_deref().unwrap_or_default());
+    let authorize = |token: &[u8]| REVOCATION.authorize(token, KeysAsked::Keys, NOW);
+    assert!(authorize(input).is_err() && authorize(forged.as_bytes()).is_err(), "a revocation without one");
+    if let Ok(authorized) = authorize(good.as_bytes()) {
+        assert!(logged_out.is_err(), "no token is of two kinds");
+        let revoked = REVOCATION.read(claims, &authorized, NOW);
+        assert_eq!(REVOCATION.read(claims, &authorized, NOW), revoked);
+        judge_events(revoked.as_deref().unwrap_or_default());
+    }
+}
+
+fn judge_events(events: &[Event]) {
+    for event in events {
+        assert_eq!(&*event.issuer, ISSUER);
+        assert!(event.at <= NOW && event.expires_at > NOW && event.origin.is_some());
+        assert!(event.subject.is_some() || event.session.is_some());
+    }
 }
 
 fn judge(received: &Result<crate::signals::ssf::Accepted, Unaccepted>) {
@@ -66,7 +115,8 @@ fn judge(received: &Result<crate::signals::ssf::Accepted, Unaccepted>) {
     }
 }
 
-fn transmitter(tolerant: bool) -> Transmitter {
+/// Keys of a sender that signs with the secret.
+fn fixed() -> (keys::Settings, Arc<KeyStore>) {
     let keys = keys::Settings {
         issuer: "event_transmitters/t".to_owned(),
         source: KeySource::Secret(SECRET.to_vec()),
@@ -80,25 +130,34 @@ fn transmitter(tolerant: bool) -> Transmitter {
     let (Ok(set), Ok(metrics)) = (KeySet::of_secret(SECRET, &keys.algorithms), Metrics::new()) else {
         unreachable!("the secret is long enough")
     };
+    (keys.clone(), KeyStore::fixed(keys, set, metrics))
+}
+
+fn subject_issuer() -> SubjectIssuer {
+    SubjectIssuer {
+        issuer: EventIssuer {
+            issuer: ISSUER.into(),
+            leeway: Duration::from_secs(30),
+            max_lifetime: Duration::from_secs(86_400),
+        },
+        has_email: false,
+        has_aliases: false,
+    }
+}
+
+fn transmitter(tolerant: bool) -> Transmitter {
+    let (keys, store) = fixed();
     let settings = Settings {
         name: "t".to_owned(),
         issuer: "https://idp.example.com/".to_owned(),
         audience: "https://gate.example.com".to_owned(),
-        keys: keys.clone(),
-        subject_issuer: SubjectIssuer {
-            issuer: EventIssuer {
-                issuer: "https://idp.example.com/".into(),
-                leeway: Duration::from_secs(30),
-                max_lifetime: Duration::from_secs(86_400),
-            },
-            has_email: false,
-            has_aliases: false,
-        },
+        keys,
+        subject_issuer: subject_issuer(),
         role_claims: vec!["https://example.com/rights".to_owned()],
         critical_members: vec!["device".to_owned()],
         tolerant,
         authorization: None,
         transmission: Transmission::default(),
     };
-    Transmitter::new(settings, KeyStore::fixed(keys, set, metrics))
+    Transmitter::new(settings, store)
 }

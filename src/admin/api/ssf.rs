@@ -32,7 +32,10 @@ async fn push_to(
     let body = read(body, &AdminLimits { body_bytes: MAX_BYTES, ..api.limits }).await?;
     Ok(match push::push(receiver, &transmitter, &head.headers, &body).await {
         Ok(answer) => answer.map(Body::from),
-        Err(Undelivered::Store(error)) => api.unavailable(&error).into_response(),
+        // It is counted where it happened.
+        Err(Undelivered::Store(error)) => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response()
+        }
         Err(Undelivered::NoKeys | Undelivered::Refused(_)) => {
             let detail = "the keys of the transmitter cannot be used now";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response()

@@ -257,6 +257,9 @@ impl Intake {
     /// Answers a request whose body did not come.
     #[must_use]
     pub fn incomplete(&self, endpoint: &Endpoint) -> Response<Bytes> {
+        if let Some(kind) = endpoint.kind {
+            self.refused(kind, &endpoint.name, Fault::Incomplete.description());
+        }
         fault(endpoint.kind, Fault::Incomplete)
     }
 }

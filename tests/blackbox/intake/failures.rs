@@ -32,6 +32,11 @@ fn while_the_store_cannot_be_written_no_signal_is_acknowledged() {
     is_later(&scene.log_out(&logout), "a logout token");
     is_later(&scene.revoke(&revocation, &subject), "a global revocation");
     is_later(&scene.post("/signals/ssf/t", SET, &set), "a security event token");
+    for source in ["ssf", "logout", "gtr"] {
+        let labels = [("source", source), ("type", "none"), ("matched", "no")];
+        let counted = scene.gate.metrics().sum("portcullis_signals_total", &labels);
+        assert!((counted - 1.0).abs() < 0.5, "{source}: {counted}");
+    }
     redis.start_again();
     // What was not acknowledged is sent again, and then it is in force.
     testkit::eventually("the logout is stored", || (scene.log_out(&logout).status() == 200).then_some(()));

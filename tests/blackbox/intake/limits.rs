@@ -158,4 +158,9 @@ fn a_body_that_does_not_come_is_given_up() {
         assert_eq!((answer.status(), answer.field("connection")), (408, Some("close")), "{path}");
     }
     assert!(scene.events().is_empty());
+    for source in ["ssf", "logout"] {
+        let labels = [("source", source), ("type", "none"), ("matched", "no")];
+        let counted = scene.gate.metrics().sum("portcullis_signals_total", &labels);
+        assert!((counted - 1.0).abs() < 0.5, "{source}: {counted}");
+    }
 }
