@@ -14,6 +14,7 @@ mod clocks;
 mod events;
 mod gaps;
 mod init;
+mod logout;
 mod outage;
 mod retention;
 mod scene;
