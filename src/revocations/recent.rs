@@ -33,6 +33,8 @@ pub(super) struct Part<R> {
     filter: [u64; FILTER],
     twigs: [Option<Arc<Twig<R>>>; BRANCH],
     len: usize,
+    /// How many of them say that there is nothing (any more).
+    gone: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -63,9 +65,11 @@ impl<R: Rule> Recent<R> {
         let twigs = part.twigs[branch].get_or_insert_with(|| Arc::new(Twig([const { None }; TWIG])));
         let list = &mut Arc::make_mut(twigs).0[twig];
         let old = list.as_deref().unwrap_or(&[]);
+        let was_gone = old.iter().any(|entry| entry.key == key && entry.rule.is_empty());
         let others = old.iter().filter(|entry| entry.key != key);
         let new: Arc<[CutoffEntry<R>]> = others.chain([&CutoffEntry { key, rule }]).copied().collect();
         part.len += new.len() - old.len();
+        part.gone = part.gone + usize::from(rule.is_empty()) - usize::from(was_gone);
         *list = Some(new);
     }
 
@@ -83,11 +87,16 @@ impl<R: Rule> Recent<R> {
 
 impl<R: Rule> Part<R> {
     fn new() -> Self {
-        Self { filter: [0; FILTER], twigs: [const { None }; BRANCH], len: 0 }
+        Self { filter: [0; FILTER], twigs: [const { None }; BRANCH], len: 0, gone: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether every entry says that there is nothing.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone == self.len
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &CutoffEntry<R>> {
@@ -163,5 +172,28 @@ mod tests {
             }
         }
         assert!(recent.part(0).is_none() && recent.part(2).is_none());
+    }
+
+    #[test]
+    fn a_part_is_gone_when_nothing_is_left_in_it() {
+        let mut recent = Recent::new();
+        // Two keys in one list, and one in another.
+        let [a, b, c] = [key(0, 1), key(0, 2), key(1 << 50, 1)];
+        for (key, rule, is_gone) in [
+            (a, 0, true),
+            (a, 0, true),
+            (a, 1, false),
+            (a, 2, false),
+            (b, 1, false),
+            (a, 0, false),
+            (b, 0, true),
+            (c, 1, false),
+            (b, 1, false),
+            (c, 0, false),
+            (b, 0, true),
+        ] {
+            recent.put(key, rule);
+            assert_eq!(recent.part(0).map(|part| part.is_gone()), Some(is_gone), "{key:?} {rule}");
+        }
     }
 }

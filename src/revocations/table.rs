@@ -76,10 +76,13 @@ impl<R: Rule> CutoffTable<R> {
         frozen + added - gone
     }
 
-    /// Whether a part's recent layer has grown to one entry for every `share` of the base.
+    /// Whether a part's recent layer has grown to one entry for every `share` of the base, or takes memory for nothing:
+    /// all that it holds was forgotten, and the base has none of it.
     pub(super) fn is_due(&self, part: usize, share: usize) -> bool {
         let frozen = self.base[part].as_ref().map_or(0, |segment| segment.len());
-        self.recent.part(part).is_some_and(|recent| recent.len() > SMALL.max(frozen / share))
+        self.recent.part(part).is_some_and(|recent| {
+            recent.len() > SMALL.max(frozen / share) || (frozen == 0 && recent.is_gone())
+        })
     }
 
     /// Makes one of both layers of a part.
@@ -248,5 +251,36 @@ mod tests {
             assert!(table.is_due(0, share), "one more than {most} beside {frozen}, {share}");
             assert!(!table.is_due(1, share), "another part");
         }
+    }
+
+    #[test]
+    fn a_part_of_which_all_was_forgotten_takes_no_memory_once_it_is_folded() {
+        let key = |i: u64| Key::from_bytes(u128::from(i).to_be_bytes());
+        let mut table = CutoffTable::new();
+        table.update(key(1), |_| 1_u32);
+        table.update(key(2), |_| 1);
+        table.forget(key(1));
+        assert!(!table.is_due(0, SHARE), "one is left");
+        table.forget(key(2));
+        assert!(table.is_due(0, SHARE));
+        let folded = table.fold(0);
+        table.update(key(3), |_| 1);
+        table.install(folded);
+        assert!(!table.is_due(0, SHARE), "one came meanwhile");
+        assert_eq!((table.get(key(1)), table.get(key(2)), table.get(key(3))), (None, None, Some(&1)));
+        table.forget(key(3));
+        let folded = table.fold(0);
+        table.install(folded);
+        assert!(table.recent.part(0).is_none() && table.base[0].is_none());
+        assert!(!table.is_due(0, SHARE) && table.len() == 0);
+
+        // What is in the base is overridden for as long as the base is not made anew, which costs more.
+        table.update(key(1), |_| 1);
+        table.update(key(2), |_| 1);
+        let folded = table.fold(0);
+        table.install(folded);
+        table.forget(key(1));
+        assert!(!table.is_due(0, SHARE));
+        assert_eq!((table.get(key(1)), table.len()), (None, 1));
     }
 }

@@ -27,6 +27,8 @@ const ROTATIONS: Duration = Duration::from_secs(20);
 const OUTAGES: Duration = Duration::from_secs(40);
 /// How long tokens of the key before are still good after a rotation.
 const OVERLAP: Duration = Duration::from_secs(8);
+/// Refusals that a gate keeps for operators.
+const REFUSALS: usize = 1_000;
 /// How long after Redis is back what it was missing for may show: `state.max_staleness` and a margin.
 const AFTERMATH: i64 = 15_000;
 
@@ -112,6 +114,10 @@ pub fn run(seconds: u64) -> Figures {
         outages: Mutex::default(),
         victims: Mutex::default(),
     };
+    // A gate keeps its latest refusals: the ring is full from now on, as it is of one that has run for long.
+    for _ in 0..REFUSALS {
+        assert_eq!(gate.get("/small").send().status(), 401);
+    }
     let mut counts = BTreeMap::new();
     let total = Duration::from_secs(seconds.max(30));
     phase(&gate, &stage, (&keys, &mut redis), total / 3, &mut counts);
