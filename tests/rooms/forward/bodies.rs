@@ -39,6 +39,75 @@ fn chunks_are_handed_on_as_they_come() {
 }
 
 #[test]
+fn a_body_is_over_with_its_last_piece_and_its_connection_is_given_back_once() {
+    worker(async {
+        for (framing, first, last) in [
+            ("content-length: 11", "hello ", "world"),
+            ("transfer-encoding: chunked", "6\r\nhello \r\n", "5\r\nworld\r\n0\r\n\r\n"),
+        ] {
+            let (listener, port) = listen().await;
+            let gate = Gate::http(port);
+            let (answer, mut peer) = tokio::join!(gate.get("/"), async {
+                let mut peer = Peer::accept(&listener).await;
+                peer.head().await;
+                peer.say(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{first}")).await;
+                peer
+            });
+            let mut answer = answer.unwrap();
+            assert_eq!(next(answer.body_mut()).await, "hello ");
+            assert!(!answer.body().is_end_stream());
+            peer.say(last).await;
+            assert_eq!(next(answer.body_mut()).await, "world");
+            // The end of a chunked body is a piece of its own.
+            assert_eq!(answer.body().is_end_stream(), framing.starts_with("content-length"), "{framing}");
+            assert!(answer.body_mut().frame().await.is_none(), "{framing}");
+            assert!(answer.body().is_end_stream(), "{framing}");
+            // Two requests at once: one on this connection, and one on another.
+            let (first, second, ()) = tokio::join!(gate.get("/"), gate.get("/"), async {
+                let mut other = Peer::accept(&listener).await;
+                tokio::join!(peer.serve("here"), other.serve("there"));
+            });
+            let mut bodies = [read(first.unwrap()).await.unwrap().0, read(second.unwrap()).await.unwrap().0];
+            bodies.sort();
+            assert_eq!(bodies, ["here", "there"], "{framing}");
+        }
+    });
+}
+
+/// A body that does not know that it has ended.
+struct Unaware;
+
+impl http_body::Body for Unaware {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, RequestBodyError>>> {
+        std::task::Poll::Ready(None)
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(0)
+    }
+}
+
+#[test]
+fn a_body_of_no_bytes_is_one() {
+    worker(async {
+        let (listener, port) = listen().await;
+        let gate = Gate::http(port);
+        let body = portcullis::forward::RequestBody::new(Unaware);
+        let (answer, head) = tokio::join!(gate.send(Ask::post("/", body)), async {
+            Peer::accept(&listener).await.serve("ok").await
+        });
+        assert_eq!(read(answer.unwrap()).await.unwrap().0, "ok");
+        assert!(head.contains("\r\ncontent-length: 0\r\n"), "{head}");
+    });
+}
+
+#[test]
 fn bodies_that_end_with_the_connection() {
     worker(async {
         let (listener, port) = listen().await;

@@ -1,6 +1,6 @@
 //! One request and its answer over HTTP/1.1.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -193,6 +193,16 @@ fn interim_answers_without_end_are_refused() {
             peer.closed().await;
         });
         assert!(matches!(answer, Err(ForwardError::BadAnswer(_))), "{answer:?}");
+        for (count, is_passed_on) in [(64, true), (65, false)] {
+            let (answer, ()) = tokio::join!(gate.get("/"), async {
+                let mut peer = Peer::accept(&listener).await;
+                peer.head().await;
+                let hints = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(count);
+                let last = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                peer.say(hints + last).await;
+            });
+            assert_eq!(answer.is_ok(), is_passed_on, "{count}");
+        }
     });
 }
 
@@ -206,9 +216,15 @@ fn an_expected_continue_releases_the_body() {
         let (listener, port) = listen().await;
         let gate = Gate::http(port);
         let (pieces, body) = pieces();
-        let (answer, ()) = tokio::join!(gate.send(expecting(body)), async {
+        let hinted = Rc::new(Cell::new(false));
+        let saw = Rc::clone(&hinted);
+        let interim = Interim::new(move |status, _| saw.set(status == StatusCode::EARLY_HINTS));
+        let ask = Ask { interim: Some(interim), ..expecting(body) };
+        let (answer, ()) = tokio::join!(gate.send(ask), async {
             let mut peer = Peer::accept(&listener).await;
             assert!(peer.head().await.contains("\r\nexpect: 100-continue\r\n"));
+            peer.say("HTTP/1.1 103 Early Hints\r\n\r\n").await;
+            testkit::eventually_async("the hint has come", || hinted.get().then_some(())).await;
             assert!(!pieces.was_asked(), "the body was asked for before the upstream wanted it");
             peer.say("HTTP/1.1 100 Continue\r\n\r\n").await;
             pieces.send("hello").await;

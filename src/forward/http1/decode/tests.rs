@@ -197,6 +197,7 @@ const CHUNKED: &[(&str, Read)] = &[
     ("5 ;a\r\nhello\r\n0\r\n\r\n", ok("hello")),
     ("00000005\r\nhello\r\n0000\r\n\r\n", ok("hello")),
     ("B\r\nhello world\r\n0\r\n\r\n", ok("hello world")),
+    ("1b\r\nabcdefghijklmnopqrstuvwxyz.\r\n0\r\n\r\n", ok("abcdefghijklmnopqrstuvwxyz.")),
     ("5\r\nhello\r\n0\r\nx-sum: 1\r\nx-more: 2\r\n\r\n", trailers("hello", 2)),
     ("5\r\nhello\r\n0\r\nx-sum : 1\r\nx-more\t: a : b\r\n\r\n", trailers("hello", 2)),
     ("5\r\nhello\r\n0\r\nx sum: 1\r\n\r\n", Read::Bad(BadAnswer::Chunk)),
@@ -287,6 +288,28 @@ fn limits_are_kept() {
 }
 
 #[test]
+fn what_has_no_end_is_given_up_at_the_first_byte_above_its_limit() {
+    let head = |length| {
+        let bytes = [&b"HTTP/1.1 200 OK\r\nx: "[..], &vec![b'a'; length]].concat();
+        super::head(&mut BytesMut::from(&bytes[..length]), &mut HeadEnd::default(), &Method::GET)
+    };
+    assert_eq!(head(64 * 1024), Ok(None));
+    assert_eq!(head(64 * 1024 + 1), Err(BadAnswer::TooLarge));
+
+    // A size of sixteen digits, and then extensions.
+    let size = |extensions| {
+        let bytes = [&b"0000000000000001"[..], &vec![b';'; extensions]].concat();
+        BodyDecoder::new(ResponseFraming::Chunked).next(&mut BytesMut::from(&bytes[..]))
+    };
+    assert_eq!(
+        size(16 * 1024 + 1),
+        Ok(ResponsePiece::More),
+        "the end of the line may be all that is missing"
+    );
+    assert_eq!(size(16 * 1024 + 2), Err(BadAnswer::Chunk));
+}
+
+#[test]
 fn trailers_have_one_limit_however_they_come() {
     let answer = |section: usize| {
         let mut bytes = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: ".to_vec();
@@ -307,6 +330,21 @@ fn fields_of_the_hop_stay_behind() {
     let mut names: Vec<_> = head.headers.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["content-length", "set-cookie", "set-cookie", "www-authenticate"]);
+
+    for (connection, left) in [
+        ("x-mine", &["content-length"][..]),
+        ("keep-alive, X-Mine", &["content-length"]),
+        ("keep-alive", &["content-length", "x-mine"]),
+        ("Close", &["content-length", "x-mine"]),
+    ] {
+        let bytes =
+            format!("HTTP/1.1 200 OK\r\nconnection: {connection}\r\nx-mine: 1\r\ncontent-length: 0\r\n\r\n");
+        let mut buffer = BytesMut::from(bytes.as_bytes());
+        let head = super::head(&mut buffer, &mut HeadEnd::default(), &Method::GET).unwrap().unwrap();
+        let mut names: Vec<_> = head.headers.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, left, "{connection}");
+    }
 
     let bytes = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nearly";
     let mut buffer = BytesMut::from(&bytes[..]);
