@@ -78,6 +78,35 @@ fn the_listener_of_its_own_serves_signals_and_the_public_one_does_not() {
 }
 
 #[test]
+fn the_listener_of_its_own_refuses_as_the_public_one_does() {
+    const MOST: usize = 64 << 10;
+    let scene = Scene::with("listen = \"127.0.0.1:0\"\nrequests_per_sender = 20");
+    let own = own_listener(&scene.gate);
+    let mut slow = Wire::plain(own);
+    slow.send(format!("POST /signals/ssf/t HTTP/1.1\r\nHost: a\r\n{SET}Content-Length: 9\r\n\r\n-")).unwrap();
+    for method in ["GET", "PUT", "DELETE", "OPTIONS"] {
+        let request = format!("{method} /signals/logout/op HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        let answer = Wire::plain(own).exchange(request).unwrap();
+        assert_eq!((answer.status(), answer.field("allow")), (405, Some("POST")), "{method}");
+        assert_eq!(answer.text(), r#"{"error":"invalid_request"}"#, "{method}");
+    }
+    let mut wire = Wire::plain(own);
+    wire.send("HEAD /signals/ssf/t HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(wire.answer_to(true).unwrap().status(), 405);
+    for (length, status) in [(MOST, 400), (MOST + 1, 413)] {
+        let answer = post(own, "/signals/ssf/t", SET, "x".repeat(length).as_bytes());
+        assert_eq!((answer.status(), &answer.json()["err"]), (status, &serde_json::json!("invalid_request")));
+        assert_eq!(answer.field("cache-control"), Some("no-store"), "{length}");
+    }
+    let garbage = || post(own, "/signals/logout/op", SET, b"garbage");
+    let slowed = (0..1_000).map(|_| garbage()).find(|answer| answer.status() != 400).unwrap();
+    assert_eq!((slowed.status(), slowed.text().as_str()), (429, r#"{"error":"invalid_request"}"#));
+    assert_eq!(slowed.field("retry-after"), Some("1"));
+    assert_eq!(slow.answer().unwrap().status(), 408, "a body that does not come");
+    assert!(scene.events().is_empty());
+}
+
+#[test]
 fn the_listener_of_its_own_speaks_tls_and_keeps_its_address_over_reloads() {
     let files =
         "listen = \"127.0.0.1:0\"\n[signals.tls]\ncertificate = \"server.pem\"\nprivate_key = \"server.key\"";

@@ -489,6 +489,35 @@ fn a_listener_keeps_its_tls_or_its_clear_text_and_the_files_of_it_are_watched() 
 }
 
 #[test]
+fn signals_never_move_to_another_listener_without_a_restart() {
+    let folder = Folder::new();
+    let own = shipped("reference.toml");
+    let at = |listen: &str| set(&without(&own, "signals.tls"), "signals.listen", listen);
+    let senders = ["event_transmitters", "logout", "global_token_revocation", "scim"];
+    let none = senders.iter().fold(without(&own, "signals"), |text, table| without(&text, table));
+    let (own, other, public) = (at(r#""127.0.0.1:9446""#), at(r#""127.0.0.1:9447""#), at(r#""""#));
+    let listening =
+        |loaded: &Loaded| loaded.settings.signals.as_ref().map(|signals| signals.listen.is_some());
+    for (what, running, wanted, waits, in_force) in [
+        ("added on the public listener", &none, &public, 0, Some(false)),
+        // Not on the public listener meanwhile.
+        ("added on one of their own", &none, &own, 1, None),
+        ("moved to the public listener", &own, &public, 1, Some(true)),
+        ("moved away from it", &public, &own, 1, Some(false)),
+        ("moved to another one", &own, &other, 1, Some(true)),
+        ("removed", &own, &none, 0, None),
+    ] {
+        let (running, wanted) = (folder.good(running), folder.good(wanted));
+        let (loaded, waiting) = wanted.in_force_after(&running).unwrap();
+        assert_eq!(waiting.len(), waits, "{what}: {waiting:?}");
+        assert!(waiting.iter().all(|name| name.contains("signals")), "{what}: {waiting:?}");
+        assert_eq!(listening(&loaded), in_force, "{what}");
+        let shown = loaded.redacted.pointer("/signals/listen").map(|listen| *listen != "");
+        assert_eq!(shown, in_force, "{what}: what is shown is what is in force");
+    }
+}
+
+#[test]
 fn an_authority_is_neither_added_nor_removed() {
     let folder = Folder::new();
     let with_it = shipped("reference.toml");
