@@ -3,7 +3,7 @@
 //!
 //! | format | names |
 //! |---|---|
-//! | `iss_sub` | the subject `sub`, when `iss` is that issuer |
+//! | `iss_sub` | the subject `sub`, when `iss` is that issuer; when it is the sender itself, the subject or alias `sub` |
 //! | `email` | the subject with that e-mail address; where no claim holds one (`issuers.claims.email`), whose subject it is |
 //! | `opaque` | the subject with that identifier or alias |
 //! | `account` | the same, with `acct:` and without |
@@ -105,6 +105,9 @@ impl SubjectIssuer {
 pub struct SubjectReader<'a> {
     /// Whose subjects are meant.
     pub issuer: &'a SubjectIssuer,
+    /// What the sender calls itself: an identity provider whose access tokens have another issuer, such as one of several
+    /// authorization servers, names its users by its own `iss`.
+    pub sender: &'a str,
     /// Members of complex subjects that must not be passed over.
     pub critical: &'a [String],
     /// Take older spellings of formats, and complex subjects without one.
@@ -198,6 +201,11 @@ impl SubjectReader<'_> {
             if is_ours { Ok(vec![named]) } else { Err(Nobody::OtherIssuer) }
         };
         match format {
+            "iss_sub"
+                if text(members, "iss")? == self.sender && self.sender != &*self.issuer.issuer.issuer =>
+            {
+                Ok(self.issuer.by_identifier(&text(members, "sub")?))
+            }
             "iss_sub" => of_issuer(Named::Subject(SubjectKind::Subject, text(members, "sub")?)),
             "jwt_id" => of_issuer(Named::Token(text(members, "jti")?)),
             "opaque" => Ok(self.issuer.by_identifier(&text(members, "id")?)),

@@ -97,6 +97,7 @@ fn signal(
     let kind = kind(uri, members, settings)?;
     let reader = SubjectReader {
         issuer: &settings.subject_issuer,
+        sender: &settings.issuer,
         critical: &settings.critical_members,
         tolerant: settings.tolerant,
     };

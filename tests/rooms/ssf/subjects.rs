@@ -97,6 +97,22 @@ fn an_address_or_an_identifier_names_what_the_tokens_of_the_issuer_carry() {
 }
 
 #[test]
+fn a_transmitter_may_name_its_users_by_its_own_issuer() {
+    let named = |iss: &str| json!({"format": "iss_sub", "iss": iss, "sub": "00u1"});
+    for (has_aliases, iss, expected) in [
+        (true, ISSUER, revoked(&["subject-revoked 00u1", "subject-revoked alias 00u1"])),
+        (false, ISSUER, revoked(&["subject-revoked 00u1"])),
+        (true, "https://tokens.example.com/", revoked(&["subject-revoked 00u1"])),
+        (true, "https://other.example.com/", vec!["(other-issuer)".to_owned()]),
+    ] {
+        let mut settings = settings();
+        settings.subject_issuer.issuer.issuer = "https://tokens.example.com/".into();
+        settings.subject_issuer.has_aliases = has_aliases;
+        assert_eq!(of_subject(settings, &named(iss)), expected, "{iss} {has_aliases}");
+    }
+}
+
+#[test]
 fn others_name_nobody() {
     let alice = json!({"format": "iss_sub", "iss": ISSUER, "sub": "alice"});
     let bob = json!({"format": "opaque", "id": "bob"});
