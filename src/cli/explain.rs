@@ -3,7 +3,9 @@
 //! Makes the enforcer that the gate would make, with keys fetched once and the store opened for reading, and asks it. Needs
 //! only what it judges by: neither the gate's private keys nor secrets of anybody but the token's issuer.
 
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use http::Method;
 use serde_json::Value;
 use tokio::runtime::Builder;
 
+use super::explain_signal;
 use super::table::columns;
 use super::{BAD, Configured};
 use crate::authority;
@@ -56,8 +59,15 @@ pub(super) struct ExplainArgs {
     json: bool,
     /// The token, without "Bearer"; `-` reads it from standard input. While the command runs, everybody on this machine
     /// can see its arguments: prefer `-` for a token that is still good.
+    /// A security event token or a logout token in a file instead: tell what it would do. `-` reads standard input. Reads the
+    /// whole configuration, as the gate does.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["token", "method", "path", "host"])]
+    signal: Option<PathBuf>,
+    /// The sender that the signal is judged as, by its name in the configuration; else the first whose issuer it names.
+    #[arg(long, value_name = "NAME", requires = "signal")]
+    transmitter: Option<String>,
     // Several are taken, so that the complaint about them is ours: one of the parser would repeat the token.
-    #[arg(value_name = "TOKEN|-", required = true, num_args = 1..)]
+    #[arg(value_name = "TOKEN|-", required_unless_present = "signal", num_args = 1..)]
     token: Vec<String>,
 }
 
@@ -67,6 +77,9 @@ fn time(text: &str) -> Result<Timestamp, String> {
 
 /// Prints the checks and the verdict: 0 when the token is allowed, 1 when not, 2 when that cannot be told.
 pub(super) fn run(args: &ExplainArgs) -> ExitCode {
+    if let Some(file) = &args.signal {
+        return signal(args, file);
+    }
     let explanation = match explain(args) {
         Ok(explanation) => explanation,
         Err(problem) => {
@@ -78,6 +91,43 @@ pub(super) fn run(args: &ExplainArgs) -> ExitCode {
     // A closed standard output is no error; the exit code still tells.
     drop(io::stdout().write_all(text.as_bytes()));
     if explanation.allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints what a signal would do: 0 when it would end tokens, 1 when not, 2 when that cannot be told.
+fn signal(args: &ExplainArgs, file: &Path) -> ExitCode {
+    let judged = read_signal(file).and_then(|token| {
+        let (config, named) = (&args.configured.config, args.transmitter.as_deref());
+        let now = args.at.unwrap_or_else(Timestamp::now);
+        block_on(explain_signal::judge(config, &token, named, now))?
+    });
+    let verdict = match judged {
+        Ok(verdict) => verdict,
+        Err(problem) => {
+            say(&problem);
+            return ExitCode::from(BAD);
+        }
+    };
+    let text = if args.json { verdict.json() } else { verdict.table() };
+    drop(io::stdout().write_all(text.as_bytes()));
+    if verdict.would_end_tokens() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn read_signal(file: &Path) -> Result<String, String> {
+    let (mut text, mut input): (_, Box<dyn io::Read>) = match file.to_str() {
+        Some("-") => (String::new(), Box::new(io::stdin())),
+        _ => match File::open(file) {
+            Ok(open) => (String::new(), Box::new(open)),
+            Err(error) => return Err(format!("{} cannot be read: {error}", file.display())),
+        },
+    };
+    let read = input.by_ref().take(LONGEST_INPUT).read_to_string(&mut text);
+    read.map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    Ok(text)
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    Ok(runtime.block_on(work))
 }
 
 fn say(text: &str) {
@@ -114,8 +164,7 @@ fn explain(args: &ExplainArgs) -> Result<Explanation, String> {
     };
     let settings = config::load_to_judge(&args.configured.config, claimed_issuer(token.trim()).as_deref());
     let settings = settings.map_err(|problems| problems.to_string())?;
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-    runtime.block_on(judge(&settings, args, token.trim()))
+    block_on(judge(&settings, args, token.trim()))?
 }
 
 /// The issuer that the token names: of the other ones nothing has to be there.
@@ -231,7 +280,7 @@ async fn load_own_keys(
 }
 
 /// Fetches the keys once. Without success those that the gate kept are used, as by a gate that starts now.
-async fn load_keys(keys: &KeyStore, store: Option<&Store>, now: Timestamp) -> Result<(), String> {
+pub(super) async fn load_keys(keys: &KeyStore, store: Option<&Store>, now: Timestamp) -> Result<(), String> {
     let settings = keys.settings();
     if matches!(settings.source, KeySource::Secret(_)) {
         return Ok(());

@@ -10,6 +10,7 @@ mod credential;
 mod demo;
 mod event;
 mod explain;
+mod explain_signal;
 mod password;
 mod remote;
 mod run;

@@ -94,6 +94,12 @@ impl LogoutSender {
     }
 }
 
+/// Whether a token calls itself a logout token, whatever else is wrong with it.
+#[must_use]
+pub fn is_logout_token(claims: &Map<String, Value>) -> bool {
+    claims.get("events").and_then(Value::as_object).is_some_and(|events| events.contains_key(LOGOUT))
+}
+
 /// What tells a logout token from an ID token, which has the same parties and the same keys (§2.4).
 fn check_kind(claims: &Map<String, Value>) -> Result<(), &'static str> {
     if claims.contains_key("nonce") {

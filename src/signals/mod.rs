@@ -21,7 +21,7 @@ mod publisher;
 pub mod revocation;
 pub mod ssf;
 pub mod subject;
-mod token;
+pub mod token;
 
 pub use concealed::Concealed;
 pub use publisher::{Signal, SignalLog};

@@ -135,7 +135,7 @@ impl RevocationSender {
     /// The users that a subject names.
     fn users(&self, subject: &Value) -> Result<Vec<Named>, Unrevoked> {
         let issuer = &self.settings.subject_issuer;
-        let reader = SubjectReader { issuer, critical: &[], tolerant: false };
+        let reader = SubjectReader { issuer, sender: &self.settings.issuer, critical: &[], tolerant: false };
         let mut named = reader.read(subject).map_err(|nobody| match nobody {
             Nobody::Malformed(why) => Unrevoked::Malformed(why),
             Nobody::OtherIssuer => Unrevoked::Forbidden("the subject is of another issuer"),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use testkit::app::{App, Speaks};
-use testkit::gate::Gate;
+use testkit::gate::{Gate, binary, path_text};
 use testkit::settings::Settings;
 use testkit::tokens::{Issuer, unique};
 use testkit::{eventually, now};
@@ -119,4 +119,73 @@ fn a_signal_ends_the_tokens_of_whom_it_names_and_says_how_many() {
         eventually("the repetition is told of", || (told("no") > no).then_some(()));
         assert!((told("yes") - yes).abs() < 0.5, "{word} {subject}");
     }
+}
+
+#[test]
+fn explain_tells_what_a_recorded_signal_would_do_and_why_not() {
+    let (issuer, transmitter) = (Issuer::new(), Issuer::named("https://transmitter.example.com/"));
+    let settings = Settings::plaintext().upstream("api", "http://127.0.0.1:9", "").route("/{*rest}", "");
+    let jwks = settings.file("transmitter.json", transmitter.jwks().to_string());
+    let settings = settings.issuer_with(&issuer, CLAIMS).toml(&format!(
+        "[signals]\n[[event_transmitters]]\nname = \"idp\"\nissuer = \"https://transmitter.example.com/\"\n\
+         audience = \"{AUDIENCE}\"\njwks_file = {:?}\nsubject_issuer = {:?}\n\
+         [[logout]]\nname = \"op\"\nissuer = {:?}\naudiences = [\"web\"]\n",
+        jwks.display().to_string(),
+        issuer.name,
+        issuer.name,
+    ));
+    let config = settings.write();
+    let explain = |token: &str, more: &[&str]| {
+        let file = settings.file("recorded.jwt", token);
+        let mut command = std::process::Command::new(binary());
+        command.args(["explain", "--config", path_text(&config), "--signal", path_text(&file)]).args(more);
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let subject = json!({"format": "opaque", "id": "ada"});
+    let good = signal(&transmitter, "session-revoked", &subject, &json!({}));
+    let forged = {
+        let other = Issuer::named("https://transmitter.example.com/");
+        signal(&other, "session-revoked", &subject, &json!({}))
+    };
+    let nothing = signal(&transmitter, "session-established", &subject, &json!({}));
+    let logout = |nonce: bool| {
+        let token = issuer.token().head("typ", "logout+jwt").claim("aud", "web").claim("sid", "s1");
+        let token = token.claim("jti", unique()).claim("iat", now());
+        let events = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
+        let token = token.claim("events", events);
+        if nonce { token.claim("nonce", "n").build() } else { token.build() }
+    };
+    for (token, more, code, words) in [
+        (&good, &[][..], 0, &["idp", "subject-revoked", "\"ada\"", "would end tokens"][..]),
+        (&good, &["--transmitter", "idp"], 0, &["would end tokens"]),
+        (&good, &["--transmitter", "other"], 1, &["\"other\" is not configured; configured: idp, op"]),
+        (&forged, &[], 1, &["FAIL", "would end no token"]),
+        (&nothing, &[], 1, &["passed over", "unknown-event", "would end no token"]),
+        (&logout(false), &[], 0, &["op", "session-revoked", "session \"s1\"", "would end tokens"]),
+        (&logout(true), &[], 1, &["`nonce` must not be there", "would end no token"]),
+        (&issuer.good(), &[], 1, &["no sender has the issuer", "would end no token"]),
+        (&"rubbish".to_owned(), &[], 1, &["no signed token"]),
+    ] {
+        let (exit, text) = explain(token, more);
+        assert_eq!(exit, Some(code), "{more:?}: {text}");
+        for word in words {
+            assert!(text.contains(word), "{word} in {text}");
+        }
+        assert!(!text.contains(token.as_str()), "the token is not repeated");
+    }
+    let (code, text) = explain(&good, &["--json"]);
+    let verdict: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (code, &verdict["would_end_tokens"], &verdict["refusal"]),
+        (Some(0), &json!(true), &Value::Null)
+    );
+    assert_eq!(verdict["events"][0]["subject"], "ada", "{verdict}");
+    assert_eq!(explain(&good, &["--path", "/x"]).0, Some(2), "a signal has no path");
+    let missing = std::process::Command::new(binary())
+        .args(["explain", "--config", path_text(&config), "--signal", "/nowhere/at/all"])
+        .output()
+        .unwrap();
+    assert_eq!(missing.status.code(), Some(2));
 }
