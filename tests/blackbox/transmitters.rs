@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use testkit::app::{App, Speaks};
 use testkit::gate::{Gate, field, message};
+use testkit::pki::Authority;
 use testkit::raw_upstream::RawUpstream;
 use testkit::settings::Settings;
 use testkit::tokens::Issuer;
@@ -215,6 +217,38 @@ fn tokens_are_refused_while_the_heartbeat_is_overdue_and_accepted_when_it_is_bac
 }
 
 #[test]
+fn a_response_that_lasts_is_cut_while_the_heartbeat_is_overdue() {
+    let (bed, app) = (Bed::new(), App::start(Speaks::Http1));
+    let transmitter =
+        bed.transmitter.toml(&bed.issuer.name, "heartbeat = \"300ms\"\nwhen_stale = \"refuse\"", "");
+    let lines = format!("{transmitter}[streams]\ncheck_interval = \"100ms\"\n");
+    let gate = bed.run(&Settings::plaintext().guarding(&app.url(), &bed.issuer).admin().toml(&lines));
+    wait_for_heartbeat(&bed, &gate);
+    let mut stream = gate.connect();
+    stream.send(gate.get("/events").token(&bed.issuer.good()).bytes()).unwrap();
+    assert_eq!(stream.head().unwrap().status, 200);
+    bed.transmitter.state().verifies = false;
+    eventually("the stream is cut", || stream.chunk().is_err().then_some(()));
+    assert_eq!(gate.cuts("signals_stale"), 1.0);
+}
+
+#[test]
+fn a_transmitter_behind_tls_is_trusted_by_the_configured_roots_and_no_others() {
+    let authority = Authority::new();
+    let transmitter = SignalTransmitter::with_tls(&authority.server(&["127.0.0.1"]));
+    let bed = Bed { transmitter, issuer: Issuer::new(), upstream: RawUpstream::start() };
+    let settings = bed.settings("heartbeat = \"200ms\"\nca = \"roots.pem\"", "");
+    settings.file("roots.pem", Authority::new().certificate_pem());
+    let gate = bed.run(&settings);
+    let line = said(&gate, "the stream of the transmitter cannot be kept");
+    assert!(field(&line, "why").unwrap().contains("TLS"), "{line}");
+    assert!(bed.transmitter.state().streams.is_empty());
+    settings.file("roots.pem", authority.certificate_pem());
+    gate.wait_for_reloads("ok", 1.0);
+    wait_for_heartbeat(&bed, &gate);
+}
+
+#[test]
 fn tokens_are_accepted_on_a_stale_stream_where_that_was_not_forbidden() {
     let bed = Bed::new();
     bed.transmitter.state().verifies = false;
@@ -375,6 +409,7 @@ fn a_transmitter_that_lies_gets_no_stream_until_it_tells_the_truth() {
             Lie::Status("302 Found", "location: /x\r\n".to_owned()),
             "redirects are not followed",
         ),
+        ("/.well-known/ssf-configuration", Lie::Silence, "no complete answer in time"),
         ("/token", Lie::Status("401 Unauthorized", String::new()), "the token endpoint answered 401"),
         ("/token", Lie::Body("{}".to_owned()), "without an access_token"),
         ("/token", Lie::Body(huge.clone()), "larger than 1 MiB"),

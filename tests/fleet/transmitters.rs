@@ -122,6 +122,11 @@ fn a_heartbeat_that_arrives_at_one_gate_counts_at_all() {
             (condition(gate) == "stale: the transmitter sends no signals").then_some(())
         });
     }
+    transmitter.state().status = "enabled";
+    assert_eq!(transmitter.push(&transmitter.stream_updated("enabled")).status(), 202);
+    for gate in &scene.gates {
+        eventually("the gate accepts again", || (status(gate, &token) == 200).then_some(()));
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::pki::Identity;
 use crate::raw_upstream::{Exchange, Next, RawUpstream};
 use crate::tokens::{Signer, compact, unique};
 use crate::wire::{Answer, Wire};
@@ -101,6 +102,16 @@ pub struct SignalTransmitter {
 impl SignalTransmitter {
     /// Starts one without streams.
     pub fn start() -> Self {
+        Self::with(|script| RawUpstream::scripted(move |exchange| script(exchange, "http")))
+    }
+
+    /// The same over TLS.
+    pub fn with_tls(identity: &Identity) -> Self {
+        let tls = identity.server_config(&[], None);
+        Self::with(|script| RawUpstream::with_tls(tls, move |exchange| script(exchange, "https")))
+    }
+
+    fn with(upstream: impl FnOnce(Script) -> RawUpstream) -> Self {
         let state = TransmitterState {
             push_to: None,
             verifies: true,
@@ -124,8 +135,9 @@ impl SignalTransmitter {
         };
         let (state, signer) = (Arc::new(Mutex::new(state)), Arc::new(Signer::new("ES256", "signals-1")));
         let (of_script, its_signer) = (Arc::clone(&state), Arc::clone(&signer));
-        let upstream = RawUpstream::scripted(move |exchange| serve(exchange, &of_script, &its_signer));
-        Self { upstream, signer, state }
+        let script: Script =
+            Box::new(move |exchange, scheme| serve(exchange, (&of_script, &its_signer), scheme));
+        Self { upstream: upstream(script), signer, state }
     }
 
     /// Its issuer.
@@ -281,11 +293,17 @@ fn verification(signer: &Signer, issuer: &str, stream: &str, state: Option<&str>
 
 const JSON: &str = "content-type: application/json\r\n";
 
-fn serve(exchange: &mut Exchange<'_>, shared: &Mutex<TransmitterState>, signer: &Signer) -> Next {
+type Script = Box<dyn Fn(&mut Exchange<'_>, &str) -> Next + Send + Sync>;
+
+fn serve(
+    exchange: &mut Exchange<'_>,
+    (shared, signer): (&Mutex<TransmitterState>, &Signer),
+    scheme: &str,
+) -> Next {
     let Ok(body) = exchange.read_body() else { return Next::Close };
     let target = exchange.request.target();
     let path = target.split('?').next().unwrap_or_default().to_owned();
-    let issuer = format!("http://{}", exchange.request.field("host").unwrap());
+    let issuer = format!("{scheme}://{}", exchange.request.field("host").unwrap());
     let call = ApiCall {
         method: exchange.request.method(),
         path: path.clone(),

@@ -224,6 +224,11 @@ impl StreamWatch {
             "the transmitter updated the stream"
         );
         self.changed(status).await;
+        self.pass_on(status);
+    }
+
+    /// Tells the keeper of the stream, if this replica keeps it.
+    fn pass_on(&self, status: StreamStatus) {
         if self.statuses.try_send(status).is_err() {
             tracing::debug!(transmitter = self.name, "news of the stream's status is waiting already");
         }
@@ -249,8 +254,12 @@ impl StreamWatch {
             self.clock.confirm(now.monotonic.minus(ago), patience);
             let mut heard = self.heard();
             heard.at = heard.at.max(Some(now.wall.minus(ago)));
-        } else if StreamStatus::read(text).is_some_and(|status| status != StreamStatus::Enabled) {
+        } else if let Some(status) =
+            StreamStatus::read(text).filter(|status| *status != StreamStatus::Enabled)
+            && !self.clock.is_suspended()
+        {
             self.clock.suspend();
+            self.pass_on(status);
         }
     }
 
@@ -269,11 +278,17 @@ impl StreamWatch {
     }
 
     async fn remember(&self) {
-        let text = {
+        let (mut stream, at, memory) = {
             let heard = self.heard();
-            let at = heard.at.map(Timestamp::as_millis);
-            json!({"stream_id": heard.stream, "heard_at": at, "kept_ms": millis(heard.memory)}).to_string()
+            (heard.stream.clone(), heard.at.map(Timestamp::as_millis), millis(heard.memory))
         };
+        if stream.is_none() {
+            // Only the replica that keeps the stream knows it.
+            let known = self.store.remembered_stream(&self.name).await.ok().flatten();
+            let known = known.and_then(|text| json::object(text.as_bytes()).ok());
+            stream = known.and_then(|known| known.get("stream_id")?.as_str().map(str::to_owned));
+        }
+        let text = json!({"stream_id": stream, "heard_at": at, "kept_ms": memory}).to_string();
         if let Err(error) = self.store.remember_stream(&self.name, &text).await {
             tracing::warn!(transmitter = self.name, %error, "what is known of its stream cannot be kept");
         }
@@ -372,12 +387,16 @@ mod tests {
 
     #[tokio::test]
     async fn other_replicas_are_believed() {
-        let (watch, clock, _statuses) = watching(&store());
+        let (watch, clock, mut statuses) = watching(&store());
         watch.told("ok 500000", Duration::from_secs(400), now(1000));
         assert!(!clock.is_stale(at(1400)) && clock.is_stale(at(1401)));
         assert_eq!(clock.age(at(1000)), Duration::from_secs(100));
-        watch.told("paused", Duration::from_secs(400), now(1000));
-        assert!(clock.is_suspended());
+        for _ in 0..2 {
+            watch.told("paused", Duration::from_secs(400), now(1000));
+            assert!(clock.is_suspended());
+        }
+        let passed_on = [statuses.try_recv().ok(), statuses.try_recv().ok()];
+        assert_eq!(passed_on, [Some(StreamStatus::Paused), None], "the keeper looks at the status");
         for nothing in ["enabled", "", "ok", "ok x", "whatever"] {
             watch.told(nothing, Duration::from_secs(400), now(1000));
             assert!(clock.is_suspended(), "{nothing}");
@@ -399,7 +418,14 @@ mod tests {
             assert!(watch.recall(Timestamp::from_secs(later)).await);
             assert_eq!(watch.heard().at.is_none(), gap, "{later}");
         }
+        let (elsewhere, ..) = watching(&store);
+        elsewhere.expect("b").await;
+        elsewhere.verified(Some("b"), now(200)).await.unwrap();
         let (watch, ..) = watching(&store);
+        assert!(
+            watch.recall(Timestamp::from_secs(200)).await,
+            "a replica that does not know the stream keeps it"
+        );
         watch.keeps("s2", Some(Duration::from_secs(10))).await;
         let (watch, ..) = watching(&store);
         assert!(watch.recall(Timestamp::from_secs(1_000_000)).await, "a time is not needed");
