@@ -230,4 +230,56 @@ mod tests {
             }
         }
     }
+
+    /// A transmitter without which an issuer's tokens are not judged counts as that issuer's keys do; another is only named.
+    #[test]
+    fn a_transmitter_that_is_not_heard_is_named_and_counts_where_it_must_be_heard() {
+        let metrics = Metrics::new().unwrap();
+        let store =
+            |issuer: &str| KeyStore::fixed(settings(issuer), KeySet::new(Vec::new()), metrics.clone());
+        let now = Now::read();
+        for (refused_for, stale, any, all) in [
+            (None, true, true, true),
+            (Some("https://a.example/"), false, true, true),
+            (Some("https://a.example/"), true, false, false),
+            (Some("https://other.example/"), true, true, true),
+        ] {
+            for (when, expected) in [(ReadyWhen::Any, any), (ReadyWhen::All, all)] {
+                let (_trigger, shutdown) = shutdown::channel();
+                let health = Health::new(vec![store("https://a.example/")], when, shutdown);
+                let clock = Arc::new(SignalClock::new("okta", now.monotonic, Duration::from_secs(60)));
+                let later = if stale { 61 } else { 60 };
+                let later = Now { monotonic: now.monotonic.plus(Duration::from_secs(later)), ..now };
+                let refused_for = refused_for.map(Arc::from);
+                health.replace_heard(vec![HeardTransmitter {
+                    clock: Arc::clone(&clock),
+                    heartbeat: true,
+                    refused_for: refused_for.clone(),
+                }]);
+                let (ready, body) = health.at(later);
+                assert_eq!(ready, expected, "{refused_for:?}, stale: {stale}, {when:?}");
+                let said = if stale { "stale: no heartbeat was confirmed for 61 s" } else { "ok" };
+                assert_eq!(body["components"]["signals:okta"], said);
+                clock.suspend();
+                let (_, body) = health.at(now);
+                assert_eq!(body["components"]["signals:okta"], "stale: the transmitter sends no signals");
+            }
+        }
+        let two = Health::new(
+            vec![store("https://a.example/"), store("https://b.example/")],
+            ReadyWhen::Any,
+            shutdown::channel().1,
+        );
+        let clock = Arc::new(SignalClock::new("okta", now.monotonic, Duration::ZERO));
+        clock.suspend();
+        let refused_for = Some("https://a.example/".into());
+        two.replace_heard(vec![HeardTransmitter { clock, heartbeat: true, refused_for }]);
+        two.export_signals(&metrics, now.monotonic);
+        assert!(
+            metrics.render().unwrap().contains("portcullis_signals_age_seconds{transmitter=\"okta\"} 0\n")
+        );
+        two.replace_heard(Vec::new());
+        two.export_signals(&metrics, now.monotonic);
+        assert!(!metrics.render().unwrap().contains("portcullis_signals_age_seconds{"));
+    }
 }

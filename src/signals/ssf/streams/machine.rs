@@ -56,6 +56,7 @@ pub(super) struct StreamMachine {
     verified_at: Option<Monotonic>,
     verify_at: Monotonic,
     status_at: Monotonic,
+    subjects_at: Monotonic,
     pub(super) subjects: StreamSubjects,
     /// Nothing is done before; and how often in a row something failed, and why.
     not_before: Monotonic,
@@ -78,6 +79,7 @@ impl StreamMachine {
             verified_at: None,
             verify_at: now,
             status_at: now,
+            subjects_at: now,
             subjects: StreamSubjects::default(),
             not_before: now,
             failures: 0,
@@ -148,12 +150,14 @@ impl StreamMachine {
         if reads_status && now >= self.status_at {
             return StreamStep::ReadStatus(id());
         }
-        if let Some(subject) = self.subjects.next().filter(|_| metadata.add_subject.is_some()) {
+        let subject = self.subjects.next().filter(|_| metadata.add_subject.is_some());
+        if let Some(subject) = subject.filter(|_| now >= self.subjects_at) {
             return StreamStep::AddSubject(id(), Arc::clone(subject));
         }
         let moments = [
             verifies.then_some(self.verify_at),
             reads_status.then_some(self.status_at),
+            subject.map(|_| self.subjects_at),
             self.renew_at.filter(|_| self.terms.fetches_tokens),
         ];
         let next = moments.into_iter().flatten().min();
@@ -305,7 +309,11 @@ impl StreamMachine {
                 self.subjects.done(subject);
                 return None;
             }
-            (StreamStep::Find, StatusCode::NOT_FOUND) if !self.must_adopt => {
+            // Some list no streams without an id.
+            (
+                StreamStep::Find,
+                StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED,
+            ) if !self.must_adopt => {
                 self.standing = Standing::Absent;
                 return None;
             }
@@ -351,12 +359,20 @@ impl StreamMachine {
     /// The transmitter is busy, or was asked too often.
     fn later(&mut self, step: &StreamStep, wait: Option<Duration>, now: Monotonic) {
         let least = self.stream().map(|stream| stream.min_verification).unwrap_or_default();
-        if matches!(step, StreamStep::Verify(_)) {
-            let wait = wait.unwrap_or_else(|| least.max(LONGEST_PAUSE)).min(LONGEST_WAIT);
-            self.verify_at = now.plus(wait.max(FIRST_PAUSE));
-        } else {
-            let wait = wait.unwrap_or(LONGEST_PAUSE).clamp(FIRST_PAUSE, LONGEST_WAIT);
-            self.not_before = now.plus(wait);
+        let usual =
+            if matches!(step, StreamStep::Verify(_)) { least.max(LONGEST_PAUSE) } else { LONGEST_PAUSE };
+        let then = now.plus(wait.unwrap_or(usual).clamp(FIRST_PAUSE, LONGEST_WAIT));
+        // What else is to be done need not wait: a heartbeat least of all.
+        match step {
+            StreamStep::Verify(_) => self.verify_at = then,
+            StreamStep::ReadStatus(_) => self.status_at = then,
+            StreamStep::AddSubject(..) => self.subjects_at = then,
+            StreamStep::Discover
+            | StreamStep::Authorize
+            | StreamStep::Find
+            | StreamStep::Create
+            | StreamStep::Update(..)
+            | StreamStep::Wait(_) => self.not_before = then,
         }
     }
 

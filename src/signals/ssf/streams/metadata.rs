@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::client::Url;
+use crate::client::{Url, UrlError};
 use crate::jose::json;
 
 /// The endpoints of a transmitter.
@@ -33,7 +33,7 @@ impl StreamMetadata {
             }
             None => return Err("the metadata names no issuer".to_owned()),
         }
-        let url = |name: &str| endpoint(&members, name, insecure_http);
+        let url = |name: &str| endpoint(&members, name, issuer, insecure_http);
         let configuration = url("configuration_endpoint")?;
         let configuration =
             configuration.ok_or("the metadata has no configuration_endpoint, so no stream can be made")?;
@@ -54,10 +54,27 @@ impl StreamMetadata {
     }
 }
 
-fn endpoint(members: &Map<String, Value>, name: &str, insecure_http: bool) -> Result<Option<Url>, String> {
+/// A URL that the transmitter names. One that is reached over `https` cannot send the gate to what listens on the gate's own
+/// machine without it.
+pub(super) fn named_url(text: &str, issuer: &str, insecure_http: bool) -> Result<Url, UrlError> {
+    let begins = |text: &str, scheme: &str| {
+        text.get(..scheme.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(scheme))
+    };
+    if begins(text, "http:") && begins(issuer, "https:") && !insecure_http {
+        return Err(UrlError::Insecure);
+    }
+    Url::parse(text, insecure_http)
+}
+
+fn endpoint(
+    members: &Map<String, Value>,
+    name: &str,
+    issuer: &str,
+    insecure_http: bool,
+) -> Result<Option<Url>, String> {
     match members.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => match Url::parse(text, insecure_http) {
+        Some(Value::String(text)) => match named_url(text, issuer, insecure_http) {
             Ok(url) => Ok(Some(url)),
             Err(error) => Err(format!("{name} of the metadata {error}")),
         },
@@ -97,6 +114,20 @@ mod tests {
     }
 
     #[test]
+    fn only_a_transmitter_on_this_machine_names_urls_on_this_machine() {
+        for (issuer, insecure_http, good) in [
+            ("https://idp.example.com", false, false),
+            ("HTTPS://idp.example.com", false, false),
+            ("https://idp.example.com", true, true),
+            ("http://127.0.0.1:8080", false, true),
+        ] {
+            let url = named_url("http://127.0.0.1:9443/", issuer, insecure_http);
+            assert_eq!(url.is_ok(), good, "{issuer} {insecure_http}");
+            assert!(named_url("https://127.0.0.1:9443/", issuer, insecure_http).is_ok(), "{issuer}");
+        }
+    }
+
+    #[test]
     fn metadata_that_lies_or_leads_astray_is_refused() {
         let good = json!({"issuer": ISSUER, "configuration_endpoint": "https://idp.example.com/s"});
         for (name, value, said) in [
@@ -110,6 +141,8 @@ mod tests {
             ("configuration_endpoint", json!("http://idp.example.com/s"), "must be https"),
             ("configuration_endpoint", json!("https://u:p@idp.example.com/s"), "user name"),
             ("status_endpoint", json!("http://idp.example.com/s"), "must be https"),
+            ("status_endpoint", json!("http://127.0.0.1/s"), "must be https"),
+            ("configuration_endpoint", json!("HTTP://localhost:9443/v1/reload"), "must be https"),
             ("verification_endpoint", json!("file:///etc/passwd"), "not an absolute URL"),
             ("add_subject_endpoint", json!({}), "is no string"),
         ] {

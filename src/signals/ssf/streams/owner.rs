@@ -10,6 +10,7 @@ use super::api::{StreamApi, random_state};
 use super::description::{KnownStream, StreamStatus, WantedStream};
 use super::fetch::{PollAccess, PollTrouble};
 use super::machine::StreamMachine;
+use super::metadata::named_url;
 use super::steps::{StreamNews, StreamStep, StreamTerms};
 use super::{HeardStream, StreamWatch, TICK};
 use crate::client::{Client, Url};
@@ -199,8 +200,11 @@ impl StreamOwner<'_> {
 
     /// Where the stream is fetched from.
     fn place(&self, stream: &KnownStream) -> Option<Url> {
-        let insecure_http = self.settings.transmission.insecure_http;
-        stream.endpoint.as_ref().and_then(|endpoint| Url::parse(endpoint, insecure_http).ok())
+        let Settings { issuer, transmission, .. } = self.settings;
+        stream
+            .endpoint
+            .as_ref()
+            .and_then(|endpoint| named_url(endpoint, issuer, transmission.insecure_http).ok())
     }
 
     /// Says where signals are fetched from, and with what.

@@ -396,3 +396,52 @@ fn a_transmitter_without_the_delivery_method_is_not_asked_for_it() {
     };
     assert!(!format!("{secret:?}").contains("hush"));
 }
+
+#[test]
+fn a_busy_endpoint_holds_up_nothing_else() {
+    let later = || Some(StreamAnswer::Later(Some(Duration::from_secs(3600))));
+    let mut machine = kept(Some(10 * MINUTE), &json!({}));
+    machine.subjects.seen("a");
+    play(
+        &mut machine,
+        vec![
+            (1, "add a to s", later(), None),
+            (600, "verify s", DONE, None),
+            (600, "status s", later(), None),
+            (800, "authorize", Some(StreamAnswer::Token(Duration::from_secs(10_000))), None),
+            (1200, "verify s", later(), None),
+            (1200, "wait until 3601000", None, None),
+            (3601, "add a to s", DONE, None),
+            (3601, "wait until 4200000", None, None),
+            (4200, "status s", ENABLED, None),
+            (4200, "wait until 4800000", None, None),
+            (4800, "verify s", DONE, None),
+        ],
+    );
+}
+
+#[test]
+fn a_transmitter_that_lists_no_streams_is_asked_for_one() {
+    for status in [400, 404, 405] {
+        let mut machine = machine(None);
+        play(
+            &mut machine,
+            vec![
+                (0, "discover", Some(metadata()), None),
+                (0, "authorize", TOKEN, None),
+                (0, "find", denied(status), None),
+                (0, "create", Some(stream("s", &json!({}))), Some(StreamNews::Made)),
+            ],
+        );
+    }
+    let mut machine = machine(None);
+    play(
+        &mut machine,
+        vec![
+            (0, "discover", Some(metadata()), None),
+            (0, "authorize", TOKEN, None),
+            (0, "find", denied(403), None),
+            (0, "wait until 500", None, None),
+        ],
+    );
+}
