@@ -489,7 +489,7 @@ fn a_listener_keeps_its_tls_or_its_clear_text_and_the_files_of_it_are_watched() 
 }
 
 #[test]
-fn signals_never_move_to_another_listener_without_a_restart() {
+fn signals_keep_their_listener_until_a_restart() {
     let folder = Folder::new();
     let own = shipped("reference.toml");
     let at = |listen: &str| set(&without(&own, "signals.tls"), "signals.listen", listen);
