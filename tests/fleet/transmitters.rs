@@ -17,7 +17,12 @@ fn fleet(server: &RedisServer, gates: usize, lines: &str, stream: &str) -> (Sign
     let transmitter = SignalTransmitter::start();
     let issuer = Issuer::new();
     let table = transmitter.toml(&issuer.name, lines, stream);
-    let scene = Scene::of(issuer, App::start(Speaks::Http1), gates, &(state(&server.url()) + &table));
+    // What docs/scale.md lets the user of a gate do.
+    let rules = "ACL SETUSER gate on >pw resetkeys ~portcullis:* resetchannels -@all +@scripting +@stream +@hash +@string \
+                 +@connection +info +role +time +exists +del";
+    server.ask::<String>(&rules.split_whitespace().collect::<Vec<_>>());
+    let lines = state(&server.url()) + "username = \"gate\"\npassword = \"pw\"\n" + &table;
+    let scene = Scene::of(issuer, App::start(Speaks::Http1), gates, &lines);
     (transmitter, scene)
 }
 

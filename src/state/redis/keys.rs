@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(of(&keys.origin), of(&keys.stamp));
         assert_eq!(of(&keys.origin), of(&keys.mender));
         assert_eq!(of(&keys.usage), of(&keys.usage_last));
-        for what in ["told", "states", "subjects"] {
+        for what in ["told", "state:1f", "subjects"] {
             assert_eq!(of(&keys.stream("okta", "owner")), of(&keys.stream("okta", what)), "{what}");
         }
         // The raw bytes of a token may hold braces; the tag comes first.

@@ -64,8 +64,8 @@ pub(super) struct Scripts {
     pub(super) keep: Script,
     /// Takes or renews the lease of a transmitter's stream, and reads what replicas said about the stream: at one moment.
     pub(super) hold: Script,
-    /// Notes the state of a verification; few at a time, for as long as the last is awaited.
-    pub(super) expect: Script,
+    /// Says something about a stream, with the moment by the server's clock until which it stands.
+    pub(super) tell: Script,
     /// Tells of a verification once, if somebody asked for it.
     pub(super) confirm: Script,
     /// Adds subjects to a list that stays short.
@@ -92,7 +92,7 @@ impl Scripts {
             count: Script::new(COUNT),
             keep: Script::new(KEEP),
             hold: Script::new(HOLD),
-            expect: Script::new(EXPECT),
+            tell: Script::new(TELL),
             confirm: Script::new(CONFIRM),
             offer: Script::new(OFFER),
             take: Script::new(TAKE),
@@ -101,10 +101,10 @@ impl Scripts {
 
     pub(super) fn all(&self) -> [&Script; 19] {
         let Self { beat, tick, release, claim, found, raise, lower, append, save, look, .. } = self;
-        let Self { first, terms, count, keep, hold, expect, confirm, offer, take, .. } = self;
+        let Self { first, terms, count, keep, hold, tell, confirm, offer, take, .. } = self;
         [
             beat, tick, release, claim, found, raise, lower, append, save, look, first, terms, count, keep,
-            hold, expect, confirm, offer, take,
+            hold, tell, confirm, offer, take,
         ]
     }
 }
@@ -168,45 +168,53 @@ return 1
 ";
 
 /// KEYS: a stream's owner, what was said about it. ARGV: who asks, milliseconds of the lease. Answers whether the lease is
-/// theirs, what was told, and how many milliseconds that stands.
+/// theirs, what was said, and how many milliseconds that stands. Uses no commands but those that the documented user may.
 const HOLD: &str = "
 local owner = redis.call('GET', KEYS[1])
 if not owner or owner == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
   owner = ARGV[1]
 end
-return {owner == ARGV[1] and 1 or 0, redis.call('GET', KEYS[2]) or '', redis.call('PTTL', KEYS[2])}
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local ends, said = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+) (.*)$')
+return {owner == ARGV[1] and 1 or 0, said or '', math.max(0, tonumber(ends or now) - now)}
 ";
 
-/// KEYS: a stream's states. ARGV: a state, milliseconds.
-const EXPECT: &str = "
-if redis.call('HLEN', KEYS[1]) >= 16 then redis.call('DEL', KEYS[1]) end
-redis.call('HSET', KEYS[1], ARGV[1], 'asked')
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+/// KEYS: what was said about a stream. ARGV: what to say, milliseconds that it stands.
+const TELL: &str = "
+local t = redis.call('TIME')
+local ends = t[1] * 1000 + math.floor(t[2] / 1000) + tonumber(ARGV[2])
+redis.call('SET', KEYS[1], string.format('%.0f', ends) .. ' ' .. ARGV[1], 'PX', ARGV[2])
+return 1
 ";
 
-/// KEYS: a stream's states, what was said about it. ARGV: a state, what to tell, milliseconds. Answers 0 for a state that nobody
-/// asked for, 1 for the first arrival of one, 2 for a later one, which tells nothing: it may be a copy.
+/// KEYS: a state of a verification, what was said about its stream. ARGV: what to say, milliseconds that it stands. Answers 0
+/// for a state that nobody asked for, 1 for the first arrival of one, 2 for a later one, which says nothing: it may be a copy.
 const CONFIRM: &str = "
-local state = redis.call('HGET', KEYS[1], ARGV[1])
+local state = redis.call('GET', KEYS[1])
 if not state then return 0 end
 if state ~= 'asked' then return 2 end
-redis.call('HSET', KEYS[1], ARGV[1], 'seen')
-redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], 'seen', 'KEEPTTL')
+local t = redis.call('TIME')
+local ends = t[1] * 1000 + math.floor(t[2] / 1000) + tonumber(ARGV[2])
+redis.call('SET', KEYS[2], string.format('%.0f', ends) .. ' ' .. ARGV[1], 'PX', ARGV[2])
 return 1
 ";
 
 /// KEYS: subjects. ARGV: how many may wait, then some.
 const OFFER: &str = "
-for i = 2, #ARGV do redis.call('RPUSH', KEYS[1], ARGV[i]) end
-redis.call('LTRIM', KEYS[1], -tonumber(ARGV[1]), -1)
-return redis.call('PEXPIRE', KEYS[1], 86400000)
+for i = 2, #ARGV do redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[1], '*', 's', ARGV[i]) end
+return 1
 ";
 
 /// KEYS: subjects. ARGV: how many to take.
 const TAKE: &str = "
-local taken = redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[1]) - 1)
-redis.call('LTRIM', KEYS[1], #taken, -1)
+local taken = {}
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[1])) do
+  redis.call('XDEL', KEYS[1], entry[1])
+  taken[#taken + 1] = entry[2][2]
+end
 return taken
 ";
 

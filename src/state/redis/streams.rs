@@ -41,9 +41,9 @@ impl Fleet {
         state: &str,
         kept: Duration,
     ) -> Result<(), StoreError> {
-        let mut call = self.scripts.expect.call(1);
-        call.arg(self.keys.stream(stream, "states")).arg(state).arg(millis(kept));
-        self.about_stream::<i64>(stream, &call).await.map(drop)
+        let mut call = redis::cmd("SET");
+        call.arg(self.state_key(stream, state)).arg("asked").arg("PX").arg(millis(kept));
+        self.about_stream::<String>(stream, &call).await.map(drop)
     }
 
     pub(in crate::state) async fn confirm_state(
@@ -53,8 +53,8 @@ impl Fleet {
         (text, kept): (&str, Duration),
     ) -> Result<AskedState, StoreError> {
         let mut call = self.scripts.confirm.call(2);
-        call.arg(self.keys.stream(stream, "states")).arg(self.keys.stream(stream, "told"));
-        call.arg(state).arg(text).arg(millis(kept));
+        call.arg(self.state_key(stream, state)).arg(self.keys.stream(stream, "told"));
+        call.arg(text).arg(millis(kept));
         Ok(match self.about_stream::<i64>(stream, &call).await? {
             1 => AskedState::First,
             2 => AskedState::Again,
@@ -68,9 +68,9 @@ impl Fleet {
         text: &str,
         kept: Duration,
     ) -> Result<(), StoreError> {
-        let mut call = redis::cmd("SET");
-        call.arg(self.keys.stream(stream, "told")).arg(text).arg("PX").arg(millis(kept));
-        self.about_stream::<String>(stream, &call).await.map(drop)
+        let mut call = self.scripts.tell.call(1);
+        call.arg(self.keys.stream(stream, "told")).arg(text).arg(millis(kept));
+        self.about_stream::<i64>(stream, &call).await.map(drop)
     }
 
     pub(in crate::state) async fn offer_subjects(
@@ -91,6 +91,12 @@ impl Fleet {
         call.arg(self.keys.stream(stream, "subjects")).arg(AT_ONCE);
         let taken: Vec<String> = self.about_stream(stream, &call).await?;
         Ok(taken.into_iter().map(String::into_boxed_str).collect())
+    }
+
+    /// A state comes from outside: what is no state of this gate is no key of this gate.
+    fn state_key(&self, stream: &str, state: &str) -> String {
+        let state: String = state.chars().filter(char::is_ascii_hexdigit).take(32).collect();
+        self.keys.stream(stream, &format!("state:{state}"))
     }
 
     async fn about_stream<T: FromRedisValue>(&self, stream: &str, call: &Cmd) -> Result<T, StoreError> {
