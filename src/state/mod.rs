@@ -458,4 +458,22 @@ mod tests {
         store.save_sessions(vec![row("b")], vec![row("b").token]).await.unwrap();
         assert_eq!(tokens().await, [row("b").token], "it left for room and was used again");
     }
+
+    #[tokio::test]
+    async fn what_was_trimmed_is_known_to_be_gone() {
+        let store = Store::in_memory(Now::at_millis(0)).unwrap();
+        let event = Event::issuer(&"https://a/".into(), Timestamp::EPOCH, Timestamp::from_secs(121));
+        store.append([event].into(), EventSource::Admin, Now::at_millis(1_000)).await.unwrap();
+        assert_eq!(store.forgotten().await, Ok(Vec::new()));
+        let trimmed = store.trim_events(None, Now::at_millis(121_000), [].into()).await.unwrap();
+        assert_eq!(trimmed.deleted, 0, "two minutes, and not more");
+        let trimmed = store.trim_events(None, Now::at_millis(121_001), [].into()).await.unwrap();
+        assert_eq!(trimmed.deleted, 1);
+        let gone = record::Forgotten {
+            issuer: "https://a/".into(),
+            until: Monotonic::from_millis(1_000),
+            retention: Duration::from_secs(120),
+        };
+        assert_eq!(store.forgotten().await, Ok(vec![gone]));
+    }
 }
