@@ -6,9 +6,10 @@ use super::keys::IssuerKeys;
 use super::transmitters::RunningTransmitter;
 use super::wiring::Lasting;
 use crate::config::Settings;
-use crate::signals::intake::{Intake, Senders};
+use crate::signals::intake::{EndpointKind, Intake, Senders};
 use crate::signals::logout::{self, LogoutSender};
 use crate::signals::revocation::RevocationSender;
+use crate::signals::scim;
 use crate::signals::ssf::Transmitter;
 
 /// The transmitters with their keys, which come behind those of the issuers.
@@ -44,6 +45,20 @@ fn revocation(settings: &Settings, keys: &[Arc<IssuerKeys>]) -> Vec<RevocationSe
     senders.map(|(sender, keys)| RevocationSender::new(sender.clone(), Arc::clone(&keys.store))).collect()
 }
 
+/// The providers that push their users and groups. Those of the embedded authority's issuer provide its users.
+fn scim(lasting: &Lasting, settings: &Settings) -> Vec<Arc<scim::Provider>> {
+    let Some(intake) = &settings.signals else { return Vec::new() };
+    let provider = |provider: &scim::Settings| {
+        let path = format!("{}/{}/{}", intake.path, EndpointKind::Scim.segment(), provider.name);
+        let base = intake.url(EndpointKind::Scim, &provider.name).unwrap_or(path);
+        let own = lasting.authority.as_ref();
+        let authority = own.filter(|own| own.settings().issuer == provider.issuer.issuer).cloned();
+        let signals = Arc::clone(&lasting.signals);
+        scim::Provider::new(provider.clone(), &base, &lasting.directories, signals, authority)
+    };
+    settings.scim.iter().map(provider).collect()
+}
+
 /// The endpoints of a configuration, if it has any; they follow on the `running` ones.
 pub(super) fn intake(
     lasting: &Lasting,
@@ -55,6 +70,7 @@ pub(super) fn intake(
         receiver: Arc::clone(&lasting.receiver),
         logout: logout(settings, keys),
         revocation: revocation(settings, keys),
+        scim: scim(lasting, settings),
         log: Arc::clone(&lasting.signals),
     };
     let intake = Intake::new(settings.signals.clone()?, senders);

@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::signals::SignalLog;
 use crate::signals::intake::Intake;
+use crate::signals::scim::ScimDirectories;
 use crate::signals::ssf::Receiver;
 use crate::signals::ssf::streams::replica_name;
 use crate::time::{Monotonic, Now};
@@ -44,6 +45,7 @@ pub(super) struct Lasting {
     pub(super) signals: Arc<SignalLog>,
     /// Names this process among replicas.
     pub(super) replica: Arc<str>,
+    pub(super) directories: ScimDirectories,
 }
 
 /// The running parts.
@@ -97,7 +99,9 @@ impl Wiring {
         let signals = SignalLog::start(log, Arc::clone(revocations), sessions, &metrics);
         let receiver = Arc::new(Receiver::new(Vec::new(), Arc::clone(&signals)));
         let replica = replica_name().into();
-        let lasting = Lasting { state, metrics, shutdown, authority, receiver, signals, replica };
+        let directories = ScimDirectories::new(state.store.clone());
+        let lasting =
+            Lasting { state, metrics, shutdown, authority, receiver, signals, replica, directories };
         let listeners = Listeners::new(settings, None)?;
         let keys = lasting.maker().make(settings, &[]).await?;
         let own = lasting.authority.as_deref().map(|authority| (authority, None));

@@ -147,14 +147,7 @@ impl Authority {
     /// When the id is taken or a field is not as it must be.
     pub async fn create_user(self: &Arc<Self>, new: NewUser) -> Result<Arc<User>, Refused> {
         let NewUser { id, name, roles } = new;
-        let id = text("id", id)?;
-        if id.starts_with(CLIENT_PREFIX) {
-            return Err(invalid("id", format!("{CLIENT_PREFIX:?} is what client ids begin with")));
-        }
-        if matches!(id.as_str(), "." | "..") {
-            // Many clients take it out of the path of a URL before they send it.
-            return Err(invalid("id", "cannot be named in a URL".to_owned()));
-        }
+        let id = user_id(id)?;
         let name = if name.is_empty() { id.clone() } else { text("name", name)? };
         let roles = words("roles", roles, |_| Ok(()))?;
         let alone = self.settled_alone().await?;
@@ -165,7 +158,8 @@ impl Authority {
         let former = self.store.transact(move |db| super::rows::former_version(db, &former)).await?;
         let (role_version, created_at) = (former.unwrap_or(0) + 1, Timestamp::now());
         let (id, name) = (id.into(), name.into());
-        let user = Arc::new(User { id, name, roles, role_version, created_at, password: None });
+        let user =
+            Arc::new(User { id, name, roles, role_version, created_at, is_active: true, password: None });
         self.carry_out(alone, AccountChange::CreateUser(Arc::clone(&user))).await?;
         Ok(user)
     }
@@ -307,8 +301,21 @@ pub(super) fn invalid(field: &'static str, why: String) -> Refused {
     Refused::Invalid { field, why }
 }
 
+/// An id that a user can have.
+pub(super) fn user_id(id: String) -> Result<String, Refused> {
+    let id = text("id", id)?;
+    if id.starts_with(CLIENT_PREFIX) {
+        return Err(invalid("id", format!("{CLIENT_PREFIX:?} is what client ids begin with")));
+    }
+    if matches!(id.as_str(), "." | "..") {
+        // Many clients take it out of the path of a URL before they send it.
+        return Err(invalid("id", "cannot be named in a URL".to_owned()));
+    }
+    Ok(id)
+}
+
 /// A text that can stand in a token, a header and a log.
-fn text(field: &'static str, text: String) -> Result<String, Refused> {
+pub(super) fn text(field: &'static str, text: String) -> Result<String, Refused> {
     let problem = if text.is_empty() {
         "is empty"
     } else if text.len() > LONGEST {
@@ -324,7 +331,7 @@ fn text(field: &'static str, text: String) -> Result<String, Refused> {
 }
 
 /// Words that pass, each once. Takes time in proportion to the list, however often a word is repeated in it.
-fn words(
+pub(super) fn words(
     field: &'static str,
     words: Vec<String>,
     passes: impl Fn(&str) -> Result<(), &'static str>,

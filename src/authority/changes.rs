@@ -44,6 +44,8 @@ pub(super) enum AccountChange {
         /// Its password from now on.
         password: Option<PasswordHash>,
     },
+    /// Users are what their provider wants, new ones among them: all of them at one moment.
+    ProvideUsers(Vec<ProvidedChange>),
     /// A user is gone, and its credentials.
     DeleteUser(Arc<str>),
     /// There is a new credential, or one is different; its tokens end, or live on.
@@ -57,25 +59,46 @@ pub(super) enum AccountChange {
     DeleteCredential(Arc<str>),
 }
 
+/// One user whose provider wants it to be so.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct ProvidedChange {
+    /// As it is from now on.
+    pub(super) user: Arc<User>,
+    /// Whether its tokens end.
+    pub(super) end_tokens: bool,
+}
+
+impl ProvidedChange {
+    /// One that may not come in loses all tokens, whatever its roles; of another one those end that carry older roles.
+    fn event(&self, name: &Arc<str>, at: Timestamp, until: Timestamp) -> Option<Event> {
+        let Self { user, end_tokens: true } = self else { return None };
+        if !user.is_active {
+            return Some(Event::subject(EventKind::SubjectRevoked, name, &user.id, at, until));
+        }
+        let event = Event::subject(EventKind::RoleChanged, name, &user.id, at, until);
+        Some(Event { role_version: Some(user.role_version), ..event })
+    }
+}
+
 /// What a change took out of the directory. Goes back when it is dropped, unless the change stands.
 #[derive(Debug)]
 #[must_use]
 struct Taken<'a> {
     directory: &'a Directory,
-    user: Option<Arc<User>>,
+    users: Vec<Arc<User>>,
     credentials: Vec<Arc<Credential>>,
 }
 
 impl Taken<'_> {
     /// The change stands.
     fn keep(mut self) {
-        (self.user, self.credentials) = (None, Vec::new());
+        (self.users, self.credentials) = (Vec::new(), Vec::new());
     }
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.user.take().into_iter().for_each(|user| self.directory.put_user(user));
+        self.users.drain(..).for_each(|user| self.directory.put_user(user));
         self.credentials.drain(..).for_each(|credential| self.directory.put_credential(credential));
     }
 }
@@ -120,6 +143,14 @@ pub(super) enum ChangeTurn {
 
 impl AccountChange {
     /// What ends tokens by it.
+    pub(super) fn events(&self, issuer: &events::EventIssuer, at: Timestamp) -> Vec<Event> {
+        if let Self::ProvideUsers(users) = self {
+            let until = issuer.expiry(at);
+            return users.iter().filter_map(|change| change.event(&issuer.issuer, at, until)).collect();
+        }
+        self.event(issuer, at).into_iter().collect()
+    }
+
     pub(super) fn event(&self, issuer: &events::EventIssuer, at: Timestamp) -> Option<Event> {
         let (name, until) = (&issuer.issuer, issuer.expiry(at));
         let client_revoked = |client_id: &str| Event::client(name, client_id, at, until);
@@ -139,6 +170,7 @@ impl AccountChange {
             Self::DeleteCredential(client_id) => Some(client_revoked(client_id)),
             Self::CreateUser(_)
             | Self::SetPassword { .. }
+            | Self::ProvideUsers(_)
             | Self::PutCredential { end_tokens: false, .. } => None,
         }
     }
@@ -147,6 +179,7 @@ impl AccountChange {
         match self {
             Self::CreateUser(user) | Self::SetRoles(user) => rows::put_user(db, user),
             Self::SetPassword { id, password } => rows::put_password(db, id, password.as_ref()),
+            Self::ProvideUsers(users) => users.iter().try_for_each(|change| rows::put_user(db, &change.user)),
             Self::DeleteUser(id) => rows::delete_user(db, id),
             Self::PutCredential { credential, .. } => rows::put_credential(db, credential),
             Self::DeleteCredential(client_id) => rows::delete_credential(db, client_id),
@@ -158,19 +191,27 @@ impl AccountChange {
     ///
     /// Roles are the exception. Tokens end by their version, whenever they are issued.
     fn take<'a>(&self, directory: &'a Directory) -> Taken<'a> {
-        let (user, credentials) = match self {
-            Self::DeleteUser(id) => directory.remove_user(id),
+        let (users, credentials) = match self {
+            Self::DeleteUser(id) => {
+                let (user, credentials) = directory.remove_user(id);
+                (user.into_iter().collect(), credentials)
+            }
+            Self::ProvideUsers(users) => {
+                let out = users.iter().map(|change| &change.user).filter(|user| !user.is_active);
+                let out = out.filter_map(|user| directory.shut_out(&user.id)).collect();
+                (out, Vec::new())
+            }
             Self::PutCredential { credential, .. } => {
                 let before = directory.credential(&credential.client_id);
                 directory.put_credential(Arc::clone(credential));
-                (None, before.into_iter().collect())
+                (Vec::new(), before.into_iter().collect())
             }
             Self::DeleteCredential(client_id) => {
-                (None, directory.remove_credential(client_id).into_iter().collect())
+                (Vec::new(), directory.remove_credential(client_id).into_iter().collect())
             }
-            Self::CreateUser(_) | Self::SetRoles(_) | Self::SetPassword { .. } => (None, Vec::new()),
+            Self::CreateUser(_) | Self::SetRoles(_) | Self::SetPassword { .. } => (Vec::new(), Vec::new()),
         };
-        Taken { directory, user, credentials }
+        Taken { directory, users, credentials }
     }
 
     /// Shows what there is from now on.
@@ -178,6 +219,7 @@ impl AccountChange {
         match self {
             Self::CreateUser(user) => directory.put_user(user),
             Self::SetRoles(user) => directory.put_roles(&user),
+            Self::ProvideUsers(users) => users.iter().for_each(|change| directory.put_roles(&change.user)),
             Self::SetPassword { id, password } => directory.put_password(&id, password),
             Self::PutCredential { credential, .. } => directory.put_credential(credential),
             Self::DeleteUser(id) => drop(directory.remove_user(&id)),
@@ -228,7 +270,7 @@ impl Authority {
 
     /// The same, for as long as it is polled.
     pub(super) async fn try_to_carry_out(&self, change: AccountChange) -> Result<(), StoreError> {
-        if change.event(&self.event_issuer(), Timestamp::now()).is_none() {
+        if change.events(&self.event_issuer(), Timestamp::now()).is_empty() {
             let stored = change.clone();
             self.store.transact(move |db| stored.store(db)).await?;
             change.show(&self.directory);
@@ -261,10 +303,14 @@ impl Authority {
     /// Makes the event durable and puts it in force, then stores the change.
     async fn publish_and_store(&self, change: &AccountChange, intent: i64) -> Result<(), StoreError> {
         let now = Now::read();
-        if let Some(event) = change.event(&self.event_issuer(), self.ends_until(change, now.wall)) {
-            let kind = event.kind;
-            self.log.publish(vec![event], EventSource::Authority, now).await?;
-            self.metrics.events.with_label_values(&[kind.as_str(), EventSource::Authority.as_str()]).inc();
+        let events = change.events(&self.event_issuer(), self.ends_until(change, now.wall));
+        if !events.is_empty() {
+            let kinds: Vec<EventKind> = events.iter().map(|event| event.kind).collect();
+            self.log.publish(events, EventSource::Authority, now).await?;
+            for kind in kinds {
+                let labels = [kind.as_str(), EventSource::Authority.as_str()];
+                self.metrics.events.with_label_values(&labels).inc();
+            }
         }
         let change = change.clone();
         self.store
@@ -290,12 +336,16 @@ impl Authority {
     /// that tokens must have from now on: the user keeps its roles with that version. It gets it only when the intent is
     /// gone for certain, or tokens with these roles and that version would outlive the completed change.
     async fn take_back(&self, intent: Intent<'_>, id: i64, change: &AccountChange) {
-        let kept = match change {
-            AccountChange::SetRoles(wanted) => self
-                .directory
-                .user(&wanted.id)
-                .map(|before| Arc::new(User { role_version: wanted.role_version, ..User::clone(&before) })),
-            _ => None,
+        let keep = |wanted: &Arc<User>| {
+            let before = self.directory.user(&wanted.id)?;
+            Some(Arc::new(User { role_version: wanted.role_version, ..User::clone(&before) }))
+        };
+        let kept: Vec<Arc<User>> = match change {
+            AccountChange::SetRoles(wanted) => keep(wanted).into_iter().collect(),
+            AccountChange::ProvideUsers(users) => {
+                users.iter().filter_map(|change| keep(&change.user)).collect()
+            }
+            _ => Vec::new(),
         };
         let stored = kept.clone();
         let taken_back = self

@@ -63,7 +63,8 @@ impl Authority {
                 continue;
             };
             let belongs = tenant.is_none_or(|tenant| credential.tenant.as_deref() == Some(tenant));
-            if credential.proves(secret, now.wall) & belongs & !credential.is_expired(now.wall) {
+            let may_come_in = owner.is_active & !credential.is_expired(now.wall);
+            if credential.proves(secret, now.wall) & belongs & may_come_in {
                 return Ok(AuthenticatedClient { credential, owner });
             }
         }

@@ -24,10 +24,17 @@ pub struct User {
     pub role_version: u64,
     /// When it was created.
     pub created_at: Timestamp,
+    /// Whether it may come in: otherwise neither its credentials nor its password are good. Earlier releases wrote none.
+    #[serde(default = "yes")]
+    pub is_active: bool,
     /// What its password is checked by; `None`: it has none and cannot sign in. Left out of intents: only the store and
     /// the directory hold it, so that a change which is completed late brings back no old one.
     #[serde(skip)]
     pub password: Option<PasswordHash>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 impl User {
@@ -37,10 +44,11 @@ impl User {
         self.password.is_some()
     }
 
-    /// Tells this password from the one before and the one after: a session that began under another one has ended.
+    /// Tells this password from the one before and the one after: a session that began under another one has ended, and so
+    /// has one of a user that may not come in.
     #[must_use]
     pub fn password_stamp(&self) -> Option<PasswordStamp> {
-        self.password.as_ref().map(PasswordHash::stamp)
+        self.password.as_ref().filter(|_| self.is_active).map(PasswordHash::stamp)
     }
 }
 
@@ -150,6 +158,14 @@ impl Directory {
         let mut tables = self.write();
         let password = tables.users.get(&user.id).and_then(|before| before.password.clone());
         tables.put_user(Arc::new(User { password, ..user.clone() }));
+    }
+
+    /// Lets a user come in no more; answers what it was.
+    pub(super) fn shut_out(&self, id: &str) -> Option<Arc<User>> {
+        let mut tables = self.write();
+        let before = tables.users.get(id).cloned()?;
+        tables.put_user(Arc::new(User { is_active: false, ..User::clone(&before) }));
+        Some(before)
     }
 
     /// Gives a user another password, or none.
@@ -281,6 +297,7 @@ mod tests {
             roles: Vec::new(),
             role_version: 1,
             created_at: NOW,
+            is_active: true,
             password: None,
         }
     }

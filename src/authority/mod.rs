@@ -32,6 +32,7 @@ mod endpoints;
 mod error;
 pub(crate) mod form;
 mod password;
+mod provided;
 mod rotation;
 mod rows;
 mod secret;
@@ -43,6 +44,7 @@ pub use accounts::{Edit, NewCredential, NewUser, Refused};
 pub use directory::{Credential, User};
 pub use endpoints::{AuthorityEndpoint, EndpointCall, MAX_BODY, named_client};
 pub use password::{PasswordHash, PasswordStamp, check_password};
+pub use provided::ProvidedUser;
 pub use rotation::{KEY_MARGIN, stored_key_set};
 pub use secret::Secret;
 

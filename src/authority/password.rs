@@ -172,7 +172,7 @@ impl Authority {
         // As it is now: meanwhile it may have been deleted, or have got another password.
         let user = self.directory.user(id)?;
         let is_checked = user.password.as_ref().is_some_and(|now| *now == checked);
-        (is_right && is_checked).then_some(user)
+        (is_right && is_checked && user.is_active).then_some(user)
     }
 
     /// Whether any user can sign in.

@@ -36,8 +36,8 @@ pub(super) struct KeyRow {
 /// late must not bring back an old one.
 pub(super) fn put_user(db: &Connection, user: &User) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "INSERT INTO users (id, name, roles, role_version, created_at) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (id) DO UPDATE SET name = ?2, roles = ?3, role_version = ?4",
+        "INSERT INTO users (id, name, roles, role_version, created_at, active) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (id) DO UPDATE SET name = ?2, roles = ?3, role_version = ?4, active = ?6",
     )?
     .execute(params![
         user.id,
@@ -45,6 +45,7 @@ pub(super) fn put_user(db: &Connection, user: &User) -> rusqlite::Result<()> {
         words(&user.roles),
         i64::try_from(user.role_version).unwrap_or(i64::MAX),
         user.created_at.as_millis(),
+        user.is_active,
     ])
     .map(drop)
 }
@@ -109,7 +110,7 @@ pub(super) fn delete_credential(db: &Connection, client_id: &str) -> rusqlite::R
 }
 
 pub(super) fn users(db: &Connection) -> rusqlite::Result<Vec<User>> {
-    db.prepare("SELECT id, name, roles, role_version, created_at, password FROM users")?
+    db.prepare("SELECT id, name, roles, role_version, created_at, password, active FROM users")?
         .query_map([], |row| {
             Ok(User {
                 id: row.get(0)?,
@@ -118,6 +119,7 @@ pub(super) fn users(db: &Connection) -> rusqlite::Result<Vec<User>> {
                 role_version: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
                 created_at: time(row, 4)?,
                 password: password(row, 5)?,
+                is_active: row.get(6)?,
             })
         })?
         .collect()

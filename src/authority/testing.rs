@@ -32,6 +32,7 @@ pub(super) fn user(id: &str, roles: &[&str]) -> User {
         roles: words(roles),
         role_version: 1,
         created_at: Timestamp::EPOCH,
+        is_active: true,
         password: None,
     }
 }

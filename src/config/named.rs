@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeValue;
 
-use super::section::Section;
+use super::section::{Section, kind};
 use super::values::Scalar;
 
 /// What stands for a secret in the effective configuration.
@@ -50,6 +50,47 @@ impl<'a> Section<'a> {
         };
         self.show(key, if secret.is_some() { REDACTED } else { "" });
         secret
+    }
+
+    /// An array of secrets, with at least one; each as [`Self::secret`] reads it.
+    pub(super) fn secrets(&mut self, key: &'a str) -> Vec<String> {
+        let elements = match self.take(key).map(|entry| entry.value) {
+            Some(DeValue::Array(array)) if array.is_empty() => {
+                self.problem(key, "must not be empty");
+                return Vec::new();
+            }
+            Some(DeValue::Array(array)) => array,
+            Some(other) => {
+                self.problem(
+                    key,
+                    format!("must be an array of secrets, not {}; put [ ] around it", kind(other)),
+                );
+                return Vec::new();
+            }
+            None => {
+                self.missing(key);
+                return Vec::new();
+            }
+        };
+        let mut secrets = Vec::new();
+        for (index, element) in elements.iter().enumerate() {
+            match element.get_ref() {
+                DeValue::String(text) if text.is_empty() => {
+                    self.element_problem(key, index, "must not be empty")
+                }
+                DeValue::String(text) => secrets.push(text.clone().into_owned()),
+                DeValue::Table(table) => {
+                    let name = format!("{}[{index}]", self.full(key));
+                    secrets.extend(self.element(name, element.span().start, table, referenced_secret));
+                }
+                other => {
+                    let message = Scalar::from(other).not("a string, { env = … } or { file = … }");
+                    self.element_problem(key, index, message);
+                }
+            }
+        }
+        self.show(key, vec![REDACTED; secrets.len()]);
+        secrets
     }
 
     /// A secret that must be there.

@@ -214,6 +214,17 @@ impl<'a> Section<'a> {
         None
     }
 
+    /// A table that is an element of an array.
+    pub(super) fn element<T>(
+        &self,
+        name: String,
+        offset: usize,
+        table: &'a DeTable<'a>,
+        read: impl FnOnce(&mut Section<'a>) -> T,
+    ) -> T {
+        self.within(name, offset, Some(table)).read(read).0
+    }
+
     /// An array of tables, `[[key]]`.
     pub(super) fn tables<T>(&mut self, key: &'a str, mut read: impl FnMut(&mut Section<'a>) -> T) -> Vec<T> {
         let elements = match self.take(key).map(|entry| entry.value) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::enforce::claims::IssuerRules;
 use crate::forward::UpstreamSettings;
-use crate::signals::{intake, logout, revocation, ssf};
+use crate::signals::{intake, logout, revocation, scim, ssf};
 use crate::state::redis;
 use crate::time::Timestamp;
 use crate::{admin, authority, enforce, events, gate, keys, log};
@@ -33,6 +33,8 @@ pub struct Settings {
     pub logout: Vec<logout::Settings>,
     /// `[[global_token_revocation]]`.
     pub revocation: Vec<revocation::Settings>,
+    /// `[[scim]]`.
+    pub scim: Vec<scim::Settings>,
     /// `[[routes]]` and `[identity]`.
     pub enforce: enforce::Settings,
     /// `[sessions]`.

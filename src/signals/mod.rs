@@ -5,6 +5,7 @@
 //! | Shared Signals transmitter | [`ssf`] | security event tokens (RFC 8417) by push (RFC 8935) |
 //! | OpenID provider | [`logout`] | logout tokens (OpenID Connect Back-Channel Logout 1.0) |
 //! | identity provider of an organisation | [`revocation`] | Global Token Revocation |
+//! | identity provider with a directory | [`scim`] | users and groups (SCIM 2.0, RFC 7643, RFC 7644) |
 //!
 //! All of them send to the endpoints of [`intake`]. [`subject`] is the one place where an outside identifier becomes an
 //! event, and [`SignalLog`] the one way from there into force. Knows neither sockets nor what events do.
@@ -19,6 +20,7 @@ pub mod logout;
 mod proof;
 mod publisher;
 pub mod revocation;
+pub mod scim;
 pub mod ssf;
 pub mod subject;
 pub mod token;

@@ -1,7 +1,7 @@
 //! The tables of the database, version by version. Which of the steps a file still needs, `schema` finds out.
 
 /// One step for each version of the file, in order; only ever appended to.
-pub(super) const MIGRATIONS: [&str; 5] = [
+pub(super) const MIGRATIONS: [&str; 6] = [
     "
     CREATE TABLE origin (created_at INTEGER NOT NULL) STRICT;
     CREATE TABLE events (
@@ -120,6 +120,19 @@ pub(super) const MIGRATIONS: [&str; 5] = [
     ALTER TABLE events ADD COLUMN session TEXT; -- the log-in session that ended
     ALTER TABLE events ADD COLUMN subject_kind INTEGER NOT NULL DEFAULT 0; -- which claim the subject is compared with
     ALTER TABLE sessions ADD COLUMN names BLOB; -- other names of the token's subject, and its log-in session, as keys
+",
+    "
+    CREATE TABLE directories ( -- of SCIM providers
+        name     TEXT    PRIMARY KEY,
+        revision INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE directory_entries (
+        directory TEXT NOT NULL,
+        key       TEXT NOT NULL,
+        body      TEXT NOT NULL,
+        PRIMARY KEY (directory, key)
+    ) STRICT;
+    ALTER TABLE users ADD COLUMN active INTEGER NOT NULL DEFAULT 1; -- whether its credentials and its password are good
 ",
 ];
 

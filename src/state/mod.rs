@@ -14,6 +14,7 @@ use crate::time::{Clock, Monotonic, Now, Timestamp};
 
 mod backup;
 mod backwards;
+mod directory;
 mod error;
 mod events;
 pub mod freshness;
@@ -31,6 +32,7 @@ mod trim;
 pub(crate) mod uptime;
 mod writer;
 
+pub use directory::{DirectoryEntry, DirectoryNews, DirectoryRevision};
 pub use error::{OpenError, StoreError};
 pub use events::LogPosition;
 use freshness::Freshness;

@@ -44,6 +44,7 @@ mod proxying;
 mod reload;
 mod restarts;
 mod routes;
+mod scim;
 mod secrecy;
 mod signals;
 mod snippets;

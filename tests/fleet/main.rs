@@ -18,6 +18,7 @@ mod logout;
 mod outage;
 mod retention;
 mod scene;
+mod scim;
 mod setup;
 mod topologies;
 mod transmitters;

@@ -33,13 +33,17 @@ struct UserItem<'a> {
     role_version: u64,
     created_at: String,
     has_password: bool,
+    /// Said only of those who may not come in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    active: Option<bool>,
 }
 
 impl<'a> From<&'a User> for UserItem<'a> {
     fn from(user: &'a User) -> Self {
-        let User { id, name, roles, role_version, created_at, password } = user;
+        let User { id, name, roles, role_version, created_at, is_active, password } = user;
         let (role_version, created_at) = (*role_version, created_at.to_string());
-        Self { id, name, roles, role_version, created_at, has_password: password.is_some() }
+        let active = (!is_active).then_some(false);
+        Self { id, name, roles, role_version, created_at, has_password: password.is_some(), active }
     }
 }
 

@@ -15,6 +15,7 @@ mod identity;
 mod issuers;
 mod operators;
 mod routes;
+mod scim;
 mod server;
 mod signals;
 mod state;
@@ -42,6 +43,9 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
             revocation.iter().filter(|sender| sender.subject_issuer.issuer.issuer == authority.issuer);
         authority.global_token_revocation = ours.next().map(|sender| sender.url.clone());
     }
+    let scim = s.aside(|s| {
+        scim::providers(s, &issuers, authority.as_ref(), intake.is_some() || !s.is_sound("signals"))
+    });
     let sessions = s.table("sessions", state::sessions);
     Settings {
         gate,
@@ -52,6 +56,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
         signals: intake,
         logout,
         revocation,
+        scim,
         enforce: enforce::Settings {
             routes,
             identity: s.table("identity", identity::identity),

@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::EndpointKind;
+use crate::signals::scim;
 use crate::signals::ssf::Code;
 
 /// Seconds after which a sender may send again what could not be taken in.
@@ -62,6 +63,7 @@ pub(super) fn fault(kind: Option<EndpointKind>, fault: Fault) -> Response<Bytes>
         Some(EndpointKind::GlobalTokenRevocation) => {
             oauth_error(fault.status(), "invalid_request", fault.description())
         }
+        Some(EndpointKind::Scim) => scim::fault(fault.status(), fault.description()),
         None => json_answer(fault.status(), &json!({ "error": "not_found" })),
     }
 }

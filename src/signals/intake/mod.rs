@@ -15,6 +15,7 @@ use http::{HeaderValue, Method, Response};
 
 use super::logout::LogoutSender;
 use super::revocation::RevocationSender;
+use super::scim;
 use super::ssf::Receiver;
 use super::{SignalLog, SignalRequest};
 use crate::authority::throttle::{GuessLimit, network};
@@ -62,11 +63,13 @@ pub enum EndpointKind {
     Logout,
     /// Global Token Revocation.
     GlobalTokenRevocation,
+    /// Users and groups (SCIM 2.0).
+    Scim,
 }
 
 impl EndpointKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Ssf, Self::Logout, Self::GlobalTokenRevocation];
+    pub const ALL: [Self; 4] = [Self::Ssf, Self::Logout, Self::GlobalTokenRevocation, Self::Scim];
 
     /// The segment of the path that stands for it.
     #[must_use]
@@ -75,6 +78,7 @@ impl EndpointKind {
             Self::Ssf => "ssf",
             Self::Logout => "logout",
             Self::GlobalTokenRevocation => "global-token-revocation",
+            Self::Scim => "scim",
         }
     }
 
@@ -85,6 +89,7 @@ impl EndpointKind {
             Self::Ssf => EventSource::Ssf,
             Self::Logout => EventSource::Logout,
             Self::GlobalTokenRevocation => EventSource::GlobalRevocation,
+            Self::Scim => EventSource::Scim,
         }
     }
 
@@ -93,6 +98,7 @@ impl EndpointKind {
     pub const fn max_body(self) -> usize {
         match self {
             Self::Ssf | Self::Logout | Self::GlobalTokenRevocation => 64 << 10,
+            Self::Scim => scim::MAX_BODY,
         }
     }
 
@@ -100,6 +106,8 @@ impl EndpointKind {
     const fn methods(self) -> &'static str {
         match self {
             Self::Ssf | Self::Logout | Self::GlobalTokenRevocation => "POST",
+            // Which of its paths takes which, the provider says.
+            Self::Scim => "GET, POST, PUT, PATCH, DELETE",
         }
     }
 }
@@ -124,6 +132,8 @@ pub struct Senders {
     pub logout: Vec<LogoutSender>,
     /// `[[global_token_revocation]]`.
     pub revocation: Vec<RevocationSender>,
+    /// `[[scim]]`.
+    pub scim: Vec<Arc<scim::Provider>>,
     /// Where their signals go.
     pub log: Arc<SignalLog>,
 }
@@ -207,7 +217,9 @@ impl Intake {
             return Err(Box::new(answer));
         }
         let Some(kind) = endpoint.kind else { return Err(Box::new(refused(Fault::NotFound))) };
-        if !self.has_sender(kind, &endpoint.name) || !endpoint.rest.is_empty() {
+        // Only a SCIM provider has paths below its own.
+        let is_below = kind != EndpointKind::Scim && !endpoint.rest.is_empty();
+        if !self.has_sender(kind, &endpoint.name) || is_below {
             return Err(Box::new(refused(Fault::NotFound)));
         }
         if !kind.methods().split(", ").any(|known| method.as_str() == known) {
@@ -224,6 +236,7 @@ impl Intake {
             EndpointKind::Ssf => self.senders.receiver.transmitter(name).is_some(),
             EndpointKind::Logout => self.senders.logout(name).is_some(),
             EndpointKind::GlobalTokenRevocation => self.senders.revocation(name).is_some(),
+            EndpointKind::Scim => self.senders.scim(name).is_some(),
         }
     }
 
@@ -241,6 +254,10 @@ impl Intake {
             },
             Some(EndpointKind::GlobalTokenRevocation) => match senders.revocation(name) {
                 Some(sender) => Some(revocation::revoke(self, sender, request).await),
+                None => None,
+            },
+            Some(EndpointKind::Scim) => match senders.scim(name) {
+                Some(provider) => Some(provider.answer(request).await),
                 None => None,
             },
             None => None,
@@ -271,6 +288,10 @@ impl Senders {
 
     fn revocation(&self, name: &str) -> Option<&RevocationSender> {
         self.revocation.iter().find(|sender| sender.settings().name == name)
+    }
+
+    fn scim(&self, name: &str) -> Option<&Arc<scim::Provider>> {
+        self.scim.iter().find(|provider| provider.settings().name == name)
     }
 }
 

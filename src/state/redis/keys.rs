@@ -68,6 +68,11 @@ impl RedisKeys {
         format!("{0}:{{{0}.signals.{name}}}:{what}", self.prefix)
     }
 
+    /// What the keys of a directory begin with; they share a slot.
+    pub(super) fn directory(&self, name: &str) -> String {
+        format!("{}:{{{}.directory.{name}}}", self.prefix, self.prefix)
+    }
+
     /// The last good key set of an issuer from a source: a hash. Replicas whose configurations differ do not mix theirs.
     pub(super) fn key_set(&self, (issuer, source): (&str, &str)) -> String {
         format!("{}:keys:{}:{source}", self.prefix, crate::identity::IssuerKey::new(issuer).0)

@@ -23,6 +23,7 @@ mod confirm;
 mod connect;
 mod counts;
 mod create;
+mod directory;
 pub mod endpoint;
 pub(crate) mod entry;
 mod fault;

@@ -3,6 +3,8 @@
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use redis::{Cmd, cmd};
 
+use super::directory::{CHANGE_DIRECTORY, DIRECTORY_NEWS};
+
 /// A script and the name the server knows it by.
 #[derive(Debug)]
 pub(super) struct Script {
@@ -72,6 +74,10 @@ pub(super) struct Scripts {
     pub(super) offer: Script,
     /// Takes subjects out of it; older servers pop one at a time.
     pub(super) take: Script,
+    /// Reads what changed in a directory together with its revision.
+    pub(super) news: Script,
+    /// Changes a directory, unless its revision is another one by now.
+    pub(super) change: Script,
 }
 
 impl Scripts {
@@ -96,15 +102,17 @@ impl Scripts {
             confirm: Script::new(CONFIRM),
             offer: Script::new(OFFER),
             take: Script::new(TAKE),
+            news: Script::new(DIRECTORY_NEWS),
+            change: Script::new(CHANGE_DIRECTORY),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 19] {
+    pub(super) fn all(&self) -> [&Script; 21] {
         let Self { beat, tick, release, claim, found, raise, lower, append, save, look, .. } = self;
-        let Self { first, terms, count, keep, hold, tell, confirm, offer, take, .. } = self;
+        let Self { first, terms, count, keep, hold, tell, confirm, offer, take, news, change, .. } = self;
         [
             beat, tick, release, claim, found, raise, lower, append, save, look, first, terms, count, keep,
-            hold, tell, confirm, offer, take,
+            hold, tell, confirm, offer, take, news, change,
         ]
     }
 }

@@ -11,6 +11,7 @@ mod introspection;
 mod keys;
 mod overload;
 mod reload;
+mod scim;
 mod slowing;
 pub mod stage;
 mod transport;

@@ -58,6 +58,11 @@ impl Plan {
         self.settings()
     }
 
+    /// The authority's `iss`.
+    pub fn issuer_name(&self) -> &str {
+        &self.issuer
+    }
+
     /// The whole configuration.
     pub fn settings(&self) -> Settings {
         let Self { base, issuer_lines, authority, more, .. } = self;

@@ -1,0 +1,90 @@
+//! `[[scim]]`: identity providers that push their users and groups.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+
+use super::{transmitters, unique};
+use crate::authority;
+use crate::config::section::Section;
+use crate::config::settings::IssuerSettings;
+use crate::config::units;
+use crate::signals::Concealed;
+use crate::signals::scim::{Settings, SubjectAttribute};
+
+/// The shortest token, in bytes.
+const SHORTEST: usize = 16;
+
+/// All of them.
+pub(super) fn providers(
+    s: &mut Section<'_>,
+    issuers: &[IssuerSettings],
+    authority: Option<&authority::Settings>,
+    has_intake: bool,
+) -> Vec<Settings> {
+    let (mut names, mut secrets, mut of_authority) = (Vec::new(), Vec::new(), Vec::new());
+    let issuers = s.is_sound("issuers").then_some(issuers);
+    let providers = s.tables("scim", |s| {
+        let provider = provider(s, issuers, &mut secrets);
+        unique(s, "name", &provider.name, &mut names);
+        if authority.is_some_and(|authority| authority.issuer == provider.issuer.issuer) {
+            // Each of two would take away the roles that the other gives.
+            if !of_authority.is_empty() {
+                s.problem("issuer", "is that of [authority], whose users another [[scim]] provides already");
+            }
+            of_authority.push(provider.name.clone());
+        }
+        provider
+    });
+    if !providers.is_empty() && !has_intake {
+        s.problem("scim", "needs a [signals] table, which says where its requests arrive");
+    }
+    providers
+}
+
+fn provider(s: &mut Section<'_>, issuers: Option<&[IssuerSettings]>, known: &mut Vec<String>) -> Settings {
+    Settings {
+        name: s.required("name", transmitters::segment).unwrap_or_default(),
+        tokens: tokens(s, known),
+        issuer: transmitters::subject_issuer(s, "issuer", issuers).0.issuer,
+        subject: s.word(
+            "subject",
+            ("externalId", SubjectAttribute::ExternalId),
+            &[("userName", SubjectAttribute::UserName), ("id", SubjectAttribute::Id)],
+        ),
+        roles: s.table("roles", roles),
+    }
+}
+
+fn tokens(s: &mut Section<'_>, known: &mut Vec<String>) -> Vec<Concealed> {
+    let secrets = s.secrets("tokens");
+    for (index, secret) in secrets.iter().enumerate() {
+        // RFC 6750 §2.1: what cannot stand in `Authorization: Bearer` could never be presented.
+        if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+            s.element_problem("tokens", index, "must be visible ASCII without spaces");
+        } else if secret.len() < SHORTEST {
+            s.element_problem(
+                "tokens",
+                index,
+                format!("is shorter than {SHORTEST} bytes, and could be guessed; `openssl rand -hex 32` makes a good one"),
+            );
+        }
+        let is_same = |other: &String| verify_slices_are_equal(other.as_bytes(), secret.as_bytes()).is_ok();
+        if known.iter().any(is_same) {
+            s.element_problem("tokens", index, "is a token of another provider, or listed twice");
+        }
+        known.push(secret.clone());
+    }
+    secrets.into_iter().map(Concealed::new).collect()
+}
+
+/// `[scim.roles]`: groups by their display names.
+fn roles(s: &mut Section<'_>) -> BTreeMap<String, String> {
+    let mut roles = BTreeMap::new();
+    for group in s.written() {
+        if let Some(role) = s.required(group, units::name) {
+            roles.insert(group.to_owned(), role);
+        }
+    }
+    roles
+}

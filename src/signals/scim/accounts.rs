@@ -1,0 +1,42 @@
+//! Users of the embedded authority, as their provider wants them.
+
+use std::sync::Arc;
+
+use super::error::ScimError;
+use super::plan::WantedAccount;
+use crate::authority::{Authority, ProvidedUser, Refused};
+
+/// Makes the authority's users what they are to be. What was done stays done when a later one fails: the whole list may
+/// be asked for again.
+pub(super) async fn provide(authority: &Arc<Authority>, wanted: Vec<WantedAccount>) -> Result<(), ScimError> {
+    let (mut kept, mut gone) = (Vec::new(), Vec::new());
+    for account in wanted {
+        match account {
+            WantedAccount::Kept { id, name, roles, is_active } => {
+                kept.push(ProvidedUser { id: id.into(), name: name.into(), roles, is_active });
+            }
+            WantedAccount::Deleted(id) => gone.push(id),
+        }
+    }
+    if !kept.is_empty() {
+        authority.provide(kept).await.map_err(refused)?;
+    }
+    for id in gone {
+        match authority.delete_user(&id).await {
+            Ok(()) | Err(Refused::NoUser) => {}
+            Err(error) => return Err(refused(error)),
+        }
+    }
+    Ok(())
+}
+
+fn refused(refused: Refused) -> ScimError {
+    match refused {
+        Refused::Invalid { field, why } => ScimError::value(format!("the authority's user: {field}: {why}")),
+        Refused::Store(error) => ScimError::from(error),
+        other => {
+            tracing::error!(error = %other, "the authority's users could not be changed");
+            ScimError::unavailable()
+        }
+    }
+}

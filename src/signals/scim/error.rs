@@ -1,0 +1,156 @@
+//! What is wrong with a request, in the form that SCIM clients read (RFC 7644 §3.12).
+
+use bytes::Bytes;
+use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::{Map, Value};
+
+use super::answer::json_answer;
+use crate::state::StoreError;
+
+const SCHEMA: &str = "urn:ietf:params:scim:api:messages:2.0:Error";
+
+/// Why a request was refused; nothing was changed by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ScimError {
+    status: StatusCode,
+    kind: Option<&'static str>,
+    detail: String,
+    /// The methods of the endpoint, where the request's is none of them.
+    allow: Option<&'static str>,
+}
+
+impl ScimError {
+    fn new(status: StatusCode, kind: Option<&'static str>, detail: impl Into<String>) -> Self {
+        Self { status, kind, detail: detail.into(), allow: None }
+    }
+
+    fn bad(kind: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, Some(kind), detail)
+    }
+
+    /// What the endpoints of all senders have in common.
+    pub(super) fn of_status(status: StatusCode, detail: &str) -> Self {
+        Self::new(status, None, detail)
+    }
+
+    /// A filter that is not understood, or not supported.
+    pub(super) fn filter(detail: impl Into<String>) -> Self {
+        Self::bad("invalidFilter", detail)
+    }
+
+    /// A body that is no request of this kind.
+    pub(super) fn syntax(detail: impl Into<String>) -> Self {
+        Self::bad("invalidSyntax", detail)
+    }
+
+    /// A PATCH path that names nothing here.
+    pub(super) fn path(detail: impl Into<String>) -> Self {
+        Self::bad("invalidPath", detail)
+    }
+
+    /// A value that the attribute cannot have.
+    pub(super) fn value(detail: impl Into<String>) -> Self {
+        Self::bad("invalidValue", detail)
+    }
+
+    /// An operation that names no value that is there.
+    pub(super) fn no_target(detail: impl Into<String>) -> Self {
+        Self::bad("noTarget", detail)
+    }
+
+    /// A change of what cannot be changed.
+    pub(super) fn mutability(detail: impl Into<String>) -> Self {
+        Self::bad("mutability", detail)
+    }
+
+    /// A value that another resource has.
+    pub(super) fn taken(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, Some("uniqueness"), detail)
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, None, "a bearer token of this provider is needed")
+    }
+
+    pub(super) fn not_found(what: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, None, format!("there is no such {what}"))
+    }
+
+    pub(super) fn method(allow: &'static str) -> Self {
+        let error = Self::new(StatusCode::METHOD_NOT_ALLOWED, None, "the endpoint does not take this method");
+        Self { allow: Some(allow), ..error }
+    }
+
+    pub(super) fn media_type() -> Self {
+        let detail = "the body must be application/scim+json or application/json";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, detail)
+    }
+
+    pub(super) fn too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, None, "the body is larger than 1 MiB")
+    }
+
+    pub(super) fn outdated() -> Self {
+        let detail = "the resource has another version than If-Match names";
+        Self::new(StatusCode::PRECONDITION_FAILED, None, detail)
+    }
+
+    pub(super) fn not_implemented(what: &str) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, None, format!("{what} is not supported"))
+    }
+
+    /// The directory has no room for another resource.
+    pub(super) fn full(what: &str) -> Self {
+        let detail = format!("the directory holds as many {what} as it can");
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, None, detail)
+    }
+
+    pub(super) fn unavailable() -> Self {
+        let detail = "the change could not be made durable now; send it again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, None, detail)
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What is wrong in a word or two, which repeat nothing of the request.
+    pub(super) fn word(&self) -> &'static str {
+        self.kind.or(self.status.canonical_reason()).unwrap_or_default()
+    }
+
+    /// The answer.
+    pub(super) fn response(&self) -> Response<Bytes> {
+        let mut body = Map::new();
+        body.insert("schemas".to_owned(), Value::from(vec![SCHEMA]));
+        body.insert("status".to_owned(), self.status.as_str().into());
+        if let Some(kind) = self.kind {
+            body.insert("scimType".to_owned(), kind.into());
+        }
+        body.insert("detail".to_owned(), self.detail.as_str().into());
+        let mut answer = json_answer(self.status, &Value::Object(body));
+        let headers = answer.headers_mut();
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        match self.status {
+            StatusCode::UNAUTHORIZED => {
+                let challenge = HeaderValue::from_static(r#"Bearer realm="portcullis-scim""#);
+                headers.insert(WWW_AUTHENTICATE, challenge);
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            _ => {}
+        }
+        answer
+    }
+}
+
+impl From<StoreError> for ScimError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "a SCIM directory could not be read or written");
+        Self::unavailable()
+    }
+}

@@ -1,0 +1,202 @@
+//! A group: what is kept of it, how requests change it, how it is shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::error::ScimError;
+use super::members::{ScimMembers, elements, filled_text, optional_text};
+use super::patch::{PatchOperation, PatchPath, PatchVerb, is_extension};
+use crate::time::Timestamp;
+
+/// The schema of groups.
+pub(super) const GROUP_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
+
+/// The longest name, in bytes: it may be that of a role.
+const LONGEST_NAME: usize = 255;
+
+/// A group of the directory. Who its members are, the users know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ScimGroup {
+    pub(super) id: Box<str>,
+    /// Its place in lists: the revision of the directory that it came with.
+    pub(super) order: u64,
+    /// The revision of the directory that changed it last.
+    pub(super) revision: u64,
+    pub(super) created: Timestamp,
+    pub(super) modified: Timestamp,
+    pub(super) display_name: Box<str>,
+    pub(super) external_id: Option<Box<str>>,
+}
+
+/// What a request makes of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GroupEdit {
+    pub(super) display_name: Box<str>,
+    pub(super) external_id: Option<Box<str>>,
+    /// Who was a member is none unless it is said so below.
+    pub(super) is_cleared: bool,
+    /// Users by id, and whether they are members from now on.
+    pub(super) members: BTreeMap<Box<str>, bool>,
+}
+
+impl GroupEdit {
+    /// Of a group as it is: nothing changes.
+    pub(super) fn of(group: &ScimGroup) -> Self {
+        Self {
+            display_name: group.display_name.clone(),
+            external_id: group.external_id.clone(),
+            is_cleared: false,
+            members: BTreeMap::new(),
+        }
+    }
+
+    /// Reads the whole group that a POST or PUT brings.
+    pub(super) fn parse(body: &[u8]) -> Result<Self, ScimError> {
+        let mut members = ScimMembers::parse(body)?;
+        members.expect_schema(GROUP_SCHEMA)?;
+        let Some(display_name) = members.take("displayname") else {
+            return Err(ScimError::value("displayName is required"));
+        };
+        let external_id = members.take("externalid").unwrap_or(Value::Null);
+        let ids = member_ids(members.take("members").unwrap_or(Value::Null))?;
+        Ok(Self {
+            display_name: group_name(&display_name)?,
+            external_id: optional_text("externalId", &external_id)?,
+            is_cleared: true,
+            members: ids.into_iter().map(|id| (id, true)).collect(),
+        })
+    }
+
+    /// Carries out one operation of a PATCH on the group with this id.
+    pub(super) fn apply(&mut self, id: &str, operation: PatchOperation) -> Result<(), ScimError> {
+        let PatchOperation { verb, path, value } = operation;
+        match path.attribute.as_str() {
+            "members" => self.apply_to_members(verb, &path, value),
+            "schemas" => Ok(()),
+            other if is_extension(other) => Ok(()),
+            "displayname" | "externalid" | "id" | "meta" if !path.is_whole() => {
+                Err(ScimError::path(format!("{} has no parts", path.attribute)))
+            }
+            "displayname" if verb == PatchVerb::Remove => {
+                Err(ScimError::mutability("displayName is required"))
+            }
+            "displayname" => {
+                self.display_name = group_name(&value)?;
+                Ok(())
+            }
+            "externalid" => {
+                let value = if verb == PatchVerb::Remove { &Value::Null } else { &value };
+                self.external_id = optional_text("externalId", value)?;
+                Ok(())
+            }
+            // Okta sends it along with a new name.
+            "id" if value.as_str() == Some(id) && verb != PatchVerb::Remove => Ok(()),
+            "id" | "meta" => Err(ScimError::mutability(format!("{} cannot be changed", path.attribute))),
+            _ => Err(ScimError::path("groups have no such attribute")),
+        }
+    }
+
+    fn apply_to_members(&mut self, verb: PatchVerb, path: &PatchPath, value: Value) -> Result<(), ScimError> {
+        if path.sub.is_some() {
+            return Err(ScimError::path("members are added and removed whole"));
+        }
+        if !path.within.is_empty() {
+            if verb != PatchVerb::Remove {
+                return Err(ScimError::path("a filter chooses members to remove, and no others"));
+            }
+            let [only] = path.within.as_slice() else {
+                return Err(ScimError::path("members are chosen by members[value eq \"id\"]"));
+            };
+            if only.attribute != "value" {
+                return Err(ScimError::path("members are chosen by members[value eq \"id\"]"));
+            }
+            self.members.insert(only.text()?.into(), false);
+            return Ok(());
+        }
+        match verb {
+            PatchVerb::Add => self.members.extend(member_ids(value)?.into_iter().map(|id| (id, true))),
+            PatchVerb::Replace => {
+                let ids = member_ids(value)?;
+                self.clear();
+                self.members.extend(ids.into_iter().map(|id| (id, true)));
+            }
+            PatchVerb::Remove if value.is_null() => self.clear(),
+            PatchVerb::Remove => {
+                self.members.extend(member_ids(value)?.into_iter().map(|id| (id, false)));
+            }
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.is_cleared = true;
+        self.members.clear();
+    }
+}
+
+/// The ids in a list of members. Salesforce puts the list into an object of the same name.
+fn member_ids(value: Value) -> Result<BTreeSet<Box<str>>, ScimError> {
+    let value = match value {
+        Value::Object(object) if object.keys().any(|name| name.eq_ignore_ascii_case("members")) => {
+            let mut nested = ScimMembers::new(object)?;
+            let list = nested.take("members").unwrap_or(Value::Null);
+            if nested.into_rest().next().is_some() {
+                return Err(ScimError::value("beside members the value has other attributes"));
+            }
+            list
+        }
+        other => other,
+    };
+    let id = |element: Value| {
+        let mut member = ScimMembers::of(element, "a member")?;
+        let is_group = member.take("type").is_some_and(|kind| kind.as_str().is_some_and(is_group_type));
+        if is_group {
+            return Err(ScimError::value("a group cannot be a member of another"));
+        }
+        match member.take("value") {
+            Some(value) => filled_text("members.value", &value),
+            None => Err(ScimError::value("a member has no value")),
+        }
+    };
+    elements(value).into_iter().map(id).collect()
+}
+
+fn is_group_type(kind: &str) -> bool {
+    kind.eq_ignore_ascii_case("Group")
+}
+
+fn group_name(value: &Value) -> Result<Box<str>, ScimError> {
+    let name = filled_text("displayName", value)?;
+    if name.len() > LONGEST_NAME {
+        return Err(ScimError::value(format!("displayName is longer than {LONGEST_NAME} bytes")));
+    }
+    Ok(name)
+}
+
+impl ScimGroup {
+    /// As it is shown. `members` are the ids of its users, where they are wanted, and `base` what URLs begin with.
+    pub(super) fn to_json<'a>(
+        &self,
+        base: &str,
+        members: Option<impl Iterator<Item = &'a str>>,
+    ) -> Map<String, Value> {
+        let mut shown = Map::new();
+        shown.insert("schemas".to_owned(), json!([GROUP_SCHEMA]));
+        shown.insert("id".to_owned(), (&*self.id).into());
+        if let Some(external_id) = &self.external_id {
+            shown.insert("externalId".to_owned(), (&**external_id).into());
+        }
+        shown.insert("displayName".to_owned(), (&*self.display_name).into());
+        if let Some(members) = members {
+            let member =
+                |id: &str| json!({ "value": id, "type": "User", "$ref": super::location(base, "Users", id) });
+            shown.insert("members".to_owned(), members.map(member).collect::<Vec<_>>().into());
+        }
+        let location = super::location(base, "Groups", &self.id);
+        let times = (self.created, self.modified);
+        shown.insert("meta".to_owned(), super::meta("Group", times, self.revision, &location));
+        shown
+    }
+}

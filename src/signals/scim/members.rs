@@ -1,0 +1,127 @@
+//! The members of a JSON object as SCIM names them: without case (RFC 7643 §2.1), each at most once.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::error::ScimError;
+use crate::jose::json;
+
+/// Longest text that is kept, in bytes.
+const LONGEST: usize = 1_024;
+
+/// The members of an object by their names in lower case, each with its name as it came.
+#[derive(Debug, Default)]
+pub(super) struct ScimMembers(BTreeMap<String, (String, Value)>);
+
+impl ScimMembers {
+    /// Reads a body.
+    pub(super) fn parse(body: &[u8]) -> Result<Self, ScimError> {
+        let unreadable = |error| match error {
+            json::JsonError::NoObject => ScimError::syntax("the body is not one JSON object"),
+            json::JsonError::Ambiguous => {
+                ScimError::syntax("the body has a member twice, or is nested too deeply")
+            }
+        };
+        Self::new(json::object(body).map_err(unreadable)?)
+    }
+
+    /// Of an object.
+    pub(super) fn new(object: Map<String, Value>) -> Result<Self, ScimError> {
+        let mut members = BTreeMap::new();
+        for (name, value) in object {
+            let lower = name.to_ascii_lowercase();
+            if members.insert(lower, (name, value)).is_some() {
+                return Err(ScimError::syntax("an object has a member twice, in different case"));
+            }
+        }
+        Ok(Self(members))
+    }
+
+    /// Of a value that must be an object.
+    pub(super) fn of(value: Value, what: &str) -> Result<Self, ScimError> {
+        match value {
+            Value::Object(object) => Self::new(object),
+            _ => Err(ScimError::value(format!("{what} must be an object"))),
+        }
+    }
+
+    /// Takes a member out; one that is null is not there (RFC 7643 §2.5).
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name).map(|(_, value)| value).filter(|value| !value.is_null())
+    }
+
+    /// Takes a member out, be it null.
+    pub(super) fn take_any(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name).map(|(_, value)| value)
+    }
+
+    /// All that is left.
+    pub(super) fn into_rest(self) -> impl Iterator<Item = (String, Value)> {
+        self.0.into_values()
+    }
+
+    /// Checks that `schemas`, where it is given, names this one.
+    pub(super) fn expect_schema(&mut self, schema: &str) -> Result<(), ScimError> {
+        let Some(value) = self.take("schemas") else { return Ok(()) };
+        let is_named = |value: &Value| value.as_str().is_some_and(|text| text.eq_ignore_ascii_case(schema));
+        match value {
+            Value::Array(schemas) if schemas.iter().all(Value::is_string) && schemas.iter().any(is_named) => {
+                Ok(())
+            }
+            _ => Err(ScimError::syntax(format!("schemas must list {schema}"))),
+        }
+    }
+}
+
+/// A text that can be kept, shown and logged.
+pub(super) fn text(what: &str, value: &Value) -> Result<Box<str>, ScimError> {
+    let Value::String(text) = value else { return Err(ScimError::value(format!("{what} must be a string"))) };
+    if text.len() > LONGEST {
+        return Err(ScimError::value(format!("{what} is longer than {LONGEST} bytes")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(ScimError::value(format!("{what} holds a control character")));
+    }
+    Ok(text.as_str().into())
+}
+
+/// The same; one that is null or empty is none.
+pub(super) fn optional_text(what: &str, value: &Value) -> Result<Option<Box<str>>, ScimError> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) if text.is_empty() => Ok(None),
+        value => text(what, value).map(Some),
+    }
+}
+
+/// A text that must not be empty, nor begin or end with a space.
+pub(super) fn filled_text(what: &str, value: &Value) -> Result<Box<str>, ScimError> {
+    let text = text(what, value)?;
+    if text.is_empty() {
+        return Err(ScimError::value(format!("{what} is empty")));
+    }
+    if text.trim() != &*text {
+        return Err(ScimError::value(format!("{what} begins or ends with a space")));
+    }
+    Ok(text)
+}
+
+/// A boolean; Entra sends it as a word in any case.
+pub(super) fn boolean(what: &str, value: &Value) -> Result<bool, ScimError> {
+    match value {
+        Value::Bool(value) => Ok(*value),
+        Value::String(word) if word.eq_ignore_ascii_case("true") => Ok(true),
+        Value::String(word) if word.eq_ignore_ascii_case("false") => Ok(false),
+        _ => Err(ScimError::value(format!("{what} must be true or false"))),
+    }
+}
+
+/// The elements of a value that may have several; null is none, and one alone is one.
+pub(super) fn elements(value: Value) -> Vec<Value> {
+    match value {
+        Value::Null => Vec::new(),
+        Value::Array(elements) => elements,
+        one => vec![one],
+    }
+}

@@ -1,0 +1,399 @@
+//! What a request changes: the users and groups that are different by it, and whose tokens end.
+//!
+//! Pure: the directory, the time and the next revision are given to it, so that a test is a table of values.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::directory::{DirectoryChange, ScimDirectory};
+use super::error::ScimError;
+use super::group::{GroupEdit, ScimGroup};
+use super::patch::PatchOperation;
+use super::user::{ScimUser, UserFields};
+use super::{Settings, SubjectAttribute};
+use crate::time::Timestamp;
+
+/// Users and groups that a directory holds at most.
+const MOST_USERS: usize = 200_000;
+const MOST_GROUPS: usize = 20_000;
+/// Roles of one user.
+const MOST_ROLES: usize = 256;
+
+/// What a request wants changed.
+#[derive(Debug, Clone)]
+pub(super) enum WantedChange {
+    /// With the id that it gets where its subject is none.
+    CreateUser(UserFields, Box<str>),
+    ReplaceUser(UserFields),
+    PatchUser(Vec<PatchOperation>),
+    DeleteUser,
+    /// With its id.
+    CreateGroup(GroupEdit, Box<str>),
+    ReplaceGroup(GroupEdit),
+    PatchGroup(Vec<PatchOperation>),
+    DeleteGroup,
+}
+
+/// Tokens that end by a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SubjectEnd {
+    /// All of the subject's.
+    Revoked,
+    /// Those that may carry the roles before.
+    RolesChanged,
+}
+
+/// What the embedded authority's user is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum WantedAccount {
+    Kept { id: Box<str>, name: Box<str>, roles: Vec<String>, is_active: bool },
+    Deleted(Box<str>),
+}
+
+/// What is answered once the change is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum PlannedAnswer {
+    CreatedUser(Box<str>),
+    User(Box<str>),
+    CreatedGroup(Box<str>),
+    Group(Box<str>),
+    NoContent,
+}
+
+/// What a request comes down to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ScimPlan {
+    pub(super) change: DirectoryChange,
+    /// One for each subject whose tokens end.
+    pub(super) ends: Vec<(Box<str>, SubjectEnd)>,
+    /// Where the users are those of the embedded authority.
+    pub(super) accounts: Vec<WantedAccount>,
+    pub(super) answer: PlannedAnswer,
+}
+
+/// A group as it is after the request: its id and its name; no name where it is gone.
+type GroupAfter<'a> = Option<(&'a str, Option<&'a str>)>;
+
+/// What a plan is made by.
+pub(super) struct Planner<'a> {
+    pub(super) directory: &'a ScimDirectory,
+    pub(super) settings: &'a Settings,
+    /// Where users are the embedded authority's: whether it has one of this id.
+    pub(super) has_account: Option<&'a dyn Fn(&str) -> bool>,
+    pub(super) now: Timestamp,
+    /// The revision that the directory has afterwards.
+    pub(super) revision: u64,
+}
+
+impl ScimPlan {
+    fn new(answer: PlannedAnswer) -> Self {
+        Self { change: DirectoryChange::default(), ends: Vec::new(), accounts: Vec::new(), answer }
+    }
+}
+
+impl Planner<'_> {
+    /// Plans a change of the resource with this id; `expected` judges its revision.
+    pub(super) fn plan(
+        &self,
+        id: &str,
+        wanted: WantedChange,
+        expected: impl Fn(u64) -> bool,
+    ) -> Result<ScimPlan, ScimError> {
+        let user = || {
+            let user = self.directory.user(id).ok_or_else(|| ScimError::not_found("user"))?;
+            if expected(user.revision) { Ok(user) } else { Err(ScimError::outdated()) }
+        };
+        let group = || {
+            let group = self.directory.group(id).ok_or_else(|| ScimError::not_found("group"))?;
+            if expected(group.revision) { Ok(group) } else { Err(ScimError::outdated()) }
+        };
+        match wanted {
+            WantedChange::CreateUser(fields, id) => self.create_user(fields, id),
+            WantedChange::ReplaceUser(fields) => self.change_user(user()?, fields),
+            WantedChange::PatchUser(operations) => {
+                let user = user()?;
+                let mut fields = user.fields.clone();
+                operations.into_iter().try_for_each(|operation| fields.apply(id, operation))?;
+                self.change_user(user, fields)
+            }
+            WantedChange::DeleteUser => self.delete_user(user()?),
+            WantedChange::CreateGroup(edit, id) => self.create_group(edit, id),
+            WantedChange::ReplaceGroup(edit) => {
+                self.change_group(group()?, edit, PlannedAnswer::Group(id.into()))
+            }
+            WantedChange::PatchGroup(operations) => {
+                let group = group()?;
+                let mut edit = GroupEdit::of(group);
+                operations.into_iter().try_for_each(|operation| edit.apply(id, operation))?;
+                self.change_group(group, edit, PlannedAnswer::NoContent)
+            }
+            WantedChange::DeleteGroup => self.delete_group(group()?),
+        }
+    }
+
+    fn create_user(&self, fields: UserFields, random_id: Box<str>) -> Result<ScimPlan, ScimError> {
+        if self.directory.counts().0 >= MOST_USERS {
+            return Err(ScimError::full("users"));
+        }
+        let id = match (self.has_account, self.settings.subject) {
+            (None, _) | (Some(_), SubjectAttribute::Id) => random_id,
+            // The user of the embedded authority is the one whose id the subject is, new or not.
+            (Some(_), _) => account_id(self.named_subject(&fields)?)?,
+        };
+        if self.directory.user(&id).is_some() || self.directory.group(&id).is_some() {
+            return Err(ScimError::taken("another user has this id"));
+        }
+        let (order, revision) = (self.revision, self.revision);
+        let groups = BTreeSet::new();
+        let user = ScimUser { id, order, revision, created: self.now, modified: self.now, fields, groups };
+        self.check_unique(&user)?;
+        let mut plan = ScimPlan::new(PlannedAnswer::CreatedUser(user.id.clone()));
+        self.put_user(&mut plan, None, Some(user), None)?;
+        Ok(plan)
+    }
+
+    fn change_user(&self, before: &Arc<ScimUser>, fields: UserFields) -> Result<ScimPlan, ScimError> {
+        let mut plan = ScimPlan::new(PlannedAnswer::User(before.id.clone()));
+        if before.fields == fields {
+            return Ok(plan);
+        }
+        let user =
+            ScimUser { fields, revision: self.revision, modified: self.now, ..ScimUser::clone(before) };
+        self.check_unique(&user)?;
+        if let Some(has_account) = self.has_account
+            && self.settings.subject != SubjectAttribute::Id
+        {
+            let named = self.named_subject(&user.fields)?;
+            let is_new = self.named_subject(&before.fields).ok() != Some(named);
+            let is_anothers = self.directory.user(named).is_some() || has_account(named);
+            if is_new && *named != *user.id && is_anothers {
+                return Err(ScimError::taken("another user has this id"));
+            }
+        }
+        self.put_user(&mut plan, Some(before), Some(user), None)?;
+        Ok(plan)
+    }
+
+    fn delete_user(&self, user: &Arc<ScimUser>) -> Result<ScimPlan, ScimError> {
+        let mut plan = ScimPlan::new(PlannedAnswer::NoContent);
+        self.put_user(&mut plan, Some(user), None, None)?;
+        for group in self.directory.groups_of(user) {
+            let group = self.touched(group);
+            plan.change.groups.push((group.id.clone(), Some(Arc::new(group))));
+        }
+        Ok(plan)
+    }
+
+    fn create_group(&self, edit: GroupEdit, id: Box<str>) -> Result<ScimPlan, ScimError> {
+        if self.directory.counts().1 >= MOST_GROUPS {
+            return Err(ScimError::full("groups"));
+        }
+        let (order, revision) = (self.revision, self.revision);
+        let (display_name, external_id) = (edit.display_name.clone(), edit.external_id.clone());
+        let (created, modified) = (self.now, self.now);
+        let group =
+            ScimGroup { id: id.clone(), order, revision, created, modified, display_name, external_id };
+        let mut plan = ScimPlan::new(PlannedAnswer::CreatedGroup(id.clone()));
+        self.put_members(&mut plan, &group.id, Some(&group.display_name), &edit)?;
+        plan.change.groups.push((id, Some(Arc::new(group))));
+        Ok(plan)
+    }
+
+    fn change_group(
+        &self,
+        before: &Arc<ScimGroup>,
+        edit: GroupEdit,
+        answer: PlannedAnswer,
+    ) -> Result<ScimPlan, ScimError> {
+        let mut plan = ScimPlan::new(answer);
+        self.put_members(&mut plan, &before.id, Some(&edit.display_name), &edit)?;
+        let is_same = before.display_name == edit.display_name && before.external_id == edit.external_id;
+        if !is_same || !plan.change.is_empty() {
+            let GroupEdit { display_name, external_id, .. } = edit;
+            let group = ScimGroup { display_name, external_id, ..self.touched(before) };
+            plan.change.groups.push((group.id.clone(), Some(Arc::new(group))));
+        }
+        Ok(plan)
+    }
+
+    fn delete_group(&self, group: &Arc<ScimGroup>) -> Result<ScimPlan, ScimError> {
+        let mut plan = ScimPlan::new(PlannedAnswer::NoContent);
+        let edit = GroupEdit { is_cleared: true, ..GroupEdit::of(group) };
+        self.put_members(&mut plan, &group.id, None, &edit)?;
+        plan.change.groups.push((group.id.clone(), None));
+        Ok(plan)
+    }
+
+    fn touched(&self, group: &ScimGroup) -> ScimGroup {
+        ScimGroup { revision: self.revision, modified: self.now, ..group.clone() }
+    }
+
+    /// Plans who is a member, and what that and a new name of the group (`None`: it is gone) make of their roles.
+    fn put_members(
+        &self,
+        plan: &mut ScimPlan,
+        group: &str,
+        name: Option<&str>,
+        edit: &GroupEdit,
+    ) -> Result<(), ScimError> {
+        let after = Some((group, name));
+        let former = if edit.is_cleared { Some(self.directory.members(group)) } else { None };
+        for user in former.into_iter().flatten().filter(|user| edit.members.get(&user.id) != Some(&true)) {
+            self.put_membership(plan, user, after, false)?;
+        }
+        for (id, is_member) in &edit.members {
+            match self.directory.user(id) {
+                Some(user) if user.groups.contains(group) == *is_member => {}
+                // Was taken out above.
+                Some(_) if !*is_member && edit.is_cleared => {}
+                Some(user) => self.put_membership(plan, user, after, *is_member)?,
+                // That nobody of this id is a member is true.
+                None if !*is_member => {}
+                None if self.directory.group(id).is_some() => {
+                    return Err(ScimError::value("a group cannot be a member of another"));
+                }
+                None => return Err(ScimError::value("there is no user with the id of a member")),
+            }
+        }
+        let is_renamed =
+            self.directory.group(group).is_some_and(|before| Some(&*before.display_name) != name);
+        if is_renamed && name.is_some() {
+            let stays = |user: &&Arc<ScimUser>| match edit.members.get(&user.id) {
+                Some(is_member) => *is_member,
+                None => !edit.is_cleared,
+            };
+            for user in self.directory.members(group).filter(stays) {
+                self.end_tokens(plan, Some(user), Some(user), after)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_membership(
+        &self,
+        plan: &mut ScimPlan,
+        before: &Arc<ScimUser>,
+        after: GroupAfter<'_>,
+        is_member: bool,
+    ) -> Result<(), ScimError> {
+        let mut user = ScimUser { revision: self.revision, modified: self.now, ..ScimUser::clone(before) };
+        if let Some((group, _)) = after {
+            if is_member {
+                user.groups.insert(group.into())
+            } else {
+                user.groups.remove(group)
+            };
+        }
+        self.put_user(plan, Some(before), Some(user), after)
+    }
+
+    fn put_user(
+        &self,
+        plan: &mut ScimPlan,
+        before: Option<&Arc<ScimUser>>,
+        after: Option<ScimUser>,
+        group: GroupAfter<'_>,
+    ) -> Result<(), ScimError> {
+        self.end_tokens(plan, before.map(|user| &**user), after.as_ref(), group)?;
+        let id =
+            after.as_ref().map(|user| &user.id).or(before.map(|user| &user.id)).cloned().unwrap_or_default();
+        plan.change.users.push((id, after.map(Arc::new)));
+        Ok(())
+    }
+
+    /// Plans which tokens end when a user becomes another one, and what its account is to be.
+    fn end_tokens(
+        &self,
+        plan: &mut ScimPlan,
+        before: Option<&ScimUser>,
+        after: Option<&ScimUser>,
+        group: GroupAfter<'_>,
+    ) -> Result<(), ScimError> {
+        let old_subject = before.map(|user| self.subject(user)).transpose();
+        let Some(after) = after else {
+            // Who has no subject, by a setting that changed since, cannot be reached; but it can be deleted.
+            if let Some(subject) = old_subject.ok().flatten() {
+                plan.ends.push((subject.into(), SubjectEnd::Revoked));
+            }
+            if let (Some(_), Some(user)) = (self.has_account, before) {
+                plan.accounts.push(WantedAccount::Deleted(user.id.clone()));
+            }
+            return Ok(());
+        };
+        let subject = self.subject(after)?;
+        let roles = self.roles(&after.groups, group);
+        if roles.len() > MOST_ROLES {
+            return Err(ScimError::value(format!("a user would have more than {MOST_ROLES} roles")));
+        }
+        let former = before.map(|user| self.roles(&user.groups, None)).unwrap_or_default();
+        let old_subject = old_subject.ok().flatten();
+        if let Some(old_subject) = old_subject.filter(|old| *old != subject) {
+            plan.ends.push((old_subject.into(), SubjectEnd::Revoked));
+        }
+        let is_new = old_subject != Some(subject);
+        let was_active = before.is_none_or(ScimUser::is_active);
+        if !after.is_active() && (was_active || is_new) {
+            plan.ends.push((subject.into(), SubjectEnd::Revoked));
+        } else if former != roles {
+            plan.ends.push((subject.into(), SubjectEnd::RolesChanged));
+        }
+        if self.has_account.is_some() {
+            let (id, name) = (after.id.clone(), after.label().into());
+            let roles = roles.into_iter().map(str::to_owned).collect();
+            plan.accounts.push(WantedAccount::Kept { id, name, roles, is_active: after.is_active() });
+        }
+        Ok(())
+    }
+
+    /// The roles of a member of these groups.
+    fn roles<'s>(&'s self, groups: &'s BTreeSet<Box<str>>, after: GroupAfter<'s>) -> BTreeSet<&'s str> {
+        let name = |id: &'s str| match after {
+            Some((changed, name)) if changed == id => name,
+            _ => self.directory.group(id).map(|group| &*group.display_name),
+        };
+        let role = |name: &'s str| self.settings.roles.get(name).map_or(name, String::as_str);
+        groups.iter().filter_map(|id| name(id)).map(role).collect()
+    }
+
+    /// What equals the subject of a user's tokens.
+    fn subject<'u>(&self, user: &'u ScimUser) -> Result<&'u str, ScimError> {
+        if self.has_account.is_some() || self.settings.subject == SubjectAttribute::Id {
+            return Ok(&user.id);
+        }
+        self.named_subject(&user.fields)
+    }
+
+    /// The attribute that is the subject.
+    fn named_subject<'u>(&self, fields: &'u UserFields) -> Result<&'u str, ScimError> {
+        match self.settings.subject {
+            SubjectAttribute::ExternalId => fields.external_id.as_deref().ok_or_else(|| {
+                ScimError::value("externalId is required: it is the subject of the user's tokens")
+            }),
+            SubjectAttribute::UserName | SubjectAttribute::Id => Ok(&fields.user_name),
+        }
+    }
+
+    /// No two users have one name, or one subject.
+    fn check_unique(&self, user: &ScimUser) -> Result<(), ScimError> {
+        let named = self.directory.user_named(&user.fields.user_name);
+        if named.is_some_and(|other| other.id != user.id) {
+            return Err(ScimError::taken("another user has this userName"));
+        }
+        if self.settings.subject == SubjectAttribute::ExternalId {
+            let external_id = self.named_subject(&user.fields)?;
+            let mut others = self.directory.users_with_external_id(external_id);
+            if others.any(|other| other.id != user.id) {
+                return Err(ScimError::taken("another user has this externalId"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An id of the embedded authority that can be a segment of a URL.
+fn account_id(subject: &str) -> Result<Box<str>, ScimError> {
+    if subject.contains(['/', '\\', '?', '#', '%']) {
+        return Err(ScimError::value("the subject holds a character that the id of a user cannot have"));
+    }
+    Ok(subject.into())
+}

@@ -1,0 +1,198 @@
+//! Directories: named sets of documents that are changed together, each with a revision that no two states share.
+//!
+//! Knows nothing of what a document says. Who keeps a copy asks what is new since the revision it knows, and changes
+//! the directory only from the revision that it has seen last: of two who change it at once, one fails and looks again.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Store, StoreError};
+
+/// One document; without a body it is deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryEntry {
+    /// Its name in the directory.
+    pub key: Box<str>,
+    /// What it says.
+    pub body: Option<Box<str>>,
+}
+
+/// A state of a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DirectoryRevision {
+    /// Grows by one with each change; 0: there is no directory.
+    pub number: u64,
+    /// Tells it from a state of the same number that another server once had.
+    pub token: Box<str>,
+}
+
+/// What is new in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryNews {
+    /// Its state now.
+    pub revision: DirectoryRevision,
+    /// The entries are all there are: what is known besides is gone.
+    pub is_whole: bool,
+    /// The entries that are different.
+    pub entries: Vec<DirectoryEntry>,
+}
+
+/// Entries that are read at once, so that nothing waits long for it.
+pub(super) const PAGE: usize = 2_000;
+
+impl Store {
+    /// What is new in a directory since the revision that is known; `None`: nothing.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn directory_news(
+        &self,
+        name: &str,
+        known: &DirectoryRevision,
+    ) -> Result<Option<DirectoryNews>, StoreError> {
+        if let Some(fleet) = self.fleet() {
+            return fleet.directory_news(name, known).await;
+        }
+        let name: Arc<str> = name.into();
+        let of = Arc::clone(&name);
+        let revision = self.writer.read(move |db| revision(db, &of)).await?;
+        if revision == *known {
+            return Ok(None);
+        }
+        // Nobody but the caller changes it: the file belongs to this process.
+        let mut entries: Vec<DirectoryEntry> = Vec::new();
+        loop {
+            let (of, after) = (Arc::clone(&name), entries.last().map(|entry| entry.key.clone()));
+            let part = self.writer.read(move |db| page(db, &of, after.as_deref())).await?;
+            let is_last = part.len() < PAGE;
+            entries.extend(part);
+            if is_last {
+                return Ok(Some(DirectoryNews { revision, is_whole: true, entries }));
+            }
+        }
+    }
+
+    /// Changes a directory that has the revision `known`, all of it or nothing. Answers the revision that it has then;
+    /// `None` when it has another one than that. With `above`, the new number is greater than that one, too.
+    ///
+    /// # Errors
+    /// When the store cannot be written. What became of the change may be unknown.
+    pub async fn change_directory(
+        &self,
+        name: &str,
+        known: &DirectoryRevision,
+        entries: Vec<DirectoryEntry>,
+        above: u64,
+    ) -> Result<Option<DirectoryRevision>, StoreError> {
+        if let Some(fleet) = self.fleet() {
+            return fleet.change_directory(name, known, &entries, above).await;
+        }
+        let (name, known) = (name.to_owned(), known.clone());
+        self.writer.run(move |db| change(db, &name, &known, &entries, above)).await
+    }
+}
+
+fn revision(db: &Connection, name: &str) -> rusqlite::Result<DirectoryRevision> {
+    let found = db
+        .prepare_cached("SELECT revision FROM directories WHERE name = ?1")?
+        .query_row([name], |row| row.get::<_, i64>(0))
+        .optional()?;
+    let number = found.and_then(|number| u64::try_from(number).ok()).unwrap_or(0);
+    Ok(DirectoryRevision { number, token: "".into() })
+}
+
+fn page(db: &Connection, name: &str, after: Option<&str>) -> rusqlite::Result<Vec<DirectoryEntry>> {
+    db.prepare_cached(
+        "SELECT key, body FROM directory_entries WHERE directory = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
+    )?
+    .query_map(params![name, after.unwrap_or_default(), i64::try_from(PAGE).unwrap_or(i64::MAX)], |row| {
+        let (key, body): (String, String) = (row.get(0)?, row.get(1)?);
+        Ok(DirectoryEntry { key: key.into(), body: Some(body.into()) })
+    })?
+    .collect()
+}
+
+fn change(
+    db: &Connection,
+    name: &str,
+    known: &DirectoryRevision,
+    entries: &[DirectoryEntry],
+    above: u64,
+) -> rusqlite::Result<Option<DirectoryRevision>> {
+    // Before anything is written: the transaction is shared with other work.
+    if revision(db, name)? != *known {
+        return Ok(None);
+    }
+    let number = known.number.max(above) + 1;
+    db.prepare_cached(
+        "INSERT INTO directories (name, revision) VALUES (?1, ?2)
+         ON CONFLICT (name) DO UPDATE SET revision = excluded.revision",
+    )?
+    .execute(params![name, i64::try_from(number).unwrap_or(i64::MAX)])?;
+    let mut put = db.prepare_cached(
+        "INSERT INTO directory_entries (directory, key, body) VALUES (?1, ?2, ?3)
+         ON CONFLICT (directory, key) DO UPDATE SET body = excluded.body",
+    )?;
+    let mut delete = db.prepare_cached("DELETE FROM directory_entries WHERE directory = ?1 AND key = ?2")?;
+    for entry in entries {
+        match &entry.body {
+            Some(body) => put.execute(params![name, entry.key, body])?,
+            None => delete.execute(params![name, entry.key])?,
+        };
+    }
+    Ok(Some(DirectoryRevision { number, token: "".into() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Now;
+
+    fn entry(key: &str, body: Option<&str>) -> DirectoryEntry {
+        DirectoryEntry { key: key.into(), body: body.map(Into::into) }
+    }
+
+    fn at(number: u64) -> DirectoryRevision {
+        DirectoryRevision { number, token: "".into() }
+    }
+
+    #[tokio::test]
+    async fn a_directory_changes_only_from_the_revision_it_has_and_survives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let store = Store::open(&path, Now::at_millis(0)).unwrap();
+        assert_eq!(store.directory_news("a", &at(0)).await.unwrap(), None);
+        let change = |known: u64, key: &'static str, body: Option<&'static str>| {
+            let store = store.clone();
+            async move { store.change_directory("a", &at(known), vec![entry(key, body)], 0).await.unwrap() }
+        };
+        assert_eq!(change(0, "x", Some("1")).await, Some(at(1)));
+        assert_eq!(change(0, "y", Some("2")).await, None, "not the revision it has");
+        assert_eq!(change(1, "y", Some("2")).await, Some(at(2)));
+        assert_eq!(change(2, "x", None).await, Some(at(3)));
+        assert_eq!(change(3, "z", Some("3")).await, Some(at(4)));
+        assert_eq!(store.directory_news("a", &at(4)).await.unwrap(), None);
+        assert_eq!(store.directory_news("b", &at(0)).await.unwrap(), None, "directories are apart");
+        store.close().await;
+        drop(store);
+        let store = Store::open(&path, Now::at_millis(0)).unwrap();
+        let news = store.directory_news("a", &at(0)).await.unwrap().unwrap();
+        let entries = vec![entry("y", Some("2")), entry("z", Some("3"))];
+        assert_eq!(news, DirectoryNews { revision: at(4), is_whole: true, entries });
+        let lifted = store.change_directory("a", &at(4), Vec::new(), 9).await.unwrap();
+        assert_eq!(lifted, Some(at(10)));
+    }
+
+    #[tokio::test]
+    async fn a_directory_of_many_pages_is_read_whole() {
+        let store = Store::in_memory(Now::at_millis(0)).unwrap();
+        for count in [1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE] {
+            let name = count.to_string();
+            let entries: Vec<_> = (0..count).map(|i| entry(&format!("{i:06}"), Some("{}"))).collect();
+            store.change_directory(&name, &at(0), entries.clone(), 0).await.unwrap();
+            let news = store.directory_news(&name, &at(0)).await.unwrap().unwrap();
+            assert_eq!(news.entries, entries, "{count}");
+        }
+    }
+}
