@@ -46,6 +46,7 @@ mod restarts;
 mod routes;
 mod scim;
 mod secrecy;
+mod signal_recipes;
 mod signals;
 mod snippets;
 mod stop_signals;
