@@ -43,7 +43,7 @@ fn every_recipe_is_a_configuration_that_the_gate_takes() {
             "STREAM_AUTHORIZATION",
             "STREAM_CLIENT_SECRET",
         ] {
-            check.env(name, "a secret of more than 16 bytes");
+            check.env(name, "a-secret-of-more-than-16-bytes");
         }
         let output = check.output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
