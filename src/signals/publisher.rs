@@ -94,7 +94,7 @@ impl SignalLog {
     /// When the store cannot be written; nothing of it is in force then.
     pub async fn publish(&self, signal: Signal, now: Now) -> Result<(), StoreError> {
         let Signal { source, sender, events, passed_over } = &signal;
-        let before = self.revocations.load_full();
+        let before = self.in_force();
         if !events.is_empty() {
             let stored = self.log.publish(events.clone(), *source, now).await;
             stored.inspect_err(|error| {
@@ -107,9 +107,21 @@ impl SignalLog {
         for kind in kinds.chain(passed_over.iter().copied()) {
             self.events.with_label_values(&[kind, source.as_str()]).inc();
         }
+        self.tell(signal, before).await;
+        Ok(())
+    }
+
+    /// What is in force now, to be compared with what a signal changed.
+    #[must_use]
+    pub fn in_force(&self) -> Arc<Snapshot> {
+        self.revocations.load_full()
+    }
+
+    /// Counts the tokens in use that a signal ended whose events are in force already, and tells of it; `before` is what was
+    /// in force before it.
+    pub async fn tell(&self, signal: Signal, before: Arc<Snapshot>) {
         // The task ends with the process only; what is in force stays so.
         drop(self.told.send(Uncounted { signal, before }).await);
-        Ok(())
     }
 }
 
@@ -168,8 +180,10 @@ fn count(told: &[Uncounted], sessions: &Sessions, after: &Snapshot) -> HashMap<P
         });
         let Some(first) = ending.min() else { return };
         let now = Now::read();
+        // Where the version of its roles would tell, which a session does not know, it counts as in force before.
+        let latest = TokenFacts { role_version: Some(u64::MAX), ..facts.clone() };
         let was_in_force =
-            |place: usize| told.get(place).is_some_and(|stored| stored.before.judge(&facts, now).is_none());
+            |place: usize| told.get(place).is_some_and(|stored| stored.before.judge(&latest, now).is_none());
         // A signal that was taken back, and is delivered again, ends nothing.
         if was_in_force(first.0) && after.judge(&facts, now).is_some() {
             *ended.entry(*first).or_insert(0) += 1;

@@ -240,8 +240,9 @@ impl Provider {
         ends: Vec<(Box<str>, SubjectEnd)>,
         accounts: Vec<super::plan::WantedAccount>,
     ) -> Result<(), ScimError> {
+        let before = self.signals.in_force();
         if let Some(authority) = &self.authority {
-            return accounts::provide(authority, accounts).await;
+            accounts::provide(authority, accounts).await?;
         }
         if ends.is_empty() {
             return Ok(());
@@ -257,7 +258,12 @@ impl Provider {
         };
         let events = ends.into_iter().map(event).collect();
         let (source, sender) = (EventSource::Scim, self.settings.name.clone());
-        Ok(self.signals.publish(Signal { source, sender, events, passed_over: Vec::new() }, now).await?)
+        let signal = Signal { source, sender, events, passed_over: Vec::new() };
+        if self.authority.is_some() {
+            self.signals.tell(signal, before).await;
+            return Ok(());
+        }
+        Ok(self.signals.publish(signal, now).await?)
     }
 
     fn answer_planned(

@@ -75,6 +75,10 @@ fn a_group_that_is_taken_away_takes_the_role_from_the_next_token_and_ends_the_la
     assert_eq!(stage.api("/cases/1", &with), 401);
     let after = stage.token(&app);
     assert_eq!((stage.api("/any/1", &after), stage.api("/cases/1", &after)), (200, 403));
+    let line = stage.gate.log().wait_for("the signal that ended the token", |line| {
+        line["message"] == "signal" && line["tokens_ended"] == 1 && line["types"] == "role-changed"
+    });
+    assert_eq!((&line["source"], &line["sender"]), (&json!("scim"), &json!("idp")), "{line}");
     let events = stage.admin("GET", "/v1/events", &Value::Null).json();
     let kinds: Vec<&Value> = events["items"].as_array().unwrap().iter().map(|event| &event["type"]).collect();
     assert_eq!(kinds, [&json!("role-changed"); 4], "one for taking it over, one for each change: {events}");
