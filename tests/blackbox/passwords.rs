@@ -205,13 +205,18 @@ fn a_file_of_the_version_before_gets_passwords_which_outlive_roles_and_crashes()
     stage.gate.wait_for_exit(testkit::PATIENCE);
     let folder = stage.gate.settings.folder().to_owned();
     let file = rusqlite::Connection::open(folder.join("authority.db")).unwrap();
-    let later = [
-        "users DROP COLUMN password",
-        "events DROP COLUMN session",
-        "events DROP COLUMN subject_kind",
-        "sessions DROP COLUMN names",
-    ];
-    later.iter().for_each(|column| file.execute_batch(&format!("ALTER TABLE {column}")).unwrap());
+    // Takes back what every later version added.
+    for added in [
+        "DROP TABLE directory_entries",
+        "DROP TABLE directories",
+        "ALTER TABLE users DROP COLUMN active",
+        "ALTER TABLE users DROP COLUMN password",
+        "ALTER TABLE events DROP COLUMN session",
+        "ALTER TABLE events DROP COLUMN subject_kind",
+        "ALTER TABLE sessions DROP COLUMN names",
+    ] {
+        file.execute_batch(added).unwrap();
+    }
     file.execute_batch("PRAGMA user_version = 3").unwrap();
     file.close().unwrap();
 
