@@ -33,7 +33,7 @@ pub(super) struct RunningTransmitter {
 
 #[derive(Debug)]
 enum Work {
-    /// There is none.
+    /// No stream is kept.
     Nothing,
     /// It begins when the configuration is put into force.
     Planned(Box<StreamKeeper>),

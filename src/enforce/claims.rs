@@ -191,7 +191,8 @@ impl IssuerRules {
         })
     }
 
-    /// What else events may name the token by. An empty name is none: it would make one of all that carry it.
+    /// The other names by which events may reach the token. Empty names are ignored: all tokens that carry one would be
+    /// taken for the same.
     fn names(&self, payload: &Map<String, Value>) -> Result<Option<TokenNames>, UnusableToken> {
         let (issuer, names) = (&*self.issuer, &self.claims);
         let claim = |name: &ClaimName| Ok(text(name.find(payload), name)?.filter(|text| !text.is_empty()));

@@ -83,7 +83,7 @@ pub(super) struct Meters {
 pub(super) enum OwnEndpoint {
     /// The authority.
     Authority(AuthorityEndpoint),
-    /// An endpoint for signals; `None`: there is none with that path.
+    /// An endpoint for signals; `None`: no endpoint has that path.
     Signals(Option<EndpointKind>),
 }
 

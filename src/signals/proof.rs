@@ -34,11 +34,14 @@ pub(super) fn prove(
     asked: KeysAsked,
     now: Timestamp,
 ) -> Result<(), Unproven> {
-    match keys.availability(Now { wall: now, monotonic: Monotonic::now() }) {
-        Availability::Usable => {}
-        Availability::NeverLoaded | Availability::TooOld => return Err(Unproven::NoKeys),
-    }
-    prove_with(jws, algorithm, &keys.current()).map_err(|(wanted, why)| {
+    let proven = match keys.availability(Now { wall: now, monotonic: Monotonic::now() }) {
+        Availability::Usable => prove_with(jws, algorithm, &keys.current()),
+        // A signal may come before the first fetch of the keys has ended.
+        Availability::NeverLoaded | Availability::TooOld => {
+            Err((WantedKey::OtherThan(keys.current().generation()), Unproven::NoKeys))
+        }
+    };
+    proven.map_err(|(wanted, why)| {
         // Another set may prove it: the sender may have a new key, also under the same `kid`.
         let ask = asked == KeysAsked::Nothing && keys.worth_asking(&wanted, Monotonic::now());
         if ask { Unproven::Ask(wanted) } else { why }

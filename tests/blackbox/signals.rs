@@ -1,4 +1,4 @@
-//! Signals from identity providers, end to end: which tokens in use they end, and what is told of it.
+//! Signals from identity providers, end to end: which tokens in use they end, and how they are logged and counted.
 
 use serde_json::{Value, json};
 use testkit::app::{App, Speaks};

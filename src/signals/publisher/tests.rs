@@ -1,4 +1,4 @@
-//! Which tokens in use count as ended by a signal, and what is told of it.
+//! Which tokens in use count as ended by a signal, and how signals are logged and counted.
 
 use super::*;
 use crate::identity::{SubjectKey, TokenKey, TokenNames};
@@ -67,7 +67,7 @@ impl Scene {
         self.signals.publish(signal, self.now).await.unwrap();
     }
 
-    /// How many signals were told of so far, by type and match; waits until there are `all`.
+    /// How many signals were counted so far, by type and match; waits until there are `all`.
     async fn told(&self, all: u64) -> Vec<(&'static str, &'static str, u64)> {
         let types = [
             "subject-revoked",
@@ -78,7 +78,7 @@ impl Scene {
             "issuer-revoked",
             "none",
         ];
-        testkit::eventually_async("the signals are told of", || {
+        testkit::eventually_async("the signals are counted", || {
             let each = types.into_iter().flat_map(|word| ["yes", "no"].map(|matched| (word, matched)));
             let count = |(word, matched)| {
                 let count = self.metrics.signals.with_label_values(&["scim", word, matched]).get();

@@ -16,7 +16,7 @@ pub(super) struct ScimError {
     status: StatusCode,
     kind: Option<&'static str>,
     detail: String,
-    /// The methods of the endpoint, where the request's is none of them.
+    /// The methods that the endpoint allows, of an answer to another one.
     allow: Option<&'static str>,
 }
 

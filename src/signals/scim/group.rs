@@ -35,7 +35,7 @@ pub(super) struct ScimGroup {
 pub(super) struct GroupEdit {
     pub(super) display_name: Box<str>,
     pub(super) external_id: Option<Box<str>>,
-    /// Who was a member is none unless it is said so below.
+    /// All earlier members are removed, except those listed below.
     pub(super) is_cleared: bool,
     /// Users by id, and whether they are members from now on.
     pub(super) members: BTreeMap<Box<str>, bool>,

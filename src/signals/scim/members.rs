@@ -86,7 +86,7 @@ pub(super) fn text(what: &str, value: &Value) -> Result<Box<str>, ScimError> {
     Ok(text.as_str().into())
 }
 
-/// The same; one that is null or empty is none.
+/// The text of an attribute that may be missing: null and the empty text count as missing.
 pub(super) fn optional_text(what: &str, value: &Value) -> Result<Option<Box<str>>, ScimError> {
     match value {
         Value::Null => Ok(None),
@@ -117,7 +117,7 @@ pub(super) fn boolean(what: &str, value: &Value) -> Result<bool, ScimError> {
     }
 }
 
-/// The elements of a value that may have several; null is none, and one alone is one.
+/// The elements of a multi-valued attribute: null is the empty list, and a value that is no list is its only element.
 pub(super) fn elements(value: Value) -> Vec<Value> {
     match value {
         Value::Null => Vec::new(),

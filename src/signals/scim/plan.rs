@@ -22,7 +22,7 @@ const MOST_ROLES: usize = 256;
 /// What a request wants changed.
 #[derive(Debug, Clone)]
 pub(super) enum WantedChange {
-    /// With the id that it gets where its subject is none.
+    /// With a new id, which is used unless the subject is the id.
     CreateUser(UserFields, Box<str>),
     ReplaceUser(UserFields),
     PatchUser(Vec<PatchOperation>),

@@ -122,7 +122,9 @@ fn kind(uri: &str, members: &Map<String, Value>, settings: &Settings) -> Result<
         Some(Meaning::CredentialChange) => match members.get("change_type").and_then(Value::as_str) {
             Some("revoke" | "update" | "delete") => Ok(EventKind::SubjectRevoked),
             Some("create") => Err(NoSignal::PassedOver(PassedOver::NoEffect)),
-            Some(_) | None => Err(NoSignal::Malformed(malformed("`change_type` is none of CAEP's"))),
+            Some(_) | None => {
+                Err(NoSignal::Malformed(malformed("`change_type` is not one that CAEP defines")))
+            }
         },
         Some(Meaning::ClaimsChange) => match members.get("claims") {
             Some(Value::Object(claims)) if claims.keys().any(|name| carries_roles(name, settings)) => {

@@ -96,7 +96,7 @@ impl Fleet {
             scan.arg(&keys.entries).arg(cursor).arg("COUNT").arg(PAGE);
             let (next, part): (u64, Vec<(String, String)>) =
                 self.ask_directory(keys, &scan, PATIENCE).await?;
-            // A document may be told of twice.
+            // A document may be listed twice.
             found.extend(part);
             cursor = next;
             if cursor == 0 {

@@ -31,8 +31,9 @@ use portcullis::state::Store;
 use portcullis::time::{Now, Timestamp};
 use portcullis::usage::Usage;
 use serde_json::{Value, json};
-use testkit::PATIENCE;
 use testkit::issuer::KeyServer;
+use testkit::{PATIENCE, let_pass_async};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -303,4 +304,33 @@ async fn without_keys_the_transmitter_is_asked_to_come_back() {
     assert_eq!(status, 503);
     assert!(head.contains("\r\nretry-after: "), "{head}");
     assert_eq!(gate.judge("alice", Timestamp::now()), None);
+}
+
+/// A transmitter need not repeat what was refused, so the first signal waits for the first fetch of the keys.
+#[tokio::test]
+async fn a_signal_that_comes_before_the_first_keys_waits_for_them() {
+    let signer = fresh_key();
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = settings();
+    settings.keys.source = KeySource::Url(format!("http://{}/jwks", server.local_addr().unwrap()));
+    let keys = KeyStore::new(settings.keys.clone(), Metrics::new().unwrap());
+    let tls = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty());
+    let client = Client::new(Arc::new(tls.with_no_client_auth()));
+    let (_trigger, shutdown) = shutdown::channel();
+    drop(spawn_refresher(Arc::clone(&keys), client, shutdown));
+    let (mut asked, _) = timeout(PATIENCE, server.accept()).await.unwrap().unwrap();
+    let gate = Gate::start(Transmitter::new(settings, keys)).await;
+    let now = Timestamp::now();
+    let signal = security_event(&signer, &claims("alice", now));
+    let answered = async {
+        // Nothing tells that a signal waits; without waiting it is answered by then.
+        let_pass_async(Duration::from_millis(200)).await;
+        let body = json!({"keys": [signer.jwk()]}).to_string();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        asked.write_all((head + &body).as_bytes()).await.unwrap();
+        asked.shutdown().await.unwrap();
+    };
+    let ((status, _, body), ()) = tokio::join!(gate.push(&signal), answered);
+    assert_eq!(status, 202, "{body}");
+    assert_eq!(gate.judge("alice", now), Some(Ended::Subject));
 }

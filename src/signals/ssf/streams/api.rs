@@ -195,7 +195,7 @@ fn reader(step: &StreamStep) -> fn(&[u8]) -> Result<StreamAnswer, String> {
         StreamStep::ReadStatus(_) => |body| {
             let members = json::object(body).map_err(|_why| "the status is no JSON object".to_owned())?;
             let status = members.get("status").and_then(Value::as_str).and_then(StreamStatus::read);
-            status.map(StreamAnswer::Status).ok_or_else(|| "the status is none that is known".to_owned())
+            status.map(StreamAnswer::Status).ok_or_else(|| "the status is unknown".to_owned())
         },
         StreamStep::Verify(_)
         | StreamStep::AddSubject(..)
@@ -312,7 +312,7 @@ mod tests {
             (200, r#"{"status":"enabled"}"#, Ok(StreamAnswer::Status(StreamStatus::Enabled))),
             (200, r#"{"status":"paused","reason":"x"}"#, Ok(StreamAnswer::Status(StreamStatus::Paused))),
             (204, r#"{"status":"disabled"}"#, Ok(StreamAnswer::Status(StreamStatus::Disabled))),
-            (200, r#"{"status":"off"}"#, Err("the status is none that is known".to_owned())),
+            (200, r#"{"status":"off"}"#, Err("the status is unknown".to_owned())),
             (200, "", Err("the status is no JSON object".to_owned())),
             (302, "", Err("answered 302 Found: redirects are not followed".to_owned())),
             (401, "", denied(401)),

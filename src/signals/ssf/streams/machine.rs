@@ -33,7 +33,7 @@ const PAUSED: Duration = Duration::from_secs(30);
 enum Standing {
     /// Not looked for yet.
     Unknown,
-    /// There is none.
+    /// The transmitter has no stream for this gate.
     Absent,
     /// There is another than is wanted.
     Differs(KnownStream),
