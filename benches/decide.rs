@@ -28,9 +28,7 @@ use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
 use portcullis::enforce::decide::{Asked, Enforcer, InForce, Proof, Request, TrustedIssuer, Verdict};
 use portcullis::enforce::denial::Reason;
-use portcullis::enforce::policy::{
-    ClaimName, EncodedSlashes, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings,
-};
+use portcullis::enforce::policy::{ClaimName, IdentityClaim, IdentitySettings, Requirement, RouteSettings};
 use portcullis::enforce::target::RequestTarget;
 use portcullis::enforce::{DEFAULT_PROOFS, Settings};
 use portcullis::identity::{SessionKey, SubjectKey};
@@ -264,20 +262,13 @@ fn rules(algorithms: Vec<Algorithm>) -> IssuerRules {
 fn route(path: &str) -> RouteSettings {
     RouteSettings {
         path: Arc::from(path),
-        hosts: Vec::new(),
         methods: vec![Method::GET],
-        upstream: 0,
         requirement: Requirement {
             scopes: vec!["read:deals".to_owned()],
             any_role: vec!["viewer".to_owned()],
             ..Requirement::default()
         },
-        anonymous: false,
-        mode: Mode::Enforce,
-        response_timeout: None,
-        request_body_timeout: None,
-        encoded_slashes: EncodedSlashes::Reject,
-        access_log: true,
+        ..RouteSettings::default()
     }
 }
 

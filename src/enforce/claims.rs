@@ -18,7 +18,7 @@ use crate::revocations::TokenFacts;
 use crate::time::Timestamp;
 
 /// What an issuer's tokens must look like (`[[issuers]]`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IssuerRules {
     /// Compared exactly with `iss`.
     pub issuer: Arc<str>,

@@ -16,11 +16,11 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
 use super::bearer::BearerSettings;
-use super::claims::{ClaimNames, IssuerRules};
+use super::claims::IssuerRules;
 use super::decide::{Asked, Enforcer, InForce, Judgement, Request, TrustedIssuer, Verdict};
 use super::denial::Reason;
 use super::explain::{Explanation, Finding, Question};
-use super::policy::{EncodedSlashes, IdentityClaim, IdentitySettings, Mode, Requirement, RouteSettings};
+use super::policy::{IdentityClaim, IdentitySettings, RouteSettings};
 use super::target::RequestTarget;
 use super::{DEFAULT_PROOFS, Settings};
 use crate::keys::key::VerificationKey;
@@ -160,7 +160,7 @@ pub(crate) fn rules(issuer: &str, algorithms: &[Algorithm]) -> IssuerRules {
         max_lifetime: Duration::from_secs(24 * 3600),
         token_types: ["at+jwt", "application/at+jwt", "JWT"].map(str::to_owned).to_vec(),
         required_claims: vec!["sub".to_owned()],
-        claims: ClaimNames::default(),
+        ..IssuerRules::default()
     }
 }
 
@@ -205,19 +205,7 @@ pub(super) fn issuers() -> Vec<TrustedIssuer> {
 }
 
 pub(super) fn route(path: &str) -> RouteSettings {
-    RouteSettings {
-        path: path.into(),
-        hosts: Vec::new(),
-        methods: Vec::new(),
-        upstream: 0,
-        requirement: Requirement::default(),
-        anonymous: false,
-        mode: Mode::Enforce,
-        response_timeout: None,
-        request_body_timeout: None,
-        encoded_slashes: EncodedSlashes::Reject,
-        access_log: true,
-    }
+    RouteSettings { path: path.into(), ..RouteSettings::default() }
 }
 
 pub(super) fn identity() -> IdentitySettings {

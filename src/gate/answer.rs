@@ -7,8 +7,10 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
+use super::challenge::challenges;
 use super::http1::Http1Fault;
-use crate::enforce::denial::{Challenge, Denial, Reason, grpc_status};
+use crate::enforce::denial::{Denial, Reason, grpc_status};
+use crate::enforce::policy::Route;
 use crate::forward::ForwardError;
 use crate::time::Timestamp;
 
@@ -30,7 +32,8 @@ pub(super) struct GateRefusal {
     pub(super) status: StatusCode,
     error: &'static str,
     description: &'static str,
-    challenge: Option<HeaderValue>,
+    /// The `WWW-Authenticate` fields.
+    challenges: Vec<HeaderValue>,
     /// The word for log and metrics; `None` when the request was let through and failed later.
     pub(super) reason: Option<Reason>,
     /// Whether the connection ends with this answer.
@@ -129,7 +132,14 @@ impl GateRefusal {
     );
 
     const fn new(status: StatusCode, error: &'static str, description: &'static str, reason: Reason) -> Self {
-        Self { status, error, description, challenge: None, reason: Some(reason), close: false }
+        Self { status, error, description, challenges: Vec::new(), reason: Some(reason), close: false }
+    }
+
+    /// What a denial is answered with. `route`: where one matched, its challenges say what it asks for.
+    pub(super) fn denied(denial: &Denial, route: Option<&Route>) -> Self {
+        let wire = denial.reason.wire();
+        let challenges = challenges(denial, route);
+        Self { challenges, ..Self::new(wire.status, wire.error, wire.description, denial.reason) }
     }
 
     /// The same, and the connection ends with it.
@@ -144,8 +154,8 @@ impl GateRefusal {
         headers.reserve(8);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_REQUEST_ID, request_id.clone());
-        if let Some(challenge) = &self.challenge {
-            headers.insert(WWW_AUTHENTICATE, challenge.clone());
+        for challenge in &self.challenges {
+            headers.append(WWW_AUTHENTICATE, challenge.clone());
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, RETRY_SECONDS);
@@ -200,29 +210,11 @@ impl GateRefusal {
     }
 }
 
-impl From<&Denial> for GateRefusal {
-    fn from(denial: &Denial) -> Self {
-        let wire = denial.reason.wire();
-        let challenge = match wire.challenge {
-            Challenge::None => None,
-            Challenge::Bare => Some(HeaderValue::from_static(r#"Bearer realm="portcullis""#)),
-            Challenge::Error => Some(challenge(wire.error, wire.description, denial.scope.as_deref())),
-        };
-        Self { challenge, ..Self::new(wire.status, wire.error, wire.description, denial.reason) }
+impl From<Reason> for GateRefusal {
+    /// A refusal that no route has a part in.
+    fn from(reason: Reason) -> Self {
+        Self::denied(&reason.into(), None)
     }
-}
-
-/// RFC 6750 §3. A scope that cannot be written there is left out.
-fn challenge(error: &str, description: &str, scope: Option<&str>) -> HeaderValue {
-    let mut text =
-        format!(r#"Bearer realm="portcullis", error="{error}", error_description="{description}""#);
-    let writable = |byte: u8| matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
-    if let Some(scope) = scope.filter(|scope| scope.bytes().all(writable)) {
-        text.push_str(r#", scope=""#);
-        text.push_str(scope);
-        text.push('"');
-    }
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(r#"Bearer realm="portcullis""#))
 }
 
 impl From<&ForwardError> for GateRefusal {
@@ -247,7 +239,7 @@ impl From<&ForwardError> for GateRefusal {
         };
         // The rest of a body that failed cannot be told from the next request.
         let close = matches!(error, ForwardError::RequestBody(_));
-        Self { status, error: word, description, challenge: None, reason: None, close }
+        Self { status, error: word, description, challenges: Vec::new(), reason: None, close }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Why a stream ends before its end.
 
 use super::answer::GateRefusal;
-use crate::enforce::denial::{Denial, Reason};
+use crate::enforce::denial::Reason;
 
 /// Why a stream must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ impl Cut {
     /// What the client is told where it can be told.
     pub(super) fn refusal(self) -> GateRefusal {
         match self {
-            Self::Denied(reason) => GateRefusal::from(&Denial::from(reason)),
+            Self::Denied(reason) => GateRefusal::from(reason),
             Self::Leaving => GateRefusal::LEAVING,
         }
     }

@@ -24,7 +24,6 @@ use super::own::OwnRoom;
 use super::streams::{StreamQuestion, WatchedStream};
 use super::worker::Generation;
 use crate::enforce::decide::{Asked, Permit, Request as Judged, Verdict};
-use crate::enforce::denial::Denial;
 use crate::enforce::target::RequestTarget;
 use crate::forward::{
     Flow, ForwardBody, Hop, Interim, Outgoing, RequestBody, RequestSlot, Tunnel, TunnelEnd, client_address,
@@ -223,7 +222,7 @@ async fn enforce(
             target: &head.target,
             host: host.to_str().ok(),
             headers: &head.headers,
-            certificate: certificate.map_err(|reason| GateRefusal::from(&Denial::from(reason)).closing())?,
+            certificate: certificate.map_err(|reason| GateRefusal::from(reason).closing())?,
         };
         // Before its token is verified, which costs more; its route is all that the answer depends on.
         if let Some(route) = record.generation.full_route(&question, now) {
@@ -237,14 +236,14 @@ async fn enforce(
                 // First, because a request that is not forwarded is no use of its token.
                 let slot = record.generation.begin_at_upstream(permit.route())?;
                 if let Err(reason) = record.generation.live.enforcer.begin(&permit, now) {
-                    return Err(GateRefusal::from(&Denial::from(reason)));
+                    return Err(GateRefusal::from(reason));
                 }
                 record.allowed(permit.shadow().map(|denial| denial.reason));
                 return Ok((permit, slot));
             }
             Verdict::Deny(denial) => {
                 record.refused_token(denial.reason, &head.headers);
-                return Err(GateRefusal::from(&denial));
+                return Err(GateRefusal::denied(&denial, judgement.route.as_deref()));
             }
             Verdict::Ask(ask) => {
                 asked = Box::pin(record.generation.live.enforcer.find_out(&ask, asked)).await;

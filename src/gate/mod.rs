@@ -27,6 +27,7 @@ mod access;
 mod answer;
 mod authority;
 mod body;
+mod challenge;
 mod connections;
 mod cut;
 pub(crate) mod http;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Method;
 
-use crate::enforce::policy::{EncodedSlashes, Mode, Requirement, RouteSettings};
+use crate::enforce::policy::{EncodedSlashes, RouteSettings};
 use crate::enforce::router::Router;
 use crate::enforce::target::{RequestTarget, Target};
 
@@ -57,14 +57,8 @@ fn route(line: &str) -> Option<RouteSettings> {
         path: Arc::from(parts.next()?),
         hosts,
         methods,
-        upstream: 0,
-        requirement: Requirement::default(),
-        anonymous: false,
-        mode: Mode::Enforce,
-        response_timeout: None,
-        request_body_timeout: None,
         encoded_slashes: EncodedSlashes::Keep,
-        access_log: true,
+        ..RouteSettings::default()
     })
 }
 

@@ -9,10 +9,10 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use jsonwebtoken::Algorithm::HS256;
 use portcullis::enforce::again::Grounds;
 use portcullis::enforce::bearer::BearerSettings;
-use portcullis::enforce::claims::{ClaimNames, IssuerRules};
+use portcullis::enforce::claims::IssuerRules;
 use portcullis::enforce::decide::{Asked, Enforcer, InForce, Permit, Request, TrustedIssuer, Verdict};
 use portcullis::enforce::denial::Reason;
-use portcullis::enforce::policy::{EncodedSlashes, IdentitySettings, Mode, Requirement, RouteSettings};
+use portcullis::enforce::policy::{IdentitySettings, RouteSettings};
 use portcullis::enforce::target::RequestTarget;
 use portcullis::events::{self, EventLog, parse};
 use portcullis::identity::TokenKey;
@@ -250,24 +250,11 @@ fn enforcer(settings: Settings, keys: &[Arc<KeyStore>], in_force: &InForce, metr
         leeway: millis(settings.leeway[index]),
         max_lifetime: millis(settings.max_lifetime[index]),
         token_types: vec!["JWT".to_owned()],
-        required_claims: Vec::new(),
-        claims: ClaimNames::default(),
+        ..IssuerRules::default()
     };
     let issuers = NAMES.iter().enumerate().map(rules).zip(keys);
     let issuers = issuers.map(|(rules, keys)| TrustedIssuer { rules, keys: Arc::clone(keys) }).collect();
-    let route = RouteSettings {
-        path: "/x".into(),
-        hosts: Vec::new(),
-        methods: Vec::new(),
-        upstream: 0,
-        requirement: Requirement::default(),
-        anonymous: false,
-        mode: Mode::Enforce,
-        response_timeout: None,
-        request_body_timeout: None,
-        encoded_slashes: EncodedSlashes::Reject,
-        access_log: true,
-    };
+    let route = RouteSettings { path: "/x".into(), ..RouteSettings::default() };
     let settings = portcullis::enforce::Settings {
         routes: vec![route],
         identity: IdentitySettings { strip_authorization: false, headers: Vec::new() },

@@ -152,14 +152,23 @@ impl<'r> Case<'r> {
         })
     }
 
+    /// The header section of the request; `None` when there is none, or none that could carry the token.
+    pub(in crate::enforce) fn headers(&self) -> Option<&'r HeaderMap> {
+        match self.subject {
+            Subject::Request(Request { headers, .. }) => Some(headers),
+            Subject::Question(_, headers) => headers,
+            Subject::Alone(_) | Subject::Lasting(_) => None,
+        }
+    }
+
     /// The token as the request presents it; `None` when it presents none.
     pub(super) fn bearer(&self) -> Result<Option<BearerToken<'r>>, Reason> {
         let query = self.target.as_ref().and_then(Target::query);
         match self.subject {
-            Subject::Request(Request { headers, .. }) | Subject::Question(_, Some(headers)) => {
-                bearer::extract(headers, query, self.enforcer.bearer())
-            }
-            Subject::Question(_, None) => Err(Reason::Malformed),
+            Subject::Request(_) | Subject::Question(..) => match self.headers() {
+                Some(headers) => bearer::extract(headers, query, self.enforcer.bearer()),
+                None => Err(Reason::Malformed),
+            },
             Subject::Alone(token) => BearerToken::new(token.as_bytes()).map(Some),
             Subject::Lasting(_) => Ok(None),
         }

@@ -1,6 +1,7 @@
 //! Scopes and roles against what routes demand.
 
 use super::*;
+use crate::enforce::denial::Reason;
 use crate::enforce::testing::{TestRequest, enforcer, issuers, payload, route, token};
 
 fn requirement(scopes: &[&str], any_scope: &[&str], roles: &[&str], any_role: &[&str]) -> Requirement {

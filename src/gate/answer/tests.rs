@@ -11,10 +11,6 @@ fn id() -> HeaderValue {
     HeaderValue::from_static("0123456789abcdef0123456789abcdef")
 }
 
-fn denial(reason: Reason) -> Denial {
-    Denial { reason, scope: None }
-}
-
 /// Status, `error` of the body, challenge.
 fn told(refusal: &GateRefusal) -> (u16, String, Option<String>) {
     let answer = refusal.to_response(AnswerForm::Json, &id());
@@ -52,18 +48,14 @@ fn denials_are_answered_as_promised() {
         (Reason::SignalsStale, 503, "temporarily_unavailable", None),
         (Reason::Overloaded, 503, "temporarily_unavailable", None),
     ] {
-        assert_eq!(
-            told(&GateRefusal::from(&denial(reason))),
-            (status, error.to_owned(), challenge),
-            "{reason:?}"
-        );
+        assert_eq!(told(&GateRefusal::from(reason)), (status, error.to_owned(), challenge), "{reason:?}");
     }
 }
 
 #[test]
 fn every_reason_has_an_answer_whose_challenge_and_body_agree() {
     for reason in Reason::ALL {
-        let (status, error, challenge) = told(&GateRefusal::from(&denial(reason)));
+        let (status, error, challenge) = told(&GateRefusal::from(reason));
         assert!((400..=503).contains(&status), "{reason:?}");
         assert_eq!(challenge.is_some(), status == 401 || challenge.is_some(), "{reason:?}");
         if let Some(challenge) = challenge.filter(|text| text.contains("error=")) {
@@ -76,7 +68,7 @@ fn every_reason_has_an_answer_whose_challenge_and_body_agree() {
 fn the_scopes_that_are_missing_are_named_unless_they_cannot_be_written() {
     let challenge = |scope: &str| {
         let denial = Denial { reason: Reason::InsufficientScope, scope: Some(Arc::from(scope)) };
-        told(&GateRefusal::from(&denial)).2.unwrap()
+        told(&GateRefusal::denied(&denial, None)).2.unwrap()
     };
     assert!(challenge("read:deals read:users").ends_with(r#", scope="read:deals read:users""#));
     for unwritable in ["a\"b", "a\\b", "a\nb", "\u{e9}"] {
@@ -136,12 +128,12 @@ fn limits_and_faults_are_answered_as_promised() {
 #[test]
 fn grpc_is_refused_in_its_own_form() {
     for (refusal, grpc) in [
-        (GateRefusal::from(&denial(Reason::Missing)), "16"),
-        (GateRefusal::from(&denial(Reason::Expired)), "16"),
-        (GateRefusal::from(&denial(Reason::NoRoute)), "7"),
-        (GateRefusal::from(&denial(Reason::InsufficientScope)), "7"),
-        (GateRefusal::from(&denial(Reason::Ambiguous)), "3"),
-        (GateRefusal::from(&denial(Reason::KeysUnavailable)), "14"),
+        (GateRefusal::from(Reason::Missing), "16"),
+        (GateRefusal::from(Reason::Expired), "16"),
+        (GateRefusal::from(Reason::NoRoute), "7"),
+        (GateRefusal::from(Reason::InsufficientScope), "7"),
+        (GateRefusal::from(Reason::Ambiguous), "3"),
+        (GateRefusal::from(Reason::KeysUnavailable), "14"),
         (GateRefusal::from(&ForwardError::Timeout), "4"),
         (GateRefusal::from(&ForwardError::BadAnswer(BadAnswer::Switch)), "14"),
         (GateRefusal::BODY_TOO_LARGE, "8"),
@@ -177,7 +169,7 @@ fn the_form_follows_the_request() {
         assert_eq!(form(&Method::POST, content_type), expected, "{content_type:?}");
     }
     assert_eq!(form(&Method::HEAD, None), AnswerForm::Head);
-    let head = GateRefusal::from(&denial(Reason::Missing)).to_response(AnswerForm::Head, &id());
+    let head = GateRefusal::from(Reason::Missing).to_response(AnswerForm::Head, &id());
     assert_eq!(head.status(), StatusCode::UNAUTHORIZED);
     assert!(head.headers().contains_key(CONTENT_LENGTH) && head.body().is_none());
 }

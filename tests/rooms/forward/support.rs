@@ -15,7 +15,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::decide::{Asked, Enforcer, InForce, Permit, Request, Verdict};
-use portcullis::enforce::policy::{EncodedSlashes, IdentitySettings, Mode, Requirement, RouteSettings};
+use portcullis::enforce::policy::{IdentitySettings, RouteSettings};
 use portcullis::enforce::target::RequestTarget;
 use portcullis::forward::{
     Address, BodyError, ForwardBody, ForwardError, Forwarder, Hop, Interim, Outgoing, RequestBody,
@@ -99,16 +99,10 @@ pub(crate) const ODD_QUERIES: [&str; 6] =
 pub(crate) fn permit(method: &Method, path: &str) -> Permit {
     let route = |path: &str, response_timeout| RouteSettings {
         path: Arc::from(path),
-        hosts: Vec::new(),
-        methods: Vec::new(),
-        upstream: 0,
-        requirement: Requirement::default(),
         anonymous: true,
-        mode: Mode::Enforce,
         response_timeout,
         request_body_timeout: Some(Duration::from_millis(500)),
-        encoded_slashes: EncodedSlashes::Reject,
-        access_log: true,
+        ..RouteSettings::default()
     };
     let routes = vec![route("/{*rest}", None), route("/impatient", Some(Duration::from_millis(100)))];
     let settings = portcullis::enforce::Settings {

@@ -10,9 +10,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jsonwebtoken::Algorithm;
 use portcullis::enforce::bearer::BearerSettings;
-use portcullis::enforce::claims::{ClaimNames, IssuerRules};
+use portcullis::enforce::claims::IssuerRules;
 use portcullis::enforce::decide::{Enforcer, InForce, TrustedIssuer};
-use portcullis::enforce::policy::{EncodedSlashes, IdentitySettings, Mode, Requirement, RouteSettings};
+use portcullis::enforce::policy::{IdentitySettings, Mode, Requirement, RouteSettings};
 use portcullis::forward::{Address, Scheme, TrustedFields, Upstream, UpstreamSettings};
 use portcullis::gate::{
     self, ConnectionCounts, GateLimits, Live, ProxyProtocol, Settings, StreamSettings, WorkersShared,
@@ -197,16 +197,8 @@ fn patient() -> Settings {
 pub(crate) fn routes() -> Vec<RouteSettings> {
     let read = RouteSettings {
         path: "/{*rest}".into(),
-        hosts: Vec::new(),
-        methods: Vec::new(),
-        upstream: 0,
         requirement: Requirement { scopes: vec!["read".into()], ..Requirement::default() },
-        anonymous: false,
-        mode: Mode::Enforce,
-        response_timeout: None,
-        request_body_timeout: None,
-        encoded_slashes: EncodedSlashes::Reject,
-        access_log: true,
+        ..RouteSettings::default()
     };
     let open = RouteSettings {
         path: "/open/{*rest}".into(),
@@ -234,7 +226,7 @@ fn live(
         max_lifetime: Duration::from_secs(86_400),
         token_types: vec!["JWT".into()],
         required_claims: vec!["sub".into()],
-        claims: ClaimNames::default(),
+        ..IssuerRules::default()
     };
     let keys = keys::Settings {
         issuer: ISSUER.into(),

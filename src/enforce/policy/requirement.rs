@@ -1,0 +1,41 @@
+//! What a route demands of a token.
+
+use crate::enforce::denial::Reason;
+use crate::enforce::token::{VerifiedToken, Words};
+
+/// Scopes and roles that a route demands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Requirement {
+    /// All of these scopes.
+    pub scopes: Vec<String>,
+    /// At least one of these, when there are any.
+    pub any_scope: Vec<String>,
+    /// All of these roles.
+    pub roles: Vec<String>,
+    /// At least one of these, when there are any.
+    pub any_role: Vec<String>,
+}
+
+impl Requirement {
+    /// Whether nothing is demanded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { scopes, any_scope, roles, any_role } = self;
+        scopes.is_empty() && any_scope.is_empty() && roles.is_empty() && any_role.is_empty()
+    }
+
+    pub(in crate::enforce) fn judge_scopes(&self, token: &VerifiedToken) -> Result<(), Reason> {
+        let enough = suffices(&token.scopes, &self.scopes, &self.any_scope);
+        if enough { Ok(()) } else { Err(Reason::InsufficientScope) }
+    }
+
+    pub(in crate::enforce) fn judge_roles(&self, token: &VerifiedToken) -> Result<(), Reason> {
+        let enough = suffices(&token.roles, &self.roles, &self.any_role);
+        if enough { Ok(()) } else { Err(Reason::InsufficientRole) }
+    }
+}
+
+fn suffices(held: &Words, all: &[String], any: &[String]) -> bool {
+    let holds = |wanted: &String| held.contains(wanted);
+    all.iter().all(holds) && (any.is_empty() || any.iter().any(holds))
+}

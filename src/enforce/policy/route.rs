@@ -1,0 +1,144 @@
+//! One route: what was configured, and what its refusals say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+
+use super::Requirement;
+use crate::enforce::denial::{Denial, Reason};
+use crate::enforce::token::VerifiedToken;
+
+/// One route, as configured (`[[routes]]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteSettings {
+    /// The pattern: literal segments, `{name}`, and a last `{*rest}`.
+    pub path: Arc<str>,
+    /// Host names in lower case, without port and final dot; empty: any.
+    pub hosts: Vec<String>,
+    /// Methods; empty: any.
+    pub methods: Vec<Method>,
+    /// Index into the configured upstreams.
+    pub upstream: usize,
+    /// What the token must carry.
+    pub requirement: Requirement,
+    /// No token needed; one that is sent is still checked.
+    pub anonymous: bool,
+    /// Enforce, or only observe.
+    pub mode: Mode,
+    /// Overrides the upstream's `response_timeout`.
+    pub response_timeout: Option<Duration>,
+    /// Limit on the client's silence inside a request's body.
+    pub request_body_timeout: Option<Duration>,
+    /// What becomes of targets with a `%2f` in the path.
+    pub encoded_slashes: EncodedSlashes,
+    /// Whether requests that it lets through are logged; those that are refused are in any case.
+    pub access_log: bool,
+}
+
+impl Default for RouteSettings {
+    /// Every request of no path, to the first upstream.
+    fn default() -> Self {
+        Self {
+            path: Arc::from(""),
+            hosts: Vec::new(),
+            methods: Vec::new(),
+            upstream: 0,
+            requirement: Requirement::default(),
+            anonymous: false,
+            mode: Mode::Enforce,
+            response_timeout: None,
+            request_body_timeout: None,
+            encoded_slashes: EncodedSlashes::Reject,
+            access_log: true,
+        }
+    }
+}
+
+/// What a denial on a route does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Refuses the request.
+    #[default]
+    Enforce,
+    /// Is logged and counted as `shadow_deny`; the request is forwarded all the same.
+    Shadow,
+}
+
+/// What becomes of targets with an encoded slash in the path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EncodedSlashes {
+    /// They are rejected: an upstream may read another path than was judged.
+    #[default]
+    Reject,
+    /// The slash is a part of its segment, and goes upstream as it came.
+    Keep,
+}
+
+/// One route in force.
+#[derive(Debug)]
+pub struct Route {
+    index: usize,
+    settings: RouteSettings,
+    /// All scopes that it asks for, as a challenge names them.
+    scope: Option<Arc<str>>,
+}
+
+impl Route {
+    pub(in crate::enforce) fn new(index: usize, settings: RouteSettings) -> Self {
+        let Requirement { scopes, any_scope, .. } = &settings.requirement;
+        let named: Vec<&str> = scopes.iter().chain(any_scope).map(String::as_str).collect();
+        let scope = (!named.is_empty()).then(|| named.join(" ").into());
+        Self { index, settings, scope }
+    }
+
+    /// Its place in the configuration, counted from 0 without gaps.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Its pattern, which is also the metric label.
+    #[must_use]
+    pub fn pattern(&self) -> &Arc<str> {
+        &self.settings.path
+    }
+
+    /// Index into the configured upstreams.
+    #[must_use]
+    pub fn upstream(&self) -> usize {
+        self.settings.upstream
+    }
+
+    /// What was configured.
+    #[must_use]
+    pub fn settings(&self) -> &RouteSettings {
+        &self.settings
+    }
+
+    /// All scopes that it asks for, space-delimited; `None` when it asks for none.
+    #[must_use]
+    pub fn scope(&self) -> Option<&Arc<str>> {
+        self.scope.as_ref()
+    }
+
+    /// Whether a token carries the scopes that this route requires.
+    ///
+    /// # Errors
+    /// [`Reason::InsufficientScope`], with the scopes the route requires.
+    pub fn judge_scopes(&self, token: &VerifiedToken) -> Result<(), Denial> {
+        self.settings.requirement.judge_scopes(token).map_err(|reason| self.denial(reason))
+    }
+
+    /// Whether a token carries the roles that this route requires.
+    ///
+    /// # Errors
+    /// [`Reason::InsufficientRole`], with the scopes the route requires.
+    pub fn judge_roles(&self, token: &VerifiedToken) -> Result<(), Denial> {
+        self.settings.requirement.judge_roles(token).map_err(|reason| self.denial(reason))
+    }
+
+    fn denial(&self, reason: Reason) -> Denial {
+        Denial { reason, scope: self.scope.clone() }
+    }
+}

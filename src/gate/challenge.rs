@@ -1,0 +1,45 @@
+//! The `WWW-Authenticate` fields of a refusal (RFC 9110 §11.6.1, RFC 6750 §3).
+
+use http::HeaderValue;
+
+use crate::enforce::denial::{Challenge, Denial};
+use crate::enforce::policy::Route;
+
+/// The challenges of a denial; none where another token would not help. `route`: the one that matched.
+pub(super) fn challenges(denial: &Denial, _route: Option<&Route>) -> Vec<HeaderValue> {
+    let wire = denial.reason.wire();
+    let mut bearer = ChallengeText::bearer();
+    match wire.challenge {
+        Challenge::None => return Vec::new(),
+        Challenge::Bare => {}
+        Challenge::Error => {
+            bearer.with("error", wire.error).with("error_description", wire.description);
+            if let Some(scope) = &denial.scope {
+                bearer.with("scope", scope);
+            }
+        }
+    }
+    bearer.into_value().into_iter().collect()
+}
+
+/// One challenge in the making.
+struct ChallengeText(String);
+
+impl ChallengeText {
+    fn bearer() -> Self {
+        Self(r#"Bearer realm="portcullis""#.to_owned())
+    }
+
+    /// Adds a parameter. A value that cannot be written in a quoted string as it is, is left out.
+    fn with(&mut self, name: &str, value: &str) -> &mut Self {
+        let is_writable = |byte: u8| matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+        if value.bytes().all(is_writable) {
+            self.0.extend([", ", name, "=\"", value, "\""]);
+        }
+        self
+    }
+
+    fn into_value(self) -> Option<HeaderValue> {
+        HeaderValue::try_from(self.0).ok()
+    }
+}
