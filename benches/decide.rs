@@ -281,7 +281,7 @@ fn identity() -> IdentitySettings {
         ("x-auth-tenant", IdentityClaim::Tenant),
     ];
     let headers = headers.map(|(name, claim)| (HeaderName::from_static(name), claim)).to_vec();
-    IdentitySettings { strip_authorization: false, headers }
+    IdentitySettings { headers, ..IdentitySettings::default() }
 }
 
 /// Bytes of memory this process holds (pages of 4 KiB).

@@ -8,7 +8,7 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 use super::denial::Reason;
-use super::identity;
+use super::identity::{self, TooLong};
 use super::policy::{ClaimName, IdentitySettings};
 use super::standing::TokenStanding;
 use super::token::{IssuerIndex, TokenId, Validity, VerifiedToken, Words, fingerprint};
@@ -183,8 +183,11 @@ impl IssuerRules {
             scopes: list(names.scope.find(payload), &names.scope)?,
             roles: list(names.roles.find(payload), &names.roles)?,
             certificate: payload.get("cnf").map(thumbprint).transpose()?,
-            identity: identity::render(identity, names, payload).map_err(|_too_long| {
-                UnusableToken("an identity header would be longer than 4 KiB".to_owned())
+            identity: identity::render(identity, names, payload).map_err(|TooLong { header, length }| {
+                let most = identity.max_value;
+                UnusableToken(format!(
+                    "the identity header {header} would have {length} bytes, and max_value is {most}"
+                ))
             })?,
             facts,
             standing: TokenStanding::default(),

@@ -11,22 +11,36 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::claims::ClaimNames;
-use super::denial::Reason;
-use super::policy::{IdentityClaim, IdentitySettings};
+use super::policy::{IdentityClaim, IdentitySettings, OnOverflow};
 
-/// The longest value, in bytes.
-const MAX_LENGTH: usize = 4 * 1024;
+/// What the upstream learns of one token.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct IdentityHeaders {
+    /// The headers, ready to send.
+    pub sent: Vec<(HeaderName, HeaderValue)>,
+    /// The names of those that are too long to be sent, joined with commas.
+    pub omitted: Option<Box<str>>,
+}
+
+/// A header that would be longer than `max_value`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooLong {
+    /// Its name.
+    pub(super) header: HeaderName,
+    /// The length it would have.
+    pub(super) length: usize,
+}
 
 /// Renders the configured headers; an absent claim means an absent header.
 ///
 /// # Errors
-/// [`Reason::BadClaim`] for a value above 4 KiB.
+/// [`TooLong`] for a value above `max_value`, unless such headers are omitted.
 pub(super) fn render(
     settings: &IdentitySettings,
     names: &ClaimNames,
     payload: &Map<String, Value>,
-) -> Result<Vec<(HeaderName, HeaderValue)>, Reason> {
-    let mut headers = Vec::with_capacity(settings.headers.len());
+) -> Result<IdentityHeaders, TooLong> {
+    let (mut sent, mut omitted) = (Vec::with_capacity(settings.headers.len()), Vec::new());
     for (name, claim) in &settings.headers {
         let (claim, separator) = match claim {
             IdentityClaim::Subject => (names.subject.find(payload), b','),
@@ -36,11 +50,15 @@ pub(super) fn render(
             IdentityClaim::Tenant => (names.tenant.find(payload), b','),
             IdentityClaim::Token(claim) => (claim.find(payload), b','),
         };
-        if let Some(claim) = claim {
-            headers.push((name.clone(), value(claim, separator)?));
+        let Some(value) = claim.map(|claim| value(claim, separator)) else { continue };
+        match HeaderValue::from_bytes(&value) {
+            Ok(value) if value.len() <= settings.max_value => sent.push((name.clone(), value)),
+            Ok(_) | Err(_) if settings.on_overflow == OnOverflow::Omit => omitted.push(name.as_str()),
+            Ok(_) | Err(_) => return Err(TooLong { header: name.clone(), length: value.len() }),
         }
     }
-    Ok(headers)
+    let omitted = (!omitted.is_empty()).then(|| omitted.join(",").into());
+    Ok(IdentityHeaders { sent, omitted })
 }
 
 /// A claim as text: a string as it is, other JSON compact.
@@ -52,7 +70,7 @@ fn text(claim: &Value) -> Cow<'_, str> {
     claim.as_str().map_or_else(|| Cow::Owned(claim.to_string()), Cow::Borrowed)
 }
 
-fn value(claim: &Value, separator: u8) -> Result<HeaderValue, Reason> {
+fn value(claim: &Value, separator: u8) -> Vec<u8> {
     let mut value = Vec::new();
     match claim.as_array() {
         None => encode(&text(claim), None, &mut value),
@@ -65,8 +83,7 @@ fn value(claim: &Value, separator: u8) -> Result<HeaderValue, Reason> {
             }
         }
     }
-    let fits = value.len() <= MAX_LENGTH;
-    HeaderValue::from_bytes(&value).ok().filter(|_| fits).ok_or(Reason::BadClaim)
+    value
 }
 
 fn encode(text: &str, separator: Option<u8>, value: &mut Vec<u8>) {

@@ -16,7 +16,7 @@ pub mod claims;
 pub mod decide;
 pub mod denial;
 pub mod explain;
-mod identity;
+pub mod identity;
 pub mod inspect;
 pub mod policy;
 mod proofs;

@@ -219,6 +219,7 @@ pub(super) fn identity() -> IdentitySettings {
     IdentitySettings {
         strip_authorization: false,
         headers: headers.map(|(name, claim)| (HeaderName::from_static(name), claim)).to_vec(),
+        ..IdentitySettings::default()
     }
 }
 

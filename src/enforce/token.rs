@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::decide::{Ask, Asked, NoPermit, Pass};
 use super::denial::Reason;
+use super::identity::IdentityHeaders;
 use super::standing::{Known, TokenStanding};
 use crate::revocations::{Ended, Revocations, Snapshot, TokenFacts};
 use crate::sessions::{Idle, Idleness, Introduction, Session, Sessions};
@@ -61,8 +62,8 @@ pub struct VerifiedToken {
     pub roles: Words,
     /// `cnf.x5t#S256`, decoded (RFC 8705 §3.1).
     pub certificate: Option<[u8; 32]>,
-    /// The identity headers, ready to send.
-    pub identity: Vec<(HeaderName, HeaderValue)>,
+    /// What the upstream learns of it.
+    pub identity: IdentityHeaders,
     /// What revocations are looked up by.
     pub facts: TokenFacts,
     /// What the last judgements found, so that the next need not look it up again.
@@ -170,9 +171,10 @@ impl VerifiedToken {
         let words =
             self.scopes.0.len() + self.roles.0.len() + self.client.as_ref().map_or(0, |one| one.len());
         let header = size_of::<(HeaderName, HeaderValue)>() + SHARED_BYTES;
-        let headers: usize = self.identity.iter().map(|(_, value)| header + value.len()).sum();
+        let headers: usize = self.identity.sent.iter().map(|(_, value)| header + value.len()).sum();
+        let omitted = self.identity.omitted.as_ref().map_or(0, |names| names.len());
         let names = self.facts.names.as_ref().map_or(0, |names| names.size());
-        size_of::<Self>() + texts + words + headers + names
+        size_of::<Self>() + texts + words + headers + omitted + names
     }
 
     /// Its idle clock, if it was used: the one that was kept with it or, at first sight and when that one has left the

@@ -163,7 +163,7 @@ impl Forwarder {
             methods: &route.settings().methods,
             target: permit.target().as_bytes(),
             has_token: permit.token().is_some(),
-            identity: permit.token().map_or(&[], |token| &token.identity),
+            identity: permit.token().map_or(&[], |token| &token.identity.sent),
         };
         self.send(&order, outgoing).await
     }

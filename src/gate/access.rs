@@ -6,12 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::answer::GateRefusal;
+use super::loggable::{unknown_kid, visible};
 use super::meters::OwnEndpoint;
 use super::worker::{Generation, Worker};
 use crate::enforce::bearer;
@@ -29,8 +29,6 @@ use crate::time::Timestamp;
 
 /// What is written of a request whose client went away before it was answered (nginx's word for it).
 const CLIENT_CLOSED_REQUEST: u16 = 499;
-/// The longest name that a client may put into the log.
-const MAX_NAMED: usize = 128;
 
 /// What is to be said of a request.
 pub(super) struct Record {
@@ -329,6 +327,7 @@ impl Record {
             // The sender may have written anything, a secret of theirs included.
             _ => unknown_kid(kid),
         });
+        let omitted = self.token.as_ref().filter(|_| decision == Decision::Allow);
         let upstream = self.route.as_ref().filter(|_| self.forwarded);
         let upstream = upstream.and_then(|route| live.upstreams.get(route.upstream()));
         tell(&AccessRecord {
@@ -348,6 +347,7 @@ impl Record {
             claimed_client: self.claimed_client().filter(|_| self.token.is_none()),
             client_address: self.client,
             host: self.host.as_ref().and_then(|host| host.to_str().ok()),
+            omitted: omitted.and_then(|token| token.identity.omitted.as_deref()),
             user_agent: self.user_agent.as_ref().and_then(|agent| agent.to_str().ok()),
             tls: self.tls,
             bytes_in: self.received.as_ref().map(|received| received.get()),
@@ -382,27 +382,5 @@ impl Drop for Record {
             self.count(status, Instant::now());
         }
         self.write(status, self.answered_after.unwrap_or_default());
-    }
-}
-
-/// What a client has written, as it can stand in a log: visible ASCII of limited length.
-fn visible(text: &str) -> String {
-    let shown = |char: char| if char.is_ascii_graphic() { char } else { '?' };
-    text.chars().take(MAX_NAMED).map(shown).collect()
-}
-
-/// A key that no issuer has, so that its requests can be told from others'.
-fn unknown_kid(kid: &str) -> String {
-    let hash = digest::digest(&digest::SHA256, kid.as_bytes());
-    hash.as_ref().iter().take(6).fold("unknown:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_unknown_key_is_not_repeated() {
-        assert_eq!(unknown_kid("kid"), "unknown:5c77d7fd8f51");
     }
 }

@@ -34,6 +34,7 @@ pub(crate) mod http;
 pub(crate) mod http1;
 mod http2;
 mod io;
+mod loggable;
 mod meters;
 mod own;
 mod patience;

@@ -90,6 +90,8 @@ pub struct AccessRecord<'a> {
     pub client_address: IpAddr,
     /// The host that was asked for.
     pub host: Option<&'a str>,
+    /// The identity headers that were left out of the request, joined with commas.
+    pub omitted: Option<&'a str>,
     /// What the client says it is.
     pub user_agent: Option<&'a str>,
     /// The version of TLS towards the client.
@@ -215,6 +217,7 @@ fn format(out: &mut Vec<u8>, stamp: &str, position: SwitchPosition, record: &Acc
         ("host", record.host),
         ("user_agent", record.user_agent),
         ("tls", record.tls),
+        ("omitted_headers", record.omitted),
         record.claimed.map_or(("claimed", None), |(name, value)| (name, Some(value))),
     ] {
         if let Some(value) = value {

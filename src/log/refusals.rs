@@ -172,6 +172,7 @@ mod tests {
             client_address: Ipv4Addr::LOCALHOST.into(),
             host: Some("api.test"),
             user_agent: None,
+            omitted: None,
             tls: None,
             bytes_in: None,
             bytes_out: 0,

@@ -34,6 +34,7 @@ fn record() -> AccessRecord<'static> {
         client_address: [127, 0, 0, 1].into(),
         host: None,
         user_agent: None,
+        omitted: None,
         tls: None,
         bytes_in: None,
         bytes_out: 7,

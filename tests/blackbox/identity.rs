@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::gate::Gate;
+use testkit::gate::{Gate, field, path_text, portcullis};
 use testkit::raw_upstream::RawUpstream;
 use testkit::settings::Settings;
 use testkit::tokens::{Issuer, Token};
@@ -78,6 +78,7 @@ fn values_are_written_so_that_they_can_be_read_in_one_way() {
     );
 }
 
+/// Holds README.md, Settings: identity.max_value, .on_overflow
 #[test]
 fn a_value_above_4_kib_is_refused() {
     let (gate, upstream, issuer) = guarded(Settings::plaintext());
@@ -86,6 +87,81 @@ fn a_value_above_4_kib_is_refused() {
     let (answer, decision) = gate.decision(|| gate.get("/").token(&with_subject(4097)).send());
     assert_eq!((answer.status(), decision.as_str()), (401, "deny/bad_claim"));
     assert_eq!(upstream.count(), 1);
+}
+
+/// Holds README.md, Settings: identity.max_value, .on_overflow
+#[test]
+fn a_user_with_a_hundred_groups_gets_through_as_configured_and_the_log_names_what_was_left_out() {
+    let groups = |count: usize| {
+        let group = |number| format!("{number:08}-0000-4000-8000-{number:012}");
+        json!((0..count).map(group).collect::<Vec<_>>())
+    };
+    // 100 names of 36 characters and 99 commas.
+    for (lines, count, sent) in [
+        ("max_value = 3699", 100, Ok(true)),
+        ("max_value = 3698", 100, Err("3698")),
+        ("max_value = 3698\non_overflow = \"omit\"", 100, Ok(false)),
+        ("max_value = 3699\non_overflow = \"omit\"", 100, Ok(true)),
+        ("on_overflow = \"omit\"", 111, Ok(false)),
+        ("max_value = \"8KiB\"", 200, Ok(true)),
+    ] {
+        let settings = Settings::plaintext().toml(&format!("[identity]\n{lines}\n"));
+        let (gate, upstream, issuer) = guarded(settings);
+        let token = issuer.token().claim("roles", groups(count)).build();
+        // Twice: what a remembered token says is what a new one says.
+        for proof in ["fresh", "cached"] {
+            let ask = || gate.get("/").token(&token).field("X-Auth-Roles", "admin").send();
+            let (answer, decision) = gate.decision(ask);
+            let record = gate.record_of(answer.field("x-request-id").unwrap());
+            let omitted = field(&record, "omitted_headers");
+            let Ok(is_sent) = sent else {
+                let outcome = (answer.status(), decision.as_str(), omitted, upstream.count());
+                assert_eq!(outcome, (401, "deny/bad_claim", None, 0), "{lines}");
+                continue;
+            };
+            assert_eq!((answer.status(), decision.as_str()), (200, "allow/none"), "{lines} {proof}");
+            let seen = upstream.last();
+            assert_eq!(seen.field("x-auth-subject").as_deref(), Some("alice"));
+            assert_eq!(seen.all("x-auth-roles").len(), usize::from(is_sent), "{lines} {proof}");
+            assert!(!seen.text().contains("admin"), "{}", seen.text());
+            assert_eq!(omitted, (!is_sent).then_some("x-auth-roles"), "{lines} {proof}");
+        }
+        let configuration = gate.settings.folder().join("portcullis.toml");
+        let explained = portcullis(&["explain", "--config", path_text(&configuration), &token]).out;
+        match sent {
+            Ok(true) => assert!(!explained.contains("left out"), "{explained}"),
+            Ok(false) => assert!(
+                explained.contains("too long for the upstream and left out: x-auth-roles"),
+                "{explained}"
+            ),
+            Err(most) => {
+                let why =
+                    format!("identity header x-auth-roles would have 3699 bytes, and max_value is {most}");
+                assert!(explained.contains(&why), "{explained}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_out_of_a_request_that_carries_no_identity_anyway() {
+    let lines = "[identity]\nmax_value = 4\non_overflow = \"omit\"\n";
+    let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
+    let settings = Settings::plaintext().upstream("api", &upstream.url(), "").issuer(&issuer).toml(lines);
+    let settings = settings
+        .route("/open", "anonymous = true")
+        .route("/shadow", "scopes = [\"none\"]\nmode = \"shadow\"")
+        .route("/closed", "scopes = [\"none\"]");
+    let gate = Gate::start(&settings);
+    let token = issuer.good();
+    for (path, status, omitted) in
+        [("/open", 200, Some("x-auth-scope,x-auth-subject")), ("/shadow", 200, None), ("/closed", 403, None)]
+    {
+        let answer = gate.get(path).token(&token).send();
+        assert_eq!(answer.status(), status, "{path}");
+        let record = gate.record_of(answer.field("x-request-id").unwrap());
+        assert_eq!(field(&record, "omitted_headers"), omitted, "{path}: {record}");
+    }
 }
 
 /// Holds README.md, Settings: identity.headers

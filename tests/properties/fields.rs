@@ -99,7 +99,8 @@ pub(super) fn check(input: &[u8]) {
 
 fn rules() -> FieldRules {
     let headers = IDENTITY.map(|(name, _)| (HeaderName::from_static(name), IdentityClaim::Subject)).to_vec();
-    FieldRules::new(&IdentitySettings { strip_authorization: true, headers }, &BearerSettings::default())
+    let identity = IdentitySettings { strip_authorization: true, headers, ..IdentitySettings::default() };
+    FieldRules::new(&identity, &BearerSettings::default())
 }
 
 fn write<F: FieldSink>(sent: &HeaderMap, listed: &Listed, trusted: Option<TrustedFields>, out: &mut F) {

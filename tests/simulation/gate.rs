@@ -257,7 +257,7 @@ fn enforcer(settings: Settings, keys: &[Arc<KeyStore>], in_force: &InForce, metr
     let route = RouteSettings { path: "/x".into(), ..RouteSettings::default() };
     let settings = portcullis::enforce::Settings {
         routes: vec![route],
-        identity: IdentitySettings { strip_authorization: false, headers: Vec::new() },
+        identity: IdentitySettings::default(),
         bearer: BearerSettings::default(),
         proofs: 1_000,
     };

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use crate::config::section::{Section, nearest};
 use crate::config::units;
 use crate::enforce::bearer::BearerSettings;
-use crate::enforce::policy::{IdentityClaim, IdentitySettings};
+use crate::enforce::policy::{IdentityClaim, IdentitySettings, OnOverflow};
 
 /// The headers of a file that says nothing of them.
 const DEFAULTS: [(&str, &str); 5] = [
@@ -41,11 +41,16 @@ const RESERVED: [&str; 20] = [
     "x-request-id",
 ];
 
+/// The longest identity header that may be allowed: servers take no more for a whole request head.
+const MAX_VALUE: i64 = 64 * 1024;
+
 /// `[identity]`.
 pub(super) fn identity(s: &mut Section<'_>) -> IdentitySettings {
     IdentitySettings {
         strip_authorization: s.flag("strip_authorization", false),
         headers: s.table("headers", headers),
+        max_value: usize::try_from(s.size("max_value", "4KiB", 1..=MAX_VALUE)).unwrap_or_default(),
+        on_overflow: s.word("on_overflow", ("refuse", OnOverflow::Refuse), &[("omit", OnOverflow::Omit)]),
     }
 }
 

@@ -153,7 +153,11 @@ pub(super) fn holder(token: &VerifiedToken) -> String {
     ];
     let parts: Vec<_> =
         parts.into_iter().filter_map(|(name, is)| Some(format!("{name} {}", quoted(is?)))).collect();
-    if parts.is_empty() { "names nobody".to_owned() } else { parts.join(", ") }
+    let holder = if parts.is_empty() { "names nobody".to_owned() } else { parts.join(", ") };
+    match &token.identity.omitted {
+        Some(names) => format!("{holder}; too long for the upstream and left out: {names}"),
+        None => holder,
+    }
 }
 
 pub(super) fn revocation(

@@ -6,15 +6,15 @@ use super::*;
 use crate::enforce::policy::ClaimName;
 use crate::enforce::testing::{identity, rules};
 
-fn rendered(payload: &Value, claim: IdentityClaim) -> Option<Result<String, Reason>> {
+fn rendered(payload: &Value, claim: IdentityClaim) -> Option<Result<String, TooLong>> {
     let settings = IdentitySettings {
-        strip_authorization: false,
         headers: vec![(HeaderName::from_static("x-claim"), claim)],
+        ..IdentitySettings::default()
     };
     let names = rules("https://idp.example/", &[]).claims;
     match render(&settings, &names, payload.as_object().expect("an object")) {
-        Ok(headers) => headers.first().map(|(_, value)| Ok(value.to_str().expect("ASCII").to_owned())),
-        Err(reason) => Some(Err(reason)),
+        Ok(headers) => headers.sent.first().map(|(_, value)| Ok(value.to_str().expect("ASCII").to_owned())),
+        Err(too_long) => Some(Err(too_long)),
     }
 }
 
@@ -84,21 +84,64 @@ fn an_absent_claim_is_an_absent_header() {
     let names = rules("https://idp.example/", &[]).claims;
     let payload = json!({"sub": "alice", "roles": ["editor"]});
     let headers = render(&identity(), &names, payload.as_object().expect("an object")).expect("headers");
-    let names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<_> = headers.sent.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["x-auth-subject", "x-auth-roles"]);
 }
 
 #[test]
 fn more_than_four_kibibytes_are_refused() {
     let of = |length: usize| rendered(&json!({"sub": "é".repeat(length)}), IdentityClaim::Subject);
+    let too_long = |length| Some(Err(TooLong { header: HeaderName::from_static("x-claim"), length }));
     assert!(matches!(of(682), Some(Ok(value)) if value.len() == 4092));
-    assert_eq!(of(683), Some(Err(Reason::BadClaim)));
+    assert_eq!(of(683), too_long(4098));
     let exactly = rendered(&json!({"sub": "x".repeat(4096)}), IdentityClaim::Subject);
     assert!(matches!(exactly, Some(Ok(value)) if value.len() == 4096));
-    assert_eq!(
-        rendered(&json!({"sub": "x".repeat(4097)}), IdentityClaim::Subject),
-        Some(Err(Reason::BadClaim))
-    );
+    assert_eq!(rendered(&json!({"sub": "x".repeat(4097)}), IdentityClaim::Subject), too_long(4097));
+}
+
+/// What is rendered of a payload with a limit: names and lengths of what is sent, and what is left out.
+fn limited(payload: &Value, max_value: usize, on_overflow: OnOverflow) -> Result<String, TooLong> {
+    let settings = IdentitySettings { max_value, on_overflow, ..identity() };
+    let names = rules("https://idp.example/", &[]).claims;
+    let headers = render(&settings, &names, payload.as_object().expect("an object"))?;
+    let sent: Vec<_> = headers.sent.iter().map(|(name, value)| format!("{name}={}", value.len())).collect();
+    Ok(format!("{} | {}", sent.join(" "), headers.omitted.as_deref().unwrap_or("nothing")))
+}
+
+#[test]
+fn a_header_is_sent_whole_or_left_out_or_ends_the_token_by_its_rendered_length() {
+    use OnOverflow::{Omit, Refuse};
+    let refused = |header, length| Err(TooLong { header: HeaderName::from_static(header), length });
+    let sent = |text: &str| Ok(text.to_owned());
+    let groups: Vec<String> =
+        (0..100).map(|number| format!("{number:08}-0000-4000-8000-{number:012}")).collect();
+    let table = [
+        // A header is as long as what is sent: separators and percent-encoded bytes count.
+        (json!({"sub": "abcde"}), 5, Refuse, sent("x-auth-subject=5 | nothing")),
+        (json!({"sub": "abcde"}), 4, Refuse, refused("x-auth-subject", 5)),
+        (json!({"sub": "abcde"}), 5, Omit, sent("x-auth-subject=5 | nothing")),
+        (json!({"sub": "abcde"}), 4, Omit, sent(" | x-auth-subject")),
+        (json!({"sub": "é"}), 6, Refuse, sent("x-auth-subject=6 | nothing")),
+        (json!({"sub": "é"}), 5, Refuse, refused("x-auth-subject", 6)),
+        (json!({"roles": ["a", "b"]}), 3, Omit, sent("x-auth-roles=3 | nothing")),
+        (json!({"roles": ["a", "b"]}), 2, Omit, sent(" | x-auth-roles")),
+        (json!({"roles": ["a,"]}), 3, Refuse, refused("x-auth-roles", 4)),
+        // Each header by itself, and every one of them that is too long.
+        (json!({"sub": "ab", "roles": ["a", "b"]}), 2, Omit, sent("x-auth-subject=2 | x-auth-roles")),
+        (json!({"sub": "abc", "client_id": "abc"}), 2, Omit, sent(" | x-auth-subject,x-auth-client")),
+        (json!({"sub": "abc", "client_id": "abcd"}), 2, Refuse, refused("x-auth-subject", 3)),
+        // An absent claim and an empty one overflow nothing.
+        (json!({"sub": ""}), 1, Refuse, sent("x-auth-subject=0 | nothing")),
+        (json!({}), 1, Omit, sent(" | nothing")),
+        // 100 groups of a directory that names them by 36 characters: 3 699 bytes with their commas.
+        (json!({"roles": groups}), 4096, Refuse, sent("x-auth-roles=3699 | nothing")),
+        (json!({"roles": groups}), 3699, Refuse, sent("x-auth-roles=3699 | nothing")),
+        (json!({"roles": groups}), 3698, Refuse, refused("x-auth-roles", 3699)),
+        (json!({"roles": groups}), 3698, Omit, sent(" | x-auth-roles")),
+    ];
+    for (payload, max_value, on_overflow, expected) in table {
+        assert_eq!(limited(&payload, max_value, on_overflow), expected, "{payload} {max_value}");
+    }
 }
 
 proptest::proptest! {

@@ -38,6 +38,7 @@ fn rules(strip_authorization: bool) -> FieldRules {
                 header("x-auth-subject", IdentityClaim::Subject),
                 header("x-auth-roles", IdentityClaim::Roles),
             ],
+            ..IdentitySettings::default()
         },
         &BearerSettings::default(),
     )

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 use portcullis::config::{OnEmpty, StoreSettings};
-use portcullis::enforce::policy::{ClaimName, EncodedSlashes, IdentityClaim, Mode};
+use portcullis::enforce::policy::{ClaimName, EncodedSlashes, IdentityClaim, Mode, OnOverflow};
 use portcullis::forward::{Address, Scheme, TrustedFields};
 use portcullis::keys::KeySource;
 use portcullis::signals::Concealed;
@@ -37,6 +37,7 @@ fn the_defaults_are_those_of_the_manual() {
     assert_eq!(s.state.on_empty, OnEmpty::Refuse);
     assert_eq!(s.enforce.identity.headers.len(), 5);
     assert!(!s.enforce.identity.strip_authorization);
+    assert_eq!((s.enforce.identity.max_value, s.enforce.identity.on_overflow), (4096, OnOverflow::Refuse));
 }
 
 #[test]
@@ -51,7 +52,10 @@ fn every_notation_arrives() {
             "route",
             "hosts = [\"API.Example.com.\"]\nmethods = [\"GET\", \"PURGE\"]\nany_role = [\"a\", \"b\"]\nmode = \"shadow\"\nresponse_timeout = \"500ms\"",
         ),
-        ("identity", "X_Auth_Subject = \"token.email\"\nx-auth-roles = \"\"\nx-groups = \"token./a/b\""),
+        (
+            "identity",
+            "X_Auth_Subject = \"token.email\"\nx-auth-roles = \"\"\nx-groups = \"token./a/b\"\n[identity]\nmax_value = 65536\non_overflow = \"omit\"",
+        ),
         ("sessions", "idle_timeout = \"0s\""),
         ("state", "store = \"memory\"\non_empty = \"trust\""),
     ]);
@@ -74,6 +78,7 @@ fn every_notation_arrives() {
     assert_eq!(route.methods, [http::Method::GET, http::Method::from_bytes(b"PURGE").unwrap()]);
     assert_eq!(route.requirement.any_role, ["a", "b"]);
     assert_eq!((route.mode, route.response_timeout), (Mode::Shadow, Some(Duration::from_millis(500))));
+    assert_eq!((s.enforce.identity.max_value, s.enforce.identity.on_overflow), (65_536, OnOverflow::Omit));
     let headers: Vec<_> =
         s.enforce.identity.headers.iter().map(|(name, claim)| (name.as_str(), claim.clone())).collect();
     let token = |claim| IdentityClaim::Token(claim);

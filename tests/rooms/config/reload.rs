@@ -170,6 +170,8 @@ const ROWS: &[Row] = &[
     ("routes.access_log", &[("routes.access_log", "false")], AtOnce),
     ("routes.response_timeout", &[("routes.response_timeout", r#""7s""#)], AtOnce),
     ("identity.strip_authorization", &[("identity.strip_authorization", "true")], AtOnce),
+    ("identity.max_value", &[("identity.max_value", r#""7KiB""#)], AtOnce),
+    ("identity.on_overflow", &[("identity.on_overflow", r#""omit""#)], AtOnce),
     ("identity.headers.x-auth-subject", &[("identity.headers.x-auth-subject", r#""token.x""#)], AtOnce),
     ("identity.headers.x-auth-client", &[("identity.headers.x-auth-client", r#""token.x""#)], AtOnce),
     ("identity.headers.x-auth-scope", &[("identity.headers.x-auth-scope", r#""token.x""#)], AtOnce),

@@ -55,7 +55,7 @@ fn a_good_token_gets_a_permit_with_everything_forward_needs() {
     assert_eq!((permit.route().index(), &**permit.route().pattern()), (0, "/deals/{*rest}"));
     assert_eq!(permit.target().as_bytes(), "/de%61ls/7?x=//..");
     assert_eq!(permit.shadow(), None);
-    let identity = &permit.token().expect("a token").identity;
+    let identity = &permit.token().expect("a token").identity.sent;
     let shown: Vec<_> =
         identity.iter().map(|(n, v)| format!("{n}: {}", v.to_str().expect("ASCII"))).collect();
     let expected = [
