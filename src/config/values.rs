@@ -229,6 +229,19 @@ impl<'a> Section<'a> {
         values
     }
 
+    /// One string, or an array of strings with at least one element.
+    pub(super) fn one_or_more<T: PartialEq>(
+        &mut self,
+        key: &'a str,
+        default: &str,
+        parse: impl FnMut(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        match self.find(key).map(|entry| entry.value) {
+            Some(DeValue::Array(_)) => self.filled_list(key, &[default], parse),
+            _ => self.parsed(key, default, parse).into_iter().collect(),
+        }
+    }
+
     /// An array of strings with at least one element; required when there is no default.
     pub(super) fn filled_list<T: PartialEq>(
         &mut self,

@@ -17,6 +17,8 @@ use crate::jose::jws::{self, Jws};
 use crate::revocations::TokenFacts;
 use crate::time::Timestamp;
 
+pub(super) mod lists;
+
 /// What an issuer's tokens must look like (`[[issuers]]`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IssuerRules {
@@ -53,10 +55,10 @@ pub struct ClaimNames {
     pub email: Option<ClaimName>,
     /// Other names of the subject.
     pub aliases: Vec<ClaimName>,
-    /// Scopes: a space-delimited string or an array.
-    pub scope: ClaimName,
-    /// Roles: an array or a space-delimited string.
-    pub roles: ClaimName,
+    /// Scopes: of each a space-delimited string or an array; their union counts.
+    pub scope: Vec<ClaimName>,
+    /// Roles: of each an array, a string that is one role, or an object whose members are roles; their union counts.
+    pub roles: Vec<ClaimName>,
     /// The client.
     pub client: ClaimName,
     /// The tenant.
@@ -76,8 +78,8 @@ impl Default for ClaimNames {
             audience: member("aud"),
             email: None,
             aliases: Vec::new(),
-            scope: member("scope"),
-            roles: member("roles"),
+            scope: vec![member("scope")],
+            roles: vec![member("roles")],
             client: member("client_id"),
             tenant: member("tenant"),
             role_version: member("role_version"),
@@ -132,8 +134,9 @@ impl IssuerRules {
     /// A string or an array of strings, one of them ours (RFC 7519 §4.1.3).
     pub(super) fn check_audience(&self, payload: &Map<String, Value>) -> Result<(), Reason> {
         let audience = self.claims.audience.find(payload);
-        let named = audience
-            .map_or(Some(Vec::new()), |aud| aud.as_str().map_or_else(|| strings(aud), |one| Some(vec![one])));
+        let named = audience.map_or(Some(Vec::new()), |aud| {
+            aud.as_str().map_or_else(|| lists::strings(aud), |one| Some(vec![one]))
+        });
         let is_ours = |one: &&str| self.audiences.iter().any(|ours| ours == one);
         if named.ok_or(Reason::BadClaim)?.iter().any(is_ours) { Ok(()) } else { Err(Reason::WrongAudience) }
     }
@@ -180,8 +183,8 @@ impl IssuerRules {
             issued_at: validity.issued_at,
             expires_at: validity.expires_at,
             not_before: validity.not_before,
-            scopes: list(names.scope.find(payload), &names.scope)?,
-            roles: list(names.roles.find(payload), &names.roles)?,
+            scopes: words(lists::scopes(&names.scope, payload)?, "a scope")?,
+            roles: words(lists::roles(&names.roles, payload)?, "a role")?,
             certificate: payload.get("cnf").map(thumbprint).transpose()?,
             identity: identity::render(identity, names, payload).map_err(|TooLong { header, length }| {
                 let most = identity.max_value;
@@ -253,19 +256,8 @@ fn text<'p>(value: Option<&'p Value>, name: &dyn Display) -> Result<Option<&'p s
     value.map(|value| value.as_str().ok_or_else(unusable)).transpose()
 }
 
-/// A space-delimited string (RFC 8693 §4.2) or an array of strings. Members of an array stay whole, so one with a space
-/// in it grants neither of two scopes.
-fn list(value: Option<&Value>, name: &dyn Display) -> Result<Words, UnusableToken> {
-    let members = value.map_or(Some(Vec::new()), |value| match value.as_str() {
-        Some(text) => Some(text.split(' ').filter(|member| !member.is_empty()).collect()),
-        None => strings(value),
-    });
-    let unusable = || UnusableToken(format!("{name} is neither a string nor an array of strings"));
-    Words::new(&members.ok_or_else(unusable)?).ok_or_else(|| UnusableToken(format!("{name} has a NUL in it")))
-}
-
-fn strings(value: &Value) -> Option<Vec<&str>> {
-    value.as_array()?.iter().map(Value::as_str).collect()
+fn words(held: Option<Vec<&str>>, each: &str) -> Result<Words, UnusableToken> {
+    Words::new(&held.unwrap_or_default()).ok_or_else(|| UnusableToken(format!("{each} has a NUL in it")))
 }
 
 /// The certificate a token is bound to (RFC 8705 §3.1). A confirmation that cannot be checked here is refused, not

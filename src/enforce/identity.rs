@@ -1,6 +1,6 @@
 //! What the upstream is told about a token: header values made of claims, once, when the token is verified.
 //!
-//! A string is as it is, an array's members are joined with commas (those of the scope claim with spaces), other JSON
+//! A string is as it is, an array's members are joined with commas (scopes with spaces), other JSON
 //! is compact. Percent-encoded are: bytes outside visible ASCII; `%` itself; a space that begins or ends a string or
 //! member, which parsers trim; and the separator inside a member. So splitting at the separator, then
 //! percent-decoding, gives back exactly what the issuer wrote, and no claim can pass itself off as another.
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
-use super::claims::ClaimNames;
+use super::claims::{ClaimNames, UnusableToken, lists};
 use super::policy::{IdentityClaim, IdentitySettings, OnOverflow};
 
 /// What the upstream learns of one token.
@@ -42,15 +42,20 @@ pub(super) fn render(
 ) -> Result<IdentityHeaders, TooLong> {
     let (mut sent, mut omitted) = (Vec::with_capacity(settings.headers.len()), Vec::new());
     for (name, claim) in &settings.headers {
-        let (claim, separator) = match claim {
-            IdentityClaim::Subject => (names.subject.find(payload), b','),
-            IdentityClaim::Client => (names.client.find(payload), b','),
-            IdentityClaim::Scope => (names.scope.find(payload), b' '),
-            IdentityClaim::Roles => (names.roles.find(payload), b','),
-            IdentityClaim::Tenant => (names.tenant.find(payload), b','),
-            IdentityClaim::Token(claim) => (claim.find(payload), b','),
+        let separator = if *claim == IdentityClaim::Scope { b' ' } else { b',' };
+        let claim = match claim {
+            IdentityClaim::Scope => match names.scope.as_slice() {
+                [one] => one.find(payload).map(Cow::Borrowed),
+                several => array(lists::scopes(several, payload)),
+            },
+            // Always as a list: a string is one role, and one with a comma must not read as two.
+            IdentityClaim::Roles => array(lists::roles(&names.roles, payload)),
+            IdentityClaim::Subject => names.subject.find(payload).map(Cow::Borrowed),
+            IdentityClaim::Client => names.client.find(payload).map(Cow::Borrowed),
+            IdentityClaim::Tenant => names.tenant.find(payload).map(Cow::Borrowed),
+            IdentityClaim::Token(claim) => claim.find(payload).map(Cow::Borrowed),
         };
-        let Some(value) = claim.map(|claim| value(claim, separator)) else { continue };
+        let Some(value) = claim.map(|claim| value(&claim, separator)) else { continue };
         match HeaderValue::from_bytes(&value) {
             Ok(value) if value.len() <= settings.max_value => sent.push((name.clone(), value)),
             Ok(_) | Err(_) if settings.on_overflow == OnOverflow::Omit => omitted.push(name.as_str()),
@@ -59,6 +64,11 @@ pub(super) fn render(
     }
     let omitted = (!omitted.is_empty()).then(|| omitted.join(",").into());
     Ok(IdentityHeaders { sent, omitted })
+}
+
+/// A list as a claim of its own. A token whose list cannot be read was refused before.
+fn array<'p>(list: Result<Option<Vec<&str>>, UnusableToken>) -> Option<Cow<'p, Value>> {
+    list.ok().flatten().map(|members| Cow::Owned(members.into()))
 }
 
 /// A claim as text: a string as it is, other JSON compact.

@@ -71,10 +71,14 @@ impl<'t> Jws<'t> {
         self.header.get(name)
     }
 
-    /// `alg`, when it is one that can be known here.
+    /// `alg`, when it is one that can be known here. RFC 9864 §2.2 gave EdDSA over Ed25519, which is all of EdDSA that is
+    /// known here, a second name.
     #[must_use]
     pub fn algorithm(&self) -> Option<Algorithm> {
-        self.header.get("alg")?.as_str().and_then(|name| Algorithm::from_str(name).ok())
+        match self.header.get("alg")?.as_str()? {
+            "Ed25519" => Some(Algorithm::EdDSA),
+            name => Algorithm::from_str(name).ok(),
+        }
     }
 
     /// `kid`.

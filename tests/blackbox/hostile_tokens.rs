@@ -310,6 +310,8 @@ fn algorithms(scene: &Scene, table: &mut Table) {
         "RS1",
         "HS1",
         "Ed448",
+        "Ed25519",
+        "ed25519",
         "dir",
         "RSA-OAEP",
         "A128GCMKW",
@@ -962,6 +964,56 @@ fn every_algorithm_that_can_be_configured_works_and_no_other() {
             .route("/{*rest}", "");
         assert_eq!(Gate::start(&settings).get("/").token(&issuer.good()).send().status(), 200, "{alg}");
     }
+}
+
+/// RFC 9864 §2.2: `Ed25519` is another name of EdDSA with an Ed25519 key.
+///
+/// Holds README.md, Settings: issuers[].algorithms
+#[test]
+fn ed25519_and_eddsa_are_names_of_the_same_algorithm() {
+    let upstream = RawUpstream::start();
+    let issuer = Issuer::with("https://idp.example.com/", vec![Signer::new("EdDSA", "ed")]);
+    let other = Issuer::with("https://idp.example.com/", vec![Signer::new("EdDSA", "ed")]);
+    let sets = [Some("EdDSA"), Some("Ed25519"), None].map(|alg| {
+        let mut set = issuer.jwks();
+        match alg {
+            Some(alg) => set["keys"][0]["alg"] = json!(alg),
+            None => drop(set["keys"][0].as_object_mut().unwrap().remove("alg")),
+        }
+        set
+    });
+    for allowed in ["\"EdDSA\"", "\"Ed25519\"", "\"Ed25519\", \"ES256\", \"EdDSA\""] {
+        for set in &sets {
+            let settings = Settings::plaintext();
+            settings.file("keys.json", set.to_string());
+            let settings = settings
+                .upstream("api", &upstream.url(), "")
+                .issuer_from(
+                    &issuer,
+                    &Source::File("keys.json".to_owned()),
+                    &format!("algorithms = [{allowed}]"),
+                )
+                .route("/{*rest}", "");
+            let gate = Gate::start(&settings);
+            for name in ["EdDSA", "Ed25519"] {
+                let status = |issuer: &Issuer| {
+                    let token = issuer.token().claim("jti", unique()).head("alg", name).build();
+                    gate.get("/").token(&token).send().status()
+                };
+                assert_eq!(status(&issuer), 200, "{name} where {allowed} is allowed, {set}");
+                assert_eq!(status(&other), 401, "{name} by another key where {allowed} is allowed, {set}");
+            }
+        }
+    }
+    let settings = Settings::plaintext()
+        .upstream("api", &upstream.url(), "")
+        .issuer_with(
+            &Issuer::with("https://idp.example.com/", vec![Signer::new("ES256", "ed")]),
+            "algorithms = [\"ES256\"]",
+        )
+        .route("/{*rest}", "");
+    let token = issuer.token().head("alg", "Ed25519").build();
+    assert_eq!(Gate::start(&settings).get("/").token(&token).send().status(), 401, "not where only ES256 is");
 }
 
 #[test]

@@ -137,7 +137,13 @@ fn scopes_and_roles_are_demanded_all_or_any() {
         ("/any-scope", json!("c"), json!([]), 403),
         ("/any-scope", json!(""), json!([]), 403),
         ("/all-roles", json!(""), json!(["s", "r"]), 200),
-        ("/all-roles", json!(""), json!("r s"), 200),
+        ("/all-roles", json!(""), json!("r s"), 403),
+        ("/any-role", json!(""), json!("s"), 200),
+        ("/any-role", json!(""), json!("s t"), 403),
+        ("/any-role", json!(""), json!("t,s"), 403),
+        ("/any-role", json!(""), json!({"s": {"2846": "org.example.com"}, "t": {}}), 200),
+        ("/any-role", json!(""), json!({"t": {"s": "org.example.com"}}), 403),
+        ("/any-role", json!(""), json!({"s": true}), 401),
         ("/all-roles", json!("r s"), json!([]), 403),
         ("/all-roles", json!(""), json!(["r"]), 403),
         ("/any-role", json!(""), json!(["s"]), 200),
@@ -191,6 +197,25 @@ fn the_claims_of_well_known_providers_are_read_where_they_are() {
             json!({"cognito:groups": ["x"]}),
         ),
         (
+            "keycloak-clients",
+            "roles = [\"/realm_access/roles\", \"/resource_access/api/roles\"]\nscope = [\"scope\", \"permissions\"]",
+            json!({
+                "scope": "other", "permissions": ["read:deals"],
+                "realm_access": {"roles": ["x"]}, "resource_access": {"api": {"roles": ["manager"]}},
+            }),
+            json!({
+                "scope": "other", "permissions": ["x"],
+                "realm_access": {"roles": ["manager"]}, "resource_access": {"api": {"roles": ["manager"]}},
+            }),
+        ),
+        (
+            "zitadel",
+            "roles = \"urn:zitadel:iam:org:project:roles\"",
+            json!({"urn:zitadel:iam:org:project:roles": {"manager": {"2846": "org.example.com"}}}),
+            json!({"urn:zitadel:iam:org:project:roles": {"x": {"2846": "manager"}}}),
+        ),
+        ("github", "roles = \"workflow\"", json!({"workflow": "manager"}), json!({"workflow": "CI manager"})),
+        (
             "nested",
             "roles = \"/a~1b/c~0d/0\"",
             json!({"a/b": {"c~d": [["manager"]]}}),
@@ -212,6 +237,11 @@ fn the_claims_of_well_known_providers_are_read_where_they_are() {
                 .fold(issuer.token(), |token, (claim, value)| token.claim(claim, value.clone()));
             let answer = gate.get("/").token(&token.build()).send();
             assert_eq!(answer.status(), status, "{name} with {claims}: {}", answer.text());
+            if status == 200 && name == "keycloak-clients" {
+                let seen = upstream.last();
+                let seen = ["x-auth-scope", "x-auth-roles"].map(|header| seen.field(header));
+                assert_eq!(seen, [Some("other read:deals".to_owned()), Some("x,manager".to_owned())]);
+            }
         }
     }
 }

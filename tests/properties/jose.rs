@@ -109,7 +109,7 @@ fn token(token: &[u8]) {
 
 fn is_known(algorithm: &str) -> bool {
     let known = ["256", "384", "512"];
-    algorithm == "EdDSA"
+    ["EdDSA", "Ed25519"].contains(&algorithm)
         || ["HS", "RS", "PS"]
             .iter()
             .any(|family| algorithm.strip_prefix(family).is_some_and(|size| known.contains(&size)))

@@ -46,7 +46,7 @@ fn issuer(s: &mut Section<'_>) -> IssuerSettings {
     let issuer = s.required("issuer", units::name).unwrap_or_default();
     s.look_for(&issuer);
     let audiences = s.filled_list("audiences", &[], units::name);
-    let algorithms = s.filled_list("algorithms", &["RS256", "ES256", "EdDSA"], algorithm);
+    let algorithms = algorithms(s);
     let insecure_http = s.flag("insecure_http", false);
     let source = source(s, &issuer, &algorithms, insecure_http);
     if let KeySource::File(path) = &source
@@ -77,11 +77,31 @@ fn issuer(s: &mut Section<'_>) -> IssuerSettings {
     IssuerSettings { rules, keys }
 }
 
+/// The algorithms that an issuer may use, each once: EdDSA has two names (RFC 9864 §2.2).
+fn algorithms(s: &mut Section<'_>) -> Vec<Algorithm> {
+    let named = s.filled_list("algorithms", &["RS256", "ES256", "EdDSA"], |text| {
+        Ok((text.to_owned(), algorithm(text)?))
+    });
+    let mut algorithms = Vec::new();
+    for (_, algorithm) in named {
+        if !algorithms.contains(&algorithm) {
+            algorithms.push(algorithm);
+        }
+    }
+    algorithms
+}
+
 fn algorithm(text: &str) -> Result<Algorithm, String> {
-    let known = ALGORITHMS.iter().find(|(name, ..)| *name == text);
-    known
-        .map(|(_, algorithm, _)| *algorithm)
-        .ok_or_else(|| not_one_of(text, &ALGORITHMS.map(|(name, ..)| name)))
+    let names = ALGORITHMS.map(|(name, algorithm, _)| (name, algorithm));
+    let known = names.iter().chain(&[("Ed25519", Algorithm::EdDSA)]).find(|(name, _)| *name == text);
+    let message = || match text {
+        "ES512" => "\"ES512\" is not supported: of ECDSA it is ES256 and ES384".to_owned(),
+        "ES256K" => "\"ES256K\" is not supported: of ECDSA it is ES256 and ES384".to_owned(),
+        "Ed448" => "\"Ed448\" is not supported: of EdDSA it is Ed25519".to_owned(),
+        "none" => "\"none\" is not supported: tokens must be signed".to_owned(),
+        other => not_one_of(other, &names.map(|(name, _)| name)),
+    };
+    known.map(|(_, algorithm)| *algorithm).ok_or_else(message)
 }
 
 /// Where the keys come from: exactly one of five keys.
@@ -183,11 +203,11 @@ fn claims(s: &mut Section<'_>) -> ClaimNames {
         session,
         token_id,
         audience,
-        scope: claim("scope", "scope"),
-        roles: claim("roles", "roles"),
         client: claim("client", "client_id"),
         tenant: claim("tenant", "tenant"),
         role_version: claim("role_version", "role_version"),
+        scope: s.one_or_more("scope", "scope", units::claim),
+        roles: s.one_or_more("roles", "roles", units::claim),
         email: s.parsed("email", "", optional_claim).flatten(),
         aliases: s.list("aliases", &[], units::claim),
     }

@@ -149,7 +149,7 @@ fn ca(s: &mut Section<'_>, source: &KeySource) -> Option<PathBuf> {
 /// The issuer whose subjects are meant, and where its tokens carry roles and scopes.
 fn subjects(s: &mut Section<'_>, issuers: Option<&[IssuerSettings]>) -> (SubjectIssuer, Vec<String>) {
     let (issuer, claims) = subject_issuer(s, "subject_issuer", issuers);
-    let claims = claims.iter().flat_map(|claims| [&claims.roles, &claims.scope]);
+    let claims = claims.iter().flat_map(|claims| claims.roles.iter().chain(&claims.scope));
     (issuer, claims.filter_map(member).map(str::to_owned).collect())
 }
 

@@ -13,8 +13,8 @@ use crate::enforce::testing::{NOW, TestRequest, b64, enforcer, issuers, payload,
 fn names(scope: ClaimName, roles: ClaimName) -> ClaimNames {
     let member = |name: &str| ClaimName::Member(name.to_owned());
     ClaimNames {
-        scope,
-        roles,
+        scope: vec![scope],
+        roles: vec![roles],
         client: member("azp"),
         tenant: member("tid"),
         role_version: ClaimName::Pointer(vec!["ext".to_owned(), "rv".to_owned()]),
@@ -80,7 +80,15 @@ fn scopes_and_roles_are_found_in_the_shapes_of_real_issuers() {
             member("roles"),
             json!({"scope": "  a   b ", "roles": "c d"}),
             vec!["a", "b"],
-            vec!["c", "d"],
+            vec!["c d"],
+        ),
+        (
+            "ZITADEL",
+            member("scope"),
+            member("urn:zitadel:iam:org:project:roles"),
+            json!({"scope": "openid", "urn:zitadel:iam:org:project:roles": {"reader": {"2846": "a.example"}}}),
+            vec!["openid"],
+            vec!["reader"],
         ),
         (
             "an index",

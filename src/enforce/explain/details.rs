@@ -47,7 +47,9 @@ pub(in crate::enforce) fn algorithm(case: &Case<'_>, _failed: Option<Reason>) ->
     let Some((jws, rules)) = read(case) else { return String::new() };
     let accepted: Vec<String> = rules.algorithms.iter().map(|one| format!("{one:?}")).collect();
     let accepted = words::list(accepted.iter().map(String::as_str));
-    format!("alg is {}; accepted: {accepted}", words::value(jws.parameter("alg")))
+    let alg = jws.parameter("alg");
+    let other_name = if alg.is_some_and(|alg| alg == "Ed25519") { ", another name of \"EdDSA\"" } else { "" };
+    format!("alg is {}{other_name}; accepted: {accepted}", words::value(alg))
 }
 
 pub(in crate::enforce) fn dates(case: &Case<'_>, _failed: Option<Reason>) -> String {

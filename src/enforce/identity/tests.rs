@@ -63,12 +63,47 @@ fn scopes_are_parted_by_spaces_and_roles_by_commas() {
         (json!({"roles": ["admin", "editor"]}), IdentityClaim::Roles, "admin,editor"),
         (json!({"roles": ["a b", "c,d"]}), IdentityClaim::Roles, "a b,c%2Cd"),
         (json!({"roles": "admin editor"}), IdentityClaim::Roles, "admin editor"),
+        (json!({"roles": "admin,editor"}), IdentityClaim::Roles, "admin%2Ceditor"),
+        (json!({"roles": ""}), IdentityClaim::Roles, ""),
+        (json!({"roles": {"admin": {"7": "a.example"}}}), IdentityClaim::Roles, "admin"),
+        (json!({"scope": " read  write"}), IdentityClaim::Scope, "%20read  write"),
         (json!({"tenant": 7}), IdentityClaim::Tenant, "7"),
         (json!({"client_id": "app"}), IdentityClaim::Client, "app"),
         (json!({"sub": "alice"}), IdentityClaim::Subject, "alice"),
     ];
     for (payload, claim, expected) in table {
         assert_eq!(rendered(&payload, claim), Some(Ok(expected.to_owned())), "{payload}");
+    }
+}
+
+#[test]
+fn a_list_in_several_claims_is_one_header() {
+    let member = |name: &str| ClaimName::Member(name.to_owned());
+    let names = ClaimNames {
+        scope: vec![member("scope"), member("permissions")],
+        roles: vec![member("realm"), member("api")],
+        ..ClaimNames::default()
+    };
+    let table = [
+        (json!({"scope": "a b", "permissions": ["b", "c d"]}), [Some("a b c%20d"), None]),
+        (json!({"permissions": ["b"], "api": "x,y", "realm": ["z"]}), [Some("b"), Some("z,x%2Cy")]),
+        (json!({"realm": ["z"]}), [None, Some("z")]),
+        (json!({}), [None, None]),
+    ];
+    let settings = IdentitySettings {
+        headers: vec![
+            (HeaderName::from_static("x-scope"), IdentityClaim::Scope),
+            (HeaderName::from_static("x-roles"), IdentityClaim::Roles),
+        ],
+        ..IdentitySettings::default()
+    };
+    for (payload, expected) in table {
+        let headers = render(&settings, &names, payload.as_object().expect("an object"));
+        let headers = headers.expect("headers").sent;
+        let found = ["x-scope", "x-roles"].map(|wanted| {
+            headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.to_str().expect("ASCII"))
+        });
+        assert_eq!(found, expected, "{payload}");
     }
 }
 

@@ -71,8 +71,8 @@ fn every_notation_arrives() {
     let address = Address::Tcp { host: "::1".to_owned(), port: 50_051 };
     assert_eq!((upstream.scheme, &upstream.addresses), (Scheme::H2c, &vec![address]));
     let claims = &s.issuers[0].rules.claims;
-    assert_eq!(claims.roles, ClaimName::Pointer(vec!["realm_access".to_owned(), "roles".to_owned()]));
-    assert_eq!(claims.scope, ClaimName::Member("scp".to_owned()));
+    assert_eq!(claims.roles, [ClaimName::Pointer(vec!["realm_access".to_owned(), "roles".to_owned()])]);
+    assert_eq!(claims.scope, [ClaimName::Member("scp".to_owned())]);
     let route = &s.enforce.routes[0];
     assert_eq!(route.hosts, ["api.example.com"]);
     assert_eq!(route.methods, [http::Method::GET, http::Method::from_bytes(b"PURGE").unwrap()]);

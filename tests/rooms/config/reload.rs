@@ -136,7 +136,7 @@ const ROWS: &[Row] = &[
     ("issuers.claims.email", &[("issuers.claims.email", r#""x""#)], AtOnce),
     ("issuers.claims.aliases", &[("issuers.claims.aliases", r#"["x"]"#)], AtOnce),
     ("issuers.claims.scope", &[("issuers.claims.scope", r#""x""#)], AtOnce),
-    ("issuers.claims.roles", &[("issuers.claims.roles", r#""x""#)], AtOnce),
+    ("issuers.claims.roles", &[("issuers.claims.roles", r#"["roles", "x"]"#)], AtOnce),
     ("issuers.claims.client", &[("issuers.claims.client", r#""x""#)], AtOnce),
     ("issuers.claims.tenant", &[("issuers.claims.tenant", r#""x""#)], AtOnce),
     ("issuers.claims.role_version", &[("issuers.claims.role_version", r#""x""#)], AtOnce),
