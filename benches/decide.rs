@@ -230,7 +230,7 @@ fn enforcer(algorithm: Algorithm, set: KeySet) -> (Enforcer, Arc<Revocations>) {
     let routes =
         ["/users/{id}", "/activity/{*rest}", "/deals/{*rest}", "/deals/{id}/lines"].map(route).to_vec();
     let sessions = Sessions::new(sessions::Settings {
-        idle_timeout: Some(Duration::from_secs(1_800)),
+        idle_timeouts: Some(Duration::from_secs(1_800)).into(),
         max_tracked: DEFAULT_PROOFS,
         leeway: Duration::from_secs(30),
         saved: true,

@@ -57,12 +57,12 @@ fn main() {
     let (issuer, now) = (Arc::from("https://idp.example.com/"), Now::at_millis(START + 1_000));
     let revocations = Revocations::new(None);
     let settings = Settings {
-        idle_timeout: Some(Duration::from_secs(1_800)),
+        idle_timeouts: Some(Duration::from_secs(1_800)).into(),
         max_tracked: usize::try_from(tokens).unwrap_or(usize::MAX),
         leeway: Duration::from_secs(30),
         saved: true,
     };
-    let sessions = Sessions::new(settings);
+    let sessions = Sessions::new(settings.clone());
     let empty = resident();
     // Each token brings its client's name with it, as one that was parsed from a request does.
     for i in 0..tokens {

@@ -123,7 +123,7 @@ impl KeptState {
         let not_before = settings.state.on_empty.not_before(store.not_before());
         let revocations = Arc::new(Revocations::new(not_before));
         let clocks = sessions::Settings {
-            idle_timeout: settings.sessions.idle_timeout,
+            idle_timeouts: settings.sessions.idle_timeouts.clone(),
             max_tracked: settings.sessions.max_tracked,
             leeway: settings.leeway(),
             saved: store.is_durable(),
@@ -191,7 +191,7 @@ impl KeptState {
     /// Takes over what a reload may change.
     pub(super) fn reconfigure(&self, settings: &Settings) {
         let sessions = &self.in_force.sessions;
-        let longer = sessions.reconfigure(settings.sessions.idle_timeout, settings.leeway(), Now::read());
+        let longer = sessions.reconfigure(&settings.sessions.idle_timeouts, settings.leeway(), Now::read());
         self.store.reconfigure(settings.terms());
         if longer && sessions.is_shared() {
             let sessions = Arc::clone(sessions);

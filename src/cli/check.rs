@@ -8,6 +8,7 @@ use super::BAD;
 use super::table::columns;
 use crate::authority;
 use crate::config::{self, IssuerSettings, Settings};
+use crate::enforce::explain::span;
 use crate::enforce::policy::{Mode, Requirement, RouteSettings};
 use crate::forward::{Address, Scheme, UpstreamSettings};
 use crate::keys::KeySource;
@@ -42,7 +43,7 @@ fn summary(settings: &Settings) -> String {
     let sections = [
         Some(("Listeners", listeners(settings))),
         Some(("Certificates", certificates(settings))).filter(|(_, rows)| !rows.is_empty()),
-        Some(("Issuers", columns(&settings.issuers.iter().map(issuer).collect::<Vec<_>>()))),
+        Some(("Issuers", issuers(settings))),
         authority,
         Some(("Upstreams", columns(&settings.upstreams.iter().map(upstream).collect::<Vec<_>>()))),
         Some(("Routes", routes(settings))),
@@ -106,6 +107,23 @@ fn protection(tls: &Option<tls::ServerSettings>) -> String {
         (Some(_), true) => ", client certificates required",
     };
     format!("{version}{clients}")
+}
+
+/// Each issuer, and how long its tokens may be unused where that is not the same for all.
+fn issuers(settings: &Settings) -> String {
+    let timeouts = &settings.sessions.idle_timeouts;
+    let has_own = timeouts.own().next().is_some();
+    let idle = |name: &str| match timeouts.of(name) {
+        _ if !has_own => String::new(),
+        Some(timeout) => format!("idle after {}", span(*timeout)),
+        None => "never idle".to_owned(),
+    };
+    let row = |one: &IssuerSettings| {
+        let [name, algorithms, source] = issuer(one);
+        let idle = idle(&name);
+        [name, algorithms, source, idle]
+    };
+    columns(&settings.issuers.iter().map(row).collect::<Vec<_>>())
 }
 
 fn issuer(issuer: &IssuerSettings) -> [String; 3] {

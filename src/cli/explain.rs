@@ -245,7 +245,7 @@ async fn replay(store: &Store, settings: &Settings, now: Now) -> Result<InForce,
     EventLog::start(store.clone(), Arc::clone(&revocations)).await?;
     let leeway = settings.leeway();
     let sessions = Sessions::new(sessions::Settings {
-        idle_timeout: settings.sessions.idle_timeout,
+        idle_timeouts: settings.sessions.idle_timeouts.clone(),
         max_tracked: usize::MAX,
         leeway,
         saved: false,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::enforce::claims::IssuerRules;
 use crate::forward::UpstreamSettings;
+use crate::sessions::{IdleTimeouts, longest_timeout};
 use crate::signals::{intake, logout, revocation, scim, ssf};
 use crate::state::redis;
 use crate::time::Timestamp;
@@ -62,13 +63,15 @@ pub struct IssuerSettings {
     pub rules: IssuerRules,
     /// Where its keys come from.
     pub keys: keys::Settings,
+    /// How long its tokens may be unused, zero for ever; `None`: as those of all.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// Idle clocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSettings {
-    /// A token unused for longer is refused for good; `None`: never.
-    pub idle_timeout: Option<Duration>,
+    /// A token unused for longer is refused for good.
+    pub idle_timeouts: IdleTimeouts,
     /// Tokens tracked at a time.
     pub max_tracked: usize,
 }
@@ -144,7 +147,7 @@ impl Settings {
         redis::RedisTerms {
             max_staleness: self.state.max_staleness,
             flush_interval: self.state.flush_interval,
-            idle_timeout: self.sessions.idle_timeout,
+            longest_idle: longest_timeout(&self.sessions.idle_timeouts),
             kept,
         }
     }

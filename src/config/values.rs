@@ -106,11 +106,16 @@ impl<'a> Section<'a> {
 
     /// `"30s"`, or `""` for none.
     pub(super) fn optional_duration(&mut self, key: &'a str) -> Option<Duration> {
+        self.duration_or_none(key, Zero::Refused)
+    }
+
+    /// The same, where zero may mean something.
+    pub(super) fn duration_or_none(&mut self, key: &'a str, zero: Zero) -> Option<Duration> {
         if matches!(self.find(key).map(|entry| Scalar::from(entry.value)), None | Some(Scalar::Text(""))) {
             self.text(key, "");
             return None;
         }
-        Some(self.duration(key, "", Zero::Refused))
+        Some(self.duration(key, "", zero))
     }
 
     /// A whole number.

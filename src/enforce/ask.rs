@@ -24,6 +24,8 @@ pub enum Ask {
     Session {
         /// Which token.
         token: TokenKey,
+        /// Its issuer, whose idle timeout counts.
+        issuer: IssuerIndex,
         /// Its last use here.
         last_used_at: Timestamp,
     },
@@ -95,9 +97,13 @@ impl Enforcer {
                 }
                 asked.and(ask)
             }
-            Ask::Session { token, last_used_at } => {
-                asked.told(self.sessions().ask_others(*token, *last_used_at).await)
-            }
+            Ask::Session { token, issuer, last_used_at } => match self.issuer(*issuer) {
+                Some(issuer) => {
+                    let issuer = &issuer.rules.issuer;
+                    asked.told(self.sessions().ask_others(*token, issuer, *last_used_at).await)
+                }
+                None => asked.and(ask),
+            },
             Ask::FirstUse { token } => asked.told_first_use(self.sessions().ask_first_use(*token).await),
         }
     }
@@ -116,7 +122,11 @@ mod tests {
             wanted: WantedKey::key(kid),
             otherwise: Reason::UnknownKey,
         };
-        [keys("nobody"), Ask::Session { token, last_used_at: now() }, Ask::FirstUse { token }]
+        [
+            keys("nobody"),
+            Ask::Session { token, issuer: IssuerIndex(0), last_used_at: now() },
+            Ask::FirstUse { token },
+        ]
     }
 
     #[test]

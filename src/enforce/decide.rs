@@ -64,8 +64,9 @@ impl InForce {
     /// Nothing revoked, and no token ever idle.
     #[must_use]
     pub fn unlimited() -> Self {
-        let (idle_timeout, max_tracked) = (None, 1_000_000);
-        let settings = sessions::Settings { idle_timeout, max_tracked, leeway: Duration::ZERO, saved: false };
+        let (idle_timeouts, max_tracked) = (None.into(), 1_000_000);
+        let settings =
+            sessions::Settings { idle_timeouts, max_tracked, leeway: Duration::ZERO, saved: false };
         Self {
             revocations: Arc::new(Revocations::new(None)),
             sessions: Arc::new(Sessions::new(settings)),

@@ -17,6 +17,8 @@ use crate::time::Now;
 pub(super) mod details;
 mod words;
 
+pub(crate) use words::span;
+
 /// A token, and the request it is shown with.
 #[derive(Clone, Copy)]
 pub struct Question<'a> {

@@ -18,6 +18,7 @@ use moka::sync::Cache;
 use super::token::VerifiedToken;
 use crate::identity::{AsIs, Key};
 use crate::sessions::limits::SessionLimits;
+use crate::state::record::PerIssuer;
 use crate::time::Monotonic;
 
 /// The string a token was presented as: its AES-GMAC under a key that only this table has.
@@ -60,7 +61,7 @@ static TABLES: AtomicU64 = AtomicU64::new(0);
 
 impl Proofs {
     /// An empty table with room for the proofs of so many tokens of usual size; `limits` say how long each is of use.
-    pub(super) fn new(tokens: usize, limits: Arc<ArcSwap<SessionLimits>>) -> Self {
+    pub(super) fn new(tokens: usize, limits: Arc<ArcSwap<PerIssuer<SessionLimits>>>) -> Self {
         let mut secret = [0; 16];
         let random = rand::fill(&mut secret);
         let seal = random.and_then(|()| UnboundKey::new(&AES_128_GCM, &secret)).ok().map(LessSafeKey::new);
@@ -124,11 +125,17 @@ fn weight(token: &VerifiedToken) -> u32 {
 }
 
 /// How long moka keeps a proof that is not asked for: until its token is idle or dead.
-struct Lifetimes(Arc<ArcSwap<SessionLimits>>);
+struct Lifetimes(Arc<ArcSwap<PerIssuer<SessionLimits>>>);
+
+impl Lifetimes {
+    fn keep(&self, token: &VerifiedToken, age: Duration) -> Duration {
+        self.0.load().of_key(token.facts.issuer).keep(token.lifetime(), age)
+    }
+}
 
 impl Expiry<ProofKey, Remembered> for Lifetimes {
     fn expire_after_create(&self, _: &ProofKey, proof: &Remembered, _: Instant) -> Option<Duration> {
-        Some(self.0.load().keep(proof.token.lifetime(), Duration::ZERO).max(REFRESH))
+        Some(self.keep(&proof.token, Duration::ZERO).max(REFRESH))
     }
 
     fn expire_after_read(
@@ -140,7 +147,7 @@ impl Expiry<ProofKey, Remembered> for Lifetimes {
         created_at: Instant,
     ) -> Option<Duration> {
         let age = read_at.saturating_duration_since(created_at);
-        Some(self.0.load().keep(proof.token.lifetime(), age))
+        Some(self.keep(&proof.token, age))
     }
 }
 

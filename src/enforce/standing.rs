@@ -88,7 +88,8 @@ mod tests {
     use crate::time::Now;
 
     fn session(at: Now) -> Arc<Session> {
-        let settings = Settings { idle_timeout: None, max_tracked: 10, leeway: Duration::ZERO, saved: false };
+        let settings =
+            Settings { idle_timeouts: None.into(), max_tracked: 10, leeway: Duration::ZERO, saved: false };
         let token = Introduction {
             token: TokenKey(Key::from_bytes([7; 16])),
             issuer: &"https://idp.example/".into(),

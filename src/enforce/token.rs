@@ -284,7 +284,8 @@ impl VerifiedToken {
             Idleness::Idle => Err(Reason::Idle.into()),
             Idleness::Unavailable => Err(Reason::StateUnavailable.into()),
             Idleness::Ask(last_used_at) => {
-                Err(NoPermit::Ask(Ask::Session { token: self.facts.token, last_used_at }))
+                let (token, issuer) = (self.facts.token, self.issuer);
+                Err(NoPermit::Ask(Ask::Session { token, issuer, last_used_at }))
             }
         }
     }

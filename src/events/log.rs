@@ -117,7 +117,7 @@ impl EventLog {
     }
 
     /// Puts in force what other replicas did, in the order of the log, until there are no more of them. With
-    /// `refuse_older`, tokens from before the log's beginning are refused. `sessions` learn the idle timeout of the others.
+    /// `refuse_older`, tokens from before the log's beginning are refused. `sessions` learn the idle timeouts of the others.
     pub async fn follow(
         &self,
         mut changes: mpsc::Receiver<ReplicaChanges>,
@@ -127,7 +127,7 @@ impl EventLog {
     ) {
         while let Some(ReplicaChanges { items, created_at, removed, idle, done }) = changes.recv().await {
             if let Some(terms) = idle {
-                sessions.adopt(terms, Now::read());
+                sessions.adopt(&terms, Now::read());
             }
             if let Some(removed) = removed {
                 self.revocations.set_common_horizons(removed.iter().map(|removed| {

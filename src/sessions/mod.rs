@@ -13,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::identity::{SubjectKey, TokenKey};
-use crate::state::record::SessionRow;
+use crate::state::record::{PerIssuer, SessionRow};
 use crate::state::redis::Told;
 use crate::time::{Now, Timestamp};
 
@@ -35,11 +35,20 @@ use table::SessionTable;
 use verdict::IdleCase;
 pub use verdict::Idleness;
 
+/// How long a token of each issuer may be unused before it is refused for good; `None`: for ever.
+pub type IdleTimeouts = PerIssuer<Option<Duration>>;
+
+/// The longest of them; `None`: no token goes idle.
+#[must_use]
+pub fn longest_timeout(timeouts: &IdleTimeouts) -> Option<Duration> {
+    timeouts.values().flatten().max().copied()
+}
+
 /// The idle clocks, as configured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Unused for longer: refused for good. `None`: never.
-    pub idle_timeout: Option<Duration>,
+    /// The idle timeouts.
+    pub idle_timeouts: IdleTimeouts,
     /// Sessions in memory at most.
     pub max_tracked: usize,
     /// The greatest `leeway` of the issuers: how long after `exp` a token may still be accepted.
@@ -79,7 +88,7 @@ pub struct Left {
 pub struct Sessions {
     table: SessionTable,
     names: SessionNames,
-    limits: Arc<ArcSwap<SessionLimits>>,
+    limits: Arc<ArcSwap<PerIssuer<SessionLimits>>>,
     unsaved: Arc<Unsaved>,
     /// Clocks that other replicas use, too.
     shared: Option<SharedClocks>,
@@ -89,8 +98,9 @@ impl Sessions {
     /// An empty table.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let Settings { idle_timeout, max_tracked, leeway, saved } = settings;
-        let limits = SessionLimits { idle: idle_timeout, leeway, floor: None, own_floor: None };
+        let Settings { idle_timeouts, max_tracked, leeway, saved } = settings;
+        let limits = |idle: &_| SessionLimits { idle: *idle, leeway, floor: None, own_floor: None };
+        let limits = idle_timeouts.map(limits);
         let limits = Arc::new(ArcSwap::from_pointee(limits));
         let unsaved = Arc::new(Unsaved::new(saved, max_tracked));
         let evicted = Arc::clone(&unsaved);
@@ -98,19 +108,21 @@ impl Sessions {
         Self { table, names: SessionNames::new(), limits, unsaved, shared: None }
     }
 
-    /// Judges by other settings from now on. What is idle by the old ones stays so. True when the timeout grew: what a
-    /// shared store keeps of sessions would leave it too early until [`Self::save_again`].
+    /// Judges by other settings from now on. What is idle by the old ones stays so. True when last uses are needed for
+    /// longer: a shared store would lose them too early, or does not have them, until [`Self::save_again`].
     #[must_use]
-    pub fn reconfigure(&self, idle_timeout: Option<Duration>, leeway: Duration, now: Now) -> bool {
+    pub fn reconfigure(&self, timeouts: &IdleTimeouts, leeway: Duration, now: Now) -> bool {
         let theirs = self.on_their_clock(now);
-        let old = self.limits.rcu(|old| SessionLimits { leeway, ..old.with_idle(idle_timeout, theirs) });
+        let change = |old: &SessionLimits, idle: &_| SessionLimits { leeway, ..old.with_idle(*idle, theirs) };
+        let old = self.limits.rcu(|old| old.zip(timeouts, change));
         self.unsaved.limits_changed();
-        self.hurry_up(Duration::MAX);
-        old.idle.is_some_and(|old| idle_timeout.is_none_or(|new| new > old))
+        let longest = longest_timeout(timeouts);
+        self.hurry_up(Duration::MAX, longest);
+        longest > longest_timeout(&old.map(|limits| limits.idle))
     }
 
     /// What decides how long a session, or what is kept beside it, is of use.
-    pub(crate) fn limits(&self) -> Arc<ArcSwap<SessionLimits>> {
+    pub(crate) fn limits(&self) -> Arc<ArcSwap<PerIssuer<SessionLimits>>> {
         Arc::clone(&self.limits)
     }
 
@@ -136,7 +148,7 @@ impl Sessions {
         told: Option<Told>,
         now: Now,
     ) -> Idleness {
-        match self.case(session, token, told, now).judge(&self.limits.load()) {
+        match self.case(session, token, told, now).judge(self.limits.load().of(token.issuer)) {
             Idleness::Ask(_) if self.is_known_to_be_over(token.token) => Idleness::Idle,
             verdict => verdict,
         }
@@ -155,8 +167,9 @@ impl Sessions {
         now: Now,
     ) -> Result<Option<Arc<Session>>, Idle> {
         let limits = self.limits.load();
+        let limits = limits.of(token.issuer);
         if let Some(session) = session {
-            match self.use_one(session, token, told, now, &limits) {
+            match self.use_one(session, token, told, now, limits) {
                 UseResult::Idle => return Err(Idle),
                 UseResult::First(_) | UseResult::Again => return Ok(None),
                 UseResult::Evicted => {}
@@ -164,12 +177,12 @@ impl Sessions {
         }
         let found = self.table.find(token.token).filter(|found| !found.is_evicted());
         if found.is_none()
-            && self.case(session.map(AsRef::as_ref), token, told, now).judge(&limits) != Idleness::InUse
+            && self.case(session.map(AsRef::as_ref), token, told, now).judge(limits) != Idleness::InUse
         {
             return Err(Idle);
         }
-        let entered = found.unwrap_or_else(|| self.enter(token, now));
-        match self.use_one(&entered, token, told, now, &limits) {
+        let entered = found.unwrap_or_else(|| self.enter(token, limits.idle, now));
+        match self.use_one(&entered, token, told, now, limits) {
             UseResult::Idle => Err(Idle),
             // Out again at once, because there is no room: it was used all the same.
             UseResult::First(_) | UseResult::Again | UseResult::Evicted => Ok(Some(entered)),
@@ -192,12 +205,12 @@ impl Sessions {
             && self.unsaved.is_kept()
         {
             self.unsaved.remember(session);
-            self.hurry_up(pause);
+            self.hurry_up(pause, limits.idle);
         }
         used
     }
 
-    fn enter(&self, token: &Introduction<'_>, now: Now) -> Arc<Session> {
+    fn enter(&self, token: &Introduction<'_>, idle: Option<Duration>, now: Now) -> Arc<Session> {
         let created = Cell::new(false);
         let session = self.table.enter(token.token, || {
             created.set(true);
@@ -206,7 +219,7 @@ impl Sessions {
         if created.get() && self.unsaved.is_kept() {
             self.unsaved.remember(&session);
             let theirs = self.on_their_clock(now);
-            self.hurry_up(theirs.wall.since(token.issued_at));
+            self.hurry_up(theirs.wall.since(token.issued_at), idle);
             self.note_first_use(&session);
         }
         session
@@ -233,10 +246,11 @@ impl Sessions {
     /// it again.
     pub fn close(&self, session: &Session, token: &Introduction<'_>, now: Now) -> bool {
         let (limits, case) = (self.limits.load(), self.case(Some(session), token, None, now));
-        if case.is_shared || session.end_if_idle(&case, &limits) {
+        let limits = limits.of(token.issuer);
+        if case.is_shared || session.end_if_idle(&case, limits) {
             return true;
         }
-        self.case(Some(session), token, None, now).judge(&limits) != Idleness::InUse
+        self.case(Some(session), token, None, now).judge(limits) != Idleness::InUse
     }
 
     /// What [`Self::judge`] would find, and what it rests on.
@@ -245,11 +259,12 @@ impl Sessions {
         let session = self.find(token.token);
         let verdict = self.judge(session.as_deref(), token, None, now);
         let last_used_at = session.as_ref().map_or(token.issued_at, |session| session.last_used_at());
-        IdleLook { last_used_at, idle_timeout: self.limits.load().idle, in_force: verdict == Idleness::InUse }
+        let idle_timeout = self.limits.load().of(token.issuer).idle;
+        IdleLook { last_used_at, idle_timeout, in_force: verdict == Idleness::InUse }
     }
 
-    /// Lets sessions leave that are idle or whose tokens are dead. Looks at every session once in a fraction of the idle
-    /// timeout: not for a worker. Asks no other replica anything.
+    /// Lets sessions leave that are idle or whose tokens are dead. Looks at every session once in a fraction of the
+    /// shortest idle timeout: not for a worker. Asks no other replica anything.
     pub fn sweep(&self, now: Now) {
         self.table.scan(self.on_their_clock(now));
     }
@@ -266,7 +281,8 @@ impl Sessions {
         move |session| {
             let (tracked, issued_at) = (Some(session.stamp()), session.last_used_at());
             let case = IdleCase { tracked, issued_at, told: None, is_shared: false, now: theirs };
-            case.judge(&limits) == Idleness::InUse && !session.is_expired(now.wall, limits.leeway)
+            let limits = limits.of(session.issuer());
+            case.judge(limits) == Idleness::InUse && !session.is_expired(now.wall, limits.leeway)
         }
     }
 

@@ -9,7 +9,7 @@ use super::limits::SessionLimits;
 use super::session::Session;
 use super::{Sessions, lock};
 use crate::identity::TokenKey;
-use crate::state::record::IdleTerms;
+use crate::state::record::{IdleTerms, SessionRow};
 use crate::state::{Store, StoreError};
 use crate::time::{Monotonic, Now, Timestamp};
 
@@ -150,8 +150,9 @@ impl Sessions {
         {
             return Ok(());
         }
-        let SessionLimits { idle, floor, .. } = **self.limits.load();
-        let saved = store.save_idle_terms(IdleTerms { timeout: idle, floor }).await;
+        let terms = |limits: &SessionLimits| IdleTerms { timeout: limits.idle, floor: limits.floor };
+        let terms = self.limits.load().map(terms);
+        let saved = store.save_idle_terms(terms).await;
         match saved {
             Ok(()) => self.unsaved.is_known.store(true, Ordering::Relaxed),
             Err(_) => self.unsaved.limits_changed(),
@@ -180,8 +181,9 @@ impl Sessions {
     pub async fn restore(&self, store: &Store, now: Now) -> Result<usize, StoreError> {
         const PAGE: usize = 10_000;
         self.restore_limits(store, now).await?;
-        let limits = **self.limits.load();
-        let is_idle = |last| {
+        let limits = self.limits.load_full();
+        let is_idle = |row: &SessionRow| {
+            let (limits, last) = (limits.of(&row.issuer), row.last_used_monotonic);
             limits.idle.is_some_and(|idle| now.monotonic.since(last) > idle)
                 || limits.floor.is_some_and(|floor| last < floor.monotonic)
         };
@@ -190,7 +192,7 @@ impl Sessions {
             let rows = store.sessions(after, PAGE).await?;
             after = rows.last().map(|row| row.token);
             let complete = rows.len() < PAGE;
-            for row in rows.into_iter().filter(|row| !is_idle(row.last_used_monotonic)) {
+            for row in rows.into_iter().filter(|row| !is_idle(row)) {
                 let restore = || Arc::new(Session::from_row(&row, &self.names, now.monotonic));
                 self.table.enter(row.token, restore);
             }
@@ -203,10 +205,13 @@ impl Sessions {
 
     /// Goes on from the settings that were in force when the store was written last.
     async fn restore_limits(&self, store: &Store, now: Now) -> Result<(), StoreError> {
-        let Some(IdleTerms { timeout, floor }) = store.idle_terms().await? else { return Ok(()) };
-        let configured = **self.limits.load();
-        let before = SessionLimits { idle: timeout, floor, own_floor: None, ..configured };
-        self.limits.store(Arc::new(before.with_idle(configured.idle, self.on_their_clock(now))));
+        let Some(terms) = store.idle_terms().await? else { return Ok(()) };
+        let (configured, theirs) = (self.limits.load_full(), self.on_their_clock(now));
+        let go_on = |configured: &SessionLimits, IdleTerms { timeout, floor }: &IdleTerms| {
+            let before = SessionLimits { idle: *timeout, floor: *floor, own_floor: None, ..*configured };
+            before.with_idle(configured.idle, theirs)
+        };
+        self.limits.store(Arc::new(configured.zip(&terms, go_on)));
         Ok(())
     }
 
@@ -216,8 +221,9 @@ impl Sessions {
     /// # Errors
     /// When the disk is full or fails.
     pub async fn trim(&self, store: &Store, now: Monotonic) -> Result<usize, StoreError> {
-        let SessionLimits { idle, leeway, .. } = **self.limits.load();
-        store.trim_sessions(now, idle.unwrap_or(Duration::MAX), leeway).await
+        let limits = self.limits.load_full();
+        let idle = limits.map(|limits| limits.idle.unwrap_or(Duration::MAX));
+        store.trim_sessions(now, &idle, limits.common().leeway).await
     }
 
     /// Every session is saved again: the store has lost them, or is to keep them longer.

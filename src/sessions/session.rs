@@ -133,6 +133,11 @@ impl Session {
         self.token
     }
 
+    /// Whose token it is.
+    pub(super) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
     /// Its subject.
     #[must_use]
     pub fn subject(&self) -> Option<SubjectKey> {

@@ -16,7 +16,7 @@ use super::verdict::Stamp;
 use super::{Idleness, Session, Sessions, Settings, lock};
 use crate::identity::{AsIs, TokenKey};
 use crate::state::Store;
-use crate::state::record::IdleTerms;
+use crate::state::record::{IdleTerms, PerIssuer};
 use crate::state::redis::{FirstUse, Told};
 use crate::time::{Now, Timestamp};
 
@@ -79,9 +79,9 @@ impl Sessions {
     }
 
     /// Asks what the others know of a token's last use, and keeps the answer; `known` is the last use known here.
-    pub async fn ask_others(&self, token: TokenKey, known: Timestamp) -> Told {
+    pub async fn ask_others(&self, token: TokenKey, issuer: &str, known: Timestamp) -> Told {
         let Some(shared) = &self.shared else { return Told::LastUsed(known) };
-        let told = shared.store.last_use(token, known).await;
+        let told = shared.store.last_use(token, known, self.idle_timeout(issuer)).await;
         if told == Told::Over {
             shared.over.insert(token, ());
         }
@@ -89,6 +89,11 @@ impl Sessions {
             self.learn(&session, told, Now::read());
         }
         told
+    }
+
+    /// How long tokens of this issuer may be unused.
+    fn idle_timeout(&self, issuer: &str) -> Option<Duration> {
+        self.limits.load().of(issuer).idle
     }
 
     /// What the others know of a token's first use, where that may have come before `iat`.
@@ -118,18 +123,18 @@ impl Sessions {
         }
     }
 
-    /// Takes over the idle timeout of the fleet: what was idle when it grew stays idle on every replica, also on one that
+    /// Takes over the idle timeouts of the fleet: what was idle when it grew stays idle on every replica, also on one that
     /// starts later with the greater one.
-    pub fn adopt(&self, terms: IdleTerms, now: Now) {
-        let IdleTerms { timeout, floor } = terms;
+    pub fn adopt(&self, terms: &PerIssuer<IdleTerms>, now: Now) {
         let (is_first, theirs) = (self.unsaved.is_first_comparison(), self.on_their_clock(now));
-        self.limits.rcu(|limits| {
-            let adopted = limits.with_floor(floor);
+        let adopt = |limits: &SessionLimits, IdleTerms { timeout, floor }: &IdleTerms| {
+            let adopted = limits.with_floor(*floor);
             match is_first {
-                true => SessionLimits { idle: timeout, ..adopted }.with_idle(limits.idle, theirs),
+                true => SessionLimits { idle: *timeout, ..adopted }.with_idle(limits.idle, theirs),
                 false => adopted,
             }
-        });
+        };
+        self.limits.rcu(|limits| limits.zip(terms, adopt));
     }
 
     /// Whether the others called the token idle for good, a while ago at most.
@@ -169,8 +174,10 @@ impl Sessions {
         let doubts = std::mem::take(&mut *lock(&shared.doubts));
         let doubts: Vec<(TokenKey, Arc<Session>)> = doubts.into_iter().collect();
         for some in doubts.chunks(AT_A_TIME) {
-            let asking =
-                some.iter().map(|(token, session)| shared.store.last_use(*token, session.last_used_at()));
+            let asking = some.iter().map(|(token, session)| {
+                let idle = self.idle_timeout(session.issuer());
+                shared.store.last_use(*token, session.last_used_at(), idle)
+            });
             for (told, (_, session)) in join_all(asking).await.into_iter().zip(some) {
                 // Where that cannot be told, the next look of the stream brings the doubt back.
                 self.learn(session, told, Now::read());
@@ -186,10 +193,10 @@ impl Sessions {
         }
     }
 
-    /// A use came so long after the one before.
-    pub(super) fn hurry_up(&self, pause: Duration) {
+    /// A use came so long after the one before, of a token that may be unused for `idle`.
+    pub(super) fn hurry_up(&self, pause: Duration, idle: Option<Duration>) {
         let Some(shared) = &self.shared else { return };
-        if self.limits.load().idle.is_some_and(|idle| pause.saturating_add(shared.lead) > idle) {
+        if idle.is_some_and(|idle| pause.saturating_add(shared.lead) > idle) {
             shared.hurry.notify_one();
         }
     }
@@ -202,6 +209,7 @@ mod tests {
     use super::*;
     use crate::identity::{Key, SubjectKey};
     use crate::metrics::Metrics;
+    use crate::sessions::IdleTimeouts;
     use crate::state::record::IdleFloor;
     use crate::state::redis;
     use crate::state::redis::endpoint::RedisEndpoint;
@@ -218,8 +226,12 @@ mod tests {
     }
 
     fn table(offset: i64) -> Sessions {
-        let settings =
-            Settings { idle_timeout: Some(IDLE), max_tracked: 10, leeway: Duration::ZERO, saved: true };
+        let settings = Settings {
+            idle_timeouts: Some(IDLE).into(),
+            max_tracked: 10,
+            leeway: Duration::ZERO,
+            saved: true,
+        };
         let shared = SharedClocks {
             store: Store::in_memory(Now::at_millis(0)).unwrap(),
             offset: Arc::new(AtomicI64::new(offset)),
@@ -298,11 +310,76 @@ mod tests {
         ] {
             let table = table(0);
             for (timeout, wall) in kept.iter().copied() {
-                table.adopt(IdleTerms { timeout, floor: wall.map(floor) }, now);
+                table.adopt(&IdleTerms { timeout, floor: wall.map(floor) }.into(), now);
             }
-            let limits = **table.limits.load();
+            let limits = *table.limits.load().common();
             assert_eq!(limits.idle, Some(IDLE), "{kept:?}");
             assert_eq!(limits.floor.map(|floor| floor.wall), expected.map(ms), "{kept:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_idle_by_the_timeout_of_the_fleet_for_an_issuer_stays_so() {
+        let terms = |timeout, floor: Option<i64>| IdleTerms {
+            timeout,
+            floor: floor.map(|wall| IdleFloor {
+                monotonic: Monotonic::from_millis(wall),
+                wall: ms(wall),
+                timeout: IDLE / 2,
+            }),
+        };
+        let (a, b) = ("https://a/", "https://b/");
+        let (half, now) = (Some(IDLE / 2), at(1_000_000));
+        // This replica's common timeout is `IDLE`, and that of one issuer four of it.
+        for (common, own, expected) in [
+            (terms(Some(IDLE), None), vec![], [None, Some(940_000)]),
+            (terms(Some(IDLE), None), vec![(a, terms(half, None))], [Some(970_000), Some(940_000)]),
+            (terms(Some(IDLE), None), vec![(b, terms(None, None))], [None, None]),
+            (terms(Some(IDLE), None), vec![(b, terms(Some(4 * IDLE), Some(7)))], [None, Some(7)]),
+            (terms(half, None), vec![(b, terms(Some(4 * IDLE), None))], [Some(970_000), None]),
+            (terms(Some(IDLE), Some(9)), vec![(a, terms(Some(IDLE), Some(8)))], [Some(8), Some(940_000)]),
+            (terms(half, None), vec![(a, terms(None, None)), (b, terms(None, None))], [None, None]),
+        ] {
+            let table = table(0);
+            let timeouts = IdleTimeouts::new(Some(IDLE), [(b.into(), Some(4 * IDLE))]);
+            let _longer = table.reconfigure(&timeouts, Duration::ZERO, at(0));
+            table
+                .limits
+                .rcu(|limits| limits.map(|limits| SessionLimits { floor: None, own_floor: None, ..*limits }));
+            let told = PerIssuer::new(common, own.iter().map(|(issuer, terms)| ((*issuer).into(), *terms)));
+            table.adopt(&told, now);
+            let limits = table.limits.load();
+            assert_eq!(limits.map(|limits| limits.idle), timeouts, "{told:?}");
+            let floors = [a, b].map(|issuer| limits.of(issuer).floor.map(|floor| floor.wall));
+            assert_eq!(floors, expected.map(|floor| floor.map(ms)), "{told:?}");
+            // From then on only floors are taken over.
+            table.adopt(&terms(Some(Duration::ZERO), None).into(), now);
+            assert_eq!(
+                [a, b].map(|issuer| table.limits.load().of(issuer).floor.map(|floor| floor.wall)),
+                floors
+            );
+        }
+    }
+
+    #[test]
+    fn a_use_is_saved_early_by_the_timeout_of_its_issuer() {
+        // Until the next flush others know it takes 2 s.
+        for (idle, pause, expected) in [
+            (Some(IDLE), 58_000, false),
+            (Some(IDLE), 58_001, true),
+            (Some(IDLE / 6), 8_000, false),
+            (Some(IDLE / 6), 8_001, true),
+            (None, 50_000_000, false),
+        ] {
+            let (table, issuer) = (table(0), "https://b/".into());
+            let _longer = table.reconfigure(
+                &IdleTimeouts::new(Some(IDLE), [(Arc::clone(&issuer), idle)]),
+                Duration::ZERO,
+                at(0),
+            );
+            assert!(is_hurried(&table), "the timeouts changed");
+            assert!(table.begin(None, &token(&issuer), None, at(pause)).is_ok());
+            assert_eq!(is_hurried(&table), expected, "{idle:?}: first used after {pause} ms");
         }
     }
 
@@ -357,9 +434,9 @@ mod tests {
             assert!(!is_hurried(&own), "nobody else needs to know");
         }
         let table = table(0);
-        assert!(!table.reconfigure(Some(IDLE / 2), Duration::ZERO, at(0)));
+        assert!(!table.reconfigure(&Some(IDLE / 2).into(), Duration::ZERO, at(0)));
         assert!(is_hurried(&table) && !is_hurried(&table), "once for each change");
-        assert!(table.reconfigure(None, Duration::ZERO, at(0)));
+        assert!(!table.reconfigure(&None.into(), Duration::ZERO, at(0)));
         assert!(!is_hurried(&table), "nothing is idle any more");
     }
 
@@ -368,7 +445,7 @@ mod tests {
         let (table, issuer) = (table(0), "https://a/".into());
         let token = token(&issuer);
         let judged = |now| table.judge(None, &token, None, at(now));
-        assert_eq!(table.ask_others(token.token, ms(5)).await, Told::LastUsed(ms(5)));
+        assert_eq!(table.ask_others(token.token, "https://a/", ms(5)).await, Told::LastUsed(ms(5)));
         assert_eq!(judged(60_001), Idleness::Ask(ms(0)), "it was used, and may be again");
         table.shared.as_ref().unwrap().over.insert(token.token, ());
         assert_eq!(judged(60_001), Idleness::Idle);
@@ -418,7 +495,7 @@ mod tests {
         let terms = redis::RedisTerms {
             max_staleness: IDLE,
             flush_interval: IDLE,
-            idle_timeout: Some(IDLE),
+            longest_idle: Some(IDLE),
             kept: IDLE,
         };
         let (store, _changes) = Store::shared(settings, terms, Metrics::new().unwrap()).unwrap();

@@ -18,6 +18,7 @@ use super::Left;
 use super::limits::SessionLimits;
 use super::session::Session;
 use crate::identity::{AsIs, TokenKey};
+use crate::state::record::PerIssuer;
 use crate::time::{Monotonic, Now, Timestamp};
 
 /// What a session weighs at least, in bytes. A table of `max_tracked` sessions may take this much for each: more than
@@ -34,7 +35,7 @@ const REST: Duration = Duration::from_millis(1);
 /// The sessions in memory.
 pub(super) struct SessionTable {
     cache: Cache<TokenKey, Arc<Session>, AsIs>,
-    limits: Arc<ArcSwap<SessionLimits>>,
+    limits: Arc<ArcSwap<PerIssuer<SessionLimits>>>,
     gone: Arc<Gone>,
     /// When all of them were looked at last: milliseconds of the monotonic clock.
     scanned: AtomicI64,
@@ -58,7 +59,7 @@ impl SessionTable {
     /// An empty table of at most `max_tracked` sessions; what leaves for room is told to `evicted`.
     pub(super) fn new(
         max_tracked: usize,
-        limits: Arc<ArcSwap<SessionLimits>>,
+        limits: Arc<ArcSwap<PerIssuer<SessionLimits>>>,
         evicted: impl Fn(TokenKey) + Send + Sync + 'static,
     ) -> Self {
         let gone = Arc::new(Gone::default());
@@ -73,7 +74,7 @@ impl SessionTable {
                 }
                 RemovalCause::Expired | RemovalCause::Explicit | RemovalCause::Replaced => {
                     // Which of the two is for the counters only.
-                    let expired = session.is_expired(Timestamp::now(), in_force.load().leeway);
+                    let expired = session.is_expired(Timestamp::now(), in_force.load().common().leeway);
                     let counter = if expired { &counted.expired } else { &counted.idle };
                     counter.fetch_add(1, Ordering::Relaxed);
                 }
@@ -111,7 +112,7 @@ impl SessionTable {
         self.cache.get_with(token, new)
     }
 
-    /// Keeps a session in the table that is in use; called once in a fraction of the idle timeout.
+    /// Keeps a session in the table that is in use; called once in a fraction of its idle timeout.
     pub(super) fn touch(&self, session: &Arc<Session>, now: Monotonic) {
         session.touch(now);
         if !self.cache.get(&session.token()).is_some_and(|kept| Arc::ptr_eq(&kept, session)) {
@@ -129,11 +130,12 @@ impl SessionTable {
         self.cache.run_pending_tasks();
     }
 
-    /// Lets what is idle or dead leave, if nobody looked for it within a fraction of the idle timeout. Takes seconds when
+    /// Lets what is idle or dead leave, if nobody looked for it within a fraction of the shortest idle timeout. Takes seconds when
     /// there are a million.
     pub(super) fn scan(&self, now: Now) {
-        let limits = **self.limits.load();
-        let is_due = |last| now.monotonic.since(Monotonic::from_millis(last)) >= limits.fraction();
+        let limits = self.limits.load_full();
+        let fraction = limits.values().map(SessionLimits::fraction).min().unwrap_or_default();
+        let is_due = |last| now.monotonic.since(Monotonic::from_millis(last)) >= fraction;
         let due = |last| is_due(last).then_some(now.monotonic.as_millis());
         // One caller looks; the others need not wait.
         if self.scanned.fetch_update(Ordering::AcqRel, Ordering::Acquire, due).is_err() {
@@ -143,7 +145,7 @@ impl SessionTable {
             if count.is_multiple_of(STEP) {
                 std::thread::sleep(REST);
             }
-            if session.evict_if_done(&limits, now) {
+            if session.evict_if_done(limits.of(session.issuer()), now) {
                 self.cache.invalidate(&*token);
             }
         }

@@ -5,13 +5,14 @@ use crate::state::Store;
 use crate::time::Monotonic;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+mod issuers;
 mod saving;
 
 const IDLE: Duration = Duration::from_secs(60);
 const HOUR: i64 = 3_600_000;
 
 fn settings(max_tracked: usize) -> Settings {
-    Settings { idle_timeout: Some(IDLE), max_tracked, leeway: Duration::from_secs(30), saved: true }
+    Settings { idle_timeouts: Some(IDLE).into(), max_tracked, leeway: Duration::from_secs(30), saved: true }
 }
 
 fn sessions(max_tracked: usize) -> Sessions {
@@ -193,7 +194,8 @@ fn a_session_that_the_table_does_not_hold_is_out_of_it_when_it_is_shown() {
 #[test]
 fn sessions_leave_when_they_are_idle_or_their_tokens_are_dead() {
     let begun = at(1_000_000);
-    let table = |idle_timeout| Sessions::new(Settings { idle_timeout, ..settings(1_000) });
+    let table =
+        |idle: Option<Duration>| Sessions::new(Settings { idle_timeouts: idle.into(), ..settings(1_000) });
     let (unused, dead) = (table(Some(IDLE)), table(None));
     let tokens: Vec<Token> = (0..100).map(|i| Token::new(&i.to_string(), 1_000_000)).collect();
     for token in &tokens {
@@ -424,15 +426,15 @@ async fn what_was_idle_before_the_timeout_grew_stays_so() {
     for restarts in [false, true] {
         let store = Store::in_memory(Now::at_millis(0)).unwrap();
         let (idle, used) = (Token::new("idle", 0), Token::new("used", 0));
-        let longer = Settings { idle_timeout: Some(10 * IDLE), ..settings(10_000) };
+        let longer = || Settings { idle_timeouts: Some(10 * IDLE).into(), ..settings(10_000) };
         let mut gate = sessions(10_000);
         assert!(idle.use_at(&gate, at(1_000)) && used.use_at(&gate, at(30_000)));
         assert_eq!(gate.save(&store).await, Ok(2));
         if restarts {
-            gate = Sessions::new(longer);
+            gate = Sessions::new(longer());
             assert!(gate.restore(&store, at(70_000)).await.is_ok());
         } else {
-            assert!(gate.reconfigure(longer.idle_timeout, longer.leeway, at(70_000)));
+            assert!(gate.reconfigure(&longer().idle_timeouts, longer().leeway, at(70_000)));
         }
         let never = Token::new("never used here", 9_000);
         let fresh = Token::new("fresh", 10_000);
@@ -440,7 +442,7 @@ async fn what_was_idle_before_the_timeout_grew_stays_so() {
             assert_eq!(token.is_in_use(&gate, at(300_000)), in_use, "{}, restarts: {restarts}", token.1.0);
         }
         assert_eq!(gate.save(&store).await.map(drop), Ok(()));
-        let again = Sessions::new(longer);
+        let again = Sessions::new(longer());
         assert!(again.restore(&store, at(300_000)).await.is_ok());
         assert!(!idle.is_in_use(&again, at(300_000)) && used.is_in_use(&again, at(300_000)));
         assert_eq!(again.trim(&store, at(300_000).monotonic).await, Ok(0), "by the settings in force");

@@ -1,12 +1,14 @@
-//! What the store keeps of idle clocks: last uses, and the idle timeout that was in force last.
+//! What the store keeps of idle clocks: last uses, and the idle timeouts that were in force last.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::record::{IdleTerms, SessionRow};
+use super::record::{IdleTerms, PerIssuer, SessionRow};
 use super::redis::FirstUse;
-use super::{CHUNK, Store, StoreError, rows, session_rows};
+use super::session_rows::SessionTrim;
+use super::{CHUNK, Store, StoreError, idle_rows, rows, session_rows};
 use crate::identity::TokenKey;
 use crate::time::{Monotonic, Timestamp};
 
@@ -66,15 +68,16 @@ impl Store {
     pub async fn trim_sessions(
         &self,
         now: Monotonic,
-        idle: Duration,
+        idle: &PerIssuer<Duration>,
         leeway: Duration,
     ) -> Result<usize, StoreError> {
         let (now, leeway) = (self.uptime().at(now), rows::millis(leeway));
-        let unused_since = now.saturating_sub(rows::millis(idle));
+        let unused_since = idle.map(|idle| now.saturating_sub(rows::millis(*idle)));
+        let terms = Arc::new(SessionTrim { now, unused_since, leeway });
         let mut trimmed = 0;
         for part in 0..=u8::MAX {
-            let trim =
-                move |db: &Connection| session_rows::trim_sessions(db, part, (now, unused_since, leeway));
+            let terms = Arc::clone(&terms);
+            let trim = move |db: &Connection| session_rows::trim_sessions(db, part, &terms);
             trimmed += self.writer.run(trim).await?;
         }
         Ok(trimmed)
@@ -99,24 +102,24 @@ impl Store {
         }
     }
 
-    /// Keeps the idle timeout in force. Those who share the store are told by [`ReplicaChanges`](super::redis::ReplicaChanges).
+    /// Keeps the idle timeouts in force. Those who share the store are told by [`ReplicaChanges`](super::redis::ReplicaChanges).
     ///
     /// # Errors
     /// When the disk is full or fails, or the shared store cannot be used.
-    pub async fn save_idle_terms(&self, terms: IdleTerms) -> Result<(), StoreError> {
+    pub async fn save_idle_terms(&self, terms: PerIssuer<IdleTerms>) -> Result<(), StoreError> {
         if let Some(fleet) = self.fleet() {
-            return fleet.save_idle_terms(terms).await;
+            return fleet.save_idle_terms(&terms).await;
         }
         let uptime = self.uptime;
-        self.writer.run(move |db| rows::save_idle_terms(db, &terms, uptime)).await
+        self.writer.run(move |db| idle_rows::save_idle_terms(db, &terms, uptime)).await
     }
 
-    /// The idle timeout that was in force last, once one was; of a shared store [`ReplicaChanges`](super::redis::ReplicaChanges) tells it.
+    /// The idle timeouts that were in force last, once some were; of a shared store [`ReplicaChanges`](super::redis::ReplicaChanges) tells it.
     ///
     /// # Errors
     /// When the disk fails.
-    pub async fn idle_terms(&self) -> Result<Option<IdleTerms>, StoreError> {
+    pub async fn idle_terms(&self) -> Result<Option<PerIssuer<IdleTerms>>, StoreError> {
         let uptime = self.uptime;
-        self.writer.read(move |db| rows::idle_terms(db, uptime)).await
+        self.writer.read(move |db| idle_rows::idle_terms(db, uptime)).await
     }
 }

@@ -1,7 +1,7 @@
 //! The tables of the database, version by version. Which of the steps a file still needs, `schema` finds out.
 
 /// One step for each version of the file, in order; only ever appended to.
-pub(super) const MIGRATIONS: [&str; 6] = [
+pub(super) const MIGRATIONS: [&str; 7] = [
     "
     CREATE TABLE origin (created_at INTEGER NOT NULL) STRICT;
     CREATE TABLE events (
@@ -133,6 +133,15 @@ pub(super) const MIGRATIONS: [&str; 6] = [
         PRIMARY KEY (directory, key)
     ) STRICT;
     ALTER TABLE users ADD COLUMN active INTEGER NOT NULL DEFAULT 1; -- whether its credentials and its password are good
+",
+    "
+    CREATE TABLE idle_terms ( -- of issuers with an idle timeout of their own; the columns are those of origin
+        issuer        TEXT    PRIMARY KEY,
+        timeout       INTEGER NOT NULL,
+        floor         INTEGER,
+        floor_uptime  INTEGER,
+        floor_timeout INTEGER
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

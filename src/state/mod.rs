@@ -18,6 +18,7 @@ mod directory;
 mod error;
 mod events;
 pub mod freshness;
+mod idle_rows;
 mod last_uses;
 mod migrations;
 mod mirror;
@@ -215,10 +216,11 @@ impl Store {
         }
     }
 
-    /// What all replicas know of a token's last use; see [`Told`]. `known` is the last use known here.
-    pub async fn last_use(&self, token: TokenKey, known: Timestamp) -> Told {
+    /// What all replicas know of a token's last use; see [`Told`]. `known` is the last use known here, `idle` how long the
+    /// token may be unused.
+    pub async fn last_use(&self, token: TokenKey, known: Timestamp, idle: Option<Duration>) -> Told {
         match self.fleet() {
-            Some(fleet) => fleet.last_use(token, known).await,
+            Some(fleet) => fleet.last_use(token, known, idle).await,
             None => Told::LastUsed(known),
         }
     }

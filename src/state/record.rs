@@ -7,8 +7,10 @@ use crate::identity::{ClientKey, IssuerKey, Key, SessionKey, SubjectKey, TokenKe
 use crate::time::{Monotonic, Timestamp};
 
 mod kinds;
+mod per_issuer;
 
 pub use kinds::{EventKind, EventSource, SubjectKind};
+pub use per_issuer::PerIssuer;
 
 /// The signal that an event came with, as a hash: who sent it, under which id, what it was and when it happened by its
 /// sender's clock. Events that no signal brought have none.
@@ -295,7 +297,7 @@ pub struct SessionRow {
     pub names: Option<Arc<TokenNames>>,
 }
 
-/// The idle timeout that was in force last, so that what was idle by it stays so.
+/// The idle timeout that was in force last for an issuer, so that what was idle by it stays so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdleTerms {
     /// The timeout; `None`: no token went idle.

@@ -6,10 +6,9 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::record::{
-    Appended, Event, EventKind, EventOrigin, EventSource, Identity, IdleFloor, IdleTerms, StoredEvent,
-    SubjectKind, Undone, UsageRow,
+    Appended, Event, EventKind, EventOrigin, EventSource, Identity, StoredEvent, SubjectKind, Undone,
+    UsageRow,
 };
-use super::uptime::Uptime;
 use crate::identity::Key;
 use crate::time::Timestamp;
 
@@ -222,43 +221,8 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     })
 }
 
-pub(super) fn save_idle_terms(db: &Connection, terms: &IdleTerms, uptime: Uptime) -> rusqlite::Result<()> {
-    let floor = terms.floor;
-    db.prepare_cached(
-        "UPDATE origin SET idle_timeout = ?1, idle_floor = ?2, idle_floor_uptime = ?3, idle_floor_timeout = ?4",
-    )?
-    .execute(params![
-        terms.timeout.map_or(NOTHING, millis),
-        floor.map(|floor| floor.wall.as_millis()),
-        floor.map(|floor| uptime.at(floor.monotonic)),
-        floor.map(|floor| millis(floor.timeout)),
-    ])?;
-    Ok(())
-}
-
-/// The idle timeout that was in force last, once one was.
-pub(super) fn idle_terms(db: &Connection, uptime: Uptime) -> rusqlite::Result<Option<IdleTerms>> {
-    let read = "SELECT idle_timeout, idle_floor, idle_floor_uptime, idle_floor_timeout FROM origin";
-    db.prepare_cached(read)?.query_row([], |row| {
-        let Some(timeout) = row.get::<_, Option<i64>>(0)? else { return Ok(None) };
-        let floor = match (row.get(1)?, row.get(2)?, row.get(3)?) {
-            (Some(wall), Some(monotonic), Some(timeout)) => Some(IdleFloor {
-                wall: Timestamp::from_millis(wall),
-                monotonic: uptime.moment(monotonic),
-                timeout: duration(timeout),
-            }),
-            _ => None,
-        };
-        Ok(Some(IdleTerms { timeout: (timeout != NOTHING).then(|| duration(timeout)), floor }))
-    })
-}
-
 pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn duration(millis: i64) -> Duration {
-    Duration::from_millis(unsigned(millis))
 }
 
 pub(super) fn save_key_set(

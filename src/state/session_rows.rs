@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ToSql, params};
 
-use super::record::SessionRow;
+use super::record::{PerIssuer, SessionRow};
 use super::rows::time;
 use super::uptime::Uptime;
 use crate::identity::{Key, SubjectKey, TokenKey, TokenNames};
@@ -67,19 +67,31 @@ pub(super) fn sessions(
     .collect()
 }
 
+/// Which sessions are of no use any more, in running time.
+#[derive(Debug)]
+pub(super) struct SessionTrim {
+    pub(super) now: i64,
+    /// Tokens that were not used since then are idle.
+    pub(super) unused_since: PerIssuer<i64>,
+    pub(super) leeway: i64,
+}
+
 /// Looks through the 256th part of the sessions whose tokens begin with `part`, for those that were not used since so much
 /// running time, or whose tokens are dead: whatever the wall clock said when one was used, it had no more than its
 /// lifetime and two `leeway`s before it.
-pub(super) fn trim_sessions(
-    db: &Connection,
-    part: u8,
-    (now, unused_since, leeway): (i64, i64, i64),
-) -> rusqlite::Result<usize> {
+pub(super) fn trim_sessions(db: &Connection, part: u8, terms: &SessionTrim) -> rusqlite::Result<usize> {
     let (mut first, mut last) = ([0; 16], [u8::MAX; 16]);
     (first[0], last[0]) = (part, part);
-    db.prepare_cached(
+    let SessionTrim { now, unused_since, leeway } = terms;
+    let fixed: [&dyn ToSql; 5] = [&first, &last, unused_since.common(), now, leeway];
+    let own = unused_since.own().flat_map(|(issuer, since)| [issuer as &dyn ToSql, since]);
+    let values: Vec<&dyn ToSql> = fixed.into_iter().chain(own).collect();
+    let cases = (fixed.len() + 1..values.len()).step_by(2).map(|at| format!(" WHEN ?{at} THEN ?{}", at + 1));
+    let cases: String = cases.collect();
+    let unused_since = if cases.is_empty() { "?3" } else { &format!("CASE issuer{cases} ELSE ?3 END") };
+    db.prepare_cached(&format!(
         "DELETE FROM sessions WHERE token BETWEEN ?1 AND ?2
-         AND (last_used_uptime < ?3 OR last_used_uptime < ?4 - 2 * ?5 - (expires_at - issued_at))",
-    )?
-    .execute(params![first, last, unused_since, now, leeway])
+         AND (last_used_uptime < {unused_since} OR last_used_uptime < ?4 - 2 * ?5 - (expires_at - issued_at))"
+    ))?
+    .execute(values.as_slice())
 }

@@ -167,3 +167,106 @@ fn without_a_timeout_no_token_goes_idle() {
     let old = issuer.token().claim("iat", now() - 80_000).build();
     assert_eq!(status(&gate, "/anything", &old), 200);
 }
+
+/// An upstream, people and machines, each with an issuer, and a state file that outlives a gate.
+struct TwoIssuers {
+    app: App,
+    people: Issuer,
+    machines: Issuer,
+    folder: tempfile::TempDir,
+}
+
+impl TwoIssuers {
+    fn new() -> Self {
+        let [people, machines] = ["https://people.example/", "https://machines.example/"].map(Issuer::named);
+        Self { app: App::start(Speaks::Http1), people, machines, folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// A gate with this line in the table of the machines' issuer.
+    fn gate(&self, own: &str) -> Gate {
+        let settings = Settings::plaintext()
+            .upstream("api", &self.app.url(), "")
+            .issuer(&self.people)
+            .issuer_with(&self.machines, own)
+            .route("/{*rest}", "")
+            .admin();
+        Gate::start(&settings.toml(&format!(
+            "[sessions]\nidle_timeout = \"{IDLE}ms\"\n[state]\npath = \"{}\"\non_empty = \"trust\"\n",
+            self.folder.path().join("state.db").display()
+        )))
+    }
+}
+
+fn reload(gate: &Gate, from: &str, to: &str) {
+    let path = gate.settings.write();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{text}");
+    std::fs::write(&path, text.replace(from, to)).unwrap();
+    assert_eq!(gate.operate("POST", "/v1/reload", None).status(), 200);
+}
+
+/// Holds README.md, Settings: issuers[].idle_timeout
+#[test]
+fn a_token_goes_by_the_idle_timeout_of_its_issuer() {
+    for (own, old) in [("idle_timeout = \"1h\"", 3_500), ("idle_timeout = \"0s\"", 80_000)] {
+        let scene = TwoIssuers::new();
+        let (TwoIssuers { people, machines, .. }, gate) = (&scene, scene.gate(own));
+        let (person, machine) = (people.good(), machines.good());
+        let rested = machines.token().claim("iat", now() - old).build();
+        for token in [&person, &machine, &rested] {
+            assert_eq!(status(&gate, "/anything", token), 200, "{own}");
+        }
+        assert_eq!(gate.reason(&people.token().claim("iat", now() - 10).build()), "idle", "{own}");
+        eventually("the person's token is idle", || (gate.would_say(&person) == "idle").then_some(()));
+        assert_eq!(gate.reason(&person), "idle", "{own}");
+        assert_eq!(status(&gate, "/anything", &machine), 200, "{own}");
+        let listed = gate.list("/v1/sessions");
+        assert!(listed.iter().all(|row| row["issuer"] == "https://machines.example/"), "{own}: {listed:?}");
+        assert_eq!(listed.len(), 2, "{own}");
+    }
+    // Shorter than that of all.
+    let scene = TwoIssuers::new();
+    let (TwoIssuers { people, machines, .. }, gate) = (&scene, scene.gate("idle_timeout = \"2s\""));
+    reload(&gate, &format!("\"{IDLE}ms\""), "\"10m\"");
+    let (person, machine) = (people.good(), machines.good());
+    assert_eq!((status(&gate, "/anything", &person), status(&gate, "/anything", &machine)), (200, 200));
+    eventually("the machine's token is idle", || (gate.would_say(&machine) == "idle").then_some(()));
+    assert_eq!((gate.reason(&machine).as_str(), status(&gate, "/anything", &person)), ("idle", 200));
+}
+
+#[test]
+fn a_reload_of_one_issuers_timeout_leaves_the_others_alone_and_revives_nothing() {
+    let scene = TwoIssuers::new();
+    let (TwoIssuers { people, machines, .. }, mut gate) = (&scene, scene.gate("idle_timeout = \"2s\""));
+    let (idle, issued_at) = (machines.good(), now());
+    let unused = machines.token().claim("iat", issued_at).build();
+    assert_eq!(status(&gate, "/anything", &idle), 200);
+    eventually("both of the machines' tokens are idle", || {
+        let all = [&idle, &unused].iter().all(|token| gate.would_say(token) == "idle");
+        (all && now() > issued_at + 2).then_some(())
+    });
+    let person = people.good();
+    assert_eq!(status(&gate, "/anything", &person), 200);
+    reload(&gate, "idle_timeout = \"2s\"", "idle_timeout = \"0s\"");
+    let fresh = machines.good();
+    let judge = |gate: &Gate| {
+        assert_eq!(gate.reason(&idle), "idle", "it was idle before");
+        assert_eq!(gate.reason(&unused), "idle", "it was idle before");
+        assert_eq!(status(gate, "/anything", &fresh), 200);
+    };
+    judge(&gate);
+    eventually("the person's token goes by the timeout of all", || {
+        (gate.would_say(&person) == "idle").then_some(())
+    });
+    assert_eq!(gate.would_say(&fresh), "allowed", "it rested as long");
+    gate.stop();
+    let again = scene.gate("idle_timeout = \"0s\"");
+    judge(&again);
+    assert_eq!(again.reason(&person), "idle");
+    // Back to the timeout of all: what was idle is, and what was not has rested too long by now.
+    reload(&again, "idle_timeout = \"0s\"", "idle_timeout = \"\"");
+    assert_eq!(again.reason(&idle), "idle");
+    eventually("the machine's token goes by the timeout of all", || {
+        (again.would_say(&fresh) == "idle").then_some(())
+    });
+}

@@ -238,6 +238,119 @@ fn what_was_idle_when_the_timeout_grew_stays_idle_on_every_gate_also_on_one_that
     }
 }
 
+/// Two gates with an issuer that has an idle timeout of its own beside that of all, which is 4 s.
+fn with_own(server: &RedisServer, own: &str) -> (App, Issuer, Issuer, Vec<Gate>) {
+    let (app, people, machines) = (
+        App::start(Speaks::Http1),
+        Issuer::named("https://people.example/"),
+        Issuer::named("https://machines.example/"),
+    );
+    let gates = (0..2)
+        .map(|_| Gate::launch(&own_settings(server, &app, (&people, &machines), own)))
+        .collect::<Vec<_>>();
+    gates.iter().for_each(Gate::wait_until_ready);
+    (app, people, machines, gates)
+}
+
+fn own_settings(
+    server: &RedisServer,
+    app: &App,
+    (people, machines): (&Issuer, &Issuer),
+    own: &str,
+) -> Settings {
+    let settings =
+        Settings::plaintext().upstream("api", &app.url(), "").issuer(people).issuer_with(machines, own);
+    let lines = format!("{}[sessions]\nidle_timeout = \"4s\"\n", state(&server.url()));
+    settings.route("/{*rest}", "").admin().toml(&lines)
+}
+
+#[test]
+fn replicas_share_last_uses_by_the_timeout_of_each_issuer() {
+    let server = RedisServer::start();
+    let (_app, people, machines, gates) = with_own(&server, "idle_timeout = \"10m\"");
+    let (person, machine) = (people.good(), machines.token().claim("iat", now() - 599).build());
+    assert_eq!((status(&gates[0], &person), status(&gates[0], &machine)), (200, 200));
+    let began = now();
+    eventually("both have rested", || (now() > began + 5).then_some(()));
+    assert_eq!(decision(&gates[1], &person), "deny/idle");
+    assert_eq!(decision(&gates[0], &person), "deny/idle");
+    assert_eq!(status(&gates[1], &machine), 200, "it was used on the other gate");
+    assert_eq!(decision(&gates[1], &machines.token().claim("iat", now() - 700).build()), "deny/idle");
+    // All last uses are kept for the longest timeout, and a minute.
+    let mut connection = connection(&server);
+    for key in server.ask::<Vec<Vec<u8>>>(&["KEYS", "portcullis:{??}:*"]) {
+        let at: i64 = redis::cmd("GET").arg(&key).query(&mut connection).unwrap();
+        let left: i64 = redis::cmd("PTTL").arg(&key).query(&mut connection).unwrap();
+        let limit = Duration::from_secs(600 + 60).as_millis() as i64;
+        assert!(at < 0 || (left > limit - 60_000 && left <= limit), "{at}: {left}");
+    }
+}
+
+#[test]
+fn what_was_idle_by_an_issuers_own_timeout_stays_so_on_gates_with_another_during_a_roll_out() {
+    let server = RedisServer::start();
+    let (app, people, machines, mut gates) = with_own(&server, "idle_timeout = \"2s\"");
+    let kept = || server.ask::<Vec<Option<String>>>(&["HMGET", ORIGIN, "idle", "idles"]);
+    let line = |terms: &str| Some(format!("{terms} https://machines.example/"));
+    eventually("the timeouts are kept", || {
+        (kept() == [Some("4000".to_owned()), line("2000 - -")]).then_some(())
+    });
+    let idle = machines.good();
+    assert_eq!(status(&gates[0], &idle), 200);
+    let since = now_ms();
+    eventually("it is idle, and nobody asks for it", || (now_ms() > since + 2_000).then_some(()));
+    // One gate after the other gets a configuration in which the machines' tokens never go idle.
+    gates[0].stop();
+    gates[0] = Gate::start(&own_settings(&server, &app, (&people, &machines), "idle_timeout = \"0s\""));
+    assert_eq!(decision(&gates[0], &idle), "deny/idle");
+    let floor = eventually("its floor is kept", || {
+        let kept = kept().pop()??;
+        let floor = kept.strip_prefix("-1 ")?.strip_suffix(" 2000 https://machines.example/")?;
+        floor.parse::<i64>().ok()
+    });
+    assert!((since..=now_ms()).contains(&(floor + 2_000)), "{floor}");
+    let rested = machines.token().claim("iat", floor / 1_000 - 1).build();
+    assert_eq!(decision(&gates[1], &rested), "deny/idle", "by the timeout that is in force there");
+    assert_eq!(decision(&gates[0], &rested), "deny/idle", "as it was when the timeout grew");
+    assert_eq!(status(&gates[0], &machines.good()), 200);
+    gates[1].stop();
+    gates[1] = Gate::start(&own_settings(&server, &app, (&people, &machines), ""));
+    assert_eq!(decision(&gates[1], &idle), "deny/idle", "also without a timeout of its own");
+    eventually("the issuer goes by the timeout of all, and its floor stays", || {
+        (kept() == [Some("4000".to_owned()), line(&format!("4000 {floor} 2000"))]).then_some(())
+    });
+    let person = people.good();
+    assert_eq!(
+        (status(&gates[0], &person), status(&gates[1], &person)),
+        (200, 200),
+        "no other issuer is concerned"
+    );
+}
+
+#[test]
+fn tokens_that_begin_to_go_idle_by_a_reload_are_not_over_where_they_were_not_used() {
+    let server = RedisServer::start();
+    let mut scene = with_idle(&server, 2, "0s");
+    let token = scene.issuer.token().claim("iat", now() - 700).build();
+    assert_eq!(status(&scene.gates[0], &token), 200);
+    for gate in scene.gates.iter_mut() {
+        let path = gate.settings.write();
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("idle_timeout = \"0s\"", "idle_timeout = \"10m\"")).unwrap();
+        gate.signal("HUP");
+        gate.wait_for_reloads("ok", 1.0);
+    }
+    eventually("the other gate knows of the use", || match status(&scene.gates[1], &token) {
+        200 => Some(()),
+        // It cannot tell yet, and never says that the token is idle: that would be for good.
+        status => {
+            assert_eq!(status, 503);
+            None
+        }
+    });
+    assert_eq!(status(&scene.gates[0], &token), 200);
+}
+
 #[test]
 fn an_event_after_the_first_use_ends_a_token_of_an_issuer_ahead_also_where_it_was_never_used() {
     let server = RedisServer::start();

@@ -96,8 +96,8 @@ impl Gate {
         let revocations = Arc::new(Revocations::new(Some(store.created_at())));
         let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
         let leeway = Duration::from_millis(LEEWAY as u64);
-        let idle_timeout = Some(Duration::from_millis(IDLE as u64));
-        let sessions = Sessions::new(Settings { idle_timeout, max_tracked: 1_000, leeway, saved: true });
+        let idle_timeouts = Some(Duration::from_millis(IDLE as u64)).into();
+        let sessions = Sessions::new(Settings { idle_timeouts, max_tracked: 1_000, leeway, saved: true });
         sessions.restore(&store, both(now)).await.unwrap();
         Self { store, log, revocations, sessions }
     }

@@ -119,8 +119,12 @@ fn settings() -> Settings {
 async fn nothing_in_force(metrics: &Metrics) -> Ledger {
     let store = Store::in_memory(Now::read()).unwrap();
     let revocations = Arc::new(Revocations::new(None));
-    let sessions =
-        sessions::Settings { idle_timeout: None, max_tracked: 1, leeway: Duration::ZERO, saved: false };
+    let sessions = sessions::Settings {
+        idle_timeouts: None.into(),
+        max_tracked: 1,
+        leeway: Duration::ZERO,
+        saved: false,
+    };
     let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
     let sessions = Arc::new(Sessions::new(sessions));
     let signals =

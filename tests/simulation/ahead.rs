@@ -20,7 +20,8 @@ const GATES: usize = 3;
 const BEGIN: i64 = 1_800_000_000_123;
 const LIFETIME: i64 = 12 * HOUR;
 const LEEWAY: i64 = 30 * SECOND;
-const SETTINGS: Settings = Settings { idle: None, max_lifetime: [DAY; 2], leeway: [LEEWAY; 2] };
+const SETTINGS: Settings =
+    Settings { idle: [None; 2], common: 0, max_lifetime: [DAY; 2], leeway: [LEEWAY; 2] };
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {

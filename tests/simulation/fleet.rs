@@ -16,7 +16,7 @@ use crate::gate::{self, AUDIENCE, Gate, NAMES, why};
 use crate::random::Random;
 use crate::search::{Disagreement, Tally, World};
 use crate::specification::Why;
-use crate::steps::{DAY, HOUR, MINUTE, SECOND, Settings, from_newest};
+use crate::steps::{DAY, HOUR, ISSUERS, MINUTE, SECOND, Settings, from_newest};
 
 const GATES: usize = 3;
 const BEGIN: i64 = 1_800_000_000_123;
@@ -24,7 +24,8 @@ const LIFETIME: i64 = 12 * HOUR;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
-    Issue,
+    /// An issuer makes a token.
+    Issue(usize),
     Request {
         gate: usize,
         token: usize,
@@ -64,6 +65,7 @@ struct Waiting {
 
 #[derive(Debug, Clone)]
 struct Token {
+    issuer: usize,
     issued: i64,
     /// The last request forwarded with it, by any gate, and by each since it started.
     last_use: Option<i64>,
@@ -73,7 +75,6 @@ struct Token {
 
 pub(crate) struct Fleet {
     settings: Settings,
-    idle: i64,
     gates: Vec<Gate>,
     /// When each gate's monotonic clock was zero.
     booted: [i64; GATES],
@@ -87,23 +88,22 @@ pub(crate) struct Fleet {
 }
 
 impl World for Fleet {
-    /// The idle timeout.
-    type Beginning = i64;
+    /// The idle timeouts.
+    type Beginning = [i64; ISSUERS];
     type Step = Step;
 
-    fn beginning(random: &mut Random) -> i64 {
-        random.one_of(&[5 * MINUTE, 30 * MINUTE])
+    fn beginning(random: &mut Random) -> [i64; ISSUERS] {
+        random.one_of(&[[5 * MINUTE; 2], [30 * MINUTE; 2], [5 * MINUTE, 30 * MINUTE], [2 * HOUR, 5 * MINUTE]])
     }
 
-    async fn new(idle: i64) -> Self {
-        let settings = Settings { idle: Some(idle), max_lifetime: [DAY; 2], leeway: [0; 2] };
+    async fn new(idle: [i64; ISSUERS]) -> Self {
+        let settings = Settings { idle: idle.map(Some), common: 0, max_lifetime: [DAY; 2], leeway: [0; 2] };
         let mut gates = Vec::new();
         for _ in 0..GATES {
             gates.push(Gate::replica(settings, gate::moment(BEGIN, 0)).await);
         }
         Self {
             settings,
-            idle,
             gates,
             booted: [BEGIN; GATES],
             now: BEGIN,
@@ -118,7 +118,7 @@ impl World for Fleet {
 
     fn step(&self, random: &mut Random) -> Step {
         match random.below(100) {
-            0..=2 => Step::Issue,
+            0..=2 => Step::Issue(random.index(ISSUERS)),
             // Mostly at the first gate, so that the others hear of uses that they have not seen.
             3..=44 => Step::Request { gate: 0, token: random.index(3) },
             45..=59 => Step::Request { gate: random.index(GATES), token: random.index(5) },
@@ -126,12 +126,15 @@ impl World for Fleet {
             72..=77 => Step::Flush(if random.once_in(2) { 0 } else { random.index(GATES) }),
             78..=84 => Step::Arrive { flush: random.index(4), again: random.once_in(4) },
             85 => Step::Restart(random.index(GATES)),
-            _ => Step::Wait(match random.below(24) {
-                0..=9 => random.between(0, 10 * SECOND),
-                10..=21 => random.between(0, self.idle / 3),
-                22 => self.idle + random.between(-1, 1),
-                _ => random.between(0, self.idle),
-            }),
+            _ => {
+                let idle = random.one_of(&self.settings.idle).unwrap_or(0);
+                Step::Wait(match random.below(24) {
+                    0..=9 => random.between(0, 10 * SECOND),
+                    10..=21 => random.between(0, idle / 3),
+                    22 => idle + random.between(-1, 1),
+                    _ => random.between(0, idle),
+                })
+            }
         }
     }
 
@@ -141,13 +144,13 @@ impl World for Fleet {
 
     async fn take(&mut self, step: Step) -> Result<(), Disagreement> {
         match step {
-            Step::Issue => {
+            Step::Issue(issuer) => {
                 let (index, issued) = (self.presented.len(), self.now.div_euclid(1_000) * 1_000);
                 self.presented.push(gate::presented(&json!({
-                    "iss": NAMES[0], "aud": AUDIENCE, "sub": "alice", "jti": index.to_string(),
+                    "iss": NAMES[issuer], "aud": AUDIENCE, "sub": "alice", "jti": index.to_string(),
                     "iat": issued / 1_000, "exp": (issued + LIFETIME) / 1_000,
                 })));
-                self.tokens.push(Token { issued, last_use: None, here: [None; GATES], key: None });
+                self.tokens.push(Token { issuer, issued, last_use: None, here: [None; GATES], key: None });
             }
             Step::Request { gate, token } => {
                 if let Some(token) = from_newest(&self.presented, token) {
@@ -201,14 +204,14 @@ impl Fleet {
     }
 
     /// The script that looks for one: where everybody agrees that the token is idle it is marked so, for good.
-    fn look(&mut self, token: TokenKey, known: i64) -> Told {
-        let last = match self.shared.get(&token) {
+    fn look(&mut self, token: usize, key: TokenKey, known: i64) -> Told {
+        let last = match self.shared.get(&key) {
             Some(Kept::Over) => return Told::Over,
             Some(Kept::LastUsed(at)) => known.max(*at),
             None => known,
         };
-        if self.now - last > self.idle {
-            self.shared.insert(token, Kept::Over);
+        if self.now - last > self.idle(token) {
+            self.shared.insert(key, Kept::Over);
             return Told::Over;
         }
         Told::LastUsed(Timestamp::from_millis(last))
@@ -224,7 +227,7 @@ impl Fleet {
                 let token_ = &self.tokens[token];
                 let known = token_.here[gate].unwrap_or(token_.issued).max(token_.issued);
                 let learned = token_.last_use.unwrap_or(known);
-                if self.now - known.max(learned) > self.idle {
+                if self.now - known.max(learned) > self.idle(token) {
                     return Err(self.disagree(gate, token, "passes unasked"));
                 }
                 self.forward(gate, token, &permit, "passes")
@@ -239,12 +242,15 @@ impl Fleet {
                     _ => Err(self.disagree(gate, token, &format!("denied unasked for {denial:?}"))),
                 }
             }
-            Verdict::Ask(Ask::Session { token: key, last_used_at }) => {
+            Verdict::Ask(Ask::Session { token: key, issuer, last_used_at }) => {
+                if usize::from(issuer.0) != self.tokens[token].issuer {
+                    return Err(self.disagree(gate, token, "asked for the token of another issuer"));
+                }
                 if !self.is_idle_here(gate, token) {
                     return Err(self.disagree(gate, token, "asked for what the gate knows"));
                 }
                 self.tokens[token].key = Some(key);
-                let told = self.look(key, last_used_at.as_millis());
+                let told = self.look(token, key, last_used_at.as_millis());
                 self.waiting.push(Waiting { gate, token, told, asked_at: self.now });
                 Ok(())
             }
@@ -263,7 +269,7 @@ impl Fleet {
             (Verdict::Allow(permit), _) if here => self.forward(gate, token, &permit, "passes"),
             (Verdict::Allow(permit), Told::LastUsed(at)) => {
                 // As of the question; the answer may have been under way for a while.
-                if asked_at - at.as_millis() > self.idle {
+                if asked_at - at.as_millis() > self.idle(token) {
                     return Err(self.disagree(gate, token, "passes, and was idle when it was asked about"));
                 }
                 self.forward(gate, token, &permit, "passes after a look-up")
@@ -278,7 +284,7 @@ impl Fleet {
             }
             // Told so long ago that it is idle by now.
             (Verdict::Deny(denial), Told::LastUsed(at))
-                if why(denial.reason) == Why::Idle && self.now - at.as_millis() > self.idle =>
+                if why(denial.reason) == Why::Idle && self.now - at.as_millis() > self.idle(token) =>
             {
                 self.count("idle");
                 Ok(())
@@ -308,10 +314,15 @@ impl Fleet {
         Ok(())
     }
 
+    /// How long a token may be unused.
+    fn idle(&self, token: usize) -> i64 {
+        self.settings.idle[self.tokens[token].issuer].unwrap_or(i64::MAX)
+    }
+
     /// Whether the gate alone would call it idle.
     fn is_idle_here(&self, gate: usize, token: usize) -> bool {
         let Token { issued, here, .. } = &self.tokens[token];
-        self.now - here[gate].unwrap_or(*issued).max(*issued) > self.idle
+        self.now - here[gate].unwrap_or(*issued).max(*issued) > self.idle(token)
     }
 
     /// Whether the shared store has marked it idle.
@@ -324,7 +335,8 @@ impl Fleet {
         let shared = token_.key.and_then(|key| self.shared.get(&key));
         Disagreement(format!(
             "{what}: token {token} at gate {gate}\n{token_:?}\nnow {}, idle timeout {}, the shared store has {shared:?}",
-            self.now, self.idle
+            self.now,
+            self.idle(token)
         ))
     }
 }

@@ -21,7 +21,7 @@ use portcullis::keys::store::KeyStore;
 use portcullis::keys::{self, KeySource};
 use portcullis::metrics::Metrics;
 use portcullis::revocations::Revocations;
-use portcullis::sessions::{self, Sessions};
+use portcullis::sessions::{self, IdleTimeouts, Sessions};
 use portcullis::state::redis::{News, ReplicaChanges};
 use portcullis::state::{Store, record};
 use portcullis::time::{Clock, Now, Timestamp};
@@ -134,7 +134,7 @@ impl Gate {
 
     pub(crate) async fn reload(&mut self, settings: Settings, now: Now) {
         let sessions = &self.in_force.sessions;
-        let _grew = sessions.reconfigure(settings.idle.map(millis), leeway(settings), now);
+        let _longer = sessions.reconfigure(&idle_timeouts(settings), leeway(settings), now);
         let next = enforcer(settings, &self.keys, &self.in_force, &self.metrics);
         self.enforcer = Arc::new(next.after(&self.enforcer));
         self.settings = settings;
@@ -208,11 +208,16 @@ impl Gate {
 
 fn session_settings(settings: Settings) -> sessions::Settings {
     sessions::Settings {
-        idle_timeout: settings.idle.map(millis),
+        idle_timeouts: idle_timeouts(settings),
         max_tracked: 100_000,
         leeway: leeway(settings),
         saved: true,
     }
+}
+
+fn idle_timeouts(settings: Settings) -> IdleTimeouts {
+    let own = NAMES.iter().zip(settings.idle).map(|(name, idle)| ((*name).into(), idle.map(millis)));
+    IdleTimeouts::new(settings.idle[settings.common].map(millis), own)
 }
 
 fn leeway(settings: Settings) -> Duration {

@@ -12,7 +12,7 @@ use crate::steps::{DAY, MINUTE, Settings, from_newest};
 
 const BEGIN: i64 = 1_800_000_000_123;
 const FOLLOWERS: usize = 2;
-const SETTINGS: Settings = Settings { idle: None, max_lifetime: [DAY; 2], leeway: [0; 2] };
+const SETTINGS: Settings = Settings { idle: [None; 2], common: 0, max_lifetime: [DAY; 2], leeway: [0; 2] };
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {

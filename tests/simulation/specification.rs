@@ -3,7 +3,7 @@
 //! Time is true time, in milliseconds; what the gate's wall clock says differs from it by `error`. A question has one of
 //! three answers: the token must pass, must not, or either will do, which is so only inside the tolerances written here.
 
-use crate::steps::{Kind, MINUTE, SECOND, Settings};
+use crate::steps::{ISSUERS, Kind, MINUTE, SECOND, Settings};
 
 /// Why a request was denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +69,10 @@ pub(crate) struct Event {
     pub(crate) undone: bool,
 }
 
-/// `idle_timeout` grew.
+/// The idle timeout of an issuer's tokens grew.
 #[derive(Debug, Clone, Copy)]
 struct Growth {
+    issuer: usize,
     old: i64,
     when: Stamp,
     /// The store knows of it.
@@ -97,8 +98,8 @@ pub(crate) struct Specification {
     /// The shortest time that events of an issuer were kept for.
     shortest: [i64; 2],
     growths: Vec<Growth>,
-    /// The timeout that the store knows of, when it is not that in force.
-    saved_idle: Option<i64>,
+    /// The timeouts that the store knows of, when they are not those in force.
+    saved_idle: [Option<i64>; ISSUERS],
 }
 
 /// How much longer than tokens live their events are kept.
@@ -228,8 +229,9 @@ impl Specification {
 
     /// The gate looked for idle tokens. It lets one leave only if that is idle by its issue, too.
     pub(crate) fn swept(&mut self) {
-        let (wall, idle) = (self.wall(), self.settings.idle.unwrap_or(i64::MAX));
+        let (wall, idle) = (self.wall(), self.settings.idle);
         for token in &mut self.tokens {
+            let idle = idle[token.issuer].unwrap_or(i64::MAX);
             token.is_swept |= token.is_over && wall - token.issued > idle;
         }
     }
@@ -280,11 +282,18 @@ impl Specification {
         self.note_retention();
     }
 
-    fn grow(&mut self, old: Option<i64>, new: Option<i64>) {
-        if let Some(old) = old.filter(|old| new.is_none_or(|new| new > *old)) {
-            let when = self.stamp();
-            self.growths.push(Growth { old, when, is_saved: false, is_here: true });
+    fn grow(&mut self, old: [Option<i64>; ISSUERS], new: [Option<i64>; ISSUERS]) {
+        for (issuer, (old, new)) in old.into_iter().zip(new).enumerate() {
+            if let Some(old) = old.filter(|old| new.is_none_or(|new| new > *old)) {
+                let when = self.stamp();
+                self.growths.push(Growth { issuer, old, when, is_saved: false, is_here: true });
+            }
         }
+    }
+
+    /// When the timeout of this token grew.
+    fn growths(&self, token: &Token) -> impl Iterator<Item = &Growth> {
+        self.growths.iter().filter(|growth| growth.issuer == token.issuer)
     }
 
     pub(crate) fn restarted(&mut self, killed: bool, down: i64, error: i64) {
@@ -308,7 +317,8 @@ impl Specification {
         // What the store does not know of yet happens at the start.
         let (old, new) = (self.saved_idle, self.settings.idle);
         self.grow(old, new);
-        self.forget_idle(old.unwrap_or(i64::MAX).min(new.unwrap_or(i64::MAX)));
+        let idle = |issuer: usize| old[issuer].unwrap_or(i64::MAX).min(new[issuer].unwrap_or(i64::MAX));
+        self.forget_idle(idle);
         // The gate that starts writes the timeout it goes by.
         self.saved_idle = self.settings.idle;
         self.growths.iter_mut().for_each(|growth| growth.is_saved = true);
@@ -316,10 +326,10 @@ impl Specification {
 
     /// A gate that starts takes no idle tokens into memory: without a session they go by their issue again, which is
     /// longer ago. Only a clock that is behind can then let one pass, as it lets expired ones.
-    fn forget_idle(&mut self, idle: i64) {
+    fn forget_idle(&mut self, idle: impl Fn(usize) -> i64) {
         for token in &mut self.tokens {
             if let Some((_, last)) = token.uses
-                && (token.is_over || self.ran - last.ran > idle)
+                && (token.is_over || self.ran - last.ran > idle(token.issuer))
             {
                 (token.uses, token.is_over, token.is_doubtful) = (None, false, true);
             }
@@ -329,10 +339,10 @@ impl Specification {
 
     /// Marks what is idle beyond doubt: gates have been running for longer than the timeout since the last use.
     fn find_idle(&mut self) {
-        let Some(idle) = self.settings.idle else { return };
         let (ran, lost) = (self.ran, self.lost);
         for token in &mut self.tokens {
-            if let (Some(last), true) = (token.last_use, token.uses.is_some()) {
+            let idle = self.settings.idle[token.issuer];
+            if let (Some(last), true, Some(idle)) = (token.last_use, token.uses.is_some(), idle) {
                 token.is_over |= ran - last.ran - (lost - last.lost) > idle;
             }
         }
@@ -422,7 +432,7 @@ impl Specification {
 
     /// Idle beyond doubt, by either clock.
     fn is_idle(&self, token: &Token) -> bool {
-        let Some(idle) = self.settings.idle else { return self.was_idle_unused(token) };
+        let Some(idle) = self.settings.idle[token.issuer] else { return self.was_idle_unused(token) };
         match (token.uses, token.last_use) {
             // A session that the gate knows. Its last use may be later than the store knows, not earlier.
             (Some((_, known)), Some(last)) => {
@@ -442,7 +452,7 @@ impl Specification {
         token.uses.is_none()
             && token.last_use.is_none()
             && self.error == 0
-            && self.growths.iter().any(|growth| match growth.is_here {
+            && self.growths(token).any(|growth| match growth.is_here {
                 true => self.wall() - (self.ran - growth.when.ran) - token.issued > growth.old,
                 false => growth.when.is_right && growth.when.wall - token.issued > growth.old,
             })
@@ -450,7 +460,7 @@ impl Specification {
 
     /// Idle as far as the gate can know.
     fn seems_idle(&self, token: &Token) -> bool {
-        let idle = self.settings.idle.unwrap_or(i64::MAX);
+        let idle = self.settings.idle[token.issuer].unwrap_or(i64::MAX);
         let (wall, ran) = (self.wall(), self.ran);
         match token.uses {
             None => {
@@ -460,13 +470,13 @@ impl Specification {
                     if growth.is_here { wall - ran } else { growth.when.wall.min(wall - ran) }
                 };
                 wall - token.issued > idle
-                    || self.growths.iter().any(|growth| grown(growth) - token.issued > growth.old)
+                    || self.growths(token).any(|growth| grown(growth) - token.issued > growth.old)
             }
             Some((_, last)) => {
                 let last_wall = last.wall.max(token.issued);
                 wall - last_wall > idle
                     || ran - last.ran > idle
-                    || self.growths.iter().any(|growth| {
+                    || self.growths(token).any(|growth| {
                         growth.when.ran >= last.ran
                             && (growth.when.wall - last_wall > growth.old
                                 || growth.when.ran - last.ran > growth.old)

@@ -15,7 +15,10 @@ const CLIENTS: usize = 2;
 /// Everything that a reload may change and that verdicts depend on; milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Settings {
-    pub(crate) idle: Option<i64>,
+    /// The idle timeout of each issuer's tokens.
+    pub(crate) idle: [Option<i64>; ISSUERS],
+    /// Whose timeout is that of `[sessions]`; the other has its own.
+    pub(crate) common: usize,
     pub(crate) max_lifetime: [i64; ISSUERS],
     pub(crate) leeway: [i64; ISSUERS],
 }
@@ -90,8 +93,12 @@ pub(crate) enum Step {
 pub(crate) fn settings(random: &mut Random) -> Settings {
     let lifetime = |random: &mut Random| random.one_of(&[HOUR, HOUR, 12 * HOUR, DAY]);
     let leeway = |random: &mut Random| random.one_of(&[0, 30 * SECOND, 30 * SECOND, MINUTE]);
+    let idle = |random: &mut Random| {
+        random.one_of(&[None, Some(5 * MINUTE), Some(30 * MINUTE), Some(30 * MINUTE), Some(6 * HOUR)])
+    };
     Settings {
-        idle: random.one_of(&[None, Some(5 * MINUTE), Some(30 * MINUTE), Some(30 * MINUTE), Some(6 * HOUR)]),
+        idle: [idle(random), idle(random)],
+        common: random.index(ISSUERS),
         max_lifetime: [lifetime(random), lifetime(random)],
         leeway: [leeway(random), leeway(random)],
     }
@@ -180,7 +187,10 @@ pub(crate) fn step(random: &mut Random, now: Settings, alive: &[usize]) -> Step 
         },
         725..=727 => Step::Repeat(random.index(8)),
         728..=735 => Step::Undo(random.index(8)),
-        736..=925 => Step::Wait(wait(random, now.idle)),
+        736..=925 => Step::Wait({
+            let idle = random.one_of(&now.idle);
+            wait(random, idle)
+        }),
         926..=949 => Step::Clock(error(random)),
         950..=976 => Step::Save,
         977..=980 => Step::Sweep,

@@ -46,7 +46,7 @@ fn every_play_is_a_good_configuration() {
     for play in [Play::VISIT, tour::PLAY, Play { tenant_field: Some("tenant"), ..tour::PLAY }] {
         stage.set(folder.path(), play).expect("a stage");
         let settings = config::load(&stage.files.configuration).expect("a good configuration").settings;
-        assert_eq!(settings.sessions.idle_timeout, Some(play.idle_timeout));
+        assert_eq!(settings.sessions.idle_timeouts, Some(play.idle_timeout).into());
         assert_eq!(settings.authority.expect("an authority").tenant_parameter.as_deref(), play.tenant_field);
     }
     let path = folder.path().to_owned();

@@ -74,7 +74,7 @@ fn issuer(s: &mut Section<'_>) -> IssuerSettings {
         required_claims: s.list("required_claims", &["sub"], units::name),
         claims: s.table("claims", claims),
     };
-    IssuerSettings { rules, keys }
+    IssuerSettings { rules, keys, idle_timeout: s.duration_or_none("idle_timeout", Zero::Allowed) }
 }
 
 /// The algorithms that an issuer may use, each once: EdDSA has two names (RFC 9864 §2.2).

@@ -46,7 +46,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let scim = s.aside(|s| {
         scim::providers(s, &issuers, authority.as_ref(), intake.is_some() || !s.is_sound("signals"))
     });
-    let sessions = s.table("sessions", state::sessions);
+    let sessions = s.table("sessions", |s| state::sessions(s, &issuers));
     Settings {
         gate,
         upstreams,

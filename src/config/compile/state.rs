@@ -1,20 +1,25 @@
 //! `[sessions]`, `[streams]` and `[state]`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::section::{Section, not_one_of};
-use crate::config::settings::{OnEmpty, SessionSettings, StateSettings, StoreSettings};
+use crate::config::settings::{IssuerSettings, OnEmpty, SessionSettings, StateSettings, StoreSettings};
 use crate::config::url::without_password;
 use crate::config::values::Zero;
 use crate::gate::StreamSettings;
+use crate::sessions::IdleTimeouts;
 use crate::state::redis;
 use crate::state::redis::endpoint::{RedisEndpoint, Topology};
 
-/// `[sessions]`.
-pub(super) fn sessions(s: &mut Section<'_>) -> SessionSettings {
-    let idle_timeout = s.duration("idle_timeout", "30m", Zero::Allowed);
+/// `[sessions]`, and what issuers say in its place.
+pub(super) fn sessions(s: &mut Section<'_>, issuers: &[IssuerSettings]) -> SessionSettings {
+    let timeout = |duration: Duration| (duration > Duration::ZERO).then_some(duration);
+    let common = timeout(s.duration("idle_timeout", "30m", Zero::Allowed));
+    let own =
+        issuers.iter().filter_map(|one| Some((Arc::clone(&one.rules.issuer), timeout(one.idle_timeout?))));
     SessionSettings {
-        idle_timeout: (idle_timeout > Duration::ZERO).then_some(idle_timeout),
+        idle_timeouts: IdleTimeouts::new(common, own),
         max_tracked: s.count("max_tracked", 1_000_000, 1..=i64::MAX),
     }
 }

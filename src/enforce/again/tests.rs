@@ -78,7 +78,7 @@ fn a_token_that_lasts_is_judged_by_time_and_certificate() {
 #[test]
 fn bytes_of_a_stream_keep_its_token_in_use() {
     let settings = sessions::Settings {
-        idle_timeout: Some(Duration::from_secs(60)),
+        idle_timeouts: Some(Duration::from_secs(60)).into(),
         max_tracked: 10,
         leeway: Duration::ZERO,
         saved: false,

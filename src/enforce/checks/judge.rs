@@ -244,7 +244,7 @@ fn stream<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 
 /// As [`idle`], with what it rests on.
 fn look<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
-    let (token, (_, issuer), in_force) = (case.token()?, case.issuer()?, &case.enforcer.in_force);
+    let (token, (index, issuer), in_force) = (case.token()?, case.issuer()?, &case.enforcer.in_force);
     case.state()?;
     if !in_force.freshness.is_fresh(case.now.monotonic) {
         return Err(Stop::NotChecked("the shared state was not confirmed for too long"));
@@ -257,7 +257,9 @@ fn look<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
             Some(Told::LastUsed(at)) => (look.last_used_at, judged) = (at, Ok(())),
             Some(Told::Unknown) => return Err(Stop::NotChecked("the shared store does not answer")),
             Some(Told::Over) => {}
-            None => judged = Err(Ask::Session { token, last_used_at: look.last_used_at }.into()),
+            None => {
+                judged = Err(Ask::Session { token, issuer: index, last_used_at: look.last_used_at }.into())
+            }
         }
     }
     case.look = Some(look);

@@ -71,9 +71,9 @@ fn gate() -> Enforcer {
 }
 
 fn idle() -> Arc<Sessions> {
-    let idle_timeout = Some(Duration::from_secs(60));
+    let idle_timeouts = Some(Duration::from_secs(60)).into();
     let settings =
-        sessions::Settings { idle_timeout, max_tracked: 100, leeway: Duration::ZERO, saved: false };
+        sessions::Settings { idle_timeouts, max_tracked: 100, leeway: Duration::ZERO, saved: false };
     Arc::new(Sessions::new(settings))
 }
 

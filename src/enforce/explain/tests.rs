@@ -270,7 +270,9 @@ fn the_signature_and_the_token_are_never_shown() {
 fn in_force(not_before: Option<Timestamp>, ends: &[Ends], idle_timeout: Option<Duration>) -> InForce {
     let revocations = Revocations::new(not_before);
     revocations.apply(ends.iter().copied());
-    let settings = sessions::Settings { idle_timeout, max_tracked: 10, leeway: Duration::ZERO, saved: false };
+    let idle_timeouts = idle_timeout.into();
+    let settings =
+        sessions::Settings { idle_timeouts, max_tracked: 10, leeway: Duration::ZERO, saved: false };
     let sessions = Arc::new(Sessions::new(settings));
     InForce { revocations: Arc::new(revocations), sessions, ..InForce::unlimited() }
 }

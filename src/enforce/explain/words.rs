@@ -267,7 +267,7 @@ fn relative(at: Timestamp, now: Timestamp) -> String {
 }
 
 /// The two greatest units of a duration.
-pub(super) fn span(duration: Duration) -> String {
+pub(crate) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     if seconds == 0 {
         return if duration.is_zero() { "0s".to_owned() } else { format!("{}ms", duration.as_millis()) };

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::enforce::testing::{TestRequest, enforcer, issuers, payload, route, token};
 
-fn limits(idle: Option<Duration>) -> Arc<ArcSwap<SessionLimits>> {
+fn limits(idle: Option<Duration>) -> Arc<ArcSwap<PerIssuer<SessionLimits>>> {
     let leeway = Duration::from_secs(30);
-    Arc::new(ArcSwap::from_pointee(SessionLimits { idle, leeway, floor: None, own_floor: None }))
+    Arc::new(ArcSwap::from_pointee(SessionLimits { idle, leeway, floor: None, own_floor: None }.into()))
 }
 
 fn verified(changes: Value) -> Arc<VerifiedToken> {
@@ -86,6 +86,26 @@ fn a_proof_is_kept_until_its_token_is_idle_or_dead() {
             let left = lifetimes.expire_after_read(&key, &proof, now, Some(second), start);
             assert_eq!(left, Some(expected), "{idle:?} at {age}");
         }
+    }
+}
+
+#[test]
+fn a_proof_is_kept_by_the_idle_timeout_of_its_issuer() {
+    let (proof, key, start) = (proof(1), key(1, 1), Instant::now());
+    let issuer: Arc<str> = payload(json!({}))["iss"].as_str().unwrap().into();
+    let limits = |idle| SessionLimits { idle, leeway: Duration::from_secs(30), floor: None, own_floor: None };
+    let minute = Some(Duration::from_secs(60));
+    for (common, of, own, kept) in [
+        (None, &issuer, minute, 68_500),
+        (minute, &issuer, None, 671_000),
+        (minute, &"https://other.example/".into(), None, 68_500),
+    ] {
+        let per = PerIssuer::new(limits(common), [(Arc::clone(of), limits(own))]);
+        let lifetimes = Lifetimes(Arc::new(ArcSwap::from_pointee(per)));
+        let created = lifetimes.expire_after_create(&key, &proof, start);
+        assert_eq!(created, Some(Duration::from_millis(kept)), "{common:?} {of} {own:?}");
+        let read = lifetimes.expire_after_read(&key, &proof, start, None, start);
+        assert_eq!(read, created);
     }
 }
 

@@ -35,7 +35,7 @@ fn each_bound_has_its_leeway_and_the_first_that_fails_is_the_reason() {
 
 fn gate() -> crate::enforce::decide::Enforcer {
     let settings = sessions::Settings {
-        idle_timeout: Some(Duration::from_secs(60)),
+        idle_timeouts: Some(Duration::from_secs(60)).into(),
         max_tracked: 10,
         leeway: Duration::ZERO,
         saved: false,

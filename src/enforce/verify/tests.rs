@@ -83,7 +83,7 @@ fn the_skew_of_each_fresh_token_is_measured_once() {
 fn a_verifier_shows_the_identity_settings_it_was_made_with() {
     let metrics = Metrics::new().expect("instruments");
     let limits = crate::sessions::Settings {
-        idle_timeout: None,
+        idle_timeouts: None.into(),
         max_tracked: 10,
         leeway: Duration::ZERO,
         saved: false,

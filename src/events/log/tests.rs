@@ -57,7 +57,7 @@ fn changes(items: Vec<News>) -> (ReplicaChanges, oneshot::Receiver<()>) {
 /// Follows one message, which must be answered.
 async fn follow(log: &EventLog, changes: ReplicaChanges, refuse_older: bool, metrics: &Metrics) -> Sessions {
     let settings =
-        Settings { idle_timeout: Some(IDLE), max_tracked: 10, leeway: Duration::ZERO, saved: false };
+        Settings { idle_timeouts: Some(IDLE).into(), max_tracked: 10, leeway: Duration::ZERO, saved: false };
     let sessions = Sessions::new(settings);
     let (sender, receiver) = mpsc::channel(1);
     sender.send(changes).await.unwrap();
@@ -116,20 +116,20 @@ async fn what_was_removed_from_a_shared_log_and_its_idle_timeout_are_taken_over(
     let ((log, revocations), now) = (start().await, at(200));
     let removed = Removed { until: Monotonic::from_millis(30 * SECOND), retention: Duration::from_secs(10) };
     let (news, told) = changes(Vec::new());
-    let idle = Some(IdleTerms { timeout: Some(IDLE / 2), floor: None });
+    let idle = Some(IdleTerms { timeout: Some(IDLE / 2), floor: None }.into());
     let news = ReplicaChanges { removed: Some(vec![removed]), idle, ..news };
     let sessions = follow(&log, news, true, &Metrics::new().unwrap()).await;
     assert_eq!(told.await, Ok(()));
     assert_eq!(judge(&revocations, "alice", 30, now), Some(Ended::BeforeState));
     assert_eq!(judge(&revocations, "alice", 31, now), None);
-    let floor = sessions.limits().load().floor.map(|floor| floor.timeout);
+    let floor = sessions.limits().load().common().floor.map(|floor| floor.timeout);
     assert_eq!(floor, Some(IDLE / 2), "what was idle by it stays so");
     // News without either leaves them as they are.
     let (news, told) = changes(Vec::new());
     let sessions = follow(&log, news, true, &Metrics::new().unwrap()).await;
     assert_eq!(told.await, Ok(()));
     assert_eq!(judge(&revocations, "alice", 30, now), Some(Ended::BeforeState));
-    assert_eq!(sessions.limits().load().floor, None);
+    assert_eq!(sessions.limits().load().common().floor, None);
 }
 
 #[tokio::test]

@@ -53,31 +53,35 @@ async fn what_left_for_room_is_not_in_the_store_any_more() {
 #[tokio::test]
 async fn the_idle_timeout_is_written_when_it_changed_and_only_then() {
     let (sessions, store) = (sessions(10), Store::in_memory(at(0)).unwrap());
-    let terms = |timeout| IdleTerms { timeout: Some(timeout), floor: None };
+    let terms = |timeout| PerIssuer::from(IdleTerms { timeout: Some(timeout), floor: None });
     let kept = || async { store.idle_terms().await.unwrap() };
     assert_eq!(sessions.save(&store).await, Ok(0));
     assert_eq!(kept().await, Some(terms(IDLE)));
     assert!(store.save_idle_terms(terms(3 * IDLE)).await.is_ok());
     assert_eq!(sessions.save(&store).await, Ok(0));
     assert_eq!(kept().await, Some(terms(3 * IDLE)), "nothing changed here");
-    assert!(!sessions.reconfigure(Some(IDLE / 2), Duration::ZERO, at(1_000)));
+    assert!(!sessions.reconfigure(&Some(IDLE / 2).into(), Duration::ZERO, at(1_000)));
     assert_eq!(sessions.save(&store).await, Ok(0));
     assert_eq!(kept().await, Some(terms(IDLE / 2)));
 }
 
 #[test]
-fn a_store_keeps_sessions_longer_only_when_the_timeout_grew() {
+fn a_store_needs_sessions_again_only_when_it_is_to_keep_them_longer() {
     for (from, to, grew) in [
         (Some(60), Some(60), false),
         (Some(60), Some(59), false),
         (Some(60), Some(61), true),
-        (Some(60), None, true),
-        (None, Some(60), false),
+        (Some(60), None, false),
+        (None, Some(60), true),
         (None, None, false),
     ] {
         let secs = |secs: Option<u64>| secs.map(Duration::from_secs);
-        let sessions = Sessions::new(Settings { idle_timeout: secs(from), ..settings(10) });
-        assert_eq!(sessions.reconfigure(secs(to), Duration::ZERO, at(1_000)), grew, "{from:?} {to:?}");
+        let sessions = Sessions::new(Settings { idle_timeouts: secs(from).into(), ..settings(10) });
+        assert_eq!(
+            sessions.reconfigure(&secs(to).into(), Duration::ZERO, at(1_000)),
+            grew,
+            "{from:?} {to:?}"
+        );
     }
 }
 
@@ -91,8 +95,8 @@ async fn what_was_idle_when_the_timeout_grew_is_not_taken_back_in() {
     }
     assert_eq!(before.save(&store).await, Ok(3));
     let floor = IdleFloor { monotonic: Monotonic::from_millis(40_000), wall: ms(40_000), timeout: IDLE };
-    assert!(store.save_idle_terms(IdleTerms { timeout: None, floor: Some(floor) }).await.is_ok());
-    let after = Sessions::new(Settings { idle_timeout: None, ..settings(10) });
+    assert!(store.save_idle_terms(IdleTerms { timeout: None, floor: Some(floor) }.into()).await.is_ok());
+    let after = Sessions::new(Settings { idle_timeouts: None.into(), ..settings(10) });
     assert_eq!(after.restore(&store, at(200_000)).await, Ok(2));
     for (token, used, kept) in &tokens {
         assert_eq!(after.find(token.1).is_some(), *kept, "{used}");

@@ -24,7 +24,7 @@ impl Scene {
         let revocations = Arc::new(Revocations::new(None));
         let log = EventLog::start(Store::in_memory(now).unwrap(), Arc::clone(&revocations)).await.unwrap();
         let settings = sessions::Settings {
-            idle_timeout: None,
+            idle_timeouts: None.into(),
             max_tracked: 1_000,
             leeway: Duration::ZERO,
             saved: false,

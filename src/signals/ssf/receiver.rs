@@ -148,8 +148,12 @@ mod tests {
         let store = Store::in_memory(Now::at_millis(0)).unwrap();
         let revocations = Arc::new(Revocations::new(None));
         let log = EventLog::start(store, Arc::clone(&revocations)).await.unwrap();
-        let sessions =
-            sessions::Settings { idle_timeout: None, max_tracked: 1, leeway: Duration::ZERO, saved: false };
+        let sessions = sessions::Settings {
+            idle_timeouts: None.into(),
+            max_tracked: 1,
+            leeway: Duration::ZERO,
+            saved: false,
+        };
         let log = SignalLog::start(log, revocations, Arc::new(Sessions::new(sessions)), &metrics);
         let receiver = Receiver::new(transmitters(&["a", "b"]), log);
         let known = || {

@@ -17,7 +17,7 @@ const BATCH: usize = 500;
 pub(super) const WINDOW: usize = 8;
 /// How long a request waits for a last use.
 const LOOKING: Duration = Duration::from_millis(500);
-/// How long a last use is kept beyond the idle timeout: late writes, and clocks that are measured, not known.
+/// How long a last use is kept beyond the longest idle timeout: late writes, and clocks that are measured, not known.
 const MARGIN: Duration = Duration::from_secs(60);
 
 /// What all replicas together know of a token's use.
@@ -37,13 +37,13 @@ impl Fleet {
         &self,
         rows: Vec<SessionRow>,
     ) -> Result<Vec<TokenKey>, StoreError> {
-        let Some(idle) = self.idle_timeout() else { return Ok(Vec::new()) };
+        let Some(kept) = self.longest_idle() else { return Ok(Vec::new()) };
         let mut uses: Vec<(TokenKey, Timestamp)> =
             rows.iter().map(|row| (row.token, row.last_used_at)).collect();
         drop(rows);
         let mut over = Vec::new();
         for window in self.batches(&mut uses).chunks(WINDOW) {
-            let saving = window.iter().map(|batch| self.save_batch(batch, idle));
+            let saving = window.iter().map(|batch| self.save_batch(batch, kept));
             for found in futures_util::future::join_all(saving).await {
                 over.extend(found?);
             }
@@ -68,12 +68,12 @@ impl Fleet {
     async fn save_batch(
         &self,
         batch: &[(TokenKey, Timestamp)],
-        idle: Duration,
+        kept: Duration,
     ) -> Result<Vec<TokenKey>, RedisFault> {
         let keys: Vec<Vec<u8>> = batch.iter().map(|(token, _)| self.keys.session(*token)).collect();
         let lane = self.lane(keys.first().map_or(&[], Vec::as_slice))?;
         let mut call = self.scripts.save.call(keys.len());
-        call.arg(keys).arg(millis(idle.saturating_add(MARGIN)));
+        call.arg(keys).arg(millis(kept.saturating_add(MARGIN)));
         for (_, at) in batch {
             call.arg(at.as_millis());
         }
@@ -82,11 +82,16 @@ impl Fleet {
         Ok(over.into_iter().filter_map(|place| Some(batch.get(place.checked_sub(1)?)?.0)).collect())
     }
 
-    /// The last use of a token that is idle as far as this replica knows: `known` is the last it knows of. Where all
-    /// replicas agree that it is idle, it is marked so, for good.
-    pub(in crate::state) async fn last_use(&self, token: TokenKey, known: Timestamp) -> Told {
+    /// The last use of a token that is idle as far as this replica knows: `known` is the last it knows of, `idle` how long
+    /// it may be unused. Where all replicas agree that it is idle, it is marked so, for good.
+    pub(in crate::state) async fn last_use(
+        &self,
+        token: TokenKey,
+        known: Timestamp,
+        idle: Option<Duration>,
+    ) -> Told {
         self.metrics.state_reads.inc();
-        match self.try_last_use(token, known).await {
+        match self.try_last_use(token, known, idle).await {
             Ok(told) => told,
             Err(fault) => {
                 self.noticed(&fault);
@@ -96,8 +101,13 @@ impl Fleet {
         }
     }
 
-    async fn try_last_use(&self, token: TokenKey, known: Timestamp) -> Result<Told, RedisFault> {
-        let Some(idle) = self.idle_timeout() else { return Ok(Told::LastUsed(known)) };
+    async fn try_last_use(
+        &self,
+        token: TokenKey,
+        known: Timestamp,
+        idle: Option<Duration>,
+    ) -> Result<Told, RedisFault> {
+        let Some(idle) = idle else { return Ok(Told::LastUsed(known)) };
         match self.look(token, known, idle, false).await? {
             0 => {}
             found => return Ok(told(found)),

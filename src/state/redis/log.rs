@@ -17,7 +17,7 @@ use super::{Fleet, PATIENCE};
 use crate::state::StoreError;
 use crate::state::mirror::{self, Adopted, Lost};
 use crate::state::record::{
-    Appended, Event, EventKind, EventSource, Identity, IdleTerms, StoredEvent, Undone,
+    Appended, Event, EventKind, EventSource, Identity, IdleTerms, PerIssuer, StoredEvent, Undone,
 };
 use crate::state::rows::{self, Arrival};
 use crate::time::{Monotonic, Timestamp};
@@ -36,8 +36,8 @@ pub struct ReplicaChanges {
     pub created_at: Option<Timestamp>,
     /// What is known of all removed entries, when that changed.
     pub removed: Option<Vec<Removed>>,
-    /// The idle timeout of the fleet, when that changed.
-    pub idle: Option<IdleTerms>,
+    /// The idle timeouts of the fleet, when they changed.
+    pub idle: Option<PerIssuer<IdleTerms>>,
     /// To be told when all of it is in force.
     pub done: oneshot::Sender<()>,
 }
@@ -48,7 +48,7 @@ pub(super) struct Notice {
     pub(super) items: Vec<News>,
     pub(super) created_at: Option<Timestamp>,
     pub(super) removed: Option<Vec<Removed>>,
-    pub(super) idle: Option<IdleTerms>,
+    pub(super) idle: Option<PerIssuer<IdleTerms>>,
 }
 
 /// One thing that another replica did.
@@ -80,8 +80,8 @@ pub(super) struct Beat {
     pub(super) dropped: String,
     /// The server's clock when a gate wrote last to prove that it takes writes.
     pub(super) stamp: Option<Timestamp>,
-    /// The idle timeout of the fleet.
-    pub(super) idle: Option<KeptTerms>,
+    /// The idle timeouts of the fleet.
+    pub(super) idle: Option<PerIssuer<KeptTerms>>,
 }
 
 impl Beat {

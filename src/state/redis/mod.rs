@@ -58,6 +58,7 @@ use terms::KeptTerms;
 
 use super::freshness::Freshness;
 use super::mirror::Lost;
+use super::record::PerIssuer;
 use super::uptime::Uptime;
 use super::writer::StoreWriter;
 use super::{OpenError, StoreError, schema};
@@ -87,8 +88,8 @@ pub struct RedisTerms {
     pub max_staleness: Duration,
     /// How often last uses are written.
     pub flush_interval: Duration,
-    /// A token unused for longer is idle; `None`: never.
-    pub idle_timeout: Option<Duration>,
+    /// The longest idle timeout of all issuers, for which last uses are kept; `None`: no token goes idle.
+    pub longest_idle: Option<Duration>,
     /// The longest time for which an event can matter.
     pub kept: Duration,
 }
@@ -111,8 +112,8 @@ pub(super) struct Fleet {
     /// Milliseconds to add to the monotonic clock to get the server's, once it was asked.
     ahead: Mutex<Option<i64>>,
     terms: Mutex<RedisTerms>,
-    /// The idle timeout of the fleet, as it was put in force here last.
-    idle: Mutex<Option<KeptTerms>>,
+    /// The idle timeouts of the fleet, as they were put in force here last.
+    idle: Mutex<Option<PerIssuer<KeptTerms>>>,
     lanes: ArcSwapOption<Lanes>,
     position: Mutex<EntryPosition>,
     lost: Arc<Mutex<Lost>>,
@@ -227,7 +228,11 @@ impl Fleet {
     /// Takes over what a reload may change.
     pub(super) fn reconfigure(&self, terms: RedisTerms) {
         self.freshness.set_max_staleness(terms.max_staleness);
-        *lock(&self.terms) = terms;
+        let before = std::mem::replace(&mut *lock(&self.terms), terms);
+        // Nobody wrote last uses while no token went idle: none is called idle for good before all replicas have.
+        if before.longest_idle.is_none() && terms.longest_idle.is_some() {
+            self.settle(Duration::ZERO);
+        }
     }
 
     /// What is the matter with the store, if anything is.
@@ -325,8 +330,8 @@ impl Fleet {
         (position.last, position.read) = (last, position.read.max(last));
     }
 
-    fn idle_timeout(&self) -> Option<Duration> {
-        lock(&self.terms).idle_timeout
+    fn longest_idle(&self) -> Option<Duration> {
+        lock(&self.terms).longest_idle
     }
 
     fn kept(&self) -> Duration {
@@ -394,7 +399,7 @@ mod tests {
     const TERMS: RedisTerms = RedisTerms {
         max_staleness: Duration::from_secs(2),
         flush_interval: Duration::from_secs(5),
-        idle_timeout: Some(Duration::from_secs(60)),
+        longest_idle: Some(Duration::from_secs(60)),
         kept: Duration::from_secs(300),
     };
 
@@ -452,7 +457,7 @@ mod tests {
     #[test]
     fn the_settings_in_force_say_what_is_kept_and_how_often_the_log_is_confirmed() {
         let fleet = fleet();
-        assert_eq!((fleet.idle_timeout(), fleet.kept()), (TERMS.idle_timeout, TERMS.kept));
+        assert_eq!((fleet.longest_idle(), fleet.kept()), (TERMS.longest_idle, TERMS.kept));
         for (staleness, heartbeat) in
             [(199, 50), (200, 50), (204, 51), (2_000, 500), (4_000, 1_000), (9_000, 1_000)]
         {
@@ -463,8 +468,8 @@ mod tests {
         let most = 1_125_899_906_842_624;
         for (kept, millis) in [(7, 7), (u64::MAX, most)] {
             let kept = Duration::from_millis(kept);
-            fleet.reconfigure(RedisTerms { kept, idle_timeout: None, ..TERMS });
-            assert_eq!((fleet.kept_millis(), fleet.kept(), fleet.idle_timeout()), (millis, kept, None));
+            fleet.reconfigure(RedisTerms { kept, longest_idle: None, ..TERMS });
+            assert_eq!((fleet.kept_millis(), fleet.kept(), fleet.longest_idle()), (millis, kept, None));
         }
     }
 
@@ -524,6 +529,26 @@ mod tests {
     }
 
     #[test]
+    fn last_uses_are_collected_first_when_tokens_begin_to_go_idle() {
+        let some = |secs| Some(Duration::from_secs(secs));
+        for (from, to, settles) in [
+            (None, some(60), true),
+            (None, None, false),
+            (some(60), some(90), false),
+            (some(60), None, false),
+        ] {
+            let fleet = fleet();
+            fleet.reconfigure(RedisTerms { longest_idle: from, ..TERMS });
+            fleet.reconfigure(RedisTerms { longest_idle: to, ..TERMS });
+            assert_eq!(
+                (fleet.is_settling(), *fleet.emptied.borrow()),
+                (settles, settles.into()),
+                "{from:?} {to:?}"
+            );
+        }
+    }
+
+    #[test]
     fn read_replicas_are_tried_again_after_half_a_minute() {
         let fleet = fleet();
         assert!(fleet.trusts_replicas());
@@ -578,8 +603,8 @@ mod tests {
         let fleet = store.fleet().unwrap();
         fleet.offset.store(17, Ordering::Relaxed);
         assert_eq!(store.clock_offset().load(Ordering::Relaxed), 17, "that of the server");
-        store.reconfigure(RedisTerms { idle_timeout: None, ..TERMS });
-        assert_eq!(fleet.idle_timeout(), None);
+        store.reconfigure(RedisTerms { longest_idle: None, ..TERMS });
+        assert_eq!(fleet.longest_idle(), None);
         let (ran, told) = tokio::sync::oneshot::channel();
         store.beside(async move { ran.send(std::thread::current().name() == Some("fleet")).unwrap() });
         assert_eq!(told.await, Ok(true), "on its thread");

@@ -4,6 +4,7 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use redis::{Cmd, cmd};
 
 use super::directory::{CHANGE_DIRECTORY, DIRECTORY_NEWS};
+use super::terms::KEEP_TERMS;
 
 /// A script and the name the server knows it by.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ pub(super) struct Scripts {
     pub(super) look: Script,
     /// Keeps first uses, which only ever move back.
     pub(super) first: Script,
-    /// Keeps the idle timeout in force, and the later of two floors.
+    /// Keeps the idle timeouts in force, and of each the later of two floors.
     pub(super) terms: Script,
     /// Adds counts and moves their times forward.
     pub(super) count: Script,
@@ -94,7 +95,7 @@ impl Scripts {
             save: Script::new(SAVE),
             look: Script::new(LOOK),
             first: Script::new(FIRST),
-            terms: Script::new(TERMS),
+            terms: Script::new(KEEP_TERMS),
             count: Script::new(COUNT),
             keep: Script::new(KEEP),
             hold: Script::new(HOLD),
@@ -119,12 +120,12 @@ impl Scripts {
 
 /// KEYS: origin, stamp. Answers milliseconds of the server's clock and of the stamp, version, identity, creation, the
 /// last entry, the place up to which entries may be missing, the gaps that were filled, for how long entries are kept, the
-/// log's age in ticks, and what was removed at which age; then the idle timeout in force last, and its floor.
+/// log's age in ticks, and what was removed at which age; then the idle timeouts in force last, and their floors.
 const BEAT: &str = "
 local t = redis.call('TIME')
-local o = redis.call('HMGET', KEYS[1], 'version', 'id', 'created_at', 'last', 'trimmed', 'filled', 'kept', 'ticks', 'dropped', 'idle')
+local o = redis.call('HMGET', KEYS[1], 'version', 'id', 'created_at', 'last', 'trimmed', 'filled', 'kept', 'ticks', 'dropped', 'idle', 'idles')
 return {t[1] * 1000 + math.floor(t[2] / 1000), redis.call('GET', KEYS[2]) or '',
-  {o[1] or '', o[2] or '', o[3] or '0', o[4] or '0', o[5] or '0', o[6] or '', o[7] or '0', o[8] or '0', o[9] or ''}, o[10] or ''}
+  {o[1] or '', o[2] or '', o[3] or '0', o[4] or '0', o[5] or '0', o[6] or '', o[7] or '0', o[8] or '0', o[9] or ''}, (o[10] or '') .. '\\n' .. (o[11] or '')}
 ";
 
 /// KEYS: origin, events. ARGV: identity, milliseconds that events are kept at least.
@@ -359,22 +360,6 @@ for i, key in ipairs(KEYS) do
   local first = math.min(tonumber(ARGV[i + 1]), tonumber(redis.call('GET', key) or ARGV[i + 1]))
   redis.call('SET', key, string.format('%.0f', first), 'PX', ARGV[1])
 end
-return 1
-";
-
-/// KEYS: origin. ARGV: identity, the idle timeout in force, -1 for none; then the floor and its timeout, or nothing. They are
-/// kept as one field. No floor is nearer than its timeout, whatever a gate's clock says.
-const TERMS: &str = "
-local o = redis.call('HMGET', KEYS[1], 'id', 'idle')
-if o[1] ~= ARGV[1] then return redis.error_reply('STALE this is another database') end
-local floor, timeout = string.match(o[2] or '', '^[^ ]+ (%d+) (%d+)$')
-if ARGV[3] then
-  local t = redis.call('TIME')
-  local now = t[1] * 1000 + math.floor(t[2] / 1000)
-  local new = math.min(tonumber(ARGV[3]), now - ARGV[4])
-  if new > tonumber(floor or 0) then floor, timeout = string.format('%.0f', new), ARGV[4] end
-end
-redis.call('HSET', KEYS[1], 'idle', ARGV[2] .. (floor and ' ' .. floor .. ' ' .. timeout or ''))
 return 1
 ";
 

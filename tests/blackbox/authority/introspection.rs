@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::authority::stage::{App, Stage};
 use testkit::wire::Answer;
+use testkit::{eventually, now};
 
 fn introspect(stage: &Stage, app: &App, token: &str) -> Answer {
     let answer = stage.post(
@@ -35,4 +36,19 @@ fn a_client_introspects_its_own_tokens_and_a_named_one_those_of_all() {
     assert_eq!([&owner, &other, &api].map(is_active), [json!(true), json!(false), json!(true)]);
     assert_eq!(stage.reload(&stage.plan.settings()).status(), 200);
     assert_eq!([&owner, &other, &api].map(is_active), [json!(true), json!(false), json!(false)]);
+}
+
+#[test]
+fn a_token_is_active_for_the_idle_timeout_of_its_issuer() {
+    for (own, stays) in [("idle_timeout = \"0s\"", true), ("idle_timeout = \"1h\"", true), ("", false)] {
+        let stage = Stage::planned(|plan| plan.issuer(own).toml("[sessions]\nidle_timeout = \"3s\"\n"));
+        let app = stage.robot();
+        let token = stage.token(&app);
+        assert_eq!(introspect(&stage, &app, &token).json()["active"], json!(true), "{own}");
+        let issued_at = now();
+        eventually("it has rested for longer than tokens of other issuers may", || {
+            (now() > issued_at + 4).then_some(())
+        });
+        assert_eq!(introspect(&stage, &app, &token).json()["active"], json!(stays), "{own}");
+    }
 }

@@ -96,7 +96,7 @@ impl Gate {
             .unwrap();
         let revocations = Arc::new(Revocations::new(Some(store.created_at())));
         let settings = sessions::Settings {
-            idle_timeout: Some(HOUR),
+            idle_timeouts: Some(HOUR).into(),
             max_tracked: 100_000,
             leeway: Duration::from_secs(30),
             saved: false,

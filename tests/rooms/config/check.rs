@@ -57,6 +57,36 @@ any       any              /new            api       a valid token              
 }
 
 #[test]
+fn a_summary_says_how_long_tokens_may_rest_where_issuers_differ() {
+    let folder = Folder::new();
+    for (own, more, expected) in [
+        ("", "", ["jwks\n", "jwks\n"]),
+        ("idle_timeout = \"30m\"", "", ["jwks\n", "jwks\n"]),
+        ("idle_timeout = \"90m\"", "", ["jwks   idle after 1h30m\n", "jwks  idle after 30m\n"]),
+        (
+            "idle_timeout = \"90m\"",
+            "idle_timeout = \"0s\"",
+            ["jwks   idle after 1h30m\n", "jwks  never idle\n"],
+        ),
+    ] {
+        let other = format!(
+            "{own}\n[[issuers]]\nissuer = \"https://ci.example.com/\"\naudiences = [\"api\"]\njwks_url = \"https://ci.example.com/jwks\"\n{more}"
+        );
+        folder.write("config/portcullis.toml", &base_with(&[("issuer", &other)]));
+        let output = check(&folder, "config/portcullis.toml");
+        let told = text(&output.stdout);
+        let (_, issuers) = told.split_once("\nIssuers\n").unwrap();
+        let mut lines = issuers.split_inclusive('\n');
+        for (line, name) in expected.iter().zip(["idp", "ci"]) {
+            let found = lines.next().unwrap();
+            let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(found.starts_with(&format!("https://{name}.example.com/ ")), "{told}");
+            assert!(squeezed(found).ends_with(&squeezed(line)), "{told}");
+        }
+    }
+}
+
+#[test]
 fn every_problem_is_a_line_on_standard_error_and_the_exit_code_is_2() {
     let folder = Folder::new();
     folder.write(

@@ -31,7 +31,7 @@ fn the_defaults_are_those_of_the_manual() {
     assert_eq!(issuer.rules.claims.client, ClaimName::Member("client_id".to_owned()));
     assert_eq!(issuer.keys.source, KeySource::Url("https://idp.example.com/jwks".to_owned()));
     assert_eq!(issuer.keys.issuer, "https://idp.example.com/");
-    assert_eq!(s.sessions.idle_timeout, Some(Duration::from_secs(1800)));
+    assert_eq!(s.sessions.idle_timeouts, Some(Duration::from_secs(1800)).into());
     assert_eq!(s.sessions.max_tracked, 1_000_000);
     assert!(s.streams.cut_on_revocation);
     assert_eq!(s.state.on_empty, OnEmpty::Refuse);
@@ -92,8 +92,30 @@ fn every_notation_arrives() {
             ("x_auth_subject", token(ClaimName::Member("email".to_owned()))),
         ]
     );
-    assert_eq!(s.sessions.idle_timeout, None);
+    assert_eq!(s.sessions.idle_timeouts, None.into());
     assert_eq!((s.state.store, s.state.on_empty), (StoreSettings::Memory, OnEmpty::Trust));
+}
+
+#[test]
+fn an_issuer_may_have_an_idle_timeout_of_its_own() {
+    let folder = Folder::new();
+    let (hour, half) = (Some(Duration::from_secs(3_600)), Some(Duration::from_secs(1_800)));
+    for (common, own, expected) in [
+        ("", "", (half, half)),
+        ("", "idle_timeout = \"\"", (half, half)),
+        ("", "idle_timeout = \"1h\"", (half, hour)),
+        ("", "idle_timeout = \"0s\"", (half, None)),
+        ("idle_timeout = \"0s\"", "", (None, None)),
+        ("idle_timeout = \"0s\"", "idle_timeout = \"\"", (None, None)),
+        ("idle_timeout = \"0s\"", "idle_timeout = \"1h\"", (None, hour)),
+        ("idle_timeout = \"1h\"", "idle_timeout = \"30m\"", (hour, half)),
+    ] {
+        let s = folder.good(&base_with(&[("sessions", common), ("issuer", own)])).settings;
+        let timeouts = &s.sessions.idle_timeouts;
+        let found = (*timeouts.of("https://other.example/"), *timeouts.of("https://idp.example.com/"));
+        assert_eq!(found, expected, "{common} {own}");
+        assert_eq!(s.terms().longest_idle, expected.0.max(expected.1), "{common} {own}");
+    }
 }
 
 #[test]

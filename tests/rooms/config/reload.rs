@@ -127,6 +127,7 @@ const ROWS: &[Row] = &[
     ("issuers.max_stale", &[("issuers.max_stale", r#""7s""#)], AtOnce),
     ("issuers.leeway", &[("issuers.leeway", r#""7s""#)], AtOnce),
     ("issuers.max_lifetime", &[("issuers.max_lifetime", r#""7s""#)], AtOnce),
+    ("issuers.idle_timeout", &[("issuers.idle_timeout", r#""7s""#)], AtOnce),
     ("issuers.token_types", &[("issuers.token_types", r#"["x"]"#)], AtOnce),
     ("issuers.required_claims", &[("issuers.required_claims", r#"["jti"]"#)], AtOnce),
     ("issuers.claims.subject", &[("issuers.claims.subject", r#""x""#)], AtOnce),

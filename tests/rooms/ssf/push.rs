@@ -61,8 +61,12 @@ impl Gate {
         let (address, metrics) = (listener.local_addr().unwrap(), Metrics::new().unwrap());
         let (store, revocations) = (Store::in_memory(Now::read()).unwrap(), Arc::new(Revocations::new(None)));
         let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.unwrap();
-        let sessions =
-            sessions::Settings { idle_timeout: None, max_tracked: 1, leeway: Duration::ZERO, saved: false };
+        let sessions = sessions::Settings {
+            idle_timeouts: None.into(),
+            max_tracked: 1,
+            leeway: Duration::ZERO,
+            saved: false,
+        };
         let sessions = Arc::new(Sessions::new(sessions));
         let signals =
             SignalLog::start(Arc::clone(&log), Arc::clone(&revocations), Arc::clone(&sessions), &metrics);

@@ -23,7 +23,7 @@ use crate::time::{Now, Timestamp};
 /// A gate at which a token is idle after a minute.
 fn gate() -> Enforcer {
     let settings = sessions::Settings {
-        idle_timeout: Some(Duration::from_secs(60)),
+        idle_timeouts: Some(Duration::from_secs(60)).into(),
         max_tracked: 10,
         leeway: Duration::ZERO,
         saved: false,

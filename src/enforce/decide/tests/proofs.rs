@@ -115,7 +115,7 @@ fn what_a_worker_has_at_hand_is_asked_for_again_now_and_then_and_belongs_to_one_
 fn proofs_of_tokens_that_are_idle_or_dead_are_forgotten() {
     // The table's own clock cannot be set: short times, waited for.
     let settings = sessions::Settings {
-        idle_timeout: Some(Duration::from_millis(50)),
+        idle_timeouts: Some(Duration::from_millis(50)).into(),
         max_tracked: 10,
         leeway: Duration::ZERO,
         saved: false,
@@ -288,8 +288,12 @@ fn outcome(ask: &TestRequest<'_>) -> Outcome {
 
 /// As of a gate whose store others share.
 fn shared() -> InForce {
-    let settings =
-        sessions::Settings { idle_timeout: None, max_tracked: 10, leeway: Duration::ZERO, saved: true };
+    let settings = sessions::Settings {
+        idle_timeouts: None.into(),
+        max_tracked: 10,
+        leeway: Duration::ZERO,
+        saved: true,
+    };
     let store = Store::in_memory(Now::at_millis(0)).unwrap();
     let sessions = Arc::new(Sessions::sharing(settings, store, Duration::from_secs(1)));
     InForce { sessions, ..InForce::unlimited() }
