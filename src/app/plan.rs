@@ -159,6 +159,7 @@ pub(super) fn live(
         identity: settings.enforce.identity.clone(),
         streams: settings.streams,
         authority: lasting.authority.clone(),
+        resources: settings.resources.clone(),
         intake: intake.filter(|intake| intake.settings().listen.is_none()),
         settings: settings.gate.clone(),
         tls: listeners.public.clone(),

@@ -15,7 +15,7 @@ use super::directory::Credential;
 use super::error::{OauthError, json_response};
 use super::form::{FormError, FormFields};
 use super::rotation::ahead;
-use super::token::{Issued, granted_scope};
+use super::token::{Issued, audience, granted_scope};
 use super::{Authority, Settings};
 use crate::enforce::decide::{Asked, Enforcer};
 use crate::enforce::denial::Reason;
@@ -31,6 +31,7 @@ pub const MAX_BODY: usize = 64 * 1024;
 /// How long others may keep what is published, in seconds.
 const MAX_AGE: u64 = 300;
 
+const AUTHORIZATION_PATH: &str = "/oauth/authorize";
 const REVOCATION_PATH: &str = "/oauth/revoke";
 const INTROSPECTION_PATH: &str = "/oauth/introspect";
 const KEYS_PATH: &str = "/.well-known/jwks.json";
@@ -41,6 +42,8 @@ const METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
 pub enum AuthorityEndpoint {
     /// RFC 6749 §3.2.
     Token,
+    /// RFC 6749 §3.1, where nothing is granted: clients that need the endpoint in the metadata find one.
+    Authorization,
     /// RFC 7009.
     Revocation,
     /// RFC 7662.
@@ -69,9 +72,10 @@ pub struct EndpointCall<'a> {
 impl Settings {
     /// The paths that are the authority's, with the method each takes.
     #[must_use]
-    pub fn paths(&self) -> [(AuthorityEndpoint, &'static str, &str); 5] {
+    pub fn paths(&self) -> [(AuthorityEndpoint, &'static str, &str); 6] {
         [
             (AuthorityEndpoint::Token, "POST", &self.token_path),
+            (AuthorityEndpoint::Authorization, "GET", AUTHORIZATION_PATH),
             (AuthorityEndpoint::Revocation, "POST", REVOCATION_PATH),
             (AuthorityEndpoint::Introspection, "POST", INTROSPECTION_PATH),
             (AuthorityEndpoint::Keys, "GET", KEYS_PATH),
@@ -119,6 +123,8 @@ impl Settings {
         let url = |path: &str| format!("{origin}{path}");
         let mut metadata = json!({
             "issuer": &*self.issuer,
+            // Some clients refuse metadata without it, whichever grant they use.
+            "authorization_endpoint": url(AUTHORIZATION_PATH),
             "token_endpoint": url(&self.token_path),
             "token_endpoint_auth_methods_supported": METHODS,
             "grant_types_supported": ["client_credentials"],
@@ -151,6 +157,7 @@ impl Authority {
         let outcome = match endpoint {
             AuthorityEndpoint::Keys | AuthorityEndpoint::Metadata => self.document(endpoint, call),
             AuthorityEndpoint::Token => self.token(call).await,
+            AuthorityEndpoint::Authorization => Err(authorization(call)),
             AuthorityEndpoint::Revocation => self.revocation(call, enforcer).await,
             AuthorityEndpoint::Introspection => self.introspection(call, enforcer).await,
         };
@@ -208,11 +215,12 @@ impl Authority {
                     .ok_or(OauthError::Request("The parameter that names the tenant is missing"))?,
             ),
         };
+        let audience = audience(&settings, form.get("resource"))?;
         for _ in 0..ATTEMPTS {
             let client = self.authenticate(call.headers, &form, tenant, call.address, Now::read())?;
             let asked = form.get("scope");
             let scope = granted_scope(&settings, &client.credential, asked)?;
-            if let Some(Issued { token, expires_in }) = self.issue(&client, &scope).await? {
+            if let Some(Issued { token, expires_in }) = self.issue(&client, &scope, audience).await? {
                 self.metrics.tokens_issued.inc();
                 let mut body =
                     json!({ "access_token": token, "token_type": "Bearer", "expires_in": expires_in });
@@ -318,6 +326,14 @@ impl Authority {
     }
 }
 
+/// Nothing is granted here, and nobody is redirected: the redirection URI of a stranger is not one to send browsers to.
+fn authorization(call: &EndpointCall<'_>) -> OauthError {
+    match *call.method {
+        Method::GET | Method::HEAD | Method::POST => OauthError::ResponseType,
+        _ => OauthError::Method("GET, HEAD, POST"),
+    }
+}
+
 /// The client that a call says it comes from, which nothing has proved.
 #[must_use]
 pub fn named_client(call: &EndpointCall<'_>) -> Option<String> {
@@ -332,7 +348,7 @@ fn form(call: &EndpointCall<'_>) -> Result<FormFields, OauthError> {
     // RFC 6749 §2.3.1: never in the URI, where logs would keep them.
     let query = FormFields::parse(call.query.unwrap_or_default());
     let query = query.map_err(|_unclear| OauthError::Request("The query is malformed"))?;
-    let in_body = ["client_id", "client_secret", "grant_type", "token", "scope"];
+    let in_body = ["client_id", "client_secret", "grant_type", "token", "scope", "resource"];
     if in_body.iter().any(|name| query.get(name).is_some()) {
         return Err(OauthError::Request("Parameters belong in the body, not in the query"));
     }

@@ -18,8 +18,12 @@ pub(super) enum OauthError {
     NoClient,
     /// `invalid_scope`.
     Scope,
+    /// `invalid_target` (RFC 8707 §2).
+    Target,
     /// `unsupported_grant_type`.
     GrantType,
+    /// `unsupported_response_type`: no response type is supported.
+    ResponseType,
     /// `unauthorized_client`: none of its roles is held by its owner any more.
     NoRoleLeft,
     /// `invalid_grant`: the token was issued to another client (RFC 6749 §5.2, RFC 7009 §2.1).
@@ -60,6 +64,16 @@ impl OauthError {
                 StatusCode::BAD_REQUEST,
                 "unsupported_grant_type",
                 "The only grant type here is client_credentials",
+            ),
+            Self::Target => (
+                StatusCode::BAD_REQUEST,
+                "invalid_target",
+                "The parameter resource names nothing that tokens are issued for here",
+            ),
+            Self::ResponseType => (
+                StatusCode::BAD_REQUEST,
+                "unsupported_response_type",
+                "Nobody signs in here: tokens are issued to clients, at the token endpoint",
             ),
             Self::NoRoleLeft => (
                 StatusCode::BAD_REQUEST,

@@ -65,8 +65,10 @@ const LEEWAY: Duration = Duration::from_secs(60);
 pub struct Settings {
     /// `iss`; also the base of the URLs it publishes.
     pub issuer: Arc<str>,
-    /// `aud`.
+    /// `aud`, unless a resource is asked for.
     pub audience: String,
+    /// The resources that tokens may be asked for, by their URLs.
+    pub resources: Vec<String>,
     /// Where tokens are asked for; compared without case.
     pub token_path: String,
     /// From `iat` to `exp`, unless the credential ends before.

@@ -7,6 +7,7 @@ pub(super) fn settings() -> Settings {
     Settings {
         issuer: "https://gate.test".into(),
         audience: "https://api.test".to_owned(),
+        resources: Vec::new(),
         token_path: "/OAuth/Token".to_owned(),
         token_lifetime: Duration::from_secs(3600),
         signing_algorithm: Algorithm::ES256,

@@ -784,6 +784,7 @@ fn paths_and_metadata_follow_the_issuer() {
         ("/oauth/token", Some(AuthorityEndpoint::Token)),
         ("/OAUTH/tOKEN", Some(AuthorityEndpoint::Token)),
         ("/oauth/token/", None),
+        ("/oauth/authorize", Some(AuthorityEndpoint::Authorization)),
         ("/oauth/revoke", Some(AuthorityEndpoint::Revocation)),
         ("/OAuth/Revoke", None),
         ("/oauth/introspect", Some(AuthorityEndpoint::Introspection)),

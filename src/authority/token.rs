@@ -43,6 +43,13 @@ pub(super) struct Issued {
     pub(super) expires_in: i64,
 }
 
+/// What a token is issued for: the resource that is asked for (RFC 8707), and without one, the API.
+pub(super) fn audience<'s>(settings: &'s Settings, asked: Option<&str>) -> Result<&'s str, OauthError> {
+    let Some(asked) = asked else { return Ok(&settings.audience) };
+    let mut known = std::iter::once(&settings.audience).chain(&settings.resources);
+    known.find(|known| *known == asked).map(String::as_str).ok_or(OauthError::Target)
+}
+
 /// The scopes that a client asks for and may have, space-delimited; all it has, if it does not say (RFC 6749 §3.3).
 pub(super) fn granted_scope(
     settings: &Settings,
@@ -84,6 +91,7 @@ impl Authority {
         &self,
         client: &AuthenticatedClient,
         scope: &str,
+        audience: &str,
     ) -> Result<Option<Issued>, OauthError> {
         let AuthenticatedClient { credential, owner } = client;
         let settings = self.settings();
@@ -109,7 +117,7 @@ impl Authority {
         }
         let claims = Claims {
             iss: &settings.issuer,
-            aud: &settings.audience,
+            aud: audience,
             sub: &owner.id,
             client_id: &credential.client_id,
             scope,
@@ -191,6 +199,23 @@ mod tests {
             (Some("read:users\tread:deals"), Err(OauthError::Scope)),
         ] {
             assert_eq!(granted_scope(&settings, &credential, asked), granted.map(str::to_owned), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_for_the_resource_that_is_asked_for() {
+        let mcp = "https://api.example.com/mcp";
+        let settings = Settings { resources: vec![mcp.to_owned()], ..testing::settings() };
+        let own = settings.audience.as_str();
+        for (asked, granted) in [
+            (None, Ok(own)),
+            (Some(own), Ok(own)),
+            (Some(mcp), Ok(mcp)),
+            (Some("https://api.example.com/mcp/"), Err(OauthError::Target)),
+            (Some("https://api.example.com/MCP"), Err(OauthError::Target)),
+            (Some("https://other.example.com/"), Err(OauthError::Target)),
+        ] {
+            assert_eq!(audience(&settings, asked), granted, "{asked:?}");
         }
     }
 

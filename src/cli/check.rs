@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::BAD;
 use super::table::columns;
@@ -10,6 +11,7 @@ use crate::authority;
 use crate::config::{self, IssuerSettings, Settings};
 use crate::enforce::explain::span;
 use crate::enforce::policy::{Mode, Requirement, RouteSettings};
+use crate::enforce::resource::Resource;
 use crate::forward::{Address, Scheme, UpstreamSettings};
 use crate::keys::KeySource;
 use crate::time::Timestamp;
@@ -47,6 +49,7 @@ fn summary(settings: &Settings) -> String {
         authority,
         Some(("Upstreams", columns(&settings.upstreams.iter().map(upstream).collect::<Vec<_>>()))),
         Some(("Routes", routes(settings))),
+        Some(("Resources", resources(settings))).filter(|(_, rows)| !rows.is_empty()),
     ];
     let section = |(title, rows): (&str, String)| {
         let rows = if rows.is_empty() { "none: every request is refused\n" } else { &rows };
@@ -170,6 +173,18 @@ fn routes(settings: &Settings) -> String {
     let head = ["METHOD", "HOST", "PATH", "UPSTREAM", "REQUIRES", "MODE"].map(str::to_owned);
     let rows = settings.enforce.routes.iter().map(|route| self::route(route, &settings.upstreams));
     columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}
+
+/// What clients learn without a token, and where.
+fn resources(settings: &Settings) -> String {
+    let row = |resource: &Arc<Resource>| {
+        let audience =
+            if resource.require_audience { "aud must hold the URL" } else { "any aud of the issuer" };
+        let root = if resource.is_at_root() { " and at its root" } else { "" };
+        let metadata = format!("metadata at {}{root}", resource.metadata_path());
+        [&resource.path, &resource.url, audience, &metadata].map(str::to_owned)
+    };
+    columns(&settings.resources.iter().map(row).collect::<Vec<_>>())
 }
 
 fn route(route: &RouteSettings, upstreams: &[UpstreamSettings]) -> [String; 6] {

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use http::Method;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 use tokio::runtime::Builder;
 
@@ -51,6 +52,9 @@ pub(super) struct ExplainArgs {
     /// The host that is asked for; needed for routes that name hosts.
     #[arg(long, value_name = "H")]
     host: Option<String>,
+    /// Another field of the request, such as 'Mcp-Method: tools/call'; may be repeated.
+    #[arg(long, value_name = "NAME: VALUE", value_parser = field)]
+    header: Vec<(HeaderName, HeaderValue)>,
     /// The moment to judge at, as RFC 3339 or seconds since 1970; now if it is left out.
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<Timestamp>,
@@ -61,7 +65,7 @@ pub(super) struct ExplainArgs {
     /// can see its arguments: prefer `-` for a token that is still good.
     /// A security event token or a logout token in a file instead: tell what it would do. `-` reads standard input. Reads the
     /// whole configuration, as the gate does.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["token", "method", "path", "host"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["token", "method", "path", "host", "header"])]
     signal: Option<PathBuf>,
     /// The sender that the signal is judged as, by its name in the configuration; else the first whose issuer it names.
     #[arg(long, value_name = "NAME", requires = "signal")]
@@ -73,6 +77,16 @@ pub(super) struct ExplainArgs {
 
 fn time(text: &str) -> Result<Timestamp, String> {
     parse_time(text).ok_or_else(|| "neither RFC 3339 nor seconds since 1970".to_owned())
+}
+
+fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("write the name, a colon and the value")?;
+    let name = name.trim().parse().map_err(|_invalid| "the name is not one of a field")?;
+    if name == AUTHORIZATION {
+        return Err("the token is given as an argument of its own".to_owned());
+    }
+    let value = value.trim().parse().map_err(|_invalid| "the value is not one of a field")?;
+    Ok((name, value))
 }
 
 /// Prints the checks and the verdict: 0 when the token is allowed, 1 when not, 2 when that cannot be told.
@@ -204,11 +218,16 @@ async fn judge(settings: &Settings, args: &ExplainArgs, token: &str) -> Result<E
             load_keys(&issuer.keys, store.as_ref().ok(), now.wall).await?;
         }
     }
+    let mut headers = HeaderMap::new();
+    for (name, value) in &args.header {
+        headers.append(name, value.clone());
+    }
     Ok(enforcer.explain(&Question {
         token,
         method: &args.method,
         path: &args.path,
         host: args.host.as_deref(),
+        headers: &headers,
         now,
         stateless: store.as_ref().err().map(String::as_str),
         asked: Asked::NOTHING,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::enforce::claims::IssuerRules;
+use crate::enforce::resource::Resource;
 use crate::forward::UpstreamSettings;
 use crate::sessions::{IdleTimeouts, longest_timeout};
 use crate::signals::{intake, logout, revocation, scim, ssf};
@@ -24,6 +25,8 @@ pub struct Settings {
     pub upstreams: Vec<UpstreamSettings>,
     /// `[[issuers]]`.
     pub issuers: Vec<IssuerSettings>,
+    /// `[[resources]]`: what clients learn about routes before they have a token.
+    pub resources: Vec<Arc<Resource>>,
     /// `[authority]`, when this gate issues tokens itself.
     pub authority: Option<authority::Settings>,
     /// `[[event_transmitters]]`.

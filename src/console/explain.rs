@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::{Method, StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use maud::Markup;
 
 use super::Console;
@@ -56,7 +56,8 @@ async fn judge(State(console): State<Console>, sent: SentForm) -> Result<Respons
         let page = pages::again(&visitor, &fields, problem);
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     };
-    let presented = Presented { token, method: &method, path, host: (!host.is_empty()).then_some(host) };
+    let (host, headers) = ((!host.is_empty()).then_some(host), HeaderMap::new());
+    let presented = Presented { token, method: &method, path, host, headers: &headers };
     let explanation = console.api.explain(&presented).await;
     Ok(pages::verdict(&visitor, &fields, &explanation).into_response())
 }

@@ -111,12 +111,13 @@ impl NoPermit {
 }
 
 /// Every check, in the order of the decision: when several things are wrong, the first of this list is the reason.
-pub(super) const CHECKS: [Check; 21] = {
+pub(super) const CHECKS: [Check; 23] = {
     use Again::{All, Nothing, Part, Request as Each};
     use Of::{Request, Token};
     [
         check("target", Request, judge::target, Each, details::target),
         check("route", Request, judge::route, Each, details::route),
+        check("mcp", Request, judge::mcp, Each, details::mcp),
         check("token", Token, judge::form, Each, details::form),
         check("issuer", Token, judge::issuer, Nothing, details::issuer),
         check("type", Token, judge::kind, Nothing, details::kind),
@@ -132,6 +133,7 @@ pub(super) const CHECKS: [Check; 21] = {
         check("signature", Token, judge::signature, Nothing, details::signature),
         check("claims", Token, judge::claims, Nothing, details::claims),
         check("certificate", Request, judge::certificate, All, details::certificate),
+        check("resource", Request, judge::resource, Each, details::resource),
         check("revocation", Token, judge::revocation, All, details::revocation),
         check("idle", Token, judge::idle, All, details::idle),
         check("scopes", Request, judge::scopes, Each, details::scopes),

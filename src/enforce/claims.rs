@@ -26,6 +26,8 @@ pub struct IssuerRules {
     pub issuer: Arc<str>,
     /// One of these must be in `aud`.
     pub audiences: Vec<String>,
+    /// URLs of resources that it issues tokens for. Such a token is good on the routes of its resource only.
+    pub resources: Vec<String>,
     /// The algorithms its tokens may be signed with.
     pub algorithms: Vec<Algorithm>,
     /// Allowance for clocks that differ, on `exp`, `nbf` and `iat`.
@@ -133,12 +135,26 @@ impl IssuerRules {
 
     /// A string or an array of strings, one of them ours (RFC 7519 §4.1.3).
     pub(super) fn check_audience(&self, payload: &Map<String, Value>) -> Result<(), Reason> {
+        let named = self.named_audiences(payload).ok_or(Reason::BadClaim)?;
+        let is_resource = |one: &&str| self.resources.iter().any(|url| url == one);
+        if self.has_own(&named) || named.iter().any(is_resource) {
+            Ok(())
+        } else {
+            Err(Reason::WrongAudience)
+        }
+    }
+
+    /// Whether one of these audiences is the issuer's own.
+    fn has_own(&self, named: &[&str]) -> bool {
+        named.iter().any(|one| self.audiences.iter().any(|ours| ours == one))
+    }
+
+    /// The audiences of a token; `None` when they are neither a string nor an array of strings.
+    fn named_audiences<'p>(&self, payload: &'p Map<String, Value>) -> Option<Vec<&'p str>> {
         let audience = self.claims.audience.find(payload);
-        let named = audience.map_or(Some(Vec::new()), |aud| {
+        audience.map_or(Some(Vec::new()), |aud| {
             aud.as_str().map_or_else(|| lists::strings(aud), |one| Some(vec![one]))
-        });
-        let is_ours = |one: &&str| self.audiences.iter().any(|ours| ours == one);
-        if named.ok_or(Reason::BadClaim)?.iter().any(is_ours) { Ok(()) } else { Err(Reason::WrongAudience) }
+        })
     }
 
     /// Reads the claims of a token whose signature is true.
@@ -171,7 +187,13 @@ impl IssuerRules {
             role_version,
             names: self.names(payload)?.map(Arc::new),
         };
+        let mut audiences = self.named_audiences(payload).unwrap_or_default();
+        let is_for_resources = !self.has_own(&audiences);
+        // One with a NUL is none that is configured.
+        audiences.retain(|one| !one.contains('\0'));
         Ok(VerifiedToken {
+            audiences: Words::new(&audiences).unwrap_or_default(),
+            is_for_resources,
             issuer,
             id,
             subject_hash: subject.map(|subject| fingerprint(&self.issuer, subject).to_string().into()),

@@ -17,6 +17,9 @@ pub enum Reason {
     Missing,
     /// The `Authorization` field does not have the form of RFC 6750 §2.1.
     Malformed,
+    /// The fields that the route of an MCP request is chosen by are missing, ambiguous, or of a revision of the protocol
+    /// that does not vouch for them. The same word as [`Reason::Malformed`], another answer: no token was looked at.
+    BadMcp,
     /// What was presented has the form of RFC 6750 and is no JWT. The same word as [`Reason::Malformed`], another
     /// answer: the request is sound, its token is not (RFC 6750 §3.1).
     NotJwt,
@@ -142,10 +145,11 @@ impl From<JwsError> for Reason {
 }
 
 impl Reason {
-    /// Every reason. Two words occur twice, because they have two answers.
-    pub const ALL: [Self; 34] = [
+    /// Every reason. Words that occur more than once have more than one answer.
+    pub const ALL: [Self; 35] = [
         Self::Missing,
         Self::Malformed,
+        Self::BadMcp,
         Self::NotJwt,
         Self::Ambiguous,
         Self::BadTarget,
@@ -185,7 +189,7 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
-            Self::Malformed | Self::NotJwt => "malformed",
+            Self::Malformed | Self::BadMcp | Self::NotJwt => "malformed",
             Self::Ambiguous => "ambiguous",
             Self::BadTarget => "bad_target",
             Self::NoRoute | Self::NoRouteNoToken => "no_route",
@@ -232,6 +236,12 @@ impl Reason {
                 status: StatusCode::BAD_REQUEST,
                 error: "invalid_request",
                 description: "The request target is ambiguous",
+                challenge: Challenge::None,
+            },
+            Self::BadMcp => DenialWire {
+                status: StatusCode::BAD_REQUEST,
+                error: "invalid_request",
+                description: "MCP requests need one MCP-Protocol-Version of 2026-07-28 or later, one Mcp-Method, and Mcp-Name where the method has one",
                 challenge: Challenge::None,
             },
             Self::NoRoute => DenialWire {

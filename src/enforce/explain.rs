@@ -30,6 +30,8 @@ pub struct Question<'a> {
     pub path: &'a str,
     /// The host that is asked for.
     pub host: Option<&'a str>,
+    /// The other fields of the request.
+    pub headers: &'a HeaderMap,
     /// When.
     pub now: Now,
     /// Why it is not known what was revoked and used; `None` when it is.
@@ -92,7 +94,7 @@ impl Enforcer {
     /// Makes every check of [`Self::decide`] and says what was compared. Knows no client certificate. Leaves no trace.
     #[must_use]
     pub fn explain(&self, question: &Question<'_>) -> Explanation {
-        let headers = presented(question.token);
+        let headers = presented(question.token, question.headers);
         let subject = Subject::Question(question, headers.as_ref());
         let mut case = Case::new(self, subject, question.asked, question.now);
         let (mut reason, mut ask) = (None, None);
@@ -117,17 +119,19 @@ impl Enforcer {
     /// The issuer that a token names, when it is a configured one; nobody has vouched for that.
     #[must_use]
     pub fn named_issuer(&self, token: &str) -> Option<&TrustedIssuer> {
-        let headers = presented(token)?;
+        let headers = presented(token, &HeaderMap::new())?;
         let bearer = bearer::extract(&headers, None, self.bearer()).ok()??;
         let jws = Jws::parse(bearer.as_bytes()).ok()?;
         self.verifier.claimed_issuer(&jws).ok().map(|(_, issuer)| issuer)
     }
 }
 
-/// The token as a request would carry it; `None` when no request could.
-fn presented(token: &str) -> Option<HeaderMap> {
+/// The token as a request would carry it beside other fields; `None` when no request could.
+fn presented(token: &str, others: &HeaderMap) -> Option<HeaderMap> {
     let value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
-    Some(HeaderMap::from_iter([(AUTHORIZATION, value)]))
+    let mut headers = others.clone();
+    headers.append(AUTHORIZATION, value);
+    Some(headers)
 }
 
 #[cfg(test)]

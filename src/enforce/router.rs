@@ -2,16 +2,21 @@
 //!
 //! A route matches on host, method and path together; of those that match, the one with the most specific path counts
 //! (literal before `{name}` before `{*rest}`, segment by segment from the left), then the one that names the host, then
-//! the one that names the method. No request is matched by two routes of equal rank, because the tree refuses to hold
-//! them.
+//! the one that names the method, then the one that fits best what an MCP request says. No request is matched by two
+//! routes of equal rank, because the tree refuses to hold them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderMap, Method};
 
+use super::mcp::McpFault;
 use super::policy::{EncodedSlashes, Route, RouteSettings};
 use super::target::{self, Canonical, Target};
+
+mod candidates;
+
+use candidates::{Candidates, Found, WantedRoute, bare_host};
 
 /// A mistake in a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +46,15 @@ pub struct Router {
     root: Node,
 }
 
+/// The route of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteMatch<'n> {
+    /// The route.
+    pub route: &'n Arc<Route>,
+    /// Whether the request says what it needs to say where routes have MCP methods.
+    pub mcp: Result<(), McpFault>,
+}
+
 /// One segment of a pattern.
 #[derive(Debug, PartialEq, Eq)]
 enum PathSegment {
@@ -55,10 +69,10 @@ struct Node {
     /// Sorted by name.
     literals: Vec<(Box<str>, Node)>,
     any: Option<Box<Node>>,
-    /// Routes whose pattern ends here, the higher rank first.
-    here: Vec<Arc<Route>>,
-    /// Routes whose pattern goes on with `{*rest}`, the higher rank first.
-    rest: Vec<Arc<Route>>,
+    /// Routes whose pattern ends here.
+    here: Candidates,
+    /// Routes whose pattern goes on with `{*rest}`.
+    rest: Candidates,
 }
 
 impl Router {
@@ -92,19 +106,29 @@ impl Router {
 
     /// The route of a request. `*` has no path, so it has no route.
     #[must_use]
-    pub fn find(&self, host: Option<&str>, method: &Method, target: &Target) -> Option<&Arc<Route>> {
+    pub fn find(
+        &self,
+        host: Option<&str>,
+        method: &Method,
+        target: &Target,
+        headers: &HeaderMap,
+    ) -> Option<RouteMatch<'_>> {
         let path = target.path().strip_prefix('/')?;
-        self.root.find(path.split('/'), &WantedRoute { host: host.map(bare_host), method })
+        let wanted = WantedRoute { host: host.map(bare_host), method, headers };
+        match self.root.find(path.split('/'), &wanted)? {
+            Found::Route(found) => Some(found),
+            Found::Denied => None,
+        }
     }
 }
 
 impl Node {
     fn insert(&mut self, segments: &[PathSegment], route: Arc<Route>) -> Result<(), PolicyError> {
         let Some((segment, rest)) = segments.split_first() else {
-            return add(&mut self.here, route);
+            return self.here.add(route);
         };
         match segment {
-            PathSegment::Rest => add(&mut self.rest, route),
+            PathSegment::Rest => self.rest.add(route),
             PathSegment::Any => self.any.get_or_insert_default().insert(rest, route),
             PathSegment::Literal(name) => {
                 let found = self.literals.binary_search_by(|(other, _)| other.as_ref().cmp(name));
@@ -122,9 +146,9 @@ impl Node {
         &'n self,
         mut segments: std::str::Split<'_, char>,
         wanted: &WantedRoute<'_>,
-    ) -> Option<&'n Arc<Route>> {
+    ) -> Option<Found<'n>> {
         let Some(segment) = segments.next() else {
-            return wanted.pick(&self.here).or_else(|| wanted.pick(&self.rest));
+            return self.here.pick(wanted).or_else(|| self.rest.pick(wanted));
         };
         let literal = || {
             let place = self.literals.binary_search_by(|(name, _)| name.as_ref().cmp(segment)).ok()?;
@@ -132,67 +156,8 @@ impl Node {
         };
         // An empty last segment, as in `/deals/`, is not something to name.
         let any = || self.any.as_ref().filter(|_| !segment.is_empty())?.find(segments.clone(), wanted);
-        literal().or_else(any).or_else(|| wanted.pick(&self.rest))
+        literal().or_else(any).or_else(|| self.rest.pick(wanted))
     }
-}
-
-/// What a request asks of a route besides the path.
-struct WantedRoute<'r> {
-    host: Option<&'r str>,
-    method: &'r Method,
-}
-
-impl WantedRoute<'_> {
-    fn pick<'n>(&self, routes: &'n [Arc<Route>]) -> Option<&'n Arc<Route>> {
-        routes.iter().find(|route| {
-            let RouteSettings { hosts, methods, .. } = route.settings();
-            let is_host =
-                |host: &String| self.host.is_some_and(|asked| asked.eq_ignore_ascii_case(bare_host(host)));
-            (methods.is_empty() || methods.contains(self.method))
-                && (hosts.is_empty() || hosts.iter().any(is_host))
-        })
-    }
-}
-
-/// A host without port and final dot.
-fn bare_host(host: &str) -> &str {
-    let end = match host.rfind(']') {
-        Some(bracket) => bracket + 1,
-        None => host.find(':').unwrap_or(host.len()),
-    };
-    let name = host.get(..end).unwrap_or(host);
-    name.strip_suffix('.').unwrap_or(name)
-}
-
-/// A named host counts more than a named method.
-fn rank(route: &Route) -> (bool, bool) {
-    (!route.settings().hosts.is_empty(), !route.settings().methods.is_empty())
-}
-
-fn add(routes: &mut Vec<Arc<Route>>, route: Arc<Route>) -> Result<(), PolicyError> {
-    if let Some(other) = routes.iter().find(|other| rank(other) == rank(&route) && overlap(other, &route)) {
-        let message = format!(
-            "\"{}\" and \"{}\" (routes[{}]) match the same requests; give one of them other hosts or methods",
-            route.pattern(),
-            other.pattern(),
-            other.index(),
-        );
-        return Err(PolicyError { route: route.index(), other: Some(other.index()), key: "path", message });
-    }
-    let place = routes.partition_point(|other| rank(other) >= rank(&route));
-    routes.insert(place, route);
-    Ok(())
-}
-
-/// Whether a request exists that both match, given that their paths do.
-fn overlap(one: &Route, other: &Route) -> bool {
-    let (one, other) = (one.settings(), other.settings());
-    let hosts =
-        |host: &String| other.hosts.iter().any(|o| bare_host(host).eq_ignore_ascii_case(bare_host(o)));
-    (one.hosts.is_empty() || other.hosts.is_empty() || one.hosts.iter().any(hosts))
-        && (one.methods.is_empty()
-            || other.methods.is_empty()
-            || one.methods.iter().any(|m| other.methods.contains(m)))
 }
 
 /// What is wrong with a route apart from its path.
@@ -202,6 +167,9 @@ fn mistakes(route: usize, settings: &RouteSettings) -> Vec<PolicyError> {
     let mut report = |key, message: String| errors.push(PolicyError { route, other: None, key, message });
     if settings.anonymous && !requirement.is_empty() {
         report("anonymous", "a route without a token cannot require scopes or roles".to_owned());
+    }
+    if !settings.mcp.names.is_empty() && settings.mcp.methods.is_empty() {
+        report("mcp_names", "needs mcp_methods: a name means something only with its method".to_owned());
     }
     for (key, scopes) in [("scopes", &requirement.scopes), ("any_scope", &requirement.any_scope)] {
         // RFC 6750 §3: what a challenge can name, and what a space-delimited claim can hold.

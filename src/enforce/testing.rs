@@ -304,6 +304,7 @@ impl<'a> TestRequest<'a> {
             method: &Method::GET,
             path: self.path,
             host: Some("api.example"),
+            headers: &HeaderMap::new(),
             now: self.now(),
             stateless: None,
             asked: self.asked,

@@ -56,6 +56,10 @@ pub struct VerifiedToken {
     pub expires_at: Timestamp,
     /// `nbf`.
     pub not_before: Option<Timestamp>,
+    /// The audiences, in the token's order.
+    pub audiences: Words,
+    /// None of them is one of the issuer's own: it is good for the resources that it names, and for nothing else.
+    pub is_for_resources: bool,
     /// Scopes, in the token's order.
     pub scopes: Words,
     /// Roles, in the token's order.
@@ -72,7 +76,7 @@ pub struct VerifiedToken {
 
 /// A list of words in one piece of memory: a remembered token is seldom in the processor's cache, and every piece that
 /// a judgement touches costs as much as the rest of it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Words(Box<str>);
 
 /// What ends a word, and so cannot be part of one.
@@ -168,8 +172,10 @@ impl VerifiedToken {
     pub(super) fn size(&self) -> usize {
         let texts = [&self.subject_hash, &self.subject, &self.jti, &self.tenant];
         let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
-        let words =
-            self.scopes.0.len() + self.roles.0.len() + self.client.as_ref().map_or(0, |one| one.len());
+        let words = self.audiences.0.len()
+            + self.scopes.0.len()
+            + self.roles.0.len()
+            + self.client.as_ref().map_or(0, |one| one.len());
         let header = size_of::<(HeaderName, HeaderValue)>() + SHARED_BYTES;
         let headers: usize = self.identity.sent.iter().map(|(_, value)| header + value.len()).sum();
         let omitted = self.identity.omitted.as_ref().map_or(0, |names| names.len());

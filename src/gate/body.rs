@@ -20,7 +20,7 @@ use super::http1::ClientUpload;
 use super::http2::StreamUpload;
 use super::patience::{UNWANTED_BODY, UNWANTED_BODY_BYTES};
 use super::streams::WatchedStream;
-use crate::forward::{BodyError, ForwardBody, RequestBodyError};
+use crate::forward::{BodyError, Flow, ForwardBody, RequestBodyError};
 
 /// The body of a request, over either protocol.
 pub(super) enum ClientBody {
@@ -88,7 +88,7 @@ impl Body for Limited {
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let polled = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(watched) = &self.watched {
-            watched.moved();
+            watched.moved(Flow::Up);
         }
         Poll::Ready(polled.map(|frame| {
             let frame = frame?;
@@ -263,7 +263,7 @@ impl AnswerBody {
             }
         }
         self.source = match error {
-            AnswerError::Cut(cut) if self.grpc => BodySource::Cut(Some(cut.refusal().grpc_outcome())),
+            AnswerError::Cut(cut) if self.grpc => BodySource::Cut(Some(cut.refusal(None).grpc_outcome())),
             error => BodySource::Failed(Some(error)),
         };
         cx.waker().wake_by_ref();
@@ -308,7 +308,7 @@ impl Body for AnswerBody {
                 return Poll::Pending;
             }
             if frame.is_ready() {
-                watched.moved();
+                watched.moved(Flow::Down);
             }
         }
         match std::task::ready!(frame) {

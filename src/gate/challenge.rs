@@ -1,12 +1,12 @@
 //! The `WWW-Authenticate` fields of a refusal (RFC 9110 §11.6.1, RFC 6750 §3).
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use crate::enforce::denial::{Challenge, Denial};
 use crate::enforce::policy::Route;
 
 /// The challenges of a denial; none where another token would not help. `route`: the one that matched.
-pub(super) fn challenges(denial: &Denial, _route: Option<&Route>) -> Vec<HeaderValue> {
+pub(super) fn challenges(denial: &Denial, route: Option<&Route>) -> Vec<HeaderValue> {
     let wire = denial.reason.wire();
     let mut bearer = ChallengeText::bearer();
     match wire.challenge {
@@ -14,10 +14,16 @@ pub(super) fn challenges(denial: &Denial, _route: Option<&Route>) -> Vec<HeaderV
         Challenge::Bare => {}
         Challenge::Error => {
             bearer.with("error", wire.error).with("error_description", wire.description);
-            if let Some(scope) = &denial.scope {
-                bearer.with("scope", scope);
-            }
         }
+    }
+    // To a request that is malformed it is no use to know what the resource asks for.
+    let asks_for_token = matches!(wire.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    let of_resource = route.filter(|route| asks_for_token && route.resource_metadata().is_some());
+    if let Some(scope) = denial.scope.as_ref().or(of_resource.and_then(Route::scope)) {
+        bearer.with("scope", scope);
+    }
+    if let Some(url) = of_resource.and_then(Route::resource_metadata) {
+        bearer.with("resource_metadata", url);
     }
     bearer.into_value().into_iter().collect()
 }

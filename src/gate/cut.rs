@@ -2,6 +2,7 @@
 
 use super::answer::GateRefusal;
 use crate::enforce::denial::Reason;
+use crate::enforce::policy::Route;
 
 /// Why a stream must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,9 +15,9 @@ pub(super) enum Cut {
 
 impl Cut {
     /// What the client is told where it can be told.
-    pub(super) fn refusal(self) -> GateRefusal {
+    pub(super) fn refusal(self, route: Option<&Route>) -> GateRefusal {
         match self {
-            Self::Denied(reason) => GateRefusal::from(reason),
+            Self::Denied(reason) => GateRefusal::denied(&reason.into(), route),
             Self::Leaving => GateRefusal::LEAVING,
         }
     }

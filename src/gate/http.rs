@@ -93,7 +93,7 @@ pub(super) async fn serve(
                 }
                 Err(cut) => {
                     record.ended_by = Some("gate");
-                    cut.refusal().closing()
+                    cut.refusal(Some(permit.route())).closing()
                 }
             }
         }
@@ -236,7 +236,7 @@ async fn enforce(
                 // First, because a request that is not forwarded is no use of its token.
                 let slot = record.generation.begin_at_upstream(permit.route())?;
                 if let Err(reason) = record.generation.live.enforcer.begin(&permit, now) {
-                    return Err(GateRefusal::from(reason));
+                    return Err(GateRefusal::denied(&reason.into(), Some(permit.route())));
                 }
                 record.allowed(permit.shadow().map(|denial| denial.reason));
                 return Ok((permit, slot));
@@ -344,7 +344,7 @@ impl Switched {
                 Flow::Down => &down,
             };
             count.set(count.get() + bytes);
-            watched.moved();
+            watched.moved(flow);
         };
         // It ends with either side, and there is nobody left to be told how; the log is.
         record.ended_by = match tunnel.run(client, early, moved, watched.denied(), watched.left()).await {

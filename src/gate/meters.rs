@@ -11,6 +11,7 @@ use crate::authority::{Authority, AuthorityEndpoint};
 use crate::enforce::decide::Proof;
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::Route;
+use crate::enforce::resource::WELL_KNOWN;
 use crate::log::Decision;
 use crate::metrics::Metrics;
 use crate::metrics::clients::{ClientCounters, ClientPlace};
@@ -85,6 +86,8 @@ pub(super) enum OwnEndpoint {
     Authority(AuthorityEndpoint),
     /// An endpoint for signals; `None`: no endpoint has that path.
     Signals(Option<EndpointKind>),
+    /// The metadata of a protected resource.
+    Resource,
 }
 
 /// The handles of one route.
@@ -148,6 +151,7 @@ impl Meters {
         for (kind, pattern) in intake.iter().flat_map(|intake| intake.patterns()) {
             own.push((OwnEndpoint::Signals(kind), RouteMeters::new(metrics, pattern.into())));
         }
+        own.push((OwnEndpoint::Resource, RouteMeters::new(metrics, WELL_KNOWN.into())));
         let patterns: Vec<Arc<str>> = routes.iter().map(|route| Arc::clone(route.pattern())).collect();
         let proof = |proof: Proof| (proof, metrics.enforce_duration.with_label_values(&[proof.as_str()]));
         let meters = Self {

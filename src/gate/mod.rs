@@ -15,6 +15,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use crate::authority::Authority;
 use crate::enforce::decide::Enforcer;
 use crate::enforce::policy::IdentitySettings;
+use crate::enforce::resource::Resource;
 use crate::forward::{TrustedFields, Upstream};
 use crate::log::{AccessLog, Refusals};
 use crate::metrics::Metrics;
@@ -39,6 +40,7 @@ mod meters;
 mod own;
 mod patience;
 mod proxied;
+mod resources;
 mod serve;
 mod signals;
 mod streams;
@@ -118,6 +120,8 @@ pub struct Live {
     pub streams: StreamSettings,
     /// Answers its own paths, if there is one.
     pub authority: Option<Arc<Authority>>,
+    /// What clients learn about routes before they have a token.
+    pub resources: Vec<Arc<Resource>>,
     /// Takes signals in on its own paths, if they are not on a listener of their own.
     pub intake: Option<Arc<Intake>>,
     /// Limits and trust. Addresses and workers are those of the start.

@@ -7,6 +7,7 @@ use http::Response;
 use super::access::Record;
 use super::body::{AnswerBody, ClientBody, Serving};
 use super::http::Head;
+use super::resources::ResourceAnswer;
 use super::{Live, authority, signals};
 use crate::authority::{Authority, AuthorityEndpoint};
 use crate::signals::intake::{Endpoint, Intake};
@@ -17,6 +18,8 @@ pub(super) enum OwnRoom {
     Authority(Arc<Authority>, AuthorityEndpoint),
     /// The endpoints for signals.
     Signals(Arc<Intake>, Endpoint),
+    /// The metadata of a protected resource.
+    Resource(ResourceAnswer),
 }
 
 impl OwnRoom {
@@ -26,6 +29,9 @@ impl OwnRoom {
             && let Some(endpoint) = authority::endpoint(authority, &head.method, &head.target)
         {
             return Some(Self::Authority(Arc::clone(authority), endpoint));
+        }
+        if let Some(answer) = ResourceAnswer::to(&live.resources, head) {
+            return Some(Self::Resource(answer));
         }
         let intake = live.intake.as_ref()?;
         let endpoint = signals::endpoint(intake, &head.method, &head.target)?;
@@ -47,6 +53,7 @@ impl OwnRoom {
             Self::Signals(intake, endpoint) => {
                 signals::serve(&intake, &endpoint, head, body, record, serving).await
             }
+            Self::Resource(answer) => answer.serve(head, body, record, serving).await,
         }
     }
 }

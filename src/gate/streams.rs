@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
@@ -20,15 +18,18 @@ use super::Live;
 use super::accept::ClientConnection;
 use super::connections::{ConnectionCounts, Streaming};
 use super::cut::Cut;
-use super::http::Head;
 use super::patience::{LAST_LOOKS, SAME_USE};
 use crate::enforce::again::Grounds;
-use crate::enforce::decide::{Ask, Asked, Permit, Request, Verdict};
+use crate::enforce::decide::{Ask, Asked, Permit, Verdict};
 use crate::enforce::denial::Reason;
-use crate::enforce::policy::{Mode, Route};
-use crate::enforce::target::RequestTarget;
+use crate::enforce::policy::{IdleCounts, Mode, Route};
+use crate::forward::Flow;
 use crate::metrics::Metrics;
 use crate::time::{Now, Tick};
+
+mod question;
+
+pub(super) use question::StreamQuestion;
 
 /// Live streams, as configured (`[streams]`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +55,8 @@ struct OpenStream {
     asked: RefCell<StreamQuestion>,
     connection: Rc<ClientConnection>,
     grounds: RefCell<Grounds>,
-    /// Bytes keep its token alive.
-    counts: Cell<bool>,
+    /// Which bytes keep its token alive; `None` where the route does not need it.
+    counts: Cell<Option<IdleCounts>>,
     /// Its route only notes what it would reject.
     is_observed: Cell<bool>,
     /// That it would be cut was noted.
@@ -69,20 +70,6 @@ struct OpenStream {
     /// Why it must end.
     ended: Cell<Option<Cut>>,
     waker: RefCell<Option<Waker>>,
-}
-
-/// The part of a request's head that decisions are made of.
-pub(super) struct StreamQuestion {
-    method: Method,
-    target: RequestTarget,
-    host: HeaderValue,
-    authorization: Option<HeaderValue>,
-    /// There is more than one `Authorization` field.
-    is_ambiguous: bool,
-    /// Where a WebSocket's token may be.
-    websocket: Option<Box<HeaderMap>>,
-    /// Nothing in it shares memory with the rest of the head.
-    is_compact: bool,
 }
 
 /// What a look at a stream found.
@@ -100,57 +87,6 @@ pub(super) struct WatchedStream {
     place: usize,
     /// When it was last looked whether this counts as another use.
     looked: Cell<Tick>,
-}
-
-impl StreamQuestion {
-    pub(super) fn new(head: &Head, host: &HeaderValue) -> Self {
-        let mut fields = head.headers.get_all(AUTHORIZATION).iter();
-        Self {
-            method: head.method.clone(),
-            target: head.target.clone(),
-            host: host.clone(),
-            authorization: fields.next().cloned(),
-            is_ambiguous: fields.next().is_some(),
-            websocket: websocket_fields(&head.headers),
-            is_compact: false,
-        }
-    }
-
-    /// Copies what is still needed out of the buffer that the whole head came in.
-    fn compact(&mut self) {
-        if std::mem::replace(&mut self.is_compact, true) {
-            return;
-        }
-        let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
-        // What was taken from a head has a form that can be read again.
-        self.host = copy(&self.host).unwrap_or_else(|| self.host.clone());
-        self.authorization = self.authorization.take().map(|field| copy(&field).unwrap_or(field));
-        self.target.compact();
-        if let Some(headers) = &mut self.websocket {
-            headers.values_mut().for_each(|value| *value = copy(value).unwrap_or_else(|| value.clone()));
-        }
-    }
-
-    /// The header section, as far as it is judged.
-    fn headers(&self) -> HeaderMap {
-        let fields = self.authorization.iter().chain(self.authorization.iter().filter(|_| self.is_ambiguous));
-        let mut headers = self.websocket.as_deref().cloned().unwrap_or_default();
-        for field in fields {
-            headers.append(AUTHORIZATION, field.clone());
-        }
-        headers
-    }
-}
-
-/// The fields of a WebSocket's handshake that its token is found by.
-fn websocket_fields(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
-    let of =
-        |name: HeaderName| headers.get_all(&name).into_iter().map(move |value| (name.clone(), value.clone()));
-    let mut fields = HeaderMap::new();
-    if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
-        fields.extend(of(SEC_WEBSOCKET_PROTOCOL).chain(of(UPGRADE)));
-    }
-    (!fields.is_empty()).then(|| Box::new(fields))
 }
 
 impl Streams {
@@ -247,14 +183,8 @@ impl OpenStream {
             match self.connection.certificate(live, now.wall) {
                 Err(reason) => Verdict::Deny(reason.into()),
                 Ok(certificate) => {
-                    let request = Request {
-                        method: &question.method,
-                        target: &question.target,
-                        host: question.host.to_str().ok(),
-                        headers: &question.headers(),
-                        certificate,
-                    };
-                    live.enforcer.decide(&request, asked, now).verdict
+                    let headers = question.headers();
+                    live.enforcer.decide(&question.request(&headers, certificate), asked, now).verdict
                 }
             }
         };
@@ -320,9 +250,18 @@ impl OpenStream {
     }
 }
 
-/// Whether bytes on a route keep the token alive: an anonymous one does not need it.
-fn counts(route: &Route) -> bool {
-    !route.settings().anonymous
+/// Which bytes on a route keep the token alive: an anonymous one does not need it.
+fn counts(route: &Route) -> Option<IdleCounts> {
+    (!route.settings().anonymous).then_some(route.settings().idle_counts)
+}
+
+/// Whether bytes in this direction are a use of the token.
+fn is_use(counts: Option<IdleCounts>, flow: Flow) -> bool {
+    match counts {
+        Some(IdleCounts::Any) => true,
+        Some(IdleCounts::Client) => flow == Flow::Up,
+        Some(IdleCounts::Request) | None => false,
+    }
 }
 
 fn is_observed(route: &Route) -> bool {
@@ -330,10 +269,12 @@ fn is_observed(route: &Route) -> bool {
 }
 
 impl WatchedStream {
-    /// Bytes have flowed, which is a use of the token from this moment on, and not from the next look.
-    pub(super) fn moved(&self) {
+    /// Bytes have flowed in this direction. Where that is a use of the token, it is one from this moment on, and not from
+    /// the next look.
+    pub(super) fn moved(&self, flow: Flow) {
         let grounds = self.stream.grounds.borrow();
-        let Some(pass) = grounds.pass().filter(|_| self.stream.counts.get()) else { return };
+        let counts = is_use(self.stream.counts.get(), flow);
+        let Some(pass) = grounds.pass().filter(|_| counts) else { return };
         let tick = Tick::read();
         if tick.since(self.looked.get()) < SAME_USE {
             return;

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderMap, Method};
 
 use crate::enforce::policy::{EncodedSlashes, RouteSettings};
 use crate::enforce::router::Router;
@@ -40,7 +40,7 @@ pub(super) fn check(input: &[u8]) {
         };
         let Ok(target) = Target::parse(&method, &sent) else { continue };
         let host = (host != "-").then_some(host);
-        let found = router.find(host, &method, &target).map(|route| route.index());
+        let found = router.find(host, &method, &target, &HeaderMap::new()).map(|found| found.route.index());
         assert_eq!(found, linear(&routes, host, &method, target.path()), "{line} in {text}");
     }
 }

@@ -49,6 +49,8 @@ fn table(s: &mut Section<'_>) -> Settings {
     Settings {
         issuer: Arc::from(s.required("issuer", issuer).unwrap_or_default()),
         audience: s.required("audience", units::name).unwrap_or_default(),
+        // Known once [[resources]] is read.
+        resources: Vec::new(),
         token_path: s.parsed("token_path", "/oauth/token", token_path).unwrap_or_default(),
         token_lifetime,
         signing_algorithm: s.word(

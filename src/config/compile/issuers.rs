@@ -67,6 +67,8 @@ fn issuer(s: &mut Section<'_>) -> IssuerSettings {
     let rules = IssuerRules {
         issuer: Arc::from(issuer),
         audiences,
+        // Known once [[resources]] is read.
+        resources: Vec::new(),
         algorithms,
         leeway: s.duration("leeway", "30s", Zero::Allowed),
         max_lifetime: s.duration("max_lifetime", "24h", Zero::Refused),

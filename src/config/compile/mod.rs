@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 use super::section::Section;
 use super::settings::Settings;
 use crate::enforce;
+use crate::keys::KeySource;
 use crate::signals::intake::EndpointKind;
 
 mod authority;
 mod identity;
 mod issuers;
 mod operators;
+mod resources;
 mod routes;
 mod scim;
 mod server;
@@ -30,8 +32,9 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let mut taken = Vec::new();
     let gate = s.aside(|s| s.table("server", |s| server::server(s, &mut taken)));
     let upstreams = s.aside(upstreams::upstreams);
-    let issuers = issuers::issuers(s);
-    let routes = routes::routes(s, &upstreams, !issuers.is_empty() || !s.is_sound("issuers"));
+    let mut issuers = issuers::issuers(s);
+    let mut routes = routes::routes(s, &upstreams, !issuers.is_empty() || !s.is_sound("issuers"));
+    let resources = resources::resources(s, &mut issuers, &mut routes);
     let (telemetry, ready_when, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
     let SignalSettings { intake, logout, revocation } =
         s.aside(|s| signals::signals(s, &issuers, &mut taken));
@@ -41,6 +44,8 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     if let Some(authority) = &mut authority {
         let mut ours =
             revocation.iter().filter(|sender| sender.subject_issuer.issuer.issuer == authority.issuer);
+        let own = issuers.iter().find(|issuer| issuer.keys.source == KeySource::Authority);
+        authority.resources = own.map(|issuer| issuer.rules.resources.clone()).unwrap_or_default();
         authority.global_token_revocation = ours.next().map(|sender| sender.url.clone());
     }
     let scim = s.aside(|s| {
@@ -51,6 +56,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
         gate,
         upstreams,
         issuers,
+        resources,
         authority,
         transmitters,
         signals: intake,

@@ -7,7 +7,8 @@ use http::Method;
 use crate::config::section::Section;
 use crate::config::units;
 use crate::config::values::Zero;
-use crate::enforce::policy::{EncodedSlashes, Mode, Requirement, RouteSettings};
+use crate::enforce::mcp::{McpName, McpSettings};
+use crate::enforce::policy::{EncodedSlashes, IdleCounts, Mode, Requirement, RouteSettings};
 use crate::enforce::router::{PolicyError, Router};
 use crate::forward::UpstreamSettings;
 
@@ -60,6 +61,17 @@ fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> RouteSettings {
             &[("keep", EncodedSlashes::Keep)],
         ),
         access_log: s.flag("access_log", true),
+        idle_counts: s.word(
+            "idle_counts",
+            ("any", IdleCounts::Any),
+            &[("client", IdleCounts::Client), ("request", IdleCounts::Request)],
+        ),
+        mcp: McpSettings {
+            methods: s.list("mcp_methods", &[], mcp_method),
+            names: s.list("mcp_names", &[], |text| units::name(text).map(|name| McpName::new(&name))),
+        },
+        // Known once [[resources]] is read.
+        resource: None,
     }
 }
 
@@ -88,6 +100,16 @@ fn method(text: &str) -> Result<Method, String> {
         }
         Ok(method) => Ok(method),
         Err(_) => Err(format!("{text:?} is not a method")),
+    }
+}
+
+/// A method of the Model Context Protocol.
+fn mcp_method(text: &str) -> Result<String, String> {
+    match text {
+        _ if text.contains('*') => {
+            Err(format!("{text:?} would match itself only: list the methods one by one"))
+        }
+        _ => units::name(text),
     }
 }
 

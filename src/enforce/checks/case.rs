@@ -10,6 +10,7 @@ use crate::enforce::bearer::{self, BearerToken};
 use crate::enforce::decide::{Asked, Enforcer, NoPermit, Pass, Proof, Request, Trail, TrustedIssuer};
 use crate::enforce::denial::Reason;
 use crate::enforce::explain::Question;
+use crate::enforce::mcp::McpFault;
 use crate::enforce::policy::Route;
 use crate::enforce::proofs::ProofKey;
 use crate::enforce::target::Target;
@@ -28,6 +29,8 @@ pub(in crate::enforce) struct Case<'r> {
     pub(in crate::enforce) now: Now,
     pub(in crate::enforce) target: Option<Target>,
     pub(in crate::enforce) route: Option<&'r Arc<Route>>,
+    /// What is wrong with the fields that the route of an MCP request is chosen by.
+    pub(in crate::enforce) mcp: Result<(), McpFault>,
     pub(in crate::enforce) proof_key: Option<ProofKey>,
     pub(in crate::enforce) jws: Option<Jws<'r>>,
     pub(in crate::enforce) issuer: Option<(IssuerIndex, &'r TrustedIssuer)>,
@@ -76,6 +79,7 @@ impl<'r> Case<'r> {
             now,
             target: None,
             route: None,
+            mcp: Ok(()),
             proof_key: None,
             jws: None,
             issuer: None,
@@ -174,11 +178,11 @@ impl<'r> Case<'r> {
         }
     }
 
-    /// Method and host that are asked for.
-    pub(super) fn asks_for(&self) -> Result<(&'r Method, Option<&'r str>), Stop<'r>> {
+    /// Method and host that are asked for, and the fields that say more.
+    pub(super) fn asks_for(&self) -> Result<(&'r Method, Option<&'r str>, &'r HeaderMap), Stop<'r>> {
         match self.subject {
-            Subject::Request(Request { method, host, .. }) => Ok((method, host)),
-            Subject::Question(question, _) => Ok((question.method, question.host)),
+            Subject::Request(Request { method, host, headers, .. }) => Ok((method, host, headers)),
+            Subject::Question(question, _) => Ok((question.method, question.host, question.headers)),
             Subject::Alone(_) | Subject::Lasting(_) => Err(Stop::NotChecked("there is no request")),
         }
     }

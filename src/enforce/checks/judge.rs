@@ -31,9 +31,9 @@ pub(super) fn target<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let target = parse().map_err(|BadTarget| Reason::BadTarget)?;
     // Where no route keeps encoded slashes, an upstream may take them for separators: the path has two readings.
     if target.has_encoded_slash() {
-        let (method, host) = case.asks_for()?;
-        let found = case.enforcer.router.find(host, method, &target);
-        if found.is_none_or(|route| route.settings().encoded_slashes == EncodedSlashes::Reject) {
+        let (method, host, headers) = case.asks_for()?;
+        let found = case.enforcer.router.find(host, method, &target, headers);
+        if found.is_none_or(|found| found.route.settings().encoded_slashes == EncodedSlashes::Reject) {
             return Err(Reason::BadTarget.into());
         }
     }
@@ -42,9 +42,9 @@ pub(super) fn target<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 }
 
 pub(super) fn route<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
-    let (method, host) = case.asks_for()?;
+    let (method, host, headers) = case.asks_for()?;
     let target = case.target.as_ref().ok_or(Stop::NotChecked("there is no route"))?;
-    let found = case.enforcer.router.find(host, method, target);
+    let found = case.enforcer.router.find(host, method, target, headers);
     let reason = || match case.subject {
         Subject::Request(request) if !bearer::is_presented(request.headers, case.enforcer.bearer()) => {
             Reason::NoRouteNoToken
@@ -53,8 +53,16 @@ pub(super) fn route<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
             Reason::NoRoute
         }
     };
-    case.route = Some(found.ok_or_else(reason)?);
+    let found = found.ok_or_else(reason)?;
+    case.route = Some(found.route);
+    case.mcp = found.mcp;
     Ok(())
+}
+
+/// Whether an MCP request says what its route is chosen by.
+pub(super) fn mcp<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    case.route()?;
+    Ok(case.mcp.map_err(|_fault| Reason::BadMcp)?)
 }
 
 /// The credentials, and what they look like.
@@ -188,6 +196,12 @@ pub(super) fn certificate<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
         )),
         (judged, _) => Ok(judged?),
     }
+}
+
+/// Whether the token is for the resource of the route.
+pub(super) fn resource<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let token = case.token()?;
+    Ok(case.route()?.judge_resource(token)?)
 }
 
 /// Whether an event has ended the token, by a state that is recent enough to be believed.

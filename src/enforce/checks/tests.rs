@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::enforce::decide::{Enforcer, InForce, Pass, Proof, TrustedIssuer, Verdict};
+use crate::enforce::mcp::McpSettings;
 use crate::enforce::policy::{Requirement, RouteSettings};
+use crate::enforce::resource::Resource;
 use crate::enforce::testing::{
     ISSUER, NOW, SIGNERS, TestRequest as Asking, b64, enforcer_with, header, issuers, key_settings, now,
     payload, route, rules, token, token_of,
@@ -22,9 +24,10 @@ use crate::sessions::{self, Sessions};
 use crate::time::{Now, Timestamp};
 
 /// What decides when this check and all after it fail.
-const REASONS: [(&str, Reason); 21] = [
+const REASONS: [(&str, Reason); 23] = [
     ("target", Reason::BadTarget),
     ("route", Reason::NoRoute),
+    ("mcp", Reason::BadMcp),
     ("token", Reason::NotJwt),
     ("issuer", Reason::UnknownIssuer),
     ("type", Reason::WrongType),
@@ -40,13 +43,14 @@ const REASONS: [(&str, Reason); 21] = [
     ("signature", Reason::BadSignature),
     ("claims", Reason::BadClaim),
     ("certificate", Reason::CertificateMismatch),
+    ("resource", Reason::WrongAudience),
     ("revocation", Reason::SubjectRevoked),
     ("idle", Reason::Idle),
     ("scopes", Reason::InsufficientScope),
     ("roles", Reason::InsufficientRole),
 ];
 
-/// A route that the tokens satisfy, one that wants another role, and one that wants another scope as well.
+/// A route that the tokens satisfy, one that wants another role, and others that want another scope as well.
 fn routes() -> Vec<RouteSettings> {
     let needs = |scope: &str, role: &str| Requirement {
         scopes: vec![scope.to_owned()],
@@ -57,6 +61,16 @@ fn routes() -> Vec<RouteSettings> {
         RouteSettings { requirement: needs("read:deals", "editor"), ..route("/good") },
         RouteSettings { requirement: needs("read:deals", "admin"), ..route("/role") },
         RouteSettings { requirement: needs("write:deals", "admin"), ..route("/scope") },
+        RouteSettings {
+            requirement: needs("write:deals", "admin"),
+            mcp: McpSettings { methods: vec!["tools/call".to_owned()], names: Vec::new() },
+            ..route("/mcp")
+        },
+        RouteSettings {
+            requirement: needs("write:deals", "admin"),
+            resource: Some(Arc::new(Resource { require_audience: true, ..Resource::default() })),
+            ..route("/resource")
+        },
     ]
 }
 
@@ -83,6 +97,8 @@ fn failing_from(first: usize) -> (&'static str, String) {
     let path = match () {
         () if fails("target") => "//good",
         () if fails("route") => "/nowhere",
+        () if fails("mcp") => "/mcp",
+        () if fails("resource") => "/resource",
         () if fails("scopes") => "/scope",
         () if fails("roles") => "/role",
         () => "/good",
@@ -194,6 +210,7 @@ fn cached_proofs_and_requests_that_last_are_judged_by_every_check_that_can_chang
     assert_eq!(ask("/good", &good).decide().proof, Proof::Fresh);
     expect("target", ask("//good", &good), Reason::BadTarget);
     expect("route", ask("/nowhere", &good), Reason::NoRoute);
+    expect("mcp", ask("/mcp", &good), Reason::BadMcp);
     expect("token", ask("/good?access_token=x", &good), Reason::Ambiguous);
     let mut cached = |check, asking, reason| {
         assert_eq!(expect(check, asking, reason), Proof::Cached, "{check}");
@@ -205,6 +222,7 @@ fn cached_proofs_and_requests_that_last_are_judged_by_every_check_that_can_chang
     cached("issued_at", at(-31, ask("/good", &early)), Reason::IssuedInFuture);
     cached("key", at(86_401, ask("/good", &good)), Reason::KeysUnavailable);
     cached("certificate", Asking::new(&gate, "/good").token(&good), Reason::CertificateMismatch);
+    cached("resource", ask("/resource", &good), Reason::WrongAudience);
     cached("scopes", ask("/scope", &good), Reason::InsufficientScope);
     cached("roles", ask("/role", &good), Reason::InsufficientRole);
     let at_once = Ends::Subject(SubjectKey::new(ISSUER, "user-1"), now());

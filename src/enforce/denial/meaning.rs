@@ -9,6 +9,9 @@ impl Reason {
         match self {
             Self::Missing => "The request carried no Bearer token.",
             Self::Malformed => "The Authorization field does not have the form of a Bearer token.",
+            Self::BadMcp => {
+                "The fields that say which MCP method and tool is meant are missing, ambiguous, or of an older revision."
+            }
             Self::NotJwt => "What was presented as a token is no signed JWT.",
             Self::Ambiguous => "The request carried more than one token.",
             Self::BadTarget => {

@@ -4,6 +4,7 @@ use super::words;
 use crate::enforce::checks::{Case, Subject};
 use crate::enforce::claims::IssuerRules;
 use crate::enforce::denial::Reason;
+use crate::enforce::mcp::McpCall;
 use crate::jose::jws::Jws;
 
 /// The token and its issuer's rules; there are both wherever a check of a claim was made.
@@ -22,6 +23,12 @@ pub(in crate::enforce) fn route(case: &Case<'_>, _failed: Option<Reason>) -> Str
         return String::new();
     };
     words::route(case.route.map(AsRef::as_ref), question.method, target.path(), question.host)
+}
+
+pub(in crate::enforce) fn mcp(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let Subject::Question(question, _) = case.subject else { return String::new() };
+    let is_named = case.route.is_some_and(|route| !route.settings().mcp.methods.is_empty());
+    words::mcp(is_named, McpCall::read(question.headers).as_ref(), case.mcp)
 }
 
 pub(in crate::enforce) fn form(_case: &Case<'_>, failed: Option<Reason>) -> String {
@@ -78,7 +85,7 @@ pub(in crate::enforce) fn lifetime(case: &Case<'_>, _failed: Option<Reason>) -> 
 
 pub(in crate::enforce) fn audience(case: &Case<'_>, _failed: Option<Reason>) -> String {
     let Some((jws, rules)) = read(case) else { return String::new() };
-    let ours = words::list(rules.audiences.iter().map(String::as_str));
+    let ours = words::list(rules.audiences.iter().chain(&rules.resources).map(String::as_str));
     format!("aud is {}; one of these is needed: {ours}", words::value(jws.payload.get("aud")))
 }
 
@@ -112,6 +119,11 @@ pub(in crate::enforce) fn claims(case: &Case<'_>, _failed: Option<Reason>) -> St
         (None, Some(token)) => words::holder(token),
         (None, None) => String::new(),
     }
+}
+
+pub(in crate::enforce) fn resource(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let (Some(route), Some(token)) = (case.route, &case.token) else { return String::new() };
+    words::resource(route.settings().resource.as_deref(), token)
 }
 
 pub(in crate::enforce) fn certificate(_case: &Case<'_>, _failed: Option<Reason>) -> String {

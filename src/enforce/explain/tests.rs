@@ -99,7 +99,7 @@ fn everything_that_is_wrong_is_told_at_once() {
     let expected =
         ["type", "expiry", "not_before", "lifetime", "audience", "required_claims", "signature", "claims"];
     assert_eq!(failed(&told), expected);
-    assert_eq!(unknown(&told), ["certificate", "revocation", "idle", "scopes", "roles"]);
+    assert_eq!(unknown(&told), ["certificate", "resource", "revocation", "idle", "scopes", "roles"]);
     for (check, detail) in [
         ("expiry", "expired 3m12s ago, at 2027-01-15T07:56:48.000Z; leeway 30s"),
         ("not_before", "valid in 1m40s, at 2027-01-15T08:01:40.000Z; leeway 30s"),
@@ -143,10 +143,10 @@ fn what_cannot_be_known_is_said_to_be_so() {
     );
     let undated = token(&without(payload(json!({})), "exp"));
     let rows: [(&str, &str, Option<Reason>, &[&str]); 7] = [
-        ("/deals", "opaque", Some(Reason::NotJwt), &CHECKS[3..]),
-        ("/deals", &claims(json!({"iss": "https://x/"})), Some(Reason::UnknownIssuer), &CHECKS[4..]),
-        ("/nowhere", &good, Some(Reason::NoRoute), &["scopes", "roles"]),
-        ("//deals", &good, Some(Reason::BadTarget), &["route", "scopes", "roles"]),
+        ("/deals", "opaque", Some(Reason::NotJwt), &CHECKS[4..]),
+        ("/deals", &claims(json!({"iss": "https://x/"})), Some(Reason::UnknownIssuer), &CHECKS[5..]),
+        ("/nowhere", &good, Some(Reason::NoRoute), &["mcp", "resource", "scopes", "roles"]),
+        ("//deals", &good, Some(Reason::BadTarget), &["route", "mcp", "resource", "scopes", "roles"]),
         ("/deals", &none, Some(Reason::BadAlgorithm), &["key", "signature"]),
         ("/deals", &bound, None, &["certificate"]),
         (
@@ -160,6 +160,7 @@ fn what_cannot_be_known_is_said_to_be_so() {
                 "lifetime",
                 "claims",
                 "certificate",
+                "resource",
                 "revocation",
                 "idle",
                 "scopes",
@@ -177,6 +178,7 @@ fn what_cannot_be_known_is_said_to_be_so() {
         method: &Method::GET,
         path: "/deals",
         host: None,
+        headers: &HeaderMap::new(),
         now: Now::at_millis(NOW * 1_000),
         stateless: Some("there is no store yet"),
         asked: Asked::NOTHING,
@@ -260,6 +262,7 @@ fn the_signature_and_the_token_are_never_shown() {
         method: &Method::GET,
         path: "/",
         host: None,
+        headers: &HeaderMap::new(),
         now: Now::at_millis(0),
         stateless: None,
         asked: Asked::NOTHING,

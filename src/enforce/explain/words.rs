@@ -9,7 +9,9 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 use crate::enforce::denial::Reason;
+use crate::enforce::mcp::{McpCall, McpFault};
 use crate::enforce::policy::{Mode, Route};
+use crate::enforce::resource::Resource;
 use crate::enforce::signals::SignalClock;
 use crate::enforce::token::{Validity, VerifiedToken, Words};
 use crate::keys::store::Availability;
@@ -47,6 +49,38 @@ pub(super) fn route(found: Option<&Route>, method: &Method, path: &str, host: Op
         Mode::Shadow => ", which is only observed: the request is forwarded whatever is found",
     };
     format!("{}, number {number} of the configuration{anonymous}{shadow}", quoted(route.pattern()))
+}
+
+/// What an MCP request says of itself, on a route that is chosen by it.
+pub(super) fn mcp(
+    is_named: bool,
+    call: Result<&McpCall<'_>, &McpFault>,
+    judged: Result<(), McpFault>,
+) -> String {
+    match (judged, call) {
+        (Err(fault), _) => fault.to_string(),
+        (Ok(()), Ok(McpCall { method, name })) if is_named => {
+            let name = name.as_ref().map(|name| format!(", Mcp-Name {}", quoted(name))).unwrap_or_default();
+            format!("Mcp-Method {}{name}", quoted(method))
+        }
+        (Ok(()), _) => "the route is for any request, whatever it says in MCP fields".to_owned(),
+    }
+}
+
+/// Which resource the token is for, and which one the route belongs to.
+pub(super) fn resource(resource: Option<&Resource>, token: &VerifiedToken) -> String {
+    let named = list(token.audiences.iter());
+    match resource {
+        Some(Resource { url, require_audience: true, .. }) => {
+            format!("aud is {named}; {} is needed", quoted(url))
+        }
+        _ if token.is_for_resources => {
+            let own =
+                resource.map_or("to none".to_owned(), |resource| format!("to {}", quoted(&resource.url)));
+            format!("aud is {named}, so it is for these resources only; the route belongs {own}")
+        }
+        _ => "the route asks for no URL of a resource in aud".to_owned(),
+    }
 }
 
 pub(super) fn form(fault: Option<Reason>) -> String {

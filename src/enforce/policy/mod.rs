@@ -8,7 +8,7 @@ mod route;
 
 pub use claim_name::ClaimName;
 pub use requirement::Requirement;
-pub use route::{EncodedSlashes, Mode, Route, RouteSettings};
+pub use route::{EncodedSlashes, IdleCounts, Mode, Route, RouteSettings};
 
 /// What the upstream learns of the token (`[identity]`).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,8 @@ use http::Method;
 
 use super::Requirement;
 use crate::enforce::denial::{Denial, Reason};
+use crate::enforce::mcp::McpSettings;
+use crate::enforce::resource::Resource;
 use crate::enforce::token::VerifiedToken;
 
 /// One route, as configured (`[[routes]]`).
@@ -34,6 +36,12 @@ pub struct RouteSettings {
     pub encoded_slashes: EncodedSlashes,
     /// Whether requests that it lets through are logged; those that are refused are in any case.
     pub access_log: bool,
+    /// The protected resource that it belongs to.
+    pub resource: Option<Arc<Resource>>,
+    /// What on a stream counts as use of its token.
+    pub idle_counts: IdleCounts,
+    /// Which MCP requests it is for.
+    pub mcp: McpSettings,
 }
 
 impl Default for RouteSettings {
@@ -51,6 +59,9 @@ impl Default for RouteSettings {
             request_body_timeout: None,
             encoded_slashes: EncodedSlashes::Reject,
             access_log: true,
+            resource: None,
+            idle_counts: IdleCounts::Any,
+            mcp: McpSettings::default(),
         }
     }
 }
@@ -75,6 +86,18 @@ pub enum EncodedSlashes {
     Keep,
 }
 
+/// What on a stream counts as use of its token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IdleCounts {
+    /// Bytes in either direction.
+    #[default]
+    Any,
+    /// What the client sends.
+    Client,
+    /// The request that opened it, and nothing after.
+    Request,
+}
+
 /// One route in force.
 #[derive(Debug)]
 pub struct Route {
@@ -82,6 +105,8 @@ pub struct Route {
     settings: RouteSettings,
     /// All scopes that it asks for, as a challenge names them.
     scope: Option<Arc<str>>,
+    /// Where the metadata of its resource is.
+    resource_metadata: Option<Arc<str>>,
 }
 
 impl Route {
@@ -89,7 +114,8 @@ impl Route {
         let Requirement { scopes, any_scope, .. } = &settings.requirement;
         let named: Vec<&str> = scopes.iter().chain(any_scope).map(String::as_str).collect();
         let scope = (!named.is_empty()).then(|| named.join(" ").into());
-        Self { index, settings, scope }
+        let resource_metadata = settings.resource.as_ref().map(|resource| resource.metadata_url().into());
+        Self { index, settings, scope, resource_metadata }
     }
 
     /// Its place in the configuration, counted from 0 without gaps.
@@ -120,6 +146,25 @@ impl Route {
     #[must_use]
     pub fn scope(&self) -> Option<&Arc<str>> {
         self.scope.as_ref()
+    }
+
+    /// The URL of its resource's metadata (RFC 9728 §5.1).
+    #[must_use]
+    pub fn resource_metadata(&self) -> Option<&Arc<str>> {
+        self.resource_metadata.as_ref()
+    }
+
+    /// Whether a token was issued for this route: where the route's resource asks for that, its URL is in `aud`; and one
+    /// that was issued for resources only has that of this one.
+    ///
+    /// # Errors
+    /// [`Reason::WrongAudience`].
+    pub fn judge_resource(&self, token: &VerifiedToken) -> Result<(), Reason> {
+        let resource = self.settings.resource.as_ref();
+        let is_required =
+            token.is_for_resources || resource.is_some_and(|resource| resource.require_audience);
+        let is_named = || resource.is_some_and(|resource| token.audiences.contains(&resource.url));
+        if !is_required || is_named() { Ok(()) } else { Err(Reason::WrongAudience) }
     }
 
     /// Whether a token carries the scopes that this route requires.

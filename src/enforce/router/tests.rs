@@ -5,7 +5,8 @@
 use http::Uri;
 
 use super::*;
-use crate::enforce::policy::Requirement;
+use crate::enforce::mcp::{self, McpName, McpSettings};
+use crate::enforce::policy::{Mode, Requirement};
 use crate::enforce::target::RequestTarget;
 use crate::enforce::testing::route;
 
@@ -27,6 +28,13 @@ fn router(lines: &[&str]) -> Result<Router, Vec<PolicyError>> {
 fn target(method: &Method, path: &str) -> Target {
     let sent = RequestTarget::from(&path.parse::<Uri>().expect("a target"));
     Target::parse(method, &sent).expect("a sound target")
+}
+
+/// The place of the route of a request that says nothing of MCP.
+fn found(router: &Router, host: Option<&str>, method: &Method, target: &Target) -> Option<usize> {
+    let found = router.find(host, method, target, &HeaderMap::new())?;
+    assert_eq!(found.mcp, Ok(()));
+    Some(found.route.index())
 }
 
 const ROUTES: &[&str] = &[
@@ -142,7 +150,7 @@ fn the_most_specific_route_that_matches_everything_counts() {
     for (method, host, path, expected) in table {
         let method: Method = method.parse().expect("a method");
         let target = target(&method, path);
-        let found = router.find(Some(host), &method, &target).map(|route| ROUTES[route.index()]);
+        let found = found(&router, Some(host), &method, &target).map(|index| ROUTES[index]);
         assert_eq!(found, *expected, "{method} {host} {path}");
     }
 }
@@ -150,8 +158,8 @@ fn the_most_specific_route_that_matches_everything_counts() {
 #[test]
 fn a_request_without_host_takes_no_route_that_names_one() {
     let router = router(&["* only.example /a", "* * /b"]).expect("sound routes");
-    assert!(router.find(None, &Method::GET, &target(&Method::GET, "/a")).is_none());
-    assert!(router.find(None, &Method::GET, &target(&Method::GET, "/b")).is_some());
+    assert!(found(&router, None, &Method::GET, &target(&Method::GET, "/a")).is_none());
+    assert!(found(&router, None, &Method::GET, &target(&Method::GET, "/b")).is_some());
 }
 
 #[test]
@@ -277,7 +285,7 @@ fn thousands_of_routes_are_searched_without_visiting_them_all() {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let router = router(&lines).expect("sound routes");
     let target = target(&Method::GET, "/service4321/7/lines");
-    assert_eq!(router.find(None, &Method::GET, &target).map(|route| route.index()), Some(4321));
+    assert_eq!(found(&router, None, &Method::GET, &target), Some(4321));
 }
 
 #[test]
@@ -295,8 +303,8 @@ fn a_named_host_counts_more_than_a_named_method() {
             let kept: Vec<&str> =
                 order.iter().filter(|place| left_out != Some(**place)).map(|place| lines[*place]).collect();
             let (router, method) = (router(&kept).expect("sound"), method.parse().expect("a method"));
-            let found = router.find(Some(host), &method, &target(&method, "/a"));
-            assert_eq!(found.map(|route| kept[route.index()]), Some(expected), "{kept:?} {host} {method}");
+            let found = found(&router, Some(host), &method, &target(&method, "/a"));
+            assert_eq!(found.map(|index| kept[index]), Some(expected), "{kept:?} {host} {method}");
         }
     }
 }
@@ -337,7 +345,7 @@ fn routes_overlap_when_one_request_can_match_both() {
         ("GET * /a", "* h /a", true),
     ] {
         for (one, other) in [(one, other), (other, one)] {
-            assert_eq!(overlap(&route(one), &route(other)), expected, "{one} and {other}");
+            assert_eq!(candidates::overlap(&route(one), &route(other)), expected, "{one} and {other}");
         }
     }
 }
@@ -381,8 +389,150 @@ fn a_mistake_in_a_pattern_says_what_to_write() {
 fn a_pattern_with_an_encoded_slash_belongs_to_a_route_that_keeps_them() {
     let keep = RouteSettings { encoded_slashes: EncodedSlashes::Keep, ..route("/a%2fb") };
     let router = Router::new(vec![keep]).expect("a sound route");
-    for (path, found) in [("/a%2Fb", true), ("/a%2fb", true), ("/a/b", false), ("/ab", false)] {
+    for (path, is_found) in [("/a%2Fb", true), ("/a%2fb", true), ("/a/b", false), ("/ab", false)] {
         let target = target(&Method::GET, path);
-        assert_eq!(router.find(None, &Method::GET, &target).is_some(), found, "{path}");
+        assert_eq!(found(&router, None, &Method::GET, &target).is_some(), is_found, "{path}");
+    }
+}
+
+/// Routes as `PATH|METHODS|MCP METHODS|MCP NAMES`.
+fn mcp_router(lines: &[&str]) -> Result<Router, Vec<PolicyError>> {
+    let list =
+        |text: &str| text.split(',').filter(|one| !one.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let settings = lines.iter().map(|line| {
+        let parts: Vec<&str> = line.split('|').collect();
+        let mode = if parts[0].ends_with("shadow") { Mode::Shadow } else { Mode::Enforce };
+        RouteSettings {
+            mode,
+            methods: list(parts[1]).iter().map(|method| method.parse().expect("a method")).collect(),
+            mcp: McpSettings {
+                methods: list(parts[2]),
+                names: list(parts[3]).iter().map(|name| McpName::new(name)).collect(),
+            },
+            ..route(parts[0])
+        }
+    });
+    Router::new(settings.collect())
+}
+
+fn mcp_headers(method: &str, name: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (field, value) in [(mcp::METHOD, method), (mcp::NAME, name), (mcp::VERSION, "2026-07-28")] {
+        if value != "-" {
+            headers.insert(field, value.parse().expect("a value"));
+        }
+    }
+    headers
+}
+
+#[test]
+fn mcp_requests_take_the_route_that_fits_best_and_others_are_denied() {
+    let router = mcp_router(&[
+        "/mcp|POST|tools/list,server/discover|",
+        "/mcp|POST|tools/call|read_*",
+        "/mcp|POST|tools/call|read_secrets,write_deal",
+        "/mcp|POST|prompts/get|",
+        "/mcp|GET||",
+        "/any|||",
+        "/any||tools/call|",
+        "/any||tools/call|exact",
+        "/{*rest}|||",
+    ])
+    .expect("no ties");
+    for (http, path, method, name, expected) in [
+        ("POST", "/mcp", "tools/list", "-", Some(0)),
+        ("POST", "/mcp", "server/discover", "-", Some(0)),
+        ("POST", "/mcp", "tools/call", "read_deals", Some(1)),
+        ("POST", "/mcp", "tools/call", "=?base64?cmVhZF9kZWFscw==?=", Some(1)),
+        ("POST", "/mcp", "tools/call", "read_secrets", Some(2)),
+        ("POST", "/mcp", "tools/call", "=?base64?cmVhZF9zZWNyZXRz?=", Some(2)),
+        ("POST", "/mcp", "tools/call", "write_deal", Some(2)),
+        ("POST", "/mcp", "prompts/get", "anything", Some(3)),
+        // No other route is looked for: neither one of another path nor one for any method.
+        ("POST", "/mcp", "tools/call", "delete_deal", None),
+        ("POST", "/mcp", "tools/call", "Read_deals", None),
+        ("POST", "/mcp", "tools/call", "", None),
+        ("POST", "/mcp", "Tools/list", "-", None),
+        ("POST", "/mcp", "tools/listx", "-", None),
+        ("POST", "/mcp", "resources/read", "read_deals", None),
+        // Not a request to routes with MCP methods.
+        ("GET", "/mcp", "-", "-", Some(4)),
+        ("GET", "/mcp", "tools/call", "delete_deal", Some(4)),
+        ("PUT", "/mcp", "-", "-", Some(8)),
+        ("POST", "/mcp/", "tools/call", "delete_deal", Some(8)),
+        ("POST", "/any", "tools/call", "exact", Some(7)),
+        ("POST", "/any", "tools/call", "other", Some(6)),
+        ("POST", "/any", "tools/list", "-", Some(5)),
+    ] {
+        let (method_of_http, headers) = (http.parse().expect("a method"), mcp_headers(method, name));
+        let found = router.find(None, &method_of_http, &target(&method_of_http, path), &headers);
+        let shown = format!("{http} {path} {method} {name}");
+        assert!(found.is_none_or(|found| found.mcp.is_ok()), "{shown}");
+        assert_eq!(found.map(|found| found.route.index()), expected, "{shown}");
+    }
+}
+
+#[test]
+fn a_request_that_does_not_say_its_mcp_method_or_name_is_rejected_by_a_route_that_is_enforced() {
+    let router = mcp_router(&[
+        "/mcp|||",
+        "/mcp||tools/call|read",
+        "/mixed/shadow||tools/call|",
+        "/shadow||tools/call|a",
+        "/shadow||tools/call|b",
+    ])
+    .expect("no ties");
+    for (path, method, name, fault) in [
+        ("/mcp", "-", "-", Some(McpFault::Absent("Mcp-Method"))),
+        ("/mcp", "-", "read", Some(McpFault::Absent("Mcp-Method"))),
+        // Without this, a tool with a route of its own could be called on the one for any request.
+        ("/mcp", "tools/call", "-", Some(McpFault::Absent("Mcp-Name"))),
+        ("/mcp", "tools/call", "=?base64?!?=", Some(McpFault::Unreadable("Mcp-Name"))),
+        ("/mcp", "tools/list", "-", None),
+        ("/mcp", "tools/call", "other", None),
+        ("/mixed/shadow", "tools/call", "-", None),
+        ("/shadow", "tools/call", "-", Some(McpFault::Absent("Mcp-Name"))),
+    ] {
+        let headers = mcp_headers(method, name);
+        let found =
+            router.find(None, &Method::POST, &target(&Method::POST, path), &headers).expect("a route");
+        assert_eq!(found.mcp.err(), fault, "{path} {method} {name}");
+    }
+    let mut old = mcp_headers("tools/call", "read");
+    old.insert(mcp::VERSION, "2025-11-25".parse().expect("a value"));
+    let found = router.find(None, &Method::POST, &target(&Method::POST, "/mcp"), &old).expect("a route");
+    assert_eq!(found.mcp, Err(McpFault::TooOld));
+    let mut settings: Vec<RouteSettings> = ["a", "b"]
+        .map(|name| RouteSettings {
+            mcp: McpSettings { methods: vec!["tools/call".to_owned()], names: vec![McpName::new(name)] },
+            ..route("/mcp")
+        })
+        .into();
+    for enforced in [0, 1] {
+        settings.iter_mut().for_each(|route| route.mode = Mode::Shadow);
+        settings[enforced].mode = Mode::Enforce;
+        let router = Router::new(settings.clone()).expect("no ties");
+        let target = target(&Method::POST, "/mcp");
+        let found = router.find(None, &Method::POST, &target, &HeaderMap::new()).expect("a route");
+        assert_eq!((found.route.index(), found.mcp.is_err()), (enforced, true));
+    }
+}
+
+#[test]
+fn routes_that_fit_one_mcp_request_equally_well_are_a_mistake() {
+    for (lines, key) in [
+        (["/mcp||tools/call|", "/mcp||tools/list,tools/call|"], Some("mcp_methods")),
+        (["/mcp||tools/call|a", "/mcp||tools/call|a,b"], Some("mcp_names")),
+        (["/mcp||tools/call|a*", "/mcp||tools/call|*b"], Some("mcp_names")),
+        (["/mcp|POST|tools/call|", "/mcp||tools/call|"], None),
+        (["/mcp||tools/call|a*", "/mcp||tools/call|ab"], None),
+        (["/mcp||tools/call|", "/mcp|||"], None),
+        (["/mcp|||", "/mcp|||"], Some("path")),
+        (["/mcp||tools/call|", "/mcp/||tools/call|"], None),
+        (["/mcp|||a", "/b|||"], Some("mcp_names")),
+    ] {
+        let errors = mcp_router(&lines).err().unwrap_or_default();
+        assert_eq!(errors.iter().map(|error| error.key).next(), key, "{lines:?} {errors:?}");
+        assert!(errors.len() <= 1, "{errors:?}");
     }
 }

@@ -54,12 +54,14 @@ fn a_token_takes_the_memory_of_each_text_it_holds() {
     let gate = gate();
     let header = size_of::<(HeaderName, HeaderValue)>() + 40;
     let fixed = size_of::<VerifiedToken>();
-    // The hash of `sub`, `sub` and `jti`; scopes and roles with an end each, and the client; the headers of the identity.
-    let usual = (12 + 5 + 7) + (22 + 7 + 3) + (4 * header + 5 + 3 + 21 + 6);
+    // The hash of `sub`, `sub` and `jti`; audiences, scopes and roles with an end each, and the client; the headers of the
+    // identity.
+    let usual = (12 + 5 + 7) + (20 + 22 + 7 + 3) + (4 * header + 5 + 3 + 21 + 6);
     for (changes, expected) in [
         (json!({}), usual),
         (json!({"tenant": "acme"}), usual + 4 + header + 4),
         (json!({"jti": null}), usual - 7),
+        (json!({"aud": ["api", "x"]}), usual - 20 + 4 + 2),
         (json!({"client_id": null}), usual - 3 - header - 3),
         (json!({"scope": ""}), usual - 22 - 21),
         (json!({"roles": ["editor", "x"]}), usual + 2 + 2),

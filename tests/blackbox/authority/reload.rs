@@ -131,6 +131,7 @@ fn check_lists_what_the_authority_answers_itself() {
     let rows: Vec<Vec<&str>> = section.lines().map(|line| line.split_whitespace().collect()).collect();
     for row in [
         &["POST", "/OAuth/Token"][..],
+        &["GET", "/oauth/authorize"],
         &["POST", "/oauth/revoke"],
         &["POST", "/oauth/introspect"],
         &["GET", "/.well-known/jwks.json"],

@@ -192,6 +192,7 @@ async fn open(store: Store, ledger: &Ledger, metrics: &Metrics) -> Arc<Authority
     let settings = authority::Settings {
         issuer: A.into(),
         audience: A.to_owned(),
+        resources: Vec::new(),
         token_path: "/oauth/token".to_owned(),
         token_lifetime: HOUR,
         signing_algorithm: authority::ALGORITHMS[0],

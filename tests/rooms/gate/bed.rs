@@ -262,6 +262,7 @@ fn live(
     Live {
         authority: None,
         intake: None,
+        resources: Vec::new(),
         streams: StreamSettings { cut_on_revocation: true, check_interval: Duration::from_secs(1) },
         enforcer: Arc::new(Enforcer::new(enforced, vec![issuer], InForce::unlimited(), metrics).unwrap()),
         upstreams: vec![Upstream::load(upstream).unwrap()],

@@ -1,0 +1,157 @@
+//! `[[resources]]`, and which routes are theirs.
+
+use std::sync::Arc;
+
+use super::unique;
+use crate::client::{Url, UrlError};
+use crate::config::section::Section;
+use crate::config::settings::IssuerSettings;
+use crate::config::units;
+use crate::enforce::policy::{Requirement, RouteSettings};
+use crate::enforce::resource::{Resource, canonical_path};
+use crate::keys::KeySource;
+
+/// A scope that is about the client's refresh token, and never a resource's to ask for.
+const OFFLINE_ACCESS: &str = "offline_access";
+
+/// All of them. Each of `routes` learns whose it is; of `issuers` the embedded authority, what it issues tokens for.
+pub(super) fn resources(
+    s: &mut Section<'_>,
+    issuers: &mut [IssuerSettings],
+    routes: &mut [RouteSettings],
+) -> Vec<Arc<Resource>> {
+    let (mut names, mut paths, mut places) = (Vec::new(), Vec::new(), Vec::new());
+    let mut sound = Vec::new();
+    let mut resources = s.tables("resources", |s| {
+        let resource = resource(s);
+        unique(s, "name", &resource.name, &mut names);
+        unique(s, "path", &resource.path, &mut paths);
+        if s.is_sound("url") {
+            served_at(s, &resource, &mut places);
+        }
+        sound.push(s.is_sound("path"));
+        resource
+    });
+    let known: Vec<String> = issuers.iter().map(|issuer| issuer.rules.issuer.to_string()).collect();
+    for resource in resources.iter_mut().filter(|resource| resource.authorization_servers.is_empty()) {
+        // An issuer whose name is no URL cannot be asked for a token.
+        let is_url = |name: &&String| Url::parse(name, false).is_ok();
+        resource.authorization_servers = known.iter().filter(is_url).cloned().collect();
+    }
+    let owners: Vec<_> = routes.iter().map(|route| owner(&resources, route)).collect();
+    for (place, resource) in resources.iter_mut().enumerate() {
+        let own = routes.iter().zip(&owners).filter(|(_, owner)| **owner == Some(place));
+        let own: Vec<&RouteSettings> = own.map(|(route, _)| route).collect();
+        if own.is_empty() && s.is_sound("routes") && sound.get(place) == Some(&true) {
+            s.table_problem("resources", place, "path", "no route is at or below it");
+        }
+        if resource.scopes.is_empty() {
+            resource.scopes = scopes(&own);
+        }
+    }
+    for issuer in issuers.iter_mut().filter(|issuer| issuer.keys.source == KeySource::Authority) {
+        let is_server = |resource: &&Resource| {
+            resource.authorization_servers.iter().any(|server| **server == *issuer.rules.issuer)
+        };
+        let own = resources.iter().filter(is_server);
+        issuer.rules.resources = own.map(|resource| resource.url.clone()).collect();
+    }
+    let resources: Vec<Arc<Resource>> = resources.into_iter().map(Arc::new).collect();
+    for (route, owner) in routes.iter_mut().zip(owners) {
+        route.resource = owner.and_then(|place| resources.get(place)).map(Arc::clone);
+    }
+    resources
+}
+
+/// The resource of a route: of those that it is at or below, the one with the longest path.
+fn owner(resources: &[Resource], route: &RouteSettings) -> Option<usize> {
+    let covering = resources.iter().enumerate().filter(|(_, resource)| resource.covers(&route.path));
+    covering.max_by_key(|(_, resource)| resource.path.trim_end_matches('/').len()).map(|(place, _)| place)
+}
+
+/// What the routes ask for, each scope once.
+fn scopes(routes: &[&RouteSettings]) -> Vec<String> {
+    let mut scopes = Vec::new();
+    for route in routes {
+        let Requirement { scopes: all, any_scope, .. } = &route.requirement;
+        for scope in all.iter().chain(any_scope) {
+            if scope != OFFLINE_ACCESS && !scopes.contains(scope) {
+                scopes.push(scope.clone());
+            }
+        }
+    }
+    scopes
+}
+
+fn resource(s: &mut Section<'_>) -> Resource {
+    Resource {
+        name: s.required("name", units::name).unwrap_or_default(),
+        path: s.required("path", path).unwrap_or_default(),
+        url: s.required("url", identifier).unwrap_or_default(),
+        authorization_servers: s.list("authorization_servers", &[], |text| {
+            Url::parse(text, false).map(|_| text.to_owned()).map_err(|error| error.to_string())
+        }),
+        scopes: s.list("scopes", &[], |text| match text {
+            OFFLINE_ACCESS => Err("is about refresh tokens, and no scope of a resource".to_owned()),
+            _ => units::scope(text),
+        }),
+        title: s.text("title", ""),
+        documentation: s.parsed("documentation", "", documentation).unwrap_or_default(),
+        require_audience: s.flag("require_audience", true),
+    }
+}
+
+/// Remembers where the metadata is served, or tells who has that place.
+fn served_at(s: &Section<'_>, resource: &Resource, places: &mut Vec<(String, usize)>) {
+    let place = resource.metadata_path();
+    match places.iter().find(|(other, _)| *other == place) {
+        Some((_, line)) => {
+            s.problem(
+                "url",
+                format!("its metadata would be at {place}, as that of the resource on line {line}"),
+            );
+        }
+        None if resource.url.is_empty() => {}
+        None => places.push((place, s.line())),
+    }
+}
+
+/// Literal segments, in the form that requests are compared in.
+fn path(text: &str) -> Result<String, String> {
+    if text.contains(['{', '}', '*', '?']) {
+        return Err(format!("{text:?} is not a path of literal segments such as \"/mcp\""));
+    }
+    if !text.starts_with('/') || (text.ends_with('/') && text != "/") {
+        return Err(format!("{text:?} must start with \"/\" and not end with one, as in \"/mcp\""));
+    }
+    canonical_path(text).ok_or_else(|| format!("{text:?} can never match: such a target is refused"))
+}
+
+/// RFC 9728 §1.2: an https URL without a fragment; `http` is for trying things out on loopback.
+fn identifier(text: &str) -> Result<String, String> {
+    Url::parse(text, false).map_err(|error| match error {
+        UrlError::Insecure | UrlError::Scheme => {
+            "must begin with https:// (http:// is for loopback only)".to_owned()
+        }
+        error => error.to_string(),
+    })?;
+    let after_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let path = after_scheme.find('/').and_then(|at| after_scheme.get(at..)).unwrap_or("/");
+    match text {
+        _ if text.contains('?') => Err("must not have a query".to_owned()),
+        _ if canonical_path(path).is_none() => Err("has a path that no request can have".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A page for people.
+fn documentation(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    Url::parse(text, true).map(|_| text.to_owned()).or_else(|error| match error {
+        // A browser understands a fragment.
+        UrlError::Fragment => Ok(text.to_owned()),
+        error => Err(error.to_string()),
+    })
+}
