@@ -256,6 +256,7 @@ fn rules(algorithms: Vec<Algorithm>) -> IssuerRules {
             aliases: vec![ClaimName::Member("oid".to_owned())],
             ..ClaimNames::default()
         },
+        ..IssuerRules::default()
     }
 }
 

@@ -35,6 +35,7 @@ mod keys;
 mod killed;
 mod limits;
 mod mcp;
+mod mcp_clients;
 mod names;
 mod operators;
 mod overload;

@@ -65,8 +65,8 @@ function provider(keys, logout) {
       resourceIndicators: {
         enabled: true,
         defaultResource: () => AUDIENCE,
-        getResourceServerInfo: () => ({
-          scope: 'read:deals', audience: AUDIENCE, accessTokenFormat: 'jwt', accessTokenTTL: 600, jwt: { sign: { alg } },
+        getResourceServerInfo: (_ctx, resource) => ({
+          scope: 'read:deals', audience: resource, accessTokenFormat: 'jwt', accessTokenTTL: 600, jwt: { sign: { alg } },
         }),
       },
     },

@@ -5,6 +5,7 @@ use super::Reason;
 impl Reason {
     /// What was found, in one or two sentences.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a table is as long as there are reasons")]
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Missing => "The request carried no Bearer token.",

@@ -40,7 +40,7 @@ impl Candidates {
         let rivals = self.routes.iter().filter(|other| rank(other) == rank(&route) && overlap(other, &route));
         let tied =
             |other: &Arc<Route>| Some((other.index(), route.settings().mcp.tie(&other.settings().mcp)?));
-        if let Some((other, (key, what))) = rivals.filter_map(|rival| tied(rival)).next() {
+        if let Some((other, (key, what))) = rivals.filter_map(tied).next() {
             return Err(tie(&self.routes, &route, other, key, &what));
         }
         self.has_mcp |= route.settings().mcp.is_named();

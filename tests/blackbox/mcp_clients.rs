@@ -1,0 +1,154 @@
+//! The client and the server of the Model Context Protocol's SDK with the gate between them, configured as docs/policy.md
+//! says: with the embedded authority as issuer, and with an OpenID provider.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{ChildStdin, ChildStdout, Command};
+
+use serde_json::{Value, json};
+use testkit::documents::block;
+use testkit::gate::Gate;
+use testkit::settings::Settings;
+use testkit::tools::{OpenIdProvider, Running, node_modules, root};
+
+use crate::authority::stage::{Plan, Stage};
+
+/// What `tests/node/mcp.mjs` says and is told.
+struct Story {
+    _process: Running,
+    commands: ChildStdin,
+    said: BufReader<ChildStdout>,
+}
+
+impl Story {
+    /// Starts the server; where it is.
+    fn start(ca: &Path) -> (Self, String) {
+        let mut process = Running::start(
+            Command::new("node")
+                .arg(root().join("tests/node/mcp.mjs"))
+                .env("NODE_MODULES", node_modules())
+                .env("NODE_EXTRA_CA_CERTS", ca),
+        );
+        let (commands, said) = (process.0.stdin.take().unwrap(), process.0.stdout.take().unwrap());
+        let mut story = Self { _process: process, commands, said: BufReader::new(said) };
+        let url = story.step("serving")["url"].as_str().unwrap().to_owned();
+        (story, url)
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// Waits for this step.
+    fn step(&mut self, name: &str) -> Value {
+        let line = self.line();
+        let step: Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}, not {name}"));
+        assert_eq!(step["step"], name);
+        step
+    }
+
+    fn tell(&mut self, what: &Value) {
+        writeln!(self.commands, "{what}").unwrap();
+    }
+
+    /// Plays the story, with `end` for what ends the token of the stream; how many checks the client made.
+    fn play(mut self, scene: &Value, gate: &Gate, reason: &str, end: impl FnOnce(&Value)) -> u32 {
+        self.tell(scene);
+        let stream = self.step("listening");
+        end(&stream);
+        gate.wait_for_metric("the stream is cut", |_| (gate.cuts(reason) > 0.5).then_some(()));
+        self.tell(&json!({}));
+        let last = self.line();
+        last.trim().strip_suffix(" checks").and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{last:?}"))
+    }
+}
+
+/// The resource and the routes of docs/policy.md, for this gate and this server.
+fn policy(base: &str, server: &str) -> String {
+    let text = block("docs/policy.md", "[[resources]]\nname = \"mcp\"");
+    text.replace("https://api.example.com", base).replace("http://127.0.0.1:3001", server)
+}
+
+/// Runs docs/policy.md: [[resources]]
+#[test]
+fn the_sdk_goes_from_the_first_401_to_a_tool_and_a_revoked_stream_with_the_embedded_authority() {
+    let ca = std::cell::RefCell::new(None);
+    let stage = Stage::planned(|plan: Plan| {
+        let (story, server) = Story::start(&plan.clone().settings().folder().join("ca.pem"));
+        ca.replace(Some(story));
+        let policy = policy(plan.issuer_name(), &server);
+        plan.authority("scopes = [\"deals:read\", \"deals:write\"]")
+            .toml(&policy)
+            .toml("[streams]\ncheck_interval = \"100ms\"")
+    });
+    stage.user("ada", &[]);
+    let scopes = ["deals:read", "deals:write"];
+    let app = stage.credential(&json!({"name": "Agent", "owner": "ada", "scopes": scopes}));
+    let scene = json!({
+        "url": format!("{}/mcp", stage.issuer()), "issuer": stage.issuer(), "id": app.id, "secret": app.secret,
+        "needs": "deals:read", "all": "deals:read deals:write", "widens": true,
+    });
+    let story = ca.take().unwrap();
+    let checks = story.play(&scene, &stage.gate, "token_revoked", |stream| {
+        stage.gate.publish(&json!({"type": "token-revoked", "jti": stream["jti"]}));
+    });
+    assert_eq!(checks, 29);
+    // A token for the resource is good there and nowhere else.
+    let form = |resource: &str| app.form(&format!("&resource={resource}"));
+    let issued = stage.post("/oauth/token", &form(&format!("{}/mcp", stage.issuer())));
+    let token = issued.json()["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(stage.api("/any/x", &token), 401);
+    let plain = stage.token(&app);
+    assert_eq!(stage.api("/any/x", &plain), 200);
+    let discover = stage.gate.request("POST", "/mcp").token(&plain).field("Mcp-Method", "server/discover");
+    let answer = discover.field("MCP-Protocol-Version", "2026-07-28").body("{}").send();
+    assert_eq!(answer.status(), 401, "issued for the API, and not for the resource");
+    for (asked, status, error) in [
+        (stage.issuer().to_owned(), 200, Value::Null),
+        ("https://other.example.com/mcp".to_owned(), 400, json!("invalid_target")),
+        (format!("{}/mcp/", stage.issuer()), 400, json!("invalid_target")),
+        (format!("{0}/mcp&resource={0}/mcp", stage.issuer()), 400, json!("invalid_request")),
+    ] {
+        let answer = stage.post("/oauth/token", &form(&asked));
+        assert_eq!((answer.status(), &answer.json()["error"]), (status, &error), "{asked}");
+    }
+    for method in ["GET", "POST"] {
+        let asked = "/oauth/authorize?response_type=code&client_id=x&redirect_uri=https%3A%2F%2Fevil.test%2F";
+        let answer = stage.gate.request(method, asked).body("").send();
+        assert_eq!((answer.status(), answer.field("location")), (400, None), "{method}");
+        assert_eq!(answer.json()["error"], "unsupported_response_type", "{method}");
+    }
+    assert_eq!(stage.gate.request("PUT", "/oauth/authorize").body("").send().status(), 405);
+}
+
+#[test]
+fn the_sdk_goes_from_the_first_401_to_a_tool_and_a_revoked_stream_with_an_outside_issuer() {
+    let provider = OpenIdProvider::start("ES256");
+    let port = testkit::ports::ClaimedPort::new();
+    let base = format!("https://{}", port.address);
+    let settings = Settings::tls();
+    let (story, server) = Story::start(&settings.folder().join("ca.pem"));
+    // The provider has one scope, and no other is granted.
+    let policy = policy(&base, &server).replace("deals:read", "read:deals");
+    let settings = settings
+        .server(&format!("listen = [\"{}\"]", port.address))
+        .admin()
+        .toml(&policy)
+        .toml(&format!(
+            "[[issuers]]\nissuer = \"{}\"\naudiences = [\"{base}/mcp\"]\ndiscovery = true\nrequired_claims = []\n\
+             [streams]\ncheck_interval = \"100ms\"\n",
+            provider.issuer,
+        ));
+    let gate = Gate::start(&settings);
+    let scene = json!({
+        "url": format!("{base}/mcp"), "issuer": provider.issuer, "id": "app", "secret": "a-secret",
+        "needs": "read:deals", "all": "read:deals deals:write", "widens": false,
+    });
+    let checks = story.play(&scene, &gate, "client_revoked", |_| {
+        gate.publish(&json!({"type": "client-revoked", "client": "app", "issuer": provider.issuer}));
+    });
+    assert_eq!(checks, 28);
+}
