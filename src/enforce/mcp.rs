@@ -61,7 +61,7 @@ pub(super) enum McpFit {
 pub enum McpFault {
     /// The field is not there, or empty.
     Absent(&'static str),
-    /// The field is there more than once.
+    /// The field is repeated.
     Repeated(&'static str),
     /// The value is not ASCII, has control characters, or is base64 that cannot be decoded into text.
     Unreadable(&'static str),
@@ -180,7 +180,7 @@ impl std::fmt::Display for McpFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Absent(field) => write!(f, "the field {field} is missing"),
-            Self::Repeated(field) => write!(f, "the field {field} is there more than once"),
+            Self::Repeated(field) => write!(f, "the field {field} is repeated"),
             Self::Unreadable(field) => {
                 write!(f, "the value of {field} is neither visible ASCII nor base64 of such text")
             }

@@ -82,6 +82,7 @@ fn each_tool_has_its_scopes_and_what_is_not_listed_is_denied() {
     assert_eq!(gate.request("POST", "/mcp/x").token(&token).send().status(), 200, "another path");
 }
 
+/// Holds README.md, What a request meets: an MCP request that does not say its method, in a revision before 2026-07-28
 #[test]
 fn mcp_requests_that_cannot_be_decided_by_their_fields_are_rejected_before_a_token_is_looked_at() {
     let (app, issuer, gate) = scene();
@@ -130,7 +131,7 @@ fn mcp_requests_that_cannot_be_decided_by_their_fields_are_rejected_before_a_tok
 }
 
 #[test]
-fn explain_judges_requests_with_header_fields() {
+fn explain_tells_what_a_request_with_header_fields_meets() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
     let settings = settings(&app, &issuer);
     let config = settings.write();
@@ -156,7 +157,7 @@ fn explain_judges_requests_with_header_fields() {
         (
             &[version, "Mcp-Method: tools/list", "Mcp-Method: tools/list"],
             1,
-            "the field Mcp-Method is there more than once",
+            "the field Mcp-Method is repeated",
         ),
         (&["MCP-Protocol-Version: 2025-11-25", "Mcp-Method: tools/list"], 1, "is before 2026-07-28"),
         (&[], 1, "denied: malformed"),

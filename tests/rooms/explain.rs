@@ -117,6 +117,7 @@ fn a_good_token_is_allowed() {
         "\
 ok  target           GET \"/deals/7\"
 ok  route            \"/deals/{*rest}\", number 1 of the configuration
+ok  mcp              the route is for any request, whatever it says in MCP fields
 ok  token            a signed JWT
 ok  issuer           iss is \"https://idp.example.com/\"
 ok  type             typ is \"at+jwt\"; accepted: \"at+jwt\", \"application/at+jwt\", \"JWT\", without events
@@ -132,6 +133,7 @@ ok  key              the token names no key; the issuer has some for HS256
 ok  signature        matches
 ok  claims           subject \"alice\", jti \"j\"
 ok  certificate      the token is not bound to a client certificate
+ok  resource         the route asks for no URL of a resource in aud
 -   revocation       not checked: there is no store yet at gate.db
 -   idle             not checked: there is no store yet at gate.db
 ok  scopes           needed: all of \"read:deals\"; the token has: \"read:deals\"
@@ -232,7 +234,7 @@ fn the_json_is_what_the_endpoint_answers() {
     assert_eq!((&json["allowed"], &json["reason"]), (&json!(false), &json!("wrong_audience")));
     assert_eq!(json.as_object().unwrap().len(), 3);
     let checks = json["checks"].as_array().unwrap();
-    assert_eq!(checks.len(), 21);
+    assert_eq!(checks.len(), 23);
     for check in checks {
         assert_eq!(check.as_object().unwrap().len(), 3, "{check}");
         assert!(

@@ -42,7 +42,9 @@ pub(super) fn resources(
     for (place, resource) in resources.iter_mut().enumerate() {
         let own = routes.iter().zip(&owners).filter(|(_, owner)| **owner == Some(place));
         let own: Vec<&RouteSettings> = own.map(|(route, _)| route).collect();
-        if own.is_empty() && s.is_sound("routes") && sound.get(place) == Some(&true) {
+        // Those of a nested resource show that the path is no mistake.
+        let has_routes = routes.iter().any(|route| resource.covers(&route.path));
+        if !has_routes && s.is_sound("routes") && sound.get(place) == Some(&true) {
             s.table_problem("resources", place, "path", "no route is at or below it");
         }
         if resource.scopes.is_empty() {

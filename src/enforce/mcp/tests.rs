@@ -123,7 +123,7 @@ fn the_best_fit_of_a_route_counts() {
 }
 
 #[test]
-fn routes_tie_where_one_request_fits_both_equally_well() {
+fn routes_are_tied_where_one_request_fits_both_equally_well() {
     let key = |one: &McpSettings, other: &McpSettings| one.tie(other).map(|(key, _)| key);
     for (one, other, tied) in [
         (settings(&[], &[]), settings(&[], &[]), Some("path")),

@@ -26,8 +26,8 @@ pub(super) struct WantedRoute<'r> {
 /// What became of a request at a pattern that has routes for its host and method.
 pub(super) enum Found<'n> {
     Route(RouteMatch<'n>),
-    /// They are for other MCP requests. No pattern that is less specific is looked at: whoever lists the tools of a path
-    /// means that others are denied.
+    /// They are for other MCP requests. No pattern that is less specific is looked at: to list the tools of a path is to deny
+    /// the others.
     Denied,
 }
 

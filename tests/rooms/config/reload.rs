@@ -156,7 +156,26 @@ const ROWS: &[Row] = &[
     ("state.max_staleness", &[("state.max_staleness", r#""7s""#)], AtOnce),
     ("state.flush_interval", &[("state.flush_interval", r#""7s""#)], AfterRestart),
     ("state.on_empty", &[("state.on_empty", r#""trust""#)], AfterRestart),
-    ("routes.path", &[("routes.path", r#""/other""#)], AtOnce),
+    ("routes.path", &OTHER_PATH, AtOnce),
+    ("routes.idle_counts", &[("routes.idle_counts", r#""client""#)], AtOnce),
+    ("routes.mcp_methods", &[("routes.mcp_methods", r#"["tools/call"]"#)], AtOnce),
+    (
+        "routes.mcp_names",
+        &[("routes.mcp_methods", r#"["tools/call"]"#), ("routes.mcp_names", r#"["read_*"]"#)],
+        AtOnce,
+    ),
+    ("resources.name", &[("resources.name", r#""other""#)], AtOnce),
+    ("resources.path", &[("resources.path", r#""/""#)], AtOnce),
+    ("resources.url", &[("resources.url", r#""https://api.example.com/other""#)], AtOnce),
+    (
+        "resources.authorization_servers",
+        &[("resources.authorization_servers", r#"["https://login.example.com"]"#)],
+        AtOnce,
+    ),
+    ("resources.scopes", &[("resources.scopes", r#"["x"]"#)], AtOnce),
+    ("resources.title", &[("resources.title", r#""Deals""#)], AtOnce),
+    ("resources.documentation", &[("resources.documentation", r#""https://docs.example.com/""#)], AtOnce),
+    ("resources.require_audience", &[("resources.require_audience", "false")], AtOnce),
     ("routes.hosts", &[("routes.hosts", r#"["a.test"]"#)], AtOnce),
     ("routes.methods", &[("routes.methods", r#"["GET"]"#)], AtOnce),
     ("routes.upstream", &OTHER_UPSTREAM, AtOnce),
@@ -357,6 +376,7 @@ const UPSTREAM_PAIR: [(&str, &str); 2] = [
     ("upstreams.client_certificate", r#""../certs/server.pem""#),
     ("upstreams.client_key", r#""../certs/server.key""#),
 ];
+const OTHER_PATH: [(&str, &str); 2] = [("routes.path", r#""/other""#), ("resources.path", r#""/other""#)];
 const OTHER_UPSTREAM: [(&str, &str); 2] = [("upstreams.name", r#""b""#), ("routes.upstream", r#""b""#)];
 
 /// Gives a key of the text another value; `issuers#2.issuer` is in the second `[[issuers]]`.
