@@ -150,5 +150,5 @@ fn the_sdk_goes_from_the_first_401_to_a_tool_and_a_revoked_stream_with_an_outsid
     let checks = story.play(&scene, &gate, "client_revoked", |_| {
         gate.publish(&json!({"type": "client-revoked", "client": "app", "issuer": provider.issuer}));
     });
-    assert_eq!(checks, 28);
+    assert_eq!(checks, 29);
 }
