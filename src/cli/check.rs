@@ -10,6 +10,7 @@ use super::table::columns;
 use crate::authority;
 use crate::config::{self, IssuerSettings, Settings};
 use crate::enforce::explain::span;
+use crate::enforce::mcp::{McpName, McpSettings};
 use crate::enforce::policy::{Mode, Requirement, RouteSettings};
 use crate::enforce::resource::Resource;
 use crate::forward::{Address, Scheme, UpstreamSettings};
@@ -175,6 +176,13 @@ fn routes(settings: &Settings) -> String {
     columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
+/// The MCP requests that a route is for.
+fn mcp(McpSettings { methods, names }: &McpSettings) -> String {
+    let names: Vec<&str> = names.iter().map(McpName::as_str).collect();
+    let parts = [methods.join(","), names.join(",")];
+    parts.iter().filter(|part| !part.is_empty()).map(|part| format!(" {part}")).collect()
+}
+
 /// What clients learn without a token, and where.
 fn resources(settings: &Settings) -> String {
     let row = |resource: &Arc<Resource>| {
@@ -196,7 +204,7 @@ fn route(route: &RouteSettings, upstreams: &[UpstreamSettings]) -> [String; 6] {
     [
         any(route.methods.iter().map(http::Method::as_str).collect()),
         any(route.hosts.iter().map(String::as_str).collect()),
-        route.path.to_string(),
+        format!("{}{}", route.path, mcp(&route.mcp)),
         upstreams.get(route.upstream).map(|upstream| upstream.name.clone()).unwrap_or_default(),
         if route.anonymous { "nothing (anonymous)".to_owned() } else { requirement(&route.requirement) },
         mode.to_owned(),

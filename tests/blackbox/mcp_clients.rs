@@ -13,7 +13,7 @@ use testkit::tools::{OpenIdProvider, Running, node_modules, root};
 
 use crate::authority::stage::{Plan, Stage};
 
-/// What `tests/node/mcp.mjs` says and is told.
+/// What a script says and is told.
 struct Story {
     _process: Running,
     commands: ChildStdin,
@@ -21,11 +21,11 @@ struct Story {
 }
 
 impl Story {
-    /// Starts the server; where it is.
-    fn start(ca: &Path) -> (Self, String) {
+    /// Starts the server of a script; where it is.
+    fn start(script: &str, ca: &Path) -> (Self, String) {
         let mut process = Running::start(
             Command::new("node")
-                .arg(root().join("tests/node/mcp.mjs"))
+                .arg(root().join("tests/node").join(script))
                 .env("NODE_MODULES", node_modules())
                 .env("NODE_EXTRA_CA_CERTS", ca),
         );
@@ -61,6 +61,11 @@ impl Story {
         end(&stream);
         gate.wait_for_metric("the stream is cut", |_| (gate.cuts(reason) > 0.5).then_some(()));
         self.tell(&json!({}));
+        self.checks()
+    }
+
+    /// How many checks the client made, which it says last.
+    fn checks(mut self) -> u32 {
         let last = self.line();
         last.trim().strip_suffix(" checks").and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{last:?}"))
     }
@@ -77,7 +82,7 @@ fn policy(base: &str, server: &str) -> String {
 fn the_sdk_goes_from_the_first_401_to_a_tool_and_a_revoked_stream_with_the_embedded_authority() {
     let ca = std::cell::RefCell::new(None);
     let stage = Stage::planned(|plan: Plan| {
-        let (story, server) = Story::start(&plan.clone().settings().folder().join("ca.pem"));
+        let (story, server) = Story::start("mcp.mjs", &plan.clone().settings().folder().join("ca.pem"));
         ca.replace(Some(story));
         let policy = policy(plan.issuer_name(), &server);
         plan.authority("scopes = [\"deals:read\", \"deals:write\"]")
@@ -130,7 +135,7 @@ fn the_sdk_goes_from_the_first_401_to_a_tool_and_a_revoked_stream_with_an_outsid
     let port = testkit::ports::ClaimedPort::new();
     let base = format!("https://{}", port.address);
     let settings = Settings::tls();
-    let (story, server) = Story::start(&settings.folder().join("ca.pem"));
+    let (story, server) = Story::start("mcp.mjs", &settings.folder().join("ca.pem"));
     // The provider has one scope, and no other is granted.
     let policy = policy(&base, &server).replace("deals:read", "read:deals");
     let settings = settings
@@ -151,4 +156,49 @@ fn the_sdk_goes_from_the_first_401_to_a_tool_and_a_revoked_stream_with_an_outsid
         gate.publish(&json!({"type": "client-revoked", "client": "app", "issuer": provider.issuer}));
     });
     assert_eq!(checks, 29);
+}
+
+#[test]
+fn version_1_of_the_sdk_finds_its_way_on_a_route_for_any_request() {
+    let started = std::cell::RefCell::new(None);
+    let stage = Stage::planned(|plan: Plan| {
+        let (story, server) = Story::start("mcp-v1.mjs", &plan.clone().settings().folder().join("ca.pem"));
+        started.replace(Some(story));
+        let resource = format!("{}/mcp", plan.issuer_name());
+        plan.authority("scopes = [\"deals:read\"]").toml(&format!(
+            "[[upstreams]]\nname = \"tools\"\nurl = \"{server}\"\n\
+             [[resources]]\nname = \"mcp\"\npath = \"/mcp\"\nurl = \"{resource}\"\n\
+             [[routes]]\npath = \"/mcp\"\nupstream = \"tools\"\nscopes = [\"deals:read\"]"
+        ))
+    });
+    stage.user("ada", &[]);
+    let app = stage.credential(&json!({"name": "Agent", "owner": "ada", "scopes": ["deals:read"]}));
+    let mut story = started.take().unwrap();
+    story.tell(&json!({
+        "url": format!("{}/mcp", stage.issuer()), "issuer": stage.issuer(), "id": app.id, "secret": app.secret,
+        "needs": "deals:read",
+    }));
+    assert_eq!(story.checks(), 6);
+}
+
+#[test]
+fn keep_alives_of_the_server_do_not_keep_the_token_of_a_stream_in_use() {
+    let started = std::cell::RefCell::new(None);
+    let stage = Stage::planned(|plan: Plan| {
+        let (story, server) = Story::start("mcp.mjs", &plan.clone().settings().folder().join("ca.pem"));
+        started.replace(Some(story));
+        let policy = policy(plan.issuer_name(), &server);
+        plan.authority("scopes = [\"deals:read\", \"deals:write\"]")
+            .toml(&policy)
+            .toml("[sessions]\nidle_timeout = \"20s\"\n[streams]\ncheck_interval = \"100ms\"")
+    });
+    stage.user("ada", &[]);
+    let scopes = ["deals:read", "deals:write"];
+    let app = stage.credential(&json!({"name": "Agent", "owner": "ada", "scopes": scopes}));
+    let scene = json!({
+        "url": format!("{}/mcp", stage.issuer()), "issuer": stage.issuer(), "id": app.id, "secret": app.secret,
+        "needs": "deals:read", "all": "deals:read deals:write", "widens": true,
+    });
+    // Nobody ends the token: it is the server that sends something on the stream three times a second, and no client.
+    assert_eq!(started.take().unwrap().play(&scene, &stage.gate, "idle", |_| {}), 29);
 }

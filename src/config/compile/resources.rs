@@ -157,3 +157,53 @@ fn documentation(text: &str) -> Result<String, String> {
         error => Err(error.to_string()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_urls_that_clients_can_compare() {
+        for good in [
+            "https://api.example.com",
+            "https://api.example.com/",
+            "https://API.example.com:8443/Mcp/",
+            "https://api.example.com/%6dcp",
+            "http://127.0.0.1:8443/mcp",
+            "http://[::1]:8443/mcp",
+            "http://localhost/mcp",
+        ] {
+            assert_eq!(identifier(good), Ok(good.to_owned()), "as it was written");
+        }
+        for bad in [
+            "",
+            "/mcp",
+            "api.example.com/mcp",
+            "http://api.example.com/mcp",
+            "http://192.0.2.1/mcp",
+            "urn:example:mcp",
+            "https://api.example.com/mcp#x",
+            "https://api.example.com/mcp?x",
+            "https://user@api.example.com/mcp",
+            "https://api.example.com//mcp",
+            "https://api.example.com/a/../mcp",
+            "https://api.example.com/m\"cp",
+            "https://api.example.com/m cp",
+            "https:///mcp",
+        ] {
+            assert!(identifier(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn paths_are_literal_and_take_the_form_that_requests_are_compared_in() {
+        for (text, read) in
+            [("/", "/"), ("/mcp", "/mcp"), ("/%6dcp/a", "/mcp/a"), ("/caf%c3%a9", "/caf%C3%A9")]
+        {
+            assert_eq!(path(text), Ok(read.to_owned()));
+        }
+        for bad in ["", "mcp", "/mcp/", "/{id}", "/{*rest}", "/a*", "/a//b", "/a/..", "/a?b", "/%zz"] {
+            assert!(path(bad).is_err(), "{bad}");
+        }
+    }
+}
