@@ -139,8 +139,13 @@ fn identifier(text: &str) -> Result<String, String> {
     })?;
     let after_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
     let path = after_scheme.find('/').and_then(|at| after_scheme.get(at..)).unwrap_or("/");
+    // Not in a URI as they are (RFC 3986 §2), and a challenge could not name the metadata.
+    let unsafe_characters = ['"', '\\', '<', '>', '^', '`', '{', '|', '}'];
     match text {
         _ if text.contains('?') => Err("must not have a query".to_owned()),
+        _ if text.contains(unsafe_characters) => {
+            Err("has a character that must be percent-encoded".to_owned())
+        }
         _ if canonical_path(path).is_none() => Err("has a path that no request can have".to_owned()),
         _ => Ok(text.to_owned()),
     }
