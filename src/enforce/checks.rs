@@ -111,12 +111,13 @@ impl NoPermit {
 }
 
 /// Every check, in the order of the decision: when several things are wrong, the first of this list is the reason.
-pub(super) const CHECKS: [Check; 23] = {
+pub(super) const CHECKS: [Check; 24] = {
     use Again::{All, Nothing, Part, Request as Each};
     use Of::{Request, Token};
     [
         check("target", Request, judge::target, Each, details::target),
         check("route", Request, judge::route, Each, details::route),
+        check("origin", Request, judge::origin, Each, details::origin),
         check("mcp", Request, judge::mcp, Each, details::mcp),
         check("token", Token, judge::form, Each, details::form),
         check("issuer", Token, judge::issuer, Nothing, details::issuer),

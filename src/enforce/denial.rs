@@ -74,6 +74,8 @@ pub enum Reason {
     InsufficientScope,
     /// A role that the route requires is not in the token.
     InsufficientRole,
+    /// The request comes from a page whose origin the route does not list.
+    BadOrigin,
     /// The issuer's keys were never loaded, or are too old to be trusted.
     KeysUnavailable,
     /// The shared state has not been confirmed for longer than `max_staleness`.
@@ -146,7 +148,7 @@ impl From<JwsError> for Reason {
 
 impl Reason {
     /// Every reason. Words that occur more than once have more than one answer.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::Missing,
         Self::Malformed,
         Self::BadMcp,
@@ -176,6 +178,7 @@ impl Reason {
         Self::Idle,
         Self::InsufficientScope,
         Self::InsufficientRole,
+        Self::BadOrigin,
         Self::KeysUnavailable,
         Self::StateUnavailable,
         Self::SignalsStale,
@@ -214,6 +217,7 @@ impl Reason {
             Self::Idle => "idle",
             Self::InsufficientScope => "insufficient_scope",
             Self::InsufficientRole => "insufficient_role",
+            Self::BadOrigin => "bad_origin",
             Self::KeysUnavailable => "keys_unavailable",
             Self::StateUnavailable => "state_unavailable",
             Self::SignalsStale => "signals_stale",
@@ -244,12 +248,8 @@ impl Reason {
                 description: "MCP requests need one MCP-Protocol-Version of 2026-07-28 or later, one Mcp-Method, and Mcp-Name where the method has one",
                 challenge: Challenge::None,
             },
-            Self::NoRoute => DenialWire {
-                status: StatusCode::FORBIDDEN,
-                error: "access_denied",
-                description: "No route allows this request",
-                challenge: Challenge::None,
-            },
+            Self::NoRoute => DenialWire::access_denied("No route allows this request"),
+            Self::BadOrigin => DenialWire::access_denied("Pages of this origin may not send this request"),
             Self::NotJwt
             | Self::UnknownIssuer
             | Self::WrongType
@@ -312,6 +312,12 @@ impl DenialWire {
     const fn insufficient(description: &'static str) -> Self {
         let (status, error) = (StatusCode::FORBIDDEN, "insufficient_scope");
         Self { status, error, description, challenge: Challenge::Error }
+    }
+
+    /// It is not about the token, so there is no challenge.
+    const fn access_denied(description: &'static str) -> Self {
+        let (status, error) = (StatusCode::FORBIDDEN, "access_denied");
+        Self { status, error, description, challenge: Challenge::None }
     }
 
     const fn unavailable(description: &'static str) -> Self {

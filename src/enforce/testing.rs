@@ -10,7 +10,7 @@ use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPa
 use aws_lc_rs::{hmac, signature::EcdsaSigningAlgorithm};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
@@ -243,13 +243,22 @@ pub(super) struct TestRequest<'a> {
     pub(super) path: &'a str,
     pub(super) authorization: Option<String>,
     pub(super) certificate: Option<[u8; 32]>,
+    pub(super) origin: Option<&'static str>,
     pub(super) asked: Asked,
     pub(super) at: Timestamp,
 }
 
 impl<'a> TestRequest<'a> {
     pub(super) fn new(enforcer: &'a Enforcer, path: &'a str) -> Self {
-        Self { enforcer, path, authorization: None, certificate: None, asked: Asked::NOTHING, at: now() }
+        Self {
+            enforcer,
+            path,
+            authorization: None,
+            certificate: None,
+            origin: None,
+            asked: Asked::NOTHING,
+            at: now(),
+        }
     }
 
     pub(super) fn token(self, token: &str) -> Self {
@@ -261,11 +270,17 @@ impl<'a> TestRequest<'a> {
         Now::at_millis(self.at.as_millis())
     }
 
+    /// The field that a browser adds.
+    fn origin(&self) -> HeaderMap {
+        self.origin.map(|origin| (ORIGIN, HeaderValue::from_static(origin))).into_iter().collect()
+    }
+
     pub(super) fn decide(&self) -> Judgement {
         let mut headers = HeaderMap::new();
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).expect("a field value"));
         }
+        headers.extend(self.origin());
         let target = RequestTarget::from(&self.path.parse::<Uri>().expect("a target"));
         let request = Request {
             method: &Method::GET,
@@ -304,7 +319,7 @@ impl<'a> TestRequest<'a> {
             method: &Method::GET,
             path: self.path,
             host: Some("api.example"),
-            headers: &HeaderMap::new(),
+            headers: &self.origin(),
             now: self.now(),
             stateless: None,
             asked: self.asked,

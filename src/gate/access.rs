@@ -137,6 +137,16 @@ impl Record {
         self.route = Some(route);
     }
 
+    /// The route, once one matched.
+    pub(super) fn route(&self) -> Option<&Arc<Route>> {
+        self.route.as_ref()
+    }
+
+    /// A preflight was allowed, which is answered here.
+    pub(super) fn answered_preflight(&mut self) {
+        self.decided(Decision::Allow, None);
+    }
+
     /// Takes note of what enforcement found, and of how long it took.
     pub(super) fn judged(&mut self, judgement: &Judgement, began: Instant, now: Timestamp) {
         let ended = Instant::now();

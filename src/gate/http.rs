@@ -7,8 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, USER_AGENT};
-use http::uri::Authority;
+use http::header::{CONTENT_TYPE, EXPECT, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::time::Instant;
@@ -17,9 +16,11 @@ use super::accept::ClientConnection;
 use super::access::Record;
 use super::answer::{AnswerForm, GateRefusal, believable_request_id};
 use super::body::{AnswerBody, ClientBody, Limited, Serving, discard};
+use super::cors::{CorsAnswer, Preflight};
 use super::cut::Cut;
-use super::http1::{ClientWire, Http1Fault, is_host};
+use super::http1::{ClientWire, Http1Fault};
 use super::io::ClientStream;
+use super::limits::within_limits;
 use super::own::OwnRoom;
 use super::streams::{StreamQuestion, WatchedStream};
 use super::worker::Generation;
@@ -70,9 +71,16 @@ pub(super) async fn serve(
     let judged = match within {
         Ok(host) => {
             record.host = Some(host.clone());
+            if let Some(preflight) = Preflight::of(&head, &host, &connection, &record.generation) {
+                return Box::pin(preflight.answer(&head, body, record, serving)).await;
+            }
             enforce(&head, &host, &connection, &mut record).await.map(|(permit, slot)| (permit, slot, host))
         }
         Err(refusal) => Err(refusal),
+    };
+    let cors = match &judged {
+        Ok((permit, ..)) => CorsAnswer::of(permit.route(), &head.headers),
+        Err(_) => CorsAnswer::of_rejected(&head, &record),
     };
     let refusal = match judged {
         Ok((permit, slot, host)) => {
@@ -84,7 +92,8 @@ pub(super) async fn serve(
             let outgoing = outgoing(head, body, (host, slot), &connection, http1, &record, &watched);
             let forwarding = pin!(generation.forwarder.forward(&permit, outgoing));
             match until_cut(&watched, forwarding).await {
-                Ok(Ok(answer)) => {
+                Ok(Ok(mut answer)) => {
+                    cors.replace(answer.headers_mut());
                     return pass_on(answer, grpc, serving, watched, record);
                 }
                 Ok(Err(error)) => {
@@ -103,7 +112,8 @@ pub(super) async fn serve(
             if Box::pin(discard(body, expects_continue)).await { refusal } else { refusal.closing() }
         }
     };
-    let answer = refusal.to_response(form, &record.request_id);
+    let mut answer = refusal.to_response(form, &record.request_id);
+    cors.add(answer.headers_mut());
     record.answered(answer.status());
     answer.map(|text| AnswerBody::refusal(text, record, serving))
 }
@@ -143,67 +153,6 @@ fn begin(connection: &Rc<ClientConnection>, head: &Head) -> Box<Record> {
     record.target = Some(head.target.clone());
     record.user_agent = head.headers.get(USER_AGENT).cloned();
     record
-}
-
-/// Checks the limits, and what HTTP/2 can carry and the parser of HTTP/1.1 heads refuses. Returns the host the client asked for.
-fn within_limits(
-    head: &Head,
-    body: &ClientBody,
-    generation: &Generation,
-) -> Result<HeaderValue, GateRefusal> {
-    let limits = &generation.live.settings.limits;
-    if head.method == Method::CONNECT {
-        return Err(GateRefusal::NO_CONNECT);
-    }
-    if field_count(head) > limits.headers {
-        return Err(GateRefusal::TOO_MANY_FIELDS);
-    }
-    if head.version == Version::HTTP_2 && list_size(head) > limits.header_bytes {
-        return Err(GateRefusal::LIST_TOO_LARGE);
-    }
-    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(GateRefusal::BAD_LENGTH);
-    }
-    // The one byte that `http` takes for part of a name and RFC 9110 §5.1 does not.
-    if head.version == Version::HTTP_2 && head.headers.keys().any(|name| name.as_str().contains('"')) {
-        return Err(GateRefusal::BAD_NAME);
-    }
-    if limits.body_bytes.is_some_and(|most| body.size_hint().lower() > most) {
-        return Err(GateRefusal::BODY_TOO_LARGE);
-    }
-    host(head).ok_or(GateRefusal::BAD_HOST)
-}
-
-/// Fields as they would stand in HTTP/1.1, where the crumbs of a cookie are one (RFC 9113 §8.2.3).
-fn field_count(head: &Head) -> usize {
-    let crumbs = || head.headers.get_all(COOKIE).iter().count().saturating_sub(1);
-    head.headers.len() - if head.version == Version::HTTP_2 { crumbs() } else { 0 }
-}
-
-/// The size of a header list as RFC 9113 §6.5.2 counts it.
-fn list_size(head: &Head) -> usize {
-    let field = |name: &str, value: usize| name.len() + value + 32;
-    let host = head.target.authority().map_or(0, |host| field(":authority", host.as_str().len()));
-    let path = field(":path", head.target.as_bytes().len());
-    let fields = head.headers.iter().map(|(name, value)| field(name.as_str(), value.len()));
-    fields.sum::<usize>() + host + path + field(":method", head.method.as_str().len()) + field(":scheme", 5)
-}
-
-/// The one host that was asked for (RFC 9112 §3.2, RFC 9113 §8.3.1). HTTP/1.0 may name none.
-fn host(head: &Head) -> Option<HeaderValue> {
-    let mut fields = head.headers.get_all(HOST).iter();
-    let (field, more) = (fields.next(), fields.next().is_some());
-    let asked = head.target.authority().map(Authority::as_str);
-    let host = match (asked, field) {
-        (Some(asked), Some(field)) if head.version == Version::HTTP_2 => {
-            field.as_bytes().eq_ignore_ascii_case(asked.as_bytes()).then(|| field.clone())
-        }
-        (Some(asked), _) => HeaderValue::from_str(asked).ok(),
-        (None, Some(field)) => Some(field.clone()),
-        (None, None) if head.version == Version::HTTP_10 => return Some(HeaderValue::from_static("")),
-        (None, None) => None,
-    };
-    host.filter(|host| !more && is_host(host.as_bytes()))
 }
 
 /// Asks whether the request may pass, and once for what the answer depends on. What may pass has a slot at its upstream.

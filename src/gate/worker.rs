@@ -55,6 +55,8 @@ pub(super) struct Generation {
     pub(super) meters: Meters,
     /// An upstream has a limit on requests.
     has_limited_upstream: bool,
+    /// A route says itself what pages of other origins may do.
+    pub(super) has_cors: bool,
 }
 
 impl Generation {
@@ -74,7 +76,8 @@ impl Generation {
         );
         let is_limited = |upstream: &Arc<Upstream>| upstream.settings().max_requests.is_some();
         let has_limited_upstream = live.upstreams.iter().any(is_limited);
-        Rc::new(Self { live, forwarder, meters, has_limited_upstream })
+        let has_cors = live.enforcer.routes().iter().any(|route| route.cors().is_some());
+        Rc::new(Self { live, forwarder, meters, has_limited_upstream, has_cors })
     }
 
     /// The route of a request whose upstream is at its limit now. Looks for a route only while an upstream is.

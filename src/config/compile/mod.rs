@@ -12,6 +12,7 @@ use crate::keys::KeySource;
 use crate::signals::intake::EndpointKind;
 
 mod authority;
+mod browsers;
 mod identity;
 mod issuers;
 mod operators;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::browsers;
 use crate::config::section::Section;
 use crate::config::units;
 use crate::config::values::Zero;
@@ -39,10 +40,13 @@ pub(super) fn routes(
 }
 
 fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> RouteSettings {
+    let methods = s.list("methods", &[], method);
     RouteSettings {
         path: Arc::from(s.required("path", |text| Ok(text.to_owned())).unwrap_or_default()),
         hosts: s.list("hosts", &[], host),
-        methods: s.list("methods", &[], method),
+        origins: browsers::origins(s),
+        cors: s.optional_table("cors", |s| browsers::cors(s, &methods)),
+        methods,
         upstream: upstream(s, upstreams),
         requirement: Requirement {
             scopes: s.list("scopes", &[], units::scope),
@@ -90,7 +94,7 @@ fn upstream(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> usize {
 }
 
 /// A method is case-sensitive (RFC 9110 §9.1): `get` would never match.
-fn method(text: &str) -> Result<Method, String> {
+pub(super) fn method(text: &str) -> Result<Method, String> {
     let upper = text.to_ascii_uppercase();
     let standard = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "CONNECT"];
     match Method::from_bytes(text.as_bytes()) {

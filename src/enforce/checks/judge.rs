@@ -59,6 +59,12 @@ pub(super) fn route<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     Ok(())
 }
 
+/// Whose page sends the request, as browsers say.
+pub(super) fn origin<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
+    let headers = case.headers().ok_or(Stop::NotChecked("the header section cannot be read"))?;
+    Ok(case.route()?.judge_origin(headers)?)
+}
+
 /// Whether an MCP request says what its route is chosen by.
 pub(super) fn mcp<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     case.route()?;

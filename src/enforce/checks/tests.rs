@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::enforce::decide::{Enforcer, InForce, Pass, Proof, TrustedIssuer, Verdict};
 use crate::enforce::mcp::McpSettings;
-use crate::enforce::policy::{Requirement, RouteSettings};
+use crate::enforce::policy::{Requirement, RouteSettings, WebOrigin};
 use crate::enforce::resource::Resource;
 use crate::enforce::testing::{
     ISSUER, NOW, SIGNERS, TestRequest as Asking, b64, enforcer_with, header, issuers, key_settings, now,
@@ -23,10 +23,14 @@ use crate::revocations::{Ends, Revocations};
 use crate::sessions::{self, Sessions};
 use crate::time::{Now, Timestamp};
 
+const APP: &str = "https://app.example";
+const EVIL: &str = "https://evil.example";
+
 /// What decides when this check and all after it fail.
-const REASONS: [(&str, Reason); 23] = [
+const REASONS: [(&str, Reason); 24] = [
     ("target", Reason::BadTarget),
     ("route", Reason::NoRoute),
+    ("origin", Reason::BadOrigin),
     ("mcp", Reason::BadMcp),
     ("token", Reason::NotJwt),
     ("issuer", Reason::UnknownIssuer),
@@ -57,18 +61,21 @@ fn routes() -> Vec<RouteSettings> {
         roles: vec![role.to_owned()],
         ..Requirement::default()
     };
+    let origins = || vec![WebOrigin::parse(APP).expect("an origin")];
     vec![
-        RouteSettings { requirement: needs("read:deals", "editor"), ..route("/good") },
-        RouteSettings { requirement: needs("read:deals", "admin"), ..route("/role") },
-        RouteSettings { requirement: needs("write:deals", "admin"), ..route("/scope") },
+        RouteSettings { requirement: needs("read:deals", "editor"), origins: origins(), ..route("/good") },
+        RouteSettings { requirement: needs("read:deals", "admin"), origins: origins(), ..route("/role") },
+        RouteSettings { requirement: needs("write:deals", "admin"), origins: origins(), ..route("/scope") },
         RouteSettings {
             requirement: needs("write:deals", "admin"),
             mcp: McpSettings { methods: vec!["tools/call".to_owned()], names: Vec::new() },
+            origins: origins(),
             ..route("/mcp")
         },
         RouteSettings {
             requirement: needs("write:deals", "admin"),
             resource: Some(Arc::new(Resource { require_audience: true, ..Resource::default() })),
+            origins: origins(),
             ..route("/resource")
         },
     ]
@@ -147,7 +154,8 @@ fn the_first_check_of_the_table_that_fails_is_the_reason() {
     let gate = gate();
     for (first, (name, expected)) in REASONS.into_iter().enumerate() {
         let (path, token) = failing_from(first);
-        let asking = Asking::new(&gate, path).token(&token);
+        let is_foreign = REASONS.iter().position(|(name, _)| *name == "origin") >= Some(first);
+        let asking = Asking { origin: is_foreign.then_some(EVIL), ..Asking::new(&gate, path).token(&token) };
         let told = asking.explain().expect("a bearer token");
         let failed = told.checks.iter().find(|made| made.ok == Some(false)).map(|made| made.check);
         let Verdict::Deny(denial) = asking.decide().verdict else { panic!("{name}: not denied") };
@@ -210,6 +218,8 @@ fn cached_proofs_and_requests_that_last_are_judged_by_every_check_that_can_chang
     assert_eq!(ask("/good", &good).decide().proof, Proof::Fresh);
     expect("target", ask("//good", &good), Reason::BadTarget);
     expect("route", ask("/nowhere", &good), Reason::NoRoute);
+    let foreign = Asking { origin: Some(EVIL), ..ask("/good", &good) };
+    expect("origin", foreign, Reason::BadOrigin);
     expect("mcp", ask("/mcp", &good), Reason::BadMcp);
     expect("token", ask("/good?access_token=x", &good), Reason::Ambiguous);
     let mut cached = |check, asking, reason| {

@@ -55,6 +55,9 @@ impl Reason {
             }
             Self::InsufficientScope => "The token lacks a scope that the route requires.",
             Self::InsufficientRole => "The token lacks a role that the route requires.",
+            Self::BadOrigin => {
+                "The request came from a page of an origin that the route does not list in origins or cors.origins."
+            }
             Self::KeysUnavailable => {
                 "The keys of the issuer were never loaded, or not confirmed for longer than max_stale."
             }

@@ -25,6 +25,11 @@ pub(in crate::enforce) fn route(case: &Case<'_>, _failed: Option<Reason>) -> Str
     words::route(case.route.map(AsRef::as_ref), question.method, target.path(), question.host)
 }
 
+pub(in crate::enforce) fn origin(case: &Case<'_>, _failed: Option<Reason>) -> String {
+    let (Some(route), Some(headers)) = (case.route, case.headers()) else { return String::new() };
+    words::origin(&route.settings().origins, headers)
+}
+
 pub(in crate::enforce) fn mcp(case: &Case<'_>, _failed: Option<Reason>) -> String {
     let Subject::Question(question, _) = case.subject else { return String::new() };
     let is_named = case.route.is_some_and(|route| !route.settings().mcp.methods.is_empty());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::enforce::decide::{InForce, Verdict};
-use crate::enforce::policy::{EncodedSlashes, Mode, Requirement, RouteSettings};
+use crate::enforce::policy::{EncodedSlashes, Mode, Requirement, RouteSettings, WebOrigin};
 use crate::enforce::testing::{
     ISSUER, NOW, SIGNERS, TestRequest as Asking, b64, enforcer, enforcer_with, header, issuers, payload,
     route, token, token_of, without,
@@ -87,6 +87,36 @@ fn a_good_token_passes_every_check() {
 }
 
 #[test]
+fn the_origin_of_a_page_is_told_with_those_that_are_listed() {
+    let listed = ["https://app.example", "null"].map(|text| WebOrigin::parse(text).expect("an origin"));
+    let listed = RouteSettings { origins: listed.to_vec(), ..route("/listed") };
+    let gate = enforcer(issuers(), vec![listed, route("/any")]);
+    let token = token(&payload(json!({})));
+    let origins = r#"listed: "https://app.example", "null""#;
+    for (path, origin, ok, detail) in [
+        ("/listed", None, true, format!("there is no Origin; {origins}")),
+        ("/listed", Some("null"), true, format!("Origin is \"null\"; {origins}")),
+        (
+            "/listed",
+            Some("https://evil.example"),
+            false,
+            format!("Origin is \"https://evil.example\"; {origins}"),
+        ),
+        (
+            "/any",
+            Some("https://evil.example"),
+            true,
+            "Origin is \"https://evil.example\"; the route takes every origin".to_owned(),
+        ),
+    ] {
+        let asking = Asking { origin, ..Asking::new(&gate, path).token(&token) };
+        assert_eq!(asking.reason(), (!ok).then_some(Reason::BadOrigin));
+        let told = asking.explain().expect("a bearer token");
+        assert_eq!((told.ok("origin"), told.detail("origin")), (Some(ok), &*detail), "{path} {origin:?}");
+    }
+}
+
+#[test]
 fn everything_that_is_wrong_is_told_at_once() {
     let gate = gate();
     let claims = payload(json!({
@@ -143,10 +173,15 @@ fn what_cannot_be_known_is_said_to_be_so() {
     );
     let undated = token(&without(payload(json!({})), "exp"));
     let rows: [(&str, &str, Option<Reason>, &[&str]); 7] = [
-        ("/deals", "opaque", Some(Reason::NotJwt), &CHECKS[4..]),
-        ("/deals", &claims(json!({"iss": "https://x/"})), Some(Reason::UnknownIssuer), &CHECKS[5..]),
-        ("/nowhere", &good, Some(Reason::NoRoute), &["mcp", "resource", "scopes", "roles"]),
-        ("//deals", &good, Some(Reason::BadTarget), &["route", "mcp", "resource", "scopes", "roles"]),
+        ("/deals", "opaque", Some(Reason::NotJwt), &CHECKS[5..]),
+        ("/deals", &claims(json!({"iss": "https://x/"})), Some(Reason::UnknownIssuer), &CHECKS[6..]),
+        ("/nowhere", &good, Some(Reason::NoRoute), &["origin", "mcp", "resource", "scopes", "roles"]),
+        (
+            "//deals",
+            &good,
+            Some(Reason::BadTarget),
+            &["route", "origin", "mcp", "resource", "scopes", "roles"],
+        ),
         ("/deals", &none, Some(Reason::BadAlgorithm), &["key", "signature"]),
         ("/deals", &bound, None, &["certificate"]),
         (

@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
-use http::Method;
+use http::header::ORIGIN;
+use http::{HeaderMap, Method};
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 use crate::enforce::denial::Reason;
 use crate::enforce::mcp::{McpCall, McpFault};
-use crate::enforce::policy::{Mode, Route};
+use crate::enforce::policy::{Mode, Route, WebOrigin};
 use crate::enforce::resource::Resource;
 use crate::enforce::signals::SignalClock;
 use crate::enforce::token::{Validity, VerifiedToken, Words};
@@ -173,6 +174,24 @@ pub(super) fn signature(good: bool) -> String {
     let text =
         if good { "matches" } else { "does not match; what follows is only what the token says of itself" };
     text.to_owned()
+}
+
+/// From where the request may come, and comes.
+pub(super) fn origin(listed: &[WebOrigin], headers: &HeaderMap) -> String {
+    let sent = headers.get_all(ORIGIN).iter().map(|value| quoted(&String::from_utf8_lossy(value.as_bytes())));
+    let sent: Vec<_> = sent.collect();
+    let sent = match sent.as_slice() {
+        [] => "there is no Origin".to_owned(),
+        [one] => format!("Origin is {one}"),
+        several => format!("there is more than one Origin: {}", several.join(", ")),
+    };
+    match listed {
+        [] => format!("{sent}; the route takes every origin"),
+        listed => {
+            let listed: Vec<_> = listed.iter().map(ToString::to_string).collect();
+            format!("{sent}; listed: {}", list(listed.iter().map(String::as_str)))
+        }
+    }
 }
 
 /// Who may use the token.

@@ -3,10 +3,14 @@
 use http::HeaderName;
 
 mod claim_name;
+mod cors;
+mod origin;
 mod requirement;
 mod route;
 
 pub use claim_name::ClaimName;
+pub use cors::{Cors, CorsOrigins, CorsSettings};
+pub use origin::WebOrigin;
 pub use requirement::Requirement;
 pub use route::{EncodedSlashes, IdleCounts, Mode, Route, RouteSettings};
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderMap, Method};
 
-use super::Requirement;
+use super::origin::SentOrigin;
+use super::{Cors, CorsSettings, Requirement, WebOrigin};
 use crate::enforce::denial::{Denial, Reason};
 use crate::enforce::mcp::McpSettings;
 use crate::enforce::resource::Resource;
@@ -34,6 +35,10 @@ pub struct RouteSettings {
     pub request_body_timeout: Option<Duration>,
     /// What becomes of targets with a `%2f` in the path.
     pub encoded_slashes: EncodedSlashes,
+    /// Origins that a request may come from, where it says so; empty: any.
+    pub origins: Vec<WebOrigin>,
+    /// What pages of other origins may do; `None`: what the upstream says.
+    pub cors: Option<CorsSettings>,
     /// Whether requests that it lets through are logged; those that are refused are in any case.
     pub access_log: bool,
     /// The protected resource that it belongs to.
@@ -58,6 +63,8 @@ impl Default for RouteSettings {
             response_timeout: None,
             request_body_timeout: None,
             encoded_slashes: EncodedSlashes::Reject,
+            origins: Vec::new(),
+            cors: None,
             access_log: true,
             resource: None,
             idle_counts: IdleCounts::Any,
@@ -107,6 +114,7 @@ pub struct Route {
     scope: Option<Arc<str>>,
     /// Where the metadata of its resource is.
     resource_metadata: Option<Arc<str>>,
+    cors: Option<Cors>,
 }
 
 impl Route {
@@ -115,7 +123,8 @@ impl Route {
         let named: Vec<&str> = scopes.iter().chain(any_scope).map(String::as_str).collect();
         let scope = (!named.is_empty()).then(|| named.join(" ").into());
         let resource_metadata = settings.resource.as_ref().map(|resource| resource.metadata_url().into());
-        Self { index, settings, scope, resource_metadata }
+        let cors = settings.cors.as_ref().map(|cors| Cors::new(cors, &settings.methods));
+        Self { index, settings, scope, resource_metadata, cors }
     }
 
     /// Its place in the configuration, counted from 0 without gaps.
@@ -165,6 +174,34 @@ impl Route {
             token.is_for_resources || resource.is_some_and(|resource| resource.require_audience);
         let is_named = || resource.is_some_and(|resource| token.audiences.contains(&resource.url));
         if !is_required || is_named() { Ok(()) } else { Err(Reason::WrongAudience) }
+    }
+
+    /// What pages of other origins may do.
+    #[must_use]
+    pub fn cors(&self) -> Option<&Cors> {
+        self.cors.as_ref()
+    }
+
+    /// Whether a request may come from where it says it does. One without `Origin` may.
+    ///
+    /// # Errors
+    /// [`Reason::BadOrigin`].
+    pub fn judge_origin(&self, request: &HeaderMap) -> Result<(), Denial> {
+        let (listed, sent) = (&self.settings.origins, SentOrigin::of(request));
+        let may = listed.is_empty() || sent == SentOrigin::Absent || sent.find(listed).is_some();
+        if may { Ok(()) } else { Err(self.denial(Reason::BadOrigin)) }
+    }
+
+    /// The fields of the answer to a preflight that asks for `method`.
+    ///
+    /// # Errors
+    /// [`Reason::BadOrigin`] when the request that it asks about would be rejected for its origin, or could not be read.
+    pub fn preflight(&self, request: &HeaderMap, method: &Method) -> Result<HeaderMap, Denial> {
+        if self.settings.mode == Mode::Enforce {
+            self.judge_origin(request)?;
+        }
+        let answer = self.cors.as_ref().and_then(|cors| cors.preflight(request, method));
+        answer.ok_or_else(|| self.denial(Reason::BadOrigin))
     }
 
     /// Whether a token carries the scopes that this route requires.

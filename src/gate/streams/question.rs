@@ -1,6 +1,6 @@
 //! What of a request is kept to judge it again while it lasts.
 
-use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{AUTHORIZATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::enforce::decide::Request;
@@ -16,7 +16,7 @@ pub(in crate::gate) struct StreamQuestion {
     authorization: Option<HeaderValue>,
     /// There is more than one `Authorization` field.
     is_ambiguous: bool,
-    /// The other fields that are judged: where a WebSocket's token may be, and what an MCP request says of itself.
+    /// The other fields that are judged: whose page it came from, where a WebSocket's token may be, and what an MCP request says of itself.
     others: Option<Box<HeaderMap>>,
     /// Nothing in it shares memory with the rest of the head.
     is_compact: bool,
@@ -72,11 +72,15 @@ impl StreamQuestion {
     }
 }
 
-/// The fields of a WebSocket's handshake that its token is found by, and those of an MCP request that its route is.
+/// The origin of the page, the fields of a WebSocket's handshake that its token is found by, and those of an MCP request that
+/// its route is.
 fn other_fields(headers: &HeaderMap) -> Option<Box<HeaderMap>> {
     let of =
         |name: HeaderName| headers.get_all(&name).into_iter().map(move |value| (name.clone(), value.clone()));
     let mut fields = HeaderMap::new();
+    if headers.contains_key(ORIGIN) {
+        fields.extend(of(ORIGIN));
+    }
     if headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         fields.extend(of(SEC_WEBSOCKET_PROTOCOL).chain(of(UPGRADE)));
     }

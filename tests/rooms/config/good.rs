@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 use portcullis::config::{OnEmpty, StoreSettings};
-use portcullis::enforce::policy::{ClaimName, EncodedSlashes, IdentityClaim, Mode, OnOverflow};
+use portcullis::enforce::policy::{
+    ClaimName, CorsOrigins, CorsSettings, EncodedSlashes, IdentityClaim, Mode, OnOverflow, WebOrigin,
+};
 use portcullis::forward::{Address, Scheme, TrustedFields};
 use portcullis::keys::KeySource;
 use portcullis::signals::Concealed;
@@ -116,6 +118,39 @@ fn an_issuer_may_have_an_idle_timeout_of_its_own() {
         assert_eq!(found, expected, "{common} {own}");
         assert_eq!(s.terms().longest_idle, expected.0.max(expected.1), "{common} {own}");
     }
+}
+
+#[test]
+fn what_a_route_says_about_browsers_arrives() {
+    let lines = "origins = [\"HTTPS://App.Example.com:443\", \"null\"]\n[routes.cors]\n\
+                 origins = [\"https://app.example.com\"]\nmethods = [\"GET\"]\nheaders = [\"DPoP\"]\nexpose = []\n\
+                 credentials = true\nmax_age = \"1h\"";
+    let text = base_with(&[("route", lines)]);
+    let route = Folder::new().good(&text).settings.enforce.routes[0].clone();
+    let origin = |text| WebOrigin::parse(text).unwrap();
+    assert_eq!(route.origins, [origin("https://app.example.com"), origin("null")]);
+    let cors = CorsSettings {
+        origins: CorsOrigins::Listed(vec![origin("https://app.example.com")]),
+        methods: vec![http::Method::GET],
+        headers: vec![http::HeaderName::from_static("dpop")],
+        expose: Vec::new(),
+        credentials: true,
+        max_age: Duration::from_secs(3600),
+    };
+    assert_eq!(route.cors.as_ref(), Some(&cors));
+    let bare = Folder::new().good(BASE).settings.enforce.routes[0].clone();
+    assert_eq!((bare.origins.len(), bare.cors), (0, None));
+    let text = base_with(&[("route", "[routes.cors]\norigins = [\"*\"]")]);
+    let cors = Folder::new().good(&text).settings.enforce.routes[0].cors.clone().unwrap();
+    let expected = CorsSettings {
+        origins: CorsOrigins::Any,
+        methods: Vec::new(),
+        headers: vec![http::header::AUTHORIZATION, http::header::CONTENT_TYPE],
+        expose: vec![http::header::WWW_AUTHENTICATE, http::HeaderName::from_static("x-request-id")],
+        credentials: false,
+        max_age: Duration::from_secs(600),
+    };
+    assert_eq!(cors, expected);
 }
 
 #[test]

@@ -1,0 +1,81 @@
+//! What `[[routes]]` says about browsers: `origins` and `[routes.cors]`.
+
+use http::{HeaderName, Method};
+
+use crate::config::section::Section;
+use crate::config::values::Zero;
+use crate::enforce::policy::{CorsOrigins, CorsSettings, WebOrigin};
+
+/// Origins that a request may come from.
+pub(super) fn origins(s: &mut Section<'_>) -> Vec<WebOrigin> {
+    s.list("origins", &[], |text| match text {
+        "*" => {
+            Err("\"*\" is not an origin; leave origins out where pages of every origin may call".to_owned())
+        }
+        text => WebOrigin::parse(text),
+    })
+}
+
+/// `[routes.cors]` of a route with these methods.
+pub(super) fn cors(s: &mut Section<'_>, of_route: &[Method]) -> CorsSettings {
+    let origins = s.list("origins", &[], |text| match text {
+        "*" => Ok(None),
+        text => WebOrigin::parse(text).map(Some),
+    });
+    let methods = s.list("methods", &[], super::routes::method);
+    let are_sound = s.is_sound("methods") && !of_route.is_empty();
+    for (index, method) in methods.iter().enumerate().filter(|_| are_sound) {
+        if !of_route.contains(method) {
+            s.element_problem("methods", index, format!("the route does not take {method}"));
+        }
+    }
+    let settings = CorsSettings {
+        origins: allowed(s, &origins),
+        methods,
+        headers: s.list("headers", &["authorization", "content-type"], field),
+        expose: s.list("expose", &["www-authenticate", "x-request-id"], field),
+        credentials: s.flag("credentials", false),
+        max_age: s.duration("max_age", "10m", Zero::Allowed),
+    };
+    if settings.max_age.subsec_nanos() > 0 {
+        s.problem("max_age", "browsers take whole seconds");
+    }
+    if settings.credentials && s.is_sound("origins") {
+        credentials(s, &settings.origins);
+    }
+    settings
+}
+
+fn allowed(s: &Section<'_>, origins: &[Option<WebOrigin>]) -> CorsOrigins {
+    if origins.iter().all(Option::is_some) {
+        return CorsOrigins::Listed(origins.iter().flatten().cloned().collect());
+    }
+    if origins.len() > 1 {
+        s.problem("origins", "\"*\" is every origin, so it stands alone");
+    }
+    CorsOrigins::Any
+}
+
+/// Credentials of everybody's pages would be those of nobody's (Fetch §3.2.5).
+fn credentials(s: &Section<'_>, origins: &CorsOrigins) {
+    match origins {
+        CorsOrigins::Any => s.problem(
+            "credentials",
+            "cannot be true while origins is \"*\": any page could use the cookies of its visitors; list the origins",
+        ),
+        CorsOrigins::Listed(listed) if listed.iter().any(WebOrigin::is_null) => s.problem(
+            "credentials",
+            "cannot be true while origins has \"null\", which any page can make its own origin",
+        ),
+        CorsOrigins::Listed(_) => {}
+    }
+}
+
+/// A field by its name. `*` would be one, and would mean less than it seems to: it never covers `Authorization`.
+fn field(text: &str) -> Result<HeaderName, String> {
+    match text.parse::<HeaderName>() {
+        Ok(name) if name != "*" => Ok(name),
+        Ok(_) => Err("\"*\" does not cover every field (Authorization never); name the fields".to_owned()),
+        Err(_) => Err(format!("{text:?} is not a valid header name (letters, digits and `-`)")),
+    }
+}

@@ -1,0 +1,156 @@
+//! Browsers of other origins (`[routes.cors]`): preflights are answered here, without a token, and what the gate answers
+//! itself can be read by the pages that may, so that an expired token is told from a dead network.
+//!
+//! Which fields those are is said by [`Cors`]; requests are judged as any others.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, CONNECTION, EXPECT, HeaderMap, HeaderValue, ORIGIN,
+};
+use http::{Method, Response, StatusCode};
+
+use super::accept::ClientConnection;
+use super::access::Record;
+use super::answer::{AnswerForm, GateRefusal, X_REQUEST_ID};
+use super::body::{AnswerBody, ClientBody, Serving, discard};
+use super::http::Head;
+use super::limits::host;
+use super::worker::Generation;
+use crate::enforce::decide::Request;
+use crate::enforce::policy::{Cors, Route};
+use crate::time::Now;
+
+/// A question of a browser: may a page send such a request? (Fetch §4.8)
+pub(super) struct Preflight {
+    route: Arc<Route>,
+    method: Method,
+}
+
+impl Preflight {
+    /// That of a request, where the request that it asks about would meet a route with CORS. Every other `OPTIONS` goes the
+    /// way of all requests.
+    pub(super) fn of(
+        head: &Head,
+        host: &HeaderValue,
+        connection: &ClientConnection,
+        generation: &Generation,
+    ) -> Option<Self> {
+        if head.method != Method::OPTIONS || !generation.has_cors || !head.headers.contains_key(ORIGIN) {
+            return None;
+        }
+        let mut fields = head.headers.get_all(ACCESS_CONTROL_REQUEST_METHOD).iter();
+        let (Some(asked), None) = (fields.next(), fields.next()) else { return None };
+        let method = Method::from_bytes(asked.as_bytes()).ok()?;
+        let now = Now::read();
+        // Without a certificate that is valid, it is rejected like any other.
+        let certificate = connection.certificate(&generation.live, now.wall).ok()?;
+        let question = Request {
+            method: &method,
+            target: &head.target,
+            host: host.to_str().ok(),
+            headers: &head.headers,
+            certificate,
+        };
+        let route = generation.live.enforcer.route(&question, now).filter(|route| route.cors().is_some())?;
+        Some(Self { route, method })
+    }
+
+    /// Answers it. Where the page's origin is not allowed, it is rejected, as the Fetch standard asks of servers that do not
+    /// take part (§3.2.4).
+    pub(super) async fn answer(
+        self,
+        head: &Head,
+        body: ClientBody,
+        mut record: Box<Record>,
+        serving: Option<Serving>,
+    ) -> Response<AnswerBody> {
+        record.routed(Arc::clone(&self.route));
+        let persists = discard(body, head.headers.contains_key(EXPECT)).await;
+        let mut answer = match self.route.preflight(&head.headers, &self.method) {
+            Ok(fields) => {
+                record.answered_preflight();
+                allowed(fields, &record.request_id)
+            }
+            Err(denial) => {
+                let refusal = GateRefusal::denied(&denial, Some(&self.route));
+                record.denied(&refusal);
+                let mut answer = refusal.to_response(AnswerForm::Json, &record.request_id);
+                if let Some(cors) = self.route.cors() {
+                    cors.add(None, answer.headers_mut());
+                }
+                answer
+            }
+        };
+        if !persists {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        record.answered(answer.status());
+        answer.map(|text| AnswerBody::refusal(text, record, serving))
+    }
+}
+
+fn allowed(fields: HeaderMap, request_id: &HeaderValue) -> Response<Option<Bytes>> {
+    let mut answer = Response::new(None);
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    *answer.headers_mut() = fields;
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer.headers_mut().insert(X_REQUEST_ID, request_id.clone());
+    answer
+}
+
+/// What the answer to a request says to browsers: nothing, unless its route has CORS.
+#[derive(Default)]
+pub(super) struct CorsAnswer {
+    route: Option<Arc<Route>>,
+    /// The origin whose pages may read it.
+    origin: Option<HeaderValue>,
+}
+
+impl CorsAnswer {
+    /// For a request on this route.
+    pub(super) fn of(route: &Arc<Route>, request: &HeaderMap) -> Self {
+        let Some(cors) = route.cors() else { return Self::default() };
+        Self { route: Some(Arc::clone(route)), origin: cors.allowed_origin(request) }
+    }
+
+    /// For a request that is rejected, which may have been before its route was looked for.
+    pub(super) fn of_rejected(head: &Head, record: &Record) -> Self {
+        let generation = &record.generation;
+        if !generation.has_cors {
+            return Self::default();
+        }
+        if let Some(route) = record.route() {
+            return Self::of(route, &head.headers);
+        }
+        let host = record.host.clone().or_else(|| host(head));
+        let question = Request {
+            method: &head.method,
+            target: &head.target,
+            host: host.as_ref().and_then(|host| host.to_str().ok()),
+            headers: &head.headers,
+            certificate: None,
+        };
+        let route = generation.live.enforcer.route(&question, Now::read());
+        route.map(|route| Self::of(&route, &head.headers)).unwrap_or_default()
+    }
+
+    /// Adds the fields to an answer of the gate itself.
+    pub(super) fn add(&self, answer: &mut HeaderMap) {
+        if let Some(cors) = self.cors() {
+            cors.add(self.origin.as_ref(), answer);
+        }
+    }
+
+    /// Puts the fields in place of the upstream's.
+    pub(super) fn replace(&self, answer: &mut HeaderMap) {
+        if let Some(cors) = self.cors() {
+            cors.replace(self.origin.as_ref(), answer);
+        }
+    }
+
+    fn cors(&self) -> Option<&Cors> {
+        self.route.as_ref()?.cors()
+    }
+}

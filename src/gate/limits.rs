@@ -1,0 +1,73 @@
+//! What a request may be at most, and what it must have before it is judged.
+
+use http::header::{CONTENT_LENGTH, COOKIE, HOST};
+use http::uri::Authority;
+use http::{HeaderValue, Method, Version};
+use http_body::Body as _;
+
+use super::answer::GateRefusal;
+use super::body::ClientBody;
+use super::http::Head;
+use super::http1::is_host;
+use super::worker::Generation;
+
+/// Checks the limits, and what HTTP/2 can carry and the parser of HTTP/1.1 heads refuses. Returns the host the client asked for.
+pub(super) fn within_limits(
+    head: &Head,
+    body: &ClientBody,
+    generation: &Generation,
+) -> Result<HeaderValue, GateRefusal> {
+    let limits = &generation.live.settings.limits;
+    if head.method == Method::CONNECT {
+        return Err(GateRefusal::NO_CONNECT);
+    }
+    if field_count(head) > limits.headers {
+        return Err(GateRefusal::TOO_MANY_FIELDS);
+    }
+    if head.version == Version::HTTP_2 && list_size(head) > limits.header_bytes {
+        return Err(GateRefusal::LIST_TOO_LARGE);
+    }
+    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(GateRefusal::BAD_LENGTH);
+    }
+    // The one byte that `http` takes for part of a name and RFC 9110 §5.1 does not.
+    if head.version == Version::HTTP_2 && head.headers.keys().any(|name| name.as_str().contains('"')) {
+        return Err(GateRefusal::BAD_NAME);
+    }
+    if limits.body_bytes.is_some_and(|most| body.size_hint().lower() > most) {
+        return Err(GateRefusal::BODY_TOO_LARGE);
+    }
+    host(head).ok_or(GateRefusal::BAD_HOST)
+}
+
+/// Fields as they would stand in HTTP/1.1, where the crumbs of a cookie are one (RFC 9113 §8.2.3).
+fn field_count(head: &Head) -> usize {
+    let crumbs = || head.headers.get_all(COOKIE).iter().count().saturating_sub(1);
+    head.headers.len() - if head.version == Version::HTTP_2 { crumbs() } else { 0 }
+}
+
+/// The size of a header list as RFC 9113 §6.5.2 counts it.
+fn list_size(head: &Head) -> usize {
+    let field = |name: &str, value: usize| name.len() + value + 32;
+    let host = head.target.authority().map_or(0, |host| field(":authority", host.as_str().len()));
+    let path = field(":path", head.target.as_bytes().len());
+    let fields = head.headers.iter().map(|(name, value)| field(name.as_str(), value.len()));
+    fields.sum::<usize>() + host + path + field(":method", head.method.as_str().len()) + field(":scheme", 5)
+}
+
+/// The one host that was asked for (RFC 9112 §3.2, RFC 9113 §8.3.1). HTTP/1.0 may name none.
+pub(super) fn host(head: &Head) -> Option<HeaderValue> {
+    let mut fields = head.headers.get_all(HOST).iter();
+    let (field, more) = (fields.next(), fields.next().is_some());
+    let asked = head.target.authority().map(Authority::as_str);
+    let host = match (asked, field) {
+        (Some(asked), Some(field)) if head.version == Version::HTTP_2 => {
+            field.as_bytes().eq_ignore_ascii_case(asked.as_bytes()).then(|| field.clone())
+        }
+        (Some(asked), _) => HeaderValue::from_str(asked).ok(),
+        (None, Some(field)) => Some(field.clone()),
+        (None, None) if head.version == Version::HTTP_10 => return Some(HeaderValue::from_static("")),
+        (None, None) => None,
+    };
+    host.filter(|host| !more && is_host(host.as_bytes()))
+}
