@@ -219,6 +219,8 @@ fn enforcer(algorithm: Algorithm, set: KeySet) -> (Enforcer, Arc<Revocations>) {
             algorithms: algorithms.clone(),
             ca: None,
             insecure_http: false,
+            authorization: None,
+            for_svids: false,
             refresh_interval: Duration::from_secs(300),
             refresh_cooldown: Duration::from_secs(30),
             max_stale: Duration::from_secs(86_400),
@@ -244,6 +246,7 @@ fn enforcer(algorithm: Algorithm, set: KeySet) -> (Enforcer, Arc<Revocations>) {
 
 fn rules(algorithms: Vec<Algorithm>) -> IssuerRules {
     IssuerRules {
+        trust_domain: None,
         issuer: ISSUER.into(),
         audiences: vec!["https://api.example.com".to_owned()],
         algorithms,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, HOST, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, HOST, USER_AGENT};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -137,6 +137,19 @@ impl Url {
         Ok(Self { host, port, authority, target, transport })
     }
 
+    /// Whether both have the same scheme, host and port.
+    #[must_use]
+    pub fn is_same_origin(&self, other: &Self) -> bool {
+        let is_tls = |url: &Self| url.transport == Transport::Tls;
+        (&self.host, self.port, is_tls(self)) == (&other.host, other.port, is_tls(other))
+    }
+
+    /// Whether what is sent there can be read on the way: plain `http` to another host.
+    #[must_use]
+    pub fn is_exposed(&self) -> bool {
+        self.transport == Transport::Plain && !is_loopback(&self.host)
+    }
+
     /// The URL of an endpoint, whose path and query begin with `/`, below this one; `None` when this one has a query.
     #[must_use]
     pub fn at(&self, endpoint: &str) -> Option<Self> {
@@ -180,10 +193,20 @@ impl Client {
     /// # Errors
     /// Everything else, within five seconds.
     pub async fn get(&self, url: &Url) -> Result<Bytes, GetError> {
+        self.get_as(url, None).await
+    }
+
+    /// As [`Self::get`], with this `Authorization`. No redirect is followed, so no other host ever gets it.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_as(&self, url: &Url, authorization: Option<&HeaderValue>) -> Result<Bytes, GetError> {
         let mut request = Request::new(Bytes::new());
-        request
-            .headers_mut()
-            .insert(ACCEPT, HeaderValue::from_static("application/json, application/jwk-set+json"));
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, application/jwk-set+json"));
+        if let Some(authorization) = authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
         let takes = |status: StatusCode| match status {
             StatusCode::OK => Ok(()),
             status if status.is_redirection() => Err(GetError::Redirect(status)),
@@ -331,6 +354,30 @@ mod tests {
         ] {
             let url = Url::parse(url, false).unwrap().with_parameter("stream_id", value);
             assert_eq!(url.target.as_str(), target);
+        }
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port_and_nothing_else() {
+        let url = |text: &str| Url::parse(text, true).unwrap();
+        let one = url("https://idp.example.com/a");
+        for (other, same) in [
+            ("https://idp.example.com/b?c=d", true),
+            ("https://IDP.example.com:443", true),
+            ("https://idp.example.com:8443/a", false),
+            ("http://idp.example.com:443/a", false),
+            ("https://evil.example.com/a", false),
+            ("https://idp.example.com.evil.example.com/a", false),
+        ] {
+            assert_eq!(one.is_same_origin(&url(other)), same, "{other}");
+        }
+        for (text, exposed) in [
+            ("http://idp.example.com/", true),
+            ("http://127.0.0.1/", false),
+            ("http://localhost/", false),
+            ("https://idp.example.com/", false),
+        ] {
+            assert_eq!(url(text).is_exposed(), exposed, "{text}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The key stores of issuers and transmitters, each with the task that refreshes it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,12 +69,15 @@ impl Maker<'_> {
         settings: &Settings,
         running: &[Arc<IssuerKeys>],
     ) -> Result<Vec<Option<Arc<IssuerKeys>>>, Vec<String>> {
-        let mut keys = Vec::with_capacity(settings.issuers.len() + settings.transmitters.len());
+        let mut keys: Vec<Result<Option<Arc<IssuerKeys>>, String>> =
+            Vec::with_capacity(settings.issuers.len() + settings.transmitters.len());
         for wanted in all(settings) {
-            let same = running.iter().find(|keys| keys.fits(wanted));
+            // An issuer in several tables has one store.
+            let made = keys.iter().flatten().flatten();
+            let same = running.iter().chain(made).find(|keys| keys.fits(wanted)).map(Arc::clone);
             keys.push(match same {
                 _ if wanted.source == keys::KeySource::Authority => Ok(None),
-                Some(same) => Ok(Some(Arc::clone(same))),
+                Some(same) => Ok(Some(same)),
                 None => self.start(wanted).await.map(Some),
             });
         }
@@ -126,7 +130,10 @@ pub(super) async fn all_loaded(keys: &[&Arc<IssuerKeys>]) -> Result<(), Vec<Stri
     let missing = || {
         let never =
             |keys: &&&Arc<IssuerKeys>| keys.store.availability(Now::read()) == Availability::NeverLoaded;
-        keys.iter().filter(never).map(|keys| keys.store.settings().issuer.clone()).collect::<Vec<_>>()
+        {
+            let names = keys.iter().filter(never).map(|keys| keys.store.settings().issuer.clone());
+            names.collect::<BTreeSet<_>>()
+        }
     };
     loop {
         let missing = missing();

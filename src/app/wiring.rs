@@ -106,7 +106,7 @@ impl Wiring {
         let keys = lasting.maker().make(settings, &[]).await?;
         let own = lasting.authority.as_deref().map(|authority| (authority, None));
         let keys = with_own(keys, settings, own, &[])?;
-        keys.iter().for_each(|keys| lasting.put_in_force(&keys.store));
+        distinct(&keys).for_each(|keys| lasting.put_in_force(&keys.store));
         let intake = senders::intake(&lasting, settings, &keys, None);
         let upstreams = plan::upstreams(settings, &[])?;
         let parts = LiveParts { listeners: &listeners, upstreams, intake: intake.clone() };
@@ -160,7 +160,7 @@ impl Wiring {
             log: lines,
         } = plan;
         let settings = &loaded.settings;
-        for new in keys.iter().filter(|keys| !self.keys.iter().any(|known| Arc::ptr_eq(known, keys))) {
+        for new in distinct(&keys).filter(|keys| !self.keys.iter().any(|known| Arc::ptr_eq(known, keys))) {
             self.lasting.put_in_force(&new.store);
         }
         self.settings.store(Arc::new(settings.clone()));
@@ -372,5 +372,15 @@ impl Lasting {
 
 /// The keys without which requests cannot be judged: those of the issuers.
 fn stores(settings: &Settings, keys: &[Arc<IssuerKeys>]) -> Vec<Arc<KeyStore>> {
-    keys.iter().take(settings.issuers.len()).map(|keys| Arc::clone(&keys.store)).collect()
+    let keys = keys.get(..settings.issuers.len()).unwrap_or(keys);
+    distinct(keys).map(|keys| Arc::clone(&keys.store)).collect()
+}
+
+/// Each of them once: an issuer in several tables has one.
+fn distinct(keys: &[Arc<IssuerKeys>]) -> impl Iterator<Item = &Arc<IssuerKeys>> {
+    let is_first = |place: &usize| {
+        let (before, here) = keys.split_at(*place);
+        !here.first().is_some_and(|here| before.iter().any(|other| Arc::ptr_eq(other, here)))
+    };
+    (0..keys.len()).filter(is_first).filter_map(|place| keys.get(place))
 }

@@ -23,6 +23,7 @@ use crate::client::Client;
 use crate::config::{self, Settings, StoreSettings};
 use crate::enforce::decide::{Asked, Enforcer, InForce, TrustedIssuer};
 use crate::enforce::explain::{Explanation, Question};
+use crate::enforce::spiffe;
 use crate::events::EventLog;
 use crate::events::parse::parse_time;
 use crate::jose::jws::Jws;
@@ -176,15 +177,19 @@ fn explain(args: &ExplainArgs) -> Result<Explanation, String> {
         [token] => token.clone(),
         _ => return Err("one token is explained at a time; give it alone, without \"Bearer\"".to_owned()),
     };
-    let settings = config::load_to_judge(&args.configured.config, claimed_issuer(token.trim()).as_deref());
+    let names = claimed_names(token.trim());
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let settings = config::load_to_judge(&args.configured.config, &names);
     let settings = settings.map_err(|problems| problems.to_string())?;
     block_on(judge(&settings, args, token.trim()))?
 }
 
-/// The issuer that the token names: of the other ones nothing has to be there.
-fn claimed_issuer(token: &str) -> Option<String> {
-    let jws = Jws::parse(token.as_bytes()).ok()?;
-    jws.payload.get("iss").and_then(Value::as_str).map(str::to_owned)
+/// The issuer that the token names, and the SPIFFE trust domain of its subject: of the others nothing has to be there.
+fn claimed_names(token: &str) -> Vec<String> {
+    let Ok(jws) = Jws::parse(token.as_bytes()) else { return Vec::new() };
+    let issuer = jws.payload.get("iss").and_then(Value::as_str);
+    let domain = spiffe::trust_domain(&jws.payload);
+    issuer.into_iter().chain(domain).map(str::to_owned).collect()
 }
 
 fn from_stdin() -> Result<String, String> {
@@ -202,11 +207,14 @@ async fn judge(settings: &Settings, args: &ExplainArgs, token: &str) -> Result<E
         Ok(store) => replay(store, settings, now).await.map_err(|error| error.to_string())?,
         Err(_why) => InForce::unlimited(),
     };
-    let issuers = settings.issuers.iter().map(|issuer| {
-        let keys = KeyStore::new(issuer.keys.clone(), metrics.clone());
-        TrustedIssuer { rules: issuer.rules.clone(), keys }
-    });
-    let enforcer = Enforcer::new(settings.enforce.clone(), issuers.collect(), in_force, &metrics);
+    let mut issuers: Vec<TrustedIssuer> = Vec::new();
+    for issuer in &settings.issuers {
+        let shared = issuers.iter().find(|known| *known.keys.settings() == issuer.keys);
+        let keys = shared.map(|known| Arc::clone(&known.keys));
+        let keys = keys.unwrap_or_else(|| KeyStore::new(issuer.keys.clone(), metrics.clone()));
+        issuers.push(TrustedIssuer { rules: issuer.rules.clone(), keys });
+    }
+    let enforcer = Enforcer::new(settings.enforce.clone(), issuers, in_force, &metrics);
     let enforcer =
         enforcer.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     // Of the other issuers nothing is asked, so that one that is down holds nobody up.

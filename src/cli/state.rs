@@ -61,7 +61,7 @@ pub(super) fn state(args: &StateArgs) -> ExitCode {
         StateCommand::Init(args) => config::load(&args.configured.config)
             .map(|loaded| init(&loaded.settings, args.accept_existing_tokens)),
         // A job that makes copies has none of the gate's secrets in its environment.
-        StateCommand::Backup(args) => config::load_to_judge(&args.configured.config, None)
+        StateCommand::Backup(args) => config::load_to_judge(&args.configured.config, &[])
             .map(|settings| back_up(&settings, args.authority, &args.path)),
     };
     let outcome = match outcome {

@@ -73,10 +73,10 @@ impl std::error::Error for Problems {}
 pub(super) enum ReadFor<'a> {
     /// To run by it.
     Everything,
-    /// To judge a token, of this issuer if it names one.
+    /// To judge a token.
     Judgement {
-        /// `iss` of the token.
-        issuer: Option<&'a str>,
+        /// The issuer, or the SPIFFE trust domain, that it may be of.
+        names: &'a [&'a str],
     },
 }
 
@@ -95,11 +95,11 @@ impl<'a> Reading<'a> {
         Self { file, text, found: RefCell::new(Vec::new()), files: RefCell::new(files), extent }
     }
 
-    /// Whether everything is read, or a token of this issuer is to be judged.
-    pub(super) fn concerns(&self, issuer: &str) -> bool {
+    /// Whether everything is read, or a token of this issuer or trust domain is to be judged.
+    pub(super) fn concerns(&self, name: &str) -> bool {
         match self.extent {
             ReadFor::Everything => true,
-            ReadFor::Judgement { issuer: judged } => judged == Some(issuer),
+            ReadFor::Judgement { names } => names.contains(&name),
         }
     }
 

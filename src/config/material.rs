@@ -55,10 +55,10 @@ pub(super) fn roots(s: &Section<'_>, key: &str, path: Option<&Path>) {
 }
 
 /// A key set with at least one key that an issuer may use.
-pub(super) fn key_set(s: &Section<'_>, key: &str, path: &Path, algorithms: &[Algorithm]) {
+pub(super) fn key_set(s: &Section<'_>, key: &str, path: &Path, algorithms: &[Algorithm], for_svids: bool) {
     if s.looks()
         && let Ok(document) = std::fs::read(path)
-        && let Err(error) = jwks::parse(&document, algorithms)
+        && let Err(error) = jwks::parse_for(&document, algorithms, for_svids)
     {
         s.problem(key, format!("{}: {error}", path.display()));
     }

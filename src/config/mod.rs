@@ -47,14 +47,14 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     read(path, ReadFor::Everything)
 }
 
-/// Reads a configuration file to judge tokens of one issuer by it. Of the secrets and files that it names, only those of
-/// this issuer are looked at; instead of the others the settings have values that must not be used.
+/// Reads a configuration file to judge tokens of the issuers or SPIFFE trust domains of these names by it. Of the secrets
+/// and files that it names, only theirs are looked at; instead of the others the settings have values that must not be used.
 ///
 /// # Errors
 ///
 /// As [`load`], except for what is wrong with the secrets and files that are not looked at.
-pub fn load_to_judge(path: &Path, issuer: Option<&str>) -> Result<Settings, Problems> {
-    read(path, ReadFor::Judgement { issuer }).map(|loaded| loaded.settings)
+pub fn load_to_judge(path: &Path, names: &[&str]) -> Result<Settings, Problems> {
+    read(path, ReadFor::Judgement { names }).map(|loaded| loaded.settings)
 }
 
 fn read(path: &Path, extent: ReadFor<'_>) -> Result<Loaded, Problems> {

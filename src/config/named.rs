@@ -52,6 +52,16 @@ impl<'a> Section<'a> {
         secret
     }
 
+    /// As [`Self::secret`], and the file it was found in, for a secret that is to be read again whenever it is used.
+    pub(super) fn secret_or_file(&mut self, key: &'a str) -> Option<(String, Option<PathBuf>)> {
+        let secret = self.secret(key)?;
+        let file = match self.find(key)?.value {
+            DeValue::Table(table) => table.get("file").and_then(|path| path.get_ref().as_str()),
+            _ => None,
+        };
+        Some((secret, file.filter(|path| !path.is_empty()).map(|path| self.reading.beside(path))))
+    }
+
     /// An array of secrets, with at least one; each as [`Self::secret`] reads it.
     pub(super) fn secrets(&mut self, key: &'a str) -> Vec<String> {
         let elements = match self.take(key).map(|entry| entry.value) {

@@ -61,9 +61,10 @@ impl<'a> Section<'a> {
         result
     }
 
-    /// From now on secrets and files of this table are looked at only if it is about an issuer whose tokens are judged.
-    pub(super) fn look_for(&mut self, issuer: &str) {
-        self.looks &= self.reading.concerns(issuer);
+    /// From now on secrets and files of this table are looked at only if it is about an issuer whose tokens are judged, by
+    /// one of these names.
+    pub(super) fn look_for(&mut self, names: &[Option<&str>]) {
+        self.looks &= names.iter().flatten().any(|name| self.reading.concerns(name));
     }
 
     /// Whether secrets and files that are named here are to be looked at.

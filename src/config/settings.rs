@@ -123,6 +123,18 @@ impl OnEmpty {
     }
 }
 
+/// What events need to know of an issuer: of several tables the longest times, because an event is about the tokens of all.
+pub(super) fn event_issuer(issuers: &[IssuerSettings], name: &str) -> Option<events::EventIssuer> {
+    let tables = || issuers.iter().map(|issuer| &issuer.rules).filter(|rules| *rules.issuer == *name);
+    let issuer = Arc::clone(&tables().next()?.issuer);
+    let longest = |time: fn(&IssuerRules) -> Duration| tables().map(time).max().unwrap_or_default();
+    Some(events::EventIssuer {
+        issuer,
+        leeway: longest(|rules| rules.leeway),
+        max_lifetime: longest(|rules| rules.max_lifetime),
+    })
+}
+
 impl Settings {
     /// The greatest allowance for clocks among the issuers.
     #[must_use]
@@ -130,17 +142,17 @@ impl Settings {
         self.issuers.iter().map(|issuer| issuer.rules.leeway).max().unwrap_or_default()
     }
 
-    /// What events need to know of the issuers.
+    /// What events need to know of the issuers, each once.
     #[must_use]
     pub fn event_issuers(&self) -> Vec<events::EventIssuer> {
-        let issuers = self.issuers.iter().map(|issuer| &issuer.rules);
+        let tables = self.issuers.iter().map(|issuer| &issuer.rules);
+        let mut issuers: Vec<events::EventIssuer> = Vec::new();
+        for rules in tables {
+            if !issuers.iter().any(|known| known.issuer == rules.issuer) {
+                issuers.extend(event_issuer(&self.issuers, &rules.issuer));
+            }
+        }
         issuers
-            .map(|rules| events::EventIssuer {
-                issuer: Arc::clone(&rules.issuer),
-                leeway: rules.leeway,
-                max_lifetime: rules.max_lifetime,
-            })
-            .collect()
     }
 
     /// What a shared store needs to know of the rest.

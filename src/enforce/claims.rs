@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::denial::Reason;
 use super::identity::{self, TooLong};
 use super::policy::{ClaimName, IdentitySettings};
+use super::spiffe;
 use super::standing::TokenStanding;
 use super::token::{IssuerIndex, TokenId, Validity, VerifiedToken, Words, fingerprint};
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey, TokenNames};
@@ -24,6 +25,9 @@ pub(super) mod lists;
 pub struct IssuerRules {
     /// Compared exactly with `iss`.
     pub issuer: Arc<str>,
+    /// The tokens are JWT-SVIDs of this SPIFFE trust domain, which is compared exactly with that of `sub`; then `issuer` is
+    /// only what events and metrics call it, and `iat` may be absent.
+    pub trust_domain: Option<Box<str>>,
     /// One of these must be in `aud`.
     pub audiences: Vec<String>,
     /// URLs of resources that it issues tokens for. Such a token is good on the routes of its resource only.
@@ -171,6 +175,9 @@ impl IssuerRules {
     ) -> Result<VerifiedToken, UnusableToken> {
         let payload = &jws.payload;
         let names = &self.claims;
+        if self.trust_domain.is_some() {
+            spiffe::check_workload(payload).map_err(|wrong| UnusableToken(wrong.to_owned()))?;
+        }
         let claim = |name: &ClaimName| text(name.find(payload), name);
         let (subject, jti) = (claim(&names.subject)?, claim(&names.token_id)?);
         let not_whole = || UnusableToken(format!("{} is not a whole number", names.role_version));
@@ -179,7 +186,7 @@ impl IssuerRules {
         let client = text(names.client.find(payload), &names.client)?;
         let role_version = names.role_version.find(payload).map(whole).transpose()?;
         let facts = TokenFacts {
-            token: TokenKey(Key::from_digest(&id.0)),
+            token: key(&id),
             issuer: IssuerKey::new(&self.issuer),
             subject: subject.map(|subject| SubjectKey::new(&self.issuer, subject)),
             client: client.map(|client| ClientKey::new(&self.issuer, client)),
@@ -219,6 +226,18 @@ impl IssuerRules {
         })
     }
 
+    /// What the token is remembered by; `None` when it has a name that is none.
+    pub(super) fn token_key(&self, jws: &Jws<'_>) -> Option<TokenKey> {
+        let name = &self.claims.token_id;
+        let jti = text(name.find(&jws.payload), name).ok()?;
+        self.token_id(jti, jws.signing_input).ok().as_ref().map(key)
+    }
+
+    /// For how long after it was first seen a token can come again: `max_lifetime` counts from then when it has no `iat`.
+    pub(super) fn longest(&self) -> Duration {
+        self.max_lifetime.saturating_add(self.leeway)
+    }
+
     /// The other names by which events may reach the token. Empty names are ignored: all tokens that carry one would be
     /// taken for the same.
     fn names(&self, payload: &Map<String, Value>) -> Result<Option<TokenNames>, UnusableToken> {
@@ -244,16 +263,31 @@ impl IssuerRules {
     }
 }
 
-/// The time a token says it is good for.
+fn key(id: &TokenId) -> TokenKey {
+    TokenKey(Key::from_digest(&id.0))
+}
+
+/// The time a token says it is good for. One without `iat`, where that is no fault, counts as issued at its `nbf`, but not
+/// after it was `first_seen`.
 ///
 /// # Errors
 /// [`Reason::MissingClaim`] without `iat` or `exp`; [`Reason::BadClaim`] for one that is no time.
-pub(super) fn validity(payload: &Map<String, Value>) -> Result<Validity, Reason> {
+pub(super) fn validity(
+    payload: &Map<String, Value>,
+    first_seen: Option<Timestamp>,
+) -> Result<Validity, Reason> {
+    let not_before = date(payload, "nbf")?;
+    let unsaid = first_seen.map(|seen| not_before.map_or(seen, |from| from.min(seen)));
     Ok(Validity {
-        issued_at: date(payload, "iat")?.ok_or(Reason::MissingClaim)?,
+        issued_at: date(payload, "iat")?.or(unsaid).ok_or(Reason::MissingClaim)?,
         expires_at: date(payload, "exp")?.ok_or(Reason::MissingClaim)?,
-        not_before: date(payload, "nbf")?,
+        not_before,
     })
+}
+
+/// Whether the token says when it was issued.
+pub(super) fn is_dated(payload: &Map<String, Value>) -> bool {
+    member(payload, "iat").is_some()
 }
 
 /// A `NumericDate` (RFC 7519 §2): seconds, a fraction allowed.

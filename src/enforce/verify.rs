@@ -11,6 +11,7 @@ use prometheus::{Histogram, IntCounter};
 use super::bearer::BearerToken;
 use super::decide::{Ask, Asked, NoPermit, TrustedIssuer};
 use super::denial::Reason;
+use super::first_seen::FirstSeen;
 use super::policy::IdentitySettings;
 use super::proofs::{ProofKey, Proofs, Remembered};
 use super::token::{IssuerIndex, VerifiedToken};
@@ -36,6 +37,7 @@ pub(super) struct TokenVerifier {
     skews: Vec<Histogram>,
     identity: IdentitySettings,
     proofs: Arc<Proofs>,
+    first_seen: Arc<FirstSeen>,
     hits: IntCounter,
     misses: IntCounter,
 }
@@ -54,6 +56,7 @@ impl TokenVerifier {
             issuers,
             identity,
             proofs: Arc::new(Proofs::new(proofs, sessions.limits())),
+            first_seen: Arc::new(FirstSeen::new(proofs)),
             hits: metrics.proof_cache.with_label_values(&["hit"]),
             misses: metrics.proof_cache.with_label_values(&["miss"]),
         }
@@ -94,15 +97,18 @@ impl TokenVerifier {
         (proof.generation == issuer.keys.generation()).then_some((proof.token, issuer))
     }
 
-    /// Remembers that a token's signature is true under the key set of this generation.
+    /// Remembers that a token's signature is true under the key set of this generation; `is_dated` when its issuer says when
+    /// it was issued.
     pub(super) fn remember(
         &self,
         key: Option<ProofKey>,
-        token: &Arc<VerifiedToken>,
+        (token, is_dated): (&Arc<VerifiedToken>, bool),
         generation: u64,
         now: Now,
     ) {
-        self.observe_skew(token, now.wall);
+        if is_dated {
+            self.observe_skew(token, now.wall);
+        }
         if let Some(key) = key {
             self.proofs.put(key, Remembered { token: Arc::clone(token), generation }, now.monotonic);
         }
@@ -110,7 +116,10 @@ impl TokenVerifier {
 
     /// Goes on with the proofs of another verifier, if they are such as this one would make: of the same issuers with
     /// the same keys and rules, with the same identity headers.
+    ///
+    /// When tokens were first seen stays known in any case.
     pub(super) fn inherit(&mut self, other: &Self) {
+        self.first_seen = Arc::clone(&other.first_seen);
         let same = |(own, other): (&TrustedIssuer, &TrustedIssuer)| {
             own.rules == other.rules && Arc::ptr_eq(&own.keys, &other.keys)
         };
@@ -143,17 +152,14 @@ impl TokenVerifier {
         &self.issuers
     }
 
+    /// When tokens were first seen that do not say when they were issued.
+    pub(super) fn first_seen(&self) -> &FirstSeen {
+        &self.first_seen
+    }
+
     /// What upstreams learn of tokens.
     pub(super) fn identity(&self) -> &IdentitySettings {
         &self.identity
-    }
-
-    /// Whose token it says it is.
-    pub(super) fn claimed_issuer(&self, jws: &Jws<'_>) -> Result<(IssuerIndex, &TrustedIssuer), Reason> {
-        let claimed =
-            jws.payload.get("iss").ok_or(Reason::UnknownIssuer)?.as_str().ok_or(Reason::BadClaim)?;
-        let mut known = (0..).map(IssuerIndex).zip(&self.issuers);
-        known.find(|(_, issuer)| *issuer.rules.issuer == *claimed).ok_or(Reason::UnknownIssuer)
     }
 }
 

@@ -2,6 +2,7 @@
 //! the rest. Pure: bytes in, keys and reasons out.
 
 use std::fmt;
+use std::time::Duration;
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::signature::RsaPublicKeyComponents;
@@ -30,6 +31,8 @@ pub struct Parsed {
     pub keys: Vec<VerificationKey>,
     /// The others.
     pub left_out: Vec<LeftOut>,
+    /// After which time the issuer wants the document to be fetched again (`spiffe_refresh_hint`).
+    pub refresh_hint: Option<Duration>,
 }
 
 /// A key that cannot be used.
@@ -73,6 +76,8 @@ pub enum UnusableKey {
     Curve,
     /// `use` is not `sig`.
     Use,
+    /// `use` is not `jwt-svid`.
+    NotForSvids,
     /// `key_ops` does not contain `verify`.
     KeyOps,
     /// `alg` does not fit the key, or the issuer may use none of the algorithms that do.
@@ -92,6 +97,15 @@ pub enum UnusableKey {
 /// # Errors
 /// When the document is too large, is no JWK Set, or has no usable key.
 pub fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Parsed, KeySetError> {
+    parse_for(document, algorithms, false)
+}
+
+/// As [`parse`]; of the bundle of a SPIFFE trust domain, `for_svids`, only keys of the use `jwt-svid` with a `kid` count
+/// (SPIFFE JWT-SVID §6).
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_for(document: &[u8], algorithms: &[Algorithm], for_svids: bool) -> Result<Parsed, KeySetError> {
     if document.len() > MAX_BYTES {
         return Err(KeySetError::TooLarge);
     }
@@ -102,9 +116,14 @@ pub fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Parsed, KeySet
     if listed.len() > MAX_KEYS {
         return Err(KeySetError::TooManyKeys(listed.len()));
     }
-    let mut parsed = Parsed { keys: Vec::with_capacity(listed.len()), left_out: Vec::new() };
+    let mut parsed = Parsed {
+        keys: Vec::with_capacity(listed.len()),
+        left_out: Vec::new(),
+        // A hint that is none is no reason to do without the keys.
+        refresh_hint: members.get("spiffe_refresh_hint").ok().flatten().map(Duration::from_secs),
+    };
     for (position, raw) in listed.iter().enumerate() {
-        match key(raw, algorithms) {
+        match key(raw, algorithms, for_svids) {
             Ok(key) => parsed.keys.push(key),
             Err((kid, why)) => parsed.left_out.push(LeftOut { position, kid, why }),
         }
@@ -118,11 +137,15 @@ pub fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Parsed, KeySet
     Ok(parsed)
 }
 
-fn key(raw: &RawValue, algorithms: &[Algorithm]) -> Result<VerificationKey, (Option<String>, UnusableKey)> {
+fn key(
+    raw: &RawValue,
+    algorithms: &[Algorithm],
+    for_svids: bool,
+) -> Result<VerificationKey, (Option<String>, UnusableKey)> {
     let jwk: JsonMembers<'_> =
         serde_json::from_str(raw.get()).map_err(|error| (None, UnusableKey::Malformed(error.to_string())))?;
     let kid = text(&jwk, "kid").map_err(|why| (None, why))?;
-    usable(&jwk, kid.as_deref(), algorithms)
+    usable(&jwk, kid.as_deref(), algorithms, for_svids)
         .map_err(|why| (kid.map(|kid| kid.chars().take(KID_IN_LOG).collect()), why))
 }
 
@@ -130,12 +153,16 @@ fn usable(
     jwk: &JsonMembers<'_>,
     kid: Option<&str>,
     algorithms: &[Algorithm],
+    for_svids: bool,
 ) -> Result<VerificationKey, UnusableKey> {
     let kind = text(jwk, "kty")?.ok_or(UnusableKey::Missing("kty"))?;
     if kind == "oct" {
         return Err(UnusableKey::Symmetric);
     }
-    check_purpose(jwk)?;
+    check_purpose(jwk, for_svids)?;
+    if for_svids && kid.is_none() {
+        return Err(UnusableKey::Missing("kid"));
+    }
     let (family, encoded) = match kind.as_str() {
         "RSA" => (AlgorithmFamily::Rsa.algorithms(), rsa(jwk)?),
         "EC" => ec(jwk)?,
@@ -162,9 +189,12 @@ fn names(alg: &str, algorithm: Algorithm) -> bool {
 }
 
 /// RFC 7517 §4.2 and §4.3: what a key is published for binds us.
-fn check_purpose(jwk: &JsonMembers<'_>) -> Result<(), UnusableKey> {
-    if text(jwk, "use")?.is_some_and(|purpose| purpose != "sig") {
-        return Err(UnusableKey::Use);
+fn check_purpose(jwk: &JsonMembers<'_>, for_svids: bool) -> Result<(), UnusableKey> {
+    match text(jwk, "use")?.as_deref() {
+        Some("jwt-svid") if for_svids => {}
+        Some(_) | None if for_svids => return Err(UnusableKey::NotForSvids),
+        Some("sig") | None => {}
+        Some(_) => return Err(UnusableKey::Use),
     }
     let operations: Option<Vec<String>> =
         jwk.get("key_ops").map_err(|_wrong_type| UnusableKey::WrongType("key_ops"))?;
@@ -241,7 +271,8 @@ impl UnusableKey {
     /// not warn of them.
     #[must_use]
     pub fn is_ordinary(&self) -> bool {
-        matches!(self, Self::KeyType | Self::Curve | Self::Use | Self::KeyOps | Self::Algorithm)
+        use UnusableKey::{Algorithm, Curve, KeyOps, KeyType, NotForSvids, Use};
+        matches!(self, KeyType | Curve | Use | NotForSvids | KeyOps | Algorithm)
     }
 }
 
@@ -255,6 +286,7 @@ impl fmt::Display for UnusableKey {
             Self::KeyType => f.write_str("its `kty` is not supported"),
             Self::Curve => f.write_str("its `crv` is not supported"),
             Self::Use => f.write_str("its `use` is not `sig`"),
+            Self::NotForSvids => f.write_str("its `use` is not `jwt-svid`"),
             Self::KeyOps => f.write_str("its `key_ops` do not include `verify`"),
             Self::Algorithm => f.write_str("none of the issuer's configured algorithms fits it"),
             Self::Symmetric => f.write_str("a published symmetric key proves nothing"),

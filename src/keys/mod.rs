@@ -9,7 +9,10 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use jsonwebtoken::Algorithm;
 
+use authorization::KeyAuthorization;
+
 mod asking;
+pub mod authorization;
 mod json;
 pub mod jwks;
 pub mod key;
@@ -31,6 +34,10 @@ pub struct Settings {
     pub ca: Option<PathBuf>,
     /// Plain `http` is allowed to any host; otherwise only to loopback.
     pub insecure_http: bool,
+    /// What a fetch carries, if anything: only to the host that the configuration names.
+    pub authorization: Option<KeyAuthorization>,
+    /// Only keys for JWT-SVIDs count, and none of another use (SPIFFE JWT-SVID §6).
+    pub for_svids: bool,
     /// How often the keys are fetched again.
     pub refresh_interval: Duration,
     /// At most one fetch in this time, whatever arrives.

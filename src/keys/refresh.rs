@@ -118,7 +118,7 @@ impl<'a> Refresher<'a> {
             Ok(_changed) => {
                 fetch.succeed();
                 store.instruments().refreshed.inc();
-                settings.refresh_interval
+                store.refresh_interval()
             }
             Err(error) => {
                 store.instruments().failed.inc();
@@ -135,7 +135,7 @@ impl<'a> Refresher<'a> {
     fn wait_after_failure(&mut self) -> Duration {
         let settings = self.store.settings();
         if self.store.is_loaded() {
-            return settings.refresh_interval.min(settings.refresh_cooldown);
+            return self.store.refresh_interval().min(settings.refresh_cooldown);
         }
         let wait = self.backoff;
         self.backoff = (wait * 2).min(SLOWEST);

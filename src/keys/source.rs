@@ -11,6 +11,8 @@ use super::json::JsonMembers;
 use super::{KeySource, Settings, jwks};
 use crate::client::{Client, GetError, Url, UrlError};
 
+use http::HeaderValue;
+
 /// Why there is no document.
 #[derive(Debug)]
 pub enum KeySourceError {
@@ -30,6 +32,18 @@ pub enum KeySourceError {
     Metadata(String),
     /// The metadata is that of another issuer (RFC 8414 §3.3).
     OtherIssuer(String),
+    /// The file of what is to be sent with a fetch cannot be read.
+    AuthorizationFile(io::Error),
+    /// What is to be sent with a fetch is no bearer token.
+    AuthorizationToken(&'static str),
+}
+
+/// How documents are fetched.
+struct AuthorizedFetcher<'a> {
+    client: &'a Client,
+    insecure_http: bool,
+    /// What the host of this URL is sent, and no other.
+    authorization: Option<(Url, HeaderValue)>,
 }
 
 /// Fetches the document once.
@@ -39,12 +53,15 @@ pub enum KeySourceError {
 pub async fn fetch(settings: &Settings, client: &Client) -> Result<Bytes, KeySourceError> {
     match &settings.source {
         KeySource::File(path) => read(path).await,
-        KeySource::Url(url) => get(client, url, settings.insecure_http).await,
-        KeySource::Discovery => discover(settings, client).await,
+        KeySource::Url(url) => AuthorizedFetcher::new(settings, client, url).await?.get(url).await,
+        KeySource::Discovery => {
+            AuthorizedFetcher::new(settings, client, &settings.issuer).await?.discover(settings).await
+        }
         KeySource::SignalsMetadata(issuer) => {
             let metadata = signals_metadata_url(issuer, settings.insecure_http)?;
-            let metadata = get(client, &metadata, settings.insecure_http).await?;
-            get(client, &jwks_uri(&metadata, issuer)?, settings.insecure_http).await
+            let fetcher = AuthorizedFetcher::new(settings, client, issuer).await?;
+            let metadata = fetcher.get(&metadata).await?;
+            fetcher.get(&jwks_uri(&metadata, issuer)?).await
         }
         KeySource::Secret(_) | KeySource::Authority => {
             Err(KeySourceError::File(io::ErrorKind::Unsupported.into()))
@@ -60,26 +77,43 @@ async fn read(path: &Path) -> Result<Bytes, KeySourceError> {
     if document.len() > jwks::MAX_BYTES { Err(KeySourceError::FileTooLarge) } else { Ok(document.into()) }
 }
 
-async fn get(client: &Client, url: &str, insecure_http: bool) -> Result<Bytes, KeySourceError> {
-    let parsed =
-        Url::parse(url, insecure_http).map_err(|error| KeySourceError::Url(url.to_owned(), error))?;
-    client.get(&parsed).await.map_err(|error| KeySourceError::Get(url.to_owned(), error))
+impl<'a> AuthorizedFetcher<'a> {
+    /// What is sent with a fetch goes to the origin of `configured`.
+    async fn new(settings: &Settings, client: &'a Client, configured: &str) -> Result<Self, KeySourceError> {
+        let insecure_http = settings.insecure_http;
+        let authorization = match &settings.authorization {
+            Some(authorization) => Some((parsed(configured, insecure_http)?, authorization.header().await?)),
+            None => None,
+        };
+        Ok(Self { client, insecure_http, authorization })
+    }
+
+    async fn get(&self, url: &str) -> Result<Bytes, KeySourceError> {
+        let to = parsed(url, self.insecure_http)?;
+        let authorization =
+            self.authorization.as_ref().filter(|(configured, _)| configured.is_same_origin(&to));
+        let got = self.client.get_as(&to, authorization.map(|(_, field)| field)).await;
+        got.map_err(|error| KeySourceError::Get(url.to_owned(), error))
+    }
+
+    async fn discover(&self, settings: &Settings) -> Result<Bytes, KeySourceError> {
+        let [openid, oauth] = metadata_urls(&settings.issuer, self.insecure_http)?;
+        let metadata = match self.get(&openid).await {
+            // It answered, so the issuer is up; what it does not have here it may have there.
+            Err(KeySourceError::Get(_, first @ (GetError::Status(_) | GetError::Redirect(_)))) => {
+                match self.get(&oauth).await {
+                    Err(KeySourceError::Get(_, second)) => Err(KeySourceError::NoMetadata(first, second)),
+                    other => other,
+                }
+            }
+            other => other,
+        }?;
+        self.get(&jwks_uri(&metadata, &settings.issuer)?).await
+    }
 }
 
-async fn discover(settings: &Settings, client: &Client) -> Result<Bytes, KeySourceError> {
-    let insecure_http = settings.insecure_http;
-    let [openid, oauth] = metadata_urls(&settings.issuer, insecure_http)?;
-    let metadata = match get(client, &openid, insecure_http).await {
-        // It answered, so the issuer is up; what it does not have here it may have there.
-        Err(KeySourceError::Get(_, first @ (GetError::Status(_) | GetError::Redirect(_)))) => {
-            match get(client, &oauth, insecure_http).await {
-                Err(KeySourceError::Get(_, second)) => Err(KeySourceError::NoMetadata(first, second)),
-                other => other,
-            }
-        }
-        other => other,
-    }?;
-    get(client, &jwks_uri(&metadata, &settings.issuer)?, insecure_http).await
+fn parsed(url: &str, insecure_http: bool) -> Result<Url, KeySourceError> {
+    Url::parse(url, insecure_http).map_err(|error| KeySourceError::Url(url.to_owned(), error))
 }
 
 /// Where an issuer's metadata may be: appended for OpenID (Discovery 1.0 §4.1), inserted between host and path for
@@ -143,6 +177,8 @@ impl fmt::Display for KeySourceError {
                 write!(f, "no metadata: openid-configuration {openid}; oauth-authorization-server {oauth}")
             }
             Self::Metadata(error) => write!(f, "the metadata is not usable: {error}"),
+            Self::AuthorizationFile(error) => write!(f, "the token to send cannot be read: {error}"),
+            Self::AuthorizationToken(wrong) => write!(f, "the token to send {wrong}"),
             Self::OtherIssuer(found) => write!(f, "the metadata is that of another issuer, {found:?}"),
         }
     }

@@ -2,7 +2,7 @@
 //! newer one. Knows nothing of where sets come from; the refresher brings them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -72,6 +72,8 @@ pub struct KeyStore {
     /// The same of the wall clock, for a set that an earlier process fetched: the monotonic clock does not count the time
     /// between the processes.
     restored_from: AtomicI64,
+    /// After how many seconds the document in force asks to be fetched again; 0 when it does not.
+    refresh_hint: AtomicU64,
     created_at: Monotonic,
     /// Keys that come from nowhere else (a secret, this process) do not get stale.
     ages: bool,
@@ -123,6 +125,7 @@ impl KeyStore {
             current: ArcSwap::from_pointee(set),
             confirmed_at: AtomicI64::new(NEVER),
             restored_from: AtomicI64::new(NEVER),
+            refresh_hint: AtomicU64::new(0),
             created_at: Monotonic::now(),
             ages,
             failure: ArcSwapOption::empty(),
@@ -248,7 +251,7 @@ impl KeyStore {
     /// # Errors
     /// When the document has no usable key; then nothing changes.
     pub fn accept(&self, document: Bytes, now: Now) -> Result<bool, jwks::KeySetError> {
-        let changed = self.put_in_force(jwks::parse(&document, &self.settings.algorithms)?);
+        let changed = self.put_in_force(self.parse(&document)?);
         self.confirm(now);
         self.last_good.send_replace(Some(LastGood { jwks: document, fetched_at: now }));
         Ok(changed)
@@ -269,7 +272,7 @@ impl KeyStore {
         if self.is_loaded() {
             return Ok(());
         }
-        self.put_in_force(jwks::parse(document, &self.settings.algorithms)?);
+        self.put_in_force(self.parse(document)?);
         let now = Monotonic::now();
         self.restored_from.store(fetched_at.as_millis(), Ordering::Release);
         self.confirmed_at.store(running.map_or(now, |at| at.min(now)).as_millis(), Ordering::Release);
@@ -316,8 +319,23 @@ impl KeyStore {
         &self.instruments
     }
 
+    /// How long after a fetch the next one begins: what is configured, or sooner if the document asks for it, but not
+    /// within the cooldown.
+    pub(super) fn refresh_interval(&self) -> Duration {
+        let Settings { refresh_interval, refresh_cooldown, .. } = self.settings;
+        match self.refresh_hint.load(Ordering::Acquire) {
+            0 => refresh_interval,
+            hint => Duration::from_secs(hint).max(refresh_cooldown).min(refresh_interval),
+        }
+    }
+
+    fn parse(&self, document: &[u8]) -> Result<Parsed, jwks::KeySetError> {
+        jwks::parse_for(document, &self.settings.algorithms, self.settings.for_svids)
+    }
+
     fn put_in_force(&self, parsed: Parsed) -> bool {
-        let Parsed { keys, left_out } = parsed;
+        let Parsed { keys, left_out, refresh_hint } = parsed;
+        self.refresh_hint.store(refresh_hint.map_or(0, |hint| hint.as_secs()), Ordering::Release);
         let changed = self.publish(KeySet::new(keys));
         if changed {
             let issuer = &self.settings.issuer;

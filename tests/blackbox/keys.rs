@@ -301,7 +301,7 @@ fn the_gate_starts_without_its_issuer_and_comes_up_by_itself() {
     assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200);
 }
 
-/// Holds README.md, Settings: issuers[].jwks_url, .jwks_file, .discovery, .secret, .authority
+/// Holds README.md, Settings: issuers[].jwks_url, .jwks_file, .discovery, .secret, .authority, .kubernetes
 #[test]
 fn an_issuer_is_discovered_from_its_metadata() {
     let upstream = RawUpstream::start();
@@ -354,7 +354,7 @@ fn keys_are_not_fetched_in_clear_text_from_afar() {
     assert_eq!(check(&with("insecure_http = true")).code, 0);
 }
 
-/// Holds README.md, Settings: issuers[].jwks_url, .jwks_file, .discovery, .secret, .authority
+/// Holds README.md, Settings: issuers[].jwks_url, .jwks_file, .discovery, .secret, .authority, .kubernetes
 #[test]
 fn a_changed_key_file_is_read_again() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

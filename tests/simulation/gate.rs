@@ -240,6 +240,8 @@ fn key_store(issuer: &str, metrics: &Metrics) -> Arc<KeyStore> {
         algorithms: vec![HS256],
         ca: None,
         insecure_http: false,
+        authorization: None,
+        for_svids: false,
         refresh_interval: Duration::from_secs(300),
         refresh_cooldown: Duration::from_secs(30),
         max_stale: Duration::from_secs(86_400),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use jsonwebtoken::Algorithm;
 
-use super::unique;
+use super::shared;
+use super::workloads::{self, Workload};
 use crate::client::Url;
 use crate::config::section::{Section, not_one_of};
 use crate::config::settings::IssuerSettings;
@@ -34,45 +35,51 @@ pub(super) const ALGORITHMS: [(&str, Algorithm, bool); 12] = [
 
 /// All of them.
 pub(super) fn issuers(s: &mut Section<'_>) -> Vec<IssuerSettings> {
-    let mut names = Vec::new();
-    s.tables("issuers", |s| {
-        let issuer = issuer(s);
-        unique(s, "issuer", &issuer.rules.issuer, &mut names);
-        issuer
-    })
+    let mut lines = Vec::new();
+    let mut issuers = s.tables("issuers", |s| {
+        lines.push(s.line());
+        issuer(s)
+    });
+    shared::share(s, &mut issuers, &lines);
+    issuers
 }
 
 fn issuer(s: &mut Section<'_>) -> IssuerSettings {
-    let issuer = s.required("issuer", units::name).unwrap_or_default();
-    s.look_for(&issuer);
+    let workload = workloads::workload(s);
+    let issuer = workload.issuer(s);
+    s.look_for(&[Some(issuer.as_str()), workload.trust_domain()]);
     let audiences = s.filled_list("audiences", &[], units::name);
-    let algorithms = algorithms(s);
+    let algorithms = algorithms(s, workload.algorithms());
     let insecure_http = s.flag("insecure_http", false);
-    let source = source(s, &issuer, &algorithms, insecure_http);
+    let source = source(s, &issuer, (&algorithms, insecure_http), &workload);
+    workload.check(s, &source, &algorithms);
     if let KeySource::File(path) = &source
         && s.is_sound("algorithms")
     {
-        material::key_set(s, "jwks_file", path, &algorithms);
+        material::key_set(s, "jwks_file", path, &algorithms, workload.trust_domain().is_some());
     }
     let keys = keys::Settings {
-        ca: ca(s, &source),
+        ca: workload.roots(s).or_else(|| ca(s, &source)),
+        authorization: workloads::authorization(s, &workload, &source, (&issuer, insecure_http)),
         source,
         issuer: issuer.clone(),
         algorithms: algorithms.clone(),
         insecure_http,
+        for_svids: workload.trust_domain().is_some(),
         refresh_interval: s.duration("refresh_interval", "5m", Zero::Refused),
         refresh_cooldown: s.duration("refresh_cooldown", "30s", Zero::Refused),
         max_stale: s.duration("max_stale", "24h", Zero::Refused),
     };
     let rules = IssuerRules {
         issuer: Arc::from(issuer),
+        trust_domain: workload.trust_domain().map(Box::from),
         audiences,
         // Known once [[resources]] is read.
         resources: Vec::new(),
         algorithms,
         leeway: s.duration("leeway", "30s", Zero::Allowed),
         max_lifetime: s.duration("max_lifetime", "24h", Zero::Refused),
-        token_types: s.filled_list("token_types", &["at+jwt", "application/at+jwt", "JWT"], units::name),
+        token_types: s.filled_list("token_types", workload.token_types(), units::name),
         required_claims: s.list("required_claims", &["sub"], units::name),
         claims: s.table("claims", claims),
     };
@@ -80,10 +87,8 @@ fn issuer(s: &mut Section<'_>) -> IssuerSettings {
 }
 
 /// The algorithms that an issuer may use, each once: EdDSA has two names (RFC 9864 §2.2).
-fn algorithms(s: &mut Section<'_>) -> Vec<Algorithm> {
-    let named = s.filled_list("algorithms", &["RS256", "ES256", "EdDSA"], |text| {
-        Ok((text.to_owned(), algorithm(text)?))
-    });
+fn algorithms(s: &mut Section<'_>, default: &[&str]) -> Vec<Algorithm> {
+    let named = s.filled_list("algorithms", default, |text| Ok((text.to_owned(), algorithm(text)?)));
     let mut algorithms = Vec::new();
     for (_, algorithm) in named {
         if !algorithms.contains(&algorithm) {
@@ -106,8 +111,13 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
     known.map(|(_, algorithm)| *algorithm).ok_or_else(message)
 }
 
-/// Where the keys come from: exactly one of five keys.
-fn source(s: &mut Section<'_>, issuer: &str, algorithms: &[Algorithm], insecure_http: bool) -> KeySource {
+/// Where the keys come from: exactly one of six keys.
+fn source(
+    s: &mut Section<'_>,
+    issuer: &str,
+    (algorithms, insecure_http): (&[Algorithm], bool),
+    workload: &Workload,
+) -> KeySource {
     let secret = s.secret("secret");
     let authority = s.flag("authority", false);
     let sources = [
@@ -116,13 +126,14 @@ fn source(s: &mut Section<'_>, issuer: &str, algorithms: &[Algorithm], insecure_
         ("discovery", s.flag("discovery", false).then_some(KeySource::Discovery)),
         ("secret", secret.clone().map(|secret| KeySource::Secret(secret.into_bytes()))),
         ("authority", authority.then_some(KeySource::Authority)),
+        ("kubernetes", workload.key_source(s)),
     ];
     let chosen: Vec<_> = sources.iter().filter_map(|(key, source)| source.as_ref().map(|_| *key)).collect();
     match chosen.as_slice() {
         // One was meant, and what is wrong with it is known by now.
         [] if !sources.iter().all(|(key, _)| s.is_sound(key)) => {}
         [] => s.own_problem(
-            "has no source of keys: set one of jwks_url, jwks_file, discovery = true, secret and authority = true",
+            "has no source of keys: set one of jwks_url, jwks_file, discovery = true, secret, authority = true and kubernetes = true",
         ),
         [_] => {}
         [.., last] => {

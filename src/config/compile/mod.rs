@@ -20,11 +20,13 @@ mod resources;
 mod routes;
 mod scim;
 mod server;
+mod shared;
 mod signals;
 mod state;
 mod streams;
 mod transmitters;
 mod upstreams;
+mod workloads;
 
 use signals::SignalSettings;
 

@@ -58,7 +58,7 @@ fn logout(
     let known = issuers.into_iter().flatten().find(|known| known.rules.issuer == issuer.issuer.issuer);
     logout::Settings {
         name,
-        algorithms: known.map(|known| known.rules.algorithms.clone()).unwrap_or_default(),
+        algorithms: known.map(|known| known.keys.algorithms.clone()).unwrap_or_default(),
         issuer,
         audiences: s.filled_list("audiences", &[], units::name),
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{issuers, streams, unique};
 use crate::config::section::{Section, nearest};
-use crate::config::settings::IssuerSettings;
+use crate::config::settings::{IssuerSettings, event_issuer};
 use crate::config::values::Zero;
 use crate::config::{material, units};
 use crate::enforce::claims::ClaimNames;
@@ -90,7 +90,7 @@ fn key_settings(
     let asymmetric = issuers::ALGORITHMS.iter().filter(|(.., symmetric)| !symmetric);
     let algorithms: Vec<_> = asymmetric.map(|(_, algorithm, _)| *algorithm).collect();
     if let KeySource::File(path) = &source {
-        material::key_set(s, "jwks_file", path, &algorithms);
+        material::key_set(s, "jwks_file", path, &algorithms, false);
     }
     keys::Settings {
         // What logs and metrics call these keys: a transmitter often has the name of an issuer.
@@ -99,6 +99,8 @@ fn key_settings(
         source,
         algorithms,
         insecure_http,
+        authorization: None,
+        for_svids: false,
         refresh_interval: s.duration("refresh_interval", "5m", Zero::Refused),
         refresh_cooldown: s.duration("refresh_cooldown", "30s", Zero::Refused),
         max_stale: s.duration("max_stale", "24h", Zero::Refused),
@@ -158,17 +160,20 @@ pub(super) fn subject_issuer(
     s: &mut Section<'_>,
     key: &'static str,
     issuers: Option<&[IssuerSettings]>,
-) -> (SubjectIssuer, Option<ClaimNames>) {
+) -> (SubjectIssuer, Vec<ClaimNames>) {
     let name = s.required(key, units::name);
     let known = issuers.into_iter().flatten().map(|issuer| &issuer.rules);
-    if let Some(rules) = known.clone().find(|rules| name.as_deref() == Some(&*rules.issuer)) {
-        let (issuer, leeway, max_lifetime) = (Arc::clone(&rules.issuer), rules.leeway, rules.max_lifetime);
+    if let (Some(name), Some(issuers)) = (&name, issuers)
+        && let Some(issuer) = event_issuer(issuers, name)
+    {
+        let claims = known.filter(|rules| rules.issuer == issuer.issuer).map(|rules| rules.claims.clone());
+        let claims: Vec<ClaimNames> = claims.collect();
         let named = SubjectIssuer {
-            issuer: EventIssuer { issuer, leeway, max_lifetime },
-            has_email: rules.claims.email.is_some(),
-            has_aliases: !rules.claims.aliases.is_empty(),
+            issuer,
+            has_email: claims.iter().any(|claims| claims.email.is_some()),
+            has_aliases: claims.iter().any(|claims| !claims.aliases.is_empty()),
         };
-        return (named, Some(rules.claims.clone()));
+        return (named, claims);
     }
     if let (Some(name), Some(_)) = (name, issuers) {
         let names: Vec<&str> = known.map(|rules| &*rules.issuer).collect();
@@ -176,7 +181,7 @@ pub(super) fn subject_issuer(
         s.problem(key, format!("{name:?} is not the issuer of any [[issuers]]{hint}"));
     }
     let nobody = EventIssuer { issuer: Arc::default(), leeway: Duration::ZERO, max_lifetime: Duration::ZERO };
-    (SubjectIssuer { issuer: nobody, has_email: false, has_aliases: false }, None)
+    (SubjectIssuer { issuer: nobody, has_email: false, has_aliases: false }, Vec::new())
 }
 
 /// The member of the payload in which a claim is. A signal that names it may mean another part of it, and then ends

@@ -7,6 +7,7 @@ use jsonwebtoken::Algorithm;
 
 use super::Stop;
 use crate::enforce::bearer::{self, BearerToken};
+use crate::enforce::claims;
 use crate::enforce::decide::{Asked, Enforcer, NoPermit, Pass, Proof, Request, Trail, TrustedIssuer};
 use crate::enforce::denial::Reason;
 use crate::enforce::explain::Question;
@@ -134,7 +135,12 @@ impl<'r> Case<'r> {
     /// Remembers the proof of a token whose checks passed up to its claims.
     pub(super) fn remember(&mut self) {
         let (Some(token), Some(keys)) = (&self.token, &self.keys) else { return };
-        self.enforcer.verifier.remember(self.proof_key, token, keys.generation(), self.now);
+        let is_dated = self.jws.as_ref().is_none_or(|jws| claims::is_dated(&jws.payload));
+        let verifier = &self.enforcer.verifier;
+        if let (false, Some((_, issuer))) = (is_dated, self.issuer) {
+            verifier.first_seen().note(token.facts.token, token.issued_at, issuer.rules.longest());
+        }
+        verifier.remember(self.proof_key, (token, is_dated), keys.generation(), self.now);
         self.enforcer.note_subject(token);
         self.trail.token = Some(Arc::clone(token));
         self.trail.proof = Proof::Fresh;

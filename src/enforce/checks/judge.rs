@@ -110,8 +110,15 @@ pub(super) fn algorithm<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 }
 
 pub(super) fn dates<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
-    case.issuer()?;
-    case.validity = Some(claims::validity(&case.jws()?.payload)?);
+    let (_, issuer) = case.issuer()?;
+    let jws = case.jws()?;
+    let may_be_undated = issuer.rules.trust_domain.is_some() && !claims::is_dated(&jws.payload);
+    let first_seen = may_be_undated.then(|| {
+        let seen =
+            issuer.rules.token_key(jws).and_then(|token| case.enforcer.verifier.first_seen().get(token));
+        seen.unwrap_or(case.now.wall)
+    });
+    case.validity = Some(claims::validity(&jws.payload, first_seen)?);
     Ok(())
 }
 

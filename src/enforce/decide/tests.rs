@@ -6,3 +6,5 @@ mod hostile;
 mod identity;
 mod permits;
 mod proofs;
+mod tables;
+mod workloads;

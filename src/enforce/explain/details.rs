@@ -2,7 +2,7 @@
 
 use super::words;
 use crate::enforce::checks::{Case, Subject};
-use crate::enforce::claims::IssuerRules;
+use crate::enforce::claims::{self, IssuerRules};
 use crate::enforce::denial::Reason;
 use crate::enforce::mcp::McpCall;
 use crate::jose::jws::Jws;
@@ -41,9 +41,18 @@ pub(in crate::enforce) fn form(_case: &Case<'_>, failed: Option<Reason>) -> Stri
 }
 
 pub(in crate::enforce) fn issuer(case: &Case<'_>, failed: Option<Reason>) -> String {
-    let named = case.jws.as_ref().and_then(|jws| jws.payload.get("iss"));
-    let known = case.enforcer.verifier.issuers().iter().map(|issuer| &*issuer.rules.issuer);
-    words::issuer(named, known, failed.is_none())
+    let Some(payload) = case.jws.as_ref().map(|jws| &jws.payload) else { return String::new() };
+    let found = case.issuer.filter(|_| failed.is_none()).map(|(_, issuer)| &issuer.rules);
+    if let Some(domain) = found.and_then(|rules| rules.trust_domain.as_deref()) {
+        return words::trust_domain(payload.get("sub"), domain);
+    }
+    let mut known: Vec<&str> = Vec::new();
+    for issuer in case.enforcer.verifier.issuers() {
+        if !known.contains(&&*issuer.rules.issuer) {
+            known.push(&issuer.rules.issuer);
+        }
+    }
+    words::issuer(payload.get("iss"), known.into_iter(), failed.is_none())
 }
 
 pub(in crate::enforce) fn kind(case: &Case<'_>, _failed: Option<Reason>) -> String {
@@ -65,7 +74,9 @@ pub(in crate::enforce) fn algorithm(case: &Case<'_>, _failed: Option<Reason>) ->
 }
 
 pub(in crate::enforce) fn dates(case: &Case<'_>, _failed: Option<Reason>) -> String {
-    case.jws.as_ref().map(|jws| words::dates(&jws.payload)).unwrap_or_default()
+    let Some(payload) = case.jws.as_ref().map(|jws| &jws.payload) else { return String::new() };
+    let undated = case.validity.filter(|_| !claims::is_dated(payload)).map(|times| times.issued_at);
+    words::dates(payload, undated)
 }
 
 pub(in crate::enforce) fn expiry(case: &Case<'_>, _failed: Option<Reason>) -> String {
@@ -83,15 +94,22 @@ pub(in crate::enforce) fn issued_at(case: &Case<'_>, _failed: Option<Reason>) ->
     words::issued_at(times, rules.leeway, case.now.wall)
 }
 
-pub(in crate::enforce) fn lifetime(case: &Case<'_>, _failed: Option<Reason>) -> String {
-    let (Some(times), Some((_, rules))) = (&case.validity, read(case)) else { return String::new() };
-    words::lifetime(times, rules.max_lifetime)
+pub(in crate::enforce) fn lifetime(case: &Case<'_>, failed: Option<Reason>) -> String {
+    let (Some(times), Some((jws, rules))) = (&case.validity, read(case)) else { return String::new() };
+    let text = words::lifetime(times, rules.max_lifetime);
+    // What an API server adds to tokens that it makes last for a year.
+    let warning = jws.payload.get("kubernetes.io").and_then(|names| names.get("warnafter"));
+    match (failed, warning) {
+        (Some(Reason::TooLongLived), Some(_)) => format!("{text}; {}", words::EXTENDED),
+        _ => text,
+    }
 }
 
 pub(in crate::enforce) fn audience(case: &Case<'_>, _failed: Option<Reason>) -> String {
     let Some((jws, rules)) = read(case) else { return String::new() };
     let ours = words::list(rules.audiences.iter().chain(&rules.resources).map(String::as_str));
-    format!("aud is {}; one of these is needed: {ours}", words::value(jws.payload.get("aud")))
+    let name = &rules.claims.audience;
+    format!("{name} is {}; one of these is needed: {ours}", words::value(name.find(&jws.payload)))
 }
 
 pub(in crate::enforce) fn required_claims(case: &Case<'_>, _failed: Option<Reason>) -> String {

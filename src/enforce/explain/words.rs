@@ -100,13 +100,32 @@ pub(super) fn form(fault: Option<Reason>) -> String {
 }
 
 pub(super) fn issuer<'a>(named: Option<&Value>, known: impl Iterator<Item = &'a str>, good: bool) -> String {
-    let named = format!("iss is {}", value(named));
+    let legacy = if named.is_some_and(|named| named == LEGACY) { NEVER_EXPIRES } else { "" };
+    let named = format!("iss is {}{legacy}", value(named));
     if good { named } else { format!("{named}; configured: {}", list(known)) }
 }
 
-pub(super) fn dates(payload: &Map<String, Value>) -> String {
+/// The issuer of Kubernetes' tokens that never expire.
+const LEGACY: &str = "kubernetes/serviceaccount";
+const NEVER_EXPIRES: &str = ", that of service account tokens which never expire and are not accepted; \
+    use a projected token, which has an audience and an expiry";
+
+/// Why a token of a service account lasts too long, and what to do.
+pub(super) const EXTENDED: &str = "Kubernetes extends tokens that it mounts by itself to a year; \
+    mount a projected one with an audience and expirationSeconds, or raise max_lifetime";
+
+pub(super) fn trust_domain(subject: Option<&Value>, domain: &str) -> String {
+    format!("sub is {}, of the trust domain {}", value(subject), quoted(domain))
+}
+
+/// `undated`: when a token without `iat` counts as issued.
+pub(super) fn dates(payload: &Map<String, Value>, undated: Option<Timestamp>) -> String {
     let shown = |name| format!("{name} is {}", value(payload.get(name)));
-    ["iat", "exp", "nbf"].map(shown).join(", ")
+    let dates = ["iat", "exp", "nbf"].map(shown).join(", ");
+    let undated =
+        undated.map(|at| format!("; it counts as issued at {at}, when it was first seen or by its nbf"));
+    let never = payload.get("exp").is_none() && payload.get("iss").is_some_and(|iss| iss == LEGACY);
+    dates + &undated.unwrap_or_default() + if never { NEVER_EXPIRES } else { "" }
 }
 
 pub(super) fn expiry(times: &Validity, leeway: Duration, now: Timestamp) -> String {

@@ -333,3 +333,50 @@ fn keys_for_other_uses_are_ordinary_and_mistakes_are_not() {
         assert!(!mistake.is_ordinary(), "{mistake:?}");
     }
 }
+
+#[test]
+fn of_a_bundle_only_named_keys_for_jwt_svids_count() {
+    use UnusableKey::{KeyOps, Missing, NotForSvids, Use, WrongType};
+    let k = &*KEYS;
+    let key = |more: &str| ec_jwk("P-256", &k.p256, more);
+    let table = [
+        (r#","kid":"a","use":"jwt-svid""#, None),
+        (r#","kid":"a","use":"jwt-svid","key_ops":["sign"]"#, Some(KeyOps)),
+        (r#","use":"jwt-svid""#, Some(Missing("kid"))),
+        (r#","kid":"a","use":"x509-svid""#, Some(NotForSvids)),
+        (r#","kid":"a","use":"wit-svid""#, Some(NotForSvids)),
+        (r#","kid":"a","use":"sig""#, Some(NotForSvids)),
+        (r#","kid":"a""#, Some(NotForSvids)),
+        (r#","kid":"a","use":7"#, Some(WrongType("use"))),
+    ];
+    let good = key(r#","kid":"good","use":"jwt-svid""#);
+    for (more, expected) in table {
+        let document = format!(r#"{{"keys":[{good},{}]}}"#, key(more));
+        let parsed = parse_for(document.as_bytes(), ALL, true).expect("one key is usable");
+        assert_eq!(parsed.left_out.first().map(|key| key.why.clone()), expected, "{more}");
+        assert_eq!(parsed.keys.len(), 2 - parsed.left_out.len());
+        assert_eq!(parsed.refresh_hint, None);
+    }
+    assert!(NotForSvids.is_ordinary(), "every bundle has others");
+    // A key for JWT-SVIDs is none for other tokens.
+    let alone = format!(r#"{{"keys":[{good}]}}"#);
+    assert_eq!(parse(alone.as_bytes(), ALL).unwrap_err(), KeySetError::NoUsableKey(1, Some(Use)));
+}
+
+#[test]
+fn a_bundle_may_say_when_it_is_to_be_fetched_again() {
+    let key = okp_jwk("Ed25519", &KEYS.x25519, "");
+    for (hint, expected) in [
+        ("60", Some(60)),
+        ("0", Some(0)),
+        ("-1", None),
+        ("1.5", None),
+        ("\"60\"", None),
+        ("null", None),
+        ("{}", None),
+    ] {
+        let document = format!(r#"{{"keys":[{key}],"spiffe_refresh_hint":{hint}}}"#);
+        let parsed = parse(document.as_bytes(), ALL).expect("a key");
+        assert_eq!(parsed.refresh_hint, expected.map(Duration::from_secs), "{hint}");
+    }
+}

@@ -23,6 +23,8 @@ fn store(path: &Path, refresh_interval: Duration) -> Arc<KeyStore> {
         algorithms: vec![Algorithm::EdDSA],
         ca: None,
         insecure_http: false,
+        authorization: None,
+        for_svids: false,
         refresh_interval,
         refresh_cooldown: Duration::from_secs(30),
         max_stale: Duration::from_secs(3_600),
@@ -100,5 +102,22 @@ async fn the_interval_does_not_start_the_cooldown_and_a_retry_does() {
     select! {
         () = Refresher::new(&store, &client).run() => panic!("it ended"),
         () = watch => {}
+    }
+}
+
+#[test]
+fn a_set_may_ask_to_be_fetched_sooner_but_not_within_the_cooldown() {
+    let store = store(Path::new("keys.json"), Duration::from_secs(300));
+    for (hint, expected) in
+        [("", 300), (r#","spiffe_refresh_hint":100"#, 100), (r#","spiffe_refresh_hint":1"#, 30), ("", 300)]
+    {
+        let document = SET.replace("]}", &format!("]{hint}}}"));
+        store.accept(document.into(), Now::read()).unwrap();
+        assert_eq!(store.refresh_interval(), Duration::from_secs(expected), "{hint}");
+    }
+    for (hint, expected) in [(0, 300), (299, 299), (301, 300), (u64::MAX, 300)] {
+        let document = SET.replace("]}", &format!(r#"],"spiffe_refresh_hint":{hint}}}"#));
+        store.accept(document.into(), Now::read()).unwrap();
+        assert_eq!(store.refresh_interval(), Duration::from_secs(expected), "{hint}");
     }
 }

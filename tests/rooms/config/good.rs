@@ -10,6 +10,7 @@ use portcullis::enforce::policy::{
 };
 use portcullis::forward::{Address, Scheme, TrustedFields};
 use portcullis::keys::KeySource;
+use portcullis::keys::authorization::KeyAuthorization;
 use portcullis::signals::Concealed;
 use portcullis::state::redis::endpoint::Topology;
 
@@ -176,6 +177,105 @@ fn every_source_of_keys_can_be_used() {
         let text = base_with(&[("issuer.keys", keys)]);
         assert_eq!(folder.good(&text).settings.issuers[0].keys.source, source);
     }
+}
+
+#[test]
+fn a_pod_is_its_own_guide_to_the_issuer_of_its_cluster() {
+    const CLUSTER: &str = "https://kubernetes.default.svc.cluster.local";
+    let folder = Folder::new();
+    let account = folder.path("certs/account");
+    let part = |json: &str| testkit::b64(json);
+    let token = |json: &str| format!("{}.{}.c2ln\n", part(r#"{"alg":"RS256"}"#), part(json));
+    folder.write("certs/account/token", &token(&format!(r#"{{"iss":"{CLUSTER}"}}"#)));
+    let lines = "kubernetes = true\nkubernetes_path = \"../certs/account\"";
+    let unnamed = base_with(&[("issuer.name", ""), ("issuer.keys", lines)]);
+    for (text, issuer) in
+        [(unnamed.clone(), CLUSTER), (base_with(&[("issuer.keys", lines)]), "https://idp.example.com/")]
+    {
+        let loaded = folder.good(&text);
+        let keys = &loaded.settings.issuers[0].keys;
+        assert_eq!((&*loaded.settings.issuers[0].rules.issuer, keys.issuer.as_str()), (issuer, issuer));
+        let url = "https://kubernetes.default.svc/openid/v1/jwks".to_owned();
+        assert_eq!(keys.source, KeySource::Url(url));
+        let beside = folder.path("config").join("../certs/account");
+        assert_eq!(keys.ca.as_deref(), Some(&*beside.join("ca.crt")));
+        assert_eq!(keys.authorization, Some(KeyAuthorization::File(beside.join("token"))));
+        assert_eq!(loaded.redacted["issuers"][0]["issuer"], issuer);
+        let watched: Vec<_> = loaded.files.paths().filter(|path| path.starts_with(&beside)).collect();
+        assert_eq!(watched, [&beside.join("ca.crt")], "a token that is exchanged is no change");
+    }
+    for (content, message) in [
+        (token(r#"{"iss":"kubernetes/serviceaccount"}"#), "never expires"),
+        (token(r#"{"sub":"x"}"#), "not a token that names its issuer"),
+        ("abc".to_owned(), "not a token that names its issuer"),
+    ] {
+        folder.write("certs/account/token", &content);
+        let found = folder.problems(&unnamed);
+        assert_eq!((found.len(), found[0].key.as_str()), (1, "issuers[0].kubernetes"), "{found:?}");
+        assert!(found[0].message.contains(message) && found[0].message.contains("set issuer"), "{found:?}");
+    }
+    std::fs::remove_file(account.join("token")).unwrap();
+    let found = folder.problems(&unnamed);
+    assert!(found.len() == 1 && found[0].message.contains("token cannot be read"), "{found:?}");
+    std::fs::remove_file(account.join("ca.crt")).unwrap();
+    let found = folder.problems(&base_with(&[("issuer.keys", lines)]));
+    assert!(found.len() == 1 && found[0].message.contains("ca.crt"), "{found:?}");
+}
+
+#[test]
+fn a_trust_domain_names_its_issuer_and_has_algorithms_of_its_own() {
+    let folder = Folder::new();
+    let keys = "jwks_url = \"https://spire.example.com/bundle\"\nspiffe_trust_domain = \"example.org\"";
+    let text = base_with(&[("issuer.name", ""), ("issuer.keys", keys)]);
+    let issuer = &folder.good(&text).settings.issuers[0];
+    assert_eq!(
+        (&*issuer.rules.issuer, issuer.rules.trust_domain.as_deref()),
+        ("spiffe://example.org", Some("example.org"))
+    );
+    use Algorithm::{ES256, ES384, PS256, PS384, PS512, RS256, RS384, RS512};
+    assert_eq!(issuer.rules.algorithms, [RS256, RS384, RS512, ES256, ES384, PS256, PS384, PS512]);
+    assert_eq!(issuer.rules.token_types, ["JWT", "JOSE"]);
+    assert!(issuer.keys.for_svids);
+    let named = &folder.good(&base_with(&[("issuer.keys", keys)])).settings.issuers[0];
+    assert_eq!(&*named.rules.issuer, "https://idp.example.com/");
+}
+
+#[test]
+fn what_is_sent_for_keys_is_a_token_or_the_file_that_has_it() {
+    let folder = Folder::new();
+    folder.write("certs/token", "abc\n");
+    for (written, expected) in [
+        ("\"abc\"", KeyAuthorization::Token("abc".to_owned())),
+        (
+            "{ file = \"../certs/token\" }",
+            KeyAuthorization::File(folder.path("config").join("../certs/token")),
+        ),
+    ] {
+        for source in ["jwks_url = \"https://idp.example.com/jwks\"", "discovery = true"] {
+            let text = base_with(&[("issuer.keys", &format!("{source}\njwks_authorization = {written}"))]);
+            let loaded = folder.good(&text);
+            assert_eq!(loaded.settings.issuers[0].keys.authorization, Some(expected.clone()));
+            assert_eq!(loaded.redacted["issuers"][0]["jwks_authorization"], "[redacted]");
+            assert!(!format!("{:?}", loaded.settings).contains("abc"));
+        }
+    }
+}
+
+#[test]
+fn one_issuer_in_two_tables_has_one_source_of_keys_for_the_algorithms_of_both() {
+    let folder = Folder::new();
+    let second = "[[issuers]]\nissuer = \"https://idp.example.com/\"\naudiences = [\"reports\"]\n\
+        jwks_url = \"https://idp.example.com/jwks\"\nalgorithms = [\"PS256\", \"ES256\"]\n\
+        leeway = \"50s\"\nmax_lifetime = \"2h\"";
+    let settings =
+        folder.good(&base_with(&[("issuer", &format!("max_lifetime = \"3h\"\n{second}"))])).settings;
+    let all = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA, Algorithm::PS256];
+    let [one, two] = &settings.issuers[..] else { panic!("two tables") };
+    assert_eq!(one.keys, two.keys);
+    assert_eq!(one.keys.algorithms, all);
+    assert_eq!((&one.rules.algorithms[..], &two.rules.algorithms[..]), (&all[..3], &[all[3], all[1]][..]));
+    let [known] = &settings.event_issuers()[..] else { panic!("one issuer") };
+    assert_eq!((known.leeway, known.max_lifetime), (Duration::from_secs(50), Duration::from_secs(3 * 3600)));
 }
 
 #[test]

@@ -31,6 +31,8 @@ impl Folder {
             folder.write(&format!("certs/{name}.pem"), &made.cert.pem());
             folder.write(&format!("certs/{name}.key"), &made.signing_key.serialize_pem());
         }
+        fs::create_dir(folder.0.path().join("certs/account")).unwrap();
+        fs::copy(folder.path("certs/server.pem"), folder.path("certs/account/ca.crt")).unwrap();
         folder.write("certs/garbage.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
         folder.write("certs/empty", "");
         folder.write("certs/secret", "0123456789abcdef0123456789abcdef\n");

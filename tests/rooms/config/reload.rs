@@ -25,6 +25,13 @@ use Effect::{AfterRestart, AtOnce, OneValue, Refused};
 /// A key of the reference, other values for it and for what must fit it, and the effect.
 type Row = (&'static str, &'static [(&'static str, &'static str)], Effect);
 
+/// A service account in place of a URL.
+const CLUSTER: [(&str, &str); 3] = [
+    ("issuers.jwks_url", "\"\""),
+    ("issuers.kubernetes", "true"),
+    ("issuers.kubernetes_path", r#""../certs/account""#),
+];
+
 /// A transmitter that is polled.
 const POLLED: [(&str, &str); 2] = [
     ("event_transmitters.delivery", r#""poll""#),
@@ -120,6 +127,14 @@ const ROWS: &[Row] = &[
     ),
     // It cannot change alone: see the test of the tables below.
     ("issuers.authority", &[], OneValue),
+    ("issuers.kubernetes", &CLUSTER, AtOnce),
+    ("issuers.kubernetes_path", &CLUSTER, AtOnce),
+    ("issuers.jwks_authorization", &[("issuers.jwks_authorization", r#""abc""#)], AtOnce),
+    (
+        "issuers.spiffe_trust_domain",
+        &[("issuers.spiffe_trust_domain", r#""example.org""#), ("issuers.algorithms", r#"["ES256"]"#)],
+        AtOnce,
+    ),
     ("issuers.ca", &[("issuers.ca", ROOTS)], AtOnce),
     ("issuers.insecure_http", &[("issuers.insecure_http", "true")], AtOnce),
     ("issuers.refresh_interval", &[("issuers.refresh_interval", r#""7s""#)], AtOnce),

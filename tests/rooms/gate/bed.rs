@@ -234,6 +234,8 @@ fn live(
         algorithms,
         ca: None,
         insecure_http: false,
+        authorization: None,
+        for_svids: false,
         refresh_interval: PATIENCE,
         refresh_cooldown: PATIENCE,
         max_stale: PATIENCE,

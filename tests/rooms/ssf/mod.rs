@@ -54,6 +54,8 @@ fn settings() -> Settings {
         algorithms: vec![Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA],
         ca: None,
         insecure_http: false,
+        authorization: None,
+        for_svids: false,
         refresh_interval: Duration::from_secs(300),
         refresh_cooldown: Duration::from_secs(30),
         max_stale: Duration::from_secs(86_400),

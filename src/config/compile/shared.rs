@@ -1,0 +1,78 @@
+//! One issuer in several tables: tokens for different audiences that are judged by different rules, with one set of keys.
+
+use std::sync::Arc;
+
+use crate::config::section::Section;
+use crate::config::settings::IssuerSettings;
+use crate::keys;
+
+/// Gives the tables of an issuer one name and one source of keys. `lines` say where each table begins.
+pub(super) fn share(s: &Section<'_>, issuers: &mut [IssuerSettings], lines: &[usize]) {
+    for place in 0..issuers.len() {
+        let (before, rest) = issuers.split_at_mut(place);
+        let Some(here) = rest.first_mut().filter(|here| !here.rules.issuer.is_empty()) else { continue };
+        for (other, line) in before.iter().zip(lines) {
+            if let Some((key, message)) = conflict(here, other, *line) {
+                s.table_problem("issuers", place, key, message);
+                break;
+            }
+        }
+        if let Some(other) = before.iter().find(|other| other.rules.issuer == here.rules.issuer) {
+            here.rules.issuer = Arc::clone(&other.rules.issuer);
+        }
+    }
+    unite_algorithms(issuers);
+}
+
+/// Why the gate could not tell which of two tables a token belongs to, or with which keys to prove it.
+fn conflict(here: &IssuerSettings, other: &IssuerSettings, line: usize) -> Option<(&'static str, String)> {
+    let same_issuer = here.rules.issuer == other.rules.issuer;
+    if here.rules.trust_domain.is_some()
+        && here.rules.trust_domain == other.rules.trust_domain
+        && !same_issuer
+    {
+        return Some(("issuer", format!("is another one than the trust domain has on line {line}")));
+    }
+    if !same_issuer {
+        return None;
+    }
+    if here.rules.trust_domain != other.rules.trust_domain {
+        return Some(("issuer", format!("is that of another trust domain, or of none, on line {line}")));
+    }
+    if let Some(both) = here.rules.audiences.iter().find(|ours| other.rules.audiences.contains(ours)) {
+        return Some((
+            "audiences",
+            format!(
+                "{both:?} is an audience of this issuer on line {line} already: which table a token belongs to would be open"
+            ),
+        ));
+    }
+    if here.idle_timeout != other.idle_timeout {
+        let message =
+            format!("differs from that on line {line}: the tokens of an issuer have one idle timeout");
+        return Some(("idle_timeout", message));
+    }
+    let keys = keys::Settings { algorithms: other.keys.algorithms.clone(), ..here.keys.clone() };
+    (keys != other.keys).then(|| {
+        let message =
+            "gets its keys from elsewhere, or at other times, than the table of the same issuer on line";
+        ("issuer", format!("{message} {line}: one issuer has one set of keys"))
+    })
+}
+
+/// The one set of keys of an issuer serves the algorithms of all its tables; each table still takes only its own.
+fn unite_algorithms(issuers: &mut [IssuerSettings]) {
+    for place in 0..issuers.len() {
+        let Some(name) = issuers.get(place).map(|issuer| Arc::clone(&issuer.rules.issuer)) else { continue };
+        let tables = issuers.iter().filter(|issuer| issuer.rules.issuer == name);
+        let mut all = Vec::new();
+        for algorithm in tables.flat_map(|issuer| &issuer.rules.algorithms) {
+            if !all.contains(algorithm) {
+                all.push(*algorithm);
+            }
+        }
+        if let Some(issuer) = issuers.get_mut(place) {
+            issuer.keys.algorithms = all;
+        }
+    }
+}

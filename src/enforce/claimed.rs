@@ -1,0 +1,50 @@
+//! Which of the configured tables a token belongs to, by what it says of itself: nobody has vouched for that yet.
+
+use serde_json::{Map, Value};
+
+use super::decide::TrustedIssuer;
+use super::denial::Reason;
+use super::spiffe;
+use super::token::IssuerIndex;
+use super::verify::TokenVerifier;
+use crate::jose::jws::Jws;
+
+impl TokenVerifier {
+    /// Whose token it says it is.
+    ///
+    /// That is the issuer of its `iss`; else the SPIFFE trust domain of its `sub`, because a JWT-SVID need not have an `iss`,
+    /// and SPIFFE gives one no meaning. Of several tables of one issuer it is the first that has the token's audience.
+    pub(super) fn claimed_issuer(&self, jws: &Jws<'_>) -> Result<(IssuerIndex, &TrustedIssuer), Reason> {
+        let payload = &jws.payload;
+        let issuer = payload.get("iss").map(|issuer| issuer.as_str().ok_or(Reason::BadClaim)).transpose()?;
+        let named = |table: &TrustedIssuer| {
+            table.rules.trust_domain.is_none() && issuer.is_some_and(|issuer| *table.rules.issuer == *issuer)
+        };
+        if let Some(found) = self.for_audience(payload, named) {
+            return Ok(found);
+        }
+        let domain = spiffe::trust_domain(payload);
+        let domain = |table: &TrustedIssuer| {
+            table.rules.trust_domain.is_some() && table.rules.trust_domain.as_deref() == domain
+        };
+        self.for_audience(payload, domain).ok_or(Reason::UnknownIssuer)
+    }
+
+    /// Of some of the tables, the one that has the token's audience; without such a one the first, whose rules then say what
+    /// is wrong.
+    fn for_audience(
+        &self,
+        payload: &Map<String, Value>,
+        fits: impl Fn(&TrustedIssuer) -> bool,
+    ) -> Option<(IssuerIndex, &TrustedIssuer)> {
+        let mut tables =
+            (0..).map(IssuerIndex).zip(self.issuers()).filter(|(_, table)| fits(table)).peekable();
+        let first = tables.next()?;
+        // Mostly there is one, and its audience is checked later.
+        if tables.peek().is_none() || first.1.rules.check_audience(payload).is_ok() {
+            return Some(first);
+        }
+        let other = tables.find(|(_, table)| table.rules.check_audience(payload).is_ok());
+        Some(other.unwrap_or(first))
+    }
+}
