@@ -90,6 +90,14 @@ impl Lanes {
     }
 }
 
+#[cfg(test)]
+impl Lanes {
+    /// To nobody.
+    pub(super) fn none() -> Self {
+        Self { ranges: Vec::new(), open: HashMap::new() }
+    }
+}
+
 /// Opens connections to one endpoint.
 #[derive(Debug)]
 pub(super) struct Connector {

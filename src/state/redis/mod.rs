@@ -586,6 +586,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn lanes_are_those_it_was_connected_by_last_until_it_is_disconnected() {
+        let fleet = fleet();
+        let (first, second) = (Arc::new(Lanes::none()), Arc::new(Lanes::none()));
+        for lanes in [&first, &second, &first] {
+            fleet.connect(Arc::clone(lanes));
+            assert!(fleet.lanes().is_some_and(|known| Arc::ptr_eq(&known, lanes)));
+            let why = fleet.log_lane().unwrap_err().to_string();
+            assert!(why.contains("no node of the cluster has slot 0"), "{why}");
+        }
+        for _ in 0..2 {
+            fleet.disconnect();
+            assert!(fleet.lanes().is_none());
+            let why = fleet.log_lane().unwrap_err().to_string();
+            assert!(why.contains("not connected"), "{why}");
+        }
+    }
+
     #[tokio::test]
     async fn a_shared_store_that_nobody_reaches_says_so_and_keeps_nothing() {
         let (store, _changes) =

@@ -1,11 +1,15 @@
 //! Which connections are used again, and what happens to a request whose connection had died.
 
+use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{join_all, select_all};
 use http::Method;
 use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::policy::IdentitySettings;
-use portcullis::forward::{ErrorKind, Forwarder, Scheme, Upstream};
+use portcullis::forward::{ErrorKind, Forwarder, Scheme, Upstream, UpstreamSettings};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::forward::support::{Ask, Gate, Peer, full, listen, permit, read, settings, worker};
 
@@ -44,6 +48,35 @@ fn connections_are_used_again_the_last_one_first() {
             });
             assert_eq!(body, "x");
         }
+    });
+}
+
+#[test]
+fn a_thousand_and_twenty_four_connections_wait_for_the_next_request() {
+    const KEPT: usize = 1_024;
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    worker(async {
+        let (listener, port) = listen().await;
+        let patient = settings(Scheme::Http, port);
+        let gate = Rc::new(Gate::new(UpstreamSettings { response_timeout: testkit::PATIENCE, ..patient }));
+        // As many requests at once as leave one connection too many.
+        let (mut asked, mut peers) = (Vec::new(), Vec::new());
+        for _ in 0..=KEPT {
+            let gate = Rc::clone(&gate);
+            asked.push(tokio::task::spawn_local(async move { fetch(&gate).await }));
+            let mut peer = Peer::accept(&listener).await;
+            peer.head().await;
+            peers.push(peer);
+        }
+        for peer in &mut peers {
+            peer.say("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx").await;
+        }
+        assert!(join_all(asked).await.into_iter().all(|body| body.unwrap() == "x"));
+        let closed = peers.into_iter().map(|mut peer| Box::pin(async move { peer.closed().await }));
+        let (_unread, _, kept) = select_all(closed).await;
+        assert_eq!(kept.len(), KEPT);
+        assert!(join_all(kept).now_or_never().is_none());
     });
 }
 

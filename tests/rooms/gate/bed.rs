@@ -53,9 +53,18 @@ impl Bed {
         let mut settings = patient();
         change(&mut settings);
         let upstream = Recorder::start();
+        let address = (Scheme::Http, upstream.server.address);
+        Self::run(settings, upstream, address)
+    }
+
+    /// In front of an upstream that speaks HTTP/2; nothing is recorded.
+    pub(crate) fn before_http2(upstream: SocketAddr) -> Self {
+        Self::run(patient(), Recorder::start(), (Scheme::H2c, upstream))
+    }
+
+    fn run(settings: Settings, upstream: Recorder, address: (Scheme, SocketAddr)) -> Self {
         let metrics = Metrics::new().unwrap();
-        let live =
-            Arc::new(ArcSwap::from_pointee(live(&settings, &routes(), upstream.server.address, &metrics, 0)));
+        let live = Arc::new(ArcSwap::from_pointee(live(&settings, &routes(), address, &metrics, 0)));
         let (trigger, shutdown) = shutdown::channel();
         let log = LogText::default();
         let log_settings = log::Settings {
@@ -84,7 +93,7 @@ impl Bed {
         self.live.store(Arc::new(live(
             &self.settings,
             routes,
-            self.upstream.server.address,
+            (Scheme::Http, self.upstream.server.address),
             &self.metrics,
             1,
         )));
@@ -213,7 +222,7 @@ pub(crate) fn routes() -> Vec<RouteSettings> {
 fn live(
     settings: &Settings,
     routes: &[RouteSettings],
-    upstream: SocketAddr,
+    (scheme, upstream): (Scheme, SocketAddr),
     metrics: &Metrics,
     generation: u64,
 ) -> Live {
@@ -249,7 +258,7 @@ fn live(
     };
     let upstream = UpstreamSettings {
         name: "recorder".into(),
-        scheme: Scheme::Http,
+        scheme,
         addresses: vec![Address::Tcp { host: upstream.ip().to_string(), port: upstream.port() }],
         host: None,
         sni: None,

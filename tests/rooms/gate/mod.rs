@@ -5,6 +5,7 @@ mod bed;
 mod drain;
 mod http1;
 mod http2;
+mod http2_upstream;
 mod limits;
 mod record;
 mod secure;
