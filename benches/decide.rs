@@ -26,9 +26,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jsonwebtoken::Algorithm;
 use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::claims::{ClaimNames, IssuerRules};
+use portcullis::enforce::conditions::{ClaimCondition, ClaimTest, ClaimValue};
 use portcullis::enforce::decide::{Asked, Enforcer, InForce, Proof, Request, TrustedIssuer, Verdict};
 use portcullis::enforce::denial::Reason;
-use portcullis::enforce::policy::{ClaimName, IdentityClaim, IdentitySettings, Requirement, RouteSettings};
+use portcullis::enforce::policy::{
+    Authentication, ClaimName, IdentityClaim, IdentitySettings, Requirement, RouteSettings,
+};
 use portcullis::enforce::target::RequestTarget;
 use portcullis::enforce::{DEFAULT_PROOFS, Settings};
 use portcullis::identity::{SessionKey, SubjectKey};
@@ -58,6 +61,7 @@ fn main() {
     measure(10_000, Algorithm::ES256, KeySet::new(vec![key.expect("a key")]), signed);
 
     compare_names();
+    compare_conditions();
 
     let secret = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
     let keys = KeySet::of_secret(&[7; 32], &[Algorithm::HS256]).expect("long enough");
@@ -89,6 +93,70 @@ fn measure(count: usize, algorithm: Algorithm, keys: KeySet, sign: impl Fn(&[u8]
     println!("seen before: {decided} ns; a SHA-256 of the token: {hashed} ns");
     println!("seen for the first time: {fresh} ns");
     println!("resident for each, proof and idle clock: {kept} bytes");
+}
+
+/// What five conditions, an alternative, an issuer, an audience and step-up on a route add to a decision.
+fn compare_conditions() {
+    const COUNT: usize = 10_000;
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
+    let sign = |input: &[u8]| hmac::sign(&secret, input).as_ref().to_vec();
+    let claims = format!(
+        r#","repository_id":"123","ref":"refs/heads/main","environment":"prod","level":7,"acr":"gold","auth_time":{NOW}"#
+    );
+    let target = RequestTarget::from_bytes(Bytes::from_static(b"/deals/81723/lines")).expect("a target");
+    let plain = route("/deals/{id}/lines");
+    let mut scenes = [plain.clone(), demanding(plain)].map(|route| {
+        let keys = KeySet::of_secret(&[7; 32], &[Algorithm::HS256]).expect("long enough");
+        let (enforcer, _) = enforcer_of(Algorithm::HS256, keys, vec![route]);
+        let tokens: Vec<String> =
+            (0..COUNT).map(|index| token_with(Algorithm::HS256, sign, index, &claims)).collect();
+        for token in &tokens {
+            assert_eq!(decide(&enforcer, &target, &head(token), NOW * 1_000), Proof::Fresh);
+        }
+        (enforcer, tokens, Vec::new())
+    });
+    let mut order = Order(0x9e37_79b9_7f4a_7c15);
+    for round in 0..i64::try_from(BATCHES).unwrap_or(i64::MAX) {
+        for (enforcer, tokens, times) in &mut scenes {
+            let heads: Vec<_> = (0..PER_BATCH).map(|_| head(&tokens[order.next(COUNT)])).collect();
+            let (start, millis) = (Instant::now(), NOW * 1_000 + round + 1);
+            for head in &heads {
+                assert_eq!(decide(enforcer, &target, head, millis), Proof::Cached);
+            }
+            times.push(start.elapsed().as_nanos() / heads.len() as u128);
+        }
+    }
+    let [plain, demanding] = scenes.map(|(_, _, mut times)| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    });
+    println!("seen before, no conditions: {plain} ns; five conditions and more: {demanding} ns");
+}
+
+/// The same route with everything that a route can ask of claims.
+fn demanding(route: RouteSettings) -> RouteSettings {
+    let condition =
+        |claim: &str, test| ClaimCondition { claim: ClaimName::Member(claim.to_owned()), tests: vec![test] };
+    let text = |text: &str| ClaimValue::Text(text.to_owned());
+    let claims = vec![
+        condition("repository_id", ClaimTest::Equals(text("123"))),
+        condition("ref", ClaimTest::Prefix("refs/heads/".to_owned())),
+        condition("environment", ClaimTest::In(vec![text("stage"), text("prod")])),
+        condition("level", ClaimTest::AtLeast(5.into())),
+        condition("blocked", ClaimTest::Exists(false)),
+    ];
+    let alternative = Requirement { claims: vec![claims[0].clone()], ..Requirement::default() };
+    RouteSettings {
+        requirement: Requirement { claims, ..route.requirement.clone() },
+        allow: vec![alternative],
+        issuers: vec![ISSUER.into()],
+        audiences: vec!["https://api.example.com".to_owned()],
+        authentication: Authentication {
+            acr_values: vec!["gold".to_owned()],
+            max_age: Some(Duration::from_secs(3_600)),
+        },
+        ..route
+    }
 }
 
 /// What the names of a token add to a decision that looks all of them up, because an event came since the last one.
@@ -210,6 +278,15 @@ fn token_with(algorithm: Algorithm, sign: impl Fn(&[u8]) -> Vec<u8>, index: usiz
 }
 
 fn enforcer(algorithm: Algorithm, set: KeySet) -> (Enforcer, Arc<Revocations>) {
+    let paths = ["/users/{id}", "/activity/{*rest}", "/deals/{*rest}", "/deals/{id}/lines"];
+    enforcer_of(algorithm, set, paths.map(route).to_vec())
+}
+
+fn enforcer_of(
+    algorithm: Algorithm,
+    set: KeySet,
+    routes: Vec<RouteSettings>,
+) -> (Enforcer, Arc<Revocations>) {
     let metrics = Metrics::new().expect("instruments");
     let algorithms = vec![algorithm];
     let keys = KeyStore::fixed(
@@ -229,8 +306,6 @@ fn enforcer(algorithm: Algorithm, set: KeySet) -> (Enforcer, Arc<Revocations>) {
         metrics.clone(),
     );
     let issuer = TrustedIssuer { rules: rules(algorithms), keys };
-    let routes =
-        ["/users/{id}", "/activity/{*rest}", "/deals/{*rest}", "/deals/{id}/lines"].map(route).to_vec();
     let sessions = Sessions::new(sessions::Settings {
         idle_timeouts: Some(Duration::from_secs(1_800)).into(),
         max_tracked: DEFAULT_PROOFS,

@@ -113,7 +113,7 @@ fn protection(tls: &Option<tls::ServerSettings>) -> String {
     format!("{version}{clients}")
 }
 
-/// Each issuer, and how long its tokens may be unused where that is not the same for all.
+/// Each issuer, how long its tokens may be unused where that is not the same for all, and what their claims must be.
 fn issuers(settings: &Settings) -> String {
     let timeouts = &settings.sessions.idle_timeouts;
     let has_own = timeouts.own().next().is_some();
@@ -125,7 +125,9 @@ fn issuers(settings: &Settings) -> String {
     let row = |one: &IssuerSettings| {
         let [name, algorithms, source] = issuer(one);
         let idle = idle(&name);
-        [name, algorithms, source, idle]
+        let conditions = one.rules.conditions.iter().map(|condition| format!("claim {condition}"));
+        let conditions = conditions.collect::<Vec<_>>().join("; ");
+        [name, algorithms, source, idle, conditions]
     };
     columns(&settings.issuers.iter().map(row).collect::<Vec<_>>())
 }
@@ -206,13 +208,42 @@ fn route(route: &RouteSettings, upstreams: &[UpstreamSettings]) -> [String; 6] {
         any(route.hosts.iter().map(String::as_str).collect()),
         format!("{}{}", route.path, mcp(&route.mcp)),
         upstreams.get(route.upstream).map(|upstream| upstream.name.clone()).unwrap_or_default(),
-        if route.anonymous { "nothing (anonymous)".to_owned() } else { requirement(&route.requirement) },
+        if route.anonymous { "nothing (anonymous)".to_owned() } else { demands(route) },
         mode.to_owned(),
     ]
 }
 
-fn requirement(requirement: &Requirement) -> String {
-    let Requirement { scopes, any_scope, roles, any_role } = requirement;
+/// What a route demands of a token.
+fn demands(route: &RouteSettings) -> String {
+    let RouteSettings { requirement, allow, issuers, audiences, authentication, .. } = route;
+    let mut parts = self::requirement(requirement);
+    if !allow.is_empty() {
+        let sets: Vec<_> =
+            allow.iter().map(|one| format!("({})", self::requirement(one).join("; "))).collect();
+        parts.push(format!("one of {}", sets.join(" or ")));
+    }
+    if !issuers.is_empty() {
+        parts.push(format!("issuer {}", issuers.join("|")));
+    }
+    if !audiences.is_empty() {
+        parts.push(format!("audience {}", audiences.join("|")));
+    }
+    if !authentication.acr_values.is_empty() {
+        parts.push(format!("acr {}", authentication.acr_values.join("|")));
+    }
+    if let Some(most) = authentication.max_age {
+        parts.push(format!("authenticated at most {} ago", seconds(most)));
+    }
+    if parts.is_empty() { "a valid token".to_owned() } else { parts.join("; ") }
+}
+
+/// Whole seconds, as challenges say them.
+fn seconds(duration: std::time::Duration) -> String {
+    format!("{}s", duration.as_secs())
+}
+
+fn requirement(requirement: &Requirement) -> Vec<String> {
+    let Requirement { scopes, any_scope, roles, any_role, claims } = requirement;
     let parts = [
         ("scopes", scopes, " "),
         ("any scope of", any_scope, "|"),
@@ -220,7 +251,6 @@ fn requirement(requirement: &Requirement) -> String {
         ("any role of", any_role, "|"),
     ];
     let parts = parts.into_iter().filter(|(_, words, _)| !words.is_empty());
-    let parts: Vec<_> =
-        parts.map(|(what, words, separator)| format!("{what} {}", words.join(separator))).collect();
-    if parts.is_empty() { "a valid token".to_owned() } else { parts.join("; ") }
+    let parts = parts.map(|(what, words, separator)| format!("{what} {}", words.join(separator)));
+    parts.chain(claims.iter().map(|condition| format!("claim {condition}"))).collect()
 }

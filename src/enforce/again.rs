@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::decide::{Enforcer, Pass, Permit};
 use super::denial::Reason;
+use super::policy::Route;
 use crate::time::Now;
 
 /// What a request that lasts was allowed by.
 #[derive(Debug)]
 pub struct Grounds {
     enforcer: Arc<Enforcer>,
+    route: Arc<Route>,
     /// None for a request that was allowed without a token.
     pass: Option<Pass>,
     /// Names the key set that proved the token.
@@ -23,7 +25,7 @@ impl Grounds {
     pub fn new(enforcer: &Arc<Enforcer>, permit: &Permit) -> Self {
         let pass = permit.pass().cloned();
         let keys = pass.as_ref().and_then(|pass| key_set(enforcer, pass));
-        Self { enforcer: Arc::clone(enforcer), pass, keys }
+        Self { enforcer: Arc::clone(enforcer), route: Arc::clone(permit.route()), pass, keys }
     }
 
     /// The token in force, and its idle clock.
@@ -48,7 +50,7 @@ impl Grounds {
     /// # Errors
     /// Why it would not.
     pub fn judge(&self, certificate: Option<&[u8; 32]>, now: Now) -> Result<(), Reason> {
-        let judge = |pass| self.enforcer.judge_again(pass, certificate, now);
+        let judge = |pass| self.enforcer.judge_again(pass, &self.route, certificate, now);
         self.pass.as_ref().map_or(Ok(()), judge)
     }
 

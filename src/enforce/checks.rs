@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::decide::{Ask, NoPermit};
 use super::denial::{Denial, Reason};
-use super::explain::details;
+use super::explain::{conditions, details};
 use super::policy::Route;
 
 mod case;
 mod judge;
+mod policy;
 
 pub(super) use case::{Case, Subject};
 
@@ -111,7 +112,7 @@ impl NoPermit {
 }
 
 /// Every check, in the order of the decision: when several things are wrong, the first of this list is the reason.
-pub(super) const CHECKS: [Check; 24] = {
+pub(super) const CHECKS: [Check; 30] = {
     use Again::{All, Nothing, Part, Request as Each};
     use Of::{Request, Token};
     [
@@ -135,10 +136,16 @@ pub(super) const CHECKS: [Check; 24] = {
         check("claims", Token, judge::claims, Nothing, details::claims),
         check("certificate", Request, judge::certificate, All, details::certificate),
         check("resource", Request, judge::resource, Each, details::resource),
+        check("route_issuers", Request, policy::issuers, Each, conditions::issuers),
+        check("route_audiences", Request, policy::audiences, Each, conditions::audiences),
         check("revocation", Token, judge::revocation, All, details::revocation),
         check("idle", Token, judge::idle, All, details::idle),
-        check("scopes", Request, judge::scopes, Each, details::scopes),
-        check("roles", Request, judge::roles, Each, details::roles),
+        check("issuer_conditions", Token, policy::issuer_conditions, Each, conditions::of_issuer),
+        check("scopes", Request, policy::scopes, Each, details::scopes),
+        check("roles", Request, policy::roles, Each, details::roles),
+        check("claim_conditions", Request, policy::claims, Each, conditions::of_route),
+        check("allow", Request, policy::alternatives, Each, conditions::alternatives),
+        check("authentication", Request, policy::authentication, All, conditions::authentication),
     ]
 };
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
+use super::conditions::ClaimCondition;
+use super::conditions::table::ConditionTable;
 use super::denial::Reason;
 use super::identity::{self, TooLong};
 use super::policy::{ClaimName, IdentitySettings};
@@ -44,6 +46,8 @@ pub struct IssuerRules {
     pub required_claims: Vec<String>,
     /// Where the claims are found that have a meaning here.
     pub claims: ClaimNames,
+    /// What its tokens must meet on every route.
+    pub conditions: Vec<ClaimCondition>,
 }
 
 /// Where the claims are found that have a meaning here (`[issuers.claims]`).
@@ -153,6 +157,12 @@ impl IssuerRules {
         named.iter().any(|one| self.audiences.iter().any(|ours| ours == one))
     }
 
+    /// Whether a token is for one of `audiences`.
+    pub(super) fn names_audience(&self, payload: &Map<String, Value>, audiences: &[String]) -> bool {
+        let is_one = |one: &&str| audiences.iter().any(|audience| audience == one);
+        self.named_audiences(payload).is_some_and(|named| named.iter().any(is_one))
+    }
+
     /// The audiences of a token; `None` when they are neither a string nor an array of strings.
     fn named_audiences<'p>(&self, payload: &'p Map<String, Value>) -> Option<Vec<&'p str>> {
         let audience = self.claims.audience.find(payload);
@@ -172,6 +182,7 @@ impl IssuerRules {
         jws: &Jws<'_>,
         validity: Validity,
         identity: &IdentitySettings,
+        conditions: &ConditionTable,
     ) -> Result<VerifiedToken, UnusableToken> {
         let payload = &jws.payload;
         let names = &self.claims;
@@ -221,6 +232,9 @@ impl IssuerRules {
                     "the identity header {header} would have {length} bytes, and max_value is {most}"
                 ))
             })?,
+            // One that is no time is like none: it only matters where a route asks for it.
+            authenticated_at: date(payload, "auth_time").ok().flatten(),
+            met: conditions.met_by(self, payload),
             facts,
             standing: TokenStanding::default(),
         })

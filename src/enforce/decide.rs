@@ -245,7 +245,8 @@ impl Enforcer {
     ) -> Result<Self, Vec<PolicyError>> {
         let Settings { routes, identity, bearer, proofs } = settings;
         let router = Router::new(routes)?;
-        let verifier = TokenVerifier::new(issuers, identity, proofs, &in_force.sessions, metrics);
+        let conditions = router.conditions().clone();
+        let verifier = TokenVerifier::new(issuers, identity, conditions, proofs, &in_force.sessions, metrics);
         Ok(Self { router, bearer, verifier, in_force, signals: Box::default() })
     }
 
@@ -345,10 +346,12 @@ impl Enforcer {
     pub(super) fn judge_again(
         &self,
         pass: &Pass,
+        route: &Arc<Route>,
         certificate: Option<&[u8; 32]>,
         now: Now,
     ) -> Result<(), Reason> {
-        let mut case = Case::lasting(self, &pass.token, certificate, now).ok_or(Reason::UnknownIssuer)?;
+        let mut case =
+            Case::lasting(self, &pass.token, route, certificate, now).ok_or(Reason::UnknownIssuer)?;
         checks::run_again(&mut case).map_err(|stop| stop.into_refusal().reason())
     }
 

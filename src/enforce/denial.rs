@@ -76,6 +76,10 @@ pub enum Reason {
     InsufficientRole,
     /// The request comes from a page whose origin the route does not list.
     BadOrigin,
+    /// A claim is not as the issuer's or the route's conditions demand.
+    ClaimCondition,
+    /// The subject was not authenticated as the route demands, or too long ago (RFC 9470 §3).
+    InsufficientAuthentication,
     /// The issuer's keys were never loaded, or are too old to be trusted.
     KeysUnavailable,
     /// The shared state has not been confirmed for longer than `max_staleness`.
@@ -148,7 +152,7 @@ impl From<JwsError> for Reason {
 
 impl Reason {
     /// Every reason. Words that occur more than once have more than one answer.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::Missing,
         Self::Malformed,
         Self::BadMcp,
@@ -179,6 +183,8 @@ impl Reason {
         Self::InsufficientScope,
         Self::InsufficientRole,
         Self::BadOrigin,
+        Self::ClaimCondition,
+        Self::InsufficientAuthentication,
         Self::KeysUnavailable,
         Self::StateUnavailable,
         Self::SignalsStale,
@@ -218,6 +224,8 @@ impl Reason {
             Self::InsufficientScope => "insufficient_scope",
             Self::InsufficientRole => "insufficient_role",
             Self::BadOrigin => "bad_origin",
+            Self::ClaimCondition => "claim_condition",
+            Self::InsufficientAuthentication => "insufficient_authentication",
             Self::KeysUnavailable => "keys_unavailable",
             Self::StateUnavailable => "state_unavailable",
             Self::SignalsStale => "signals_stale",
@@ -230,6 +238,7 @@ impl Reason {
     /// What the client is told. `invalid_token` is described in one way wherever a forger could learn from the
     /// difference; what only the holder of a genuine token can meet has a name.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "one table, a row for each answer")]
     pub const fn wire(self) -> DenialWire {
         const NOT_VALID: &str = "The access token is not valid";
         match self {
@@ -282,6 +291,18 @@ impl Reason {
             Self::InsufficientRole => {
                 DenialWire::insufficient("The access token lacks a role that is required here")
             }
+            Self::ClaimCondition => DenialWire {
+                status: StatusCode::FORBIDDEN,
+                error: "access_denied",
+                description: "A claim of the access token is not as required here",
+                challenge: Challenge::None,
+            },
+            Self::InsufficientAuthentication => DenialWire {
+                status: StatusCode::UNAUTHORIZED,
+                error: "insufficient_user_authentication",
+                description: "The user must be authenticated in another way, or again",
+                challenge: Challenge::Error,
+            },
             Self::KeysUnavailable | Self::StateUnavailable | Self::SignalsStale => {
                 DenialWire::unavailable("Token verification is temporarily unavailable")
             }

@@ -14,6 +14,7 @@ use super::denial::Reason;
 use crate::jose::jws::Jws;
 use crate::time::Now;
 
+pub(super) mod conditions;
 pub(super) mod details;
 mod words;
 

@@ -1,7 +1,7 @@
 //! Patterns in which `*` stands for any characters of one segment, between `/` and `:`.
 
 /// What ends a segment.
-const SEPARATORS: [char; 2] = ['/', ':'];
+pub(super) const SEPARATORS: [char; 2] = ['/', ':'];
 
 /// Whether a text is one of those that a pattern describes.
 pub(super) fn is_match(pattern: &str, text: &str) -> bool {

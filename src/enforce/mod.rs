@@ -14,6 +14,7 @@ pub mod bearer;
 mod checks;
 mod claimed;
 pub mod claims;
+pub mod conditions;
 pub mod decide;
 pub mod denial;
 pub mod explain;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
+use super::conditions::table::ConditionTable;
 use super::mcp::McpFault;
 use super::policy::{EncodedSlashes, Route, RouteSettings};
 use super::target::{self, Canonical, Target};
@@ -43,6 +44,8 @@ impl std::error::Error for PolicyError {}
 #[derive(Debug, Default)]
 pub struct Router {
     routes: Vec<Arc<Route>>,
+    /// What they ask of tokens.
+    conditions: ConditionTable,
     root: Node,
 }
 
@@ -87,7 +90,7 @@ impl Router {
             let mistakes = mistakes(index, &settings);
             let sound = mistakes.is_empty();
             errors.extend(mistakes);
-            let route = Arc::new(Route::new(index, settings));
+            let route = Arc::new(Route::new(index, settings, &mut router.conditions));
             router.routes.push(Arc::clone(&route));
             match parse(route.pattern(), route.settings().encoded_slashes) {
                 Err(message) => errors.push(PolicyError { route: index, other: None, key: "path", message }),
@@ -102,6 +105,11 @@ impl Router {
     #[must_use]
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes
+    }
+
+    /// What the routes ask of tokens.
+    pub(super) fn conditions(&self) -> &ConditionTable {
+        &self.conditions
     }
 
     /// The route of a request. `*` has no path, so it has no route.
@@ -165,8 +173,9 @@ fn mistakes(route: usize, settings: &RouteSettings) -> Vec<PolicyError> {
     let requirement = &settings.requirement;
     let mut errors = Vec::new();
     let mut report = |key, message: String| errors.push(PolicyError { route, other: None, key, message });
-    if settings.anonymous && !requirement.is_empty() {
-        report("anonymous", "a route without a token cannot require scopes or roles".to_owned());
+    if settings.anonymous && settings.asks_for_anything() {
+        let message = "a route without a token cannot require scopes or roles, nor anything else of a token";
+        report("anonymous", message.to_owned());
     }
     if !settings.mcp.names.is_empty() && settings.mcp.methods.is_empty() {
         report("mcp_names", "needs mcp_methods: a name means something only with its method".to_owned());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use http::{HeaderName, HeaderValue};
 
+use super::conditions::table::ConditionSet;
 use super::decide::{Ask, Asked, NoPermit, Pass};
 use super::denial::Reason;
 use super::identity::IdentityHeaders;
@@ -60,6 +61,10 @@ pub struct VerifiedToken {
     pub audiences: Words,
     /// None of them is one of the issuer's own: it is good for the resources that it names, and for nothing else.
     pub is_for_resources: bool,
+    /// `auth_time`: when its subject was authenticated.
+    pub authenticated_at: Option<Timestamp>,
+    /// The conditions of the configuration that it meets.
+    pub met: ConditionSet,
     /// Scopes, in the token's order.
     pub scopes: Words,
     /// Roles, in the token's order.
@@ -180,7 +185,7 @@ impl VerifiedToken {
         let headers: usize = self.identity.sent.iter().map(|(_, value)| header + value.len()).sum();
         let omitted = self.identity.omitted.as_ref().map_or(0, |names| names.len());
         let names = self.facts.names.as_ref().map_or(0, |names| names.size());
-        size_of::<Self>() + texts + words + headers + omitted + names
+        size_of::<Self>() + texts + words + headers + omitted + names + self.met.size()
     }
 
     /// Its idle clock, if it was used: the one that was kept with it or, at first sight and when that one has left the

@@ -9,6 +9,7 @@ use jsonwebtoken::Algorithm;
 use prometheus::{Histogram, IntCounter};
 
 use super::bearer::BearerToken;
+use super::conditions::table::{ConditionSet, ConditionTable, TokenCondition};
 use super::decide::{Ask, Asked, NoPermit, TrustedIssuer};
 use super::denial::Reason;
 use super::first_seen::FirstSeen;
@@ -36,6 +37,10 @@ pub(super) struct TokenVerifier {
     /// Our clock against `iat`, by issuer.
     skews: Vec<Histogram>,
     identity: IdentitySettings,
+    /// What tokens are measured against when they are verified.
+    conditions: ConditionTable,
+    /// What those of each issuer must meet.
+    needed: Vec<ConditionSet>,
     proofs: Arc<Proofs>,
     first_seen: Arc<FirstSeen>,
     hits: IntCounter,
@@ -46,12 +51,18 @@ impl TokenVerifier {
     pub(super) fn new(
         issuers: Vec<TrustedIssuer>,
         identity: IdentitySettings,
+        mut conditions: ConditionTable,
         proofs: usize,
         sessions: &Sessions,
         metrics: &Metrics,
     ) -> Self {
         let skew = |issuer: &TrustedIssuer| metrics.clock_skew.with_label_values(&[&issuer.rules.issuer]);
+        let of_issuer = |issuer: &TrustedIssuer| {
+            conditions.set(issuer.rules.conditions.iter().cloned().map(TokenCondition::Claim))
+        };
         Self {
+            needed: issuers.iter().map(of_issuer).collect(),
+            conditions,
             skews: issuers.iter().map(skew).collect(),
             issuers,
             identity,
@@ -126,6 +137,7 @@ impl TokenVerifier {
         if self.issuers.len() == other.issuers.len()
             && self.issuers.iter().zip(&other.issuers).all(same)
             && self.identity == other.identity
+            && self.conditions == other.conditions
         {
             self.proofs = Arc::clone(&other.proofs);
         }
@@ -155,6 +167,17 @@ impl TokenVerifier {
     /// When tokens were first seen that do not say when they were issued.
     pub(super) fn first_seen(&self) -> &FirstSeen {
         &self.first_seen
+    }
+
+    /// What tokens are measured against.
+    pub(super) fn conditions(&self) -> &ConditionTable {
+        &self.conditions
+    }
+
+    /// Whether a token meets what its issuer's tokens must meet on every route.
+    pub(super) fn judge_conditions(&self, token: &VerifiedToken) -> Result<(), Reason> {
+        let needed = self.needed.get(usize::from(token.issuer.0)).ok_or(Reason::UnknownIssuer)?;
+        if token.met.holds(needed) { Ok(()) } else { Err(Reason::ClaimCondition) }
     }
 
     /// What upstreams learn of tokens.

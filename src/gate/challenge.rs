@@ -2,8 +2,8 @@
 
 use http::{HeaderValue, StatusCode};
 
-use crate::enforce::denial::{Challenge, Denial};
-use crate::enforce::policy::Route;
+use crate::enforce::denial::{Challenge, Denial, Reason};
+use crate::enforce::policy::{Authentication, Route};
 
 /// The challenges of a denial; none where another token would not help. `route`: the one that matched.
 pub(super) fn challenges(denial: &Denial, route: Option<&Route>) -> Vec<HeaderValue> {
@@ -14,6 +14,11 @@ pub(super) fn challenges(denial: &Denial, route: Option<&Route>) -> Vec<HeaderVa
         Challenge::Bare => {}
         Challenge::Error => {
             bearer.with("error", wire.error).with("error_description", wire.description);
+            if denial.reason == Reason::InsufficientAuthentication
+                && let Some(route) = route
+            {
+                step_up(&mut bearer, &route.settings().authentication);
+            }
         }
     }
     // To a request that is malformed it is no use to know what the resource asks for.
@@ -26,6 +31,16 @@ pub(super) fn challenges(denial: &Denial, route: Option<&Route>) -> Vec<HeaderVa
         bearer.with("resource_metadata", url);
     }
     bearer.into_value().into_iter().collect()
+}
+
+/// What authentication is needed (RFC 9470 §3).
+fn step_up(challenge: &mut ChallengeText, needed: &Authentication) {
+    if !needed.acr_values.is_empty() {
+        challenge.with("acr_values", &needed.acr_values.join(" "));
+    }
+    if let Some(most) = needed.max_age {
+        challenge.with("max_age", &most.as_secs().to_string());
+    }
 }
 
 /// One challenge in the making.

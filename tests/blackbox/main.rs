@@ -44,6 +44,7 @@ mod origins;
 mod overload;
 mod passwords;
 mod pinned;
+mod policy;
 mod proxy_protocol;
 mod proxying;
 mod reload;

@@ -68,7 +68,9 @@ fn random_kills_under_load_lose_nothing() {
         for gate in &scene.gates {
             eventually("the gate is well without a hand", || (gate.readiness().0 == 200).then_some(()));
             eventually("a token in use passes", || (status(gate, &in_use) == 200).then_some(()));
-            assert_eq!(status(gate, &idle), 401, "round {round}");
+            // On a slow machine the state may be too old again by now: 503, until it is confirmed.
+            let answer = || Some(status(gate, &idle)).filter(|status| *status != 503);
+            assert_eq!(eventually("the gate judges the idle token", answer), 401, "round {round}");
         }
         for gate in &mut scene.gates {
             // Being fresh still is not being connected again.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jsonwebtoken::Algorithm;
 
+use super::conditions::conditions;
 use super::shared;
 use super::workloads::{self, Workload};
 use crate::client::Url;
@@ -82,6 +83,7 @@ fn issuer(s: &mut Section<'_>) -> IssuerSettings {
         token_types: s.filled_list("token_types", workload.token_types(), units::name),
         required_claims: s.list("required_claims", &["sub"], units::name),
         claims: s.table("claims", claims),
+        conditions: conditions(s, "conditions"),
     };
     IssuerSettings { rules, keys, idle_timeout: s.duration_or_none("idle_timeout", Zero::Allowed) }
 }

@@ -13,6 +13,7 @@ use crate::signals::intake::EndpointKind;
 
 mod authority;
 mod browsers;
+mod conditions;
 mod identity;
 mod issuers;
 mod operators;
@@ -36,7 +37,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let gate = s.aside(|s| s.table("server", |s| server::server(s, &mut taken)));
     let upstreams = s.aside(upstreams::upstreams);
     let mut issuers = issuers::issuers(s);
-    let mut routes = routes::routes(s, &upstreams, !issuers.is_empty() || !s.is_sound("issuers"));
+    let mut routes = routes::routes(s, &upstreams, &issuers);
     let resources = resources::resources(s, &mut issuers, &mut routes);
     let (telemetry, ready_when, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
     let SignalSettings { intake, logout, revocation } =

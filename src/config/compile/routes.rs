@@ -5,24 +5,27 @@ use std::sync::Arc;
 use http::Method;
 
 use super::browsers;
-use crate::config::section::Section;
+use super::conditions::conditions;
+use crate::config::section::{Section, not_one_of};
+use crate::config::settings::IssuerSettings;
 use crate::config::units;
 use crate::config::values::Zero;
 use crate::enforce::mcp::{McpName, McpSettings};
-use crate::enforce::policy::{EncodedSlashes, IdleCounts, Mode, Requirement, RouteSettings};
+use crate::enforce::policy::{Authentication, EncodedSlashes, IdleCounts, Mode, Requirement, RouteSettings};
 use crate::enforce::router::{PolicyError, Router};
 use crate::forward::UpstreamSettings;
 
-/// All of them. `issuers`: whether there are any.
+/// All of them.
 pub(super) fn routes(
     s: &mut Section<'_>,
     upstreams: &[UpstreamSettings],
-    issuers: bool,
+    issuers: &[IssuerSettings],
 ) -> Vec<RouteSettings> {
     let mut sound = Vec::new();
+    let has_issuers = !issuers.is_empty() || !s.is_sound("issuers");
     let routes = s.tables("routes", |s| {
-        let route = route(s, upstreams);
-        if !route.anonymous && !issuers {
+        let route = route(s, upstreams, issuers);
+        if !route.anonymous && !has_issuers {
             s.own_problem("needs a token, but there are no [[issuers]] to get one from");
         }
         sound.push(s.is_all_sound());
@@ -39,7 +42,7 @@ pub(super) fn routes(
     routes
 }
 
-fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> RouteSettings {
+fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings], issuers: &[IssuerSettings]) -> RouteSettings {
     let methods = s.list("methods", &[], method);
     RouteSettings {
         path: Arc::from(s.required("path", |text| Ok(text.to_owned())).unwrap_or_default()),
@@ -48,12 +51,19 @@ fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> RouteSettings {
         cors: s.optional_table("cors", |s| browsers::cors(s, &methods)),
         methods,
         upstream: upstream(s, upstreams),
-        requirement: Requirement {
-            scopes: s.list("scopes", &[], units::scope),
-            any_scope: s.list("any_scope", &[], units::scope),
-            roles: s.list("roles", &[], units::name),
-            any_role: s.list("any_role", &[], units::name),
-        },
+        requirement: requirement(s),
+        allow: s.tables("allow", |s| {
+            let one = requirement(s);
+            // A set whose only member is unknown is told that, and no more.
+            let is_read = s.written().all(|key| REQUIREMENT.contains(&key));
+            if one.is_empty() && is_read && s.is_all_sound() {
+                s.own_problem("asks for nothing, so that every token would be allowed");
+            }
+            one
+        }),
+        issuers: s.list("issuers", &[], |text| known_issuer(text, issuers)),
+        audiences: s.list("audiences", &[], units::name),
+        authentication: authentication(s),
         anonymous: s.flag("anonymous", false),
         mode: s.word("mode", ("enforce", Mode::Enforce), &[("shadow", Mode::Shadow)]),
         response_timeout: s.optional_duration("response_timeout"),
@@ -77,6 +87,44 @@ fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> RouteSettings {
         // Known once [[resources]] is read.
         resource: None,
     }
+}
+
+/// The keys of a requirement.
+const REQUIREMENT: [&str; 5] = ["scopes", "any_scope", "roles", "any_role", "claims"];
+
+/// Scopes, roles and claims: all of them must be met.
+fn requirement(s: &mut Section<'_>) -> Requirement {
+    Requirement {
+        scopes: s.list("scopes", &[], units::scope),
+        any_scope: s.list("any_scope", &[], units::scope),
+        roles: s.list("roles", &[], units::name),
+        any_role: s.list("any_role", &[], units::name),
+        claims: conditions(s, "claims"),
+    }
+}
+
+fn authentication(s: &mut Section<'_>) -> Authentication {
+    // As scopes, they are words that a challenge lists.
+    let acr = |text: &str| units::scope(text).map_err(|message| message.replace("scope", "value of acr"));
+    let acr_values = s.list("acr_values", &[], acr);
+    let max_age = s.optional_duration("max_age");
+    if max_age.is_some_and(|age| age.subsec_nanos() > 0) {
+        s.problem("max_age", "must be whole seconds: a challenge names it so (RFC 9470 §3)");
+    }
+    Authentication { acr_values, max_age }
+}
+
+fn known_issuer(text: &str, issuers: &[IssuerSettings]) -> Result<Arc<str>, String> {
+    let mut names = issuers.iter().map(|issuer| &issuer.rules.issuer);
+    if let Some(known) = names.clone().find(|name| ***name == *text) {
+        return Ok(Arc::clone(known));
+    }
+    // It may be the one whose name is wrong or missing, which is known by now.
+    if names.any(|name| name.is_empty()) {
+        return Ok(Arc::from(text));
+    }
+    let known: Vec<&str> = issuers.iter().map(|issuer| &*issuer.rules.issuer).collect();
+    Err(not_one_of(text, &known))
 }
 
 fn upstream(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> usize {

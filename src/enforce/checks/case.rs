@@ -99,6 +99,7 @@ impl<'r> Case<'r> {
     pub(in crate::enforce) fn lasting(
         enforcer: &'r Enforcer,
         token: &Arc<VerifiedToken>,
+        route: &'r Arc<Route>,
         certificate: Option<&'r [u8; 32]>,
         now: Now,
     ) -> Option<Self> {
@@ -106,6 +107,7 @@ impl<'r> Case<'r> {
             issuer: Some((token.issuer, enforcer.issuer(token.issuer)?)),
             validity: Some(token.validity()),
             token: Some(Arc::clone(token)),
+            route: Some(route),
             ..Self::new(enforcer, Subject::Lasting(certificate), Asked::NOTHING, now)
         })
     }

@@ -180,7 +180,7 @@ pub(super) fn signature<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 pub(super) fn claims<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let ((index, issuer), validity) = (case.issuer()?, case.validity()?);
     let identity = case.enforcer.verifier.identity();
-    match issuer.rules.read(index, case.jws()?, validity, identity) {
+    match issuer.rules.read(index, case.jws()?, validity, identity, case.enforcer.verifier.conditions()) {
         Ok(mut token) => {
             token.seen_at(case.now, &case.enforcer.in_force.revocations);
             if let Some(seen) = &case.seen {
@@ -291,14 +291,4 @@ fn look<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     }
     case.look = Some(look);
     judged
-}
-
-pub(super) fn scopes<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
-    let token = case.token()?;
-    Ok(case.route()?.judge_scopes(token)?)
-}
-
-pub(super) fn roles<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
-    let token = case.token()?;
-    Ok(case.route()?.judge_roles(token)?)
 }

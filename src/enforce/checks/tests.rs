@@ -8,13 +8,15 @@ use jsonwebtoken::Algorithm::ES256;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::enforce::claims::IssuerRules;
+use crate::enforce::conditions::{ClaimCondition, ClaimTest, ClaimValue};
 use crate::enforce::decide::{Enforcer, InForce, Pass, Proof, TrustedIssuer, Verdict};
 use crate::enforce::mcp::McpSettings;
-use crate::enforce::policy::{Requirement, RouteSettings, WebOrigin};
+use crate::enforce::policy::{Authentication, ClaimName, Requirement, RouteSettings, WebOrigin};
 use crate::enforce::resource::Resource;
 use crate::enforce::testing::{
-    ISSUER, NOW, SIGNERS, TestRequest as Asking, b64, enforcer_with, header, issuers, key_settings, now,
-    payload, route, rules, token, token_of,
+    AUDIENCE, ISSUER, NOW, SIGNERS, TestRequest as Asking, b64, enforcer_with, header, issuers, key_settings,
+    now, payload, route, rules, token, token_of,
 };
 use crate::identity::SubjectKey;
 use crate::keys::store::KeyStore;
@@ -27,7 +29,7 @@ const APP: &str = "https://app.example";
 const EVIL: &str = "https://evil.example";
 
 /// What decides when this check and all after it fail.
-const REASONS: [(&str, Reason); 24] = [
+const REASONS: [(&str, Reason); 30] = [
     ("target", Reason::BadTarget),
     ("route", Reason::NoRoute),
     ("origin", Reason::BadOrigin),
@@ -48,37 +50,81 @@ const REASONS: [(&str, Reason); 24] = [
     ("claims", Reason::BadClaim),
     ("certificate", Reason::CertificateMismatch),
     ("resource", Reason::WrongAudience),
+    ("route_issuers", Reason::UnknownIssuer),
+    ("route_audiences", Reason::WrongAudience),
     ("revocation", Reason::SubjectRevoked),
     ("idle", Reason::Idle),
+    ("issuer_conditions", Reason::ClaimCondition),
     ("scopes", Reason::InsufficientScope),
     ("roles", Reason::InsufficientRole),
+    ("claim_conditions", Reason::ClaimCondition),
+    ("allow", Reason::ClaimCondition),
+    ("authentication", Reason::InsufficientAuthentication),
 ];
 
-/// A route that the tokens satisfy, one that wants another role, and others that want another scope as well.
+/// From here on a route may ask for more than the tokens have.
+const STEPS: [&str; 9] =
+    ["mcp", "resource", "issuers", "audiences", "scopes", "roles", "claims", "allow", "authentication"];
+
+/// A route that the tokens satisfy, and one for each step that asks for more in it and in all that follow.
 fn routes() -> Vec<RouteSettings> {
-    let needs = |scope: &str, role: &str| Requirement {
-        scopes: vec![scope.to_owned()],
-        roles: vec![role.to_owned()],
-        ..Requirement::default()
+    let claim = |value: &str| ClaimCondition {
+        claim: ClaimName::Member("unit".to_owned()),
+        tests: vec![ClaimTest::Equals(ClaimValue::Text(value.to_owned()))],
     };
-    let origins = || vec![WebOrigin::parse(APP).expect("an origin")];
-    vec![
-        RouteSettings { requirement: needs("read:deals", "editor"), origins: origins(), ..route("/good") },
-        RouteSettings { requirement: needs("read:deals", "admin"), origins: origins(), ..route("/role") },
-        RouteSettings { requirement: needs("write:deals", "admin"), origins: origins(), ..route("/scope") },
+    let route = |step: usize, path: &str| {
+        let more = |name: &str| STEPS.iter().position(|step| *step == name) >= Some(step);
+        let word = |name: &str, good: &str| if more(name) { "other" } else { good }.to_owned();
+        let resource = Resource { require_audience: true, ..Resource::default() };
         RouteSettings {
-            requirement: needs("write:deals", "admin"),
-            mcp: McpSettings { methods: vec!["tools/call".to_owned()], names: Vec::new() },
-            origins: origins(),
-            ..route("/mcp")
-        },
-        RouteSettings {
-            requirement: needs("write:deals", "admin"),
-            resource: Some(Arc::new(Resource { require_audience: true, ..Resource::default() })),
-            origins: origins(),
-            ..route("/resource")
-        },
-    ]
+            origins: vec![WebOrigin::parse(APP).expect("an origin")],
+            mcp: McpSettings {
+                methods: if more("mcp") { vec!["tools/call".to_owned()] } else { Vec::new() },
+                names: Vec::new(),
+            },
+            resource: more("resource").then(|| Arc::new(resource)),
+            requirement: Requirement {
+                scopes: vec![word("scopes", "read:deals")],
+                roles: vec![word("roles", "editor")],
+                claims: vec![claim(&word("claims", "sales"))],
+                ..Requirement::default()
+            },
+            allow: vec![Requirement {
+                claims: vec![claim(&word("allow", "sales"))],
+                ..Requirement::default()
+            }],
+            issuers: vec![word("issuers", ISSUER).into()],
+            audiences: vec![word("audiences", AUDIENCE)],
+            authentication: Authentication {
+                acr_values: vec![word("authentication", "gold")],
+                max_age: Some(Duration::from_secs(86_600)),
+            },
+            ..route(path)
+        }
+    };
+    let more = STEPS.iter().enumerate().map(|(step, name)| route(step, &format!("/{name}")));
+    more.chain([route(STEPS.len(), "/good")]).collect()
+}
+
+/// The issuers, the first of which has a condition.
+fn conditional() -> Vec<TrustedIssuer> {
+    let mut issuers = issuers();
+    issuers[0].rules.conditions = vec![staff()];
+    issuers
+}
+
+fn staff() -> ClaimCondition {
+    ClaimCondition {
+        claim: ClaimName::Member("staff".to_owned()),
+        tests: vec![ClaimTest::Equals(ClaimValue::Flag(true))],
+    }
+}
+
+/// A payload that meets what `/good` asks for.
+fn claims(changes: Value) -> Value {
+    let mut good = payload(json!({"unit": "sales", "staff": true, "acr": "gold", "auth_time": NOW - 10}));
+    good.as_object_mut().expect("an object").extend(changes.as_object().expect("an object").clone());
+    good
 }
 
 /// Alice's tokens were revoked 50 s ago; tokens are idle after a minute.
@@ -88,7 +134,7 @@ fn gate() -> Enforcer {
     let ends = Ends::Subject(SubjectKey::new(ISSUER, "alice"), at);
     revocations.apply([ends]);
     let in_force = InForce { revocations: Arc::new(revocations), sessions: idle(), ..InForce::unlimited() };
-    enforcer_with(issuers(), routes(), in_force)
+    enforcer_with(conditional(), routes(), in_force)
 }
 
 fn idle() -> Arc<Sessions> {
@@ -106,19 +152,25 @@ fn failing_from(first: usize) -> (&'static str, String) {
         () if fails("route") => "/nowhere",
         () if fails("mcp") => "/mcp",
         () if fails("resource") => "/resource",
-        () if fails("scopes") => "/scope",
-        () if fails("roles") => "/role",
+        () if fails("route_issuers") => "/issuers",
+        () if fails("route_audiences") => "/audiences",
+        () if fails("scopes") => "/scopes",
+        () if fails("roles") => "/roles",
+        () if fails("claim_conditions") => "/claims",
+        () if fails("allow") => "/allow",
+        () if fails("authentication") => "/authentication",
         () => "/good",
     };
     if fails("token") {
         return (path, "opaque".to_owned());
     }
-    let mut claims = payload(json!({"jti": format!("token-{first}")}));
+    let mut claims = claims(json!({"jti": format!("token-{first}")}));
     let mut set = |check: &str, name: &str, value: Value| {
         if fails(check) {
             claims[name] = value;
         }
     };
+    set("issuer_conditions", "staff", json!(false));
     set("idle", "iat", json!(NOW - 61));
     set("idle", "sub", json!("bob"));
     set("revocation", "sub", json!("alice"));
@@ -181,8 +233,10 @@ fn fetched() -> Arc<KeyStore> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table, a row for each check that can change")]
 fn cached_proofs_and_requests_that_last_are_judged_by_every_check_that_can_change() {
-    let issuer = TrustedIssuer { rules: rules(ISSUER, &[ES256]), keys: fetched() };
+    let rules = IssuerRules { conditions: vec![staff()], ..rules(ISSUER, &[ES256]) };
+    let issuer = TrustedIssuer { rules, keys: fetched() };
     let revocations = Arc::new(Revocations::new(None));
     let in_force =
         InForce { revocations: Arc::clone(&revocations), sessions: idle(), ..InForce::unlimited() };
@@ -191,7 +245,7 @@ fn cached_proofs_and_requests_that_last_are_judged_by_every_check_that_can_chang
     let bound = |jti: &str| {
         let cnf = json!({"x5t#S256": b64(&[7; 32])});
         let sub = format!("user-{jti}");
-        token(&payload(
+        token(&claims(
             json!({"cnf": cnf, "iat": NOW, "exp": NOW + 86_400, "nbf": NOW, "jti": jti, "sub": sub}),
         ))
     };
@@ -207,7 +261,10 @@ fn cached_proofs_and_requests_that_last_are_judged_by_every_check_that_can_chang
         // A request that lasts is what it was when it was allowed; all else is judged again.
         if let Some(token) = judgement.token {
             let pass = Pass { token, told: None };
-            let lasting = gate.judge_again(&pass, asking.certificate.as_ref(), asking.now());
+            // Elsewhere the route asks for more in every later step as well.
+            let path = if check == "authentication" { "/authentication" } else { "/good" };
+            let route = gate.routes().iter().find(|route| **route.pattern() == *path).expect("a route");
+            let lasting = gate.judge_again(&pass, route, asking.certificate.as_ref(), asking.now());
             let entry = CHECKS.iter().find(|entry| entry.name == check).expect("a check of this name");
             let is_judged = matches!(entry.again, Again::All | Again::Part(_));
             assert_eq!(lasting.err(), is_judged.then_some(reason), "{check}");
@@ -227,14 +284,23 @@ fn cached_proofs_and_requests_that_last_are_judged_by_every_check_that_can_chang
     };
     cached("expiry", at(86_430, ask("/good", &good)), Reason::Expired);
     cached("not_before", at(-31, ask("/good", &good)), Reason::NotYetValid);
-    let early = token(&payload(json!({"iat": NOW, "jti": "early"})));
+    let early = token(&claims(json!({"iat": NOW, "jti": "early"})));
     assert_eq!(ask("/good", &early).decide().proof, Proof::Fresh);
     cached("issued_at", at(-31, ask("/good", &early)), Reason::IssuedInFuture);
     cached("key", at(86_401, ask("/good", &good)), Reason::KeysUnavailable);
     cached("certificate", Asking::new(&gate, "/good").token(&good), Reason::CertificateMismatch);
     cached("resource", ask("/resource", &good), Reason::WrongAudience);
-    cached("scopes", ask("/scope", &good), Reason::InsufficientScope);
-    cached("roles", ask("/role", &good), Reason::InsufficientRole);
+    cached("route_issuers", ask("/issuers", &good), Reason::UnknownIssuer);
+    cached("route_audiences", ask("/audiences", &good), Reason::WrongAudience);
+    cached("scopes", ask("/scopes", &good), Reason::InsufficientScope);
+    cached("roles", ask("/roles", &good), Reason::InsufficientRole);
+    cached("claim_conditions", ask("/claims", &good), Reason::ClaimCondition);
+    cached("allow", ask("/allow", &good), Reason::ClaimCondition);
+    cached("authentication", ask("/authentication", &good), Reason::InsufficientAuthentication);
+    let stranger = token(&claims(json!({"iat": NOW, "jti": "stranger", "staff": "true"})));
+    let refused = ask("/good", &stranger).decide();
+    assert_eq!(refused.proof, Proof::Fresh, "its signature is true, and the proof is kept");
+    cached("issuer_conditions", ask("/good", &stranger), Reason::ClaimCondition);
     let at_once = Ends::Subject(SubjectKey::new(ISSUER, "user-1"), now());
     revocations.apply([at_once]);
     cached("revocation", ask("/good", &good), Reason::SubjectRevoked);

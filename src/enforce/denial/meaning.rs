@@ -58,6 +58,12 @@ impl Reason {
             Self::BadOrigin => {
                 "The request came from a page of an origin that the route does not list in origins or cors.origins."
             }
+            Self::ClaimCondition => {
+                "A claim of the token is not as the conditions of its issuer or of the route demand."
+            }
+            Self::InsufficientAuthentication => {
+                "The user was not authenticated in the way that the route demands, or too long ago."
+            }
             Self::KeysUnavailable => {
                 "The keys of the issuer were never loaded, or not confirmed for longer than max_stale."
             }

@@ -12,7 +12,7 @@ pub use claim_name::ClaimName;
 pub use cors::{Cors, CorsOrigins, CorsSettings};
 pub use origin::WebOrigin;
 pub use requirement::Requirement;
-pub use route::{EncodedSlashes, IdleCounts, Mode, Route, RouteSettings};
+pub use route::{Authentication, EncodedSlashes, IdleCounts, Mode, Route, RouteSettings};
 
 /// What the upstream learns of the token (`[identity]`).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,11 @@
 //! What a route demands of a token.
 
+use crate::enforce::conditions::ClaimCondition;
+use crate::enforce::conditions::table::TokenCondition;
 use crate::enforce::denial::Reason;
 use crate::enforce::token::{VerifiedToken, Words};
 
-/// Scopes and roles that a route demands.
+/// What a route demands of a token: all of this.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requirement {
     /// All of these scopes.
@@ -14,14 +16,29 @@ pub struct Requirement {
     pub roles: Vec<String>,
     /// At least one of these, when there are any.
     pub any_role: Vec<String>,
+    /// What its claims must be.
+    pub claims: Vec<ClaimCondition>,
 }
 
 impl Requirement {
     /// Whether nothing is demanded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { scopes, any_scope, roles, any_role } = self;
-        scopes.is_empty() && any_scope.is_empty() && roles.is_empty() && any_role.is_empty()
+        let Self { scopes, any_scope, roles, any_role, claims } = self;
+        scopes.is_empty()
+            && any_scope.is_empty()
+            && roles.is_empty()
+            && any_role.is_empty()
+            && claims.is_empty()
+    }
+
+    /// The scopes that it names.
+    pub(in crate::enforce) fn scopes(&self) -> impl Iterator<Item = &String> {
+        self.scopes.iter().chain(&self.any_scope)
+    }
+
+    pub(super) fn conditions(&self) -> impl Iterator<Item = TokenCondition> {
+        self.claims.iter().cloned().map(TokenCondition::Claim)
     }
 
     pub(in crate::enforce) fn judge_scopes(&self, token: &VerifiedToken) -> Result<(), Reason> {

@@ -6,11 +6,14 @@ use std::time::Duration;
 use http::{HeaderMap, Method};
 
 use super::origin::SentOrigin;
-use super::{Cors, CorsSettings, Requirement, WebOrigin};
+use super::{ClaimName, Cors, CorsSettings, Requirement, WebOrigin};
+use crate::enforce::conditions::table::{ConditionSet, ConditionTable, TokenCondition};
+use crate::enforce::conditions::{ClaimCondition, ClaimTest, ClaimValue};
 use crate::enforce::denial::{Denial, Reason};
 use crate::enforce::mcp::McpSettings;
 use crate::enforce::resource::Resource;
 use crate::enforce::token::VerifiedToken;
+use crate::time::Timestamp;
 
 /// One route, as configured (`[[routes]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,14 @@ pub struct RouteSettings {
     pub upstream: usize,
     /// What the token must carry.
     pub requirement: Requirement,
+    /// When there are any, one of these must be met whole as well.
+    pub allow: Vec<Requirement>,
+    /// Names of the issuers whose tokens are accepted; empty: all.
+    pub issuers: Vec<Arc<str>>,
+    /// One of these must be in the token's audience; empty: the issuer's own rule is enough.
+    pub audiences: Vec<String>,
+    /// How, and how recently, the subject must have been authenticated.
+    pub authentication: Authentication,
     /// No token needed; one that is sent is still checked.
     pub anonymous: bool,
     /// Enforce, or only observe.
@@ -58,6 +69,10 @@ impl Default for RouteSettings {
             methods: Vec::new(),
             upstream: 0,
             requirement: Requirement::default(),
+            allow: Vec::new(),
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            authentication: Authentication::default(),
             anonymous: false,
             mode: Mode::Enforce,
             response_timeout: None,
@@ -71,6 +86,15 @@ impl Default for RouteSettings {
             mcp: McpSettings::default(),
         }
     }
+}
+
+/// How, and how recently, the subject of a token must have been authenticated (RFC 9470).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Authentication {
+    /// One of these must be the claim `acr`; empty: any.
+    pub acr_values: Vec<String>,
+    /// The claim `auth_time` lies no longer ago, in whole seconds.
+    pub max_age: Option<Duration>,
 }
 
 /// What a denial on a route does.
@@ -110,6 +134,7 @@ pub enum IdleCounts {
 pub struct Route {
     index: usize,
     settings: RouteSettings,
+    needed: NeededConditions,
     /// All scopes that it asks for, as a challenge names them.
     scope: Option<Arc<str>>,
     /// Where the metadata of its resource is.
@@ -117,14 +142,52 @@ pub struct Route {
     cors: Option<Cors>,
 }
 
+/// What is needed of what tokens meet.
+#[derive(Debug)]
+struct NeededConditions {
+    issuer: ConditionSet,
+    audience: ConditionSet,
+    claims: ConditionSet,
+    acr: ConditionSet,
+    /// In the order of `allow`.
+    allow: Vec<ConditionSet>,
+}
+
+impl RouteSettings {
+    /// Whether a token must be more than in force.
+    pub(in crate::enforce) fn asks_for_anything(&self) -> bool {
+        let Self { requirement, allow, issuers, audiences, authentication, .. } = self;
+        !(requirement.is_empty() && allow.is_empty() && issuers.is_empty() && audiences.is_empty())
+            || *authentication != Authentication::default()
+    }
+
+    fn needed(&self, table: &mut ConditionTable) -> NeededConditions {
+        let mut of = |list_is_empty: bool, condition: TokenCondition| {
+            table.set(Some(condition).filter(|_| !list_is_empty))
+        };
+        let acr = self.authentication.acr_values.iter().cloned().map(ClaimValue::Text).collect();
+        let acr =
+            ClaimCondition { claim: ClaimName::Member("acr".to_owned()), tests: vec![ClaimTest::In(acr)] };
+        NeededConditions {
+            issuer: of(self.issuers.is_empty(), TokenCondition::Issuer(self.issuers.clone())),
+            audience: of(self.audiences.is_empty(), TokenCondition::Audience(self.audiences.clone())),
+            acr: of(self.authentication.acr_values.is_empty(), TokenCondition::Claim(acr)),
+            claims: table.set(self.requirement.conditions()),
+            allow: self.allow.iter().map(|one| table.set(one.conditions())).collect(),
+        }
+    }
+}
+
 impl Route {
-    pub(in crate::enforce) fn new(index: usize, settings: RouteSettings) -> Self {
-        let Requirement { scopes, any_scope, .. } = &settings.requirement;
-        let named: Vec<&str> = scopes.iter().chain(any_scope).map(String::as_str).collect();
-        let scope = (!named.is_empty()).then(|| named.join(" ").into());
+    pub(in crate::enforce) fn new(index: usize, settings: RouteSettings, table: &mut ConditionTable) -> Self {
+        // Of alternatives a challenge can ask for one; the first that needs scopes is as good as any.
+        let alternative = settings.allow.iter().find(|one| one.scopes().next().is_some());
+        let scope = joined(
+            settings.requirement.scopes().chain(alternative.into_iter().flat_map(Requirement::scopes)),
+        );
         let resource_metadata = settings.resource.as_ref().map(|resource| resource.metadata_url().into());
         let cors = settings.cors.as_ref().map(|cors| Cors::new(cors, &settings.methods));
-        Self { index, settings, scope, resource_metadata, cors }
+        Self { index, needed: settings.needed(table), settings, scope, resource_metadata, cors }
     }
 
     /// Its place in the configuration, counted from 0 without gaps.
@@ -220,7 +283,80 @@ impl Route {
         self.settings.requirement.judge_roles(token).map_err(|reason| self.denial(reason))
     }
 
+    /// Whether tokens of this issuer are accepted.
+    ///
+    /// # Errors
+    /// [`Reason::UnknownIssuer`].
+    pub fn judge_issuer(&self, token: &VerifiedToken) -> Result<(), Reason> {
+        if token.met.holds(&self.needed.issuer) { Ok(()) } else { Err(Reason::UnknownIssuer) }
+    }
+
+    /// Whether the token is for one of the route's audiences.
+    ///
+    /// # Errors
+    /// [`Reason::WrongAudience`].
+    pub fn judge_audience(&self, token: &VerifiedToken) -> Result<(), Reason> {
+        if token.met.holds(&self.needed.audience) { Ok(()) } else { Err(Reason::WrongAudience) }
+    }
+
+    /// Whether the token's claims are as this route demands.
+    ///
+    /// # Errors
+    /// [`Reason::ClaimCondition`].
+    pub fn judge_claims(&self, token: &VerifiedToken) -> Result<(), Reason> {
+        if token.met.holds(&self.needed.claims) { Ok(()) } else { Err(Reason::ClaimCondition) }
+    }
+
+    /// Whether the token meets one of the alternatives whole, where there are any.
+    ///
+    /// # Errors
+    /// What the alternative lacks that comes nearest: one that lacks scopes only, because they can be asked for; else one
+    /// that lacks a role; else [`Reason::ClaimCondition`].
+    pub fn judge_alternatives(&self, token: &VerifiedToken) -> Result<(), Denial> {
+        if self.settings.allow.is_empty() {
+            return Ok(());
+        }
+        let mut nearest = Denial::from(Reason::ClaimCondition);
+        for (one, needed) in self.settings.allow.iter().zip(&self.needed.allow) {
+            let lacks_claims = !token.met.holds(needed);
+            match (lacks_claims, one.judge_roles(token), one.judge_scopes(token)) {
+                (false, Ok(()), Ok(())) => return Ok(()),
+                (false, Ok(()), Err(reason)) if nearest.reason != Reason::InsufficientScope => {
+                    let scope = joined(self.settings.requirement.scopes().chain(one.scopes()));
+                    nearest = Denial { reason, scope };
+                }
+                (false, Err(reason), _) if nearest.reason == Reason::ClaimCondition => {
+                    nearest = self.denial(reason);
+                }
+                _ => {}
+            }
+        }
+        Err(nearest)
+    }
+
+    /// Whether the token's subject was authenticated as this route demands (RFC 9470 §4).
+    ///
+    /// # Errors
+    /// [`Reason::InsufficientAuthentication`].
+    pub fn judge_authentication(&self, token: &VerifiedToken, now: Timestamp) -> Result<(), Reason> {
+        let is_recent = |most: Duration| token.authenticated_at.is_some_and(|at| now.since(at) <= most);
+        let is_met =
+            token.met.holds(&self.needed.acr) && self.settings.authentication.max_age.is_none_or(is_recent);
+        if is_met { Ok(()) } else { Err(Reason::InsufficientAuthentication) }
+    }
+
     fn denial(&self, reason: Reason) -> Denial {
         Denial { reason, scope: self.scope.clone() }
     }
+}
+
+/// Scopes as a challenge names them.
+fn joined<'s>(scopes: impl Iterator<Item = &'s String>) -> Option<Arc<str>> {
+    let mut named: Vec<&str> = Vec::new();
+    for scope in scopes {
+        if !named.contains(&scope.as_str()) {
+            named.push(scope);
+        }
+    }
+    (!named.is_empty()).then(|| named.join(" ").into())
 }

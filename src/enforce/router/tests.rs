@@ -329,7 +329,7 @@ fn a_host_is_compared_without_port_and_final_dot() {
 
 #[test]
 fn routes_overlap_when_one_request_can_match_both() {
-    let route = |line: &str| Route::new(0, settings(line));
+    let route = |line: &str| Route::new(0, settings(line), &mut ConditionTable::default());
     for (one, other, expected) in [
         ("* * /a", "* * /a", true),
         ("* h /a", "* * /a", true),

@@ -90,7 +90,14 @@ fn a_verifier_shows_the_identity_settings_it_was_made_with() {
     };
     let sessions = Sessions::new(limits);
     for settings in [identity(), IdentitySettings::default()] {
-        let verifier = TokenVerifier::new(issuers(), settings.clone(), 10, &sessions, &metrics);
+        let verifier = TokenVerifier::new(
+            issuers(),
+            settings.clone(),
+            ConditionTable::default(),
+            10,
+            &sessions,
+            &metrics,
+        );
         assert_eq!(verifier.identity(), &settings);
         assert_eq!(verifier.issuers().len(), 3);
     }

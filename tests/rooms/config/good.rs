@@ -436,3 +436,63 @@ fn an_upstream_may_have_several_addresses_or_a_socket() {
     assert_eq!(route.request_body_timeout, Some(Duration::from_secs(60)));
     assert_eq!((route.encoded_slashes, route.access_log), (EncodedSlashes::Reject, true));
 }
+
+#[test]
+fn conditions_are_values_or_tables_of_tests() {
+    use portcullis::enforce::conditions::{ClaimCondition, ClaimTest, ClaimValue, Glob};
+    use portcullis::enforce::policy::ClaimName;
+    let folder = Folder::new();
+    let route = r#"
+claims = { id = "123", level = 7, share = 0.5, staff = true, "/kubernetes.io/namespace" = { in = ["prod", 2, false] } }
+allow = [{ scopes = ["a"], claims = { ref = { prefix = "refs/", glob = "refs/*/main" } } }, { roles = ["r"] }]
+issuers = ["https://idp.example.com/"]
+audiences = ["https://api.example.com/deals"]
+acr_values = ["urn:gold"]
+max_age = "10m"
+"#;
+    let issuer = "conditions = { aal = { at_least = 1, at_most = 2.5 }, blocked = { exists = false } }";
+    let loaded = folder.good(&base_with(&[("route", route), ("issuer", issuer)]));
+    let text = |text: &str| ClaimValue::Text(text.to_owned());
+    let one = |claim: &str, tests: Vec<ClaimTest>| ClaimCondition {
+        claim: ClaimName::Member(claim.to_owned()),
+        tests,
+    };
+    let fraction = |value: f64| serde_json::Number::from_f64(value).unwrap();
+    let route = &loaded.settings.enforce.routes[0];
+    let mut claims = route.requirement.claims.clone();
+    claims.sort_by_key(|condition| condition.claim.to_string());
+    let namespace = ["kubernetes.io", "namespace"].map(str::to_owned).to_vec();
+    let values = vec![text("prod"), ClaimValue::Number(2.into()), ClaimValue::Flag(false)];
+    assert_eq!(
+        claims,
+        [
+            ClaimCondition { claim: ClaimName::Pointer(namespace), tests: vec![ClaimTest::In(values)] },
+            one("id", vec![ClaimTest::Equals(text("123"))]),
+            one("level", vec![ClaimTest::Equals(ClaimValue::Number(7.into()))]),
+            one("share", vec![ClaimTest::Equals(ClaimValue::Number(fraction(0.5)))]),
+            one("staff", vec![ClaimTest::Equals(ClaimValue::Flag(true))]),
+        ]
+    );
+    let shape = ClaimTest::Glob(Glob::new("refs/*/main").unwrap());
+    assert_eq!(route.allow.len(), 2);
+    assert_eq!(route.allow[0].scopes, ["a"]);
+    assert_eq!(route.allow[0].claims, [one("ref", vec![ClaimTest::Prefix("refs/".to_owned()), shape])]);
+    assert_eq!(route.allow[1].roles, ["r"]);
+    assert_eq!(route.issuers, [std::sync::Arc::from("https://idp.example.com/")]);
+    assert_eq!(route.audiences, ["https://api.example.com/deals"]);
+    assert_eq!(route.authentication.acr_values, ["urn:gold"]);
+    assert_eq!(route.authentication.max_age, Some(Duration::from_secs(600)));
+    let bounds = vec![ClaimTest::AtLeast(1.into()), ClaimTest::AtMost(fraction(2.5))];
+    let mut conditions = loaded.settings.issuers[0].rules.conditions.clone();
+    conditions.sort_by_key(|condition| condition.claim.to_string());
+    assert_eq!(conditions, [one("aal", bounds), one("blocked", vec![ClaimTest::Exists(false)])]);
+    let shown = serde_json::to_string(&loaded.redacted).unwrap();
+    for part in [
+        r#""staff":true"#,
+        r#""/kubernetes.io/namespace":{"in":["prod",2,false]}"#,
+        r#""blocked":{"exists":false}"#,
+        r#""at_most":2.5"#,
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+}

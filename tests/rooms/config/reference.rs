@@ -59,7 +59,7 @@ fn every_key_is_there() {
 
 pub(crate) fn keys_read(value: &Value, name: &str, keys: &mut BTreeSet<String>) {
     match value {
-        Value::Object(members) => {
+        Value::Object(members) if !members.is_empty() => {
             for (key, value) in members {
                 keys_read(value, &format!("{name}.{key}"), keys);
             }
@@ -77,7 +77,7 @@ fn keys_written(table: &DeTable<'_>, name: &str, keys: &mut BTreeSet<String>) {
     for (key, value) in table {
         let name = format!("{name}.{}", key.get_ref());
         match value.get_ref() {
-            DeValue::Table(table) => keys_written(table, &name, keys),
+            DeValue::Table(table) if !table.is_empty() => keys_written(table, &name, keys),
             DeValue::Array(elements) if elements.iter().any(|element| element.get_ref().is_table()) => {
                 elements.iter().filter_map(|element| element.get_ref().as_table()).for_each(|table| {
                     keys_written(table, &name, keys);

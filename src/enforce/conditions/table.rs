@@ -1,0 +1,97 @@
+//! All conditions of a configuration, so that a token is measured against each of them once.
+//!
+//! What a token meets is a set of bits that stays with its proof. A route knows the bits it needs: judging a token that was
+//! seen before compares two words, whatever the conditions are.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::ClaimCondition;
+use crate::enforce::claims::IssuerRules;
+
+/// One thing that a token meets or does not, whatever the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::enforce) enum TokenCondition {
+    /// A claim is as demanded.
+    Claim(ClaimCondition),
+    /// It is of one of these issuers.
+    Issuer(Vec<Arc<str>>),
+    /// It is for one of these audiences, in the claim that its issuer has for that.
+    Audience(Vec<String>),
+}
+
+/// The conditions of a configuration, each once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::enforce) struct ConditionTable(Vec<TokenCondition>);
+
+/// A set of conditions of one table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConditionSet {
+    /// The first 64 of the table: usually all.
+    first: u64,
+    rest: Box<[u64]>,
+}
+
+impl ConditionTable {
+    /// The set of these conditions, which are in the table from now on.
+    pub(in crate::enforce) fn set(
+        &mut self,
+        conditions: impl IntoIterator<Item = TokenCondition>,
+    ) -> ConditionSet {
+        let mut places = Vec::new();
+        for condition in conditions {
+            let known = self.0.iter().position(|known| *known == condition);
+            places.push(known.unwrap_or(self.0.len()));
+            if known.is_none() {
+                self.0.push(condition);
+            }
+        }
+        ConditionSet::of(places)
+    }
+
+    /// Those that a token meets.
+    pub(in crate::enforce) fn met_by(
+        &self,
+        rules: &IssuerRules,
+        payload: &Map<String, Value>,
+    ) -> ConditionSet {
+        let is_met = |condition: &TokenCondition| match condition {
+            TokenCondition::Claim(condition) => condition.is_met(payload),
+            TokenCondition::Issuer(issuers) => issuers.contains(&rules.issuer),
+            TokenCondition::Audience(audiences) => rules.names_audience(payload, audiences),
+        };
+        let met = self.0.iter().enumerate().filter(|(_, condition)| is_met(condition));
+        ConditionSet::of(met.map(|(place, _)| place))
+    }
+}
+
+impl ConditionSet {
+    fn of(places: impl IntoIterator<Item = usize>) -> Self {
+        let mut words: Vec<u64> = Vec::new();
+        for place in places {
+            let (word, bit) = (place / 64, place % 64);
+            if words.len() <= word {
+                words.resize(word + 1, 0);
+            }
+            if let Some(word) = words.get_mut(word) {
+                *word |= 1 << bit;
+            }
+        }
+        let (first, rest) = words.split_first().map_or((0, &[][..]), |(first, rest)| (*first, rest));
+        Self { first, rest: rest.into() }
+    }
+
+    /// Whether all of `needed` are in this set.
+    #[must_use]
+    pub fn holds(&self, needed: &Self) -> bool {
+        let has =
+            |(place, needed): (usize, &u64)| needed & !self.rest.get(place).copied().unwrap_or_default() == 0;
+        needed.first & !self.first == 0 && needed.rest.iter().enumerate().all(has)
+    }
+
+    /// The memory it takes beside its own size.
+    pub(in crate::enforce) fn size(&self) -> usize {
+        size_of_val(&*self.rest)
+    }
+}
