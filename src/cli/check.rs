@@ -11,7 +11,7 @@ use crate::authority;
 use crate::config::{self, IssuerSettings, Settings};
 use crate::enforce::explain::span;
 use crate::enforce::mcp::{McpName, McpSettings};
-use crate::enforce::policy::{Mode, Requirement, RouteSettings};
+use crate::enforce::policy::{CorsOrigins, CorsSettings, Mode, Requirement, RouteSettings, WebOrigin};
 use crate::enforce::resource::Resource;
 use crate::forward::{Address, Scheme, UpstreamSettings};
 use crate::keys::KeySource;
@@ -50,6 +50,7 @@ fn summary(settings: &Settings) -> String {
         authority,
         Some(("Upstreams", columns(&settings.upstreams.iter().map(upstream).collect::<Vec<_>>()))),
         Some(("Routes", routes(settings))),
+        Some(("Browsers", browsers(settings))).filter(|(_, rows)| !rows.is_empty()),
         Some(("Resources", resources(settings))).filter(|(_, rows)| !rows.is_empty()),
     ];
     let section = |(title, rows): (&str, String)| {
@@ -185,6 +186,43 @@ fn mcp(McpSettings { methods, names }: &McpSettings) -> String {
     parts.iter().filter(|part| !part.is_empty()).map(|part| format!(" {part}")).collect()
 }
 
+/// What routes say about pages: whose may call, and whose may read the answers.
+fn browsers(settings: &Settings) -> String {
+    let named = |origins: &[WebOrigin]| origins.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let row = |route: &RouteSettings| {
+        let cors = match &route.cors {
+            None => "CORS is the upstream's".to_owned(),
+            Some(CorsSettings { origins, credentials, .. }) => {
+                let whose = match origins {
+                    CorsOrigins::Any => "every origin".to_owned(),
+                    CorsOrigins::Listed(listed) if listed.is_empty() => "no origin".to_owned(),
+                    CorsOrigins::Listed(listed) => named(listed),
+                };
+                format!("CORS for {whose}{}", if *credentials { ", with credentials" } else { "" })
+            }
+        };
+        let from = match route.origins.as_slice() {
+            [] => "from any origin".to_owned(),
+            listed => format!("only from {}", named(listed)),
+        };
+        [
+            any(&route.methods, http::Method::as_str),
+            any(&route.hosts, String::as_str),
+            route.path.to_string(),
+            from,
+            cors,
+        ]
+    };
+    let rules =
+        settings.enforce.routes.iter().filter(|route| !route.origins.is_empty() || route.cors.is_some());
+    columns(&rules.map(row).collect::<Vec<_>>())
+}
+
+/// Words in one column; `any` for none.
+fn any<T>(words: &[T], shown: fn(&T) -> &str) -> String {
+    if words.is_empty() { "any".to_owned() } else { words.iter().map(shown).collect::<Vec<_>>().join(",") }
+}
+
 /// What clients learn without a token, and where.
 fn resources(settings: &Settings) -> String {
     let row = |resource: &Arc<Resource>| {
@@ -198,14 +236,13 @@ fn resources(settings: &Settings) -> String {
 }
 
 fn route(route: &RouteSettings, upstreams: &[UpstreamSettings]) -> [String; 6] {
-    let any = |words: Vec<&str>| if words.is_empty() { "any".to_owned() } else { words.join(",") };
     let mode = match route.mode {
         Mode::Enforce => "enforce",
         Mode::Shadow => "shadow",
     };
     [
-        any(route.methods.iter().map(http::Method::as_str).collect()),
-        any(route.hosts.iter().map(String::as_str).collect()),
+        any(&route.methods, http::Method::as_str),
+        any(&route.hosts, String::as_str),
         format!("{}{}", route.path, mcp(&route.mcp)),
         upstreams.get(route.upstream).map(|upstream| upstream.name.clone()).unwrap_or_default(),
         if route.anonymous { "nothing (anonymous)".to_owned() } else { demands(route) },

@@ -7,7 +7,7 @@ use serde_json::json;
 use testkit::app::{App, Speaks, empty};
 use testkit::block_on;
 use testkit::documents::block;
-use testkit::gate::{Gate, field};
+use testkit::gate::{Gate, field, path_text, portcullis};
 use testkit::h2_client::H2Client;
 use testkit::raw_upstream::RawUpstream;
 use testkit::settings::Settings;
@@ -478,6 +478,31 @@ fn browsers_are_answered_in_the_same_way_over_http_2() {
 }
 
 #[test]
+fn a_preflight_of_an_mcp_page_needs_no_fields_of_mcp() {
+    let (gate, upstream, issuer) = guarded(|settings| {
+        let cors =
+            format!("cors = {{ origins = [\"{APP}\"], headers = [\"authorization\", \"mcp-method\"] }}");
+        settings
+            .route("/mcp", &format!("mcp_methods = [\"tools/list\"]\n{cors}"))
+            .route("/mcp", &format!("mcp_methods = [\"tools/call\"]\nscopes = [\"call\"]\n{cors}"))
+    });
+    let answer = preflight(&gate, "/mcp", APP, "POST");
+    assert_eq!(
+        (answer.status(), answer.field("access-control-allow-headers")),
+        (204, Some("authorization, mcp-method"))
+    );
+    let call =
+        |origin: &str| gate.request("POST", "/mcp").token(&issuer.good()).field("Origin", origin).body("");
+    let bad = call(APP).send();
+    assert_eq!((bad.status(), cors(&bad)), (400, readable()), "no fields of MCP: {}", bad.text());
+    let call =
+        |method: &str| call(APP).field("MCP-Protocol-Version", "2026-07-28").field("Mcp-Method", method);
+    assert_eq!(call("tools/list").send().status(), 200);
+    let denied = call("tools/call").field("Mcp-Name", "x").send();
+    assert_eq!((denied.status(), cors(&denied), upstream.count()), (403, readable(), 1));
+}
+
+#[test]
 fn a_reload_changes_whose_pages_may_read() {
     let (gate, _upstream, _issuer) =
         guarded(|settings| settings.route("/deals", &format!("cors = {{ origins = [\"{APP}\"] }}")));
@@ -532,5 +557,19 @@ fn explain_names_the_origins_that_a_route_lists() {
         let checks = explained["checks"].as_array().unwrap();
         let origin = checks.iter().find(|made| made["check"] == "origin").unwrap();
         assert_eq!((&origin["ok"], &origin["detail"]), (&json!(true), &json!(expected)));
+        let configuration = gate.settings.folder().join("portcullis.toml");
+        let header = format!("Origin: {EVIL}");
+        let told = portcullis(&[
+            "explain",
+            "--config",
+            path_text(&configuration),
+            "--path",
+            path,
+            "--header",
+            &header,
+            &issuer.good(),
+        ]);
+        assert_eq!(told.out.contains("denied: bad_origin"), path == "/listed", "{}", told.out);
+        assert!(told.out.contains(&format!("Origin is \"{EVIL}\"")), "{}", told.out);
     }
 }

@@ -11,6 +11,7 @@ mod form;
 mod jose;
 mod jwks;
 mod log_entry;
+mod origins;
 mod requests;
 mod routes;
 mod signals;
@@ -42,6 +43,7 @@ pub const ALL: &[Property] = &[
     property("jose", jose::check),
     property("jwks", jwks::check),
     property("log_entry", log_entry::check),
+    property("origins", origins::check),
     property("requests", requests::check),
     property("routes", routes::check),
     property("signals", signals::check),

@@ -87,6 +87,36 @@ fn a_summary_says_how_long_tokens_may_rest_where_issuers_differ() {
 }
 
 #[test]
+fn what_routes_say_about_pages_is_summed_up_where_they_say_something() {
+    let folder = Folder::new();
+    let route =
+        |path: &str, lines: &str| format!("\n[[routes]]\npath = {path:?}\nupstream = \"api\"\n{lines}");
+    let lines = [
+        route("/plain", ""),
+        route("/a", "methods = [\"GET\", \"PUT\"]\norigins = [\"HTTPS://A.example:443\", \"null\"]"),
+        route(
+            "/b",
+            "hosts = [\"api.example.com\"]\ncors = { origins = [\"https://a.example\", \"https://b.example\"], credentials = true }",
+        ),
+        route("/c", "origins = [\"https://a.example\"]\ncors = { origins = [\"*\"] }"),
+        route("/d", "[routes.cors]"),
+    ];
+    folder.write("config/portcullis.toml", &base_with(&[("route", &lines.concat())]));
+    let output = check(&folder, "config/portcullis.toml");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let browsers = text(&output.stdout).split("\nBrowsers\n").nth(1).expect("a section");
+    assert_eq!(
+        browsers,
+        "\
+GET,PUT  any              /a  only from https://a.example null  CORS is the upstream's
+any      api.example.com  /b  from any origin                   CORS for https://a.example https://b.example, with credentials
+any      any              /c  only from https://a.example       CORS for every origin
+any      any              /d  from any origin                   CORS for no origin
+"
+    );
+}
+
+#[test]
 fn every_problem_is_a_line_on_standard_error_and_the_exit_code_is_2() {
     let folder = Folder::new();
     folder.write(
