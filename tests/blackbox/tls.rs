@@ -395,6 +395,25 @@ fn a_client_certificate_of_other_roots_is_good_for_nothing_after_a_reload() {
     }
 }
 
+#[test]
+fn a_preflight_with_a_client_certificate_of_other_roots_is_rejected_like_any_request() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let cors = "cors = { origins = [\"https://app.example\"] }";
+    let scene = scene(with_client_ca(&ours, true).route("/pages", cors));
+    let config = Arc::new(scene.with(&ours.client("alice")));
+    let mut kept = Wire::tls_shared(scene.gate.public, "localhost", &config).unwrap().0;
+    let preflight = scene.gate.request("OPTIONS", "/pages").field("Origin", "https://app.example");
+    let preflight = preflight.field("Access-Control-Request-Method", "GET").bytes();
+    assert_eq!(kept.exchange(preflight.clone()).unwrap().status(), 204);
+    let reloads = scene.gate.reloads("ok");
+    scene.gate.settings.file("clients.pem", theirs.certificate_pem());
+    scene.gate.signal("HUP");
+    scene.gate.wait_for_reloads("ok", reloads + 1.0);
+    let answer = kept.exchange(preflight).unwrap();
+    let origin = answer.field("access-control-allow-origin");
+    assert_eq!((answer.status(), origin), (401, Some("https://app.example")), "and the page can read why");
+}
+
 /// The certificate that a client is shown who asks for this name, and the answer to its request.
 fn shown(scene: &Scene, config: &Arc<ClientConfig>, name: &str) -> (Vec<u8>, u16) {
     let (mut wire, handshake) = Wire::tls_shared(scene.gate.public, name, config).unwrap();
