@@ -207,6 +207,7 @@ fn a_file_of_the_version_before_gets_passwords_which_outlive_roles_and_crashes()
     let file = rusqlite::Connection::open(folder.join("authority.db")).unwrap();
     // Takes back what every later version added.
     for added in [
+        "DROP TABLE idle_terms",
         "DROP TABLE directory_entries",
         "DROP TABLE directories",
         "ALTER TABLE users DROP COLUMN active",
