@@ -28,6 +28,8 @@ pub struct Resource {
     pub documentation: String,
     /// Whether its routes accept only tokens with the identifier in `aud`.
     pub require_audience: bool,
+    /// Whether tokens that are bound to client certificates can be used (RFC 8705).
+    pub takes_certificates: bool,
 }
 
 impl Resource {
@@ -76,6 +78,9 @@ impl Resource {
             }
         }
         members.insert("bearer_methods_supported".to_owned(), vec!["header"].into());
+        if self.takes_certificates {
+            members.insert("tls_client_certificate_bound_access_tokens".to_owned(), true.into());
+        }
         for (name, text) in [("resource_name", &self.title), ("resource_documentation", &self.documentation)]
         {
             if !text.is_empty() {
@@ -174,6 +179,7 @@ mod tests {
             scopes: vec!["a".to_owned(), "b".to_owned()],
             title: "Deals".to_owned(),
             documentation: "https://docs.example.com/".to_owned(),
+            takes_certificates: true,
             ..bare
         };
         assert_eq!(
@@ -183,6 +189,7 @@ mod tests {
                 "authorization_servers": ["https://idp.example.com/"],
                 "scopes_supported": ["a", "b"],
                 "bearer_methods_supported": ["header"],
+                "tls_client_certificate_bound_access_tokens": true,
                 "resource_name": "Deals",
                 "resource_documentation": "https://docs.example.com/",
             })

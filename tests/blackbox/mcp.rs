@@ -78,6 +78,12 @@ fn each_tool_has_its_scopes_and_what_is_not_listed_is_denied() {
         (last.field("mcp-method"), last.field("mcp-name")),
         (Some("tools/call"), Some("read_secrets"))
     );
+    let respelled = gate.request("POST", "/mcp").token(&token).field("MCP-Protocol-Version", "2026-07-28");
+    let respelled = respelled.field("Mcp-Method", "tools/list").field("Mcp_Method", "tools/call");
+    assert_eq!(respelled.field("mcp_name", "close_deal").body("{}").send().status(), 200);
+    let last = app.last();
+    assert_eq!((last.field("mcp-method"), last.field("mcp_method")), (Some("tools/list"), None));
+    assert_eq!(last.field("mcp_name"), None, "an upstream could take it for the real one");
     assert_eq!(gate.get("/mcp").send().status(), 200, "no MCP request, by its method");
     assert_eq!(gate.request("POST", "/mcp/x").token(&token).send().status(), 200, "another path");
 }

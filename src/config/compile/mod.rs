@@ -38,7 +38,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let upstreams = s.aside(upstreams::upstreams);
     let mut issuers = issuers::issuers(s);
     let mut routes = routes::routes(s, &upstreams, &issuers);
-    let resources = resources::resources(s, &mut issuers, &mut routes);
+    let resources = resources::resources(s, &gate, &mut issuers, &mut routes);
     let (telemetry, ready_when, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
     let SignalSettings { intake, logout, revocation } =
         s.aside(|s| signals::signals(s, &issuers, &mut taken));

@@ -9,14 +9,16 @@ use crate::config::settings::IssuerSettings;
 use crate::config::units;
 use crate::enforce::policy::{Requirement, RouteSettings};
 use crate::enforce::resource::{Resource, canonical_path};
+use crate::gate;
 use crate::keys::KeySource;
 
 /// A scope that is about the client's refresh token, and never a resource's to ask for.
 const OFFLINE_ACCESS: &str = "offline_access";
 
-/// All of them. Each of `routes` learns whose it is; of `issuers` the embedded authority, what it issues tokens for.
+/// All of them. `gate`: the listener that their clients come to. Each of `routes` learns whose it is; of `issuers` the embedded authority, what it issues tokens for.
 pub(super) fn resources(
     s: &mut Section<'_>,
+    gate: &gate::Settings,
     issuers: &mut [IssuerSettings],
     routes: &mut [RouteSettings],
 ) -> Vec<Arc<Resource>> {
@@ -39,7 +41,9 @@ pub(super) fn resources(
         resource.authorization_servers = known.iter().filter(is_url).cloned().collect();
     }
     let owners: Vec<_> = routes.iter().map(|route| owner(&resources, route)).collect();
+    let takes_certificates = gate.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     for (place, resource) in resources.iter_mut().enumerate() {
+        resource.takes_certificates = takes_certificates;
         let own = routes.iter().zip(&owners).filter(|(_, owner)| **owner == Some(place));
         let own: Vec<&RouteSettings> = own.map(|(route, _)| route).collect();
         // Those of a nested resource show that the path is no mistake.
@@ -74,8 +78,8 @@ fn owner(resources: &[Resource], route: &RouteSettings) -> Option<usize> {
 /// What the routes ask for, each scope once.
 fn scopes(routes: &[&RouteSettings]) -> Vec<String> {
     let mut scopes = Vec::new();
-    for route in routes {
-        let Requirement { scopes: all, any_scope, .. } = &route.requirement;
+    let requirements = routes.iter().flat_map(|route| route.allow.iter().chain([&route.requirement]));
+    for Requirement { scopes: all, any_scope, .. } in requirements {
         for scope in all.iter().chain(any_scope) {
             if scope != OFFLINE_ACCESS && !scopes.contains(scope) {
                 scopes.push(scope.clone());
@@ -100,6 +104,7 @@ fn resource(s: &mut Section<'_>) -> Resource {
         title: s.text("title", ""),
         documentation: s.parsed("documentation", "", documentation).unwrap_or_default(),
         require_audience: s.flag("require_audience", true),
+        takes_certificates: false,
     }
 }
 

@@ -67,6 +67,10 @@ const KNOWN: &[(&str, Fate)] = &[
     ("cookie", Fate::Cookie),
     ("authorization", Fate::Authorization),
     ("max-forwards", Fate::MaxForwards),
+    // Routes are chosen by them, so another spelling must not tell the upstream something else.
+    ("mcp-method", Fate::Pass),
+    ("mcp-name", Fate::Pass),
+    ("mcp-protocol-version", Fate::Pass),
     // Routes judge the method and the path that are sent, so another value of either must not reach the upstream from any
     // sender: a proxy that is trusted with addresses forwards what its clients say of the rest.
     ("x-http-method", Fate::Drop),

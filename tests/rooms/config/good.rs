@@ -155,6 +155,52 @@ fn what_a_route_says_about_browsers_arrives() {
 }
 
 #[test]
+fn resources_take_what_is_left_out_from_issuers_routes_and_the_listener() {
+    let folder = Folder::new();
+    let resource = |lines: &str| {
+        format!(
+            "[[resources]]\nname = \"deals\"\npath = \"/deals\"\nurl = \"https://api.example.com/deals\"\n{lines}"
+        )
+    };
+    let nested = "[[resources]]\nname = \"notes\"\npath = \"/deals/notes\"\nurl = \"https://api.example.com/notes\"\n\
+                  [[routes]]\npath = \"/deals/notes\"\nupstream = \"api\"\nscopes = [\"notes\"]";
+    let plain = "certificate = \"../certs/server.pem\"\nprivate_key = \"../certs/server.key\"";
+    for (lines, tls, servers, scopes, certificates) in [
+        ("", "", &["https://idp.example.com/"][..], &["a", "b", "c"][..], false),
+        ("scopes = [\"x\"]", plain, &["https://idp.example.com/"], &["x"], false),
+        (
+            "authorization_servers = [\"https://login.example.com\"]",
+            &format!("{plain}\nclient_ca = \"../certs/server.pem\""),
+            &["https://login.example.com"],
+            &["a", "b", "c"],
+            true,
+        ),
+    ] {
+        let tls = if tls.is_empty() { "#".to_owned() } else { format!("[server.tls]\n{tls}") };
+        let text = base_with(&[
+            ("server", &tls),
+            ("route", "scopes = [\"a\", \"b\"]\nany_scope = [\"c\", \"offline_access\"]"),
+            ("admin", &format!("{}\n{nested}", resource(lines))),
+        ]);
+        let settings = folder.good(&text).settings;
+        let (deals, notes) = (&settings.resources[0], &settings.resources[1]);
+        assert_eq!(
+            (&deals.authorization_servers[..], &deals.scopes[..]),
+            (
+                &servers.iter().map(ToString::to_string).collect::<Vec<_>>()[..],
+                &scopes.iter().map(ToString::to_string).collect::<Vec<_>>()[..]
+            ),
+            "{lines}"
+        );
+        assert_eq!((deals.takes_certificates, deals.require_audience), (certificates, true));
+        assert_eq!(notes.scopes, ["notes"], "of its own routes only");
+        let names =
+            settings.enforce.routes.iter().map(|route| route.resource.as_ref().map(|it| it.name.as_str()));
+        assert_eq!(names.collect::<Vec<_>>(), [Some("deals"), Some("notes")], "the longest path counts");
+    }
+}
+
+#[test]
 fn every_source_of_keys_can_be_used() {
     let folder = Folder::new();
     for (keys, source) in [
