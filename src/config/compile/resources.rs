@@ -34,11 +34,8 @@ pub(super) fn resources(
         sound.push(s.is_sound("path"));
         resource
     });
-    let known: Vec<String> = issuers.iter().map(|issuer| issuer.rules.issuer.to_string()).collect();
     for resource in resources.iter_mut().filter(|resource| resource.authorization_servers.is_empty()) {
-        // An issuer whose name is no URL cannot be asked for a token.
-        let is_url = |name: &&String| Url::parse(name, false).is_ok();
-        resource.authorization_servers = known.iter().filter(is_url).cloned().collect();
+        resource.authorization_servers = servers(issuers);
     }
     let owners: Vec<_> = routes.iter().map(|route| owner(&resources, route)).collect();
     let takes_certificates = gate.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
@@ -67,6 +64,17 @@ pub(super) fn resources(
         route.resource = owner.and_then(|place| resources.get(place)).map(Arc::clone);
     }
     resources
+}
+
+/// The issuers that can be asked for a token: those whose names are URLs. One issuer may have several tables.
+fn servers(issuers: &[IssuerSettings]) -> Vec<String> {
+    let mut servers: Vec<String> = Vec::new();
+    for name in issuers.iter().map(|issuer| &*issuer.rules.issuer) {
+        if Url::parse(name, false).is_ok() && !servers.iter().any(|other| other == name) {
+            servers.push(name.to_owned());
+        }
+    }
+    servers
 }
 
 /// The resource of a route: of those that it is at or below, the one with the longest path.
