@@ -86,7 +86,7 @@ fn owner(resources: &[Resource], route: &RouteSettings) -> Option<usize> {
 /// What the routes ask for, each scope once.
 fn scopes(routes: &[&RouteSettings]) -> Vec<String> {
     let mut scopes = Vec::new();
-    let requirements = routes.iter().flat_map(|route| route.allow.iter().chain([&route.requirement]));
+    let requirements = routes.iter().flat_map(|route| [&route.requirement].into_iter().chain(&route.allow));
     for Requirement { scopes: all, any_scope, .. } in requirements {
         for scope in all.iter().chain(any_scope) {
             if scope != OFFLINE_ACCESS && !scopes.contains(scope) {

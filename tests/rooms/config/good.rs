@@ -166,20 +166,23 @@ fn resources_take_what_is_left_out_from_issuers_routes_and_the_listener() {
                   [[routes]]\npath = \"/deals/notes\"\nupstream = \"api\"\nscopes = [\"notes\"]";
     let plain = "certificate = \"../certs/server.pem\"\nprivate_key = \"../certs/server.key\"";
     for (lines, tls, servers, scopes, certificates) in [
-        ("", "", &["https://idp.example.com/"][..], &["a", "b", "c"][..], false),
+        ("", "", &["https://idp.example.com/"][..], &["a", "b", "c", "d"][..], false),
         ("scopes = [\"x\"]", plain, &["https://idp.example.com/"], &["x"], false),
         (
             "authorization_servers = [\"https://login.example.com\"]",
             &format!("{plain}\nclient_ca = \"../certs/server.pem\""),
             &["https://login.example.com"],
-            &["a", "b", "c"],
+            &["a", "b", "c", "d"],
             true,
         ),
     ] {
         let tls = if tls.is_empty() { "#".to_owned() } else { format!("[server.tls]\n{tls}") };
         let text = base_with(&[
             ("server", &tls),
-            ("route", "scopes = [\"a\", \"b\"]\nany_scope = [\"c\", \"offline_access\"]"),
+            (
+                "route",
+                "scopes = [\"a\", \"b\"]\nany_scope = [\"c\", \"offline_access\"]\nallow = [{ roles = [\"r\"] }, { scopes = [\"d\", \"a\"] }]",
+            ),
             ("admin", &format!("{}\n{nested}", resource(lines))),
         ]);
         let settings = folder.good(&text).settings;
