@@ -18,6 +18,8 @@ use crate::keys::KeySource;
 use crate::time::Timestamp;
 use crate::tls;
 
+mod warnings;
+
 /// Prints what is in effect and answers 0, or prints every problem and answers 2.
 pub(super) fn check(path: &Path) -> ExitCode {
     match config::load(path) {
@@ -28,6 +30,9 @@ pub(super) fn check(path: &Path) -> ExitCode {
                     "warning: {}: the certificate expired on {expiry}",
                     path.display()
                 ));
+            }
+            for warning in warnings::warnings(&loaded.settings) {
+                drop(writeln!(std::io::stderr(), "warning: {warning}"));
             }
             let summary = format!("{} is good.\n{}", path.display(), summary(&loaded.settings));
             // A closed standard output is no error; the exit code still tells.

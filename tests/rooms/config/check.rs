@@ -198,3 +198,61 @@ fn usage_errors_exit_with_2_and_help_with_0() {
         assert!(text(&output.stdout).contains(mentions), "{arguments:?}: {}", text(&output.stdout));
     }
 }
+
+#[test]
+fn tokens_that_anybody_can_get_and_conditions_that_fit_too_much_are_warned_of() {
+    const GITHUB: &str = "https://token.actions.githubusercontent.com";
+    const ANY: &str = "any workflow on GitHub";
+    const PULLS: &str = "jobs of pull requests";
+    let folder = Folder::new();
+    let evil = |prefix: &str| format!("so \"{prefix}-evil\" fits as well");
+    let (org, word) = (evil("repo:octo-org"), evil("octo"));
+    let table: [(&str, &str, &str, &[&str]); 24] = [
+        (GITHUB, "", "", &[ANY]),
+        ("https://github.example.com/_services/token", "", "", &[ANY]),
+        (GITHUB, "conditions = { repository_id = \"74\" }", "", &[]),
+        (GITHUB, "conditions = { repository_id = { exists = true } }", "", &[ANY]),
+        (GITHUB, "", "claims = { repository_id = \"74\" }", &[]),
+        (GITHUB, "", "claims = { repository_id = { exists = true } }", &[ANY]),
+        (
+            GITHUB,
+            "",
+            "allow = [{ claims = { repository_id = \"74\" } }, { claims = { actor_id = \"12\" } }]",
+            &[],
+        ),
+        (GITHUB, "", "allow = [{ claims = { repository_id = \"74\" } }, { roles = [\"r\"] }]", &[ANY]),
+        (GITHUB, "", "anonymous = true", &[]),
+        (GITHUB, "conditions = { sub = { prefix = \"repo:octo-org\" } }", "", &[&org, PULLS]),
+        (GITHUB, "conditions = { sub = { prefix = \"repo:octo-org/\" } }", "", &[PULLS]),
+        (GITHUB, "conditions = { sub = { prefix = \"repo:octo-org@\" } }", "", &[PULLS]),
+        (GITHUB, "conditions = { sub = { prefix = \"repo:octo-org/octo-repo:\" } }", "", &[PULLS]),
+        (GITHUB, "conditions = { sub = { prefix = \"repo:octo-org/octo-repo:ref:refs/heads/\" } }", "", &[]),
+        (GITHUB, "conditions = { sub = \"repo:octo-org/octo-repo:pull_request\" }", "", &[PULLS]),
+        (GITHUB, "conditions = { sub = \"repo:octo-org/octo-repo:environment:prod\" }", "", &[]),
+        (GITHUB, "conditions = { sub = { glob = \"repo:octo-org/*:ref:refs/heads/main\" } }", "", &[]),
+        (GITHUB, "conditions = { sub = { glob = \"repo:octo-org/octo-repo:*\" } }", "", &[PULLS]),
+        ("https://gitlab.com", "", "", &["any job of that GitLab"]),
+        ("https://gitlab.example.com", "conditions = { project_id = \"20\" }", "", &[]),
+        ("https://oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLE", "", "", &["any pod of the cluster"]),
+        (
+            "https://spire.example.com",
+            "spiffe_trust_domain = \"example.org\"",
+            "",
+            &["any workload of the trust domain"],
+        ),
+        ("https://idp.example.com/", "", "claims = { tenant = { prefix = \"octo\" } }", &[&word]),
+        ("https://idp.example.com/", "", "claims = { sub = { prefix = \"repo:o/r:\" } }", &[]),
+    ];
+    for (issuer, of_issuer, of_route, expected) in table {
+        let name = format!("issuer = \"{issuer}\"");
+        let of_file = base_with(&[("issuer.name", &name), ("issuer", of_issuer), ("route", of_route)]);
+        folder.write("config/portcullis.toml", &of_file);
+        let output = check(&folder, "config/portcullis.toml");
+        let told: Vec<&str> = text(&output.stderr).lines().collect();
+        assert_eq!(output.status.code(), Some(0), "{told:?}");
+        assert_eq!(told.len(), expected.len(), "{issuer} {of_issuer} {of_route}: {told:#?}");
+        for (line, part) in told.iter().zip(expected) {
+            assert!(line.starts_with("warning: ") && line.contains(part), "{line} {part}");
+        }
+    }
+}
