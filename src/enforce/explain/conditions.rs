@@ -117,3 +117,118 @@ fn shown(condition: &ClaimCondition, payload: &Map<String, Value>) -> String {
     let verdict = if condition.is_met(payload) { "met" } else { "not met" };
     format!("{condition}: {verdict}, it is {}", words::value(condition.claim.find(payload)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use crate::enforce::conditions::{ClaimCondition, ClaimTest, ClaimValue};
+    use crate::enforce::denial::Reason;
+    use crate::enforce::policy::{Authentication, ClaimName, Requirement, RouteSettings};
+    use crate::enforce::testing::{
+        AUDIENCE, ISSUER, NOW, TestRequest, enforcer, issuers, payload, route, token,
+    };
+
+    fn equals(claim: &str, value: &str) -> ClaimCondition {
+        let tests = vec![ClaimTest::Equals(ClaimValue::Text(value.to_owned()))];
+        ClaimCondition { claim: ClaimName::Member(claim.to_owned()), tests }
+    }
+
+    fn demanding() -> RouteSettings {
+        RouteSettings {
+            requirement: Requirement {
+                claims: vec![equals("repository_id", "123")],
+                ..Requirement::default()
+            },
+            allow: vec![
+                Requirement { scopes: vec!["deploy".to_owned()], ..Requirement::default() },
+                Requirement {
+                    roles: vec!["admin".to_owned()],
+                    claims: vec![equals("unit", "ops")],
+                    ..Requirement::default()
+                },
+            ],
+            issuers: vec![ISSUER.into()],
+            audiences: vec!["https://deploy.example".to_owned()],
+            authentication: Authentication {
+                acr_values: vec!["gold".to_owned()],
+                max_age: Some(Duration::from_secs(60)),
+            },
+            ..route("/demanding")
+        }
+    }
+
+    #[test]
+    fn each_condition_is_told_with_the_value_of_its_claim() {
+        let mut issuers = issuers();
+        issuers[0].rules.conditions = vec![equals("staff", "yes")];
+        let gate = enforcer(issuers, vec![demanding(), route("/plain")]);
+        let claims =
+            json!({"repository_id": "124", "staff": "no\u{1b}", "acr": "silver", "auth_time": NOW - 90});
+        let refused = TestRequest::new(&gate, "/demanding").token(&token(&payload(claims)));
+        let told = refused.explain().expect("a bearer token");
+        assert_eq!(told.reason, Some(Reason::WrongAudience));
+        for (check, ok, detail) in [
+            ("route_issuers", true, format!("iss is {ISSUER:?}; the route accepts: {ISSUER:?}")),
+            (
+                "route_audiences",
+                false,
+                format!("aud is {AUDIENCE:?}; one of these is needed here: \"https://deploy.example\""),
+            ),
+            ("issuer_conditions", false, r#"staff = "yes": not met, it is "no\u{1b}""#.to_owned()),
+            ("claim_conditions", false, r#"repository_id = "123": not met, it is "124""#.to_owned()),
+            (
+                "allow",
+                false,
+                concat!(
+                    r#"one set must be met whole; "#,
+                    r#"set 1: lacks scopes (needed: all of "deploy"; the token has: "read:deals", "read:users"); "#,
+                    r#"set 2: lacks roles (needed: all of "admin"; the token has: "editor"), "#,
+                    r#"unit = "ops": not met, it is absent"#
+                )
+                .to_owned(),
+            ),
+            (
+                "authentication",
+                false,
+                r#"acr is "silver"; one of these is needed: "gold"; authenticated 1m30s ago; max_age 1m"#.to_owned(),
+            ),
+        ] {
+            assert_eq!((told.ok(check), told.detail(check)), (Some(ok), detail.as_str()), "{check}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_meets_everything_is_told_so() {
+        let mut issuers = issuers();
+        issuers[0].rules.conditions = vec![equals("staff", "yes")];
+        let gate = enforcer(issuers, vec![demanding(), route("/plain")]);
+        let good = json!({
+            "aud": [AUDIENCE, "https://deploy.example"], "repository_id": "123", "staff": "yes", "acr": "gold",
+            "scope": "deploy", "auth_time": NOW,
+        });
+        let token = token(&payload(good));
+        let told = TestRequest::new(&gate, "/demanding").token(&token).explain().expect("a bearer token");
+        assert!(told.allowed, "{told:?}");
+        assert_eq!(told.detail("issuer_conditions"), r#"staff = "yes": met, it is "yes""#);
+        assert!(
+            told.detail("allow").starts_with("one set must be met whole; set 1: met; set 2: lacks roles")
+        );
+        assert_eq!(
+            told.detail("authentication"),
+            r#"acr is "gold"; one of these is needed: "gold"; authenticated 0s ago; max_age 1m"#
+        );
+        let plain = TestRequest::new(&gate, "/plain").token(&token).explain().expect("a bearer token");
+        for (check, detail) in [
+            ("route_issuers", "the route accepts every configured issuer"),
+            ("route_audiences", "the route asks for none of its own"),
+            ("claim_conditions", "there are none"),
+            ("allow", "the route has no alternatives"),
+            ("authentication", "the route asks for no special authentication"),
+        ] {
+            assert_eq!(plain.detail(check), detail);
+        }
+    }
+}
