@@ -122,3 +122,6 @@ fn text(claims: &Map<String, Value>, name: &str) -> Result<Option<String>, &'sta
         Some(_) => Err("`sid` and `sub` must be strings that are not empty"),
     }
 }
+
+#[cfg(test)]
+mod tests;

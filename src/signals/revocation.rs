@@ -150,3 +150,6 @@ impl RevocationSender {
         Ok(named)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -163,3 +163,36 @@ async fn what_has_no_meaning_is_told_as_such() {
         assert_eq!(scene.metrics.events.with_label_values(&[word, "scim"]).get(), count, "{word}");
     }
 }
+
+#[tokio::test]
+async fn signals_that_did_not_come_into_force_are_counted_by_their_source() {
+    let scene = Scene::new().await;
+    let count = |source: &str| scene.metrics.signals.with_label_values(&[source, "none", "no"]).get();
+    scene.signals.ignored(EventSource::Logout);
+    assert_eq!((count("logout"), count("gtr"), count("ssf")), (1, 0, 0));
+    for sender in [Some("idp"), None] {
+        scene.signals.refused(EventSource::GlobalRevocation, sender, "no reason");
+    }
+    assert_eq!((count("logout"), count("gtr"), count("ssf")), (1, 2, 0));
+}
+
+#[test]
+fn an_event_reaches_the_tokens_that_were_issued_until_its_second_and_a_named_token_always() {
+    let (issuer, end) = (Arc::<str>::from(ISSUER), Timestamp::from_secs(9_000));
+    let at = Timestamp::from_millis(100_400);
+    for (issued, expected) in [(99_999, true), (100_000, true), (100_999, true), (101_000, false)] {
+        let facts = TokenFacts {
+            token: TokenKey::new(ISSUER, "t"),
+            issuer: IssuerKey::new(ISSUER),
+            subject: None,
+            client: None,
+            issued_at: Timestamp::from_millis(issued),
+            role_version: None,
+            names: None,
+        };
+        let subject = Event::subject(EventKind::SubjectRevoked, &issuer, "ada", at, end);
+        assert_eq!(reaches(&subject, &facts), expected, "{issued}");
+        assert_eq!(reaches(&Event::issuer(&issuer, at, end), &facts), expected, "{issued}");
+        assert!(reaches(&Event::token(&issuer, "t", at, end), &facts), "{issued}");
+    }
+}

@@ -265,4 +265,17 @@ mod tests {
             assert!(bracketed(text).is_err(), "{text}");
         }
     }
+
+    #[test]
+    fn what_stands_in_brackets_has_a_length_as_well() {
+        for (length, is_read) in [(LONGEST - 1, true), (LONGEST, true), (LONGEST + 1, false)] {
+            let text = format!("value eq \"{}\"].x", "a".repeat(length - 14));
+            assert_eq!(text.len(), length);
+            let read = bracketed(&text);
+            assert_eq!(
+                read.as_ref().map(|(found, rest)| (found.len(), *rest)).ok(),
+                is_read.then_some((1, ".x"))
+            );
+        }
+    }
 }

@@ -243,4 +243,54 @@ mod tests {
         let wide = format!(r#"{{"Operations": [{{"op": "add", "value": {{{}}}}}]}}"#, wide.join(","));
         assert_eq!(parse(wide.as_bytes()).unwrap_err().word(), "invalidSyntax");
     }
+
+    #[test]
+    fn a_request_has_the_schema_of_a_patch_and_between_one_and_the_most_operations() {
+        let operation = || serde_json::json!({"op": "add", "path": "active", "value": true});
+        let parsed = |body: Value| {
+            parse(body.to_string().as_bytes()).map(|found| found.len()).map_err(|error| error.word())
+        };
+        let many = |count: usize| Value::Array((0..count).map(|_| operation()).collect());
+        for (count, expected) in
+            [(0, Err("invalidSyntax")), (1, Ok(1)), (MOST, Ok(MOST)), (MOST + 1, Err("invalidSyntax"))]
+        {
+            let body = serde_json::json!({"schemas": [SCHEMA], "Operations": many(count)});
+            assert_eq!(parsed(body), expected, "{count}");
+        }
+        // An operation without a path counts once for each attribute.
+        let members = |count: usize| (0..count).map(|n| (format!("a{n}"), Value::Bool(true))).collect();
+        for (count, expected) in [(MOST, Ok(MOST)), (MOST + 1, Err("invalidSyntax"))] {
+            let value = Value::Object(members(count));
+            let body =
+                serde_json::json!({"schemas": [SCHEMA], "Operations": [{"op": "add", "value": value}]});
+            assert_eq!(parsed(body), expected, "{count}");
+        }
+        for (schemas, expected) in [
+            (serde_json::json!([SCHEMA]), Ok(1)),
+            (serde_json::json!(["urn:other", SCHEMA.to_ascii_uppercase()]), Ok(1)),
+            (serde_json::json!(["urn:other"]), Err("invalidSyntax")),
+            (serde_json::json!([SCHEMA, 7]), Err("invalidSyntax")),
+            (serde_json::json!([]), Err("invalidSyntax")),
+            (serde_json::json!(SCHEMA), Err("invalidSyntax")),
+        ] {
+            let body = serde_json::json!({"schemas": schemas, "Operations": [operation()]});
+            assert_eq!(parsed(body), expected, "{schemas}");
+        }
+        assert_eq!(parsed(serde_json::json!({"Operations": [operation()]})), Ok(1), "it may be left out");
+    }
+
+    #[test]
+    fn a_path_that_is_there_names_an_attribute() {
+        for (path, expected) in [
+            (Value::String("active".into()), Ok(1)),
+            (Value::String(String::new()), Err("invalidPath")),
+            (Value::String("  ".into()), Err("invalidPath")),
+            (Value::from(7), Err("invalidPath")),
+        ] {
+            let operation = serde_json::json!({"op": "remove", "path": path});
+            let body = serde_json::json!({"schemas": [SCHEMA], "Operations": [operation]}).to_string();
+            let parsed = parse(body.as_bytes()).map(|found| found.len()).map_err(|error| error.word());
+            assert_eq!(parsed, expected, "{path}");
+        }
+    }
 }

@@ -260,14 +260,14 @@ const fn malformed(description: &'static str) -> SignalRefusal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::signals) mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::events;
 
     /// Of a transmitter whose keys nobody fetches.
-    pub(super) fn settings() -> Settings {
+    pub(in crate::signals) fn settings() -> Settings {
         let issuer = "https://idp.example.com/";
         Settings {
             name: "t".to_owned(),
