@@ -54,6 +54,8 @@ pub mod usage;
 
 pub mod sessions;
 
+pub mod replays;
+
 pub mod revocations;
 
 pub mod state;

@@ -109,8 +109,9 @@ pub struct Metrics {
 }
 
 /// The errors of the token endpoint.
-const TOKEN_ERRORS: [&str; 8] = [
+const TOKEN_ERRORS: [&str; 10] = [
     "invalid_client",
+    "invalid_dpop_proof",
     "invalid_request",
     "invalid_scope",
     "method_not_allowed",
@@ -118,6 +119,7 @@ const TOKEN_ERRORS: [&str; 8] = [
     "temporarily_unavailable",
     "unauthorized_client",
     "unsupported_grant_type",
+    "use_dpop_nonce",
 ];
 
 /// Buckets in seconds for what is judged in microseconds.

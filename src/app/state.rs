@@ -17,6 +17,7 @@ use crate::enforce::decide::{Enforcer, InForce};
 use crate::events::EventLog;
 use crate::keys::store::KeyStore;
 use crate::metrics::Metrics;
+use crate::replays::Replays;
 use crate::revocations::Revocations;
 use crate::sessions::{self, Sessions};
 use crate::shutdown::{Phase, Shutdown};
@@ -152,7 +153,9 @@ impl KeptState {
             took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "state replayed"
         );
-        let in_force = InForce { revocations, sessions, freshness: store.freshness() };
+        let shared = store.is_shared().then(|| store.clone());
+        let replays = Arc::new(Replays::new(settings.enforce.dpop.max_tracked, shared));
+        let in_force = InForce { revocations, sessions, freshness: store.freshness(), replays };
         Ok(Self { store, events, usage, in_force })
     }
 
@@ -190,6 +193,7 @@ impl KeptState {
 
     /// Takes over what a reload may change.
     pub(super) fn reconfigure(&self, settings: &Settings) {
+        self.in_force.replays.reconfigure(settings.enforce.dpop.max_tracked);
         let sessions = &self.in_force.sessions;
         let longer = sessions.reconfigure(&settings.sessions.idle_timeouts, settings.leeway(), Now::read());
         self.store.reconfigure(settings.terms());

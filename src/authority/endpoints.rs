@@ -14,11 +14,13 @@ use super::client::{AuthenticatedClient, named};
 use super::directory::Credential;
 use super::error::{OauthError, json_response};
 use super::form::{FormError, FormFields};
+use super::possession::hand_out_nonce;
 use super::rotation::ahead;
 use super::token::{Issued, audience, granted_scope};
 use super::{Authority, Settings};
 use crate::enforce::decide::{Asked, Enforcer};
 use crate::enforce::denial::Reason;
+use crate::enforce::dpop::ALGORITHMS;
 use crate::enforce::inspect::Inspection;
 use crate::enforce::token::VerifiedToken;
 use crate::jose::jws::Jws;
@@ -67,6 +69,8 @@ pub struct EndpointCall<'a> {
     pub body: Option<&'a [u8]>,
     /// Where it comes from.
     pub address: IpAddr,
+    /// SHA-256 of the client certificate's DER form, when TLS verified one.
+    pub certificate: Option<&'a [u8; 32]>,
 }
 
 impl Settings {
@@ -112,6 +116,11 @@ impl Settings {
         self.issuer.split_at(end.map_or(self.issuer.len(), |at| after_scheme + at))
     }
 
+    /// Scheme, host and port of the issuer, as of all URLs that it publishes.
+    pub(super) fn origin(&self) -> &str {
+        self.issuer_parts().0
+    }
+
     fn issuer_path(&self) -> &str {
         self.issuer_parts().1
     }
@@ -135,7 +144,11 @@ impl Settings {
             "revocation_endpoint_auth_methods_supported": METHODS,
             "introspection_endpoint": url(INTROSPECTION_PATH),
             "introspection_endpoint_auth_methods_supported": METHODS,
+            "dpop_signing_alg_values_supported": ALGORITHMS,
         });
+        if let (true, Some(members)) = (self.binds_certificates, metadata.as_object_mut()) {
+            members.insert("tls_client_certificate_bound_access_tokens".to_owned(), true.into());
+        }
         if let (false, Some(members)) = (self.scopes.is_empty(), metadata.as_object_mut()) {
             members.insert("scopes_supported".to_owned(), self.scopes.clone().into());
         }
@@ -156,7 +169,7 @@ impl Authority {
     ) -> Response<Bytes> {
         let outcome = match endpoint {
             AuthorityEndpoint::Keys | AuthorityEndpoint::Metadata => self.document(endpoint, call),
-            AuthorityEndpoint::Token => self.token(call).await,
+            AuthorityEndpoint::Token => self.token(call, enforcer).await,
             AuthorityEndpoint::Authorization => Err(authorization(call)),
             AuthorityEndpoint::Revocation => self.revocation(call, enforcer).await,
             AuthorityEndpoint::Introspection => self.introspection(call, enforcer).await,
@@ -168,7 +181,11 @@ impl Authority {
             };
             self.metrics.token_requests.with_label_values(&[result, error]).inc();
         }
-        outcome.unwrap_or_else(OauthError::to_response)
+        let mut response = outcome.unwrap_or_else(OauthError::to_response);
+        if endpoint == AuthorityEndpoint::Token {
+            hand_out_nonce(enforcer, call.headers, response.headers_mut()).await;
+        }
+        response
     }
 
     fn document(
@@ -198,7 +215,11 @@ impl Authority {
     }
 
     /// RFC 6749 §4.4.
-    async fn token(&self, call: &EndpointCall<'_>) -> Result<Response<Bytes>, OauthError> {
+    async fn token(
+        &self,
+        call: &EndpointCall<'_>,
+        enforcer: &Enforcer,
+    ) -> Result<Response<Bytes>, OauthError> {
         /// How often a client that keeps changing is looked at again.
         const ATTEMPTS: usize = 4;
         let form = form(call)?;
@@ -216,14 +237,21 @@ impl Authority {
             ),
         };
         let audience = audience(&settings, form.get("resource"))?;
+        let mut keys = None;
         for _ in 0..ATTEMPTS {
             let client = self.authenticate(call.headers, &form, tenant, call.address, Now::read())?;
             let asked = form.get("scope");
             let scope = granted_scope(&settings, &client.credential, asked)?;
-            if let Some(Issued { token, expires_in }) = self.issue(&client, &scope, audience).await? {
+            // Once: a proof is used up by it.
+            let keys = match &mut keys {
+                Some(keys) => keys,
+                none => none.insert(self.proven_keys(call, enforcer).await?),
+            };
+            if let Some(Issued { token, expires_in }) = self.issue(&client, &scope, audience, keys).await? {
                 self.metrics.tokens_issued.inc();
+                let token_type = keys.token_type();
                 let mut body =
-                    json!({ "access_token": token, "token_type": "Bearer", "expires_in": expires_in });
+                    json!({ "access_token": token, "token_type": token_type, "expires_in": expires_in });
                 // RFC 6749 §5.1: when it is not what was asked for.
                 if asked.unwrap_or_default() != scope {
                     body["scope"] = scope.into();
@@ -271,7 +299,7 @@ impl Authority {
         call: &EndpointCall<'_>,
         enforcer: &Enforcer,
     ) -> Result<Response<Bytes>, OauthError> {
-        const MEMBERS: [&str; 11] = [
+        const MEMBERS: [&str; 12] = [
             "iss",
             "aud",
             "sub",
@@ -283,6 +311,7 @@ impl Authority {
             "iat",
             "exp",
             "jti",
+            "cnf",
         ];
         let form = form(call)?;
         let AuthenticatedClient { credential, .. } =
@@ -290,11 +319,14 @@ impl Authority {
         let token = form.get("token").ok_or(OauthError::Request("The parameter token is missing"))?;
         let may_see = |token: &VerifiedToken| self.settings().may_introspect(&credential, token);
         let found = self.own_token(token, enforcer).await?;
-        let Some((_, mut claims)) = found.filter(|(token, _)| may_see(token)) else {
+        let Some((verified, mut claims)) = found.filter(|(token, _)| may_see(token)) else {
             return Ok(json_response(StatusCode::OK, &json!({ "active": false })));
         };
-        let mut body =
-            Map::from_iter([("active".to_owned(), true.into()), ("token_type".to_owned(), "Bearer".into())]);
+        let token_type = if verified.bound_to.key.is_some() { "DPoP" } else { "Bearer" };
+        let mut body = Map::from_iter([
+            ("active".to_owned(), true.into()),
+            ("token_type".to_owned(), token_type.into()),
+        ]);
         body.extend(MEMBERS.iter().filter_map(|name| claims.remove_entry(*name)));
         Ok(json_response(StatusCode::OK, &body))
     }

@@ -7,6 +7,8 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
+use crate::enforce::dpop::ProofFault;
+
 /// Why a request to the authority is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OauthError {
@@ -28,6 +30,8 @@ pub(super) enum OauthError {
     NoRoleLeft,
     /// `invalid_grant`: the token was issued to another client (RFC 6749 §5.2, RFC 7009 §2.1).
     OthersToken,
+    /// `invalid_dpop_proof` or `use_dpop_nonce`: what is wrong with the proof (RFC 9449 §5, §8).
+    Proof(ProofFault),
     /// Too many failures; how long to wait.
     TooMany(Duration),
     /// The method is not the endpoint's; those that are.
@@ -83,6 +87,7 @@ impl OauthError {
             Self::OthersToken => {
                 (StatusCode::BAD_REQUEST, "invalid_grant", "The token was issued to another client")
             }
+            Self::Proof(fault) => (StatusCode::BAD_REQUEST, fault.error(), fault.description()),
             Self::TooMany(_) => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "temporarily_unavailable",

@@ -32,6 +32,7 @@ mod endpoints;
 mod error;
 pub(crate) mod form;
 mod password;
+mod possession;
 mod provided;
 mod rotation;
 mod rows;
@@ -89,6 +90,8 @@ pub struct Settings {
     pub introspection_clients: Vec<String>,
     /// Where all tokens of a user can be revoked by another provider, for the metadata.
     pub global_token_revocation: Option<String>,
+    /// Clients may present certificates, and get tokens that are bound to them.
+    pub binds_certificates: bool,
     /// The file with users, credentials and signing keys.
     pub path: PathBuf,
 }

@@ -18,6 +18,7 @@ pub(super) fn settings() -> Settings {
         scopes: ["read:deals", "read:activity", "read:users"].map(str::to_owned).to_vec(),
         introspection_clients: Vec::new(),
         global_token_revocation: None,
+        binds_certificates: false,
         path: PathBuf::new(),
     }
 }

@@ -91,7 +91,8 @@ impl Bed {
 
     async fn ask(&self, endpoint: AuthorityEndpoint, headers: &HeaderMap, body: &str) -> Response<Bytes> {
         let (method, body) = (Method::POST, Some(body.as_bytes()));
-        let call = EndpointCall { method: &method, query: None, headers, body, address: ADDRESS };
+        let call =
+            EndpointCall { method: &method, query: None, headers, body, address: ADDRESS, certificate: None };
         self.authority.answer(endpoint, &call, &self.enforcer).await
     }
 
@@ -357,6 +358,7 @@ async fn every_bad_request_has_its_error() {
                 headers: &headers,
                 body,
                 address: ADDRESS,
+                certificate: None,
             };
             let response = authority.answer(AuthorityEndpoint::Token, &call, enforcer).await;
             (response.status().as_u16(), response.headers().get(ALLOW).cloned())

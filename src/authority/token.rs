@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::client::AuthenticatedClient;
 use super::directory::{Credential, User};
 use super::error::OauthError;
+use super::possession::ProvenKeys;
 use super::rotation::KeyRing;
 use super::signing::token_id;
 use super::{Authority, Settings};
@@ -34,6 +35,8 @@ struct Claims<'a> {
     iat: i64,
     exp: i64,
     jti: &'a str,
+    #[serde(skip_serializing_if = "ProvenKeys::is_empty")]
+    cnf: &'a ProvenKeys,
 }
 
 /// A token that was issued.
@@ -92,6 +95,7 @@ impl Authority {
         client: &AuthenticatedClient,
         scope: &str,
         audience: &str,
+        keys: &ProvenKeys,
     ) -> Result<Option<Issued>, OauthError> {
         let AuthenticatedClient { credential, owner } = client;
         let settings = self.settings();
@@ -127,6 +131,7 @@ impl Authority {
             iat,
             exp,
             jti: &jti,
+            cnf: keys,
         };
         let claims = serde_json::to_string(&claims).map_err(|_unwritable| OauthError::Unavailable)?;
         let ring = self.ring.load_full();

@@ -279,7 +279,12 @@ async fn replay(store: &Store, settings: &Settings, now: Now) -> Result<InForce,
     });
     // As if nothing were idle yet: what is idle by now is to be told with the time of its last use.
     sessions.restore(store, Now { monotonic: NEVER, ..now }).await?;
-    Ok(InForce { revocations, sessions: Arc::new(sessions), freshness: store.freshness() })
+    Ok(InForce {
+        revocations,
+        sessions: Arc::new(sessions),
+        freshness: store.freshness(),
+        ..InForce::unlimited()
+    })
 }
 
 /// Reads the keys of the embedded authority from its file, which a gate may be using.

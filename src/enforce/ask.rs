@@ -1,12 +1,16 @@
 //! What a decision cannot be made without: a question for the caller, and what was asked already.
 
+use std::time::Duration;
+
 use super::decide::Enforcer;
 use super::denial::Reason;
 use super::token::IssuerIndex;
-use crate::identity::TokenKey;
+use crate::identity::{Key, TokenKey};
 use crate::keys::store::WantedKey;
+use crate::replays::ProofUse;
+use crate::replays::nonces::UnknownPeriod;
 use crate::state::redis::{FirstUse, Told};
-use crate::time::Timestamp;
+use crate::time::{Monotonic, Timestamp};
 
 /// What cannot be decided without the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,17 @@ pub enum Ask {
         /// Which token.
         token: TokenKey,
     },
+    /// Use a proof of possession, which is possible once.
+    Proof {
+        /// Which proof.
+        proof: Key,
+        /// How long it could be accepted again.
+        keep: Duration,
+        /// The moment of the decision.
+        at: Monotonic,
+    },
+    /// Fetch the key of nonces for a period.
+    NonceKey(UnknownPeriod),
 }
 
 /// What was asked for this request already, so that it is not asked again.
@@ -43,11 +58,14 @@ pub struct Asked {
     keys: bool,
     session: Option<Told>,
     first_use: Option<FirstUse>,
+    proof: Option<ProofUse>,
+    nonce_period: Option<UnknownPeriod>,
 }
 
 impl Asked {
     /// Nothing yet.
-    pub const NOTHING: Self = Self { keys: false, session: None, first_use: None };
+    pub const NOTHING: Self =
+        Self { keys: false, session: None, first_use: None, proof: None, nonce_period: None };
 
     /// Keys are not to be asked for.
     pub const KEYS: Self = Self { keys: true, ..Self::NOTHING };
@@ -59,7 +77,23 @@ impl Asked {
             Ask::Keys { .. } => Self { keys: true, ..self },
             Ask::Session { .. } => self.told(Told::Unknown),
             Ask::FirstUse { .. } => self.told_first_use(FirstUse::Unknown),
+            Ask::Proof { .. } => self.told_proof(ProofUse::Unknown),
+            Ask::NonceKey(period) => Self { nonce_period: Some(*period), ..self },
         }
+    }
+
+    /// The proof of possession was looked up, with this answer. Everything else about it was found right.
+    #[must_use]
+    pub fn told_proof(self, answer: ProofUse) -> Self {
+        Self { proof: Some(answer), ..self }
+    }
+
+    pub(super) fn proof(self) -> Option<ProofUse> {
+        self.proof
+    }
+
+    pub(super) fn nonce_period(self) -> Option<UnknownPeriod> {
+        self.nonce_period
     }
 
     /// The last use of the token was asked for, with this answer.
@@ -105,6 +139,14 @@ impl Enforcer {
                 None => asked.and(ask),
             },
             Ask::FirstUse { token } => asked.told_first_use(self.sessions().ask_first_use(*token).await),
+            Ask::Proof { proof, keep, at } => {
+                asked.told_proof(self.in_force.replays.claim(*proof, *keep, *at).await)
+            }
+            Ask::NonceKey(period) => {
+                // Where it cannot be had, the next decision finds out.
+                let _is_known = self.in_force.replays.nonces().learn(*period).await;
+                asked.and(ask)
+            }
         }
     }
 }
@@ -113,7 +155,6 @@ impl Enforcer {
 mod tests {
     use super::*;
     use crate::enforce::testing::{enforcer, issuers, now, route};
-    use crate::identity::Key;
 
     fn asks() -> [Ask; 3] {
         let token = TokenKey(Key::from_bytes([7; 16]));
@@ -148,6 +189,16 @@ mod tests {
     #[tokio::test]
     async fn a_gate_without_others_answers_its_own_questions() {
         let gate = enforcer(issuers(), vec![route("/{*rest}")]);
+        let proof =
+            Ask::Proof { proof: Key::default(), keep: Duration::from_secs(9), at: Monotonic::from_millis(0) };
+        for expected in [ProofUse::First, ProofUse::Again] {
+            assert_eq!(gate.find_out(&proof, Asked::NOTHING).await, Asked::NOTHING.told_proof(expected));
+        }
+        assert_eq!(Asked::NOTHING.and(&proof), Asked::NOTHING.told_proof(ProofUse::Unknown));
+        let period = UnknownPeriod(7);
+        let asked = gate.find_out(&Ask::NonceKey(period), Asked::NOTHING).await;
+        assert_eq!((asked.nonce_period(), asked.proof()), (Some(period), None));
+        assert!(gate.in_force.replays.nonces().current(Duration::from_secs(60), now()).is_err());
         let [keys, session, first_use] = asks();
         let asked = gate.find_out(&keys, Asked::NOTHING).await;
         assert_eq!(asked, Asked::KEYS);

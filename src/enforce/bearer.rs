@@ -1,4 +1,4 @@
-//! The bearer token of a request (RFC 6750 §2).
+//! The token of a request (RFC 6750 §2, RFC 9449 §7.1).
 //!
 //! Knows how a token is presented, not what one is.
 
@@ -18,7 +18,20 @@ pub struct BearerSettings {
 
 /// A token of the form that RFC 6750 §2.1 gives it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct BearerToken<'a>(&'a [u8]);
+pub struct BearerToken<'a> {
+    text: &'a [u8],
+    scheme: TokenScheme,
+}
+
+/// How a token is presented.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TokenScheme {
+    /// As a bearer token: possession of it is enough.
+    #[default]
+    Bearer,
+    /// With a proof that its key is at hand (RFC 9449 §7.1).
+    Dpop,
+}
 
 /// The longest token that is looked at, in bytes.
 pub const MAX_LENGTH: usize = 16 * 1024;
@@ -42,13 +55,20 @@ impl<'a> BearerToken<'a> {
         let is_b64 =
             body.chunks(64).all(|chunk| chunk.iter().fold(true, |all, &byte| all & is_b64token(byte)));
         let whole = !body.is_empty() && body.len() + padding.len() <= MAX_LENGTH;
-        if whole && is_b64 { Ok(Self(token)) } else { Err(Reason::Malformed) }
+        let scheme = TokenScheme::Bearer;
+        if whole && is_b64 { Ok(Self { text: token, scheme }) } else { Err(Reason::Malformed) }
     }
 
     /// The token as it came.
     #[must_use]
     pub fn as_bytes(self) -> &'a [u8] {
-        self.0
+        self.text
+    }
+
+    /// The scheme it was presented by.
+    #[must_use]
+    pub fn scheme(self) -> TokenScheme {
+        self.scheme
     }
 }
 
@@ -68,7 +88,7 @@ pub fn extract<'a>(
     if fields.next().is_some() || (field.is_some() && websocket_token.is_some()) {
         return Err(Reason::Ambiguous);
     }
-    let credentials = field.and_then(|field| bearer_credentials(field.as_bytes()));
+    let credentials = field.and_then(|field| credentials(field.as_bytes()));
     let is_presented = credentials.is_some() || websocket_token.is_some();
     if is_presented && query.is_some_and(has_access_token) {
         return Err(Reason::Ambiguous);
@@ -76,29 +96,44 @@ pub fn extract<'a>(
     if let Some(token) = websocket_token {
         return BearerToken::new(token).map(Some);
     }
-    let Some(credentials) = credentials else { return Ok(None) };
-    // credentials = "Bearer" 1*SP b64token
+    let Some((scheme, credentials)) = credentials else { return Ok(None) };
+    // credentials = scheme 1*SP b64token
     let token = credentials.iter().position(|&byte| byte != b' ').map(|spaces| credentials.split_at(spaces));
     match token {
-        Some((spaces, token)) if !spaces.is_empty() => BearerToken::new(token).map(Some),
+        Some((spaces, token)) if !spaces.is_empty() => {
+            BearerToken::new(token).map(|token| Some(BearerToken { scheme, ..token }))
+        }
         _ => Err(Reason::Malformed),
     }
 }
 
-/// Whether a request presents a token, whatever its form: any `Authorization` field of the Bearer scheme, or the
+/// Whether a request presents a token, whatever its form: any `Authorization` field of the scheme Bearer or DPoP, or the
 /// sub-protocols of a WebSocket.
 #[must_use]
 pub fn is_presented(headers: &HeaderMap, settings: &BearerSettings) -> bool {
-    headers.get_all(AUTHORIZATION).iter().any(|field| bearer_credentials(field.as_bytes()).is_some())
+    headers.get_all(AUTHORIZATION).iter().any(|field| credentials(field.as_bytes()).is_some())
         || settings.is_marked(headers)
 }
 
-/// What follows the scheme, when that is Bearer in any case (RFC 9110 §11.1). White space before the scheme is not
-/// allowed; it is overlooked here so that no upstream that trims finds a token nobody has judged.
-fn bearer_credentials(field: &[u8]) -> Option<&[u8]> {
-    let (scheme, credentials) = field.trim_ascii_start().split_at_checked("Bearer".len())?;
-    let ends = credentials.first().is_none_or(|byte| byte.is_ascii_whitespace());
-    (ends && scheme.eq_ignore_ascii_case(b"Bearer")).then_some(credentials)
+/// The scheme that a request uses, whatever follows it; of several fields DPoP, if one has it.
+#[must_use]
+pub fn scheme(headers: &HeaderMap) -> TokenScheme {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let is_dpop = |field: &HeaderValue| {
+        credentials(field.as_bytes()).is_some_and(|(scheme, _)| scheme == TokenScheme::Dpop)
+    };
+    if fields.any(is_dpop) { TokenScheme::Dpop } else { TokenScheme::Bearer }
+}
+
+/// The scheme, in any case (RFC 9110 §11.1), and what follows it. White space before the scheme is not allowed; it is
+/// overlooked here so that no upstream that trims finds a token nobody has judged.
+fn credentials(field: &[u8]) -> Option<(TokenScheme, &[u8])> {
+    let field = field.trim_ascii_start();
+    [(TokenScheme::Bearer, "Bearer"), (TokenScheme::Dpop, "DPoP")].into_iter().find_map(|(scheme, name)| {
+        let (found, credentials) = field.split_at_checked(name.len())?;
+        let ends = credentials.first().is_none_or(|byte| byte.is_ascii_whitespace());
+        (ends && found.eq_ignore_ascii_case(name.as_bytes())).then_some((scheme, credentials))
+    })
 }
 
 const fn is_b64token(byte: u8) -> bool {

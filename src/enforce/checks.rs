@@ -13,6 +13,7 @@ use super::policy::Route;
 mod case;
 mod judge;
 mod policy;
+mod possession;
 
 pub(super) use case::{Case, Subject};
 
@@ -106,13 +107,15 @@ impl NoPermit {
             Self::Deny(Denial { reason, .. }) => *reason,
             Self::Ask(Ask::Keys { otherwise, .. }) => *otherwise,
             Self::Ask(Ask::Session { .. }) => Reason::Idle,
-            Self::Ask(Ask::FirstUse { .. }) => Reason::StateUnavailable,
+            Self::Ask(Ask::FirstUse { .. } | Ask::Proof { .. } | Ask::NonceKey(_)) => {
+                Reason::StateUnavailable
+            }
         }
     }
 }
 
 /// Every check, in the order of the decision: when several things are wrong, the first of this list is the reason.
-pub(super) const CHECKS: [Check; 30] = {
+pub(super) const CHECKS: [Check; 31] = {
     use Again::{All, Nothing, Part, Request as Each};
     use Of::{Request, Token};
     [
@@ -135,6 +138,7 @@ pub(super) const CHECKS: [Check; 30] = {
         check("signature", Token, judge::signature, Nothing, details::signature),
         check("claims", Token, judge::claims, Nothing, details::claims),
         check("certificate", Request, judge::certificate, All, details::certificate),
+        check("proof", Request, possession::proof, Each, details::proof),
         check("resource", Request, judge::resource, Each, details::resource),
         check("route_issuers", Request, policy::issuers, Each, conditions::issuers),
         check("route_audiences", Request, policy::audiences, Each, conditions::audiences),

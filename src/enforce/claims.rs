@@ -10,11 +10,12 @@ use serde_json::{Map, Value};
 use super::conditions::ClaimCondition;
 use super::conditions::table::ConditionTable;
 use super::denial::Reason;
+use super::dpop::SenderConstraint;
 use super::identity::{self, TooLong};
 use super::policy::{ClaimName, IdentitySettings};
 use super::spiffe;
 use super::standing::TokenStanding;
-use super::token::{IssuerIndex, TokenId, Validity, VerifiedToken, Words, fingerprint};
+use super::token::{Confirmation, IssuerIndex, TokenId, Validity, VerifiedToken, Words, fingerprint};
 use crate::identity::{ClientKey, IssuerKey, Key, SubjectKey, TokenKey, TokenNames};
 use crate::jose::jws::{self, Jws};
 use crate::revocations::TokenFacts;
@@ -44,6 +45,8 @@ pub struct IssuerRules {
     pub token_types: Vec<String>,
     /// Claims that must be present besides `exp` and `iat`.
     pub required_claims: Vec<String>,
+    /// What its tokens must be bound to.
+    pub sender_constraint: SenderConstraint,
     /// Where the claims are found that have a meaning here.
     pub claims: ClaimNames,
     /// What its tokens must meet on every route.
@@ -174,7 +177,7 @@ impl IssuerRules {
     /// Reads the claims of a token whose signature is true.
     ///
     /// # Errors
-    /// [`UnusableToken`] for a claim of the wrong type, a `cnf` other than `x5t#S256`, and an identity header that would be
+    /// [`UnusableToken`] for a claim of the wrong type, a `cnf` with other members than `x5t#S256` and `jkt`, and an identity header that would be
     /// too long.
     pub(super) fn read(
         &self,
@@ -225,7 +228,7 @@ impl IssuerRules {
             not_before: validity.not_before,
             scopes: words(lists::scopes(&names.scope, payload)?, "a scope")?,
             roles: words(lists::roles(&names.roles, payload)?, "a role")?,
-            certificate: payload.get("cnf").map(thumbprint).transpose()?,
+            bound_to: payload.get("cnf").map(confirmation).transpose()?.unwrap_or_default(),
             identity: identity::render(identity, names, payload).map_err(|TooLong { header, length }| {
                 let most = identity.max_value;
                 UnusableToken(format!(
@@ -305,7 +308,7 @@ pub(super) fn is_dated(payload: &Map<String, Value>) -> bool {
 }
 
 /// A `NumericDate` (RFC 7519 §2): seconds, a fraction allowed.
-fn date(payload: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, Reason> {
+pub(super) fn date(payload: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, Reason> {
     let Some(value) = member(payload, name) else {
         return Ok(None);
     };
@@ -330,14 +333,22 @@ fn words(held: Option<Vec<&str>>, each: &str) -> Result<Words, UnusableToken> {
     Words::new(&held.unwrap_or_default()).ok_or_else(|| UnusableToken(format!("{each} has a NUL in it")))
 }
 
-/// The certificate a token is bound to (RFC 8705 §3.1). A confirmation that cannot be checked here is refused, not
+/// What a token is bound to (RFC 8705 §3.1, RFC 9449 §6.1). A confirmation that cannot be checked here is refused, not
 /// overlooked: its token would be a bearer token again.
-fn thumbprint(cnf: &Value) -> Result<[u8; 32], UnusableToken> {
-    let confirmed =
-        cnf.as_object().filter(|members| members.len() == 1).and_then(|members| members.get("x5t#S256"));
-    let decoded = confirmed.and_then(Value::as_str).and_then(|text| jws::decode(text.as_bytes()).ok());
-    let unusable = || UnusableToken("cnf is something else than one x5t#S256 of 32 bytes".to_owned());
-    decoded.and_then(|bytes| bytes.try_into().ok()).ok_or_else(unusable)
+fn confirmation(cnf: &Value) -> Result<Confirmation, UnusableToken> {
+    let unusable = || UnusableToken("cnf is something else than an x5t#S256 or a jkt of 32 bytes".to_owned());
+    let members = cnf.as_object().filter(|members| !members.is_empty()).ok_or_else(unusable)?;
+    let mut bound_to = Confirmation::default();
+    for (name, value) in members {
+        let decoded = value.as_str().and_then(|text| jws::decode(text.as_bytes()).ok());
+        let hash: [u8; 32] = decoded.and_then(|bytes| bytes.try_into().ok()).ok_or_else(unusable)?;
+        match name.as_str() {
+            "x5t#S256" => bound_to.certificate = Some(hash),
+            "jkt" => bound_to.key = Some(hash),
+            _ => return Err(unusable()),
+        }
+    }
+    Ok(bound_to)
 }
 
 #[cfg(test)]

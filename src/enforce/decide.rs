@@ -11,19 +11,23 @@ use super::bearer::BearerSettings;
 use super::checks::{self, Case, Stop, Subject};
 use super::claims::IssuerRules;
 use super::denial::{Denial, Reason};
-use super::policy::{Mode, Route};
+use super::dpop::{DEFAULT_TRACKED, DpopSettings};
+use super::permit;
+pub use super::permit::{Pass, Permit};
+use super::policy::Route;
 use super::router::{PolicyError, Router};
 use super::signals::IssuerSignals;
-use super::target::{RequestTarget, Target};
+use super::target::RequestTarget;
 use super::token::{IssuerIndex, VerifiedToken};
 use super::verify::TokenVerifier;
 use crate::keys::store::KeyStore;
 use crate::metrics::Metrics;
+use crate::replays::Replays;
 use crate::revocations::Revocations;
 use crate::sessions::{self, Sessions};
 use crate::state::freshness::Freshness;
 use crate::state::redis::Told;
-use crate::time::{Monotonic, Now};
+use crate::time::Now;
 
 /// The head of a request, as it is judged.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +62,8 @@ pub struct InForce {
     pub sessions: Arc<Sessions>,
     /// Whether both may be judged by.
     pub freshness: Arc<Freshness>,
+    /// Which proofs of possession were used.
+    pub replays: Arc<Replays>,
 }
 
 impl InForce {
@@ -71,6 +77,7 @@ impl InForce {
             revocations: Arc::new(Revocations::new(None)),
             sessions: Arc::new(Sessions::new(settings)),
             freshness: Arc::new(Freshness::always()),
+            replays: Arc::new(Replays::new(DEFAULT_TRACKED, None)),
         }
     }
 }
@@ -80,6 +87,7 @@ impl InForce {
 pub struct Enforcer {
     pub(super) router: Router,
     bearer: BearerSettings,
+    pub(super) dpop: DpopSettings,
     pub(super) verifier: TokenVerifier,
     pub(super) in_force: InForce,
     /// Of the issuers, in their order; none where no signals are wanted.
@@ -147,64 +155,6 @@ pub enum Verdict {
     Ask(Ask),
 }
 
-/// Leave to forward one request. Only a decision makes one.
-#[derive(Debug)]
-pub struct Permit {
-    route: Arc<Route>,
-    target: Target,
-    pass: Option<Pass>,
-    shadow: Option<Denial>,
-}
-
-/// A token that was found in force.
-#[derive(Debug, Clone)]
-pub struct Pass {
-    /// The token.
-    pub token: Arc<VerifiedToken>,
-    /// What other replicas answered, where they were asked about its last use.
-    pub(super) told: Option<Told>,
-}
-
-impl Pass {
-    /// The last use that was counted of the token; `None` before the first.
-    #[must_use]
-    pub fn last_used(&self) -> Option<Monotonic> {
-        self.token.standing.last_used()
-    }
-}
-
-impl Permit {
-    /// The route.
-    #[must_use]
-    pub fn route(&self) -> &Arc<Route> {
-        &self.route
-    }
-
-    /// The target to send.
-    #[must_use]
-    pub fn target(&self) -> &Target {
-        &self.target
-    }
-
-    /// The token in force, whose identity headers are sent; `None` for an anonymous request and in shadow.
-    #[must_use]
-    pub fn token(&self) -> Option<&Arc<VerifiedToken>> {
-        self.pass.as_ref().map(|pass| &pass.token)
-    }
-
-    /// The token in force; `None` for an anonymous request and in shadow.
-    #[must_use]
-    pub fn pass(&self) -> Option<&Pass> {
-        self.pass.as_ref()
-    }
-
-    /// Why the request would have been refused, were the route not only observed.
-    #[must_use]
-    pub fn shadow(&self) -> Option<&Denial> {
-        self.shadow.as_ref()
-    }
-}
-
 /// Why there is no permit (yet).
 #[derive(Debug)]
 pub(super) enum NoPermit {
@@ -243,11 +193,11 @@ impl Enforcer {
         in_force: InForce,
         metrics: &Metrics,
     ) -> Result<Self, Vec<PolicyError>> {
-        let Settings { routes, identity, bearer, proofs } = settings;
+        let Settings { routes, identity, bearer, dpop, proofs } = settings;
         let router = Router::new(routes)?;
         let conditions = router.conditions().clone();
         let verifier = TokenVerifier::new(issuers, identity, conditions, proofs, &in_force.sessions, metrics);
-        Ok(Self { router, bearer, verifier, in_force, signals: Box::default() })
+        Ok(Self { router, bearer, dpop, verifier, in_force, signals: Box::default() })
     }
 
     /// Goes on with the proofs of another one, where a change of settings has left them true.
@@ -280,6 +230,18 @@ impl Enforcer {
         self.verifier.issuer(index)
     }
 
+    /// How proofs of possession are judged.
+    #[must_use]
+    pub fn dpop(&self) -> &DpopSettings {
+        &self.dpop
+    }
+
+    /// Which proofs of possession were used.
+    #[must_use]
+    pub fn replays(&self) -> &Replays {
+        &self.in_force.replays
+    }
+
     /// The idle clocks.
     #[must_use]
     pub fn sessions(&self) -> &Sessions {
@@ -309,9 +271,13 @@ impl Enforcer {
             // Another request used the token in this very moment, and read its clock in time.
             return self.decide(request, asked, now);
         }
-        let Case { route, target, trail: Trail { token, claimed, proof }, .. } = case;
+        let outcome =
+            outcome.map_err(|refusal| self.with_scheme(refusal, request, case.route.map(AsRef::as_ref)));
+        let Case { route, target, nonce, trail: Trail { token, claimed, proof }, .. } = case;
         let verdict = match (route, target, outcome) {
-            (Some(route), Some(target), outcome) => verdict(outcome, Arc::clone(route), target),
+            (Some(route), Some(target), outcome) => {
+                permit::verdict(outcome, Arc::clone(route), target, nonce)
+            }
             (_, _, Err(NoPermit::Deny(denial))) => Verdict::Deny(denial),
             (_, _, Ok(_) | Err(NoPermit::Ask(_))) => Verdict::Deny(Reason::NoRoute.into()),
         };
@@ -361,8 +327,8 @@ impl Enforcer {
     /// # Errors
     /// [`Reason::Idle`] when the token went idle, or left memory, since it was judged: do not forward.
     pub fn begin(&self, permit: &Permit, now: Now) -> Result<(), Reason> {
-        match &permit.pass {
-            Some(pass) if !permit.route.settings().anonymous => self.count_use(pass, pass.told, now),
+        match permit.pass() {
+            Some(pass) if !permit.route().settings().anonymous => self.count_use(pass, pass.told, now),
             Some(_) | None => Ok(()),
         }
     }
@@ -370,19 +336,6 @@ impl Enforcer {
     fn count_use(&self, pass: &Pass, told: Option<Told>, now: Now) -> Result<(), Reason> {
         let issuer = &self.issuer(pass.token.issuer).ok_or(Reason::UnknownIssuer)?.rules.issuer;
         pass.count_use(told, issuer, &self.in_force.sessions, now).map_err(|_idle| Reason::Idle)
-    }
-}
-
-/// On a route that is only observed a denial is a note, not an answer. Such a request carries no identity: it
-/// was not allowed.
-fn verdict(outcome: Result<Option<Pass>, NoPermit>, route: Arc<Route>, target: Target) -> Verdict {
-    match outcome {
-        Ok(pass) => Verdict::Allow(Permit { route, target, pass, shadow: None }),
-        Err(NoPermit::Ask(ask)) => Verdict::Ask(ask),
-        Err(NoPermit::Deny(denial)) => match route.settings().mode {
-            Mode::Enforce => Verdict::Deny(denial),
-            Mode::Shadow => Verdict::Allow(Permit { route, target, pass: None, shadow: Some(denial) }),
-        },
     }
 }
 

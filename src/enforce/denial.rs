@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+use super::dpop::{PossessionDenial, ProofFault};
 use crate::jose::jws::JwsError;
 
 mod meaning;
@@ -13,7 +14,7 @@ mod meaning;
 /// Why a request was not let through. The set is closed: users alert on these words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// No credentials, or none of the Bearer scheme.
+    /// No credentials, or none of the schemes Bearer and DPoP.
     Missing,
     /// The `Authorization` field does not have the form of RFC 6750 §2.1.
     Malformed,
@@ -91,6 +92,13 @@ pub enum Reason {
     CertificateMismatch,
     /// The token is older than the state store, which was found empty.
     BeforeState,
+    /// The proof of possession is missing or wrong (RFC 9449 §7.1).
+    BadProof,
+    /// The proof lacks a nonce. The same word as [`Reason::BadProof`], another answer.
+    NonceRequired,
+    /// The token is bound to a key and came without a proof, or is not bound and should be. The same word, another answer:
+    /// another proof would not help.
+    UnprovenToken,
     /// A limit of this gate was reached.
     Overloaded,
 }
@@ -126,6 +134,8 @@ pub struct Denial {
     pub reason: Reason,
     /// The scopes the route requires, space-delimited, for the challenge of `insufficient_scope`.
     pub scope: Option<Arc<str>>,
+    /// What concerns proofs of possession.
+    pub possession: PossessionDenial,
 }
 
 impl serde::Serialize for Reason {
@@ -137,7 +147,7 @@ impl serde::Serialize for Reason {
 
 impl From<Reason> for Denial {
     fn from(reason: Reason) -> Self {
-        Self { reason, scope: None }
+        Self { reason, scope: None, possession: PossessionDenial::default() }
     }
 }
 
@@ -152,7 +162,7 @@ impl From<JwsError> for Reason {
 
 impl Reason {
     /// Every reason. Words that occur more than once have more than one answer.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 41] = [
         Self::Missing,
         Self::Malformed,
         Self::BadMcp,
@@ -190,6 +200,9 @@ impl Reason {
         Self::SignalsStale,
         Self::CertificateMismatch,
         Self::BeforeState,
+        Self::BadProof,
+        Self::NonceRequired,
+        Self::UnprovenToken,
         Self::Overloaded,
     ];
 
@@ -231,6 +244,7 @@ impl Reason {
             Self::SignalsStale => "signals_stale",
             Self::CertificateMismatch => "certificate_mismatch",
             Self::BeforeState => "before_state",
+            Self::BadProof | Self::NonceRequired | Self::UnprovenToken => "bad_proof",
             Self::Overloaded => "overloaded",
         }
     }
@@ -272,6 +286,11 @@ impl Reason {
             | Self::TooLongLived
             | Self::WrongAudience
             | Self::CertificateMismatch => DenialWire::invalid_token(NOT_VALID),
+            Self::BadProof => DenialWire::bad_proof("invalid_dpop_proof", "The DPoP proof is not valid"),
+            Self::NonceRequired => DenialWire::bad_proof("use_dpop_nonce", ProofFault::Nonce.description()),
+            Self::UnprovenToken => DenialWire::invalid_token(
+                "The access token must be bound to a key and sent with a DPoP proof",
+            ),
             Self::Expired => DenialWire::invalid_token("The access token expired"),
             Self::Idle => DenialWire::invalid_token("The access token has been inactive for too long (idle)"),
             Self::TokenRevoked
@@ -328,6 +347,10 @@ impl DenialWire {
     const fn invalid_token(description: &'static str) -> Self {
         let (status, error) = (StatusCode::UNAUTHORIZED, "invalid_token");
         Self { status, error, description, challenge: Challenge::Error }
+    }
+
+    const fn bad_proof(error: &'static str, description: &'static str) -> Self {
+        Self { status: StatusCode::UNAUTHORIZED, error, description, challenge: Challenge::Error }
     }
 
     const fn insufficient(description: &'static str) -> Self {

@@ -6,6 +6,7 @@
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::wildcard_enum_match_arm)]
 
 use bearer::BearerSettings;
+use dpop::DpopSettings;
 use policy::{IdentitySettings, RouteSettings};
 
 pub mod again;
@@ -17,12 +18,14 @@ pub mod claims;
 pub mod conditions;
 pub mod decide;
 pub mod denial;
+pub mod dpop;
 pub mod explain;
 mod first_seen;
 mod glob;
 pub mod identity;
 pub mod inspect;
 pub mod mcp;
+mod permit;
 pub mod policy;
 mod proofs;
 pub mod resource;
@@ -43,6 +46,8 @@ pub struct Settings {
     pub identity: IdentitySettings,
     /// How tokens may be presented.
     pub bearer: BearerSettings,
+    /// How proofs of possession are judged.
+    pub dpop: DpopSettings,
     /// How many proofs of signatures are remembered at most.
     pub proofs: usize,
 }

@@ -19,6 +19,8 @@ use super::bearer::BearerSettings;
 use super::claims::IssuerRules;
 use super::decide::{Asked, Enforcer, InForce, Judgement, Request, TrustedIssuer, Verdict};
 use super::denial::Reason;
+use super::dpop::DpopSettings;
+use super::dpop::proof::DPOP;
 use super::explain::{Explanation, Finding, Question};
 use super::policy::{IdentityClaim, IdentitySettings, RouteSettings};
 use super::target::RequestTarget;
@@ -54,7 +56,7 @@ impl Signer {
         Self::Ecdsa(EcdsaKeyPair::generate(algorithm).expect("a key pair"))
     }
 
-    fn rsa(encoding: &'static dyn signature::RsaEncoding) -> Self {
+    pub(super) fn rsa(encoding: &'static dyn signature::RsaEncoding) -> Self {
         Self::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).expect("a key pair"), encoding)
     }
 
@@ -234,9 +236,26 @@ pub(crate) fn enforcer_with(
     routes: Vec<RouteSettings>,
     in_force: InForce,
 ) -> Enforcer {
-    let settings =
-        Settings { routes, identity: identity(), bearer: BearerSettings::default(), proofs: DEFAULT_PROOFS };
+    let settings = Settings {
+        routes,
+        identity: identity(),
+        bearer: BearerSettings::default(),
+        dpop: Default::default(),
+        proofs: DEFAULT_PROOFS,
+    };
     Enforcer::new(settings, issuers, in_force, &Metrics::new().expect("instruments")).expect("sound routes")
+}
+
+/// As [`enforcer`], with other rules about proofs.
+pub(super) fn enforcer_of_proofs(
+    issuers: Vec<TrustedIssuer>,
+    routes: Vec<RouteSettings>,
+    dpop: DpopSettings,
+) -> Enforcer {
+    let (identity, bearer, proofs) = (identity(), BearerSettings::default(), DEFAULT_PROOFS);
+    let settings = Settings { routes, identity, bearer, dpop, proofs };
+    let metrics = Metrics::new().expect("instruments");
+    Enforcer::new(settings, issuers, InForce::unlimited(), &metrics).expect("sound routes")
 }
 
 /// A request in the making.
@@ -246,6 +265,8 @@ pub(super) struct TestRequest<'a> {
     pub(super) authorization: Option<String>,
     pub(super) certificate: Option<[u8; 32]>,
     pub(super) origin: Option<&'static str>,
+    /// The `DPoP` fields.
+    pub(super) proofs: Vec<String>,
     pub(super) asked: Asked,
     pub(super) at: Timestamp,
 }
@@ -258,6 +279,7 @@ impl<'a> TestRequest<'a> {
             authorization: None,
             certificate: None,
             origin: None,
+            proofs: Vec::new(),
             asked: Asked::NOTHING,
             at: now(),
         }
@@ -283,6 +305,9 @@ impl<'a> TestRequest<'a> {
             headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).expect("a field value"));
         }
         headers.extend(self.origin());
+        for proof in &self.proofs {
+            headers.append(DPOP, HeaderValue::from_str(proof).expect("a field value"));
+        }
         let target = RequestTarget::from(&self.path.parse::<Uri>().expect("a target"));
         let request = Request {
             method: &Method::GET,
@@ -306,7 +331,10 @@ impl<'a> TestRequest<'a> {
         for explanation in before.into_iter().chain(self.explain()) {
             match reason.or(shadow) {
                 // Only a connection can tell.
-                Some(Reason::CertificateMismatch) => assert_eq!(explanation.ok("certificate"), None),
+                Some(Reason::CertificateMismatch) => assert_ne!(explanation.ok("certificate"), Some(true)),
+                Some(Reason::BadProof | Reason::NonceRequired | Reason::UnprovenToken) => {
+                    assert_ne!(explanation.ok("proof"), Some(true));
+                }
                 expected => assert_eq!(explanation.reason, expected, "{explanation:?}"),
             }
         }

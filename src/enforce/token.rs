@@ -69,14 +69,23 @@ pub struct VerifiedToken {
     pub scopes: Words,
     /// Roles, in the token's order.
     pub roles: Words,
-    /// `cnf.x5t#S256`, decoded (RFC 8705 §3.1).
-    pub certificate: Option<[u8; 32]>,
+    /// What `cnf` binds it to.
+    pub bound_to: Confirmation,
     /// What the upstream learns of it.
     pub identity: IdentityHeaders,
     /// What revocations are looked up by.
     pub facts: TokenFacts,
     /// What the last judgements found, so that the next need not look it up again.
     pub standing: TokenStanding,
+}
+
+/// What a token is bound to (RFC 7800 `cnf`): nothing, a client certificate, a key, or both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Confirmation {
+    /// `x5t#S256`, decoded (RFC 8705 §3.1).
+    pub certificate: Option<[u8; 32]>,
+    /// `jkt`, decoded (RFC 9449 §6.1).
+    pub key: Option<[u8; 32]>,
 }
 
 /// A list of words in one piece of memory: a remembered token is seldom in the processor's cache, and every piece that
@@ -162,7 +171,7 @@ impl VerifiedToken {
     /// # Errors
     /// [`Reason::CertificateMismatch`].
     pub fn judge_certificate(&self, presented: Option<&[u8; 32]>) -> Result<(), Reason> {
-        match &self.certificate {
+        match &self.bound_to.certificate {
             Some(bound) if Some(bound) != presented => Err(Reason::CertificateMismatch),
             Some(_) | None => Ok(()),
         }

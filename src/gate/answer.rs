@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
-use super::challenge::challenges;
+use super::challenge::{challenges, description};
 use super::http1::Http1Fault;
 use crate::enforce::denial::{Denial, Reason, grpc_status};
 use crate::enforce::policy::Route;
@@ -16,6 +16,8 @@ use crate::time::Timestamp;
 
 /// Names the request in the answer, in every log, and towards the upstream.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The nonce for the next proof (RFC 9449 §8).
+pub(super) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -34,6 +36,8 @@ pub(super) struct GateRefusal {
     description: &'static str,
     /// The `WWW-Authenticate` fields.
     challenges: Vec<HeaderValue>,
+    /// The nonce that the client's next proof must carry.
+    nonce: Option<HeaderValue>,
     /// The word for log and metrics; `None` when the request was let through and failed later.
     pub(super) reason: Option<Reason>,
     /// Whether the connection ends with this answer.
@@ -132,14 +136,23 @@ impl GateRefusal {
     );
 
     const fn new(status: StatusCode, error: &'static str, description: &'static str, reason: Reason) -> Self {
-        Self { status, error, description, challenges: Vec::new(), reason: Some(reason), close: false }
+        Self {
+            status,
+            error,
+            description,
+            challenges: Vec::new(),
+            nonce: None,
+            reason: Some(reason),
+            close: false,
+        }
     }
 
     /// What a denial is answered with. `route`: where one matched, its challenges say what it asks for.
     pub(super) fn denied(denial: &Denial, route: Option<&Route>) -> Self {
         let wire = denial.reason.wire();
         let challenges = challenges(denial, route);
-        Self { challenges, ..Self::new(wire.status, wire.error, wire.description, denial.reason) }
+        let nonce = denial.possession.nonce.as_deref().and_then(|nonce| HeaderValue::from_str(nonce).ok());
+        Self { challenges, nonce, ..Self::new(wire.status, wire.error, description(denial), denial.reason) }
     }
 
     /// The same, and the connection ends with it.
@@ -156,6 +169,9 @@ impl GateRefusal {
         headers.insert(X_REQUEST_ID, request_id.clone());
         for challenge in &self.challenges {
             headers.append(WWW_AUTHENTICATE, challenge.clone());
+        }
+        if let Some(nonce) = &self.nonce {
+            headers.insert(DPOP_NONCE, nonce.clone());
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, RETRY_SECONDS);
@@ -239,7 +255,7 @@ impl From<&ForwardError> for GateRefusal {
         };
         // The rest of a body that failed cannot be told from the next request.
         let close = matches!(error, ForwardError::RequestBody(_));
-        Self { status, error: word, description, challenges: Vec::new(), reason: None, close }
+        Self { status, error: word, description, challenges: Vec::new(), nonce: None, reason: None, close }
     }
 }
 

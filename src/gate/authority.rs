@@ -36,7 +36,7 @@ pub(super) async fn serve(
     authority: &Arc<Authority>,
     endpoint: AuthorityEndpoint,
     head: &Head,
-    body: ClientBody,
+    (body, certificate): (ClientBody, Option<[u8; 32]>),
     mut record: Box<Record>,
     serving: Option<Serving>,
 ) -> Response<AnswerBody> {
@@ -53,6 +53,7 @@ pub(super) async fn serve(
             Err(Unread::Broken) => Some(&[]),
         },
         address: record.client(),
+        certificate: certificate.as_ref(),
     };
     let enforcer = Arc::clone(&record.generation.live.enforcer);
     let (mut parts, bytes) = authority.answer(endpoint, &call, &enforcer).await.into_parts();

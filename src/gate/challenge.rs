@@ -1,36 +1,61 @@
-//! The `WWW-Authenticate` fields of a refusal (RFC 9110 §11.6.1, RFC 6750 §3).
+//! The `WWW-Authenticate` fields of a refusal (RFC 9110 §11.6.1, RFC 6750 §3, RFC 9449 §7.1).
 
 use http::{HeaderValue, StatusCode};
 
+use crate::enforce::bearer::TokenScheme;
 use crate::enforce::denial::{Challenge, Denial, Reason};
+use crate::enforce::dpop::{ALGORITHMS, ProofFault};
 use crate::enforce::policy::{Authentication, Route};
 
 /// The challenges of a denial; none where another token would not help. `route`: the one that matched.
 pub(super) fn challenges(denial: &Denial, route: Option<&Route>) -> Vec<HeaderValue> {
     let wire = denial.reason.wire();
-    let mut bearer = ChallengeText::bearer();
-    match wire.challenge {
-        Challenge::None => return Vec::new(),
-        Challenge::Bare => {}
-        Challenge::Error => {
-            bearer.with("error", wire.error).with("error_description", wire.description);
-            if denial.reason == Reason::InsufficientAuthentication
-                && let Some(route) = route
-            {
-                step_up(&mut bearer, &route.settings().authentication);
-            }
+    let schemes: &[TokenScheme] = match (wire.challenge, scheme(denial)) {
+        (Challenge::None, _) => &[],
+        (Challenge::Bare, _) if denial.possession.takes_dpop => &[TokenScheme::Bearer, TokenScheme::Dpop],
+        (Challenge::Bare, _) | (Challenge::Error, TokenScheme::Bearer) => &[TokenScheme::Bearer],
+        (Challenge::Error, TokenScheme::Dpop) => &[TokenScheme::Dpop],
+    };
+    schemes.iter().filter_map(|scheme| challenge(*scheme, denial, route)).collect()
+}
+
+fn challenge(scheme: TokenScheme, denial: &Denial, route: Option<&Route>) -> Option<HeaderValue> {
+    let wire = denial.reason.wire();
+    let mut text = ChallengeText::new(scheme);
+    if wire.challenge == Challenge::Error {
+        text.with("error", wire.error).with("error_description", description(denial));
+        if denial.reason == Reason::InsufficientAuthentication
+            && let Some(route) = route
+        {
+            step_up(&mut text, &route.settings().authentication);
         }
     }
     // To a request that is malformed it is no use to know what the resource asks for.
     let asks_for_token = matches!(wire.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
     let of_resource = route.filter(|route| asks_for_token && route.resource_metadata().is_some());
     if let Some(scope) = denial.scope.as_ref().or(of_resource.and_then(Route::scope)) {
-        bearer.with("scope", scope);
+        text.with("scope", scope);
     }
     if let Some(url) = of_resource.and_then(Route::resource_metadata) {
-        bearer.with("resource_metadata", url);
+        text.with("resource_metadata", url);
     }
-    bearer.into_value().into_iter().collect()
+    if scheme == TokenScheme::Dpop {
+        text.with("algs", &ALGORITHMS.join(" "));
+    }
+    text.into_value()
+}
+
+/// What the client is told.
+pub(super) fn description(denial: &Denial) -> &'static str {
+    denial.possession.fault.map_or(denial.reason.wire().description, ProofFault::description)
+}
+
+/// The scheme of the request; DPoP as well for a token that has to come with a proof.
+fn scheme(denial: &Denial) -> TokenScheme {
+    match denial.reason {
+        Reason::BadProof | Reason::NonceRequired | Reason::UnprovenToken => TokenScheme::Dpop,
+        _ => denial.possession.scheme,
+    }
 }
 
 /// What authentication is needed (RFC 9470 §3).
@@ -47,8 +72,12 @@ fn step_up(challenge: &mut ChallengeText, needed: &Authentication) {
 struct ChallengeText(String);
 
 impl ChallengeText {
-    fn bearer() -> Self {
-        Self(r#"Bearer realm="portcullis""#.to_owned())
+    fn new(scheme: TokenScheme) -> Self {
+        let scheme = match scheme {
+            TokenScheme::Bearer => "Bearer",
+            TokenScheme::Dpop => "DPoP",
+        };
+        Self(format!(r#"{scheme} realm="portcullis""#))
     }
 
     /// Adds a parameter. A value that cannot be written in a quoted string as it is, is left out.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::accept::ClientConnection;
 use super::access::Record;
-use super::answer::{AnswerForm, GateRefusal, believable_request_id};
+use super::answer::{AnswerForm, DPOP_NONCE, GateRefusal, believable_request_id};
 use super::body::{AnswerBody, ClientBody, Limited, Serving, discard};
 use super::cors::{CorsAnswer, Preflight};
 use super::cut::Cut;
@@ -63,10 +63,10 @@ pub(super) async fn serve(
     if within.is_ok()
         && let Some(own) = OwnRoom::of(&record.generation.live, &head)
         // Without a certificate that is valid, it is rejected below like any other.
-        && connection.certificate(&record.generation.live, Timestamp::now()).is_ok()
+        && let Ok(certificate) = connection.certificate(&record.generation.live, Timestamp::now())
     {
         // Boxed, as all that is rare: the future of the others stays small.
-        return Box::pin(own.serve(&head, body, record, serving)).await;
+        return Box::pin(own.serve(&head, (body, certificate.copied()), record, serving)).await;
     }
     let judged = match within {
         Ok(host) => {
@@ -94,6 +94,7 @@ pub(super) async fn serve(
             match until_cut(&watched, forwarding).await {
                 Ok(Ok(mut answer)) => {
                     cors.replace(answer.headers_mut());
+                    hand_out_nonce(&permit, answer.headers_mut());
                     return pass_on(answer, grpc, serving, watched, record);
                 }
                 Ok(Err(error)) => {
@@ -263,6 +264,13 @@ fn pass_on(
         watched.lasts();
     }
     Response::from_parts(head, AnswerBody::upstream(body, Some(watched), grpc, Some(record), serving))
+}
+
+/// The nonce that the client's next proof must carry (RFC 9449 §8.2): its proof was for this gate, and so is the nonce.
+fn hand_out_nonce(permit: &Permit, headers: &mut HeaderMap) {
+    if let Some(nonce) = permit.nonce().and_then(|nonce| HeaderValue::from_str(nonce).ok()) {
+        headers.insert(DPOP_NONCE, nonce);
+    }
 }
 
 /// Whether an answer is a stream of events, which ends when one of the two sides has had enough.

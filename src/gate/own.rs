@@ -38,17 +38,17 @@ impl OwnRoom {
         Some(Self::Signals(Arc::clone(intake), endpoint))
     }
 
-    /// Serves the request.
+    /// Serves the request; with the SHA-256 of its client certificate, if it has one.
     pub(super) async fn serve(
         self,
         head: &Head,
-        body: ClientBody,
+        (body, certificate): (ClientBody, Option<[u8; 32]>),
         record: Box<Record>,
         serving: Option<Serving>,
     ) -> Response<AnswerBody> {
         match self {
             Self::Authority(authority, endpoint) => {
-                authority::serve(&authority, endpoint, head, body, record, serving).await
+                authority::serve(&authority, endpoint, head, (body, certificate), record, serving).await
             }
             Self::Signals(intake, endpoint) => {
                 signals::serve(&intake, &endpoint, head, body, record, serving).await

@@ -25,6 +25,7 @@ use crate::enforce::denial::Reason;
 use crate::enforce::policy::{IdleCounts, Mode, Route};
 use crate::forward::Flow;
 use crate::metrics::Metrics;
+use crate::replays::ProofUse;
 use crate::time::{Now, Tick};
 
 mod question;
@@ -178,6 +179,9 @@ impl OpenStream {
     /// Decides on the request again, as if it came now.
     fn decide(self: &Rc<Self>, live: &Arc<Live>, asked: Asked, metrics: &Metrics) {
         let now = Now::read();
+        // Its proof was used when it began, and cannot be used again.
+        let was_proven = self.grounds.borrow().pass().is_some_and(|pass| pass.is_proven());
+        let asked = if was_proven { asked.told_proof(ProofUse::First) } else { asked };
         let verdict = {
             let question = self.asked.borrow();
             match self.connection.certificate(live, now.wall) {

@@ -149,6 +149,13 @@ fn key(
         .map_err(|why| (kid.map(|kid| kid.chars().take(KID_IN_LOG).collect()), why))
 }
 
+/// The key of a JWK that stands by itself, for signatures by this algorithm.
+pub(super) fn alone(jwk: &str, algorithm: Algorithm) -> Result<VerificationKey, UnusableKey> {
+    let members: JsonMembers<'_> =
+        serde_json::from_str(jwk).map_err(|error| UnusableKey::Malformed(error.to_string()))?;
+    usable(&members, None, &[algorithm], false)
+}
+
 fn usable(
     jwk: &JsonMembers<'_>,
     kid: Option<&str>,

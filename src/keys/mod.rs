@@ -16,6 +16,7 @@ pub mod authorization;
 mod json;
 pub mod jwks;
 pub mod key;
+pub mod presented;
 pub mod refresh;
 pub mod set;
 pub mod source;

@@ -22,6 +22,7 @@ mod idle_rows;
 mod last_uses;
 mod migrations;
 mod mirror;
+mod proofs;
 pub mod record;
 pub mod redis;
 mod rows;

@@ -18,6 +18,7 @@ mod clocks;
 mod commands;
 mod console_live;
 mod console_pages;
+mod dpop;
 mod drain;
 mod edges;
 mod failing_upstreams;

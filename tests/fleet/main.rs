@@ -11,6 +11,7 @@
 mod authority;
 mod chaos;
 mod clocks;
+mod dpop;
 mod events;
 mod gaps;
 mod init;

@@ -234,7 +234,7 @@ fn the_json_is_what_the_endpoint_answers() {
     assert_eq!((&json["allowed"], &json["reason"]), (&json!(false), &json!("wrong_audience")));
     assert_eq!(json.as_object().unwrap().len(), 3);
     let checks = json["checks"].as_array().unwrap();
-    assert_eq!(checks.len(), 23);
+    assert_eq!(checks.len(), 31);
     for check in checks {
         assert_eq!(check.as_object().unwrap().len(), 3, "{check}");
         assert!(

@@ -96,7 +96,12 @@ impl Gate {
     ) -> Self {
         let revocations = Arc::new(Revocations::new(not_before));
         let log = EventLog::start(store.clone(), Arc::clone(&revocations)).await.expect("a log");
-        let in_force = InForce { revocations, sessions: Arc::new(sessions), freshness: store.freshness() };
+        let in_force = InForce {
+            revocations,
+            sessions: Arc::new(sessions),
+            freshness: store.freshness(),
+            ..InForce::unlimited()
+        };
         let metrics = Metrics::new().expect("instruments");
         let keys: Vec<_> = NAMES.iter().map(|name| key_store(name, &metrics)).collect();
         let enforcer = Arc::new(enforcer(settings, &keys, &in_force, &metrics));
@@ -266,6 +271,7 @@ fn enforcer(settings: Settings, keys: &[Arc<KeyStore>], in_force: &InForce, metr
         routes: vec![route],
         identity: IdentitySettings::default(),
         bearer: BearerSettings::default(),
+        dpop: Default::default(),
         proofs: 1_000,
     };
     Enforcer::new(settings, issuers, in_force.clone(), metrics).expect("sound routes")

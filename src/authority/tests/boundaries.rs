@@ -291,6 +291,7 @@ async fn documents_are_public_and_kept_half_as_long_as_a_key_is_published_ahead(
                 headers: &headers,
                 body: None,
                 address: ADDRESS,
+                certificate: None,
             };
             bed.authority.answer(endpoint, &call, &bed.enforcer).await
         }
@@ -343,6 +344,7 @@ fn the_client_that_a_call_names_is_that_of_its_form() {
             headers: &headers,
             body,
             address: ADDRESS,
+            certificate: None,
         })
     };
     assert_eq!(named(Method::POST, b"client_id=app_c&client_secret=s"), Some("app_c".to_owned()));

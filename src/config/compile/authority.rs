@@ -65,6 +65,7 @@ fn table(s: &mut Section<'_>) -> Settings {
         scopes: s.list("scopes", &[], units::scope),
         introspection_clients: s.list("introspection_clients", &[], units::name),
         global_token_revocation: None,
+        binds_certificates: false,
         path,
     }
 }

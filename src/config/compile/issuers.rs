@@ -14,6 +14,7 @@ use crate::config::settings::IssuerSettings;
 use crate::config::values::Zero;
 use crate::config::{material, units};
 use crate::enforce::claims::{ClaimNames, IssuerRules};
+use crate::enforce::dpop::SenderConstraint;
 use crate::enforce::policy::ClaimName;
 use crate::keys::key::check_secret;
 use crate::keys::{self, KeySource};
@@ -32,6 +33,14 @@ pub(super) const ALGORITHMS: [(&str, Algorithm, bool); 12] = [
     ("HS256", Algorithm::HS256, true),
     ("HS384", Algorithm::HS384, true),
     ("HS512", Algorithm::HS512, true),
+];
+
+/// What tokens must be bound to, where that is not left to them.
+const CONSTRAINTS: [(&str, SenderConstraint); 4] = [
+    ("dpop", SenderConstraint::Dpop),
+    ("mtls", SenderConstraint::Mtls),
+    ("either", SenderConstraint::Either),
+    ("ignore_dpop", SenderConstraint::IgnoreDpop),
 ];
 
 /// All of them.
@@ -82,6 +91,11 @@ fn issuer(s: &mut Section<'_>) -> IssuerSettings {
         max_lifetime: s.duration("max_lifetime", "24h", Zero::Refused),
         token_types: s.filled_list("token_types", workload.token_types(), units::name),
         required_claims: s.list("required_claims", &["sub"], units::name),
+        sender_constraint: s.word(
+            "sender_constraint",
+            ("when_bound", SenderConstraint::WhenBound),
+            &CONSTRAINTS,
+        ),
         claims: s.table("claims", claims),
         conditions: conditions(s, "conditions"),
     };

@@ -14,6 +14,7 @@ use crate::signals::intake::EndpointKind;
 mod authority;
 mod browsers;
 mod conditions;
+mod dpop;
 mod identity;
 mod issuers;
 mod operators;
@@ -46,6 +47,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let transmitters = s.aside(|s| transmitters::transmitters(s, &issuers, endpoint));
     let mut authority = authority::authority(s, &issuers);
     if let Some(authority) = &mut authority {
+        authority.binds_certificates = gate.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         let mut ours =
             revocation.iter().filter(|sender| sender.subject_issuer.issuer.issuer == authority.issuer);
         let own = issuers.iter().find(|issuer| issuer.keys.source == KeySource::Authority);
@@ -71,6 +73,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
             routes,
             identity: s.table("identity", identity::identity),
             bearer: s.table("bearer", identity::bearer),
+            dpop: dpop::dpop(s),
             // With so many tokens in use, each is to be verified once.
             proofs: sessions.max_tracked,
         },

@@ -37,7 +37,18 @@ fn one_field_of_the_bearer_scheme_is_a_credential() {
         (&[""], None, Ok(None)),
         (&["Basic dXNlcjpwYXNz"], None, Ok(None)),
         (&["Basic dXNlcjpwYXNz"], Some("access_token=a"), Ok(None)),
-        (&["DPoP abc"], None, Ok(None)),
+        (&["DPoP abc"], None, Ok(Some("abc"))),
+        (&["dpop  abc"], None, Ok(Some("abc"))),
+        (&["DPoP"], None, malformed),
+        (&["DPoP a b"], None, malformed),
+        (&["DPoP abc, Bearer abc"], None, malformed),
+        (&["DPoPabc"], None, Ok(None)),
+        (&["DPo abc"], None, Ok(None)),
+        (&["DPoP abc", "Bearer abc"], None, ambiguous),
+        (&["Bearer abc", "DPoP abc"], None, ambiguous),
+        (&["DPoP abc", "DPoP abc"], None, ambiguous),
+        (&["DPoP abc", "Basic abc"], None, ambiguous),
+        (&["DPoP abc"], Some("access_token=a"), ambiguous),
         (&["Bearerabc"], None, Ok(None)),
         (&["Bear abc"], None, Ok(None)),
         (&["BearerX abc"], None, Ok(None)),
@@ -93,11 +104,33 @@ fn presence_is_a_matter_of_the_scheme_alone() {
         (&["bearer"], true),
         (&["Bearer a b", "Basic x"], true),
         (&["Basic x", "BEARER y"], true),
+        (&["DPoP abc"], true),
+        (&["Basic x", "dpop"], true),
         (&["Basic x"], false),
+        (&["DPoPe x"], false),
         (&["Bearerish x"], false),
         (&[], false),
     ] {
         assert_eq!(is_presented(&headers(fields), &NO_WEBSOCKETS), presented, "{fields:?}");
+    }
+}
+
+#[test]
+fn the_scheme_tells_how_a_token_is_presented() {
+    for (fields, scheme) in [
+        (&["Bearer abc"][..], TokenScheme::Bearer),
+        (&["DPoP abc"], TokenScheme::Dpop),
+        (&[" dpop abc"], TokenScheme::Dpop),
+        (&["DPoP"], TokenScheme::Dpop),
+        (&["Bearer abc", "DPoP abc"], TokenScheme::Dpop),
+        (&["Basic abc"], TokenScheme::Bearer),
+        (&[], TokenScheme::Bearer),
+    ] {
+        let headers = headers(fields);
+        assert_eq!(super::scheme(&headers), scheme, "{fields:?}");
+        if let Ok(Some(token)) = extract(&headers, None, &NO_WEBSOCKETS) {
+            assert_eq!(token.scheme(), scheme, "{fields:?}");
+        }
     }
 }
 

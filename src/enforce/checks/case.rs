@@ -6,7 +6,7 @@ use http::{HeaderMap, Method};
 use jsonwebtoken::Algorithm;
 
 use super::Stop;
-use crate::enforce::bearer::{self, BearerToken};
+use crate::enforce::bearer::{self, BearerToken, TokenScheme};
 use crate::enforce::claims;
 use crate::enforce::decide::{Asked, Enforcer, NoPermit, Pass, Proof, Request, Trail, TrustedIssuer};
 use crate::enforce::denial::Reason;
@@ -45,6 +45,12 @@ pub(in crate::enforce) struct Case<'r> {
     pub(in crate::enforce) token: Option<Arc<VerifiedToken>>,
     /// Why its claims cannot be used.
     pub(in crate::enforce) unusable: Option<String>,
+    /// How the token is presented.
+    pub(in crate::enforce) scheme: TokenScheme,
+    /// The key that the token is bound to was proven.
+    pub(in crate::enforce) is_proven: bool,
+    /// The nonce for the next proof.
+    pub(in crate::enforce) nonce: Option<Box<str>>,
     /// The idle clock, when it is only looked at.
     pub(in crate::enforce) look: Option<IdleLook>,
     /// For log and metrics.
@@ -90,6 +96,9 @@ impl<'r> Case<'r> {
             seen: None,
             token: None,
             unusable: None,
+            scheme: TokenScheme::default(),
+            is_proven: false,
+            nonce: None,
             look: None,
             trail: Trail::default(),
         }
@@ -150,7 +159,8 @@ impl<'r> Case<'r> {
 
     /// What passed every check.
     pub(in crate::enforce) fn pass(&mut self) -> Result<Pass, NoPermit> {
-        let pass = self.token.take().map(|token| Pass { token, told: self.asked.session() });
+        let (told, is_proven) = (self.asked.session(), self.is_proven);
+        let pass = self.token.take().map(|token| Pass { token, told, is_proven });
         pass.ok_or_else(|| Stop::NotChecked("a check is missing").into_refusal())
     }
 

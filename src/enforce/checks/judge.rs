@@ -77,6 +77,7 @@ pub(super) fn form<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
         let is_anonymous = case.route.is_some_and(|route| route.settings().anonymous);
         return Err(if is_anonymous { Stop::Anonymous } else { Reason::Missing.into() });
     };
+    case.scheme = bearer.scheme();
     match case.subject {
         Subject::Question(..) => case.remind(bearer),
         Subject::Request(_) | Subject::Alone(_) | Subject::Lasting(_) => case.recall(bearer),
@@ -203,7 +204,11 @@ pub(super) fn certificate<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
         Subject::Lasting(certificate) => certificate,
         Subject::Question(..) | Subject::Alone(_) => None,
     };
-    match (case.token()?.judge_certificate(presented), case.subject) {
+    let token = case.token()?;
+    if case.issuer()?.1.rules.sender_constraint.needs_certificate() && token.bound_to.certificate.is_none() {
+        return Err(Reason::CertificateMismatch.into());
+    }
+    match (token.judge_certificate(presented), case.subject) {
         (Err(_bound), Subject::Question(..)) => Err(Stop::NotChecked(
             "the token is bound to a client certificate, and only a connection shows whether it is presented",
         )),

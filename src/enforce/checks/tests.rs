@@ -29,7 +29,7 @@ const APP: &str = "https://app.example";
 const EVIL: &str = "https://evil.example";
 
 /// What decides when this check and all after it fail.
-const REASONS: [(&str, Reason); 30] = [
+const REASONS: [(&str, Reason); 31] = [
     ("target", Reason::BadTarget),
     ("route", Reason::NoRoute),
     ("origin", Reason::BadOrigin),
@@ -49,6 +49,7 @@ const REASONS: [(&str, Reason); 30] = [
     ("signature", Reason::BadSignature),
     ("claims", Reason::BadClaim),
     ("certificate", Reason::CertificateMismatch),
+    ("proof", Reason::UnprovenToken),
     ("resource", Reason::WrongAudience),
     ("route_issuers", Reason::UnknownIssuer),
     ("route_audiences", Reason::WrongAudience),
@@ -174,6 +175,7 @@ fn failing_from(first: usize) -> (&'static str, String) {
     set("idle", "iat", json!(NOW - 61));
     set("idle", "sub", json!("bob"));
     set("revocation", "sub", json!("alice"));
+    set("proof", "cnf", json!({"jkt": b64(&[7; 32])}));
     set("certificate", "cnf", json!({"x5t#S256": b64(&[7; 32])}));
     set("claims", "roles", json!(7));
     set("required_claims", "sub", Value::Null);
@@ -212,8 +214,8 @@ fn the_first_check_of_the_table_that_fails_is_the_reason() {
         let failed = told.checks.iter().find(|made| made.ok == Some(false)).map(|made| made.check);
         let Verdict::Deny(denial) = asking.decide().verdict else { panic!("{name}: not denied") };
         assert_eq!(denial.reason, expected, "{name}");
-        // Only a connection shows the certificate.
-        if name != "certificate" {
+        // Only a connection shows the certificate, and only a request the proof.
+        if name != "certificate" && name != "proof" {
             assert_eq!((failed, told.reason), (Some(name), Some(expected)), "{told:?}");
         }
     }
@@ -260,7 +262,7 @@ fn cached_proofs_and_requests_that_last_are_judged_by_every_check_that_can_chang
         judged.insert(check);
         // A request that lasts is what it was when it was allowed; all else is judged again.
         if let Some(token) = judgement.token {
-            let pass = Pass { token, told: None };
+            let pass = Pass { token, told: None, is_proven: false };
             // Elsewhere the route asks for more in every later step as well.
             let path = if check == "authentication" { "/authentication" } else { "/good" };
             let route = gate.routes().iter().find(|route| **route.pattern() == *path).expect("a route");
@@ -289,6 +291,9 @@ fn cached_proofs_and_requests_that_last_are_judged_by_every_check_that_can_chang
     cached("issued_at", at(-31, ask("/good", &early)), Reason::IssuedInFuture);
     cached("key", at(86_401, ask("/good", &good)), Reason::KeysUnavailable);
     cached("certificate", Asking::new(&gate, "/good").token(&good), Reason::CertificateMismatch);
+    let keyed = token(&claims(json!({"cnf": {"jkt": b64(&[7; 32])}, "iat": NOW, "jti": "keyed"})));
+    assert_eq!(ask("/good", &keyed).decide().proof, Proof::Fresh);
+    cached("proof", ask("/good", &keyed), Reason::UnprovenToken);
     cached("resource", ask("/resource", &good), Reason::WrongAudience);
     cached("route_issuers", ask("/issuers", &good), Reason::UnknownIssuer);
     cached("route_audiences", ask("/audiences", &good), Reason::WrongAudience);

@@ -126,7 +126,7 @@ fn scopes_and_roles_are_found_in_the_shapes_of_real_issuers() {
 fn every_claim_finds_its_place() {
     let claims = payload(json!({
         "azp": "app-7", "tid": {"id": 7}, "ext": {"rv": 12}, "nbf": NOW - 1, "iat": NOW as f64 - 10.75,
-        "cnf": {"x5t#S256": b64(&[7; 32])},
+        "cnf": {"x5t#S256": b64(&[7; 32]), "jkt": b64(&[8; 32])},
     }));
     let member = |name: &str| ClaimName::Member(name.to_owned());
     let found =
@@ -139,7 +139,7 @@ fn every_claim_finds_its_place() {
     assert_eq!(found.issued_at, Timestamp::from_millis(NOW * 1000 - 10_750));
     assert_eq!(found.expires_at, Timestamp::from_secs(NOW + 600));
     assert_eq!(found.not_before, Some(Timestamp::from_secs(NOW - 1)));
-    assert_eq!(found.certificate, Some([7; 32]));
+    assert_eq!(found.bound_to, Confirmation { certificate: Some([7; 32]), key: Some([8; 32]) });
     // printf 'https://idp.example/\nalice' | sha256sum
     assert_eq!(found.subject_hash.as_deref(), Some("62cbd6c7a380"));
 }

@@ -5,6 +5,7 @@ mod forms;
 mod hostile;
 mod identity;
 mod permits;
+mod possession;
 mod proofs;
 mod tables;
 mod workloads;

@@ -77,6 +77,15 @@ impl Reason {
             Self::BeforeState => {
                 "The token is older than the state store: what was revoked before that is not known."
             }
+            Self::BadProof => {
+                "The DPoP proof is missing, wrong, or was used before. Behind a proxy, dpop.public_url must be what clients see."
+            }
+            Self::NonceRequired => {
+                "The DPoP proof lacks a nonce. Clients repeat the request with the one they are given."
+            }
+            Self::UnprovenToken => {
+                "The token is bound to a key and came without a proof of it, or it is not bound and has to be."
+            }
             Self::Overloaded => "A limit of this gate was reached.",
         }
     }

@@ -44,6 +44,7 @@ fn every_word_of_the_closed_set_is_spoken_and_no_other() {
         "signals_stale",
         "certificate_mismatch",
         "before_state",
+        "bad_proof",
         "overloaded",
     ];
     expected.sort_unstable();
@@ -65,6 +66,9 @@ fn answers_are_those_of_rfc_6750() {
         (Reason::BadSignature, 401, "invalid_token", Challenge::Error),
         (Reason::CertificateMismatch, 401, "invalid_token", Challenge::Error),
         (Reason::Idle, 401, "invalid_token", Challenge::Error),
+        (Reason::BadProof, 401, "invalid_dpop_proof", Challenge::Error),
+        (Reason::NonceRequired, 401, "use_dpop_nonce", Challenge::Error),
+        (Reason::UnprovenToken, 401, "invalid_token", Challenge::Error),
         (Reason::InsufficientScope, 403, "insufficient_scope", Challenge::Error),
         (Reason::InsufficientRole, 403, "insufficient_scope", Challenge::Error),
         (Reason::BadOrigin, 403, "access_denied", Challenge::None),

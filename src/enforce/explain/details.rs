@@ -149,8 +149,13 @@ pub(in crate::enforce) fn resource(case: &Case<'_>, _failed: Option<Reason>) -> 
     words::resource(route.settings().resource.as_deref(), token)
 }
 
-pub(in crate::enforce) fn certificate(_case: &Case<'_>, _failed: Option<Reason>) -> String {
-    "the token is not bound to a client certificate".to_owned()
+pub(in crate::enforce) fn certificate(_case: &Case<'_>, failed: Option<Reason>) -> String {
+    words::certificate(failed.is_none())
+}
+
+pub(in crate::enforce) fn proof(case: &Case<'_>, failed: Option<Reason>) -> String {
+    let Some(token) = &case.token else { return String::new() };
+    words::proof(token.bound_to.key.is_some(), failed.is_none())
 }
 
 pub(in crate::enforce) fn revocation(case: &Case<'_>, failed: Option<Reason>) -> String {

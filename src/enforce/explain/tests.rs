@@ -77,6 +77,7 @@ fn a_good_token_passes_every_check() {
         ("signature", "matches"),
         ("claims", r#"subject "alice", client "app", jti "token-1""#),
         ("certificate", "the token is not bound to a client certificate"),
+        ("proof", "the token is not bound to a key"),
         ("revocation", "nothing ended it"),
         ("idle", "idle_timeout is off"),
         ("scopes", r#"needed: all of "read:deals"; the token has: "read:deals", "read:users""#),
@@ -191,13 +192,15 @@ fn what_cannot_be_known_is_said_to_be_so() {
     let undated = token(&without(payload(json!({})), "exp"));
     let of_route = of_route();
     let (no_target, undated_leaves) = ([&["route"], &of_route[..]].concat(), undated_leaves());
-    let rows: [(&str, &str, Option<Reason>, &[&str]); 7] = [
+    let keyed = claims(json!({"cnf": {"jkt": b64(&[7; 32])}}));
+    let rows: [(&str, &str, Option<Reason>, &[&str]); 8] = [
         ("/deals", "opaque", Some(Reason::NotJwt), &CHECKS[5..]),
         ("/deals", &claims(json!({"iss": "https://x/"})), Some(Reason::UnknownIssuer), &CHECKS[6..]),
         ("/nowhere", &good, Some(Reason::NoRoute), &of_route),
         ("//deals", &good, Some(Reason::BadTarget), &no_target),
         ("/deals", &none, Some(Reason::BadAlgorithm), &["key", "signature"]),
         ("/deals", &bound, None, &["certificate"]),
+        ("/deals", &keyed, None, &["proof"]),
         ("/deals", &undated, Some(Reason::MissingClaim), &undated_leaves),
     ];
     for (path, token, reason, expected) in rows {

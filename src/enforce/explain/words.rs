@@ -232,6 +232,20 @@ pub(super) fn holder(token: &VerifiedToken) -> String {
     }
 }
 
+pub(super) fn certificate(good: bool) -> String {
+    let rule = if good { "" } else { ", and sender_constraint of its issuer demands that" };
+    format!("the token is not bound to a client certificate{rule}")
+}
+
+pub(super) fn proof(bound: bool, good: bool) -> String {
+    let text = match (bound, good) {
+        (true, _) => "the token is bound to a key, which sender_constraint of its issuer leaves to others",
+        (false, true) => "the token is not bound to a key",
+        (false, false) => "the token is not bound to a key, and sender_constraint of its issuer demands that",
+    };
+    text.to_owned()
+}
+
 pub(super) fn revocation(
     ended: Option<(Ended, EndedBy)>,
     token: &VerifiedToken,

@@ -323,7 +323,7 @@ impl Route {
                 (false, Ok(()), Ok(())) => return Ok(()),
                 (false, Ok(()), Err(reason)) if nearest.reason != Reason::InsufficientScope => {
                     let scope = joined(self.settings.requirement.scopes().chain(one.scopes()));
-                    nearest = Denial { reason, scope };
+                    nearest = Denial { scope, ..reason.into() };
                 }
                 (false, Err(reason), _) if nearest.reason == Reason::ClaimCondition => {
                     nearest = self.denial(reason);
@@ -346,7 +346,7 @@ impl Route {
     }
 
     fn denial(&self, reason: Reason) -> Denial {
-        Denial { reason, scope: self.scope.clone() }
+        Denial { scope: self.scope.clone(), ..Denial::from(reason) }
     }
 }
 

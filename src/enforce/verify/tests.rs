@@ -64,6 +64,7 @@ fn the_skew_of_each_fresh_token_is_measured_once() {
         routes: vec![route("/{*rest}")],
         identity: identity(),
         bearer: BearerSettings::default(),
+        dpop: Default::default(),
         proofs: 10,
     };
     let gate = Enforcer::new(settings, issuers(), InForce::unlimited(), &metrics).expect("sound routes");

@@ -31,7 +31,7 @@ enum Fate {
     Drop,
     /// Believed, and then forwarded, only when a trusted proxy sent it, of those that set `X-Forwarded-*`.
     Trusted,
-    /// `Authorization`: forwarded unless the configuration strips it.
+    /// `Authorization` and what belongs to it: forwarded unless the configuration strips it.
     Authorization,
     /// Forwarded without the token among them.
     SubProtocols,
@@ -66,6 +66,8 @@ const KNOWN: &[(&str, Fate)] = &[
     ("expect", Fate::Expect),
     ("cookie", Fate::Cookie),
     ("authorization", Fate::Authorization),
+    // A proof goes with its token.
+    ("dpop", Fate::Authorization),
     ("max-forwards", Fate::MaxForwards),
     // Routes are chosen by them, so another spelling must not tell the upstream something else.
     ("mcp-method", Fate::Pass),

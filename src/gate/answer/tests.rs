@@ -67,7 +67,7 @@ fn every_reason_has_an_answer_whose_challenge_and_body_agree() {
 #[test]
 fn the_scopes_that_are_missing_are_named_unless_they_cannot_be_written() {
     let challenge = |scope: &str| {
-        let denial = Denial { reason: Reason::InsufficientScope, scope: Some(Arc::from(scope)) };
+        let denial = Denial { scope: Some(Arc::from(scope)), ..Reason::InsufficientScope.into() };
         told(&GateRefusal::denied(&denial, None)).2.unwrap()
     };
     assert!(challenge("read:deals read:users").ends_with(r#", scope="read:deals read:users""#));

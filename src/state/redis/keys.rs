@@ -3,7 +3,7 @@
 //! The log, its origin and the lock of who mends it share one slot, because scripts change them together. Last uses
 //! spread over 256 hash tags, so that a cluster shares them out and one script can still write many.
 
-use crate::identity::TokenKey;
+use crate::identity::{Key, TokenKey};
 
 /// The version of what is under the prefix. Another one is refused.
 pub(super) const VERSION: &str = "1";
@@ -58,6 +58,19 @@ impl RedisKeys {
         key
     }
 
+    /// A proof of possession that was used; it expires.
+    pub(super) fn proof(&self, proof: Key) -> Vec<u8> {
+        let bytes = proof.to_bytes();
+        let mut key = format!("{}:proof:{{{:02x}}}:", self.prefix, bytes[0]).into_bytes();
+        key.extend(bytes);
+        key
+    }
+
+    /// The key of the nonces that proofs carry, for a period; it expires.
+    pub(super) fn nonces(&self, period: i64) -> String {
+        format!("{}:nonces:{period}", self.prefix)
+    }
+
     /// The authority of an issuer: the ids of its keys.
     pub(super) fn authority(&self, issuer: &str) -> String {
         format!("{}:authority:{}", self.prefix, crate::identity::IssuerKey::new(issuer).0)
@@ -98,7 +111,6 @@ pub(super) fn slot(key: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Key;
 
     #[test]
     fn slots_are_those_of_the_specification() {
@@ -125,5 +137,6 @@ mod tests {
         let braces = TokenKey(Key::from_bytes(*b"{}{}{}{}{}{}{}{}"));
         assert_eq!(slot(&keys.session(braces)), of("{7b}"));
         assert_eq!(slot(&keys.first_use(braces)), of("{7b}"));
+        assert_eq!(slot(&keys.proof(braces.0)), of("{7b}"));
     }
 }

@@ -33,6 +33,7 @@ mod keys;
 mod log;
 mod mend;
 mod phase;
+mod proofs;
 mod registry;
 mod removed;
 mod scripts;

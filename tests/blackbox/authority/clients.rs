@@ -13,6 +13,12 @@ use testkit::tools::node_modules;
 /// Runs a script against the stage and returns how many checks it made.
 #[track_caller]
 fn checks(stage: &Stage, app: &App, program: &Path, script: &str) -> u32 {
+    checks_with(stage, app, program, script, &[])
+}
+
+/// The same with further variables of the environment.
+#[track_caller]
+fn checks_with(stage: &Stage, app: &App, program: &Path, script: &str, more: &[(&str, &str)]) -> u32 {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let ca = stage.gate.settings.folder().join("ca.pem");
     let output = Command::new(program)
@@ -21,6 +27,7 @@ fn checks(stage: &Stage, app: &App, program: &Path, script: &str) -> u32 {
         .env("CLIENT_ID", &app.id)
         .env("CLIENT_SECRET", &app.secret)
         .env("ALGORITHM", part(&stage.token(app), 0)["alg"].as_str().unwrap())
+        .envs(more.iter().copied())
         .env("NODE_MODULES", node_modules())
         .env("NODE_EXTRA_CA_CERTS", &ca)
         .env("REQUESTS_CA_BUNDLE", &ca)
@@ -145,6 +152,16 @@ fn oauth4webapi_finds_nothing_wrong_whatever_signs() {
         let stage = Stage::planned(|plan| plan.authority(&format!("signing_algorithm = \"{algorithm}\"")));
         let app = stage.robot();
         assert!(checks(&stage, &app, Path::new("node"), "node/oauth4webapi.mjs") >= 60, "{algorithm}");
+    }
+}
+
+#[test]
+fn oauth4webapi_and_openid_client_use_dpop() {
+    for nonces in ["off", "required"] {
+        let stage = Stage::planned(|plan| plan.toml(&format!("[dpop]\nnonce = \"{nonces}\"")));
+        let app = stage.robot();
+        let made = checks_with(&stage, &app, Path::new("node"), "node/dpop.mjs", &[("NONCES", nonces)]);
+        assert_eq!(made, 53, "{nonces}");
     }
 }
 

@@ -10,6 +10,7 @@ mod expiry;
 mod introspection;
 mod keys;
 mod overload;
+mod possession;
 mod reload;
 mod scim;
 mod slowing;

@@ -39,6 +39,13 @@ impl Plan {
         self
     }
 
+    /// With client certificates of the authority in this PEM file.
+    pub fn server_tls(mut self, file: &str, roots: &str) -> Self {
+        self.base.file(file, roots);
+        self.base = self.base.server_tls(&format!("client_ca = \"{file}\""));
+        self
+    }
+
     /// With other lines of `[telemetry]`.
     pub fn telemetry(mut self, lines: &str) -> Self {
         self.base = self.base.telemetry(lines);

@@ -203,6 +203,7 @@ async fn open(store: Store, ledger: &Ledger, metrics: &Metrics) -> Arc<Authority
         scopes: ["read:deals", "read:users"].map(str::to_owned).to_vec(),
         introspection_clients: Vec::new(),
         global_token_revocation: None,
+        binds_certificates: false,
         path: PathBuf::new(),
     };
     let (revocations, sessions) = (Arc::clone(&ledger.revocations), Arc::clone(&ledger.sessions));
@@ -222,6 +223,7 @@ fn refuses_everything(metrics: &Metrics) -> Enforcer {
         routes: Vec::new(),
         identity: IdentitySettings::default(),
         bearer: BearerSettings::default(),
+        dpop: Default::default(),
         proofs: DEFAULT_PROOFS,
     };
     Enforcer::new(settings, Vec::new(), decide::InForce::unlimited(), metrics).unwrap()

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
 use portcullis::config::{OnEmpty, StoreSettings};
+use portcullis::enforce::dpop::uri::UriOrigin;
+use portcullis::enforce::dpop::{DpopSettings, SenderConstraint};
 use portcullis::enforce::policy::{
     ClaimName, CorsOrigins, CorsSettings, EncodedSlashes, IdentityClaim, Mode, OnOverflow, WebOrigin,
 };
@@ -41,6 +43,8 @@ fn the_defaults_are_those_of_the_manual() {
     assert_eq!(s.enforce.identity.headers.len(), 5);
     assert!(!s.enforce.identity.strip_authorization);
     assert_eq!((s.enforce.identity.max_value, s.enforce.identity.on_overflow), (4096, OnOverflow::Refuse));
+    assert_eq!(s.enforce.dpop, DpopSettings::default());
+    assert_eq!(issuer.rules.sender_constraint, SenderConstraint::WhenBound);
 }
 
 #[test]
@@ -59,7 +63,10 @@ fn every_notation_arrives() {
             "identity",
             "X_Auth_Subject = \"token.email\"\nx-auth-roles = \"\"\nx-groups = \"token./a/b\"\n[identity]\nmax_value = 65536\non_overflow = \"omit\"",
         ),
-        ("sessions", "idle_timeout = \"0s\""),
+        (
+            "sessions",
+            "idle_timeout = \"0s\"\n[dpop]\npublic_url = \"HTTPS://API.test:443\"\nmax_age = \"1h\"\nnonce = \"required\"\nmax_tracked = 7",
+        ),
         ("state", "store = \"memory\"\non_empty = \"trust\""),
     ]);
     let s = folder.good(&text).settings;
@@ -96,6 +103,11 @@ fn every_notation_arrives() {
         ]
     );
     assert_eq!(s.sessions.idle_timeouts, None.into());
+    let public_url = UriOrigin::parse("https://api.test");
+    assert!(public_url.is_some());
+    let max_age = Duration::from_secs(3600);
+    let dpop = DpopSettings { public_url, max_age, nonce: true, max_tracked: 7, announced: true };
+    assert_eq!(s.enforce.dpop, dpop);
     assert_eq!((s.state.store, s.state.on_empty), (StoreSettings::Memory, OnEmpty::Trust));
 }
 

@@ -109,6 +109,7 @@ pub(crate) fn permit(method: &Method, path: &str) -> Permit {
         routes,
         identity: IdentitySettings::default(),
         bearer: BearerSettings::default(),
+        dpop: Default::default(),
         proofs: 10,
     };
     let enforcer =

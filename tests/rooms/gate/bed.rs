@@ -254,6 +254,7 @@ fn live(
         routes: routes.to_vec(),
         identity: IdentitySettings::default(),
         bearer: BearerSettings::default(),
+        dpop: Default::default(),
         proofs: 1000,
     };
     let upstream = UpstreamSettings {

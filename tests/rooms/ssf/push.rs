@@ -76,6 +76,7 @@ impl Gate {
             routes: Vec::new(),
             identity: IdentitySettings::default(),
             bearer: BearerSettings::default(),
+            dpop: Default::default(),
             proofs: 1,
         };
         let enforcer = Enforcer::new(settings, Vec::new(), InForce::unlimited(), &metrics).unwrap();

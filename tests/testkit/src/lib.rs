@@ -7,6 +7,7 @@ pub mod app;
 pub mod call;
 pub mod command;
 pub mod documents;
+pub mod dpop;
 pub mod frames;
 pub mod gate;
 pub mod h2_client;

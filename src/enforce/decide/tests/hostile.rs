@@ -209,14 +209,18 @@ fn claims_of_the_wrong_form_or_value_are_rejected() {
         // confirmations that cannot be checked (RFC 7800, RFC 8705, RFC 9449)
         (json!({"cnf": "x"}), BadClaim),
         (json!({"cnf": {}}), BadClaim),
-        (json!({"cnf": {"jkt": b64(&[7; 32])}}), BadClaim),
+        (json!({"cnf": {"jkt": b64(&[7; 32])}}), Reason::UnprovenToken),
+        (json!({"cnf": {"jkt": b64(&[7; 31])}}), BadClaim),
+        (json!({"cnf": {"jkt": b64(&[7; 33])}}), BadClaim),
+        (json!({"cnf": {"jkt": 7}}), BadClaim),
+        (json!({"cnf": {"jkt": b64(&[7; 32]), "kid": "x"}}), BadClaim),
         (json!({"cnf": {"jwk": {"kty": "EC"}}}), BadClaim),
         (json!({"cnf": {"x5t#S256": 7}}), BadClaim),
         (json!({"cnf": {"x5t#S256": ""}}), BadClaim),
         (json!({"cnf": {"x5t#S256": b64(&[7; 31])}}), BadClaim),
         (json!({"cnf": {"x5t#S256": b64(&[7; 33])}}), BadClaim),
         (json!({"cnf": {"x5t#S256": format!("{}=", b64(&[7; 32]))}}), BadClaim),
-        (json!({"cnf": {"x5t#S256": b64(&[7; 32]), "jkt": b64(&[7; 32])}}), BadClaim),
+        (json!({"cnf": {"x5t#S256": b64(&[7; 32]), "jkt": b64(&[7; 32])}}), Reason::CertificateMismatch),
         (json!({"cnf": {"x5t#S256": b64(&[7; 32])}}), Reason::CertificateMismatch),
     ];
     let mut rows: Vec<_> =

@@ -155,6 +155,7 @@ fn an_enforcer_forgets_what_is_too_much_and_shows_its_settings() {
         routes: vec![route("/{*rest}")],
         identity: identity(),
         bearer: bearer.clone(),
+        dpop: Default::default(),
         proofs: 10,
     };
     let metrics = Metrics::new().expect("instruments");

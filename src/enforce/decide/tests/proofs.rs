@@ -41,8 +41,13 @@ fn with(
     proofs: usize,
     in_force: InForce,
 ) -> Enforcer {
-    let settings =
-        Settings { routes: vec![route("/{*rest}")], identity, bearer: BearerSettings::default(), proofs };
+    let settings = Settings {
+        routes: vec![route("/{*rest}")],
+        identity,
+        bearer: BearerSettings::default(),
+        dpop: Default::default(),
+        proofs,
+    };
     Enforcer::new(settings, issuers, in_force, &Metrics::new().expect("instruments")).expect("sound routes")
 }
 

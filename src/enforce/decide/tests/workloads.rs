@@ -55,6 +55,7 @@ fn with(in_force: InForce) -> Enforcer {
         routes: vec![route("/{*rest}")],
         identity: identity(),
         bearer: BearerSettings::default(),
+        dpop: Default::default(),
         proofs: 100,
     };
     let metrics = Metrics::new().expect("instruments");

@@ -1,0 +1,119 @@
+//! Keys that a client proves to have when it asks for a token, which is bound to them: by DPoP (RFC 9449 §5), and by the
+//! certificate of its connection (RFC 8705 §3).
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::Serialize;
+
+use super::endpoints::EndpointCall;
+use super::error::OauthError;
+use super::{Authority, Settings};
+use crate::enforce::decide::Enforcer;
+use crate::enforce::dpop::ProofFault;
+use crate::enforce::dpop::proof::{self, DPOP, ExpectedProof, ProvenKey};
+use crate::enforce::dpop::uri::UriOrigin;
+use crate::replays::ProofUse;
+use crate::time::Now;
+
+const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// What a token is bound to, as it says itself (RFC 7800 `cnf`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(super) struct ProvenKeys {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) jkt: Option<String>,
+    #[serde(rename = "x5t#S256", skip_serializing_if = "Option::is_none")]
+    pub(super) certificate: Option<String>,
+}
+
+impl ProvenKeys {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.jkt.is_none() && self.certificate.is_none()
+    }
+
+    /// How a token that is bound to them is to be presented (RFC 9449 §5).
+    pub(super) fn token_type(&self) -> &'static str {
+        if self.jkt.is_some() { "DPoP" } else { "Bearer" }
+    }
+}
+
+impl Authority {
+    /// The keys that a request for a token proves. Its proof is used up, so its client must have authenticated.
+    pub(super) async fn proven_keys(
+        &self,
+        call: &EndpointCall<'_>,
+        enforcer: &Enforcer,
+    ) -> Result<ProvenKeys, OauthError> {
+        let certificate = call.certificate.map(|hash| URL_SAFE_NO_PAD.encode(hash));
+        if !call.headers.contains_key(DPOP) {
+            return Ok(ProvenKeys { jkt: None, certificate });
+        }
+        let (settings, now) = (self.settings(), Now::read());
+        let window = enforcer.dpop().max_age + self.event_issuer().leeway;
+        let proven = settings.judge(call, window, now).map_err(OauthError::Proof)?;
+        check_nonce(enforcer, &proven, now).await?;
+        let keep = proven.issued_at.plus(window).since(now.wall);
+        match enforcer.replays().claim(proven.replay, keep, now.monotonic).await {
+            ProofUse::First => {}
+            ProofUse::Again => return Err(OauthError::Proof(ProofFault::Replayed)),
+            ProofUse::Unknown => return Err(OauthError::Unavailable),
+        }
+        Ok(ProvenKeys { jkt: Some(URL_SAFE_NO_PAD.encode(proven.thumbprint)), certificate })
+    }
+}
+
+impl Settings {
+    /// Judges a proof that is made for the token endpoint, by the URL that the metadata name.
+    fn judge(&self, call: &EndpointCall<'_>, window: Duration, now: Now) -> Result<ProvenKey, ProofFault> {
+        let origin = UriOrigin::parse(self.origin());
+        let path = proof::canonical_path(&self.token_path);
+        proof::judge(
+            proof::field(call.headers)?,
+            &ExpectedProof {
+                method: call.method,
+                origin: origin.as_ref(),
+                path: path.as_deref().unwrap_or_default(),
+                token: None,
+                window,
+                now: now.wall,
+            },
+        )
+    }
+}
+
+async fn check_nonce(enforcer: &Enforcer, proven: &ProvenKey, now: Now) -> Result<(), OauthError> {
+    let (settings, nonces) = (enforcer.dpop(), enforcer.replays().nonces());
+    if !settings.nonce {
+        return Ok(());
+    }
+    let Some(nonce) = proven.nonce.as_deref() else { return Err(OauthError::Proof(ProofFault::Nonce)) };
+    let good = match nonces.is_good(nonce, settings.max_age, now.wall) {
+        Err(period) if nonces.learn(period).await => nonces.is_good(nonce, settings.max_age, now.wall),
+        told => told,
+    };
+    match good {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(OauthError::Proof(ProofFault::Nonce)),
+        Err(_unknown) => Err(OauthError::Unavailable),
+    }
+}
+
+/// The nonce that the client's next proof must carry, for any answer to a request with a proof.
+pub(super) async fn hand_out_nonce(enforcer: &Enforcer, asked: &HeaderMap, answer: &mut HeaderMap) {
+    if !asked.contains_key(DPOP) {
+        return;
+    }
+    let nonce = match enforcer.current_nonce(Now::read().wall) {
+        Err(period) if enforcer.replays().nonces().learn(period).await => {
+            enforcer.current_nonce(Now::read().wall)
+        }
+        told => told,
+    };
+    if let Some(nonce) = nonce.ok().flatten().and_then(|nonce| HeaderValue::from_str(&nonce).ok()) {
+        answer.insert(DPOP_NONCE, nonce);
+    }
+}

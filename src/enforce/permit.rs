@@ -1,0 +1,105 @@
+//! Leave to forward a request. Only a decision makes one, here.
+
+use std::sync::Arc;
+
+use super::decide::{NoPermit, Verdict};
+use super::denial::Denial;
+use super::policy::{Mode, Route};
+use super::target::Target;
+use super::token::VerifiedToken;
+use crate::state::redis::Told;
+use crate::time::Monotonic;
+
+/// Leave to forward one request. Only a decision makes one.
+#[derive(Debug)]
+pub struct Permit {
+    route: Arc<Route>,
+    target: Target,
+    pass: Option<Pass>,
+    shadow: Option<Denial>,
+    nonce: Option<Box<str>>,
+}
+
+/// A token that was found in force.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    /// The token.
+    pub token: Arc<VerifiedToken>,
+    /// What other replicas answered, where they were asked about its last use.
+    pub(super) told: Option<Told>,
+    /// The key that it is bound to was proven when the request came.
+    pub(super) is_proven: bool,
+}
+
+impl Pass {
+    /// Whether the key that the token is bound to was proven when the request came.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.is_proven
+    }
+
+    /// The last use that was counted of the token; `None` before the first.
+    #[must_use]
+    pub fn last_used(&self) -> Option<Monotonic> {
+        self.token.standing.last_used()
+    }
+}
+
+impl Permit {
+    /// The route.
+    #[must_use]
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// The target to send.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The token in force, whose identity headers are sent; `None` for an anonymous request and in shadow.
+    #[must_use]
+    pub fn token(&self) -> Option<&Arc<VerifiedToken>> {
+        self.pass.as_ref().map(|pass| &pass.token)
+    }
+
+    /// The token in force; `None` for an anonymous request and in shadow.
+    #[must_use]
+    pub fn pass(&self) -> Option<&Pass> {
+        self.pass.as_ref()
+    }
+
+    /// The nonce that the client's next proof must carry, where proofs must carry any.
+    #[must_use]
+    pub fn nonce(&self) -> Option<&str> {
+        self.nonce.as_deref()
+    }
+
+    /// Why the request would have been refused, were the route not only observed.
+    #[must_use]
+    pub fn shadow(&self) -> Option<&Denial> {
+        self.shadow.as_ref()
+    }
+}
+
+/// On a route that is only observed a denial is a note, not an answer. Such a request carries no identity: it
+/// was not allowed.
+pub(super) fn verdict(
+    outcome: Result<Option<Pass>, NoPermit>,
+    route: Arc<Route>,
+    target: Target,
+    nonce: Option<Box<str>>,
+) -> Verdict {
+    match outcome {
+        Ok(pass) => Verdict::Allow(Permit { route, target, pass, shadow: None, nonce }),
+        Err(NoPermit::Ask(ask)) => Verdict::Ask(ask),
+        Err(NoPermit::Deny(denial)) => match route.settings().mode {
+            Mode::Enforce => Verdict::Deny(denial),
+            Mode::Shadow => {
+                let nonce = nonce.or_else(|| denial.possession.nonce.clone());
+                Verdict::Allow(Permit { route, target, pass: None, shadow: Some(denial), nonce })
+            }
+        },
+    }
+}

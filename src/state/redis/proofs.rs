@@ -1,0 +1,63 @@
+//! Proofs of possession that all replicas share: each may be used once, wherever it arrives. And the keys of the nonces
+//! that proofs carry.
+
+use std::time::Duration;
+
+use redis::cmd;
+
+use super::Fleet;
+use super::fault::RedisFault;
+use crate::identity::Key;
+use crate::state::StoreError;
+
+/// How long a request waits.
+const ASKING: Duration = Duration::from_millis(500);
+
+impl Fleet {
+    /// Whether nobody used this proof before; nobody may from now on, for as long as it is kept.
+    pub(in crate::state) async fn claim_proof(&self, proof: Key, keep: Duration) -> Result<bool, StoreError> {
+        self.counted(self.try_claim(proof, keep).await)
+    }
+
+    async fn try_claim(&self, proof: Key, keep: Duration) -> Result<bool, RedisFault> {
+        let key = self.keys.proof(proof);
+        let mut set = cmd("SET");
+        let set = set.arg(&key).arg(1).arg("NX").arg("PX").arg(millis(keep));
+        let done: Option<String> = self.lane(&key)?.ask(set, ASKING).await?;
+        Ok(done.is_some())
+    }
+
+    /// The key of nonces for a period; `fresh`, unless another replica was first.
+    pub(in crate::state) async fn nonce_key(
+        &self,
+        period: i64,
+        fresh: &[u8],
+        keep: Duration,
+    ) -> Result<Vec<u8>, StoreError> {
+        self.counted(self.try_nonce_key(period, fresh, keep).await)
+    }
+
+    async fn try_nonce_key(&self, period: i64, fresh: &[u8], keep: Duration) -> Result<Vec<u8>, RedisFault> {
+        let key = self.keys.nonces(period);
+        let lane = self.lane(key.as_bytes())?;
+        let mut set = cmd("SET");
+        let set = set.arg(&key).arg(fresh).arg("NX").arg("PX").arg(millis(keep));
+        let _made: Option<String> = lane.ask(set, ASKING).await?;
+        let kept: Option<Vec<u8>> = lane.ask(cmd("GET").arg(&key), ASKING).await?;
+        kept.ok_or_else(|| RedisFault::Unreachable("it lost a key that it had just been given".to_owned()))
+    }
+
+    fn counted<T>(&self, outcome: Result<T, RedisFault>) -> Result<T, StoreError> {
+        outcome.map_err(|fault| {
+            self.noticed(&fault);
+            let error = StoreError::from(fault);
+            self.metrics.state_errors.with_label_values(&[error.kind()]).inc();
+            error
+        })
+    }
+}
+
+/// At least one: Redis refuses zero.
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).clamp(1, 1 << 50)
+}
