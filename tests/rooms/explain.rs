@@ -115,29 +115,37 @@ fn a_good_token_is_allowed() {
     assert_eq!(
         told.out,
         "\
-ok  target           GET \"/deals/7\"
-ok  route            \"/deals/{*rest}\", number 1 of the configuration
-ok  mcp              the route is for any request, whatever it says in MCP fields
-ok  token            a signed JWT
-ok  issuer           iss is \"https://idp.example.com/\"
-ok  type             typ is \"at+jwt\"; accepted: \"at+jwt\", \"application/at+jwt\", \"JWT\", without events
-ok  algorithm        alg is \"HS256\"; accepted: \"HS256\"
-ok  dates            iat is 1799999940, exp is 1800003600, nbf is absent
-ok  expiry           expires in 1h, at 2027-01-15T09:00:00.000Z; leeway 30s
-ok  not_before       there is no nbf
-ok  issued_at        issued 1m ago, at 2027-01-15T07:59:00.000Z; leeway 30s
-ok  lifetime         exp − iat is 1h1m; max_lifetime 1d
-ok  audience         aud is \"api\"; one of these is needed: \"api\"
-ok  required_claims  present: \"sub\"
-ok  key              the token names no key; the issuer has some for HS256
-ok  signature        matches
-ok  claims           subject \"alice\", jti \"j\"
-ok  certificate      the token is not bound to a client certificate
-ok  resource         the route asks for no URL of a resource in aud
--   revocation       not checked: there is no store yet at gate.db
--   idle             not checked: there is no store yet at gate.db
-ok  scopes           needed: all of \"read:deals\"; the token has: \"read:deals\"
-ok  roles            needed: none; the token has: none
+ok  target             GET \"/deals/7\"
+ok  route              \"/deals/{*rest}\", number 1 of the configuration
+ok  origin             there is no Origin; the route takes every origin
+ok  mcp                the route is for any request, whatever it says in MCP fields
+ok  token              a signed JWT
+ok  issuer             iss is \"https://idp.example.com/\"
+ok  type               typ is \"at+jwt\"; accepted: \"at+jwt\", \"application/at+jwt\", \"JWT\", without events
+ok  algorithm          alg is \"HS256\"; accepted: \"HS256\"
+ok  dates              iat is 1799999940, exp is 1800003600, nbf is absent
+ok  expiry             expires in 1h, at 2027-01-15T09:00:00.000Z; leeway 30s
+ok  not_before         there is no nbf
+ok  issued_at          issued 1m ago, at 2027-01-15T07:59:00.000Z; leeway 30s
+ok  lifetime           exp − iat is 1h1m; max_lifetime 1d
+ok  audience           aud is \"api\"; one of these is needed: \"api\"
+ok  required_claims    present: \"sub\"
+ok  key                the token names no key; the issuer has some for HS256
+ok  signature          matches
+ok  claims             subject \"alice\", jti \"j\"
+ok  certificate        the token is not bound to a client certificate
+ok  proof              the token is not bound to a key
+ok  resource           the route asks for no URL of a resource in aud
+ok  route_issuers      the route accepts every configured issuer
+ok  route_audiences    the route asks for none of its own
+-   revocation         not checked: there is no store yet at gate.db
+-   idle               not checked: there is no store yet at gate.db
+ok  issuer_conditions  there are none
+ok  scopes             needed: all of \"read:deals\"; the token has: \"read:deals\"
+ok  roles              needed: none; the token has: none
+ok  claim_conditions   there are none
+ok  allow              the route has no alternatives
+ok  authentication     the route asks for no special authentication
 allowed, as far as could be checked
 "
     );
