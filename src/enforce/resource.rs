@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value};
 
+use super::dpop::ALGORITHMS;
 use super::target;
 
 /// What every path of a metadata document begins with (RFC 9728 §3).
@@ -30,6 +31,20 @@ pub struct Resource {
     pub require_audience: bool,
     /// Whether tokens that are bound to client certificates can be used (RFC 8705).
     pub takes_certificates: bool,
+    /// What tokens that are bound to a key are to it (RFC 9449).
+    pub dpop: DpopUse,
+}
+
+/// Whether clients may or must bind their tokens to a key (RFC 9449).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DpopUse {
+    /// Nothing is said of it.
+    #[default]
+    Unannounced,
+    /// They may.
+    Accepted,
+    /// No issuer's tokens are accepted without.
+    Required,
 }
 
 impl Resource {
@@ -80,6 +95,12 @@ impl Resource {
         members.insert("bearer_methods_supported".to_owned(), vec!["header"].into());
         if self.takes_certificates {
             members.insert("tls_client_certificate_bound_access_tokens".to_owned(), true.into());
+        }
+        if self.dpop != DpopUse::Unannounced {
+            members.insert("dpop_signing_alg_values_supported".to_owned(), ALGORITHMS.to_vec().into());
+        }
+        if self.dpop == DpopUse::Required {
+            members.insert("dpop_bound_access_tokens_required".to_owned(), true.into());
         }
         for (name, text) in [("resource_name", &self.title), ("resource_documentation", &self.documentation)]
         {
@@ -180,6 +201,7 @@ mod tests {
             title: "Deals".to_owned(),
             documentation: "https://docs.example.com/".to_owned(),
             takes_certificates: true,
+            dpop: DpopUse::Required,
             ..bare
         };
         assert_eq!(
@@ -190,9 +212,14 @@ mod tests {
                 "scopes_supported": ["a", "b"],
                 "bearer_methods_supported": ["header"],
                 "tls_client_certificate_bound_access_tokens": true,
+                "dpop_signing_alg_values_supported": ALGORITHMS,
+                "dpop_bound_access_tokens_required": true,
                 "resource_name": "Deals",
                 "resource_documentation": "https://docs.example.com/",
             })
         );
+        let accepted = Resource { dpop: DpopUse::Accepted, ..full }.metadata();
+        assert_eq!(accepted["dpop_signing_alg_values_supported"], json!(ALGORITHMS));
+        assert_eq!(accepted.get("dpop_bound_access_tokens_required"), None);
     }
 }

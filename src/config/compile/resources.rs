@@ -7,8 +7,9 @@ use crate::client::{Url, UrlError};
 use crate::config::section::Section;
 use crate::config::settings::IssuerSettings;
 use crate::config::units;
+use crate::enforce::dpop::SenderConstraint;
 use crate::enforce::policy::{Requirement, RouteSettings};
-use crate::enforce::resource::{Resource, canonical_path};
+use crate::enforce::resource::{DpopUse, Resource, canonical_path};
 use crate::gate;
 use crate::keys::KeySource;
 
@@ -39,8 +40,10 @@ pub(super) fn resources(
     }
     let owners: Vec<_> = routes.iter().map(|route| owner(&resources, route)).collect();
     let takes_certificates = gate.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let dpop = dpop(issuers, s.has("dpop"));
     for (place, resource) in resources.iter_mut().enumerate() {
         resource.takes_certificates = takes_certificates;
+        resource.dpop = dpop;
         let own = routes.iter().zip(&owners).filter(|(_, owner)| **owner == Some(place));
         let own: Vec<&RouteSettings> = own.map(|(route, _)| route).collect();
         // Those of a nested resource show that the path is no mistake.
@@ -113,7 +116,18 @@ fn resource(s: &mut Section<'_>) -> Resource {
         documentation: s.parsed("documentation", "", documentation).unwrap_or_default(),
         require_audience: s.flag("require_audience", true),
         takes_certificates: false,
+        dpop: DpopUse::default(),
     }
+}
+
+/// What clients are told of tokens that are bound to a key. `announced`: the file has `[dpop]`.
+fn dpop(issuers: &[IssuerSettings], announced: bool) -> DpopUse {
+    let mut constraints = issuers.iter().map(|issuer| issuer.rules.sender_constraint);
+    if !constraints.clone().any(|constraint| constraint.takes_dpop(announced)) {
+        return DpopUse::Unannounced;
+    }
+    let is_required = constraints.all(|constraint| constraint == SenderConstraint::Dpop);
+    if is_required { DpopUse::Required } else { DpopUse::Accepted }
 }
 
 /// Remembers where the metadata is served, or tells who has that place.

@@ -557,3 +557,25 @@ max_age = "10m"
         assert!(shown.contains(part), "{part} in {shown}");
     }
 }
+
+#[test]
+fn a_resource_says_whether_tokens_may_or_must_be_bound_to_a_key() {
+    use portcullis::enforce::resource::DpopUse::{Accepted, Required, Unannounced};
+    let folder = Folder::new();
+    for (constraint, table, expected) in [
+        ("when_bound", "", Unannounced),
+        ("when_bound", "[dpop]", Accepted),
+        ("dpop", "", Required),
+        ("either", "", Accepted),
+        ("mtls", "[dpop]", Unannounced),
+        ("ignore_dpop", "[dpop]", Unannounced),
+    ] {
+        let issuer = format!("sender_constraint = \"{constraint}\"");
+        let tables = format!(
+            "{table}\n[[resources]]\nname = \"a\"\npath = \"/deals\"\nurl = \"https://a.example/deals\""
+        );
+        let loaded = folder.good(&base_with(&[("issuer", &issuer), ("sessions", &tables)]));
+        let told: Vec<_> = loaded.settings.resources.iter().map(|resource| resource.dpop).collect();
+        assert_eq!(told, [expected], "{constraint} {table}");
+    }
+}
