@@ -27,6 +27,7 @@ fn outcome(gate: &Gate, path: &str, token: &str) -> (u16, Option<String>, Option
 }
 
 /// Holds README.md, Settings: routes[].claims, issuers[].conditions
+/// Holds README.md, What a request meets: a claim that is not as a condition demands
 #[test]
 fn claims_must_be_as_the_issuer_and_the_route_demand() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -125,6 +126,7 @@ fn a_route_may_take_tokens_of_some_issuers_and_for_some_audiences() {
 }
 
 /// Holds README.md, Settings: routes[].acr_values, .max_age
+/// Holds README.md, What a request meets: a log-in that is too weak or too long ago
 #[test]
 fn a_stronger_or_fresher_log_in_is_asked_for_by_name() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

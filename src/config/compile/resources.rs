@@ -120,7 +120,7 @@ fn resource(s: &mut Section<'_>) -> Resource {
     }
 }
 
-/// What clients are told of tokens that are bound to a key. `announced`: the file has `[dpop]`.
+/// What clients learn about tokens that are bound to a key. `announced`: the file has `[dpop]`.
 fn dpop(issuers: &[IssuerSettings], announced: bool) -> DpopUse {
     let mut constraints = issuers.iter().map(|issuer| issuer.rules.sender_constraint);
     if !constraints.clone().any(|constraint| constraint.takes_dpop(announced)) {
