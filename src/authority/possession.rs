@@ -30,7 +30,7 @@ pub(super) struct ProvenKeys {
 }
 
 impl ProvenKeys {
-    /// Whether there is none.
+    /// Whether nothing was proven.
     pub(super) fn is_empty(&self) -> bool {
         self.jkt.is_none() && self.certificate.is_none()
     }

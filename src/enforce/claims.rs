@@ -210,7 +210,7 @@ impl IssuerRules {
         };
         let mut audiences = self.named_audiences(payload).unwrap_or_default();
         let is_for_resources = !self.has_own(&audiences);
-        // One with a NUL is none that is configured.
+        // No configured audience has a NUL.
         audiences.retain(|one| !one.contains('\0'));
         Ok(VerifiedToken {
             audiences: Words::new(&audiences).unwrap_or_default(),
@@ -243,7 +243,7 @@ impl IssuerRules {
         })
     }
 
-    /// What the token is remembered by; `None` when it has a name that is none.
+    /// What the token is remembered by; `None` when its name cannot be used.
     pub(super) fn token_key(&self, jws: &Jws<'_>) -> Option<TokenKey> {
         let name = &self.claims.token_id;
         let jti = text(name.find(&jws.payload), name).ok()?;

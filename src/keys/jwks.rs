@@ -119,7 +119,7 @@ pub fn parse_for(document: &[u8], algorithms: &[Algorithm], for_svids: bool) -> 
     let mut parsed = Parsed {
         keys: Vec::with_capacity(listed.len()),
         left_out: Vec::new(),
-        // A hint that is none is no reason to do without the keys.
+        // An unusable hint is no reason to reject the keys.
         refresh_hint: members.get("spiffe_refresh_hint").ok().flatten().map(Duration::from_secs),
     };
     for (position, raw) in listed.iter().enumerate() {

@@ -11,7 +11,7 @@ use testkit::gate::Gate;
 use testkit::settings::Settings;
 use testkit::tools::{OpenIdProvider, Running, node_modules, root};
 
-use crate::authority::stage::{Plan, Stage};
+use crate::authority::stage::{App, Plan, Stage};
 
 /// What a script says and is told.
 struct Story {
@@ -77,17 +77,16 @@ fn policy(base: &str, server: &str) -> String {
     text.replace("https://api.example.com", base).replace("http://127.0.0.1:3001", server)
 }
 
-/// Runs docs/policy.md: [[resources]]
-#[test]
-fn the_sdk_goes_from_the_first_401_to_a_tool_and_a_revoked_stream_with_the_embedded_authority() {
-    let ca = std::cell::RefCell::new(None);
+/// The embedded authority with a credential for the tools, the server, and what its client is to do.
+fn embedded(further: &str) -> (Stage, App, Story, Value) {
+    let started = std::cell::RefCell::new(None);
     let stage = Stage::planned(|plan: Plan| {
         let (story, server) = Story::start("mcp.mjs", &plan.clone().settings().folder().join("ca.pem"));
-        ca.replace(Some(story));
+        started.replace(Some(story));
         let policy = policy(plan.issuer_name(), &server);
         plan.authority("scopes = [\"deals:read\", \"deals:write\"]")
             .toml(&policy)
-            .toml("[streams]\ncheck_interval = \"100ms\"")
+            .toml(&format!("{further}\n[streams]\ncheck_interval = \"100ms\""))
     });
     stage.user("ada", &[]);
     let scopes = ["deals:read", "deals:write"];
@@ -96,7 +95,13 @@ fn the_sdk_goes_from_the_first_401_to_a_tool_and_a_revoked_stream_with_the_embed
         "url": format!("{}/mcp", stage.issuer()), "issuer": stage.issuer(), "id": app.id, "secret": app.secret,
         "needs": "deals:read", "all": "deals:read deals:write", "widens": true,
     });
-    let story = ca.take().unwrap();
+    (stage, app, started.take().unwrap(), scene)
+}
+
+/// Runs docs/policy.md: [[resources]]
+#[test]
+fn the_sdk_goes_from_the_first_401_to_a_tool_and_a_revoked_stream_with_the_embedded_authority() {
+    let (stage, app, story, scene) = embedded("");
     let checks = story.play(&scene, &stage.gate, "token_revoked", |stream| {
         stage.gate.publish(&json!({"type": "token-revoked", "jti": stream["jti"]}));
     });
@@ -183,22 +188,7 @@ fn version_1_of_the_sdk_finds_its_way_on_a_route_for_any_request() {
 
 #[test]
 fn keep_alives_of_the_server_do_not_keep_the_token_of_a_stream_in_use() {
-    let started = std::cell::RefCell::new(None);
-    let stage = Stage::planned(|plan: Plan| {
-        let (story, server) = Story::start("mcp.mjs", &plan.clone().settings().folder().join("ca.pem"));
-        started.replace(Some(story));
-        let policy = policy(plan.issuer_name(), &server);
-        plan.authority("scopes = [\"deals:read\", \"deals:write\"]")
-            .toml(&policy)
-            .toml("[sessions]\nidle_timeout = \"20s\"\n[streams]\ncheck_interval = \"100ms\"")
-    });
-    stage.user("ada", &[]);
-    let scopes = ["deals:read", "deals:write"];
-    let app = stage.credential(&json!({"name": "Agent", "owner": "ada", "scopes": scopes}));
-    let scene = json!({
-        "url": format!("{}/mcp", stage.issuer()), "issuer": stage.issuer(), "id": app.id, "secret": app.secret,
-        "needs": "deals:read", "all": "deals:read deals:write", "widens": true,
-    });
+    let (stage, _app, story, scene) = embedded("[sessions]\nidle_timeout = \"20s\"");
     // Nobody ends the token: it is the server that sends something on the stream three times a second, and no client.
-    assert_eq!(started.take().unwrap().play(&scene, &stage.gate, "idle", |_| {}), 29);
+    assert_eq!(story.play(&scene, &stage.gate, "idle", |_| {}), 29);
 }

@@ -90,7 +90,7 @@ fn tests(s: &mut Section<'_>) -> Vec<ClaimTest> {
             _ => bound(s, key, entry).map(ClaimTest::AtMost),
         });
     }
-    // A table whose only member is unknown is told that, and no more.
+    // For a table whose only member is unknown, that problem is enough.
     let is_read = s.written().all(|key| TESTS.contains(&key));
     if is_read
         && s.is_all_sound()

@@ -54,7 +54,7 @@ fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings], issuers: &[IssuerS
         requirement: requirement(s),
         allow: s.tables("allow", |s| {
             let one = requirement(s);
-            // A set whose only member is unknown is told that, and no more.
+            // For a set whose only member is unknown, that problem is enough.
             let is_read = s.written().all(|key| REQUIREMENT.contains(&key));
             if one.is_empty() && is_read && s.is_all_sound() {
                 s.own_problem("asks for nothing, so that every token would be allowed");

@@ -174,7 +174,7 @@ impl<'r> Case<'r> {
         })
     }
 
-    /// The header section of the request; `None` when there is none, or none that could carry the token.
+    /// The header section of the request; `None` without a request, or when no request could carry the token.
     pub(in crate::enforce) fn headers(&self) -> Option<&'r HeaderMap> {
         match self.subject {
             Subject::Request(Request { headers, .. }) => Some(headers),

@@ -14,7 +14,7 @@ impl Glob {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// Why it is none: it is empty, or two stars stand together.
+    /// Why it is not a pattern: it is empty, or has two stars in a row.
     pub fn new(pattern: &str) -> Result<Self, &'static str> {
         match pattern {
             "" => Err("must not be empty"),

@@ -32,7 +32,7 @@ pub struct DpopSettings {
     pub nonce: bool,
     /// How many proofs are remembered at most.
     pub max_tracked: usize,
-    /// The configuration has this table, so that clients are told that they may use DPoP.
+    /// The configuration has this table, so that challenges offer DPoP.
     pub announced: bool,
 }
 
@@ -53,7 +53,7 @@ pub const ALGORITHMS: [&str; 10] =
 /// What is wrong with the proof of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProofFault {
-    /// There is none.
+    /// It is missing.
     Absent,
     /// There is more than one `DPoP` field.
     Several,
@@ -162,7 +162,7 @@ impl Enforcer {
         settings.nonce.then(|| self.replays().nonces().current(settings.max_age, now)).transpose()
     }
 
-    /// Whether clients are told that they may use DPoP: where an issuer takes it whose tokens the route accepts.
+    /// Whether challenges offer DPoP: where the route accepts tokens of an issuer that takes it.
     fn takes_dpop(&self, route: Option<&Route>) -> bool {
         let accepted = route.map(|route| &route.settings().issuers).filter(|names| !names.is_empty());
         let mut issuers = self.verifier.issuers().iter().map(|issuer| &issuer.rules);

@@ -32,7 +32,7 @@ const MAX_JTI: usize = 256;
 pub struct ExpectedProof<'a> {
     /// The method of the request.
     pub method: &'a Method,
-    /// How clients reach the gate; `None` when that cannot be told, so that no proof fits.
+    /// How clients reach the gate; `None` when that is unknown, so that no proof fits.
     pub origin: Option<&'a UriOrigin>,
     /// The path of the request, in canonical form.
     pub path: &'a str,
@@ -44,8 +44,8 @@ pub struct ExpectedProof<'a> {
     pub now: Timestamp,
 }
 
-/// A key that was proven to be in the hands of who sent the request, as far as that can be told without knowing what was
-/// sent before.
+/// A key that the sender of the request has proven to hold, as far as that is known without the proofs that were sent
+/// before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenKey {
     /// RFC 7638.
@@ -61,7 +61,7 @@ pub struct ProvenKey {
 /// The one field with a proof.
 ///
 /// # Errors
-/// When there is none, or more than one.
+/// When it is missing or repeated.
 pub fn field(headers: &HeaderMap) -> Result<&[u8], ProofFault> {
     let mut fields = headers.get_all(DPOP).iter();
     match (fields.next(), fields.next()) {

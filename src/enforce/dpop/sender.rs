@@ -41,7 +41,7 @@ impl SenderConstraint {
         }
     }
 
-    /// Whether clients are told that they may use DPoP. `announced`: the configuration speaks of DPoP.
+    /// Whether challenges offer DPoP. `announced`: the configuration speaks of DPoP.
     #[must_use]
     pub fn takes_dpop(self, announced: bool) -> bool {
         match self {

@@ -18,7 +18,7 @@ impl WebOrigin {
     /// as browsers do.
     ///
     /// # Errors
-    /// Why it is none, in plain words.
+    /// Why it is not an origin, in plain words.
     pub fn parse(text: &str) -> Result<Self, String> {
         let normal = match text {
             "null" => "null".to_owned(),
@@ -53,7 +53,7 @@ impl fmt::Display for WebOrigin {
 /// The `Origin` of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::enforce) enum SentOrigin<'r> {
-    /// There is none: no browser sent it, or a page of the same origin with a method that changes nothing.
+    /// The field is absent: no browser sent it, or a page of the same origin with a method that changes nothing.
     Absent,
     /// One field.
     One(&'r HeaderValue),
@@ -80,7 +80,7 @@ impl<'r> SentOrigin<'r> {
     }
 }
 
-/// The serialization that browsers send; or why there is none.
+/// The serialization that browsers send; or why the text is not an origin.
 fn normal(text: &str) -> Result<String, &'static str> {
     let (scheme, rest) = text.split_once("://").ok_or("is not an origin")?;
     let scheme = scheme.to_ascii_lowercase();

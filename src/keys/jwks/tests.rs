@@ -358,7 +358,7 @@ fn of_a_bundle_only_named_keys_for_jwt_svids_count() {
         assert_eq!(parsed.refresh_hint, None);
     }
     assert!(NotForSvids.is_ordinary(), "every bundle has others");
-    // A key for JWT-SVIDs is none for other tokens.
+    // A key for JWT-SVIDs is not for other tokens.
     let alone = format!(r#"{{"keys":[{good}]}}"#);
     assert_eq!(parse(alone.as_bytes(), ALL).unwrap_err(), KeySetError::NoUsableKey(1, Some(Use)));
 }
