@@ -19,11 +19,11 @@ WORKDIR /src
 COPY . .
 
 # Debug information stays out of the image; function names stay in, for readable backtraces.
-ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
+ENV CARGO_PROFILE_DIST_STRIP=debuginfo
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin portcullis \
-    && cp target/release/portcullis /usr/local/bin/portcullis \
+    cargo build --profile dist --locked --bin portcullis \
+    && cp target/dist/portcullis /usr/local/bin/portcullis \
     && mkdir /state
 
 # ---- run ------------------------------------------------------------------------------------------------------------

@@ -203,16 +203,21 @@ fn without_reason(manifest: &str) -> Vec<String> {
     found
 }
 
-/// Fat LTO, one unit, symbols for lines, and panics that unwind: one bad request must not end the others.
+/// Symbols for lines, and panics that unwind, because one bad request must not end the others; what is packaged has fat
+/// LTO and one unit, too.
 fn release_problems(manifest: &str) -> Vec<String> {
-    let release = manifest.split("[profile.release]\n").nth(1).unwrap_or_default();
-    let lines: Vec<&str> = release.lines().take_while(|line| !line.starts_with('[')).collect();
-    let wanted = ["lto = \"fat\"", "codegen-units = 1", "debug = 1"];
-    let mut problems: Vec<String> =
-        wanted.iter().filter(|line| !lines.contains(*line)).map(|line| format!("missing: {line}")).collect();
-    problems.extend(
-        lines.iter().filter(|line| line.starts_with("panic")).map(|line| format!("unwinding: {line}")),
-    );
+    let profile = |name: &str| -> Vec<&str> {
+        let lines = manifest.split_once(&format!("[profile.{name}]\n")).map_or("", |(_, rest)| rest);
+        lines.lines().take_while(|line| !line.starts_with('[')).collect()
+    };
+    let (release, dist) = (profile("release"), profile("dist"));
+    let missing = |profile: &[&str], wanted: &[&str]| -> Vec<String> {
+        wanted.iter().filter(|line| !profile.contains(*line)).map(|line| format!("missing: {line}")).collect()
+    };
+    let mut problems = missing(&release, &["debug = 1"]);
+    problems.extend(missing(&dist, &["inherits = \"release\"", "lto = \"fat\"", "codegen-units = 1"]));
+    let aborts = release.iter().chain(&dist).filter(|line| line.starts_with("panic"));
+    problems.extend(aborts.map(|line| format!("unwinding: {line}")));
     problems
 }
 
@@ -241,7 +246,7 @@ fn the_rules_of_documents_see_what_they_look_for() {
         "`tests/run`, tests/data/x/*.txt and src/gone.rs. Not https://a.b/src/x or mysrc/y, `src/gate/<x>`";
     let there = ["tests/run", "tests/data/x", "src/gate"];
     assert_eq!(dead_paths(page, |file| there.contains(&file)), ["src/gone.rs"]);
-    let manifest = "[package]\nname = \"a\"\n[dev-dependencies]\na = \"1\" # why it is here\nb = \"1\"\n[profile.release]\nlto = \"fat\"\npanic = \"abort\"\ndebug = 1\n[lints]\n";
+    let manifest = "[package]\nname = \"a\"\n[dev-dependencies]\na = \"1\" # why it is here\nb = \"1\"\n[profile.release]\npanic = \"abort\"\n[profile.dist]\ninherits = \"release\"\nlto = \"fat\"\n[lints]\n";
     assert_eq!(without_reason(manifest), ["b"]);
     let (older, newer) = ("rust-version = \"1.90\"\n", "rust-version = \"1.95\"\n");
     assert_eq!(other_rusts(newer, newer, "Building needs Rust 1.95 and more"), [""; 0]);
@@ -249,5 +254,8 @@ fn the_rules_of_documents_see_what_they_look_for() {
         other_rusts(newer, older, "Building needs a compiler"),
         ["tests/testkit: \"1.90\"", "README.md: \"\""]
     );
-    assert_eq!(release_problems(manifest), ["missing: codegen-units = 1", "unwinding: panic = \"abort\""]);
+    assert_eq!(
+        release_problems(manifest),
+        ["missing: debug = 1", "missing: codegen-units = 1", "unwinding: panic = \"abort\""]
+    );
 }
