@@ -22,6 +22,7 @@ pub(super) fn pair(s: &Section<'_>, certificate: (&str, &Path), private_key: (&s
         min_version: Version::Tls12,
         client_ca: None,
         require_client_certificate: false,
+        session_tickets: true,
         certificates: Vec::new(),
     };
     let key_path = private_key.1;

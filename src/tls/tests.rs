@@ -62,6 +62,7 @@ impl Authority {
             min_version: Version::Tls12,
             client_ca: None,
             require_client_certificate: false,
+            session_tickets: true,
             certificates: Vec::new(),
         }
     }
@@ -217,6 +218,58 @@ fn sessions_are_resumed_across_reloads_until_the_rules_for_client_certificates_c
     fs::copy(theirs.path("ca.pem"), ours.path("other.pem")).unwrap();
     settings.client_ca = Some(ours.path("other.pem"));
     assert!(kind(&settings).is_err());
+}
+
+#[test]
+fn tickets_can_be_left_out_and_then_nothing_is_resumed() {
+    let authority = Authority::new("root");
+    let client = authority.client(None, &[]);
+    let running = std::cell::RefCell::new(None);
+    let shaken = |session_tickets| {
+        let settings = ServerSettings { session_tickets, ..authority.server() };
+        let server = server_tls(&settings, running.borrow().as_ref()).unwrap();
+        let (client, end) = shake(&client, &server.config).unwrap();
+        running.replace(Some(server));
+        (end.handshake_kind().unwrap(), client.tls13_tickets_received())
+    };
+    assert_eq!(shaken(true), (HandshakeKind::Full, 1), "one ticket for each connection");
+    assert_eq!(shaken(true), (HandshakeKind::Resumed, 1));
+    assert_eq!(shaken(false), (HandshakeKind::Full, 0));
+    assert_eq!(shaken(false), (HandshakeKind::Full, 0));
+    assert_eq!(shaken(true), (HandshakeKind::Full, 1), "a ticket of before is forgotten");
+    assert_eq!(shaken(true), (HandshakeKind::Resumed, 1));
+}
+
+#[test]
+fn aes_128_is_chosen_whatever_order_a_client_lists_its_cipher_suites_in() {
+    let authority = Authority::new("root");
+    let server = server_tls(&authority.server(), None).unwrap().config;
+    let (aes_128, aes_256, chacha) = (
+        [suite::TLS13_AES_128_GCM_SHA256, suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256],
+        [suite::TLS13_AES_256_GCM_SHA384, suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384],
+        [suite::TLS13_CHACHA20_POLY1305_SHA256, suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256],
+    );
+    for (index, version) in [&version::TLS13, &version::TLS12].into_iter().enumerate() {
+        let suites = |listed: &[[SupportedCipherSuite; 2]]| listed.iter().map(|pair| pair[index]).collect();
+        for (listed, chosen) in [
+            (&[aes_256, chacha, aes_128][..], aes_128),
+            (&[chacha, aes_128], aes_128),
+            (&[aes_128, aes_256], aes_128),
+            (&[chacha, aes_256], aes_256),
+            (&[chacha], chacha),
+        ] {
+            let provider = CryptoProvider { cipher_suites: suites(listed), ..provider::default_provider() };
+            let client = ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(
+                    roots(&read(&authority.path("ca.pem")).unwrap(), Path::new("ca.pem")).unwrap(),
+                )
+                .with_no_client_auth();
+            let (client, _) = shake(&Arc::new(client), &server).unwrap();
+            assert_eq!(client.negotiated_cipher_suite(), Some(chosen[index]), "{listed:?}");
+        }
+    }
 }
 
 #[test]

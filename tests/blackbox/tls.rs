@@ -234,6 +234,70 @@ fn sessions_are_resumed_also_after_a_reload() {
     }
 }
 
+/// Holds README.md, Settings: server.tls.session_tickets
+#[test]
+fn without_session_tickets_every_connection_begins_with_a_full_handshake() {
+    let scene = scene(Settings::tls());
+    let version = |version| {
+        Arc::new(
+            ClientConfig::builder_with_protocol_versions(&[version])
+                .with_root_certificates(scene.gate.settings.authority().roots())
+                .with_no_client_auth(),
+        )
+    };
+    let clients = [version(&rustls::version::TLS13), version(&rustls::version::TLS12)];
+    let resumed = |config| {
+        let (handshake, answer) = scene.exchange_shared(config, &scene.issuer.good()).unwrap();
+        assert_eq!(answer.status(), 200);
+        handshake.resumed
+    };
+    for config in &clients {
+        assert!(!resumed(config));
+        assert!(resumed(config));
+    }
+    let reloads = scene.gate.reloads("ok");
+    assert_eq!(check(&scene.gate.settings.clone().server_tls("session_tickets = false")).code, 0);
+    scene.gate.signal("HUP");
+    scene.gate.wait_for_reloads("ok", reloads + 1.0);
+    for config in &clients {
+        assert!(!resumed(config), "a ticket of before");
+        assert!(!resumed(config), "there was none");
+    }
+    let port = format!("127.0.0.1:{}", scene.gate.public.port());
+    for version in ["-tls1_3", "-tls1_2"] {
+        let text = run("openssl", &["s_client", "-connect", &port, version, "-reconnect"]);
+        assert!(!text.contains("session ticket") && !text.contains("Reused"), "{version}: {text}");
+    }
+}
+
+#[test]
+fn openssl_gets_aes_128_though_it_lists_aes_256_first_and_what_it_insists_on() {
+    let scene = scene(Settings::tls());
+    let port = format!("127.0.0.1:{}", scene.gate.public.port());
+    let chosen = |version: &str, option: &str, suites: &str| {
+        let text = run("openssl", &["s_client", "-connect", &port, version, option, suites]);
+        let line = text.lines().find_map(|line| line.split_once("Cipher is "));
+        line.map(|(_, suite)| suite.to_owned()).unwrap_or(text)
+    };
+    for (listed, suite) in [
+        (
+            "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256",
+            "TLS_AES_128_GCM_SHA256",
+        ),
+        ("TLS_AES_256_GCM_SHA384", "TLS_AES_256_GCM_SHA384"),
+        ("TLS_CHACHA20_POLY1305_SHA256", "TLS_CHACHA20_POLY1305_SHA256"),
+    ] {
+        assert_eq!(chosen("-tls1_3", "-ciphersuites", listed), suite);
+    }
+    for (listed, suite) in [
+        ("ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        ("ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+        ("ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-ECDSA-CHACHA20-POLY1305"),
+    ] {
+        assert_eq!(chosen("-tls1_2", "-cipher", listed), suite);
+    }
+}
+
 #[test]
 fn no_request_travels_in_0_rtt() {
     let scene = scene(Settings::tls());

@@ -428,6 +428,7 @@ fn certificate() -> (Arc<ServerTls>, Arc<rustls::ClientConfig>) {
         min_version: Version::Tls12,
         client_ca: None,
         require_client_certificate: false,
+        session_tickets: true,
         certificates: Vec::new(),
     };
     std::fs::write(&settings.certificate, made.cert.pem()).unwrap();

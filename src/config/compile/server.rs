@@ -20,7 +20,8 @@ pub(super) fn server(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settin
     let allow_plaintext = s.flag("allow_plaintext", false);
     let tls = s.optional_table("tls", |s| {
         let settings = tls(s);
-        ServerSettings { certificates: certificates(s), ..settings }
+        let session_tickets = s.flag("session_tickets", true);
+        ServerSettings { certificates: certificates(s), session_tickets, ..settings }
     });
     if tls.is_none() && !allow_plaintext {
         s.problem("tls", "is missing: tokens would travel in clear text; add [server.tls], or set allow_plaintext = true under [server]");
@@ -66,6 +67,7 @@ pub(super) fn tls(s: &mut Section<'_>) -> ServerSettings {
         min_version: s.word("min_version", ("1.2", Version::Tls12), &[("1.3", Version::Tls13)]),
         client_ca: s.file("client_ca"),
         require_client_certificate: s.flag("require_client_certificate", false),
+        session_tickets: true,
         certificates: Vec::new(),
     };
     if settings.require_client_certificate && settings.client_ca.is_none() {

@@ -61,6 +61,7 @@ const ROWS: &[Row] = &[
         &[("server.tls.client_ca", ROOTS), ("server.tls.require_client_certificate", "true")],
         AtOnce,
     ),
+    ("server.tls.session_tickets", &[("server.tls.session_tickets", "false")], AtOnce),
     (
         "server.tls.certificates.names",
         &[("server.tls.certificates.names", r#"["shop.example.com"]"#)],

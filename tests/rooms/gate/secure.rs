@@ -56,6 +56,7 @@ impl Certificates {
             min_version: Version::Tls12,
             client_ca: Some(self.path("ca.pem")),
             require_client_certificate: false,
+            session_tickets: true,
             certificates: Vec::new(),
         });
     }
