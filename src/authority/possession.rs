@@ -117,3 +117,24 @@ pub(super) async fn hand_out_nonce(enforcer: &Enforcer, asked: &HeaderMap, answe
         answer.insert(DPOP_NONCE, nonce);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_is_bound_to_a_key_is_presented_with_proofs() {
+        let text = |is_there: bool, text: &str| is_there.then(|| text.to_owned());
+        for (key, certificate, is_empty, token_type, claim) in [
+            (false, false, true, "Bearer", r"{}"),
+            (true, false, false, "DPoP", r#"{"jkt":"k"}"#),
+            (false, true, false, "Bearer", r#"{"x5t#S256":"c"}"#),
+            (true, true, false, "DPoP", r#"{"jkt":"k","x5t#S256":"c"}"#),
+        ] {
+            let keys = ProvenKeys { jkt: text(key, "k"), certificate: text(certificate, "c") };
+            assert_eq!(keys.is_empty(), is_empty, "{claim}");
+            assert_eq!(keys.token_type(), token_type, "{claim}");
+            assert_eq!(serde_json::to_string(&keys).unwrap(), claim);
+        }
+    }
+}

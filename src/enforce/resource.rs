@@ -150,6 +150,9 @@ mod tests {
             ("https://api.example.com/mcp", "/mcp"),
             ("https://api.example.com/mcp/", "/mcp/"),
             ("https://api.example.com/a/b", "/a/b"),
+            ("https://a/b", "/b"),
+            ("https://a", ""),
+            ("http://a/b/c", "/b/c"),
             ("http://[::1]:8080/mcp", "/mcp"),
         ] {
             let resource = resource("/mcp", url);

@@ -93,3 +93,80 @@ impl ChallengeText {
         HeaderValue::try_from(self.0).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enforce::dpop::PossessionDenial;
+
+    #[test]
+    fn each_refusal_names_the_schemes_that_would_help() {
+        use TokenScheme::{Bearer, Dpop};
+        const BEARER: &str = r#"Bearer realm="portcullis""#;
+        const DPOP: &str = r#"DPoP realm="portcullis""#;
+        let algorithms = format!(r#", algs="{}""#, ALGORITHMS.join(" "));
+        // The scheme of the request, whether DPoP is taken, and the schemes of the challenges.
+        for (reason, sent, takes_dpop, expected) in [
+            (Reason::Missing, Bearer, false, &[BEARER][..]),
+            (Reason::Missing, Bearer, true, &[BEARER, DPOP]),
+            (Reason::Missing, Dpop, false, &[BEARER]),
+            (Reason::Expired, Bearer, false, &[BEARER]),
+            (Reason::Expired, Bearer, true, &[BEARER]),
+            (Reason::Expired, Dpop, true, &[DPOP]),
+            (Reason::BadProof, Bearer, true, &[DPOP]),
+            (Reason::NonceRequired, Bearer, true, &[DPOP]),
+            (Reason::UnprovenToken, Bearer, true, &[DPOP]),
+            (Reason::UnprovenToken, Dpop, false, &[DPOP]),
+            (Reason::InsufficientScope, Bearer, true, &[BEARER]),
+            (Reason::KeysUnavailable, Bearer, true, &[]),
+            (Reason::NoRoute, Dpop, true, &[]),
+        ] {
+            for scope in [None, Some("read:deals write:deals")] {
+                let mut denial = Denial::from(reason);
+                denial.possession = PossessionDenial { scheme: sent, takes_dpop, ..Default::default() };
+                denial.scope = scope.map(Into::into);
+                let wire = reason.wire();
+                let error = match wire.challenge {
+                    Challenge::Error => {
+                        format!(r#", error="{}", error_description="{}""#, wire.error, wire.description)
+                    }
+                    Challenge::Bare | Challenge::None => String::new(),
+                };
+                let scope = scope.map(|scope| format!(r#", scope="{scope}""#)).unwrap_or_default();
+                let whole = |scheme: &&str| {
+                    let algorithms = if *scheme == DPOP { &*algorithms } else { "" };
+                    format!("{scheme}{error}{scope}{algorithms}")
+                };
+                let expected: Vec<String> = expected.iter().map(whole).collect();
+                assert_eq!(challenges(&denial, None), expected, "{reason:?} {sent:?} {takes_dpop}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fault_of_the_proof_is_described_in_place_of_the_reason() {
+        let mut denial = Denial::from(Reason::BadProof);
+        assert_eq!(description(&denial), Reason::BadProof.wire().description);
+        denial.possession.fault = Some(ProofFault::Replayed);
+        assert_eq!(description(&denial), ProofFault::Replayed.description());
+        assert_ne!(ProofFault::Replayed.description(), Reason::BadProof.wire().description);
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_quoted_is_left_out() {
+        for (value, is_written) in [
+            ("", true),
+            (" !#[]~", true),
+            ("a\"b", false),
+            ("a\\b", false),
+            ("a\tb", false),
+            ("a\u{1f}b", false),
+            ("a\u{7f}b", false),
+            ("é", false),
+        ] {
+            let mut text = ChallengeText::new(TokenScheme::Bearer);
+            let written = text.with("scope", value).0.contains("scope");
+            assert_eq!(written, is_written, "{value:?}");
+        }
+    }
+}

@@ -106,6 +106,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_a_token_is_said() {
+        let scheme = Err("begins with \"Bearer\", which is put before it anyway");
+        let character = Err("has a character that no bearer token has");
+        for (token, expected) in [
+            ("", Err("is empty")),
+            ("Bearer x", scheme),
+            ("bEARER x", scheme),
+            ("Bearer ", scheme),
+            ("Bearer", Ok(())),
+            ("Bearerx", Ok(())),
+            ("a", Ok(())),
+            ("!~", Ok(())),
+            ("a b", character),
+            ("Basic xy z", character),
+            ("a\u{7f}", character),
+            ("ééééé", character),
+        ] {
+            assert_eq!(check_token(token), expected, "{token:?}");
+        }
+    }
+
+    #[test]
     fn a_token_is_never_shown() {
         let shown = format!("{:?}", KeyAuthorization::Token("hunter2".to_owned()));
         assert_eq!(shown, "Token(…)");

@@ -189,4 +189,6 @@ impl std::fmt::Debug for Guard {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -1,11 +1,11 @@
 //! The log as a whole, from the record to the bytes that arrive.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::testing::Kept;
 use super::*;
 
 const SETTINGS: Settings =
@@ -46,31 +46,6 @@ fn record() -> AccessRecord<'static> {
         cause: None,
         protocol: http::Version::HTTP_2,
         duration: Duration::from_micros(1234),
-    }
-}
-
-/// A destination that keeps what it is given.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Kept {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().expect("the bytes").clone()).expect("UTF-8")
-    }
-
-    fn lines(&self) -> Vec<Value> {
-        self.text().lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 }
 

@@ -163,6 +163,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_keys_of_the_periods_beside_the_one_that_was_learnt_last_are_known() {
+        for (learnt, known) in [
+            (&[7][..], &[7][..]),
+            (&[7, 8], &[7, 8]),
+            (&[8, 7], &[7, 8]),
+            (&[7, 8, 7], &[7, 8]),
+            (&[8, 7, 8], &[7, 8]),
+            (&[7, 9], &[9]),
+            (&[9, 7], &[7]),
+            (&[7, 8, 9], &[8, 9]),
+            (&[9, 8, 7], &[7, 8]),
+            (&[7, 9, 8], &[8, 9]),
+            (&[-1, 0, 1], &[0, 1]),
+        ] {
+            let keys = NonceKeys::new(None);
+            for period in learnt {
+                assert!(keys.learn(UnknownPeriod(*period)).await);
+            }
+            let mut found: Vec<i64> = keys.known.load().iter().map(|(of, _)| *of).collect();
+            found.sort_unstable();
+            assert_eq!(found, known, "{learnt:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn the_first_key_of_a_period_stays() {
         let keys = NonceKeys::new(None);
         assert!(keys.learn(UnknownPeriod(7)).await);

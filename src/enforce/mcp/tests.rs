@@ -123,6 +123,17 @@ fn the_best_fit_of_a_route_counts() {
 }
 
 #[test]
+fn a_tie_names_what_is_at_fault_as_it_is_configured() {
+    for name in ["read", "read_*", "*"] {
+        assert_eq!(McpName::new(name).as_str(), name);
+        let (one, other) = (settings(&["a", "b"], &["x", name]), settings(&["b"], &[name]));
+        assert_eq!(one.tie(&other), Some(("mcp_names", format!("{name:?}"))));
+    }
+    let (one, other) = (settings(&["a", "b"], &[]), settings(&["b"], &[]));
+    assert_eq!(one.tie(&other), Some(("mcp_methods", "\"b\"".to_owned())));
+}
+
+#[test]
 fn routes_are_tied_where_one_request_fits_both_equally_well() {
     let key = |one: &McpSettings, other: &McpSettings| one.tie(other).map(|(key, _)| key);
     for (one, other, tied) in [

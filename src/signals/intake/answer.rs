@@ -114,3 +114,24 @@ pub(super) fn empty(status: StatusCode) -> Response<Bytes> {
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_to_come_again_hears_when_and_no_answer_is_stored() {
+        for (answer, status, retry) in [
+            (unavailable(), 503, Some(RETRY_SECONDS)),
+            (json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({})), 503, Some(RETRY_SECONDS)),
+            (json_answer(StatusCode::BAD_REQUEST, &json!({})), 400, None),
+            (json_answer(StatusCode::OK, &json!({})), 200, None),
+            (refused(StatusCode::BAD_REQUEST, Code::InvalidRequest, "no"), 400, None),
+            (empty(StatusCode::ACCEPTED), 202, None),
+        ] {
+            assert_eq!(answer.status(), status);
+            assert_eq!(answer.headers().get(RETRY_AFTER), retry.as_ref(), "{status}");
+            assert_eq!(answer.headers()[CACHE_CONTROL], "no-store", "{status}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::identity::{SubjectKey, TokenKey, TokenNames};
+use crate::log::testing::KeptLog;
 use crate::sessions::{self, Introduction};
 use crate::state::Store;
 use crate::state::record::SubjectKind;
@@ -162,6 +163,37 @@ async fn what_has_no_meaning_is_told_as_such() {
     {
         assert_eq!(scene.metrics.events.with_label_values(&[word, "scim"]).get(), count, "{word}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_says_what_a_signal_said_and_ended() {
+    let log = KeptLog::start();
+    let scene = Scene::new().await;
+    for jti in ["1", "2"] {
+        scene.use_token(jti, "ada", "s", 10);
+    }
+    let (ada, bob) = (scene.named(SubjectKind::Subject, "ada"), scene.named(SubjectKind::Subject, "bob"));
+    let ((now, end), issuer) = (scene.at(0), &scene.issuer);
+    scene
+        .publish(vec![bob, ada, Event::client(issuer, "other", now, end)], vec!["no-effect", "other-issuer"])
+        .await;
+    scene.publish(Vec::new(), vec!["unknown-event"]).await;
+    scene.told(4).await;
+    let lines = log.lines("signal");
+    let shown = |line: &serde_json::Value| {
+        ["source", "sender", "types", "passed_over", "tokens_ended"].map(|name| line[name].clone())
+    };
+    let expected: [[serde_json::Value; 5]; 2] = [
+        [
+            "scim".into(),
+            "idp".into(),
+            "subject-revoked client-revoked".into(),
+            "no-effect other-issuer".into(),
+            2.into(),
+        ],
+        ["scim".into(), "idp".into(), "".into(), "unknown-event".into(), 0.into()],
+    ];
+    assert_eq!(lines.iter().map(shown).collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test]

@@ -131,6 +131,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::revocations::Revocations;
     use crate::sessions::{self, Sessions};
+    use crate::signals::ssf::streams::awaiting;
     use crate::signals::ssf::tests::settings;
     use crate::state::Store;
 
@@ -163,5 +164,29 @@ mod tests {
         assert_eq!(known(), names([Some("a"), Some("b"), None]));
         receiver.replace(transmitters(&["b", "c"]));
         assert_eq!(known(), names([None, Some("b"), Some("c")]));
+    }
+
+    #[tokio::test]
+    async fn a_verification_that_nobody_asked_for_is_rejected_where_the_gate_keeps_the_stream() {
+        let keys = || KeyStore::new(settings().keys, Metrics::new().unwrap());
+        let keeps = Transmitter::new(settings(), keys()).watched_by(Some(awaiting("a").await));
+        let by_hand = Transmitter::new(settings(), keys());
+        let of = |state: &str| StreamNotice::Verification(Some(state.to_owned()));
+        for (notices, accepted) in [
+            (vec![], true),
+            (vec![StreamNotice::Verification(None)], true),
+            (vec![of("a")], true),
+            (vec![of("b")], false),
+            (vec![of("a"), of("b")], false),
+        ] {
+            let heard = heed(&keeps, &notices, Now::at_millis(1)).await;
+            let code = match heard {
+                Ok(()) => None,
+                Err(Unaccepted::Refused(refusal)) => Some(refusal.code),
+                Err(other) => panic!("{other:?}"),
+            };
+            assert_eq!(code, (!accepted).then_some(Code::InvalidState), "{notices:?}");
+            assert_eq!(heed(&by_hand, &notices, Now::at_millis(1)).await, Ok(()), "{notices:?}");
+        }
     }
 }

@@ -56,6 +56,7 @@ fn a_permit_names_the_upstream_and_the_token_in_force() {
         let (token, pass) = (permit.token().expect("a token"), permit.pass().expect("a token"));
         assert!(Arc::ptr_eq(token, &pass.token));
         assert_eq!(token.jti.as_deref(), Some("token-1"));
+        assert!(!pass.is_proven(), "it is bound to nothing");
     }
     let nobody = permit(&TestRequest::new(&gate, "/open"));
     assert!(nobody.token().is_none() && nobody.pass().is_none());

@@ -264,6 +264,7 @@ mod tests {
             body["delivery"],
             json!({"method": "urn:ietf:rfc:8935", "endpoint_url": "https://gate.example.com/signals/ssf/okta"})
         );
+        assert_eq!(body["description"], "Portcullis, event transmitter okta");
         assert_eq!(body.get("stream_id"), None);
         let secret = || Some(Concealed::new("Bearer x".to_owned()));
         let with = WantedStream { authorization: secret(), events: vec!["urn:e".to_owned()], ..wanted() };
@@ -360,12 +361,16 @@ mod tests {
         let read = known(&described);
         assert_eq!(read.min_verification, Duration::from_secs(60));
         assert_eq!(read.inactivity, Some(Duration::from_secs(86_400)));
-        described["min_verification_interval"] = json!(-1);
-        described["inactivity_timeout"] = json!("x");
-        assert_eq!(
-            (known(&described).min_verification, known(&described).inactivity),
-            (Duration::ZERO, None)
-        );
+        for (min_verification, inactivity, read) in [
+            (json!(-1), json!("x"), (0, None)),
+            (json!(0), json!(0), (0, None)),
+            (json!(1), json!(1), (1, Some(1))),
+        ] {
+            described["min_verification_interval"] = min_verification;
+            described["inactivity_timeout"] = inactivity;
+            let known = known(&described);
+            assert_eq!((known.min_verification.as_secs(), known.inactivity.map(|it| it.as_secs())), read);
+        }
     }
 
     #[test]

@@ -313,11 +313,19 @@ fn millis(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::log::testing::KeptLog;
     use crate::time::Monotonic;
 
     const HEARTBEAT: Duration = Duration::from_secs(60);
+
+    /// One that awaits a verification with this state.
+    pub(in crate::signals::ssf) async fn awaiting(state: &str) -> Arc<StreamWatch> {
+        let (watch, ..) = watching(&store());
+        watch.expect(state).await;
+        watch
+    }
 
     fn watching(store: &Store) -> (Arc<StreamWatch>, Arc<SignalClock>, mpsc::Receiver<StreamStatus>) {
         let clock = Arc::new(SignalClock::new("t", Monotonic::from_millis(0), patience(Some(HEARTBEAT))));
@@ -403,6 +411,39 @@ mod tests {
         }
         watch.told("ok 1000", Duration::from_secs(2), now(1000));
         assert!(!clock.is_stale(at(1001)) && clock.is_stale(at(1002)));
+    }
+
+    #[tokio::test]
+    async fn an_operator_hears_since_when_signals_may_be_missing() {
+        let (store, log) = (store(), KeptLog::start());
+        let (watch, ..) = watching(&store);
+        for state in ["a", "b", "c"] {
+            watch.expect(state).await;
+        }
+        watch.verified(Some("a"), now(100)).await.unwrap();
+        watch.verified(Some("b"), now(100 + 3600)).await.unwrap();
+        watch.verified(Some("c"), now(101 + 7200)).await.unwrap();
+        watch.missed("it was lost");
+        watch.missed("it was lost again");
+        let lines = log.lines("signals_gap");
+        let shown = |line: &serde_json::Value| ["transmitter", "why"].map(|name| line[name].clone());
+        assert_eq!(
+            lines.iter().map(shown).collect::<Vec<_>>(),
+            [
+                ["t", "no heartbeat was confirmed for longer than the transmitter keeps signals"],
+                ["t", "it was lost"],
+                ["t", "it was lost again"],
+            ]
+        );
+        let since = |line: &serde_json::Value| line["since"].as_str().unwrap_or_default().to_owned();
+        assert!(since(&lines[0]).starts_with("1970-01-01T01:01:40"), "{lines:?}");
+        assert!(since(&lines[1]).starts_with("1970-01-01T02:01:41"), "{lines:?}");
+        assert!(since(&lines[2]) > since(&lines[1]), "what is not known any more counts from now on");
+        for line in &lines {
+            let remedy = line["remedy"].as_str().unwrap_or_default();
+            let command = "portcullis event issuer-revoked --issuer https://idp.example.com/";
+            assert!(remedy.ends_with(command), "{remedy}");
+        }
     }
 
     #[tokio::test]

@@ -33,6 +33,8 @@ use description::StreamStatus;
 use fetch::{Fetcher, PollAccess};
 pub use hearing::StreamWatch;
 pub(super) use hearing::UnaskedState;
+#[cfg(test)]
+pub(super) use hearing::tests::awaiting;
 pub use notice::StreamNotice;
 use owner::StreamOwner;
 

@@ -303,6 +303,16 @@ fn a_rejected_token_is_replaced_once_and_then_with_pauses() {
     machine.unauthorized(at(610));
     play(&mut machine, vec![(610, "authorize", denied(401), None), (610, "wait until 610500", None, None)]);
     assert_eq!(machine.failure(), Some("the token endpoint answered 401 Unauthorized"));
+    let mut machine = super::tests::machine(None);
+    play(
+        &mut machine,
+        vec![
+            (0, "discover", Some(metadata()), None),
+            (0, "authorize", denied(401), None),
+            (0, "wait until 500", None, None),
+        ],
+    );
+    assert_eq!(machine.failure(), Some("the token endpoint answered 401 Unauthorized"));
     let terms = StreamTerms { heartbeat: None, fetches_tokens: false, wanted: wanted() };
     let mut machine = StreamMachine::new(terms, at(0));
     play(
