@@ -121,6 +121,54 @@ pub(super) async fn hand_out_nonce(enforcer: &Enforcer, asked: &HeaderMap, answe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::enforce::decide::InForce;
+    use crate::enforce::dpop::DpopSettings;
+    use crate::enforce::policy::IdentitySettings;
+    use crate::enforce::{self, bearer::BearerSettings};
+    use crate::identity::Key;
+    use crate::metrics::Metrics;
+
+    fn enforcer(nonce: bool) -> Enforcer {
+        let settings = enforce::Settings {
+            routes: Vec::new(),
+            identity: IdentitySettings::default(),
+            bearer: BearerSettings::default(),
+            dpop: DpopSettings { nonce, ..DpopSettings::default() },
+            proofs: 10,
+        };
+        Enforcer::new(settings, Vec::new(), InForce::unlimited(), &Metrics::new().unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_nonce_is_handed_to_who_sends_a_proof_and_asked_for_where_proofs_need_one() {
+        let with_proof = HeaderMap::from_iter([(DPOP, HeaderValue::from_static("any"))]);
+        let handed_out = async |enforcer: &Enforcer, asked: &HeaderMap| {
+            let mut answer = HeaderMap::new();
+            hand_out_nonce(enforcer, asked, &mut answer).await;
+            answer.get(DPOP_NONCE).map(|nonce| nonce.to_str().unwrap().to_owned())
+        };
+        let (with, without) = (enforcer(true), enforcer(false));
+        assert_eq!(handed_out(&with, &HeaderMap::new()).await, None);
+        assert_eq!(handed_out(&without, &with_proof).await, None);
+        let good = handed_out(&with, &with_proof).await.unwrap();
+        let rejected = Err(OauthError::Proof(ProofFault::Nonce));
+        for (enforcer, nonce, expected) in [
+            (&without, None, Ok(())),
+            (&without, Some("any"), Ok(())),
+            (&with, None, rejected),
+            (&with, Some("any"), rejected),
+            (&with, Some(&*good), Ok(())),
+            (&super::tests::enforcer(true), Some(&*good), rejected),
+        ] {
+            let proven = ProvenKey {
+                thumbprint: [1; 32],
+                replay: Key::from_bytes([1; 16]),
+                issued_at: Now::read().wall,
+                nonce: nonce.map(Box::from),
+            };
+            assert_eq!(check_nonce(enforcer, &proven, Now::read()).await, expected, "{nonce:?}");
+        }
+    }
 
     #[test]
     fn a_token_that_is_bound_to_a_key_is_presented_with_proofs() {

@@ -167,6 +167,13 @@ mod tests {
     }
 
     #[test]
+    fn only_a_resource_of_the_whole_host_is_at_its_root() {
+        for (path, is_at_root) in [("/", true), ("/mcp", false), ("/mcp/", false), ("", false)] {
+            assert_eq!(resource(path, "").is_at_root(), is_at_root, "{path}");
+        }
+    }
+
+    #[test]
     fn routes_at_and_below_the_path_are_covered() {
         for (path, pattern, covered) in [
             ("/mcp", "/mcp", true),

@@ -121,25 +121,26 @@ mod tests {
             (Reason::KeysUnavailable, Bearer, true, &[]),
             (Reason::NoRoute, Dpop, true, &[]),
         ] {
-            for scope in [None, Some("read:deals write:deals")] {
-                let mut denial = Denial::from(reason);
-                denial.possession = PossessionDenial { scheme: sent, takes_dpop, ..Default::default() };
-                denial.scope = scope.map(Into::into);
-                let wire = reason.wire();
-                let error = match wire.challenge {
-                    Challenge::Error => {
-                        format!(r#", error="{}", error_description="{}""#, wire.error, wire.description)
-                    }
-                    Challenge::Bare | Challenge::None => String::new(),
-                };
-                let scope = scope.map(|scope| format!(r#", scope="{scope}""#)).unwrap_or_default();
-                let whole = |scheme: &&str| {
-                    let algorithms = if *scheme == DPOP { &*algorithms } else { "" };
-                    format!("{scheme}{error}{scope}{algorithms}")
-                };
-                let expected: Vec<String> = expected.iter().map(whole).collect();
-                assert_eq!(challenges(&denial, None), expected, "{reason:?} {sent:?} {takes_dpop}");
-            }
+            let mut denial = Denial::from(reason);
+            denial.possession = PossessionDenial { scheme: sent, takes_dpop, ..Default::default() };
+            denial.scope = Some("read:deals write:deals".into());
+            let wire = reason.wire();
+            let error = match wire.challenge {
+                Challenge::Error => {
+                    format!(r#", error="{}", error_description="{}""#, wire.error, wire.description)
+                }
+                Challenge::Bare | Challenge::None => String::new(),
+            };
+            let algorithms = |scheme: &str| if scheme == DPOP { algorithms.clone() } else { String::new() };
+            let whole = |scheme: &&str| {
+                format!(r#"{scheme}{error}, scope="read:deals write:deals"{}"#, algorithms(scheme))
+            };
+            let expected: Vec<String> = expected.iter().map(whole).collect();
+            assert_eq!(challenges(&denial, None), expected, "{reason:?} {sent:?} {takes_dpop}");
+            denial.scope = None;
+            let without = |text: String| text.replace(r#", scope="read:deals write:deals""#, "");
+            let expected: Vec<String> = expected.into_iter().map(without).collect();
+            assert_eq!(challenges(&denial, None), expected, "{reason:?} {sent:?} {takes_dpop}");
         }
     }
 

@@ -154,3 +154,65 @@ impl CorsAnswer {
         self.route.as_ref()?.cors()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::HeaderName;
+
+    use super::*;
+    use crate::enforce::policy::{CorsOrigins, CorsSettings, RouteSettings, WebOrigin};
+    use crate::enforce::router::Router;
+
+    const APP: &str = "https://app.example";
+
+    fn route(has_cors: bool) -> Arc<Route> {
+        let cors = has_cors.then(|| CorsSettings {
+            origins: CorsOrigins::Listed(vec![WebOrigin::parse(APP).unwrap()]),
+            methods: Vec::new(),
+            headers: Vec::new(),
+            expose: Vec::new(),
+            credentials: false,
+            max_age: Duration::ZERO,
+        });
+        let settings = RouteSettings { path: "/a".into(), cors, ..RouteSettings::default() };
+        Arc::clone(Router::new(vec![settings]).unwrap().routes().first().unwrap())
+    }
+
+    fn fields(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        fields.iter().map(field).collect()
+    }
+
+    #[test]
+    fn only_the_answers_of_a_route_with_cors_speak_to_browsers_and_only_to_those_that_it_lists() {
+        const ALLOWED: (&str, &str) = ("access-control-allow-origin", APP);
+        const EXPOSED: (&str, &str) = ("access-control-expose-headers", "www-authenticate");
+        const THEIRS: (&str, &str) = ("access-control-allow-origin", "*");
+        const VARY: (&str, &str) = ("vary", "Origin");
+        let evil = "https://evil.example";
+        // What the gate adds to its own answers, and what it makes of an upstream's.
+        for (has_cors, origin, own, of_upstream) in [
+            (false, APP, &[][..], &[THEIRS][..]),
+            (true, APP, &[ALLOWED, EXPOSED, VARY], &[ALLOWED, VARY]),
+            (true, evil, &[VARY], &[VARY]),
+        ] {
+            let cors = CorsAnswer::of(&route(has_cors), &fields(&[("origin", origin)]));
+            let (mut ours, mut theirs) = (HeaderMap::new(), fields(&[THEIRS]));
+            cors.add(&mut ours);
+            cors.replace(&mut theirs);
+            assert_eq!((ours, theirs), (fields(own), fields(of_upstream)), "{has_cors} {origin}");
+        }
+    }
+
+    #[test]
+    fn an_allowed_preflight_is_answered_without_a_body_and_never_stored() {
+        let answer = allowed(fields(&[("vary", "Origin")]), &HeaderValue::from_static("id"));
+        assert_eq!((answer.status(), answer.body()), (StatusCode::NO_CONTENT, &None));
+        let expected = fields(&[("vary", "Origin"), ("cache-control", "no-store"), ("x-request-id", "id")]);
+        assert_eq!(answer.headers(), &expected);
+    }
+}

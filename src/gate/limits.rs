@@ -71,3 +71,88 @@ pub(super) fn host(head: &Head) -> Option<HeaderValue> {
     };
     host.filter(|host| !more && is_host(host.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderName};
+
+    use super::*;
+    use crate::enforce::target::RequestTarget;
+
+    fn head(version: Version, target: &'static str, fields: &[(&'static str, &'static str)]) -> Head {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let target = RequestTarget::from_bytes(Bytes::from_static(target.as_bytes())).unwrap();
+        Head { method: Method::GET, target, version, headers }
+    }
+
+    #[test]
+    fn one_host_is_asked_for_and_the_target_counts_more_than_the_field() {
+        const V0: Version = Version::HTTP_10;
+        const V1: Version = Version::HTTP_11;
+        const V2: Version = Version::HTTP_2;
+        for (version, target, hosts, expected) in [
+            (V1, "/", &[][..], None),
+            (V0, "/", &[], Some("")),
+            (V2, "/", &[], None),
+            (V1, "/", &["a"], Some("a")),
+            (V0, "/", &["a"], Some("a")),
+            (V1, "/", &["a:8443"], Some("a:8443")),
+            (V1, "/", &["a", "a"], None),
+            (V0, "/", &["a", "a"], None),
+            (V1, "/", &["a b"], None),
+            (V1, "/", &[""], None),
+            (V1, "http://b/", &["a"], Some("b")),
+            (V1, "http://b/", &["a", "b"], None),
+            (V1, "http://b/", &["b", "b"], None),
+            (V1, "http://b/", &[], Some("b")),
+            (V1, "http://u@b/", &["b"], None),
+            (V0, "http://b/", &[], Some("b")),
+            (V2, "https://b/", &[], Some("b")),
+            (V2, "https://b/", &["b"], Some("b")),
+            (V2, "https://B/", &["b"], Some("b")),
+            (V2, "https://b/", &["a"], None),
+            (V2, "https://b/", &["b:443"], None),
+            (V2, "https://b/", &["b", "b"], None),
+        ] {
+            let fields: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            let found = host(&head(version, target, &fields));
+            let found = found.as_ref().map(|host| host.to_str().unwrap());
+            assert_eq!(found, expected, "{version:?} {target} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn the_crumbs_of_a_cookie_are_one_field_where_they_may_be_apart() {
+        const FIELDS: [(&str, &str); 5] =
+            [("cookie", "a=1"), ("x", "1"), ("cookie", "b=2"), ("x", "2"), ("cookie", "c=3")];
+        for (fields, in_http1, in_http2) in [
+            (&FIELDS[..], 5, 3),
+            (&FIELDS[..4], 4, 3),
+            (&FIELDS[..2], 2, 2),
+            (&FIELDS[1..2], 1, 1),
+            (&[], 0, 0),
+        ] {
+            assert_eq!(field_count(&head(Version::HTTP_11, "/", fields)), in_http1, "{fields:?}");
+            assert_eq!(field_count(&head(Version::HTTP_2, "/", fields)), in_http2, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_list_is_measured_as_rfc_9113_says() {
+        // `:path`, `:method` and `:scheme` are 5 + 32, 7 + 3 + 32, and 7 + 5 + 32; `:authority` is 10 + 32.
+        for (target, fields, size) in [
+            ("/", &[][..], 124),
+            ("/abc?d", &[], 129),
+            ("https://host.example/abc?d", &[], 129 + 54),
+            ("/", &[("x-a", "bcd")], 124 + 38),
+            ("/", &[("x-a", ""), ("x-a", "1"), ("y", "2")], 124 + 35 + 36 + 34),
+            ("https://host.example/abc?d", &[("x-a", "bcd")], 129 + 54 + 38),
+        ] {
+            assert_eq!(list_size(&head(Version::HTTP_2, target, fields)), size, "{target} {fields:?}");
+        }
+    }
+}

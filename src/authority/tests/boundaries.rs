@@ -357,3 +357,30 @@ fn an_answer_that_may_come_later_says_when() {
     assert_eq!(OauthError::Unavailable.to_response().headers()[RETRY_AFTER], "5");
     assert!(!OauthError::Scope.to_response().headers().contains_key(RETRY_AFTER));
 }
+
+#[tokio::test]
+async fn a_token_is_bound_to_the_certificate_that_asks_for_it() {
+    let bed = Bed::new(testing::settings()).await;
+    bed.user("ada", &[]).await;
+    let (client, secret) = bed.client("ada", &[], &["read:deals"]).await;
+    let body = format!("grant_type=client_credentials&client_id={client}&client_secret={secret}");
+    let (method, headers) = (Method::POST, form_headers());
+    for (certificate, bound) in
+        [(None, Value::Null), (Some(&[7; 32]), json!({"x5t#S256": URL_SAFE_NO_PAD.encode([7; 32])}))]
+    {
+        let call = EndpointCall {
+            method: &method,
+            query: None,
+            headers: &headers,
+            body: Some(body.as_bytes()),
+            address: ADDRESS,
+            certificate,
+        };
+        let response = bed.authority.answer(AuthorityEndpoint::Token, &call, &bed.enforcer).await;
+        let answer: Value = serde_json::from_slice(response.body()).unwrap();
+        let token = answer["access_token"].as_str().unwrap();
+        let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+        let payload: Value = serde_json::from_slice(&payload).unwrap();
+        assert_eq!((&payload["cnf"], &answer["token_type"]), (&bound, &json!("Bearer")));
+    }
+}

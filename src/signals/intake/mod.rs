@@ -302,3 +302,32 @@ impl Endpoint {
         &self.rest
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_has_a_url_where_it_is_configured_how_senders_reach_the_gate() {
+        for (kind, expected) in [
+            (EndpointKind::Ssf, "https://gate.example/signals/ssf/okta"),
+            (EndpointKind::Logout, "https://gate.example/signals/logout/okta"),
+            (
+                EndpointKind::GlobalTokenRevocation,
+                "https://gate.example/signals/global-token-revocation/okta",
+            ),
+            (EndpointKind::Scim, "https://gate.example/signals/scim/okta"),
+        ] {
+            let of = |public_url: Option<&str>| Settings {
+                listen: None,
+                tls: None,
+                path: "/signals".to_owned(),
+                public_url: public_url.map(str::to_owned),
+                requests_per_sender: NonZeroU32::MIN,
+            };
+            let url = of(Some("https://gate.example")).url(kind, "okta");
+            assert_eq!(url.as_deref(), Some(expected));
+            assert_eq!(of(None).url(kind, "okta"), None);
+        }
+    }
+}
