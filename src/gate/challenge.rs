@@ -96,8 +96,14 @@ impl ChallengeText {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
     use crate::enforce::dpop::PossessionDenial;
+    use crate::enforce::policy::{Requirement, RouteSettings};
+    use crate::enforce::resource::Resource;
+    use crate::enforce::router::Router;
 
     #[test]
     fn each_refusal_names_the_schemes_that_would_help() {
@@ -141,6 +147,47 @@ mod tests {
             let without = |text: String| text.replace(r#", scope="read:deals write:deals""#, "");
             let expected: Vec<String> = expected.into_iter().map(without).collect();
             assert_eq!(challenges(&denial, None), expected, "{reason:?} {sent:?} {takes_dpop}");
+        }
+    }
+
+    #[test]
+    fn who_needs_a_token_learns_where_the_resource_says_which() {
+        let resource = Resource {
+            path: "/a".to_owned(),
+            url: "https://api.example/a".to_owned(),
+            ..Resource::default()
+        };
+        let requirement = Requirement { scopes: vec!["read".to_owned()], ..Requirement::default() };
+        let needed =
+            Authentication { acr_values: vec!["gold".to_owned()], max_age: Some(Duration::from_secs(60)) };
+        let route = |resource: Option<Resource>| {
+            let settings = RouteSettings {
+                path: "/a".into(),
+                resource: resource.map(Arc::new),
+                requirement: requirement.clone(),
+                authentication: needed.clone(),
+                ..RouteSettings::default()
+            };
+            Arc::clone(Router::new(vec![settings]).unwrap().routes().first().unwrap())
+        };
+        let (with, without) = (route(Some(resource)), route(None));
+        const OF_RESOURCE: &str = r#", scope="read", resource_metadata="https://api.example/.well-known/oauth-protected-resource/a""#;
+        const STEP_UP: &str = r#", acr_values="gold", max_age="60""#;
+        for (reason, step_up, of_resource) in [
+            (Reason::Missing, "", OF_RESOURCE),
+            (Reason::Expired, "", OF_RESOURCE),
+            (Reason::InsufficientScope, "", OF_RESOURCE),
+            (Reason::InsufficientAuthentication, STEP_UP, OF_RESOURCE),
+            (Reason::Malformed, "", ""),
+        ] {
+            let rest = |route: Option<&Route>| {
+                let said = |route| challenges(&Denial::from(reason), route);
+                let (plain, of_route) = (said(None), said(route));
+                let [plain, of_route] = [&plain, &of_route].map(|one| one.first().unwrap().to_str().unwrap());
+                of_route.strip_prefix(plain).unwrap().to_owned()
+            };
+            assert_eq!(rest(Some(&with)), format!("{step_up}{of_resource}"), "{reason:?}");
+            assert_eq!(rest(Some(&without)), step_up, "{reason:?}");
         }
     }
 

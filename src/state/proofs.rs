@@ -30,3 +30,20 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Now;
+
+    #[tokio::test]
+    async fn a_store_that_nobody_shares_leaves_proofs_to_the_gate() {
+        let store = Store::in_memory(Now::at_millis(0)).unwrap();
+        let (proof, keep) = (Key::from_bytes([1; 16]), Duration::from_secs(1));
+        for period in [7, 7, 8] {
+            assert_eq!(store.claim_proof(proof, keep).await.ok(), Some(true));
+            let fresh = [u8::try_from(period).unwrap(); 32];
+            assert_eq!(store.nonce_key(period, &fresh, keep).await.ok(), Some(fresh.to_vec()));
+        }
+    }
+}

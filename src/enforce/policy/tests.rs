@@ -214,3 +214,21 @@ fn a_route_asks_for_nothing_only_when_every_key_is_empty() {
         assert_eq!(errors.iter().map(|error| error.key).collect::<Vec<_>>(), ["anonymous"]);
     }
 }
+
+#[test]
+fn of_several_alternatives_that_lack_scopes_the_first_is_named() {
+    for (allow, named) in [
+        (&["read", "write"][..], Some("base read")),
+        (&["write", "read"], Some("base write")),
+        (&["base", "read"], None),
+        (&["read", "base"], None),
+    ] {
+        let settings = RouteSettings {
+            requirement: requirement(&["base"], &[], &[], &[]),
+            allow: allow.iter().map(|scope| requirement(&[scope], &[], &[], &[])).collect(),
+            ..route("/a")
+        };
+        let denial = denial(settings, serde_json::json!({"scope": "base"}));
+        assert_eq!(denial.and_then(|denial| denial.scope).as_deref(), named, "{allow:?}");
+    }
+}

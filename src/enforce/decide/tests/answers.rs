@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::client::Client;
 use crate::enforce::decide::{
-    Ask as Question, Asked, Claimed, Enforcer, Permit, Proof, TrustedIssuer, Verdict,
+    Ask as Question, Asked, Claimed, Enforcer, Permit, Proof, Request, TrustedIssuer, Verdict,
 };
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::{Mode, Requirement, RouteSettings};
@@ -391,4 +391,31 @@ async fn a_token_that_no_key_proves_asks_for_another_set_once() {
     let withdrawn = TestRequest { asked: Asked::KEYS, ..TestRequest::new(gate, "/x").token(&token) };
     assert_eq!(withdrawn.reason(), Some(Reason::BadSignature));
     refresher.abort();
+}
+
+#[test]
+fn a_route_is_found_by_the_method_and_host_that_are_asked_for() {
+    let of_host = |path: &str, host: &str| RouteSettings { hosts: vec![host.to_owned()], ..route(path) };
+    let of_method = |path: &str, method| RouteSettings { methods: vec![method], ..route(path) };
+    let routes = vec![
+        of_host("/ours", "api.example"),
+        of_host("/theirs", "other.example"),
+        of_method("/get", http::Method::GET),
+        of_method("/post", http::Method::POST),
+    ];
+    let gate = enforcer(issuers(), routes);
+    let token = token(&payload(json!({})));
+    for (path, found) in [("/ours", Some(0)), ("/theirs", None), ("/get", Some(2)), ("/post", None)] {
+        let request = TestRequest::new(&gate, path).token(&token);
+        assert_eq!(request.reason(), if found.is_some() { None } else { Some(Reason::NoRoute) }, "{path}");
+        let (target, headers) = (path.parse::<http::Uri>().unwrap(), http::HeaderMap::new());
+        let asked = Request {
+            method: &http::Method::GET,
+            target: &(&target).into(),
+            host: Some("api.example"),
+            headers: &headers,
+            certificate: None,
+        };
+        assert_eq!(gate.route(&asked, request.now()).map(|route| route.index()), found, "{path}");
+    }
 }

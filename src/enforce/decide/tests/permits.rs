@@ -167,3 +167,15 @@ fn an_enforcer_forgets_what_is_too_much_and_shows_its_settings() {
     // Counted by the sweep alone.
     assert!(format!("{:?}", gate.verifier).contains("Proofs { proofs: 1, .. }"));
 }
+
+#[test]
+fn a_gate_that_shares_nothing_asks_nobody_whether_a_token_is_idle() {
+    let gate = gate();
+    let token = token(&payload(json!({})));
+    for (second, expected) in [(50, None), (51, Some(Reason::Idle))] {
+        let at = now().plus(Duration::from_secs(second));
+        let explained = TestRequest { at, ..TestRequest::new(&gate, "/x").token(&token) }.explain();
+        let explained = explained.expect("an explanation");
+        assert_eq!((explained.reason, explained.ask), (expected, None), "{second}");
+    }
+}

@@ -50,6 +50,45 @@ fn the_sample_of_rfc_9449_section_7_1_proves_its_key() {
     assert_eq!(judge(proof.as_bytes(), &later), Err(ProofFault::Time));
 }
 
+/// A good proof of so many bytes.
+fn of_length(length: usize) -> String {
+    let padded = |header: usize, payload: usize| {
+        proof_by(&SIGNERS.es256, json!({ "x": "y".repeat(header) }), json!({ "x": "y".repeat(payload) }))
+    };
+    // Base64 has texts of three lengths in four.
+    let proofs = (0..3).flat_map(|header| {
+        let missing = length.saturating_sub(padded(header, 0).len()) * 3 / 4;
+        (missing.saturating_sub(2)..missing + 3).map(move |payload| (header, payload))
+    });
+    proofs.map(|(header, payload)| padded(header, payload)).find(|proof| proof.len() == length).unwrap()
+}
+
+#[test]
+fn a_proof_is_read_up_to_its_greatest_length() {
+    for (length, expected) in [
+        (MAX_PROOF - 1, None),
+        (MAX_PROOF, None),
+        (MAX_PROOF + 1, Some(ProofFault::Malformed)),
+        (MAX_PROOF + 2, Some(ProofFault::Malformed)),
+    ] {
+        assert_eq!(judged(&of_length(length), &SIGNERS.es256).err(), expected, "{length}");
+    }
+}
+
+#[test]
+fn a_path_of_the_configuration_is_compared_in_canonical_form() {
+    for (path, canonical) in [
+        ("/", Some("/")),
+        ("/oauth/token", Some("/oauth/token")),
+        ("/%6fauth/t%c3%a4", Some("/oauth/t%C3%A4")),
+        ("/a//b", None),
+        ("/a/../b", None),
+        ("a", None),
+    ] {
+        assert_eq!(canonical_path(path).as_deref(), canonical, "{path}");
+    }
+}
+
 #[test]
 fn every_asymmetric_algorithm_proves_its_key() {
     let rsa = Signer::rsa;
