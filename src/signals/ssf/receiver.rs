@@ -162,8 +162,15 @@ mod tests {
         };
         let names = |names: [Option<&str>; 3]| names.map(|name| name.map(str::to_owned));
         assert_eq!(known(), names([Some("a"), Some("b"), None]));
+        let moment = Timestamp::from_secs(7);
+        receiver.heard.lock().unwrap().extend(["a", "b"].map(|name| (name.to_owned(), moment)));
         receiver.replace(transmitters(&["b", "c"]));
         assert_eq!(known(), names([None, Some("b"), Some("c")]));
+        receiver.replace(transmitters(&["a", "b", "c"]));
+        let heard: Vec<_> =
+            receiver.transmitters().into_iter().map(|(one, at)| (one.settings().name.clone(), at)).collect();
+        let of = |name: &str, at| (name.to_owned(), at);
+        assert_eq!(heard, [of("a", None), of("b", Some(moment)), of("c", None)]);
     }
 
     #[tokio::test]

@@ -329,6 +329,27 @@ fn a_rejected_token_is_replaced_once_and_then_with_pauses() {
 }
 
 #[test]
+fn a_transmitter_without_the_endpoint_for_streams_is_looked_up_again() {
+    let mut machine = machine(None);
+    assert!(machine.metadata().is_none());
+    play(&mut machine, vec![(0, "discover", Some(metadata()), None)]);
+    assert!(machine.metadata().is_some());
+    play(
+        &mut machine,
+        vec![
+            (0, "authorize", TOKEN, None),
+            (0, "find", Some(StreamAnswer::Streams(Vec::new())), None),
+            (0, "create", denied(404), None),
+            (0, "wait until 500", None, None),
+            (1, "discover", Some(metadata()), None),
+            (1, "create", denied(403), None),
+            (1, "wait until 1500", None, None),
+            (2, "create", Some(stream("s", &json!({}))), Some(StreamNews::Made)),
+        ],
+    );
+}
+
+#[test]
 fn failures_are_repeated_with_pauses_that_grow_and_end_with_the_first_success() {
     let mut machine = machine(None);
     let mut now = at(0);
