@@ -12,13 +12,13 @@ use super::message::PreparedRequest;
 impl PreparedRequest<'_> {
     /// The answer, or the refusal, when the request ends here.
     pub(crate) fn ends_here(&self) -> Result<Option<Response<ForwardBody>>, ForwardError> {
-        if headers::came_back(&self.headers) {
+        if headers::came_back(self.headers) {
             return Err(ForwardError::Loop);
         }
-        if self.method == Method::TRACE && (self.order.has_token || has_credentials(&self.headers)) {
+        if self.method == Method::TRACE && (self.order.has_token || has_credentials(self.headers)) {
             return Err(ForwardError::Trace);
         }
-        match headers::forwards_left(&self.method, &self.headers) {
+        match headers::forwards_left(self.method, self.headers) {
             // Answering TRACE means to send the request back; there is nothing here that would help anyone.
             Some(0) if self.method == Method::TRACE => Err(ForwardError::Trace),
             Some(0) => Ok(Some(self.options())),

@@ -38,8 +38,8 @@ pub(crate) struct PreparedRequest<'a> {
     settings: &'a UpstreamSettings,
     /// How long the upstream has for its answer.
     pub(crate) limit: Duration,
-    pub(crate) method: Method,
-    pub(crate) headers: HeaderMap,
+    pub(crate) method: &'a Method,
+    pub(crate) headers: &'a HeaderMap,
     listed: Listed,
     pub(crate) hop: Hop,
     pub(crate) interim: Option<Interim>,
@@ -53,20 +53,20 @@ impl<'a> PreparedRequest<'a> {
     pub(crate) fn new(
         order: &'a ForwardOrder<'a>,
         settings: &'a UpstreamSettings,
-        outgoing: Outgoing,
+        outgoing: Outgoing<'a>,
     ) -> Result<(Self, RequestBody), ForwardError> {
         let Outgoing { method, headers, mut body, hop, can_switch, interim, slot: _ } = outgoing;
         // HTTP/2 has no upgrades: the request goes on without asking for one.
         let possible = can_switch && settings.scheme != Scheme::H2c;
-        let may_switch = possible && headers::hop::wanted_upgrade(&method, hop.version, &headers).is_some();
+        let may_switch = possible && headers::hop::wanted_upgrade(method, hop.version, headers).is_some();
         let expect = hop.version > Version::HTTP_10
             && !body.is_empty()
             && headers
                 .get(header::EXPECT)
                 .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let listed = Listed::in_connection(&headers).map_err(|_too_many| ForwardError::Connection)?;
+        let listed = Listed::in_connection(headers).map_err(|_too_many| ForwardError::Connection)?;
         // The streams of gRPC may be silent for as long as they like.
-        if !body.is_empty() && !is_grpc(&headers) {
+        if !body.is_empty() && !is_grpc(headers) {
             body.limit_silence(order.request_body_timeout);
         }
         let limit = order.response_timeout.unwrap_or(settings.response_timeout);
@@ -90,8 +90,8 @@ impl<'a> PreparedRequest<'a> {
         upgrade: Option<&'m HeaderValue>,
     ) -> headers::RequestFields<'m> {
         headers::RequestFields {
-            method: &self.method,
-            headers: &self.headers,
+            method: self.method,
+            headers: self.headers,
             listed: &self.listed,
             hop: &self.hop,
             host: self.host(),
@@ -111,7 +111,7 @@ impl<'a> PreparedRequest<'a> {
     ) -> Result<Request<()>, ForwardError> {
         let mut fields = HeaderMap::with_capacity(self.headers.len() + 16);
         headers::request(rules, &self.fields(trace, None), &mut fields);
-        let announced = !body.is_empty() || encode::announces_empty(&self.method, &self.headers);
+        let announced = !body.is_empty() || encode::announces_empty(self.method, self.headers);
         if let Some(length) = body.size().filter(|_| announced) {
             fields.insert(header::CONTENT_LENGTH, length.into());
         }

@@ -53,11 +53,11 @@ use crate::metrics::Metrics;
 
 /// A request as it goes on.
 #[derive(Debug)]
-pub struct Outgoing {
+pub struct Outgoing<'a> {
     /// Its method.
-    pub method: Method,
+    pub method: &'a Method,
     /// Its fields, as the client sent them.
-    pub headers: HeaderMap,
+    pub headers: &'a HeaderMap,
     /// Its body, with whatever limits apply.
     pub body: RequestBody,
     /// How it came in.
@@ -153,7 +153,7 @@ impl Forwarder {
     pub async fn forward(
         &self,
         permit: &Permit,
-        outgoing: Outgoing,
+        outgoing: Outgoing<'_>,
     ) -> Result<Response<ForwardBody>, ForwardError> {
         let route = permit.route();
         let order = ForwardOrder {

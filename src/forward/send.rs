@@ -30,7 +30,7 @@ impl Forwarder {
     pub(crate) async fn send(
         &self,
         order: &ForwardOrder<'_>,
-        mut outgoing: Outgoing,
+        mut outgoing: Outgoing<'_>,
     ) -> Result<Response<ForwardBody>, ForwardError> {
         let slot = std::mem::take(&mut outgoing.slot);
         let Some(pool) = self.pools.get(order.upstream) else {
@@ -140,10 +140,10 @@ impl Forwarder {
             connection.begin(message.limit);
             let fields = message.fields(self.trace_ids.next(), upgrade);
             let lead = connection.wire.outbox.lead();
-            encode::head(lead, &message.method, message.order.target, &self.rules, &fields, framing);
+            encode::head(lead, message.method, message.order.target, &self.rules, &fields, framing);
         }
         let mut upload = UpstreamUpload::new(body, framing, message.expect, Rc::clone(&self.rules));
-        let (method, interim) = (&message.method, message.interim.as_ref());
+        let (method, interim) = (message.method, message.interim.as_ref());
         let exchange = http1::exchange::Http1Exchange { method, upgrade, interim };
         let head = match exchange.run(&connection, &mut upload).await {
             Ok(head) => head,
@@ -162,7 +162,7 @@ impl Forwarder {
         };
         let ResponseHead { status, mut headers, .. } = head;
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            self.rules.select_sub_protocol(&message.headers, &mut headers);
+            self.rules.select_sub_protocol(message.headers, &mut headers);
         }
         Ok(response(status, headers, source))
     }

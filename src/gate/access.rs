@@ -6,19 +6,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::answer::GateRefusal;
+use super::http::Head;
 use super::loggable::{unknown_kid, visible};
 use super::meters::OwnEndpoint;
 use super::worker::{Generation, Worker};
 use crate::enforce::bearer;
-use crate::enforce::decide::{Claimed, Judgement};
+use crate::enforce::decide::{Claimed, Judgement, Verdict};
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::Route;
-use crate::enforce::target::RequestTarget;
 use crate::enforce::token::VerifiedToken;
 use crate::forward::{AtCapacity, BodyError, ErrorKind, ForwardError, RequestSlot};
 use crate::jose::jws::Jws;
@@ -40,7 +41,8 @@ pub(super) struct Record {
     pub(super) began: Instant,
     version: Version,
     method: Method,
-    pub(super) target: Option<RequestTarget>,
+    /// `None` for one that cannot be read.
+    pub(super) head: Option<Rc<Head>>,
     pub(super) status: Option<StatusCode>,
     route: Option<Arc<Route>>,
     /// What the gate itself was asked for.
@@ -54,7 +56,6 @@ pub(super) struct Record {
     failure: Option<&'static str>,
     cause: Option<String>,
     pub(super) host: Option<HeaderValue>,
-    pub(super) user_agent: Option<HeaderValue>,
     tls: Option<&'static str>,
     /// What a token that was refused for it names as its issuer or audience; the client of the token endpoint.
     named: Option<(&'static str, String)>,
@@ -92,7 +93,6 @@ impl Record {
             client,
             tls,
             host: None,
-            user_agent: None,
             named: None,
             claimed_client: None,
             received: None,
@@ -106,7 +106,7 @@ impl Record {
             began: Instant::now(),
             version,
             method,
-            target: None,
+            head: None,
             status: None,
             route: None,
             endpoint: None,
@@ -147,14 +147,14 @@ impl Record {
         self.decided(Decision::Allow, None);
     }
 
-    /// Takes note of what enforcement found, and of how long it took.
-    pub(super) fn judged(&mut self, judgement: &Judgement, began: Instant, now: Timestamp) {
+    /// Takes what enforcement found, and notes how long it took. Leaves the verdict.
+    pub(super) fn judged(&mut self, judgement: Judgement, began: Instant, now: Timestamp) -> Verdict {
+        let Judgement { route, token, claimed, proof, verdict } = judgement;
         let ended = Instant::now();
         (self.judged_at, self.forwarded_at) = (now, Some(ended));
-        self.route.clone_from(&judgement.route);
-        self.token.clone_from(&judgement.token);
-        self.claimed.clone_from(&judgement.claimed);
-        self.generation.meters.enforced(judgement.proof, ended.saturating_duration_since(began));
+        (self.route, self.token, self.claimed) = (route, token, claimed);
+        self.generation.meters.enforced(proof, ended.saturating_duration_since(began));
+        verdict
     }
 
     /// Refused by the gate.
@@ -338,13 +338,14 @@ impl Record {
             _ => unknown_kid(kid),
         });
         let omitted = self.token.as_ref().filter(|_| decision == Decision::Allow);
+        let user_agent = self.head.as_ref().and_then(|head| head.headers.get(USER_AGENT));
         let upstream = self.route.as_ref().filter(|_| self.forwarded);
         let upstream = upstream.and_then(|route| live.upstreams.get(route.upstream()));
         tell(&AccessRecord {
             request_id: self.request_id.to_str().unwrap_or_default(),
             method: self.method.as_str(),
             route: self.route_label(),
-            path: self.target.as_ref().map(RequestTarget::path),
+            path: self.head.as_ref().map(|head| head.target.path()),
             status,
             decision,
             reason: reason.map(Reason::as_str),
@@ -358,7 +359,7 @@ impl Record {
             client_address: self.client,
             host: self.host.as_ref().and_then(|host| host.to_str().ok()),
             omitted: omitted.and_then(|token| token.identity.omitted.as_deref()),
-            user_agent: self.user_agent.as_ref().and_then(|agent| agent.to_str().ok()),
+            user_agent: user_agent.and_then(|agent| agent.to_str().ok()),
             tls: self.tls,
             bytes_in: self.received.as_ref().map(|received| received.get()),
             bytes_out: self.carried.as_ref().map_or(self.sent, |carried| carried.get()),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, EXPECT, USER_AGENT};
+use http::header::{CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::time::Instant;
@@ -52,11 +52,10 @@ pub(super) struct Http1 {
 pub(super) async fn serve(
     connection: Rc<ClientConnection>,
     http1: Option<Http1>,
-    head: Head,
+    head: Rc<Head>,
     body: ClientBody,
     serving: Option<Serving>,
 ) -> Response<AnswerBody> {
-    let form = AnswerForm::of(&head.method, &head.headers);
     let mut record = begin(&connection, &head);
 
     let within = record.admit().and_then(|()| within_limits(&head, &body, &record.generation));
@@ -78,20 +77,18 @@ pub(super) async fn serve(
         }
         Err(refusal) => Err(refusal),
     };
-    let cors = match &judged {
-        Ok((permit, ..)) => CorsAnswer::of(permit.route(), &head.headers),
-        Err(_) => CorsAnswer::of_rejected(&head, &record),
-    };
-    let refusal = match judged {
+    let (refusal, cors) = match judged {
         Ok((permit, slot, host)) => {
             let generation = Rc::clone(&record.generation);
             let (streams, question) = (&connection.worker.streams, StreamQuestion::new(&head, &host));
             let watched = streams.watch(&generation.live, &permit, question, &connection);
             record.received = (!body.is_end_stream()).then(Rc::default);
             let grpc = http1.is_none();
-            let outgoing = outgoing(head, body, (host, slot), &connection, http1, &record, &watched);
+            let outgoing = outgoing(&head, body, (host, slot), &connection, http1, &record, &watched);
             let forwarding = pin!(generation.forwarder.forward(&permit, outgoing));
-            match until_cut(&watched, forwarding).await {
+            let outcome = until_cut(&watched, forwarding).await;
+            let cors = CorsAnswer::of(permit.route(), &head.headers);
+            let refusal = match outcome {
                 Ok(Ok(mut answer)) => {
                     cors.replace(answer.headers_mut());
                     hand_out_nonce(&permit, answer.headers_mut());
@@ -105,14 +102,18 @@ pub(super) async fn serve(
                     record.ended_by = Some("gate");
                     cut.refusal(Some(permit.route())).closing()
                 }
-            }
+            };
+            (refusal, cors)
         }
         Err(refusal) => {
             record.denied(&refusal);
+            let cors = CorsAnswer::of_rejected(&head, &record);
             let expects_continue = head.headers.contains_key(EXPECT);
-            if Box::pin(discard(body, expects_continue)).await { refusal } else { refusal.closing() }
+            let is_read = Box::pin(discard(body, expects_continue)).await;
+            (if is_read { refusal } else { refusal.closing() }, cors)
         }
     };
+    let form = AnswerForm::of(&head.method, &head.headers);
     let mut answer = refusal.to_response(form, &record.request_id);
     cors.add(answer.headers_mut());
     record.answered(answer.status());
@@ -137,7 +138,7 @@ pub(super) fn refuse_unread(connection: &Rc<ClientConnection>, fault: Http1Fault
 }
 
 /// Starts the record: who asks, and by which name the request goes.
-fn begin(connection: &Rc<ClientConnection>, head: &Head) -> Box<Record> {
+fn begin(connection: &Rc<ClientConnection>, head: &Rc<Head>) -> Box<Record> {
     let worker = Rc::clone(&connection.worker);
     let (mut request_id, mut client) = (None, connection.peer);
     let generation = worker.generation();
@@ -151,8 +152,7 @@ fn begin(connection: &Rc<ClientConnection>, head: &Head) -> Box<Record> {
     let origin = (client, connection.tls_version);
     // Boxed, because it goes with the response through every layer above.
     let mut record = Box::new(Record::new(worker, request_id, origin, head.version, head.method.clone()));
-    record.target = Some(head.target.clone());
-    record.user_agent = head.headers.get(USER_AGENT).cloned();
+    record.head = Some(Rc::clone(head));
     record
 }
 
@@ -180,8 +180,7 @@ async fn enforce(
             return Err(GateRefusal::UPSTREAM_OVERLOADED);
         }
         let judgement = record.generation.live.enforcer.decide(&question, asked, now);
-        record.judged(&judgement, began, now.wall);
-        match judgement.verdict {
+        match record.judged(judgement, began, now.wall) {
             Verdict::Allow(permit) => {
                 // First, because a request that is not forwarded is no use of its token.
                 let slot = record.generation.begin_at_upstream(permit.route())?;
@@ -193,7 +192,7 @@ async fn enforce(
             }
             Verdict::Deny(denial) => {
                 record.refused_token(denial.reason, &head.headers);
-                return Err(GateRefusal::denied(&denial, judgement.route.as_deref()));
+                return Err(GateRefusal::denied(&denial, record.route().map(AsRef::as_ref)));
             }
             Verdict::Ask(ask) => {
                 asked = Box::pin(record.generation.live.enforcer.find_out(&ask, asked)).await;
@@ -204,15 +203,15 @@ async fn enforce(
 }
 
 /// What goes to the upstream.
-fn outgoing(
-    head: Head,
+fn outgoing<'h>(
+    head: &'h Head,
     body: ClientBody,
     (host, slot): (HeaderValue, RequestSlot),
     connection: &ClientConnection,
     http1: Option<Http1>,
     record: &Record,
     watched: &Rc<WatchedStream>,
-) -> Outgoing {
+) -> Outgoing<'h> {
     let can_switch = http1.as_ref().is_some_and(|http1| http1.wants_upgrade);
     // The client gets a 100 of the gate's own when its body is first asked for.
     let interim = http1.filter(|_| head.version == Version::HTTP_11).map(|Http1 { wire, .. }| {
@@ -223,13 +222,16 @@ fn outgoing(
         })
     });
     let settings = &record.generation.live.settings;
-    let limit = settings.limits.body_bytes;
+    let body = if body.is_end_stream() {
+        RequestBody::empty()
+    } else {
+        let limited = Limited::new(body, settings.limits.body_bytes, Some(Rc::clone(watched)));
+        RequestBody::new(limited.counted(record.received.clone()))
+    };
     Outgoing {
-        method: head.method,
-        headers: head.headers,
-        body: RequestBody::new(
-            Limited::new(body, limit, Some(Rc::clone(watched))).counted(record.received.clone()),
-        ),
+        method: &head.method,
+        headers: &head.headers,
+        body,
         hop: Hop {
             client: connection.peer,
             tls: connection.tls,

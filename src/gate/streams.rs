@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -47,12 +47,13 @@ const AT_ONCE: usize = 16;
 /// The requests of a worker that were let through and are not over.
 pub(super) struct Streams {
     counts: Arc<ConnectionCounts>,
-    places: RefCell<Vec<Option<Rc<OpenStream>>>>,
+    places: RefCell<Vec<Weak<WatchedStream>>>,
     free: RefCell<Vec<usize>>,
 }
 
-/// One of them.
-struct OpenStream {
+/// One of them. Its place in the list is given up when it is dropped.
+pub(super) struct WatchedStream {
+    place: usize,
     asked: RefCell<StreamQuestion>,
     connection: Rc<ClientConnection>,
     grounds: RefCell<Grounds>,
@@ -71,6 +72,8 @@ struct OpenStream {
     /// Why it must end.
     ended: Cell<Option<Cut>>,
     waker: RefCell<Option<Waker>>,
+    /// When it was last looked whether bytes count as another use.
+    looked: Cell<Tick>,
 }
 
 /// What a look at a stream found.
@@ -81,15 +84,6 @@ enum StreamLook {
     Anew,
 }
 
-/// A place in the list, given up when it is dropped.
-pub(super) struct WatchedStream {
-    stream: Rc<OpenStream>,
-    streams: Rc<Streams>,
-    place: usize,
-    /// When it was last looked whether this counts as another use.
-    looked: Cell<Tick>,
-}
-
 impl Streams {
     pub(super) fn new(counts: Arc<ConnectionCounts>) -> Self {
         Self { counts, places: RefCell::default(), free: RefCell::default() }
@@ -97,13 +91,16 @@ impl Streams {
 
     /// Keeps an eye on a request that was let through.
     pub(super) fn watch(
-        self: &Rc<Self>,
+        &self,
         live: &Live,
         permit: &Permit,
         question: StreamQuestion,
         connection: &Rc<ClientConnection>,
     ) -> Rc<WatchedStream> {
-        let stream = Rc::new(OpenStream {
+        let mut places = self.places.borrow_mut();
+        let place = self.free.borrow_mut().pop().unwrap_or(places.len());
+        let stream = Rc::new(WatchedStream {
+            place,
             asked: RefCell::new(question),
             connection: Rc::clone(connection),
             grounds: RefCell::new(Grounds::new(&live.enforcer, permit)),
@@ -115,25 +112,24 @@ impl Streams {
             was_seen: Cell::new(false),
             ended: Cell::new(None),
             waker: RefCell::new(None),
+            looked: Cell::new(Tick::read()),
         });
-        let mut places = self.places.borrow_mut();
-        let place = self.free.borrow_mut().pop().unwrap_or(places.len());
         match places.get_mut(place) {
-            Some(free) => *free = Some(Rc::clone(&stream)),
-            None => places.push(Some(Rc::clone(&stream))),
+            Some(free) => *free = Rc::downgrade(&stream),
+            None => places.push(Rc::downgrade(&stream)),
         }
-        Rc::new(WatchedStream { stream, streams: Rc::clone(self), place, looked: Cell::new(Tick::read()) })
+        stream
     }
 
     /// Judges every stream again by what is in force, and ends what may not go on.
     pub(super) async fn judge(&self, live: &Arc<Live>, metrics: &Metrics) {
         let (now, mut anew) = (Now::read(), Vec::new());
         // Waking only queues a task, so nothing gives up its place meanwhile.
-        for stream in self.places.borrow().iter().flatten() {
+        for stream in self.places.borrow().iter().filter_map(Weak::upgrade) {
             match stream.look(live, now) {
                 StreamLook::Stands => {}
                 StreamLook::Ended(reason) => stream.end(reason, live.streams, metrics),
-                StreamLook::Anew => anew.push(Rc::clone(stream)),
+                StreamLook::Anew => anew.push(Rc::downgrade(&stream)),
             }
         }
         for (count, stream) in anew.into_iter().enumerate() {
@@ -141,14 +137,16 @@ impl Streams {
                 yield_now().await;
             }
             // No fetch of keys is waited for: those in force are newer than those that proved the token.
-            stream.decide(live, Asked::KEYS, metrics);
+            if let Some(stream) = stream.upgrade() {
+                stream.decide(live, Asked::KEYS, metrics);
+            }
         }
     }
 
     /// Ends, again and again, what would last longer than the gate.
     pub(super) async fn end_lasting(&self) {
         loop {
-            for stream in self.places.borrow().iter().flatten() {
+            for stream in self.places.borrow().iter().filter_map(Weak::upgrade) {
                 if stream.lasting.get().is_some() && stream.was_seen.replace(true) {
                     stream.cut(Cut::Leaving);
                 }
@@ -158,7 +156,7 @@ impl Streams {
     }
 }
 
-impl OpenStream {
+impl WatchedStream {
     /// What can be said without a whole decision.
     fn look(&self, live: &Live, now: Now) -> StreamLook {
         if self.ended.get().is_some() {
@@ -186,10 +184,7 @@ impl OpenStream {
             let question = self.asked.borrow();
             match self.connection.certificate(live, now.wall) {
                 Err(reason) => Verdict::Deny(reason.into()),
-                Ok(certificate) => {
-                    let headers = question.headers();
-                    live.enforcer.decide(&question.request(&headers, certificate), asked, now).verdict
-                }
+                Ok(certificate) => live.enforcer.decide(&question.request(certificate), asked, now).verdict,
             }
         };
         match verdict {
@@ -214,11 +209,13 @@ impl OpenStream {
         if self.is_asking.replace(true) {
             return;
         }
-        let (stream, live, metrics) = (Rc::clone(self), Arc::clone(live), metrics.clone());
+        let (stream, live, metrics) = (Rc::downgrade(self), Arc::clone(live), metrics.clone());
         drop(spawn_local(async move {
             let asked = live.enforcer.find_out(&ask, asked).await;
-            stream.is_asking.set(false);
-            stream.decide(&live, asked, &metrics);
+            if let Some(stream) = stream.upgrade() {
+                stream.is_asking.set(false);
+                stream.decide(&live, asked, &metrics);
+            }
         }));
     }
 
@@ -252,6 +249,59 @@ impl OpenStream {
         }
         true
     }
+
+    /// Bytes have flowed in this direction. Where that is a use of the token, it is one from this moment on, and not from
+    /// the next look.
+    pub(super) fn moved(&self, flow: Flow) {
+        let grounds = self.grounds.borrow();
+        let counts = is_use(self.counts.get(), flow);
+        let Some(pass) = grounds.pass().filter(|_| counts) else { return };
+        let tick = Tick::read();
+        if tick.since(self.looked.get()) < SAME_USE {
+            return;
+        }
+        self.looked.set(tick);
+        let now = Now::read();
+        if pass.last_used().is_none_or(|last| now.monotonic.since(last) >= SAME_USE) {
+            grounds.keep_alive(now);
+        }
+    }
+
+    /// From now on it is a stream that may last for ever: one of events, or a tunnel.
+    pub(super) fn lasts(&self) {
+        // Once is enough.
+        self.lasting.get_or_init(|| self.connection.worker.streams.counts.streaming());
+    }
+
+    /// Ready when the stream must end.
+    pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Poll<Cut> {
+        if let Some(cut) = self.ended.get() {
+            return Poll::Ready(cut);
+        }
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Waits until the stream must end because its next request would be rejected.
+    pub(super) async fn denied(&self) {
+        self.until(|cut| cut != Cut::Leaving).await;
+    }
+
+    /// Waits until the stream must end because the gate is shutting down.
+    pub(super) async fn left(&self) {
+        self.until(|cut| cut == Cut::Leaving).await;
+    }
+
+    async fn until(&self, is_meant: impl Fn(Cut) -> bool) {
+        poll_fn(|cx| match self.poll_cut(cx) {
+            Poll::Ready(cut) if is_meant(cut) => Poll::Ready(()),
+            Poll::Ready(_) | Poll::Pending => Poll::Pending,
+        })
+        .await;
+    }
 }
 
 /// Which bytes on a route keep the token alive: an anonymous one does not need it.
@@ -272,66 +322,12 @@ fn is_observed(route: &Route) -> bool {
     route.settings().mode == Mode::Shadow
 }
 
-impl WatchedStream {
-    /// Bytes have flowed in this direction. Where that is a use of the token, it is one from this moment on, and not from
-    /// the next look.
-    pub(super) fn moved(&self, flow: Flow) {
-        let grounds = self.stream.grounds.borrow();
-        let counts = is_use(self.stream.counts.get(), flow);
-        let Some(pass) = grounds.pass().filter(|_| counts) else { return };
-        let tick = Tick::read();
-        if tick.since(self.looked.get()) < SAME_USE {
-            return;
-        }
-        self.looked.set(tick);
-        let now = Now::read();
-        if pass.last_used().is_none_or(|last| now.monotonic.since(last) >= SAME_USE) {
-            grounds.keep_alive(now);
-        }
-    }
-
-    /// From now on it is a stream that may last for ever: one of events, or a tunnel.
-    pub(super) fn lasts(&self) {
-        // Once is enough.
-        self.stream.lasting.get_or_init(|| self.streams.counts.streaming());
-    }
-
-    /// Ready when the stream must end.
-    pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Poll<Cut> {
-        if let Some(cut) = self.stream.ended.get() {
-            return Poll::Ready(cut);
-        }
-        let mut waker = self.stream.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-
-    /// Waits until the stream must end because its next request would be rejected.
-    pub(super) async fn denied(&self) {
-        self.cut(|cut| cut != Cut::Leaving).await;
-    }
-
-    /// Waits until the stream must end because the gate is shutting down.
-    pub(super) async fn left(&self) {
-        self.cut(|cut| cut == Cut::Leaving).await;
-    }
-
-    async fn cut(&self, is_meant: impl Fn(Cut) -> bool) {
-        poll_fn(|cx| match self.poll_cut(cx) {
-            Poll::Ready(cut) if is_meant(cut) => Poll::Ready(()),
-            Poll::Ready(_) | Poll::Pending => Poll::Pending,
-        })
-        .await;
-    }
-}
-
 impl Drop for WatchedStream {
     fn drop(&mut self) {
-        if let Some(place) = self.streams.places.borrow_mut().get_mut(self.place) {
-            *place = None;
+        let Streams { places, free, .. } = &self.connection.worker.streams;
+        if let Some(place) = places.borrow_mut().get_mut(self.place) {
+            *place = Weak::new();
         }
-        self.streams.free.borrow_mut().push(self.place);
+        free.borrow_mut().push(self.place);
     }
 }

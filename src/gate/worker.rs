@@ -34,7 +34,7 @@ pub(super) struct Worker {
     dates: Dates,
     pub(super) connections: IntGauge,
     pub(super) handshakes: Handshakes,
-    pub(super) streams: Rc<Streams>,
+    pub(super) streams: Streams,
     newest: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     current: RefCell<Rc<Generation>>,
     draining: Cell<bool>,
@@ -113,7 +113,7 @@ impl Worker {
                 ok: handshakes.with_label_values(&["ok"]),
                 error: handshakes.with_label_values(&["error"]),
             },
-            streams: Rc::new(Streams::new(Arc::clone(&shared.connections))),
+            streams: Streams::new(Arc::clone(&shared.connections)),
             newest: RefCell::new(newest),
             current: RefCell::new(current),
             draining: Cell::new(false),
@@ -178,10 +178,10 @@ pub(super) async fn run(listeners: Vec<TcpListener>, shared: WorkersShared) -> s
     let (mut shutdown, mut stop) = (shared.shutdown.clone(), shared.shutdown.clone());
     let worker = Worker::new(shared, open);
     spawn_local(Rc::clone(&worker).watch());
-    let (streams, mut ending) = (Rc::clone(&worker.streams), shutdown.clone());
+    let (ending_worker, mut ending) = (Rc::clone(&worker), shutdown.clone());
     spawn_local(async move {
         ending.reached(Phase::EndingStreams).await;
-        streams.end_lasting().await;
+        ending_worker.streams.end_lasting().await;
     });
     let listening = worker.shared.connections.listening(listeners.len());
     let mut accepting = Vec::with_capacity(listeners.len());

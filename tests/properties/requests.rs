@@ -116,7 +116,7 @@ fn gate(pieces: &[&[u8]]) -> ReadByGate {
                         let last = !head.keep_alive || head.wants_upgrade;
                         let (body, head) = (BodyReader::new(head.body, LIMITS), head.head);
                         let request = ReadRequest {
-                            method: head.method,
+                            method: head.method.clone(),
                             target: head.target.as_bytes().to_vec(),
                             version: head.version,
                             fields: fields(&head.headers),
@@ -202,7 +202,7 @@ fn hyper(input: &[u8]) -> Vec<ReadRequest> {
             let target = head.uri.path_and_query().map(|sent| sent.as_str().as_bytes().to_vec());
             if let Ok(body) = body.collect().await {
                 read.borrow_mut().push(ReadRequest {
-                    method: head.method,
+                    method: head.method.clone(),
                     target: target.unwrap_or_default(),
                     version: head.version,
                     fields: fields(&head.headers),

@@ -74,7 +74,9 @@ pub(super) fn head(
     let keeps_length = framing == AnswerFraming::Empty && !switches && status != StatusCode::NO_CONTENT;
     out.reserve(512);
     status_line(out, asked.version, status);
+    let mut is_dated = false;
     for (name, value) in headers {
+        is_dated |= *name == DATE;
         match *name {
             TRANSFER_ENCODING => {}
             CONTENT_LENGTH if !keeps_length => {}
@@ -95,7 +97,7 @@ pub(super) fn head(
         Version::HTTP_10 => out.extend_from_slice(b"connection: keep-alive\r\n"),
         _ => {}
     }
-    if !headers.contains_key(DATE) {
+    if !is_dated {
         field(out, &DATE, date.as_bytes());
     }
     out.extend_from_slice(b"\r\n");

@@ -4,6 +4,7 @@
 //! two ways. Knows framing, and not what a request asks for.
 
 use std::fmt;
+use std::rc::Rc;
 
 use ::http::{Method, StatusCode};
 use bytes::BytesMut;
@@ -58,7 +59,7 @@ impl std::error::Error for Http1Fault {}
 #[derive(Debug)]
 pub(crate) struct RequestHead {
     /// Method, target and fields.
-    pub(crate) head: http::Head,
+    pub(crate) head: Rc<http::Head>,
     /// How its body is delimited.
     pub(crate) body: BodyFraming,
     /// The client asks for another protocol in a way that can be granted (RFC 9110 §7.8).

@@ -1,6 +1,7 @@
 //! The lines of a request's head, judged one by one (RFC 9112 §3, §5, §6).
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -118,7 +119,7 @@ impl HeadLines {
             body,
             wants_upgrade: self.upgrade && self.connection.upgrade && version == Version::HTTP_11,
             keep_alive: !self.connection.close && (version == Version::HTTP_11 || self.connection.keep_alive),
-            head: self.head(bytes, version)?,
+            head: Rc::new(self.head(bytes, version)?),
         };
         self.fields.clear();
         *self = Self { fields: std::mem::take(&mut self.fields), ..Self::default() };

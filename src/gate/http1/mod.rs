@@ -86,7 +86,7 @@ async fn requests(connection: &Rc<ClientConnection>, wire: &Rc<ClientWire>) -> i
     loop {
         match poll_fn(|cx| wire.poll_next(cx)).await? {
             NextRequest::Request(request) => {
-                if !exchange(connection, wire, *request).await? {
+                if !exchange(connection, wire, request).await? {
                     return Ok(());
                 }
             }

@@ -602,7 +602,7 @@ fn every_target_that_passes_is_one_that_is_kept_byte_for_byte() {
             let target = [before.as_bytes(), &[byte], after.as_bytes()].concat();
             let request = [b"GET ", &target[..], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
             if let Ok(head) = HeadReader::new(LIMITS).read(&mut BytesMut::from(&request[..])) {
-                let sent = head.unwrap().head.target;
+                let sent = &head.unwrap().head.target;
                 assert!(sent.as_bytes().ends_with(&target[before.len()..]), "{byte:#x}");
             }
         }

@@ -24,7 +24,7 @@ const MAX_INTERIM: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) enum NextRequest {
     /// A request.
-    Request(Box<RequestHead>),
+    Request(RequestHead),
     /// Something that is not read.
     Fault(Http1Fault),
     /// Nothing.
@@ -90,7 +90,7 @@ impl ClientWire {
             match inner.reader.read(&mut inner.wire.inbox) {
                 Ok(Some(head)) => {
                     self.used.set(true);
-                    return Poll::Ready(Ok(NextRequest::Request(Box::new(head))));
+                    return Poll::Ready(Ok(NextRequest::Request(head)));
                 }
                 Ok(None) => {}
                 Err(fault) => return Poll::Ready(Ok(NextRequest::Fault(fault))),

@@ -58,12 +58,12 @@ pub(super) async fn serve(
     let length = length.and_then(|length| length.to_str().ok()).and_then(|length| length.parse().ok());
     let (head, stream) = request.into_parts();
     let (body, leftover) = StreamUpload::new(stream, length, Rc::clone(&wire));
-    let head = Head {
+    let head = Rc::new(Head {
         target: RequestTarget::from(&head.uri),
         method: head.method,
         version: head.version,
         headers: head.headers,
-    };
+    });
     let date = connection.worker.date();
     let (id, mut stream) = (respond.stream_id().as_u32(), Http2Answering { respond, patience });
     if wire.is_malformed(id) {

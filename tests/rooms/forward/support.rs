@@ -77,7 +77,7 @@ impl Gate {
         Self::new(settings(Scheme::Http, port))
     }
 
-    pub(crate) async fn send(&self, ask: Ask) -> Result<Response<ForwardBody>, ForwardError> {
+    pub(crate) async fn send(&self, mut ask: Ask) -> Result<Response<ForwardBody>, ForwardError> {
         let permit = permit(&ask.method, ask.path);
         self.forwarder.forward(&permit, ask.outgoing()).await
     }
@@ -161,7 +161,7 @@ impl Ask {
         self
     }
 
-    fn outgoing(self) -> Outgoing {
+    fn outgoing(&mut self) -> Outgoing<'_> {
         let hop = Hop {
             client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
             tls: true,
@@ -170,8 +170,15 @@ impl Ask {
             version: self.version,
             request_id: HeaderValue::from_static("request-1"),
         };
-        let Self { method, headers, body, can_switch, interim, .. } = self;
-        Outgoing { method, headers, body, hop, can_switch, interim, slot: RequestSlot::default() }
+        Outgoing {
+            method: &self.method,
+            headers: &self.headers,
+            body: std::mem::replace(&mut self.body, RequestBody::empty()),
+            hop,
+            can_switch: self.can_switch,
+            interim: self.interim.take(),
+            slot: RequestSlot::default(),
+        }
     }
 }
 
