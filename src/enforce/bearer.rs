@@ -16,7 +16,7 @@ pub struct BearerSettings {
     pub websocket_protocol: Option<HeaderValue>,
 }
 
-/// A token of the form that RFC 6750 §2.1 gives it.
+/// A token of the form that RFC 6750 §2.1 gives it; from [`presented`], one whose form is not checked yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct BearerToken<'a> {
     text: &'a [u8],
@@ -49,14 +49,24 @@ impl<'a> BearerToken<'a> {
     /// # Errors
     /// [`Reason::Malformed`] when it is no `b64token` or too long.
     pub fn new(token: &'a [u8]) -> Result<Self, Reason> {
+        let token = Self { text: token, scheme: TokenScheme::Bearer };
+        token.check_form()?;
+        Ok(token)
+    }
+
+    /// Checks its form. One that was proved before has the right one.
+    ///
+    /// # Errors
+    /// [`Reason::Malformed`] when it is no `b64token` or too long.
+    pub fn check_form(self) -> Result<(), Reason> {
+        let token = self.text;
         let (body, padding) =
             token.split_at(token.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1));
         // No early end inside a chunk, so that the compiler can look at many bytes at once.
         let is_b64 =
             body.chunks(64).all(|chunk| chunk.iter().fold(true, |all, &byte| all & is_b64token(byte)));
         let whole = !body.is_empty() && body.len() + padding.len() <= MAX_LENGTH;
-        let scheme = TokenScheme::Bearer;
-        if whole && is_b64 { Ok(Self { text: token, scheme }) } else { Err(Reason::Malformed) }
+        if whole && is_b64 { Ok(()) } else { Err(Reason::Malformed) }
     }
 
     /// The token as it came.
@@ -83,6 +93,21 @@ pub fn extract<'a>(
     query: Option<&[u8]>,
     settings: &'a BearerSettings,
 ) -> Result<Option<BearerToken<'a>>, Reason> {
+    let token = presented(headers, query, settings)?;
+    token.map_or(Ok(()), BearerToken::check_form)?;
+    Ok(token)
+}
+
+/// As [`extract`], but leaves it to the caller to check the form of the token: a scan of all its bytes, which is not needed
+/// for one that is known.
+///
+/// # Errors
+/// As for [`extract`], apart from the characters of the token.
+pub fn presented<'a>(
+    headers: &'a HeaderMap,
+    query: Option<&[u8]>,
+    settings: &'a BearerSettings,
+) -> Result<Option<BearerToken<'a>>, Reason> {
     let mut fields = headers.get_all(AUTHORIZATION).iter();
     let (field, websocket_token) = (fields.next(), settings.websocket_token(headers)?);
     if fields.next().is_some() || (field.is_some() && websocket_token.is_some()) {
@@ -93,16 +118,18 @@ pub fn extract<'a>(
     if is_presented && query.is_some_and(has_access_token) {
         return Err(Reason::Ambiguous);
     }
+    let with_text = |text: &'a [u8], scheme| match text.len() {
+        1..=MAX_LENGTH => Ok(Some(BearerToken { text, scheme })),
+        _ => Err(Reason::Malformed),
+    };
     if let Some(token) = websocket_token {
-        return BearerToken::new(token).map(Some);
+        return with_text(token, TokenScheme::Bearer);
     }
     let Some((scheme, credentials)) = credentials else { return Ok(None) };
     // credentials = scheme 1*SP b64token
     let token = credentials.iter().position(|&byte| byte != b' ').map(|spaces| credentials.split_at(spaces));
     match token {
-        Some((spaces, token)) if !spaces.is_empty() => {
-            BearerToken::new(token).map(|token| Some(BearerToken { scheme, ..token }))
-        }
+        Some((spaces, token)) if !spaces.is_empty() => with_text(token, scheme),
         _ => Err(Reason::Malformed),
     }
 }

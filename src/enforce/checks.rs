@@ -74,7 +74,12 @@ impl<R: Into<NoPermit>> From<R> for Stop<'_> {
     }
 }
 
-impl Stop<'_> {
+impl<'r> Stop<'r> {
+    /// Says why a check could not be made, once that is so: to make one in advance costs, for every check of every request.
+    pub(super) fn not_checked(why: &'r str) -> impl FnOnce() -> Self {
+        move || Self::NotChecked(why)
+    }
+
     /// What stops a request. After the first refusal nothing runs, so a check that lacks something is a mistake here,
     /// and lets nothing pass.
     pub(super) fn into_refusal(self) -> NoPermit {

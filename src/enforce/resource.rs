@@ -122,7 +122,7 @@ impl Resource {
 /// A path as requests are compared with it; `None` when no sound request has it.
 #[must_use]
 pub fn canonical_path(path: &str) -> Option<String> {
-    let canonical = target::canonical(path).ok()?;
+    let canonical = target::canonical(path.as_bytes()).ok()?;
     Some(canonical.text.unwrap_or_else(|| path.to_owned()))
 }
 

@@ -121,9 +121,9 @@ impl Router {
         target: &Target,
         headers: &HeaderMap,
     ) -> Option<RouteMatch<'_>> {
-        let path = target.path().strip_prefix('/')?;
+        let path = target.path_bytes().strip_prefix(b"/")?;
         let wanted = WantedRoute { host: host.map(bare_host), method, headers };
-        match self.root.find(path.split('/'), &wanted)? {
+        match self.root.find(path, &wanted)? {
             Found::Route(found) => Some(found),
             Found::Denied => None,
         }
@@ -149,21 +149,21 @@ impl Node {
         }
     }
 
-    /// Visits each node at most once: the tree has one way to each.
-    fn find<'n>(
-        &'n self,
-        mut segments: std::str::Split<'_, char>,
-        wanted: &WantedRoute<'_>,
-    ) -> Option<Found<'n>> {
-        let Some(segment) = segments.next() else {
-            return self.here.pick(wanted).or_else(|| self.rest.pick(wanted));
+    /// Looks for the route of what follows a slash. Visits each node at most once: the tree has one way to each.
+    fn find<'n>(&'n self, path: &[u8], wanted: &WantedRoute<'_>) -> Option<Found<'n>> {
+        let end = path.iter().position(|&byte| byte == b'/');
+        let segment = end.and_then(|end| path.get(..end)).unwrap_or(path);
+        let after = end.and_then(|end| path.get(end + 1..));
+        let below = |node: &'n Self| match after {
+            Some(after) => node.find(after, wanted),
+            None => node.here.pick(wanted).or_else(|| node.rest.pick(wanted)),
         };
         let literal = || {
-            let place = self.literals.binary_search_by(|(name, _)| name.as_ref().cmp(segment)).ok()?;
-            self.literals.get(place)?.1.find(segments.clone(), wanted)
+            let place = self.literals.binary_search_by(|(name, _)| name.as_bytes().cmp(segment)).ok()?;
+            below(&self.literals.get(place)?.1)
         };
         // An empty last segment, as in `/deals/`, is not something to name.
-        let any = || self.any.as_ref().filter(|_| !segment.is_empty())?.find(segments.clone(), wanted);
+        let any = || below(self.any.as_deref().filter(|_| !segment.is_empty())?);
         literal().or_else(any).or_else(|| self.rest.pick(wanted))
     }
 }
@@ -242,7 +242,7 @@ fn literal(segment: &str, last: bool, encoded_slashes: EncodedSlashes) -> Result
     }
     // Followed by a slash, unless it is the last, so that it is judged by the rules of its place.
     let path = if last { format!("/{segment}") } else { format!("/{segment}/") };
-    match target::canonical(&path) {
+    match target::canonical(path.as_bytes()) {
         Ok(Canonical { has_encoded_slash: true, .. }) if encoded_slashes == EncodedSlashes::Reject => {
             Err(format!("\"{segment}\" can never match without encoded_slashes = \"keep\""))
         }

@@ -42,10 +42,10 @@ impl Target {
             return Err(BadTarget);
         }
         let sent = sent.clone();
-        if sent.path() == "*" && sent.query().is_none() && *method == Method::OPTIONS {
+        if sent.is_asterisk() && *method == Method::OPTIONS {
             return Ok(Self { sent, canonical: None, has_encoded_slash: false });
         }
-        let Canonical { text, has_encoded_slash } = canonical(sent.path())?;
+        let Canonical { text, has_encoded_slash } = canonical(sent.path_bytes())?;
         Ok(Self { sent, canonical: text.map(String::into_boxed_str), has_encoded_slash })
     }
 
@@ -68,6 +68,11 @@ impl Target {
         self.canonical.as_deref().unwrap_or_else(|| self.sent.path())
     }
 
+    /// The bytes of [`Self::path`].
+    pub(super) fn path_bytes(&self) -> &[u8] {
+        self.canonical.as_deref().map_or_else(|| self.sent.path_bytes(), str::as_bytes)
+    }
+
     /// Whether there is a `%2f` in the path: a part of its segment here, and a separator to an upstream that decodes it
     /// before it splits.
     #[must_use]
@@ -88,8 +93,7 @@ pub(super) struct Canonical {
 ///
 /// An encoded slash stays what it is. What it would make of the path in an upstream that decodes it is judged all the same:
 /// neither reading may climb or hold an empty segment.
-pub(super) fn canonical(path: &str) -> Result<Canonical, BadTarget> {
-    let path = path.as_bytes();
+pub(super) fn canonical(path: &[u8]) -> Result<Canonical, BadTarget> {
     if is_ordinary(path) {
         return Ok(Canonical::default());
     }

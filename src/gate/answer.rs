@@ -296,14 +296,9 @@ impl RequestIds {
 
     /// The next one, as 32 hexadecimal digits (xoroshiro128++).
     pub(super) fn next(&self) -> HeaderValue {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0; 32];
-        let halves = [self.step(), self.step()];
-        for (place, byte) in text.chunks_exact_mut(2).zip(halves.iter().flat_map(|half| half.to_be_bytes())) {
-            let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
-            place.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
-        }
-        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+        let halves = [self.step(), self.step()].map(u64::to_be_bytes);
+        let text = halves.map(|half| half.map(hexadecimal));
+        HeaderValue::from_bytes(text.as_flattened().as_flattened()).unwrap_or(HeaderValue::from_static("0"))
     }
 
     fn step(&self) -> u64 {
@@ -314,6 +309,21 @@ impl RequestIds {
         self.0[1].set(high.rotate_left(28));
         result
     }
+}
+
+/// The two digits of a byte.
+const fn hexadecimal(byte: u8) -> [u8; 2] {
+    const DIGITS: [[u8; 2]; 256] = {
+        let mut all = [[0; 2]; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            let digits = b"0123456789abcdef";
+            all[byte] = [digits[byte >> 4], digits[byte & 0xf]];
+            byte += 1;
+        }
+        all
+    };
+    DIGITS[byte as usize]
 }
 
 /// Makes `Date` fields (RFC 9110 §5.6.7), a new one each second.

@@ -108,8 +108,7 @@ pub(super) async fn serve(
         Err(refusal) => {
             record.denied(&refusal);
             let cors = CorsAnswer::of_rejected(&head, &record);
-            let expects_continue = head.headers.contains_key(EXPECT);
-            let is_read = Box::pin(discard(body, expects_continue)).await;
+            let is_read = Box::pin(discard(body, head.headers.contains_key(EXPECT))).await;
             (if is_read { refusal } else { refusal.closing() }, cors)
         }
     };

@@ -27,7 +27,7 @@ pub(super) fn within_limits(
     if head.version == Version::HTTP_2 && list_size(head) > limits.header_bytes {
         return Err(GateRefusal::LIST_TOO_LARGE);
     }
-    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+    if head.version == Version::HTTP_2 && head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(GateRefusal::BAD_LENGTH);
     }
     // The one byte that `http` takes for part of a name and RFC 9110 §5.1 does not.

@@ -183,12 +183,12 @@ impl<'r> Case<'r> {
         }
     }
 
-    /// The token as the request presents it; `None` when it presents none.
+    /// The token as the request presents it, whose form may be unchecked; `None` when it presents none.
     pub(super) fn bearer(&self) -> Result<Option<BearerToken<'r>>, Reason> {
         let query = self.target.as_ref().and_then(Target::query);
         match self.subject {
             Subject::Request(_) | Subject::Question(..) => match self.headers() {
-                Some(headers) => bearer::extract(headers, query, self.enforcer.bearer()),
+                Some(headers) => bearer::presented(headers, query, self.enforcer.bearer()),
                 None => Err(Reason::Malformed),
             },
             Subject::Alone(token) => BearerToken::new(token.as_bytes()).map(Some),
@@ -206,11 +206,11 @@ impl<'r> Case<'r> {
     }
 
     pub(super) fn route(&self) -> Result<&'r Arc<Route>, Stop<'r>> {
-        self.route.ok_or(Stop::NotChecked("there is no route"))
+        self.route.ok_or_else(Stop::not_checked("there is no route"))
     }
 
     pub(super) fn jws(&self) -> Result<&Jws<'r>, Stop<'r>> {
-        self.jws.as_ref().ok_or(Stop::NotChecked("the token cannot be read"))
+        self.jws.as_ref().ok_or_else(Stop::not_checked("the token cannot be read"))
     }
 
     pub(super) fn issuer(&self) -> Result<(IssuerIndex, &'r TrustedIssuer), Stop<'r>> {
@@ -222,22 +222,22 @@ impl<'r> Case<'r> {
 
     pub(super) fn algorithm(&self) -> Result<Algorithm, Stop<'r>> {
         self.issuer()?;
-        self.algorithm.ok_or(Stop::NotChecked("the algorithm is not one that could be used"))
+        self.algorithm.ok_or_else(Stop::not_checked("the algorithm is not one that could be used"))
     }
 
     pub(super) fn validity(&self) -> Result<Validity, Stop<'r>> {
         self.issuer()?;
-        self.validity.ok_or(Stop::NotChecked("the dates cannot be read"))
+        self.validity.ok_or_else(Stop::not_checked("the dates cannot be read"))
     }
 
     pub(super) fn keys(&self) -> Result<&KeySet, Stop<'r>> {
         self.issuer()?;
-        self.keys.as_deref().ok_or(Stop::NotChecked("there is no key to check it with"))
+        self.keys.as_deref().ok_or_else(Stop::not_checked("there is no key to check it with"))
     }
 
     pub(super) fn token(&self) -> Result<&Arc<VerifiedToken>, Stop<'r>> {
         self.validity()?;
-        self.token.as_ref().ok_or(Stop::NotChecked("the claims cannot be used"))
+        self.token.as_ref().ok_or_else(Stop::not_checked("the claims cannot be used"))
     }
 
     /// Whether it is known at all what was revoked and used.

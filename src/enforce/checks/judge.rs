@@ -43,7 +43,7 @@ pub(super) fn target<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 
 pub(super) fn route<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let (method, host, headers) = case.asks_for()?;
-    let target = case.target.as_ref().ok_or(Stop::NotChecked("there is no route"))?;
+    let target = case.target.as_ref().ok_or_else(Stop::not_checked("there is no route"))?;
     let found = case.enforcer.router.find(host, method, target, headers);
     let reason = || match case.subject {
         Subject::Request(request) if !bearer::is_presented(request.headers, case.enforcer.bearer()) => {
@@ -61,7 +61,7 @@ pub(super) fn route<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 
 /// Whose page sends the request, as browsers say.
 pub(super) fn origin<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
-    let headers = case.headers().ok_or(Stop::NotChecked("the header section cannot be read"))?;
+    let headers = case.headers().ok_or_else(Stop::not_checked("the header section cannot be read"))?;
     Ok(case.route()?.judge_origin(headers)?)
 }
 
@@ -83,6 +83,7 @@ pub(super) fn form<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
         Subject::Request(_) | Subject::Alone(_) | Subject::Lasting(_) => case.recall(bearer),
     }
     if !case.is_proved() {
+        bearer.check_form()?;
         case.jws = Some(Jws::parse(bearer.as_bytes()).map_err(Reason::from)?);
     }
     Ok(())

@@ -56,7 +56,7 @@ pub(super) fn is_at(uri: &str, origin: &UriOrigin, path: &str) -> bool {
 }
 
 pub(super) fn canonical(path: &str) -> Option<Cow<'_, str>> {
-    let found = target::canonical(path).ok()?;
+    let found = target::canonical(path.as_bytes()).ok()?;
     Some(found.text.map_or(Cow::Borrowed(path), Cow::Owned))
 }
 

@@ -253,7 +253,7 @@ impl Route {
         let listed = &self.settings.origins;
         let may = || match SentOrigin::of(request) {
             SentOrigin::Absent => true,
-            sent => sent.find(listed).is_some(),
+            sent @ (SentOrigin::One(_) | SentOrigin::Several) => sent.find(listed).is_some(),
         };
         if listed.is_empty() || may() { Ok(()) } else { Err(self.denial(Reason::BadOrigin)) }
     }

@@ -66,9 +66,19 @@ impl RequestTarget {
     /// The path as it came.
     #[must_use]
     pub fn path(&self) -> &str {
-        let path = self.text.get(..self.path).unwrap_or_default();
         // Every way to make a target has seen to it that this is UTF-8.
-        std::str::from_utf8(path).unwrap_or_default()
+        std::str::from_utf8(self.path_bytes()).unwrap_or_default()
+    }
+
+    /// The bytes of the path.
+    pub(super) fn path_bytes(&self) -> &[u8] {
+        self.text.get(..self.path).unwrap_or_default()
+    }
+
+    /// Whether it is `*`, which stands for no path.
+    #[must_use]
+    pub fn is_asterisk(&self) -> bool {
+        &*self.text == b"*"
     }
 
     /// The query as it came, without `?`.

@@ -260,7 +260,7 @@ fn minor(version: &[u8]) -> Result<Version, Http1Fault> {
 fn request_target(method: &Method, target: Bytes) -> Result<RequestTarget, Http1Fault> {
     let target = RequestTarget::from_bytes(target).map_err(|_bad| BAD_TARGET)?;
     let sound = match target.authority() {
-        None => target.path() != "*" || *method == Method::OPTIONS,
+        None => !target.is_asterisk() || *method == Method::OPTIONS,
         Some(host) => is_host(host.as_str().as_bytes()),
     };
     if sound { Ok(target) } else { Err(BAD_TARGET) }
@@ -353,8 +353,7 @@ pub(in crate::gate) fn is_host(value: &[u8]) -> bool {
         },
         _ => value.split_at(memchr(b':', value).unwrap_or(value.len())),
     };
-    let name = |&byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    !host.is_empty() && host.iter().all(name) && is_port(port)
+    !host.is_empty() && host.iter().copied().all(is_host_byte) && is_port(port)
 }
 
 /// Nothing, or `:` and a number that may be left out (RFC 3986 §3.2.3).
@@ -368,20 +367,31 @@ fn is_port(text: &[u8]) -> bool {
     }
 }
 
+/// What names and addresses of hosts consist of; a table, because it is asked for every byte.
+const fn is_host_byte(byte: u8) -> bool {
+    const HOST: [bool; 256] = alphanumeric_and(b"-._~");
+    HOST[byte as usize]
+}
+
 /// `tchar` (RFC 9110 §5.6.2).
 const fn is_token(byte: u8) -> bool {
-    const TOKEN: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            let it = byte as u8;
-            table[byte] = it.is_ascii_alphanumeric()
-                || matches!(it, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
-            byte += 1;
-        }
-        table
-    };
+    const TOKEN: [bool; 256] = alphanumeric_and(b"!#$%&'*+-.^_`|~");
     TOKEN[byte as usize]
+}
+
+const fn alphanumeric_and(others: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut place = 0;
+    while place < others.len() {
+        table[others[place] as usize] = true;
+        place += 1;
+    }
+    table
 }
 
 /// A byte that no field value may hold (RFC 9110 §5.5).
