@@ -25,7 +25,10 @@ import tempfile
 import threading
 import urllib.parse
 
-from peers import ROOT, Materials, cpu_seconds, free_port, nginx_upstream, wait_for
+from lab import ROOT
+from lab.materials import Materials
+from lab.processes import Processes, cpu_seconds, free_port
+from lab.proxies import nginx_upstream
 
 TOKENS = """
 local bodies = {}
@@ -71,7 +74,7 @@ access_log = false
 listen = "127.0.0.1:{ports['admin']}"
 [[admin.tokens]]
 name = "bench"
-secret = "bench-secret"
+secret = "bench-secret-of-the-admin"
 permissions = ["authority"]
 """)
     return str(path)
@@ -86,7 +89,7 @@ class Admin:
     def post(self, path: str, body: dict) -> dict:
         if not hasattr(self.local, "connection"):
             self.local.connection = http.client.HTTPConnection("127.0.0.1", self.port)
-        headers = {"authorization": "Bearer bench-secret", "content-type": "application/json"}
+        headers = {"authorization": "Bearer bench-secret-of-the-admin", "content-type": "application/json"}
         self.local.connection.request("POST", path, json.dumps(body), headers)
         answer = self.local.connection.getresponse()
         document = json.load(answer)
@@ -138,77 +141,62 @@ def main() -> None:
     parser.add_argument("--gate", default=str(ROOT / "target/release/portcullis"))
     options = parser.parse_args()
 
-    processes: list[subprocess.Popen] = []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, Processes(pathlib.Path(name)) as processes:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
         Materials(folder)
         ports = {listener: free_port() for listener in ("gate", "admin", "upstream", "telemetry")}
         base = f"https://127.0.0.1:{ports['gate']}"
-        try:
-            for command, core, port in (
-                (nginx_upstream(folder, ports["upstream"]), 1, ports["upstream"]),
-                ([options.gate, "run", "--config", configuration(folder, ports, options.algorithm)], 0, ports["gate"]),
-            ):
-                quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-                process = subprocess.Popen(["taskset", "-c", str(core), *command], **quiet)
-                processes.append(process)
-                wait_for(port, process)
-            pid = processes[-1].pid
-            bodies = populate(Admin(ports["admin"]), options.credentials)
-            (folder / "bodies").write_text("\n".join(bodies))
-            as_fast, paced = folder / "fast.lua", folder / "paced.lua"
-            as_fast.write_text(TOKENS % (folder / "bodies", ""))
-            # 16 connections, each about every 15 ms: close to 1,000 a second.
-            paced.write_text(TOKENS % (folder / "bodies", PACED % 15))
-            steady = folder / "steady.lua"
-            steady.write_text(PACED % 4)
+        processes.start("the upstream", nginx_upstream(folder, ports["upstream"]), 1, ports["upstream"])
+        gate = str(pathlib.Path(options.gate).resolve())
+        command = [gate, "run", "--config", configuration(folder, ports, options.algorithm)]
+        pid = processes.start("the gate", command, 0, ports["gate"]).pid
+        bodies = populate(Admin(ports["admin"]), options.credentials)
+        (folder / "bodies").write_text("\n".join(bodies))
+        as_fast, paced = folder / "fast.lua", folder / "paced.lua"
+        as_fast.write_text(TOKENS % (folder / "bodies", ""))
+        # 16 connections, each about every 15 ms: close to 1,000 a second.
+        paced.write_text(TOKENS % (folder / "bodies", PACED % 15))
+        steady = folder / "steady.lua"
+        steady.write_text(PACED % 4)
 
-            rates, costs = [], []
-            for _ in range(options.rounds):
-                before = cpu_seconds(pid)
-                load = wrk("-t1", "-c16", f"-d{options.seconds}s", "-s", str(as_fast), f"{base}/oauth/token")
-                issued, _ = outcome(load)
-                costs.append((cpu_seconds(pid) - before) / issued * 1e6)
-                rates.append(issued / options.seconds)
-            rss = re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())
-            print(f"{options.credentials:,} credentials, {options.algorithm}, {int(rss[1]) / 1024:.0f} MiB resident")
-            print(f"tokens/s on one core: median {statistics.median(rates):,.0f}, "
-                  f"{statistics.median(costs):.1f} CPU µs each")
+        rates, costs = [], []
+        for _ in range(options.rounds):
+            before = cpu_seconds(pid)
+            load = wrk("-t1", "-c16", f"-d{options.seconds}s", "-s", str(as_fast), f"{base}/oauth/token")
+            issued, _ = outcome(load)
+            costs.append((cpu_seconds(pid) - before) / issued * 1e6)
+            rates.append(issued / options.seconds)
+        rss = re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())
+        print(f"{options.credentials:,} credentials, {options.algorithm}, {int(rss[1]) / 1024:.0f} MiB resident")
+        print(f"tokens/s on one core: median {statistics.median(rates):,.0f}, "
+              f"{statistics.median(costs):.1f} CPU µs each")
 
-            request = urllib.parse.parse_qs(bodies[0])
-            busy = folder / "busy.lua"
-            busy.write_text(PACED % 15)
-            token = fetch(base, folder / "server.crt", {key: values[0] for key, values in request.items()})
-            api = ["-H", f"Authorization: Bearer {token}", f"{base}/deals/7"]
-            others = {
-                "alone": None,
-                "beside 1,000 more a second": ["-s", str(busy), *api],
-                "beside 1,000 tokens a second": ["-s", str(paced), f"{base}/oauth/token"],
-            }
-            found: dict[str, list[tuple[float, float]]] = {name: [] for name in others}
-            for _ in range(options.rounds):
-                for name, more in others.items():
-                    duration = f"-d{options.seconds}s"
-                    before = enforcement(ports["telemetry"])
-                    other = wrk("-t1", "-c16", duration, *more) if more else None
-                    served, p99 = outcome(wrk("-t1", "-c8", duration, "--latency", "-s", str(steady), *api))
-                    if other:
-                        outcome(other)
-                    judged = percentile(before, enforcement(ports["telemetry"]))
-                    found[name].append((p99, judged))
-            print(f"99th percentiles of API requests at {served / options.seconds:,.0f}/s, medians of {options.rounds} rounds")
-            for name, figures in found.items():
-                p99, judged = (statistics.median(values) for values in zip(*figures))
-                print(f"  {name:30}{p99:8.3f} ms as the client sees it, {judged:6.2f} µs in enforcement")
-        finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+        request = urllib.parse.parse_qs(bodies[0])
+        busy = folder / "busy.lua"
+        busy.write_text(PACED % 15)
+        token = fetch(base, folder / "server.crt", {key: values[0] for key, values in request.items()})
+        api = ["-H", f"Authorization: Bearer {token}", f"{base}/deals/7"]
+        others = {
+            "alone": None,
+            "beside 1,000 more a second": ["-s", str(busy), *api],
+            "beside 1,000 tokens a second": ["-s", str(paced), f"{base}/oauth/token"],
+        }
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in others}
+        for _ in range(options.rounds):
+            for name, more in others.items():
+                duration = f"-d{options.seconds}s"
+                before = enforcement(ports["telemetry"])
+                other = wrk("-t1", "-c16", duration, *more) if more else None
+                served, p99 = outcome(wrk("-t1", "-c8", duration, "--latency", "-s", str(steady), *api))
+                if other:
+                    outcome(other)
+                judged = percentile(before, enforcement(ports["telemetry"]))
+                found[name].append((p99, judged))
+        print(f"99th percentiles of API requests at {served / options.seconds:,.0f}/s, medians of {options.rounds} rounds")
+        for name, figures in found.items():
+            p99, judged = (statistics.median(values) for values in zip(*figures))
+            print(f"  {name:30}{p99:8.3f} ms as the client sees it, {judged:6.2f} µs in enforcement")
 
 
 def enforcement(port: int) -> list[tuple[float, float]]:
