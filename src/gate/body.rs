@@ -243,6 +243,11 @@ impl AnswerBody {
         }
     }
 
+    /// Whether it comes from the upstream.
+    pub(super) fn is_forwarded(&self) -> bool {
+        matches!(self.source, BodySource::Upstream(_))
+    }
+
     fn count(&mut self, bytes: usize) {
         if let Some(record) = &mut self.record {
             record.sent += bytes as u64;

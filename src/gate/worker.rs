@@ -17,6 +17,7 @@ use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::answer::{Dates, GateRefusal, RequestIds};
+use super::http2::StreamTasks;
 use super::meters::Meters;
 use super::patience::CONFIGURATION_LOOK;
 use super::streams::Streams;
@@ -35,6 +36,7 @@ pub(super) struct Worker {
     pub(super) connections: IntGauge,
     pub(super) handshakes: Handshakes,
     pub(super) streams: Streams,
+    pub(super) stream_tasks: Rc<StreamTasks>,
     newest: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     current: RefCell<Rc<Generation>>,
     draining: Cell<bool>,
@@ -114,6 +116,7 @@ impl Worker {
                 error: handshakes.with_label_values(&["error"]),
             },
             streams: Streams::new(Arc::clone(&shared.connections)),
+            stream_tasks: Rc::default(),
             newest: RefCell::new(newest),
             current: RefCell::new(current),
             draining: Cell::new(false),

@@ -5,6 +5,7 @@
 
 mod preface;
 mod stream;
+mod tasks;
 mod trailers;
 mod upload;
 mod wire;
@@ -18,7 +19,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Ping, PingPong, Reason};
-use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::GateLimits;
@@ -30,9 +30,10 @@ use super::patience::{FAREWELL, PING_INTERVAL, PING_TIMEOUT};
 use super::serve::{End, drive};
 
 use self::preface::refuse;
-use self::stream::StreamEnd;
+use self::stream::AcceptedStream;
 use self::wire::{Http2Wire, WatchedSocket};
 
+pub(super) use self::tasks::StreamTasks;
 pub(super) use self::upload::StreamUpload;
 
 /// Flow control windows: what a stream, and a connection, may send before it is read.
@@ -180,24 +181,13 @@ impl Future for Accepting<'_> {
     }
 }
 
-type AcceptedRequest = (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);
-
 impl Accepting<'_> {
-    fn begin(&self, (request, respond): AcceptedRequest) {
-        let (connection, wire) = (Rc::clone(self.connection), Rc::clone(self.wire));
+    fn begin(&self, (request, respond): (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>)) {
+        let connection = Rc::clone(self.connection);
         let serving = Serving::new(Rc::clone(&connection));
-        let idle = self.idle;
-        // A panic ends one request only.
-        drop(spawn_local(async move {
-            let visit = stream::serve(Rc::clone(&connection), wire, request, respond, serving, idle);
-            let ended = Box::pin(visit).await;
-            let resets = connection.resets.get();
-            connection.resets.set(match ended {
-                StreamEnd::Reset => resets + 1,
-                StreamEnd::Answered => resets.saturating_sub(1),
-                StreamEnd::Lost => resets,
-            });
-        }));
+        let (wire, patience) = (Rc::clone(self.wire), self.idle);
+        let stream = AcceptedStream { connection, wire, request, respond, serving, patience };
+        self.connection.worker.stream_tasks.serve(stream);
     }
 }
 

@@ -1,18 +1,16 @@
 //! One request over HTTP/2, from its head to the end of its response, and of its own body.
 
 use std::future::{Future as _, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
-};
-use http::{Request, Response};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::{Body as _, Frame};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
@@ -36,7 +34,7 @@ const OF_CONNECTIONS: [HeaderName; 6] = [
 
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StreamEnd {
+enum StreamEnd {
     /// With a response, or by an error of this side.
     Answered,
     /// The client reset it before the response was complete.
@@ -45,42 +43,55 @@ pub(super) enum StreamEnd {
     Lost,
 }
 
-/// Serves one request.
-pub(super) async fn serve(
-    connection: Rc<ClientConnection>,
-    wire: Rc<Http2Wire>,
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
-    serving: Serving,
-    patience: Duration,
-) -> StreamEnd {
-    let length = request.headers().get(CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()).and_then(|length| length.parse().ok());
-    let (head, stream) = request.into_parts();
-    let (body, leftover) = StreamUpload::new(stream, length, Rc::clone(&wire));
-    let head = Rc::new(Head {
-        target: RequestTarget::from(&head.uri),
-        method: head.method,
-        version: head.version,
-        headers: head.headers,
-    });
-    let date = connection.worker.date();
-    let (id, mut stream) = (respond.stream_id().as_u32(), Http2Answering { respond, patience });
-    if wire.is_malformed(id) {
+/// A request whose head has come.
+pub(super) struct AcceptedStream {
+    pub(super) connection: Rc<ClientConnection>,
+    pub(super) wire: Rc<Http2Wire>,
+    pub(super) request: Request<RecvStream>,
+    pub(super) respond: SendResponse<Bytes>,
+    pub(super) serving: Serving,
+    /// For a client that does not read.
+    pub(super) patience: Duration,
+}
+
+impl AcceptedStream {
+    /// Serves it to its end.
+    pub(super) async fn serve(self) {
+        let Self { connection, wire, request, respond, serving, patience } = self;
+        let (head, stream) = request.into_parts();
+        let (body, leftover) = StreamUpload::new(stream, &head.headers, Rc::clone(&wire));
+        let head = Rc::new(Head {
+            target: RequestTarget::from(&head.uri),
+            method: head.method,
+            version: head.version,
+            headers: head.headers,
+        });
+        let (id, mut stream) = (respond.stream_id().as_u32(), Http2Answering { respond, patience });
+        let ended = if wire.is_malformed(id) {
+            stream.reset(Reason::PROTOCOL_ERROR)
+        } else {
+            // Where it stays: it is too large to be moved for every request.
+            let answering =
+                pin!(answer(Rc::clone(&connection), None, head, ClientBody::Http2(body), Some(serving)));
+            match stream.response(answering).await {
+                Ok(_) if wire.is_malformed(id) => stream.reset(Reason::PROTOCOL_ERROR),
+                Ok(response) => {
+                    stream.send(response, || connection.worker.date(), || wire.is_malformed(id)).await
+                }
+                Err(ended) => ended,
+            }
+        };
         wire.forget(id);
-        return stream.reset(Reason::PROTOCOL_ERROR);
+        if let (Some(leftover), StreamEnd::Answered) = (leftover, ended) {
+            Box::pin(read_away(leftover)).await;
+        }
+        let resets = connection.resets.get();
+        connection.resets.set(match ended {
+            StreamEnd::Reset => resets + 1,
+            StreamEnd::Answered => resets.saturating_sub(1),
+            StreamEnd::Lost => resets,
+        });
     }
-    let answering = answer(connection, None, head, ClientBody::Http2(body), Some(serving));
-    let ended = match stream.response(answering).await {
-        Ok(_) if wire.is_malformed(id) => stream.reset(Reason::PROTOCOL_ERROR),
-        Ok(response) => stream.send(response, date, || wire.is_malformed(id)).await,
-        Err(ended) => ended,
-    };
-    wire.forget(id);
-    if let (Some(leftover), StreamEnd::Answered) = (leftover, ended) {
-        read_away(leftover).await;
-    }
-    ended
 }
 
 /// Reads what is left of a body, so that the client is not interrupted while it sends (RFC 9113 §8.1 lets a server
@@ -112,17 +123,31 @@ impl Http2Answering {
     /// Waits for the response, unless the stream ends before.
     async fn response(
         &mut self,
-        answering: impl Future<Output = Response<AnswerBody>>,
+        mut answering: Pin<&mut impl Future<Output = Response<AnswerBody>>>,
     ) -> Result<Response<AnswerBody>, StreamEnd> {
-        let mut answering = Box::pin(answering);
+        // Before anything is done, so that a request which is already reset costs the upstream nothing.
+        poll_fn(|cx| Poll::Ready(self.poll_reset(cx))).await?;
+        let mut is_watched = true;
         poll_fn(|cx| {
-            // First, so that a request which is already reset costs the upstream nothing.
-            if let Poll::Ready(reset) = self.respond.poll_reset(cx) {
-                return Poll::Ready(Err(if reset.is_ok() { StreamEnd::Reset } else { StreamEnd::Lost }));
+            if let Poll::Ready(response) = answering.as_mut().poll(cx) {
+                return Poll::Ready(Ok(response));
             }
-            answering.as_mut().poll(cx).map(Ok)
+            // Not twice in one turn: the look above is in the first.
+            if !std::mem::take(&mut is_watched) {
+                self.poll_reset(cx)?;
+            }
+            Poll::Pending
         })
         .await
+    }
+
+    /// Looks whether the stream has ended before its response, and is woken when it does.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Result<(), StreamEnd> {
+        match self.respond.poll_reset(cx) {
+            Poll::Ready(Ok(_)) => Err(StreamEnd::Reset),
+            Poll::Ready(Err(_)) => Err(StreamEnd::Lost),
+            Poll::Pending => Ok(()),
+        }
     }
 
     fn reset(&mut self, reason: Reason) -> StreamEnd {
@@ -133,20 +158,21 @@ impl Http2Answering {
     async fn send(
         &mut self,
         response: Response<AnswerBody>,
-        date: HeaderValue,
+        date: impl Fn() -> HeaderValue,
         is_malformed: impl Fn() -> bool,
     ) -> StreamEnd {
         let (mut head, body) = response.into_parts();
-        for name in &OF_CONNECTIONS {
-            head.headers.remove(name);
-        }
-        head.headers.entry(DATE).or_insert(date);
         let end = body.is_end_stream();
-        if !end && let Some(length) = body.size_hint().exact() {
-            head.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+        if !body.is_forwarded() {
+            of_the_gate(&mut head.headers, &body, end);
+        }
+        if !head.headers.contains_key(DATE) {
+            head.headers.insert(DATE, date());
         }
         let Ok(stream) = self.respond.send_response(Response::from_parts(head, ()), end) else {
-            return self.reset(Reason::INTERNAL_ERROR);
+            // The client may have reset it meanwhile.
+            let reset = poll_fn(|cx| Poll::Ready(self.poll_reset(cx))).await;
+            return reset.err().unwrap_or_else(|| self.reset(Reason::INTERNAL_ERROR));
         };
         if end {
             return StreamEnd::Answered;
@@ -162,6 +188,17 @@ impl Http2Answering {
                 StreamEnd::Answered
             }
         }
+    }
+}
+
+/// Makes the head of an answer of the gate itself one of HTTP/2. That of a forwarded answer names no connection any more,
+/// and announces its length itself.
+fn of_the_gate(headers: &mut HeaderMap, body: &AnswerBody, end: bool) {
+    for name in &OF_CONNECTIONS {
+        headers.remove(name);
+    }
+    if !end && let Some(length) = body.size_hint().exact() {
+        headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
     }
 }
 
@@ -194,6 +231,15 @@ struct Sending {
 
 impl Sending {
     async fn run(&mut self) -> Result<(), Stopped> {
+        let sent = self.send().await;
+        if matches!(sent, Err(Stopped::Lost)) {
+            // h2 takes nothing for a stream that the client has reset, either.
+            poll_fn(|cx| Poll::Ready(self.poll_reset(cx))).await?;
+        }
+        sent
+    }
+
+    async fn send(&mut self) -> Result<(), Stopped> {
         loop {
             let Some(frame) = poll_fn(|cx| self.poll_frame(cx)).await? else {
                 return Ok(self.stream.send_data(Bytes::new(), true)?);
@@ -217,8 +263,10 @@ impl Sending {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, Stopped>> {
-        self.poll_reset(cx)?;
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            self.poll_reset(cx)?;
+            return Poll::Pending;
+        };
         Poll::Ready(frame.transpose().map_err(|error| Stopped::Failed(error.reason())))
     }
 

@@ -7,6 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
 
 use super::wire::Http2Wire;
@@ -44,12 +46,13 @@ impl StreamUpload {
     /// The body, and where its rest will be put, if it has any.
     pub(super) fn new(
         stream: RecvStream,
-        length: Option<u64>,
+        headers: &HeaderMap,
         wire: Rc<Http2Wire>,
     ) -> (Self, Option<Leftover>) {
         let body = (!stream.is_end_stream()).then_some(stream);
         let leftover = body.is_some().then(Leftover::default);
-        (Self { stream: body, leftover: leftover.clone(), wire, left: length, in_trailers: false }, leftover)
+        let left = body.as_ref().and_then(|_| headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok());
+        (Self { stream: body, leftover: leftover.clone(), wire, left, in_trailers: false }, leftover)
     }
 }
 
