@@ -11,7 +11,7 @@ mod upload;
 mod wire;
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -57,7 +57,11 @@ pub(super) async fn serve(connection: Rc<ClientConnection>, stream: ClientStream
     drop(generation);
     let wire = Http2Wire::new();
     let socket = WatchedSocket::new(stream, Rc::clone(&wire), place);
-    let handshake = Box::pin(timeout(idle, builder.handshake(socket)));
+    let (mut shaking, turns) = (Box::pin(timeout(idle, builder.handshake(socket))), Rc::clone(&wire));
+    let handshake = poll_fn(move |cx| {
+        turns.begin_turn();
+        shaking.as_mut().poll(cx)
+    });
     let drained = async {
         connection.worker.drained().await;
         sleep(FAREWELL).await;
@@ -163,6 +167,7 @@ impl Future for Accepting<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        this.wire.begin_turn();
         loop {
             match this.h2.poll_accept(cx) {
                 Poll::Ready(Some(Ok(stream))) => this.begin(stream),

@@ -26,6 +26,10 @@ pub(super) struct Http2Wire {
     wrote: Cell<Instant>,
     /// Something has come since this was last asked.
     heard: Cell<bool>,
+    /// Nothing more can be read in this turn of the connection's task, whose waker the socket has.
+    is_dry: Cell<bool>,
+    /// Something may be left in the layers below that a flush writes.
+    unflushed: Cell<bool>,
     /// Streams whose trailers hold a pseudo-header field.
     malformed: RefCell<Vec<u32>>,
     returned: RefCell<Option<Returned>>,
@@ -37,6 +41,8 @@ impl Http2Wire {
             stalled: Cell::new(None),
             wrote: Cell::new(Instant::now()),
             heard: Cell::new(false),
+            is_dry: Cell::new(false),
+            unflushed: Cell::new(true),
             malformed: RefCell::default(),
             returned: RefCell::default(),
         })
@@ -48,6 +54,12 @@ impl Http2Wire {
 
     pub(super) fn wrote_at(&self) -> Instant {
         self.wrote.get()
+    }
+
+    /// Begins a turn of the connection's task. h2 reads and flushes for each request that it hands out; in one turn, the
+    /// layers below are asked only as long as they have an answer.
+    pub(super) fn begin_turn(&self) {
+        self.is_dry.set(false);
     }
 
     /// Whether something has come since the last call.
@@ -78,6 +90,7 @@ impl Http2Wire {
     }
 
     fn note_write(&self, done: bool) {
+        self.unflushed.set(true);
         if done {
             self.stalled.set(None);
             self.wrote.set(Instant::now());
@@ -111,12 +124,19 @@ impl WatchedSocket {
 impl AsyncRead for WatchedSocket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.wire.is_dry.get() {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
-        ready!(this.stream()?.poll_read(cx, buf))?;
-        let read = buf.filled().get(before..).unwrap_or_default();
+        let polled = this.stream()?.poll_read(cx, buf);
         let wire = &this.wire;
+        wire.is_dry.set(polled.is_pending());
+        ready!(polled)?;
+        let read = buf.filled().get(before..).unwrap_or_default();
         this.closed = read.is_empty();
         wire.heard.set(true);
+        // TLS answers some messages by itself.
+        wire.unflushed.set(true);
         this.trailers.feed(read, |stream| wire.note_malformed(stream));
         Poll::Ready(Ok(()))
     }
@@ -147,10 +167,14 @@ impl AsyncWrite for WatchedSocket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.wire.unflushed.get() {
+            return Poll::Ready(Ok(()));
+        }
         let flushed = this.stream()?.poll_flush(cx);
         if flushed.is_pending() {
             this.wire.note_write(false);
         }
+        this.wire.unflushed.set(!matches!(flushed, Poll::Ready(Ok(()))));
         flushed
     }
 
