@@ -147,7 +147,10 @@ fn begin(connection: &Rc<ClientConnection>, head: &Rc<Head>) -> Box<Record> {
         let trusted = |address| trusts(&generation, address);
         client = client_address(&head.headers, fields, trusted).unwrap_or(client);
     }
-    let request_id = request_id.unwrap_or_else(|| worker.request_ids.next());
+    let mut request_id = request_id.unwrap_or_else(|| worker.request_ids.next());
+    // No secret, but a value that does not come twice: this keeps it out of the HPACK tables of both sides, where it would
+    // displace the fields that do (RFC 7541 §7.1.3), and which h2 searches for it one entry after the other.
+    request_id.set_sensitive(true);
     let origin = (client, connection.tls_version);
     // Boxed, because it goes with the response through every layer above.
     let mut record = Box::new(Record::new(worker, request_id, origin, head.version, head.method.clone()));

@@ -286,3 +286,31 @@ fn a_pseudo_header_in_trailers_is_a_stream_error() {
     assert_eq!(client.end_of(1), End::Status(200));
     assert_eq!(upstream.last().trailers, "x-checksum: 1\r\n");
 }
+
+#[test]
+fn a_field_that_every_answer_has_is_sent_once_whatever_the_request_ids_are() {
+    let constant = "constant-".repeat(12);
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\nx-constant: {constant}\r\ncontent-length: 0\r\n\r\n"
+    );
+    let upstream = RawUpstream::scripted(move |exchange| exchange.send(&*head));
+    let issuer = Issuer::new();
+    let gate = Gate::start(&Settings::tls().guarding(&upstream.url(), &issuer));
+    let request = fields("GET", "/", &issuer.good());
+    let mut client = Frames::connect(&gate);
+    let mut blocks = (0..200).map(|n| {
+        let stream = 2 * n + 1;
+        client.send(frames::headers(stream, END_STREAM, &request));
+        loop {
+            let frame = client.read().unwrap();
+            if (frame.kind, frame.stream) == (kind::HEADERS, stream) {
+                return frame.payload.len();
+            }
+        }
+    });
+    // The client's HPACK table has room for some fifty request ids. None of them is put into it.
+    let first = blocks.next().unwrap();
+    assert!(first > constant.len() / 2, "{first} bytes with the field");
+    let most = blocks.max().unwrap();
+    assert!(most < constant.len() / 2, "{most} bytes without it");
+}
