@@ -230,7 +230,7 @@ impl KeptState {
                     self.save(&metrics).await;
                     self.sweep();
                     self.count_left(&metrics);
-                    enforcer.load().sweep();
+                    enforcer.load().sweep(Monotonic::now());
                 }
                 () = self.in_force.sessions.hurried() => self.save_sessions(&metrics).await,
                 () = again(&mut emptied) => {

@@ -12,6 +12,7 @@ use super::policy::Route;
 
 mod case;
 mod judge;
+mod known;
 mod policy;
 mod possession;
 
@@ -168,18 +169,20 @@ const fn check(
     Check { name, of, judge, again, detail }
 }
 
-/// Runs the checks up to the first that does not pass; after a cached proof, what it leaves of them. A new proof is
-/// remembered.
+/// Runs the checks up to the first that does not pass; after a cached proof or a known fault, what it leaves of them. A new
+/// proof or fault is remembered.
 pub(super) fn run<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let outcome = CHECKS.iter().try_for_each(|check| {
         if check.of == Of::Request && matches!(case.subject, Subject::Alone(_)) {
             return Ok(());
         }
-        match check.again {
+        let judged = match check.again {
             Again::Nothing if case.is_proved() => Ok(()),
-            Again::Part(part) if case.is_proved() => part(case),
+            Again::Nothing if case.fault.is_some() => case.judge_fault(check.name),
+            Again::Part(part) if case.is_proved() || case.fault.is_some() => part(case),
             Again::Nothing | Again::Part(_) | Again::Request | Again::All => (check.judge)(case),
-        }
+        };
+        judged.inspect_err(|stop| case.note_fault(check, stop))
     });
     // There is a token only when the checks passed up to its claims.
     if !case.is_proved() {

@@ -27,7 +27,7 @@ use crate::revocations::Revocations;
 use crate::sessions::{self, Sessions};
 use crate::state::freshness::Freshness;
 use crate::state::redis::Told;
-use crate::time::Now;
+use crate::time::{Monotonic, Now};
 
 /// The head of a request, as it is judged.
 #[derive(Debug, Clone, Copy)]
@@ -207,9 +207,9 @@ impl Enforcer {
         self
     }
 
-    /// Forgets proofs of tokens that are idle or dead. Asks nobody anything.
-    pub fn sweep(&self) {
-        self.verifier.sweep();
+    /// Forgets proofs of tokens that are idle or dead, and what was wrong with bad ones some time ago. Asks nobody anything.
+    pub fn sweep(&self, now: Monotonic) {
+        self.verifier.sweep(now);
     }
 
     /// All routes, by index.

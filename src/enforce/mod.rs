@@ -20,6 +20,7 @@ pub mod decide;
 pub mod denial;
 pub mod dpop;
 pub mod explain;
+mod faults;
 mod first_seen;
 mod glob;
 pub mod identity;

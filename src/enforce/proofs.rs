@@ -29,6 +29,22 @@ use crate::time::Monotonic;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ProofKey(Key);
 
+#[cfg(test)]
+impl From<Key> for ProofKey {
+    fn from(key: Key) -> Self {
+        Self(key)
+    }
+}
+
+impl ProofKey {
+    /// Its place in a table of so many.
+    pub(super) fn place(self, places: usize) -> usize {
+        #[expect(clippy::cast_possible_truncation, reason = "the last bits are as good as all")]
+        let high = self.0.high() as usize;
+        high.checked_rem(places).unwrap_or_default()
+    }
+}
+
 /// That a token's signature is true under the key set of this generation.
 #[derive(Debug, Clone)]
 pub(super) struct Remembered {
@@ -180,12 +196,8 @@ impl AtHand {
         if self.0.is_empty() {
             self.0.resize(PLACES, None);
         }
-        #[expect(
-            clippy::indexing_slicing,
-            clippy::cast_possible_truncation,
-            reason = "a remainder of the length"
-        )]
-        &mut self.0[key.0.high() as usize % PLACES]
+        #[expect(clippy::indexing_slicing, reason = "a remainder of the length")]
+        &mut self.0[key.place(PLACES)]
     }
 }
 

@@ -300,6 +300,19 @@ impl<'a> TestRequest<'a> {
     }
 
     pub(super) fn decide(&self) -> Judgement {
+        self.decide_at(self.now())
+    }
+
+    /// Why it is refused at this moment of both clocks.
+    pub(super) fn reason_at(&self, now: Now) -> Option<Reason> {
+        match self.decide_at(now).verdict {
+            Verdict::Allow(_) => None,
+            Verdict::Deny(denial) => Some(denial.reason),
+            Verdict::Ask(ask) => panic!("asked for {ask:?}"),
+        }
+    }
+
+    fn decide_at(&self, now: Now) -> Judgement {
         let mut headers = HeaderMap::new();
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).expect("a field value"));
@@ -316,7 +329,7 @@ impl<'a> TestRequest<'a> {
             headers: &headers,
             certificate: self.certificate.as_ref(),
         };
-        self.enforcer.decide(&request, self.asked, self.now())
+        self.enforcer.decide(&request, self.asked, now)
     }
 
     /// Why it is refused. Every token that a test asks this of is explained as well, before and after the decision.

@@ -1,7 +1,7 @@
-//! The issuers, their keys, and the proofs of signatures that are remembered.
+//! The issuers, their keys, and what is remembered of tokens: the proofs of signatures, and what is wrong with bad tokens.
 //!
-//! What is kept is the proof that a signature is true under one key set, never a verdict: time, keys and everything
-//! after them are judged on every request.
+//! What is kept is the proof that a signature is true under one key set, or which check a token fails under one, never a
+//! verdict: time, keys and everything after them are judged on every request.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use super::bearer::BearerToken;
 use super::conditions::table::{ConditionSet, ConditionTable, TokenCondition};
 use super::decide::{Ask, Asked, NoPermit, TrustedIssuer};
 use super::denial::Reason;
+use super::faults::{Faults, LastingFault};
 use super::first_seen::FirstSeen;
 use super::policy::IdentitySettings;
 use super::proofs::{ProofKey, Proofs, Remembered};
@@ -42,6 +43,8 @@ pub(super) struct TokenVerifier {
     /// What those of each issuer must meet.
     needed: Vec<ConditionSet>,
     proofs: Arc<Proofs>,
+    /// By the keys of `proofs`, so they are kept and replaced together.
+    faults: Arc<Faults>,
     first_seen: Arc<FirstSeen>,
     hits: IntCounter,
     misses: IntCounter,
@@ -67,6 +70,7 @@ impl TokenVerifier {
             issuers,
             identity,
             proofs: Arc::new(Proofs::new(proofs, sessions.limits())),
+            faults: Arc::new(Faults::new()),
             first_seen: Arc::new(FirstSeen::new(proofs)),
             hits: metrics.proof_cache.with_label_values(&["hit"]),
             misses: metrics.proof_cache.with_label_values(&["miss"]),
@@ -125,8 +129,21 @@ impl TokenVerifier {
         }
     }
 
-    /// Goes on with the proofs of another verifier, if they are such as this one would make: of the same issuers with
-    /// the same keys and rules, with the same identity headers.
+    /// What is wrong with a token, if that was found a moment ago under the key set that is in force now.
+    pub(super) fn fault(&self, key: Option<ProofKey>, now: Monotonic) -> Option<Arc<LastingFault>> {
+        let fault = self.faults.get(key?, now)?;
+        let issuer = fault.claimed.as_ref().and_then(|claimed| self.issuer(claimed.issuer));
+        let in_force = issuer.map(|issuer| issuer.keys.generation());
+        (fault.generation.is_none() || fault.generation == in_force).then_some(fault)
+    }
+
+    /// Remembers what is wrong with a token.
+    pub(super) fn note_fault(&self, key: ProofKey, fault: LastingFault, now: Monotonic) {
+        self.faults.put(key, fault, now);
+    }
+
+    /// Goes on with the proofs and faults of another verifier, if they are such as this one would find: of the same issuers
+    /// with the same keys and rules, with the same identity headers.
     ///
     /// When tokens were first seen stays known in any case.
     pub(super) fn inherit(&mut self, other: &Self) {
@@ -140,12 +157,20 @@ impl TokenVerifier {
             && self.conditions == other.conditions
         {
             self.proofs = Arc::clone(&other.proofs);
+            self.faults = Arc::clone(&other.faults);
         }
     }
 
-    /// Forgets proofs of tokens that are idle or dead.
-    pub(super) fn sweep(&self) {
+    /// Forgets proofs of tokens that are idle or dead, and old faults.
+    pub(super) fn sweep(&self, now: Monotonic) {
         self.proofs.sweep();
+        self.faults.sweep(now);
+    }
+
+    /// How many faults there are.
+    #[cfg(test)]
+    pub(super) fn faults(&self) -> usize {
+        self.faults.len()
     }
 
     /// How many proofs there are, and their bytes.
@@ -208,7 +233,7 @@ impl TrustedIssuer {
         // The key is there, or would be if the token named one; the algorithm is not one for it.
         match candidates(keys, algorithm, jws).next() {
             Some(_) => Ok(()),
-            None => Err(Unproved::by(keys, Reason::BadAlgorithm)),
+            None => Err(Unproved::by(keys.generation(), Reason::BadAlgorithm)),
         }
     }
 
@@ -235,8 +260,9 @@ pub(super) struct Unproved {
 }
 
 impl Unproved {
-    fn by(keys: &KeySet, reason: Reason) -> Self {
-        Self { wanted: WantedKey::OtherThan(keys.generation()), reason }
+    /// No key of the set with this generation proves it.
+    pub(super) fn by(generation: u64, reason: Reason) -> Self {
+        Self { wanted: WantedKey::OtherThan(generation), reason }
     }
 }
 
@@ -253,7 +279,7 @@ fn candidates<'k>(
 pub(super) fn check_signature(keys: &KeySet, algorithm: Algorithm, jws: &Jws<'_>) -> Result<(), Unproved> {
     let made_it =
         candidates(keys, algorithm, jws).any(|key| key.verify(algorithm, jws.signing_input, &jws.signature));
-    if made_it { Ok(()) } else { Err(Unproved::by(keys, Reason::BadSignature)) }
+    if made_it { Ok(()) } else { Err(Unproved::by(keys.generation(), Reason::BadSignature)) }
 }
 
 /// A `kid` or a client as a log may carry it: anybody may have sent it.

@@ -3,6 +3,7 @@
 //! Every row is sent to a real gate; the oracle is the status, the reason that the gate counts, and an upstream that
 //! saw nothing.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -10,9 +11,11 @@ use serde_json::{Value, json};
 use crate::pinned::Pinned;
 use testkit::gate::Gate;
 use testkit::issuer::{KeyServer, Source};
+use testkit::metrics::Scrape;
 use testkit::raw_upstream::RawUpstream;
 use testkit::settings::Settings;
 use testkit::tokens::{Issuer, Signer, Token, compact, log_hash, twin, unique};
+use testkit::wire::Wire;
 use testkit::{b64, now};
 
 /// What is presented, and the status with which it is refused. The reason stands in the data.
@@ -1014,6 +1017,102 @@ fn ed25519_and_eddsa_are_names_of_the_same_algorithm() {
         .route("/{*rest}", "");
     let token = issuer.token().head("alg", "Ed25519").build();
     assert_eq!(Gate::start(&settings).get("/").token(&token).send().status(), 401, "not where only ES256 is");
+}
+
+/// What the gate counts of requests that it rejects.
+const COUNTED: [&str; 4] = [
+    "portcullis_requests_total",
+    "portcullis_decisions_total",
+    "portcullis_proof_cache_total",
+    "portcullis_enforce_duration_seconds_count",
+];
+
+/// Each series that requests are counted in.
+fn counts(scrape: &Scrape) -> BTreeMap<String, f64> {
+    let mut counts = BTreeMap::new();
+    for name in COUNTED {
+        counts.extend(scrape.family(name).map(|(labels, count)| (format!("{name} {labels:?}"), count)));
+    }
+    counts
+}
+
+/// How many requests the gate has decided, and counted to their end.
+fn decided(scrape: &Scrape) -> f64 {
+    let sum = |name| scrape.sum(name, &[]);
+    sum("portcullis_decisions_total").min(sum("portcullis_requests_total"))
+}
+
+/// An answer and its log line, without what differs between any two requests.
+fn shown(gate: &Gate, wire: &mut Wire, request: &[u8]) -> String {
+    let mut answer = wire.exchange(request).unwrap();
+    let id = answer.field("x-request-id").unwrap().to_owned();
+    let mut record = gate.record_of(&id);
+    let members = record.as_object_mut().unwrap();
+    for name in ["ts", "duration_us", "total_us"] {
+        members.remove(name);
+    }
+    answer.head.fields.retain(|(name, _)| name != "date");
+    format!("{:?} {} {record}", answer.head, answer.text()).replace(&id, "ID")
+}
+
+#[test]
+fn every_hostile_token_meets_the_same_answer_log_line_and_counts_when_it_comes_again() {
+    let (scene, upstream) = (Scene::new(), RawUpstream::start());
+    let secret = Source::Secret(String::from_utf8(SECRET.to_vec()).unwrap());
+    // Once, and not again in the middle of a round: what is decided after an answer is counted as well.
+    let asking = "refresh_interval = \"1h\"\nrefresh_cooldown = \"1h\"";
+    let settings = Settings::tls()
+        .upstream("api", &upstream.url(), "")
+        .issuer_with(&scene.main, asking)
+        .issuer_with(&scene.other, asking)
+        .issuer_from(&scene.shared, &secret, "algorithms = [\"HS256\"]")
+        .route("/{*rest}", "");
+    let gate = Gate::start(&settings);
+    assert_eq!(gate.get("/").token(&scene.main.good()).send().status(), 200);
+    let rows = table(&scene);
+    let mut answers: Vec<Vec<String>> = Vec::new();
+    let mut scrapes = vec![gate.wait_for_metric("the good token is counted", |scrape| {
+        (decided(scrape) >= 1.0).then(|| counts(scrape))
+    })];
+    for round in 1..=3_u32 {
+        let mut wire = gate.connect();
+        let mut seen = Vec::new();
+        for row in &rows {
+            let mut request = b"GET /hostile HTTP/1.1\r\nHost: api.test\r\nAuthorization: ".to_vec();
+            request.extend_from_slice(&row.credentials);
+            request.extend_from_slice(b"\r\n\r\n");
+            let all = shown(&gate, &mut wire, &request);
+            if all.contains("\"close\"") {
+                wire = gate.connect();
+            }
+            seen.push(all);
+        }
+        answers.push(seen);
+        let expected = 1.0 + f64::from(round) * rows.len() as f64;
+        scrapes.push(gate.wait_for_metric("every decision is counted", |scrape| {
+            (decided(scrape) >= expected).then(|| counts(scrape))
+        }));
+    }
+    for (row, name) in rows.iter().map(|row| &row.name).enumerate() {
+        assert_eq!(answers[2][row], answers[1][row], "{name}");
+        // Of a token that is truly signed and may not be used as it was, the proof is remembered.
+        if !answers[0][row].contains("token_hash") {
+            assert_eq!(answers[1][row], answers[0][row], "{name}");
+        }
+    }
+    let more = |round: usize| {
+        let before = |name: &str| scrapes[round - 1].get(name).copied().unwrap_or_default();
+        let grown = scrapes[round].iter().map(|(name, count)| (name.clone(), count - before(name)));
+        grown.filter(|(_, more)| *more > 0.0).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(more(3), more(2));
+    let decided = |round: usize| {
+        let mut counts = more(round);
+        counts.retain(|name, _| name.contains("decisions") || name.contains("requests"));
+        counts
+    };
+    assert_eq!(decided(2), decided(1));
+    assert_eq!(upstream.count(), 1, "none of them reached the upstream");
 }
 
 #[test]

@@ -92,6 +92,24 @@ fn a_new_key_that_no_new_name_announces_is_fetched_when_its_first_token_arrives(
 }
 
 #[test]
+fn a_token_that_failed_before_its_key_was_published_passes_afterwards() {
+    // Under a kid that has another key by then, so that its signature is found wrong, and remembered.
+    let scene = scene("refresh_interval = \"300ms\"\nrefresh_cooldown = \"100ms\"");
+    let new = Signer::new("ES256", "key-1");
+    let early = scene.issuer.token_by(&new).build();
+    for _ in 0..5 {
+        let (_, decision) = scene.gate.decision(|| assert_eq!(scene.status(&early), 401));
+        assert_eq!(decision, "deny/bad_signature");
+    }
+    scene.server.set_keys(jwks(&[&new]));
+    eventually("its key is there and it passes", || (scene.status(&early) == 200).then_some(()));
+    scene.server.set_keys(scene.issuer.jwks());
+    eventually("its key is withdrawn and it fails", || (scene.status(&early) == 401).then_some(()));
+    scene.server.set_keys(jwks(&[&new]));
+    eventually("its key is back and it passes again", || (scene.status(&early) == 200).then_some(()));
+}
+
+#[test]
 fn forgers_cause_one_fetch_per_cooldown_and_do_not_hide_a_rotation() {
     let scene = scene("refresh_cooldown = \"1s\"");
     let forger = Signer::new("ES256", "key-1");

@@ -202,7 +202,7 @@ impl Gate {
 
     pub(crate) fn sweep(&self, now: Now) {
         self.in_force.sessions.sweep(now);
-        self.enforcer.sweep();
+        self.enforcer.sweep(now.monotonic);
     }
 
     pub(crate) async fn trim(&self, now: Now) {

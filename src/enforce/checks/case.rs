@@ -11,6 +11,7 @@ use crate::enforce::claims;
 use crate::enforce::decide::{Asked, Enforcer, NoPermit, Pass, Proof, Request, Trail, TrustedIssuer};
 use crate::enforce::denial::Reason;
 use crate::enforce::explain::Question;
+use crate::enforce::faults::LastingFault;
 use crate::enforce::mcp::McpFault;
 use crate::enforce::policy::Route;
 use crate::enforce::proofs::ProofKey;
@@ -33,6 +34,8 @@ pub(in crate::enforce) struct Case<'r> {
     /// What is wrong with the fields that the route of an MCP request is chosen by.
     pub(in crate::enforce) mcp: Result<(), McpFault>,
     pub(in crate::enforce) proof_key: Option<ProofKey>,
+    /// What was found wrong with the token when it came before.
+    pub(in crate::enforce) fault: Option<Arc<LastingFault>>,
     pub(in crate::enforce) jws: Option<Jws<'r>>,
     pub(in crate::enforce) issuer: Option<(IssuerIndex, &'r TrustedIssuer)>,
     pub(in crate::enforce) algorithm: Option<Algorithm>,
@@ -88,6 +91,7 @@ impl<'r> Case<'r> {
             route: None,
             mcp: Ok(()),
             proof_key: None,
+            fault: None,
             jws: None,
             issuer: None,
             algorithm: None,
@@ -126,11 +130,13 @@ impl<'r> Case<'r> {
         self.trail.proof == Proof::Cached
     }
 
-    /// Uses a cached proof, if there is one: all that its checks would find is known.
+    /// Uses a cached proof, if there is one: all that its checks would find is known. Or what is known to be wrong.
     pub(super) fn recall(&mut self, bearer: BearerToken<'_>) {
         let verifier = &self.enforcer.verifier;
         self.proof_key = verifier.proof_key(bearer);
-        let Some((token, issuer)) = verifier.cached(self.proof_key, self.now.monotonic) else { return };
+        let Some((token, issuer)) = verifier.cached(self.proof_key, self.now.monotonic) else {
+            return self.recall_fault();
+        };
         self.issuer = Some((token.issuer, issuer));
         self.validity = Some(token.validity());
         self.trail = Trail { token: Some(Arc::clone(&token)), claimed: None, proof: Proof::Cached };

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::Stop;
 use super::case::{Case, Subject};
+use super::known::UNREADABLE;
 use crate::enforce::bearer;
 use crate::enforce::claims;
 use crate::enforce::decide::{Ask, Claimed};
@@ -81,6 +82,9 @@ pub(super) fn form<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     match case.subject {
         Subject::Question(..) => case.remind(bearer),
         Subject::Request(_) | Subject::Alone(_) | Subject::Lasting(_) => case.recall(bearer),
+    }
+    if case.fault.is_some() {
+        return case.judge_fault(UNREADABLE);
     }
     if !case.is_proved() {
         bearer.check_form()?;

@@ -1,6 +1,7 @@
 //! Whole decisions: what is let through, what is refused and why, and what is never confused.
 
 mod answers;
+mod faults;
 mod forms;
 mod hostile;
 mod identity;

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::enforce::decide::Enforcer;
+use crate::enforce::decide::{Enforcer, Proof};
 use crate::enforce::denial::Reason;
 use crate::enforce::testing::{
     AUDIENCE, ISSUER, NOW, OTHER, SECRET, SECRET_ISSUER, SIGNERS, Signer, TestRequest, b64, enforcer, header,
@@ -19,9 +19,14 @@ fn gate() -> Enforcer {
 pub(super) fn check(rows: &[(String, Reason)]) {
     let gate = gate();
     for (token, expected) in rows {
-        for attempt in ["first", "second"] {
-            let reason = TestRequest::new(&gate, "/x").token(token).reason();
-            assert_eq!(reason, Some(*expected), "{attempt}: {}", readable(token));
+        let request = TestRequest::new(&gate, "/x").token(token);
+        let first = request.decide();
+        for attempt in ["second", "third"] {
+            assert_eq!(request.reason(), Some(*expected), "{attempt}: {}", readable(token));
+            if first.proof == Proof::None {
+                let again = request.decide();
+                assert_eq!(format!("{again:?}"), format!("{first:?}"), "{attempt}: {}", readable(token));
+            }
         }
     }
 }

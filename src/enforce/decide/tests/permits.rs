@@ -163,7 +163,7 @@ fn an_enforcer_forgets_what_is_too_much_and_shows_its_settings() {
     let gate = Enforcer::new(settings, issuers(), InForce::unlimited(), &metrics).expect("sound routes");
     assert_eq!(gate.bearer(), &bearer);
     permit(&TestRequest::new(&gate, "/x").token(&token(&payload(json!({})))));
-    gate.sweep();
+    gate.sweep(Now::at_millis(0).monotonic);
     // Counted by the sweep alone.
     assert!(format!("{:?}", gate.verifier).contains("Proofs { proofs: 1, .. }"));
 }

@@ -137,7 +137,7 @@ fn a_token_without_iat_was_issued_when_it_was_first_seen_and_stays_so() {
     forward(&gate, &token, 0);
     forward(&gate, &token, 60);
     assert_eq!(reason(&gate, &token, 121), Some(Reason::Idle), "a minute after its last use");
-    gate.sweep();
+    gate.sweep(Now::at_millis(0).monotonic);
     let other = with(gate.in_force.clone()).after(&gate);
     for gate in [&gate, &other] {
         assert_eq!(reason(gate, &token, 150), Some(Reason::Idle), "for good");

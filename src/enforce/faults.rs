@@ -1,0 +1,105 @@
+//! Tokens that were rejected and will be again, remembered for a while: one client that repeats a bad token must not buy
+//! a signature verification each time.
+//!
+//! Never a verdict: what is kept is the check that one string fails under one key set, by the rules of one configuration.
+//! Knows neither keys nor time: both are judged before a fault is the answer.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+
+use super::decide::Claimed;
+use super::denial::Reason;
+use super::proofs::ProofKey;
+use super::token::Validity;
+use crate::time::Monotonic;
+
+/// What is wrong with a token, whatever the time.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LastingFault {
+    /// The name of the check that it fails.
+    pub(super) check: &'static str,
+    /// Why that check rejects it.
+    pub(super) reason: Reason,
+    /// What it says of itself, once its issuer is known.
+    pub(super) claimed: Option<Claimed>,
+    /// Its dates, once they are read. They are judged before most other checks.
+    pub(super) validity: Option<Validity>,
+    /// The key set of its issuer, once one of its keys was found to be the token's. Under another set the fault is void.
+    pub(super) generation: Option<u64>,
+}
+
+/// How many faults are remembered. A fault takes at most half a kilobyte, so that an attacker fills two megabytes.
+const PLACES: usize = 4096;
+
+/// How long a fault is believed after it was found. Keys and settings make it void by themselves; this limits what is kept
+/// after an attack.
+const LIFE: Duration = Duration::from_secs(60);
+
+/// The faults that all workers found, one place for each of the last bits of a key: a flood of different tokens replaces
+/// faults, each of which costs one more verification, and takes neither memory nor room from the proofs of good tokens.
+pub(super) struct Faults(Box<[ArcSwapOption<HeldFault>]>);
+
+struct HeldFault {
+    key: ProofKey,
+    fault: Arc<LastingFault>,
+    found_at: Monotonic,
+}
+
+impl HeldFault {
+    fn is_believed(&self, now: Monotonic) -> bool {
+        now.since(self.found_at) < LIFE
+    }
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faults").finish_non_exhaustive()
+    }
+}
+
+impl Faults {
+    pub(super) fn new() -> Self {
+        Self((0..PLACES).map(|_| ArcSwapOption::empty()).collect())
+    }
+
+    /// What is wrong with a token.
+    pub(super) fn get(&self, key: ProofKey, now: Monotonic) -> Option<Arc<LastingFault>> {
+        let held = self.place(key)?.load();
+        let held = held.as_ref().filter(|held| held.key == key && held.is_believed(now))?;
+        Some(Arc::clone(&held.fault))
+    }
+
+    /// Remembers what is wrong with a token, in place of what was found there before.
+    pub(super) fn put(&self, key: ProofKey, fault: LastingFault, now: Monotonic) {
+        if let Some(place) = self.place(key) {
+            place.store(Some(Arc::new(HeldFault { key, fault: Arc::new(fault), found_at: now })));
+        }
+    }
+
+    /// Forgets what is not believed any more.
+    pub(super) fn sweep(&self, now: Monotonic) {
+        for place in &self.0 {
+            let held = place.load();
+            if held.as_ref().is_some_and(|held| !held.is_believed(now)) {
+                // A fault that takes its place in this very moment stays.
+                let _current = place.compare_and_swap(&held, None);
+            }
+        }
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().filter(|place| place.load().is_some()).count()
+    }
+
+    fn place(&self, key: ProofKey) -> Option<&ArcSwapOption<HeldFault>> {
+        self.0.get(key.place(self.0.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests;
