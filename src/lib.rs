@@ -28,6 +28,11 @@
 #[path = "../tests/properties/mod.rs"]
 pub mod properties;
 
+#[cfg(any(test, feature = "parts"))]
+#[path = "../benches/parts/mod.rs"]
+#[allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
+pub mod parts;
+
 pub mod cli;
 
 pub mod app;

@@ -26,6 +26,9 @@ mod glob;
 pub mod identity;
 pub mod inspect;
 pub mod mcp;
+#[cfg(any(test, feature = "parts"))]
+#[path = "../../benches/parts/enforce.rs"]
+pub(crate) mod parts;
 mod permit;
 pub mod policy;
 mod proofs;

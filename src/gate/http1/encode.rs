@@ -9,7 +9,7 @@ use crate::gate::http::Head;
 
 /// What an answer depends on of its request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct AnswerTraits {
+pub(crate) struct AnswerTraits {
     is_head: bool,
     version: Version,
     /// The client takes trailers (RFC 9110 §10.1.4).
@@ -17,7 +17,7 @@ pub(super) struct AnswerTraits {
 }
 
 impl AnswerTraits {
-    pub(super) fn new(head: &Head) -> Self {
+    pub(crate) fn new(head: &Head) -> Self {
         let trailers = |value: &HeaderValue| {
             value
                 .as_bytes()
@@ -34,7 +34,7 @@ impl AnswerTraits {
 
 /// How the end of an answer's body is told (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AnswerFraming {
+pub(crate) enum AnswerFraming {
     /// No body, whatever the fields say of one.
     Empty,
     /// So many bytes are still to come.
@@ -47,7 +47,7 @@ pub(super) enum AnswerFraming {
 
 impl AnswerFraming {
     /// For a body of `size`, when that is known.
-    pub(super) fn of(status: StatusCode, asked: AnswerTraits, size: Option<u64>) -> Self {
+    pub(crate) fn of(status: StatusCode, asked: AnswerTraits, size: Option<u64>) -> Self {
         let bodiless = asked.is_head
             || status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -61,7 +61,7 @@ impl AnswerFraming {
 }
 
 /// Writes the head of an answer. `persistent`: another request may follow.
-pub(super) fn head(
+pub(crate) fn head(
     out: &mut Vec<u8>,
     (status, headers): (StatusCode, &HeaderMap),
     asked: AnswerTraits,

@@ -10,7 +10,7 @@
 
 mod answer;
 pub(crate) mod body;
-mod encode;
+pub(crate) mod encode;
 pub(crate) mod head;
 pub(crate) mod lines;
 mod standing;

@@ -1,0 +1,50 @@
+//! The parts of the path of one request that `cargo bench --bench parts` counts the instructions of.
+//!
+//! A module of the library, for this bench and its test only (`src/lib.rs`), as the properties of the fuzz targets are: most
+//! parts are private, and a public interface for the sake of a bench would be a promise to users.
+
+#[path = "wire.rs"]
+mod wire;
+
+/// A part: made once with all that it needs, then called again and again with the same input.
+pub struct Part {
+    /// What it is called in the table.
+    pub name: String,
+    /// One call.
+    pub call: Box<dyn FnMut()>,
+}
+
+impl std::fmt::Debug for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Part").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A part with this name.
+pub(crate) fn part(name: impl Into<String>, call: impl FnMut() + 'static) -> Part {
+    Part { name: name.into(), call: Box::new(call) }
+}
+
+/// Every part, in the order of the path; the first does nothing, and shows what the counting itself takes.
+#[must_use]
+pub fn all() -> Vec<Part> {
+    let nothing = part("nothing", || {});
+    [vec![nothing], wire::from_client(), crate::enforce::parts::all(), wire::upstream(), wire::to_client()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_part_can_be_called_again_and_has_a_name_of_its_own() {
+        let mut names = Vec::new();
+        for mut part in super::all() {
+            (0..3).for_each(|_| (part.call)());
+            assert!(!names.contains(&part.name), "{}", part.name);
+            names.push(part.name);
+        }
+        assert!(names.len() > 15, "{names:?}");
+    }
+}
