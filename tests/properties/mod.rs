@@ -12,6 +12,7 @@ mod jose;
 mod jwks;
 mod log_entry;
 mod origins;
+mod outbox;
 mod requests;
 mod routes;
 mod signals;
@@ -44,6 +45,7 @@ pub const ALL: &[Property] = &[
     property("jwks", jwks::check),
     property("log_entry", log_entry::check),
     property("origins", origins::check),
+    property("outbox", outbox::check),
     property("requests", requests::check),
     property("routes", routes::check),
     property("signals", signals::check),
