@@ -1,13 +1,19 @@
-//! What is to be written to a connection: at most one piece of a body, and the framing around it.
+//! What is to be written to a connection: at most one large piece of a body, and the framing around it.
 
 use std::io::IoSlice;
 
 use bytes::{Buf as _, Bytes};
 
-/// What is to be written next: framing, one piece of body, framing.
+/// A piece of a body up to this size is copied behind what is to be written before it: one `send` of so few bytes costs less
+/// than a `writev` that gathers them.
+const COPIED: usize = 2 * 1024;
+/// Room that a connection keeps for its next head, tokens of usual length included.
+const KEPT: usize = 4 * 1024;
+
+/// What is to be written next: framing with small pieces of body, one large piece, framing.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    /// Heads, chunk sizes and trailers.
+    /// Heads, chunk sizes, trailers, and small pieces of body between them.
     lead: Vec<u8>,
     /// How much of `lead` is written.
     written: usize,
@@ -23,7 +29,7 @@ impl Outbox {
 
     /// Another piece may be put in.
     pub(crate) fn takes_more(&self) -> bool {
-        self.piece.is_empty() && self.tail.is_empty()
+        self.piece.is_empty() && self.tail.is_empty() && self.lead.len() < 2 * COPIED
     }
 
     /// Where a head is written to.
@@ -33,7 +39,7 @@ impl Outbox {
 
     /// A piece of the body as it is.
     pub(crate) fn put(&mut self, piece: Bytes) {
-        self.piece = piece;
+        self.put_framed(piece, b"");
     }
 
     /// A chunk; with `last`, also the end of the body.
@@ -44,8 +50,7 @@ impl Outbox {
             (0..digits).rev().map(|place| b"0123456789abcdef".get(nibble(place)).copied().unwrap_or(b'0')),
         );
         self.lead.extend_from_slice(b"\r\n");
-        self.piece = piece;
-        self.tail = if last { b"\r\n0\r\n\r\n" } else { b"\r\n" };
+        self.put_framed(piece, if last { b"\r\n0\r\n\r\n" } else { b"\r\n" });
     }
 
     /// The end of a chunked body, with the field lines that `trailers` writes.
@@ -55,10 +60,27 @@ impl Outbox {
         self.lead.extend_from_slice(b"\r\n");
     }
 
+    fn put_framed(&mut self, piece: Bytes, tail: &'static [u8]) {
+        if piece.len() <= COPIED {
+            self.lead.extend_from_slice(&piece);
+            self.lead.extend_from_slice(tail);
+        } else {
+            (self.piece, self.tail) = (piece, tail);
+        }
+    }
+
+    /// All that is to be written, when it lies in one place.
+    pub(crate) fn single(&self) -> Option<&[u8]> {
+        (self.piece.is_empty() && self.tail.is_empty()).then(|| self.lead_left())
+    }
+
     /// What is to be written, for one `writev`.
     pub(crate) fn slices(&self) -> [IoSlice<'_>; 3] {
-        let lead = self.lead.get(self.written..).unwrap_or_default();
-        [IoSlice::new(lead), IoSlice::new(&self.piece), IoSlice::new(self.tail)]
+        [IoSlice::new(self.lead_left()), IoSlice::new(&self.piece), IoSlice::new(self.tail)]
+    }
+
+    fn lead_left(&self) -> &[u8] {
+        self.lead.get(self.written..).unwrap_or_default()
     }
 
     /// `count` bytes were written.
@@ -66,12 +88,19 @@ impl Outbox {
         let lead = count.min(self.lead.len() - self.written);
         self.written += lead;
         if self.written == self.lead.len() {
-            self.lead.clear();
-            self.written = 0;
+            self.empty_lead();
         }
         let piece = (count - lead).min(self.piece.len());
         self.piece.advance(piece);
         self.tail = self.tail.get(count - lead - piece..).unwrap_or_default();
+    }
+
+    fn empty_lead(&mut self) {
+        self.written = 0;
+        self.lead.clear();
+        if self.lead.capacity() > KEPT {
+            self.lead = Vec::new();
+        }
     }
 }
 
@@ -86,28 +115,42 @@ mod tests {
         outbox.slices().iter().flat_map(|slice| slice.to_vec()).collect()
     }
 
+    fn body(length: usize) -> Bytes {
+        (0..length).map(|place| b'a' + u8::try_from(place % 23).unwrap()).collect()
+    }
+
     #[test]
     fn what_is_left_to_write_is_what_was_not_written_however_little_a_write_takes() {
+        let large = COPIED + 1;
         let chunk = |last: bool| {
             move |outbox: &mut Outbox| outbox.put_chunk(Bytes::from_static(b"0123456789abcdefg"), last)
         };
+        let large_chunk = |last: bool| move |outbox: &mut Outbox| outbox.put_chunk(body(large), last);
         let plain = |outbox: &mut Outbox| outbox.put(Bytes::from_static(b"hello"));
+        let large_plain = |outbox: &mut Outbox| outbox.put(body(large));
         let end = |outbox: &mut Outbox| outbox.put_end(|lines| lines.extend_from_slice(b"a: b\r\n"));
-        let rows: [(Put<'_>, &[u8]); 4] = [
+        let around = |before: &[u8], after: &[u8]| [before, &body(large), after].concat();
+        let rows: [(Put<'_>, &[u8]); 7] = [
             (&chunk(false), b"head\r\n11\r\n0123456789abcdefg\r\n"),
             (&chunk(true), b"head\r\n11\r\n0123456789abcdefg\r\n0\r\n\r\n"),
+            (&large_chunk(false), &around(b"head\r\n801\r\n", b"\r\n")),
+            (&large_chunk(true), &around(b"head\r\n801\r\n", b"\r\n0\r\n\r\n")),
             (&plain, b"head\r\nhello"),
+            (&large_plain, &around(b"head\r\n", b"")),
             (&end, b"head\r\n0\r\na: b\r\n\r\n"),
         ];
         for (put, whole) in rows {
-            for step in 1..=whole.len() {
+            let steps = (1..=whole.len().min(40)).chain([whole.len() - 1, whole.len()]);
+            for step in steps {
                 let mut outbox = Outbox::default();
                 outbox.lead().extend_from_slice(b"head\r\n");
                 put(&mut outbox);
                 let mut written = 0;
                 while written < whole.len() {
                     assert!(!outbox.is_empty());
-                    assert_eq!(left(&outbox), &whole[written..], "in steps of {step}");
+                    let expected = &whole[written..];
+                    assert_eq!(left(&outbox), expected, "in steps of {step}");
+                    assert_eq!(outbox.single().unwrap_or(expected), expected, "in steps of {step}");
                     let count = step.min(whole.len() - written);
                     outbox.advance(count);
                     written += count;
@@ -118,14 +161,56 @@ mod tests {
     }
 
     #[test]
-    fn another_piece_is_taken_once_the_last_one_and_the_framing_behind_it_are_written() {
+    fn a_small_piece_leaves_in_one_slice_with_its_head_and_a_large_one_is_not_copied() {
+        for (length, single) in [(0, true), (1, true), (COPIED, true), (COPIED + 1, false)] {
+            for chunked in [false, true] {
+                let (mut outbox, piece) = (Outbox::default(), body(length));
+                outbox.lead().extend_from_slice(b"head\r\n");
+                if chunked {
+                    outbox.put_chunk(piece.clone(), true);
+                } else {
+                    outbox.put(piece.clone());
+                }
+                assert_eq!(outbox.single().is_some(), single, "{length} bytes, chunked: {chunked}");
+                let referred = std::ptr::eq(&raw const outbox.slices()[1][..], &raw const piece[..]);
+                assert_eq!(referred && length > 0, !single, "{length} bytes, chunked: {chunked}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_piece_is_taken_once_a_large_one_and_the_framing_behind_it_are_written() {
         let mut outbox = Outbox::default();
         outbox.lead().extend_from_slice(b"head\r\n");
         assert!(outbox.takes_more(), "a head alone waits for its body");
-        outbox.put_chunk(Bytes::from_static(b"abc"), false);
-        for (count, takes_more) in [(0, false), (9, false), (3, false), (1, false), (1, true)] {
+        outbox.put_chunk(body(COPIED + 1), false);
+        for (count, takes_more) in [(0, false), (11, false), (COPIED + 1, false), (1, false), (1, true)] {
             outbox.advance(count);
             assert_eq!(outbox.takes_more(), takes_more, "{} are left", left(&outbox).len());
+        }
+    }
+
+    #[test]
+    fn small_pieces_gather_until_they_are_two_of_the_largest_together() {
+        let mut outbox = Outbox::default();
+        outbox.put(body(COPIED));
+        outbox.put(body(COPIED - 1));
+        assert!(outbox.takes_more());
+        outbox.put(body(1));
+        assert!(!outbox.takes_more());
+        assert_eq!(left(&outbox), [body(COPIED), body(COPIED - 1), body(1)].concat());
+    }
+
+    #[test]
+    fn a_connection_keeps_room_for_a_head_and_no_more_once_all_is_written() {
+        for (length, kept) in [(KEPT, KEPT), (KEPT + 1, 0)] {
+            let mut outbox = Outbox::default();
+            outbox.lead().reserve_exact(length);
+            outbox.lead().extend_from_slice(&body(length));
+            outbox.advance(length - 1);
+            assert!(outbox.lead.capacity() >= length);
+            outbox.advance(1);
+            assert_eq!(outbox.lead.capacity(), kept);
         }
     }
 }

@@ -84,8 +84,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Wire<S> {
     /// Writes the outbox to its end.
     pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outbox.is_empty() {
-            let slices = self.outbox.slices();
-            let count = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &slices))?;
+            let io = Pin::new(&mut self.io);
+            let count = ready!(match self.outbox.single() {
+                Some(bytes) => io.poll_write(cx, bytes),
+                None => io.poll_write_vectored(cx, &self.outbox.slices()),
+            })?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
