@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
+use memchr::memchr2;
 
 use super::chain::{self, Element, Family, ForwardedNode, X_FORWARDED_FOR, first_member};
 use super::{FieldSink, RequestFields, join};
@@ -173,17 +174,26 @@ fn received_version(version: Version) -> &'static [u8] {
 fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
-            let mut number = itoa::Buffer::new();
             for (place, octet) in address.octets().into_iter().enumerate() {
                 if place > 0 {
                     out.push(b'.');
                 }
-                out.extend_from_slice(number.format(octet).as_bytes());
+                write_octet(out, octet);
             }
         }
         // Writing to a vector cannot fail.
         IpAddr::V6(address) => drop(write!(out, "{address}")),
     }
+}
+
+fn write_octet(out: &mut Vec<u8>, octet: u8) {
+    if octet >= 100 {
+        out.push(b'0' + octet / 100);
+    }
+    if octet >= 10 {
+        out.push(b'0' + octet / 10 % 10);
+    }
+    out.push(b'0' + octet % 10);
 }
 
 fn write_for(out: &mut Vec<u8>, node: ForwardedNode) {
@@ -211,14 +221,16 @@ fn write_host_and_proto(out: &mut Vec<u8>, host: &[u8], proto: &[u8]) {
     }
 }
 
-fn write_quoted(out: &mut Vec<u8>, text: &[u8]) {
+fn write_quoted(out: &mut Vec<u8>, mut text: &[u8]) {
     out.push(b'"');
-    for byte in text {
-        if matches!(byte, b'"' | b'\\') {
-            out.push(b'\\');
-        }
-        out.push(*byte);
+    while let Some((plain, rest)) = memchr2(b'"', b'\\', text).and_then(|at| text.split_at_checked(at)) {
+        out.extend_from_slice(plain);
+        out.push(b'\\');
+        let (escaped, rest) = rest.split_at(1);
+        out.extend_from_slice(escaped);
+        text = rest;
     }
+    out.extend_from_slice(text);
     out.push(b'"');
 }
 
@@ -254,10 +266,10 @@ pub(super) fn trace<F: FieldSink>(
         value.extend_from_slice(b"00-");
         match parent {
             Some((trace_id, _)) => value.extend_from_slice(trace_id),
-            None => write_hex(value, fresh.trace_id, 32),
+            None => write_hex(value, fresh.trace_id.to_be_bytes()),
         }
         value.push(b'-');
-        write_hex(value, u128::from(fresh.parent_id), 16);
+        write_hex(value, fresh.parent_id.to_be_bytes());
         value.push(b'-');
         // A trace that starts here is marked as sampled: unmarked, it would switch off tracing behind the gate.
         value.extend_from_slice(parent.map_or(b"01", |(_, flags)| flags));
@@ -283,9 +295,60 @@ fn parse_trace(value: &[u8]) -> Option<(&[u8], &[u8])> {
     valid.then_some((trace, flags))
 }
 
-fn write_hex(out: &mut Vec<u8>, number: u128, digits: u32) {
-    out.extend((0..digits).rev().map(|place| {
-        let nibble = (number >> (place * 4)) & 0xf;
-        b"0123456789abcdef".get(usize::try_from(nibble).unwrap_or(0)).copied().unwrap_or(b'0')
-    }));
+/// The digits of every byte.
+const HEX: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 0xf]];
+        byte += 1;
+    }
+    pairs
+};
+
+fn write_hex<const BYTES: usize>(out: &mut Vec<u8>, number: [u8; BYTES]) {
+    out.extend_from_slice(number.map(|byte| HEX[usize::from(byte)]).as_flattened());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_octet_is_written_as_the_standard_library_writes_it() {
+        for octet in 0..=u8::MAX {
+            let address = IpAddr::from([octet, 10, octet, 255]);
+            assert_eq!(written(|out| write_address(out, address)), address.to_string());
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_in_all_their_hex_digits() {
+        for number in [0, 1, 0xf, 0x10, 0xabc, 0x0123_4567_89ab_cdef, u64::MAX] {
+            assert_eq!(written(|out| write_hex(out, number.to_be_bytes())), format!("{number:016x}"));
+            let large = u128::from(number) << 64 | u128::from(!number);
+            assert_eq!(written(|out| write_hex(out, large.to_be_bytes())), format!("{large:032x}"));
+        }
+    }
+
+    #[test]
+    fn quotes_and_backslashes_are_escaped_wherever_they_are() {
+        for text in ["", "a", "\"", "\\", "a\"", "\"a", "a\\b", "\\\"\"", "\"a\\b\"c\\"] {
+            let escaped: String = text.chars().fold(String::new(), |mut all, char| {
+                if matches!(char, '"' | '\\') {
+                    all.push('\\');
+                }
+                all.push(char);
+                all
+            });
+            assert_eq!(written(|out| write_quoted(out, text.as_bytes())), format!("\"{escaped}\""));
+        }
+    }
 }

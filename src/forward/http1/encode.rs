@@ -7,6 +7,9 @@ use http::{Method, header};
 
 use crate::forward::headers::{self, FieldRules, Http1Fields};
 
+/// Room for a head of the usual size, so that it does not grow in steps.
+const USUAL_HEAD: usize = 1024;
+
 /// How the end of a request's body is told (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestFraming {
@@ -38,6 +41,7 @@ pub(crate) fn head(
     fields: &headers::RequestFields<'_>,
     framing: RequestFraming,
 ) {
+    out.reserve(USUAL_HEAD);
     out.extend_from_slice(method.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(target);
