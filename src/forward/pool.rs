@@ -6,6 +6,8 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::dialer::Dialer;
 use super::endpoint::{InFlight, UpstreamEndpoint};
 use super::error::{Errors, ForwardError};
@@ -14,7 +16,7 @@ use super::http2::Http2Pool;
 use super::patience::{LONGEST_NAP, MAX_IDLE};
 use super::upstream::Upstream;
 use crate::metrics::Metrics;
-use crate::time::{Monotonic, Tick};
+use crate::time::Monotonic;
 
 /// A worker's side of an upstream.
 pub(crate) struct UpstreamPool {
@@ -91,7 +93,7 @@ pub(crate) struct EndpointPool {
 
 struct IdleConnection {
     connection: Rc<RefCell<Http1Connection>>,
-    since: Tick,
+    since: Instant,
 }
 
 impl EndpointPool {
@@ -121,9 +123,9 @@ impl EndpointPool {
     /// An open connection, the one used last first. `surely`: the kernel is asked whether it is open, for a request that
     /// could not be sent again if it was not.
     pub(crate) fn take(&self, surely: bool) -> Option<Rc<RefCell<Http1Connection>>> {
-        let (mut idle, now) = (self.idle.borrow_mut(), Tick::read());
+        let mut idle = self.idle.borrow_mut();
         while let Some(IdleConnection { connection, since }) = idle.pop_back() {
-            if now.since(since) >= self.upstream.settings().idle_timeout {
+            if since.elapsed() >= self.upstream.settings().idle_timeout {
                 // All others have waited longer.
                 idle.clear();
                 return None;
@@ -140,7 +142,7 @@ impl EndpointPool {
         connection.borrow_mut().rest();
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MAX_IDLE {
-            idle.push_back(IdleConnection { connection, since: Tick::read() });
+            idle.push_back(IdleConnection { connection, since: Instant::now() });
         }
         if !self.tended.replace(true) {
             drop(tokio::task::spawn_local(tend(Rc::downgrade(self), self.upstream.settings().idle_timeout)));
@@ -150,9 +152,9 @@ impl EndpointPool {
     /// Closes what has been idle too long or was closed by the upstream; the time until the next look.
     fn sweep(&self) -> Option<Duration> {
         let limit = self.upstream.settings().idle_timeout;
-        let (mut idle, now) = (self.idle.borrow_mut(), Tick::read());
-        idle.retain(|idle| now.since(idle.since) < limit && idle.connection.borrow_mut().poll_open(false));
-        let oldest = idle.front().map(|idle| limit.saturating_sub(now.since(idle.since)));
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|idle| idle.since.elapsed() < limit && idle.connection.borrow_mut().poll_open(false));
+        let oldest = idle.front().map(|idle| limit.saturating_sub(idle.since.elapsed()));
         self.tended.set(oldest.is_some());
         oldest
     }
