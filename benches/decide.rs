@@ -36,10 +36,10 @@ use portcullis::enforce::policy::{
 use portcullis::enforce::target::RequestTarget;
 use portcullis::enforce::{DEFAULT_PROOFS, Settings};
 use portcullis::identity::{SessionKey, SubjectKey};
+use portcullis::keys;
 use portcullis::keys::key::VerificationKey;
 use portcullis::keys::set::KeySet;
 use portcullis::keys::store::KeyStore;
-use portcullis::keys::{self, KeySource};
 use portcullis::metrics::Metrics;
 use portcullis::revocations::{Ends, Revocations};
 use portcullis::sessions::{self, Sessions};
@@ -407,15 +407,8 @@ fn enforcer_of(
     let keys = KeyStore::fixed(
         keys::Settings {
             issuer: ISSUER.to_owned(),
-            source: KeySource::Discovery,
             algorithms: algorithms.clone(),
-            ca: None,
-            insecure_http: false,
-            authorization: None,
-            for_svids: false,
-            refresh_interval: Duration::from_secs(300),
-            refresh_cooldown: Duration::from_secs(30),
-            max_stale: Duration::from_secs(86_400),
+            ..keys::Settings::default()
         },
         set,
         metrics.clone(),

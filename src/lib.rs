@@ -81,6 +81,8 @@ pub mod identity;
 
 mod http1;
 
+mod hex;
+
 pub mod jose;
 
 pub mod time;

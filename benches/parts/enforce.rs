@@ -20,10 +20,10 @@ use super::claims::IssuerRules;
 use super::decide::{Asked, Enforcer, InForce, Proof, Request, TrustedIssuer, Verdict};
 use super::policy::{IdentityClaim, IdentitySettings, Requirement, RouteSettings};
 use super::target::RequestTarget;
+use crate::keys;
 use crate::keys::key::VerificationKey;
 use crate::keys::set::KeySet;
 use crate::keys::store::KeyStore;
-use crate::keys::{self, KeySource};
 use crate::metrics::Metrics;
 use crate::parts::{Part, part};
 use crate::sessions::{self, Sessions};
@@ -198,15 +198,8 @@ fn enforcer(set: KeySet) -> Enforcer {
     let (metrics, algorithms) = (Metrics::new().expect("instruments"), vec![Algorithm::ES256]);
     let keys = keys::Settings {
         issuer: ISSUER.to_owned(),
-        source: KeySource::Discovery,
         algorithms: algorithms.clone(),
-        ca: None,
-        insecure_http: false,
-        authorization: None,
-        for_svids: false,
-        refresh_interval: Duration::from_secs(300),
-        refresh_cooldown: Duration::from_secs(30),
-        max_stale: Duration::from_secs(86_400),
+        ..keys::Settings::default()
     };
     let rules = IssuerRules {
         issuer: ISSUER.into(),

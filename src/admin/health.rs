@@ -185,22 +185,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::keys::Settings;
     use crate::keys::set::KeySet;
-    use crate::keys::{KeySource, Settings};
     use crate::shutdown;
 
     fn settings(issuer: &str) -> Settings {
         Settings {
             issuer: issuer.to_owned(),
-            source: KeySource::Discovery,
             algorithms: vec![jsonwebtoken::Algorithm::ES256],
-            ca: None,
-            insecure_http: false,
-            authorization: None,
-            for_svids: false,
-            refresh_interval: Duration::from_secs(300),
-            refresh_cooldown: Duration::from_secs(30),
-            max_stale: Duration::from_secs(86_400),
+            ..Settings::default()
         }
     }
 

@@ -171,13 +171,7 @@ pub(crate) fn key_settings(issuer: &str, algorithms: &[Algorithm]) -> keys::Sett
         issuer: issuer.to_owned(),
         source: KeySource::File("keys.json".into()),
         algorithms: algorithms.to_vec(),
-        ca: None,
-        insecure_http: false,
-        authorization: None,
-        for_svids: false,
-        refresh_interval: Duration::from_secs(300),
-        refresh_cooldown: Duration::from_secs(30),
-        max_stale: Duration::from_secs(24 * 3600),
+        ..keys::Settings::default()
     }
 }
 

@@ -12,6 +12,7 @@ use super::http1::Http1Fault;
 use crate::enforce::denial::{Denial, Reason, grpc_status};
 use crate::enforce::policy::Route;
 use crate::forward::ForwardError;
+use crate::hex;
 use crate::time::Timestamp;
 
 /// Names the request in the answer, in every log, and towards the upstream.
@@ -297,7 +298,7 @@ impl RequestIds {
     /// The next one, as 32 hexadecimal digits (xoroshiro128++).
     pub(super) fn next(&self) -> HeaderValue {
         let halves = [self.step(), self.step()].map(u64::to_be_bytes);
-        let text = halves.map(|half| half.map(hexadecimal));
+        let text = halves.map(|half| half.map(hex::digits));
         HeaderValue::from_bytes(text.as_flattened().as_flattened()).unwrap_or(HeaderValue::from_static("0"))
     }
 
@@ -309,21 +310,6 @@ impl RequestIds {
         self.0[1].set(high.rotate_left(28));
         result
     }
-}
-
-/// The two digits of a byte.
-const fn hexadecimal(byte: u8) -> [u8; 2] {
-    const DIGITS: [[u8; 2]; 256] = {
-        let mut all = [[0; 2]; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            let digits = b"0123456789abcdef";
-            all[byte] = [digits[byte >> 4], digits[byte & 0xf]];
-            byte += 1;
-        }
-        all
-    };
-    DIGITS[byte as usize]
 }
 
 /// Makes `Date` fields (RFC 9110 §5.6.7), a new one each second.

@@ -64,9 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Wire<S> {
 
     /// Reads into the inbox; 0 is the end of the connection. While nothing comes, an empty inbox takes no memory.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.inbox.capacity() - self.inbox.len() < MIN_ROOM {
-            self.inbox.reserve(self.read_size);
-        }
+        self.make_room();
         let room = self.inbox.capacity() - self.inbox.len();
         let read = pin!(self.io.read_buf(&mut self.inbox));
         let Poll::Ready(count) = std::future::Future::poll(read, cx)? else {
@@ -79,6 +77,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1Wire<S> {
             self.read_size = (self.read_size * 2).min(MAX_READ_SIZE);
         }
         Poll::Ready(Ok(count))
+    }
+
+    /// Makes room for a read. What waits in the inbox to be complete, such as a long head, gets a little more and not twice
+    /// as much: a client that never completes it keeps that for as long as it may wait.
+    fn make_room(&mut self) {
+        let waiting = self.inbox.len();
+        if self.inbox.capacity() - waiting >= MIN_ROOM {
+            return;
+        }
+        if waiting < READ_SIZE {
+            self.inbox.reserve(self.read_size);
+        } else {
+            let mut grown = BytesMut::with_capacity(waiting + READ_SIZE);
+            grown.extend_from_slice(&self.inbox);
+            self.inbox = grown;
+        }
     }
 
     /// Writes the outbox to its end.
@@ -210,5 +224,16 @@ mod tests {
             assert!(wire.poll_fill(&mut Context::from_waker(Waker::noop())).is_pending());
             assert_eq!((&wire.inbox[..], wire.inbox.capacity()), (held, capacity));
         }
+    }
+
+    #[test]
+    fn what_waits_to_be_complete_takes_little_more_than_its_bytes() {
+        let mut wire = Http1Wire::new(Socket::default());
+        for has in [1, 100, 7_000, 9_000].into_iter().chain([16_384; 4]) {
+            fill(&mut wire, has);
+            let (held, capacity) = (wire.inbox.len(), wire.inbox.capacity());
+            assert!(capacity <= held.max(MIN_ROOM) + READ_SIZE, "{capacity} for {held}");
+        }
+        assert!(wire.inbox.iter().all(|&byte| byte == b'x'));
     }
 }

@@ -47,6 +47,24 @@ pub struct Settings {
     pub max_stale: Duration,
 }
 
+/// Discovery without roots of one's own, as often as the configuration has it where it says nothing.
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            issuer: String::new(),
+            source: KeySource::Discovery,
+            algorithms: Vec::new(),
+            ca: None,
+            insecure_http: false,
+            authorization: None,
+            for_svids: false,
+            refresh_interval: Duration::from_secs(5 * 60),
+            refresh_cooldown: Duration::from_secs(30),
+            max_stale: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
 impl Settings {
     /// Names where the keys come from and whom they are taken from there: a hash. Keys that were kept are used again only
     /// with settings that name the same.

@@ -236,7 +236,7 @@ fn tickets_can_be_left_out_and_then_nothing_is_resumed() {
     assert_eq!(shaken(true), (HandshakeKind::Resumed, 1));
     assert_eq!(shaken(false), (HandshakeKind::Full, 0));
     assert_eq!(shaken(false), (HandshakeKind::Full, 0));
-    assert_eq!(shaken(true), (HandshakeKind::Full, 1), "a ticket of before is forgotten");
+    assert_eq!(shaken(true), (HandshakeKind::Full, 1), "a ticket from before the reload is rejected");
     assert_eq!(shaken(true), (HandshakeKind::Resumed, 1));
 }
 

@@ -121,13 +121,7 @@ fn fixed() -> (keys::Settings, Arc<KeyStore>) {
         issuer: "event_transmitters/t".to_owned(),
         source: KeySource::Secret(SECRET.to_vec()),
         algorithms: vec![Algorithm::HS256],
-        ca: None,
-        insecure_http: false,
-        authorization: None,
-        for_svids: false,
-        refresh_interval: Duration::from_secs(300),
-        refresh_cooldown: Duration::from_secs(30),
-        max_stale: Duration::from_secs(86_400),
+        ..keys::Settings::default()
     };
     let (Ok(set), Ok(metrics)) = (KeySet::of_secret(SECRET, &keys.algorithms), Metrics::new()) else {
         unreachable!("the secret is long enough")

@@ -214,13 +214,7 @@ fn settings(source: KeySource) -> Settings {
         issuer: "https://idp.example.com/".to_owned(),
         source,
         algorithms: vec![Algorithm::ES256],
-        ca: None,
-        insecure_http: false,
-        authorization: None,
-        for_svids: false,
-        refresh_interval: Duration::from_secs(300),
-        refresh_cooldown: Duration::from_secs(30),
-        max_stale: Duration::from_secs(86_400),
+        ..Settings::default()
     }
 }
 

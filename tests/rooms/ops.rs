@@ -466,13 +466,7 @@ fn store(source: KeySource, metrics: &Metrics) -> Arc<KeyStore> {
         issuer: "https://idp.example.com/".to_owned(),
         source,
         algorithms: vec![Algorithm::HS256],
-        ca: None,
-        insecure_http: false,
-        authorization: None,
-        for_svids: false,
-        refresh_interval: Duration::from_secs(300),
-        refresh_cooldown: Duration::from_secs(30),
-        max_stale: Duration::from_secs(86_400),
+        ..keys::Settings::default()
     };
     KeyStore::new(settings, metrics.clone())
 }

@@ -243,13 +243,7 @@ fn key_store(issuer: &str, metrics: &Metrics) -> Arc<KeyStore> {
         issuer: issuer.to_owned(),
         source: KeySource::File("keys.json".into()),
         algorithms: vec![HS256],
-        ca: None,
-        insecure_http: false,
-        authorization: None,
-        for_svids: false,
-        refresh_interval: Duration::from_secs(300),
-        refresh_cooldown: Duration::from_secs(30),
-        max_stale: Duration::from_secs(86_400),
+        ..keys::Settings::default()
     };
     KeyStore::fixed(settings, KeySet::of_secret(SECRET, &[HS256]).expect("a long secret"), metrics.clone())
 }

@@ -10,6 +10,7 @@ use memchr::memchr2;
 
 use super::chain::{self, Element, Family, ForwardedNode, X_FORWARDED_FOR, first_member};
 use super::{FieldSink, RequestFields, join};
+use crate::hex;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -295,20 +296,8 @@ fn parse_trace(value: &[u8]) -> Option<(&[u8], &[u8])> {
     valid.then_some((trace, flags))
 }
 
-/// The digits of every byte.
-const HEX: [[u8; 2]; 256] = {
-    let digits = b"0123456789abcdef";
-    let mut pairs = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        pairs[byte] = [digits[byte >> 4], digits[byte & 0xf]];
-        byte += 1;
-    }
-    pairs
-};
-
 fn write_hex<const BYTES: usize>(out: &mut Vec<u8>, number: [u8; BYTES]) {
-    out.extend_from_slice(number.map(|byte| HEX[usize::from(byte)]).as_flattened());
+    out.extend_from_slice(number.map(hex::digits).as_flattened());
 }
 
 #[cfg(test)]

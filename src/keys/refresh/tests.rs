@@ -21,13 +21,9 @@ fn store(path: &Path, refresh_interval: Duration) -> Arc<KeyStore> {
         issuer: "https://idp.example/".to_owned(),
         source: KeySource::File(path.to_owned()),
         algorithms: vec![Algorithm::EdDSA],
-        ca: None,
-        insecure_http: false,
-        authorization: None,
-        for_svids: false,
         refresh_interval,
-        refresh_cooldown: Duration::from_secs(30),
         max_stale: Duration::from_secs(3_600),
+        ..Settings::default()
     };
     KeyStore::new(settings, Metrics::new().unwrap())
 }

@@ -275,15 +275,8 @@ pub(in crate::signals) mod tests {
             audience: "https://gate.example.com".to_owned(),
             keys: keys::Settings {
                 issuer: issuer.to_owned(),
-                source: keys::KeySource::Discovery,
                 algorithms: vec![jsonwebtoken::Algorithm::ES256],
-                ca: None,
-                insecure_http: false,
-                authorization: None,
-                for_svids: false,
-                refresh_interval: Duration::from_secs(300),
-                refresh_cooldown: Duration::from_secs(30),
-                max_stale: Duration::from_secs(86_400),
+                ..keys::Settings::default()
             },
             subject_issuer: SubjectIssuer {
                 issuer: events::EventIssuer {

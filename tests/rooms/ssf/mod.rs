@@ -9,7 +9,7 @@ use jsonwebtoken::Algorithm;
 use portcullis::events;
 use portcullis::keys::set::KeySet;
 use portcullis::keys::store::KeyStore;
-use portcullis::keys::{self, KeySource, jwks};
+use portcullis::keys::{self, jwks};
 use portcullis::metrics::Metrics;
 use portcullis::signals::ssf::{Accepted, KeysAsked, Settings, Transmission, Transmitter, Unaccepted};
 use portcullis::signals::subject::SubjectIssuer;
@@ -50,15 +50,8 @@ fn security_event(signer: &Signer, claims: &Value) -> String {
 fn settings() -> Settings {
     let keys = keys::Settings {
         issuer: "event_transmitters/t".to_owned(),
-        source: KeySource::Discovery,
         algorithms: vec![Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA],
-        ca: None,
-        insecure_http: false,
-        authorization: None,
-        for_svids: false,
-        refresh_interval: Duration::from_secs(300),
-        refresh_cooldown: Duration::from_secs(30),
-        max_stale: Duration::from_secs(86_400),
+        ..keys::Settings::default()
     };
     Settings {
         name: "t".to_owned(),
