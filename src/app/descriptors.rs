@@ -27,7 +27,8 @@ pub(super) fn raise_limit() -> Option<usize> {
     limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// How many clients may be connected under a limit, so that their requests can be forwarded and operators are served.
+/// How many clients may be connected under a limit, and as many connections to upstreams be open, so that requests can be
+/// forwarded and operators are served whatever clients do.
 pub(super) fn connections_within(limit: Option<usize>, workers: usize) -> usize {
     let kept = RESERVED.saturating_add(workers.saturating_mul(PER_WORKER));
     limit.map_or(usize::MAX, |limit| (limit.saturating_sub(kept) / PER_CONNECTION).max(LEAST))

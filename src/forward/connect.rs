@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::ForwardError;
-use super::io::Io;
+use super::io::UpstreamStream;
 use super::patience::{ADDRESS_LEFT_OUT, ATTEMPT_DELAY, KEEPALIVE_AFTER, KEEPALIVE_EVERY, PEER_GONE};
 use crate::time::Monotonic;
 
@@ -72,7 +72,7 @@ pub(super) async fn connect(
     tls: Option<(&TlsConnector, &ServerName<'static>)>,
     avoided: &Avoided,
     limit: Duration,
-) -> Result<Io, ForwardError> {
+) -> Result<UpstreamStream, ForwardError> {
     let deadline = Instant::now().checked_add(limit);
     let attempt = async {
         let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
@@ -99,13 +99,13 @@ async fn try_all(
     avoided: &Avoided,
     limit: Duration,
     deadline: Option<Instant>,
-) -> Result<Io, ForwardError> {
+) -> Result<UpstreamStream, ForwardError> {
     let delay = ATTEMPT_DELAY.min(limit / u32::try_from(left.len() + 1).unwrap_or(u32::MAX));
     loop {
         let (address, stream) = race(&mut left, delay, avoided).await.map_err(ForwardError::Connect)?;
         let Some((connector, name)) = tls else {
             avoided.remove(address.ip());
-            return Ok(Io::Tcp(stream));
+            return Ok(UpstreamStream::Tcp(stream));
         };
         // The others keep their share of what is left of the time.
         let rest = deadline.map_or(limit, |deadline| deadline.saturating_duration_since(Instant::now()));
@@ -117,7 +117,7 @@ async fn try_all(
         match shaken {
             Ok(stream) => {
                 avoided.remove(address.ip());
-                return Ok(Io::Tls(Box::new(stream)));
+                return Ok(UpstreamStream::Tls(Box::new(stream)));
             }
             Err(cause) => {
                 avoided.add(address.ip(), Monotonic::now());
@@ -216,7 +216,7 @@ mod tests {
         let left = avoided.order(addresses.iter().copied(), Monotonic::now());
         let limit = Duration::from_secs(20);
         match try_all(left, None, avoided, limit, Instant::now().checked_add(limit)).await {
-            Ok(Io::Tcp(stream)) => Ok(stream.peer_addr().unwrap()),
+            Ok(UpstreamStream::Tcp(stream)) => Ok(stream.peer_addr().unwrap()),
             Ok(_) => Err("no TCP".to_owned()),
             Err(error) => Err(error.to_string()),
         }

@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 
 use super::ForwardError;
 use super::connect::{Avoided, connect};
-use super::io::Io;
+use super::io::UpstreamStream;
 use super::patience::ENDPOINT_LEFT_OUT;
 use super::upstream::{Address, Tls, Upstream};
 use crate::time::Monotonic;
@@ -46,7 +46,11 @@ impl UpstreamEndpoint {
     }
 
     /// Opens a connection within `limit`. With `http1_only`, TLS offers nothing else.
-    pub(crate) async fn dial(&self, http1_only: bool, limit: Duration) -> Result<Io, ForwardError> {
+    pub(crate) async fn dial(
+        &self,
+        http1_only: bool,
+        limit: Duration,
+    ) -> Result<UpstreamStream, ForwardError> {
         let opened = match &self.address {
             Address::Tcp { host, port } => {
                 let tls = self.tls.as_ref().map(|tls| {
@@ -56,7 +60,7 @@ impl UpstreamEndpoint {
                 connect((host, *port), tls, &self.avoided, limit).await
             }
             Address::Unix(path) => match tokio::time::timeout(limit, UnixStream::connect(path)).await {
-                Ok(opened) => opened.map(Io::Unix).map_err(ForwardError::Connect),
+                Ok(opened) => opened.map(UpstreamStream::Unix).map_err(ForwardError::Connect),
                 Err(_elapsed) => Err(ForwardError::not_connected_within(limit)),
             },
         };

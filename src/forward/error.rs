@@ -83,6 +83,13 @@ impl ForwardError {
         Self::Connect(io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}")))
     }
 
+    /// All connections to upstreams that the limit on open files has room for are in use.
+    pub(crate) fn no_descriptor() -> Self {
+        Self::Connect(io::Error::other(
+            "the limit on open files has no room for another connection to an upstream",
+        ))
+    }
+
     /// The word in `portcullis_upstream_errors_total`; `None` when the client is at fault.
     #[must_use]
     pub const fn kind(&self) -> Option<ErrorKind> {

@@ -1,4 +1,4 @@
-//! The bytes of one connection to an upstream: TCP, TLS or a Unix socket.
+//! The bytes of one connection to an upstream, over TCP, TLS or a Unix socket, and its share of the process's descriptors.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -8,21 +8,33 @@ use std::task::{Context, Poll, Waker};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::client::TlsStream;
 
-/// The bytes of a connection.
-pub(crate) enum Io {
+/// An open connection.
+pub(crate) struct Io {
+    transport: UpstreamStream,
+    /// Given back when the connection is closed.
+    _place: OwnedSemaphorePermit,
+}
+
+/// What carries the bytes.
+pub(crate) enum UpstreamStream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
 }
 
 impl Io {
+    pub(crate) fn new(transport: UpstreamStream, place: OwnedSemaphorePermit) -> Self {
+        Self { transport, _place: place }
+    }
+
     /// Whether TLS settled on HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
-        match self {
-            Self::Tcp(_) | Self::Unix(_) => false,
-            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        match &self.transport {
+            UpstreamStream::Tcp(_) | UpstreamStream::Unix(_) => false,
+            UpstreamStream::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
     }
 
@@ -30,10 +42,10 @@ impl Io {
     /// bytes or an end mean that the connection cannot be used. Costs no system call unless something has arrived.
     pub(crate) fn poll_quiet(&mut self) -> bool {
         let mut byte = [0; 1];
-        let read = match self {
-            Self::Tcp(stream) => stream.try_read(&mut byte),
-            Self::Unix(stream) => stream.try_read(&mut byte),
-            Self::Tls(stream) => {
+        let read = match &mut self.transport {
+            UpstreamStream::Tcp(stream) => stream.try_read(&mut byte),
+            UpstreamStream::Unix(stream) => stream.try_read(&mut byte),
+            UpstreamStream::Tls(stream) => {
                 let mut context = Context::from_waker(Waker::noop());
                 return Pin::new(stream).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending();
             }
@@ -43,10 +55,10 @@ impl Io {
 
     /// As `poll_quiet`, but asks the kernel: one system call that sees what the event loop has not.
     pub(crate) fn is_surely_quiet(&self) -> bool {
-        let socket = match self {
-            Self::Tcp(stream) => SockRef::from(stream),
-            Self::Tls(stream) => SockRef::from(stream.get_ref().0),
-            Self::Unix(stream) => SockRef::from(stream),
+        let socket = match &self.transport {
+            UpstreamStream::Tcp(stream) => SockRef::from(stream),
+            UpstreamStream::Tls(stream) => SockRef::from(stream.get_ref().0),
+            UpstreamStream::Unix(stream) => SockRef::from(stream),
         };
         would_block(&socket.peek(&mut [MaybeUninit::uninit(); 1]))
     }
@@ -62,20 +74,20 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        match &mut self.get_mut().transport {
+            UpstreamStream::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            UpstreamStream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            UpstreamStream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        match &mut self.get_mut().transport {
+            UpstreamStream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            UpstreamStream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            UpstreamStream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -84,10 +96,10 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        match &mut self.get_mut().transport {
+            UpstreamStream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            UpstreamStream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            UpstreamStream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -96,18 +108,18 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().transport {
+            UpstreamStream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            UpstreamStream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            UpstreamStream::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().transport {
+            UpstreamStream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            UpstreamStream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            UpstreamStream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

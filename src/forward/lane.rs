@@ -2,11 +2,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::ForwardError;
 use super::dialer::{DialTurn, Protocol};
 use super::http1::connection::Http1Connection;
 use super::http2::StreamSlot;
+use super::io::Io;
 use super::pool::EndpointPool;
 use super::upstream::Scheme;
 
@@ -53,7 +55,10 @@ impl EndpointPool {
         let Some(endpoint) = self.endpoint() else {
             return Err(ForwardError::Connect(std::io::ErrorKind::NotFound.into()));
         };
-        let io = endpoint.dial(http1_only, settings.connect_timeout).await?;
+        // Before the attempt: an upstream is not at fault when the process has no descriptor for it.
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_full| ForwardError::no_descriptor())?;
+        let io = Io::new(endpoint.dial(http1_only, settings.connect_timeout).await?, place);
         if settings.scheme == Scheme::H2c || io.is_http2() {
             self.dialer.learn(Protocol::Http2);
             return self.http2.add(io, settings.idle_timeout).await.map(Lane::Http2);

@@ -33,6 +33,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
+use tokio::sync::Semaphore;
 
 pub use self::body::{BodyError, ForwardBody, RequestBody, RequestBodyError};
 pub use self::error::{ErrorKind, ForwardError};
@@ -120,13 +121,13 @@ pub struct Forwarder {
 
 impl Forwarder {
     /// A forwarder to `upstreams`, in the order that routes refer to. Keeps the connections that `previous` has to those
-    /// that have not changed.
+    /// that have not changed. Each connection takes one of `places`, which all workers share.
     #[must_use]
     pub fn new(
         upstreams: Vec<Arc<Upstream>>,
         identity: &IdentitySettings,
         bearer: &BearerSettings,
-        metrics: &Metrics,
+        (metrics, places): (&Metrics, &Arc<Semaphore>),
         previous: Option<&Self>,
     ) -> Self {
         let kept = |upstream: &Upstream| {
@@ -134,7 +135,7 @@ impl Forwarder {
         };
         let pools = upstreams
             .into_iter()
-            .map(|upstream| kept(&upstream).unwrap_or_else(|| UpstreamPool::new(upstream, metrics)))
+            .map(|upstream| kept(&upstream).unwrap_or_else(|| UpstreamPool::new(upstream, metrics, places)))
             .collect();
         Self { pools, rules: Rc::new(FieldRules::new(identity, bearer)), trace_ids: TraceIds::new() }
     }

@@ -6,6 +6,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::dialer::Dialer;
@@ -45,9 +46,12 @@ impl Tried {
 }
 
 impl UpstreamPool {
-    pub(crate) fn new(upstream: Arc<Upstream>, metrics: &Metrics) -> Rc<Self> {
+    pub(crate) fn new(upstream: Arc<Upstream>, metrics: &Metrics, places: &Arc<Semaphore>) -> Rc<Self> {
         let errors = Rc::new(Errors::new(metrics, &upstream.settings().name));
-        let pool = |place| Rc::new(EndpointPool::new(Arc::clone(&upstream), place, Rc::clone(&errors)));
+        let pool = |place| {
+            let (upstream, errors, places) = (Arc::clone(&upstream), Rc::clone(&errors), Arc::clone(places));
+            Rc::new(EndpointPool::new(upstream, place, errors, places))
+        };
         let endpoints = (0..upstream.endpoints().len().min(Tried::MOST)).map(pool).collect();
         Rc::new(Self { upstream, endpoints, next: Cell::new(0) })
     }
@@ -83,6 +87,8 @@ pub(crate) struct EndpointPool {
     place: usize,
     pub(crate) errors: Rc<Errors>,
     pub(crate) dialer: Dialer,
+    /// How many connections the process may still open to all upstreams.
+    pub(crate) places: Arc<Semaphore>,
     /// The HTTP/2 connections, each shared by many requests.
     pub(crate) http2: Http2Pool,
     /// The HTTP/1.1 connections without a request, the one used last at the end.
@@ -97,12 +103,13 @@ struct IdleConnection {
 }
 
 impl EndpointPool {
-    fn new(upstream: Arc<Upstream>, place: usize, errors: Rc<Errors>) -> Self {
+    fn new(upstream: Arc<Upstream>, place: usize, errors: Rc<Errors>, places: Arc<Semaphore>) -> Self {
         Self {
             upstream,
             place,
             errors,
             dialer: Dialer::default(),
+            places,
             http2: Http2Pool::default(),
             idle: RefCell::default(),
             tended: Cell::new(false),

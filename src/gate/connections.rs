@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::IntGauge;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::GateLimits;
 use crate::forward::{AtCapacity, RequestCount, RequestSlot};
@@ -17,8 +17,10 @@ use crate::forward::{AtCapacity, RequestCount, RequestSlot};
 #[derive(Debug)]
 pub struct ConnectionCounts {
     all: AtomicUsize,
-    /// More connections than this the process has no descriptors for, whatever is configured.
+    /// More connections of clients than this the process has no descriptors for, whatever is configured.
     most: usize,
+    /// As many connections to upstreams: more would take the descriptors of operators, the state and the log.
+    upstreams: Arc<Semaphore>,
     listeners: AtomicUsize,
     streams: AtomicUsize,
     /// Kept only for requests that came while there was a limit.
@@ -44,12 +46,19 @@ impl Default for ConnectionCounts {
 }
 
 impl ConnectionCounts {
-    /// Nothing is open. There are never more than `most` connections.
+    /// Nothing is open. There are never more than `most` connections of clients, and as many to upstreams.
     #[must_use]
     pub fn new(most: usize) -> Self {
         let zero = || AtomicUsize::new(0);
-        let requests = Arc::default();
-        Self { all: zero(), most, listeners: zero(), streams: zero(), requests, by_address: Mutex::default() }
+        Self {
+            all: zero(),
+            most,
+            upstreams: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            listeners: zero(),
+            streams: zero(),
+            requests: Arc::default(),
+            by_address: Mutex::default(),
+        }
     }
 
     /// Says so where more connections are configured than there are descriptors for.
@@ -58,9 +67,14 @@ impl ConnectionCounts {
             tracing::warn!(
                 configured,
                 possible = self.most,
-                "limits.connections is more than the limit on open files allows, and so is bounded: each client may need a second descriptor for its upstream, and some are kept for operators and the state; raise the hard limit (ulimit -Hn, LimitNOFILE)"
+                "limits.connections exceeds what the limit on open files allows and is bounded: each client may need a second descriptor for its upstream, and some are kept for operators and the state; raise the hard limit (ulimit -Hn, LimitNOFILE)"
             );
         }
+    }
+
+    /// The connections to upstreams that may still be opened.
+    pub(super) fn upstream_places(&self) -> &Arc<Semaphore> {
+        &self.upstreams
     }
 
     /// How many listeners accept connections.

@@ -67,7 +67,7 @@ impl Generation {
             live.upstreams.clone(),
             &live.identity,
             live.enforcer.bearer(),
-            &shared.metrics,
+            (&shared.metrics, shared.connections.upstream_places()),
             previous.map(|previous| &previous.forwarder),
         );
         let meters = Meters::new(

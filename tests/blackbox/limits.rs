@@ -394,7 +394,7 @@ fn a_small_limit_on_open_files_leaves_room_for_requests_and_operators() {
 
 /// Holds README.md, Failure modes: few file descriptors
 #[test]
-fn operators_are_served_when_upstreams_have_taken_every_descriptor() {
+fn operators_are_served_when_upstreams_have_taken_all_the_descriptors_they_may() {
     let upstream = RawUpstream::scripted(|exchange| exchange.wait_for_close());
     let issuer = Issuer::new();
     let settings = Settings::tls()
@@ -412,7 +412,7 @@ fn operators_are_served_when_upstreams_have_taken_every_descriptor() {
         (":authority", "api.test"),
         ("authorization", &bearer),
     ];
-    // Their requests take what there is; as soon as one fails at once, there is nothing left.
+    // Their requests take what there is; as soon as one fails at once, nothing is left for another.
     let (mut first, mut second) = (Frames::connect(&gate), Frames::connect(&gate));
     for stream in (1..200).step_by(2) {
         first.send(frames::headers(stream, END_STREAM, &fields));
@@ -438,6 +438,10 @@ fn operators_are_served_when_upstreams_have_taken_every_descriptor() {
         exhaust();
         assert_eq!(gate.operate("GET", "/v1/config", None).status(), 200);
     }
+    // Files can be read and written, too; what is kept for that, no client gets.
+    assert_eq!(gate.operate("POST", "/v1/reload", None).status(), 200);
+    let open = gate.metrics().sum("process_open_fds", &[]);
+    assert!((50.0..120.0).contains(&open), "{open} of 200");
     let failed = gate.metrics().sum("portcullis_upstream_errors_total", &[("kind", "connect")]);
     assert!(failed >= 20.0, "{failed}");
 }

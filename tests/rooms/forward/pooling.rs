@@ -1,6 +1,7 @@
 //! Which connections are used again, and what happens to a request whose connection had died.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -10,6 +11,7 @@ use portcullis::enforce::bearer::BearerSettings;
 use portcullis::enforce::policy::IdentitySettings;
 use portcullis::forward::{ErrorKind, Forwarder, Scheme, Upstream, UpstreamSettings};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::Semaphore;
 
 use crate::forward::support::{Ask, Gate, Peer, full, listen, permit, read, settings, worker};
 
@@ -224,6 +226,33 @@ fn idle_connections_are_closed_in_time() {
 }
 
 #[test]
+fn connections_never_take_more_than_their_places_and_give_them_back() {
+    worker(async {
+        let (listener, port) = listen().await;
+        let gate = Gate::with_places(settings(Scheme::Http, port), 2);
+        let first = async { tokio::join!(gate.get("/"), gate.get("/"), gate.get("/")) };
+        let (answers, peers) = tokio::join!(first, async {
+            let mut peers = [Peer::accept(&listener).await, Peer::accept(&listener).await];
+            for peer in &mut peers {
+                peer.serve("a place").await;
+            }
+            peers
+        });
+        let error = answers.2.unwrap_err();
+        assert_eq!(error.kind(), Some(ErrorKind::Connect));
+        assert!(error.to_string().contains("limit on open files"), "{error}");
+        for answer in [answers.0, answers.1] {
+            assert_eq!(read(answer.unwrap()).await.unwrap().0, "a place");
+        }
+        // Both ends are closed: the places are free for new connections, and the upstream is not taken for unreachable.
+        drop(peers);
+        let (body, _) =
+            tokio::join!(fetch(&gate), async { Peer::accept(&listener).await.serve("again").await });
+        assert_eq!(body, "again");
+    });
+}
+
+#[test]
 fn a_new_configuration_keeps_the_connections_of_unchanged_upstreams() {
     worker(async {
         let (listener, port) = listen().await;
@@ -235,14 +264,16 @@ fn a_new_configuration_keeps_the_connections_of_unchanged_upstreams() {
             Upstream::load(settings).unwrap()
         };
         let (identity, bearer) = (IdentitySettings::default(), BearerSettings::default());
-        let same =
-            Forwarder::new(vec![load("api")], &identity, &bearer, &gate.metrics, Some(&gate.forwarder));
+        let places = Arc::new(Semaphore::new(1));
+        let after = |upstream, previous| {
+            Forwarder::new(vec![upstream], &identity, &bearer, (&gate.metrics, &places), Some(previous))
+        };
+        let same = after(load("api"), &gate.forwarder);
         let next = Gate { forwarder: same, metrics: gate.metrics.clone() };
         let (body, _) = tokio::join!(fetch(&next), idle.serve("kept"));
         assert_eq!(body, "kept");
 
-        let other =
-            Forwarder::new(vec![load("other")], &identity, &bearer, &gate.metrics, Some(&next.forwarder));
+        let other = after(load("other"), &next.forwarder);
         let other = Gate { forwarder: other, metrics: gate.metrics.clone() };
         let (body, _) =
             tokio::join!(fetch(&other), async { Peer::accept(&listener).await.serve("new").await });

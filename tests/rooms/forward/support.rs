@@ -25,7 +25,7 @@ use portcullis::metrics::Metrics;
 use portcullis::time::Now;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// Runs a test the way a worker runs: on one thread, with local tasks. A test that hangs fails.
 pub(crate) fn worker<F: Future>(test: F) -> F::Output {
@@ -61,13 +61,18 @@ pub(crate) struct Gate {
 
 impl Gate {
     pub(crate) fn new(settings: UpstreamSettings) -> Self {
+        Self::with_places(settings, Semaphore::MAX_PERMITS)
+    }
+
+    /// A forwarder that may have so many connections open.
+    pub(crate) fn with_places(settings: UpstreamSettings, places: usize) -> Self {
         let metrics = Metrics::new().unwrap();
         let upstream = Upstream::load(settings).unwrap();
         let forwarder = Forwarder::new(
             vec![upstream],
             &IdentitySettings::default(),
             &BearerSettings::default(),
-            &metrics,
+            (&metrics, &Arc::new(Semaphore::new(places))),
             None,
         );
         Self { forwarder, metrics }
