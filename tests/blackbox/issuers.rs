@@ -29,9 +29,10 @@ const PROVIDERS: [(&str, &str); 12] = [
 ];
 
 /// The issuer of the cluster.
-const CLUSTER: &str = "https://kubernetes.default.svc.cluster.local";
+pub const CLUSTER: &str = "https://kubernetes.default.svc.cluster.local";
 
-fn data(name: &str) -> Value {
+/// What a provider documents: its algorithm, and tokens with what each gets.
+pub fn data(name: &str) -> Value {
     let path = testkit::tools::root().join(format!("tests/data/issuers/{name}.json"));
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
@@ -85,7 +86,8 @@ fn dated(value: &Value) -> Value {
     }
 }
 
-fn token(signer: &Signer, row: &Value) -> String {
+/// The token of a row, signed now.
+pub fn token(signer: &Signer, row: &Value) -> String {
     let mut header =
         Map::from_iter([("alg".to_owned(), json!(signer.alg)), ("kid".to_owned(), json!(signer.kid))]);
     header

@@ -21,6 +21,7 @@ mod console_pages;
 mod dpop;
 mod drain;
 mod edges;
+mod examples;
 mod failing_upstreams;
 mod grpc;
 mod harness;
