@@ -59,11 +59,11 @@ fn scene() -> Scene {
     Scene { upstream, issuer, gate }
 }
 
-/// Holds README.md, What a request meets: nothing presented
-/// Holds README.md, What a request meets: a token that is not in force, for any reason
-/// Holds README.md, What a request meets: malformed, or two tokens
-/// Holds README.md, What a request meets: scope or role missing
-/// Holds README.md, What a request meets: no route, with a token
+/// Holds docs/concepts.md, What a request meets: nothing presented
+/// Holds docs/concepts.md, What a request meets: a token that is not in force, for any reason
+/// Holds docs/concepts.md, What a request meets: malformed, or two tokens
+/// Holds docs/concepts.md, What a request meets: scope or role missing
+/// Holds docs/concepts.md, What a request meets: no route, with a token
 #[test]
 fn every_refusal_has_its_status_challenge_body_and_reason() {
     let Scene { upstream, issuer, gate } = scene();
@@ -234,7 +234,7 @@ fn connect_is_405() {
     assert_eq!(upstream.count(), 0);
 }
 
-/// Holds README.md, What a request meets: keys or shared state not usable, a limit reached
+/// Holds docs/concepts.md, What a request meets: keys or shared state not usable, a limit reached
 #[test]
 fn without_keys_the_answer_is_503_with_a_time_to_come_back() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

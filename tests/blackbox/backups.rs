@@ -117,7 +117,7 @@ fn a_copy_of_a_running_gate_is_whole_and_another_gate_goes_on_with_it() {
     assert_eq!(rolled_back(&restored), 0.0, "said once");
 }
 
-/// Holds README.md, Failure modes: a state file is copied or moved to another place without .seen beside it
+/// Holds docs/operations.md, Failure modes: a state file is copied or moved to another place without .seen beside it
 #[test]
 fn a_state_file_that_was_copied_alone_is_noticed_wherever_it_is_put() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

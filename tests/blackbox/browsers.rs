@@ -113,7 +113,7 @@ impl Stage {
     }
 }
 
-/// Holds README.md, Settings: routes[].cors
+/// Holds docs/configuration.md, Settings: routes[].cors
 #[test]
 fn a_page_of_another_origin_tells_an_expired_token_from_a_dead_network() {
     for settings in [Settings::plaintext(), Settings::tls()] {
@@ -146,7 +146,7 @@ fn cookies_of_a_page_reach_the_upstream_only_where_credentials_are_allowed() {
     assert!(stage.reached("/public").is_empty() || stage.reached("/public") == ["GET"]);
 }
 
-/// Holds README.md, Settings: routes[].origins
+/// Holds docs/configuration.md, Settings: routes[].origins
 #[test]
 fn a_page_of_an_origin_that_is_not_listed_reads_nothing_and_does_nothing() {
     let stage = Stage::start(Settings::plaintext());

@@ -56,7 +56,7 @@ fn events(path: &Path) -> i64 {
         .unwrap()
 }
 
-/// Holds README.md, Failure modes: the clock is wrong, by minutes or years
+/// Holds docs/operations.md, Failure modes: the clock is wrong, by minutes or years
 #[test]
 fn a_start_with_a_wrong_clock_forgets_no_event() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
@@ -231,7 +231,7 @@ const SESSION_REVOKED: &str = "caep/event-type/session-revoked";
 const ACCOUNT_DISABLED: &str = "risc/event-type/account-disabled";
 const CLAIMS_CHANGE: &str = "caep/event-type/token-claims-change";
 
-/// Holds README.md, Settings: event_transmitters[]
+/// Holds docs/configuration.md, Settings: event_transmitters[]
 #[test]
 fn each_signal_counts_by_itself_and_one_that_was_undone_stays_so_when_it_comes_again() {
     let app = App::start(Speaks::Http1);
@@ -309,7 +309,7 @@ fn a_signal_from_a_clock_that_is_ahead_counts_as_of_now() {
     }
 }
 
-/// Holds README.md, Failure modes: the clock was ahead when the store was created
+/// Holds docs/operations.md, Failure modes: the clock was ahead when the store was created
 #[test]
 fn a_store_made_while_the_clock_was_ahead_refuses_no_fresh_token() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
@@ -333,7 +333,7 @@ fn a_store_made_while_the_clock_was_ahead_refuses_no_fresh_token() {
     }
 }
 
-/// Holds README.md, Failure modes: the clock was ahead when the store was created
+/// Holds docs/operations.md, Failure modes: the clock was ahead when the store was created
 #[test]
 fn a_start_with_a_clock_that_is_behind_accepts_tokens_issued_since_then() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
@@ -377,7 +377,7 @@ fn a_clock_that_is_set_right_while_the_gate_runs_ends_no_fresh_token() {
     assert_eq!(gate.reason(&issuer.token().claim("iat", corrected - 60).build()), "before_state");
 }
 
-/// Holds README.md, Failure modes: an older copy of the state file is put back
+/// Holds docs/operations.md, Failure modes: an older copy of the state file is put back
 #[test]
 fn a_file_that_is_older_than_it_was_is_told_of() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());

@@ -24,7 +24,7 @@ fn a_good_configuration_is_shown_with_its_routes() {
     }
 }
 
-/// Holds README.md, Failure modes: a bad configuration at start
+/// Holds docs/operations.md, Failure modes: a bad configuration at start
 #[test]
 fn all_problems_are_told_at_once_each_with_file_line_and_key() {
     let issuer = Issuer::new();
@@ -149,8 +149,8 @@ fn the_configuration_can_be_named_by_the_environment() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
-/// Holds README.md, Settings: server.listen
-/// Holds README.md, Settings: server.workers
+/// Holds docs/configuration.md, Settings: server.listen
+/// Holds docs/configuration.md, Settings: server.workers
 #[test]
 fn several_addresses_and_workers_serve_at_once() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

@@ -183,7 +183,7 @@ fn a_live_page_follows_the_gate() {
     assert!(page.contains(&issuer.name), "{page}");
 }
 
-/// Holds README.md, Settings: console.enabled
+/// Holds docs/configuration.md, Settings: console.enabled
 #[test]
 fn a_live_page_ends_when_its_visitor_would_not_be_let_in_any_more() {
     let other = secret("another");
@@ -218,7 +218,7 @@ fn a_live_page_ends_when_the_gate_drains() {
     gate.stop();
 }
 
-/// Holds README.md, Failure modes: more than a hundred live pages are open
+/// Holds docs/operations.md, Failure modes: more than a hundred live pages are open
 #[test]
 fn a_hundred_live_pages_leave_room_for_the_api_and_one_more_is_refused() {
     let (gate, _issuer, _upstream) = scene("");

@@ -62,7 +62,7 @@ fn challenges(answer: &Answer) -> Vec<&str> {
     answer.head.all("www-authenticate")
 }
 
-/// Holds README.md, Settings: dpop.max_age
+/// Holds docs/configuration.md, Settings: dpop.max_age
 #[test]
 fn hostile_proofs_are_refused_and_never_reach_the_upstream() {
     let scene = scene("leeway = \"0s\"", "");
@@ -248,7 +248,7 @@ fn a_bound_token_is_no_bearer_token_and_another_is_not_bound() {
     assert!(challenge.starts_with("DPoP ") && challenge.contains("scope=\"write:deals\""), "{challenge}");
 }
 
-/// Holds README.md, Settings: issuers[].sender_constraint
+/// Holds docs/configuration.md, Settings: issuers[].sender_constraint
 #[test]
 fn issuers_say_what_their_tokens_must_be_bound_to() {
     // A token without anything, a bound one with its proof, a bound one as bearer.
@@ -289,7 +289,7 @@ fn who_presents_nothing_is_challenged_for_both_schemes_where_dpop_is_set_up() {
     assert_eq!(challenges(&mtls.gate.get("/deals/7").send()), ["Bearer realm=\"portcullis\""]);
 }
 
-/// Holds README.md, Settings: dpop.nonce
+/// Holds docs/configuration.md, Settings: dpop.nonce
 #[test]
 fn a_nonce_is_demanded_handed_out_and_taken() {
     let scene = scene("", "[dpop]\nnonce = \"required\"\n");
@@ -316,7 +316,7 @@ fn a_nonce_is_demanded_handed_out_and_taken() {
     assert_eq!((answer.status(), answer.field("dpop-nonce")), (200, None), "bearer tokens need none");
 }
 
-/// Holds README.md, Settings: dpop.public_url
+/// Holds docs/configuration.md, Settings: dpop.public_url
 #[test]
 fn behind_a_proxy_the_public_url_counts() {
     let scene = scene("", "[dpop]\npublic_url = \"https://public.test:8443\"\n");
@@ -327,7 +327,7 @@ fn behind_a_proxy_the_public_url_counts() {
     }
 }
 
-/// Holds README.md, Settings: dpop.max_tracked
+/// Holds docs/configuration.md, Settings: dpop.max_tracked
 #[test]
 fn what_cannot_be_remembered_is_not_let_through() {
     let scene = scene("", "[dpop]\nmax_tracked = 2\n");

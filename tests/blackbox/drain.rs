@@ -24,7 +24,7 @@ fn patient() -> (RawUpstream, std::sync::Arc<std::sync::atomic::AtomicBool>) {
     (upstream, go)
 }
 
-/// Holds README.md, Failure modes: SIGTERM, SIGINT
+/// Holds docs/operations.md, Failure modes: SIGTERM, SIGINT
 #[test]
 fn requests_in_flight_are_finished() {
     for signal in ["TERM", "INT"] {
@@ -47,8 +47,8 @@ fn requests_in_flight_are_finished() {
     }
 }
 
-/// Holds README.md, Failure modes: SIGTERM, SIGINT
-/// Holds README.md, Settings: server.shutdown_delay
+/// Holds docs/operations.md, Failure modes: SIGTERM, SIGINT
+/// Holds docs/configuration.md, Settings: server.shutdown_delay
 #[test]
 fn readiness_goes_first_and_traffic_is_served_during_the_delay() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -123,7 +123,7 @@ fn http_2_connections_are_told_to_go_and_their_streams_are_finished() {
     assert_eq!(gate.wait_for_exit(testkit::PATIENCE).code(), Some(0));
 }
 
-/// Holds README.md, Settings: server.drain_timeout
+/// Holds docs/configuration.md, Settings: server.drain_timeout
 #[test]
 fn what_does_not_end_by_itself_is_cut_at_the_limit() {
     let upstream = RawUpstream::scripted(|exchange| {
@@ -145,8 +145,8 @@ fn what_does_not_end_by_itself_is_cut_at_the_limit() {
     assert!(wire.chunk().is_err(), "cut, and visibly so");
 }
 
-/// Holds README.md, Failure modes: SIGTERM, SIGINT
-/// Holds README.md, Settings: server.stream_drain_timeout
+/// Holds docs/operations.md, Failure modes: SIGTERM, SIGINT
+/// Holds docs/configuration.md, Settings: server.stream_drain_timeout
 #[test]
 fn streams_of_events_end_early_and_visibly() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());

@@ -112,7 +112,7 @@ fn metrics_that_are_not_promised_or_have_other_labels_are_found() {
     assert_eq!(found(""), [].into());
     assert_eq!(
         found("portcullis_new_total{route=\"/\"} 1"),
-        ["portcullis_new_total is not in README's table".to_owned()].into()
+        ["portcullis_new_total is not in the table of docs/monitoring.md".to_owned()].into()
     );
     assert_eq!(
         found("portcullis_connections{address=\"a\"} 1"),

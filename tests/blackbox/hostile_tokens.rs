@@ -74,7 +74,7 @@ impl Scene {
     }
 }
 
-/// Holds README.md, Settings: issuers[].issuer, .audiences
+/// Holds docs/configuration.md, Settings: issuers[].issuer, .audiences
 #[test]
 fn every_hostile_token_is_refused_for_its_reason_and_reaches_nobody() {
     let (scene, upstream) = (Scene::new(), RawUpstream::start());
@@ -939,7 +939,7 @@ fn an_rsa_key_of_1024_bits_verifies_nothing() {
     assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200);
 }
 
-/// Holds README.md, Settings: issuers[].algorithms
+/// Holds docs/configuration.md, Settings: issuers[].algorithms
 #[test]
 fn every_algorithm_that_can_be_configured_works_and_no_other() {
     let upstream = RawUpstream::start();
@@ -971,7 +971,7 @@ fn every_algorithm_that_can_be_configured_works_and_no_other() {
 
 /// RFC 9864 §2.2: `Ed25519` is another name of EdDSA with an Ed25519 key.
 ///
-/// Holds README.md, Settings: issuers[].algorithms
+/// Holds docs/configuration.md, Settings: issuers[].algorithms
 #[test]
 fn ed25519_and_eddsa_are_names_of_the_same_algorithm() {
     let upstream = RawUpstream::start();

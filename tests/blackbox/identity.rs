@@ -13,7 +13,7 @@ fn guarded(settings: Settings) -> (Gate, RawUpstream, Issuer) {
     (gate, upstream, issuer)
 }
 
-/// Holds README.md, Settings: identity.headers
+/// Holds docs/configuration.md, Settings: identity.headers
 #[test]
 fn the_default_headers_carry_subject_client_scope_roles_and_tenant() {
     let (gate, upstream, issuer) = guarded(Settings::plaintext());
@@ -78,7 +78,7 @@ fn values_are_written_so_that_they_can_be_read_in_one_way() {
     );
 }
 
-/// Holds README.md, Settings: identity.max_value, .on_overflow
+/// Holds docs/configuration.md, Settings: identity.max_value, .on_overflow
 #[test]
 fn a_value_above_4_kib_is_refused() {
     let (gate, upstream, issuer) = guarded(Settings::plaintext());
@@ -89,7 +89,7 @@ fn a_value_above_4_kib_is_refused() {
     assert_eq!(upstream.count(), 1);
 }
 
-/// Holds README.md, Settings: identity.max_value, .on_overflow
+/// Holds docs/configuration.md, Settings: identity.max_value, .on_overflow
 #[test]
 fn a_user_with_a_hundred_groups_gets_through_as_configured_and_the_log_names_what_was_left_out() {
     let groups = |count: usize| {
@@ -164,7 +164,7 @@ fn nothing_is_left_out_of_a_request_that_carries_no_identity_anyway() {
     }
 }
 
-/// Holds README.md, Settings: identity.headers
+/// Holds docs/configuration.md, Settings: identity.headers
 #[test]
 fn what_a_client_claims_to_be_is_stripped_in_every_spelling() {
     let (gate, upstream, issuer) = guarded(
@@ -276,7 +276,7 @@ fn a_connection_field_with_strange_bytes_hides_nothing() {
     }
 }
 
-/// Holds README.md, Settings: server.trusted_proxies
+/// Holds docs/configuration.md, Settings: server.trusted_proxies
 #[test]
 fn forwarding_fields_of_a_stranger_are_replaced() {
     let (gate, upstream, issuer) = guarded(Settings::plaintext());
@@ -307,7 +307,7 @@ fn forwarding_fields_of_a_stranger_are_replaced() {
     assert_eq!(answer.field("x-request-id"), Some(id.as_str()), "the same id on the answer");
 }
 
-/// Holds README.md, Settings: server.trusted_proxies
+/// Holds docs/configuration.md, Settings: server.trusted_proxies
 #[test]
 fn forwarding_fields_of_a_trusted_proxy_are_believed() {
     let (gate, upstream, issuer) =
@@ -326,7 +326,7 @@ fn forwarding_fields_of_a_trusted_proxy_are_believed() {
     assert_eq!(seen.field("x-request-id").as_deref(), Some("id-of-the-proxy"), "{}", seen.text());
 }
 
-/// Holds README.md, Settings: server.trusted_fields
+/// Holds docs/configuration.md, Settings: server.trusted_fields
 #[test]
 fn what_the_client_of_a_trusted_proxy_says_in_the_other_family_is_not_believed() {
     for (fields, sent, client) in [

@@ -39,7 +39,7 @@ fn present(gate: &Gate, token: &str) -> (i64, i64, bool) {
     (before, now_ms(), answer.status() == 200)
 }
 
-/// Holds README.md, Settings: sessions.idle_timeout
+/// Holds docs/configuration.md, Settings: sessions.idle_timeout
 #[test]
 fn a_token_passes_until_a_second_before_its_timeout_at_least_and_never_after_it() {
     let app = App::start(Speaks::Http1);
@@ -158,7 +158,7 @@ fn every_spelling_of_a_token_moves_the_same_clock() {
     }
 }
 
-/// Holds README.md, Settings: sessions.idle_timeout
+/// Holds docs/configuration.md, Settings: sessions.idle_timeout
 #[test]
 fn without_a_timeout_no_token_goes_idle() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
@@ -205,7 +205,7 @@ fn reload(gate: &Gate, from: &str, to: &str) {
     assert_eq!(gate.operate("POST", "/v1/reload", None).status(), 200);
 }
 
-/// Holds README.md, Settings: issuers[].idle_timeout
+/// Holds docs/configuration.md, Settings: issuers[].idle_timeout
 #[test]
 fn a_token_goes_by_the_idle_timeout_of_its_issuer() {
     for (own, old) in [("idle_timeout = \"1h\"", 3_500), ("idle_timeout = \"0s\"", 80_000)] {

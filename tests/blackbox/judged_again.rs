@@ -304,7 +304,7 @@ fn what_leaves_the_right_of_a_request_alone_leaves_its_streams_alone() {
     });
 }
 
-/// Holds README.md, Settings: streams.cut_on_revocation, .check_interval
+/// Holds docs/configuration.md, Settings: streams.cut_on_revocation, .check_interval
 #[test]
 fn a_shorter_interval_takes_effect_at_once() {
     let scene = Scene::start();

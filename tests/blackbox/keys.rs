@@ -71,7 +71,7 @@ fn a_new_key_is_fetched_when_its_first_token_arrives() {
     assert_eq!(scene.status(&scene.issuer.good()), 200, "the old key is still published");
 }
 
-/// Holds README.md, Failure modes: no key proves a token (an unknown kid, or a new key under an old one)
+/// Holds docs/operations.md, Failure modes: no key proves a token (an unknown kid, or a new key under an old one)
 #[test]
 fn a_new_key_that_no_new_name_announces_is_fetched_when_its_first_token_arrives() {
     let (same, other) = (("ES256", "key-1"), ("EdDSA", "key-1"));
@@ -156,7 +156,7 @@ fn a_request_with_a_new_key_waits_for_the_fetch() {
     assert_eq!(scene.status(&scene.issuer.token_by(&new).build()), 200, "the very first request passes");
 }
 
-/// Holds README.md, Failure modes: no key proves a token (an unknown kid, or a new key under an old one)
+/// Holds docs/operations.md, Failure modes: no key proves a token (an unknown kid, or a new key under an old one)
 #[test]
 fn a_flood_of_unknown_kids_costs_the_issuer_one_fetch() {
     let scene = scene("refresh_cooldown = \"30s\"");
@@ -223,7 +223,7 @@ fn a_key_replaced_under_its_name_is_the_new_one() {
     assert_eq!(scene.status(&old), 401);
 }
 
-/// Holds README.md, Failure modes: an issuer goes away later
+/// Holds docs/operations.md, Failure modes: an issuer goes away later
 #[test]
 fn the_last_good_keys_serve_through_anything_the_issuer_answers() {
     let scene = scene("refresh_interval = \"150ms\"\nrefresh_cooldown = \"50ms\"");
@@ -278,8 +278,8 @@ fn the_last_good_keys_serve_through_anything_the_issuer_answers() {
     }
 }
 
-/// Holds README.md, Failure modes: an issuer goes away later
-/// Holds README.md, Settings: issuers[].max_stale
+/// Holds docs/operations.md, Failure modes: an issuer goes away later
+/// Holds docs/configuration.md, Settings: issuers[].max_stale
 #[test]
 fn keys_that_are_too_old_serve_no_longer_until_the_issuer_is_back() {
     let scene = scene("refresh_interval = \"200ms\"\nrefresh_cooldown = \"50ms\"\nmax_stale = \"1s\"");
@@ -295,7 +295,7 @@ fn keys_that_are_too_old_serve_no_longer_until_the_issuer_is_back() {
     scene.gate.wait_until_ready();
 }
 
-/// Holds README.md, Failure modes: an issuer is unreachable at start
+/// Holds docs/operations.md, Failure modes: an issuer is unreachable at start
 #[test]
 fn the_gate_starts_without_its_issuer_and_comes_up_by_itself() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -319,7 +319,7 @@ fn the_gate_starts_without_its_issuer_and_comes_up_by_itself() {
     assert_eq!(gate.get("/").token(&issuer.good()).send().status(), 200);
 }
 
-/// Holds README.md, Settings: issuers[].jwks_url, .jwks_file, .discovery, .secret, .authority, .kubernetes
+/// Holds docs/configuration.md, Settings: issuers[].jwks_url, .jwks_file, .discovery, .secret, .authority, .kubernetes
 #[test]
 fn an_issuer_is_discovered_from_its_metadata() {
     let upstream = RawUpstream::start();
@@ -372,7 +372,7 @@ fn keys_are_not_fetched_in_clear_text_from_afar() {
     assert_eq!(check(&with("insecure_http = true")).code, 0);
 }
 
-/// Holds README.md, Settings: issuers[].jwks_url, .jwks_file, .discovery, .secret, .authority, .kubernetes
+/// Holds docs/configuration.md, Settings: issuers[].jwks_url, .jwks_file, .discovery, .secret, .authority, .kubernetes
 #[test]
 fn a_changed_key_file_is_read_again() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -386,7 +386,7 @@ fn a_changed_key_file_is_read_again() {
     assert_eq!(gate.get("/").token(&old).send().status(), 401);
 }
 
-/// Holds README.md, Settings: issuers[].issuer, .audiences
+/// Holds docs/configuration.md, Settings: issuers[].issuer, .audiences
 #[test]
 fn issuers_are_judged_apart() {
     let upstream = RawUpstream::start();

@@ -249,7 +249,7 @@ impl Publisher<'_> {
     }
 }
 
-/// Holds README.md, Failure modes: the process is killed
+/// Holds docs/operations.md, Failure modes: the process is killed
 #[test]
 fn nothing_acknowledged_is_lost_and_no_clock_runs_late_however_often_the_gate_is_killed() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());

@@ -18,7 +18,7 @@ fn gate_with(limits: &str, upstream: &RawUpstream) -> (Gate, String) {
     (Gate::start(&settings), issuer.good())
 }
 
-/// Holds README.md, Settings: server.limits.*
+/// Holds docs/configuration.md, Settings: server.limits.*
 /// Holds docs/reasons.md, Other answers: 413
 #[test]
 fn a_body_above_the_limit_is_413() {
@@ -68,7 +68,7 @@ fn a_body_above_the_limit_is_413() {
     }
 }
 
-/// Holds README.md, Settings: server.limits.*
+/// Holds docs/configuration.md, Settings: server.limits.*
 /// Holds docs/reasons.md, Other answers: 431
 #[test]
 fn a_head_above_the_limit_is_431() {
@@ -123,7 +123,7 @@ fn a_head_above_the_limit_is_431_over_http_2_too() {
     assert_eq!(upstream.count(), 0);
 }
 
-/// Holds README.md, Settings: server.limits.*
+/// Holds docs/configuration.md, Settings: server.limits.*
 #[test]
 fn a_head_must_be_complete_in_time() {
     let upstream = RawUpstream::start();
@@ -179,7 +179,7 @@ fn a_gate_without_descriptors_recovers() {
     assert!(gate.is_alive());
 }
 
-/// Holds README.md, Settings: server.limits.*
+/// Holds docs/configuration.md, Settings: server.limits.*
 #[test]
 fn an_idle_connection_is_closed() {
     let upstream = RawUpstream::start();
@@ -206,7 +206,7 @@ fn an_idle_http_2_connection_is_closed() {
     assert!(began.elapsed() >= Duration::from_millis(300));
 }
 
-/// Holds README.md, Settings: server.limits.*
+/// Holds docs/configuration.md, Settings: server.limits.*
 #[test]
 fn a_connection_that_never_says_anything_is_closed() {
     let upstream = RawUpstream::start();
@@ -225,8 +225,8 @@ fn a_connection_that_never_says_anything_is_closed() {
     });
 }
 
-/// Holds README.md, Failure modes: too many connections
-/// Holds README.md, Settings: server.limits.*
+/// Holds docs/operations.md, Failure modes: too many connections
+/// Holds docs/configuration.md, Settings: server.limits.*
 #[test]
 fn connections_above_the_limit_are_not_served() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -290,7 +290,7 @@ fn the_gauge_of_connections_goes_up_and_down() {
     open(0.0);
 }
 
-/// Holds README.md, Settings: server.limits.*
+/// Holds docs/configuration.md, Settings: server.limits.*
 #[test]
 fn the_number_of_streams_is_announced_and_held() {
     let app = App::start(Speaks::Http1);
@@ -353,7 +353,7 @@ fn soft_limit(gate: &Gate) -> usize {
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// Holds README.md, Failure modes: few file descriptors
+/// Holds docs/operations.md, Failure modes: few file descriptors
 #[test]
 fn a_small_limit_on_open_files_leaves_room_for_requests_and_operators() {
     let upstream = RawUpstream::scripted(|exchange| match exchange.request.target().as_str() {
@@ -392,7 +392,7 @@ fn a_small_limit_on_open_files_leaves_room_for_requests_and_operators() {
     });
 }
 
-/// Holds README.md, Failure modes: few file descriptors
+/// Holds docs/operations.md, Failure modes: few file descriptors
 #[test]
 fn operators_are_served_when_upstreams_have_taken_all_the_descriptors_they_may() {
     let upstream = RawUpstream::scripted(|exchange| exchange.wait_for_close());

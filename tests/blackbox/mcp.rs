@@ -38,7 +38,7 @@ fn scene() -> (App, Issuer, Gate) {
     (app, issuer, gate)
 }
 
-/// Holds README.md, Settings: routes[].mcp_methods, .mcp_names
+/// Holds docs/configuration.md, Settings: routes[].mcp_methods, .mcp_names
 #[test]
 fn each_tool_has_its_scopes_and_what_is_not_listed_is_denied() {
     let (app, issuer, gate) = scene();
@@ -88,7 +88,7 @@ fn each_tool_has_its_scopes_and_what_is_not_listed_is_denied() {
     assert_eq!(gate.request("POST", "/mcp/x").token(&token).send().status(), 200, "another path");
 }
 
-/// Holds README.md, What a request meets: an MCP request that does not say its method, in a revision before 2026-07-28
+/// Holds docs/concepts.md, What a request meets: an MCP request that does not say its method, in a revision before 2026-07-28
 #[test]
 fn mcp_requests_that_cannot_be_decided_by_their_fields_are_rejected_before_a_token_is_looked_at() {
     let (app, issuer, gate) = scene();
@@ -240,7 +240,7 @@ fn a_stream_of_an_mcp_request_is_judged_again_by_its_fields() {
     gate.wait_for_metric("the cut is counted", |_| (gate.cuts("no_route") > 0.5).then_some(()));
 }
 
-/// Holds README.md, Settings: routes[].idle_counts
+/// Holds docs/configuration.md, Settings: routes[].idle_counts
 #[test]
 fn what_counts_as_use_of_a_stream_is_the_routes_to_say() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());

@@ -45,8 +45,8 @@ fn preflight(gate: &Gate, path: &str, origin: &str, method: &str) -> Answer {
         .send()
 }
 
-/// Holds README.md, Settings: routes[].origins
-/// Holds README.md, What a request meets: a page of an origin that the route does not list
+/// Holds docs/configuration.md, Settings: routes[].origins
+/// Holds docs/concepts.md, What a request meets: a page of an origin that the route does not list
 #[test]
 fn a_request_from_a_page_of_another_origin_is_rejected_before_its_token_is_judged() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -187,7 +187,7 @@ fn guarded(more: impl FnOnce(Settings) -> Settings) -> (Gate, RawUpstream, Issue
     (Gate::start(&more(settings)), upstream, issuer)
 }
 
-/// Holds README.md, Settings: routes[].cors
+/// Holds docs/configuration.md, Settings: routes[].cors
 #[test]
 fn a_preflight_is_answered_without_a_token_for_the_route_that_the_request_would_meet() {
     let listed = format!("origins = [\"{APP}\", \"null\"]");

@@ -178,10 +178,10 @@ fn exactly_the_limit_passes_and_the_next_gets_503_on_a_connection_that_goes_on()
     }
 }
 
-/// Holds README.md, Failure modes: too many requests, or an upstream that is too slow for them
-/// Holds README.md, Settings: server.limits.requests
-/// Holds README.md, Settings: upstreams[].max_requests
-/// Holds README.md, What a request meets: keys or shared state not usable, a limit reached
+/// Holds docs/operations.md, Failure modes: too many requests, or an upstream that is too slow for them
+/// Holds docs/configuration.md, Settings: server.limits.requests
+/// Holds docs/configuration.md, Settings: upstreams[].max_requests
+/// Holds docs/concepts.md, What a request meets: keys or shared state not usable, a limit reached
 #[test]
 fn of_many_at_once_exactly_the_limit_passes() {
     const LIMIT: usize = 7;
@@ -265,8 +265,8 @@ fn over_http_2_only_the_stream_is_shed_and_grpc_is_answered_in_its_own_form() {
     }
 }
 
-/// Holds README.md, Settings: server.limits.requests
-/// Holds README.md, Settings: upstreams[].max_requests
+/// Holds docs/configuration.md, Settings: server.limits.requests
+/// Holds docs/configuration.md, Settings: upstreams[].max_requests
 #[test]
 fn a_reload_changes_the_limit_and_counts_go_on() {
     for limit in Limit::BOTH {
@@ -455,7 +455,7 @@ fn a_request_that_is_shed_is_no_use_of_its_token() {
     }
 }
 
-/// Holds README.md, Failure modes: too many requests, or an upstream that is too slow for them
+/// Holds docs/operations.md, Failure modes: too many requests, or an upstream that is too slow for them
 #[test]
 fn one_upstream_at_its_limit_leaves_the_others_and_every_refusal_as_they_are() {
     let ((full, hold), other, issuer) = (holding(), RawUpstream::start(), Issuer::new());

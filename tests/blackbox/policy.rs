@@ -26,8 +26,8 @@ fn outcome(gate: &Gate, path: &str, token: &str) -> (u16, Option<String>, Option
     (answer.status(), reason, answer.field("www-authenticate").map(str::to_owned))
 }
 
-/// Holds README.md, Settings: routes[].claims, issuers[].conditions
-/// Holds README.md, What a request meets: a claim that is not as a condition demands
+/// Holds docs/configuration.md, Settings: routes[].claims, issuers[].conditions
+/// Holds docs/concepts.md, What a request meets: a claim that is not as a condition demands
 #[test]
 fn claims_must_be_as_the_issuer_and_the_route_demand() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -76,7 +76,7 @@ fn claims_must_be_as_the_issuer_and_the_route_demand() {
     assert_eq!(answer.json()["error"], "access_denied");
 }
 
-/// Holds README.md, Settings: routes[].allow
+/// Holds docs/configuration.md, Settings: routes[].allow
 #[test]
 fn one_of_several_sets_must_be_met_whole() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -97,7 +97,7 @@ fn one_of_several_sets_must_be_met_whole() {
     }
 }
 
-/// Holds README.md, Settings: routes[].issuers, .audiences
+/// Holds docs/configuration.md, Settings: routes[].issuers, .audiences
 #[test]
 fn a_route_may_take_tokens_of_some_issuers_and_for_some_audiences() {
     let upstream = RawUpstream::start();
@@ -125,8 +125,8 @@ fn a_route_may_take_tokens_of_some_issuers_and_for_some_audiences() {
     }
 }
 
-/// Holds README.md, Settings: routes[].acr_values, .max_age
-/// Holds README.md, What a request meets: a log-in that is too weak or too long ago
+/// Holds docs/configuration.md, Settings: routes[].acr_values, .max_age
+/// Holds docs/concepts.md, What a request meets: a log-in that is too weak or too long ago
 #[test]
 fn a_stronger_or_fresher_log_in_is_asked_for_by_name() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

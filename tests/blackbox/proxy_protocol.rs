@@ -24,7 +24,7 @@ fn ask(gate: &Gate, header: impl AsRef<[u8]>, token: &str) -> std::io::Result<te
     wire.exchange([header.as_ref(), &gate.get("/").token(token).bytes()].concat())
 }
 
-/// Holds README.md, Settings: server.proxy_protocol
+/// Holds docs/configuration.md, Settings: server.proxy_protocol
 #[test]
 fn the_client_is_who_the_balancer_says() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -109,7 +109,7 @@ fn what_a_client_claims_above_the_header_is_not_believed() {
     assert_eq!(ask(&gate, twice, &issuer.good()).unwrap().status(), 400);
 }
 
-/// Holds README.md, Settings: server.proxy_protocol
+/// Holds docs/configuration.md, Settings: server.proxy_protocol
 #[test]
 fn every_other_connection_is_closed() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

@@ -55,7 +55,7 @@ impl Scene {
     }
 }
 
-/// Holds README.md, Settings: upstreams[].url
+/// Holds docs/configuration.md, Settings: upstreams[].url
 #[test]
 fn body_query_and_trailers_pass_in_every_combination_of_protocols() {
     for out in EVERY_PROTOCOL {

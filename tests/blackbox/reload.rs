@@ -54,7 +54,7 @@ fn a_new_route_works_after_sighup_after_a_change_on_disk_and_after_a_call() {
     assert!(gate.reloads("error") < 0.5);
 }
 
-/// Holds README.md, Failure modes: a bad configuration at start
+/// Holds docs/operations.md, Failure modes: a bad configuration at start
 #[test]
 fn a_bad_configuration_changes_nothing_and_says_everything_that_is_wrong() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -274,7 +274,7 @@ fn a_long_answer_outlives_a_reload() {
     assert_eq!(wire.chunk().unwrap().unwrap(), b"data: after the reload\n\n");
 }
 
-/// Holds README.md, Settings: admin.listen, [[admin.tokens]]
+/// Holds docs/configuration.md, Settings: admin.listen, [[admin.tokens]]
 #[test]
 fn the_admin_listener_lets_in_only_who_may() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

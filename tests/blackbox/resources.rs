@@ -54,8 +54,8 @@ fn scene() -> (App, Issuer, Gate) {
     (app, issuer, gate)
 }
 
-/// Holds README.md, Settings: resources[].name, .path, .url
-/// Holds README.md, Settings: resources[].authorization_servers, .scopes, .title, .documentation
+/// Holds docs/configuration.md, Settings: resources[].name, .path, .url
+/// Holds docs/configuration.md, Settings: resources[].authorization_servers, .scopes, .title, .documentation
 #[test]
 fn the_metadata_of_each_resource_is_served_without_a_token_where_its_url_says() {
     let (app, issuer, gate) = scene();
@@ -213,7 +213,7 @@ fn what_no_token_can_mend_has_no_challenge() {
     assert!(answer.field("retry-after").is_some());
 }
 
-/// Holds README.md, Settings: resources[].require_audience
+/// Holds docs/configuration.md, Settings: resources[].require_audience
 #[test]
 fn routes_of_a_resource_accept_only_tokens_with_its_url_in_aud() {
     let (_app, issuer, gate) = scene();

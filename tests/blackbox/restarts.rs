@@ -53,7 +53,7 @@ fn a_restart_while_the_issuer_is_away_serves_by_the_stored_keys_until_they_are_t
     assert_eq!(status(&gate), 200);
 }
 
-/// Holds README.md, Settings: state.store, .path
+/// Holds docs/configuration.md, Settings: state.store, .path
 #[test]
 fn a_store_in_memory_refuses_at_each_restart_what_was_issued_before_it() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
@@ -80,7 +80,7 @@ fn a_store_in_memory_refuses_at_each_restart_what_was_issued_before_it() {
     assert!(!settings.folder().join("portcullis.db").exists(), "nothing is kept");
 }
 
-/// Holds README.md, Settings: state.on_empty
+/// Holds docs/configuration.md, Settings: state.on_empty
 #[test]
 fn a_store_in_memory_that_trusts_forgets_what_was_revoked_and_says_so() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
@@ -99,8 +99,8 @@ fn a_store_in_memory_that_trusts_forgets_what_was_revoked_and_says_so() {
     assert_eq!(gate.get("/anything").token(&token).send().status(), 200);
 }
 
-/// Holds README.md, Settings: state.store, .path
-/// Holds README.md, Settings: state.on_empty
+/// Holds docs/configuration.md, Settings: state.store, .path
+/// Holds docs/configuration.md, Settings: state.on_empty
 #[test]
 fn a_store_that_was_lost_refuses_what_was_issued_before_the_new_one() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());

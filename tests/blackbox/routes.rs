@@ -12,7 +12,7 @@ fn named(name: &'static str) -> RawUpstream {
     RawUpstream::scripted(move |exchange| exchange.ok(name))
 }
 
-/// Holds README.md, Settings: routes[].path, .hosts, .methods
+/// Holds docs/configuration.md, Settings: routes[].path, .hosts, .methods
 #[test]
 fn the_most_specific_path_wins_then_host_then_method() {
     let issuer = Issuer::new();
@@ -107,7 +107,7 @@ fn holding<'a>(issuer: &'a Issuer, scope: &serde_json::Value, roles: &serde_json
     issuer.token().claim("scope", scope.clone()).claim("roles", roles.clone())
 }
 
-/// Holds README.md, Settings: routes[].scopes, .any_scope, .roles, .any_role
+/// Holds docs/configuration.md, Settings: routes[].scopes, .any_scope, .roles, .any_role
 #[test]
 fn scopes_and_roles_are_demanded_all_or_any() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -161,7 +161,7 @@ fn scopes_and_roles_are_demanded_all_or_any() {
     assert_eq!(gate.get("/any-scope").token(&bare).send().status(), 403, "no scope claim at all");
 }
 
-/// Holds README.md, Settings: issuers[].claims.scope, .roles, …
+/// Holds docs/configuration.md, Settings: issuers[].claims.scope, .roles, …
 #[test]
 fn the_claims_of_well_known_providers_are_read_where_they_are() {
     let upstream = RawUpstream::start();
@@ -246,7 +246,7 @@ fn the_claims_of_well_known_providers_are_read_where_they_are() {
     }
 }
 
-/// Holds README.md, Settings: routes[].anonymous
+/// Holds docs/configuration.md, Settings: routes[].anonymous
 #[test]
 fn an_anonymous_route_needs_no_token_but_checks_one_that_is_sent() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -273,7 +273,7 @@ fn an_anonymous_route_needs_no_token_but_checks_one_that_is_sent() {
     assert_eq!(upstream.count(), 4);
 }
 
-/// Holds README.md, Settings: routes[].mode
+/// Holds docs/configuration.md, Settings: routes[].mode
 #[test]
 fn a_shadow_route_forwards_what_it_would_refuse_and_says_so() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

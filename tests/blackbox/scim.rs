@@ -162,7 +162,7 @@ fn assert_error(answer: &Answer, what: &str) {
     assert!(said["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{what}: {said}");
 }
 
-/// Holds README.md, Settings: scim[].subject
+/// Holds docs/configuration.md, Settings: scim[].subject
 #[test]
 fn okta_creates_users_and_groups_and_what_it_changes_ends_tokens() {
     Scim::start("subject = \"userName\"").follow("okta.json");
@@ -202,7 +202,7 @@ fn what_is_not_understood_is_refused_and_changes_nothing() {
     assert_eq!(refused, (table.len() - silent) as f64);
 }
 
-/// Holds README.md, Settings: scim[].name, .tokens, .issuer
+/// Holds docs/configuration.md, Settings: scim[].name, .tokens, .issuer
 #[test]
 fn only_the_tokens_of_the_provider_open_its_endpoints() {
     let mut scim = Scim::start("subject = \"userName\"");
@@ -273,7 +273,7 @@ fn bodies_of_other_types_and_beyond_a_mebibyte_are_refused() {
     assert_eq!(scim.send("POST", "/Users", &body(1 << 20)).status(), 201);
 }
 
-/// Holds README.md, Settings: scim[].roles
+/// Holds docs/configuration.md, Settings: scim[].roles
 #[test]
 fn a_role_change_ends_older_tokens_and_newer_ones_pass() {
     let mut scim = Scim::start("[scim.roles]\nG = \"reader\"\nH = \"reader\"");

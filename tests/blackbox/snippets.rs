@@ -131,9 +131,9 @@ fn the_shared_state_of_the_docs_is_good_as_it_is_printed() {
 }
 
 /// Runs README.md: portcullis check --config gate.toml
-/// Runs README.md: portcullis event role-changed
-/// Runs README.md: portcullis state init
-/// Runs README.md: portcullis state backup
+/// Runs docs/concepts.md: portcullis event role-changed
+/// Runs docs/operations.md: portcullis state init
+/// Runs docs/operations.md: portcullis state backup
 /// Runs README.md: [authority]
 /// Runs README.md: curl -d grant_type=client_credentials
 /// Runs README.md: portcullis user create alice
@@ -142,7 +142,7 @@ fn the_shared_state_of_the_docs_is_good_as_it_is_printed() {
 fn the_commands_of_the_readme_do_what_it_says() {
     let reader = Reader::new();
     reader.configure();
-    for line in commands(&block("README.md", "portcullis state init")) {
+    for line in commands(&block("docs/operations.md", "portcullis state init")) {
         reader.says(&line, nowhere());
     }
     let [check, explain, run] = &commands(&block("README.md", "portcullis run"))[..] else {
@@ -167,7 +167,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
     reader.says(explain, admin);
 
     // An event ends the token, and explain says so.
-    let [event, explain] = &commands(&block("README.md", "portcullis event role-changed"))[..] else {
+    let [event, explain] = &commands(&block("docs/concepts.md", "portcullis event role-changed"))[..] else {
         panic!("two lines")
     };
     reader.file("token", &reader.token);
@@ -199,7 +199,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
     assert_eq!(answer, expected);
 
     std::fs::create_dir(reader.folder.path().join("backups")).unwrap();
-    for line in commands(&block("README.md", "portcullis state backup")) {
+    for line in commands(&block("docs/operations.md", "portcullis state backup")) {
         reader.says(&line.replace("/backups/", "backups/"), admin);
     }
     let copies = std::fs::read_dir(reader.folder.path().join("backups")).unwrap();

@@ -59,7 +59,7 @@ impl Drop for Starting {
     }
 }
 
-/// Holds README.md, Failure modes: SIGTERM, SIGINT
+/// Holds docs/operations.md, Failure modes: SIGTERM, SIGINT
 #[test]
 fn a_gate_that_is_told_to_end_while_it_starts_ends_in_order() {
     for (name, number) in [("TERM", 15), ("INT", 2)] {
@@ -83,7 +83,7 @@ fn a_reload_that_is_asked_for_while_the_gate_starts_is_done_when_it_has_started(
     assert!(starting.child.try_wait().unwrap().is_none(), "it runs");
 }
 
-/// Holds README.md, Failure modes: SIGTERM, SIGINT
+/// Holds docs/operations.md, Failure modes: SIGTERM, SIGINT
 #[test]
 fn a_gate_that_is_told_to_end_during_a_reload_does_not_wait_for_it() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

@@ -43,7 +43,7 @@ fn store(settings: &Settings, subjects: usize) -> PathBuf {
 /// A name, what makes the file, and what is said of it.
 type Case = (&'static str, fn(&Path), &'static str);
 
-/// Holds README.md, Failure modes: the database is damaged, foreign, newer or in use
+/// Holds docs/operations.md, Failure modes: the database is damaged, foreign, newer or in use
 #[test]
 fn a_file_that_is_no_store_of_ours_is_refused_by_name_and_left_as_it_is() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
@@ -86,7 +86,7 @@ fn a_file_that_is_no_store_of_ours_is_refused_by_name_and_left_as_it_is() {
     }
 }
 
-/// Holds README.md, Failure modes: the database is damaged, foreign, newer or in use
+/// Holds docs/operations.md, Failure modes: the database is damaged, foreign, newer or in use
 #[test]
 fn a_damaged_store_is_never_an_open_gate() {
     const SUBJECTS: usize = 2_000;
@@ -158,7 +158,7 @@ fn a_folder_that_takes_no_store_is_a_start_up_error() {
     }
 }
 
-/// Holds README.md, Failure modes: the database is damaged, foreign, newer or in use
+/// Holds docs/operations.md, Failure modes: the database is damaged, foreign, newer or in use
 #[test]
 fn a_second_gate_on_the_same_file_is_refused_and_the_first_is_not_disturbed() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
@@ -175,7 +175,7 @@ fn limit_files(gate: &Gate, size: &str) {
     run("prlimit", &["--pid", &gate.id().to_string(), &format!("--fsize={size}:")]);
 }
 
-/// Holds README.md, Failure modes: the disk is full
+/// Holds docs/operations.md, Failure modes: the disk is full
 #[test]
 fn a_disk_that_fills_up_refuses_events_and_nothing_else_until_there_is_room_again() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());

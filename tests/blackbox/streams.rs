@@ -363,7 +363,7 @@ fn a_shadow_route_notes_that_a_stream_would_be_cut_and_lets_it_go_on() {
     assert_eq!(scene.gate.metrics().sum("portcullis_streams_cut_total", &[]), 0.0);
 }
 
-/// Holds README.md, Settings: streams.cut_on_revocation, .check_interval
+/// Holds docs/configuration.md, Settings: streams.cut_on_revocation, .check_interval
 #[test]
 fn streams_are_left_alone_where_the_configuration_says_so_until_it_says_otherwise() {
     let text = |cut: bool| format!("[streams]\ncheck_interval = \"100ms\"\ncut_on_revocation = {cut}\n");

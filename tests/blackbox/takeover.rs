@@ -139,7 +139,7 @@ fn under_load(restart: impl Fn(&mut Gate) -> Gate) {
     }
 }
 
-/// Holds README.md, Failure modes: a restart
+/// Holds docs/operations.md, Failure modes: a restart
 #[test]
 fn a_gate_that_starts_beside_one_that_leaves_takes_over_at_once() {
     under_load(|gate| {
@@ -148,7 +148,7 @@ fn a_gate_that_starts_beside_one_that_leaves_takes_over_at_once() {
     });
 }
 
-/// Holds README.md, Failure modes: a restart
+/// Holds docs/operations.md, Failure modes: a restart
 #[test]
 fn a_supervisor_that_waits_for_the_end_does_not_wait_for_streams() {
     under_load(|gate| {

@@ -70,7 +70,7 @@ fn a_query_goes_upstream_byte_for_byte_whatever_it_holds() {
     }
     let mut client = Frames::connect(&gate);
     let bearer = format!("Bearer {}", issuer.good());
-    // The library of HTTP/2 takes no target with `"`, `<` or `>` (README, Known limits).
+    // The library of HTTP/2 takes no target with `"`, `<` or `>` (docs/operations.md, Known limits).
     let odd =
         [(1, "filter={a:1}", true), (3, "q=`x`\\^|[]", true), (5, "%zz&%2f..%2f", true), (7, "a=\"", false)];
     for (stream, query, passes) in odd {
@@ -93,7 +93,7 @@ fn a_query_goes_upstream_byte_for_byte_whatever_it_holds() {
     }
 }
 
-/// Holds README.md, Settings: routes[].encoded_slashes
+/// Holds docs/configuration.md, Settings: routes[].encoded_slashes
 #[test]
 fn an_encoded_slash_goes_upstream_as_it_came_where_the_route_keeps_it() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -153,7 +153,7 @@ fn what_could_climb_or_be_empty_behind_an_encoded_slash_is_rejected_by_either_pr
     });
 }
 
-/// Holds README.md, Settings: routes[].encoded_slashes
+/// Holds docs/configuration.md, Settings: routes[].encoded_slashes
 #[test]
 fn encoded_slashes_are_rejected_by_default_and_check_says_what_a_literal_one_needs() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -168,7 +168,7 @@ fn encoded_slashes_are_rejected_by_default_and_check_says_what_a_literal_one_nee
     assert!(outcome.err.contains("encoded_slashes = \"keep\""), "{outcome:?}");
 }
 
-/// Holds README.md, Settings: routes[].access_log
+/// Holds docs/configuration.md, Settings: routes[].access_log
 #[test]
 fn requests_of_a_quiet_route_leave_no_line_unless_they_are_refused_and_are_counted() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

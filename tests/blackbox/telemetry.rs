@@ -153,7 +153,7 @@ fn metrics_have_exactly_the_promised_names_types_and_labels() {
     assert_eq!(version, env!("CARGO_PKG_VERSION"));
 }
 
-/// Holds README.md, Settings: telemetry.listen
+/// Holds docs/configuration.md, Settings: telemetry.listen
 #[test]
 fn the_telemetry_listener_has_three_pages_and_nothing_else() {
     let (gate, ..) = guarded(Settings::plaintext());
@@ -265,7 +265,7 @@ fn the_access_log_can_be_turned_off_but_not_that_of_refusals() {
     assert!(!gate.log().text().contains(allowed.field("x-request-id").unwrap()), "{}", gate.log().text());
 }
 
-/// Holds README.md, Failure modes: the log's reader stalls
+/// Holds docs/operations.md, Failure modes: the log's reader stalls
 #[test]
 fn a_blocked_log_does_not_block_requests() {
     use std::process::Stdio;

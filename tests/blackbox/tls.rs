@@ -153,7 +153,7 @@ fn with_client_ca(clients: &Authority, required: bool) -> Settings {
     settings
 }
 
-/// Holds README.md, Settings: server.tls.client_ca, .require_client_certificate
+/// Holds docs/configuration.md, Settings: server.tls.client_ca, .require_client_certificate
 #[test]
 fn client_certificates_are_verified_when_they_are_asked_for() {
     let (clients, others) = (Authority::new(), Authority::new());
@@ -179,7 +179,7 @@ fn client_certificates_are_verified_when_they_are_asked_for() {
     }
 }
 
-/// Holds README.md, Settings: server.tls.client_ca, .require_client_certificate
+/// Holds docs/configuration.md, Settings: server.tls.client_ca, .require_client_certificate
 #[test]
 fn a_token_bound_to_a_certificate_is_good_with_that_one_alone() {
     let clients = Authority::new();
@@ -234,7 +234,7 @@ fn sessions_are_resumed_also_after_a_reload() {
     }
 }
 
-/// Holds README.md, Settings: server.tls.session_tickets
+/// Holds docs/configuration.md, Settings: server.tls.session_tickets
 #[test]
 fn without_session_tickets_every_connection_begins_with_a_full_handshake() {
     let scene = scene(Settings::tls());
@@ -310,7 +310,7 @@ fn no_request_travels_in_0_rtt() {
     assert!(session.early_data().is_none(), "the gate's tickets allow no early data");
 }
 
-/// Holds README.md, Settings: server.tls.certificate, .private_key
+/// Holds docs/configuration.md, Settings: server.tls.certificate, .private_key
 #[test]
 fn a_new_certificate_is_served_without_a_restart() {
     let scene = scene(Settings::tls());
@@ -494,7 +494,7 @@ fn named(settings: Settings, file: &str, identity: &Identity, names: &str) -> Se
     ))
 }
 
-/// Holds README.md, Settings: [[server.tls.certificates]]
+/// Holds docs/configuration.md, Settings: [[server.tls.certificates]]
 #[test]
 fn certificates_are_chosen_by_the_name_asked_for_and_each_is_reloaded_when_its_file_changes() {
     let settings = Settings::tls();

@@ -62,8 +62,8 @@ fn tokens_that_are_only_denied_push_nobody_out() {
     assert_eq!(metrics.sum("portcullis_sessions_evicted_total", &[("cause", "capacity")]), 0.0);
 }
 
-/// Holds README.md, Failure modes: the session table is full
-/// Holds README.md, Settings: sessions.max_tracked
+/// Holds docs/operations.md, Failure modes: the session table is full
+/// Holds docs/configuration.md, Settings: sessions.max_tracked
 #[test]
 fn what_is_used_beyond_the_room_there_is_leaves_counted_and_is_judged_by_its_issue() {
     let (app, issuer, folder) = (App::start(Speaks::Http1), Issuer::new(), tempfile::tempdir().unwrap());
@@ -79,7 +79,7 @@ fn what_is_used_beyond_the_room_there_is_leaves_counted_and_is_judged_by_its_iss
     });
 }
 
-/// Holds README.md, Failure modes: the session table is full
+/// Holds docs/operations.md, Failure modes: the session table is full
 #[test]
 fn the_token_that_was_pushed_out_counts_as_unused_since_its_issue() {
     let (app, issuer, folder) = (App::start(Speaks::Http1), Issuer::new(), tempfile::tempdir().unwrap());
@@ -136,7 +136,7 @@ fn a_token_used_before_an_event_ends_with_it_though_its_issuer_is_ahead() {
     }
 }
 
-/// Holds README.md, Failure modes: the clock is wrong, by minutes or years
+/// Holds docs/operations.md, Failure modes: the clock is wrong, by minutes or years
 #[test]
 fn a_start_with_a_wrong_clock_loses_no_token_in_use() {
     let (app, issuer, folder) = (App::start(Speaks::Http1), Issuer::new(), tempfile::tempdir().unwrap());

@@ -86,8 +86,8 @@ fn said(gate: &Gate, text: &str) -> Value {
     gate.log().wait_for(&format!("the log says {text:?}"), |record| message(record) == Some(text))
 }
 
-/// Holds README.md, Settings: event_transmitters[].discovery
-/// Holds README.md, Settings: event_transmitters[].stream.scopes, .token_url, .client_id, .client_secret, .access_token
+/// Holds docs/configuration.md, Settings: event_transmitters[].discovery
+/// Holds docs/configuration.md, Settings: event_transmitters[].stream.scopes, .token_url, .client_id, .client_secret, .access_token
 #[test]
 fn a_stream_is_made_and_verified_and_its_signals_end_tokens() {
     let bed = Bed::new();
@@ -171,7 +171,7 @@ fn the_stream_of_an_earlier_configuration_is_changed_and_a_removed_one_is_left()
     });
 }
 
-/// Holds README.md, Failure modes: a transmitter forgets its stream, or the gate was down for longer than it keeps signals
+/// Holds docs/operations.md, Failure modes: a transmitter forgets its stream, or the gate was down for longer than it keeps signals
 #[test]
 fn a_stream_that_the_transmitter_forgot_is_made_again_and_the_gap_is_told() {
     let bed = Bed::new();
@@ -190,8 +190,8 @@ fn a_stream_that_the_transmitter_forgot_is_made_again_and_the_gap_is_told() {
     assert_eq!(bed.transmitter.calls("POST", "/streams").len(), 2);
 }
 
-/// Holds README.md, Settings: event_transmitters[].heartbeat, .when_stale
-/// Holds README.md, Failure modes: the heartbeat of a transmitter's stream is overdue, or the transmitter paused it
+/// Holds docs/configuration.md, Settings: event_transmitters[].heartbeat, .when_stale
+/// Holds docs/operations.md, Failure modes: the heartbeat of a transmitter's stream is overdue, or the transmitter paused it
 #[test]
 fn tokens_are_refused_while_the_heartbeat_is_overdue_and_accepted_when_it_is_back() {
     let bed = Bed::new();
@@ -288,7 +288,7 @@ fn a_paused_or_disabled_stream_is_stale_at_once() {
     }
 }
 
-/// Holds README.md, Settings: event_transmitters[].delivery, .poll_url, .poll_authorization
+/// Holds docs/configuration.md, Settings: event_transmitters[].delivery, .poll_url, .poll_authorization
 #[test]
 fn signals_are_fetched_from_a_stream_that_was_made_by_hand() {
     let bed = Bed::new();
@@ -512,7 +512,7 @@ fn the_only_stream_that_a_transmitter_allows_is_taken_over() {
     assert_eq!(bed.transmitter.state().streams.len(), 1);
 }
 
-/// Holds README.md, Settings: event_transmitters[].stream.events, .add_subjects
+/// Holds docs/configuration.md, Settings: event_transmitters[].stream.events, .add_subjects
 #[test]
 fn each_subject_is_added_once_when_its_first_token_is_seen() {
     let bed = Bed::new();

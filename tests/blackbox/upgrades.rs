@@ -158,7 +158,7 @@ fn a_tunnel_that_only_the_upstream_keeps_open_ends_in_a_bounded_time() {
     eventually("all tunnels have ended", || (upstream.open() == 0).then_some(()));
 }
 
-/// Holds README.md, Failure modes: SIGTERM, SIGINT
+/// Holds docs/operations.md, Failure modes: SIGTERM, SIGINT
 #[test]
 fn a_websocket_is_told_that_the_gate_goes_down() {
     block_on(async {

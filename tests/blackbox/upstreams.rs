@@ -56,7 +56,7 @@ fn the_log_tells_in_its_own_words_why_there_is_no_answer() {
     }
 }
 
-/// Holds README.md, Failure modes: an upstream breaks off mid-answer
+/// Holds docs/operations.md, Failure modes: an upstream breaks off mid-answer
 #[test]
 fn an_answer_that_breaks_off_is_logged_and_counted_as_that() {
     let upstream_of = |bytes: &'static str, next: fn() -> Next| {
@@ -97,7 +97,7 @@ fn an_answer_that_breaks_off_is_logged_and_counted_as_that() {
     }
 }
 
-/// Holds README.md, Settings: upstreams[].body_timeout
+/// Holds docs/configuration.md, Settings: upstreams[].body_timeout
 #[test]
 fn an_upstream_that_stops_in_mid_answer_is_given_up_after_body_timeout() {
     let server = RawUpstream::scripted(|exchange| {
@@ -116,8 +116,8 @@ fn an_upstream_that_stops_in_mid_answer_is_given_up_after_body_timeout() {
     assert_eq!(field(&record, "failure"), Some("timeout"), "{record}");
 }
 
-/// Holds README.md, Failure modes: one address of an upstream is dead
-/// Holds README.md, Settings: upstreams[].urls
+/// Holds docs/operations.md, Failure modes: one address of an upstream is dead
+/// Holds docs/configuration.md, Settings: upstreams[].urls
 #[test]
 fn requests_go_to_the_addresses_that_can_be_reached() {
     let (one, two, issuer) = (RawUpstream::start(), RawUpstream::start(), Issuer::new());
@@ -164,7 +164,7 @@ fn an_address_that_is_busy_gets_no_more_than_its_share() {
     assert_eq!(slow.count(), hanging.len());
 }
 
-/// Holds README.md, Settings: upstreams[].host, .sni
+/// Holds docs/configuration.md, Settings: upstreams[].host, .sni
 #[test]
 fn host_and_server_name_towards_the_upstream_can_be_set() {
     let (authority, issuer) = (Authority::new(), Issuer::new());
@@ -180,7 +180,7 @@ fn host_and_server_name_towards_the_upstream_can_be_set() {
     assert_eq!(seen.field("x-forwarded-host").as_deref(), Some("api.test"));
 }
 
-/// Holds README.md, Failure modes: one address of an upstream is dead
+/// Holds docs/operations.md, Failure modes: one address of an upstream is dead
 #[test]
 fn a_name_whose_first_address_is_dead_is_reached_at_the_next() {
     // A full queue: the kernel answers no further SYN.
@@ -206,7 +206,7 @@ fn a_name_whose_first_address_is_dead_is_reached_at_the_next() {
     }
 }
 
-/// Holds README.md, Settings: upstreams[].url
+/// Holds docs/configuration.md, Settings: upstreams[].url
 #[test]
 fn an_upstream_is_reached_by_its_socket() {
     use std::io::Read as _;
@@ -327,7 +327,7 @@ fn a_switch_of_protocol_over_http_2_is_502() {
     assert_eq!(ask.send().status(), 502);
 }
 
-/// Holds README.md, Settings: routes[].request_body_timeout
+/// Holds docs/configuration.md, Settings: routes[].request_body_timeout
 /// Holds docs/reasons.md, Other answers: 408
 #[test]
 fn a_grpc_call_may_be_quiet_for_as_long_as_it_likes_before_its_end() {

@@ -86,7 +86,7 @@ fn settings(server: &Server, issuer: &Issuer) -> Settings {
         .toml(BEARER)
 }
 
-/// Holds README.md, Settings: bearer.websocket_protocol
+/// Holds docs/configuration.md, Settings: bearer.websocket_protocol
 #[test]
 fn a_browser_opens_a_websocket_with_its_token_as_a_sub_protocol_and_the_upstream_never_sees_it() {
     block_on(async {

@@ -93,7 +93,7 @@ impl Cluster {
     }
 }
 
-/// Holds README.md, Settings: issuers[].kubernetes, .kubernetes_path
+/// Holds docs/configuration.md, Settings: issuers[].kubernetes, .kubernetes_path
 #[test]
 fn a_gate_in_a_pod_needs_only_to_be_told_so() {
     let upstream = RawUpstream::start();
@@ -158,7 +158,7 @@ fn bearers(server: &RawUpstream) -> Vec<Vec<String>> {
     server.seen().iter().map(|seen| seen.all("authorization")).collect()
 }
 
-/// Holds README.md, Settings: issuers[].jwks_authorization
+/// Holds docs/configuration.md, Settings: issuers[].jwks_authorization
 #[test]
 fn a_token_goes_to_the_host_that_has_the_keys_and_to_no_other() {
     let (upstream, issuer, secret) = (RawUpstream::start(), Issuer::new(), unique());
@@ -225,7 +225,7 @@ fn a_token_goes_to_the_host_that_has_the_keys_and_to_no_other() {
     }
 }
 
-/// Holds README.md, Settings: issuers[].jwks_authorization
+/// Holds docs/configuration.md, Settings: issuers[].jwks_authorization
 #[test]
 fn a_token_comes_from_the_configuration_the_environment_or_a_file_that_is_read_again() {
     let (upstream, issuer, secret) = (RawUpstream::start(), Issuer::new(), unique());
@@ -303,7 +303,7 @@ impl Bundle {
     }
 }
 
-/// Holds README.md, Settings: issuers[].spiffe_trust_domain
+/// Holds docs/configuration.md, Settings: issuers[].spiffe_trust_domain
 #[test]
 fn jwt_svids_are_told_by_the_trust_domain_of_their_subject() {
     let (upstream, bundle, other) = (RawUpstream::start(), Bundle::new(), Issuer::new());
@@ -389,7 +389,7 @@ fn jwt_svids_are_told_by_the_trust_domain_of_their_subject() {
     );
 }
 
-/// Holds README.md, Settings: issuers[].issuer, .audiences
+/// Holds docs/configuration.md, Settings: issuers[].issuer, .audiences
 #[test]
 fn one_issuer_in_two_tables_is_judged_by_the_rules_of_its_audience() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

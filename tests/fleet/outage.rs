@@ -48,8 +48,8 @@ fn survives(
     scene.refused_everywhere(&scene.token("again"));
 }
 
-/// Holds README.md, Settings: state.max_staleness
-/// Holds README.md, What a request meets: keys or shared state not usable, a limit reached
+/// Holds docs/configuration.md, Settings: state.max_staleness
+/// Holds docs/concepts.md, What a request meets: keys or shared state not usable, a limit reached
 #[test]
 fn a_hanging_server_is_noticed_and_its_return_too() {
     survives(RedisServer::start(), |server| server.signal("STOP"), |server| server.signal("CONT"));

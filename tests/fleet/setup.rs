@@ -39,7 +39,7 @@ fn wrong_credentials_a_weak_user_and_a_replica_end_the_start() {
     drop(Scene::with(1, &good));
 }
 
-/// Holds README.md, Settings: state.url, .username, .password, .ca
+/// Holds docs/configuration.md, Settings: state.url, .username, .password, .ca
 #[test]
 fn a_user_with_the_documented_permissions_suffices() {
     let server = RedisServer::start();

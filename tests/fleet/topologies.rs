@@ -7,7 +7,7 @@ use testkit::redis_server::RedisServer;
 use testkit::settings::Settings;
 use testkit::{eventually, now};
 
-/// Holds README.md, Settings: state.url, .username, .password, .ca
+/// Holds docs/configuration.md, Settings: state.url, .username, .password, .ca
 #[test]
 fn a_fail_over_that_loses_events_loses_none() {
     let mut primary = RedisServer::start();
@@ -44,7 +44,7 @@ fn a_fail_over_that_loses_events_loses_none() {
     }
 }
 
-/// Holds README.md, Settings: state.url, .username, .password, .ca
+/// Holds docs/configuration.md, Settings: state.url, .username, .password, .ca
 #[test]
 fn a_cluster_shares_out_last_uses_and_survives_the_loss_of_a_node() {
     let cluster = Cluster::start();
@@ -90,7 +90,7 @@ fn a_cluster_shares_out_last_uses_and_survives_the_loss_of_a_node() {
     scene.refused_everywhere(&tokens[2]);
 }
 
-/// Holds README.md, Settings: state.url, .username, .password, .ca
+/// Holds docs/configuration.md, Settings: state.url, .username, .password, .ca
 #[test]
 fn certificates_are_verified() {
     let authority = Authority::new();

@@ -11,10 +11,10 @@ type Labels = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
 fn the_table_of_metrics_lists_what_is_registered() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let (rows, registered) = (rows_of_metrics(&readme), of_crate(registered_metrics));
+    let page = std::fs::read_to_string(root().join("docs/monitoring.md")).unwrap();
+    let (rows, registered) = (rows_of_metrics(&page), of_crate(registered_metrics));
     let problems = differences(&rows, &registered);
-    assert!(problems.is_empty(), "README's table of metrics:\n{}", problems.join("\n"));
+    assert!(problems.is_empty(), "docs/monitoring.md:\n{}", problems.join("\n"));
 }
 
 #[test]
@@ -43,6 +43,12 @@ fn paths_that_documents_name_are_there() {
         found.extend(dead.into_iter().map(|file| format!("{path}: {file}")));
     }
     assert!(found.is_empty(), "files that are not there:\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = std::fs::read_to_string(root().join("README.md")).unwrap().lines().count();
+    assert!(lines <= 150, "README.md has {lines} lines; what it explains belongs in docs/");
 }
 
 #[test]

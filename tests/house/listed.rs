@@ -19,11 +19,11 @@ fn the_table_of_admin_calls_lists_every_route() {
 
 #[test]
 fn the_table_of_log_members_lists_what_is_written() {
-    let listed = members_listed(&document("README.md"));
+    let listed = members_listed(&document("docs/monitoring.md"));
     let mut written = of_crate(members_written);
     written.extend(OF_EVERY_LINE.map(str::to_owned));
     let found = differences(&listed, &written);
-    assert!(found.is_empty(), "README's log lines:\n{}", found.join("\n"));
+    assert!(found.is_empty(), "docs/monitoring.md:\n{}", found.join("\n"));
     let texts = of_tests(texts);
     let missed: Vec<&String> = listed.iter().filter(|name| !texts.contains(*name)).collect();
     assert!(missed.is_empty(), "no test looks at these members: {missed:?}");

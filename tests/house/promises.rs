@@ -1,7 +1,7 @@
 //! Each row of the tables in which the documentation promises something has a test that names it, and so has each block
 //! that a reader may paste.
 //!
-//! A test names what it holds in its doc comment, one thing a line: `/// Holds README.md, Failure modes: the disk is full`
+//! A test names what it holds in its doc comment, one thing a line: `/// Holds docs/operations.md, Failure modes: the disk is full`
 //! (the document, the heading, the first cell of the row without its backticks), or `/// Runs README.md: portcullis check`
 //! (the document, and text that only this block has). A block that no test runs says why in the line above it:
 //! `<!-- not run: needs a browser -->`.
@@ -15,10 +15,10 @@ use crate::sources::{Source, files, of_both, of_tests};
 
 /// The tables, by document and heading.
 const TABLES: [(&str, &str); 5] = [
-    ("README.md", "What a request meets"),
-    ("README.md", "Tokens in force"),
-    ("README.md", "Settings"),
-    ("README.md", "Failure modes"),
+    ("docs/concepts.md", "What a request meets"),
+    ("docs/concepts.md", "Tokens in force"),
+    ("docs/configuration.md", "Settings"),
+    ("docs/operations.md", "Failure modes"),
     ("docs/reasons.md", "Other answers"),
 ];
 

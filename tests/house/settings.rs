@@ -1,4 +1,4 @@
-//! README's table of settings and the keys that documents name, compared with `config/reference.toml`, whose keys and
+//! The table of settings in docs/configuration.md and the keys that documents name, compared with `config/reference.toml`, whose keys and
 //! defaults are compared with those of the product by `tests/rooms/config/reference.rs`.
 
 use std::collections::BTreeMap;
@@ -13,8 +13,8 @@ type Reference = BTreeMap<String, Option<String>>;
 #[test]
 fn the_table_of_settings_has_keys_and_defaults_of_the_reference() {
     let reference = reference(&document("config/reference.toml"));
-    let found = wrong_rows(&table(&document("README.md"), "Settings"), &reference);
-    assert!(found.is_empty(), "README's table of settings:\n{}", found.join("\n"));
+    let found = wrong_rows(&table(&document("docs/configuration.md"), "Settings"), &reference);
+    assert!(found.is_empty(), "docs/configuration.md:\n{}", found.join("\n"));
 }
 
 #[test]

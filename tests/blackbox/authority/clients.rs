@@ -102,7 +102,7 @@ fn curl_plays_the_story_of_the_robot() {
     assert_eq!(of_cases.unwrap()["count"], 6, "which APIs it called: {usage}");
 }
 
-/// Holds README.md, Settings: authority.tenant_parameter
+/// Holds docs/configuration.md, Settings: authority.tenant_parameter
 #[test]
 fn curl_plays_the_story_of_the_tenant() {
     let stage = Stage::planned(|plan| {
@@ -145,7 +145,7 @@ fn curl_plays_the_story_of_the_tenant() {
     testkit::eventually("the token expires", || (api("/deals") == 401).then_some(()));
 }
 
-/// Holds README.md, Settings: authority.issuer, .audience, .scopes
+/// Holds docs/configuration.md, Settings: authority.issuer, .audience, .scopes
 #[test]
 fn oauth4webapi_finds_nothing_wrong_whatever_signs() {
     for algorithm in ["ES256", "RS256", "EdDSA"] {

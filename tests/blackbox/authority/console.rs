@@ -190,7 +190,7 @@ fn a_visit_ends_with_what_it_rests_on() {
     assert_eq!(page(&stage, &operator), 303, "the token is no longer configured");
 }
 
-/// Holds README.md, Failure modes: passwords of the console are guessed
+/// Holds docs/operations.md, Failure modes: passwords of the console are guessed
 #[test]
 fn guessing_passwords_is_slowed_and_the_limit_holds_for_right_ones_too() {
     let stage = stage();
@@ -293,7 +293,7 @@ fn cookies_are_bound_to_the_host_and_unreadable_for_scripts() {
     assert!(set.trim_end().ends_with("; Path=/; HttpOnly; SameSite=Strict; Secure"), "{set}");
 }
 
-/// Holds README.md, Settings: console.enabled
+/// Holds docs/configuration.md, Settings: console.enabled
 #[test]
 fn nobody_can_sign_in_without_a_token_or_a_password_and_a_reload_switches_the_console_off() {
     let stage = stage();

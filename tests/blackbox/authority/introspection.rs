@@ -15,7 +15,7 @@ fn introspect(stage: &Stage, app: &App, token: &str) -> Answer {
     answer
 }
 
-/// Holds README.md, Settings: authority.introspection_clients
+/// Holds docs/configuration.md, Settings: authority.introspection_clients
 #[test]
 fn a_client_introspects_its_own_tokens_and_a_named_one_those_of_all() {
     let stage = Stage::start();

@@ -64,19 +64,19 @@ fn a_store_of_a_newer_version_or_of_somebody_else_is_refused_and_left_alone() {
     }
 }
 
-/// Holds README.md, Settings: authority.signing_algorithm, .key_rotation
+/// Holds docs/configuration.md, Settings: authority.signing_algorithm, .key_rotation
 #[test]
 fn es256_keys_take_turns() {
     take_turns("ES256");
 }
 
-/// Holds README.md, Settings: authority.signing_algorithm, .key_rotation
+/// Holds docs/configuration.md, Settings: authority.signing_algorithm, .key_rotation
 #[test]
 fn rs256_keys_take_turns() {
     take_turns("RS256");
 }
 
-/// Holds README.md, Settings: authority.signing_algorithm, .key_rotation
+/// Holds docs/configuration.md, Settings: authority.signing_algorithm, .key_rotation
 #[test]
 fn eddsa_keys_take_turns() {
     take_turns("EdDSA");

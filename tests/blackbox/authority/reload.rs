@@ -12,7 +12,7 @@ fn scopes(answer: &Answer) -> Value {
     part(answer.json()["access_token"].as_str().unwrap(), 1)["scope"].clone()
 }
 
-/// Holds README.md, Settings: authority.token_path, .token_lifetime
+/// Holds docs/configuration.md, Settings: authority.token_path, .token_lifetime
 #[test]
 fn scopes_lifetime_path_and_algorithm_change_at_once() {
     let stage = Stage::start();

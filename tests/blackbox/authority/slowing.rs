@@ -37,7 +37,7 @@ fn shape(answer: &Answer) -> (u16, Option<String>, String) {
     (answer.status(), answer.field("www-authenticate").map(str::to_owned), answer.text())
 }
 
-/// Holds README.md, Settings: authority.failures_per_client, .failures_per_address
+/// Holds docs/configuration.md, Settings: authority.failures_per_client, .failures_per_address
 #[test]
 fn a_guessed_client_is_slowed_at_every_endpoint_and_its_right_secret_passes() {
     let stage = Stage::planned(|plan| plan.authority("failures_per_client = 2\nfailures_per_address = 1000"));
@@ -87,7 +87,7 @@ fn a_right_secret_passes_while_others_guess_once_a_second_or_from_the_same_addre
     }
 }
 
-/// Holds README.md, Settings: authority.failures_per_client, .failures_per_address
+/// Holds docs/configuration.md, Settings: authority.failures_per_client, .failures_per_address
 #[test]
 fn an_address_is_slowed_whatever_clients_it_tries() {
     let stage = Stage::planned(|plan| plan.authority("failures_per_client = 1000\nfailures_per_address = 3"));

@@ -141,7 +141,7 @@ fn http2_gets_the_same_answers() {
     });
 }
 
-/// Holds README.md, Settings: authority.token_path, .token_lifetime
+/// Holds docs/configuration.md, Settings: authority.token_path, .token_lifetime
 #[test]
 fn the_paths_are_the_authoritys_and_no_others_are() {
     let stage = Stage::planned(|plan| {

@@ -10,7 +10,7 @@ use testkit::wire::Wire;
 
 use super::{CLIENT, FORM, JSON, SET, Scene, post};
 
-/// Holds README.md, Settings: signals.requests_per_sender
+/// Holds docs/configuration.md, Settings: signals.requests_per_sender
 #[test]
 fn a_sender_that_sends_too_many_waits_and_other_requests_do_not() {
     for (path, body) in [

@@ -39,7 +39,7 @@ fn a_transmitter_pushes_to_the_public_listener_and_the_next_request_is_denied() 
     assert_eq!(scene.upstream.count(), 1, "signals do not reach the upstream");
 }
 
-/// Holds README.md, Settings: signals.listen, .path
+/// Holds docs/configuration.md, Settings: signals.listen, .path
 #[test]
 fn the_listener_of_its_own_serves_signals_and_the_public_one_does_not() {
     let scene = Scene::with("listen = \"127.0.0.1:0\"\npath = \"/in\"");
@@ -133,7 +133,7 @@ fn the_listener_of_its_own_speaks_tls_and_keeps_its_address_over_reloads() {
     scene.gate.log().wait_for_text("signals.listen");
 }
 
-/// Holds README.md, Settings: signals.public_url
+/// Holds docs/configuration.md, Settings: signals.public_url
 #[test]
 fn senders_come_and_go_with_a_reload() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

@@ -6,7 +6,7 @@ use testkit::now;
 
 use super::{CLIENT, FORM, LOGOUT, Scene};
 
-/// Holds README.md, Settings: logout[]
+/// Holds docs/configuration.md, Settings: logout[]
 #[test]
 fn who_logs_out_is_denied_from_then_on_and_nobody_else() {
     for (sid, sub, denied, kind) in [

@@ -10,7 +10,7 @@ use testkit::tokens::Issuer;
 
 use super::Scene;
 
-/// Holds README.md, Settings: global_token_revocation[]
+/// Holds docs/configuration.md, Settings: global_token_revocation[]
 #[test]
 fn a_subject_is_revoked_by_every_form_of_its_name() {
     let scene = Scene::start();

@@ -18,7 +18,7 @@ pub struct Block {
     pub not_run: Option<String>,
 }
 
-/// A metric as README's table promises it; the name may end with `*`.
+/// A metric as the table of docs/monitoring.md promises it; the name may end with `*`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PromisedMetric {
     /// The name.
@@ -89,10 +89,10 @@ pub fn commands(text: &str) -> Vec<String> {
     lines.map(|line| line.split("  #").next().unwrap_or(line).trim().to_owned()).collect()
 }
 
-/// README's table of metrics.
+/// The table of metrics in docs/monitoring.md.
 pub fn promised_metrics() -> Vec<PromisedMetric> {
     let mut promised = Vec::new();
-    for row in table(&document("README.md"), "Metrics") {
+    for row in table(&document("docs/monitoring.md"), "Metrics") {
         let labels: BTreeSet<String> = quoted(&row[1]).into_iter().collect();
         let names = quoted(&row[0]).into_iter();
         promised.extend(names.map(|name| PromisedMetric { name, labels: labels.clone() }));
@@ -100,7 +100,7 @@ pub fn promised_metrics() -> Vec<PromisedMetric> {
     promised
 }
 
-/// The samples of a scrape that README does not promise, or with other labels than it states.
+/// The samples of a scrape that docs/monitoring.md does not promise, or with other labels than it states.
 pub fn unpromised(scrape: &Scrape) -> BTreeSet<String> {
     let promised = promised_metrics();
     let mut found = BTreeSet::new();
@@ -117,14 +117,14 @@ pub fn unpromised(scrape: &Scrape) -> BTreeSet<String> {
                 found.insert(format!("{name} has the labels {labels:?}, not {:?}", it.labels));
             }
             None => {
-                found.insert(format!("{name} is not in README's table"));
+                found.insert(format!("{name} is not in the table of docs/monitoring.md"));
             }
         }
     }
     found
 }
 
-/// The names of README's table of which the scrape has no sample.
+/// The names in the table of docs/monitoring.md of which the scrape has no sample.
 pub fn absent(scrape: &Scrape) -> BTreeSet<String> {
     let there: BTreeSet<&str> = scrape.samples.iter().map(|(sample, ..)| family(scrape, sample)).collect();
     let names = promised_metrics().into_iter().map(|metric| metric.name);
