@@ -2,13 +2,13 @@
 
 # Portcullis in a container:
 #
-#   docker build -t portcullis .
-#   docker run -v ./config:/etc/portcullis:ro -v portcullis:/var/lib/portcullis -p 8443:8443 portcullis
+#   docker build --build-arg PORTCULLIS_COMMIT="$(git rev-parse HEAD)" -t portcullis .
+#   docker run --read-only --cap-drop=ALL --security-opt=no-new-privileges --stop-timeout=45 \
+#       --add-host=host.docker.internal:host-gateway -p 8443:8443 \
+#       -v ./config/container:/etc/portcullis:ro -v ./certs:/etc/certs:ro -v portcullis:/var/lib/portcullis portcullis
 #
-# The configuration is /etc/portcullis/portcullis.toml; the files it names are relative to it and must be readable by
-# user 65532. What must survive a restart belongs on the volume: state.path = "/var/lib/portcullis/portcullis.db".
-# Inside a container, 127.0.0.1 is the container itself: set telemetry.listen to 0.0.0.0:9464 to be scraped and probed
-# (/live, /ready), and admin.listen with [admin.tls] to be administered from outside.
+# The configuration is /etc/portcullis/portcullis.toml; the files it names must be readable by user 65532. Whatever
+# must survive a restart belongs on the volume. docs/deployment.md explains each option.
 
 # ---- build ----------------------------------------------------------------------------------------------------------
 FROM rust:1.95-bookworm AS build
@@ -20,6 +20,10 @@ COPY . .
 
 # Debug information stays out of the image; function names stay in, for readable backtraces.
 ENV CARGO_PROFILE_DIST_STRIP=debuginfo
+
+# The commit that `portcullis --version` names; the build context has no .git.
+ARG PORTCULLIS_COMMIT=""
+ENV PORTCULLIS_COMMIT=$PORTCULLIS_COMMIT
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --profile dist --locked --bin portcullis \
@@ -41,6 +45,7 @@ ENV PORTCULLIS_CONFIG=/etc/portcullis/portcullis.toml
 # Public, admin, telemetry.
 EXPOSE 8443 9443 9464
 
-# SIGTERM, which `docker stop` sends, drains; give it at least server.drain_timeout (docker stop -t 35).
+# SIGTERM drains. The supervisor must wait for longer than server.shutdown_delay and server.drain_timeout together.
+STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/portcullis"]
 CMD ["run"]
