@@ -42,6 +42,8 @@ pub struct Metrics {
     /// Forwarded requests, by `client` and `route`. Counted through [`clients::ClientCounters`] only.
     client_requests: IntCounterVec,
     client_labels: ClientLabels,
+    /// 1 while `/ready` answers 200.
+    pub ready: IntGauge,
     /// Open connections, by `listener`.
     pub connections: IntGaugeVec,
     /// TLS handshakes, by `result`.
@@ -190,6 +192,7 @@ impl Metrics {
                 &["client", "route"],
             )?,
             client_labels: ClientLabels::default(),
+            ready: page.gauge("portcullis_ready", "Whether the gate is ready")?,
             connections: page.gauges("portcullis_connections", "Open connections", &["listener"])?,
             tls_handshakes: page.counters(
                 "portcullis_tls_handshakes_total",
@@ -321,6 +324,9 @@ impl Metrics {
         }
         for kind in ["full", "failed", "closed"] {
             self.state_errors.with_label_values(&[kind]);
+        }
+        for held in ["true", "false"] {
+            self.state_gaps.with_label_values(&[held]);
         }
         for kind in ["subject", "client", "session", "token", "issuer"] {
             self.revocations.with_label_values(&[kind]);

@@ -82,11 +82,12 @@ impl Health {
         self.heard.store(Arc::new(heard));
     }
 
-    /// Exports how long ago each transmitter was heard; those that are gone leave.
-    pub fn export_signals(&self, metrics: &Metrics, now: Monotonic) {
+    /// Exports whether the gate is ready, and how long ago each transmitter was heard; those that are gone leave.
+    pub fn export(&self, metrics: &Metrics, now: Now) {
+        metrics.ready.set(i64::from(self.at(now).0));
         metrics.signals_age.reset();
         for heard in self.heard.load().iter().filter(|heard| heard.heartbeat) {
-            let age = heard.clock.age(now).as_secs_f64();
+            let age = heard.clock.age(now.monotonic).as_secs_f64();
             metrics.signals_age.with_label_values(&[heard.clock.transmitter()]).set(age);
         }
     }
@@ -252,6 +253,8 @@ mod tests {
                     refused_for: refused_for.clone(),
                 }]);
                 let (ready, body) = health.at(later);
+                health.export(&metrics, later);
+                assert_eq!(metrics.ready.get() == 1, ready);
                 assert_eq!(ready, expected, "{refused_for:?}, stale: {stale}, {when:?}");
                 let said = if stale { "stale: no heartbeat was confirmed for 61 s" } else { "ok" };
                 assert_eq!(body["components"]["signals:okta"], said);
@@ -269,12 +272,12 @@ mod tests {
         clock.suspend();
         let refused_for = Some("https://a.example/".into());
         two.replace_heard(vec![HeardTransmitter { clock, heartbeat: true, refused_for }]);
-        two.export_signals(&metrics, now.monotonic);
+        two.export(&metrics, now);
         assert!(
             metrics.render().unwrap().contains("portcullis_signals_age_seconds{transmitter=\"okta\"} 0\n")
         );
         two.replace_heard(Vec::new());
-        two.export_signals(&metrics, now.monotonic);
+        two.export(&metrics, now);
         assert!(!metrics.render().unwrap().contains("portcullis_signals_age_seconds{"));
     }
 }

@@ -31,7 +31,7 @@ use crate::signals::intake::Intake;
 use crate::signals::scim::ScimDirectories;
 use crate::signals::ssf::Receiver;
 use crate::signals::ssf::streams::replica_name;
-use crate::time::{Monotonic, Now};
+use crate::time::Now;
 use crate::tls::ServerTls;
 
 /// What every configuration is wired with: made once, kept over reloads.
@@ -252,7 +252,7 @@ impl Wiring {
         let state = self.lasting.state.clone().gauges(metrics.clone());
         move || {
             state();
-            health.export_signals(&metrics, Monotonic::now());
+            health.export(&metrics, Now::read());
         }
     }
 

@@ -23,8 +23,7 @@ const HISTOGRAMS: [&str; 3] = [
 ];
 
 /// The metrics of gates that share a store, which tests/fleet looks at, and of gates that get signals.
-const OF_OTHERS: [&str; 3] =
-    ["portcullis_signals_age_seconds", "portcullis_state_gaps_total", "portcullis_state_setup_warnings"];
+const OF_OTHERS: [&str; 2] = ["portcullis_signals_age_seconds", "portcullis_state_setup_warnings"];
 
 const AUTHORITY: &str = r#"
 [[issuers]]
@@ -110,6 +109,7 @@ fn metrics_have_exactly_the_promised_names_types_and_labels() {
         let value = page.sum(name, labels);
         assert!((value - expected).abs() < 1e-9, "{name} {labels:?} is {value}");
     };
+    is("portcullis_ready", &[], 1.0);
     is("portcullis_requests_total", &[("route", "/{*rest}"), ("method", "GET"), ("status", "200")], 3.0);
     is("portcullis_requests_total", &[("route", "/{*rest}"), ("method", "GET"), ("status", "401")], 2.0);
     is("portcullis_requests_total", &[("route", "/gone"), ("method", "POST"), ("status", "502")], 1.0);

@@ -16,6 +16,7 @@ mod events;
 mod gaps;
 mod init;
 mod logout;
+mod monitoring;
 mod outage;
 mod retention;
 mod scene;

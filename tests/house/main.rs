@@ -10,6 +10,7 @@ mod documents;
 mod files;
 mod listed;
 mod map;
+mod monitoring;
 mod names;
 mod promises;
 mod secrets;
