@@ -379,7 +379,7 @@ fn a_clock_that_is_set_right_while_the_gate_runs_ends_no_fresh_token() {
 
 /// Holds docs/operations.md, Failure modes: an older copy of the state file is put back
 #[test]
-fn a_file_that_is_older_than_it_was_is_told_of() {
+fn an_older_state_file_is_noticed_and_reported() {
     let (app, issuer) = (App::start(Speaks::Http1), Issuer::new());
     let settings = Settings::plaintext().guarding(&app.url(), &issuer).admin().toml(STATE);
     let revoke = |gate: &Gate| gate.publish(&json!({"type": "subject-revoked", "subject": unique()}));

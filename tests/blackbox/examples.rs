@@ -23,7 +23,7 @@ const EXAMPLES: [&str; 9] =
     ["auth0", "authority", "cognito", "entra", "fleet", "keycloak", "kubernetes", "mcp", "okta"];
 
 /// The secrets that examples take from the environment.
-const SECRETS: [(&str, &str); 3] = [
+pub const SECRETS: [(&str, &str); 3] = [
     ("PORTCULLIS_ADMIN_TOKEN", ADMIN_TOKEN),
     ("ENTRA_SCIM_TOKEN", "scim-secret-of-the-tests-0123456789"),
     ("REDIS_PASSWORD", "secret-of-redis"),
@@ -89,10 +89,10 @@ fn tables(text: &str) -> Vec<(String, Vec<String>)> {
 }
 
 /// A configuration on ports of its own, with keys in `keys.json`, and with lines of `[state]` in place of where Redis is.
-fn settings(name: &str, upstream: &RawUpstream, keys: &Value, state: &str) -> Settings {
+pub fn settings(text: &str, upstream: &RawUpstream, keys: &Value, state: &str) -> Settings {
     let mut settings = Settings::tls();
     settings.file("keys.json", keys.to_string());
-    for (header, lines) in tables(&example(name)) {
+    for (header, lines) in tables(text) {
         let of_redis = ["url", "username", "password", "ca"];
         let kept = lines.iter().filter(|line| {
             let key = line.split([' ', '=']).next().unwrap_or_default();
@@ -119,7 +119,8 @@ fn settings(name: &str, upstream: &RawUpstream, keys: &Value, state: &str) -> Se
     settings.server("shutdown_delay = \"0s\"")
 }
 
-fn launch(settings: &Settings) -> Gate {
+/// A gate with the secrets of the examples.
+pub fn launch(settings: &Settings) -> Gate {
     let gate = Gate::launch_with(settings, |command| {
         command.envs(SECRETS);
     });
@@ -166,7 +167,7 @@ fn tokens_of_the_shapes_that_providers_document_are_judged_by_their_examples() {
     for (name, shapes, changes, rows) in PROVIDERS {
         let upstream = RawUpstream::start();
         let signer = Signer::new("RS256", "provider-1");
-        let gate = launch(&settings(name, &upstream, &json!({"keys": [signer.jwk()]}), ""));
+        let gate = launch(&settings(&example(name), &upstream, &json!({"keys": [signer.jwk()]}), ""));
         let changed = changes
             .iter()
             .fold(data(shapes)["tokens"].to_string(), |text, (from, to)| text.replace(from, to));
@@ -208,7 +209,7 @@ fn gates_of_the_fleet_s_example_share_what_was_revoked() {
         ..Issuer::named("https://idp.example.com/")
     };
     let state = format!("url = \"{}\"", redis.url());
-    let start = || launch(&settings("fleet", &upstream, &issuer.jwks(), &state));
+    let start = || launch(&settings(&example("fleet"), &upstream, &issuer.jwks(), &state));
     let (first, second) = (start(), start());
     let token = issuer.token().claim("scope", "read:deals").claim("sub", "alice").build();
     let decide =
@@ -226,7 +227,7 @@ fn gates_of_the_fleet_s_example_share_what_was_revoked() {
 #[test]
 fn the_authority_s_example_issues_tokens_that_end_when_a_role_is_taken_away() {
     let upstream = RawUpstream::start();
-    let gate = launch(&settings("authority", &upstream, &json!({"keys": []}), ""));
+    let gate = launch(&settings(&example("authority"), &upstream, &json!({"keys": []}), ""));
     operate(&gate, &["user", "create", "alice", "--role", "case-reader"]);
     let made = ["credential", "create", "--name", "R", "--owner", "alice", "--role", "case-reader"];
     let made = operate(&gate, &[&made[..], &["--scope", "read:deals", "--json"]].concat());
@@ -252,7 +253,7 @@ fn the_example_of_an_mcp_server_leads_clients_to_a_token_and_denies_what_no_rout
     let upstream = RawUpstream::start();
     let resource = "https://api.example.com/mcp";
     let issuer = Issuer { audience: resource.to_owned(), ..Issuer::named("https://idp.example.com/") };
-    let gate = launch(&settings("mcp", &upstream, &issuer.jwks(), ""));
+    let gate = launch(&settings(&example("mcp"), &upstream, &issuer.jwks(), ""));
     let metadata = gate.get("/.well-known/oauth-protected-resource/mcp").send().json();
     assert_eq!(metadata["resource"], resource);
     assert_eq!(metadata["authorization_servers"], json!(["https://idp.example.com/"]));

@@ -24,6 +24,7 @@ mod edges;
 mod examples;
 mod failing_upstreams;
 mod grpc;
+mod guides;
 mod harness;
 mod hostile_h2;
 mod hostile_heads;

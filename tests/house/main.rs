@@ -5,6 +5,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a broken rule fails the test")]
 #![allow(clippy::excessive_nesting, reason = "a visitor is declared inside the rule that it serves")]
 
+mod attacks;
 mod benches;
 mod documents;
 mod files;
