@@ -50,6 +50,7 @@ mod pinned;
 mod policy;
 mod proxy_protocol;
 mod proxying;
+mod quickstart;
 mod reload;
 mod resources;
 mod restarts;

@@ -52,10 +52,10 @@ impl Reader {
             ("http://127.0.0.1:3000", self.upstream.url()),
             ("discovery = true", "jwks_file = \"jwks.json\"".to_owned()),
             (
-                "[admin]",
-                "[telemetry]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"".to_owned(),
+                "[[admin.tokens]]",
+                "[telemetry]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[[admin.tokens]]"
+                    .to_owned(),
             ),
-            ("permissions = [\"authority\"]", "permissions = [\"authority\", \"events\"]".to_owned()),
         ];
         let mut text = first_minute() + &block("README.md", "[authority]");
         for (printed, value) in own {
@@ -86,6 +86,13 @@ impl Reader {
         (output.status.code().unwrap(), String::from_utf8_lossy(&printed).into_owned())
     }
 
+    /// The status of a request with the token.
+    fn status(&self, public: SocketAddr, path: &str) -> String {
+        let asking = format!("{} -o /dev/null -w '%{{http_code}}'", curl(public));
+        let field = "-H \"Authorization: Bearer $TOKEN\"";
+        self.says(&format!("{asking} {field} https://api.example.com{path}"), nowhere())
+    }
+
     /// What lines print that must succeed.
     #[track_caller]
     fn says(&self, script: &str, admin: SocketAddr) -> String {
@@ -93,6 +100,11 @@ impl Reader {
         assert_eq!(code, 0, "{script}\n{printed}");
         printed
     }
+}
+
+/// curl that finds the gate under the name that README gives it.
+fn curl(public: SocketAddr) -> String {
+    format!("curl -sS --cacert ca.pem --connect-to api.example.com:443:{public}")
 }
 
 /// README's first configuration.
@@ -137,6 +149,7 @@ fn the_shared_state_of_the_docs_is_good_as_it_is_printed() {
 /// Runs README.md: [authority]
 /// Runs README.md: curl -d grant_type=client_credentials
 /// Runs README.md: portcullis user create alice
+/// Runs README.md: portcullis user roles alice
 /// Runs docs/admin.md: portcullis event subject-revoked
 #[test]
 fn the_commands_of_the_readme_do_what_it_says() {
@@ -154,16 +167,9 @@ fn the_commands_of_the_readme_do_what_it_says() {
     let mut process = Running(process.spawn().unwrap());
     let log = Log::follow(&mut process.0);
     let (public, admin) = (address(&log, "public"), address(&log, "admin"));
-    let curl = format!("curl -sS --cacert ca.pem --connect-to api.example.com:443:{public}");
-    let status = |path: &str| {
-        let silent = "-o /dev/null -w '%{http_code}'";
-        reader.says(
-            &format!("{curl} {silent} -H \"Authorization: Bearer $TOKEN\" https://api.example.com{path}"),
-            admin,
-        )
-    };
-    eventually("the gate serves", || (status("/deals/7") == "200").then_some(()));
-    assert_eq!(status("/health"), "200");
+    let curl = curl(public);
+    eventually("the gate serves", || (reader.status(public, "/deals/7") == "200").then_some(()));
+    assert_eq!(reader.status(public, "/health"), "200");
     reader.says(explain, admin);
 
     // An event ends the token, and explain says so.
@@ -175,28 +181,32 @@ fn the_commands_of_the_readme_do_what_it_says() {
     reader.says(&of_issuer(event), admin);
     let (code, printed) = reader.shell(explain, admin);
     assert!(code == 1 && printed.contains("role_changed"), "{code}: {printed}");
-    assert_eq!(status("/deals/7"), "401");
+    assert_eq!(reader.status(public, "/deals/7"), "401");
 
     reader.file("alice.password", "correct horse battery staple\n");
     operate(&reader, admin);
     let users = block("README.md", "portcullis user create alice");
     let said = reader.says(&users.replace("$ ", "").replace('…', ADMIN_TOKEN), admin);
-    assert!(said.ends_with("alice has a new password\n"), "{said}");
-    let made = reader.says(
-        "portcullis credential create --name R --owner alice --role case-writer --scope read:deals --json",
-        admin,
-    );
-    let made: Value = serde_json::from_str(&made).unwrap();
+    let word_of = |label: &str| {
+        let line = said.lines().find(|line| line.starts_with(label)).unwrap_or_else(|| panic!("{said}"));
+        line.split_whitespace().last().unwrap().to_owned()
+    };
+    let (id, secret) = (word_of("client id"), word_of("client secret"));
+    assert!(said.lines().last().unwrap().starts_with(&id), "the list of credentials: {said}");
     let asking = block("README.md", "curl -d grant_type");
     let [ask] = &commands(&asking)[..] else { panic!("one line") };
-    let ask = ask.replace("app_…", made["client_id"].as_str().unwrap());
-    let ask =
-        ask.replace("client_secret=…", &format!("client_secret={}", made["client_secret"].as_str().unwrap()));
+    let ask = ask.replace("app_…", &id).replace("client_secret=…", &format!("client_secret={secret}"));
     let answer: Value = serde_json::from_str(&reader.says(&ask.replacen("curl", &curl, 1), admin)).unwrap();
     let printed = asking.lines().find(|line| line.starts_with('{')).unwrap();
     let mut expected: Value = serde_json::from_str(printed).unwrap();
     expected["access_token"] = answer["access_token"].clone();
     assert_eq!(answer, expected);
+    let reader = Reader { token: answer["access_token"].as_str().unwrap().to_owned(), ..reader };
+    assert_eq!(reader.status(public, "/deals/7"), "200", "with the token that the README gets");
+    for line in commands(&block("README.md", "portcullis user roles alice")) {
+        reader.says(&line, admin);
+    }
+    assert_eq!(reader.status(public, "/deals/7"), "401", "after the role is gone");
 
     std::fs::create_dir(reader.folder.path().join("backups")).unwrap();
     for line in commands(&block("docs/operations.md", "portcullis state backup")) {

@@ -3,7 +3,8 @@
 //!
 //! A test names what it holds in its doc comment, one thing a line: `/// Holds docs/operations.md, Failure modes: the disk is full`
 //! (the document, the heading, the first cell of the row without its backticks), or `/// Runs README.md: portcullis check`
-//! (the document, and text that only this block has). A block that no test runs says why in the line above it:
+//! (the document, and text that only this block has), or for all blocks under a heading
+//! `/// Runs docs/quickstart.md, 2. In front of your API`. A block that no test runs says why in the line above it:
 //! `<!-- not run: needs a browser -->`.
 
 use std::collections::BTreeSet;
@@ -107,9 +108,10 @@ fn not_matched(rows: &BTreeSet<String>, marks: &[String]) -> Vec<String> {
 
 fn not_run(blocks: &[(String, Block)], marks: &[String]) -> Vec<String> {
     let is_of = |mark: &str, path: &str, block: &Block| {
-        mark.strip_prefix(path)
-            .and_then(|rest| rest.strip_prefix(": "))
-            .is_some_and(|key| block.text.contains(key))
+        mark.strip_prefix(path).is_some_and(|rest| {
+            let key = rest.strip_prefix(": ").is_some_and(|key| block.text.contains(key));
+            key || rest.strip_prefix(", ").is_some_and(|heading| block.heading == heading)
+        })
     };
     let mut found = Vec::new();
     for (path, block) in blocks {
@@ -121,7 +123,8 @@ fn not_run(blocks: &[(String, Block)], marks: &[String]) -> Vec<String> {
     }
     for mark in marks {
         let count = blocks.iter().filter(|(path, block)| is_of(mark, path, block)).count();
-        if count != 1 {
+        let is_of_section = !mark.contains(": ") && count > 0;
+        if count != 1 && !is_of_section {
             found.push(format!("{count} blocks are {mark}"));
         }
     }
@@ -192,15 +195,19 @@ fn the_rule_of_rows_sees_what_it_looks_for() {
 
 #[test]
 fn the_rule_of_blocks_sees_what_it_looks_for() {
-    let page = "```toml\na = 1\n```\n<!-- not run: because -->\n```sh\nls\n```\n```sh\nrm\n```\n<!-- not run: no -->\n```json\n{}\n```\n";
+    let page = "# B\n```sh\ncd\n```\n```sh\ncd\n```\n# A\n```toml\na = 1\n```\n<!-- not run: because -->\n```sh\nls\n```\n```sh\nrm\n```\n<!-- not run: no -->\n```json\n{}\n```\n";
     let blocks: Vec<(String, Block)> =
         documents::blocks(page).into_iter().map(|block| ("docs/a.md".to_owned(), block)).collect();
-    let code =
-        "/// Runs docs/a.md: a = 1\n/// Runs docs/a.md: {}\n/// Runs docs/a.md: cp\n#[test]\nfn a() {}\n";
+    let code = "/// Runs docs/a.md: a = 1\n/// Runs docs/a.md: {}\n/// Runs docs/a.md: cp\n/// Runs docs/a.md, B\n/// Runs docs/a.md, C\n#[test]\nfn a() {}\n";
     let marks = marks_of_blocks(&[Source::of_tests("tests/a.rs", code)]);
     assert_eq!(
         not_run(&blocks, &marks),
-        ["no test runs docs/a.md:8", "docs/a.md:12 is run and says: no", "0 blocks are docs/a.md: cp"]
+        [
+            "no test runs docs/a.md:16",
+            "docs/a.md:20 is run and says: no",
+            "0 blocks are docs/a.md: cp",
+            "0 blocks are docs/a.md, C"
+        ]
     );
 }
 

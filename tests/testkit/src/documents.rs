@@ -10,6 +10,8 @@ use crate::metrics::Scrape;
 pub struct Block {
     /// The line of the fence, counted from 1.
     pub line: usize,
+    /// The heading that it stands under.
+    pub heading: String,
     /// What stands behind the opening fence: `toml`.
     pub language: String,
     /// The text between the fences.
@@ -57,14 +59,18 @@ pub fn quoted(cell: &str) -> Vec<String> {
 pub fn blocks(text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut lines = text.lines().enumerate();
-    let mut before = "";
+    let (mut before, mut heading) = ("", "");
     while let Some((index, line)) = lines.next() {
+        if line.starts_with('#') {
+            heading = line.trim_start_matches('#').trim();
+        }
         if let Some(language) = line.trim_start().strip_prefix("```") {
             let inside = lines.by_ref().map(|(_, line)| line);
             let body: Vec<&str> = inside.take_while(|line| line.trim() != "```").collect();
             let reason = before.strip_prefix("<!-- not run: ").and_then(|rest| rest.strip_suffix(" -->"));
             blocks.push(Block {
                 line: index + 1,
+                heading: heading.to_owned(),
                 language: language.to_owned(),
                 text: body.join("\n") + "\n",
                 not_run: reason.map(str::to_owned),
@@ -81,6 +87,14 @@ pub fn block(path: &str, key: &str) -> String {
         blocks(&document(path)).into_iter().filter(|block| block.text.contains(key)).collect();
     assert_eq!(found.len(), 1, "blocks of {path} with {key:?}");
     found.into_iter().map(|block| block.text).collect()
+}
+
+/// The blocks of a document under one heading, in order.
+pub fn blocks_under(path: &str, heading: &str) -> Vec<Block> {
+    let found = blocks(&document(path)).into_iter().filter(|block| block.heading == heading);
+    let found: Vec<Block> = found.collect();
+    assert!(!found.is_empty(), "no blocks under {heading:?} of {path}");
+    found
 }
 
 /// The commands of a block of language `console`, without their prompt and comment.

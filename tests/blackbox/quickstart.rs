@@ -1,0 +1,207 @@
+//! docs/quickstart.md as its reader follows it: each part from an empty folder, in one shell, with what it prints compared with
+//! what is printed there. Ports are free ones, and keys and token of the identity provider are those of a test.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+
+use tempfile::TempDir;
+
+use testkit::documents::{Block, blocks_under};
+use testkit::eventually;
+use testkit::gate::binary;
+use testkit::ports::ClaimedPort;
+use testkit::tokens::Issuer;
+use testkit::tools::Running;
+
+const PAGE: &str = "docs/quickstart.md";
+
+/// Programs that have a terminal of their own, and what they print once they can be used.
+const SERVERS: [(&str, &str); 3] = [
+    ("python3 -m http.server", "Serving HTTP"),
+    ("redis-server", "Ready to accept connections"),
+    ("portcullis run", "\"listener\":\"admin\""),
+];
+
+/// Ends what a command printed, before its exit code.
+const END: &str = "--- end of a command: ";
+
+/// One shell, in which a reader types a part of the page.
+struct Reader {
+    folder: TempDir,
+    /// Ended last, with everything it started.
+    _shell: Running,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    ports: Vec<(&'static str, ClaimedPort)>,
+    servers: usize,
+    /// What is filled in for `…` behind these.
+    values: Vec<(&'static str, String)>,
+}
+
+impl Reader {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = format!("{}:{}", binary().parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new("bash");
+        command.current_dir(folder.path()).env("PATH", path).env("PYTHONUNBUFFERED", "1");
+        for name in ["PORTCULLIS_CONFIG", "PORTCULLIS_ADMIN_URL", "PORTCULLIS_ADMIN_TOKEN"] {
+            command.env_remove(name);
+        }
+        let mut shell = Running::start(command.stderr(Stdio::inherit()));
+        let (input, output) = (shell.0.stdin.take(), BufReader::new(shell.0.stdout.take().unwrap()));
+        let ports = ["8443", "3000", "9443", "9464", "6379"].map(|printed| (printed, ClaimedPort::new()));
+        let mut reader = Self {
+            folder,
+            _shell: shell,
+            input,
+            output,
+            ports: ports.into(),
+            servers: 0,
+            values: Vec::new(),
+        };
+        reader.run("trap 'kill $(jobs -p); wait' EXIT; exec 2>&1");
+        let admin = reader.own("http://127.0.0.1:9443");
+        reader.run(&format!("export PORTCULLIS_ADMIN_URL={admin}"));
+        reader
+    }
+
+    /// Follows a part of the page; the TOML blocks become files of these names.
+    fn follow(&mut self, heading: &str, files: &[&str], change: impl Fn(&str) -> String) {
+        let mut files = files.iter();
+        for block in blocks_under(PAGE, heading) {
+            if block.language == "toml" {
+                let text = self.own(&change(&block.text));
+                std::fs::write(self.place().join(files.next().unwrap()), text).unwrap();
+            } else {
+                self.play(&block);
+            }
+        }
+        assert_eq!(files.next(), None, "a file that the page does not have");
+    }
+
+    /// Where the shell is.
+    fn place(&mut self) -> PathBuf {
+        PathBuf::from(self.run("pwd"))
+    }
+
+    fn play(&mut self, block: &Block) {
+        let mut steps: Vec<(&str, Vec<&str>)> = Vec::new();
+        for line in block.text.lines() {
+            match (line.strip_prefix("$ "), steps.last_mut()) {
+                (Some(command), _) => steps.push((command, Vec::new())),
+                (None, Some((_, expected))) => expected.push(line),
+                (None, None) => panic!("{line:?} comes before a command"),
+            }
+        }
+        for (command, expected) in steps {
+            let command = self.filled_in(&self.own(command));
+            if let Some((_, ready)) = SERVERS.iter().find(|(start, _)| command.starts_with(start)) {
+                self.serve(&command, ready);
+            } else if command.starts_with("ask ") {
+                // A gate that has just started, or another of the fleet, may need a moment.
+                eventually(&format!("{command}: {expected:?}"), || {
+                    is_as_printed(&self.run(&command), &expected).then_some(())
+                });
+            } else {
+                let printed = self.run(&command);
+                assert!(is_as_printed(&printed, &expected), "{command}: {printed:?}, not {expected:?}");
+            }
+        }
+    }
+
+    /// The ports of this test in place of those of the page.
+    fn own(&self, text: &str) -> String {
+        let replace = |text: String, (printed, port): &(&str, ClaimedPort)| {
+            text.replace(printed, &port.number().to_string())
+        };
+        self.ports.iter().fold(text.to_owned(), replace)
+    }
+
+    fn filled_in(&self, command: &str) -> String {
+        let found = self.values.iter().find(|(name, _)| command == format!("{name}=…"));
+        found.map_or_else(|| command.to_owned(), |(name, value)| format!("{name}={value}"))
+    }
+
+    /// Starts what another terminal would run.
+    fn serve(&mut self, command: &str, ready: &str) {
+        self.servers += 1;
+        let log = self.folder.path().join(format!("terminal-{}.log", self.servers));
+        self.run(&format!("{command} >{} 2>&1 </dev/null &", log.display()));
+        eventually(&format!("{command} says {ready}"), || {
+            std::fs::read_to_string(&log).is_ok_and(|text| text.contains(ready)).then_some(())
+        });
+    }
+
+    /// What a command prints that must succeed.
+    fn run(&mut self, command: &str) -> String {
+        let input = self.input.as_mut().unwrap();
+        writeln!(input, "{command}\nprintf '\\n{END}%s\\n' $?").unwrap();
+        let mut printed = String::new();
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "{command}: the shell ended\n{printed}");
+            if let Some(code) = line.strip_prefix(END) {
+                assert_eq!(code.trim_end(), "0", "{command}\n{printed}");
+                return printed.trim_end().to_owned();
+            }
+            printed.push_str(&line);
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for number in 1..=self.servers {
+                let log = self.folder.path().join(format!("terminal-{number}.log"));
+                eprintln!("{}:\n{}", log.display(), std::fs::read_to_string(&log).unwrap_or_default());
+            }
+        }
+        // The shell ends at the end of its input, and what it started ends with it.
+        drop(self.input.take());
+        drop(self._shell.0.wait());
+    }
+}
+
+/// Whether this was printed, where `…` stands for anything within a line. Nothing is expected of a command without lines.
+fn is_as_printed(printed: &str, expected: &[&str]) -> bool {
+    let lines: Vec<&str> = printed.lines().collect();
+    let is_like = |(line, wanted): (&&str, &&str)| match wanted.split_once('…') {
+        Some((start, end)) => line.starts_with(start) && line.ends_with(end),
+        None => line == wanted,
+    };
+    lines.len() == expected.len() && lines.iter().zip(expected).all(is_like)
+}
+
+/// Runs docs/quickstart.md, 2. In front of your API
+#[test]
+fn a_reader_with_an_identity_provider_gets_from_an_empty_folder_to_a_token_that_an_event_ends() {
+    let issuer = Issuer {
+        audience: "https://api.example.com".to_owned(),
+        ..Issuer::named("https://idp.example.com/")
+    };
+    let mut reader = Reader::new();
+    let token = issuer.token().claim("scope", "read:deals").claim("sub", "alice").build();
+    reader.values = vec![("TOKEN", token), ("SUBJECT", "alice".to_owned())];
+    let keys = reader.folder.path().join("keys.json");
+    std::fs::write(&keys, issuer.jwks().to_string()).unwrap();
+    reader.follow("2. In front of your API", &["gate.toml"], |text| {
+        assert!(text.contains("discovery = true"), "{text}");
+        text.replace("discovery = true", &format!("jwks_file = \"{}\"", keys.display()))
+    });
+    assert!(reader.run("cat verdict.txt").contains("allow"), "explain says why");
+}
+
+/// Runs docs/quickstart.md, 3. With the embedded authority
+#[test]
+fn a_reader_without_an_identity_provider_gets_a_token_that_ends_with_a_role() {
+    Reader::new().follow("3. With the embedded authority", &["gate.toml"], str::to_owned);
+}
+
+/// Runs docs/quickstart.md, 4. Three replicas on Redis
+#[test]
+fn a_reader_starts_three_replicas_that_share_what_was_revoked() {
+    let files = ["fleet.toml", "issuing.toml", "accepting.toml"];
+    Reader::new().follow("4. Three replicas on Redis", &files, str::to_owned);
+}
