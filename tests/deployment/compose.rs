@@ -93,7 +93,7 @@ fn the_redis_of_the_project_keeps_everything_for_clients_with_the_password() {
     let _running = Running::start(&mut command);
     let probe = own(&redis["healthcheck"]["test"][1]);
     eventually("Redis is healthy", || {
-        Command::new("sh").args(["-c", &probe]).status().unwrap().success().then_some(())
+        Command::new("sh").args(["-c", &probe]).output().unwrap().status.success().then_some(())
     });
     let password = std::fs::read_to_string(folder.path().join("secrets/redis-password")).unwrap();
     let ask = |words: &[&str]| {

@@ -12,7 +12,7 @@ use testkit::ports::ClaimedPort;
 use testkit::tools::{Running, run};
 
 use crate::pods::{self, are_accepted, open_ports, resource};
-use crate::tooling::{file, says, text, tool, write, yaml};
+use crate::tooling::{file, says, tool, write, yaml};
 
 fn rendered(folder: &Path) -> String {
     says("kubectl", &["kustomize", folder.to_str().unwrap()])
@@ -99,8 +99,14 @@ fn the_component_adds_the_gate_to_labelled_workloads_of_others_and_leaves_the_re
     let (with, without) = (labelled("sidecar"), labelled("none"));
     write(&overlay.join("shop.yaml"), format!("{with}\n---\n{without}\n"));
     write(&overlay.join("portcullis.toml"), "[server]\n");
-    for name in ["kustomization.yaml", "deployment.yaml", "service.yaml", "network-policy.yaml"] {
-        write(&folder.path().join("sidecar").join(name), text(&format!("config/kubernetes/sidecar/{name}")));
+    for component in ["sidecar", "monitoring"] {
+        for entry in std::fs::read_dir(file(&format!("config/kubernetes/{component}"))).unwrap() {
+            let path = entry.unwrap().path();
+            write(
+                &folder.path().join(component).join(path.file_name().unwrap()),
+                std::fs::read(&path).unwrap(),
+            );
+        }
     }
     let own = format!("resources: [shop.yaml]\n{}", block("docs/deployment.md", "newTag: 0.1.0"));
     write(&overlay.join("kustomization.yaml"), own);
@@ -109,6 +115,12 @@ fn the_component_adds_the_gate_to_labelled_workloads_of_others_and_leaves_the_re
     let all = yaml(&printed);
     assert_eq!(resource(&all, "Deployment", "shopnone"), &without);
     let shop = resource(&all, "Deployment", "shopsidecar");
+    let monitor = &resource(&all, "PodMonitor", "portcullis")["spec"];
+    assert_eq!(
+        shop["spec"]["template"]["metadata"]["labels"]["portcullis"],
+        monitor["selector"]["matchLabels"]["portcullis"]
+    );
+    assert_eq!(monitor["podMetricsEndpoints"][0]["port"], pods::gate(shop)["ports"][1]["name"]);
     assert_eq!(pods::gate(shop)["image"], "registry.example.com/portcullis:0.1.0");
     let (before, after) = (&with["spec"]["template"]["spec"], &shop["spec"]["template"]["spec"]);
     assert_eq!(
@@ -192,7 +204,7 @@ fn the_redis_of_the_example_keeps_everything_for_clients_with_the_password() {
     };
     let _running = Running::start(&mut shell(&redis["command"]));
     let probe = &redis["readinessProbe"]["exec"]["command"];
-    eventually("Redis is ready", || shell(probe).status().unwrap().success().then_some(()));
+    eventually("Redis is ready", || shell(probe).output().unwrap().status.success().then_some(()));
     let number = port.number().to_string();
     let ask = |words: &[&str]| {
         let options = ["-p", &number, "--tls", "--insecure", "--no-auth-warning", "-a", "correct-horse"];

@@ -10,7 +10,6 @@
 
 mod compose;
 mod container;
-mod files;
 mod helm;
 mod kubernetes;
 mod pods;

@@ -8,6 +8,7 @@
 mod attacks;
 mod benches;
 mod documents;
+mod editor;
 mod files;
 mod listed;
 mod map;
