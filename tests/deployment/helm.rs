@@ -1,7 +1,7 @@
 //! `config/helm/portcullis`: the chart, its values, and the rules that it carries.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -31,7 +31,7 @@ fn rendered(options: &[&str]) -> String {
 fn printed_values() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gate.yaml");
-    write(&path, block("docs/deployment.md", "serviceMonitor:"));
+    write(&path, block("docs/deployment.md", "prometheusRule:"));
     (folder, path)
 }
 
@@ -58,7 +58,7 @@ fn the_gates_of_the_chart_are_hardened_probed_and_have_time_to_end() {
     assert_eq!(gates["spec"]["template"]["spec"]["automountServiceAccountToken"], false);
 }
 
-/// Runs docs/deployment.md: serviceMonitor:
+/// Runs docs/deployment.md: prometheusRule:
 /// Runs docs/deployment.md: helm install gate
 #[test]
 fn the_values_and_commands_of_the_docs_install_the_chart() {
@@ -124,4 +124,36 @@ fn the_schema_knows_every_value_that_the_chart_has() {
     let values = yaml(&text("config/helm/portcullis/values.yaml"));
     let listed: BTreeSet<&String> = values[0].as_object().unwrap().keys().collect();
     assert_eq!(known, listed);
+}
+
+#[test]
+fn the_rules_of_the_chart_are_those_of_the_monitoring_folder() {
+    let folder = |path: &str| -> BTreeSet<String> {
+        let files = std::fs::read_dir(file(path)).unwrap();
+        let names = files.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names
+            .filter(|name| {
+                name.starts_with("portcullis-") && Path::new(name).extension().is_some_and(|it| it == "yaml")
+            })
+            .collect()
+    };
+    let (copies, originals) = (folder("config/helm/portcullis/files"), folder("config/monitoring"));
+    assert_eq!(copies, originals, "copy config/monitoring/portcullis-*.yaml to config/helm/portcullis/files");
+    let (_folder, values) = printed_values();
+    let all = yaml(&rendered(&["--values", values.to_str().unwrap()]));
+    for name in &copies {
+        let (copy, original) = (
+            text(&format!("config/helm/portcullis/files/{name}")),
+            text(&format!("config/monitoring/{name}")),
+        );
+        assert_eq!(copy, original, "copy config/monitoring/{name} to config/helm/portcullis/files");
+        let of_release = name.replace("portcullis-", "shop-portcullis-").replace(".yaml", "");
+        assert_eq!(resource(&all, "PrometheusRule", &of_release)["spec"], yaml(&original)[0], "{name}");
+    }
+    let monitor = &resource(&all, "ServiceMonitor", "shop-portcullis")["spec"];
+    let service = resource(&all, "Service", "shop-portcullis-telemetry");
+    for (label, value) in monitor["selector"]["matchLabels"].as_object().unwrap() {
+        assert_eq!(&service["metadata"]["labels"][label], value, "{label}");
+    }
+    assert_eq!(monitor["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
 }
