@@ -144,6 +144,12 @@ impl Url {
         (&self.host, self.port, is_tls(self)) == (&other.host, other.port, is_tls(other))
     }
 
+    /// Whether it is fetched over TLS.
+    #[must_use]
+    pub fn uses_tls(&self) -> bool {
+        self.transport == Transport::Tls
+    }
+
     /// Whether what is sent there can be read on the way: plain `http` to another host.
     #[must_use]
     pub fn is_exposed(&self) -> bool {

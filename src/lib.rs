@@ -67,6 +67,8 @@ pub mod state;
 
 pub mod keys;
 
+pub mod traces;
+
 pub mod client;
 
 pub mod log;

@@ -106,6 +106,8 @@ pub struct Metrics {
     pub state_rolled_back: IntGauge,
     /// Responses and tunnels that were ended because their token was no longer in force, by `reason`.
     pub streams_cut: IntCounterVec,
+    /// Spans of traces, by `result` (exported, dropped, failed).
+    pub spans: IntCounterVec,
     /// Log lines that were lost because the destination was blocked, slow or full.
     pub log_lines_dropped: IntCounter,
 }
@@ -302,6 +304,7 @@ impl Metrics {
                 "Streams ended because their token was no longer in force",
                 &["reason"],
             )?,
+            spans: page.counters("portcullis_spans_total", "Spans of traces", &["result"])?,
             log_lines_dropped: page.counter("portcullis_log_lines_dropped_total", "Log lines lost")?,
             registry: page.0,
         };
@@ -330,6 +333,9 @@ impl Metrics {
         }
         for kind in ["subject", "client", "session", "token", "issuer"] {
             self.revocations.with_label_values(&[kind]);
+        }
+        for result in ["exported", "dropped", "failed"] {
+            self.spans.with_label_values(&[result]);
         }
         self.token_requests.with_label_values(&["ok", "none"]);
         for error in TOKEN_ERRORS {

@@ -89,6 +89,14 @@ impl Timestamp {
     }
 }
 
+/// What the wall clock says, in nanoseconds since the Unix epoch: for spans, which are shorter than milliseconds.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+pub fn unix_nanos() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// A moment on the monotonic clock: milliseconds since this process first read it. Negative: before this process, as a
 /// store that counts its running time knows it.
 ///

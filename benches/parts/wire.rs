@@ -73,6 +73,7 @@ pub(super) fn upstream() -> Vec<Part> {
             upgrade: None,
             expect: false,
             trace: FreshTrace { trace_id: 7, parent_id: 9 },
+            decided: None,
         };
         let target = b"/deals/81723/lines?limit=50&after=1029";
         encode::head(&mut out, &Method::GET, target, &rules, &fields, encode::RequestFraming::Empty);

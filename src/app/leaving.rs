@@ -116,6 +116,9 @@ impl App {
         // Another gate may keep the streams of transmitters at once.
         drop(timeout(LAST_CALL, self.wiring.streams_left()).await);
         self.state.save_last(self.wiring.metrics()).await;
+        if timeout(LAST_CALL, self.wiring.traces_left()).await.is_err() {
+            warn!("the collector did not take the last spans in time; they are lost");
+        }
         info!("stopped");
     }
 

@@ -19,6 +19,7 @@ use crate::log;
 use crate::signals::intake::Intake;
 use crate::time::Timestamp;
 use crate::tls::{self, ServerTls};
+use crate::traces::Collector;
 
 /// Another configuration, ready to be put into force.
 pub(super) struct ReloadPlan {
@@ -36,6 +37,8 @@ pub(super) struct ReloadPlan {
     pub(super) transmitters: Vec<Arc<RunningTransmitter>>,
     pub(super) authority: Option<authority::PlannedSettings>,
     pub(super) log: log::Change,
+    /// Where traces go, if anywhere.
+    pub(super) collector: Option<Arc<Collector>>,
 }
 
 /// What the listeners with TLS serve.
@@ -55,6 +58,7 @@ impl ReloadPlan {
         let (loaded, waiting) = loaded.in_force_after(running.loaded())?;
         let (settings, lasting) = (&loaded.settings, running.lasting());
         let log = log::Change::new(&settings.log).map_err(|error| vec![error.to_string()])?;
+        let collector = collector(settings)?;
         let listeners = Listeners::new(settings, Some(running))?;
         let upstreams = upstreams(settings, &running.live().upstreams)?;
         let keys = lasting.maker().make(settings, running.keys()).await?;
@@ -75,7 +79,7 @@ impl ReloadPlan {
         let parts = LiveParts { listeners: &listeners, upstreams, intake: intake.clone() };
         let signals = transmitters::of_issuers(settings, &transmitters);
         let live = live((lasting, settings, &keys), parts, signals, Some(&running.live()))?;
-        Ok(Self { loaded, waiting, keys, listeners, live, intake, transmitters, authority, log })
+        Ok(Self { loaded, waiting, keys, listeners, live, intake, transmitters, authority, log, collector })
     }
 
     /// The files whose change calls for another reload.
@@ -114,6 +118,11 @@ impl Listeners {
         let public = served.pop().flatten().map(Arc::new);
         Ok(Self { public, admin, signals, certificates })
     }
+}
+
+/// Where traces go, if anywhere.
+pub(super) fn collector(settings: &Settings) -> Result<Option<Arc<Collector>>, Vec<String>> {
+    settings.traces.as_ref().map(Collector::new).transpose().map_err(|error| vec![error])
 }
 
 /// The upstreams; they go on counting the requests in flight at the `running` ones.
@@ -163,6 +172,7 @@ pub(super) fn live(
         intake: intake.filter(|intake| intake.settings().listen.is_none()),
         settings: settings.gate.clone(),
         tls: listeners.public.clone(),
+        tracing: settings.traces.as_ref().map(|traces| lasting.traces.tracing(traces)),
         generation: running.map_or(0, |running| running.generation + 1),
     })
 }

@@ -33,6 +33,7 @@ use crate::signals::ssf::Receiver;
 use crate::signals::ssf::streams::replica_name;
 use crate::time::Now;
 use crate::tls::ServerTls;
+use crate::traces::Traces;
 
 /// What every configuration is wired with: made once, kept over reloads.
 #[derive(Debug)]
@@ -46,6 +47,7 @@ pub(super) struct Lasting {
     /// Names this process among replicas.
     pub(super) replica: Arc<str>,
     pub(super) directories: ScimDirectories,
+    pub(super) traces: Traces,
 }
 
 /// The running parts.
@@ -100,8 +102,10 @@ impl Wiring {
         let receiver = Arc::new(Receiver::new(Vec::new(), Arc::clone(&signals)));
         let replica = replica_name().into();
         let directories = ScimDirectories::new(state.store.clone());
+        let traces = Traces::start(&metrics);
         let lasting =
-            Lasting { state, metrics, shutdown, authority, receiver, signals, replica, directories };
+            Lasting { state, metrics, shutdown, authority, receiver, signals, replica, directories, traces };
+        lasting.traces.export_to(plan::collector(settings)?);
         let listeners = Listeners::new(settings, None)?;
         let keys = lasting.maker().make(settings, &[]).await?;
         let own = lasting.authority.as_deref().map(|authority| (authority, None));
@@ -158,6 +162,7 @@ impl Wiring {
             transmitters,
             authority,
             log: lines,
+            collector,
         } = plan;
         let settings = &loaded.settings;
         for new in distinct(&keys).filter(|keys| !self.keys.iter().any(|known| Arc::ptr_eq(known, keys))) {
@@ -185,6 +190,7 @@ impl Wiring {
         self.console.store(settings.console, Ordering::Relaxed);
         self.lasting.metrics.set_certificates(listeners.certificates);
         log.reconfigure(lines);
+        self.lasting.traces.export_to(collector);
         self.keys = keys;
         self.loaded = loaded;
         waiting
@@ -274,6 +280,11 @@ impl Wiring {
             gauges: Box::new(self.gauges()),
             shutdown: shutdown.clone(),
         }
+    }
+
+    /// Waits until the spans that are queued are exported, or given up.
+    pub(super) async fn traces_left(&mut self) {
+        self.lasting.traces.end().await;
     }
 
     /// Waits until the listeners beside the public one are closed, and their requests answered.

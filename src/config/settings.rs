@@ -14,7 +14,7 @@ use crate::sessions::{IdleTimeouts, longest_timeout};
 use crate::signals::{intake, logout, revocation, scim, ssf};
 use crate::state::redis;
 use crate::time::Timestamp;
-use crate::{admin, authority, enforce, events, gate, keys, log};
+use crate::{admin, authority, enforce, events, gate, keys, log, traces};
 
 /// What a configuration file comes down to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct Settings {
     pub state: StateSettings,
     /// `[telemetry]`: how to log.
     pub log: log::Settings,
+    /// `[telemetry]`: where traces go, if anywhere.
+    pub traces: Option<traces::Settings>,
     /// `[telemetry]`: where metrics and probes are served.
     pub telemetry: SocketAddr,
     /// `[telemetry]`: when the gate is ready.

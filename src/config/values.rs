@@ -18,6 +18,7 @@ pub(super) enum Scalar<'a> {
     Text(&'a str),
     Integer(i64),
     Flag(bool),
+    Fraction(f64),
     /// Something else, by its name in plain words.
     Other(&'static str),
 }
@@ -41,6 +42,9 @@ impl<'a> From<&'a DeValue<'a>> for Scalar<'a> {
             DeValue::Boolean(flag) => Self::Flag(*flag),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map_or(Self::Other("an integer of more than 64 bits"), Self::Integer),
+            DeValue::Float(number) => {
+                number.as_str().parse().map_or(Self::Other(kind(value)), Self::Fraction)
+            }
             other => Self::Other(kind(other)),
         }
     }
@@ -52,6 +56,7 @@ impl Scalar<'_> {
             Self::Text(text) => text.into(),
             Self::Integer(number) => number.into(),
             Self::Flag(flag) => flag.into(),
+            Self::Fraction(number) => number.into(),
             Self::Other(_) => Value::Null,
         }
     }
@@ -61,6 +66,7 @@ impl Scalar<'_> {
             Self::Text(_) => "a string",
             Self::Integer(_) => "an integer",
             Self::Flag(_) => "true or false",
+            Self::Fraction(_) => "a number with a fraction",
             Self::Other(kind) => kind,
         }
     }
@@ -145,6 +151,20 @@ impl<'a> Section<'a> {
         };
         let bytes = self.value(key, default.into(), decode).unwrap_or_default();
         u64::try_from(bytes).unwrap_or_default()
+    }
+
+    /// A number between 0 and 1.
+    pub(super) fn ratio(&mut self, key: &'a str, default: f64) -> f64 {
+        let decode = |value: Scalar<'_>| match value {
+            Scalar::Fraction(number) if (0.0..=1.0).contains(&number) => Ok(number),
+            Scalar::Integer(0) => Ok(0.0),
+            Scalar::Integer(1) => Ok(1.0),
+            Scalar::Fraction(_) | Scalar::Integer(_) => {
+                Err("must be between 0 and 1, such as 0.01".to_owned())
+            }
+            other => Err(other.not("a number such as 0.01")),
+        };
+        self.value(key, Scalar::Fraction(default), decode).unwrap_or(default)
     }
 
     /// `true` or `false`.

@@ -69,6 +69,11 @@ impl UpstreamEndpoint {
         opened
     }
 
+    /// Where it leads.
+    pub(crate) const fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// Whether it should get the next request.
     pub(crate) fn standing(&self, now: Monotonic) -> Reachability {
         match self.left_out_until.load(Ordering::Relaxed) {

@@ -8,11 +8,13 @@ use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 use http::{Method, Request, Uri, Version};
 
 use super::body::RequestBody;
+use super::call::UpstreamCall;
 use super::headers::hop::Listed;
 use super::headers::{self, FreshTrace};
 use super::http1::encode;
+use super::pool::EndpointPool;
 use super::upstream::{Scheme, UpstreamSettings};
-use super::{ForwardError, Hop, Interim, Outgoing};
+use super::{ForwardError, Hop, Interim, Outgoing, OutgoingTrace};
 
 /// What a permit comes down to.
 pub(crate) struct ForwardOrder<'a> {
@@ -47,6 +49,7 @@ pub(crate) struct PreparedRequest<'a> {
     pub(crate) may_switch: bool,
     /// The body waits for `100 Continue`.
     pub(crate) expect: bool,
+    trace: Option<OutgoingTrace>,
 }
 
 impl<'a> PreparedRequest<'a> {
@@ -55,7 +58,7 @@ impl<'a> PreparedRequest<'a> {
         settings: &'a UpstreamSettings,
         outgoing: Outgoing<'a>,
     ) -> Result<(Self, RequestBody), ForwardError> {
-        let Outgoing { method, headers, mut body, hop, can_switch, interim, slot: _ } = outgoing;
+        let Outgoing { method, headers, mut body, hop, can_switch, interim, slot: _, trace } = outgoing;
         // HTTP/2 has no upgrades: the request goes on without asking for one.
         let possible = can_switch && settings.scheme != Scheme::H2c;
         let may_switch = possible && headers::hop::wanted_upgrade(method, hop.version, headers).is_some();
@@ -70,7 +73,21 @@ impl<'a> PreparedRequest<'a> {
             body.limit_silence(order.request_body_timeout);
         }
         let limit = order.response_timeout.unwrap_or(settings.response_timeout);
-        Ok((Self { order, settings, limit, method, headers, listed, hop, interim, may_switch, expect }, body))
+        let prepared =
+            Self { order, settings, limit, method, headers, listed, hop, interim, may_switch, expect, trace };
+        Ok((prepared, body))
+    }
+
+    /// Notes for the trace, if the request is part of one that is recorded.
+    pub(crate) fn call(&self) -> Option<&UpstreamCall> {
+        self.trace.as_ref().and_then(|trace| trace.call.as_deref())
+    }
+
+    /// Notes where the request goes.
+    pub(crate) fn goes_to(&self, pool: &EndpointPool) {
+        if let (Some(call), Some(endpoint)) = (self.call(), pool.endpoint()) {
+            call.goes_to(endpoint.address(), self.settings.scheme);
+        }
     }
 
     /// The protocols the client asks to switch to, when it may.
@@ -99,6 +116,7 @@ impl<'a> PreparedRequest<'a> {
             upgrade,
             expect: self.expect,
             trace,
+            decided: self.trace.as_ref().map(|trace| trace.context),
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod alarm;
 mod body;
+mod call;
 mod connect;
 mod dialer;
 mod endpoint;
@@ -22,7 +23,6 @@ mod request_count;
 mod retry;
 mod send;
 mod task;
-mod trace;
 mod tunnel;
 mod upstream;
 mod websocket;
@@ -36,6 +36,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use tokio::sync::Semaphore;
 
 pub use self::body::{BodyError, ForwardBody, RequestBody, RequestBodyError};
+pub use self::call::UpstreamCall;
 pub use self::error::{ErrorKind, ForwardError};
 pub use self::headers::{TrustedFields, client_address};
 pub use self::http1::BadAnswer;
@@ -46,11 +47,11 @@ pub use self::upstream::{Address, LoadError, Scheme, Upstream, UpstreamSettings}
 use self::headers::FieldRules;
 use self::message::ForwardOrder;
 use self::pool::UpstreamPool;
-use self::trace::TraceIds;
 use crate::enforce::bearer::BearerSettings;
 use crate::enforce::decide::Permit;
 use crate::enforce::policy::IdentitySettings;
 use crate::metrics::Metrics;
+use crate::traces::{SentContext, TraceIds};
 
 /// A request as it goes on.
 #[derive(Debug)]
@@ -69,6 +70,17 @@ pub struct Outgoing<'a> {
     pub interim: Option<Interim>,
     /// Counts it at its upstream until the answer has ended, or the tunnel.
     pub slot: RequestSlot,
+    /// What it is sent as part of, when the gate traces; else the client's trace goes on, or one starts here.
+    pub trace: Option<OutgoingTrace>,
+}
+
+/// The part of a trace that a request is sent as.
+#[derive(Debug)]
+pub struct OutgoingTrace {
+    /// What the upstream is sent.
+    pub context: SentContext,
+    /// Takes notes of the call, for a request whose spans are recorded.
+    pub call: Option<Rc<UpstreamCall>>,
 }
 
 /// How a request came in: what is said of it in `Forwarded`, `Via` and their kin.
@@ -137,7 +149,7 @@ impl Forwarder {
             .into_iter()
             .map(|upstream| kept(&upstream).unwrap_or_else(|| UpstreamPool::new(upstream, metrics, places)))
             .collect();
-        Self { pools, rules: Rc::new(FieldRules::new(identity, bearer)), trace_ids: TraceIds::new() }
+        Self { pools, rules: Rc::new(FieldRules::new(identity, bearer)), trace_ids: TraceIds::default() }
     }
 
     /// Sends the request to the upstream of the permit's route and returns the head of the answer with its body still

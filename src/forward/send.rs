@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap};
 use http::{Method, Response, StatusCode};
 
 use super::body::{RequestBody, ResponseSource};
-use super::headers;
+use super::headers::{self, FreshTrace};
 use super::http1::connection::Http1Connection;
 use super::http1::decode::ResponseHead;
 use super::http1::encode::{self, RequestFraming};
@@ -74,6 +74,7 @@ impl Forwarder {
                 let none = || ForwardError::Connect(io::ErrorKind::NotFound.into());
                 return Err(unreachable.unwrap_or_else(none));
             };
+            message.goes_to(pool);
             let open = if repeated { None } else { pool.open_lane(http1_only, surely) };
             let reused = open.is_some();
             let lane = match open {
@@ -97,6 +98,7 @@ impl Forwarder {
             let failed = match self.exchange(pool, lane, &mut message, body).await {
                 Ok(mut answer) => {
                     answer.body_mut().counted(in_flight);
+                    message.call().inspect(|call| call.answered(answer.status()));
                     return Ok(answer);
                 }
                 Err(failed) => failed,
@@ -110,7 +112,13 @@ impl Forwarder {
                 _ => return Err(failed.error),
             }
             repeated = true;
+            message.call().inspect(|call| call.is_sent_again());
         }
+    }
+
+    /// Numbers for a request that goes on with no trace, or that starts one.
+    fn fresh_trace(&self) -> FreshTrace {
+        FreshTrace { trace_id: self.trace_ids.trace(), parent_id: self.trace_ids.number() }
     }
 
     async fn exchange(
@@ -138,7 +146,7 @@ impl Forwarder {
         {
             let mut connection = connection.borrow_mut();
             connection.begin(message.limit);
-            let fields = message.fields(self.trace_ids.next(), upgrade);
+            let fields = message.fields(self.fresh_trace(), upgrade);
             let lead = connection.wire.outbox.lead();
             encode::head(lead, message.method, message.order.target, &self.rules, &fields, framing);
         }
@@ -174,7 +182,7 @@ impl Forwarder {
         message: &mut PreparedRequest<'_>,
         body: RequestBody,
     ) -> SendResult {
-        let request = message.http2_request(&self.rules, self.trace_ids.next(), &body);
+        let request = message.http2_request(&self.rules, self.fresh_trace(), &body);
         let exchange = exchange::Http2Exchange {
             request: request.map_err(Failed::finally)?,
             body,

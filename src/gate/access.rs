@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::USER_AGENT;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
-use serde_json::Value;
+use http::{HeaderValue, Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::answer::GateRefusal;
@@ -16,17 +15,20 @@ use super::http::Head;
 use super::loggable::{unknown_kid, visible};
 use super::meters::OwnEndpoint;
 use super::worker::{Generation, Worker};
-use crate::enforce::bearer;
 use crate::enforce::decide::{Claimed, Judgement, Verdict};
 use crate::enforce::denial::Reason;
 use crate::enforce::policy::Route;
 use crate::enforce::token::VerifiedToken;
 use crate::forward::{AtCapacity, BodyError, ErrorKind, ForwardError, RequestSlot};
-use crate::jose::jws::Jws;
 use crate::log::{AccessRecord, Decision};
 use crate::metrics::clients::ClientPlace;
 use crate::shutdown::Phase;
 use crate::time::Timestamp;
+
+mod refused;
+mod traced;
+
+use traced::Traced;
 
 /// What is written of a request whose client went away before it was answered (nginx's word for it).
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -75,6 +77,8 @@ pub(super) struct Record {
     pub(super) ended_by: Option<&'static str>,
     /// Counts the request as being in flight.
     slot: RequestSlot,
+    /// Its place in a trace, when the gate traces.
+    traced: Option<Traced>,
 }
 
 impl Record {
@@ -118,6 +122,7 @@ impl Record {
             failure: None,
             cause: None,
             slot: RequestSlot::default(),
+            traced: None,
         }
     }
 
@@ -197,30 +202,6 @@ impl Record {
     fn decided(&mut self, decision: Decision, reason: Option<Reason>) {
         self.decision = Some((decision, reason));
         self.generation.meters.decided(decision, reason, self.route.as_ref());
-    }
-
-    /// Takes note of what a token that is refused for its issuer or its audience names instead.
-    pub(super) fn refused_token(&mut self, reason: Reason, headers: &HeaderMap) {
-        let claim = match reason {
-            Reason::UnknownIssuer => ("claimed_issuer", "iss"),
-            Reason::WrongAudience => ("claimed_audience", "aud"),
-            _ => return,
-        };
-        let token = bearer::extract(headers, None, self.generation.live.enforcer.bearer()).ok().flatten();
-        let parsed = token.and_then(|token| Jws::parse(token.as_bytes()).ok());
-        let Some(mut payload) = parsed.map(|jws| jws.payload) else { return };
-        if let Some(Value::String(client)) = payload.get("client_id").filter(|_| self.claimed.is_none()) {
-            self.claimed_client = Some(visible(client));
-        }
-        let Some(value) = payload.remove(claim.1) else { return };
-        let text = match value {
-            Value::String(text) => text,
-            Value::Array(several) => {
-                several.iter().filter_map(Value::as_str).take(8).collect::<Vec<_>>().join(",")
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => return,
-        };
-        self.named = Some((claim.0, visible(&text)));
     }
 
     /// Takes note of the client that the authority was asked by.
@@ -343,6 +324,7 @@ impl Record {
         let upstream = upstream.and_then(|route| live.upstreams.get(route.upstream()));
         tell(&AccessRecord {
             request_id: self.request_id.to_str().unwrap_or_default(),
+            trace_id: self.traced.as_ref().map(Traced::id),
             method: self.method.as_str(),
             route: self.route_label(),
             path: self.head.as_ref().map(|head| head.target.path()),
@@ -393,5 +375,6 @@ impl Drop for Record {
             self.count(status, Instant::now());
         }
         self.write(status, self.answered_after.unwrap_or_default());
+        self.export(status);
     }
 }

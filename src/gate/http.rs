@@ -141,7 +141,8 @@ fn begin(connection: &Rc<ClientConnection>, head: &Rc<Head>) -> Box<Record> {
     let worker = Rc::clone(&connection.worker);
     let (mut request_id, mut client) = (None, connection.peer);
     let generation = worker.generation();
-    if trusts(&generation, connection.peer) {
+    let is_trusted = trusts(&generation, connection.peer);
+    if is_trusted {
         request_id = believable_request_id(&head.headers).cloned();
         let fields = generation.live.settings.trusted_fields;
         let trusted = |address| trusts(&generation, address);
@@ -155,6 +156,7 @@ fn begin(connection: &Rc<ClientConnection>, head: &Rc<Head>) -> Box<Record> {
     // Boxed, because it goes with the response through every layer above.
     let mut record = Box::new(Record::new(worker, request_id, origin, head.version, head.method.clone()));
     record.head = Some(Rc::clone(head));
+    record.begin_trace(&head.headers, is_trusted);
     record
 }
 
@@ -245,6 +247,7 @@ fn outgoing<'h>(
         can_switch,
         interim,
         slot,
+        trace: record.outgoing_trace(),
     }
 }
 

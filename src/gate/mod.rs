@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::signals::intake::Intake;
 use crate::tls;
+use crate::traces::Tracing;
 
 mod accept;
 mod access;
@@ -130,6 +131,8 @@ pub struct Live {
     pub settings: Settings,
     /// TLS for new connections, and the rules for client certificates of all; `None`: clear text.
     pub tls: Option<Arc<tls::ServerTls>>,
+    /// Decides which requests are traced; `None`: none are, and nothing is done about it.
+    pub tracing: Option<Tracing>,
     /// Counts reloads.
     pub generation: u64,
 }

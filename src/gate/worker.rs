@@ -27,11 +27,13 @@ use crate::enforce::policy::Route;
 use crate::forward::{AtCapacity, Forwarder, RequestSlot, Upstream};
 use crate::shutdown::Phase;
 use crate::time::{Now, Timestamp};
+use crate::traces::TraceIds;
 
 /// What the connections of a worker share.
 pub(super) struct Worker {
     pub(super) shared: WorkersShared,
     pub(super) request_ids: RequestIds,
+    pub(super) trace_ids: TraceIds,
     dates: Dates,
     pub(super) connections: IntGauge,
     pub(super) handshakes: Handshakes,
@@ -109,6 +111,7 @@ impl Worker {
         let handshakes = &shared.metrics.tls_handshakes;
         Rc::new(Self {
             request_ids: RequestIds::new(),
+            trace_ids: TraceIds::default(),
             dates: Dates::default(),
             connections: shared.metrics.connections.with_label_values(&["public"]),
             handshakes: Handshakes {

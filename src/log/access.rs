@@ -12,6 +12,7 @@ use super::Format;
 use super::line::Line;
 use super::switches::{SwitchPosition, Switches};
 use super::writer::LogQueue;
+use crate::hex;
 use crate::time::Timestamp;
 
 /// The target of these lines, for `log_level`.
@@ -60,6 +61,8 @@ impl Decision {
 pub struct AccessRecord<'a> {
     /// As in `X-Request-Id`.
     pub request_id: &'a str,
+    /// The trace that the request belongs to, when the gate traces.
+    pub trace_id: Option<u128>,
     /// The method as it was sent.
     pub method: &'a str,
     /// The route's pattern; `None` is written as `none`.
@@ -235,7 +238,11 @@ fn format(out: &mut Vec<u8>, stamp: &str, position: SwitchPosition, record: &Acc
         }
     }
     if let Some(token) = record.token {
-        line.text("token_hash", std::str::from_utf8(&hex(token)).unwrap_or_default());
+        line.text("token_hash", std::str::from_utf8(&short_hex(token)).unwrap_or_default());
+    }
+    if let Some(trace_id) = record.trace_id {
+        let digits = trace_id.to_be_bytes().map(hex::digits);
+        line.text("trace_id", std::str::from_utf8(digits.as_flattened()).unwrap_or_default());
     }
     line.text("request_id", clip(record.request_id, MAX_VALUE));
     line.end();
@@ -280,7 +287,7 @@ pub(super) fn clip(text: &str, max: usize) -> &str {
 }
 
 /// The first 12 hexadecimal digits.
-pub(super) fn hex(hash: &[u8; 32]) -> [u8; 12] {
+pub(super) fn short_hex(hash: &[u8; 32]) -> [u8; 12] {
     let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     let mut text = [0; 12];
     for (pair, byte) in text.chunks_exact_mut(2).zip(hash) {

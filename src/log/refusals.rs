@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
-use super::access::{AccessRecord, Decision, clip, hex};
+use super::access::{AccessRecord, Decision, clip, short_hex};
 use crate::time::Timestamp;
 
 /// How many are kept.
@@ -122,7 +122,7 @@ impl Refusal {
     fn new(record: &AccessRecord<'_>, at: Timestamp) -> Self {
         let text = |value: Option<&str>| value.map(|value| clip(value, MAX_TEXT).into());
         let path = record.path.and_then(|path| path.split(['?', '#']).next());
-        let digits = record.token.map(hex);
+        let digits = record.token.map(short_hex);
         Self {
             request_id: clip(record.request_id, MAX_TEXT).into(),
             at,
@@ -156,6 +156,7 @@ mod tests {
     fn record<'a>(request_id: &'a str, path: &'a str, reason: &'static str) -> AccessRecord<'a> {
         AccessRecord {
             request_id,
+            trace_id: None,
             method: "GET",
             route: Some("/{*rest}"),
             path: Some(path),

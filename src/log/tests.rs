@@ -18,6 +18,7 @@ fn settings(level: &str) -> Settings {
 fn record() -> AccessRecord<'static> {
     AccessRecord {
         request_id: "0198-abc",
+        trace_id: None,
         method: "GET",
         route: Some("/deals/{*rest}"),
         path: Some("/deals/7"),

@@ -67,6 +67,7 @@ mod takeover;
 mod targets;
 mod telemetry;
 mod tls;
+mod tracing;
 mod tracked;
 mod transmitters;
 mod upgrades;

@@ -1,5 +1,6 @@
-//! No token, secret or subject appears in a log line, a metric or an administrator's view, at any level.
+//! No token, secret or subject appears in a log line, a metric, a trace or an administrator's view, at any level.
 
+use testkit::collector::Collector;
 use testkit::gate::Gate;
 use testkit::issuer::Source;
 use testkit::raw_upstream::RawUpstream;
@@ -21,8 +22,14 @@ fn even_at_trace_level_nothing_that_could_be_used_or_names_a_person_is_written()
         Issuer::new(),
         Issuer::with("https://secret.example.com/", vec![Signer::secret("HS256", SECRET.as_bytes())]),
     );
+    let collector = Collector::start();
+    let traces = format!(
+        "otlp_endpoint = \"{}\"\ntrace_sample_ratio = 1\nlog_paths = true\notlp_headers = {{ api-key = \"{SECRET}\" }}",
+        collector.url()
+    );
     let settings = Settings::tls()
         .telemetry("log_level = \"trace\"")
+        .telemetry(&traces)
         .upstream("api", &upstream.url(), "")
         .issuer(&issuer)
         .issuer_from(&shared, &Source::Secret(SECRET.to_owned()), "algorithms = [\"HS256\"]")
@@ -56,6 +63,11 @@ fn even_at_trace_level_nothing_that_could_be_used_or_names_a_person_is_written()
         gate.get("/basic").field("Authorization", "Basic c2VjcmV0OnBhc3N3b3Jk").send();
         gate.get("/odd").field("Authorization", &format!("Bearer {token} x")).send();
         gate.get("/other").field("X-Api-Key", token).field("Cookie", &format!("session={token}")).send();
+        gate.get("/state")
+            .token(token)
+            .field("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+            .field("Tracestate", &format!("vendor={SECRET}"))
+            .send();
         testkit::block_on(async {
             let mut client = h2_client::H2Client::connect(&gate).await;
             let request = h2_client::request("GET", "/h2", token, testkit::app::empty());
@@ -68,7 +80,12 @@ fn even_at_trace_level_nothing_that_could_be_used_or_names_a_person_is_written()
     gate.signal("HUP");
     gate.wait_for_reloads("error", 1.0);
 
-    let (log, metrics) = (gate.log().text(), gate.telemetry("/metrics").text());
+    gate.wait_for_metric("the traces are exported", |page| {
+        (page.sum("portcullis_spans_total", &[("result", "exported")]) > 50.0).then_some(())
+    });
+    let exported: Vec<String> =
+        collector.exports().iter().map(|export| String::from_utf8_lossy(&export.body).into_owned()).collect();
+    let (log, metrics, traces) = (gate.log().text(), gate.telemetry("/metrics").text(), exported.concat());
     assert!(log.lines().count() > 50, "there is a log to look at");
     let mut secrets = vec![
         SECRET.to_owned(),
@@ -91,7 +108,7 @@ fn even_at_trace_level_nothing_that_could_be_used_or_names_a_person_is_written()
         );
     }
     for secret in secrets {
-        for (place, text) in [("log", &log), ("metrics", &metrics)] {
+        for (place, text) in [("log", &log), ("metrics", &metrics), ("traces", &traces)] {
             let found = text.lines().find(|line| line.contains(&secret));
             assert!(found.is_none(), "{secret:?} in the {place}: {found:?}");
         }

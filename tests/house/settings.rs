@@ -121,6 +121,9 @@ fn wrong_rows(rows: &[Vec<String>], reference: &Reference) -> Vec<String> {
     found
 }
 
+/// Attributes of OpenTelemetry that begin like a table of the configuration.
+const ATTRIBUTES: [&str; 2] = ["server.address", "server.port"];
+
 /// What reads as a key of a table of the configuration (`` `state.on_empty = "trust"` ``) and is none.
 fn unknown_keys(text: &str, reference: &Reference) -> Vec<String> {
     let tables: Vec<&str> = reference.keys().filter_map(|key| key.split('.').next()).collect();
@@ -132,7 +135,8 @@ fn unknown_keys(text: &str, reference: &Reference) -> Vec<String> {
         let key = written.split(" = ").next().unwrap_or_default().replace("[]", "");
         let key = key.trim_end_matches(".*");
         let names: Vec<&str> = key.split('.').collect();
-        let is_key = names.len() > 1 && names.iter().all(|name| is_name(name)) && !is_file(key);
+        let is_other = is_file(key) || ATTRIBUTES.contains(&written.as_ref());
+        let is_key = names.len() > 1 && names.iter().all(|name| is_name(name)) && !is_other;
         if is_key && tables.contains(&names[0]) && !is_known(key, reference) {
             found.push(written);
         }

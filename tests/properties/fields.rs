@@ -125,6 +125,7 @@ fn write<F: FieldSink>(sent: &HeaderMap, listed: &Listed, trusted: Option<Truste
         upgrade: None,
         expect: false,
         trace: FreshTrace { trace_id: 7, parent_id: 9 },
+        decided: None,
     };
     headers::request(&rules(), &request, out);
 }

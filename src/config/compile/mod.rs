@@ -26,6 +26,7 @@ mod shared;
 mod signals;
 mod state;
 mod streams;
+mod telemetry;
 mod transmitters;
 mod upstreams;
 mod workloads;
@@ -40,7 +41,7 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let mut issuers = issuers::issuers(s);
     let mut routes = routes::routes(s, &upstreams, &issuers);
     let resources = resources::resources(s, &gate, &mut issuers, &mut routes);
-    let (telemetry, ready_when, log) = s.table("telemetry", |s| operators::telemetry(s, &mut taken));
+    let telemetry = s.aside(|s| s.table("telemetry", |s| telemetry::telemetry(s, &mut taken)));
     let SignalSettings { intake, logout, revocation } =
         s.aside(|s| signals::signals(s, &issuers, &mut taken));
     let endpoint = |name: &str| intake.as_ref().and_then(|intake| intake.url(EndpointKind::Ssf, name));
@@ -81,9 +82,10 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
         streams: s.table("streams", state::streams),
         // A shared store is not asked for a verdict.
         state: s.aside(|s| s.table("state", state::state)),
-        log,
-        telemetry,
-        ready_when,
+        log: telemetry.log,
+        traces: telemetry.traces,
+        telemetry: telemetry.listen,
+        ready_when: telemetry.ready_when,
         admin: s.aside(|s| s.table("admin", |s| operators::admin(s, &mut taken))),
         console: s.table("console", |s| s.flag("enabled", true)),
     }

@@ -1,42 +1,16 @@
-//! `[telemetry]` and `[admin]`: what operators talk to.
+//! `[admin]`: what operators talk to.
 
 use std::net::SocketAddr;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::{address, server, unique};
-use crate::admin::{Permission, ReadyWhen, Settings, Token};
+use crate::admin::{Permission, Settings, Token};
 use crate::config::section::{Section, not_one_of};
 use crate::config::units;
-use crate::log::{self, Format};
 
 /// The shortest secret of an admin token, in bytes.
 const SHORTEST: usize = 16;
-
-/// `[telemetry]`.
-pub(super) fn telemetry(
-    s: &mut Section<'_>,
-    taken: &mut Vec<SocketAddr>,
-) -> (SocketAddr, ReadyWhen, log::Settings) {
-    let otlp_endpoint = s.text("otlp_endpoint", "");
-    if !otlp_endpoint.is_empty() {
-        s.problem("otlp_endpoint", "is not supported by this version");
-    }
-    let default = SocketAddr::from(([127, 0, 0, 1], 9464));
-    let listen = s.parsed("listen", &default.to_string(), |text| address(text, taken)).unwrap_or(default);
-    let log = log::Settings {
-        format: s.word("log_format", ("json", Format::Json), &[("pretty", Format::Pretty)]),
-        level: s.parsed("log_level", "info", log_level).unwrap_or_default(),
-        access_log: s.flag("access_log", true),
-        log_paths: s.flag("log_paths", false),
-    };
-    let ready_when = s.word("ready_when", ("any", ReadyWhen::Any), &[("all", ReadyWhen::All)]);
-    (listen, ready_when, log)
-}
-
-fn log_level(text: &str) -> Result<String, String> {
-    log::check_level(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
-}
 
 /// `[admin]`.
 pub(super) fn admin(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settings {

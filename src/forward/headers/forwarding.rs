@@ -11,12 +11,13 @@ use memchr::memchr2;
 use super::chain::{self, Element, Family, ForwardedNode, X_FORWARDED_FOR, first_member};
 use super::{FieldSink, RequestFields, join};
 use crate::hex;
+use crate::traces::SentContext;
+use crate::traces::context::{TRACEPARENT, TraceParent};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Names one request in the logs of everyone who saw it.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// How this process calls itself in `Via`. No other is called so: two gates one behind the other are no loop.
@@ -250,50 +251,49 @@ impl<'a> Incoming<'a> {
         self.repeated |= self.parent.replace(value).is_some();
     }
 
-    fn parse(self) -> Option<(&'a [u8], &'a [u8])> {
-        self.parent.filter(|_| !self.repeated).and_then(|value| parse_trace(value.as_bytes()))
+    fn parse(self) -> Option<TraceParent<'a>> {
+        self.parent.filter(|_| !self.repeated).and_then(|value| TraceParent::parse(value.as_bytes()))
     }
 }
 
 /// W3C Trace Context: the trace goes on, with this gate as the next parent; or starts here.
-pub(super) fn trace<F: FieldSink>(
-    headers: &HeaderMap,
-    incoming: Incoming<'_>,
-    fresh: FreshTrace,
-    out: &mut F,
-) {
-    let parent = incoming.parse();
-    out.compose(&TRACEPARENT, |value| {
-        value.extend_from_slice(b"00-");
-        match parent {
-            Some((trace_id, _)) => value.extend_from_slice(trace_id),
-            None => write_hex(value, fresh.trace_id.to_be_bytes()),
+pub(super) fn trace<F: FieldSink>(request: &RequestFields<'_>, incoming: Incoming<'_>, out: &mut F) {
+    let goes_on = match request.decided {
+        Some(decided) => {
+            out.compose(&TRACEPARENT, |value| write_decided(value, decided));
+            decided.goes_on
         }
-        value.push(b'-');
-        write_hex(value, fresh.parent_id.to_be_bytes());
-        value.push(b'-');
-        // A trace that starts here is marked as sampled: unmarked, it would switch off tracing behind the gate.
-        value.extend_from_slice(parent.map_or(b"01", |(_, flags)| flags));
-    });
-    if parent.is_some() && incoming.has_state {
-        headers.get_all(&TRACESTATE).iter().for_each(|value| out.copy(&TRACESTATE, value));
+        None => {
+            let parent = incoming.parse();
+            out.compose(&TRACEPARENT, |value| write_fresh(value, parent, request.trace));
+            parent.is_some()
+        }
+    };
+    if goes_on && incoming.has_state {
+        request.headers.get_all(&TRACESTATE).iter().for_each(|value| out.copy(&TRACESTATE, value));
     }
 }
 
-/// Trace id and flags of a valid `traceparent`: version, 32 and 16 lower-case hex digits that are not all zero, flags.
-fn parse_trace(value: &[u8]) -> Option<(&[u8], &[u8])> {
-    let hex = |from: usize, to: usize| {
-        value
-            .get(from..to)
-            .filter(|part| part.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b)))
-    };
-    let dash = |at: usize| value.get(at) == Some(&b'-');
-    let (version, trace, parent, flags) = (hex(0, 2)?, hex(3, 35)?, hex(36, 52)?, hex(53, 55)?);
-    let ends_well = value.len() == 55 || (version != b"00" && dash(55));
-    let zero = |part: &[u8]| part.iter().all(|b| *b == b'0');
-    let valid =
-        dash(2) && dash(35) && dash(52) && ends_well && version != b"ff" && !zero(trace) && !zero(parent);
-    valid.then_some((trace, flags))
+fn write_fresh(out: &mut Vec<u8>, parent: Option<TraceParent<'_>>, fresh: FreshTrace) {
+    out.extend_from_slice(b"00-");
+    match parent {
+        Some(parent) => out.extend_from_slice(parent.trace_id),
+        None => write_hex(out, fresh.trace_id.to_be_bytes()),
+    }
+    out.push(b'-');
+    write_hex(out, fresh.parent_id.to_be_bytes());
+    out.push(b'-');
+    // A trace that starts here is marked as sampled: unmarked, it would switch off tracing behind the gate.
+    out.extend_from_slice(parent.map_or(b"01", |parent| parent.flags));
+}
+
+fn write_decided(out: &mut Vec<u8>, decided: SentContext) {
+    out.extend_from_slice(b"00-");
+    write_hex(out, decided.trace_id.to_be_bytes());
+    out.push(b'-');
+    write_hex(out, decided.span_id.to_be_bytes());
+    out.push(b'-');
+    write_hex(out, [decided.flags]);
 }
 
 fn write_hex<const BYTES: usize>(out: &mut Vec<u8>, number: [u8; BYTES]) {

@@ -21,6 +21,7 @@ use self::hop::{Listed, has_token, is_hop_by_hop};
 use super::Hop;
 use crate::enforce::bearer::BearerSettings;
 use crate::enforce::policy::IdentitySettings;
+use crate::traces::SentContext;
 
 /// What becomes of a field that the client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,6 +263,8 @@ pub(crate) struct RequestFields<'a> {
     pub(crate) expect: bool,
     /// Fresh numbers for the trace context.
     pub(crate) trace: FreshTrace,
+    /// The trace context that is sent in their place, when the gate traces.
+    pub(crate) decided: Option<SentContext>,
 }
 
 /// Writes the fields of a forwarded request, except `Host` and what frames the body.
@@ -276,7 +279,7 @@ pub(crate) fn request<F: FieldSink>(rules: &FieldRules, request: &RequestFields<
         out.compose(&header::MAX_FORWARDS, |value| value.extend_from_slice(left.as_bytes()));
     }
     forwarding::origin(request, out);
-    forwarding::trace(request.headers, kept.trace, request.trace, out);
+    forwarding::trace(request, kept.trace, out);
     for (name, value) in request.identity {
         out.copy(name, value);
     }

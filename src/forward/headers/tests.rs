@@ -48,7 +48,18 @@ fn ask<'a>(headers: &'a HeaderMap, hop: &'a Hop) -> RequestFields<'a> {
     let trace = FreshTrace { trace_id: 0xabc, parent_id: 0x1f };
     let listed = Box::leak(Box::new(Listed::in_connection(headers).unwrap()));
     let (method, host) = (&Method::GET, &hop.host);
-    RequestFields { method, headers, listed, hop, host, identity: &[], upgrade: None, expect: false, trace }
+    RequestFields {
+        method,
+        headers,
+        listed,
+        hop,
+        host,
+        identity: &[],
+        upgrade: None,
+        expect: false,
+        trace,
+        decided: None,
+    }
 }
 
 /// Every field of an HTTP/1.1 head, in order.
@@ -400,6 +411,19 @@ fn traces_go_on_or_start_here() {
     let one = format!("00-{id}-b7ad6b7169203331-01");
     let twice = map(&[("traceparent", one.as_bytes()), ("traceparent", one.as_bytes())]);
     assert_eq!(value(&http1(&rules(false), &ask(&twice, &UNTRUSTED)), "traceparent"), fresh);
+}
+
+#[test]
+fn a_trace_that_the_gate_decides_about_is_sent_as_it_decided() {
+    let sent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = map(&[("traceparent", sent), ("tracestate", b"v=1")]);
+    for (flags, goes_on) in [(1, true), (0, true), (3, false)] {
+        let decided = Some(SentContext { trace_id: 0xdef, span_id: 0x2e, flags, goes_on });
+        let fields = http1(&rules(false), &RequestFields { decided, ..ask(&headers, &UNTRUSTED) });
+        let expected = format!("00-00000000000000000000000000000def-000000000000002e-0{flags}");
+        assert_eq!(value(&fields, "traceparent"), expected);
+        assert_eq!(fields.iter().any(|(name, _)| name == "tracestate"), goes_on);
+    }
 }
 
 #[test]

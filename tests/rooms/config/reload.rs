@@ -38,6 +38,9 @@ const POLLED: [(&str, &str); 2] = [
     ("event_transmitters.poll_url", r#""https://a.test/poll""#),
 ];
 
+/// Traces that go somewhere.
+const TRACED: (&str, &str) = ("telemetry.otlp_endpoint", r#""http://127.0.0.1:4318""#);
+
 const ROWS: &[Row] = &[
     ("server.listen", &[("server.listen", r#"["127.0.0.1:8444"]"#)], AfterRestart),
     ("server.workers", &[("server.workers", "3")], AfterRestart),
@@ -239,7 +242,11 @@ const ROWS: &[Row] = &[
     ("console.enabled", &[("console.enabled", "false")], AtOnce),
     ("telemetry.access_log", &[("telemetry.access_log", "false")], AtOnce),
     ("telemetry.log_paths", &[("telemetry.log_paths", "true")], AtOnce),
-    ("telemetry.otlp_endpoint", &[], OneValue),
+    ("telemetry.otlp_endpoint", &[TRACED], AtOnce),
+    ("telemetry.otlp_headers", &[TRACED, ("telemetry.otlp_headers", r#"{ api-key = "x" }"#)], AtOnce),
+    ("telemetry.otlp_ca", &[TRACED, ("telemetry.otlp_ca", ROOTS)], AtOnce),
+    ("telemetry.otlp_service_name", &[TRACED, ("telemetry.otlp_service_name", r#""gate""#)], AtOnce),
+    ("telemetry.trace_sample_ratio", &[TRACED, ("telemetry.trace_sample_ratio", "0.5")], AtOnce),
     ("telemetry.ready_when", &[("telemetry.ready_when", r#""all""#)], AtOnce),
     ("admin.listen", &[("admin.listen", r#""127.0.0.1:9444""#)], AfterRestart),
     ("admin.tls.certificate", &SERVERS_PAIR, AtOnce),

@@ -183,6 +183,7 @@ impl Ask {
             can_switch: self.can_switch,
             interim: self.interim.take(),
             slot: RequestSlot::default(),
+            trace: None,
         }
     }
 }

@@ -281,6 +281,7 @@ fn live(
         identity: IdentitySettings::default(),
         settings: settings.clone(),
         tls: settings.tls.as_ref().map(|settings| Arc::new(tls::server_tls(settings, None).unwrap())),
+        tracing: None,
         generation,
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod call;
+pub mod collector;
 pub mod command;
 pub mod documents;
 pub mod dpop;

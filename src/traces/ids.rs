@@ -2,26 +2,27 @@
 
 use std::cell::Cell;
 
-use super::headers::FreshTrace;
+/// One worker's source of trace and span ids, and of what decides about sampling (SplitMix64, seeded from the system).
+#[derive(Debug)]
+pub struct TraceIds(Cell<u64>);
 
-/// One worker's source of trace and parent ids (SplitMix64, seeded from the system).
-pub(crate) struct TraceIds(Cell<u64>);
-
-impl TraceIds {
-    pub(crate) fn new() -> Self {
+impl Default for TraceIds {
+    fn default() -> Self {
         let mut seed = [0; 8];
         // Without random bytes the ids of this worker would only be less unlikely to repeat.
         let _ = aws_lc_rs::rand::fill(&mut seed);
         Self(Cell::new(u64::from_ne_bytes(seed)))
     }
+}
 
-    pub(crate) fn next(&self) -> FreshTrace {
-        let trace_id = u128::from(self.number()) << 64 | u128::from(self.number());
-        FreshTrace { trace_id, parent_id: self.number() }
+impl TraceIds {
+    /// The id of a trace.
+    pub(crate) fn trace(&self) -> u128 {
+        u128::from(self.number()) << 64 | u128::from(self.number())
     }
 
-    /// Never zero, which is no valid id.
-    fn number(&self) -> u64 {
+    /// A number that is never zero, which is no valid id.
+    pub(crate) fn number(&self) -> u64 {
         let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.0.set(state);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
