@@ -59,9 +59,9 @@ fn scene() -> Scene {
     Scene { upstream, issuer, gate }
 }
 
-/// Holds docs/concepts.md, What a request meets: nothing presented
+/// Holds docs/concepts.md, What a request meets: no credentials
 /// Holds docs/concepts.md, What a request meets: a token that is not in force, for any reason
-/// Holds docs/concepts.md, What a request meets: malformed, or two tokens
+/// Holds docs/concepts.md, What a request meets: a malformed token, or two tokens
 /// Holds docs/concepts.md, What a request meets: scope or role missing
 /// Holds docs/concepts.md, What a request meets: no route, with a token
 #[test]
@@ -234,7 +234,7 @@ fn connect_is_405() {
     assert_eq!(upstream.count(), 0);
 }
 
-/// Holds docs/concepts.md, What a request meets: keys or shared state not usable, a limit reached
+/// Holds docs/concepts.md, What a request meets: keys or shared state unavailable, or a limit reached
 #[test]
 fn without_keys_the_answer_is_503_with_a_time_to_come_back() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

@@ -35,7 +35,7 @@ fn counted(gate: &Gate) -> f64 {
     gate.metrics().sum("portcullis_upstream_errors_total", &[("upstream", "api")])
 }
 
-/// Holds docs/operations.md, Failure modes: an upstream breaks off mid-answer
+/// Holds docs/operations.md, Failure modes: an upstream breaks off mid-response
 #[test]
 fn an_answer_that_breaks_off_never_looks_complete() {
     let cases: [(&str, &'static [u8], Next); 6] = [
@@ -97,7 +97,7 @@ fn an_answer_that_breaks_off_never_looks_complete() {
     }
 }
 
-/// Holds docs/operations.md, Failure modes: an upstream breaks off mid-answer
+/// Holds docs/operations.md, Failure modes: an upstream breaks off mid-response
 #[test]
 fn an_answer_over_http_2_that_is_reset_never_looks_complete() {
     for tls in [false, true] {
@@ -228,7 +228,7 @@ fn bytes_after_an_answer_never_become_the_next_one() {
 }
 
 /// Holds docs/operations.md, Failure modes: an upstream is down or silent
-/// Holds docs/concepts.md, What a request meets: upstream unreachable / silent
+/// Holds docs/concepts.md, What a request meets: upstream unreachable / no response in time
 /// Holds docs/reasons.md, Other answers: 502
 #[test]
 fn a_refused_connection_is_502() {
@@ -274,7 +274,7 @@ fn a_connection_that_is_not_accepted_is_given_up_after_its_timeout() {
 }
 
 /// Holds docs/operations.md, Failure modes: an upstream is down or silent
-/// Holds docs/concepts.md, What a request meets: upstream unreachable / silent
+/// Holds docs/concepts.md, What a request meets: upstream unreachable / no response in time
 /// Holds docs/configuration.md, Settings: upstreams[].response_timeout
 /// Holds docs/reasons.md, Other answers: 504
 #[test]

@@ -42,9 +42,9 @@ fn a_token_unused_since_its_issue_for_longer_than_the_timeout_is_refused_for_goo
     });
 }
 
-/// Holds docs/concepts.md, Tokens in force: role-changed
-/// Holds docs/concepts.md, Tokens in force: subject-revoked, client-revoked, issuer-revoked
-/// Holds docs/concepts.md, Tokens in force: token-revoked
+/// Holds docs/concepts.md, Events: role-changed
+/// Holds docs/concepts.md, Events: subject-revoked, client-revoked, issuer-revoked
+/// Holds docs/concepts.md, Events: token-revoked
 #[test]
 fn every_event_ends_its_tokens_from_the_next_request_on_and_no_others() {
     let (_app, issuer, gate) = scene("");
@@ -84,7 +84,7 @@ fn every_event_ends_its_tokens_from_the_next_request_on_and_no_others() {
     assert_eq!(gate.reason(&later("erin")), "issuer_revoked");
 }
 
-/// Holds docs/concepts.md, Tokens in force: role-changed
+/// Holds docs/concepts.md, Events: role-changed
 #[test]
 fn a_role_version_decides_within_the_second_of_the_change() {
     let (_app, issuer, gate) = scene("");

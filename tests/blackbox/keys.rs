@@ -71,7 +71,7 @@ fn a_new_key_is_fetched_when_its_first_token_arrives() {
     assert_eq!(scene.status(&scene.issuer.good()), 200, "the old key is still published");
 }
 
-/// Holds docs/operations.md, Failure modes: no key proves a token (an unknown kid, or a new key under an old one)
+/// Holds docs/operations.md, Failure modes: no key verifies a token (an unknown kid, or a new key under an old one)
 #[test]
 fn a_new_key_that_no_new_name_announces_is_fetched_when_its_first_token_arrives() {
     let (same, other) = (("ES256", "key-1"), ("EdDSA", "key-1"));
@@ -156,7 +156,7 @@ fn a_request_with_a_new_key_waits_for_the_fetch() {
     assert_eq!(scene.status(&scene.issuer.token_by(&new).build()), 200, "the very first request passes");
 }
 
-/// Holds docs/operations.md, Failure modes: no key proves a token (an unknown kid, or a new key under an old one)
+/// Holds docs/operations.md, Failure modes: no key verifies a token (an unknown kid, or a new key under an old one)
 #[test]
 fn a_flood_of_unknown_kids_costs_the_issuer_one_fetch() {
     let scene = scene("refresh_cooldown = \"30s\"");

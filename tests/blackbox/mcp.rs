@@ -88,7 +88,7 @@ fn each_tool_has_its_scopes_and_what_is_not_listed_is_denied() {
     assert_eq!(gate.request("POST", "/mcp/x").token(&token).send().status(), 200, "another path");
 }
 
-/// Holds docs/concepts.md, What a request meets: an MCP request that does not say its method, in a revision before 2026-07-28
+/// Holds docs/concepts.md, What a request meets: an MCP request that does not name its method, or of a protocol revision before 2026-07-28
 #[test]
 fn mcp_requests_that_cannot_be_decided_by_their_fields_are_rejected_before_a_token_is_looked_at() {
     let (app, issuer, gate) = scene();

@@ -21,7 +21,7 @@ fn token(issuer: &Issuer, session: &str) -> String {
     token.claim("ext", json!({"upn": "ada@corp"})).claim("sid", session).build()
 }
 
-/// Holds docs/concepts.md, Tokens in force: session-revoked
+/// Holds docs/concepts.md, Events: session-revoked
 #[test]
 fn an_event_ends_a_token_by_any_of_its_names_is_listed_with_it_and_can_be_undone() {
     let (_app, issuer, settings) = scene(CLAIMS);

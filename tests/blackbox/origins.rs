@@ -46,7 +46,7 @@ fn preflight(gate: &Gate, path: &str, origin: &str, method: &str) -> Answer {
 }
 
 /// Holds docs/configuration.md, Settings: routes[].origins
-/// Holds docs/concepts.md, What a request meets: a page of an origin that the route does not list
+/// Holds docs/concepts.md, What a request meets: an origin that the route does not list
 #[test]
 fn a_request_from_a_page_of_another_origin_is_rejected_before_its_token_is_judged() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

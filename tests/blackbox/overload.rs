@@ -181,7 +181,7 @@ fn exactly_the_limit_passes_and_the_next_gets_503_on_a_connection_that_goes_on()
 /// Holds docs/operations.md, Failure modes: too many requests, or an upstream that is too slow for them
 /// Holds docs/configuration.md, Settings: server.limits.requests
 /// Holds docs/configuration.md, Settings: upstreams[].max_requests
-/// Holds docs/concepts.md, What a request meets: keys or shared state not usable, a limit reached
+/// Holds docs/concepts.md, What a request meets: keys or shared state unavailable, or a limit reached
 #[test]
 fn of_many_at_once_exactly_the_limit_passes() {
     const LIMIT: usize = 7;

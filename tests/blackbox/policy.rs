@@ -27,7 +27,7 @@ fn outcome(gate: &Gate, path: &str, token: &str) -> (u16, Option<String>, Option
 }
 
 /// Holds docs/configuration.md, Settings: routes[].claims, issuers[].conditions
-/// Holds docs/concepts.md, What a request meets: a claim that is not as a condition demands
+/// Holds docs/concepts.md, What a request meets: a claim that does not meet a condition
 #[test]
 fn claims_must_be_as_the_issuer_and_the_route_demand() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());
@@ -126,7 +126,7 @@ fn a_route_may_take_tokens_of_some_issuers_and_for_some_audiences() {
 }
 
 /// Holds docs/configuration.md, Settings: routes[].acr_values, .max_age
-/// Holds docs/concepts.md, What a request meets: a log-in that is too weak or too long ago
+/// Holds docs/concepts.md, What a request meets: authentication too weak or too long ago
 #[test]
 fn a_stronger_or_fresher_log_in_is_asked_for_by_name() {
     let (upstream, issuer) = (RawUpstream::start(), Issuer::new());

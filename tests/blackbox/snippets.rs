@@ -133,6 +133,20 @@ fn the_first_configuration_of_the_readme_is_good_as_it_is_printed() {
     assert!(printed.contains("/deals/{*rest}") && printed.contains("/health"), "{printed}");
 }
 
+/// Runs docs/configuration.md: secret = { file = "deployments.token" }
+/// Runs docs/configuration.md: mv new.toml gate.toml
+#[test]
+fn secrets_and_a_changed_file_of_the_docs_are_good_as_they_are_printed() {
+    let reader = Reader::new();
+    let secrets = block("docs/configuration.md", "secret = { file");
+    reader.file("deployments.token", "0123456789abcdef0123456789abcdef\n");
+    reader.file("gate.toml", &(first_minute() + &secrets));
+    for line in commands(&block("docs/configuration.md", "mv new.toml gate.toml")) {
+        reader.says(&line, nowhere());
+    }
+    assert!(!reader.folder.path().join("new.toml").exists(), "it is in place");
+}
+
 /// Runs docs/scale.md: store = "redis"
 #[test]
 fn the_shared_state_of_the_docs_is_good_as_it_is_printed() {

@@ -56,7 +56,7 @@ fn the_log_tells_in_its_own_words_why_there_is_no_answer() {
     }
 }
 
-/// Holds docs/operations.md, Failure modes: an upstream breaks off mid-answer
+/// Holds docs/operations.md, Failure modes: an upstream breaks off mid-response
 #[test]
 fn an_answer_that_breaks_off_is_logged_and_counted_as_that() {
     let upstream_of = |bytes: &'static str, next: fn() -> Next| {

@@ -49,17 +49,20 @@ fn survives(
 }
 
 /// Holds docs/configuration.md, Settings: state.max_staleness
-/// Holds docs/concepts.md, What a request meets: keys or shared state not usable, a limit reached
+/// Holds docs/concepts.md, What a request meets: keys or shared state unavailable, or a limit reached
+/// Holds docs/operations.md, Failure modes: Redis is unreachable, hangs, is read-only or full
 #[test]
 fn a_hanging_server_is_noticed_and_its_return_too() {
     survives(RedisServer::start(), |server| server.signal("STOP"), |server| server.signal("CONT"));
 }
 
+/// Holds docs/operations.md, Failure modes: Redis is unreachable, hangs, is read-only or full
 #[test]
 fn a_dead_server_is_noticed_and_its_return_too() {
     survives(RedisServer::start(), RedisServer::kill, RedisServer::start_again);
 }
 
+/// Holds docs/operations.md, Failure modes: Redis is unreachable, hangs, is read-only or full
 #[test]
 fn a_server_that_is_made_a_replica_confirms_nothing() {
     survives(

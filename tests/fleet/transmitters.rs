@@ -37,7 +37,7 @@ fn condition(gate: &Gate) -> String {
     gate.readiness().1["components"]["signals:t"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Holds docs/operations.md, Failure modes: the gate that keeps a transmitter's stream dies
+/// Holds docs/operations.md, Failure modes: the gate that maintains a transmitter's stream dies
 #[test]
 fn one_gate_keeps_the_stream_and_another_takes_over_without_losing_a_signal() {
     let server = RedisServer::start();

@@ -17,7 +17,7 @@ use crate::sources::{Source, files, of_both, of_tests};
 /// The tables, by document and heading.
 const TABLES: [(&str, &str); 5] = [
     ("docs/concepts.md", "What a request meets"),
-    ("docs/concepts.md", "Tokens in force"),
+    ("docs/concepts.md", "Events"),
     ("docs/configuration.md", "Settings"),
     ("docs/operations.md", "Failure modes"),
     ("docs/reasons.md", "Other answers"),
@@ -41,7 +41,9 @@ fn every_metric_is_looked_at_by_a_test() {
     assert!(found.is_empty(), "no test looks at these metrics: {found:?}");
 }
 
+/// With `--nocapture` it lists the documents and how many of their blocks are run.
 #[test]
+#[allow(clippy::print_stdout, reason = "the list is for people")]
 fn every_block_is_run_by_a_test_or_says_why_not() {
     let marks = of_both(marks_of_blocks);
     let mut pages = files("docs", ".md");
@@ -50,6 +52,11 @@ fn every_block_is_run_by_a_test_or_says_why_not() {
         .iter()
         .flat_map(|(path, text)| documents::blocks(text).into_iter().map(|block| (path.clone(), block)))
         .collect();
+    for (path, _) in &pages {
+        let own: Vec<&Block> = blocks.iter().filter(|(of, _)| of == path).map(|(_, block)| block).collect();
+        let run = own.iter().filter(|block| block.not_run.is_none()).count();
+        println!("{path}: {run} of {} blocks are run", own.len());
+    }
     let found = not_run(&blocks, &marks);
     assert!(found.is_empty(), "blocks and the tests that run them:\n{}", found.join("\n"));
 }
