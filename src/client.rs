@@ -249,8 +249,7 @@ impl Client {
 
 async fn connect(url: &Url) -> Result<TcpStream, GetError> {
     let addresses = lookup_host((url.host.as_str(), url.port)).await.map_err(GetError::Resolve)?;
-    let mut last =
-        io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address that may be used");
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no permitted address");
     for address in addresses {
         if url.transport == Transport::PlainLoopback && !address.ip().is_loopback() {
             continue;
@@ -316,7 +315,7 @@ impl fmt::Display for UrlError {
             Self::Malformed => "is not an absolute URL",
             Self::Scheme => "must be an https URL",
             Self::Insecure => {
-                "must be https: plain http is allowed to loopback hosts only, or with insecure_http"
+                "must be an https URL: plain http is allowed only to loopback hosts, or with insecure_http"
             }
             Self::UserInfo => "must not contain a user name or password",
             Self::Fragment => "must not contain a fragment",
@@ -329,17 +328,17 @@ impl std::error::Error for UrlError {}
 impl fmt::Display for GetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Resolve(error) => write!(f, "the host cannot be resolved: {error}"),
-            Self::Connect(error) => write!(f, "no connection: {error}"),
+            Self::Resolve(error) => write!(f, "cannot resolve the host: {error}"),
+            Self::Connect(error) => write!(f, "cannot connect: {error}"),
             Self::Tls(error) => write!(f, "the TLS handshake failed: {error}"),
             Self::Http(error) => match error.source() {
                 Some(cause) => write!(f, "{error}: {cause}"),
                 None => write!(f, "{error}"),
             },
-            Self::Timeout => f.write_str("no complete answer in time"),
-            Self::Redirect(status) => write!(f, "answered {status}: redirects are not followed"),
-            Self::Status(status) => write!(f, "answered {status}"),
-            Self::Encoding => f.write_str("the body is compressed although that was not asked for"),
+            Self::Timeout => f.write_str("did not respond in time"),
+            Self::Redirect(status) => write!(f, "responded with {status}; redirects are not followed"),
+            Self::Status(status) => write!(f, "responded with {status}"),
+            Self::Encoding => f.write_str("the body is compressed, which was not requested"),
             Self::TooLarge => f.write_str("the body is larger than 1 MiB"),
         }
     }

@@ -185,7 +185,7 @@ impl Metrics {
             )?,
             upstream_errors: page.counters(
                 "portcullis_upstream_errors_total",
-                "Failures towards upstreams",
+                "Failed requests to upstreams",
                 &["upstream", "kind"],
             )?,
             client_requests: page.counters(
@@ -203,13 +203,13 @@ impl Metrics {
             )?,
             proof_cache: page.counters(
                 "portcullis_proof_cache_total",
-                "Proof cache look-ups",
+                "Proof cache lookups",
                 &["result"],
             )?,
-            keys: page.gauges("portcullis_keys", "Keys in force", &["issuer"])?,
+            keys: page.gauges("portcullis_keys", "Usable keys", &["issuer"])?,
             keys_age: page.float_gauges(
                 "portcullis_keys_age_seconds",
-                "Seconds since the keys were confirmed",
+                "Seconds since the keys were last confirmed",
                 &["issuer"],
             )?,
             keys_refresh: page.counters(
@@ -219,7 +219,7 @@ impl Metrics {
             )?,
             clock_skew: page.histograms(
                 "portcullis_clock_skew_seconds",
-                "Our clock minus iat of fresh tokens",
+                "This gate's clock minus iat of new tokens",
                 &["issuer"],
                 SKEW_BUCKETS,
             )?,
@@ -237,7 +237,7 @@ impl Metrics {
             )?,
             state_errors: page.counters(
                 "portcullis_state_errors_total",
-                "Calls that the state store failed",
+                "Failed calls to the state store",
                 &["kind"],
             )?,
             usage: usage::Tallies::default(),
@@ -262,13 +262,13 @@ impl Metrics {
             sessions_tracked: page.gauge("portcullis_sessions_tracked", "Tokens in use")?,
             sessions_evicted: page.counters(
                 "portcullis_sessions_evicted_total",
-                "Sessions that left memory",
+                "Sessions removed from memory",
                 &["cause"],
             )?,
-            revocations: page.gauges("portcullis_revocations", "What is revoked at present", &["kind"])?,
+            revocations: page.gauges("portcullis_revocations", "Revocations currently in effect", &["kind"])?,
             state_age: page.float_gauge(
                 "portcullis_state_age_seconds",
-                "Seconds since the shared state was confirmed",
+                "Seconds since the shared state was last confirmed",
             )?,
             state_reads: page.counter(
                 "portcullis_state_reads_total",
@@ -283,7 +283,7 @@ impl Metrics {
             )?,
             authority_conflict: page.gauge(
                 "portcullis_authority_conflict",
-                "Whether another gate of the fleet has an authority of its own for the same issuer",
+                "Whether another gate of the fleet runs an authority with different keys for the same issuer",
             )?,
             state_setup_warnings: page.gauges(
                 "portcullis_state_setup_warnings",
@@ -292,7 +292,7 @@ impl Metrics {
             )?,
             state_rolled_back: page.gauge(
                 "portcullis_state_rolled_back",
-                "1: the state store is older than it was when it was last used, another one, or new in this place",
+                "1 if the state store is older than when it was last used here, was replaced, or has not been used here before",
             )?,
             signals_age: page.float_gauges(
                 "portcullis_signals_age_seconds",

@@ -164,14 +164,14 @@ pub fn server_tls(settings: &ServerSettings, running: Option<&ServerTls>) -> Res
     let identity = ByName::load(settings, &provider)?;
     let clients = Clients::new(settings, &provider)?;
     let kept = running.filter(|running| running.clients.rules() == clients.rules());
-    let tickets = match kept.and_then(|running| running.tickets.as_ref()) {
-        _ if !settings.session_tickets => None,
-        Some(running) => Some(Arc::clone(running)),
-        None => Some(
-            provider::Ticketer::new()
-                .map_err(|e| TlsError::elsewhere(format_args!("no keys for session tickets: {e}")))?,
-        ),
-    };
+    let tickets =
+        match kept.and_then(|running| running.tickets.as_ref()) {
+            _ if !settings.session_tickets => None,
+            Some(running) => Some(Arc::clone(running)),
+            None => Some(provider::Ticketer::new().map_err(|e| {
+                TlsError::elsewhere(format_args!("cannot create keys for session tickets: {e}"))
+            })?),
+        };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(settings.min_version.and_above())
         .map_err(TlsError::elsewhere)?
@@ -257,8 +257,9 @@ pub fn client_config(
 pub fn certificate_expiry(path: &Path) -> Result<Timestamp, TlsError> {
     let mut first = None;
     for certificate in certificates(&read(path)?, path)? {
-        let (_, parsed) = X509Certificate::from_der(&certificate)
-            .map_err(|e| TlsError::at(path, format_args!("a certificate in it cannot be parsed: {e}")))?;
+        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|e| {
+            TlsError::at(path, format_args!("contains a certificate that cannot be parsed: {e}"))
+        })?;
         let end = Timestamp::from_secs(parsed.validity().not_after.timestamp());
         first = Some(first.map_or(end, |earlier: Timestamp| earlier.min(end)));
     }
@@ -273,13 +274,13 @@ pub fn check_name(path: &Path, name: &str) -> Result<(), TlsError> {
     let chain = certificates(&read(path)?, path)?;
     let leaf = chain.first().ok_or_else(|| TlsError::at(path, NO_CERTIFICATE))?;
     let (_, leaf) = X509Certificate::from_der(leaf)
-        .map_err(|e| TlsError::at(path, format_args!("a certificate in it cannot be parsed: {e}")))?;
+        .map_err(|e| TlsError::at(path, format_args!("contains a certificate that cannot be parsed: {e}")))?;
     by_name::check_name(&leaf, name).map_err(|names| {
         TlsError::at(path, format_args!("the certificate is not for {name:?}, only for: {names}"))
     })
 }
 
-const NO_CERTIFICATE: &str = "no certificate in it (expected PEM with BEGIN CERTIFICATE)";
+const NO_CERTIFICATE: &str = "contains no certificate (expected PEM with BEGIN CERTIFICATE)";
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     std::fs::read(path).map_err(|e| TlsError::at(path, format_args!("cannot be read: {e}")))
@@ -298,31 +299,31 @@ fn identity(chain: &Path, key: &Path, provider: &CryptoProvider) -> Result<Certi
     let certificates = certificates(&read(chain)?, chain)?;
     let der = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|e| match e {
         pem::Error::NoItemsFound => {
-            TlsError::at(key, "no private key in it (expected PEM, PKCS#8, PKCS#1 or SEC1, not encrypted)")
+            TlsError::at(key, "contains no private key (expected unencrypted PEM: PKCS#8, PKCS#1 or SEC1)")
         }
         other => TlsError::at(key, format_args!("not valid PEM: {other}")),
     })?;
     let signing = provider
         .key_provider
         .load_private_key(der)
-        .map_err(|e| TlsError::at(key, format_args!("the private key cannot be used: {e}")))?;
+        .map_err(|e| TlsError::at(key, format_args!("the private key is not usable: {e}")))?;
     let certified = CertifiedKey::new(certificates, signing);
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
         Err(rustls::Error::InconsistentKeys(_)) => Err(TlsError::at(
             chain,
-            format_args!("the certificate does not belong to the private key in {}", key.display()),
+            format_args!("the certificate does not match the private key in {}", key.display()),
         )),
-        Err(e) => Err(TlsError::at(chain, format_args!("the first certificate cannot be used: {e}"))),
+        Err(e) => Err(TlsError::at(chain, format_args!("the first certificate is not usable: {e}"))),
     }
 }
 
 fn roots(text: &[u8], path: &Path) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
     for certificate in certificates(text, path)? {
-        store
-            .add(certificate)
-            .map_err(|e| TlsError::at(path, format_args!("a certificate in it cannot be a root: {e}")))?;
+        store.add(certificate).map_err(|e| {
+            TlsError::at(path, format_args!("contains a certificate that cannot be a root: {e}"))
+        })?;
     }
     Ok(store)
 }
@@ -334,9 +335,9 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     let (usable, _) = store.add_parsable_certificates(found.certs);
     match (usable, found.errors.first()) {
         (0, Some(e)) => {
-            Err(TlsError::elsewhere(format_args!("the system's root certificates cannot be read: {e}")))
+            Err(TlsError::elsewhere(format_args!("cannot read the system's root certificates: {e}")))
         }
-        (0, None) => Err(TlsError::elsewhere("the system has no root certificates: name a `ca` file")),
+        (0, None) => Err(TlsError::elsewhere("the system has no root certificates: set `ca`")),
         _ => Ok(store),
     }
 }

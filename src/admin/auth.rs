@@ -69,12 +69,13 @@ impl Access {
     ) -> Result<Caller, Problem> {
         let presented = sha256(bearer(headers)?);
         self.caller(&presented).ok_or_else(|| match self.guesses.fail(address, now) {
-            Ok(()) => Problem::new(StatusCode::UNAUTHORIZED, "the token is not one of this gate")
+            Ok(()) => Problem::new(StatusCode::UNAUTHORIZED, "the token is not an admin token of this gate")
                 .with_challenge(INVALID_TOKEN),
-            Err(wait) => {
-                Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from this address")
-                    .with_retry_after(wait)
-            }
+            Err(wait) => Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many failed attempts from this address; try again later",
+            )
+            .with_retry_after(wait),
         })
     }
 
@@ -149,11 +150,12 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// The one bearer token of a request (RFC 6750 §2.1). Any visible ASCII is taken, because operators choose secrets.
 fn bearer(headers: &HeaderMap) -> Result<&[u8], Problem> {
     let mut fields = headers.get_all(AUTHORIZATION).iter().map(http::HeaderValue::as_bytes);
-    let missing = || Problem::new(StatusCode::UNAUTHORIZED, "an admin token is needed").with_challenge(BARE);
+    let missing =
+        || Problem::new(StatusCode::UNAUTHORIZED, "an admin token is required").with_challenge(BARE);
     let malformed = |detail| Problem::new(StatusCode::BAD_REQUEST, detail).with_challenge(INVALID_REQUEST);
     let field = fields.next().ok_or_else(missing)?;
     if fields.next().is_some() {
-        return Err(malformed("more than one Authorization field"));
+        return Err(malformed("the request has more than one Authorization header"));
     }
     let (scheme, token) = field.split_at(field.iter().position(|byte| *byte == b' ').unwrap_or(field.len()));
     if !scheme.eq_ignore_ascii_case(b"bearer") {
@@ -161,7 +163,7 @@ fn bearer(headers: &HeaderMap) -> Result<&[u8], Problem> {
     }
     let token = token.trim_ascii();
     if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
-        return Err(malformed("the Authorization field holds no bearer token"));
+        return Err(malformed("the Authorization header does not contain a bearer token"));
     }
     Ok(token)
 }

@@ -32,7 +32,7 @@ pub(super) async fn read_members<T: DeserializeOwned>(
 }
 
 fn unexpected(what: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, format!("the body is not what is expected: {what}"))
+    Problem::new(StatusCode::BAD_REQUEST, format!("the body is invalid: {what}"))
 }
 
 /// Reads the body, which must say that it is JSON; `None` when there is no body at all.
@@ -60,8 +60,8 @@ pub(crate) async fn read(body: Body, limits: &AdminLimits) -> Result<Bytes, Prob
     match timeout(limits.body_timeout, Limited::new(body, limits.body_bytes).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body could not be read")),
-        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive")),
+        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "cannot read the body")),
+        Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timed out while reading the body")),
     }
 }
 

@@ -168,7 +168,7 @@ impl Health {
 fn condition_of(clock: &SignalClock, now: Monotonic) -> String {
     match (clock.is_stale(now), clock.is_suspended()) {
         (false, _) => OK.to_owned(),
-        (true, true) => "stale: the transmitter sends no signals".to_owned(),
+        (true, true) => "stale: the transmitter has stopped sending signals".to_owned(),
         (true, false) => {
             format!("stale: no heartbeat was confirmed for {} s", clock.age(now).as_secs())
         }
@@ -260,7 +260,10 @@ mod tests {
                 assert_eq!(body["components"]["signals:okta"], said);
                 clock.suspend();
                 let (_, body) = health.at(now);
-                assert_eq!(body["components"]["signals:okta"], "stale: the transmitter sends no signals");
+                assert_eq!(
+                    body["components"]["signals:okta"],
+                    "stale: the transmitter has stopped sending signals"
+                );
             }
         }
         let two = Health::new(

@@ -114,7 +114,7 @@ impl Server {
                 // The next attempt has a descriptor.
                 Err(error) if spares.give_up(&error) => continue,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(%error, "cannot accept a connection");
                     sleep(BACK_OFF).await;
                 }
             }
@@ -139,7 +139,7 @@ impl Server {
                 self.http(stream, peer, certificate, shutdown).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, client_address = %peer.ip(), "TLS handshake failed"),
-            Err(_) => tracing::debug!(client_address = %peer.ip(), "TLS handshake took too long"),
+            Err(_) => tracing::debug!(client_address = %peer.ip(), "TLS handshake timed out"),
         }
     }
 

@@ -51,7 +51,7 @@ fn page(metrics: &Metrics) -> Response {
     match metrics.render() {
         Ok(page) => ([(CONTENT_TYPE, EXPOSITION)], page).into_response(),
         Err(error) => {
-            tracing::error!(%error, "the metrics cannot be rendered");
+            tracing::error!(%error, "cannot render the metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -70,9 +70,9 @@ async fn register(store: Store, authority: Arc<Authority>, metrics: Metrics) {
                 Some(keys) if before == 0 => error!(
                     issuer = %issuer,
                     keys,
-                    "another gate of this fleet has an authority with keys of its own for the same issuer, so each of the two rejects the tokens of the other; keep [authority] on one gate, and let the others take its keys with jwks_url"
+                    "another gate of this fleet runs an authority with different keys for the same issuer, so each rejects the tokens of the other; keep [authority] on one gate and set jwks_url on the others"
                 ),
-                None if before == 1 => info!(issuer = %issuer, "the other authority is gone"),
+                None if before == 1 => info!(issuer = %issuer, "the conflicting authority is gone"),
                 _ => {}
             }
         }

@@ -20,7 +20,7 @@ pub(super) fn raise_limit() -> Option<usize> {
     let limit = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => maximum,
         Err(error) => {
-            warn!(%error, soft = current, hard = maximum, "the limit on open files cannot be raised");
+            warn!(%error, soft = current, hard = maximum, "cannot raise the limit on open files");
             current
         }
     };

@@ -73,7 +73,9 @@ impl Offer {
         };
         let listeners = names.sockets().filter_map(|address| {
             let listener = listen(address);
-            listener.inspect_err(|error| debug!(%error, "another gate that leaves has this name")).ok()
+            listener
+                .inspect_err(|error| debug!(%error, "another gate that is shutting down uses this name"))
+                .ok()
         });
         Self(listeners.collect())
     }
@@ -134,7 +136,7 @@ impl Predecessor {
             UnixStream::from_std(stream).ok().filter(is_ours)
         })?;
         if timeout(PATIENCE, stream.read_u8()).await.is_err() {
-            warn!("the gate that leaves does not give up its addresses");
+            warn!("the gate that is shutting down does not release its addresses");
         }
         Some(Self(stream))
     }
@@ -142,7 +144,7 @@ impl Predecessor {
     /// Waits until its state is saved, and the file free.
     pub(super) async fn released(mut self) {
         if timeout(PATIENCE, self.0.read_u8()).await.is_err() {
-            warn!("the gate that leaves does not give up its state");
+            warn!("the gate that is shutting down does not release its state");
         }
     }
 }

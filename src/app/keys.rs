@@ -107,7 +107,7 @@ pub(super) fn with_own(
         if let Some(same) = running.iter().find(|keys| keys.fits(wanted)) {
             return Ok(Arc::clone(same));
         }
-        let (authority, change) = authority.ok_or("there is no authority")?;
+        let (authority, change) = authority.ok_or("[authority] is not configured")?;
         let store = authority.key_store(wanted, change);
         let store = store.map_err(|error| format!("issuer {}: {error}", wanted.issuer))?;
         Ok(Arc::new(IssuerKeys { store, refresher: None, roots: None }))

@@ -40,7 +40,7 @@ impl App {
         // From now on a request for a reload is answered at once: there will be none.
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
-        info!("leaving: not ready any more");
+        info!("shutting down: no longer ready");
         self.trigger.advance(Phase::Leaving);
         let accepting = async {
             sleep(settings.shutdown_delay).await;
@@ -62,7 +62,7 @@ impl App {
                 NextStep::Hurry => break false,
                 NextStep::Done if self.trigger.phase() >= Phase::Draining => break true,
                 NextStep::Done => {
-                    info!("draining: no new connections");
+                    info!("draining: no longer accepting connections");
                     self.trigger.advance(Phase::Draining);
                 }
                 NextStep::Handover(successor) => {
@@ -85,7 +85,7 @@ impl App {
     /// Gives addresses and state files to the next gate. Streams end; requests that are in flight go on, judged by what the
     /// next gate stores.
     async fn hand_over(&mut self, mut successor: Successor) {
-        info!("draining: another process takes over");
+        info!("draining: another process is taking over");
         self.trigger.advance(Phase::Draining);
         drop(timeout(LAST_CALL, self.until(|app| app.wiring.connections().listeners() == 0)).await);
         self.trigger.advance(Phase::HandedOver);
@@ -98,18 +98,18 @@ impl App {
         if let Some(authority) = &self.wiring.lasting().authority {
             authority.close().await;
         }
-        info!("the state is released");
+        info!("released the state store");
         drop(spawn_local(successor::follow(self.state.clone(), self.wiring.settings())));
     }
 
     async fn end(&mut self, drained: bool) {
         if !drained {
-            warn!("requests were still in flight when the drain ended; they are cut off");
+            warn!("drain_timeout passed with requests in flight; ending them");
         }
         self.trigger.advance(Phase::Stopped);
         // Workers look at the phase between two polls; one that does not come back must not keep the process.
         if timeout(LAST_CALL, self.workers.ended()).await.is_err() {
-            warn!("a worker did not end; the process ends without it");
+            warn!("a worker did not stop; exiting without it");
         }
         // What operators asked for is answered, and pages that update themselves are told that they end.
         drop(timeout(LAST_CALL, self.wiring.operators_left()).await);

@@ -74,7 +74,7 @@ impl fmt::Display for RunError {
             Self::Log(error) => write!(f, "cannot open the log: {error}"),
             Self::Store(error) => write!(f, "state.path: {error}"),
             Self::Wiring(problems) => f.write_str(&problems.join("\n")),
-            Self::WorkerEnded => f.write_str("a worker ended unexpectedly; the log says why"),
+            Self::WorkerEnded => f.write_str("a worker ended unexpectedly; see the log"),
         }
     }
 }
@@ -166,8 +166,9 @@ impl App {
         for (listener, socket) in
             operators.into_iter().chain(signals.iter().map(|socket| ("signals", socket)))
         {
-            let address =
-                socket.local_addr().map_err(|error| RunError::System("cannot tell an address", error))?;
+            let address = socket
+                .local_addr()
+                .map_err(|error| RunError::System("cannot read the address of a listener", error))?;
             info!(listener, %address, "listening");
         }
         let commands = wiring.serve_operators(telemetry, admin);
@@ -195,7 +196,7 @@ impl App {
                 outcome = self.reload(cause.as_str()) => outcome,
                 // Up to the commit, which does not wait, nothing of a reload is in force.
                 () = stop.requested() => {
-                    info!(cause = cause.as_str(), "the reload is given up");
+                    info!(cause = cause.as_str(), "reload abandoned");
                     break;
                 }
             };
@@ -216,7 +217,7 @@ impl App {
             Ok(()) => info!(cause, "configuration reloaded"),
             Err(problems) => {
                 let problems = log::list(problems);
-                error!(cause, problems, "configuration not reloaded; the old one stays in force")
+                error!(cause, problems, "configuration not reloaded; the previous one stays in effect")
             }
         }
         outcome
@@ -235,7 +236,7 @@ impl App {
         self.watch.follow(plan.files().clone());
         let waiting = self.wiring.commit(plan, &self.log);
         if !waiting.is_empty() {
-            warn!(keys = waiting.join(", "), "changed, but only a restart puts it into effect");
+            warn!(keys = waiting.join(", "), "changed, but takes effect only after a restart");
         }
         Ok(())
     }

@@ -65,10 +65,10 @@ pub(super) fn open(settings: &Settings, metrics: &Metrics, now: Now) -> Result<O
         StoreSettings::Memory => {
             match settings.on_empty {
                 OnEmpty::Refuse => warn!(
-                    "state.store is \"memory\", and empty at every start: tokens issued before now are refused"
+                    "state.store is \"memory\", which is empty at every start: tokens issued before now are rejected"
                 ),
                 OnEmpty::Trust => warn!(
-                    "state.store is \"memory\", and empty at every start: tokens that were revoked are accepted again"
+                    "state.store is \"memory\", which is empty at every start: revoked tokens are accepted again"
                 ),
             }
             Ok((Store::in_memory(now)?, None))
@@ -84,17 +84,17 @@ pub(super) fn say(past: Past, path: &Path) {
             path = %path.display(),
             known,
             seen,
-            "the state store is older than it was when it was last used here (a restored copy?): events after `known` up to `seen` are missing, and tokens that they ended are accepted again"
+            "the state store is older than when it was last used here (a restored copy?): events after `known` up to `seen` are missing, and tokens that they ended are accepted again"
         ),
         Past::Unseen { known } => warn!(
             path = %path.display(),
             known,
-            "this state store was not in use here before: if it is a copy, what came after event `known` is missing, and tokens that was to end are accepted again; make copies with `portcullis state backup`"
+            "this state store has not been used here before: if it is a copy, events after `known` are missing, and tokens that they ended are accepted again; make copies with `portcullis state backup`"
         ),
         Past::Replaced { seen } => warn!(
             path = %path.display(),
             seen,
-            "another state store was in use here, up to event `seen`; what it knew is not known any more"
+            "a different state store was used here before, up to event `seen`; its events are no longer available"
         ),
     }
 }
@@ -166,11 +166,11 @@ impl KeptState {
         match self.store.key_set((issuer, &keys.settings().provenance())).await {
             Ok(Some((document, fetched_at, running))) => {
                 if let Err(error) = keys.restore(&document, fetched_at, running) {
-                    warn!(issuer, %error, "the stored keys cannot be used");
+                    warn!(issuer, %error, "the stored keys are not usable");
                 }
             }
             Ok(None) => {}
-            Err(error) => warn!(issuer, %error, "the stored keys cannot be read"),
+            Err(error) => warn!(issuer, %error, "cannot read the stored keys"),
         }
     }
 
@@ -185,7 +185,7 @@ impl KeptState {
                 let Some(good) = good else { continue };
                 if let Err(error) = store.save_key_set((&issuer, &source), &good.jwks, good.fetched_at).await
                 {
-                    warn!(issuer, %error, "the keys cannot be stored; a restart will have to fetch them");
+                    warn!(issuer, %error, "cannot store the keys; a restart must fetch them again");
                 }
             }
         });
@@ -240,7 +240,7 @@ impl KeptState {
                 _ = trims.tick() => {
                     if let Err(error) = self.trim(&settings.load_full()).await {
                         metrics.state_errors.with_label_values(&[error.kind()]).inc();
-                        warn!(%error, "old events and last uses cannot be removed from the store");
+                        warn!(%error, "cannot remove old events and last uses from the store");
                     }
                 }
             }
@@ -261,11 +261,11 @@ impl KeptState {
         match self.events.correct_creation(Timestamp::now()).await {
             Ok(false) => {}
             Ok(true) => warn!(
-                "the state store says it was created later than now: the clock was ahead then, or is behind now; tokens issued from now on are accepted"
+                "the creation time of the state store is in the future: the clock was ahead then, or is behind now; tokens issued from now on are accepted"
             ),
             Err(error) => {
                 metrics.state_errors.with_label_values(&[error.kind()]).inc();
-                warn!(%error, "the time of the store's creation cannot be corrected on disk");
+                warn!(%error, "cannot correct the store's creation time on disk");
             }
         }
     }
@@ -313,7 +313,7 @@ impl KeptState {
         if let Err(error) = self.usage.flush().await {
             metrics.state_errors.with_label_values(&[error.kind()]).inc();
             if self.store.condition().is_none() {
-                warn!(%error, "usage cannot be saved");
+                warn!(%error, "cannot save usage");
             }
         }
         self.save_sessions(metrics).await;
@@ -329,7 +329,7 @@ impl KeptState {
             if self.store.condition().is_some() {
                 return;
             }
-            error!(%error, "last uses cannot be saved; after a restart tokens count as idle from their last saved use");
+            error!(%error, "cannot save last uses; after a restart, idle times count from the last saved use");
         }
     }
 

@@ -22,11 +22,11 @@ pub(super) async fn follow(state: KeptState, settings: Arc<ArcSwap<Settings>>) {
         match read(&path).await {
             Ok(Some(reader)) => match state.events.take_over_from(&reader, after).await {
                 Ok(last) => after = last,
-                Err(error) => debug!(%error, "the state of the next gate cannot be read"),
+                Err(error) => debug!(%error, "cannot read the state of the next gate"),
             },
             Ok(None) => {}
             // The next gate may be bringing it up to date.
-            Err(error) => debug!(error, "the state of the next gate cannot be opened"),
+            Err(error) => debug!(error, "cannot open the state of the next gate"),
         }
     }
 }

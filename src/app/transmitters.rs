@@ -127,7 +127,7 @@ pub(super) fn put_in_force(
     for gone in before.iter().filter(|one| one.settings.transmission.stream.is_some() && !is_kept(one)) {
         info!(
             transmitter = gone.settings.name,
-            "the stream is not kept any more; it is left at the transmitter, where it can be deleted"
+            "the gate no longer maintains the stream; delete it at the transmitter if it is no longer needed"
         );
     }
 }

@@ -39,7 +39,7 @@ impl Workers {
             std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let _alive = alive;
                 if let Err(error) = gate::run_worker(listeners, shared) {
-                    error!(worker = index, %error, "a worker cannot run");
+                    error!(worker = index, %error, "a worker cannot start");
                 }
             })?;
         }

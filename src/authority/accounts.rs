@@ -50,11 +50,11 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid { field, why } => write!(f, "{field}: {why}"),
-            Self::Taken => f.write_str("id: another user has it"),
+            Self::Taken => f.write_str("id: is already in use by another user"),
             Self::NoUser => f.write_str("there is no such user"),
             Self::NoCredential => f.write_str("there is no such credential"),
             Self::NoRandomness => f.write_str("the random number generator failed"),
-            Self::NoMemory => f.write_str("there is not enough memory to hash a password"),
+            Self::NoMemory => f.write_str("not enough memory to hash a password"),
             Self::Store(error) => error.fmt(f),
         }
     }
@@ -207,14 +207,14 @@ impl Authority {
         let settings = self.settings();
         let scopes = words("scopes", scopes, |scope| {
             let known = settings.scopes.iter().any(|known| known == scope);
-            if known { Ok(()) } else { Err("the authority has no such scope") }
+            if known { Ok(()) } else { Err("the authority does not define this scope") }
         })?;
         let turn = self.shared().await;
         let owner =
             self.directory.user(&owner).ok_or_else(|| invalid("owner", "there is no such user".into()))?;
         let roles = words("roles", roles, |role| {
             let held = owner.roles.iter().any(|held| **held == *role);
-            if held { Ok(()) } else { Err("the owner does not hold it") }
+            if held { Ok(()) } else { Err("the owner does not hold this role") }
         })?;
         let client_id = format!("{CLIENT_PREFIX}{}", *random_text(CLIENT_CHARACTERS)?);
         let secret = Secret::generate()?;
@@ -305,11 +305,14 @@ pub(super) fn invalid(field: &'static str, why: String) -> Refused {
 pub(super) fn user_id(id: String) -> Result<String, Refused> {
     let id = text("id", id)?;
     if id.starts_with(CLIENT_PREFIX) {
-        return Err(invalid("id", format!("{CLIENT_PREFIX:?} is what client ids begin with")));
+        return Err(invalid(
+            "id",
+            format!("must not begin with {CLIENT_PREFIX:?}, which is reserved for client ids"),
+        ));
     }
     if matches!(id.as_str(), "." | "..") {
         // Many clients take it out of the path of a URL before they send it.
-        return Err(invalid("id", "cannot be named in a URL".to_owned()));
+        return Err(invalid("id", "cannot be used in the path of a URL".to_owned()));
     }
     Ok(id)
 }
@@ -321,9 +324,9 @@ pub(super) fn text(field: &'static str, text: String) -> Result<String, Refused>
     } else if text.len() > LONGEST {
         "is longer than 255 bytes"
     } else if text.chars().any(char::is_control) {
-        "holds a control character"
+        "contains a control character"
     } else if text.trim() != text {
-        "begins or ends with a space"
+        "must not begin or end with a space"
     } else {
         return Ok(text);
     };
@@ -344,7 +347,7 @@ pub(super) fn words(
             continue;
         }
         if kept.len() == MOST {
-            return Err(invalid(field, format!("there are more than {MOST}")));
+            return Err(invalid(field, format!("has more than {MOST} entries")));
         }
         passes(&word).map_err(|why| invalid(field, format!("{word:?}: {why}")))?;
         kept.push(word);
@@ -354,7 +357,7 @@ pub(super) fn words(
 
 fn future(end: Option<Timestamp>, now: Timestamp) -> Result<(), Refused> {
     match end {
-        Some(end) if end <= now => Err(invalid("expires_at", "is not in the future".to_owned())),
+        Some(end) if end <= now => Err(invalid("expires_at", "must be in the future".to_owned())),
         Some(_) | None => Ok(()),
     }
 }

@@ -361,7 +361,7 @@ impl Authority {
                 intent.close();
             }
             Err(error) => {
-                error!(%error, "cannot complete a change, nor take it back; will complete it later");
+                error!(%error, "cannot complete or roll back a change; will complete it later");
                 drop(intent);
             }
         }
@@ -375,7 +375,7 @@ impl Authority {
         let was_interrupted_here = self.unsettled.swap(true, Ordering::Relaxed);
         for (intent, text) in self.store.transact(rows::intents).await? {
             let change: AccountChange = serde_json::from_str(&text)
-                .map_err(|error| StoreError::Failed(format!("an intent cannot be read: {error}")))?;
+                .map_err(|error| StoreError::Failed(format!("cannot read an unfinished change: {error}")))?;
             warn!("completing an interrupted change");
             // With an event of now: tokens may have been issued since it was intended.
             self.finish(&change, intent).await?;

@@ -1,4 +1,4 @@
-//! Who asks: the client's id and secret, by HTTP Basic or in the body, and whether they are right.
+//! Who asks: the client's id and secret, using HTTP Basic or the request body, and whether they are right.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ fn presented(headers: &HeaderMap, form: &FormFields) -> Result<Vec<IdAndSecret>,
     let mut fields = headers.get_all(AUTHORIZATION).iter();
     let (field, more) = (fields.next(), fields.next().is_some());
     if more {
-        return Err(OauthError::Request("More than one Authorization field"));
+        return Err(OauthError::Request("The request has more than one Authorization header"));
     }
     let in_body = (form.get("client_id"), form.get("client_secret"));
     let Some(field) = field else {
@@ -99,8 +99,8 @@ fn presented(headers: &HeaderMap, form: &FormFields) -> Result<Vec<IdAndSecret>,
     // RFC 6749 §2.3: one method in each request. Repeating one's id is not a second method.
     let same = |id: &str| pairs.iter().any(|pair| pair.client_id == id);
     match in_body {
-        (_, Some(_)) => Err(OauthError::Request("The client authenticates in two ways")),
-        (Some(id), None) if !same(id) => Err(OauthError::Request("Two different clients are named")),
+        (_, Some(_)) => Err(OauthError::Request("The client uses more than one authentication method")),
+        (Some(id), None) if !same(id) => Err(OauthError::Request("The request names two different clients")),
         (_, None) => Ok(pairs),
     }
 }

@@ -231,10 +231,7 @@ impl Authority {
         }
         let tenant = match &settings.tenant_parameter {
             None => None,
-            Some(name) => Some(
-                form.get(name)
-                    .ok_or(OauthError::Request("The parameter that names the tenant is missing"))?,
-            ),
+            Some(name) => Some(form.get(name).ok_or(OauthError::Request("The tenant parameter is missing"))?),
         };
         let audience = audience(&settings, form.get("resource"))?;
         let mut keys = None;
@@ -280,7 +277,7 @@ impl Authority {
             let event = self.event_issuer().token_revoked(verified.facts.token, now.wall);
             let published = self.log.publish(vec![event], EventSource::Authority, now).await;
             published.map_err(|error| {
-                tracing::warn!(%error, "a token could not be revoked");
+                tracing::warn!(%error, "cannot revoke a token");
                 OauthError::Unavailable
             })?;
             let labels = [EventKind::TokenRevoked.as_str(), EventSource::Authority.as_str()];
@@ -382,7 +379,7 @@ fn form(call: &EndpointCall<'_>) -> Result<FormFields, OauthError> {
     let query = query.map_err(|_unclear| OauthError::Request("The query is malformed"))?;
     let in_body = ["client_id", "client_secret", "grant_type", "token", "scope", "resource"];
     if in_body.iter().any(|name| query.get(name).is_some()) {
-        return Err(OauthError::Request("Parameters belong in the body, not in the query"));
+        return Err(OauthError::Request("Parameters must be sent in the body, not in the query"));
     }
     let mut types = call.headers.get_all(CONTENT_TYPE).iter();
     let media_type = types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -392,7 +389,7 @@ fn form(call: &EndpointCall<'_>) -> Result<FormFields, OauthError> {
     }
     let body = call.body.ok_or(OauthError::TooLarge)?;
     FormFields::parse(body).map_err(|error| match error {
-        FormError::Encoding => OauthError::Request("The body is not form-encoded UTF-8"),
+        FormError::Encoding => OauthError::Request("The body is not valid form-encoded UTF-8"),
         FormError::Repeated => OauthError::Request("A parameter is repeated"),
         FormError::TooMany => OauthError::Request("The body has too many parameters"),
     })

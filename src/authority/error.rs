@@ -51,13 +51,11 @@ impl OauthError {
     fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::Request(why) => (StatusCode::BAD_REQUEST, "invalid_request", why),
-            Self::Client => {
-                (StatusCode::UNAUTHORIZED, "invalid_client", "The client could not be authenticated")
-            }
+            Self::Client => (StatusCode::UNAUTHORIZED, "invalid_client", "Client authentication failed"),
             Self::NoClient => (
                 StatusCode::UNAUTHORIZED,
                 "invalid_client",
-                "The client must authenticate with client_id and client_secret, by HTTP Basic or in the body",
+                "The client must authenticate with client_id and client_secret, using HTTP Basic or the request body",
             ),
             Self::Scope => (
                 StatusCode::BAD_REQUEST,
@@ -67,22 +65,22 @@ impl OauthError {
             Self::GrantType => (
                 StatusCode::BAD_REQUEST,
                 "unsupported_grant_type",
-                "The only grant type here is client_credentials",
+                "The only supported grant type is client_credentials",
             ),
             Self::Target => (
                 StatusCode::BAD_REQUEST,
                 "invalid_target",
-                "The parameter resource names nothing that tokens are issued for here",
+                "The parameter resource does not identify a resource of this authority",
             ),
             Self::ResponseType => (
                 StatusCode::BAD_REQUEST,
                 "unsupported_response_type",
-                "Nobody signs in here: tokens are issued to clients, at the token endpoint",
+                "The authorization endpoint does not issue tokens; use the token endpoint with client_credentials",
             ),
             Self::NoRoleLeft => (
                 StatusCode::BAD_REQUEST,
                 "unauthorized_client",
-                "The owner of the client holds none of the client's roles any more",
+                "The owner of the client no longer holds any of the client's roles",
             ),
             Self::OthersToken => {
                 (StatusCode::BAD_REQUEST, "invalid_grant", "The token was issued to another client")
@@ -91,12 +89,12 @@ impl OauthError {
             Self::TooMany(_) => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "temporarily_unavailable",
-                "Authentication failed too often; try again later",
+                "Too many failed authentication attempts; try again later",
             ),
             Self::Method(_) => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
-                "The endpoint does not take this method",
+                "The endpoint does not support this method",
             ),
             Self::TooLarge => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", "The request body is too large")
@@ -104,7 +102,7 @@ impl OauthError {
             Self::Unavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "temporarily_unavailable",
-                "The request cannot be answered now",
+                "The authority is temporarily unavailable; try again later",
             ),
         }
     }

@@ -191,7 +191,7 @@ impl Authority {
         }
         drop(alone);
         let (users, credentials) = authority.directory.counts();
-        info!(users, credentials, kid = authority.ring.load().signing.kid(), "the authority is open");
+        info!(users, credentials, kid = authority.ring.load().signing.kid(), "the authority is ready");
         Ok(authority)
     }
 
@@ -315,7 +315,9 @@ impl Authority {
         let (kid, algorithm) = (ring.signing.kid(), ring.signing.algorithm());
         let knows = |set: &KeySet| set.candidates(Some(kid), algorithm).next().is_some();
         if !stores.is_empty() && !sets.iter().flatten().any(knows) {
-            return Err(StoreError::Failed("the issuer does not accept the key that would sign".to_owned()));
+            return Err(StoreError::Failed(
+                "the configured algorithms of the issuer do not accept the signing key".to_owned(),
+            ));
         }
         for (store, set) in stores.iter().zip(sets) {
             set.into_iter().for_each(|set| store.install(set));

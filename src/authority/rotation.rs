@@ -195,7 +195,7 @@ pub(super) async fn rotate(
         let plan = plan(&facts(&keys, uptime), rules, now);
         let Some(signs_from) = plan.create else { break plan };
         let key = create(rules, now, uptime.at(signs_from)).await?;
-        info!(kid = &*key.kid, algorithm = ?rules.algorithm, "a signing key was created");
+        info!(kid = &*key.kid, algorithm = ?rules.algorithm, "created a signing key");
         keys.push(key);
         keys.sort_by_key(|key| key.signs_uptime);
     };
@@ -238,7 +238,7 @@ async fn save(
         })
         .await?;
     for kid in gone {
-        info!(kid = &*kid, "a signing key was deleted: no token of it can be alive");
+        info!(kid = &*kid, "deleted a signing key: all tokens signed with it have expired");
     }
     Ok(())
 }
@@ -279,7 +279,7 @@ fn record(key: &mut KeyRow, rules: Rules, now: Now, latest: Timestamp) {
 }
 
 async fn create(rules: Rules, now: Now, signs_uptime: i64) -> Result<KeyRow, StoreError> {
-    let failed = || StoreError::Failed("a signing key could not be created".to_owned());
+    let failed = || StoreError::Failed("cannot create a signing key".to_owned());
     let algorithm = rules.algorithm;
     // An RSA key takes a good part of a second, and nothing else should wait for it.
     let made = tokio::task::spawn_blocking(move || {
@@ -323,7 +323,7 @@ fn ring(keys: &[(&KeyRow, &KeyStanding)], until: Monotonic) -> Result<KeyRing, S
 }
 
 fn signing_key(row: &KeyRow) -> Result<SigningKey, StoreError> {
-    let broken = || StoreError::Failed(format!("the stored signing key {} is not a key", row.kid));
+    let broken = || StoreError::Failed(format!("the stored signing key {} is invalid", row.kid));
     SigningKey::from_pkcs8(row.algorithm, &row.private).ok_or_else(broken)
 }
 

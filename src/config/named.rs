@@ -125,7 +125,7 @@ fn referenced_secret(s: &mut Section<'_>) -> Option<String> {
         }
         // A misspelt one, which is reported as unknown.
         ("", "") if s.written().any(|key| !matches!(key, "env" | "file")) => return None,
-        ("", "") => Err("names neither an environment variable (`env`) nor a file (`file`)".to_owned()),
+        ("", "") => Err("must name an environment variable (`env`) or a file (`file`)".to_owned()),
         (name, "") => match std::env::var(name) {
             Ok(value) if value.is_empty() => Err(format!("the environment variable {name} is empty")),
             Ok(value) => Ok(value),
@@ -135,7 +135,7 @@ fn referenced_secret(s: &mut Section<'_>) -> Option<String> {
             }
         },
         ("", path) => secret_in(&s.reading.resolve(path)),
-        _ => Err("names an environment variable and a file; keep one".to_owned()),
+        _ => Err("names both an environment variable and a file; keep one".to_owned()),
     };
     found.map_err(|message| s.own_problem(message)).ok()
 }
@@ -156,7 +156,7 @@ fn secret_in(path: &Path) -> Result<String, String> {
 fn open(path: &Path) -> Result<(), String> {
     let metadata = std::fs::File::open(path).and_then(|file| file.metadata());
     match metadata {
-        Ok(metadata) if metadata.is_dir() => Err(format!("{} is a folder", path.display())),
+        Ok(metadata) if metadata.is_dir() => Err(format!("{} is a directory", path.display())),
         Ok(_) => Ok(()),
         Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
     }

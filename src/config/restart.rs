@@ -98,7 +98,7 @@ const AFTER_RESTART: [Fixed; 13] = [
         },
     },
     Fixed {
-        name: "state.store and the keys that say where it is",
+        name: "state.store and the keys that locate it",
         shown: &[
             "/state/store",
             "/state/path",
@@ -125,7 +125,7 @@ const AFTER_RESTART: [Fixed; 13] = [
 
 /// What a reload is refused for: with the running values, the rest of the new configuration would not fit.
 const REFUSED: [Fixed; 1] = [Fixed {
-    name: "[authority]: to add or remove it, or to change its issuer or path, needs a restart; nothing was reloaded",
+    name: "[authority]: adding or removing it, or changing its issuer or path, requires a restart; nothing was reloaded",
     shown: &[],
     keep: |new, running| match (&mut new.authority, &running.authority) {
         (Some(new), Some(running)) => {

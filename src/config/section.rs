@@ -100,7 +100,7 @@ impl<'a> Section<'a> {
     /// Records that a key without a default is not there.
     pub(super) fn missing(&self, key: &str) {
         if !self.mistaken {
-            self.problem(key, "is missing, and has no default");
+            self.problem(key, "is missing; it has no default");
         }
     }
 
@@ -288,7 +288,7 @@ pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
 /// What to say about a word that is not one of the known.
 pub(super) fn not_one_of(word: &str, known: &[&str]) -> String {
     match nearest(word, known) {
-        Some(nearest) => format!("{word:?} is not known; did you mean {nearest:?}?"),
-        None => format!("{word:?} is not known (known: {})", listed(known)),
+        Some(nearest) => format!("{word:?} is unknown; did you mean {nearest:?}?"),
+        None => format!("{word:?} is unknown (known: {})", listed(known)),
     }
 }

@@ -5,7 +5,8 @@
 use crate::enforce::policy::ClaimName;
 use crate::time::split_unit;
 
-const SIZE_HINT: &str = "write bytes as an integer, or such as \"64KiB\" (units: B, KiB, MiB, GiB)";
+const SIZE_HINT: &str =
+    "write an integer number of bytes, or a size such as \"64KiB\" (units: B, KiB, MiB, GiB)";
 
 /// `"64KiB"`: a whole number and a unit.
 pub(super) fn size(text: &str) -> Result<u64, String> {
@@ -28,7 +29,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 pub(super) fn name(text: &str) -> Result<String, String> {
     match text {
         "" => Err("must not be empty".to_owned()),
-        _ if text.chars().any(char::is_control) => Err(format!("{text:?} has a control character in it")),
+        _ if text.chars().any(char::is_control) => Err(format!("{text:?} contains a control character")),
         _ => Ok(text.to_owned()),
     }
 }
@@ -39,9 +40,9 @@ pub(super) fn scope(text: &str) -> Result<String, String> {
     if !text.is_empty() && text.bytes().all(fits) {
         Ok(text.to_owned())
     } else if text.contains(' ') {
-        Err(format!("{text:?} has a space in it; write each scope as a string of its own"))
+        Err(format!("{text:?} contains a space; write each scope as a separate string"))
     } else {
-        Err(format!("{text:?} is not a scope (visible ASCII without `\"` and `\\`)"))
+        Err(format!("{text:?} is not a valid scope (visible ASCII without `\"` and `\\`)"))
     }
 }
 
@@ -58,7 +59,7 @@ pub(super) fn claim(text: &str) -> Result<ClaimName, String> {
     let tokens: Option<Vec<_>> = tokens.collect();
     tokens
         .map(ClaimName::Pointer)
-        .ok_or_else(|| format!("{text:?} is not a JSON pointer: after `~` only 0 or 1"))
+        .ok_or_else(|| format!("{text:?} is not a JSON pointer: only 0 or 1 may follow `~`"))
 }
 
 /// `one`, or `one and two`, or `one, two and three`.

@@ -28,7 +28,9 @@ pub(super) fn origin(text: &str) -> Result<UrlOrigin, String> {
     };
     let has_path = uri.path_and_query().is_some_and(|rest| rest.as_str() != "/");
     if has_path || text.ends_with('/') {
-        return Err(format!("{text:?} must end after host and port: requests keep their own path and query"));
+        return Err(format!(
+            "{text:?} must end after the host and port: requests keep their own path and query"
+        ));
     }
     let (host, port) = host_and_port(&uri, text)?;
     Ok(UrlOrigin { scheme, host, port: port.unwrap_or(default_port) })
@@ -42,7 +44,7 @@ fn parse(text: &str) -> Result<Uri, String> {
     match uri.authority() {
         Some(authority) if authority.as_str().contains('@') => {
             // The text is not repeated: it may hold a password.
-            Err("must not have a user or password in it".to_owned())
+            Err("must not contain a user or password".to_owned())
         }
         Some(_) if uri.scheme().is_some() => Ok(uri),
         _ => Err(format!("{text:?} is not a URL; write scheme and host, such as \"https://host:8443\"")),

@@ -41,7 +41,7 @@ impl<'a> From<&'a DeValue<'a>> for Scalar<'a> {
             DeValue::String(text) => Self::Text(text),
             DeValue::Boolean(flag) => Self::Flag(*flag),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-                .map_or(Self::Other("an integer of more than 64 bits"), Self::Integer),
+                .map_or(Self::Other("an integer longer than 64 bits"), Self::Integer),
             DeValue::Float(number) => {
                 number.as_str().parse().map_or(Self::Other(kind(value)), Self::Fraction)
             }

@@ -54,7 +54,7 @@ fn desk<'a>(
         visitor.require(Permission::Authority)?;
     }
     let authority = console.api.authority().ok_or_else(|| {
-        PageError::Forbidden("This gate issues no tokens: its configuration has no [authority].".into())
+        PageError::Forbidden("This gate does not issue tokens: [authority] is not configured.".into())
     })?;
     Ok((authority, user))
 }
@@ -231,8 +231,8 @@ async fn new_secret(
 ) -> Result<Response, PageError> {
     let SentForm { visitor, fields } = sent;
     let (authority, credential) = find(&console, &visitor, &client_id)?;
-    let overlap =
-        input::overlap(&fields).ok_or_else(|| PageError::Unreadable("There is no such overlap.".into()))?;
+    let overlap = input::overlap(&fields)
+        .ok_or_else(|| PageError::Unreadable("This is not one of the choices.".into()))?;
     if !console.visits.is_first(&visitor.cookie, fields.text(ONCE)) {
         return Ok(pages::sent_before(&visitor).into_response());
     }

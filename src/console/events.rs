@@ -110,9 +110,8 @@ fn document(fields: &Fields) -> Result<Vec<u8>, (&'static str, String)> {
         }
     }
     if let Some(version) = meant(fields.text("role_version")) {
-        let version: u64 = version
-            .parse()
-            .map_err(|_not_a_number| ("role_version", "This is not a whole number.".to_owned()))?;
+        let version: u64 =
+            version.parse().map_err(|_not_a_number| ("role_version", "Enter a whole number.".to_owned()))?;
         members.insert("role_version".to_owned(), version.into());
     }
     Ok(Value::Object(members).to_string().into_bytes())
@@ -148,12 +147,12 @@ mod tests {
     fn complaints_stand_beside_their_fields() {
         for (what, field) in [
             ("subject-revoked needs `subject`", "subject"),
-            ("`client` has no meaning in subject-revoked", "client"),
+            ("`client` is not allowed in subject-revoked", "client"),
             ("`jti` is empty", "jti"),
             ("`role_version` is too large", "role_version"),
             ("\"x\" is not a configured issuer", "issuer"),
             ("`issuer` is needed, because there is not exactly one", "issuer"),
-            ("\"x\" is not a type of event", "type"),
+            ("\"x\" is not an event type", "type"),
             ("missing field `type`", "type"),
         ] {
             assert_eq!(at_fault(what), field, "{what}");

@@ -48,8 +48,8 @@ async fn judge(State(console): State<Console>, sent: SentForm) -> Result<Respons
     let method = Method::from_bytes(fields.trimmed("method").as_bytes());
     let problem = match &method {
         _ if token.is_empty() => Some(("token", "Paste the token here.")),
-        _ if !path.starts_with('/') => Some(("path", "A path begins with “/”.")),
-        Err(_) => Some(("method", "This is no method.")),
+        _ if !path.starts_with('/') => Some(("path", "A path must begin with “/”.")),
+        Err(_) => Some(("method", "This is not a valid HTTP method.")),
         Ok(_) => None,
     };
     let (Ok(method), None) = (method, problem) else {

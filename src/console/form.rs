@@ -97,7 +97,7 @@ pub(super) async fn read(
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
     if !is_form {
-        return Err(PageError::Unreadable("The form was not sent as a form.".into()));
+        return Err(PageError::Unreadable("The form was not sent as form data.".into()));
     }
     let limits = AdminLimits { body_bytes: LARGEST, ..*console.api.limits() };
     let body = read_body(body, &limits).await;

@@ -55,7 +55,7 @@ fn framed(title: &str, body: Markup) -> Markup {
                 script src=(assets::url("console.js")) defer {}
             }
             body {
-                a.skip href="#content" { "To the content" }
+                a.skip href="#content" { "Skip to content" }
                 (body)
             }
         }

@@ -124,7 +124,7 @@ pub fn router(api: Api, access: Arc<Access>, enabled: Arc<AtomicBool>, watched: 
 async fn home(visitor: Visitor) -> Response {
     match visitor.tabs().next() {
         Some(tab) => Redirect::to(tab.path).into_response(),
-        None => PageError::Forbidden("This token has no permission that a page is made for.".into())
+        None => PageError::Forbidden("This token has no permission for any page of the console.".into())
             .into_response(),
     }
 }
@@ -152,7 +152,7 @@ async fn secured(request: Request, next: Next) -> Response {
 /// Serves a page if the console can be used at all, and logs what was asked for and by whom.
 async fn logged(State(console): State<Console>, request: Request, next: Next) -> Response {
     if !console.is_enabled() {
-        return Problem::new(StatusCode::NOT_FOUND, "the console is switched off").into_response();
+        return Problem::new(StatusCode::NOT_FOUND, "the console is disabled").into_response();
     }
     if !console.has_a_door() {
         return PageError::NobodyCanSignIn.into_response();
@@ -172,7 +172,7 @@ async fn logged(State(console): State<Console>, request: Request, next: Next) ->
             method = method.as_str(),
             path,
             status = status.as_u16(),
-            "console: refused"
+            "console request rejected"
         );
     } else if reads {
         tracing::debug!(

@@ -47,27 +47,27 @@ impl IntoResponse for PageError {
             Self::SignIn { back } => return to_sign_in(&back),
             Self::Ended => (
                 StatusCode::UNAUTHORIZED,
-                "Your visit has ended",
-                "You were signed out because you were away for too long, or your password or token has changed. \
-                 Nothing was changed. Sign in and send the form again."
+                "Your session has ended",
+                "You were signed out because you were inactive for too long, or your password or token was changed. \
+                 No changes were made. Sign in and send the form again."
                     .into(),
             ),
             Self::Foreign => (
                 StatusCode::FORBIDDEN,
                 "This form was not sent from the console",
-                "Nothing was changed. Go back to the page, load it again and send the form from there.".into(),
+                "No changes were made. Go back to the page, reload it and send the form from there.".into(),
             ),
-            Self::Unreadable(why) => (StatusCode::BAD_REQUEST, "The form cannot be read", why),
-            Self::Forbidden(why) => (StatusCode::FORBIDDEN, "You may not see this page", why),
+            Self::Unreadable(why) => (StatusCode::BAD_REQUEST, "The form is invalid", why),
+            Self::Forbidden(why) => (StatusCode::FORBIDDEN, "You do not have access to this page", why),
             Self::NoPage => (
                 StatusCode::NOT_FOUND,
-                "There is no such page",
-                "What you look for does not exist, or it is not yours to see.".into(),
+                "Page not found",
+                "It does not exist, or you do not have access to it.".into(),
             ),
             Self::NobodyCanSignIn => (
                 StatusCode::NOT_FOUND,
-                "Nobody can sign in yet",
-                "Add an admin token under [[admin.tokens]], or give a user of the authority a password with \
+                "Sign-in is not set up yet",
+                "Add an admin token under [[admin.tokens]], or set a password for a user of the authority with \
                  `portcullis user password`."
                     .into(),
             ),
@@ -78,13 +78,13 @@ impl IntoResponse for PageError {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
                 return response;
             }
-            Self::Gate { status, why } => (status, "That did not work", why.into()),
+            Self::Gate { status, why } => (status, "Something went wrong", why.into()),
         };
         let page = layout::bare(
             title,
             html! {
                 p { (text) }
-                p { a.button href=(super::ROOT) { "To the console" } }
+                p { a.button href=(super::ROOT) { "Back to the console" } }
             },
         );
         (status, page).into_response()

@@ -94,7 +94,7 @@ fn page(console: &Shared, typed: &Fields, next: &str, problem: Option<(&str, &st
         html! {
             @if takes_users {
                 form.card method="post" action="/console/sign-in" {
-                    h2 { "With your name" }
+                    h2 { "As a user" }
                     input type="hidden" name="next" value=(next);
                     (FormField { label: "User", name: "user", value: typed.text("user"), required: true, autocomplete: "username", ..FormField::default() }.render())
                     (FormField { label: "Password", name: "password", kind: "password", required: true, autocomplete: "current-password", problem: of("password"), ..FormField::default() }.render())
@@ -127,12 +127,12 @@ async fn sign_in(
     let token = fields.trimmed("token");
     let (who, field, why) = if token.is_empty() {
         let who = as_user(&console, &fields, address, now).await?;
-        (who, "password", "The user or the password is wrong.")
+        (who, "password", "The user or password is incorrect.")
     } else {
         let who = console.access.identify(token.as_bytes(), address, now);
         let who = who
             .map_err(|wait| PageError::Slow(u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(60)))?;
-        (who.map(SignedIn::Token), "token", "This is no admin token of this gate.")
+        (who.map(SignedIn::Token), "token", "This is not an admin token of this gate.")
     };
     let Some(who) = who else {
         let page = page(&console, &fields, &next, Some((field, why)));

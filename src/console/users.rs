@@ -44,7 +44,7 @@ pub(super) struct InUse {
 fn desk<'a>(console: &'a Shared, visitor: &Visitor) -> Result<&'a Arc<Authority>, PageError> {
     visitor.require(Permission::Authority)?;
     console.api.authority().ok_or_else(|| {
-        PageError::Forbidden("This gate issues no tokens: its configuration has no [authority].".into())
+        PageError::Forbidden("This gate does not issue tokens: [authority] is not configured.".into())
     })
 }
 
@@ -96,7 +96,7 @@ async fn create(State(console): State<Console>, sent: SentForm) -> Result<Respon
     let (field, why) = match authority.create_user(new).await {
         Ok(user) => return Ok(Redirect::to(&pages::path(&user.id)).into_response()),
         Err(Refused::Invalid { field, why }) => (field, why),
-        Err(Refused::Taken) => ("id", "Another user has this id.".to_owned()),
+        Err(Refused::Taken) => ("id", "This id is already in use.".to_owned()),
         Err(refused) => return Err(console.api.refused(refused).into()),
     };
     let page = listed(authority, &visitor, None, (&fields, Some((field, &why))));
@@ -167,7 +167,7 @@ async fn password(
     let removed = fields.is_ticked("remove");
     let new = (!removed).then(|| Zeroizing::new(fields.text("password").to_owned()));
     let changed = if !removed && fields.text("password") != fields.text("again") {
-        Err(Refused::Invalid { field: "again", why: "This is not the same password.".to_owned() })
+        Err(Refused::Invalid { field: "again", why: "The passwords do not match.".to_owned() })
     } else {
         authority.set_password(&id, new).await
     };

@@ -232,7 +232,7 @@ impl IssuerRules {
             identity: identity::render(identity, names, payload).map_err(|TooLong { header, length }| {
                 let most = identity.max_value;
                 UnusableToken(format!(
-                    "the identity header {header} would have {length} bytes, and max_value is {most}"
+                    "the identity header {header} would have {length} bytes; max_value is {most}"
                 ))
             })?,
             // One that is no time is like none: it only matters where a route asks for it.
@@ -330,13 +330,14 @@ fn text<'p>(value: Option<&'p Value>, name: &dyn Display) -> Result<Option<&'p s
 }
 
 fn words(held: Option<Vec<&str>>, each: &str) -> Result<Words, UnusableToken> {
-    Words::new(&held.unwrap_or_default()).ok_or_else(|| UnusableToken(format!("{each} has a NUL in it")))
+    Words::new(&held.unwrap_or_default())
+        .ok_or_else(|| UnusableToken(format!("{each} contains a NUL character")))
 }
 
 /// What a token is bound to (RFC 8705 §3.1, RFC 9449 §6.1). A confirmation that cannot be checked here is refused, not
 /// overlooked: its token would be a bearer token again.
 fn confirmation(cnf: &Value) -> Result<Confirmation, UnusableToken> {
-    let unusable = || UnusableToken("cnf is something else than an x5t#S256 or a jkt of 32 bytes".to_owned());
+    let unusable = || UnusableToken("cnf is not an x5t#S256 or a jkt of 32 bytes".to_owned());
     let members = cnf.as_object().filter(|members| !members.is_empty()).ok_or_else(unusable)?;
     let mut bound_to = Confirmation::default();
     for (name, value) in members {

@@ -59,13 +59,13 @@ pub enum Reason {
     WrongAudience,
     /// This token was revoked.
     TokenRevoked,
-    /// The tokens of its log-in session issued until then were revoked.
+    /// The tokens of its log-in session issued up to then are revoked.
     SessionRevoked,
-    /// The subject's tokens issued until then were revoked.
+    /// The subject's tokens issued up to then are revoked.
     SubjectRevoked,
-    /// The client's tokens issued until then were revoked.
+    /// The client's tokens issued up to then are revoked.
     ClientRevoked,
-    /// The issuer's tokens issued until then were revoked.
+    /// The issuer's tokens issued up to then are revoked.
     IssuerRevoked,
     /// The subject's roles changed since the token was issued.
     RoleChanged,
@@ -257,7 +257,7 @@ impl Reason {
         const NOT_VALID: &str = "The access token is not valid";
         match self {
             Self::Missing | Self::NoRouteNoToken => DenialWire::BARE,
-            Self::Malformed => DenialWire::bad_request("The Authorization field is malformed"),
+            Self::Malformed => DenialWire::bad_request("The Authorization header is malformed"),
             Self::Ambiguous => DenialWire::bad_request("The request carries more than one access token"),
             Self::BadTarget => DenialWire {
                 status: StatusCode::BAD_REQUEST,
@@ -268,11 +268,11 @@ impl Reason {
             Self::BadMcp => DenialWire {
                 status: StatusCode::BAD_REQUEST,
                 error: "invalid_request",
-                description: "MCP requests need one MCP-Protocol-Version of 2026-07-28 or later, one Mcp-Method, and Mcp-Name where the method has one",
+                description: "MCP requests require one MCP-Protocol-Version of 2026-07-28 or later, one Mcp-Method, and Mcp-Name if the method takes a name",
                 challenge: Challenge::None,
             },
-            Self::NoRoute => DenialWire::access_denied("No route allows this request"),
-            Self::BadOrigin => DenialWire::access_denied("Pages of this origin may not send this request"),
+            Self::NoRoute => DenialWire::access_denied("No route matches this request"),
+            Self::BadOrigin => DenialWire::access_denied("Requests from this origin are not allowed"),
             Self::NotJwt
             | Self::UnknownIssuer
             | Self::WrongType
@@ -291,41 +291,37 @@ impl Reason {
             Self::UnprovenToken => DenialWire::invalid_token(
                 "The access token must be bound to a key and sent with a DPoP proof",
             ),
-            Self::Expired => DenialWire::invalid_token("The access token expired"),
+            Self::Expired => DenialWire::invalid_token("The access token has expired"),
             Self::Idle => DenialWire::invalid_token("The access token has been inactive for too long (idle)"),
             Self::TokenRevoked
             | Self::SessionRevoked
             | Self::SubjectRevoked
             | Self::ClientRevoked
-            | Self::IssuerRevoked => DenialWire::invalid_token("The access token was revoked"),
+            | Self::IssuerRevoked => DenialWire::invalid_token("The access token has been revoked"),
             Self::BeforeState => DenialWire::invalid_token(
-                "The access token is older than this gate's records; request a new one",
+                "The access token is older than the revocation records of this gate; request a new one",
             ),
             Self::RoleChanged => {
-                DenialWire::invalid_token("The roles changed since the access token was issued")
+                DenialWire::invalid_token("The roles have changed since the access token was issued")
             }
-            Self::InsufficientScope => {
-                DenialWire::insufficient("The access token lacks a scope that is required here")
-            }
-            Self::InsufficientRole => {
-                DenialWire::insufficient("The access token lacks a role that is required here")
-            }
+            Self::InsufficientScope => DenialWire::insufficient("The access token lacks a required scope"),
+            Self::InsufficientRole => DenialWire::insufficient("The access token lacks a required role"),
             Self::ClaimCondition => DenialWire {
                 status: StatusCode::FORBIDDEN,
                 error: "access_denied",
-                description: "A claim of the access token is not as required here",
+                description: "A claim of the access token does not meet a required condition",
                 challenge: Challenge::None,
             },
             Self::InsufficientAuthentication => DenialWire {
                 status: StatusCode::UNAUTHORIZED,
                 error: "insufficient_user_authentication",
-                description: "The user must be authenticated in another way, or again",
+                description: "A stronger or more recent user authentication is required",
                 challenge: Challenge::Error,
             },
             Self::KeysUnavailable | Self::StateUnavailable | Self::SignalsStale => {
                 DenialWire::unavailable("Token verification is temporarily unavailable")
             }
-            Self::Overloaded => DenialWire::unavailable("The gate is at its limit"),
+            Self::Overloaded => DenialWire::unavailable("The gate has reached a limit; try again later"),
         }
     }
 }

@@ -179,16 +179,16 @@ impl<'h> McpCall<'h> {
 impl std::fmt::Display for McpFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Absent(field) => write!(f, "the field {field} is missing"),
-            Self::Repeated(field) => write!(f, "the field {field} is repeated"),
+            Self::Absent(field) => write!(f, "the header {field} is missing"),
+            Self::Repeated(field) => write!(f, "the header {field} is repeated"),
             Self::Unreadable(field) => {
-                write!(f, "the value of {field} is neither visible ASCII nor base64 of such text")
+                write!(f, "the value of {field} is neither visible ASCII nor base64-encoded text")
             }
-            Self::NoDate => f.write_str("the value of MCP-Protocol-Version is no date"),
+            Self::NoDate => f.write_str("the value of MCP-Protocol-Version is not a date"),
             Self::TooOld => {
                 write!(
                     f,
-                    "MCP-Protocol-Version is before {FIRST_REVISION}, whose servers compare fields and body"
+                    "MCP-Protocol-Version is earlier than {FIRST_REVISION}, the first version whose servers compare headers and body"
                 )
             }
         }

@@ -174,11 +174,11 @@ fn mistakes(route: usize, settings: &RouteSettings) -> Vec<PolicyError> {
     let mut errors = Vec::new();
     let mut report = |key, message: String| errors.push(PolicyError { route, other: None, key, message });
     if settings.anonymous && settings.asks_for_anything() {
-        let message = "a route without a token cannot require scopes or roles, nor anything else of a token";
+        let message = "an anonymous route cannot require scopes, roles or anything else of a token";
         report("anonymous", message.to_owned());
     }
     if !settings.mcp.names.is_empty() && settings.mcp.methods.is_empty() {
-        report("mcp_names", "needs mcp_methods: a name means something only with its method".to_owned());
+        report("mcp_names", "requires mcp_methods: a name has no meaning without its method".to_owned());
     }
     for (key, scopes) in [("scopes", &requirement.scopes), ("any_scope", &requirement.any_scope)] {
         // RFC 6750 §3: what a challenge can name, and what a space-delimited claim can hold.
@@ -186,7 +186,7 @@ fn mistakes(route: usize, settings: &RouteSettings) -> Vec<PolicyError> {
             !s.is_empty() && s.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
         };
         for scope in scopes.iter().filter(|scope| !is_scope(scope)) {
-            report(key, format!("{scope:?} is not a scope"));
+            report(key, format!("{scope:?} is not a valid scope"));
         }
     }
     errors
@@ -206,7 +206,7 @@ fn parse(pattern: &str, encoded_slashes: EncodedSlashes) -> Result<Vec<PathSegme
         };
         let name = inner.strip_prefix('*').unwrap_or(inner);
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
-            return Err(format!("\"{segment}\" is not {{name}} or {{*rest}}"));
+            return Err(format!("\"{segment}\" must be {{name}} or {{*rest}}"));
         }
         if !names.insert(name) {
             return Err(format!("the name \"{name}\" occurs twice"));
@@ -223,7 +223,7 @@ fn parse(pattern: &str, encoded_slashes: EncodedSlashes) -> Result<Vec<PathSegme
 /// A literal in the form that paths are matched in. Only the last may be empty: `/deals/` is another path than `/deals`.
 fn literal(segment: &str, last: bool, encoded_slashes: EncodedSlashes) -> Result<String, String> {
     if segment.is_empty() {
-        return if last { Ok(String::new()) } else { Err("a segment is empty".to_owned()) };
+        return if last { Ok(String::new()) } else { Err("it has an empty segment".to_owned()) };
     }
     if segment.contains(['{', '}']) {
         return Err(format!("\"{segment}\" is neither a literal nor {{name}} nor {{*rest}}"));
@@ -236,9 +236,9 @@ fn literal(segment: &str, last: bool, encoded_slashes: EncodedSlashes) -> Result
             _ if segment == "*" || segment == "**" => {
                 "write {*rest} for everything below, or {name} for any one segment".to_owned()
             }
-            _ => "a part of a segment cannot be left open; write {name} for any one segment".to_owned(),
+            _ => "a wildcard cannot be part of a segment; write {name} for any one segment".to_owned(),
         };
-        return Err(format!("\"{segment}\" would match itself only: {meant}"));
+        return Err(format!("\"{segment}\" is not a wildcard here: {meant}"));
     }
     // Followed by a slash, unless it is the last, so that it is judged by the rules of its place.
     let path = if last { format!("/{segment}") } else { format!("/{segment}/") };
@@ -248,7 +248,9 @@ fn literal(segment: &str, last: bool, encoded_slashes: EncodedSlashes) -> Result
         }
         Ok(Canonical { text: None, .. }) => Ok(segment.to_owned()),
         Ok(Canonical { text: Some(canonical), .. }) => Ok(canonical.trim_matches('/').to_owned()),
-        Err(target::BadTarget) => Err(format!("\"{segment}\" can never match: such a target is refused")),
+        Err(target::BadTarget) => {
+            Err(format!("\"{segment}\" can never match: such request targets are rejected"))
+        }
     }
 }
 

@@ -25,10 +25,10 @@ pub(super) fn check_workload(payload: &Map<String, Value>) -> Result<(), &'stati
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     let is_segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(fits);
     match path {
-        _ if id.len() > LONGEST => Err("sub is longer than 2048 bytes, which no SPIFFE ID is"),
-        None => Err("sub names a trust domain and no workload in it"),
+        _ if id.len() > LONGEST => Err("sub is longer than 2048 bytes, the maximum length of a SPIFFE ID"),
+        None => Err("sub names a trust domain but no workload"),
         Some(path) if path.split('/').all(is_segment) => Ok(()),
-        Some(_) => Err("sub is no SPIFFE ID: its path has other than plain segments"),
+        Some(_) => Err("sub is not a SPIFFE ID: its path has an invalid segment"),
     }
 }
 

@@ -185,7 +185,7 @@ impl EventLog {
             Ok(None) => {}
             // It stays in force here: refusing too much is the lesser harm.
             Err(error) => {
-                tracing::warn!(%error, "an event that was taken back stays in force on this replica")
+                tracing::warn!(%error, "an undone event stays in effect on this replica")
             }
         }
     }

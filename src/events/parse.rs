@@ -47,7 +47,7 @@ pub fn events(json: &[u8], issuers: &[EventIssuer], now: Timestamp) -> Result<Ve
     }
     let raw: Vec<&RawValue> = serde_json::from_slice(json).map_err(|error| whole(error.to_string()))?;
     if raw.len() > BATCH {
-        return Err(whole(format!("{} events, of which one call takes {BATCH} at most", raw.len())));
+        return Err(whole(format!("the call has {} events; at most {BATCH} are accepted", raw.len())));
     }
     raw.iter()
         .enumerate()
@@ -76,13 +76,13 @@ fn event(json: &[u8], issuers: &[EventIssuer], now: Timestamp) -> Result<Event, 
     let members: EventMembers = members(json)?;
     let kind = EventKind::from_word(&members.r#type)
         .filter(|kind| *kind != EventKind::Undone)
-        .ok_or_else(|| format!("{:?} is not a type of event", members.r#type))?;
+        .ok_or_else(|| format!("{:?} is not an event type", members.r#type))?;
     members.fit(kind)?;
     let subject_kind = members.subject_kind()?;
     let issuer = issuer(members.issuer.as_deref(), issuers)?;
     let at = members.at.as_ref().map_or(Ok(now), |at| time("at", at))?;
     if at > now.plus(issuer.leeway) {
-        return Err(format!("`at` lies in the future ({at}, now {now})"));
+        return Err(format!("`at` is in the future ({at}; now: {now})"));
     }
     let expires_at = issuer.expiry(now);
     let name = |member: &Option<String>| member.clone().unwrap_or_default();
@@ -149,18 +149,18 @@ impl EventMembers {
                 // Only that subject's tokens of the session.
                 Some(_) if (kind, name) == (EventKind::SessionRevoked, "subject") => {}
                 Some(_) if name != needed => {
-                    return Err(format!("`{name}` has no meaning in {}", kind.as_str()));
+                    return Err(format!("`{name}` is not allowed in {}", kind.as_str()));
                 }
-                None if name == needed => return Err(format!("{} needs `{name}`", kind.as_str())),
+                None if name == needed => return Err(format!("{} requires `{name}`", kind.as_str())),
                 Some(_) | None => {}
             }
         }
         if self.subject_kind.is_some() && self.subject.is_none() {
-            return Err("`subject_kind` has no meaning without `subject`".into());
+            return Err("`subject_kind` requires `subject`".into());
         }
         match self.role_version {
             Some(_) if kind != EventKind::RoleChanged => {
-                Err(format!("`role_version` has no meaning in {}", kind.as_str()))
+                Err(format!("`role_version` is not allowed in {}", kind.as_str()))
             }
             Some(version) if i64::try_from(version).is_err() => Err("`role_version` is too large".into()),
             Some(_) | None => Ok(()),
@@ -188,7 +188,7 @@ pub fn issuer<'a>(named: Option<&str>, issuers: &'a [EventIssuer]) -> Result<&'a
             .find(|known| &*known.issuer == name)
             .ok_or_else(|| format!("{name:?} is not a configured issuer")),
         (None, [only]) => Ok(only),
-        (None, _) => Err("`issuer` is needed, because there is not exactly one".into()),
+        (None, _) => Err("`issuer` is required unless exactly one issuer is configured".into()),
     }
 }
 
@@ -202,7 +202,7 @@ pub fn time(member: &str, value: &Value) -> Result<Timestamp, String> {
         Value::Number(number) => seconds(number.as_f64().unwrap_or(f64::NAN)),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
-    .ok_or_else(|| format!("`{member}` is neither RFC 3339 nor seconds since 1970"))
+    .ok_or_else(|| format!("`{member}` must be an RFC 3339 time or seconds since 1970"))
 }
 
 /// A time as people and programs write it: RFC 3339, or seconds since 1970 with or without a fraction.
@@ -300,36 +300,36 @@ mod tests {
             ("", "EOF"),
             ("7", "invalid type"),
             (r#"{"subject":"s"}"#, "missing field `type`"),
-            (r#"{"type":"revoked","subject":"s"}"#, "not a type"),
-            (r#"{"type":"revocation-undone"}"#, "not a type"),
-            (r#"{"type":"subject-revoked"}"#, "needs `subject`"),
-            (r#"{"type":"subject-revoked","subject":null}"#, "needs `subject`"),
+            (r#"{"type":"revoked","subject":"s"}"#, "not an event type"),
+            (r#"{"type":"revocation-undone"}"#, "not an event type"),
+            (r#"{"type":"subject-revoked"}"#, "requires `subject`"),
+            (r#"{"type":"subject-revoked","subject":null}"#, "requires `subject`"),
             (r#"{"type":"subject-revoked","subject":""}"#, "`subject` is empty"),
             (r#"{"type":"subject-revoked","subject":7}"#, "`subject`: invalid type"),
             (r#"{"type":"subject-revoked","subject":"s","subject":"t"}"#, "duplicate field"),
             (r#"{"type":"subject-revoked","subject":"s","sbuject":"t"}"#, "unknown field"),
-            (r#"{"type":"subject-revoked","subject":"s","client":"c"}"#, "no meaning"),
-            (r#"{"type":"subject-revoked","subject":"s","role_version":1}"#, "no meaning"),
-            (r#"{"type":"token-revoked"}"#, "needs `jti`"),
-            (r#"{"type":"session-revoked"}"#, "needs `session`"),
+            (r#"{"type":"subject-revoked","subject":"s","client":"c"}"#, "is not allowed"),
+            (r#"{"type":"subject-revoked","subject":"s","role_version":1}"#, "is not allowed"),
+            (r#"{"type":"token-revoked"}"#, "requires `jti`"),
+            (r#"{"type":"session-revoked"}"#, "requires `session`"),
             (r#"{"type":"session-revoked","session":""}"#, "`session` is empty"),
             (r#"{"type":"session-revoked","session":"x","subject":""}"#, "`subject` is empty"),
-            (r#"{"type":"session-revoked","session":"x","jti":"j"}"#, "no meaning"),
-            (r#"{"type":"subject-revoked","subject":"s","session":"x"}"#, "no meaning"),
+            (r#"{"type":"session-revoked","session":"x","jti":"j"}"#, "is not allowed"),
+            (r#"{"type":"subject-revoked","subject":"s","session":"x"}"#, "is not allowed"),
             (
                 r#"{"type":"subject-revoked","subject":"s","subject_kind":"mail"}"#,
                 "must be subject, email or alias",
             ),
-            (r#"{"type":"token-revoked","jti":"j","subject_kind":"email"}"#, "no meaning without"),
-            (r#"{"type":"client-revoked"}"#, "needs `client`"),
+            (r#"{"type":"token-revoked","jti":"j","subject_kind":"email"}"#, "requires"),
+            (r#"{"type":"client-revoked"}"#, "requires `client`"),
             (r#"{"type":"role-changed","subject":"s","role_version":-1}"#, "invalid value"),
             (r#"{"type":"role-changed","subject":"s","role_version":1.5}"#, "invalid type"),
             (r#"{"type":"role-changed","subject":"s","role_version":9223372036854775808}"#, "too large"),
             (r#"{"type":"issuer-revoked","issuer":"https://a"}"#, "not a configured issuer"),
-            (r#"{"type":"issuer-revoked","at":true}"#, "neither"),
-            (r#"{"type":"issuer-revoked","at":"yesterday"}"#, "neither"),
-            (r#"{"type":"issuer-revoked","at":-1}"#, "neither"),
-            (r#"{"type":"issuer-revoked","at":1e300}"#, "neither"),
+            (r#"{"type":"issuer-revoked","at":true}"#, "must be an RFC 3339 time"),
+            (r#"{"type":"issuer-revoked","at":"yesterday"}"#, "must be an RFC 3339 time"),
+            (r#"{"type":"issuer-revoked","at":-1}"#, "must be an RFC 3339 time"),
+            (r#"{"type":"issuer-revoked","at":1e300}"#, "must be an RFC 3339 time"),
             (r#"{"type":"issuer-revoked","at":1767225630.501}"#, "future"),
             (r#"{"type":"issuer-revoked"} {}"#, "trailing"),
         ] {

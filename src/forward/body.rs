@@ -103,8 +103,8 @@ impl fmt::Display for RequestBodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLarge => f.write_str("request body too large"),
-            Self::Stalled => f.write_str("request body stalled"),
-            Self::Length => f.write_str("request body is not as long as announced"),
+            Self::Stalled => f.write_str("timed out while reading the request body"),
+            Self::Length => f.write_str("request body does not match its Content-Length"),
             Self::Client(cause) => write!(f, "request body: {cause}"),
         }
     }
@@ -256,10 +256,12 @@ impl BodyError {
 impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Truncated => f.write_str("the upstream closed the connection in the middle of its answer"),
-            Self::Io(cause) => write!(f, "reading the upstream's answer: {cause}"),
-            Self::Timeout => f.write_str("the upstream stopped in the middle of its answer"),
-            Self::BadAnswer(cause) => write!(f, "the upstream's answer: {cause}"),
+            Self::Truncated => {
+                f.write_str("the upstream closed the connection before its response was complete")
+            }
+            Self::Io(cause) => write!(f, "cannot read the upstream's response: {cause}"),
+            Self::Timeout => f.write_str("the upstream stopped sending before its response was complete"),
+            Self::BadAnswer(cause) => write!(f, "invalid response from the upstream: {cause}"),
             Self::Reset(cause) => write!(f, "the upstream reset the stream: {cause}"),
             Self::Request(cause) => write!(f, "{cause}"),
         }

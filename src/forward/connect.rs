@@ -136,7 +136,7 @@ async fn race(
     delay: Duration,
     avoided: &Avoided,
 ) -> io::Result<(SocketAddr, TcpStream)> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     let (mut attempts, mut started) = (FuturesUnordered::new(), Vec::new());
     loop {
         if let Some(address) = left.pop_front() {

@@ -130,18 +130,18 @@ impl ForwardError {
 impl fmt::Display for ForwardError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connect(cause) => write!(f, "connecting: {cause}"),
-            Self::Tls(cause) => write!(f, "TLS handshake: {cause}"),
-            Self::Timeout => f.write_str("no answer in time"),
+            Self::Connect(cause) => write!(f, "cannot connect: {cause}"),
+            Self::Tls(cause) => write!(f, "TLS handshake failed: {cause}"),
+            Self::Timeout => f.write_str("no response in time"),
             Self::BadAnswer(cause) => write!(f, "{cause}"),
-            Self::Closed(cause) => write!(f, "connection closed before an answer: {cause}"),
+            Self::Closed(cause) => write!(f, "connection closed before a response: {cause}"),
             Self::Reset(reason) => write!(f, "stream reset: {reason}"),
-            Self::Loop => f.write_str("the upstream leads back to this gate"),
+            Self::Loop => f.write_str("the upstream's address leads back to this gate"),
             Self::RequestBody(cause) => write!(f, "{cause}"),
-            Self::Host => f.write_str("the Host cannot be an authority"),
-            Self::Target => f.write_str("the target cannot be sent over HTTP/2"),
-            Self::Connection => f.write_str("Connection has too many members"),
-            Self::Trace => f.write_str("TRACE ends at the gate"),
+            Self::Host => f.write_str("the Host header is not a valid authority"),
+            Self::Target => f.write_str("the request target cannot be sent over HTTP/2"),
+            Self::Connection => f.write_str("the Connection header has too many members"),
+            Self::Trace => f.write_str("TRACE is not forwarded"),
         }
     }
 }

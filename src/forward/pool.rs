@@ -124,7 +124,7 @@ impl EndpointPool {
     /// Takes note of an endpoint of this upstream that could not be connected to, while another one could or may be.
     pub(crate) fn was_unreachable(&self, error: &ForwardError) {
         self.errors.count(error);
-        tracing::warn!(upstream = self.upstream.settings().name, %error, "an address of an upstream is left out");
+        tracing::warn!(upstream = self.upstream.settings().name, %error, "an upstream address is unreachable and will be skipped for a few seconds");
     }
 
     /// An open connection, the one used last first. `surely`: the kernel is asked whether it is open, for a request that

@@ -62,7 +62,7 @@ pub(super) async fn run(worker: Rc<Worker>, listener: TcpListener) {
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 if pause.is_none() {
-                    tracing::warn!(%error, "no connection can be accepted; trying again");
+                    tracing::warn!(%error, "cannot accept connections; retrying");
                 }
                 let now =
                     pause.map_or(FIRST_ACCEPT_PAUSE, |last: Duration| LONGEST_ACCEPT_PAUSE.min(last * 2));
@@ -189,7 +189,7 @@ async fn shake_hands(
     let stream = tokio::select! {
         outcome = shaking => match outcome {
             Ok(shaken) => shaken.map(bounded).map_err(|error| error.to_string()),
-            Err(_elapsed) => Err("it took longer than handshake_timeout".to_owned()),
+            Err(_elapsed) => Err("timed out after handshake_timeout".to_owned()),
         },
         // A handshake that goes nowhere does not hold up the end.
         () = drained(worker) => Err("the gate is shutting down".to_owned()),
@@ -197,7 +197,7 @@ async fn shake_hands(
     let counter = if stream.is_ok() { &worker.handshakes.ok } else { &worker.handshakes.error };
     counter.inc();
     let failed =
-        |reason| tracing::debug!(client_address = %peer.to_canonical(), reason, "a TLS handshake failed");
+        |reason| tracing::debug!(client_address = %peer.to_canonical(), reason, "TLS handshake failed");
     stream.map_err(failed).ok()
 }
 

@@ -363,7 +363,7 @@ impl Drop for Record {
             Some(status) => status.as_u16(),
             None if std::thread::panicking() => {
                 let request_id = self.request_id.to_str().unwrap_or_default();
-                tracing::error!(request_id, "a request ended in a panic");
+                tracing::error!(request_id, "a request handler panicked");
                 StatusCode::INTERNAL_SERVER_ERROR.as_u16()
             }
             None => {

@@ -79,7 +79,12 @@ impl GateRefusal {
     /// The upstream has as many requests in flight as it may have.
     pub(super) const UPSTREAM_OVERLOADED: Self = {
         let wire = Reason::Overloaded.wire();
-        Self::new(wire.status, wire.error, "The upstream is at its limit", Reason::Overloaded)
+        Self::new(
+            wire.status,
+            wire.error,
+            "The upstream has reached its request limit; try again later",
+            Reason::Overloaded,
+        )
     };
     /// The gate is shutting down.
     pub(super) const LEAVING: Self = {
@@ -111,14 +116,14 @@ impl GateRefusal {
     pub(super) const NO_CONNECT: Self = Self::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
-        "CONNECT is not served here",
+        "The CONNECT method is not supported",
         Reason::BadTarget,
     );
     /// There is no host, or more than one.
     pub(super) const BAD_HOST: Self = Self::new(
         StatusCode::BAD_REQUEST,
         "invalid_request",
-        "The request does not name one valid host",
+        "The request must name exactly one valid host",
         Reason::BadTarget,
     );
     /// There is more than one length.
@@ -240,19 +245,21 @@ impl From<&ForwardError> for GateRefusal {
         let (word, description) = match status {
             StatusCode::PAYLOAD_TOO_LARGE => return Self { reason: None, ..Self::BODY_TOO_LARGE }.closing(),
             _ if matches!(error, ForwardError::Loop) => {
-                ("upstream_unreachable", "The request came back to the gate that forwarded it")
+                ("upstream_unreachable", "The request looped back to the gate that forwarded it")
             }
             StatusCode::METHOD_NOT_ALLOWED => {
-                ("method_not_allowed", "TRACE is not forwarded with credentials")
+                ("method_not_allowed", "TRACE requests with credentials are not forwarded")
             }
-            StatusCode::BAD_GATEWAY => ("upstream_unreachable", "The upstream gave no usable answer"),
+            StatusCode::BAD_GATEWAY => {
+                ("upstream_unreachable", "The upstream did not return a valid response")
+            }
             StatusCode::GATEWAY_TIMEOUT => ("upstream_timeout", "The upstream did not respond in time"),
             StatusCode::REQUEST_TIMEOUT => ("invalid_request", "Timed out while reading the request body"),
             _ if matches!(error, ForwardError::Target) => (
                 "invalid_request",
-                "The query has characters that HTTP/2 cannot carry to the upstream; percent-encode them",
+                "The query contains characters that HTTP/2 does not allow; percent-encode them",
             ),
-            _ => ("invalid_request", "The request cannot be forwarded as it came"),
+            _ => ("invalid_request", "The request is not in a form that can be forwarded"),
         };
         // The rest of a body that failed cannot be told from the next request.
         let close = matches!(error, ForwardError::RequestBody(_));

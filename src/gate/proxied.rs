@@ -40,8 +40,8 @@ pub(super) enum HeaderError {
 impl fmt::Display for HeaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(error) => write!(f, "the PROXY header did not come: {error}"),
-            Self::Malformed(what) => write!(f, "no valid PROXY header: {what}"),
+            Self::Io(error) => write!(f, "the PROXY header was not received: {error}"),
+            Self::Malformed(what) => write!(f, "invalid PROXY header: {what}"),
         }
     }
 }
@@ -80,7 +80,7 @@ async fn read_v1(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<IpAddr>
         line.push(stream.read_u8().await?);
     }
     let text = line.strip_suffix(b"\r\n").and_then(|line| std::str::from_utf8(line).ok());
-    parse_v1(text.ok_or(HeaderError::Malformed("it is no text"))?)
+    parse_v1(text.ok_or(HeaderError::Malformed("it is not text"))?)
 }
 
 /// Parses a line without its end.
@@ -95,10 +95,10 @@ fn parse_v1(line: &str) -> Result<Option<IpAddr>, HeaderError> {
         ["PROXY", "TCP6", source, destination, from, to] => {
             (address::<Ipv6Addr>(source), address::<Ipv6Addr>(destination), [from, to])
         }
-        _ => return Err(HeaderError::Malformed("not PROXY, a protocol, two addresses and two ports")),
+        _ => return Err(HeaderError::Malformed("expected PROXY, a protocol, two addresses and two ports")),
     };
     if destination.is_none() || !ports.into_iter().all(is_port) {
-        return Err(HeaderError::Malformed("an address or a port is invalid"));
+        return Err(HeaderError::Malformed("an address or port is invalid"));
     }
     source.map(Some).ok_or(HeaderError::Malformed("the source address is invalid"))
 }

@@ -79,7 +79,7 @@ impl ResourceAnswer {
                 let request_id = record.request_id.to_str().unwrap_or_default();
                 let body = json!({
                     "error": "method_not_allowed",
-                    "error_description": "The metadata of a resource is read with GET",
+                    "error_description": "The metadata of a resource supports only GET and HEAD",
                     "request_id": request_id,
                 });
                 *response.body_mut() = body.to_string().into();

@@ -228,13 +228,17 @@ impl WatchedStream {
         let token_hash = self.grounds.borrow().pass().map(|pass| pass.token.id.to_string());
         if self.is_observed.get() {
             if !self.is_noted.replace(true) {
-                tracing::info!(reason = word, token_hash, "a stream would be cut, were its route enforced");
+                tracing::info!(
+                    reason = word,
+                    token_hash,
+                    "a stream would have been ended, but its route is in shadow mode"
+                );
             }
             return;
         }
         if self.cut(Cut::Denied(reason)) {
             metrics.streams_cut.with_label_values(&[word]).inc();
-            tracing::info!(reason = word, token_hash, "a stream is cut");
+            tracing::info!(reason = word, token_hash, "ending a stream: its token is no longer in force");
         }
     }
 

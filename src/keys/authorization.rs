@@ -43,10 +43,10 @@ pub fn check_token(token: &str) -> Result<(), &'static str> {
     match token {
         "" => Err("is empty"),
         token if token.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")) => {
-            Err("begins with \"Bearer\", which is put before it anyway")
+            Err("must not begin with \"Bearer\", which is added automatically")
         }
         token if !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            Err("has a character that no bearer token has")
+            Err("has a character that is not allowed in a bearer token")
         }
         _ => Ok(()),
     }
@@ -55,7 +55,8 @@ pub fn check_token(token: &str) -> Result<(), &'static str> {
 fn field(token: &str) -> Result<HeaderValue, KeySourceError> {
     check_token(token).map_err(KeySourceError::AuthorizationToken)?;
     let value = HeaderValue::from_str(&format!("Bearer {token}"));
-    let mut value = value.map_err(|_unsendable| KeySourceError::AuthorizationToken("cannot be sent"))?;
+    let mut value =
+        value.map_err(|_unsendable| KeySourceError::AuthorizationToken("cannot be sent in a header"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -107,8 +108,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_token_is_said() {
-        let scheme = Err("begins with \"Bearer\", which is put before it anyway");
-        let character = Err("has a character that no bearer token has");
+        let scheme = Err("must not begin with \"Bearer\", which is added automatically");
+        let character = Err("has a character that is not allowed in a bearer token");
         for (token, expected) in [
             ("", Err("is empty")),
             ("Bearer x", scheme),

@@ -112,7 +112,7 @@ pub fn parse_for(document: &[u8], algorithms: &[Algorithm], for_svids: bool) -> 
     let not_a_set = |error: serde_json::Error| KeySetError::NotASet(error.to_string());
     let members: JsonMembers<'_> = serde_json::from_slice(document).map_err(not_a_set)?;
     let listed: Option<Vec<&RawValue>> = members.get("keys").map_err(not_a_set)?;
-    let listed = listed.ok_or_else(|| KeySetError::NotASet("there is no member `keys`".to_owned()))?;
+    let listed = listed.ok_or_else(|| KeySetError::NotASet("the member `keys` is missing".to_owned()))?;
     if listed.len() > MAX_KEYS {
         return Err(KeySetError::TooManyKeys(listed.len()));
     }
@@ -295,18 +295,20 @@ impl fmt::Display for UnusableKey {
             Self::Use => f.write_str("its `use` is not `sig`"),
             Self::NotForSvids => f.write_str("its `use` is not `jwt-svid`"),
             Self::KeyOps => f.write_str("its `key_ops` do not include `verify`"),
-            Self::Algorithm => f.write_str("none of the issuer's configured algorithms fits it"),
-            Self::Symmetric => f.write_str("a published symmetric key proves nothing"),
-            Self::Private => f.write_str("its private part is published: it must be replaced"),
+            Self::Algorithm => f.write_str("it does not fit any configured algorithm of the issuer"),
+            Self::Symmetric => {
+                f.write_str("it is a symmetric key, and a published symmetric key proves nothing")
+            }
+            Self::Private => f.write_str("its private part is published; replace the key"),
             Self::RsaSize(bits) => {
                 write!(
                     f,
-                    "an RSA key of {bits} bits; {} to {} are accepted",
+                    "its RSA modulus has {bits} bits; {} to {} are accepted",
                     RSA_BITS.start(),
                     RSA_BITS.end()
                 )
             }
-            Self::NotAKey => f.write_str("its numbers are not a valid key"),
+            Self::NotAKey => f.write_str("its parameters are not a valid key"),
         }
     }
 }
@@ -316,9 +318,13 @@ impl fmt::Display for KeySetError {
         match self {
             Self::TooLarge => f.write_str("the key set is larger than 1 MiB"),
             Self::NotASet(error) => write!(f, "not a JWK Set: {error}"),
-            Self::TooManyKeys(count) => write!(f, "{count} keys; at most {MAX_KEYS} are accepted"),
-            Self::NoUsableKey(count, None) => write!(f, "no usable key among {count}"),
-            Self::NoUsableKey(count, Some(why)) => write!(f, "no usable key among {count}; the first: {why}"),
+            Self::TooManyKeys(count) => {
+                write!(f, "the key set has {count} keys; at most {MAX_KEYS} are accepted")
+            }
+            Self::NoUsableKey(count, None) => write!(f, "no usable key (of {count})"),
+            Self::NoUsableKey(count, Some(why)) => {
+                write!(f, "no usable key (of {count}); the first: {why}")
+            }
         }
     }
 }

@@ -168,18 +168,20 @@ fn jwks_uri(metadata: &[u8], issuer: &str) -> Result<String, KeySourceError> {
 impl fmt::Display for KeySourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(error) => write!(f, "the file cannot be read: {error}"),
+            Self::File(error) => write!(f, "cannot read the file: {error}"),
             Self::FileTooLarge => f.write_str("the file is larger than 1 MiB"),
             Self::Url(url, error) => write!(f, "{url:?} {error}"),
-            Self::Issuer(issuer) => write!(f, "{issuer:?} has a query, so it has no metadata"),
+            Self::Issuer(issuer) => write!(f, "{issuer:?} has a query, so its metadata cannot be located"),
             Self::Get(url, error) => write!(f, "{url}: {error}"),
             Self::NoMetadata(openid, oauth) => {
                 write!(f, "no metadata: openid-configuration {openid}; oauth-authorization-server {oauth}")
             }
-            Self::Metadata(error) => write!(f, "the metadata is not usable: {error}"),
-            Self::AuthorizationFile(error) => write!(f, "the token to send cannot be read: {error}"),
-            Self::AuthorizationToken(wrong) => write!(f, "the token to send {wrong}"),
-            Self::OtherIssuer(found) => write!(f, "the metadata is that of another issuer, {found:?}"),
+            Self::Metadata(error) => write!(f, "the metadata is invalid: {error}"),
+            Self::AuthorizationFile(error) => {
+                write!(f, "cannot read the token of jwks_authorization: {error}")
+            }
+            Self::AuthorizationToken(wrong) => write!(f, "the token of jwks_authorization {wrong}"),
+            Self::OtherIssuer(found) => write!(f, "the metadata belongs to another issuer, {found:?}"),
         }
     }
 }

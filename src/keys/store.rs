@@ -103,7 +103,7 @@ impl KeyStore {
         if let KeySource::Secret(secret) = &settings.source {
             match KeySet::of_secret(secret, &settings.algorithms) {
                 Ok(set) => return Self::fixed(settings, set, metrics),
-                Err(error) => error!(issuer = settings.issuer, %error, "the secret cannot be used"),
+                Err(error) => error!(issuer = settings.issuer, %error, "the secret is not usable"),
             }
         }
         Arc::new(Self::build(settings, KeySet::new(Vec::new()), true, &metrics))
@@ -343,9 +343,9 @@ impl KeyStore {
             for key in left_out {
                 let (position, kid, why) = (key.position, key.kid, key.why.to_string());
                 if key.why.is_ordinary() {
-                    debug!(issuer, position, kid, why, "a key was left out");
+                    debug!(issuer, position, kid, why, "ignoring a key that is not usable");
                 } else {
-                    warn!(issuer, position, kid, why, "a key was left out");
+                    warn!(issuer, position, kid, why, "ignoring a key that is not usable");
                 }
             }
         }

@@ -23,7 +23,7 @@ impl std::fmt::Display for LevelError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Level(word) => {
-                write!(f, "`{word}` is no level: use error, warn, info, debug, trace or off")
+                write!(f, "`{word}` is not a log level; use error, warn, info, debug, trace or off")
             }
             Self::Target(target) => write!(
                 f,

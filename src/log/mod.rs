@@ -69,8 +69,8 @@ impl std::fmt::Display for LogError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Level(error) => error.fmt(f),
-            Self::Io(error) => write!(f, "the log cannot be opened: {error}"),
-            Self::AlreadyOpen => f.write_str("this process has a log already"),
+            Self::Io(error) => write!(f, "cannot open the log: {error}"),
+            Self::AlreadyOpen => f.write_str("this process already has a log"),
         }
     }
 }

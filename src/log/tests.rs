@@ -214,7 +214,7 @@ fn libraries_cannot_print_header_values_even_at_trace() {
 fn a_reload_changes_the_lines_that_follow() {
     let kept = logged(&settings("info"), |access, guard| {
         tracing::debug!(target: "portcullis::app", "before");
-        Change::new(&settings("loud")).expect_err("no level");
+        Change::new(&settings("loud")).expect_err("not a log level");
         access.write(&record());
         guard.reconfigure(
             Change::new(&Settings { access_log: false, ..settings("debug") }).expect("the settings"),

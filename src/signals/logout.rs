@@ -81,7 +81,7 @@ impl LogoutSender {
             // A provider that names both means this session and not the others of its subject.
             (Some(session), _) => vec![Named::Session { session, only: None }],
             (None, Some(subject)) => issuer.by_identifier(&subject),
-            (None, None) => return Err("neither `sid` nor `sub` is there".into()),
+            (None, None) => return Err("both `sid` and `sub` are missing".into()),
         };
         let origin = EventOrigin::signal(&issuer.issuer.issuer, &token.id, LOGOUT, token.issued_at);
         // What has happened happened before it was heard of; a time ahead would end tokens that are yet to be issued.
@@ -103,7 +103,7 @@ pub fn is_logout_token(claims: &Map<String, Value>) -> bool {
 /// What tells a logout token from an ID token, which has the same parties and the same keys (§2.4).
 fn check_kind(claims: &Map<String, Value>) -> Result<(), &'static str> {
     if claims.contains_key("nonce") {
-        return Err("`nonce` must not be there");
+        return Err("`nonce` is not allowed");
     }
     let events = claims.get("events").and_then(Value::as_object);
     let event = events.ok_or("`events` must be an object")?.get(LOGOUT);
@@ -119,7 +119,7 @@ fn text(claims: &Map<String, Value>, name: &str) -> Result<Option<String>, &'sta
     match claims.get(name) {
         None => Ok(None),
         Some(Value::String(text)) if !text.is_empty() => Ok(Some(text.clone())),
-        Some(_) => Err("`sid` and `sub` must be strings that are not empty"),
+        Some(_) => Err("`sid` and `sub` must be non-empty strings"),
     }
 }
 

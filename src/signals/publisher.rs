@@ -78,7 +78,7 @@ impl SignalLog {
     /// what was sent.
     pub fn refused(&self, source: EventSource, sender: Option<&str>, why: &'static str) {
         self.ignored(source);
-        tracing::info!(source = source.as_str(), sender, why, "signal refused");
+        tracing::info!(source = source.as_str(), sender, why, "signal rejected");
     }
 
     /// Counts a signal that did not come into force. To refuse one because its sender sends too many leaves no line: that would
@@ -100,7 +100,7 @@ impl SignalLog {
             stored.inspect_err(|error| {
                 self.ignored(*source);
                 self.state_errors.with_label_values(&[error.kind()]).inc();
-                tracing::error!(source = source.as_str(), sender, %error, "a signal could not be stored");
+                tracing::error!(source = source.as_str(), sender, %error, "cannot store a signal");
             })?;
         }
         let kinds = events.iter().map(|event| event.kind.as_str());

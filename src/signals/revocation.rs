@@ -113,13 +113,15 @@ impl RevocationSender {
         now: Timestamp,
     ) -> Result<Vec<Event>, Unrevoked> {
         let members = json::object(body);
-        let mut members = members
-            .map_err(|_error| Unrevoked::Malformed("the body is no JSON object, or an ambiguous one"))?;
+        let mut members =
+            members.map_err(|_error| Unrevoked::Malformed("the body is not an unambiguous JSON object"))?;
         // The name that the member had in earlier drafts; Auth0 sends it.
         let subject = match (members.remove("sub_id"), members.remove("subject")) {
             (Some(subject), None) | (None, Some(subject)) => subject,
             (None, None) => return Err(Unrevoked::Malformed("`sub_id` is missing")),
-            (Some(_), Some(_)) => return Err(Unrevoked::Malformed("`sub_id` and `subject` are both there")),
+            (Some(_), Some(_)) => {
+                return Err(Unrevoked::Malformed("`sub_id` and `subject` cannot be combined"));
+            }
         };
         let named = self.users(&subject)?;
         let (token, issuer) = (&authorized.0, &self.settings.subject_issuer.issuer);
@@ -138,14 +140,14 @@ impl RevocationSender {
         let reader = SubjectReader { issuer, sender: &self.settings.issuer, critical: &[], tolerant: false };
         let mut named = reader.read(subject).map_err(|nobody| match nobody {
             Nobody::Malformed(why) => Unrevoked::Malformed(why),
-            Nobody::OtherIssuer => Unrevoked::Forbidden("the subject is of another issuer"),
+            Nobody::OtherIssuer => Unrevoked::Forbidden("the subject belongs to another issuer"),
             Nobody::Unknown | Nobody::CriticalMember => {
-                Unrevoked::Nobody("the format of the subject names nobody here")
+                Unrevoked::Nobody("the format of the subject is not supported")
             }
         })?;
         named.retain(|named| matches!(named, Named::Subject(..)));
         if named.is_empty() {
-            return Err(Unrevoked::Unprocessable("the subject is a session or a token, and no user"));
+            return Err(Unrevoked::Unprocessable("the subject is a session or a token, not a user"));
         }
         Ok(named)
     }

@@ -187,8 +187,7 @@ impl SubjectReader<'_> {
         }
         let identifiers = members.get("identifiers").and_then(Value::as_array);
         let identifiers = identifiers.filter(|identifiers| !identifiers.is_empty());
-        let identifiers =
-            identifiers.ok_or(Nobody::Malformed("`identifiers` must be an array that is not empty"))?;
+        let identifiers = identifiers.ok_or(Nobody::Malformed("`identifiers` must be a non-empty array"))?;
         gather(identifiers.iter().map(|identifier| {
             let members = object(identifier)?;
             self.simple(&self.format(members)?, members)
@@ -217,9 +216,7 @@ impl SubjectReader<'_> {
                     account.ok_or(Nobody::Malformed("`uri` of an account must begin with acct:"))?;
                 Ok([account, &uri].into_iter().flat_map(|name| self.issuer.by_identifier(name)).collect())
             }
-            "aliases" | "complex" => {
-                Err(Nobody::Malformed("a subject identifier is nested where it must be simple"))
-            }
+            "aliases" | "complex" => Err(Nobody::Malformed("a subject identifier must not be nested here")),
             _ => Err(Nobody::Unknown),
         }
     }
@@ -257,10 +254,11 @@ fn gather(read: impl Iterator<Item = Result<Vec<Named>, Nobody>>) -> Result<Vec<
 }
 
 fn object(value: &Value) -> Result<&Map<String, Value>, Nobody> {
-    value.as_object().ok_or(Nobody::Malformed("a subject identifier is no object"))
+    value.as_object().ok_or(Nobody::Malformed("a subject identifier must be an object"))
 }
 
 fn text(members: &Map<String, Value>, name: &str) -> Result<String, Nobody> {
     let text = members.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-    text.map(str::to_owned).ok_or(Nobody::Malformed("a subject identifier lacks what its format demands"))
+    text.map(str::to_owned)
+        .ok_or(Nobody::Malformed("a subject identifier lacks a member that its format requires"))
 }

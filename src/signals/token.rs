@@ -65,9 +65,9 @@ impl From<Unproven> for TokenFault {
         match unproven {
             Unproven::Ask(wanted) => Self::Ask(wanted),
             Unproven::NoKeys => Self::NoKeys,
-            Unproven::UnknownKey => Self::Refused("no key of the sender has its `kid`"),
-            Unproven::NoKeyForAlgorithm => Self::Refused("no key of the sender is for its `alg`"),
-            Unproven::WrongSignature => Self::Refused("the signature is not the sender's"),
+            Unproven::UnknownKey => Self::Refused("no key of the sender has this `kid`"),
+            Unproven::NoKeyForAlgorithm => Self::Refused("no key of the sender is for this `alg`"),
+            Unproven::WrongSignature => Self::Refused("the signature was not made with a key of the sender"),
         }
     }
 }
@@ -81,12 +81,12 @@ pub(super) fn read(
     now: Timestamp,
 ) -> Result<SenderToken, TokenFault> {
     let jws = Jws::parse(token).map_err(|error| match error {
-        JwsError::NoJws => "it is no signed JWT in compact serialization",
-        JwsError::Unacceptable => "it is ambiguous, or demands an extension",
+        JwsError::NoJws => "the token is not a signed JWT in compact serialization",
+        JwsError::Unacceptable => "the token is ambiguous or requires an unsupported extension",
     })?;
     let typ = jws.token_type().unwrap_or_default();
     if !expected.types.iter().any(|known| known.eq_ignore_ascii_case(typ)) {
-        return Err("`typ` is that of another kind of token".into());
+        return Err("`typ` is not accepted here".into());
     }
     let algorithm = jws.algorithm().filter(|algorithm| expected.algorithms.contains(algorithm));
     let algorithm = algorithm.ok_or("`alg` is not one of the accepted algorithms")?;
@@ -117,19 +117,19 @@ fn check_times(
     now: Timestamp,
 ) -> Result<(String, Timestamp), &'static str> {
     let id = claims.get("jti").and_then(Value::as_str).filter(|id| !id.is_empty());
-    let id = id.ok_or("`jti` must be a string that is not empty")?;
+    let id = id.ok_or("`jti` must be a non-empty string")?;
     let date = |name: &str| match claims.get(name) {
         None => Ok(None),
-        Some(value) => value.as_f64().and_then(seconds).map(Some).ok_or("a time is no number of seconds"),
+        Some(value) => value.as_f64().and_then(seconds).map(Some).ok_or("a time is not a number of seconds"),
     };
     let issued_at = date("iat")?.ok_or("`iat` is missing")?;
     let expires_at = date("exp")?.ok_or("`exp` is missing")?;
     if now >= expires_at.plus(expected.grace) {
-        return Err("it has expired");
+        return Err("the token has expired");
     }
     let earliest = now.plus(CLOCKS);
     if issued_at > earliest || date("nbf")?.is_some_and(|not_before| not_before > earliest) {
-        return Err("it is not valid yet");
+        return Err("the token is not valid yet");
     }
     Ok((id.to_owned(), issued_at))
 }
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_token_is_valid_from_five_minutes_before_its_times_until_its_end_and_the_grace() {
-        let (ahead, over) = ("it is not valid yet", "it has expired");
+        let (ahead, over) = ("the token is not valid yet", "the token has expired");
         for (name, second, grace, fault) in [
             ("iat", NOW + 300, 0, None),
             ("iat", NOW + 301, 0, Some(ahead)),

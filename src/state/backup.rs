@@ -104,7 +104,7 @@ mod tests {
         let before = std::fs::read(&to).unwrap();
         let again = Store::back_up(&path, &to).unwrap_err();
         assert!(matches!(&again, OpenError::Io(at, _) if *at == to), "{again:?}");
-        assert_eq!(std::fs::read(&to).unwrap(), before, "left as it is");
+        assert_eq!(std::fs::read(&to).unwrap(), before, "not changed");
         let copy = Store::open_read_only(&to).unwrap().unwrap();
         assert_eq!(copy.events(0, 9).await, store.events(0, 9).await);
         assert_eq!(copy.log(), store.log());

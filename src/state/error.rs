@@ -35,23 +35,19 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InUse(path) => {
-                write!(
-                    f,
-                    "{}: another process holds this lock; each gate needs a store of its own",
-                    path.display()
-                )
+                write!(f, "{}: is locked by another process; each gate needs its own store", path.display())
             }
             Self::Foreign(path) => {
-                write!(f, "{}: not a Portcullis database; it was left as it is", path.display())
+                write!(f, "{}: is not a Portcullis database; it was not changed", path.display())
             }
             Self::Newer { path, version, known } => write!(
                 f,
-                "{}: written by a later release (version {version}, this one knows {known}); it was left as it is",
+                "{}: was written by a later release (version {version}; this release supports {known}); it was not changed",
                 path.display()
             ),
-            Self::Missing(path) => write!(f, "{}: there is no store yet", path.display()),
+            Self::Missing(path) => write!(f, "{}: does not exist yet", path.display()),
             Self::Exists(path) => {
-                write!(f, "{}: there is a store already; it was left as it is", path.display())
+                write!(f, "{}: already exists; it was not changed", path.display())
             }
             Self::Corrupt(path, what) => write!(
                 f,
@@ -97,7 +93,7 @@ impl fmt::Display for StoreError {
         match self {
             Self::Full => f.write_str("the state store is full: free its disk, or raise its maxmemory"),
             Self::Failed(what) => write!(f, "the state store failed: {what}"),
-            Self::Unreachable(what) => write!(f, "the shared state store cannot be used now: {what}"),
+            Self::Unreachable(what) => write!(f, "the shared state store is temporarily unavailable: {what}"),
             Self::Closed => f.write_str("the state store is closed"),
         }
     }
@@ -117,7 +113,7 @@ mod tests {
             (
                 StoreError::Unreachable("no".into()),
                 "unreachable",
-                "the shared state store cannot be used now: no",
+                "the shared state store is temporarily unavailable: no",
             ),
             (StoreError::Closed, "closed", "the state store is closed"),
         ] {

@@ -207,7 +207,7 @@ mod tests {
             write_file(&path, version);
             let before = std::fs::read(&path).unwrap();
             let why = schema::open_read_only(&path).unwrap_err().to_string();
-            assert!(why.contains("an earlier release wrote it"), "{why}");
+            assert!(why.contains("written by an earlier release"), "{why}");
             assert_eq!(std::fs::read(&path).unwrap(), before);
             let database = schema::open(&path, WantedDatabase::Any, Now::at_millis(9)).unwrap();
             assert_eq!(database.created_at.as_millis(), 1, "from version {version}");

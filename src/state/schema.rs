@@ -73,7 +73,7 @@ pub(super) fn open(path: &Path, wanted: WantedDatabase, now: Now) -> Result<Data
         let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
         if mode != "wal" {
             return Err(SchemaProblem::Unusable(format!(
-                "its file system cannot hold a write-ahead log (mode {mode})"
+                "its file system does not support a write-ahead log (mode {mode})"
             )));
         }
         // An acknowledged event survives power loss: the log is synchronised at each commit.
@@ -113,7 +113,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<Option<Database>, OpenError>
         match version {
             0 => Ok(None),
             version if version < MIGRATIONS.len() as i64 => Err(SchemaProblem::Unusable(
-                "an earlier release wrote it; the gate brings it up to date when it starts".to_owned(),
+                "it was written by an earlier release; the gate migrates it at the next start".to_owned(),
             )),
             _current => opened(connection, Now::read(), None, (None, false)).map(Some),
         }

@@ -56,7 +56,7 @@ impl Seen {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let file = file.inspect_err(|error| {
-            tracing::warn!(path = %path.display(), %error, "the side file of the store cannot be used; a restored copy would not be noticed");
+            tracing::warn!(path = %path.display(), %error, "cannot use the side file of the store; a restored copy would go undetected");
         });
         Self { file: file.ok(), ..Self::default() }
     }
@@ -121,7 +121,7 @@ impl Seen {
         self.last.store(last, Ordering::Relaxed);
         let line = format!("{} {last:020}\n", self.identity);
         if let Some(Err(error)) = self.file.as_ref().map(|file| file.write_all_at(line.as_bytes(), 0)) {
-            tracing::warn!(%error, "the side file of the store cannot be written; a restored copy would not be noticed");
+            tracing::warn!(%error, "cannot write the side file of the store; a restored copy would go undetected");
             self.file = None;
         }
     }

@@ -144,7 +144,7 @@ fn serve(database: &mut Database, queue: &mut mpsc::Receiver<WriteOrder>) -> Opt
         && !database.read_only
         && let Err(error) = count_uptime(database)
     {
-        tracing::warn!(%error, "the last running time could not be counted; what is kept is kept longer for it");
+        tracing::warn!(%error, "cannot save the running time; records are kept longer than necessary");
     }
     closed
 }

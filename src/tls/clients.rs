@@ -48,7 +48,7 @@ pub struct NoClientCertificate;
 
 impl fmt::Display for NoClientCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the connection has no client certificate that is valid now")
+        f.write_str("the connection has no valid client certificate")
     }
 }
 

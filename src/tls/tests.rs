@@ -349,19 +349,19 @@ fn what_cannot_be_served_names_the_file_and_the_reason() {
     let (chain, key) = (&good.certificate, &good.private_key);
     for (settings, file, words) in [
         (with(&missing, key, None), &missing, "cannot be read"),
-        (with(&empty, key, None), &empty, "no certificate in it"),
-        (with(key, key, None), key, "no certificate in it"),
+        (with(&empty, key, None), &empty, "contains no certificate"),
+        (with(key, key, None), key, "contains no certificate"),
         (with(&broken, key, None), &broken, "not valid PEM"),
         (with(&cut, key, None), &cut, "not valid PEM"),
-        (with(&nonsense, key, None), &nonsense, "the first certificate cannot be used"),
+        (with(&nonsense, key, None), &nonsense, "the first certificate is not usable"),
         (with(chain, &missing, None), &missing, "cannot be read"),
-        (with(chain, chain, None), chain, "no private key in it"),
-        (with(chain, &sealed, None), &sealed, "not encrypted"),
-        (with(chain, &not_a_key, None), &not_a_key, "the private key cannot be used"),
+        (with(chain, chain, None), chain, "contains no private key"),
+        (with(chain, &sealed, None), &sealed, "unencrypted"),
+        (with(chain, &not_a_key, None), &not_a_key, "the private key is not usable"),
         (with(chain, &other_key, None), chain, "other.key"),
-        (with(&other_certificate, key, None), &other_certificate, "does not belong to the private key"),
+        (with(&other_certificate, key, None), &other_certificate, "does not match the private key"),
         (with(chain, key, Some(&missing)), &missing, "cannot be read"),
-        (with(chain, key, Some(&empty)), &empty, "no certificate in it"),
+        (with(chain, key, Some(&empty)), &empty, "contains no certificate"),
         (with(chain, key, Some(&nonsense)), &nonsense, "cannot be a root"),
     ] {
         let error = server_tls(&settings, None).unwrap_err();
@@ -380,8 +380,8 @@ fn what_cannot_be_presented_or_trusted_names_the_file_and_the_reason() {
     let ca = authority.path("ca.pem");
     for (ca, identity, file, words) in [
         (&missing, None, &missing, "cannot be read"),
-        (&key, None, &key, "no certificate in it"),
-        (&ca, Some((chain.clone(), other_key.clone())), &chain, "does not belong to the private key"),
+        (&key, None, &key, "contains no certificate"),
+        (&ca, Some((chain.clone(), other_key.clone())), &chain, "does not match the private key"),
         (&ca, Some((missing.clone(), key.clone())), &missing, "cannot be read"),
     ] {
         let error = client_config(Some(ca), identity.as_ref(), &[]).unwrap_err();

@@ -250,7 +250,7 @@ fn what_cannot_be_done_is_said_in_plain_words() {
     operated.says(&["user", "create", "alice", "--role", "r"]);
     let create = |more: &[&'static str]| [&["credential", "create", "--name", "x"][..], more].concat();
     for (arguments, code, word) in [
-        (vec!["user", "create", "alice"], 1, "another user has it"),
+        (vec!["user", "create", "alice"], 1, "is already in use by another user"),
         (vec!["user", "create", "app_x"], 1, "`id`"),
         (vec!["user", "create", "bob", "--role", ""], 1, "`roles`"),
         (vec!["user", "show", "bob"], 1, "no such user"),

@@ -106,7 +106,7 @@ fn a_copy_of_a_running_gate_is_whole_and_another_gate_goes_on_with_it() {
     let second = settings(&upstream, &issuer, "");
     std::fs::copy(copies.last().unwrap(), second.folder().join("state.db")).unwrap();
     let mut restored = Gate::start(&second);
-    restored.log().wait_for_text("was not in use here before");
+    restored.log().wait_for_text("has not been used here before");
     assert_eq!(rolled_back(&restored), 1.0);
     assert_eq!(restored.list("/v1/users")[0]["id"], "ann");
     assert_eq!(signing_keys(&restored), signing_keys(&gate), "tokens of the one are good at the other");
@@ -141,7 +141,7 @@ fn a_state_file_that_was_copied_alone_is_noticed_wherever_it_is_put() {
         gate.stop();
         restore(&first);
         let here = Gate::start(&first);
-        here.log().wait_for_text("older than it was");
+        here.log().wait_for_text("older than when it was last used");
         assert_eq!(rolled_back(&here), 1.0);
         let second = settings(&upstream, &issuer, path);
         restore(&second);
@@ -149,7 +149,7 @@ fn a_state_file_that_was_copied_alone_is_noticed_wherever_it_is_put() {
         for name in files {
             there.log().wait_for(name, |record| {
                 record["path"].as_str().is_some_and(|path| path.ends_with(name))
-                    && record["message"].as_str().unwrap().contains("was not in use here before")
+                    && record["message"].as_str().unwrap().contains("has not been used here before")
             });
         }
         assert_eq!(rolled_back(&there), 1.0);
@@ -210,9 +210,9 @@ fn what_cannot_be_copied_is_said_so() {
     let rows = [
         (plain().toml("[state]\nstore = \"memory\"\n"), &[][..], 1, "there is no file to copy"),
         (plain().toml("[state]\nstore = \"redis\"\n"), &[], 1, "tools of Redis"),
-        (plain().toml("[state]\npath = \"state.db\"\n"), &[], 1, "there is no store yet"),
+        (plain().toml("[state]\npath = \"state.db\"\n"), &[], 1, "does not exist yet"),
         (plain().toml("[state]\npath = \"notes.txt\"\n"), &[], 1, "not a Portcullis database"),
-        (plain().toml("[state]\npath = \"empty.db\"\n"), &[], 1, "there is no store yet"),
+        (plain().toml("[state]\npath = \"empty.db\"\n"), &[], 1, "does not exist yet"),
         (plain(), &["--authority"], 1, "no [authority]"),
         (plain().toml("[state]\npaht = \"state.db\"\n"), &[], 2, "paht"),
     ];

@@ -370,7 +370,7 @@ fn a_clock_that_is_set_right_while_the_gate_runs_ends_no_fresh_token() {
     });
     gate.wait_until_ready();
     settings.file("offset", "+0s");
-    gate.log().wait_for_text("created later than now");
+    gate.log().wait_for_text("is in the future");
     let corrected = now();
     eventually("the second is over", || (now() > corrected + 1).then_some(()));
     assert_eq!(gate.get("/anything").token(&issuer.good()).send().status(), 200);
@@ -403,7 +403,7 @@ fn an_older_state_file_is_noticed_and_reported() {
     // The copy is put back.
     std::fs::write(&path, &copy).unwrap();
     let mut gate = Gate::start(&settings);
-    gate.log().wait_for_text("older than it was");
+    gate.log().wait_for_text("older than when it was last used");
     assert_eq!(rolled_back(&gate), 1.0);
     assert_eq!(
         log(&gate),
@@ -418,14 +418,14 @@ fn an_older_state_file_is_noticed_and_reported() {
         std::fs::remove_file(settings.folder().join(name)).unwrap();
     }
     let mut gate = Gate::start(&settings);
-    gate.log().wait_for_text("older than it was");
+    gate.log().wait_for_text("older than when it was last used");
     assert_eq!(revoke(&gate)["sequence"], 5);
     gate.stop();
 
     // Deleted.
     std::fs::remove_file(&path).unwrap();
     let mut gate = Gate::start(&settings);
-    gate.log().wait_for_text("another state store was in use here");
+    gate.log().wait_for_text("a different state store was used here before");
     assert_eq!(rolled_back(&gate), 1.0);
     assert_ne!(log(&gate)["identity"], first["identity"]);
     gate.stop();
@@ -453,7 +453,7 @@ fn a_first_roll_out_logs_nobody_out() {
         // Never a second time, and not beside a gate.
         let again = portcullis(&arguments);
         assert_eq!(again.code, 1, "{again:?}");
-        assert!(again.err.contains("there is a store already"), "{again:?}");
+        assert!(again.err.contains("already exists"), "{again:?}");
         let mut gate = Gate::start(&settings);
         assert_eq!(portcullis(&arguments).code, 1);
         for _ in 0..2 {

@@ -84,8 +84,8 @@ fn a_form_that_cannot_be_judged_comes_back_with_what_is_wrong() {
     let visitor = gate.sign_in(ADMIN_TOKEN);
     for (token, method, path, problem) in [
         ("", "GET", "/a", "Paste the token here."),
-        ("x.y.z", "GET", "a", "A path begins with"),
-        ("x.y.z", "a b", "/a", "This is no method."),
+        ("x.y.z", "GET", "a", "A path must begin with"),
+        ("x.y.z", "a b", "/a", "This is not a valid HTTP method."),
     ] {
         let answer = visitor
             .submit(EXPLAIN, &[("token", token), ("method", method), ("path", path), ("host", SCRIPT)]);
@@ -119,9 +119,12 @@ fn a_rejected_request_is_found_by_its_id() {
     let page = by_id(&id(&format!("/{SCRIPT}"), None));
     assert!(page.contains("Rejected") && !page.contains(SCRIPT), "{page}");
     let page = by_id(&id("/observed/7", None));
-    assert!(page.contains("only observed") && page.contains("missing"), "{page}");
+    assert!(page.contains("in shadow mode") && page.contains("missing"), "{page}");
     let page = by_id(&id("/a", Some(&issuer.good())));
-    assert!(page.contains("is known") && page.contains("allowed"), "an allowed request is not kept: {page}");
+    assert!(
+        page.contains("has the id") && page.contains("allowed"),
+        "an allowed request is not kept: {page}"
+    );
     assert!(!by_id("%3Cscript%3Ealert(1)").contains("<script>alert"));
 }
 

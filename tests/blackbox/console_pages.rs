@@ -234,11 +234,11 @@ fn every_type_of_event_says_how_many_tokens_it_ends() {
         assert!(asked.text().contains(words), "{form}: {}", asked.text());
     }
     for (form, complaint) in [
-        ("type=subject-revoked", "needs `subject`"),
+        ("type=subject-revoked", "requires `subject`"),
         ("type=subject-revoked&subject=a&client=kept", "`client` has no meaning"),
-        ("type=role-changed&subject=a&role_version=seven", "This is not a whole number."),
+        ("type=role-changed&subject=a&role_version=seven", "Enter a whole number."),
         ("type=issuer-revoked&issuer=https://nobody.example/", "is not a configured issuer"),
-        ("type=revocation-undone", "is not a type of event"),
+        ("type=revocation-undone", "is not an event type"),
         ("", "missing field `type`"),
     ] {
         let again = visit.post("/console/events/new", &format!("{form}&confirmed=yes"));
@@ -312,7 +312,7 @@ fn forged_forms_change_nothing() {
         ] {
             let answer = desk.ask("POST", path, fields, &form);
             assert_eq!(answer.status(), 403, "{path}, {what}");
-            assert!(answer.text().contains("Nothing was changed."), "{path}, {what}");
+            assert!(answer.text().contains("No changes were made."), "{path}, {what}");
         }
     }
     assert_eq!((desk.status(&token), desk.gate.list("/v1/events").len()), (200, 1));
@@ -458,5 +458,5 @@ fn usage_is_downloaded_byte_by_byte() {
     assert!(page.contains("<svg class=\"bar\"") && page.contains("href=\"/console/usage.csv\""), "{page}");
     let page = visit.page("/console/usage?client=plain");
     assert!(page.contains("href=\"/console/usage.csv?client=plain\"") && !page.contains("=1+1"), "{page}");
-    assert!(visit.page("/console/usage?client=nobody").contains("This client has not used anything."));
+    assert!(visit.page("/console/usage?client=nobody").contains("This client has not called any route."));
 }

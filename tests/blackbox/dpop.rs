@@ -104,7 +104,10 @@ fn hostile_proofs_are_refused_and_never_reach_the_upstream() {
         ("another token", vec![key.proof("GET", URL, Some(&scene.issuer.good())).build()]),
         ("no ath", vec![key.proof("GET", URL, None).build()]),
         ("padded ath", vec![good().claim("ath", format!("{}=", b64([0; 32]))).build()]),
-        ("another key", vec![thief.proof("GET", URL, Some(&token)).build()]),
+        (
+            "not the key that the access token is bound to",
+            vec![thief.proof("GET", URL, Some(&token)).build()],
+        ),
         ("its key, signed by another", vec![good().signed_by(&thief).build()]),
         ("an RSA key that is not the token's", vec![rsa.proof("GET", URL, Some(&token)).build()]),
         ("alg none", vec![unsigned]),

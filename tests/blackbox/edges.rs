@@ -197,7 +197,7 @@ fn a_handshake_that_fails_leaves_a_line_at_debug() {
     let gate = Gate::start(&settings);
     let mut wire = Wire::plain(gate.public);
     wire.send("GET / HTTP/1.1\r\n\r\n").unwrap();
-    let line = gate.log().wait_for("the handshake", |record| record["message"] == "a TLS handshake failed");
+    let line = gate.log().wait_for("the handshake", |record| record["message"] == "TLS handshake failed");
     assert_eq!(field(&line, "client_address"), Some("127.0.0.1"));
     assert!(!field(&line, "reason").unwrap().is_empty());
 }
@@ -275,6 +275,7 @@ fn a_reload_asked_for_during_the_drain_is_answered() {
     held.send(gate.get("/held").token(&issuer.good()).bytes()).unwrap();
     upstream.wait_for(1);
     gate.signal("TERM");
-    gate.log().wait_for("the drain", |record| record["message"] == "draining: no new connections");
+    gate.log()
+        .wait_for("the drain", |record| record["message"] == "draining: no longer accepting connections");
     assert_eq!(gate.operate("POST", "/v1/reload", None).status(), 503);
 }

@@ -541,7 +541,7 @@ fn a_request_that_comes_back_to_the_gate_goes_round_once() {
         let answer = gate.request(method, "/").token(&issuer.good()).body(body).send();
         let told = answer.json();
         assert_eq!((answer.status(), told["error"].as_str()), (502, Some("upstream_unreachable")), "{told}");
-        assert!(told["error_description"].as_str().unwrap().contains("came back"), "{told}");
+        assert!(told["error_description"].as_str().unwrap().contains("looped back"), "{told}");
     }
     let labels = [("upstream", "api"), ("kind", "loop")];
     assert_eq!(gate.metrics().sum("portcullis_upstream_errors_total", &labels), 2.0);

@@ -296,7 +296,7 @@ fn what_leaves_the_right_of_a_request_alone_leaves_its_streams_alone() {
             scene.assert_flows(&mut streams).await;
             assert_eq!(scene.all_cuts(), 0.0, "{name}");
         }
-        let note = scene.gate.log().wait_for_text("a stream would be cut");
+        let note = scene.gate.log().wait_for_text("a stream would have been ended");
         assert!(note.contains("insufficient_scope"), "{note}");
         // And enforced again, with what it lacks.
         scene.reload(&[("#ROUTE", "scopes = [\"other\"]")]);

@@ -107,7 +107,7 @@ fn a_request_from_a_page_of_another_origin_is_rejected_before_its_token_is_judge
             assert_eq!(answer.field("www-authenticate"), None, "{what}");
             let body = answer.json();
             assert_eq!(body["error"], "access_denied");
-            assert_eq!(body["error_description"], "Pages of this origin may not send this request");
+            assert_eq!(body["error_description"], "Requests from this origin are not allowed");
             let record = gate.record_of(answer.field("x-request-id").unwrap());
             assert_eq!(field(&record, "reason"), Some("bad_origin"), "{record}");
         }
@@ -132,7 +132,7 @@ fn a_grpc_call_and_a_websocket_from_a_page_of_another_origin_are_rejected_in_the
     };
     let rejected = call(EVIL);
     assert_eq!((rejected.status(), rejected.field("grpc-status")), (200, Some("7")), "PERMISSION_DENIED");
-    assert_eq!(rejected.field("grpc-message"), Some("Pages of this origin may not send this request"));
+    assert_eq!(rejected.field("grpc-message"), Some("Requests from this origin are not allowed"));
     assert_eq!((call(APP).field("grpc-status"), upstream.count()), (None, 1));
 
     let handshake = |origin: &str| {
@@ -549,8 +549,8 @@ fn explain_names_the_origins_that_a_route_lists() {
         settings.admin().route("/listed", &format!("origins = [\"{APP}\", \"null\"]")).route("/any", "")
     });
     for (path, expected) in [
-        ("/listed", r#"there is no Origin; listed: "https://app.example", "null""#),
-        ("/any", "there is no Origin; the route takes every origin"),
+        ("/listed", r#"Origin is absent; listed: "https://app.example", "null""#),
+        ("/any", "Origin is absent; the route accepts every origin"),
     ] {
         let asked = json!({"token": issuer.good(), "method": "GET", "path": path});
         let explained = gate.operate("POST", "/v1/explain", Some(&asked)).json();

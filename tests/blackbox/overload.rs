@@ -40,8 +40,8 @@ impl Limit {
 
     const fn description(self) -> &'static str {
         match self {
-            Self::Gate => "The gate is at its limit",
-            Self::Upstream => "The upstream is at its limit",
+            Self::Gate => "The gate has reached a limit; try again later",
+            Self::Upstream => "The upstream has reached its request limit; try again later",
         }
     }
 

@@ -136,7 +136,7 @@ fn a_stronger_or_fresher_log_in_is_asked_for_by_name() {
         .route("/pay", "acr_values = [\"gold\", \"platinum\"]\nmax_age = \"10m\"")
         .route("/fresh", "max_age = \"1h\"");
     let gate = Gate::start(&settings);
-    let start = "Bearer realm=\"portcullis\", error=\"insufficient_user_authentication\", error_description=\"The user must be authenticated in another way, or again\"";
+    let start = "Bearer realm=\"portcullis\", error=\"insufficient_user_authentication\", error_description=\"A stronger or more recent user authentication is required\"";
     let pay = format!("{start}, acr_values=\"gold platinum\", max_age=\"600\"");
     let fresh = format!("{start}, max_age=\"3600\"");
     for (path, claims, challenge) in [

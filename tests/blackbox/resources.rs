@@ -167,7 +167,7 @@ fn challenges_lead_to_the_metadata_and_name_all_scopes_of_the_route() {
             401,
             Some(format!(
                 r#"{}, scope="tools read offline_access", {mcp}"#,
-                invalid("The access token expired")
+                invalid("The access token has expired")
             )),
         ),
         (

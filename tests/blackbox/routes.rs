@@ -66,7 +66,7 @@ fn the_most_specific_path_wins_then_host_then_method() {
         assert_eq!(
             (seen.target().as_str(), seen.field("host").as_deref()),
             (target, Some(host)),
-            "forwarded as it came"
+            "in a form that can be forwarded"
         );
     }
     for (method, host, target) in [

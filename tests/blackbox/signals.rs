@@ -164,7 +164,7 @@ fn explain_tells_what_a_recorded_signal_would_do_and_why_not() {
         (&forged, &[], 1, &["FAIL", "would end no token"]),
         (&nothing, &[], 1, &["passed over", "unknown-event", "would end no token"]),
         (&logout(false), &[], 0, &["op", "session-revoked", "session \"s1\"", "would end tokens"]),
-        (&logout(true), &[], 1, &["`nonce` must not be there", "would end no token"]),
+        (&logout(true), &[], 1, &["`nonce` is not allowed", "would end no token"]),
         (&issuer.good(), &[], 1, &["no sender has the issuer", "would end no token"]),
         (&"rubbish".to_owned(), &[], 1, &["no signed token"]),
     ] {

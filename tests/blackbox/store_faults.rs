@@ -208,7 +208,7 @@ fn a_disk_that_fills_up_refuses_events_and_nothing_else_until_there_is_room_agai
     assert_eq!(gate.telemetry("/live").status(), 200);
     gate.log().wait_for("the log says that last uses cannot be saved", |record| {
         record["level"] == "error"
-            && record["message"].as_str().is_some_and(|text| text.contains("cannot be saved"))
+            && record["message"].as_str().is_some_and(|text| text.contains("cannot save"))
     });
     let listed = |gate: &Gate| -> Vec<Value> { gate.list("/v1/events") };
     assert_eq!(listed(&gate).len(), 1, "nothing of what was refused");

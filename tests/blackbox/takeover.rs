@@ -177,7 +177,7 @@ fn a_gate_that_takes_over_does_not_wait_for_requests_in_flight_nor_for_the_delay
     let next = Gate::start(&settings);
     assert_eq!(next.get("/").token(&token).send().status(), 200);
     assert!(next.log().text().contains("\"listening\""));
-    leaving.log().wait_for_text("the state is released");
+    leaving.log().wait_for_text("released the state store");
     assert!(leaving.is_alive(), "the request in flight has its time");
     assert_eq!(next.list("/v1/sessions?subject=alice").len(), 1);
     // And is itself replaced, while the first one still leaves.
@@ -214,7 +214,7 @@ fn what_ends_a_token_after_the_takeover_ends_its_requests_in_flight_at_the_gate_
     let (mut ended, mut other) = (download("alice"), download("bob"));
     leaving.signal("TERM");
     let next = Gate::start(&settings);
-    leaving.log().wait_for_text("the state is released");
+    leaving.log().wait_for_text("released the state store");
     next.publish(&json!({"type": "subject-revoked", "subject": "alice"}));
     assert!(ended.chunk().is_err(), "cut");
     leaving.log().wait_for("the reason", |record| record["reason"] == "subject_revoked");

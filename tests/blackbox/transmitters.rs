@@ -135,7 +135,7 @@ fn a_restart_finds_its_stream_again() {
     wait_for_heartbeat(&bed, &gate);
     gate.stop();
     let gate = bed.run(&settings);
-    said(&gate, "the stream is as it should be");
+    said(&gate, "the stream is up to date");
     wait_for_heartbeat(&bed, &gate);
     assert_eq!(bed.transmitter.state().streams.keys().collect::<Vec<_>>(), [&id]);
     assert_eq!(bed.transmitter.calls("POST", "/streams").len(), 1);
@@ -163,7 +163,10 @@ fn the_stream_of_an_earlier_configuration_is_changed_and_a_removed_one_is_left()
     let (_, store) = rest.split_once("[state]").unwrap();
     settings.file("portcullis.toml", format!("{before}[state]{store}"));
     gate.wait_for_reloads("ok", 2.0);
-    said(&gate, "the stream is not kept any more; it is left at the transmitter, where it can be deleted");
+    said(
+        &gate,
+        "the gate no longer maintains the stream; delete it at the transmitter if it is no longer needed",
+    );
     assert_eq!(bed.transmitter.state().streams.keys().collect::<Vec<_>>(), [&id]);
     assert!(bed.transmitter.calls("DELETE", "/streams").is_empty());
     eventually("the series leave", || {
@@ -240,7 +243,7 @@ fn a_transmitter_behind_tls_is_trusted_by_the_configured_roots_and_no_others() {
     let settings = bed.settings("heartbeat = \"200ms\"\nca = \"roots.pem\"", "");
     settings.file("roots.pem", Authority::new().certificate_pem());
     let gate = bed.run(&settings);
-    let line = said(&gate, "the stream of the transmitter cannot be kept");
+    let line = said(&gate, "cannot maintain the stream of the transmitter");
     assert!(field(&line, "why").unwrap().contains("TLS"), "{line}");
     assert!(bed.transmitter.state().streams.is_empty());
     settings.file("roots.pem", authority.certificate_pem());
@@ -275,7 +278,7 @@ fn a_paused_or_disabled_stream_is_stale_at_once() {
         assert_eq!(bed.transmitter.push(&bed.transmitter.stream_updated(status)).status(), 202);
         assert_eq!(
             (condition(&gate).as_str(), bed.status(&gate)),
-            ("stale: the transmitter sends no signals", 503)
+            ("stale: the transmitter has stopped sending signals", 503)
         );
         said(&gate, "the transmitter stopped sending on the stream");
         bed.transmitter.state().status = "enabled";
@@ -409,13 +412,13 @@ fn a_transmitter_that_lies_gets_no_stream_until_it_tells_the_truth() {
             Lie::Status("302 Found", "location: /x\r\n".to_owned()),
             "redirects are not followed",
         ),
-        ("/.well-known/ssf-configuration", Lie::Silence, "no complete answer in time"),
-        ("/token", Lie::Status("401 Unauthorized", String::new()), "the token endpoint answered 401"),
-        ("/token", Lie::Body("{}".to_owned()), "without an access_token"),
+        ("/.well-known/ssf-configuration", Lie::Silence, "did not respond in time"),
+        ("/token", Lie::Status("401 Unauthorized", String::new()), "the token endpoint responded with 401"),
+        ("/token", Lie::Body("{}".to_owned()), "returned no access_token"),
         ("/token", Lie::Body(huge.clone()), "larger than 1 MiB"),
-        ("/streams", Lie::Status("500 Internal Server Error", String::new()), "answered 500"),
+        ("/streams", Lie::Status("500 Internal Server Error", String::new()), "responded with 500"),
         ("/streams", Lie::Status("302 Found", "location: /x\r\n".to_owned()), "redirects are not followed"),
-        ("/streams", Lie::Body("\"s1\"".to_owned()), "no list of streams"),
+        ("/streams", Lie::Body("\"s1\"".to_owned()), "not a list of streams"),
         ("/streams", Lie::Body(huge), "larger than 1 MiB"),
         ("/streams", Lie::HangUp, "connection closed"),
     ] {
@@ -425,7 +428,7 @@ fn a_transmitter_that_lies_gets_no_stream_until_it_tells_the_truth() {
         bed.transmitter.lie(path, lie.clone());
         let gate = bed.start("heartbeat = \"200ms\"", "");
         let line = gate.log().wait_for(&format!("a complaint about {path} {lie:?}"), |record| {
-            message(record) == Some("the stream of the transmitter cannot be kept")
+            message(record) == Some("cannot maintain the stream of the transmitter")
         });
         assert!(field(&line, "why").unwrap().contains(said), "{keys} {line}");
         assert!(bed.transmitter.state().streams.is_empty(), "{path}");
@@ -444,16 +447,15 @@ fn polls_that_bring_garbage_or_the_same_signals_again_lose_nothing_and_do_not_hu
     let gate = bed.start("delivery = \"poll\"\nheartbeat = \"0s\"", "");
     bed.transmitter.wait_for("POST", "/poll", 1);
     for (lie, said) in [
-        (Lie::Body("<html>".to_owned()), "no JSON object"),
-        (Lie::Body("{\"sets\":[]}".to_owned()), "is no object"),
+        (Lie::Body("<html>".to_owned()), "not a JSON object"),
+        (Lie::Body("{\"sets\":[]}".to_owned()), "is not an object"),
         (Lie::Body(format!("{{\"x\":\"{}\"}}", "x".repeat(2 << 20))), "larger than 1 MiB"),
-        (Lie::Status("500 Internal Server Error", String::new()), "answered 500"),
-        (Lie::Status("429 Too Many Requests", "retry-after: 1\r\n".to_owned()), "answered 429"),
+        (Lie::Status("500 Internal Server Error", String::new()), "responded with 500"),
+        (Lie::Status("429 Too Many Requests", "retry-after: 1\r\n".to_owned()), "responded with 429"),
     ] {
         bed.transmitter.lie("/poll", lie);
         gate.log().wait_for(said, |record| {
-            message(record) == Some("signals cannot be fetched")
-                && field(record, "why").unwrap().contains(said)
+            message(record) == Some("cannot fetch signals") && field(record, "why").unwrap().contains(said)
         });
         bed.transmitter.tell_the_truth();
         let (jti, set) = bed.ends_alice();

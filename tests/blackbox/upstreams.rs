@@ -40,7 +40,7 @@ fn the_log_tells_in_its_own_words_why_there_is_no_answer() {
         ("refused", refused(), "connect", "refused"),
         ("an unknown name", "http://upstream.invalid:80".to_owned(), "connect", "lookup"),
         ("an untrusted certificate", untrusted.named_url(), "tls", "certificate"),
-        ("silence", silent.url(), "timeout", "no answer in time"),
+        ("silence", silent.url(), "timeout", "no response in time"),
         ("a bad answer", garbage.url(), "bad_answer", "Content-Length"),
         ("an end", closing.url(), "closed", "end of file"),
     ];

@@ -453,5 +453,9 @@ fn one_issuer_in_two_tables_is_judged_by_the_rules_of_its_audience() {
     assert_eq!(server.fetches(), 1);
     let wrong =
         check(&table(Settings::plaintext(), "audiences = [\"reports\", \"https://api.example.com\"]"));
-    assert!(wrong.code == 2 && wrong.err.contains("is an audience of this issuer on line"), "{}", wrong.err);
+    assert!(
+        wrong.code == 2 && wrong.err.contains("is already an audience of this issuer on line"),
+        "{}",
+        wrong.err
+    );
 }

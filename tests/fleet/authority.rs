@@ -149,7 +149,7 @@ fn a_second_authority_in_the_fleet_is_reported() {
     });
     assert!(!kids.is_empty() && kids.len() < 200, "ids of public keys, and nothing else: {kids}");
     let second = Gate::start(&with_authority(&pair.upstream, &server));
-    second.log().wait_for_text("another gate of this fleet has an authority with keys of its own");
+    second.log().wait_for_text("another gate of this fleet runs an authority with different keys");
     eventually("the metric says so", || (conflicts(&second) == 1.0).then_some(()));
     assert_eq!(conflicts(&pair.issuing), 0.0, "it was there first");
     // The same authority, started again, is no other one.

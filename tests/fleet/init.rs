@@ -63,7 +63,7 @@ fn a_store_that_exists_is_left_as_it_is() {
         for options in [&[][..], &[ACCEPT]] {
             let outcome = init(&lines, options);
             assert_eq!((outcome.code, outcome.out.as_str()), (1, ""), "{when}");
-            assert!(outcome.err.contains("there is a store already"), "{when}: {}", outcome.err);
+            assert!(outcome.err.contains("already exists"), "{when}: {}", outcome.err);
         }
     };
     is_refused("beside an empty store");

@@ -127,7 +127,7 @@ fn a_primary_that_was_replaced_ends_service_instead_of_hiding_revocations() {
     eventually("its gate is not ready", || (scene.gates[0].readiness().0 == 503).then_some(()));
     let why = scene.gates[0].readiness().1["components"]["state"].to_string();
     assert!(why.contains("NOREPLICAS"), "{why}");
-    scene.gates[0].log().wait_for_text("takes no writes");
+    scene.gates[0].log().wait_for_text("rejects writes");
     // It stays so for as long as the server does, and ends when the server takes writes again.
     for _ in 0..20 {
         assert_eq!(status(&scene.gates[0], &other), 503);

@@ -28,7 +28,7 @@ fn wrong_credentials_a_weak_user_and_a_replica_end_the_start() {
         (state(&guarded.url()), "state.password"),
         (state(&guarded.url()) + "password = \"wrong-secret\"\n", "state.password"),
         (state(&replica.url()), "read-only replica"),
-        (state(&primary.url()) + "username = \"weak\"\npassword = \"pw\"\n", "lacks a permission"),
+        (state(&primary.url()) + "username = \"weak\"\npassword = \"pw\"\n", "lacks a required permission"),
     ] {
         let (code, said) = refusal(&lines);
         assert_eq!(code, 1, "{said}");

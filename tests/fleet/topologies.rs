@@ -140,7 +140,7 @@ fn events_can_be_read_from_a_replica_of_the_server() {
     assert_eq!(scene.revoke(0, "t").status(), 202);
     scene.refused_everywhere(&scene.token("t"));
     replica.kill();
-    eventually("events are read from the primary", || (blocked(&primary) == 2).then_some(()));
+    eventually("reading events from the primary", || (blocked(&primary) == 2).then_some(()));
     assert_eq!(scene.revoke(1, "u").status(), 202);
     scene.refused_everywhere(&scene.token("u"));
 }

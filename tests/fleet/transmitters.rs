@@ -29,7 +29,7 @@ fn fleet(server: &RedisServer, gates: usize, lines: &str, stream: &str) -> (Sign
 /// Which gate keeps the stream.
 fn owner(gates: &[Gate]) -> usize {
     eventually("a gate keeps the stream", || {
-        gates.iter().position(|gate| gate.log().text().contains("this gate keeps the stream"))
+        gates.iter().position(|gate| gate.log().text().contains("this gate maintains the stream"))
     })
 }
 
@@ -76,7 +76,7 @@ fn one_gate_keeps_the_stream_and_another_takes_over_without_losing_a_signal() {
     scene.gates[first] = Gate::start(&settings);
     let polls = transmitter.calls("POST", "/poll").len();
     transmitter.wait_for("POST", "/poll", polls + 3);
-    assert!(!scene.gates[first].log().text().contains("this gate keeps the stream"), "one at a time");
+    assert!(!scene.gates[first].log().text().contains("this gate maintains the stream"), "one at a time");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_heartbeat_that_arrives_at_one_gate_counts_at_all() {
     for gate in &scene.gates {
         eventually("the gate refuses", || (status(gate, &token) == 503).then_some(()));
         eventually("it says why", || {
-            (condition(gate) == "stale: the transmitter sends no signals").then_some(())
+            (condition(gate) == "stale: the transmitter has stopped sending signals").then_some(())
         });
     }
     transmitter.state().status = "enabled";

@@ -182,14 +182,14 @@ const scenarios = {
     holds((await ada.textContent('dl')).includes('2099-12-31 23:59 UTC'), 'to the end of the day');
 
     await ada.check('#f-overlap-1h');
-    await ada.click('button:has-text("Make a new secret")');
+    await ada.click('button:has-text("Create a new secret")');
     const second = { id: robot.id, secret: await ada.textContent('#client-secret') };
     const first = await ask(robot);
     same([first.status, (await ask(second)).status], [200, 200], 'both work for the overlap');
     await ada.goto(own);
     holds((await ada.textContent('dl')).includes('Old secret'), 'the page says how long');
     await ada.check('#f-end-tokens');
-    await ada.click('button:has-text("Make a new secret")');
+    await ada.click('button:has-text("Create a new secret")');
     const third = { id: robot.id, secret: await ada.textContent('#client-secret') };
     same([(await ask(robot)).status, (await ask(second)).status], [401, 401], 'the old ones stopped');
     const { access_token: token } = await ask(third);

@@ -117,35 +117,35 @@ fn a_good_token_is_allowed() {
         "\
 ok  target             GET \"/deals/7\"
 ok  route              \"/deals/{*rest}\", number 1 of the configuration
-ok  origin             there is no Origin; the route takes every origin
-ok  mcp                the route is for any request, whatever it says in MCP fields
+ok  origin             Origin is absent; the route accepts every origin
+ok  mcp                the route does not depend on MCP headers
 ok  token              a signed JWT
 ok  issuer             iss is \"https://idp.example.com/\"
 ok  type               typ is \"at+jwt\"; accepted: \"at+jwt\", \"application/at+jwt\", \"JWT\", without events
 ok  algorithm          alg is \"HS256\"; accepted: \"HS256\"
 ok  dates              iat is 1799999940, exp is 1800003600, nbf is absent
 ok  expiry             expires in 1h, at 2027-01-15T09:00:00.000Z; leeway 30s
-ok  not_before         there is no nbf
+ok  not_before         nbf is absent
 ok  issued_at          issued 1m ago, at 2027-01-15T07:59:00.000Z; leeway 30s
 ok  lifetime           exp − iat is 1h1m; max_lifetime 1d
-ok  audience           aud is \"api\"; one of these is needed: \"api\"
+ok  audience           aud is \"api\"; required, one of: \"api\"
 ok  required_claims    present: \"sub\"
-ok  key                the token names no key; the issuer has some for HS256
+ok  key                kid is absent; the issuer has some for HS256
 ok  signature          matches
 ok  claims             subject \"alice\", jti \"j\"
 ok  certificate        the token is not bound to a client certificate
 ok  proof              the token is not bound to a key
-ok  resource           the route asks for no URL of a resource in aud
+ok  resource           the route does not require a resource URL in aud
 ok  route_issuers      the route accepts every configured issuer
-ok  route_audiences    the route asks for none of its own
+ok  route_audiences    the route requires no additional audience
 -   revocation         not checked: there is no store yet at gate.db
 -   idle               not checked: there is no store yet at gate.db
-ok  issuer_conditions  there are none
-ok  scopes             needed: all of \"read:deals\"; the token has: \"read:deals\"
-ok  roles              needed: none; the token has: none
+ok  issuer_conditions  no conditions
+ok  scopes             required: all of \"read:deals\"; the token has: \"read:deals\"
+ok  roles              required: none; the token has: none
 ok  claim_conditions   there are none
 ok  allow              the route has no alternatives
-ok  authentication     the route asks for no special authentication
+ok  authentication     the route has no authentication requirements
 allowed, as far as could be checked
 "
     );
@@ -186,7 +186,7 @@ fn what_is_wrong_is_marked_and_ends_with_1() {
         (good.replacen('.', ".e30.", 1), "malformed", "token", "three parts"),
         ("garbage".to_owned(), "malformed", "token", "three parts"),
         (String::new(), "malformed", "token", "RFC 6750"),
-        (format!("Bearer {good}"), "malformed", "token", "without \"Bearer\""),
+        (format!("Bearer {good}"), "malformed", "token", "omit the prefix \"Bearer\""),
     ];
     for (token, reason, check, detail) in rows {
         let told = explain(folder.path(), &token);
@@ -326,7 +326,7 @@ async fn the_store_is_read_beside_the_gate_that_uses_it() {
     assert_eq!((told.code, told.out.lines().last()), (Some(0), Some("allowed")), "{}{}", told.out, told.err);
     assert!(
         line(&told, "idle")
-            .ends_with("not used since its issue, 1m ago, at 2027-01-15T07:59:00.000Z; idle_timeout 5m")
+            .ends_with("not used since it was issued, 1m ago, at 2027-01-15T07:59:00.000Z; idle_timeout 5m")
     );
 
     let later = ["--at", "1800000270", "--path", "/deals", &good];

@@ -219,7 +219,7 @@ async fn a_token_is_explained_against_live_state() {
     assert_eq!(
         find(&told, "scopes"),
         json!({"check": "scopes", "ok": true,
-        "detail": r#"needed: all of "read:deals"; the token has: "read:deals""#})
+        "detail": r#"required: all of "read:deals"; the token has: "read:deals""#})
     );
     assert_eq!(in_force.sessions.tracked(), 0, "an explanation is no use");
     for (body, reason) in [

@@ -22,7 +22,10 @@ impl FromRequestParts<Api> for Issuing {
     async fn from_request_parts(_parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let authority = api.control.authority.clone();
         authority.map(Self).ok_or_else(|| {
-            Problem::new(StatusCode::NOT_FOUND, "this gate issues no tokens: it has no [authority]")
+            Problem::new(
+                StatusCode::NOT_FOUND,
+                "this gate does not issue tokens: [authority] is not configured",
+            )
         })
     }
 }

@@ -29,12 +29,12 @@ async fn reload(State(api): State<Api>, request: Request) -> Result<Json<Value>,
     let _: Option<Nothing> = read_json(request, &api.limits).await?;
     let (answer, answered) = oneshot::channel();
     let unavailable =
-        || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "reloads are not possible now; try again");
+        || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "cannot reload at the moment; try again");
     api.control.commands.try_send(ControlCommand::Reload(answer)).map_err(|_busy| unavailable())?;
     match answered.await {
         Ok(Ok(())) => Ok(Json(json!({ "reloaded": true }))),
         Ok(Err(problems)) => {
-            let detail = "the configuration was not accepted; the previous one stays in force";
+            let detail = "the new configuration was refused; the previous one stays in effect";
             Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with_problems(problems))
         }
         Err(_) => Err(unavailable()),

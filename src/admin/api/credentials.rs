@@ -119,7 +119,7 @@ async fn create(
     let whose: WhoseCredentials = query(&uri)?;
     let CredentialCreation { name, owner, roles, scopes, tenant, expires_at } = api.members(request).await?;
     if filled("owner", whose.owner.as_ref())?.is_some_and(|acting_for| acting_for != owner) {
-        return Err(bad("`owner`: is not the user that this call is made for".to_owned()));
+        return Err(bad("`owner`: must be the user on whose behalf this call is made".to_owned()));
     }
     let expires_at = expires_at.as_ref().map(end).transpose()?;
     let new = NewCredential { name, owner, roles, scopes, tenant, expires_at };

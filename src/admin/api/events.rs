@@ -29,7 +29,7 @@ pub(super) fn routes() -> Router<Api> {
 /// Answers 202 when every event is durable and in force, not before; none is accepted when one is bad.
 async fn accept(State(api): State<Api>, request: Request) -> Result<Response, Problem> {
     let document = read_document(request, &api.limits).await?;
-    let document = document.ok_or_else(|| bad("the body holds no event".to_owned()))?;
+    let document = document.ok_or_else(|| bad("the body contains no event".to_owned()))?;
     let now = Now::read();
     let events = api.read_events(&document, now).map_err(refused)?;
     let published = api.publish(events, now).await?;

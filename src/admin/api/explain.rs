@@ -63,12 +63,13 @@ async fn explain(State(api): State<Api>, request: Request) -> Result<Json<Explan
     let bad = |what| Problem::new(StatusCode::BAD_REQUEST, what);
     let asking: Option<ExplainInput> = read_json(request, &api.limits).await?;
     let ExplainInput { token, method, path, host, headers } =
-        asking.ok_or_else(|| bad("the body is empty; it needs `token`"))?;
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_invalid| bad("`method` is no method"))?;
+        asking.ok_or_else(|| bad("the body is empty; `token` is required"))?;
+    let method = Method::from_bytes(method.as_bytes())
+        .map_err(|_invalid| bad("`method` is not a valid HTTP method"))?;
     let fields =
         headers.iter().flat_map(|(name, values)| values.as_slice().iter().map(move |value| (name, value)));
     let fields = fields.map(|(name, value)| field(name, value)).collect::<Option<HeaderMap>>();
-    let headers = fields.ok_or_else(|| bad("`headers` has a name or a value that no field can have"))?;
+    let headers = fields.ok_or_else(|| bad("`headers` has an invalid header name or value"))?;
     let presented =
         Presented { token: &token, method: &method, path: &path, host: host.as_deref(), headers: &headers };
     Ok(Json(api.explain(&presented).await))

@@ -183,7 +183,7 @@ fn router(api: Api, access: Arc<Access>) -> Router {
         .merge(permitted(Permission::Authority, credentials::routes()))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such endpoint") })
         .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not take this method")
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not support this method")
         })
         .layer(from_fn_with_state(access, authenticated))
         .layer(map_response(uncached))
@@ -244,7 +244,7 @@ async fn authenticated(
     let is_refused =
         matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
     if is_refused {
-        tracing::warn!(caller, %client_address, method, path, status = status.as_u16(), "admin call refused");
+        tracing::warn!(caller, %client_address, method, path, status = status.as_u16(), "admin call rejected");
     } else if reads {
         tracing::debug!(caller, %client_address, method, path, status = status.as_u16(), "admin call");
     } else {

@@ -208,8 +208,9 @@ impl Api {
         after: Option<&str>,
         limit: usize,
     ) -> Result<(Vec<SessionRow>, bool), Problem> {
-        let place =
-            |text| token(text).ok_or_else(|| bad("`after` is not what a page gave as `next`".to_owned()));
+        let place = |text| {
+            token(text).ok_or_else(|| bad("`after` must be the `next` value of an earlier page".to_owned()))
+        };
         let after = after.map(place).transpose()?;
         let chosen = SessionFilter::listed(search, &self.ledger.issuers.load())?;
         self.in_use(chosen, after, limit).await
@@ -222,7 +223,7 @@ impl Api {
         issuer: Option<&String>,
     ) -> Result<Vec<SessionRow>, Problem> {
         if subject.is_none() {
-            return Err(bad("`subject` is needed: whose tokens?".to_owned()));
+            return Err(bad("`subject` is required".to_owned()));
         }
         let chosen = SessionFilter::new(subject, issuer, &self.ledger.issuers.load())?;
         Ok(self.in_use(chosen, None, usize::MAX).await?.0)
@@ -230,14 +231,14 @@ impl Api {
 
     /// The session of a token that is named as the list names it, or by the beginning of that name.
     pub(crate) async fn session(&self, name: &str) -> Result<SessionRow, Problem> {
-        let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such token in use");
+        let unknown = || Problem::new(StatusCode::NOT_FOUND, "no such token is in use");
         let name = name.to_ascii_lowercase();
         let first = first(&name).ok_or_else(unknown)?;
         let (rows, _) = self.in_use(SessionFilter::default(), before(first), 2).await?;
         let mut named = rows.into_iter().filter(|row| row.token.0.to_string().starts_with(&name));
         let one = named.next().ok_or_else(unknown)?;
         if named.next().is_some() {
-            let detail = "several tokens in use begin so; give more of the name";
+            let detail = "several tokens in use match; give more characters of the name";
             return Err(Problem::new(StatusCode::CONFLICT, detail));
         }
         Ok(one)

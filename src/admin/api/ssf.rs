@@ -37,7 +37,7 @@ async fn push_to(
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response()
         }
         Err(Undelivered::NoKeys | Undelivered::Refused(_)) => {
-            let detail = "the keys of the transmitter cannot be used now";
+            let detail = "the keys of the transmitter are temporarily unavailable";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response()
         }
     })

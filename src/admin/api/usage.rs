@@ -70,7 +70,7 @@ async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     let wanted: WantedUsage = query(&uri)?;
     let client = filled("client", wanted.client.as_ref())?;
     let after = wanted.after.as_deref().map(|cursor| {
-        place(cursor).ok_or_else(|| bad("`after` is not what a page gave as `next`".to_owned()))
+        place(cursor).ok_or_else(|| bad("`after` must be the `next` value of an earlier page".to_owned()))
     });
     let (after, limit) = (after.transpose()?, limit(wanted.limit)?);
     let mut rows = api.usage(client).await?;
@@ -84,7 +84,7 @@ async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     let page = ListPage { items: rows.into_iter().map(UsageItem::from).collect(), next };
     let note = api.usage_bound().map(|bound| {
         format!(
-            "{bound} clients have rows of their own; requests of all others are counted as client \"other\""
+            "{bound} clients have rows of their own; requests of all other clients are counted as client \"other\""
         )
     });
     Ok(axum::Json(Noted { page, note }).into_response())

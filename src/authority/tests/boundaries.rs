@@ -144,10 +144,10 @@ async fn a_name_has_at_most_255_bytes_and_a_scope_is_known() {
     let (credential, _) = bed.authority.create_credential(new(&["read:deals"])).await.unwrap();
     assert_eq!(credential.scopes, [Box::from("read:deals")]);
     let unknown = bed.authority.create_credential(new(&["read:deals", "write:deals"])).await.unwrap_err();
-    let why = r#""write:deals": the authority has no such scope"#;
+    let why = r#""write:deals": the authority does not define this scope"#;
     assert_eq!(unknown, Refused::Invalid { field: "scopes", why: why.to_owned() });
     assert_eq!(unknown.to_string(), format!("scopes: {why}"));
-    assert_eq!(Refused::Taken.to_string(), "id: another user has it");
+    assert_eq!(Refused::Taken.to_string(), "id: is already in use by another user");
 }
 
 #[tokio::test]

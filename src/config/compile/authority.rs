@@ -33,7 +33,12 @@ pub(super) fn authority(s: &mut Section<'_>, issuers: &[IssuerSettings]) -> Opti
         (Some(settings), Some((place, issuer))) => fit(s, settings, place, issuer),
     }
     for (place, _) in own {
-        s.table_problem("issuers", place, "authority", "there is one [authority], and another issuer has it");
+        s.table_problem(
+            "issuers",
+            place,
+            "authority",
+            "only one issuer can use [authority], and another one does already",
+        );
     }
     settings
 }
@@ -80,7 +85,7 @@ fn key_rotation(s: &mut Section<'_>, token_lifetime: Duration) -> Duration {
         let shortest = shortest.as_secs();
         s.problem(
             "key_rotation",
-            format!("is too short: more than {MOST_KEYS} keys would be published at a time; with this token_lifetime it must be at least \"{shortest}s\""),
+            format!("is too short: more than {MOST_KEYS} keys would be published at the same time; with this token_lifetime the minimum is \"{shortest}s\""),
         );
     }
     rotation
@@ -107,19 +112,22 @@ fn fit(s: &Section<'_>, settings: &Settings, place: usize, issuer: &IssuerSettin
     let rules = &issuer.rules;
     let problem = |key: &str, message: String| s.table_problem("issuers", place, key, message);
     if rules.issuer != settings.issuer && !settings.issuer.is_empty() {
-        problem("issuer", format!("is not that of [authority], {:?}", settings.issuer));
+        problem("issuer", format!("differs from that of [authority], {:?}", settings.issuer));
     }
     if !rules.audiences.contains(&settings.audience) && !settings.audience.is_empty() {
-        problem("audiences", format!("lacks that of [authority], {:?}", settings.audience));
+        problem("audiences", format!("must include that of [authority], {:?}", settings.audience));
     }
     if !rules.algorithms.contains(&settings.signing_algorithm) {
-        problem("algorithms", format!("lacks that of [authority], {:?}", settings.signing_algorithm));
+        problem("algorithms", format!("must include that of [authority], {:?}", settings.signing_algorithm));
     }
     if !rules.token_types.iter().any(|known| known.eq_ignore_ascii_case("at+jwt")) {
-        problem("token_types", "lacks \"at+jwt\", which is what [authority] issues".to_owned());
+        problem(
+            "token_types",
+            "must include \"at+jwt\", the type of the tokens that [authority] issues".to_owned(),
+        );
     }
     if rules.max_lifetime < settings.token_lifetime {
-        let longer = "is less than token_lifetime of [authority]: its tokens would be refused";
+        let longer = "is less than token_lifetime of [authority]: its tokens would be rejected";
         problem("max_lifetime", longer.to_owned());
     }
 }

@@ -9,9 +9,7 @@ use crate::enforce::policy::{CorsOrigins, CorsSettings, WebOrigin};
 /// Origins that a request may come from.
 pub(super) fn origins(s: &mut Section<'_>) -> Vec<WebOrigin> {
     s.list("origins", &[], |text| match text {
-        "*" => {
-            Err("\"*\" is not an origin; leave origins out where pages of every origin may call".to_owned())
-        }
+        "*" => Err("\"*\" is not an origin; remove origins to allow every origin".to_owned()),
         text => WebOrigin::parse(text),
     })
 }
@@ -26,7 +24,7 @@ pub(super) fn cors(s: &mut Section<'_>, of_route: &[Method]) -> CorsSettings {
     let are_sound = s.is_sound("methods") && !of_route.is_empty();
     for (index, method) in methods.iter().enumerate().filter(|_| are_sound) {
         if !of_route.contains(method) {
-            s.element_problem("methods", index, format!("the route does not take {method}"));
+            s.element_problem("methods", index, format!("the route does not accept {method}"));
         }
     }
     let settings = CorsSettings {
@@ -38,7 +36,7 @@ pub(super) fn cors(s: &mut Section<'_>, of_route: &[Method]) -> CorsSettings {
         max_age: s.duration("max_age", "10m", Zero::Allowed),
     };
     if settings.max_age.subsec_nanos() > 0 {
-        s.problem("max_age", "browsers take whole seconds");
+        s.problem("max_age", "must be whole seconds");
     }
     if settings.credentials && s.is_sound("origins") {
         credentials(s, &settings.origins);
@@ -51,7 +49,7 @@ fn allowed(s: &Section<'_>, origins: &[Option<WebOrigin>]) -> CorsOrigins {
         return CorsOrigins::Listed(origins.iter().flatten().cloned().collect());
     }
     if origins.len() > 1 {
-        s.problem("origins", "\"*\" is every origin, so it stands alone");
+        s.problem("origins", "\"*\" means every origin; remove the others");
     }
     CorsOrigins::Any
 }
@@ -61,11 +59,11 @@ fn credentials(s: &Section<'_>, origins: &CorsOrigins) {
     match origins {
         CorsOrigins::Any => s.problem(
             "credentials",
-            "cannot be true while origins is \"*\": any page could use the cookies of its visitors; list the origins",
+            "cannot be true if origins is \"*\": any page could use the cookies of its visitors; list the origins",
         ),
         CorsOrigins::Listed(listed) if listed.iter().any(WebOrigin::is_null) => s.problem(
             "credentials",
-            "cannot be true while origins has \"null\", which any page can make its own origin",
+            "cannot be true if origins contains \"null\", which any page can use as its origin",
         ),
         CorsOrigins::Listed(_) => {}
     }
@@ -75,7 +73,7 @@ fn credentials(s: &Section<'_>, origins: &CorsOrigins) {
 fn field(text: &str) -> Result<HeaderName, String> {
     match text.parse::<HeaderName>() {
         Ok(name) if name != "*" => Ok(name),
-        Ok(_) => Err("\"*\" does not cover every field (Authorization never); name the fields".to_owned()),
+        Ok(_) => Err("\"*\" does not cover every header (never Authorization); list the headers".to_owned()),
         Err(_) => Err(format!("{text:?} is not a valid header name (letters, digits and `-`)")),
     }
 }

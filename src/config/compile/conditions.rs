@@ -47,11 +47,11 @@ fn value<'a>(s: &mut Section<'a>, key: &'a str, entry: SectionEntry<'a>) -> Opti
 
 fn plain(value: &DeValue<'_>) -> Result<ClaimValue, String> {
     let number = |number: Option<Number>| {
-        number.map(ClaimValue::Number).ok_or_else(|| "is a number that JSON cannot hold".to_owned())
+        number.map(ClaimValue::Number).ok_or_else(|| "is a number that JSON cannot represent".to_owned())
     };
     match value {
         DeValue::String(text) if text.chars().any(char::is_control) => {
-            Err("has a control character in it".to_owned())
+            Err("contains a control character".to_owned())
         }
         DeValue::String(text) => Ok(ClaimValue::Text(text.to_string())),
         DeValue::Boolean(flag) => Ok(ClaimValue::Flag(*flag)),
@@ -61,10 +61,9 @@ fn plain(value: &DeValue<'_>) -> Result<ClaimValue, String> {
         DeValue::Float(text) => {
             number(text.as_str().replace('_', "").parse().ok().and_then(Number::from_f64))
         }
-        other => Err(format!(
-            "must be a string, a number, true or false, or a table of tests, not {}",
-            kind(other)
-        )),
+        other => {
+            Err(format!("must be a string, a number, true, false or a table of tests, not {}", kind(other)))
+        }
     }
 }
 
@@ -103,7 +102,7 @@ fn tests(s: &mut Section<'_>) -> Vec<ClaimTest> {
 
 fn prefix<'a>(s: &mut Section<'a>, key: &'a str) -> Option<String> {
     s.parsed(key, "", |text| match text {
-        "" => Err("must not be empty: every string begins so; write exists = true".to_owned()),
+        "" => Err("must not be empty: it would match every string; write exists = true".to_owned()),
         text => Ok(text.to_owned()),
     })
 }
@@ -122,7 +121,7 @@ fn list<'a>(s: &mut Section<'a>, key: &'a str, entry: SectionEntry<'a>) -> Optio
         }
     }
     if array.is_empty() {
-        s.problem(key, "must not be empty: nothing could meet it");
+        s.problem(key, "must not be empty: no value could match it");
     }
     s.show(key, values.iter().map(json).collect::<Vec<_>>());
     Some(values)
@@ -140,7 +139,7 @@ fn bound<'a>(s: &mut Section<'a>, key: &'a str, entry: SectionEntry<'a>) -> Opti
 
 /// Tests that cannot be passed together, or none at all.
 fn mistake(tests: &[ClaimTest]) -> Option<String> {
-    let cannot = |why: &str| Some(format!("cannot be met: {why}"));
+    let cannot = |why: &str| Some(format!("can never match: {why}"));
     let of_text = |test: &ClaimTest| matches!(test, ClaimTest::Prefix(_) | ClaimTest::Glob(_));
     let of_number = |test: &ClaimTest| matches!(test, ClaimTest::AtLeast(_) | ClaimTest::AtMost(_));
     let bounds = tests.iter().fold((None, None), |(least, most), test| match test {
@@ -152,15 +151,15 @@ fn mistake(tests: &[ClaimTest]) -> Option<String> {
         return Some(format!("has no test; write a value, or one of {}", units::listed(&TESTS)));
     }
     if tests.contains(&ClaimTest::Exists(false)) && tests.len() > 1 {
-        return cannot("exists = false goes with no other test");
+        return cannot("exists = false cannot be combined with other tests");
     }
     if tests.iter().any(of_text) && tests.iter().any(of_number) {
-        return cannot("prefix and glob are for strings, at_least and at_most for numbers");
+        return cannot("prefix and glob require a string, at_least and at_most a number");
     }
     if let (Some(least), Some(most)) = bounds
         && compare(least, most).is_none_or(std::cmp::Ordering::is_gt)
     {
-        return cannot("at_least is more than at_most");
+        return cannot("at_least is greater than at_most");
     }
     let passes = |value: &ClaimValue| tests.iter().all(|test| test.is_passed_by(&json(value)));
     tests.iter().find_map(|test| match test {

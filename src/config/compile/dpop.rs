@@ -16,7 +16,7 @@ pub(super) fn dpop(s: &mut Section<'_>) -> DpopSettings {
     s.table("dpop", |s| {
         let max_age = s.duration("max_age", "60s", Zero::Refused);
         if max_age > LONGEST || max_age.subsec_nanos() > 0 {
-            s.problem("max_age", "must be whole seconds, and at most \"1h\"");
+            s.problem("max_age", "must be whole seconds, at most \"1h\"");
         }
         let default = i64::try_from(DEFAULT_TRACKED).unwrap_or(i64::MAX);
         DpopSettings {

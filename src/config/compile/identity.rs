@@ -65,7 +65,7 @@ fn websocket_protocol(text: &str) -> Result<Option<HeaderValue>, String> {
     match HeaderValue::from_str(text) {
         _ if text.is_empty() => Ok(None),
         Ok(name) if text.bytes().all(is_token) => Ok(Some(name)),
-        _ => Err(format!("{text:?} is not the name of a sub-protocol; write one word, such as \"bearer\"")),
+        _ => Err(format!("{text:?} is not a valid subprotocol name; write one word, such as \"bearer\"")),
     }
 }
 
@@ -76,7 +76,7 @@ fn headers(s: &mut Section<'_>) -> Vec<(HeaderName, IdentityClaim)> {
     for name in s.written() {
         let claim = s.parsed(name, "", claim).flatten();
         if let Some((_, other)) = folded.iter().find(|(taken, _)| *taken == fold(name)) {
-            s.problem(name, format!("is the same as {other:?} to an upstream that folds `_`, `-` and case"));
+            s.problem(name, format!("is the same as {other:?} for an upstream that treats `_` and `-`, and upper and lower case, alike"));
         }
         folded.push((fold(name), name));
         match header(name) {
@@ -102,7 +102,7 @@ fn fold(name: &str) -> String {
 
 fn header(name: &str) -> Result<HeaderName, String> {
     if RESERVED.contains(&fold(name).as_str()) {
-        return Err("cannot be an identity header: it has a meaning of its own".to_owned());
+        return Err("cannot be an identity header: HTTP or the gate gives it another meaning".to_owned());
     }
     let header = name.parse().ok();
     header.ok_or_else(|| "is not a valid header name (letters, digits and `-`)".to_owned())
@@ -125,7 +125,7 @@ fn claim(text: &str) -> Result<Option<IdentityClaim>, String> {
                     nearest(text, &WORDS).map(|word| format!("; did you mean {word:?}?")).unwrap_or_default();
                 let known = WORDS.join(", ");
                 return Err(format!(
-                    "{text:?} is not known (known: {known}, and token.<claim> for any){hint}"
+                    "{text:?} is unknown (known: {known}, and token.<claim> for any claim){hint}"
                 ));
             }
         },

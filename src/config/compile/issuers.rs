@@ -118,9 +118,9 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
     let names = ALGORITHMS.map(|(name, algorithm, _)| (name, algorithm));
     let known = names.iter().chain(&[("Ed25519", Algorithm::EdDSA)]).find(|(name, _)| *name == text);
     let message = || match text {
-        "ES512" => "\"ES512\" is not supported: of ECDSA it is ES256 and ES384".to_owned(),
-        "ES256K" => "\"ES256K\" is not supported: of ECDSA it is ES256 and ES384".to_owned(),
-        "Ed448" => "\"Ed448\" is not supported: of EdDSA it is Ed25519".to_owned(),
+        "ES512" => "\"ES512\" is not supported; use ES256 or ES384".to_owned(),
+        "ES256K" => "\"ES256K\" is not supported; use ES256 or ES384".to_owned(),
+        "Ed448" => "\"Ed448\" is not supported; use Ed25519".to_owned(),
         "none" => "\"none\" is not supported: tokens must be signed".to_owned(),
         other => not_one_of(other, &names.map(|(name, _)| name)),
     };
@@ -149,11 +149,11 @@ fn source(
         // One was meant, and what is wrong with it is known by now.
         [] if !sources.iter().all(|(key, _)| s.is_sound(key)) => {}
         [] => s.own_problem(
-            "has no source of keys: set one of jwks_url, jwks_file, discovery = true, secret, authority = true and kubernetes = true",
+            "has no key source: set one of jwks_url, jwks_file, discovery = true, secret, authority = true or kubernetes = true",
         ),
         [_] => {}
         [.., last] => {
-            s.problem(last, format!("is one source of keys too many: {}; keep one", units::listed(&chosen)))
+            s.problem(last, format!("has more than one key source: {}; keep one", units::listed(&chosen)))
         }
     }
     if chosen.contains(&"discovery")
@@ -191,10 +191,10 @@ fn fitting(s: &Section<'_>, algorithms: &[Algorithm], secret: Option<&str>) {
     for (name, algorithm, symmetric) in ALGORITHMS {
         match (symmetric, secret) {
             _ if !algorithms.contains(&algorithm) => {}
-            (true, None) => s.problem("algorithms", format!("{name} needs a secret as the source of keys")),
+            (true, None) => s.problem("algorithms", format!("{name} requires `secret` as the key source")),
             (false, Some(_)) => s.problem(
                 "algorithms",
-                format!("{name} needs public keys; with a secret use HS256, HS384 or HS512"),
+                format!("{name} requires public keys; with `secret`, use HS256, HS384 or HS512"),
             ),
             (true, Some(_)) | (false, None) => {}
         }

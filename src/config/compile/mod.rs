@@ -95,10 +95,11 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
 /// from the first.
 fn address(text: &str, taken: &mut Vec<SocketAddr>) -> Result<SocketAddr, String> {
     let address = text.parse().ok();
-    let address: SocketAddr = address
-        .ok_or_else(|| format!("{text:?} is not an address; write IP and port, such as \"0.0.0.0:8443\""))?;
+    let address: SocketAddr = address.ok_or_else(|| {
+        format!("{text:?} is not an address; write an IP address and port, such as \"0.0.0.0:8443\"")
+    })?;
     if let Some(other) = taken.iter().find(|other| overlap(**other, address)) {
-        return Err(format!("{address} is taken by another listener of this file, {other}"));
+        return Err(format!("{address} is already used by another listener, {other}"));
     }
     taken.push(address);
     Ok(address)

@@ -37,11 +37,11 @@ fn tokens(s: &mut Section<'_>) -> Vec<Token> {
             s.problem("secret", "must be visible ASCII without spaces");
         }
         if !secret.is_empty() && secret.len() < SHORTEST {
-            s.problem("secret", format!("is shorter than {SHORTEST} bytes, and could be guessed; `openssl rand -hex 32` makes a good one"));
+            s.problem("secret", format!("is shorter than {SHORTEST} bytes and could be guessed; generate one with `openssl rand -hex 32`"));
         }
         let is_same = |other: &String| verify_slices_are_equal(other.as_bytes(), secret.as_bytes()).is_ok();
         if secrets.iter().any(is_same) && !secret.is_empty() {
-            s.problem("secret", "is the secret of another admin token");
+            s.problem("secret", "is also the secret of another admin token");
         }
         secrets.push(secret.clone());
         Token { name, secret, permissions: s.filled_list("permissions", &[], permission) }

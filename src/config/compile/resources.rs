@@ -49,7 +49,7 @@ pub(super) fn resources(
         // Those of a nested resource show that the path is no mistake.
         let has_routes = routes.iter().any(|route| resource.covers(&route.path));
         if !has_routes && s.is_sound("routes") && sound.get(place) == Some(&true) {
-            s.table_problem("resources", place, "path", "no route is at or below it");
+            s.table_problem("resources", place, "path", "no route is at or below this path");
         }
         if resource.scopes.is_empty() {
             resource.scopes = scopes(&own);
@@ -109,7 +109,7 @@ fn resource(s: &mut Section<'_>) -> Resource {
             Url::parse(text, false).map(|_| text.to_owned()).map_err(|error| error.to_string())
         }),
         scopes: s.list("scopes", &[], |text| match text {
-            OFFLINE_ACCESS => Err("is about refresh tokens, and no scope of a resource".to_owned()),
+            OFFLINE_ACCESS => Err("concerns refresh tokens and is not a scope of a resource".to_owned()),
             _ => units::scope(text),
         }),
         title: s.text("title", ""),
@@ -137,7 +137,7 @@ fn served_at(s: &Section<'_>, resource: &Resource, places: &mut Vec<(String, usi
         Some((_, line)) => {
             s.problem(
                 "url",
-                format!("its metadata would be at {place}, as that of the resource on line {line}"),
+                format!("its metadata URL {place} is already used by the resource on line {line}"),
             );
         }
         None if resource.url.is_empty() => {}
@@ -153,14 +153,14 @@ fn path(text: &str) -> Result<String, String> {
     if !text.starts_with('/') || (text.ends_with('/') && text != "/") {
         return Err(format!("{text:?} must start with \"/\" and not end with one, as in \"/mcp\""));
     }
-    canonical_path(text).ok_or_else(|| format!("{text:?} can never match: such a target is refused"))
+    canonical_path(text).ok_or_else(|| format!("{text:?} can never match: such request targets are rejected"))
 }
 
 /// RFC 9728 §1.2: an https URL without a fragment; `http` is for trying things out on loopback.
 fn identifier(text: &str) -> Result<String, String> {
     Url::parse(text, false).map_err(|error| match error {
         UrlError::Insecure | UrlError::Scheme => {
-            "must begin with https:// (http:// is for loopback only)".to_owned()
+            "must begin with https:// (http:// is allowed for loopback only)".to_owned()
         }
         error => error.to_string(),
     })?;
@@ -173,7 +173,7 @@ fn identifier(text: &str) -> Result<String, String> {
         _ if text.contains(unsafe_characters) => {
             Err("has a character that must be percent-encoded".to_owned())
         }
-        _ if canonical_path(path).is_none() => Err("has a path that no request can have".to_owned()),
+        _ if canonical_path(path).is_none() => Err("has a path that no request can match".to_owned()),
         _ => Ok(text.to_owned()),
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn routes(
     let routes = s.tables("routes", |s| {
         let route = route(s, upstreams, issuers);
         if !route.anonymous && !has_issuers {
-            s.own_problem("needs a token, but there are no [[issuers]] to get one from");
+            s.own_problem("requires a token, but no [[issuers]] is configured");
         }
         sound.push(s.is_all_sound());
         route
@@ -57,7 +57,7 @@ fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings], issuers: &[IssuerS
             // For a set whose only member is unknown, that problem is enough.
             let is_read = s.written().all(|key| REQUIREMENT.contains(&key));
             if one.is_empty() && is_read && s.is_all_sound() {
-                s.own_problem("asks for nothing, so that every token would be allowed");
+                s.own_problem("has no requirements, so every token would be allowed");
             }
             one
         }),
@@ -109,7 +109,7 @@ fn authentication(s: &mut Section<'_>) -> Authentication {
     let acr_values = s.list("acr_values", &[], acr);
     let max_age = s.optional_duration("max_age");
     if max_age.is_some_and(|age| age.subsec_nanos() > 0) {
-        s.problem("max_age", "must be whole seconds: a challenge names it so (RFC 9470 §3)");
+        s.problem("max_age", "must be whole seconds, as in a challenge (RFC 9470 §3)");
     }
     Authentication { acr_values, max_age }
 }
@@ -132,10 +132,10 @@ fn upstream(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> usize {
         Some(index) => Ok(index),
         // It may be the one whose name is wrong or missing, which is known by now.
         None if upstreams.iter().any(|upstream| upstream.name.is_empty()) => Ok(0),
-        None if upstreams.is_empty() => Err("there are no [[upstreams]]".to_owned()),
+        None if upstreams.is_empty() => Err("no [[upstreams]] is configured".to_owned()),
         None => {
             let known: Vec<_> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-            Err(format!("no upstream is named {text:?} (known: {})", known.join(", ")))
+            Err(format!("upstream {text:?} does not exist (known: {})", known.join(", ")))
         }
     };
     s.required("upstream", find).unwrap_or_default()
@@ -151,7 +151,7 @@ pub(super) fn method(text: &str) -> Result<Method, String> {
             Err(format!("{text:?} would never match: methods are case-sensitive; did you mean {upper:?}?"))
         }
         Ok(method) => Ok(method),
-        Err(_) => Err(format!("{text:?} is not a method")),
+        Err(_) => Err(format!("{text:?} is not a valid method")),
     }
 }
 
@@ -159,7 +159,7 @@ pub(super) fn method(text: &str) -> Result<Method, String> {
 fn mcp_method(text: &str) -> Result<String, String> {
     match text {
         _ if text.contains('*') => {
-            Err(format!("{text:?} would match itself only: list the methods one by one"))
+            Err(format!("{text:?} is not a wildcard here; list the methods one by one"))
         }
         _ => units::name(text),
     }
@@ -177,8 +177,8 @@ fn host(text: &str) -> Result<String, String> {
     }
     let byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     match host {
-        _ if host.contains('*') => bad("has a wildcard in it, which is not supported"),
-        _ if host.contains(':') => bad("has a port or a scheme in it"),
+        _ if host.contains('*') => bad("contains a wildcard, which is not supported"),
+        _ if host.contains(':') => bad("contains a port or a scheme"),
         _ if host.is_empty() || !host.bytes().all(byte) => bad("is not a host name"),
         host => Ok(host),
     }

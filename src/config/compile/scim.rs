@@ -30,14 +30,17 @@ pub(super) fn providers(
         if authority.is_some_and(|authority| authority.issuer == provider.issuer.issuer) {
             // Each of two would take away the roles that the other gives.
             if !of_authority.is_empty() {
-                s.problem("issuer", "is that of [authority], whose users another [[scim]] provides already");
+                s.problem(
+                    "issuer",
+                    "is the issuer of [authority], whose users another [[scim]] already provides",
+                );
             }
             of_authority.push(provider.name.clone());
         }
         provider
     });
     if !providers.is_empty() && !has_intake {
-        s.problem("scim", "needs a [signals] table, which says where its requests arrive");
+        s.problem("scim", "requires a [signals] table, which sets where its requests arrive");
     }
     providers
 }
@@ -66,12 +69,12 @@ fn tokens(s: &mut Section<'_>, known: &mut Vec<String>) -> Vec<Concealed> {
             s.element_problem(
                 "tokens",
                 index,
-                format!("is shorter than {SHORTEST} bytes, and could be guessed; `openssl rand -hex 32` makes a good one"),
+                format!("is shorter than {SHORTEST} bytes and could be guessed; generate one with `openssl rand -hex 32`"),
             );
         }
         let is_same = |other: &String| verify_slices_are_equal(other.as_bytes(), secret.as_bytes()).is_ok();
         if known.iter().any(is_same) {
-            s.element_problem("tokens", index, "is a token of another provider, or listed twice");
+            s.element_problem("tokens", index, "is also a token of another provider, or is listed twice");
         }
         known.push(secret.clone());
     }

@@ -35,7 +35,7 @@ pub(super) fn server(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settin
     if proxy_protocol != ProxyProtocol::Off && trusted_proxies.is_empty() {
         s.problem(
             "proxy_protocol",
-            "needs trusted_proxies, the load balancers to believe: connections from all others are closed",
+            "requires trusted_proxies, the load balancers that send the PROXY header: all other connections are closed",
         );
     }
     Settings {
@@ -71,7 +71,10 @@ pub(super) fn tls(s: &mut Section<'_>) -> ServerSettings {
         certificates: Vec::new(),
     };
     if settings.require_client_certificate && settings.client_ca.is_none() {
-        s.problem("require_client_certificate", "needs client_ca, the roots to verify certificates against");
+        s.problem(
+            "require_client_certificate",
+            "requires client_ca, the roots for verifying client certificates",
+        );
     }
     material::pair(s, ("certificate", &settings.certificate), ("private_key", &settings.private_key));
     material::roots(s, "client_ca", settings.client_ca.as_deref());
@@ -92,7 +95,8 @@ fn certificates(s: &mut Section<'_>) -> Vec<NamedCertificate> {
         for (index, name) in named.names.iter().enumerate().filter(|_| s.is_sound("names")) {
             match taken.iter().find(|(other, _)| other == name) {
                 Some((_, line)) => {
-                    let message = format!("{name:?} is taken by the certificate on line {line}");
+                    let message =
+                        format!("{name:?} is a duplicate; first used by the certificate on line {line}");
                     s.element_problem("names", index, message);
                 }
                 None => taken.push((name.clone(), s.line())),
@@ -111,12 +115,12 @@ fn server_name(text: &str) -> Result<String, String> {
     let name = text.to_ascii_lowercase();
     let host = name.strip_prefix("*.").unwrap_or(&name);
     if host.contains('*') {
-        return bad("has a wildcard that is not its first label");
+        return bad("has a wildcard that is not the first label");
     }
     match ServerName::try_from(host) {
         Ok(ServerName::DnsName(_)) if !host.ends_with('.') => Ok(name),
         Ok(ServerName::IpAddress(_)) => Err(format!(
-            "{text:?} is an address, which clients never ask for; they get the default certificate"
+            "{text:?} is an IP address, which clients never send as a server name; they get the default certificate"
         )),
         _ => bad("is not a host name"),
     }
@@ -148,7 +152,7 @@ fn limits(s: &mut Section<'_>) -> GateLimits {
 fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     let network = text.parse::<IpNet>().or_else(|_| address()).ok();
-    network
-        .map(|network| network.trunc())
-        .ok_or_else(|| format!("{text:?} is not a network; write such as \"10.0.0.0/8\", or one address"))
+    network.map(|network| network.trunc()).ok_or_else(|| {
+        format!("{text:?} is not a network; write, for example, \"10.0.0.0/8\" or one address")
+    })
 }

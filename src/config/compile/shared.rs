@@ -31,31 +31,30 @@ fn conflict(here: &IssuerSettings, other: &IssuerSettings, line: usize) -> Optio
         && here.rules.trust_domain == other.rules.trust_domain
         && !same_issuer
     {
-        return Some(("issuer", format!("is another one than the trust domain has on line {line}")));
+        return Some(("issuer", format!("differs from the issuer of the same trust domain on line {line}")));
     }
     if !same_issuer {
         return None;
     }
     if here.rules.trust_domain != other.rules.trust_domain {
-        return Some(("issuer", format!("is that of another trust domain, or of none, on line {line}")));
+        return Some(("issuer", format!("is used with another trust domain, or with none, on line {line}")));
     }
     if let Some(both) = here.rules.audiences.iter().find(|ours| other.rules.audiences.contains(ours)) {
         return Some((
             "audiences",
             format!(
-                "{both:?} is an audience of this issuer on line {line} already: which table a token belongs to would be open"
+                "{both:?} is already an audience of this issuer on line {line}: a token could belong to either table"
             ),
         ));
     }
     if here.idle_timeout != other.idle_timeout {
-        let message =
-            format!("differs from that on line {line}: the tokens of an issuer have one idle timeout");
+        let message = format!("differs from that on line {line}: an issuer has one idle timeout");
         return Some(("idle_timeout", message));
     }
     let keys = keys::Settings { algorithms: other.keys.algorithms.clone(), ..here.keys.clone() };
     (keys != other.keys).then(|| {
         let message =
-            "gets its keys from elsewhere, or at other times, than the table of the same issuer on line";
+            "differs in its key source or refresh settings from the table of the same issuer on line";
         ("issuer", format!("{message} {line}: one issuer has one set of keys"))
     })
 }

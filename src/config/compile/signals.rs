@@ -36,11 +36,11 @@ pub(super) fn signals(
     for (key, is_empty) in [("logout", logout.is_empty()), ("global_token_revocation", revocation.is_empty())]
     {
         if !is_empty && intake.is_none() {
-            s.problem(key, "needs a [signals] table, which says where its signals arrive");
+            s.problem(key, "requires a [signals] table, which sets where its signals arrive");
         }
     }
     if !revocation.is_empty() && intake.as_ref().is_some_and(|intake| intake.public_url.is_none()) {
-        let message = "needs signals.public_url: the audience of its tokens is the URL of the endpoint";
+        let message = "requires signals.public_url: the audience of its tokens is the URL of the endpoint";
         s.problem("global_token_revocation", message);
     }
     SignalSettings { intake, logout, revocation }

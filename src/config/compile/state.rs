@@ -69,7 +69,7 @@ fn shared_store(s: &mut Section<'_>) -> Option<redis::Settings> {
     let (username, password) = (s.text("username", ""), s.secret("password").unwrap_or_default());
     let key_prefix = s.parsed("key_prefix", "portcullis", |text| match filled(text)? {
         text if text.contains(['{', '}']) => {
-            Err("must not contain braces: a cluster would read them".to_owned())
+            Err("must not contain braces, which have a meaning in Redis Cluster".to_owned())
         }
         text => Ok(text),
     });
@@ -77,10 +77,7 @@ fn shared_store(s: &mut Section<'_>) -> Option<redis::Settings> {
     let known = |(endpoint, _): (RedisEndpoint, String)| with_credentials(endpoint, &username, &password);
     let (endpoint, events) = (known(endpoint?), events?.map(known));
     if events.as_ref().is_some_and(|events| events.topology != Topology::Single) {
-        s.problem(
-            "events_url",
-            "must be redis:// or rediss://: one address, behind which are the read replicas",
-        );
+        s.problem("events_url", "must be one redis:// or rediss:// address, that of the read replicas");
     }
     Some(redis::Settings { endpoint, events, ca, key_prefix: key_prefix? })
 }

@@ -20,7 +20,10 @@ pub(super) fn transmission(
     // Shown only where it is: most transmitters are set up by hand.
     let stream = s.take("stream").is_some().then(|| s.table("stream", |s| stream(s, insecure_http)));
     if stream.is_some() && !discovers {
-        s.problem("stream", "needs discovery = true: the transmitter's metadata says where streams are made");
+        s.problem(
+            "stream",
+            "requires discovery = true: the transmitter's metadata names the endpoints for streams",
+        );
     }
     let by_hand = by_hand(s, insecure_http);
     let polls = s.word("delivery", ("push", false), &[("poll", true)]);
@@ -28,7 +31,7 @@ pub(super) fn transmission(
     let heartbeat = (!heartbeat.is_zero() && stream.is_some()).then_some(heartbeat);
     let refuse_when_stale = s.word("when_stale", ("serve", false), &[("refuse", true)]);
     if refuse_when_stale && heartbeat.is_none() && s.is_sound("heartbeat") {
-        let needs = "\"refuse\" needs a heartbeat, and so an [event_transmitters.stream]: nothing else tells whether signals are missing";
+        let needs = "\"refuse\" requires a heartbeat and so an [event_transmitters.stream]: without one, missing signals go unnoticed";
         s.problem("when_stale", needs);
     }
     let delivery = delivery(s, polls, (by_hand, stream.is_some()), endpoint);
@@ -44,16 +47,16 @@ fn delivery(
     match (polls, &by_hand, is_kept) {
         (false, Some(_), _) => s.problem("poll_url", "has no effect without delivery = \"poll\""),
         (true, Some(_), true) => {
-            s.problem("poll_url", "is said by the transmitter when the gate makes the stream; remove it");
+            s.problem("poll_url", "is set by the transmitter when the gate creates the stream; remove it");
         }
         (true, None, false) if s.is_sound("poll_url") => {
-            let needs = "\"poll\" needs a poll_url, or an [event_transmitters.stream] with which the gate makes the stream";
+            let needs = "\"poll\" requires poll_url, or an [event_transmitters.stream] so that the gate creates the stream";
             s.problem("delivery", needs);
         }
         (false, None, true) if endpoint.is_none() && s.is_sound("stream") => {
             s.problem(
                 "stream",
-                "needs signals.public_url, from which the URL is made that the transmitter pushes to",
+                "requires signals.public_url, the base of the URL that the transmitter pushes to",
             );
         }
         _ => {}
@@ -79,7 +82,7 @@ fn stream(s: &mut Section<'_>, insecure_http: bool) -> KeptStream {
     let scopes = s.list("scopes", &["ssf.manage", "ssf.read"], units::scope);
     let access = match (token_url, token) {
         (Some(_), Some(token)) => {
-            s.problem("access_token", "is one credential too many beside token_url; keep one");
+            s.problem("access_token", "cannot be combined with token_url; keep one");
             StreamAccess::Token(token)
         }
         (None, Some(token)) => {
@@ -90,10 +93,10 @@ fn stream(s: &mut Section<'_>, insecure_http: bool) -> KeptStream {
         }
         (Some(token_url), None) => {
             if id.is_empty() {
-                s.problem("client_id", "is needed with token_url");
+                s.problem("client_id", "is required with token_url");
             }
             if client_secret.is_none() && s.is_sound("client_secret") {
-                s.problem("client_secret", "is needed with token_url");
+                s.problem("client_secret", "is required with token_url");
             }
             let secret = client_secret.unwrap_or_else(|| Concealed::new(String::new()));
             StreamAccess::Client { token_url, id, secret, scopes }
@@ -118,7 +121,10 @@ fn stream(s: &mut Section<'_>, insecure_http: bool) -> KeptStream {
 pub(super) fn field_value(s: &mut Section<'_>, key: &'static str) -> Option<Concealed> {
     let value = s.secret(key)?;
     if !is_field_value(&value) {
-        s.problem(key, "cannot be the value of a field: it must be visible ASCII, with spaces inside only");
+        s.problem(
+            key,
+            "is not a valid header value: it must be visible ASCII without leading or trailing spaces",
+        );
     }
     Some(Concealed::new(value))
 }

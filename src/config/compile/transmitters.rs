@@ -70,7 +70,7 @@ pub(super) fn segment(text: &str) -> Result<String, String> {
     if text.bytes().all(unreserved) && !matches!(text, "." | "..") {
         return units::name(text);
     }
-    Err(format!("{text:?} cannot be in the path of an endpoint; use letters, digits, and - . _ ~"))
+    Err(format!("{text:?} cannot be used in the path of an endpoint; use letters, digits and - . _ ~"))
 }
 
 /// The keys of a sender in one of these tables, which has no metadata.
@@ -119,11 +119,11 @@ fn source(s: &mut Section<'_>, issuer: Option<&str>, insecure_http: bool) -> Key
     match chosen.as_slice() {
         [] if sources.iter().all(|(key, _)| s.is_sound(key)) => {
             let discovery = if issuer.is_some() { ", or discovery = true" } else { "" };
-            s.own_problem(format!("has no source of keys: set one of jwks_url and jwks_file{discovery}"));
+            s.own_problem(format!("has no key source: set one of jwks_url or jwks_file{discovery}"));
         }
         [] | [_] => {}
         [.., last] => {
-            s.problem(last, format!("is one source of keys too many: {}; keep one", units::listed(&chosen)));
+            s.problem(last, format!("has more than one key source: {}; keep one", units::listed(&chosen)));
         }
     }
     if let Some(issuer) = discovered.filter(|issuer| !issuer.is_empty())

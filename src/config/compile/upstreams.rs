@@ -45,8 +45,8 @@ fn upstream(s: &mut Section<'_>) -> UpstreamSettings {
         }
     }
     match (&certificate, &key) {
-        (Some(_), None) => s.problem("client_certificate", "needs client_key as well"),
-        (None, Some(_)) => s.problem("client_key", "needs client_certificate as well"),
+        (Some(_), None) => s.problem("client_certificate", "requires client_key"),
+        (None, Some(_)) => s.problem("client_key", "requires client_certificate"),
         _ => {}
     }
     material::roots(s, "ca", ca.as_deref());
@@ -77,9 +77,9 @@ fn addresses(s: &mut Section<'_>) -> (Option<Scheme>, Vec<Address>) {
     let neither = one == Some(None) && several.is_empty() && s.is_sound("urls");
     match (s.has("url"), s.has("urls")) {
         (true, true) if one != Some(None) && !several.is_empty() => {
-            s.problem("urls", "cannot stand beside url: write all addresses in urls");
+            s.problem("urls", "cannot be combined with url: write all addresses in urls");
         }
-        (_, true) if neither => s.problem("urls", "must not be empty where there is no url"),
+        (_, true) if neither => s.problem("urls", "must not be empty unless url is set"),
         (true, false) if neither => s.problem("url", "must not be empty"),
         (false, false) => s.missing("url"),
         _ => {}

@@ -43,7 +43,10 @@ pub(super) fn workload(s: &mut Section<'_>) -> Workload {
     let domain = s.parsed("spiffe_trust_domain", "", trust_domain).flatten();
     match (kubernetes, domain) {
         (true, Some(_)) => {
-            s.problem("spiffe_trust_domain", "cannot be used with kubernetes = true; use two [[issuers]]");
+            s.problem(
+                "spiffe_trust_domain",
+                "cannot be combined with kubernetes = true; use two [[issuers]]",
+            );
             Workload::Kubernetes(s.reading.beside(&path))
         }
         (true, None) => Workload::Kubernetes(s.reading.beside(&path)),
@@ -58,7 +61,7 @@ fn trust_domain(text: &str) -> Result<Option<String>, String> {
     match text {
         "" => Ok(None),
         _ if text.starts_with("spiffe://") => {
-            Err("is a name such as \"example.org\", without spiffe://".to_owned())
+            Err("must be a name such as \"example.org\", without spiffe://".to_owned())
         }
         _ if text.len() <= 255 && text.bytes().all(fits) => Ok(Some(text.to_owned())),
         _ => Err(format!(
@@ -104,7 +107,10 @@ impl Workload {
     pub(super) fn roots(&self, s: &mut Section<'_>) -> Option<PathBuf> {
         let Self::Kubernetes(path) = self else { return None };
         if s.file("ca").is_some() {
-            s.problem("ca", "cannot be used with kubernetes = true, which takes that of the service account");
+            s.problem(
+                "ca",
+                "cannot be combined with kubernetes = true, which uses that of the service account",
+            );
         }
         let path = s.reading.resolve(&path.join("ca.crt").to_string_lossy());
         if s.looks()
@@ -151,11 +157,11 @@ impl Workload {
             KeySource::Authority => Some("authority"),
         };
         if let Some(key) = other.filter(|key| s.has(key) && s.is_sound(key)) {
-            let message = "cannot be used with spiffe_trust_domain: the keys are in the trust domain's bundle, at jwks_url or in jwks_file";
+            let message = "cannot be combined with spiffe_trust_domain: set jwks_url or jwks_file to the trust domain's bundle";
             s.problem(key, message);
         }
         if algorithms.contains(&Algorithm::EdDSA) {
-            s.problem("algorithms", "EdDSA is no algorithm of JWT-SVIDs (SPIFFE JWT-SVID §2.1)");
+            s.problem("algorithms", "JWT-SVIDs do not use EdDSA (SPIFFE JWT-SVID §2.1)");
         }
     }
 }
@@ -181,7 +187,7 @@ pub(super) fn authorization(
         if written.is_some() {
             s.problem(
                 KEY,
-                "cannot be used with kubernetes = true, which sends the token of the service account",
+                "cannot be combined with kubernetes = true, which sends the token of the service account",
             );
         }
         return Some(KeyAuthorization::File(path.join("token")));
@@ -197,7 +203,7 @@ pub(super) fn authorization(
         }
     };
     if written.is_some() && Url::parse(url, insecure_http).is_ok_and(|url| url.is_exposed()) {
-        s.problem(KEY, "would be sent over plain http, where anybody can read it; use https");
+        s.problem(KEY, "would be sent over plain http, where others can read it; use https");
     }
     written
 }
@@ -208,9 +214,9 @@ fn issuer_of(token: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(token).map_err(|error| format!("{shown} cannot be read: {error}"))?;
     let jws = Jws::parse(text.trim_ascii().as_bytes()).ok();
     match jws.as_ref().and_then(|jws| jws.payload.get("iss")?.as_str()) {
-        None | Some("") => Err(format!("{shown} is not a token that names its issuer")),
+        None | Some("") => Err(format!("{shown} is not a token with an issuer")),
         Some(LEGACY) => {
-            Err(format!("{shown} is a token of the kind that never expires, which does not name the cluster"))
+            Err(format!("{shown} is a legacy token that never expires and does not name the cluster"))
         }
         Some(issuer) => Ok(issuer.to_owned()),
     }

@@ -35,8 +35,8 @@ impl Expiry {
                 let end = parse_time(&format!("{}T23:59:59Z", fields.trimmed("expires_at")));
                 match end {
                     Some(end) if end > now => Ok(Some(end)),
-                    Some(_) => Err("This day has passed."),
-                    None => Err("Pick a day, or write it as 2027-01-31."),
+                    Some(_) => Err("This date is in the past."),
+                    None => Err("Pick a date, or enter it as 2027-01-31."),
                 }
             }
             _ => Err("Choose when the credential expires."),
@@ -46,7 +46,7 @@ impl Expiry {
 
 /// How long the secret before lives on, as its form offers it.
 pub(super) const OVERLAPS: [(&str, &str, Duration); 4] = [
-    ("0", "The old secret stops now", Duration::ZERO),
+    ("0", "The old secret stops working now", Duration::ZERO),
     ("1h", "The old secret works for one more hour", Duration::from_secs(3_600)),
     ("1d", "The old secret works for one more day", DAY),
     ("7d", "The old secret works for one more week", Duration::from_secs(7 * 86_400)),

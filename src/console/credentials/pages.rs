@@ -35,7 +35,7 @@ pub(super) fn list(visitor: &Visitor, rows: &[Shown], owner: Option<&str>, next:
         "Application credentials",
         html! {
             @if !is_operator {
-                p { "An application that calls the API on your behalf signs in with a credential: a client id and a secret. Make one for each application, with no more roles than it needs." }
+                p { "An application that calls the API on your behalf authenticates with a credential: a client id and a secret. Create one for each application, with only the roles that it needs." }
             }
             div.bar {
                 @if is_operator {
@@ -49,7 +49,7 @@ pub(super) fn list(visitor: &Visitor, rows: &[Shown], owner: Option<&str>, next:
             @if rows.is_empty() {
                 div.card.empty {
                     p { strong { "No credentials yet." } }
-                    p { "Make one, give its id and secret to your application, and it can ask for tokens." }
+                    p { "Create one and give its id and secret to your application, which can then request tokens." }
                 }
             } @else {
                 table {
@@ -91,7 +91,7 @@ fn roles(row: &Shown) -> Markup {
         @if row.credential.roles.is_empty() { span.none { "none" } }
         @for role in &row.credential.roles {
             @if held(role) { span.label { (role) } }
-            @else { span.label.lost title="The owner no longer holds this role: new tokens do not carry it." { (role) span.visually-hidden { " (lost)" } } }
+            @else { span.label.lost title="The owner no longer has this role, so new tokens do not include it." { (role) span.visually-hidden { " (lost)" } } }
             " "
         }
     }
@@ -130,8 +130,8 @@ fn lifetime(
         chosen => chosen,
     };
     let stays = match kept {
-        Some(Some(end)) => format!("Leave it at {}", day(end)),
-        Some(None) => "Leave it: never".to_owned(),
+        Some(Some(end)) => format!("Keep {}", day(end)),
+        Some(None) => "Keep: never".to_owned(),
         None => String::new(),
     };
     let kept = kept.map(|_| (Expiry::KEPT, stays.as_str()));
@@ -174,13 +174,13 @@ pub(super) fn form(
                 (hidden(visitor))
                 input type="hidden" name="owner" value=(owner.id);
                 @if visitor.user().is_none() { p { "For the user " strong { (owner.name) } " (" code { (owner.id) } ")." } }
-                (FormField { label: "Name", name: "name", value: typed.text("name"), hint: "What the application is called, such as “Nightly export”.", problem: of("name"), required: true, ..FormField::default() }.render())
+                (FormField { label: "Name", name: "name", value: typed.text("name"), hint: "The name of the application, such as “Nightly export”.", problem: of("name"), required: true, ..FormField::default() }.render())
                 (lifetime(typed, of("expires_at"), None, now))
-                @if owner.roles.is_empty() { p.hint { "There are no roles to grant: the owner holds none." } }
-                @else { (boxes("Roles", "role", (&owner.roles, &typed.all("role")), ("Of those that the owner holds. A role that the owner loses later is lost to the application at once.", of("roles")))) }
-                @if !scopes.is_empty() { (boxes("Scopes", "scope", (&scopes, &typed.all("scope")), ("What the application may ask for when it asks for a token.", of("scopes")))) }
+                @if owner.roles.is_empty() { p.hint { "There are no roles to grant: the owner has none." } }
+                @else { (boxes("Roles", "role", (&owner.roles, &typed.all("role")), ("Choose from the roles of the owner. If the owner loses a role, the application loses it immediately.", of("roles")))) }
+                @if !scopes.is_empty() { (boxes("Scopes", "scope", (&scopes, &typed.all("scope")), ("The scopes that the application can request.", of("scopes")))) }
                 @if settings.tenant_parameter.is_some() {
-                    (FormField { label: "Tenant", name: "tenant", value: typed.text("tenant"), hint: "The tenant that the application must name when it asks for a token. Leave it empty if there is none.", problem: of("tenant"), ..FormField::default() }.render())
+                    (FormField { label: "Tenant", name: "tenant", value: typed.text("tenant"), hint: "The tenant that the application must name when it requests a token. Leave empty if there is none.", problem: of("tenant"), ..FormField::default() }.render())
                 }
                 div.actions { button type="submit" { "Generate" } a href=(HOME) { "Cancel" } }
             }
@@ -189,14 +189,14 @@ pub(super) fn form(
 }
 
 pub(super) fn choose_owner(visitor: &Visitor, users: &[Arc<User>], named: &str) -> Markup {
-    let problem = (!named.is_empty()).then_some("There is no such user.");
+    let problem = (!named.is_empty()).then_some("This user does not exist.");
     layout::page(
         visitor,
         HOME,
         "New credential",
         html! {
             form.card method="get" action={ (HOME) "/new" } {
-                (FormField { label: "Owner", name: "owner", value: named, hint: "The id of the user on whose behalf the application calls.", problem, required: true, ..FormField::default() }.render())
+                (FormField { label: "Owner", name: "owner", value: named, hint: "The id of the user on whose behalf the application calls the API.", problem, required: true, ..FormField::default() }.render())
                 button type="submit" { "Continue" }
             }
             @if users.is_empty() { div.notice { p { "There are no users yet. " a href="/console/users" { "Create one" } " first." } } }
@@ -227,17 +227,17 @@ pub(super) fn made(visitor: &Visitor, settings: &Settings, credential: &Credenti
         HOME,
         "Your new secret",
         html! {
-            div.notice.warn role="status" { p { strong { "Copy the secret now." } " It is shown this once and cannot be shown again. If you lose it, make a new one." } }
+            div.notice.warn role="status" { p { strong { "Copy the secret now." } " It is shown only once. If you lose it, create a new one." } }
             section.card {
                 (copied("client-id", "Client id", &credential.client_id))
                 (copied("client-secret", "Secret key", secret))
             }
             section.card {
                 h2 { "Try it" }
-                p { "This asks for a token. Send that with each request as " code { "Authorization: Bearer …" } "." }
+                p { "This command requests a token. Send the token with each request as " code { "Authorization: Bearer …" } "." }
                 pre tabindex="0" #curl { (curl) }
                 button.copy type="button" data-copy="curl" hidden { "Copy" span.visually-hidden { " the command" } }
-                p.hint { "In Postman: Authorization → OAuth 2.0 → grant type “Client Credentials”, access token URL " code { (url) } ", client id and secret from above, scope " code { (scope) } ", “Send as Basic Auth header”." }
+                p.hint { "In Postman: Authorization → OAuth 2.0 → grant type “Client Credentials”, access token URL " code { (url) } ", the client id and secret from above, scope " code { (scope) } ", “Send as Basic Auth header”." }
             }
             p { a.button href=(path(&credential.client_id)) { "I have copied it" } }
         },
@@ -253,10 +253,10 @@ pub(super) fn sent_before(visitor: &Visitor) -> Markup {
     layout::page(
         visitor,
         HOME,
-        "This form was sent before",
+        "This form was already sent",
         html! {
-            div.notice { p { "Nothing was made a second time. A secret is shown once: if you did not copy it, make a new one for that credential." } }
-            p { a.button href=(HOME) { "To the credentials" } }
+            div.notice { p { "No second credential was created. A secret is shown only once: if you did not copy it, create a new secret for that credential." } }
+            p { a.button href=(HOME) { "Back to the credentials" } }
         },
     )
 }
@@ -280,11 +280,11 @@ pub(super) fn details(
         &credential.name,
         html! {
             @if credential.expires_at.is_some_and(|end| end <= now) {
-                div.notice.bad { p { "This credential has expired: its application gets no tokens. Give it a later end below to use it again." } }
+                div.notice.bad { p { "This credential has expired, so its application cannot get tokens. To use it again, set a later expiry date below." } }
             } @else if credential.expires_at.is_some_and(|end| end.since(now) < SOON) {
                 div.notice.warn { p { "This credential expires soon." } }
             }
-            @if lost { div.notice.warn { p { "Its owner has lost a role that it was given. New tokens do not carry that role." } } }
+            @if lost { div.notice.warn { p { "The owner has lost one of its roles. New tokens do not include that role." } } }
             section.card { (facts(shown, in_use, now)) }
             section.card {
                 h2 { "Edit" }
@@ -299,23 +299,23 @@ pub(super) fn details(
             }
             section.card {
                 h2 { "New secret" }
-                p { "For a secret that leaked, was lost, or is old." }
+                p { "Use this if the secret has leaked, was lost, or is old." }
                 form method="post" action={ (own) "/secret" } {
                     (hidden(visitor))
                     fieldset {
-                        legend { "The secret that it has now" }
+                        legend { "The current secret" }
                         @for (place, (value, words, _)) in OVERLAPS.iter().enumerate() {
                             @let id = format!("f-overlap-{value}");
                             div.box { input id=(id) type="radio" name="overlap" value=(value) checked[place == 0]; label for=(id) { (words) } }
                         }
                     }
                     div.box { input #f-end-tokens type="checkbox" name="end_tokens" value="yes"; label for="f-end-tokens" { "Also end its tokens in use (" (in_use) ")" } }
-                    div.actions { button type="submit" { "Make a new secret" } }
+                    div.actions { button type="submit" { "Create a new secret" } }
                 }
             }
             section.card {
                 h2 { "Delete" }
-                p { "The credential and its tokens end at once." }
+                p { "The credential and its tokens end immediately." }
                 a.button.danger href={ (own) "/delete" } { "Delete…" }
             }
         },
@@ -352,9 +352,9 @@ pub(super) fn confirm(visitor: &Visitor, credential: &Credential, in_use: usize)
             div.notice.bad {
                 p { strong { (credential.name) } " (" code { (credential.client_id) } ")" }
                 p { @match in_use {
-                    0 => "No token of it is in use.",
-                    1 => "1 token in use ends with it.",
-                    many => { (many) " tokens in use end with it." },
+                    0 => "None of its tokens is in use.",
+                    1 => "1 token in use will end.",
+                    many => { (many) " tokens in use will end." },
                 } " This cannot be undone." }
             }
             form method="post" action={ (own) "/delete" } {

@@ -20,7 +20,7 @@ pub(super) const HOME: &str = "/console/events";
 const PUBLISHED: [(EventKind, &str); 6] = [
     (EventKind::SubjectRevoked, "End all tokens of a subject"),
     (EventKind::RoleChanged, "The roles of a subject changed"),
-    (EventKind::SessionRevoked, "End the tokens of a log-in session"),
+    (EventKind::SessionRevoked, "End the tokens of a login session"),
     (EventKind::ClientRevoked, "End all tokens of a client"),
     (EventKind::TokenRevoked, "End one token"),
     (EventKind::IssuerRevoked, "End all tokens of an issuer"),
@@ -71,15 +71,15 @@ pub(super) fn list(
         "Events",
         html! {
             div.bar {
-                p { "What ended tokens, newest first: revocations, changes of roles, and what took them back." }
+                p { "Events that ended tokens, newest first: revocations, role changes, and their reversals." }
                 a.button.push href={ (HOME) "/new" } { span aria-hidden="true" { "+ " } "New event" }
             }
             (bar(HOME, fields, searched.is_narrowed(), found.as_ref().err().map(String::as_str)))
             @if let Ok(part) = found {
                 @if !part.items.is_empty() { (table(&part.items, Timestamp::now())) }
-                @else if part.next.is_some() { (nothing("Nothing on this page.", "The log goes on: look at the next page.")) }
-                @else if searched.is_narrowed() { (nothing("No such event.", "Search for something else, or show all.")) }
-                @else { (nothing("No events yet.", "Events come from the admin API, from transmitters of signals and from the authority. You can publish one here, too.")) }
+                @else if part.next.is_some() { (nothing("Nothing on this page.", "The log continues on the next page.")) }
+                @else if searched.is_narrowed() { (nothing("No such event.", "Change the search, or show all.")) }
+                @else { (nothing("No events yet.", "Events come from the admin API, from event transmitters and from the authority. You can also publish one here.")) }
                 (layout::more(part.next.map(|next| searched.link(HOME, &next.to_string()))))
             }
         },
@@ -130,15 +130,15 @@ pub(super) fn form(
         html! {
             form.card method="post" action={ (HOME) "/new" } {
                 (hidden(visitor))
-                (choice("What happened", "type", &types, typed.text("type")))
+                (choice("Event type", "type", &types, typed.text("type")))
                 @if let Some(why) = of("type") { p.problem { (why) } }
                 (issuers(known, None, typed.text("issuer")))
                 @if let Some(why) = of("issuer") { p.problem { (why) } }
-                (field("Subject", "subject", "The “sub” of its tokens; for the events about a subject."))
-                (field("Session", "session", "The session claim of its tokens (usually “sid”); for the end of a log-in session."))
-                (field("Client", "client", "The client id; for the end of all tokens of a client."))
-                (field("Token", "jti", "The “jti” of the token; for the end of one token."))
-                (field("Role version", "role_version", "Tokens with this version of the roles, or a later one, stay. Left empty: those issued from now on."))
+                (field("Subject", "subject", "The “sub” of its tokens. For events about a subject."))
+                (field("Session", "session", "The session claim of its tokens (usually “sid”). For the end of a login session."))
+                (field("Client", "client", "The client id. For the end of all tokens of a client."))
+                (field("Token", "jti", "The “jti” of the token. For the end of one token."))
+                (field("Role version", "role_version", "Tokens with this role version or a later one stay valid. If empty, only tokens issued from now on stay valid."))
                 div.actions { button type="submit" { "Continue…" } a href=(HOME) { "Back to the events" } }
             }
         },
@@ -153,12 +153,12 @@ pub(super) fn confirm(visitor: &Visitor, event: &Event, in_use: usize, fields: &
         "Publish this event?",
         html! {
             div.card { dl {
-                dt { "What happened" } dd { (words) " (" (event.kind.as_str()) ")" }
+                dt { "Event type" } dd { (words) " (" (event.kind.as_str()) ")" }
                 dt { "Whom" } dd { (whom(event)) }
                 @if let Some(version) = event.role_version { dt { "Role version" } dd { (version) } }
             } }
             div.notice.bad {
-                p { strong { "It ends " @if event.role_version.is_some() { "up to " } (count(in_use, "token", "tokens")) " in use" } ", and those that were issued until now and are not in use yet. It is in force at once, and can be undone." }
+                p { strong { "It ends " @if event.role_version.is_some() { "up to " } (count(in_use, "token", "tokens")) " in use" } ", and all tokens issued until now that are not in use yet. It takes effect immediately and can be undone." }
             }
             form method="post" action={ (HOME) "/new" } {
                 (hidden(visitor))

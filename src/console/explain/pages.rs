@@ -95,12 +95,12 @@ pub(super) fn verdict(visitor: &Visitor, typed: &Fields, explanation: &Explanati
                 None => div.notice.good role="status" { p { strong { "This request would be allowed." } } },
                 Some(reason) => div.notice.bad role="status" {
                     p { strong { "This request would be rejected: " (reason.as_str()) "." } }
-                    p { (reason.meaning()) " The client would get " (reason.wire().status.as_u16()) ": “" (reason.wire().description) "”." }
+                    p { (reason.meaning()) " The client would receive " (reason.wire().status.as_u16()) ": “" (reason.wire().description) "”." }
                 },
             }
             p { code { (asked.method) " " (asked.path) } @if !asked.host.is_empty() { " on " code { (asked.host) } } }
             table {
-                caption.visually-hidden { "Every check, those that failed first" }
+                caption.visually-hidden { "All checks, failed checks first" }
                 thead { tr { th scope="col" { "Check" } th scope="col" { "Result" } th scope="col" { "What was compared" } } }
                 tbody { @for finding in checks { tr {
                     th scope="row" { code { (finding.check) } }
@@ -136,7 +136,7 @@ fn asked(typed: &Fields) -> ShownRequest<'_> {
 
 fn token_form(visitor: &Visitor, asked: &ShownRequest<'_>, problem: Option<(&str, &str)>) -> Markup {
     let of = |name: &str| problem.filter(|(field, _)| *field == name).map(|(_, why)| why);
-    let hint = "Without “Bearer”. It is judged and forgotten: the gate neither stores nor logs it, and no clock of it moves.";
+    let hint = "Without “Bearer”. The gate neither stores nor logs the token, and checking it does not count as use.";
     let is_listed = METHODS.contains(&asked.method);
     html! {
         section.card {
@@ -153,7 +153,7 @@ fn token_form(visitor: &Visitor, asked: &ShownRequest<'_>, problem: Option<(&str
                     @if let Some(why) = of("method") { p.problem { (why) } }
                 }
                 (FormField { label: "Path", name: "path", value: asked.path, problem: of("path"), required: true, ..FormField::default() }.render())
-                (FormField { label: "Host", name: "host", value: asked.host, hint: "Only where routes depend on it.", ..FormField::default() }.render())
+                (FormField { label: "Host", name: "host", value: asked.host, hint: "Needed only if routes depend on it.", ..FormField::default() }.render())
                 button type="submit" { "Explain" }
             }
         }
@@ -161,13 +161,13 @@ fn token_form(visitor: &Visitor, asked: &ShownRequest<'_>, problem: Option<(&str
 }
 
 fn request_form(typed: &str) -> Markup {
-    let hint = "The x-request-id of the response, or request_id in the log.";
+    let hint = "The x-request-id of the response, or the request_id in the log.";
     html! {
         section.card {
             h2 { "A request that was rejected" }
             form method="get" action=(HOME) {
                 (FormField { label: "Request id", name: "request", value: typed, hint, required: true, ..FormField::default() }.render())
-                button type="submit" { "Look it up" }
+                button type="submit" { "Look up" }
             }
         }
     }
@@ -176,8 +176,8 @@ fn request_form(typed: &str) -> Markup {
 fn not_found(id: &str) -> Markup {
     html! {
         div.notice.warn role="status" {
-            p { strong { "No rejected request with the id " code { (id) } " is known." } }
-            p { "The gate keeps the last 1,000 in memory. This one was allowed, or is older, or another gate or an earlier process rejected it: the log says more." }
+            p { strong { "No rejected request has the id " code { (id) } "." } }
+            p { "The gate keeps the last 1,000 in memory. This request was allowed, is older, or was rejected by another gate or an earlier process; see the log." }
         }
     }
 }
@@ -190,26 +190,26 @@ fn short(id: &str) -> String {
 /// What was decided about a request, in a few words.
 fn outcome(refusal: &Refusal) -> &'static str {
     match refusal.decision {
-        Decision::ShadowDeny => "Forwarded, because its route is only observed. It would have been rejected",
-        Decision::Unavailable => "Rejected, because the gate could not decide or had no room",
+        Decision::ShadowDeny => "Forwarded, because its route is in shadow mode. It would have been rejected",
+        Decision::Unavailable => "Rejected, because the gate could not decide or had reached a limit",
         Decision::Allow | Decision::Deny => "Rejected",
     }
 }
 
 /// Why a request was rejected that has no reason of the closed set.
-const BROKEN: &str = "The request broke a limit of the gate or a rule of HTTP; its status says which.";
+const BROKEN: &str = "The request exceeded a limit of the gate or violated a rule of HTTP; see its status.";
 
 fn looked_up(refusal: &Refusal, now: Timestamp) -> Markup {
     let meaning = refusal.reason.and_then(Reason::meaning_of).unwrap_or(BROKEN);
-    let client = if refusal.is_client_claimed { "Client, as the token says" } else { "Client" };
+    let client = if refusal.is_client_claimed { "Client, from the token" } else { "Client" };
     let rest = [
         ("Host", refusal.host.as_deref()),
         ("Route", refusal.route.as_deref()),
         ("Issuer", refusal.issuer.as_deref()),
         (client, refusal.client.as_deref()),
         ("Key", refusal.kid.as_deref()),
-        ("Token, by its digest", refusal.token.as_deref()),
-        ("Subject, by its digest", refusal.subject.as_deref()),
+        ("Token (digest)", refusal.token.as_deref()),
+        ("Subject (digest)", refusal.subject.as_deref()),
     ];
     html! {
         section.card {
@@ -217,12 +217,12 @@ fn looked_up(refusal: &Refusal, now: Timestamp) -> Markup {
             p { strong { (outcome(refusal)) ": " (refusal.reason.unwrap_or("no reason")) "." } " " (meaning) }
             dl {
                 dt { "When" } dd { (moment(refusal.at, now)) }
-                dt { "Request" } dd { code { (refusal.method) " " (refusal.path.as_deref().unwrap_or("(a target that cannot be read)")) } }
+                dt { "Request" } dd { code { (refusal.method) " " (refusal.path.as_deref().unwrap_or("(an unreadable target)")) } }
                 dt { "Status" } dd { (refusal.status) }
                 dt { "From" } dd { (refusal.client_address) }
                 @for (name, value) in rest { @if let Some(value) = value { dt { (name) } dd { code { (value) } } } }
             }
-            p.hint { "The gate keeps no tokens. To see every check, paste the token below." }
+            p.hint { "The gate does not store tokens. To see all checks, paste the token below." }
         }
     }
 }
@@ -245,7 +245,7 @@ fn list(latest: &[Arc<Refusal>], wanted: &str, missed: u64, now: Timestamp) -> M
         @if latest.is_empty() {
             div.card.empty {
                 p { strong { "No such request." } }
-                p { "Since this gate started, none was rejected" @if !wanted.is_empty() { " for this reason" } ", or it is among more than 1,000 later ones." }
+                p { "Since this gate started, no request has been rejected" @if !wanted.is_empty() { " for this reason" } ", or more than 1,000 others were rejected after it." }
             }
         } @else {
             table {
@@ -256,13 +256,13 @@ fn list(latest: &[Arc<Refusal>], wanted: &str, missed: u64, now: Timestamp) -> M
                 tbody { @for refusal in latest { tr {
                     th scope="row" { a href={ (HOME) "?" (layout::query(&[("request", &refusal.request_id)])) } { code { (short(&refusal.request_id)) } } }
                     td.short data-name="When" { (ago(refusal.at, now)) }
-                    td data-name="Why" { (refusal.status) " " (refusal.reason.unwrap_or("a limit")) @if refusal.decision == Decision::ShadowDeny { span.soft { " (only observed)" } } }
+                    td data-name="Why" { (refusal.status) " " (refusal.reason.unwrap_or("a limit")) @if refusal.decision == Decision::ShadowDeny { span.soft { " (shadow mode)" } } }
                     td data-name="Method and path" { code { (refusal.method) " " (refusal.path.as_deref().unwrap_or_default()) } }
                     td data-name="Client" { @match refusal.client.as_deref() { Some(client) => (client), None => span.none { "unknown" } } }
                     td.short data-name="From" { (refusal.client_address) }
                 } } }
             }
-            @if missed > 0 { p.hint { (missed) " more came at the same moment as others and are only in the log." } }
+            @if missed > 0 { p.hint { (missed) " more arrived at the same time as others and are only in the log." } }
         }
     }
 }

@@ -24,10 +24,10 @@ pub(super) fn page(visitor: &Visitor, fragment: &Markup) -> Markup {
         "Live",
         html! {
             p.notice.bad data-live-notice hidden role="alert" {
-                "The connection to the gate is lost. What you see is old; the page keeps trying."
+                "The connection to the gate is lost. The data shown is out of date; the page keeps trying to reconnect."
             }
             div data-live=(STREAM) { (fragment) }
-            p { a.button.quiet href=(HOME) { "Load again" } }
+            p { a.button.quiet href=(HOME) { "Reload" } }
         },
     )
 }
@@ -78,13 +78,13 @@ fn tiles(snapshot: &LiveState) -> Markup {
 }
 
 fn unknown() -> Markup {
-    html! { span.none title="nothing was counted yet" { "–" } }
+    html! { span.none title="nothing counted yet" { "–" } }
 }
 
 fn reload(snapshot: &LiveState) -> Markup {
     html! {
         @match snapshot.reload {
-            None => "configuration of the start",
+            None => "configuration loaded at the start",
             Some((at, true)) => { "reloaded " (ago(at, snapshot.now)) },
             Some((at, false)) => span.state.bad { "reload refused " (ago(at, snapshot.now)) },
         }
@@ -104,7 +104,7 @@ fn revoked(snapshot: &LiveState) -> Markup {
             count(usize::try_from(*number).unwrap_or(usize::MAX), kind, &format!("{kind}s"))
         })
         .collect();
-    html! { @if some.is_empty() { "nothing at present" } @else { (some.join(", ")) } }
+    html! { @if some.is_empty() { "nothing at the moment" } @else { (some.join(", ")) } }
 }
 
 fn state(snapshot: &LiveState) -> Markup {
@@ -142,7 +142,7 @@ fn decisions(snapshot: &LiveState) -> Markup {
     html! {
         h2 { "Decisions of the last ten minutes" }
         @if rows.is_empty() {
-            div.card.empty { p { strong { "No decisions yet." } } p { "They appear here with the first request." } }
+            div.card.empty { p { strong { "No decisions yet." } } p { "They appear with the first request." } }
         } @else {
             table {
                 thead { tr { th scope="col" { "Decision" } th scope="col" { "Reason" } th.number scope="col" { "Count" } th.number scope="col" { "Per second, last minute" } } }
@@ -211,7 +211,7 @@ fn signals(snapshot: &LiveState) -> Markup {
     html! {
         h2 { "Signals" }
         @if snapshot.signals.is_empty() {
-            div.card.empty { p { strong { "No transmitters." } } p { "Identity providers tell this gate of revoked sessions once they are listed under [[event_transmitters]]." } }
+            div.card.empty { p { strong { "No transmitters." } } p { "Identity providers that are listed under [[event_transmitters]] send signals about revoked sessions to this gate." } }
         } @else {
             table {
                 thead { tr { th scope="col" { "Transmitter" } th scope="col" { "Issuer" } th scope="col" { "Last signal" } th.number scope="col" { "Keys" } th scope="col" { "Confirmed" } } }

@@ -47,7 +47,7 @@ pub(super) async fn watch(State(console): State<Console>, headers: HeaderMap) ->
         return refused("The gate is shutting down.").into_response();
     }
     let Ok(place) = Arc::clone(&console.live.places).try_acquire_owned() else {
-        return refused("Too many people watch this page at the moment.").into_response();
+        return refused("Too many viewers have this page open at the moment.").into_response();
     };
     let newest = console.live.newest.subscribe();
     let watcher = Watcher { console, cookie, newest, shutdown, step: Step::Begin, _place: place };

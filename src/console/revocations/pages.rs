@@ -34,24 +34,24 @@ pub(super) fn list(
         HOME,
         "Revocations",
         html! {
-            p { "The events that still count, oldest first. One counts until no token that it could end is alive." }
+            p { "Revocations in effect, oldest first. A revocation stays in effect until every token that it could end has expired." }
             (bar(HOME, fields, searched.is_narrowed(), found.as_ref().err().map(String::as_str)))
             @if let Ok(part) = found {
                 @if part.items.is_empty() {
-                    @if part.next.is_some() { (nothing("Nothing on this page.", "There are more: look at the next page.")) }
-                    @else if searched.is_narrowed() { (nothing("No such revocation.", "Search for something else, or show all.")) }
-                    @else { (nothing("Nothing is revoked.", "To end tokens, publish an event on the page Events, or end them on the page Sessions.")) }
+                    @if part.next.is_some() { (nothing("Nothing on this page.", "There are more on the next page.")) }
+                    @else if searched.is_narrowed() { (nothing("No such revocation.", "Change the search, or show all.")) }
+                    @else { (nothing("Nothing is revoked.", "To end tokens, publish an event on the Events page, or end them on the Sessions page.")) }
                 } @else {
                     table {
                         thead { tr {
                             th scope="col" { "Revocation" } th scope="col" { "Whom" } th scope="col" { "When" }
-                            th scope="col" { "Counts until" } th scope="col" { "Source" } th scope="col" { "Undo" }
+                            th scope="col" { "In effect until" } th scope="col" { "Source" } th scope="col" { "Undo" }
                         } }
                         tbody { @for stored in &part.items { tr {
                             th scope="row" { (stored.event.kind.as_str()) br; span.soft { "#" (stored.sequence) } }
                             td data-name="Whom" { (whom(&stored.event)) }
                             td data-name="When" { (moment(stored.event.at, now)) }
-                            td data-name="Counts until" { (moment(stored.event.expires_at, now)) }
+                            td data-name="In effect until" { (moment(stored.event.expires_at, now)) }
                             td data-name="Source" { (stored.source.as_str()) }
                             td data-name="Undo" { a href=(undo_path(stored.sequence)) { "Undo…" span.visually-hidden { " revocation " (stored.sequence) } } }
                         } } }
@@ -77,7 +77,7 @@ pub(super) fn confirm(visitor: &Visitor, stored: &StoredEvent) -> Markup {
                 dt { "Source" } dd { (stored.source.as_str()) }
             } }
             div.notice.bad {
-                p { strong { "Tokens that it ended are accepted again" } ", unless another event ends them, too, or they have expired." }
+                p { strong { "Tokens that it ended are accepted again" } ", unless another event also ends them or they have expired." }
             }
             form method="post" action=(undo_path(stored.sequence)) {
                 (hidden(visitor))

@@ -34,12 +34,12 @@ pub(super) fn list(
         HOME,
         "Sessions",
         html! {
-            p { "The tokens in use. Their names are digits, as in log lines: a session holds neither the token nor its subject in clear text." }
+            p { "The tokens in use. They are named by a digest, as in log lines: a session does not contain the token or its subject in clear text." }
             (bar(HOME, fields, searched.is_narrowed(), found.as_ref().err().map(String::as_str)))
             @if let Ok((rows, more)) = found {
                 @if rows.is_empty() {
-                    @if searched.is_narrowed() { (nothing("No such token is in use.", "Search for something else, or show all.")) }
-                    @else { (nothing("No token is in use.", "A token is listed here after the first request that is forwarded with it.")) }
+                    @if searched.is_narrowed() { (nothing("No such token is in use.", "Change the search, or show all.")) }
+                    @else { (nothing("No token is in use.", "A token is listed after the first request with it is forwarded.")) }
                 } @else {
                     @if let Some(subject) = meant(&searched.subject) {
                         p { a.button.danger href={ (HOME) "/end?" (layout::query(&[("subject", &subject), ("issuer", &searched.issuer)])) } { "End all of this subject…" } }
@@ -87,7 +87,7 @@ pub(super) fn confirm_one(visitor: &Visitor, row: &SessionRow) -> Markup {
                 dt { "Last use" } dd { (moment(row.last_used_at, now)) }
                 dt { "Expires" } dd { (moment(row.expires_at, now)) }
             } }
-            div.notice.bad { p { "The next request with it is rejected, and its open streams end. Its application needs a new token. This can be undone on the page Revocations." } }
+            div.notice.bad { p { "Its next request is rejected, and its open streams end. Its application needs a new token. You can undo this on the Revocations page." } }
             form method="post" action=(end_path(row)) {
                 (hidden(visitor))
                 div.actions { button.danger type="submit" { "End the token" } a href=(HOME) { "Keep it" } }
@@ -106,7 +106,7 @@ pub(super) fn confirm_all(visitor: &Visitor, searched: &Searched, in_use: usize)
                 dt { "Subject" } dd { code { (searched.subject) } }
                 @if !searched.issuer.is_empty() { dt { "Issuer" } dd { (searched.issuer) } }
             } }
-            div.notice.bad { p { strong { (count(in_use, "token", "tokens")) " in use" @if in_use == 1 { " ends." } @else { " end." } } " Tokens that are not in use yet stay: to end those, too, publish the event subject-revoked." } }
+            div.notice.bad { p { strong { (count(in_use, "token", "tokens")) " in use" @if in_use == 1 { " ends." } @else { " end." } } " Tokens that are not in use yet stay valid. To end those as well, publish the event subject-revoked." } }
             form method="post" action={ (HOME) "/end" } {
                 (hidden(visitor))
                 input type="hidden" name="subject" value=(searched.subject);

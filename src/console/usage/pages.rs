@@ -34,16 +34,16 @@ pub(super) fn list(
         "Usage",
         html! {
             div.bar {
-                p { "Which application calls which route: forwarded requests, by the status of their answers." }
+                p { "Which application calls which route: forwarded requests by response status." }
                 @if !rows.is_empty() { a.button.quiet.push href=(link("/console/usage.csv", client, &[])) { "Download as CSV" } }
             }
             (bar(HOME, sought("Client", "client", client), is_narrowed, None))
             @if let Some(bound) = bound {
-                div.notice.warn { p { (bound) " clients have rows of their own. Requests of all others are counted together, as the client “other”." } }
+                div.notice.warn { p { (bound) " clients have rows of their own. Requests of all other clients are counted together as the client “other”." } }
             }
             @if !rows.is_empty() { (table(rows, most, Timestamp::now())) }
-            @else if is_narrowed { (nothing("This client has not used anything.", "Its name is case-sensitive. Show all to see which clients there are.")) }
-            @else { (nothing("Nothing was used yet.", "Requests that are forwarded with a token that names its client are counted here.")) }
+            @else if is_narrowed { (nothing("This client has not called any route.", "Client names are case-sensitive. Show all to see the clients.")) }
+            @else { (nothing("No usage yet.", "Forwarded requests are counted here if their token names its client.")) }
             (layout::more(rows.last().filter(|_| more).map(|last| {
                 link(HOME, client, &[("after_client", &last.client), ("after_route", &last.route)])
             })))

@@ -32,9 +32,9 @@ pub(super) fn list(
         HOME,
         "Users",
         html! {
-            p { "Applications call on behalf of a user, and their tokens carry no role that the user does not hold." }
+            p { "Applications call the API on behalf of a user, and their tokens include only roles of that user." }
             @if users.is_empty() {
-                div.card.empty { p { strong { "No users yet." } } p { "Create one below. Then give it a password, or make a credential for its first application." } }
+                div.card.empty { p { strong { "No users yet." } } p { "Create one below. Then set a password, or create a credential for the user's first application." } }
             } @else {
                 table {
                     thead { tr { th scope="col" { "User" } th scope="col" { "Roles" } th scope="col" { "Password" } th scope="col" { "Created" } } }
@@ -51,8 +51,8 @@ pub(super) fn list(
                 h2 { "New user" }
                 form method="post" action=(HOME) {
                     (hidden(visitor))
-                    (FormField { label: "Id", name: "id", value: typed.text("id"), hint: "The “sub” of its tokens. It stays as it is.", problem: of("id"), required: true, ..FormField::default() }.render())
-                    (FormField { label: "Name", name: "name", value: typed.text("name"), hint: "What people call the user; the id, if left empty.", problem: of("name"), ..FormField::default() }.render())
+                    (FormField { label: "Id", name: "id", value: typed.text("id"), hint: "The “sub” of the user's tokens. It cannot be changed later.", problem: of("id"), required: true, ..FormField::default() }.render())
+                    (FormField { label: "Name", name: "name", value: typed.text("name"), hint: "The display name. If empty, the id is used.", problem: of("name"), ..FormField::default() }.render())
                     (FormField { label: "Roles", name: "roles", kind: LINES, value: typed.text("roles"), hint: "One per line.", problem: of("roles"), ..FormField::default() }.render())
                     button type="submit" { "Create" }
                 }
@@ -94,32 +94,32 @@ pub(super) fn details(
                 h2 { "Roles" }
                 form method="post" action={ (own) "/roles" } {
                     (hidden(visitor))
-                    (FormField { label: "Roles", name: "roles", kind: LINES, value: roles, hint: "One per line. What ends with a change is shown before it is made.", problem: of("roles"), ..FormField::default() }.render())
+                    (FormField { label: "Roles", name: "roles", kind: LINES, value: roles, hint: "One per line. The effects of a change are shown before you confirm it.", problem: of("roles"), ..FormField::default() }.render())
                     button type="submit" { "Change roles…" }
                 }
             }
             section.card {
                 h2 { "Password" }
-                p { @if user.has_password() { "The user can sign in to this console. A new password signs the user out everywhere." } @else { "With a password, the user can sign in to this console and make credentials." } }
+                p { @if user.has_password() { "The user can sign in to this console. A new password signs the user out everywhere." } @else { "With a password, the user can sign in to this console and create credentials." } }
                 form method="post" action={ (own) "/password" } {
                     (hidden(visitor))
                     // Password managers ask whose it is.
                     input type="text" value=(user.id) autocomplete="username" readonly hidden;
                     (FormField { label: "New password", name: "password", kind: "password", hint: "At least 8 characters.", problem: of("password"), required: true, autocomplete: "new-password", ..FormField::default() }.render())
-                    (FormField { label: "The same again", name: "again", kind: "password", problem: of("again"), required: true, autocomplete: "new-password", ..FormField::default() }.render())
+                    (FormField { label: "Repeat the password", name: "again", kind: "password", problem: of("again"), required: true, autocomplete: "new-password", ..FormField::default() }.render())
                     button type="submit" { "Set password" }
                 }
                 @if user.has_password() {
                     form.actions method="post" action={ (own) "/password" } {
                         (hidden(visitor))
                         input type="hidden" name="remove" value="yes";
-                        button.danger type="submit" { "Take the password away" }
+                        button.danger type="submit" { "Remove the password" }
                     }
                 }
             }
             section.card {
                 h2 { "Delete" }
-                p { "The user, its credentials and their tokens end at once." }
+                p { "The user and its credentials are deleted, and their tokens end immediately." }
                 a.button.danger href={ (own) "/delete" } { "Delete…" }
             }
         },
@@ -132,12 +132,12 @@ fn consequences(in_use: &InUse) -> Markup {
         p {
             @match in_use.tokens {
                 0 => "No token of this user is in use.",
-                1 => "1 token in use ends.",
-                many => { (many) " tokens in use end." },
+                1 => "1 token in use will end.",
+                many => { (many) " tokens in use will end." },
             }
         }
         @if !in_use.applications.is_empty() {
-            p { "Applications that have to ask for a new token:" }
+            p { "Applications that must request a new token:" }
             ul { @for name in &in_use.applications { li { (name) } } }
         }
     }

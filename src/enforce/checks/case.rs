@@ -212,7 +212,7 @@ impl<'r> Case<'r> {
     }
 
     pub(super) fn route(&self) -> Result<&'r Arc<Route>, Stop<'r>> {
-        self.route.ok_or_else(Stop::not_checked("there is no route"))
+        self.route.ok_or_else(Stop::not_checked("no route matches"))
     }
 
     pub(super) fn jws(&self) -> Result<&Jws<'r>, Stop<'r>> {
@@ -221,29 +221,29 @@ impl<'r> Case<'r> {
 
     pub(super) fn issuer(&self) -> Result<(IssuerIndex, &'r TrustedIssuer), Stop<'r>> {
         self.issuer.ok_or_else(|| match self.jws() {
-            Ok(_) => Stop::NotChecked("there are no rules for this issuer"),
+            Ok(_) => Stop::NotChecked("the issuer is not configured"),
             Err(stop) => stop,
         })
     }
 
     pub(super) fn algorithm(&self) -> Result<Algorithm, Stop<'r>> {
         self.issuer()?;
-        self.algorithm.ok_or_else(Stop::not_checked("the algorithm is not one that could be used"))
+        self.algorithm.ok_or_else(Stop::not_checked("the algorithm is not accepted"))
     }
 
     pub(super) fn validity(&self) -> Result<Validity, Stop<'r>> {
         self.issuer()?;
-        self.validity.ok_or_else(Stop::not_checked("the dates cannot be read"))
+        self.validity.ok_or_else(Stop::not_checked("the dates are unreadable"))
     }
 
     pub(super) fn keys(&self) -> Result<&KeySet, Stop<'r>> {
         self.issuer()?;
-        self.keys.as_deref().ok_or_else(Stop::not_checked("there is no key to check it with"))
+        self.keys.as_deref().ok_or_else(Stop::not_checked("no key is available to verify it"))
     }
 
     pub(super) fn token(&self) -> Result<&Arc<VerifiedToken>, Stop<'r>> {
         self.validity()?;
-        self.token.as_ref().ok_or_else(Stop::not_checked("the claims cannot be used"))
+        self.token.as_ref().ok_or_else(Stop::not_checked("the claims are invalid"))
     }
 
     /// Whether it is known at all what was revoked and used.

@@ -44,7 +44,7 @@ pub(super) fn target<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 
 pub(super) fn route<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let (method, host, headers) = case.asks_for()?;
-    let target = case.target.as_ref().ok_or_else(Stop::not_checked("there is no route"))?;
+    let target = case.target.as_ref().ok_or_else(Stop::not_checked("no route matches"))?;
     let found = case.enforcer.router.find(host, method, target, headers);
     let reason = || match case.subject {
         Subject::Request(request) if !bearer::is_presented(request.headers, case.enforcer.bearer()) => {
@@ -62,7 +62,7 @@ pub(super) fn route<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
 
 /// Whose page sends the request, as browsers say.
 pub(super) fn origin<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
-    let headers = case.headers().ok_or_else(Stop::not_checked("the header section cannot be read"))?;
+    let headers = case.headers().ok_or_else(Stop::not_checked("the header section is unreadable"))?;
     Ok(case.route()?.judge_origin(headers)?)
 }
 
@@ -215,7 +215,7 @@ pub(super) fn certificate<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     }
     match (token.judge_certificate(presented), case.subject) {
         (Err(_bound), Subject::Question(..)) => Err(Stop::NotChecked(
-            "the token is bound to a client certificate, and only a connection shows whether it is presented",
+            "the token is bound to a client certificate, which can be checked only on a connection",
         )),
         (judged, _) => Ok(judged?),
     }
@@ -284,7 +284,9 @@ fn look<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let (token, (index, issuer), in_force) = (case.token()?, case.issuer()?, &case.enforcer.in_force);
     case.state()?;
     if !in_force.freshness.is_fresh(case.now.monotonic) {
-        return Err(Stop::NotChecked("the shared state was not confirmed for too long"));
+        return Err(Stop::NotChecked(
+            "the shared state has not been confirmed for longer than max_staleness",
+        ));
     }
     let (token, mut look) =
         (token.facts.token, in_force.sessions.look(&token.introduction(&issuer.rules.issuer), case.now));
@@ -292,7 +294,7 @@ fn look<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     if in_force.sessions.is_shared() && !look.in_force {
         match case.asked.session() {
             Some(Told::LastUsed(at)) => (look.last_used_at, judged) = (at, Ok(())),
-            Some(Told::Unknown) => return Err(Stop::NotChecked("the shared store does not answer")),
+            Some(Told::Unknown) => return Err(Stop::NotChecked("the shared store does not respond")),
             Some(Told::Over) => {}
             None => {
                 judged = Err(Ask::Session { token, issuer: index, last_used_at: look.last_used_at }.into())

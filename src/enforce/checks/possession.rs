@@ -22,9 +22,9 @@ pub(super) fn proof<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let key = constraint.key_to_prove(&bound_to);
     let Subject::Request(request) = case.subject else {
         return match key {
-            Some(_) => {
-                Err(Stop::NotChecked("the token is bound to a key, and only a request shows a proof of it"))
-            }
+            Some(_) => Err(Stop::NotChecked(
+                "the token is bound to a key, and its proof can be checked only on a request",
+            )),
             None => Ok(()),
         };
     };

@@ -19,7 +19,7 @@ impl Glob {
         match pattern {
             "" => Err("must not be empty"),
             _ if pattern.contains("**") => {
-                Err("has two stars in a row; one stands for any text within one segment")
+                Err("has two stars in a row; one matches any text within one segment")
             }
             _ => Ok(Self(pattern.into())),
         }

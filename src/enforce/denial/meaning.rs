@@ -8,85 +8,91 @@ impl Reason {
     #[expect(clippy::too_many_lines, reason = "a table is as long as there are reasons")]
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Missing => "The request carried no Bearer token.",
-            Self::Malformed => "The Authorization field does not have the form of a Bearer token.",
+            Self::Missing => "The request has no bearer token.",
+            Self::Malformed => "The Authorization header does not contain a well-formed bearer token.",
             Self::BadMcp => {
-                "The fields that say which MCP method and tool is meant are missing, ambiguous, or of an older revision."
+                "The MCP headers that name the method and tool are missing, ambiguous, or of an unsupported protocol version."
             }
-            Self::NotJwt => "What was presented as a token is no signed JWT.",
-            Self::Ambiguous => "The request carried more than one token.",
+            Self::NotJwt => "The token is not a signed JWT.",
+            Self::Ambiguous => "The request has more than one token.",
             Self::BadTarget => {
-                "The path could be read in two ways, so that the gate and the upstream could disagree about it."
+                "The path is ambiguous: the gate and the upstream could interpret it differently."
             }
-            Self::NoRoute => "No route of the configuration matches the host, the method and the path.",
-            Self::NoRouteNoToken => "No route matches, and the request carried no Bearer token.",
-            Self::UnknownIssuer => "The token names an issuer that the configuration does not list.",
-            Self::WrongType => {
-                "The token is of another type than its issuer's access tokens, an ID token for example."
-            }
+            Self::NoRoute => "No configured route matches the host, method and path.",
+            Self::NoRouteNoToken => "No route matches, and the request has no bearer token.",
+            Self::UnknownIssuer => "The issuer of the token is not configured.",
+            Self::WrongType => "The type of the token is not accepted for its issuer; it may be an ID token.",
             Self::BadAlgorithm => {
-                "The token is signed with an algorithm that is not allowed for its issuer or its key."
+                "The signature algorithm of the token is not allowed for its issuer or key."
             }
-            Self::UnknownKey => "The token names a key that is not in its issuer's key set.",
+            Self::UnknownKey => "The token is signed with a key that is not in the key set of its issuer.",
             Self::BadSignature => {
-                "The signature does not match: the token was changed, or another key signed it."
+                "The signature is invalid: the token was altered or signed with a different key."
             }
-            Self::MissingClaim => "The token lacks a claim that is required.",
-            Self::BadClaim => "A claim of the token has a type or a value that cannot be used.",
-            Self::Expired => "The token has expired. The client has to get a new one.",
-            Self::NotYetValid => "The token is not valid yet. One of the two clocks may be wrong.",
-            Self::IssuedInFuture => "The token was issued in the future. One of the two clocks is wrong.",
-            Self::TooLongLived => "The token lives longer than max_lifetime of its issuer allows.",
+            Self::MissingClaim => "The token lacks a required claim.",
+            Self::BadClaim => "A claim of the token has an invalid type or value.",
+            Self::Expired => "The token has expired. The client must request a new one.",
+            Self::NotYetValid => {
+                "The token is not valid yet. The clock of the gate or of the issuer may be wrong."
+            }
+            Self::IssuedInFuture => {
+                "The token was issued in the future. The clock of the gate or of the issuer is wrong."
+            }
+            Self::TooLongLived => "The lifetime of the token exceeds max_lifetime of its issuer.",
             Self::WrongAudience => {
-                "The token was issued for another API: its audience is none of the issuer's audiences here."
+                "The token was issued for another API: none of its audiences is configured for its issuer."
             }
-            Self::TokenRevoked => "This token was revoked.",
+            Self::TokenRevoked => "This token has been revoked.",
             Self::SessionRevoked => {
-                "The tokens of its log-in session that were issued until then were revoked."
+                "All tokens of its login session issued up to the revocation have been revoked."
             }
-            Self::SubjectRevoked => "The tokens of its subject that were issued until then were revoked.",
-            Self::ClientRevoked => "The tokens of its client that were issued until then were revoked.",
-            Self::IssuerRevoked => "The tokens of its issuer that were issued until then were revoked.",
+            Self::SubjectRevoked => {
+                "All tokens of its subject issued up to the revocation have been revoked."
+            }
+            Self::ClientRevoked => "All tokens of its client issued up to the revocation have been revoked.",
+            Self::IssuerRevoked => "All tokens of its issuer issued up to the revocation have been revoked.",
             Self::RoleChanged => {
-                "The roles of its subject changed after the token was issued. The client has to get a new one."
+                "The roles of its subject changed after the token was issued. The client must request a new one."
             }
             Self::Idle => {
-                "The token was not used for longer than idle_timeout. The client has to get a new one."
+                "The token has been inactive for longer than idle_timeout. The client must request a new one."
             }
-            Self::InsufficientScope => "The token lacks a scope that the route requires.",
-            Self::InsufficientRole => "The token lacks a role that the route requires.",
+            Self::InsufficientScope => "The token lacks a scope required by the route.",
+            Self::InsufficientRole => "The token lacks a role required by the route.",
             Self::BadOrigin => {
-                "The request came from a page of an origin that the route does not list in origins or cors.origins."
+                "The Origin of the request is not listed in origins or cors.origins of the route."
             }
             Self::ClaimCondition => {
-                "A claim of the token is not as the conditions of its issuer or of the route demand."
+                "A claim of the token does not meet the conditions of its issuer or of the route."
             }
             Self::InsufficientAuthentication => {
-                "The user was not authenticated in the way that the route demands, or too long ago."
+                "The user authentication is too old or too weak for the route."
             }
             Self::KeysUnavailable => {
-                "The keys of the issuer were never loaded, or not confirmed for longer than max_stale."
+                "The keys of the issuer have never been loaded, or have not been confirmed for longer than max_stale."
             }
-            Self::StateUnavailable => "The shared state was not confirmed for longer than max_staleness.",
+            Self::StateUnavailable => {
+                "The shared state has not been confirmed for longer than max_staleness."
+            }
             Self::SignalsStale => {
                 "Signals about the tokens of this issuer may be missing: the heartbeat of their transmitter is overdue."
             }
             Self::CertificateMismatch => {
-                "The client certificate is missing, not valid, or another one than the token is bound to."
+                "The client certificate is missing, invalid, or not the one that the token is bound to."
             }
             Self::BeforeState => {
-                "The token is older than the state store: what was revoked before that is not known."
+                "The token is older than the state store, so it is unknown whether it has been revoked."
             }
             Self::BadProof => {
-                "The DPoP proof is missing, wrong, or was used before. Behind a proxy, dpop.public_url must be what clients see."
+                "The DPoP proof is missing, invalid, or has already been used. Behind a proxy, set dpop.public_url to the origin that clients see."
             }
             Self::NonceRequired => {
-                "The DPoP proof lacks a nonce. Clients repeat the request with the one they are given."
+                "The DPoP proof lacks a valid nonce. The client must repeat the request with the nonce of the response."
             }
             Self::UnprovenToken => {
-                "The token is bound to a key and came without a proof of it, or it is not bound and has to be."
+                "The token is bound to a key but came without a proof, or it is not bound although it must be."
             }
-            Self::Overloaded => "A limit of this gate was reached.",
+            Self::Overloaded => "The gate reached a limit.",
         }
     }
 

@@ -36,11 +36,11 @@ pub(in crate::enforce) fn audiences(case: &Case<'_>, _failed: Option<Reason>) ->
         return String::new();
     };
     match route.audiences.as_slice() {
-        [] => "the route asks for none of its own".to_owned(),
+        [] => "the route requires no additional audience".to_owned(),
         named => {
             let claim = &issuer.rules.claims.audience;
             let named = words::list(named.iter().map(String::as_str));
-            format!("{claim} is {}; one of these is needed here: {named}", words::value(claim.find(payload)))
+            format!("{claim} is {}; required, one of: {named}", words::value(claim.find(payload)))
         }
     }
 }
@@ -67,7 +67,7 @@ pub(in crate::enforce) fn alternatives(case: &Case<'_>, _failed: Option<Reason>)
         let verdict = if lacks.is_empty() { "met".to_owned() } else { format!("lacks {}", lacks.join(", ")) };
         format!("set {}: {verdict}", index + 1)
     });
-    format!("one set must be met whole; {}", sets.collect::<Vec<_>>().join("; "))
+    format!("one set must be fully met; {}", sets.collect::<Vec<_>>().join("; "))
 }
 
 /// What a token lacks of one set.
@@ -92,30 +92,30 @@ pub(in crate::enforce) fn authentication(case: &Case<'_>, _failed: Option<Reason
     let mut text = String::new();
     if !needed.acr_values.is_empty() {
         let values = words::list(needed.acr_values.iter().map(String::as_str));
-        text = format!("acr is {}; one of these is needed: {values}", words::value(payload.get("acr")));
+        text = format!("acr is {}; required, one of: {values}", words::value(payload.get("acr")));
     }
     if let Some(most) = needed.max_age {
-        let age = token.authenticated_at.map_or("unknown: there is no auth_time".to_owned(), |at| {
+        let age = token.authenticated_at.map_or("unknown: auth_time is absent".to_owned(), |at| {
             format!("{} ago", words::span(case.now.wall.since(at)))
         });
         let and = if text.is_empty() { "" } else { "; " };
         // Writing to a string cannot fail.
         let _written = write!(text, "{and}authenticated {age}; max_age {}", words::span(most));
     }
-    if text.is_empty() { "the route asks for no special authentication".to_owned() } else { text }
+    if text.is_empty() { "the route has no authentication requirements".to_owned() } else { text }
 }
 
 /// Each condition, the claim's value, and whether it is met.
 fn conditions(all: &[ClaimCondition], payload: &Map<String, Value>) -> String {
     match all {
-        [] => "there are none".to_owned(),
+        [] => "no conditions".to_owned(),
         all => all.iter().map(|condition| shown(condition, payload)).collect::<Vec<_>>().join("; "),
     }
 }
 
 fn shown(condition: &ClaimCondition, payload: &Map<String, Value>) -> String {
     let verdict = if condition.is_met(payload) { "met" } else { "not met" };
-    format!("{condition}: {verdict}, it is {}", words::value(condition.claim.find(payload)))
+    format!("{condition}: {verdict}; the claim is {}", words::value(condition.claim.find(payload)))
 }
 
 #[cfg(test)]
@@ -175,25 +175,25 @@ mod tests {
             (
                 "route_audiences",
                 false,
-                format!("aud is {AUDIENCE:?}; one of these is needed here: \"https://deploy.example\""),
+                format!("aud is {AUDIENCE:?}; required, one of: \"https://deploy.example\""),
             ),
-            ("issuer_conditions", false, r#"staff = "yes": not met, it is "no\u{1b}""#.to_owned()),
-            ("claim_conditions", false, r#"repository_id = "123": not met, it is "124""#.to_owned()),
+            ("issuer_conditions", false, r#"staff = "yes": not met; the claim is "no\u{1b}""#.to_owned()),
+            ("claim_conditions", false, r#"repository_id = "123": not met; the claim is "124""#.to_owned()),
             (
                 "allow",
                 false,
                 concat!(
-                    r#"one set must be met whole; "#,
-                    r#"set 1: lacks scopes (needed: all of "deploy"; the token has: "read:deals", "read:users"); "#,
-                    r#"set 2: lacks roles (needed: all of "admin"; the token has: "editor"), "#,
-                    r#"unit = "ops": not met, it is absent"#
+                    r#"one set must be fully met; "#,
+                    r#"set 1: lacks scopes (required: all of "deploy"; the token has: "read:deals", "read:users"); "#,
+                    r#"set 2: lacks roles (required: all of "admin"; the token has: "editor"), "#,
+                    r#"unit = "ops": not met; the claim is absent"#
                 )
                 .to_owned(),
             ),
             (
                 "authentication",
                 false,
-                r#"acr is "silver"; one of these is needed: "gold"; authenticated 1m30s ago; max_age 1m"#.to_owned(),
+                r#"acr is "silver"; required, one of: "gold"; authenticated 1m30s ago; max_age 1m"#.to_owned(),
             ),
         ] {
             assert_eq!((told.ok(check), told.detail(check)), (Some(ok), detail.as_str()), "{check}");
@@ -212,21 +212,21 @@ mod tests {
         let token = token(&payload(good));
         let told = TestRequest::new(&gate, "/demanding").token(&token).explain().expect("a bearer token");
         assert!(told.allowed, "{told:?}");
-        assert_eq!(told.detail("issuer_conditions"), r#"staff = "yes": met, it is "yes""#);
+        assert_eq!(told.detail("issuer_conditions"), r#"staff = "yes": met; the claim is "yes""#);
         assert!(
-            told.detail("allow").starts_with("one set must be met whole; set 1: met; set 2: lacks roles")
+            told.detail("allow").starts_with("one set must be fully met; set 1: met; set 2: lacks roles")
         );
         assert_eq!(
             told.detail("authentication"),
-            r#"acr is "gold"; one of these is needed: "gold"; authenticated 0s ago; max_age 1m"#
+            r#"acr is "gold"; required, one of: "gold"; authenticated 0s ago; max_age 1m"#
         );
         let plain = TestRequest::new(&gate, "/plain").token(&token).explain().expect("a bearer token");
         for (check, detail) in [
             ("route_issuers", "the route accepts every configured issuer"),
-            ("route_audiences", "the route asks for none of its own"),
-            ("claim_conditions", "there are none"),
+            ("route_audiences", "the route requires no additional audience"),
+            ("claim_conditions", "no conditions"),
             ("allow", "the route has no alternatives"),
-            ("authentication", "the route asks for no special authentication"),
+            ("authentication", "the route has no authentication requirements"),
         ] {
             assert_eq!(plain.detail(check), detail);
         }

@@ -69,7 +69,7 @@ pub(in crate::enforce) fn algorithm(case: &Case<'_>, _failed: Option<Reason>) ->
     let accepted: Vec<String> = rules.algorithms.iter().map(|one| format!("{one:?}")).collect();
     let accepted = words::list(accepted.iter().map(String::as_str));
     let alg = jws.parameter("alg");
-    let other_name = if alg.is_some_and(|alg| alg == "Ed25519") { ", another name of \"EdDSA\"" } else { "" };
+    let other_name = if alg.is_some_and(|alg| alg == "Ed25519") { ", an alias of \"EdDSA\"" } else { "" };
     format!("alg is {}{other_name}; accepted: {accepted}", words::value(alg))
 }
 
@@ -109,7 +109,7 @@ pub(in crate::enforce) fn audience(case: &Case<'_>, _failed: Option<Reason>) -> 
     let Some((jws, rules)) = read(case) else { return String::new() };
     let ours = words::list(rules.audiences.iter().chain(&rules.resources).map(String::as_str));
     let name = &rules.claims.audience;
-    format!("{name} is {}; one of these is needed: {ours}", words::value(name.find(&jws.payload)))
+    format!("{name} is {}; required, one of: {ours}", words::value(name.find(&jws.payload)))
 }
 
 pub(in crate::enforce) fn required_claims(case: &Case<'_>, _failed: Option<Reason>) -> String {
@@ -162,7 +162,7 @@ pub(in crate::enforce) fn revocation(case: &Case<'_>, failed: Option<Reason>) ->
     let Some(token) = &case.token else { return String::new() };
     if failed == Some(Reason::StateUnavailable) {
         return match case.enforcer.in_force.freshness.is_fresh(case.now.monotonic) {
-            true => "the shared store does not say when the token was first used".to_owned(),
+            true => "the shared store has no record of the first use of the token".to_owned(),
             false => "the shared state was not confirmed for longer than max_staleness".to_owned(),
         };
     }

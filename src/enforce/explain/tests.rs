@@ -68,20 +68,20 @@ fn a_good_token_passes_every_check() {
         ("algorithm", r#"alg is "ES256"; accepted: "ES256", "ES384", "EdDSA", "RS256", "PS256""#),
         ("dates", "iat is 1799999990, exp is 1800000600, nbf is absent"),
         ("expiry", "expires in 10m, at 2027-01-15T08:10:00.000Z; leeway 30s"),
-        ("not_before", "there is no nbf"),
+        ("not_before", "nbf is absent"),
         ("issued_at", "issued 10s ago, at 2027-01-15T07:59:50.000Z; leeway 30s"),
         ("lifetime", "exp − iat is 10m10s; max_lifetime 1d"),
-        ("audience", r#"aud is "https://api.example"; one of these is needed: "https://api.example", "api""#),
+        ("audience", r#"aud is "https://api.example"; required, one of: "https://api.example", "api""#),
         ("required_claims", r#"present: "sub""#),
         ("key", r#"kid is "es", a key for ES256"#),
         ("signature", "matches"),
         ("claims", r#"subject "alice", client "app", jti "token-1""#),
         ("certificate", "the token is not bound to a client certificate"),
         ("proof", "the token is not bound to a key"),
-        ("revocation", "nothing ended it"),
+        ("revocation", "no event ended it"),
         ("idle", "idle_timeout is off"),
-        ("scopes", r#"needed: all of "read:deals"; the token has: "read:deals", "read:users""#),
-        ("roles", r#"needed: one of "editor", "owner"; the token has: "editor""#),
+        ("scopes", r#"required: all of "read:deals"; the token has: "read:deals", "read:users""#),
+        ("roles", r#"required: one of "editor", "owner"; the token has: "editor""#),
     ] {
         assert_eq!(told.detail(check), detail);
     }
@@ -95,7 +95,7 @@ fn the_origin_of_a_page_is_told_with_those_that_are_listed() {
     let token = token(&payload(json!({})));
     let origins = r#"listed: "https://app.example", "null""#;
     for (path, origin, ok, detail) in [
-        ("/listed", None, true, format!("there is no Origin; {origins}")),
+        ("/listed", None, true, format!("Origin is absent; {origins}")),
         ("/listed", Some("null"), true, format!("Origin is \"null\"; {origins}")),
         (
             "/listed",
@@ -107,7 +107,7 @@ fn the_origin_of_a_page_is_told_with_those_that_are_listed() {
             "/any",
             Some("https://evil.example"),
             true,
-            "Origin is \"https://evil.example\"; the route takes every origin".to_owned(),
+            "Origin is \"https://evil.example\"; the route accepts every origin".to_owned(),
         ),
     ] {
         let asking = Asking { origin, ..Asking::new(&gate, path).token(&token) };
@@ -137,7 +137,7 @@ fn everything_that_is_wrong_is_told_at_once() {
         ("lifetime", "exp is not after iat"),
         ("required_claims", r#"missing: "sub""#),
         ("claims", "client_id is not a string"),
-        ("idle", "not checked: the claims cannot be used"),
+        ("idle", "not checked: the claims are invalid"),
     ] {
         assert_eq!(told.detail(check), detail);
     }
@@ -158,7 +158,7 @@ fn what_a_forged_token_says_is_still_compared_with_the_route() {
     let told = explained(&gate, "/admin", &forged);
     assert_eq!(told.reason, Some(Reason::BadSignature));
     assert_eq!(failed(&told), ["signature", "scopes", "roles"]);
-    assert!(told.detail("signature").contains("what the token says of itself"));
+    assert!(told.detail("signature").contains("unverified claims of the token"));
 }
 
 /// This check and all that come after it.
@@ -215,12 +215,12 @@ fn what_cannot_be_known_is_said_to_be_so() {
         host: None,
         headers: &HeaderMap::new(),
         now: Now::at_millis(NOW * 1_000),
-        stateless: Some("there is no store yet"),
+        stateless: Some("does not exist yet"),
         asked: Asked::NOTHING,
     });
     assert!(told.allowed);
     assert_eq!(unknown(&told), ["revocation", "idle"]);
-    assert_eq!(told.detail("idle"), "not checked: there is no store yet");
+    assert_eq!(told.detail("idle"), "not checked: does not exist yet");
 }
 
 #[test]
@@ -260,8 +260,8 @@ fn a_route_that_is_only_observed_is_said_to_be() {
     let good = token(&payload(json!({})));
     let told = explained(&gate, "/shadow", &good);
     assert_eq!((told.allowed, told.reason), (false, Some(Reason::InsufficientScope)));
-    assert!(told.detail("route").contains("only observed"), "{told:?}");
-    assert!(explained(&gate, "/open", &good).detail("route").contains("needs no token"));
+    assert!(told.detail("route").contains("in shadow mode"), "{told:?}");
+    assert!(explained(&gate, "/open", &good).detail("route").contains("requires no token"));
 }
 
 #[test]
@@ -324,28 +324,24 @@ fn what_ended_a_token_is_told_with_its_time() {
         (
             Ends::Token(TokenKey::new(ISSUER, "token-1")),
             Reason::TokenRevoked,
-            "the token was revoked".to_owned(),
+            "the token has been revoked".to_owned(),
         ),
         (
             Ends::Subject(subject, at),
             Reason::SubjectRevoked,
             format!(
-                "2027-01-15T07:59:55.000Z: tokens of its subject issued until then were revoked; {issued}"
+                "2027-01-15T07:59:55.000Z: tokens of its subject issued up to then are revoked; {issued}"
             ),
         ),
         (
             Ends::Client(ClientKey::new(ISSUER, "app"), at),
             Reason::ClientRevoked,
-            format!(
-                "2027-01-15T07:59:55.000Z: tokens of its client issued until then were revoked; {issued}"
-            ),
+            format!("2027-01-15T07:59:55.000Z: tokens of its client issued up to then are revoked; {issued}"),
         ),
         (
             Ends::Issuer(IssuerKey::new(ISSUER), at),
             Reason::IssuerRevoked,
-            format!(
-                "2027-01-15T07:59:55.000Z: tokens of its issuer issued until then were revoked; {issued}"
-            ),
+            format!("2027-01-15T07:59:55.000Z: tokens of its issuer issued up to then are revoked; {issued}"),
         ),
         (
             Ends::Roles { subject, at, version: None },
@@ -355,7 +351,7 @@ fn what_ended_a_token_is_told_with_its_time() {
         (
             Ends::Roles { subject, at, version: Some(4) },
             Reason::RoleChanged,
-            format!("the roles of its subject have version 4, the token has 3; {issued}"),
+            format!("the roles of its subject have version 4; the token has version 3; {issued}"),
         ),
     ];
     let good = token(&payload(json!({"role_version": 3})));
@@ -370,7 +366,7 @@ fn what_ended_a_token_is_told_with_its_time() {
     assert!(
         explained(&gate, "/deals", &good)
             .detail("revocation")
-            .starts_with("2027-01-15T07:59:55.000Z: what was revoked before")
+            .starts_with("2027-01-15T07:59:55.000Z: earlier revocations")
     );
 }
 
@@ -388,7 +384,7 @@ fn an_idle_clock_is_looked_at_and_not_touched() {
     assert_eq!(told(51).reason, Some(Reason::Idle));
     assert_eq!(
         told(51).detail("idle"),
-        "not used since its issue, 1m1s ago, at 2027-01-15T07:59:50.000Z; idle_timeout 1m"
+        "not used since it was issued, 1m1s ago, at 2027-01-15T07:59:50.000Z; idle_timeout 1m"
     );
     assert_eq!(gate.in_force.sessions.tracked(), 0, "an explanation starts no session");
 

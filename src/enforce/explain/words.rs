@@ -31,11 +31,11 @@ pub(super) fn target(method: &Method, path: &str, good: bool) -> String {
     let has_encoded_slash =
         path.split('?').next().is_some_and(|path| path.to_ascii_lowercase().contains("%2f"));
     let keep = if has_encoded_slash {
-        "; a %2f passes on a route with encoded_slashes = \"keep\", unless its decoded form climbs or has an empty segment"
+        "; a %2f is accepted on a route with encoded_slashes = \"keep\", unless the decoded path has a dot segment or an empty segment"
     } else {
         ""
     };
-    if good { asked } else { format!("{asked} could be read in two ways, or is no path at all{keep}") }
+    if good { asked } else { format!("{asked} is ambiguous or not a path{keep}") }
 }
 
 pub(super) fn route(found: Option<&Route>, method: &Method, path: &str, host: Option<&str>) -> String {
@@ -44,10 +44,10 @@ pub(super) fn route(found: Option<&Route>, method: &Method, path: &str, host: Op
         return format!("none for {} {} {host}", escaped(method.as_str()), quoted(path));
     };
     let (number, settings) = (route.index() + 1, route.settings());
-    let anonymous = if settings.anonymous { ", which needs no token" } else { "" };
+    let anonymous = if settings.anonymous { ", which requires no token" } else { "" };
     let shadow = match settings.mode {
         Mode::Enforce => "",
-        Mode::Shadow => ", which is only observed: the request is forwarded whatever is found",
+        Mode::Shadow => ", which is in shadow mode: the request is forwarded whatever the verdict",
     };
     format!("{}, number {number} of the configuration{anonymous}{shadow}", quoted(route.pattern()))
 }
@@ -64,7 +64,7 @@ pub(super) fn mcp(
             let name = name.as_ref().map(|name| format!(", Mcp-Name {}", quoted(name))).unwrap_or_default();
             format!("Mcp-Method {}{name}", quoted(method))
         }
-        (Ok(()), _) => "the route is for any request, whatever it says in MCP fields".to_owned(),
+        (Ok(()), _) => "the route does not depend on MCP headers".to_owned(),
     }
 }
 
@@ -73,27 +73,27 @@ pub(super) fn resource(resource: Option<&Resource>, token: &VerifiedToken) -> St
     let named = list(token.audiences.iter());
     match resource {
         Some(Resource { url, require_audience: true, .. }) => {
-            format!("aud is {named}; {} is needed", quoted(url))
+            format!("aud is {named}; required: {}", quoted(url))
         }
         _ if token.is_for_resources => {
             let own =
                 resource.map_or("to none".to_owned(), |resource| format!("to {}", quoted(&resource.url)));
-            format!("aud is {named}, so it is for these resources only; the route belongs {own}")
+            format!("aud is {named}, so the token is only for these resources; the route belongs {own}")
         }
-        _ => "the route asks for no URL of a resource in aud".to_owned(),
+        _ => "the route does not require a resource URL in aud".to_owned(),
     }
 }
 
 pub(super) fn form(fault: Option<Reason>) -> String {
     let text = match fault {
         None => "a signed JWT",
-        Some(Reason::Ambiguous) => "the query carries an access_token as well",
+        Some(Reason::Ambiguous) => "the query also contains an access_token",
         Some(Reason::Malformed) => {
-            "not of the form that RFC 6750 gives a token, or longer than 16 KiB; it goes without \"Bearer\""
+            "not in the token format of RFC 6750, or longer than 16 KiB; omit the prefix \"Bearer\""
         }
-        Some(Reason::NotJwt) => "not three parts of strict base64url of which the first two are JSON objects",
+        Some(Reason::NotJwt) => "not three parts of strict base64url, the first two of them JSON objects",
         Some(_) => {
-            "has a member twice or nested too deep, a kid that is no string, or an extension (crit, b64) that is not understood"
+            "has a repeated or too deeply nested member, a kid that is not a string, or an unsupported extension (crit, b64)"
         }
     };
     text.to_owned()
@@ -107,12 +107,12 @@ pub(super) fn issuer<'a>(named: Option<&Value>, known: impl Iterator<Item = &'a 
 
 /// The issuer of Kubernetes' tokens that never expire.
 const LEGACY: &str = "kubernetes/serviceaccount";
-const NEVER_EXPIRES: &str = ", that of service account tokens which never expire and are not accepted; \
+const NEVER_EXPIRES: &str = ", the issuer of legacy service account tokens, which never expire and are not accepted; \
     use a projected token, which has an audience and an expiry";
 
 /// Why a token of a service account lasts too long, and what to do.
-pub(super) const EXTENDED: &str = "Kubernetes extends tokens that it mounts by itself to a year; \
-    mount a projected one with an audience and expirationSeconds, or raise max_lifetime";
+pub(super) const EXTENDED: &str = "Kubernetes extends the lifetime of automatically mounted tokens to a year; \
+    mount a projected token with an audience and expirationSeconds, or raise max_lifetime";
 
 pub(super) fn trust_domain(subject: Option<&Value>, domain: &str) -> String {
     format!("sub is {}, of the trust domain {}", value(subject), quoted(domain))
@@ -122,8 +122,8 @@ pub(super) fn trust_domain(subject: Option<&Value>, domain: &str) -> String {
 pub(super) fn dates(payload: &Map<String, Value>, undated: Option<Timestamp>) -> String {
     let shown = |name| format!("{name} is {}", value(payload.get(name)));
     let dates = ["iat", "exp", "nbf"].map(shown).join(", ");
-    let undated =
-        undated.map(|at| format!("; it counts as issued at {at}, when it was first seen or by its nbf"));
+    let undated = undated
+        .map(|at| format!("; it counts as issued at {at}, its nbf or the time when it was first seen"));
     let never = payload.get("exp").is_none() && payload.get("iss").is_some_and(|iss| iss == LEGACY);
     dates + &undated.unwrap_or_default() + if never { NEVER_EXPIRES } else { "" }
 }
@@ -135,7 +135,7 @@ pub(super) fn expiry(times: &Validity, leeway: Duration, now: Timestamp) -> Stri
 
 pub(super) fn not_before(times: &Validity, leeway: Duration, now: Timestamp) -> String {
     match times.not_before {
-        None => "there is no nbf".to_owned(),
+        None => "nbf is absent".to_owned(),
         Some(from) if from <= now => format!("valid since {from}"),
         Some(from) => format!("valid {}; leeway {}", relative(from, now), span(leeway)),
     }
@@ -165,7 +165,7 @@ pub(super) fn no_keys(settings: &keys::Settings, availability: Availability) -> 
         KeySource::File(path) => format!("in {}", path.display()),
         KeySource::Url(url) => format!("at {}", quoted(url)),
         KeySource::Discovery | KeySource::SignalsMetadata(_) => "found by discovery".to_owned(),
-        KeySource::Secret(_) => "made of the secret".to_owned(),
+        KeySource::Secret(_) => "derived from the secret".to_owned(),
         KeySource::Authority => "of the embedded authority".to_owned(),
     };
     match availability {
@@ -179,19 +179,22 @@ pub(super) fn no_keys(settings: &keys::Settings, availability: Availability) -> 
 }
 
 pub(super) fn key(kid: Option<&str>, algorithm: Algorithm, keys: usize, fault: Option<Reason>) -> String {
-    let named = kid.map_or("the token names no key".to_owned(), |kid| format!("kid is {}", quoted(kid)));
+    let named = kid.map_or("kid is absent".to_owned(), |kid| format!("kid is {}", quoted(kid)));
     match (fault, kid) {
         (None, Some(_)) => format!("{named}, a key for {algorithm:?}"),
         (None, None) => format!("{named}; the issuer has some for {algorithm:?}"),
-        (Some(Reason::UnknownKey), _) => format!("{named}, which none of the issuer's {keys} keys is"),
+        (Some(Reason::UnknownKey), _) => format!("{named}, which is none of the issuer's {keys} keys"),
         (Some(_), Some(_)) => format!("{named}, a key that is not for {algorithm:?}"),
         (Some(_), None) => format!("{named}, and none of the issuer's {keys} is for {algorithm:?}"),
     }
 }
 
 pub(super) fn signature(good: bool) -> String {
-    let text =
-        if good { "matches" } else { "does not match; what follows is only what the token says of itself" };
+    let text = if good {
+        "matches"
+    } else {
+        "does not match; the following checks use unverified claims of the token"
+    };
     text.to_owned()
 }
 
@@ -200,12 +203,12 @@ pub(super) fn origin(listed: &[WebOrigin], headers: &HeaderMap) -> String {
     let sent = headers.get_all(ORIGIN).iter().map(|value| quoted(&String::from_utf8_lossy(value.as_bytes())));
     let sent: Vec<_> = sent.collect();
     let sent = match sent.as_slice() {
-        [] => "there is no Origin".to_owned(),
+        [] => "Origin is absent".to_owned(),
         [one] => format!("Origin is {one}"),
-        several => format!("there is more than one Origin: {}", several.join(", ")),
+        several => format!("Origin is repeated: {}", several.join(", ")),
     };
     match listed {
-        [] => format!("{sent}; the route takes every origin"),
+        [] => format!("{sent}; the route accepts every origin"),
         listed => {
             let listed: Vec<_> = listed.iter().map(ToString::to_string).collect();
             format!("{sent}; listed: {}", list(listed.iter().map(String::as_str)))
@@ -225,23 +228,23 @@ pub(super) fn holder(token: &VerifiedToken) -> String {
     ];
     let parts: Vec<_> =
         parts.into_iter().filter_map(|(name, is)| Some(format!("{name} {}", quoted(is?)))).collect();
-    let holder = if parts.is_empty() { "names nobody".to_owned() } else { parts.join(", ") };
+    let holder = if parts.is_empty() { "the token names no subject".to_owned() } else { parts.join(", ") };
     match &token.identity.omitted {
-        Some(names) => format!("{holder}; too long for the upstream and left out: {names}"),
+        Some(names) => format!("{holder}; identity headers omitted because they are too long: {names}"),
         None => holder,
     }
 }
 
 pub(super) fn certificate(good: bool) -> String {
-    let rule = if good { "" } else { ", and sender_constraint of its issuer demands that" };
+    let rule = if good { "" } else { ", but sender_constraint of its issuer requires it" };
     format!("the token is not bound to a client certificate{rule}")
 }
 
 pub(super) fn proof(bound: bool, good: bool) -> String {
     let text = match (bound, good) {
-        (true, _) => "the token is bound to a key, which sender_constraint of its issuer leaves to others",
+        (true, _) => "the token is bound to a key, which sender_constraint of its issuer ignores",
         (false, true) => "the token is not bound to a key",
-        (false, false) => "the token is not bound to a key, and sender_constraint of its issuer demands that",
+        (false, false) => "the token is not bound to a key, but sender_constraint of its issuer requires it",
     };
     text.to_owned()
 }
@@ -251,23 +254,24 @@ pub(super) fn revocation(
     token: &VerifiedToken,
     facts: &TokenFacts,
 ) -> String {
-    let Some((ended, grounds)) = ended else { return "nothing ended it".to_owned() };
+    let Some((ended, grounds)) = ended else { return "no event ended it".to_owned() };
     let whose = match ended {
-        Ended::Token => return "the token was revoked".to_owned(),
-        Ended::Session => "tokens of its log-in session issued until then were revoked",
-        Ended::Subject => "tokens of its subject issued until then were revoked",
-        Ended::Client => "tokens of its client issued until then were revoked",
-        Ended::Issuer => "tokens of its issuer issued until then were revoked",
+        Ended::Token => return "the token has been revoked".to_owned(),
+        Ended::Session => "tokens of its login session issued up to then are revoked",
+        Ended::Subject => "tokens of its subject issued up to then are revoked",
+        Ended::Client => "tokens of its client issued up to then are revoked",
+        Ended::Issuer => "tokens of its issuer issued up to then are revoked",
         Ended::Roles => "the roles of its subject changed then",
-        Ended::BeforeState => "what was revoked before is not known any more",
+        Ended::BeforeState => "earlier revocations are unknown",
     };
     let at = grounds.at.filter(|at| *at > Timestamp::EPOCH).map(|at| format!("{at}: {whose}"));
     let versions = grounds.role_version.zip(token.role_version).filter(|(now, then)| then < now);
-    let versions = versions
-        .map(|(now, then)| format!("the roles of its subject have version {now}, the token has {then}"));
+    let versions = versions.map(|(now, then)| {
+        format!("the roles of its subject have version {now}; the token has version {then}")
+    });
     let grounds: Vec<String> = versions.into_iter().chain(at).collect();
     let seen = match facts.issued_at < token.issued_at {
-        true => format!(", and was here at {} already", facts.issued_at),
+        true => format!(", and was already seen at {}", facts.issued_at),
         false => String::new(),
     };
     format!("{}; it was issued at {}{seen}", grounds.join("; "), token.issued_at)
@@ -276,9 +280,9 @@ pub(super) fn revocation(
 pub(super) fn stale_signals(clock: &SignalClock, now: Now) -> String {
     let name = quoted(clock.transmitter());
     match clock.is_suspended() {
-        true => format!("the event transmitter {name} says that it sends no signals"),
+        true => format!("the event transmitter {name} has stopped sending signals"),
         false => format!(
-            "the heartbeat of the event transmitter {name} is overdue: nothing was confirmed for {}",
+            "the heartbeat of the event transmitter {name} is overdue: not confirmed for {}",
             span(clock.age(now.monotonic))
         ),
     }
@@ -288,7 +292,7 @@ pub(super) fn idle(look: &IdleLook, issued_at: Timestamp, now: Timestamp) -> Str
     let Some(timeout) = look.idle_timeout else { return "idle_timeout is off".to_owned() };
     let used = relative(look.last_used_at, now);
     let used = if look.last_used_at == issued_at {
-        format!("not used since its issue, {used}")
+        format!("not used since it was issued, {used}")
     } else {
         format!("last used {used}")
     };
@@ -300,7 +304,7 @@ pub(super) fn needed(all: &[String], any: &[String], held: &Words) -> String {
     let parts: Vec<_> =
         parts.map(|(how, wanted)| format!("{how} {}", list(wanted.iter().map(String::as_str)))).collect();
     let needed = if parts.is_empty() { "none".to_owned() } else { parts.join(" and ") };
-    format!("needed: {needed}; the token has: {}", list(held.iter()))
+    format!("required: {needed}; the token has: {}", list(held.iter()))
 }
 
 pub(super) fn list<'a>(texts: impl Iterator<Item = &'a str>) -> String {

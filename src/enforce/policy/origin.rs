@@ -91,12 +91,14 @@ fn normal(text: &str) -> Result<String, &'static str> {
     match scheme.as_str() {
         "file" | "data" | "blob" | "about" => return Err("is sent as \"null\""),
         "ws" | "wss" => {
-            return Err("is not an origin: the handshake of a WebSocket carries that of its page");
+            return Err("is not an origin: a WebSocket handshake has the origin of its page");
         }
-        _ if rest.contains('*') => return Err("has a wildcard in it, which is not supported"),
-        _ if rest.contains('@') => return Err("has a user in it, which an origin has not"),
-        _ if rest.contains(['/', '?', '#']) => return Err("has a path or a query, which an origin has not"),
-        _ if !rest.is_ascii() => return Err("has a host that browsers send in another form (xn--…)"),
+        _ if rest.contains('*') => return Err("contains a wildcard, which is not supported"),
+        _ if rest.contains('@') => return Err("contains a user, which is not part of an origin"),
+        _ if rest.contains(['/', '?', '#']) => {
+            return Err("has a path or query, which is not part of an origin");
+        }
+        _ if !rest.is_ascii() => return Err("has a host that browsers send in a different form (xn--…)"),
         _ => {}
     }
     let (host, port) = match rest.rfind(']').map_or_else(|| rest.rfind(':'), |end| Some(end + 1)) {
@@ -204,11 +206,11 @@ mod tests {
             ("ht tps://app.example.com", "is not an origin"),
             ("https://app.example.com/", "has a path"),
             ("https://app.example.com/app", "has a path"),
-            ("https://app.example.com?a=b", "has a path or a query"),
-            ("https://app.example.com#top", "has a path or a query"),
-            ("https://user@app.example.com", "has a user"),
-            ("https://*.example.com", "has a wildcard"),
-            ("https://app.example.com:*", "has a wildcard"),
+            ("https://app.example.com?a=b", "has a path or query"),
+            ("https://app.example.com#top", "has a path or query"),
+            ("https://user@app.example.com", "contains a user"),
+            ("https://*.example.com", "contains a wildcard"),
+            ("https://app.example.com:*", "contains a wildcard"),
             ("https://", "has no valid host"),
             ("https://.", "has no valid host"),
             ("https://a..b", "has no valid host"),
@@ -217,7 +219,7 @@ mod tests {
             ("https://a.example,https://b.example", "has a path"),
             ("https://a.example https:", "has no valid host"),
             ("https://a.example\r\nx: y", "has no valid host"),
-            ("https://bücher.example", "another form"),
+            ("https://bücher.example", "a different form"),
             ("https://app.example.com:", "has no valid port"),
             ("https://app.example.com:0", "has no valid port"),
             ("https://app.example.com:65536", "has no valid port"),

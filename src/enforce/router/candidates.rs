@@ -114,10 +114,10 @@ fn tie(routes: &[Arc<Route>], route: &Route, other: usize, key: &'static str, wh
     let (own, theirs) = (route.pattern(), theirs.map_or("", |route| route.pattern()));
     let message = match key {
         "path" => format!(
-            "\"{own}\" and \"{theirs}\" (routes[{other}]) match the same requests; give one of them other hosts or methods"
+            "\"{own}\" and \"{theirs}\" (routes[{other}]) match the same requests; give one of them different hosts or methods"
         ),
         _ => format!(
-            "{what} fits requests that routes[{other}] fits as well; no request may fit two routes equally"
+            "{what} and routes[{other}] match the same requests equally well; change one so that only one matches"
         ),
     };
     PolicyError { route: route.index(), other: Some(other), key, message }

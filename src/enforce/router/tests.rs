@@ -353,8 +353,8 @@ fn routes_overlap_when_one_request_can_match_both() {
 #[test]
 fn a_mistake_in_a_pattern_says_what_to_write() {
     let everything = "write {*rest} for everything below, or {name} for any one segment";
-    let part = "a part of a segment cannot be left open; write {name} for any one segment";
-    let only = |segment: &str, meant: &str| format!("\"{segment}\" would match itself only: {meant}");
+    let part = "a wildcard cannot be part of a segment; write {name} for any one segment";
+    let only = |segment: &str, meant: &str| format!("\"{segment}\" is not a wildcard here: {meant}");
     for (path, message) in [
         ("/a/*", only("*", everything)),
         ("/**", only("**", everything)),
@@ -367,13 +367,13 @@ fn a_mistake_in_a_pattern_says_what_to_write() {
         ("/:*", only(":*", part)),
         ("/:a*", only(":a*", part)),
         ("deals", "\"deals\" does not start with \"/\"".to_owned()),
-        ("/a//b", "a segment is empty".to_owned()),
+        ("/a//b", "it has an empty segment".to_owned()),
         ("/{*rest}/a", "\"{*rest}\" must be the last segment".to_owned()),
-        ("/{}", "\"{}\" is not {name} or {*rest}".to_owned()),
+        ("/{}", "\"{}\" must be {name} or {*rest}".to_owned()),
         ("/{a}/{a}", "the name \"a\" occurs twice".to_owned()),
         ("/a{b}", "\"a{b}\" is neither a literal nor {name} nor {*rest}".to_owned()),
         ("/a%2fb", "\"a%2fb\" can never match without encoded_slashes = \"keep\"".to_owned()),
-        ("/a/..", "\"..\" can never match: such a target is refused".to_owned()),
+        ("/a/..", "\"..\" can never match: such request targets are rejected".to_owned()),
     ] {
         let errors = Router::new(vec![route(path)]).expect_err(path);
         assert_eq!(

@@ -46,8 +46,8 @@ impl fmt::Display for BadAnswer {
             Self::TooLarge => "response head too large",
             Self::ContentLength => "invalid Content-Length",
             Self::TransferEncoding => "invalid Transfer-Encoding",
-            Self::Chunk => "broken chunked coding",
-            Self::Switch => "unexpected switch of protocol",
+            Self::Chunk => "invalid chunked encoding",
+            Self::Switch => "unexpected protocol switch",
             Self::Interim => "too many interim responses",
             Self::Http2 => "malformed HTTP/2 response",
         })

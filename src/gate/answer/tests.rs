@@ -41,7 +41,9 @@ fn denials_are_answered_as_promised() {
             Reason::Expired,
             401,
             "invalid_token",
-            Some(format!(r#"{bare}, error="invalid_token", error_description="The access token expired""#)),
+            Some(format!(
+                r#"{bare}, error="invalid_token", error_description="The access token has expired""#
+            )),
         ),
         (Reason::KeysUnavailable, 503, "temporarily_unavailable", None),
         (Reason::StateUnavailable, 503, "temporarily_unavailable", None),

@@ -114,7 +114,7 @@ impl BodyReader {
                         self.state = RequestBodyState::ChunkSize;
                     }
                     [b'\r'] => return Ok(RequestPiece::More),
-                    _ => return Err(Http1Fault::bad("A chunk is longer than its size")),
+                    _ => return Err(Http1Fault::bad("A chunk is longer than its declared size")),
                 },
                 RequestBodyState::ChunkSize => match self.line(inbox)? {
                     None => return Ok(RequestPiece::More),
@@ -173,7 +173,7 @@ impl BodyReader {
         }
         let mut line = inbox.split_to(length);
         if !line.ends_with(b"\r\n") {
-            return Err(Http1Fault::bad("A line does not end with CR LF"));
+            return Err(Http1Fault::bad("A line does not end with CRLF"));
         }
         line.truncate(length - 2);
         Ok(Some(line))

@@ -101,7 +101,7 @@ impl HeadReader {
             self.lines.check_first_byte(line)?;
             self.lines.check_size(line, self.limits)?;
             // RFC 9112 §2.2: a lone LF may be taken as a line end, which is how two parsers come to disagree.
-            let line = line.strip_suffix(b"\r\n").ok_or(Http1Fault::bad("A line does not end with CR LF"))?;
+            let line = line.strip_suffix(b"\r\n").ok_or(Http1Fault::bad("A line does not end with CRLF"))?;
             let body = self.lines.line(line, self.line, self.limits)?;
             (self.line, self.looked) = (end + 1, end + 1);
             if let Some(body) = body {

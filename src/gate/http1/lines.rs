@@ -158,7 +158,7 @@ impl HeadLines {
             return Err(METHOD_TOO_LONG);
         }
         self.method = Method::from_bytes(method).ok();
-        self.version = Some(minor(version.ok_or(Http1Fault::bad("The request line names no version"))?)?);
+        self.version = Some(minor(version.ok_or(Http1Fault::bad("The request line has no HTTP version"))?)?);
         let target_start = start + method.len() + 1;
         self.target = target_start..target_start + target.len();
         if method == b"CONNECT" {
@@ -196,14 +196,14 @@ impl HeadLines {
     fn keep_length(&mut self, value: &[u8]) -> Result<(), Http1Fault> {
         match self.length.replace(content_length(value)?) {
             None => Ok(()),
-            Some(_) => Err(Http1Fault::bad("More than one Content-Length")),
+            Some(_) => Err(Http1Fault::bad("The request has more than one Content-Length")),
         }
     }
 
     fn keep_coding(&mut self, value: &[u8]) -> Result<(), Http1Fault> {
         coding(value)?;
         if std::mem::replace(&mut self.chunked, true) {
-            return Err(Http1Fault::bad("More than one Transfer-Encoding"));
+            return Err(Http1Fault::bad("The request has more than one Transfer-Encoding"));
         }
         Ok(())
     }
@@ -214,9 +214,11 @@ impl HeadLines {
             return Err(NO_HOST);
         }
         match (self.chunked, self.length) {
-            (true, Some(_)) => Err(Http1Fault::bad("Content-Length beside Transfer-Encoding")),
+            (true, Some(_)) => {
+                Err(Http1Fault::bad("Content-Length and Transfer-Encoding are both set"))
+            }
             (true, None) if self.version == Some(Version::HTTP_10) => {
-                Err(Http1Fault::bad("Transfer-Encoding in HTTP/1.0"))
+                Err(Http1Fault::bad("Transfer-Encoding is not allowed in HTTP/1.0"))
             }
             (true, None) => Ok(BodyFraming::Chunked),
             (false, length) => Ok(BodyFraming::Length(length.unwrap_or(0))),
@@ -224,21 +226,23 @@ impl HeadLines {
     }
 }
 
-pub(super) const NOT_HTTP: Http1Fault = Http1Fault::bad("This is no HTTP/1.1 request");
-const METHOD_TOO_LONG: Http1Fault = Http1Fault::new(StatusCode::NOT_IMPLEMENTED, "The method is not known");
-const NO_CONNECT: Http1Fault = Http1Fault::new(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served here");
+pub(super) const NOT_HTTP: Http1Fault = Http1Fault::bad("The request is not a valid HTTP/1.1 request");
+const METHOD_TOO_LONG: Http1Fault =
+    Http1Fault::new(StatusCode::NOT_IMPLEMENTED, "The method is not supported");
+const NO_CONNECT: Http1Fault =
+    Http1Fault::new(StatusCode::METHOD_NOT_ALLOWED, "The CONNECT method is not supported");
 const TARGET_TOO_LONG: Http1Fault =
     Http1Fault::new(StatusCode::URI_TOO_LONG, "The request target is too long");
 pub(super) const HEAD_TOO_LARGE: Http1Fault =
     Http1Fault::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request head is too large");
 const TOO_MANY_FIELDS: Http1Fault =
     Http1Fault::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many header fields");
-const BAD_TARGET: Http1Fault = Http1Fault::target("The request target is not valid");
-const NO_HOST: Http1Fault = Http1Fault::target("The request names no Host");
-const TWO_HOSTS: Http1Fault = Http1Fault::target("The request has more than one Host");
-const BAD_HOST: Http1Fault = Http1Fault::target("The Host is not valid");
-const BAD_NAME: Http1Fault = Http1Fault::bad("The name of a header field is not valid");
-const CONTROL: Http1Fault = Http1Fault::bad("A control character in a header field");
+const BAD_TARGET: Http1Fault = Http1Fault::target("The request target is invalid");
+const NO_HOST: Http1Fault = Http1Fault::target("The Host header is missing");
+const TWO_HOSTS: Http1Fault = Http1Fault::target("The request has more than one Host header");
+const BAD_HOST: Http1Fault = Http1Fault::target("The Host header is invalid");
+const BAD_NAME: Http1Fault = Http1Fault::bad("A header field has an invalid name");
+const CONTROL: Http1Fault = Http1Fault::bad("A header field contains a control character");
 
 fn minor(version: &[u8]) -> Result<Version, Http1Fault> {
     match version {
@@ -247,10 +251,7 @@ fn minor(version: &[u8]) -> Result<Version, Http1Fault> {
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
-            Err(Http1Fault::new(
-                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-                "This HTTP version is not spoken here",
-            ))
+            Err(Http1Fault::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "The HTTP version is not supported"))
         }
         _ => Err(NOT_HTTP),
     }
@@ -269,9 +270,9 @@ fn request_target(method: &Method, target: Bytes) -> Result<RequestTarget, Http1
 /// Where name and value of a field line lie, without the blanks around the value (RFC 9112 §5).
 fn field(line: &[u8]) -> Result<(Range<usize>, Range<usize>), Http1Fault> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
-        return Err(Http1Fault::bad("A folded header field"));
+        return Err(Http1Fault::bad("A header field is folded over several lines"));
     }
-    let colon = memchr(b':', line).ok_or(Http1Fault::bad("A header line without a colon"))?;
+    let colon = memchr(b':', line).ok_or(Http1Fault::bad("A header line has no colon"))?;
     let (name, value) = line.split_at(colon);
     if name.is_empty() || !name.iter().copied().all(is_token) {
         return Err(BAD_NAME);
@@ -295,7 +296,7 @@ pub(super) fn trailer(line: &[u8], trailers: &mut HeaderMap, limits: HeadLimits)
     let (name, value) = (line.get(name).unwrap_or_default(), line.get(value).unwrap_or_default());
     let framing = [&b"content-length"[..], b"transfer-encoding", b"host"];
     if framing.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden)) {
-        return Err(Http1Fault::bad("A trailer field that frames the message"));
+        return Err(Http1Fault::bad("A trailer field must not frame the message"));
     }
     let name = HeaderName::from_bytes(name).map_err(|_invalid| BAD_NAME)?;
     let value = HeaderValue::from_bytes(value).map_err(|_invalid| CONTROL)?;
@@ -305,7 +306,7 @@ pub(super) fn trailer(line: &[u8], trailers: &mut HeaderMap, limits: HeadLimits)
 
 /// RFC 9110 §8.6: digits only, and no more than fit.
 fn content_length(value: &[u8]) -> Result<u64, Http1Fault> {
-    const INVALID: Http1Fault = Http1Fault::bad("The Content-Length is not valid");
+    const INVALID: Http1Fault = Http1Fault::bad("The Content-Length is invalid");
     if value.is_empty() {
         return Err(INVALID);
     }
@@ -314,7 +315,7 @@ fn content_length(value: &[u8]) -> Result<u64, Http1Fault> {
 
 /// The size before `;` and extensions, which mean nothing here (RFC 9112 §7.1).
 pub(super) fn chunk_size(line: &[u8]) -> Result<u64, Http1Fault> {
-    const INVALID: Http1Fault = Http1Fault::bad("The size of a chunk is not valid");
+    const INVALID: Http1Fault = Http1Fault::bad("The size of a chunk is invalid");
     let digits = memchr(b';', line).and_then(|end| line.get(..end)).unwrap_or(line);
     if digits.is_empty() || line.iter().copied().any(is_control) {
         return Err(INVALID);
@@ -334,9 +335,9 @@ fn coding(value: &[u8]) -> Result<(), Http1Fault> {
     }
     let chunked = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"chunked");
     if value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).all(chunked) {
-        return Err(Http1Fault::bad("The Transfer-Encoding is not valid"));
+        return Err(Http1Fault::bad("The Transfer-Encoding is invalid"));
     }
-    Err(Http1Fault::new(StatusCode::NOT_IMPLEMENTED, "The transfer coding is not known"))
+    Err(Http1Fault::new(StatusCode::NOT_IMPLEMENTED, "The transfer coding is not supported"))
 }
 
 /// A host and maybe a port (RFC 9110 §7.2), of the characters that real names and addresses consist of.

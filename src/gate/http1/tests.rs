@@ -553,7 +553,7 @@ fn how_much_of_a_body_is_left_is_known_by_its_length_and_at_its_end() {
 #[test]
 fn a_fault_is_told_in_its_own_words() {
     let fault = HeadReader::new(LIMITS).read(&mut BytesMut::from("GET /\r\n")).unwrap_err();
-    assert_eq!(fault.to_string(), "The request line names no version");
+    assert_eq!(fault.to_string(), "The request line has no HTTP version");
 }
 
 #[test]

@@ -20,7 +20,7 @@ struct PseudoTrailers;
 
 impl std::fmt::Display for PseudoTrailers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the trailers hold a pseudo-header field")
+        f.write_str("the trailers contain a pseudo-header field")
     }
 }
 

@@ -45,11 +45,11 @@ impl Fault {
     pub(super) const fn description(self) -> &'static str {
         match self {
             Self::NotFound => "no sender of this name is configured",
-            Self::Method => "the endpoint does not take this method",
-            Self::Incomplete => "the body did not arrive in time",
-            Self::BadRequest => "the request is no signal",
-            Self::TooLarge => "the body is too long",
-            Self::TooMany => "too many requests came from this address",
+            Self::Method => "the endpoint does not support this method",
+            Self::Incomplete => "timed out while reading the body",
+            Self::BadRequest => "the request is not a valid signal",
+            Self::TooLarge => "the body is too large",
+            Self::TooMany => "too many requests from this address; try again later",
         }
     }
 }

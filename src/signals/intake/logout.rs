@@ -25,7 +25,7 @@ pub(super) async fn logout(
         intake.refused(EndpointKind::Logout, name, why);
         fault(Some(EndpointKind::Logout), fault_)
     };
-    let Some(body) = request.body else { return refused(Fault::TooLarge, "the body is too long") };
+    let Some(body) = request.body else { return refused(Fault::TooLarge, "the body is too large") };
     let form = match form(request.headers, body) {
         Ok(form) => form,
         Err(why) => return refused(Fault::BadRequest, why),
@@ -37,7 +37,7 @@ pub(super) async fn logout(
         Ok(judged) => judged,
         Err(TokenFault::Refused(why)) => return refused(Fault::BadRequest, why),
         Err(TokenFault::Ask(_) | TokenFault::NoKeys) => {
-            intake.refused(EndpointKind::Logout, name, "the keys of the issuer cannot be used now");
+            intake.refused(EndpointKind::Logout, name, "the keys of the issuer are temporarily unavailable");
             return unavailable();
         }
     };
@@ -67,7 +67,7 @@ fn form(headers: &HeaderMap, body: &[u8]) -> Result<FormFields, &'static str> {
         return Err("the body must be application/x-www-form-urlencoded");
     }
     FormFields::parse(body).map_err(|error| match error {
-        FormError::Encoding => "the body is not form-encoded UTF-8",
+        FormError::Encoding => "the body is not valid form-encoded UTF-8",
         FormError::Repeated => "a field is repeated",
         FormError::TooMany => "the body has too many fields",
     })

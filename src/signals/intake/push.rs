@@ -19,7 +19,7 @@ pub(super) async fn from_sender(
     let field = fields.next().filter(|_| fields.next().is_none()).map(HeaderValue::as_bytes);
     let agreed = transmitter.settings().authorization.as_ref();
     if agreed.is_some_and(|agreed| !field.is_some_and(|field| agreed.matches(field))) {
-        let description = "the Authorization field is not the one that was agreed on";
+        let description = "the Authorization header does not have the configured value";
         intake.refused(EndpointKind::Ssf, &transmitter.settings().name, description);
         let mut answer = refused(StatusCode::UNAUTHORIZED, Code::AuthenticationFailed, description);
         let challenge = HeaderValue::from_static(r#"Bearer realm="portcullis-signals""#);

@@ -31,11 +31,11 @@ pub(super) async fn revoke(
         oauth_error(status, error, why)
     };
     let Some(body) = request.body else {
-        intake.refused(KIND, name, "the body is too long");
+        intake.refused(KIND, name, "the body is too large");
         return fault(Some(KIND), Fault::TooLarge);
     };
     let Some(token) = bearer(request.headers) else {
-        let why = "the request has no bearer token, or more than one";
+        let why = "the request must have exactly one bearer token";
         return challenged(refused(StatusCode::UNAUTHORIZED, "invalid_token", why), BARE);
     };
     let (authorized, now) = match authorize(sender, token).await {
@@ -44,7 +44,7 @@ pub(super) async fn revoke(
             return challenged(refused(StatusCode::UNAUTHORIZED, "invalid_token", why), INVALID);
         }
         Err(TokenFault::Ask(_) | TokenFault::NoKeys) => {
-            intake.refused(KIND, name, "the keys of the provider cannot be used now");
+            intake.refused(KIND, name, "the keys of the provider are temporarily unavailable");
             return unavailable();
         }
     };

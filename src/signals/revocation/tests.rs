@@ -94,23 +94,23 @@ fn the_tokens_of_the_user_end_that_a_request_names() {
 fn a_request_that_names_no_user_says_why_nothing_ends() {
     let email = json!({"format": "email", "email": "ada@a.test"});
     for (body, expected) in [
-        (json!([]), Unrevoked::Malformed("the body is no JSON object, or an ambiguous one")),
+        (json!([]), Unrevoked::Malformed("the body is not an unambiguous JSON object")),
         (json!({}), Unrevoked::Malformed("`sub_id` is missing")),
         (
             json!({"sub_id": email.clone(), "subject": email}),
-            Unrevoked::Malformed("`sub_id` and `subject` are both there"),
+            Unrevoked::Malformed("`sub_id` and `subject` cannot be combined"),
         ),
         (
             json!({"sub_id": {"format": "iss_sub", "iss": "https://other.example.com/", "sub": "ada"}}),
-            Unrevoked::Forbidden("the subject is of another issuer"),
+            Unrevoked::Forbidden("the subject belongs to another issuer"),
         ),
         (
             json!({"sub_id": {"format": "did", "url": "did:example:1"}}),
-            Unrevoked::Nobody("the format of the subject names nobody here"),
+            Unrevoked::Nobody("the format of the subject is not supported"),
         ),
         (
             json!({"sub_id": {"format": "jwt_id", "iss": ISSUER, "jti": "j"}}),
-            Unrevoked::Unprocessable("the subject is a session or a token, and no user"),
+            Unrevoked::Unprocessable("the subject is a session or a token, not a user"),
         ),
     ] {
         assert_eq!(read(&body, &json!({})), Err(expected), "{body}");

@@ -35,7 +35,7 @@ fn refused(refused: Refused) -> ScimError {
         Refused::Invalid { field, why } => ScimError::value(format!("the authority's user: {field}: {why}")),
         Refused::Store(error) => ScimError::from(error),
         other => {
-            tracing::error!(error = %other, "the authority's users could not be changed");
+            tracing::error!(error = %other, "cannot change the authority's users");
             ScimError::unavailable()
         }
     }

@@ -121,7 +121,7 @@ impl DirectoryCopy {
         tracing::warn!(
             provider = self.name,
             entries = entries.len(),
-            "the shared store has lost a SCIM directory; it gets the copy of this gate"
+            "the shared store has lost a SCIM directory; restoring it from this gate's copy"
         );
         let put =
             self.store.change_directory(&self.name, &news.revision, entries, state.revision.number).await?;
@@ -176,5 +176,5 @@ fn entries(change: &DirectoryChange) -> Result<Vec<DirectoryEntry>, ScimError> {
 }
 
 fn unreadable(error: &serde_json::Error) -> ScimError {
-    ScimError::from(StoreError::Failed(format!("a user or group cannot be read or written: {error}")))
+    ScimError::from(StoreError::Failed(format!("cannot read or write a user or group: {error}")))
 }

@@ -45,8 +45,8 @@ pub(super) fn resource_types(base: &str) -> Vec<Value> {
         })
     };
     vec![
-        one("User", "/Users", USER_SCHEMA, "People whose tokens the gate judges"),
-        one("Group", "/Groups", GROUP_SCHEMA, "Groups, each of which is a role of its members"),
+        one("User", "/Users", USER_SCHEMA, "Users whose tokens the gate checks"),
+        one("Group", "/Groups", GROUP_SCHEMA, "Groups, each of which gives its members a role"),
     ]
 }
 
@@ -68,11 +68,11 @@ pub(super) fn schemas(base: &str) -> Vec<Value> {
         one(
             CONFIG_SCHEMA,
             "ServiceProviderConfig",
-            "What the service provider supports",
+            "The features that the service provider supports",
             config_attributes(),
         ),
-        one(TYPE_SCHEMA, "ResourceType", "A kind of resource", type_attributes()),
-        one(SCHEMA_SCHEMA, "Schema", "The attributes of a kind of resource", schema_attributes()),
+        one(TYPE_SCHEMA, "ResourceType", "A resource type", type_attributes()),
+        one(SCHEMA_SCHEMA, "Schema", "The attributes of a resource type", schema_attributes()),
     ]
 }
 
@@ -135,7 +135,11 @@ fn user_attributes() -> Value {
         attribute("userName", "string", &json!({ "required": true, "uniqueness": "server" })),
         complex("name", &json!({}), name),
         text("displayName"),
-        attribute("active", "boolean", &json!({ "description": "Whether the user may come in" })),
+        attribute(
+            "active",
+            "boolean",
+            &json!({ "description": "Whether the user is allowed to use tokens" })
+        ),
         complex("emails", &json!({ "multiValued": true }), email),
         complex("groups", &json!({ "multiValued": true, "mutability": "readOnly" }), group),
     ])

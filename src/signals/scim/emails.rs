@@ -46,7 +46,7 @@ impl EmailAddress {
             "display" => self.display = optional_text("emails.display", value)?,
             "primary" if value.is_null() => self.primary = None,
             "primary" => self.primary = Some(boolean("emails.primary", value)?),
-            _ => return Err(ScimError::path("emails have no such part")),
+            _ => return Err(ScimError::path("emails has no such sub-attribute")),
         }
         Ok(())
     }
@@ -58,7 +58,7 @@ impl EmailAddress {
             "type" => Ok(same(self.kind.as_deref(), comparison.text()?)),
             "display" => Ok(same(self.display.as_deref(), comparison.text()?)),
             "primary" => Ok(Value::Bool(self.primary.unwrap_or(false)) == comparison.value),
-            _ => Err(ScimError::path("emails have no such part")),
+            _ => Err(ScimError::path("emails has no such sub-attribute")),
         }
     }
 
@@ -96,7 +96,7 @@ fn check(addresses: &[EmailAddress]) -> Result<(), ScimError> {
         return Err(ScimError::value(format!("a user has at most {MOST} emails")));
     }
     if addresses.iter().filter(|address| address.primary == Some(true)).count() > 1 {
-        return Err(ScimError::value("only one of the emails can be the primary one"));
+        return Err(ScimError::value("only one of the emails can be primary"));
     }
     Ok(())
 }

@@ -70,7 +70,7 @@ impl ScimError {
     }
 
     pub(super) fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, None, "a bearer token of this provider is needed")
+        Self::new(StatusCode::UNAUTHORIZED, None, "a bearer token of this provider is required")
     }
 
     pub(super) fn not_found(what: &str) -> Self {
@@ -78,7 +78,8 @@ impl ScimError {
     }
 
     pub(super) fn method(allow: &'static str) -> Self {
-        let error = Self::new(StatusCode::METHOD_NOT_ALLOWED, None, "the endpoint does not take this method");
+        let error =
+            Self::new(StatusCode::METHOD_NOT_ALLOWED, None, "the endpoint does not support this method");
         Self { allow: Some(allow), ..error }
     }
 
@@ -92,7 +93,7 @@ impl ScimError {
     }
 
     pub(super) fn outdated() -> Self {
-        let detail = "the resource has another version than If-Match names";
+        let detail = "the version of the resource does not match If-Match";
         Self::new(StatusCode::PRECONDITION_FAILED, None, detail)
     }
 
@@ -102,12 +103,12 @@ impl ScimError {
 
     /// The directory has no room for another resource.
     pub(super) fn full(what: &str) -> Self {
-        let detail = format!("the directory holds as many {what} as it can");
+        let detail = format!("the directory has reached its maximum number of {what}");
         Self::new(StatusCode::INSUFFICIENT_STORAGE, None, detail)
     }
 
     pub(super) fn unavailable() -> Self {
-        let detail = "the change could not be made durable now; send it again";
+        let detail = "the change could not be saved; send it again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, None, detail)
     }
 
@@ -150,7 +151,7 @@ impl ScimError {
 
 impl From<StoreError> for ScimError {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "a SCIM directory could not be read or written");
+        tracing::error!(%error, "cannot read or write a SCIM directory");
         Self::unavailable()
     }
 }

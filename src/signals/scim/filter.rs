@@ -65,7 +65,7 @@ pub(super) fn bare(attribute: &str) -> String {
 
 fn unsupported() -> ScimError {
     ScimError::filter(
-        "filters are comparisons with eq joined by and, such as userName eq \"ada@example.com\"",
+        "only eq comparisons joined by and are supported, such as userName eq \"ada@example.com\"",
     )
 }
 

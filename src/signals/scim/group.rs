@@ -77,7 +77,7 @@ impl GroupEdit {
             "schemas" => Ok(()),
             other if is_extension(other) => Ok(()),
             "displayname" | "externalid" | "id" | "meta" if !path.is_whole() => {
-                Err(ScimError::path(format!("{} has no parts", path.attribute)))
+                Err(ScimError::path(format!("{} has no sub-attributes", path.attribute)))
             }
             "displayname" if verb == PatchVerb::Remove => {
                 Err(ScimError::mutability("displayName is required"))
@@ -100,17 +100,17 @@ impl GroupEdit {
 
     fn apply_to_members(&mut self, verb: PatchVerb, path: &PatchPath, value: Value) -> Result<(), ScimError> {
         if path.sub.is_some() {
-            return Err(ScimError::path("members are added and removed whole"));
+            return Err(ScimError::path("members can only be added and removed as a whole"));
         }
         if !path.within.is_empty() {
             if verb != PatchVerb::Remove {
-                return Err(ScimError::path("a filter chooses members to remove, and no others"));
+                return Err(ScimError::path("a filter is supported only for removing members"));
             }
             let [only] = path.within.as_slice() else {
-                return Err(ScimError::path("members are chosen by members[value eq \"id\"]"));
+                return Err(ScimError::path("the filter for members must be members[value eq \"id\"]"));
             };
             if only.attribute != "value" {
-                return Err(ScimError::path("members are chosen by members[value eq \"id\"]"));
+                return Err(ScimError::path("the filter for members must be members[value eq \"id\"]"));
             }
             self.members.insert(only.text()?.into(), false);
             return Ok(());
@@ -143,7 +143,7 @@ fn member_ids(value: Value) -> Result<BTreeSet<Box<str>>, ScimError> {
             let mut nested = ScimMembers::new(object)?;
             let list = nested.take("members").unwrap_or(Value::Null);
             if nested.into_rest().next().is_some() {
-                return Err(ScimError::value("beside members the value has other attributes"));
+                return Err(ScimError::value("the value has attributes other than members"));
             }
             list
         }

@@ -18,9 +18,9 @@ impl ScimMembers {
     /// Reads a body.
     pub(super) fn parse(body: &[u8]) -> Result<Self, ScimError> {
         let unreadable = |error| match error {
-            json::JsonError::NoObject => ScimError::syntax("the body is not one JSON object"),
+            json::JsonError::NoObject => ScimError::syntax("the body is not a JSON object"),
             json::JsonError::Ambiguous => {
-                ScimError::syntax("the body has a member twice, or is nested too deeply")
+                ScimError::syntax("the body has a repeated member or is nested too deeply")
             }
         };
         Self::new(json::object(body).map_err(unreadable)?)
@@ -32,7 +32,7 @@ impl ScimMembers {
         for (name, value) in object {
             let lower = name.to_ascii_lowercase();
             if members.insert(lower, (name, value)).is_some() {
-                return Err(ScimError::syntax("an object has a member twice, in different case"));
+                return Err(ScimError::syntax("an object has two members that differ only in case"));
             }
         }
         Ok(Self(members))
@@ -81,7 +81,7 @@ pub(super) fn text(what: &str, value: &Value) -> Result<Box<str>, ScimError> {
         return Err(ScimError::value(format!("{what} is longer than {LONGEST} bytes")));
     }
     if text.chars().any(char::is_control) {
-        return Err(ScimError::value(format!("{what} holds a control character")));
+        return Err(ScimError::value(format!("{what} contains a control character")));
     }
     Ok(text.as_str().into())
 }
@@ -102,7 +102,7 @@ pub(super) fn filled_text(what: &str, value: &Value) -> Result<Box<str>, ScimErr
         return Err(ScimError::value(format!("{what} is empty")));
     }
     if text.trim() != &*text {
-        return Err(ScimError::value(format!("{what} begins or ends with a space")));
+        return Err(ScimError::value(format!("{what} must not begin or end with a space")));
     }
     Ok(text)
 }

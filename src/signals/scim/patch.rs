@@ -77,7 +77,7 @@ fn add_operation(operation: Value, to: &mut Vec<PatchOperation>) -> Result<(), S
     let path = members.take("path");
     // Entra's samples name operations. Anything else may be a misspelt value, without which remove means more.
     if members.into_rest().any(|(name, _)| !name.eq_ignore_ascii_case("name")) {
-        return Err(ScimError::syntax("an operation has the members op, path and value, and no others"));
+        return Err(ScimError::syntax("an operation can have only the members op, path and value"));
     }
     match path {
         Some(Value::String(path)) if !path.trim().is_empty() => {
@@ -96,7 +96,7 @@ fn add_operation(operation: Value, to: &mut Vec<PatchOperation>) -> Result<(), S
             }
             Ok(())
         }
-        Some(_) => Err(ScimError::path("path must be a string with an attribute in it")),
+        Some(_) => Err(ScimError::path("path must be a string that names an attribute")),
     }
 }
 
@@ -111,7 +111,7 @@ fn verb(op: Option<Value>) -> Result<PatchVerb, ScimError> {
 impl PatchPath {
     /// `attribute`, `attribute.sub`, `attribute[filter]` or `attribute[filter].sub`, with or without a URN before it.
     pub(super) fn parse(text: &str) -> Result<Self, ScimError> {
-        let wrong = || ScimError::path("the path is not one of an attribute");
+        let wrong = || ScimError::path("the path is not an attribute path");
         let text = text.trim();
         if text.len() > LONGEST {
             return Err(ScimError::path(format!("the path is longer than {LONGEST} bytes")));

@@ -252,7 +252,7 @@ impl Planner<'_> {
                 None if self.directory.group(id).is_some() => {
                     return Err(ScimError::value("a group cannot be a member of another"));
                 }
-                None => return Err(ScimError::value("there is no user with the id of a member")),
+                None => return Err(ScimError::value("a member refers to a user that does not exist")),
             }
         }
         let is_renamed =
@@ -393,7 +393,7 @@ impl Planner<'_> {
 /// An id of the embedded authority that can be a segment of a URL.
 fn account_id(subject: &str) -> Result<Box<str>, ScimError> {
     if subject.contains(['/', '\\', '?', '#', '%']) {
-        return Err(ScimError::value("the subject holds a character that the id of a user cannot have"));
+        return Err(ScimError::value("the subject contains a character that is not allowed in a user id"));
     }
     Ok(subject.into())
 }

@@ -43,14 +43,14 @@ impl ScimQuery {
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default()) {
             let name = name.to_ascii_lowercase();
             if seen.contains(&name) {
-                return Err(ScimError::value(format!("the query has {name:?} twice")));
+                return Err(ScimError::value(format!("the query parameter {name:?} is repeated")));
             }
             match name.as_str() {
                 "filter" => parsed.filter = filter::parse(&value)?,
                 "startindex" => parsed.first = number(&name, &value)?.saturating_sub(1),
                 "count" => parsed.count = number(&name, &value)?.min(MOST_ON_PAGE),
                 "attributes" | "excludedattributes" if parsed.wanted != WantedAttributes::All => {
-                    return Err(ScimError::value("attributes and excludedAttributes exclude each other"));
+                    return Err(ScimError::value("attributes and excludedAttributes cannot be combined"));
                 }
                 "attributes" if !value.is_empty() => parsed.wanted = WantedAttributes::Only(names(&value)?),
                 "excludedattributes" if !value.is_empty() => {
@@ -79,7 +79,7 @@ fn names(list: &str) -> Result<Vec<String>, ScimError> {
     let names: Vec<String> =
         list.split(',').map(|name| bare(name.trim())).filter(|name| !name.is_empty()).collect();
     if names.len() > MOST_NAMES {
-        return Err(ScimError::value("too many attributes are named"));
+        return Err(ScimError::value("attributes lists too many attributes"));
     }
     Ok(names)
 }
@@ -151,7 +151,7 @@ enum GroupTerm<'a> {
 }
 
 fn unknown(comparison: &Comparison) -> ScimError {
-    ScimError::filter(format!("{:?} cannot be filtered by", comparison.attribute))
+    ScimError::filter(format!("filtering by {:?} is not supported", comparison.attribute))
 }
 
 impl<'a> UserTerm<'a> {

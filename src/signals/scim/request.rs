@@ -33,7 +33,7 @@ impl ScimPath {
         }
         let id = match id {
             Some(None) => return None,
-            Some(Some(id)) if id == ".search" => return Some(Self::Unsupported("searching by POST")),
+            Some(Some(id)) if id == ".search" => return Some(Self::Unsupported("search with POST")),
             Some(id) => id,
             None => None,
         };
@@ -45,7 +45,7 @@ impl ScimPath {
             ("ServiceProviderConfig", None) => Some(Self::Config),
             ("Bulk", None) => Some(Self::Unsupported("bulk")),
             ("Me", None) => Some(Self::Unsupported("/Me")),
-            (".search", None) => Some(Self::Unsupported("searching by POST")),
+            (".search", None) => Some(Self::Unsupported("search with POST")),
             _ => None,
         }
     }

@@ -121,7 +121,7 @@ impl UserFields {
         match attribute {
             UserAttribute::Unknown => return Err(ScimError::path("users have no such attribute")),
             UserAttribute::Refused => {
-                let detail = "roles come from groups, and passwords are not kept here";
+                let detail = "cannot be set: roles come from groups, and passwords are not stored here";
                 return Err(ScimError::path(detail));
             }
             UserAttribute::NotKept => return Ok(()),
@@ -138,7 +138,9 @@ impl UserFields {
         match attribute {
             UserAttribute::Emails => emails::apply(&mut self.emails, verb, &path, value),
             UserAttribute::Name => self.name.apply(verb, &path, value),
-            _ if !path.is_whole() => Err(ScimError::path(format!("{} has no parts", path.attribute))),
+            _ if !path.is_whole() => {
+                Err(ScimError::path(format!("{} has no sub-attributes", path.attribute)))
+            }
             _ if verb == PatchVerb::Remove => self.remove(attribute),
             _ => self.put(attribute, verb, value),
         }
@@ -176,7 +178,7 @@ impl UserFields {
 impl PersonName {
     fn apply(&mut self, verb: PatchVerb, path: &PatchPath, value: Value) -> Result<(), ScimError> {
         if !path.within.is_empty() {
-            return Err(ScimError::path("name has one value, which no filter chooses"));
+            return Err(ScimError::path("name is not multi-valued, so a filter is not supported"));
         }
         match &path.sub {
             Some(sub) => self.put(sub, if verb == PatchVerb::Remove { &Value::Null } else { &value }),
@@ -202,9 +204,9 @@ impl PersonName {
             "familyname" => &mut self.family,
             "givenname" => &mut self.given,
             "middlename" | "honorificprefix" | "honorificsuffix" => return Ok(()),
-            _ => return Err(ScimError::path("name has no such part")),
+            _ => return Err(ScimError::path("name has no such sub-attribute")),
         };
-        *part = optional_text("a part of name", value)?;
+        *part = optional_text("a sub-attribute of name", value)?;
         Ok(())
     }
 

@@ -23,7 +23,7 @@ pub(super) fn payload(body: &[u8]) -> Result<String, SignalRefusal> {
 /// Apple's `sub` names its user without an issuer, and so like an opaque identifier.
 pub(super) fn events(text: &str) -> Result<Map<String, Value>, SignalRefusal> {
     let event = json::object(text.as_bytes()).ok();
-    let event = event.ok_or(malformed("`events` is text, and not that of a JSON object"))?;
+    let event = event.ok_or(malformed("`events` is a string that does not contain a JSON object"))?;
     let word = event.get("type").and_then(Value::as_str).ok_or(malformed("the event has no `type`"))?;
     let mut members = Map::new();
     members.extend(event.get("sub").map(|sub| ("subject".into(), json!({"format": "opaque", "id": sub}))));

@@ -102,7 +102,7 @@ impl Receiver {
             }
             // The second look at a token is final, so that only keys are missing here.
             Unaccepted::Ask(_) | Unaccepted::NoKeys => {
-                refused("the keys of the transmitter cannot be used now");
+                refused("the keys of the transmitter are temporarily unavailable");
                 Undelivered::NoKeys
             }
         }
@@ -115,7 +115,7 @@ async fn heed(transmitter: &Transmitter, notices: &[StreamNotice], now: Now) -> 
     for notice in notices {
         watch.notice(notice, now).await.map_err(|UnaskedState| SignalRefusal {
             code: Code::InvalidState,
-            description: "no verification with this `state` was asked for",
+            description: "no verification with this `state` was requested",
         })?;
     }
     Ok(())

@@ -43,8 +43,8 @@ pub(super) fn read(
     now: Timestamp,
 ) -> Result<Set, Unaccepted> {
     let jws = Jws::parse(token).map_err(|error| match error {
-        JwsError::NoJws => malformed("the body is no signed JWT in compact serialization"),
-        JwsError::Unacceptable => malformed("the token is ambiguous, or demands an extension"),
+        JwsError::NoJws => malformed("the body is not a signed JWT in compact serialization"),
+        JwsError::Unacceptable => malformed("the token is ambiguous or requires an unsupported extension"),
     })?;
     check_type(&jws, settings.tolerant)?;
     let algorithm = jws.algorithm().filter(|algorithm| settings.keys.algorithms.contains(algorithm));
@@ -97,7 +97,7 @@ fn check_signature(
         Unproven::UnknownKey => invalid_key("no key of the transmitter has this `kid`").into(),
         Unproven::NoKeyForAlgorithm => invalid_key("no key of the transmitter is for this algorithm").into(),
         Unproven::WrongSignature => {
-            let description = "the signature is not the transmitter's";
+            let description = "the signature was not made with a key of the transmitter";
             SignalRefusal { code: Code::AuthenticationFailed, description }.into()
         }
     })
@@ -111,7 +111,7 @@ fn claims(
     let tolerant = settings.tolerant;
     let id = match payload.get("jti") {
         Some(Value::String(id)) if !id.is_empty() => id.clone(),
-        _ => return Err(malformed("`jti` must be a string that is not empty")),
+        _ => return Err(malformed("`jti` must be a non-empty string")),
     };
     let date = |name: &str| payload.get(name).map(|value| time(value, tolerant)).transpose();
     let issued_at = date("iat")?.ok_or(malformed("`iat` is missing"))?;
@@ -125,7 +125,7 @@ fn claims(
     }
     // SSF §4.1.2 and §4.1.7: with neither, a SET cannot pass for an access token.
     if !tolerant && (payload.contains_key("exp") || payload.contains_key("sub")) {
-        return Err(malformed("a SET of Shared Signals has neither `exp` nor `sub`"));
+        return Err(malformed("a Shared Signals SET must not have `exp` or `sub`"));
     }
     let events = match payload.remove("events") {
         Some(Value::Object(events)) => events,
@@ -133,7 +133,7 @@ fn claims(
         _ => return Err(malformed("`events` must be an object")),
     };
     if events.is_empty() || !events.values().all(Value::is_object) {
-        return Err(malformed("`events` must have a member, and every member must be an object"));
+        return Err(malformed("`events` must have at least one member, and each must be an object"));
     }
     Ok(Set { subject: payload.remove("sub_id"), id, at, events })
 }
@@ -142,7 +142,7 @@ fn claims(
 pub(super) fn time(value: &Value, tolerant: bool) -> Result<Timestamp, SignalRefusal> {
     let number = value.as_f64().unwrap_or(f64::NAN);
     let number = if tolerant && number >= MILLISECONDS { number / 1000.0 } else { number };
-    seconds(number).ok_or(malformed("a time is not in seconds since 1970"))
+    seconds(number).ok_or(malformed("a time is not a number of seconds since 1970"))
 }
 
 const fn invalid_key(description: &'static str) -> SignalRefusal {

@@ -31,7 +31,7 @@ impl Fleet {
         }
         if beat.version != VERSION {
             return Err(RedisFault::Refused(format!(
-                "what is stored under state.key_prefix is of version {:?}, this release knows {VERSION:?}; update the gates, or use another prefix",
+                "the data under state.key_prefix has version {:?}, and this release supports {VERSION:?}; update the gates, or use another prefix",
                 beat.version
             )));
         }
@@ -52,7 +52,7 @@ impl Fleet {
             let held = lost.len();
             warn!(
                 held,
-                "the shared store holds another log, or not all of it; what only this gate holds is published again"
+                "the shared event log was replaced or is incomplete; republishing the events that only this gate has"
             );
         }
         if known.complete && !same {
@@ -105,7 +105,7 @@ impl Fleet {
         // Entries may have been removed in order, or published again, since the question was asked.
         let now = self.beat(PATIENCE).await?;
         if now.id != beat.id {
-            return Err(RedisFault::Moved("the log became another one while it was read".to_owned()));
+            return Err(RedisFault::Moved("the event log was replaced while it was being read".to_owned()));
         }
         gaps.retain(|gap| !now.ledger.explains(*gap));
         Ok(gaps)
@@ -128,7 +128,7 @@ impl Fleet {
         if !held.is_empty() {
             warn!(
                 gaps = held.len(),
-                "events are missing from the shared log; this gate has read them, and publishes again those that still matter"
+                "events are missing from the shared log; this gate has them and republishes those that are still relevant"
             );
         }
         let Some(upto) = missing.iter().map(|gap| gap.upto).max() else { return Ok(created_at) };
@@ -137,7 +137,7 @@ impl Fleet {
         error!(
             gaps = missing.len(),
             %since,
-            "events are missing from the shared log; tokens from before are treated as after the loss of the store, until another gate publishes the events again"
+            "events are missing from the shared log; older tokens are rejected as if the store were new, until another gate republishes the events"
         );
         // Replicas that know more see it, publish what they hold, and move it back.
         self.raise(&beat.id, since).await?;

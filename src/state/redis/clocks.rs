@@ -120,7 +120,7 @@ impl Fleet {
     /// An emptied database, or one whose clock stepped, knows no uses until the replicas have written theirs again.
     pub(super) async fn require_settled(&self) -> Result<(), RedisFault> {
         if self.beat(LOOKING).await?.id != self.position().id || self.is_settling() {
-            return Err(RedisFault::Unreachable("last uses are being collected again".to_owned()));
+            return Err(RedisFault::Unreachable("resumed writing last uses".to_owned()));
         }
         Ok(())
     }

@@ -45,7 +45,7 @@ impl Fleet {
             };
             silent_since = Instant::now();
             if let Some(why) = beat.breaks(&known) {
-                warn!(why, "the shared log is not what it was; reading it again");
+                warn!(why, "the shared event log has changed unexpectedly; rereading it");
                 return Ok(Outcome::Broken);
             }
             self.measure(&beat, Monotonic::now().since(asked_at));
@@ -68,7 +68,7 @@ impl Fleet {
             }
             if self.is_left_behind(&beat) {
                 self.distrust_replicas();
-                return Err(RedisFault::Unreachable("the events are read too late".to_owned()));
+                return Err(RedisFault::Unreachable("reading of events lags behind".to_owned()));
             }
         }
     }
@@ -78,7 +78,7 @@ impl Fleet {
         if !self.is_cluster() {
             let role: Vec<Value> = self.log_lane()?.ask(&cmd("ROLE"), patience).await?;
             if !setup::is_primary(&role) {
-                return Err(RedisFault::Moved("the server is not the primary any more".to_owned()));
+                return Err(RedisFault::Moved("the server is no longer the primary".to_owned()));
             }
         }
         self.beat(patience).await
@@ -96,14 +96,14 @@ impl Fleet {
             Ok(at) => {
                 self.confirmed_at(beat, at);
                 if self.say(None) {
-                    info!(held = self.position().last > 0, "the shared store is in use");
+                    info!(held = self.position().last > 0, "connected to the shared store");
                 }
                 Ok(())
             }
             Err(fault @ RedisFault::Unwritable(_)) => {
                 let what = fault.to_string();
                 if self.say(Some(what.clone())) {
-                    warn!(what, "the shared store takes no writes, so it confirms nothing");
+                    warn!(what, "the shared store rejects writes, so the state cannot be confirmed as fresh");
                 }
                 Ok(())
             }
@@ -156,7 +156,7 @@ impl Fleet {
         let before = lock(&self.ahead).replace(ahead);
         if before.is_some_and(|before| is_step(before, ahead)) {
             let by_ms = before.map_or(0, |before| ahead - before);
-            warn!(by_ms, "the clock of the shared store's server stepped; idle times are measured by it");
+            warn!(by_ms, "the clock of the shared store's server has jumped; idle times depend on it");
             self.settle(STEPPED);
         }
     }

@@ -73,7 +73,7 @@ impl Lanes {
     /// The connection for a slot.
     pub(super) fn to(&self, slot: u16) -> Result<&RedisConnection, RedisFault> {
         let host = self.host(slot)?;
-        self.open.get(host).ok_or_else(|| RedisFault::Unreachable(format!("{host} cannot be reached")))
+        self.open.get(host).ok_or_else(|| RedisFault::Unreachable(format!("cannot reach {host}")))
     }
 
     /// Every connection, and to whom.
@@ -86,7 +86,7 @@ impl Lanes {
         let range = self.ranges.iter().find(|(first, last, _)| (*first..=*last).contains(&slot));
         range
             .map(|(.., host)| host)
-            .ok_or_else(|| RedisFault::Unreachable(format!("no node of the cluster has slot {slot}")))
+            .ok_or_else(|| RedisFault::Unreachable(format!("no node of the cluster serves slot {slot}")))
     }
 }
 
@@ -184,8 +184,9 @@ impl Connector {
             }
             answer => answer,
         };
-        let known = answer?
-            .ok_or_else(|| RedisFault::Unreachable(format!("sentinel {host} knows no primary {name:?}")))?;
+        let known = answer?.ok_or_else(|| {
+            RedisFault::Unreachable(format!("Sentinel {host} does not know a primary {name:?}"))
+        })?;
         Ok(Host { name: known.0, port: known.1 })
     }
 
@@ -201,7 +202,7 @@ impl Connector {
         let ranges: Vec<_> = slots.iter().filter_map(|range| slot_range(range, host)).collect();
         if ranges.is_empty() {
             return Err(RedisFault::Unreachable(format!(
-                "{host} knows no slots: is it a node of a cluster?"
+                "{host} serves no slots: is it a node of a cluster?"
             )));
         }
         Ok(ranges)
@@ -215,8 +216,9 @@ impl Connector {
                 None => self.speak(tcp, credentials).await,
                 Some(config) => {
                     let name = ServerName::try_from(host.name.clone());
-                    let name =
-                        name.map_err(|_invalid| RedisFault::Refused(format!("{host} is no name for TLS")))?;
+                    let name = name.map_err(|_invalid| {
+                        RedisFault::Refused(format!("{host} is not a valid TLS server name"))
+                    })?;
                     let stream = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
                     self.speak(stream, credentials).await
                 }

@@ -18,9 +18,7 @@ pub async fn create(settings: &Settings, accept_existing_tokens: bool) -> Result
     if try_create(settings, accept_existing_tokens).await.map_err(refused)? {
         return Ok(());
     }
-    Err(OpenError::Refused(
-        "there is a store already under state.key_prefix; it was left as it is".to_owned(),
-    ))
+    Err(OpenError::Refused("a store already exists under state.key_prefix; it was not changed".to_owned()))
 }
 
 async fn try_create(settings: &Settings, accept_existing_tokens: bool) -> Result<bool, RedisFault> {

@@ -64,7 +64,7 @@ impl Fleet {
                     self.say_directory(&keys, &revision).await?;
                 if kind > 1 {
                     return Err(StoreError::Unreachable(
-                        "the directory was replaced while it was read".to_owned(),
+                        "the directory was replaced while it was being read".to_owned(),
                     ));
                 }
                 revision = DirectoryRevision { number, token: token.into() };

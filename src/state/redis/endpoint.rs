@@ -104,7 +104,7 @@ impl RedisEndpoint {
         let (topology, database) = match (kind, path) {
             (RedisKind::Single, _) if hosts.len() > 1 => {
                 return Err(
-                    "names several hosts; that is for redis-sentinel:// and redis-cluster://".to_owned()
+                    "has several hosts, which only redis-sentinel:// and redis-cluster:// allow".to_owned()
                 );
             }
             (RedisKind::Single, "") => (Topology::Single, 0),
@@ -117,7 +117,7 @@ impl RedisEndpoint {
                 (Topology::Sentinel(name.to_owned()), database(number)?)
             }
             (RedisKind::Cluster, "" | "0") => (Topology::Cluster, 0),
-            (RedisKind::Cluster, _) => return Err("a cluster has one database, 0".to_owned()),
+            (RedisKind::Cluster, _) => return Err("a cluster has only database 0".to_owned()),
         };
         let credentials = Credentials { username: decoded(username)?, password: decoded(password)? };
         Ok(Self { topology, tls, hosts, credentials, database })
@@ -129,12 +129,12 @@ fn decoded(text: &str) -> Result<String, String> {
     let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
     decoded
         .map(Into::into)
-        .map_err(|_not_text| "has a user or password that is not UTF-8 once decoded".to_owned())
+        .map_err(|_not_text| "has a user or password that is not UTF-8 after decoding".to_owned())
 }
 
 fn database(text: &str) -> Result<i64, String> {
     let number = text.parse().ok().filter(|number| (0..=1_000_000).contains(number));
-    number.ok_or_else(|| format!("{text:?} is not the number of a database"))
+    number.ok_or_else(|| format!("{text:?} is not a database number"))
 }
 
 impl Host {
@@ -151,7 +151,7 @@ impl Host {
         };
         let port = port.ok_or_else(|| format!("{text:?} has no valid port (1 to 65535)"))?;
         if name.is_empty() {
-            return Err("a host is missing".to_owned());
+            return Err("the host is missing".to_owned());
         }
         Ok(Self { name: name.to_owned(), port })
     }
@@ -193,17 +193,17 @@ mod tests {
     fn what_cannot_be_meant_is_refused() {
         for (text, why) in [
             ("http://a", "must begin with one of redis://"),
-            ("redis://", "a host is missing"),
+            ("redis://", "the host is missing"),
             ("redis://a:0", "no valid port"),
             ("redis://a:x", "no valid port"),
             ("redis://[::1", "no closing bracket"),
             ("redis://a,b", "several hosts"),
-            ("redis://a/x", "not the number of a database"),
+            ("redis://a/x", "not a database number"),
             ("redis://a?db=1", "must not have a query"),
             ("redis://:%ff@a", "not UTF-8"),
             ("redis-sentinel://a", "the name of the primary"),
-            ("redis-cluster://a,", "a host is missing"),
-            ("redis-cluster://a/1", "one database"),
+            ("redis-cluster://a,", "the host is missing"),
+            ("redis-cluster://a/1", "only database 0"),
         ] {
             assert!(shown(text).contains(why), "{text}: {}", shown(text));
         }

@@ -24,7 +24,7 @@ pub(super) enum RedisFault {
 
 impl RedisFault {
     pub(super) fn silent(what: impl fmt::Display) -> Self {
-        Self::Unreachable(format!("{what} did not answer in time"))
+        Self::Unreachable(format!("{what} did not respond in time"))
     }
 }
 
@@ -32,8 +32,8 @@ impl fmt::Display for RedisFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(what) | Self::Moved(what) | Self::Unreachable(what) => f.write_str(what),
-            Self::Unwritable(what) => write!(f, "Redis takes no writes: {what}"),
-            Self::Full => f.write_str("Redis has reached maxmemory and takes no writes; raise maxmemory"),
+            Self::Unwritable(what) => write!(f, "Redis rejects writes: {what}"),
+            Self::Full => f.write_str("Redis has reached maxmemory and rejects writes; raise maxmemory"),
         }
     }
 }
@@ -43,12 +43,12 @@ impl From<RedisError> for RedisFault {
         let said = error.to_string();
         match error.kind() {
             ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => Self::Refused(format!(
-                "Redis refuses the credentials; check state.username and state.password: {said}"
+                "Redis rejected the credentials; check state.username and state.password: {said}"
             )),
             kind if kind == ErrorKind::Server(ServerErrorKind::NoPerm)
                 || said.contains("can't run this command") =>
             {
-                Self::Refused(format!("the user's ACL lacks a permission that the store needs: {said}"))
+                Self::Refused(format!("the ACL of the Redis user lacks a required permission: {said}"))
             }
             ErrorKind::Server(
                 ServerErrorKind::Moved
@@ -60,7 +60,7 @@ impl From<RedisError> for RedisFault {
             // Too few replicas, or a disk that cannot be written.
             _ if said.contains("NOREPLICAS") || said.contains("MISCONF") => Self::Unwritable(said),
             _ if said.contains("WRONGPASS") || said.contains("NOAUTH") => Self::Refused(format!(
-                "Redis refuses the credentials; check state.username and state.password: {said}"
+                "Redis rejected the credentials; check state.username and state.password: {said}"
             )),
             _ if said.contains("READONLY") || said.contains("STALE") => Self::Moved(said),
             _ => Self::Unreachable(said),

@@ -88,7 +88,7 @@ impl Beat {
     /// Why what was read up to `known` has to be read again, if it has to.
     pub(super) fn breaks(&self, known: &EntryPosition) -> Option<&'static str> {
         if self.id != known.id {
-            return Some("it is another one");
+            return Some("it was replaced by another one");
         }
         if self.created_at > known.said {
             return Some("events are missing from it");
@@ -170,8 +170,9 @@ impl Fleet {
         let places: Vec<String> =
             self.log_lane()?.ask(&call, PATIENCE).await.inspect_err(|fault| self.noticed(fault))?;
         for (entry, place) in entries.iter_mut().zip(places) {
-            entry.sequence =
-                place.parse().map_err(|_odd| RedisFault::Unreachable(format!("{place:?} is no place")))?;
+            entry.sequence = place
+                .parse()
+                .map_err(|_odd| RedisFault::Unreachable(format!("{place:?} is not a position")))?;
         }
         self.adopt(entries).await?;
         Ok(())
@@ -270,7 +271,7 @@ impl Fleet {
             return Ok(());
         }
         let (done, in_force) = oneshot::channel();
-        let gone = |_| RedisFault::Unreachable("the gate is ending".to_owned());
+        let gone = |_| RedisFault::Unreachable("the gate is shutting down".to_owned());
         let changes = ReplicaChanges { items, created_at, removed, idle, done };
         self.changes.send(changes).await.map_err(|_closed| gone(()))?;
         in_force.await.map_err(|_closed| gone(()))
@@ -303,7 +304,7 @@ impl Fleet {
 pub(super) fn entries(values: &[Value]) -> Result<Vec<LogEntry>, RedisFault> {
     let read: Option<Vec<LogEntry>> = values.iter().map(LogEntry::read).collect();
     read.ok_or_else(|| {
-        RedisFault::Refused("the event stream holds an entry that this release cannot read; was it written by another program, or a later release?".to_owned())
+        RedisFault::Refused("the event stream contains an entry that this release cannot read; was it written by another program, or by a later release?".to_owned())
     })
 }
 
@@ -319,8 +320,8 @@ mod tests {
             ("a", 100, 50, None),
             ("a", 100, 60, None),
             ("a", 90, 50, None),
-            ("b", 100, 50, Some("it is another one")),
-            ("", 0, 0, Some("it is another one")),
+            ("b", 100, 50, Some("it was replaced by another one")),
+            ("", 0, 0, Some("it was replaced by another one")),
             ("a", 101, 50, Some("events are missing from it")),
             ("a", 100, 49, Some("the event log was truncated")),
             ("a", 100, 0, Some("the event log was truncated")),

@@ -49,11 +49,11 @@ impl Fleet {
             self.log_lane()?.ask::<i64>(&release, PATIENCE).await?;
         }
         if !self.lower(&self.position(), filled).await? {
-            warn!("another gate found that events are missing from the shared log; reading it again");
+            warn!("another gate found that events are missing from the shared log; rereading it");
             return Ok(Outcome::Broken);
         }
         if lost > 0 {
-            info!(lost, published, "events that the shared store had lost are in it again");
+            info!(lost, published, "restored events that the shared store had lost");
         }
         Ok(Outcome::Mended)
     }

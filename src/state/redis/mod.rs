@@ -280,7 +280,9 @@ impl Fleet {
         if self.freshness.is_fresh(Monotonic::now()) {
             return Ok(());
         }
-        let why = self.condition().unwrap_or_else(|| "it was not confirmed for too long".to_owned());
+        let why = self
+            .condition()
+            .unwrap_or_else(|| "it has not been confirmed for longer than max_staleness".to_owned());
         Err(StoreError::Unreachable(why))
     }
 
@@ -440,14 +442,17 @@ mod tests {
     fn a_condition_is_news_once_and_the_reason_why_nothing_can_be_done() {
         let fleet = fleet();
         let why = || fleet.require_fresh().map_err(|error| error.to_string());
-        let now = |why: &str| Err(format!("the shared state store cannot be used now: {why}"));
+        let now = |why: &str| Err(format!("the shared state store is temporarily unavailable: {why}"));
         assert_eq!(why(), now("not connected yet"));
         assert!(fleet.say(Some("it is gone".to_owned())));
         assert!(!fleet.say(Some("it is gone".to_owned())));
         assert_eq!((fleet.condition().as_deref(), why()), (Some("it is gone"), now("it is gone")));
         assert!(fleet.say(None));
         assert!(!fleet.say(None));
-        assert_eq!((fleet.condition(), why()), (None, now("it was not confirmed for too long")));
+        assert_eq!(
+            (fleet.condition(), why()),
+            (None, now("it has not been confirmed for longer than max_staleness"))
+        );
         fleet.freshness.confirm(Monotonic::now());
         assert_eq!(why(), Ok(()));
         fleet.reconfigure(RedisTerms { max_staleness: Duration::ZERO, ..TERMS });
@@ -595,7 +600,7 @@ mod tests {
             fleet.connect(Arc::clone(lanes));
             assert!(fleet.lanes().is_some_and(|known| Arc::ptr_eq(&known, lanes)));
             let why = fleet.log_lane().unwrap_err().to_string();
-            assert!(why.contains("no node of the cluster has slot 0"), "{why}");
+            assert!(why.contains("no node of the cluster serves slot 0"), "{why}");
         }
         for _ in 0..2 {
             fleet.disconnect();

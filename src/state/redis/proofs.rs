@@ -44,7 +44,9 @@ impl Fleet {
         let set = set.arg(&key).arg(fresh).arg("NX").arg("PX").arg(millis(keep));
         let _made: Option<String> = lane.ask(set, ASKING).await?;
         let kept: Option<Vec<u8>> = lane.ask(cmd("GET").arg(&key), ASKING).await?;
-        kept.ok_or_else(|| RedisFault::Unreachable("it lost a key that it had just been given".to_owned()))
+        kept.ok_or_else(|| {
+            RedisFault::Unreachable("it lost a key immediately after it was written".to_owned())
+        })
     }
 
     fn counted<T>(&self, outcome: Result<T, RedisFault>) -> Result<T, StoreError> {

@@ -24,11 +24,11 @@ pub(super) struct Warning {
 pub(super) const WARNINGS: [Warning; 2] = [
     Warning {
         setting: "maxmemory-policy",
-        advice: "Redis may drop keys to make room, and with them events and last uses; set maxmemory-policy noeviction",
+        advice: "Redis may evict keys, and with them events and last uses; set maxmemory-policy noeviction",
     },
     Warning {
         setting: "appendonly",
-        advice: "Redis keeps no append-only file, so a restart may lose events that no replica holds any more; set appendonly yes (and appendfsync always or everysec)",
+        advice: "Redis has no append-only file, so a restart may lose events that no replica still has; set appendonly yes (and appendfsync always or everysec)",
     },
 ];
 
@@ -37,7 +37,7 @@ pub(super) async fn check(server: &RedisConnection, patience: Duration) -> Resul
     let role: Vec<Value> = server.ask(&cmd("ROLE"), patience).await?;
     if !is_primary(&role) {
         return Err(RedisFault::Refused(
-            "the server is a read-only replica; point state.url at the primary, or use redis-sentinel:// so that it is found".to_owned(),
+            "the server is a read-only replica; point state.url at the primary, or use redis-sentinel:// to find it".to_owned(),
         ));
     }
     let info: String = server.ask(&cmd("INFO"), patience).await?;
@@ -47,7 +47,7 @@ pub(super) async fn check(server: &RedisConnection, patience: Duration) -> Resul
     if !is_recent(version) {
         let (major, minor) = OLDEST;
         return Err(RedisFault::Refused(format!(
-            "Redis {version} is too old; {major}.{minor} or later is needed"
+            "Redis {version} is too old; {major}.{minor} or later is required"
         )));
     }
     let found = [

@@ -63,8 +63,8 @@ impl Fleet {
         let what = fault.to_string();
         if self.say(Some(what.clone())) {
             match fault {
-                RedisFault::Refused(_) => error!(what, "the shared store refuses this gate"),
-                _ => warn!(what, "the shared store cannot be used; trying again"),
+                RedisFault::Refused(_) => error!(what, "the shared store rejected this gate"),
+                _ => warn!(what, "the shared store is unavailable; retrying"),
             }
         }
         self.settle_first(Err(fault));
@@ -145,7 +145,7 @@ impl Fleet {
             match self.open_replica(replicas).await {
                 Ok(connection) => return Ok(connection),
                 Err(fault) => {
-                    warn!(%fault, "state.events_url cannot be used; events are read from the primary instead");
+                    warn!(%fault, "state.events_url is unavailable; reading events from the primary instead");
                     self.distrust_replicas();
                 }
             }
@@ -175,10 +175,7 @@ impl Fleet {
             let page = entries(&values)?;
             if let Some(entry) = first_break(last, &page) {
                 let (entry, last) = (id(entry.sequence), id(last));
-                warn!(
-                    entry,
-                    last, "an entry of the shared log does not follow the one before; reading the log again"
-                );
+                warn!(entry, last, "the shared event log has a gap; rereading it");
                 return Ok(Outcome::Broken);
             }
             self.take_in(page).await?;
@@ -207,7 +204,9 @@ impl Fleet {
         let lanes = self.connector.lanes().await?;
         let moved = self.lanes().is_none_or(|old| old.host(log_slot).ok() != lanes.host(log_slot).ok());
         if moved {
-            return Err(RedisFault::Moved("another node of the cluster has the log".to_owned()));
+            return Err(RedisFault::Moved(
+                "the event log has moved to another node of the cluster".to_owned(),
+            ));
         }
         self.load_scripts(&lanes, log_slot).await?;
         self.connect(Arc::new(lanes));

@@ -197,7 +197,7 @@ fn guessing_passwords_is_slowed_and_the_limit_holds_for_right_ones_too() {
     let wrong = sign_in(&stage, "user=ada&password=wrong+password");
     assert_eq!(wrong.status(), 401);
     assert!(
-        wrong.text().contains("The user or the password is wrong.") && wrong.text().contains("value=\"ada\"")
+        wrong.text().contains("The user or password is incorrect.") && wrong.text().contains("value=\"ada\"")
     );
     assert_eq!(sign_in(&stage, "user=nobody&password=wrong+password").status(), 401);
     let answers: Vec<u16> =
@@ -319,6 +319,6 @@ fn nobody_can_sign_in_without_a_token_or_a_password_and_a_reload_switches_the_co
     stage.gate.wait_for_reloads("ok", 3.0);
     let nobody = ask(&stage, "GET", "/console/sign-in", "", "");
     assert_eq!(nobody.status(), 404);
-    assert!(nobody.text().contains("Nobody can sign in yet"), "{}", nobody.text());
+    assert!(nobody.text().contains("Sign-in is not set up yet"), "{}", nobody.text());
     assert_eq!(nobody.field("x-frame-options"), Some("DENY"), "as every page");
 }

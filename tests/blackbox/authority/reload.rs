@@ -82,7 +82,7 @@ fn what_would_make_another_authority_of_it_needs_a_restart() {
         let answer = stage.reload(&settings);
         assert_eq!(answer.status(), 422, "{name}: {}", answer.text());
         let said = answer.text();
-        for word in ["[authority]", "issuer", "path", "needs a restart"] {
+        for word in ["[authority]", "issuer", "path", "requires a restart"] {
             assert!(said.contains(word), "{name}: {word} in {said}");
         }
         assert_eq!(stage.api("/deals/7", &token), 200, "{name}: everything is as it was");
@@ -114,7 +114,7 @@ fn what_would_make_another_authority_of_it_needs_a_restart() {
     complete.write();
     gate.signal("HUP");
     gate.wait_for_reloads("error", 1.0);
-    let line = gate.log().wait_for_text("needs a restart");
+    let line = gate.log().wait_for_text("requires a restart");
     assert!(line.contains("[authority]"), "{line}");
     let answer = gate.request("POST", "/oauth/token").body("").send();
     assert_eq!(answer.status(), 401, "there is still none: {}", answer.text());

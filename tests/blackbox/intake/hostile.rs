@@ -318,12 +318,12 @@ fn endpoints_take_one_method_and_names_that_are_configured() {
     for (path, body) in [
         (
             "/signals/ssf/t",
-            r#"{"description":"the endpoint does not take this method","err":"invalid_request"}"#,
+            r#"{"description":"the endpoint does not support this method","err":"invalid_request"}"#,
         ),
         ("/signals/logout/op", NO_LOGOUT),
         (
             "/signals/global-token-revocation/okta",
-            r#"{"error":"invalid_request","error_description":"the endpoint does not take this method"}"#,
+            r#"{"error":"invalid_request","error_description":"the endpoint does not support this method"}"#,
         ),
     ] {
         for method in ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "post"] {
@@ -377,7 +377,7 @@ fn refusals_are_counted(scene: &Scene, source: &str, count: usize) {
     let counted = scene.gate.metrics().sum("portcullis_signals_total", &labels);
     assert!((counted - count as f64).abs() < 0.5, "{counted} of {count} are counted");
     let refused = |record: &&Value| {
-        message(record) == Some("signal refused") && record["source"] == source && record["why"].is_string()
+        message(record) == Some("signal rejected") && record["source"] == source && record["why"].is_string()
     };
     // Lines are written behind the answers.
     eventually("every refusal has its line", || {

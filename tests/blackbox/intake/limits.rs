@@ -16,12 +16,12 @@ fn a_sender_that_sends_too_many_waits_and_other_requests_do_not() {
     for (path, body) in [
         (
             "/signals/ssf/t",
-            r#"{"description":"too many requests came from this address","err":"invalid_request"}"#,
+            r#"{"description":"too many requests from this address; try again later","err":"invalid_request"}"#,
         ),
         ("/signals/logout/op", r#"{"error":"invalid_request"}"#),
         (
             "/signals/global-token-revocation/okta",
-            r#"{"error":"invalid_request","error_description":"too many requests came from this address"}"#,
+            r#"{"error":"invalid_request","error_description":"too many requests from this address; try again later"}"#,
         ),
         // Looking for endpoints is slowed as well.
         ("/signals/none/t", r#"{"error":"not_found"}"#),
@@ -120,13 +120,13 @@ fn a_body_that_is_too_long_is_refused_whole() {
         (
             "/signals/ssf/t",
             SET.to_owned(),
-            r#"{"description":"the body is too long","err":"invalid_request"}"#,
+            r#"{"description":"the body is too large","err":"invalid_request"}"#,
         ),
         ("/signals/logout/op", FORM.to_owned(), r#"{"error":"invalid_request"}"#),
         (
             "/signals/global-token-revocation/okta",
             authorized(),
-            r#"{"error":"invalid_request","error_description":"the body is too long"}"#,
+            r#"{"error":"invalid_request","error_description":"the body is too large"}"#,
         ),
     ] {
         assert_eq!(scene.post(path, &fields, "x".repeat(MOST)).status(), 400, "{path}");

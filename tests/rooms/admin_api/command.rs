@@ -85,7 +85,7 @@ async fn what_goes_wrong_is_said_in_plain_words() {
         (&address, "two words", all.to_vec(), 1, &["bearer token"]),
         (&address, "two\nlines", all.to_vec(), 1, &["$PORTCULLIS_ADMIN_TOKEN"]),
         (&address, "sessions", all.to_vec(), 1, &["permission `events`"]),
-        (&address, "events", vec!["issuer-revoked"], 1, &["`issuer` is needed"]),
+        (&address, "events", vec!["issuer-revoked"], 1, &["`issuer` is required"]),
         (&address, "events", with(&["--at", "2200-01-01T00:00:00Z"]), 1, &["future"]),
         (
             &address,

@@ -134,7 +134,7 @@ fn every_problem_is_a_line_on_standard_error_and_the_exit_code_is_2() {
         "{}",
         lines[1]
     );
-    assert!(lines[2].contains(": state.store: \"radish\" is not known"), "{}", lines[2]);
+    assert!(lines[2].contains(": state.store: \"radish\" is unknown"), "{}", lines[2]);
 }
 
 #[test]

@@ -267,8 +267,8 @@ fn a_pod_is_its_own_guide_to_the_issuer_of_its_cluster() {
     }
     for (content, message) in [
         (token(r#"{"iss":"kubernetes/serviceaccount"}"#), "never expires"),
-        (token(r#"{"sub":"x"}"#), "not a token that names its issuer"),
-        ("abc".to_owned(), "not a token that names its issuer"),
+        (token(r#"{"sub":"x"}"#), "not a token with an issuer"),
+        ("abc".to_owned(), "not a token with an issuer"),
     ] {
         folder.write("certs/account/token", &content);
         let found = folder.problems(&unnamed);

@@ -389,7 +389,7 @@ fn a_client_that_goes_away_takes_the_connection_with_it() {
             };
             tokio::pin!(asked);
             tokio::select! {
-                answer = &mut asked => panic!("answered {answer:?}"),
+                answer = &mut asked => panic!("responded with {answer:?}"),
                 peer = served => peer,
             }
         };

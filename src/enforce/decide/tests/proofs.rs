@@ -177,7 +177,7 @@ fn a_token_that_was_only_denied_before_the_event_was_here_before_it_to_every_que
     let Verdict::Deny(denial) = ask(30).decide().verdict else { panic!("allowed") };
     assert_eq!(denial.reason, Reason::SubjectRevoked);
     let revocation = told.checks.iter().find(|made| made.check == "revocation").unwrap();
-    assert!(revocation.detail.contains("and was here at"), "{revocation:?}");
+    assert!(revocation.detail.contains("and was already seen at"), "{revocation:?}");
 }
 
 #[test]

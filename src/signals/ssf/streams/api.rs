@@ -95,7 +95,7 @@ impl<'a> StreamApi<'a> {
     /// RFC 6749 §4.4, with the credentials in the field that every server takes (§2.3.1).
     async fn authorize(&mut self) -> Result<StreamAnswer, String> {
         let StreamAccess::Client { token_url, id, secret, scopes } = self.access else {
-            return Err("there is nothing to fetch a token with".to_owned());
+            return Err("no credential is configured for fetching a token".to_owned());
         };
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
@@ -141,7 +141,7 @@ impl<'a> StreamApi<'a> {
 /// A field that is not shown.
 pub(super) fn sensitive(value: &str) -> Result<HeaderValue, String> {
     let value = HeaderValue::from_str(value);
-    let mut value = value.map_err(|_why| "the credential cannot be sent in a field".to_owned())?;
+    let mut value = value.map_err(|_why| "the credential is not a valid header value".to_owned())?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -193,9 +193,10 @@ fn reader(step: &StreamStep) -> fn(&[u8]) -> Result<StreamAnswer, String> {
             |body| KnownStream::read(body).map(|stream| StreamAnswer::Stream(Box::new(stream)))
         }
         StreamStep::ReadStatus(_) => |body| {
-            let members = json::object(body).map_err(|_why| "the status is no JSON object".to_owned())?;
+            let members =
+                json::object(body).map_err(|_why| "the stream status is not a JSON object".to_owned())?;
             let status = members.get("status").and_then(Value::as_str).and_then(StreamStatus::read);
-            status.map(StreamAnswer::Status).ok_or_else(|| "the status is unknown".to_owned())
+            status.map(StreamAnswer::Status).ok_or_else(|| "the stream status is unknown".to_owned())
         },
         StreamStep::Verify(_)
         | StreamStep::AddSubject(..)
@@ -215,11 +216,13 @@ fn understood(
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
             Ok(StreamAnswer::Later(retry_after(response.headers(), Timestamp::now())))
         }
-        status if status.is_redirection() => Err(format!("answered {status}: redirects are not followed")),
+        status if status.is_redirection() => {
+            Err(format!("responded with {status}; redirects are not followed"))
+        }
         status if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED => {
             Ok(StreamAnswer::Denied(status))
         }
-        status => Err(format!("answered {status}")),
+        status => Err(format!("responded with {status}")),
     }
 }
 
@@ -237,13 +240,13 @@ pub(super) fn retry_after(fields: &HeaderMap, now: Timestamp) -> Option<Duration
 /// The access token of an answer, and how long it is good for (RFC 6749 §5.1).
 fn read_token(body: &[u8]) -> Result<(Concealed, Duration), String> {
     let members =
-        json::object(body).map_err(|_why| "the token endpoint answered with no JSON object".to_owned())?;
+        json::object(body).map_err(|_why| "the token endpoint did not return a JSON object".to_owned())?;
     let text = |name: &str| members.get(name).and_then(Value::as_str);
     if text("token_type").is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-        return Err("the token endpoint issued a token that is no bearer token".to_owned());
+        return Err("the token endpoint issued a token that is not a bearer token".to_owned());
     }
     let token = text("access_token").filter(|token| !token.is_empty());
-    let token = token.ok_or_else(|| "the token endpoint answered without an access_token".to_owned())?;
+    let token = token.ok_or_else(|| "the token endpoint returned no access_token".to_owned())?;
     let expires_in = members.get("expires_in");
     let seconds = expires_in.and_then(|seconds| seconds.as_u64().or_else(|| seconds.as_str()?.parse().ok()));
     let lifetime = seconds.map_or(UNSAID, |seconds| Duration::from_secs(seconds).clamp(SHORTEST, LONGEST));
@@ -312,15 +315,15 @@ mod tests {
             (200, r#"{"status":"enabled"}"#, Ok(StreamAnswer::Status(StreamStatus::Enabled))),
             (200, r#"{"status":"paused","reason":"x"}"#, Ok(StreamAnswer::Status(StreamStatus::Paused))),
             (204, r#"{"status":"disabled"}"#, Ok(StreamAnswer::Status(StreamStatus::Disabled))),
-            (200, r#"{"status":"off"}"#, Err("the status is unknown".to_owned())),
-            (200, "", Err("the status is no JSON object".to_owned())),
-            (302, "", Err("answered 302 Found: redirects are not followed".to_owned())),
+            (200, r#"{"status":"off"}"#, Err("the stream status is unknown".to_owned())),
+            (200, "", Err("the stream status is not a JSON object".to_owned())),
+            (302, "", Err("responded with 302 Found; redirects are not followed".to_owned())),
             (401, "", denied(401)),
             (404, "{}", denied(404)),
             (429, "", Ok(StreamAnswer::Later(None))),
             (501, "", denied(501)),
             (503, "", Ok(StreamAnswer::Later(None))),
-            (500, "", Err("answered 500 Internal Server Error".to_owned())),
+            (500, "", Err("responded with 500 Internal Server Error".to_owned())),
         ] {
             assert_eq!(answer(status, body), expected, "{status} {body}");
         }

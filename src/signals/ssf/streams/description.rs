@@ -151,15 +151,18 @@ impl WantedStream {
     pub(super) fn complaints(&self, known: &KnownStream) -> Vec<String> {
         let mut complaints = Vec::new();
         if let Some(issuer) = known.issuer.as_ref().filter(|issuer| **issuer != self.issuer) {
-            complaints.push(format!("its events will be signed by {issuer:?}, which is not `issuer`"));
+            complaints.push(format!("its events will be signed by {issuer:?}, which differs from `issuer`"));
         }
         if !known.audiences.is_empty() && !known.audiences.contains(&self.audience) {
-            complaints.push(format!("its events will be for {:?}, which `audience` is not", known.audiences));
+            complaints.push(format!(
+                "the audience of its events will be {:?}, which differs from `audience`",
+                known.audiences
+            ));
         }
         let delivers =
             |event: &str| known.delivered.as_ref().is_none_or(|all| all.iter().any(|one| one == event));
         if !delivers(MEANINGFUL[0]) && self.events().contains(&MEANINGFUL[0]) {
-            complaints.push("the transmitter does not deliver session-revoked on it".to_owned());
+            complaints.push("the transmitter does not deliver session-revoked on the stream".to_owned());
         }
         complaints
     }
@@ -168,7 +171,8 @@ impl WantedStream {
 impl KnownStream {
     /// Reads the description of one stream.
     pub(super) fn read(document: &[u8]) -> Result<Self, String> {
-        let members = json::object(document).map_err(|_why| "the answer is no JSON object".to_owned())?;
+        let members =
+            json::object(document).map_err(|_why| "the response is not a JSON object".to_owned())?;
         Self::from_members(&members)
     }
 
@@ -176,14 +180,14 @@ impl KnownStream {
     pub(super) fn list(document: &[u8]) -> Result<Vec<Self>, String> {
         // In an object, for the strict reader.
         let wrapped = [b"{\"all\":", document, b"}"].concat();
-        let members = json::object(&wrapped).map_err(|_why| "the answer is no JSON".to_owned())?;
+        let members = json::object(&wrapped).map_err(|_why| "the response is not JSON".to_owned())?;
         match members.get("all") {
             Some(Value::Array(all)) => {
                 all.iter().map(|one| Self::from_members(one.as_object().unwrap_or(&Map::new()))).collect()
             }
             Some(Value::Object(one)) if one.is_empty() => Ok(Vec::new()),
             Some(Value::Object(one)) => Self::from_members(one).map(|one| vec![one]),
-            _ => Err("the answer is no list of streams".to_owned()),
+            _ => Err("the response is not a list of streams".to_owned()),
         }
     }
 
@@ -206,7 +210,7 @@ impl KnownStream {
         let delivery = members.get("delivery").and_then(Value::as_object).unwrap_or(&nothing);
         let id = text(members, "stream_id").filter(|id| !id.is_empty());
         Ok(Self {
-            id: id.ok_or("the answer has no stream_id")?,
+            id: id.ok_or("the response has no stream_id")?,
             issuer: text(members, "iss"),
             audiences: list("aud").unwrap_or_default(),
             method: text(delivery, "method").unwrap_or_default(),
@@ -383,8 +387,8 @@ mod tests {
         };
         assert_eq!(complaints("/iss", json!(wanted.issuer)), [""; 0]);
         for (pointer, value, said) in [
-            ("/iss", json!("https://other.example"), "which is not `issuer`"),
-            ("/aud", json!("https://other.example"), "which `audience` is not"),
+            ("/iss", json!("https://other.example"), "which differs from `issuer`"),
+            ("/aud", json!("https://other.example"), "which differs from `audience`"),
             ("/events_delivered", json!(["urn:other"]), "does not deliver session-revoked"),
         ] {
             let [complaint] = &*complaints(pointer, value) else { panic!("{pointer}") };

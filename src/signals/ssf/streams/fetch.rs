@@ -61,9 +61,9 @@ impl Fetcher<'_> {
             if failure != why {
                 match &why {
                     Some(why) => {
-                        tracing::warn!(transmitter = self.transmitter, why, "signals cannot be fetched")
+                        tracing::warn!(transmitter = self.transmitter, why, "cannot fetch signals")
                     }
-                    None => tracing::info!(transmitter = self.transmitter, "signals are fetched again"),
+                    None => tracing::info!(transmitter = self.transmitter, "fetching signals works again"),
                 }
                 failure = why;
             }
@@ -87,7 +87,7 @@ impl Fetcher<'_> {
             Ok(response) => response,
             Err(GetError::Timeout) => return Ok(PollExchange::nothing()),
             Err(GetError::TooLarge) => {
-                return Err((exchange.too_large(), "an answer is larger than 1 MiB".to_owned()));
+                return Err((exchange.too_large(), "a response is larger than 1 MiB".to_owned()));
             }
             Err(error) => return Err((exchange.failed(None), error.to_string())),
         };
@@ -97,7 +97,7 @@ impl Fetcher<'_> {
         }
         let polled = Polled::read(response.body()).map_err(|why| (exchange.failed(None), why))?;
         let Some(transmitter) = self.receiver.transmitter(self.transmitter) else {
-            return Err((exchange.failed(None), "the transmitter is not configured any more".to_owned()));
+            return Err((exchange.failed(None), "the transmitter is no longer configured".to_owned()));
         };
         // All at once: the store makes them durable together.
         let delivering = polled.sets.into_iter().map(|(jti, set)| {
@@ -132,7 +132,7 @@ impl Fetcher<'_> {
             StatusCode::NOT_FOUND => drop(self.trouble.try_send(PollTrouble::Gone)),
             _ => {}
         }
-        (exchange.failed(wait), format!("the endpoint to poll answered {status}"))
+        (exchange.failed(wait), format!("the poll endpoint responded with {status}"))
     }
 }
 

@@ -105,7 +105,7 @@ impl StreamWatch {
         let remembered = match self.store.remembered_stream(&self.name).await {
             Ok(remembered) => remembered.and_then(|text| json::object(text.as_bytes()).ok()),
             Err(error) => {
-                tracing::warn!(transmitter = self.name, %error, "what is known of its stream cannot be read");
+                tracing::warn!(transmitter = self.name, %error, "cannot read the state of its stream");
                 None
             }
         };
@@ -123,7 +123,7 @@ impl StreamWatch {
             gap
         };
         if let Some(since) = gap {
-            self.say_gap(since, "nothing was heard of the transmitter for longer than it keeps signals");
+            self.say_gap(since, "the transmitter was silent for longer than it keeps signals");
         }
         remembered.get("stream_id").is_some_and(Value::is_string)
     }
@@ -136,7 +136,7 @@ impl StreamWatch {
 
     fn say_gap(&self, since: Timestamp, why: &str) {
         let remedy = format!(
-            "signals since then may be missing for good; to be safe end all older tokens: portcullis event issuer-revoked --issuer {}",
+            "signals since then may be permanently lost; to be safe, end all older tokens: portcullis event issuer-revoked --issuer {}",
             self.subject_issuer
         );
         tracing::warn!(transmitter = self.name, %since, why, remedy, "signals_gap");
@@ -153,7 +153,7 @@ impl StreamWatch {
         }
         let kept = self.patience().min(TOLD).max(Duration::from_secs(60));
         if let Err(error) = self.store.expect_state(&self.name, state, kept).await {
-            tracing::debug!(transmitter = self.name, %error, "other replicas do not know which verification is awaited");
+            tracing::debug!(transmitter = self.name, %error, "cannot tell other replicas which verification is expected");
         }
     }
 
@@ -189,7 +189,7 @@ impl StreamWatch {
         let text = format!("ok {}", self.patience.load(Ordering::Relaxed));
         let told = self.store.confirm_state(&self.name, state, (&text, self.patience().min(NEVER))).await;
         let told = told.unwrap_or_else(|error| {
-            tracing::debug!(transmitter = self.name, %error, "other replicas do not hear of the heartbeat");
+            tracing::debug!(transmitter = self.name, %error, "cannot tell other replicas about the heartbeat");
             AskedState::Unknown
         });
         match (here, told) {
@@ -214,7 +214,7 @@ impl StreamWatch {
         if let (Some(ours), Some(named)) = (ours, stream)
             && ours != named
         {
-            return tracing::info!(transmitter = self.name, "the transmitter updated another stream");
+            return tracing::info!(transmitter = self.name, "the transmitter updated a different stream");
         }
         let reason: String = reason.unwrap_or_default().chars().take(200).collect();
         tracing::info!(
@@ -230,7 +230,7 @@ impl StreamWatch {
     /// Tells the keeper of the stream, if this replica keeps it.
     fn pass_on(&self, status: StreamStatus) {
         if self.statuses.try_send(status).is_err() {
-            tracing::debug!(transmitter = self.name, "news of the stream's status is waiting already");
+            tracing::debug!(transmitter = self.name, "an update of the stream's status is already pending");
         }
     }
 
@@ -241,7 +241,7 @@ impl StreamWatch {
         }
         self.clock.suspend();
         if let Err(error) = self.store.tell_of_stream(&self.name, status.as_str(), TOLD).await {
-            tracing::debug!(transmitter = self.name, %error, "other replicas do not hear that the stream stopped");
+            tracing::debug!(transmitter = self.name, %error, "cannot tell other replicas that the stream has stopped");
         }
     }
 
@@ -290,7 +290,7 @@ impl StreamWatch {
         }
         let text = json!({"stream_id": stream, "heard_at": at, "kept_ms": memory}).to_string();
         if let Err(error) = self.store.remember_stream(&self.name, &text).await {
-            tracing::warn!(transmitter = self.name, %error, "what is known of its stream cannot be kept");
+            tracing::warn!(transmitter = self.name, %error, "cannot save the state of its stream");
         }
     }
 

@@ -247,7 +247,8 @@ impl StreamMachine {
     fn discovered(&mut self, metadata: StreamMetadata, now: Monotonic) -> Option<StreamNews> {
         let method = self.terms.wanted.method();
         if metadata.lacks(method) {
-            return self.failed(format!("the transmitter does not have the delivery method {method}"), now);
+            return self
+                .failed(format!("the transmitter does not support the delivery method {method}"), now);
         }
         (self.failures, self.failure) = (0, None);
         self.metadata = Some(metadata);
@@ -260,7 +261,7 @@ impl StreamMachine {
             None if self.must_adopt => {
                 self.must_adopt = false;
                 return self.failed(
-                    "the transmitter has a stream for this gate and does not show it".to_owned(),
+                    "the transmitter has a stream for this gate but does not list it".to_owned(),
                     now,
                 );
             }
@@ -350,10 +351,10 @@ impl StreamMachine {
             StreamStep::Find | StreamStep::Create | StreamStep::Update(..) => "the configuration endpoint",
             StreamStep::Verify(_) => "the verification endpoint",
             StreamStep::ReadStatus(_) => "the status endpoint",
-            StreamStep::AddSubject(..) => "the endpoint for subjects",
+            StreamStep::AddSubject(..) => "the subject endpoint",
             StreamStep::Wait(_) => "the transmitter",
         };
-        self.failed(format!("{what} answered {status}"), now)
+        self.failed(format!("{what} responded with {status}"), now)
     }
 
     /// The transmitter is busy, or was asked too often.

@@ -24,19 +24,19 @@ impl StreamMetadata {
     /// Reads the document of this issuer.
     pub(super) fn read(document: &[u8], issuer: &str, insecure_http: bool) -> Result<Self, String> {
         let members = json::object(document)
-            .map_err(|_why| "the metadata is not a JSON object that everybody reads alike".to_owned())?;
+            .map_err(|_why| "the metadata is not an unambiguous JSON object".to_owned())?;
         match members.get("issuer").and_then(Value::as_str) {
             Some(named) if named == issuer => {}
             Some(named) => {
                 let named: String = named.chars().take(200).collect();
-                return Err(format!("the metadata is that of another issuer, {named:?}"));
+                return Err(format!("the metadata belongs to another issuer, {named:?}"));
             }
             None => return Err("the metadata names no issuer".to_owned()),
         }
         let url = |name: &str| endpoint(&members, name, issuer, insecure_http);
         let configuration = url("configuration_endpoint")?;
-        let configuration =
-            configuration.ok_or("the metadata has no configuration_endpoint, so no stream can be made")?;
+        let configuration = configuration
+            .ok_or("the metadata has no configuration_endpoint, so the gate cannot create a stream")?;
         let methods = members.get("delivery_methods_supported").and_then(Value::as_array);
         let methods = methods.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         Ok(Self {
@@ -78,7 +78,7 @@ fn endpoint(
             Ok(url) => Ok(Some(url)),
             Err(error) => Err(format!("{name} of the metadata {error}")),
         },
-        Some(_) => Err(format!("{name} of the metadata is no string")),
+        Some(_) => Err(format!("{name} of the metadata is not a string")),
     }
 }
 
@@ -136,15 +136,15 @@ mod tests {
             ("issuer", json!([ISSUER]), "names no issuer"),
             ("issuer", json!(null), "names no issuer"),
             ("configuration_endpoint", json!(null), "no configuration_endpoint"),
-            ("configuration_endpoint", json!(7), "is no string"),
+            ("configuration_endpoint", json!(7), "is not a string"),
             ("configuration_endpoint", json!("/s"), "not an absolute URL"),
-            ("configuration_endpoint", json!("http://idp.example.com/s"), "must be https"),
+            ("configuration_endpoint", json!("http://idp.example.com/s"), "must be an https URL"),
             ("configuration_endpoint", json!("https://u:p@idp.example.com/s"), "user name"),
-            ("status_endpoint", json!("http://idp.example.com/s"), "must be https"),
-            ("status_endpoint", json!("http://127.0.0.1/s"), "must be https"),
-            ("configuration_endpoint", json!("HTTP://localhost:9443/v1/reload"), "must be https"),
+            ("status_endpoint", json!("http://idp.example.com/s"), "must be an https URL"),
+            ("status_endpoint", json!("http://127.0.0.1/s"), "must be an https URL"),
+            ("configuration_endpoint", json!("HTTP://localhost:9443/v1/reload"), "must be an https URL"),
             ("verification_endpoint", json!("file:///etc/passwd"), "not an absolute URL"),
-            ("add_subject_endpoint", json!({}), "is no string"),
+            ("add_subject_endpoint", json!({}), "is not a string"),
         ] {
             let mut lie = good.clone();
             lie[name] = value;

@@ -146,7 +146,7 @@ impl StreamKeeper {
             () = Box::pin(self.work(owned)) => {}
         }
         if let Err(error) = store.leave_stream(&name, &holder).await {
-            warn!(transmitter = name, %error, "the lease of the stream cannot be given up; it ends by itself");
+            warn!(transmitter = name, %error, "cannot release the lease of the stream; it will expire");
         }
     }
 
@@ -157,13 +157,16 @@ impl StreamKeeper {
                 self.stand_by(&mut owned).await;
             }
             if self.shared.store.is_shared() {
-                info!(transmitter = self.settings.name, "this gate keeps the stream of the transmitter");
+                info!(transmitter = self.settings.name, "this gate maintains the stream of the transmitter");
             }
             tokio::select! {
                 () = self.own() => {}
                 lost = owned.wait_for(|owned| !owned) => if lost.is_err() { return },
             }
-            info!(transmitter = self.settings.name, "another gate may keep the stream of the transmitter");
+            info!(
+                transmitter = self.settings.name,
+                "another gate may maintain the stream of the transmitter"
+            );
         }
     }
 
@@ -181,7 +184,7 @@ impl StreamKeeper {
                 _ = subjects.recv_many(&mut seen, 100) => {}
             }
             if let Err(error) = self.shared.store.offer_subjects(&self.settings.name, &seen).await {
-                tracing::debug!(%error, "subjects cannot be left for the owner of the stream");
+                tracing::debug!(%error, "cannot pass subjects to the gate that maintains the stream");
             }
         }
     }

@@ -123,9 +123,9 @@ impl StreamOwner<'_> {
         *said = machine.failure().map(str::to_owned);
         match said {
             Some(why) => {
-                warn!(transmitter = self.settings.name, why, "the stream of the transmitter cannot be kept")
+                warn!(transmitter = self.settings.name, why, "cannot maintain the stream of the transmitter")
             }
-            None => info!(transmitter = self.settings.name, "the transmitter answers again"),
+            None => info!(transmitter = self.settings.name, "the transmitter responds again"),
         }
     }
 
@@ -140,14 +140,16 @@ impl StreamOwner<'_> {
         let stream_id = machine.stream().map(|stream| stream.id.as_str());
         match news {
             StreamNews::Made => {
-                info!(transmitter, stream_id, "the stream was made");
+                info!(transmitter, stream_id, "created the stream");
                 if *had_stream {
-                    hearing.missed("the transmitter had forgotten the stream, and what was to be sent on it");
+                    hearing.missed(
+                        "created the stream again: the transmitter had lost it, and its undelivered signals",
+                    );
                 }
             }
-            StreamNews::Found => info!(transmitter, stream_id, "the stream is as it should be"),
-            StreamNews::Changed => info!(transmitter, stream_id, "the stream was changed"),
-            StreamNews::Forgotten => warn!(transmitter, "the transmitter does not know the stream any more"),
+            StreamNews::Found => info!(transmitter, stream_id, "the stream is up to date"),
+            StreamNews::Changed => info!(transmitter, stream_id, "updated the stream"),
+            StreamNews::Forgotten => warn!(transmitter, "the transmitter no longer has the stream"),
             StreamNews::Stopped(status) => {
                 warn!(transmitter, status = status.as_str(), "the transmitter stopped sending on the stream");
                 hearing.changed(status).await;
@@ -155,7 +157,7 @@ impl StreamOwner<'_> {
             StreamNews::Resumed(before) => {
                 info!(transmitter, before = before.as_str(), "the transmitter sends on the stream again");
                 if before == StreamStatus::Disabled {
-                    hearing.missed("the transmitter had disabled the stream, and dropped its signals");
+                    hearing.missed("the transmitter had disabled the stream and discarded its signals");
                 }
             }
         }
@@ -175,21 +177,22 @@ impl StreamOwner<'_> {
         let metadata = machine.metadata();
         if machine.heartbeat().is_some() && metadata.is_some_and(|metadata| metadata.verification.is_none()) {
             complaints.push(
-                "the transmitter has no verification endpoint: its heartbeat is never confirmed".to_owned(),
+                "the transmitter has no verification endpoint, so its heartbeat cannot be confirmed"
+                    .to_owned(),
             );
         }
         if self.stream.add_subjects && metadata.is_some_and(|metadata| metadata.add_subject.is_none()) {
-            complaints.push("the transmitter has no endpoint to add subjects".to_owned());
+            complaints.push("the transmitter has no endpoint for adding subjects".to_owned());
         }
         if self.is_polled() && self.place(stream).is_none() {
-            complaints.push("the transmitter does not say where its signals are fetched".to_owned());
+            complaints.push("the transmitter does not provide a poll endpoint".to_owned());
         }
         for complaint in complaints {
             warn!(
                 transmitter = self.settings.name,
                 stream_id = stream.id,
                 complaint,
-                "the stream will not do"
+                "the stream is not usable"
             );
         }
     }

@@ -44,7 +44,7 @@ impl Polled {
     /// Reads an answer of status 200.
     pub(super) fn read(body: &[u8]) -> Result<Self, String> {
         let mut members =
-            json::object(body).map_err(|_why| "the answer to a poll is no JSON object".to_owned())?;
+            json::object(body).map_err(|_why| "the poll response is not a JSON object".to_owned())?;
         let (mut tokens, mut unreadable) = (Vec::new(), Vec::new());
         match members.remove("sets") {
             Some(Value::Object(sets)) => {
@@ -57,7 +57,7 @@ impl Polled {
                 }
             }
             None => {}
-            Some(_) => return Err("`sets` of the answer to a poll is no object".to_owned()),
+            Some(_) => return Err("`sets` of the poll response is not an object".to_owned()),
         }
         Ok(Self { sets: tokens, unreadable, more: members.get("moreAvailable") == Some(&Value::Bool(true)) })
     }

@@ -195,7 +195,7 @@ fn the_one_stream_of_a_transmitter_that_allows_no_other_is_adopted() {
             (1, "wait until 2000", None, None),
         ],
     );
-    assert_eq!(machine.failure(), Some("the configuration endpoint answered 404 Not Found"));
+    assert_eq!(machine.failure(), Some("the configuration endpoint responded with 404 Not Found"));
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn a_rejected_token_is_replaced_once_and_then_with_pauses() {
     );
     machine.unauthorized(at(610));
     play(&mut machine, vec![(610, "authorize", denied(401), None), (610, "wait until 610500", None, None)]);
-    assert_eq!(machine.failure(), Some("the token endpoint answered 401 Unauthorized"));
+    assert_eq!(machine.failure(), Some("the token endpoint responded with 401 Unauthorized"));
     let mut machine = super::tests::machine(None);
     play(
         &mut machine,
@@ -312,7 +312,7 @@ fn a_rejected_token_is_replaced_once_and_then_with_pauses() {
             (0, "wait until 500", None, None),
         ],
     );
-    assert_eq!(machine.failure(), Some("the token endpoint answered 401 Unauthorized"));
+    assert_eq!(machine.failure(), Some("the token endpoint responded with 401 Unauthorized"));
     let terms = StreamTerms { heartbeat: None, fetches_tokens: false, wanted: wanted() };
     let mut machine = StreamMachine::new(terms, at(0));
     play(
@@ -325,7 +325,7 @@ fn a_rejected_token_is_replaced_once_and_then_with_pauses() {
             (1, "wait until 2000", None, None),
         ],
     );
-    assert_eq!(machine.failure(), Some("the configuration endpoint answered 401 Unauthorized"));
+    assert_eq!(machine.failure(), Some("the configuration endpoint responded with 401 Unauthorized"));
 }
 
 #[test]
@@ -418,7 +418,7 @@ fn a_transmitter_without_the_delivery_method_is_not_asked_for_it() {
     machine.answered(&StreamStep::Discover, StreamAnswer::Metadata(Box::new(metadata)), at(0));
     assert_eq!(
         machine.failure(),
-        Some("the transmitter does not have the delivery method urn:ietf:rfc:8935")
+        Some("the transmitter does not support the delivery method urn:ietf:rfc:8935")
     );
     let secret = StreamTerms {
         heartbeat: None,
