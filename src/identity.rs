@@ -1,6 +1,6 @@
-//! Names made small: issuers, subjects, clients and tokens as 128-bit keys, computed once per verified token.
+//! Compact identifiers: issuers, subjects, clients and tokens as 128-bit keys, computed once per verified token.
 //!
-//! Knows hashing only; what a key is looked up in is not its business.
+//! Knows only hashing, not what the keys are used for.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -102,7 +102,7 @@ keys! {
     IssuerKey
     /// A subject of one issuer.
     SubjectKey
-    /// A log-in session of one issuer, or one that only a certain subject's tokens belong to.
+    /// A login session of one issuer, or one that only a certain subject's tokens belong to.
     SessionKey
     /// A client of one issuer.
     ClientKey
@@ -179,12 +179,12 @@ impl TokenKey {
 pub struct TokenNames {
     /// Its subject's e-mail address and aliases.
     pub subjects: Box<[SubjectKey]>,
-    /// Its log-in session: alone, and of each name of its subject.
+    /// Its login session: alone, and of each name of its subject.
     pub sessions: Box<[SessionKey]>,
 }
 
 impl TokenNames {
-    /// The names of a token with this subject and log-in session; `None` when there are none.
+    /// The names of a token with this subject and login session; `None` when there are none.
     #[must_use]
     pub fn new(
         issuer: &str,

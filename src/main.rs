@@ -1,4 +1,4 @@
-//! argv → command → exit code.
+//! The `portcullis` binary: runs the command of the command line and exits with its code.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! How the process ends: a phase that everyone watches, moved forward by one hand.
+//! Shutdown phases: one task advances the phase, all others watch it.
 
 use tokio::sync::watch;
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 pub enum Phase {
     /// Serving.
     Running,
-    /// Not ready any more; still accepting, so that load balancers can notice.
+    /// No longer ready; still accepting, so that load balancers can notice.
     Leaving,
     /// Streams that would last are ended; still accepting.
     EndingStreams,

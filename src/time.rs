@@ -2,7 +2,7 @@
 //!
 //! The wall clock names moments to the outside: claims, events, answers. It may be wrong by years and may step at any
 //! moment. The monotonic clock measures durations: timeouts, throttles, freshness, retention. It never steps, and what is
-//! forgotten for good is forgotten by it. Every judgement takes its `now` as an argument, so that a test is a table of
+//! permanently deleted is deleted by it. Every judgement takes its `now` as an argument, so that a test is a table of
 //! values.
 
 use std::fmt;

@@ -1,6 +1,6 @@
-//! Who used what, kept across restarts: what the workers counted is added to the store now and then.
+//! Usage by client and route, kept across restarts: adds the workers' counts to the store periodically.
 //!
-//! Counts of the last moments before a crash may be lost; nothing is counted twice.
+//! A crash may lose the latest counts; nothing is counted twice.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Goes on from what the store keeps: its clients stay among those that are counted by name.
+    /// Continues from what the store keeps: its clients stay among those that are counted by name.
     ///
     /// # Errors
     /// When the store cannot be read.

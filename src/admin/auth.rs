@@ -1,5 +1,7 @@
-//! Who may call the admin listener, and what: one bearer token per caller, compared in constant time. Guessing is slowed:
-//! a wrong token counts against its address, a right one always passes.
+//! Authenticates callers of the admin listener and checks their permissions: one bearer token per caller, compared in
+//! constant time.
+//!
+//! Limits guessing: a wrong token counts against its address; a correct one is always accepted.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;

@@ -1,4 +1,4 @@
-//! Readiness: what each part of the gate last said of itself, and whether all of it together may serve.
+//! Readiness: collects the state of every component and decides whether the gate can serve requests.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,7 +71,7 @@ impl Health {
         drop(self.store.set(store));
     }
 
-    /// Judges by another configuration from now on.
+    /// Uses another configuration from now on.
     pub fn replace_keys(&self, keys: Vec<Arc<KeyStore>>, when: ReadyWhen) {
         self.keys.store(Arc::new(keys));
         self.when.store(when == ReadyWhen::All, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Every error of the admin listener, in the one form of RFC 9457.
+//! Errors of the admin listener as problem details (RFC 9457).
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! A connection whose client has to read what it asked for.
+//! A connection that ends when its client stops reading the response.
 
 use std::future::Future as _;
 use std::io;
@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Fails with `TimedOut` when a write finds no room for too long.
+/// Fails with `TimedOut` when a write finds no space for too long.
 pub(super) struct Prompt<S> {
     stream: S,
     patience: Duration,
-    /// Runs while there is no room.
+    /// Runs while there is no space.
     alarm: Option<Pin<Box<Sleep>>>,
     waits: bool,
 }

@@ -30,7 +30,7 @@ use crate::shutdown::{Phase, Shutdown};
 use crate::time::Timestamp;
 use crate::tls::{ClientCertificate, ServerTls};
 
-/// A connection ends at this age, so that none is held for ever by a client that does not read.
+/// A connection ends at this age, so that none is held indefinitely by a client that does not read.
 const LIFETIME: Duration = Duration::from_secs(600);
 /// How long a client may leave a response unread, so that none can hold a place for longer.
 const UNREAD: Duration = Duration::from_secs(10);

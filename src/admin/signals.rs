@@ -1,6 +1,6 @@
-//! The listener of its own that signals may be sent to (`[signals] listen`).
+//! The separate listener for signals (`[signals] listen`).
 //!
-//! Knows HTTP and the limits of a connection; what a request means is the intake's to say.
+//! Knows HTTP and connection limits; the intake decides what a request means.
 
 use std::sync::Arc;
 use std::time::Duration;

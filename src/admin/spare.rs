@@ -1,4 +1,4 @@
-//! Descriptors kept back for operators: when clients and upstreams have taken all others, `/live` still answers.
+//! Spare file descriptors for operators: `/live` still responds when clients and upstreams have used up all others.
 
 use std::io;
 

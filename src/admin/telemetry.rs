@@ -1,4 +1,4 @@
-//! The telemetry listener: `/metrics`, `/live`, `/ready` and nothing else, without authentication.
+//! The telemetry listener: serves `/metrics`, `/live` and `/ready`, without authentication.
 
 use std::sync::Arc;
 

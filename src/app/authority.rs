@@ -1,4 +1,4 @@
-//! How the embedded authority is opened beside the state.
+//! Opens the embedded authority next to the state.
 
 use std::sync::Arc;
 use std::time::Duration;

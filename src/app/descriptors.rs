@@ -1,4 +1,4 @@
-//! File descriptors: how many the process may have, and what of them clients may take.
+//! File descriptors: the limit of the process, and how many of them client connections may use.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;

@@ -1,8 +1,8 @@
-//! How a restart hands over: a gate that leaves gives its addresses and its state file to the next one at once.
+//! Handover on a restart: a gate that is shutting down passes its addresses and its state file to the next gate at once.
 //!
-//! The next gate finds it by names in the abstract namespace of Unix sockets, which are as wide as the addresses
-//! themselves (the network namespace), need no file, and vanish with the process. Nothing is said over the connection but
-//! one byte once the addresses are free, and its end once the state file is.
+//! The next gate finds it by names in the abstract namespace of Unix sockets, which have the same scope as the addresses
+//! (the network namespace), need no file, and vanish with the process. The connection carries one byte when the addresses
+//! are free, and is closed when the state file is.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -59,12 +59,12 @@ fn file_name(path: &Path) -> Option<String> {
     Some(format!("portcullis/file/{}/{}", file.dev(), file.ino()))
 }
 
-/// What a gate that leaves listens on for the next one.
+/// What a gate that is shutting down listens on for the next one.
 #[derive(Debug)]
 pub(super) struct Offer(Vec<UnixListener>);
 
 impl Offer {
-    /// Makes it known that these things are given up. Without it, the next gate has to wait for the end of this one.
+    /// Announces that these things are given up. Without it, the next gate has to wait for the end of this one.
     pub(super) fn new(names: &HandoverNames) -> Self {
         let listen = |address: net::SocketAddr| {
             let listener = net::UnixListener::bind_addr(&address)?;
@@ -115,19 +115,19 @@ fn is_ours(stream: &UnixStream) -> bool {
 pub(super) struct Successor(UnixStream);
 
 impl Successor {
-    /// Tells it that no address is in use any more.
+    /// Tells it that its addresses are free.
     pub(super) async fn may_listen(&mut self) {
         // An error means that it has gone.
         drop(self.0.write_all(&[ADDRESSES]).await);
     }
 }
 
-/// A gate that leaves.
+/// A gate that is shutting down.
 #[derive(Debug)]
 pub(super) struct Predecessor(UnixStream);
 
 impl Predecessor {
-    /// Looks for a gate that leaves and has one of these; asks it to give up all it has, and waits until its addresses are
+    /// Looks for a gate that is shutting down and has one of these; asks it to give up all it has, and waits until its addresses are
     /// free.
     pub(super) async fn find(names: &HandoverNames) -> Option<Self> {
         let mut stream = names.sockets().find_map(|address| {

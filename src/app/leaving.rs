@@ -1,4 +1,4 @@
-//! The end of a gate: its order, and what it gives to the one that comes next.
+//! The shutdown sequence of a gate, and its handover to the next process.
 
 use std::time::Duration;
 

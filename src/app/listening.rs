@@ -1,4 +1,4 @@
-//! The listeners, bound before anything else is done: clients that come while a gate starts wait, and are not refused.
+//! Binds the listeners before anything else, so that clients that connect during the start wait instead of being refused.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ pub(super) struct BoundListeners {
 }
 
 impl BoundListeners {
-    /// Binds all addresses. A gate that leaves is asked for them.
+    /// Binds all addresses. A gate that is shutting down is asked for them.
     pub(super) async fn bind(settings: &Settings) -> Result<Self, RunError> {
         let names = HandoverNames::of(settings);
         let mut attempt = 0;

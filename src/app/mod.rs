@@ -1,6 +1,6 @@
-//! The one place that sees every room: binds the listeners, wires the rooms, runs them, and takes them down in order.
+//! Connects all rooms: binds the listeners, wires the rooms, runs them, and shuts them down in order.
 //!
-//! Decides nothing about requests; what a request meets is in `gate`.
+//! Decides nothing about requests; that is the task of `gate`.
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,5 @@
-//! A reload as a plan: everything that another configuration needs is made and compared with what runs, and nothing that
-//! runs is touched. What is refused here was never in force; a plan that was made can be committed without failing.
+//! Plans a reload: creates everything that a new configuration needs and compares it with what is running, without
+//! changing anything that runs. A problem found here refuses the reload; committing a complete plan cannot fail.
 
 use std::sync::Arc;
 

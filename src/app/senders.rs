@@ -1,4 +1,4 @@
-//! The senders of signals with their keys, and the endpoints that they send to.
+//! Wires the senders of signals: their keys, and the endpoints that they send to.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The signals of the process, taken from its first moment on: while it starts, while it reloads, while it drains.
+//! Handles the signals of the process from its first moment: during start, reload and drain.
 
 use std::future::Future;
 use std::pin::Pin;

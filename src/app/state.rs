@@ -26,7 +26,7 @@ use crate::state::{OpenError, Past, Store, StoreError};
 use crate::time::{Monotonic, Now, Timestamp};
 use crate::usage::Usage;
 
-/// How often what can touch no living token is forgotten.
+/// How often what can no longer affect a live token is forgotten.
 const TRIM: Duration = Duration::from_secs(600);
 /// How often the freshness of a shared store is told.
 const LOOK: Duration = Duration::from_millis(200);

@@ -1,4 +1,4 @@
-//! What a gate that leaves learns from the one that took over: events, for the sake of requests that are still in flight.
+//! Reads events from the gate that has taken over, so that requests still in flight are checked against them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -107,7 +107,7 @@ fn new(
     Ok(RunningTransmitter { settings, roots, heard, subjects, work: Mutex::new(work) })
 }
 
-/// Begins what was only planned; says which streams are not kept any more.
+/// Begins what was only planned; returns which streams are no longer maintained.
 pub(super) fn put_in_force(
     lasting: &Lasting,
     transmitters: &[Arc<RunningTransmitter>],

@@ -147,7 +147,7 @@ impl Wiring {
         })
     }
 
-    /// Puts a plan into force; cannot fail. Answers with the keys that wait for a restart.
+    /// Puts a plan in force; cannot fail. Answers with the keys that wait for a restart.
     ///
     /// What takes events and tokens in comes first, what signs comes last: nothing is signed by a key that the gate does
     /// not know.
@@ -262,7 +262,7 @@ impl Wiring {
         }
     }
 
-    /// Waits until no stream of a transmitter is kept any more.
+    /// Waits until no stream of a transmitter is maintained.
     pub(super) async fn streams_left(&self) {
         transmitters::left(&self.transmitters).await;
     }

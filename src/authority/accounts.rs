@@ -1,5 +1,4 @@
-//! What administrators do: users, their roles, application credentials. Judges what is asked for; `changes` carries it
-//! out.
+//! Administrators' operations on users, roles and application credentials. Validates them; `changes` carries them out.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -74,21 +73,21 @@ impl From<aws_lc_rs::error::Unspecified> for Refused {
     }
 }
 
-/// A user to be.
+/// A new user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewUser {
     /// Its id.
     pub id: String,
-    /// What people call it; its id, if empty.
+    /// Its display name; its id, if empty.
     pub name: String,
     /// The roles it holds.
     pub roles: Vec<String>,
 }
 
-/// A credential to be.
+/// A new credential.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewCredential {
-    /// What people call it.
+    /// Its display name.
     pub name: String,
     /// The id of its owner.
     pub owner: String,
@@ -98,16 +97,16 @@ pub struct NewCredential {
     pub scopes: Vec<String>,
     /// The tenant it belongs to.
     pub tenant: Option<String>,
-    /// Its end; `None`: it has none.
+    /// When it expires; `None`: never.
     pub expires_at: Option<Timestamp>,
 }
 
-/// What is to be different about a credential.
+/// Changes to a credential.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Edit {
-    /// Its name; `None` leaves it.
+    /// Its name; `None`: unchanged.
     pub name: Option<String>,
-    /// Its end; `Some(None)` takes it away, `None` leaves it.
+    /// When it expires; `Some(None)`: never, `None`: unchanged.
     pub expires_at: Option<Option<Timestamp>>,
 }
 
@@ -144,7 +143,7 @@ impl Authority {
     /// Creates a user.
     ///
     /// # Errors
-    /// When the id is taken or a field is not as it must be.
+    /// When the id is in use or a field is invalid.
     pub async fn create_user(self: &Arc<Self>, new: NewUser) -> Result<Arc<User>, Refused> {
         let NewUser { id, name, roles } = new;
         let id = user_id(id)?;
@@ -168,7 +167,7 @@ impl Authority {
     /// role that it does not hold. The same roles in another order change nothing.
     ///
     /// # Errors
-    /// When there is no such user or a role is not as it must be.
+    /// When there is no such user or a role is invalid.
     pub async fn set_roles(self: &Arc<Self>, id: &str, roles: Vec<String>) -> Result<Arc<User>, Refused> {
         let roles = words("roles", roles, |_| Ok(()))?;
         let alone = self.settled_alone().await?;
@@ -191,10 +190,10 @@ impl Authority {
         Ok(self.carry_out(alone, AccountChange::DeleteUser(Arc::clone(&user.id))).await?)
     }
 
-    /// Creates a credential; the secret is told here and nowhere else.
+    /// Creates a credential; the secret is returned only here.
     ///
     /// # Errors
-    /// When there is no such owner or a field is not as it must be.
+    /// When there is no such owner or a field is invalid.
     pub async fn create_credential(
         self: &Arc<Self>,
         new: NewCredential,
@@ -239,7 +238,7 @@ impl Authority {
     /// now: the next ones expire in time.
     ///
     /// # Errors
-    /// When there is no such credential or a field is not as it must be.
+    /// When there is no such credential or a field is invalid.
     pub async fn edit_credential(
         self: &Arc<Self>,
         client_id: &str,

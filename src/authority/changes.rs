@@ -69,7 +69,7 @@ pub(super) struct ProvidedChange {
 }
 
 impl ProvidedChange {
-    /// One that may not come in loses all tokens, whatever its roles; of another one those end that carry older roles.
+    /// An inactive one loses all tokens, whatever its roles; of another one those end that carry older roles.
     fn event(&self, name: &Arc<str>, at: Timestamp, until: Timestamp) -> Option<Event> {
         let Self { user, end_tokens: true } = self else { return None };
         if !user.is_active {

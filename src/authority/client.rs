@@ -1,4 +1,4 @@
-//! Who asks: the client's id and secret, using HTTP Basic or the request body, and whether they are right.
+//! Client authentication: reads the client id and secret from HTTP Basic or the request body, and verifies them.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Users and application credentials as every worker sees them: all of them, in memory. The store is the truth; this is
-//! its copy, which only `changes` writes.
+//! All users and application credentials in memory, as every worker reads them: a copy of the store that only `changes`
+//! writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 pub struct User {
     /// Its id: `sub` in its tokens.
     pub id: Arc<str>,
-    /// What people call it.
+    /// Its display name.
     pub name: Box<str>,
     /// The roles it holds.
     pub roles: Vec<Box<str>>,
@@ -24,7 +24,7 @@ pub struct User {
     pub role_version: u64,
     /// When it was created.
     pub created_at: Timestamp,
-    /// Whether it may come in: otherwise neither its credentials nor its password are good. Earlier releases wrote none.
+    /// Whether it is active: otherwise neither its credentials nor its password are accepted. Earlier releases wrote none.
     #[serde(default = "yes")]
     pub is_active: bool,
     /// What its password is checked by; `None`: it has none and cannot sign in. Left out of intents: only the store and
@@ -45,7 +45,7 @@ impl User {
     }
 
     /// Tells this password from the one before and the one after: a session that began under another one has ended, and so
-    /// has one of a user that may not come in.
+    /// has one of an inactive user.
     #[must_use]
     pub fn password_stamp(&self) -> Option<PasswordStamp> {
         self.password.as_ref().filter(|_| self.is_active).map(PasswordHash::stamp)
@@ -57,7 +57,7 @@ impl User {
 pub struct Credential {
     /// Its id: `client_id` in its tokens.
     pub client_id: Arc<str>,
-    /// What people call it.
+    /// Its display name.
     pub name: Box<str>,
     /// The id of the user it belongs to.
     pub owner: Arc<str>,
@@ -160,7 +160,7 @@ impl Directory {
         tables.put_user(Arc::new(User { password, ..user.clone() }));
     }
 
-    /// Lets a user come in no more; answers what it was.
+    /// Deactivates a user; returns what it was.
     pub(super) fn shut_out(&self, id: &str) -> Option<Arc<User>> {
         let mut tables = self.write();
         let before = tables.users.get(id).cloned()?;
@@ -168,7 +168,7 @@ impl Directory {
         Some(before)
     }
 
-    /// Gives a user another password, or none.
+    /// Sets or removes the password of a user.
     pub(super) fn put_password(&self, id: &str, password: Option<PasswordHash>) {
         let mut tables = self.write();
         if let Some(before) = tables.users.get(id) {

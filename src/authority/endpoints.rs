@@ -1,6 +1,6 @@
-//! The authority's endpoints on the public listener: a request's head and body in, a whole answer out.
+//! The authority's endpoints on the public listener: takes the head and body of a request and returns a complete response.
 //!
-//! Knows no sockets; the gate reads the body and sends the answer.
+//! Knows no sockets; the gate reads the body and sends the response.
 
 use std::net::IpAddr;
 use std::sync::Arc;

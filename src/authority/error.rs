@@ -26,7 +26,7 @@ pub(super) enum OauthError {
     GrantType,
     /// `unsupported_response_type`: no response type is supported.
     ResponseType,
-    /// `unauthorized_client`: none of its roles is held by its owner any more.
+    /// `unauthorized_client`: its owner no longer holds any of its roles.
     NoRoleLeft,
     /// `invalid_grant`: the token was issued to another client (RFC 6749 §5.2, RFC 7009 §2.1).
     OthersToken,

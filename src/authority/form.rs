@@ -1,4 +1,4 @@
-//! Form bodies, read strictly: what two readers could take differently is refused.
+//! Parses form bodies strictly: rejects what two parsers could interpret differently.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,7 +1,7 @@
-//! The embedded authority: users, their applications' credentials, and the tokens those get (RFC 6749 §4.4).
+//! The embedded authority: users, application credentials, and the tokens issued for them (RFC 6749 §4.4).
 //!
-//! Optional. Everything that a token request needs is in memory; the store is written when administrators change
-//! something and when signing keys rotate, never for a token.
+//! Optional. Everything that a token request needs is in memory; the store is written only when administrators make changes
+//! and when signing keys rotate, never for a token.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -142,7 +142,7 @@ pub struct PlannedSettings {
 pub struct Parts {
     /// Where users, credentials and keys are.
     pub store: Store,
-    /// Where it makes known what ends tokens.
+    /// Where it announces what ends tokens.
     pub log: Arc<EventLog>,
     /// What has ended tokens.
     pub in_force: InForce,
@@ -244,7 +244,7 @@ impl Authority {
         self.wake.notify_one();
     }
 
-    /// Its keys as those of an issuer, for as long as anybody holds them: never fetched, never stale. With a `change`,
+    /// Its keys as those of an issuer, for as long as they are held: never fetched, never stale. With a `change`,
     /// those that are in force after it.
     ///
     /// # Errors

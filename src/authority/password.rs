@@ -1,8 +1,8 @@
-//! Passwords of users: kept as slow hashes, set by administrators, checked when a user signs in.
+//! Passwords of users: stored as slow hashes, set by administrators, verified at sign-in.
 //!
-//! People choose them, so a copy of the file must not let anyone try many: each guess costs 19 MiB of memory and two passes
-//! over it (Argon2id, RFC 9106, with the parameters that OWASP recommends). That is why a hash is made away from the
-//! runtime, and few at a time.
+//! People choose them, so a copy of the file must not allow many guesses: each costs 19 MiB of memory and two passes over
+//! it (Argon2id, RFC 9106, with the parameters that OWASP recommends). For the same reason, hashing runs outside the
+//! runtime and with limited concurrency.
 
 use std::fmt;
 use std::sync::Arc;
@@ -100,7 +100,7 @@ impl PasswordHash {
     /// What [`Self::as_phc`] gave.
     ///
     /// # Errors
-    /// When it is no PHC string of Argon2id.
+    /// When it is not a PHC string of Argon2id.
     pub(super) fn from_phc(text: Arc<str>) -> Result<Self, password_hash::Error> {
         let hash =
             phc::PasswordHash::new(&text).map_err(|_malformed| password_hash::Error::EncodingInvalid)?;
@@ -138,7 +138,7 @@ fn hasher() -> Argon2<'static> {
 }
 
 impl Authority {
-    /// Gives a user another password, or takes it away. Ends no token: those are of its applications.
+    /// Sets or removes the password of a user. Ends no token: those are of its applications.
     ///
     /// # Errors
     /// When there is no such user or the text may not be a password.

@@ -1,5 +1,5 @@
-//! Keys that a client proves to have when it asks for a token, which is bound to them: by DPoP (RFC 9449 §5), and by the
-//! certificate of its connection (RFC 8705 §3).
+//! Proof-of-possession keys that a client proves in a token request, and to which its token is bound: DPoP (RFC 9449 §5)
+//! and the client certificate of its connection (RFC 8705 §3).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Users whose provider says what they are: a directory that pushes here (SCIM) instead of an administrator.
+//! Users that an external provider manages: a directory that pushes them (SCIM) instead of an administrator.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use crate::time::Timestamp;
 pub struct ProvidedUser {
     /// Its id. A user that is there is taken over with its credentials.
     pub id: String,
-    /// What people call it; its id, if empty.
+    /// Its display name; its id, if empty.
     pub name: String,
     /// All the roles it holds.
     pub roles: Vec<String>,
-    /// Whether it may come in.
+    /// Whether it is active.
     pub is_active: bool,
 }
 
@@ -26,7 +26,7 @@ impl Authority {
     /// in any more; nothing is changed about those who are so already.
     ///
     /// # Errors
-    /// When a field is not as it must be, or a store cannot be written.
+    /// When a field is invalid, or a store cannot be written.
     pub async fn provide(self: &Arc<Self>, wanted: Vec<ProvidedUser>) -> Result<(), Refused> {
         let wanted = wanted.into_iter().map(checked).collect::<Result<Vec<_>, _>>()?;
         let alone = self.settled_alone().await?;

@@ -1,8 +1,8 @@
-//! Which key signs when: each key is published before it signs, and kept until the last token it signed has expired.
+//! Signing key rotation: a key is published before it signs, and kept until the last token it signed has expired.
 //!
-//! Keys rotate by running time, which never steps (see `state::uptime`); the wall clock may be wrong by years at any start.
-//! It decides only together with running time, and only about deletion: a key is deleted when both agree that its last
-//! token has expired. What the time in which no gate runs does to keys: nothing. They rotate and expire later.
+//! Keys rotate by running time, which never jumps (see `state::uptime`); the wall clock may be wrong by years at any start.
+//! It matters only for deletion, together with running time: a key is deleted when both agree that its last token has
+//! expired. Time in which no gate runs only delays rotation and deletion.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,7 +179,7 @@ fn plan(keys: &[Facts], rules: Rules, now: Now) -> RotationPlan {
 /// this process.
 ///
 /// # Errors
-/// When the store cannot be used, holds something that is no key, or the random number generator fails.
+/// When the store cannot be used, holds something that is not a key, or the random number generator fails.
 pub(super) async fn rotate(
     store: &Store,
     rules: Rules,

@@ -1,4 +1,4 @@
-//! The statements: one function for each thing the authority does with a row.
+//! The SQL statements of the authority: one function per operation.
 
 use std::sync::Arc;
 
@@ -149,7 +149,7 @@ pub(super) fn credentials(db: &Connection) -> rusqlite::Result<Vec<Credential>> 
     .collect()
 }
 
-/// Keeps a change that was decided on until it is carried out to the end; tells by which id.
+/// Keeps a change that was decided on until it is carried out to the end; returns its id.
 pub(super) fn put_intent(db: &Connection, change: &str) -> rusqlite::Result<i64> {
     db.prepare_cached("INSERT INTO intents (change) VALUES (?1)")?.execute([change])?;
     Ok(db.last_insert_rowid())

@@ -1,4 +1,4 @@
-//! Client secrets: random, shown once, kept as a salted hash. Knows nothing of clients.
+//! Client secrets: random, shown once, stored as a salted hash. Knows nothing about clients.
 
 use std::fmt;
 

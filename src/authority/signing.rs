@@ -1,4 +1,4 @@
-//! One key that signs tokens: made, stored, published as a JWK, used. Knows nothing of when it is used.
+//! A token signing key: creates, stores and publishes it as a JWK, and signs with it. Knows nothing about rotation.
 
 use std::fmt;
 
@@ -60,7 +60,7 @@ impl SigningKey {
         Ok(Zeroizing::new(der))
     }
 
-    /// The key with this private half; `None` when it is no key for the algorithm.
+    /// The key with this private half; `None` when it is not a key for the algorithm.
     pub(super) fn from_pkcs8(algorithm: Algorithm, der: &[u8]) -> Option<Self> {
         let (pair, mut jwk) = match algorithm {
             Algorithm::ES256 => {

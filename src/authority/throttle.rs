@@ -1,7 +1,7 @@
-//! Limits guessing and flooding: counts the failures of each client and the attempts of each address over a short period,
-//! in bounded memory.
+//! Rate limits for guessing and flooding: counts the failures of each client and the attempts of each address over a short
+//! period, in bounded memory.
 //!
-//! Measures on the monotonic clock: a wall clock that steps neither lengthens a block nor ends it.
+//! Uses the monotonic clock: a jump of the wall clock neither extends nor ends a block.
 
 use std::hash::Hash;
 use std::net::IpAddr;

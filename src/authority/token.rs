@@ -1,4 +1,4 @@
-//! A token for a client: which scopes and roles it carries, and when it ends (RFC 9068).
+//! Issues tokens to clients: determines scopes, roles and expiry (RFC 9068).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -143,7 +143,7 @@ impl Authority {
         Ok(holds.then_some(Issued { token, expires_in: exp - iat }))
     }
 
-    /// Takes note of when a token is issued that is about to be signed, because what ends it must not be earlier, and of
+    /// Records when a token is issued that is about to be signed, because what ends it must not be earlier, and of
     /// when it expires, because its key must be kept until then. When the clock has stepped ahead of what is recorded, that
     /// is recorded now.
     pub(super) fn announce(&self, ring: &KeyRing, issued_at: Timestamp, expires_at: Timestamp) {

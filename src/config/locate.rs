@@ -1,6 +1,6 @@
-//! Where in the file something is wrong: byte offsets to lines, problems gathered until all are known.
+//! Locations of problems in the file: converts byte offsets to lines, and collects all problems.
 //!
-//! Knows nothing of what the keys mean.
+//! Knows nothing about the meaning of keys.
 
 use std::cell::RefCell;
 use std::fmt;

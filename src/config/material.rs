@@ -1,7 +1,7 @@
-//! The files that a configuration names, loaded as the rooms will load them: a certificate that does not fit its key is
-//! found by `check`, and not by the first handshake.
+//! Loads the files that a configuration names, as the rooms will load them, so that `check` finds a certificate that does
+//! not match its key, and not the first handshake.
 //!
-//! Nothing that is loaded here is kept. Files that cannot be read were reported with their key, and are passed over.
+//! Discards what it loads. Files that cannot be read have been reported with their key and are skipped.
 
 use std::path::Path;
 

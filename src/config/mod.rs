@@ -1,7 +1,7 @@
-//! The configuration: a TOML file in, settings that cannot be wrong out, or every problem at once.
+//! The configuration: turns a TOML file into valid settings, or reports every problem at once.
 //!
-//! Reads the file once, table by table (`section`, `values`), and makes of it what each room needs (`compile`). Knows
-//! every room's settings and nothing of what they do.
+//! Reads the file once, table by table (`section`, `values`), and creates the settings of each room (`compile`). Knows
+//! every room's settings but not their effect.
 
 use std::path::Path;
 

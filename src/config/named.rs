@@ -1,6 +1,6 @@
-//! The values that name something else: files, and secrets in files and environment variables.
+//! Values that refer to something else: files, and secrets in files and environment variables.
 //!
-//! No message and no effective value repeats what was found there.
+//! Neither messages nor effective values show the content.
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,8 @@
-//! What a reload cannot change in a running gate: the keys that keep their value until a restart, and the keys for which
-//! a reload is refused. Both lists are written here and nowhere else.
+//! Keys that a reload cannot change: those that keep their value until a restart, and those for which a reload is refused.
+//! Both lists are defined here only.
 //!
-//! Every judgement of a running gate uses the running values of these keys, those of a reload included: a listener whose
-//! address stays the same until the restart keeps its TLS, too.
+//! Everything in a running gate uses the running values of these keys, also after a reload: a listener whose address stays
+//! the same until the restart also keeps its TLS.
 
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
-//! One table of the file, read key by key, so that everything wrong is found in one reading.
+//! A table of the file, read key by key, so that one pass finds every problem.
 //!
-//! A value that is wrong is recorded as a problem and replaced, so that reading goes on; the settings made of such
-//! values are discarded. Keys that nobody asked for are unknown; what was asked for is the effective configuration.
+//! A wrong value is recorded as a problem and replaced so that reading can continue; settings with such values are
+//! discarded. Keys that are not read are unknown; those that are read form the effective configuration.
 
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
@@ -33,7 +33,7 @@ pub(super) struct SectionEntry<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// Reads the whole file with `read`; answers with its result and the effective configuration.
+    /// Reads the whole file with `read`; returns with its result and the effective configuration.
     pub(super) fn root<T>(
         reading: &'a Reading<'a>,
         table: &'a DeTable<'a>,

@@ -68,14 +68,14 @@ pub struct IssuerSettings {
     pub rules: IssuerRules,
     /// Where its keys come from.
     pub keys: keys::Settings,
-    /// How long its tokens may be unused, zero for ever; `None`: as those of all.
+    /// How long its tokens may be unused, zero: indefinitely; `None`: as those of all.
     pub idle_timeout: Option<Duration>,
 }
 
 /// Idle clocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSettings {
-    /// A token unused for longer is refused for good.
+    /// A token unused for longer is permanently rejected.
     pub idle_timeouts: IdleTimeouts,
     /// Tokens tracked at a time.
     pub max_tracked: usize,

@@ -1,6 +1,6 @@
-//! URLs of upstreams: only the form that will be used as it is written.
+//! URLs of upstreams: accepts only the form that is used exactly as written.
 //!
-//! What would be ignored (a path, a password) is an error instead.
+//! Parts that would be ignored (a path, a password) are errors.
 
 use http::Uri;
 

@@ -1,7 +1,7 @@
-//! Changed files on disk, noticed within two seconds.
+//! Detects changed files on disk within two seconds.
 //!
-//! Looks at the files instead of asking the kernel for events: renames over the file, swapped symbolic links
-//! (Kubernetes mounts), deleted and written again, network file systems – all of them look the same from here.
+//! Polls the files instead of using kernel events: renames over the file, swapped symbolic links (Kubernetes mounts), files
+//! that are deleted and written again, and network file systems all look the same this way.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;

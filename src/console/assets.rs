@@ -1,4 +1,4 @@
-//! The style sheet, the script and the icon: part of the binary.
+//! The style sheet, script and icon, embedded in the binary.
 
 use std::sync::LazyLock;
 

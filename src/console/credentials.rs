@@ -1,4 +1,4 @@
-//! Application credentials: a user makes, edits and ends their own; an operator with the permission `authority`, all.
+//! Application credentials: users manage their own; operators with the permission `authority` manage all.
 
 use std::sync::Arc;
 

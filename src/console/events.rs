@@ -1,4 +1,4 @@
-//! The log of events that end tokens: who was ended, when and why; and a form for a new one.
+//! The log of events that end tokens, and a form to publish one.
 
 use axum::Router;
 use axum::extract::{Query, State};

@@ -1,6 +1,6 @@
-//! Why a token is rejected: every check with what was compared, and the latest refusals by the id of their request.
+//! Explains why a token is rejected: every check with what was compared, and the latest rejected requests by request id.
 //!
-//! A token comes in the body of a form, is judged, and is gone: no page shows it again, no log line has it.
+//! A token is sent in a form body, checked and discarded: no page shows it again, and no log line contains it.
 
 use axum::Router;
 use axum::extract::State;

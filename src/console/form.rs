@@ -1,4 +1,4 @@
-//! What a form sent: fields by name, some of them several times.
+//! Submitted form fields, by name; some may occur several times.
 
 use std::collections::BTreeSet;
 

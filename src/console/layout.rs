@@ -1,4 +1,4 @@
-//! What all pages have in common: the frame with its menu, and the parts that forms and tables are made of.
+//! Shared layout of all pages: the frame with its menu, and the components of forms and tables.
 
 use maud::{DOCTYPE, Markup, html};
 

@@ -1,7 +1,7 @@
-//! The live page: what the gate does now, and did in the last ten minutes.
+//! The live page: shows what the gate does now and did in the last ten minutes.
 //!
-//! One task samples the instruments, and renders the page once for all who watch it. A stream brings it to each of them,
-//! and ends when its visitor would not be let in any more.
+//! One task samples the metrics and renders the page once for all viewers. A stream sends it to each of them,
+//! and ends when its visitor is no longer allowed to see it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

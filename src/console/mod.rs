@@ -1,8 +1,7 @@
-//! The console: web pages on the admin listener for people who make application credentials, and for operators who ask
-//! what the gate sees.
+//! The console: web pages on the admin listener for people who manage application credentials and for operators.
 //!
-//! Pages are rendered on the server and work without JavaScript where they can. Every change takes the way that the admin
-//! API's calls take; there is no rule here but who sees which page.
+//! Pages are rendered on the server and work without JavaScript where possible. Every change uses the same functions as the
+//! admin API; the only rule here is who may see which page.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! The pages that say what cannot be done, and why.
+//! Error pages: what failed, and why.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! The events that still count, and taking them back.
+//! The page of revocations: events still in effect, and undoing them.
 
 use axum::Router;
 use axum::extract::{Path, Query, State};
@@ -25,7 +25,7 @@ pub(super) fn routes() -> Router<Console> {
         .route("/console/revocations/{sequence}/undo", get(confirm).post(undo))
 }
 
-/// The page that asks whether an event is to be taken back.
+/// The page that asks whether an event is to be undone.
 pub(super) fn undo_path(sequence: u64) -> String {
     format!("{}/{sequence}/undo", pages::HOME)
 }

@@ -1,4 +1,4 @@
-//! What the lists of events, revocations, sessions and usage have in common: what is looked for, and the bar above them.
+//! Shared search of the lists of events, revocations, sessions and usage, with its search bar.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The tokens in use, and ending them.
+//! The page of sessions: tokens in use, and ending them.
 
 use axum::Router;
 use axum::extract::{Path, Query, State};

@@ -1,4 +1,4 @@
-//! Moments and spans of time as people read them.
+//! Formats times, durations and counts for people.
 
 use std::time::Duration;
 

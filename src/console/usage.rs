@@ -1,4 +1,4 @@
-//! Which application calls which route, how often, and when last.
+//! The page of usage: which application calls which route, how often, and when last.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Who asks for a page, and what that visitor may see.
+//! The visitor who requests a page, and what that visitor may see.
 
 use std::sync::Arc;
 

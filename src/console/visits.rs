@@ -1,5 +1,4 @@
-//! Who is signed in: visits, found by what their browser's cookie holds. In memory only: after a restart everybody signs
-//! in again.
+//! Signed-in visits, identified by a cookie. In memory only: after a restart, everybody must sign in again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,5 @@
-//! Judging again what was allowed and lasts: by what may have changed of itself since, while the configuration and the
-//! keys are those of the decision. When they are not, the request is decided again as a whole.
+//! Checks a lasting request again, for what may have changed since its decision, while the configuration and the keys are
+//! still those of the decision. When they are not, the whole request is decided again.
 
 use std::sync::Arc;
 

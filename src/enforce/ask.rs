@@ -1,4 +1,4 @@
-//! What a decision cannot be made without: a question for the caller, and what was asked already.
+//! Questions that a decision needs answered by the caller, and the answers so far.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! The token of a request (RFC 6750 §2, RFC 9449 §7.1).
+//! Extracts the token of a request (RFC 6750 §2, RFC 9449 §7.1).
 //!
-//! Knows how a token is presented, not what one is.
+//! Knows how a token is presented, but not what it contains.
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};

@@ -1,7 +1,7 @@
-//! The checks, by name and in order: one table for the decision, which runs it to the first refusal, for cached proofs and
-//! for requests that last, which run what can still change, and for `explain`, which runs it to the end.
+//! The checks, by name and in order. One table for all users: the decision runs it up to the first failure; cached proofs
+//! and lasting requests run the checks whose result can still change; `explain` runs all of it.
 //!
-//! What a check judges and what it needs from the checks before it is in [`judge`]; the facts are in [`Case`].
+//! What a check does and what it needs from earlier checks is in [`judge`]; the facts are in [`Case`].
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Which of the configured tables a token belongs to, by what it says of itself: nobody has vouched for that yet.
+//! Finds the configured table that a token belongs to, by its unverified claims.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,4 @@
-//! The claims of a token: parsed once, strictly, by the rules of its issuer.
+//! The claims of a token: parsed once, strictly, with the rules of its issuer.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ pub struct IssuerRules {
 pub struct ClaimNames {
     /// Whom the token is about.
     pub subject: ClaimName,
-    /// The log-in session that the token belongs to.
+    /// The login session that the token belongs to.
     pub session: ClaimName,
     /// The token's own name.
     pub token_id: ClaimName,
@@ -235,7 +235,7 @@ impl IssuerRules {
                     "the identity header {header} would have {length} bytes; max_value is {most}"
                 ))
             })?,
-            // One that is no time is like none: it only matters where a route asks for it.
+            // One that is not a time is like none: it only matters where a route asks for it.
             authenticated_at: date(payload, "auth_time").ok().flatten(),
             met: conditions.met_by(self, payload),
             facts,
@@ -284,11 +284,11 @@ fn key(id: &TokenId) -> TokenKey {
     TokenKey(Key::from_digest(&id.0))
 }
 
-/// The time a token says it is good for. One without `iat`, where that is no fault, counts as issued at its `nbf`, but not
+/// The time a token says it is good for. One without `iat`, where that is not a fault, counts as issued at its `nbf`, but not
 /// after it was `first_seen`.
 ///
 /// # Errors
-/// [`Reason::MissingClaim`] without `iat` or `exp`; [`Reason::BadClaim`] for one that is no time.
+/// [`Reason::MissingClaim`] without `iat` or `exp`; [`Reason::BadClaim`] for one that is not a time.
 pub(super) fn validity(
     payload: &Map<String, Value>,
     first_seen: Option<Timestamp>,

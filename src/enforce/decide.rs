@@ -1,4 +1,4 @@
-//! One request, one judgement, by the table of checks in `checks.rs`.
+//! Decides on one request, with the table of checks in `checks.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,7 +183,7 @@ pub(super) struct Trail {
 }
 
 impl Enforcer {
-    /// Puts settings and issuers into force. Issuers keep their order: [`IssuerIndex`] counts them.
+    /// Puts settings and issuers in force. Issuers keep their order: [`IssuerIndex`] counts them.
     ///
     /// # Errors
     /// Every mistake in every route.
@@ -200,7 +200,7 @@ impl Enforcer {
         Ok(Self { router, bearer, dpop, verifier, in_force, signals: Box::default() })
     }
 
-    /// Goes on with the proofs of another one, where a change of settings has left them true.
+    /// Continues with the proofs of another one, where a change of settings has left them true.
     #[must_use]
     pub fn after(mut self, previous: &Self) -> Self {
         self.verifier.inherit(&previous.verifier);

@@ -1,4 +1,4 @@
-//! The closed vocabulary of refusal: why a request is not let through, and what the client is told about it.
+//! The closed set of reasons why a request is rejected, and the response to the client.
 //!
 //! One word per reason, the same in the log, the metric label, `explain` and the documentation.
 
@@ -21,7 +21,7 @@ pub enum Reason {
     /// The fields that the route of an MCP request is chosen by are missing, ambiguous, or of a revision of the protocol
     /// that does not vouch for them. The same word as [`Reason::Malformed`], another answer: no token was looked at.
     BadMcp,
-    /// What was presented has the form of RFC 6750 and is no JWT. The same word as [`Reason::Malformed`], another
+    /// What was presented has the form of RFC 6750 and is not a JWT. The same word as [`Reason::Malformed`], another
     /// answer: the request is sound, its token is not (RFC 6750 §3.1).
     NotJwt,
     /// More than one token was presented (RFC 6750 §2).
@@ -59,7 +59,7 @@ pub enum Reason {
     WrongAudience,
     /// This token was revoked.
     TokenRevoked,
-    /// The tokens of its log-in session issued up to then are revoked.
+    /// The tokens of its login session issued up to then are revoked.
     SessionRevoked,
     /// The subject's tokens issued up to then are revoked.
     SubjectRevoked,
@@ -249,7 +249,7 @@ impl Reason {
         }
     }
 
-    /// What the client is told. `invalid_token` is described in one way wherever a forger could learn from the
+    /// What the client receives. `invalid_token` is described in one way wherever a forger could learn from the
     /// difference; what only the holder of a genuine token can meet has a name.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "one table, a row for each answer")]

@@ -1,7 +1,7 @@
-//! The verdict on a token, with everything that was compared.
+//! Explains the verdict on a token, with everything that was compared.
 //!
-//! Runs the decision's table of checks to the end: the first check that fails is the decision's reason. Leaves no trace:
-//! no proof is remembered, no idle clock touched.
+//! Runs the decision's table of checks to the end: the first check that fails is the reason of the decision. Has no side
+//! effects: it caches no proof and touches no idle clock.
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method};
@@ -44,7 +44,7 @@ pub struct Question<'a> {
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// Whether nothing speaks against the token, as far as that could be checked. On a route that is only observed
+    /// Whether nothing speaks against the token, as far as that could be checked. On a route in shadow mode
     /// the request would be forwarded in any case.
     pub allowed: bool,
     /// What does: the decision's reason, which is that of the first check that failed.

@@ -1,8 +1,8 @@
-//! Tokens that were rejected and will be again, remembered for a while: one client that repeats a bad token must not buy
-//! a signature verification each time.
+//! Caches what is permanently wrong with rejected tokens, so that a client that repeats a bad token does not cause a
+//! signature verification each time.
 //!
-//! Never a verdict: what is kept is the check that one string fails under one key set, by the rules of one configuration.
-//! Knows neither keys nor time: both are judged before a fault is the answer.
+//! Never a verdict: an entry is the check that one string fails under one key set and configuration.
+//! Knows neither keys nor time: both are checked before a fault is returned.
 
 use std::fmt;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl Faults {
         }
     }
 
-    /// Forgets what is not believed any more.
+    /// Forgets what is no longer valid.
     pub(super) fn sweep(&self, now: Monotonic) {
         for place in &self.0 {
             let held = place.load();

@@ -1,5 +1,5 @@
-//! When a token was first seen that does not say when it was issued, as a JWT-SVID need not: that moment counts as its issue,
-//! so it must stay the same for as long as the token can come again.
+//! Remembers when a token without `iat` was first seen, as a JWT-SVID may be. That moment counts as its time of issue, so
+//! it must stay the same for as long as the token can be used.
 
 use std::fmt;
 use std::time::{Duration, Instant};

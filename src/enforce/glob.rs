@@ -1,4 +1,4 @@
-//! Patterns in which `*` stands for any characters of one segment, between `/` and `:`.
+//! Patterns in which `*` matches any characters within one segment, between `/` and `:`.
 
 /// What ends a segment.
 pub(super) const SEPARATORS: [char; 2] = ['/', ':'];

@@ -1,4 +1,4 @@
-//! A token judged by itself, without a request: whether it is in force, not what it may do.
+//! Checks a token without a request: whether it is in force, not what it may do.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! What a request says of itself in the header fields of the Model Context Protocol.
+//! The header fields of the Model Context Protocol, with which a request describes itself.
 //!
-//! Its servers reject a request whose body says something else (revision 2026-07-28, Streamable HTTP), so that the fields
-//! can be decided by, and the body need not be read. Older revisions do not promise that: their requests are rejected.
+//! Servers reject a request whose body differs from them (revision 2026-07-28, Streamable HTTP), so they are sufficient
+//! for a decision without reading the body. Older revisions do not promise that: their requests are rejected.
 
 use std::borrow::Cow;
 
@@ -65,7 +65,7 @@ pub enum McpFault {
     Repeated(&'static str),
     /// The value is not ASCII, has control characters, or is base64 that cannot be decoded into text.
     Unreadable(&'static str),
-    /// The revision is no date.
+    /// The revision is not a date.
     NoDate,
     /// The revision is one whose servers do not compare the fields with the body.
     TooOld,

@@ -1,4 +1,4 @@
-//! Leave to forward a request. Only a decision makes one, here.
+//! The permission to forward a request. Only a decision can create one, here.
 
 use std::sync::Arc;
 
@@ -76,14 +76,14 @@ impl Permit {
         self.nonce.as_deref()
     }
 
-    /// Why the request would have been refused, were the route not only observed.
+    /// Why the request would have been refused, if the route were not in shadow mode.
     #[must_use]
     pub fn shadow(&self) -> Option<&Denial> {
         self.shadow.as_ref()
     }
 }
 
-/// On a route that is only observed a denial is a note, not an answer. Such a request carries no identity: it
+/// On a route in shadow mode a denial is a note, not an answer. Such a request carries no identity: it
 /// was not allowed.
 pub(super) fn verdict(
     outcome: Result<Option<Pass>, NoPermit>,

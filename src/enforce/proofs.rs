@@ -1,6 +1,6 @@
-//! Proofs of signatures that are remembered, so that a token that comes again costs no signature.
+//! Caches verified signatures, so that a repeated token costs no signature verification.
 //!
-//! A moka cache, bounded in bytes, and never a verdict: what is kept says that one string was signed under one key set.
+//! A moka cache, bounded in bytes, and never a verdict: an entry says that one string was signed under one key set.
 //! Knows neither keys nor events.
 
 use std::cell::RefCell;

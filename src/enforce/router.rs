@@ -74,7 +74,7 @@ struct Node {
     any: Option<Box<Node>>,
     /// Routes whose pattern ends here.
     here: Candidates,
-    /// Routes whose pattern goes on with `{*rest}`.
+    /// Routes whose pattern continues with `{*rest}`.
     rest: Candidates,
 }
 

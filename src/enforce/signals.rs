@@ -1,6 +1,6 @@
-//! Whether the signals about an issuer's tokens still arrive, and which subjects' tokens were seen.
+//! Tracks whether the signals about an issuer's tokens still arrive, and which subjects' tokens were seen.
 //!
-//! Written by `signals`; read here with one atomic load for each transmitter that must be heard.
+//! Written by `signals`; read here with one atomic load for each required transmitter.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -20,7 +20,7 @@ const SUSPENDED: i64 = i64::MIN;
 #[derive(Debug)]
 pub struct SignalClock {
     transmitter: Box<str>,
-    /// Milliseconds on the monotonic clock, as the next; [`SUSPENDED`] once the transmitter does not send any more.
+    /// Milliseconds on the monotonic clock, as the next; [`SUSPENDED`] once the transmitter no longer sends.
     overdue_at: AtomicI64,
     confirmed_at: AtomicI64,
 }
@@ -45,7 +45,7 @@ impl SignalClock {
         self.overdue_at.store(at.plus(patience).as_millis(), Ordering::Release);
     }
 
-    /// The transmitter sends nothing any more, until the next confirmation.
+    /// The transmitter no longer sends anything, until the next confirmation.
     pub fn suspend(&self) {
         self.overdue_at.store(SUSPENDED, Ordering::Release);
     }

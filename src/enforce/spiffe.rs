@@ -1,4 +1,4 @@
-//! The names of workloads in a SPIFFE trust domain (SPIFFE-ID §2), as a JWT-SVID has them in `sub`.
+//! Names of workloads in a SPIFFE trust domain (SPIFFE-ID §2), as in `sub` of a JWT-SVID.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,4 @@
-//! What is remembered of a verified token between two requests, so that the next need not find it again.
+//! Per-connection memory of a verified token, so that the next request need not look it up again.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};

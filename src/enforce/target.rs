@@ -1,6 +1,6 @@
-//! The request target, parsed once: what is judged is what is sent.
+//! The request target, parsed once: what is checked is what is sent.
 //!
-//! Refuses what two parsers could read differently. Knows the path's form, not which paths exist.
+//! Rejects what two parsers could interpret differently. Knows the form of a path, not which paths exist.
 
 use bytes::Bytes;
 use http::Method;

@@ -1,4 +1,4 @@
-//! A token whose signature and claims were found good: parsed once, judged on every request.
+//! A token whose signature and claims have been verified: parsed once, checked on every request.
 
 use std::fmt;
 use std::sync::Arc;

@@ -142,7 +142,7 @@ impl TokenVerifier {
         self.faults.put(key, fault, now);
     }
 
-    /// Goes on with the proofs and faults of another verifier, if they are such as this one would find: of the same issuers
+    /// Continues with the proofs and faults of another verifier, if they are such as this one would find: of the same issuers
     /// with the same keys and rules, with the same identity headers.
     ///
     /// When tokens were first seen stays known in any case.

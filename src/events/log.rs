@@ -1,4 +1,4 @@
-//! The one way an event takes: durable first, then in force, then acknowledged.
+//! Publishes events: makes each durable, then puts it in force, then acknowledges it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::time::{Now, Timestamp};
 pub struct EventLog {
     store: Store,
     revocations: Arc<Revocations>,
-    /// Publishers share it; taking an event back needs it alone, so that it cannot overtake the event itself on the way
+    /// Publishers share it; undoing an event needs it alone, so that it cannot overtake the event itself on the way
     /// from the store into force.
     order: RwLock<()>,
 }
@@ -95,8 +95,8 @@ impl EventLog {
         .await
     }
 
-    /// Takes back the event with this sequence; other events under its key still count. `None` when there is no such
-    /// event, or it is the taking back of one.
+    /// Undoes the event with this sequence; other events under its key still count. `None` when there is no such
+    /// event, or it is an undo event.
     ///
     /// # Errors
     /// When the store cannot be written; the event still counts then.
@@ -151,7 +151,7 @@ impl EventLog {
         }
     }
 
-    /// Puts in force what another process has stored in this log after a sequence; answers the last sequence seen. What was
+    /// Puts in force what another process has stored in this log after a sequence; returns the last sequence seen. What was
     /// taken back stays in force: rejecting too much is the lesser harm.
     ///
     /// # Errors
@@ -237,7 +237,7 @@ impl EventLog {
         Ok(page(items, limit))
     }
 
-    /// The events that still count, in order; with `of`, only those of this kind that name this key.
+    /// The events still in effect, in order; with `of`, only those of this kind that name this key.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -250,7 +250,7 @@ impl EventLog {
         self.store.live_events(of, after, limit.saturating_add(1)).await.map(|items| page(items, limit))
     }
 
-    /// Forgets what can touch no living token by the settings of these issuers, which are those in force: in the store
+    /// Forgets what can no longer affect a live token by the settings of these issuers, which are those in force: in the store
     /// and then in memory, a little at a time. Both forget the same, so that memory says what a replay of the store would.
     ///
     /// # Errors
@@ -334,7 +334,7 @@ fn page(mut items: Vec<StoredEvent>, limit: usize) -> EventPage {
     EventPage { next: items.last().filter(|_| more).map(|last| last.sequence), items }
 }
 
-/// What an event ends; nothing when it takes back another.
+/// What an event ends; nothing when it undoes another.
 fn ends(event: &Event) -> Option<Ends> {
     ends_at(event, event.at)
 }

@@ -1,7 +1,6 @@
-//! What happened to subjects, clients and tokens: read from JSON, made durable, put in force.
+//! Events about subjects, clients and tokens: parsed from JSON, made durable, put in force.
 //!
-//! Knows the rules of an event and the order of those three steps; where the JSON comes from is the business of the
-//! listeners.
+//! Knows the rules of an event and the order of those three steps; the listeners provide the JSON.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +37,7 @@ impl EventIssuer {
         self.max_lifetime.saturating_add(self.leeway * 2).saturating_add(MARGIN)
     }
 
-    /// When an event that arrives `now` can touch no living token any more.
+    /// When an event that arrives `now` can no longer affect a live token.
     #[must_use]
     pub fn expiry(&self, now: Timestamp) -> Timestamp {
         now.plus(self.retention())

@@ -1,4 +1,4 @@
-//! Events from JSON: strictly, because an event that was misread ends the wrong tokens or none.
+//! Parses events from JSON, strictly: an event that is misread ends the wrong tokens or none.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! Deadlines that are cheap to move: a timer is touched only when it goes off too early, which on a busy connection is
-//! once per limit and not once per request.
+//! Deadlines that are cheap to move: the timer is reset only when it fires too early, which on a busy connection is once
+//! per limit and not once per request.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -61,7 +61,7 @@ pub(crate) struct Silence {
 }
 
 impl Silence {
-    /// `None`: it may last for ever.
+    /// `None`: it may last indefinitely.
     pub(crate) const fn new(limit: Option<Duration>) -> Self {
         Self { limit, alarm: Alarm::new(), listening: false }
     }

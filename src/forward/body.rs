@@ -1,7 +1,7 @@
-//! Bodies on both ways: what the client sends, and what the upstream answers.
+//! Request and response bodies.
 //!
-//! Pieces are forwarded as they come and only when they are asked for, so that the slower side sets the pace and a body
-//! of any size takes the same memory.
+//! Pieces are forwarded as they arrive and only on demand, so that the slower side sets the pace and a body of any size
+//! uses the same memory.
 
 use std::error::Error;
 use std::fmt;
@@ -112,7 +112,7 @@ impl fmt::Display for RequestBodyError {
 
 impl Error for RequestBodyError {}
 
-/// The body of an upstream's answer. Dropping it before its end closes the upstream's connection (HTTP/1.1) or resets
+/// The body of an upstream's response. Dropping it before its end closes the upstream's connection (HTTP/1.1) or resets
 /// the stream (HTTP/2); reaching the end gives the connection back.
 pub struct ForwardBody {
     source: ResponseSource,
@@ -127,7 +127,7 @@ pub(crate) enum ResponseSource {
     Whole(Bytes),
     Http1(Box<Http1Download>),
     Http2(Box<Http2Download>),
-    /// A 101: what follows is no HTTP any more.
+    /// A 101: what follows is no longer HTTP.
     Switched(Box<Tunnel>),
 }
 
@@ -148,7 +148,7 @@ impl ForwardBody {
         }
     }
 
-    /// The tunnel behind a `101 Switching Protocols`. The caller sends the answer and runs the tunnel beside it;
+    /// The tunnel behind a `101 Switching Protocols`. The caller sends the response and runs the tunnel beside it;
     /// dropping the tunnel closes the upstream's side.
     pub fn take_tunnel(&mut self) -> Option<Tunnel> {
         match std::mem::replace(&mut self.source, ResponseSource::Empty) {
@@ -222,7 +222,7 @@ impl fmt::Debug for ForwardBody {
     }
 }
 
-/// Why an answer's body ended before its end. What has been forwarded must not look complete to the client.
+/// Why a response's body ended before its end. What has been forwarded must not look complete to the client.
 #[derive(Debug)]
 pub enum BodyError {
     /// The upstream closed the connection in the middle.

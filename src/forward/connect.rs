@@ -1,7 +1,7 @@
-//! A new TCP or TLS connection to a host name, whichever of its addresses answers first (RFC 8305, "happy eyeballs").
+//! Opens a TCP or TLS connection to a host name, using the first address that responds (RFC 8305, "happy eyeballs").
 //!
-//! Attempts overlap: the next address is tried when the last one fails or is slow, so that an address from which nothing
-//! comes back costs a fraction of a second and not the request.
+//! Attempts overlap: the next address is tried when the previous one fails or is slow, so that an unresponsive address
+//! costs a fraction of a second and not the request.
 
 use std::collections::VecDeque;
 use std::io;

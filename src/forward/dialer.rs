@@ -1,7 +1,7 @@
-//! Opens connections to one endpoint for one worker's requests: how many at once, and with which protocol.
+//! Opens connections to one endpoint for one worker's requests: how many at the same time, and with which protocol.
 //!
-//! Many requests that find no connection must not open many where one HTTP/2 connection will do; and must not wait for one
-//! another where each needs its own. Which of the two it is, the first TLS handshake tells (ALPN), and is remembered here.
+//! Many requests without a connection must not open many where one HTTP/2 connection is enough, and must not wait for one
+//! another where each needs its own. The first TLS handshake decides this (ALPN), and the result is remembered here.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! One address of an upstream, as all workers know it: how many requests are there, whether it can be reached.
+//! One address of an upstream, shared by all workers: its requests in flight, and whether it is reachable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! Requests that go no further than this gate: those that were here before, those that say so themselves
-//! (`Max-Forwards`), and those that would show credentials.
+//! Requests that are not forwarded: those that have looped back, those with `Max-Forwards: 0`, and those that would
+//! expose credentials.
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
@@ -10,7 +10,7 @@ use super::headers;
 use super::message::PreparedRequest;
 
 impl PreparedRequest<'_> {
-    /// The answer, or the refusal, when the request ends here.
+    /// The response, or the refusal, when the request ends here.
     pub(crate) fn ends_here(&self) -> Result<Option<Response<ForwardBody>>, ForwardError> {
         if headers::came_back(self.headers) {
             return Err(ForwardError::Loop);
@@ -26,7 +26,7 @@ impl PreparedRequest<'_> {
         }
     }
 
-    /// The answer to `OPTIONS` as its final recipient (RFC 9110 §9.3.7).
+    /// The response to `OPTIONS` as its final recipient (RFC 9110 §9.3.7).
     fn options(&self) -> Response<ForwardBody> {
         let mut answer = Response::new(ForwardBody::new(ResponseSource::Empty));
         *answer.status_mut() = StatusCode::OK;
@@ -40,7 +40,7 @@ impl PreparedRequest<'_> {
     }
 }
 
-/// What a client must not put into a TRACE (RFC 9110 §9.3.8), because the answer would show it.
+/// What a client must not put into a TRACE (RFC 9110 §9.3.8), because the response would show it.
 fn has_credentials(headers: &HeaderMap) -> bool {
     [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE]
         .iter()

@@ -1,4 +1,4 @@
-//! Why a request got no answer from its upstream, and what the client is told.
+//! Why an upstream did not respond to a request, and the response to the client.
 
 use std::fmt;
 use std::io;
@@ -19,7 +19,7 @@ pub enum ForwardError {
     Tls(io::Error),
     /// No response head within `response_timeout`: 504.
     Timeout,
-    /// The answer breaks the rules of HTTP: 502.
+    /// The response breaks the rules of HTTP: 502.
     BadAnswer(BadAnswer),
     /// The connection ended before a complete response head: 502.
     Closed(io::Error),
@@ -35,7 +35,7 @@ pub enum ForwardError {
     Target,
     /// `Connection` lists more than any message has fields: 400.
     Connection,
-    /// A TRACE whose answer would show credentials, or that ends at this gate: 405.
+    /// A TRACE whose response would show credentials, or that ends at this gate: 405.
     Trace,
 }
 
@@ -48,7 +48,7 @@ pub enum ErrorKind {
     Tls,
     /// No answer in time.
     Timeout,
-    /// An answer that breaks the rules.
+    /// A response that breaks the rules.
     BadAnswer,
     /// The connection ended too early.
     Closed,

@@ -1,4 +1,4 @@
-//! The bytes of one connection to an upstream, over TCP, TLS or a Unix socket, and its share of the process's descriptors.
+//! The byte stream of one connection to an upstream, over TCP, TLS or a Unix socket, and its share of file descriptors.
 
 use std::io;
 use std::mem::MaybeUninit;

@@ -1,4 +1,4 @@
-//! The connection that one request takes: an open one, or a new one.
+//! The connection that one request uses: an open one, or a new one.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -38,7 +38,7 @@ pub(crate) struct ForwardOrder<'a> {
 pub(crate) struct PreparedRequest<'a> {
     pub(crate) order: &'a ForwardOrder<'a>,
     settings: &'a UpstreamSettings,
-    /// How long the upstream has for its answer.
+    /// How long the upstream has for its response.
     pub(crate) limit: Duration,
     pub(crate) method: &'a Method,
     pub(crate) headers: &'a HeaderMap,

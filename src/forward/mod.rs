@@ -1,7 +1,7 @@
-//! Sends a permitted request to its upstream and streams the answer back.
+//! Sends a permitted request to its upstream and streams the response back.
 //!
-//! Needs a `Permit`, which only `enforce` can make; knows nothing of tokens beyond the header values it carries. A
-//! `Forwarder` belongs to one worker, and so do its connections: nothing here is shared between threads.
+//! Requires a `Permit`, which only `enforce` can create; knows nothing about tokens except the header values in it. A
+//! `Forwarder` and its connections belong to one worker: nothing here is shared between threads.
 
 mod alarm;
 mod body;
@@ -66,9 +66,9 @@ pub struct Outgoing<'a> {
     pub hop: Hop,
     /// The client's connection can be taken over, should the upstream switch protocols.
     pub can_switch: bool,
-    /// Where the upstream's interim answers go.
+    /// Where the upstream's interim responses go.
     pub interim: Option<Interim>,
-    /// Counts it at its upstream until the answer has ended, or the tunnel.
+    /// Counts it at its upstream until the response has ended, or the tunnel.
     pub slot: RequestSlot,
     /// What it is sent as part of, when the gate traces; else the client's trace goes on, or one starts here.
     pub trace: Option<OutgoingTrace>,
@@ -96,11 +96,11 @@ pub struct Hop {
     pub host: HeaderValue,
     /// The version of the client's request.
     pub version: Version,
-    /// Names the request in every log; also set on the answer.
+    /// Names the request in every log; also set on the response.
     pub request_id: HeaderValue,
 }
 
-/// Receives the upstream's interim answers (1xx, except 101). A `100` among them needs no answer on HTTP/1.1: the
+/// Receives the upstream's interim responses (1xx, except 101). A `100` among them needs no answer on HTTP/1.1: the
 /// gate sends one of its own when the body is first asked for, which happens right after.
 pub struct Interim(Box<Receive>);
 
@@ -152,8 +152,8 @@ impl Forwarder {
         Self { pools, rules: Rc::new(FieldRules::new(identity, bearer)), trace_ids: TraceIds::default() }
     }
 
-    /// Sends the request to the upstream of the permit's route and returns the head of the answer with its body still
-    /// to be read. The answer carries no hop-by-hop fields, and `X-Request-Id`. A `101` carries the tunnel in its body
+    /// Sends the request to the upstream of the permit's route and returns the head of the response with its body still
+    /// to be read. The response carries no hop-by-hop fields, and `X-Request-Id`. A `101` carries the tunnel in its body
     /// (`ForwardBody::take_tunnel`).
     ///
     /// Where the upstream has several addresses, it goes to the one with the fewest requests in flight, and to the next when
@@ -162,7 +162,7 @@ impl Forwarder {
     /// closes the connection (HTTP/1.1) or resets the stream (HTTP/2).
     ///
     /// # Errors
-    /// When there is no answer; `ForwardError::status` is what the client is told.
+    /// When there is no answer; `ForwardError::status` is what the client receives.
     pub async fn forward(
         &self,
         permit: &Permit,

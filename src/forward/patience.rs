@@ -1,6 +1,6 @@
-//! How long this room waits, and how much it keeps: every such constant, with its reason.
+//! Fixed timeouts and limits of this room, each with its reason.
 //!
-//! What an operator can set (`connect_timeout`, `response_timeout`, `body_timeout`, `idle_timeout`) is in
+//! The timeouts that operators can set (`connect_timeout`, `response_timeout`, `body_timeout`, `idle_timeout`) are in
 //! [`UpstreamSettings`](super::UpstreamSettings).
 
 use std::time::Duration;
@@ -25,9 +25,9 @@ pub(super) const LONGEST_NAP: Duration = Duration::from_secs(15);
 /// Most idle HTTP/1.1 connections kept of one endpoint; what is given back beyond it is closed.
 pub(super) const MAX_IDLE: usize = 1024;
 
-/// How long a held body waits for `100 Continue` (RFC 9110 §10.1.1: not for ever).
+/// How long a held body waits for `100 Continue` (RFC 9110 §10.1.1: not indefinitely).
 pub(super) const CONTINUE_WAIT: Duration = Duration::from_secs(1);
-/// Most interim answers to one request.
+/// Most interim responses to one request.
 pub(super) const MAX_INTERIM: u32 = 64;
 
 /// How long a client whose tunnel is cut may take to read the farewell.

@@ -121,7 +121,7 @@ impl EndpointPool {
         self.upstream.endpoints().get(self.place)
     }
 
-    /// Takes note of an endpoint of this upstream that could not be connected to, while another one could or may be.
+    /// Records an endpoint of this upstream that could not be connected to, while another one could or may be.
     pub(crate) fn was_unreachable(&self, error: &ForwardError) {
         self.errors.count(error);
         tracing::warn!(upstream = self.upstream.settings().name, %error, "an upstream address is unreachable and will be skipped for a few seconds");

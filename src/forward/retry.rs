@@ -10,7 +10,7 @@ pub(crate) enum FailureStage {
     NotSent,
     /// The upstream said that it did nothing (RFC 9113 §8.7).
     Unprocessed,
-    /// The connection ended without a byte of an answer.
+    /// The connection ended without a byte of a response.
     Unanswered,
     /// Something was answered, or time ran out: it was at work.
     Answered,

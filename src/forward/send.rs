@@ -1,4 +1,4 @@
-//! One request: which connection it takes, what becomes of it there, whether it is sent again.
+//! Sends one request: selects its connection, handles the outcome, and decides whether to retry.
 
 use std::cell::RefCell;
 use std::io;

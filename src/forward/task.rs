@@ -1,4 +1,4 @@
-//! Tasks that end with what they serve.
+//! Tasks that end together with what they serve.
 
 use std::future::Future;
 

@@ -1,4 +1,4 @@
-//! After a `101 Switching Protocols`: bytes both ways, until both sides have ended or the tunnel is closed.
+//! Tunnels after `101 Switching Protocols`: copies bytes in both directions until both sides have ended or the tunnel is closed.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};

@@ -1,6 +1,6 @@
-//! An upstream: its settings, its endpoints, how it is trusted.
+//! An upstream: its settings, endpoints and trust.
 //!
-//! Shared by all workers; knows nothing of requests or pools.
+//! Shared by all workers; knows nothing about requests or pools.
 
 use std::fmt;
 use std::io;

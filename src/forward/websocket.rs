@@ -1,6 +1,7 @@
-//! Frame boundaries of one direction of a WebSocket (RFC 6455 §5.2), so that a Close frame can be put between two.
+//! Tracks frame boundaries of one direction of a WebSocket (RFC 6455 §5.2), so that a Close frame can be inserted between two
+//! frames.
 //!
-//! Looks at lengths only; what frames carry is passed on unread.
+//! Reads only lengths; the content of frames is passed on unread.
 
 /// The token is no longer in force (RFC 6455 §7.4.1).
 pub(crate) const POLICY_VIOLATION: u16 = 1008;
@@ -24,7 +25,7 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    /// Takes note of bytes that were sent.
+    /// Records bytes that were sent.
     pub(crate) fn advance(&mut self, mut bytes: &[u8]) {
         while let Some((&first, rest)) = bytes.split_first() {
             if self.payload > 0 {

@@ -1,4 +1,4 @@
-//! From a listener to a connection that speaks HTTP/1.1 or HTTP/2: limits, TLS, and which of the two.
+//! Accepts connections and prepares them for HTTP/1.1 or HTTP/2: limits, TLS, protocol selection.
 
 use std::cell::Cell;
 use std::io;
@@ -146,7 +146,7 @@ async fn drained(worker: &Worker) {
     sleep(FAREWELL).await;
 }
 
-/// Says why, as far as that costs nothing: what is read first cannot reset the answer away.
+/// Says why, as far as that costs nothing: what is read first cannot reset the response away.
 fn turn_away(worker: &Worker, tcp: &TcpStream) {
     let generation = worker.generation();
     generation.meters.turned_away();

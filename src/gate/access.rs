@@ -1,4 +1,4 @@
-//! What is counted and logged of a request: one record, written when it is dropped, however the request ended.
+//! The record of a request for metrics and the log: written when it is dropped, however the request ended.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -72,7 +72,7 @@ pub(super) struct Record {
     forwarded_at: Option<Instant>,
     judged_at: Timestamp,
     upstream_time: Option<Duration>,
-    /// How long the head of the answer took, which is when the request was counted.
+    /// How long the head of the response took, which is when the request was counted.
     answered_after: Option<Duration>,
     pub(super) ended_by: Option<&'static str>,
     /// Counts the request as being in flight.
@@ -137,7 +137,7 @@ impl Record {
         Ok(())
     }
 
-    /// Takes note of the route of a request that is denied before its token is judged.
+    /// Records the route of a request that is denied before its token is judged.
     pub(super) fn routed(&mut self, route: Arc<Route>) {
         self.route = Some(route);
     }
@@ -204,7 +204,7 @@ impl Record {
         self.generation.meters.decided(decision, reason, self.route.as_ref());
     }
 
-    /// Takes note of the client that the authority was asked by.
+    /// Records the client that the authority was asked by.
     pub(super) fn asked_by(&mut self, client: &str) {
         self.named = Some(("client", visible(client)));
     }
@@ -252,7 +252,7 @@ impl Record {
         self.cause = self.failure.map(|_| error.to_string());
     }
 
-    /// The upstream's answer has begun and did not end as it should.
+    /// The upstream's response has begun and did not end as it should.
     pub(super) fn broke_off(&mut self, error: &BodyError) {
         self.failure = error.kind().map(ErrorKind::as_str);
         self.cause = self.failure.map(|_| error.to_string());

@@ -1,4 +1,4 @@
-//! What the gate answers itself: refusals, as JSON with a challenge, or in gRPC's own form.
+//! Responses of the gate itself: rejections, as JSON with a challenge, or in gRPC's own form.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, UNIX_EPOCH};
@@ -15,7 +15,7 @@ use crate::forward::ForwardError;
 use crate::hex;
 use crate::time::Timestamp;
 
-/// Names the request in the answer, in every log, and towards the upstream.
+/// Names the request in the response, in every log, and towards the upstream.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The nonce for the next proof (RFC 9449 §8).
 pub(super) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
@@ -41,7 +41,7 @@ pub(super) struct GateRefusal {
     nonce: Option<HeaderValue>,
     /// The word for log and metrics; `None` when the request was let through and failed later.
     pub(super) reason: Option<Reason>,
-    /// Whether the connection ends with this answer.
+    /// Whether the connection ends with this response.
     pub(super) close: bool,
 }
 
@@ -166,7 +166,7 @@ impl GateRefusal {
         Self { close: true, ..self }
     }
 
-    /// The answer.
+    /// The response.
     pub(super) fn to_response(&self, form: AnswerForm, request_id: &HeaderValue) -> Response<Option<Bytes>> {
         let mut response = Response::new(None);
         let headers = response.headers_mut();
@@ -198,7 +198,7 @@ impl GateRefusal {
         response
     }
 
-    /// The outcome in gRPC's words: the trailers of an answer that has begun.
+    /// The outcome in gRPC's words: the trailers of a response that has begun.
     pub(super) fn grpc_outcome(&self) -> HeaderMap {
         let mut outcome = HeaderMap::with_capacity(2);
         outcome.insert(GRPC_STATUS, u16::from(grpc_status(self.status)).into());
@@ -206,7 +206,7 @@ impl GateRefusal {
         outcome
     }
 
-    /// The answer as HTTP/1.1 writes it, for a connection that ends with it.
+    /// The response as HTTP/1.1 writes it, for a connection that ends with it.
     pub(super) fn to_bytes(&self, request_id: &HeaderValue, head_only: bool) -> Vec<u8> {
         let form = if head_only { AnswerForm::Head } else { AnswerForm::Json };
         let response = self.clone().closing().to_response(form, request_id);

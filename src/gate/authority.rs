@@ -1,4 +1,4 @@
-//! Requests that the gate answers itself because their path is the embedded authority's.
+//! Serves requests whose path belongs to the embedded authority.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Bodies at the gate: the client's with its limit, and the answer's with what must be undone at its end.
+//! Bodies at the gate: the request body with its limit, and the response body with the cleanup at its end.
 
 use std::cell::Cell;
 use std::fmt;
@@ -133,7 +133,7 @@ pub(super) async fn discard(body: ClientBody, expects_continue: bool) -> bool {
     timeout(patience, read).await.unwrap_or(false)
 }
 
-/// Marks a request over HTTP/2 as being served, until its answer was handed over to the end.
+/// Marks a request over HTTP/2 as being served, until its response was handed over to the end.
 pub(super) struct Serving(Rc<ClientConnection>);
 
 impl Serving {
@@ -153,20 +153,20 @@ impl Drop for Serving {
     }
 }
 
-/// The body of an answer.
+/// The body of a response.
 pub(super) struct AnswerBody {
     source: BodySource,
     watched: Option<Rc<WatchedStream>>,
-    /// The answer can say in trailers how the call ended.
+    /// The response can say in trailers how the call ended.
     grpc: bool,
-    /// Written when the answer has ended, however it did.
+    /// Written when the response has ended, however it did.
     record: Option<Box<Record>>,
     /// Every byte was taken.
     complete: bool,
     _serving: Option<Serving>,
 }
 
-/// Why an answer ends before its end.
+/// Why a response ends before its end.
 #[derive(Debug)]
 pub(super) enum AnswerError {
     /// The upstream failed.
@@ -216,7 +216,7 @@ impl AnswerBody {
         Self { source, watched: None, grpc: false, record, complete: false, _serving: serving }
     }
 
-    /// The upstream's answer. `grpc`: it is one of gRPC, over HTTP/2.
+    /// The upstream's response. `grpc`: it is one of gRPC, over HTTP/2.
     pub(super) fn upstream(
         body: ForwardBody,
         watched: Option<Rc<WatchedStream>>,

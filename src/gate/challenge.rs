@@ -45,7 +45,7 @@ fn challenge(scheme: TokenScheme, denial: &Denial, route: Option<&Route>) -> Opt
     text.into_value()
 }
 
-/// What the client is told.
+/// What the client receives.
 pub(super) fn description(denial: &Denial) -> &'static str {
     denial.possession.fault.map_or(denial.reason.wire().description, ProofFault::description)
 }

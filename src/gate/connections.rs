@@ -1,5 +1,5 @@
-//! How many connections, requests, listeners and streams there are in all workers, and whether one more connection or
-//! request may be.
+//! Counts connections, requests, listeners and streams of all workers, and decides whether another connection or request is
+//! allowed.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -83,7 +83,7 @@ impl ConnectionCounts {
         self.listeners.load(Ordering::Acquire)
     }
 
-    /// How many streams are open that may last for ever.
+    /// How many streams are open that may last indefinitely.
     #[must_use]
     pub fn streams(&self) -> usize {
         self.streams.load(Ordering::Acquire)
@@ -141,7 +141,7 @@ impl Drop for ListenerCount {
     }
 }
 
-/// A stream that may last for ever.
+/// A stream that may last indefinitely.
 #[derive(Debug)]
 pub(super) struct Streaming(Arc<ConnectionCounts>);
 

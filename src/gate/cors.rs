@@ -100,7 +100,7 @@ fn allowed(fields: HeaderMap, request_id: &HeaderValue) -> Response<Option<Bytes
     answer
 }
 
-/// What the answer to a request says to browsers: nothing, unless its route has CORS.
+/// What the response to a request says to browsers: nothing, unless its route has CORS.
 #[derive(Default)]
 pub(super) struct CorsAnswer {
     route: Option<Arc<Route>>,
@@ -136,7 +136,7 @@ impl CorsAnswer {
         route.map(|route| Self::of(&route, &head.headers)).unwrap_or_default()
     }
 
-    /// Adds the fields to an answer of the gate itself.
+    /// Adds the fields to a response of the gate itself.
     pub(super) fn add(&self, answer: &mut HeaderMap) {
         if let Some(cors) = self.cors() {
             cors.add(self.origin.as_ref(), answer);

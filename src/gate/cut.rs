@@ -1,4 +1,4 @@
-//! Why a stream ends before its end.
+//! Why a stream is ended early.
 
 use super::answer::GateRefusal;
 use crate::enforce::denial::Reason;
@@ -14,7 +14,7 @@ pub(super) enum Cut {
 }
 
 impl Cut {
-    /// What the client is told where it can be told.
+    /// What the client receives where it can be told.
     pub(super) fn refusal(self, route: Option<&Route>) -> GateRefusal {
         match self {
             Self::Denied(reason) => GateRefusal::denied(&reason.into(), route),

@@ -1,4 +1,4 @@
-//! One request, from its head to the head of its answer: limits, enforcement, and then the upstream or a refusal.
+//! Handles one request, from its head to the response head: limits, enforcement, then the upstream or a rejection.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -42,7 +42,7 @@ pub(crate) struct Head {
 
 /// What HTTP/1.1 adds to a request.
 pub(super) struct Http1 {
-    /// Takes interim answers.
+    /// Takes interim responses.
     pub(super) wire: Rc<ClientWire>,
     /// The client asks for another protocol in a way that can be granted.
     pub(super) wants_upgrade: bool,
@@ -160,7 +160,7 @@ fn begin(connection: &Rc<ClientConnection>, head: &Rc<Head>) -> Box<Record> {
     record
 }
 
-/// Asks whether the request may pass, and once for what the answer depends on. What may pass has a slot at its upstream.
+/// Asks whether the request may pass, and once for what that depends on. What may pass has a slot at its upstream.
 async fn enforce(
     head: &Head,
     host: &HeaderValue,
@@ -178,7 +178,7 @@ async fn enforce(
             headers: &head.headers,
             certificate: certificate.map_err(|reason| GateRefusal::from(reason).closing())?,
         };
-        // Before its token is verified, which costs more; its route is all that the answer depends on.
+        // Before its token is verified, which costs more; its route is all that the response depends on.
         if let Some(route) = record.generation.full_route(&question, now) {
             record.routed(route);
             return Err(GateRefusal::UPSTREAM_OVERLOADED);
@@ -251,7 +251,7 @@ fn outgoing<'h>(
     }
 }
 
-/// The upstream's answer as the client gets it. `grpc`: how the call ended can be said in trailers, which over HTTP/1.1
+/// The upstream's response as the client gets it. `grpc`: how the call ended can be said in trailers, which over HTTP/1.1
 /// have to be announced before.
 fn pass_on(
     answer: Response<ForwardBody>,
@@ -280,7 +280,7 @@ fn hand_out_nonce(permit: &Permit, headers: &mut HeaderMap) {
     }
 }
 
-/// Whether an answer is a stream of events, which ends when one of the two sides has had enough.
+/// Whether a response is a stream of events, which ends when one of the two sides has had enough.
 fn is_endless(headers: &HeaderMap) -> bool {
     let types = [&b"text/event-stream"[..], b"multipart/x-mixed-replace"];
     let of = |value: &HeaderValue, name: &[u8]| {

@@ -1,4 +1,4 @@
-//! A client's connection as bytes, with TLS or without.
+//! A client's connection as a byte stream, with or without TLS.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! What a request may be at most, and what it must have before it is judged.
+//! Limits of a request, and what it must have before it is checked.
 
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::uri::Authority;

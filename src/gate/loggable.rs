@@ -1,4 +1,4 @@
-//! What clients have written, in the form that it may have in a log.
+//! Input from clients in a form that is safe to log.
 
 use aws_lc_rs::digest;
 

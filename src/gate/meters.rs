@@ -1,4 +1,4 @@
-//! One worker's handles on the metrics of requests, looked up once per configuration.
+//! One worker's handles to the request metrics, looked up once per configuration.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -204,7 +204,7 @@ impl Meters {
         self.clients.borrow_mut().forwarded(client, route)
     }
 
-    /// Counts the answer to a forwarded request of a client.
+    /// Counts the response to a forwarded request of a client.
     pub(super) fn used(&self, client: ClientPlace, route: usize, status: u16, now: Timestamp) {
         self.clients.borrow_mut().answered(client, route, status, now);
     }

@@ -1,6 +1,6 @@
-//! The public listener: connections in, one decision per request, refusals out or the request forwarded.
+//! The public listener: accepts connections, makes one decision per request, and rejects or forwards it.
 //!
-//! Knows sockets and HTTP; what may pass is `enforce`'s to say, and the way to the upstream is `forward`'s.
+//! Knows sockets and HTTP; `enforce` decides what may pass, and `forward` sends it to the upstream.
 
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;

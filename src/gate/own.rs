@@ -1,4 +1,4 @@
-//! Requests that the gate answers itself because their path is one of its own, which wins over routes.
+//! Requests that the gate answers itself because their path is its own; these paths take precedence over routes.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! How long this room waits for a client, and how much it reads for nothing: every such constant, with its reason.
+//! Fixed timeouts and limits of this room, each with its reason.
 //!
-//! What an operator can set (`header_timeout`, `idle_connection_timeout`, `drain_timeout`) is in [`Settings`](super::Settings) and [`GateLimits`](super::GateLimits).
+//! The timeouts that operators can set (`header_timeout`, `idle_connection_timeout`, `drain_timeout`) are in [`Settings`](super::Settings) and [`GateLimits`](super::GateLimits).
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) const UNWANTED_BODY: Duration = Duration::from_secs(1);
 /// … and how much of it.
 pub(super) const UNWANTED_BODY_BYTES: u64 = 64 * 1024;
-/// How long the body of an answered stream is read before the stream is reset: some clients lose the answer otherwise …
+/// How long the body of an answered stream is read before the stream is reset: some clients lose the response otherwise …
 pub(super) const UNWANTED_STREAM: Duration = Duration::from_secs(2);
 /// … and how much of it; it takes nothing from the connection's other streams.
 pub(super) const UNWANTED_STREAM_BYTES: usize = 16 * 1024 * 1024;
@@ -38,7 +38,7 @@ pub(super) const AUTHORITY_BODY: Duration = Duration::from_secs(10);
 
 /// How much older than the last byte a last use may be: bytes in quick succession are one use.
 pub(super) const SAME_USE: Duration = Duration::from_millis(250);
-/// How often a worker that drains looks for streams that would last. What has begun less than this ago may be an answer
+/// How often a worker that drains looks for streams that would last. What has begun less than this ago may be a response
 /// that is over in a moment, as with most calls of gRPC.
 pub(super) const LAST_LOOKS: Duration = Duration::from_millis(250);
 /// How often a worker looks whether another configuration wants streams judged sooner.

@@ -1,7 +1,7 @@
-//! The PROXY protocol: the first bytes of a connection from a load balancer say which client it stands for.
+//! The PROXY protocol: the first bytes of a connection from a load balancer name the client.
 //!
-//! Specification: haproxy.org, `doc/proxy-protocol.txt`. Strict, because what follows is believed: a header is of the
-//! configured version and complete, or the connection is closed. Nothing behind it is read.
+//! Specification: haproxy.org, `doc/proxy-protocol.txt`. Strict, because the content is trusted: the header must be
+//! complete and of the configured version, or the connection is closed. Nothing after it is read.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,4 @@
-//! The metadata of protected resources (RFC 9728), which the gate answers itself, without a token.
+//! Serves the metadata of protected resources (RFC 9728), without a token.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(super) enum ResourceAnswer {
 }
 
 impl ResourceAnswer {
-    /// The answer to a request, if its path is that of a document. Its path is read as that of any route.
+    /// The response to a request, if its path is that of a document. Its path is read as that of any route.
     pub(super) fn to(resources: &[Arc<Resource>], head: &Head) -> Option<Self> {
         if resources.is_empty() {
             return None;

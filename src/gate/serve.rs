@@ -1,4 +1,4 @@
-//! Patience and a decent end for a connection, whichever protocol it speaks.
+//! Timeouts and an orderly end for a connection of either protocol.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -15,7 +15,7 @@ use super::patience::{FAREWELL, NOTHING_DUE};
 #[derive(Debug)]
 pub(super) struct Returned {
     pub(super) stream: ClientStream,
-    /// The client may still be sending, so that closing at once could take the answer away from it (RFC 9112 §9.6).
+    /// The client may still be sending, so that closing at once could take the response away from it (RFC 9112 §9.6).
     pub(super) unread: bool,
     pub(super) _place: ConnectionPlace,
 }

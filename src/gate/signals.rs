@@ -1,4 +1,4 @@
-//! Requests that the gate answers itself because their path is that of the endpoints for signals.
+//! Serves requests whose path belongs to the endpoints for signals.
 
 use std::sync::Arc;
 

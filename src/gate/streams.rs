@@ -1,8 +1,8 @@
-//! What outlasts its decision: uploads, answers and tunnels, judged again while they last.
+//! Uploads, responses and tunnels that outlast their decision: checks them again while they last.
 //!
-//! A stream is judged as its next request would be: the same method, target, host, token and client certificate, by the
-//! configuration and the keys in force. One list per worker, looked through every `check_interval`. A request that is
-//! over before the next look pays for an entry in that list and nothing else.
+//! A stream is checked as its next request would be: the same method, target, host, token and client certificate, with the
+//! configuration and the keys in force. There is one list per worker, processed every `check_interval`. A request that
+//! ends before the next check costs only an entry in that list.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
@@ -65,7 +65,7 @@ pub(super) struct WatchedStream {
     is_noted: Cell<bool>,
     /// The answer that a decision depends on is being found out.
     is_asking: Cell<bool>,
-    /// Counts it as one that may last for ever, if it is.
+    /// Counts it as one that may last indefinitely, if it is.
     lasting: OnceCell<Streaming>,
     /// It lasted already when a worker that drains looked last.
     was_seen: Cell<bool>,
@@ -271,7 +271,7 @@ impl WatchedStream {
         }
     }
 
-    /// From now on it is a stream that may last for ever: one of events, or a tunnel.
+    /// From now on it is a stream that may last indefinitely: one of events, or a tunnel.
     pub(super) fn lasts(&self) {
         // Once is enough.
         self.lasting.get_or_init(|| self.connection.worker.streams.counts.streaming());

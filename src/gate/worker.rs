@@ -1,6 +1,6 @@
-//! One worker: what its connections share, and how it begins and ends.
+//! One worker: the state shared by its connections, and its start and end.
 //!
-//! Everything here belongs to one thread. The configuration in force is looked at anew for every request.
+//! Everything here belongs to one thread. The configuration in force is read again for every request.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;

@@ -1,4 +1,4 @@
-//! What is to be written to a connection: at most one large piece of a body, and the framing around it.
+//! The output buffer of a connection: at most one large piece of a body, with the framing around it.
 
 use std::io::IoSlice;
 

@@ -1,4 +1,4 @@
-//! A socket and its buffers, for as many exchanges as it lives.
+//! A socket and its buffers, for as many exchanges as the connection lasts.
 
 use std::io;
 use std::pin::{Pin, pin};

@@ -13,7 +13,7 @@ const MAX_DEPTH: u8 = 32;
 /// Why a text was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonError {
-    /// It is no JSON object.
+    /// It is not a JSON object.
     NoObject,
     /// It is one that not everybody would read alike: a member twice, or too deep.
     Ambiguous,

@@ -1,6 +1,6 @@
-//! The compact serialization of a signed token (RFC 7515 §3.1), taken apart and believed in nothing.
+//! Parses the compact serialization of a signed token (RFC 7515 §3.1). Nothing in it is trusted yet.
 //!
-//! Until a signature is verified, anybody may have written what is here.
+//! Until its signature is verified, anybody may have written the content.
 
 use std::str::FromStr;
 
@@ -22,10 +22,10 @@ pub struct Jws<'t> {
     pub signature: Vec<u8>,
 }
 
-/// Why a text is no token that can be judged.
+/// Why a text is not a token that can be judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JwsError {
-    /// It is no JWS in compact serialization with a JSON object inside.
+    /// It is not a JWS in compact serialization with a JSON object inside.
     NoJws,
     /// It is one that not everybody would read alike, or that asks for what is not understood here.
     Unacceptable,
@@ -46,7 +46,7 @@ impl<'t> Jws<'t> {
     ///
     /// # Errors
     /// [`JwsError::NoJws`] unless there are three parts, base64url without padding, the first two JSON objects;
-    /// [`JwsError::Unacceptable`] for a member that occurs twice, a `kid` that is no string, `crit` (RFC 7515 §4.1.11:
+    /// [`JwsError::Unacceptable`] for a member that occurs twice, a `kid` that is not a string, `crit` (RFC 7515 §4.1.11:
     /// no extension is understood here), and `b64` other than true (RFC 7797 §7).
     pub fn parse(token: &'t [u8]) -> Result<Self, JwsError> {
         let mut parts = token.split(|&byte| byte == b'.');
@@ -87,7 +87,7 @@ impl<'t> Jws<'t> {
         self.header.get("kid").and_then(Value::as_str)
     }
 
-    /// `typ`; absent, it is that of RFC 7519 §5.1. `None` when it is no string.
+    /// `typ`; absent, it is that of RFC 7519 §5.1. `None` when it is not a string.
     #[must_use]
     pub fn token_type(&self) -> Option<&str> {
         self.header.get("typ").map_or(Some("JWT"), Value::as_str)

@@ -1,6 +1,6 @@
-//! Signed tokens as texts (RFC 7515): taken apart strictly, and believed in nothing.
+//! Signed tokens as text (RFC 7515): strict parsing, without trust in the content.
 //!
-//! Knows form only: neither keys nor what any claim means.
+//! Knows only the format: neither keys nor the meaning of claims.
 
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::wildcard_enum_match_arm)]
 

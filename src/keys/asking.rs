@@ -1,8 +1,8 @@
-//! The fetch that everybody shares: who may ask for one, who waits for one, and what it did not find.
+//! Shared fetches of keys: who may trigger one, who waits for one, and what it did not find.
 //!
-//! Knows `kid`s and times; knows neither keys nor where they come from. Its lock is taken only for a `kid` that no
-//! key has, never for a request with a known one. A signature that no key made asks for a fetch as well; nothing is
-//! remembered of it, because the cooldown alone bounds the fetches.
+//! Knows `kid`s and times; knows neither keys nor where they come from. Its lock is taken only for a `kid` without a key,
+//! never for a request with a known one. An invalid signature also triggers a fetch; nothing is remembered about it,
+//! because the cooldown alone bounds the fetches.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -78,7 +78,7 @@ impl Asking {
         }
     }
 
-    /// Waits until somebody asks.
+    /// Waits for a request.
     pub(super) async fn wanted(&self) {
         self.wanted.notified().await;
     }

@@ -1,5 +1,4 @@
-//! What is sent when keys are fetched from a server that does not give them to everybody, such as the API server of a
-//! Kubernetes cluster.
+//! The credential for fetching keys from a server that requires one, such as the API server of a Kubernetes cluster.
 
 use std::fmt;
 use std::io;

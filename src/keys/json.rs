@@ -1,4 +1,4 @@
-//! JSON objects read strictly: a member that appears twice is an error, because two readers may see two values
+//! Parses JSON objects strictly: a repeated member is an error, because two parsers may see different values
 //! (RFC 7515 §10.12).
 
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
-//! A JWK Set (RFC 7517 §5) into keys: each key is judged by itself, and one that cannot be used does not spoil
-//! the rest. Pure: bytes in, keys and reasons out.
+//! Parses a JWK Set (RFC 7517 §5) into keys: each key is checked by itself, and an unusable one does not affect the
+//! others. Pure: takes bytes, and returns keys and reasons.
 
 use std::fmt;
 use std::time::Duration;
@@ -82,7 +82,7 @@ pub enum UnusableKey {
     KeyOps,
     /// `alg` does not fit the key, or the issuer may use none of the algorithms that do.
     Algorithm,
-    /// A symmetric key, which is no key at all once it is published.
+    /// A symmetric key, which is not a key at all once it is published.
     Symmetric,
     /// The private part is in the document, so that anybody can sign with it.
     Private,

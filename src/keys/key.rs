@@ -1,4 +1,4 @@
-//! One key that proves signatures, parsed once when its set arrives.
+//! One verification key, parsed once when its set arrives.
 //!
 //! Knows algorithms and bytes; knows neither JSON nor tokens.
 

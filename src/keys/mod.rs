@@ -1,7 +1,7 @@
 //! The public keys of each issuer: read from a file, a URL or by discovery, refreshed in the background, and
-//! offered to every worker as a snapshot.
+//! published to every worker as a snapshot.
 //!
-//! Knows nothing of tokens: it answers "which keys could have made a signature with this `kid` and algorithm".
+//! Knows nothing about tokens: it answers "which keys could have made a signature with this `kid` and algorithm".
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub struct Settings {
     pub for_svids: bool,
     /// How often the keys are fetched again.
     pub refresh_interval: Duration,
-    /// At most one fetch in this time, whatever arrives.
+    /// At most one fetch in this time, even when many requests arrive.
     pub refresh_cooldown: Duration,
     /// How long the last good set serves when the issuer cannot be reached.
     pub max_stale: Duration,

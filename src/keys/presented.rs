@@ -1,6 +1,6 @@
-//! A public key that a message brings along in its own header (RFC 7515 §4.1.3), and the name that it goes by (RFC 7638).
+//! A public key in the header of a message (RFC 7515 §4.1.3), and its thumbprint (RFC 7638).
 //!
-//! Such a key proves who made the message and nothing more: whether its owner is the right one, its name tells.
+//! Such a key proves who made the message and nothing more; its thumbprint tells whether that is the right owner.
 
 use aws_lc_rs::digest;
 use jsonwebtoken::Algorithm;

@@ -72,7 +72,7 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// Whether there is no key.
+    /// Whether there is not a key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()

@@ -1,4 +1,4 @@
-//! Where key sets come from: a file, a URL, or the metadata of the issuer. One look, no retry, no state.
+//! Sources of key sets: a file, a URL, or the metadata of the issuer. One attempt, without retry or state.
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,6 @@
-//! The keys of one issuer as every worker sees them: the set in force, how old it is, and the way to ask for a
-//! newer one. Knows nothing of where sets come from; the refresher brings them.
+//! The keys of one issuer as every worker sees them: the current set, its age, and a way to request a newer one.
+//!
+//! Knows nothing about where sets come from; the refresher provides them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! One line per request: what was decided, why, and how long it took; never who the caller is by name.
+//! One line per request: the decision, its reason and its duration, without the name of the caller.
 
 use std::cell::RefCell;
 use std::net::IpAddr;

@@ -1,7 +1,7 @@
 //! `log_level`: which events are written.
 //!
-//! Only targets of this program can be named. The HTTP and TLS libraries may print what they read, and so tokens, at
-//! their finer levels: whatever is configured, they are heard from `warn` upwards only.
+//! Only targets of this program can be named. HTTP and TLS libraries may log what they read, including tokens, at finer
+//! levels: they are logged from `warn` upwards only, whatever is configured.
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;

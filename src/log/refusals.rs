@@ -1,4 +1,4 @@
-//! The latest rejected requests, for operators who ask why: a bounded ring in memory, without tokens.
+//! The latest rejected requests, for operators: a bounded ring in memory, without tokens.
 //!
 //! Workers add to it and never wait; only operators read it, and a restart empties it.
 
@@ -17,7 +17,7 @@ const MAX_PATH: usize = 512;
 /// The longest of all other texts, in bytes.
 const MAX_TEXT: usize = 128;
 
-/// A request that was rejected, or would have been on a route that is not only observed.
+/// A request that was rejected, or would have been on a route that is not in shadow mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// As in `X-Request-Id`.

@@ -1,4 +1,4 @@
-//! What a reload can change about the log, as one word that every line reads without waiting.
+//! The log settings that a reload can change, as one word that every line reads without waiting.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -1,6 +1,6 @@
-//! The queue between those who log and the one thread that writes: bounded, and lossy rather than slow.
+//! The queue between the threads that log and the one thread that writes: bounded, and lossy instead of slow.
 //!
-//! A blocked pipe or a full disk costs lines, which are counted, and never a request's time.
+//! A blocked pipe or a full disk loses lines, which are counted, but never delays a request.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};

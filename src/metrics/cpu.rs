@@ -1,4 +1,4 @@
-//! `process_cpu_seconds_total` with its fraction; the registry's own collector knows whole seconds only.
+//! `process_cpu_seconds_total` with fractions; the registry's own collector has whole seconds only.
 
 use std::time::Duration;
 

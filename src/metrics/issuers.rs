@@ -1,4 +1,4 @@
-//! Series that carry the name of an issuer, or of a transmitter: they leave with it.
+//! Series labelled with an issuer or transmitter: removed together with it.
 
 use std::collections::HashMap;
 

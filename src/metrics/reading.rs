@@ -1,4 +1,4 @@
-//! Instruments as numbers, for the pages of the console: what the telemetry listener shows as text, and when.
+//! Metrics as numbers, for the pages of the console.
 
 use std::sync::Arc;
 

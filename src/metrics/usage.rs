@@ -1,4 +1,4 @@
-//! How often each client was answered how: counted by the workers without meeting, collected now and then.
+//! Counts of responses by client: counted by each worker without contention, collected periodically.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,7 @@
-//! Which proofs of possession were used already (RFC 9449 §11.1), and the keys of the nonces that proofs carry.
+//! Used proofs of possession (RFC 9449 §11.1), and the keys of the nonces in proofs.
 //!
-//! Exact and bounded: nothing that could still be used again is forgotten, and what does not fit is refused. Replicas share
-//! it through the store. Knows names of proofs, not what a proof is.
+//! Exact and bounded: nothing that could be reused is forgotten, and what does not fit is rejected. Replicas share it
+//! through the store. Knows names of proofs, not what a proof is.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! Nonces that proofs must carry (RFC 9449 §8, §9): a time and a code that only those who share the key can make, so that
-//! nothing has to be remembered of them.
+//! Nonces that proofs must carry (RFC 9449 §8, §9): a time and a code that only holders of the shared key can create, so
+//! that nothing about them must be stored.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What is remembered, for how long, and what happens when there is no room.
+//! What is remembered, for how long, and what happens when there is no space.
 
 use super::*;
 

@@ -1,7 +1,7 @@
-//! The frozen part of a table: most entries, written once and found with one look at memory.
+//! The frozen part of a table: most entries, written once and found with one memory access.
 //!
-//! Open addressing in buckets of three. At ten million entries a look-up costs what it waits for memory: a bucket's keys
-//! are one cache line, which is all that a key that is not there needs, and their rules lie in the line beside it.
+//! Open addressing in buckets of three. At ten million entries a lookup costs its memory latency: the keys of a bucket are
+//! one cache line, which is enough for a key that is absent, and their rules are in the next line.
 
 use super::rules::Rule;
 use crate::identity::Key;

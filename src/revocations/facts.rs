@@ -1,4 +1,4 @@
-//! What is judged, and what a verdict says.
+//! The facts that a verdict is based on, and the verdict.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub struct TokenFacts {
     pub issued_at: Timestamp,
     /// The version of its subject's roles.
     pub role_version: Option<u64>,
-    /// Its subject's other names, and its log-in session.
+    /// Its subject's other names, and its login session.
     pub names: Option<Arc<TokenNames>>,
 }
 
@@ -32,12 +32,12 @@ impl TokenFacts {
     }
 }
 
-/// Why a token is not in force any more. When several are true the first of this list is told.
+/// Why a token is no longer in force. When several are true the first of this list is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ended {
     /// The token was revoked.
     Token,
-    /// The tokens of its log-in session were revoked.
+    /// The tokens of its login session were revoked.
     Session,
     /// Its subject's tokens were revoked.
     Subject,

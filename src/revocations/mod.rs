@@ -1,7 +1,7 @@
-//! Which tokens were ended before their time: cut-offs by subject, client and issuer, and revoked tokens.
+//! Revocations: cut-offs by subject, client and issuer, and revoked tokens.
 //!
 //! Pure rules behind a snapshot that readers load without waiting; one writer at a time. Knows neither where events
-//! come from nor where they are kept.
+//! come from nor where they are stored.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

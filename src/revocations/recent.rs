@@ -1,5 +1,5 @@
-//! The small part of a table that changes: a persistent tree, so that an event costs a few kilobytes of copying and
-//! nothing of what readers still hold.
+//! The small, changing part of a table: a persistent tree, so that an event copies a few kilobytes and nothing that readers
+//! still use.
 //!
 //! Three levels of pointers, indexed by the leading bits of the key, end in short lists.
 

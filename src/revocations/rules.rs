@@ -1,7 +1,7 @@
-//! What an event ends, and what is kept of all events of one subject, client, issuer or token.
+//! What an event ends, and the combined rule of all events of one subject, client, issuer or token.
 //!
 //! Times are whole seconds: `iat` counts seconds, so `iat ≤ t` is the same question as `iat ≤ ⌊t⌋`. A cut-off of zero
-//! means none, because no token of 1970 is alive.
+//! means none, because no token from 1970 is alive.
 
 use crate::identity::{ClientKey, IssuerKey, SessionKey, SubjectKey, TokenKey};
 use crate::time::Timestamp;
@@ -22,7 +22,7 @@ pub enum Ends {
     Subject(SubjectKey, Timestamp),
     /// Tokens of the client issued until then.
     Client(ClientKey, Timestamp),
-    /// Tokens of the log-in session issued until then.
+    /// Tokens of the login session issued until then.
     Session(SessionKey, Timestamp),
     /// Tokens of the issuer issued until then.
     Issuer(IssuerKey, Timestamp),

@@ -12,12 +12,12 @@ use super::recent::{self, PART_BITS, PARTS, Part, Recent};
 use super::rules::Rule;
 use crate::identity::{AsIs, Key};
 
-/// A persistent map: a clone is cheap and stays as it is. A rule that says nothing is one that was taken back.
+/// A persistent map: a clone is cheap and stays as it is. A rule without an effect is one that was undone.
 #[derive(Debug, Clone)]
 pub(super) struct CutoffTable<R> {
     base: Arc<[Option<Arc<BaseSegment<R>>>; PARTS]>,
     recent: Recent<R>,
-    /// Nothing was ever put here, which most tables can say: no key needs to be looked for.
+    /// Empty since its creation, which most tables can say: no key needs to be looked for.
     untouched: bool,
 }
 

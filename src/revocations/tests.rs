@@ -1,4 +1,4 @@
-//! The verdict of a snapshot: which reason is told, what is taken back, what deleted events still end.
+//! The verdict of a snapshot: which reason is told, what is undone, what deleted events still end.
 
 use super::*;
 use crate::identity::{ClientKey, SessionKey, SubjectKey, TokenKey, TokenNames};
@@ -242,7 +242,7 @@ fn folding_is_due_when_much_changed_and_changes_no_verdict() {
     }
 }
 
-/// A token of ada's: her address, an alias of hers, and her log-in session `x`.
+/// A token of ada's: her address, an alias of hers, and her login session `x`.
 fn named() -> TokenFacts {
     let (issuer, subject) = ("https://a/", SubjectKey::new("https://a/", "ada"));
     let others = vec![SubjectKey::email(issuer, "ada@A.test"), SubjectKey::alias(issuer, "007")];

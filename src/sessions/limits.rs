@@ -1,4 +1,4 @@
-//! The settings in force that idle clocks are judged and kept by, and what remains of earlier ones.
+//! The idle timeouts in force, and what remains of earlier ones.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// What idle clocks are judged and kept by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SessionLimits {
-    /// Unused for longer: refused for good. `None`: never.
+    /// Unused for longer: permanently rejected. `None`: never.
     pub(crate) idle: Option<Duration>,
     /// The greatest `leeway` of the issuers: how long after `exp` a token may still be accepted.
     pub(crate) leeway: Duration,

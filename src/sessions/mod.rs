@@ -1,9 +1,9 @@
-//! Idle clocks: which tokens are in use, and when each was last.
+//! Idle clocks: which tokens are in use, and when each was last used.
 //!
-//! A token that is not in the table counts as used last when it was issued. So a session leaves the table only once it
-//! is idle or its token dead; one that must leave earlier, for room, is counted, and its token is judged by its issue
-//! again, which can only shorten its life. To judge changes nothing; [`Sessions::begin`] alone enters a token and counts
-//! its use. Knows neither requests nor events.
+//! A token that is not in the table counts as last used when it was issued. So a session leaves the table only once it is
+//! idle or its token has expired. A session that is evicted early for space is counted, and its token is then checked by its
+//! time of issue, which can only shorten its life. Checking changes nothing; only [`Sessions::begin`] enters a token and
+//! counts its use. Knows neither requests nor events.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ use table::SessionTable;
 use verdict::IdleCase;
 pub use verdict::Idleness;
 
-/// How long a token of each issuer may be unused before it is refused for good; `None`: for ever.
+/// How long a token of each issuer may be unused before it is permanently rejected; `None`: indefinitely.
 pub type IdleTimeouts = PerIssuer<Option<Duration>>;
 
 /// The longest of them; `None`: no token goes idle.
@@ -66,7 +66,7 @@ pub struct Idle;
 pub struct IdleLook {
     /// The last use; before the first, the issue.
     pub last_used_at: Timestamp,
-    /// Unused for longer: refused for good. `None`: never.
+    /// Unused for longer: permanently rejected. `None`: never.
     pub idle_timeout: Option<Duration>,
     /// Whether the token is not idle.
     pub in_force: bool,
@@ -79,7 +79,7 @@ pub struct Left {
     pub expired: usize,
     /// They were idle.
     pub idle: usize,
-    /// There was no room: their tokens are judged by their issue again.
+    /// There was no space: their tokens are judged by their issue again.
     pub capacity: usize,
 }
 
@@ -108,7 +108,7 @@ impl Sessions {
         Self { table, names: SessionNames::new(), limits, unsaved, shared: None }
     }
 
-    /// Judges by other settings from now on. What is idle by the old ones stays so. True when last uses are needed for
+    /// Uses other settings from now on. What is idle by the old ones stays so. True when last uses are needed for
     /// longer: a shared store would lose them too early, or does not have them, until [`Self::save_again`].
     #[must_use]
     pub fn reconfigure(&self, timeouts: &IdleTimeouts, leeway: Duration, now: Now) -> bool {
@@ -155,7 +155,7 @@ impl Sessions {
     }
 
     /// Counts a request that is about to be forwarded, or bytes on a stream, as a use of the token. `session` as for
-    /// [`Self::judge`]; answers the one to be used from now on, when that is another.
+    /// [`Self::judge`]; returns the one to be used from now on, when that is another.
     ///
     /// # Errors
     /// When the token is idle by now: do not forward.
@@ -184,7 +184,7 @@ impl Sessions {
         let entered = found.unwrap_or_else(|| self.enter(token, limits.idle, now));
         match self.use_one(&entered, token, told, now, limits) {
             UseResult::Idle => Err(Idle),
-            // Out again at once, because there is no room: it was used all the same.
+            // Out again at once, because there is no space: it was used all the same.
             UseResult::First(_) | UseResult::Again | UseResult::Evicted => Ok(Some(entered)),
         }
     }
@@ -269,7 +269,7 @@ impl Sessions {
         self.table.scan(self.on_their_clock(now));
     }
 
-    /// How many sessions left since the last call, for whatever cause.
+    /// How many sessions left since the last call, for any reason.
     #[must_use]
     pub fn left(&self) -> Left {
         self.table.left()

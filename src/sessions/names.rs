@@ -1,4 +1,4 @@
-//! Names that many sessions carry, such as their issuer's and their client's, kept in memory once.
+//! Names shared by many sessions, such as those of issuers and clients, stored in memory once.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};

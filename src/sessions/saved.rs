@@ -1,4 +1,4 @@
-//! What a restart keeps of the idle clocks: last uses are written behind, and read back at the start.
+//! Idle clocks across restarts: last uses are written in the background, and read at the start.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,7 @@ pub(super) struct Unsaved {
     /// Whether anything is saved at all.
     is_kept: bool,
     sessions: Box<[Mutex<Vec<Arc<Session>>>]>,
-    /// Tokens whose sessions left for room.
+    /// Tokens whose sessions was evicted.
     gone: Mutex<Vec<TokenKey>>,
     most_gone: usize,
     /// First uses that other replicas must know.
@@ -70,7 +70,7 @@ impl Unsaved {
     }
 
     /// While nothing can be saved, only what the table holds is kept for later: else a disk that is full for a day would
-    /// fill the memory with tokens that are dead. What left for room is judged by its issue until then.
+    /// fill the memory with tokens that are dead. What was evicted is judged by its issue until then.
     fn forget_evicted(&self) {
         self.sessions.iter().for_each(|list| lock(list).retain(|session| !session.is_evicted()));
     }
@@ -94,7 +94,7 @@ impl Unsaved {
 }
 
 impl Sessions {
-    /// Saves the last uses that changed since the last time; says how many. What could not be saved is tried again.
+    /// Saves the last uses that changed since the last time; returns how many. What could not be saved is tried again.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -126,7 +126,7 @@ impl Sessions {
     async fn save_portion(&self, store: &Store, unsaved: Vec<Arc<Session>>) -> Result<(), StoreError> {
         // After the sessions: one that left and came back since is forgotten before it is saved again, not after.
         let left = std::mem::take(&mut *lock(&self.unsaved.gone));
-        // One that left for room is judged by its issue, also after a restart.
+        // One that was evicted is judged by its issue, also after a restart.
         let kept = unsaved.iter().filter(|session| {
             session.saving();
             self.is_shared() || !session.is_evicted()
@@ -172,7 +172,7 @@ impl Sessions {
         saved
     }
 
-    /// Takes back in what was saved before a restart; says how many sessions that are. Before the first request.
+    /// Takes back in what was saved before a restart; returns how many sessions that are. Before the first request.
     ///
     /// Leaves out only what the monotonic clock says is idle: what the wall clock of a start says may be wrong by years.
     ///
@@ -203,7 +203,7 @@ impl Sessions {
         }
     }
 
-    /// Goes on from the settings that were in force when the store was written last.
+    /// Continues from the settings that were in force when the store was written last.
     async fn restore_limits(&self, store: &Store, now: Now) -> Result<(), StoreError> {
         let Some(terms) = store.idle_terms().await? else { return Ok(()) };
         let (configured, theirs) = (self.limits.load_full(), self.on_their_clock(now));
@@ -215,8 +215,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// Deletes the saved last uses of tokens that are idle for good or dead by the running time of the store, by the
-    /// settings in force; says how many.
+    /// Deletes the saved last uses of tokens that are permanently idle or dead by the running time of the store, by the
+    /// settings in force; returns how many.
     ///
     /// # Errors
     /// When the disk is full or fails.

@@ -1,4 +1,4 @@
-//! One token in use: when it was last used, on both clocks, and whether that still counts.
+//! One token in use: its last use on both clocks, and whether further use still counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -37,11 +37,11 @@ pub struct Session {
     made: i32,
 }
 
-/// Found idle for good: no use counts.
+/// Found permanently idle: no use counts.
 const OVER: i64 = 1;
 /// Used since it was last saved.
 const UNSAVED: i64 = 2;
-/// Not in the table any more: a use must enter it again.
+/// No longer in the table: a use must enter it again.
 const EVICTED: i64 = 4;
 const MARKS: i64 = OVER | UNSAVED | EVICTED;
 const SHIFT: u32 = 3;

@@ -1,5 +1,5 @@
-//! Idle clocks that replicas share: what the local clocks can tell is told by them alone, and only where they say idle,
-//! or know nothing of an old token, the shared store is asked.
+//! Idle clocks shared by replicas: local clocks decide alone whenever they can; only when they say idle, or know nothing about
+//! an old token, is the shared store asked.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -34,13 +34,13 @@ pub(super) struct SharedClocks {
     first: Notify,
     /// Sessions of streams that seem idle here.
     doubts: Mutex<HashMap<TokenKey, Arc<Session>>>,
-    /// Tokens that the others called idle for good, so that each of their requests does not ask again.
+    /// Tokens that the others called permanently idle, so that each of their requests does not ask again.
     over: Cache<TokenKey, (), AsIs>,
 }
 
 /// Streams that are asked about at once.
 const AT_A_TIME: usize = 64;
-/// Tokens of which it is kept in mind that they are idle for good, and for how long.
+/// Tokens of which it is kept in mind that they are permanently idle, and for how long.
 const OVER: u64 = 65_536;
 const OVER_FOR: Duration = Duration::from_secs(600);
 /// What an early write may take.
@@ -137,7 +137,7 @@ impl Sessions {
         self.limits.rcu(|limits| limits.zip(terms, adopt));
     }
 
-    /// Whether the others called the token idle for good, a while ago at most.
+    /// Whether the others called the token permanently idle, a while ago at most.
     pub(super) fn is_known_to_be_over(&self, token: TokenKey) -> bool {
         self.shared.as_ref().is_some_and(|shared| shared.over.contains_key(&token))
     }
@@ -185,7 +185,7 @@ impl Sessions {
         }
     }
 
-    /// Waits until a use should be saved before its turn; for ever where nobody else needs to know.
+    /// Waits until a use should be saved before its turn; indefinitely where nobody else needs to know.
     pub async fn hurried(&self) {
         match &self.shared {
             Some(shared) => shared.hurry.notified().await,

@@ -56,7 +56,7 @@ impl fmt::Debug for SessionTable {
 }
 
 impl SessionTable {
-    /// An empty table of at most `max_tracked` sessions; what leaves for room is told to `evicted`.
+    /// An empty table of at most `max_tracked` sessions; what is evicted is told to `evicted`.
     pub(super) fn new(
         max_tracked: usize,
         limits: Arc<ArcSwap<PerIssuer<SessionLimits>>>,

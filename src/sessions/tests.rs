@@ -1,4 +1,4 @@
-//! Idle clocks: what moves them, what ends them, what leaves for room, and what a restart keeps.
+//! Idle clocks: what moves them, what ends them, what is evicted, and what a restart keeps.
 
 use super::*;
 use crate::state::Store;

@@ -1,4 +1,4 @@
-//! Whether a token is in use: one pure function of its stamps, the settings in force and the time.
+//! Decides whether a token is idle: one pure function of its timestamps, the settings in force and the time.
 
 use crate::state::record::IdleFloor;
 use crate::state::redis::Told;
@@ -26,9 +26,9 @@ pub(super) struct Stamp {
     pub(super) wall: Timestamp,
     /// By the monotonic clock.
     pub(super) monotonic: Monotonic,
-    /// The token was found idle for good.
+    /// The token was found permanently idle.
     pub(super) is_over: bool,
-    /// The session is not in the table any more.
+    /// The session is no longer in the table.
     pub(super) is_evicted: bool,
 }
 
@@ -109,8 +109,8 @@ impl IdleCase {
         last < since && self.now.wall.since(last) > floor.timeout
     }
 
-    /// The last use that counts, by the wall clock. A session that left the table for room is judged as if it had never
-    /// been: so does a gate that does not hold it any more. In a fleet the shared store knows its use all the same.
+    /// The last use that counts, by the wall clock. A session that left the table for space is judged as if it had never
+    /// been: so does a gate that no longer holds it. In a fleet the shared store knows its use all the same.
     fn last_use(&self) -> Timestamp {
         match self.tracked {
             Some(stamp) if self.is_shared || !stamp.is_evicted => stamp.wall.max(self.issued_at),

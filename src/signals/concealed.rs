@@ -1,4 +1,4 @@
-//! A secret of the configuration that is sent to others or compared with what they send.
+//! A configured secret that is sent to others or compared with what they send.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Whether one of a sender's keys made the signature of a token.
+//! Verifies the signature of a token with the keys of its sender.
 
 use jsonwebtoken::Algorithm;
 

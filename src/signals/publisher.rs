@@ -1,7 +1,6 @@
-//! The one way of a signal into force: its events are made durable, then its sender is answered, then the tokens in use
-//! that it ended are counted.
+//! Publishes signals: makes the events durable, answers the sender, then counts the tokens in use that were ended.
 //!
-//! Knows neither how a signal arrived nor what it looked like.
+//! Knows neither how a signal arrived nor its format.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -59,7 +59,7 @@ pub enum Unrevoked {
     Forbidden(&'static str),
     /// The subject is of a form that names nobody here.
     Nobody(&'static str),
-    /// What is named is no user.
+    /// What is named is not a user.
     Unprocessable(&'static str),
 }
 

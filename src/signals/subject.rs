@@ -9,7 +9,7 @@
 //! | `account` | the same, with `acct:` and without |
 //! | `jwt_id` | the token `jti`, when `iss` is that issuer |
 //! | `aliases` | everything its identifiers name |
-//! | complex | what its `user` names, and of that only the tokens of its `session`: a log-in session (`opaque`) or a token |
+//! | complex | what its `user` names, and of that only the tokens of its `session`: a login session (`opaque`) or a token |
 //!
 //! A complex subject stands for what matches all of its members. Those that say nothing of tokens (`device`, `tenant`
 //! and so on) are passed over, which ends more than was meant, never less; one that is critical is not.
@@ -41,7 +41,7 @@ pub struct SubjectIssuer {
 pub enum Named {
     /// A subject.
     Subject(SubjectKind, String),
-    /// A log-in session, perhaps of one subject only.
+    /// A login session, perhaps of one subject only.
     Session {
         /// The session.
         session: String,
@@ -66,7 +66,7 @@ pub enum Nobody {
 }
 
 impl Named {
-    /// The event by which what is named ends. A token or a log-in session ends as such, whatever happened: that the roles of
+    /// The event by which what is named ends. A token or a login session ends as such, whatever happened: that the roles of
     /// its subject changed is not known of it.
     #[must_use]
     pub fn event(&self, kind: EventKind, issuer: &EventIssuer, at: Timestamp, now: Timestamp) -> Event {
@@ -167,7 +167,7 @@ impl SubjectReader<'_> {
         }
     }
 
-    /// A log-in session or a token; any other identifier says nothing of either.
+    /// A login session or a token; any other identifier says nothing of either.
     fn session(self, members: &Map<String, Value>) -> Result<Vec<Named>, Nobody> {
         let format = self.format(members)?;
         if format == "opaque" {

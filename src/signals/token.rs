@@ -1,5 +1,4 @@
-//! A signed token of a sender, as far as all kinds have something in common: form, type, algorithm, parties, signature,
-//! times and id (RFC 7519, RFC 8725).
+//! The common parts of signed tokens of senders: form, type, algorithm, parties, signature, times and id (RFC 7519, RFC 8725).
 
 use std::time::Duration;
 

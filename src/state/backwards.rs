@@ -1,4 +1,4 @@
-//! The log of events from its newest backwards.
+//! Reads the event log backwards, from its newest entry.
 
 use rusqlite::{Connection, params};
 

@@ -1,7 +1,7 @@
-//! Directories: named sets of documents that are changed together, each with a revision that no two states share.
+//! Directories: named sets of documents that change together, with a revision that no two states share.
 //!
-//! Knows nothing of what a document says. Who keeps a copy asks what is new since the revision it knows, and changes
-//! the directory only from the revision that it has seen last: of two who change it at once, one fails and looks again.
+//! Knows nothing about the content of a document. A holder of a copy asks for what is new since its revision, and can
+//! change the directory only from the latest revision: of two concurrent changes, one fails and must be planned again.
 
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ impl Store {
         }
     }
 
-    /// Changes a directory that has the revision `known`, all of it or nothing. Answers the revision that it has then;
+    /// Changes a directory that has the revision `known`, all of it or nothing. Returns the revision that it has then;
     /// `None` when it has another one than that. With `above`, the new number is greater than that one, too.
     ///
     /// # Errors

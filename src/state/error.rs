@@ -1,4 +1,4 @@
-//! Why a store could not be opened, or not do what was asked, in words that say what to do about it.
+//! Why a store cannot be opened or used, with advice on what to do.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -65,7 +65,7 @@ impl std::error::Error for OpenError {}
 /// Why the store could not do what was asked. Nothing of it was kept, and the next call may succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
-    /// There is no room: the disk, or the memory of the shared store, is full.
+    /// There is no space: the disk, or the memory of the shared store, is full.
     Full,
     /// The database said this.
     Failed(String),

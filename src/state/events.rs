@@ -1,4 +1,4 @@
-//! The log of events, as the store keeps it: appended, listed, taken back, and trimmed when it is over.
+//! The event log of the store: append, list, undo and trim.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -58,7 +58,7 @@ impl Store {
         self.writer.run(append).await
     }
 
-    /// Takes back the event with this sequence; `None` when there is none that can be. Doing it again changes nothing.
+    /// Undoes the event with this sequence; `None` when there is none that can be. Doing it again changes nothing.
     ///
     /// # Errors
     /// When the disk is full or fails.
@@ -97,13 +97,13 @@ impl Store {
         self.writer.read(move |db| rows::live_events(db, of, after, limit)).await
     }
 
-    /// What taking back this event, which was done by another replica, left.
+    /// What is left after another replica undid this event.
     ///
     /// # Errors
     /// When the copy of the log cannot be read.
     pub async fn undone(&self, sequence: u64) -> Result<Option<Undone>, StoreError> {
         let arrival = Arrival { source: EventSource::Replica, wall: Timestamp::EPOCH, uptime: 0 };
-        // Nothing is written for an event that is taken back already.
+        // Nothing is written for an event that is undone already.
         self.writer.run(move |db| rows::undo(db, sequence, arrival)).await
     }
 

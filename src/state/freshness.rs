@@ -1,4 +1,4 @@
-//! How long ago it was certain that nothing in a shared store is unknown here.
+//! How long ago the shared state was last confirmed to be complete here.
 //!
 //! One number on the monotonic clock, written by the task that confirms and read by every request without waiting.
 
@@ -32,7 +32,7 @@ impl Freshness {
         fresh
     }
 
-    /// Judges by another limit from now on.
+    /// Uses another limit from now on.
     pub fn set_max_staleness(&self, limit: Duration) {
         let millis = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
         self.max_staleness.store(millis, Ordering::Relaxed);

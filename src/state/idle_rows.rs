@@ -1,4 +1,4 @@
-//! The statements about idle timeouts: what was in force last, so that what was idle by it stays so.
+//! The SQL statements about idle timeouts: the last ones in force, so that tokens that were idle stay idle.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the store keeps of idle clocks: last uses, and the idle timeouts that were in force last.
+//! Stored idle clocks: last uses, and the last idle timeouts in force.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::identity::TokenKey;
 use crate::time::{Monotonic, Timestamp};
 
 impl Store {
-    /// Forgets the tokens in `gone`, then keeps these last uses; answers the tokens that another replica found idle
+    /// Forgets the tokens in `gone`, then keeps these last uses; returns the tokens that another replica found idle
     /// meanwhile. A shared store forgets nothing: others may use the token.
     ///
     /// # Errors
@@ -26,7 +26,7 @@ impl Store {
         if let Some(fleet) = self.fleet() {
             return fleet.save_sessions(used).await;
         }
-        // First, because a token that left for room may have come back and been used again.
+        // First, because a token that was evicted may have come back and been used again.
         for chunk in gone.chunks(CHUNK) {
             let chunk = chunk.to_vec();
             self.writer
@@ -60,7 +60,7 @@ impl Store {
         self.writer.read(move |db| session_rows::sessions(db, after, limit, uptime)).await
     }
 
-    /// Deletes the last uses of tokens that were not used for `idle` of running time, or are dead by it; says how many.
+    /// Deletes the last uses of tokens that were not used for `idle` of running time, or are dead by it; returns how many.
     /// A little at a time, so that an event never waits long.
     ///
     /// # Errors

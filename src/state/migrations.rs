@@ -1,4 +1,4 @@
-//! The tables of the database, version by version. Which of the steps a file still needs, `schema` finds out.
+//! The database schema, version by version. `schema` decides which steps a file still needs.
 
 /// One step for each version of the file, in order; only ever appended to.
 pub(super) const MIGRATIONS: [&str; 7] = [

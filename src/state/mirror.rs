@@ -1,7 +1,7 @@
-//! A copy of a log that lives elsewhere, in a database in memory: what lists, ids and undo are answered from, and what
-//! is published again when the log lost it.
+//! A copy of a remote log, in a database in memory: serves lists, ids and undo, and provides what is republished when the
+//! log has lost it.
 //!
-//! Knows entries and places; where the log is, and how it can lose anything, is the business of `redis`.
+//! Knows entries and positions; `redis` knows where the log is and how it can lose entries.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use super::record::{Appended, Event, EventKind, Identity, StoredEvent};
 use super::redis::entry::LogEntry;
 use super::rows::{self, Arrival};
 
-/// Places of events that the log does not have any more.
+/// Places of events that the log no longer has.
 pub(super) type Lost = HashSet<u64>;
 
 /// What an entry of the log means for who has read all before it.
@@ -19,7 +19,7 @@ pub(super) type Lost = HashSet<u64>;
 pub(super) enum Adopted {
     /// An event that was not known.
     New(StoredEvent),
-    /// The event at this place was taken back.
+    /// The event at this place was undone.
     Undone(u64),
     /// Known already.
     Known,
@@ -79,7 +79,7 @@ pub(super) fn find_all(db: &Connection, events: &[Event]) -> rusqlite::Result<Ve
     found.collect()
 }
 
-/// The event at this place, and, when it takes back another, which.
+/// The event at this place, and, if it undoes another event, which one.
 pub(super) fn entry(db: &Connection, sequence: u64) -> rusqlite::Result<Option<LogEntry>> {
     let Some(stored) = rows::event(db, sequence)? else { return Ok(None) };
     let undoes = match stored.undoes {
@@ -104,7 +104,7 @@ pub(super) fn places_after(db: &Connection, sequence: u64) -> rusqlite::Result<L
         .collect()
 }
 
-/// Where the event is that an entry takes back, and whether it is taken back already.
+/// Where the event is that an entry takes back, and whether it is undone already.
 fn undone(db: &Connection, entry: &LogEntry, target: &Identity) -> rusqlite::Result<Option<(u64, bool)>> {
     if target.kind == EventKind::Undone {
         return Ok(None);

@@ -1,8 +1,7 @@
-//! The store: what must survive a restart, in one file, in memory, or in Redis for all replicas.
+//! The store: everything that must survive a restart, in one file, in memory, or in Redis for all replicas.
 //!
-//! Keeps events, last uses, key sets and usage, and knows no rule about them: what an event means is the business of
-//! `revocations`, when a session ends that of `sessions`. The memory store is the same engine without a file; so is the
-//! copy of a shared store's log.
+//! Stores events, last uses, key sets and usage without knowing their rules: `revocations` decides what an event means,
+//! `sessions` when a session ends. The memory store is the same engine without a file; so is the copy of a shared store's log.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -107,7 +106,7 @@ impl Store {
         schema::open_read_only(path)?.map(|database| Self::start(database, true, path)).transpose()
     }
 
-    /// Copies the file to `to`, which must not exist yet, beside a gate that may be using it; answers the last sequence of
+    /// Copies the file to `to`, which must not exist yet, beside a gate that may be using it; returns the last sequence of
     /// the copy. Blocks.
     ///
     /// # Errors
@@ -198,7 +197,7 @@ impl Store {
         self.fleet().map_or_else(Arc::default, |fleet| Arc::clone(&fleet.offset))
     }
 
-    /// What is the matter with it, if anything is.
+    /// What is wrong with it, if anything.
     #[must_use]
     pub fn condition(&self) -> Option<String> {
         self.fleet().and_then(Fleet::condition)
@@ -226,7 +225,7 @@ impl Store {
         }
     }
 
-    /// Registers an authority for its issuer with those who share the store, by the ids of its public keys. Answers those
+    /// Registers an authority for its issuer with those who share the store, by the ids of its public keys. Returns those
     /// of another one that is registered; none where nobody shares it.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
-//! What replicas share about proofs of possession: which were used, and the keys of the nonces that they carry.
+//! State about proofs of possession that replicas share: used proofs, and the keys of nonces.
 //!
-//! Of a store that nobody shares the gate's own memory is enough, and this is not asked.
+//! If the store is not shared, the gate's own memory is sufficient and this is not used.
 
 use std::time::Duration;
 

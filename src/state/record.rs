@@ -1,4 +1,4 @@
-//! What the store keeps, as values: events, last uses, key sets, usage.
+//! Stored records as values: events, last uses, key sets, usage.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub struct Event {
     pub subject: Option<Box<str>>,
     /// Which claim the subject is compared with.
     pub subject_kind: SubjectKind,
-    /// The log-in session, of `session-revoked`.
+    /// The login session, of `session-revoked`.
     pub session: Option<Box<str>>,
     /// The client, of `client-revoked`.
     pub client: Option<Box<str>>,
@@ -102,7 +102,7 @@ impl Event {
         Self { subject: Some(subject.into()), subject_kind, ..Self::new(kind, issuer, key, at, expires_at) }
     }
 
-    /// All tokens of the log-in session were revoked; with a subject, those of that subject only.
+    /// All tokens of the login session were revoked; with a subject, those of that subject only.
     #[must_use]
     pub fn session(
         issuer: &Arc<str>,
@@ -152,7 +152,7 @@ impl Event {
         Self::new(EventKind::IssuerRevoked, issuer, IssuerKey::new(issuer).0, at, expires_at)
     }
 
-    /// The event by which this one is taken back.
+    /// The event that undoes this one.
     pub(crate) fn undoing(&self, at: Timestamp) -> Self {
         Self { kind: EventKind::Undone, at, role_version: None, origin: None, ..self.clone() }
     }
@@ -190,13 +190,13 @@ pub struct StoredEvent {
     pub sequence: u64,
     /// What happened.
     pub event: Event,
-    /// The event that this one takes back.
+    /// The event that this one undoes.
     pub undoes: Option<u64>,
     /// Where it came from.
     pub source: EventSource,
     /// When it arrived, by the wall clock.
     pub received_at: Timestamp,
-    /// Whether it was taken back.
+    /// Whether it was undone.
     pub undone: bool,
 }
 
@@ -215,7 +215,7 @@ pub struct Appended {
     pub sequence: u64,
     /// Whether it is new.
     pub new: bool,
-    /// Whether it arrived before and was taken back, and so has no effect any more.
+    /// Whether it arrived before and was taken back, and so no longer has an effect.
     pub undone: bool,
     /// When it happened, as it was stored at its first arrival.
     pub at: Timestamp,
@@ -263,10 +263,10 @@ pub struct Kept {
     pub leeway: Duration,
 }
 
-/// What taking back an event left.
+/// What is left after undoing an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undone {
-    /// The event that was taken back.
+    /// The event that was undone.
     pub event: StoredEvent,
     /// The other events under the same key that still count.
     pub remaining: Vec<StoredEvent>,

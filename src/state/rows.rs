@@ -1,4 +1,4 @@
-//! The statements: one function for each thing the store does with a row.
+//! The SQL statements of the store: one function per operation.
 
 use std::time::Duration;
 
@@ -123,7 +123,7 @@ pub(super) fn undo(db: &Connection, sequence: u64, arrival: Arrival) -> rusqlite
     Ok(Some(Undone { event, remaining }))
 }
 
-/// The events that still count for what an event of this kind and key names.
+/// The events still in effect for what an event of this kind and key names.
 pub(super) fn counting(db: &Connection, kind: EventKind, key: Key) -> rusqlite::Result<Vec<StoredEvent>> {
     db.prepare_cached(&format!("SELECT {EVENT} FROM events WHERE key = ?1 AND undone = 0"))?
         .query_map([key.to_bytes()], stored)?

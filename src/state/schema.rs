@@ -1,4 +1,4 @@
-//! Opening the database: one process at a time, ours, whole, and of a version this build knows.
+//! Opens the database: exclusively, and only if it is intact, ours and of a known version.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;

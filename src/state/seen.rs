@@ -61,7 +61,7 @@ impl Seen {
         Self { file: file.ok(), ..Self::default() }
     }
 
-    /// Compares a database with what was noted, and goes on with it: its next sequence is above all that were noted for
+    /// Compares a database with what was noted, and continues with it: its next sequence is above all that were noted for
     /// its log, so that none is given twice. `is_new`: it was made just now.
     pub(super) fn compare(
         &mut self,

@@ -1,4 +1,4 @@
-//! The statements about tokens in use.
+//! The SQL statements about tokens in use.
 
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ pub(super) fn sessions(
     .collect()
 }
 
-/// Which sessions are of no use any more, in running time.
+/// Which sessions are no longer needed, in running time.
 #[derive(Debug)]
 pub(super) struct SessionTrim {
     pub(super) now: i64,

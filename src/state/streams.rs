@@ -1,7 +1,7 @@
-//! What replicas share about the stream of a Shared Signals transmitter: which of them keeps it, which verifications were
-//! asked for, when one arrived, and which subjects were seen.
+//! State about the stream of a Shared Signals transmitter that replicas share: which of them maintains it, which
+//! verifications were requested, when one arrived, and which subjects were seen.
 //!
-//! Of a store that nobody shares this process is the owner, and nothing is told.
+//! If the store is not shared, this process is the owner and nothing is stored.
 
 use std::time::Duration;
 

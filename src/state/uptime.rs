@@ -6,7 +6,7 @@
 
 use crate::time::Monotonic;
 
-/// The running time of a store, which goes on with this process.
+/// The running time of a store, which continues with this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Uptime {
     /// Milliseconds of running time when this process first read its clock; negative when it did so long before it
@@ -15,7 +15,7 @@ pub(crate) struct Uptime {
 }
 
 impl Uptime {
-    /// Goes on from what was counted, at the moment in which the store is opened.
+    /// Continues from what was counted, at the moment in which the store is opened.
     pub(super) fn resume(counted: i64, opened: Monotonic) -> Self {
         Self { base: counted.saturating_sub(opened.as_millis()) }
     }

@@ -1,6 +1,6 @@
-//! The one thread that uses the database: work that arrives while a commit is under way shares the next one.
+//! The one thread that uses the database: work that arrives during a commit is batched into the next one.
 //!
-//! Knows nothing of what the work is.
+//! Knows nothing about the work.
 
 use std::fmt;
 use std::thread::JoinHandle;
@@ -51,7 +51,7 @@ impl StoreWriter {
         }
     }
 
-    /// Whether nothing can be asked of it any more.
+    /// Whether it no longer accepts work.
     pub(super) fn is_closed(&self) -> bool {
         self.orders.as_ref().is_none_or(mpsc::Sender::is_closed)
     }
@@ -67,7 +67,7 @@ impl StoreWriter {
         self.ask(work, false).await
     }
 
-    /// Runs `work` that changes nothing. It shares no commit, so what others could not write is no failure of it.
+    /// Runs `work` that changes nothing. It shares no commit, so what others could not write is not a failure of it.
     pub(super) async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,

@@ -1,4 +1,4 @@
-//! Several certificates on one listener, chosen by the name that a client asks for (SNI, RFC 6066 §3).
+//! Several certificates on one listener, selected by the name that a client sends (SNI, RFC 6066 §3).
 
 use std::collections::HashMap;
 use std::sync::Arc;

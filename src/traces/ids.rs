@@ -1,4 +1,4 @@
-//! Numbers for trace contexts: unlikely to repeat, cheap to make, no secret.
+//! Ids for trace contexts: cheap, unlikely to repeat, not secret.
 
 use std::cell::Cell;
 

@@ -377,7 +377,7 @@ async fn a_young_store_refuses_what_is_older_and_an_empty_file_is_none() {
     let folder = folder();
     let good = token(&claims(json!({})));
     std::fs::write(folder.path().join("gate.db"), "").unwrap();
-    assert!(line(&explain(folder.path(), &good), "revocation").contains("no store yet"));
+    assert!(line(&explain(folder.path(), &good), "revocation").contains("not exist yet"));
     let held = gate(folder.path(), NOW - 30).await;
     let told = explain(folder.path(), &good);
     assert_eq!(told.out.lines().last(), Some("denied: before_state"), "{}", told.err);

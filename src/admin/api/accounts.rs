@@ -1,4 +1,4 @@
-//! What the endpoints of users and credentials share: the authority behind them, and its refusals as problems.
+//! Shared parts of the endpoints for users and credentials: access to the authority, and its errors as problem details.
 
 use std::sync::Arc;
 

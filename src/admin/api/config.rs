@@ -1,4 +1,4 @@
-//! `/v1/config` and `/v1/reload`: the configuration in force, and the wish for another.
+//! `/v1/config` and `/v1/reload`: shows the effective configuration and reloads it.
 
 use axum::extract::{Request, State};
 use axum::routing::{get, post};

@@ -1,7 +1,7 @@
-//! `/v1/credentials`: what applications of a user authenticate with. A secret is shown in the answer to the call that
-//! makes it, and nowhere else.
+//! `/v1/credentials`: the credentials with which applications of a user authenticate. A secret is returned only by the
+//! call that creates it.
 //!
-//! With `owner`, every call knows that user's credentials only: a backend that acts for a user need not look itself.
+//! With `owner`, a call is restricted to that user's credentials, so that a backend that acts for a user need not check.
 
 use std::sync::Arc;
 

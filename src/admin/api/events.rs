@@ -1,4 +1,4 @@
-//! `/v1/events`: events that end tokens, and the log of them.
+//! `/v1/events`: publishes events that end tokens, and lists the event log.
 
 use std::collections::HashMap;
 
@@ -141,7 +141,7 @@ struct EventItem {
     role_version: Option<u64>,
     source: &'static str,
     received_at: String,
-    /// Of `revocation-undone` only: which event was taken back.
+    /// Of `revocation-undone` only: which event was undone.
     #[serde(skip_serializing_if = "Option::is_none")]
     undoes: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! `/v1/explain`: the verdict on a token against what is in force now.
+//! `/v1/explain`: explains the verdict on a token under the current configuration and state.
 
 use std::collections::BTreeMap;
 

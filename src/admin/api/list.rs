@@ -1,4 +1,4 @@
-//! What all lists share: strict queries, bounded pages, a cursor to go on from.
+//! Shared parts of all lists: strict query parameters, bounded pages, and a cursor.
 
 use axum::extract::Query;
 use axum::response::{IntoResponse, Response};

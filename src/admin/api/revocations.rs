@@ -1,4 +1,4 @@
-//! `/v1/revocations`: the events that still count, and taking them back.
+//! `/v1/revocations`: lists the events still in effect, and undoes them.
 
 use axum::Router;
 use axum::extract::State;
@@ -118,7 +118,7 @@ async fn of_issuer(log: &EventLog, issuer: &str, mut after: u64, limit: usize) -
     Ok(Part { items, next: Some(after) })
 }
 
-/// Takes an event back, which is an event of its own; doing it again changes nothing.
+/// Undoes an event, which is an event of its own; doing it again changes nothing.
 async fn undo(State(api): State<Api>, Id(id): Id) -> Result<StatusCode, Problem> {
     let sequence = id.parse().map_err(|_not_a_number| unknown())?;
     api.undo(sequence).await?;
@@ -130,7 +130,7 @@ fn unknown() -> Problem {
 }
 
 impl Api {
-    /// The events that still count, in order.
+    /// The events still in effect, in order.
     pub(crate) async fn revocations(
         &self,
         of: &WhomFilter,
@@ -158,7 +158,7 @@ impl Api {
         found.filter(|stored| stored.sequence == sequence).ok_or_else(unknown)
     }
 
-    /// Takes back the event with this sequence.
+    /// Undoes the event with this sequence.
     pub(crate) async fn undo(&self, sequence: u64) -> Result<(), Problem> {
         let undone = self.ledger.log.undo(sequence, EventSource::Admin, Now::read()).await;
         undone.map_err(|error| self.unavailable(&error))?.ok_or_else(unknown)?;

@@ -1,4 +1,4 @@
-//! `/v1/sessions`: tokens in use, and ending them.
+//! `/v1/sessions`: lists tokens in use, and ends them.
 
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ pub(crate) struct SessionFilter {
     subjects: Vec<SubjectKey>,
     issuer: Option<Arc<str>>,
     client: Option<Box<str>>,
-    /// A name that the token carries beside its subject: another one of it, or its log-in session.
+    /// A name that the token carries beside its subject: another one of it, or its login session.
     other: Option<Key>,
 }
 

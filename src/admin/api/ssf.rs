@@ -1,4 +1,4 @@
-//! `/v1/ssf/{transmitter}`: security event tokens as a transmitter pushes them (RFC 8935).
+//! `/v1/ssf/{transmitter}`: accepts security event tokens that a transmitter pushes (RFC 8935).
 
 use axum::Router;
 use axum::body::Body;

@@ -1,4 +1,4 @@
-//! `/v1/users`: those on whose behalf applications call, their roles, and the passwords that they sign in with.
+//! `/v1/users`: the users on whose behalf applications call the API, their roles, and their passwords.
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -33,7 +33,7 @@ struct UserItem<'a> {
     role_version: u64,
     created_at: String,
     has_password: bool,
-    /// Said only of those who may not come in.
+    /// Said only of inactive users.
     #[serde(skip_serializing_if = "Option::is_none")]
     active: Option<bool>,
 }

@@ -1,4 +1,4 @@
-//! Whom events are looked for by.
+//! Search filters for events: subject, client, session or token.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::events::EventIssuer;
 use crate::identity::{ClientKey, Key, SessionKey, SubjectKey, TokenKey};
 use crate::state::record::{Event, EventKind};
 
-/// At most one of subject, client, log-in session and token, of one issuer or of any.
+/// At most one of subject, client, login session and token, of one issuer or of any.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct WhomFilter {
     pub(crate) subject: Option<String>,
@@ -83,7 +83,7 @@ impl Whom {
         }
     }
 
-    /// Whether an event, or the taking back of one, names them.
+    /// Whether an event, or an undo event, names them.
     pub(super) fn is_named_by(&self, event: &Event) -> bool {
         match self {
             Self::Anyone => true,

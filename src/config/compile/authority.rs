@@ -1,4 +1,4 @@
-//! `[authority]`, and how it fits the `[[issuers]]` that stands for it.
+//! Compiles `[authority]`, and checks it against its entry in `[[issuers]]`.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

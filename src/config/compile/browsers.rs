@@ -1,4 +1,4 @@
-//! What `[[routes]]` says about browsers: `origins` and `[routes.cors]`.
+//! Compiles the browser settings of `[[routes]]`: `origins` and `[routes.cors]`.
 
 use http::{HeaderName, Method};
 

@@ -1,4 +1,4 @@
-//! `[admin]`: what operators talk to.
+//! Compiles `[admin]`, the listener for operators.
 
 use std::net::SocketAddr;
 

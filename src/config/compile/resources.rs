@@ -1,4 +1,4 @@
-//! `[[resources]]`, and which routes are theirs.
+//! Compiles `[[resources]]` and assigns routes to them.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! One issuer in several tables: tokens for different audiences that are judged by different rules, with one set of keys.
+//! Checks issuers with several tables: tokens for different audiences with different rules, but one key set.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `[signals]`, `[[logout]]` and `[[global_token_revocation]]`: where signals arrive, and who sends them there.
+//! Compiles `[signals]`, `[[logout]]` and `[[global_token_revocation]]`: where signals arrive, and who sends them.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;

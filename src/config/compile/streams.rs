@@ -1,4 +1,4 @@
-//! What `[[event_transmitters]]` and `[event_transmitters.stream]` say of how signals get here.
+//! Compiles how signals are delivered: `[[event_transmitters]]` and `[event_transmitters.stream]`.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! Issuers of workloads that have a place of their own for keys and names: the service accounts of a Kubernetes cluster, and
-//! SPIFFE trust domains.
+//! Compiles issuers of workloads, which define their own key source and names: the service accounts of a Kubernetes cluster,
+//! and SPIFFE trust domains.
 
 use std::path::{Path, PathBuf};
 

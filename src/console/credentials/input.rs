@@ -1,4 +1,4 @@
-//! What is typed into the forms of credentials.
+//! Parses the input of the credential forms.
 
 use std::time::Duration;
 

@@ -44,7 +44,7 @@ pub(in super::super) fn whom(event: &Event) -> Markup {
     }
 }
 
-/// Whether it, or what it takes back, is about one token.
+/// Whether it, or what it undoes, is about one token.
 fn is_of_token(event: &Event) -> bool {
     let issuer = crate::identity::IssuerKey::new(&event.issuer).0;
     event.kind == EventKind::TokenRevoked || (event.kind == EventKind::Undone && event.key != issuer)

@@ -1,4 +1,4 @@
-//! Small line charts in SVG, drawn on the server. Each says its numbers to those who do not see it.
+//! Small line charts in SVG, rendered on the server, with a text alternative.
 
 use std::fmt::Write as _;
 

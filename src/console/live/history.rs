@@ -1,4 +1,4 @@
-//! What was counted in the last ten minutes: samples in a ring, and the rates and durations that follow from them.
+//! Metrics of the last ten minutes: samples in a ring, and the rates and durations computed from them.
 
 use std::collections::VecDeque;
 use std::time::Duration;

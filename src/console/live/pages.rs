@@ -1,4 +1,4 @@
-//! The live page and the part of it that is replaced again and again.
+//! Renders the live page and the part of it that is updated.
 
 use std::time::Duration;
 

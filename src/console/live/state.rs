@@ -1,4 +1,4 @@
-//! All that the live page shows, read at one moment.
+//! All data of the live page, read at one moment.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The stream of a live page: server-sent events, each with all that the page shows.
+//! Server-sent events of the live page, each with the complete updated content.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(super) fn state(html: &str) -> Bytes {
     event.into()
 }
 
-/// Brings the page to a visitor until they would not be let in any more, or the gate drains.
+/// Brings the page to a visitor until they is no longer allowed to see it, or the gate drains.
 pub(super) async fn watch(State(console): State<Console>, headers: HeaderMap) -> Response {
     let cookie = console.cookie(&headers).unwrap_or_default();
     if !console.lets_in(&cookie, Permission::Config) {
@@ -93,7 +93,7 @@ impl Watcher {
         Some((Ok(event), self))
     }
 
-    /// The next event; `None` when there is none for this visitor any more.
+    /// The next event; `None` when this visitor is no longer allowed to see it.
     async fn changed(&mut self) -> Option<Bytes> {
         loop {
             tokio::select! {

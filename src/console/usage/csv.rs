@@ -1,4 +1,4 @@
-//! Usage as a file for spreadsheets (RFC 4180).
+//! Usage as CSV (RFC 4180).
 
 use super::RouteUse;
 

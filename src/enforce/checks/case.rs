@@ -1,4 +1,4 @@
-//! What is known of one token and its request while the checks are made.
+//! The facts about a token and its request, collected while the checks run.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What each check judges. A function says what it needs first, and adds what it found to the case last.
+//! The function of each check. It first states what it needs, and finally adds what it found to the case.
 
 use serde_json::Value;
 

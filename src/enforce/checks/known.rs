@@ -4,7 +4,7 @@
 //!
 //! | remembered | not remembered |
 //! |---|---|
-//! | it cannot be read (`malformed`, `bad_claim`) | nothing or more than one token was presented: there is no string to remember |
+//! | it cannot be read (`malformed`, `bad_claim`) | nothing or more than one token was presented: there is not a string to remember |
 //! | `unknown_issuer`, `wrong_type`, `bad_algorithm` of the issuer, `too_long_lived`, `wrong_audience`, `missing_claim`, `bad_claim` | `expired`, `not_yet_valid`, `issued_in_future`: they depend on the time |
 //! | `bad_signature` | `unknown_key`, `bad_algorithm` of a key, `keys_unavailable`: another set may be on its way |
 //! | | all that is judged of a token whose proof is cached: certificate, proof of possession, route, revocations, idle time |

@@ -1,4 +1,4 @@
-//! What policy demands of a token that is in force. Each check compares what was found when the token was verified.
+//! Checks that a token meets the requirements of a route, with what was found when the token was verified.
 
 use super::Stop;
 use super::case::Case;

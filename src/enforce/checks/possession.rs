@@ -1,4 +1,4 @@
-//! Whether who sends a token that is bound to a key has that key (RFC 9449 §7).
+//! Checks that the sender of a bound token has its key (RFC 9449 §7).
 
 use super::Stop;
 use super::case::{Case, Subject};

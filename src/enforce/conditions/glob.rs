@@ -1,4 +1,4 @@
-//! Shapes of strings: `*` stands for any text within one segment.
+//! String patterns: `*` matches any text within one segment.
 
 use crate::enforce::glob;
 

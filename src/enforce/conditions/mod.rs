@@ -1,7 +1,7 @@
-//! Conditions on claims: what an issuer or a route demands of single claims of a token.
+//! Conditions on claims: what an issuer or a route requires of single claims of a token.
 //!
-//! One small grammar without regular expressions: a linear scan of one value decides, and nothing is unanchored. A
-//! condition is evaluated once, when its token is verified; what a request pays is a mask.
+//! A small grammar without regular expressions: a linear scan of one value decides, and nothing is unanchored. A
+//! condition is evaluated once, when its token is verified; a request only compares a mask.
 
 use std::cmp::Ordering;
 use std::fmt;

@@ -1,7 +1,7 @@
-//! All conditions of a configuration, so that a token is measured against each of them once.
+//! All conditions of a configuration, so that a token is evaluated against each of them once.
 //!
-//! What a token meets is a set of bits that stays with its proof. A route knows the bits it needs: judging a token that was
-//! seen before compares two words, whatever the conditions are.
+//! The conditions that a token meets are a set of bits stored with its proof. A route knows the bits it needs: checking a
+//! known token compares two words, whatever the conditions are.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What each reason means, for operators: what was found, and what usually helps. Clients never see it.
+//! Explains each reason to operators: what was found, and what usually helps. Never sent to clients.
 
 use super::Reason;
 

@@ -1,7 +1,7 @@
-//! Proofs of possession (RFC 9449): what a request must carry beside a token that is bound to a key.
+//! Proofs of possession (RFC 9449), required with a token that is bound to a key.
 //!
-//! Pure: a field and what is expected of it in, a proven key or a fault out. Whether a proof was seen before is for
-//! `replays` to know.
+//! Pure: takes a header and what is expected of it, and returns a proven key or a fault. `replays` knows whether a proof
+//! has been used before.
 
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ pub enum ProofFault {
 }
 
 impl ProofFault {
-    /// What the client is told. It made the proof itself, so nothing is given away.
+    /// What the client receives. It made the proof itself, so nothing is given away.
     #[must_use]
     pub const fn description(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! One proof: taken apart and judged (RFC 9449 §4.3).
+//! Parses and verifies a DPoP proof (RFC 9449 §4.3).
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Which tokens of an issuer must be bound to a key of who sends them, and how that is proven.
+//! Which tokens of an issuer must be bound to a key of their sender, and how the sender proves it.
 
 use crate::enforce::token::Confirmation;
 

@@ -1,4 +1,4 @@
-//! What the checks of policy compared: conditions, alternatives, authentication.
+//! Details of the policy checks: conditions, alternatives, authentication.
 
 use std::fmt::Write as _;
 

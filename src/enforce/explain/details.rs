@@ -1,4 +1,4 @@
-//! What each check compared, from what the case knows.
+//! Details of each check, from the facts of the case.
 
 use super::words;
 use crate::enforce::checks::{Case, Subject};

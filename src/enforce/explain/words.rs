@@ -1,6 +1,6 @@
-//! What a check compared, in plain words. Knows no rules.
+//! Formats the details of a check. Knows no rules.
 //!
-//! Everything that came with the token is escaped and cut, because it ends up on terminals.
+//! Everything that comes from the token is escaped and truncated, because it is printed on terminals.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How a claim is found in a token's payload.
+//! The location of a claim in the payload of a token.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,4 @@
-//! Which requests the gate knows, what each demands of a token, and what upstreams learn of tokens.
+//! The routes of the gate, what each requires of a token, and what upstreams learn about tokens.
 
 use http::HeaderName;
 

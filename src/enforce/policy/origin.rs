@@ -1,6 +1,6 @@
 //! Web origins (RFC 6454, HTML §7.1.1): whose pages may call a route.
 //!
-//! Browsers write the `Origin` field, pages cannot; what is no browser writes what it likes. So the rule protects users
+//! Browsers write the `Origin` field, pages cannot; what is not a browser writes what it likes. So the rule protects users
 //! whose browser a foreign page drives, and nothing else.
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What a route demands of a token.
+//! The requirements of a route on a token.
 
 use crate::enforce::conditions::ClaimCondition;
 use crate::enforce::conditions::table::TokenCondition;

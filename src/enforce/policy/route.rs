@@ -1,4 +1,4 @@
-//! One route: what was configured, and what its refusals say.
+//! One route: its settings, and its part of a rejection.
 
 use std::sync::Arc;
 use std::time::Duration;

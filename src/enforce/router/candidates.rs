@@ -1,4 +1,4 @@
-//! The routes of one pattern, and which of them a request takes: by host and method, then by what an MCP request says.
+//! The routes of one pattern, and the selection among them: by host and method, then by MCP fields.
 
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ fn pick_of<'n>(group: &[&'n Arc<Route>], headers: &HeaderMap) -> Option<RouteMat
         return group.first().map(|route| RouteMatch { route, mcp: Ok(()) });
     }
     let rejected = |fault| {
-        // One that is enforced, if there is one: that another is only observed must not let the request pass.
+        // An enforced one, if there is one: another in shadow mode must not let the request pass.
         let is_enforced = |route: &&&'n Arc<Route>| route.settings().mode == Mode::Enforce;
         let route = group.iter().find(is_enforced).or_else(|| group.first());
         route.map(|route| RouteMatch { route, mcp: Err(fault) })

@@ -1,4 +1,4 @@
-//! What stale signals do to requests, to those that last, and to `explain`; which subjects are noted.
+//! The effect of stale signals on requests, lasting requests and `explain`; which subjects are recorded.
 
 use std::sync::Arc;
 use std::time::Duration;

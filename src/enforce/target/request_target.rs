@@ -1,6 +1,6 @@
-//! The request target as it came, byte for byte, before it is judged (RFC 9112 §3.2).
+//! The request target as received, byte for byte, before it is checked (RFC 9112 §3.2).
 //!
-//! Knows its forms and its parts. Made of the bytes of an HTTP/1.1 request line, or of what HTTP/2 has parsed.
+//! Knows its forms and parts. Created from the bytes of an HTTP/1.1 request line, or from what HTTP/2 has parsed.
 
 use bytes::Bytes;
 use http::Uri;

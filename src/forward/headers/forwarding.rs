@@ -1,4 +1,4 @@
-//! How the upstream learns where a request comes from: forwarding fields, `Via`, trace context.
+//! Headers that tell the upstream where a request comes from: forwarding headers, `Via`, and trace context.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -30,7 +30,7 @@ pub(crate) static PSEUDONYM: LazyLock<String> = LazyLock::new(|| {
     format!("portcullis-{:016x}", u64::from_be_bytes(number))
 });
 
-/// Whether the request has passed this gate before: forwarded once more, it would go round for ever (RFC 9110 §7.6).
+/// Whether the request has passed this gate before: forwarded once more, it would go round indefinitely (RFC 9110 §7.6).
 pub(crate) fn came_back(headers: &HeaderMap) -> bool {
     let entries =
         headers.get_all(header::VIA).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));

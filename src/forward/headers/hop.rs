@@ -29,7 +29,7 @@ pub(super) fn options<F: FieldSink>(upgrade: Option<&HeaderValue>, trailers: boo
     out.compose(&header::CONNECTION, |value| value.extend_from_slice(options));
 }
 
-/// Removes what belongs to the upstream's hop from its answer. `listed` is its `Connection` field, if there was one.
+/// Removes what belongs to the upstream's hop from its response. `listed` is its `Connection` field, if there was one.
 pub(crate) fn strip_answer(headers: &mut HeaderMap) -> Result<(), TooMany> {
     let listed = Listed::in_connection(headers)?;
     let stripped = headers.keys().filter(|name| is_hop_by_hop(name) || listed.contains(name));
@@ -39,7 +39,7 @@ pub(crate) fn strip_answer(headers: &mut HeaderMap) -> Result<(), TooMany> {
     Ok(())
 }
 
-/// Fields of one hop in an answer (RFC 9110 §7.6.1). `Proxy-Authenticate` among them: a gateway is no proxy to its
+/// Fields of one hop in a response (RFC 9110 §7.6.1). `Proxy-Authenticate` among them: a gateway is no proxy to its
 /// clients (RFC 9110 §11.7.1).
 pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     *name == header::CONNECTION

@@ -1,4 +1,4 @@
-//! Sub-protocols of WebSockets, where a browser's token may be among them (`[bearer] websocket_protocol`).
+//! WebSocket subprotocols, which may contain a browser's token (`[bearer] websocket_protocol`).
 
 use http::header::{self, HeaderMap, SEC_WEBSOCKET_PROTOCOL};
 
@@ -8,7 +8,7 @@ use crate::enforce::bearer::websocket::{SubProtocol, offered};
 /// Writes the sub-protocols that a client offers, without its token and the word before it.
 pub(super) fn without_token<F: FieldSink>(rules: &FieldRules, headers: &HeaderMap, out: &mut F) {
     let Some(marker) = &rules.websocket_protocol else { return };
-    // A route that is only observed forwards what is wrong, too, such as a token that is listed twice.
+    // A route in shadow mode forwards what is wrong, too, such as a token that is listed twice.
     let is_token = |name| offered(headers, marker).any(|other| other == SubProtocol::Token(name));
     let names: Vec<&[u8]> = offered(headers, marker)
         .filter_map(|protocol| match protocol {
@@ -22,7 +22,7 @@ pub(super) fn without_token<F: FieldSink>(rules: &FieldRules, headers: &HeaderMa
 }
 
 impl FieldRules {
-    /// Selects the word before the token in the answer to a WebSocket's handshake, where the upstream has selected nothing: a
+    /// Selects the word before the token in the response to a WebSocket's handshake, where the upstream has selected nothing: a
     /// browser that offers sub-protocols gives up a connection without one.
     pub(crate) fn select_sub_protocol(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
         let Some(marker) = &self.websocket_protocol else { return };

@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection to an upstream: the wire, and how far the exchange on it has come.
+//! One HTTP/1.1 connection to an upstream: the wire, and the progress of the exchange on it.
 
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -17,9 +17,9 @@ pub(crate) struct Http1Connection {
     pub(crate) answered: bool,
     /// The request has been sent to its end.
     pub(crate) request_sent: bool,
-    /// Why the rest of the request cannot be sent, for the task that reads the answer.
+    /// Why the rest of the request cannot be sent, for the task that reads the response.
     pub(crate) failure: Option<RequestBodyError>,
-    /// The task that reads the answer.
+    /// The task that reads the response.
     pub(crate) reader: Option<Waker>,
 }
 
@@ -59,7 +59,7 @@ impl Http1Connection {
         self.wire.shrink();
     }
 
-    /// Reads more of the answer; 0 is the end of the connection.
+    /// Reads more of the response; 0 is the end of the connection.
     pub(crate) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         let count = ready!(self.wire.poll_fill(cx))?;
         self.answered |= count > 0;

@@ -1,6 +1,6 @@
-//! The upstream's HTTP/1.1 answers: bytes in, a head out, and from `body` the pieces after it (RFC 9112).
+//! Parses the upstream's HTTP/1.1 responses: takes bytes, and returns a head and then the pieces of the body (RFC 9112).
 //!
-//! Does no I/O and keeps no clock. What could be read in two ways is an error, never a guess.
+//! Performs no I/O and has no clock. Ambiguous input is an error.
 
 pub(crate) mod body;
 
@@ -18,14 +18,14 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Most fields of a response head, and of its trailers.
 const MAX_FIELDS: usize = 256;
 
-/// What is wrong with an upstream's answer.
+/// What is wrong with an upstream's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadAnswer {
     /// The head does not follow RFC 9112.
     Head,
     /// The head is above 64 KiB or has more than 256 fields.
     TooLarge,
-    /// `Content-Length` is no number, or there are several that differ (RFC 9112 §6.3).
+    /// `Content-Length` is not a number, or there are several that differ (RFC 9112 §6.3).
     ContentLength,
     /// `Transfer-Encoding` beside `Content-Length`, in HTTP/1.0, or anything but `chunked` (RFC 9112 §6.1).
     TransferEncoding,

@@ -1,4 +1,4 @@
-//! The body of an HTTP/1.1 upstream's answer on its way to the client.
+//! The body of an HTTP/1.1 upstream's response on its way to the client.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -22,9 +22,9 @@ pub(crate) struct Http1Download {
     connection: Rc<RefCell<Http1Connection>>,
     body: BodyDecoder,
     pool: Rc<EndpointPool>,
-    /// The upstream keeps the connection open after the answer.
+    /// The upstream keeps the connection open after the response.
     persistent: bool,
-    /// The rest of the request, where the answer overtook it.
+    /// The rest of the request, where the response overtook it.
     upload: Option<AbortOnDrop>,
     /// The upstream's, while the client waits for more.
     silence: Silence,
@@ -41,7 +41,7 @@ pub(crate) fn begin(
 ) -> ResponseSource {
     let whole = whole(&mut connection.borrow_mut(), head.framing);
     if let Some(bytes) = whole {
-        // An answer that is complete before the request is ends the exchange: the rest is not sent (RFC 9112 §9.5).
+        // A response that is complete before the request is ends the exchange: the rest is not sent (RFC 9112 §9.5).
         give_back(pool, connection, head.persistent);
         return if bytes.is_empty() { ResponseSource::Empty } else { ResponseSource::Whole(bytes) };
     }
@@ -74,7 +74,7 @@ fn give_back(pool: &Rc<EndpointPool>, connection: Rc<RefCell<Http1Connection>>, 
     }
 }
 
-/// Sends the rest of a request whose answer has begun. A task of its own, because the client may want to send everything
+/// Sends the rest of a request whose response has begun. A task of its own, because the client may want to send everything
 /// before it reads anything.
 fn continue_upload(connection: Rc<RefCell<Http1Connection>>, mut upload: UpstreamUpload) -> AbortOnDrop {
     AbortOnDrop::spawn(async move {

@@ -1,6 +1,6 @@
-//! Requests to the upstream in HTTP/1.1: the head as bytes, the body framed (RFC 9112).
+//! Encodes requests to the upstream in HTTP/1.1: the head, and the framing of the body (RFC 9112).
 //!
-//! Does no I/O.
+//! Performs no I/O.
 
 use http::header::{HeaderMap, HeaderValue};
 use http::{Method, header};
@@ -10,7 +10,7 @@ use crate::forward::headers::{self, FieldRules, Http1Fields};
 /// Room for a head of the usual size, so that it does not grow in steps.
 const USUAL_HEAD: usize = 1024;
 
-/// How the end of a request's body is told (RFC 9112 §6.3).
+/// How the end of a request's body is marked (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestFraming {
     /// There is none.

@@ -1,6 +1,6 @@
-//! One request and the head of its answer on one HTTP/1.1 connection.
+//! One request and the response head on one HTTP/1.1 connection.
 //!
-//! Sends and reads at the same time, inside the future of the request itself: an upstream may answer before it has read
+//! Sends and reads at the same time, inside the future of the request: an upstream may respond before it has read
 //! everything.
 
 use std::cell::RefCell;
@@ -35,7 +35,7 @@ struct HeadProgress {
 }
 
 impl Http1Exchange<'_> {
-    /// Sends the request until the answer's head is there. The upload may still be running then.
+    /// Sends the request until the response's head is there. The upload may still be running then.
     pub(crate) async fn run(
         &self,
         connection: &Rc<RefCell<Http1Connection>>,
@@ -68,7 +68,7 @@ impl Http1Exchange<'_> {
                 Poll::Pending => break,
             }
         }
-        // The time for an answer begins when the client has sent everything; its own silence is the body's business.
+        // The time for a response begins when the client has sent everything; its own silence is the body's business.
         if upload.waits_for_client(connection) {
             return Poll::Pending;
         }

@@ -1,4 +1,4 @@
-//! HTTP/1.1 towards the upstream: a client of our own, because it costs less than a general one.
+//! HTTP/1.1 to the upstream: our own client, because it costs less than a general one.
 //!
 //! `encode` and `decode` are pure; `connection` is a wire with the exchange on it; `exchange` is one request and its
 //! response head; `upload` and `download` are the bodies.

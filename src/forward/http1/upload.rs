@@ -88,7 +88,7 @@ impl UpstreamUpload {
             let mut starved = !self.is_running();
             if self.state == Http1UploadState::Streaming && to.wire.outbox.takes_more() {
                 match self.poll_piece(cx, to) {
-                    // Progress: the time allowed for the answer starts anew.
+                    // Progress: the time allowed for the response starts anew.
                     Poll::Ready(Ok(())) => to.alarm.restart(),
                     Poll::Ready(Err(error)) => {
                         self.state = Http1UploadState::Over;

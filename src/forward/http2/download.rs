@@ -1,4 +1,4 @@
-//! The body of an HTTP/2 upstream's answer on its way to the client.
+//! The body of an HTTP/2 upstream's response on its way to the client.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use crate::forward::body::BodyError;
 use crate::forward::pool::EndpointPool;
 use crate::forward::task::AbortOnDrop;
 
-/// The body of an answer. Dropping it resets the stream unless the end was reached.
+/// The body of a response. Dropping it resets the stream unless the end was reached.
 pub(crate) struct Http2Download {
     stream: RecvStream,
     /// Bytes that `Content-Length` announced and that are still to come.
@@ -98,7 +98,7 @@ impl Http2Download {
     /// What an error of the stream means; `None`: the end.
     fn error(&self, error: h2::Error) -> Option<BodyError> {
         // After a complete answer an upstream may ask so for the rest of the request not to be sent (RFC 9113 §8.1). That
-        // the answer was complete is not told apart by h2, but the announced length tells.
+        // the response was complete is not told apart by h2, but the announced length tells.
         let polite = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
         if polite && self.left.is_none_or(|left| left == 0) {
             return None;

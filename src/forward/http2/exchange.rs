@@ -1,4 +1,4 @@
-//! One request and the head of its answer on one HTTP/2 stream.
+//! One request and the response head on one HTTP/2 stream.
 
 use std::future::{Future as _, poll_fn};
 use std::io;
@@ -35,7 +35,7 @@ pub(crate) struct Http2Exchange<'a> {
 }
 
 impl Http2Exchange<'_> {
-    /// Sends the request until the answer's head is there.
+    /// Sends the request until the response's head is there.
     pub(crate) async fn run(
         self,
         pool: &Rc<EndpointPool>,
@@ -64,7 +64,7 @@ impl Http2Exchange<'_> {
                 alarm.as_mut().reset(Instant::now() + self.limit);
             }
             match head {
-                // The time for an answer begins when the client has sent everything.
+                // The time for a response begins when the client has sent everything.
                 Poll::Pending if upload.waits_for_client() => Poll::Pending,
                 Poll::Pending => alarm.as_mut().poll(cx).map(|()| Err((ForwardError::Timeout, false))),
                 head => head,

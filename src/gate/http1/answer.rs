@@ -1,4 +1,4 @@
-//! The answer on its way to the client: head first, then the body as it comes.
+//! Sends the response to the client: first the head, then the body as it arrives.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use super::encode::{self, Announced, AnswerFraming, AnswerTraits};
 use super::wire::ClientWire;
 use crate::gate::body::AnswerBody;
 
-/// An answer that is being sent. Its head is in the outbox already.
+/// A response that is being sent. Its head is in the outbox already.
 pub(super) struct Http1Answering<'a> {
     wire: &'a ClientWire,
     framing: AnswerFraming,
@@ -32,7 +32,7 @@ impl<'a> Http1Answering<'a> {
     ) -> (Self, bool) {
         let (mut head, body) = response.into_parts();
         let framing = AnswerFraming::of(head.status, asked, body.size_hint().exact());
-        // The gate's own refusals say so; an upstream's answer is about another connection and was stripped of it.
+        // The gate's own refusals say so; an upstream's response is about another connection and was stripped of it.
         let closes = head.headers.contains_key(http::header::CONNECTION);
         let persistent = keep_alive && !closes && framing != AnswerFraming::Close && wire.can_go_on();
         let announced = Announced::new(asked, &mut head.headers);

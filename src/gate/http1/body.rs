@@ -1,4 +1,4 @@
-//! The bodies of HTTP/1.1 requests, taken apart (RFC 9112 §6 and §7) without a guess.
+//! Parses the bodies of HTTP/1.1 requests (RFC 9112 §6 and §7), strictly.
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;

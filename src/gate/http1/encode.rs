@@ -1,13 +1,13 @@
-//! Answers in HTTP/1.1: the head as bytes, and how the body is framed (RFC 9112 §6).
+//! Encodes HTTP/1.1 responses: the head, and the framing of the body (RFC 9112 §6).
 //!
-//! Does no I/O.
+//! Performs no I/O.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use crate::gate::http::Head;
 
-/// What an answer depends on of its request.
+/// What a response depends on of its request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AnswerTraits {
     is_head: bool,
@@ -32,7 +32,7 @@ impl AnswerTraits {
     }
 }
 
-/// How the end of an answer's body is told (RFC 9112 §6.3).
+/// How the end of a response's body is marked (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AnswerFraming {
     /// No body, whatever the fields say of one.
@@ -60,7 +60,7 @@ impl AnswerFraming {
     }
 }
 
-/// Writes the head of an answer. `persistent`: another request may follow.
+/// Writes the head of a response. `persistent`: another request may follow.
 pub(crate) fn head(
     out: &mut Vec<u8>,
     (status, headers): (StatusCode, &HeaderMap),
@@ -70,7 +70,7 @@ pub(crate) fn head(
     date: &HeaderValue,
 ) {
     let switches = status == StatusCode::SWITCHING_PROTOCOLS;
-    // An answer without a body may still tell the length that the body would have (RFC 9110 §8.6).
+    // A response without a body may still tell the length that the body would have (RFC 9110 §8.6).
     let keeps_length = framing == AnswerFraming::Empty && !switches && status != StatusCode::NO_CONTENT;
     out.reserve(512);
     status_line(out, asked.version, status);
@@ -211,7 +211,7 @@ mod tests {
         (OLD, 200, FRAMED, AnswerFraming::Length(5), true, "HTTP/1.0 200 OK|a: b|content-length: 5|connection: keep-alive|date: now||"),
         (OLD, 200, FRAMED, AnswerFraming::Length(5), false, "HTTP/1.0 200 OK|a: b|content-length: 5|connection: close|date: now||"),
         (OLD, 200, FRAMED, AnswerFraming::Close, false, "HTTP/1.0 200 OK|a: b|connection: close|date: now||"),
-        // The answer to HEAD, or 304: the length that the body would have.
+        // The response to HEAD, or 304: the length that the body would have.
         (NEW, 200, FRAMED, AnswerFraming::Empty, true, "HTTP/1.1 200 OK|content-length: 7|a: b|date: now||"),
         (NEW, 304, FRAMED, AnswerFraming::Empty, true, "HTTP/1.1 304 Not Modified|content-length: 7|a: b|date: now||"),
         // RFC 9110 §8.6: no length in 1xx and 204.

@@ -1,7 +1,7 @@
-//! The heads of HTTP/1.1 requests, and whether they may be read at all (RFC 9112).
+//! Parses the heads of HTTP/1.1 requests, and decides whether they are acceptable (RFC 9112).
 //!
-//! Sans I/O: it takes a whole head off the bytes that have come, and stops at the first byte that two parsers could read in
-//! two ways. Knows framing, and not what a request asks for.
+//! Sans I/O: it takes a complete head from the bytes received, and stops at the first byte that two parsers could interpret
+//! differently. Knows framing, not what a request asks for.
 
 use std::fmt;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! The lines of a request's head, judged one by one (RFC 9112 §3, §5, §6).
+//! Validates the lines of a request head, one by one (RFC 9112 §3, §5, §6).
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -167,7 +167,7 @@ impl HeadLines {
         if target.len() > MAX_TARGET { Err(TARGET_TOO_LONG) } else { Ok(()) }
     }
 
-    /// Takes note of the fields that frame the message, or say where it goes.
+    /// Records the fields that frame the message, or say where it goes.
     fn framing_field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Http1Fault> {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
@@ -214,9 +214,7 @@ impl HeadLines {
             return Err(NO_HOST);
         }
         match (self.chunked, self.length) {
-            (true, Some(_)) => {
-                Err(Http1Fault::bad("Content-Length and Transfer-Encoding are both set"))
-            }
+            (true, Some(_)) => Err(Http1Fault::bad("Content-Length and Transfer-Encoding are both set")),
             (true, None) if self.version == Some(Version::HTTP_10) => {
                 Err(Http1Fault::bad("Transfer-Encoding is not allowed in HTTP/1.0"))
             }

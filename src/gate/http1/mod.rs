@@ -1,7 +1,7 @@
 //! HTTP/1.1 of clients: one request after the other, and an end that loses no answer (RFC 9112).
 //!
 //! A server of our own rather than hyper's: each head is parsed once and by one set of rules, so that no two parsers can
-//! disagree on where a request begins; the task of a connection sees its own socket, so that deadlines, interim answers
+//! disagree on where a request begins; the task of a connection sees its own socket, so that deadlines, interim responses
 //! and the end need no messages to and fro; a connection at rest keeps no buffers; and a request costs less.
 //!
 //! `lines`, `head` and `body` read, `encode` writes, without I/O. `wire` is the socket with its buffers, shared by the

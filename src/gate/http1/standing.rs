@@ -1,4 +1,4 @@
-//! Where an HTTP/1.1 connection stands, and how long its client may leave it there.
+//! The state of an HTTP/1.1 connection, and how long its client may stay in it.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -12,9 +12,9 @@ pub(super) enum ConnectionPhase {
     Waiting,
     /// A head has begun.
     Head,
-    /// A request is being served, up to the last byte of its answer.
+    /// A request is being served, up to the last byte of its response.
     Serving,
-    /// It is no HTTP any more.
+    /// It is no longer HTTP.
     Tunnel,
 }
 
@@ -23,7 +23,7 @@ pub(super) enum ConnectionPhase {
 pub(super) struct Patience {
     /// For the head of a request, from its first byte or the end of the previous answer.
     pub(super) head: Duration,
-    /// Without a request, for a client that does not read its answer, and for one that has ended its side and to
+    /// Without a request, for a client that does not read its response, and for one that has ended its side and to
     /// which nothing flows: it may have gone away, or wait for a slow answer.
     pub(super) idle: Duration,
 }

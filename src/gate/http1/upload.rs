@@ -1,4 +1,4 @@
-//! The body of a request over HTTP/1.1, as it is read to be forwarded.
+//! The body of an HTTP/1.1 request, read while it is forwarded.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use super::body::{BodyReader, RequestPiece};
 use super::wire::ClientWire;
 use crate::forward::RequestBodyError;
 
-/// A request's body on its connection. Dropping it before its end ends the connection after the answer.
+/// A request's body on its connection. Dropping it before its end ends the connection after the response.
 #[derive(Debug)]
 pub(in crate::gate) struct ClientUpload {
     wire: Rc<ClientWire>,

@@ -1,5 +1,5 @@
-//! The bytes of one client's HTTP/1.1 connection, for the task of the connection and for the body of the request being
-//! served, wherever that is read.
+//! The byte stream of one client's HTTP/1.1 connection, shared by the task of the connection and the body of the request
+//! being served.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -17,7 +17,7 @@ use super::standing::{ConnectionPhase, ConnectionStanding};
 use crate::gate::io::ClientStream;
 use crate::http1::{Http1Wire, Outbox};
 
-/// Most bytes of interim answers that wait for a client that does not read; what is above is left out.
+/// Most bytes of interim responses that wait for a client that does not read; what is above is left out.
 const MAX_INTERIM: usize = 64 * 1024;
 
 /// What comes next on a connection.
@@ -36,7 +36,7 @@ pub(super) enum NextRequest {
 pub(in crate::gate) struct ClientWire {
     pub(super) standing: ConnectionStanding,
     pub(super) limits: HeadLimits,
-    /// No request is awaited any more; those that come all the same are served.
+    /// No further request is expected; those that come all the same are served.
     leaving: Cell<bool>,
     /// A request was taken.
     used: Cell<bool>,
@@ -123,7 +123,7 @@ impl ClientWire {
         self.unread_body.set(false);
     }
 
-    /// Nothing reads the body any more.
+    /// Nothing reads the body.
     pub(super) fn body_dropped(&self) {
         self.body_dropped.set(true);
     }
@@ -139,7 +139,7 @@ impl ClientWire {
         !self.unread_body.get()
     }
 
-    /// Whether the client may still be sending what nobody reads, so that closing at once could take its answer away
+    /// Whether the client may still be sending what nobody reads, so that closing at once could take its response away
     /// (RFC 9112 §9.6).
     pub(super) fn is_unread(&self) -> bool {
         !self.ended.get() && (self.unread_body.get() || !self.inner.borrow().wire.inbox.is_empty())
@@ -165,7 +165,7 @@ impl ClientWire {
         }
     }
 
-    /// Sends an interim answer, unless the final one has begun.
+    /// Sends an interim response, unless the final one has begun.
     pub(in crate::gate) fn interim(&self, status: StatusCode, headers: &HeaderMap) {
         if self.answering.get() {
             return;

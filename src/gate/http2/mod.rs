@@ -1,7 +1,7 @@
-//! HTTP/2 of clients: streams in, one task for each, and an end that loses no request (RFC 9113).
+//! HTTP/2 of clients: accepts streams, runs one task for each, and ends without losing a request (RFC 9113).
 //!
-//! Speaks to h2 itself and not through hyper, which offers neither the code a connection ends with nor a stream that a
-//! client does not read.
+//! Uses h2 directly and not hyper, which offers neither the error code of a closed connection nor control over a stream
+//! that a client does not read.
 
 mod preface;
 mod stream;
@@ -199,7 +199,7 @@ impl Accepting<'_> {
 /// Asks a silent peer whether it is still there.
 struct Pulse {
     pings: Option<PingPong>,
-    /// An answer is awaited.
+    /// A response is awaited.
     asked: bool,
     timer: Pin<Box<Sleep>>,
 }
@@ -226,7 +226,7 @@ impl Pulse {
 
     fn ping(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(pings) = &mut self.pings else { return false };
-        // The answer to the last one makes room for the next.
+        // The response to the last one makes room for the next.
         let answered = pings.poll_pong(cx);
         drop(answered);
         pings.send_ping(Ping::opaque()).is_ok()

@@ -1,4 +1,4 @@
-//! The answer to what is no HTTP/2.
+//! The response to a client that does not speak HTTP/2.
 
 use std::io;
 

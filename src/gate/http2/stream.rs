@@ -1,4 +1,4 @@
-//! One request over HTTP/2, from its head to the end of its response, and of its own body.
+//! One request over HTTP/2, from its head to the end of its response and of its own body.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
@@ -191,7 +191,7 @@ impl Http2Answering {
     }
 }
 
-/// Makes the head of an answer of the gate itself one of HTTP/2. That of a forwarded answer names no connection any more,
+/// Makes the head of a response of the gate itself one of HTTP/2. That of a forwarded response no longer names a connection,
 /// and announces its length itself.
 fn of_the_gate(headers: &mut HeaderMap, body: &AnswerBody, end: bool) {
     for name in &OF_CONNECTIONS {
@@ -222,7 +222,7 @@ impl From<h2::Error> for Stopped {
 struct Sending {
     stream: SendStream<Bytes>,
     body: AnswerBody,
-    /// The client leaves no room.
+    /// The client leaves no space.
     waits: bool,
     /// Ends its patience; kept from one wait to the next.
     alarm: Option<Pin<Box<Sleep>>>,

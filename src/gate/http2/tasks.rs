@@ -1,7 +1,7 @@
-//! The tasks that serve streams, each of them one stream after the other.
+//! The tasks that serve streams, one stream after the other.
 //!
-//! The future of a request is large. In a task that stays where it is, that future is made in place: no stream pays for an
-//! allocation, nor for the copies that it takes to move a future there. A panic ends one stream only, with its task.
+//! The future of a request is large. In a task that stays in place, that future is created in place: a stream costs no
+//! allocation and no copies to move it. A panic ends one stream only, with its task.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;

@@ -1,4 +1,4 @@
-//! The socket that h2 reads and writes through: takes note of what the connection's task has to know of it.
+//! The socket that h2 reads and writes through; records what the connection's task must know about it.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -57,7 +57,7 @@ impl Http2Wire {
     }
 
     /// Begins a turn of the connection's task. h2 reads and flushes for each request that it hands out; in one turn, the
-    /// layers below are asked only as long as they have an answer.
+    /// layers below are asked only as long as they have a response.
     pub(super) fn begin_turn(&self) {
         self.is_dry.set(false);
     }

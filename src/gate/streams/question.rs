@@ -1,4 +1,4 @@
-//! What of a request is kept to judge it again while it lasts.
+//! The parts of a request that are kept to check it again while it lasts.
 
 use std::rc::Rc;
 

@@ -302,10 +302,7 @@ fn the_log_says_why_a_document_is_refused() {
         (KeySetError::NotASet("x".to_owned()), "not a JWK Set: x"),
         (KeySetError::TooManyKeys(1_001), "the key set has 1001 keys; at most 1000 are accepted"),
         (KeySetError::NoUsableKey(0, None), "no usable key (of 0)"),
-        (
-            KeySetError::NoUsableKey(2, Some(missing)),
-            "no usable key (of 2); the first: `kty` is missing",
-        ),
+        (KeySetError::NoUsableKey(2, Some(missing)), "no usable key (of 2); the first: `kty` is missing"),
     ] {
         assert_eq!(error.to_string(), text);
     }

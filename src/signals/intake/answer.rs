@@ -1,4 +1,4 @@
-//! The answers of the endpoints that carry no meaning of their own, each in the form that its sender reads.
+//! Responses of the signal endpoints that are not specific to one protocol, each in the form that its sender reads.
 
 use bytes::Bytes;
 use http::header::GetAll;
@@ -22,7 +22,7 @@ pub(super) enum Fault {
     Method,
     /// The body did not come, or not in time.
     Incomplete,
-    /// What was sent is no signal.
+    /// What was sent is not a signal.
     BadRequest,
     /// The body is too long.
     TooLarge,

@@ -1,7 +1,7 @@
-//! The endpoints that signals are sent to: a request's head and body in, a whole answer out.
+//! The endpoints for signals: takes the head and body of a request and returns a complete response.
 //!
 //! Routes by kind and name, and limits senders before any signature is verified. Knows no sockets: the public listener,
-//! or a listener of its own, reads the body and sends the answer.
+//! or a separate one, reads the body and sends the response.
 
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::wildcard_enum_match_arm)]
 

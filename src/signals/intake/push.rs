@@ -1,4 +1,4 @@
-//! Security event tokens as a transmitter pushes them (RFC 8935): to its own endpoint, and to the admin listener.
+//! Receives security event tokens that a transmitter pushes (RFC 8935), at its own endpoint and at the admin listener.
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};

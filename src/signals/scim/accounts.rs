@@ -1,4 +1,4 @@
-//! Users of the embedded authority, as their provider wants them.
+//! Applies a provider's changes to the users of the embedded authority.
 
 use std::sync::Arc;
 

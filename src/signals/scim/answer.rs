@@ -1,4 +1,4 @@
-//! Answers as SCIM clients read them.
+//! Responses in the form that SCIM clients read.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION};

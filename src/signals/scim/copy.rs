@@ -1,7 +1,7 @@
-//! The directories of all providers, each as a copy in memory of what the store keeps.
+//! The directories of all providers, each as a copy in memory of the store.
 //!
-//! The store is the truth. What other replicas changed is read before a request is answered; a change that finds the store
-//! at another revision is planned anew.
+//! The store is authoritative. Changes of other replicas are read before a request is answered; a change that finds the
+//! store at another revision is planned again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};

@@ -1,6 +1,6 @@
-//! The users and groups of one provider, all of them in memory, found by every name that a filter may ask for.
+//! The users and groups of one provider, all in memory, indexed by every attribute that a filter may use.
 //!
-//! Pure: knows neither the store that they come from nor what a change of them means.
+//! Pure: knows neither the store nor the effect of a change.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

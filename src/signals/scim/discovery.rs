@@ -1,4 +1,4 @@
-//! What the service provider says of itself (RFC 7644 §4, RFC 7643 §5–7): only what it does.
+//! The metadata of the service provider (RFC 7644 §4, RFC 7643 §5–7): describes only what it supports.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What is wrong with a request, in the form that SCIM clients read (RFC 7644 §3.12).
+//! Errors in the form that SCIM clients read (RFC 7644 §3.12).
 
 use bytes::Bytes;
 use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -101,7 +101,7 @@ impl ScimError {
         Self::new(StatusCode::NOT_IMPLEMENTED, None, format!("{what} is not supported"))
     }
 
-    /// The directory has no room for another resource.
+    /// The directory has no space for another resource.
     pub(super) fn full(what: &str) -> Self {
         let detail = format!("the directory has reached its maximum number of {what}");
         Self::new(StatusCode::INSUFFICIENT_STORAGE, None, detail)

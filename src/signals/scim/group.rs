@@ -1,4 +1,4 @@
-//! A group: what is kept of it, how requests change it, how it is shown.
+//! A group: its stored form, its changes by requests, and its representation.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! The members of a JSON object as SCIM names them: without case (RFC 7643 §2.1), each at most once.
+//! The members of a JSON object with SCIM names: case-insensitive (RFC 7643 §2.1), each at most once.
 
 use std::collections::BTreeMap;
 

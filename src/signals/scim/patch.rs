@@ -1,5 +1,5 @@
-//! PATCH requests (RFC 7644 §3.5.2) as Okta, Entra and Salesforce send them: each becomes a list of operations, every
-//! one with a path.
+//! Parses PATCH requests (RFC 7644 §3.5.2) as Okta, Entra and Salesforce send them, into a list of operations with a path
+//! each.
 
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
-//! What a request changes: the users and groups that are different by it, and whose tokens end.
+//! Plans a change: the users and groups that it changes, and whose tokens it ends.
 //!
-//! Pure: the directory, the time and the next revision are given to it, so that a test is a table of values.
+//! Pure: takes the directory, the time and the next revision as arguments, so that a test is a table of values.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The endpoints of one provider: a request in, a whole answer out.
+//! The endpoints of one provider: takes a request and returns a complete response.
 
 use std::sync::Arc;
 

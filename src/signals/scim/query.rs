@@ -1,4 +1,4 @@
-//! What a list is asked for (RFC 7644 §3.4.2): filter, page, and the attributes that are wanted.
+//! Parses list queries (RFC 7644 §3.4.2): filter, page, and the requested attributes.
 
 use std::sync::Arc;
 

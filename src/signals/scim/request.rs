@@ -1,4 +1,4 @@
-//! What a request is about: its path, its method, its conditions.
+//! The operation of a request: its path, method and preconditions.
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method};

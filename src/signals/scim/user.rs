@@ -1,4 +1,4 @@
-//! A user: what is kept of it, how requests change it, how it is shown.
+//! A user: its stored form, its changes by requests, and its representation.
 
 use std::collections::BTreeSet;
 
@@ -37,7 +37,7 @@ pub(super) struct UserFields {
     pub(super) display_name: Option<Box<str>>,
     pub(super) name: PersonName,
     pub(super) emails: Vec<EmailAddress>,
-    /// None once it was removed: then nobody says that the user may come in.
+    /// None once it was removed: then nobody says that the user is active.
     pub(super) active: Option<bool>,
 }
 
@@ -222,7 +222,7 @@ impl PersonName {
 }
 
 impl ScimUser {
-    /// Whether its provider says that it may come in.
+    /// Whether its provider says that it is active.
     pub(super) fn is_active(&self) -> bool {
         self.fields.active == Some(true)
     }

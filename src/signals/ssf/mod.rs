@@ -1,6 +1,6 @@
-//! The receiving half of OpenID Shared Signals 1.0: a security event token goes in, events of this gate come out.
+//! The receiver of OpenID Shared Signals 1.0: turns a security event token into events of this gate.
 //!
-//! [`Transmitter::receive`] is pure: keys and the time are given to it. Knows neither HTTP nor what events do.
+//! [`Transmitter::receive`] is pure: it takes keys and the time as arguments. Knows neither HTTP nor the effect of events.
 
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::wildcard_enum_match_arm)]
 

@@ -1,6 +1,6 @@
-//! All transmitters together with the log that their signals go to.
+//! All transmitters, with the log that their signals go to.
 //!
-//! Knows that a token is acknowledged only when its events are durable and in force; knows nothing of HTTP.
+//! A token is acknowledged only when its events are durable and in force. Knows nothing about HTTP.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,6 +1,7 @@
-//! A security event token (RFC 8417) as Shared Signals narrows it (SSF §4.1): verified, and its claims read strictly.
+//! Verifies a security event token (RFC 8417) with the restrictions of Shared Signals (SSF §4.1), and parses its claims
+//! strictly.
 //!
-//! Knows what every such token has in common; what its events mean is decided elsewhere.
+//! Knows what all such tokens have in common; the meaning of the events is decided elsewhere.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the events of CAEP 1.0, RISC 1.0 and SSF 1.0 mean to a gate: which tokens end, and since when.
+//! The meaning of CAEP 1.0, RISC 1.0 and SSF 1.0 events for a gate: which tokens end, and since when.
 
 use serde_json::{Map, Value};
 

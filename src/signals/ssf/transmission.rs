@@ -1,4 +1,4 @@
-//! How the signals of a transmitter get here, as configured: pushed or fetched, on a stream made by hand or by the gate.
+//! How the signals of a transmitter are delivered: pushed or polled, on a stream created manually or by the gate.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The closed sets that an event is described by, each with the word users see and the number it is stored as.
+//! The closed sets that describe an event, each with the word for users and the number in the store.
 
 use crate::identity::SubjectKey;
 
@@ -15,9 +15,9 @@ pub enum EventKind {
     ClientRevoked,
     /// The issuer's tokens issued until then end.
     IssuerRevoked,
-    /// An earlier event was taken back.
+    /// An earlier event was undone.
     Undone,
-    /// The tokens of a log-in session issued until then end.
+    /// The tokens of a login session issued until then end.
     SessionRevoked,
 }
 

@@ -1,4 +1,4 @@
-//! A setting that most issuers share, and that some have of their own.
+//! A setting that most issuers share, and that some override.
 
 use std::sync::Arc;
 

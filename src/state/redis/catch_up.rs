@@ -1,5 +1,4 @@
-//! Reading the log to its end: what is new in it, what it lost that this gate holds, and what is missing in it that nobody
-//! here knows.
+//! Reads the log to its end: finds new entries, entries that it lost but this gate has, and entries that nobody here has.
 
 use std::time::Duration;
 
@@ -81,7 +80,7 @@ impl Fleet {
         Ok(if whole { Outcome::CaughtUp } else { Outcome::FoundLoss })
     }
 
-    /// Puts everything up to the log's end in force; answers the gaps in it that nothing explains.
+    /// Puts everything up to the log's end in force; returns the gaps in it that nothing explains.
     async fn read_to_the_end(&self, beat: &Beat) -> Result<Vec<Gap>, RedisFault> {
         let (lane, mut gaps) = (self.log_lane()?, Vec::new());
         loop {

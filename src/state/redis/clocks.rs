@@ -1,4 +1,4 @@
-//! Last uses that all replicas share: written behind in batches, read only where the local clock cannot tell.
+//! Last uses shared by all replicas: written in batches, read only where the local clock cannot decide.
 
 use std::time::Duration;
 
@@ -25,14 +25,14 @@ const MARGIN: Duration = Duration::from_secs(60);
 pub enum Told {
     /// Its last use anywhere.
     LastUsed(Timestamp),
-    /// It was idle everywhere, and is refused for good.
+    /// It was idle everywhere, and is permanently rejected.
     Over,
     /// That cannot be told now.
     Unknown,
 }
 
 impl Fleet {
-    /// Keeps last uses; answers the tokens that were found idle by another replica meanwhile.
+    /// Keeps last uses; returns the tokens that were found idle by another replica meanwhile.
     pub(in crate::state) async fn save_sessions(
         &self,
         rows: Vec<SessionRow>,

@@ -1,8 +1,8 @@
-//! The heartbeat: is the log the one that is followed, how far has it grown, and does its server take writes.
+//! The heartbeat: confirms that the log is the expected one, how long it is, and that its server accepts writes.
 //!
-//! A primary that was fenced off answers questions as before, and its log is complete for all it knows. Only a write that
-//! it takes proves that it is still the one where revocations arrive. The last such write of any gate is the proof for
-//! all: they read its time, and write themselves only when it is older than half a heartbeat.
+//! A primary that is fenced off still answers queries, and its log looks complete. Only an accepted write proves that it is
+//! still the server where revocations arrive. The last such write of any gate is the proof for all: gates read its time, and
+//! write themselves only when it is older than half a heartbeat.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::time::{Monotonic, Now, Timestamp};
 
 /// How much a server's clock may drift between two heartbeats, and the clock of another server that took over differ.
 const CLOCKS: Duration = Duration::from_secs(30);
-/// How long no token is called idle for good after the server's clock stepped: time for somebody to set it right.
+/// How long no token is called permanently idle after the server's clock stepped: time for somebody to set it right.
 const STEPPED: Duration = Duration::from_secs(600);
 
 impl Fleet {
@@ -145,7 +145,7 @@ impl Fleet {
 
     /// Notes how far the server's clock is from ours; an answer on the way for long says less. When it stepped, last uses
     /// in the store may have expired, and a token that seems idle by it may not be: they are all written again, and no
-    /// token is called idle for good for a while.
+    /// token is called permanently idle for a while.
     pub(super) fn measure(&self, beat: &Beat, round_trip: Duration) {
         if round_trip >= PATIENCE / 4 {
             return;

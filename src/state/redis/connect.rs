@@ -1,7 +1,7 @@
-//! Opening connections: TCP, TLS, the credentials, and who is in charge behind sentinels or in a cluster.
+//! Opens connections: TCP, TLS, credentials, and the discovery of the primary with Sentinel or in a cluster.
 //!
-//! The crate speaks the protocol; sockets, TLS and routing are ours, so that the trust in certificates, every time-out
-//! and every redirection are the same here as elsewhere in the gate.
+//! The crate implements the protocol; sockets, TLS and routing are ours, so that certificate trust, timeouts and
+//! redirections work the same way as elsewhere in the gate.
 
 use std::collections::HashMap;
 use std::fmt;

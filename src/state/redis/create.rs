@@ -1,4 +1,4 @@
-//! Creating the log of a shared store before the first gate does, to say what it knows of tokens issued before.
+//! Creates the log of a shared store before the first gate does, to define how tokens issued earlier are treated.
 
 use super::connect::Connector;
 use super::fault::RedisFault;

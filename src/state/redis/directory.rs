@@ -167,7 +167,7 @@ return {number, token, 1, keys, bodies}
 ";
 
 /// KEYS: a directory's state, history and documents. ARGV: number and token of the known revision, those of the new one, how
-/// many keys the history names at most, then pairs of key and body; an empty body deletes. Answers whether it was changed.
+/// many keys the history names at most, then pairs of key and body; an empty body deletes. Returns whether it was changed.
 pub(super) const CHANGE_DIRECTORY: &str = "
 local s = redis.call('HMGET', KEYS[1], 'number', 'token')
 if (s[1] or '0') ~= ARGV[1] or (s[2] or '') ~= ARGV[2] then return 0 end

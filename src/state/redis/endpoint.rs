@@ -1,6 +1,6 @@
-//! Where a shared store is, as its URL says: one server, sentinels that know it, or a cluster.
+//! The address of a shared store, parsed from its URL: one server, Sentinels, or a cluster.
 //!
-//! Knows the form only; nothing is looked up or connected here.
+//! Knows the form only; nothing is resolved or connected here.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! An event as an entry of the shared log: JSON with short names, so that `redis-cli XRANGE` can be read by a person.
+//! An event as an entry of the shared log: JSON with short names, readable with `redis-cli XRANGE`.
 
 use redis::Value;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ pub(crate) struct LogEntry {
     pub(crate) previous: u64,
     /// What happened.
     pub(crate) event: Event,
-    /// The event that this one takes back.
+    /// The event that this one undoes.
     pub(crate) undoes: Option<Identity>,
     /// Where it came from.
     pub(crate) source: EventSource,
@@ -24,7 +24,7 @@ pub(crate) struct LogEntry {
     pub(crate) received_at: Timestamp,
     /// Which replica appended it.
     pub(crate) writer: u32,
-    /// What it takes back is named with its signal, as earlier releases did not.
+    /// What it undoes is named with its signal, as earlier releases did not.
     pub(crate) names_origin: bool,
 }
 
@@ -47,7 +47,7 @@ struct EntryWire {
     client: Option<String>,
     #[serde(rename = "j", skip_serializing_if = "Option::is_none")]
     jti: Option<String>,
-    /// The log-in session. Earlier releases neither write nor read this and the next.
+    /// The login session. Earlier releases neither write nor read this and the next.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     session: Option<String>,
     /// Which claim the subject is compared with.
@@ -61,13 +61,13 @@ struct EntryWire {
     expires_at: i64,
     #[serde(rename = "w", default)]
     writer: u32,
-    /// Kind, time and version of the event that is taken back; its key is this one's.
+    /// Kind, time and version of the event that is undone; its key is this one's.
     #[serde(rename = "u", skip_serializing_if = "Option::is_none")]
     undoes: Option<(i64, i64, Option<u64>)>,
     /// The signal that it came with. Earlier releases neither write nor read this and the next.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     origin: Option<String>,
-    /// The signal of the event that is taken back; empty when it came with none.
+    /// The signal of the event that is undone; empty when it came with none.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     undoes_origin: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Why the shared store could not do something, told apart by what there is to do about it.
+//! Failures of the shared store, classified by what can be done about them.
 
 use std::fmt;
 use std::io;

@@ -28,7 +28,7 @@ impl Gap {
     }
 }
 
-/// What the log's origin says of entries that are not in it any more.
+/// What the log's origin says of entries that are no longer in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct LogOrigin {
     /// Entries up to this place were kept for long enough, and may be missing.

@@ -1,5 +1,4 @@
-//! The shared log from the side of one replica: appending to it, reading it in order, and noticing when it is not the
-//! log that was read before.
+//! The shared log as seen by one replica: appends to it, reads it in order, and detects when it is not the same log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +55,7 @@ pub(super) struct Notice {
 pub enum News {
     /// An event, and whether it is this replica's own, whose acknowledgement may have been lost on the way.
     Event(StoredEvent, bool),
-    /// The event at this place was taken back; [`crate::state::Store::undone`] tells what is left.
+    /// The event at this place was undone; [`crate::state::Store::undone`] tells what is left.
     Undone(u64),
 }
 

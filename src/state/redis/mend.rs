@@ -1,4 +1,4 @@
-//! Publishing again what the log lost and this gate holds, one gate at a time.
+//! Republishes events that the log lost and this gate has, one gate at a time.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ const AGAIN: usize = 500;
 const MENDING: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl Fleet {
-    /// Publishes again what the log lost; then nothing is missing in these gaps any more.
+    /// Publishes again what the log lost; then nothing is missing in these gaps.
     pub(super) async fn mend(&self, filled: &[Gap]) -> Result<Outcome, RedisFault> {
         loop {
             match self.try_mend(filled).await {
@@ -58,7 +58,7 @@ impl Fleet {
         Ok(Outcome::Mended)
     }
 
-    /// Publishes for as long as the right to do so lasts; says how many entries.
+    /// Publishes for as long as the right to do so lasts; returns how many entries.
     async fn publish_again(&self) -> Result<usize, RedisFault> {
         let (began, mut published) = (Instant::now(), 0);
         // All that was published until the right was given has to be read first.

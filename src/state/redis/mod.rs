@@ -230,7 +230,7 @@ impl Fleet {
     pub(super) fn reconfigure(&self, terms: RedisTerms) {
         self.freshness.set_max_staleness(terms.max_staleness);
         let before = std::mem::replace(&mut *lock(&self.terms), terms);
-        // Nobody wrote last uses while no token went idle: none is called idle for good before all replicas have.
+        // Nobody wrote last uses while no token went idle: none is called permanently idle before all replicas have.
         if before.longest_idle.is_none() && terms.longest_idle.is_some() {
             self.settle(Duration::ZERO);
         }
@@ -267,7 +267,7 @@ impl Fleet {
         });
     }
 
-    /// Says what is the matter; whether that is news.
+    /// Says what is wrong; whether that is news.
     fn say(&self, condition: Option<String>) -> bool {
         self.condition.send_if_modified(|said| {
             let news = *said != condition;

@@ -1,4 +1,4 @@
-//! What a gate is doing about the shared store. One task owns the phase, and [`RedisPhase::after`] is the whole state machine.
+//! The phases of a gate's connection to the shared store. One task owns the phase; [`RedisPhase::after`] is the whole state machine.
 
 /// What a gate is doing about the shared store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

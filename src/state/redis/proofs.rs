@@ -1,5 +1,4 @@
-//! Proofs of possession that all replicas share: each may be used once, wherever it arrives. And the keys of the nonces
-//! that proofs carry.
+//! Used proofs of possession, shared by all replicas so that each is accepted only once, and the keys of nonces.
 
 use std::time::Duration;
 

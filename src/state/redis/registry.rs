@@ -1,4 +1,4 @@
-//! Which authority signs under an issuer: two gates that each keep keys of their own would reject each other's tokens.
+//! The registry of which authority signs for an issuer: two gates with different keys would reject each other's tokens.
 //!
 //! Only ids of public keys are written. Private keys stay out of the store: a reader of Redis could sign tokens with them.
 
@@ -11,7 +11,7 @@ use crate::state::StoreError;
 const LEASE: Duration = Duration::from_secs(300);
 
 impl Fleet {
-    /// Registers the authority with these public keys for its issuer. Answers the keys of another one that is registered
+    /// Registers the authority with these public keys for its issuer. Returns the keys of another one that is registered
     /// already, if they have none in common.
     pub(in crate::state) async fn claim_authority(
         &self,

@@ -1,4 +1,4 @@
-//! What must happen in one step on the server: one script each, with the reason why a plain command is not enough.
+//! Operations that must be atomic on the server: one script each, with the reason why a plain command is not enough.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use redis::{Cmd, cmd};
@@ -176,7 +176,7 @@ end
 return 1
 ";
 
-/// KEYS: a stream's owner, what was said about it. ARGV: who asks, milliseconds of the lease. Answers whether the lease is
+/// KEYS: a stream's owner, what was said about it. ARGV: who asks, milliseconds of the lease. Returns whether the lease is
 /// theirs, what was said, and how many milliseconds that stands. Uses no commands but those that the documented user may.
 const HOLD: &str = "
 local owner = redis.call('GET', KEYS[1])
@@ -247,7 +247,7 @@ redis.call('SET', KEYS[1], table.concat(mine, ' '), 'PX', ARGV[1])
 return ''
 ";
 
-/// KEYS: origin, events. ARGV: version, identity, and when it was created, if that is not now. Answers whether it was
+/// KEYS: origin, events. ARGV: version, identity, and when it was created, if that is not now. Returns whether it was
 /// created.
 const FOUND: &str = "
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
@@ -320,7 +320,7 @@ redis.call('HSET', KEYS[1], 'last', string.format('%.0f', previous), 'kept', str
 return sequences
 ";
 
-/// KEYS: last uses. ARGV: milliseconds that each is kept from its use on, then the uses. Answers the places of the tokens
+/// KEYS: last uses. ARGV: milliseconds that each is kept from its use on, then the uses. Returns the places of the tokens
 /// that were found idle. No use is later than now, whatever a gate's clock says; one that is known already is kept for as
 /// long as the settings in force ask.
 const SAVE: &str = "
@@ -342,7 +342,7 @@ return over
 ";
 
 /// KEYS: a last use. ARGV: the last use known to who asks, the idle timeout, milliseconds that a mark is kept, whether to
-/// mark. Answers the last use; -1 for a token that is idle for good; 0 for one that seems idle and was not marked.
+/// mark. Returns the last use; -1 for a token that is permanently idle; 0 for one that seems idle and was not marked.
 const LOOK: &str = "
 local kept = tonumber(redis.call('GET', KEYS[1]) or 0)
 if kept < 0 then return -1 end

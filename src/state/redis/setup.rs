@@ -1,5 +1,4 @@
-//! Whether a server can be trusted with what must not be forgotten: its version, its role, and the settings by which it
-//! would drop keys.
+//! Checks whether a server is suitable: its version, its role, and the settings that could make it lose keys.
 
 use std::time::Duration;
 
@@ -32,7 +31,7 @@ pub(super) const WARNINGS: [Warning; 2] = [
     },
 ];
 
-/// Refuses a server that cannot do the work; answers what is questionable about it.
+/// Refuses a server that cannot do the work; returns what is questionable about it.
 pub(super) async fn check(server: &RedisConnection, patience: Duration) -> Result<Vec<Warning>, RedisFault> {
     let role: Vec<Value> = server.ask(&cmd("ROLE"), patience).await?;
     if !is_primary(&role) {

@@ -1,5 +1,5 @@
-//! What replicas share about the stream of a Shared Signals transmitter. Its keys lie in one slot, because scripts change
-//! them together.
+//! State about the stream of a Shared Signals transmitter that replicas share. Its keys are in one slot, because scripts
+//! change them together.
 
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ impl Fleet {
         Ok(taken.into_iter().map(String::into_boxed_str).collect())
     }
 
-    /// A state comes from outside: what is no state of this gate is no key of this gate.
+    /// A state comes from outside: what is no state of this gate is not a key of this gate.
     fn state_key(&self, stream: &str, state: &str) -> String {
         let state: String = state.chars().filter(char::is_ascii_hexdigit).take(32).collect();
         self.keys.stream(stream, &format!("state:{state}"))

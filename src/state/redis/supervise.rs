@@ -1,7 +1,7 @@
-//! The life of a replica's part in the fleet: connect, catch up with the log, follow it, confirm once a second that
-//! nothing was missed; and begin again, after a pause that differs from replica to replica, when anything fails.
+//! The supervisor of a replica's connection to the shared store: connects, catches up with the log, follows it, and confirms
+//! every second that nothing was missed; on failure it starts again after a random pause.
 //!
-//! One task goes from one [`RedisPhase`] to the next; what each of them does is in the modules beside this one.
+//! One task moves from one [`RedisPhase`] to the next; the modules next to this one implement the phases.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

@@ -1,4 +1,4 @@
-//! The body of an HTTP/1.1 answer, taken apart (RFC 9112 §6 and §7).
+//! Parses the body of an HTTP/1.1 response (RFC 9112 §6 and §7).
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};

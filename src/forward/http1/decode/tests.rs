@@ -12,7 +12,7 @@ use super::*;
 enum Read {
     /// Complete: status, body, trailers, whether the connection may be used again.
     Complete(u16, Cow<'static, str>, usize, bool),
-    /// The connection ended before the answer did.
+    /// The connection ended before the response did.
     Truncated,
     /// Broken.
     Bad(BadAnswer),

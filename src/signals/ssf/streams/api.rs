@@ -1,4 +1,4 @@
-//! The calls of a transmitter's API: one request for each step, one answer that the machine understands.
+//! Calls to a transmitter's API: one request for each step, one result for the state machine.
 
 use std::time::{Duration, UNIX_EPOCH};
 

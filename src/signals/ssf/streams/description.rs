@@ -1,4 +1,4 @@
-//! A stream as the gate wants it and as the transmitter describes it (SSF 1.0 §8.1.1). Pure.
+//! The stream configuration that the gate wants and that the transmitter reports (SSF 1.0 §8.1.1). Pure.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! Fetches signals from a transmitter that does not push (RFC 8936), one request after another.
+//! Polls signals from a transmitter that does not push (RFC 8936), one request after another.
 //!
-//! A token goes the way of one that was pushed, and is acknowledged only when it is durable and in force.
+//! A token is handled like a pushed one, and is acknowledged only when it is durable and in force.
 
 use std::time::Duration;
 

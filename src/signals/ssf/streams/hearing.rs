@@ -1,6 +1,6 @@
-//! What is heard on a stream: the heartbeat that was asked for, changes of its status, and gaps in what was heard.
+//! Tracks what arrives on a stream: the requested heartbeat, status changes, and gaps.
 //!
-//! The receiver writes here what arrives, on every replica; the keeper of the stream reads it.
+//! The receiver on every replica writes here what arrives; the replica that maintains the stream reads it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

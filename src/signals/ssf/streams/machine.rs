@@ -164,7 +164,7 @@ impl StreamMachine {
         StreamStep::Wait(next.unwrap_or_else(|| now.plus(LONGEST_WAIT)))
     }
 
-    /// A step was done; answers with what it changed.
+    /// A step was done; returns with what it changed.
     pub(super) fn answered(
         &mut self,
         step: &StreamStep,

@@ -1,4 +1,4 @@
-//! What a transmitter publishes about itself (SSF 1.0 §7.1): where its streams are managed. Pure.
+//! The metadata that a transmitter publishes (SSF 1.0 §7.1): where its streams are managed. Pure.
 
 use serde_json::{Map, Value};
 

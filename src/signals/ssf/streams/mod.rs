@@ -1,7 +1,7 @@
-//! Streams that the gate makes and keeps at a transmitter, and signals that it fetches.
+//! Streams that the gate creates and maintains at a transmitter, and signals that it polls.
 //!
-//! One task for each transmitter. Of replicas that share a store only the holder of a lease keeps the stream and fetches;
-//! the others receive, and take over within the time of the lease.
+//! One task for each transmitter. Of the replicas that share a store, only the holder of a lease maintains the stream and
+//! polls; the others receive, and take over when the lease expires.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a transmitter says about the stream itself, in a token like any other (SSF 1.0 §8.1.4, §8.1.5). Pure.
+//! Status notices about the stream itself, sent in a token like any other (SSF 1.0 §8.1.4, §8.1.5). Pure.
 
 use serde_json::{Map, Value};
 

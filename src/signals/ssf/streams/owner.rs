@@ -1,4 +1,4 @@
-//! The keeping of one stream by the replica that owns it: does what the machine says, and tells operators of it.
+//! Maintains one stream on the replica that owns it: executes the steps of the state machine, and logs the results.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Fetching signals (RFC 8936): what is asked for, what is acknowledged, and when to ask again. Pure.
+//! Polling (RFC 8936): what to request, what to acknowledge, and when to poll again. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(super) enum Delivered {
 pub(super) struct Polled {
     /// The tokens by their `jti`.
     pub(super) sets: Vec<(String, String)>,
-    /// What is no token at all.
+    /// What is not a token at all.
     pub(super) unreadable: Vec<String>,
     /// More can be had at once.
     pub(super) more: bool,

@@ -1,4 +1,4 @@
-//! What the keeper of a stream is told to do, what became of it, and what changed by that. Pure.
+//! The steps of maintaining a stream, their outcomes, and the resulting changes. Pure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +82,7 @@ pub(super) enum StreamNews {
     Found,
     /// It was there, and was changed.
     Changed,
-    /// The transmitter does not know it any more.
+    /// The transmitter no longer knows it.
     Forgotten,
     /// The transmitter stopped sending its events.
     Stopped(StreamStatus),

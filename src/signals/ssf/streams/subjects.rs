@@ -1,4 +1,4 @@
-//! The subjects that a transmitter is asked to send signals about (SSF 1.0 §8.1.3). Bounded.
+//! The subjects for which a transmitter is asked to send signals (SSF 1.0 §8.1.3). Bounded.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
