@@ -13,8 +13,9 @@
 //!                                        └ scopes and roles                              policy
 //! ```
 //!
-//! A path that is the embedded authority's is answered by `authority` instead. What a decision cannot be made without (a key
-//! that is not at hand; in a fleet, the last use of a token that seems idle here, or its first) it asks for, and `gate` finds out.
+//! Paths of the embedded authority are served by `authority` instead. If a decision needs something that is not in memory (an
+//! unknown key; in a fleet, the last use of a token that seems idle here, or its first use), it returns a question, and `gate`
+//! finds the answer.
 //!
 //! One operating-system thread per worker, each with its own runtime, its own `SO_REUSEPORT` listener and its own
 //! upstream connections. The control plane (configuration, keys, events, admin and telemetry listeners) has a thread of

@@ -13,7 +13,7 @@ pub enum Phase {
     EndingStreams,
     /// No new connections; requests in flight finish.
     Draining,
-    /// Another process takes over: nothing is asked of this one any more, and it keeps nothing that the other one needs.
+    /// Another process takes over: this one receives no more work, and it keeps nothing that the other one needs.
     /// Requests in flight still finish.
     HandedOver,
     /// The drain time is over: what is still open is dropped.

@@ -18,7 +18,7 @@ impl Spares {
         spares
     }
 
-    /// Takes back what was given up, as far as there are descriptors again.
+    /// Reopens released descriptors, as far as the process has some again.
     pub(super) fn refill(&mut self) {
         while self.0.len() < COUNT
             && let Ok(spare) = Socket::new(Domain::IPV4, Type::DGRAM, None)

@@ -80,7 +80,7 @@ impl Offer {
         Self(listeners.collect())
     }
 
-    /// Nothing is given up, or nothing any more.
+    /// Nothing is handed over (yet, or after the end).
     pub(super) const fn none() -> Self {
         Self(Vec::new())
     }

@@ -117,7 +117,7 @@ impl App {
         drop(timeout(LAST_CALL, self.wiring.streams_left()).await);
         self.state.save_last(self.wiring.metrics()).await;
         if timeout(LAST_CALL, self.wiring.traces_left()).await.is_err() {
-            warn!("the collector did not take the last spans in time; they are lost");
+            warn!("the collector did not accept the last spans in time; they are lost");
         }
         info!("stopped");
     }

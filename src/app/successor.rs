@@ -31,7 +31,7 @@ pub(super) async fn follow(state: KeptState, settings: Arc<ArcSwap<Settings>>) {
     }
 }
 
-/// Opens the file anew: before the next gate has written to it, SQLite would take it for one that never changes.
+/// Opens the file again: before the next gate has written to it, SQLite would take it for one that never changes.
 async fn read(path: &Path) -> Result<Option<Store>, String> {
     let path: PathBuf = path.to_owned();
     let opening = spawn_blocking(move || Store::open_read_only(&path).map_err(|error| error.to_string()));

@@ -1,5 +1,5 @@
-//! How a change to users and credentials is carried out, so that whatever crashes when, what was taken away is never
-//! still of use once the change is stored.
+//! Carries out changes to users and credentials, so that after a crash at any point, nothing that a stored change has
+//! removed is still valid.
 //!
 //! A change that ends tokens takes four steps: its intent is stored; the event is made durable and put in force; the change
 //! itself is stored and the intent deleted, in one transaction; it is shown to the workers. An intent that is found at
@@ -7,7 +7,7 @@
 //! another store; between the two, tokens are rejected that need not be, and never the reverse.
 //!
 //! What must be undone when a step fails, or is dropped, is a guard: [`Taken`] puts back what it took out of the directory,
-//! and [`Intent`] has its change completed later unless it was completed or taken back.
+//! and [`Intent`] has its change completed later unless it was completed or rolled back.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -118,7 +118,7 @@ impl<'a> Intent<'a> {
         Self { authority, is_open: true }
     }
 
-    /// The change is complete or taken back, and the intent deleted.
+    /// The change is complete or rolled back, and the intent deleted.
     fn close(mut self) {
         self.is_open = false;
     }
@@ -186,7 +186,7 @@ impl AccountChange {
         }
     }
 
-    /// Takes out of the directory what no token may be issued by any more, before the moment until which tokens end: a
+    /// Removes from the directory what must no longer be used to issue tokens, before the moment until which tokens end: a
     /// token issued after that moment was issued by what came then.
     ///
     /// Roles are the exception. Tokens end by their version, whenever they are issued.
@@ -243,7 +243,7 @@ impl Authority {
     ///
     /// # Errors
     /// When a store cannot be written. Then nothing has changed, unless the disk failed twice: a change whose intent could
-    /// not be taken back is completed later.
+    /// not be rolled back is completed later.
     pub(super) async fn carry_out(
         self: &Arc<Self>,
         turn: ChangeTurn,

@@ -38,7 +38,7 @@ pub(super) enum OauthError {
     Method(&'static str),
     /// The body is too large.
     TooLarge,
-    /// A store cannot be used now, or the random number generator failed.
+    /// A store is unavailable, or the random number generator failed.
     Unavailable,
 }
 

@@ -22,8 +22,8 @@ pub struct ProvidedUser {
 }
 
 impl Authority {
-    /// Makes all of these users what they are to be, or none. The tokens of those end whose roles change, or who may not come
-    /// in any more; nothing is changed about those who are so already.
+    /// Changes all of these users as their provider wants, or none. Ends the tokens of users whose roles change or who become
+    /// inactive; users that are already as wanted do not change.
     ///
     /// # Errors
     /// When a field is invalid, or a store cannot be written.

@@ -96,7 +96,7 @@ fn certificates(settings: &Settings) -> String {
     columns(&rows)
 }
 
-/// Certificates that no client accepts any more.
+/// Certificates that clients no longer accept.
 fn expired(settings: &Settings) -> Vec<(&Path, Timestamp)> {
     let files = secure(settings).flat_map(|(_, tls)| tls.certificate_files());
     let expiries = files.filter_map(|path| Some((path, tls::certificate_expiry(path).ok()?)));

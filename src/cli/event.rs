@@ -23,7 +23,7 @@ pub(super) struct EventArgs {
     /// Which claim the subject is compared with: subject, email or alias.
     #[arg(long, value_name = "K", requires = "subject", value_parser = ["subject", "email", "alias"])]
     subject_kind: Option<String>,
-    /// Which log-in session's tokens end, for session-revoked.
+    /// Which login session's tokens end, for session-revoked.
     #[arg(long, value_name = "X")]
     session: Option<String>,
     /// Which token ends, for token-revoked.
@@ -53,7 +53,7 @@ enum EventArgument {
     SubjectRevoked,
     /// One token ends.
     TokenRevoked,
-    /// The log-in session's tokens issued until then end.
+    /// The login session's tokens issued until then end.
     SessionRevoked,
     /// The client's tokens issued until then end.
     ClientRevoked,

@@ -121,7 +121,7 @@ fn init(settings: &Settings, accept_existing_tokens: bool) -> Result<String, Str
             if let Past::Replaced { seen } = past.map_err(|error| error.to_string())? {
                 drop(writeln!(
                     std::io::stderr(),
-                    "{}: another store was in use here, up to event {seen}; what it knew is not known any more",
+                    "{}: another store was in use here, up to event {seen}; its events are no longer known",
                     path.display()
                 ));
             }

@@ -70,7 +70,7 @@ enum UserCommand {
         /// Read the password from standard input, as one line, instead of asking for it.
         #[arg(long)]
         stdin: bool,
-        /// Take the password away: the user cannot sign in any more.
+        /// Remove the password: the user can no longer sign in.
         #[arg(long, conflicts_with = "stdin")]
         remove: bool,
     },

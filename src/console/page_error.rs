@@ -14,7 +14,7 @@ use crate::admin::Problem;
 pub(super) enum PageError {
     /// Nobody is signed in; afterwards they come back to this path.
     SignIn { back: String },
-    /// A form was sent and nobody is signed in (any more).
+    /// A form was sent, but nobody is signed in.
     Ended,
     /// The form does not come from a page of this visit.
     Foreign,

@@ -29,7 +29,7 @@ pub enum TokenScheme {
     /// As a bearer token: possession of it is enough.
     #[default]
     Bearer,
-    /// With a proof that its key is at hand (RFC 9449 §7.1).
+    /// With a proof of possession of its key (RFC 9449 §7.1).
     Dpop,
 }
 

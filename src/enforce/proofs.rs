@@ -76,7 +76,7 @@ impl fmt::Debug for Proofs {
 static TABLES: AtomicU64 = AtomicU64::new(0);
 
 impl Proofs {
-    /// An empty table with room for the proofs of so many tokens of usual size; `limits` say how long each is of use.
+    /// An empty table with room for the proofs of so many tokens of usual size; `limits` determine how long each is useful.
     pub(super) fn new(tokens: usize, limits: Arc<ArcSwap<PerIssuer<SessionLimits>>>) -> Self {
         let mut secret = [0; 16];
         let random = rand::fill(&mut secret);
@@ -98,7 +98,7 @@ impl Proofs {
         tag.ok()?.as_ref().first_chunk().map(|tag| ProofKey(Key::from_bytes(*tag)))
     }
 
-    /// A proof. One that the worker used a moment ago it has at hand; moka sees it once in [`REFRESH`].
+    /// A proof. One that the worker used recently comes from its own table; moka sees it once in [`REFRESH`].
     pub(super) fn get(&self, key: ProofKey, now: Monotonic) -> Option<Remembered> {
         AT_HAND.with_borrow_mut(|at_hand| {
             let place = at_hand.place(key);
@@ -167,9 +167,9 @@ impl Expiry<ProofKey, Remembered> for Lifetimes {
     }
 }
 
-/// How long a worker uses a proof that it has at hand before moka is asked again.
+/// How long a worker uses a proof of its own table before it asks moka again.
 const REFRESH: Duration = Duration::from_secs(10);
-/// Proofs that a worker has at hand: of its connections that are busy.
+/// Proofs in the own table of a worker: those of its busy connections.
 const PLACES: usize = 256;
 
 thread_local! {

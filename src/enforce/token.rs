@@ -26,7 +26,7 @@ const SHARED_BYTES: usize = 40;
 
 /// What a token is, whatever string it arrived in: SHA-256 of `iss`, a newline and `jti`; without `jti`, of its signing
 /// input. Never of the raw string: ECDSA's twin signature and other spellings of base64 make many strings of one signed
-/// message, and none of them may escape a revocation or start an idle clock anew.
+/// message, and none of them may escape a revocation or restart an idle clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId(pub [u8; 32]);
 

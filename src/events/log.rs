@@ -65,7 +65,7 @@ impl EventLog {
     }
 
     /// Makes all of these durable and puts them in force, or none. A repeated event changes nothing, and one that was
-    /// taken back stays so: after an error, also one that leaves open what became of the events, the same call may be
+    /// undone stays undone: after an error, also one that leaves open what became of the events, the same call may be
     /// made again, by this process or by the next.
     ///
     /// Once this was polled it is carried through, whether or not the caller waits: an event must not be durable and
@@ -152,7 +152,7 @@ impl EventLog {
     }
 
     /// Puts in force what another process has stored in this log after a sequence; returns the last sequence seen. What was
-    /// taken back stays in force: rejecting too much is the lesser harm.
+    /// undone stays in force: rejecting too much is the lesser harm.
     ///
     /// # Errors
     /// When the other one's store cannot be read.

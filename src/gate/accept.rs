@@ -232,7 +232,7 @@ impl ClientConnection {
     /// The thumbprint of the client certificate that a request on this connection may use now.
     ///
     /// # Errors
-    /// [`Reason::CertificateMismatch`] when the listener requires a certificate, and this one is not valid (any more).
+    /// [`Reason::CertificateMismatch`] when the listener requires a certificate, and this one is not (or no longer) valid.
     pub(super) fn certificate(&self, live: &Live, now: Timestamp) -> Result<Option<&[u8; 32]>, Reason> {
         let Some(tls) = &live.tls else { return Ok(None) };
         tls.judge_client(self.presented.as_ref(), now).map_err(|_none| Reason::CertificateMismatch)

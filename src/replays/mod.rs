@@ -82,7 +82,7 @@ impl Replays {
         &self.nonces
     }
 
-    /// Uses a proof that will not be accepted any more after `keep`. What this gate remembers is asked first.
+    /// Uses a proof that is no longer accepted after `keep`. What this gate remembers is asked first.
     pub async fn claim(&self, proof: Key, keep: Duration, now: Monotonic) -> ProofUse {
         match (self.claim_here(proof, keep, now), &self.store) {
             (ProofUse::First, Some(store)) => {

@@ -31,7 +31,7 @@ pub struct Counts {
     pub subjects: usize,
     /// Clients.
     pub clients: usize,
-    /// Log-in sessions.
+    /// Login sessions.
     pub sessions: usize,
     /// Tokens.
     pub tokens: usize,
@@ -262,7 +262,7 @@ impl Revocations {
         self.replace(|next| ends.into_iter().for_each(|ends| next.apply(ends)));
     }
 
-    /// Takes back everything that was in force for what each of these names, and puts in its place what remains.
+    /// Replaces everything in force for what each of these names with what remains.
     pub fn restate<R: IntoIterator<Item = Ends>>(&self, named: impl IntoIterator<Item = (Ends, R)>) {
         let _writer = lock(&self.writer);
         self.replace(|next| {

@@ -33,7 +33,7 @@ pub(super) struct Part<R> {
     filter: [u64; FILTER],
     twigs: [Option<Arc<Twig<R>>>; BRANCH],
     len: usize,
-    /// How many of them say that there is nothing (any more).
+    /// How many of them have no effect.
     gone: usize,
 }
 

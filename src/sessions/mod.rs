@@ -121,7 +121,7 @@ impl Sessions {
         longest > longest_timeout(&old.map(|limits| limits.idle))
     }
 
-    /// What decides how long a session, or what is kept beside it, is of use.
+    /// What decides how long a session, or what is stored with it, is useful.
     pub(crate) fn limits(&self) -> Arc<ArcSwap<PerIssuer<SessionLimits>>> {
         Arc::clone(&self.limits)
     }

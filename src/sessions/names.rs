@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::lock;
 
-/// Names at hand. More clients than this share less memory, and nothing else.
+/// Names kept here. More clients than this share less memory, and nothing else.
 const PLACES: usize = 1024;
 /// Longer names are not held here, so that a hostile token cannot make them stay after its session left.
 const LONGEST: usize = 256;
@@ -19,7 +19,7 @@ impl SessionNames {
         Self((0..PLACES).map(|_| Mutex::default()).collect())
     }
 
-    /// The same name, in the memory of an earlier one if that is at hand.
+    /// The same name, in the memory of an earlier one if that is kept.
     pub(super) fn share(&self, name: &Arc<str>) -> Arc<str> {
         if name.len() > LONGEST {
             return Arc::clone(name);

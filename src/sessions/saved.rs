@@ -172,7 +172,7 @@ impl Sessions {
         saved
     }
 
-    /// Takes back in what was saved before a restart; returns how many sessions that are. Before the first request.
+    /// Restores what was saved before a restart; returns how many sessions that are. Before the first request.
     ///
     /// Leaves out only what the monotonic clock says is idle: what the wall clock of a start says may be wrong by years.
     ///

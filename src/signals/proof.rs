@@ -26,7 +26,7 @@ pub(super) enum Unproven {
     WrongSignature,
 }
 
-/// Verifies a token's signature by the keys at hand.
+/// Verifies a token's signature with the known keys.
 pub(super) fn prove(
     jws: &Jws<'_>,
     algorithm: Algorithm,

@@ -117,9 +117,9 @@ pub(super) const MIGRATIONS: [&str; 7] = [
     ALTER TABLE users ADD COLUMN password TEXT; -- a PHC string of Argon2id; NULL: the user has none
 ",
     "
-    ALTER TABLE events ADD COLUMN session TEXT; -- the log-in session that ended
+    ALTER TABLE events ADD COLUMN session TEXT; -- the login session that ended
     ALTER TABLE events ADD COLUMN subject_kind INTEGER NOT NULL DEFAULT 0; -- which claim the subject is compared with
-    ALTER TABLE sessions ADD COLUMN names BLOB; -- other names of the token's subject, and its log-in session, as keys
+    ALTER TABLE sessions ADD COLUMN names BLOB; -- other names of the token's subject, and its login session, as keys
 ",
     "
     CREATE TABLE directories ( -- of SCIM providers

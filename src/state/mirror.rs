@@ -104,7 +104,7 @@ pub(super) fn places_after(db: &Connection, sequence: u64) -> rusqlite::Result<L
         .collect()
 }
 
-/// Where the event is that an entry takes back, and whether it is undone already.
+/// Where the event is that an entry undoes, and whether it is already undone.
 fn undone(db: &Connection, entry: &LogEntry, target: &Identity) -> rusqlite::Result<Option<(u64, bool)>> {
     if target.kind == EventKind::Undone {
         return Ok(None);

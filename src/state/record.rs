@@ -215,7 +215,7 @@ pub struct Appended {
     pub sequence: u64,
     /// Whether it is new.
     pub new: bool,
-    /// Whether it arrived before and was taken back, and so no longer has an effect.
+    /// Whether it arrived before and was undone, and so has no effect.
     pub undone: bool,
     /// When it happened, as it was stored at its first arrival.
     pub at: Timestamp,

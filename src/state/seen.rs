@@ -44,7 +44,7 @@ pub(super) struct Seen {
     file: Option<File>,
     identity: String,
     /// Sequences up to this one were given by a later state of the log; the first commit skips them. Not before: a file
-    /// that turns out to be damaged is left as it is.
+    /// that turns out to be damaged is not changed.
     skip: Option<u64>,
     /// The last sequence of the database, for all who ask.
     last: Arc<AtomicU64>,

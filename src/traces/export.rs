@@ -105,7 +105,7 @@ impl Exporter {
         }
     }
 
-    /// Waits until there is something to do. `false`: nobody gives orders any more.
+    /// Waits until there is something to do. `false`: no more orders will come.
     async fn wait(&mut self) -> bool {
         let exports = {
             let orders = self.orders.borrow_and_update();

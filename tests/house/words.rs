@@ -116,4 +116,8 @@ fn the_rule_of_words_sees_what_it_looks_for() {
     let good = "//! Serves every client.\nfn whoever() { g(\"before\") }\n#[cfg(test)]\nmod tests { fn f() { g(\"whoever\") } }\n";
     assert_eq!(phrases_in_sources(&[Source::parsed("src/a.rs", good)]), [""; 0]);
     assert_eq!(phrases("take\nturns, and whoever-else"), ["take turns", "whoever"]);
+    assert_eq!(
+        phrases("a log-in session that is\nno method any\nmore"),
+        ["any more", "is no method", "log in session"]
+    );
 }

@@ -73,7 +73,7 @@ fn height(value: f64, top: f64) -> f64 {
     HEIGHT - share * (HEIGHT - ABOVE)
 }
 
-/// Moves where a line begins anew, and draws where it goes on. A value between unknown ones is a short stroke.
+/// Moves where a line starts again, and draws where it continues. A value between unknown ones is a short stroke.
 #[expect(clippy::cast_precision_loss, reason = "a number of points")]
 fn path(values: &[Option<f64>], top: f64) -> String {
     let step = WIDTH / values.len().saturating_sub(1).max(1) as f64;

@@ -126,7 +126,7 @@ impl CountedTraffic {
     }
 }
 
-/// By how much a counter has grown. One that is smaller than before has begun anew.
+/// By how much a counter has grown. One that is smaller than before was reset.
 fn increase(before: u64, now: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }

@@ -19,7 +19,7 @@ pub enum SenderConstraint {
 }
 
 impl SenderConstraint {
-    /// Whether a token is bound as it must be, as far as that is a matter of DPoP.
+    /// Whether a token is bound as required, as far as that is a matter of DPoP.
     pub(in crate::enforce) fn is_met(self, bound_to: &Confirmation) -> bool {
         match self {
             Self::Dpop => bound_to.key.is_some(),

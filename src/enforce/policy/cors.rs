@@ -1,6 +1,6 @@
 //! What pages of other origins may do with a route, and what its answers say about that (CORS, Fetch §3.2).
 //!
-//! Fields in, fields out. It says nothing about whether a request is let through: browsers keep the rules, and what is no
+//! Fields in, fields out. It says nothing about whether a request is let through: browsers keep the rules, and what is not a
 //! browser may ignore them.
 
 use std::time::Duration;

@@ -40,7 +40,7 @@ enum Fate {
     Cookie,
     /// `100-continue` is answered by the exchange; any other expectation passes.
     Expect,
-    /// Of this hop, but `trailers` is asked for anew (RFC 9110 §10.1.4).
+    /// Of this hop, but `trailers` is requested again (RFC 9110 §10.1.4).
     Te,
     /// One less than it was, for the methods that it is about (RFC 9110 §7.6.2).
     MaxForwards,

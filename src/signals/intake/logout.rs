@@ -50,7 +50,7 @@ pub(super) async fn logout(
     }
 }
 
-/// What the token means; its issuer is asked once for newer keys where those at hand do not prove it.
+/// What the token means; its issuer is asked once for newer keys if the known ones do not verify it.
 async fn judge(sender: &LogoutSender, token: &[u8]) -> Result<(Vec<Event>, Now), TokenFault> {
     let now = Now::read();
     match sender.read(token, KeysAsked::Nothing, now.wall) {

@@ -70,7 +70,7 @@ pub(super) async fn revoke(
     }
 }
 
-/// The token's judgement; its provider is asked once for newer keys where those at hand do not prove it.
+/// The token's judgement; its provider is asked once for newer keys if the known ones do not verify it.
 async fn authorize(sender: &RevocationSender, token: &[u8]) -> Result<(Authorized, Now), TokenFault> {
     let now = Now::read();
     match sender.authorize(token, KeysAsked::Nothing, now.wall) {

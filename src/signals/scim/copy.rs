@@ -13,7 +13,7 @@ use super::directory::{DirectoryChange, ScimDirectory};
 use super::error::ScimError;
 use crate::state::{DirectoryEntry, DirectoryNews, DirectoryRevision, Store, StoreError};
 
-/// How often the copy is made anew in a row, when other replicas make theirs at the same time.
+/// How often the copy is rebuilt in a row, when other replicas make theirs at the same time.
 const ATTEMPTS: usize = 10;
 
 /// The directories of all providers, kept over reloads.

@@ -22,7 +22,7 @@ use crate::state::StoreError;
 use crate::state::record::{Event, EventKind, EventSource};
 use crate::time::Now;
 
-/// How often a change is planned anew because another replica was faster.
+/// How often a change is planned again because another replica was faster.
 const ATTEMPTS: usize = 50;
 
 /// A provider that keeps its users and groups here.

@@ -21,7 +21,7 @@ pub(super) enum ScimPath {
 }
 
 impl ScimPath {
-    /// Reads `/v2/Users/{id}` and the like; `None`: nothing is there.
+    /// Reads `/v2/Users/{id}` and similar paths; `None`: there is nothing.
     pub(super) fn parse(path: &str) -> Option<Self> {
         let path = path.strip_suffix('/').unwrap_or(path);
         let mut segments = path.strip_prefix("/v2/")?.split('/');

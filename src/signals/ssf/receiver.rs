@@ -28,7 +28,7 @@ pub struct Receiver {
 pub enum Undelivered {
     /// It is at fault.
     Refused(SignalRefusal),
-    /// The transmitter's keys cannot be used now.
+    /// The transmitter's keys are unavailable.
     NoKeys,
     /// The store could not take its events.
     Store(StoreError),
@@ -67,7 +67,7 @@ impl Receiver {
     /// The same token again gets the same answer and changes nothing, because events are idempotent.
     ///
     /// # Errors
-    /// When it is refused, or when keys or the store cannot be used now; nothing of it is in force then.
+    /// When it is refused, or when keys or the store are unavailable; nothing of it is in force then.
     pub async fn deliver(
         &self,
         transmitter: &Transmitter,

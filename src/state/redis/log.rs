@@ -135,7 +135,7 @@ impl Fleet {
         appended.collect::<Option<Vec<_>>>().ok_or(StoreError::Closed)
     }
 
-    /// Takes back an event.
+    /// Undoes an event.
     pub(in crate::state) async fn undo(
         &self,
         sequence: u64,

@@ -236,7 +236,7 @@ impl Fleet {
         }
     }
 
-    /// What is the matter with the store, if anything is.
+    /// What is wrong with the store, if anything.
     pub(super) fn condition(&self) -> Option<String> {
         self.condition.borrow().clone()
     }

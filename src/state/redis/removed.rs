@@ -22,7 +22,7 @@ pub struct Removed {
 }
 
 impl Fleet {
-    /// What is known of removed entries, if that is news. A log that was made anew knows nothing of those of the former one,
+    /// What is known of removed entries, if that is news. A log that was created again knows nothing of those of the former one,
     /// which stay known here.
     pub(super) fn newly_removed(&self, beat: &Beat, asked_at: Monotonic) -> Option<Vec<Removed>> {
         let mut dropped = lock(&self.dropped);

@@ -274,7 +274,7 @@ return 1
 /// KEYS: origin. ARGV: identity, creation in milliseconds, the creation that the replica last read, the retentions of removed
 /// entries that it knows of, the gaps it filled.
 /// Moves the creation back, by a replica that has published everything since then. Answers 0 when another replica has
-/// raised it meanwhile: that one found events missing which this replica has not published. A log that was made anew does not
+/// raised it meanwhile: that one found events missing which this replica has not published. A log that was created again does not
 /// know what was removed from the former one: it takes it that this came until its own first moment.
 const LOWER: &str = "
 local o = redis.call('HMGET', KEYS[1], 'id', 'created_at', 'filled', 'dropped')

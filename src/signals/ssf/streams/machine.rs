@@ -21,7 +21,7 @@ use crate::time::Monotonic;
 /// The pause after a failure, doubled with each that follows.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// However long a transmitter wants to be left alone.
+/// The longest pause, whatever a transmitter asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// How often the status is read where no heartbeat says how often.
 const STATUS: Duration = Duration::from_secs(600);

@@ -15,7 +15,7 @@ const HELD: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after failures.
 const LONGEST: Duration = Duration::from_secs(30);
-/// However long a transmitter wants to be left alone.
+/// The longest pause, whatever a transmitter asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// What became of one token.
@@ -145,7 +145,7 @@ impl PollExchange {
         Duration::ZERO
     }
 
-    /// There was no answer that can be used, or the transmitter wants to be left alone for so long.
+    /// There was no usable response, or the transmitter asks for this pause.
     pub(super) fn failed(&mut self, wait: Option<Duration>) -> Duration {
         let pause = self.pause();
         wait.map_or(pause, |wait| wait.clamp(PAUSE, LONGEST_WAIT))
