@@ -235,7 +235,7 @@ fn every_type_of_event_says_how_many_tokens_it_ends() {
     }
     for (form, complaint) in [
         ("type=subject-revoked", "requires `subject`"),
-        ("type=subject-revoked&subject=a&client=kept", "`client` has no meaning"),
+        ("type=subject-revoked&subject=a&client=kept", "`client` is not allowed"),
         ("type=role-changed&subject=a&role_version=seven", "Enter a whole number."),
         ("type=issuer-revoked&issuer=https://nobody.example/", "is not a configured issuer"),
         ("type=revocation-undone", "is not an event type"),

@@ -111,7 +111,7 @@ const scenarios = {
     same(await heading(ada), 'Application credentials');
     holds((await ada.textContent('main')).includes('No credentials yet'), 'what to do first');
     const robot = await credential(ada, 'Nightly export', { roles: ['case-reader'] });
-    holds((await ada.textContent('main')).includes('cannot be shown again'), 'said plainly');
+    holds((await ada.textContent('main')).includes('It is shown only once'), 'said plainly');
     holds((await ada.textContent('#curl')).includes(`--user '${robot.id}:${robot.secret}'`), 'a line to try');
     const { access_token: token } = await ask(robot);
     same([await call('/cases/7', token), await call('/cases/7', undefined)], [200, 401], 'the robot reads');
@@ -126,14 +126,14 @@ const scenarios = {
     await operator.fill('#f-roles', 'case-writer');
     await operator.click('button:has-text("Change roles")');
     const warning = await operator.textContent('main');
-    for (const part of ['1 token in use ends.', 'Nightly export', 'case-reader']) holds(warning.includes(part), part);
+    for (const part of ['1 token in use will end.', 'Nightly export', 'case-reader']) holds(warning.includes(part), part);
     same(await call('/cases/7', token), 200, 'nothing has changed yet');
     await operator.click('button:has-text("Change roles")');
     same(await heading(operator), 'ada');
     same(await call('/cases/7', token), 401, 'the token ended with the role');
     holds((await ask(robot)).error === 'unauthorized_client', 'no role is left for the robot');
     await ada.reload();
-    holds((await ada.textContent('main')).includes('has lost a role'), 'the credential says so');
+    holds((await ada.textContent('main')).includes('has lost one of its roles'), 'the credential says so');
     same(await ada.locator('.label.lost').textContent(), 'case-reader (lost)');
   },
 
@@ -163,7 +163,7 @@ const scenarios = {
     const own = `${CONSOLE}/console/credentials/${robot.id}`;
     // The page with the secret, loaded again: neither the secret nor another credential.
     await ada.reload();
-    same(await heading(ada), 'This form was sent before');
+    same(await heading(ada), 'This form was already sent');
     holds(!(await ada.content()).includes(robot.secret), 'not shown a second time');
     await ada.goto(`${CONSOLE}/console/credentials`);
     same(await ada.locator('tbody tr').count(), 1, 'made once');
@@ -197,14 +197,14 @@ const scenarios = {
 
     await ada.goto(own);
     await ada.click('a:has-text("Delete")');
-    holds((await ada.textContent('main')).includes('1 token in use ends with it.'), 'what ends is said');
+    holds((await ada.textContent('main')).includes('1 token in use will end.'), 'what ends is said');
     await ada.click('a:has-text("Keep it")');
     same((await ask(third)).status, 200, 'kept');
     await ada.click('a:has-text("Delete")');
     await ada.click('button:has-text("Delete")');
     same([await heading(ada), await call('/cases/7', token), (await ask(third)).status], ['Application credentials', 401, 401]);
     await ada.goto(own);
-    same(await heading(ada), 'There is no such page');
+    same(await heading(ada), 'Page not found');
   },
 
   async pages() {
@@ -287,12 +287,12 @@ const scenarios = {
       holds((await page.textContent('tbody')).includes(own.id), 'their own');
       for (const path of ['', '/delete']) {
         await page.goto(`${CONSOLE}/console/credentials/${other.id}${path}`);
-        same(await heading(page), 'There is no such page', 'what is not theirs does not exist');
+        same(await heading(page), 'Page not found', 'what is not theirs does not exist');
       }
       await page.goto(`${CONSOLE}/console/credentials?owner=${page === ada ? 'bob' : 'ada'}`);
       holds(!(await page.textContent('main')).includes(other.id), 'nor by asking for it');
       await page.goto(`${CONSOLE}/console/users`);
-      same(await heading(page), 'You may not see this page');
+      same(await heading(page), 'You do not have access to this page');
       same(await page.locator('a[href="/console/users"]').count(), 0, 'nor is it in the menu');
     }
   },
@@ -326,7 +326,7 @@ const scenarios = {
     ]) {
       const [status, text] = await post(`credentials/${robot.id}/edit`, form, headers);
       same(status, 403, JSON.stringify([form, headers]));
-      holds(text.includes('Nothing was changed'), 'said plainly');
+      holds(text.includes('No changes were made'), 'said plainly');
     }
     same((await post('users/ada/roles', { csrf, roles: 'admin', confirmed: 'yes', version: '1' }))[0], 403, 'a missing permission');
     await ada.goto(`${CONSOLE}/console/credentials/${robot.id}`);
@@ -336,7 +336,7 @@ const scenarios = {
     await ada.click('button:has-text("Sign out")');
     const [status, text] = await post(`credentials/${robot.id}/delete`, { csrf }, { origin: CONSOLE });
     same(status, 401);
-    holds(text.includes('Nothing was changed'), 'said plainly');
+    holds(text.includes('No changes were made'), 'said plainly');
     same((await ask(robot)).status, 200, 'and true');
   },
 

@@ -593,7 +593,7 @@ fn an_authority_is_neither_added_nor_removed() {
     let folder = Folder::new();
     let with_it = shipped("reference.toml");
     let issuer =
-        "[[issuers]]                              # example: what the gate must know of its own [authority]";
+        "[[issuers]]                              # example: the issuer of this gate's own [authority]";
     let (first, rest) = with_it.split_once(issuer).unwrap();
     let (_, rest) = rest.split_once("[sessions]").unwrap();
     let without_it = without(&format!("{first}[sessions]{rest}"), "authority");
