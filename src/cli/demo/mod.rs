@@ -1,11 +1,11 @@
-//! `portcullis demo`: the whole gate on loopback, with a sample upstream, a certificate made for it and an authority with
-//! one user and one application.
+//! `portcullis demo`: the whole gate on loopback, with a sample upstream, a certificate made for it, and an authority with
+//! one user and one application or the visitor's own identity provider.
 //!
 //! What is special about it is only where its files come from: the gate reads a configuration like any other.
 
-use std::io::{self, Read as _, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
@@ -24,17 +24,21 @@ use crate::time::Timestamp;
 
 mod certificate;
 mod folder;
+mod readiness;
 mod script;
+mod text;
 mod tour;
 mod upstream;
 mod visitor;
 
 use folder::Folder;
-use script::{Addresses, DemoFiles, Play};
+use readiness::Readiness;
+use script::{Addresses, DemoFiles, DemoProvider, Play};
+use text::DemoText;
 use tour::Tour;
 use visitor::{DemoVisitor, form};
 
-/// How often the gate is asked whether it is ready, and how long it may take to answer.
+/// How often the gate is asked whether it is ready.
 const ASK: Duration = Duration::from_millis(20);
 
 /// What `portcullis demo` takes.
@@ -46,9 +50,40 @@ pub(super) struct DemoArgs {
     /// Where the admin listener is: a loopback address; a free port if none is given.
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
-    /// Play the whole story instead, step by step, and exit: with 0 if everything went as told, else with 1.
+    /// Play the whole story instead, step by step, and exit: with 0 if every step succeeded, else with 1.
     #[arg(long)]
     tour: bool,
+    #[command(flatten)]
+    provider: ProviderArgs,
+}
+
+/// The identity provider that the visitor has already.
+#[derive(Debug, Args)]
+struct ProviderArgs {
+    /// Accept the tokens of this identity provider (its `iss` claim) in place of the demo's own; its keys are discovered.
+    #[arg(long, value_name = "URL", requires = "audience", conflicts_with = "tour")]
+    issuer: Option<String>,
+    /// The audience that its tokens must be for (`aud`).
+    #[arg(long, value_name = "AUDIENCE", requires = "issuer")]
+    audience: Option<String>,
+    /// Root certificates (PEM) for an identity provider with a private CA.
+    #[arg(long, value_name = "FILE", requires = "issuer")]
+    ca: Option<PathBuf>,
+    /// The API to stand in front of, in place of the sample.
+    #[arg(long, value_name = "URL", requires = "issuer")]
+    upstream: Option<String>,
+}
+
+impl ProviderArgs {
+    fn provider(&self) -> io::Result<Option<DemoProvider>> {
+        let Self { issuer: Some(issuer), audience: Some(audience), ca, upstream } = self else {
+            return Ok(None);
+        };
+        // Paths in the configuration are relative to its folder, not to the visitor's.
+        let ca = ca.as_ref().map(std::path::absolute).transpose()?;
+        let (issuer, audience, upstream) = (issuer.clone(), audience.clone(), upstream.clone());
+        Ok(Some(DemoProvider { issuer, audience, ca, upstream }))
+    }
 }
 
 /// Ends the gate when it is sent, or when its other end is dropped without.
@@ -61,7 +96,7 @@ pub(super) type DemoStop = oneshot::Receiver<()>;
 pub(super) fn run(args: &DemoArgs, gate: impl FnOnce(&Path, DemoStop) -> ExitCode) -> ExitCode {
     for (name, address) in [("--listen", args.listen), ("--admin", args.admin)] {
         if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
-            say(&format!("{name}: {address} is not a loopback address, and the demo stays on this machine"));
+            say(&format!("{name}: {address} is not a loopback address; the demo serves this machine only"));
             return ExitCode::from(BAD);
         }
     }
@@ -88,8 +123,9 @@ fn play(
     let upstream = upstream::start()?;
     let addresses = addresses(args, upstream.address)?;
     let files = DemoFiles::within(folder.path());
-    let stage = Stage { addresses, files, admin_secret: secret()?, password: secret()? };
-    stage.set(folder.path(), if args.tour { tour::PLAY } else { Play::VISIT })?;
+    let provider = args.provider.provider()?;
+    let stage = Stage { addresses, files, admin_secret: secret()?, password: secret()?, provider };
+    stage.set(folder.path(), if args.tour { tour::PLAY } else { stage.visit() })?;
     let configuration = stage.files.configuration.clone();
     let (ended, gate_ended) = sync_channel::<()>(0);
     let (stop, stopped) = oneshot::channel();
@@ -126,9 +162,15 @@ struct Stage {
     admin_secret: String,
     /// Of the user, for the console.
     password: String,
+    /// Whose tokens pass, in place of the authority's.
+    provider: Option<DemoProvider>,
 }
 
 impl Stage {
+    fn visit(&self) -> Play<'_> {
+        self.provider.as_ref().map_or(Play::VISIT, Play::with_provider)
+    }
+
     /// Writes every file that the gate needs.
     fn set(&self, folder: &Path, play: Play<'_>) -> io::Result<()> {
         let certificates =
@@ -137,23 +179,27 @@ impl Stage {
             ("ca.pem", certificates.authority),
             ("server.pem", certificates.chain),
             ("server.key", certificates.key),
-            ("portcullis.toml", script::configuration(&self.addresses, &self.admin_secret, &play)),
         ] {
             std::fs::write(folder.join(name), content)?;
         }
-        Ok(())
+        self.configure(play)
+    }
+
+    fn configure(&self, play: Play<'_>) -> io::Result<()> {
+        let configuration = script::configuration(&self.addresses, &self.admin_secret, &play);
+        std::fs::write(&self.files.configuration, configuration)
     }
 
     /// Once the gate is ready: the tour, or everything a visitor needs and the text that says so. Nothing if the gate
     /// ends before.
     fn perform(&self, tour: bool, mut out: impl Write, ended: &Receiver<()>) -> io::Result<()> {
-        loop {
-            match ended.recv_timeout(ASK) {
-                Err(RecvTimeoutError::Timeout) if is_ready(self.addresses.telemetry).unwrap_or(false) => {
-                    break;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                _ended => return Ok(()),
+        let mut readiness = Readiness::of(self.addresses.telemetry);
+        while !readiness.is_ready() {
+            if ended.recv_timeout(ASK) != Err(RecvTimeoutError::Timeout) {
+                return Ok(());
+            }
+            if let Some(why) = readiness.news() {
+                say(&format!("waiting for the gate to become ready: {why} (Ctrl-C ends the demo)"));
             }
         }
         let Addresses { gate, admin, .. } = self.addresses;
@@ -163,11 +209,23 @@ impl Stage {
             let (admin_secret, password) = (&self.admin_secret, &self.password);
             return Tour { visitor: &visitor, addresses, admin_secret, password, configuration, out }.play();
         }
-        self.settle_in(&visitor)?;
+        if self.provider.is_none() {
+            self.settle_in(&visitor)?;
+        }
         // A closed standard output is no error.
-        let text = script::text(&self.addresses, &self.files, &self.admin_secret, &self.password);
-        drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
-        Ok(())
+        drop(out.write_all(self.text()?.as_bytes()).and_then(|()| out.flush()));
+        self.configure(self.visit().with_requests_logged())?;
+        visitor.administer(Method::POST, "/v1/reload", &Value::Null).map(drop)
+    }
+
+    fn text(&self) -> io::Result<String> {
+        let program = text::program(&std::env::current_exe()?, std::env::var_os("PATH").as_deref());
+        let (addresses, files, admin_secret) = (&self.addresses, &self.files, self.admin_secret.as_str());
+        let text = DemoText { addresses, files, admin_secret, program: &program };
+        Ok(match &self.provider {
+            None => text.with_authority(&self.password),
+            Some(provider) => text.with_provider(provider),
+        })
     }
 
     /// Creates the user and its application, and gets a token for it.
@@ -220,15 +278,6 @@ fn addresses(args: &DemoArgs, upstream: SocketAddr) -> io::Result<Addresses> {
         telemetry: free(any)?,
         upstream,
     })
-}
-
-fn is_ready(telemetry: SocketAddr) -> io::Result<bool> {
-    let mut stream = TcpStream::connect_timeout(&telemetry, ASK)?;
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    stream.write_all(b"GET /ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-    let mut status_line = [0; 12];
-    stream.read_exact(&mut status_line)?;
-    Ok(status_line.ends_with(b" 200"))
 }
 
 #[cfg(test)]

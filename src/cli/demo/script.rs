@@ -1,8 +1,10 @@
-//! What the demo says: the configuration to the gate, and to the visitor what to try.
+//! The configuration of the demo's gate, and where its files and addresses are.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use serde_json::json;
 
 /// Where everything is.
 #[derive(Debug, Clone, Copy)]
@@ -33,40 +35,70 @@ impl DemoFiles {
     }
 }
 
+/// An identity provider that the visitor has already, and perhaps an API.
+#[derive(Debug, Clone)]
+pub(super) struct DemoProvider {
+    /// Compared exactly with `iss`; the base of the discovery URL.
+    pub(super) issuer: String,
+    /// One that `aud` must contain.
+    pub(super) audience: String,
+    /// PEM file with the roots that the provider's certificate is trusted by.
+    pub(super) ca: Option<PathBuf>,
+    /// In place of the sample API.
+    pub(super) upstream: Option<String>,
+}
+
+/// Where tokens come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum TokenSource<'a> {
+    /// The gate's own authority.
+    Authority { tenant_field: Option<&'a str>, token_lifetime: Duration },
+    /// The visitor's identity provider.
+    Provider(&'a DemoProvider),
+}
+
 /// What differs between one demo and another.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Play<'a> {
-    pub(super) tenant_field: Option<&'a str>,
-    pub(super) token_lifetime: Duration,
+    pub(super) tokens: TokenSource<'a>,
     pub(super) idle_timeout: Duration,
     pub(super) log_level: &'a str,
 }
 
-impl Play<'_> {
+/// Nothing but errors, so that no log line comes between printed ones.
+const QUIET: &str = "error";
+/// What passed and what was rejected, once everything is printed.
+const TALKATIVE: &str = "warn,portcullis::access=info";
+
+impl<'a> Play<'a> {
     /// What a visitor walks around in.
     pub(super) const VISIT: Self = Self {
-        tenant_field: None,
-        token_lifetime: Duration::from_secs(3600),
+        tokens: TokenSource::Authority { tenant_field: None, token_lifetime: Duration::from_secs(3600) },
         idle_timeout: Duration::from_secs(1800),
-        log_level: "warn,portcullis::access=info",
+        log_level: QUIET,
     };
+
+    /// The same, with the tokens of the visitor's own identity provider.
+    pub(super) fn with_provider(provider: &'a DemoProvider) -> Self {
+        Self { tokens: TokenSource::Provider(provider), ..Self::VISIT }
+    }
+
+    /// The same, and the log shows requests.
+    pub(super) fn with_requests_logged(self) -> Self {
+        Self { log_level: TALKATIVE, ..self }
+    }
 }
 
 /// The gate's configuration. Its relative paths are relative to the file.
 pub(super) fn configuration(addresses: &Addresses, admin_secret: &str, play: &Play<'_>) -> String {
     let Addresses { gate, admin, telemetry, upstream } = addresses;
-    let tenant_field = play.tenant_field.unwrap_or_default();
-    let (lifetime, idle) = (play.token_lifetime.as_secs(), play.idle_timeout.as_secs());
-    let route =
-        |path: &str, more: &str| format!("[[routes]]\npath = \"{path}\"\nupstream = \"sample\"\n{more}\n\n");
-    let routes = [
-        route("/deals/{*rest}", "scopes = [\"read:deals\"]"),
-        route("/activity/{*rest}", "scopes = [\"read:activity\"]"),
-        route("/users/{*rest}", "scopes = [\"read:users\"]"),
-        route("/cases/{*rest}", "methods = [\"GET\"]\nroles = [\"case-reader\"]"),
-        route("/cases/{*rest}", "methods = [\"POST\"]\nroles = [\"case-writer\"]"),
-    ]
-    .concat();
+    let (tokens, url) = match play.tokens {
+        TokenSource::Authority { tenant_field, token_lifetime } => {
+            (authority(addresses, tenant_field.unwrap_or_default(), token_lifetime), None)
+        }
+        TokenSource::Provider(provider) => (issuer(provider), provider.upstream.as_deref()),
+    };
+    let url = quoted(url.unwrap_or(&format!("http://{upstream}")));
     format!(
         r#"[server]
 listen = ["{gate}"]
@@ -79,28 +111,15 @@ private_key = "server.key"
 
 [[upstreams]]
 name = "sample"
-url = "http://{upstream}"
+url = {url}
 
-[[issuers]]
-issuer = "https://{gate}"
-audiences = ["https://{gate}"]
-authority = true
-leeway = "0s" # the gate's own tokens, by its own clock
-
-[authority]
-issuer = "https://{gate}"
-audience = "https://{gate}"
-token_lifetime = "{lifetime}s"
-tenant_parameter = "{tenant_field}"
-scopes = ["read:deals", "read:activity", "read:users"]
-path = "portcullis.db"
-
-{routes}[sessions]
+{tokens}[sessions]
 idle_timeout = "{idle}s"
 
 [state]
 store = "embedded"
 path = "portcullis.db"
+on_empty = "trust" # tokens that the visitor has already pass: nothing was revoked before
 
 [telemetry]
 listen = "{telemetry}"
@@ -115,82 +134,54 @@ name = "demo"
 secret = "{admin_secret}"
 permissions = ["events", "sessions", "authority", "config"]
 "#,
+        idle = play.idle_timeout.as_secs(),
         log_level = play.log_level,
     )
 }
 
-/// What the visitor reads once everything is up.
-pub(super) fn text(addresses: &Addresses, files: &DemoFiles, admin_secret: &str, password: &str) -> String {
-    let Addresses { gate, admin, telemetry, upstream } = addresses;
-    let root = shell(&files.authority, "");
-    let trust = format!("curl -i --cacert {root}");
-    let (token, client, into) =
-        (shell(&files.token, "@"), shell(&files.client, "@"), shell(&files.token, ""));
-    let configuration = files.configuration.display();
+/// The gate's own authority, and routes for each of its scopes and roles.
+fn authority(addresses: &Addresses, tenant_field: &str, token_lifetime: Duration) -> String {
+    let (gate, lifetime) = (addresses.gate, token_lifetime.as_secs());
+    let routes = [
+        route("/deals/{*rest}", "scopes = [\"read:deals\"]"),
+        route("/activity/{*rest}", "scopes = [\"read:activity\"]"),
+        route("/users/{*rest}", "scopes = [\"read:users\"]"),
+        route("/cases/{*rest}", "methods = [\"GET\"]\nroles = [\"case-reader\"]"),
+        route("/cases/{*rest}", "methods = [\"POST\"]\nroles = [\"case-writer\"]"),
+    ]
+    .concat();
     format!(
-        "\
-Portcullis demo: everything is on this machine, and gone after Ctrl-C.
+        r#"[[issuers]]
+issuer = "https://{gate}"
+audiences = ["https://{gate}"]
+authority = true
+leeway = "0s" # the gate's own tokens, by its own clock
 
-  gate           https://{gate}
-  upstream       http://{upstream}
-  admin          http://{admin}
-  telemetry      http://{telemetry}
-  configuration  {configuration}
+[authority]
+issuer = "https://{gate}"
+audience = "https://{gate}"
+token_lifetime = "{lifetime}s"
+tenant_parameter = "{tenant_field}"
+scopes = ["read:deals", "read:activity", "read:users"]
+path = "portcullis.db"
 
-The user ada holds the roles case-reader and case-writer. Her application \"Invoice robot\" has a credential with the
-role case-reader and the scope read:deals, and a token already.
-
-The console, in a browser: as ada, or with the admin token below
-  http://{admin}/console/   user: ada   password: {password}
-
-200: the token carries the scope that the route asks for
-  {trust} -H {token} https://{gate}/deals/7
-
-401: no token
-  {trust} https://{gate}/deals/7
-
-403: the token lacks the scope of this route
-  {trust} -H {token} https://{gate}/users
-
-A token for the application, as it would ask for one itself
-  curl --cacert {root} -d {client} https://{gate}/oauth/token
-
-The same, kept for the lines above
-  TOKEN=$(curl -s --cacert {root} -d {client} https://{gate}/oauth/token | sed 's/.*access_token\":\"//; s/\".*//')
-  echo \"Authorization: Bearer $TOKEN\" > {into}
-
-What operators do: take ada's role away, and the first line answers 401 until there is another token
-  export PORTCULLIS_ADMIN_URL=http://{admin} PORTCULLIS_ADMIN_TOKEN={admin_secret}
-  portcullis user roles ada --role case-writer
-  portcullis credential list
-
-What the gate has counted
-  curl http://{telemetry}/metrics
-
-"
+{routes}"#
     )
 }
 
-/// `prefix` and the path as one word of a shell.
-fn shell(path: &Path, prefix: &str) -> String {
-    let word = format!("{prefix}{}", path.display());
-    let plain = |c: char| c.is_ascii_alphanumeric() || "@/._-".contains(c);
-    if word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
+/// The visitor's identity provider, and one route for everything.
+fn issuer(provider: &DemoProvider) -> String {
+    let DemoProvider { issuer, audience, ca, upstream: _ } = provider;
+    let ca = ca.as_ref().map(|ca| format!("ca = {}\n", quoted(&ca.to_string_lossy()))).unwrap_or_default();
+    let (issuer, audience, route) = (quoted(issuer), quoted(audience), route("/{*rest}", ""));
+    format!("[[issuers]]\nissuer = {issuer}\naudiences = [{audience}]\ndiscovery = true\n{ca}\n{route}")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn route(path: &str, more: &str) -> String {
+    format!("[[routes]]\npath = \"{path}\"\nupstream = \"sample\"\n{more}\n\n")
+}
 
-    #[test]
-    fn words_are_split_as_a_shell_does() {
-        for (path, word) in [
-            ("/tmp/a-1/ca.pem", "@/tmp/a-1/ca.pem"),
-            ("/a b", "'@/a b'"),
-            ("/it's", r"'@/it'\''s'"),
-            ("/$x", "'@/$x'"),
-        ] {
-            assert_eq!(shell(Path::new(path), "@"), word);
-        }
-    }
+/// As a basic string of TOML, which takes the escapes of JSON.
+fn quoted(text: &str) -> String {
+    json!(text).to_string()
 }

@@ -1,11 +1,13 @@
 //! The stage of the demo, with a stand-in for the gate.
 
+use std::io::Read as _;
 use std::sync::{Arc, Mutex};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 
+use super::script::TokenSource;
 use super::*;
 use crate::config;
 
@@ -30,7 +32,8 @@ impl Screen {
     }
 }
 
-const FREE: DemoArgs = DemoArgs { listen: None, admin: None, tour: false };
+const NO_PROVIDER: ProviderArgs = ProviderArgs { issuer: None, audience: None, ca: None, upstream: None };
+const FREE: DemoArgs = DemoArgs { listen: None, admin: None, tour: false, provider: NO_PROVIDER };
 
 #[test]
 fn every_play_is_a_good_configuration() {
@@ -42,12 +45,30 @@ fn every_play_is_a_good_configuration() {
         files: DemoFiles::within(folder.path()),
         admin_secret: secret().expect("a secret"),
         password: secret().expect("a secret"),
+        provider: None,
     };
-    for play in [Play::VISIT, tour::PLAY, Play { tenant_field: Some("tenant"), ..tour::PLAY }] {
+    let lifetime = Duration::from_secs(60);
+    let provider = DemoProvider {
+        issuer: "https://idp.example/\"realm\"".to_owned(),
+        audience: "an audience".to_owned(),
+        ca: Some(stage.files.authority.clone()),
+        upstream: Some("http://127.0.0.1:3000".to_owned()),
+    };
+    let short = TokenSource::Authority { tenant_field: Some("tenant"), token_lifetime: lifetime };
+    let plays =
+        [Play::VISIT, tour::PLAY, Play { tokens: short, ..tour::PLAY }, Play::with_provider(&provider)];
+    for play in plays.into_iter().chain(plays.map(Play::with_requests_logged)) {
         stage.set(folder.path(), play).expect("a stage");
         let settings = config::load(&stage.files.configuration).expect("a good configuration").settings;
         assert_eq!(settings.sessions.idle_timeouts, Some(play.idle_timeout).into());
-        assert_eq!(settings.authority.expect("an authority").tenant_parameter.as_deref(), play.tenant_field);
+        let field = settings.authority.and_then(|authority| authority.tenant_parameter);
+        match play.tokens {
+            TokenSource::Authority { tenant_field, .. } => assert_eq!(field.as_deref(), tenant_field),
+            TokenSource::Provider(_) => {
+                assert_eq!(settings.issuers.len(), 1);
+                assert_eq!(field, None);
+            }
+        }
     }
     let path = folder.path().to_owned();
     drop(folder);
@@ -67,7 +88,7 @@ fn addresses_are_those_given_and_must_be_loopback() {
     let args = DemoArgs {
         listen: Some("127.0.0.1:18443".parse().expect("an address")),
         admin: Some("[::1]:0".parse().expect("an address")),
-        tour: false,
+        ..FREE
     };
     let found = addresses(&args, upstream).expect("addresses");
     assert_eq!(found.gate.to_string(), "127.0.0.1:18443");
@@ -75,7 +96,7 @@ fn addresses_are_those_given_and_must_be_loopback() {
     let ports = [found.admin.port(), found.telemetry.port()];
     assert!(ports[0] != ports[1] && !ports.contains(&0), "{ports:?}");
 
-    let args = DemoArgs { listen: Some("0.0.0.0:0".parse().expect("an address")), admin: None, tour: false };
+    let args = DemoArgs { listen: Some("0.0.0.0:0".parse().expect("an address")), ..FREE };
     let mut started = false;
     let code = run(&args, |_, _| {
         started = true;
@@ -127,7 +148,7 @@ fn handshake(
 #[test]
 fn the_upstream_tells_what_it_was_sent() {
     let upstream = upstream::start().expect("an upstream");
-    let mut stream = TcpStream::connect(upstream.address).expect("a connection");
+    let mut stream = std::net::TcpStream::connect(upstream.address).expect("a connection");
     let request = "POST /deals/7?full=1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-auth-subject: ada\r\n\
                    authorization: Bearer secret\r\n\r\n";
     stream.write_all(request.as_bytes()).expect("a request");

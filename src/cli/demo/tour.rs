@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::script::{Addresses, Play, configuration};
+use super::script::{Addresses, Play, TokenSource, configuration};
 use super::visitor::{DemoVisitor, VisitorAnswer};
 
 /// How long a token may be unused in the tour: long enough not to pass between two steps.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 /// What the tour begins with. It tells itself what happens.
-pub(super) const PLAY: Play<'_> = Play { idle_timeout: IDLE_TIMEOUT, log_level: "error", ..Play::VISIT };
+pub(super) const PLAY: Play<'_> = Play { idle_timeout: IDLE_TIMEOUT, ..Play::VISIT };
 /// How long the tokens of the second story live.
 const SHORT_LIFE: Duration = Duration::from_secs(2);
 /// The form field that names the tenant in the second story.
@@ -50,7 +50,7 @@ impl DemoApp {
 }
 
 impl<W: Write> Tour<'_, W> {
-    /// Plays everything; an error when a step did not go as it is told.
+    /// Plays everything; an error when a step did not end as its line says.
     pub(super) fn play(mut self) -> io::Result<()> {
         let began = Instant::now();
         self.say("An application acts for a user, with some of the user's roles")?;
@@ -59,7 +59,7 @@ impl<W: Write> Tour<'_, W> {
         self.say("\nA tenant's client asks for scopes, and each opens its own endpoints")?;
         self.scopes()?;
         let seconds = began.elapsed().as_secs();
-        self.say(&format!("\nEverything went as told, in {seconds} seconds."))
+        self.say(&format!("\nEvery step succeeded, in {seconds} seconds."))
     }
 
     fn roles(&mut self) -> io::Result<()> {
@@ -132,7 +132,8 @@ impl<W: Write> Tour<'_, W> {
     }
 
     fn scopes(&mut self) -> io::Result<()> {
-        let play = Play { tenant_field: Some(TENANT_FIELD), token_lifetime: SHORT_LIFE, ..PLAY };
+        let tokens = TokenSource::Authority { tenant_field: Some(TENANT_FIELD), token_lifetime: SHORT_LIFE };
+        let play = Play { tokens, ..PLAY };
         std::fs::write(self.configuration, configuration(self.addresses, self.admin_secret, &play))?;
         self.administer(
             "the gate takes another configuration without a restart",

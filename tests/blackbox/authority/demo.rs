@@ -2,14 +2,19 @@
 //! leaves behind.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use testkit::eventually;
 use testkit::gate::{Log, binary};
+use testkit::issuer::KeyServer;
+use testkit::now;
+use testkit::raw_upstream::RawUpstream;
+use testkit::tokens::Issuer;
 use testkit::tools::{Running, node_modules};
 
 /// A running demo whose temporary files go into a folder of the test.
@@ -39,10 +44,11 @@ impl Demo {
 
     /// What it prints once it is up.
     fn text(&self) -> String {
-        // The command that is printed last; before it is read, all lines above it have been.
+        // The line that is printed last; before it is read, all lines above it have been.
         eventually("the demo prints its lines", || {
             let text = self.log.text();
-            commands(&text).last().is_some_and(|last| last.ends_with("/metrics")).then_some(text)
+            let (text, _logged) = text.split_once("The gate logs your requests here:")?;
+            Some(text.to_owned())
         })
     }
 
@@ -56,63 +62,155 @@ impl Demo {
     }
 }
 
-/// The commands that a text tells its reader to paste, each a line of its own that begins with the name of a program or
-/// of a variable.
-fn commands(text: &str) -> Vec<String> {
-    let starts = ["curl ", "portcullis ", "export ", "TOKEN=", "echo "];
-    let lines = text.lines().map(str::trim_start);
-    lines.filter(|line| starts.iter().any(|start| line.starts_with(start))).map(str::to_owned).collect()
+/// What a text tells its reader to paste: each heading with the commands below it.
+fn steps(text: &str) -> Vec<(&str, Vec<&str>)> {
+    let mut steps: Vec<(&str, Vec<&str>)> = Vec::new();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        match line.strip_prefix("  ") {
+            Some(command) => steps.last_mut().unwrap().1.push(command),
+            None => steps.push((line, Vec::new())),
+        }
+    }
+    let begins =
+        steps.iter().position(|(heading, _)| heading.starts_with("200:") || heading.starts_with("401:"));
+    steps.split_off(begins.unwrap())
 }
 
-/// Runs a script in a shell that finds the binary under test as `portcullis`.
-fn shell(script: &str) -> String {
-    let folder = binary().parent().unwrap();
-    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
-    let output = Command::new("bash")
-        .args(["-c", &format!("set -euo pipefail\n{script}")])
-        .env("PATH", path)
-        .env_remove("PORTCULLIS_ADMIN_URL")
-        .env_remove("PORTCULLIS_ADMIN_TOKEN")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{script}: {}\n{out}\n{err}", output.status);
-    out.into_owned()
+/// A terminal in which a visitor pastes lines, one after the other.
+struct Terminal {
+    shell: Running,
+    output: BufReader<ChildStdout>,
+}
+
+impl Terminal {
+    fn open() -> Self {
+        let mut bash = Command::new("bash");
+        bash.env_remove("PORTCULLIS_ADMIN_URL").env_remove("PORTCULLIS_ADMIN_TOKEN");
+        bash.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut shell = Running(bash.spawn().unwrap());
+        let output = BufReader::new(shell.0.stdout.take().unwrap());
+        Self { shell, output }
+    }
+
+    /// What a line prints, and its exit code. `typed` is what the visitor types then.
+    fn paste(&mut self, line: &str, typed: &str) -> (i32, String) {
+        const END: &str = "--- ended with";
+        let typed = if typed.is_empty() { String::new() } else { format!("{typed}\n") };
+        let lines = format!("{line}\n{typed}printf '\\n{END} %s\\n' $?\n");
+        self.shell.0.stdin.as_mut().unwrap().write_all(lines.as_bytes()).unwrap();
+        let mut printed = String::new();
+        loop {
+            let mut line = String::new();
+            assert!(self.output.read_line(&mut line).unwrap() > 0, "the shell ended: {printed}");
+            if let Some(code) = line.strip_prefix(END) {
+                return (code.trim().parse().unwrap(), printed);
+            }
+            printed.push_str(&line);
+        }
+    }
+}
+
+/// Pastes every line of a text, in order. Under a heading that names a status, that is what `curl -i` shows; all else succeeds.
+/// `typed` is what the visitor types where a line reads something, `edited` what is changed in a line before it is pasted.
+fn play(text: &str, typed: &str, edited: impl Fn(&str) -> String) -> Vec<(String, String)> {
+    let mut terminal = Terminal::open();
+    let mut printed = Vec::new();
+    for (heading, commands) in steps(text) {
+        assert!(!commands.is_empty(), "{heading}");
+        let (promised, _) = heading.split_once(':').unwrap_or_default();
+        for command in commands {
+            let answer = if command.starts_with("read ") { typed } else { "" };
+            let (code, output) = terminal.paste(&edited(command), answer);
+            assert_eq!(code, 0, "{heading}\n{command}\n{output}");
+            if command.contains(" -i ") {
+                let status = output.lines().next().unwrap_or_default().split(' ').nth(1);
+                assert_eq!(status, Some(promised), "{heading}\n{command}\n{output}");
+            }
+            printed.push((command.to_owned(), output));
+        }
+    }
+    printed
+}
+
+fn output_of<'a>(printed: &'a [(String, String)], part: &str) -> &'a str {
+    let found = printed.iter().find(|(command, _)| command.contains(part));
+    &found.unwrap_or_else(|| panic!("{part} in {printed:#?}")).1
 }
 
 #[test]
 fn the_lines_that_the_demo_prints_work_as_they_stand() {
     let demo = Demo::start(&[]);
-    let commands = commands(&demo.text());
-    let status = |command: &str| {
-        let head = shell(command);
-        head.lines().next().unwrap_or_default().split(' ').nth(1).unwrap_or_default().to_owned()
-    };
-    let with_head: Vec<&String> = commands.iter().filter(|command| command.starts_with("curl -i")).collect();
-    let statuses: Vec<String> = with_head.iter().map(|command| status(command)).collect();
-    assert_eq!(statuses, ["200", "401", "403"], "{commands:#?}");
-
-    let asking = commands.iter().position(|command| command.contains("/oauth/token")).unwrap();
-    let [ask, keep @ ..] = &commands[asking..asking + 3] else { panic!("{commands:#?}") };
-    let answer: Value = serde_json::from_str(&shell(ask)).unwrap();
-    assert_eq!((&answer["token_type"], &answer["expires_in"]), (&"Bearer".into(), &3600.into()), "{answer}");
-
-    let exports = commands.iter().position(|command| command.starts_with("export ")).unwrap();
-    let operating: Vec<&str> = commands[exports..]
-        .iter()
-        .take_while(|command| !command.starts_with("curl"))
-        .map(String::as_str)
-        .collect();
-    let printed = shell(&operating.join("\n"));
-    assert!(printed.contains("Invoice robot"), "{printed}");
-    assert_eq!(status(with_head[0]), "401", "ada's role was taken away");
-    shell(&operating.join("\n").replace("ada --role", "ada --role case-reader --role"));
-    shell(&keep.join("\n"));
-    assert_eq!(status(with_head[0]), "200", "with the token that was kept");
-    let metrics = shell(commands.last().unwrap());
+    let text = demo.text();
+    let printed = play(&text, "", str::to_owned);
+    assert!(printed.len() >= 12, "{printed:#?}");
+    assert!(output_of(&printed, "credential list").contains("Invoice robot"));
+    let metrics = output_of(&printed, "/metrics");
     assert!(metrics.contains("portcullis_decisions_total"), "{metrics}");
+    // Log lines come after the printed ones, and then they do come.
+    assert!(!text.contains("portcullis::"), "{text}");
+    eventually("the log shows requests", || demo.log.text().contains("403").then_some(()));
     demo.end("-INT");
+}
+
+#[test]
+fn a_failed_token_request_leaves_the_kept_token_as_it_is() {
+    let demo = Demo::start(&[]);
+    let text = demo.text();
+    let mut terminal = Terminal::open();
+    let steps = steps(&text);
+    let commands: Vec<&str> = steps.iter().flat_map(|(_, commands)| commands.iter().copied()).collect();
+    let keep = commands.iter().find(|command| command.starts_with("NEW=")).unwrap();
+    let kept = keep.rsplit_once(" > ").unwrap().1;
+    let before = std::fs::read(kept).unwrap();
+    let (code, _) = terminal.paste(&keep.replace("/oauth/token", "/oauth/no-such"), "");
+    assert_ne!(code, 0);
+    assert_eq!(std::fs::read(kept).unwrap(), before);
+    let (code, output) = terminal.paste(keep, "");
+    assert_eq!(code, 0, "{output}");
+    assert_ne!(std::fs::read(kept).unwrap(), before, "another token");
+    demo.end("-INT");
+}
+
+#[test]
+fn the_demo_accepts_the_tokens_of_an_identity_provider_one_has() {
+    let issuer = Issuer::new();
+    let server = KeyServer::start(issuer.jwks());
+    let upstream = RawUpstream::scripted(|exchange| exchange.ok("the API one has"));
+    let name = server.issuer_url();
+    // One that the visitor had before there was a demo.
+    let token = issuer.token().claim("iss", name.as_str()).claim("iat", now() - 600).build();
+    let arguments = ["--issuer", &name, "--audience", &issuer.audience, "--upstream", &upstream.url()];
+    let demo = Demo::start(&arguments);
+    let printed = play(&demo.text(), &token, |line| line.replace("SUBJECT", "alice"));
+    assert!(output_of(&printed, "-H @").contains("the API one has"), "{printed:#?}");
+    assert!(output_of(&printed, "explain").contains("allowed"), "{printed:#?}");
+    demo.end("-INT");
+}
+
+#[test]
+fn the_demo_says_what_it_waits_for_when_the_identity_provider_does_not_answer() {
+    let nobody = testkit::ports::reserved();
+    let demo = Demo::start(&["--issuer", &format!("http://{nobody}/"), "--audience", "api"]);
+    eventually("the demo says what is missing", || {
+        let text = demo.log.text();
+        (text.contains("waiting for the gate to become ready: keys:http://") && text.contains("refused"))
+            .then_some(())
+    });
+    demo.end("-INT");
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [
+        &["--issuer", "http://127.0.0.1:1/"][..],
+        &["--audience", "api"],
+        &["--upstream", "http://127.0.0.1:1"],
+    ] {
+        let output = spawn(arguments, &folder).wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+    }
+    // What is wrong with a name, the configuration's own check says.
+    let output = spawn(&["--issuer", "ftp://idp", "--audience", "api"], &folder).wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("issuers[0].issuer"), "{output:?}");
+    assert!(is_empty(&folder));
 }
 
 #[test]
@@ -169,7 +267,7 @@ fn the_postman_collection_passes_against_the_demo() {
     let variables = [
         ("baseUrl", word_after("  gate ")),
         ("adminUrl", word_after("  admin ")),
-        ("adminToken", word_after("PORTCULLIS_ADMIN_TOKEN=")),
+        ("adminToken", word_after(" PORTCULLIS_ADMIN_TOKEN=")),
     ];
     let report = demo.folder.path().with_extension("report");
     let collection = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/portcullis.postman_collection.json");
