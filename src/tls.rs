@@ -250,6 +250,17 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
+/// The configuration of a client that speaks plain HTTP only: it trusts no certificate, and reads no file.
+///
+/// # Errors
+/// When the TLS library has no protocol version that it could use.
+pub fn without_roots() -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
+        .with_protocol_versions(Version::Tls12.and_above())
+        .map_err(TlsError::elsewhere)?;
+    Ok(Arc::new(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()))
+}
+
 /// When the first certificate of a chain's file to expire does so.
 ///
 /// # Errors

@@ -1,48 +1,59 @@
-//! `portcullis event`: tells a running gate what ends tokens.
+//! `portcullis event`: sends an event that ends tokens to a running gate, and lists the events that it received.
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
 use serde_json::{Map, Value};
 
 use super::BAD;
+use super::listing::ListLength;
 use super::remote::{Failure, Remote, report};
+use super::revocation;
 use crate::events::parse::parse_time;
 
-/// An event, and the gate it goes to.
+/// An event, and the gate it goes to; or the list of events.
 #[derive(Args)]
+#[command(subcommand_negates_reqs = true)]
 pub(super) struct EventArgs {
     /// What happened.
-    #[arg(value_name = "TYPE")]
-    kind: EventArgument,
-    /// Whose tokens end, for role-changed and subject-revoked; for session-revoked, only that subject's.
+    #[arg(value_name = "TYPE", required = true)]
+    kind: Option<EventArgument>,
+    /// The subject whose tokens end, for role-changed and subject-revoked; for session-revoked, end only this subject's tokens.
     #[arg(long, value_name = "S")]
     subject: Option<String>,
     /// Which claim the subject is compared with: subject, email or alias.
     #[arg(long, value_name = "K", requires = "subject", value_parser = ["subject", "email", "alias"])]
     subject_kind: Option<String>,
-    /// Which login session's tokens end, for session-revoked.
-    #[arg(long, value_name = "X")]
+    /// The log-in session whose tokens end, for session-revoked.
+    #[arg(long, value_name = "SID")]
     session: Option<String>,
-    /// Which token ends, for token-revoked.
+    /// The token that ends, for token-revoked.
     #[arg(long, value_name = "J")]
     jti: Option<String>,
-    /// Which client's tokens end, for client-revoked.
+    /// The client whose tokens end, for client-revoked.
     #[arg(long, value_name = "C")]
     client: Option<String>,
-    /// The issuer of the tokens; may be left out when the gate has exactly one.
+    /// The issuer of the tokens; may be omitted when the gate has exactly one.
     #[arg(long, value_name = "I")]
     issuer: Option<String>,
-    /// When it happened, in RFC 3339 or seconds since 1970; now, if left out.
+    /// When it happened, in RFC 3339 or seconds since 1970; now, if omitted.
     #[arg(long, value_name = "T", value_parser = time)]
     at: Option<String>,
     /// The version of the subject's roles from now on, for role-changed.
     #[arg(long, value_name = "N")]
     role_version: Option<u64>,
+    #[command(subcommand)]
+    command: Option<EventCommand>,
     #[command(flatten)]
     remote: Remote,
+}
+
+#[derive(Subcommand)]
+enum EventCommand {
+    /// List the events that the gate received, in order, undone ones included.
+    List(ListLength),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -62,6 +73,7 @@ enum EventArgument {
 }
 
 impl EventArgument {
+    /// The type as the admin API names it.
     const fn word(self) -> &'static str {
         match self {
             Self::RoleChanged => "role-changed",
@@ -73,7 +85,7 @@ impl EventArgument {
         }
     }
 
-    /// The argument it cannot do without.
+    /// The argument that it requires.
     const fn needs(self) -> Option<&'static str> {
         match self {
             Self::RoleChanged | Self::SubjectRevoked => Some("subject"),
@@ -84,38 +96,65 @@ impl EventArgument {
         }
     }
 
-    /// Whether it may have this argument as well.
+    /// Whether it accepts this argument as well.
     fn takes(self, name: &str) -> bool {
         (self, name) == (Self::SessionRevoked, "subject")
     }
 }
 
-/// A time as an argument, which the gate reads as it is written.
+/// Checks a time that is passed to the gate as it is written.
 pub(super) fn time(text: &str) -> Result<String, &'static str> {
-    parse_time(text).map(|_| text.to_owned()).ok_or("is neither RFC 3339 nor seconds since 1970")
+    parse_time(text).map(|_| text.to_owned()).ok_or("must be in RFC 3339 or seconds since 1970")
 }
 
-/// Sends the event: 0 when it is in force, 1 when it is not, 2 when it makes no sense.
+/// Runs the command: 0 when the event is in force or the list was read, 1 when not, 2 when the arguments make no sense.
 pub(super) fn event(args: &EventArgs) -> ExitCode {
-    match args.document() {
-        Ok(event) => report(args.send(&event)),
-        Err(usage) => {
-            drop(writeln!(std::io::stderr(), "{usage}"));
-            ExitCode::from(BAD)
+    let outcome = match (&args.command, args.kind) {
+        (Some(EventCommand::List(length)), None) if args.names_nothing() => args.list(length),
+        (None, Some(kind)) => match args.document(kind) {
+            Ok(event) => args.send(kind, &event),
+            Err(usage) => return refuse(&usage),
+        },
+        _ => {
+            return refuse(
+                "`event list` takes neither a TYPE nor the options of an event: either send an event, or list events",
+            );
         }
-    }
+    };
+    report(outcome)
+}
+
+fn refuse(usage: &str) -> ExitCode {
+    drop(writeln!(std::io::stderr(), "{usage}"));
+    ExitCode::from(BAD)
 }
 
 impl EventArgs {
-    fn send(&self, event: &Value) -> Result<String, Failure> {
-        let (answer, kind) = (self.remote.call(Method::POST, "/v1/events", Some(event))?, self.kind.word());
+    fn send(&self, kind: EventArgument, event: &Value) -> Result<String, Failure> {
+        let (answer, kind) = (self.remote.call(Method::POST, "/v1/events", Some(event))?, kind.word());
         let in_force = |answer: &Value| format!("{kind} is in force (sequence {})", answer["sequence"]);
         Ok(self.remote.text(&answer, in_force))
     }
 
-    /// The event as the gate takes it, or what is missing or too much.
-    fn document(&self) -> Result<Value, String> {
-        let kind = self.kind.word();
+    /// Whether no option of an event was given.
+    fn names_nothing(&self) -> bool {
+        let Self { subject, subject_kind, session, jti, client, issuer, at, role_version, .. } = self;
+        let texts = [subject, subject_kind, session, jti, client, issuer, at];
+        texts.iter().all(|text| text.is_none()) && role_version.is_none()
+    }
+
+    fn list(&self, length: &ListLength) -> Result<String, Failure> {
+        let events = length.read(&self.remote, "/v1/events", &[])?;
+        Ok(self.remote.text(&events, |events| {
+            length.table(events, |items| {
+                revocation::events(items, "sequence", "received_at", "no events are kept")
+            })
+        }))
+    }
+
+    /// The event as the admin API accepts it, or which argument is missing or superfluous.
+    fn document(&self, kind_argument: EventArgument) -> Result<Value, String> {
+        let kind = kind_argument.word();
         let named = [
             ("subject", &self.subject),
             ("session", &self.session),
@@ -125,16 +164,18 @@ impl EventArgs {
         let mut members = Map::from_iter([("type".to_owned(), Value::from(kind))]);
         for (name, value) in named {
             match value {
-                Some(_) if self.kind.needs() != Some(name) && !self.kind.takes(name) => {
-                    return Err(format!("--{name} has no meaning for {kind}"));
+                Some(_) if kind_argument.needs() != Some(name) && !kind_argument.takes(name) => {
+                    return Err(format!("--{name} does not apply to {kind}"));
                 }
-                None if self.kind.needs() == Some(name) => return Err(format!("{kind} needs --{name}")),
+                None if kind_argument.needs() == Some(name) => {
+                    return Err(format!("{kind} requires --{name}"));
+                }
                 Some(value) => drop(members.insert(name.to_owned(), value.as_str().into())),
                 None => {}
             }
         }
-        if self.role_version.is_some() && self.kind != EventArgument::RoleChanged {
-            return Err(format!("--role-version has no meaning for {kind}"));
+        if self.role_version.is_some() && kind_argument != EventArgument::RoleChanged {
+            return Err(format!("--role-version does not apply to {kind}"));
         }
         let more = [("issuer", &self.issuer), ("at", &self.at), ("subject_kind", &self.subject_kind)];
         for (name, value) in more {

@@ -1,9 +1,9 @@
-//! The command line: one module per command.
+//! The command line: one module per command, and what several of them share (`remote`, `listing`, `table`).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 mod check;
 mod credential;
@@ -11,11 +11,18 @@ mod demo;
 mod event;
 mod explain;
 mod explain_signal;
+mod generate;
+mod listing;
 mod password;
+mod probe;
+mod reload;
 mod remote;
+mod revocation;
 mod run;
+mod session;
 mod state;
 mod table;
+mod usage;
 mod user;
 
 /// Bad configuration or usage.
@@ -23,7 +30,7 @@ const BAD: u8 = 2;
 
 /// Stands in front of an HTTP API and lets a request through only with a bearer token that is still in force.
 #[derive(Parser)]
-#[command(name = "portcullis", version, arg_required_else_help = true, max_term_width = 110)]
+#[command(name = "portcullis", version = env!("PORTCULLIS_VERSION"), arg_required_else_help = true, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,46 +41,82 @@ enum Command {
     /// Run the gate.
     ///
     /// Serves until SIGTERM or SIGINT, then lets requests in flight finish and exits with 0. SIGHUP, or a changed file,
-    /// loads the configuration again. Exits with 2 when the configuration is bad, with 1 when the gate cannot run.
+    /// reloads the configuration. Exits with 2 when the configuration is bad, with 1 when the gate cannot run.
     Run(Configured),
-    /// Check the configuration and show what it comes down to.
+    /// Check the configuration and show its effect.
     ///
     /// Reads the file and every certificate, key and key set it names, and prints the listeners, issuers, upstreams
-    /// and routes that would be in effect. When something is wrong, prints every problem with file, line and key on
+    /// and routes that would be in effect. If anything is wrong, prints every problem with file, line and key on
     /// standard error and exits with 2.
     Check(Configured),
-    /// Try everything on loopback, with nothing to set up.
+    /// Try everything on loopback, without any setup.
     ///
-    /// Runs a gate in front of a sample API, with a certificate made for the occasion and an authority with one user and one
-    /// application credential, and prints the `curl` lines to try. Ends with Ctrl-C and leaves nothing behind.
+    /// Runs a gate in front of a sample API, with a temporary certificate and an authority with one user and one
+    /// application credential, and prints the `curl` lines to try. Ctrl-C ends it and removes everything it made.
     Demo(demo::DemoArgs),
-    /// Send a revocation event to a running gate.
+    /// Send a revocation event to a running gate, or list the events it received.
     ///
-    /// Exits with 0 when the event is durable and in force, with 1 when it is not, with 2 when it makes no sense. The admin
-    /// token comes from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file.
+    /// Exits with 0 when the event is durable and in force, with 1 when it is not, with 2 when the arguments make no sense.
+    /// The admin token comes from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file, and needs the
+    /// permission `events`.
     Event(Box<event::EventArgs>),
+    /// List and undo the revocations in force at a running gate.
+    ///
+    /// Exits with 0 on success, with 1 on failure, with 2 when the arguments make no sense. The admin token comes from the
+    /// environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file, and needs the permission `events`.
+    Revocation(Box<revocation::RevocationArgs>),
+    /// List and revoke the tokens in use at a running gate.
+    ///
+    /// Exits with 0 on success, with 1 on failure, with 2 when the arguments make no sense. The admin token comes from the
+    /// environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file, and needs the permission `sessions`.
+    Session(Box<session::SessionArgs>),
+    /// Show which clients called which routes of a running gate.
+    ///
+    /// Counts forwarded requests by client, route and status. Exits with 0 on success, with 1 on failure, with 2 when the
+    /// arguments make no sense. The admin token comes from the environment variable PORTCULLIS_ADMIN_TOKEN or from
+    /// --token-file, and needs the permission `sessions`.
+    Usage(Box<usage::UsageArgs>),
+    /// Reload the configuration of a running gate.
+    ///
+    /// Exits with 0 when the new configuration is in force. When it is bad, prints every problem, exits with 1, and the
+    /// gate keeps the previous one. The admin token comes from the environment variable PORTCULLIS_ADMIN_TOKEN or from
+    /// --token-file, and needs the permission `config`.
+    Reload(reload::ReloadArgs),
     /// Manage the users of the embedded authority of a running gate.
     ///
-    /// Exits with 0 when it is done, with 1 when it is not, with 2 when the arguments make no sense. The admin token comes
+    /// Exits with 0 on success, with 1 on failure, with 2 when the arguments make no sense. The admin token comes
     /// from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file, and needs the permission `authority`.
     User(user::UserArgs),
-    /// Manage what applications authenticate with at the embedded authority of a running gate.
+    /// Manage the credentials of applications at the embedded authority of a running gate.
     ///
-    /// Exits with 0 when it is done, with 1 when it is not, with 2 when the arguments make no sense. The admin token comes
+    /// Exits with 0 on success, with 1 on failure, with 2 when the arguments make no sense. The admin token comes
     /// from the environment variable PORTCULLIS_ADMIN_TOKEN or from --token-file, and needs the permission `authority`.
     Credential(Box<credential::CredentialArgs>),
-    /// Make the store before the gate is started for the first time, or copy it while it runs.
+    /// Create, back up or move the state store.
     State(state::StateArgs),
+    /// Ask a gate whether it is live or ready, for container probes.
+    ///
+    /// Needs neither the configuration nor a token. Exits with 0 when the gate says yes, with 1 when it says no or does not
+    /// respond; `ready` then prints the components that are not ready. Exits with 2 when the arguments make no sense.
+    Probe(probe::ProbeArgs),
     /// Explain the verdict on a token, check by check.
     ///
-    /// Judges as the gate would, without one running: fetches the keys of the token's issuer once, and reads what was
-    /// revoked and used from the configured store. Prints a line for each check with what was compared, also after the
+    /// Judges as the gate would, without one running: fetches the keys of the token's issuer once, and reads revocations and
+    /// last uses from the configured store. Prints one line per check with what was compared, including those after the
     /// first that fails, and never the signature. Exits with 0 when the token is allowed, with 1 when it is denied, with
     /// 2 when the configuration or usage is bad.
     Explain(explain::ExplainArgs),
+    /// Print the completion script for a shell.
+    ///
+    /// For bash: `source <(portcullis completions bash)`, or write it to
+    /// ~/.local/share/bash-completion/completions/portcullis. For zsh: write it to a file named `_portcullis` in a folder of
+    /// $fpath. For fish: write it to ~/.config/fish/completions/portcullis.fish.
+    Completions(generate::CompletionsArgs),
+    /// Print the manual page, or write the pages of all commands.
+    Man(generate::ManArgs),
 }
 
-/// A command that reads the configuration.
+/// The configuration of a command that reads it.
 #[derive(Args)]
 struct Configured {
     /// The configuration file (TOML); config/reference.toml explains every key.
@@ -81,22 +124,32 @@ struct Configured {
     config: PathBuf,
 }
 
-/// Parses the arguments, runs the command and tells the exit code.
+/// Parses the arguments, runs the command and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(Cli { command: Command::Run(Configured { config }) }) => run::run(&config),
-        Ok(Cli { command: Command::Check(Configured { config }) }) => check::check(&config),
-        Ok(Cli { command: Command::Demo(args) }) => demo::run(&args, run::run_until),
-        Ok(Cli { command: Command::Event(args) }) => event::event(&args),
-        Ok(Cli { command: Command::User(args) }) => user::user(&args),
-        Ok(Cli { command: Command::Credential(args) }) => credential::credential(&args),
-        Ok(Cli { command: Command::State(args) }) => state::state(&args),
-        Ok(Cli { command: Command::Explain(args) }) => explain::run(&args),
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
         Err(usage) => {
             // Help and version arrive here as well, and go to standard output. With nowhere to print, only the code is left.
             drop(usage.print());
-            ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(BAD))
+            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(BAD));
         }
+    };
+    match command {
+        Command::Run(Configured { config }) => run::run(&config),
+        Command::Check(Configured { config }) => check::check(&config),
+        Command::Demo(args) => demo::run(&args, run::run_until),
+        Command::Event(args) => event::event(&args),
+        Command::Revocation(args) => revocation::revocation(&args),
+        Command::Session(args) => session::session(&args),
+        Command::Usage(args) => usage::usage(&args),
+        Command::Reload(args) => reload::reload(&args),
+        Command::User(args) => user::user(&args),
+        Command::Credential(args) => credential::credential(&args),
+        Command::State(args) => state::state(&args),
+        Command::Probe(args) => probe::probe(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Completions(args) => generate::completions(&args, Cli::command()),
+        Command::Man(args) => generate::man(&args, Cli::command()),
     }
 }

@@ -1,5 +1,5 @@
-//! Calls to the admin listener of a running gate, for the commands: where it is, who we are, and what went wrong in
-//! words that say what to do.
+//! Calls to the admin listener of a running gate, for the commands: its address, the admin token, lists read page by page,
+//! and errors that say what to do. Knows nothing of what a call is for.
 
 use std::fmt;
 use std::io::Write as _;
@@ -11,20 +11,20 @@ use clap::Args;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::client::{Client, GetError, Url};
 use crate::tls;
 
 /// The environment variable with the admin token.
 const TOKEN: &str = "PORTCULLIS_ADMIN_TOKEN";
-/// Entries of a list in one call; fewer when they make too large an answer.
+/// Items of a list in one call; fewer when their response is too large.
 const PAGE: usize = 1_000;
 
-/// Which gate, and who asks. The token is never an argument: everybody on the machine can read those.
+/// The gate to call, and the credentials for it. The token is never an argument: every user of the machine can read those.
 #[derive(Debug, Args)]
 pub(super) struct Remote {
-    /// The admin listener of the gate.
+    /// The URL of the gate's admin listener.
     #[arg(
         long,
         value_name = "URL",
@@ -39,7 +39,7 @@ pub(super) struct Remote {
     /// Trust the certificates in this PEM file instead of the system's, for an https address.
     #[arg(long, value_name = "FILE", global = true)]
     ca: Option<PathBuf>,
-    /// Print the answer as JSON.
+    /// Print the response as JSON.
     #[arg(long, global = true)]
     json: bool,
 }
@@ -49,8 +49,15 @@ pub(super) fn encoded(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, NON_ALPHANUMERIC)
 }
 
-/// Prints how it went: 0 when it is done, 1 when it is not. A closed standard output is no error; the
-/// exit code still tells.
+/// An endpoint with those of the parameters that are given.
+pub(super) fn query(endpoint: &str, parameters: &[(&str, &Option<String>)]) -> String {
+    let given = parameters.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+    let pairs: Vec<String> = given.map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+    if pairs.is_empty() { endpoint.to_owned() } else { format!("{endpoint}?{}", pairs.join("&")) }
+}
+
+/// Prints the outcome and returns the exit code: 0 on success, 1 on failure. A closed standard output is no error; the exit
+/// code still says the outcome.
 pub(super) fn report(outcome: Result<String, Failure>) -> ExitCode {
     match outcome {
         Ok(text) => {
@@ -64,58 +71,82 @@ pub(super) fn report(outcome: Result<String, Failure>) -> ExitCode {
     }
 }
 
-/// Why a call came to nothing, for a person.
+/// Why a call failed, in words for a person.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The answer holds more than is taken.
+    /// The response is larger than the client accepts.
     TooLarge(String),
+    /// The gate rejected the call and listed these problems.
+    Problems(String, Vec<String>),
     /// Anything else.
     Other(String),
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::TooLarge(words) | Self::Other(words)) = self;
-        f.write_str(words)
+        let (Self::TooLarge(words) | Self::Problems(words, _) | Self::Other(words)) = self;
+        f.write_str(words)?;
+        if let Self::Problems(_, problems) = self {
+            problems.iter().try_for_each(|problem| write!(f, "\n{problem}"))?;
+        }
+        Ok(())
     }
 }
 
 impl Remote {
-    /// An answer as it was asked for: as JSON, or in the words that `tell` finds.
+    /// Formats a response: as JSON with `--json`, else with `tell`.
     pub(super) fn text(&self, answer: &Value, tell: impl FnOnce(&Value) -> String) -> String {
         if self.json { answer.to_string() } else { tell(answer) }
     }
 
-    /// The whole of a list as one page.
+    /// Whether `--json` was given.
+    pub(super) const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Reads a whole list, following `next` from page to page.
     pub(super) fn list(&self, endpoint: &str) -> Result<Value, Failure> {
+        self.list_from(endpoint, None, usize::MAX)
+    }
+
+    /// Reads so many items of a list at most, from the beginning or after a place. `next` is the cursor of what is left, or
+    /// `null`; other members are those of the last page.
+    pub(super) fn list_from(
+        &self,
+        endpoint: &str,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Value, Failure> {
         let separator = if endpoint.contains('?') { '&' } else { '?' };
-        let (mut items, mut after, mut limit) = (Vec::new(), String::new(), PAGE);
+        let (mut items, mut page_size) = (Vec::new(), PAGE);
+        let mut after = after.map(|after| format!("&after={}", encoded(after))).unwrap_or_default();
         loop {
+            let limit = page_size.min(most - items.len());
             let endpoint = format!("{endpoint}{separator}limit={limit}{after}");
             let mut page = match self.call(Method::GET, &endpoint, None) {
                 Err(Failure::TooLarge(_)) if limit > 1 => {
-                    limit /= 2;
+                    page_size = limit / 2;
                     continue;
                 }
                 page => page?,
             };
             match page.get_mut("items").map(Value::take) {
                 Some(Value::Array(more)) => items.extend(more),
-                _ => {
-                    return Err(Failure::Other(format!(
-                        "{}: answered with something else than a list",
-                        self.admin
-                    )));
+                _ => return Err(Failure::Other(format!("{}: the response is not a list", self.admin))),
+            }
+            let next = match &page["next"] {
+                Value::String(cursor) if items.len() < most => encoded(cursor).to_string(),
+                Value::Number(cursor) if items.len() < most => cursor.to_string(),
+                _end => {
+                    page["items"] = items.into();
+                    return Ok(page);
                 }
-            }
-            match page["next"].as_str() {
-                Some(next) => after = format!("&after={}", encoded(next)),
-                None => return Ok(json!({ "items": items, "next": null })),
-            }
+            };
+            after = format!("&after={next}");
         }
     }
 
-    /// Calls an endpoint and answers with the document it gives; `null` when it gives none.
+    /// Calls an endpoint and returns the document of its response; `null` when the response has no body.
     pub(super) fn call(
         &self,
         method: Method,
@@ -128,7 +159,7 @@ impl Remote {
             .ok_or_else(|| Failure::Other(self.unusable()))?;
         let mut authorization =
             HeaderValue::try_from(format!("Bearer {}", self.token()?)).map_err(|_invalid| {
-                Failure::Other(format!("{} holds more than one line of text", self.token_place()))
+                Failure::Other(format!("{} must hold the token on one line", self.token_place()))
             })?;
         authorization.set_sensitive(true);
         let mut request = Request::builder().method(method).header(AUTHORIZATION, authorization);
@@ -152,9 +183,9 @@ impl Remote {
         runtime.block_on(Client::new(trust).send(url, request)).map_err(|error| {
             let advice = match error {
                 GetError::Resolve(_) | GetError::Connect(_) => {
-                    "; is the gate running there? --admin or $PORTCULLIS_ADMIN_URL names its admin listener"
+                    "; is the gate running? --admin or $PORTCULLIS_ADMIN_URL sets the URL of its admin listener"
                 }
-                GetError::Tls(_) => "; --ca FILE names the certificates to trust",
+                GetError::Tls(_) => "; --ca FILE sets the certificates to trust",
                 _ => "",
             };
             let words = format!("{}: {error}{advice}", self.admin);
@@ -166,23 +197,32 @@ impl Remote {
         let (status, body) = (response.status(), response.body());
         let document: Option<Value> =
             if body.is_empty() { Some(Value::Null) } else { serde_json::from_slice(body).ok() };
-        let strange =
-            || Failure::Other(format!("{}: answered {status}, not as an admin listener does", self.admin));
+        let strange = || {
+            Failure::Other(format!(
+                "{}: responded with {status}, but is not an admin listener of Portcullis",
+                self.admin
+            ))
+        };
         let document = document.ok_or_else(strange)?;
         if status.is_success() {
             return Ok(document);
         }
         let detail = document.get("detail").and_then(Value::as_str).ok_or_else(strange)?;
-        Err(Failure::Other(match status {
+        let words = match status {
             StatusCode::UNAUTHORIZED => {
-                format!("{}: {detail}; it came from {}", self.admin, self.token_place())
+                format!("{}: {detail}; the token came from {}", self.admin, self.token_place())
             }
             StatusCode::BAD_REQUEST
             | StatusCode::FORBIDDEN
             | StatusCode::NOT_FOUND
-            | StatusCode::CONFLICT => format!("{}: {detail}", self.admin),
-            status => format!("{}: answered {status}: {detail}", self.admin),
-        }))
+            | StatusCode::CONFLICT
+            | StatusCode::UNPROCESSABLE_ENTITY => format!("{}: {detail}", self.admin),
+            status => format!("{}: responded with {status}: {detail}", self.admin),
+        };
+        let problems = document.get("problems").and_then(Value::as_array);
+        let problems: Vec<String> =
+            problems.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        Err(if problems.is_empty() { Failure::Other(words) } else { Failure::Problems(words, problems) })
     }
 
     fn token(&self) -> Result<String, Failure> {
@@ -195,14 +235,12 @@ impl Remote {
             "" if self.token_file.is_some() => {
                 Err(Failure::Other(format!("{} is empty", self.token_place())))
             }
-            "" => Err(Failure::Other(format!(
-                "there is no admin token: set ${TOKEN}, or give --token-file FILE"
-            ))),
+            "" => Err(Failure::Other(format!("no admin token: set ${TOKEN}, or pass --token-file FILE"))),
             token => Ok(token.to_owned()),
         }
     }
 
-    /// Where the token comes from.
+    /// Where the token came from.
     fn token_place(&self) -> String {
         self.token_file.as_ref().map_or_else(|| format!("${TOKEN}"), |path| path.display().to_string())
     }
@@ -210,7 +248,7 @@ impl Remote {
     fn unusable(&self) -> String {
         match Url::parse(&self.admin, false) {
             Err(error) => format!("--admin {}: {error}", self.admin),
-            Ok(_) => format!("--admin {}: must end with the host, the port or a path", self.admin),
+            Ok(_) => format!("--admin {}: must not have a query", self.admin),
         }
     }
 }

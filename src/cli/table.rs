@@ -1,8 +1,8 @@
-//! Rows of text in columns, for a person at a terminal; JSON documents as such rows.
+//! Text in columns, for a person at a terminal, and JSON documents as rows of it. Knows no document by its meaning.
 
 use serde_json::Value;
 
-/// Pads every column to its widest cell, two spaces apart; a line per row, without trailing spaces.
+/// Formats rows as lines, with every column as wide as its widest cell and two spaces between columns.
 pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [0; N];
     for row in rows {
@@ -20,7 +20,7 @@ pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
-/// A row for each document of an array with these members of it, under their names; `None` when there are none.
+/// Formats an array of documents as a table of these members, with a header; `None` when the array is empty.
 pub(super) fn documents<const N: usize>(array: &Value, members: [&str; N]) -> Option<String> {
     let array = array.as_array().filter(|array| !array.is_empty())?;
     let mut rows = vec![members.map(|member| member.replace('_', " ").to_uppercase())];
@@ -28,16 +28,18 @@ pub(super) fn documents<const N: usize>(array: &Value, members: [&str; N]) -> Op
     Some(columns(&rows).trim_end().to_owned())
 }
 
-/// A line for each of these members of a document.
+/// Formats these members of a document, one line each.
 pub(super) fn details(document: &Value, members: &[&str]) -> String {
     let row = |member: &&str| [member.replace('_', " "), cell(&document[*member])];
     columns(&members.iter().map(row).collect::<Vec<_>>()).trim_end().to_owned()
 }
 
-/// A value of a document, in words; `-` for nothing.
+/// A value of a document as text; `-` for nothing. Control characters are escaped: names come from outside, and a terminal
+/// would obey them.
 pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
+        Value::String(text) if text.chars().any(char::is_control) => text.escape_debug().to_string(),
         Value::String(text) => text.clone(),
         Value::Array(values) if values.is_empty() => "-".to_owned(),
         Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(", "),
@@ -66,5 +68,6 @@ mod tests {
         assert_eq!(documents(&list, members).as_deref(), Some(table));
         assert_eq!(documents(&json!([]), members), None);
         assert_eq!(details(&list[0], &members), "id            a\nroles         x, y\nrole version  12");
+        assert_eq!(cell(&json!("a\u{1b}[2Jé\n")), "a\\u{1b}[2Jé\\n", "nothing that a terminal obeys");
     }
 }

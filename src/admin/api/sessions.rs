@@ -33,6 +33,7 @@ pub(super) fn routes() -> Router<Api> {
 #[serde(deny_unknown_fields)]
 struct WantedSessions {
     subject: Option<String>,
+    client: Option<String>,
     issuer: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
@@ -167,7 +168,7 @@ impl From<SessionRow> for SessionItem {
 async fn list(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     let wanted: WantedSessions = query(&uri)?;
     let limit = limit(wanted.limit)?;
-    let search = SessionSearch { subject: wanted.subject, issuer: wanted.issuer, client: None };
+    let search = SessionSearch { subject: wanted.subject, issuer: wanted.issuer, client: wanted.client };
     let (rows, more) = api.sessions(&search, wanted.after.as_deref(), limit).await?;
     let next = rows.last().filter(|_| more).map(|row| row.token.0.to_string());
     Ok(ListPage { items: rows.into_iter().map(SessionItem::from).collect(), next }.into_response())

@@ -141,7 +141,7 @@ async fn what_is_no_admin_listener_is_said_so() {
     for status in ["200 OK", "404 Not Found"] {
         let (code, out, err) = event(&address, "events", &["issuer-revoked"]).await;
         assert_eq!((code, out.as_str()), (1, ""));
-        assert!(err.contains(status) && err.contains("not as an admin listener"), "{err}");
+        assert!(err.contains(status) && err.contains("is not an admin listener"), "{err}");
     }
     answering.await.unwrap();
 }

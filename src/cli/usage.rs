@@ -1,0 +1,44 @@
+//! `portcullis usage`: which client called which route, how often and when last, as a running gate counted it.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use serde_json::Value;
+
+use super::listing::ListLength;
+use super::remote::{Failure, Remote, report};
+use super::table::documents;
+
+/// Whose usage, and the gate that counted it.
+#[derive(Args)]
+pub(super) struct UsageArgs {
+    /// Show only the usage of this client.
+    #[arg(long, value_name = "C", value_parser = NonEmptyStringValueParser::new())]
+    client: Option<String>,
+    #[command(flatten)]
+    length: ListLength,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// Runs the command: 0 on success, 1 on failure.
+pub(super) fn usage(args: &UsageArgs) -> ExitCode {
+    report(args.run())
+}
+
+impl UsageArgs {
+    fn run(&self) -> Result<String, Failure> {
+        let Self { client, length, remote } = self;
+        let usage = length.read(remote, "/v1/usage", &[("client", client)])?;
+        Ok(remote.text(&usage, |usage| {
+            let shown = length.table(usage, table);
+            usage["note"].as_str().map_or_else(|| shown.clone(), |note| format!("{shown}\nNote: {note}."))
+        }))
+    }
+}
+
+fn table(usage: &Value) -> String {
+    documents(usage, ["client", "route", "status", "count", "last_used_at"])
+        .unwrap_or_else(|| "no requests were counted".to_owned())
+}
