@@ -1,4 +1,4 @@
-//! `portcullis check`: every problem of a configuration, or what it comes down to.
+//! `portcullis check`: every problem of a configuration, or what would be in effect.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::tls;
 
 mod warnings;
 
-/// Prints what is in effect and answers 0, or prints every problem and answers 2.
+/// Prints what would be in effect and returns 0, or prints every problem and returns 2.
 pub(super) fn check(path: &Path) -> ExitCode {
     match config::load(path) {
         Ok(loaded) => {
@@ -75,7 +75,7 @@ fn listeners(settings: &Settings) -> String {
     columns(&public.chain([telemetry.map(str::to_owned), admin]).collect::<Vec<_>>())
 }
 
-/// The TLS of both listeners.
+/// The TLS settings of each listener that has TLS.
 fn secure(settings: &Settings) -> impl Iterator<Item = (&'static str, &tls::ServerSettings)> {
     let listeners = [("public", &settings.gate.tls), ("admin", &settings.admin.tls)];
     listeners.into_iter().filter_map(|(name, tls)| Some((name, tls.as_ref()?)))
@@ -96,7 +96,7 @@ fn certificates(settings: &Settings) -> String {
     columns(&rows)
 }
 
-/// Certificates that clients no longer accept.
+/// Certificates that have expired.
 fn expired(settings: &Settings) -> Vec<(&Path, Timestamp)> {
     let files = secure(settings).flat_map(|(_, tls)| tls.certificate_files());
     let expiries = files.filter_map(|path| Some((path, tls::certificate_expiry(path).ok()?)));
@@ -119,7 +119,7 @@ fn protection(tls: &Option<tls::ServerSettings>) -> String {
     format!("{version}{clients}")
 }
 
-/// Each issuer, how long its tokens may be unused where that is not the same for all, and what their claims must be.
+/// Each issuer, its idle timeout where they differ, and the conditions on its claims.
 fn issuers(settings: &Settings) -> String {
     let timeouts = &settings.sessions.idle_timeouts;
     let has_own = timeouts.own().next().is_some();
@@ -151,7 +151,7 @@ fn issuer(issuer: &IssuerSettings) -> [String; 3] {
     [issuer.rules.issuer.to_string(), algorithms.join(" "), source]
 }
 
-/// What it issues, and the paths that no route gets.
+/// What it issues, and the paths that it takes from routes.
 fn authority(authority: &authority::Settings) -> String {
     let authority::Settings { issuer, signing_algorithm, path, .. } = authority;
     let kept = path.display().to_string();
@@ -184,14 +184,14 @@ fn routes(settings: &Settings) -> String {
     columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
-/// The MCP requests that a route is for.
+/// The MCP methods and names that a route is limited to.
 fn mcp(McpSettings { methods, names }: &McpSettings) -> String {
     let names: Vec<&str> = names.iter().map(McpName::as_str).collect();
     let parts = [methods.join(","), names.join(",")];
     parts.iter().filter(|part| !part.is_empty()).map(|part| format!(" {part}")).collect()
 }
 
-/// What routes say about pages: whose may call, and whose may read the answers.
+/// Which origins may call routes, and which may read the responses.
 fn browsers(settings: &Settings) -> String {
     let named = |origins: &[WebOrigin]| origins.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let row = |route: &RouteSettings| {
@@ -228,7 +228,7 @@ fn any<T>(words: &[T], shown: fn(&T) -> &str) -> String {
     if words.is_empty() { "any".to_owned() } else { words.iter().map(shown).collect::<Vec<_>>().join(",") }
 }
 
-/// What clients learn without a token, and where.
+/// The metadata that clients can read without a token, and where.
 fn resources(settings: &Settings) -> String {
     let row = |resource: &Arc<Resource>| {
         let audience =
@@ -255,7 +255,7 @@ fn route(route: &RouteSettings, upstreams: &[UpstreamSettings]) -> [String; 6] {
     ]
 }
 
-/// What a route demands of a token.
+/// What a route requires of a token.
 fn demands(route: &RouteSettings) -> String {
     let RouteSettings { requirement, allow, issuers, audiences, authentication, .. } = route;
     let mut parts = self::requirement(requirement);
@@ -279,7 +279,7 @@ fn demands(route: &RouteSettings) -> String {
     if parts.is_empty() { "a valid token".to_owned() } else { parts.join("; ") }
 }
 
-/// Whole seconds, as challenges say them.
+/// Whole seconds, as in challenges.
 fn seconds(duration: std::time::Duration) -> String {
     format!("{}s", duration.as_secs())
 }

@@ -1,4 +1,4 @@
-//! `portcullis credential`: what applications authenticate with at a running gate's authority.
+//! `portcullis credential`: the credentials of applications at a running gate's authority.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use super::remote::{Failure, Remote, encoded, report};
 use super::table::{details, documents};
 use crate::time::parse_duration;
 
-/// What to do, and the gate it is done to.
+/// What to do, and the gate to do it at.
 #[derive(Args)]
 pub(super) struct CredentialArgs {
     #[command(subcommand)]
@@ -23,55 +23,55 @@ pub(super) struct CredentialArgs {
 
 #[derive(Subcommand)]
 enum CredentialCommand {
-    /// Create a credential, and show its secret: only now, and never again.
+    /// Create a credential and show its secret, which is never shown again.
     Create(New),
-    /// List credentials: all, or those of one user.
+    /// List all credentials, or those of one user.
     List {
         /// List only those of this user.
         #[arg(long, value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
         owner: Option<String>,
     },
-    /// Show a credential. Its secret is not kept, and cannot be shown.
+    /// Show a credential. Its secret is not stored, and cannot be shown.
     Show(CredentialName),
-    /// Change a credential's name or end.
+    /// Change a credential's name or expiry.
     ///
-    /// When the end comes so early that a live token could outlive it, the credential's tokens end at once.
+    /// If a live token could outlive the new expiry, the credential's tokens end at once.
     Edit(CredentialChanges),
-    /// Make a new secret, and show it: only now, and never again.
+    /// Make a new secret and show it; it is never shown again.
     ///
-    /// The secret before stops at once, or after --overlap. Tokens live on unless --end-tokens is given.
+    /// The previous secret stops working at once, or after --overlap. Tokens stay valid unless --end-tokens is given.
     Secret {
         #[command(flatten)]
         chosen: CredentialName,
-        /// How long the secret before is still good, such as 1h (units: ms, s, m, h, d).
+        /// How long the previous secret stays valid, such as 1h (units: ms, s, m, h, d).
         #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
         overlap: String,
         /// End the credential's live tokens too.
         #[arg(long)]
         end_tokens: bool,
     },
-    /// Delete a credential, and end its tokens.
+    /// Delete a credential and end its tokens.
     Delete(CredentialName),
 }
 
 #[derive(Args)]
 struct New {
-    /// What people call it, such as "Invoice robot".
+    /// Its display name, such as "Invoice robot".
     #[arg(long, value_name = "NAME")]
     name: String,
     /// The id of the user on whose behalf it acts.
     #[arg(long, value_name = "USER")]
     owner: String,
-    /// A role of the owner that its tokens may carry; give it again, or separate with commas, for more.
+    /// A role of the owner that its tokens may carry; repeat it, or separate roles with commas.
     #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
     roles: Vec<String>,
-    /// A scope that its tokens may carry; give it again, or separate with commas, for more.
+    /// A scope that its tokens may carry; repeat it, or separate scopes with commas.
     #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
     scopes: Vec<String>,
     /// The tenant it belongs to.
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
-    /// When it ends, in RFC 3339 or seconds since 1970; never, if left out.
+    /// When it expires, in RFC 3339 or seconds since 1970; never, if omitted.
     #[arg(long, value_name = "TIME", value_parser = time)]
     expires_at: Option<String>,
 }
@@ -81,7 +81,7 @@ struct CredentialName {
     /// The credential's client id.
     #[arg(value_name = "CLIENT_ID", value_parser = NonEmptyStringValueParser::new())]
     client_id: String,
-    /// Only if it belongs to this user; another user's is treated as if it did not exist.
+    /// Only if it belongs to this user; otherwise it is treated as if it did not exist.
     #[arg(long, value_name = "USER", value_parser = NonEmptyStringValueParser::new())]
     owner: Option<String>,
 }
@@ -91,13 +91,13 @@ struct CredentialName {
 struct CredentialChanges {
     #[command(flatten)]
     chosen: CredentialName,
-    /// What people call it from now on.
+    /// Its new display name.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// When it ends, in RFC 3339 or seconds since 1970.
+    /// When it expires, in RFC 3339 or seconds since 1970.
     #[arg(long, value_name = "TIME", value_parser = time)]
     expires_at: Option<String>,
-    /// It does not end by itself.
+    /// It never expires.
     #[arg(long, conflicts_with = "expires_at")]
     no_expiry: bool,
 }
@@ -106,7 +106,7 @@ fn duration(text: &str) -> Result<String, String> {
     parse_duration(text).map(|_| text.to_owned())
 }
 
-/// Carries out the command: 0 when it is done, 1 when it is not.
+/// Runs the command: 0 on success, 1 on failure.
 pub(super) fn credential(CredentialArgs { command, remote }: &CredentialArgs) -> ExitCode {
     report(command.run(remote))
 }
@@ -161,7 +161,7 @@ impl New {
 }
 
 impl CredentialChanges {
-    /// What is to be different, and nothing else: a member that is absent stays as it is.
+    /// The members to change; absent members stay as they are.
     fn document(&self) -> Value {
         let mut members = Map::new();
         if let Some(name) = &self.name {
@@ -181,14 +181,14 @@ fn owned(path: &str, owner: Option<&str>) -> String {
 fn shown(credential: &Value) -> String {
     let mut members =
         vec!["client_id", "name", "owner", "roles", "scopes", "tenant", "expires_at", "created_at"];
-    // Only there while it has a meaning.
+    // Present only while the previous secret is valid.
     members.extend(credential.get("old_secret_expires_at").map(|_| "old_secret_expires_at"));
     details(credential, &members)
 }
 
 fn secret(made: &Value) -> String {
     let both = details(made, &["client_id", "client_secret"]);
-    format!("{both}\nThe secret is shown only now: keep it where only the application can read it.")
+    format!("{both}\nThe secret is never shown again: store it where only the application can read it.")
 }
 
 fn table(credentials: &Value, owner: Option<&str>) -> String {

@@ -26,7 +26,7 @@ pub(super) struct EventArgs {
     /// Which claim the subject is compared with: subject, email or alias.
     #[arg(long, value_name = "K", requires = "subject", value_parser = ["subject", "email", "alias"])]
     subject_kind: Option<String>,
-    /// The log-in session whose tokens end, for session-revoked.
+    /// The login session whose tokens end, for session-revoked.
     #[arg(long, value_name = "SID")]
     session: Option<String>,
     /// The token that ends, for token-revoked.

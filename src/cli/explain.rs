@@ -36,7 +36,7 @@ use crate::state::{Store, StoreError};
 use crate::time::{Monotonic, Now, Timestamp};
 use crate::tls;
 
-/// More than any token; the rest of standard input is not read.
+/// Longer than any token; the rest of standard input is not read.
 const LONGEST_INPUT: u64 = 64 * 1024;
 
 /// What `portcullis explain` takes.
@@ -50,47 +50,47 @@ pub(super) struct ExplainArgs {
     /// The path of the request; a query may follow.
     #[arg(long, value_name = "P", default_value = "/")]
     path: String,
-    /// The host that is asked for; needed for routes that name hosts.
+    /// The host of the request; needed for routes that name hosts.
     #[arg(long, value_name = "H")]
     host: Option<String>,
     /// Another field of the request, such as 'Mcp-Method: tools/call'; may be repeated.
     #[arg(long, value_name = "NAME: VALUE", value_parser = field)]
     header: Vec<(HeaderName, HeaderValue)>,
-    /// The moment to judge at, as RFC 3339 or seconds since 1970; now if it is left out.
+    /// The time to judge at, in RFC 3339 or seconds since 1970; now, if omitted.
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<Timestamp>,
-    /// Print what POST /v1/explain answers.
+    /// Print the result as JSON, as POST /v1/explain returns it.
     #[arg(long)]
     json: bool,
-    /// The token, without "Bearer"; `-` reads it from standard input. While the command runs, everybody on this machine
-    /// can see its arguments: prefer `-` for a token that is still good.
-    /// A security event token or a logout token in a file instead: tell what it would do. `-` reads standard input. Reads the
-    /// whole configuration, as the gate does.
+    /// Tell what the security event token or logout token in this file would do, instead of judging an access token. `-` reads
+    /// standard input. Reads the whole configuration, as the gate does.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["token", "method", "path", "host", "header"])]
     signal: Option<PathBuf>,
-    /// The sender that the signal is judged as, by its name in the configuration; else the first whose issuer it names.
+    /// The sender to judge the signal as, by its name in the configuration; else the first whose issuer it names.
     #[arg(long, value_name = "NAME", requires = "signal")]
     transmitter: Option<String>,
-    // Several are taken, so that the complaint about them is ours: one of the parser would repeat the token.
+    /// The token, without "Bearer"; `-` reads it from standard input. While the command runs, every user of the machine can
+    /// see its arguments: prefer `-` for a token that is still good.
+    // Several are accepted, so that the error about them is ours: one of the parser would repeat the token.
     #[arg(value_name = "TOKEN|-", required_unless_present = "signal", num_args = 1..)]
     token: Vec<String>,
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
-    parse_time(text).ok_or_else(|| "neither RFC 3339 nor seconds since 1970".to_owned())
+    parse_time(text).ok_or_else(|| "must be in RFC 3339 or seconds since 1970".to_owned())
 }
 
 fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once(':').ok_or("write the name, a colon and the value")?;
-    let name = name.trim().parse().map_err(|_invalid| "the name is not one of a field")?;
+    let (name, value) = text.split_once(':').ok_or("must be a name, a colon and a value")?;
+    let name = name.trim().parse().map_err(|_invalid| "the name is not a valid field name")?;
     if name == AUTHORIZATION {
-        return Err("the token is given as an argument of its own".to_owned());
+        return Err("pass the token as the argument TOKEN".to_owned());
     }
-    let value = value.trim().parse().map_err(|_invalid| "the value is not one of a field")?;
+    let value = value.trim().parse().map_err(|_invalid| "the value is not a valid field value")?;
     Ok((name, value))
 }
 
-/// Prints the checks and the verdict: 0 when the token is allowed, 1 when not, 2 when that cannot be told.
+/// Prints the checks and the verdict: 0 when the token is allowed, 1 when not, 2 when it cannot be judged.
 pub(super) fn run(args: &ExplainArgs) -> ExitCode {
     if let Some(file) = &args.signal {
         return signal(args, file);
@@ -108,7 +108,7 @@ pub(super) fn run(args: &ExplainArgs) -> ExitCode {
     if explanation.allowed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Prints what a signal would do: 0 when it would end tokens, 1 when not, 2 when that cannot be told.
+/// Prints what a signal would do: 0 when it would end tokens, 1 when not, 2 when it cannot be judged.
 fn signal(args: &ExplainArgs, file: &Path) -> ExitCode {
     let judged = read_signal(file).and_then(|token| {
         let (config, named) = (&args.configured.config, args.transmitter.as_deref());
@@ -175,7 +175,7 @@ fn explain(args: &ExplainArgs) -> Result<Explanation, String> {
     let token = match args.token.as_slice() {
         [dash] if dash == "-" => from_stdin()?,
         [token] => token.clone(),
-        _ => return Err("one token is explained at a time; give it alone, without \"Bearer\"".to_owned()),
+        _ => return Err("pass exactly one token, without \"Bearer\"".to_owned()),
     };
     let names = claimed_names(token.trim());
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -184,7 +184,7 @@ fn explain(args: &ExplainArgs) -> Result<Explanation, String> {
     block_on(judge(&settings, args, token.trim()))?
 }
 
-/// The issuer that the token names, and the SPIFFE trust domain of its subject: of the others nothing has to be there.
+/// The issuer that the token names, and the SPIFFE trust domain of its subject. The files of other issuers are not needed.
 fn claimed_names(token: &str) -> Vec<String> {
     let Ok(jws) = Jws::parse(token.as_bytes()) else { return Vec::new() };
     let issuer = jws.payload.get("iss").and_then(Value::as_str);
@@ -217,7 +217,7 @@ async fn judge(settings: &Settings, args: &ExplainArgs, token: &str) -> Result<E
     let enforcer = Enforcer::new(settings.enforce.clone(), issuers, in_force, &metrics);
     let enforcer =
         enforcer.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
-    // Of the other issuers nothing is asked, so that one that is down holds nobody up.
+    // Keys of other issuers are not fetched: one that is down would only cause a delay.
     if let Some(issuer) = enforcer.named_issuer(token) {
         if let (KeySource::Authority, Some(authority)) = (&issuer.keys.settings().source, &settings.authority)
         {
@@ -242,7 +242,7 @@ async fn judge(settings: &Settings, args: &ExplainArgs, token: &str) -> Result<E
     }))
 }
 
-/// Both clocks now; another moment is one of the wall clock alone, and no running time is known of it.
+/// Both clocks now; another time is one of the wall clock alone, with no known running time.
 fn moment(at: Option<Timestamp>) -> Now {
     at.map_or_else(Now::read, |wall| Now { wall, monotonic: NEVER })
 }
@@ -250,13 +250,15 @@ fn moment(at: Option<Timestamp>) -> Now {
 /// Before anything that happened.
 const NEVER: Monotonic = Monotonic::from_millis(i64::MIN);
 
-/// The configured store; or why it cannot be read.
+/// The configured store, or why it cannot be read.
 fn open(settings: &Settings) -> Result<Result<Store, String>, String> {
     match &settings.state.store {
-        StoreSettings::Memory => Ok(Err("what was revoked and used is in the gate's memory only".to_owned())),
-        // Only a running gate follows the events of all replicas; reading them all for one token would be unfair.
+        StoreSettings::Memory => {
+            Ok(Err("revocations and last uses are only in the memory of the gate".to_owned()))
+        }
+        // Only a running gate follows the events of all replicas; reading them all for one token would load the server.
         StoreSettings::Redis(_) => {
-            Ok(Err("what was revoked and used is in Redis; ask a running gate: POST /v1/explain".to_owned()))
+            Ok(Err("revocations and last uses are in Redis; ask a running gate: POST /v1/explain".to_owned()))
         }
         StoreSettings::Embedded(path) => {
             let store = Store::open_read_only(path).map_err(|error| error.to_string())?;
@@ -265,7 +267,7 @@ fn open(settings: &Settings) -> Result<Result<Store, String>, String> {
     }
 }
 
-/// What the store says is in force. Last uses are as they were last saved.
+/// The state in the store. Last uses are as they were last saved.
 async fn replay(store: &Store, settings: &Settings, now: Now) -> Result<InForce, StoreError> {
     let not_before = settings.state.on_empty.not_before(store.not_before());
     let revocations = Arc::new(Revocations::new(not_before));
@@ -277,7 +279,7 @@ async fn replay(store: &Store, settings: &Settings, now: Now) -> Result<InForce,
         leeway,
         saved: false,
     });
-    // As if nothing were idle yet: what is idle by now is to be told with the time of its last use.
+    // As if nothing were idle yet, so that the verdict on an idle token names its last use.
     sessions.restore(store, Now { monotonic: NEVER, ..now }).await?;
     Ok(InForce {
         revocations,
@@ -311,7 +313,7 @@ async fn load_own_keys(
     }
 }
 
-/// Fetches the keys once. Without success those that the gate kept are used, as by a gate that starts now.
+/// Fetches the keys once. If that fails, uses those that the gate kept, as a gate that starts now would.
 pub(super) async fn load_keys(keys: &KeyStore, store: Option<&Store>, now: Timestamp) -> Result<(), String> {
     let settings = keys.settings();
     if matches!(settings.source, KeySource::Secret(_)) {

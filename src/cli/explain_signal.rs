@@ -19,7 +19,7 @@ use crate::signals::token::TokenFault;
 use crate::state::record::Event;
 use crate::time::Timestamp;
 
-/// What a token would do.
+/// What a signal would do.
 pub(super) struct SignalVerdict {
     /// The sender that it was judged as, as the configuration calls it.
     sender: Option<String>,
@@ -52,7 +52,7 @@ impl SignalVerdict {
         }
         match (&self.sender, &self.refusal) {
             (Some(_), Some(why)) => row("FAIL", "token", why.clone()),
-            (Some(_), None) => row("ok", "token", "the sender's, and of the right form".to_owned()),
+            (Some(_), None) => row("ok", "token", "signed by the sender, and well-formed".to_owned()),
             (None, _) => {}
         }
         for why in &self.passed_over {
@@ -99,7 +99,7 @@ fn whose(event: &Event) -> String {
     format!("{} of {}, issued until {}", names.join(" of "), event.issuer, event.at)
 }
 
-/// Judges a token at this moment; `named` says as whose, where the issuer of the token does not.
+/// Judges a signal at this time; `named` is the sender to judge it as, where the issuer of the token does not say.
 ///
 /// # Errors
 /// When the configuration is bad, or the trust in the sender's server cannot be set up.
@@ -115,7 +115,10 @@ pub(super) async fn judge(
     let envelope = serde_json::from_str::<Value>(body).ok();
     let inner = envelope.as_ref().and_then(|envelope| envelope.get("payload")).and_then(Value::as_str);
     let Ok(jws) = Jws::parse(inner.unwrap_or(body).as_bytes()) else {
-        return Ok(SignalVerdict::refused(None, "the file holds no signed token in its compact form"));
+        return Ok(SignalVerdict::refused(
+            None,
+            "the file does not hold a signed token (JWS compact serialization)",
+        ));
     };
     let issuer = jws.payload.get("iss").and_then(Value::as_str).unwrap_or_default();
     let metrics = Metrics::new().map_err(|error| error.to_string())?;
@@ -137,7 +140,7 @@ pub(super) async fn judge(
     Ok(received(&Transmitter::new(transmitter.clone(), keys), body, content_type, now))
 }
 
-/// The provider that a logout token is from.
+/// The provider that a logout token came from.
 fn logout_sender<'s>(
     settings: &'s Settings,
     jws: &Jws<'_>,
@@ -162,7 +165,7 @@ fn transmitter<'s>(settings: &'s Settings, issuer: &str, named: Option<&str>) ->
     }
 }
 
-/// Why there is nobody to judge it as.
+/// Why no configured sender fits.
 fn nobody(settings: &Settings, issuer: &str, named: Option<&str>) -> String {
     let transmitters = settings.transmitters.iter().map(|known| known.name.as_str());
     let names: Vec<&str> =
@@ -205,4 +208,4 @@ fn logged_out(sender: &LogoutSender, body: &str, now: Timestamp) -> SignalVerdic
     }
 }
 
-const NO_KEYS: &str = "the sender's keys cannot be had, or have no key for this token";
+const NO_KEYS: &str = "the sender's keys are not available, or none of them fits this token";

@@ -22,6 +22,7 @@ mod run;
 mod session;
 mod state;
 mod table;
+mod transfer;
 mod usage;
 mod user;
 

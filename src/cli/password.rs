@@ -1,4 +1,4 @@
-//! Passwords on their way from a person, or another program, to a command. They are never arguments and never shown.
+//! Reads passwords, from a terminal or from standard input. They are never arguments and never shown.
 
 use std::io::{BufRead, Read as _};
 
@@ -8,20 +8,20 @@ use zeroize::Zeroizing;
 use super::remote::Failure;
 use crate::authority::{Refused, check_password};
 
-/// The longest line that is read: far more than a password may have, and little enough to hold.
+/// The longest line that is read: far longer than any password, and small enough to hold.
 const LONGEST_LINE: u64 = 16 << 10;
 
 /// Where a password comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PasswordSource {
-    /// It is asked for twice.
+    /// Asked for twice.
     Terminal,
-    /// It is the first line.
+    /// The first line of standard input.
     StandardInput,
 }
 
 impl PasswordSource {
-    /// Reads a new password of a user that a gate will take.
+    /// Reads a new password that a gate will accept.
     pub(super) fn read(self, id: &str) -> Result<Zeroizing<String>, Failure> {
         let password = match self {
             Self::Terminal => asked_twice(id)?,
@@ -34,20 +34,20 @@ impl PasswordSource {
 
 fn asked_twice(id: &str) -> Result<Zeroizing<String>, Failure> {
     let password = asked(&format!("New password of {id}: "))?;
-    // Before the second time: nobody types a password again that cannot be one.
+    // Before the second time: an invalid password need not be typed again.
     check(&password)?;
     let again = asked("The same again: ")?;
     if verify_slices_are_equal(again.as_bytes(), password.as_bytes()).is_ok() {
         Ok(password)
     } else {
-        Err(Failure::Other("the two passwords differ; nothing has changed".to_owned()))
+        Err(Failure::Other("the two passwords differ; nothing was changed".to_owned()))
     }
 }
 
 fn asked(prompt: &str) -> Result<Zeroizing<String>, Failure> {
     rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| {
         Failure::Other(format!(
-            "there is no terminal to ask for the password at ({error}); with --stdin it is read from standard input"
+            "no terminal to ask for the password ({error}); --stdin reads it from standard input"
         ))
     })
 }

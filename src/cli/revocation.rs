@@ -31,7 +31,7 @@ enum RevocationCommand {
         /// List only those that name this client.
         #[arg(long, value_name = "C", value_parser = NonEmptyStringValueParser::new())]
         client: Option<String>,
-        /// List only those that name this log-in session.
+        /// List only those that name this login session.
         #[arg(long, value_name = "SID", value_parser = NonEmptyStringValueParser::new())]
         session: Option<String>,
         /// List only those that name this token.

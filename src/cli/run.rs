@@ -1,4 +1,4 @@
-//! `portcullis run`: the gate, until a signal ends it.
+//! `portcullis run`: runs the gate until a signal ends it.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -14,17 +14,17 @@ pub(super) fn run(path: &Path) -> ExitCode {
     serve(path, std::future::pending())
 }
 
-/// The same, and a message ends it as a signal does.
+/// Does the same until a message arrives, or a signal.
 pub(super) fn run_until(path: &Path, stop: oneshot::Receiver<()>) -> ExitCode {
     serve(path, async {
-        // That nobody is left to send it ends it too.
+        // A dropped sender ends it as well.
         let _ = stop.await;
     })
 }
 
 fn serve(path: &Path, stop: impl Future<Output = ()>) -> ExitCode {
     let Err(error) = app::run(path, stop) else { return ExitCode::SUCCESS };
-    // With nowhere to print, the exit code still tells.
+    // With nowhere to print, the exit code still says it.
     drop(writeln!(std::io::stderr(), "{error}"));
     match error {
         RunError::Configuration(_) => ExitCode::from(BAD),

@@ -51,7 +51,7 @@ enum SessionCommand {
         #[arg(long, value_name = "S", value_parser = NonEmptyStringValueParser::new())]
         subject: Option<String>,
         /// The issuer of the subject's tokens; may be omitted when the gate has exactly one.
-        #[arg(long, value_name = "I", requires = "subject", value_parser = NonEmptyStringValueParser::new())]
+        #[arg(long, value_name = "I", conflicts_with = "token", value_parser = NonEmptyStringValueParser::new())]
         issuer: Option<String>,
     },
 }

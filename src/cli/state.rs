@@ -1,18 +1,19 @@
-//! `portcullis state`: the store, before the gate uses it and while it does.
+//! `portcullis state`: creates, copies and moves the state store. Which store that is, the configuration says.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 use tokio::runtime::Builder;
 
-use super::{BAD, Configured};
+use super::{BAD, Configured, transfer};
 use crate::config::{self, OnEmpty, Settings, StoreSettings};
 use crate::state::{Past, Store, redis};
 use crate::time::Now;
 
-/// What is done with the store.
+/// What to do with the store.
 #[derive(Args)]
 pub(super) struct StateArgs {
     #[command(subcommand)]
@@ -21,70 +22,132 @@ pub(super) struct StateArgs {
 
 #[derive(Subcommand)]
 enum StateCommand {
-    /// Make the empty store that the configuration names.
+    /// Create the empty store that the configuration names.
     ///
-    /// A gate that finds no store makes one, and refuses every token that was issued before: what revoked it may have been
-    /// lost. At the first roll-out nothing was, and with --accept-existing-tokens nobody has to log in again. Exits with 0
-    /// when the store was made, with 1 when there is one already or it cannot be made, with 2 when the configuration is bad.
+    /// A gate that finds no store creates one and refuses every token issued before: revocations of them may have been
+    /// lost. At the first roll-out nothing was revoked yet, and with --accept-existing-tokens nobody has to log in again.
+    /// Exits with 0 when the store was created, with 1 when there is one already or it cannot be created, with 2 when the
+    /// configuration is bad.
     Init(InitArgs),
     /// Copy the state file of a gate, which may be running.
     ///
-    /// The copy is consistent and whole, which a copy of the file alone is not: what was written last is in a log beside it.
+    /// The copy is consistent and complete, unlike a copy of the file alone: the latest writes are in a log beside it.
     /// When users and credentials of the authority are in a file of their own, --authority copies that one. Exits with 0 when
-    /// the copy is on the disk, with 1 when it could not be made, with 2 when the configuration is bad.
+    /// the copy is on disk, with 1 when it could not be made, with 2 when the configuration is bad.
     Backup(BackupArgs),
+    /// Write the state to a file, to move it to another store.
+    ///
+    /// The file holds events, last uses, idle timeouts, usage, SCIM directories and the time before which tokens are refused, as
+    /// lines of JSON. It holds no keys, and nothing of the authority. A running gate may use the store meanwhile, but only an
+    /// export of a stopped one is complete. An export from Redis has no last uses: tokens in use may have to be obtained again.
+    /// Exits with 0 when the file is complete, with 1 when not, with 2 when the configuration is bad.
+    Export(ExportArgs),
+    /// Add the state in an exported file to the store that the configuration names.
+    ///
+    /// Creates the store where there is none. What the store has already stays; revocations of both are in force. Running the
+    /// import again changes nothing, and completes one that was interrupted; until then no gate starts on a store that it
+    /// creates. Exits with 0 when all of the file is in the store, with 1 when not, with 2 when the configuration is bad.
+    Import(ImportArgs),
 }
 
 #[derive(Args)]
 struct InitArgs {
     #[command(flatten)]
     configured: Configured,
-    /// Accept tokens that were issued before now: nothing was revoked yet
+    /// Accept tokens that were issued before now: none was revoked yet.
     #[arg(long)]
     accept_existing_tokens: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
 struct BackupArgs {
     #[command(flatten)]
     configured: Configured,
-    /// Copy the file of the authority (authority.path) instead
+    /// Copy the file of the authority (authority.path) instead.
     #[arg(long)]
     authority: bool,
-    /// The copy, which must not exist yet
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+    /// The copy, which must not exist yet.
     path: PathBuf,
+}
+
+#[derive(Args)]
+struct ExportArgs {
+    #[command(flatten)]
+    configured: Configured,
+    /// Print the result as JSON, on standard error when the export goes to standard output.
+    #[arg(long)]
+    json: bool,
+    /// The file, which must not exist yet; `-` is standard output.
+    #[arg(value_name = "PATH|-")]
+    path: PathBuf,
+}
+
+#[derive(Args)]
+struct ImportArgs {
+    #[command(flatten)]
+    configured: Configured,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+    /// The file; `-` is standard input.
+    #[arg(value_name = "PATH|-")]
+    path: PathBuf,
+}
+
+/// What a command did, for people and for programs.
+pub(super) struct StateDone {
+    pub(super) text: String,
+    pub(super) document: Value,
 }
 
 /// Runs the command.
 pub(super) fn state(args: &StateArgs) -> ExitCode {
-    let outcome = match &args.command {
-        StateCommand::Init(args) => config::load(&args.configured.config)
-            .map(|loaded| init(&loaded.settings, args.accept_existing_tokens)),
+    let to_standard_output =
+        matches!(&args.command, StateCommand::Export(args) if args.path.as_os_str() == "-");
+    let (outcome, json) = match &args.command {
+        StateCommand::Init(args) => (
+            config::load(&args.configured.config)
+                .map(|loaded| init(&loaded.settings, args.accept_existing_tokens)),
+            args.json,
+        ),
         // A job that makes copies has none of the gate's secrets in its environment.
-        StateCommand::Backup(args) => config::load_to_judge(&args.configured.config, &[])
-            .map(|settings| back_up(&settings, args.authority, &args.path)),
+        StateCommand::Backup(args) => (
+            config::load_to_judge(&args.configured.config, &[])
+                .map(|settings| back_up(&settings, args.authority, &args.path)),
+            args.json,
+        ),
+        StateCommand::Export(args) => (
+            config::load(&args.configured.config)
+                .map(|loaded| transfer::export(&loaded.settings, &args.path)),
+            args.json,
+        ),
+        StateCommand::Import(args) => (
+            config::load(&args.configured.config)
+                .map(|loaded| transfer::import(&loaded.settings, &args.path)),
+            args.json,
+        ),
     };
-    let outcome = match outcome {
-        Ok(outcome) => outcome,
-        Err(problems) => {
-            drop(writeln!(std::io::stderr(), "{problems}"));
-            return ExitCode::from(BAD);
-        }
+    let (code, text) = match outcome {
+        Err(problems) => (ExitCode::from(BAD), Err(problems.to_string())),
+        Ok(Err(problem)) => (ExitCode::FAILURE, Err(problem)),
+        Ok(Ok(done)) => (ExitCode::SUCCESS, Ok(if json { done.document.to_string() } else { done.text })),
     };
-    match outcome {
-        Ok(done) => {
-            drop(writeln!(std::io::stdout(), "{done}"));
-            ExitCode::SUCCESS
-        }
-        Err(problem) => {
-            drop(writeln!(std::io::stderr(), "{problem}"));
-            ExitCode::FAILURE
-        }
-    }
+    // With nowhere to print, the exit code still tells.
+    drop(match text {
+        Ok(text) if !to_standard_output => writeln!(std::io::stdout(), "{text}"),
+        Ok(text) | Err(text) => writeln!(std::io::stderr(), "{text}"),
+    });
+    code
 }
 
 /// Copies a file of the gate, and says what is in the copy.
-fn back_up(settings: &Settings, authority: bool, to: &Path) -> Result<String, String> {
+fn back_up(settings: &Settings, authority: bool, to: &Path) -> Result<StateDone, String> {
     let state = match &settings.state.store {
         StoreSettings::Embedded(path) => Ok(path.as_path()),
         StoreSettings::Memory => Err("state.store is \"memory\": there is no file to copy"),
@@ -104,16 +167,20 @@ fn back_up(settings: &Settings, authority: bool, to: &Path) -> Result<String, St
         (false, None) => (state?, ""),
     };
     let last = Store::back_up(path, to).map_err(|error| error.to_string())?;
-    Ok(format!("{}: a copy of {}, up to event {last}{advice}", to.display(), path.display()))
+    Ok(StateDone {
+        text: format!("{}: a copy of {}, up to event {last}{advice}", to.display(), path.display()),
+        document: json!({ "copy": to, "of": path, "sequence": last }),
+    })
 }
 
-/// Makes the store, and says what it means for the tokens of today.
-fn init(settings: &Settings, accept_existing_tokens: bool) -> Result<String, String> {
+/// Creates the store, and says what becomes of tokens issued before.
+fn init(settings: &Settings, accept_existing_tokens: bool) -> Result<StateDone, String> {
     let state = &settings.state;
     let store = match &state.store {
         StoreSettings::Memory => {
             return Err(
-                "state.store is \"memory\": it is empty at every start, and there is nothing to make".into(),
+                "state.store is \"memory\": it is empty at every start, and there is nothing to create"
+                    .into(),
             );
         }
         StoreSettings::Embedded(path) => {
@@ -142,5 +209,8 @@ fn init(settings: &Settings, accept_existing_tokens: bool) -> Result<String, Str
         }
         (false, OnEmpty::Refuse) => "tokens issued before now are refused",
     };
-    Ok(format!("{store}: an empty store was made; {older}"))
+    Ok(StateDone {
+        text: format!("{store}: created an empty store; {older}"),
+        document: json!({ "store": store, "accepts_existing_tokens": accept_existing_tokens || state.on_empty == OnEmpty::Trust }),
+    })
 }

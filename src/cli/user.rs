@@ -11,7 +11,7 @@ use super::password::PasswordSource;
 use super::remote::{Failure, Remote, encoded, report};
 use super::table::{cell, details, documents};
 
-/// What to do, and the gate it is done to.
+/// What to do, and the gate to do it at.
 #[derive(Args)]
 pub(super) struct UserArgs {
     #[command(subcommand)]
@@ -24,13 +24,13 @@ pub(super) struct UserArgs {
 enum UserCommand {
     /// Create a user.
     Create {
-        /// The user's id, `sub` in tokens issued on its behalf; it stays as it is.
+        /// The user's id: `sub` in tokens issued on its behalf. It never changes.
         #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
         id: String,
-        /// What people call the user; the id, if left out.
+        /// The user's display name; the id, if omitted.
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
-        /// A role that the user holds; give it again, or separate with commas, for more.
+        /// A role that the user holds; repeat it, or separate roles with commas.
         #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
         roles: Vec<String>,
     },
@@ -42,16 +42,16 @@ enum UserCommand {
         #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
         id: String,
     },
-    /// Give a user these roles instead of those it holds.
+    /// Replace the roles of a user.
     ///
-    /// When they differ, every token issued on the user's behalf ends, and the next ones carry no role that the user has
-    /// lost. Its credentials do not get a role that it gains.
+    /// If they change, every token issued on the user's behalf ends, and new ones carry no role that the user has lost. Its
+    /// credentials do not receive roles that the user gains.
     #[command(group(ArgGroup::new("wanted").required(true).args(["roles", "none"])))]
     Roles {
         /// The user's id.
         #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
         id: String,
-        /// A role that the user holds from now on; give it again, or separate with commas, for more.
+        /// A role that the user holds from now on; repeat it, or separate roles with commas.
         #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
         roles: Vec<String>,
         /// The user holds no role from now on.
@@ -60,9 +60,9 @@ enum UserCommand {
     },
     /// Set the password with which a user signs in to the console.
     ///
-    /// Asks for it twice at the terminal, without showing it. A password has 8 to 1,024 bytes, of any characters; long ones
-    /// are good ones, and nothing else is asked of them. It is never an argument: everybody on the machine can read those.
-    /// The user's applications and their tokens are not affected.
+    /// Asks for it twice at the terminal, without showing it. A password has 8 to 1,024 bytes, with no rules about characters:
+    /// length makes it strong. It is never an argument: every user of the machine can read those. The user's applications and
+    /// their tokens are not affected.
     Password {
         /// The user's id.
         #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
@@ -82,7 +82,7 @@ enum UserCommand {
     },
 }
 
-/// Carries out the command: 0 when it is done, 1 when it is not.
+/// Runs the command: 0 on success, 1 on failure.
 pub(super) fn user(UserArgs { command, remote }: &UserArgs) -> ExitCode {
     report(command.run(remote))
 }
@@ -134,7 +134,7 @@ fn password(remote: &Remote, id: &str, stdin: bool, remove: bool) -> Result<Stri
     }
     let source = if stdin { PasswordSource::StandardInput } else { PasswordSource::Terminal };
     if source == PasswordSource::Terminal {
-        // Nobody types a password twice to read that there is no such user.
+        // Before a password is typed twice: there may be no such user.
         remote.call(Method::GET, &path(id), None)?;
     }
     let new = source.read(id)?;

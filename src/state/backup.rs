@@ -62,7 +62,7 @@ fn copy_into(source: &Connection, to: &Path) -> Result<u64, Box<dyn std::error::
 }
 
 /// The new name survives a power loss, too.
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::transfer::DirectoryLine;
 use super::{Store, StoreError};
 
 /// One document; without a body it is deleted.
@@ -91,6 +92,22 @@ impl Store {
         let (name, known) = (name.to_owned(), known.clone());
         self.writer.run(move |db| change(db, &name, &known, &entries, above)).await
     }
+}
+
+/// All directories, whole.
+pub(super) fn all(db: &Connection) -> rusqlite::Result<Vec<DirectoryLine>> {
+    let mut directories = db.prepare_cached("SELECT name, revision FROM directories ORDER BY name")?;
+    let directories = directories.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
+    let of = "SELECT key, body FROM directory_entries WHERE directory = ?1 ORDER BY key";
+    directories
+        .map(|directory| {
+            let (name, revision): (String, i64) = directory?;
+            let mut entries = db.prepare_cached(of)?;
+            let entries = entries.query_map([&name], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let entries = entries.collect::<rusqlite::Result<_>>()?;
+            Ok(DirectoryLine { name, revision: u64::try_from(revision).unwrap_or(0), entries })
+        })
+        .collect()
 }
 
 fn revision(db: &Connection, name: &str) -> rusqlite::Result<DirectoryRevision> {

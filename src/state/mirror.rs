@@ -79,6 +79,17 @@ pub(super) fn find_all(db: &Connection, events: &[Event]) -> rusqlite::Result<Ve
     found.collect()
 }
 
+/// Whether taking in this entry would change nothing.
+pub(super) fn is_known(db: &Connection, entry: &LogEntry) -> rusqlite::Result<bool> {
+    match &entry.undoes {
+        None => {
+            let detail = rows::detail(entry.event.role_version);
+            Ok(rows::find(db, &Identity::of(&entry.event), detail)?.is_some())
+        }
+        Some(target) => Ok(undone(db, entry, target)?.is_none_or(|(_, undone)| undone)),
+    }
+}
+
 /// The event at this place, and, if it undoes another event, which one.
 pub(super) fn entry(db: &Connection, sequence: u64) -> rusqlite::Result<Option<LogEntry>> {
     let Some(stored) = rows::event(db, sequence)? else { return Ok(None) };

@@ -29,6 +29,7 @@ mod schema;
 mod seen;
 mod session_rows;
 mod streams;
+pub mod transfer;
 mod trim;
 pub(crate) mod uptime;
 mod writer;

@@ -193,6 +193,12 @@ pub(super) fn lower_not_before(db: &Connection, not_before: Timestamp) -> rusqli
     Ok(())
 }
 
+/// Nothing is known of tokens issued before then.
+pub(super) fn set_not_before(db: &Connection, not_before: Timestamp) -> rusqlite::Result<()> {
+    db.execute("UPDATE origin SET not_before = ?1", [not_before.as_millis()])?;
+    Ok(())
+}
+
 pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     let kind = EventKind::from_code(row.get(1)?).ok_or_else(|| unknown(1, "kind"))?;
     let detail: i64 = row.get(4)?;

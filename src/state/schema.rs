@@ -146,6 +146,13 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     Err(OpenError::InUse(path))
 }
 
+/// Whether a process has the file open for writing.
+pub(super) fn is_in_use(path: &Path) -> bool {
+    let file = OpenOptions::new().append(true).open(companion(path, ".lock"));
+    // The lock goes with the handle.
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 /// A file beside it.
 pub(super) fn companion(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

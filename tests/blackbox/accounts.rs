@@ -9,7 +9,7 @@ use testkit::raw_upstream::RawUpstream;
 use testkit::settings::{ADMIN_TOKEN, Settings};
 use testkit::wire::{Answer, Wire};
 
-const AUTHORITY: &str = r#"
+pub const AUTHORITY: &str = r#"
 [[issuers]]
 issuer = "https://gate.test"
 audiences = ["https://api.test"]
@@ -183,7 +183,7 @@ fn tables_are_for_people_and_json_is_the_document() {
     let said = operated.says(&create);
     let (client_id, rest) = said.strip_prefix("client id      ").unwrap().split_once('\n').unwrap();
     let secret = rest.strip_prefix("client secret  ").unwrap().lines().next().unwrap();
-    assert!(said.contains("shown only now"), "{said}");
+    assert!(said.contains("never shown again"), "{said}");
     operated.token(&json!({"client_id": client_id, "client_secret": secret}));
     let row = format!("{client_id}  Robot  zoë & co/1  -      -       t       -\n");
     assert!(operated.says(&["credential", "list", "--owner", "zoë & co/1"]).ends_with(&row), "{row}");

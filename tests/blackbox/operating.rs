@@ -102,7 +102,7 @@ fn tokens_in_use_are_listed_by_filters_and_ended_by_the_beginning_of_their_name_
         (&["session", "end", "--subject", "bob", "--issuer", "https://other.test/"], 1, "issuer"),
         (&["session", "end"], 2, "--subject"),
         (&["session", "end", name, "--subject", "bob"], 2, "cannot be used with"),
-        (&["session", "end", name, "--issuer", "https://a/"], 2, "--subject"),
+        (&["session", "end", name, "--issuer", "https://a/"], 2, "--issuer"),
         (&["session", "list", "--limit", "0"], 2, "--limit"),
         (&["session", "list", "--after", "nowhere"], 1, "`after`"),
         (&["session", "list", "--issuer", "https://other.test/"], 1, "issuer"),
@@ -122,19 +122,19 @@ fn revocations_are_listed_and_undone() {
     assert_eq!(operators.says(&["event", "list"]), "no events are kept\n");
     let token = operators.issuer.token().claim("sub", "alice").claim("iat", now() - 60).build();
     operators.says(&["event", "subject-revoked", "--subject", "alice"]);
-    operators.says(&["event", "client-revoked", "--client", "app"]);
+    operators.says(&["event", "client-revoked", "--client", "robot"]);
     operators.says(&["event", "role-changed", "--subject", "b\u{1b}[31mob", "--role-version", "7"]);
     assert_eq!(operators.status(&token), 401);
 
     let listed = operators.says(&["revocation", "list"]);
-    for text in ["ID ", "subject-revoked", "alice", "client-revoked", "app", "version 7", "admin"] {
+    for text in ["ID ", "subject-revoked", "alice", "client-revoked", "robot", "role-changed", "admin"] {
         assert!(listed.contains(text), "{text} in {listed}");
     }
     assert!(!listed.contains('\u{1b}'), "a name must not reach the terminal as a command: {listed:?}");
     for (filters, ids) in [
         (&[][..], json!([1, 2, 3])),
         (&["--subject", "alice"], json!([1])),
-        (&["--client", "app"], json!([2])),
+        (&["--client", "robot"], json!([2])),
         (&["--jti", "none"], json!([])),
         (&["--issuer", &operators.issuer.name, "--limit", "1"], json!([1])),
         (&["--after", "1"], json!([2, 3])),
@@ -148,7 +148,10 @@ fn revocations_are_listed_and_undone() {
     assert_eq!(operators.status(&token), 200);
     assert_eq!(operators.items(&["revocation", "list"]).len(), 2);
     let events = operators.says(&["event", "list"]);
-    assert!(events.contains("SEQUENCE") && events.contains("undoes 1"), "{events}");
+    assert!(
+        events.contains("SEQUENCE") && events.contains("undoes 1") && events.contains("version 7"),
+        "{events}"
+    );
     for (arguments, code, words) in [
         (&["revocation", "undo", "99"][..], 1, "there is no such revocation"),
         (&["revocation", "undo", "first"], 2, "ID"),

@@ -169,7 +169,7 @@ fn a_terminal_asks_twice_and_shows_nothing_of_the_password() {
     terminal.answer(first, "another password\n");
     terminal.answer(second, "another passwort\n");
     let (code, says, shown) = terminal.end();
-    assert_eq!((code, says.as_str()), (1, "the two passwords differ; nothing has changed\n"));
+    assert_eq!((code, says.as_str()), (1, "the two passwords differ; nothing was changed\n"));
     assert!(!shown.contains("another"), "{shown:?}");
 
     let mut terminal = Terminal::start(&set);

@@ -1,12 +1,12 @@
-//! What `check` warns of: issuers whose tokens strangers can get and whose routes ask nothing of them, and conditions that fit
-//! more than they seem to.
+//! The warnings of `check`: issuers whose tokens strangers can obtain while routes require nothing of them, and conditions that
+//! match more than they seem to.
 
 use crate::config::{IssuerSettings, Settings};
 use crate::enforce::conditions::{ClaimCondition, ClaimTest, ClaimValue, SEGMENT_ENDS};
 use crate::enforce::policy::{Requirement, RouteSettings};
 use crate::keys::KeySource;
 
-/// Issuers whose tokens many strangers can get.
+/// Issuers whose tokens many strangers can obtain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WorkloadIssuer {
     GitHub,
@@ -24,13 +24,13 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
         if let Some(kind) = kind.filter(|_| is_open(issuer, &settings.enforce.routes)) {
             let (who, example) = kind.described();
             warnings.push(format!(
-                "issuer {name}: {who} passes that asks for a token with your audience; add conditions = {{ {example} = … }}, or claims to every route"
+                "issuer {name}: {who} can request a token with your audience, and is accepted; add conditions = {{ {example} = … }}, or claims to every route"
             ));
         }
         let place = format!("issuer {name}");
         warnings.extend(issuer.rules.conditions.iter().flat_map(|condition| loose(&place, condition, kind)));
     }
-    // Which issuer a route's condition is about is open where several are configured.
+    // Where several issuers are configured, a route's condition may be about any of them.
     let github =
         settings.issuers.iter().filter_map(WorkloadIssuer::of).find(|kind| *kind == WorkloadIssuer::GitHub);
     for route in &settings.enforce.routes {
@@ -63,7 +63,7 @@ impl WorkloadIssuer {
         }
     }
 
-    /// Who passes without a condition, and a claim to ask for.
+    /// Who is accepted without a condition, and a claim to require.
     const fn described(self) -> (&'static str, &'static str) {
         match self {
             Self::GitHub => ("any workflow on GitHub", "repository_id"),
@@ -79,7 +79,7 @@ fn is_api_server(source: &KeySource) -> bool {
     matches!(source, KeySource::Url(url) if url.ends_with("/openid/v1/jwks"))
 }
 
-/// Whether a route takes tokens of the issuer whatever they say.
+/// Whether a route accepts tokens of the issuer whatever their claims.
 fn is_open(issuer: &IssuerSettings, routes: &[RouteSettings]) -> bool {
     let takes = |route: &&RouteSettings| {
         !route.anonymous && (route.issuers.is_empty() || route.issuers.contains(&issuer.rules.issuer))
@@ -101,7 +101,7 @@ fn requirements(route: &RouteSettings) -> impl Iterator<Item = &Requirement> {
     std::iter::once(&route.requirement).chain(&route.allow)
 }
 
-/// What a condition fits that its author may not have thought of.
+/// What a condition matches that its author may not have intended.
 fn loose(place: &str, condition: &ClaimCondition, kind: Option<WorkloadIssuer>) -> Vec<String> {
     let claim = &condition.claim;
     let mut found = Vec::new();

@@ -13,6 +13,7 @@ use super::keys::VERSION;
 use super::log::{Beat, EntryPosition, Notice, PAGE, entries};
 use super::phase::Outcome;
 use super::supervise::random_id;
+use super::transfer::UNFINISHED;
 use super::{Fleet, PATIENCE, lock};
 use crate::time::{Monotonic, Timestamp};
 
@@ -28,13 +29,21 @@ impl Fleet {
             self.found(&random_id()).await?;
             beat = self.beat(PATIENCE).await?;
         }
-        if beat.version != VERSION {
-            return Err(RedisFault::Refused(format!(
-                "the data under state.key_prefix has version {:?}, and this release supports {VERSION:?}; update the gates, or use another prefix",
-                beat.version
-            )));
-        }
+        self.require_version(&beat)?;
         Ok(beat)
+    }
+
+    /// Refuses a log of another version.
+    pub(super) fn require_version(&self, beat: &Beat) -> Result<(), RedisFault> {
+        match beat.version.as_str() {
+            VERSION => Ok(()),
+            UNFINISHED => Err(RedisFault::Refused(
+                "an import into it was interrupted; run `portcullis state import` again".to_owned(),
+            )),
+            other => Err(RedisFault::Refused(format!(
+                "the data under state.key_prefix has version {other:?}, and this release supports {VERSION:?}; update the gates, or use another prefix"
+            ))),
+        }
     }
 
     /// Reads the log to its end. `filled` gets the gaps whose entries this gate holds.
@@ -144,7 +153,7 @@ impl Fleet {
     }
 
     /// The entries after a place, up to [`PAGE`].
-    async fn read(&self, lane: &RedisConnection, after: u64) -> Result<Vec<LogEntry>, RedisFault> {
+    pub(super) async fn read(&self, lane: &RedisConnection, after: u64) -> Result<Vec<LogEntry>, RedisFault> {
         let mut range = cmd("XRANGE");
         range.arg(&self.keys.events).arg(format!("({}", id(after))).arg("+").arg("COUNT").arg(PAGE);
         let values: Vec<Value> = lane.ask(&range, 4 * PATIENCE).await?;

@@ -28,9 +28,9 @@ pub(crate) struct LogEntry {
     pub(crate) names_origin: bool,
 }
 
-/// The form on the wire.
+/// The form on the wire, and in exported files.
 #[derive(Serialize, Deserialize)]
-struct EntryWire {
+pub(crate) struct EntryWire {
     #[serde(rename = "k")]
     kind: i64,
     #[serde(rename = "h")]
@@ -82,9 +82,14 @@ fn unhex(text: &str) -> Option<Key> {
 
 /// The text of an entry; its place is not part of it.
 pub(crate) fn encode(entry: &LogEntry) -> String {
+    // Strings and numbers always have a form.
+    serde_json::to_string(&entry.wire()).unwrap_or_default()
+}
+
+fn wire(entry: &LogEntry) -> EntryWire {
     let LogEntry { event, undoes, source, received_at, writer, .. } = entry;
     let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
-    let wire = EntryWire {
+    EntryWire {
         kind: event.kind.code(),
         key: hex(event.key),
         at: event.at.as_millis(),
@@ -106,9 +111,7 @@ pub(crate) fn encode(entry: &LogEntry) -> String {
         undoes_origin: undoes
             .as_ref()
             .map(|undone| undone.origin.map_or_else(String::new, |origin| hex(origin.0))),
-    };
-    // Strings and numbers always have a form.
-    serde_json::to_string(&wire).unwrap_or_default()
+    }
 }
 
 impl LogEntry {
@@ -144,7 +147,16 @@ impl LogEntry {
             pairs.find_map(|pair| (text(&pair[0])? == name).then(|| text(&pair[1]))?)
         };
         let previous = field("p")?.parse().ok()?;
-        let wire: EntryWire = serde_json::from_str(field("e")?).ok()?;
+        Self::from_wire(serde_json::from_str(field("e")?).ok()?, sequence, previous)
+    }
+
+    /// Its form on the wire; its place is not part of it.
+    pub(crate) fn wire(&self) -> EntryWire {
+        wire(self)
+    }
+
+    /// From its form on the wire; `None` when this release does not know what it says.
+    pub(crate) fn from_wire(wire: EntryWire, sequence: u64, previous: u64) -> Option<Self> {
         let key = unhex(&wire.key)?;
         let origin = |text: &str| unhex(text).map(EventOrigin);
         let names_origin = wire.undoes.is_none() || wire.undoes_origin.is_some();

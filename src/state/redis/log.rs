@@ -181,7 +181,7 @@ impl Fleet {
         self.mirror.run(move |db| mirror::find_all(db, &events)).await
     }
 
-    async fn adopt(&self, entries: Vec<LogEntry>) -> Result<Vec<Adopted>, StoreError> {
+    pub(super) async fn adopt(&self, entries: Vec<LogEntry>) -> Result<Vec<Adopted>, StoreError> {
         let (lost, uptime) = (Arc::clone(&self.lost), self.uptime.at(Monotonic::now()));
         let adopting = move |db: &rusqlite::Connection| {
             let lost = &mut *super::lock(&lost);
@@ -215,8 +215,13 @@ impl Fleet {
 
     /// Creates the log if there is none.
     pub(super) async fn found(&self, id: &str) -> Result<(), RedisFault> {
+        self.found_as(id, VERSION).await
+    }
+
+    /// The same, of this version.
+    pub(super) async fn found_as(&self, id: &str, version: &str) -> Result<(), RedisFault> {
         let mut call = self.scripts.found.call(2);
-        call.arg(&self.keys.origin).arg(&self.keys.events).arg(VERSION).arg(id);
+        call.arg(&self.keys.origin).arg(&self.keys.events).arg(version).arg(id);
         self.log_lane()?.ask::<i64>(&call, PATIENCE).await?;
         Ok(())
     }

@@ -41,12 +41,14 @@ mod setup;
 mod streams;
 mod supervise;
 mod terms;
+mod transfer;
 
 pub use clocks::Told;
 pub use create::create;
 pub use first_uses::FirstUse;
 pub use log::{News, ReplicaChanges};
 pub use removed::Removed;
+pub(super) use transfer::{read, write};
 
 use connect::{Connector, Lanes, RedisConnection};
 use endpoint::RedisEndpoint;

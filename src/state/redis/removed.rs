@@ -42,7 +42,7 @@ impl Fleet {
 
 /// From the field of the origin: a retention and an age of the log, for each retention that was ever in force. `ticks` is the
 /// age of the log at most at `now`.
-fn parse(dropped: &str, ticks: i64, now: Monotonic) -> Vec<Removed> {
+pub(super) fn parse(dropped: &str, ticks: i64, now: Monotonic) -> Vec<Removed> {
     let number = |text: &str| text.parse::<u64>().ok().map(Duration::from_millis);
     let read = |pair: &str| {
         let (retention, at) = pair.split_once(':')?;

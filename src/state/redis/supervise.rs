@@ -72,7 +72,7 @@ impl Fleet {
     }
 
     /// Connects to a server that can do the work.
-    async fn open(&self) -> Result<Outcome, RedisFault> {
+    pub(super) async fn open(&self) -> Result<Outcome, RedisFault> {
         let lanes = Arc::new(self.connector.lanes().await?);
         self.prepare(&lanes, self.log_slot()).await?;
         self.connect(lanes);

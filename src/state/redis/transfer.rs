@@ -1,0 +1,245 @@
+//! Copying a shared store to a file and back: as a replica that reads the log, or adds to it, and follows nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::cmd;
+use tokio::time::sleep;
+
+use super::entry::LogEntry;
+use super::fault::RedisFault;
+use super::keys::VERSION;
+use super::log::{Beat, EntryPosition, PAGE};
+use super::supervise::random_id;
+use super::{Fleet, PATIENCE, RedisTerms, Settings, lock, prepare, removed};
+use crate::metrics::Metrics;
+use crate::state::directory::{DirectoryEntry, DirectoryRevision};
+use crate::state::record::EventKind;
+use crate::state::transfer::{DirectoryLine, ForgottenLine, ImportReport, StateCopy, StateSource};
+use crate::state::{OpenError, StoreError, mirror};
+use crate::time::{Monotonic, Now, Timestamp};
+
+/// The version of a store that an import is making. Gates refuse it.
+pub(super) const UNFINISHED: &str = "importing";
+/// Every gate that runs writes more often than this.
+const QUIET: Duration = Duration::from_secs(3);
+/// Entries appended by one call.
+const BATCH: usize = 500;
+/// The field of the log's origin with the identity of the store that was imported first.
+const IMPORTED: &str = "imported";
+
+fn refused(why: impl std::fmt::Display) -> OpenError {
+    OpenError::Refused(why.to_string())
+}
+
+/// Reads all of it, and of the directories those with these names. Last uses are not among it: the server keeps them apart
+/// from everything that a session is made of.
+pub(in crate::state) async fn read(
+    settings: &Settings,
+    terms: RedisTerms,
+    directories: &[&str],
+) -> Result<StateSource, OpenError> {
+    let metrics = Metrics::new().map_err(refused)?;
+    let (fleet, _changes) = prepare(settings.clone(), terms, metrics)?;
+    fleet.open().await.map_err(refused)?;
+    let beat = fleet.beat(PATIENCE).await.map_err(refused)?;
+    if beat.id.is_empty() {
+        return Err(refused("there is no store yet under state.key_prefix"));
+    }
+    fleet.require_version(&beat).map_err(refused)?;
+    // Before anything else is read: a gate that ended meanwhile has written all it knew.
+    let in_use = fleet.is_in_use(&beat).await.map_err(refused)?;
+    let beat = fleet.beat(PATIENCE).await.map_err(refused)?;
+    fleet.read_log(&beat).await.map_err(refused)?;
+    let now = Monotonic::now();
+    let removed = removed::parse(&beat.dropped, beat.ticks, now);
+    let span = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let forgotten = removed.iter().map(|removed| ForgottenLine {
+        issuer: None,
+        retention: span(removed.retention),
+        ago: span(now.since(removed.until)),
+    });
+    let mut found = Vec::new();
+    for name in directories {
+        found.extend(fleet.whole_directory(name).await.map_err(refused)?);
+    }
+    Ok(StateSource {
+        database: Arc::clone(&fleet.mirror),
+        uptime: fleet.uptime,
+        store: "redis",
+        identity: beat.id.clone(),
+        not_before: beat.created_at,
+        sequence: beat.last,
+        in_use,
+        idle: fleet.new_terms(&beat),
+        forgotten: forgotten.collect(),
+        usage: fleet.usage(None).await.map_err(refused)?,
+        directories: found,
+    })
+}
+
+/// Adds a copy to the store, which is made where there is none.
+pub(in crate::state) async fn write(
+    settings: &Settings,
+    terms: RedisTerms,
+    copy: &StateCopy,
+) -> Result<ImportReport, OpenError> {
+    let metrics = Metrics::new().map_err(refused)?;
+    let (fleet, _changes) = prepare(settings.clone(), terms, metrics)?;
+    fleet.open().await.map_err(refused)?;
+    let mut beat = fleet.beat(PATIENCE).await.map_err(refused)?;
+    let is_new = beat.id.is_empty() || beat.version == UNFINISHED;
+    if beat.id.is_empty() {
+        fleet.found_as(&random_id(), UNFINISHED).await.map_err(refused)?;
+        beat = fleet.beat(PATIENCE).await.map_err(refused)?;
+    }
+    if !is_new {
+        fleet.require_version(&beat).map_err(refused)?;
+    }
+    fleet.read_log(&beat).await.map_err(refused)?;
+    let mut report = fleet.add_events(copy).await.map_err(refused)?;
+    report.sessions = fleet.add_sessions(copy, beat.stamp.is_none()).await.map_err(refused)?;
+    fleet.add_documents(copy).await.map_err(refused)?;
+    report.not_before = fleet.set_beginning(copy, beat.created_at).await.map_err(refused)?;
+    report.keeps_beginning = copy.header.in_use;
+    if is_new {
+        fleet.set_origin("version", VERSION).await.map_err(refused)?;
+    }
+    Ok(report)
+}
+
+impl Fleet {
+    /// Whether a gate writes, to prove that the server takes writes, as each does about once a second.
+    async fn is_in_use(&self, beat: &Beat) -> Result<bool, RedisFault> {
+        if beat.stamp.is_none_or(|stamp| beat.clock.since(stamp) > QUIET) {
+            return Ok(false);
+        }
+        sleep(QUIET).await;
+        Ok(self.beat(PATIENCE).await?.stamp != beat.stamp)
+    }
+
+    /// Reads the whole log into the mirror.
+    async fn read_log(&self, beat: &Beat) -> Result<(), RedisFault> {
+        let (created_at, id) = (beat.created_at, beat.id.clone());
+        self.set_position(EntryPosition { id, created_at, said: created_at, ..EntryPosition::default() });
+        let lane = self.log_lane()?;
+        loop {
+            let page = self.read(&lane, self.position().last).await?;
+            let Some(last) = page.last().map(|entry| entry.sequence) else { return Ok(()) };
+            let is_last = page.len() < PAGE;
+            self.adopt(page).await?;
+            self.advance(last);
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Appends the entries that the log does not have: events first, then what takes some of them back.
+    async fn add_events(&self, copy: &StateCopy) -> Result<ImportReport, RedisFault> {
+        let mut report = ImportReport::default();
+        let is_undoing = |entry: &&LogEntry| entry.event.kind == EventKind::Undone;
+        let (undoing, events): (Vec<&LogEntry>, Vec<&LogEntry>) = copy.entries.iter().partition(is_undoing);
+        for group in [events, undoing] {
+            for batch in group.chunks(BATCH) {
+                let asked: Vec<LogEntry> = batch.iter().map(|entry| (*entry).clone()).collect();
+                let (known, count) = (asked.clone(), asked.len());
+                let find = move |db: &rusqlite::Connection| {
+                    known
+                        .iter()
+                        .map(|entry| mirror::is_known(db, entry))
+                        .collect::<rusqlite::Result<Vec<_>>>()
+                };
+                let known = self.mirror.run(find).await?;
+                let missing =
+                    asked.into_iter().zip(known).filter_map(|(entry, known)| (!known).then_some(entry));
+                let missing: Vec<LogEntry> = missing.collect();
+                report.events += missing.len();
+                report.known += count - missing.len();
+                if !missing.is_empty() {
+                    self.put(missing).await?;
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    /// Takes over last uses, and what else idle clocks need; the timeouts in force last only where no gate had any in force.
+    async fn add_sessions(&self, copy: &StateCopy, is_unused: bool) -> Result<usize, StoreError> {
+        let now = Now::read();
+        let rows = copy.session_rows(now);
+        let early = rows.iter().filter(|row| row.first_used_at < row.issued_at);
+        let early = early.map(|row| (row.token, row.first_used_at)).collect();
+        let count = rows.len();
+        self.save_sessions(rows).await?;
+        self.save_first_uses(early).await?;
+        if let Some(terms) = copy.idle_terms(now).filter(|_| is_unused) {
+            self.save_idle_terms(&terms).await?;
+        }
+        Ok(count)
+    }
+
+    async fn add_documents(&self, copy: &StateCopy) -> Result<(), StoreError> {
+        let missing = copy.missing_usage(&self.usage(None).await?);
+        for rows in missing.chunks(BATCH) {
+            self.add_usage(rows.to_vec()).await?;
+        }
+        let none = DirectoryRevision::default();
+        for directory in &copy.directories {
+            let entry = |(key, body): &(String, String)| DirectoryEntry {
+                key: key.as_str().into(),
+                body: Some(body.as_str().into()),
+            };
+            let entries: Vec<DirectoryEntry> = directory.entries.iter().map(entry).collect();
+            drop(self.change_directory(&directory.name, &none, &entries, directory.revision).await?);
+        }
+        Ok(())
+    }
+
+    /// Says since when the log knows everything, and what was removed from the copied one.
+    async fn set_beginning(&self, copy: &StateCopy, known: Timestamp) -> Result<Timestamp, RedisFault> {
+        let mut get = cmd("HGET");
+        get.arg(&self.keys.origin).arg(IMPORTED);
+        let imported: Option<String> = self.log_lane()?.ask(&get, PATIENCE).await?;
+        if imported.is_none() {
+            // Before the beginning moves: after a crash between the two, another source would count as the first.
+            self.set_origin(IMPORTED, &copy.header.identity).await?;
+        }
+        let beginning = copy.beginning(known, imported.as_deref());
+        let mut retentions: Vec<String> =
+            copy.forgotten.iter().map(|line| format!("{}:0", line.retention)).collect();
+        retentions.dedup();
+        *lock(&self.dropped) = retentions.join(",");
+        let position = self.position();
+        if beginning > known {
+            self.raise(&position.id, beginning).await?;
+        }
+        let said = known.max(beginning);
+        let position = EntryPosition { created_at: beginning, said, ..position };
+        if self.lower(&position, &[]).await? {
+            return Ok(beginning);
+        }
+        Err(RedisFault::Moved(
+            "a gate found that events are missing from the shared log; run the import again".to_owned(),
+        ))
+    }
+
+    async fn set_origin(&self, field: &str, value: &str) -> Result<(), RedisFault> {
+        let mut set = cmd("HSET");
+        set.arg(&self.keys.origin).arg(field).arg(value);
+        self.log_lane()?.ask::<i64>(&set, PATIENCE).await.map(drop)
+    }
+
+    async fn whole_directory(&self, name: &str) -> Result<Option<DirectoryLine>, StoreError> {
+        let news = self.directory_news(name, &DirectoryRevision::default()).await?;
+        Ok(news.map(|news| DirectoryLine {
+            name: name.to_owned(),
+            revision: news.revision.number,
+            entries: news
+                .entries
+                .into_iter()
+                .filter_map(|entry| Some((entry.key.into(), entry.body?.into())))
+                .collect(),
+        }))
+    }
+}

@@ -1,0 +1,166 @@
+//! Adding a copied state to a store: what the store has already stays, and what was revoked in either is revoked.
+//!
+//! A store that the import makes can be used by no gate before it is whole: an embedded one has another name until then, a
+//! shared one another version. Until the end it refuses tokens issued before the import, so that one which is interrupted lets
+//! no revoked token through; running it again completes it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+
+use super::{ImportReport, StateCopy};
+use crate::state::directory::{DirectoryEntry, DirectoryRevision};
+use crate::state::redis::entry::LogEntry;
+use crate::state::rows;
+use crate::state::schema::companion;
+use crate::state::{CHUNK, OpenError, Store, StoreError, backup, mirror, redis};
+use crate::time::{Now, Timestamp};
+
+/// Under which name the identity of an imported store is kept, beside fetched documents; no issuer has it.
+const IMPORTED: (&str, &str) = ("state/imported", "state");
+
+/// Where a copy goes.
+#[derive(Debug)]
+pub enum ImportingStore<'s> {
+    /// The file of an embedded store, and the names of all issuers.
+    Embedded(&'s Path, Vec<&'s str>),
+    /// A shared store, and its terms.
+    Redis(&'s redis::Settings, redis::RedisTerms),
+}
+
+/// Adds a copy to a store, which is made where there is none.
+///
+/// # Errors
+/// When the store is in use, is of another version, or cannot be written. What was added then stays; the import can be run again.
+pub async fn import(copy: &StateCopy, to: ImportingStore<'_>) -> Result<ImportReport, OpenError> {
+    match to {
+        ImportingStore::Embedded(path, issuers) => embedded(copy, path, &issuers).await,
+        ImportingStore::Redis(settings, terms) => redis::write(settings, terms, copy).await,
+    }
+}
+
+impl StateCopy {
+    /// Since when everything is known by a store that knew it since `known` and has this copy as well. The first source may
+    /// move it back: nobody else knew more. Of several sources each may have been told what the others were not, so it is
+    /// the latest of theirs; and a source that was in use may know more than its copy.
+    pub(in crate::state) fn beginning(&self, known: Timestamp, imported: Option<&str>) -> Timestamp {
+        let copied = Timestamp::from_millis(self.header.not_before);
+        match imported {
+            Some(other) if other != self.header.identity => known.max(copied),
+            _ if self.header.in_use => known,
+            _ => known.min(copied),
+        }
+    }
+}
+
+async fn embedded(copy: &StateCopy, path: &Path, issuers: &[&str]) -> Result<ImportReport, OpenError> {
+    let failed = |error: &dyn std::fmt::Display| OpenError::Io(path.to_owned(), error.to_string());
+    let is_new = std::fs::metadata(path).map_or(true, |file| file.len() == 0);
+    let unfinished = companion(path, ".importing");
+    let place = if is_new { unfinished.as_path() } else { path };
+    if is_new {
+        // What an interrupted import left.
+        for suffix in ["", "-wal", "-shm", ".seen"] {
+            drop(std::fs::remove_file(companion(&unfinished, suffix)));
+        }
+    }
+    let store = Store::open(place, Now::read())?;
+    let added = add(copy, &store, is_new, issuers).await;
+    store.close().await;
+    drop(store);
+    let report = added.map_err(|error| failed(&error))?;
+    if is_new {
+        let rename = |suffix| std::fs::rename(companion(&unfinished, suffix), companion(path, suffix));
+        // The side file first: beside no database it means nothing.
+        rename(".seen")
+            .and_then(|()| rename(""))
+            .and_then(|()| backup::sync_folder(path))
+            .map_err(|error| failed(&error))?;
+        drop(std::fs::remove_file(companion(&unfinished, ".lock")));
+    }
+    Ok(report)
+}
+
+async fn add(
+    copy: &StateCopy,
+    store: &Store,
+    is_new: bool,
+    issuers: &[&str],
+) -> Result<ImportReport, StoreError> {
+    let now = Now::read();
+    let mut report = ImportReport::default();
+    for chunk in copy.entries.chunks(CHUNK) {
+        let (chunk, uptime) = (chunk.to_vec(), store.uptime().at(now.monotonic));
+        let new = store
+            .writer
+            .run(move |db| {
+                chunk.into_iter().map(|entry| adopt(db, entry, uptime)).collect::<Result<Vec<_>, _>>()
+            })
+            .await?;
+        report.events += new.iter().filter(|new| **new).count();
+        report.known += new.iter().filter(|new| !**new).count();
+    }
+    let forgotten = forgotten(copy, issuers, store, now);
+    store.writer.run(move |db| forgotten.iter().try_for_each(|row| remember(db, row))).await?;
+    let sessions = copy.session_rows(now);
+    report.sessions = sessions.len();
+    store.save_sessions(sessions, Vec::new()).await?;
+    if let Some(terms) = copy.idle_terms(now).filter(|_| is_new) {
+        store.save_idle_terms(terms).await?;
+    }
+    store.add_usage(copy.missing_usage(&store.usage(None).await?)).await?;
+    add_directories(copy, store).await?;
+    let imported = store.key_set(IMPORTED).await?.and_then(|(text, ..)| String::from_utf8(text).ok());
+    store
+        .save_key_set(IMPORTED, imported.as_deref().unwrap_or(&copy.header.identity).as_bytes(), now)
+        .await?;
+    let beginning = copy.beginning(store.not_before(), imported.as_deref());
+    store.writer.run(move |db| rows::set_not_before(db, beginning)).await?;
+    report.not_before = beginning;
+    report.keeps_beginning = copy.header.in_use;
+    Ok(report)
+}
+
+/// Adds an entry behind what is there; whether it is new.
+fn adopt(db: &Connection, mut entry: LogEntry, uptime: i64) -> rusqlite::Result<bool> {
+    entry.sequence = entry.sequence.max(rows::last_sequence(db)? + 1);
+    let adopted = mirror::adopt(db, &entry, uptime, &mut mirror::Lost::new())?;
+    Ok(adopted != mirror::Adopted::Known)
+}
+
+/// What deleted events may have ended, as rows: issuer, retention, until when by the store's running time.
+fn forgotten(copy: &StateCopy, issuers: &[&str], store: &Store, now: Now) -> Vec<(Arc<str>, i64, i64)> {
+    let mut found = Vec::new();
+    for line in &copy.forgotten {
+        let until = store.uptime().at(now.monotonic.minus(Duration::from_millis(line.ago)));
+        let retention = i64::try_from(line.retention).unwrap_or(i64::MAX);
+        let of: Vec<&str> = line.issuer.as_deref().map_or_else(|| issuers.to_vec(), |issuer| vec![issuer]);
+        found.extend(of.into_iter().map(|issuer| (issuer.into(), retention, until)));
+    }
+    found
+}
+
+fn remember(db: &Connection, (issuer, retention, until): &(Arc<str>, i64, i64)) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO forgotten (issuer, retention, until_uptime) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE
+         SET until_uptime = max(until_uptime, excluded.until_uptime)",
+    )?
+    .execute(params![issuer, retention, until])?;
+    Ok(())
+}
+
+/// Adds directories that the store does not have. One that it has is newer, or was imported before.
+async fn add_directories(copy: &StateCopy, store: &Store) -> Result<(), StoreError> {
+    let none = DirectoryRevision::default();
+    for directory in &copy.directories {
+        let entry = |(key, body): &(String, String)| DirectoryEntry {
+            key: key.as_str().into(),
+            body: Some(body.as_str().into()),
+        };
+        let entries = directory.entries.iter().map(entry).collect();
+        drop(store.change_directory(&directory.name, &none, entries, directory.revision).await?);
+    }
+    Ok(())
+}
