@@ -45,6 +45,11 @@ ENV PORTCULLIS_CONFIG=/etc/portcullis/portcullis.toml
 # Public, admin, telemetry.
 EXPOSE 8443 9443 9464
 
+# Whether the process serves. Whether it can judge tokens (`probe ready`) is for load balancers: a restart does not
+# bring an identity provider back.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 \
+    CMD ["/usr/local/bin/portcullis", "probe", "live"]
+
 # SIGTERM drains. The supervisor must wait for longer than server.shutdown_delay and server.drain_timeout together.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/portcullis"]

@@ -194,8 +194,18 @@ fn the_image_serves_with_the_printed_mounts_as_its_own_user() {
     };
     testkit::eventually("the gate serves", || (get("/deals/7", &issuer.good()) == 200).then_some(()));
     assert_eq!(get("/deals/7", "none"), 401);
+    let telemetry = format!("http://{}", address(&log, "telemetry"));
+    let healthy = words("HEALTHCHECK");
+    let probe = |what: &str| {
+        run_to_end(&mut image.command(&[&healthy[0], &healthy[1], what, "--telemetry", &telemetry]))
+    };
+    for what in [&healthy[2], "ready"] {
+        let probed = probe(what);
+        assert_eq!(probed.code, 0, "{what}: {}", probed.err);
+    }
     run("kill", &["-TERM", &process.0.id().to_string()]);
     assert_eq!(process.0.wait().unwrap().code(), Some(0), "{}", log.text());
+    assert_eq!(probe(&healthy[2]).code, 1);
 }
 
 /// Where a listener was bound to.

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::json;
 
 use testkit::documents::{block, commands};
-use testkit::gate::{Gate, binary, path_text, portcullis};
+use testkit::gate::{Gate, binary, path_text, portcullis, run_to_end};
 use testkit::pki::Authority;
 use testkit::raw_upstream::RawUpstream;
 use testkit::settings::Settings;
@@ -81,6 +81,7 @@ fn a_gate_does_all_of_its_work_under_the_restrictions_of_the_unit() {
     }
     let mut gate = Gate::launch_under(&["python3", path_text(&script), path_text(&unit)], &settings);
     gate.wait_until_ready();
+    started(&gate);
     let token = issuer.good();
     assert_eq!(gate.get("/deals/7").token(&token).send().status(), 200);
     // Keys, certificates and configuration are read again, the state is written, and names are looked up.
@@ -89,6 +90,16 @@ fn a_gate_does_all_of_its_work_under_the_restrictions_of_the_unit() {
     assert!(gate.metrics().sum("process_open_fds", &[]) > 0.0);
     assert_eq!(gate.get("/deals/7").token(&issuer.token().claim("sub", "bob").build()).send().status(), 200);
     gate.stop();
+}
+
+/// Fails unless the command that the unit waits for ends once the gate listens.
+fn started(gate: &Gate) {
+    let waiting = value("ExecStartPost").replace("/usr/local/bin/portcullis", path_text(binary()));
+    let script = waiting.strip_prefix("/bin/sh -c '").unwrap().strip_suffix('\'').unwrap();
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script]).env("PORTCULLIS_TELEMETRY_URL", format!("http://{}", gate.telemetry));
+    let waited = run_to_end(&mut shell);
+    assert_eq!((waited.code, waited.out.as_str(), waited.err.as_str()), (0, "", ""));
 }
 
 /// Runs docs/deployment.md: systemd-sysusers
