@@ -108,7 +108,7 @@ fn the_commands_of_the_docs_install_the_unit_its_user_and_its_files() {
     let folder = tempfile::tempdir().unwrap();
     let (source, target) = (folder.path().join("source"), folder.path().join("target"));
     let server = Authority::new().server(&["localhost"]);
-    write(&source.join("target/dist/portcullis"), "");
+    write(&source.join("target/dist/portcullis"), std::fs::read(binary()).unwrap());
     write(&source.join("server.pem"), server.chain);
     write(&source.join("server.key"), server.key);
     for name in ["portcullis.service", "portcullis.sysusers", "portcullis.toml"] {
@@ -123,6 +123,8 @@ fn the_commands_of_the_docs_install_the_unit_its_user_and_its_files() {
             command.replace("systemd-sysusers", &format!("systemd-sysusers --root={}", target.display()));
         // The group is in the folder's own list of groups only.
         let command = command.replace("-g portcullis ", "");
+        let command =
+            command.replace("portcullis man", &format!("{}/usr/local/bin/portcullis man", target.display()));
         let output = Command::new("bash").args(["-euc", &command]).current_dir(&source).output().unwrap();
         assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -133,6 +135,7 @@ fn the_commands_of_the_docs_install_the_unit_its_user_and_its_files() {
     );
     for path in [
         "usr/local/bin/portcullis",
+        "usr/local/share/man/man1/portcullis.1",
         "etc/portcullis/portcullis.toml",
         "etc/portcullis/secrets/admin-token",
         "etc/portcullis/tls/server.key",
