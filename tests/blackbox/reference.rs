@@ -53,7 +53,7 @@ fn every_command_has_a_section_that_names_what_is_below_it() {
     for command in &commands {
         let section = page.split(&format!("\n## {command}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
         for below in subcommands(&[command]) {
-            assert!(section.contains(&format!("{below}")), "{command} {below} is not in its section");
+            assert!(section.contains(&below), "{command} {below} is not in its section");
         }
         let help = portcullis(&[command, "--help"]).out;
         let options = section.split("`--").skip(1).map(|rest| {

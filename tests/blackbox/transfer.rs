@@ -217,7 +217,7 @@ fn a_file_that_is_not_whole_or_of_another_version_changes_nothing() {
     for (command, settings, file, words) in [
         ("export", &memory, first.folder().join("x"), "memory"),
         ("import", &memory, nowhere.clone(), "memory"),
-        ("export", &missing, first.folder().join("x"), "there is no store yet"),
+        ("export", &missing, first.folder().join("x"), "does not exist yet"),
         ("import", &missing, nowhere, "missing.jsonl"),
         ("export", &first, first.folder().join("state.db"), "exists"),
         ("export", &world.redis(&server, "30m"), first.folder().join("x"), "there is no store yet"),
