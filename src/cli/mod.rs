@@ -19,6 +19,7 @@ mod reload;
 mod remote;
 mod revocation;
 mod run;
+mod schema;
 mod session;
 mod state;
 mod table;
@@ -100,6 +101,11 @@ enum Command {
     /// Needs neither the configuration nor a token. Exits with 0 when the gate says yes, with 1 when it says no or does not
     /// respond; `ready` then prints the components that are not ready. Exits with 2 when the arguments make no sense.
     Probe(probe::ProbeArgs),
+    /// Print the JSON Schema of the configuration file.
+    ///
+    /// It describes every key with its type, default and meaning (JSON Schema 2020-12). Editors complete and check a TOML file
+    /// whose first line is `#:schema PATH`, where PATH names a file with this output.
+    Schema,
     /// Explain the verdict on a token, check by check.
     ///
     /// Judges as the gate would, without one running: fetches the keys of the token's issuer once, and reads revocations and
@@ -149,6 +155,7 @@ pub fn main() -> ExitCode {
         Command::Credential(args) => credential::credential(&args),
         Command::State(args) => state::state(&args),
         Command::Probe(args) => probe::probe(&args),
+        Command::Schema => schema::schema(),
         Command::Explain(args) => explain::run(&args),
         Command::Completions(args) => generate::completions(&args, Cli::command()),
         Command::Man(args) => generate::man(&args, Cli::command()),

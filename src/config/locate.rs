@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::describe::KeyDescriptions;
 use super::watch::WatchedFiles;
 
 /// One thing that is wrong with a configuration.
@@ -78,6 +79,8 @@ pub(super) enum ReadFor<'a> {
         /// The issuer, or the SPIFFE trust domain, that it may be of.
         names: &'a [&'a str],
     },
+    /// To describe its keys. What it names is not looked at, and what is wrong with it does not matter.
+    Description,
 }
 
 /// One reading of a configuration file: where relative paths start, what was wrong, which files were looked at.
@@ -87,12 +90,14 @@ pub(super) struct Reading<'a> {
     found: RefCell<Vec<(usize, ConfigProblem)>>,
     files: RefCell<WatchedFiles>,
     extent: ReadFor<'a>,
+    descriptions: RefCell<KeyDescriptions>,
 }
 
 impl<'a> Reading<'a> {
     /// Begins to read `text`, the content of `file`; `files` holds the file itself.
     pub(super) fn new(file: &'a Path, text: &'a str, files: WatchedFiles, extent: ReadFor<'a>) -> Self {
-        Self { file, text, found: RefCell::new(Vec::new()), files: RefCell::new(files), extent }
+        let (found, files, descriptions) = (RefCell::default(), RefCell::new(files), RefCell::default());
+        Self { file, text, found, files, extent, descriptions }
     }
 
     /// Whether everything is read, or a token of this issuer or trust domain is to be judged.
@@ -100,12 +105,30 @@ impl<'a> Reading<'a> {
         match self.extent {
             ReadFor::Everything => true,
             ReadFor::Judgement { names } => names.contains(&name),
+            ReadFor::Description => false,
         }
     }
 
     /// Whether everything is read.
     pub(super) fn is_complete(&self) -> bool {
         self.extent == ReadFor::Everything
+    }
+
+    /// Whether the reading is made to describe keys.
+    pub(super) fn describes(&self) -> bool {
+        self.extent == ReadFor::Description
+    }
+
+    /// Takes notes about keys, when the reading is made for them.
+    pub(super) fn describe(&self, note: impl FnOnce(&mut KeyDescriptions)) {
+        if self.describes() {
+            note(&mut self.descriptions.borrow_mut());
+        }
+    }
+
+    /// The notes about keys.
+    pub(super) fn into_descriptions(self) -> KeyDescriptions {
+        self.descriptions.into_inner()
     }
 
     /// Records that something is wrong at a byte offset.
@@ -138,7 +161,9 @@ impl<'a> Reading<'a> {
     /// A path of the configuration, relative to the folder of its file; the file is watched from now on.
     pub(super) fn resolve(&self, path: &str) -> PathBuf {
         let path = self.beside(path);
-        self.files.borrow_mut().note(&path);
+        if !self.describes() {
+            self.files.borrow_mut().note(&path);
+        }
         path
     }
 

@@ -9,10 +9,12 @@ use serde_json::Value;
 use toml::de::DeTable;
 
 mod compile;
+mod describe;
 mod locate;
 mod material;
 mod named;
 mod restart;
+mod schema;
 mod section;
 mod settings;
 mod units;
@@ -21,6 +23,7 @@ mod values;
 pub mod watch;
 
 pub use locate::{ConfigProblem, Problems};
+pub use schema::schema;
 pub use settings::{IssuerSettings, OnEmpty, SessionSettings, Settings, StateSettings, StoreSettings};
 
 use locate::{ReadFor, Reading, unreadable};

@@ -4,8 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
 use toml::de::DeValue;
 
+use super::describe;
 use super::section::{Section, kind};
 use super::values::Scalar;
 
@@ -38,6 +40,7 @@ impl<'a> Section<'a> {
 
     /// A string, `{ env = "NAME" }` or `{ file = "PATH" }`; `""` for none.
     pub(super) fn secret(&mut self, key: &'a str) -> Option<String> {
+        self.describe(key, || json!({ "$ref": "#/$defs/secret", "default": "" }));
         let secret = match self.take(key).map(|entry| entry.value) {
             None => None,
             Some(DeValue::String(text)) if text.is_empty() => None,
@@ -64,6 +67,10 @@ impl<'a> Section<'a> {
 
     /// An array of secrets, with at least one; each as [`Self::secret`] reads it.
     pub(super) fn secrets(&mut self, key: &'a str) -> Vec<String> {
+        self.describe_required(
+            key,
+            || json!({ "type": "array", "items": describe::filled_secret(), "minItems": 1 }),
+        );
         let elements = match self.take(key).map(|entry| entry.value) {
             Some(DeValue::Array(array)) if array.is_empty() => {
                 self.problem(key, "must not be empty");
@@ -105,6 +112,7 @@ impl<'a> Section<'a> {
 
     /// A secret that must be there.
     pub(super) fn required_secret(&mut self, key: &'a str) -> String {
+        self.describe_required(key, describe::filled_secret);
         match self.find(key).map(|entry| entry.value) {
             None => self.missing(key),
             Some(DeValue::String(text)) if text.is_empty() => self.problem(key, "must not be empty"),

@@ -6,6 +6,7 @@
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
+use super::describe::KeyShape;
 use super::locate::Reading;
 use super::units::listed;
 
@@ -13,7 +14,7 @@ use super::units::listed;
 pub(super) struct Section<'a> {
     pub(super) reading: &'a Reading<'a>,
     /// The full key of this table; empty for the file itself.
-    name: String,
+    pub(super) name: String,
     /// Where the table stands, for what is missing in it.
     offset: usize,
     table: Option<&'a DeTable<'a>>,
@@ -187,6 +188,7 @@ impl<'a> Section<'a> {
 
     /// A table that has only defaults when it is left out.
     pub(super) fn table<T>(&mut self, key: &'a str, read: impl FnOnce(&mut Section<'a>) -> T) -> T {
+        self.describe_table(key, KeyShape::Table);
         let (table, offset) = match self.take(key) {
             Some(SectionEntry { value: DeValue::Table(table), offset }) => (Some(table), offset),
             Some(entry) => {
@@ -228,6 +230,7 @@ impl<'a> Section<'a> {
 
     /// An array of tables, `[[key]]`.
     pub(super) fn tables<T>(&mut self, key: &'a str, mut read: impl FnMut(&mut Section<'a>) -> T) -> Vec<T> {
+        self.describe_table(key, KeyShape::Tables);
         let elements = match self.take(key).map(|entry| entry.value) {
             Some(DeValue::Array(array)) => Some(array),
             Some(DeValue::Table(_)) => {
@@ -240,6 +243,10 @@ impl<'a> Section<'a> {
             }
             None => None,
         };
+        if self.reading.describes() {
+            // One of each list, also where the file has none.
+            self.within(format!("{}[0]", self.full(key)), self.offset, None).read(&mut read);
+        }
         let (mut results, mut shown) = (Vec::new(), Vec::new());
         for (index, element) in elements.into_iter().flat_map(|array| array.iter()).enumerate() {
             let DeValue::Table(table) = element.get_ref() else {

@@ -5,11 +5,11 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use toml::de::DeValue;
 
 use super::section::{Section, kind, not_one_of};
-use super::units;
+use super::{describe, units};
 use crate::time;
 
 /// A value without parts, of the file or a default.
@@ -99,6 +99,7 @@ impl<'a> Section<'a> {
 
     /// `"30s"`.
     pub(super) fn duration(&mut self, key: &'a str, default: &str, zero: Zero) -> Duration {
+        self.describe(key, || describe::duration(default, zero));
         let decode = |value: Scalar<'_>| match value {
             Scalar::Text(text) => match time::parse_duration(text)? {
                 Duration::ZERO if zero == Zero::Refused => Err("must be longer than zero".to_owned()),
@@ -117,6 +118,7 @@ impl<'a> Section<'a> {
 
     /// The same, where zero may mean something.
     pub(super) fn duration_or_none(&mut self, key: &'a str, zero: Zero) -> Option<Duration> {
+        self.describe(key, || describe::optional_duration(zero));
         if matches!(self.find(key).map(|entry| Scalar::from(entry.value)), None | Some(Scalar::Text(""))) {
             self.text(key, "");
             return None;
@@ -126,6 +128,11 @@ impl<'a> Section<'a> {
 
     /// A whole number.
     pub(super) fn count(&mut self, key: &'a str, default: i64, range: RangeInclusive<i64>) -> usize {
+        self.describe(key, || {
+            let mut keywords = describe::integer(*range.start(), *range.end());
+            keywords["default"] = default.into();
+            keywords
+        });
         let decode = |value: Scalar<'_>| match value {
             Scalar::Integer(number) => within(number, &range),
             other => Err(other.not("an integer")),
@@ -141,6 +148,8 @@ impl<'a> Section<'a> {
         default: impl Into<Scalar<'d>>,
         range: RangeInclusive<i64>,
     ) -> u64 {
+        let default = default.into();
+        self.describe(key, || describe::size(&default.json(), *range.start(), *range.end()));
         let decode = |value: Scalar<'_>| {
             let bytes = match value {
                 Scalar::Text(text) => i64::try_from(units::size(text)?).unwrap_or(i64::MAX),
@@ -149,7 +158,7 @@ impl<'a> Section<'a> {
             };
             within(bytes, &range)
         };
-        let bytes = self.value(key, default.into(), decode).unwrap_or_default();
+        let bytes = self.value(key, default, decode).unwrap_or_default();
         u64::try_from(bytes).unwrap_or_default()
     }
 
@@ -169,6 +178,7 @@ impl<'a> Section<'a> {
 
     /// `true` or `false`.
     pub(super) fn flag(&mut self, key: &'a str, default: bool) -> bool {
+        self.describe(key, || json!({ "type": "boolean", "default": default }));
         let decode = |value: Scalar<'_>| match value {
             Scalar::Flag(flag) => Ok(flag),
             other => Err(other.not("true or false")),
@@ -188,6 +198,7 @@ impl<'a> Section<'a> {
         default: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
+        self.describe(key, || json!({ "type": "string", "default": default }));
         let decode = |value: Scalar<'_>| match value {
             Scalar::Text(text) => parse(text),
             other => Err(other.not("a string")),
@@ -201,6 +212,7 @@ impl<'a> Section<'a> {
         key: &'a str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
+        self.describe_required(key, || json!({ "type": "string", "minLength": 1 }));
         if self.take(key).is_none() {
             self.missing(key);
             return None;
@@ -214,9 +226,11 @@ impl<'a> Section<'a> {
     /// A string that is one of a few words.
     pub(super) fn word<T: Copy>(&mut self, key: &'a str, default: (&str, T), others: &[(&str, T)]) -> T {
         let choices: Vec<_> = std::iter::once(&default).chain(others).collect();
+        let words = || choices.iter().map(|(word, _)| *word).collect::<Vec<_>>();
+        self.describe(key, || json!({ "type": "string", "enum": words(), "default": default.0 }));
         let parse = |text: &str| match choices.iter().find(|(word, _)| *word == text) {
             Some((_, value)) => Ok(*value),
-            None => Err(not_one_of(text, &choices.iter().map(|(word, _)| *word).collect::<Vec<_>>())),
+            None => Err(not_one_of(text, &words())),
         };
         self.parsed(key, default.0, parse).unwrap_or(default.1)
     }
@@ -228,6 +242,7 @@ impl<'a> Section<'a> {
         default: &[&str],
         mut parse: impl FnMut(&str) -> Result<T, String>,
     ) -> Vec<T> {
+        self.describe(key, || describe::strings(default, 0));
         let elements = match self.take(key).map(|entry| entry.value) {
             None => default.iter().map(|text| Scalar::Text(text)).collect(),
             Some(DeValue::Array(array)) => array.iter().map(|element| element.get_ref().into()).collect(),
@@ -261,6 +276,7 @@ impl<'a> Section<'a> {
         default: &str,
         parse: impl FnMut(&str) -> Result<T, String>,
     ) -> Vec<T> {
+        self.describe(key, || describe::one_or_more(default));
         match self.find(key).map(|entry| entry.value) {
             Some(DeValue::Array(_)) => self.filled_list(key, &[default], parse),
             _ => self.parsed(key, default, parse).into_iter().collect(),
@@ -274,12 +290,27 @@ impl<'a> Section<'a> {
         default: &[&str],
         parse: impl FnMut(&str) -> Result<T, String>,
     ) -> Vec<T> {
+        match default {
+            [] => self.describe_required(key, || describe::strings(&[], 1)),
+            default => self.describe(key, || describe::strings(default, 1)),
+        }
         let values = self.list(key, default, parse);
         match self.find(key).map(|entry| entry.value) {
             None if default.is_empty() => self.missing(key),
             Some(DeValue::Array(array)) if array.is_empty() => self.problem(key, "must not be empty"),
             _ => {}
         }
+        values
+    }
+
+    /// An array of at least one of a few words.
+    pub(super) fn words<T: Copy + PartialEq>(&mut self, key: &'a str, choices: &[(&str, T)]) -> Vec<T> {
+        let names = || choices.iter().map(|(word, _)| *word).collect::<Vec<_>>();
+        let values = self.filled_list(key, &[], |text| {
+            let chosen = choices.iter().find(|(word, _)| *word == text);
+            chosen.map(|(_, value)| *value).ok_or_else(|| not_one_of(text, &names()))
+        });
+        self.narrow(key, || json!({ "items": { "type": "string", "enum": names() } }));
         values
     }
 }

@@ -115,6 +115,7 @@ fn the_examples_of_accounts_run_as_printed() {
 }
 
 /// Runs docs/commands.md: portcullis state init
+/// Runs docs/commands.md: portcullis schema
 /// Runs docs/commands.md: source <(portcullis completions bash)
 /// Runs docs/commands.md: portcullis man
 #[test]

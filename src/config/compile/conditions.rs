@@ -1,6 +1,6 @@
 //! Conditions on claims: `conditions` of `[[issuers]]`, `claims` of `[[routes]]` and of its `allow`.
 
-use serde_json::{Number, Value};
+use serde_json::{Number, Value, json};
 use toml::de::DeValue;
 
 use crate::config::section::{Section, SectionEntry, kind};
@@ -12,6 +12,7 @@ const TESTS: [&str; 6] = ["in", "prefix", "glob", "exists", "at_least", "at_most
 
 /// A table of claims, each with what it must be.
 pub(super) fn conditions<'a>(s: &mut Section<'a>, key: &'a str) -> Vec<ClaimCondition> {
+    s.describe(key, || json!({ "$ref": "#/$defs/conditions", "default": {} }));
     s.table(key, |s| {
         let claims: Vec<&str> = s.written().collect();
         claims.into_iter().filter_map(|claim| condition(s, claim)).collect()
@@ -35,7 +36,7 @@ fn condition<'a>(s: &mut Section<'a>, name: &'a str) -> Option<ClaimCondition> {
 fn value<'a>(s: &mut Section<'a>, key: &'a str, entry: SectionEntry<'a>) -> Option<ClaimValue> {
     match plain(entry.value) {
         Ok(value) => {
-            s.show(key, json(&value));
+            s.show(key, shown(&value));
             Some(value)
         }
         Err(message) => {
@@ -67,7 +68,7 @@ fn plain(value: &DeValue<'_>) -> Result<ClaimValue, String> {
     }
 }
 
-fn json(value: &ClaimValue) -> Value {
+fn shown(value: &ClaimValue) -> Value {
     match value {
         ClaimValue::Text(text) => text.as_str().into(),
         ClaimValue::Number(number) => Value::Number(number.clone()),
@@ -123,7 +124,7 @@ fn list<'a>(s: &mut Section<'a>, key: &'a str, entry: SectionEntry<'a>) -> Optio
     if array.is_empty() {
         s.problem(key, "must not be empty: no value could match it");
     }
-    s.show(key, values.iter().map(json).collect::<Vec<_>>());
+    s.show(key, values.iter().map(shown).collect::<Vec<_>>());
     Some(values)
 }
 
@@ -161,7 +162,7 @@ fn mistake(tests: &[ClaimTest]) -> Option<String> {
     {
         return cannot("at_least is greater than at_most");
     }
-    let passes = |value: &ClaimValue| tests.iter().all(|test| test.is_passed_by(&json(value)));
+    let passes = |value: &ClaimValue| tests.iter().all(|test| test.is_passed_by(&shown(value)));
     tests.iter().find_map(|test| match test {
         ClaimTest::In(values) if !values.iter().any(passes) => {
             cannot("none of the values of in passes the other tests")

@@ -1,6 +1,7 @@
 //! `[identity]`, `[identity.headers]` and `[bearer]`.
 
 use http::{HeaderName, HeaderValue};
+use serde_json::{Value, json};
 
 use crate::config::section::{Section, nearest};
 use crate::config::units;
@@ -73,8 +74,11 @@ fn websocket_protocol(text: &str) -> Result<Option<HeaderValue>, String> {
 fn headers(s: &mut Section<'_>) -> Vec<(HeaderName, IdentityClaim)> {
     let mut headers: Vec<(HeaderName, IdentityClaim)> = Vec::new();
     let mut folded: Vec<(String, &str)> = Vec::new();
+    s.narrow_table(|| json!({ "additionalProperties": header_claim() }));
     for name in s.written() {
-        let claim = s.parsed(name, "", claim).flatten();
+        let default = DEFAULTS.iter().find(|(known, _)| *known == name).map_or("", |(_, default)| default);
+        let claim = s.parsed(name, default, claim).flatten();
+        s.narrow(name, header_claim);
         if let Some((_, other)) = folded.iter().find(|(taken, _)| *taken == fold(name)) {
             s.problem(name, format!("is the same as {other:?} for an upstream that treats `_` and `-`, and upper and lower case, alike"));
         }
@@ -93,6 +97,11 @@ fn headers(s: &mut Section<'_>) -> Vec<(HeaderName, IdentityClaim)> {
     // One order whatever the file's, so that two files which mean the same are equal.
     headers.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
     headers
+}
+
+/// What [`claim`] reads.
+fn header_claim() -> Value {
+    json!({ "type": "string", "pattern": r"^(sub|client|scope|roles|tenant|token\..+)?$" })
 }
 
 /// As CGI, WSGI and their kin see a field name (RFC 3875 §4.1.18).

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jsonwebtoken::Algorithm;
+use serde_json::{Value, json};
 
 use super::conditions::conditions;
 use super::shared;
@@ -35,6 +36,9 @@ pub(super) const ALGORITHMS: [(&str, Algorithm, bool); 12] = [
     ("HS512", Algorithm::HS512, true),
 ];
 
+/// The other name of EdDSA with this curve (RFC 9864 §2.2).
+const ED25519: &str = "Ed25519";
+
 /// What tokens must be bound to, where that is not left to them.
 const CONSTRAINTS: [(&str, SenderConstraint); 4] = [
     ("dpop", SenderConstraint::Dpop),
@@ -56,7 +60,9 @@ pub(super) fn issuers(s: &mut Section<'_>) -> Vec<IssuerSettings> {
 
 fn issuer(s: &mut Section<'_>) -> IssuerSettings {
     let workload = workloads::workload(s);
+    s.describe("issuer", || json!({ "type": "string", "minLength": 1 }));
     let issuer = workload.issuer(s);
+    s.narrow_table(named);
     s.look_for(&[Some(issuer.as_str()), workload.trust_domain()]);
     let audiences = s.filled_list("audiences", &[], units::name);
     let algorithms = algorithms(s, workload.algorithms());
@@ -102,9 +108,23 @@ fn issuer(s: &mut Section<'_>) -> IssuerSettings {
     IssuerSettings { rules, keys, idle_timeout: s.duration_or_none("idle_timeout", Zero::Allowed) }
 }
 
-/// The algorithms that an issuer may use, each once: EdDSA has two names (RFC 9864 §2.2).
+/// What names an issuer.
+fn named() -> Value {
+    let is = |key: &str, what: Value| json!({ "required": [key], "properties": { key: what } });
+    json!({ "anyOf": [
+        is("issuer", json!({ "minLength": 1 })),
+        is("kubernetes", json!({ "const": true })),
+        is("spiffe_trust_domain", json!({ "minLength": 1 })),
+    ] })
+}
+
+/// The algorithms that an issuer may use, each once: EdDSA has two names.
 fn algorithms(s: &mut Section<'_>, default: &[&str]) -> Vec<Algorithm> {
     let named = s.filled_list("algorithms", default, |text| Ok((text.to_owned(), algorithm(text)?)));
+    s.narrow("algorithms", || {
+        let names = ALGORITHMS.iter().map(|(name, ..)| *name).chain([ED25519]).collect::<Vec<_>>();
+        json!({ "items": { "type": "string", "enum": names } })
+    });
     let mut algorithms = Vec::new();
     for (_, algorithm) in named {
         if !algorithms.contains(&algorithm) {
@@ -116,7 +136,7 @@ fn algorithms(s: &mut Section<'_>, default: &[&str]) -> Vec<Algorithm> {
 
 fn algorithm(text: &str) -> Result<Algorithm, String> {
     let names = ALGORITHMS.map(|(name, algorithm, _)| (name, algorithm));
-    let known = names.iter().chain(&[("Ed25519", Algorithm::EdDSA)]).find(|(name, _)| *name == text);
+    let known = names.iter().chain(&[(ED25519, Algorithm::EdDSA)]).find(|(name, _)| *name == text);
     let message = || match text {
         "ES512" => "\"ES512\" is not supported; use ES256 or ES384".to_owned(),
         "ES256K" => "\"ES256K\" is not supported; use ES256 or ES384".to_owned(),

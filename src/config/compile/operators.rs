@@ -6,16 +6,26 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::{address, server, unique};
 use crate::admin::{Permission, Settings, Token};
-use crate::config::section::{Section, not_one_of};
-use crate::config::units;
+use crate::config::section::Section;
+use crate::config::{describe, units};
 
 /// The shortest secret of an admin token, in bytes.
 const SHORTEST: usize = 16;
+
+/// What admin tokens may do.
+const PERMISSIONS: [(&str, Permission); 5] = [
+    ("events", Permission::Events),
+    ("signals", Permission::Signals),
+    ("sessions", Permission::Sessions),
+    ("authority", Permission::Authority),
+    ("config", Permission::Config),
+];
 
 /// `[admin]`.
 pub(super) fn admin(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settings {
     let default = SocketAddr::from(([127, 0, 0, 1], 9443));
     let listen = s.parsed("listen", &default.to_string(), |text| address(text, taken)).unwrap_or(default);
+    s.narrow("listen", describe::address);
     let tls = s.optional_table("tls", server::tls);
     if tls.is_none() && !listen.ip().is_loopback() {
         s.problem(
@@ -44,17 +54,6 @@ fn tokens(s: &mut Section<'_>) -> Vec<Token> {
             s.problem("secret", "is also the secret of another admin token");
         }
         secrets.push(secret.clone());
-        Token { name, secret, permissions: s.filled_list("permissions", &[], permission) }
+        Token { name, secret, permissions: s.words("permissions", &PERMISSIONS) }
     })
-}
-
-fn permission(text: &str) -> Result<Permission, String> {
-    match text {
-        "events" => Ok(Permission::Events),
-        "signals" => Ok(Permission::Signals),
-        "sessions" => Ok(Permission::Sessions),
-        "authority" => Ok(Permission::Authority),
-        "config" => Ok(Permission::Config),
-        other => Err(not_one_of(other, &["events", "signals", "sessions", "authority", "config"])),
-    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use serde_json::json;
 
 use super::{transmitters, unique};
 use crate::authority;
@@ -46,6 +47,10 @@ pub(super) fn providers(
 }
 
 fn provider(s: &mut Section<'_>, issuers: Option<&[IssuerSettings]>, known: &mut Vec<String>) -> Settings {
+    s.describe(
+        "roles",
+        || json!({ "type": "object", "additionalProperties": { "type": "string", "minLength": 1 } }),
+    );
     Settings {
         name: s.required("name", transmitters::segment).unwrap_or_default(),
         tokens: tokens(s, known),

@@ -5,11 +5,12 @@ use std::num::{NonZero, NonZeroUsize};
 
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
+use serde_json::json;
 
 use super::address;
-use crate::config::material;
 use crate::config::section::Section;
 use crate::config::values::Zero;
+use crate::config::{describe, material};
 use crate::forward::TrustedFields;
 use crate::gate::{GateLimits, ProxyProtocol, Settings};
 use crate::tls::{NamedCertificate, ServerSettings, Version};
@@ -17,6 +18,11 @@ use crate::tls::{NamedCertificate, ServerSettings, Version};
 /// `[server]`.
 pub(super) fn server(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settings {
     let listen = s.filled_list("listen", &["0.0.0.0:8443"], |text| address(text, taken));
+    s.narrow("listen", || json!({ "items": describe::address() }));
+    s.narrow_table(|| {
+        let plaintext = json!({ "properties": { "allow_plaintext": { "const": true } } });
+        json!({ "anyOf": [{ "required": ["tls"] }, { "required": ["allow_plaintext"], "allOf": [plaintext] }] })
+    });
     let allow_plaintext = s.flag("allow_plaintext", false);
     let tls = s.optional_table("tls", |s| {
         let settings = tls(s);

@@ -7,7 +7,7 @@ use super::{address, server, transmitters, unique};
 use crate::client::Url;
 use crate::config::section::Section;
 use crate::config::settings::IssuerSettings;
-use crate::config::units;
+use crate::config::{describe, units};
 use crate::signals::intake::{EndpointKind, Settings};
 use crate::signals::{logout, revocation};
 
@@ -85,6 +85,7 @@ fn revocation(
 fn table(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settings {
     let parse = |text: &str| if text.is_empty() { Ok(None) } else { address(text, taken).map(Some) };
     let listen = s.parsed("listen", "", parse).flatten();
+    s.narrow("listen", describe::optional_address);
     let tls = s.optional_table("tls", server::tls);
     match listen {
         Some(listen) if tls.is_none() && !listen.ip().is_loopback() => s.problem(

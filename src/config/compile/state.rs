@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::section::{Section, not_one_of};
+use crate::config::section::Section;
 use crate::config::settings::{IssuerSettings, OnEmpty, SessionSettings, StateSettings, StoreSettings};
 use crate::config::url::without_password;
 use crate::config::values::Zero;
@@ -11,6 +11,14 @@ use crate::gate::StreamSettings;
 use crate::sessions::IdleTimeouts;
 use crate::state::redis;
 use crate::state::redis::endpoint::{RedisEndpoint, Topology};
+
+/// Where the state is kept.
+#[derive(Clone, Copy)]
+enum StoreKind {
+    Embedded,
+    Memory,
+    Redis,
+}
 
 /// `[sessions]`, and what issuers say in its place.
 pub(super) fn sessions(s: &mut Section<'_>, issuers: &[IssuerSettings]) -> SessionSettings {
@@ -38,14 +46,15 @@ pub(super) fn state(s: &mut Section<'_>) -> StateSettings {
     let path = s.reading.beside(&path);
     s.show("path", path.to_string_lossy());
     let redis = shared_store(s);
-    let store = |text: &str| match text {
-        "embedded" => Ok(StoreSettings::Embedded(path)),
-        "memory" => Ok(StoreSettings::Memory),
+    let others = [("memory", StoreKind::Memory), ("redis", StoreKind::Redis)];
+    let store = match s.word("store", ("embedded", StoreKind::Embedded), &others) {
+        StoreKind::Embedded => StoreSettings::Embedded(path),
+        StoreKind::Memory => StoreSettings::Memory,
         // Without settings something was wrong with them, and that was said.
-        "redis" => Ok(redis.map_or(StoreSettings::Memory, |redis| StoreSettings::Redis(Box::new(redis)))),
-        other => Err(not_one_of(other, &["embedded", "memory", "redis"])),
+        StoreKind::Redis => {
+            redis.map_or(StoreSettings::Memory, |redis| StoreSettings::Redis(Box::new(redis)))
+        }
     };
-    let store = s.parsed("store", "embedded", store).unwrap_or(StoreSettings::Memory);
     StateSettings {
         store,
         max_staleness: s.duration("max_staleness", "10s", Zero::Refused),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use http::HeaderValue;
 use http::uri::Authority;
 use rustls::pki_types::ServerName;
+use serde_json::json;
 
 use super::unique;
 use crate::config::material;
@@ -75,6 +76,7 @@ fn addresses(s: &mut Section<'_>) -> (Option<Scheme>, Vec<Address>) {
     let one = s.parsed("url", "", |text| if text.is_empty() { Ok(None) } else { address(text).map(Some) });
     let several = s.list("urls", &[], address);
     let neither = one == Some(None) && several.is_empty() && s.is_sound("urls");
+    s.narrow_table(|| json!({ "anyOf": [{ "required": ["url"] }, { "required": ["urls"] }] }));
     match (s.has("url"), s.has("urls")) {
         (true, true) if one != Some(None) && !several.is_empty() => {
             s.problem("urls", "cannot be combined with url: write all addresses in urls");

@@ -1,14 +1,14 @@
 //! The OAuth clients that people use, as they come: curl, and packages of npm and PyPI. Each script makes its own checks
 //! and prints how many; `tests/run` installs the packages.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::authority::stage::{App, Stage, part};
 use testkit::gate::path_text;
-use testkit::tools::node_modules;
+use testkit::tools::{node_modules, python};
 
 /// Runs a script against the stage and returns how many checks it made.
 #[track_caller]
@@ -41,11 +41,6 @@ fn checks_with(stage: &Stage, app: &App, program: &Path, script: &str, more: &[(
     last.strip_suffix(" checks")
         .and_then(|n| n.parse().ok())
         .unwrap_or_else(|| panic!("{script}: {out}\n{err}"))
-}
-
-/// The Python into which `tests/run` installs the packages of PyPI.
-fn python() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/python/bin/python")
 }
 
 fn curl(stage: &Stage, arguments: &[&str]) -> (u16, String) {

@@ -3,14 +3,14 @@
 use super::{BASE, Folder, base_with, line_of_here};
 
 /// One mistake: what is replaced in the base, the key at fault, and part of what must be said.
-struct Row {
-    replacements: Vec<(&'static str, String)>,
-    key: &'static str,
-    message: &'static str,
+pub(super) struct Row {
+    pub(super) replacements: Vec<(&'static str, String)>,
+    pub(super) key: &'static str,
+    pub(super) message: &'static str,
 }
 
 /// The blocks of `bad.txt`.
-fn rows() -> Vec<Row> {
+pub(super) fn rows() -> Vec<Row> {
     let block = |block: &'static str| {
         let (replacements, expected) =
             block.split_once("\n>>> ").unwrap_or_else(|| panic!("no >>> in {block}"));

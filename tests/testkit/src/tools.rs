@@ -111,3 +111,10 @@ pub fn node_modules() -> PathBuf {
     assert!(path.is_dir(), "{} is missing; tests/run installs it", path.display());
     path
 }
+
+/// The Python into which `tests/run` installs the packages of PyPI.
+pub fn python() -> PathBuf {
+    let path = root().join(".cache/python/bin/python");
+    assert!(path.exists(), "{} is missing; tests/run installs it", path.display());
+    path
+}
