@@ -228,6 +228,11 @@ pub(super) fn shared() -> Value {
     })
 }
 
+/// A table of secrets.
+pub(super) fn secrets_by_name() -> Value {
+    json!({ "type": "object", "additionalProperties": { "$ref": "#/$defs/secret" }, "default": {} })
+}
+
 /// A secret that must not be empty.
 pub(super) fn filled_secret() -> Value {
     json!({ "$ref": "#/$defs/secret", "minLength": 1 })

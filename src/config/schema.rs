@@ -25,7 +25,7 @@ pub fn schema() -> Value {
     let reading = Reading::new(Path::new(""), REFERENCE, WatchedFiles::default(), ReadFor::Description);
     let (table, _) = DeTable::parse_recoverable(REFERENCE);
     Section::root(&reading, table.get_ref(), compile::settings);
-    let parts = Parts { keys: reading.into_descriptions(), meanings: meanings(REFERENCE) };
+    let parts = SchemaParts { keys: reading.into_descriptions(), meanings: meanings(REFERENCE) };
     let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Portcullis configuration",
@@ -39,12 +39,12 @@ pub fn schema() -> Value {
 }
 
 /// What the schema is put together from.
-struct Parts<'a> {
+struct SchemaParts<'a> {
     keys: KeyDescriptions,
     meanings: BTreeMap<String, &'a str>,
 }
 
-impl Parts<'_> {
+impl SchemaParts<'_> {
     /// The schema of a table, with further keywords.
     fn table(&self, name: &str, keywords: &Map<String, Value>) -> Value {
         let (mut properties, mut required) = (Map::new(), Vec::new());

@@ -164,6 +164,7 @@ impl<'a> Section<'a> {
 
     /// A number between 0 and 1.
     pub(super) fn ratio(&mut self, key: &'a str, default: f64) -> f64 {
+        self.describe(key, || json!({ "type": "number", "minimum": 0, "maximum": 1, "default": default }));
         let decode = |value: Scalar<'_>| match value {
             Scalar::Fraction(number) if (0.0..=1.0).contains(&number) => Ok(number),
             Scalar::Integer(0) => Ok(0.0),

@@ -10,6 +10,7 @@
 
 mod access_log;
 mod accounts;
+mod admin_calls;
 mod answers;
 mod authority;
 mod backups;

@@ -127,6 +127,12 @@ fn the_examples_that_need_no_gate_run_as_printed() {
     let run = |key: &str| run(key, settings.folder(), "", None).out;
     assert!(run("portcullis state init").contains("are accepted"));
     assert!(settings.folder().join("copy.db").exists());
+    assert_eq!(run("portcullis schema"), "");
+    assert!(
+        std::fs::read_to_string(settings.folder().join("portcullis.schema.json"))
+            .unwrap()
+            .contains("2020-12")
+    );
     assert_eq!(run("source <(portcullis completions bash)"), "");
     assert!(run("portcullis man").contains("portcullis-run.1"));
 }

@@ -14,6 +14,7 @@ mod listed;
 mod map;
 mod monitoring;
 mod names;
+mod openapi;
 mod promises;
 mod secrets;
 mod settings;

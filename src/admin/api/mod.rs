@@ -39,6 +39,7 @@ mod credentials;
 mod events;
 mod explain;
 mod list;
+mod openapi;
 mod revocations;
 mod sessions;
 mod ssf;
@@ -181,6 +182,7 @@ fn router(api: Api, access: Arc<Access>) -> Router {
         .merge(permitted(Permission::Sessions, explain::routes()))
         .merge(permitted(Permission::Authority, users::routes()))
         .merge(permitted(Permission::Authority, credentials::routes()))
+        .merge(openapi::routes())
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is no such endpoint") })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not support this method")

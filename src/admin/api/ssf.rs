@@ -2,12 +2,12 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use http::StatusCode;
 
-use super::Api;
+use super::{Api, Id};
 use crate::admin::body::read;
 use crate::admin::problem::Problem;
 use crate::admin::server::AdminLimits;
@@ -19,11 +19,7 @@ pub(super) fn routes() -> Router<Api> {
 }
 
 /// Answers 202 when everything the token says is durable and in force, not before.
-async fn push_to(
-    State(api): State<Api>,
-    Path(name): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
+async fn push_to(State(api): State<Api>, Id(name): Id, request: Request) -> Result<Response, Problem> {
     let receiver = &api.ledger.receiver;
     let Some(transmitter) = receiver.transmitter(&name) else {
         return Ok(push::unknown().map(Body::from));

@@ -6,8 +6,8 @@ use http::{HeaderName, HeaderValue};
 
 use super::address;
 use crate::admin::ReadyWhen;
-use crate::config::material;
 use crate::config::section::Section;
+use crate::config::{describe, material};
 use crate::log::{self, Format};
 use crate::traces::{self, CollectorUrl, SampleRatio};
 
@@ -32,6 +32,7 @@ pub(super) struct TelemetrySettings {
 pub(super) fn telemetry(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> TelemetrySettings {
     let default = SocketAddr::from(([127, 0, 0, 1], 9464));
     let listen = s.parsed("listen", &default.to_string(), |text| address(text, taken)).unwrap_or(default);
+    s.narrow("listen", describe::address);
     let log = log::Settings {
         format: s.word("log_format", ("json", Format::Json), &[("pretty", Format::Pretty)]),
         level: s.parsed("log_level", "info", log_level).unwrap_or_default(),
@@ -56,6 +57,7 @@ fn traces(s: &mut Section<'_>, with_paths: bool) -> Option<traces::Settings> {
         "" => Ok(None),
         text => CollectorUrl::parse(text).map(Some),
     });
+    s.describe("otlp_headers", describe::secrets_by_name);
     let headers = s.table("otlp_headers", headers);
     let ca = s.file("otlp_ca");
     material::roots(s, "otlp_ca", ca.as_deref());
