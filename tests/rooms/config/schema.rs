@@ -68,7 +68,7 @@ fn data(value: &DeValue<'_>) -> Value {
 fn the_file_in_the_repository_is_what_the_command_prints() {
     let printed = format!("{:#}\n", config::schema());
     let is_same = std::fs::read_to_string(root().join(FILE)).is_ok_and(|file| file == printed);
-    assert!(is_same, "{FILE} is out of date; write it anew: cargo run -- schema > {FILE}");
+    assert!(is_same, "{FILE} is out of date; regenerate it: cargo run -- schema > {FILE}");
 }
 
 /// The schemas of the keys of a table, by its full name without places in lists.
