@@ -97,7 +97,7 @@ Why a token passes or not, check by check
 
 What operators do: see the tokens in use, and end all tokens of a user (SUBJECT: the claim sub of your token)
   {export}
-  {trust} -H \"Authorization: Bearer $PORTCULLIS_ADMIN_TOKEN\" $PORTCULLIS_ADMIN_URL/v1/sessions
+  {program} session list
   {program} event subject-revoked --subject SUBJECT
 
 401: the token was revoked
