@@ -73,7 +73,9 @@ impl SchemaParts<'_> {
                 json!({ "type": "array", "items": self.table(name, &description.keywords), "default": [] })
             }
         };
-        if let Some(meaning) = self.meanings.get(name) {
+        // The sets in `allow` have keys of their route, which say what they mean there.
+        let meaning = self.meanings.get(name).or_else(|| self.meanings.get(&name.replace(".allow.", ".")));
+        if let Some(meaning) = meaning {
             schema["description"] = json!(meaning);
         }
         schema

@@ -478,7 +478,7 @@ fn a_store_that_cannot_be_made_is_said_so() {
         portcullis(&["state", "init", "--config", path_text(&settings.write()), "--accept-existing-tokens"])
     };
     for (settings, code, text) in [
-        (base().toml("[state]\nstore = \"memory\"\n"), 1, "nothing to make"),
+        (base().toml("[state]\nstore = \"memory\"\n"), 1, "nothing to create"),
         (base().toml("[state]\npath = \"no/such/folder/state.db\"\n"), 1, "cannot be used"),
         (base().toml("[state]\nstore = \"redis\"\nurl = \"redis://127.0.0.1:1\"\n"), 1, "cannot be used"),
         (base().toml("[state]\npaht = \"state.db\"\n"), 2, "paht"),

@@ -246,7 +246,7 @@ fn a_list_command_survives_an_answer_that_is_no_list() {
             );
             assert_eq!(outcome.code, 1, "{command:?} {body}: {}", outcome.err);
             assert!(
-                outcome.err.contains("something else than a list"),
+                outcome.err.contains("the response is not a list"),
                 "{command:?} {body}: {}",
                 outcome.err
             );
