@@ -158,14 +158,14 @@ fn explain_tells_what_a_request_with_header_fields_meets() {
         ),
         (&[version, "Mcp-Method: tools/call", "mcp-name:close_deal"], 1, "denied: insufficient_scope"),
         (&[version, "Mcp-Method: tools/call", "Mcp-Name: other"], 1, "denied: no_route"),
-        (&[version, "Mcp-Method: tools/call"], 1, "the field Mcp-Name is missing"),
-        (&["Mcp-Method: tools/list"], 1, "the field MCP-Protocol-Version is missing"),
+        (&[version, "Mcp-Method: tools/call"], 1, "the header Mcp-Name is missing"),
+        (&["Mcp-Method: tools/list"], 1, "the header MCP-Protocol-Version is missing"),
         (
             &[version, "Mcp-Method: tools/list", "Mcp-Method: tools/list"],
             1,
-            "the field Mcp-Method is repeated",
+            "the header Mcp-Method is repeated",
         ),
-        (&["MCP-Protocol-Version: 2025-11-25", "Mcp-Method: tools/list"], 1, "is before 2026-07-28"),
+        (&["MCP-Protocol-Version: 2025-11-25", "Mcp-Method: tools/list"], 1, "is earlier than 2026-07-28"),
         (&[], 1, "denied: malformed"),
     ] {
         let told = explain(fields);

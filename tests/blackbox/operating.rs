@@ -98,7 +98,7 @@ fn tokens_in_use_are_listed_by_filters_and_ended_by_the_beginning_of_their_name_
     assert_eq!((operators.status(&first), operators.status(&third)), (401, 200));
 
     for (arguments, code, words) in [
-        (&["session", "end", "000000000000"][..], 1, "there is no such token in use"),
+        (&["session", "end", "000000000000"][..], 1, "no such token is in use"),
         (&["session", "end", "--subject", "bob", "--issuer", "https://other.test/"], 1, "issuer"),
         (&["session", "end"], 2, "--subject"),
         (&["session", "end", name, "--subject", "bob"], 2, "cannot be used with"),

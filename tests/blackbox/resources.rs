@@ -143,7 +143,7 @@ fn challenges_lead_to_the_metadata_and_name_all_scopes_of_the_route() {
     let invalid = |why: &str| format!(r#"{realm}, error="invalid_token", error_description="{why}""#);
     let lacks = |what: &str| {
         format!(
-            r#"{realm}, error="insufficient_scope", error_description="The access token lacks a {what} that is required here""#
+            r#"{realm}, error="insufficient_scope", error_description="The access token lacks a required {what}""#
         )
     };
     for (path, token, status, challenge) in [

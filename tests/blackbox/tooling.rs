@@ -54,7 +54,7 @@ fn a_probe_fails_when_a_gate_is_not_ready_silent_absent_or_something_else() {
     let other = upstream.url();
     for question in ["live", "ready"] {
         for (url, code, text) in [
-            ("http://127.0.0.1:9", 1, "no connection"),
+            ("http://127.0.0.1:9", 1, "cannot connect"),
             (&other, 1, "is not a telemetry listener"),
             ("localhost", 2, "--telemetry localhost"),
             ("http://127.0.0.1:1/?a", 2, "query"),

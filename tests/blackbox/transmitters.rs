@@ -406,7 +406,7 @@ fn a_transmitter_that_lies_gets_no_stream_until_it_tells_the_truth() {
             "another issuer",
         ),
         ("/.well-known/ssf-configuration", Lie::Body(huge.clone()), "larger than 1 MiB"),
-        ("/.well-known/ssf-configuration", Lie::Body("<html>".to_owned()), "not a JSON object"),
+        ("/.well-known/ssf-configuration", Lie::Body("<html>".to_owned()), "not an unambiguous JSON object"),
         (
             "/.well-known/ssf-configuration",
             Lie::Status("302 Found", "location: /x\r\n".to_owned()),
@@ -447,7 +447,7 @@ fn polls_that_bring_garbage_or_the_same_signals_again_lose_nothing_and_do_not_hu
     let gate = bed.start("delivery = \"poll\"\nheartbeat = \"0s\"", "");
     bed.transmitter.wait_for("POST", "/poll", 1);
     for (lie, said) in [
-        (Lie::Body("<html>".to_owned()), "not a JSON object"),
+        (Lie::Body("<html>".to_owned()), "not an unambiguous JSON object"),
         (Lie::Body("{\"sets\":[]}".to_owned()), "is not an object"),
         (Lie::Body(format!("{{\"x\":\"{}\"}}", "x".repeat(2 << 20))), "larger than 1 MiB"),
         (Lie::Status("500 Internal Server Error", String::new()), "responded with 500"),
