@@ -143,7 +143,7 @@ ok  route_audiences    the route requires no additional audience
 ok  issuer_conditions  no conditions
 ok  scopes             required: all of \"read:deals\"; the token has: \"read:deals\"
 ok  roles              required: none; the token has: none
-ok  claim_conditions   there are none
+ok  claim_conditions   no conditions
 ok  allow              the route has no alternatives
 ok  authentication     the route has no authentication requirements
 allowed, as far as could be checked
@@ -377,7 +377,8 @@ async fn a_young_store_refuses_what_is_older_and_an_empty_file_is_none() {
     let folder = folder();
     let good = token(&claims(json!({})));
     std::fs::write(folder.path().join("gate.db"), "").unwrap();
-    assert!(line(&explain(folder.path(), &good), "revocation").contains("not exist yet"));
+    let told = explain(folder.path(), &good);
+    assert!(line(&told, "revocation").contains("no store yet"), "{}", told.out);
     let held = gate(folder.path(), NOW - 30).await;
     let told = explain(folder.path(), &good);
     assert_eq!(told.out.lines().last(), Some("denied: before_state"), "{}", told.err);

@@ -178,7 +178,7 @@ const STRUCTURAL: &[&str] = &[
 ];
 
 /// What is suggested from elsewhere in the file, or from a list that a schema would only repeat.
-const FROM_ELSEWHERE: &[&str] = &["https://", "GET", "no upstream is named"];
+const FROM_ELSEWHERE: &[&str] = &["https://", "GET", "does not exist"];
 
 #[test]
 fn mistakes_in_the_form_of_a_file_are_refused() {
