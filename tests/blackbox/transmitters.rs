@@ -447,7 +447,7 @@ fn polls_that_bring_garbage_or_the_same_signals_again_lose_nothing_and_do_not_hu
     let gate = bed.start("delivery = \"poll\"\nheartbeat = \"0s\"", "");
     bed.transmitter.wait_for("POST", "/poll", 1);
     for (lie, said) in [
-        (Lie::Body("<html>".to_owned()), "not an unambiguous JSON object"),
+        (Lie::Body("<html>".to_owned()), "not a JSON object"),
         (Lie::Body("{\"sets\":[]}".to_owned()), "is not an object"),
         (Lie::Body(format!("{{\"x\":\"{}\"}}", "x".repeat(2 << 20))), "larger than 1 MiB"),
         (Lie::Status("500 Internal Server Error", String::new()), "responded with 500"),
