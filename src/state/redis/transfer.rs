@@ -78,7 +78,7 @@ pub(in crate::state) async fn read(
     })
 }
 
-/// Adds a copy to the store, which is made where there is none.
+/// Adds a copy to the store, which is created if it does not exist.
 pub(in crate::state) async fn write(
     settings: &Settings,
     terms: RedisTerms,

@@ -30,7 +30,7 @@ pub enum ImportingStore<'s> {
     Redis(&'s redis::Settings, redis::RedisTerms),
 }
 
-/// Adds a copy to a store, which is made where there is none.
+/// Adds a copy to a store, which is created if it does not exist.
 ///
 /// # Errors
 /// When the store is in use, is of another version, or cannot be written. What was added then stays; the import can be run again.
