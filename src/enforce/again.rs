@@ -1,5 +1,5 @@
-//! Checks a lasting request again, for what may have changed since its decision, while the configuration and the keys are
-//! still those of the decision. When they are not, the whole request is decided again.
+//! Checks a lasting request again for what may have changed since its decision, as long as the configuration
+//! and the keys are those of the decision. If they are not, the whole request is decided again.
 
 use std::sync::Arc;
 
@@ -8,19 +8,19 @@ use super::denial::Reason;
 use super::policy::Route;
 use crate::time::Now;
 
-/// What a request that lasts was allowed by.
+/// The basis on which a lasting request was allowed.
 #[derive(Debug)]
 pub struct Grounds {
     enforcer: Arc<Enforcer>,
     route: Arc<Route>,
-    /// None for a request that was allowed without a token.
+    /// `None` for a request that was allowed without a token.
     pass: Option<Pass>,
-    /// Names the key set that proved the token.
+    /// The generation of the key set that verified the token.
     keys: Option<u64>,
 }
 
 impl Grounds {
-    /// The grounds of a permit that this enforcer gave.
+    /// Records the grounds of a permit that this enforcer issued.
     #[must_use]
     pub fn new(enforcer: &Arc<Enforcer>, permit: &Permit) -> Self {
         let pass = permit.pass().cloned();
@@ -28,14 +28,14 @@ impl Grounds {
         Self { enforcer: Arc::clone(enforcer), route: Arc::clone(permit.route()), pass, keys }
     }
 
-    /// The token in force, and its idle clock.
+    /// The token in force and its idle clock.
     #[must_use]
     pub fn pass(&self) -> Option<&Pass> {
         self.pass.as_ref()
     }
 
-    /// Whether configuration and keys are those of the decision, and nothing must be asked, so that [`Self::judge`] is
-    /// enough.
+    /// Whether configuration and keys are those of the decision and no question is open, so that
+    /// [`Self::judge`] is enough.
     #[must_use]
     pub fn stand(&self, in_force: &Arc<Enforcer>) -> bool {
         Arc::ptr_eq(&self.enforcer, in_force)
@@ -45,7 +45,7 @@ impl Grounds {
                 .is_none_or(|pass| key_set(in_force, pass) == self.keys && !in_force.has_question(pass))
     }
 
-    /// Whether the next request with the same token and client certificate would be allowed.
+    /// Checks whether the next request with the same token and client certificate would be allowed.
     ///
     /// # Errors
     /// Why it would not.
@@ -54,7 +54,7 @@ impl Grounds {
         self.pass.as_ref().map_or(Ok(()), judge)
     }
 
-    /// Counts bytes that flow as a use of the token.
+    /// Counts bytes on the stream as a use of the token.
     pub fn keep_alive(&self, now: Now) {
         if let Some(pass) = &self.pass {
             self.enforcer.keep_alive(pass, now);

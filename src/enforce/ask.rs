@@ -1,4 +1,4 @@
-//! Questions that a decision needs answered by the caller, and the answers so far.
+//! Questions that a decision needs answered by its caller, and the answers so far.
 
 use std::time::Duration;
 
@@ -12,47 +12,47 @@ use crate::replays::nonces::UnknownPeriod;
 use crate::state::redis::{FirstUse, Told};
 use crate::time::{Monotonic, Timestamp};
 
-/// What cannot be decided without the network.
+/// A question that cannot be answered without the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    /// Fetch the issuer's keys: another set could prove the token.
+    /// Fetch the issuer's keys: a newer set may verify the token.
     Keys {
-        /// Whose keys.
+        /// The issuer.
         issuer: IssuerIndex,
-        /// What this set lacks.
+        /// The key that the current set lacks.
         wanted: WantedKey,
-        /// Why the token is rejected if that does not come.
+        /// Why the token is rejected if the key does not come.
         otherwise: Reason,
     },
-    /// Read when the token was last used on any replica: this one finds it idle.
+    /// Read when the token was last used on any replica, because it is idle on this one.
     Session {
-        /// Which token.
+        /// The token.
         token: TokenKey,
-        /// Its issuer, whose idle timeout counts.
+        /// Its issuer, whose idle timeout applies.
         issuer: IssuerIndex,
-        /// Its last use here.
+        /// Its last use on this replica.
         last_used_at: Timestamp,
     },
-    /// Read when the token was first used on any replica: an event lies shortly before its issue, and the clock of its
-    /// issuer may be ahead.
+    /// Read when the token was first used on any replica: an event lies shortly before its `iat`, and its
+    /// issuer's clock may be ahead.
     FirstUse {
-        /// Which token.
+        /// The token.
         token: TokenKey,
     },
-    /// Use a proof of possession, which is possible once.
+    /// Use a proof of possession, which is possible only once.
     Proof {
-        /// Which proof.
+        /// The proof.
         proof: Key,
         /// How long it could be accepted again.
         keep: Duration,
-        /// The moment of the decision.
+        /// The time of the decision.
         at: Monotonic,
     },
-    /// Fetch the key of nonces for a period.
+    /// Fetch the nonce key of a period.
     NonceKey(UnknownPeriod),
 }
 
-/// What was asked for this request already, so that it is not asked again.
+/// What was already asked for this request, so that it is not asked again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Asked {
     keys: bool,
@@ -63,14 +63,14 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Nothing yet.
+    /// Nothing was asked yet.
     pub const NOTHING: Self =
         Self { keys: false, session: None, first_use: None, proof: None, nonce_period: None };
 
-    /// Keys are not to be asked for.
+    /// Keys must not be asked for.
     pub const KEYS: Self = Self { keys: true, ..Self::NOTHING };
 
-    /// This too; of a session nothing is known then, unless [`Self::told`].
+    /// Adds this question; the last use of a session is then unknown, unless [`Self::told`] says otherwise.
     #[must_use]
     pub fn and(self, ask: &Ask) -> Self {
         match ask {
@@ -82,7 +82,8 @@ impl Asked {
         }
     }
 
-    /// The proof of possession was looked up, with this answer. Everything else about it was found right.
+    /// Records the answer for the proof of possession. Everything else about the proof was already found
+    /// valid.
     #[must_use]
     pub fn told_proof(self, answer: ProofUse) -> Self {
         Self { proof: Some(answer), ..self }
@@ -96,13 +97,13 @@ impl Asked {
         self.nonce_period
     }
 
-    /// The last use of the token was asked for, with this answer.
+    /// Records the answer for the token's last use.
     #[must_use]
     pub fn told(self, answer: Told) -> Self {
         Self { session: Some(answer), ..self }
     }
 
-    /// The first use of the token was asked for, with this answer.
+    /// Records the answer for the token's first use.
     #[must_use]
     pub fn told_first_use(self, answer: FirstUse) -> Self {
         Self { first_use: Some(answer), ..self }
@@ -122,7 +123,8 @@ impl Asked {
 }
 
 impl Enforcer {
-    /// Finds out what a decision asks for. The decision itself never waits: this is what its callers do between two.
+    /// Answers a decision's question. The decision itself never waits; its callers call this between two
+    /// decisions.
     pub async fn find_out(&self, ask: &Ask, asked: Asked) -> Asked {
         match ask {
             Ask::Keys { issuer, wanted, .. } => {
@@ -143,7 +145,7 @@ impl Enforcer {
                 asked.told_proof(self.in_force.replays.claim(*proof, *keep, *at).await)
             }
             Ask::NonceKey(period) => {
-                // Where it cannot be had, the next decision finds out.
+                // If the key is unavailable, the next decision finds out.
                 let _is_known = self.in_force.replays.nonces().learn(*period).await;
                 asked.and(ask)
             }

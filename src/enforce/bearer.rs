@@ -1,6 +1,6 @@
 //! Extracts the token of a request (RFC 6750 §2, RFC 9449 §7.1).
 //!
-//! Knows how a token is presented, but not what it contains.
+//! This module knows how a token is presented, but not what it contains.
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
@@ -9,14 +9,15 @@ use super::denial::Reason;
 
 pub mod websocket;
 
-/// How tokens may be presented, as configured (`[bearer]`).
+/// How tokens may be presented (`[bearer]`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BearerSettings {
-    /// The sub-protocol that a token follows in the handshake of a WebSocket; `None`: tokens come in `Authorization` only.
+    /// The sub-protocol that marks a token in a WebSocket handshake; `None`: tokens come in `Authorization`
+    /// only.
     pub websocket_protocol: Option<HeaderValue>,
 }
 
-/// A token of the form that RFC 6750 §2.1 gives it; from [`presented`], one whose form is not checked yet.
+/// A token in the form of RFC 6750 §2.1; if it comes from [`presented`], its form is not checked yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct BearerToken<'a> {
     text: &'a [u8],
@@ -33,7 +34,7 @@ pub enum TokenScheme {
     Dpop,
 }
 
-/// The longest token that is looked at, in bytes.
+/// Maximum length of a token in bytes.
 pub const MAX_LENGTH: usize = 16 * 1024;
 
 impl std::fmt::Debug for BearerToken<'_> {
@@ -44,50 +45,50 @@ impl std::fmt::Debug for BearerToken<'_> {
 }
 
 impl<'a> BearerToken<'a> {
-    /// A string as a token.
+    /// Parses a string as a token.
     ///
     /// # Errors
-    /// [`Reason::Malformed`] when it is no `b64token` or too long.
+    /// [`Reason::Malformed`] when it is not a `b64token` or is too long.
     pub fn new(token: &'a [u8]) -> Result<Self, Reason> {
         let token = Self { text: token, scheme: TokenScheme::Bearer };
         token.check_form()?;
         Ok(token)
     }
 
-    /// Checks its form. One that was proved before has the right one.
+    /// Checks the token's form. Not needed for a token that was verified before.
     ///
     /// # Errors
-    /// [`Reason::Malformed`] when it is no `b64token` or too long.
+    /// [`Reason::Malformed`] when it is not a `b64token` or is too long.
     pub fn check_form(self) -> Result<(), Reason> {
         let token = self.text;
         let (body, padding) =
             token.split_at(token.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1));
-        // No early end inside a chunk, so that the compiler can look at many bytes at once.
+        // No early exit inside a chunk, so that the compiler can vectorize the loop.
         let is_b64 =
             body.chunks(64).all(|chunk| chunk.iter().fold(true, |all, &byte| all & is_b64token(byte)));
         let whole = !body.is_empty() && body.len() + padding.len() <= MAX_LENGTH;
         if whole && is_b64 { Ok(()) } else { Err(Reason::Malformed) }
     }
 
-    /// The token as it came.
+    /// The token as received.
     #[must_use]
     pub fn as_bytes(self) -> &'a [u8] {
         self.text
     }
 
-    /// The scheme it was presented by.
+    /// The scheme with which it was presented.
     #[must_use]
     pub fn scheme(self) -> TokenScheme {
         self.scheme
     }
 }
 
-/// The token that a request presents; `None` when it presents none, or credentials of another scheme.
+/// The token that a request presents; `None` if it presents none, or credentials of another scheme.
 ///
 /// # Errors
-/// [`Reason::Ambiguous`] for more than one field, credentials beside a WebSocket's token, or an `access_token` parameter
-/// beside the token (RFC 6750 §2); [`Reason::Malformed`] for a token of the wrong form. An `access_token` parameter alone is
-/// no credential.
+/// [`Reason::Ambiguous`] for more than one field, credentials beside a WebSocket's token, or an
+/// `access_token` parameter beside the token (RFC 6750 §2); [`Reason::Malformed`] for a token of the wrong
+/// form. An `access_token` parameter alone is not a credential.
 pub fn extract<'a>(
     headers: &'a HeaderMap,
     query: Option<&[u8]>,
@@ -98,11 +99,11 @@ pub fn extract<'a>(
     Ok(token)
 }
 
-/// As [`extract`], but leaves it to the caller to check the form of the token: a scan of all its bytes, which is not needed
-/// for one that is known.
+/// As [`extract`], but without checking the token's form, which takes a scan of all its bytes and is not
+/// needed for a known token.
 ///
 /// # Errors
-/// As for [`extract`], apart from the characters of the token.
+/// As for [`extract`], apart from the token's characters.
 pub fn presented<'a>(
     headers: &'a HeaderMap,
     query: Option<&[u8]>,
@@ -142,7 +143,8 @@ pub fn is_presented(headers: &HeaderMap, settings: &BearerSettings) -> bool {
         || settings.is_marked(headers)
 }
 
-/// The scheme that a request uses, whatever follows it; of several fields DPoP, if one has it.
+/// The scheme that a request uses, whatever follows it; if there are several fields, DPoP if one of them uses
+/// it.
 #[must_use]
 pub fn scheme(headers: &HeaderMap) -> TokenScheme {
     let mut fields = headers.get_all(AUTHORIZATION).iter();
@@ -152,8 +154,8 @@ pub fn scheme(headers: &HeaderMap) -> TokenScheme {
     if fields.any(is_dpop) { TokenScheme::Dpop } else { TokenScheme::Bearer }
 }
 
-/// The scheme, in any case (RFC 9110 §11.1), and what follows it. White space before the scheme is not allowed; it is
-/// overlooked here so that no upstream that trims finds a token nobody has judged.
+/// Splits off the scheme, in any case (RFC 9110 §11.1). White space before the scheme is not allowed, but
+/// ignored here, so that an upstream that trims it cannot find a token that was not judged.
 fn credentials(field: &[u8]) -> Option<(TokenScheme, &[u8])> {
     let field = field.trim_ascii_start();
     [(TokenScheme::Bearer, "Bearer"), (TokenScheme::Dpop, "DPoP")].into_iter().find_map(|(scheme, name)| {
@@ -167,7 +169,7 @@ const fn is_b64token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
 }
 
-/// Whether a query has a parameter `access_token`, its name in any encoding a form decoder undoes.
+/// Whether a query has a parameter `access_token`, in any encoding that a form decoder undoes.
 fn has_access_token(query: &[u8]) -> bool {
     query.split(|byte| matches!(byte, b'&' | b';')).any(|parameter| {
         let name = parameter.split(|&byte| byte == b'=').next().unwrap_or_default();

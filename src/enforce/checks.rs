@@ -1,5 +1,5 @@
-//! The checks, by name and in order. One table for all users: the decision runs it up to the first failure; cached proofs
-//! and lasting requests run the checks whose result can still change; `explain` runs all of it.
+//! The checks, by name and in order. One table for all users: the decision runs it up to the first failure;
+//! cached proofs and lasting requests run the checks whose result can change; `explain` runs all of it.
 //!
 //! What a check does and what it needs from earlier checks is in [`judge`]; the facts are in [`Case`].
 
@@ -20,22 +20,22 @@ pub(super) use case::{Case, Subject};
 
 /// One check.
 pub(super) struct Check {
-    /// What users read in `explain`.
+    /// The name that `explain` shows.
     pub(super) name: &'static str,
-    /// Whether it is about the request that carries the token; without one (RFC 7662) it is left out.
+    /// Whether it concerns the request that carries the token; it is skipped for a token alone (RFC 7662).
     pub(super) of: Of,
-    /// Judges, and adds to the case what the checks after it need.
+    /// Judges the case, and adds what later checks need.
     pub(super) judge: Judge,
-    /// What a cached proof leaves of it.
+    /// How much of it must run again for a cached proof.
     pub(super) again: Again,
-    /// What was compared, in plain words; given why it failed.
+    /// Describes in plain words what was compared; takes the reason for a failure.
     pub(super) detail: fn(&Case<'_>, Option<Reason>) -> String,
 }
 
 /// A judging function.
 pub(super) type Judge = for<'r> fn(&mut Case<'r>) -> Result<(), Stop<'r>>;
 
-/// What a check is about.
+/// What a check concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Of {
     /// The request, or what it may do with its token.
@@ -44,15 +44,16 @@ pub(super) enum Of {
     Token,
 }
 
-/// What must be judged again when a token comes whose signature was found true under the keys in force; and while a request
-/// lasts that was allowed by the configuration in force.
+/// How much of a check runs again for a token whose signature was already verified under the keys in force,
+/// and for a lasting request under the configuration in force.
 #[derive(Clone, Copy)]
 pub(super) enum Again {
-    /// Nothing: what it judges is signed, or configured together with the keys, so it cannot change.
+    /// Nothing: its input is signed, or configured together with the keys, so it cannot change.
     Nothing,
-    /// All of it, for each request: it depends on what that asks for. Nothing while a request lasts.
+    /// All of it, for each request, because it depends on what the request asks for. Nothing for a lasting
+    /// request.
     Request,
-    /// All of it, always: it depends on the time, the connection, or what happened meanwhile.
+    /// All of it, always: it depends on the time, the connection, or on events.
     All,
     /// This part of it, always.
     Part(Judge),
@@ -61,11 +62,11 @@ pub(super) enum Again {
 /// Why a check did not pass.
 #[derive(Debug)]
 pub(super) enum Stop<'r> {
-    /// It failed, or something must be found out first.
+    /// It failed, or a question must be answered first.
     Refused(NoPermit),
-    /// It could not be made, because a check before it failed or for lack of knowledge.
+    /// It could not run, because an earlier check failed or information is missing.
     NotChecked(&'r str),
-    /// No token came, and the route needs none.
+    /// No token was presented, and the route needs none.
     Anonymous,
 }
 
@@ -76,13 +77,14 @@ impl<R: Into<NoPermit>> From<R> for Stop<'_> {
 }
 
 impl<'r> Stop<'r> {
-    /// Says why a check could not be made, once that is so: to make one in advance costs, for every check of every request.
+    /// Creates [`Self::NotChecked`] lazily: creating it in advance would cost time in every check of every
+    /// request.
     pub(super) fn not_checked(why: &'r str) -> impl FnOnce() -> Self {
         move || Self::NotChecked(why)
     }
 
-    /// What stops a request. After the first refusal nothing runs, so a check that lacks something is a mistake here,
-    /// and lets nothing pass.
+    /// Converts this into the refusal of a request. Nothing runs after the first refusal, so a check that
+    /// lacks its input is a bug here; it lets nothing pass.
     pub(super) fn into_refusal(self) -> NoPermit {
         match self {
             Self::Refused(refusal) => refusal,
@@ -99,7 +101,7 @@ impl From<Ask> for NoPermit {
 }
 
 impl NoPermit {
-    /// What must be found out first.
+    /// The question that must be answered first.
     pub(super) fn ask(self) -> Option<Ask> {
         match self {
             Self::Ask(ask) => Some(ask),
@@ -107,7 +109,7 @@ impl NoPermit {
         }
     }
 
-    /// The reason, as long as what is asked for is not known.
+    /// The reason to report while the question is unanswered.
     pub(super) fn reason(&self) -> Reason {
         match self {
             Self::Deny(Denial { reason, .. }) => *reason,
@@ -120,7 +122,7 @@ impl NoPermit {
     }
 }
 
-/// Every check, in the order of the decision: when several things are wrong, the first of this list is the reason.
+/// All checks, in the order of the decision: if several fail, the first in this list gives the reason.
 pub(super) const CHECKS: [Check; 31] = {
     use Again::{All, Nothing, Part, Request as Each};
     use Of::{Request, Token};
@@ -169,8 +171,8 @@ const fn check(
     Check { name, of, judge, again, detail }
 }
 
-/// Runs the checks up to the first that does not pass; after a cached proof or a known fault, what it leaves of them. A new
-/// proof or fault is remembered.
+/// Runs the checks up to the first that does not pass; for a cached proof or a known fault, only what must
+/// run again. Remembers a new proof or fault.
 pub(super) fn run<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let outcome = CHECKS.iter().try_for_each(|check| {
         if check.of == Of::Request && matches!(case.subject, Subject::Alone(_)) {
@@ -184,20 +186,20 @@ pub(super) fn run<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
         };
         judged.inspect_err(|stop| case.note_fault(check, stop))
     });
-    // There is a token only when the checks passed up to its claims.
+    // There is a token only if the checks passed up to its claims.
     if !case.is_proved() {
         case.remember();
     }
     outcome
 }
 
-/// The route of a request, as the checks find it.
+/// Finds the route of a request with the checks that decide it.
 pub(super) fn route<'r>(case: &mut Case<'r>) -> Option<&'r Arc<Route>> {
     judge::target(case).and_then(|()| judge::route(case)).ok()?;
     case.route
 }
 
-/// Runs what can change while a request lasts, up to the first check that does not pass.
+/// Runs the checks whose result can change while a request lasts, up to the first that does not pass.
 pub(super) fn run_again<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     CHECKS.iter().try_for_each(|check| match check.again {
         Again::Nothing | Again::Request => Ok(()),

@@ -1,4 +1,4 @@
-//! Finds the configured table that a token belongs to, by its unverified claims.
+//! Finds the configured issuer table that a token belongs to, by its unverified claims.
 
 use serde_json::{Map, Value};
 
@@ -10,10 +10,11 @@ use super::verify::TokenVerifier;
 use crate::jose::jws::Jws;
 
 impl TokenVerifier {
-    /// Whose token it says it is.
+    /// The issuer table that the token claims.
     ///
-    /// That is the issuer of its `iss`; else the SPIFFE trust domain of its `sub`, because a JWT-SVID need not have an `iss`,
-    /// and SPIFFE gives one no meaning. Of several tables of one issuer it is the first that has the token's audience.
+    /// That is the issuer in `iss`, or else the SPIFFE trust domain in `sub`, because a JWT-SVID need not
+    /// have an `iss`, and SPIFFE gives it no meaning. If an issuer has several tables, it is the first that
+    /// accepts the token's audience.
     pub(super) fn claimed_issuer(&self, jws: &Jws<'_>) -> Result<(IssuerIndex, &TrustedIssuer), Reason> {
         let payload = &jws.payload;
         let issuer = payload.get("iss").map(|issuer| issuer.as_str().ok_or(Reason::BadClaim)).transpose()?;
@@ -30,8 +31,8 @@ impl TokenVerifier {
         self.for_audience(payload, domain).ok_or(Reason::UnknownIssuer)
     }
 
-    /// Of some of the tables, the one that has the token's audience; without such a one the first, whose rules then say what
-    /// is wrong.
+    /// Of the tables that fit, the one that accepts the token's audience; if there is none, the first, whose
+    /// rules then say what is wrong.
     fn for_audience(
         &self,
         payload: &Map<String, Value>,
@@ -40,7 +41,7 @@ impl TokenVerifier {
         let mut tables =
             (0..).map(IssuerIndex).zip(self.issuers()).filter(|(_, table)| fits(table)).peekable();
         let first = tables.next()?;
-        // Mostly there is one, and its audience is checked later.
+        // Usually there is only one, and its audience is checked later.
         if tables.peek().is_none() || first.1.rules.check_audience(payload).is_ok() {
             return Some(first);
         }

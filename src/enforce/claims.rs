@@ -23,23 +23,23 @@ use crate::time::Timestamp;
 
 pub(super) mod lists;
 
-/// What an issuer's tokens must look like (`[[issuers]]`).
+/// The rules for an issuer's tokens (`[[issuers]]`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IssuerRules {
-    /// Compared exactly with `iss`.
+    /// The value that `iss` must equal exactly.
     pub issuer: Arc<str>,
-    /// The tokens are JWT-SVIDs of this SPIFFE trust domain, which is compared exactly with that of `sub`; then `issuer` is
-    /// only what events and metrics call it, and `iat` may be absent.
+    /// If set, the tokens are JWT-SVIDs of this SPIFFE trust domain, which must equal that of `sub`; `issuer`
+    /// is then only its name in events and metrics, and `iat` may be absent.
     pub trust_domain: Option<Box<str>>,
     /// One of these must be in `aud`.
     pub audiences: Vec<String>,
-    /// URLs of resources that it issues tokens for. Such a token is good on the routes of its resource only.
+    /// URLs of resources for which it issues tokens. Such a token is accepted only on routes of its resource.
     pub resources: Vec<String>,
     /// The algorithms its tokens may be signed with.
     pub algorithms: Vec<Algorithm>,
-    /// Allowance for clocks that differ, on `exp`, `nbf` and `iat`.
+    /// Allowed clock difference for `exp`, `nbf` and `iat`.
     pub leeway: Duration,
-    /// `exp − iat` above this is refused.
+    /// Maximum of `exp − iat`.
     pub max_lifetime: Duration,
     /// Values of the header's `typ` that are accepted, compared without case; an absent `typ` counts as `JWT`.
     pub token_types: Vec<String>,
@@ -47,30 +47,31 @@ pub struct IssuerRules {
     pub required_claims: Vec<String>,
     /// What its tokens must be bound to.
     pub sender_constraint: SenderConstraint,
-    /// Where the claims are found that have a meaning here.
+    /// Where the claims that Portcullis uses are found.
     pub claims: ClaimNames,
-    /// What its tokens must meet on every route.
+    /// The conditions that its tokens must meet on every route.
     pub conditions: Vec<ClaimCondition>,
 }
 
-/// Where the claims are found that have a meaning here (`[issuers.claims]`).
+/// Where the claims that Portcullis uses are found (`[issuers.claims]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimNames {
-    /// Whom the token is about.
+    /// The subject.
     pub subject: ClaimName,
     /// The login session that the token belongs to.
     pub session: ClaimName,
-    /// The token's own name.
+    /// The token's identifier.
     pub token_id: ClaimName,
-    /// Whom the token is for.
+    /// The audience.
     pub audience: ClaimName,
     /// The subject's e-mail address.
     pub email: Option<ClaimName>,
     /// Other names of the subject.
     pub aliases: Vec<ClaimName>,
-    /// Scopes: of each a space-delimited string or an array; their union counts.
+    /// Scopes: each claim is a space-delimited string or an array; the union counts.
     pub scope: Vec<ClaimName>,
-    /// Roles: of each an array, a string that is one role, or an object whose members are roles; their union counts.
+    /// Roles: each claim is an array, a string that is one role, or an object whose member names are roles;
+    /// the union counts.
     pub roles: Vec<ClaimName>,
     /// The client.
     pub client: ClaimName,
@@ -81,7 +82,7 @@ pub struct ClaimNames {
 }
 
 impl Default for ClaimNames {
-    /// The usual names.
+    /// The standard names.
     fn default() -> Self {
         let member = |name: &str| ClaimName::Member(name.to_owned());
         Self {
@@ -100,8 +101,8 @@ impl Default for ClaimNames {
     }
 }
 
-/// What is wrong with the claims of a token whose signature is true. To the client all of it is
-/// [`Reason::BadClaim`]; an explanation says which claim it is.
+/// What is wrong with the claims of a token whose signature is valid. The client only sees
+/// [`Reason::BadClaim`]; an explanation names the claim.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UnusableToken(pub(super) String);
 
@@ -111,14 +112,14 @@ impl From<UnusableToken> for Reason {
     }
 }
 
-/// The last second of the year 9999; a `NumericDate` further from the epoch is none.
+/// The last second of the year 9999; a `NumericDate` further from the epoch is invalid.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
 impl IssuerRules {
     pub(super) fn check_type(&self, jws: &Jws<'_>) -> Result<(), Reason> {
         let is_listed = |typ: &&str| self.token_types.iter().any(|listed| listed.eq_ignore_ascii_case(typ));
         jws.token_type().filter(is_listed).ok_or(Reason::WrongType)?;
-        // A SET that calls itself a JWT is a SET all the same (RFC 8417 §2.2, §4.2), as is a logout token.
+        // A SET whose `typ` says JWT is still a SET (RFC 8417 §2.2, §4.2), as is a logout token.
         if jws.payload.get("events").is_some_and(Value::is_object) { Err(Reason::WrongType) } else { Ok(()) }
     }
 
@@ -138,13 +139,13 @@ impl IssuerRules {
         if self.missing(payload).next().is_none() { Ok(()) } else { Err(Reason::MissingClaim) }
     }
 
-    /// The required claims that are not there.
+    /// The required claims that are absent.
     pub(super) fn missing<'r>(&'r self, payload: &'r Map<String, Value>) -> impl Iterator<Item = &'r str> {
         let is_absent = |name: &&str| matches!(payload.get(*name), None | Some(Value::Null));
         self.required_claims.iter().map(String::as_str).filter(is_absent)
     }
 
-    /// A string or an array of strings, one of them ours (RFC 7519 §4.1.3).
+    /// Checks the audience: a string or an array of strings, one of them ours (RFC 7519 §4.1.3).
     pub(super) fn check_audience(&self, payload: &Map<String, Value>) -> Result<(), Reason> {
         let named = self.named_audiences(payload).ok_or(Reason::BadClaim)?;
         let is_resource = |one: &&str| self.resources.iter().any(|url| url == one);
@@ -155,7 +156,7 @@ impl IssuerRules {
         }
     }
 
-    /// Whether one of these audiences is the issuer's own.
+    /// Whether one of these audiences is configured for the issuer.
     fn has_own(&self, named: &[&str]) -> bool {
         named.iter().any(|one| self.audiences.iter().any(|ours| ours == one))
     }
@@ -166,7 +167,7 @@ impl IssuerRules {
         self.named_audiences(payload).is_some_and(|named| named.iter().any(is_one))
     }
 
-    /// The audiences of a token; `None` when they are neither a string nor an array of strings.
+    /// The audiences of a token; `None` if they are neither a string nor an array of strings.
     fn named_audiences<'p>(&self, payload: &'p Map<String, Value>) -> Option<Vec<&'p str>> {
         let audience = self.claims.audience.find(payload);
         audience.map_or(Some(Vec::new()), |aud| {
@@ -174,11 +175,11 @@ impl IssuerRules {
         })
     }
 
-    /// Reads the claims of a token whose signature is true.
+    /// Reads the claims of a token whose signature is valid.
     ///
     /// # Errors
-    /// [`UnusableToken`] for a claim of the wrong type, a `cnf` with other members than `x5t#S256` and `jkt`, and an identity header that would be
-    /// too long.
+    /// [`UnusableToken`] for a claim of the wrong type, a `cnf` with members other than `x5t#S256` and `jkt`,
+    /// and an identity header that would be too long.
     pub(super) fn read(
         &self,
         issuer: IssuerIndex,
@@ -210,7 +211,7 @@ impl IssuerRules {
         };
         let mut audiences = self.named_audiences(payload).unwrap_or_default();
         let is_for_resources = !self.has_own(&audiences);
-        // No configured audience has a NUL.
+        // No configured audience contains a NUL.
         audiences.retain(|one| !one.contains('\0'));
         Ok(VerifiedToken {
             audiences: Words::new(&audiences).unwrap_or_default(),
@@ -235,7 +236,7 @@ impl IssuerRules {
                     "the identity header {header} would have {length} bytes; max_value is {most}"
                 ))
             })?,
-            // One that is not a time is like none: it only matters where a route asks for it.
+            // An invalid time counts as absent: it only matters where a route requires it.
             authenticated_at: date(payload, "auth_time").ok().flatten(),
             met: conditions.met_by(self, payload),
             facts,
@@ -243,20 +244,21 @@ impl IssuerRules {
         })
     }
 
-    /// What the token is remembered by; `None` when its name cannot be used.
+    /// The key by which the token is remembered; `None` if its identifier is unusable.
     pub(super) fn token_key(&self, jws: &Jws<'_>) -> Option<TokenKey> {
         let name = &self.claims.token_id;
         let jti = text(name.find(&jws.payload), name).ok()?;
         self.token_id(jti, jws.signing_input).ok().as_ref().map(key)
     }
 
-    /// For how long after it was first seen a token can come again: `max_lifetime` counts from then when it has no `iat`.
+    /// How long after it was first seen a token can come again: without an `iat`, `max_lifetime` counts from
+    /// then.
     pub(super) fn longest(&self) -> Duration {
         self.max_lifetime.saturating_add(self.leeway)
     }
 
-    /// The other names by which events may reach the token. Empty names are ignored: all tokens that carry one would be
-    /// taken for the same.
+    /// The other names by which events may refer to the token. Empty names are ignored, because they would
+    /// connect all tokens that carry one.
     fn names(&self, payload: &Map<String, Value>) -> Result<Option<TokenNames>, UnusableToken> {
         let (issuer, names) = (&*self.issuer, &self.claims);
         let claim = |name: &ClaimName| Ok(text(name.find(payload), name)?.filter(|text| !text.is_empty()));
@@ -270,7 +272,8 @@ impl IssuerRules {
         Ok(TokenNames::new(issuer, subject, others, claim(&names.session)?))
     }
 
-    /// An empty `jti` would make one token of all that carry it.
+    /// The token's identifier. An empty `jti` is rejected, because all tokens with one would share an
+    /// identifier.
     fn token_id(&self, jti: Option<&str>, signing_input: &[u8]) -> Result<TokenId, UnusableToken> {
         match jti {
             Some("") => Err(UnusableToken("jti is empty".to_owned())),
@@ -284,8 +287,8 @@ fn key(id: &TokenId) -> TokenKey {
     TokenKey(Key::from_digest(&id.0))
 }
 
-/// The time a token says it is good for. One without `iat`, where that is not a fault, counts as issued at its `nbf`, but not
-/// after it was `first_seen`.
+/// The validity period of a token. A token without `iat`, where that is allowed, counts as issued at its
+/// `nbf`, but not after it was `first_seen`.
 ///
 /// # Errors
 /// [`Reason::MissingClaim`] without `iat` or `exp`; [`Reason::BadClaim`] for one that is not a time.
@@ -307,7 +310,7 @@ pub(super) fn is_dated(payload: &Map<String, Value>) -> bool {
     member(payload, "iat").is_some()
 }
 
-/// A `NumericDate` (RFC 7519 §2): seconds, a fraction allowed.
+/// Parses a `NumericDate` (RFC 7519 §2): seconds, possibly with a fraction.
 pub(super) fn date(payload: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, Reason> {
     let Some(value) = member(payload, name) else {
         return Ok(None);
@@ -318,8 +321,8 @@ pub(super) fn date(payload: &Map<String, Value>, name: &str) -> Result<Option<Ti
     Ok(Some(date))
 }
 
-/// The value of a claim; `null` is like an absent claim. Not for `cnf`: overlooked, it would make a bearer token of one that
-/// was meant to be bound.
+/// The value of a claim; `null` counts as absent. Not for `cnf`: ignoring a `null` there would turn a token
+/// that was meant to be bound into a bearer token.
 fn member<'p>(payload: &'p Map<String, Value>, name: &str) -> Option<&'p Value> {
     payload.get(name).filter(|value| !value.is_null())
 }
@@ -334,8 +337,8 @@ fn words(held: Option<Vec<&str>>, each: &str) -> Result<Words, UnusableToken> {
         .ok_or_else(|| UnusableToken(format!("{each} contains a NUL character")))
 }
 
-/// What a token is bound to (RFC 8705 §3.1, RFC 9449 §6.1). A confirmation that cannot be checked here is refused, not
-/// overlooked: its token would be a bearer token again.
+/// What a token is bound to (RFC 8705 §3.1, RFC 9449 §6.1). A confirmation that cannot be checked here is
+/// rejected rather than ignored, which would turn its token into a bearer token.
 fn confirmation(cnf: &Value) -> Result<Confirmation, UnusableToken> {
     let unusable = || UnusableToken("cnf is not an x5t#S256 or a jkt of 32 bytes".to_owned());
     let members = cnf.as_object().filter(|members| !members.is_empty()).ok_or_else(unusable)?;

@@ -1,4 +1,4 @@
-//! Decides on one request, with the table of checks in `checks.rs`.
+//! Decides on one request with the table of checks in `checks.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,45 +29,45 @@ use crate::state::freshness::Freshness;
 use crate::state::redis::Told;
 use crate::time::{Monotonic, Now};
 
-/// The head of a request, as it is judged.
+/// The head of a request to judge.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The method.
     pub method: &'a Method,
     /// The target.
     pub target: &'a RequestTarget,
-    /// The host that was asked for; port, final dot and case do not matter.
+    /// The requested host; port, final dot and case do not matter.
     pub host: Option<&'a str>,
     /// The header section.
     pub headers: &'a HeaderMap,
-    /// SHA-256 of the client certificate's DER form, when TLS verified one.
+    /// SHA-256 of the client certificate in DER form, if TLS verified one.
     pub certificate: Option<&'a [u8; 32]>,
 }
 
-/// An issuer: what its tokens look like, and its keys.
+/// An issuer: the rules for its tokens, and its keys.
 #[derive(Debug, Clone)]
 pub struct TrustedIssuer {
-    /// What its tokens look like.
+    /// The rules for its tokens.
     pub rules: IssuerRules,
     /// Its keys.
     pub keys: Arc<KeyStore>,
 }
 
-/// What tokens in force are judged by besides themselves. Outlives every configuration.
+/// The state by which tokens are judged besides their own contents. Outlives every configuration.
 #[derive(Debug, Clone)]
 pub struct InForce {
-    /// What events ended.
+    /// What events have ended.
     pub revocations: Arc<Revocations>,
     /// When tokens were last used.
     pub sessions: Arc<Sessions>,
-    /// Whether both may be judged by.
+    /// Whether both are fresh enough to judge by.
     pub freshness: Arc<Freshness>,
     /// Which proofs of possession were used.
     pub replays: Arc<Replays>,
 }
 
 impl InForce {
-    /// Nothing revoked, and no token ever idle.
+    /// State with nothing revoked, in which no token ever goes idle.
     #[must_use]
     pub fn unlimited() -> Self {
         let (idle_timeouts, max_tracked) = (None.into(), 1_000_000);
@@ -82,7 +82,7 @@ impl InForce {
     }
 }
 
-/// Decides; one per configuration in force, shared by all workers.
+/// Decides on requests. One per configuration in force, shared by all workers.
 #[derive(Debug)]
 pub struct Enforcer {
     pub(super) router: Router,
@@ -90,18 +90,18 @@ pub struct Enforcer {
     pub(super) dpop: DpopSettings,
     pub(super) verifier: TokenVerifier,
     pub(super) in_force: InForce,
-    /// Of the issuers, in their order; none where no signals are wanted.
+    /// Signals of the issuers, in their order; empty if no signals are wanted.
     pub(super) signals: Box<[IssuerSignals]>,
 }
 
-/// What was decided, and what became known on the way, for log and metrics.
+/// The decision, and what became known on the way, for logs and metrics.
 #[derive(Debug)]
 pub struct Judgement {
     /// The route, once one matched.
     pub route: Option<Arc<Route>>,
-    /// The token, once its signature was found true, whatever was found then.
+    /// The token, once its signature was found valid, whatever was found then.
     pub token: Option<Arc<VerifiedToken>>,
-    /// What a token that was not seen before says of itself; nobody has vouched for it.
+    /// The claims of a token that was not seen before; unverified.
     pub claimed: Option<Claimed>,
     /// Where the proof of the signature came from.
     pub proof: Proof,
@@ -109,14 +109,14 @@ pub struct Judgement {
     pub verdict: Verdict,
 }
 
-/// What a token says of itself.
+/// What a token claims, unverified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
-    /// The issuer it names, which is a configured one.
+    /// The configured issuer that it names.
     pub issuer: IssuerIndex,
-    /// The key it names, in visible ASCII and of limited length.
+    /// The key ID that it names, in visible ASCII and of limited length.
     pub kid: Option<Box<str>>,
-    /// The client it names, in the same form.
+    /// The client that it names, in the same form.
     pub client: Option<Box<str>>,
 }
 
@@ -127,7 +127,7 @@ pub enum Proof {
     Cached,
     /// From a key, just now.
     Fresh,
-    /// There is none.
+    /// There is no proof.
     #[default]
     None,
 }
@@ -147,11 +147,11 @@ impl Proof {
 /// The decision.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Forward it.
+    /// Forward the request.
     Allow(Permit),
-    /// Refuse it.
+    /// Deny the request.
     Deny(Denial),
-    /// Answer this once, then decide again.
+    /// Answer this question once, then decide again.
     Ask(Ask),
 }
 
@@ -174,7 +174,7 @@ impl From<Denial> for NoPermit {
     }
 }
 
-/// What becomes known of a token while it is judged.
+/// What becomes known about a token while it is judged.
 #[derive(Debug, Default)]
 pub(super) struct Trail {
     pub(super) token: Option<Arc<VerifiedToken>>,
@@ -183,10 +183,10 @@ pub(super) struct Trail {
 }
 
 impl Enforcer {
-    /// Puts settings and issuers in force. Issuers keep their order: [`IssuerIndex`] counts them.
+    /// Creates an enforcer. Issuers keep their order: [`IssuerIndex`] refers to it.
     ///
     /// # Errors
-    /// Every mistake in every route.
+    /// Every error in every route.
     pub fn new(
         settings: Settings,
         issuers: Vec<TrustedIssuer>,
@@ -200,14 +200,14 @@ impl Enforcer {
         Ok(Self { router, bearer, dpop, verifier, in_force, signals: Box::default() })
     }
 
-    /// Continues with the proofs of another one, where a change of settings has left them true.
+    /// Takes over the cached proofs of the previous enforcer that the change of settings left valid.
     #[must_use]
     pub fn after(mut self, previous: &Self) -> Self {
         self.verifier.inherit(&previous.verifier);
         self
     }
 
-    /// Forgets proofs of tokens that are idle or dead, and what was wrong with bad ones some time ago. Asks nobody anything.
+    /// Drops proofs of tokens that are idle or dead, and old faults of bad tokens. Does no I/O.
     pub fn sweep(&self, now: Monotonic) {
         self.verifier.sweep(now);
     }
@@ -224,7 +224,7 @@ impl Enforcer {
         &self.bearer
     }
 
-    /// An issuer.
+    /// The issuer at this index.
     #[must_use]
     pub fn issuer(&self, index: IssuerIndex) -> Option<&TrustedIssuer> {
         self.verifier.issuer(index)
@@ -236,7 +236,7 @@ impl Enforcer {
         &self.dpop
     }
 
-    /// Which proofs of possession were used.
+    /// The used proofs of possession.
     #[must_use]
     pub fn replays(&self) -> &Replays {
         &self.in_force.replays
@@ -248,14 +248,14 @@ impl Enforcer {
         &self.in_force.sessions
     }
 
-    /// The route that a request takes, whatever its token says.
+    /// The route that a request takes, whatever its token.
     #[must_use]
     pub fn route(&self, request: &Request<'_>, now: Now) -> Option<Arc<Route>> {
         let mut case = Case::new(self, Subject::Request(*request), Asked::NOTHING, now);
         checks::route(&mut case).map(Arc::clone)
     }
 
-    /// Decides on a request at this moment. When several things are wrong, the reason is the first in the order of
+    /// Decides on a request at this moment. If several checks fail, the reason is the first in the order of
     /// [`explain::CHECKS`](super::explain::CHECKS).
     #[must_use]
     pub fn decide(&self, request: &Request<'_>, asked: Asked, now: Now) -> Judgement {
@@ -268,7 +268,7 @@ impl Enforcer {
         if let Err(NoPermit::Deny(Denial { reason: Reason::Idle, .. })) = &outcome
             && !case.close()
         {
-            // Another request used the token in this very moment, and read its clock in time.
+            // Another request used the token at this very moment, before it went idle.
             return self.decide(request, asked, now);
         }
         let outcome =
@@ -284,7 +284,7 @@ impl Enforcer {
         Judgement { route: route.map(Arc::clone), token, claimed, proof, verdict }
     }
 
-    /// Whether the first use of its token on other replicas decides, and they were not asked yet.
+    /// Whether the first use of its token on other replicas matters and they were not asked yet.
     pub(super) fn has_question(&self, pass: &Pass) -> bool {
         let InForce { revocations, sessions, .. } = &self.in_force;
         let Some(issuer) = self.issuer(pass.token.issuer).filter(|_| sessions.is_shared()) else {
@@ -298,14 +298,14 @@ impl Enforcer {
         }
     }
 
-    /// Counts bytes that flow on a stream as a use of its token, unless they come too late.
+    /// Counts bytes on a stream as a use of its token, unless the token is already idle.
     pub fn keep_alive(&self, pass: &Pass, now: Now) {
-        // What comes too late changes nothing, and the next look at the stream finds the token idle.
+        // A use that comes too late changes nothing; the next check of the stream finds the token idle.
         let _in_use = self.count_use(pass, None, now);
     }
 
-    /// Whether a request that was allowed with this token, and lasts, may go on, as long as configuration and keys are
-    /// those that it was allowed by.
+    /// Checks whether a lasting request that was allowed with this token may continue, under the
+    /// configuration and keys that allowed it.
     ///
     /// # Errors
     /// Why it may not.
@@ -321,11 +321,11 @@ impl Enforcer {
         checks::run_again(&mut case).map_err(|stop| stop.into_refusal().reason())
     }
 
-    /// Counts the request as a use of its token, just before it is forwarded. A request on an anonymous route does not
-    /// need its token, so it does not keep it alive.
+    /// Counts the request as a use of its token, just before it is forwarded. A request on an anonymous route
+    /// does not need its token, so it does not keep it alive.
     ///
     /// # Errors
-    /// [`Reason::Idle`] when the token went idle, or left memory, since it was judged: do not forward.
+    /// [`Reason::Idle`] when the token went idle or left memory since it was judged: do not forward.
     pub fn begin(&self, permit: &Permit, now: Now) -> Result<(), Reason> {
         match permit.pass() {
             Some(pass) if !permit.route().settings().anonymous => self.count_use(pass, pass.told, now),

@@ -1,8 +1,8 @@
 //! Shared fetches of keys: who may trigger one, who waits for one, and what it did not find.
 //!
-//! Knows `kid`s and times; knows neither keys nor where they come from. Its lock is taken only for a `kid` without a key,
-//! never for a request with a known one. An invalid signature also triggers a fetch; nothing is remembered about it,
-//! because the cooldown alone bounds the fetches.
+//! This module knows `kid`s and times, but neither keys nor their sources. Its lock is taken only for a `kid`
+//! without a key, never for a request with a known one. An invalid signature also triggers a fetch; nothing
+//! is remembered about it, because the cooldown alone limits the fetches.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -14,35 +14,36 @@ use tokio::sync::{Notify, watch};
 
 use crate::time::Monotonic;
 
-/// How many unknown `kid`s are remembered. Beyond, a flood may wait for the shared fetch, but never causes another.
+/// How many unknown `kid`s are remembered. Beyond that, a flood may wait for the shared fetch, but never
+/// causes another.
 const REMEMBERED: usize = 1024;
-/// No fetch was ever asked for.
+/// No fetch was ever requested.
 const NEVER: i64 = i64::MIN;
 
-/// The state between askers on all threads and the one refresher.
+/// State shared by requests on all threads and the one refresher.
 #[derive(Debug)]
 pub(super) struct Asking {
     cooldown: Duration,
-    /// A refresher runs; without one nobody waits.
+    /// Whether a refresher runs; without one nobody waits.
     attached: AtomicBool,
     under_way: AtomicBool,
     /// When the last fetch that counts towards the cooldown began, in milliseconds.
     asked_at: AtomicI64,
     wanted: Notify,
-    /// Marked at the end of every fetch, with whether it succeeded.
+    /// Changes at the end of every fetch, to whether it succeeded.
     finished: watch::Sender<bool>,
     unknown: Mutex<HashMap<u64, Monotonic>>,
     hasher: RandomState,
 }
 
-/// A fetch under way. Dropping it, for whatever reason, releases all who wait.
+/// A fetch in progress. Dropping it, for whatever reason, wakes all waiters.
 #[derive(Debug)]
 pub(super) struct Fetch<'a> {
     asking: &'a Asking,
     succeeded: bool,
 }
 
-/// The presence of a refresher, until dropped.
+/// Marks a refresher as running until dropped.
 #[derive(Debug)]
 pub(super) struct Attached<'a>(&'a Asking);
 
@@ -60,7 +61,7 @@ impl Asking {
         }
     }
 
-    /// Whether a fetch may be asked for.
+    /// Whether a fetch may be requested: a refresher runs and the cooldown is over.
     pub(super) fn is_open(&self, now: Monotonic) -> bool {
         let asked_at = self.asked_at.load(Ordering::Acquire);
         let asked = Monotonic::from_millis(asked_at);
@@ -71,19 +72,19 @@ impl Asking {
         self.under_way.load(Ordering::Acquire)
     }
 
-    /// Asks for a fetch unless one is under way.
+    /// Requests a fetch unless one is in progress.
     pub(super) fn want(&self) {
         if !self.is_under_way() {
             self.wanted.notify_one();
         }
     }
 
-    /// Waits for a request.
+    /// Waits until a fetch is requested.
     pub(super) async fn wanted(&self) {
         self.wanted.notified().await;
     }
 
-    /// Notices every fetch that ends from now on.
+    /// Subscribes to the end of every fetch from now on.
     pub(super) fn finished(&self) -> watch::Receiver<bool> {
         self.finished.subscribe()
     }
@@ -93,9 +94,10 @@ impl Asking {
         Attached(self)
     }
 
-    /// Begins a fetch; `counts` when it starts the cooldown.
+    /// Starts a fetch; with `counts`, also the cooldown.
     pub(super) fn begin(&self, counts: bool, now: Monotonic) -> Fetch<'_> {
-        // In this order: who sees the door closed by this fetch also sees the fetch, and can wait for it.
+        // In this order: a request that sees the cooldown of this fetch must also see the fetch, so that it
+        // can wait for it.
         self.under_way.store(true, Ordering::Release);
         if counts {
             self.asked_at.store(now.as_millis(), Ordering::Release);
@@ -103,7 +105,7 @@ impl Asking {
         Fetch { asking: self, succeeded: false }
     }
 
-    /// Remembers that the last fetch did not bring `kid`.
+    /// Remembers that the last fetch did not provide `kid`.
     pub(super) fn remember(&self, kid: &str, now: Monotonic) {
         let kid = self.hasher.hash_one(kid);
         let mut unknown = self.unknown();
@@ -121,7 +123,7 @@ impl Asking {
         self.unknown().get(&kid).is_some_and(|since| self.is_fresh(*since, now))
     }
 
-    /// Forgets the `kid`s of a set that arrived.
+    /// Forgets the `kid`s of a newly fetched set.
     pub(super) fn forget<'k>(&self, kids: impl Iterator<Item = &'k str>) {
         let mut unknown = self.unknown();
         for kid in kids {
@@ -134,7 +136,7 @@ impl Asking {
     }
 
     fn unknown(&self) -> MutexGuard<'_, HashMap<u64, Monotonic>> {
-        // Every change is one call, so a panic elsewhere leaves nothing half done.
+        // Every change is a single call, so a panic elsewhere leaves no partial change.
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

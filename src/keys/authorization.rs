@@ -9,20 +9,20 @@ use tokio::io::AsyncReadExt;
 
 use super::source::KeySourceError;
 
-/// The largest file a token is read from, in bytes.
+/// Maximum size of a token file in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 
-/// The bearer token that a fetch of keys carries.
+/// The bearer token sent with a fetch of keys.
 #[derive(Clone, PartialEq, Eq)]
 pub enum KeyAuthorization {
-    /// Always this one.
+    /// A fixed token.
     Token(String),
-    /// The one in this file, read again at every fetch: what puts it there also replaces it.
+    /// The token in this file, which is read at every fetch because it may be replaced.
     File(PathBuf),
 }
 
 impl KeyAuthorization {
-    /// The value of the `Authorization` field of a fetch that begins now.
+    /// The value of the `Authorization` field for a fetch that begins now.
     pub(super) async fn header(&self) -> Result<HeaderValue, KeySourceError> {
         match self {
             Self::Token(token) => field(token),
@@ -34,10 +34,10 @@ impl KeyAuthorization {
     }
 }
 
-/// Whether a text can be sent as a bearer token.
+/// Checks that a text can be sent as a bearer token.
 ///
 /// # Errors
-/// What is wrong with it, in words that repeat nothing of it.
+/// What is wrong with it, without repeating any of it.
 pub fn check_token(token: &str) -> Result<(), &'static str> {
     match token {
         "" => Err("is empty"),

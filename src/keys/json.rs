@@ -8,19 +8,19 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The members of one object, each unparsed.
+/// The members of one object, with unparsed values.
 pub(super) struct JsonMembers<'a>(HashMap<String, &'a RawValue>);
 
 impl<'a> JsonMembers<'a> {
-    /// The value of a member as `T`; `None` when the member is absent.
+    /// Parses the value of a member as `T`; `None` if the member is absent.
     ///
     /// # Errors
-    /// When it is not a `T`.
+    /// When the value is not a `T`.
     pub(super) fn get<T: Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, serde_json::Error> {
         self.0.get(name).map(|raw| serde_json::from_str(raw.get())).transpose()
     }
 
-    /// Whether the member is there, whatever its value.
+    /// Whether the member is present, whatever its value.
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }

@@ -15,30 +15,31 @@ use super::json::JsonMembers;
 use super::key::VerificationKey;
 use crate::client::MAX_BODY;
 
-/// The largest document, in bytes.
+/// Maximum size of a document in bytes.
 pub const MAX_BYTES: usize = MAX_BODY;
-/// The most keys in a document, usable or not.
+/// Maximum number of keys in a document, usable or not.
 pub const MAX_KEYS: usize = 1000;
-/// RSA keys below are too weak (RFC 7518 §3.3); keys above would make one verification needlessly dear.
+/// Allowed sizes of RSA keys. Smaller keys are too weak (RFC 7518 §3.3); larger ones make verification
+/// needlessly expensive.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
-/// How much of a `kid` is worth a place in the log, in characters.
+/// How much of a `kid` is logged, in characters.
 const KID_IN_LOG: usize = 64;
 
-/// What a document holds.
+/// The contents of a parsed document.
 #[derive(Debug)]
 pub struct Parsed {
     /// The usable keys: at least one.
     pub keys: Vec<VerificationKey>,
-    /// The others.
+    /// The unusable keys.
     pub left_out: Vec<LeftOut>,
-    /// After which time the issuer wants the document to be fetched again (`spiffe_refresh_hint`).
+    /// How soon the issuer wants the document to be fetched again (`spiffe_refresh_hint`).
     pub refresh_hint: Option<Duration>,
 }
 
-/// A key that cannot be used.
+/// A key that was left out because it cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Its place in the document, from 0.
+    /// Its index in the document, from 0.
     pub position: usize,
     /// Its `kid`, shortened to 64 characters.
     pub kid: Option<String>,
@@ -46,16 +47,16 @@ pub struct LeftOut {
     pub why: UnusableKey,
 }
 
-/// Why a document is refused as a whole.
+/// Why a whole document is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySetError {
     /// Larger than [`MAX_BYTES`].
     TooLarge,
-    /// Not a JSON object with an array `keys`, or with an ambiguous one.
+    /// Not a JSON object with an array `keys`, or with more than one member `keys`.
     NotASet(String),
     /// More than [`MAX_KEYS`].
     TooManyKeys(usize),
-    /// No key of so many can be used, and why the first cannot.
+    /// None of this many keys can be used, with the reason for the first one.
     NoUsableKey(usize, Option<UnusableKey>),
 }
 
@@ -70,9 +71,9 @@ pub enum UnusableKey {
     WrongType(&'static str),
     /// A member is not base64url without padding, or has the wrong length.
     BadEncoding(&'static str),
-    /// `kty` is none of `RSA`, `EC`, `OKP`.
+    /// `kty` is not `RSA`, `EC` or `OKP`.
     KeyType,
-    /// `crv` is none of `P-256`, `P-384`, `Ed25519`, or not one of this `kty`.
+    /// `crv` is not `P-256`, `P-384` or `Ed25519`, or does not belong to this `kty`.
     Curve,
     /// `use` is not `sig`.
     Use,
@@ -80,28 +81,28 @@ pub enum UnusableKey {
     NotForSvids,
     /// `key_ops` does not contain `verify`.
     KeyOps,
-    /// `alg` does not fit the key, or the issuer may use none of the algorithms that do.
+    /// `alg` does not fit the key, or the issuer is not allowed any algorithm that does.
     Algorithm,
-    /// A symmetric key, which is not a key at all once it is published.
+    /// A symmetric key, which is no longer a secret once it is published.
     Symmetric,
-    /// The private part is in the document, so that anybody can sign with it.
+    /// The document contains the private part, so anyone can sign with it.
     Private,
-    /// An RSA modulus of so many bits.
+    /// An RSA modulus of this many bits.
     RsaSize(usize),
-    /// The numbers are not a key: a point off its curve, an even exponent.
+    /// The numbers do not form a key: a point off its curve, an even exponent.
     NotAKey,
 }
 
-/// The keys of `document` that can prove signatures under `algorithms`.
+/// Parses `document` and returns the keys that can verify signatures under `algorithms`.
 ///
 /// # Errors
-/// When the document is too large, is no JWK Set, or has no usable key.
+/// When the document is too large, is not a JWK Set, or has no usable key.
 pub fn parse(document: &[u8], algorithms: &[Algorithm]) -> Result<Parsed, KeySetError> {
     parse_for(document, algorithms, false)
 }
 
-/// As [`parse`]; of the bundle of a SPIFFE trust domain, `for_svids`, only keys of the use `jwt-svid` with a `kid` count
-/// (SPIFFE JWT-SVID §6).
+/// As [`parse`]. With `for_svids`, the document is the bundle of a SPIFFE trust domain: only keys of the use
+/// `jwt-svid` with a `kid` count (SPIFFE JWT-SVID §6).
 ///
 /// # Errors
 /// As [`parse`].
@@ -119,7 +120,7 @@ pub fn parse_for(document: &[u8], algorithms: &[Algorithm], for_svids: bool) -> 
     let mut parsed = Parsed {
         keys: Vec::with_capacity(listed.len()),
         left_out: Vec::new(),
-        // An unusable hint is no reason to reject the keys.
+        // An unusable hint is no reason to refuse the keys.
         refresh_hint: members.get("spiffe_refresh_hint").ok().flatten().map(Duration::from_secs),
     };
     for (position, raw) in listed.iter().enumerate() {
@@ -149,7 +150,7 @@ fn key(
         .map_err(|why| (kid.map(|kid| kid.chars().take(KID_IN_LOG).collect()), why))
 }
 
-/// The key of a JWK that stands by itself, for signatures by this algorithm.
+/// Parses a single JWK for signatures by this algorithm.
 pub(super) fn alone(jwk: &str, algorithm: Algorithm) -> Result<VerificationKey, UnusableKey> {
     let members: JsonMembers<'_> =
         serde_json::from_str(jwk).map_err(|error| UnusableKey::Malformed(error.to_string()))?;
@@ -195,7 +196,7 @@ fn names(alg: &str, algorithm: Algorithm) -> bool {
     alg.parse() == Ok(algorithm) || (alg == "Ed25519" && algorithm == Algorithm::EdDSA)
 }
 
-/// RFC 7517 §4.2 and §4.3: what a key is published for binds us.
+/// Checks that the key is published for verifying signatures (RFC 7517 §4.2, §4.3).
 fn check_purpose(jwk: &JsonMembers<'_>, for_svids: bool) -> Result<(), UnusableKey> {
     match text(jwk, "use")?.as_deref() {
         Some("jwt-svid") if for_svids => {}
@@ -213,7 +214,7 @@ fn check_purpose(jwk: &JsonMembers<'_>, for_svids: bool) -> Result<(), UnusableK
     }
 }
 
-/// RFC 7518 §6.3.1, as a `SubjectPublicKeyInfo`.
+/// Encodes an RSA key (RFC 7518 §6.3.1) as a `SubjectPublicKeyInfo`.
 fn rsa(jwk: &JsonMembers<'_>) -> Result<Vec<u8>, UnusableKey> {
     let (modulus, exponent) = (binary(jwk, "n")?, binary(jwk, "e")?);
     let (modulus, exponent) = (without_leading_zeros(&modulus), without_leading_zeros(&exponent));
@@ -225,13 +226,15 @@ fn rsa(jwk: &JsonMembers<'_>) -> Result<Vec<u8>, UnusableKey> {
     Ok(components.as_der().map_err(|_rejected| UnusableKey::NotAKey)?.as_ref().to_vec())
 }
 
-/// Some issuers publish a sign byte, which RFC 7518 §6.3.1.1 warns of; the number is the same.
+/// Strips leading zeros: some issuers publish a sign byte, which RFC 7518 §6.3.1.1 warns of; the number is
+/// the same.
 fn without_leading_zeros(number: &[u8]) -> &[u8] {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     number.get(zeros..).unwrap_or_default()
 }
 
-/// RFC 7518 §6.2.1, as an uncompressed point; both coordinates have the full length of their curve.
+/// Encodes an EC key (RFC 7518 §6.2.1) as an uncompressed point; both coordinates have the full length of
+/// their curve.
 fn ec(jwk: &JsonMembers<'_>) -> Result<(&'static [Algorithm], Vec<u8>), UnusableKey> {
     let (algorithms, length): (&[Algorithm], usize) = match text(jwk, "crv")?.as_deref() {
         None => return Err(UnusableKey::Missing("crv")),
@@ -246,7 +249,7 @@ fn ec(jwk: &JsonMembers<'_>) -> Result<(&'static [Algorithm], Vec<u8>), Unusable
     Ok((algorithms, point))
 }
 
-/// RFC 8037 §2.
+/// The public key of an Ed25519 JWK (RFC 8037 §2).
 fn ed25519(jwk: &JsonMembers<'_>) -> Result<Vec<u8>, UnusableKey> {
     match text(jwk, "crv")?.as_deref() {
         None => Err(UnusableKey::Missing("crv")),
@@ -274,8 +277,8 @@ fn binary_of_length(
 }
 
 impl UnusableKey {
-    /// Whether issuers publish such keys for good reasons (other purposes, other algorithms), so that the log need
-    /// not warn of them.
+    /// Whether issuers publish such keys for good reasons (other purposes, other algorithms), so that no
+    /// warning is logged.
     #[must_use]
     pub fn is_ordinary(&self) -> bool {
         use UnusableKey::{Algorithm, Curve, KeyOps, KeyType, NotForSvids, Use};

@@ -1,6 +1,6 @@
 //! One verification key, parsed once when its set arrives.
 //!
-//! Knows algorithms and bytes; knows neither JSON nor tokens.
+//! This module knows algorithms and bytes, but neither JSON nor tokens.
 
 use std::fmt;
 
@@ -18,25 +18,27 @@ pub struct VerificationKey {
     verifiers: Vec<(Algorithm, KeyVerifier)>,
 }
 
-/// The library binds a parsed key to one algorithm, so a key has one of these for each of its algorithms.
+/// A key prepared for one algorithm: the library binds a parsed key to an algorithm, so a key has one of
+/// these for each.
 enum KeyVerifier {
     Public(ParsedPublicKey),
-    /// Boxed because it is twenty times as large.
+    /// Boxed because it is twenty times as large as the other variant.
     Secret(Box<hmac::Key>),
 }
 
 /// A symmetric key shorter than the hash of its algorithm (RFC 7518 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShortSecret {
-    /// The algorithm that needs more.
+    /// The algorithm that needs a longer secret.
     pub algorithm: Algorithm,
     /// How many bytes it needs.
     pub needed: usize,
 }
 
 impl VerificationKey {
-    /// A public key: `encoded` is a `SubjectPublicKeyInfo` in DER for RSA, the uncompressed point for EC, the 32
-    /// bytes of RFC 8032 for Ed25519. `None` when it is none of these, or `algorithms` is empty or has one of another kind.
+    /// Parses a public key: `encoded` is a `SubjectPublicKeyInfo` in DER for RSA, the uncompressed point for
+    /// EC, or the 32 bytes of RFC 8032 for Ed25519. Returns `None` if it is none of these, or if `algorithms`
+    /// is empty or contains one of another key type.
     #[must_use]
     pub fn public(kid: Option<&str>, algorithms: &[Algorithm], encoded: &[u8]) -> Option<Self> {
         let parse = |&algorithm: &Algorithm| {
@@ -82,7 +84,7 @@ impl VerificationKey {
         })
     }
 
-    /// What orders keys and tells one from another: `kid` and public bytes; nothing of a secret.
+    /// The value by which keys are sorted and compared: `kid` and public bytes, nothing of a secret.
     pub(super) fn content(&self) -> (Option<&str>, &[u8]) {
         let bytes = self.verifiers.iter().find_map(|(_, verifier)| match verifier {
             KeyVerifier::Public(key) => Some(key.as_ref()),
@@ -91,7 +93,7 @@ impl VerificationKey {
         (self.kid(), bytes.unwrap_or_default())
     }
 
-    /// Whether both prove exactly the same signatures; secrets are never taken to be equal.
+    /// Whether both keys verify exactly the same signatures; secrets are never considered equal.
     pub(super) fn same_as(&self, other: &Self) -> bool {
         let public = |key: &Self| key.verifiers.iter().all(|(_, v)| matches!(v, KeyVerifier::Public(_)));
         public(self)
@@ -172,7 +174,7 @@ mod tests {
     const MESSAGE: &[u8] = b"header.payload";
     const SECRET: &[u8] = &[7; 64];
 
-    /// A key with all algorithms that it could have, and a signature under each.
+    /// A key with all algorithms it can have, and a signature under each.
     struct Specimen {
         key: VerificationKey,
         made: Vec<(Algorithm, Vec<u8>)>,

@@ -1,7 +1,8 @@
 //! The public keys of each issuer: read from a file, a URL or by discovery, refreshed in the background, and
 //! published to every worker as a snapshot.
 //!
-//! Knows nothing about tokens: it answers "which keys could have made a signature with this `kid` and algorithm".
+//! This room knows nothing about tokens. It answers "which keys could have made a signature with this `kid`
+//! and algorithm".
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,29 +26,29 @@ pub mod store;
 /// Where an issuer's keys come from and how long they may be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The issuer, as in `iss`; also what a discovery document must name (RFC 8414 §3.3).
+    /// The issuer, as in `iss`; a discovery document must name it too (RFC 8414 §3.3).
     pub issuer: String,
     /// The source of the keys.
     pub source: KeySource,
     /// The algorithms this issuer may use; a key that fits none of them is left out of the set.
     pub algorithms: Vec<Algorithm>,
-    /// PEM file with the roots for an `https` source; the system's when `None`.
+    /// PEM file with the trusted roots for an `https` source; `None`: the system's.
     pub ca: Option<PathBuf>,
-    /// Plain `http` is allowed to any host; otherwise only to loopback.
+    /// Whether plain `http` is allowed to any host; otherwise only to loopback.
     pub insecure_http: bool,
-    /// What a fetch carries, if anything: only to the host that the configuration names.
+    /// The credential to send with a fetch, if any; it goes only to the host that the configuration names.
     pub authorization: Option<KeyAuthorization>,
-    /// Only keys for JWT-SVIDs count, and none of another use (SPIFFE JWT-SVID §6).
+    /// Whether only keys for JWT-SVIDs count (SPIFFE JWT-SVID §6).
     pub for_svids: bool,
     /// How often the keys are fetched again.
     pub refresh_interval: Duration,
-    /// At most one fetch in this time, even when many requests arrive.
+    /// Minimum time between fetches that requests cause.
     pub refresh_cooldown: Duration,
-    /// How long the last good set serves when the issuer cannot be reached.
+    /// How long the last good set is used while the issuer cannot be reached.
     pub max_stale: Duration,
 }
 
-/// Discovery without roots of one's own, as often as the configuration has it where it says nothing.
+/// Discovery with the system's roots and the default intervals of the configuration.
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -66,8 +67,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Names where the keys come from and whom they are taken from there: a hash. Keys that were kept are used again only
-    /// with settings that name the same.
+    /// A hash that identifies where the keys come from and how that source is trusted. Saved keys are used
+    /// again only with settings that have the same provenance.
     #[must_use]
     pub fn provenance(&self) -> String {
         let (kind, place) = match &self.source {
@@ -75,12 +76,12 @@ impl Settings {
             KeySource::Url(url) => ("url", url.as_bytes()),
             KeySource::Discovery => ("discovery", self.issuer.as_bytes()),
             KeySource::SignalsMetadata(issuer) => ("signals", issuer.as_bytes()),
-            // These are never kept.
+            // These keys are never saved.
             KeySource::Secret(_) | KeySource::Authority => ("process", &b""[..]),
         };
         let ca = self.ca.as_deref().map(|path| path.as_os_str().as_encoded_bytes()).unwrap_or_default();
         let insecure = [u8::from(self.insecure_http)];
-        // No path and no URL holds a NUL.
+        // No path and no URL contains a NUL.
         let named = [kind.as_bytes(), place, ca, &insecure[..]].join(&0);
         digest(&SHA256, &named).as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
     }
@@ -89,13 +90,14 @@ impl Settings {
 /// The source of an issuer's keys.
 #[derive(Clone, PartialEq, Eq)]
 pub enum KeySource {
-    /// A JWKS file (RFC 7517 §5), read at start and again when it changes.
+    /// A JWKS file (RFC 7517 §5), read at startup and again when it changes.
     File(PathBuf),
     /// A JWKS at this URL.
     Url(String),
     /// The `jwks_uri` of the issuer's metadata (OpenID Connect Discovery 1.0 §4, RFC 8414 §3).
     Discovery,
-    /// The `jwks_uri` of the metadata that a Shared Signals transmitter, named by its issuer, publishes (SSF 1.0 §7).
+    /// The `jwks_uri` in the metadata of a Shared Signals transmitter, which is named by its issuer (SSF 1.0
+    /// §7).
     SignalsMetadata(String),
     /// One symmetric key, for HS256, HS384 and HS512.
     Secret(Vec<u8>),

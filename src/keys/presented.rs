@@ -1,6 +1,6 @@
 //! A public key in the header of a message (RFC 7515 §4.1.3), and its thumbprint (RFC 7638).
 //!
-//! Such a key proves who made the message and nothing more; its thumbprint tells whether that is the right owner.
+//! Such a key proves only who made the message; its thumbprint tells whether that is the right owner.
 
 use aws_lc_rs::digest;
 use jsonwebtoken::Algorithm;
@@ -12,22 +12,22 @@ use super::key::VerificationKey;
 /// Members of private and symmetric keys (RFC 7518 §6.2.2, §6.3.2, §6.4).
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
-/// A public key of a header, with its thumbprint.
+/// The public key of a header, with its thumbprint.
 pub struct PresentedKey<'j> {
     jwk: &'j Map<String, Value>,
     thumbprint: [u8; 32],
 }
 
 impl<'j> PresentedKey<'j> {
-    /// Reads a JWK as far as its thumbprint needs.
+    /// Reads the members of a JWK that its thumbprint needs.
     ///
     /// # Errors
-    /// For a key that is private or symmetric, of an unknown kind, or lacks what makes it a key.
+    /// When the key is private, symmetric, of an unknown type, or lacks a required member.
     pub fn new(jwk: &'j Map<String, Value>) -> Result<Self, UnusableKey> {
         if PRIVATE.iter().any(|member| jwk.contains_key(*member)) {
             return Err(UnusableKey::Private);
         }
-        // In the order of their names: RFC 7638 §3.2, RFC 8037 appendix A.3.
+        // In lexicographic order: RFC 7638 §3.2, RFC 8037 appendix A.3.
         let required: &[&'static str] = match jwk.get("kty").and_then(Value::as_str) {
             Some("EC") => &["crv", "kty", "x", "y"],
             Some("OKP") => &["crv", "kty", "x"],
@@ -39,7 +39,7 @@ impl<'j> PresentedKey<'j> {
         for name in required {
             let value = jwk.get(*name).ok_or(UnusableKey::Missing(name))?;
             let value = value.as_str().ok_or(UnusableKey::WrongType(name))?;
-            // Nothing that JSON would have to escape, so that one text stands for one key.
+            // Only characters that JSON does not escape, so that each key has exactly one text.
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
             if value.is_empty() || !value.bytes().all(is_plain) {
                 return Err(UnusableKey::BadEncoding(name));
@@ -56,16 +56,16 @@ impl<'j> PresentedKey<'j> {
         Ok(Self { jwk, thumbprint })
     }
 
-    /// SHA-256 of the key in canonical form (RFC 7638).
+    /// The thumbprint: SHA-256 of the key in canonical form (RFC 7638).
     #[must_use]
     pub fn thumbprint(&self) -> &[u8; 32] {
         &self.thumbprint
     }
 
-    /// The key, for signatures by this algorithm.
+    /// Parses the key for signatures by this algorithm.
     ///
     /// # Errors
-    /// When it is no sound key for it.
+    /// When it is not a valid key for the algorithm.
     pub fn for_algorithm(&self, algorithm: Algorithm) -> Result<VerificationKey, UnusableKey> {
         let text = serde_json::to_string(self.jwk)
             .map_err(|unwritable| UnusableKey::Malformed(unwritable.to_string()))?;
@@ -90,7 +90,7 @@ mod tests {
     fn thumbprints_are_those_of_the_specifications() {
         let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
         for (jwk, expected) in [
-            // RFC 7638 §3.1, with members that do not count.
+            // RFC 7638 §3.1, with members that do not affect the thumbprint.
             (
                 json!({ "kty": "RSA", "n": n, "e": "AQAB", "alg": "RS256", "kid": "2011-04-29" }),
                 "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",

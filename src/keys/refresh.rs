@@ -1,5 +1,5 @@
-//! When the keys of one issuer are fetched: at start until it succeeds, at each interval, when a request asks for
-//! an unknown `kid`, and when their file changes. The only writer of a [`KeyStore`].
+//! Fetches the keys of one issuer: at startup until it succeeds, at each interval, when a request asks for an
+//! unknown `kid`, and when their file changes. The only writer of a [`KeyStore`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,20 +17,21 @@ use crate::client::Client;
 use crate::shutdown::{Phase, Shutdown};
 use crate::time::{Monotonic, Now};
 
-/// The first wait after a failure before any set was loaded; doubled up to [`SLOWEST`].
+/// The first wait after a failure before any set was loaded; doubles up to [`SLOWEST`].
 const QUICKEST: Duration = Duration::from_millis(250);
 const SLOWEST: Duration = Duration::from_secs(5);
-/// How often the age is exported and a file looked at.
+/// How often the age is exported and a file checked for changes.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Keeps `store` filled until the shutdown is complete. Ends at once for a [`KeySource::Secret`] and a [`KeySource::Authority`].
+/// Spawns the task that keeps `store` up to date until shutdown is complete. The task ends at once for a
+/// [`KeySource::Secret`] and a [`KeySource::Authority`].
 pub fn spawn_refresher(store: Arc<KeyStore>, client: Client, mut shutdown: Shutdown) -> JoinHandle<()> {
     tokio::spawn(async move {
         if matches!(store.settings().source, KeySource::Secret(_) | KeySource::Authority) {
             return;
         }
         let refresher = Refresher::new(&store, &client);
-        // Requests that drain may still need a new key, so it runs to the end.
+        // Requests that are draining may still need a new key, so the refresher runs to the end.
         select! {
             () = shutdown.reached(Phase::Stopped) => {}
             () = refresher.run() => {}
@@ -42,15 +43,15 @@ struct Refresher<'a> {
     store: &'a KeyStore,
     client: &'a Client,
     due: Instant,
-    /// The wait after the next failure while nothing was ever loaded.
+    /// The wait after the next failure while no set was ever loaded.
     backoff: Duration,
-    /// The last fetch failed.
+    /// Whether the last fetch failed.
     failing: bool,
-    /// The file as it was before it was last read.
+    /// The file's stamp before it was last read.
     seen: Option<FileStamp>,
 }
 
-/// What tells one state of a file from another.
+/// Modification time and length, by which a change of the file is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileStamp(SystemTime, u64);
 
@@ -76,20 +77,20 @@ impl<'a> Refresher<'a> {
                 _ = tick.tick() => Wake::Tick,
             };
             match wake {
-                // A retry counts towards the cooldown like a fetch that was asked for; the interval and the first
-                // load do not.
+                // A retry counts towards the cooldown like a requested fetch; the fetch at the interval and
+                // the first load do not.
                 Wake::Due => self.refresh(self.failing && self.store.is_loaded()).await,
                 Wake::Asked if self.store.is_loaded() && self.store.asking().is_open(Monotonic::now()) => {
                     self.refresh(true).await;
                 }
-                // Asked in the moment in which another fetch ended.
+                // Requested at the moment in which another fetch ended.
                 Wake::Asked => {}
                 Wake::Tick => self.look().await,
             }
         }
     }
 
-    /// What happens every second: a file is looked at, and the age exported.
+    /// Runs every second: checks the file for changes and exports the age.
     async fn look(&mut self) {
         if let KeySource::File(path) = &self.store.settings().source {
             if stamp(path).await != self.seen {
@@ -101,7 +102,7 @@ impl<'a> Refresher<'a> {
         self.store.export(Now::read());
     }
 
-    /// Fetches once, and says when the next time is.
+    /// Fetches once and schedules the next fetch.
     async fn refresh(&mut self, counts: bool) {
         let (store, settings) = (self.store, self.store.settings());
         let mut fetch = store.asking().begin(counts, Monotonic::now());

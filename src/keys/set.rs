@@ -1,4 +1,4 @@
-//! A set of keys as one immutable snapshot, with the question the verifier asks of it.
+//! A set of keys as an immutable snapshot; the verifier looks up candidate keys in it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,32 +6,32 @@ use jsonwebtoken::Algorithm;
 
 use super::key::{ShortSecret, VerificationKey};
 
-/// How many keys are tried for a token that does not say which (no `kid`), so that it cannot cost a thousand
-/// signature verifications.
+/// Maximum number of keys tried for a token without a `kid`, so that it cannot cost a thousand signature
+/// verifications.
 const WITHOUT_KID: usize = 8;
 
-/// Counts across all sets of the process, so that a generation names one set of one issuer.
+/// Counts across all sets of the process, so that a generation identifies one set of one issuer.
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 
 /// The keys of one issuer at one time.
 #[derive(Debug)]
 pub struct KeySet {
     generation: u64,
-    /// Sorted by content, so that the keys of one `kid` are neighbours and sets are easily compared.
+    /// Sorted by content, so that keys with the same `kid` are adjacent and sets are easy to compare.
     keys: Vec<VerificationKey>,
-    /// The set is one secret, which has no `kid` and stands for any.
+    /// Whether the set is one secret, which has no `kid` and matches any.
     secret: bool,
 }
 
 impl KeySet {
-    /// A set of public keys, with a generation of its own.
+    /// Creates a set of public keys with a new generation.
     #[must_use]
     pub fn new(mut keys: Vec<VerificationKey>) -> Self {
         keys.sort_by(|a, b| a.content().cmp(&b.content()));
         Self { generation: GENERATIONS.fetch_add(1, Ordering::Relaxed), keys, secret: false }
     }
 
-    /// A set of one symmetric key, whatever `kid` tokens carry.
+    /// Creates a set of one symmetric key, used whatever `kid` a token carries.
     ///
     /// # Errors
     /// When the secret is too short for one of `algorithms`.
@@ -40,14 +40,15 @@ impl KeySet {
         Ok(Self { secret: true, ..Self::new(vec![key]) })
     }
 
-    /// Names this set among all sets of the process. A set that is fetched again with the same content keeps it.
+    /// Identifies this set among all sets of the process. A set that is fetched again with the same content
+    /// keeps its generation.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The keys that may have made a signature under `algorithm`: all with this `kid`, or for a token without one
-    /// the first eight that fit the algorithm.
+    /// The keys that may have made a signature under `algorithm`: all with this `kid`; for a token without
+    /// one, the first eight that fit the algorithm.
     pub fn candidates<'a>(
         &'a self,
         kid: Option<&str>,
@@ -60,7 +61,7 @@ impl KeySet {
         keys.iter().filter(move |key| key.fits(algorithm)).take(most)
     }
 
-    /// Whether a key has this `kid`; a secret stands for any.
+    /// Whether a key has this `kid`; a secret matches any.
     #[must_use]
     pub fn knows(&self, kid: &str) -> bool {
         self.secret || !self.with_kid(kid).is_empty()
@@ -72,7 +73,7 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// Whether there is not a key.
+    /// Whether the set has no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
@@ -83,7 +84,7 @@ impl KeySet {
         self.keys.iter().filter_map(VerificationKey::kid)
     }
 
-    /// Whether both sets prove exactly the same signatures.
+    /// Whether both sets verify exactly the same signatures.
     pub(super) fn same_as(&self, other: &Self) -> bool {
         self.len() == other.len() && self.keys.iter().zip(&other.keys).all(|(a, b)| a.same_as(b))
     }

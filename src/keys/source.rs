@@ -1,4 +1,5 @@
-//! Sources of key sets: a file, a URL, or the metadata of the issuer. One attempt, without retry or state.
+//! Fetches key sets from a file, a URL, or through the issuer's metadata. One attempt, without retries or
+//! state.
 
 use std::fmt;
 use std::io;
@@ -13,43 +14,43 @@ use crate::client::{Client, GetError, Url, UrlError};
 
 use http::HeaderValue;
 
-/// Why there is no document.
+/// Why no document could be fetched.
 #[derive(Debug)]
 pub enum KeySourceError {
     /// The file cannot be read.
     File(io::Error),
     /// The file is larger than a key set may be.
     FileTooLarge,
-    /// A URL that may not be fetched, and where it comes from.
+    /// This URL may not be fetched; the string is where it was configured or found.
     Url(String, UrlError),
-    /// The issuer is no URL that metadata could be found under.
+    /// The issuer is not a URL under which metadata can be found.
     Issuer(String),
-    /// A document could not be fetched.
+    /// The document at this URL could not be fetched.
     Get(String, GetError),
-    /// Neither place of the metadata has any: OpenID Connect Discovery 1.0 §4, RFC 8414 §3.
+    /// Neither metadata location has a document (OpenID Connect Discovery 1.0 §4, RFC 8414 §3).
     NoMetadata(GetError, GetError),
     /// The metadata is not a JSON object with the strings `issuer` and `jwks_uri`.
     Metadata(String),
-    /// The metadata is that of another issuer (RFC 8414 §3.3).
+    /// The metadata names another issuer (RFC 8414 §3.3).
     OtherIssuer(String),
-    /// The file of what is to be sent with a fetch cannot be read.
+    /// The file with the credential for the fetch cannot be read.
     AuthorizationFile(io::Error),
-    /// What is to be sent with a fetch is no bearer token.
+    /// The credential for the fetch is not a bearer token.
     AuthorizationToken(&'static str),
 }
 
-/// How documents are fetched.
+/// Fetches documents, with a credential if one is configured.
 struct AuthorizedFetcher<'a> {
     client: &'a Client,
     insecure_http: bool,
-    /// What the host of this URL is sent, and no other.
+    /// The credential, and the URL to whose origin alone it is sent.
     authorization: Option<(Url, HeaderValue)>,
 }
 
 /// Fetches the document once.
 ///
 /// # Errors
-/// When no key set can be fetched or read; a [`KeySource::Secret`] and [`KeySource::Authority`] have none.
+/// When no key set can be fetched or read. A [`KeySource::Secret`] and a [`KeySource::Authority`] have none.
 pub async fn fetch(settings: &Settings, client: &Client) -> Result<Bytes, KeySourceError> {
     match &settings.source {
         KeySource::File(path) => read(path).await,
@@ -72,13 +73,13 @@ pub async fn fetch(settings: &Settings, client: &Client) -> Result<Bytes, KeySou
 async fn read(path: &Path) -> Result<Bytes, KeySourceError> {
     let file = tokio::fs::File::open(path).await.map_err(KeySourceError::File)?;
     let mut document = Vec::new();
-    // One byte more than allowed, to tell a full file from one that is too large.
+    // One byte more than allowed, to tell a file of maximum size from one that is too large.
     file.take(jwks::MAX_BYTES as u64 + 1).read_to_end(&mut document).await.map_err(KeySourceError::File)?;
     if document.len() > jwks::MAX_BYTES { Err(KeySourceError::FileTooLarge) } else { Ok(document.into()) }
 }
 
 impl<'a> AuthorizedFetcher<'a> {
-    /// What is sent with a fetch goes to the origin of `configured`.
+    /// Creates a fetcher that sends its credential only to the origin of `configured`.
     async fn new(settings: &Settings, client: &'a Client, configured: &str) -> Result<Self, KeySourceError> {
         let insecure_http = settings.insecure_http;
         let authorization = match &settings.authorization {
@@ -99,7 +100,7 @@ impl<'a> AuthorizedFetcher<'a> {
     async fn discover(&self, settings: &Settings) -> Result<Bytes, KeySourceError> {
         let [openid, oauth] = metadata_urls(&settings.issuer, self.insecure_http)?;
         let metadata = match self.get(&openid).await {
-            // It answered, so the issuer is up; what it does not have here it may have there.
+            // The issuer answered, so it is up; it may have its metadata at the other location.
             Err(KeySourceError::Get(_, first @ (GetError::Status(_) | GetError::Redirect(_)))) => {
                 match self.get(&oauth).await {
                     Err(KeySourceError::Get(_, second)) => Err(KeySourceError::NoMetadata(first, second)),
@@ -116,8 +117,8 @@ fn parsed(url: &str, insecure_http: bool) -> Result<Url, KeySourceError> {
     Url::parse(url, insecure_http).map_err(|error| KeySourceError::Url(url.to_owned(), error))
 }
 
-/// Where an issuer's metadata may be: appended for OpenID (Discovery 1.0 §4.1), inserted between host and path for
-/// OAuth (RFC 8414 §3.1). A final slash of the issuer is removed in both.
+/// The two locations of an issuer's metadata: appended to the issuer for OpenID (Discovery 1.0 §4.1),
+/// inserted between host and path for OAuth (RFC 8414 §3.1). A final slash of the issuer is removed in both.
 ///
 /// # Errors
 /// When the issuer is not a URL that may be fetched, or has a query or fragment.
@@ -129,7 +130,7 @@ pub fn metadata_urls(issuer: &str, insecure_http: bool) -> Result<[String; 2], K
     ])
 }
 
-/// Where the metadata of a Shared Signals transmitter is: inserted between host and path (SSF 1.0 §7.2).
+/// The location of a Shared Signals transmitter's metadata: inserted between host and path (SSF 1.0 §7.2).
 ///
 /// # Errors
 /// When the issuer is not a URL that may be fetched, or has a query or fragment.
@@ -138,7 +139,8 @@ pub fn signals_metadata_url(issuer: &str, insecure_http: bool) -> Result<String,
     Ok(format!("{origin}/.well-known/ssf-configuration{path}"))
 }
 
-/// The parts of an issuer between which documents are found; a final slash is removed.
+/// Splits an issuer into origin and path, between which metadata locations are inserted; removes a final
+/// slash.
 fn origin_and_path(issuer: &str, insecure_http: bool) -> Result<(&str, &str), KeySourceError> {
     Url::parse(issuer, insecure_http).map_err(|error| KeySourceError::Url(issuer.to_owned(), error))?;
     let no_place = || KeySourceError::Issuer(issuer.to_owned());

@@ -1,6 +1,6 @@
 //! The keys of one issuer as every worker sees them: the current set, its age, and a way to request a newer one.
 //!
-//! Knows nothing about where sets come from; the refresher provides them.
+//! This module does not know where sets come from; the refresher provides them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -20,9 +20,9 @@ use super::{KeySource, Settings};
 use crate::metrics::Metrics;
 use crate::time::{Monotonic, Now, Timestamp};
 
-/// The longest that a request waits for the shared fetch.
+/// The longest time a request waits for the shared fetch.
 const ASK_WAIT: Duration = Duration::from_secs(5);
-/// The set was never loaded.
+/// No set was loaded yet.
 const NEVER: i64 = i64::MIN;
 
 /// Whether an issuer's keys may be used.
@@ -36,13 +36,13 @@ pub enum Availability {
     TooOld,
 }
 
-/// What the set in force lacks to prove a token.
+/// The key that a token needs and the set in force lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WantedKey {
     /// A key with this `kid`.
     Key(String),
-    /// Other keys than those of the set with this generation, none of which made the signature: an issuer may come back
-    /// with a new key under the same `kid`, or name no `kid` at all.
+    /// A newer set than the one with this generation, none of whose keys made the signature: an issuer may
+    /// reuse a `kid` for a new key, or publish none.
     OtherThan(u64),
 }
 
@@ -54,36 +54,36 @@ impl WantedKey {
     }
 }
 
-/// The document behind the set in force, and when it was last fetched: what a store may keep over a restart.
+/// The document behind the set in force and when it was last fetched, to be saved across restarts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastGood {
-    /// The JWK Set as it came.
+    /// The JWK Set as it was received.
     pub jwks: Bytes,
     /// When it was last confirmed.
     pub fetched_at: Now,
 }
 
-/// The keys of one issuer. Reading never waits; one writer, the refresher.
+/// The keys of one issuer. Reads never wait; the refresher is the only writer.
 #[derive(Debug)]
 pub struct KeyStore {
     settings: Settings,
     current: ArcSwap<KeySet>,
     /// When the set in force was last confirmed, in milliseconds of the monotonic clock.
     confirmed_at: AtomicI64,
-    /// The same of the wall clock, for a set that an earlier process fetched: the monotonic clock does not count the time
-    /// between the processes.
+    /// When a restored set was confirmed by an earlier process, in milliseconds of the wall clock: the
+    /// monotonic clock does not count the time between processes.
     restored_from: AtomicI64,
-    /// After how many seconds the document in force asks to be fetched again; 0 when it does not.
+    /// After how many seconds the document in force asks to be fetched again; 0 if it does not.
     refresh_hint: AtomicU64,
     created_at: Monotonic,
-    /// Keys that come from nowhere else (a secret, this process) do not get stale.
+    /// Whether keys become stale. Keys from a secret or from this process do not.
     ages: bool,
     asking: Asking,
     /// Why the last fetch failed, if it did.
     failure: ArcSwapOption<String>,
     last_good: watch::Sender<Option<LastGood>>,
     instruments: Instruments,
-    /// Whether the gauges are this store's: one that a reload only prepares leaves them alone.
+    /// Whether this store sets the gauges. A store that a reload only prepares does not.
     exports: AtomicBool,
 }
 
@@ -97,8 +97,9 @@ pub(super) struct Instruments {
 }
 
 impl KeyStore {
-    /// An empty store, to be filled by [`spawn_refresher`](super::refresh::spawn_refresher). A [`KeySource::Secret`] is in
-    /// force at once; one that [`check_secret`](super::key::check_secret) refuses never is.
+    /// Creates an empty store, to be filled by [`spawn_refresher`](super::refresh::spawn_refresher). A
+    /// [`KeySource::Secret`] is in force at once, unless [`check_secret`](super::key::check_secret) refuses
+    /// it.
     #[must_use]
     pub fn new(settings: Settings, metrics: Metrics) -> Arc<Self> {
         if let KeySource::Secret(secret) = &settings.source {
@@ -110,7 +111,7 @@ impl KeyStore {
         Arc::new(Self::build(settings, KeySet::new(Vec::new()), true, &metrics))
     }
 
-    /// A store with keys that this process owns or a test made: never stale, never fetched.
+    /// Creates a store with keys that this process owns or a test made: never stale, never fetched.
     #[must_use]
     pub fn fixed(settings: Settings, set: KeySet, metrics: Metrics) -> Arc<Self> {
         let store = Self::build(settings, set, false, &metrics);
@@ -136,14 +137,14 @@ impl KeyStore {
         }
     }
 
-    /// Writes its gauges from now on: it is in force.
+    /// Starts setting the gauges, because this store is now in force.
     pub fn begin_export(&self, now: Now) {
         self.exports.store(true, Ordering::Release);
         self.instruments.set_keys(&self.current.load());
         self.export(now);
     }
 
-    /// What the store was made from.
+    /// The settings of this store.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -155,7 +156,7 @@ impl KeyStore {
         self.current.load_full()
     }
 
-    /// Names the set in force, as [`KeySet::generation`] does.
+    /// The generation of the set in force, as [`KeySet::generation`].
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.current.load().generation()
@@ -171,8 +172,9 @@ impl KeyStore {
         }
     }
 
-    /// How long ago the set in force was confirmed. For a restored set, the longer of what the two clocks say: a wall
-    /// clock that is behind makes it no younger, and one that is ahead is believed only until it is right again.
+    /// How long ago the set in force was confirmed. For a restored set, the longer of the ages by the two
+    /// clocks: a wall clock that is behind makes the set no younger, and one that is ahead counts only until
+    /// it is right again.
     #[must_use]
     pub fn age(&self, now: Now) -> Option<Duration> {
         let confirmed = self.confirmed_at.load(Ordering::Acquire);
@@ -184,13 +186,13 @@ impl KeyStore {
         })
     }
 
-    /// Whether its keys grow old: not those that come from a secret or from this process.
+    /// Whether its keys become stale. Keys from a secret or from this process do not.
     #[must_use]
     pub const fn ages(&self) -> bool {
         self.ages
     }
 
-    /// Why the last fetch failed, in its own words; nothing when it did not.
+    /// Why the last fetch failed; `None` if it did not.
     #[must_use]
     pub fn failure(&self) -> Option<Arc<String>> {
         self.failure.load_full()
@@ -200,21 +202,22 @@ impl KeyStore {
         self.failure.store(failure.map(Arc::new));
     }
 
-    /// Whether fetching keys was tried since this process started: a store whose keys cannot be used after that stays so for
-    /// a while. A restored set is what an earlier process fetched, and says nothing of this one.
+    /// Whether this process has tried to fetch keys; if the keys are still unusable after that, they stay so
+    /// for a while. A restored set was fetched by an earlier process and does not count.
     #[must_use]
     pub fn was_tried(&self) -> bool {
         let is_restored = self.restored_from.load(Ordering::Acquire) != NEVER;
         (self.is_loaded() && !is_restored) || self.instruments.failed.get() > 0
     }
 
-    /// Whether [`ask`](Self::ask) could bring what is wanted: a fetch may be asked for or is under way, and the last one
-    /// did not already show that nobody knows the `kid`; or it arrived since the caller looked.
+    /// Whether [`ask`](Self::ask) could bring the key: a fetch may be requested or is in progress, and the
+    /// last one did not already show that the `kid` is unknown; or the key has arrived since the caller
+    /// looked.
     #[must_use]
     pub fn worth_asking(&self, wanted: &WantedKey, now: Monotonic) -> bool {
         let hope = (self.is_loaded() && self.asking.is_open(now)) || self.asking.is_under_way();
         let in_vain = matches!(wanted, WantedKey::Key(kid) if self.asking.remembers(kid, now));
-        // The set is read last: when the fetch has just ended, its result is in force by now.
+        // The set is read last: if the fetch has just ended, its result is in force by now.
         (hope && !in_vain) || self.has(wanted)
     }
 
@@ -226,10 +229,10 @@ impl KeyStore {
         }
     }
 
-    /// Waits, at most five seconds, for the one fetch that all askers share; returns at once when it is not
-    /// [worth asking](Self::worth_asking) or what is wanted is there. Callable from any thread and runtime.
+    /// Waits, at most five seconds, for the fetch that all callers share. Returns at once if that is not
+    /// [worth it](Self::worth_asking) or the key is there. Callable from any thread and runtime.
     pub async fn ask(&self, wanted: &WantedKey) {
-        // Before anything is looked at, so that no end of a fetch is missed.
+        // Subscribes before looking at anything, so that the end of a fetch is not missed.
         let mut finished = self.asking.finished();
         if self.has(wanted) || !self.worth_asking(wanted, Monotonic::now()) {
             return;
@@ -246,11 +249,11 @@ impl KeyStore {
         }
     }
 
-    /// Puts the keys of a fetched document in force. A document with the same content only confirms the set in force,
-    /// whose generation stays. True when the set changed.
+    /// Puts the keys of a fetched document in force; returns true if the set changed. A document with the
+    /// same content only confirms the set in force, which keeps its generation.
     ///
     /// # Errors
-    /// When the document has no usable key; then nothing changes.
+    /// When the document has no usable key; nothing changes then.
     pub fn accept(&self, document: Bytes, now: Now) -> Result<bool, jwks::KeySetError> {
         let changed = self.put_in_force(self.parse(&document)?);
         self.confirm(now);
@@ -258,9 +261,9 @@ impl KeyStore {
         Ok(changed)
     }
 
-    /// Puts a document in force that an earlier process fetched at `fetched_at`, and `running` on the monotonic clock if
-    /// the running time since is known; its age counts from then. To be called before the refresher is spawned; without
-    /// effect once a set was loaded.
+    /// Puts a document in force that an earlier process fetched at `fetched_at`, and at `running` on the
+    /// monotonic clock if the running time since then is known; its age counts from then. Call this before
+    /// the refresher is spawned. It has no effect once a set was loaded.
     ///
     /// # Errors
     /// When the document has no usable key.
@@ -286,13 +289,13 @@ impl KeyStore {
         self.confirm(Now::read());
     }
 
-    /// The documents worth keeping over a restart, as they are confirmed.
+    /// Watches the documents worth saving across restarts, as they are confirmed.
     #[must_use]
     pub fn last_good(&self) -> watch::Receiver<Option<LastGood>> {
         self.last_good.subscribe()
     }
 
-    /// Writes the age of the set to its gauge, once the store [is in force](Self::begin_export); before the first load,
+    /// Exports the age of the set, once the store [is in force](Self::begin_export); before the first load,
     /// the age of the store.
     pub fn export(&self, now: Now) {
         if !self.exports.load(Ordering::Acquire) {
@@ -320,8 +323,8 @@ impl KeyStore {
         &self.instruments
     }
 
-    /// How long after a fetch the next one begins: what is configured, or sooner if the document asks for it, but not
-    /// within the cooldown.
+    /// The time from a fetch to the next one: the configured interval, or less if the document asks for it,
+    /// but at least the cooldown.
     pub(super) fn refresh_interval(&self) -> Duration {
         let Settings { refresh_interval, refresh_cooldown, .. } = self.settings;
         match self.refresh_hint.load(Ordering::Acquire) {
@@ -353,7 +356,7 @@ impl KeyStore {
         changed
     }
 
-    /// True when `set` differs from the one in force, which it then replaces.
+    /// Replaces the set in force if `set` differs; returns whether it did.
     fn publish(&self, set: KeySet) -> bool {
         if set.same_as(&self.current.load()) {
             return false;

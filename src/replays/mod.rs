@@ -1,7 +1,7 @@
 //! Used proofs of possession (RFC 9449 §11.1), and the keys of the nonces in proofs.
 //!
-//! Exact and bounded: nothing that could be reused is forgotten, and what does not fit is rejected. Replicas share it
-//! through the store. Knows names of proofs, not what a proof is.
+//! Exact and bounded: no proof that could be reused is forgotten, and one that does not fit is rejected.
+//! Replicas share used proofs through the store. This room knows names of proofs, not what a proof is.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,9 +16,9 @@ pub mod nonces;
 
 use nonces::NonceKeys;
 
-/// What the workers lock one at a time.
+/// Number of shards, each behind its own lock.
 const SHARDS: usize = 32;
-/// How much longer than needed a proof is kept: the clocks that measure it may differ.
+/// How much longer than needed a proof is kept, because the clocks that measure it may differ.
 const MARGIN: Duration = Duration::from_secs(1);
 /// The same between replicas, whose wall clocks may differ by more.
 const SHARED_MARGIN: Duration = Duration::from_secs(60);
@@ -26,34 +26,34 @@ const SHARED_MARGIN: Duration = Duration::from_secs(60);
 /// Whether a proof was used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProofUse {
-    /// This is its first use anywhere.
+    /// This is its first use on any replica.
     First,
     /// It was used before.
     Again,
-    /// That cannot be told: too many are remembered, or the shared store does not answer.
+    /// Unknown: too many proofs are remembered, or the shared store does not answer.
     Unknown,
 }
 
-/// The proofs that were used and could be used again.
+/// Proofs that were used and could be used again.
 #[derive(Debug)]
 pub struct Replays {
     shards: [Mutex<ReplayShard>; SHARDS],
     tracked: AtomicUsize,
     most: AtomicUsize,
     nonces: NonceKeys,
-    /// What replicas share.
+    /// The store that replicas share.
     store: Option<Store>,
 }
 
 #[derive(Debug, Default)]
 struct ReplayShard {
     used: HashSet<Key, AsIs>,
-    /// By the second in which they may be forgotten.
+    /// Proofs by the second in which they may be forgotten.
     ends: BTreeMap<i64, Vec<Key>>,
 }
 
 impl Replays {
-    /// None yet, and at most so many. `store`: the one that replicas share.
+    /// Creates an empty set of at most `most` proofs. `store` is the one that replicas share.
     #[must_use]
     pub fn new(most: usize, store: Option<Store>) -> Self {
         Self {
@@ -65,12 +65,12 @@ impl Replays {
         }
     }
 
-    /// Remembers at most so many from now on.
+    /// Changes the maximum number of remembered proofs.
     pub fn reconfigure(&self, most: usize) {
         self.most.store(most, Ordering::Relaxed);
     }
 
-    /// How many are remembered.
+    /// The number of remembered proofs.
     #[must_use]
     pub fn tracked(&self) -> usize {
         self.tracked.load(Ordering::Relaxed)
@@ -82,7 +82,7 @@ impl Replays {
         &self.nonces
     }
 
-    /// Uses a proof that is no longer accepted after `keep`. What this gate remembers is asked first.
+    /// Claims a proof that is no longer accepted after `keep`. Checks what this gate remembers first.
     pub async fn claim(&self, proof: Key, keep: Duration, now: Monotonic) -> ProofUse {
         match (self.claim_here(proof, keep, now), &self.store) {
             (ProofUse::First, Some(store)) => {
@@ -128,7 +128,7 @@ impl Replays {
     }
 }
 
-/// Nothing here panics half way, so what a poisoned lock guards is whole.
+/// Nothing panics while holding one of these locks, so the data behind a poisoned lock is consistent.
 fn lock(shard: &Mutex<ReplayShard>) -> MutexGuard<'_, ReplayShard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }

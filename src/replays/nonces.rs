@@ -1,5 +1,5 @@
-//! Nonces that proofs must carry (RFC 9449 §8, §9): a time and a code that only holders of the shared key can create, so
-//! that nothing about them must be stored.
+//! Nonces that proofs must carry (RFC 9449 §8, §9): a time and a MAC under a shared key, so that no nonce has
+//! to be stored.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use zeroize::Zeroizing;
 use crate::state::Store;
 use crate::time::Timestamp;
 
-/// For how long one key makes nonces.
+/// How long one key creates nonces, in seconds.
 const PERIOD: i64 = 86_400;
-/// How long a key is kept by those who share it: its period, the next, and what clocks may differ by.
+/// How long the shared store keeps a key: its period, the next one, and the difference between clocks.
 const KEPT: Duration = Duration::from_secs(3 * 86_400);
-/// Bytes of the code.
+/// Bytes of the MAC.
 const CODE: usize = 16;
 
-/// One key per period, as far as they are known here.
+/// The nonce keys known here, one per period.
 pub struct NonceKeys {
     known: ArcSwap<Vec<(i64, Arc<hmac::Key>)>>,
     store: Option<Store>,
@@ -43,18 +43,18 @@ impl NonceKeys {
         Self { known: ArcSwap::default(), store }
     }
 
-    /// The nonce to hand out now; it is good for at least `bucket`, and less than twice that.
+    /// Returns the nonce to issue now; it is valid for at least `bucket`, and less than twice that.
     ///
     /// # Errors
-    /// When its key is to be fetched first.
+    /// When its key must be fetched first.
     pub fn current(&self, bucket: Duration, now: Timestamp) -> Result<Box<str>, UnknownPeriod> {
         self.nonce(start(bucket, now))
     }
 
-    /// Whether a nonce is good: of this bucket of time or the one before.
+    /// Whether a nonce is valid: it belongs to this time bucket or the previous one.
     ///
     /// # Errors
-    /// When its key is to be fetched first.
+    /// When its key must be fetched first.
     pub fn is_good(&self, nonce: &str, bucket: Duration, now: Timestamp) -> Result<bool, UnknownPeriod> {
         let this = start(bucket, now);
         let before = this.saturating_sub(secs(bucket));
@@ -65,7 +65,7 @@ impl NonceKeys {
         Ok(aws_lc_rs::constant_time::verify_slices_are_equal(good.as_bytes(), nonce.as_bytes()).is_ok())
     }
 
-    /// Fetches or makes the key of a period. False when it cannot be had.
+    /// Fetches or creates the key of a period. Returns false if that fails.
     pub async fn learn(&self, UnknownPeriod(period): UnknownPeriod) -> bool {
         let mut fresh = Zeroizing::new([0; 32]);
         if rand::fill(&mut *fresh).is_err() {
@@ -78,7 +78,7 @@ impl NonceKeys {
         let Some(key) = key.map(Zeroizing::new).filter(|key| key.len() == 32) else { return false };
         let key = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &key));
         self.known.rcu(|known| {
-            // The first one stays, and those that nobody can need any more leave.
+            // The first key stays, and keys that nobody can need any more are dropped.
             let needed = known.iter().filter(|(of, _)| (period - 1..=period + 1).contains(of));
             let mut needed: Vec<_> = needed.cloned().collect();
             if !needed.iter().any(|(of, _)| *of == period) {
@@ -100,7 +100,7 @@ impl NonceKeys {
     }
 }
 
-/// When the bucket of a moment began, in seconds since 1970.
+/// The start of the time bucket that contains `now`, in seconds since 1970.
 fn start(bucket: Duration, now: Timestamp) -> i64 {
     let secs = secs(bucket);
     now.as_secs().div_euclid(secs).saturating_mul(secs)

@@ -6,7 +6,7 @@
 use super::rules::Rule;
 use crate::identity::Key;
 
-/// A key and what is known of it.
+/// A key and its rule.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct CutoffEntry<R> {
     pub(super) key: Key,
@@ -20,12 +20,12 @@ pub(super) struct BaseSegment<R> {
     len: usize,
 }
 
-/// Three entries, or places for them: those with a rule that says nothing are free, and come last.
+/// Three slots for entries. A slot with an empty rule is free; free slots come last.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(128))]
 struct Bucket<R> {
     keys: [Key; SLOTS],
-    /// A bit for each key that found this bucket full and lies in one behind it.
+    /// One bit per key that found this bucket full and lies in a later one.
     passed: u64,
     rules: [R; SLOTS],
 }
@@ -33,9 +33,10 @@ struct Bucket<R> {
 const SLOTS: usize = 3;
 
 impl<R: Rule> BaseSegment<R> {
-    /// Holds these, of which no two share a key and none says nothing. `shared` leading bits are the same in all of them.
+    /// Builds a segment from entries with distinct keys and non-empty rules, whose keys share `shared`
+    /// leading bits.
     pub(super) fn new(list: &[CutoffEntry<R>], shared: u32) -> Self {
-        // A quarter stays empty, so that a search seldom goes beyond its first bucket.
+        // A quarter of the slots stay empty, so that a search seldom goes beyond its first bucket.
         let buckets = (list.len() * 4 / 3).div_ceil(SLOTS).max(1);
         let mut segment = Self { buckets: vec![Bucket::default(); buckets].into(), len: list.len() };
         for entry in list {
@@ -62,12 +63,13 @@ impl<R: Rule> BaseSegment<R> {
         let mut at = self.home(key, shared);
         loop {
             let bucket = &self.buckets[at];
-            // Branches on purpose: a processor that guesses a place, even wrongly, fetches the rules beside the keys.
+            // Branches on purpose: when the CPU speculates on a slot, even wrongly, it fetches the rules
+            // along with the keys.
             if let Some(slot) = bucket.keys.iter().position(|held| *held == key) {
-                // The key may be zero, and the place free.
+                // The key may be zero and the slot free.
                 return Some(&bucket.rules[slot]).filter(|rule| !rule.is_empty());
             }
-            // A bucket with a free place was never passed, and there is one.
+            // A bucket with a free slot was never passed, and there is always one.
             if bucket.passed & mark(key) == 0 {
                 return None;
             }
@@ -80,7 +82,7 @@ impl<R: Rule> BaseSegment<R> {
         places.filter(|(_, rule)| !rule.is_empty()).map(|(key, rule)| CutoffEntry { key: *key, rule: *rule })
     }
 
-    /// Where a key's search begins: as far into the segment as its bits say.
+    /// The bucket at which a key's search begins: as far into the segment as its bits say.
     fn home(&self, key: Key, shared: u32) -> usize {
         ((u128::from(key.high() << shared) * self.buckets.len() as u128) >> 64) as usize
     }
@@ -90,7 +92,7 @@ impl<R: Rule> BaseSegment<R> {
     }
 }
 
-/// The bit of a key among those that passed a bucket, independent of where its search begins.
+/// The bit that marks a key in `passed`, independent of where its search begins.
 fn mark(key: Key) -> u64 {
     1 << (key.low() >> 58)
 }
@@ -128,7 +130,7 @@ mod tests {
     #[test]
     fn a_search_begins_as_far_into_the_segment_as_the_key_says() {
         let key = |high: u64| Key::from_bytes((u128::from(high) << 64).to_be_bytes());
-        // Nine keys have four buckets.
+        // Nine keys take four buckets.
         let list: Vec<_> = (1..=9).map(|i| CutoffEntry { key: key(i), rule: 1_u32 }).collect();
         for (high, shared, place) in [
             (0, 0, 0),
@@ -137,7 +139,7 @@ mod tests {
             (1 << 63, 0, 2),
             (3 << 62, 0, 3),
             (u64::MAX, 0, 3),
-            // The leading bits that all keys share say nothing.
+            // Leading bits that all keys share carry no information.
             (1 << 63, 1, 0),
             (1 << 61, 1, 1),
             (1 << 55, 7, 1),

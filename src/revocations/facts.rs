@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::identity::{ClientKey, IssuerKey, SubjectKey, TokenKey, TokenNames};
 use crate::time::{Monotonic, Now, Timestamp};
 
-/// What a token must tell to be judged.
+/// The facts of a token that a verdict needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenFacts {
-    /// The token itself.
+    /// The token's key.
     pub token: TokenKey,
     /// Its issuer.
     pub issuer: IssuerKey,
@@ -17,22 +17,22 @@ pub struct TokenFacts {
     pub subject: Option<SubjectKey>,
     /// Its client.
     pub client: Option<ClientKey>,
-    /// `iat`; a fraction of a second does not count.
+    /// `iat`, in whole seconds.
     pub issued_at: Timestamp,
     /// The version of its subject's roles.
     pub role_version: Option<u64>,
-    /// Its subject's other names, and its login session.
+    /// Other names of its subject, and its login session.
     pub names: Option<Arc<TokenNames>>,
 }
 
 impl TokenFacts {
-    /// By all names.
+    /// All names of the subject.
     pub(super) fn subjects(&self) -> impl Iterator<Item = SubjectKey> {
         self.subject.into_iter().chain(self.names.iter().flat_map(|names| names.subjects.iter().copied()))
     }
 }
 
-/// Why a token is no longer in force. When several are true the first of this list is told.
+/// Why a token is no longer in force. If several reasons apply, the first in this list is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ended {
     /// The token was revoked.
@@ -47,34 +47,34 @@ pub enum Ended {
     Issuer,
     /// Its subject's roles changed.
     Roles,
-    /// It is older than what the store knows: than the store itself, or than events that were deleted because no token
-    /// could live so long by the settings of that time.
+    /// It is older than what the store covers: older than the store itself, or than events that were deleted
+    /// because, by the settings at that time, no token could live that long.
     BeforeState,
 }
 
-/// What a token is compared with when it has ended.
+/// The values that an ended token is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndedBy {
-    /// Tokens issued until then ended, in whole seconds; for [`Ended::BeforeState`], before then.
+    /// Tokens issued at or before this time ended, in whole seconds; for [`Ended::BeforeState`], before it.
     pub at: Option<Timestamp>,
     /// Tokens with an older version of their subject's roles ended.
     pub role_version: Option<u64>,
 }
 
-/// What is known of deleted events of an issuer: they may have ended tokens issued until then. What younger tokens than
-/// `retention` need is not deleted, so it says nothing about those.
+/// What is known of an issuer's deleted events: they may have ended tokens issued until then. Events that
+/// tokens younger than `retention` need are never deleted, so a horizon does not affect those tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Horizon {
-    /// They may have ended tokens that were issued until then, by running time: the wall clock may have been wrong when they
-    /// came, and is right when a verdict counts,
+    /// The events may have ended tokens issued until then. Measured by running time, because the wall clock
+    /// may have been wrong when the events came, and is right when a verdict counts.
     pub until: Monotonic,
-    /// and are older than this.
+    /// Only tokens older than this are affected.
     pub retention: Duration,
 }
 
 impl Horizon {
-    /// Tokens issued until then are reached. Real time goes by at least as fast as running time, so `until` lies at least so
-    /// far back on a wall clock that is right.
+    /// Tokens issued until this time are affected. Real time passes at least as fast as running time, so on a
+    /// correct wall clock `until` lies at least this far back.
     pub(super) fn reach(&self, now: Now) -> Timestamp {
         let ran = now.monotonic.since(self.until);
         let ahead = self.until.since(now.monotonic);

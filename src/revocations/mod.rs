@@ -1,7 +1,7 @@
 //! Revocations: cut-offs by subject, client and issuer, and revoked tokens.
 //!
-//! Pure rules behind a snapshot that readers load without waiting; one writer at a time. Knows neither where events
-//! come from nor where they are stored.
+//! Pure rules behind a snapshot that readers load without waiting; one writer at a time. This room knows
+//! neither where events come from nor where they are stored.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ pub use rules::Ends;
 use rules::{KeyRule, Rule, SubjectRule};
 use table::{CutoffTable, SHARE};
 
-/// How many entries a snapshot holds, by what they name.
+/// Numbers of entries in a snapshot, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Subjects.
@@ -39,13 +39,13 @@ pub struct Counts {
     pub issuers: usize,
 }
 
-/// Everything that was ended, at one moment.
+/// Everything that had been ended at one moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     generation: u64,
     not_before: Option<Timestamp>,
     horizons: Arc<HashMap<Key, Vec<Horizon>, AsIs>>,
-    /// Those of a shared log, which does not say whom its removed events were about.
+    /// Horizons of a shared log, which does not say whom its removed events concerned.
     common_horizons: Arc<[Horizon]>,
     subjects: CutoffTable<SubjectRule>,
     clients: CutoffTable<KeyRule>,
@@ -69,13 +69,13 @@ impl Snapshot {
         }
     }
 
-    /// Counts changes that could end a token: while it stands still, a token in force stays so.
+    /// Counts changes that could end a token: while it is unchanged, a token in force stays in force.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// How many entries there are.
+    /// The numbers of entries.
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts {
@@ -87,13 +87,13 @@ impl Snapshot {
         }
     }
 
-    /// Of tokens issued before the second that this lies in, nothing is known.
+    /// The time the store was created: nothing is known about tokens issued before this second.
     #[must_use]
     pub fn not_before(&self) -> Option<Timestamp> {
         self.not_before
     }
 
-    /// Whether a token was ended, and by what.
+    /// Decides whether a token was ended, and by what.
     #[must_use]
     pub fn judge(&self, facts: &TokenFacts, now: Now) -> Option<Ended> {
         self.judge_events(facts, facts.issued_at).or_else(|| {
@@ -102,7 +102,7 @@ impl Snapshot {
         })
     }
 
-    /// Whether a token that no event ended would have been ended by one, had it been issued then.
+    /// Whether a token that no event ended would have been ended by one if it had been issued at `issued_at`.
     #[must_use]
     pub fn would_end(&self, facts: &TokenFacts, issued_at: Timestamp) -> bool {
         self.judge_events(facts, issued_at).is_some()
@@ -130,7 +130,7 @@ impl Snapshot {
         outdated.then_some(Ended::Roles)
     }
 
-    /// All that is known of the subject, by whichever names.
+    /// The combined rule of the subject under all its names.
     fn subject(&self, facts: &TokenFacts) -> Option<SubjectRule> {
         let rules = facts.subjects().filter_map(|subject| self.subjects.get(subject.0).copied());
         rules.reduce(SubjectRule::and)
@@ -141,15 +141,16 @@ impl Snapshot {
         sessions.filter_map(|session| self.sessions.get(session.0).copied()).reduce(KeyRule::and)
     }
 
-    /// Whether a token in force that expires then stays so while the [generation](Self::generation) stands still, whatever
-    /// the clocks do: it has expired before it is older than what is known of deleted events.
+    /// Whether a token in force stays in force until it expires as long as the [generation](Self::generation)
+    /// is unchanged, whatever the clocks do: it expires before a horizon can reach it.
     #[must_use]
     pub fn is_lasting(&self, facts: &TokenFacts, expires_at: Timestamp) -> bool {
         let outlived = |horizon: &Horizon| facts.issued_at.plus(horizon.retention) >= expires_at;
         self.horizons(facts).all(outlived)
     }
 
-    /// The second in which the store was created is the first that it knows all about.
+    /// Whether the token is older than the store. The second in which the store was created is the first that
+    /// it fully covers.
     fn precedes(&self, facts: &TokenFacts) -> bool {
         self.not_before.is_some_and(|created| facts.issued_at.as_secs() < created.as_secs())
     }
@@ -158,7 +159,7 @@ impl Snapshot {
         self.horizons.get(&facts.issuer.0).into_iter().flatten().chain(&*self.common_horizons)
     }
 
-    /// What the verdict on an ended token rests on.
+    /// The values that a verdict on an ended token rests on.
     #[must_use]
     pub fn grounds(&self, facts: &TokenFacts, ended: Ended, now: Now) -> EndedBy {
         let subject = self.subject(facts);
@@ -171,7 +172,7 @@ impl Snapshot {
             Ended::Issuer => self.issuers.get(facts.issuer.0).map(|rule| rule.revoked_at()),
             Ended::Roles => subject.map(|rule| rule.changed_at(facts.role_version)),
             Ended::BeforeState if self.precedes(facts) => self.not_before,
-            // The first moment that it knows all about.
+            // The first moment that is fully covered.
             Ended::BeforeState => {
                 let reached = self.horizons(facts).map(|horizon| horizon.reach(now)).max();
                 reached.map(|reached| reached.plus(Duration::from_secs(1)))
@@ -190,7 +191,7 @@ impl Snapshot {
             Ends::Client(client, at) => self.clients.update(client.0, |rule| rule.revoked(at)),
             Ends::Session(session, at) => self.sessions.update(session.0, |rule| rule.revoked(at)),
             Ends::Issuer(issuer, at) => self.issuers.update(issuer.0, |rule| rule.revoked(at)),
-            // Whenever it was issued: any time will do that is one.
+            // The time of issue does not matter: any non-zero time does.
             Ends::Token(token) => self.tokens.update(token.0, |rule| rule.revoked(Timestamp::from_secs(1))),
         }
     }
@@ -205,7 +206,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether anything waits to be folded.
+    /// Whether anything should be folded.
     fn is_due(&self) -> bool {
         let due = |part| {
             self.subjects.is_due(part, SHARE)
@@ -217,7 +218,7 @@ impl Snapshot {
     }
 }
 
-/// The snapshot in force, and the one hand that replaces it.
+/// The snapshot in force, and the locks of its writer.
 #[derive(Debug)]
 pub struct Revocations {
     current: ArcSwap<Snapshot>,
@@ -228,7 +229,8 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// Nothing ended; with `not_before`, tokens issued before the second it lies in are refused.
+    /// Creates a snapshot in which nothing is ended. With `not_before`, tokens issued before that second are
+    /// rejected.
     #[must_use]
     pub fn new(not_before: Option<Timestamp>) -> Self {
         Self {
@@ -238,31 +240,31 @@ impl Revocations {
         }
     }
 
-    /// From now on tokens issued before the second that this lies in are refused.
+    /// Rejects tokens issued before this second from now on.
     pub fn set_not_before(&self, not_before: Timestamp) {
         let _writer = lock(&self.writer);
         self.replace(|next| next.not_before = Some(not_before));
     }
 
-    /// The snapshot in force. Never waits; judge a request under one.
+    /// The snapshot in force. Never waits; judge a request under one snapshot.
     #[must_use]
     pub fn load(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()
     }
 
-    /// The same, to be kept for longer.
+    /// The snapshot in force, to be kept for longer.
     #[must_use]
     pub fn load_full(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
-    /// Puts all of these in force, in one step. Order and repetition make no difference.
+    /// Applies all of these in one step. Order and repetition make no difference.
     pub fn apply(&self, ends: impl IntoIterator<Item = Ends>) {
         let _writer = lock(&self.writer);
         self.replace(|next| ends.into_iter().for_each(|ends| next.apply(ends)));
     }
 
-    /// Replaces everything in force for what each of these names with what remains.
+    /// For each of these names, replaces everything in force with what remains.
     pub fn restate<R: IntoIterator<Item = Ends>>(&self, named: impl IntoIterator<Item = (Ends, R)>) {
         let _writer = lock(&self.writer);
         self.replace(|next| {
@@ -273,8 +275,8 @@ impl Revocations {
         });
     }
 
-    /// From now on tokens are refused that are older than what is known of these issuers; replaces all that was known of
-    /// deleted events.
+    /// Rejects tokens that are older than what is known of these issuers; replaces all earlier horizons of
+    /// issuers.
     pub fn set_horizons(&self, horizons: impl IntoIterator<Item = (IssuerKey, Horizon)>) {
         let _writer = lock(&self.writer);
         let mut all = HashMap::<Key, Vec<Horizon>, AsIs>::default();
@@ -284,7 +286,7 @@ impl Revocations {
         self.replace(|next| next.horizons = Arc::new(all));
     }
 
-    /// From now on tokens of all issuers are refused that are older than what is known of these deleted events.
+    /// Rejects tokens of all issuers that are older than what is known of these deleted events.
     pub fn set_common_horizons(&self, horizons: impl IntoIterator<Item = Horizon>) {
         let _writer = lock(&self.writer);
         self.replace(|next| next.common_horizons = horizons.into_iter().collect());
@@ -296,8 +298,8 @@ impl Revocations {
         self.current.load().is_due()
     }
 
-    /// Folds what changed into the base, where that has become much. Takes a few milliseconds for each of up to 128
-    /// parts, in which events are published as ever: call it on a thread that may wait.
+    /// Folds the recent layers that have grown into the base. Takes a few milliseconds for each of up to 128
+    /// parts, while events are published as usual: call it on a thread that may block.
     pub fn fold(&self) {
         self.fold_grown(SHARE);
     }
@@ -305,7 +307,7 @@ impl Revocations {
     /// As [`Self::apply`] and [`Self::fold`], for many at a time while the log is replayed.
     pub fn replay(&self, ends: impl IntoIterator<Item = Ends>) {
         self.apply(ends);
-        // Only what has doubled, so that each entry is copied a few times and not once for each call.
+        // Folds only what has doubled, so that each entry is copied a few times and not once per call.
         self.fold_grown(1);
     }
 
@@ -340,7 +342,7 @@ impl Revocations {
     }
 }
 
-/// A writer that panicked has not stored its snapshot: the one in force is whole.
+/// A writer that panicked has not stored its snapshot, so the one in force is intact.
 fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,18 +9,18 @@ use super::base::CutoffEntry;
 use super::rules::Rule;
 use crate::identity::Key;
 
-/// Leading bits that name a part of a table.
+/// Number of leading bits that select a part of a table.
 pub(super) const PART_BITS: u32 = 7;
-/// Parts in a table.
+/// Number of parts in a table.
 pub(super) const PARTS: usize = 1 << PART_BITS;
 const BRANCH_BITS: u32 = 7;
 const TWIG_BITS: u32 = 4;
 const BRANCH: usize = 1 << BRANCH_BITS;
 const TWIG: usize = 1 << TWIG_BITS;
-/// Words of a part's filter: a fiftieth of its bits are set when it is folded beside ten million entries.
+/// Words in a part's filter: one bit in fifty is set when a part is folded beside ten million entries.
 const FILTER: usize = 256;
 
-/// A persistent map: a clone is cheap and stays as it is.
+/// A persistent map: cloning is cheap, and a clone does not change.
 #[derive(Debug, Clone)]
 pub(super) struct Recent<R> {
     root: Arc<[Option<Arc<Part<R>>>; PARTS]>,
@@ -29,11 +29,11 @@ pub(super) struct Recent<R> {
 /// The entries whose keys share their leading bits.
 #[derive(Debug, Clone)]
 pub(super) struct Part<R> {
-    /// A bit for each key, so that most that are not here cost no more than this.
+    /// A Bloom filter with one bit per key, so that most lookups of absent keys cost no more than this.
     filter: [u64; FILTER],
     twigs: [Option<Arc<Twig<R>>>; BRANCH],
     len: usize,
-    /// How many of them have no effect.
+    /// How many of them have empty rules.
     gone: usize,
 }
 
@@ -77,7 +77,7 @@ impl<R: Rule> Recent<R> {
         self.root[part].as_ref()
     }
 
-    /// Releases a part, unless it was changed since `seen`.
+    /// Releases a part, unless it changed since `seen`.
     pub(super) fn release(&mut self, part: usize, seen: &Arc<Part<R>>) {
         if self.part(part).is_some_and(|current| Arc::ptr_eq(current, seen)) {
             Arc::make_mut(&mut self.root)[part] = None;
@@ -94,7 +94,7 @@ impl<R: Rule> Part<R> {
         self.len
     }
 
-    /// Whether every entry says that there is nothing.
+    /// Whether every entry's rule is empty.
     pub(super) fn is_gone(&self) -> bool {
         self.gone == self.len
     }
@@ -104,17 +104,17 @@ impl<R: Rule> Part<R> {
     }
 }
 
-/// The part of a table that a key lies in.
+/// The part of a table that holds a key.
 pub(super) fn part_of(key: Key) -> usize {
     path(key)[0]
 }
 
-/// A key's bit in the filter of its part, independent of where its tag in the base comes from.
+/// A key's word and bit in its part's filter, independent of its tag in the base.
 fn filter(key: Key) -> (usize, u64) {
     ((key.low() >> 6) as usize % FILTER, 1 << (key.low() % 64))
 }
 
-/// The places on the three levels that a key's leading bits name.
+/// The indexes on the three levels that a key's leading bits select.
 fn path(key: Key) -> [usize; 3] {
     let bits = |skip: u32, take: u32| (key.high() << skip >> (u64::BITS - take)) as usize;
     [bits(0, PART_BITS), bits(PART_BITS, BRANCH_BITS), bits(PART_BITS + BRANCH_BITS, TWIG_BITS)]
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_part_counts_each_key_once() {
         let mut recent = Recent::new();
-        // The second part; keys that share a list, and such that do not.
+        // The second part; keys that share a list, and keys that do not.
         let keys = [key(1 << 57, 1), key(1 << 57, 2), key(1 << 57 | 1 << 46, 1), key(1 << 57 | 1 << 50, 1)];
         for round in 0..2 {
             for (count, key) in (1..).zip(keys) {

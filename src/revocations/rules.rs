@@ -11,11 +11,11 @@ use crate::time::Timestamp;
 pub enum Ends {
     /// Tokens of the subject with older roles.
     Roles {
-        /// Whose.
+        /// The subject.
         subject: SubjectKey,
         /// When they changed.
         at: Timestamp,
-        /// The version since then, if the issuer counts them.
+        /// The new version, if the issuer numbers them.
         version: Option<u64>,
     },
     /// Tokens of the subject issued until then.
@@ -30,13 +30,13 @@ pub enum Ends {
     Token(TokenKey),
 }
 
-/// What a table keeps under one key. The default says nothing.
+/// A rule that a table keeps under a key. The default rule is empty.
 pub trait Rule: Copy + Default {
-    /// Whether it says nothing.
+    /// Whether the rule has no effect.
     fn is_empty(&self) -> bool;
 }
 
-/// All that is known of one subject.
+/// The combined rule of one subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SubjectRule {
     /// The highest version of its roles.
@@ -49,7 +49,7 @@ pub struct SubjectRule {
     revoked: u32,
 }
 
-/// All that is known of one client or issuer, or that a token was revoked.
+/// The combined rule of one client, login session or issuer, or the revocation of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KeyRule {
     revoked: u32,
@@ -68,7 +68,7 @@ impl Rule for KeyRule {
 }
 
 impl SubjectRule {
-    /// With one more change of roles.
+    /// Adds a change of roles.
     #[must_use]
     pub fn roles_changed(mut self, at: Timestamp, version: Option<u64>) -> Self {
         let at = second(at);
@@ -80,14 +80,14 @@ impl SubjectRule {
         self
     }
 
-    /// With one more revocation.
+    /// Adds a revocation.
     #[must_use]
     pub fn revoked(mut self, at: Timestamp) -> Self {
         self.revoked = self.revoked.max(second(at));
         self
     }
 
-    /// All that both say.
+    /// Combines both rules.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -98,7 +98,7 @@ impl SubjectRule {
         }
     }
 
-    /// The highest version of its roles; 0 when none is known.
+    /// The highest version of its roles; 0 if none is known.
     #[must_use]
     pub fn role_version(&self) -> u64 {
         self.role_version
@@ -110,7 +110,7 @@ impl SubjectRule {
         Timestamp::from_secs(self.revoked.into())
     }
 
-    /// The change of roles that counts, by time, for a token with this version.
+    /// The time of the change of roles that applies to a token with this version.
     #[must_use]
     pub fn changed_at(&self, version: Option<u64>) -> Timestamp {
         Timestamp::from_secs(if version.is_some() { self.unversioned } else { self.changed }.into())
@@ -122,8 +122,8 @@ impl SubjectRule {
         reaches(self.revoked, issued_at)
     }
 
-    /// Whether the roles of a token issued then have changed since. Versions decide where both sides have one; a
-    /// change without a version, or a token without, falls back on time.
+    /// Whether the roles of a token issued then have changed since. Versions decide where both sides have
+    /// one; for a change or a token without a version, time decides.
     #[must_use]
     pub fn outdates(&self, issued_at: Timestamp, version: Option<u64>) -> bool {
         match version {
@@ -134,13 +134,13 @@ impl SubjectRule {
 }
 
 impl KeyRule {
-    /// All that both say.
+    /// Combines both rules.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { revoked: self.revoked.max(other.revoked) }
     }
 
-    /// With one more revocation.
+    /// Adds a revocation.
     #[must_use]
     pub fn revoked(self, at: Timestamp) -> Self {
         Self { revoked: self.revoked.max(second(at)) }
@@ -159,12 +159,12 @@ impl KeyRule {
     }
 }
 
-/// Whether a cut-off reaches a token issued at `issued_at`.
+/// Whether a cut-off applies to a token issued at `issued_at`.
 fn reaches(cutoff: u32, issued_at: Timestamp) -> bool {
     cutoff != 0 && issued_at.as_secs() <= i64::from(cutoff)
 }
 
-/// The second an instant lies in, within 1970 to 2106.
+/// The second that contains an instant, clamped to 1970–2106.
 fn second(at: Timestamp) -> u32 {
     u32::try_from(at.as_secs().max(0)).unwrap_or(u32::MAX)
 }

@@ -1,8 +1,9 @@
 //! A map from evenly spread keys to rules, made for ten million of them: a large frozen base and a small recent layer
 //! that overrides it.
 //!
-//! A change touches the recent layer only. When a part of that has grown, it is folded into the base's part with the
-//! same leading bits, on whatever thread has time, while readers and the writer go on with what they have.
+//! A change touches the recent layer only. Once a part of that layer has grown, a background thread folds it
+//! into the base's part with the same leading bits, while readers and the writer continue with what they
+//! have.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,26 +13,27 @@ use super::recent::{self, PART_BITS, PARTS, Part, Recent};
 use super::rules::Rule;
 use crate::identity::{AsIs, Key};
 
-/// A persistent map: a clone is cheap and stays as it is. A rule without an effect is one that was undone.
+/// A persistent map: cloning is cheap, and a clone does not change. An entry with an empty rule overrides the
+/// base with nothing.
 #[derive(Debug, Clone)]
 pub(super) struct CutoffTable<R> {
     base: Arc<[Option<Arc<BaseSegment<R>>>; PARTS]>,
     recent: Recent<R>,
-    /// Empty since its creation, which most tables can say: no key needs to be looked for.
+    /// Whether it has been empty since its creation, as most tables are: lookups then end at once.
     untouched: bool,
 }
 
-/// A part of the base to be, and what of the recent layer went into it.
+/// A new part of the base, and the recent layer that went into it.
 pub(super) struct Folded<R> {
     part: usize,
     segment: Option<Arc<BaseSegment<R>>>,
     taken: Option<Arc<Part<R>>>,
 }
 
-/// A part is folded when it has one entry for so many of the base: often enough to stay small, seldom enough that
-/// copying the base costs an event next to nothing.
+/// A part is folded when its recent layer has one entry per this many of the base: often enough to stay
+/// small, rarely enough that copying the base costs an event next to nothing.
 pub(super) const SHARE: usize = 256;
-/// Below this a part is not worth folding.
+/// Recent layers up to this size are not worth folding.
 const SMALL: usize = 64;
 
 impl<R: Rule> CutoffTable<R> {
@@ -51,7 +53,7 @@ impl<R: Rule> CutoffTable<R> {
         self.base[recent::part_of(key)].as_ref()?.get(key, PART_BITS)
     }
 
-    /// Puts what `change` makes of the key's rule in its place.
+    /// Replaces the key's rule with the result of `change`.
     pub(super) fn update(&mut self, key: Key, change: impl FnOnce(R) -> R) {
         let rule = self.get(key).copied().unwrap_or_default();
         self.put(key, change(rule));
@@ -66,7 +68,7 @@ impl<R: Rule> CutoffTable<R> {
         self.recent.put(key, rule);
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub(super) fn len(&self) -> usize {
         let frozen: usize = self.base.iter().flatten().map(|segment| segment.len()).sum();
         let recent = || (0..PARTS).filter_map(|part| self.recent.part(part)).flat_map(|part| part.iter());
@@ -76,8 +78,8 @@ impl<R: Rule> CutoffTable<R> {
         frozen + added - gone
     }
 
-    /// Whether a part's recent layer has grown to one entry for every `share` of the base, or takes memory for nothing:
-    /// all that it holds was forgotten, and the base has none of it.
+    /// Whether a part's recent layer has one entry for every `share` of the base, or wastes memory: all its
+    /// entries are empty, and the base has none.
     pub(super) fn is_due(&self, part: usize, share: usize) -> bool {
         let frozen = self.base[part].as_ref().map_or(0, |segment| segment.len());
         self.recent.part(part).is_some_and(|recent| {
@@ -85,7 +87,7 @@ impl<R: Rule> CutoffTable<R> {
         })
     }
 
-    /// Makes one of both layers of a part.
+    /// Merges both layers of a part.
     pub(super) fn fold(&self, part: usize) -> Folded<R> {
         let taken = self.recent.part(part).cloned();
         let overriding: HashMap<Key, R, AsIs> =
@@ -98,7 +100,7 @@ impl<R: Rule> CutoffTable<R> {
         Folded { part, segment, taken }
     }
 
-    /// Puts a folded part in place. What changed since stays in the recent layer, where it overrides.
+    /// Installs a folded part. Entries that changed since stay in the recent layer, where they override.
     pub(super) fn install(&mut self, folded: Folded<R>) {
         Arc::make_mut(&mut self.base)[folded.part] = folded.segment;
         if let Some(taken) = folded.taken {
@@ -134,7 +136,7 @@ mod tests {
     enum Step {
         Set(Key, u32),
         Forget(Key),
-        /// Folds one part, or all, while other things happen.
+        /// Folds one part, or all, while other changes happen.
         Fold(Option<usize>, Vec<(Key, u32)>),
     }
 
@@ -147,7 +149,7 @@ mod tests {
         ]
     }
 
-    /// The table, and what it should hold.
+    /// The table, and a model of it.
     #[derive(Clone)]
     struct Pair(CutoffTable<u32>, HashMap<Key, u32>);
 
@@ -274,7 +276,7 @@ mod tests {
         assert!(table.recent.part(0).is_none() && table.base[0].is_none());
         assert!(!table.is_due(0, SHARE) && table.len() == 0);
 
-        // What is in the base is overridden for as long as the base is not made anew, which costs more.
+        // An entry in the base is overridden until the base is rebuilt, which costs more.
         table.update(key(1), |_| 1);
         table.update(key(2), |_| 1);
         let folded = table.fold(0);

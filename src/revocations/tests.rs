@@ -1,4 +1,4 @@
-//! The verdict of a snapshot: which reason is told, what is undone, what deleted events still end.
+//! The verdict of a snapshot: which reason is reported, what is undone, and what deleted events still end.
 
 use super::*;
 use crate::identity::{ClientKey, SessionKey, SubjectKey, TokenKey, TokenNames};
@@ -80,14 +80,14 @@ fn what_was_deleted_ends_old_tokens_of_its_issuer_and_no_others() {
         wall: Timestamp::from_secs(wall),
         monotonic: Monotonic::from_millis(monotonic * 1_000),
     };
-    // The event came at 100 of the right clock and 1,000 of running time, and was kept for 50 s.
+    // The event came at 100 by the correct clock and 1,000 of running time, and was kept for 50 s.
     for (now, issued_at, ended) in [
         (at(200, 1_100), 99, true),
         (at(200, 1_100), 100, true),
         (at(200, 1_100), 101, false),
         (at(100_000, 100_900), 100, true),
         (at(100_000, 100_900), 101, false),
-        // What is younger than the retention was not deleted.
+        // Events for tokens younger than the retention were not deleted.
         (at(120, 1_020), 71, false),
         (at(120, 1_020), 70, true),
         // 30 s in which no gate ran are not counted: the event seems to have come later.

@@ -1,47 +1,47 @@
-//! The idle timeouts in force, and what remains of earlier ones.
+//! The idle timeouts in force, and the floors that earlier, shorter timeouts left behind.
 
 use std::time::Duration;
 
 use crate::state::record::IdleFloor;
 use crate::time::Now;
 
-/// How long an entry is kept beyond the moment from which on it is idle: rounding, and clocks that are read twice.
+/// How long an entry is kept after it goes idle. Covers rounding, and clocks that are read twice.
 const GRACE: Duration = Duration::from_secs(1);
-/// A table is shown what is in use once in this part of the idle timeout…
+/// A session in use is touched in the table once per this fraction of its idle timeout…
 const FRACTION: u32 = 8;
-/// …and at least so often.
+/// …and at least this often.
 const LONGEST_FRACTION: Duration = Duration::from_secs(600);
-/// Nothing is kept longer without being used; longer than any token lives.
+/// Upper bound for keeping an unused entry; longer than any token lives.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// What idle clocks are judged and kept by.
+/// The limits by which idle clocks are judged and kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SessionLimits {
-    /// Unused for longer: permanently rejected. `None`: never.
+    /// The idle timeout; a token unused for longer is permanently rejected. `None`: never.
     pub(crate) idle: Option<Duration>,
     /// The greatest `leeway` of the issuers: how long after `exp` a token may still be accepted.
     pub(crate) leeway: Duration,
-    /// What was idle when the timeout grew stays idle.
+    /// The floor: what was idle when the timeout grew stays idle.
     pub(crate) floor: Option<IdleFloor>,
-    /// The floor of a growth in this process, whose monotonic clock says exactly how long ago that was.
+    /// The floor set by a growth in this process, whose monotonic clock says exactly how long ago that was.
     pub(crate) own_floor: Option<IdleFloor>,
 }
 
 impl SessionLimits {
-    /// These limits with another timeout. When it grows, what is idle now stays so.
+    /// Returns these limits with another timeout. When the timeout grows, what is idle now stays idle.
     pub(crate) fn with_idle(self, idle: Option<Duration>, now: Now) -> Self {
         let Some(old) = self.idle.filter(|old| idle.is_none_or(|idle| idle > *old)) else {
             return Self { idle, ..self };
         };
         let new = IdleFloor { monotonic: now.monotonic.minus(old), wall: now.wall.minus(old), timeout: old };
-        // One that lies later than this counts on: it says idle of more.
+        // An existing floor that is later stays: it makes more tokens idle.
         let later = |floor: Option<IdleFloor>| {
             Some(floor.filter(|floor| floor.monotonic > new.monotonic).unwrap_or(new))
         };
         Self { idle, floor: later(self.floor), own_floor: later(self.own_floor), ..self }
     }
 
-    /// These limits with the floor of another replica, if it lies later: that says idle of more.
+    /// Returns these limits with another replica's floor, if that is later: it makes more tokens idle.
     pub(super) fn with_floor(self, floor: Option<IdleFloor>) -> Self {
         match floor {
             Some(floor) if self.floor.is_none_or(|own| floor.wall > own.wall) => {
@@ -51,29 +51,30 @@ impl SessionLimits {
         }
     }
 
-    /// How often a table is shown what is in use.
+    /// How often a session in use is touched in the table.
     pub(crate) fn fraction(&self) -> Duration {
         self.idle.map_or(LONGEST_FRACTION, |idle| (idle / FRACTION).min(LONGEST_FRACTION))
     }
 
-    /// Whether what was not used for so long has been idle for a while.
+    /// Whether a session unused for this long has been idle for some time.
     pub(super) fn is_idle(&self, unused: Duration) -> bool {
         self.idle.is_some_and(|idle| unused > idle.saturating_add(GRACE))
     }
 
-    /// Whether a token with this lifetime that was first seen `age` ago by the monotonic clock is dead.
+    /// Whether a token with this lifetime, first seen `age` ago by the monotonic clock, can no longer be
+    /// accepted.
     pub(super) fn is_dead(&self, lifetime: Duration, age: Duration) -> bool {
         age > self.dead_after(lifetime)
     }
 
-    /// A token is dead so long after it was first seen: whatever the wall clock said then, it had no more than its
-    /// `lifetime` and two leeways before it.
+    /// Time from a token's first use to its certain expiry. Whatever the wall clock said at first use, the
+    /// token had at most its `lifetime` and two leeways left.
     fn dead_after(&self, lifetime: Duration) -> Duration {
         lifetime.saturating_add(self.leeway * 2).saturating_add(GRACE)
     }
 
-    /// How long a table keeps what it was shown in use and was first seen `age` ago, by the monotonic clock: until it is
-    /// idle, or its token dead.
+    /// How long a table keeps an entry that was just touched and was first seen `age` ago by the monotonic
+    /// clock: until it is idle or its token is dead.
     pub(crate) fn keep(&self, lifetime: Duration, age: Duration) -> Duration {
         let dead = self.dead_after(lifetime).saturating_sub(age);
         let idle = self.idle.unwrap_or(LONGEST).saturating_add(self.fraction()).saturating_add(GRACE);
@@ -111,7 +112,7 @@ mod tests {
     fn of_two_floors_the_later_one_counts_and_of_equal_ones_the_new_one() {
         let grown = limits(Some(MINUTE)).with_idle(Some(10 * MINUTE), Now::at_millis(10_000_000));
         let (first, millisecond) = (grown.floor.unwrap(), Duration::from_millis(1));
-        // Both lie equally late by running time when nine minutes went by.
+        // Both floors lie equally late by running time once nine minutes have passed.
         for (passed, timeout) in [
             (9 * MINUTE - millisecond, MINUTE),
             (9 * MINUTE, 10 * MINUTE),
@@ -144,7 +145,7 @@ mod tests {
         ] {
             assert_eq!(limits(idle).is_idle(unused), expected, "{idle:?} {unused:?}");
         }
-        // `leeway` is half a minute.
+        // `leeway` is 30 s.
         for (lifetime, age, expected) in [
             (60 * MINUTE, 61 * MINUTE + GRACE, false),
             (60 * MINUTE, 61 * MINUTE + GRACE + millisecond, true),

@@ -1,9 +1,9 @@
 //! Idle clocks: which tokens are in use, and when each was last used.
 //!
-//! A token that is not in the table counts as last used when it was issued. So a session leaves the table only once it is
-//! idle or its token has expired. A session that is evicted early for space is counted, and its token is then checked by its
-//! time of issue, which can only shorten its life. Checking changes nothing; only [`Sessions::begin`] enters a token and
-//! counts its use. Knows neither requests nor events.
+//! A token that is not in the table counts as last used when it was issued, so a session leaves the table
+//! only once it is idle or its token has expired. A session evicted early for space is counted; its token is
+//! then judged by its time of issue, which can only shorten its life. Judging has no side effects; only
+//! [`Sessions::begin`] enters a token and counts its use. This room knows neither requests nor events.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -35,67 +35,67 @@ use table::SessionTable;
 use verdict::IdleCase;
 pub use verdict::Idleness;
 
-/// How long a token of each issuer may be unused before it is permanently rejected; `None`: indefinitely.
+/// Each issuer's idle timeout: a token unused for longer is permanently rejected. `None`: no timeout.
 pub type IdleTimeouts = PerIssuer<Option<Duration>>;
 
-/// The longest of them; `None`: no token goes idle.
+/// The longest idle timeout; `None`: no token goes idle.
 #[must_use]
 pub fn longest_timeout(timeouts: &IdleTimeouts) -> Option<Duration> {
     timeouts.values().flatten().max().copied()
 }
 
-/// The idle clocks, as configured.
+/// Configuration of the idle clocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The idle timeouts.
     pub idle_timeouts: IdleTimeouts,
-    /// Sessions in memory at most.
+    /// Maximum number of sessions in memory.
     pub max_tracked: usize,
     /// The greatest `leeway` of the issuers: how long after `exp` a token may still be accepted.
     pub leeway: Duration,
-    /// Whether last uses are saved, so that it must be known which changed.
+    /// Whether last uses are saved, so that changed sessions must be tracked.
     pub saved: bool,
 }
 
-/// A token was not used for longer than the idle timeout.
+/// The token was unused for longer than the idle timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Idle;
 
-/// An idle clock, looked at.
+/// The state of one token's idle clock, for display.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdleLook {
-    /// The last use; before the first, the issue.
+    /// The last use, or the time of issue if there was none.
     pub last_used_at: Timestamp,
-    /// Unused for longer: permanently rejected. `None`: never.
+    /// The idle timeout; a token unused for longer is permanently rejected. `None`: never.
     pub idle_timeout: Option<Duration>,
-    /// Whether the token is not idle.
+    /// Whether the token is in use, that is, not idle.
     pub in_force: bool,
 }
 
-/// How many sessions left the table, by cause.
+/// Counts sessions that left the table, by cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Left {
-    /// Their tokens expired.
+    /// Removed because their tokens expired.
     pub expired: usize,
-    /// They were idle.
+    /// Removed because they were idle.
     pub idle: usize,
-    /// There was no space: their tokens are judged by their issue again.
+    /// Evicted for space; their tokens are judged by their time of issue again.
     pub capacity: usize,
 }
 
-/// Every session of this gate.
+/// All sessions of this gate.
 #[derive(Debug)]
 pub struct Sessions {
     table: SessionTable,
     names: SessionNames,
     limits: Arc<ArcSwap<PerIssuer<SessionLimits>>>,
     unsaved: Arc<Unsaved>,
-    /// Clocks that other replicas use, too.
+    /// The shared idle clocks, if other replicas use them too.
     shared: Option<SharedClocks>,
 }
 
 impl Sessions {
-    /// An empty table.
+    /// Creates an empty table.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let Settings { idle_timeouts, max_tracked, leeway, saved } = settings;
@@ -108,8 +108,9 @@ impl Sessions {
         Self { table, names: SessionNames::new(), limits, unsaved, shared: None }
     }
 
-    /// Uses other settings from now on. What is idle by the old ones stays so. True when last uses are needed for
-    /// longer: a shared store would lose them too early, or does not have them, until [`Self::save_again`].
+    /// Applies other settings. What is idle by the old ones stays idle. Returns true if last uses must now be
+    /// stored for longer: a shared store would drop them too early, or has dropped them already, until
+    /// [`Self::save_again`].
     #[must_use]
     pub fn reconfigure(&self, timeouts: &IdleTimeouts, leeway: Duration, now: Now) -> bool {
         let theirs = self.on_their_clock(now);
@@ -121,25 +122,25 @@ impl Sessions {
         longest > longest_timeout(&old.map(|limits| limits.idle))
     }
 
-    /// What decides how long a session, or what is stored with it, is useful.
+    /// The limits that decide how long a session, and data stored with it, is useful.
     pub(crate) fn limits(&self) -> Arc<ArcSwap<PerIssuer<SessionLimits>>> {
         Arc::clone(&self.limits)
     }
 
-    /// How many sessions there are.
+    /// The number of sessions in the table.
     #[must_use]
     pub fn tracked(&self) -> usize {
         self.table.len()
     }
 
-    /// The token's session, if it is in use.
+    /// Finds the session of a token that is in use.
     #[must_use]
     pub fn find(&self, token: TokenKey) -> Option<Arc<Session>> {
         self.table.find(token)
     }
 
-    /// Whether a token is in use. Changes nothing. `session` is what [`Self::find`] knew of it, now or earlier; `told` is
-    /// what other replicas answered, if they were asked.
+    /// Decides whether a token is in use, without side effects. `session` is what [`Self::find`] returned,
+    /// now or earlier; `told` is the answer of the other replicas, if they were asked.
     #[must_use]
     pub fn judge(
         &self,
@@ -154,11 +155,11 @@ impl Sessions {
         }
     }
 
-    /// Counts a request that is about to be forwarded, or bytes on a stream, as a use of the token. `session` as for
-    /// [`Self::judge`]; returns the one to be used from now on, when that is another.
+    /// Counts a use of the token: a request about to be forwarded, or bytes on a stream. `session` as for
+    /// [`Self::judge`]; returns the session to use from now on, if it is another.
     ///
     /// # Errors
-    /// When the token is idle by now: do not forward.
+    /// When the token has gone idle: do not forward.
     pub fn begin(
         &self,
         session: Option<&Arc<Session>>,
@@ -184,7 +185,7 @@ impl Sessions {
         let entered = found.unwrap_or_else(|| self.enter(token, limits.idle, now));
         match self.use_one(&entered, token, told, now, limits) {
             UseResult::Idle => Err(Idle),
-            // Out again at once, because there is no space: it was used all the same.
+            // Evicted again at once for lack of space; the use counts all the same.
             UseResult::First(_) | UseResult::Again | UseResult::Evicted => Ok(Some(entered)),
         }
     }
@@ -241,9 +242,9 @@ impl Sessions {
         }
     }
 
-    /// Ends a session that the monotonic clock says is idle, before a request is denied for it: one that read its clock
-    /// earlier must not bring it back. False when such a one used the token since it was judged, which is in use then: judge
-    /// it again.
+    /// Ends a session that is idle by the monotonic clock, before a request is denied for it, so that a
+    /// request that read its clock earlier cannot revive it. Returns false if such a request used the token
+    /// after it was judged; the token is then in use: judge it again.
     pub fn close(&self, session: &Session, token: &Introduction<'_>, now: Now) -> bool {
         let (limits, case) = (self.limits.load(), self.case(Some(session), token, None, now));
         let limits = limits.of(token.issuer);
@@ -253,7 +254,7 @@ impl Sessions {
         self.case(Some(session), token, None, now).judge(limits) != Idleness::InUse
     }
 
-    /// What [`Self::judge`] would find, and what it rests on.
+    /// Returns the verdict of [`Self::judge`] and the values behind it.
     #[must_use]
     pub fn look(&self, token: &Introduction<'_>, now: Now) -> IdleLook {
         let session = self.find(token.token);
@@ -263,19 +264,19 @@ impl Sessions {
         IdleLook { last_used_at, idle_timeout, in_force: verdict == Idleness::InUse }
     }
 
-    /// Lets sessions leave that are idle or whose tokens are dead. Looks at every session once in a fraction of the
-    /// shortest idle timeout: not for a worker. Asks no other replica anything.
+    /// Removes sessions that are idle or whose tokens are dead. Scans all sessions once per fraction of the
+    /// shortest idle timeout, so do not call it on a worker. Asks no other replica.
     pub fn sweep(&self, now: Now) {
         self.table.scan(self.on_their_clock(now));
     }
 
-    /// How many sessions left since the last call, for any reason.
+    /// Counts the sessions that left since the last call, by cause.
     #[must_use]
     pub fn left(&self) -> Left {
         self.table.left()
     }
 
-    /// Whether sessions are in use. In a fleet too, what seems idle here is not.
+    /// A predicate for sessions in use. A shared store is not asked: what seems idle here counts as idle.
     fn in_use(&self, now: Now) -> impl Fn(&Session) -> bool {
         let (theirs, limits) = (self.on_their_clock(now), self.limits.load_full());
         move |session| {
@@ -286,14 +287,14 @@ impl Sessions {
         }
     }
 
-    /// Shows every session in use, in no order. Looks at every session: not for a worker.
+    /// Calls `show` for each session in use, in no particular order. Visits every session: not for a worker.
     pub fn each_in_use(&self, now: Now, mut show: impl FnMut(&Session)) {
         let is_in_use = self.in_use(now);
         self.table.iter().filter(|session| is_in_use(session)).for_each(|session| show(&session));
     }
 
-    /// Up to `limit` sessions in use after the given token, in the order of their keys; with `subject`, only its own;
-    /// only those that `wanted` says. Looks at every session.
+    /// Lists up to `limit` sessions in use after the given token, ordered by key; with `subject`, only that
+    /// subject's, and only those for which `wanted` is true. Visits every session.
     #[must_use]
     pub fn list(
         &self,
@@ -326,7 +327,7 @@ impl Sessions {
     }
 }
 
-/// Nothing here panics half way, so what a poisoned lock guards is whole.
+/// Nothing panics while holding one of these locks, so the data behind a poisoned lock is consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,16 +1,17 @@
-//! Names shared by many sessions, such as those of issuers and clients, stored in memory once.
+//! Interns names that many sessions share, such as those of issuers and clients.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 
 use super::lock;
 
-/// Names kept here. More clients than this share less memory, and nothing else.
+/// Number of interned names. With more clients, fewer sessions share memory; nothing else changes.
 const PLACES: usize = 1024;
-/// Longer names are not held here, so that a hostile token cannot make them stay after its session left.
+/// Longer names are not interned, so that a hostile token cannot keep them in memory after its session has
+/// left.
 const LONGEST: usize = 256;
 
-/// The names that were used last, one in each place.
+/// The most recently used names, one per slot.
 #[derive(Debug)]
 pub(super) struct SessionNames(Box<[Mutex<Option<Arc<str>>>]>);
 
@@ -19,7 +20,7 @@ impl SessionNames {
         Self((0..PLACES).map(|_| Mutex::default()).collect())
     }
 
-    /// The same name, in the memory of an earlier one if that is kept.
+    /// Returns the interned copy of this name, or interns it.
     pub(super) fn share(&self, name: &Arc<str>) -> Arc<str> {
         if name.len() > LONGEST {
             return Arc::clone(name);

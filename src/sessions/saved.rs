@@ -1,4 +1,4 @@
-//! Idle clocks across restarts: last uses are written in the background, and read at the start.
+//! Idle clocks across restarts: last uses are saved in the background and restored at startup.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,25 +13,25 @@ use crate::state::record::{IdleTerms, SessionRow};
 use crate::state::{Store, StoreError};
 use crate::time::{Monotonic, Now, Timestamp};
 
-/// Lists of sessions to be saved, one for each beginning of a key; more than there are cores to append to them.
+/// Number of lists of sessions to save, one per key prefix; more lists than cores, to reduce contention.
 const LISTS: usize = 1 << LIST_BITS;
 const LIST_BITS: u32 = 6;
-/// Sessions saved at once, roughly. Saving a million must not need the memory for a million rows.
+/// Rough number of sessions saved at once. Saving a million sessions must not need memory for a million rows.
 const PORTION: usize = 10_000;
 
-/// What is to be written.
+/// What has to be saved.
 #[derive(Debug)]
 pub(super) struct Unsaved {
     /// Whether anything is saved at all.
     is_kept: bool,
     sessions: Box<[Mutex<Vec<Arc<Session>>>]>,
-    /// Tokens whose sessions was evicted.
+    /// Tokens whose sessions were evicted.
     gone: Mutex<Vec<TokenKey>>,
     most_gone: usize,
     /// First uses that other replicas must know.
     pub(super) first: Mutex<Vec<(TokenKey, Timestamp)>>,
     limits: AtomicBool,
-    /// Whether the settings in force were saved, or those of other replicas taken over.
+    /// Whether the settings in force were saved, or those of other replicas adopted.
     is_known: AtomicBool,
 }
 
@@ -69,13 +69,14 @@ impl Unsaved {
         }
     }
 
-    /// While nothing can be saved, only what the table holds is kept for later: else a disk that is full for a day would
-    /// fill the memory with tokens that are dead. What was evicted is judged by its issue until then.
+    /// Drops evicted sessions from the lists. While the store cannot be written, only sessions in the table
+    /// are kept for later; otherwise a disk that is full for a day would fill the memory with dead tokens.
+    /// Until then an evicted session is judged by its time of issue.
     fn forget_evicted(&self) {
         self.sessions.iter().for_each(|list| lock(list).retain(|session| !session.is_evicted()));
     }
 
-    /// A first use that other replicas must know.
+    /// Records a first use that other replicas must know.
     pub(super) fn note_first_use(&self, token: TokenKey, first: Timestamp) {
         let mut uses = lock(&self.first);
         if uses.len() < self.most_gone {
@@ -87,19 +88,20 @@ impl Unsaved {
         self.limits.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the settings were saved or compared with saved ones before; they are by now.
+    /// Returns true on the first call: the settings have not been saved or compared with saved ones before.
     pub(super) fn is_first_comparison(&self) -> bool {
         !self.is_known.swap(true, Ordering::Relaxed)
     }
 }
 
 impl Sessions {
-    /// Saves the last uses that changed since the last time; returns how many. What could not be saved is tried again.
+    /// Saves the last uses that changed since the last call; returns how many. What could not be saved is
+    /// tried again next time.
     ///
     /// # Errors
     /// When the store cannot be written.
     pub async fn save(&self, store: &Store) -> Result<usize, StoreError> {
-        // What one of them fails for need not be in the way of the others.
+        // All three run before an error is returned, so that one failure does not block the others.
         let limits = self.save_limits(store).await;
         let first = self.save_first_uses(store).await;
         let saved = self.save_last_uses(store).await;
@@ -112,7 +114,7 @@ impl Sessions {
     async fn save_last_uses(&self, store: &Store) -> Result<usize, StoreError> {
         let (mut saved, mut portion) = (0, Vec::new());
         let (last, lists) = (LISTS - 1, self.unsaved.sessions.iter().enumerate());
-        // In the order of their keys, as the store keeps them.
+        // In key order, as the store keeps them.
         for (place, list) in lists {
             portion.append(&mut *lock(list));
             if portion.len() >= PORTION || place == last {
@@ -124,9 +126,10 @@ impl Sessions {
     }
 
     async fn save_portion(&self, store: &Store, unsaved: Vec<Arc<Session>>) -> Result<(), StoreError> {
-        // After the sessions: one that left and came back since is forgotten before it is saved again, not after.
+        // Deletions go after the sessions: a session that was evicted and came back must be deleted before it
+        // is saved again.
         let left = std::mem::take(&mut *lock(&self.unsaved.gone));
-        // One that was evicted is judged by its issue, also after a restart.
+        // An evicted session is judged by its time of issue, after a restart too.
         let kept = unsaved.iter().filter(|session| {
             session.saving();
             self.is_shared() || !session.is_evicted()
@@ -144,7 +147,8 @@ impl Sessions {
     }
 
     async fn save_limits(&self, store: &Store) -> Result<(), StoreError> {
-        // What a shared store keeps is compared with them first, which is done before it counts as fresh.
+        // The terms in a shared store are compared with ours before it counts as fresh, so saving waits for
+        // that.
         if !store.freshness().is_fresh(Monotonic::now())
             || !self.unsaved.limits.swap(false, Ordering::Relaxed)
         {
@@ -172,9 +176,11 @@ impl Sessions {
         saved
     }
 
-    /// Restores what was saved before a restart; returns how many sessions that are. Before the first request.
+    /// Restores what was saved before a restart; returns the number of sessions. Call it before the first
+    /// request.
     ///
-    /// Leaves out only what the monotonic clock says is idle: what the wall clock of a start says may be wrong by years.
+    /// Skips only what is idle by the monotonic clock, because the wall clock at startup may be wrong by
+    /// years.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -203,7 +209,7 @@ impl Sessions {
         }
     }
 
-    /// Continues from the settings that were in force when the store was written last.
+    /// Continues from the settings that were in force when the store was last written.
     async fn restore_limits(&self, store: &Store, now: Now) -> Result<(), StoreError> {
         let Some(terms) = store.idle_terms().await? else { return Ok(()) };
         let (configured, theirs) = (self.limits.load_full(), self.on_their_clock(now));
@@ -215,8 +221,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// Deletes the saved last uses of tokens that are permanently idle or dead by the running time of the store, by the
-    /// settings in force; returns how many.
+    /// Deletes the saved last uses of tokens that are permanently idle or dead by the store's running time
+    /// and the settings in force; returns how many.
     ///
     /// # Errors
     /// When the disk is full or fails.
@@ -226,7 +232,7 @@ impl Sessions {
         store.trim_sessions(now, &idle, limits.common().leeway).await
     }
 
-    /// Every session is saved again: the store has lost them, or is to keep them longer.
+    /// Marks every session to be saved again, because the store lost them or must keep them longer.
     pub fn save_again(&self) {
         self.unsaved.limits_changed();
         for session in self.table.iter() {

@@ -1,4 +1,4 @@
-//! One token in use: its last use on both clocks, and whether further use still counts.
+//! One token in use: its last use on both clocks, and whether further uses count.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -13,42 +13,42 @@ use crate::time::{Monotonic, Now, Timestamp};
 
 /// A token in use, shared by the requests and streams that use it.
 ///
-/// Its last use on the monotonic clock and the marks live in one word, so that "not idle" and "used" cannot interleave
-/// wrongly: a use is judged and stamped in one step.
+/// The last use on the monotonic clock and the flags share one atomic word, so that "not idle" and "used"
+/// cannot interleave wrongly: a use is judged and recorded in one step.
 #[derive(Debug)]
 pub struct Session {
     token: TokenKey,
     issuer: Arc<str>,
-    /// The token's own key where it has no subject.
+    /// The token's own key if the token has no subject.
     subject: SubjectKey,
     client: Option<Arc<str>>,
-    /// What else events may name it by.
+    /// Other names by which events may refer to it.
     names: Option<Arc<TokenNames>>,
     issued_at: Timestamp,
     expires_at: Timestamp,
     first_used_at: Timestamp,
-    /// The last use in milliseconds of the monotonic clock, then the marks.
+    /// The last use in milliseconds of the monotonic clock, shifted left, with the flags in the low bits.
     word: AtomicI64,
-    /// The latest use in milliseconds of the wall clock, which the issue counts as.
+    /// The last use in milliseconds of the wall clock; at least the time of issue.
     wall: AtomicI64,
-    /// When the table last saw it in use: milliseconds of the monotonic clock, the low half.
+    /// When the table last saw it in use: the low 32 bits of monotonic milliseconds.
     touched: AtomicU32,
-    /// When it was made here: whole seconds of the monotonic clock.
+    /// When it was created here, in whole seconds of the monotonic clock.
     made: i32,
 }
 
-/// Found permanently idle: no use counts.
+/// Permanently idle: no use counts.
 const OVER: i64 = 1;
 /// Used since it was last saved.
 const UNSAVED: i64 = 2;
-/// No longer in the table: a use must enter it again.
+/// No longer in the table: the next use must enter it again.
 const EVICTED: i64 = 4;
 const MARKS: i64 = OVER | UNSAVED | EVICTED;
 const SHIFT: u32 = 3;
-/// The two counters of what is shared.
+/// Size of the two reference counters of an `Arc`.
 const SHARED: usize = 16;
 
-/// What a token tells when it is first seen.
+/// The facts of a token when it is first seen.
 #[derive(Debug, Clone, Copy)]
 pub struct Introduction<'a> {
     /// The token.
@@ -63,28 +63,30 @@ pub struct Introduction<'a> {
     pub names: Option<&'a Arc<TokenNames>>,
     /// `iat`.
     pub issued_at: Timestamp,
-    /// By when it was issued, as is known here: `iat`, or when it was first seen, if that was earlier.
+    /// The earliest time by which it is known to have been issued: `iat`, or its first use here if that was
+    /// earlier.
     pub known_since: Timestamp,
     /// `exp`.
     pub expires_at: Timestamp,
 }
 
-/// What came of a use.
+/// The outcome of a use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UseResult {
-    /// It does not count: the token is idle.
+    /// The use does not count: the token is idle.
     Idle,
-    /// It does not count: the session left the table.
+    /// The use does not count: the session left the table.
     Evicted,
-    /// The first since the session was last saved, and how long after the use before.
+    /// The use counts, and is the first since the session was last saved; carries the time since the previous
+    /// use.
     First(Duration),
-    /// It counts.
+    /// The use counts.
     Again,
 }
 
 impl Session {
-    /// A token that is used for the first time; `now` carries the wall clock that the table goes by, and `first` the
-    /// local one.
+    /// Creates the session of a token that is used for the first time. `now` carries the wall clock that the
+    /// table uses, and `first` the local one.
     pub(super) fn new(
         introduction: &Introduction<'_>,
         names: &SessionNames,
@@ -108,7 +110,7 @@ impl Session {
         }
     }
 
-    /// As it was saved.
+    /// Restores a saved session.
     pub(super) fn from_row(row: &SessionRow, names: &SessionNames, now: Monotonic) -> Self {
         let last = row.last_used_at.max(row.issued_at);
         Self {
@@ -127,47 +129,48 @@ impl Session {
         }
     }
 
-    /// Which token.
+    /// The token's key.
     #[must_use]
     pub fn token(&self) -> TokenKey {
         self.token
     }
 
-    /// Whose token it is.
+    /// The token's issuer.
     pub(super) fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// Its subject.
+    /// The token's subject.
     #[must_use]
     pub fn subject(&self) -> Option<SubjectKey> {
         (self.subject.0 != self.token.0).then_some(self.subject)
     }
 
-    /// Its first use: it was certainly issued by then, whatever `iat` says.
+    /// The first use: the token was certainly issued by then, whatever `iat` says.
     #[must_use]
     pub fn first_used_at(&self) -> Timestamp {
         self.first_used_at
     }
 
-    /// Its first use, if that was before it was issued by the clock of its issuer, which other replicas cannot know.
+    /// The first use, if it precedes `iat` because the issuer's clock is ahead; other replicas cannot know
+    /// that.
     pub(super) fn first_use_before_issue(&self) -> Option<Timestamp> {
         (self.first_used_at < self.issued_at).then_some(self.first_used_at)
     }
 
-    /// Its last use on the wall clock.
+    /// The last use on the wall clock.
     #[must_use]
     pub fn last_used_at(&self) -> Timestamp {
         Timestamp::from_millis(self.wall.load(Ordering::Acquire))
     }
 
-    /// Its last use on the monotonic clock.
+    /// The last use on the monotonic clock.
     #[must_use]
     pub fn last_used(&self) -> Monotonic {
         monotonic(self.word.load(Ordering::Acquire))
     }
 
-    /// What memory it takes besides its own size.
+    /// Heap memory it owns besides its own size.
     pub(super) fn outside(&self) -> usize {
         let client = self.client.as_ref().map_or(0, |client| client.len());
         client + self.names.as_ref().map_or(0, |names| SHARED + names.size())
@@ -178,7 +181,7 @@ impl Session {
         now.since(self.expires_at) > leeway
     }
 
-    /// As it would be saved now.
+    /// The row to save.
     #[must_use]
     pub fn row(&self) -> SessionRow {
         SessionRow {
@@ -200,9 +203,9 @@ impl Session {
         self.word.load(Ordering::Acquire) & EVICTED != 0
     }
 
-    /// What a verdict needs to know of it; it may change right after.
+    /// Returns what a verdict needs. The session may change right after.
     pub(super) fn stamp(&self) -> Stamp {
-        // The word last: a use writes it last, so a word that shows a use comes with its wall clock.
+        // Load the word last: a use writes it last, so a word that shows a use comes with its wall clock.
         let word = self.word.load(Ordering::Acquire);
         self.stamp_of(word)
     }
@@ -216,7 +219,7 @@ impl Session {
         }
     }
 
-    /// Counts a use at `case.now`, if the verdict is still that the token is in use.
+    /// Counts a use at `case.now`, if the token is still in use.
     pub(super) fn use_at(&self, case: &IdleCase, limits: &SessionLimits) -> UseResult {
         let mut word = self.word.load(Ordering::Acquire);
         loop {
@@ -230,7 +233,8 @@ impl Session {
             if case.judge(limits) != Idleness::InUse {
                 return UseResult::Idle;
             }
-            // Before the word, so that nobody sees the use without it and finds the token idle by the wall clock.
+            // Stored before the word, so that nobody sees the use without it and finds the token idle by the
+            // wall clock.
             self.wall.fetch_max(case.now.wall.as_millis(), Ordering::AcqRel);
             let last = monotonic(word);
             let next = last.max(case.now.monotonic).as_millis() << SHIFT | UNSAVED;
@@ -245,42 +249,43 @@ impl Session {
         }
     }
 
-    /// It was used elsewhere.
+    /// Records a use on another replica.
     pub(super) fn learn(&self, at: Stamp) {
         self.wall.fetch_max(at.wall.as_millis(), Ordering::AcqRel);
         let learn = |word: i64| {
             let last = monotonic(word).max(at.monotonic);
             Some(last.as_millis() << SHIFT | word & MARKS)
         };
-        // A closure that always answers never fails.
+        // The closure always returns `Some`, so the update cannot fail.
         _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, learn);
     }
 
-    /// Whether the table has not seen it in use for `fraction`, and is to be shown now.
+    /// Whether the table has not seen it in use for `fraction`, so that it must be touched now.
     pub(super) fn is_due_for_touch(&self, now: Monotonic, fraction: Duration) -> bool {
         let (touched, now) = (self.touched.load(Ordering::Relaxed), low(now));
         let since = now.wrapping_sub(touched);
-        // Less than nothing: a clock that was read earlier.
+        // A negative difference: that clock was read earlier.
         let passed = if since > u32::MAX / 2 { 0 } else { since };
         u128::from(passed) >= fraction.as_millis()
     }
 
-    /// Notes that the table has seen it in use.
+    /// Records that the table has seen it in use.
     pub(super) fn touch(&self, now: Monotonic) {
         self.touched.store(low(now), Ordering::Relaxed);
     }
 
-    /// Clears the mark of being unsaved: a use from now on sets it again.
+    /// Clears the unsaved flag before saving; a later use sets it again.
     pub(super) fn saving(&self) {
         self.word.fetch_and(!UNSAVED, Ordering::AcqRel);
     }
 
-    /// Sets the mark again; false when it was set.
+    /// Sets the unsaved flag; returns false if it was set already.
     pub(super) fn not_saved(&self) -> bool {
         self.word.fetch_or(UNSAVED, Ordering::AcqRel) & UNSAVED == 0
     }
 
-    /// Ends it if the monotonic clock says at `case.now` that it is idle, in one step with looking; whether it is over.
+    /// Ends it if it is idle by the monotonic clock at `case.now`, checking and ending in one atomic step;
+    /// returns whether it is over.
     pub(super) fn end_if_idle(&self, case: &IdleCase, limits: &SessionLimits) -> bool {
         let end = |word: i64| {
             let case = IdleCase { tracked: Some(self.stamp_of(word)), ..*case };
@@ -292,13 +297,14 @@ impl Session {
         }
     }
 
-    /// From now on no use counts.
+    /// Ends it: no further use counts.
     pub(super) fn end(&self) {
         self.word.fetch_or(OVER, Ordering::AcqRel);
     }
 
-    /// Marks it as out of the table if it need not be kept, in one step with looking; whether it did. One that is idle is
-    /// kept while its token, without it, would pass: the wall clock is behind then.
+    /// Marks it as evicted if it need not be kept, checking and marking in one atomic step; returns whether
+    /// it did. An idle session is kept while its token would pass without it, that is, while the wall clock
+    /// is behind.
     pub(super) fn evict_if_done(&self, limits: &SessionLimits, now: Now) -> bool {
         let age = now.monotonic.since(Monotonic::from_millis(i64::from(self.made) * 1_000));
         let is_dead = limits.is_dead(self.expires_at.since(self.issued_at), age);
@@ -308,7 +314,7 @@ impl Session {
         self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, evict).is_ok()
     }
 
-    /// It left the table.
+    /// Marks it as evicted.
     pub(super) fn evicted(&self) {
         self.word.fetch_or(EVICTED, Ordering::AcqRel);
     }
@@ -319,7 +325,8 @@ fn monotonic(word: i64) -> Monotonic {
 }
 
 fn seconds(moment: Monotonic) -> i32 {
-    // Before its time or after 68 years: it then counts as made later, and is kept longer.
+    // A time outside the range, before 0 or after 68 years, counts as later, so that the session is kept
+    // longer.
     i32::try_from(moment.as_millis().div_euclid(1_000)).unwrap_or(i32::MAX)
 }
 

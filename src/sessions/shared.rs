@@ -1,5 +1,5 @@
-//! Idle clocks shared by replicas: local clocks decide alone whenever they can; only when they say idle, or know nothing about
-//! an old token, is the shared store asked.
+//! Idle clocks shared by replicas. Local clocks decide alone whenever they can; the shared store is asked
+//! only when they say idle, or know nothing about an old token.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -20,30 +20,30 @@ use crate::state::record::{IdleTerms, PerIssuer};
 use crate::state::redis::{FirstUse, Told};
 use crate::time::{Now, Timestamp};
 
-/// What a table needs of the store that it shares.
+/// What the table needs of the shared store.
 #[derive(Debug)]
 pub(super) struct SharedClocks {
     store: Store,
-    /// Milliseconds to the clock that all replicas go by.
+    /// Milliseconds from the local wall clock to the one that all replicas use.
     offset: Arc<AtomicI64>,
-    /// A use that leaves no more than this of the idle timeout since the one before must be known to the others before
-    /// the next flush, or they might find the token idle meanwhile.
+    /// If a use comes with no more than this left of the idle timeout, the others must learn of it before the
+    /// next flush, or they might find the token idle meanwhile.
     lead: Duration,
     hurry: Notify,
-    /// There are first uses that the others must know.
+    /// Signals first uses that the other replicas must know.
     first: Notify,
     /// Sessions of streams that seem idle here.
     doubts: Mutex<HashMap<TokenKey, Arc<Session>>>,
-    /// Tokens that the others called permanently idle, so that each of their requests does not ask again.
+    /// Tokens that other replicas called permanently idle, cached so that not every request asks again.
     over: Cache<TokenKey, (), AsIs>,
 }
 
-/// Streams that are asked about at once.
+/// Number of streams asked about concurrently.
 const AT_A_TIME: usize = 64;
-/// Tokens of which it is kept in mind that they are permanently idle, and for how long.
+/// How many permanently idle tokens are cached, and for how long.
 const OVER: u64 = 65_536;
 const OVER_FOR: Duration = Duration::from_secs(600);
-/// What an early write may take.
+/// Time that an early flush may take.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 fn answers() -> Cache<TokenKey, (), AsIs> {
@@ -51,7 +51,7 @@ fn answers() -> Cache<TokenKey, (), AsIs> {
 }
 
 impl Sessions {
-    /// An empty table of clocks that are shared through `store`, written behind every `flush_interval`.
+    /// Creates an empty table whose clocks are shared through `store` and flushed every `flush_interval`.
     #[must_use]
     pub fn sharing(settings: Settings, store: Store, flush_interval: Duration) -> Self {
         let shared = SharedClocks {
@@ -72,13 +72,14 @@ impl Sessions {
         self.shared.is_some()
     }
 
-    /// The moment with the wall clock that all who share the table go by.
+    /// Returns `now` with the wall clock that all replicas of the table use.
     pub(super) fn on_their_clock(&self, now: Now) -> Now {
         let offset = self.shared.as_ref().map_or(0, |shared| shared.offset.load(Ordering::Relaxed));
         Now { wall: Timestamp::from_millis(now.wall.as_millis().saturating_add(offset)), ..now }
     }
 
-    /// Asks what the others know of a token's last use, and keeps the answer; `known` is the last use known here.
+    /// Asks the other replicas for a token's last use and caches the answer; `known` is the last use known
+    /// here.
     pub async fn ask_others(&self, token: TokenKey, issuer: &str, known: Timestamp) -> Told {
         let Some(shared) = &self.shared else { return Told::LastUsed(known) };
         let told = shared.store.last_use(token, known, self.idle_timeout(issuer)).await;
@@ -91,12 +92,12 @@ impl Sessions {
         told
     }
 
-    /// How long tokens of this issuer may be unused.
+    /// The idle timeout of this issuer's tokens.
     fn idle_timeout(&self, issuer: &str) -> Option<Duration> {
         self.limits.load().of(issuer).idle
     }
 
-    /// What the others know of a token's first use, where that may have come before `iat`.
+    /// Asks the other replicas for a token's first use, where that may have come before `iat`.
     pub async fn ask_first_use(&self, token: TokenKey) -> FirstUse {
         match &self.shared {
             Some(shared) => shared.store.first_use(token).await,
@@ -104,8 +105,8 @@ impl Sessions {
         }
     }
 
-    /// A token that is used before it was issued by its issuer's clock ends with the events from then on, everywhere: the
-    /// others must know at once.
+    /// Queues a first use that precedes `iat`. Events end such a token everywhere from its first use on, so
+    /// the others must know at once.
     pub(super) fn note_first_use(&self, session: &Session) {
         if let (Some(shared), Some(first)) = (&self.shared, session.first_use_before_issue()) {
             self.unsaved.note_first_use(session.token(), first);
@@ -113,18 +114,19 @@ impl Sessions {
         }
     }
 
-    /// Tells the others of such first uses at once, until it is dropped. What cannot be told now is told with a flush.
+    /// Sends these first uses to the other replicas at once; runs until dropped. What cannot be sent now goes
+    /// with the next flush.
     pub async fn tell_first_uses(&self) {
         let Some(shared) = &self.shared else { return };
         loop {
             shared.first.notified().await;
-            // What failed is tried again with the next flush, which reports it.
+            // The next flush tries again and reports the failure.
             drop(self.save_first_uses(&shared.store).await);
         }
     }
 
-    /// Takes over the idle timeouts of the fleet: what was idle when it grew stays idle on every replica, also on one that
-    /// starts later with the greater one.
+    /// Adopts the idle timeouts of the fleet: what was idle when a timeout grew stays idle on every replica,
+    /// including one that starts later with the longer timeout.
     pub fn adopt(&self, terms: &PerIssuer<IdleTerms>, now: Now) {
         let (is_first, theirs) = (self.unsaved.is_first_comparison(), self.on_their_clock(now));
         let adopt = |limits: &SessionLimits, IdleTerms { timeout, floor }: &IdleTerms| {
@@ -137,7 +139,7 @@ impl Sessions {
         self.limits.rcu(|limits| limits.zip(terms, adopt));
     }
 
-    /// Whether the others called the token permanently idle, a while ago at most.
+    /// Whether the other replicas recently called the token permanently idle.
     pub(super) fn is_known_to_be_over(&self, token: TokenKey) -> bool {
         self.shared.as_ref().is_some_and(|shared| shared.over.contains_key(&token))
     }
@@ -154,8 +156,8 @@ impl Sessions {
         }
     }
 
-    /// Whether a stream that the token opened may go on. One that seems idle here may, until the others were asked about
-    /// it: that is noted, for [`Self::resolve_doubts`].
+    /// Decides whether a stream that the token opened may continue. One that seems idle here may continue
+    /// until the others have been asked; it is noted for [`Self::resolve_doubts`].
     #[must_use]
     pub fn judge_stream(&self, session: &Arc<Session>, token: &Introduction<'_>, now: Now) -> bool {
         match (self.judge(Some(session), token, None, now), &self.shared) {
@@ -168,7 +170,7 @@ impl Sessions {
         }
     }
 
-    /// Asks the others about streams that seem idle here.
+    /// Asks the other replicas about streams that seem idle here.
     pub async fn resolve_doubts(&self) {
         let Some(shared) = &self.shared else { return };
         let doubts = std::mem::take(&mut *lock(&shared.doubts));
@@ -179,13 +181,13 @@ impl Sessions {
                 shared.store.last_use(*token, session.last_used_at(), idle)
             });
             for (told, (_, session)) in join_all(asking).await.into_iter().zip(some) {
-                // Where that cannot be told, the next look of the stream brings the doubt back.
+                // If the answer is unavailable, the stream's next check queues the doubt again.
                 self.learn(session, told, Now::read());
             }
         }
     }
 
-    /// Waits until a use should be saved before its turn; indefinitely where nobody else needs to know.
+    /// Waits until a use must be flushed early; forever if the clocks are not shared.
     pub async fn hurried(&self) {
         match &self.shared {
             Some(shared) => shared.hurry.notified().await,
@@ -193,7 +195,8 @@ impl Sessions {
         }
     }
 
-    /// A use came so long after the one before, of a token that may be unused for `idle`.
+    /// Requests an early flush if a use came `pause` after the previous one and `idle` leaves too little
+    /// time.
     pub(super) fn hurry_up(&self, pause: Duration, idle: Option<Duration>) {
         let Some(shared) = &self.shared else { return };
         if idle.is_some_and(|idle| pause.saturating_add(shared.lead) > idle) {
@@ -296,7 +299,8 @@ mod tests {
             timeout: IDLE / 2,
         };
         let now = at(1_000_000);
-        // What the others keep, one after the other, and the floor that counts then. This replica's timeout is `IDLE`.
+        // Terms that the others store one after the other, and the floor that results. This replica's timeout
+        // is `IDLE`.
         for (kept, expected) in [
             (vec![(Some(IDLE), None)], None),
             (vec![(Some(2 * IDLE), None)], None),
@@ -330,7 +334,7 @@ mod tests {
         };
         let (a, b) = ("https://a/", "https://b/");
         let (half, now) = (Some(IDLE / 2), at(1_000_000));
-        // This replica's common timeout is `IDLE`, and that of one issuer four of it.
+        // This replica's common timeout is `IDLE`; one issuer's is four times that.
         for (common, own, expected) in [
             (terms(Some(IDLE), None), vec![], [None, Some(940_000)]),
             (terms(Some(IDLE), None), vec![(a, terms(half, None))], [Some(970_000), Some(940_000)]),
@@ -352,7 +356,7 @@ mod tests {
             assert_eq!(limits.map(|limits| limits.idle), timeouts, "{told:?}");
             let floors = [a, b].map(|issuer| limits.of(issuer).floor.map(|floor| floor.wall));
             assert_eq!(floors, expected.map(|floor| floor.map(ms)), "{told:?}");
-            // From then on only floors are taken over.
+            // After the first comparison only floors are adopted.
             table.adopt(&terms(Some(Duration::ZERO), None).into(), now);
             assert_eq!(
                 [a, b].map(|issuer| table.limits.load().of(issuer).floor.map(|floor| floor.wall)),
@@ -363,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_use_is_saved_early_by_the_timeout_of_its_issuer() {
-        // Until the next flush others know it takes 2 s.
+        // The next flush reaches the others after 2 s.
         for (idle, pause, expected) in [
             (Some(IDLE), 58_000, false),
             (Some(IDLE), 58_001, true),
@@ -419,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_use_is_saved_early_when_others_would_find_the_token_idle_before_the_next_flush() {
-        // The timeout is 60 s; until the next flush others know it takes 2 s.
+        // The timeout is 60 s; the next flush reaches the others after 2 s.
         for (pause, expected) in [(0, false), (58_000, false), (58_001, true), (60_000, true)] {
             let issuer = "https://a/".into();
             let (first, again, own) = (table(0), table(0), Sessions { shared: None, ..table(0) });
@@ -487,7 +491,7 @@ mod tests {
         let (table, issuer) = (table(0), "https://a/".into());
         let token = Introduction { known_since: ms(-1), ..token(&issuer) };
         assert!(table.begin(None, &token, None, at(-1)).is_ok());
-        // Nobody answers there.
+        // A listener that never answers.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}", silent.local_addr().unwrap());
         let endpoint = RedisEndpoint::parse(&url).unwrap();

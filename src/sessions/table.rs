@@ -1,8 +1,9 @@
 //! The sessions in memory: a moka cache, bounded in count and in bytes.
 //!
-//! A session leaves it once it is idle or its token dead, by the monotonic clock; for room the one that was seen in use
-//! least recently leaves. A look at all of them now and then finds the former: moka's own expiry would keep a timer for
-//! each, which is a tenth of what a session takes. Knows when to keep one, not whether it is in use.
+//! A session leaves once it is idle or its token is dead by the monotonic clock; for space, the one seen in
+//! use least recently is evicted. A periodic scan finds the former: moka's own expiry would keep a timer for
+//! each session, a tenth of a session's memory. The table knows when to keep a session, not whether it is in
+//! use.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,14 +22,14 @@ use crate::identity::{AsIs, TokenKey};
 use crate::state::record::PerIssuer;
 use crate::time::{Monotonic, Now, Timestamp};
 
-/// What a session weighs at least, in bytes. A table of `max_tracked` sessions may take this much for each: more than
-/// one needs whose client has a name of usual length.
+/// Minimum weight of a session in bytes. A table of `max_tracked` sessions may use this much for each: more
+/// than a session needs whose client has a name of usual length.
 const UNIT: u32 = 450;
-/// What a session takes with what moka keeps of it and without its client's name (`cargo bench --bench sessions`).
+/// Bytes of a session with moka's overhead, without its client's name (`cargo bench --bench sessions`).
 const OWN: usize = 398;
 
-/// A look at a million sessions takes about a second, which must not take a core from the workers in one piece: it rests
-/// after so many.
+/// A scan of a million sessions takes about a second. So that it does not occupy a worker's core all that
+/// time, it sleeps after this many.
 const STEP: usize = 500;
 const REST: Duration = Duration::from_millis(1);
 
@@ -37,11 +38,11 @@ pub(super) struct SessionTable {
     cache: Cache<TokenKey, Arc<Session>, AsIs>,
     limits: Arc<ArcSwap<PerIssuer<SessionLimits>>>,
     gone: Arc<Gone>,
-    /// When all of them were looked at last: milliseconds of the monotonic clock.
+    /// When the last scan started: milliseconds of the monotonic clock.
     scanned: AtomicI64,
 }
 
-/// What left the table.
+/// Counters of sessions that left the table.
 #[derive(Debug, Default)]
 struct Gone {
     expired: AtomicUsize,
@@ -56,7 +57,7 @@ impl fmt::Debug for SessionTable {
 }
 
 impl SessionTable {
-    /// An empty table of at most `max_tracked` sessions; what is evicted is told to `evicted`.
+    /// Creates an empty table of at most `max_tracked` sessions; calls `evicted` for each that is evicted.
     pub(super) fn new(
         max_tracked: usize,
         limits: Arc<ArcSwap<PerIssuer<SessionLimits>>>,
@@ -65,7 +66,8 @@ impl SessionTable {
         let gone = Arc::new(Gone::default());
         let (counted, in_force) = (Arc::clone(&gone), Arc::clone(&limits));
         let listener = move |token: Arc<TokenKey>, session: Arc<Session>, cause| {
-            // Marked first: a request or stream that holds it enters the table again before it counts another use.
+            // Marked first: a request or stream that holds it must enter the table again before it counts
+            // another use.
             session.evicted();
             match cause {
                 RemovalCause::Size => {
@@ -73,7 +75,7 @@ impl SessionTable {
                     evicted(*token);
                 }
                 RemovalCause::Expired | RemovalCause::Explicit | RemovalCause::Replaced => {
-                    // Which of the two is for the counters only.
+                    // The distinction matters only for the counters.
                     let expired = session.is_expired(Timestamp::now(), in_force.load().common().leeway);
                     let counter = if expired { &counted.expired } else { &counted.idle };
                     counter.fetch_add(1, Ordering::Relaxed);
@@ -90,29 +92,29 @@ impl SessionTable {
         Self { cache, limits, gone, scanned: AtomicI64::new(i64::MIN) }
     }
 
-    /// How many sessions there are, as of the last pass of upkeep.
+    /// The number of sessions, as of moka's last maintenance.
     pub(super) fn len(&self) -> usize {
         usize::try_from(self.cache.entry_count()).unwrap_or(usize::MAX)
     }
 
-    /// The token's session.
+    /// Finds the token's session.
     pub(super) fn find(&self, token: TokenKey) -> Option<Arc<Session>> {
         self.cache.get(&token)
     }
 
-    /// The token's session, made by `new` when there is none: of two requests that bring a token for the first time
-    /// both get the same one.
+    /// Returns the token's session, created by `new` if there is none. Two requests that bring a new token at
+    /// the same time get the same session.
     pub(super) fn enter(&self, token: TokenKey, new: impl Fn() -> Arc<Session>) -> Arc<Session> {
         let entered = self.cache.get_with(token, &new);
         if !entered.is_evicted() {
             return entered;
         }
-        // A scan that found it idle has marked it and is about to take it out; in a fleet it may be in use elsewhere.
+        // A scan found it idle, marked it and is about to remove it; in a fleet it may be in use elsewhere.
         self.cache.invalidate(&token);
         self.cache.get_with(token, new)
     }
 
-    /// Keeps a session in the table that is in use; called once in a fraction of its idle timeout.
+    /// Keeps a session that is in use in the table; called once per fraction of its idle timeout.
     pub(super) fn touch(&self, session: &Arc<Session>, now: Monotonic) {
         session.touch(now);
         if !self.cache.get(&session.token()).is_some_and(|kept| Arc::ptr_eq(&kept, session)) {
@@ -120,24 +122,24 @@ impl SessionTable {
         }
     }
 
-    /// Every session, in no order. Not a look that keeps any of them.
+    /// Iterates over all sessions, in no particular order, without keeping any of them from eviction.
     pub(super) fn iter(&self) -> impl Iterator<Item = Arc<Session>> {
         self.cache.iter().map(|(_, session)| session)
     }
 
-    /// Finishes what was begun, so that [`Self::len`] is exact.
+    /// Runs pending maintenance, so that [`Self::len`] is exact.
     pub(super) fn settle(&self) {
         self.cache.run_pending_tasks();
     }
 
-    /// Lets what is idle or dead leave, if nobody looked for it within a fraction of the shortest idle timeout. Takes seconds when
-    /// there are a million.
+    /// Removes idle and dead sessions, at most once per fraction of the shortest idle timeout. Takes seconds
+    /// for a million sessions.
     pub(super) fn scan(&self, now: Now) {
         let limits = self.limits.load_full();
         let fraction = limits.values().map(SessionLimits::fraction).min().unwrap_or_default();
         let is_due = |last| now.monotonic.since(Monotonic::from_millis(last)) >= fraction;
         let due = |last| is_due(last).then_some(now.monotonic.as_millis());
-        // One caller looks; the others need not wait.
+        // One caller scans; the others need not wait.
         if self.scanned.fetch_update(Ordering::AcqRel, Ordering::Acquire, due).is_err() {
             return;
         }
@@ -151,7 +153,7 @@ impl SessionTable {
         }
     }
 
-    /// How many left since the last call.
+    /// Counts the sessions that left since the last call.
     pub(super) fn left(&self) -> Left {
         self.settle();
         let taken = |counter: &AtomicUsize| counter.swap(0, Ordering::Relaxed);

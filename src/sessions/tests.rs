@@ -1,4 +1,4 @@
-//! Idle clocks: what moves them, what ends them, what is evicted, and what a restart keeps.
+//! Idle clocks: what moves them, what ends them, what is evicted, and what survives a restart.
 
 use super::*;
 use crate::state::Store;
@@ -145,7 +145,7 @@ fn what_is_seen_in_use_now_and_then_stays_when_others_must_leave() {
         for i in 0..40 {
             assert!(Token::new(&format!("{round}-{i}"), 0).use_at(&sessions, at(2_000 + round)));
         }
-        // Later than a fraction of the timeout, so that each use is shown to the table.
+        // More than a fraction of the timeout apart, so that each use touches the table.
         touch_all(10_000 + round * 8_000 / 20 * 20 % 40_000);
         let _left = sessions.left();
     }
@@ -155,7 +155,7 @@ fn what_is_seen_in_use_now_and_then_stays_when_others_must_leave() {
 
 #[test]
 fn the_table_is_bounded_in_bytes_as_well() {
-    // A session has 450 bytes, of which 52 are for the name of its client.
+    // Each session has 450 bytes, of which 52 are for its client's name.
     for (name, kept) in [(0, 100), (52, 100), (53, 99), (102, 90), (502, 50), (10_000, 4)] {
         let sessions = sessions(100);
         let client: Arc<str> = "x".repeat(name).into();
@@ -201,24 +201,24 @@ fn sessions_leave_when_they_are_idle_or_their_tokens_are_dead() {
     for token in &tokens {
         assert!(token.use_at(&unused, begun) && token.use_at(&dead, begun));
     }
-    // Its own hour, two leeways, and a second.
+    // The lifetime of an hour, two leeways, and a second.
     let (idle_at, dead_at) = (begun.plus(Duration::from_secs(61)), begun.plus(Duration::from_secs(3_661)));
     let later = Duration::from_millis(1);
     for (sessions, now, expected) in [
         (&unused, idle_at, Left::default()),
         (&dead, dead_at, Left::default()),
-        // Whatever the wall clock says, which may be wrong by years.
+        // The wall clock does not matter here; it may be wrong by years.
         (&dead, Now { wall: ms(i64::MAX), ..dead_at }, Left::default()),
-        // Without its session a token would pass while the wall clock is behind.
+        // Without its session the token would pass while the wall clock is behind.
         (&unused, Now { wall: ms(1_000_000), ..idle_at.plus(IDLE) }, Left::default()),
-        // Looked at a moment ago.
+        // Scanned a moment ago.
         (&unused, idle_at.plus(IDLE + later), Left::default()),
         (&unused, idle_at.plus(2 * IDLE), Left { idle: 100, ..Left::default() }),
         (&dead, dead_at.plus(2 * IDLE * 60), Left { idle: 100, ..Left::default() }),
         (&dead, dead_at.plus(9 * IDLE * 60), Left::default()),
     ] {
         let Left { expired, idle, capacity } = swept(sessions, now);
-        // Which of the two causes is counted goes by the wall clock of the machine.
+        // Which of the two causes is counted depends on the machine's wall clock.
         assert_eq!(Left { idle: idle + expired, expired: 0, capacity }, expected, "{now:?}");
     }
     assert_eq!((unused.tracked(), dead.tracked()), (0, 0));
@@ -248,7 +248,7 @@ fn a_token_that_comes_back_while_its_session_leaves_gets_another() {
     let (sessions, token) = (sessions(10), Token::new("t", 0));
     assert!(token.use_at(&sessions, at(1_000)));
     let leaving = sessions.find(token.1).unwrap();
-    // As a scan does, just before it takes it out.
+    // As a scan does just before it removes the session.
     leaving.evicted();
     for known in [None, Some(&leaving)] {
         let entered = sessions.begin(known, &token.introduce(), None, at(2_000)).unwrap().unwrap();
@@ -308,7 +308,7 @@ fn threads_agree_on_the_end() {
         assert!(token.use_at(&sessions, at(0)));
         let session = sessions.find(token.1).unwrap();
         let (clock, refused) = (AtomicI64::new(0), AtomicBool::new(false));
-        // A few requests at once, each step of the clock just short of what a thread that lags is refused for.
+        // A few requests at once; each clock step is just short of what would reject a thread that lags.
         let request = |_| {
             let was_refused = refused.load(Ordering::SeqCst);
             let now = at(clock.fetch_add(25_000, Ordering::SeqCst));
@@ -392,7 +392,7 @@ async fn what_cannot_be_saved_takes_no_more_memory_than_the_table() {
 
 #[test]
 fn a_session_stays_small() {
-    // A million of them are kept in 450 bytes each, of which moka takes most.
+    // A million sessions take 450 bytes each, most of which is moka's.
     assert!(size_of::<Session>() <= 120);
 }
 

@@ -1,4 +1,4 @@
-//! Decides whether a token is idle: one pure function of its timestamps, the settings in force and the time.
+//! Decides whether a token is idle: a pure function of its timestamps, the settings in force and the time.
 
 use crate::state::record::IdleFloor;
 use crate::state::redis::Told;
@@ -9,20 +9,20 @@ use super::limits::SessionLimits;
 /// Whether a token is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Idleness {
-    /// It may pass.
+    /// The token is in use and may pass.
     InUse,
-    /// It was unused for too long.
+    /// The token was unused for too long.
     Idle,
-    /// Ask what the other replicas know: here it was last used at this time.
+    /// Ask the other replicas: the last use known here is this one.
     Ask(Timestamp),
-    /// What the others know cannot be told now.
+    /// What the other replicas know is unavailable.
     Unavailable,
 }
 
-/// A last use on both clocks, and whether it counts.
+/// A session's last use on both clocks, and its flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// By the wall clock; in a fleet by the shared store's.
+    /// By the wall clock; in a fleet, the shared store's.
     pub(super) wall: Timestamp,
     /// By the monotonic clock.
     pub(super) monotonic: Monotonic,
@@ -32,23 +32,24 @@ pub(super) struct Stamp {
     pub(super) is_evicted: bool,
 }
 
-/// Everything that a verdict depends on besides the settings.
+/// All inputs of a verdict besides the settings.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct IdleCase {
-    /// What the session says; `None` without one.
+    /// The session's stamp; `None` without a session.
     pub(super) tracked: Option<Stamp>,
-    /// `iat`, which counts as the last use where none is known.
+    /// `iat`, which counts as the last use if none is known.
     pub(super) issued_at: Timestamp,
-    /// What the other replicas answered, if they were asked.
+    /// The answer of the other replicas, if they were asked.
     pub(super) told: Option<Told>,
     /// Whether other replicas use the same clocks.
     pub(super) is_shared: bool,
-    /// When; in a fleet the wall clock is that of the shared store.
+    /// The time of judgement; in a fleet the wall clock is the shared store's.
     pub(super) now: Now,
 }
 
 impl IdleCase {
-    /// The verdict. Has no effect; what is idle by the monotonic clock stays so, because that clock never steps.
+    /// Judges without side effects. What is idle by the monotonic clock stays idle, because that clock never
+    /// steps.
     pub(super) fn judge(&self, limits: &SessionLimits) -> Idleness {
         if self.tracked.is_some_and(|stamp| stamp.is_over) {
             return Idleness::Idle;
@@ -69,7 +70,7 @@ impl IdleCase {
         }
     }
 
-    /// Whether the monotonic clock says idle, which is final where nobody else uses the token.
+    /// Whether it is idle by the monotonic clock, which is final unless other replicas use the token too.
     pub(super) fn is_idle_for_good(&self, limits: &SessionLimits) -> bool {
         let Some(stamp) = self.tracked else { return false };
         limits.idle.is_some_and(|idle| self.now.monotonic.since(stamp.monotonic) > idle)
@@ -78,14 +79,15 @@ impl IdleCase {
 
     fn is_idle_by_wall_clock(&self, limits: &SessionLimits) -> bool {
         let last = self.last_use();
-        // Of a session the monotonic clock has said whether it lies below the floor of this process, and exactly.
+        // For a session in the table, the monotonic clock has already decided exactly whether it lies below
+        // this process's floor.
         let of_process = limits.own_floor.filter(|_| self.tracked.is_none_or(|stamp| stamp.is_evicted));
         limits.idle.is_some_and(|idle| self.now.wall.since(last) > idle)
             || limits.floor.is_some_and(|floor| !self.is_used_since(floor) && self.is_below(last, floor))
             || of_process.is_some_and(|floor| self.is_below_exactly(last, floor))
     }
 
-    /// Whether it was used after the timeout grew, by the clock that never steps.
+    /// Whether it was used after the timeout grew, by the monotonic clock.
     fn is_used_since(&self, floor: IdleFloor) -> bool {
         self.tracked
             .is_some_and(|stamp| !stamp.is_evicted && stamp.monotonic >= floor.monotonic.plus(floor.timeout))
@@ -96,21 +98,23 @@ impl IdleCase {
             || limits.own_floor.is_some_and(|floor| self.is_below_exactly(last, floor))
     }
 
-    /// A clock that was ahead when the timeout grew must not hold tokens to the old one that were issued since: running time
-    /// says when that was on the clock as it is now. Over a restart that is no longer ago than it says, so the clock of then
-    /// counts as well.
+    /// Whether a last use lies below the floor. If the clock was ahead when the timeout grew, tokens issued
+    /// since must not be held to the old timeout; so the floor is placed on the current wall clock by running
+    /// time. Running time does not count downtime and may place it too late, so the wall clock of that time
+    /// must agree.
     fn is_below(&self, last: Timestamp, floor: IdleFloor) -> bool {
         last < floor.wall && self.is_below_exactly(last, floor)
     }
 
-    /// As [`Self::is_below`], of a floor of this process: the clock as it is now says when that was, whatever it said then.
+    /// As [`Self::is_below`], for a floor of this process: only running time counts, whatever the wall clock
+    /// said when the timeout grew.
     fn is_below_exactly(&self, last: Timestamp, floor: IdleFloor) -> bool {
         let since = self.now.wall.minus(self.now.monotonic.since(floor.monotonic));
         last < since && self.now.wall.since(last) > floor.timeout
     }
 
-    /// The last use that counts, by the wall clock. A session that left the table for space is judged as if it had never
-    /// been: so does a gate that no longer holds it. In a fleet the shared store knows its use all the same.
+    /// The last use that counts, by the wall clock. A session evicted for space is judged as if it had never
+    /// been there, as on a gate that does not hold it. In a fleet the shared store still knows its use.
     fn last_use(&self) -> Timestamp {
         match self.tracked {
             Some(stamp) if self.is_shared || !stamp.is_evicted => stamp.wall.max(self.issued_at),
@@ -251,20 +255,20 @@ mod tests {
     fn a_floor_of_this_process_ends_what_was_idle_though_the_clock_was_behind_then() {
         let years = WALL / 2;
         let grown = limits().with_idle(None, at(-years, 100_000));
-        // Issued 40 s before the timeout grew, or more; the clock is right again.
+        // Issued 40 s or more before the timeout grew; the clock is right again.
         for (tracked, issued, expected) in
             [(None, 39_999, Idle), (None, 40_000, InUse), (used(39_999, 39_999), 0, Idle)]
         {
             let case = IdleCase { issued_at: wall(issued), ..case(tracked, at(200_000, 200_000)) };
             assert_eq!(case.judge(&grown), expected, "{tracked:?} {issued}");
         }
-        // After a restart nobody can say what the clock of then was worth.
-        // A clock that is ahead now says nothing of a session that was used since.
+        // After a restart, nothing tells whether the clock was right at that time.
+        // A clock that is ahead now has no effect on a session used since.
         let ahead = at(200_000 + years, 100_001);
         assert_eq!(case(used(99_000, 99_000), ahead).judge(&grown), InUse);
         let restarted = SessionLimits { own_floor: None, ..grown };
         assert_eq!(case(None, at(200_000, 200_000)).judge(&restarted), InUse);
-        // Nor does such an earlier one take the place of one of this process.
+        // Nor does such an earlier floor replace one of this process.
         let floor = IdleFloor {
             monotonic: Monotonic::from_millis(50_000),
             wall: wall(-years),
@@ -322,13 +326,13 @@ mod tests {
         };
         let now = at(200_000, 200_000);
         for (floor, issued, expected) in [
-            // The clock of then puts it earlier than running time does,
+            // The wall clock of that time puts the floor earlier than running time does,
             (floor(30_000, 40_000), 29_999, Idle),
             (floor(30_000, 40_000), 30_000, InUse),
             // later,
             (floor(50_000, 40_000), 39_999, Idle),
             (floor(50_000, 40_000), 40_000, InUse),
-            // and so late that a token from before it may have been used within the timeout.
+            // and so late that an older token may have been used within the timeout.
             (floor(190_000, 190_000), 139_999, Idle),
             (floor(190_000, 190_000), 140_000, InUse),
         ] {

@@ -1,4 +1,4 @@
-//! What lasts is judged again by the configuration, the keys and the token that allowed it.
+//! Lasting requests are judged again by the configuration, the keys and the token that allowed them.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ fn a_token_that_lasts_is_judged_by_time_and_certificate() {
     let bound = token(&payload(json!({"cnf": {"x5t#S256": b64(&[7; 32])}})));
     let ask = TestRequest { certificate: Some([7; 32]), ..TestRequest::new(&gate, "/x").token(&bound) };
     let grounds = Grounds::new(&gate, &permit(&ask));
-    // `exp` is ten minutes from now, and `leeway` half a minute.
+    // `exp` is ten minutes from now, and `leeway` is 30 s.
     for (certificate, second, expected) in [
         (Some([7; 32]), 0, Ok(())),
         (Some([7; 32]), 629, Ok(())),

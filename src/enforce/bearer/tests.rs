@@ -1,4 +1,4 @@
-//! How tokens are presented, well and badly.
+//! How tokens are presented, correctly and incorrectly.
 
 #![expect(clippy::too_many_lines, reason = "a table is as long as it has rows")]
 
@@ -146,7 +146,7 @@ fn a_websocket_may_carry_its_token_among_the_sub_protocols() {
         (&["chat, bearer, a.b.c"], &[], None, Ok(Some("a.b.c"))),
         (&["chat", "bearer", "a.b.c"], &[], None, Ok(Some("a.b.c"))),
         (&["bearer,, ,a.b.c"], &[], None, Ok(Some("a.b.c"))),
-        // None that is one.
+        // No token is presented.
         (&[], &[], None, Ok(None)),
         (&[""], &[], None, Ok(None)),
         (&["chat"], &[], None, Ok(None)),
@@ -156,7 +156,7 @@ fn a_websocket_may_carry_its_token_among_the_sub_protocols() {
         (&["bearer a.b.c"], &[], None, Ok(None)),
         (&["chat"], &["Bearer a.b.c"], None, Ok(Some("a.b.c"))),
         (&["bearer.a.b.c"], &[], Some("access_token=a"), Ok(None)),
-        // Half of one, or none of the form.
+        // Incomplete, or not in the form of a token.
         (&["bearer"], &[], None, malformed),
         (&["bearer,"], &[], None, malformed),
         (&["chat, bearer"], &[], None, malformed),
@@ -165,7 +165,7 @@ fn a_websocket_may_carry_its_token_among_the_sub_protocols() {
         (&["bearer, =="], &[], None, malformed),
         (&["bearer, \u{e9}"], &[], None, malformed),
         (&[&too_long], &[], None, malformed),
-        // Two places.
+        // Presented twice.
         (&["bearer, bearer, a.b.c"], &[], None, ambiguous),
         (&["bearer, a.b.c, bearer, a.b.c"], &[], None, ambiguous),
         (&["bearer, a.b.c", "bearer, d.e.f"], &[], None, ambiguous),
@@ -191,7 +191,7 @@ fn a_websocket_may_carry_its_token_among_the_sub_protocols() {
             extract(headers, query.map(str::as_bytes), settings)
                 .map(|token| token.map(|token| String::from_utf8_lossy(token.as_bytes()).into_owned()))
         };
-        // Of another request, or without the setting, the field means nothing.
+        // Without a handshake, or without the setting, the field has no meaning.
         let plain = read(&headers, &NO_WEBSOCKETS);
         assert_eq!(read(&headers, &settings), plain, "{protocols:?} without a handshake");
         headers.insert("upgrade", HeaderValue::from_static("h2c, WebSocket"));

@@ -1,5 +1,5 @@
-//! Tokens of browsers' WebSockets, which can set no header but the list of sub-protocols: `new WebSocket(url, ["bearer",
-//! TOKEN])` (RFC 6455 §11.3.4).
+//! Tokens of browsers' WebSockets. A browser can set no header of the handshake but the list of
+//! sub-protocols: `new WebSocket(url, ["bearer", TOKEN])` (RFC 6455 §11.3.4).
 
 use http::header::{SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, HeaderValue};
@@ -10,16 +10,16 @@ use crate::enforce::denial::Reason;
 /// One sub-protocol that a client offers. It has no `Debug`, because it may be a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SubProtocol<'a> {
-    /// The word that a token follows.
+    /// The marker that precedes a token.
     Marker,
     /// The token.
     Token(&'a [u8]),
-    /// A real one.
+    /// An actual sub-protocol.
     Name(&'a [u8]),
 }
 
-/// What a client offers, all fields together, in its order. Whatever follows a marker is taken for a token, even where there
-/// must be none.
+/// The sub-protocols that a client offers, from all fields, in order. The member after a marker counts as a
+/// token, even where none is allowed.
 pub fn offered<'a>(headers: &'a HeaderMap, marker: &'a HeaderValue) -> impl Iterator<Item = SubProtocol<'a>> {
     let fields = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     let mut is_token = false;
@@ -46,11 +46,11 @@ fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 impl BearerSettings {
-    /// What stands for a token among the sub-protocols of a WebSocket.
+    /// The token among the sub-protocols of a WebSocket handshake.
     ///
     /// # Errors
-    /// [`Reason::Ambiguous`] for more than one marker and for a token that is listed twice (RFC 6455 §11.3.4 allows neither);
-    /// [`Reason::Malformed`] for a marker without a token.
+    /// [`Reason::Ambiguous`] for more than one marker and for a token that is listed twice (RFC 6455 §11.3.4
+    /// allows neither); [`Reason::Malformed`] for a marker without a token.
     pub(super) fn websocket_token<'a>(&'a self, headers: &'a HeaderMap) -> Result<Option<&'a [u8]>, Reason> {
         let Some(marker) = self.websocket_protocol.as_ref().filter(|_| is_handshake(headers)) else {
             return Ok(None);
@@ -72,7 +72,7 @@ impl BearerSettings {
         }
     }
 
-    /// Whether a WebSocket's sub-protocols say that there is a token, whatever its form.
+    /// Whether a WebSocket's sub-protocols announce a token, whatever its form.
     pub(super) fn is_marked(&self, headers: &HeaderMap) -> bool {
         let marker = self.websocket_protocol.as_ref().filter(|_| is_handshake(headers));
         marker.is_some_and(|marker| offered(headers, marker).any(|it| it == SubProtocol::Marker))

@@ -22,8 +22,8 @@ use crate::keys::set::KeySet;
 use crate::sessions::IdleLook;
 use crate::time::Now;
 
-/// One token to be judged, and what the checks found so far. A check that needs what an earlier one finds asks for it
-/// by the functions below, which know why it is missing.
+/// One token to judge, and what the checks have found so far. A check that needs an earlier check's result
+/// gets it from the functions below, which know why it is missing.
 pub(in crate::enforce) struct Case<'r> {
     pub(in crate::enforce) enforcer: &'r Enforcer,
     pub(in crate::enforce) subject: Subject<'r>,
@@ -31,51 +31,51 @@ pub(in crate::enforce) struct Case<'r> {
     pub(in crate::enforce) now: Now,
     pub(in crate::enforce) target: Option<Target>,
     pub(in crate::enforce) route: Option<&'r Arc<Route>>,
-    /// What is wrong with the fields that the route of an MCP request is chosen by.
+    /// A fault in the fields by which the route of an MCP request is chosen.
     pub(in crate::enforce) mcp: Result<(), McpFault>,
     pub(in crate::enforce) proof_key: Option<ProofKey>,
-    /// What was found wrong with the token when it came before.
+    /// The fault found when the token came before.
     pub(in crate::enforce) fault: Option<Arc<LastingFault>>,
     pub(in crate::enforce) jws: Option<Jws<'r>>,
     pub(in crate::enforce) issuer: Option<(IssuerIndex, &'r TrustedIssuer)>,
     pub(in crate::enforce) algorithm: Option<Algorithm>,
     pub(in crate::enforce) validity: Option<Validity>,
-    /// A set that has a key for the token.
+    /// The key set that has a key for the token.
     pub(in crate::enforce) keys: Option<Arc<KeySet>>,
-    /// The token as it was proved before, where every check is made again: when it was seen first decides.
+    /// The cached token if every check runs again; used only for when it was first seen.
     pub(in crate::enforce) seen: Option<Arc<VerifiedToken>>,
-    /// Its claims can be used. Where checks go on after a failure, it may be forged.
+    /// The token with usable claims. If checks continue after a failure, it may be forged.
     pub(in crate::enforce) token: Option<Arc<VerifiedToken>>,
-    /// Why its claims cannot be used.
+    /// Why the claims cannot be used.
     pub(in crate::enforce) unusable: Option<String>,
     /// How the token is presented.
     pub(in crate::enforce) scheme: TokenScheme,
-    /// The key that the token is bound to was proven.
+    /// Whether possession of the key that the token is bound to was proven.
     pub(in crate::enforce) is_proven: bool,
     /// The nonce for the next proof.
     pub(in crate::enforce) nonce: Option<Box<str>>,
-    /// The idle clock, when it is only looked at.
+    /// The idle clock, if it is only displayed.
     pub(in crate::enforce) look: Option<IdleLook>,
     /// For log and metrics.
     pub(in crate::enforce) trail: Trail,
 }
 
-/// Where the token comes from.
+/// The origin of the token to judge.
 #[derive(Clone, Copy)]
 pub(in crate::enforce) enum Subject<'r> {
-    /// A request carries it.
+    /// A request carries the token.
     Request(Request<'r>),
-    /// Somebody asks what a request with it would meet, which leaves no trace. The header section is missing when no
-    /// request could carry the token.
+    /// Someone asks how a request with the token would be judged, without side effects. The header section is
+    /// `None` if no request could carry the token.
     Question(&'r Question<'r>, Option<&'r HeaderMap>),
-    /// It is judged by itself.
+    /// The token is judged without a request.
     Alone(&'r str),
-    /// A request carried it that lasts; with the client certificate of its connection.
+    /// A lasting request carries the token; with its connection's client certificate.
     Lasting(Option<&'r [u8; 32]>),
 }
 
 impl<'r> Case<'r> {
-    /// Nothing is known yet.
+    /// Creates a case in which nothing is known yet.
     pub(in crate::enforce) fn new(
         enforcer: &'r Enforcer,
         subject: Subject<'r>,
@@ -108,7 +108,7 @@ impl<'r> Case<'r> {
         }
     }
 
-    /// A request that was allowed with this token, and lasts.
+    /// Creates the case of a lasting request that was allowed with this token.
     pub(in crate::enforce) fn lasting(
         enforcer: &'r Enforcer,
         token: &Arc<VerifiedToken>,
@@ -130,7 +130,7 @@ impl<'r> Case<'r> {
         self.trail.proof == Proof::Cached
     }
 
-    /// Uses a cached proof, if there is one: all that its checks would find is known. Or what is known to be wrong.
+    /// Uses the cached proof, with everything its checks would find, or else the known fault.
     pub(super) fn recall(&mut self, bearer: BearerToken<'_>) {
         let verifier = &self.enforcer.verifier;
         self.proof_key = verifier.proof_key(bearer);
@@ -143,13 +143,13 @@ impl<'r> Case<'r> {
         self.token = Some(token);
     }
 
-    /// Finds out when a token was seen first, and checks everything again all the same.
+    /// Looks up when a token was first seen, although every check runs again.
     pub(super) fn remind(&mut self, bearer: BearerToken<'_>) {
         let verifier = &self.enforcer.verifier;
         self.seen = verifier.seen(verifier.proof_key(bearer), self.now.monotonic).map(|(token, _)| token);
     }
 
-    /// Remembers the proof of a token whose checks passed up to its claims.
+    /// Caches the proof of a token whose checks passed up to its claims.
     pub(super) fn remember(&mut self) {
         let (Some(token), Some(keys)) = (&self.token, &self.keys) else { return };
         let is_dated = self.jws.as_ref().is_none_or(|jws| claims::is_dated(&jws.payload));
@@ -163,15 +163,15 @@ impl<'r> Case<'r> {
         self.trail.proof = Proof::Fresh;
     }
 
-    /// What passed every check.
+    /// The result when every check has passed.
     pub(in crate::enforce) fn pass(&mut self) -> Result<Pass, NoPermit> {
         let (told, is_proven) = (self.asked.session(), self.is_proven);
         let pass = self.token.take().map(|token| Pass { token, told, is_proven });
         pass.ok_or_else(|| Stop::NotChecked("a check is missing").into_refusal())
     }
 
-    /// Ends the session of a token that is about to be denied as idle, if there is one: that is final. False when it was
-    /// used meanwhile.
+    /// Ends the session, if any, of a token that is about to be denied as idle, which is final. Returns false
+    /// if the token was used in the meantime.
     pub(in crate::enforce) fn close(&self) -> bool {
         let (Some(token), Some((_, issuer))) = (&self.token, self.issuer) else { return true };
         let sessions = self.enforcer.sessions();
@@ -180,7 +180,7 @@ impl<'r> Case<'r> {
         })
     }
 
-    /// The header section of the request; `None` without a request, or when no request could carry the token.
+    /// The header section of the request; `None` without a request, or if no request could carry the token.
     pub(in crate::enforce) fn headers(&self) -> Option<&'r HeaderMap> {
         match self.subject {
             Subject::Request(Request { headers, .. }) => Some(headers),
@@ -189,7 +189,7 @@ impl<'r> Case<'r> {
         }
     }
 
-    /// The token as the request presents it, whose form may be unchecked; `None` when it presents none.
+    /// The token that the request presents, with unchecked form; `None` if it presents none.
     pub(super) fn bearer(&self) -> Result<Option<BearerToken<'r>>, Reason> {
         let query = self.target.as_ref().and_then(Target::query);
         match self.subject {
@@ -202,7 +202,7 @@ impl<'r> Case<'r> {
         }
     }
 
-    /// Method and host that are asked for, and the fields that say more.
+    /// Method, host and header fields of the request.
     pub(super) fn asks_for(&self) -> Result<(&'r Method, Option<&'r str>, &'r HeaderMap), Stop<'r>> {
         match self.subject {
             Subject::Request(Request { method, host, headers, .. }) => Ok((method, host, headers)),
@@ -246,7 +246,7 @@ impl<'r> Case<'r> {
         self.token.as_ref().ok_or_else(Stop::not_checked("the claims are invalid"))
     }
 
-    /// Whether it is known at all what was revoked and used.
+    /// Checks that revocations and last uses are known at all.
     pub(super) fn state(&self) -> Result<(), Stop<'r>> {
         match self.subject {
             Subject::Question(Question { stateless: Some(why), .. }, _) => Err(Stop::NotChecked(why)),

@@ -1,4 +1,5 @@
-//! The function of each check. It first states what it needs, and finally adds what it found to the case.
+//! The function of each check. Each first gets what it needs from the case, and at the end adds what it
+//! found.
 
 use serde_json::Value;
 
@@ -30,7 +31,8 @@ pub(super) fn target<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
         Subject::Alone(_) | Subject::Lasting(_) => Err(BadTarget),
     };
     let target = parse().map_err(|BadTarget| Reason::BadTarget)?;
-    // Where no route keeps encoded slashes, an upstream may take them for separators: the path has two readings.
+    // Where no route keeps encoded slashes, an upstream may decode them as separators, so the path is
+    // ambiguous.
     if target.has_encoded_slash() {
         let (method, host, headers) = case.asks_for()?;
         let found = case.enforcer.router.find(host, method, &target, headers);
@@ -60,19 +62,19 @@ pub(super) fn route<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     Ok(())
 }
 
-/// Whose page sends the request, as browsers say.
+/// Whether the page that sent the request, as browsers report it, is allowed.
 pub(super) fn origin<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let headers = case.headers().ok_or_else(Stop::not_checked("the header section is unreadable"))?;
     Ok(case.route()?.judge_origin(headers)?)
 }
 
-/// Whether an MCP request says what its route is chosen by.
+/// Whether an MCP request has valid fields for choosing its route.
 pub(super) fn mcp<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     case.route()?;
     Ok(case.mcp.map_err(|_fault| Reason::BadMcp)?)
 }
 
-/// The credentials, and what they look like.
+/// The credentials and their form.
 pub(super) fn form<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let Some(bearer) = case.bearer()? else {
         let is_anonymous = case.route.is_some_and(|route| route.settings().anonymous);
@@ -93,7 +95,7 @@ pub(super) fn form<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     Ok(())
 }
 
-/// Whose token it says it is.
+/// The issuer that the token claims.
 pub(super) fn issuer<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let jws = case.jws()?;
     let (index, issuer) = case.enforcer.verifier.claimed_issuer(jws)?;
@@ -158,7 +160,8 @@ pub(super) fn required_claims<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     Ok(issuer.rules.check_required(&case.jws()?.payload)?)
 }
 
-/// The part of [`key`] that changes without the key set: keys that were not confirmed for too long prove nothing.
+/// The part of [`key`] that can change with the same key set: keys that were not confirmed for too long
+/// verify nothing.
 pub(super) fn keys<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let (_, issuer) = case.issuer()?;
     Ok(issuer.check_keys(case.now)?)
@@ -181,8 +184,8 @@ pub(super) fn signature<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     Ok(made.map_err(|unproved| issuer.refuse(index, unproved, case.asked, case.now.monotonic))?)
 }
 
-/// The other claims. Where checks go on after a failure, the signature need not be true: what is asked is what else is
-/// wrong with what the token says.
+/// The other claims. If checks continue after a failure, the signature may be invalid; the question is then
+/// what else is wrong with the token.
 pub(super) fn claims<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let ((index, issuer), validity) = (case.issuer()?, case.validity()?);
     let identity = case.enforcer.verifier.identity();
@@ -202,7 +205,7 @@ pub(super) fn claims<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     Ok(())
 }
 
-/// A token bound to a client certificate needs that one.
+/// Whether a token bound to a client certificate comes with that certificate.
 pub(super) fn certificate<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let presented = match case.subject {
         Subject::Request(request) => request.certificate,
@@ -227,7 +230,7 @@ pub(super) fn resource<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     Ok(case.route()?.judge_resource(token)?)
 }
 
-/// Whether an event has ended the token, by a state that is recent enough to be believed.
+/// Whether an event has ended the token, by a state that is fresh enough.
 pub(super) fn revocation<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let in_force = &case.enforcer.in_force;
     let token = case.token()?;
@@ -246,7 +249,7 @@ pub(super) fn revocation<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
         match (case.asked.first_use(), case.subject) {
             (Some(told), _) if token.standing.learn_first_use(told) => {}
             (Some(_unknown), _) => return Err(Reason::StateUnavailable.into()),
-            // Asked about by the whole decision that comes next.
+            // The next full decision asks.
             (None, Subject::Lasting(_)) => return Ok(()),
             (None, _) => return Err(Ask::FirstUse { token: token.facts.token }.into()),
         }
@@ -266,20 +269,20 @@ pub(super) fn idle<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     Ok(token.judge_idle(session, &issuer.rules.issuer, sessions, case.asked, case.now)?)
 }
 
-/// As [`idle`], for a request that lasts. In a fleet, where a token that seems idle here may be used elsewhere, it may go on
-/// until the others were asked; that they are to be asked is noted.
+/// As [`idle`], for a lasting request. In a fleet, a token that seems idle here may be in use elsewhere, so
+/// the request may continue until the other replicas have been asked; the session is noted for that.
 fn stream<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let (token, (_, issuer), sessions) = (case.token()?, case.issuer()?, case.enforcer.sessions());
     let introduction = token.introduction(&issuer.rules.issuer);
     let in_use = match token.session(sessions) {
         Some(session) => sessions.judge_stream(&session, &introduction, case.now),
-        // On an anonymous route no use was counted; the others were asked when the request came.
+        // No use is counted on an anonymous route; the other replicas were asked when the request came.
         None => sessions.judge(None, &introduction, None, case.now) != Idleness::Idle,
     };
     if in_use { Ok(()) } else { Err(Reason::Idle.into()) }
 }
 
-/// As [`idle`], with what it rests on.
+/// As [`idle`], and records the idle clock.
 fn look<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let (token, (index, issuer), in_force) = (case.token()?, case.issuer()?, &case.enforcer.in_force);
     case.state()?;

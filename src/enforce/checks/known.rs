@@ -1,21 +1,21 @@
-//! What is known to be wrong with a token that came before: what may be remembered of it, and how it is judged again.
+//! Known faults of tokens that came before: what may be remembered, and how such a token is judged again.
 //!
-//! Only what stays so under the same key set and configuration is remembered:
+//! Only faults that stay the same under the same key set and configuration are remembered:
 //!
 //! | remembered | not remembered |
 //! |---|---|
-//! | it cannot be read (`malformed`, `bad_claim`) | nothing or more than one token was presented: there is not a string to remember |
+//! | it cannot be read (`malformed`, `bad_claim`) | no token or more than one was presented: there is no single string to remember |
 //! | `unknown_issuer`, `wrong_type`, `bad_algorithm` of the issuer, `too_long_lived`, `wrong_audience`, `missing_claim`, `bad_claim` | `expired`, `not_yet_valid`, `issued_in_future`: they depend on the time |
-//! | `bad_signature` | `unknown_key`, `bad_algorithm` of a key, `keys_unavailable`: another set may be on its way |
-//! | | all that is judged of a token whose proof is cached: certificate, proof of possession, route, revocations, idle time |
+//! | `bad_signature` | `unknown_key`, `bad_algorithm` of a key, `keys_unavailable`: a new set may arrive |
+//! | | everything judged for a token whose proof is cached: certificate, proof of possession, route, revocations, idle time |
 //!
-//! These are the checks that a cached proof makes unnecessary ([`Again::Nothing`]), and the first look at the token. One that
-//! does not say when it was issued counts as issued when it was first seen, so its dates change and nothing that comes after
-//! them is remembered.
+//! These are the checks that a cached proof makes unnecessary ([`Again::Nothing`]), and the parsing of the
+//! token. A token without `iat` counts as issued when it was first seen, so its dates change, and no fault
+//! after the check of its dates is remembered.
 //!
-//! When the token comes again, the checks run as they did, with what was read from it then: the dates and the age of the
-//! keys are judged, so a bad token that has expired since is rejected as expired, and the issuer is asked for another key
-//! when a wait for one is due again.
+//! When the token comes again, the checks run with what was read from it the first time: dates and the age of
+//! the keys are judged, so a bad token that has expired since is rejected as expired, and the issuer is asked
+//! for another key when the cooldown allows it.
 
 use super::case::Case;
 use super::{Again, Check, Stop};
@@ -24,11 +24,11 @@ use crate::enforce::denial::Reason;
 use crate::enforce::faults::LastingFault;
 use crate::enforce::verify::Unproved;
 
-/// The check that a token fails which cannot be read.
+/// The check that an unreadable token fails.
 pub(super) const UNREADABLE: &str = "token";
 
 impl<'r> Case<'r> {
-    /// Uses what is known to be wrong with the token.
+    /// Uses the known fault of the token, if any.
     pub(super) fn recall_fault(&mut self) {
         let verifier = &self.enforcer.verifier;
         let Some(fault) = verifier.fault(self.proof_key, self.now.monotonic) else { return };
@@ -40,7 +40,7 @@ impl<'r> Case<'r> {
         self.fault = Some(fault);
     }
 
-    /// Whether the token passed this check when its fault was found; else the fault is the answer again.
+    /// Whether the token passed this check when its fault was found; otherwise the fault is returned again.
     pub(super) fn judge_fault(&self, check: &str) -> Result<(), Stop<'r>> {
         let Some(fault) = self.fault.as_ref().filter(|fault| fault.check == check) else { return Ok(()) };
         match (fault.reason, fault.generation) {
@@ -53,7 +53,7 @@ impl<'r> Case<'r> {
         }
     }
 
-    /// Remembers why a check did not pass, if that stays so.
+    /// Remembers why a check did not pass, if the reason is permanent.
     pub(super) fn note_fault(&self, check: &Check, stop: &Stop<'_>) {
         let Some(key) = self.proof_key.filter(|_| !self.is_proved() && self.fault.is_none()) else { return };
         let is_unreadable = self.jws.is_none();

@@ -1,4 +1,4 @@
-//! Checks that a token meets the requirements of a route, with what was found when the token was verified.
+//! Checks a token against the requirements of a route, using what was found when the token was verified.
 
 use super::Stop;
 use super::case::Case;
@@ -13,7 +13,7 @@ pub(super) fn audiences<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     Ok(case.route()?.judge_audience(token)?)
 }
 
-/// What the issuer's tokens must meet on every route.
+/// The conditions that the issuer's tokens must meet on every route.
 pub(super) fn issuer_conditions<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     Ok(case.enforcer.verifier.judge_conditions(case.token()?)?)
 }
@@ -33,13 +33,14 @@ pub(super) fn claims<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     Ok(case.route()?.judge_claims(token)?)
 }
 
-/// The sets of which one must be met whole.
+/// The alternative sets of requirements, one of which must be met completely.
 pub(super) fn alternatives<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let token = case.token()?;
     Ok(case.route()?.judge_alternatives(token)?)
 }
 
-/// The only one that time changes: a request that lasts may become too old.
+/// How recently the user authenticated: the only requirement that time changes, so that a lasting request may
+/// come to fail it.
 pub(super) fn authentication<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let token = case.token()?;
     Ok(case.route()?.judge_authentication(token, case.now.wall)?)

@@ -13,7 +13,8 @@ use crate::enforce::target::Target;
 use crate::replays::ProofUse;
 use crate::replays::nonces::UnknownPeriod;
 
-/// A token bound to a key needs a proof made with it; another one must not pretend to be bound.
+/// Checks that a token bound to a key comes with a proof made with that key, and that no other token claims
+/// to be bound.
 pub(super) fn proof<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     let (bound_to, constraint) = (case.token()?.bound_to, case.issuer()?.1.rules.sender_constraint);
     if !constraint.is_met(&bound_to) {
@@ -31,13 +32,14 @@ pub(super) fn proof<'r>(case: &mut Case<'r>) -> Result<(), Stop<'r>> {
     match (case.scheme, key) {
         (TokenScheme::Dpop, Some(key)) => Ok(prove(case, &request, key)?),
         (TokenScheme::Bearer, Some(_)) => Err(Reason::UnprovenToken.into()),
-        // It is not bound to any key (RFC 9449 §7.1), and no proof could be right.
+        // It is not bound to any key (RFC 9449 §7.1), so no proof can be valid.
         (TokenScheme::Dpop, None) if bound_to.key.is_none() => Err(Reason::UnprovenToken.into()),
         (_, None) => Ok(()),
     }
 }
 
-/// Judges the proof. What was sent before is asked for last, and once: then everything else was found right.
+/// Judges the proof. Whether it was used before is asked last and once, after everything else was found
+/// valid.
 fn prove(case: &mut Case<'_>, request: &Request<'_>, key: &[u8; 32]) -> Result<(), NoPermit> {
     case.nonce = case.enforcer.current_nonce(case.now.wall).ok().flatten();
     match case.asked.proof() {
@@ -81,7 +83,7 @@ fn judge(
     )
 }
 
-/// Where nonces are required, the proof must carry one that is good; and there must be one for the answer.
+/// Checks the nonce of the proof where nonces are required; there must also be a nonce for the response.
 fn check_nonce(case: &mut Case<'_>, proven: &ProvenKey) -> Result<(), NoPermit> {
     if !case.enforcer.dpop.nonce {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The order of the table is the order of refusals, and a cached proof hides nothing that can change.
+//! The order of the table is the order of rejections, and a cached proof hides nothing that can change.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::time::{Now, Timestamp};
 const APP: &str = "https://app.example";
 const EVIL: &str = "https://evil.example";
 
-/// What decides when this check and all after it fail.
+/// The reason when this check and all later ones fail.
 const REASONS: [(&str, Reason); 31] = [
     ("target", Reason::BadTarget),
     ("route", Reason::NoRoute),
@@ -63,11 +63,11 @@ const REASONS: [(&str, Reason); 31] = [
     ("authentication", Reason::InsufficientAuthentication),
 ];
 
-/// From here on a route may ask for more than the tokens have.
+/// From here on a route may require more than the tokens have.
 const STEPS: [&str; 9] =
     ["mcp", "resource", "issuers", "audiences", "scopes", "roles", "claims", "allow", "authentication"];
 
-/// A route that the tokens satisfy, and one for each step that asks for more in it and in all that follow.
+/// A route that the tokens satisfy, and one per step that requires more at this step and all later ones.
 fn routes() -> Vec<RouteSettings> {
     let claim = |value: &str| ClaimCondition {
         claim: ClaimName::Member("unit".to_owned()),
@@ -121,7 +121,7 @@ fn staff() -> ClaimCondition {
     }
 }
 
-/// A payload that meets what `/good` asks for.
+/// A payload that meets the requirements of `/good`.
 fn claims(changes: Value) -> Value {
     let mut good = payload(json!({"unit": "sales", "staff": true, "acr": "gold", "auth_time": NOW - 10}));
     good.as_object_mut().expect("an object").extend(changes.as_object().expect("an object").clone());
@@ -214,7 +214,7 @@ fn the_first_check_of_the_table_that_fails_is_the_reason() {
         let failed = told.checks.iter().find(|made| made.ok == Some(false)).map(|made| made.check);
         let Verdict::Deny(denial) = asking.decide().verdict else { panic!("{name}: not denied") };
         assert_eq!(denial.reason, expected, "{name}");
-        // Only a connection shows the certificate, and only a request the proof.
+        // Only a connection has a certificate, and only a request a proof.
         if name != "certificate" && name != "proof" {
             assert_eq!((failed, told.reason), (Some(name), Some(expected)), "{told:?}");
         }
@@ -223,7 +223,7 @@ fn the_first_check_of_the_table_that_fails_is_the_reason() {
     assert_eq!(Asking::new(&gate, path).token(&token).reason(), None);
 }
 
-/// Keys that were fetched now, and grow stale.
+/// Keys that were fetched now and become stale.
 fn fetched() -> Arc<KeyStore> {
     let keys = KeyStore::new(key_settings(ISSUER, &[ES256]), Metrics::new().expect("instruments"));
     let point = SIGNERS.es256.public();
@@ -243,7 +243,7 @@ fn cached_proofs_and_requests_that_last_are_judged_by_every_check_that_can_chang
     let in_force =
         InForce { revocations: Arc::clone(&revocations), sessions: idle(), ..InForce::unlimited() };
     let gate = enforcer_with(vec![issuer], routes(), in_force);
-    // As long-lived as tokens may be, so that everything else can end before it does.
+    // With the longest allowed lifetime, so that everything else can end first.
     let bound = |jti: &str| {
         let cnf = json!({"x5t#S256": b64(&[7; 32])});
         let sub = format!("user-{jti}");
@@ -260,10 +260,10 @@ fn cached_proofs_and_requests_that_last_are_judged_by_every_check_that_can_chang
         let Verdict::Deny(denial) = judgement.verdict else { panic!("{check}: not denied") };
         assert_eq!(denial.reason, reason, "{check}");
         judged.insert(check);
-        // A request that lasts is what it was when it was allowed; all else is judged again.
+        // What a lasting request asks for does not change; all else is judged again.
         if let Some(token) = judgement.token {
             let pass = Pass { token, told: None, is_proven: false };
-            // Elsewhere the route asks for more in every later step as well.
+            // Elsewhere the route also requires more at every later step.
             let path = if check == "authentication" { "/authentication" } else { "/good" };
             let route = gate.routes().iter().find(|route| **route.pattern() == *path).expect("a route");
             let lasting = gate.judge_again(&pass, route, asking.certificate.as_ref(), asking.now());

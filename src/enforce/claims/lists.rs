@@ -1,15 +1,16 @@
 //! Claims that hold a list: the scopes and the roles of a token, in the shapes that issuers give them.
 //!
-//! An issuer may spread a list over several claims; the union counts. Only scope strings are split: a role may have a space
-//! in its name, and a user who may choose one name must not get two roles by it.
+//! An issuer may spread a list over several claims; the union counts. Only scope strings are split: a role's
+//! name may contain a space, and a user who may choose a role's name must not get two roles from one name.
 
 use serde_json::{Map, Value};
 
 use super::UnusableToken;
 use crate::enforce::policy::ClaimName;
 
-/// The scopes: of each claim a space-delimited string (RFC 8693 §4.2) or an array of strings. Members of an array stay
-/// whole, so one with a space in it grants neither of two scopes. `None` when none of the claims is there.
+/// The scopes. Each claim is a space-delimited string (RFC 8693 §4.2) or an array of strings. Members of an
+/// array stay whole, so one that contains a space grants neither of two scopes. `None` if all claims are
+/// absent.
 pub(in crate::enforce) fn scopes<'p>(
     names: &[ClaimName],
     payload: &'p Map<String, Value>,
@@ -21,21 +22,21 @@ pub(in crate::enforce) fn scopes<'p>(
     })
 }
 
-/// The roles: of each claim a string that is one role, an array of strings, or an object of objects whose member names are
-/// the roles, as ZITADEL has it. `None` when none of the claims is there.
+/// The roles. Each claim is a string that is one role, an array of strings, or an object of objects whose
+/// member names are the roles (ZITADEL). `None` if all claims are absent.
 pub(in crate::enforce) fn roles<'p>(
     names: &[ClaimName],
     payload: &'p Map<String, Value>,
 ) -> Result<Option<Vec<&'p str>>, UnusableToken> {
     union(names, payload, |claim| {
-        // No route can ask for a role without a name.
+        // No route can require a role with an empty name.
         let one = |role: &'p str| Some(role).filter(|role| !role.is_empty()).into_iter().collect();
         let held = claim.as_str().map(one).or_else(|| strings(claim)).or_else(|| members(claim));
         held.ok_or("is neither a string, an array of strings nor an object of objects")
     })
 }
 
-/// What several claims hold together, each value once, in the order of the claims.
+/// The union of several claims, each value once, in the order of the claims.
 fn union<'p>(
     names: &[ClaimName],
     payload: &'p Map<String, Value>,
@@ -46,7 +47,7 @@ fn union<'p>(
         let Some(claim) = name.find(payload) else { continue };
         let held = read(claim).map_err(|wrong| UnusableToken(format!("{name} {wrong}")))?;
         match &mut found {
-            // One claim stays as it is: an array may be long, and its order is the issuer's.
+            // A single claim stays as it is: an array may be long, and its order is the issuer's.
             None => found = Some(held),
             Some(before) => {
                 for value in held {

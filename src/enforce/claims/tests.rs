@@ -1,4 +1,4 @@
-//! What verified tokens hold, in the shapes that real issuers send.
+//! What verified tokens contain, in the shapes that real issuers send.
 
 #![expect(clippy::too_many_lines, reason = "a table is as long as it has rows")]
 

@@ -2,19 +2,19 @@
 
 use crate::enforce::glob;
 
-/// What ends a segment of a string, as subjects of workloads are written.
+/// The characters that end a segment of a string, such as the subject of a workload.
 pub const SEGMENT_ENDS: [char; 2] = glob::SEPARATORS;
 
-/// A pattern in which `*` stands for any text, also none, without `/` and `:`. Everything else stands for itself, and the
-/// whole string must match.
+/// A pattern in which `*` matches any text without `/` and `:`, including none. Every other character matches
+/// itself, and the whole string must match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob(Box<str>);
 
 impl Glob {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// Why it is not a pattern: it is empty, or has two stars in a row.
+    /// When the pattern is empty or has two stars in a row.
     pub fn new(pattern: &str) -> Result<Self, &'static str> {
         match pattern {
             "" => Err("must not be empty"),
@@ -25,13 +25,13 @@ impl Glob {
         }
     }
 
-    /// As it was written.
+    /// The pattern as it was written.
     #[must_use]
     pub fn pattern(&self) -> &str {
         &self.0
     }
 
-    /// Whether a string has this shape.
+    /// Whether a string matches.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         glob::is_match(&self.0, text)

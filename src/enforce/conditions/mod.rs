@@ -1,7 +1,7 @@
-//! Conditions on claims: what an issuer or a route requires of single claims of a token.
+//! Conditions on claims: what an issuer or a route requires of individual claims of a token.
 //!
-//! A small grammar without regular expressions: a linear scan of one value decides, and nothing is unanchored. A
-//! condition is evaluated once, when its token is verified; a request only compares a mask.
+//! A small grammar without regular expressions: matching takes one linear scan, and every pattern is
+//! anchored. A condition is evaluated once, when its token is verified; a request only compares a bit mask.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -15,35 +15,35 @@ pub(super) mod table;
 
 pub use glob::{Glob, SEGMENT_ENDS};
 
-/// What one claim must be.
+/// A condition on one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimCondition {
     /// The claim.
     pub claim: ClaimName,
-    /// All of these must hold for its value; for an array, for one member.
+    /// The tests that its value must all pass; for an array, one member must.
     pub tests: Vec<ClaimTest>,
 }
 
-/// One test of a claim's value. A value of another type does not pass.
+/// One test of a claim's value. A value of another type fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimTest {
-    /// It is this value.
+    /// The value equals this one.
     Equals(ClaimValue),
-    /// It is one of these values.
+    /// The value is one of these.
     In(Vec<ClaimValue>),
-    /// It is a string that begins with this.
+    /// The value is a string with this prefix.
     Prefix(String),
-    /// It is a string of this shape.
+    /// The value is a string that matches this pattern.
     Glob(Glob),
-    /// It is there, or it is not.
+    /// The claim is present (`true`) or absent.
     Exists(bool),
-    /// It is a number, at least this.
+    /// The value is a number of at least this.
     AtLeast(Number),
-    /// It is a number, at most this.
+    /// The value is a number of at most this.
     AtMost(Number),
 }
 
-/// A value that claims are compared with.
+/// A value to compare claims with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimValue {
     /// A string, compared byte for byte.
@@ -55,7 +55,7 @@ pub enum ClaimValue {
 }
 
 impl ClaimCondition {
-    /// Whether a token with this payload meets the condition. `null` is like an absent claim.
+    /// Whether a token with this payload meets the condition. `null` counts as absent.
     #[must_use]
     pub fn is_met(&self, payload: &Map<String, Value>) -> bool {
         match self.claim.find(payload) {
@@ -71,14 +71,14 @@ impl ClaimCondition {
         self.tests.iter().all(|test| test.is_passed_by(value))
     }
 
-    /// Whether it asks for more than the claim being there.
+    /// Whether it tests more than presence.
     fn looks_at_values(&self) -> bool {
         self.tests.iter().any(|test| !matches!(test, ClaimTest::Exists(_)))
     }
 }
 
 impl ClaimTest {
-    /// Whether a value that is there passes.
+    /// Whether a present value passes.
     #[must_use]
     pub fn is_passed_by(&self, value: &Value) -> bool {
         match self {
@@ -110,7 +110,7 @@ fn is_ordered(value: &Value, bound: &Number, wanted: fn(Ordering) -> bool) -> bo
     }
 }
 
-/// Whole numbers exactly, since an id may be larger than a fraction can hold; others as fractions.
+/// Compares whole numbers exactly, because an id may exceed the precision of a float; others as floats.
 pub(crate) fn compare(one: &Number, other: &Number) -> Option<Ordering> {
     match (one.as_i128(), other.as_i128()) {
         (Some(one), Some(other)) => Some(one.cmp(&other)),

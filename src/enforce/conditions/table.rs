@@ -1,7 +1,7 @@
-//! All conditions of a configuration, so that a token is evaluated against each of them once.
+//! All conditions of a configuration, so that each token is evaluated against each of them only once.
 //!
-//! The conditions that a token meets are a set of bits stored with its proof. A route knows the bits it needs: checking a
-//! known token compares two words, whatever the conditions are.
+//! The conditions that a token meets are stored with its proof as a bit set. A route knows the bits it needs,
+//! so checking a known token compares two words, whatever the conditions are.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use serde_json::{Map, Value};
 use super::ClaimCondition;
 use crate::enforce::claims::IssuerRules;
 
-/// One thing that a token meets or does not, whatever the time.
+/// A condition on a token that does not depend on the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::enforce) enum TokenCondition {
-    /// A claim is as demanded.
+    /// A condition on a claim.
     Claim(ClaimCondition),
-    /// It is of one of these issuers.
+    /// Its issuer is one of these.
     Issuer(Vec<Arc<str>>),
-    /// It is for one of these audiences, in the claim that its issuer has for that.
+    /// It is for one of these audiences, by the claim that its issuer uses for them.
     Audience(Vec<String>),
 }
 
-/// The conditions of a configuration, each once.
+/// The conditions of a configuration, without duplicates.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::enforce) struct ConditionTable(Vec<TokenCondition>);
 
@@ -34,7 +34,7 @@ pub struct ConditionSet {
 }
 
 impl ConditionTable {
-    /// The set of these conditions, which are in the table from now on.
+    /// Returns the set of these conditions, after adding missing ones to the table.
     pub(in crate::enforce) fn set(
         &mut self,
         conditions: impl IntoIterator<Item = TokenCondition>,
@@ -50,7 +50,7 @@ impl ConditionTable {
         ConditionSet::of(places)
     }
 
-    /// Those that a token meets.
+    /// The set of conditions that a token meets.
     pub(in crate::enforce) fn met_by(
         &self,
         rules: &IssuerRules,
@@ -90,7 +90,7 @@ impl ConditionSet {
         needed.first & !self.first == 0 && needed.rest.iter().enumerate().all(has)
     }
 
-    /// The memory it takes beside its own size.
+    /// Heap memory that it takes besides its own size.
     pub(in crate::enforce) fn size(&self) -> usize {
         size_of_val(&*self.rest)
     }

@@ -1,4 +1,4 @@
-//! Tables of conditions and values, and sets of conditions across the words they are kept in.
+//! Tables of conditions and values, and sets of conditions that span several words.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Whole decisions: what is let through, what is refused and why, and what is never confused.
+//! Whole decisions: what is let through, what is rejected and why, and what is never confused.
 
 mod answers;
 mod faults;

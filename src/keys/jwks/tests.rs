@@ -1,4 +1,5 @@
-//! Key sets as issuers publish them: what is taken, what is left out, and what refuses the whole document.
+//! Key sets as issuers publish them: which keys are used, which are left out, and what makes the whole
+//! document unusable.
 
 use std::sync::LazyLock;
 
@@ -58,7 +59,7 @@ fn okp_jwk(crv: &str, x: &str, more: &str) -> String {
     format!(r#"{{"kty":"OKP","crv":"{crv}","x":"{x}"{more}}}"#)
 }
 
-/// The reason for `jwk` beside a good key, which must stay usable.
+/// The reason for `jwk` next to a good key, which must stay usable.
 fn verdict(jwk: &str) -> Result<VerificationKey, UnusableKey> {
     let good = okp_jwk("Ed25519", &KEYS.x25519, r#","kid":"good""#);
     let parsed = parse(format!(r#"{{"keys":[{jwk},{good}]}}"#).as_bytes(), ALL).expect("one key is usable");
@@ -92,7 +93,7 @@ fn usable_keys_get_the_algorithms_that_fit() {
     }
 }
 
-/// Keys that only look like keys: numbers, points and encodings.
+/// Values that only look like keys: numbers, points and encodings.
 fn broken_numbers() -> Vec<(String, UnusableKey)> {
     use UnusableKey::{BadEncoding, NotAKey, RsaSize};
     let k = &*KEYS;
@@ -133,7 +134,7 @@ fn broken_numbers() -> Vec<(String, UnusableKey)> {
     ]
 }
 
-/// Real keys for another purpose, and objects that are not keys.
+/// Valid keys for other purposes, and objects that are not keys.
 fn wrong_members() -> Vec<(String, UnusableKey)> {
     use UnusableKey::{Algorithm, Curve, KeyOps, KeyType, Missing, Private, Symmetric, Use, WrongType};
     let k = &*KEYS;

@@ -1,4 +1,5 @@
-//! What confirms a set, which fetches count towards the cooldown, and how long a failure waits.
+//! Which results confirm a set, which fetches count towards the cooldown, and how long the wait after a
+//! failure is.
 
 use jsonwebtoken::Algorithm;
 
@@ -89,7 +90,7 @@ async fn the_interval_does_not_start_the_cooldown_and_a_retry_does() {
         }
         assert_eq!(store.failure(), None);
         std::fs::write(&path, "<html>").unwrap();
-        // The first that fails is one at the interval; those after it are retries.
+        // The first failure is a fetch at the interval; those after it are retries.
         while fetched().await {}
         assert!(store.failure().is_some_and(|why| why.starts_with("not a JWK Set: ")));
         assert!(!fetched().await);

@@ -1,4 +1,4 @@
-//! One session at its boundaries: when its token has expired, when the table is to see it, and what its marks say.
+//! One session at its boundaries: when its token expires, when it must be touched, and what its flags say.
 
 use super::*;
 use crate::identity::Key;
@@ -51,7 +51,7 @@ fn a_token_expires_after_its_leeway_and_not_before() {
 #[test]
 fn the_table_is_shown_a_session_once_in_a_fraction() {
     let fraction = Duration::from_millis(1_000);
-    // The low half of the clock is enough, wherever it turns over.
+    // The low half of the clock suffices, wherever it wraps.
     for shown in [0, 500, i64::from(u32::MAX) - 500, i64::from(u32::MAX) + 1, -500] {
         let session = session(shown);
         for (later, due) in [
@@ -60,7 +60,7 @@ fn the_table_is_shown_a_session_once_in_a_fraction() {
             (999, false),
             (1_000, true),
             (1_001, true),
-            // Half of what the low half can tell; from there on the clock counts as read earlier.
+            // Half of the range; beyond it, the clock counts as read earlier.
             (i64::from(i32::MAX), true),
             (i64::from(i32::MAX) + 1, false),
         ] {
@@ -107,7 +107,7 @@ fn what_left_the_table_stays_out_and_keeps_its_last_use() {
     let second = |secs: i64| Now::at_millis(secs * 1_000);
     let (idle, dead) = (session(5_000), session(5_000));
     let never = SessionLimits { idle: None, ..limits() };
-    // An hour of life, two leeways and a second after it was made; a minute and a second after its use.
+    // An hour of lifetime, two leeways and a second after creation; a minute and a second after its use.
     for (session, limits, last) in [(&idle, limits(), second(66)), (&dead, never, second(5 + 3_661))] {
         assert!(!session.evict_if_done(&limits, last));
         assert!(!session.is_evicted());

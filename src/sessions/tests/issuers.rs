@@ -1,4 +1,4 @@
-//! Issuers with an idle timeout of their own: each token goes by its issuer's, in everything that knows idle timeouts.
+//! Issuers with idle timeouts of their own: each token follows its issuer's, wherever idle timeouts apply.
 
 use super::*;
 use crate::state::record::IdleTerms;
@@ -60,7 +60,7 @@ fn a_token_is_in_use_for_the_timeout_of_its_issuer_and_no_longer() {
 
 #[test]
 fn a_reload_changes_one_issuer_and_what_was_idle_by_its_old_timeout_stays_so() {
-    // Before and after, for the common timeout and that of one issuer; whether tokens that were unused for 30 s pass then.
+    // Before and after, for the common timeout and one issuer's; whether tokens unused for 30 s then pass.
     for (before, after, expected) in [
         (mixed(), mixed(), [true, false, true]),
         (mixed(), timeouts(Some(IDLE), &[(SHORT, None), (NEVER, None)]), [true, false, true]),
@@ -86,7 +86,7 @@ fn a_reload_changes_one_issuer_and_what_was_idle_by_its_old_timeout_stays_so() {
                 (used.is_in_use(&sessions, at(35_000)), unused.is_in_use(&sessions, at(35_000)))
             });
             assert_eq!(pass, expected.map(|pass| (pass, pass)), "{before:?} to {after:?}");
-            // What is used from now on goes by the new timeout, whatever was before.
+            // What is used from now on follows the new timeout, whatever the old one was.
             for (issuer, name) in ISSUERS.iter().zip(["a", "b", "c"]) {
                 let fresh = token(issuer, name, 35_000);
                 let idle = after.of(issuer).map_or(100 * HOUR, |idle| idle.as_millis() as i64);
@@ -143,7 +143,7 @@ fn a_session_leaves_when_it_is_idle_by_the_timeout_of_its_issuer() {
         let _left = sessions.left();
         tokens.each_ref().map(|token| sessions.find(token.1).is_some())
     };
-    // An hour of life, two leeways and a second. Looks are an eighth of the shortest timeout apart.
+    // A lifetime of an hour, two leeways and a second. Scans are an eighth of the shortest timeout apart.
     for (millis, expected) in [
         (11_000, [true, true, true]),
         (12_249, [true, true, true]),
@@ -204,7 +204,8 @@ async fn a_restart_keeps_the_clocks_and_the_floors_of_every_issuer() {
     let tokens = ISSUERS.map(|issuer| token(issuer, "t", 0));
     tokens.iter().for_each(|token| assert!(token.use_at(&before, at(1_000))));
     assert_eq!(before.save(&store).await, Ok(3));
-    // One of them goes idle; then the next gate would let it rest for ever, and the one after it for a minute as well.
+    // One token goes idle; then the next gate would let it stay unused indefinitely, and the one after it for
+    // a minute too.
     let patient = || timeouts(Some(IDLE), &[(SHORT, None), (NEVER, None)]);
     let in_use = |gate: &Sessions| tokens.each_ref().map(|token| token.is_in_use(gate, at(30_000)));
     let second = gate(patient());
@@ -235,7 +236,7 @@ async fn the_store_lets_last_uses_go_by_the_timeout_of_their_issuer() {
         (11_001, 1, vec![COMMON, NEVER]),
         (61_000, 0, vec![COMMON, NEVER]),
         (61_001, 1, vec![NEVER]),
-        // Its hour, and two leeways.
+        // The lifetime of an hour, and two leeways.
         (HOUR + 61_000, 0, vec![NEVER]),
         (HOUR + 61_001, 1, vec![]),
     ] {

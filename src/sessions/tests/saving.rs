@@ -1,4 +1,4 @@
-//! What is written of idle clocks, when, and what a start takes back from it.
+//! What is saved of idle clocks, when, and what a startup restores.
 
 use super::*;
 use crate::state::record::{IdleFloor, IdleTerms};

@@ -1,4 +1,4 @@
-//! Routes, order, shadow, keys that come and go, and what a proof is worth later.
+//! Routes, order, shadowing, keys that come and go, and what a proof is worth later.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -265,7 +265,7 @@ fn a_withdrawn_key_takes_its_proofs_along() {
     assert_eq!(again.reason(), Some(Reason::UnknownKey));
 }
 
-/// What is asked for a token that names this key.
+/// The question asked for a token that names this key.
 fn unknown_key(kid: &str) -> Question {
     let (issuer, wanted) = (IssuerIndex(0), WantedKey::key(kid));
     Question::Keys { issuer, wanted, otherwise: Reason::UnknownKey }
@@ -297,7 +297,7 @@ fn without_usable_keys_nothing_is_let_through_and_garbage_is_still_garbage() {
     }
     keys.accept(jwks("es", &SIGNERS.es256), Now::at_millis(now().as_millis())).expect("a sound set");
     assert_eq!((ask.decide().proof, ask.decide().proof), (Proof::Fresh, Proof::Cached));
-    // Long-lived enough to outlast the keys' freshness.
+    // With a lifetime longer than the keys stay fresh.
     let long = token(&payload(json!({"iat": NOW, "exp": NOW + 86_400})));
     let stale = now().plus(Duration::from_secs(86_401));
     assert_eq!(TestRequest::new(&gate, "/x").token(&long).reason(), None);
@@ -309,7 +309,7 @@ fn without_usable_keys_nothing_is_let_through_and_garbage_is_still_garbage() {
     );
 }
 
-/// An issuer whose key `es` was read from a file, and the task that reads it again when it is asked to.
+/// An issuer whose key `es` was read from a file, and the task that reads it again on request.
 struct Refreshed {
     _folder: tempfile::TempDir,
     path: std::path::PathBuf,
@@ -355,7 +355,7 @@ async fn an_unknown_key_is_asked_for_once() {
     let second = TestRequest { asked: first.asked.and(&question), ..first };
     assert_eq!(explained(&second), None);
     assert_eq!(second.reason(), Some(Reason::UnknownKey));
-    // What is refused without keys is not asked for.
+    // A token rejected without keys triggers no fetch.
     let expired = payload(json!({"exp": NOW - 100, "iat": NOW - 200})).to_string();
     let cheap = token_of(&SIGNERS.stranger, &head, &expired);
     assert_eq!(TestRequest::new(gate, "/x").token(&cheap).reason(), Some(Reason::Expired));

@@ -1,4 +1,4 @@
-//! What is remembered of bad tokens: what stays wrong, and nothing that time, keys or settings can put right.
+//! What is remembered of bad tokens: permanent faults, and nothing that time, keys or settings can cure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn text(signer: &Signer, head: Value, claims: Value) -> String {
     token_of(signer, &header(head).to_string(), &claims.to_string())
 }
 
-/// A token with these claims that somebody else signed.
+/// A token with these claims, signed by a stranger.
 fn forged(claims: Value) -> String {
     text(&SIGNERS.stranger, json!({}), payload(claims))
 }
@@ -42,7 +42,7 @@ fn reason(gate: &Enforcer, token: &str, second: i64) -> Option<Reason> {
     TestRequest { at: at(second), ..TestRequest::new(gate, "/x").token(token) }.reason()
 }
 
-/// How many faults a gate remembers after it was shown one token for the first time.
+/// How many faults a gate remembers after it has seen one token.
 fn remembered(token: &str) -> usize {
     let gate = gate_of(issuers());
     let judgement = TestRequest::new(&gate, "/x").token(token).decide();
@@ -97,7 +97,7 @@ fn a_remembered_fault_is_the_answer_and_costs_no_signature() {
     let good = token(&payload(json!({})));
     let proof_key =
         gate.verifier.proof_key(crate::enforce::bearer::BearerToken::new(good.as_bytes()).unwrap());
-    // Only somebody who does not look at the token again can believe this.
+    // Only a gate that does not parse the token again can report this fault.
     let fault =
         |check, reason| LastingFault { check, reason, claimed: None, validity: None, generation: None };
     gate.verifier.note_fault(
@@ -116,7 +116,7 @@ fn a_remembered_fault_is_the_answer_and_costs_no_signature() {
 fn time_is_judged_before_what_is_remembered() {
     let gate = gate_of(issuers());
     let forged = forged(json!({"nbf": NOW, "exp": NOW + 600}));
-    // The leeway is half a minute.
+    // The leeway is 30 s.
     for (second, expected) in [
         (0, Reason::BadSignature),
         (1, Reason::BadSignature),
@@ -198,7 +198,7 @@ fn a_new_key_set_voids_what_was_found_under_the_old_one() {
         first.install(set(&SIGNERS.es256));
         assert_eq!(reason(&gate, &early, 0), Some(Reason::BadSignature), "{round}: withdrawn");
     }
-    // What is wrong with a truly signed token is wrong as long as it is truly signed.
+    // A fault in a validly signed token remains as long as its signature is valid.
     let unusable = token(&payload(json!({"roles": 7})));
     for (signer, expected) in [
         (&SIGNERS.es256, Reason::BadClaim),
@@ -250,8 +250,8 @@ fn a_flood_of_bad_tokens_takes_no_room_from_good_ones() {
     let kept = gate.verifier.proofs();
     let (input, _) = good[0].rsplit_once('.').expect("three parts");
     for number in 0..30_000_u64 {
-        // Not even a signature of the right length: what is tried here is the table. Numbers in order would fill less of it,
-        // because the places of tokens that differ in few bits depend on each other.
+        // Not even signatures of the right length: this tests the table. Sequential numbers would fill less
+        // of it, because the slots of tokens that differ in few bits are correlated.
         let token = format!("{input}.{}", b64(&sha256(&number.to_be_bytes())));
         let judgement = TestRequest::new(&gate, "/x").token(&token).decide();
         assert!(matches!(judgement.verdict, Verdict::Deny(_)));

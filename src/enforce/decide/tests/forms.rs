@@ -1,4 +1,4 @@
-//! Tokens that are written in a way nobody should have to read.
+//! Tokens in forms that no parser should have to accept.
 
 use serde_json::json;
 
@@ -89,7 +89,7 @@ fn signatures_that_are_none() {
     let rows: Vec<_> = [
         format!("{input}."),
         format!("{head}.{other_claims}.{signature}"),
-        // CVE-2022-21449: zero proves everything to a careless verifier.
+        // CVE-2022-21449: zero verifies everything with a careless verifier.
         with(&[0; 64]),
         with(&[0; 32].iter().chain(s).copied().collect::<Vec<_>>()),
         with(&[255; 64]),

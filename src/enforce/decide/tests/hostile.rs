@@ -1,4 +1,5 @@
-//! Tokens that somebody would like to have accepted. Each is signed with a real key unless that is the point.
+//! Tokens that an attacker would like to have accepted. Each is signed with a real key unless that is the
+//! point.
 
 #![expect(clippy::too_many_lines, reason = "a table is as long as it has rows")]
 
@@ -78,7 +79,7 @@ fn the_token_that_all_others_are_made_from_is_good() {
             &header(json!({"typ": "jwt", "b64": true})).to_string(),
             &payload(json!({})).to_string(),
         ),
-        // Keys that a token brings along are overlooked.
+        // Keys embedded in a token are ignored.
         token_of(
             &SIGNERS.es256,
             &header(json!({"jwk": {"kty": "EC"}, "jku": "https://evil.example/", "x5u": 1, "x5c": ["x"]}))
@@ -91,7 +92,7 @@ fn the_token_that_all_others_are_made_from_is_good() {
         token(&payload(json!({"iat": NOW - 100, "exp": NOW - 29}))),
         token(&payload(json!({"iat": NOW - 10, "exp": NOW - 10 + 86_400}))),
         token(&payload(json!({"scope": [], "roles": "", "tenant": null, "role_version": 0}))),
-        // `null` is like an absent claim, `cnf` apart.
+        // `null` counts as absent, except for `cnf`.
         token(&payload(json!({
             "scope": null, "roles": null, "client_id": null, "tenant": null, "role_version": null, "jti": null,
             "nbf": null,
@@ -110,7 +111,7 @@ fn claims_of_the_wrong_form_or_value_are_rejected() {
         WrongAudience, WrongType,
     };
     let changed: Vec<(Value, Reason)> = vec![
-        // exp (CVE-2026-25537: a wrong type is not an absence)
+        // exp (CVE-2026-25537: a wrong type does not count as absent)
         (json!({"exp": (NOW + 600).to_string()}), BadClaim),
         (json!({"exp": null}), MissingClaim),
         (json!({"exp": true}), BadClaim),
@@ -184,7 +185,7 @@ fn claims_of_the_wrong_form_or_value_are_rejected() {
         (json!({"aud": [[AUDIENCE]]}), BadClaim),
         (json!({"aud": [null]}), BadClaim),
         (json!({"aud": true}), BadClaim),
-        // who
+        // subject
         (json!({"sub": null}), MissingClaim),
         (json!({"sub": 7}), BadClaim),
         (json!({"sub": ["alice"]}), BadClaim),
@@ -196,7 +197,7 @@ fn claims_of_the_wrong_form_or_value_are_rejected() {
         (json!({"jti": ""}), BadClaim),
         (json!({"client_id": 7}), BadClaim),
         (json!({"client_id": ["app"]}), BadClaim),
-        // what for
+        // scopes and roles
         (json!({"scope": 7}), BadClaim),
         (json!({"scope": true}), BadClaim),
         (json!({"scope": {"read": true}}), BadClaim),
@@ -275,7 +276,7 @@ fn headers_that_ask_for_trust() {
         (sign(&hmac_with(&rs_der), json!({"alg": "HS256", "kid": "rs"})), BadAlgorithm),
         (sign(&hmac_with(b""), json!({"alg": "HS256"})), BadAlgorithm),
         (sign(&hmac_with(SECRET), json!({"alg": "HS256"})), BadAlgorithm),
-        // An algorithm that is allowed, for a key it does not fit.
+        // An allowed algorithm for a key that it does not fit.
         (sign(good, json!({"alg": "ES384"})), BadAlgorithm),
         (sign(good, json!({"alg": "RS256"})), BadAlgorithm),
         (sign(good, json!({"kid": "rs"})), BadAlgorithm),
