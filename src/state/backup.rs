@@ -1,7 +1,7 @@
-//! A consistent copy of the file, made while a gate may be using it.
+//! Makes a consistent copy of the database file while a gate may be using it.
 //!
-//! Copying the file itself would leave out what is still in its write-ahead log: a gate that was just started has nearly
-//! everything there.
+//! A plain file copy would miss whatever is still in the write-ahead log; for a gate that has just started,
+//! that is nearly everything.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,12 +15,13 @@ use rusqlite::{Connection, OpenFlags};
 use super::schema::{self, SchemaProblem, companion};
 use super::{OpenError, rows};
 
-/// Copies the database at `path` to the file `to`, which must not exist yet, and answers the last sequence of the copy.
-/// Nobody waits for it. Blocks.
+/// Copies the database at `path` to the file `to`, which must not exist yet, and returns the last sequence of
+/// the copy. Does not block the gate that uses the database; blocks the caller.
 pub(super) fn copy(path: &Path, to: &Path) -> Result<u64, OpenError> {
     let source = source(path).map_err(|problem| problem.at(path))?;
     let failed = |error: &dyn std::fmt::Display| OpenError::Io(to.to_owned(), error.to_string());
-    // Takes the name, so that nothing that is there is overwritten; and what is not whole never has it.
+    // Reserves the name first, so that no existing file is overwritten. The finished copy is renamed onto it,
+    // so an incomplete one never has that name.
     let reserved = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
     drop(reserved.map_err(|error| failed(&error))?);
     let unfinished = companion(to, ".unfinished");
@@ -34,7 +35,8 @@ pub(super) fn copy(path: &Path, to: &Path) -> Result<u64, OpenError> {
     copied
 }
 
-/// Opens what is copied. It is read only, but SQLite needs the files beside it, which it makes where they are missing.
+/// Opens the database to copy. Only reads it, but needs write access because SQLite creates the `-wal` and
+/// `-shm` files if they are missing.
 fn source(path: &Path) -> Result<Connection, SchemaProblem> {
     if let Err(error) = std::fs::metadata(path) {
         return Err(match error.kind() {
@@ -51,8 +53,8 @@ fn source(path: &Path) -> Result<Connection, SchemaProblem> {
 }
 
 fn copy_into(source: &Connection, to: &Path) -> Result<u64, Box<dyn std::error::Error>> {
-    // One that was interrupted may have left it behind; SQLite writes only to a file that is empty, and nobody else may
-    // read this one, whoever made the other.
+    // An interrupted copy may have left this file behind. It is created anew because SQLite writes only to an
+    // empty file, and because nobody else may read it, whatever the mode of the old one.
     drop(std::fs::remove_file(to));
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     source.execute("VACUUM INTO ?1", [to.to_str().ok_or("its name is not UTF-8")?])?;
@@ -61,7 +63,7 @@ fn copy_into(source: &Connection, to: &Path) -> Result<u64, Box<dyn std::error::
     Ok(rows::last_sequence(&copy)?)
 }
 
-/// The new name survives a power loss, too.
+/// Synchronises the folder of `path`, so that a new name in it survives a power loss.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
@@ -95,7 +97,7 @@ mod tests {
         let event =
             |at| Event::issuer(&"https://a/".into(), Timestamp::from_secs(at), Timestamp::from_secs(99));
         store.append((1..=3).map(event).collect(), EventSource::Admin, now).await.unwrap();
-        // As one that was interrupted leaves it.
+        // The file that an interrupted copy leaves behind.
         let unfinished = companion(&to, ".unfinished");
         std::fs::write(&unfinished, "half of it").unwrap();
         assert_eq!(Store::back_up(&path, &to), Ok(3));

@@ -8,7 +8,7 @@ use super::{Store, StoreError};
 use crate::identity::Key;
 
 impl Store {
-    /// Up to `limit` events before the given sequence, newest first; with `of`, only those that name this key.
+    /// Returns up to `limit` events before the given sequence, newest first; with `of`, only those with this key.
     ///
     /// # Errors
     /// When the disk fails.
@@ -30,7 +30,7 @@ fn events_before(
 ) -> rusqlite::Result<Vec<StoredEvent>> {
     let (before, limit) = (signed(before), i64::try_from(limit).unwrap_or(i64::MAX));
     match of {
-        // Sorted, because the index is by key and the table by sequence: the table is never read to its end for one key.
+        // The `+` keeps SQLite from scanning the table by sequence: it uses the index by key and sorts what it finds.
         Some(key) => db
             .prepare_cached(&format!(
                 "SELECT {EVENT} FROM events WHERE key = ?3 AND sequence < ?1 ORDER BY +sequence DESC LIMIT ?2"

@@ -1,6 +1,6 @@
-//! Directories: named sets of documents that change together, with a revision that no two states share.
+//! Directories: named sets of documents that change together, with a revision that is unique to each state.
 //!
-//! Knows nothing about the content of a document. A holder of a copy asks for what is new since its revision, and can
+//! This module does not interpret the documents. A holder of a copy asks for the changes since its revision, and can
 //! change the directory only from the latest revision: of two concurrent changes, one fails and must be planned again.
 
 use std::sync::Arc;
@@ -10,40 +10,40 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::transfer::DirectoryLine;
 use super::{Store, StoreError};
 
-/// One document; without a body it is deleted.
+/// One document of a directory; without a body it is deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryEntry {
     /// Its name in the directory.
     pub key: Box<str>,
-    /// What it says.
+    /// Its content.
     pub body: Option<Box<str>>,
 }
 
 /// A state of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DirectoryRevision {
-    /// Grows by one with each change; 0: there is no directory.
+    /// Grows by one with each change; 0 if the directory does not exist.
     pub number: u64,
-    /// Tells it from a state of the same number that another server once had.
+    /// Distinguishes it from a state with the same number on another server.
     pub token: Box<str>,
 }
 
-/// What is new in a directory.
+/// What changed in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryNews {
-    /// Its state now.
+    /// Its current revision.
     pub revision: DirectoryRevision,
-    /// The entries are all there are: what is known besides is gone.
+    /// The entries are the whole directory: documents that are not among them no longer exist.
     pub is_whole: bool,
-    /// The entries that are different.
+    /// The entries that changed.
     pub entries: Vec<DirectoryEntry>,
 }
 
-/// Entries that are read at once, so that nothing waits long for it.
+/// How many entries are read at once, so that other work does not wait long.
 pub(super) const PAGE: usize = 2_000;
 
 impl Store {
-    /// What is new in a directory since the revision that is known; `None`: nothing.
+    /// Returns what changed in a directory since the revision `known`; `None` if nothing did.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -61,7 +61,8 @@ impl Store {
         if revision == *known {
             return Ok(None);
         }
-        // Nobody but the caller changes it: the file belongs to this process.
+        // Reading page by page is safe: the file belongs to this process, and nobody but the caller
+        // changes the directory.
         let mut entries: Vec<DirectoryEntry> = Vec::new();
         loop {
             let (of, after) = (Arc::clone(&name), entries.last().map(|entry| entry.key.clone()));
@@ -74,11 +75,11 @@ impl Store {
         }
     }
 
-    /// Changes a directory that has the revision `known`, all of it or nothing. Returns the revision that it has then;
-    /// `None` when it has another one than that. With `above`, the new number is greater than that one, too.
+    /// Changes a directory whose revision is `known`, atomically. Returns its new revision, or `None` if its
+    /// revision is not `known`. The number of the new revision is also greater than `above`.
     ///
     /// # Errors
-    /// When the store cannot be written. What became of the change may be unknown.
+    /// When the store cannot be written. The change may have been made nevertheless.
     pub async fn change_directory(
         &self,
         name: &str,
@@ -94,7 +95,7 @@ impl Store {
     }
 }
 
-/// All directories, whole.
+/// Returns all directories, each with all its documents.
 pub(super) fn all(db: &Connection) -> rusqlite::Result<Vec<DirectoryLine>> {
     let mut directories = db.prepare_cached("SELECT name, revision FROM directories ORDER BY name")?;
     let directories = directories.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
@@ -137,7 +138,7 @@ fn change(
     entries: &[DirectoryEntry],
     above: u64,
 ) -> rusqlite::Result<Option<DirectoryRevision>> {
-    // Before anything is written: the transaction is shared with other work.
+    // Checked before anything is written, because the transaction is shared with other jobs.
     if revision(db, name)? != *known {
         return Ok(None);
     }

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// Why the store could not be opened. Each says what to do about it.
+/// Why the store could not be opened. Each message says what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpenError {
     /// Another process holds this lock file.
     InUse(PathBuf),
-    /// The file is something else.
+    /// The file is not a Portcullis database.
     Foreign(PathBuf),
     /// A later release wrote the file.
     Newer {
@@ -19,15 +19,15 @@ pub enum OpenError {
         /// The last version known here.
         known: i64,
     },
-    /// There is no store yet, where one was asked for.
+    /// The store does not exist, and the caller did not want to create one.
     Missing(PathBuf),
-    /// There is a store already, where a new one was asked for.
+    /// The store exists, and the caller wanted to create a new one.
     Exists(PathBuf),
     /// The file is damaged.
     Corrupt(PathBuf, String),
     /// The file could not be used.
     Io(PathBuf, String),
-    /// The shared store cannot be used until this is changed.
+    /// The shared store cannot be used until somebody changes what the text says.
     Refused(String),
 }
 
@@ -62,21 +62,21 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// Why the store could not do what was asked. Nothing of it was kept, and the next call may succeed.
+/// Why the store could not do what was asked. Nothing was stored, and the next call may succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
-    /// There is no space: the disk, or the memory of the shared store, is full.
+    /// No space is left: the disk, or the memory of the shared store, is full.
     Full,
-    /// The database said this.
+    /// The database returned this error.
     Failed(String),
-    /// The shared store cannot be reached, or not be written.
+    /// The shared store cannot be reached or cannot be written to.
     Unreachable(String),
     /// The store is closed.
     Closed,
 }
 
 impl StoreError {
-    /// One word: the metric label.
+    /// One word, for the metric label.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -11,12 +11,12 @@ use super::{CHUNK, Store, StoreError, trim};
 use crate::identity::Key;
 use crate::time::{Now, Timestamp};
 
-/// Which log it is, and how far it has grown: what tells a log from a copy of its past.
+/// Identifies a log and says how far it has grown, which distinguishes the log from an older copy of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogPosition {
-    /// Tells it from any other log; empty when it was not reached yet.
+    /// Distinguishes it from any other log; empty until the shared store has been reached.
     pub identity: String,
-    /// The last sequence that was given.
+    /// The last sequence that was assigned.
     pub sequence: u64,
 }
 
@@ -25,7 +25,7 @@ impl Store {
         Arrival { source, wall: now.wall, uptime: self.uptime().at(now.monotonic) }
     }
 
-    /// Which log it keeps, and how far it has grown.
+    /// Identifies the store's log and says how far it has grown.
     #[must_use]
     pub fn log(&self) -> LogPosition {
         match self.fleet() {
@@ -37,7 +37,7 @@ impl Store {
         }
     }
 
-    /// Puts all of these events into the log or, on an error, none.
+    /// Appends all of these events to the log or, on an error, none.
     ///
     /// # Errors
     /// When the disk is full or fails.
@@ -58,7 +58,7 @@ impl Store {
         self.writer.run(append).await
     }
 
-    /// Undoes the event with this sequence; `None` when there is none that can be. Doing it again changes nothing.
+    /// Undoes the event with this sequence; `None` if there is no such event or it cannot be undone. Idempotent.
     ///
     /// # Errors
     /// When the disk is full or fails.
@@ -75,7 +75,7 @@ impl Store {
         self.writer.run(move |db| rows::undo(db, sequence, arrival)).await
     }
 
-    /// Up to `limit` events after the given sequence, in order.
+    /// Returns up to `limit` events after the given sequence, in order.
     ///
     /// # Errors
     /// When the disk fails.
@@ -83,8 +83,8 @@ impl Store {
         self.writer.read(move |db| rows::events(db, after, limit)).await
     }
 
-    /// Up to `limit` events after the given sequence that still count, in order; with `of`, only those of a kind and
-    /// key.
+    /// Returns up to `limit` events after the given sequence that are still in effect, in order; with `of`,
+    /// only those with this kind and key.
     ///
     /// # Errors
     /// When the disk fails.
@@ -97,20 +97,20 @@ impl Store {
         self.writer.read(move |db| rows::live_events(db, of, after, limit)).await
     }
 
-    /// What is left after another replica undid this event.
+    /// Marks an event as undone by another replica, and returns the events that remain for its key.
     ///
     /// # Errors
     /// When the copy of the log cannot be read.
     pub async fn undone(&self, sequence: u64) -> Result<Option<Undone>, StoreError> {
         let arrival = Arrival { source: EventSource::Replica, wall: Timestamp::EPOCH, uptime: 0 };
-        // Nothing is written for an event that is undone already.
+        // Writes nothing if the event is already undone.
         self.writer.run(move |db| rows::undo(db, sequence, arrival)).await
     }
 
-    /// Deletes events whose time is over, of the next thousand after a place; `kept` are the settings in force.
+    /// Deletes expired events among the next thousand after the cursor; `kept` are the retentions in force.
     ///
     /// # Errors
-    /// When the disk is full or fails; nothing was deleted then.
+    /// When the disk is full or fails; nothing is deleted then.
     pub async fn trim_events(
         &self,
         after: Option<TrimCursor>,
@@ -122,7 +122,7 @@ impl Store {
         self.writer.run(move |db| trim::trim(db, after, CHUNK, &terms)).await
     }
 
-    /// What is known of deleted events.
+    /// Returns what is remembered of deleted events.
     ///
     /// # Errors
     /// When the disk fails.
@@ -131,7 +131,7 @@ impl Store {
         self.writer.read(move |db| trim::forgotten(db, clock)).await
     }
 
-    /// Nothing is known of tokens issued before `not_before`, which is no later than was thought.
+    /// Moves back the moment since which the store knows everything; a later `not_before` changes nothing.
     ///
     /// # Errors
     /// When the disk is full or fails.

@@ -1,13 +1,13 @@
-//! How long ago the shared state was last confirmed to be complete here.
+//! How long ago this replica last confirmed that its copy of the shared state is complete.
 //!
-//! One number on the monotonic clock, written by the task that confirms and read by every request without waiting.
+//! One number on the monotonic clock. The task that confirms writes it; every request reads it without waiting.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::time::Monotonic;
 
-/// When the state was last confirmed, and how long that is good for.
+/// When the state was last confirmed, and for how long that confirmation is valid.
 #[derive(Debug)]
 pub struct Freshness {
     /// Milliseconds; [`ALWAYS`] for a store that is not shared.
@@ -19,31 +19,32 @@ const ALWAYS: i64 = i64::MAX;
 const NEVER: i64 = i64::MIN;
 
 impl Freshness {
-    /// Of a store that nobody else writes to.
+    /// For a store that nobody else writes to: always fresh.
     #[must_use]
     pub const fn always() -> Self {
         Self { confirmed_at: AtomicI64::new(ALWAYS), max_staleness: AtomicI64::new(0) }
     }
 
-    /// Never confirmed yet.
+    /// Not confirmed yet.
     pub(super) fn never(max_staleness: Duration) -> Self {
         let fresh = Self { confirmed_at: AtomicI64::new(NEVER), max_staleness: AtomicI64::new(0) };
         fresh.set_max_staleness(max_staleness);
         fresh
     }
 
-    /// Uses another limit from now on.
+    /// Sets a new staleness limit.
     pub fn set_max_staleness(&self, limit: Duration) {
         let millis = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
         self.max_staleness.store(millis, Ordering::Relaxed);
     }
 
-    /// Everything that was in the store at `at` is in force here. A later confirmation stands.
+    /// Records that everything that was in the store at `at` is in force here. An earlier moment than the
+    /// recorded one changes nothing.
     pub(super) fn confirm(&self, at: Monotonic) {
         self.confirmed_at.fetch_max(at.as_millis(), Ordering::AcqRel);
     }
 
-    /// Whether requests may be judged by the state.
+    /// Whether requests may be decided with this state.
     #[must_use]
     pub fn is_fresh(&self, now: Monotonic) -> bool {
         match self.confirmed_at.load(Ordering::Acquire) {
@@ -56,7 +57,7 @@ impl Freshness {
         }
     }
 
-    /// How long ago it was confirmed; zero for a store that is not shared, `None` before the first time.
+    /// The time since the last confirmation; zero if the store is not shared, `None` before the first confirmation.
     #[must_use]
     pub fn age(&self, now: Monotonic) -> Option<Duration> {
         match self.confirmed_at.load(Ordering::Acquire) {

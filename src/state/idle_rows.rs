@@ -1,4 +1,4 @@
-//! The SQL statements about idle timeouts: the last ones in force, so that tokens that were idle stay idle.
+//! The SQL statements about idle timeouts. The last timeouts in force are stored, so that idle tokens stay idle.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use super::record::{IdleFloor, IdleTerms, PerIssuer};
 use super::rows::{millis, time, unsigned};
 use super::uptime::Uptime;
 
-/// What stands in place of a timeout where no token goes idle.
+/// Stored instead of a timeout where tokens do not go idle.
 const NEVER: i64 = -1;
 
-/// A timeout; then its floor, which may be missing: by the wall clock, as running time, and the timeout of then.
+/// The timeout, then its floor if there is one: wall clock, running time, and the timeout at that time.
 type Columns = (i64, Option<i64>, Option<i64>, Option<i64>);
 
 fn columns(terms: &IdleTerms, uptime: Uptime) -> Columns {
@@ -25,7 +25,7 @@ fn columns(terms: &IdleTerms, uptime: Uptime) -> Columns {
     )
 }
 
-/// The terms in four columns from the first on; `None` when no timeout was kept yet.
+/// Reads the terms from four columns, starting at `first`; `None` if no timeout has been stored yet.
 fn terms(row: &Row<'_>, first: usize, uptime: Uptime) -> rusqlite::Result<Option<IdleTerms>> {
     let Some(timeout) = row.get::<_, Option<i64>>(first)? else { return Ok(None) };
     let floor = match (row.get::<_, Option<i64>>(first + 1)?, row.get(first + 2)?, row.get(first + 3)?) {
@@ -63,7 +63,7 @@ pub(super) fn save_idle_terms(
     Ok(())
 }
 
-/// What was in force last, once anything was.
+/// Returns the terms that were in force last; `None` if there were none yet.
 pub(super) fn idle_terms(db: &Connection, uptime: Uptime) -> rusqlite::Result<Option<PerIssuer<IdleTerms>>> {
     let common = "SELECT idle_timeout, idle_floor, idle_floor_uptime, idle_floor_timeout FROM origin";
     let common = db.prepare_cached(common)?.query_row([], |row| terms(row, 0, uptime))?;

@@ -13,11 +13,11 @@ use crate::identity::TokenKey;
 use crate::time::{Monotonic, Timestamp};
 
 impl Store {
-    /// Forgets the tokens in `gone`, then keeps these last uses; returns the tokens that another replica found idle
-    /// meanwhile. A shared store forgets nothing: others may use the token.
+    /// Deletes the tokens in `gone`, then saves these last uses. Returns the tokens that another replica found
+    /// idle in the meantime. A shared store deletes nothing, because other replicas may be using the token.
     ///
     /// # Errors
-    /// When the disk is full or fails; some may have been kept then.
+    /// When the disk is full or fails; some may have been saved then.
     pub async fn save_sessions(
         &self,
         mut used: Vec<SessionRow>,
@@ -26,14 +26,14 @@ impl Store {
         if let Some(fleet) = self.fleet() {
             return fleet.save_sessions(used).await;
         }
-        // First, because a token that was evicted may have come back and been used again.
+        // Deleted first, because an evicted token may have been used again since.
         for chunk in gone.chunks(CHUNK) {
             let chunk = chunk.to_vec();
             self.writer
                 .run(move |db| chunk.iter().try_for_each(|token| session_rows::forget_session(db, *token)))
                 .await?;
         }
-        // In the order of the tree they go into, neighbours share its pages.
+        // Sorted in the order of the B-tree, so that neighbouring rows share its pages.
         used.sort_unstable_by_key(|row| row.token);
         for chunk in used.chunks(CHUNK) {
             let chunk = chunk.to_vec();
@@ -46,8 +46,8 @@ impl Store {
         Ok(Vec::new())
     }
 
-    /// Up to `limit` sessions after the given token, in the order of their keys; none of a shared store, where last uses
-    /// are looked at one by one.
+    /// Returns up to `limit` sessions after the given token, ordered by key. Returns none for a shared store,
+    /// where last uses are read one by one.
     ///
     /// # Errors
     /// When the disk fails.
@@ -60,8 +60,8 @@ impl Store {
         self.writer.read(move |db| session_rows::sessions(db, after, limit, uptime)).await
     }
 
-    /// Deletes the last uses of tokens that were not used for `idle` of running time, or are dead by it; returns how many.
-    /// A little at a time, so that an event never waits long.
+    /// Deletes the last uses of tokens that have been unused for `idle` of running time or have expired by it,
+    /// and returns how many. Works in small steps, so that an event never waits long.
     ///
     /// # Errors
     /// When the disk is full or fails.
@@ -83,7 +83,7 @@ impl Store {
         Ok(trimmed)
     }
 
-    /// Keeps first uses that came before `iat`, for those who share the store.
+    /// Saves first uses that precede `iat`, for the other replicas.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -94,7 +94,7 @@ impl Store {
         }
     }
 
-    /// What all replicas know of a token's first use.
+    /// Returns what all replicas know of a token's first use.
     pub async fn first_use(&self, token: TokenKey) -> FirstUse {
         match self.fleet() {
             Some(fleet) => fleet.first_use(token).await,
@@ -102,7 +102,8 @@ impl Store {
         }
     }
 
-    /// Keeps the idle timeouts in force. Those who share the store are told by [`ReplicaChanges`](super::redis::ReplicaChanges).
+    /// Saves the idle timeouts in force. Other replicas receive them in
+    /// [`ReplicaChanges`](super::redis::ReplicaChanges).
     ///
     /// # Errors
     /// When the disk is full or fails, or the shared store cannot be used.
@@ -114,7 +115,8 @@ impl Store {
         self.writer.run(move |db| idle_rows::save_idle_terms(db, &terms, uptime)).await
     }
 
-    /// The idle timeouts that were in force last, once some were; of a shared store [`ReplicaChanges`](super::redis::ReplicaChanges) tells it.
+    /// Returns the idle timeouts that were last in force, if any. For a shared store, they come in
+    /// [`ReplicaChanges`](super::redis::ReplicaChanges) instead.
     ///
     /// # Errors
     /// When the disk fails.

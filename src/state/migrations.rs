@@ -1,6 +1,6 @@
 //! The database schema, version by version. `schema` decides which steps a file still needs.
 
-/// One step for each version of the file, in order; only ever appended to.
+/// One step for each version of the file, in order. Steps are only ever appended.
 pub(super) const MIGRATIONS: [&str; 7] = [
     "
     CREATE TABLE origin (created_at INTEGER NOT NULL) STRICT;
@@ -83,7 +83,7 @@ pub(super) const MIGRATIONS: [&str; 7] = [
         longest_life INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
 ",
-    // Running time: milliseconds in which a gate had the file open. It never steps, so it decides what may be deleted.
+    // Running time: the milliseconds for which a gate had the file open. It never steps, so deletions are based on it.
     "
     ALTER TABLE origin ADD COLUMN uptime INTEGER NOT NULL DEFAULT 0; -- the running time of all gates so far
     ALTER TABLE origin ADD COLUMN identity TEXT NOT NULL DEFAULT ''; -- tells this log from any other
@@ -155,7 +155,7 @@ mod tests {
     use crate::state::schema::{self, WantedDatabase};
     use crate::time::Now;
 
-    /// A file as the release wrote it that knew so many versions.
+    /// Writes a file as a release did whose latest schema version was `version`.
     fn write_file(path: &Path, version: usize) {
         let file = Connection::open(path).unwrap();
         MIGRATIONS.iter().take(version).for_each(|step| file.execute_batch(step).unwrap());

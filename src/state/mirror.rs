@@ -1,7 +1,7 @@
-//! A copy of a remote log, in a database in memory: serves lists, ids and undo, and provides what is republished when the
-//! log has lost it.
+//! A copy of a remote log in an in-memory database. It serves lists, ids and undo, and provides the entries to
+//! republish when the log has lost them.
 //!
-//! Knows entries and positions; `redis` knows where the log is and how it can lose entries.
+//! This module knows entries and places; `redis` knows where the log is and how it can lose entries.
 
 use std::collections::HashSet;
 
@@ -11,23 +11,23 @@ use super::record::{Appended, Event, EventKind, Identity, StoredEvent};
 use super::redis::entry::LogEntry;
 use super::rows::{self, Arrival};
 
-/// Places of events that the log no longer has.
+/// The places of events that the log has lost.
 pub(super) type Lost = HashSet<u64>;
 
-/// What an entry of the log means for who has read all before it.
+/// What an entry means to a reader that has read all entries before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Adopted {
-    /// An event that was not known.
+    /// A new event.
     New(StoredEvent),
     /// The event at this place was undone.
     Undone(u64),
-    /// Known already.
+    /// The entry is already known.
     Known,
 }
 
-/// Takes in an entry. The first with an identity is the event, whatever comes later under it; one that the log had lost
-/// and got again moves to its new place.
-/// `uptime` is the running time of this gate, so that the entry is kept for as long as if it had just been received.
+/// Adds an entry to the copy. The first entry with an identity is the event, whatever follows with the same
+/// identity; an event that the log lost and received again moves to its new place. `uptime` is the running time
+/// of this gate, so that the entry is kept as long as if it had just been received.
 pub(super) fn adopt(
     db: &Connection,
     entry: &LogEntry,
@@ -38,7 +38,7 @@ pub(super) fn adopt(
         None => (rows::detail(entry.event.role_version), None),
         Some(target) => match undone(db, entry, target)? {
             Some((target, undone)) => (rows::signed(target), Some((target, undone))),
-            // Expired here, so there is nothing to take back.
+            // The event has expired here, so there is nothing to undo.
             None => return Ok(Adopted::Known),
         },
     };
@@ -70,7 +70,7 @@ pub(super) fn adopt(
     }
 }
 
-/// Where each of these events is, if it is known.
+/// Returns the place of each of these events that is known.
 pub(super) fn find_all(db: &Connection, events: &[Event]) -> rusqlite::Result<Vec<Option<Appended>>> {
     let found = events.iter().map(|event| match event.kind {
         EventKind::Undone => Ok(None),
@@ -79,7 +79,7 @@ pub(super) fn find_all(db: &Connection, events: &[Event]) -> rusqlite::Result<Ve
     found.collect()
 }
 
-/// Whether taking in this entry would change nothing.
+/// Whether adopting this entry would change nothing.
 pub(super) fn is_known(db: &Connection, entry: &LogEntry) -> rusqlite::Result<bool> {
     match &entry.undoes {
         None => {
@@ -90,7 +90,7 @@ pub(super) fn is_known(db: &Connection, entry: &LogEntry) -> rusqlite::Result<bo
     }
 }
 
-/// The event at this place, and, if it undoes another event, which one.
+/// The event at this place and, if it undoes another event, the identity of that one.
 pub(super) fn entry(db: &Connection, sequence: u64) -> rusqlite::Result<Option<LogEntry>> {
     let Some(stored) = rows::event(db, sequence)? else { return Ok(None) };
     let undoes = match stored.undoes {
@@ -103,19 +103,19 @@ pub(super) fn entry(db: &Connection, sequence: u64) -> rusqlite::Result<Option<L
     Ok(Some(LogEntry::again(stored, undoes)))
 }
 
-/// Whether there is an event at this place.
+/// Whether an event is at this place.
 pub(super) fn has(db: &Connection, sequence: u64) -> rusqlite::Result<bool> {
     db.prepare_cached("SELECT 1 FROM events WHERE sequence = ?1")?.exists([rows::signed(sequence)])
 }
 
-/// The places after this one.
+/// All places after this one.
 pub(super) fn places_after(db: &Connection, sequence: u64) -> rusqlite::Result<Lost> {
     db.prepare_cached("SELECT sequence FROM events WHERE sequence > ?1")?
         .query_map([rows::signed(sequence)], |row| row.get(0).map(rows::unsigned))?
         .collect()
 }
 
-/// Where the event is that an entry undoes, and whether it is already undone.
+/// The place of the event that an entry undoes, and whether it is already undone.
 fn undone(db: &Connection, entry: &LogEntry, target: &Identity) -> rusqlite::Result<Option<(u64, bool)>> {
     if target.kind == EventKind::Undone {
         return Ok(None);
@@ -127,7 +127,7 @@ fn undone(db: &Connection, entry: &LogEntry, target: &Identity) -> rusqlite::Res
     if entry.names_origin {
         return Ok(None);
     }
-    // An earlier release wrote it, which does not tell signals apart.
+    // An entry of an earlier release, which does not distinguish signals.
     db.prepare_cached(
         "SELECT sequence, undone FROM events WHERE key = ?1 AND kind = ?2 AND at = ?3 AND detail = ?4 LIMIT 1",
     )?

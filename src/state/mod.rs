@@ -1,7 +1,8 @@
 //! The store: everything that must survive a restart, in one file, in memory, or in Redis for all replicas.
 //!
-//! Stores events, last uses, key sets and usage without knowing their rules: `revocations` decides what an event means,
-//! `sessions` when a session ends. The memory store is the same engine without a file; so is the copy of a shared store's log.
+//! Stores events, last uses, key sets and usage without knowing their rules: `revocations` decides what an
+//! event means, `sessions` when a session ends. The memory store is the same engine without a file; so is the
+//! local copy of a shared store's log.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -58,23 +59,24 @@ pub struct Store {
     past: Past,
     uptime: Uptime,
     durable: bool,
-    /// A store shared by replicas; the database then holds a copy of its log.
+    /// The connection to the store that replicas share; the database then holds a copy of its log.
     shared: Option<Arc<redis::Running>>,
 }
 
-/// Rows that one piece of work reads or writes at most, so that nothing waits long for it.
+/// The most rows that one job reads or writes, so that other jobs do not wait long.
 const CHUNK: usize = 1_000;
 
 impl Store {
-    /// Opens the file, creating it if there is none; `now` becomes the time of its creation. Blocks.
+    /// Opens the file, creating it if it does not exist; `now` becomes its creation time. Blocks.
     ///
     /// # Errors
-    /// When the file is in use, not ours, of a later version, damaged, or cannot be read or written.
+    /// When the file is in use, not a Portcullis database, written by a later release, damaged, or cannot be
+    /// read or written.
     pub fn open(path: &Path, now: Now) -> Result<Self, OpenError> {
         Self::open_on(path, now, Clock::Machine)
     }
 
-    /// As [`Self::open`], on a clock that a simulation may drive.
+    /// Like [`Self::open`], on a clock that a simulation may drive.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -84,11 +86,12 @@ impl Store {
         Self::start(database, true, path)
     }
 
-    /// Creates the file, and tells what was in use there before. With `accept_existing_tokens` the store takes it that
-    /// nothing was revoked before; otherwise tokens issued before now are refused. Blocks.
+    /// Creates the file, and returns what the side file says about an earlier store there. With
+    /// `accept_existing_tokens` the store assumes that nothing was revoked before; otherwise tokens issued
+    /// before now are rejected. Blocks.
     ///
     /// # Errors
-    /// As [`Self::open`], and when there is a store already.
+    /// As [`Self::open`], and when the store already exists.
     pub fn create(path: &Path, now: Now, accept_existing_tokens: bool) -> Result<Past, OpenError> {
         let database = schema::open(path, WantedDatabase::New, now)?;
         if accept_existing_tokens {
@@ -98,25 +101,26 @@ impl Store {
         Ok(database.past)
     }
 
-    /// Opens the file for reading, beside a gate that may be using it; `None` when there is no store yet. What would
-    /// write fails. Blocks.
+    /// Opens the file for reading while a gate may be using it; `None` if the store does not exist yet.
+    /// Operations that would write fail. Blocks.
     ///
     /// # Errors
-    /// When the file is not ours, of another version, damaged, or cannot be read.
+    /// When the file is not a Portcullis database, of another version, damaged, or cannot be read.
     pub fn open_read_only(path: &Path) -> Result<Option<Self>, OpenError> {
         schema::open_read_only(path)?.map(|database| Self::start(database, true, path)).transpose()
     }
 
-    /// Copies the file to `to`, which must not exist yet, beside a gate that may be using it; returns the last sequence of
-    /// the copy. Blocks.
+    /// Copies the file to `to`, which must not exist yet, while a gate may be using it, and returns the last
+    /// sequence of the copy. Blocks.
     ///
     /// # Errors
-    /// When there is no store, the file is not ours, of a later version or damaged, or the copy cannot be written.
+    /// When the store does not exist, is not a Portcullis database, was written by a later release or is
+    /// damaged, or the copy cannot be written.
     pub fn back_up(path: &Path, to: &Path) -> Result<u64, OpenError> {
         backup::copy(path, to)
     }
 
-    /// A store that is created now and forgotten when it is dropped.
+    /// Creates a store in memory, which is lost when it is dropped.
     ///
     /// # Errors
     /// When the engine cannot be started.
@@ -133,11 +137,11 @@ impl Store {
         Ok(Self { writer, created_at, not_before, identity, last, past, uptime, durable, shared: None })
     }
 
-    /// A store shared by replicas. Connects in the background, for as long as it takes; what other replicas do comes
-    /// through the receiver, which must be read from the beginning.
+    /// Opens a store that replicas share. Connects in the background, retrying until it succeeds. The changes
+    /// of other replicas come through the receiver, which must be read from the start.
     ///
     /// # Errors
-    /// When the trust for TLS cannot be read, or a thread not be started.
+    /// When the CA certificates cannot be read, or a thread cannot be started.
     pub fn shared(
         settings: redis::Settings,
         terms: redis::RedisTerms,
@@ -162,23 +166,24 @@ impl Store {
         self.shared.as_ref().map(|running| &*running.fleet)
     }
 
-    /// Whether other replicas use it, too.
+    /// Whether replicas share it.
     #[must_use]
     pub fn is_shared(&self) -> bool {
         self.shared.is_some()
     }
 
-    /// Runs this beside the shared store, on its thread, until it ends.
+    /// Runs a task to its end on the thread of the shared store.
     pub fn beside(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(running) = &self.shared {
             drop(running.handle.spawn(task));
         }
     }
 
-    /// Waits until the shared store was used for the first time, or cannot be reached; a store of one's own is open.
+    /// Waits until the shared store has been used for the first time or cannot be reached; returns at once
+    /// for an embedded store.
     ///
     /// # Errors
-    /// When it will never work as it is configured.
+    /// When it cannot work as configured.
     pub async fn opened(&self, patience: Duration) -> Result<(), OpenError> {
         match self.fleet() {
             Some(fleet) => fleet.opened(patience).await,
@@ -186,39 +191,39 @@ impl Store {
         }
     }
 
-    /// How fresh what is known of it is.
+    /// How fresh the local knowledge of it is.
     #[must_use]
     pub fn freshness(&self) -> Arc<Freshness> {
         self.fleet().map_or_else(|| Arc::new(Freshness::always()), |fleet| Arc::clone(&fleet.freshness))
     }
 
-    /// Milliseconds between the local clock and the one that all who share the store go by.
+    /// The milliseconds between the local clock and the clock that all replicas go by.
     #[must_use]
     pub fn clock_offset(&self) -> Arc<AtomicI64> {
         self.fleet().map_or_else(Arc::default, |fleet| Arc::clone(&fleet.offset))
     }
 
-    /// What is wrong with it, if anything.
+    /// What is wrong with the shared store, if anything.
     #[must_use]
     pub fn condition(&self) -> Option<String> {
         self.fleet().and_then(Fleet::condition)
     }
 
-    /// Counts how often it was found empty, and so all last uses must be saved again.
+    /// Counts how often the shared store was found empty; each time, all last uses must be saved again.
     #[must_use]
     pub fn emptied(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
         self.fleet().map(|fleet| fleet.emptied.subscribe())
     }
 
-    /// Takes over what a reload may change.
+    /// Applies the settings that a reload may change.
     pub fn reconfigure(&self, terms: redis::RedisTerms) {
         if let Some(fleet) = self.fleet() {
             fleet.reconfigure(terms);
         }
     }
 
-    /// What all replicas know of a token's last use; see [`Told`]. `known` is the last use known here, `idle` how long the
-    /// token may be unused.
+    /// Returns what all replicas know of a token's last use; see [`Told`]. `known` is the last use known here,
+    /// `idle` the idle timeout.
     pub async fn last_use(&self, token: TokenKey, known: Timestamp, idle: Option<Duration>) -> Told {
         match self.fleet() {
             Some(fleet) => fleet.last_use(token, known, idle).await,
@@ -226,8 +231,8 @@ impl Store {
         }
     }
 
-    /// Registers an authority for its issuer with those who share the store, by the ids of its public keys. Returns those
-    /// of another one that is registered; none where nobody shares it.
+    /// Registers an authority for its issuer in the shared store, by the ids of its public keys. Returns the
+    /// key ids of a different authority that is already registered; none if the store is not shared.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -242,10 +247,10 @@ impl Store {
         }
     }
 
-    /// Runs `work` in a transaction of its own or shared with other work; what it answers is told only when its changes
-    /// are durable. For rooms that keep tables of their own in the file, whose statements they own.
+    /// Runs `work` in a transaction, which it may share with other jobs; returns its result only once its
+    /// changes are durable. For rooms that keep tables of their own in the file and own their statements.
     ///
-    /// An error of `work` is one of the disk, and fails the work it shares the transaction with as well.
+    /// An error of `work` counts as an error of the disk, and also fails the jobs that share the transaction.
     pub(crate) async fn transact<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -260,42 +265,41 @@ impl Store {
         self.created_at
     }
 
-    /// Of tokens issued before, nothing is known: when it was created, or earlier.
+    /// Nothing is known of tokens issued before this moment: when the store was created, or earlier.
     #[must_use]
     pub fn not_before(&self) -> Timestamp {
         self.not_before
     }
 
-    /// Whether it is the one that was in use here, and knows all that was.
+    /// Whether it is the store that was in use here before, and still knows everything that one knew.
     #[must_use]
     pub fn past(&self) -> Past {
         self.past
     }
 
-    /// Finishes what was asked for before and closes the file, so that another process can open it. What is asked for
-    /// later fails.
+    /// Finishes the work requested so far and closes the file, so that another process can open it. Later requests fail.
     pub async fn close(&self) {
         self.writer.close().await;
     }
 
-    /// Whether it was closed.
+    /// Whether it has been closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.writer.is_closed()
     }
 
-    /// Its running time, by which it decides what may be deleted.
+    /// Its running time, on which deletions are based.
     pub(crate) fn uptime(&self) -> Uptime {
         self.uptime
     }
 
-    /// Whether what it keeps survives a restart.
+    /// Whether its content survives a restart.
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.durable
     }
 
-    /// Keeps the last good key set of an issuer from this source, as it was fetched.
+    /// Saves the last good key set of an issuer from this source, as it was fetched.
     ///
     /// # Errors
     /// When the disk is full or fails.
@@ -313,8 +317,8 @@ impl Store {
         self.writer.run(move |db| rows::save_key_set(db, (&issuer, &source), &body, at)).await
     }
 
-    /// The last good key set of an issuer from this source, and when it was fetched: by the wall clock, and on the
-    /// monotonic clock of this process if the store counts running time.
+    /// Returns the last good key set of an issuer from this source, and when it was fetched: by the wall clock,
+    /// and on the monotonic clock of this process if the store counts running time.
     ///
     /// # Errors
     /// When the disk fails.
@@ -331,10 +335,10 @@ impl Store {
         Ok(kept.map(|(body, at, running)| (body, at, Some(self.uptime.moment(running)))))
     }
 
-    /// Adds these counts to those kept.
+    /// Adds these counts to the stored ones.
     ///
     /// # Errors
-    /// When the disk is full or fails; nothing was added then.
+    /// When the disk is full or fails; nothing is added then.
     pub async fn add_usage(&self, rows: Vec<UsageRow>) -> Result<(), StoreError> {
         if let Some(fleet) = self.fleet() {
             return fleet.add_usage(rows).await;
@@ -342,7 +346,7 @@ impl Store {
         self.writer.run(move |db| rows.iter().try_for_each(|row| rows::add_usage(db, row))).await
     }
 
-    /// What a client, or every client, used.
+    /// Returns the usage of one client, or of all clients.
     ///
     /// # Errors
     /// When the disk fails.
@@ -386,7 +390,7 @@ mod tests {
             })
         };
         store.append(batch(0), EventSource::Admin, now).await.unwrap();
-        limit(1).await.unwrap(); // SQLite takes the size it has for the least there is
+        limit(1).await.unwrap(); // SQLite does not go below its current size
         for _ in 0..100 {
             let (full, listed) =
                 tokio::join!(store.append(batch(100), EventSource::Admin, now), store.events(0, 1_000));

@@ -1,6 +1,6 @@
-//! State about proofs of possession that replicas share: used proofs, and the keys of nonces.
+//! What replicas share about proofs of possession: used proofs, and the keys of nonces.
 //!
-//! If the store is not shared, the gate's own memory is sufficient and this is not used.
+//! If the store is not shared, the gate keeps them in its own memory and this module is not used.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{Store, StoreError};
 use crate::identity::Key;
 
 impl Store {
-    /// Uses a proof: whether nobody who shares the store used it before. It is kept for so long.
+    /// Claims a proof for `keep`; true if no replica has used it before.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -19,7 +19,7 @@ impl Store {
         }
     }
 
-    /// The key of nonces for a period: `fresh`, unless another replica has made one.
+    /// Returns the nonce key of a period: `fresh`, unless another replica has already set one.
     ///
     /// # Errors
     /// When the store cannot be used.

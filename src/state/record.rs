@@ -12,47 +12,47 @@ mod per_issuer;
 pub use kinds::{EventKind, EventSource, SubjectKind};
 pub use per_issuer::PerIssuer;
 
-/// The signal that an event came with, as a hash: who sent it, under which id, what it was and when it happened by its
-/// sender's clock. Events that no signal brought have none.
+/// The signal that an event came with, as a hash of its sender, its id, its type, and its time by the sender's
+/// clock. Events that did not come with a signal have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EventOrigin(pub(super) Key);
 
 impl EventOrigin {
-    /// Of a signal with this sender, id, type and time.
+    /// The origin for a signal with this sender, id, type and time.
     #[must_use]
     pub fn signal(sender: &str, id: &str, r#type: &str, at: Timestamp) -> Self {
         Self(Key::of_all(&[sender, id, r#type, &at.as_millis().to_string()]))
     }
 }
 
-/// Something happened that ends tokens.
+/// Something that ends tokens.
 ///
-/// An event is stored once. Of events from the same signal, two are the same when kind and key are; of events without a
-/// signal, when kind, key, time and role version are.
+/// Each event is stored once. Two events from the same signal are the same if their kind and key are; two
+/// events without a signal, if their kind, key, time and role version are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// What happened.
     pub kind: EventKind,
-    /// Whose tokens are meant.
+    /// The issuer whose tokens are affected.
     pub issuer: Arc<str>,
-    /// The subject, of the kinds that name one; of `session-revoked` when only that subject's tokens are meant.
+    /// The subject, for kinds that name one; for `session-revoked`, set if only that subject's tokens are affected.
     pub subject: Option<Box<str>>,
     /// Which claim the subject is compared with.
     pub subject_kind: SubjectKind,
-    /// The login session, of `session-revoked`.
+    /// The login session, for `session-revoked`.
     pub session: Option<Box<str>>,
-    /// The client, of `client-revoked`.
+    /// The client, for `client-revoked`.
     pub client: Option<Box<str>>,
-    /// The token, of `token-revoked`; absent when it was named by its key.
+    /// The token's id, for `token-revoked`; absent if the token was named by its key.
     pub jti: Option<Box<str>>,
-    /// What the event names, as tokens are compared with it.
+    /// The key that tokens are compared with.
     pub key: Key,
     /// When it happened.
     pub at: Timestamp,
-    /// The version of the roles since then; at most `i64::MAX`, which is what a database can hold.
+    /// The role version from then on; at most `i64::MAX`, the largest that the database can hold.
     pub role_version: Option<u64>,
-    /// From then on no token it could touch is alive, by the settings with which it was made and the wall clock of that
-    /// moment. What is deleted follows [`StoredEvent::retention`].
+    /// From this moment, no token that the event could affect is alive, according to the settings and the wall
+    /// clock when it was made. Deletion is based on [`StoredEvent::retention`] instead.
     pub expires_at: Timestamp,
     /// The signal that it came with.
     pub origin: Option<EventOrigin>,
@@ -89,7 +89,7 @@ impl Event {
         Self::named(kind, issuer, (SubjectKind::Subject, subject), at, expires_at)
     }
 
-    /// As [`Self::subject`], of a subject that is named in some way.
+    /// Like [`Self::subject`], for a subject that another claim names.
     #[must_use]
     pub fn named(
         kind: EventKind,
@@ -102,7 +102,7 @@ impl Event {
         Self { subject: Some(subject.into()), subject_kind, ..Self::new(kind, issuer, key, at, expires_at) }
     }
 
-    /// All tokens of the login session were revoked; with a subject, those of that subject only.
+    /// All tokens of the login session were revoked; with a subject, only that subject's.
     #[must_use]
     pub fn session(
         issuer: &Arc<str>,
@@ -130,7 +130,7 @@ impl Event {
         Self { jti: Some(jti.into()), ..Self::token_key(issuer, key, at, expires_at) }
     }
 
-    /// This token, which may have no `jti`, was revoked.
+    /// The token with this key, which may have no `jti`, was revoked.
     #[must_use]
     pub fn token_key(issuer: &Arc<str>, token: TokenKey, at: Timestamp, expires_at: Timestamp) -> Self {
         Self::new(EventKind::TokenRevoked, issuer, token.0, at, expires_at)
@@ -158,7 +158,7 @@ impl Event {
     }
 }
 
-/// What makes two events the same one.
+/// The fields that make two events the same event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// What happened.
@@ -169,13 +169,13 @@ pub struct Identity {
     pub at: Timestamp,
     /// The version of the roles.
     pub role_version: Option<u64>,
-    /// The signal that it came with; then time and version make no difference, because a repetition may be read with
-    /// another time.
+    /// The signal that it came with. If there is one, time and version are not compared, because a repeated
+    /// delivery may be read with a different time.
     pub origin: Option<EventOrigin>,
 }
 
 impl Identity {
-    /// Of an event.
+    /// The identity of an event.
     #[must_use]
     pub fn of(event: &Event) -> Self {
         let Event { kind, key, at, role_version, origin, .. } = *event;
@@ -186,7 +186,7 @@ impl Identity {
 /// An event in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// Its place in the log; never given twice.
+    /// Its place in the log; never reused.
     pub sequence: u64,
     /// What happened.
     pub event: Event,
@@ -201,74 +201,74 @@ pub struct StoredEvent {
 }
 
 impl StoredEvent {
-    /// How long it must be kept, by the settings with which it was made.
+    /// How long it must be kept, according to the settings when it was made.
     #[must_use]
     pub fn retention(&self) -> Duration {
         self.event.expires_at.since(self.received_at)
     }
 }
 
-/// Where an event was put.
+/// Where an event was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
-    /// Its place in the log; that of its first arrival when it is a repetition.
+    /// Its place in the log; for a repeated event, the place of the first one.
     pub sequence: u64,
     /// Whether it is new.
     pub new: bool,
-    /// Whether it arrived before and was undone, and so has no effect.
+    /// Whether it arrived before and was undone, so it has no effect.
     pub undone: bool,
-    /// When it happened, as it was stored at its first arrival.
+    /// When it happened, as stored when it first arrived.
     pub at: Timestamp,
 }
 
-/// What the deletion of old events left.
+/// The result of deleting old events.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Trimmed {
     /// How many events were deleted.
     pub deleted: usize,
-    /// What the deleted ones named, and the other events of each that still count.
+    /// What the deleted events named, each with the remaining events that are still in effect.
     pub names: Vec<(EventKind, Key, Vec<StoredEvent>)>,
-    /// What is known of the deleted events of these issuers.
+    /// What is remembered of deleted events, for all issuers.
     pub forgotten: Vec<Forgotten>,
-    /// Where to go on; `None` at the end.
+    /// Where to continue; `None` at the end.
     pub next: Option<TrimCursor>,
 }
 
-/// How far old events were looked at.
+/// A position in the scan for old events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrimCursor {
     pub(super) expires_at: Timestamp,
     pub(super) sequence: u64,
 }
 
-/// What is known of an issuer's deleted events.
+/// What is remembered of an issuer's deleted events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forgotten {
     /// Its name.
     pub issuer: Arc<str>,
-    /// They may have ended tokens that were issued until then, by the monotonic clock; stored as running time,
+    /// They may have ended tokens that were issued until this moment on the monotonic clock (stored as running time)
     pub until: Monotonic,
-    /// and are older than this: younger ones they would still be kept for.
+    /// and that are older than this; events that affect younger tokens would still be kept.
     pub retention: Duration,
 }
 
-/// For how long events of an issuer are kept.
+/// How long events of an issuer are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// Its name.
     pub issuer: Arc<str>,
-    /// How long an event can matter after its arrival.
+    /// How long an event can have an effect after it arrived.
     pub retention: Duration,
-    /// How far `iat` may lie ahead of an event's arrival.
+    /// How far `iat` may lie after the arrival of an event.
     pub leeway: Duration,
 }
 
-/// What is left after undoing an event.
+/// The result of undoing an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undone {
     /// The event that was undone.
     pub event: StoredEvent,
-    /// The other events under the same key that still count.
+    /// The other events with the same key that are still in effect.
     pub remaining: Vec<StoredEvent>,
 }
 
@@ -287,47 +287,48 @@ pub struct SessionRow {
     pub issued_at: Timestamp,
     /// The first request forwarded with it.
     pub first_used_at: Timestamp,
-    /// The last, by the wall clock.
+    /// The last request, by the wall clock.
     pub last_used_at: Timestamp,
-    /// The last, by the monotonic clock; stored as running time.
+    /// The last request, by the monotonic clock; stored as running time.
     pub last_used_monotonic: Monotonic,
     /// `exp`.
     pub expires_at: Timestamp,
-    /// Its other names.
+    /// The other claims that may name it.
     pub names: Option<Arc<TokenNames>>,
 }
 
-/// The idle timeout that was in force last for an issuer, so that what was idle by it stays so.
+/// The idle timeout that was last in force for an issuer; kept so that tokens that were idle under it stay idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdleTerms {
-    /// The timeout; `None`: no token went idle.
+    /// The timeout; `None` if tokens did not go idle.
     pub timeout: Option<Duration>,
-    /// What remains of earlier ones.
+    /// The floor that earlier timeouts left.
     pub floor: Option<IdleFloor>,
 }
 
-/// The moment since which tokens had to be used to be in use when the idle timeout grew.
+/// When an idle timeout grew, the moment since which a token had to be used not to be idle already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdleFloor {
-    /// By the monotonic clock; stored as running time.
+    /// On the monotonic clock; stored as running time.
     pub monotonic: Monotonic,
-    /// By the wall clock, which may have been wrong.
+    /// On the wall clock, which may have been wrong.
     pub wall: Timestamp,
-    /// The timeout before. What was used within it is never idle by this floor, whatever the wall clock said then.
+    /// The timeout before the change. A token that was used within it is not idle by this floor, whatever
+    /// the wall clock said then.
     pub timeout: Duration,
 }
 
-/// How often a client was answered how.
+/// How many responses of one kind a client received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRow {
     /// The client.
     pub client: Box<str>,
     /// The route's pattern.
     pub route: Box<str>,
-    /// The status of the answers.
+    /// The status of the responses.
     pub status: u16,
-    /// How many; when added, how many more.
+    /// The count; when adding, the increment.
     pub count: u64,
-    /// The last of them.
+    /// When the last of them was sent.
     pub last_used_at: Timestamp,
 }

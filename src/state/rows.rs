@@ -12,7 +12,7 @@ use super::record::{
 use crate::identity::Key;
 use crate::time::Timestamp;
 
-/// What stands in `detail` when there is nothing to say.
+/// The value of `detail` if there is no role version.
 const NOTHING: i64 = -1;
 
 pub(super) const EVENT: &str = "sequence, kind, key, at, detail, issuer, subject, client, jti, source, received_at, expires_at, undone, origin, session, subject_kind";
@@ -22,7 +22,7 @@ pub(super) const EVENT: &str = "sequence, kind, key, at, detail, issuer, subject
 pub(super) struct Arrival {
     pub(super) source: EventSource,
     pub(super) wall: Timestamp,
-    /// As running time of the store.
+    /// On the running time of the store.
     pub(super) uptime: i64,
 }
 
@@ -36,9 +36,9 @@ pub(super) fn append(db: &Connection, event: &Event, arrival: Arrival) -> rusqli
     found.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
-/// The event with this identity.
+/// Finds the event with this identity.
 pub(super) fn find(db: &Connection, event: &Identity, detail: i64) -> rusqlite::Result<Option<Appended>> {
-    // Word for word as in the index.
+    // The same expressions as in the index, so that SQLite uses it.
     db.prepare_cached(
         "SELECT sequence, undone, at FROM events WHERE key = ?1 AND kind = ?2 AND ifnull(origin, x'') = ?3
          AND (origin IS NOT NULL OR (at = ?4 AND detail = ?5))",
@@ -63,12 +63,12 @@ pub(super) fn find(db: &Connection, event: &Identity, detail: i64) -> rusqlite::
     .optional()
 }
 
-/// What stands in `detail` for a role version.
+/// The value of `detail` for a role version.
 pub(super) fn detail(role_version: Option<u64>) -> i64 {
     role_version.map_or(NOTHING, |version| i64::try_from(version).unwrap_or(i64::MAX))
 }
 
-/// At this place, or the next. False when the event is there already.
+/// Inserts an event at this place, or at the next one. Returns false if the event already exists.
 pub(super) fn insert(
     db: &Connection,
     sequence: Option<u64>,
@@ -103,7 +103,7 @@ pub(super) fn insert(
     Ok(inserted == 1)
 }
 
-/// The event at this place.
+/// Returns the event at this place.
 pub(super) fn event(db: &Connection, sequence: u64) -> rusqlite::Result<Option<StoredEvent>> {
     db.prepare_cached(&format!("SELECT {EVENT} FROM events WHERE sequence = ?1"))?
         .query_row([signed(sequence)], stored)
@@ -123,7 +123,7 @@ pub(super) fn undo(db: &Connection, sequence: u64, arrival: Arrival) -> rusqlite
     Ok(Some(Undone { event, remaining }))
 }
 
-/// The events still in effect for what an event of this kind and key names.
+/// Returns the events in effect for what an event of this kind and key names.
 pub(super) fn counting(db: &Connection, kind: EventKind, key: Key) -> rusqlite::Result<Vec<StoredEvent>> {
     db.prepare_cached(&format!("SELECT {EVENT} FROM events WHERE key = ?1 AND undone = 0"))?
         .query_map([key.to_bytes()], stored)?
@@ -162,7 +162,7 @@ pub(super) fn live_events(
     }
 }
 
-/// The highest sequence that was ever given.
+/// Returns the highest sequence that was ever assigned.
 pub(super) fn last_sequence(db: &Connection) -> rusqlite::Result<u64> {
     let last = db
         .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'events'")?
@@ -181,19 +181,19 @@ pub(super) fn skip_to(db: &Connection, sequence: u64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Counts running time up to this moment.
+/// Saves the running time up to this moment.
 pub(super) fn count_uptime(db: &Connection, uptime: i64) -> rusqlite::Result<()> {
     db.prepare_cached("UPDATE origin SET uptime = max(uptime, ?1)")?.execute([uptime])?;
     Ok(())
 }
 
-/// Nothing is known of tokens issued before then, which is no later than was thought.
+/// Moves back the moment since which the store knows everything; a later one changes nothing.
 pub(super) fn lower_not_before(db: &Connection, not_before: Timestamp) -> rusqlite::Result<()> {
     db.execute("UPDATE origin SET not_before = min(not_before, ?1)", [not_before.as_millis()])?;
     Ok(())
 }
 
-/// Nothing is known of tokens issued before then.
+/// Sets the moment since which the store knows everything.
 pub(super) fn set_not_before(db: &Connection, not_before: Timestamp) -> rusqlite::Result<()> {
     db.execute("UPDATE origin SET not_before = ?1", [not_before.as_millis()])?;
     Ok(())
@@ -237,7 +237,7 @@ pub(super) fn save_key_set(
     body: &[u8],
     (at, running): (Timestamp, i64),
 ) -> rusqlite::Result<()> {
-    // One row for each issuer: this gate takes its keys from one source.
+    // One row per issuer: this gate takes an issuer's keys from one source.
     db.prepare_cached(
         "INSERT OR REPLACE INTO key_sets (issuer, source, body, fetched_at, fetched_uptime)
          VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -287,7 +287,7 @@ pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> 
     row.get(column).map(Timestamp::from_millis)
 }
 
-/// SQLite counts in `i64`; nothing here gets near its end.
+/// SQLite's integers are `i64`; no sequence comes near the limit.
 pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

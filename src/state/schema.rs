@@ -1,4 +1,4 @@
-//! Opens the database: exclusively, and only if it is intact, ours and of a known version.
+//! Opens the database: exclusively, and only if it is intact, a Portcullis database, and of a known version.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -17,7 +17,7 @@ use super::seen::{Past, Seen};
 use super::uptime::Uptime;
 use crate::time::{Clock, Now, Timestamp};
 
-/// Marks the file as ours ("PCLS"), so that no other program's database is taken for it.
+/// Identifies the file as a Portcullis database ("PCLS"), so that another program's database is not used by mistake.
 const APPLICATION_ID: i64 = 0x5043_4c53;
 
 /// An open database.
@@ -25,45 +25,45 @@ const APPLICATION_ID: i64 = 0x5043_4c53;
 pub(super) struct Database {
     pub(super) connection: Connection,
     pub(super) created_at: Timestamp,
-    /// Of tokens issued before, nothing is known.
+    /// Nothing is known of tokens issued before this moment.
     pub(super) not_before: Timestamp,
-    /// Tells this log from any other.
+    /// Distinguishes this log from any other.
     pub(super) identity: String,
-    /// The running time that the file has counted until it was opened.
+    /// The running time of the file, which continues from what it had counted when it was opened.
     pub(super) uptime: Uptime,
-    /// By which it goes on.
+    /// The clock that counts running time.
     pub(super) clock: Clock,
-    /// Nothing can be written to it.
+    /// Whether writing is impossible.
     pub(super) read_only: bool,
-    /// Where the last sequence is noted, outside the file.
+    /// The side file, which notes the last sequence outside the database.
     pub(super) seen: Seen,
-    /// What was noted there when the file was opened.
+    /// What the side file said when the database was opened.
     pub(super) past: Past,
-    /// Held as long as the database is open.
+    /// The lock, held as long as the database is open.
     _lock: Option<File>,
 }
 
-/// Whether a database may be there already.
+/// Whether a database may already exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WantedDatabase {
-    /// It is created if there is none.
+    /// It is created if it does not exist.
     Any,
-    /// There must be none.
+    /// It must not exist.
     New,
 }
 
-/// Opens the file at `path`, creating it if there is none.
+/// Opens the file at `path`, creating it if it does not exist.
 pub(super) fn open(path: &Path, wanted: WantedDatabase, now: Now) -> Result<Database, OpenError> {
     let lock = lock(path)?;
-    // What the file holds about people is nobody else's to read; SQLite gives its companions the same mode.
+    // The file contains personal data, so only its owner may read it; SQLite gives its companion files the same mode.
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
     drop(file.map_err(|error| OpenError::Io(path.to_owned(), error.to_string()))?);
-    // A log left behind means that the last owner did not close the file: look at it twice.
+    // A write-ahead log that was left behind means that the last process did not close the file: check its integrity.
     let left_open = std::fs::metadata(companion(path, "-wal")).is_ok_and(|log| log.len() > 0);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let prepare = || -> Result<Database, SchemaProblem> {
         let connection = Connection::open_with_flags(path, flags)?;
-        // A file that is refused is left as it is: closing it must not bring its log into it.
+        // A refused file stays as it is: closing it must not checkpoint its log.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         verify(&connection)?;
         if wanted == WantedDatabase::New && !is_empty(&connection)? {
@@ -87,11 +87,11 @@ pub(super) fn open(path: &Path, wanted: WantedDatabase, now: Now) -> Result<Data
     prepare().map_err(|problem| problem.at(path))
 }
 
-/// What stands for itself in the path of a URI.
+/// The characters that need no escape in the path of a URI.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
 
-/// Opens the file for reading, beside a gate that may have it open. Takes no lock, changes and creates nothing; `None`
-/// when there is no file, or nothing in it.
+/// Opens the file for reading while a gate may have it open. Takes no lock, and changes and creates nothing;
+/// `None` if the file does not exist or is empty.
 pub(super) fn open_read_only(path: &Path) -> Result<Option<Database>, OpenError> {
     match std::fs::metadata(path) {
         Ok(file) if file.len() > 0 => {}
@@ -99,7 +99,8 @@ pub(super) fn open_read_only(path: &Path) -> Result<Option<Database>, OpenError>
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(OpenError::Io(path.to_owned(), error.to_string())),
     }
-    // Without a log nobody has the file open, and SQLite would make one to read it.
+    // Without a write-ahead log no process has the file open; SQLite would create one just to read,
+    // so open it as immutable.
     let unused = !companion(path, "-wal").exists();
     let immutable = if unused { "?immutable=1" } else { "" };
     let uri = format!("file:{}{immutable}", percent_encode(path.as_os_str().as_bytes(), PLAIN));
@@ -121,17 +122,18 @@ pub(super) fn open_read_only(path: &Path) -> Result<Option<Database>, OpenError>
     prepare().map_err(|problem| problem.at(path))
 }
 
-/// A database that is gone when it is closed.
+/// Opens a database in memory, which is lost when it is closed.
 pub(super) fn in_memory(now: Now) -> Result<Database, OpenError> {
     let prepare = || migrate(Connection::open_in_memory()?, now, None, None);
     prepare().map_err(|problem: SchemaProblem| problem.at(Path::new(":memory:")))
 }
 
-/// How long a lock is waited for: a process that is ending, or a child it has just forked, holds it a moment longer.
+/// How often the lock is tried: a process that is ending, or a child it has just forked, may hold it a moment longer.
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// SQLite's own locks let many processes in; two gates on one file would each answer for half of the events.
+/// Takes the lock file. SQLite's own locks admit many processes, but two gates on one file would each know
+/// only half of the events.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let path = companion(path, ".lock");
     let io = |error: io::Error| OpenError::Io(path.clone(), error.to_string());
@@ -149,18 +151,18 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 /// Whether a process has the file open for writing.
 pub(super) fn is_in_use(path: &Path) -> bool {
     let file = OpenOptions::new().append(true).open(companion(path, ".lock"));
-    // The lock goes with the handle.
+    // Dropping the handle releases the lock.
     file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-/// A file beside it.
+/// The path of a file beside the database.
 pub(super) fn companion(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// Refuses what is not ours or newer than we are, before anything is changed.
+/// Checks, before anything is changed, that the file is a Portcullis database that this release supports.
 pub(super) fn verify(connection: &Connection) -> Result<(), SchemaProblem> {
     let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
     let objects = number("SELECT count(*) FROM sqlite_schema")?;
@@ -189,7 +191,7 @@ fn inspect(connection: &Connection) -> Result<(), SchemaProblem> {
     if verdict == "ok" { Ok(()) } else { Err(SchemaProblem::Corrupt(verdict)) }
 }
 
-/// Brings the tables up to date, each step whole or not at all.
+/// Migrates the tables to the current version, each step atomically.
 fn migrate(
     mut connection: Connection,
     now: Now,
@@ -209,17 +211,17 @@ fn migrate(
     }
     let is_new = version == 0;
     if is_new && path.is_some() {
-        // A copy of the file alone, without its log, is then at least one of this store and not an empty one.
+        // A copy of the file without its log is then at least recognisable as this store, instead of an empty one.
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     }
-    // A clock that was ahead when the store was created would have every token of its first hours refused. One that is
-    // behind now makes the store forget that it knows nothing of the tokens issued from then until its creation.
+    // If the clock was ahead when the store was created, tokens of its first hours would all be rejected. If instead the
+    // clock is behind now, the store forgets that it knows nothing of the tokens issued between now and its creation.
     connection.execute("UPDATE origin SET not_before = ?1 WHERE not_before > ?1", [now.wall.as_millis()])?;
     let seen = path.map(|path| Seen::open(&companion(path, ".seen")));
     opened(connection, now, seen, (lock, is_new))
 }
 
-/// A database without a place to note what was seen is read only, or in memory.
+/// Reads the origin of a database. One without a side file is read-only or in memory.
 fn opened(
     connection: Connection,
     now: Now,

@@ -1,8 +1,8 @@
-//! The side file of a store: which log was in use beside it, and how far it had grown.
+//! The side file of a store: it notes the identity of the log beside it, and how far that log had grown.
 //!
-//! A copy of a database that was put back says nothing of what came after it, and neither does one that was copied
-//! without its write-ahead log, nor a new one in the place of one that was deleted. The side file remembers. It is written
-//! after each commit and not synchronised: after a power loss it may know of less than the database, never of more.
+//! A restored copy of a database does not show what came after it; neither does one that was copied without its
+//! write-ahead log, nor a new database in place of a deleted one. The side file reveals all three. It is written after
+//! each commit but not synchronised: after a power loss it may lag behind the database, but is never ahead of it.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -14,7 +14,7 @@ use rusqlite::Connection;
 
 use super::rows;
 
-/// What the side file says of the database beside it.
+/// What the side file says about the database beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Past {
     /// Nothing is missing, as far as is known.
@@ -23,35 +23,35 @@ pub enum Past {
     Older {
         /// The last sequence of the database.
         known: u64,
-        /// The last sequence that was noted.
+        /// The last sequence in the side file.
         seen: u64,
     },
-    /// Nothing was noted here although the database is not new: it was copied or moved here, perhaps without its log.
+    /// The side file is empty although the database is not new: it was copied or moved here, perhaps without its log.
     Unseen {
         /// The last sequence of the database.
         known: u64,
     },
     /// Another database was in use here, up to this sequence.
     Replaced {
-        /// The last sequence that was noted.
+        /// The last sequence in the side file.
         seen: u64,
     },
 }
 
-/// The side file; without one, only the last sequence.
+/// The side file; without a file, only the last sequence.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     file: Option<File>,
     identity: String,
-    /// Sequences up to this one were given by a later state of the log; the first commit skips them. Not before: a file
-    /// that turns out to be damaged is not changed.
+    /// Sequences up to this one were assigned by a later state of the log; the first commit skips them. Not
+    /// skipped earlier, so that a file that turns out to be damaged stays unchanged.
     skip: Option<u64>,
-    /// The last sequence of the database, for all who ask.
+    /// The last sequence of the database, shared with its readers.
     last: Arc<AtomicU64>,
 }
 
 impl Seen {
-    /// Opens the file, creating it if there is none. A store works without it.
+    /// Opens the file, creating it if it does not exist. If that fails, the store works without it.
     pub(super) fn open(path: &Path) -> Self {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
@@ -61,8 +61,8 @@ impl Seen {
         Self { file: file.ok(), ..Self::default() }
     }
 
-    /// Compares a database with what was noted, and continues with it: its next sequence is above all that were noted for
-    /// its log, so that none is given twice. `is_new`: it was made just now.
+    /// Compares the database with the side file, which from then on notes its sequences. The next sequence is above
+    /// all that were noted for this log, so that none is assigned twice. `is_new`: the database has just been created.
     pub(super) fn compare(
         &mut self,
         db: &Connection,
@@ -89,7 +89,7 @@ impl Seen {
         Ok(past)
     }
 
-    /// Part of each commit: no sequence is given twice.
+    /// Runs in each commit, so that no sequence is assigned twice.
     pub(super) fn skip(&self, db: &Connection) -> rusqlite::Result<()> {
         self.skip.map_or(Ok(()), |seen| rows::skip_to(db, seen))
     }
@@ -105,7 +105,7 @@ impl Seen {
         }
     }
 
-    /// The last sequence of the database, which follows each commit.
+    /// The last sequence of the database, updated after each commit.
     pub(super) fn last(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.last)
     }

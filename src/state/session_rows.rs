@@ -10,7 +10,7 @@ use super::uptime::Uptime;
 use crate::identity::{Key, SubjectKey, TokenKey, TokenNames};
 
 pub(super) fn save_session(db: &Connection, row: &SessionRow, uptime: Uptime) -> rusqlite::Result<()> {
-    // The last use only ever moves forward, whatever order the writes come in.
+    // The last use only ever moves forward, whatever the order of the writes.
     db.prepare_cached(
         "INSERT INTO sessions (token, issuer, subject, client, issued_at, first_used_at, last_used_at, expires_at, last_used_uptime,
                                names)
@@ -67,18 +67,18 @@ pub(super) fn sessions(
     .collect()
 }
 
-/// Which sessions are no longer needed, in running time.
+/// The limits for deleting sessions, on running time.
 #[derive(Debug)]
 pub(super) struct SessionTrim {
     pub(super) now: i64,
-    /// Tokens that were not used since then are idle.
+    /// Tokens that have not been used since are idle.
     pub(super) unused_since: PerIssuer<i64>,
     pub(super) leeway: i64,
 }
 
-/// Looks through the 256th part of the sessions whose tokens begin with `part`, for those that were not used since so much
-/// running time, or whose tokens are dead: whatever the wall clock said when one was used, it had no more than its
-/// lifetime and two `leeway`s before it.
+/// Deletes sessions from the 256th part whose tokens begin with the byte `part`: those that were unused for too
+/// much running time, and those whose token has expired. Whatever the wall clock said at the last use, the
+/// token then had at most its lifetime and two `leeway`s left.
 pub(super) fn trim_sessions(db: &Connection, part: u8, terms: &SessionTrim) -> rusqlite::Result<usize> {
     let (mut first, mut last) = ([0; 16], [u8::MAX; 16]);
     (first[0], last[0]) = (part, part);

@@ -1,5 +1,5 @@
-//! State about the stream of a Shared Signals transmitter that replicas share: which of them maintains it, which
-//! verifications were requested, when one arrived, and which subjects were seen.
+//! What replicas share about a Shared Signals transmitter's stream: which of them owns it, which verifications
+//! were requested, when one arrived, and which subjects were seen.
 //!
 //! If the store is not shared, this process is the owner and nothing is stored.
 
@@ -7,28 +7,28 @@ use std::time::Duration;
 
 use super::{Store, StoreError};
 
-/// One look at a stream's lease.
+/// The result of taking or renewing a stream's lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenure {
-    /// Whether this replica keeps the stream until the lease ends.
+    /// Whether this replica owns the stream until the lease ends.
     pub is_mine: bool,
-    /// What was told last of the stream's heartbeat, and how long that stands.
+    /// The last reported status of the stream's heartbeat, and how long it is valid.
     pub told: Option<(String, Duration)>,
 }
 
 /// What is known of a verification's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AskedState {
-    /// Nobody asked for it.
+    /// No replica requested it.
     Unknown,
-    /// It was asked for, and arrived for the first time.
+    /// It was requested, and arrived for the first time.
     First,
-    /// It arrived before.
+    /// It has arrived before.
     Again,
 }
 
 impl Store {
-    /// Takes or renews the lease of a stream for this holder, unless another one has it.
+    /// Takes or renews the lease of a stream for this holder, unless another holder has it.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -44,7 +44,7 @@ impl Store {
         }
     }
 
-    /// Gives up the lease of a stream, if this holder has it.
+    /// Releases the lease of a stream if this holder has it.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -55,7 +55,7 @@ impl Store {
         }
     }
 
-    /// Lets every replica know that a verification with this state was asked for.
+    /// Announces to all replicas that a verification with this state was requested.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -66,7 +66,8 @@ impl Store {
         }
     }
 
-    /// A verification with this state arrived. When a replica asked for it, all are told `text` for as long as it is kept.
+    /// Records that a verification with this state arrived. If a replica requested it, `text` becomes the
+    /// stream's status for as long as it is kept.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -82,7 +83,7 @@ impl Store {
         }
     }
 
-    /// Tells all replicas of a stream's heartbeat.
+    /// Shares the status of a stream's heartbeat with all replicas.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -93,7 +94,7 @@ impl Store {
         }
     }
 
-    /// Leaves subjects for the replica that keeps the stream; the oldest are dropped when too many wait.
+    /// Queues subjects for the replica that owns the stream; the oldest are dropped when too many wait.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -104,7 +105,7 @@ impl Store {
         }
     }
 
-    /// Takes some of the subjects that other replicas left.
+    /// Takes some of the subjects that other replicas queued.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -115,17 +116,17 @@ impl Store {
         }
     }
 
-    /// Keeps a short text about a stream over restarts.
+    /// Saves a short text about a stream across restarts.
     ///
     /// # Errors
     /// When the store cannot be used.
     pub async fn remember_stream(&self, stream: &str, text: &str) -> Result<(), StoreError> {
-        // In the table of fetched documents, which are kept by who they are of; no issuer has this name.
+        // Stored in the table of key sets, by issuer; no issuer has this name.
         let now = crate::time::Now::read();
         self.save_key_set((&kept_as(stream), "stream"), text.as_bytes(), now).await
     }
 
-    /// What was kept about a stream.
+    /// Returns the text saved about a stream.
     ///
     /// # Errors
     /// When the store cannot be used.

@@ -1,10 +1,10 @@
-//! Deleting events that can matter no more, and what is remembered in their place.
+//! Deletes events that can no longer have an effect, and records what is remembered in their place.
 //!
-//! A row goes only when two clocks agree that its time is over: the running time since it was received, which is never
-//! longer than the real one, and the wall clock, by which tokens expire. So a clock that is wrong in either direction
-//! deletes nothing. And because the settings may grow after a row is gone, what it may have ended is remembered: tokens of
-//! its issuer that were issued before it arrived are refused. When that was is remembered as running time, because the wall
-//! clock may have been wrong then.
+//! A row is deleted only when two clocks agree that its time is over: the running time since it was received,
+//! which never exceeds the real time, and the wall clock, by which tokens expire. So a clock that is wrong in
+//! either direction deletes nothing too early. Because the settings may grow after a row is deleted, what it
+//! may have ended is remembered: tokens of its issuer that were issued before it arrived are rejected. That
+//! moment is kept as running time, because the wall clock may have been wrong then.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use super::uptime::Uptime;
 use crate::identity::Key;
 use crate::time::Timestamp;
 
-/// The moment of a deletion, and how long events are kept by the settings in force.
+/// The moment of a deletion, and the retentions in force.
 #[derive(Debug, Clone)]
 pub(super) struct TrimTerms {
     pub(super) wall: Timestamp,
-    /// As running time of the store.
+    /// On the running time of the store.
     pub(super) uptime: i64,
     pub(super) clock: Uptime,
     pub(super) kept: Arc<[Kept]>,
@@ -33,7 +33,7 @@ impl TrimTerms {
         self.kept.iter().find(|kept| &*kept.issuer == issuer)
     }
 
-    /// The larger of what was asked when the event came and what is asked now.
+    /// The larger of the retention when the event arrived and the retention in force.
     fn retention(&self, stored: &StoredEvent) -> Duration {
         let asked = stored.retention();
         self.of(&stored.event.issuer).map_or(asked, |kept| kept.retention.max(asked))
@@ -45,17 +45,17 @@ impl TrimTerms {
         Duration::from_millis(ran) > retention && self.wall.since(stored.received_at) > retention
     }
 
-    /// Until when tokens were issued that a deleted event may have ended, by running time: until it was received, and by the
-    /// leeway longer, because the clock of their issuer may have been ahead.
+    /// Returns until when tokens were issued that a deleted event may have ended, as running time: until it was
+    /// received plus the leeway, because the clock of their issuer may have been ahead.
     fn until(&self, stored: &StoredEvent, received_uptime: i64) -> i64 {
         let leeway = self.of(&stored.event.issuer).map(|kept| kept.leeway);
-        // Of an issuer that is not configured any more, the largest that is.
+        // For an issuer that is no longer configured, the largest leeway of the others.
         let leeway = leeway.or_else(|| self.kept.iter().map(|kept| kept.leeway).max()).unwrap_or_default();
         received_uptime.saturating_add(millis(leeway))
     }
 }
 
-/// Deletes what is over of the next `limit` events that may be, in the order in which they were to expire.
+/// Deletes the expired events among the next `limit` candidates, in the order of their expiry.
 pub(super) fn trim(
     db: &Connection,
     after: Option<TrimCursor>,
@@ -63,7 +63,7 @@ pub(super) fn trim(
     terms: &TrimTerms,
 ) -> rusqlite::Result<Trimmed> {
     let after = after.unwrap_or(TrimCursor { expires_at: Timestamp::from_millis(i64::MIN), sequence: 0 });
-    // No row goes before this, and the index finds them.
+    // No row is deleted before its `expires_at`, and the index finds those rows.
     let candidates: Vec<(StoredEvent, i64)> = db
         .prepare_cached(&format!(
             "SELECT {EVENT}, received_uptime FROM events
@@ -104,13 +104,13 @@ pub(super) fn trim(
     Ok(Trimmed { deleted: over.len(), names, forgotten, next })
 }
 
-/// What an event names: keys of subjects and of others do not meet, but nothing rests on that.
+/// Identifies what an event names. The keys of subjects never equal those of others, but nothing relies on that.
 fn class(stored: &StoredEvent) -> (bool, Key) {
     (stored.event.kind.shares_keys_with(EventKind::RoleChanged), stored.event.key)
 }
 
-/// Retentions are told apart by the minute, which is within their margin: the moments from which they were computed differ by
-/// milliseconds.
+/// The resolution of remembered retentions, within their margin: the moments from which they were computed
+/// differ by milliseconds.
 const GRAIN: i64 = 60_000;
 
 fn remember(db: &Connection, issuer: &str, retention: Duration, until: i64) -> rusqlite::Result<()> {
@@ -127,7 +127,8 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// What is known of all deleted events. Of an issuer there is one for each retention that its settings ever asked for.
+/// Returns what is remembered of all deleted events: for each issuer, one entry per retention that its
+/// settings ever required.
 pub(super) fn forgotten(db: &Connection, clock: Uptime) -> rusqlite::Result<Vec<Forgotten>> {
     db.prepare_cached("SELECT issuer, retention, until_uptime FROM forgotten")?
         .query_map([], |row| {
@@ -172,7 +173,7 @@ mod tests {
         )
     }
 
-    /// An event that came at 10 s by the wall clock and is kept for a minute by the settings with which it was made.
+    /// An event that arrived at 10 s by the wall clock and was to be kept for a minute when it was made.
     fn stored() -> StoredEvent {
         StoredEvent {
             sequence: 1,

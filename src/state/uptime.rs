@@ -1,31 +1,31 @@
-//! Running time: how long gates have had a store open, all together.
+//! Running time: how long gates have had a store open, in total.
 //!
-//! A duration between two moments of running time is never longer than the time that really passed, whatever the wall
-//! clock said at either of them. So what is kept for a duration of running time is never deleted too early; the time in
-//! which no gate ran is not counted, and makes it last longer.
+//! A duration between two moments of running time is never longer than the time that really passed, whatever
+//! the wall clock said at either of them. So data that is kept for a duration of running time is never deleted
+//! too early; while no gate runs, the time is not counted and the data is kept longer.
 
 use crate::time::Monotonic;
 
-/// The running time of a store, which continues with this process.
+/// The running time of a store, which this process continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Uptime {
-    /// Milliseconds of running time when this process first read its clock; negative when it did so long before it
-    /// opened the store.
+    /// The running time in milliseconds when this process first read its clock; negative if that was long
+    /// before it opened the store.
     base: i64,
 }
 
 impl Uptime {
-    /// Continues from what was counted, at the moment in which the store is opened.
+    /// Continues from the stored running time, at the moment when the store is opened.
     pub(super) fn resume(counted: i64, opened: Monotonic) -> Self {
         Self { base: counted.saturating_sub(opened.as_millis()) }
     }
 
-    /// A moment of this process as it is stored: milliseconds of running time.
+    /// Converts a moment of this process to its stored form: milliseconds of running time.
     pub(crate) fn at(self, moment: Monotonic) -> i64 {
         self.base.saturating_add(moment.as_millis())
     }
 
-    /// A stored moment on the clock of this process; before it, when another process stored it.
+    /// Converts a stored moment to the clock of this process; negative if another process stored it.
     pub(crate) fn moment(self, stored: i64) -> Monotonic {
         Monotonic::from_millis(stored.saturating_sub(self.base))
     }

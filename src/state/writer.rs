@@ -1,6 +1,6 @@
 //! The one thread that uses the database: work that arrives during a commit is batched into the next one.
 //!
-//! Knows nothing about the work.
+//! It does not know what the work does.
 
 use std::fmt;
 use std::thread::JoinHandle;
@@ -11,19 +11,19 @@ use tokio::sync::{mpsc, oneshot};
 use super::schema::Database;
 use super::{StoreError, rows};
 
-/// Work waiting for the thread, and how much of it shares one commit.
+/// How many jobs may wait for the thread, and how many of them share one commit.
 const QUEUE: usize = 512;
 
-/// The thread. Dropping it finishes what was asked for, then closes the database.
+/// A handle to the thread. Dropping it finishes the work requested so far and then closes the database.
 pub(super) struct StoreWriter {
     orders: Option<mpsc::Sender<WriteOrder>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread is asked for.
+/// A request to the thread.
 enum WriteOrder {
     Work(Box<dyn Job>),
-    /// Close the database, now and not when the last handle is dropped; then answer.
+    /// Close the database now, instead of when the last handle is dropped; then reply.
     Close(oneshot::Sender<()>),
 }
 
@@ -40,7 +40,7 @@ impl StoreWriter {
         Ok(Self { orders: Some(orders), thread: Some(thread) })
     }
 
-    /// Finishes what was asked for before and closes the database. What is asked for later fails.
+    /// Finishes the work requested so far and closes the database. Later requests fail.
     pub(super) async fn close(&self) {
         let (reply, closed) = oneshot::channel();
         if let Some(orders) = &self.orders
@@ -56,9 +56,9 @@ impl StoreWriter {
         self.orders.as_ref().is_none_or(mpsc::Sender::is_closed)
     }
 
-    /// Runs `work` in a transaction; what it answers is told only when its changes are durable.
+    /// Runs `work` in a transaction; returns its result only once its changes are durable.
     ///
-    /// Once this was polled the work will be done, whether or not the answer is waited for.
+    /// Once polled, the work will be done even if the future is dropped.
     pub(super) async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -67,7 +67,7 @@ impl StoreWriter {
         self.ask(work, false).await
     }
 
-    /// Runs `work` that changes nothing. It shares no commit, so what others could not write is not a failure of it.
+    /// Runs `work` that changes nothing. It shares no commit, so a failed write of another job is not its failure.
     pub(super) async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -93,7 +93,7 @@ impl Drop for StoreWriter {
     fn drop(&mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
-            // A panic there was reported by the thread itself.
+            // A panic there has been reported by the thread itself.
             drop(thread.join());
         }
     }
@@ -101,17 +101,17 @@ impl Drop for StoreWriter {
 
 fn run(mut database: Database, mut queue: mpsc::Receiver<WriteOrder>) {
     let closed = serve(&mut database, &mut queue);
-    // Another process may open the file as soon as anybody learns that it is closed.
+    // Close the file first: another process may open it as soon as the reply is sent.
     drop((database, queue));
     if let Some(closed) = closed {
-        // The caller may have gone.
+        // The caller may be gone.
         let _ = closed.send(());
     }
 }
 
-/// Works until there are no handles left, or until it is told to close.
+/// Works until no handles are left, or until it is asked to close.
 fn serve(database: &mut Database, queue: &mut mpsc::Receiver<WriteOrder>) -> Option<oneshot::Sender<()>> {
-    // A start that is refused, because the file is damaged, must leave it as it is.
+    // A refused start, because the file is damaged, must leave the file unchanged.
     let mut has_written = false;
     let mut closed = None;
     while closed.is_none()
@@ -157,9 +157,9 @@ fn told(outcome: rusqlite::Result<()>, done: &str) -> Result<(), StoreError> {
     })
 }
 
-/// All of the group or nothing: what fails here is the disk, not one of the jobs.
+/// Commits all jobs of the group or none: an error here comes from the disk, not from one of the jobs.
 fn commit(database: &Database, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
-    // A reader must not ask to write, not even for the sake of a transaction.
+    // A reader must not request write access, not even for the transaction.
     let behavior =
         if database.read_only { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
     let transaction = Transaction::new_unchecked(&database.connection, behavior)?;
@@ -168,7 +168,7 @@ fn commit(database: &Database, group: &mut [Box<dyn Job>]) -> rusqlite::Result<(
         job.work(&transaction)?;
     }
     if !database.read_only {
-        // It rides along with what is written anyway: running time that is not counted only makes things last longer.
+        // Saved along with other changes: running time that is not counted only makes data last longer.
         count_uptime(database)?;
     }
     transaction.commit()
@@ -178,7 +178,7 @@ fn count_uptime(database: &Database) -> rusqlite::Result<()> {
     rows::count_uptime(&database.connection, database.uptime.at(database.clock.monotonic()))
 }
 
-/// Work for the thread, whatever it answers.
+/// A job for the thread, whatever its result type.
 trait Job: Send {
     fn reads(&self) -> bool;
     fn work(&mut self, connection: &Connection) -> rusqlite::Result<()>;
@@ -188,7 +188,7 @@ trait Job: Send {
 struct Task<T, F> {
     work: Option<F>,
     value: Option<T>,
-    /// It changes nothing.
+    /// Whether it only reads.
     reads: bool,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -211,7 +211,7 @@ where
 
     fn reply(self: Box<Self>, outcome: Result<(), StoreError>) {
         let Self { value, reply, .. } = *self;
-        // Nobody may be waiting any more; the work was done all the same.
+        // The caller may be gone; the work has been done nevertheless.
         drop(reply.send(outcome.and_then(|()| value.ok_or(StoreError::Closed))));
     }
 }
@@ -238,12 +238,12 @@ mod tests {
 
     const START: i64 = 1_000;
 
-    /// A store whose running time the clock tells.
+    /// Opens a store whose running time follows the given clock.
     fn open(path: &Path, clock: &Arc<AtomicI64>) -> Store {
         Store::open_on(path, Now::at_millis(START), Clock::Told(Arc::clone(clock))).unwrap()
     }
 
-    /// The running time that the file counts.
+    /// The running time stored in the file.
     fn counted(path: &Path) -> i64 {
         let file = Connection::open(path).unwrap();
         file.query_row("SELECT uptime FROM origin", [], |row| row.get(0)).unwrap()
@@ -304,7 +304,7 @@ mod tests {
             let lock = std::fs::File::open(schema::companion(&path, ".lock")).unwrap();
             assert!(lock.try_lock().is_err());
             let slow = store.transact(|db| {
-                // Slower than whoever does not wait for it.
+                // Slower than a caller that does not wait for it.
                 testkit::let_pass(Duration::from_millis(100));
                 db.execute("UPDATE origin SET not_before = 7", [])
             });

@@ -1,27 +1,27 @@
-//! The closed sets that describe an event, each with the word for users and the number in the store.
+//! The closed sets that describe an event, each with its word for users and its number in the store.
 
 use crate::identity::SubjectKey;
 
-/// What kind of event.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EventKind {
     /// The subject's roles changed.
     RoleChanged,
-    /// The subject's tokens issued until then end.
+    /// Revokes the subject's tokens issued until then.
     SubjectRevoked,
-    /// One token ends.
+    /// Revokes one token.
     TokenRevoked,
-    /// The client's tokens issued until then end.
+    /// Revokes the client's tokens issued until then.
     ClientRevoked,
-    /// The issuer's tokens issued until then end.
+    /// Revokes the issuer's tokens issued until then.
     IssuerRevoked,
     /// An earlier event was undone.
     Undone,
-    /// The tokens of a login session issued until then end.
+    /// Revokes the tokens of a login session issued until then.
     SessionRevoked,
 }
 
-/// Each kind, the word users see, and the number it is stored as.
+/// Each kind, the word users see, and the number in the store.
 const KINDS: [(EventKind, &str, i64); 7] = [
     (EventKind::RoleChanged, "role-changed", 0),
     (EventKind::SubjectRevoked, "subject-revoked", 1),
@@ -32,19 +32,19 @@ const KINDS: [(EventKind, &str, i64); 7] = [
     (EventKind::SessionRevoked, "session-revoked", 6),
 ];
 
-/// Which claim of a token the subject of an event is compared with (`[issuers.claims]`).
+/// The claim of a token that the subject of an event is compared with (`[issuers.claims]`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SubjectKind {
-    /// The subject itself.
+    /// The subject claim.
     #[default]
     Subject,
-    /// Its e-mail address.
+    /// The e-mail address.
     Email,
-    /// Any of its aliases.
+    /// Any of the aliases.
     Alias,
 }
 
-/// Each kind, the word users see, and the number it is stored as.
+/// Each kind, the word users see, and the number in the store.
 const SUBJECT_KINDS: [(SubjectKind, &str, i64); 3] = [
     (SubjectKind::Subject, "subject", 0),
     (SubjectKind::Email, "email", 1),
@@ -58,13 +58,13 @@ impl SubjectKind {
         SUBJECT_KINDS.iter().find(|(kind, ..)| *kind == self).map_or("", |(_, word, _)| word)
     }
 
-    /// The kind that a word names.
+    /// The kind with this word, if any.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         SUBJECT_KINDS.iter().find(|(_, known, _)| *known == word).map(|(kind, ..)| *kind)
     }
 
-    /// The key of a subject that is named in this way.
+    /// The key of a subject that this claim names.
     #[must_use]
     pub fn key(self, issuer: &str, name: &str) -> SubjectKey {
         match self {
@@ -119,7 +119,7 @@ impl EventKind {
         KINDS.iter().find(|(kind, ..)| *kind == self).map_or("", |(_, word, _)| word)
     }
 
-    /// The kind that a word names.
+    /// The kind with this word, if any.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
         KINDS.iter().find(|(_, known, _)| *known == word).map(|(kind, ..)| *kind)
@@ -133,7 +133,7 @@ impl EventKind {
         KINDS.iter().find(|(.., known)| *known == code).map(|(kind, ..)| *kind)
     }
 
-    /// Whether the keys of both kinds name the same sort of thing.
+    /// Whether the keys of both kinds identify the same sort of thing.
     #[must_use]
     pub fn shares_keys_with(self, other: Self) -> bool {
         let subject = |kind| matches!(kind, Self::RoleChanged | Self::SubjectRevoked);

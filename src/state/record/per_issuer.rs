@@ -8,7 +8,7 @@ use crate::identity::IssuerKey;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PerIssuer<T> {
     common: T,
-    /// Sorted by name. None of them is the common value, so two that say the same are equal.
+    /// Sorted by name. None of them equals the common value, so two instances with the same values are equal.
     own: Vec<OwnValue<T>>,
 }
 
@@ -20,7 +20,8 @@ struct OwnValue<T> {
 }
 
 impl<T: PartialEq> PerIssuer<T> {
-    /// The common value, and those of issuers that have their own. Of two for one issuer the first counts.
+    /// Creates it from the common value and the values of issuers that override it. If an issuer has
+    /// two, the first is used.
     #[must_use]
     pub fn new(common: T, own: impl IntoIterator<Item = (Arc<str>, T)>) -> Self {
         let with_key =
@@ -34,7 +35,7 @@ impl<T: PartialEq> PerIssuer<T> {
 }
 
 impl<T> PerIssuer<T> {
-    /// The value of every issuer that has none of its own.
+    /// The value of every issuer without one of its own.
     #[must_use]
     pub fn common(&self) -> &T {
         &self.common
@@ -62,7 +63,7 @@ impl<T> PerIssuer<T> {
         std::iter::once(&self.common).chain(self.own.iter().map(|own| &own.value))
     }
 
-    /// What `change` makes of each value.
+    /// Applies `change` to each value.
     #[must_use]
     pub fn map<V: PartialEq>(&self, change: impl Fn(&T) -> V) -> PerIssuer<V> {
         PerIssuer::new(
@@ -71,7 +72,7 @@ impl<T> PerIssuer<T> {
         )
     }
 
-    /// What `with` makes of both values of each issuer.
+    /// Combines the two values of each issuer with `with`.
     #[must_use]
     pub fn zip<U, V: PartialEq>(&self, other: &PerIssuer<U>, with: impl Fn(&T, &U) -> V) -> PerIssuer<V> {
         let names = self.own.iter().map(|own| &own.issuer).chain(other.own.iter().map(|own| &own.issuer));
@@ -81,7 +82,7 @@ impl<T> PerIssuer<T> {
 }
 
 impl<T> From<T> for PerIssuer<T> {
-    /// One value for all issuers.
+    /// The same value for all issuers.
     fn from(common: T) -> Self {
         Self { common, own: Vec::new() }
     }

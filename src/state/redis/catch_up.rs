@@ -1,4 +1,5 @@
-//! Reads the log to its end: finds new entries, entries that it lost but this gate has, and entries that nobody here has.
+//! Reads the log to its end and compares it with the local copy: finds new entries, entries that only this gate
+//! still has, and entries that are missing from both.
 
 use std::time::Duration;
 
@@ -17,15 +18,16 @@ use super::transfer::UNFINISHED;
 use super::{Fleet, PATIENCE, lock};
 use crate::time::{Monotonic, Timestamp};
 
-/// How far the clocks of the servers, the issuers and the gates may be apart.
+/// How far apart the clocks of servers, issuers and gates may be.
 const CLOCKS: Duration = Duration::from_secs(60);
 
 impl Fleet {
-    /// Makes sure that there is a log, and one of this version.
+    /// Makes sure that the log exists and has this version.
     async fn begin(&self) -> Result<Beat, RedisFault> {
         let mut beat = self.beat(PATIENCE).await?;
         if beat.id.is_empty() {
-            // It begins now, also for a gate that knows of an earlier one: that has to be published again first.
+            // Created with the present time, even if this gate knows an earlier log: its entries must be
+            // published again first.
             self.found(&random_id()).await?;
             beat = self.beat(PATIENCE).await?;
         }
@@ -33,7 +35,7 @@ impl Fleet {
         Ok(beat)
     }
 
-    /// Refuses a log of another version.
+    /// Returns an error for a log of another version.
     pub(super) fn require_version(&self, beat: &Beat) -> Result<(), RedisFault> {
         match beat.version.as_str() {
             VERSION => Ok(()),
@@ -46,7 +48,7 @@ impl Fleet {
         }
     }
 
-    /// Reads the log to its end. `filled` gets the gaps whose entries this gate holds.
+    /// Reads the log to its end. Adds to `filled` the gaps whose entries this gate holds.
     pub(super) async fn catch_up(&self, filled: &mut Vec<Gap>) -> Result<Outcome, RedisFault> {
         let asked_at = Monotonic::now();
         let beat = self.begin().await?;
@@ -67,7 +69,7 @@ impl Fleet {
             self.settle(Duration::ZERO);
         }
         *lock(&self.lost) = lost;
-        // A gate that never read a whole log cannot say since when it knows everything.
+        // A gate that never read a complete log cannot say since when it knows everything.
         let created_at = if known.complete { known.created_at } else { beat.created_at };
         let read = if same { known.read.max(known.last) } else { 0 };
         self.set_position(EntryPosition { id: beat.id.clone(), last: fork, read, created_at, ..known });
@@ -89,7 +91,7 @@ impl Fleet {
         Ok(if whole { Outcome::CaughtUp } else { Outcome::FoundLoss })
     }
 
-    /// Puts everything up to the log's end in force; returns the gaps in it that nothing explains.
+    /// Puts all entries up to the end of the log in force; returns the unexplained gaps.
     async fn read_to_the_end(&self, beat: &Beat) -> Result<Vec<Gap>, RedisFault> {
         let (lane, mut gaps) = (self.log_lane()?, Vec::new());
         loop {
@@ -110,7 +112,7 @@ impl Fleet {
         if gaps.is_empty() {
             return Ok(gaps);
         }
-        // Entries may have been removed in order, or published again, since the question was asked.
+        // Entries may have been trimmed or published again since the heartbeat was read.
         let now = self.beat(PATIENCE).await?;
         if now.id != beat.id {
             return Err(RedisFault::Moved("the event log was replaced while it was being read".to_owned()));
@@ -119,8 +121,8 @@ impl Fleet {
         Ok(gaps)
     }
 
-    /// Says what is missing. What the entries said that nobody here knows is not known, so nothing from before is;
-    /// answers since when everything is known.
+    /// Logs the gaps. What the entries said that nobody here knows is lost, so nothing is known of earlier
+    /// tokens either; returns the moment since which everything is known.
     async fn account(
         &self,
         beat: &Beat,
@@ -140,19 +142,19 @@ impl Fleet {
             );
         }
         let Some(upto) = missing.iter().map(|gap| gap.upto).max() else { return Ok(created_at) };
-        // Tokens count by the second, so the one in which it may have happened is over.
+        // Token times have a resolution of one second, so the whole second of the event must be over.
         let since = Timestamp::from_secs(appended_at(upto).plus(CLOCKS).min(beat.clock).as_secs() + 1);
         error!(
             gaps = missing.len(),
             %since,
             "events are missing from the shared log; older tokens are rejected as if the store were new, until another gate republishes the events"
         );
-        // Replicas that know more see it, publish what they hold, and move it back.
+        // Replicas that know more notice this, publish what they hold, and move it back.
         self.raise(&beat.id, since).await?;
         Ok(created_at.max(since))
     }
 
-    /// The entries after a place, up to [`PAGE`].
+    /// Returns the entries after a place, at most [`PAGE`].
     pub(super) async fn read(&self, lane: &RedisConnection, after: u64) -> Result<Vec<LogEntry>, RedisFault> {
         let mut range = cmd("XRANGE");
         range.arg(&self.keys.events).arg(format!("({}", id(after))).arg("+").arg("COUNT").arg(PAGE);
@@ -160,7 +162,7 @@ impl Fleet {
         entries(&values)
     }
 
-    /// The last place that this replica and the log have in common; 0 when there is none.
+    /// Returns the last place that this replica and the log have in common; 0 if there is none.
     async fn fork(&self) -> Result<u64, RedisFault> {
         const STEP: usize = 100;
         let mut before = "+".to_owned();
@@ -182,14 +184,14 @@ impl Fleet {
     }
 }
 
-/// What is missing between the entries of a page, which begins after `last`.
+/// Returns the gaps between the entries of a page that begins after `last`.
 fn gaps_in(mut last: u64, page: &[LogEntry], ledger: &LogOrigin) -> Vec<Gap> {
     let mut gaps = Vec::new();
     for entry in page {
         match follows(last, entry.sequence, entry.previous, ledger) {
             Follows::Next | Follows::Explained => {}
             Follows::Missing(gap) => gaps.push(gap),
-            // Somebody put it there by hand, so anything may be missing before it.
+            // Somebody added it by hand, so anything may be missing before it.
             Follows::Foreign => gaps.push(Gap { after: last, upto: entry.sequence }),
         }
         last = entry.sequence;

@@ -1,4 +1,4 @@
-//! Last uses shared by all replicas: written in batches, read only where the local clock cannot decide.
+//! Last uses, shared by all replicas: written in batches, and read only where the local clock cannot decide.
 
 use std::time::Duration;
 
@@ -11,13 +11,14 @@ use crate::state::StoreError;
 use crate::state::record::SessionRow;
 use crate::time::Timestamp;
 
-/// Last uses written by one call.
+/// How many last uses one call writes.
 const BATCH: usize = 500;
-/// Calls that are under way at once.
+/// How many calls run concurrently.
 pub(super) const WINDOW: usize = 8;
-/// How long a request waits for a last use.
+/// How long a request waits for the read of a last use.
 const LOOKING: Duration = Duration::from_millis(500);
-/// How long a last use is kept beyond the longest idle timeout: late writes, and clocks that are measured, not known.
+/// How much longer than the longest idle timeout a last use is kept: for late writes, and because clock offsets
+/// are measured, not exact.
 const MARGIN: Duration = Duration::from_secs(60);
 
 /// What all replicas together know of a token's use.
@@ -25,14 +26,14 @@ const MARGIN: Duration = Duration::from_secs(60);
 pub enum Told {
     /// Its last use anywhere.
     LastUsed(Timestamp),
-    /// It was idle everywhere, and is permanently rejected.
+    /// It was idle on all replicas and is permanently rejected.
     Over,
-    /// That cannot be told now.
+    /// The store cannot say at the moment.
     Unknown,
 }
 
 impl Fleet {
-    /// Keeps last uses; returns the tokens that were found idle by another replica meanwhile.
+    /// Saves last uses; returns the tokens that another replica found idle in the meantime.
     pub(in crate::state) async fn save_sessions(
         &self,
         rows: Vec<SessionRow>,
@@ -47,13 +48,14 @@ impl Fleet {
             for found in futures_util::future::join_all(saving).await {
                 over.extend(found?);
             }
-            // Encoding hundreds of thousands must not hold up other tasks on the thread.
+            // Encoding hundreds of thousands of entries must not starve other tasks on the thread.
             yield_now().await;
         }
         Ok(over)
     }
 
-    /// What one call each may write: one hash tag after the other, so that a call stays within a slot of a cluster.
+    /// Splits last uses into batches, one call each. In a cluster a batch has only one hash tag, so that
+    /// its keys share a slot.
     pub(super) fn batches<'a>(
         &self,
         uses: &'a mut [(TokenKey, Timestamp)],
@@ -82,8 +84,8 @@ impl Fleet {
         Ok(over.into_iter().filter_map(|place| Some(batch.get(place.checked_sub(1)?)?.0)).collect())
     }
 
-    /// The last use of a token that is idle as far as this replica knows: `known` is the last it knows of, `idle` how long
-    /// it may be unused. Where all replicas agree that it is idle, it is marked so, for good.
+    /// Reads the last use of a token that is idle as far as this replica knows: `known` is the last use known
+    /// here, `idle` the idle timeout. If the token is idle on all replicas, marks it as permanently idle.
     pub(in crate::state) async fn last_use(
         &self,
         token: TokenKey,
@@ -112,12 +114,13 @@ impl Fleet {
             0 => {}
             found => return Ok(told(found)),
         }
-        // Being idle there proves nothing else, and the mark would be final.
+        // A missing last use there proves nothing by itself, and the mark would be final.
         self.require_settled().await?;
         self.look(token, known, idle, true).await.map(told)
     }
 
-    /// An emptied database, or one whose clock stepped, knows no uses until the replicas have written theirs again.
+    /// Fails while last uses are incomplete: after a database was emptied or its clock stepped, until the
+    /// replicas have written theirs again.
     pub(super) async fn require_settled(&self) -> Result<(), RedisFault> {
         if self.beat(LOOKING).await?.id != self.position().id || self.is_settling() {
             return Err(RedisFault::Unreachable("resumed writing last uses".to_owned()));
@@ -136,7 +139,7 @@ impl Fleet {
         let lane = self.lane(&key)?;
         let mut call = self.scripts.look.call(1);
         call.arg(key).arg(known.as_millis()).arg(millis(idle));
-        // A mark outlives the token: whatever the timeout becomes, what was idle stays so.
+        // A mark outlives the token: whatever the timeout becomes, an idle token stays idle.
         call.arg(self.kept_millis()).arg(u8::from(mark));
         lane.ask(&call, LOOKING).await
     }
@@ -147,6 +150,6 @@ fn told(found: i64) -> Told {
 }
 
 fn millis(duration: Duration) -> i64 {
-    // A number that Lua's doubles hold exactly.
+    // Within the integers that Lua's doubles represent exactly.
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).min(1 << 50)
 }

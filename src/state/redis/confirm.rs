@@ -1,8 +1,8 @@
-//! The heartbeat: confirms that the log is the expected one, how long it is, and that its server accepts writes.
+//! The heartbeat: confirms that the log is the expected one, how far it reaches, and that its server accepts writes.
 //!
-//! A primary that is fenced off still answers queries, and its log looks complete. Only an accepted write proves that it is
-//! still the server where revocations arrive. The last such write of any gate is the proof for all: gates read its time, and
-//! write themselves only when it is older than half a heartbeat.
+//! A primary that is fenced off still answers queries, and its log looks complete. Only an accepted write
+//! proves that it is still the server where revocations arrive. The last such write of any gate is the proof
+//! for all: gates read its time, and write themselves only when it is older than half a heartbeat.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,16 +18,16 @@ use super::supervise::jittered;
 use super::{Fleet, PATIENCE, lock, setup};
 use crate::time::{Monotonic, Now, Timestamp};
 
-/// How much a server's clock may drift between two heartbeats, and the clock of another server that took over differ.
+/// How much a server's clock may drift between two heartbeats, and how much the clock of its successor may differ.
 const CLOCKS: Duration = Duration::from_secs(30);
-/// How long no token is called permanently idle after the server's clock stepped: time for somebody to set it right.
+/// How long no token is marked permanently idle after the server's clock stepped: time for an operator to correct it.
 const STEPPED: Duration = Duration::from_secs(600);
 
 impl Fleet {
-    /// Asks every now and then whether the log is the one that is followed, and how far it has grown.
+    /// Confirms at each heartbeat that the log is the one being followed, and reads how far it has grown.
     pub(super) async fn confirm(&self) -> Result<Outcome, RedisFault> {
         let mut silent_since = Instant::now();
-        // A creation that was moved back, and the last entry of the log that vouches for it.
+        // A beginning that was moved back, and the log's last entry at that time.
         let mut lowered: Option<(Timestamp, u64)> = None;
         loop {
             let every = self.heartbeat();
@@ -35,11 +35,11 @@ impl Fleet {
                 () = sleep(jittered(every)) => {}
                 () = self.doubt.notified() => {}
             }
-            // Before the question: what is appended while it is on its way is no loss.
+            // Read before the request: an entry that is appended while it is under way is not a loss.
             let (known, asked_at) = (self.position(), Monotonic::now());
             let beat = match self.beat_as_primary(every).await {
                 Ok(beat) => beat,
-                // One slow answer is not an outage: a thousand replicas that connect anew would make it one.
+                // One slow response is not an outage: a thousand replicas reconnecting would turn it into one.
                 Err(RedisFault::Unreachable(_)) if silent_since.elapsed() < every * 2 => continue,
                 Err(fault) => return Err(fault),
             };
@@ -52,7 +52,7 @@ impl Fleet {
             let (removed, idle) = (self.newly_removed(&beat, asked_at), self.new_terms(&beat));
             self.announce(Notice { removed, idle, ..Notice::default() }).await?;
             match self.prove(&beat, asked_at, every).await {
-                // Nothing was confirmed then.
+                // Then nothing was confirmed.
                 Ok(()) | Err(RedisFault::Unreachable(_)) => {}
                 Err(fault) => return Err(fault),
             }
@@ -61,7 +61,7 @@ impl Fleet {
             if beat.created_at < known.created_at && is_news {
                 lowered = Some((beat.created_at, beat.last));
             }
-            // What was published again counts before the tokens do that it may have ended.
+            // Republished events must take effect before the tokens that they may have ended count again.
             if let Some((created_at, _)) = lowered.take_if(|(_, last)| self.position().last >= *last) {
                 lock(&self.position).created_at = created_at;
                 self.announce(Notice { created_at: Some(created_at), ..Notice::default() }).await?;
@@ -73,7 +73,8 @@ impl Fleet {
         }
     }
 
-    /// A server that was made a replica goes on answering reads, with what is older by the minute.
+    /// Reads the heartbeat after checking the server's role: a demoted primary still answers reads, with
+    /// data that grows stale.
     async fn beat_as_primary(&self, patience: Duration) -> Result<Beat, RedisFault> {
         if !self.is_cluster() {
             let role: Vec<Value> = self.log_lane()?.ask(&cmd("ROLE"), patience).await?;
@@ -84,8 +85,8 @@ impl Fleet {
         self.beat(patience).await
     }
 
-    /// Confirms what `beat` says, which was asked at `asked_at`, if its server takes writes. One that does not goes on
-    /// being followed: it may take them again.
+    /// Confirms the `beat`, requested at `asked_at`, if its server accepts writes. A server that does not is
+    /// still followed, because it may accept them again.
     pub(super) async fn prove(
         &self,
         beat: &Beat,
@@ -111,7 +112,7 @@ impl Fleet {
         }
     }
 
-    /// When the server took its last write, at the latest at `asked_at`. Writes if that is too long ago.
+    /// Returns the time of the server's last accepted write, at most `asked_at`. Writes if that was too long ago.
     async fn last_write(
         &self,
         beat: &Beat,
@@ -128,7 +129,8 @@ impl Fleet {
         let mut stamp = cmd("SET");
         stamp.arg(&self.keys.stamp).arg(beat.clock.as_millis());
         match lane.ask::<String>(&stamp, PATIENCE).await {
-            // The commands of a server that is full are judged like any others, except those that need memory.
+            // A server at maxmemory rejects only commands that need memory; this one does not, so it still
+            // proves that writes are accepted.
             Err(RedisFault::Full) => {
                 let mut touch = cmd("GETEX");
                 lane.ask::<Option<String>>(touch.arg(&self.keys.stamp).arg("PERSIST"), PATIENCE).await?;
@@ -143,9 +145,9 @@ impl Fleet {
         }
     }
 
-    /// Notes how far the server's clock is from ours; an answer on the way for long says less. When it stepped, last uses
-    /// in the store may have expired, and a token that seems idle by it may not be: they are all written again, and no
-    /// token is called permanently idle for a while.
+    /// Measures the offset of the server's clock; a slow response is too imprecise and is ignored. When that
+    /// clock stepped, last uses in the store may have expired, and tokens may only seem idle: all replicas
+    /// write their last uses again, and no token is marked permanently idle for a while.
     pub(super) fn measure(&self, beat: &Beat, round_trip: Duration) {
         if round_trip >= PATIENCE / 4 {
             return;
@@ -161,19 +163,19 @@ impl Fleet {
         }
     }
 
-    /// All that was in the log at that moment is known here, or will be when its last entry is.
+    /// Records that all entries that were in the log at that moment are known here, or will be once its last entry is.
     fn confirmed_at(&self, beat: &Beat, at: Monotonic) {
         let position = lock(&self.position);
         if position.last >= beat.last {
             self.freshness.confirm(at);
             *lock(&self.pending) = None;
         } else {
-            // An older one is nearer to being true.
+            // The older one can be confirmed sooner.
             lock(&self.pending).get_or_insert((at, beat.last));
         }
     }
 
-    /// Entries were put in force.
+    /// Confirms the pending heartbeat if its entries are in force now.
     pub(super) fn caught_up(&self) {
         let position = lock(&self.position);
         let mut pending = lock(&self.pending);
@@ -182,7 +184,7 @@ impl Fleet {
         }
     }
 
-    /// Whether the entries that the primary has do not arrive.
+    /// Whether entries that the primary has fail to arrive here.
     fn is_left_behind(&self, beat: &Beat) -> bool {
         let waiting = lock(&self.pending).map(|(at, _)| Monotonic::now().since(at));
         waiting.is_some_and(|waiting| waiting > lock(&self.terms).max_staleness / 2)
@@ -190,12 +192,12 @@ impl Fleet {
     }
 }
 
-/// Whether a clock that was `before` ahead of a steady one, and is `ahead` of it now, was set meanwhile.
+/// Whether the clock was set in between: it was `before` ahead of a steady clock, and is `ahead` of it now.
 const fn is_step(before: i64, ahead: i64) -> bool {
     before.abs_diff(ahead) > CLOCKS.as_millis() as u64
 }
 
-/// How long ago a stamp was made, if that is at most `limit`. One from ahead was made by a clock that was set back since.
+/// The age of a stamp, if that is at most `limit`. A stamp in the future comes from a clock that was set back since.
 fn age(stamp: Timestamp, clock: Timestamp, limit: Duration) -> Option<Duration> {
     (stamp <= clock).then(|| clock.since(stamp)).filter(|age| *age <= limit)
 }
@@ -221,7 +223,7 @@ mod tests {
             (1_000, 1_000, Some(0)),
             (1_000, 1_500, Some(500)),
             (1_000, 1_501, None),
-            // The server's clock stepped, by a little and by days.
+            // The server's clock stepped, by little and by days.
             (1_000, 999, None),
             (1_000, 86_401_000, None),
             (86_401_000, 1_000, None),

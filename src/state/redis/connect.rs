@@ -1,7 +1,7 @@
 //! Opens connections: TCP, TLS, credentials, and the discovery of the primary with Sentinel or in a cluster.
 //!
-//! The crate implements the protocol; sockets, TLS and routing are ours, so that certificate trust, timeouts and
-//! redirections work the same way as elsewhere in the gate.
+//! The crate implements the protocol; sockets, TLS and routing are our own, so that certificate trust, timeouts
+//! and redirections work the same way as elsewhere in the gate.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,10 +23,10 @@ use super::endpoint::{Credentials, Host, RedisEndpoint, Topology};
 use super::fault::RedisFault;
 use crate::tls;
 
-/// How long opening a connection may take, the handshakes included.
+/// How long opening a connection may take, including the handshakes.
 const OPENING: Duration = Duration::from_millis(1_500);
 
-/// One connection, shared by all who ask on it. Closed when the last of them drops it.
+/// A multiplexed connection, shared by its users. It closes when the last of them drops it.
 #[derive(Clone)]
 pub(super) struct RedisConnection {
     inner: MultiplexedConnection,
@@ -48,7 +48,7 @@ impl fmt::Debug for RedisConnection {
 }
 
 impl RedisConnection {
-    /// Asks, and waits for the answer for so long.
+    /// Sends a command and waits at most `patience` for the response.
     pub(super) async fn ask<T: FromRedisValue>(
         &self,
         command: &Cmd,
@@ -62,7 +62,7 @@ impl RedisConnection {
     }
 }
 
-/// Which connection leads to the server that has a slot.
+/// The connections to the servers, by the slots that they serve.
 #[derive(Debug)]
 pub(super) struct Lanes {
     ranges: Vec<(u16, u16, Host)>,
@@ -70,18 +70,18 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// The connection for a slot.
+    /// Returns the connection for a slot.
     pub(super) fn to(&self, slot: u16) -> Result<&RedisConnection, RedisFault> {
         let host = self.host(slot)?;
         self.open.get(host).ok_or_else(|| RedisFault::Unreachable(format!("cannot reach {host}")))
     }
 
-    /// Every connection, and to whom.
+    /// Returns every connection with its server.
     pub(super) fn all(&self) -> impl Iterator<Item = (&Host, &RedisConnection)> {
         self.open.iter()
     }
 
-    /// Who has a slot.
+    /// Returns the server of a slot.
     pub(super) fn host(&self, slot: u16) -> Result<&Host, RedisFault> {
         let range = self.ranges.iter().find(|(first, last, _)| (*first..=*last).contains(&slot));
         range
@@ -92,7 +92,7 @@ impl Lanes {
 
 #[cfg(test)]
 impl Lanes {
-    /// To nobody.
+    /// No connections.
     pub(super) fn none() -> Self {
         Self { ranges: Vec::new(), open: HashMap::new() }
     }
@@ -106,7 +106,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// Reads the roots for TLS.
+    /// Creates it and reads the CA certificates for TLS.
     pub(super) fn new(endpoint: RedisEndpoint, ca: Option<&PathBuf>) -> Result<Self, tls::TlsError> {
         let tls =
             endpoint.tls.then(|| tls::client_config(ca.map(PathBuf::as_path), None, &[])).transpose()?;
@@ -117,8 +117,8 @@ impl Connector {
         self.endpoint.topology == Topology::Cluster
     }
 
-    /// Connections to all that are in charge of something. A node of a cluster that cannot be reached is left out; its
-    /// slots fail alone.
+    /// Connects to all servers that serve slots. A cluster node that cannot be reached is left out, so
+    /// that only its slots fail.
     pub(super) async fn lanes(&self) -> Result<Lanes, RedisFault> {
         if !self.is_cluster() {
             let host = self.primary().await?;
@@ -140,18 +140,18 @@ impl Connector {
         Ok(lanes)
     }
 
-    /// A connection of its own to the server of a slot, for commands that block.
+    /// Opens a separate connection to the server of a slot, for blocking commands.
     pub(super) async fn alone(&self, lanes: &Lanes, slot: u16) -> Result<RedisConnection, RedisFault> {
         self.open(lanes.host(slot)?, &self.endpoint.credentials).await
     }
 
-    /// A connection to any server of this endpoint, for reading.
+    /// Opens a connection to any server of this endpoint, for reading.
     pub(super) async fn any(&self) -> Result<RedisConnection, RedisFault> {
         let host = self.primary().await?;
         self.open(&host, &self.endpoint.credentials).await
     }
 
-    /// The server, or whom the sentinels call the primary.
+    /// The configured server, or the primary according to the sentinels.
     async fn primary(&self) -> Result<Host, RedisFault> {
         let Topology::Sentinel(name) = &self.endpoint.topology else {
             let first = self.endpoint.hosts.first().cloned();
@@ -160,7 +160,8 @@ impl Connector {
         self.first_of(|host| self.ask_sentinel(host, name)).await
     }
 
-    /// What the first of the hosts answers; all are asked at once, because one that hangs must not hold up the others.
+    /// Returns the first successful answer of the hosts. All are asked at once, so that one that hangs
+    /// does not delay the others.
     async fn first_of<'a, T, F>(&'a self, ask: impl Fn(&'a Host) -> F) -> Result<T, RedisFault>
     where
         F: Future<Output = Result<T, RedisFault>>,
@@ -170,7 +171,7 @@ impl Connector {
     }
 
     async fn ask_sentinel(&self, host: &Host, name: &str) -> Result<Host, RedisFault> {
-        // Most sentinels have no password; those that have mostly share the servers'.
+        // Most sentinels have no password; the others mostly use that of the servers.
         let mut where_is = cmd("SENTINEL");
         where_is.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
         let open = self.open(host, &Credentials::default()).await;
@@ -190,7 +191,7 @@ impl Connector {
         Ok(Host { name: known.0, port: known.1 })
     }
 
-    /// Who has which slots, as the first node that answers says.
+    /// Which node serves which slots, according to the first node that answers.
     async fn slots(&self) -> Result<Vec<(u16, u16, Host)>, RedisFault> {
         self.first_of(|host| self.ask_node(host)).await
     }
@@ -242,17 +243,17 @@ impl Connector {
         if !credentials.password.is_empty() {
             info = info.set_password(&credentials.password);
         }
-        // Each question has a patience of its own.
+        // Each request has its own timeout.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let (inner, driver) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
         let connection = RedisConnection { inner, _driver: Arc::new(Driver(tokio::spawn(driver))) };
-        // A server that hangs accepts connections all the same.
+        // A hung server still accepts connections, so check that it responds.
         connection.ask::<String>(&cmd("PING"), OPENING).await?;
         Ok(connection)
     }
 }
 
-/// One element of `CLUSTER SLOTS`: first, last, then the nodes, the primary first.
+/// Parses one element of `CLUSTER SLOTS`: first slot, last slot, then the nodes, primary first.
 fn slot_range(range: &Value, asked: &Host) -> Option<(u16, u16, Host)> {
     let Value::Array(parts) = range else { return None };
     let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = parts.as_slice() else {

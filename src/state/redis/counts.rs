@@ -1,4 +1,4 @@
-//! Usage and key sets in the shared store: counts of all replicas in one hash, the newest key set of each issuer.
+//! Usage and key sets in the shared store: the counts of all replicas in one hash, and the newest key set of each issuer.
 
 use redis::cmd;
 
@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 impl Fleet {
     /// Adds these counts to those of all replicas.
     ///
-    /// An answer that is lost on the way makes the caller add them again: counts are then too high, never too low.
+    /// If the response is lost, the caller adds them again: counts are then too high, never too low.
     pub(in crate::state) async fn add_usage(&self, rows: Vec<UsageRow>) -> Result<(), StoreError> {
         let mut call = self.scripts.count.call(2);
         call.arg(&self.keys.usage).arg(&self.keys.usage_last);
@@ -23,7 +23,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// What a client, or every client, used on all replicas.
+    /// Returns the usage of one client, or of all clients, on all replicas.
     pub(in crate::state) async fn usage(&self, client: Option<&str>) -> Result<Vec<UsageRow>, StoreError> {
         let lane = self.lane(self.keys.usage.as_bytes())?;
         let all = |key: &String| {
@@ -46,7 +46,7 @@ impl Fleet {
         Ok(rows)
     }
 
-    /// Keeps a key set unless a newer one is there.
+    /// Saves a key set unless the store has a newer one.
     pub(in crate::state) async fn save_key_set(
         &self,
         of: (&str, &str),
@@ -60,7 +60,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// The last good key set that any replica fetched.
+    /// Returns the last good key set that any replica fetched.
     pub(in crate::state) async fn key_set(
         &self,
         of: (&str, &str),
@@ -76,6 +76,6 @@ impl Fleet {
 }
 
 fn field(row: &UsageRow) -> String {
-    // Strings and numbers always have a form.
+    // Strings and numbers always serialize.
     serde_json::to_string(&(&row.client, &row.route, row.status)).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Creates the log of a shared store before the first gate does, to define how tokens issued earlier are treated.
+//! Creates the log of a shared store before the first gate does, and so decides how tokens issued earlier are treated.
 
 use super::connect::Connector;
 use super::fault::RedisFault;
@@ -9,10 +9,10 @@ use super::{PATIENCE, Settings, setup};
 use crate::state::OpenError;
 use crate::time::Timestamp;
 
-/// Creates the log; with `accept_existing_tokens` it takes it that nothing was revoked before.
+/// Creates the log; with `accept_existing_tokens` it assumes that nothing was revoked before.
 ///
 /// # Errors
-/// When the server cannot be used, or there is a log already.
+/// When the server cannot be used, or the log already exists.
 pub async fn create(settings: &Settings, accept_existing_tokens: bool) -> Result<(), OpenError> {
     let refused = |fault: RedisFault| OpenError::Refused(fault.to_string());
     if try_create(settings, accept_existing_tokens).await.map_err(refused)? {

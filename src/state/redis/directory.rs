@@ -1,5 +1,5 @@
-//! Directories in the shared store: the documents in a hash, and the last revisions in another, by which a replica knows
-//! whether its copy is a past of the server's, and what changed since.
+//! Directories in the shared store: one hash with the documents, and one with the last revisions, from which a
+//! replica learns whether its copy is an earlier state of the server's directory, and what has changed since.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use super::{Fleet, PATIENCE};
 use crate::state::StoreError;
 use crate::state::directory::{DirectoryEntry, DirectoryNews, DirectoryRevision, PAGE};
 
-/// How long a change of many documents may take.
+/// The timeout for a change of many documents.
 const LONG: Duration = Duration::from_secs(10);
 
-/// The names of what a directory is made of, in one slot.
+/// The keys of a directory, which share a slot.
 struct DirectoryKeys {
     state: String,
     history: String,
     entries: String,
 }
 
-/// What the server says of a directory: number, token, what the next two are (0: nothing is new; 1: what changed; 2: all of
-/// it must be read), keys, bodies.
+/// The server's reply about a directory: number, token, a code for the rest (0: nothing is new; 1: the changes
+/// follow; 2: read the whole directory), keys, bodies.
 type SaidOfDirectory = (u64, String, u8, Vec<String>, Vec<Option<String>>);
 
 impl Fleet {
@@ -45,7 +45,7 @@ impl Fleet {
         lane.ask(call, patience).await.inspect_err(|fault| self.noticed(fault))
     }
 
-    /// What is new in a directory.
+    /// Returns what changed in a directory.
     pub(in crate::state) async fn directory_news(
         &self,
         name: &str,
@@ -59,7 +59,7 @@ impl Fleet {
             1 => Ok(Some(DirectoryNews { revision, is_whole: false, entries: entries(changed, bodies) })),
             _ => {
                 let mut entries = self.scan_directory(&keys).await?;
-                // What changed while it was read.
+                // The changes made while it was read.
                 let (number, token, kind, keys_after, bodies_after) =
                     self.say_directory(&keys, &revision).await?;
                 if kind > 1 {
@@ -96,7 +96,7 @@ impl Fleet {
             scan.arg(&keys.entries).arg(cursor).arg("COUNT").arg(PAGE);
             let (next, part): (u64, Vec<(String, String)>) =
                 self.ask_directory(keys, &scan, PATIENCE).await?;
-            // A document may be listed twice.
+            // HSCAN may return a document twice.
             found.extend(part);
             cursor = next;
             if cursor == 0 {
@@ -109,7 +109,7 @@ impl Fleet {
         }
     }
 
-    /// Changes a directory from the revision `known`, or answers that it has another one.
+    /// Changes a directory from the revision `known`, or returns `None` if its revision is not `known`.
     pub(in crate::state) async fn change_directory(
         &self,
         name: &str,
@@ -138,10 +138,11 @@ fn entries(keys: Vec<String>, bodies: Vec<Option<String>>) -> Vec<DirectoryEntry
     keys.into_iter().zip(bodies).map(entry).collect()
 }
 
-/// KEYS: a directory's state, history and documents. ARGV: number and token of the known revision, how many documents are
-/// answered at most. Answers number and token of the present one; then 0 when it is the known one, 1 and the documents
-/// that changed since, or 2 when all must be read: nothing is known, too much changed, or what is known is no past of what is
-/// there. The history has a field for each of the last revisions: its token, and the keys that it changed, or `*` for many.
+/// KEYS: a directory's state, history and documents. ARGV: number and token of the known revision, and the most
+/// documents to return. Returns number and token of the current revision; then 0 if it is the known one, 1 and
+/// the documents that changed since, or 2 if all must be read: nothing is known, too much has changed, or the
+/// known revision is not in the history. The history has a field for each of the last revisions: its token, and
+/// the keys that it changed, or `*` for many.
 pub(super) const DIRECTORY_NEWS: &str = "
 local s = redis.call('HMGET', KEYS[1], 'number', 'token')
 local number, token = s[1] or '0', s[2] or ''
@@ -166,8 +167,9 @@ end
 return {number, token, 1, keys, bodies}
 ";
 
-/// KEYS: a directory's state, history and documents. ARGV: number and token of the known revision, those of the new one, how
-/// many keys the history names at most, then pairs of key and body; an empty body deletes. Returns whether it was changed.
+/// KEYS: a directory's state, history and documents. ARGV: number and token of the known revision, those of the
+/// new one, the most keys that a history field names, then pairs of key and body; an empty body deletes.
+/// Returns whether the directory was changed.
 pub(super) const CHANGE_DIRECTORY: &str = "
 local s = redis.call('HMGET', KEYS[1], 'number', 'token')
 if (s[1] or '0') ~= ARGV[1] or (s[2] or '') ~= ARGV[2] then return 0 end

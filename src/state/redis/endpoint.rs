@@ -1,6 +1,6 @@
 //! The address of a shared store, parsed from its URL: one server, Sentinels, or a cluster.
 //!
-//! Knows the form only; nothing is resolved or connected here.
+//! Only parses; does not resolve or connect.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// What answers at the hosts.
+/// What runs at the hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Topology {
     /// One server.
@@ -34,12 +34,12 @@ pub enum Topology {
     Cluster,
 }
 
-/// Who connects. Never printed.
+/// User name and password. Never printed.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Credentials {
-    /// The ACL user; empty: the default one.
+    /// The ACL user; empty for the default user.
     pub username: String,
-    /// Its password; empty: none.
+    /// Its password; empty for none.
     pub password: String,
 }
 
@@ -49,22 +49,22 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// A shared store's address.
+/// The address of a shared store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisEndpoint {
-    /// What answers there.
+    /// What runs at the hosts.
     pub topology: Topology,
-    /// Whether TLS is spoken.
+    /// Whether the connection uses TLS.
     pub tls: bool,
-    /// At least one.
+    /// The hosts, at least one.
     pub hosts: Vec<Host>,
-    /// Who connects.
+    /// User name and password.
     pub credentials: Credentials,
-    /// The database that is selected.
+    /// The database to select.
     pub database: i64,
 }
 
-/// The schemes, and whether each means TLS.
+/// The URL schemes, and whether each uses TLS.
 const SCHEMES: [(&str, RedisKind, bool); 6] = [
     ("redis://", RedisKind::Single, false),
     ("rediss://", RedisKind::Single, true),
@@ -82,10 +82,10 @@ enum RedisKind {
 }
 
 impl RedisEndpoint {
-    /// Reads `scheme://[user:password@]host[:port][,host[:port]…][/database or primary's name]`.
+    /// Parses `scheme://[user:password@]host[:port][,host[:port]…][/database or primary's name]`.
     ///
     /// # Errors
-    /// What is wrong with it, without repeating what may be a password.
+    /// What is wrong with it; never repeats what may be a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let known =
             SCHEMES.iter().find_map(|(scheme, kind, tls)| Some((text.strip_prefix(scheme)?, *kind, *tls)));
@@ -95,7 +95,7 @@ impl RedisEndpoint {
         if rest.contains(['?', '#', ' ']) {
             return Err("must not have a query, a fragment or a space".to_owned());
         }
-        // A password may hold a `/` or an `@`: the hosts begin behind the last `@`.
+        // A password may contain `/` or `@`: the hosts begin after the last `@`.
         let (user, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
         let (username, password) = user.split_once(':').unwrap_or((user, ""));
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -124,7 +124,8 @@ impl RedisEndpoint {
     }
 }
 
-/// A user or password, which may be percent-encoded (RFC 3986 §3.2.1). A `%` that begins no escape stands for itself.
+/// Decodes a user name or password, which may be percent-encoded (RFC 3986 §3.2.1). A `%` that does not
+/// begin an escape is literal.
 fn decoded(text: &str) -> Result<String, String> {
     let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
     decoded

@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 pub(crate) struct LogEntry {
     /// Its place.
     pub(crate) sequence: u64,
-    /// The place of the one before it.
+    /// The place of the entry before it.
     pub(crate) previous: u64,
     /// What happened.
     pub(crate) event: Event,
@@ -24,11 +24,11 @@ pub(crate) struct LogEntry {
     pub(crate) received_at: Timestamp,
     /// Which replica appended it.
     pub(crate) writer: u32,
-    /// What it undoes is named with its signal, as earlier releases did not.
+    /// Whether `undoes` includes the signal of the undone event; entries of earlier releases do not.
     pub(crate) names_origin: bool,
 }
 
-/// The form on the wire, and in exported files.
+/// The wire format, also used in exported files.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct EntryWire {
     #[serde(rename = "k")]
@@ -47,7 +47,7 @@ pub(crate) struct EntryWire {
     client: Option<String>,
     #[serde(rename = "j", skip_serializing_if = "Option::is_none")]
     jti: Option<String>,
-    /// The login session. Earlier releases neither write nor read this and the next.
+    /// The login session. Earlier releases neither write nor read this field and the next.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     session: Option<String>,
     /// Which claim the subject is compared with.
@@ -61,13 +61,13 @@ pub(crate) struct EntryWire {
     expires_at: i64,
     #[serde(rename = "w", default)]
     writer: u32,
-    /// Kind, time and version of the event that is undone; its key is this one's.
+    /// Kind, time and role version of the undone event; its key is the same as this one's.
     #[serde(rename = "u", skip_serializing_if = "Option::is_none")]
     undoes: Option<(i64, i64, Option<u64>)>,
-    /// The signal that it came with. Earlier releases neither write nor read this and the next.
+    /// The signal that it came with. Earlier releases neither write nor read this field and the next.
     #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
     origin: Option<String>,
-    /// The signal of the event that is undone; empty when it came with none.
+    /// The signal of the undone event; empty if it came without one.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     undoes_origin: Option<String>,
 }
@@ -80,9 +80,9 @@ fn unhex(text: &str) -> Option<Key> {
     u128::from_str_radix(text, 16).ok().map(|key| Key::from_bytes(key.to_be_bytes()))
 }
 
-/// The text of an entry; its place is not part of it.
+/// Serializes an entry, without its place.
 pub(crate) fn encode(entry: &LogEntry) -> String {
-    // Strings and numbers always have a form.
+    // Strings and numbers always serialize.
     serde_json::to_string(&entry.wire()).unwrap_or_default()
 }
 
@@ -115,7 +115,7 @@ fn wire(entry: &LogEntry) -> EntryWire {
 }
 
 impl LogEntry {
-    /// An event that has no place yet.
+    /// Creates an entry for an event that has no place yet.
     pub(crate) fn new(event: &Event, source: EventSource, received_at: Timestamp) -> Self {
         Self {
             sequence: 0,
@@ -129,13 +129,13 @@ impl LogEntry {
         }
     }
 
-    /// As it was read from the log once, to be appended again.
+    /// Creates an entry from an event that was read from the log earlier, to append it again.
     pub(crate) fn again(stored: StoredEvent, undoes: Option<Identity>) -> Self {
         let StoredEvent { sequence, event, source, received_at, .. } = stored;
         Self { sequence, previous: 0, event, undoes, source, received_at, writer: 0, names_origin: true }
     }
 
-    /// Reads an element of `XRANGE` or of a stream in `XREAD`; `None` when it is not an entry of this log.
+    /// Parses an element of an `XRANGE` or `XREAD` reply; `None` if it is not an entry of this log.
     pub(crate) fn read(value: &Value) -> Option<Self> {
         let Value::Array(parts) = value else { return None };
         let [id, Value::Array(fields)] = parts.as_slice() else { return None };
@@ -150,12 +150,12 @@ impl LogEntry {
         Self::from_wire(serde_json::from_str(field("e")?).ok()?, sequence, previous)
     }
 
-    /// Its form on the wire; its place is not part of it.
+    /// Converts it to the wire format, without its place.
     pub(crate) fn wire(&self) -> EntryWire {
         wire(self)
     }
 
-    /// From its form on the wire; `None` when this release does not know what it says.
+    /// Converts it from the wire format; `None` if this release does not understand it.
     pub(crate) fn from_wire(wire: EntryWire, sequence: u64, previous: u64) -> Option<Self> {
         let key = unhex(&wire.key)?;
         let origin = |text: &str| unhex(text).map(EventOrigin);
@@ -199,7 +199,7 @@ impl LogEntry {
     }
 }
 
-/// The stream's id of a sequence.
+/// The stream id of a sequence.
 pub(crate) fn id(sequence: u64) -> String {
     format!("{}-{}", sequence / 1000, sequence % 1000)
 }

@@ -7,18 +7,18 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::state::StoreError;
 
-/// Why something did not work.
+/// Why a call to the shared store failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RedisFault {
-    /// It never will until somebody changes the configuration or the server: what to change.
+    /// It cannot work until somebody changes the configuration or the server; says what to change.
     Refused(String),
-    /// The server is out of memory: it reads, and does not write.
+    /// The server is out of memory: it accepts reads but no writes.
     Full,
-    /// The server refuses to write, for another reason than its memory; it may be one that was replaced.
+    /// The server rejects writes for a reason other than memory; it may have been replaced as primary.
     Unwritable(String),
-    /// Another server than the one that was asked has it now, or the database is another one than it was.
+    /// The data is now on another server, or the database has been replaced.
     Moved(String),
-    /// It cannot be reached, does not answer, or is not ready; it may be soon.
+    /// The server cannot be reached, does not respond, or is not ready; it may be soon.
     Unreachable(String),
 }
 
@@ -57,7 +57,7 @@ impl From<RedisError> for RedisFault {
                 | ServerErrorKind::ReadOnly,
             ) => Self::Moved(said),
             _ if said.contains("OOM") => Self::Full,
-            // Too few replicas, or a disk that cannot be written.
+            // Too few replicas, or its disk cannot be written.
             _ if said.contains("NOREPLICAS") || said.contains("MISCONF") => Self::Unwritable(said),
             _ if said.contains("WRONGPASS") || said.contains("NOAUTH") => Self::Refused(format!(
                 "Redis rejected the credentials; check state.username and state.password: {said}"

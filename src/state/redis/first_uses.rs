@@ -1,5 +1,5 @@
-//! First uses that all replicas share, of tokens that were used before they were issued by the clock of their issuer: an
-//! event after the use ends such a token on every replica, also where the token was never seen.
+//! First uses that all replicas share, for tokens that were used before their `iat` because the clock of the issuer
+//! was ahead: an event after such a use ends the token on every replica, even where the token was never seen.
 
 use std::time::Duration;
 
@@ -12,22 +12,22 @@ use crate::identity::TokenKey;
 use crate::state::StoreError;
 use crate::time::Timestamp;
 
-/// How long a request waits for a first use.
+/// How long a request waits for the read of a first use.
 const LOOKING: Duration = Duration::from_millis(500);
 
 /// What all replicas together know of the first use of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirstUse {
-    /// It was used then, before `iat`.
+    /// It was used at this moment, before `iat`.
     At(Timestamp),
     /// It was not used before `iat` on another replica.
     Ordinary,
-    /// That cannot be told now.
+    /// The store cannot say at the moment.
     Unknown,
 }
 
 impl Fleet {
-    /// Keeps first uses.
+    /// Saves first uses.
     pub(in crate::state) async fn save_first_uses(
         &self,
         mut uses: Vec<(TokenKey, Timestamp)>,
@@ -42,7 +42,7 @@ impl Fleet {
         let keys: Vec<Vec<u8>> = batch.iter().map(|(token, _)| self.keys.first_use(*token)).collect();
         let lane = self.lane(keys.first().map_or(&[], Vec::as_slice))?;
         let mut call = self.scripts.first.call(keys.len());
-        // As long as an event can matter that comes now.
+        // Kept as long as an event that comes now can have an effect.
         call.arg(keys).arg(self.kept_millis());
         for (_, at) in batch {
             call.arg(at.as_millis());
@@ -50,7 +50,7 @@ impl Fleet {
         lane.ask::<i64>(&call, PATIENCE).await.inspect_err(|fault| self.noticed(fault)).map(drop)
     }
 
-    /// The first use of a token on any replica.
+    /// Returns the first use of a token on any replica.
     pub(in crate::state) async fn first_use(&self, token: TokenKey) -> FirstUse {
         self.metrics.state_reads.inc();
         match self.try_first_use(token).await {
@@ -69,7 +69,7 @@ impl Fleet {
         let mut get = cmd("GET");
         let found: Option<i64> = self.lane(&key)?.ask(get.arg(&key), LOOKING).await?;
         if found.is_none() {
-            // An emptied database knows none until the replicas have written theirs again.
+            // An emptied database has no first uses until the replicas have written theirs again.
             self.require_settled().await?;
         }
         Ok(found)

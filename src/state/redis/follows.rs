@@ -1,16 +1,17 @@
-//! Whether an entry of the log follows another, and what it means when it does not.
+//! Decides whether an entry of the log follows another, and what it means if it does not.
 //!
-//! Each entry names the one before it. What is missing in between was removed because it is too old to matter, is a
-//! gap that was filled with new entries, or is lost. Pure: the ledger says what is known of missing entries.
+//! Each entry names the one before it. Entries that are missing in between were trimmed because they are too
+//! old to matter, form a gap that was filled by republishing, or are lost. Pure: the ledger says what is
+//! known of missing entries.
 
 use std::fmt;
 
-/// Entries that are missing: those after one place, up to and including another.
+/// A gap: the missing entries after one place, up to and including another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Gap {
-    /// The last entry before it; 0 at the front of the log.
+    /// The last entry before the gap; 0 at the start of the log.
     pub(super) after: u64,
-    /// The last entry in it.
+    /// The last entry in the gap.
     pub(super) upto: u64,
 }
 
@@ -21,27 +22,27 @@ impl fmt::Display for Gap {
 }
 
 impl Gap {
-    /// Reads what [`fmt::Display`] writes.
+    /// Parses what [`fmt::Display`] writes.
     fn parse(text: &str) -> Option<Self> {
         let (after, upto) = text.split_once('-')?;
         Some(Self { after: after.parse().ok()?, upto: upto.parse().ok()? })
     }
 }
 
-/// What the log's origin says of entries that are no longer in it.
+/// What the log's origin says about entries that are no longer in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct LogOrigin {
-    /// Entries up to this place were kept for long enough, and may be missing.
+    /// Entries up to this place may have been trimmed.
     pub(super) trimmed: u64,
     /// Gaps whose entries were published again.
     pub(super) filled: Vec<Gap>,
 }
 
-/// Gaps that are listed one by one; beyond that they are taken together.
+/// The most gaps that are listed individually; beyond that they are merged.
 pub(super) const GAPS: usize = 64;
 
 impl LogOrigin {
-    /// From the fields of the origin.
+    /// Parses the fields of the origin.
     pub(super) fn parse(trimmed: &str, filled: &str) -> Self {
         Self {
             trimmed: trimmed.parse().unwrap_or(0),
@@ -56,20 +57,21 @@ impl LogOrigin {
     }
 }
 
-/// How an entry stands to the one that was read before it.
+/// The relation of an entry to the one that was read before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Follows {
     /// It is the next one.
     Next,
-    /// Those in between were removed in order, or were published again.
+    /// The entries in between were trimmed, or were published again.
     Explained,
-    /// Those in between are missing, and might matter.
+    /// The entries in between are missing and may matter.
     Missing(Gap),
-    /// It is not of this log, or does not belong at this place.
+    /// It does not belong to this log, or not at this place.
     Foreign,
 }
 
-/// How an entry at the place `sequence`, which names `previous` as the one before it, stands to the entry `last`.
+/// Compares an entry at the place `sequence`, whose predecessor is `previous`, with the entry `last`
+/// that was read before it.
 pub(super) fn follows(last: u64, sequence: u64, previous: u64, ledger: &LogOrigin) -> Follows {
     if sequence <= last || previous >= sequence || previous < last {
         return Follows::Foreign;
@@ -82,7 +84,7 @@ pub(super) fn follows(last: u64, sequence: u64, previous: u64, ledger: &LogOrigi
     }
 }
 
-/// At most [`GAPS`] gaps that cover all of these.
+/// Merges gaps until at most [`GAPS`] cover all of these.
 pub(super) fn compact(mut gaps: Vec<Gap>) -> Vec<Gap> {
     gaps.sort_unstable();
     gaps.dedup();
@@ -109,7 +111,7 @@ mod tests {
         let filled = LogOrigin { trimmed: 0, filled: vec![gap(10, 30)] };
         let both = LogOrigin { trimmed: 20, filled: vec![gap(15, 40)] };
         let table = [
-            // What was read last, the entry and the one it names, what is known, the answer.
+            // Columns: the last entry read, the entry, its predecessor, the ledger, the result.
             (0, 10, 0, &none, Follows::Next),
             (10, 20, 10, &none, Follows::Next),
             (10, 30, 20, &none, Follows::Missing(gap(10, 20))),
@@ -119,20 +121,20 @@ mod tests {
             (10, 20, 5, &none, Follows::Foreign),
             (10, 20, 20, &none, Follows::Foreign),
             (10, 20, 25, &none, Follows::Foreign),
-            // Removed in order, at the front and behind a reader that was slow.
+            // Trimmed, at the front and behind a slow reader.
             (0, 30, 20, &trimmed, Follows::Explained),
             (0, 30, 19, &trimmed, Follows::Explained),
             (10, 30, 20, &trimmed, Follows::Explained),
             (0, 30, 21, &trimmed, Follows::Missing(gap(0, 21))),
             (19, 30, 21, &trimmed, Follows::Missing(gap(19, 21))),
             (20, 30, 21, &trimmed, Follows::Missing(gap(20, 21))),
-            // A gap that was filled, and one that grew at either end since.
+            // A filled gap, and one that has grown at either end since.
             (10, 40, 30, &filled, Follows::Explained),
             (12, 40, 25, &filled, Follows::Explained),
             (9, 40, 30, &filled, Follows::Missing(gap(9, 30))),
             (10, 40, 31, &filled, Follows::Missing(gap(10, 31))),
             (0, 40, 30, &filled, Follows::Missing(gap(0, 30))),
-            // The front is gone, and so is what was filled right behind it.
+            // The front was trimmed, and a gap right behind it was filled.
             (0, 50, 40, &both, Follows::Explained),
             (0, 50, 41, &both, Follows::Missing(gap(0, 41))),
         ];
@@ -144,7 +146,7 @@ mod tests {
 
     const PLACES: [u64; 6] = [10, 20, 30, 40, 50, 60];
 
-    /// What a reader finds missing of a log of six entries of which only some are there, one bit for each.
+    /// The gaps that a reader finds in a log of six entries of which only some remain, one bit for each.
     fn missing(kept: u32, ledger: &LogOrigin) -> Vec<Gap> {
         let (mut last, mut missing) = (0, Vec::new());
         for (index, place) in PLACES.into_iter().enumerate().filter(|(index, _)| kept >> index & 1 == 1) {

@@ -1,29 +1,29 @@
-//! The names of everything in the shared store, and the slots they fall into.
+//! The names of all keys in the shared store, and the slots they fall into.
 //!
-//! The log, its origin and the lock of who mends it share one slot, because scripts change them together. Last uses
-//! spread over 256 hash tags, so that a cluster shares them out and one script can still write many.
+//! The log, its origin and the lock for mending it share one slot, because scripts change them together. Last
+//! uses are spread over 256 hash tags, so that a cluster distributes them while one script can still write many.
 
 use crate::identity::{Key, TokenKey};
 
-/// The version of what is under the prefix. Another one is refused.
+/// The version of the data under the prefix. Other versions are refused.
 pub(super) const VERSION: &str = "1";
 
-/// The names under one prefix.
+/// The key names under one prefix.
 #[derive(Debug)]
 pub(super) struct RedisKeys {
     prefix: String,
-    /// What the log is: version, identity, creation, its last entry, its age and what is missing from it; and the idle
-    /// timeout of the fleet.
+    /// A hash that describes the log: version, identity, creation, last entry, age and what is missing; and the
+    /// idle timeouts of the fleet.
     pub(super) origin: String,
     /// The events: a stream.
     pub(super) events: String,
-    /// When a gate wrote last, to prove that the server takes writes.
+    /// The time of the last write that proved that the server accepts writes.
     pub(super) stamp: String,
-    /// Held by the replica that publishes lost events again.
+    /// The lock of the replica that republishes lost events.
     pub(super) mender: String,
-    /// How often clients were answered how: a hash.
+    /// How many responses of each kind each client received: a hash.
     pub(super) usage: String,
-    /// And when last: a hash in the same slot.
+    /// The time of the last of them: a hash in the same slot.
     pub(super) usage_last: String,
 }
 
@@ -50,7 +50,7 @@ impl RedisKeys {
         key
     }
 
-    /// The first use of a token that was used before it was issued by its issuer's clock: a number, which expires.
+    /// The first use of a token that was used before its `iat`: a number, which expires.
     pub(super) fn first_use(&self, token: TokenKey) -> Vec<u8> {
         let bytes = token.0.to_bytes();
         let mut key = format!("{}:first:{{{:02x}}}:", self.prefix, bytes[0]).into_bytes();
@@ -58,7 +58,7 @@ impl RedisKeys {
         key
     }
 
-    /// A proof of possession that was used; it expires.
+    /// A used proof of possession, which expires.
     pub(super) fn proof(&self, proof: Key) -> Vec<u8> {
         let bytes = proof.to_bytes();
         let mut key = format!("{}:proof:{{{:02x}}}:", self.prefix, bytes[0]).into_bytes();
@@ -66,33 +66,34 @@ impl RedisKeys {
         key
     }
 
-    /// The key of the nonces that proofs carry, for a period; it expires.
+    /// The key of the nonces in proofs for a period, which expires.
     pub(super) fn nonces(&self, period: i64) -> String {
         format!("{}:nonces:{period}", self.prefix)
     }
 
-    /// The authority of an issuer: the ids of its keys.
+    /// The authority of an issuer: the ids of its public keys.
     pub(super) fn authority(&self, issuer: &str) -> String {
         format!("{}:authority:{}", self.prefix, crate::identity::IssuerKey::new(issuer).0)
     }
 
-    /// Something about the stream of a transmitter; all of a stream is in one slot.
+    /// A value about a transmitter's stream; all keys of a stream share a slot.
     pub(super) fn stream(&self, name: &str, what: &str) -> String {
         format!("{0}:{{{0}.signals.{name}}}:{what}", self.prefix)
     }
 
-    /// What the keys of a directory begin with; they share a slot.
+    /// The prefix of a directory's keys, which share a slot.
     pub(super) fn directory(&self, name: &str) -> String {
         format!("{}:{{{}.directory.{name}}}", self.prefix, self.prefix)
     }
 
-    /// The last good key set of an issuer from a source: a hash. Replicas whose configurations differ do not mix theirs.
+    /// The last good key set of an issuer from a source: a hash. Replicas with different
+    /// configurations do not mix theirs.
     pub(super) fn key_set(&self, (issuer, source): (&str, &str)) -> String {
         format!("{}:keys:{}:{source}", self.prefix, crate::identity::IssuerKey::new(issuer).0)
     }
 }
 
-/// The slot of a key in a cluster: CRC16 (XMODEM) of its hash tag, else of all of it, modulo 16384.
+/// The cluster slot of a key: CRC16 (XMODEM) of its hash tag, or of the whole key without one, modulo 16384.
 pub(super) fn slot(key: &[u8]) -> u16 {
     let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
         let rest = &key[open + 1..];
@@ -114,7 +115,7 @@ mod tests {
 
     #[test]
     fn slots_are_those_of_the_specification() {
-        // CLUSTER KEYSLOT of a Redis 7.0 server.
+        // The results of CLUSTER KEYSLOT on a Redis 7.0 server.
         for (key, expected) in
             [("123456789", 12739), ("foo{bar}baz", 5061), ("{bar}", 5061), ("foo{}x", 2691)]
         {
@@ -133,7 +134,7 @@ mod tests {
         for what in ["told", "state:1f", "subjects"] {
             assert_eq!(of(&keys.stream("okta", "owner")), of(&keys.stream("okta", what)), "{what}");
         }
-        // The raw bytes of a token may hold braces; the tag comes first.
+        // The raw bytes of a token may contain braces; the hash tag comes first.
         let braces = TokenKey(Key::from_bytes(*b"{}{}{}{}{}{}{}{}"));
         assert_eq!(slot(&keys.session(braces)), of("{7b}"));
         assert_eq!(slot(&keys.first_use(braces)), of("{7b}"));

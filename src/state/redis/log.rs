@@ -1,4 +1,5 @@
-//! The shared log as seen by one replica: appends to it, reads it in order, and detects when it is not the same log.
+//! The shared log as seen by one replica: appends to it, reads it in order, and detects when it has been
+//! replaced or truncated.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,27 +22,27 @@ use crate::state::record::{
 use crate::state::rows::{self, Arrival};
 use crate::time::{Monotonic, Timestamp};
 
-/// Events appended by one call, so that the server is not held up for more than a few milliseconds.
+/// How many events one call appends, so that the server is not blocked for more than a few milliseconds.
 const BATCH: usize = 500;
-/// Entries read by one call.
+/// How many entries one call reads.
 pub(super) const PAGE: usize = 2_000;
 
-/// What other replicas did, to be put in force here.
+/// Changes by other replicas, to be put in force here.
 #[derive(Debug)]
 pub struct ReplicaChanges {
     /// In the order of the log.
     pub items: Vec<News>,
-    /// What is known of the log's beginning, when that changed: nothing is known of what was revoked before.
+    /// When the beginning of the log has changed: since when everything is known.
     pub created_at: Option<Timestamp>,
-    /// What is known of all removed entries, when that changed.
+    /// What is known of all removed entries, if that has changed.
     pub removed: Option<Vec<Removed>>,
-    /// The idle timeouts of the fleet, when they changed.
+    /// The idle timeouts of the fleet, if they have changed.
     pub idle: Option<PerIssuer<IdleTerms>>,
-    /// To be told when all of it is in force.
+    /// Sent once all of it is in force.
     pub done: oneshot::Sender<()>,
 }
 
-/// What is to be put in force, as in [`ReplicaChanges`].
+/// Changes to put in force, as in [`ReplicaChanges`].
 #[derive(Debug, Default)]
 pub(super) struct Notice {
     pub(super) items: Vec<News>,
@@ -50,41 +51,41 @@ pub(super) struct Notice {
     pub(super) idle: Option<PerIssuer<IdleTerms>>,
 }
 
-/// One thing that another replica did.
+/// One change by a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// An event, and whether it is this replica's own, whose acknowledgement may have been lost on the way.
+    /// An event, and whether this replica appended it itself and may not have received the acknowledgement.
     Event(StoredEvent, bool),
-    /// The event at this place was undone; [`crate::state::Store::undone`] tells what is left.
+    /// The event at this place was undone; [`crate::state::Store::undone`] returns what remains.
     Undone(u64),
 }
 
-/// What the server says of the log.
+/// What the server reports about the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Beat {
     /// The server's clock.
     pub(super) clock: Timestamp,
     pub(super) version: String,
-    /// Empty: there is no log.
+    /// The log's identity; empty if it does not exist.
     pub(super) id: String,
     pub(super) created_at: Timestamp,
     /// The place of its last entry.
     pub(super) last: u64,
-    /// What is known of entries that are missing.
+    /// What is known of missing entries.
     pub(super) ledger: LogOrigin,
-    /// Milliseconds for which entries are kept.
+    /// How long entries are kept, in milliseconds.
     pub(super) kept: i64,
-    /// Its age, and what was removed from it at which age.
+    /// The log's age in ticks, and what was removed from it at which age.
     pub(super) ticks: i64,
     pub(super) dropped: String,
-    /// The server's clock when a gate wrote last to prove that it takes writes.
+    /// The server's clock at the last write of a gate that proved that writes are accepted.
     pub(super) stamp: Option<Timestamp>,
     /// The idle timeouts of the fleet.
     pub(super) idle: Option<PerIssuer<KeptTerms>>,
 }
 
 impl Beat {
-    /// Why what was read up to `known` has to be read again, if it has to.
+    /// Why the log must be read again after it was read up to `known`; `None` if it need not.
     pub(super) fn breaks(&self, known: &EntryPosition) -> Option<&'static str> {
         if self.id != known.id {
             return Some("it was replaced by another one");
@@ -96,25 +97,25 @@ impl Beat {
     }
 }
 
-/// Which log was read, and how far.
+/// Identifies the log that was read, and says how far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct EntryPosition {
-    /// The log's identity; empty: none was read yet.
+    /// The log's identity; empty if none has been read yet.
     pub(super) id: String,
     /// The place of the last entry that is in force here.
     pub(super) last: u64,
-    /// The highest place up to which it was ever read.
+    /// The highest place that was ever read.
     pub(super) read: u64,
-    /// Whether it was ever read to its end.
+    /// Whether the log was ever read to its end.
     pub(super) complete: bool,
     /// Since when everything is known here.
     pub(super) created_at: Timestamp,
-    /// Since when everything is known according to the log.
+    /// Since when everything is known, according to the log.
     pub(super) said: Timestamp,
 }
 
 impl Fleet {
-    /// Puts events into the log; known ones have their place already.
+    /// Appends events to the log; events that are already in it keep their place.
     pub(in crate::state) async fn append(
         &self,
         events: Arc<[Event]>,
@@ -123,7 +124,7 @@ impl Fleet {
     ) -> Result<Vec<Appended>, StoreError> {
         self.require_fresh()?;
         let held = self.places(Arc::clone(&events)).await?;
-        // While the log is being mended, what is held here may not be held there.
+        // While the log is being mended, it may lack events that are held here.
         let whole = self.is_whole();
         let missing = events.iter().zip(&held).filter(|(_, held)| held.is_none() || !whole);
         let missing: Vec<&Event> = missing.map(|(event, _)| event).collect();
@@ -152,12 +153,12 @@ impl Fleet {
             let undoes = Some(Identity::of(&found.event));
             self.put(vec![LogEntry { undoes, ..LogEntry::new(&event, source, now) }]).await?;
         }
-        // Which is done by now, so nothing is written.
+        // The copy has it as undone by now, so this only reads what remains.
         let arrival = Arrival { source, wall: now, uptime: 0 };
         self.mirror.run(move |db| rows::undo(db, sequence, arrival)).await
     }
 
-    /// Appends entries, and takes in where they came to stand.
+    /// Appends entries and adopts the places that the server gave them.
     pub(super) async fn put(&self, mut entries: Vec<LogEntry>) -> Result<(), RedisFault> {
         let EntryPosition { id, last, .. } = self.position();
         let mut call = self.scripts.append.call(2);
@@ -190,7 +191,7 @@ impl Fleet {
         self.mirror.run(adopting).await
     }
 
-    /// What the server says of the log now.
+    /// Reads the current state of the log from the server.
     pub(super) async fn beat(&self, patience: Duration) -> Result<Beat, RedisFault> {
         type Fields = (String, String, String, String, String, String, String, String, String);
         let mut call = self.scripts.beat.call(2);
@@ -213,12 +214,12 @@ impl Fleet {
         })
     }
 
-    /// Creates the log if there is none.
+    /// Creates the log if it does not exist.
     pub(super) async fn found(&self, id: &str) -> Result<(), RedisFault> {
         self.found_as(id, VERSION).await
     }
 
-    /// The same, of this version.
+    /// Like [`Self::found`], with this version.
     pub(super) async fn found_as(&self, id: &str, version: &str) -> Result<(), RedisFault> {
         let mut call = self.scripts.found.call(2);
         call.arg(&self.keys.origin).arg(&self.keys.events).arg(version).arg(id);
@@ -226,7 +227,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Moves on the time since which the log is complete.
+    /// Moves the time since which the log is complete forward.
     pub(super) async fn raise(&self, id: &str, created_at: Timestamp) -> Result<(), RedisFault> {
         let mut call = self.scripts.raise.call(1);
         call.arg(&self.keys.origin).arg(id).arg(created_at.as_millis());
@@ -234,8 +235,9 @@ impl Fleet {
         Ok(())
     }
 
-    /// Moves it back to what is known here, and lists gaps that were filled. False when another gate has raised it since
-    /// it was last read: nothing changed then, because that gate misses what was not published again yet.
+    /// Moves that time back to what is known here, and lists filled gaps. Returns false if another gate has
+    /// raised it since it was last read; then nothing changes, because that gate lacks events that have not
+    /// been published again yet.
     pub(super) async fn lower(&self, known: &EntryPosition, filled: &[Gap]) -> Result<bool, RedisFault> {
         let mut call = self.scripts.lower.call(1);
         call.arg(&self.keys.origin).arg(&known.id);
@@ -268,7 +270,7 @@ impl Fleet {
         self.announce(Notice { items: items.collect(), ..Notice::default() }).await
     }
 
-    /// Waits until the follower has put this in force.
+    /// Waits until the follower has put these changes in force.
     pub(super) async fn announce(&self, notice: Notice) -> Result<(), RedisFault> {
         let Notice { items, created_at, removed, idle } = notice;
         if items.is_empty() && created_at.is_none() && removed.is_none() && idle.is_none() {
@@ -286,12 +288,12 @@ impl Fleet {
         Ok(self.mirror.run(move |db| mirror::has(db, place)).await?)
     }
 
-    /// The places that only this replica has, after one that both have.
+    /// The places of entries that only this replica has, after the last one that both have.
     pub(super) async fn only_here(&self, after: u64) -> Result<Lost, RedisFault> {
         Ok(self.mirror.run(move |db| mirror::places_after(db, after)).await?)
     }
 
-    /// The entries at these places, to be appended again. All that is still held: what is too old has left by itself.
+    /// The entries at these places, to be appended again. Entries that are no longer held have expired.
     pub(super) async fn entries_at(&self, places: Vec<u64>) -> Result<Vec<LogEntry>, RedisFault> {
         let found = self
             .mirror
@@ -304,7 +306,7 @@ impl Fleet {
 }
 
 /// # Errors
-/// When something else than this log's entries is there: reading on would be to miss events.
+/// When the stream contains anything but entries of this log: skipping it could miss events.
 pub(super) fn entries(values: &[Value]) -> Result<Vec<LogEntry>, RedisFault> {
     let read: Option<Vec<LogEntry>> = values.iter().map(LogEntry::read).collect();
     read.ok_or_else(|| {

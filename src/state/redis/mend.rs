@@ -1,4 +1,4 @@
-//! Republishes events that the log lost and this gate has, one gate at a time.
+//! Republishes events that the log has lost and this gate still has, one gate at a time.
 
 use std::time::Instant;
 
@@ -12,18 +12,18 @@ use super::phase::Outcome;
 use super::supervise::{FIRST_PAUSE, LONGEST_PAUSE, jittered, random_id};
 use super::{Fleet, PATIENCE, lock};
 
-/// Entries published again at once.
+/// How many entries are republished at once.
 const AGAIN: usize = 500;
-/// How long one replica has the sole right to publish lost entries again, before another may.
+/// The lease of the lock for republishing: how long only one replica may publish lost entries.
 const MENDING: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl Fleet {
-    /// Publishes again what the log lost; then nothing is missing in these gaps.
+    /// Republishes what the log has lost; then nothing is missing in these gaps.
     pub(super) async fn mend(&self, filled: &[Gap]) -> Result<Outcome, RedisFault> {
         loop {
             match self.try_mend(filled).await {
                 Ok(outcome) => return Ok(outcome),
-                // Following the log goes on, and only this waits.
+                // Following the log continues; only this waits.
                 Err(RedisFault::Full | RedisFault::Unwritable(_)) => sleep(LONGEST_PAUSE).await,
                 Err(fault) => return Err(fault),
             }
@@ -33,7 +33,7 @@ impl Fleet {
     async fn try_mend(&self, filled: &[Gap]) -> Result<Outcome, RedisFault> {
         let (lost, mut published) = (lock(&self.lost).len(), 0);
         let me = random_id();
-        // What another replica published meanwhile was read, and is not lost any more.
+        // Entries that another replica published meanwhile have been read, and are no longer lost.
         while !lock(&self.lost).is_empty() {
             sleep(jittered(FIRST_PAUSE)).await;
             let mut right = cmd("SET");
@@ -43,7 +43,7 @@ impl Fleet {
                 continue;
             }
             published += self.publish_again().await?;
-            // The right may have passed to another replica meanwhile, and is its own then.
+            // The lock may have passed to another replica meanwhile; the script then leaves it alone.
             let mut release = self.scripts.release.call(1);
             release.arg(&self.keys.mender).arg(&me);
             self.log_lane()?.ask::<i64>(&release, PATIENCE).await?;
@@ -58,10 +58,10 @@ impl Fleet {
         Ok(Outcome::Mended)
     }
 
-    /// Publishes for as long as the right to do so lasts; returns how many entries.
+    /// Publishes until the lock's lease ends; returns how many entries.
     async fn publish_again(&self) -> Result<usize, RedisFault> {
         let (began, mut published) = (Instant::now(), 0);
-        // All that was published until the right was given has to be read first.
+        // Everything that was published before the lock was taken must be read first.
         let beat = self.beat(PATIENCE).await?;
         while self.position().last < beat.last {
             sleep(FIRST_PAUSE / 10).await;
@@ -77,7 +77,7 @@ impl Fleet {
             if !entries.is_empty() {
                 self.put(entries).await?;
             }
-            // Those that are not held any more are over.
+            // Entries that are no longer held have expired.
             lock(&self.lost).retain(|place| places.binary_search(place).is_err());
         }
         Ok(published)

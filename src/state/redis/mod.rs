@@ -1,8 +1,8 @@
-//! A store shared by replicas, in Redis: one log of events that every replica follows, last uses that any may read, and
-//! the proof, renewed every second, that nothing is missed.
+//! A store shared by replicas, in Redis: one event log that every replica follows, last uses that any replica
+//! may read, and the proof, renewed every second, that nothing is missed.
 //!
-//! Knows servers and entries; what an event ends and when a token is idle is decided above. Runs on a thread of its
-//! own, so that no admin call can hold up what every request depends on.
+//! Knows servers and entries; the rooms above decide what an event ends and when a token is idle. Runs on a
+//! thread of its own, so that no admin call can delay what every request depends on.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -66,80 +66,80 @@ use super::uptime::Uptime;
 use super::writer::StoreWriter;
 use super::{OpenError, StoreError, schema};
 
-/// How long an answer is waited for.
+/// How long to wait for a response.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Changes on their way into force.
+/// How many change notices may be queued.
 const CHANGES: usize = 4;
 
-/// A shared store, as configured.
+/// The settings of a shared store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where it is.
     pub endpoint: RedisEndpoint,
-    /// Where events may be read instead: read replicas.
+    /// Read replicas from which events may be read instead.
     pub events: Option<RedisEndpoint>,
-    /// PEM file with the roots for TLS; `None`: the system's.
+    /// PEM file with the CA certificates for TLS; `None` for those of the system.
     pub ca: Option<PathBuf>,
-    /// Begins every key.
+    /// The prefix of every key.
     pub key_prefix: String,
 }
 
-/// What the store needs to know of the rest of the configuration.
+/// The parts of the remaining configuration that the store needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RedisTerms {
-    /// Not confirmed for longer: not to be judged by.
+    /// How old the last confirmation may be for requests to be decided.
     pub max_staleness: Duration,
     /// How often last uses are written.
     pub flush_interval: Duration,
-    /// The longest idle timeout of all issuers, for which last uses are kept; `None`: no token goes idle.
+    /// The longest idle timeout of all issuers, for which last uses are kept; `None` if tokens do not go idle.
     pub longest_idle: Option<Duration>,
-    /// The longest time for which an event can matter.
+    /// The longest time for which an event can have an effect.
     pub kept: Duration,
 }
 
-/// This replica's part in the fleet.
+/// This replica's connection to the shared store and what it knows of it.
 pub(super) struct Fleet {
     keys: RedisKeys,
     scripts: Scripts,
     connector: Connector,
     events_connector: Option<Connector>,
     mirror: Arc<StoreWriter>,
-    /// The running time of the mirror.
+    /// The running time of the local copy of the log.
     pub(super) uptime: Uptime,
-    /// Marks what this replica wrote.
+    /// Identifies the entries that this replica wrote.
     writer: u32,
     metrics: Metrics,
     pub(super) freshness: Arc<Freshness>,
     /// Milliseconds to add to the local clock to get the server's.
     pub(super) offset: Arc<AtomicI64>,
-    /// Milliseconds to add to the monotonic clock to get the server's, once it was asked.
+    /// Milliseconds to add to the monotonic clock to get the server's, once measured.
     ahead: Mutex<Option<i64>>,
     terms: Mutex<RedisTerms>,
-    /// The idle timeouts of the fleet, as they were put in force here last.
+    /// The idle timeouts of the fleet that were last put in force here.
     idle: Mutex<Option<PerIssuer<KeptTerms>>>,
     lanes: ArcSwapOption<Lanes>,
     position: Mutex<EntryPosition>,
     lost: Arc<Mutex<Lost>>,
-    /// What the log said last of removed entries.
+    /// What the log last said about removed entries.
     dropped: Mutex<String>,
-    /// What the task that supervises does.
+    /// The phase of the supervising task.
     phase: watch::Sender<RedisPhase>,
     /// Whether entries that were read are being put in force.
     applying: watch::Sender<bool>,
-    /// A heartbeat whose last entry is not in force here yet: what it confirms, and that entry.
+    /// A heartbeat whose last entry is not in force here yet: the moment that it confirms, and that entry.
     pending: Mutex<Option<(Monotonic, u64)>>,
-    /// When the last uses are in the store again; milliseconds on the monotonic clock, as the next.
+    /// When all last uses are in the store again; milliseconds on the monotonic clock, like the next field.
     settled_at: AtomicI64,
     /// When read replicas are tried again.
     distrusted_until: AtomicI64,
-    /// Raised when an emptied store wants all last uses again.
+    /// Incremented when an emptied store needs all last uses again.
     pub(super) emptied: watch::Sender<u64>,
     condition: watch::Sender<Option<String>>,
     first: watch::Sender<Option<Result<(), RedisFault>>>,
     changes: mpsc::Sender<ReplicaChanges>,
-    /// Something went wrong on a lane.
+    /// Notified when a connection has failed.
     trouble: Notify,
-    /// A heartbeat is wanted now.
+    /// Notified when a heartbeat is needed at once.
     doubt: Notify,
 }
 
@@ -149,7 +149,7 @@ impl fmt::Debug for Fleet {
     }
 }
 
-/// The thread that keeps the fleet going; it ends when this is dropped.
+/// The thread that runs the connection; it ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) fleet: Arc<Fleet>,
@@ -157,7 +157,8 @@ pub(super) struct Running {
     _stop: tokio::sync::oneshot::Sender<()>,
 }
 
-/// Starts the thread. What other replicas do comes through the receiver, and must be put in force before more comes.
+/// Starts the thread. Changes by other replicas come through the receiver; each must be put in force
+/// before the next comes.
 pub(super) fn start(
     settings: Settings,
     terms: RedisTerms,
@@ -180,7 +181,7 @@ pub(super) fn start(
     Ok((Running { fleet, handle, _stop: stop }, mirror, follow))
 }
 
-/// A replica that does nothing yet.
+/// Creates the state of a replica that does nothing yet.
 fn prepare(
     settings: Settings,
     terms: RedisTerms,
@@ -228,11 +229,12 @@ fn prepare(
 }
 
 impl Fleet {
-    /// Takes over what a reload may change.
+    /// Applies the settings that a reload may change.
     pub(super) fn reconfigure(&self, terms: RedisTerms) {
         self.freshness.set_max_staleness(terms.max_staleness);
         let before = std::mem::replace(&mut *lock(&self.terms), terms);
-        // Nobody wrote last uses while no token went idle: none is called permanently idle before all replicas have.
+        // Last uses were not written while tokens did not go idle, so none is marked permanently idle until all
+        // replicas have written theirs.
         if before.longest_idle.is_none() && terms.longest_idle.is_some() {
             self.settle(Duration::ZERO);
         }
@@ -243,13 +245,13 @@ impl Fleet {
         self.condition.borrow().clone()
     }
 
-    /// Which log is followed, and how far.
+    /// Identifies the log that is followed, and says how far.
     pub(super) fn log(&self) -> super::LogPosition {
         let EntryPosition { id, last, .. } = self.position();
         super::LogPosition { identity: id, sequence: last }
     }
 
-    /// How the first attempt to use the store came out, waited for at most so long.
+    /// Waits at most `patience` for the first attempt to use the store, and returns its outcome.
     pub(super) async fn opened(&self, patience: Duration) -> Result<(), OpenError> {
         let mut first = self.first.subscribe();
         let told = tokio::time::timeout(patience, first.wait_for(Option::is_some)).await;
@@ -269,7 +271,7 @@ impl Fleet {
         });
     }
 
-    /// Says what is wrong; whether that is news.
+    /// Records what is wrong; returns whether that is new.
     fn say(&self, condition: Option<String>) -> bool {
         self.condition.send_if_modified(|said| {
             let news = *said != condition;
@@ -300,7 +302,7 @@ impl Fleet {
         self.lanes.load_full()
     }
 
-    /// The connection that leads to a key.
+    /// Returns the connection for a key.
     fn lane(&self, key: &[u8]) -> Result<RedisConnection, RedisFault> {
         let lanes = self.lanes().ok_or_else(|| RedisFault::Unreachable("not connected".to_owned()))?;
         let slot = if self.connector.is_cluster() { slot(key) } else { 0 };
@@ -315,7 +317,7 @@ impl Fleet {
         self.connector.is_cluster()
     }
 
-    /// A call failed: somebody should look whether more is wrong.
+    /// Reports a failed call, so that the connections are checked.
     fn noticed(&self, fault: &RedisFault) {
         if matches!(fault, RedisFault::Moved(_) | RedisFault::Unreachable(_)) {
             self.trouble.notify_one();
@@ -360,12 +362,12 @@ impl Fleet {
         self.phase.send_replace(phase);
     }
 
-    /// Whether what is held here is in the log, too, as far as is known.
+    /// Whether everything that is held here is also in the log, as far as is known.
     fn is_whole(&self) -> bool {
         self.phase() == RedisPhase::Following
     }
 
-    /// The last uses in the store are gone, and will be written again by all replicas within a flush or two.
+    /// Marks the last uses in the store as incomplete: all replicas write them again within two flushes.
     fn settle(&self, at_least: Duration) {
         let flushes = lock(&self.terms).flush_interval * 2 + PATIENCE * 2;
         let until = Monotonic::now().plus(flushes.max(at_least));
@@ -387,7 +389,7 @@ impl Fleet {
     }
 }
 
-/// Nothing here panics half way, so what a poisoned lock guards is whole.
+/// Locks a mutex. Nothing panics while it holds one, so the value behind a poisoned lock is intact.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -408,7 +410,7 @@ mod tests {
         kept: Duration::from_secs(300),
     };
 
-    /// Where nobody answers.
+    /// Settings for an address where nothing listens.
     fn settings(url: &str) -> Settings {
         let endpoint = RedisEndpoint::parse(url).unwrap();
         Settings { endpoint, events: None, ca: None, key_prefix: "test:".to_owned() }

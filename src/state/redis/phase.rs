@@ -1,17 +1,18 @@
-//! The phases of a gate's connection to the shared store. One task owns the phase; [`RedisPhase::after`] is the whole state machine.
+//! The phases of a gate's connection to the shared store. One task owns the phase; [`RedisPhase::after`] is
+//! the whole state machine.
 
-/// What a gate is doing about the shared store.
+/// A phase of the connection to the shared store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum RedisPhase {
     /// Looks for the primary and opens a connection.
     Connecting,
-    /// Reads the log to its end, and finds out what each side lacks.
+    /// Reads the log to its end, and finds out what the log and this gate lack.
     CatchingUp,
-    /// Follows the log, and publishes again what only this gate holds.
+    /// Follows the log, and republishes what only this gate holds.
     Mending,
     /// Follows the log.
     Following,
-    /// Waits a moment before it connects again.
+    /// Waits before it connects again.
     Pausing,
 }
 
@@ -20,13 +21,13 @@ pub(super) enum RedisPhase {
 pub(super) enum Outcome {
     /// The server can be used.
     Connected,
-    /// The log was read, and has all that this gate has.
+    /// The log was read, and has everything that this gate has.
     CaughtUp,
-    /// The log was read, and lacks what this gate can give it.
+    /// The log was read, and lacks entries that this gate holds.
     FoundLoss,
-    /// The log has again what it lacked.
+    /// The lost entries are in the log again.
     Mended,
-    /// The log is not the one that was read, or lost entries.
+    /// The log has been replaced, or lost entries.
     Broken,
     /// The server or the connection failed.
     Failed,
@@ -35,7 +36,7 @@ pub(super) enum Outcome {
 }
 
 impl RedisPhase {
-    /// The phase that follows.
+    /// Returns the next phase.
     pub(super) const fn after(self, outcome: Outcome) -> Self {
         match (self, outcome) {
             (Self::Connecting, Outcome::Connected) | (Self::Mending | Self::Following, Outcome::Broken) => {
@@ -44,7 +45,7 @@ impl RedisPhase {
             (Self::CatchingUp, Outcome::FoundLoss) => Self::Mending,
             (Self::CatchingUp, Outcome::CaughtUp) | (Self::Mending, Outcome::Mended) => Self::Following,
             (Self::Pausing, Outcome::Rested) => Self::Connecting,
-            // A failure, or what cannot be: to begin again is right from everywhere.
+            // After a failure, and for combinations that cannot occur, starting again is always correct.
             _ => Self::Pausing,
         }
     }
@@ -81,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_log_is_followed_only_after_it_was_read() {
-        // Nothing but catching up, or mending after it, leads to following.
+        // Only catching up, and mending after it, lead to following.
         for phase in PHASES {
             for outcome in OUTCOMES {
                 if phase.after(outcome) == Following {

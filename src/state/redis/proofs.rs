@@ -9,11 +9,11 @@ use super::fault::RedisFault;
 use crate::identity::Key;
 use crate::state::StoreError;
 
-/// How long a request waits.
+/// How long a request waits for the server.
 const ASKING: Duration = Duration::from_millis(500);
 
 impl Fleet {
-    /// Whether nobody used this proof before; nobody may from now on, for as long as it is kept.
+    /// Claims a proof for `keep`; true if no replica has used it before.
     pub(in crate::state) async fn claim_proof(&self, proof: Key, keep: Duration) -> Result<bool, StoreError> {
         self.counted(self.try_claim(proof, keep).await)
     }
@@ -26,7 +26,7 @@ impl Fleet {
         Ok(done.is_some())
     }
 
-    /// The key of nonces for a period; `fresh`, unless another replica was first.
+    /// Returns the nonce key of a period: `fresh`, unless another replica was first.
     pub(in crate::state) async fn nonce_key(
         &self,
         period: i64,
@@ -58,7 +58,7 @@ impl Fleet {
     }
 }
 
-/// At least one: Redis refuses zero.
+/// At least 1, because Redis rejects 0.
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).clamp(1, 1 << 50)
 }

@@ -1,18 +1,19 @@
 //! The registry of which authority signs for an issuer: two gates with different keys would reject each other's tokens.
 //!
-//! Only ids of public keys are written. Private keys stay out of the store: a reader of Redis could sign tokens with them.
+//! Only the ids of public keys are written. Private keys never enter the store: a reader of Redis could
+//! sign tokens with them.
 
 use std::time::Duration;
 
 use super::Fleet;
 use crate::state::StoreError;
 
-/// How long a registration stands that is not renewed: an authority that ended does not stand in the way of the next.
+/// How long a registration is valid without renewal, so that an authority that has ended does not block the next one.
 const LEASE: Duration = Duration::from_secs(300);
 
 impl Fleet {
-    /// Registers the authority with these public keys for its issuer. Returns the keys of another one that is registered
-    /// already, if they have none in common.
+    /// Registers the authority with these public keys for its issuer. Returns the keys of an authority that is
+    /// already registered, if the two have no key in common.
     pub(in crate::state) async fn claim_authority(
         &self,
         issuer: &str,

@@ -1,7 +1,7 @@
-//! What the shared log remembers of entries that were removed because they were old enough.
+//! What the shared log remembers of entries that were removed because of their age.
 //!
-//! A gate that starts has never read them. When settings grow, tokens live again that they may have ended, so the log says
-//! until when they came, by its own age, which no clock sets back or forward.
+//! A gate that starts later never read them. When retentions grow, tokens become valid again that the removed events
+//! may have ended, so the log records until when they came, by its own age, which no clock can set back or forward.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use super::log::Beat;
 use super::{Fleet, lock};
 use crate::time::Monotonic;
 
-/// How much further than its age says an entry may lie back: the log counts up to five seconds for a clock that steps.
+/// How much further back an entry may lie than its age says: the log counts at most five seconds when a clock steps.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// Entries that were kept for one retention, and then removed.
+/// Entries that were kept for one retention and then removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Removed {
-    /// They came until then, by the clock of this process.
+    /// They arrived before this moment on the clock of this process.
     pub until: Monotonic,
-    /// For how long they were kept.
+    /// How long they were kept.
     pub retention: Duration,
 }
 
 impl Fleet {
-    /// What is known of removed entries, if that is news. A log that was created again knows nothing of those of the former one,
-    /// which stay known here.
+    /// Returns what is known of removed entries if that has changed. A recreated log has no record of what was
+    /// removed from its predecessor; that stays known here.
     pub(super) fn newly_removed(&self, beat: &Beat, asked_at: Monotonic) -> Option<Vec<Removed>> {
         let mut dropped = lock(&self.dropped);
         if beat.dropped.is_empty() || *dropped == beat.dropped {
@@ -33,15 +33,15 @@ impl Fleet {
         Some(parse(&beat.dropped, beat.ticks, asked_at))
     }
 
-    /// The retentions of removed entries that this gate knows of, for a log that may not.
+    /// The retentions of the removed entries that this gate knows of, for a log that may not know them.
     pub(super) fn retentions(&self) -> String {
         let dropped = lock(&self.dropped);
         dropped.split(',').filter_map(|pair| Some(pair.split_once(':')?.0)).collect::<Vec<_>>().join(",")
     }
 }
 
-/// From the field of the origin: a retention and an age of the log, for each retention that was ever in force. `ticks` is the
-/// age of the log at most at `now`.
+/// Parses the field of the origin: a retention and an age of the log, for each retention that was ever in
+/// force. `ticks` is the log's age at the moment `now`, or a little less.
 pub(super) fn parse(dropped: &str, ticks: i64, now: Monotonic) -> Vec<Removed> {
     let number = |text: &str| text.parse::<u64>().ok().map(Duration::from_millis);
     let read = |pair: &str| {
@@ -68,7 +68,7 @@ mod tests {
             ("", vec![]),
             ("86400000:400000", vec![of(900_000, 86_400_000)]),
             ("5:0,7:500000", vec![of(500_000, 5), of(1_000_000, 7)]),
-            // The age was read a moment before it was counted.
+            // The age was read a moment before the entry was counted.
             ("5:500001", vec![of(1_000_000, 5)]),
             ("x:1,5:x,5,:,-5:1", vec![]),
         ] {

@@ -6,7 +6,7 @@ use redis::{Cmd, cmd};
 use super::directory::{CHANGE_DIRECTORY, DIRECTORY_NEWS};
 use super::terms::KEEP_TERMS;
 
-/// A script and the name the server knows it by.
+/// A script and the SHA-1 by which the server knows it.
 #[derive(Debug)]
 pub(super) struct Script {
     text: &'static str,
@@ -19,14 +19,14 @@ impl Script {
         Self { text, sha: hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect() }
     }
 
-    /// A call without keys and arguments yet.
+    /// Starts a call; keys and arguments follow.
     pub(super) fn call(&self, keys: usize) -> Cmd {
         let mut call = cmd("EVALSHA");
         call.arg(&self.sha).arg(keys);
         call
     }
 
-    /// Makes the server know it.
+    /// The command that loads it into the server.
     pub(super) fn load(&self) -> Cmd {
         let mut load = cmd("SCRIPT");
         load.arg("LOAD").arg(self.text);
@@ -37,47 +37,47 @@ impl Script {
 /// All scripts.
 #[derive(Debug)]
 pub(super) struct Scripts {
-    /// The origin and the server's clock, read at one moment.
+    /// Reads the origin and the server's clock together.
     pub(super) beat: Script,
-    /// Counts the log's age and removes what was kept for long enough: by what all gates together counted.
+    /// Advances the log's age and removes expired entries: once for all gates.
     pub(super) tick: Script,
-    /// Deletes a lock, unless somebody else holds it by now.
+    /// Deletes a lock, unless another replica holds it by now.
     pub(super) release: Script,
-    /// Registers an authority for its issuer, unless another one is there.
+    /// Registers an authority for its issuer, unless another one is registered.
     pub(super) claim: Script,
-    /// Creates the origin unless there is one: two replicas must not both.
+    /// Creates the origin unless it exists: two replicas must not both create it.
     pub(super) found: Script,
-    /// Moves the origin's creation on, unless it is another origin by now.
+    /// Moves the log's creation forward, unless the origin has been replaced.
     pub(super) raise: Script,
-    /// Moves it back, unless somebody raised it meanwhile.
+    /// Moves it back, unless another replica has raised it meanwhile.
     pub(super) lower: Script,
     /// Appends events: each entry names the one before it, so that a replica that reads them notices a gap.
     pub(super) append: Script,
-    /// Keeps last uses, which only ever move forward; tells which tokens were found idle meanwhile.
+    /// Saves last uses, which only ever move forward; returns the tokens that were found idle meanwhile.
     pub(super) save: Script,
-    /// Reads a last use, and marks a token that is idle everywhere, for later readers.
+    /// Reads a last use, and marks a token that is idle on all replicas, for later readers.
     pub(super) look: Script,
-    /// Keeps first uses, which only ever move back.
+    /// Saves first uses, which only ever move back.
     pub(super) first: Script,
-    /// Keeps the idle timeouts in force, and of each the later of two floors.
+    /// Saves the idle timeouts in force, and for each the later of two floors.
     pub(super) terms: Script,
     /// Adds counts and moves their times forward.
     pub(super) count: Script,
     /// Keeps the newer of two key sets.
     pub(super) keep: Script,
-    /// Takes or renews the lease of a transmitter's stream, and reads what replicas said about the stream: at one moment.
+    /// Takes or renews the lease of a transmitter's stream, and reads the stream's status together with it.
     pub(super) hold: Script,
-    /// Says something about a stream, with the moment by the server's clock until which it stands.
+    /// Stores a stream's status, with the moment by the server's clock until which it is valid.
     pub(super) tell: Script,
-    /// Tells of a verification once, if somebody asked for it.
+    /// Stores the result of a verification once, if a replica requested it.
     pub(super) confirm: Script,
-    /// Adds subjects to a list that stays short.
+    /// Adds subjects to a bounded list.
     pub(super) offer: Script,
-    /// Takes subjects out of it; older servers pop one at a time.
+    /// Takes subjects from the list; older servers pop only one at a time.
     pub(super) take: Script,
-    /// Reads what changed in a directory together with its revision.
+    /// Reads the changes of a directory together with its revision.
     pub(super) news: Script,
-    /// Changes a directory, unless its revision is another one by now.
+    /// Changes a directory, unless its revision has changed.
     pub(super) change: Script,
 }
 
@@ -118,9 +118,9 @@ impl Scripts {
     }
 }
 
-/// KEYS: origin, stamp. Answers milliseconds of the server's clock and of the stamp, version, identity, creation, the
-/// last entry, the place up to which entries may be missing, the gaps that were filled, for how long entries are kept, the
-/// log's age in ticks, and what was removed at which age; then the idle timeouts in force last, and their floors.
+/// KEYS: origin, stamp. Returns the server's clock and the stamp in milliseconds, version, identity, creation,
+/// the last entry, the place up to which entries may be missing, the filled gaps, how long entries are kept, the
+/// log's age in ticks, and what was removed at which age; then the idle timeouts last in force, and their floors.
 const BEAT: &str = "
 local t = redis.call('TIME')
 local o = redis.call('HMGET', KEYS[1], 'version', 'id', 'created_at', 'last', 'trimmed', 'filled', 'kept', 'ticks', 'dropped', 'idle', 'idles')
@@ -128,12 +128,13 @@ return {t[1] * 1000 + math.floor(t[2] / 1000), redis.call('GET', KEYS[2]) or '',
   {o[1] or '', o[2] or '', o[3] or '0', o[4] or '0', o[5] or '0', o[6] or '', o[7] or '0', o[8] or '0', o[9] or ''}, (o[10] or '') .. '\\n' .. (o[11] or '')}
 ";
 
-/// KEYS: origin, events. ARGV: identity, milliseconds that events are kept at least.
+/// KEYS: origin, events. ARGV: identity, the least milliseconds that events are kept.
 ///
-/// The age of the log is counted in ticks: milliseconds that went by between two calls, five seconds at most and never
-/// less than none, so that a clock that steps adds next to nothing. A mark says which entry was the last at which tick;
-/// what a mark that is old enough names may be removed, and what comes before it. For each retention, the last such mark is
-/// kept in `dropped`: what came until then may have ended tokens that are older. A creation that lies ahead was told by a clock that was wrong: it is now.
+/// The log's age is counted in ticks: the milliseconds between two calls, at least 0 and at most five seconds,
+/// so that a clock that steps adds next to nothing. A mark records the last entry at a tick; once a mark is old
+/// enough, its entry and all before it may be removed. For each retention, the last such mark is kept in
+/// `dropped`: the entries until then may have ended tokens that are older. A creation in the future comes from
+/// a clock that was wrong, and is set to now.
 const TICK: &str = "
 local o = redis.call('HMGET', KEYS[1], 'id', 'last', 'created_at', 'kept', 'ticks', 'ticked', 'marks', 'trimmed', 'filled', 'dropped')
 if o[1] ~= ARGV[1] then return redis.error_reply('STALE this is another database') end
@@ -176,8 +177,8 @@ end
 return 1
 ";
 
-/// KEYS: a stream's owner, what was said about it. ARGV: who asks, milliseconds of the lease. Returns whether the lease is
-/// theirs, what was said, and how many milliseconds that stands. Uses no commands but those that the documented user may.
+/// KEYS: a stream's owner, its status. ARGV: the holder, milliseconds of the lease. Returns whether the holder has the
+/// lease, the status, and for how many milliseconds it is valid. Uses only commands that the documented ACL user may run.
 const HOLD: &str = "
 local owner = redis.call('GET', KEYS[1])
 if not owner or owner == ARGV[1] then
@@ -190,7 +191,7 @@ local ends, said = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+) (.*)$'
 return {owner == ARGV[1] and 1 or 0, said or '', math.max(0, tonumber(ends or now) - now)}
 ";
 
-/// KEYS: what was said about a stream. ARGV: what to say, milliseconds that it stands.
+/// KEYS: a stream's status. ARGV: the new status, milliseconds that it is valid.
 const TELL: &str = "
 local t = redis.call('TIME')
 local ends = t[1] * 1000 + math.floor(t[2] / 1000) + tonumber(ARGV[2])
@@ -198,8 +199,9 @@ redis.call('SET', KEYS[1], string.format('%.0f', ends) .. ' ' .. ARGV[1], 'PX', 
 return 1
 ";
 
-/// KEYS: a state of a verification, what was said about its stream. ARGV: what to say, milliseconds that it stands. Answers 0
-/// for a state that nobody asked for, 1 for the first arrival of one, 2 for a later one, which says nothing: it may be a copy.
+/// KEYS: a verification's state, its stream's status. ARGV: the new status, milliseconds that it is valid.
+/// Returns 0 for a state that was not requested, 1 when it arrives for the first time, and 2 after that,
+/// without storing the status: a later one may be a replay.
 const CONFIRM: &str = "
 local state = redis.call('GET', KEYS[1])
 if not state then return 0 end
@@ -211,7 +213,7 @@ redis.call('SET', KEYS[2], string.format('%.0f', ends) .. ' ' .. ARGV[1], 'PX', 
 return 1
 ";
 
-/// KEYS: subjects. ARGV: how many may wait, then some.
+/// KEYS: subjects. ARGV: the most that may wait, then subjects to add.
 const OFFER: &str = "
 for i = 2, #ARGV do redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[1], '*', 's', ARGV[i]) end
 return 1
@@ -227,14 +229,14 @@ end
 return taken
 ";
 
-/// KEYS: a lock. ARGV: who holds it.
+/// KEYS: a lock. ARGV: its holder.
 const RELEASE: &str = "
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 ";
 
-/// KEYS: an issuer's authority. ARGV: milliseconds that it is kept, then the ids of its keys. Answers what is there when
-/// no id is the same; two authorities share none, and one keeps some whenever it rotates.
+/// KEYS: an issuer's authority. ARGV: milliseconds that it is kept, then the ids of its keys. Returns the
+/// registered ids if none is the same: two authorities share none, and an authority keeps some whenever it rotates.
 const CLAIM: &str = "
 local kept = redis.call('GET', KEYS[1])
 local known, mine = not kept, {}
@@ -247,7 +249,7 @@ redis.call('SET', KEYS[1], table.concat(mine, ' '), 'PX', ARGV[1])
 return ''
 ";
 
-/// KEYS: origin, events. ARGV: version, identity, and when it was created, if that is not now. Returns whether it was
+/// KEYS: origin, events. ARGV: version, identity, and the creation, if that is not now. Returns whether it was
 /// created.
 const FOUND: &str = "
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
@@ -263,7 +265,8 @@ redis.call('HSET', KEYS[1], 'version', ARGV[1], 'id', ARGV[2], 'created_at', cre
 return 1
 ";
 
-/// KEYS: origin. ARGV: identity, creation in milliseconds. Moves the creation on, by a replica that found events missing.
+/// KEYS: origin. ARGV: identity, creation in milliseconds. Moves the creation forward, for a replica
+/// that found events missing.
 const RAISE: &str = "
 local o = redis.call('HMGET', KEYS[1], 'id', 'created_at')
 if o[1] ~= ARGV[1] then return redis.error_reply('STALE this is another database') end
@@ -271,11 +274,11 @@ if tonumber(ARGV[2]) > tonumber(o[2]) then redis.call('HSET', KEYS[1], 'created_
 return 1
 ";
 
-/// KEYS: origin. ARGV: identity, creation in milliseconds, the creation that the replica last read, the retentions of removed
-/// entries that it knows of, the gaps it filled.
-/// Moves the creation back, by a replica that has published everything since then. Answers 0 when another replica has
-/// raised it meanwhile: that one found events missing which this replica has not published. A log that was created again does not
-/// know what was removed from the former one: it takes it that this came until its own first moment.
+/// KEYS: origin. ARGV: identity, creation in milliseconds, the creation that the replica last read, the
+/// retentions of removed entries that it knows of, the gaps it filled. Moves the creation back, for a replica
+/// that has published everything since then. Returns 0 if another replica has raised it meanwhile: that one
+/// found events missing that this replica has not published. A recreated log has no record of what was removed
+/// from its predecessor, and assumes that those entries came until its own creation.
 const LOWER: &str = "
 local o = redis.call('HMGET', KEYS[1], 'id', 'created_at', 'filled', 'dropped')
 if o[1] ~= ARGV[1] then return redis.error_reply('STALE this is another database') end
@@ -298,9 +301,9 @@ if filled ~= (o[3] or '') then redis.call('HSET', KEYS[1], 'filled', filled) end
 return 1
 ";
 
-/// KEYS: origin, events. ARGV: identity, the highest sequence this replica knows, milliseconds that events are kept at
-/// least, then the events. Sequences are microseconds of the server's clock, or one more than the last: so they are not
-/// given twice, whatever server takes over. Answers them.
+/// KEYS: origin, events. ARGV: identity, the highest sequence this replica knows, the least milliseconds that
+/// events are kept, then the events. Returns their sequences: microseconds of the server's clock, or one more
+/// than the last, so that none is used twice, whichever server takes over.
 const APPEND: &str = "
 local o = redis.call('HMGET', KEYS[1], 'id', 'last', 'kept')
 if o[1] ~= ARGV[1] then return redis.error_reply('STALE this is another database') end
@@ -320,9 +323,9 @@ redis.call('HSET', KEYS[1], 'last', string.format('%.0f', previous), 'kept', str
 return sequences
 ";
 
-/// KEYS: last uses. ARGV: milliseconds that each is kept from its use on, then the uses. Returns the places of the tokens
-/// that were found idle. No use is later than now, whatever a gate's clock says; one that is known already is kept for as
-/// long as the settings in force ask.
+/// KEYS: last uses. ARGV: milliseconds that each is kept after the use, then the uses. Returns the indexes of
+/// the tokens that were found idle. No use is later than now, whatever a gate's clock says; one that is already
+/// stored is kept for as long as the settings in force require.
 const SAVE: &str = "
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -341,8 +344,9 @@ end
 return over
 ";
 
-/// KEYS: a last use. ARGV: the last use known to who asks, the idle timeout, milliseconds that a mark is kept, whether to
-/// mark. Returns the last use; -1 for a token that is permanently idle; 0 for one that seems idle and was not marked.
+/// KEYS: a last use. ARGV: the last use known to the caller, the idle timeout, milliseconds that a mark is
+/// kept, whether to mark. Returns the last use; -1 for a token that is permanently idle; 0 for one that seems
+/// idle and was not marked.
 const LOOK: &str = "
 local kept = tonumber(redis.call('GET', KEYS[1]) or 0)
 if kept < 0 then return -1 end

@@ -7,10 +7,10 @@ use redis::{Value, cmd};
 use super::connect::RedisConnection;
 use super::fault::RedisFault;
 
-/// The oldest release with what the scripts use (`PXAT`, `XTRIM MINID`).
+/// The oldest release that supports what the scripts use (`PXAT`, `XTRIM MINID`).
 const OLDEST: (u32, u32) = (6, 2);
 
-/// A setting that endangers what is kept, and what to do about it.
+/// A setting that endangers stored data, and what to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Warning {
     /// The metric label.
@@ -19,7 +19,7 @@ pub(super) struct Warning {
     pub(super) advice: &'static str,
 }
 
-/// Every warning there is, so that the metric shows those that are well, too.
+/// All possible warnings, so that the metric also shows settings that are fine.
 pub(super) const WARNINGS: [Warning; 2] = [
     Warning {
         setting: "maxmemory-policy",
@@ -31,7 +31,7 @@ pub(super) const WARNINGS: [Warning; 2] = [
     },
 ];
 
-/// Refuses a server that cannot do the work; returns what is questionable about it.
+/// Refuses an unsuitable server; returns warnings about a questionable one.
 pub(super) async fn check(server: &RedisConnection, patience: Duration) -> Result<Vec<Warning>, RedisFault> {
     let role: Vec<Value> = server.ask(&cmd("ROLE"), patience).await?;
     if !is_primary(&role) {
@@ -56,12 +56,13 @@ pub(super) async fn check(server: &RedisConnection, patience: Duration) -> Resul
     Ok(WARNINGS.into_iter().zip(found).filter(|(_, found)| *found).map(|(warning, _)| warning).collect())
 }
 
-/// Whether the answer to `ROLE` is a primary's.
+/// Whether a reply to `ROLE` comes from a primary.
 pub(super) fn is_primary(role: &[Value]) -> bool {
     matches!(role.first(), Some(Value::BulkString(word)) if word == b"master")
 }
 
-/// A version that cannot be read is given the benefit: compatible servers count in their own way.
+/// Whether the version is recent enough. One that cannot be parsed is accepted: compatible servers
+/// number theirs differently.
 fn is_recent(version: &str) -> bool {
     let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {

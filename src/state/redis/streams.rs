@@ -1,4 +1,4 @@
-//! State about the stream of a Shared Signals transmitter that replicas share. Its keys are in one slot, because scripts
+//! What replicas share about a Shared Signals transmitter's stream. Its keys are in one slot, because scripts
 //! change them together.
 
 use std::time::Duration;
@@ -9,9 +9,9 @@ use super::{Fleet, PATIENCE};
 use crate::state::StoreError;
 use crate::state::streams::{AskedState, Tenure};
 
-/// Subjects that wait for the replica that keeps the stream.
+/// How many subjects may wait for the replica that owns the stream.
 const SUBJECTS: usize = 10_000;
-/// Subjects that it takes at once.
+/// How many subjects it takes at once.
 const AT_ONCE: usize = 100;
 
 impl Fleet {
@@ -93,7 +93,8 @@ impl Fleet {
         Ok(taken.into_iter().map(String::into_boxed_str).collect())
     }
 
-    /// A state comes from outside: what is no state of this gate is not a key of this gate.
+    /// The key for a state. The state comes from outside, so everything that a state of this gate
+    /// cannot contain is removed.
     fn state_key(&self, stream: &str, state: &str) -> String {
         let state: String = state.chars().filter(char::is_ascii_hexdigit).take(32).collect();
         self.keys.stream(stream, &format!("state:{state}"))
@@ -105,7 +106,7 @@ impl Fleet {
     }
 }
 
-/// At least one: Redis takes no other time to live.
+/// At least 1: Redis rejects a shorter time to live.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 50)
 }

@@ -1,5 +1,5 @@
-//! The supervisor of a replica's connection to the shared store: connects, catches up with the log, follows it, and confirms
-//! every second that nothing was missed; on failure it starts again after a random pause.
+//! The supervisor of a replica's connection to the shared store: connects, catches up with the log, follows it,
+//! and confirms every second that nothing was missed; on failure it starts again after a random pause.
 //!
 //! One task moves from one [`RedisPhase`] to the next; the modules next to this one implement the phases.
 
@@ -23,11 +23,11 @@ use super::log::{PAGE, entries};
 use super::phase::{Outcome, RedisPhase};
 use super::{Fleet, PATIENCE, setup};
 
-/// The first pause after a failure, and the longest: together with [`super::connect`]'s patience less than the five
-/// seconds within which the gate is back once the server is.
+/// The first and the longest pause after a failure. Together with the timeouts of [`super::connect`] they are
+/// shorter than the five seconds within which the gate recovers once the server is back.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(1_500);
-/// How long a read of the log waits for news before it is asked again.
+/// How long one read of the log blocks for new entries.
 const WAIT: Duration = Duration::from_secs(1);
 
 impl Fleet {
@@ -71,7 +71,7 @@ impl Fleet {
         Outcome::Failed
     }
 
-    /// Connects to a server that can do the work.
+    /// Connects to a suitable server.
     pub(super) async fn open(&self) -> Result<Outcome, RedisFault> {
         let lanes = Arc::new(self.connector.lanes().await?);
         self.prepare(&lanes, self.log_slot()).await?;
@@ -79,7 +79,7 @@ impl Fleet {
         Ok(Outcome::Connected)
     }
 
-    /// Follows the log until something is wrong with it; meanwhile publishes again what it lost.
+    /// Follows the log until something is wrong with it; meanwhile republishes what it has lost.
     async fn stay(&self, mend: Option<&[Gap]>) -> Result<Outcome, RedisFault> {
         let log_slot = self.log_slot();
         let tail = self.open_tail(log_slot).await?;
@@ -96,7 +96,7 @@ impl Fleet {
             outcome = mending => outcome,
             fault = self.tend_lanes(log_slot) => Err(fault),
         };
-        // What was read is put in force before anything else is done: it counts as known from the moment it is held.
+        // Entries that were read are put in force first: an entry counts as known as soon as it is held.
         let mut applying = self.applying.subscribe();
         tokio::select! {
             _ = &mut following => {}
@@ -109,7 +109,7 @@ impl Fleet {
         slot(self.keys.origin.as_bytes())
     }
 
-    /// Checks the server and gives it the scripts.
+    /// Checks the server and loads the scripts.
     async fn prepare(&self, lanes: &Lanes, log_slot: u16) -> Result<(), RedisFault> {
         let found = setup::check(lanes.to(log_slot)?, PATIENCE).await?;
         for warning in setup::WARNINGS {
@@ -123,7 +123,7 @@ impl Fleet {
         self.load_scripts(lanes, log_slot).await
     }
 
-    /// Every server has to know the scripts; of those without the log, one that fails is found out when it is used.
+    /// Loads the scripts into every server. A failure of one without the log is noticed when that server is used.
     async fn load_scripts(&self, lanes: &Lanes, log_slot: u16) -> Result<(), RedisFault> {
         let loading = lanes.all().map(|(host, lane)| async move {
             for script in self.scripts.all() {
@@ -137,7 +137,8 @@ impl Fleet {
         failed.map_or(Ok(()), |(_, fault)| Err(fault))
     }
 
-    /// Where news are read: a read replica, if one is configured and answers, else the primary.
+    /// Opens the connection for following the log: to a read replica, if one is configured and responds,
+    /// otherwise to the primary.
     async fn open_tail(&self, log_slot: u16) -> Result<RedisConnection, RedisFault> {
         if let Some(replicas) = &self.events_connector
             && self.trusts_replicas()
@@ -157,7 +158,7 @@ impl Fleet {
     async fn open_replica(&self, replicas: &Connector) -> Result<RedisConnection, RedisFault> {
         let connection = replicas.any().await?;
         if self.connector.is_cluster() {
-            // Else a replica in a cluster only says where its primary is.
+            // Without it, a replica in a cluster only redirects to its primary.
             connection.ask::<String>(&cmd("READONLY"), PATIENCE).await?;
         }
         Ok(connection)
@@ -183,12 +184,12 @@ impl Fleet {
         }
     }
 
-    /// Looks for the nodes of a cluster again when one of them did not do what was asked.
+    /// Reconnects to the nodes of a cluster when a call to one has failed.
     async fn tend_lanes(&self, log_slot: u16) -> RedisFault {
         loop {
             self.trouble.notified().await;
             if !self.connector.is_cluster() {
-                // The heartbeat finds out what it is.
+                // The heartbeat finds out what is wrong.
                 self.doubt.notify_one();
                 sleep(FIRST_PAUSE).await;
                 continue;
@@ -214,7 +215,7 @@ impl Fleet {
     }
 }
 
-/// Between a half and the whole of it, so that replicas that failed together do not come back together.
+/// Between half and all of the pause, so that replicas that failed together do not reconnect together.
 pub(super) fn jittered(pause: Duration) -> Duration {
     pause / 2 + pause.mul_f64((random() % 1_000) as f64 / 2_000.0)
 }
@@ -223,12 +224,12 @@ pub(super) fn random_id() -> String {
     format!("{:016x}{:016x}", random(), random())
 }
 
-/// Different each time and in each process; nobody must be unable to guess it.
+/// Different on each call and in each process; need not be unpredictable.
 pub(super) fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-/// The first entry that is not the next one after the one before it.
+/// The first entry that does not follow the one before it.
 fn first_break(mut last: u64, page: &[LogEntry]) -> Option<&LogEntry> {
     page.iter().find(|entry| {
         let found = follows(last, entry.sequence, entry.previous, &LogOrigin::default());

@@ -1,5 +1,5 @@
-//! The idle timeouts that all replicas share, and what was idle when one grew: kept by the gate whose timeouts they are, told
-//! to the others with the heartbeat.
+//! The idle timeouts that all replicas share, and what was idle when one grew. The gate whose timeouts change
+//! stores them; the others receive them with the heartbeat.
 
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use crate::state::StoreError;
 use crate::state::record::{IdleFloor, IdleTerms, PerIssuer};
 use crate::time::{Monotonic, Timestamp};
 
-/// KEYS: origin. ARGV: identity, then four for each timeout in force: milliseconds, -1 for none; the floor and its timeout, or
-/// nothing twice; the issuer, none for the first, which is common to all others. The common one is kept in one field, those of
-/// issuers in another, a line each. An issuer that only the store names goes by the common one now, and keeps its floor; one
-/// that only the gate names went by the common one before. No floor is nearer than its timeout, whatever a gate's clock says.
+/// KEYS: origin. ARGV: identity, then four values for each timeout in force: milliseconds, or -1 for none; the
+/// floor and its timeout, or two empty strings; the issuer, empty for the first, which applies to all other
+/// issuers. The common timeout is kept in one field, those of issuers in another, one per line. An issuer that
+/// only the store names now has the common timeout and keeps its floor; one that only the gate names had the
+/// common timeout before. A floor is at least its timeout in the past, whatever a gate's clock says.
 pub(super) const KEEP_TERMS: &str = "
 local o = redis.call('HMGET', KEYS[1], 'id', 'idle', 'idles')
 if o[1] ~= ARGV[1] then return redis.error_reply('STALE this is another database') end
@@ -55,8 +56,8 @@ pub(super) struct KeptTerms {
 }
 
 impl KeptTerms {
-    /// As the heartbeat brings them: a line that is common to all issuers but those of the further lines. `None` when there
-    /// are none yet.
+    /// Parses the value from the heartbeat: the first line applies to all issuers except those with a line of
+    /// their own. `None` if nothing has been stored yet.
     pub(super) fn parse(kept: &str) -> Option<PerIssuer<Self>> {
         let mut lines = kept.split('\n');
         let common = Self::parse_one(lines.next()?)?;
@@ -77,7 +78,7 @@ impl KeptTerms {
         Some(Self { timeout, floor })
     }
 
-    /// On the clocks of this process, when the server's clock says `clock`.
+    /// Converts it to the clocks of this process when the server's clock says `clock`.
     fn at(self, clock: Timestamp, now: Monotonic) -> IdleTerms {
         let floor = |(wall, timeout)| IdleFloor { monotonic: now.minus(clock.since(wall)), wall, timeout };
         IdleTerms { timeout: self.timeout, floor: self.floor.map(floor) }
@@ -85,7 +86,7 @@ impl KeptTerms {
 }
 
 impl Fleet {
-    /// Keeps the idle timeouts in force, for gates that start later and those that run.
+    /// Saves the idle timeouts in force, for gates that run and those that start later.
     pub(in crate::state) async fn save_idle_terms(
         &self,
         terms: &PerIssuer<IdleTerms>,
@@ -108,7 +109,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// What is kept, if that is news.
+    /// Returns the stored timeouts if they have changed.
     pub(super) fn new_terms(&self, beat: &Beat) -> Option<PerIssuer<IdleTerms>> {
         let kept = beat.idle.clone()?;
         let now = Monotonic::now();

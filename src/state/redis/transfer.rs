@@ -1,4 +1,5 @@
-//! Copying a shared store to a file and back: as a replica that reads the log, or adds to it, and follows nothing.
+//! Copies a shared store to a file and back: acts as a replica that reads the log or appends to it,
+//! but does not follow it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,21 +20,21 @@ use crate::state::transfer::{DirectoryLine, ForgottenLine, ImportReport, StateCo
 use crate::state::{OpenError, StoreError, mirror};
 use crate::time::{Monotonic, Now, Timestamp};
 
-/// The version of a store that an import is making. Gates refuse it.
+/// The version of a store while an import creates it. Gates refuse it.
 pub(super) const UNFINISHED: &str = "importing";
-/// Every gate that runs writes more often than this.
+/// Every running gate writes more often than this.
 const QUIET: Duration = Duration::from_secs(3);
-/// Entries appended by one call.
+/// How many entries one call appends.
 const BATCH: usize = 500;
-/// The field of the log's origin with the identity of the store that was imported first.
+/// The origin's field with the identity of the store that was imported first.
 const IMPORTED: &str = "imported";
 
 fn refused(why: impl std::fmt::Display) -> OpenError {
     OpenError::Refused(why.to_string())
 }
 
-/// Reads all of it, and of the directories those with these names. Last uses are not among it: the server keeps them apart
-/// from everything that a session is made of.
+/// Reads the whole store, and the directories with these names. Last uses are not included: the server keeps
+/// them apart from everything else that makes up a session.
 pub(in crate::state) async fn read(
     settings: &Settings,
     terms: RedisTerms,
@@ -47,7 +48,7 @@ pub(in crate::state) async fn read(
         return Err(refused("there is no store yet under state.key_prefix"));
     }
     fleet.require_version(&beat).map_err(refused)?;
-    // Before anything else is read: a gate that ended meanwhile has written all it knew.
+    // Checked before anything else is read: a gate that has ended by then has written everything it knew.
     let in_use = fleet.is_in_use(&beat).await.map_err(refused)?;
     let beat = fleet.beat(PATIENCE).await.map_err(refused)?;
     fleet.read_log(&beat).await.map_err(refused)?;
@@ -109,7 +110,7 @@ pub(in crate::state) async fn write(
 }
 
 impl Fleet {
-    /// Whether a gate writes, to prove that the server takes writes, as each does about once a second.
+    /// Whether a gate is running: each writes about once a second to prove that the server accepts writes.
     async fn is_in_use(&self, beat: &Beat) -> Result<bool, RedisFault> {
         if beat.stamp.is_none_or(|stamp| beat.clock.since(stamp) > QUIET) {
             return Ok(false);
@@ -118,7 +119,7 @@ impl Fleet {
         Ok(self.beat(PATIENCE).await?.stamp != beat.stamp)
     }
 
-    /// Reads the whole log into the mirror.
+    /// Reads the whole log into the local copy.
     async fn read_log(&self, beat: &Beat) -> Result<(), RedisFault> {
         let (created_at, id) = (beat.created_at, beat.id.clone());
         self.set_position(EntryPosition { id, created_at, said: created_at, ..EntryPosition::default() });
@@ -135,7 +136,7 @@ impl Fleet {
         }
     }
 
-    /// Appends the entries that the log does not have: events first, then what takes some of them back.
+    /// Appends the entries that the log does not have: events first, then those that undo events.
     async fn add_events(&self, copy: &StateCopy) -> Result<ImportReport, RedisFault> {
         let mut report = ImportReport::default();
         let is_undoing = |entry: &&LogEntry| entry.event.kind == EventKind::Undone;
@@ -164,7 +165,7 @@ impl Fleet {
         Ok(report)
     }
 
-    /// Takes over last uses, and what else idle clocks need; the timeouts in force last only where no gate had any in force.
+    /// Adds last uses and the other data of idle clocks; the timeouts last in force only if no gate has stored any.
     async fn add_sessions(&self, copy: &StateCopy, is_unused: bool) -> Result<usize, StoreError> {
         let now = Now::read();
         let rows = copy.session_rows(now);
@@ -196,13 +197,13 @@ impl Fleet {
         Ok(())
     }
 
-    /// Says since when the log knows everything, and what was removed from the copied one.
+    /// Sets since when the log knows everything, and what was removed from the copied log.
     async fn set_beginning(&self, copy: &StateCopy, known: Timestamp) -> Result<Timestamp, RedisFault> {
         let mut get = cmd("HGET");
         get.arg(&self.keys.origin).arg(IMPORTED);
         let imported: Option<String> = self.log_lane()?.ask(&get, PATIENCE).await?;
         if imported.is_none() {
-            // Before the beginning moves: after a crash between the two, another source would count as the first.
+            // Written before the beginning moves: after a crash between the two, another source would count as the first.
             self.set_origin(IMPORTED, &copy.header.identity).await?;
         }
         let beginning = copy.beginning(known, imported.as_deref());

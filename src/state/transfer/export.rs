@@ -1,4 +1,4 @@
-//! Writing a store's state as a file: page by page, so that a gate that uses the store never waits for it.
+//! Writes the state of a store to a file, page by page, so that a gate that uses the store is never delayed.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::state::{
 };
 use crate::time::{Now, Timestamp};
 
-/// A store to copy: events and sessions in a database, everything else at hand.
+/// A store to copy: events and sessions in a database, everything else in memory.
 pub(in crate::state) struct StateSource {
     pub(in crate::state) database: Arc<StoreWriter>,
     pub(in crate::state) uptime: Uptime,
@@ -33,19 +33,19 @@ pub(in crate::state) struct StateSource {
     pub(in crate::state) directories: Vec<DirectoryLine>,
 }
 
-/// Where a copy comes from.
+/// The store to export.
 #[derive(Debug)]
 pub enum ExportedStore<'s> {
     /// The file of an embedded store.
     Embedded(&'s Path),
-    /// A shared store, its terms, and the names of the directories that it may hold.
+    /// A shared store, its terms, and the names of the directories that it may contain.
     Redis(&'s redis::Settings, redis::RedisTerms, Vec<&'s str>),
 }
 
-/// Writes a copy of the store, and returns its header.
+/// Writes a copy of the store and returns its header.
 ///
 /// # Errors
-/// When there is no store, it cannot be read, or the file cannot be written.
+/// When the store does not exist or cannot be read, or the file cannot be written.
 pub async fn export(from: ExportedStore<'_>, out: &mut dyn Write) -> Result<TransferHeader, OpenError> {
     let source = match from {
         ExportedStore::Embedded(path) => embedded(path).await?,
@@ -57,7 +57,7 @@ pub async fn export(from: ExportedStore<'_>, out: &mut dyn Write) -> Result<Tran
 }
 
 async fn embedded(path: &Path) -> Result<StateSource, OpenError> {
-    // Before anything is read: a gate that ended meanwhile has told all it knew.
+    // Checked before anything is read: a gate that has ended by then has written everything it knew.
     let in_use = schema::is_in_use(path);
     let store = Store::open_read_only(path)?.ok_or_else(|| OpenError::Missing(path.to_owned()))?;
     let failed = |error: StoreError| OpenError::Io(path.to_owned(), error.to_string());
@@ -84,7 +84,7 @@ async fn embedded(path: &Path) -> Result<StateSource, OpenError> {
     })
 }
 
-/// The lines of a file, counted.
+/// Writes the lines of a file and counts them.
 struct Lines<'o> {
     out: &'o mut dyn Write,
     count: usize,
@@ -173,7 +173,7 @@ impl StateSource {
 
 type EntryPage = (Vec<redis::entry::LogEntry>, Option<u64>);
 
-/// The entries after a place, with what each takes back, and where the next page begins.
+/// Returns the entries after a place, each with the identity of the event it undoes, and where the next page begins.
 fn entries(db: &Connection, after: u64) -> rusqlite::Result<EntryPage> {
     let stored = rows::events(db, after, CHUNK)?;
     let next = stored.last().filter(|_| stored.len() == CHUNK).map(|last| last.sequence);

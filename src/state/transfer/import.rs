@@ -1,8 +1,8 @@
-//! Adding a copied state to a store: what the store has already stays, and what was revoked in either is revoked.
+//! Adds a copied state to a store: the store keeps what it has, and whatever was revoked in either stays revoked.
 //!
-//! A store that the import makes can be used by no gate before it is whole: an embedded one has another name until then, a
-//! shared one another version. Until the end it refuses tokens issued before the import, so that one which is interrupted lets
-//! no revoked token through; running it again completes it.
+//! No gate can use a store that the import creates before it is complete: until then, an embedded one has
+//! another name, a shared one another version. Until the end it rejects tokens issued before the import, so
+//! that an interrupted import lets no revoked token through; running it again completes it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::state::schema::companion;
 use crate::state::{CHUNK, OpenError, Store, StoreError, backup, mirror, redis};
 use crate::time::{Now, Timestamp};
 
-/// Under which name the identity of an imported store is kept, beside fetched documents; no issuer has it.
+/// The name under which the identity of an imported store is kept, in the table of key sets; no issuer has it.
 const IMPORTED: (&str, &str) = ("state/imported", "state");
 
-/// Where a copy goes.
+/// The store to import into.
 #[derive(Debug)]
 pub enum ImportingStore<'s> {
-    /// The file of an embedded store, and the names of all issuers.
+    /// The file of an embedded store, and the names of all configured issuers.
     Embedded(&'s Path, Vec<&'s str>),
     /// A shared store, and its terms.
     Redis(&'s redis::Settings, redis::RedisTerms),
@@ -33,7 +33,8 @@ pub enum ImportingStore<'s> {
 /// Adds a copy to a store, which is created if it does not exist.
 ///
 /// # Errors
-/// When the store is in use, is of another version, or cannot be written. What was added then stays; the import can be run again.
+/// When the store is in use, is of another version, or cannot be written. What was added by then stays; the
+/// import can be run again.
 pub async fn import(copy: &StateCopy, to: ImportingStore<'_>) -> Result<ImportReport, OpenError> {
     match to {
         ImportingStore::Embedded(path, issuers) => embedded(copy, path, &issuers).await,
@@ -42,9 +43,10 @@ pub async fn import(copy: &StateCopy, to: ImportingStore<'_>) -> Result<ImportRe
 }
 
 impl StateCopy {
-    /// Since when everything is known by a store that knew it since `known` and has this copy as well. The first source may
-    /// move it back: nobody else knew more. Of several sources each may have been told what the others were not, so it is
-    /// the latest of theirs; and a source that was in use may know more than its copy.
+    /// Returns since when the store knows everything once it has this copy, if it knew everything since
+    /// `known`. The first imported source may move that back: no other store knew more. Each of several sources
+    /// may have received events that the others did not, so the latest of their beginnings counts; and a source
+    /// that was in use may know more than its copy.
     pub(in crate::state) fn beginning(&self, known: Timestamp, imported: Option<&str>) -> Timestamp {
         let copied = Timestamp::from_millis(self.header.not_before);
         match imported {
@@ -61,7 +63,7 @@ async fn embedded(copy: &StateCopy, path: &Path, issuers: &[&str]) -> Result<Imp
     let unfinished = companion(path, ".importing");
     let place = if is_new { unfinished.as_path() } else { path };
     if is_new {
-        // What an interrupted import left.
+        // Remove what an interrupted import left.
         for suffix in ["", "-wal", "-shm", ".seen"] {
             drop(std::fs::remove_file(companion(&unfinished, suffix)));
         }
@@ -73,7 +75,7 @@ async fn embedded(copy: &StateCopy, path: &Path, issuers: &[&str]) -> Result<Imp
     let report = added.map_err(|error| failed(&error))?;
     if is_new {
         let rename = |suffix| std::fs::rename(companion(&unfinished, suffix), companion(path, suffix));
-        // The side file first: beside no database it means nothing.
+        // The side file first: without a database it has no effect.
         rename(".seen")
             .and_then(|()| rename(""))
             .and_then(|()| backup::sync_folder(path))
@@ -123,14 +125,14 @@ async fn add(
     Ok(report)
 }
 
-/// Adds an entry behind what is there; whether it is new.
+/// Appends an entry to the log; returns whether it is new.
 fn adopt(db: &Connection, mut entry: LogEntry, uptime: i64) -> rusqlite::Result<bool> {
     entry.sequence = entry.sequence.max(rows::last_sequence(db)? + 1);
     let adopted = mirror::adopt(db, &entry, uptime, &mut mirror::Lost::new())?;
     Ok(adopted != mirror::Adopted::Known)
 }
 
-/// What deleted events may have ended, as rows: issuer, retention, until when by the store's running time.
+/// Returns what deleted events may have ended, as rows: issuer, retention, and until when by the store's running time.
 fn forgotten(copy: &StateCopy, issuers: &[&str], store: &Store, now: Now) -> Vec<(Arc<str>, i64, i64)> {
     let mut found = Vec::new();
     for line in &copy.forgotten {
@@ -151,7 +153,7 @@ fn remember(db: &Connection, (issuer, retention, until): &(Arc<str>, i64, i64)) 
     Ok(())
 }
 
-/// Adds directories that the store does not have. One that it has is newer, or was imported before.
+/// Adds the directories that the store does not have. One that it has is newer, or was imported earlier.
 async fn add_directories(copy: &StateCopy, store: &Store) -> Result<(), StoreError> {
     let none = DirectoryRevision::default();
     for directory in &copy.directories {

@@ -1,7 +1,7 @@
-//! The file by which a state moves from one store to another: lines of JSON, a header first and a count last.
+//! The file format for moving state from one store to another: lines of JSON, with a header first and a count last.
 //!
-//! Knows what is kept and in which form, and neither where it comes from nor where it goes: `export` and `import` beside this,
-//! and `redis::transfer`, know that.
+//! Knows the content and the format, but not where the state comes from or goes: that is in `export` and
+//! `import` beside this, and in `redis::transfer`.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,29 +20,29 @@ pub(in crate::state) use export::StateSource;
 pub use export::{ExportedStore, export};
 pub use import::{ImportingStore, import};
 
-/// What the header says that the file is.
+/// Identifies the file format in the header.
 const FORMAT: &str = "portcullis-state";
-/// The version of the format. Another one is refused.
+/// The version of the format. Other versions are refused.
 const VERSION: u32 = 1;
 
-/// The first line: what the file is, and the store that it is a copy of.
+/// The first line: identifies the format, and describes the store that was copied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransferHeader {
     format: String,
     version: u32,
-    /// The release that wrote it.
+    /// The release that wrote the file.
     product: String,
     exported_at: i64,
     /// `embedded` or `redis`.
     pub store: String,
-    /// Tells the store's log from any other.
+    /// Distinguishes the store's log from any other.
     pub identity: String,
-    /// Tokens issued before are refused (`before_state`): nothing is known of them.
+    /// Tokens issued before this moment are rejected (`before_state`), because nothing is known of them.
     pub not_before: i64,
     /// The last sequence of the log.
     pub sequence: u64,
-    /// A gate was using the store: it may have received events that are not in the file.
+    /// Whether a gate was using the store, which may therefore have received events that are not in the file.
     pub in_use: bool,
 }
 
@@ -60,13 +60,13 @@ pub(super) enum TransferLine {
     Forgotten(ForgottenLine),
     Usage(UsageLine),
     Directory(DirectoryLine),
-    /// The last line, with the number of those before it.
+    /// The last line, with the number of lines before it.
     End {
         lines: usize,
     },
 }
 
-/// A token in use. Times are milliseconds since 1970, keys are hexadecimal.
+/// A token in use. Times are in milliseconds since 1970, keys hexadecimal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SessionLine {
@@ -78,22 +78,23 @@ pub(super) struct SessionLine {
     issued_at: i64,
     first_used_at: i64,
     last_used_at: i64,
-    /// Milliseconds since its last use, by running time.
+    /// Milliseconds since its last use, on running time.
     unused_for: u64,
     expires_at: i64,
 }
 
-/// An idle timeout that was in force last; without an issuer, that of all issuers without one of their own.
+/// The idle timeout that was last in force for an issuer; without an issuer, for all issuers without one of their own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct IdleLine {
     issuer: Option<String>,
-    /// Milliseconds; none: no token went idle.
+    /// Milliseconds; `None` if tokens did not go idle.
     timeout: Option<u64>,
     floor: Option<FloorLine>,
 }
 
-/// What remains of earlier timeouts: the moment since which tokens had to be used, by both clocks, and the timeout of then.
+/// The floor left by earlier timeouts: the moment since which tokens had to be used, by both clocks, and
+/// the timeout at that time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FloorLine {
@@ -102,11 +103,11 @@ struct FloorLine {
     timeout: u64,
 }
 
-/// What events that were deleted may have ended: tokens that are older than `retention` and were issued until then.
+/// What deleted events may have ended: tokens that are older than `retention` and were issued before that moment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::state) struct ForgottenLine {
-    /// None: of every issuer.
+    /// `None` for every issuer.
     pub(in crate::state) issuer: Option<String>,
     pub(in crate::state) retention: u64,
     pub(in crate::state) ago: u64,
@@ -122,7 +123,7 @@ pub(super) struct UsageLine {
     last_used_at: i64,
 }
 
-/// A directory of a SCIM provider, whole: its documents by their names.
+/// A SCIM provider's directory: all its documents by name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::state) struct DirectoryLine {
@@ -131,9 +132,9 @@ pub(in crate::state) struct DirectoryLine {
     pub(in crate::state) entries: Vec<(String, String)>,
 }
 
-/// A file that was read to its end and is whole.
+/// The content of a file that was read completely.
 pub struct StateCopy {
-    /// What it is a copy of.
+    /// Describes the copied store.
     pub header: TransferHeader,
     pub(in crate::state) entries: Vec<LogEntry>,
     pub(super) sessions: Vec<SessionLine>,
@@ -149,31 +150,31 @@ impl fmt::Debug for StateCopy {
     }
 }
 
-/// What an import did.
+/// The result of an import.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImportReport {
     /// Events that the store did not have.
     pub events: usize,
-    /// Events that it had already.
+    /// Events that it already had.
     pub known: usize,
-    /// Tokens whose last use was taken over.
+    /// Tokens whose last use was imported.
     pub sessions: usize,
-    /// Tokens issued before are refused.
+    /// Tokens issued before this moment are rejected.
     pub not_before: Timestamp,
-    /// Whether the store's beginning stays as it was, because the file does not know all that the other store knew.
+    /// Whether the store's beginning stays as it was because the file does not contain everything that the source knew.
     pub keeps_beginning: bool,
 }
 
 /// Why a file cannot be imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransferFault {
-    /// It is something else.
+    /// It is not an export.
     Foreign,
-    /// It is of another version of the format: this one.
+    /// It has this other version of the format.
     Version(u32),
-    /// It does not end with the count of its lines, or with another one.
+    /// It does not end with the correct count of its lines.
     Truncated,
-    /// A line cannot be read: its number, and why.
+    /// A line cannot be parsed: its number, and why.
     Line(usize, String),
 }
 
@@ -194,10 +195,10 @@ impl fmt::Display for TransferFault {
 impl std::error::Error for TransferFault {}
 
 impl StateCopy {
-    /// Reads a file.
+    /// Parses an exported file.
     ///
     /// # Errors
-    /// When it is something else, of another version, or not whole.
+    /// When it is not an export, of another version, or incomplete.
     pub fn read(text: &str) -> Result<Self, TransferFault> {
         let mut lines = text.lines();
         let header = header(lines.next().unwrap_or_default())?;
@@ -252,19 +253,19 @@ impl StateCopy {
         Ok(())
     }
 
-    /// The tokens in use, on the clocks of this moment.
+    /// Returns the tokens in use, on the clocks of `now`.
     pub(in crate::state) fn session_rows(&self, now: Now) -> Vec<SessionRow> {
         self.sessions.iter().filter_map(|line| line.row(now)).collect()
     }
 
-    /// The idle timeouts that were in force last, on the clocks of this moment; `None` when none were.
+    /// Returns the idle timeouts that were last in force, on the clocks of `now`; `None` if there were none.
     pub(in crate::state) fn idle_terms(&self, now: Now) -> Option<PerIssuer<IdleTerms>> {
         let common = self.idle.iter().find(|line| line.issuer.is_none())?.terms(now);
         let own = self.idle.iter().filter_map(|line| Some((line.issuer.as_deref()?.into(), line.terms(now))));
         Some(PerIssuer::new(common, own))
     }
 
-    /// What is missing from the counts that a store has: the larger count is right, because both began as the same.
+    /// Returns what the store's counts lack. The larger of two counts is right, because both started from the same.
     pub(in crate::state) fn missing_usage(&self, known: &[UsageRow]) -> Vec<UsageRow> {
         let key = |row: &UsageRow| (row.client.clone(), row.route.clone(), row.status);
         let counts: std::collections::HashMap<_, u64> =
@@ -280,7 +281,7 @@ impl StateCopy {
     }
 }
 
-/// Reads the first line, as any version of the format has it.
+/// Parses the first line, which all versions of the format share.
 fn header(line: &str) -> Result<TransferHeader, TransferFault> {
     let value: serde_json::Value = serde_json::from_str(line).map_err(|_no_json| TransferFault::Foreign)?;
     let header = &value["header"];
@@ -323,7 +324,8 @@ impl SessionLine {
         }
     }
 
-    /// A row on the clocks of this moment. Running time did not count while no gate ran, so the longer of two spans counts.
+    /// Converts it to a row on the clocks of `now`. Running time does not advance while no gate runs, so the
+    /// longer of the two spans counts.
     fn row(&self, now: Now) -> Option<SessionRow> {
         let subject = match &self.subject {
             Some(subject) => Some(SubjectKey(unhex(subject)?)),
