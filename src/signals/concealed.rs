@@ -4,7 +4,7 @@ use std::fmt;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
-/// A text that no log line and no debug output shows.
+/// A text that never appears in log lines or debug output.
 #[derive(Clone)]
 pub struct Concealed(String);
 
@@ -15,13 +15,13 @@ impl Concealed {
         Self(text)
     }
 
-    /// The text itself, to be sent.
+    /// Returns the text, to be sent.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Whether these are its bytes, in a time that tells nothing but their number.
+    /// Compares the text with these bytes, in time that depends only on their number.
     #[must_use]
     pub fn matches(&self, bytes: &[u8]) -> bool {
         verify_slices_are_equal(self.0.as_bytes(), bytes).is_ok()

@@ -1,7 +1,7 @@
-//! Logout tokens (OpenID Connect Back-Channel Logout 1.0): a provider says that somebody logged out.
+//! Logout tokens (OpenID Connect Back-Channel Logout 1.0), by which a provider says that somebody has logged out.
 //!
-//! A token with `sid` ends the tokens of that session, one with only `sub` those of the subject, issued until then.
-//! [`LogoutSender::read`] is pure: keys and the time are given to it.
+//! A token with `sid` ends the tokens of that session, one with only `sub` those of the subject, if issued
+//! until then. [`LogoutSender::read`] is pure: keys and the time are arguments.
 
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::wildcard_enum_match_arm)]
 
@@ -17,22 +17,22 @@ use crate::keys::store::KeyStore;
 use crate::state::record::{Event, EventKind, EventOrigin};
 use crate::time::Timestamp;
 
-/// The one member that `events` must have (§2.4).
+/// The member that `events` must have (§2.4).
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
-/// Types of logout tokens (§2.4). Providers from before explicit typing say `JWT`, or nothing.
+/// The accepted types of logout tokens (§2.4). Providers that predate explicit typing use `JWT`, or none.
 const TYPES: [&str; 3] = ["logout+jwt", "application/logout+jwt", "JWT"];
 
-/// One provider, as configured (`[[logout]]`).
+/// The settings of one provider (`[[logout]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The last segment of the path it posts to.
     pub name: String,
-    /// Whose sessions and subjects end, and whose keys sign.
+    /// The issuer whose sessions and subjects it ends, and whose keys sign its tokens.
     pub issuer: SubjectIssuer,
-    /// How its tokens may be signed.
+    /// The accepted signature algorithms.
     pub algorithms: Vec<Algorithm>,
-    /// One of these must be in `aud`: what the provider calls its clients.
+    /// The client ids at the provider; `aud` must contain one of them.
     pub audiences: Vec<String>,
 }
 
@@ -44,13 +44,13 @@ pub struct LogoutSender {
 }
 
 impl LogoutSender {
-    /// A provider whose tokens are verified with these keys.
+    /// Creates a provider whose tokens are verified with these keys.
     #[must_use]
     pub const fn new(settings: Settings, keys: Arc<KeyStore>) -> Self {
         Self { settings, keys }
     }
 
-    /// What it was made from.
+    /// The settings that it was created from.
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
@@ -62,7 +62,7 @@ impl LogoutSender {
         &self.keys
     }
 
-    /// Judges a logout token (§2.6) and says what it means. The same token again means the same events.
+    /// Verifies a logout token (§2.6) and returns its events. The same token always yields the same events.
     ///
     /// # Errors
     /// When it is not accepted.
@@ -78,13 +78,13 @@ impl LogoutSender {
         let token = token::read(token, &expected, &self.keys, asked, now)?;
         check_kind(&token.claims)?;
         let named = match (text(&token.claims, "sid")?, text(&token.claims, "sub")?) {
-            // A provider that names both means this session and not the others of its subject.
+            // If both are present, the provider means only this session, not the subject's others.
             (Some(session), _) => vec![Named::Session { session, only: None }],
             (None, Some(subject)) => issuer.by_identifier(&subject),
             (None, None) => return Err("both `sid` and `sub` are missing".into()),
         };
         let origin = EventOrigin::signal(&issuer.issuer.issuer, &token.id, LOGOUT, token.issued_at);
-        // What has happened happened before it was heard of; a time ahead would end tokens that are yet to be issued.
+        // The logout happened before it was reported; a time in the future would end tokens that are yet to be issued.
         let at = token.issued_at.min(now);
         let event = |named: &Named| Event {
             origin: Some(origin),
@@ -94,13 +94,13 @@ impl LogoutSender {
     }
 }
 
-/// Whether a token calls itself a logout token, whatever else is wrong with it.
+/// Whether a token claims to be a logout token, even if it is invalid.
 #[must_use]
 pub fn is_logout_token(claims: &Map<String, Value>) -> bool {
     claims.get("events").and_then(Value::as_object).is_some_and(|events| events.contains_key(LOGOUT))
 }
 
-/// What tells a logout token from an ID token, which has the same parties and the same keys (§2.4).
+/// Checks what distinguishes a logout token from an ID token, which has the same parties and keys (§2.4).
 fn check_kind(claims: &Map<String, Value>) -> Result<(), &'static str> {
     if claims.contains_key("nonce") {
         return Err("`nonce` is not allowed");
@@ -114,7 +114,7 @@ fn check_kind(claims: &Map<String, Value>) -> Result<(), &'static str> {
     }
 }
 
-/// A claim that names something, if it is there.
+/// Returns a string claim that is optional but must not be empty.
 fn text(claims: &Map<String, Value>, name: &str) -> Result<Option<String>, &'static str> {
     match claims.get(name) {
         None => Ok(None),

@@ -1,4 +1,4 @@
-//! How identity providers tell the gate that tokens end: what arrives from outside becomes events here.
+//! The signals by which identity providers report that tokens end; translates them into events.
 //!
 //! | sender | room | speaks |
 //! |---|---|---|
@@ -7,8 +7,9 @@
 //! | identity provider of an organisation | [`revocation`] | Global Token Revocation |
 //! | identity provider with a directory | [`scim`] | users and groups (SCIM 2.0, RFC 7643, RFC 7644) |
 //!
-//! All of them send to the endpoints of [`intake`]. [`subject`] is the one place where an outside identifier becomes an
-//! event, and [`SignalLog`] the one way from there into force. Knows neither sockets nor what events do.
+//! All of them send to the endpoints of [`intake`]. [`subject`] is the one place where an outside identifier
+//! becomes an event, and [`SignalLog`] the only way for events to take effect from there. Knows nothing about
+//! sockets or about the effect of events.
 
 use std::net::IpAddr;
 
@@ -29,19 +30,19 @@ pub use concealed::Concealed;
 pub use publisher::{Signal, SignalLog};
 pub use token::TokenFault;
 
-/// A request to one of the endpoints that signals are sent to.
+/// A request to one of the signal endpoints.
 #[derive(Debug, Clone, Copy)]
 pub struct SignalRequest<'a> {
     /// The method.
     pub method: &'a Method,
-    /// What follows `/{kind}/{name}` in the path: empty, or it begins with `/`.
+    /// The path after `/{kind}/{name}`: empty, or beginning with `/`.
     pub path: &'a str,
     /// The query.
     pub query: Option<&'a [u8]>,
-    /// The header section.
+    /// The header fields.
     pub headers: &'a HeaderMap,
-    /// The body; `None` when it is longer than [`intake::EndpointKind::max_body`].
+    /// The body; `None` if it is longer than [`intake::EndpointKind::max_body`].
     pub body: Option<&'a [u8]>,
-    /// The sender, as the gate knows it.
+    /// The client address as determined by the gate.
     pub address: IpAddr,
 }

@@ -8,21 +8,21 @@ use crate::keys::set::KeySet;
 use crate::keys::store::{Availability, KeyStore, WantedKey};
 use crate::time::{Monotonic, Now, Timestamp};
 
-/// How many keys are tried for one token.
+/// The most keys that are tried for one token.
 const MAX_CANDIDATES: usize = 8;
 
-/// Why a token is not proven.
+/// Why a signature could not be verified.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unproven {
-    /// Another key set may prove it; the caller awaits [`KeyStore::ask`] and tries again with [`KeysAsked::Keys`].
+    /// Newer keys may verify it; the caller awaits [`KeyStore::ask`] and tries again with [`KeysAsked::Keys`].
     Ask(WantedKey),
-    /// The sender's keys were never loaded, or not confirmed for too long.
+    /// The sender's keys were never loaded, or have not been confirmed for too long.
     NoKeys,
-    /// No key of the sender has its `kid`.
+    /// The sender has no key with this `kid`.
     UnknownKey,
-    /// No key of the sender is for its algorithm.
+    /// The sender has no key for this algorithm.
     NoKeyForAlgorithm,
-    /// None of the sender's keys made the signature.
+    /// No key of the sender made the signature.
     WrongSignature,
 }
 
@@ -36,19 +36,19 @@ pub(super) fn prove(
 ) -> Result<(), Unproven> {
     let proven = match keys.availability(Now { wall: now, monotonic: Monotonic::now() }) {
         Availability::Usable => prove_with(jws, algorithm, &keys.current()),
-        // A signal may come before the first fetch of the keys has ended.
+        // A signal may arrive before the first fetch of the keys has finished.
         Availability::NeverLoaded | Availability::TooOld => {
             Err((WantedKey::OtherThan(keys.current().generation()), Unproven::NoKeys))
         }
     };
     proven.map_err(|(wanted, why)| {
-        // Another set may prove it: the sender may have a new key, also under the same `kid`.
+        // Newer keys may verify it: the sender may have a new key, even with the same `kid`.
         let ask = asked == KeysAsked::Nothing && keys.worth_asking(&wanted, Monotonic::now());
         if ask { Unproven::Ask(wanted) } else { why }
     })
 }
 
-/// Whether a key of this set made the signature; else what the set lacks, and why not.
+/// Verifies the signature with this key set; on failure, returns which key to look for, and why it failed.
 fn prove_with(jws: &Jws<'_>, algorithm: Algorithm, set: &KeySet) -> Result<(), (WantedKey, Unproven)> {
     if let Some(kid) = jws.kid().filter(|kid| !set.knows(kid)) {
         return Err((WantedKey::key(kid), Unproven::UnknownKey));

@@ -1,6 +1,6 @@
-//! Publishes signals: makes the events durable, answers the sender, then counts the tokens in use that were ended.
+//! Publishes signals: makes their events durable and puts them in force, then counts the tokens in use that they ended.
 //!
-//! Knows neither how a signal arrived nor its format.
+//! Does not know how a signal arrived, or its format.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use crate::state::StoreError;
 use crate::state::record::{Event, EventKind, EventSource};
 use crate::time::Now;
 
-/// What one sender said at once.
+/// The content of one message from a sender.
 #[derive(Debug)]
 pub struct Signal {
-    /// How it came.
+    /// How it arrived.
     pub source: EventSource,
-    /// The sender, as the configuration calls it.
+    /// The name of the sender in the configuration.
     pub sender: String,
-    /// What it comes down to. None: it has no meaning here.
+    /// The resulting events; empty if it has no effect here.
     pub events: Vec<Event>,
-    /// What of it has no meaning here, and why.
+    /// Why parts of it have no effect here.
     pub passed_over: Vec<&'static str>,
 }
 
@@ -42,23 +42,24 @@ pub struct SignalLog {
     told: mpsc::Sender<Uncounted>,
 }
 
-/// A signal that is in force, and whose effect is to be told.
+/// A signal that is in force and whose effect has not been counted yet.
 #[derive(Debug)]
 struct Uncounted {
     signal: Signal,
-    /// What was in force before.
+    /// The revocations in force before it.
     before: Arc<Snapshot>,
 }
 
-/// Signals that wait to be counted. More of them make senders wait.
+/// How many signals may wait to be counted. When that many wait, senders wait, too.
 const WAITING: usize = 4096;
-/// Signals that are counted by one look at all tokens in use.
+/// How many signals one scan of the tokens in use counts.
 const AT_ONCE: usize = 4096;
-/// A look at a million tokens in use takes a second of one core: the next one waits so many times as long.
+/// Scanning a million tokens in use takes a second of one core, so the next scan waits this many times as long
+/// as the last one took.
 const REST: u32 = 4;
 
 impl SignalLog {
-    /// Publishes to this log, and counts in `sessions` until the last handle is dropped. Needs a runtime.
+    /// Starts publishing to this log, and counting in `sessions` until the last handle is dropped. Needs a runtime.
     #[must_use]
     pub fn start(
         log: Arc<EventLog>,
@@ -73,24 +74,24 @@ impl SignalLog {
         Arc::new(Self { log, revocations, events, signals, state_errors, told })
     }
 
-    /// Counts and logs a signal that was not accepted. `sender` is one of the configuration, and `why` repeats nothing of
-    /// what was sent.
+    /// Counts and logs a signal that was rejected. `sender` is a configured name, and `why` contains
+    /// nothing from the signal.
     pub fn refused(&self, source: EventSource, sender: Option<&str>, why: &'static str) {
         self.ignored(source);
         tracing::info!(source = source.as_str(), sender, why, "signal rejected");
     }
 
-    /// Counts a signal that did not come into force. To refuse one because its sender sends too many leaves no line: that would
-    /// be a flood as well.
+    /// Counts a signal that had no effect. Signals over the rate limit are only counted: log lines
+    /// would be a flood as well.
     pub fn ignored(&self, source: EventSource) {
         self.signals.with_label_values(&[source.as_str(), "none", "no"]).inc();
     }
 
-    /// Makes the events of a signal durable and puts them in force, in this order. The tokens in use that it ended are counted
-    /// afterwards: nobody waits for that.
+    /// Makes the events of a signal durable, then puts them in force. The tokens in use that it ended are
+    /// counted afterwards, without delaying the sender.
     ///
     /// # Errors
-    /// When the store cannot be written; nothing of it is in force then.
+    /// When the store cannot be written; nothing of the signal is in force then.
     pub async fn publish(&self, signal: Signal, now: Now) -> Result<(), StoreError> {
         let Signal { source, sender, events, passed_over } = &signal;
         let before = self.in_force();
@@ -110,21 +111,21 @@ impl SignalLog {
         Ok(())
     }
 
-    /// What is in force now, to be compared with what a signal changed.
+    /// Returns the revocations in force, to compare with those after a signal.
     #[must_use]
     pub fn in_force(&self) -> Arc<Snapshot> {
         self.revocations.load_full()
     }
 
-    /// Counts the tokens in use that a signal ended whose events are in force already, and tells of it; `before` is what was
-    /// in force before it.
+    /// Queues a signal whose events are already in force for counting and logging; `before` are the
+    /// revocations in force before it.
     pub async fn tell(&self, signal: Signal, before: Arc<Snapshot>) {
-        // The task ends with the process only; what is in force stays so.
+        // The task ends only with the process, and then the count no longer matters.
         drop(self.told.send(Uncounted { signal, before }).await);
     }
 }
 
-/// Counts what signals ended, and tells it in the log and the metrics.
+/// Counts the tokens that signals ended, and reports them in the log and the metrics.
 async fn tell(
     mut waiting: mpsc::Receiver<Uncounted>,
     sessions: Arc<Sessions>,
@@ -143,20 +144,21 @@ async fn tell(
             let ended = count(&told, &sessions, &revocations.load_full());
             (told, ended)
         });
-        // An error: the process is ending.
+        // An error means that the process is ending.
         let Ok((told, ended)) = looked.await else { return };
         report(&told, &ended, &counted);
         tokio::time::sleep(began.elapsed().saturating_mul(REST).min(LONGEST_REST)).await;
     }
 }
 
-/// However slow the machine was for a moment, signals are told before long.
+/// The longest pause between scans, so that a slow scan does not delay the report for long.
 const LONGEST_REST: Duration = Duration::from_secs(10);
 
-/// Each event by its place: of which signal, and which of its events.
+/// Identifies an event: the index of its signal, and its index in the signal.
 type Place = (usize, usize);
 
-/// How many tokens in use each event ended that were in force before. One that two of them end counts for the first.
+/// Counts, for each event, the tokens in use that were in force before and that it ended. If several events end
+/// a token, the first one counts.
 fn count(told: &[Uncounted], sessions: &Sessions, after: &Snapshot) -> HashMap<Place, usize> {
     let mut named = HashMap::<Key, Vec<Place>, AsIs>::default();
     for (place, stored) in told.iter().enumerate() {
@@ -179,11 +181,11 @@ fn count(told: &[Uncounted], sessions: &Sessions, after: &Snapshot) -> HashMap<P
         });
         let Some(first) = ending.min() else { return };
         let now = Now::read();
-        // Where the version of its roles would tell, which a session does not know, it counts as in force before.
+        // A session does not know its token's role version; assume that the token was in force before.
         let latest = TokenFacts { role_version: Some(u64::MAX), ..facts.clone() };
         let was_in_force =
             |place: usize| told.get(place).is_some_and(|stored| stored.before.judge(&latest, now).is_none());
-        // A signal that was taken back, and is delivered again, ends nothing.
+        // A signal that was undone and is delivered again ends nothing.
         if was_in_force(first.0) && after.judge(&facts, now).is_some() {
             *ended.entry(*first).or_insert(0) += 1;
         }
@@ -191,8 +193,8 @@ fn count(told: &[Uncounted], sessions: &Sessions, after: &Snapshot) -> HashMap<P
     ended
 }
 
-/// Whether an event that names a token by one of its keys ends it. Of the version of roles a session knows nothing: it goes by
-/// the time, as for a token without one.
+/// Whether an event that names a token by one of its keys ends it. A session does not know the role version, so
+/// only the time is compared, as for a token without one.
 fn reaches(event: &Event, facts: &TokenFacts) -> bool {
     event.kind == EventKind::TokenRevoked || facts.issued_at.as_secs() <= event.at.as_secs()
 }

@@ -1,7 +1,8 @@
-//! Global Token Revocation (draft-parecki-oauth-global-token-revocation; Okta's Universal Logout): a provider says that all
-//! tokens of a user end.
+//! Global Token Revocation (draft-parecki-oauth-global-token-revocation; Okta's Universal Logout), by which a
+//! provider ends all tokens of a user.
 //!
-//! Knows the request's body and the token of the provider that authorizes it, not HTTP. The draft has expired and is in use.
+//! Reads the request's body and the provider's token that authorizes it; knows nothing about HTTP. The draft
+//! has expired but is in use.
 
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::wildcard_enum_match_arm)]
 
@@ -18,24 +19,24 @@ use crate::keys::store::KeyStore;
 use crate::state::record::{Event, EventKind, EventOrigin};
 use crate::time::Timestamp;
 
-/// The type of the provider's tokens. Nothing else that the provider signs for this URL is one.
+/// The required type of the provider's tokens, so that no other token it signs for this URL is accepted.
 const TYPES: [&str; 2] = ["global-token-revocation+jwt", "application/global-token-revocation+jwt"];
 
-/// Stands in the origin of events for the type that security event tokens have.
+/// Used in the origin of events, in place of a security event token's event type.
 const KIND: &str = "global-token-revocation";
 
-/// One provider, as configured (`[[global_token_revocation]]`).
+/// The settings of one provider (`[[global_token_revocation]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The last segment of the path it posts to.
     pub name: String,
-    /// `iss` of its tokens.
+    /// The `iss` of its tokens.
     pub issuer: String,
-    /// `aud` of its tokens: the URL of the endpoint.
+    /// The `aud` of its tokens: the URL of the endpoint.
     pub url: String,
-    /// Where its keys come from.
+    /// Where its keys are loaded from.
     pub keys: keys::Settings,
-    /// Whose subjects end.
+    /// The issuer whose subjects it ends.
     pub subject_issuer: SubjectIssuer,
 }
 
@@ -50,27 +51,27 @@ pub struct RevocationSender {
 #[derive(Debug)]
 pub struct Authorized(SenderToken);
 
-/// Why an authorized request revokes nothing; in words that repeat nothing of it.
+/// Why an authorized request revokes nothing; contains nothing from the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unrevoked {
-    /// The body is not what it must be.
+    /// The body is not valid.
     Malformed(&'static str),
-    /// The provider may not speak of that issuer's subjects.
+    /// The provider may not revoke subjects of that issuer.
     Forbidden(&'static str),
-    /// The subject is of a form that names nobody here.
+    /// The subject has a format that names nobody here.
     Nobody(&'static str),
-    /// What is named is not a user.
+    /// The subject is not a user.
     Unprocessable(&'static str),
 }
 
 impl RevocationSender {
-    /// A provider whose tokens are verified with these keys.
+    /// Creates a provider whose tokens are verified with these keys.
     #[must_use]
     pub const fn new(settings: Settings, keys: Arc<KeyStore>) -> Self {
         Self { settings, keys }
     }
 
-    /// What it was made from.
+    /// The settings that it was created from.
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
@@ -82,10 +83,10 @@ impl RevocationSender {
         &self.keys
     }
 
-    /// Judges the bearer token of a request.
+    /// Verifies the bearer token of a request.
     ///
     /// # Errors
-    /// When it authorizes nothing here.
+    /// When it does not authorize a revocation here.
     pub fn authorize(
         &self,
         token: &[u8],
@@ -102,10 +103,11 @@ impl RevocationSender {
         token::read(token, &expected, &self.keys, asked, now).map(Authorized)
     }
 
-    /// What the body of an authorized request asks for. The same request again means the same events.
+    /// Returns the events that the body of an authorized request asks for. The same request always
+    /// yields the same events.
     ///
     /// # Errors
-    /// When it asks for nothing that can be done.
+    /// When the request cannot be fulfilled.
     pub fn read(
         &self,
         body: &[u8],
@@ -115,7 +117,7 @@ impl RevocationSender {
         let members = json::object(body);
         let mut members =
             members.map_err(|_error| Unrevoked::Malformed("the body is not an unambiguous JSON object"))?;
-        // The name that the member had in earlier drafts; Auth0 sends it.
+        // `subject` is the name of the member in earlier drafts, which Auth0 uses.
         let subject = match (members.remove("sub_id"), members.remove("subject")) {
             (Some(subject), None) | (None, Some(subject)) => subject,
             (None, None) => return Err(Unrevoked::Malformed("`sub_id` is missing")),
@@ -134,7 +136,7 @@ impl RevocationSender {
         Ok(named.iter().map(event).collect())
     }
 
-    /// The users that a subject names.
+    /// Returns the users that a subject names.
     fn users(&self, subject: &Value) -> Result<Vec<Named>, Unrevoked> {
         let issuer = &self.settings.subject_issuer;
         let reader = SubjectReader { issuer, sender: &self.settings.issuer, critical: &[], tolerant: false };

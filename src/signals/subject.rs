@@ -1,5 +1,5 @@
-//! The one place where what others call a user, a session or a token becomes what tokens are compared with here: subject
-//! identifiers (RFC 9493, SSF §3), and the events that follow from them.
+//! The one place where a sender's name for a user, a session or a token becomes what tokens are compared with
+//! here: subject identifiers (RFC 9493, SSF §3), and the resulting events.
 //!
 //! | format | names |
 //! |---|---|
@@ -11,8 +11,9 @@
 //! | `aliases` | everything its identifiers name |
 //! | complex | what its `user` names, and of that only the tokens of its `session`: a login session (`opaque`) or a token |
 //!
-//! A complex subject stands for what matches all of its members. Those that say nothing of tokens (`device`, `tenant`
-//! and so on) are passed over, which ends more than was meant, never less; one that is critical is not.
+//! A complex subject stands for what matches all of its members. Members that say nothing about tokens
+//! (`device`, `tenant` and so on) are ignored, which may end more tokens than intended, but never fewer;
+//! critical members are not ignored.
 
 use std::sync::Arc;
 
@@ -25,14 +26,14 @@ use crate::time::Timestamp;
 /// The members of complex subjects (SSF §3.2).
 const MEMBERS: [&str; 7] = ["user", "device", "session", "application", "tenant", "org_unit", "group"];
 
-/// The issuer whose subjects a sender speaks of, and by what its tokens name them.
+/// The issuer whose subjects a sender reports on, and which names its tokens carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubjectIssuer {
     /// The issuer.
     pub issuer: EventIssuer,
-    /// Its tokens carry an e-mail address.
+    /// Whether its tokens carry an e-mail address.
     pub has_email: bool,
-    /// Its tokens carry other names of the subject.
+    /// Whether its tokens carry aliases of the subject.
     pub has_aliases: bool,
 }
 
@@ -41,21 +42,21 @@ pub struct SubjectIssuer {
 pub enum Named {
     /// A subject.
     Subject(SubjectKind, String),
-    /// A login session, perhaps of one subject only.
+    /// A login session, optionally of one subject only.
     Session {
         /// The session.
         session: String,
-        /// Whose tokens of it are meant; `None`: all.
+        /// The subject whose tokens of the session are affected; `None` for all.
         only: Option<(SubjectKind, String)>,
     },
     /// A token, by `jti`.
     Token(String),
 }
 
-/// Why an identifier names nothing here.
+/// Why an identifier cannot be resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nobody {
-    /// It is not of the form that its format demands; in words that repeat nothing of it.
+    /// It does not conform to its format; contains nothing from the identifier.
     Malformed(&'static str),
     /// It names a subject of another issuer.
     OtherIssuer,
@@ -66,8 +67,8 @@ pub enum Nobody {
 }
 
 impl Named {
-    /// The event by which what is named ends. A token or a login session ends as such, whatever happened: that the roles of
-    /// its subject changed is not known of it.
+    /// Creates the event that ends what is named. Tokens and login sessions are always revoked, whatever `kind`
+    /// says: a change of roles does not apply to them.
     #[must_use]
     pub fn event(&self, kind: EventKind, issuer: &EventIssuer, at: Timestamp, now: Timestamp) -> Event {
         let (name, expires_at): (&Arc<str>, _) = (&issuer.issuer, issuer.expiry(now));
@@ -85,14 +86,14 @@ impl Named {
 }
 
 impl SubjectIssuer {
-    /// Everything that an identifier without an issuer of its own may name: the subject, or an alias.
+    /// Returns everything that an identifier without an issuer may name: the subject, or an alias.
     #[must_use]
     pub fn by_identifier(&self, id: &str) -> Vec<Named> {
         let alias = self.has_aliases.then(|| Named::Subject(SubjectKind::Alias, id.to_owned()));
         [Named::Subject(SubjectKind::Subject, id.to_owned())].into_iter().chain(alias).collect()
     }
 
-    /// Whom an e-mail address names.
+    /// Returns the subject that an e-mail address names.
     #[must_use]
     pub fn by_email(&self, address: &str) -> Named {
         let kind = if self.has_email { SubjectKind::Email } else { SubjectKind::Subject };
@@ -103,19 +104,19 @@ impl SubjectIssuer {
 /// Reads identifiers on behalf of one issuer.
 #[derive(Debug, Clone, Copy)]
 pub struct SubjectReader<'a> {
-    /// Whose subjects are meant.
+    /// The issuer whose subjects are meant.
     pub issuer: &'a SubjectIssuer,
-    /// What the sender calls itself: an identity provider whose access tokens have another issuer, such as one of several
-    /// authorization servers, names its users by its own `iss`.
+    /// The sender's own issuer: an identity provider whose access tokens have another issuer, such as one of
+    /// several authorization servers, names its users by its own `iss`.
     pub sender: &'a str,
-    /// Members of complex subjects that must not be passed over.
+    /// Members of complex subjects that must not be ignored.
     pub critical: &'a [String],
-    /// Take older spellings of formats, and complex subjects without one.
+    /// Whether to accept older spellings of formats, and complex subjects without one.
     pub tolerant: bool,
 }
 
 impl SubjectReader<'_> {
-    /// Whom an identifier names: at least one, unless it is an error.
+    /// Returns what an identifier names: at least one subject, session or token.
     ///
     /// # Errors
     /// When it names nothing here.
@@ -156,7 +157,7 @@ impl SubjectReader<'_> {
             return Err(Nobody::CriticalMember);
         }
         match (user, session) {
-            // Nothing is a token of that user.
+            // No token can match both.
             (Some(Err(Nobody::OtherIssuer)), _) | (_, Some(Err(Nobody::OtherIssuer))) => {
                 Err(Nobody::OtherIssuer)
             }
@@ -167,7 +168,7 @@ impl SubjectReader<'_> {
         }
     }
 
-    /// A login session or a token; any other identifier says nothing of either.
+    /// Parses a login session or a token; any other identifier is unknown.
     fn session(self, members: &Map<String, Value>) -> Result<Vec<Named>, Nobody> {
         let format = self.format(members)?;
         if format == "opaque" {
@@ -179,7 +180,7 @@ impl SubjectReader<'_> {
         if named.is_empty() { Err(Nobody::Unknown) } else { Ok(named) }
     }
 
-    /// Any identifier but a complex subject.
+    /// Parses any identifier except a complex subject.
     fn plain(self, members: &Map<String, Value>) -> Result<Vec<Named>, Nobody> {
         let format = self.format(members)?;
         if format != "aliases" {
@@ -222,7 +223,7 @@ impl SubjectReader<'_> {
     }
 }
 
-/// What is named by both: sessions of those users. A token needs no user beside it.
+/// Combines users and sessions: the sessions of those users. A token is already specific, so users do not narrow it.
 fn narrowed(users: &[Named], sessions: Vec<Named>) -> Vec<Named> {
     let subjects = || {
         users.iter().filter_map(|user| match user {
@@ -240,7 +241,7 @@ fn narrowed(users: &[Named], sessions: Vec<Named>) -> Vec<Named> {
     sessions.into_iter().flat_map(of_each).collect()
 }
 
-/// Everything that is named; when nothing is, why the first identifier names nothing.
+/// Collects everything that is named; if nothing is, returns why for the first identifier.
 fn gather(read: impl Iterator<Item = Result<Vec<Named>, Nobody>>) -> Result<Vec<Named>, Nobody> {
     let (mut all, mut nobody) = (Vec::new(), None);
     for named in read {

@@ -1,4 +1,5 @@
-//! The common parts of signed tokens of senders: form, type, algorithm, parties, signature, times and id (RFC 7519, RFC 8725).
+//! The parts common to signed tokens of all senders: form, type, algorithm, parties, signature, times and id
+//! (RFC 7519, RFC 8725).
 
 use std::time::Duration;
 
@@ -12,26 +13,26 @@ use crate::jose::jws::{Jws, JwsError};
 use crate::keys::store::{KeyStore, WantedKey};
 use crate::time::Timestamp;
 
-/// How far a sender's clock may be ahead: what is refused is not sent again, and the signal would be lost. "Usually no
-/// more than a few minutes" (RFC 7519 §4.1.4, §4.1.5).
+/// How far a sender's clock may be ahead. It is generous because a rejected signal is not sent again and would
+/// be lost. "Usually no more than a few minutes" (RFC 7519 §4.1.4, §4.1.5).
 pub(super) const CLOCKS: Duration = Duration::from_secs(300);
 
-/// What a token must be.
+/// The requirements on a token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ExpectedToken<'a> {
-    /// One of these types, compared without case; a token without a type has the type `JWT`.
+    /// The accepted types, compared without case; a token without a type counts as `JWT`.
     pub(super) types: &'a [&'static str],
-    /// `iss`.
+    /// The required `iss`.
     pub(super) issuer: &'a str,
-    /// One of these must be in `aud`.
+    /// The accepted audiences; `aud` must contain one of them.
     pub(super) audiences: &'a [String],
-    /// How it may be signed.
+    /// The accepted signature algorithms.
     pub(super) algorithms: &'a [Algorithm],
     /// How long after `exp` it is still accepted.
     pub(super) grace: Duration,
 }
 
-/// A token that is what was expected.
+/// A token that meets the requirements.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SenderToken {
     /// All claims.
@@ -42,14 +43,14 @@ pub(super) struct SenderToken {
     pub(super) issued_at: Timestamp,
 }
 
-/// Why a token is not.
+/// Why a token is not accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TokenFault {
-    /// It is at fault, and will be whenever it is sent again; in words that repeat nothing of it.
+    /// It is invalid, and will be however often it is sent; contains nothing from the token.
     Refused(&'static str),
-    /// Another key set may prove it; the caller awaits [`KeyStore::ask`] and tries again with [`KeysAsked::Keys`].
+    /// Newer keys may verify it; the caller awaits [`KeyStore::ask`] and tries again with [`KeysAsked::Keys`].
     Ask(WantedKey),
-    /// The sender's keys were never loaded, or not confirmed for too long.
+    /// The sender's keys were never loaded, or have not been confirmed for too long.
     NoKeys,
 }
 
@@ -71,7 +72,7 @@ impl From<Unproven> for TokenFault {
     }
 }
 
-/// Verifies a token. What costs least is looked at first, and the signature only of a token that names the right parties.
+/// Verifies a token. The cheapest checks come first; the signature is checked only if the parties match.
 pub(super) fn read(
     token: &[u8],
     expected: &ExpectedToken<'_>,
@@ -109,7 +110,7 @@ fn check_parties(claims: &Map<String, Value>, expected: &ExpectedToken<'_>) -> R
     if ours { Ok(()) } else { Err("`aud` has no audience configured for this sender") }
 }
 
-/// `jti` and `iat` of a token that is valid now.
+/// Returns `jti` and `iat` of a token that is valid now.
 fn check_times(
     claims: &Map<String, Value>,
     expected: &ExpectedToken<'_>,

@@ -1,4 +1,4 @@
-//! Responses of the signal endpoints that are not specific to one protocol, each in the form that its sender reads.
+//! Responses of the signal endpoints that are not specific to one protocol, each in the format that its sender expects.
 
 use bytes::Bytes;
 use http::header::GetAll;
@@ -10,23 +10,23 @@ use super::EndpointKind;
 use crate::signals::scim;
 use crate::signals::ssf::Code;
 
-/// Seconds after which a sender may send again what could not be taken in.
+/// `Retry-After`, in seconds, for signals that could not be processed.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
-/// What is wrong with a request before anybody looks at its signal.
+/// What is wrong with a request before its signal is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     /// No endpoint has this path.
     NotFound,
-    /// It takes another method.
+    /// The endpoint does not support the method.
     Method,
-    /// The body did not come, or not in time.
+    /// The body did not arrive, or not in time.
     Incomplete,
     /// What was sent is not a signal.
     BadRequest,
     /// The body is too long.
     TooLarge,
-    /// The sender sends more than it may.
+    /// The sender exceeds its rate limit.
     TooMany,
 }
 
@@ -54,11 +54,11 @@ impl Fault {
     }
 }
 
-/// The answer to a fault, in the form of the endpoint's errors.
+/// The response to a fault, in the error format of the endpoint.
 pub(super) fn fault(kind: Option<EndpointKind>, fault: Fault) -> Response<Bytes> {
     match kind {
         Some(EndpointKind::Ssf) => refused(fault.status(), Code::InvalidRequest, fault.description()),
-        // OpenID Connect Back-Channel Logout 1.0 §2.8 knows one error, whatever is wrong.
+        // OpenID Connect Back-Channel Logout 1.0 §2.8 defines only one error code.
         Some(EndpointKind::Logout) => json_answer(fault.status(), &json!({ "error": "invalid_request" })),
         Some(EndpointKind::GlobalTokenRevocation) => {
             oauth_error(fault.status(), "invalid_request", fault.description())
@@ -68,7 +68,7 @@ pub(super) fn fault(kind: Option<EndpointKind>, fault: Fault) -> Response<Bytes>
     }
 }
 
-/// An error in the form of RFC 8935 §2.3, which demands the language of the description.
+/// An error response as in RFC 8935 §2.3, which requires the language of the description.
 pub(super) fn refused(status: StatusCode, code: Code, description: &str) -> Response<Bytes> {
     let body = json!({ "err": code.as_str(), "description": description });
     let mut answer = json_answer(status, &body);
@@ -76,12 +76,12 @@ pub(super) fn refused(status: StatusCode, code: Code, description: &str) -> Resp
     answer
 }
 
-/// An error in the form of RFC 6749 §5.2.
+/// An error response as in RFC 6749 §5.2.
 pub(super) fn oauth_error(status: StatusCode, error: &str, description: &str) -> Response<Bytes> {
     json_answer(status, &json!({ "error": error, "error_description": description }))
 }
 
-/// Whether the one `Content-Type` of a request is this, with any parameters.
+/// Whether there is exactly one `Content-Type`, and it has this media type; parameters are ignored.
 pub(super) fn is_type(fields: GetAll<'_, HeaderValue>, wanted: &str) -> bool {
     let mut fields = fields.iter();
     let field = fields.next().filter(|_| fields.next().is_none()).and_then(|field| field.to_str().ok());
@@ -89,7 +89,7 @@ pub(super) fn is_type(fields: GetAll<'_, HeaderValue>, wanted: &str) -> bool {
     essence.eq_ignore_ascii_case(wanted)
 }
 
-/// An answer with a JSON document.
+/// A response with a JSON document.
 pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::from(body.to_string()));
     *answer.status_mut() = status;
@@ -102,12 +102,12 @@ pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response<Bytes> {
     answer
 }
 
-/// The answer when a signal cannot be taken in now, which is not its sender's fault.
+/// The response when a signal cannot be processed for a reason other than the signal itself.
 pub(super) fn unavailable() -> Response<Bytes> {
     json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "temporarily_unavailable" }))
 }
 
-/// An answer without a body.
+/// A response without a body.
 pub(super) fn empty(status: StatusCode) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::new());
     *answer.status_mut() = status;

@@ -14,7 +14,7 @@ use crate::signals::token::TokenFault;
 use crate::state::record::{Event, EventSource};
 use crate::time::Now;
 
-/// Answers 200 when everything the token says is durable and in force, not before.
+/// Responds with 200 once everything the token says is durable and in force.
 pub(super) async fn logout(
     intake: &Intake,
     sender: &LogoutSender,
@@ -45,12 +45,12 @@ pub(super) async fn logout(
         Signal { source: EventSource::Logout, sender: name.clone(), events, passed_over: Vec::new() };
     match intake.senders.log.publish(signal, now).await {
         Ok(()) => empty(StatusCode::OK),
-        // The log has the reason.
+        // The store logs the reason.
         Err(_) => unavailable(),
     }
 }
 
-/// What the token means; its issuer is asked once for newer keys if the known ones do not verify it.
+/// Verifies and reads the token. If the known keys do not verify it, newer ones are fetched once.
 async fn judge(sender: &LogoutSender, token: &[u8]) -> Result<(Vec<Event>, Now), TokenFault> {
     let now = Now::read();
     match sender.read(token, KeysAsked::Nothing, now.wall) {
@@ -61,7 +61,7 @@ async fn judge(sender: &LogoutSender, token: &[u8]) -> Result<(Vec<Event>, Now),
     sender.read(token, KeysAsked::Keys, now.wall).map(|events| (events, now))
 }
 
-/// The form of a request; other fields than that of the token are ignored (§2.5).
+/// Parses the form; fields other than the token are ignored (§2.5).
 fn form(headers: &HeaderMap, body: &[u8]) -> Result<FormFields, &'static str> {
     if !is_type(headers.get_all(CONTENT_TYPE), "application/x-www-form-urlencoded") {
         return Err("the body must be application/x-www-form-urlencoded");

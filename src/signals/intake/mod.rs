@@ -1,7 +1,7 @@
 //! The endpoints for signals: takes the head and body of a request and returns a complete response.
 //!
-//! Routes by kind and name, and limits senders before any signature is verified. Knows no sockets: the public listener,
-//! or a separate one, reads the body and sends the response.
+//! Routes by kind and name, and limits senders before any signature is verified. Knows nothing about sockets:
+//! the public listener, or a separate one, reads the body and sends the response.
 
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::wildcard_enum_match_arm)]
 
@@ -30,23 +30,23 @@ mod revocation;
 
 use answer::{Fault, fault};
 
-/// The endpoints, as configured (`[signals]`).
+/// The settings of the endpoints (`[signals]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// A listener of their own; `None`: the public one.
+    /// The address of a separate listener; `None` for the public one.
     pub listen: Option<SocketAddr>,
     /// TLS of that listener.
     pub tls: Option<tls::ServerSettings>,
-    /// What their paths begin with, such as `/signals`.
+    /// The prefix of their paths, such as `/signals`.
     pub path: String,
-    /// How senders reach the gate, without a slash at its end.
+    /// The base URL at which senders reach the gate, without a trailing slash.
     pub public_url: Option<String>,
-    /// Requests a second from one address.
+    /// How many requests per second one address may send.
     pub requests_per_sender: NonZeroU32,
 }
 
 impl Settings {
-    /// The URL of an endpoint as its sender knows it. Made from `public_url` only, never from what a request says.
+    /// The URL of an endpoint as its sender knows it. Derived only from `public_url`, never from a request.
     #[must_use]
     pub fn url(&self, kind: EndpointKind, name: &str) -> Option<String> {
         let public = self.public_url.as_ref()?;
@@ -54,7 +54,7 @@ impl Settings {
     }
 }
 
-/// What an endpoint takes.
+/// What an endpoint accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointKind {
     /// Security event tokens by push (RFC 8935).
@@ -68,10 +68,10 @@ pub enum EndpointKind {
 }
 
 impl EndpointKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 4] = [Self::Ssf, Self::Logout, Self::GlobalTokenRevocation, Self::Scim];
 
-    /// The segment of the path that stands for it.
+    /// The path segment of the kind.
     #[must_use]
     pub const fn segment(self) -> &'static str {
         match self {
@@ -82,7 +82,7 @@ impl EndpointKind {
         }
     }
 
-    /// What events from it have as their source.
+    /// The source of its events.
     #[must_use]
     pub const fn source(self) -> EventSource {
         match self {
@@ -93,7 +93,7 @@ impl EndpointKind {
         }
     }
 
-    /// The longest body that is read, in bytes.
+    /// The largest accepted body, in bytes.
     #[must_use]
     pub const fn max_body(self) -> usize {
         match self {
@@ -102,24 +102,24 @@ impl EndpointKind {
         }
     }
 
-    /// Its methods, as `Allow` lists them.
+    /// The supported methods, as listed in `Allow`.
     const fn methods(self) -> &'static str {
         match self {
             Self::Ssf | Self::Logout | Self::GlobalTokenRevocation => "POST",
-            // Which of its paths takes which, the provider says.
+            // The provider decides which of its paths supports which.
             Self::Scim => "GET, POST, PUT, PATCH, DELETE",
         }
     }
 }
 
-/// What a path below that of the intake names.
+/// The endpoint that a path below that of the intake names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// `None`: there is no such kind.
+    /// The kind; `None` if the path names no kind.
     pub kind: Option<EndpointKind>,
-    /// The sender, as the configuration calls it.
+    /// The name of the sender in the configuration.
     name: String,
-    /// What follows.
+    /// The rest of the path.
     rest: String,
 }
 
@@ -134,7 +134,7 @@ pub struct Senders {
     pub revocation: Vec<RevocationSender>,
     /// `[[scim]]`.
     pub scim: Vec<Arc<scim::Provider>>,
-    /// Where their signals go.
+    /// The log that their signals are published to.
     pub log: Arc<SignalLog>,
 }
 
@@ -147,14 +147,14 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Endpoints for these senders.
+    /// Creates the endpoints for these senders.
     #[must_use]
     pub fn new(settings: Settings, senders: Senders) -> Self {
         let limit = Arc::new(GuessLimit::per_second(settings.requests_per_sender));
         Self { settings, senders, limit }
     }
 
-    /// The same, and what `running` knows of senders stays known while the limit is the same.
+    /// Takes over the rate limiter of `running` unless the limit has changed, so that senders stay limited over a reload.
     #[must_use]
     pub fn after(self, running: &Self) -> Self {
         let stands = running.settings.requests_per_sender == self.settings.requests_per_sender;
@@ -162,13 +162,13 @@ impl Intake {
         Self { limit, ..self }
     }
 
-    /// What they were made from.
+    /// The settings that they were created from.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// A pattern for the paths of each kind, for logs and metrics; the last stands for what is not there.
+    /// A path pattern for each kind, for logs and metrics; the last one is for paths that match no endpoint.
     #[must_use]
     pub fn patterns(&self) -> Vec<(Option<EndpointKind>, String)> {
         let path = &self.settings.path;
@@ -176,7 +176,7 @@ impl Intake {
         EndpointKind::ALL.into_iter().map(pattern).chain([(None, format!("{path}/*"))]).collect()
     }
 
-    /// What a path names, if it is one of the intake's.
+    /// Returns the endpoint that a path names, if it is below the intake's path.
     #[must_use]
     pub fn endpoint(&self, path: &str) -> Option<Endpoint> {
         let below = path.strip_prefix(&*self.settings.path)?;
@@ -190,10 +190,11 @@ impl Intake {
         Some(Endpoint { kind, name: name.to_owned(), rest })
     }
 
-    /// Decides whether the body of a request is read, and how many bytes of it at most.
+    /// Decides whether to read the body of a request, and returns the largest size to read.
     ///
     /// # Errors
-    /// The answer to a request whose body does not matter: the sender sends too many, or nothing is there.
+    /// The response to a request whose body need not be read: the sender exceeds its rate limit, or the path or
+    /// method does not exist.
     pub fn admit(
         &self,
         endpoint: &Endpoint,
@@ -217,7 +218,7 @@ impl Intake {
             return Err(Box::new(answer));
         }
         let Some(kind) = endpoint.kind else { return Err(Box::new(refused(Fault::NotFound))) };
-        // Only a SCIM provider has paths below its own.
+        // Only SCIM providers have paths below their own.
         let is_below = kind != EndpointKind::Scim && !endpoint.rest.is_empty();
         if !self.has_sender(kind, &endpoint.name) || is_below {
             return Err(Box::new(refused(Fault::NotFound)));
@@ -240,7 +241,7 @@ impl Intake {
         }
     }
 
-    /// Answers a request that was [admitted](Self::admit).
+    /// Processes a request that was [admitted](Self::admit) and returns the response.
     pub async fn answer(&self, endpoint: &Endpoint, request: &SignalRequest<'_>) -> Response<Bytes> {
         let (senders, name) = (&self.senders, &endpoint.name);
         let answer = match endpoint.kind {
@@ -265,13 +266,13 @@ impl Intake {
         answer.unwrap_or_else(|| fault(endpoint.kind, Fault::NotFound))
     }
 
-    /// Logs and counts a signal that was refused. `why` repeats nothing of it.
+    /// Logs and counts a rejected signal. `why` contains nothing from the request.
     fn refused(&self, kind: EndpointKind, sender: &str, why: &'static str) {
         let sender = self.has_sender(kind, sender).then_some(sender);
         self.senders.log.refused(kind.source(), sender, why);
     }
 
-    /// Answers a request whose body did not come.
+    /// The response to a request whose body did not arrive.
     #[must_use]
     pub fn incomplete(&self, endpoint: &Endpoint) -> Response<Bytes> {
         if let Some(kind) = endpoint.kind {
@@ -296,7 +297,7 @@ impl Senders {
 }
 
 impl Endpoint {
-    /// The request to it.
+    /// The rest of the path, after the sender's name.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.rest

@@ -1,4 +1,5 @@
-//! Receives security event tokens that a transmitter pushes (RFC 8935), at its own endpoint and at the admin listener.
+//! Receives security event tokens that a transmitter pushes (RFC 8935), at the transmitter's endpoint and
+//! at the admin listener.
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
@@ -8,14 +9,14 @@ use super::answer::{Fault, empty, fault, refused, unavailable};
 use super::{EndpointKind, Intake, SignalRequest};
 use crate::signals::ssf::{Answer, Code, Receiver, Transmitter, Undelivered};
 
-/// The answer to a push on the endpoint of a transmitter, which must carry its `authorization`.
+/// Processes a push to a transmitter's endpoint, which must carry the configured `Authorization`.
 pub(super) async fn from_sender(
     intake: &Intake,
     transmitter: &Transmitter,
     request: &SignalRequest<'_>,
 ) -> Response<Bytes> {
     let mut fields = request.headers.get_all(AUTHORIZATION).iter();
-    // Two are none: which of them was meant is not known.
+    // With two such fields it is unclear which one counts, so neither does.
     let field = fields.next().filter(|_| fields.next().is_none()).map(HeaderValue::as_bytes);
     let agreed = transmitter.settings().authorization.as_ref();
     if agreed.is_some_and(|agreed| !field.is_some_and(|field| agreed.matches(field))) {
@@ -35,10 +36,10 @@ pub(super) async fn from_sender(
         .unwrap_or_else(|_later| unavailable())
 }
 
-/// The answer to a push by somebody who may push: 202 when everything the token says is durable and in force.
+/// Processes a push from an authorized sender; responds with 202 once everything the token says is durable and in force.
 ///
 /// # Errors
-/// [`Undelivered::NoKeys`] and [`Undelivered::Store`]: the token is not at fault, and may be sent again.
+/// [`Undelivered::NoKeys`] and [`Undelivered::Store`]: the token itself is not at fault and may be sent again.
 pub async fn push(
     receiver: &Receiver,
     transmitter: &Transmitter,
@@ -55,13 +56,13 @@ pub async fn push(
     }
 }
 
-/// The answer where no transmitter has the name.
+/// The response if no transmitter has the name.
 #[must_use]
 pub fn unknown() -> Response<Bytes> {
     refused(StatusCode::NOT_FOUND, Code::InvalidRequest, "there is no such transmitter")
 }
 
-/// The one `Content-Type`; two are none.
+/// The `Content-Type`, if there is exactly one.
 fn content_type(headers: &HeaderMap) -> Option<&str> {
     let mut fields = headers.get_all(CONTENT_TYPE).iter();
     fields.next().filter(|_| fields.next().is_none())?.to_str().ok()

@@ -19,7 +19,7 @@ const BARE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="portcullis-s
 const INVALID: HeaderValue =
     HeaderValue::from_static(r#"Bearer realm="portcullis-signals", error="invalid_token""#);
 
-/// Answers 204 when everything the request asks for is durable and in force, not before.
+/// Responds with 204 once everything the request asks for is durable and in force.
 pub(super) async fn revoke(
     intake: &Intake,
     sender: &RevocationSender,
@@ -65,12 +65,12 @@ pub(super) async fn revoke(
     let signal = Signal { source, sender: name.clone(), events, passed_over: Vec::new() };
     match intake.senders.log.publish(signal, now).await {
         Ok(()) => empty(StatusCode::NO_CONTENT),
-        // The log has the reason.
+        // The store logs the reason.
         Err(_) => unavailable(),
     }
 }
 
-/// The token's judgement; its provider is asked once for newer keys if the known ones do not verify it.
+/// Verifies the token. If the known keys do not verify it, newer ones are fetched once.
 async fn authorize(sender: &RevocationSender, token: &[u8]) -> Result<(Authorized, Now), TokenFault> {
     let now = Now::read();
     match sender.authorize(token, KeysAsked::Nothing, now.wall) {
@@ -81,7 +81,7 @@ async fn authorize(sender: &RevocationSender, token: &[u8]) -> Result<(Authorize
     sender.authorize(token, KeysAsked::Keys, now.wall).map(|authorized| (authorized, now))
 }
 
-/// The one bearer token of a request (RFC 6750 §2.1).
+/// The bearer token of a request, if there is exactly one (RFC 6750 §2.1).
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut fields = headers.get_all(AUTHORIZATION).iter();
     let field = fields.next().filter(|_| fields.next().is_none())?.as_bytes();

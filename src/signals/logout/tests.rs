@@ -1,4 +1,4 @@
-//! What a logout token ends, from when on, and which tokens are none.
+//! Which tokens a logout token ends, from when on, and which logout tokens are rejected.
 
 use jsonwebtoken::Algorithm::HS256;
 use serde_json::json;
@@ -27,7 +27,7 @@ fn sender(has_aliases: bool) -> LogoutSender {
     LogoutSender::new(settings, KeyStore::fixed(transmitter.keys, set, Metrics::new().unwrap()))
 }
 
-/// A token that names `session` and `subject`, with these claims in place of its own; `null` takes one out.
+/// A token for `session` and `subject`; `changes` replaces claims, and removes those that are `null`.
 fn token(typ: &str, changes: &Value) -> Vec<u8> {
     let mut claims = json!({
         "iss": ISSUER, "aud": "app", "jti": "id-1", "iat": NOW - 10, "exp": NOW + 60, "events": {LOGOUT: {}},

@@ -35,7 +35,7 @@ impl Scene {
         Self { signals, sessions, log, metrics, issuer: ISSUER.into(), now }
     }
 
-    /// A token in use, issued so many seconds ago.
+    /// Uses a token that was issued `age` seconds ago.
     fn use_token(&self, jti: &str, subject: &str, session: &str, age: u64) {
         let issued_at = self.now.wall.minus(Duration::from_secs(age));
         let (subject, email) = (SubjectKey::new(ISSUER, subject), SubjectKey::email(ISSUER, subject));
@@ -68,7 +68,7 @@ impl Scene {
         self.signals.publish(signal, self.now).await.unwrap();
     }
 
-    /// How many signals were counted so far, by type and match; waits until there are `all`.
+    /// Returns how many signals were counted so far, by type and match; waits until there are `all`.
     async fn told(&self, all: u64) -> Vec<(&'static str, &'static str, u64)> {
         let types = [
             "subject-revoked",
@@ -142,7 +142,7 @@ async fn a_token_counts_for_the_first_signal_that_ends_it_and_for_no_repetition(
     assert_eq!(scene.told(1).await, [("subject-revoked", "yes", 1)]);
     scene.publish(vec![subject.clone()], Vec::new()).await;
     assert_eq!(scene.told(2).await, [("subject-revoked", "yes", 1), ("subject-revoked", "no", 1)]);
-    // What was taken back, and is delivered again, ends nothing; another one does.
+    // A signal that was undone and is delivered again ends nothing; a new one does.
     scene.log.undo(1, EventSource::Admin, scene.now).await.unwrap();
     scene.publish(vec![subject], Vec::new()).await;
     assert_eq!(scene.told(3).await, [("subject-revoked", "yes", 1), ("subject-revoked", "no", 2)]);

@@ -1,4 +1,4 @@
-//! Who may revoke, whom a request names, and what becomes of one that names nobody.
+//! Who may revoke, whom a request names, and how requests that name nobody are rejected.
 
 use jsonwebtoken::Algorithm::HS256;
 use serde_json::json;
@@ -30,7 +30,7 @@ fn sender() -> RevocationSender {
     RevocationSender::new(settings, KeyStore::fixed(keys, set, Metrics::new().unwrap()))
 }
 
-/// What a token with these claims in place of its own authorizes.
+/// The result of authorizing a token whose claims are overridden by `changes`.
 fn authorize(typ: &str, changes: &Value) -> Result<Authorized, TokenFault> {
     let mut claims = json!({"iss": SENDER, "aud": URL, "jti": "id-1", "iat": NOW - 10, "exp": NOW + 60});
     for (name, value) in changes.as_object().unwrap() {
@@ -55,7 +55,7 @@ fn only_a_token_of_the_provider_for_this_url_is_accepted() {
         ("JWT", json!({}), false),
         (TYPES[0], json!({"iss": ISSUER}), false),
         (TYPES[0], json!({"aud": "https://gate.example.com"}), false),
-        // Five minutes for clocks that differ.
+        // The leeway is five minutes.
         (TYPES[0], json!({"exp": NOW - 299}), true),
         (TYPES[0], json!({"exp": NOW - 300}), false),
     ] {

@@ -6,8 +6,8 @@ use super::error::ScimError;
 use super::plan::WantedAccount;
 use crate::authority::{Authority, ProvidedUser, Refused};
 
-/// Makes the authority's users what they are to be. What was done stays done when a later one fails: the whole list may
-/// be asked for again.
+/// Creates, changes and deletes users of the authority as wanted. If one fails, the earlier changes stay; the
+/// whole list may be applied again.
 pub(super) async fn provide(authority: &Arc<Authority>, wanted: Vec<WantedAccount>) -> Result<(), ScimError> {
     let (mut kept, mut gone) = (Vec::new(), Vec::new());
     for account in wanted {

@@ -1,4 +1,4 @@
-//! Responses in the form that SCIM clients read.
+//! Responses in the format that SCIM clients expect.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION};
@@ -10,7 +10,7 @@ use super::query::WantedAttributes;
 
 const LIST_SCHEMA: &str = "urn:ietf:params:scim:api:messages:2.0:ListResponse";
 
-/// An answer with a document.
+/// A response with a document.
 pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::from(body.to_string()));
     *answer.status_mut() = status;
@@ -20,7 +20,7 @@ pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response<Bytes> {
     answer
 }
 
-/// An answer without one.
+/// A response without a body.
 pub(super) fn empty(status: StatusCode) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::new());
     *answer.status_mut() = status;
@@ -28,7 +28,7 @@ pub(super) fn empty(status: StatusCode) -> Response<Bytes> {
     answer
 }
 
-/// A resource, with its version and, where it is new, its place.
+/// A response with a resource, its version and, if it is new, its location.
 pub(super) fn resource_answer(
     status: StatusCode,
     resource: Map<String, Value>,
@@ -47,7 +47,7 @@ pub(super) fn resource_answer(
     answer
 }
 
-/// A page of a list, whose first place is counted from 0.
+/// A page of a list; `first` is counted from 0.
 pub(super) fn list_answer(total: usize, first: usize, resources: Vec<Value>) -> Response<Bytes> {
     let body = json!({
         "schemas": [LIST_SCHEMA],
@@ -59,7 +59,7 @@ pub(super) fn list_answer(total: usize, first: usize, resources: Vec<Value>) -> 
     json_answer(StatusCode::OK, &body)
 }
 
-/// A user with its revision, as far as it is wanted.
+/// The wanted attributes of a user, and its revision.
 pub(super) fn user(
     directory: &ScimDirectory,
     id: &str,
@@ -73,7 +73,7 @@ pub(super) fn user(
     Some((shown, user.revision))
 }
 
-/// A group with its revision, as far as it is wanted. The members of a large one are read only where they are shown.
+/// The wanted attributes of a group, and its revision. The members of a large group are read only if wanted.
 pub(super) fn group(
     directory: &ScimDirectory,
     id: &str,

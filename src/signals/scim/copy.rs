@@ -1,7 +1,7 @@
-//! The directories of all providers, each as a copy in memory of the store.
+//! The directories of all providers, each as an in-memory copy of the store.
 //!
-//! The store is authoritative. Changes of other replicas are read before a request is answered; a change that finds the
-//! store at another revision is planned again.
+//! The store is authoritative. Changes by other replicas are read before a request is answered; a change that
+//! finds the store at another revision is planned again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -13,10 +13,10 @@ use super::directory::{DirectoryChange, ScimDirectory};
 use super::error::ScimError;
 use crate::state::{DirectoryEntry, DirectoryNews, DirectoryRevision, Store, StoreError};
 
-/// How often the copy is rebuilt in a row, when other replicas make theirs at the same time.
+/// How often the copy and the store are compared again when other replicas restore the store at the same time.
 const ATTEMPTS: usize = 10;
 
-/// The directories of all providers, kept over reloads.
+/// The directories of all providers; they survive reloads.
 #[derive(Debug)]
 pub struct ScimDirectories {
     store: Store,
@@ -24,13 +24,13 @@ pub struct ScimDirectories {
 }
 
 impl ScimDirectories {
-    /// Kept in this store.
+    /// Creates the copies of the directories in this store.
     #[must_use]
     pub fn new(store: Store) -> Self {
         Self { store, by_name: Mutex::default() }
     }
 
-    /// That of a provider.
+    /// Returns the directory of a provider.
     pub(super) fn of(&self, name: &str) -> Arc<DirectoryCopy> {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
         let copy = by_name.entry(name.to_owned()).or_insert_with(|| {
@@ -55,37 +55,37 @@ pub(super) struct DirectoryCopy {
     directory: Arc<RwLock<ScimDirectory>>,
 }
 
-/// How far the copy is that of the store.
+/// How the copy relates to the store.
 #[derive(Debug, Default)]
 struct CopyState {
     revision: DirectoryRevision,
-    /// The copy says what the store says, as far as this process is the only one that changes it.
+    /// Whether the copy equals the store, provided that only this process changes it.
     is_current: bool,
 }
 
-/// Held while the directory is changed.
+/// The exclusive right to change the directory.
 #[derive(Debug)]
 pub(super) struct DirectoryTurn(OwnedMutexGuard<CopyState>);
 
 impl DirectoryTurn {
-    /// The revision after the next change.
+    /// The revision number after the next change.
     pub(super) fn next_revision(&self) -> u64 {
         self.0.revision.number + 1
     }
 }
 
 impl DirectoryCopy {
-    /// Waits until nobody else changes it.
+    /// Waits for the exclusive right to change the directory.
     pub(super) async fn turn(&self) -> DirectoryTurn {
         DirectoryTurn(Arc::clone(&self.state).lock_owned().await)
     }
 
-    /// What it says now. Nothing panics while it is written, so what a poisoned lock guards is whole.
+    /// Returns the current copy. Nothing panics while writing it, so the value behind a poisoned lock is intact.
     pub(super) fn read(&self) -> RwLockReadGuard<'_, ScimDirectory> {
         self.directory.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes it say what the store says.
+    /// Updates the copy from the store.
     pub(super) async fn refresh(&self, turn: &mut DirectoryTurn) -> Result<(), ScimError> {
         let state = &mut *turn.0;
         for _ in 0..ATTEMPTS {
@@ -110,7 +110,7 @@ impl DirectoryCopy {
         Err(ScimError::unavailable())
     }
 
-    /// The shared store was emptied, or is one of the past: it gets what it lacks.
+    /// Restores the shared store from the copy after the store was emptied or replaced by an older one.
     async fn put_back(&self, state: &mut CopyState, news: DirectoryNews) -> Result<(), ScimError> {
         let change = self.read().all();
         let mut entries = entries(&change)?;
@@ -131,7 +131,8 @@ impl DirectoryCopy {
         Ok(())
     }
 
-    /// Changes it, in the store and here. Whether it had the revision that the turn knows: otherwise nothing is changed.
+    /// Changes the store and then the copy. Returns false, without a change, if the store no longer has
+    /// the revision known here.
     pub(super) async fn commit(
         &self,
         turn: &mut DirectoryTurn,
@@ -139,7 +140,7 @@ impl DirectoryCopy {
     ) -> Result<bool, ScimError> {
         let state = &mut *turn.0;
         let entries = entries(&change)?;
-        // Until it is known what became of the change.
+        // Until the outcome of the change is known.
         state.is_current = false;
         let changed = self.store.change_directory(&self.name, &state.revision, entries, 0).await?;
         let Some(revision) = changed else { return Ok(false) };
@@ -148,7 +149,7 @@ impl DirectoryCopy {
         Ok(true)
     }
 
-    /// Shows a change to readers, made on a thread that may take its time. `is_whole`: there is nothing besides.
+    /// Applies a change to the copy on a blocking thread. `is_whole`: the change is the complete directory.
     async fn show(
         &self,
         is_whole: bool,

@@ -1,6 +1,6 @@
 //! The users and groups of one provider, all in memory, indexed by every attribute that a filter may use.
 //!
-//! Pure: knows neither the store nor the effect of a change.
+//! Pure: knows nothing about the store or the effect of a change.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,23 +16,23 @@ pub(super) struct ScimDirectory {
     groups: BTreeMap<u64, Arc<ScimGroup>>,
     user_ids: HashMap<Box<str>, u64>,
     group_ids: HashMap<Box<str>, u64>,
-    /// In lower case, as names are compared.
+    /// Keyed in lower case, because names are compared without case.
     user_names: HashMap<Box<str>, u64>,
     external_ids: BTreeSet<(Box<str>, u64)>,
-    /// In lower case.
+    /// Keyed in lower case.
     addresses: BTreeSet<(Box<str>, u64)>,
-    /// Group, then user: their ids.
+    /// The users of each group: a group's id, and their `order`.
     members: HashMap<Box<str>, BTreeSet<u64>>,
 }
 
-/// Users and groups that are different, each with what it is from now on; `None`: it is gone.
+/// The users and groups that change, each with its new state; `None` if it is deleted.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct DirectoryChange {
     pub(super) users: Vec<(Box<str>, Option<Arc<ScimUser>>)>,
     pub(super) groups: Vec<(Box<str>, Option<Arc<ScimGroup>>)>,
 }
 
-/// What the keys of stored users and groups begin with.
+/// The key prefixes of stored users and groups.
 const USER: &str = "user/";
 const GROUP: &str = "group/";
 
@@ -41,7 +41,7 @@ impl DirectoryChange {
         self.users.is_empty() && self.groups.is_empty()
     }
 
-    /// As it is stored.
+    /// Converts the change to its stored form.
     pub(super) fn entries(&self) -> Result<Vec<DirectoryEntry>, serde_json::Error> {
         fn body<T: serde::Serialize>(
             resource: Option<&Arc<T>>,
@@ -57,7 +57,7 @@ impl DirectoryChange {
         users.chain(groups).collect()
     }
 
-    /// What stored entries say; those of a later release are left out.
+    /// Parses stored entries; skips kinds that only a later release knows.
     pub(super) fn parse(entries: Vec<DirectoryEntry>) -> Result<Self, serde_json::Error> {
         let mut change = Self::default();
         for DirectoryEntry { key, body } in entries {
@@ -74,7 +74,7 @@ impl DirectoryChange {
 }
 
 impl ScimDirectory {
-    /// Makes the change.
+    /// Applies the change.
     pub(super) fn apply(&mut self, change: DirectoryChange) {
         for (id, user) in change.users {
             self.remove_user(&id);
@@ -135,12 +135,12 @@ impl ScimDirectory {
         self.groups.get(self.group_ids.get(id)?)
     }
 
-    /// All users, in the order in which they came.
+    /// All users, in the order of their creation.
     pub(super) fn users(&self) -> impl Iterator<Item = &Arc<ScimUser>> {
         self.users.values()
     }
 
-    /// All groups, in the order in which they came.
+    /// All groups, in the order of their creation.
     pub(super) fn groups(&self) -> impl Iterator<Item = &Arc<ScimGroup>> {
         self.groups.values()
     }
@@ -149,17 +149,17 @@ impl ScimDirectory {
         (self.users.len(), self.groups.len())
     }
 
-    /// The user of this name, in whichever case it is written.
+    /// The user with this name, compared without case.
     pub(super) fn user_named(&self, user_name: &str) -> Option<&Arc<ScimUser>> {
         self.users.get(self.user_names.get(&folded(user_name))?)
     }
 
-    /// The users whose provider knows them by this id, in order.
+    /// The users with this `externalId`, in order.
     pub(super) fn users_with_external_id(&self, external_id: &str) -> impl Iterator<Item = &Arc<ScimUser>> {
         self.found(&self.external_ids, external_id.into())
     }
 
-    /// The users with this address, in whichever case it is written, in order.
+    /// The users with this e-mail address, compared without case, in order.
     pub(super) fn users_with_address(&self, address: &str) -> impl Iterator<Item = &Arc<ScimUser>> {
         self.found(&self.addresses, folded(address))
     }
@@ -179,12 +179,12 @@ impl ScimDirectory {
         members.filter_map(|order| self.users.get(order))
     }
 
-    /// The groups that a user is in.
+    /// The groups of a user.
     pub(super) fn groups_of<'a>(&'a self, user: &'a ScimUser) -> impl Iterator<Item = &'a Arc<ScimGroup>> {
         user.groups.iter().filter_map(|id| self.group(id))
     }
 
-    /// Everything that is here, as the change that makes it of nothing.
+    /// The complete directory, as a change to an empty one.
     pub(super) fn all(&self) -> DirectoryChange {
         DirectoryChange {
             users: self.users().map(|user| (user.id.clone(), Some(Arc::clone(user)))).collect(),
@@ -193,7 +193,7 @@ impl ScimDirectory {
     }
 }
 
-/// As names and addresses are compared.
+/// Normalizes names and addresses for comparison.
 pub(super) fn folded(text: &str) -> Box<str> {
     text.to_lowercase().into()
 }

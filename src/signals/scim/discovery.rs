@@ -1,4 +1,4 @@
-//! The metadata of the service provider (RFC 7644 §4, RFC 7643 §5–7): describes only what it supports.
+//! The metadata of the service provider (RFC 7644 §4, RFC 7643 §5–7): describes only what is supported.
 
 use serde_json::{Value, json};
 
@@ -76,7 +76,7 @@ pub(super) fn schemas(base: &str) -> Vec<Value> {
     ]
 }
 
-/// An attribute, with what most of them have.
+/// Describes an attribute, starting from the most common characteristics.
 fn attribute(name: &str, kind: &str, others: &Value) -> Value {
     let mut shown = json!({
         "name": name,

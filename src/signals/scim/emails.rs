@@ -8,14 +8,14 @@ use super::filter::Comparison;
 use super::members::{ScimMembers, boolean, elements, filled_text, optional_text};
 use super::patch::{PatchPath, PatchVerb};
 
-/// Addresses of one user.
+/// The most addresses of one user.
 const MOST: usize = 100;
 
 /// One address.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct EmailAddress {
     pub(super) value: Box<str>,
-    /// Such as `work`.
+    /// The type, such as `work`.
     pub(super) kind: Option<Box<str>>,
     display: Option<Box<str>>,
     primary: Option<bool>,
@@ -62,7 +62,7 @@ impl EmailAddress {
         }
     }
 
-    /// Whether all of these hold.
+    /// Whether all of these comparisons match.
     pub(super) fn matches_all(&self, within: &[Comparison]) -> Result<bool, ScimError> {
         within.iter().try_fold(true, |so_far, comparison| Ok(self.matches(comparison)? && so_far))
     }
@@ -83,14 +83,14 @@ impl EmailAddress {
     }
 }
 
-/// All addresses of a user.
+/// Parses all addresses of a user.
 pub(super) fn parse(value: Value) -> Result<Vec<EmailAddress>, ScimError> {
     let addresses = elements(value).into_iter().map(EmailAddress::parse).collect::<Result<Vec<_>, _>>()?;
     check(&addresses)?;
     Ok(addresses)
 }
 
-/// RFC 7643 §2.4: one of them at most is the primary one.
+/// Checks that at most one address is primary (RFC 7643 §2.4), and their number.
 fn check(addresses: &[EmailAddress]) -> Result<(), ScimError> {
     if addresses.len() > MOST {
         return Err(ScimError::value(format!("a user has at most {MOST} emails")));
@@ -101,7 +101,7 @@ fn check(addresses: &[EmailAddress]) -> Result<(), ScimError> {
     Ok(())
 }
 
-/// Carries out one operation.
+/// Applies one operation.
 pub(super) fn apply(
     addresses: &mut Vec<EmailAddress>,
     verb: PatchVerb,
@@ -144,7 +144,7 @@ pub(super) fn apply(
     check(addresses)
 }
 
-/// Adds addresses; one that is there is changed. A new primary one takes the place of the former (RFC 7644 §3.5.2).
+/// Adds addresses, or changes those that exist. A new primary address replaces the former one (RFC 7644 §3.5.2).
 fn add(addresses: &mut Vec<EmailAddress>, value: Value) -> Result<(), ScimError> {
     for new in parse(value)? {
         if new.primary == Some(true) {
@@ -169,7 +169,7 @@ fn retain(addresses: &mut Vec<EmailAddress>, gone: &[usize]) {
     });
 }
 
-/// Changes the chosen addresses; where none was, Entra means by `add` that there is to be one.
+/// Changes the chosen addresses. If there is none, `add` creates one, as Entra expects.
 fn change(
     addresses: &mut Vec<EmailAddress>,
     chosen: &[usize],

@@ -1,4 +1,4 @@
-//! Errors in the form that SCIM clients read (RFC 7644 §3.12).
+//! Errors in the format that SCIM clients expect (RFC 7644 §3.12).
 
 use bytes::Bytes;
 use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -10,13 +10,13 @@ use crate::state::StoreError;
 
 const SCHEMA: &str = "urn:ietf:params:scim:api:messages:2.0:Error";
 
-/// Why a request was refused; nothing was changed by it.
+/// Why a request was rejected; it has changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ScimError {
     status: StatusCode,
     kind: Option<&'static str>,
     detail: String,
-    /// The methods that the endpoint allows, of an answer to another one.
+    /// The methods that the endpoint supports, when the request used another one.
     allow: Option<&'static str>,
 }
 
@@ -29,42 +29,42 @@ impl ScimError {
         Self::new(StatusCode::BAD_REQUEST, Some(kind), detail)
     }
 
-    /// What the endpoints of all senders have in common.
+    /// An error that the endpoints of all senders share.
     pub(super) fn of_status(status: StatusCode, detail: &str) -> Self {
         Self::new(status, None, detail)
     }
 
-    /// A filter that is not understood, or not supported.
+    /// The filter is invalid or not supported.
     pub(super) fn filter(detail: impl Into<String>) -> Self {
         Self::bad("invalidFilter", detail)
     }
 
-    /// A body that is no request of this kind.
+    /// The body is not a valid request of this kind.
     pub(super) fn syntax(detail: impl Into<String>) -> Self {
         Self::bad("invalidSyntax", detail)
     }
 
-    /// A PATCH path that names nothing here.
+    /// The PATCH path names no supported attribute.
     pub(super) fn path(detail: impl Into<String>) -> Self {
         Self::bad("invalidPath", detail)
     }
 
-    /// A value that the attribute cannot have.
+    /// The attribute cannot have this value.
     pub(super) fn value(detail: impl Into<String>) -> Self {
         Self::bad("invalidValue", detail)
     }
 
-    /// An operation that names no value that is there.
+    /// The operation matches no existing value.
     pub(super) fn no_target(detail: impl Into<String>) -> Self {
         Self::bad("noTarget", detail)
     }
 
-    /// A change of what cannot be changed.
+    /// The attribute cannot be changed.
     pub(super) fn mutability(detail: impl Into<String>) -> Self {
         Self::bad("mutability", detail)
     }
 
-    /// A value that another resource has.
+    /// Another resource has this value.
     pub(super) fn taken(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, Some("uniqueness"), detail)
     }
@@ -101,7 +101,7 @@ impl ScimError {
         Self::new(StatusCode::NOT_IMPLEMENTED, None, format!("{what} is not supported"))
     }
 
-    /// The directory has no space for another resource.
+    /// The directory has no room for another resource.
     pub(super) fn full(what: &str) -> Self {
         let detail = format!("the directory has reached its maximum number of {what}");
         Self::new(StatusCode::INSUFFICIENT_STORAGE, None, detail)
@@ -116,12 +116,12 @@ impl ScimError {
         self.status
     }
 
-    /// What is wrong in a word or two, which repeat nothing of the request.
+    /// A word or two that describe the error; contains nothing from the request.
     pub(super) fn word(&self) -> &'static str {
         self.kind.or(self.status.canonical_reason()).unwrap_or_default()
     }
 
-    /// The answer.
+    /// Converts it to a response.
     pub(super) fn response(&self) -> Response<Bytes> {
         let mut body = Map::new();
         body.insert("schemas".to_owned(), Value::from(vec![SCHEMA]));

@@ -1,6 +1,6 @@
-//! Filters (RFC 7644 §3.4.2.2): the part of the grammar that providers send, comparisons with `eq` joined by `and`.
+//! Filters (RFC 7644 §3.4.2.2): the part of the grammar that providers use, `eq` comparisons joined by `and`.
 //!
-//! Reads from left to right in one pass, without recursion, and refuses what is long before it looks at it.
+//! Parses from left to right in one pass, without recursion, and rejects long filters up front.
 
 use serde_json::Value;
 
@@ -13,23 +13,23 @@ const MOST: usize = 10;
 /// One comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Comparison {
-    /// The attribute in lower case, without the URN of a core schema; with its sub-attribute: `emails.value`.
+    /// The attribute in lower case, without the URN of a core schema, but with its sub-attribute: `emails.value`.
     pub(super) attribute: String,
-    /// What is in brackets behind the attribute: `[type eq "work"]`.
+    /// The comparisons in brackets after the attribute: `[type eq "work"]`.
     pub(super) within: Vec<Comparison>,
-    /// What it must equal.
+    /// The value that it must equal.
     pub(super) value: Value,
 }
 
 impl Comparison {
-    /// The value, where the attribute is one of texts.
+    /// Returns the value, which must be a string.
     pub(super) fn text(&self) -> Result<&str, ScimError> {
         let not_text = || ScimError::filter(format!("{:?} is compared with a string", self.attribute));
         self.value.as_str().ok_or_else(not_text)
     }
 }
 
-/// All comparisons of a filter; every one must hold.
+/// Parses all comparisons of a filter; all of them must match.
 pub(super) fn parse(text: &str) -> Result<Vec<Comparison>, ScimError> {
     if text.len() > LONGEST {
         return Err(ScimError::filter(format!("the filter is longer than {LONGEST} bytes")));
@@ -42,7 +42,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Comparison>, ScimError> {
     Ok(comparisons)
 }
 
-/// What stands in brackets in the path of a PATCH, and what follows the closing one.
+/// Parses the brackets in a PATCH path; returns their comparisons and what follows the closing one.
 pub(super) fn bracketed(text: &str) -> Result<(Vec<Comparison>, &str), ScimError> {
     if text.len() > LONGEST {
         return Err(ScimError::filter(format!("the filter is longer than {LONGEST} bytes")));
@@ -52,7 +52,7 @@ pub(super) fn bracketed(text: &str) -> Result<(Vec<Comparison>, &str), ScimError
     Ok((comparisons, reader.rest))
 }
 
-/// The name of an attribute without the URN of the core schema it is in, in lower case.
+/// Returns an attribute's name in lower case, without the URN of its core schema.
 pub(super) fn bare(attribute: &str) -> String {
     const CORE: [&str; 2] =
         ["urn:ietf:params:scim:schemas:core:2.0:user:", "urn:ietf:params:scim:schemas:core:2.0:group:"];
@@ -69,7 +69,7 @@ fn unsupported() -> ScimError {
     )
 }
 
-/// Whether a closing bracket ends what is read.
+/// Whether a closing bracket ends the filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
     Whole,
@@ -109,7 +109,7 @@ impl<'a> FilterReader<'a> {
         let is_name = |c: char| c.is_ascii_alphanumeric() || "._-:$".contains(c);
         let mut attribute = self.take_while(is_name).to_owned();
         let mut within = Vec::new();
-        // Brackets are not nested: what stands in them has none of its own.
+        // Brackets cannot be nested.
         if extent == Extent::Whole
             && let Some(rest) = self.rest.strip_prefix('[')
         {
@@ -126,7 +126,7 @@ impl<'a> FilterReader<'a> {
         Ok(Comparison { attribute: bare(&attribute), within, value: self.value()? })
     }
 
-    /// A literal: a string in quotes, as in JSON, or a word.
+    /// Parses a literal: a string in quotes, as in JSON, or a word.
     fn value(&mut self) -> Result<Value, ScimError> {
         if !self.rest.starts_with('"') {
             let word =
@@ -161,7 +161,7 @@ impl<'a> FilterReader<'a> {
         taken
     }
 
-    /// Whether there were any.
+    /// Skips spaces; returns whether there were any.
     fn skip_spaces(&mut self) -> bool {
         let rest = self.rest.trim_start_matches(' ');
         let skipped = rest.len() < self.rest.len();

@@ -13,16 +13,16 @@ use crate::time::Timestamp;
 /// The schema of groups.
 pub(super) const GROUP_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
 
-/// The longest name, in bytes: it may be that of a role.
+/// The longest name, in bytes: the name may be that of a role.
 const LONGEST_NAME: usize = 255;
 
-/// A group of the directory. Who its members are, the users know.
+/// A group of the directory. Its members are stored with the users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ScimGroup {
     pub(super) id: Box<str>,
-    /// Its place in lists: the revision of the directory that it came with.
+    /// Its position in lists: the revision of the directory in which it was created.
     pub(super) order: u64,
-    /// The revision of the directory that changed it last.
+    /// The revision of the directory in which it last changed.
     pub(super) revision: u64,
     pub(super) created: Timestamp,
     pub(super) modified: Timestamp,
@@ -30,19 +30,19 @@ pub(super) struct ScimGroup {
     pub(super) external_id: Option<Box<str>>,
 }
 
-/// What a request makes of a group.
+/// The state of a group after a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GroupEdit {
     pub(super) display_name: Box<str>,
     pub(super) external_id: Option<Box<str>>,
-    /// All earlier members are removed, except those listed below.
+    /// Whether all earlier members are removed, except those listed below.
     pub(super) is_cleared: bool,
-    /// Users by id, and whether they are members from now on.
+    /// User ids, and whether each is a member from now on.
     pub(super) members: BTreeMap<Box<str>, bool>,
 }
 
 impl GroupEdit {
-    /// Of a group as it is: nothing changes.
+    /// Starts from the current group: nothing changes.
     pub(super) fn of(group: &ScimGroup) -> Self {
         Self {
             display_name: group.display_name.clone(),
@@ -52,7 +52,7 @@ impl GroupEdit {
         }
     }
 
-    /// Reads the whole group that a POST or PUT brings.
+    /// Parses the complete group of a POST or PUT.
     pub(super) fn parse(body: &[u8]) -> Result<Self, ScimError> {
         let mut members = ScimMembers::parse(body)?;
         members.expect_schema(GROUP_SCHEMA)?;
@@ -69,7 +69,7 @@ impl GroupEdit {
         })
     }
 
-    /// Carries out one operation of a PATCH on the group with this id.
+    /// Applies one operation of a PATCH to the group with this id.
     pub(super) fn apply(&mut self, id: &str, operation: PatchOperation) -> Result<(), ScimError> {
         let PatchOperation { verb, path, value } = operation;
         match path.attribute.as_str() {
@@ -91,7 +91,7 @@ impl GroupEdit {
                 self.external_id = optional_text("externalId", value)?;
                 Ok(())
             }
-            // Okta sends it along with a new name.
+            // Okta sends the id along with a new name.
             "id" if value.as_str() == Some(id) && verb != PatchVerb::Remove => Ok(()),
             "id" | "meta" => Err(ScimError::mutability(format!("{} cannot be changed", path.attribute))),
             _ => Err(ScimError::path("groups have no such attribute")),
@@ -136,7 +136,7 @@ impl GroupEdit {
     }
 }
 
-/// The ids in a list of members. Salesforce puts the list into an object of the same name.
+/// Parses a list of members into ids. Salesforce wraps the list in an object of the same name.
 fn member_ids(value: Value) -> Result<BTreeSet<Box<str>>, ScimError> {
     let value = match value {
         Value::Object(object) if object.keys().any(|name| name.eq_ignore_ascii_case("members")) => {
@@ -176,7 +176,7 @@ fn group_name(value: &Value) -> Result<Box<str>, ScimError> {
 }
 
 impl ScimGroup {
-    /// As it is shown. `members` are the ids of its users, where they are wanted, and `base` what URLs begin with.
+    /// Converts it to its representation. `members` are the ids of its users, if wanted, and `base` is the URL prefix.
     pub(super) fn to_json<'a>(
         &self,
         base: &str,

@@ -1,4 +1,4 @@
-//! The members of a JSON object with SCIM names: case-insensitive (RFC 7643 §2.1), each at most once.
+//! The members of a JSON object with SCIM names: compared without case (RFC 7643 §2.1), each at most once.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,15 @@ use serde_json::{Map, Value};
 use super::error::ScimError;
 use crate::jose::json;
 
-/// Longest text that is kept, in bytes.
+/// The longest accepted string, in bytes.
 const LONGEST: usize = 1_024;
 
-/// The members of an object by their names in lower case, each with its name as it came.
+/// The members of an object by their names in lower case, each with its original name.
 #[derive(Debug, Default)]
 pub(super) struct ScimMembers(BTreeMap<String, (String, Value)>);
 
 impl ScimMembers {
-    /// Reads a body.
+    /// Parses a body.
     pub(super) fn parse(body: &[u8]) -> Result<Self, ScimError> {
         let unreadable = |error| match error {
             json::JsonError::NoObject => ScimError::syntax("the body is not a JSON object"),
@@ -26,7 +26,7 @@ impl ScimMembers {
         Self::new(json::object(body).map_err(unreadable)?)
     }
 
-    /// Of an object.
+    /// Creates it from an object.
     pub(super) fn new(object: Map<String, Value>) -> Result<Self, ScimError> {
         let mut members = BTreeMap::new();
         for (name, value) in object {
@@ -38,7 +38,7 @@ impl ScimMembers {
         Ok(Self(members))
     }
 
-    /// Of a value that must be an object.
+    /// Creates it from a value that must be an object.
     pub(super) fn of(value: Value, what: &str) -> Result<Self, ScimError> {
         match value {
             Value::Object(object) => Self::new(object),
@@ -46,22 +46,22 @@ impl ScimMembers {
         }
     }
 
-    /// Takes a member out; one that is null is not there (RFC 7643 §2.5).
+    /// Removes and returns a member; null counts as missing (RFC 7643 §2.5).
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name).map(|(_, value)| value).filter(|value| !value.is_null())
     }
 
-    /// Takes a member out, be it null.
+    /// Removes and returns a member, even if it is null.
     pub(super) fn take_any(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name).map(|(_, value)| value)
     }
 
-    /// All that is left.
+    /// Returns all remaining members.
     pub(super) fn into_rest(self) -> impl Iterator<Item = (String, Value)> {
         self.0.into_values()
     }
 
-    /// Checks that `schemas`, where it is given, names this one.
+    /// Checks that `schemas`, if present, contains this one.
     pub(super) fn expect_schema(&mut self, schema: &str) -> Result<(), ScimError> {
         let Some(value) = self.take("schemas") else { return Ok(()) };
         let is_named = |value: &Value| value.as_str().is_some_and(|text| text.eq_ignore_ascii_case(schema));
@@ -74,7 +74,7 @@ impl ScimMembers {
     }
 }
 
-/// A text that can be kept, shown and logged.
+/// Checks that a string can be stored, shown and logged.
 pub(super) fn text(what: &str, value: &Value) -> Result<Box<str>, ScimError> {
     let Value::String(text) = value else { return Err(ScimError::value(format!("{what} must be a string"))) };
     if text.len() > LONGEST {
@@ -86,7 +86,7 @@ pub(super) fn text(what: &str, value: &Value) -> Result<Box<str>, ScimError> {
     Ok(text.as_str().into())
 }
 
-/// The text of an attribute that may be missing: null and the empty text count as missing.
+/// Parses an optional string attribute: null and the empty string count as missing.
 pub(super) fn optional_text(what: &str, value: &Value) -> Result<Option<Box<str>>, ScimError> {
     match value {
         Value::Null => Ok(None),
@@ -95,7 +95,7 @@ pub(super) fn optional_text(what: &str, value: &Value) -> Result<Option<Box<str>
     }
 }
 
-/// A text that must not be empty, nor begin or end with a space.
+/// Parses a string that must not be empty, nor begin or end with a space.
 pub(super) fn filled_text(what: &str, value: &Value) -> Result<Box<str>, ScimError> {
     let text = text(what, value)?;
     if text.is_empty() {
@@ -107,7 +107,7 @@ pub(super) fn filled_text(what: &str, value: &Value) -> Result<Box<str>, ScimErr
     Ok(text)
 }
 
-/// A boolean; Entra sends it as a word in any case.
+/// Parses a boolean; Entra sends it as a string in any case.
 pub(super) fn boolean(what: &str, value: &Value) -> Result<bool, ScimError> {
     match value {
         Value::Bool(value) => Ok(*value),
@@ -117,7 +117,8 @@ pub(super) fn boolean(what: &str, value: &Value) -> Result<bool, ScimError> {
     }
 }
 
-/// The elements of a multi-valued attribute: null is the empty list, and a value that is no list is its only element.
+/// Returns the elements of a multi-valued attribute: null is the empty list, and a value that is not a
+/// list its only element.
 pub(super) fn elements(value: Value) -> Vec<Value> {
     match value {
         Value::Null => Vec::new(),

@@ -1,11 +1,11 @@
-//! A SCIM 2.0 service provider (RFC 7643, RFC 7644): an identity provider keeps its users and groups here, and what it
-//! changes about them ends tokens.
+//! A SCIM 2.0 service provider (RFC 7643, RFC 7644): an identity provider keeps its users and groups here, and
+//! its changes to them end tokens.
 //!
-//! A group is a role of its members. A request takes one way: it is read (`patch`, `filter`, `user`, `group`) and
-//! planned against the directory (`plan`), both without any I/O; the events it comes down to are made durable and put in
-//! force; the directory is changed, if it still is what the plan was made for; then the answer is given. A crash in between
-//! leaves tokens ended that need not be, and never the reverse: the provider, which was not answered, sends the request again,
-//! and the directory says again what is different.
+//! A group is a role of its members. A request is parsed (`patch`, `filter`, `user`, `group`) and planned
+//! against the directory (`plan`), both without any I/O; the resulting events are made durable and put in
+//! force; the directory is changed if it still has the planned revision; then the response is sent. After a
+//! crash in between, more tokens may have ended than necessary, but never fewer: the provider, which received
+//! no response, sends the request again, and the plan again finds the difference.
 
 use std::collections::BTreeMap;
 
@@ -35,21 +35,21 @@ mod user;
 pub use copy::ScimDirectories;
 pub use provider::{Provider, fault};
 
-/// The longest body, in bytes.
+/// The largest accepted body, in bytes.
 pub const MAX_BODY: usize = 1 << 20;
 
-/// One provider, as configured (`[[scim]]`).
+/// The settings of one provider (`[[scim]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The segment of the path that its endpoints are below.
+    /// The path segment that its endpoints are below.
     pub name: String,
-    /// Its bearer tokens: each of them is good.
+    /// Its bearer tokens, each of which is accepted.
     pub tokens: Vec<Concealed>,
-    /// Whose subjects its users are.
+    /// The issuer whose subjects its users are.
     pub issuer: EventIssuer,
-    /// What of a user equals the subject of its tokens.
+    /// The attribute of a user that equals the subject of its tokens.
     pub subject: SubjectAttribute,
-    /// The roles of groups by their display names. A group that is not named here is the role of its own name.
+    /// The roles of groups by display name. A group that is not listed gives the role with its own name.
     pub roles: BTreeMap<String, String>,
 }
 
@@ -64,10 +64,10 @@ pub enum SubjectAttribute {
     Id,
 }
 
-/// The URL of a resource. Its id may hold what a segment cannot.
+/// The URL of a resource. Its id may contain characters that must be escaped in a path segment.
 fn location(base: &str, kind: &str, id: &str) -> String {
     let id = percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string();
-    // RFC 3986 §2.3: these need no escape, and most ids consist of them.
+    // RFC 3986 §2.3: these need no escape, and most ids contain only unreserved characters.
     let id = id.replace("%2D", "-").replace("%2E", ".").replace("%5F", "_").replace("%7E", "~");
     format!("{base}/{kind}/{id}")
 }

@@ -1,5 +1,5 @@
-//! Parses PATCH requests (RFC 7644 §3.5.2) as Okta, Entra and Salesforce send them, into a list of operations with a path
-//! each.
+//! Parses PATCH requests (RFC 7644 §3.5.2) as sent by Okta, Entra and Salesforce into a list of
+//! operations with one path each.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use super::members::ScimMembers;
 
 const SCHEMA: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
 
-/// Operations of one request.
+/// The most operations in one request.
 const MOST: usize = 1_000;
 /// The longest path, in bytes.
 const LONGEST: usize = 1_024;
@@ -27,22 +27,22 @@ pub(super) enum PatchVerb {
 pub(super) struct PatchOperation {
     pub(super) verb: PatchVerb,
     pub(super) path: PatchPath,
-    /// Null where none was given.
+    /// The value; null if none was given.
     pub(super) value: Value,
 }
 
-/// What an operation is about.
+/// The target of an operation.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct PatchPath {
-    /// In lower case, without the URN of a core schema.
+    /// The attribute in lower case, without the URN of a core schema.
     pub(super) attribute: String,
-    /// Which of its values are meant; none: all of them.
+    /// Which of its values are selected; empty for all of them.
     pub(super) within: Vec<Comparison>,
-    /// In lower case.
+    /// The sub-attribute in lower case.
     pub(super) sub: Option<String>,
 }
 
-/// The operations of a request, in order.
+/// Parses the operations of a request, in order.
 pub(super) fn parse(body: &[u8]) -> Result<Vec<PatchOperation>, ScimError> {
     let mut members = ScimMembers::parse(body)?;
     members.expect_schema(SCHEMA)?;
@@ -62,7 +62,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Vec<PatchOperation>, ScimError> {
     Ok(operations)
 }
 
-/// An operation without a path is one for each member of its value.
+/// Parses an operation. One without a path becomes one for each member of its value.
 fn add_operation(operation: Value, to: &mut Vec<PatchOperation>) -> Result<(), ScimError> {
     let Value::Object(operation) = operation else {
         return Err(ScimError::syntax("an operation must be an object"));
@@ -75,7 +75,8 @@ fn add_operation(operation: Value, to: &mut Vec<PatchOperation>) -> Result<(), S
     }
     let value = value.unwrap_or(Value::Null);
     let path = members.take("path");
-    // Entra's samples name operations. Anything else may be a misspelt value, without which remove means more.
+    // Entra's samples name operations. Any other member may be a misspelt `value`, without which
+    // `remove` would remove more.
     if members.into_rest().any(|(name, _)| !name.eq_ignore_ascii_case("name")) {
         return Err(ScimError::syntax("an operation can have only the members op, path and value"));
     }
@@ -109,7 +110,7 @@ fn verb(op: Option<Value>) -> Result<PatchVerb, ScimError> {
 }
 
 impl PatchPath {
-    /// `attribute`, `attribute.sub`, `attribute[filter]` or `attribute[filter].sub`, with or without a URN before it.
+    /// Parses `attribute`, `attribute.sub`, `attribute[filter]` or `attribute[filter].sub`, with or without a URN prefix.
     pub(super) fn parse(text: &str) -> Result<Self, ScimError> {
         let wrong = || ScimError::path("the path is not an attribute path");
         let text = text.trim();
@@ -118,7 +119,7 @@ impl PatchPath {
         }
         let text = bare_path(text);
         if is_extension(text) {
-            // What follows the URN is an attribute that is not kept, whichever it is.
+            // Any attribute of an extension is accepted but not stored, so its name does not matter.
             return Ok(Self { attribute: text.to_ascii_lowercase(), within: Vec::new(), sub: None });
         }
         let is_name = |c: char| c.is_ascii_alphanumeric() || "_-$".contains(c);
@@ -139,13 +140,13 @@ impl PatchPath {
         Ok(Self { attribute: attribute.to_ascii_lowercase(), within, sub })
     }
 
-    /// Whether it names the attribute alone.
+    /// Whether it names only the attribute.
     pub(super) fn is_whole(&self) -> bool {
         self.within.is_empty() && self.sub.is_none()
     }
 }
 
-/// Whether a path begins with the URN of an extension, or is one.
+/// Whether a path is, or begins with, the URN of an extension.
 pub(super) fn is_extension(path: &str) -> bool {
     path.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case("urn:"))
 }

@@ -1,4 +1,4 @@
-//! Plans a change: the users and groups that it changes, and whose tokens it ends.
+//! Plans a change: which users and groups it changes, and whose tokens it ends.
 //!
 //! Pure: takes the directory, the time and the next revision as arguments, so that a test is a table of values.
 
@@ -13,44 +13,44 @@ use super::user::{ScimUser, UserFields};
 use super::{Settings, SubjectAttribute};
 use crate::time::Timestamp;
 
-/// Users and groups that a directory holds at most.
+/// The most users and groups in a directory.
 const MOST_USERS: usize = 200_000;
 const MOST_GROUPS: usize = 20_000;
-/// Roles of one user.
+/// The most roles of one user.
 const MOST_ROLES: usize = 256;
 
-/// What a request wants changed.
+/// The change that a request asks for.
 #[derive(Debug, Clone)]
 pub(super) enum WantedChange {
-    /// With a new id, which is used unless the subject is the id.
+    /// Creates a user with this new id, unless the id is its subject.
     CreateUser(UserFields, Box<str>),
     ReplaceUser(UserFields),
     PatchUser(Vec<PatchOperation>),
     DeleteUser,
-    /// With its id.
+    /// Creates a group with this id.
     CreateGroup(GroupEdit, Box<str>),
     ReplaceGroup(GroupEdit),
     PatchGroup(Vec<PatchOperation>),
     DeleteGroup,
 }
 
-/// Tokens that end by a request.
+/// Which tokens of a subject end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SubjectEnd {
-    /// All of the subject's.
+    /// All of them.
     Revoked,
-    /// Those that may carry the roles before.
+    /// Those that may carry the previous roles.
     RolesChanged,
 }
 
-/// What the embedded authority's user is to be.
+/// The wanted state of a user of the embedded authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WantedAccount {
     Kept { id: Box<str>, name: Box<str>, roles: Vec<String>, is_active: bool },
     Deleted(Box<str>),
 }
 
-/// What is answered once the change is made.
+/// What the response reports once the change is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PlannedAnswer {
     CreatedUser(Box<str>),
@@ -60,28 +60,28 @@ pub(super) enum PlannedAnswer {
     NoContent,
 }
 
-/// What a request comes down to.
+/// The effect of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ScimPlan {
     pub(super) change: DirectoryChange,
-    /// One for each subject whose tokens end.
+    /// One entry for each subject whose tokens end.
     pub(super) ends: Vec<(Box<str>, SubjectEnd)>,
-    /// Where the users are those of the embedded authority.
+    /// The users of the embedded authority to create, change or delete, if the directory is for it.
     pub(super) accounts: Vec<WantedAccount>,
     pub(super) answer: PlannedAnswer,
 }
 
-/// A group as it is after the request: its id and its name; no name where it is gone.
+/// A group after the request: its id and its name, or no name if it is deleted.
 type GroupAfter<'a> = Option<(&'a str, Option<&'a str>)>;
 
-/// What a plan is made by.
+/// The inputs of a plan.
 pub(super) struct Planner<'a> {
     pub(super) directory: &'a ScimDirectory,
     pub(super) settings: &'a Settings,
-    /// Where users are the embedded authority's: whether it has one of this id.
+    /// Tells whether the embedded authority has a user with this id; set if the directory's users are its own.
     pub(super) has_account: Option<&'a dyn Fn(&str) -> bool>,
     pub(super) now: Timestamp,
-    /// The revision that the directory has afterwards.
+    /// The revision of the directory after the change.
     pub(super) revision: u64,
 }
 
@@ -92,7 +92,7 @@ impl ScimPlan {
 }
 
 impl Planner<'_> {
-    /// Plans a change of the resource with this id; `expected` judges its revision.
+    /// Plans a change of the resource with this id; `expected` is compared with its revision.
     pub(super) fn plan(
         &self,
         id: &str,
@@ -137,7 +137,7 @@ impl Planner<'_> {
         }
         let id = match (self.has_account, self.settings.subject) {
             (None, _) | (Some(_), SubjectAttribute::Id) => random_id,
-            // The user of the embedded authority is the one whose id the subject is, new or not.
+            // A user of the embedded authority is identified by the subject, whether it exists already or not.
             (Some(_), _) => account_id(self.named_subject(&fields)?)?,
         };
         if self.directory.user(&id).is_some() || self.directory.group(&id).is_some() {
@@ -228,7 +228,7 @@ impl Planner<'_> {
         ScimGroup { revision: self.revision, modified: self.now, ..group.clone() }
     }
 
-    /// Plans who is a member, and what that and a new name of the group (`None`: it is gone) make of their roles.
+    /// Plans the members of a group, and the resulting roles; a name of `None` means that the group is deleted.
     fn put_members(
         &self,
         plan: &mut ScimPlan,
@@ -244,10 +244,10 @@ impl Planner<'_> {
         for (id, is_member) in &edit.members {
             match self.directory.user(id) {
                 Some(user) if user.groups.contains(group) == *is_member => {}
-                // Was taken out above.
+                // Already removed above.
                 Some(_) if !*is_member && edit.is_cleared => {}
                 Some(user) => self.put_membership(plan, user, after, *is_member)?,
-                // That nobody of this id is a member is true.
+                // Removing a user that does not exist has no effect.
                 None if !*is_member => {}
                 None if self.directory.group(id).is_some() => {
                     return Err(ScimError::value("a group cannot be a member of another"));
@@ -301,7 +301,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Plans which tokens end when a user becomes another one, and what its account is to be.
+    /// Plans which tokens end when a user changes, and the wanted state of its account.
     fn end_tokens(
         &self,
         plan: &mut ScimPlan,
@@ -311,7 +311,7 @@ impl Planner<'_> {
     ) -> Result<(), ScimError> {
         let old_subject = before.map(|user| self.subject(user)).transpose();
         let Some(after) = after else {
-            // Who has no subject, by a setting that changed since, cannot be reached; but it can be deleted.
+            // If a changed setting has left a user without a subject, no event can name it; but it can be deleted.
             if let Some(subject) = old_subject.ok().flatten() {
                 plan.ends.push((subject.into(), SubjectEnd::Revoked));
             }
@@ -355,7 +355,7 @@ impl Planner<'_> {
         groups.iter().filter_map(|id| name(id)).map(role).collect()
     }
 
-    /// What equals the subject of a user's tokens.
+    /// The subject of a user's tokens.
     fn subject<'u>(&self, user: &'u ScimUser) -> Result<&'u str, ScimError> {
         if self.has_account.is_some() || self.settings.subject == SubjectAttribute::Id {
             return Ok(&user.id);
@@ -373,7 +373,7 @@ impl Planner<'_> {
         }
     }
 
-    /// No two users have one name, or one subject.
+    /// Checks that no other user has the same name or subject.
     fn check_unique(&self, user: &ScimUser) -> Result<(), ScimError> {
         let named = self.directory.user_named(&user.fields.user_name);
         if named.is_some_and(|other| other.id != user.id) {
@@ -390,7 +390,7 @@ impl Planner<'_> {
     }
 }
 
-/// An id of the embedded authority that can be a segment of a URL.
+/// Checks that a subject can be an id in the embedded authority, and a URL segment.
 fn account_id(subject: &str) -> Result<Box<str>, ScimError> {
     if subject.contains(['/', '\\', '?', '#', '%']) {
         return Err(ScimError::value("the subject contains a character that is not allowed in a user id"));

@@ -22,30 +22,30 @@ use crate::state::StoreError;
 use crate::state::record::{Event, EventKind, EventSource};
 use crate::time::Now;
 
-/// How often a change is planned again because another replica was faster.
+/// How often a change is planned again because another replica changed the directory first.
 const ATTEMPTS: usize = 50;
 
 /// A provider that keeps its users and groups here.
 #[derive(Debug)]
 pub struct Provider {
     settings: Arc<Settings>,
-    /// What the URLs of its resources begin with.
+    /// The URL prefix of its resources.
     base: Arc<str>,
     copy: Arc<DirectoryCopy>,
     signals: Arc<SignalLog>,
-    /// Where its users are those of the embedded authority.
+    /// The embedded authority, if its users are the provider's.
     authority: Option<Arc<Authority>>,
 }
 
-/// The answer to a request that never reaches its provider.
+/// The response to a request that does not reach its provider.
 #[must_use]
 pub fn fault(status: StatusCode, detail: &str) -> Response<Bytes> {
     ScimError::of_status(status, detail).response()
 }
 
 impl Provider {
-    /// A provider whose directory is among these. `base` is the URL of its endpoints as it knows them, and `authority` the one
-    /// whose subjects its users are, if that is this gate's own.
+    /// Creates a provider whose directory is among these. `base` is the URL of its endpoints as it knows them;
+    /// `authority` is the embedded authority if its subjects are the provider's users.
     #[must_use]
     pub fn new(
         settings: Settings,
@@ -58,17 +58,17 @@ impl Provider {
         Arc::new(Self { settings: Arc::new(settings), base, copy, signals, authority })
     }
 
-    /// How it is configured.
+    /// Its settings.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Answers a request. What a change comes down to is durable and in force when it is answered with success.
+    /// Processes a request. Before a success is reported, the effect of a change is durable and in force.
     pub async fn answer(self: &Arc<Self>, request: &SignalRequest<'_>) -> Response<Bytes> {
         let answered = self.try_to_answer(request).await;
         answered.unwrap_or_else(|error| {
-            // That nothing is there is what clients ask for before they create it.
+            // Clients look for a resource before they create it, so a GET that finds none is not worth a log line.
             if !(request.method == Method::GET && error.status() == StatusCode::NOT_FOUND) {
                 self.signals.refused(EventSource::Scim, Some(&self.settings.name), error.word());
             }
@@ -97,7 +97,7 @@ impl Provider {
         let (method, body) = (request.method.clone(), Bytes::copy_from_slice(body));
         let reading = spawn_blocking(move || wanted(&method, path, &body));
         let (id, wanted) = reading.await.map_err(|_cancelled| StoreError::Closed)??;
-        // Carried through, whether or not the client waits.
+        // Runs to completion even if the client disconnects.
         let changing = tokio::spawn(async move { work.change(id, wanted, expected, query.wanted).await });
         changing.await.map_err(|_cancelled| StoreError::Closed)?
     }
@@ -185,7 +185,8 @@ impl Provider {
         Ok(list_answer(total, query.first, resources))
     }
 
-    /// Plans a change, ends the tokens that it ends, and makes it: in this order, each step durable before the next.
+    /// Plans a change, ends the tokens that it affects, and changes the directory: in this order, each step
+    /// durable before the next.
     async fn change(
         self: Arc<Self>,
         id: String,
@@ -234,7 +235,7 @@ impl Provider {
         planner.plan(id, wanted, |revision| expected.allows(revision))
     }
 
-    /// Makes the ends of tokens durable and puts them in force. The embedded authority ends those of its own users.
+    /// Makes the end of tokens durable and puts it in force. The embedded authority ends the tokens of its own users.
     async fn end_tokens(
         &self,
         ends: Vec<(Box<str>, SubjectEnd)>,
@@ -283,7 +284,7 @@ impl Provider {
     }
 }
 
-/// What kind of resource.
+/// The kinds of resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ResourceKind {
     User,
@@ -299,7 +300,7 @@ impl ResourceKind {
     }
 }
 
-/// What a request that changes something wants, and the id of what it is about.
+/// Parses a request that changes something; returns the id of the resource and the change.
 fn wanted(method: &Method, path: ScimPath, body: &[u8]) -> Result<(String, WantedChange), ScimError> {
     let (kind, id) = match path {
         ScimPath::Users(id) => (ResourceKind::User, id),
@@ -319,7 +320,7 @@ fn wanted(method: &Method, path: ScimPath, body: &[u8]) -> Result<(String, Wante
     Ok((id.unwrap_or_default(), wanted))
 }
 
-/// A random UUID (RFC 9562 §5.4).
+/// Generates a random UUID (RFC 9562 §5.4).
 fn new_id() -> Result<Box<str>, ScimError> {
     let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_unspecified| ScimError::unavailable())?;
@@ -332,7 +333,7 @@ fn new_id() -> Result<Box<str>, ScimError> {
     Ok(parts.join("-").into())
 }
 
-/// All of these, or the one with this id.
+/// Returns all of these, or the one with this id.
 fn one_of(all: Vec<Value>, id: Option<String>, what: &str) -> Result<Response<Bytes>, ScimError> {
     let Some(id) = id else { return Ok(list_answer(all.len(), 0, all)) };
     let found = all.into_iter().find(|one| one.get("id").and_then(Value::as_str) == Some(&id));

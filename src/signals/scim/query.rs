@@ -1,4 +1,4 @@
-//! Parses list queries (RFC 7644 §3.4.2): filter, page, and the requested attributes.
+//! Parses list queries (RFC 7644 §3.4.2): filter, page, and requested attributes.
 
 use std::sync::Arc;
 
@@ -11,24 +11,24 @@ use super::filter::{self, Comparison, bare};
 use super::group::ScimGroup;
 use super::user::ScimUser;
 
-/// Resources on a page at most, and where nothing is said.
+/// The largest page, and the default page size.
 pub(super) const MOST_ON_PAGE: usize = 1_000;
 const ON_PAGE: usize = 100;
 
-/// Attributes that may be named.
+/// The most attributes that a query may name.
 const MOST_NAMES: usize = 100;
 
 /// The query of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ScimQuery {
     pub(super) filter: Vec<Comparison>,
-    /// Counted from 0.
+    /// The index of the first resource, counted from 0.
     pub(super) first: usize,
     pub(super) count: usize,
     pub(super) wanted: WantedAttributes,
 }
 
-/// The attributes that an answer shows.
+/// Which attributes a response includes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WantedAttributes {
     All,
@@ -56,7 +56,7 @@ impl ScimQuery {
                 "excludedattributes" if !value.is_empty() => {
                     parsed.wanted = WantedAttributes::Except(names(&value)?);
                 }
-                // Sorting is not supported, as the service provider configuration says; the rest means nothing.
+                // Sorting is not supported, as the service provider configuration says; other parameters have no meaning.
                 _ => {}
             }
             if seen.len() == MOST_NAMES {
@@ -68,7 +68,7 @@ impl ScimQuery {
     }
 }
 
-/// A number; one below zero counts as zero (RFC 7644 §3.4.2.4).
+/// Parses a number; a negative one counts as zero (RFC 7644 §3.4.2.4).
 fn number(name: &str, value: &str) -> Result<usize, ScimError> {
     let number: i64 =
         value.trim().parse().map_err(|_invalid| ScimError::value(format!("{name} must be a number")))?;
@@ -85,7 +85,7 @@ fn names(list: &str) -> Result<Vec<String>, ScimError> {
 }
 
 impl WantedAttributes {
-    /// Whether an attribute, or a part of it, is shown; `name` in lower case.
+    /// Whether an attribute, or a part of it, is included; `name` is in lower case.
     pub(super) fn has(&self, name: &str) -> bool {
         let is_part = |named: &String| named.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
         match self {
@@ -95,7 +95,7 @@ impl WantedAttributes {
         }
     }
 
-    /// Takes out of a resource what is not wanted. `id` and `schemas` are always shown (RFC 7643 §2.2).
+    /// Removes the unwanted attributes from a resource. `id` and `schemas` always stay (RFC 7643 §2.2).
     pub(super) fn narrow(&self, resource: &mut Map<String, Value>) {
         if *self == Self::All {
             return;
@@ -160,7 +160,7 @@ impl<'a> UserTerm<'a> {
         if !comparison.within.is_empty() && !is_address {
             return Err(unknown(comparison));
         }
-        // What is in brackets is judged now, with an address that nobody has.
+        // Evaluate the brackets once on an empty address, so that an invalid filter is rejected now.
         EmailAddress::default().matches_all(&comparison.within).map_err(|_path| unknown(comparison))?;
         match comparison.attribute.as_str() {
             "id" => Ok(Self::Id(comparison.text()?)),
@@ -190,7 +190,7 @@ impl<'a> UserTerm<'a> {
         }
     }
 
-    /// Those among whom the users are for whom it holds, where an index knows them.
+    /// The users that an index finds for this term; `None` if no index can.
     fn candidates<'d>(&self, directory: &'d ScimDirectory) -> Option<Vec<&'d Arc<ScimUser>>> {
         match self {
             Self::Id(id) => Some(directory.user(id).into_iter().collect()),
@@ -226,7 +226,7 @@ impl<'a> GroupTerm<'a> {
     }
 }
 
-/// The users for whom all comparisons hold, in order: how many there are, and those on the page.
+/// Finds the users that match all comparisons, in order: their number, and those on the page.
 pub(super) fn users<'d>(
     directory: &'d ScimDirectory,
     query: &ScimQuery,
@@ -244,7 +244,7 @@ pub(super) fn users<'d>(
     Ok((found.len(), found.into_iter().skip(query.first).take(query.count).collect()))
 }
 
-/// The groups for which all comparisons hold, in order: how many there are, and those on the page.
+/// Finds the groups that match all comparisons, in order: their number, and those on the page.
 pub(super) fn groups<'d>(
     directory: &'d ScimDirectory,
     query: &ScimQuery,

@@ -8,7 +8,7 @@ use super::error::ScimError;
 use super::version;
 use crate::signals::Concealed;
 
-/// What a path below that of a provider names.
+/// The resource that a path below a provider's names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ScimPath {
     Config,
@@ -21,7 +21,7 @@ pub(super) enum ScimPath {
 }
 
 impl ScimPath {
-    /// Reads `/v2/Users/{id}` and similar paths; `None`: there is nothing.
+    /// Parses `/v2/Users/{id}` and similar paths; `None` if the path does not exist.
     pub(super) fn parse(path: &str) -> Option<Self> {
         let path = path.strip_suffix('/').unwrap_or(path);
         let mut segments = path.strip_prefix("/v2/")?.split('/');
@@ -50,7 +50,7 @@ impl ScimPath {
         }
     }
 
-    /// The methods it takes, as `Allow` lists them.
+    /// The supported methods, as listed in `Allow`.
     pub(super) fn methods(&self) -> &'static str {
         match self {
             Self::Users(None) | Self::Groups(None) => "GET, POST",
@@ -60,7 +60,7 @@ impl ScimPath {
     }
 
     /// # Errors
-    /// When it does not take the method.
+    /// When it does not support the method.
     pub(super) fn check(&self, method: &Method) -> Result<(), ScimError> {
         if let Self::Unsupported(what) = self {
             return Err(ScimError::not_implemented(what));
@@ -71,7 +71,7 @@ impl ScimPath {
     }
 }
 
-/// Whether the request carries one of the tokens. Every one is compared, so that time tells nothing.
+/// Whether the request carries one of the tokens. All are compared, so that the time reveals nothing.
 pub(super) fn is_authorized(headers: &HeaderMap, tokens: &[Concealed]) -> bool {
     let Some((scheme, token)) =
         only(headers, AUTHORIZATION).and_then(|field| field.as_bytes().split_at_checked(7))
@@ -82,7 +82,7 @@ pub(super) fn is_authorized(headers: &HeaderMap, tokens: &[Concealed]) -> bool {
     scheme.eq_ignore_ascii_case(b"bearer ") && is_right
 }
 
-/// Whether the body is what it must be; clients that say nothing mean it.
+/// Checks the media type of the body; a missing one is accepted.
 pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), ScimError> {
     if !headers.contains_key(CONTENT_TYPE) {
         return Ok(());
@@ -94,7 +94,7 @@ pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), ScimError> {
     if is_known { Ok(()) } else { Err(ScimError::media_type()) }
 }
 
-/// The revisions that a request is meant for (RFC 7232 §3.1).
+/// The revisions that a precondition allows (RFC 7232 §3.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ExpectedVersion {
     Any,
@@ -116,7 +116,7 @@ impl ExpectedVersion {
     }
 }
 
-/// Whether the client holds this revision already (RFC 7232 §3.2).
+/// Whether the client already has this revision (RFC 7232 §3.2).
 pub(super) fn holds(headers: &HeaderMap, revision: u64) -> bool {
     tags(headers, IF_NONE_MATCH).iter().any(|tag| is_version(tag, revision))
 }
@@ -130,14 +130,14 @@ fn tags(headers: &HeaderMap, name: HeaderName) -> Vec<String> {
         .collect()
 }
 
-/// Compared weakly: some clients leave `W/` out.
+/// Compares weakly: some clients omit `W/`.
 fn is_version(tag: &str, revision: u64) -> bool {
     let wanted = version(revision);
     let (listed, wanted) = (tag.trim_start_matches("W/"), wanted.trim_start_matches("W/"));
     listed == wanted
 }
 
-/// The one field of this name; two are none.
+/// The field of this name, if there is exactly one.
 fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     let mut fields = headers.get_all(name).iter();
     fields.next().filter(|_| fields.next().is_none())

@@ -18,9 +18,9 @@ pub(super) const USER_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:User
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ScimUser {
     pub(super) id: Box<str>,
-    /// Its place in lists: the revision of the directory that it came with.
+    /// Its position in lists: the revision of the directory in which it was created.
     pub(super) order: u64,
-    /// The revision of the directory that changed it last.
+    /// The revision of the directory in which it last changed.
     pub(super) revision: u64,
     pub(super) created: Timestamp,
     pub(super) modified: Timestamp,
@@ -29,7 +29,7 @@ pub(super) struct ScimUser {
     pub(super) groups: BTreeSet<Box<str>>,
 }
 
-/// What providers write.
+/// The attributes that providers set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct UserFields {
     pub(super) external_id: Option<Box<str>>,
@@ -37,11 +37,11 @@ pub(super) struct UserFields {
     pub(super) display_name: Option<Box<str>>,
     pub(super) name: PersonName,
     pub(super) emails: Vec<EmailAddress>,
-    /// None once it was removed: then nobody says that the user is active.
+    /// `None` once it has been removed; the user then does not count as active.
     pub(super) active: Option<bool>,
 }
 
-/// The parts of a person's name that are kept.
+/// The stored parts of a person's name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct PersonName {
     formatted: Option<Box<str>>,
@@ -49,7 +49,7 @@ pub(super) struct PersonName {
     given: Option<Box<str>>,
 }
 
-/// What an attribute of a request is.
+/// How an attribute in a request is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UserAttribute {
     UserName,
@@ -59,11 +59,11 @@ enum UserAttribute {
     Name,
     Emails,
     Id,
-    /// Set here, never by a provider.
+    /// Set by the gate, never by a provider.
     ReadOnly,
-    /// Defined by RFC 7643 or an extension, and not kept.
+    /// Defined by RFC 7643 or an extension, but not stored.
     NotKept,
-    /// Would change what a user may do, and cannot: groups do that, and passwords are not kept.
+    /// Would change what a user may do, and is rejected: roles come from groups, and passwords are not stored.
     Refused,
     Unknown,
 }
@@ -91,7 +91,7 @@ impl UserAttribute {
 }
 
 impl UserFields {
-    /// Reads the whole user that a POST or PUT brings. What is not kept is passed over (RFC 7644 §3.3).
+    /// Parses the complete user of a POST or PUT. Attributes that are not stored are ignored (RFC 7644 §3.3).
     pub(super) fn parse(body: &[u8]) -> Result<Self, ScimError> {
         let mut members = ScimMembers::parse(body)?;
         members.expect_schema(USER_SCHEMA)?;
@@ -114,7 +114,7 @@ impl UserFields {
         Ok(fields)
     }
 
-    /// Carries out one operation of a PATCH on the user with this id.
+    /// Applies one operation of a PATCH to the user with this id.
     pub(super) fn apply(&mut self, id: &str, operation: PatchOperation) -> Result<(), ScimError> {
         let PatchOperation { verb, path, value } = operation;
         let attribute = UserAttribute::of(&path.attribute);
@@ -222,17 +222,17 @@ impl PersonName {
 }
 
 impl ScimUser {
-    /// Whether its provider says that it is active.
+    /// Whether the provider has set it to active.
     pub(super) fn is_active(&self) -> bool {
         self.fields.active == Some(true)
     }
 
-    /// Its name for people.
+    /// Its name for display.
     pub(super) fn label(&self) -> &str {
         self.fields.display_name.as_deref().unwrap_or(&self.fields.user_name)
     }
 
-    /// As it is shown. `groups` are id and name of those that it is a member of, and `base` what URLs begin with.
+    /// Converts it to its representation. `groups` are the ids and names of its groups, and `base` is the URL prefix.
     pub(super) fn to_json<'a>(
         &self,
         base: &str,

@@ -1,15 +1,15 @@
-//! What Apple sends instead of a SET's body and events ("Processing changes for Sign in with Apple accounts"): a JSON
-//! envelope, and one event as JSON text.
+//! Parses what Apple sends instead of a standard SET ("Processing changes for Sign in with Apple accounts"): a
+//! JSON envelope, and one event as JSON text.
 
 use serde_json::{Map, Value, json};
 
 use super::{SignalRefusal, malformed};
 use crate::jose::json;
 
-/// Begins the event types that this room gives to Apple's words.
+/// The prefix of the event types that this module gives to Apple's.
 pub(super) const EVENT_TYPE: &str = "https://appleid.apple.com/event-type/";
 
-/// The token in `{"payload": "<JWT>"}`.
+/// Returns the token in `{"payload": "<JWT>"}`.
 pub(super) fn payload(body: &[u8]) -> Result<String, SignalRefusal> {
     let envelope = json::object(body).ok().and_then(|mut members| members.remove("payload"));
     match envelope {
@@ -18,9 +18,9 @@ pub(super) fn payload(body: &[u8]) -> Result<String, SignalRefusal> {
     }
 }
 
-/// `{"type", "sub", "event_time"}` as the object that a SET has.
+/// Converts `{"type", "sub", "event_time"}` to the `events` object of a SET.
 ///
-/// Apple's `sub` names its user without an issuer, and so like an opaque identifier.
+/// Apple's `sub` identifies its user without an issuer, so it becomes an opaque identifier.
 pub(super) fn events(text: &str) -> Result<Map<String, Value>, SignalRefusal> {
     let event = json::object(text.as_bytes()).ok();
     let event = event.ok_or(malformed("`events` is a string that does not contain a JSON object"))?;

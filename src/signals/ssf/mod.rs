@@ -1,6 +1,7 @@
 //! The receiver of OpenID Shared Signals 1.0: turns a security event token into events of this gate.
 //!
-//! [`Transmitter::receive`] is pure: it takes keys and the time as arguments. Knows neither HTTP nor the effect of events.
+//! [`Transmitter::receive`] is pure: it takes keys and the time as arguments. Knows nothing about HTTP or
+//! the effect of events.
 
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::wildcard_enum_match_arm)]
 
@@ -26,13 +27,13 @@ use streams::{StreamNotice, StreamWatch};
 pub use receiver::{Receiver, Undelivered};
 pub use transmission::{KeptStream, PollByHand, SignalDelivery, StreamAccess, Transmission};
 
-/// The largest security event token that is read, in bytes; in practice they have one or two thousand.
+/// The largest accepted security event token, in bytes; in practice they have one or two thousand.
 pub const MAX_BYTES: usize = 64 << 10;
 
-/// Events that one token may bring.
+/// The most events in one token.
 const MAX_EVENTS: usize = 1000;
 
-/// One transmitter, as configured (`[[event_transmitters]]`).
+/// The settings of one transmitter (`[[event_transmitters]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The last segment of the path it posts to.
@@ -41,21 +42,21 @@ pub struct Settings {
     pub issuer: String,
     /// Must be in `aud`.
     pub audience: String,
-    /// Where its keys come from.
+    /// Where its keys are loaded from.
     pub keys: keys::Settings,
-    /// The issuer whose subjects it speaks of.
+    /// The issuer whose subjects its events name.
     pub subject_issuer: SubjectIssuer,
-    /// The claims in which that issuer's tokens carry roles and scopes.
+    /// The claims that carry roles and scopes in that issuer's tokens.
     pub role_claims: Vec<String>,
     /// The members of complex subjects that the transmitter's metadata lists in `critical_subject_members`.
     pub critical_members: Vec<String>,
-    /// Accept what shipping transmitters send and the specifications do not allow: a subject inside the event, older
-    /// spellings of its format, times in milliseconds, `exp`, `sub`, no `typ`, Apple's JSON envelope, and the events of
-    /// login.gov.
+    /// Whether to accept what existing transmitters send although the specifications do not allow it: a subject
+    /// inside the event, older spellings of its format, times in milliseconds, `exp`, `sub`, no `typ`, Apple's
+    /// JSON envelope, and the events of login.gov.
     pub tolerant: bool,
-    /// The exact value of the `Authorization` field that a push must carry; `None`: it is not looked at.
+    /// The exact value of the `Authorization` field that a push must carry; `None` if it is not checked.
     pub authorization: Option<Concealed>,
-    /// How its signals get here.
+    /// How its signals are delivered.
     pub transmission: Transmission,
 }
 
@@ -64,11 +65,11 @@ pub struct Settings {
 pub struct Transmitter {
     settings: Settings,
     keys: Arc<KeyStore>,
-    /// Where it is written what is heard on the stream that the gate keeps.
+    /// Records what arrives on the stream that the gate maintains.
     watch: Option<Arc<StreamWatch>>,
 }
 
-/// Whether the caller has already asked for newer keys on behalf of this token.
+/// Whether the caller has already asked for newer keys for this token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeysAsked {
     /// Not yet.
@@ -77,43 +78,44 @@ pub enum KeysAsked {
     Keys,
 }
 
-/// A token that was accepted.
+/// The content of an accepted token.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// What it says, to be published before the transmitter is answered. The events of a token are told apart by its
-    /// `jti`, their type and their time: delivered again they are the same, and the store keeps each once.
+    /// Its events, to be published before the transmitter gets a response. They are identified by the token's
+    /// `jti`, their type and their time: a repeated delivery yields the same events, and the store keeps each once.
     pub events: Vec<Event>,
-    /// What it says that has no meaning here.
+    /// The parts of it that have no effect here.
     pub passed_over: Vec<PassedOver>,
-    /// What it says about the stream that it came on.
+    /// What it says about the stream that it arrived on.
     pub notices: Vec<StreamNotice>,
-    /// What the transmitter expects to hear.
+    /// The response that the transmitter expects.
     pub answer: Answer,
 }
 
-/// How acceptance is said.
+/// How acceptance is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// 202 with an empty body (RFC 8935 §2.2).
     Accepted,
-    /// 200: Apple takes anything else for a failure.
+    /// 200: Apple treats anything else as a failure.
     Ok,
 }
 
 /// Why a signal changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PassedOver {
-    /// The transmitter tries the stream out (SSF §8.1.4).
+    /// The transmitter verifies the stream (SSF §8.1.4).
     Verification,
-    /// The transmitter tells the state of the stream (SSF §8.1.5).
+    /// The transmitter reports the status of the stream (SSF §8.1.5).
     StreamUpdated,
     /// An event type without a meaning here.
     UnknownEvent,
-    /// An event with a meaning, in a form that ends no token: a claim that is no role, a credential that was added.
+    /// An event with a meaning, but in a form that ends no token: a claim that is not a role, or a
+    /// credential that was added.
     NoEffect,
-    /// A subject of another issuer than this transmitter speaks of.
+    /// A subject of an issuer other than the one that this transmitter reports on.
     OtherIssuer,
-    /// A subject in a form that names neither a user nor a token.
+    /// A subject in a format that identifies neither a user nor a token.
     UnknownSubject,
     /// A subject narrowed by a critical member that cannot be processed here (SSF §3.6).
     CriticalMember,
@@ -122,11 +124,11 @@ pub enum PassedOver {
 /// Why a token was not accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unaccepted {
-    /// It is at fault, and will be whenever it is sent again.
+    /// It is invalid, and will be however often it is sent.
     Refused(SignalRefusal),
-    /// Another key set may prove it; the caller awaits [`KeyStore::ask`] and tries again with [`KeysAsked::Keys`].
+    /// Newer keys may verify it; the caller awaits [`KeyStore::ask`] and tries again with [`KeysAsked::Keys`].
     Ask(WantedKey),
-    /// The transmitter's keys were never loaded, or not confirmed for too long.
+    /// The transmitter's keys were never loaded, or have not been confirmed for too long.
     NoKeys,
 }
 
@@ -135,47 +137,47 @@ pub enum Unaccepted {
 pub struct SignalRefusal {
     /// The code.
     pub code: Code,
-    /// One sentence that repeats nothing of the token.
+    /// One sentence that contains nothing from the token.
     pub description: &'static str,
 }
 
 /// The error codes of RFC 8935 §2.4 and SSF 1.0 that this receiver uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
-    /// No SET, or not one that conforms to its events' definitions.
+    /// Not a SET, or one that does not conform to the definition of its events.
     InvalidRequest,
-    /// Signed with a key that is not the transmitter's, or in a way that none of its keys is for.
+    /// Signed with a key that is not the transmitter's, or with an algorithm that none of its keys is for.
     InvalidKey,
-    /// `iss` is another.
+    /// `iss` is not the transmitter's issuer.
     InvalidIssuer,
-    /// `aud` is another.
+    /// `aud` is not the configured audience.
     InvalidAudience,
     /// The signature is not the transmitter's.
     AuthenticationFailed,
-    /// The state of a verification event is not one that was asked for (SSF 1.0 §8.1.4).
+    /// The state of a verification event was not requested (SSF 1.0 §8.1.4).
     InvalidState,
 }
 
 impl Transmitter {
-    /// A transmitter whose tokens are verified with these keys.
+    /// Creates a transmitter whose tokens are verified with these keys.
     #[must_use]
     pub fn new(settings: Settings, keys: Arc<KeyStore>) -> Self {
         Self { settings, keys, watch: None }
     }
 
-    /// The same, on whose stream somebody listens for its heartbeat.
+    /// Sets what records the heartbeat and status of its stream.
     #[must_use]
     pub fn watched_by(mut self, watch: Option<Arc<StreamWatch>>) -> Self {
         self.watch = watch;
         self
     }
 
-    /// Where it is written what is heard on its stream.
+    /// Returns what records the heartbeat and status of its stream.
     pub(in crate::signals) fn watch(&self) -> Option<&StreamWatch> {
         self.watch.as_deref()
     }
 
-    /// What the transmitter was made from.
+    /// The settings that it was created from.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -187,11 +189,11 @@ impl Transmitter {
         &self.keys
     }
 
-    /// Judges a request's body and says what it means. `content_type` is that field, when there is exactly one.
+    /// Verifies a request's body and returns its content. `content_type` is that field, if there is exactly one.
     ///
     /// # Errors
-    /// When it is not accepted, in the order form, type, algorithm, issuer, audience, signature, claims, events. A token
-    /// of which one event is at fault is refused as a whole.
+    /// When the token is rejected, checked in the order form, type, algorithm, issuer, audience, signature,
+    /// claims, events. A token with one invalid event is rejected as a whole.
     pub fn receive(
         &self,
         body: &[u8],
@@ -234,7 +236,7 @@ impl PassedOver {
 }
 
 impl Code {
-    /// The word in the answer.
+    /// The word in the response.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -254,7 +256,7 @@ impl From<SignalRefusal> for Unaccepted {
     }
 }
 
-/// The refusal of what does not conform.
+/// The rejection of a token that does not conform.
 const fn malformed(description: &'static str) -> SignalRefusal {
     SignalRefusal { code: Code::InvalidRequest, description }
 }
@@ -266,7 +268,7 @@ pub(in crate::signals) mod tests {
     use super::*;
     use crate::events;
 
-    /// Of a transmitter whose keys nobody fetches.
+    /// Settings of a transmitter whose keys are never fetched.
     pub(in crate::signals) fn settings() -> Settings {
         let issuer = "https://idp.example.com/";
         Settings {

@@ -1,4 +1,4 @@
-//! All transmitters, with the log that their signals go to.
+//! All transmitters, with the log that their signals are published to.
 //!
 //! A token is acknowledged only when its events are durable and in force. Knows nothing about HTTP.
 
@@ -19,36 +19,36 @@ use crate::time::{Now, Timestamp};
 pub struct Receiver {
     transmitters: ArcSwap<Vec<Arc<Transmitter>>>,
     log: Arc<SignalLog>,
-    /// When each transmitter, by name, sent the last token that was accepted.
+    /// When each transmitter, by name, sent the last accepted token.
     heard: Mutex<BTreeMap<String, Timestamp>>,
 }
 
 /// Why a token was not acknowledged.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Undelivered {
-    /// It is at fault.
+    /// It is invalid.
     Refused(SignalRefusal),
     /// The transmitter's keys are unavailable.
     NoKeys,
-    /// The store could not take its events.
+    /// The store could not save its events.
     Store(StoreError),
 }
 
 impl Receiver {
-    /// Receives for these transmitters and publishes to this log.
+    /// Creates a receiver for these transmitters that publishes to this log.
     #[must_use]
     pub fn new(transmitters: Vec<Arc<Transmitter>>, log: Arc<SignalLog>) -> Self {
         Self { transmitters: ArcSwap::from_pointee(transmitters), log, heard: Mutex::default() }
     }
 
-    /// Receives for the transmitters of another configuration from now on.
+    /// Replaces the transmitters after a reload.
     pub fn replace(&self, transmitters: Vec<Arc<Transmitter>>) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.retain(|name, _| transmitters.iter().any(|known| known.settings().name == *name));
         self.transmitters.store(Arc::new(transmitters));
     }
 
-    /// Every transmitter of the configuration in force, each with when it sent the last token that this process accepted.
+    /// Returns every configured transmitter, each with the time of the last token that this process accepted.
     #[must_use]
     pub fn transmitters(&self) -> Vec<(Arc<Transmitter>, Option<Timestamp>)> {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,12 +62,12 @@ impl Receiver {
         self.transmitters.load().iter().find(|known| known.settings().name == name).cloned()
     }
 
-    /// Takes a token in: when this returns an answer, all that the token says is durable and in force.
+    /// Processes a token: when this returns a response, everything that the token says is durable and in force.
     ///
-    /// The same token again gets the same answer and changes nothing, because events are idempotent.
+    /// The same token gets the same response again and changes nothing, because events are idempotent.
     ///
     /// # Errors
-    /// When it is refused, or when keys or the store are unavailable; nothing of it is in force then.
+    /// When the token is rejected, or keys or the store are unavailable; nothing of it is in force then.
     pub async fn deliver(
         &self,
         transmitter: &Transmitter,
@@ -100,7 +100,7 @@ impl Receiver {
                 refused(refusal.description);
                 Undelivered::Refused(refusal)
             }
-            // The second look at a token is final, so that only keys are missing here.
+            // The second attempt is final, so here only keys are missing.
             Unaccepted::Ask(_) | Unaccepted::NoKeys => {
                 refused("the keys of the transmitter are temporarily unavailable");
                 Undelivered::NoKeys
@@ -109,7 +109,7 @@ impl Receiver {
     }
 }
 
-/// What the transmitter says about its stream.
+/// Processes what the transmitter says about its stream.
 async fn heed(transmitter: &Transmitter, notices: &[StreamNotice], now: Now) -> Result<(), Unaccepted> {
     let Some(watch) = transmitter.watch() else { return Ok(()) };
     for notice in notices {

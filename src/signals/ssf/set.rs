@@ -1,7 +1,7 @@
-//! Verifies a security event token (RFC 8417) with the restrictions of Shared Signals (SSF §4.1), and parses its claims
-//! strictly.
+//! Verifies a security event token (RFC 8417) with the restrictions of Shared Signals (SSF §4.1), and
+//! parses its claims strictly.
 //!
-//! Knows what all such tokens have in common; the meaning of the events is decided elsewhere.
+//! Covers what all such tokens have in common; the meaning of the events is decided elsewhere.
 
 use std::time::Duration;
 
@@ -15,27 +15,27 @@ use crate::keys::store::KeyStore;
 use crate::signals::proof::{self, Unproven};
 use crate::time::Timestamp;
 
-/// From here on a number cannot be seconds: that would be the year 33658.
+/// Numbers from here on cannot be seconds: they would be in the year 33658 or later.
 const MILLISECONDS: f64 = 1e12;
 
-/// How far a transmitter's clock may be off where that cannot be mended: a transmitter does not repeat what was refused,
-/// and the signal would be lost. "Usually no more than a few minutes" (RFC 7519 §4.1.4, §4.1.5).
+/// The accepted clock difference. It is large because transmitters do not repeat rejected signals, which would
+/// be lost. "Usually no more than a few minutes" (RFC 7519 §4.1.4, §4.1.5).
 const CLOCKS: Duration = Duration::from_secs(300);
 
-/// What a verified token says.
+/// The content of a verified token.
 #[derive(Debug)]
 pub(super) struct Set {
     /// `sub_id`.
     pub(super) subject: Option<Value>,
     /// `jti`.
     pub(super) id: String,
-    /// When what it tells of happened, by the transmitter's clock, unless the event says so itself: `toe`, else `iat`.
+    /// When the event happened, by the transmitter's clock, unless the event itself has a time: `toe`, or else `iat`.
     pub(super) at: Timestamp,
     /// The events by type; each value is an object.
     pub(super) events: Map<String, Value>,
 }
 
-/// Verifies a token and reads its claims.
+/// Verifies a token and parses its claims.
 pub(super) fn read(
     token: &[u8],
     settings: &Settings,
@@ -55,8 +55,8 @@ pub(super) fn read(
     Ok(claims(jws.payload, settings, now)?)
 }
 
-/// Explicit typing is what keeps other tokens of the same issuer from being taken for events (RFC 8417 §4.2). Without
-/// it, the `events` claim is the only difference left.
+/// Checks the explicit type, which keeps other tokens of the same issuer from being accepted as events (RFC
+/// 8417 §4.2). Without it, the `events` claim is the only difference left.
 fn check_type(jws: &Jws<'_>, tolerant: bool) -> Result<(), SignalRefusal> {
     let typ = jws.token_type().unwrap_or_default();
     let is = |expected: &str| typ.eq_ignore_ascii_case(expected);
@@ -124,7 +124,7 @@ fn claims(
     if date("exp")?.is_some_and(|expires_at| now >= expires_at.plus(leeway)) {
         return Err(malformed("the token has expired"));
     }
-    // SSF §4.1.2 and §4.1.7: with neither, a SET cannot pass for an access token.
+    // SSF §4.1.2 and §4.1.7: without either, a SET cannot be mistaken for an access token.
     if !tolerant && (payload.contains_key("exp") || payload.contains_key("sub")) {
         return Err(malformed("a Shared Signals SET must not have `exp` or `sub`"));
     }
@@ -139,7 +139,7 @@ fn claims(
     Ok(Set { subject: payload.remove("sub_id"), id, at, events })
 }
 
-/// A `NumericDate`; it may lie ahead, however far.
+/// Parses a `NumericDate`, which may lie arbitrarily far in the future.
 pub(super) fn time(value: &Value, tolerant: bool) -> Result<Timestamp, SignalRefusal> {
     let number = value.as_f64().unwrap_or(f64::NAN);
     let number = if tolerant && number >= MILLISECONDS { number / 1000.0 } else { number };
@@ -159,7 +159,7 @@ mod tests {
 
     const NOW: i64 = 1_767_225_600;
 
-    /// What comes of sound claims with one more.
+    /// The result for valid claims with one more.
     fn with(name: &str, value: Value, tolerant: bool) -> Result<Set, SignalRefusal> {
         let mut claims = Map::new();
         claims.insert("jti".to_owned(), json!("set-1"));

@@ -13,20 +13,20 @@ const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
 const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type/";
 const LOGIN_GOV: &str = "https://schemas.login.gov/secevent/risc/event-type/";
 
-/// What a type of event asks for.
+/// The effect of an event type.
 #[derive(Debug, Clone, Copy)]
 enum Meaning {
-    /// The subject's tokens end.
+    /// Ends the subject's tokens.
     End,
-    /// The same, unless a credential was only added.
+    /// Ends the subject's tokens, unless a credential was only added.
     CredentialChange,
-    /// The subject's tokens end as old, when a role or a scope changed.
+    /// Ends the subject's tokens as outdated, if a role or a scope has changed.
     ClaimsChange,
-    /// Nothing.
+    /// Has no effect.
     Nothing(PassedOver),
 }
 
-/// Every type with a meaning, in two parts, and whether it has one for a tolerant receiver only.
+/// Every event type with an effect, as prefix and name, and whether only a tolerant receiver accepts it.
 const SIGNALS: [(&str, &str, bool, Meaning); 14] = [
     (CAEP, "session-revoked", false, Meaning::End),
     (CAEP, "credential-change", false, Meaning::CredentialChange),
@@ -44,10 +44,10 @@ const SIGNALS: [(&str, &str, bool, Meaning); 14] = [
     (apple::EVENT_TYPE, "account-deleted", true, Meaning::End),
 ];
 
-/// Claims that carry authority in anybody's tokens.
+/// Names of claims that carry permissions in the tokens of any issuer.
 const ROLE_WORDS: [&str; 7] = ["role", "roles", "scope", "scp", "groups", "permissions", "entitlements"];
 
-/// Why an event ends nothing.
+/// Why an event has no effect.
 enum NoSignal {
     Malformed(SignalRefusal),
     PassedOver(PassedOver),
@@ -64,7 +64,7 @@ impl From<Nobody> for NoSignal {
     }
 }
 
-/// What a token's events come down to.
+/// Translates a token into events of this gate.
 pub(super) fn translate(
     set: &Set,
     settings: &Settings,
@@ -105,14 +105,14 @@ fn signal(
     let at = members.get("event_timestamp").map(|time| set::time(time, settings.tolerant)).transpose();
     let told_at = at.map_err(NoSignal::Malformed)?.unwrap_or(set.at);
     let origin = EventOrigin::signal(&settings.issuer, &set.id, uri, told_at);
-    // What has happened happened before it was heard of. A transmitter whose clock is ahead does not repeat what is
-    // refused, and a time ahead would end tokens that are yet to be issued.
+    // The event happened before it was reported. A transmitter whose clock is ahead does not repeat rejected
+    // signals, so its signal is accepted; but a time in the future would end tokens that are yet to be issued.
     let at = told_at.min(now);
     let event = |named: &Named| named.event(kind, &settings.subject_issuer.issuer, at, now);
     Ok(named.iter().map(|named| Event { origin: Some(origin), ..event(named) }).collect())
 }
 
-/// Which kind of event it is when it names a subject.
+/// Returns the kind of event for a subject.
 fn kind(uri: &str, members: &Map<String, Value>, settings: &Settings) -> Result<EventKind, NoSignal> {
     let known = SIGNALS.iter().find(|(base, word, tolerant, _)| {
         uri.strip_prefix(base) == Some(word) && (settings.tolerant || !tolerant)
@@ -138,15 +138,15 @@ fn kind(uri: &str, members: &Map<String, Value>, settings: &Settings) -> Result<
     }
 }
 
-/// Whether a claim is one of the issuer's for roles and scopes, or is so by its name: by the last segment, because SAML
-/// and OpenID Connect give claims the names of URIs.
+/// Whether a claim carries roles or scopes: it is configured for the issuer, or its last segment has a known
+/// name. SAML and OpenID Connect name claims with URIs.
 fn carries_roles(name: &str, settings: &Settings) -> bool {
     let word = name.rsplit(['/', '#', ':']).next().unwrap_or(name);
     settings.role_claims.iter().any(|claim| claim == name)
         || ROLE_WORDS.iter().any(|known| known.eq_ignore_ascii_case(word))
 }
 
-/// `sub_id`; to a tolerant receiver, without one, the event's own `subject`.
+/// Returns `sub_id` or, for a tolerant receiver, the event's own `subject`.
 fn subject<'a>(members: &'a Map<String, Value>, set: &'a Set, tolerant: bool) -> Result<&'a Value, NoSignal> {
     let inside = || members.get("subject").filter(|_| tolerant);
     set.subject.as_ref().or_else(inside).ok_or(NoSignal::Malformed(malformed("the token has no `sub_id`")))

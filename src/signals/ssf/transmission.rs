@@ -6,29 +6,29 @@ use std::time::Duration;
 use crate::client::Url;
 use crate::signals::Concealed;
 
-/// How signals get here, and what the gate does for that.
+/// The delivery of a transmitter's signals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transmission {
-    /// Pushed or fetched.
+    /// Push or poll.
     pub delivery: SignalDelivery,
-    /// The stream that the gate makes and keeps; `None`: it was made by hand, or there is none.
+    /// The stream that the gate creates and maintains; `None` if it was created manually, or there is none.
     pub stream: Option<KeptStream>,
-    /// How often a verification event is asked for on that stream; `None`: never.
+    /// How often a verification event is requested on that stream; `None` for never.
     pub heartbeat: Option<Duration>,
-    /// Whether tokens of the subjects' issuer are refused while the heartbeat is overdue.
+    /// Whether tokens of the subjects' issuer are rejected while the heartbeat is overdue.
     pub refuse_when_stale: bool,
-    /// PEM file with the roots for the transmitter's URLs; the system's when `None`.
+    /// PEM file with the CA certificates for the transmitter's URLs; `None` for those of the system.
     pub ca: Option<PathBuf>,
-    /// Plain `http` is allowed to any host; otherwise only to loopback.
+    /// Whether plain `http` is allowed to any host, instead of only to loopback.
     pub insecure_http: bool,
 }
 
-/// Which side opens connections (RFC 8935, RFC 8936).
+/// Which side opens the connections (RFC 8935, RFC 8936).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignalDelivery {
-    /// The transmitter, to this endpoint of the gate; `None` where nobody is told it.
+    /// The transmitter pushes to this endpoint of the gate; `None` if the gate does not register it.
     Push(Option<String>),
-    /// The gate. The place is said by the transmitter's stream, unless that was made by hand.
+    /// The gate polls. The transmitter's stream names the endpoint unless it was created manually.
     Poll(Option<PollByHand>),
 }
 
@@ -38,7 +38,7 @@ impl Default for SignalDelivery {
     }
 }
 
-/// Where to fetch signals from a stream that was made by hand.
+/// The polling endpoint of a manually created stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PollByHand {
     /// The endpoint.
@@ -47,23 +47,23 @@ pub struct PollByHand {
     pub authorization: Option<Concealed>,
 }
 
-/// A stream that the gate makes and keeps.
+/// A stream that the gate creates and maintains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptStream {
-    /// How the transmitter's API is entered.
+    /// The credentials for the transmitter's API.
     pub access: StreamAccess,
-    /// The event types to ask for; none: all that have a meaning here.
+    /// The event types to request; empty for all that have an effect here.
     pub events: Vec<String>,
     /// Whether each subject whose token is seen is added to the stream.
     pub add_subjects: bool,
 }
 
-/// How a transmitter's API is entered.
+/// The credentials for a transmitter's API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StreamAccess {
-    /// With this bearer token.
+    /// This bearer token.
     Token(Concealed),
-    /// With tokens for the client's credentials (RFC 6749 §4.4).
+    /// Tokens from the client credentials grant (RFC 6749 §4.4).
     Client {
         /// The token endpoint.
         token_url: Url,
@@ -71,7 +71,7 @@ pub enum StreamAccess {
         id: String,
         /// `client_secret`.
         secret: Concealed,
-        /// What is asked for.
+        /// The requested scopes.
         scopes: Vec<String>,
     },
 }

@@ -21,15 +21,15 @@ use crate::signals::Concealed;
 use crate::signals::ssf::{Settings, StreamAccess};
 use crate::time::Timestamp;
 
-/// How long an answer is waited for.
+/// The timeout of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a token is good for whose server does not say.
+/// The assumed lifetime of a token if the server does not state one.
 const UNSAID: Duration = Duration::from_secs(300);
-/// Asks again after no less than this, however short a token's life.
+/// The shortest and the longest lifetime assumed for a token, whatever the server states.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// The API of one transmitter, and what opens it.
+/// The API of one transmitter, with its credentials.
 #[derive(Debug)]
 pub(super) struct StreamApi<'a> {
     settings: &'a Settings,
@@ -48,12 +48,12 @@ impl<'a> StreamApi<'a> {
         Self { settings, access, client, token }
     }
 
-    /// What opens the endpoint that is polled.
+    /// The `Authorization` value for the polling endpoint.
     pub(super) fn authorization(&self) -> Option<Concealed> {
         self.token.as_ref().map(|token| Concealed::new(format!("Bearer {}", token.reveal())))
     }
 
-    /// Does what the machine wants. `state` is that of the next verification.
+    /// Performs a step. `state` is the state for the next verification.
     pub(super) async fn perform(
         &mut self,
         step: &StreamStep,
@@ -92,7 +92,8 @@ impl<'a> StreamApi<'a> {
         Ok(StreamAnswer::Metadata(Box::new(metadata)))
     }
 
-    /// RFC 6749 §4.4, with the credentials in the field that every server takes (§2.3.1).
+    /// Fetches an access token (RFC 6749 §4.4), with the credentials in the header field that every
+    /// server supports (§2.3.1).
     async fn authorize(&mut self) -> Result<StreamAnswer, String> {
         let StreamAccess::Client { token_url, id, secret, scopes } = self.access else {
             return Err("no credential is configured for fetching a token".to_owned());
@@ -138,7 +139,7 @@ impl<'a> StreamApi<'a> {
     }
 }
 
-/// A field that is not shown.
+/// A header value that does not appear in debug output.
 pub(super) fn sensitive(value: &str) -> Result<HeaderValue, String> {
     let value = HeaderValue::from_str(value);
     let mut value = value.map_err(|_why| "the credential is not a valid header value".to_owned())?;
@@ -151,7 +152,7 @@ async fn send(client: &Client, url: &Url, request: Request<Bytes>) -> Result<Res
     answer.unwrap_or(Err(GetError::Timeout)).map_err(|error| error.to_string())
 }
 
-/// Where a step is asked for, and how; `None` where the transmitter has no endpoint for it.
+/// The URL, method and body of a step's request; `None` if the transmitter has no endpoint for it.
 fn request(
     step: &StreamStep,
     machine: &StreamMachine,
@@ -185,7 +186,7 @@ fn request(
     })
 }
 
-/// How the body of a good answer is read.
+/// The parser for the body of a successful response to a step.
 fn reader(step: &StreamStep) -> fn(&[u8]) -> Result<StreamAnswer, String> {
     match step {
         StreamStep::Find => |body| KnownStream::list(body).map(StreamAnswer::Streams),
@@ -206,7 +207,7 @@ fn reader(step: &StreamStep) -> fn(&[u8]) -> Result<StreamAnswer, String> {
     }
 }
 
-/// What an answer means.
+/// Interprets a response.
 fn understood(
     response: &Response<Bytes>,
     read: impl FnOnce(&[u8]) -> Result<StreamAnswer, String>,
@@ -226,7 +227,7 @@ fn understood(
     }
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3).
+/// Parses `Retry-After` in seconds or as a date (RFC 9110 §10.2.3).
 pub(super) fn retry_after(fields: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = fields.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
@@ -237,7 +238,7 @@ pub(super) fn retry_after(fields: &HeaderMap, now: Timestamp) -> Option<Duration
     Some(date.since(now))
 }
 
-/// The access token of an answer, and how long it is good for (RFC 6749 §5.1).
+/// Parses a token response: the access token and its lifetime (RFC 6749 §5.1).
 fn read_token(body: &[u8]) -> Result<(Concealed, Duration), String> {
     let members =
         json::object(body).map_err(|_why| "the token endpoint did not return a JSON object".to_owned())?;
@@ -253,7 +254,7 @@ fn read_token(body: &[u8]) -> Result<(Concealed, Duration), String> {
     Ok((Concealed::new(token.to_owned()), lifetime))
 }
 
-/// 128 random bits, as hex digits.
+/// Generates 128 random bits as hexadecimal digits.
 pub(super) fn random_state() -> Option<String> {
     let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).ok()?;

@@ -12,7 +12,7 @@ pub(super) const PUSH: &str = "urn:ietf:rfc:8935";
 /// The delivery method of RFC 8936.
 pub(super) const POLL: &str = "urn:ietf:rfc:8936";
 
-/// The event types that have a meaning here.
+/// The event types that have an effect here.
 const MEANINGFUL: [&str; 7] = [
     "https://schemas.openid.net/secevent/caep/event-type/session-revoked",
     "https://schemas.openid.net/secevent/caep/event-type/credential-change",
@@ -23,58 +23,58 @@ const MEANINGFUL: [&str; 7] = [
     "https://schemas.openid.net/secevent/risc/event-type/sessions-revoked",
 ];
 
-/// A transmitter cannot ask the gate to be silent for longer.
+/// The longest interval that a transmitter can prescribe, in seconds.
 const LONGEST_INTERVAL: u64 = 86_400;
 
 /// The stream that the configuration asks for.
 #[derive(Debug)]
 pub(super) struct WantedStream {
-    /// The gate's name for the transmitter, by which the stream is found again.
+    /// The configured name of the transmitter, by which the stream is found again.
     pub(super) name: String,
-    /// Who signs its events.
+    /// The issuer of its events.
     pub(super) issuer: String,
-    /// What must be in their `aud`.
+    /// The required `aud` of its events.
     pub(super) audience: String,
-    /// Where the transmitter pushes to; `None`: the gate polls.
+    /// The URL that the transmitter pushes to; `None` if the gate polls.
     pub(super) endpoint: Option<String>,
-    /// What the transmitter repeats with each push.
+    /// The `Authorization` value that the transmitter sends with each push.
     pub(super) authorization: Option<Concealed>,
-    /// The event types; none: all that have a meaning here.
+    /// The event types to request; empty for all that have an effect here.
     pub(super) events: Vec<String>,
 }
 
-/// A stream of the transmitter.
+/// A stream as the transmitter reports it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct KnownStream {
     pub(super) id: String,
     issuer: Option<String>,
     audiences: Vec<String>,
     method: String,
-    /// Where it pushes to, or is polled.
+    /// The URL that it pushes to, or at which it is polled.
     pub(super) endpoint: Option<String>,
     authorization: Option<String>,
     requested: Option<Vec<String>>,
     delivered: Option<Vec<String>>,
     description: Option<String>,
-    /// Verification events must not be asked for more often.
+    /// The shortest allowed interval between verification requests.
     pub(super) min_verification: Duration,
-    /// Without a call of its API for so long the transmitter may pause or delete the stream.
+    /// After this time without an API call, the transmitter may pause or delete the stream.
     pub(super) inactivity: Option<Duration>,
 }
 
-/// What the transmitter does with a stream's events.
+/// The status of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::signals::ssf) enum StreamStatus {
-    /// Sends them.
+    /// The transmitter sends events.
     Enabled,
-    /// Keeps them for later.
+    /// The transmitter keeps events for later.
     Paused,
-    /// Drops them.
+    /// The transmitter discards events.
     Disabled,
 }
 
 impl StreamStatus {
-    /// The word in events and answers.
+    /// Parses the word used in events and responses.
     pub(in crate::signals::ssf) fn read(word: &str) -> Option<Self> {
         [Self::Enabled, Self::Paused, Self::Disabled].into_iter().find(|status| status.as_str() == word)
     }
@@ -105,7 +105,7 @@ impl WantedStream {
         }
     }
 
-    /// What makes the stream, or changes the one of this id.
+    /// The body of the request that creates the stream, or updates the one with this id.
     pub(super) fn body(&self, id: Option<&str>) -> Value {
         let mut delivery = Map::from_iter([("method".to_owned(), json!(self.method()))]);
         delivery.extend(self.endpoint.iter().map(|endpoint| ("endpoint_url".to_owned(), json!(endpoint))));
@@ -120,8 +120,8 @@ impl WantedStream {
         Value::Object(body)
     }
 
-    /// Which of the transmitter's streams is this one: that with our description, or with our endpoint; when the
-    /// transmitter lets us have no other, the first.
+    /// Chooses the stream to maintain: the one with our description, or with our endpoint; with `any`,
+    /// otherwise the first, because the transmitter allows no further stream.
     pub(super) fn choose(&self, mut streams: Vec<KnownStream>, any: bool) -> Option<KnownStream> {
         let described = streams.iter().position(|one| one.description.as_ref() == Some(&self.description()));
         let pushes_here = |one: &KnownStream| self.endpoint.is_some() && one.endpoint == self.endpoint;
@@ -132,8 +132,8 @@ impl WantedStream {
         Some(streams.swap_remove(place))
     }
 
-    /// Whether the stream must be changed. What the transmitter does not tell is not known to differ, except the secret
-    /// that it repeats: that may be another one by now.
+    /// Whether the stream must be updated. Values that the transmitter does not report are assumed to be equal,
+    /// except the secret for pushes, which may have changed.
     pub(super) fn differs(&self, known: &KnownStream) -> bool {
         let requested = known.requested.as_ref();
         let other_events = requested.is_some_and(|requested| {
@@ -147,7 +147,7 @@ impl WantedStream {
         known.method != self.method() || other_place || other_events || other_secret
     }
 
-    /// What an operator should know about a stream that is kept.
+    /// What an operator should know about the stream.
     pub(super) fn complaints(&self, known: &KnownStream) -> Vec<String> {
         let mut complaints = Vec::new();
         if let Some(issuer) = known.issuer.as_ref().filter(|issuer| **issuer != self.issuer) {
@@ -169,16 +169,16 @@ impl WantedStream {
 }
 
 impl KnownStream {
-    /// Reads the description of one stream.
+    /// Parses the description of one stream.
     pub(super) fn read(document: &[u8]) -> Result<Self, String> {
         let members =
             json::object(document).map_err(|_why| "the response is not a JSON object".to_owned())?;
         Self::from_members(&members)
     }
 
-    /// Reads the streams of an answer, which has a list of them, or one.
+    /// Parses a response that contains one stream or a list of them.
     pub(super) fn list(document: &[u8]) -> Result<Vec<Self>, String> {
-        // In an object, for the strict reader.
+        // Wrapped in an object, because the strict parser only accepts objects.
         let wrapped = [b"{\"all\":", document, b"}"].concat();
         let members = json::object(&wrapped).map_err(|_why| "the response is not JSON".to_owned())?;
         match members.get("all") {
@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// The stream as the transmitter describes it after it was made.
+    /// The stream as the transmitter reports it after its creation.
     fn made(wanted: &WantedStream) -> Value {
         let mut made = wanted.body(Some("s1"));
         made["iss"] = json!(wanted.issuer);

@@ -1,6 +1,6 @@
 //! Polls signals from a transmitter that does not push (RFC 8936), one request after another.
 //!
-//! A token is handled like a pushed one, and is acknowledged only when it is durable and in force.
+//! A token is processed like a pushed one, and is acknowledged only when it is durable and in force.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::signals::Concealed;
 use crate::signals::ssf::{Receiver, Undelivered};
 use crate::time::{Monotonic, Timestamp};
 
-/// Where to fetch from, and what opens it.
+/// The polling endpoint and its credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PollAccess {
     pub(super) url: Url,
@@ -26,16 +26,16 @@ pub(super) struct PollAccess {
     pub(super) authorization: Option<Concealed>,
 }
 
-/// What the keeper of the stream should do about it.
+/// A problem with the endpoint that the owner of the stream should act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PollTrouble {
-    /// The credential is rejected.
+    /// The credential was rejected.
     Unauthorized,
-    /// The endpoint is gone.
+    /// The endpoint no longer exists.
     Gone,
 }
 
-/// The fetching of one transmitter's signals.
+/// Polls the signals of one transmitter.
 #[derive(Debug)]
 pub(super) struct Fetcher<'a> {
     pub(super) transmitter: &'a str,
@@ -45,7 +45,7 @@ pub(super) struct Fetcher<'a> {
 }
 
 impl Fetcher<'_> {
-    /// Fetches for as long as somebody says from where.
+    /// Polls whenever the endpoint is known, until the owner of the stream stops.
     pub(super) async fn run(&self, mut access: watch::Receiver<Option<PollAccess>>) {
         let (mut exchange, mut failure) = (PollExchange::new(), None);
         loop {
@@ -69,13 +69,13 @@ impl Fetcher<'_> {
             }
             tokio::select! {
                 () = sleep(pause) => {}
-                // A new token, or another place.
+                // The credential or the endpoint has changed.
                 _ = access.changed(), if !pause.is_zero() => {}
             }
         }
     }
 
-    /// Asks once; how long to wait before the next time, and why it failed.
+    /// Polls once; returns how long to wait before the next time, and why it failed.
     async fn fetch(
         &self,
         from: &PollAccess,
@@ -99,7 +99,7 @@ impl Fetcher<'_> {
         let Some(transmitter) = self.receiver.transmitter(self.transmitter) else {
             return Err((exchange.failed(None), "the transmitter is no longer configured".to_owned()));
         };
-        // All at once: the store makes them durable together.
+        // All tokens concurrently, so that the store makes them durable in one commit.
         let delivering = polled.sets.into_iter().map(|(jti, set)| {
             let transmitter = &transmitter;
             async move {
@@ -127,7 +127,7 @@ impl Fetcher<'_> {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 wait = retry_after(response.headers(), Timestamp::now());
             }
-            // When the queue is full, the keeper has enough to do.
+            // If the queue is full, the owner already knows of a problem.
             StatusCode::UNAUTHORIZED => drop(self.trouble.try_send(PollTrouble::Unauthorized)),
             StatusCode::NOT_FOUND => drop(self.trouble.try_send(PollTrouble::Gone)),
             _ => {}

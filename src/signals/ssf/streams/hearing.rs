@@ -1,6 +1,6 @@
 //! Tracks what arrives on a stream: the requested heartbeat, status changes, and gaps.
 //!
-//! The receiver on every replica writes here what arrives; the replica that maintains the stream reads it.
+//! On every replica, the receiver records here what arrives; the replica that maintains the stream reads it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,29 +17,29 @@ use crate::jose::json;
 use crate::state::{AskedState, Store};
 use crate::time::{Now, Timestamp};
 
-/// Verifications that are awaited at a time; older ones are forgotten.
+/// The most verifications that are awaited at a time; older ones are dropped.
 const AWAITED: usize = 8;
-/// How long a transmitter tries to push what it could not, as far as is known of any.
+/// How long a transmitter is assumed to retry pushes; no transmitter is known to retry for longer.
 const PUSHED: Duration = Duration::from_secs(3600);
-/// How long it keeps what is not fetched.
+/// How long a transmitter is assumed to keep signals that are not polled.
 const KEPT: Duration = Duration::from_secs(86_400);
-/// How long replicas are told that a stream is paused; told again before it ends.
+/// How long other replicas consider the stream paused; renewed before it ends.
 const TOLD: Duration = Duration::from_secs(3600);
-/// No heartbeat is overdue.
+/// The patience without a heartbeat: never overdue.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// A verification event whose state nobody asked for (SSF 1.0 §8.1.4).
+/// A verification event whose state was not requested (SSF 1.0 §8.1.4).
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::signals::ssf) struct UnaskedState;
 
-/// What is heard on the stream of one transmitter.
+/// What is known of the stream of one transmitter.
 #[derive(Debug)]
 pub struct StreamWatch {
     name: String,
     subject_issuer: Arc<str>,
     clock: Arc<SignalClock>,
     store: Store,
-    /// Milliseconds for which a heartbeat is good.
+    /// How long a heartbeat is valid, in milliseconds.
     patience: AtomicU64,
     heard: Mutex<Heard>,
     statuses: mpsc::Sender<StreamStatus>,
@@ -47,19 +47,19 @@ pub struct StreamWatch {
 
 #[derive(Debug)]
 struct Heard {
-    /// The stream of the transmitter, once it is known.
+    /// The id of the transmitter's stream, once known.
     stream: Option<String>,
-    /// States of verifications, the oldest first, and whether each arrived.
+    /// The states of verifications, oldest first, and whether each has arrived.
     awaited: VecDeque<(String, bool)>,
-    /// When a heartbeat was last confirmed, by any replica, also before this process was started.
+    /// When any replica last confirmed a heartbeat, possibly before this process started.
     at: Option<Timestamp>,
-    /// For how long the transmitter keeps what it cannot deliver.
+    /// How long the transmitter keeps signals that it cannot deliver.
     memory: Duration,
 }
 
 impl StreamWatch {
-    /// Watches the stream of this transmitter; changes of its status come out of the receiver. `heartbeat`: how often it is
-    /// verified.
+    /// Starts tracking the stream of this transmitter; status changes are sent to the receiver. `heartbeat` is
+    /// the interval of verifications.
     pub(super) fn new(
         (name, subject_issuer): (&str, Arc<str>),
         clock: Arc<SignalClock>,
@@ -83,12 +83,12 @@ impl StreamWatch {
         (Arc::new(watch), arriving)
     }
 
-    /// From now on a heartbeat is overdue after twice this time.
+    /// Sets the interval of verifications; a heartbeat is overdue after twice this time.
     pub(super) fn expect_every(&self, heartbeat: Option<Duration>) {
         self.patience.store(millis(patience(heartbeat)), Ordering::Relaxed);
     }
 
-    /// The stream that the transmitter has; another one than before when it had to be made.
+    /// Records the id of the transmitter's stream, which differs after the stream had to be created again.
     pub(super) async fn keeps(&self, stream: &str, inactivity: Option<Duration>) {
         {
             let mut heard = self.heard();
@@ -100,7 +100,8 @@ impl StreamWatch {
         self.remember().await;
     }
 
-    /// Reads what was heard before this process was started; says when that is too long ago. Whether a stream was kept then.
+    /// Loads what was known before this process started, and reports a gap if that is too long ago. Returns
+    /// whether a stream was maintained then.
     pub(super) async fn recall(&self, now: Timestamp) -> bool {
         let remembered = match self.store.remembered_stream(&self.name).await {
             Ok(remembered) => remembered.and_then(|text| json::object(text.as_bytes()).ok()),
@@ -128,7 +129,8 @@ impl StreamWatch {
         remembered.get("stream_id").is_some_and(Value::is_string)
     }
 
-    /// The stream was lost, or dropped its events: what the transmitter had to say since the last heartbeat is not known.
+    /// Reports a gap: the stream was lost or its events discarded, so what the transmitter sent since the last
+    /// heartbeat is unknown.
     pub(super) fn missed(&self, why: &str) {
         let since = self.heard().at.take();
         self.say_gap(since.unwrap_or_else(Timestamp::now), why);
@@ -142,7 +144,7 @@ impl StreamWatch {
         tracing::warn!(transmitter = self.name, %since, why, remedy, "signals_gap");
     }
 
-    /// A verification event with this state is about to be asked for.
+    /// Announces that a verification event with this state is about to be requested.
     pub(super) async fn expect(&self, state: &str) {
         {
             let mut heard = self.heard();
@@ -157,10 +159,10 @@ impl StreamWatch {
         }
     }
 
-    /// The transmitter says something about the stream.
+    /// Processes a notice of the transmitter about the stream.
     ///
     /// # Errors
-    /// When it is a verification with a state that nobody asked for.
+    /// When it is a verification with a state that was not requested.
     pub(in crate::signals::ssf) async fn notice(
         &self,
         notice: &StreamNotice,
@@ -175,10 +177,11 @@ impl StreamWatch {
         }
     }
 
-    /// A verification event arrived. One without a state comes unasked, and proves nothing about now: it may be a copy.
+    /// Processes a verification event. One without a state was not requested; it confirms nothing,
+    /// because it may be a replay.
     ///
     /// # Errors
-    /// When it has a state that nobody asked for.
+    /// When its state was not requested.
     async fn verified(&self, state: Option<&str>, now: Now) -> Result<(), UnaskedState> {
         let Some(state) = state else { return Ok(()) };
         let here = {
@@ -193,7 +196,7 @@ impl StreamWatch {
             AskedState::Unknown
         });
         match (here, told) {
-            // Seen for the first time here and, where others were told, there too.
+            // First arrival here, and the store does not know the state: it is not shared, or was unreachable.
             (Some(false), AskedState::Unknown) => {
                 drop(self.store.tell_of_stream(&self.name, &text, self.patience()).await);
                 self.confirm(now).await;
@@ -208,7 +211,7 @@ impl StreamWatch {
         }
     }
 
-    /// The transmitter tells what becomes of the stream's events (SSF 1.0 §8.1.5).
+    /// Processes a status notice of the transmitter (SSF 1.0 §8.1.5).
     async fn updated(&self, stream: Option<&str>, status: StreamStatus, reason: Option<&str>) {
         let ours = self.heard().stream.clone();
         if let (Some(ours), Some(named)) = (ours, stream)
@@ -227,14 +230,14 @@ impl StreamWatch {
         self.pass_on(status);
     }
 
-    /// Tells the keeper of the stream, if this replica keeps it.
+    /// Passes a status to the stream's owner, if that is this replica.
     fn pass_on(&self, status: StreamStatus) {
         if self.statuses.try_send(status).is_err() {
             tracing::debug!(transmitter = self.name, "an update of the stream's status is already pending");
         }
     }
 
-    /// The stream's status, as it was read or told.
+    /// Processes the stream's status, whether it was read or reported.
     pub(super) async fn changed(&self, status: StreamStatus) {
         if status == StreamStatus::Enabled {
             return;
@@ -245,7 +248,7 @@ impl StreamWatch {
         }
     }
 
-    /// What another replica said about the stream, which stands for so long.
+    /// Processes what another replica said about the stream, which is valid for `left`.
     pub(super) fn told(&self, text: &str, left: Duration, now: Now) {
         if let Some(patience) = text.strip_prefix("ok ").and_then(|millis| millis.parse().ok()) {
             self.patience.store(patience, Ordering::Relaxed);
@@ -283,7 +286,7 @@ impl StreamWatch {
             (heard.stream.clone(), heard.at.map(Timestamp::as_millis), millis(heard.memory))
         };
         if stream.is_none() {
-            // Only the replica that keeps the stream knows it.
+            // Only the replica that maintains the stream knows its id.
             let known = self.store.remembered_stream(&self.name).await.ok().flatten();
             let known = known.and_then(|text| json::object(text.as_bytes()).ok());
             stream = known.and_then(|known| known.get("stream_id")?.as_str().map(str::to_owned));
@@ -303,7 +306,7 @@ impl StreamWatch {
     }
 }
 
-/// How long a heartbeat is good for: twice as long as it takes for the next.
+/// How long a heartbeat is valid: twice its interval.
 pub(super) fn patience(heartbeat: Option<Duration>) -> Duration {
     heartbeat.map_or(NEVER, |heartbeat| heartbeat.saturating_mul(2).min(NEVER))
 }
@@ -320,7 +323,7 @@ pub(super) mod tests {
 
     const HEARTBEAT: Duration = Duration::from_secs(60);
 
-    /// One that awaits a verification with this state.
+    /// A watch that awaits a verification with this state.
     pub(in crate::signals::ssf) async fn awaiting(state: &str) -> Arc<StreamWatch> {
         let (watch, ..) = watching(&store());
         watch.expect(state).await;

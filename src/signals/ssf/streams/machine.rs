@@ -1,5 +1,5 @@
-//! What to do next so that the transmitter has the stream that the configuration asks for, and is heard on it. Pure: time
-//! and answers are given to it.
+//! The state machine that makes the transmitter have the stream that the configuration asks for, and verifies
+//! it. Pure: time and responses are arguments.
 //!
 //! ```text
 //! discover → authorize → find → (create | update) → kept: verify, read the status, add subjects
@@ -18,38 +18,38 @@ use super::steps::{StreamAnswer, StreamNews, StreamStep, StreamTerms, UpdateMeth
 use super::subjects::StreamSubjects;
 use crate::time::Monotonic;
 
-/// The pause after a failure, doubled with each that follows.
+/// The first pause after a failure, which doubles with each further one, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// The longest pause, whatever a transmitter asks for.
+/// The longest pause that a transmitter can request.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-/// How often the status is read where no heartbeat says how often.
+/// How often the status is read without a heartbeat.
 const STATUS: Duration = Duration::from_secs(600);
-/// How often it is read while the stream is paused.
+/// How often the status is read while the stream is paused.
 const PAUSED: Duration = Duration::from_secs(30);
 
-/// Where the stream stands.
+/// What is known of the stream.
 #[derive(Debug)]
 enum Standing {
-    /// Not looked for yet.
+    /// Not known yet.
     Unknown,
     /// The transmitter has no stream for this gate.
     Absent,
-    /// There is another than is wanted.
+    /// The stream differs from the wanted one.
     Differs(KnownStream),
-    /// It is as it is wanted.
+    /// The stream is as wanted.
     Kept(KnownStream),
 }
 
-/// One stream, seen from its keeper.
+/// The state of one stream's maintenance.
 #[derive(Debug)]
 pub(super) struct StreamMachine {
     terms: StreamTerms,
     metadata: Option<StreamMetadata>,
-    /// When the access token is fetched again; `None`: at once.
+    /// When to fetch a new access token; `None` for immediately.
     renew_at: Option<Monotonic>,
     standing: Standing,
-    /// The transmitter said that there is a stream already.
+    /// Whether the transmitter has reported that the stream already exists.
     must_adopt: bool,
     update: UpdateMethod,
     status: StreamStatus,
@@ -58,11 +58,11 @@ pub(super) struct StreamMachine {
     status_at: Monotonic,
     subjects_at: Monotonic,
     pub(super) subjects: StreamSubjects,
-    /// Nothing is done before; and how often in a row something failed, and why.
+    /// No step is due before this moment. The next two fields say how many steps in a row failed, and why.
     not_before: Monotonic,
     failures: u32,
     failure: Option<String>,
-    /// An access token was rejected, and nothing was done with the next one yet.
+    /// Whether an access token was rejected, and the next one has not succeeded yet.
     rejected: bool,
 }
 
@@ -88,17 +88,17 @@ impl StreamMachine {
         }
     }
 
-    /// What is wanted.
+    /// The wanted stream and its settings.
     pub(super) fn terms(&self) -> &StreamTerms {
         &self.terms
     }
 
-    /// The transmitter's endpoints, once they are known.
+    /// The transmitter's endpoints, if known.
     pub(super) fn metadata(&self) -> Option<&StreamMetadata> {
         self.metadata.as_ref()
     }
 
-    /// The stream while it is as it is wanted.
+    /// The stream, if it is as wanted.
     pub(super) fn stream(&self) -> Option<&KnownStream> {
         match &self.standing {
             Standing::Kept(stream) => Some(stream),
@@ -106,7 +106,7 @@ impl StreamMachine {
         }
     }
 
-    /// What the transmitter does with its events, as far as is known.
+    /// The last known status of the stream.
     pub(super) fn status(&self) -> StreamStatus {
         self.status
     }
@@ -122,7 +122,7 @@ impl StreamMachine {
         self.terms.heartbeat.map(|heartbeat| heartbeat.max(least))
     }
 
-    /// What to do at this moment.
+    /// Returns the step to perform now.
     pub(super) fn next(&self, now: Monotonic) -> StreamStep {
         if now < self.not_before {
             return StreamStep::Wait(self.not_before);
@@ -164,7 +164,7 @@ impl StreamMachine {
         StreamStep::Wait(next.unwrap_or_else(|| now.plus(LONGEST_WAIT)))
     }
 
-    /// A step was done; returns with what it changed.
+    /// Processes the result of a step; returns what changed.
     pub(super) fn answered(
         &mut self,
         step: &StreamStep,
@@ -219,26 +219,26 @@ impl StreamMachine {
         news
     }
 
-    /// The transmitter says what it does with the stream's events.
+    /// Processes a new status of the stream.
     pub(super) fn updated(&mut self, status: StreamStatus, now: Monotonic) -> Option<StreamNews> {
         let before = std::mem::replace(&mut self.status, status);
         if before == status {
             return None;
         }
-        // A stream that sends again proves it at once; one that does not is looked at more often.
+        // Verify a resumed stream immediately; read the status of a stopped one more often.
         self.verify_at = self.allowed_at(now);
         self.status_at = self.status_at.min(now.plus(self.status_interval()));
         let resumed = status == StreamStatus::Enabled;
         Some(if resumed { StreamNews::Resumed(before) } else { StreamNews::Stopped(status) })
     }
 
-    /// The endpoint that is polled rejects the access token.
+    /// Processes a rejection of the access token by the polling endpoint.
     pub(super) fn unauthorized(&mut self, now: Monotonic) {
-        // As if the configuration endpoint had rejected it; that is no news.
+        // Handled as if the configuration endpoint had rejected it; there is nothing to report.
         let _no_news = self.denied(&StreamStep::Find, StatusCode::UNAUTHORIZED, now);
     }
 
-    /// The endpoint that is polled is gone, and with it the stream.
+    /// Processes the disappearance of the polling endpoint, which means that the stream is gone.
     pub(super) fn gone(&mut self, now: Monotonic) -> Option<StreamNews> {
         self.stream()?;
         self.forgotten(now)
@@ -285,7 +285,7 @@ impl StreamMachine {
         news
     }
 
-    /// When a verification may be asked for next.
+    /// The earliest time for the next verification request.
     fn allowed_at(&self, now: Monotonic) -> Monotonic {
         let least = self.stream().map(|stream| stream.min_verification).unwrap_or_default();
         self.verified_at.map_or(now, |at| at.plus(least)).max(now)
@@ -310,7 +310,7 @@ impl StreamMachine {
                 self.subjects.done(subject);
                 return None;
             }
-            // Some list no streams without an id.
+            // Some transmitters do not list streams without an id.
             (
                 StreamStep::Find,
                 StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED,
@@ -338,7 +338,7 @@ impl StreamMachine {
             (StreamStep::Authorize, _) => {}
             (_, StatusCode::UNAUTHORIZED) => {
                 self.renew_at = None;
-                // At once only when the last token did something.
+                // Retry immediately only if the last token had worked.
                 if !std::mem::replace(&mut self.rejected, true) && self.terms.fetches_tokens {
                     return None;
                 }
@@ -357,13 +357,13 @@ impl StreamMachine {
         self.failed(format!("{what} responded with {status}"), now)
     }
 
-    /// The transmitter is busy, or was asked too often.
+    /// Postpones a step because the transmitter is busy or rate-limits.
     fn later(&mut self, step: &StreamStep, wait: Option<Duration>, now: Monotonic) {
         let least = self.stream().map(|stream| stream.min_verification).unwrap_or_default();
         let usual =
             if matches!(step, StreamStep::Verify(_)) { least.max(LONGEST_PAUSE) } else { LONGEST_PAUSE };
         let then = now.plus(wait.unwrap_or(usual).clamp(FIRST_PAUSE, LONGEST_WAIT));
-        // What else is to be done need not wait: a heartbeat least of all.
+        // Other steps need not wait, least of all the heartbeat.
         match step {
             StreamStep::Verify(_) => self.verify_at = then,
             StreamStep::ReadStatus(_) => self.status_at = then,

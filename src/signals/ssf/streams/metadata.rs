@@ -1,4 +1,4 @@
-//! The metadata that a transmitter publishes (SSF 1.0 §7.1): where its streams are managed. Pure.
+//! The metadata that a transmitter publishes (SSF 1.0 §7.1): the endpoints for managing its streams. Pure.
 
 use serde_json::{Map, Value};
 
@@ -8,20 +8,20 @@ use crate::jose::json;
 /// The endpoints of a transmitter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StreamMetadata {
-    /// Where streams are made, read and changed.
+    /// For creating, reading and updating streams.
     pub(super) configuration: Url,
-    /// Where the state of a stream is read.
+    /// For reading the status of a stream.
     pub(super) status: Option<Url>,
-    /// Where a verification event is asked for.
+    /// For requesting a verification event.
     pub(super) verification: Option<Url>,
-    /// Where subjects are added.
+    /// For adding subjects.
     pub(super) add_subject: Option<Url>,
-    /// The delivery methods it says that it has; none: it does not say.
+    /// The supported delivery methods; empty if the metadata does not say.
     methods: Vec<String>,
 }
 
 impl StreamMetadata {
-    /// Reads the document of this issuer.
+    /// Parses the document of this issuer.
     pub(super) fn read(document: &[u8], issuer: &str, insecure_http: bool) -> Result<Self, String> {
         let members = json::object(document)
             .map_err(|_why| "the metadata is not an unambiguous JSON object".to_owned())?;
@@ -48,14 +48,14 @@ impl StreamMetadata {
         })
     }
 
-    /// Whether the transmitter says that it does not have this delivery method.
+    /// Whether the metadata says that this delivery method is not supported.
     pub(super) fn lacks(&self, method: &str) -> bool {
         !self.methods.is_empty() && !self.methods.iter().any(|known| known == method)
     }
 }
 
-/// A URL that the transmitter names. One that is reached over `https` cannot send the gate to what listens on the gate's own
-/// machine without it.
+/// Parses a URL that the transmitter names. A transmitter that is reached over `https` cannot direct the gate
+/// to plain-`http` services on the gate's own machine.
 pub(super) fn named_url(text: &str, issuer: &str, insecure_http: bool) -> Result<Url, UrlError> {
     let begins = |text: &str, scheme: &str| {
         text.get(..scheme.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(scheme))

@@ -1,7 +1,7 @@
 //! Streams that the gate creates and maintains at a transmitter, and signals that it polls.
 //!
-//! One task for each transmitter. Of the replicas that share a store, only the holder of a lease maintains the stream and
-//! polls; the others receive, and take over when the lease expires.
+//! One task for each transmitter. Of the replicas that share a store, only the holder of a lease maintains the
+//! stream and polls; the others receive pushed tokens, and take over when the lease expires.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,13 +38,13 @@ pub(super) use hearing::tests::awaiting;
 pub use notice::StreamNotice;
 use owner::StreamOwner;
 
-/// How long the owner of a stream stays it without renewing that.
+/// How long a lease is valid without renewal.
 const LEASE: Duration = Duration::from_secs(5);
-/// How often it is renewed, or asked for; more often where a heartbeat of another replica must be heard in time.
+/// How often the lease is renewed or requested; more often where a heartbeat of another replica must be noticed in time.
 const TICK: Duration = Duration::from_secs(1);
 const SHORTEST_TICK: Duration = Duration::from_millis(100);
 
-/// What keeps one transmitter's stream, or only fetches from one that was made by hand.
+/// Maintains one transmitter's stream, or only polls a stream that was created manually.
 #[derive(Debug)]
 pub struct StreamKeeper {
     settings: Arc<Settings>,
@@ -53,7 +53,7 @@ pub struct StreamKeeper {
     watched: Option<HeardStream>,
 }
 
-/// A stream of which the gate hears, and what arrives about it.
+/// A stream that the gate maintains, and the channels for what arrives about it.
 #[derive(Debug)]
 pub struct HeardStream {
     watch: Arc<StreamWatch>,
@@ -61,19 +61,19 @@ pub struct HeardStream {
     subjects: Option<mpsc::Receiver<Box<str>>>,
 }
 
-/// What all of them share.
+/// What all streams share.
 #[derive(Debug, Clone)]
 pub struct StreamShared {
-    /// Takes the tokens that are fetched.
+    /// Processes the polled tokens.
     pub receiver: Arc<Receiver>,
-    /// Where the lease is.
+    /// The store that holds the lease.
     pub store: Store,
-    /// Names this process among replicas.
+    /// The name of this process among the replicas.
     pub holder: Arc<str>,
 }
 
 impl HeardStream {
-    /// The stream of these settings; `None` when the gate keeps none. Subjects to add come out of `subjects`.
+    /// Creates the stream of these settings; `None` if the gate maintains none. `subjects` delivers subjects to add.
     #[must_use]
     pub fn new(
         settings: &Settings,
@@ -89,21 +89,21 @@ impl HeardStream {
         Some(Self { watch, statuses, subjects })
     }
 
-    /// Where the receiver writes what it hears.
+    /// Where the receiver records what arrives.
     #[must_use]
     pub fn watch(&self) -> &Arc<StreamWatch> {
         &self.watch
     }
 }
 
-/// A name for this process among replicas.
+/// Generates a name for this process among the replicas.
 #[must_use]
 pub fn replica_name() -> String {
-    // Without randomness, which is never, all would be the owner: each would keep the stream as it is.
+    // Random bytes are always available; without them, all replicas would be owners and keep the same stream.
     api::random_state().unwrap_or_default()
 }
 
-/// The clock of a transmitter whose stream is verified this often.
+/// Creates the clock of a transmitter whose stream is verified this often.
 #[must_use]
 pub fn signal_clock(settings: &Settings) -> Arc<SignalClock> {
     let patience = hearing::patience(settings.transmission.heartbeat);
@@ -111,8 +111,8 @@ pub fn signal_clock(settings: &Settings) -> Arc<SignalClock> {
 }
 
 impl StreamKeeper {
-    /// Keeps the stream of these settings, if they have one, and fetches what is not pushed. `client` trusts the
-    /// transmitter.
+    /// Maintains the stream of these settings, if there is one, and polls if signals are not pushed. `client`
+    /// trusts the transmitter's certificate.
     #[must_use]
     pub fn new(
         settings: Arc<Settings>,
@@ -123,18 +123,18 @@ impl StreamKeeper {
         Self { settings, client, shared, watched }
     }
 
-    /// Whether there is anything to do.
+    /// Whether there is a stream to maintain or poll.
     #[must_use]
     pub fn is_needed(settings: &Settings) -> bool {
         let by_hand = matches!(settings.transmission.delivery, SignalDelivery::Poll(Some(_)));
         by_hand || settings.transmission.stream.is_some()
     }
 
-    /// Keeps the stream until another gate can take over, and gives up the lease.
+    /// Maintains the stream until another gate can take over, then releases the lease.
     pub async fn run(mut self, mut shutdown: Shutdown) {
         let StreamShared { store, holder, .. } = self.shared.clone();
         let name = self.settings.name.clone();
-        // Where others share the store they hear on while this one drains.
+        // With a shared store, another replica continues while this one drains.
         let end = if store.is_shared() { Phase::Draining } else { Phase::HandedOver };
         let (owner, owned) = watch::channel(!store.is_shared());
         let watch = self.watched.as_ref().map(|watched| Arc::clone(&watched.watch));
@@ -150,7 +150,7 @@ impl StreamKeeper {
         }
     }
 
-    /// Keeps the stream whenever this replica owns it.
+    /// Maintains the stream whenever this replica owns it.
     async fn work(&mut self, mut owned: watch::Receiver<bool>) {
         loop {
             if !*owned.borrow_and_update() {
@@ -170,7 +170,7 @@ impl StreamKeeper {
         }
     }
 
-    /// Leaves what this replica sees to the owner, until it is the owner.
+    /// Passes the subjects seen here to the owner, until this replica is the owner.
     async fn stand_by(&mut self, owned: &mut watch::Receiver<bool>) {
         let subjects = self.watched.as_mut().and_then(|watched| watched.subjects.as_mut());
         let Some(subjects) = subjects else {
@@ -189,7 +189,7 @@ impl StreamKeeper {
         }
     }
 
-    /// Keeps the stream and fetches from it.
+    /// Maintains the stream and polls it.
     async fn own(&mut self) {
         let Self { settings, client, shared, watched } = self;
         let (trouble, troubles) = mpsc::channel(4);
@@ -211,7 +211,7 @@ impl StreamKeeper {
     }
 }
 
-/// Renews the lease of the stream, or waits for it, and listens to what other replicas heard.
+/// Renews or requests the lease of the stream, and reads what other replicas reported.
 async fn hold(
     store: &Store,
     (name, holder, tick): (&str, &str, Duration),
@@ -234,7 +234,7 @@ async fn hold(
                 held_at = tenure.is_mine.then_some(asked);
                 tenure.is_mine
             }
-            // Until the lease ends nobody else has it.
+            // Until the lease ends, no other replica can have it.
             Err(_unusable) => held_at.is_some_and(|at| asked.since(at) < LEASE),
         };
         owner.send_if_modified(|owner| std::mem::replace(owner, is_mine) != is_mine);

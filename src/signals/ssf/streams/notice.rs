@@ -1,4 +1,4 @@
-//! Status notices about the stream itself, sent in a token like any other (SSF 1.0 §8.1.4, §8.1.5). Pure.
+//! Notices about the stream itself, which arrive in a token like any other event (SSF 1.0 §8.1.4, §8.1.5). Pure.
 
 use serde_json::{Map, Value};
 
@@ -6,27 +6,27 @@ use super::description::StreamStatus;
 
 const BASE: &str = "https://schemas.openid.net/secevent/ssf/event-type/";
 
-/// Something about a stream.
+/// A notice about a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StreamNotice {
-    /// A verification event, with the state with which it was asked for.
+    /// A verification event, with the requested state.
     Verification(Option<String>),
-    /// What becomes of the stream's events, and why.
+    /// A change of the stream's status.
     Updated {
-        /// The stream.
+        /// The id of the stream.
         stream: Option<String>,
-        /// What becomes of them; one of the specification's words.
+        /// The new status.
         status: NoticedStatus,
-        /// Why.
+        /// The reason.
         reason: Option<String>,
     },
 }
 
-/// A status that was told.
+/// A status from a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoticedStatus(pub(super) StreamStatus);
 
-/// What a token with this subject and these events says about the stream.
+/// Extracts what a token with this subject and these events says about the stream.
 pub(in crate::signals::ssf) fn notices(
     subject: Option<&Value>,
     events: &Map<String, Value>,

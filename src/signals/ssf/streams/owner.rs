@@ -24,11 +24,11 @@ pub(super) struct StreamOwner<'a> {
     pub(super) client: &'a Client,
     pub(super) store: &'a Store,
     pub(super) stream: &'a KeptStream,
-    /// Where signals are fetched from, as far as that is known.
+    /// The polling endpoint and its credential, once known.
     pub(super) access: watch::Sender<Option<PollAccess>>,
 }
 
-/// What arrives while the machine waits.
+/// What may end a wait of the machine.
 enum StreamWake {
     Due,
     Status(StreamStatus),
@@ -37,7 +37,7 @@ enum StreamWake {
 }
 
 impl StreamOwner<'_> {
-    /// Keeps the stream until this is dropped.
+    /// Maintains the stream until the future is dropped.
     pub(super) async fn keep(&self, watched: &mut HeardStream, mut troubles: mpsc::Receiver<PollTrouble>) {
         let hearing = Arc::clone(&watched.watch);
         let mut had_stream = hearing.recall(Timestamp::now()).await;
@@ -88,7 +88,7 @@ impl StreamOwner<'_> {
         StreamTerms { heartbeat: transmission.heartbeat, fetches_tokens, wanted }
     }
 
-    /// Waits until something is due, or arrives.
+    /// Waits until a step is due or something arrives.
     async fn wait(
         &self,
         until: Monotonic,
@@ -109,13 +109,13 @@ impl StreamOwner<'_> {
             Some(subject) = seen => StreamWake::Subjects(vec![subject]),
             Some(trouble) = troubles.recv() => StreamWake::Trouble(trouble),
             _ = shared.tick(), if adds && self.store.is_shared() => {
-                // What cannot be read now waits there.
+                // If they cannot be read now, they stay in the store.
                 StreamWake::Subjects(self.store.take_subjects(&self.settings.name).await.unwrap_or_default())
             }
         }
     }
 
-    /// Says why the stream is not kept, once for each reason.
+    /// Logs why the stream cannot be maintained, once for each reason.
     fn say_failure(&self, machine: &StreamMachine, said: &mut Option<String>) {
         if machine.failure() == said.as_deref() {
             return;
@@ -171,7 +171,7 @@ impl StreamOwner<'_> {
         }
     }
 
-    /// Says what will not work with the stream as it is.
+    /// Logs what will not work with the stream as it is.
     fn look_at(&self, stream: &KnownStream, machine: &StreamMachine) {
         let mut complaints = machine.terms().wanted.complaints(stream);
         let metadata = machine.metadata();
@@ -201,7 +201,7 @@ impl StreamOwner<'_> {
         matches!(self.settings.transmission.delivery, SignalDelivery::Poll(_))
     }
 
-    /// Where the stream is fetched from.
+    /// The URL at which the stream is polled.
     fn place(&self, stream: &KnownStream) -> Option<Url> {
         let Settings { issuer, transmission, .. } = self.settings;
         stream
@@ -210,7 +210,7 @@ impl StreamOwner<'_> {
             .and_then(|endpoint| named_url(endpoint, issuer, transmission.insecure_http).ok())
     }
 
-    /// Says where signals are fetched from, and with what.
+    /// Publishes the polling endpoint and its credential.
     fn publish(&self, machine: &StreamMachine, api: &StreamApi<'_>) {
         let url = machine.stream().filter(|_| self.is_polled()).and_then(|stream| self.place(stream));
         let access = url.map(|url| PollAccess { url, authorization: api.authorization() });
@@ -222,7 +222,7 @@ impl StreamOwner<'_> {
     }
 }
 
-/// What the machine makes of it.
+/// Passes what arrived to the machine.
 fn woken(machine: &mut StreamMachine, wake: StreamWake) -> Option<StreamNews> {
     let now = Monotonic::now();
     match wake {

@@ -7,41 +7,41 @@ use serde_json::{Map, Value, json};
 
 use crate::jose::json;
 
-/// Tokens that are asked for at once.
+/// The most tokens requested at once.
 const AT_ONCE: usize = 100;
-/// An answer that came sooner was not held back until there was something to say.
+/// A response that takes at least this long means that the transmitter supports long polling.
 const HELD: Duration = Duration::from_secs(1);
-/// The pause before a transmitter that does not hold back is asked again.
+/// The pause before polling a transmitter without long polling again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after failures.
 const LONGEST: Duration = Duration::from_secs(30);
-/// The longest pause, whatever a transmitter asks for.
+/// The longest pause that a transmitter can request.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// What became of one token.
+/// The outcome of one token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Delivered {
     /// It is durable and in force.
     Durable,
-    /// It is at fault.
+    /// It is invalid: the error code and its description.
     Refused(&'static str, String),
-    /// It could not be taken in now.
+    /// It could not be processed now.
     NotNow,
 }
 
-/// An answer of the transmitter.
+/// A poll response of the transmitter.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Polled {
     /// The tokens by their `jti`.
     pub(super) sets: Vec<(String, String)>,
-    /// What is not a token at all.
+    /// The ids of entries that are not tokens.
     pub(super) unreadable: Vec<String>,
-    /// More can be had at once.
+    /// Whether more tokens are available.
     pub(super) more: bool,
 }
 
 impl Polled {
-    /// Reads an answer of status 200.
+    /// Parses a response with status 200.
     pub(super) fn read(body: &[u8]) -> Result<Self, String> {
         let mut members =
             json::object(body).map_err(|_why| "the poll response is not a JSON object".to_owned())?;
@@ -63,12 +63,12 @@ impl Polled {
     }
 }
 
-/// The exchange with one endpoint.
+/// The state of polling one endpoint.
 #[derive(Debug)]
 pub(super) struct PollExchange {
-    /// Durable, and not acknowledged yet.
+    /// Tokens that are durable but not acknowledged yet.
     acks: BTreeSet<String>,
-    /// At fault, and not said yet.
+    /// Invalid tokens whose errors have not been reported yet.
     errors: BTreeMap<String, (&'static str, String)>,
     at_once: usize,
     failures: u32,
@@ -79,7 +79,7 @@ impl PollExchange {
         Self { acks: BTreeSet::new(), errors: BTreeMap::new(), at_once: AT_ONCE, failures: 0 }
     }
 
-    /// The next request. It acknowledges only what is durable.
+    /// The body of the next request. It acknowledges only durable tokens.
     pub(super) fn request(&self) -> Value {
         let errors = self
             .errors
@@ -102,14 +102,15 @@ impl PollExchange {
         !self.errors.is_empty()
     }
 
-    /// The answer to the last request arrived after so long, and this became of its tokens; how long to wait before the next.
+    /// Processes the outcome of the tokens of a response that arrived after `took`; returns how long to wait
+    /// before the next request.
     pub(super) fn delivered(
         &mut self,
         delivered: Vec<(String, Delivered)>,
         more: bool,
         took: Duration,
     ) -> Duration {
-        // The transmitter heard of these.
+        // The last request has reported these.
         let (acked, failed) = (std::mem::take(&mut self.acks), std::mem::take(&mut self.errors));
         let is_empty = delivered.is_empty();
         let (mut advanced, mut waits) = (false, false);
@@ -122,7 +123,7 @@ impl PollExchange {
             }
         }
         if waits || (!is_empty && !advanced) {
-            // Asking again at once would bring the same.
+            // Polling again at once would return the same tokens.
             return self.pause();
         }
         self.failures = 0;
@@ -130,13 +131,13 @@ impl PollExchange {
         if more || !is_empty || took >= HELD { Duration::ZERO } else { PAUSE }
     }
 
-    /// Nothing came in the time in which an answer is waited for: the transmitter may hold back longer. What was to be
-    /// acknowledged will be again.
+    /// No response arrived within the timeout: the transmitter may use a longer long poll. What was to be
+    /// acknowledged will be acknowledged again.
     pub(super) const fn nothing() -> Duration {
         Duration::ZERO
     }
 
-    /// The answer was too large: less is asked for.
+    /// The response was too large, so request fewer tokens.
     pub(super) fn too_large(&mut self) -> Duration {
         if self.at_once == 1 {
             return self.pause();
@@ -145,7 +146,7 @@ impl PollExchange {
         Duration::ZERO
     }
 
-    /// There was no usable response, or the transmitter asks for this pause.
+    /// Handles a missing or unusable response, or a requested pause.
     pub(super) fn failed(&mut self, wait: Option<Duration>) -> Duration {
         let pause = self.pause();
         wait.map_or(pause, |wait| wait.clamp(PAUSE, LONGEST_WAIT))

@@ -9,83 +9,83 @@ use super::description::{KnownStream, StreamStatus, WantedStream};
 use super::metadata::StreamMetadata;
 use crate::time::Monotonic;
 
-/// What the configuration wants of a stream.
+/// The settings of a maintained stream.
 #[derive(Debug)]
 pub(super) struct StreamTerms {
-    /// How often it is verified; `None`: never.
+    /// How often it is verified; `None` for never.
     pub(super) heartbeat: Option<Duration>,
-    /// Whether access tokens are fetched, and expire.
+    /// Whether access tokens are fetched, and therefore expire.
     pub(super) fetches_tokens: bool,
     /// The stream itself.
     pub(super) wanted: WantedStream,
 }
 
-/// The next thing to do.
+/// The next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StreamStep {
     /// Fetch the transmitter's metadata.
     Discover,
     /// Fetch an access token.
     Authorize,
-    /// Ask which streams there are.
+    /// List the streams.
     Find,
-    /// Make the stream.
+    /// Create the stream.
     Create,
-    /// Change the stream of this id, by PATCH or else by PUT.
+    /// Update the stream with this id, by PATCH or PUT.
     Update(String, UpdateMethod),
-    /// Ask for a verification event on it.
+    /// Request a verification event on it.
     Verify(String),
-    /// Ask what becomes of its events.
+    /// Read its status.
     ReadStatus(String),
     /// Add a subject to it.
     AddSubject(String, Arc<str>),
-    /// Nothing until then.
+    /// Do nothing before this moment.
     Wait(Monotonic),
 }
 
-/// How a stream is changed.
+/// The method for updating a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UpdateMethod {
     Patch,
     Put,
 }
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StreamAnswer {
     /// The metadata.
     Metadata(Box<StreamMetadata>),
-    /// An access token that is good for so long.
+    /// An access token with this lifetime.
     Token(Duration),
-    /// The streams that there are.
+    /// The existing streams.
     Streams(Vec<KnownStream>),
     /// The stream as it is now.
     Stream(Box<KnownStream>),
-    /// What becomes of its events.
+    /// Its status.
     Status(StreamStatus),
-    /// It is done.
+    /// The step succeeded.
     Done,
-    /// 429 or 503: not now, and perhaps for how long.
+    /// 429 or 503: try later, perhaps after this time.
     Later(Option<Duration>),
     /// Another status.
     Denied(StatusCode),
-    /// No answer, or none that can be used.
+    /// No response, or an unusable one.
     Failed(String),
 }
 
-/// What an operator is told.
+/// A change that operators should know about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StreamNews {
-    /// The stream was made.
+    /// The stream was created.
     Made,
-    /// It was there.
+    /// The stream already existed.
     Found,
-    /// It was there, and was changed.
+    /// The stream existed and was updated.
     Changed,
-    /// The transmitter no longer knows it.
+    /// The transmitter no longer has the stream.
     Forgotten,
     /// The transmitter stopped sending its events.
     Stopped(StreamStatus),
-    /// It sends them again, after this.
+    /// The transmitter sends its events again; contains the previous status.
     Resumed(StreamStatus),
 }

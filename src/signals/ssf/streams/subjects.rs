@@ -3,20 +3,20 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-/// Subjects that are remembered, so that a stream that is made again gets them again, and no subject is added twice.
+/// The most subjects that are remembered, so that a recreated stream gets them again and no subject is added twice.
 const MOST: usize = 100_000;
 
-/// Subjects that were added, and those that wait.
+/// Subjects that were added, and those that are waiting.
 #[derive(Debug, Default)]
 pub(super) struct StreamSubjects {
     known: HashSet<Arc<str>>,
-    /// The same, the oldest first.
+    /// The known subjects, oldest first.
     order: VecDeque<Arc<str>>,
     waiting: VecDeque<Arc<str>>,
 }
 
 impl StreamSubjects {
-    /// A token of this subject was seen.
+    /// Records that a token of this subject was seen.
     pub(super) fn seen(&mut self, subject: &str) {
         self.seen_at_most(subject, MOST);
     }
@@ -28,7 +28,7 @@ impl StreamSubjects {
         if self.order.len() >= most
             && let Some(oldest) = self.order.pop_front()
         {
-            // Added again with its next new token, which does no harm.
+            // It will be added again with its next new token, which is harmless.
             self.known.remove(&oldest);
             self.waiting.retain(|subject| *subject != oldest);
         }
@@ -38,19 +38,19 @@ impl StreamSubjects {
         self.waiting.push_back(subject);
     }
 
-    /// The next one to add.
+    /// Returns the next subject to add.
     pub(super) fn next(&self) -> Option<&Arc<str>> {
         self.waiting.front()
     }
 
-    /// It was added, or the transmitter does not want it.
+    /// Removes a subject that was added, or that the transmitter rejected.
     pub(super) fn done(&mut self, subject: &str) {
         if self.waiting.front().is_some_and(|next| **next == *subject) {
             self.waiting.pop_front();
         }
     }
 
-    /// The stream is a new one, which has none of them.
+    /// Queues all subjects again, because the stream is new.
     pub(super) fn again(&mut self) {
         self.waiting.clone_from(&self.order);
     }

@@ -1,4 +1,4 @@
-//! Whole lives of a stream as tables: what is asked at which second, and what is answered.
+//! Life cycles of a stream as tables: which step is due at which second, and its result.
 
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ fn stream(id: &str, more: &Value) -> StreamAnswer {
     StreamAnswer::Stream(Box::new(described(id, more)))
 }
 
-/// The step in a word.
+/// Describes the step in a word or two.
 fn word(step: &StreamStep) -> String {
     match step {
         StreamStep::Discover => "discover".to_owned(),
@@ -63,7 +63,7 @@ fn word(step: &StreamStep) -> String {
     }
 }
 
-/// Plays rows of second, expected step, answer, and expected news.
+/// Checks rows of second, expected step, result, and expected news.
 fn play(machine: &mut StreamMachine, rows: Vec<(i64, &str, Option<StreamAnswer>, Option<StreamNews>)>) {
     for (second, expected, answer, news) in rows {
         let step = machine.next(at(second));
@@ -82,7 +82,7 @@ const TOKEN: Option<StreamAnswer> = Some(StreamAnswer::Token(Duration::from_secs
 const DONE: Option<StreamAnswer> = Some(StreamAnswer::Done);
 const ENABLED: Option<StreamAnswer> = Some(StreamAnswer::Status(StreamStatus::Enabled));
 
-/// A machine that keeps the stream "s" since second 0, verified then.
+/// A machine that has maintained the stream "s" since second 0 and verified it then.
 fn kept(heartbeat: Option<u64>, more: &Value) -> StreamMachine {
     let mut machine = machine(heartbeat);
     let mut rows = vec![
@@ -365,7 +365,7 @@ fn failures_are_repeated_with_pauses_that_grow_and_end_with_the_first_success() 
     assert_eq!((machine.failure(), machine.next(now)), (None, StreamStep::Authorize));
     machine.answered(&StreamStep::Authorize, StreamAnswer::Failed("x".to_owned()), now);
     assert_eq!(machine.next(now), StreamStep::Wait(now.plus(FIRST_PAUSE)));
-    // An answer of another kind is a failure, not a panic.
+    // An unexpected kind of result is a failure, not a panic.
     for answer in [StreamAnswer::Done, StreamAnswer::Streams(Vec::new()), stream("s", &json!({})), metadata()]
     {
         let mut machine = kept(None, &json!({}));
