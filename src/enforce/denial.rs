@@ -11,41 +11,42 @@ use crate::jose::jws::JwsError;
 
 mod meaning;
 
-/// Why a request was not let through. The set is closed: users alert on these words.
+/// Why a request was rejected. The set is closed: users alert on these words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// No credentials, or none of the schemes Bearer and DPoP.
     Missing,
     /// The `Authorization` field does not have the form of RFC 6750 §2.1.
     Malformed,
-    /// The fields that the route of an MCP request is chosen by are missing, ambiguous, or of a revision of the protocol
-    /// that does not vouch for them. The same word as [`Reason::Malformed`], another answer: no token was looked at.
+    /// The fields by which the route of an MCP request is chosen are missing, ambiguous, or of a protocol
+    /// revision that does not guarantee them. Shares the word of [`Reason::Malformed`], but has its own
+    /// response: no token was looked at.
     BadMcp,
-    /// What was presented has the form of RFC 6750 and is not a JWT. The same word as [`Reason::Malformed`], another
-    /// answer: the request is sound, its token is not (RFC 6750 §3.1).
+    /// The credential has the form of RFC 6750 but is not a JWT. Shares the word of [`Reason::Malformed`],
+    /// but has its own response: the request is valid, its token is not (RFC 6750 §3.1).
     NotJwt,
     /// More than one token was presented (RFC 6750 §2).
     Ambiguous,
-    /// The request target could be read in two ways.
+    /// The request target is ambiguous.
     BadTarget,
     /// No route matches host, method and path.
     NoRoute,
-    /// The same, and no Bearer token came with the request. The same word as [`Reason::NoRoute`], another answer:
-    /// somebody who has not shown a token learns nothing about which paths exist.
+    /// As [`Reason::NoRoute`], for a request without a Bearer token. Shares its word, but has its own
+    /// response: a client without a token learns nothing about which paths exist.
     NoRouteNoToken,
     /// `iss` is not a configured issuer.
     UnknownIssuer,
-    /// The header's `typ` is not one the issuer's tokens carry.
+    /// The header's `typ` is not one of the issuer's token types.
     WrongType,
     /// `alg` is not allowed for the issuer, or does not fit the key.
     BadAlgorithm,
-    /// No key of the issuer's set has this `kid`.
+    /// No key of the issuer has this `kid`.
     UnknownKey,
     /// The signature does not match.
     BadSignature,
     /// A required claim is absent.
     MissingClaim,
-    /// A claim has a type or value that cannot be used, or the token's JSON is ambiguous.
+    /// A claim has an unusable type or value, or the token's JSON is ambiguous.
     BadClaim,
     /// `exp` lies in the past.
     Expired,
@@ -69,7 +70,7 @@ pub enum Reason {
     IssuerRevoked,
     /// The subject's roles changed since the token was issued.
     RoleChanged,
-    /// The token was not used for longer than the idle timeout.
+    /// The token was unused for longer than the idle timeout.
     Idle,
     /// A scope that the route requires is not in the token.
     InsufficientScope,
@@ -77,69 +78,69 @@ pub enum Reason {
     InsufficientRole,
     /// The request comes from a page whose origin the route does not list.
     BadOrigin,
-    /// A claim is not as the issuer's or the route's conditions demand.
+    /// A claim does not meet a condition of the issuer or the route.
     ClaimCondition,
-    /// The subject was not authenticated as the route demands, or too long ago (RFC 9470 §3).
+    /// The subject was not authenticated as the route requires, or too long ago (RFC 9470 §3).
     InsufficientAuthentication,
     /// The issuer's keys were never loaded, or are too old to be trusted.
     KeysUnavailable,
     /// The shared state has not been confirmed for longer than `max_staleness`.
     StateUnavailable,
-    /// A transmitter without whose signals the issuer's tokens are not judged was not heard for too long.
+    /// Nothing was heard for too long from a transmitter whose signals the issuer's tokens require.
     SignalsStale,
-    /// The token is bound to another client certificate (RFC 8705 §3), or the listener requires one and the connection has
-    /// none that is valid.
+    /// The token is bound to another client certificate (RFC 8705 §3), or the listener requires a certificate
+    /// and the connection has no valid one.
     CertificateMismatch,
-    /// The token is older than the state store, which was found empty.
+    /// The token is older than the state store, which was empty at startup.
     BeforeState,
-    /// The proof of possession is missing or wrong (RFC 9449 §7.1).
+    /// The proof of possession is missing or invalid (RFC 9449 §7.1).
     BadProof,
-    /// The proof lacks a nonce. The same word as [`Reason::BadProof`], another answer.
+    /// The proof lacks a nonce. Shares the word of [`Reason::BadProof`], but has its own response.
     NonceRequired,
-    /// The token is bound to a key and came without a proof, or is not bound and should be. The same word, another answer:
-    /// another proof would not help.
+    /// The token is bound to a key and came without a proof, or is not bound and must be. Shares the word of
+    /// [`Reason::BadProof`], but has its own response: another proof would not help.
     UnprovenToken,
     /// A limit of this gate was reached.
     Overloaded,
 }
 
-/// How a refusal reads on the wire: the status, the `error` of body and challenge, and the description.
+/// The response for a denial: the status, the `error` of body and challenge, and the description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DenialWire {
     /// The response status.
     pub status: StatusCode,
     /// The JSON body's `error`.
     pub error: &'static str,
-    /// The JSON body's `error_description`; says nothing that a forger could learn from.
+    /// The JSON body's `error_description`; reveals nothing useful to a forger.
     pub description: &'static str,
-    /// Which `WWW-Authenticate` challenge accompanies it.
+    /// The `WWW-Authenticate` challenge of the response.
     pub challenge: Challenge,
 }
 
-/// The `WWW-Authenticate` field of a refusal (RFC 6750 §3).
+/// The `WWW-Authenticate` challenge of a denial (RFC 6750 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Challenge {
     /// None: authentication would not help.
     None,
     /// `Bearer realm="portcullis"`, without an error code (RFC 6750 §3.1).
     Bare,
-    /// With `error` and `error_description`; with `scope` when the denial names one.
+    /// With `error` and `error_description`, and with `scope` if the denial names one.
     Error,
 }
 
-/// A refusal.
+/// The denial of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// The scopes the route requires, space-delimited, for the challenge of `insufficient_scope`.
+    /// The scopes that the route requires, space-delimited, for the challenge of `insufficient_scope`.
     pub scope: Option<Arc<str>>,
-    /// What concerns proofs of possession.
+    /// What the response says about proofs of possession.
     pub possession: PossessionDenial,
 }
 
 impl serde::Serialize for Reason {
-    /// As the word users see.
+    /// Serializes as the word that users see.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
     }
@@ -161,7 +162,7 @@ impl From<JwsError> for Reason {
 }
 
 impl Reason {
-    /// Every reason. Words that occur more than once have more than one answer.
+    /// All reasons. A word that occurs more than once has more than one response.
     pub const ALL: [Self; 41] = [
         Self::Missing,
         Self::Malformed,
@@ -206,7 +207,7 @@ impl Reason {
         Self::Overloaded,
     ];
 
-    /// The word users see: log field, metric label, `explain`.
+    /// The word that users see: log field, metric label, `explain`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -249,8 +250,8 @@ impl Reason {
         }
     }
 
-    /// What the client receives. `invalid_token` is described in one way wherever a forger could learn from the
-    /// difference; what only the holder of a genuine token can meet has a name.
+    /// The response to the client. `invalid_token` has one description wherever a forger could learn from a
+    /// difference; a fault that only the holder of a genuine token can have is named.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "one table, a row for each answer")]
     pub const fn wire(self) -> DenialWire {
@@ -327,7 +328,7 @@ impl Reason {
 }
 
 impl DenialWire {
-    /// Nothing was presented: no error code in the challenge (RFC 6750 §3.1).
+    /// No token was presented: no error code in the challenge (RFC 6750 §3.1).
     const BARE: Self = Self {
         status: StatusCode::UNAUTHORIZED,
         error: "missing_token",
@@ -354,7 +355,7 @@ impl DenialWire {
         Self { status, error, description, challenge: Challenge::Error }
     }
 
-    /// It is not about the token, so there is no challenge.
+    /// A denial that does not concern the token, so without a challenge.
     const fn access_denied(description: &'static str) -> Self {
         let (status, error) = (StatusCode::FORBIDDEN, "access_denied");
         Self { status, error, description, challenge: Challenge::None }
@@ -366,7 +367,7 @@ impl DenialWire {
     }
 }
 
-/// The `grpc-status` with which a gRPC request is refused instead of `status`; `UNKNOWN` where gRPC has no word.
+/// The `grpc-status` for a denied gRPC request, instead of `status`; `UNKNOWN` if gRPC has no matching code.
 #[must_use]
 pub fn grpc_status(status: StatusCode) -> u8 {
     match status.as_u16() {

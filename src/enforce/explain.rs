@@ -1,7 +1,7 @@
 //! Explains the verdict on a token, with everything that was compared.
 //!
-//! Runs the decision's table of checks to the end: the first check that fails is the reason of the decision. Has no side
-//! effects: it caches no proof and touches no idle clock.
+//! Runs the decision's table of checks to the end; the first check that fails is the reason of the decision.
+//! Has no side effects: it caches no proof and touches no idle clock.
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method};
@@ -20,48 +20,48 @@ mod words;
 
 pub(crate) use words::span;
 
-/// A token, and the request it is shown with.
+/// A token, and the request to judge it with.
 #[derive(Clone, Copy)]
 pub struct Question<'a> {
     /// The token alone, without a scheme.
     pub token: &'a str,
     /// The method.
     pub method: &'a Method,
-    /// The path, a query allowed.
+    /// The path, possibly with a query.
     pub path: &'a str,
-    /// The host that is asked for.
+    /// The requested host.
     pub host: Option<&'a str>,
     /// The other fields of the request.
     pub headers: &'a HeaderMap,
-    /// When.
+    /// The time of judgement.
     pub now: Now,
-    /// Why it is not known what was revoked and used; `None` when it is.
+    /// Why revocations and last uses are unknown; `None` if they are known.
     pub stateless: Option<&'a str>,
-    /// What was asked for already, as for [`Enforcer::decide`].
+    /// What was already asked, as for [`Enforcer::decide`].
     pub asked: Asked,
 }
 
-/// What was found.
+/// The result of an explanation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// Whether nothing speaks against the token, as far as that could be checked. On a route in shadow mode
-    /// the request would be forwarded in any case.
+    /// Whether no check failed, as far as checks could run. On a route in shadow mode the request is
+    /// forwarded in any case.
     pub allowed: bool,
-    /// What does: the decision's reason, which is that of the first check that failed.
+    /// The reason of the decision: that of the first check that failed.
     pub reason: Option<Reason>,
     /// Every check, in the decision's order.
     pub checks: Vec<Finding>,
-    /// What the decision would ask for before it is final.
+    /// The question that the decision would ask before it is final.
     #[serde(skip)]
     pub ask: Option<Ask>,
 }
 
-/// What one check found.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The check's name, one of [`CHECKS`].
     pub check: &'static str,
-    /// Whether it passed; `None` when that could not be found out.
+    /// Whether it passed; `None` if it could not be checked.
     pub ok: Option<bool>,
     /// What was compared, in plain words. Shows claims, never the signature.
     pub detail: String,
@@ -92,7 +92,8 @@ impl std::fmt::Debug for Question<'_> {
 }
 
 impl Enforcer {
-    /// Makes every check of [`Self::decide`] and says what was compared. Knows no client certificate. Leaves no trace.
+    /// Runs every check of [`Self::decide`] and describes what was compared. Knows no client certificate. Has
+    /// no side effects.
     #[must_use]
     pub fn explain(&self, question: &Question<'_>) -> Explanation {
         let headers = presented(question.token, question.headers);
@@ -117,7 +118,7 @@ impl Enforcer {
         Explanation { allowed: reason.is_none(), reason, checks, ask }
     }
 
-    /// The issuer that a token names, when it is a configured one; nobody has vouched for that.
+    /// The configured issuer that a token names, if any; unverified.
     #[must_use]
     pub fn named_issuer(&self, token: &str) -> Option<&TrustedIssuer> {
         let headers = presented(token, &HeaderMap::new())?;
@@ -127,7 +128,7 @@ impl Enforcer {
     }
 }
 
-/// The token as a request would carry it beside other fields; `None` when no request could.
+/// The header section in which a request would carry the token; `None` if no request can.
 fn presented(token: &str, others: &HeaderMap) -> Option<HeaderMap> {
     let value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
     let mut headers = others.clone();

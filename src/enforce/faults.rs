@@ -1,8 +1,8 @@
-//! Caches what is permanently wrong with rejected tokens, so that a client that repeats a bad token does not cause a
+//! Caches permanent faults of rejected tokens, so that a client that repeats a bad token does not cause a
 //! signature verification each time.
 //!
-//! Never a verdict: an entry is the check that one string fails under one key set and configuration.
-//! Knows neither keys nor time: both are checked before a fault is returned.
+//! An entry is never a verdict: it is the check that one string fails under one key set and configuration.
+//! This module knows neither keys nor time; both are checked before a fault is returned.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,30 +16,33 @@ use super::proofs::ProofKey;
 use super::token::Validity;
 use crate::time::Monotonic;
 
-/// What is wrong with a token, whatever the time.
+/// A fault of a token that does not depend on the time.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LastingFault {
     /// The name of the check that it fails.
     pub(super) check: &'static str,
     /// Why that check rejects it.
     pub(super) reason: Reason,
-    /// What it says of itself, once its issuer is known.
+    /// What the token claims, once its issuer is known.
     pub(super) claimed: Option<Claimed>,
     /// Its dates, once they are read. They are judged before most other checks.
     pub(super) validity: Option<Validity>,
-    /// The key set of its issuer, once one of its keys was found to be the token's. Under another set the fault is void.
+    /// The key set of its issuer, once one of its keys was found for the token. The fault is void under
+    /// another set.
     pub(super) generation: Option<u64>,
 }
 
-/// How many faults are remembered. A fault takes at most half a kilobyte, so that an attacker fills two megabytes.
+/// Maximum number of remembered faults. A fault takes at most half a kilobyte, so an attacker can fill two
+/// megabytes.
 const PLACES: usize = 4096;
 
-/// How long a fault is believed after it was found. Keys and settings make it void by themselves; this limits what is kept
-/// after an attack.
+/// How long a fault is used after it was found. Changed keys and settings void it by themselves; this limits
+/// what remains in memory after an attack.
 const LIFE: Duration = Duration::from_secs(60);
 
-/// The faults that all workers found, one place for each of the last bits of a key: a flood of different tokens replaces
-/// faults, each of which costs one more verification, and takes neither memory nor room from the proofs of good tokens.
+/// The faults found by all workers, one slot per value of a key's last bits. A flood of different tokens only
+/// replaces faults, each of which costs one more verification; it takes neither memory nor space from the
+/// proofs of good tokens.
 pub(super) struct Faults(Box<[ArcSwapOption<HeldFault>]>);
 
 struct HeldFault {
@@ -65,32 +68,32 @@ impl Faults {
         Self((0..PLACES).map(|_| ArcSwapOption::empty()).collect())
     }
 
-    /// What is wrong with a token.
+    /// The known fault of a token.
     pub(super) fn get(&self, key: ProofKey, now: Monotonic) -> Option<Arc<LastingFault>> {
         let held = self.place(key)?.load();
         let held = held.as_ref().filter(|held| held.key == key && held.is_believed(now))?;
         Some(Arc::clone(&held.fault))
     }
 
-    /// Remembers what is wrong with a token, in place of what was found there before.
+    /// Remembers the fault of a token, replacing what its slot held.
     pub(super) fn put(&self, key: ProofKey, fault: LastingFault, now: Monotonic) {
         if let Some(place) = self.place(key) {
             place.store(Some(Arc::new(HeldFault { key, fault: Arc::new(fault), found_at: now })));
         }
     }
 
-    /// Forgets what is no longer valid.
+    /// Drops faults that are too old.
     pub(super) fn sweep(&self, now: Monotonic) {
         for place in &self.0 {
             let held = place.load();
             if held.as_ref().is_some_and(|held| !held.is_believed(now)) {
-                // A fault that takes its place in this very moment stays.
+                // A fault stored in the slot at this very moment stays.
                 let _current = place.compare_and_swap(&held, None);
             }
         }
     }
 
-    /// How many there are.
+    /// The number of faults.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.iter().filter(|place| place.load().is_some()).count()

@@ -1,5 +1,5 @@
-//! Remembers when a token without `iat` was first seen, as a JWT-SVID may be. That moment counts as its time of issue, so
-//! it must stay the same for as long as the token can be used.
+//! Remembers when a token without `iat`, such as a JWT-SVID, was first seen. That moment counts as its time
+//! of issue, so it must stay the same as long as the token can be used.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use moka::sync::Cache;
 use crate::identity::{AsIs, TokenKey};
 use crate::time::Timestamp;
 
-/// The first moments, of a bounded number of tokens.
+/// The times at which tokens were first seen, for a bounded number of tokens.
 pub(super) struct FirstSeen(Cache<TokenKey, Moment, AsIs>);
 
-/// When it was, and how long from then on the token may come again.
+/// When a token was first seen, and how long from then on it may come again.
 #[derive(Debug, Clone, Copy)]
 struct Moment {
     at: Timestamp,
@@ -21,7 +21,8 @@ struct Moment {
 }
 
 impl FirstSeen {
-    /// Room for so many tokens; of more, those that were used least recently are forgotten, and count as new.
+    /// Creates a table for this many tokens; beyond that, the least recently used ones are forgotten and
+    /// count as new.
     pub(super) fn new(tokens: usize) -> Self {
         let cache = Cache::builder()
             .max_capacity(u64::try_from(tokens).unwrap_or(u64::MAX))
@@ -35,13 +36,14 @@ impl FirstSeen {
         self.0.get(&token).map(|moment| moment.at)
     }
 
-    /// The token was seen, perhaps not for the first time; it can come again for as long as `keep`.
+    /// Records that the token was seen, unless that is recorded already; it can come again for as long as
+    /// `keep`.
     pub(super) fn note(&self, token: TokenKey, at: Timestamp, keep: Duration) {
         self.0.entry(token).or_insert(Moment { at, keep });
     }
 }
 
-/// Counted in running time, which no wall clock shortens.
+/// Expiry in running time, which no wall clock can shorten.
 struct SeenLifetimes;
 
 impl Expiry<TokenKey, Moment> for SeenLifetimes {

@@ -1,26 +1,27 @@
 //! Patterns in which `*` matches any characters within one segment, between `/` and `:`.
 
-/// What ends a segment.
+/// The characters that end a segment.
 pub(super) const SEPARATORS: [char; 2] = ['/', ':'];
 
-/// Whether a text is one of those that a pattern describes.
+/// Whether a text matches a pattern.
 pub(super) fn is_match(pattern: &str, text: &str) -> bool {
     let segments = || pattern.split(SEPARATORS).zip(text.split(SEPARATORS));
     same_separators(pattern, text) && segments().all(|(pattern, text)| segment_is_match(pattern, text))
 }
 
-/// Whether there is a text that both patterns describe.
+/// Whether some text matches both patterns.
 pub(super) fn overlap(one: &str, other: &str) -> bool {
     let segments = || one.split(SEPARATORS).zip(other.split(SEPARATORS));
     same_separators(one, other) && segments().all(|(one, other)| segments_overlap(one, other))
 }
 
-/// `*` stands for no separator, so that a pattern and what it describes have the same ones.
+/// `*` matches no separator, so a pattern and a text that matches it have the same separators.
 fn same_separators(one: &str, other: &str) -> bool {
     one.matches(SEPARATORS).eq(other.matches(SEPARATORS))
 }
 
-/// Takes at most as many steps as the product of the lengths: of several `*` only the last is tried again.
+/// Matches one segment. Takes at most as many steps as the product of the lengths: only the last `*` is
+/// retried.
 fn segment_is_match(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut place) = (0, 0);
@@ -42,7 +43,7 @@ fn segment_is_match(pattern: &str, text: &str) -> bool {
     pattern.get(at..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
 }
 
-/// Reads both from the left, and keeps for each place of `one` which places of `other` can be reached with the same text.
+/// Reads both patterns from the left, and records which pairs of positions can be reached with the same text.
 fn segments_overlap(one: &str, other: &str) -> bool {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     let mut reached = vec![vec![false; other.len() + 1]; one.len() + 1];

@@ -1,9 +1,10 @@
-//! What the upstream is told about a token: header values made of claims, once, when the token is verified.
+//! What the upstream learns about a token: header values made from claims, once, when the token is verified.
 //!
-//! A string is as it is, an array's members are joined with commas (scopes with spaces), other JSON
-//! is compact. Percent-encoded are: bytes outside visible ASCII; `%` itself; a space that begins or ends a string or
-//! member, which parsers trim; and the separator inside a member. So splitting at the separator, then
-//! percent-decoding, gives back exactly what the issuer wrote, and no claim can pass itself off as another.
+//! A string is sent as it is, the members of an array are joined with commas (scopes with spaces), other JSON
+//! is compact. These are percent-encoded: bytes outside visible ASCII; `%` itself; a space that begins or
+//! ends a string or member, which parsers trim; and the separator inside a member. So splitting at the
+//! separator, then percent-decoding, gives back exactly what the issuer wrote, and no claim can pass as
+//! another.
 
 use std::borrow::Cow;
 
@@ -13,12 +14,12 @@ use serde_json::{Map, Value};
 use super::claims::{ClaimNames, UnusableToken, lists};
 use super::policy::{IdentityClaim, IdentitySettings, OnOverflow};
 
-/// What the upstream learns of one token.
+/// The identity headers of one token.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct IdentityHeaders {
     /// The headers, ready to send.
     pub sent: Vec<(HeaderName, HeaderValue)>,
-    /// The names of those that are too long to be sent, joined with commas.
+    /// The names of headers too long to be sent, joined with commas.
     pub omitted: Option<Box<str>>,
 }
 
@@ -48,7 +49,7 @@ pub(super) fn render(
                 [one] => one.find(payload).map(Cow::Borrowed),
                 several => array(lists::scopes(several, payload)),
             },
-            // Always as a list: a string is one role, and one with a comma must not read as two.
+            // Always as a list: a string is one role, and one with a comma must not be read as two.
             IdentityClaim::Roles => array(lists::roles(&names.roles, payload)),
             IdentityClaim::Subject => names.subject.find(payload).map(Cow::Borrowed),
             IdentityClaim::Client => names.client.find(payload).map(Cow::Borrowed),
@@ -66,12 +67,12 @@ pub(super) fn render(
     Ok(IdentityHeaders { sent, omitted })
 }
 
-/// A list as a claim of its own. A token whose list cannot be read was refused before.
+/// A list as a claim value. A token with an unreadable list was already rejected.
 fn array<'p>(list: Result<Option<Vec<&str>>, UnusableToken>) -> Option<Cow<'p, Value>> {
     list.ok().flatten().map(|members| Cow::Owned(members.into()))
 }
 
-/// A claim as text: a string as it is, other JSON compact.
+/// A claim as text: a string as it is, other JSON in compact form.
 pub(super) fn plain(claim: &Value) -> Box<str> {
     text(claim).into()
 }

@@ -13,15 +13,15 @@ use crate::time::Now;
 pub enum Inspection {
     /// The token is in force.
     InForce(Arc<VerifiedToken>),
-    /// It is not, or cannot be judged.
+    /// It is not, or it cannot be judged.
     Refused(Reason),
-    /// Answer this once, then inspect again.
+    /// Answer this question once, then inspect again.
     Ask(Ask),
 }
 
 impl Enforcer {
-    /// What there is to say of a token at `now`, whatever it may be used for; that it was looked at is no use of it. A
-    /// certificate it may be bound to is not asked for.
+    /// Inspects a token at `now`, regardless of what it may be used for; the inspection does not count as a
+    /// use. A certificate that it is bound to is not required.
     #[must_use]
     pub fn inspect(&self, token: &str, asked: Asked, now: Now) -> Inspection {
         let mut case = Case::new(self, Subject::Alone(token), asked, now);

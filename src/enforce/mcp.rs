@@ -1,7 +1,8 @@
-//! The header fields of the Model Context Protocol, with which a request describes itself.
+//! The header fields by which a request of the Model Context Protocol describes itself.
 //!
-//! Servers reject a request whose body differs from them (revision 2026-07-28, Streamable HTTP), so they are sufficient
-//! for a decision without reading the body. Older revisions do not promise that: their requests are rejected.
+//! Servers reject a request whose body differs from the fields (revision 2026-07-28, Streamable HTTP), so the
+//! fields are enough for a decision without reading the body. Older revisions do not promise that, so their
+//! requests are rejected.
 
 use std::borrow::Cow;
 
@@ -11,55 +12,55 @@ use http::{HeaderMap, HeaderName};
 
 use super::glob;
 
-/// The field with the method of the body.
+/// The field with the method in the body.
 pub const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-/// The field with the name or URI that the method is about.
+/// The field with the name or URI that the method concerns.
 pub const NAME: HeaderName = HeaderName::from_static("mcp-name");
 /// The field with the revision of the protocol.
 pub const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
 /// The first revision whose servers compare the fields with the body.
 const FIRST_REVISION: &str = "2026-07-28";
-/// The methods whose requests name what they are about.
+/// The methods whose requests must carry a name.
 const WITH_NAME: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
-/// How a value begins that cannot stand in a field as it is.
+/// Prefix of a value that is base64-encoded because a field cannot carry it as it is.
 const ENCODED: &str = "=?base64?";
 
-/// Which MCP requests a route is for.
+/// The MCP requests that a route matches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct McpSettings {
-    /// One of these methods; empty: any request, also one of another protocol.
+    /// Methods; empty: any request, including other protocols.
     pub methods: Vec<String>,
-    /// One of these names; empty: any name, or none.
+    /// Names; empty: any name, or none.
     pub names: Vec<McpName>,
 }
 
-/// A name, or what describes several.
+/// A name or a pattern for names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum McpName {
     /// This name.
     Exact(String),
-    /// The names that a pattern with `*` describes.
+    /// All names that match a pattern with `*`.
     Glob(String),
 }
 
-/// How well a route fits a request. A later one counts more.
+/// How specifically a route matches a request. A later variant takes precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum McpFit {
-    /// It is for any request.
+    /// The route matches any request.
     Any,
     /// It names the method.
     Method,
-    /// It describes the name.
+    /// It has a pattern for the name.
     Glob,
-    /// It names the name.
+    /// It names the exact name.
     Exact,
 }
 
 /// Why a request to routes with MCP methods is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum McpFault {
-    /// The field is not there, or empty.
+    /// The field is absent or empty.
     Absent(&'static str),
     /// The field is repeated.
     Repeated(&'static str),
@@ -71,23 +72,23 @@ pub enum McpFault {
     TooOld,
 }
 
-/// What a request says of itself.
+/// The method and name that a request states.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct McpCall<'h> {
     /// The method.
     pub method: Cow<'h, str>,
-    /// What it is about.
+    /// What the method concerns.
     pub name: Option<Cow<'h, str>>,
 }
 
 impl McpName {
-    /// A name as it is written in the configuration.
+    /// Parses a name of the configuration.
     #[must_use]
     pub fn new(text: &str) -> Self {
         if text.contains('*') { Self::Glob(text.to_owned()) } else { Self::Exact(text.to_owned()) }
     }
 
-    /// As it is written in the configuration.
+    /// The name as it is written in the configuration.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -102,7 +103,7 @@ impl McpName {
         }
     }
 
-    /// Whether one request could fit both equally well.
+    /// Whether one request could match both equally well.
     fn ties(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Exact(own), Self::Exact(other)) => own == other,
@@ -113,12 +114,12 @@ impl McpName {
 }
 
 impl McpSettings {
-    /// Whether it is for MCP requests only.
+    /// Whether it matches MCP requests only.
     pub(super) fn is_named(&self) -> bool {
         !self.methods.is_empty()
     }
 
-    /// How well it fits; `None`: not at all.
+    /// How specifically it matches the call; `None` if it does not.
     pub(super) fn fit(&self, call: &McpCall<'_>) -> Option<McpFit> {
         if !self.is_named() {
             return Some(McpFit::Any);
@@ -133,13 +134,13 @@ impl McpSettings {
         self.names.iter().filter_map(|own| own.fit(name)).max()
     }
 
-    /// Whether its names decide on a request that lacks the name which its method needs.
+    /// Whether its names decide on a request that lacks the name its method requires.
     pub(super) fn needs_name(&self, call: &McpCall<'_>) -> bool {
         let is_lacking = call.name.is_none() && WITH_NAME.contains(&&*call.method);
         is_lacking && self.has_method(&call.method) && !self.names.is_empty()
     }
 
-    /// What one request could fit equally well in both, and the key at fault.
+    /// What one request could match equally well in both, and the key at fault.
     pub(super) fn tie(&self, other: &Self) -> Option<(&'static str, String)> {
         let method = match (self.is_named(), other.is_named()) {
             (false, false) => return Some(("path", String::new())),
@@ -162,10 +163,10 @@ impl McpSettings {
 }
 
 impl<'h> McpCall<'h> {
-    /// Reads the fields of a request.
+    /// Reads the MCP fields of a request.
     ///
     /// # Errors
-    /// Why they cannot be decided by.
+    /// Why the fields cannot be used for a decision.
     pub fn read(headers: &'h HeaderMap) -> Result<Self, McpFault> {
         let version = text(headers, &VERSION, "MCP-Protocol-Version")?;
         check_revision(version.ok_or(McpFault::Absent("MCP-Protocol-Version"))?)?;
@@ -195,7 +196,7 @@ impl std::fmt::Display for McpFault {
     }
 }
 
-/// The one value of a field.
+/// The single value of a field.
 fn text<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
@@ -210,7 +211,7 @@ fn text<'h>(
     value.map(Some).ok_or(McpFault::Unreadable(shown))
 }
 
-/// A value as it is meant. What an upstream might decode and this gate does not is no value.
+/// Decodes a value. A value that an upstream might decode but this gate does not is rejected.
 fn decode<'h>(value: &'h str, shown: &'static str) -> Result<Cow<'h, str>, McpFault> {
     let is_encoded = value.get(..ENCODED.len()).is_some_and(|start| start.eq_ignore_ascii_case(ENCODED));
     if !is_encoded {
@@ -223,7 +224,7 @@ fn decode<'h>(value: &'h str, shown: &'static str) -> Result<Cow<'h, str>, McpFa
     decoded.map(Cow::Owned).ok_or(McpFault::Unreadable(shown))
 }
 
-/// A revision is a date, and dates in this form are in the order of their text.
+/// Checks the revision. It is a date, and dates in this form sort like text.
 fn check_revision(version: &str) -> Result<(), McpFault> {
     let bytes = version.as_bytes();
     let number = |from: usize, to: usize| {

@@ -1,7 +1,7 @@
 //! The decision: may this request be forwarded?
 //!
-//! Pure: no `async`, no clock, no I/O. It is given the request head, snapshots and `now`, and answers with a value:
-//! a `Permit`, a `Denial`, or an `Ask` that the caller answers once before it asks again.
+//! Pure: no `async`, no clock, no I/O. It is given the request head, snapshots and `now`, and returns a
+//! value: a `Permit`, a `Denial`, or an `Ask` that the caller answers once before it asks again.
 
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation, clippy::wildcard_enum_match_arm)]
 
@@ -41,22 +41,22 @@ pub mod target;
 pub mod token;
 mod verify;
 
-/// What is decided on, as configured.
+/// The settings of the decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The routes, in the order of the configuration.
+    /// The routes, in configuration order.
     pub routes: Vec<RouteSettings>,
-    /// What upstreams learn of tokens.
+    /// What upstreams learn about tokens.
     pub identity: IdentitySettings,
     /// How tokens may be presented.
     pub bearer: BearerSettings,
     /// How proofs of possession are judged.
     pub dpop: DpopSettings,
-    /// How many proofs of signatures are remembered at most.
+    /// Maximum number of cached proofs of signatures.
     pub proofs: usize,
 }
 
-/// As many proofs as tokens are tracked by default.
+/// Default maximum number of cached proofs, one for each tracked token.
 pub const DEFAULT_PROOFS: usize = 1_000_000;
 
 #[cfg(test)]

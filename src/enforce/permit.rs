@@ -10,7 +10,7 @@ use super::token::VerifiedToken;
 use crate::state::redis::Told;
 use crate::time::Monotonic;
 
-/// Leave to forward one request. Only a decision makes one.
+/// The permission to forward one request. Only a decision can create one.
 #[derive(Debug)]
 pub struct Permit {
     route: Arc<Route>,
@@ -25,20 +25,20 @@ pub struct Permit {
 pub struct Pass {
     /// The token.
     pub token: Arc<VerifiedToken>,
-    /// What other replicas answered, where they were asked about its last use.
+    /// The answer of other replicas, if they were asked about its last use.
     pub(super) told: Option<Told>,
-    /// The key that it is bound to was proven when the request came.
+    /// Whether possession of the key that it is bound to was proven when the request came.
     pub(super) is_proven: bool,
 }
 
 impl Pass {
-    /// Whether the key that the token is bound to was proven when the request came.
+    /// Whether possession of the key that the token is bound to was proven when the request came.
     #[must_use]
     pub fn is_proven(&self) -> bool {
         self.is_proven
     }
 
-    /// The last use that was counted of the token; `None` before the first.
+    /// The last counted use of the token; `None` before the first.
     #[must_use]
     pub fn last_used(&self) -> Option<Monotonic> {
         self.token.standing.last_used()
@@ -58,33 +58,34 @@ impl Permit {
         &self.target
     }
 
-    /// The token in force, whose identity headers are sent; `None` for an anonymous request and in shadow.
+    /// The token in force, whose identity headers are sent; `None` for an anonymous request and in shadow
+    /// mode.
     #[must_use]
     pub fn token(&self) -> Option<&Arc<VerifiedToken>> {
         self.pass.as_ref().map(|pass| &pass.token)
     }
 
-    /// The token in force; `None` for an anonymous request and in shadow.
+    /// The token in force; `None` for an anonymous request and in shadow mode.
     #[must_use]
     pub fn pass(&self) -> Option<&Pass> {
         self.pass.as_ref()
     }
 
-    /// The nonce that the client's next proof must carry, where proofs must carry any.
+    /// The nonce that the client's next proof must carry, if proofs need one.
     #[must_use]
     pub fn nonce(&self) -> Option<&str> {
         self.nonce.as_deref()
     }
 
-    /// Why the request would have been refused, if the route were not in shadow mode.
+    /// Why the request would have been denied, if the route were not in shadow mode.
     #[must_use]
     pub fn shadow(&self) -> Option<&Denial> {
         self.shadow.as_ref()
     }
 }
 
-/// On a route in shadow mode a denial is a note, not an answer. Such a request carries no identity: it
-/// was not allowed.
+/// The verdict for an outcome. On a route in shadow mode a denial is only recorded, and the request is
+/// forwarded without identity headers, because it was not allowed.
 pub(super) fn verdict(
     outcome: Result<Option<Pass>, NoPermit>,
     route: Arc<Route>,

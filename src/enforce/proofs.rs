@@ -1,7 +1,7 @@
 //! Caches verified signatures, so that a repeated token costs no signature verification.
 //!
-//! A moka cache, bounded in bytes, and never a verdict: an entry says that one string was signed under one key set.
-//! Knows neither keys nor events.
+//! A moka cache, bounded in bytes. An entry is never a verdict: it says that one string was signed under one
+//! key set. This module knows neither keys nor events.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -21,11 +21,12 @@ use crate::sessions::limits::SessionLimits;
 use crate::state::record::PerIssuer;
 use crate::time::Monotonic;
 
-/// The string a token was presented as: its AES-GMAC under a key that only this table has.
+/// The key of a presented token: its AES-GMAC under a key that only this table has.
 ///
-/// Two strings of the greatest length agree under at most 2^11 of the 2^128 keys, and who does not know the key cannot
-/// look for such a pair. The nonce may stay the same, because no tag is ever shown. This takes less than half the time
-/// of a SHA-256 and, unlike comparing the strings, keeps no token in memory that somebody could present.
+/// Two strings of the maximum length collide under at most 2^11 of the 2^128 keys, and an attacker who does
+/// not know the key cannot search for such a pair. The nonce may be constant, because no tag is ever shown.
+/// This takes less than half the time of a SHA-256 and, unlike comparing the strings, keeps no token in
+/// memory that could be stolen and presented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ProofKey(Key);
 
@@ -37,7 +38,7 @@ impl From<Key> for ProofKey {
 }
 
 impl ProofKey {
-    /// Its place in a table of so many.
+    /// Its slot in a table of this size.
     pub(super) fn place(self, places: usize) -> usize {
         #[expect(clippy::cast_possible_truncation, reason = "the last bits are as good as all")]
         let high = self.0.high() as usize;
@@ -45,24 +46,24 @@ impl ProofKey {
     }
 }
 
-/// That a token's signature is true under the key set of this generation.
+/// Proof that a token's signature is valid under the key set of this generation.
 #[derive(Debug, Clone)]
 pub(super) struct Remembered {
     pub(super) token: Arc<VerifiedToken>,
     pub(super) generation: u64,
 }
 
-/// What a proof weighs at least, in bytes. A table for so many tokens may take this much for each: more than one needs
-/// whose claims are of usual length.
+/// Minimum weight of a proof in bytes. A table for `tokens` proofs may use this much for each: more than a
+/// token with claims of usual length needs.
 const UNIT: u32 = 2 * 1024;
-/// What a proof takes besides its token: moka's share, and this table's.
+/// What a proof takes besides its token: the overhead of moka and of this table.
 const OWN: usize = 360;
 
 /// The proofs of all workers.
 pub(super) struct Proofs {
-    /// Tells this table's proofs from those of another in [`AT_HAND`].
+    /// Distinguishes this table's proofs from those of another table in [`AT_HAND`].
     id: u64,
-    /// Without random numbers there is none, and nothing is remembered.
+    /// The MAC key. `None` if there are no random numbers; nothing is cached then.
     seal: Option<LessSafeKey>,
     cache: Cache<ProofKey, Remembered, AsIs>,
 }
@@ -76,7 +77,8 @@ impl fmt::Debug for Proofs {
 static TABLES: AtomicU64 = AtomicU64::new(0);
 
 impl Proofs {
-    /// An empty table with room for the proofs of so many tokens of usual size; `limits` determine how long each is useful.
+    /// Creates an empty table with space for the proofs of this many tokens of usual size; `limits` determine
+    /// how long each is kept.
     pub(super) fn new(tokens: usize, limits: Arc<ArcSwap<PerIssuer<SessionLimits>>>) -> Self {
         let mut secret = [0; 16];
         let random = rand::fill(&mut secret);
@@ -91,14 +93,15 @@ impl Proofs {
         Self { id: TABLES.fetch_add(1, Ordering::Relaxed), seal, cache }
     }
 
-    /// What a token, as it was presented, is remembered by.
+    /// The key of a token as it was presented.
     pub(super) fn key(&self, presented: &[u8]) -> Option<ProofKey> {
         let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
         let tag = self.seal.as_ref()?.seal_in_place_separate_tag(nonce, Aad::from(presented), &mut []);
         tag.ok()?.as_ref().first_chunk().map(|tag| ProofKey(Key::from_bytes(*tag)))
     }
 
-    /// A proof. One that the worker used recently comes from its own table; moka sees it once in [`REFRESH`].
+    /// Finds a proof. A recently used one comes from the worker's own table; moka sees its use once per
+    /// [`REFRESH`].
     pub(super) fn get(&self, key: ProofKey, now: Monotonic) -> Option<Remembered> {
         AT_HAND.with_borrow_mut(|at_hand| {
             let place = at_hand.place(key);
@@ -114,7 +117,7 @@ impl Proofs {
         })
     }
 
-    /// Remembers a proof, if need be in place of those that were used least recently.
+    /// Caches a proof; if there is no space, evicts the least recently used ones.
     pub(super) fn put(&self, key: ProofKey, proof: Remembered, now: Monotonic) {
         self.cache.insert(key, proof.clone());
         AT_HAND.with_borrow_mut(|at_hand| {
@@ -122,12 +125,12 @@ impl Proofs {
         });
     }
 
-    /// Lets what is of no use, or too much, leave now.
+    /// Runs pending maintenance: evicts what is expired or does not fit.
     pub(super) fn sweep(&self) {
         self.cache.run_pending_tasks();
     }
 
-    /// How many proofs there are, and their bytes.
+    /// The number of proofs and their total weight in bytes.
     #[cfg(test)]
     pub(super) fn size(&self) -> (u64, u64) {
         self.sweep();
@@ -135,12 +138,12 @@ impl Proofs {
     }
 }
 
-/// What a proof takes, as far as it can be counted.
+/// The weight of a proof, as far as its memory can be counted.
 fn weight(token: &VerifiedToken) -> u32 {
     u32::try_from(OWN + token.size()).unwrap_or(u32::MAX).max(UNIT)
 }
 
-/// How long moka keeps a proof that is not asked for: until its token is idle or dead.
+/// Lifetimes of unused proofs in moka: until the token is idle or dead.
 struct Lifetimes(Arc<ArcSwap<PerIssuer<SessionLimits>>>);
 
 impl Lifetimes {
@@ -169,16 +172,17 @@ impl Expiry<ProofKey, Remembered> for Lifetimes {
 
 /// How long a worker uses a proof of its own table before it asks moka again.
 const REFRESH: Duration = Duration::from_secs(10);
-/// Proofs in the own table of a worker: those of its busy connections.
+/// Number of proofs in a worker's own table: those of its busy connections.
 const PLACES: usize = 256;
 
 thread_local! {
-    /// The proofs that this worker used last. A look into moka takes a lock-free map, a note for its LRU order and a new
-    /// deadline: several times what the rest of a judgement costs, and connections send the same token again and again.
+    /// The proofs that this worker used most recently. A lookup in moka takes a lock-free map, an LRU record
+    /// and a new deadline: several times the cost of the rest of a judgement, and connections send the same
+    /// token again and again.
     static AT_HAND: RefCell<AtHand> = RefCell::new(AtHand::default());
 }
 
-/// One place for each of the last bits of a key.
+/// One slot per value of a key's last bits.
 #[derive(Default)]
 struct AtHand(Vec<Option<Held>>);
 
@@ -187,7 +191,7 @@ struct Held {
     table: u64,
     key: ProofKey,
     proof: Remembered,
-    /// When moka saw it used.
+    /// When moka last saw it used.
     seen: Monotonic,
 }
 

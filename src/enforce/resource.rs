@@ -1,21 +1,22 @@
 //! Protected resources (`[[resources]]`): what clients learn about a prefix of routes before they have a token (RFC 9728).
 //!
-//! Everything comes from the configuration, nothing from a request: clients compare the identifier byte for byte.
+//! Everything comes from the configuration, nothing from a request: clients compare the identifier byte for
+//! byte.
 
 use serde_json::{Map, Value};
 
 use super::dpop::ALGORITHMS;
 use super::target;
 
-/// What every path of a metadata document begins with (RFC 9728 §3).
+/// Prefix of every metadata path (RFC 9728 §3).
 pub const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
 /// One protected resource.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resource {
-    /// Names it in the configuration.
+    /// Its name in the configuration.
     pub name: String,
-    /// The routes at and below this path are its routes; literal segments in canonical form.
+    /// Prefix of its routes, in canonical form with literal segments only.
     pub path: String,
     /// Its identifier, byte for byte as clients know it.
     pub url: String,
@@ -23,27 +24,27 @@ pub struct Resource {
     pub authorization_servers: Vec<String>,
     /// The scopes that its clients may need.
     pub scopes: Vec<String>,
-    /// Its name for people; none when empty.
+    /// Its display name; may be empty.
     pub title: String,
-    /// Where people read about it; none when empty.
+    /// The URL of its documentation; may be empty.
     pub documentation: String,
     /// Whether its routes accept only tokens with the identifier in `aud`.
     pub require_audience: bool,
-    /// Whether tokens that are bound to client certificates can be used (RFC 8705).
+    /// Whether it accepts tokens bound to client certificates (RFC 8705).
     pub takes_certificates: bool,
-    /// What tokens that are bound to a key are to it (RFC 9449).
+    /// Whether it accepts or requires tokens bound to a key (RFC 9449).
     pub dpop: DpopUse,
 }
 
 /// Whether clients may or must bind their tokens to a key (RFC 9449).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DpopUse {
-    /// Nothing is said of it.
+    /// The metadata does not mention it.
     #[default]
     Unannounced,
-    /// They may.
+    /// Clients may.
     Accepted,
-    /// No issuer's tokens are accepted without.
+    /// Clients must: no issuer's tokens are accepted otherwise.
     Required,
 }
 
@@ -56,11 +57,12 @@ impl Resource {
         own.is_empty() || own.split('/').all(|own| segments.next().is_some_and(|other| same(own, other)))
     }
 
-    /// Where its metadata is served: the well-known path, inserted before the path of the identifier (RFC 9728 §3.1).
+    /// The path of its metadata: the well-known path, inserted before the path of the identifier (RFC 9728
+    /// §3.1).
     #[must_use]
     pub fn metadata_path(&self) -> String {
         let (_, path) = self.split_url();
-        // The slash that ends the host is dropped.
+        // The slash after the host is dropped.
         let path = if path == "/" { "" } else { path };
         let path = format!("{WELL_KNOWN}{path}");
         canonical_path(&path).unwrap_or(path)
@@ -74,13 +76,13 @@ impl Resource {
         format!("{origin}{WELL_KNOWN}{path}")
     }
 
-    /// Whether its metadata is wanted by those who ask at the root of the host, too: nothing else is there.
+    /// Whether its metadata is also served for requests at the root of the host, because it covers all paths.
     #[must_use]
     pub fn is_at_root(&self) -> bool {
         self.path == "/"
     }
 
-    /// Its metadata (RFC 9728 §2), without members that say nothing.
+    /// Its metadata (RFC 9728 §2), without empty members.
     #[must_use]
     pub fn metadata(&self) -> Value {
         let mut members = Map::new();
@@ -111,7 +113,7 @@ impl Resource {
         Value::Object(members)
     }
 
-    /// Scheme and host of the identifier, and its path.
+    /// Splits the identifier into scheme and host, and path.
     fn split_url(&self) -> (&str, &str) {
         let host = self.url.find("://").map_or(0, |at| at + 3);
         let path = self.url.get(host..).and_then(|rest| rest.find('/'));
@@ -119,14 +121,14 @@ impl Resource {
     }
 }
 
-/// A path as requests are compared with it; `None` when no sound request has it.
+/// A path in the form in which requests are compared; `None` if no valid request has it.
 #[must_use]
 pub fn canonical_path(path: &str) -> Option<String> {
     let canonical = target::canonical(path.as_bytes()).ok()?;
     Some(canonical.text.unwrap_or_else(|| path.to_owned()))
 }
 
-/// Whether a segment of a pattern stands for this literal only.
+/// Whether a segment of a pattern matches only this literal.
 fn same(own: &str, segment: &str) -> bool {
     own == segment || canonical_path(&format!("/{segment}")).is_some_and(|it| it.get(1..) == Some(own))
 }

@@ -1,9 +1,9 @@
-//! From host, method and path to the one route that counts: a tree of path segments.
+//! Finds the route of a request by host, method and path: a tree of path segments.
 //!
-//! A route matches on host, method and path together; of those that match, the one with the most specific path counts
-//! (literal before `{name}` before `{*rest}`, segment by segment from the left), then the one that names the host, then
-//! the one that names the method, then the one that fits best what an MCP request says. No request is matched by two
-//! routes of equal rank, because the tree refuses to hold them.
+//! A route matches on host, method and path together. If several match, the most specific path wins (literal
+//! before `{name}` before `{*rest}`, segment by segment from the left), then a route that names the host,
+//! then one that names the method, then the best match for an MCP request. No request can match two routes of
+//! equal rank, because the tree refuses to hold them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ mod candidates;
 
 use candidates::{Candidates, Found, WantedRoute, bare_host};
 
-/// A mistake in a route.
+/// An error in a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyError {
-    /// The route's place in the configuration.
+    /// The route's index in the configuration.
     pub route: usize,
-    /// The other route, when two do not go together.
+    /// The other route, if two conflict.
     pub other: Option<usize>,
     /// The key at fault.
     pub key: &'static str,
@@ -40,21 +40,21 @@ impl std::fmt::Display for PolicyError {
 
 impl std::error::Error for PolicyError {}
 
-/// All routes, ready to be searched.
+/// All routes, as a search tree.
 #[derive(Debug, Default)]
 pub struct Router {
     routes: Vec<Arc<Route>>,
-    /// What they ask of tokens.
+    /// Their conditions on tokens.
     conditions: ConditionTable,
     root: Node,
 }
 
-/// The route of a request.
+/// The route found for a request.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteMatch<'n> {
     /// The route.
     pub route: &'n Arc<Route>,
-    /// Whether the request says what it needs to say where routes have MCP methods.
+    /// Whether the request has valid MCP fields, where routes have MCP methods.
     pub mcp: Result<(), McpFault>,
 }
 
@@ -66,7 +66,7 @@ enum PathSegment {
     Rest,
 }
 
-/// What may follow after the same segments.
+/// The routes and segments that may follow the same prefix.
 #[derive(Debug, Default)]
 struct Node {
     /// Sorted by name.
@@ -82,7 +82,7 @@ impl Router {
     /// Builds the tree.
     ///
     /// # Errors
-    /// Every mistake in every route: patterns that are none, and routes that could both match one request.
+    /// Every error in every route: invalid patterns, and routes that could both match one request.
     pub fn new(settings: Vec<RouteSettings>) -> Result<Self, Vec<PolicyError>> {
         let mut router = Self::default();
         let mut errors = Vec::new();
@@ -107,12 +107,12 @@ impl Router {
         &self.routes
     }
 
-    /// What the routes ask of tokens.
+    /// The conditions of all routes on tokens.
     pub(super) fn conditions(&self) -> &ConditionTable {
         &self.conditions
     }
 
-    /// The route of a request. `*` has no path, so it has no route.
+    /// Finds the route of a request. The target `*` has no path, so it has no route.
     #[must_use]
     pub fn find(
         &self,
@@ -149,7 +149,8 @@ impl Node {
         }
     }
 
-    /// Looks for the route of what follows a slash. Visits each node at most once: the tree has one way to each.
+    /// Finds the route for what follows a slash. Visits each node at most once, because the tree has one path
+    /// to each.
     fn find<'n>(&'n self, path: &[u8], wanted: &WantedRoute<'_>) -> Option<Found<'n>> {
         let end = path.iter().position(|&byte| byte == b'/');
         let segment = end.and_then(|end| path.get(..end)).unwrap_or(path);
@@ -162,13 +163,13 @@ impl Node {
             let place = self.literals.binary_search_by(|(name, _)| name.as_bytes().cmp(segment)).ok()?;
             below(&self.literals.get(place)?.1)
         };
-        // An empty last segment, as in `/deals/`, is not something to name.
+        // `{name}` does not match an empty last segment, as in `/deals/`.
         let any = || below(self.any.as_deref().filter(|_| !segment.is_empty())?);
         literal().or_else(any).or_else(|| self.rest.pick(wanted))
     }
 }
 
-/// What is wrong with a route apart from its path.
+/// The errors of a route apart from its path.
 fn mistakes(route: usize, settings: &RouteSettings) -> Vec<PolicyError> {
     let requirement = &settings.requirement;
     let mut errors = Vec::new();
@@ -181,7 +182,7 @@ fn mistakes(route: usize, settings: &RouteSettings) -> Vec<PolicyError> {
         report("mcp_names", "requires mcp_methods: a name has no meaning without its method".to_owned());
     }
     for (key, scopes) in [("scopes", &requirement.scopes), ("any_scope", &requirement.any_scope)] {
-        // RFC 6750 §3: what a challenge can name, and what a space-delimited claim can hold.
+        // RFC 6750 §3: the characters that a challenge can name and a space-delimited claim can hold.
         let is_scope = |s: &str| {
             !s.is_empty() && s.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
         };
@@ -192,7 +193,7 @@ fn mistakes(route: usize, settings: &RouteSettings) -> Vec<PolicyError> {
     errors
 }
 
-/// Reads a pattern. Literals take the canonical form that paths are matched in.
+/// Parses a pattern. Literals are converted to the canonical form in which paths are matched.
 fn parse(pattern: &str, encoded_slashes: EncodedSlashes) -> Result<Vec<PathSegment>, String> {
     let raw = pattern.strip_prefix('/').ok_or_else(|| format!("\"{pattern}\" does not start with \"/\""))?;
     let raw: Vec<&str> = raw.split('/').collect();
@@ -220,7 +221,8 @@ fn parse(pattern: &str, encoded_slashes: EncodedSlashes) -> Result<Vec<PathSegme
     Ok(segments)
 }
 
-/// A literal in the form that paths are matched in. Only the last may be empty: `/deals/` is another path than `/deals`.
+/// A literal in the form in which paths are matched. Only the last may be empty: `/deals/` and `/deals` are
+/// different paths.
 fn literal(segment: &str, last: bool, encoded_slashes: EncodedSlashes) -> Result<String, String> {
     if segment.is_empty() {
         return if last { Ok(String::new()) } else { Err("it has an empty segment".to_owned()) };
@@ -240,7 +242,7 @@ fn literal(segment: &str, last: bool, encoded_slashes: EncodedSlashes) -> Result
         };
         return Err(format!("\"{segment}\" is not a wildcard here: {meant}"));
     }
-    // Followed by a slash, unless it is the last, so that it is judged by the rules of its place.
+    // Followed by a slash unless it is the last segment, so that it is judged by the rules for its position.
     let path = if last { format!("/{segment}") } else { format!("/{segment}/") };
     match target::canonical(path.as_bytes()) {
         Ok(Canonical { has_encoded_slash: true, .. }) if encoded_slashes == EncodedSlashes::Reject => {

@@ -1,6 +1,7 @@
-//! Tracks whether the signals about an issuer's tokens still arrive, and which subjects' tokens were seen.
+//! Tracks whether required signals about an issuer's tokens still arrive, and reports the subjects whose
+//! tokens were seen.
 //!
-//! Written by `signals`; read here with one atomic load for each required transmitter.
+//! Written by `signals`; read here with one atomic load per required transmitter.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -13,20 +14,21 @@ use super::denial::Reason;
 use super::token::{IssuerIndex, VerifiedToken};
 use crate::time::Monotonic;
 
-/// Stale, whatever the time.
+/// The value of `overdue_at` that counts as stale at any time.
 const SUSPENDED: i64 = i64::MIN;
 
-/// When a transmitter's heartbeat was last confirmed, and until when that is good.
+/// When a transmitter's heartbeat was last confirmed, and when the next one is overdue.
 #[derive(Debug)]
 pub struct SignalClock {
     transmitter: Box<str>,
-    /// Milliseconds on the monotonic clock, as the next; [`SUSPENDED`] once the transmitter no longer sends.
+    /// In milliseconds on the monotonic clock, as `confirmed_at`; [`SUSPENDED`] once the transmitter has
+    /// stopped sending.
     overdue_at: AtomicI64,
     confirmed_at: AtomicI64,
 }
 
 impl SignalClock {
-    /// Counts from now on; without a confirmation it is overdue after `patience`.
+    /// Creates a clock that starts now; without a confirmation it is overdue after `patience`.
     #[must_use]
     pub fn new(transmitter: &str, now: Monotonic, patience: Duration) -> Self {
         let overdue_at = now.plus(patience).as_millis().into();
@@ -39,18 +41,18 @@ impl SignalClock {
         &self.transmitter
     }
 
-    /// The heartbeat of `at` arrived, which is good for `patience`.
+    /// Records the heartbeat of `at`; the next one is overdue after `patience`.
     pub fn confirm(&self, at: Monotonic, patience: Duration) {
         self.confirmed_at.fetch_max(at.as_millis(), Ordering::AcqRel);
         self.overdue_at.store(at.plus(patience).as_millis(), Ordering::Release);
     }
 
-    /// The transmitter no longer sends anything, until the next confirmation.
+    /// Marks the transmitter as stopped until the next confirmation.
     pub fn suspend(&self) {
         self.overdue_at.store(SUSPENDED, Ordering::Release);
     }
 
-    /// Whether the transmitter said that it sends nothing.
+    /// Whether the transmitter announced that it has stopped sending.
     #[must_use]
     pub fn is_suspended(&self) -> bool {
         self.overdue_at.load(Ordering::Acquire) == SUSPENDED
@@ -62,20 +64,20 @@ impl SignalClock {
         now.as_millis() > self.overdue_at.load(Ordering::Acquire)
     }
 
-    /// How long ago the last heartbeat was confirmed, or counting began.
+    /// How long ago the last heartbeat was confirmed, or the clock created.
     #[must_use]
     pub fn age(&self, now: Monotonic) -> Duration {
         now.since(Monotonic::from_millis(self.confirmed_at.load(Ordering::Acquire)))
     }
 }
 
-/// Where the subjects of tokens that were verified for the first time go, so that a transmitter is asked to send their
-/// signals. Bounded: when nobody takes them out in time, a subject waits for its next token.
+/// A queue for the subjects of newly verified tokens, so that a transmitter is asked to send their signals.
+/// Bounded: if the queue is full, a subject waits for its next token.
 #[derive(Debug, Clone)]
 pub struct SeenSubjects(mpsc::Sender<Box<str>>);
 
 impl SeenSubjects {
-    /// Room for `capacity` subjects, and where they come out.
+    /// Creates a queue for `capacity` subjects, and returns its receiver.
     #[must_use]
     pub fn channel(capacity: usize) -> (Self, mpsc::Receiver<Box<str>>) {
         let (seen, arriving) = mpsc::channel(capacity);
@@ -83,37 +85,39 @@ impl SeenSubjects {
     }
 
     fn note(&self, subject: &str) {
-        // Reserved first: a full queue costs no allocation.
+        // Reserves first, so that a full queue costs no allocation.
         if let Ok(place) = self.0.try_reserve() {
             place.send(subject.into());
         }
     }
 }
 
-/// What signals mean for the tokens of one issuer.
+/// The signals about the tokens of one issuer.
 #[derive(Debug, Clone, Default)]
 pub struct IssuerSignals {
-    /// The transmitters without which its tokens are not judged.
+    /// The transmitters without whose signals its tokens are not accepted.
     pub required: Vec<Arc<SignalClock>>,
-    /// The transmitters that want to know its subjects.
+    /// The queues of transmitters that need to know its subjects.
     pub subjects: Vec<SeenSubjects>,
 }
 
 impl Enforcer {
-    /// Judges the tokens of each issuer, in their order, by these signals as well.
+    /// Also judges the tokens of each issuer by these signals, which are in the order of the issuers.
     #[must_use]
     pub fn with_signals(mut self, signals: Vec<IssuerSignals>) -> Self {
         self.signals = signals.into();
         self
     }
 
+    /// Checks that all required transmitters of this issuer's tokens are heard from.
+    ///
     /// # Errors
-    /// When a transmitter that must be heard about this issuer's tokens is not.
+    /// When one of them is overdue.
     pub(super) fn check_signals(&self, issuer: IssuerIndex, now: Monotonic) -> Result<(), Reason> {
         if self.stale_signals(issuer, now).is_some() { Err(Reason::SignalsStale) } else { Ok(()) }
     }
 
-    /// The first of the transmitters that must be heard about this issuer's tokens and is not.
+    /// The first required transmitter of this issuer's tokens that is overdue.
     pub(super) fn stale_signals(&self, issuer: IssuerIndex, now: Monotonic) -> Option<&SignalClock> {
         let mut required = self.of_issuer(issuer).flat_map(|signals| &signals.required);
         required.find(|clock| clock.is_stale(now)).map(AsRef::as_ref)
@@ -123,7 +127,7 @@ impl Enforcer {
         self.signals.get(usize::from(issuer.0)).into_iter()
     }
 
-    /// Notes the subject of a token whose signature was found true just now.
+    /// Queues the subject of a newly verified token.
     pub(super) fn note_subject(&self, token: &VerifiedToken) {
         let wanted = self.of_issuer(token.issuer).flat_map(|signals| &signals.subjects);
         if let Some(subject) = &token.subject {

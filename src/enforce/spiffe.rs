@@ -2,20 +2,20 @@
 
 use serde_json::{Map, Value};
 
-/// What every SPIFFE ID begins with.
+/// Prefix of every SPIFFE ID.
 pub const SCHEME: &str = "spiffe://";
-/// The longest SPIFFE ID, in bytes (SPIFFE-ID §2.3).
+/// Maximum length of a SPIFFE ID in bytes (SPIFFE-ID §2.3).
 const LONGEST: usize = 2048;
 
-/// The trust domain that the subject of a token belongs to, compared with a configured one as it is: upper case, a port and
-/// a user name make it another one.
+/// The trust domain in the subject of a token, to be compared byte for byte with a configured one: upper
+/// case, a port or a user name make it a different one.
 #[must_use]
 pub fn trust_domain(payload: &Map<String, Value>) -> Option<&str> {
     let rest = payload.get("sub")?.as_str()?.strip_prefix(SCHEME)?;
     rest.split(['/', '?', '#']).next()
 }
 
-/// Whether the subject is the SPIFFE ID of a workload.
+/// Checks that the subject is the SPIFFE ID of a workload.
 ///
 /// # Errors
 /// What is wrong with it.

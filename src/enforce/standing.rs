@@ -1,4 +1,4 @@
-//! Per-connection memory of a verified token, so that the next request need not look it up again.
+//! What recent judgements found about a verified token, so that the next request need not look it up again.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,13 +8,14 @@ use crate::sessions::Session;
 use crate::state::redis::FirstUse;
 use crate::time::{Monotonic, Timestamp};
 
-/// What is remembered of a token. Losing it costs some look-ups.
+/// Remembered results about a token. Losing them costs some lookups.
 #[derive(Debug, Default)]
 pub struct TokenStanding {
     /// One more than the generation of the revocations under which it was last found in force; 0: never.
     cleared: AtomicU64,
     session: OnceLock<Arc<Session>>,
-    /// Its first use on other replicas before `iat`, once they were asked; the end of time where there was none.
+    /// Its first use on other replicas before `iat`, once they were asked; the maximum time if there was
+    /// none.
     first_use: OnceLock<Timestamp>,
 }
 
@@ -28,28 +29,28 @@ impl TokenStanding {
         self.session.get()
     }
 
-    /// Keeps the session, so that the next judgement need not look for it. The first one stays: when it has left the
-    /// table, which is seldom, the one that came after it is looked for each time.
+    /// Keeps the session, so that the next judgement need not look it up. The first one stays: once it has
+    /// left the table, which is rare, its successor is looked up each time.
     pub(super) fn keep(&self, session: &Arc<Session>) {
         drop(self.session.set(Arc::clone(session)));
     }
 
-    /// Whether it was found in force by the revocations of this generation.
+    /// Whether it was found in force under the revocations of this generation.
     pub(super) fn is_cleared(&self, generation: u64) -> bool {
         self.cleared.load(Ordering::Relaxed) == generation.saturating_add(1)
     }
 
-    /// It was found in force by the revocations of this generation, whatever the time.
+    /// Records that it was found in force under the revocations of this generation, whatever the time.
     pub(super) fn clear(&self, generation: u64) {
         self.cleared.store(generation.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// The first use on other replicas, once they were asked.
+    /// The first use on other replicas, if they were asked.
     pub(super) fn first_use(&self) -> Option<Timestamp> {
         self.first_use.get().copied()
     }
 
-    /// Keeps what the other replicas answered; false when they could not.
+    /// Records the answer of the other replicas; returns false if it is unknown.
     pub(super) fn learn_first_use(&self, told: FirstUse) -> bool {
         let first = match told {
             FirstUse::At(first) => first,
@@ -61,7 +62,7 @@ impl TokenStanding {
     }
 }
 
-/// The session of a token, kept with it or found.
+/// The session of a token, kept with it or looked up in the table.
 pub(super) enum Known<'a> {
     Kept(&'a Arc<Session>),
     Found(Arc<Session>),

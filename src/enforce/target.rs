@@ -1,6 +1,7 @@
 //! The request target, parsed once: what is checked is what is sent.
 //!
-//! Rejects what two parsers could interpret differently. Knows the form of a path, not which paths exist.
+//! Rejects what two parsers could interpret differently. This module knows the form of a path, not which
+//! paths exist.
 
 use bytes::Bytes;
 use http::Method;
@@ -9,12 +10,12 @@ mod request_target;
 
 pub use request_target::RequestTarget;
 
-/// A request target that reads the same to every parser.
+/// A request target that every parser reads the same way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// As it came.
+    /// The target as received.
     sent: RequestTarget,
-    /// The path in canonical form, when that is not how it came.
+    /// The path in canonical form, if it was not received in this form.
     canonical: Option<Box<str>>,
     has_encoded_slash: bool,
 }
@@ -23,21 +24,23 @@ pub struct Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadTarget;
 
-/// How often an upstream and what stands before it may decode the path before a dot segment appears.
+/// How often an upstream and the proxies in front of it may decode the path, which must not produce a dot
+/// segment.
 const DECODINGS: usize = 2;
 
 impl Target {
-    /// Judges a target in origin-form, absolute-form or, for `OPTIONS`, `*` (RFC 9112 §3.2).
+    /// Parses a target in origin-form, absolute-form or, for `OPTIONS`, `*` (RFC 9112 §3.2).
     ///
-    /// The query needs no judgement: a [`RequestTarget`] holds neither control bytes nor `#`, and of the other bytes no two
-    /// parsers make different paths. A target with an encoded slash is sound only for a route that keeps them, which is for
-    /// the caller to see to.
+    /// The query is not checked: a [`RequestTarget`] contains neither control bytes nor `#`, and the other
+    /// bytes of a query do not change how a parser reads the path. A target with an encoded slash is only
+    /// valid for a route that keeps them, which the caller must check.
     ///
     /// # Errors
-    /// [`BadTarget`] for control bytes, `\` or NUL behind an escape, dot segments, empty segments, invalid escapes, user
-    /// information, a scheme that is not HTTP, and a target without a path.
+    /// [`BadTarget`] for control bytes, an encoded `\` or NUL, dot segments, empty segments, invalid escapes,
+    /// user information, a scheme that is not HTTP, and a target without a path.
     pub fn parse(method: &Method, sent: &RequestTarget) -> Result<Self, BadTarget> {
-        // User information before the host is an old way to show one host and mean another (RFC 9110 §4.2.4).
+        // User information before the host is an old trick to display one host and mean another (RFC 9110
+        // §4.2.4).
         if !sent.is_http() || sent.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(BadTarget);
         }
@@ -49,7 +52,7 @@ impl Target {
         Ok(Self { sent, canonical: text.map(String::into_boxed_str), has_encoded_slash })
     }
 
-    /// What goes upstream, byte for byte what was judged: path and query, or `*`.
+    /// The path and query to forward, byte for byte as judged, or `*`.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
         self.sent.as_bytes()
@@ -61,8 +64,8 @@ impl Target {
         self.sent.query()
     }
 
-    /// The path in canonical form, which routes are matched against: unreserved characters are literal, every other
-    /// escape is in upper case (RFC 3986 §6.2.2).
+    /// The path in canonical form, in which routes are matched: unreserved characters are literal, all other
+    /// escapes are in upper case (RFC 3986 §6.2.2).
     #[must_use]
     pub fn path(&self) -> &str {
         self.canonical.as_deref().unwrap_or_else(|| self.sent.path())
@@ -73,26 +76,26 @@ impl Target {
         self.canonical.as_deref().map_or_else(|| self.sent.path_bytes(), str::as_bytes)
     }
 
-    /// Whether there is a `%2f` in the path: a part of its segment here, and a separator to an upstream that decodes it
-    /// before it splits.
+    /// Whether the path contains a `%2f`: part of its segment here, but a separator for an upstream that
+    /// decodes before it splits.
     #[must_use]
     pub fn has_encoded_slash(&self) -> bool {
         self.has_encoded_slash
     }
 }
 
-/// What the path of a sound target comes down to.
+/// The result of checking a path.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Canonical {
-    /// `None` when the path has this form already.
+    /// The canonical form; `None` if the path already has it.
     pub(super) text: Option<String>,
     pub(super) has_encoded_slash: bool,
 }
 
-/// Judges a path and brings it into canonical form.
+/// Checks a path and converts it to canonical form.
 ///
-/// An encoded slash stays what it is. What it would make of the path in an upstream that decodes it is judged all the same:
-/// neither reading may climb or hold an empty segment.
+/// An encoded slash stays encoded. The path that an upstream would see after decoding it is checked as well:
+/// neither reading may contain dot segments or empty segments.
 pub(super) fn canonical(path: &[u8]) -> Result<Canonical, BadTarget> {
     if is_ordinary(path) {
         return Ok(Canonical::default());
@@ -118,32 +121,32 @@ pub(super) fn canonical(path: &[u8]) -> Result<Canonical, BadTarget> {
     Ok(canonical)
 }
 
-/// Nearly every path: plain bytes, and no segment that begins as a suspicious one would.
+/// The common case: plain bytes, and no segment with a suspicious start.
 fn is_ordinary(path: &[u8]) -> bool {
     let suspicious = |pair: &[u8]| matches!(pair, [b'/', b'/' | b'.' | b';']);
     path.starts_with(b"/") && path.iter().all(|&byte| is_plain(byte)) && !path.windows(2).any(suspicious)
 }
 
-/// Bytes that stand for themselves in a path: `pchar` without escapes, and `/` (RFC 3986 §3.3).
+/// Bytes that represent themselves in a path: `pchar` without escapes, and `/` (RFC 3986 §3.3).
 const fn is_plain(byte: u8) -> bool {
     is_unreserved(byte)
         || matches!(byte, b'/' | b':' | b'@')
         || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
 }
 
-/// RFC 3986 §2.3.
+/// Unreserved characters (RFC 3986 §2.3).
 const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// Whether a segment leads upwards or nowhere. Its name ends where a parser may cut parameters, query or fragment off;
-/// a backslash separates segments for some.
+/// Whether the path contains a dot segment. A segment's name ends where a parser may cut off parameters,
+/// query or fragment; some parsers also separate segments at a backslash.
 fn climbs(path: &[u8]) -> bool {
     path.split(|byte| matches!(byte, b'/' | b'\\')).any(|segment| matches!(name(segment), b"." | b".."))
 }
 
-/// Whether a segment is empty once its parameters are cut off, which makes `/;x/admin` into `//admin`. The last may be,
-/// as `/` may be the last byte.
+/// Whether a segment is empty once its parameters are cut off, which turns `/;x/admin` into `//admin`. The
+/// last segment may be empty, because a path may end with `/`.
 fn hides_empty(path: &[u8]) -> bool {
     let mut segments = path.split(|&byte| byte == b'/').skip(1).peekable();
     while let Some(segment) = segments.next() {
@@ -158,7 +161,8 @@ fn name(segment: &[u8]) -> &[u8] {
     segment.split(|byte| matches!(byte, b';' | b'?' | b'#')).next().unwrap_or_default()
 }
 
-/// Whether a byte was encoded with more bytes than UTF-8 allows, which lenient decoders read as `/` or `.` (RFC 3629 §10).
+/// Whether a byte is encoded with more bytes than UTF-8 allows, which lenient decoders read as `/` or `.`
+/// (RFC 3629 §10).
 fn is_overlong(decoded: &[u8]) -> bool {
     decoded
         .windows(2)
@@ -175,7 +179,7 @@ fn canonical_escapes(path: &[u8]) -> Result<Canonical, BadTarget> {
             b'%' => {
                 let (decoded, after) = escape(rest).ok_or(BadTarget)?;
                 rest = after;
-                // A separator or NUL that only some decode.
+                // A separator or NUL that only some parsers decode.
                 if decoded < 0x20 || matches!(decoded, 0x7f | b'\\') {
                     return Err(BadTarget);
                 }
@@ -193,14 +197,14 @@ fn canonical_escapes(path: &[u8]) -> Result<Canonical, BadTarget> {
     Ok(Canonical { text: Some(canonical), has_encoded_slash })
 }
 
-/// The byte of two hexadecimal digits, and what follows them.
+/// Parses two hexadecimal digits; returns the byte and the rest.
 fn escape(digits: &[u8]) -> Option<(u8, &[u8])> {
     let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
     let (&[high, low], rest) = digits.split_first_chunk::<2>()?;
     Some((value(high)? << 4 | value(low)?, rest))
 }
 
-/// Decodes every valid escape once and leaves the others.
+/// Decodes every valid escape once and keeps invalid ones.
 fn decode(path: &[u8]) -> Vec<u8> {
     percent_encoding::percent_decode(path).collect()
 }

@@ -1,4 +1,4 @@
-//! Issuers with real keys, tokens in any shape, and an enforcer to show them to.
+//! Issuers with real keys, tokens in any shape, and an enforcer that judges them.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -78,7 +78,7 @@ impl Signer {
         }
     }
 
-    /// In the form that key sets take.
+    /// The public key in the form that key sets use.
     pub(super) fn public(&self) -> Vec<u8> {
         match self {
             Self::Ecdsa(pair) => pair.public_key().as_ref().to_vec(),
@@ -89,16 +89,16 @@ impl Signer {
     }
 }
 
-/// Every private key of the tests.
+/// All private keys of the tests.
 pub(super) struct Signers {
     pub(super) es256: Signer,
     pub(super) es384: Signer,
     pub(super) ed25519: Signer,
     pub(super) rs256: Signer,
     pub(super) ps256: Signer,
-    /// Of the other issuer, under the same `kid` as `es256`.
+    /// The other issuer's key, with the same `kid` as `es256`.
     pub(super) other: Signer,
-    /// In nobody's set.
+    /// In no key set.
     pub(super) stranger: Signer,
     pub(super) secret: Signer,
 }
@@ -179,7 +179,7 @@ pub(super) fn key(kid: &str, algorithm: Algorithm, signer: &Signer) -> Verificat
     VerificationKey::public(Some(kid), &[algorithm], &signer.public()).expect("a key")
 }
 
-/// An issuer that has these keys and always will.
+/// An issuer with a fixed set of keys.
 pub(super) fn issuer(issuer: &str, algorithms: &[Algorithm], set: KeySet) -> TrustedIssuer {
     let metrics = Metrics::new().expect("instruments");
     let keys = KeyStore::fixed(key_settings(issuer, algorithms), set, metrics);
@@ -240,7 +240,7 @@ pub(crate) fn enforcer_with(
     Enforcer::new(settings, issuers, in_force, &Metrics::new().expect("instruments")).expect("sound routes")
 }
 
-/// As [`enforcer`], with other rules about proofs.
+/// As [`enforcer`], with other settings for proofs.
 pub(super) fn enforcer_of_proofs(
     issuers: Vec<TrustedIssuer>,
     routes: Vec<RouteSettings>,
@@ -252,7 +252,7 @@ pub(super) fn enforcer_of_proofs(
     Enforcer::new(settings, issuers, InForce::unlimited(), &metrics).expect("sound routes")
 }
 
-/// A request in the making.
+/// A test request under construction.
 pub(super) struct TestRequest<'a> {
     pub(super) enforcer: &'a Enforcer,
     pub(super) path: &'a str,
@@ -283,7 +283,7 @@ impl<'a> TestRequest<'a> {
         Self { authorization: Some(format!("Bearer {token}")), ..self }
     }
 
-    /// Both clocks.
+    /// The time on both clocks.
     pub(super) fn now(&self) -> Now {
         Now::at_millis(self.at.as_millis())
     }
@@ -297,7 +297,7 @@ impl<'a> TestRequest<'a> {
         self.decide_at(self.now())
     }
 
-    /// Why it is refused at this moment of both clocks.
+    /// Why it is denied at this moment on both clocks.
     pub(super) fn reason_at(&self, now: Now) -> Option<Reason> {
         match self.decide_at(now).verdict {
             Verdict::Allow(_) => None,
@@ -326,7 +326,7 @@ impl<'a> TestRequest<'a> {
         self.enforcer.decide(&request, self.asked, now)
     }
 
-    /// Why it is refused. Every token that a test asks this of is explained as well, before and after the decision.
+    /// Why it is denied. Every such token is also explained, before and after the decision.
     pub(super) fn reason(&self) -> Option<Reason> {
         let before = self.explain();
         let verdict = self.decide().verdict;
@@ -337,7 +337,7 @@ impl<'a> TestRequest<'a> {
         };
         for explanation in before.into_iter().chain(self.explain()) {
             match reason.or(shadow) {
-                // Only a connection can tell.
+                // Only a connection has a certificate.
                 Some(Reason::CertificateMismatch) => assert_ne!(explanation.ok("certificate"), Some(true)),
                 Some(Reason::BadProof | Reason::NonceRequired | Reason::UnprovenToken) => {
                     assert_ne!(explanation.ok("proof"), Some(true));
@@ -348,7 +348,7 @@ impl<'a> TestRequest<'a> {
         reason
     }
 
-    /// The explanation, when the request carries a Bearer token.
+    /// The explanation, if the request carries a Bearer token.
     pub(super) fn explain(&self) -> Option<Explanation> {
         let token = self.authorization.as_ref()?.strip_prefix("Bearer ")?;
         Some(self.enforcer.explain(&Question {
@@ -365,12 +365,12 @@ impl<'a> TestRequest<'a> {
 }
 
 impl Explanation {
-    /// What became of a check.
+    /// The result of a check.
     pub(super) fn ok(&self, check: &str) -> Option<bool> {
         self.find(check).ok
     }
 
-    /// What was compared in a check.
+    /// What a check compared.
     pub(super) fn detail(&self, check: &str) -> &str {
         &self.find(check).detail
     }

@@ -17,29 +17,30 @@ use crate::sessions::{Idle, Idleness, Introduction, Session, Sessions};
 use crate::state::redis::Told;
 use crate::time::{Now, Timestamp};
 
-/// Names an issuer by its place in the configuration.
+/// The index of an issuer in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IssuerIndex(pub u16);
 
-/// What a value of [`HeaderValue`] takes besides its bytes: they are shared, and counted.
+/// Size of a [`HeaderValue`] besides its bytes, which are reference-counted.
 const SHARED_BYTES: usize = 40;
 
-/// What a token is, whatever string it arrived in: SHA-256 of `iss`, a newline and `jti`; without `jti`, of its signing
-/// input. Never of the raw string: ECDSA's twin signature and other spellings of base64 make many strings of one signed
-/// message, and none of them may escape a revocation or restart an idle clock.
+/// The identity of a token, independent of its encoding: SHA-256 of `iss`, a newline and `jti`; without a
+/// `jti`, of its signing input. Never of the raw string: ECDSA's twin signatures and variants of base64 give
+/// one signed message many strings, none of which may escape a revocation or restart an idle clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId(pub [u8; 32]);
 
-/// A token whose signature is true under one key set and whose claims have the right form.
+/// A token with a valid signature under one key set and well-formed claims.
 ///
-/// Says nothing of whether it is in force: expiry, revocation, idleness and policy are judged on every request.
+/// This does not mean that it is in force: expiry, revocation, idleness and policy are judged on every
+/// request.
 #[derive(Debug)]
 pub struct VerifiedToken {
-    /// Whose token it is.
+    /// The issuer.
     pub issuer: IssuerIndex,
     /// Its identity.
     pub id: TokenId,
-    /// The first 12 hex digits of SHA-256 of `iss`, newline, `sub`; what logs carry.
+    /// The first 12 hex digits of SHA-256 of `iss`, newline, `sub`, for logs.
     pub subject_hash: Option<Box<str>>,
     /// `sub`.
     pub subject: Option<Box<str>>,
@@ -59,11 +60,12 @@ pub struct VerifiedToken {
     pub not_before: Option<Timestamp>,
     /// The audiences, in the token's order.
     pub audiences: Words,
-    /// None of them is one of the issuer's own: it is good for the resources that it names, and for nothing else.
+    /// Whether none of them is an audience of the issuer's own, so that the token is valid only for the
+    /// resources that it names.
     pub is_for_resources: bool,
-    /// `auth_time`: when its subject was authenticated.
+    /// `auth_time`: when its subject authenticated.
     pub authenticated_at: Option<Timestamp>,
-    /// The conditions of the configuration that it meets.
+    /// The configured conditions that it meets.
     pub met: ConditionSet,
     /// Scopes, in the token's order.
     pub scopes: Words,
@@ -71,15 +73,15 @@ pub struct VerifiedToken {
     pub roles: Words,
     /// What `cnf` binds it to.
     pub bound_to: Confirmation,
-    /// What the upstream learns of it.
+    /// What the upstream learns about it.
     pub identity: IdentityHeaders,
-    /// What revocations are looked up by.
+    /// The facts by which revocations are looked up.
     pub facts: TokenFacts,
-    /// What the last judgements found, so that the next need not look it up again.
+    /// Results of recent judgements, so that the next need not look them up again.
     pub standing: TokenStanding,
 }
 
-/// What a token is bound to (RFC 7800 `cnf`): nothing, a client certificate, a key, or both.
+/// What `cnf` binds a token to (RFC 7800): nothing, a client certificate, a key, or both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Confirmation {
     /// `x5t#S256`, decoded (RFC 8705 §3.1).
@@ -88,16 +90,16 @@ pub struct Confirmation {
     pub key: Option<[u8; 32]>,
 }
 
-/// A list of words in one piece of memory: a remembered token is seldom in the processor's cache, and every piece that
-/// a judgement touches costs as much as the rest of it.
+/// A list of words in one allocation: a cached token is seldom in the CPU cache, and every allocation that a
+/// judgement touches costs as much as the rest of it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Words(Box<str>);
 
-/// What ends a word, and so cannot be part of one.
+/// The terminator of a word, which no word can contain.
 const WORD_END: char = '\0';
 
 impl Words {
-    /// Joins words; `None` when one of them holds a NUL.
+    /// Joins words; `None` if one of them contains a NUL.
     #[must_use]
     pub fn new(words: &[&str]) -> Option<Self> {
         let joined: String = words.iter().flat_map(|word| [word, "\0"]).collect();
@@ -122,7 +124,7 @@ impl fmt::Debug for Words {
     }
 }
 
-/// The time a token is good for.
+/// The period in which a token is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
     /// `iat`.
@@ -134,7 +136,7 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Judges the time, each bound with `leeway` (RFC 7519 §4.1.4 to §4.1.6).
+    /// Judges the period, allowing `leeway` at each bound (RFC 7519 §4.1.4 to §4.1.6).
     ///
     /// # Errors
     /// [`Reason::Expired`], [`Reason::NotYetValid`], [`Reason::IssuedInFuture`], in this order.
@@ -159,14 +161,15 @@ impl Validity {
 }
 
 impl VerifiedToken {
-    /// The time it is good for.
+    /// The period in which it is valid.
     #[must_use]
     pub fn validity(&self) -> Validity {
         let Self { issued_at, expires_at, not_before, .. } = *self;
         Validity { issued_at, expires_at, not_before }
     }
 
-    /// Whether the connection may use it: a token bound to a certificate needs that one (RFC 8705 §3).
+    /// Checks that the connection may use it: a token bound to a certificate requires that certificate (RFC
+    /// 8705 §3).
     ///
     /// # Errors
     /// [`Reason::CertificateMismatch`].
@@ -177,7 +180,7 @@ impl VerifiedToken {
         }
     }
 
-    /// From `iat` to `exp`.
+    /// The time from `iat` to `exp`.
     pub(super) fn lifetime(&self) -> Duration {
         self.expires_at.since(self.issued_at)
     }
@@ -197,7 +200,7 @@ impl VerifiedToken {
         size_of::<Self>() + texts + words + headers + omitted + names + self.met.size()
     }
 
-    /// Its idle clock, if it was used: the one that was kept with it or, at first sight and when that one has left the
+    /// Its session, if it was used: the one kept with the token, or, if there is none or it has left the
     /// table, the one in the table.
     pub(super) fn session(&self, sessions: &Sessions) -> Option<Known<'_>> {
         match self.standing.session() {
@@ -212,14 +215,14 @@ impl VerifiedToken {
         }
     }
 
-    /// Whether it was found in force under the same revocations, and stays so: one comparison while nothing was published
-    /// since it was last judged.
+    /// Whether it was found in force under the same revocations: a single comparison while nothing was
+    /// published since it was last judged.
     pub(super) fn is_known_in_force(&self, snapshot: &Snapshot) -> bool {
         self.standing.is_cleared(snapshot.generation())
     }
 
-    /// Whether its first use on other replicas decides: an event lies no more than `leeway` before its issue, and they were
-    /// not asked yet. What they do from then on comes after that event.
+    /// Whether its first use on other replicas matters: an event lies no more than `leeway` before its issue,
+    /// and they were not asked yet. Any use on them after that comes after the event.
     pub(super) fn is_first_use_in_question(
         &self,
         session: Option<&Session>,
@@ -234,13 +237,13 @@ impl VerifiedToken {
             && !snapshot.would_end(&facts, facts.issued_at)
     }
 
-    /// Whether an event has ended it by `now`; `leeway` is how long it is accepted after its `exp`.
+    /// Checks whether an event has ended it by `now`; `leeway` is how long it is accepted after its `exp`.
     ///
-    /// A token was issued by the time it was first seen or used, whatever its `iat` says: the clock of its issuer may be
-    /// ahead of the event that ends it.
+    /// A token was issued by the time it was first seen or used, whatever its `iat`: its issuer's clock may
+    /// be ahead of the event that ends it.
     ///
     /// # Errors
-    /// What ended it.
+    /// The reason it ended.
     pub(super) fn judge_revocations(
         &self,
         session: Option<&Session>,
@@ -260,10 +263,11 @@ impl VerifiedToken {
         }
     }
 
-    /// Here it is, at `now`, so it was issued: an event from now on ends it, even if the clock of its issuer is ahead.
+    /// Limits the time of issue to `now`, because the token is here: an event from now on ends it, even if
+    /// its issuer's clock is ahead.
     ///
-    /// Cut-offs are whole seconds. One of this second that ends it by this rule alone is there already, so the token came
-    /// after it, and counts as issued in the next second.
+    /// Cut-offs are whole seconds. A cut-off of the current second that would end the token only because of
+    /// this rule is known already, so the token came after it and counts as issued in the next second.
     pub(super) fn seen_at(&mut self, now: Now, revocations: &Revocations) {
         let wall = now.wall;
         if self.issued_at <= wall {
@@ -276,21 +280,22 @@ impl VerifiedToken {
         self.facts.issued_at = self.issued_at.min(known_since);
     }
 
-    /// It was here before, as `seen`.
+    /// Takes over when the same token was first seen, as `seen`.
     pub(super) fn seen_as(&mut self, seen: &Self) {
         self.facts.issued_at = self.facts.issued_at.min(seen.facts_with(None).issued_at);
     }
 
-    /// What revocations are looked up by, for a token that was first used then; on another replica perhaps earlier.
+    /// The facts for looking up revocations, for a token first used at this time; on another replica perhaps
+    /// earlier.
     pub(super) fn facts_with(&self, first_used_at: Option<Timestamp>) -> TokenFacts {
         let uses = first_used_at.into_iter().chain(self.standing.first_use());
         TokenFacts { issued_at: uses.fold(self.facts.issued_at, Timestamp::min), ..self.facts.clone() }
     }
 
-    /// Whether it was unused for too long, or what must be asked before that is known.
+    /// Checks that it was not unused for too long, or returns what must be asked first.
     ///
     /// # Errors
-    /// [`Reason::Idle`]; in a fleet also that the other replicas must be asked first, or cannot be.
+    /// [`Reason::Idle`]; in a fleet also when the other replicas must be asked first, or cannot be.
     pub(super) fn judge_idle(
         &self,
         session: Option<&Session>,
@@ -310,7 +315,7 @@ impl VerifiedToken {
         }
     }
 
-    /// What its idle clock needs to know of it.
+    /// The facts that its idle clock needs.
     pub(super) fn introduction<'a>(&'a self, issuer: &'a Arc<str>) -> Introduction<'a> {
         Introduction {
             token: self.facts.token,
@@ -326,10 +331,11 @@ impl VerifiedToken {
 }
 
 impl Pass {
-    /// Counts a request or the bytes of a stream as a use of the token; `told` is what other replicas just answered.
+    /// Counts a request or bytes on a stream as a use of the token; `told` is what other replicas just
+    /// answered.
     ///
     /// # Errors
-    /// When it is idle by now.
+    /// When it has gone idle.
     pub(super) fn count_use(
         &self,
         told: Option<Told>,
@@ -368,13 +374,13 @@ impl TokenId {
 }
 
 impl fmt::Display for TokenId {
-    /// The first 12 hexadecimal digits: what logs carry.
+    /// Writes the first 12 hexadecimal digits, for logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().take(6).try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-/// SHA-256 of an issuer, a newline and something of its own. Issuers hold no newline, so no two pairs meet.
+/// SHA-256 of an issuer, a newline and a name. Issuers contain no newline, so no two pairs collide.
 pub(super) fn fingerprint(issuer: &str, of: &str) -> TokenId {
     TokenId::of(format!("{issuer}\n{of}").as_bytes())
 }

@@ -1,7 +1,7 @@
-//! The issuers, their keys, and what is remembered of tokens: the proofs of signatures, and what is wrong with bad tokens.
+//! Verifies tokens with the keys of their issuers, and caches proofs of signatures and faults of bad tokens.
 //!
-//! What is kept is the proof that a signature is true under one key set, or which check a token fails under one, never a
-//! verdict: time, keys and everything after them are judged on every request.
+//! An entry says that a signature is valid under one key set, or which check a token fails under it; it is
+//! never a verdict. Time, keys and all later checks are judged on every request.
 
 use std::sync::Arc;
 
@@ -25,25 +25,25 @@ use crate::metrics::Metrics;
 use crate::sessions::Sessions;
 use crate::time::{Monotonic, Now, Timestamp};
 
-/// How many keys are tried for one token: more is a way to make one request cost many signatures.
+/// Maximum number of keys tried for one token, so that one request cannot cost many signature verifications.
 const MAX_CANDIDATES: usize = 8;
 
-/// The longest `kid` that is logged, in bytes.
+/// Maximum length of a logged `kid` in characters.
 const MAX_LOGGED_KID: usize = 64;
 
-/// Proves tokens, and remembers the proofs.
+/// Verifies tokens, and caches the proofs.
 #[derive(Debug)]
 pub(super) struct TokenVerifier {
     issuers: Vec<TrustedIssuer>,
-    /// Our clock against `iat`, by issuer.
+    /// Difference between our clock and `iat`, by issuer.
     skews: Vec<Histogram>,
     identity: IdentitySettings,
-    /// What tokens are measured against when they are verified.
+    /// All conditions that tokens are evaluated against when they are verified.
     conditions: ConditionTable,
-    /// What those of each issuer must meet.
+    /// The conditions that each issuer's tokens must meet.
     needed: Vec<ConditionSet>,
     proofs: Arc<Proofs>,
-    /// By the keys of `proofs`, so they are kept and replaced together.
+    /// Uses the keys of `proofs`, so both are kept and replaced together.
     faults: Arc<Faults>,
     first_seen: Arc<FirstSeen>,
     hits: IntCounter,
@@ -81,12 +81,12 @@ impl TokenVerifier {
         self.issuers.get(usize::from(index.0))
     }
 
-    /// What a token, as it was presented, is remembered by.
+    /// The key by which a presented token is cached.
     pub(super) fn proof_key(&self, bearer: BearerToken<'_>) -> Option<ProofKey> {
         self.proofs.key(bearer.as_bytes())
     }
 
-    /// A proof under the key set that is in force now.
+    /// The cached proof, if it is valid under the key set in force now.
     pub(super) fn cached(
         &self,
         key: Option<ProofKey>,
@@ -101,7 +101,7 @@ impl TokenVerifier {
         found
     }
 
-    /// As [`Self::cached`], for a question that is not counted.
+    /// As [`Self::cached`], without counting a hit or miss.
     pub(super) fn seen(
         &self,
         key: Option<ProofKey>,
@@ -112,8 +112,8 @@ impl TokenVerifier {
         (proof.generation == issuer.keys.generation()).then_some((proof.token, issuer))
     }
 
-    /// Remembers that a token's signature is true under the key set of this generation; `is_dated` when its issuer says when
-    /// it was issued.
+    /// Caches that a token's signature is valid under the key set of this generation. `is_dated` is whether
+    /// the token has an `iat`.
     pub(super) fn remember(
         &self,
         key: Option<ProofKey>,
@@ -129,7 +129,7 @@ impl TokenVerifier {
         }
     }
 
-    /// What is wrong with a token, if that was found a moment ago under the key set that is in force now.
+    /// The fault of a token, if it was found recently, under the key set in force now.
     pub(super) fn fault(&self, key: Option<ProofKey>, now: Monotonic) -> Option<Arc<LastingFault>> {
         let fault = self.faults.get(key?, now)?;
         let issuer = fault.claimed.as_ref().and_then(|claimed| self.issuer(claimed.issuer));
@@ -137,15 +137,15 @@ impl TokenVerifier {
         (fault.generation.is_none() || fault.generation == in_force).then_some(fault)
     }
 
-    /// Remembers what is wrong with a token.
+    /// Caches the fault of a token.
     pub(super) fn note_fault(&self, key: ProofKey, fault: LastingFault, now: Monotonic) {
         self.faults.put(key, fault, now);
     }
 
-    /// Continues with the proofs and faults of another verifier, if they are such as this one would find: of the same issuers
-    /// with the same keys and rules, with the same identity headers.
+    /// Takes over the proofs and faults of another verifier if this one would find the same: for the same
+    /// issuers with the same keys and rules, and the same identity headers.
     ///
-    /// When tokens were first seen stays known in any case.
+    /// The times at which tokens were first seen are always taken over.
     pub(super) fn inherit(&mut self, other: &Self) {
         self.first_seen = Arc::clone(&other.first_seen);
         let same = |(own, other): (&TrustedIssuer, &TrustedIssuer)| {
@@ -161,19 +161,19 @@ impl TokenVerifier {
         }
     }
 
-    /// Forgets proofs of tokens that are idle or dead, and old faults.
+    /// Drops proofs of tokens that are idle or dead, and old faults.
     pub(super) fn sweep(&self, now: Monotonic) {
         self.proofs.sweep();
         self.faults.sweep(now);
     }
 
-    /// How many faults there are.
+    /// The number of faults.
     #[cfg(test)]
     pub(super) fn faults(&self) -> usize {
         self.faults.len()
     }
 
-    /// How many proofs there are, and their bytes.
+    /// The number of proofs and their total weight in bytes.
     #[cfg(test)]
     pub(super) fn proofs(&self) -> (u64, u64) {
         self.proofs.size()
@@ -189,30 +189,31 @@ impl TokenVerifier {
         &self.issuers
     }
 
-    /// When tokens were first seen that do not say when they were issued.
+    /// When tokens without `iat` were first seen.
     pub(super) fn first_seen(&self) -> &FirstSeen {
         &self.first_seen
     }
 
-    /// What tokens are measured against.
+    /// All conditions that tokens are evaluated against.
     pub(super) fn conditions(&self) -> &ConditionTable {
         &self.conditions
     }
 
-    /// Whether a token meets what its issuer's tokens must meet on every route.
+    /// Checks that a token meets the conditions of its issuer.
     pub(super) fn judge_conditions(&self, token: &VerifiedToken) -> Result<(), Reason> {
         let needed = self.needed.get(usize::from(token.issuer.0)).ok_or(Reason::UnknownIssuer)?;
         if token.met.holds(needed) { Ok(()) } else { Err(Reason::ClaimCondition) }
     }
 
-    /// What upstreams learn of tokens.
+    /// The identity settings for upstreams.
     pub(super) fn identity(&self) -> &IdentitySettings {
         &self.identity
     }
 }
 
 impl TrustedIssuer {
-    /// Keys that were never loaded or not confirmed for too long prove nothing.
+    /// Checks that the keys are usable: keys that were never loaded or not confirmed for too long verify
+    /// nothing.
     pub(super) fn check_keys(&self, now: Now) -> Result<(), Reason> {
         match self.keys.availability(now) {
             Availability::Usable => Ok(()),
@@ -220,7 +221,7 @@ impl TrustedIssuer {
         }
     }
 
-    /// Why the keys do not prove a token, if none of them may have made its signature.
+    /// Checks that one of the keys may have made a token's signature.
     pub(super) fn check_key(
         &self,
         keys: &KeySet,
@@ -230,14 +231,15 @@ impl TrustedIssuer {
         if let Some(kid) = jws.kid().filter(|kid| !keys.knows(kid)) {
             return Err(Unproved { wanted: WantedKey::key(kid), reason: Reason::UnknownKey });
         }
-        // The key is there, or would be if the token named one; the algorithm is not one for it.
+        // The key exists, or would if the token named one, but the algorithm does not fit it.
         match candidates(keys, algorithm, jws).next() {
             Some(_) => Ok(()),
             None => Err(Unproved::by(keys.generation(), Reason::BadAlgorithm)),
         }
     }
 
-    /// The refusal of an unproved token: a question while another key set may come that proves it, and was not asked for.
+    /// The refusal of an unverified token: a question if a newer key set may verify it and was not asked for
+    /// yet.
     pub(super) fn refuse(
         &self,
         index: IssuerIndex,
@@ -252,7 +254,7 @@ impl TrustedIssuer {
     }
 }
 
-/// What a key set lacks to prove a token, and the reason to reject it for that.
+/// The key that a set lacks to verify a token, and the reason to reject the token for that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unproved {
     wanted: WantedKey,
@@ -260,7 +262,7 @@ pub(super) struct Unproved {
 }
 
 impl Unproved {
-    /// No key of the set with this generation proves it.
+    /// No key of the set with this generation verifies it.
     pub(super) fn by(generation: u64, reason: Reason) -> Self {
         Self { wanted: WantedKey::OtherThan(generation), reason }
     }
@@ -275,14 +277,14 @@ fn candidates<'k>(
     keys.candidates(jws.kid(), algorithm).take(MAX_CANDIDATES)
 }
 
-/// Whether one of the keys made the signature.
+/// Checks that one of the keys made the signature.
 pub(super) fn check_signature(keys: &KeySet, algorithm: Algorithm, jws: &Jws<'_>) -> Result<(), Unproved> {
     let made_it =
         candidates(keys, algorithm, jws).any(|key| key.verify(algorithm, jws.signing_input, &jws.signature));
     if made_it { Ok(()) } else { Err(Unproved::by(keys.generation(), Reason::BadSignature)) }
 }
 
-/// A `kid` or a client as a log may carry it: anybody may have sent it.
+/// Makes a `kid` or client safe to log: anyone may have sent it.
 pub(super) fn loggable(text: &str) -> Box<str> {
     let visible = |c: char| if c.is_ascii_graphic() { c } else { '?' };
     text.chars().take(MAX_LOGGED_KID).map(visible).collect::<String>().into()

@@ -96,7 +96,7 @@ impl Reason {
         }
     }
 
-    /// The meaning of a word that users see. Where two reasons share it, that of the first.
+    /// The meaning of a word that users see. If two reasons share the word, that of the first.
     #[must_use]
     pub fn meaning_of(word: &str) -> Option<&'static str> {
         Self::ALL.iter().find(|reason| reason.as_str() == word).map(|reason| reason.meaning())

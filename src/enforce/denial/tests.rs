@@ -1,4 +1,4 @@
-//! The words and answers of every refusal.
+//! The words and responses of every denial.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Proofs of possession (RFC 9449), required with a token that is bound to a key.
 //!
-//! Pure: takes a header and what is expected of it, and returns a proven key or a fault. `replays` knows whether a proof
-//! has been used before.
+//! Pure: takes a header and the expected values, and returns a proven key or a fault. `replays` knows whether
+//! a proof was used before.
 
 use std::time::Duration;
 
@@ -21,18 +21,18 @@ use uri::UriOrigin;
 
 pub use sender::SenderConstraint;
 
-/// Proofs, as configured (`[dpop]`).
+/// Settings for proofs (`[dpop]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DpopSettings {
-    /// Where clients reach the gate; `None`: `https://` and the host that a request names.
+    /// The URL at which clients reach the gate; `None`: `https://` and the host that a request names.
     pub public_url: Option<UriOrigin>,
     /// How old a proof may be, and how far in the future.
     pub max_age: Duration,
     /// Whether a proof must carry a nonce of this gate.
     pub nonce: bool,
-    /// How many proofs are remembered at most.
+    /// Maximum number of remembered proofs.
     pub max_tracked: usize,
-    /// The configuration has this table, so that challenges offer DPoP.
+    /// Whether the configuration has this table, so that challenges offer DPoP.
     pub announced: bool,
 }
 
@@ -43,21 +43,21 @@ impl Default for DpopSettings {
     }
 }
 
-/// As many proofs as are remembered by default.
+/// Default maximum number of remembered proofs.
 pub const DEFAULT_TRACKED: usize = 1_000_000;
 
-/// The algorithms that a proof may be signed by, as challenges and metadata name them.
+/// The algorithms accepted for proofs, as challenges and metadata name them.
 pub const ALGORITHMS: [&str; 10] =
     ["ES256", "ES384", "EdDSA", "Ed25519", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"];
 
 /// What is wrong with the proof of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProofFault {
-    /// It is missing.
+    /// The proof is missing.
     Absent,
     /// There is more than one `DPoP` field.
     Several,
-    /// It is no signed JWT of a sane length, or not everybody would read it alike.
+    /// It is not a signed JWT of reasonable length, or parsers could read it differently.
     Malformed,
     /// `typ` is not `dpop+jwt`.
     Type,
@@ -65,11 +65,11 @@ pub enum ProofFault {
     Algorithm,
     /// The header has no usable public key.
     Key,
-    /// The header gives the private part of the key away.
+    /// The header contains the private part of the key.
     PrivateKey,
-    /// Its key did not make its signature.
+    /// The signature was not made by its key.
     Signature,
-    /// A claim is missing or has no form that can be used.
+    /// A claim is missing or has an unusable form.
     Claim,
     /// It was made for another method.
     Method,
@@ -79,16 +79,16 @@ pub enum ProofFault {
     Time,
     /// It was made for another token.
     Token,
-    /// It was made with another key than the token is bound to.
+    /// It was made with a key other than the one that the token is bound to.
     OtherKey,
     /// It was used before.
     Replayed,
-    /// It carries no nonce, or not one of this gate that is still good.
+    /// It has no nonce, or not a current one of this gate.
     Nonce,
 }
 
 impl ProofFault {
-    /// What the client receives. It made the proof itself, so nothing is given away.
+    /// The description for the client. The client made the proof itself, so nothing is revealed.
     #[must_use]
     pub const fn description(self) -> &'static str {
         match self {
@@ -111,13 +111,13 @@ impl ProofFault {
         }
     }
 
-    /// The `error` of an answer (RFC 9449 §5, §7.1, §8).
+    /// The `error` of a response (RFC 9449 §5, §7.1, §8).
     #[must_use]
     pub const fn error(self) -> &'static str {
         if matches!(self, Self::Nonce) { "use_dpop_nonce" } else { "invalid_dpop_proof" }
     }
 
-    /// Every fault.
+    /// All faults.
     #[cfg(test)]
     pub(crate) const ALL: [Self; 16] = [
         Self::Absent,
@@ -139,30 +139,30 @@ impl ProofFault {
     ];
 }
 
-/// What a refusal says of proofs of possession.
+/// What a denial says about proofs of possession.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PossessionDenial {
-    /// What is wrong with the proof.
+    /// The fault of the proof.
     pub fault: Option<ProofFault>,
     /// The nonce that the next proof must carry.
     pub nonce: Option<Box<str>>,
-    /// The scheme of the request, which is that of the challenge.
+    /// The scheme of the request, which the challenge uses too.
     pub scheme: TokenScheme,
-    /// Clients may use DPoP where the request went.
+    /// Whether clients may use DPoP on the requested route.
     pub takes_dpop: bool,
 }
 
 impl Enforcer {
-    /// The nonce for the next proof; `None` where proofs need none.
+    /// The nonce for the next proof; `None` if proofs need none.
     ///
     /// # Errors
-    /// When the key for it is to be fetched first.
+    /// When the key for it must be fetched first.
     pub fn current_nonce(&self, now: Timestamp) -> Result<Option<Box<str>>, UnknownPeriod> {
         let settings = &self.dpop;
         settings.nonce.then(|| self.replays().nonces().current(settings.max_age, now)).transpose()
     }
 
-    /// Whether challenges offer DPoP: where the route accepts tokens of an issuer that takes it.
+    /// Whether challenges offer DPoP: the route accepts tokens of an issuer that accepts DPoP.
     fn takes_dpop(&self, route: Option<&Route>) -> bool {
         let accepted = route.map(|route| &route.settings().issuers).filter(|names| !names.is_empty());
         let mut issuers = self.verifier.issuers().iter().map(|issuer| &issuer.rules);
@@ -172,7 +172,7 @@ impl Enforcer {
         })
     }
 
-    /// The refusal of a request, with what its challenge says of schemes.
+    /// Completes the denial of a request with what its challenge says about schemes.
     pub(super) fn with_scheme(
         &self,
         refusal: NoPermit,

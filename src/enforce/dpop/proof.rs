@@ -22,43 +22,43 @@ use crate::time::Timestamp;
 /// The field that carries a proof.
 pub const DPOP: HeaderName = HeaderName::from_static("dpop");
 
-/// The longest proof that is looked at, in bytes: twice what the longest RSA key and its signature take.
+/// Maximum size of a proof in bytes: twice the size of the longest RSA key with its signature.
 const MAX_PROOF: usize = 8 * 1024;
-/// The longest `jti` (RFC 9449 §11.1 leaves the limit to the server).
+/// Maximum length of a `jti` (RFC 9449 §11.1 leaves the limit to the server).
 const MAX_JTI: usize = 256;
 
-/// What a proof is expected to be made for.
+/// The values that a proof must match.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpectedProof<'a> {
     /// The method of the request.
     pub method: &'a Method,
-    /// How clients reach the gate; `None` when that is unknown, so that no proof fits.
+    /// The origin at which clients reach the gate; `None` if it is unknown, so that no proof matches.
     pub origin: Option<&'a UriOrigin>,
     /// The path of the request, in canonical form.
     pub path: &'a str,
-    /// The token that is sent with it, and the thumbprint of the key that it is bound to; none where a token is asked for.
+    /// The token sent with it, and the thumbprint of the key that the token is bound to; `None` at a token
+    /// endpoint.
     pub token: Option<(&'a [u8], &'a [u8; 32])>,
-    /// How far `iat` may be from `now`, either way.
+    /// How far `iat` may differ from `now`, in either direction.
     pub window: Duration,
-    /// The time.
+    /// The current time.
     pub now: Timestamp,
 }
 
-/// A key that the sender of the request has proven to hold, as far as that is known without the proofs that were sent
-/// before.
+/// A key that the sender of the request has proven to hold, provided that the proof was not used before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenKey {
-    /// RFC 7638.
+    /// The thumbprint (RFC 7638).
     pub thumbprint: [u8; 32],
-    /// What the proof is remembered by: the key and `jti`.
+    /// The key by which the proof is remembered, made of thumbprint and `jti`.
     pub replay: Key,
     /// When it was made.
     pub issued_at: Timestamp,
-    /// The nonce that it carries.
+    /// The nonce of the proof.
     pub nonce: Option<Box<str>>,
 }
 
-/// The one field with a proof.
+/// The single `DPoP` field.
 ///
 /// # Errors
 /// When it is missing or repeated.
@@ -71,10 +71,11 @@ pub fn field(headers: &HeaderMap) -> Result<&[u8], ProofFault> {
     }
 }
 
-/// Judges a proof by everything but its nonce and what was sent before. What costs most comes last.
+/// Checks everything about a proof but its nonce and whether it was used before. The most expensive check
+/// comes last.
 ///
 /// # Errors
-/// The first thing that is wrong with it.
+/// The first fault found.
 pub fn judge(field: &[u8], expected: &ExpectedProof<'_>) -> Result<ProvenKey, ProofFault> {
     if field.len() > MAX_PROOF {
         return Err(ProofFault::Malformed);
@@ -109,13 +110,13 @@ pub fn judge(field: &[u8], expected: &ExpectedProof<'_>) -> Result<ProvenKey, Pr
     })
 }
 
-/// A path of the configuration in the form that proofs are compared in; `None` when no request could have it.
+/// A configured path in the canonical form in which proofs are compared; `None` if no request can have it.
 #[must_use]
 pub fn canonical_path(path: &str) -> Option<Cow<'_, str>> {
     uri::canonical(path)
 }
 
-/// One of [`ALGORITHMS`]: asymmetric, and not `none`.
+/// The algorithm, if it is one of [`ALGORITHMS`]: asymmetric, and not `none`.
 fn algorithm(jws: &Jws<'_>) -> Option<Algorithm> {
     let is_listed = |name: &&str| ALGORITHMS.contains(name);
     jws.parameter("alg").and_then(Value::as_str).filter(is_listed).and_then(|_| jws.algorithm())
@@ -125,7 +126,8 @@ fn unusable(key: UnusableKey) -> ProofFault {
     if key == UnusableKey::Private { ProofFault::PrivateKey } else { ProofFault::Key }
 }
 
-/// Names the proof for those who remember it. Its length is that of no `jti`, so that nobody else's can be meant.
+/// The key by which a proof is remembered. The thumbprint has a fixed length, so different pairs never give
+/// the same input.
 fn replay_key(thumbprint: &[u8; 32], jti: &str) -> Key {
     let named = [&thumbprint[..], jti.as_bytes()].concat();
     let mut hash = [0; 32];
@@ -133,7 +135,7 @@ fn replay_key(thumbprint: &[u8; 32], jti: &str) -> Key {
     Key::from_digest(&hash)
 }
 
-/// The claims that mean something (RFC 9449 §4.2).
+/// The claims that are used (RFC 9449 §4.2).
 struct ProofClaims<'p> {
     jti: &'p str,
     htm: &'p str,

@@ -5,21 +5,21 @@ use crate::enforce::token::Confirmation;
 /// What an issuer's tokens must be bound to (`sender_constraint`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SenderConstraint {
-    /// Nothing; what a token is bound to must be proven.
+    /// Nothing; but if a token is bound, the binding must be proven.
     #[default]
     WhenBound,
     /// A key, by DPoP.
     Dpop,
-    /// A client certificate.
+    /// A client certificate, by mutual TLS.
     Mtls,
-    /// One of the two.
+    /// Either of the two.
     Either,
-    /// Nothing; a key that a token is bound to is for somebody else to look after.
+    /// Nothing; a key that a token is bound to is left to the upstream to check.
     IgnoreDpop,
 }
 
 impl SenderConstraint {
-    /// Whether a token is bound as required, as far as that is a matter of DPoP.
+    /// Whether a token is bound as required, as far as DPoP is concerned.
     pub(in crate::enforce) fn is_met(self, bound_to: &Confirmation) -> bool {
         match self {
             Self::Dpop => bound_to.key.is_some(),
@@ -33,7 +33,7 @@ impl SenderConstraint {
         self == Self::Mtls
     }
 
-    /// The key that must be proven by DPoP.
+    /// The key that must be proven by DPoP, if any.
     pub(in crate::enforce) fn key_to_prove(self, bound_to: &Confirmation) -> Option<&[u8; 32]> {
         match self {
             Self::IgnoreDpop => None,
@@ -41,7 +41,7 @@ impl SenderConstraint {
         }
     }
 
-    /// Whether challenges offer DPoP. `announced`: the configuration speaks of DPoP.
+    /// Whether challenges offer DPoP. `announced`: whether the configuration has a `[dpop]` table.
     #[must_use]
     pub fn takes_dpop(self, announced: bool) -> bool {
         match self {
@@ -63,7 +63,8 @@ mod tests {
             key: key.then_some([1; 32]),
             certificate: certificate.then_some([2; 32]),
         };
-        // Is it met without a key and a certificate, with a key, with a certificate; is the key to be proven.
+        // Whether it is met without a key and a certificate, with a key, with a certificate; whether the key
+        // must be proven.
         for (constraint, met, proven, mtls, announced) in [
             (WhenBound, [true, true, true], true, false, [false, true]),
             (Dpop, [false, true, false], true, false, [true, true]),

@@ -8,7 +8,7 @@ use crate::enforce::token::sha256;
 use crate::keys::presented::PresentedKey;
 
 impl Signer {
-    /// Its public half (RFC 7517).
+    /// Its public key as a JWK (RFC 7517).
     pub(in crate::enforce) fn jwk(&self) -> Value {
         match self {
             Self::Ecdsa(pair) => {
@@ -29,7 +29,7 @@ impl Signer {
         }
     }
 
-    /// RFC 7638.
+    /// Its thumbprint (RFC 7638).
     pub(in crate::enforce) fn thumbprint(&self) -> [u8; 32] {
         *PresentedKey::new(self.jwk().as_object().expect("an object")).expect("a public key").thumbprint()
     }
@@ -37,7 +37,8 @@ impl Signer {
 
 pub(in crate::enforce) const TOKEN: &str = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU";
 
-/// Of a good proof for `GET https://api.example/deals/7` with this token, made with the key `es256`.
+/// The header of a valid proof for `GET https://api.example/deals/7` with this token, made with the key
+/// `es256`.
 pub(in crate::enforce) fn header() -> Value {
     json!({ "typ": "dpop+jwt", "alg": "ES256", "jwk": SIGNERS.es256.jwk() })
 }
@@ -49,7 +50,7 @@ pub(in crate::enforce) fn payload(token: &str) -> Value {
     })
 }
 
-/// With changes; a change to `null` takes the member out.
+/// Applies changes; a change to `null` removes the member.
 pub(in crate::enforce) fn changed(mut object: Value, changes: Value) -> Value {
     let (members, changes) = (object.as_object_mut().expect("an object"), changes);
     for (name, value) in changes.as_object().expect("an object") {

@@ -1,5 +1,5 @@
-//! The URI that a proof is made for, compared as RFC 9449 §4.3 asks: without query and fragment, in the canonical form of
-//! RFC 3986 §6.2.2 and §6.2.3.
+//! The URI of a proof, compared as RFC 9449 §4.3 requires: without query and fragment, in the canonical form
+//! of RFC 3986 §6.2.2 and §6.2.3.
 
 use std::borrow::Cow;
 
@@ -10,14 +10,14 @@ use crate::enforce::target;
 pub struct UriOrigin(Box<str>);
 
 impl UriOrigin {
-    /// From a URI that has nothing behind host and port; `None` when that is not so, or it is not one of HTTP.
+    /// Parses a URI with nothing after host and port; `None` if there is more, or the scheme is not HTTP.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = split_scheme(text)?;
         Self::new(scheme, rest)
     }
 
-    /// How a request reached a gate that terminates TLS: by the host it names.
+    /// The origin by which a request reached a gate that terminates TLS: the host that it names.
     #[must_use]
     pub fn https(host: &str) -> Option<Self> {
         Self::new("https", host)
@@ -38,14 +38,14 @@ impl UriOrigin {
         (!host.is_empty()).then(|| Self(format!("{scheme}://{host}").into()))
     }
 
-    /// As it is compared.
+    /// The canonical form.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Whether `uri` is this path of this origin. The path is in canonical form.
+/// Whether `uri` is this path at this origin. The path is in canonical form.
 pub(super) fn is_at(uri: &str, origin: &UriOrigin, path: &str) -> bool {
     let Some((scheme, rest)) = split_scheme(uri) else { return false };
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
@@ -60,7 +60,7 @@ pub(super) fn canonical(path: &str) -> Option<Cow<'_, str>> {
     Some(found.text.map_or(Cow::Borrowed(path), Cow::Owned))
 }
 
-/// The scheme in lower case, and what follows `://`.
+/// Splits off the scheme, in lower case, from what follows `://`.
 fn split_scheme(uri: &str) -> Option<(&'static str, &str)> {
     let (scheme, rest) = uri.split_once("://")?;
     let known = ["https", "http"].into_iter().find(|known| known.eq_ignore_ascii_case(scheme))?;

@@ -70,7 +70,7 @@ pub(in crate::enforce) fn alternatives(case: &Case<'_>, _failed: Option<Reason>)
     format!("one set must be fully met; {}", sets.collect::<Vec<_>>().join("; "))
 }
 
-/// What a token lacks of one set.
+/// What a token lacks to meet one set.
 fn lacking(one: &Requirement, token: &VerifiedToken, payload: &Map<String, Value>) -> Vec<String> {
     let mut lacks = Vec::new();
     if one.judge_scopes(token).is_err() {
@@ -105,7 +105,7 @@ pub(in crate::enforce) fn authentication(case: &Case<'_>, _failed: Option<Reason
     if text.is_empty() { "the route has no authentication requirements".to_owned() } else { text }
 }
 
-/// Each condition, the claim's value, and whether it is met.
+/// Lists each condition with the claim's value and whether it is met.
 fn conditions(all: &[ClaimCondition], payload: &Map<String, Value>) -> String {
     match all {
         [] => "no conditions".to_owned(),

@@ -7,7 +7,7 @@ use crate::enforce::denial::Reason;
 use crate::enforce::mcp::McpCall;
 use crate::jose::jws::Jws;
 
-/// The token and its issuer's rules; there are both wherever a check of a claim was made.
+/// The token and its issuer's rules; present whenever a check of a claim ran.
 fn read<'c>(case: &'c Case<'_>) -> Option<(&'c Jws<'c>, &'c IssuerRules)> {
     let (_, issuer) = case.issuer?;
     Some((case.jws.as_ref()?, &issuer.rules))
@@ -97,7 +97,7 @@ pub(in crate::enforce) fn issued_at(case: &Case<'_>, _failed: Option<Reason>) ->
 pub(in crate::enforce) fn lifetime(case: &Case<'_>, failed: Option<Reason>) -> String {
     let (Some(times), Some((jws, rules))) = (&case.validity, read(case)) else { return String::new() };
     let text = words::lifetime(times, rules.max_lifetime);
-    // What an API server adds to tokens that it makes last for a year.
+    // The API server of Kubernetes adds this to tokens that it extends to a year.
     let warning = jws.payload.get("kubernetes.io").and_then(|names| names.get("warnafter"));
     match (failed, warning) {
         (Some(Reason::TooLongLived), Some(_)) => format!("{text}; {}", words::EXTENDED),

@@ -1,5 +1,5 @@
-//! What is told of tokens that are good, wrong in one way, or wrong in every way at once. That the reason is always the
-//! decision's is asserted for every token of every test, in `testing::Ask::reason`.
+//! Explanations of tokens that are good, wrong in one way, or wrong in every way at once.
+//! `testing::Ask::reason` asserts for every token of every test that the reason is the decision's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,18 +161,18 @@ fn what_a_forged_token_says_is_still_compared_with_the_route() {
     assert!(told.detail("signature").contains("unverified claims of the token"));
 }
 
-/// This check and all that come after it.
+/// This check and all later ones.
 fn from(check: &str) -> Vec<&'static str> {
     CHECKS.into_iter().skip_while(|name| *name != check).collect()
 }
 
-/// The checks of what a route asks of a token.
+/// The checks of what a route requires of a token.
 fn of_route() -> Vec<&'static str> {
     let policy = from("scopes");
     ["origin", "mcp", "resource", "route_issuers", "route_audiences"].into_iter().chain(policy).collect()
 }
 
-/// What cannot be judged of a token without dates.
+/// The checks that cannot run for a token without dates.
 fn undated_leaves() -> Vec<&'static str> {
     let dates = ["expiry", "not_before", "issued_at", "lifetime"];
     dates.into_iter().chain(from("claims")).collect()

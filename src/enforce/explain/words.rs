@@ -1,4 +1,4 @@
-//! Formats the details of a check. Knows no rules.
+//! Formats the details of a check. This module knows no rules.
 //!
 //! Everything that comes from the token is escaped and truncated, because it is printed on terminals.
 
@@ -21,9 +21,9 @@ use crate::revocations::{Ended, EndedBy, TokenFacts};
 use crate::sessions::IdleLook;
 use crate::time::{Now, Timestamp};
 
-/// Characters of one value that are shown.
+/// Maximum number of characters shown of one value.
 const LONGEST: usize = 200;
-/// Members of one list that are shown.
+/// Maximum number of members shown of one list.
 const MOST: usize = 20;
 
 pub(super) fn target(method: &Method, path: &str, good: bool) -> String {
@@ -52,7 +52,7 @@ pub(super) fn route(found: Option<&Route>, method: &Method, path: &str, host: Op
     format!("{}, number {number} of the configuration{anonymous}{shadow}", quoted(route.pattern()))
 }
 
-/// What an MCP request says of itself, on a route that is chosen by it.
+/// The MCP headers of a request, on a route that is chosen by them.
 pub(super) fn mcp(
     is_named: bool,
     call: Result<&McpCall<'_>, &McpFault>,
@@ -68,7 +68,7 @@ pub(super) fn mcp(
     }
 }
 
-/// Which resource the token is for, and which one the route belongs to.
+/// The resource that the token is for, and the one that the route belongs to.
 pub(super) fn resource(resource: Option<&Resource>, token: &VerifiedToken) -> String {
     let named = list(token.audiences.iter());
     match resource {
@@ -110,7 +110,7 @@ const LEGACY: &str = "kubernetes/serviceaccount";
 const NEVER_EXPIRES: &str = ", the issuer of legacy service account tokens, which never expire and are not accepted; \
     use a projected token, which has an audience and an expiry";
 
-/// Why a token of a service account lasts too long, and what to do.
+/// Why a service account token lasts too long, and what to do.
 pub(super) const EXTENDED: &str = "Kubernetes extends the lifetime of automatically mounted tokens to a year; \
     mount a projected token with an audience and expirationSeconds, or raise max_lifetime";
 
@@ -118,7 +118,7 @@ pub(super) fn trust_domain(subject: Option<&Value>, domain: &str) -> String {
     format!("sub is {}, of the trust domain {}", value(subject), quoted(domain))
 }
 
-/// `undated`: when a token without `iat` counts as issued.
+/// The dates of a token. `undated` is when a token without `iat` counts as issued.
 pub(super) fn dates(payload: &Map<String, Value>, undated: Option<Timestamp>) -> String {
     let shown = |name| format!("{name} is {}", value(payload.get(name)));
     let dates = ["iat", "exp", "nbf"].map(shown).join(", ");
@@ -198,7 +198,7 @@ pub(super) fn signature(good: bool) -> String {
     text.to_owned()
 }
 
-/// From where the request may come, and comes.
+/// The allowed origins, and the one that was sent.
 pub(super) fn origin(listed: &[WebOrigin], headers: &HeaderMap) -> String {
     let sent = headers.get_all(ORIGIN).iter().map(|value| quoted(&String::from_utf8_lossy(value.as_bytes())));
     let sent: Vec<_> = sent.collect();
@@ -216,7 +216,7 @@ pub(super) fn origin(listed: &[WebOrigin], headers: &HeaderMap) -> String {
     }
 }
 
-/// Who may use the token.
+/// The identity in the token: subject, client, tenant and so on.
 pub(super) fn holder(token: &VerifiedToken) -> String {
     let version = token.role_version.map(|version| version.to_string());
     let parts = [
@@ -318,7 +318,7 @@ pub(super) fn list<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
-/// A claim or parameter.
+/// The value of a claim or parameter.
 pub(super) fn value(value: Option<&Value>) -> String {
     match value {
         None => "absent".to_owned(),
@@ -331,7 +331,7 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", escaped(text))
 }
 
-/// The text without anything that a terminal would obey, and not too much of it.
+/// Escapes everything that a terminal would interpret, and truncates.
 fn escaped(text: &str) -> String {
     let mut shown = String::new();
     let mut rest = text.chars();
@@ -356,7 +356,7 @@ fn relative(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// The two greatest units of a duration.
+/// The two largest units of a duration.
 pub(crate) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     if seconds == 0 {

@@ -1,4 +1,4 @@
-//! How long faults are believed, how many there are at most, and what each may take.
+//! How long faults are used, how many there are at most, and how much memory each may take.
 
 use super::*;
 use crate::enforce::token::IssuerIndex;
@@ -61,7 +61,8 @@ fn a_flood_fills_every_place_once_and_no_fault_takes_more_than_half_a_kilobyte()
         table.put(key(number * 7), fault(number), at(0));
     }
     assert_eq!((table.len(), PLACES), (4096, 4096));
-    // Two allocations with their counters, and the two texts of at most 64 bytes that a token may claim.
+    // Two allocations with their reference counts, and two strings of at most 64 bytes that a token may
+    // claim.
     let longest = || Some("k".repeat(64).into());
     let claimed = Claimed { issuer: IssuerIndex(0), kid: longest(), client: longest() };
     let texts = claimed.kid.as_ref().map_or(0, |kid| kid.len()) * 2;

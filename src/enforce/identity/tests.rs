@@ -1,4 +1,4 @@
-//! Header values, and that they can be read back.
+//! Header values, and that they can be decoded again.
 
 use serde_json::json;
 
@@ -134,7 +134,7 @@ fn more_than_four_kibibytes_are_refused() {
     assert_eq!(rendered(&json!({"sub": "x".repeat(4097)}), IdentityClaim::Subject), too_long(4097));
 }
 
-/// What is rendered of a payload with a limit: names and lengths of what is sent, and what is left out.
+/// Renders a payload with a limit: names and lengths of the headers sent, and the names of those omitted.
 fn limited(payload: &Value, max_value: usize, on_overflow: OnOverflow) -> Result<String, TooLong> {
     let settings = IdentitySettings { max_value, on_overflow, ..identity() };
     let names = rules("https://idp.example/", &[]).claims;
@@ -151,7 +151,7 @@ fn a_header_is_sent_whole_or_left_out_or_ends_the_token_by_its_rendered_length()
     let groups: Vec<String> =
         (0..100).map(|number| format!("{number:08}-0000-4000-8000-{number:012}")).collect();
     let table = [
-        // A header is as long as what is sent: separators and percent-encoded bytes count.
+        // The length is that of the value sent: separators and percent-encoded bytes count.
         (json!({"sub": "abcde"}), 5, Refuse, sent("x-auth-subject=5 | nothing")),
         (json!({"sub": "abcde"}), 4, Refuse, refused("x-auth-subject", 5)),
         (json!({"sub": "abcde"}), 5, Omit, sent("x-auth-subject=5 | nothing")),
@@ -161,14 +161,14 @@ fn a_header_is_sent_whole_or_left_out_or_ends_the_token_by_its_rendered_length()
         (json!({"roles": ["a", "b"]}), 3, Omit, sent("x-auth-roles=3 | nothing")),
         (json!({"roles": ["a", "b"]}), 2, Omit, sent(" | x-auth-roles")),
         (json!({"roles": ["a,"]}), 3, Refuse, refused("x-auth-roles", 4)),
-        // Each header by itself, and every one of them that is too long.
+        // Each header by itself; every header that is too long is omitted.
         (json!({"sub": "ab", "roles": ["a", "b"]}), 2, Omit, sent("x-auth-subject=2 | x-auth-roles")),
         (json!({"sub": "abc", "client_id": "abc"}), 2, Omit, sent(" | x-auth-subject,x-auth-client")),
         (json!({"sub": "abc", "client_id": "abcd"}), 2, Refuse, refused("x-auth-subject", 3)),
-        // An absent claim and an empty one overflow nothing.
+        // An absent claim and an empty one never exceed the limit.
         (json!({"sub": ""}), 1, Refuse, sent("x-auth-subject=0 | nothing")),
         (json!({}), 1, Omit, sent(" | nothing")),
-        // 100 groups of a directory that names them by 36 characters: 3 699 bytes with their commas.
+        // 100 groups of a directory that names them with 36 characters: 3 699 bytes with their commas.
         (json!({"roles": groups}), 4096, Refuse, sent("x-auth-roles=3699 | nothing")),
         (json!({"roles": groups}), 3699, Refuse, sent("x-auth-roles=3699 | nothing")),
         (json!({"roles": groups}), 3698, Refuse, refused("x-auth-roles", 3699)),

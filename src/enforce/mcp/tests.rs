@@ -1,4 +1,4 @@
-//! Which fields can be decided by, and how well a route fits them.
+//! Which fields can be used for a decision, and how well a route matches them.
 
 use http::HeaderValue;
 

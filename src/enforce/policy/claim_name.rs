@@ -5,14 +5,14 @@ use serde_json::{Map, Value};
 /// How a claim is found in the payload: a plain member name, or a JSON pointer (RFC 6901) when it starts with `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimName {
-    /// A top-level member, compared as it is (so `cognito:groups` and `https://example.com/roles` work).
+    /// A top-level member, compared literally (so `cognito:groups` and `https://example.com/roles` work).
     Member(String),
     /// The unescaped reference tokens of a JSON pointer.
     Pointer(Vec<String>),
 }
 
 impl std::fmt::Display for ClaimName {
-    /// As it is configured.
+    /// Writes the name as it is configured.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Member(name) => f.write_str(name),

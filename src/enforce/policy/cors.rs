@@ -1,7 +1,7 @@
-//! What pages of other origins may do with a route, and what its answers say about that (CORS, Fetch §3.2).
+//! What pages of other origins may do with a route, and what its responses say about that (CORS, Fetch §3.2).
 //!
-//! Fields in, fields out. It says nothing about whether a request is let through: browsers keep the rules, and what is not a
-//! browser may ignore them.
+//! Maps header fields to header fields. It does not decide whether a request is let through: browsers enforce
+//! CORS, and other clients may ignore it.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::origin::{SentOrigin, WebOrigin};
 
-/// What every field of CORS begins with.
+/// Prefix of all CORS fields.
 const FAMILY: &str = "access-control-";
-/// What an answer to a preflight depends on.
+/// What the response to a preflight depends on.
 const VARY_PREFLIGHT: HeaderValue =
     HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers");
-/// What a page should be able to read of an answer of the gate itself, where it is there.
+/// Fields of the gate's own responses that a page should be able to read if present.
 const OWN_FIELDS: [HeaderName; 5] = [
     WWW_AUTHENTICATE,
     RETRY_AFTER,
@@ -28,42 +28,42 @@ const OWN_FIELDS: [HeaderName; 5] = [
     HeaderName::from_static("grpc-message"),
 ];
 
-/// Browsers on a route, as configured (`[routes.cors]`).
+/// CORS settings of a route (`[routes.cors]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CorsSettings {
-    /// Whose pages may read its answers.
+    /// The origins whose pages may read responses.
     pub origins: CorsOrigins,
     /// The methods that they may use; empty: those of the route.
     pub methods: Vec<Method>,
-    /// The fields that they may send.
+    /// The request header fields that they may send.
     pub headers: Vec<HeaderName>,
-    /// The fields of answers that they may read.
+    /// The response header fields that they may read.
     pub expose: Vec<HeaderName>,
-    /// Whether the browser may add its cookies and client certificates.
+    /// Whether the browser may send cookies and client certificates.
     pub credentials: bool,
-    /// How long a browser may remember the answer to a preflight, in whole seconds.
+    /// How long a browser may cache the response to a preflight, in whole seconds.
     pub max_age: Duration,
 }
 
 /// Origins that CORS allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CorsOrigins {
-    /// Every one, without credentials.
+    /// Every origin, without credentials.
     Any,
-    /// These.
+    /// These origins.
     Listed(Vec<WebOrigin>),
 }
 
-/// The rules for browsers on one route, with the values of its answers' fields.
+/// The CORS rules of one route, with the values of its response fields.
 #[derive(Debug)]
 pub struct Cors {
     origins: CorsOrigins,
     credentials: bool,
-    /// `None` where the route takes every method: an answer allows the one that is asked for.
+    /// `None` if the route accepts every method: a preflight response then allows the requested one.
     methods: Option<HeaderValue>,
     headers: Option<HeaderValue>,
     expose: Vec<HeaderName>,
-    /// The same as one value.
+    /// `expose` as one field value.
     exposed: Option<HeaderValue>,
     max_age: HeaderValue,
 }
@@ -82,7 +82,8 @@ impl Cors {
         }
     }
 
-    /// The origin that the answers to a request are for; `None` when its page may not read them.
+    /// The value of `Access-Control-Allow-Origin` for a request; `None` if its page may not read the
+    /// response.
     #[must_use]
     pub fn allowed_origin(&self, request: &HeaderMap) -> Option<HeaderValue> {
         match &self.origins {
@@ -93,7 +94,7 @@ impl Cors {
         }
     }
 
-    /// The fields of the answer to a preflight that asks for `method`; `None` when its origin is not allowed.
+    /// The fields of the response to a preflight for `method`; `None` if its origin is not allowed.
     #[must_use]
     pub fn preflight(&self, request: &HeaderMap, method: &Method) -> Option<HeaderMap> {
         let mut answer = HeaderMap::with_capacity(8);
@@ -110,7 +111,7 @@ impl Cors {
         Some(answer)
     }
 
-    /// Replaces what an upstream's answer says about CORS. `origin`: the one that is allowed.
+    /// Replaces the CORS fields of an upstream's response. `origin` is the allowed one.
     pub fn replace(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
         let is_of_cors = |name: &&HeaderName| name.as_str().starts_with(FAMILY);
         let theirs: Vec<HeaderName> = answer.keys().filter(is_of_cors).cloned().collect();
@@ -120,7 +121,7 @@ impl Cors {
         self.complete(origin, self.exposed.as_ref(), answer);
     }
 
-    /// Adds the fields of CORS to an answer of the gate itself, whose challenge a page can read in any case.
+    /// Adds CORS fields to one of the gate's own responses; a page can always read its challenge.
     pub fn add(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
         let is_own = |name: &&HeaderName| *name == WWW_AUTHENTICATE || answer.contains_key(*name);
         let fields = OWN_FIELDS;
@@ -148,7 +149,7 @@ impl Cors {
     }
 }
 
-/// Tells caches that another origin gets another answer (Fetch §3.2.5), unless that is said.
+/// Tells caches that the response depends on the origin (Fetch §3.2.5), unless it already says so.
 fn vary_by_origin(answer: &mut HeaderMap) {
     let says_so = |value: &HeaderValue| {
         let names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
@@ -159,7 +160,7 @@ fn vary_by_origin(answer: &mut HeaderMap) {
     }
 }
 
-/// Names as one field value; `None` for none.
+/// Joins names to one field value; `None` if there are none.
 fn joined<'n>(names: impl Iterator<Item = &'n str>) -> Option<HeaderValue> {
     let text = names.collect::<Vec<_>>().join(", ");
     HeaderValue::try_from(text).ok().filter(|value| !value.is_empty())

@@ -14,37 +14,37 @@ pub use origin::WebOrigin;
 pub use requirement::Requirement;
 pub use route::{Authentication, EncodedSlashes, IdleCounts, Mode, Route, RouteSettings};
 
-/// What the upstream learns of the token (`[identity]`).
+/// What the upstream learns about the token (`[identity]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentitySettings {
     /// Whether `Authorization` is removed before forwarding.
     pub strip_authorization: bool,
-    /// Header and where its value comes from.
+    /// Each header, and where its value comes from.
     pub headers: Vec<(HeaderName, IdentityClaim)>,
-    /// The longest value of one header, in bytes.
+    /// Maximum length of one header's value in bytes.
     pub max_value: usize,
-    /// What becomes of a longer one.
+    /// What happens if a value is longer.
     pub on_overflow: OnOverflow,
 }
 
 impl Default for IdentitySettings {
-    /// No headers, and the limit of a configuration that sets none.
+    /// No headers, and the default limit of the configuration.
     fn default() -> Self {
         let (max_value, on_overflow) = (4 * 1024, OnOverflow::Refuse);
         Self { strip_authorization: false, headers: Vec::new(), max_value, on_overflow }
     }
 }
 
-/// What becomes of a token one of whose identity headers would be too long.
+/// What happens to a token with an identity header that would be too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnOverflow {
-    /// It is rejected: an upstream that decides by the header never sees a request without it.
+    /// The token is rejected: an upstream that decides by the header never sees a request without it.
     Refuse,
     /// The header is left out of the request.
     Omit,
 }
 
-/// Where an identity header's value comes from.
+/// The source of an identity header's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityClaim {
     /// The token's `sub`.

@@ -1,7 +1,7 @@
 //! Web origins (RFC 6454, HTML §7.1.1): whose pages may call a route.
 //!
-//! Browsers write the `Origin` field, pages cannot; what is not a browser writes what it likes. So the rule protects users
-//! whose browser a foreign page drives, and nothing else.
+//! Browsers set the `Origin` field, pages cannot; other clients can set any value. So the rule protects only
+//! users whose browser is driven by another site's page.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -14,8 +14,8 @@ use http::{HeaderMap, HeaderValue};
 pub struct WebOrigin(HeaderValue);
 
 impl WebOrigin {
-    /// Reads an origin of the configuration. Scheme and host are compared in lower case and a default port is left out,
-    /// as browsers do.
+    /// Parses a configured origin. Converts scheme and host to lower case and omits a default port, as
+    /// browsers do.
     ///
     /// # Errors
     /// Why it is not an origin, in plain words.
@@ -31,13 +31,13 @@ impl WebOrigin {
         HeaderValue::try_from(normal).map(Self).map_err(|_invalid| format!("{text:?} is not an origin"))
     }
 
-    /// As browsers send it, which is also what an answer allows it by.
+    /// The value that browsers send, and that a response allows.
     #[must_use]
     pub fn value(&self) -> &HeaderValue {
         &self.0
     }
 
-    /// Whether it is `null`, which any page can make itself: a frame in a sandbox has this origin.
+    /// Whether it is `null`, an origin that any page can get by using a sandboxed frame.
     #[must_use]
     pub fn is_null(&self) -> bool {
         self.0 == "null"
@@ -53,11 +53,12 @@ impl fmt::Display for WebOrigin {
 /// The `Origin` of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::enforce) enum SentOrigin<'r> {
-    /// The field is absent: no browser sent it, or a page of the same origin with a method that changes nothing.
+    /// The field is absent: the client is not a browser, or the page has the same origin and the method is
+    /// safe.
     Absent,
     /// One field.
     One(&'r HeaderValue),
-    /// Several, of which the upstream may read another one than the gate.
+    /// Several fields; the upstream might read another one than the gate.
     Several,
 }
 
@@ -71,7 +72,7 @@ impl<'r> SentOrigin<'r> {
         }
     }
 
-    /// The listed origin that it is, byte for byte.
+    /// The listed origin that equals it byte for byte.
     pub(in crate::enforce) fn find(self, listed: &[WebOrigin]) -> Option<&WebOrigin> {
         match self {
             Self::One(sent) => listed.iter().find(|origin| origin.0 == *sent),
@@ -80,7 +81,7 @@ impl<'r> SentOrigin<'r> {
     }
 }
 
-/// The serialization that browsers send; or why the text is not an origin.
+/// The serialization that browsers send, or why the text is not an origin.
 fn normal(text: &str) -> Result<String, &'static str> {
     let (scheme, rest) = text.split_once("://").ok_or("is not an origin")?;
     let scheme = scheme.to_ascii_lowercase();
@@ -113,7 +114,7 @@ fn normal(text: &str) -> Result<String, &'static str> {
     })
 }
 
-/// A name in lower case, or an address as browsers write it (URL §3.5).
+/// A host name in lower case, or an address as browsers serialize it (URL §3.5).
 fn host(host: &str) -> Result<String, &'static str> {
     if let Some(literal) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         let address: Ipv6Addr = literal.parse().map_err(|_invalid| "has no valid IPv6 address")?;
@@ -129,7 +130,7 @@ fn host(host: &str) -> Result<String, &'static str> {
     if !labels.clone().all(|label| !label.is_empty() && label.bytes().all(of_name)) {
         return Err("has no valid host");
     }
-    // A host that ends in a number is an IPv4 address, which browsers write in one form (URL §3.5).
+    // A host that ends in a number is an IPv4 address, which browsers serialize in one form (URL §3.5).
     let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
     match labels.next_back().is_some_and(is_number) {
         true if host.parse::<Ipv4Addr>().is_err() => Err("has no valid IPv4 address"),
@@ -137,7 +138,7 @@ fn host(host: &str) -> Result<String, &'static str> {
     }
 }
 
-/// What follows a host: nothing, or a colon and a port.
+/// Parses what follows a host: nothing, or a colon and a port.
 fn port(text: &str) -> Result<Option<u16>, &'static str> {
     match text.strip_prefix(':') {
         None if text.is_empty() => Ok(None),
@@ -278,7 +279,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What is kept is a fixed point: browsers and the configuration agree on it.
+        /// A parsed origin is a fixed point: browsers and the configuration agree on it.
         #[test]
         fn reading_is_stable(text in "[a-zA-Z+.-]{0,6}:?/{0,3}[-a-zA-Z0-9._:\\[\\]@/?#*%é ]{0,24}") {
             if let Ok(origin) = WebOrigin::parse(&text) {

@@ -5,23 +5,23 @@ use crate::enforce::conditions::table::TokenCondition;
 use crate::enforce::denial::Reason;
 use crate::enforce::token::{VerifiedToken, Words};
 
-/// What a route demands of a token: all of this.
+/// Requirements on a token, all of which it must meet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requirement {
     /// All of these scopes.
     pub scopes: Vec<String>,
-    /// At least one of these, when there are any.
+    /// At least one of these, if the list is not empty.
     pub any_scope: Vec<String>,
     /// All of these roles.
     pub roles: Vec<String>,
-    /// At least one of these, when there are any.
+    /// At least one of these, if the list is not empty.
     pub any_role: Vec<String>,
-    /// What its claims must be.
+    /// Conditions on its claims.
     pub claims: Vec<ClaimCondition>,
 }
 
 impl Requirement {
-    /// Whether nothing is demanded.
+    /// Whether there are no requirements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let Self { scopes, any_scope, roles, any_role, claims } = self;
@@ -32,7 +32,7 @@ impl Requirement {
             && claims.is_empty()
     }
 
-    /// The scopes that it names.
+    /// All scopes that it names.
     pub(in crate::enforce) fn scopes(&self) -> impl Iterator<Item = &String> {
         self.scopes.iter().chain(&self.any_scope)
     }

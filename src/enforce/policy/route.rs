@@ -1,4 +1,4 @@
-//! One route: its settings, and its part of a rejection.
+//! One route: its settings, and its part of a denial.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::enforce::resource::Resource;
 use crate::enforce::token::VerifiedToken;
 use crate::time::Timestamp;
 
-/// One route, as configured (`[[routes]]`).
+/// Settings of one route (`[[routes]]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteSettings {
     /// The pattern: literal segments, `{name}`, and a last `{*rest}`.
@@ -28,40 +28,40 @@ pub struct RouteSettings {
     pub upstream: usize,
     /// What the token must carry.
     pub requirement: Requirement,
-    /// When there are any, one of these must be met whole as well.
+    /// Alternatives: if there are any, the token must also meet one of these completely.
     pub allow: Vec<Requirement>,
     /// Names of the issuers whose tokens are accepted; empty: all.
     pub issuers: Vec<Arc<str>>,
-    /// One of these must be in the token's audience; empty: the issuer's own rule is enough.
+    /// One of these must be in the token's audience; empty: the issuer's own rule suffices.
     pub audiences: Vec<String>,
-    /// How, and how recently, the subject must have been authenticated.
+    /// How, and how recently, the subject must have authenticated.
     pub authentication: Authentication,
-    /// No token needed; one that is sent is still checked.
+    /// Whether no token is needed; one that is sent is still checked.
     pub anonymous: bool,
-    /// Enforce, or only observe.
+    /// Whether denials are enforced or only logged.
     pub mode: Mode,
     /// Overrides the upstream's `response_timeout`.
     pub response_timeout: Option<Duration>,
-    /// Limit on the client's silence inside a request's body.
+    /// Limit on the time that a client may pause within a request's body.
     pub request_body_timeout: Option<Duration>,
-    /// What becomes of targets with a `%2f` in the path.
+    /// What happens to targets with a `%2f` in the path.
     pub encoded_slashes: EncodedSlashes,
-    /// Origins that a request may come from, where it says so; empty: any.
+    /// Allowed values of `Origin`, if a request has it; empty: any.
     pub origins: Vec<WebOrigin>,
-    /// What pages of other origins may do; `None`: what the upstream says.
+    /// What pages of other origins may do; `None`: the upstream's CORS fields are kept.
     pub cors: Option<CorsSettings>,
-    /// Whether requests that it lets through are logged; those that are refused are in any case.
+    /// Whether forwarded requests are logged; denied ones always are.
     pub access_log: bool,
     /// The protected resource that it belongs to.
     pub resource: Option<Arc<Resource>>,
-    /// What on a stream counts as use of its token.
+    /// What on a stream counts as a use of its token.
     pub idle_counts: IdleCounts,
-    /// Which MCP requests it is for.
+    /// The MCP requests that it matches.
     pub mcp: McpSettings,
 }
 
 impl Default for RouteSettings {
-    /// Every request of no path, to the first upstream.
+    /// The defaults: any request, to the first upstream; the path is empty.
     fn default() -> Self {
         Self {
             path: Arc::from(""),
@@ -88,44 +88,44 @@ impl Default for RouteSettings {
     }
 }
 
-/// How, and how recently, the subject of a token must have been authenticated (RFC 9470).
+/// How, and how recently, the subject of a token must have authenticated (RFC 9470).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Authentication {
-    /// One of these must be the claim `acr`; empty: any.
+    /// The claim `acr` must be one of these; empty: any.
     pub acr_values: Vec<String>,
-    /// The claim `auth_time` lies no longer ago, in whole seconds.
+    /// Maximum age of the claim `auth_time`, in whole seconds.
     pub max_age: Option<Duration>,
 }
 
-/// What a denial on a route does.
+/// The effect of a denial on a route.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Refuses the request.
+    /// The request is denied.
     #[default]
     Enforce,
-    /// Is logged and counted as `shadow_deny`; the request is forwarded all the same.
+    /// The denial is logged and counted as `shadow_deny`; the request is forwarded all the same.
     Shadow,
 }
 
-/// What becomes of targets with an encoded slash in the path.
+/// What happens to targets with an encoded slash in the path.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EncodedSlashes {
-    /// They are rejected: an upstream may read another path than was judged.
+    /// They are rejected, because an upstream may read another path than the one that was judged.
     #[default]
     Reject,
-    /// The slash is a part of its segment, and goes upstream as it came.
+    /// The slash is part of its segment and is forwarded as received.
     Keep,
 }
 
-/// What on a stream counts as use of its token.
+/// What on a stream counts as a use of its token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum IdleCounts {
     /// Bytes in either direction.
     #[default]
     Any,
-    /// What the client sends.
+    /// Bytes from the client.
     Client,
-    /// The request that opened it, and nothing after.
+    /// Only the request that opened it.
     Request,
 }
 
@@ -135,14 +135,14 @@ pub struct Route {
     index: usize,
     settings: RouteSettings,
     needed: NeededConditions,
-    /// All scopes that it asks for, as a challenge names them.
+    /// All scopes that it requires, as a challenge names them.
     scope: Option<Arc<str>>,
-    /// Where the metadata of its resource is.
+    /// The URL of its resource's metadata.
     resource_metadata: Option<Arc<str>>,
     cors: Option<Cors>,
 }
 
-/// What is needed of what tokens meet.
+/// The conditions that a token must meet.
 #[derive(Debug)]
 struct NeededConditions {
     issuer: ConditionSet,
@@ -154,7 +154,7 @@ struct NeededConditions {
 }
 
 impl RouteSettings {
-    /// Whether a token must be more than in force.
+    /// Whether a token needs more than to be in force.
     pub(in crate::enforce) fn asks_for_anything(&self) -> bool {
         let Self { requirement, allow, issuers, audiences, authentication, .. } = self;
         !(requirement.is_empty() && allow.is_empty() && issuers.is_empty() && audiences.is_empty())
@@ -180,7 +180,7 @@ impl RouteSettings {
 
 impl Route {
     pub(in crate::enforce) fn new(index: usize, settings: RouteSettings, table: &mut ConditionTable) -> Self {
-        // Of alternatives a challenge can ask for one; the first that needs scopes is as good as any.
+        // A challenge can ask for only one alternative; the first that needs scopes is as good as any.
         let alternative = settings.allow.iter().find(|one| one.scopes().next().is_some());
         let scope = joined(
             settings.requirement.scopes().chain(alternative.into_iter().flat_map(Requirement::scopes)),
@@ -190,7 +190,7 @@ impl Route {
         Self { index, needed: settings.needed(table), settings, scope, resource_metadata, cors }
     }
 
-    /// Its place in the configuration, counted from 0 without gaps.
+    /// Its index in the configuration, from 0 without gaps.
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
@@ -208,13 +208,13 @@ impl Route {
         self.settings.upstream
     }
 
-    /// What was configured.
+    /// Its settings.
     #[must_use]
     pub fn settings(&self) -> &RouteSettings {
         &self.settings
     }
 
-    /// All scopes that it asks for, space-delimited; `None` when it asks for none.
+    /// All scopes that it requires, space-delimited; `None` if it requires none.
     #[must_use]
     pub fn scope(&self) -> Option<&Arc<str>> {
         self.scope.as_ref()
@@ -226,8 +226,8 @@ impl Route {
         self.resource_metadata.as_ref()
     }
 
-    /// Whether a token was issued for this route: where the route's resource asks for that, its URL is in `aud`; and one
-    /// that was issued for resources only has that of this one.
+    /// Checks that a token was issued for this route: if the route's resource requires an audience, or the
+    /// token was issued for resources only, the resource's URL must be in `aud`.
     ///
     /// # Errors
     /// [`Reason::WrongAudience`].
@@ -239,13 +239,13 @@ impl Route {
         if !is_required || is_named() { Ok(()) } else { Err(Reason::WrongAudience) }
     }
 
-    /// What pages of other origins may do.
+    /// The CORS rules for pages of other origins.
     #[must_use]
     pub fn cors(&self) -> Option<&Cors> {
         self.cors.as_ref()
     }
 
-    /// Whether a request may come from where it says it does. One without `Origin` may.
+    /// Checks the origin of a request. A request without `Origin` passes.
     ///
     /// # Errors
     /// [`Reason::BadOrigin`].
@@ -258,10 +258,11 @@ impl Route {
         if listed.is_empty() || may() { Ok(()) } else { Err(self.denial(Reason::BadOrigin)) }
     }
 
-    /// The fields of the answer to a preflight that asks for `method`.
+    /// The fields of the response to a preflight for `method`.
     ///
     /// # Errors
-    /// [`Reason::BadOrigin`] when the request that it asks about would be rejected for its origin, or could not be read.
+    /// [`Reason::BadOrigin`] when the request that it announces would be rejected for its origin, or its page
+    /// could not read the response.
     pub fn preflight(&self, request: &HeaderMap, method: &Method) -> Result<HeaderMap, Denial> {
         if self.settings.mode == Mode::Enforce {
             self.judge_origin(request)?;
@@ -270,7 +271,7 @@ impl Route {
         answer.ok_or_else(|| self.denial(Reason::BadOrigin))
     }
 
-    /// Whether a token carries the scopes that this route requires.
+    /// Checks that a token has the scopes that this route requires.
     ///
     /// # Errors
     /// [`Reason::InsufficientScope`], with the scopes the route requires.
@@ -278,7 +279,7 @@ impl Route {
         self.settings.requirement.judge_scopes(token).map_err(|reason| self.denial(reason))
     }
 
-    /// Whether a token carries the roles that this route requires.
+    /// Checks that a token has the roles that this route requires.
     ///
     /// # Errors
     /// [`Reason::InsufficientRole`], with the scopes the route requires.
@@ -286,7 +287,7 @@ impl Route {
         self.settings.requirement.judge_roles(token).map_err(|reason| self.denial(reason))
     }
 
-    /// Whether tokens of this issuer are accepted.
+    /// Checks that tokens of this issuer are accepted.
     ///
     /// # Errors
     /// [`Reason::UnknownIssuer`].
@@ -294,7 +295,7 @@ impl Route {
         if token.met.holds(&self.needed.issuer) { Ok(()) } else { Err(Reason::UnknownIssuer) }
     }
 
-    /// Whether the token is for one of the route's audiences.
+    /// Checks that the token is for one of the route's audiences.
     ///
     /// # Errors
     /// [`Reason::WrongAudience`].
@@ -302,7 +303,7 @@ impl Route {
         if token.met.holds(&self.needed.audience) { Ok(()) } else { Err(Reason::WrongAudience) }
     }
 
-    /// Whether the token's claims are as this route demands.
+    /// Checks that the token's claims meet this route's conditions.
     ///
     /// # Errors
     /// [`Reason::ClaimCondition`].
@@ -310,11 +311,11 @@ impl Route {
         if token.met.holds(&self.needed.claims) { Ok(()) } else { Err(Reason::ClaimCondition) }
     }
 
-    /// Whether the token meets one of the alternatives whole, where there are any.
+    /// Checks that the token meets one of the alternatives completely, if there are any.
     ///
     /// # Errors
-    /// What the alternative lacks that comes nearest: one that lacks scopes only, because they can be asked for; else one
-    /// that lacks a role; else [`Reason::ClaimCondition`].
+    /// The reason of the nearest alternative: one that lacks only scopes, because a client can ask for those;
+    /// else one that lacks a role; else [`Reason::ClaimCondition`].
     pub fn judge_alternatives(&self, token: &VerifiedToken) -> Result<(), Denial> {
         if self.settings.allow.is_empty() {
             return Ok(());
@@ -337,7 +338,7 @@ impl Route {
         Err(nearest)
     }
 
-    /// Whether the token's subject was authenticated as this route demands (RFC 9470 §4).
+    /// Checks that the token's subject was authenticated as this route requires (RFC 9470 §4).
     ///
     /// # Errors
     /// [`Reason::InsufficientAuthentication`].
@@ -353,7 +354,7 @@ impl Route {
     }
 }
 
-/// Scopes as a challenge names them.
+/// Joins scopes, without duplicates, as a challenge names them.
 fn joined<'s>(scopes: impl Iterator<Item = &'s String>) -> Option<Arc<str>> {
     let mut named: Vec<&str> = Vec::new();
     for scope in scopes {

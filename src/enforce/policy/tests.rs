@@ -1,4 +1,4 @@
-//! Scopes and roles against what routes demand.
+//! Scopes and roles of tokens against what routes require.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +71,7 @@ fn text(claim: &str, value: &str) -> ClaimCondition {
     ClaimCondition { claim: ClaimName::Member(claim.to_owned()), tests }
 }
 
-/// Why a route denies a token of these claims.
+/// Why a route denies a token with these claims.
 fn denial(settings: RouteSettings, claims: serde_json::Value) -> Option<Denial> {
     let gate = enforcer(issuers(), vec![settings]);
     let token = token(&payload(claims));
@@ -100,7 +100,7 @@ fn one_alternative_must_be_met_whole_beside_the_plain_keys() {
         ("read x", &["editor"], "sales", scope, Some("base read x y")),
         ("base read", &[], "", scope, Some("base read x y")),
         ("base x", &["editor"], "", scope, Some("base read x y")),
-        // The first set lacks scopes only, which a client can ask for; so it is the nearest.
+        // The first set lacks only scopes, which a client can ask for, so it is the nearest.
         ("base", &[], "sales", scope, Some("base read x y")),
         ("base", &[], "", scope, Some("base read x y")),
     ] {
@@ -149,7 +149,7 @@ fn a_route_may_accept_some_issuers_and_audiences_only() {
         (&[OTHER], &["x"], serde_json::json!(AUDIENCE), Some(Reason::UnknownIssuer)),
         (&[], &["x"], serde_json::json!(AUDIENCE), Some(Reason::WrongAudience)),
         (&[], &["x", "y"], serde_json::json!([AUDIENCE, "y"]), None),
-        // The issuer's own rule stands beside the route's.
+        // The issuer's own rule applies besides the route's.
         (&[], &["x"], serde_json::json!("x"), Some(Reason::WrongAudience)),
     ] {
         let settings = RouteSettings {

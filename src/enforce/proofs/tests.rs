@@ -1,4 +1,4 @@
-//! How long proofs are remembered, what they weigh, and that no two are confused.
+//! How long proofs are kept, what they weigh, and that no two are confused.
 
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ fn proof(generation: u64) -> Remembered {
     Remembered { token: verified(json!({})), generation }
 }
 
-/// A key that a worker holds in this place.
+/// A key that a worker keeps in this slot.
 fn key(place: u8, number: u8) -> ProofKey {
     let mut bytes = [0; 16];
     (bytes[7], bytes[15]) = (place, number);
@@ -68,7 +68,7 @@ fn keys_of_one_place_and_tables_with_one_key_are_not_confused() {
 fn a_proof_is_kept_until_its_token_is_idle_or_dead() {
     let (key, proof) = (key(0, 0), proof(1));
     let second = Duration::from_secs(1);
-    // The token lives 610 seconds; two leeways and a second of grace come on top.
+    // The token lives 610 seconds, plus two leeways and a second of grace.
     for (idle, created, read) in [
         (None, 671 * second, [(0, 671 * second), (600, 71 * second), (671, Duration::ZERO)]),
         (
@@ -76,7 +76,7 @@ fn a_proof_is_kept_until_its_token_is_idle_or_dead() {
             Duration::from_millis(68_500),
             [(0, Duration::from_millis(68_500)), (600, Duration::from_millis(68_500)), (670, second)],
         ),
-        // Not shorter than a worker has it at hand.
+        // At least as long as a worker keeps it in its own table.
         (Some(Duration::ZERO), 10 * second, [(0, second), (600, second), (671, Duration::ZERO)]),
     ] {
         let (lifetimes, start) = (Lifetimes(limits(idle)), Instant::now());

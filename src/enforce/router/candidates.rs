@@ -1,4 +1,4 @@
-//! The routes of one pattern, and the selection among them: by host and method, then by MCP fields.
+//! The routes of one pattern, and how one is chosen: by host and method, then by MCP fields.
 
 use std::sync::Arc;
 
@@ -8,26 +8,26 @@ use super::{PolicyError, RouteMatch};
 use crate::enforce::mcp::{McpCall, McpFault};
 use crate::enforce::policy::{Mode, Route, RouteSettings};
 
-/// Routes with the same pattern, the higher rank first.
+/// Routes with the same pattern, sorted by descending rank.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     routes: Vec<Arc<Route>>,
-    /// Some of them are for MCP requests only.
+    /// Whether any of them matches MCP requests only.
     has_mcp: bool,
 }
 
-/// What a request asks of a route besides the path.
+/// The properties of a request that decide between routes of one pattern.
 pub(super) struct WantedRoute<'r> {
     pub(super) host: Option<&'r str>,
     pub(super) method: &'r Method,
     pub(super) headers: &'r HeaderMap,
 }
 
-/// What became of a request at a pattern that has routes for its host and method.
+/// The result for a request whose pattern has routes for its host and method.
 pub(super) enum Found<'n> {
     Route(RouteMatch<'n>),
-    /// They are for other MCP requests. No pattern that is less specific is looked at: to list the tools of a path is to deny
-    /// the others.
+    /// They match other MCP requests only. Less specific patterns are not searched: listing the tools of a
+    /// path denies all others.
     Denied,
 }
 
@@ -35,7 +35,7 @@ impl Candidates {
     /// Adds a route.
     ///
     /// # Errors
-    /// When a request exists that this one and another match equally well.
+    /// When some request would match this route and another equally well.
     pub(super) fn add(&mut self, route: Arc<Route>) -> Result<(), PolicyError> {
         let rivals = self.routes.iter().filter(|other| rank(other) == rank(&route) && overlap(other, &route));
         let tied =
@@ -49,7 +49,7 @@ impl Candidates {
         Ok(())
     }
 
-    /// The route of a request; `None` when none is for its host and method.
+    /// Chooses the route of a request; `None` if none matches its host and method.
     pub(super) fn pick<'n>(&'n self, wanted: &WantedRoute<'_>) -> Option<Found<'n>> {
         let mut matching = self.routes.iter().filter(|route| wanted.matches(route));
         if !self.has_mcp {
@@ -62,13 +62,13 @@ impl Candidates {
     }
 }
 
-/// The route of a request among those of equal rank.
+/// Chooses the route of a request among those of equal rank.
 fn pick_of<'n>(group: &[&'n Arc<Route>], headers: &HeaderMap) -> Option<RouteMatch<'n>> {
     if !group.iter().any(|route| route.settings().mcp.is_named()) {
         return group.first().map(|route| RouteMatch { route, mcp: Ok(()) });
     }
     let rejected = |fault| {
-        // An enforced one, if there is one: another in shadow mode must not let the request pass.
+        // Prefers an enforced route: one in shadow mode must not let the request pass.
         let is_enforced = |route: &&&'n Arc<Route>| route.settings().mode == Mode::Enforce;
         let route = group.iter().find(is_enforced).or_else(|| group.first());
         route.map(|route| RouteMatch { route, mcp: Err(fault) })
@@ -104,7 +104,7 @@ pub(super) fn bare_host(host: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-/// A named host counts more than a named method.
+/// Ranks a route: a named host takes precedence over a named method.
 fn rank(route: &Route) -> (bool, bool) {
     (!route.settings().hosts.is_empty(), !route.settings().methods.is_empty())
 }
@@ -123,7 +123,7 @@ fn tie(routes: &[Arc<Route>], route: &Route, other: usize, key: &'static str, wh
     PolicyError { route: route.index(), other: Some(other), key, message }
 }
 
-/// Whether a request exists that both match, given that their paths do, and whatever it says in MCP fields.
+/// Whether some request matches both, given that their paths can match the same one, and ignoring MCP fields.
 pub(super) fn overlap(one: &Route, other: &Route) -> bool {
     let (one, other) = (one.settings(), other.settings());
     let hosts =

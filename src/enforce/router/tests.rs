@@ -1,4 +1,4 @@
-//! Which route a request takes, and which routes cannot live together.
+//! Which route a request takes, and which routes conflict.
 
 #![expect(clippy::too_many_lines, reason = "a table is as long as it has rows")]
 
@@ -10,7 +10,7 @@ use crate::enforce::policy::{Mode, Requirement};
 use crate::enforce::target::RequestTarget;
 use crate::enforce::testing::route;
 
-/// `[METHODS] [HOSTS] PATH`, each list with commas, `*` for any.
+/// Settings from `[METHODS] [HOSTS] PATH`; lists are comma-separated, `*` means any.
 fn settings(line: &str) -> RouteSettings {
     let parts: Vec<&str> = line.split(' ').collect();
     let list = |text: &str| match text {
@@ -30,7 +30,7 @@ fn target(method: &Method, path: &str) -> Target {
     Target::parse(method, &sent).expect("a sound target")
 }
 
-/// The place of the route of a request that says nothing of MCP.
+/// The index of the route that a request without MCP fields takes.
 fn found(router: &Router, host: Option<&str>, method: &Method, target: &Target) -> Option<usize> {
     let found = router.find(host, method, target, &HeaderMap::new())?;
     assert_eq!(found.mcp, Ok(()));
@@ -85,7 +85,7 @@ fn the_most_specific_route_that_matches_everything_counts() {
         ("GET", "x", "/deals/special", Some(ROUTES[3])),
         ("GET", "x", "/deals/special/", Some(ROUTES[0])),
         ("GET", "x", "/deals/special/lines", Some(ROUTES[4])),
-        // The literal path has no such method; the next in rank does.
+        // The literal path has no such method; the next in rank has.
         ("POST", "x", "/deals/special/lines", Some(ROUTES[1])),
         ("GET", "x", "/deals/special/lines/1", Some(ROUTES[2])),
         ("GET", "x", "/dealsx", None),
@@ -140,7 +140,7 @@ fn the_most_specific_route_that_matches_everything_counts() {
         ("GET", "x", "/", Some(ROUTES[24])),
         ("GET", "only.example", "/", Some(ROUTES[24])),
         ("GET", "only.example", "/anything/at/all", Some(ROUTES[25])),
-        // A path that other routes know, with a method that only the catch-all has.
+        // A path of other routes, with a method that only the catch-all accepts.
         ("DELETE", "only.example", "/deals/7", Some(ROUTES[25])),
         ("OPTIONS", "only.example", "*", None),
         ("GET", "x", "/deals?path=/users/7", Some(ROUTES[0])),
@@ -448,7 +448,7 @@ fn mcp_requests_take_the_route_that_fits_best_and_others_are_denied() {
         ("POST", "/mcp", "tools/call", "=?base64?cmVhZF9zZWNyZXRz?=", Some(2)),
         ("POST", "/mcp", "tools/call", "write_deal", Some(2)),
         ("POST", "/mcp", "prompts/get", "anything", Some(3)),
-        // No other route is looked for: neither one of another path nor one for any method.
+        // No other route is searched, neither with another path nor for any method.
         ("POST", "/mcp", "tools/call", "delete_deal", None),
         ("POST", "/mcp", "tools/call", "Read_deals", None),
         ("POST", "/mcp", "tools/call", "", None),
@@ -485,7 +485,7 @@ fn a_request_that_does_not_say_its_mcp_method_or_name_is_rejected_by_a_route_tha
     for (path, method, name, fault) in [
         ("/mcp", "-", "-", Some(McpFault::Absent("Mcp-Method"))),
         ("/mcp", "-", "read", Some(McpFault::Absent("Mcp-Method"))),
-        // Without this, a tool with a route of its own could be called on the one for any request.
+        // Otherwise a tool with its own route could be called through the route for any request.
         ("/mcp", "tools/call", "-", Some(McpFault::Absent("Mcp-Name"))),
         ("/mcp", "tools/call", "=?base64?!?=", Some(McpFault::Unreadable("Mcp-Name"))),
         ("/mcp", "tools/list", "-", None),

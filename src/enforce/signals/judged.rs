@@ -12,13 +12,13 @@ use crate::enforce::denial::Reason;
 use crate::enforce::testing::{TestRequest, enforcer, issuers, now, payload, route, token};
 use crate::time::Now;
 
-/// An enforcer that judges tokens of its first issuer only while this transmitter is heard.
+/// An enforcer that accepts tokens of its first issuer only while this transmitter is heard from.
 fn hearing(required: &Arc<SignalClock>, subjects: Vec<SeenSubjects>) -> Enforcer {
     let signals = IssuerSignals { required: vec![Arc::clone(required)], subjects };
     enforcer(issuers(), vec![route("/{*rest}")]).with_signals(vec![signals])
 }
 
-/// So many seconds after the tokens were issued.
+/// This many seconds after the tokens were issued.
 fn after(seconds: u64) -> Now {
     Now::at_millis(now().plus(Duration::from_secs(seconds)).as_millis())
 }

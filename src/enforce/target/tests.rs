@@ -1,4 +1,4 @@
-//! Targets that are refused, targets that pass, and the promise that what passes is what is sent.
+//! Targets that are rejected, targets that pass, and the promise that what passes is what is sent.
 
 #![expect(clippy::too_many_lines, reason = "a table is as long as it has rows")]
 
@@ -8,7 +8,7 @@ use http::Uri;
 
 use super::*;
 
-/// As from an HTTP/1.1 request line, for a route that rejects encoded slashes.
+/// Parses a target of an HTTP/1.1 request line for a route that rejects encoded slashes.
 fn parse(target: &str) -> Result<Target, BadTarget> {
     read(target.as_bytes())
         .and_then(|target| if target.has_encoded_slash() { Err(BadTarget) } else { Ok(target) })
@@ -19,12 +19,12 @@ fn read(target: &[u8]) -> Result<Target, BadTarget> {
     Target::parse(&Method::GET, &RequestTarget::from_bytes(Bytes::copy_from_slice(target))?)
 }
 
-/// As from HTTP/2, and from a library that knows URIs.
+/// Parses a target from HTTP/2, and from a library for URIs.
 fn read_uri(target: &str) -> Result<Target, BadTarget> {
     Target::parse(&Method::GET, &RequestTarget::from(&target.parse::<Uri>().map_err(|_invalid| BadTarget)?))
 }
 
-/// What it comes down to, for comparison with what HTTP/2 sends.
+/// Drops the host, for comparison with a target from HTTP/2.
 fn without_host(mut target: Target) -> Target {
     target.sent.compact();
     target
@@ -80,7 +80,7 @@ fn refuses_what_two_parsers_could_read_differently() {
         "/a/..%253bx/b",
         "/a/..%3f",
         "/a/..%23x/b",
-        // slashes that only some see
+        // slashes that only some parsers see
         "/a%2fb",
         "/a%2Fb",
         "/%2f",
@@ -115,7 +115,7 @@ fn refuses_what_two_parsers_could_read_differently() {
         "/a/;/b",
         "/%3b/admin",
         "/a/%3Bx/b",
-        // escapes that are none
+        // invalid escapes
         "/%",
         "/a%",
         "/%2",
@@ -126,7 +126,7 @@ fn refuses_what_two_parsers_could_read_differently() {
         "/a%g1",
         "/100%/x",
         "/% 41",
-        // more bytes than UTF-8 allows
+        // overlong UTF-8
         "/%c0%ae%c0%ae/a",
         "/%c0%af",
         "/%c1%9c",
@@ -139,7 +139,7 @@ fn refuses_what_two_parsers_could_read_differently() {
         "example.com:443",
         "http://host?x",
         "http://host?",
-        // somebody else's scheme, user information
+        // other schemes, user information
         "ftp://host/a",
         "file://host/a",
         "ws://host/a",
@@ -186,7 +186,7 @@ fn an_encoded_slash_stays_in_its_segment_and_no_reading_of_it_climbs() {
         assert_eq!(read_uri(sent), Ok(target), "{sent}");
     }
     let refused = [
-        // An empty segment to an upstream that decodes it.
+        // An empty segment for an upstream that decodes it.
         "/%2f",
         "/%2F",
         "/%2fa",
@@ -199,7 +199,7 @@ fn an_encoded_slash_stays_in_its_segment_and_no_reading_of_it_climbs() {
         "/a%2fb//c",
         "/a%2f;x/b",
         "/a%2f%3bx/b",
-        // A dot segment to one.
+        // A dot segment for an upstream that decodes it.
         "/..%2fa",
         "/%2e%2e%2fa",
         "/a%2f..",
@@ -214,7 +214,7 @@ fn an_encoded_slash_stays_in_its_segment_and_no_reading_of_it_climbs() {
         "/a/../b%2fc",
         "/a%2fb/..",
         "/a%2fb/%2e%2e/c",
-        // To one that decodes twice.
+        // For one that decodes twice.
         "/a%2f%252e%252e%2fb",
         "/a%2f%252e%252e%252fb",
         "/a%2f..%252fb",
@@ -302,7 +302,7 @@ fn reads_the_absolute_form_and_the_asterisk() {
         assert_eq!(asterisk.map(|t| t.path().to_owned()), Ok("*".to_owned()));
         assert_eq!(Target::parse(&Method::GET, &sent), Err(BadTarget), "it is for OPTIONS");
     }
-    // A path is judged for OPTIONS as for every other method.
+    // A path is checked for OPTIONS as for every other method.
     for (sent, expected) in [("/a//b", None), ("/a/../b", None), ("/%61", Some("/a")), ("/a?b", Some("/a"))] {
         let sent = RequestTarget::from_bytes(Bytes::from_static(sent.as_bytes())).expect("a target");
         let parsed = Target::parse(&Method::OPTIONS, &sent).ok();
@@ -312,7 +312,7 @@ fn reads_the_absolute_form_and_the_asterisk() {
 
 #[test]
 fn a_fragment_never_goes_upstream() {
-    // Over HTTP/2 it is gone before anyone can refuse it.
+    // Over HTTP/2 the fragment is removed before it can be rejected.
     let target = read_uri("/a?b#c/../d").expect("a target");
     assert_eq!(target.as_bytes(), "/a?b");
     for target in ["/a?b#c", "/a#c", "/#", "#", "http://host#c", "http://host/a#c", "http://host/a?b#c"] {
@@ -394,7 +394,7 @@ fn a_compact_target_reads_the_same() {
     }
 }
 
-/// Decodes once, leaving what is no escape, independently of the code under test.
+/// Decodes once and keeps invalid escapes, independently of the code under test.
 fn decode_once(bytes: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::new();
     let mut i = 0;
@@ -419,7 +419,7 @@ fn has_dot_segment(path: &[u8]) -> bool {
     path.split(|b| b"/\\".contains(b)).any(|s| s == b"." || s == b"..")
 }
 
-/// Paths made of what breaks paths.
+/// Paths made of hostile pieces.
 fn hostile_path() -> impl Strategy<Value = String> {
     let pieces = prop::sample::select(vec![
         "/", ".", "..", "%2e", "%2E", "%252e", "%25", "2e", "%", "%2f", "%252f", "\\", "%5c", ";", "%3b",
@@ -447,7 +447,7 @@ proptest! {
             prop_assert_eq!(slashes(target.path().as_bytes()), slashes(path));
             prop_assert!(!once.windows(2).any(|pair| pair == b"//"));
             prop_assert!(!once.iter().any(|b| b.is_ascii_control() || *b == b'\\'));
-            // The canonical form is the path to every decoder, and has no other spelling.
+            // Every decoder gets the canonical form, and it has no other spelling.
             prop_assert_eq!(decode_once(target.path().as_bytes()), once);
             let again = canonical(target.path().as_bytes()).map(|again| again.text.unwrap_or_else(|| target.path().to_owned()));
             prop_assert_eq!(again.as_deref(), Ok(target.path()));

@@ -1,4 +1,4 @@
-//! The bounds of a token's time, the memory it takes, and the session that is found for it.
+//! The bounds of a token's validity, the memory it takes, and the session found for it.
 
 use serde_json::json;
 
@@ -54,8 +54,8 @@ fn a_token_takes_the_memory_of_each_text_it_holds() {
     let gate = gate();
     let header = size_of::<(HeaderName, HeaderValue)>() + 40;
     let fixed = size_of::<VerifiedToken>();
-    // The hash of `sub`, `sub` and `jti`; audiences, scopes and roles with an end each, and the client; the headers of the
-    // identity.
+    // The hash of `sub`, `sub` and `jti`; audiences, scopes and roles with a terminator each, and the client;
+    // the identity headers.
     let usual = (12 + 5 + 7) + (20 + 22 + 7 + 3) + (4 * header + 5 + 3 + 21 + 6);
     for (changes, expected) in [
         (json!({}), usual),
@@ -86,7 +86,7 @@ fn a_session_that_was_kept_serves_until_it_leaves_the_table() {
     assert!(token.session(sessions).is_none(), "not used yet");
     gate.begin(&permit, at(0)).expect("in use");
     assert!(matches!(token.session(sessions), Some(Known::Kept(_))));
-    // More tokens than the table has room for.
+    // More tokens than the table has space for.
     for jti in 0..50 {
         gate.begin(&permit_of(&jti.to_string()), at(1)).expect("in use");
     }

@@ -1,4 +1,4 @@
-//! How many keys are tried, what of a token is logged and measured, and what keeps proofs.
+//! How many keys are tried, what is logged and measured of a token, and when proofs are kept.
 
 use std::time::Duration;
 

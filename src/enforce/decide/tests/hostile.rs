@@ -283,7 +283,7 @@ fn headers_that_ask_for_trust() {
         (sign(&SIGNERS.rs256, json!({"alg": "RS256", "kid": "ps"})), BadAlgorithm),
         (sign(&SIGNERS.ps256, json!({"alg": "PS256", "kid": "rs"})), BadAlgorithm),
         (sign(&SIGNERS.ed25519, json!({"alg": "EdDSA", "kid": "es"})), BadAlgorithm),
-        // Somebody else's signature.
+        // Signatures of other keys.
         (sign(&SIGNERS.stranger, json!({})), BadSignature),
         (sign(&SIGNERS.other, json!({})), BadSignature),
         (sign(&SIGNERS.es384, json!({})), BadSignature),
@@ -315,7 +315,7 @@ fn headers_that_ask_for_trust() {
         (sign(good, json!({"kid": 7})), BadClaim),
         (sign(good, json!({"kid": null})), BadClaim),
         (sign(good, json!({"kid": ["es"]})), BadClaim),
-        // Keys that a token brings along.
+        // Keys embedded in the token.
         (sign(&SIGNERS.stranger, json!({"jwk": own_key.clone()})), BadSignature),
         (sign(&SIGNERS.stranger, json!({"jku": "https://evil.example/keys"})), BadSignature),
         (sign(&SIGNERS.stranger, json!({"x5u": "https://evil.example/cert", "x5c": ["MIIB"]})), BadSignature),

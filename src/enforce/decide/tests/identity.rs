@@ -1,4 +1,4 @@
-//! One signed message is one token, however it is written; and one token's proof is nobody else's.
+//! One signed message is one token, however it is written; and one token's proof never counts for another.
 
 use serde_json::json;
 
@@ -15,7 +15,7 @@ const ORDER: [u8; 32] = [
     0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
 
-/// The other signature of the same message: (r, n − s).
+/// The other valid signature of the same message: (r, n − s).
 fn twin(token: &str) -> String {
     let (input, signature) = token.rsplit_once('.').expect("a signature");
     let mut raw = crate::jose::jws::decode(signature.as_bytes()).expect("base64");
@@ -28,7 +28,7 @@ fn twin(token: &str) -> String {
     format!("{input}.{}", crate::enforce::testing::b64(&raw))
 }
 
-/// Other characters for the same 64 bytes: the last one carries four spare bits.
+/// Other characters for the same 64 bytes: the last character carries four unused bits.
 fn spare_bits(token: &str) -> Vec<String> {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (start, last) = token.split_at(token.len() - 1);

@@ -72,7 +72,7 @@ fn only_a_request_that_needs_its_token_uses_it() {
     let last_used = |permit: &Permit| permit.pass().expect("a token").last_used();
     assert_eq!(gate.begin(&open, after(0)), Ok(()));
     assert_eq!((last_used(&open), last_used(&closed)), (None, None));
-    // Issued ten seconds ago, so that it is idle more than fifty seconds from now.
+    // Issued ten seconds ago, so it is idle more than fifty seconds from now.
     assert_eq!(gate.begin(&closed, after(51)), Err(Reason::Idle));
     assert_eq!(gate.begin(&open, after(51)), Ok(()), "an idle token does not close an open route");
     assert_eq!(last_used(&closed), None);
@@ -109,8 +109,8 @@ fn what_was_found_in_force_is_judged_again_after_each_change_of_the_revocations(
 #[test]
 fn an_event_ends_a_token_from_the_future_by_when_it_was_seen() {
     let moment = |second: i64| Timestamp::from_secs(NOW + second);
-    // Seconds from now: the issue by the issuer's clock, and the event. The token is seen now, before or after the event is
-    // known, and judged again once its issue has come.
+    // In seconds from now: the issue by the issuer's clock, and the event. The token is seen now, before or
+    // after the event is known, and judged again once its time of issue has come.
     for (issued, event, event_is_known, is_ended) in [
         (20, -1, true, false),
         (20, -1, false, false),
@@ -164,7 +164,7 @@ fn an_enforcer_forgets_what_is_too_much_and_shows_its_settings() {
     assert_eq!(gate.bearer(), &bearer);
     permit(&TestRequest::new(&gate, "/x").token(&token(&payload(json!({})))));
     gate.sweep(Now::at_millis(0).monotonic);
-    // Counted by the sweep alone.
+    // Counted only by the sweep.
     assert!(format!("{:?}", gate.verifier).contains("Proofs { proofs: 1, .. }"));
 }
 

@@ -1,4 +1,4 @@
-//! Tokens that are bound to a key: sent with a proof, without one, and with one of somebody else.
+//! Tokens bound to a key: sent with a proof, without one, and with one made with another key.
 
 use serde_json::{Value, json};
 
@@ -44,7 +44,7 @@ fn ask<'a>(gate: &'a Enforcer, scheme: &str, token: &str, proofs: Vec<String>) -
     }
 }
 
-/// What is decided once every question is answered.
+/// The decision once every question is answered.
 async fn settled(request: TestRequest<'_>) -> Result<Permit, Denial> {
     let mut request = request;
     for _ in 0..4 {
@@ -111,7 +111,7 @@ async fn the_scheme_must_be_that_of_the_token() {
         settled(ask(&gate, "Bearer", &free, vec![good(&free), good(&free)])).await.is_ok(),
         "not looked at"
     );
-    // What is wrong with the token comes first, and its challenge is of the scheme that was used.
+    // A fault of the token comes first, and its challenge uses the scheme of the request.
     let expired = token(&payload(json!({ "exp": NOW - 100, "iat": NOW - 200 })));
     let denial = settled(ask(&gate, "DPoP", &expired, vec![])).await.expect_err("expired");
     assert_eq!(denial.reason, Reason::Expired);
@@ -129,7 +129,7 @@ async fn issuers_say_what_their_tokens_must_be_bound_to() {
     let both = with(json!({ "x5t#S256": b64(&[7; 32]), "jkt": jkt }));
     let unproven = Some(Reason::UnprovenToken);
     let mismatch = Some(Reason::CertificateMismatch);
-    // As bearer with the certificate, with a proof and the certificate, with a proof alone.
+    // As bearer with the certificate; with a proof and the certificate; with a proof alone.
     for (constraint, token, expected) in [
         (WhenBound, &free, [None, unproven, unproven]),
         (WhenBound, &keyed, [unproven, None, None]),
@@ -181,7 +181,7 @@ async fn a_nonce_is_demanded_and_then_taken() {
             (Reason::NonceRequired, Some(ProofFault::Nonce))
         );
     }
-    // A proof that is wrong otherwise is not helped by a nonce.
+    // A nonce does not cure other faults of a proof.
     assert_eq!(refused(send(json!({ "htm": "POST" }))).await, (Reason::BadProof, Some(ProofFault::Method)));
     let later = |seconds: i64, jti: &str| {
         let changes = json!({ "nonce": &*nonce, "jti": jti, "iat": NOW + seconds });
@@ -197,7 +197,7 @@ async fn without_the_key_of_nonces_nothing_passes() {
     let token = bound_to(&SIGNERS.es256);
     let request = ask(&gate, "DPoP", &token, vec![proof(&token, json!({}))]);
     let Verdict::Ask(question @ Ask::NonceKey(_)) = request.decide().verdict else { panic!("nothing asked") };
-    // The period may have changed meanwhile.
+    // The period may have changed in the meantime.
     let other = TestRequest { asked: Asked::NOTHING.and(&Ask::NonceKey(UnknownPeriod(0))), ..request };
     assert!(matches!(other.decide().verdict, Verdict::Ask(Ask::NonceKey(_))));
     let vain = TestRequest { asked: Asked::NOTHING.and(&question), ..other };

@@ -1,4 +1,5 @@
-//! What is remembered of tokens seen before: for how long, how much, and over which changes of the configuration.
+//! What is remembered of tokens seen before: for how long, how much, and across which changes of the
+//! configuration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,7 +86,7 @@ fn no_more_are_remembered_than_there_is_room_for() {
     }
     let (proofs, bytes) = gate.verifier.proofs();
     assert!((10..=ROOM).contains(&proofs) && bytes <= ROOM * 2048, "{proofs} of {bytes} bytes");
-    // Large ones count for what they take.
+    // Large ones count by their size.
     for index in 0..60 {
         let scopes = vec!["x".repeat(1_000); 4];
         assert_eq!(
@@ -118,7 +119,7 @@ fn what_a_worker_has_at_hand_is_asked_for_again_now_and_then_and_belongs_to_one_
 
 #[test]
 fn proofs_of_tokens_that_are_idle_or_dead_are_forgotten() {
-    // The table's own clock cannot be set: short times, waited for.
+    // The table's own clock cannot be set, so this waits for short times.
     let settings = sessions::Settings {
         idle_timeouts: Some(Duration::from_millis(50)).into(),
         max_tracked: 10,
@@ -171,7 +172,7 @@ fn a_token_that_was_only_denied_before_the_event_was_here_before_it_to_every_que
     let ask = |after| TestRequest { at: second(after), ..TestRequest::new(&gate, "/x").token(&ahead) };
     assert!(matches!(ask(0).decide().verdict, Verdict::Allow(_)), "seen, and never used");
     in_force.revocations.apply([Ends::Subject(SubjectKey::new(ISSUER, "alice"), second(1))]);
-    // Long after its `iat`: only that it was seen before the event says that the event ends it.
+    // Long after its `iat`: the event ends the token only because it was seen before the event.
     let told = ask(30).explain().unwrap();
     assert_eq!(told.reason, Some(Reason::SubjectRevoked), "{told:?}");
     let Verdict::Deny(denial) = ask(30).decide().verdict else { panic!("allowed") };
@@ -207,7 +208,7 @@ fn others_are_asked_for_the_first_use_only_when_an_event_lies_shortly_before_the
     let millis = |millis| Timestamp::from_millis(now().as_millis() + millis);
     let at = |first| Some(FirstUse::At(millis(first)));
     let ordinary = Some(FirstUse::Ordinary);
-    // The issue and the event, in seconds from now; what was answered. `leeway` is half a minute.
+    // In seconds from now: issue and event; then the answer given. `leeway` is 30 s.
     for (issued, event, told, expected) in [
         (0, -1, None, Asks),
         (0, -30, None, Asks),
@@ -260,11 +261,11 @@ fn a_stream_is_decided_again_when_others_must_be_asked_for_the_first_use() {
     gate.begin(&permit, ask.now()).unwrap();
     let grounds = Grounds::new(&gate, &permit);
     assert!(grounds.stand(&gate));
-    // Published since it was judged, and nothing to ask: long before the issue, or another subject's.
+    // Published since it was judged, but raising no question: long before the issue, or for another subject.
     let bob = SubjectKey::new(ISSUER, "bob");
     in_force.revocations.apply([Ends::Subject(bob, now().minus(Duration::from_secs(1)))]);
     assert!(grounds.stand(&gate));
-    // Its signal was late: it happened before the issue.
+    // A late signal of an event before the issue.
     let alice = SubjectKey::new(ISSUER, "alice");
     in_force.revocations.apply([Ends::Subject(alice, now().minus(Duration::from_secs(1)))]);
     assert!(!grounds.stand(&gate));
@@ -291,7 +292,7 @@ fn outcome(ask: &TestRequest<'_>) -> Outcome {
     }
 }
 
-/// As of a gate whose store others share.
+/// State like that of a gate whose store others share.
 fn shared() -> InForce {
     let settings = sessions::Settings {
         idle_timeouts: None.into(),

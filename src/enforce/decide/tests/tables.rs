@@ -12,7 +12,7 @@ use jsonwebtoken::Algorithm::{ES256, EdDSA};
 
 const REPORTS: &str = "https://reports.example";
 
-/// The first issuer, and the same with another audience, types and claims.
+/// The first issuer, and the same one with another audience, types and claims.
 fn gate() -> Enforcer {
     let mut tables = issuers();
     let mut reports = rules(ISSUER, &[ES256]);
@@ -42,7 +42,7 @@ fn the_audience_chooses_the_rules() {
         (json!({"aud": [AUDIENCE]}), (None, Some(0))),
         (json!({"aud": REPORTS, "acr": "1"}), (None, Some(3))),
         (json!({"aud": ["x", REPORTS], "acr": "1"}), (None, Some(3))),
-        // By the rules of the first of those that have it.
+        // By the rules of the first table that accepts the audience.
         (json!({"aud": [REPORTS, AUDIENCE]}), (None, Some(0))),
         (json!({"aud": REPORTS}), (Some(Reason::MissingClaim), None)),
         (json!({"aud": "https://third.example"}), (Some(Reason::BadAlgorithm), None)),

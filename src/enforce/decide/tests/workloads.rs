@@ -1,4 +1,4 @@
-//! JWT-SVIDs: whose they are, and what counts as the issue of one that does not say when it was issued.
+//! JWT-SVIDs: which table they belong to, and what counts as the time of issue of one without `iat`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn trusting() -> Vec<TrustedIssuer> {
     tables
 }
 
-/// A gate at which tokens are idle after a minute, and what ended there.
+/// A gate at which tokens are idle after a minute, and its revocations.
 fn gate_and_revocations() -> (Enforcer, Arc<Revocations>) {
     let settings = sessions::Settings {
         idle_timeouts: Some(Duration::from_secs(60)).into(),
@@ -62,7 +62,7 @@ fn with(in_force: InForce) -> Enforcer {
     Enforcer::new(settings, trusting(), in_force, &metrics).expect("sound routes")
 }
 
-/// A token of the workload that says neither who issued it nor when, with some claims changed.
+/// A token of the workload without `iss` and `iat`, with some claims changed.
 fn svid(changes: Value) -> String {
     let mut claims = json!({"sub": WORKLOAD, "aud": [AUDIENCE], "exp": NOW + 300});
     let members = claims.as_object_mut().expect("an object");
@@ -95,7 +95,7 @@ fn the_trust_domain_of_the_subject_chooses_the_issuer_of_a_token_that_names_none
         (json!({"iss": DOMAIN}), None),
         (json!({"jti": "1", "iat": NOW - 5}), None),
         (json!({"iss": 7}), Some(Reason::BadClaim)),
-        // A configured issuer is taken at its word, and has not signed this.
+        // An `iss` that names a configured issuer selects that issuer, which has not signed this.
         (json!({"iss": ISSUER, "iat": NOW}), Some(Reason::UnknownKey)),
         (json!({"sub": "spiffe://example.org"}), Some(Reason::BadClaim)),
         (json!({"sub": "spiffe://example.org/ns//sa"}), Some(Reason::BadClaim)),
@@ -124,7 +124,7 @@ fn the_trust_domain_of_the_subject_chooses_the_issuer_of_a_token_that_names_none
         let token = token_of(&SIGNERS.stranger, &header, &claims);
         assert_eq!(reason(&gate, &token, 0), Some(Reason::WrongType), "{kind}");
     }
-    // Tokens of other issuers need their iat as ever.
+    // Tokens of other issuers still need their iat.
     let other = json!({"iss": ISSUER, "sub": WORKLOAD, "aud": AUDIENCE, "exp": NOW + 300});
     assert_eq!(reason(&gate, &token(&other), 0), Some(Reason::MissingClaim));
 }

@@ -1,4 +1,4 @@
-//! Proofs of every shape: the sample of the specification, every algorithm, and what is wrong with the others.
+//! Proofs of every shape: the example of the specification, every algorithm, and every fault.
 
 use aws_lc_rs::signature;
 use serde_json::json;
@@ -50,12 +50,12 @@ fn the_sample_of_rfc_9449_section_7_1_proves_its_key() {
     assert_eq!(judge(proof.as_bytes(), &later), Err(ProofFault::Time));
 }
 
-/// A good proof of so many bytes.
+/// A valid proof of this many bytes.
 fn of_length(length: usize) -> String {
     let padded = |header: usize, payload: usize| {
         proof_by(&SIGNERS.es256, json!({ "x": "y".repeat(header) }), json!({ "x": "y".repeat(payload) }))
     };
-    // Base64 has texts of three lengths in four.
+    // Only three of four lengths are possible for base64.
     let proofs = (0..3).flat_map(|header| {
         let missing = length.saturating_sub(padded(header, 0).len()) * 3 / 4;
         (missing.saturating_sub(2)..missing + 3).map(move |payload| (header, payload))
@@ -152,7 +152,7 @@ fn a_header_that_breaks_the_rules_proves_nothing() {
 
 #[test]
 fn a_secret_that_everybody_knows_signs_no_proof() {
-    // The public key as the secret of an HMAC: an old way to fool verifiers.
+    // The public key as an HMAC secret: an old way to fool verifiers.
     let secret = Signer::hmac(&SIGNERS.es256.public());
     for alg in ["HS256", "ES256"] {
         let proof = proof_by(&secret, json!({ "alg": alg }), json!({}));

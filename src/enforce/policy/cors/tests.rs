@@ -1,4 +1,4 @@
-//! The fields of answers, for every kind of origin and route.
+//! The response fields for every kind of origin and route.
 
 use super::*;
 use crate::enforce::denial::Reason;
@@ -37,7 +37,7 @@ fn from(origin: &'static str) -> HeaderMap {
     fields(&[("origin", origin)])
 }
 
-/// Every field, sorted, one a line.
+/// All fields, sorted, one per line.
 fn shown(headers: &HeaderMap) -> String {
     let mut lines: Vec<_> =
         headers.iter().map(|(name, value)| format!("{name}: {}\n", value.to_str().expect("text"))).collect();
@@ -47,7 +47,7 @@ fn shown(headers: &HeaderMap) -> String {
 
 const VARY_LINE: &str = "vary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers\n";
 
-/// The fields of the answer to a preflight, from methods, headers, age, origin and credentials.
+/// The fields of the response to a preflight, from methods, headers, age, origin and credentials.
 fn told(parts: &str) -> String {
     let [methods, headers, max_age, allowed, credentials] =
         parts.split('|').collect::<Vec<_>>().try_into().expect("five parts");
@@ -95,7 +95,7 @@ fn a_preflight_is_told_what_may_be_sent_and_for_how_long() {
             "GET, PATCH|authorization, content-type|600|https://app.example|true",
         ),
         (&bare, get, APP, &Method::GET, "GET, PATCH|-|0|https://app.example|"),
-        // What is not allowed is said, not hidden: the browser names the method in its console.
+        // What is not allowed is stated, not hidden: the browser names the method in its console.
         (&own, none, APP, &Method::GET, "PUT, DELETE|authorization, content-type|600|https://app.example|"),
         (
             &own,
@@ -233,7 +233,7 @@ fn caches_are_told_once_that_the_answer_depends_on_the_origin() {
     }
 }
 
-/// A route as the gate has it.
+/// A route as the gate builds it.
 fn route(settings: RouteSettings) -> std::sync::Arc<Route> {
     let settings = RouteSettings { path: "/".into(), ..settings };
     std::sync::Arc::clone(&Router::new(vec![settings]).expect("a sound route").routes()[0])
