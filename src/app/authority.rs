@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::state::{Past, Store};
 use crate::time::Now;
 
-/// Opens it on its file, which may be the one that the state is in. Blocks for a moment, before anything is served.
+/// Opens it on its file, which may be that of the state store. Blocks for a moment, before anything is served.
 pub(super) async fn open(
     wanted: &authority::Settings,
     state_settings: &StateSettings,
@@ -46,7 +46,7 @@ pub(super) async fn open(
     let opened = Authority::open(wanted.clone(), parts).await;
     let authority =
         opened.map_err(|error| vec![format!("[authority]: {}: {error}", wanted.path.display())])?;
-    // Ends with the process, as the authority does.
+    // Runs until the process ends, as the authority does.
     spawn_local(Arc::clone(&authority).upkeep());
     if state.store.is_shared() {
         spawn_local(register(state.store.clone(), Arc::clone(&authority), metrics.clone()));
@@ -54,11 +54,11 @@ pub(super) async fn open(
     Ok(authority)
 }
 
-/// How often an authority renews its registration, and how soon it tries again where the shared store did not answer.
+/// How often an authority renews its registration, and how soon it retries when the shared store did not respond.
 const RENEW: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Registers the authority with the gates that share the store, and says so when there is another one for its issuer.
+/// Registers the authority in the shared store, and logs a conflict with another authority for the same issuer.
 async fn register(store: Store, authority: Arc<Authority>, metrics: Metrics) {
     loop {
         let issuer = authority.settings().issuer.clone();

@@ -3,17 +3,17 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Kept back for everything but clients and upstreams: the state's files, the log, runtimes, look-ups of names, key
-/// sets and events that are fetched, and the operators' connections (which have spare ones beyond that).
+/// Reserved for everything but clients and upstreams: state files, the log, runtimes, DNS lookups, fetching
+/// keys and events, and connections of operators (which have some to spare beyond that).
 const RESERVED: usize = 96;
-/// Kept back for each worker: its runtime, and its listeners.
+/// Reserved for each worker: its runtime and its listeners.
 const PER_WORKER: usize = 4;
-/// A client whose request is forwarded needs a second one, for the upstream.
+/// A client whose request is forwarded needs a second descriptor for the upstream.
 const PER_CONNECTION: usize = 2;
-/// However few there are, some clients are served.
+/// Clients that are served even if the limit is too low.
 const LEAST: usize = 8;
 
-/// Raises the soft limit to the hard one and returns it; `None` means unlimited.
+/// Raises the soft limit to the hard one and returns it; `None` for unlimited.
 pub(super) fn raise_limit() -> Option<usize> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: maximum, maximum };
@@ -27,8 +27,8 @@ pub(super) fn raise_limit() -> Option<usize> {
     limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// How many clients may be connected under a limit, and as many connections to upstreams be open, so that requests can be
-/// forwarded and operators are served whatever clients do.
+/// Returns how many clients may be connected, and how many upstream connections open, under a limit, so that
+/// requests can be forwarded and operators are served whatever clients do.
 pub(super) fn connections_within(limit: Option<usize>, workers: usize) -> usize {
     let kept = RESERVED.saturating_add(workers.saturating_mul(PER_WORKER));
     limit.map_or(usize::MAX, |limit| (limit.saturating_sub(kept) / PER_CONNECTION).max(LEAST))

@@ -1,8 +1,8 @@
 //! Handover on a restart: a gate that is shutting down passes its addresses and its state file to the next gate at once.
 //!
-//! The next gate finds it by names in the abstract namespace of Unix sockets, which have the same scope as the addresses
-//! (the network namespace), need no file, and vanish with the process. The connection carries one byte when the addresses
-//! are free, and is closed when the state file is.
+//! The next gate finds it by names in the abstract namespace of Unix sockets, which have the same scope as the
+//! addresses (the network namespace), need no file, and vanish with the process. The connection carries one
+//! byte once the addresses are free, and is closed once the state file is.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -22,10 +22,10 @@ use crate::config::{Settings, StoreSettings};
 
 /// How long the next gate waits for each of the two.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Says that the addresses are free.
+/// Signals that the addresses are free.
 const ADDRESSES: u8 = b'a';
 
-/// A name for everything of which a gate has the only one: its addresses and its state files.
+/// One name for each resource that only one gate can have: its addresses and its state files.
 #[derive(Debug)]
 pub(super) struct HandoverNames(Vec<String>);
 
@@ -34,7 +34,7 @@ impl HandoverNames {
         let gate = &settings.gate.listen;
         let signals = settings.signals.as_ref().and_then(|signals| signals.listen.as_ref());
         let addresses = gate.iter().chain([&settings.telemetry, &settings.admin.listen]).chain(signals);
-        // Every gate that asks for port 0 gets another one.
+        // Port 0 is a different port for every gate.
         let addresses = addresses.filter(|address| address.port() != 0).map(address_name);
         let state = match &settings.state.store {
             StoreSettings::Embedded(path) => Some(path.as_path()),
@@ -53,18 +53,18 @@ fn address_name(address: &SocketAddr) -> String {
     format!("portcullis/address/{address}")
 }
 
-/// The same for every path that leads to the file. None while there is no file.
+/// The same name for every path to the file. `None` if the file does not exist.
 fn file_name(path: &Path) -> Option<String> {
     let file = std::fs::metadata(path).ok()?;
     Some(format!("portcullis/file/{}/{}", file.dev(), file.ino()))
 }
 
-/// What a gate that is shutting down listens on for the next one.
+/// The sockets on which a gate that is shutting down waits for the next one.
 #[derive(Debug)]
 pub(super) struct Offer(Vec<UnixListener>);
 
 impl Offer {
-    /// Announces that these things are given up. Without it, the next gate has to wait for the end of this one.
+    /// Offers these resources. Without an offer, the next gate must wait until this one ends.
     pub(super) fn new(names: &HandoverNames) -> Self {
         let listen = |address: net::SocketAddr| {
             let listener = net::UnixListener::bind_addr(&address)?;
@@ -80,12 +80,12 @@ impl Offer {
         Self(listeners.collect())
     }
 
-    /// Nothing is handed over (yet, or after the end).
+    /// Offers nothing (not yet, or no longer).
     pub(super) const fn none() -> Self {
         Self(Vec::new())
     }
 
-    /// Waits for a gate of the same user that takes over.
+    /// Waits for the gate of the same user that takes over.
     pub(super) async fn accepted(&self) -> Successor {
         poll_fn(|cx| {
             let mut asking = self.0.iter().filter_map(|listener| poll_ours(listener, cx));
@@ -95,7 +95,7 @@ impl Offer {
     }
 }
 
-/// The next connection of a process that runs as the same user.
+/// Accepts the next connection of a process that runs as the same user.
 fn poll_ours(listener: &UnixListener, cx: &mut Context<'_>) -> Option<UnixStream> {
     while let Poll::Ready(Ok((stream, _))) = listener.poll_accept(cx) {
         if is_ours(&stream) {
@@ -110,12 +110,12 @@ fn is_ours(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == rustix::process::geteuid().as_raw())
 }
 
-/// The gate that takes over. It goes on when this is dropped.
+/// The gate that takes over. Dropping this lets it continue.
 #[derive(Debug)]
 pub(super) struct Successor(UnixStream);
 
 impl Successor {
-    /// Tells it that its addresses are free.
+    /// Tells it that the addresses are free.
     pub(super) async fn may_listen(&mut self) {
         // An error means that it has gone.
         drop(self.0.write_all(&[ADDRESSES]).await);
@@ -127,8 +127,8 @@ impl Successor {
 pub(super) struct Predecessor(UnixStream);
 
 impl Predecessor {
-    /// Looks for a gate that is shutting down and has one of these; asks it to give up all it has, and waits until its addresses are
-    /// free.
+    /// Looks for a gate that is shutting down and has one of these resources; asks it to release all of its
+    /// resources, and waits until its addresses are free.
     pub(super) async fn find(names: &HandoverNames) -> Option<Self> {
         let mut stream = names.sockets().find_map(|address| {
             let stream = net::UnixStream::connect_addr(&address).ok()?;
@@ -141,7 +141,7 @@ impl Predecessor {
         Some(Self(stream))
     }
 
-    /// Waits until its state is saved, and the file free.
+    /// Waits until it has saved its state and released the file.
     pub(super) async fn released(mut self) {
         if timeout(PATIENCE, self.0.read_u8()).await.is_err() {
             warn!("the gate that is shutting down does not release its state");

@@ -19,31 +19,31 @@ use crate::shutdown::Shutdown;
 use crate::time::Now;
 use crate::tls;
 
-/// How long a reload waits for the keys of an issuer that is new or moved.
+/// How long a reload waits for the keys of an issuer that is new or whose source has changed.
 const FIRST_KEYS: Duration = Duration::from_secs(5);
 
-/// How often it looks whether they have come.
+/// How often to check whether they have arrived.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// An issuer's keys, and the task that keeps them fresh for as long as this value lives.
+/// An issuer's keys, and the task that refreshes them as long as this value lives.
 #[derive(Debug)]
 pub(super) struct IssuerKeys {
     pub(super) store: Arc<KeyStore>,
-    /// None for those of the authority in this process.
+    /// `None` for the keys of the authority in this process.
     refresher: Option<JoinHandle<()>>,
-    /// The roots that the source of the keys is trusted by, as the file held them.
+    /// The content of the CA file for the key source.
     roots: Option<Vec<u8>>,
 }
 
 impl IssuerKeys {
-    /// Whether this is what would be made of these settings. A file with roots may hold others by now.
+    /// Whether the same would be created from these settings. A CA file may have changed.
     fn fits(&self, settings: &keys::Settings) -> bool {
         self.store.settings() == settings && self.roots == roots(settings)
     }
 }
 
 fn roots(settings: &keys::Settings) -> Option<Vec<u8>> {
-    // What cannot be read is said where it is used.
+    // An unreadable file is reported where it is used.
     settings.ca.as_ref().and_then(|path| std::fs::read(path).ok())
 }
 
@@ -53,7 +53,7 @@ impl Drop for IssuerKeys {
     }
 }
 
-/// What key stores are made with.
+/// The inputs for creating key stores.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Maker<'a> {
     pub(super) state: &'a KeptState,
@@ -62,8 +62,8 @@ pub(super) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// The key stores of issuers, then of transmitters, then of those who revoke globally: those of `running` whose settings stand, and new ones. The
-    /// places of the authority's own keys stay empty.
+    /// Returns the key stores of issuers, then of transmitters, then of global revocation senders: those of
+    /// `running` whose settings are unchanged, and new ones. The places of the authority's own keys stay empty.
     pub(super) async fn make(
         self,
         settings: &Settings,
@@ -72,7 +72,7 @@ impl Maker<'_> {
         let mut keys: Vec<Result<Option<Arc<IssuerKeys>>, String>> =
             Vec::with_capacity(settings.issuers.len() + settings.transmitters.len());
         for wanted in all(settings) {
-            // An issuer in several tables has one store.
+            // An issuer with several tables has one store.
             let made = keys.iter().flatten().flatten();
             let same = running.iter().chain(made).find(|keys| keys.fits(wanted)).map(Arc::clone);
             keys.push(match same {
@@ -95,8 +95,8 @@ impl Maker<'_> {
     }
 }
 
-/// Puts the authority's keys in their places: those of `running` when neither they nor their settings change, else new
-/// ones. They are never fetched, and never stale.
+/// Fills the places of the authority's keys: with those of `running` if neither they nor their settings change,
+/// otherwise with new ones. They are never fetched, and never stale.
 pub(super) fn with_own(
     keys: Vec<Option<Arc<IssuerKeys>>>,
     settings: &Settings,
@@ -124,7 +124,7 @@ fn all(settings: &Settings) -> impl Iterator<Item = &keys::Settings> {
     issuers.chain(transmitters).chain(settings.revocation.iter().map(|sender| &sender.keys))
 }
 
-/// Waits until every store has keys: exchanging known keys for none would reject what was fine a moment ago.
+/// Waits until every store has keys: replacing known keys with none would reject requests that were fine a moment ago.
 pub(super) async fn all_loaded(keys: &[&Arc<IssuerKeys>]) -> Result<(), Vec<String>> {
     let deadline = Instant::now() + FIRST_KEYS;
     let missing = || {

@@ -11,33 +11,35 @@ use super::signals::StopSignals;
 use super::{App, RunError, successor};
 use crate::shutdown::Phase;
 
-/// How long workers may take to drop what is left.
+/// How long workers may take to end what remains.
 const LAST_CALL: Duration = Duration::from_secs(1);
-/// How long requests may still begin on connections that were told to end: the farewell of HTTP/2, and a little.
+/// How long requests may still begin on connections that are being closed: as long as the HTTP/2 GOAWAY grace
+/// period, and a little longer.
 const LAST_REQUESTS: Duration = Duration::from_millis(1200);
-/// How often it is looked whether something is over that nobody tells of.
+/// The polling interval for things that do not notify when they end.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Why a gate goes on from one step of its end to the next.
+/// Why a gate continues with the next step of its shutdown.
 enum NextStep {
-    /// The step is over.
+    /// The step is complete.
     Done,
     /// Another process takes over.
     Handover(Successor),
-    /// It was told again to end.
+    /// It was asked to stop a second time.
     Hurry,
 }
 
 impl App {
-    /// Not ready → `shutdown_delay` → streams end within `stream_drain_timeout` → no new connections → what is in flight
-    /// finishes within `drain_timeout`. As soon as another process takes over, no new connections.
+    /// Shuts down: not ready → `shutdown_delay` → streams end within `stream_drain_timeout` → no new
+    /// connections → requests in flight finish within `drain_timeout`. As soon as another process takes over,
+    /// no new connections are accepted.
     pub(super) async fn leave<F: Future<Output = ()>>(
         mut self,
         mut stop: StopSignals<F>,
     ) -> Result<(), RunError> {
         let settings = self.wiring.loaded().settings.gate.clone();
         let mut offer = Offer::new(&HandoverNames::of(&self.wiring.loaded().settings));
-        // From now on a request for a reload is answered at once: there will be none.
+        // From now on a request for a reload fails immediately.
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
         info!("shutting down: no longer ready");
@@ -66,7 +68,7 @@ impl App {
                     self.trigger.advance(Phase::Draining);
                 }
                 NextStep::Handover(successor) => {
-                    // Once: those who come later find the next gate.
+                    // Only once: later processes find the next gate.
                     offer = Offer::none();
                     self.hand_over(successor).await;
                 }
@@ -82,8 +84,8 @@ impl App {
         Ok(())
     }
 
-    /// Gives addresses and state files to the next gate. Streams end; requests that are in flight go on, judged by what the
-    /// next gate stores.
+    /// Hands addresses and state files over to the next gate. Streams end; requests in flight continue and are
+    /// checked against what the next gate stores.
     async fn hand_over(&mut self, mut successor: Successor) {
         info!("draining: another process is taking over");
         self.trigger.advance(Phase::Draining);
@@ -91,7 +93,7 @@ impl App {
         self.trigger.advance(Phase::HandedOver);
         self.wiring.operators_left().await;
         successor.may_listen().await;
-        // Nothing acknowledged may be lost: requests that were on their way are uses of their tokens, too.
+        // Nothing acknowledged may be lost: requests on their way are also uses of their tokens.
         drop(timeout(LAST_REQUESTS, self.workers.ended()).await);
         drop(timeout(LAST_CALL, self.wiring.streams_left()).await);
         self.state.release(self.wiring.metrics()).await;
@@ -107,13 +109,13 @@ impl App {
             warn!("drain_timeout passed with requests in flight; ending them");
         }
         self.trigger.advance(Phase::Stopped);
-        // Workers look at the phase between two polls; one that does not come back must not keep the process.
+        // Workers check the phase between two polls; one that hangs must not keep the process alive.
         if timeout(LAST_CALL, self.workers.ended()).await.is_err() {
             warn!("a worker did not stop; exiting without it");
         }
-        // What operators asked for is answered, and pages that update themselves are told that they end.
+        // Answer pending requests of operators, and end pages that update themselves.
         drop(timeout(LAST_CALL, self.wiring.operators_left()).await);
-        // Another gate may keep the streams of transmitters at once.
+        // Another gate can then maintain the transmitters' streams at once.
         drop(timeout(LAST_CALL, self.wiring.streams_left()).await);
         self.state.save_last(self.wiring.metrics()).await;
         if timeout(LAST_CALL, self.wiring.traces_left()).await.is_err() {
@@ -133,7 +135,7 @@ impl App {
     }
 }
 
-/// Waits until a moment that may be too far away to be told.
+/// Waits until a moment, which may be too far away to be represented.
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,

@@ -1,4 +1,4 @@
-//! Binds the listeners before anything else, so that clients that connect during the start wait instead of being refused.
+//! Binds the listeners before anything else, so that clients that connect during startup wait instead of being refused.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::handover::{HandoverNames, Predecessor};
 use crate::config::Settings;
 use crate::gate;
 
-/// How often, and how soon again, an address is tried that is in use: the gate that has it may just be told to leave.
+/// How often, and after which pause, to retry an address that is in use: the gate that has it may be about to shut down.
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -20,16 +20,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct BoundListeners {
     pub(super) telemetry: TcpListener,
     pub(super) admin: TcpListener,
-    /// That of signals, if they have one.
+    /// The separate listener for signals, if there is one.
     pub(super) signals: Option<TcpListener>,
-    /// Those of each worker.
+    /// The listeners of each worker.
     pub(super) public: Vec<Vec<std::net::TcpListener>>,
-    /// The gate that had them, which still has the state.
+    /// The gate that had the addresses, and still has the state.
     pub(super) predecessor: Option<Predecessor>,
 }
 
 impl BoundListeners {
-    /// Binds all addresses. A gate that is shutting down is asked for them.
+    /// Binds all addresses. Asks a gate that is shutting down to release them.
     pub(super) async fn bind(settings: &Settings) -> Result<Self, RunError> {
         let names = HandoverNames::of(settings);
         let mut attempt = 0;

@@ -46,22 +46,22 @@ use state::KeptState;
 use wiring::Wiring;
 use workers::Workers;
 
-/// Why the gate could not start, or did not keep running.
+/// Why the gate could not start, or stopped running.
 #[derive(Debug)]
 pub enum RunError {
-    /// The configuration is bad.
+    /// The configuration is invalid.
     Configuration(Problems),
-    /// An address could not be listened on.
+    /// Listening on an address failed.
     Listen(SocketAddr, io::Error),
-    /// The operating system refused something the process needs.
+    /// The operating system refused a resource that the process needs.
     System(&'static str, io::Error),
     /// The log could not be opened.
     Log(LogError),
-    /// The state store could not be opened, or not be read.
+    /// The state store could not be opened or read.
     Store(OpenError),
-    /// What the configuration names cannot be used.
+    /// Something that the configuration names cannot be used.
     Wiring(Vec<String>),
-    /// A worker ended although nobody asked it to.
+    /// A worker ended unexpectedly.
     WorkerEnded,
 }
 
@@ -81,11 +81,11 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs the gate on this thread until a signal or `stop` ends it, then drains it. The configuration is read here, and
-/// again at each reload.
+/// Runs the gate on this thread until a signal or `stop` ends it, then drains it. Reads the configuration
+/// now and at each reload.
 ///
 /// # Errors
-/// When the gate cannot start, or a worker ends by itself.
+/// When the gate cannot start, or a worker ends unexpectedly.
 pub fn run(config: &Path, stop: impl Future<Output = ()>) -> Result<(), RunError> {
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -99,12 +99,12 @@ pub fn run(config: &Path, stop: impl Future<Output = ()>) -> Result<(), RunError
         };
         app.serve(stop, hangup).await
     });
-    // What a start that was given up still reads is nobody's concern.
+    // Do not wait for blocking work of a start that was abandoned.
     runtime.shutdown_background();
     outcome
 }
 
-/// A running gate, seen from the control plane.
+/// A running gate, as the control plane sees it.
 struct App {
     config: PathBuf,
     wiring: Wiring,
@@ -116,11 +116,11 @@ struct App {
     log: log::Guard,
 }
 
-/// Why the gate is to load its configuration again.
+/// Why the configuration is reloaded.
 enum Cause {
     Hangup,
     File,
-    /// Somebody waits for the outcome.
+    /// A caller that waits for the outcome.
     Command(oneshot::Sender<Result<(), Vec<String>>>),
 }
 
@@ -135,7 +135,7 @@ impl Cause {
 }
 
 impl App {
-    /// Binds and wires everything; when it returns, connections are being accepted. May be dropped at any moment.
+    /// Binds and wires everything; when it returns, connections are being accepted. Cancel-safe.
     async fn start(config: &Path) -> Result<Self, RunError> {
         let metrics = Metrics::new()
             .map_err(|error| RunError::System("cannot register the metrics", io::Error::other(error)))?;
@@ -143,7 +143,7 @@ impl App {
         let (access_log, log) = log::init(&loaded.settings.log, &metrics).map_err(RunError::Log)?;
         let (trigger, shutdown) = shutdown::channel();
         let descriptors = descriptors::raise_limit();
-        // Before the state is read: clients that come meanwhile wait for a moment, and are not refused.
+        // Before the state is read: clients that connect in the meantime wait for a moment instead of being refused.
         let BoundListeners { telemetry, admin, signals, public, predecessor } =
             BoundListeners::bind(&loaded.settings).await?;
         let watch = Watch::new(loaded.files.clone());
@@ -178,7 +178,7 @@ impl App {
         Ok(Self { config: config.to_owned(), wiring, workers, trigger, commands, watch, state, log })
     }
 
-    /// Serves until it is told to stop, or a worker ends by itself.
+    /// Serves until it is asked to stop, or a worker ends unexpectedly.
     async fn serve<F: Future<Output = ()>>(
         mut self,
         mut stop: StopSignals<F>,
@@ -194,21 +194,21 @@ impl App {
             };
             let outcome = tokio::select! {
                 outcome = self.reload(cause.as_str()) => outcome,
-                // Up to the commit, which does not wait, nothing of a reload is in force.
+                // Until the commit, which does not wait, no part of a reload is in force.
                 () = stop.requested() => {
                     info!(cause = cause.as_str(), "reload abandoned");
                     break;
                 }
             };
             if let Cause::Command(reply) = cause {
-                // The caller may have gone; the reload stands all the same.
+                // The caller may be gone; the reload stays in force.
                 drop(reply.send(outcome));
             }
         }
         self.leave(stop).await
     }
 
-    /// Loads the configuration again; all of it takes effect, or none.
+    /// Reloads the configuration; all of it takes effect, or none.
     async fn reload(&mut self, cause: &str) -> Result<(), Vec<String>> {
         let outcome = self.try_reload().await;
         self.wiring.metrics().reloaded(outcome.is_ok());
@@ -242,14 +242,14 @@ impl App {
     }
 }
 
-/// Reads the configuration, on a thread that may wait.
+/// Reads the configuration on a blocking thread.
 async fn load(config: &Path) -> Result<Loaded, RunError> {
     let config = config.to_owned();
     let loading = tokio::task::spawn_blocking(move || config::load(&config));
     joined(loading).await?.map_err(RunError::Configuration)
 }
 
-/// Opens the store, on a thread that may wait: for a damaged file to be looked through, or for its lock.
+/// Opens the store on a blocking thread: it may check a damaged file, or wait for the file's lock.
 async fn open(settings: &Settings, metrics: &Metrics) -> Result<state::Opened, RunError> {
     let open = || {
         let (settings, metrics) = (settings.clone(), metrics.clone());
@@ -269,7 +269,7 @@ async fn joined<T>(task: tokio::task::JoinHandle<T>) -> Result<T, RunError> {
     task.await.map_err(|error| RunError::System("a thread ended unexpectedly", io::Error::other(error)))
 }
 
-/// All values, or all errors.
+/// Collects all values or, if there are any, all errors.
 fn every<T>(results: impl Iterator<Item = Result<T, String>>) -> Result<Vec<T>, Vec<String>> {
     let (mut values, mut errors) = (Vec::new(), Vec::new());
     for result in results {

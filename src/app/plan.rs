@@ -21,39 +21,39 @@ use crate::time::Timestamp;
 use crate::tls::{self, ServerTls};
 use crate::traces::Collector;
 
-/// Another configuration, ready to be put into force.
+/// A new configuration, ready to be put in force.
 pub(super) struct ReloadPlan {
-    /// With the running values of what only a restart changes.
+    /// The configuration, with the running values of keys that require a restart.
     pub(super) loaded: Loaded,
-    /// The keys that wait for a restart.
+    /// The keys that require a restart.
     pub(super) waiting: Vec<&'static str>,
-    /// Of the issuers, in their order, and then of the transmitters.
+    /// The keys of the issuers, in their order, then of the transmitters.
     pub(super) keys: Vec<Arc<IssuerKeys>>,
     pub(super) listeners: Listeners,
     pub(super) live: Live,
-    /// The endpoints for signals, on whichever listener.
+    /// The endpoints for signals, on any listener.
     pub(super) intake: Option<Arc<Intake>>,
-    /// What runs for each transmitter, in their order.
+    /// The running parts of each transmitter, in their order.
     pub(super) transmitters: Vec<Arc<RunningTransmitter>>,
     pub(super) authority: Option<authority::PlannedSettings>,
     pub(super) log: log::Change,
-    /// Where traces go, if anywhere.
+    /// The trace collector, if any.
     pub(super) collector: Option<Arc<Collector>>,
 }
 
-/// What the listeners with TLS serve.
+/// TLS of the listeners.
 pub(super) struct Listeners {
     pub(super) public: Option<Arc<ServerTls>>,
     pub(super) admin: Option<Arc<ServerTls>>,
     pub(super) signals: Option<Arc<ServerTls>>,
-    /// Each file with a certificate, and when the certificate expires.
+    /// Each certificate file, and when its certificate expires.
     pub(super) certificates: Vec<(String, Timestamp)>,
 }
 
 impl ReloadPlan {
-    /// Compares a configuration with the one in force and makes everything that it needs.
+    /// Compares a configuration with the one in force, and creates everything that it needs.
     ///
-    /// Waits for the keys of issuers and transmitters that are new or whose source changed.
+    /// Waits for the keys of issuers and transmitters that are new or whose source has changed.
     pub(super) async fn new(running: &Wiring, loaded: Loaded) -> Result<Self, Vec<String>> {
         let (loaded, waiting) = loaded.in_force_after(running.loaded())?;
         let (settings, lasting) = (&loaded.settings, running.lasting());
@@ -64,7 +64,7 @@ impl ReloadPlan {
         let keys = lasting.maker().make(settings, running.keys()).await?;
         let is_new = |keys: &&Arc<IssuerKeys>| !running.keys().iter().any(|known| Arc::ptr_eq(known, keys));
         all_loaded(&keys.iter().flatten().filter(is_new).collect::<Vec<_>>()).await?;
-        // After everything that may well fail, because it may make a signing key, which is stored.
+        // After everything that may fail, because it may create a signing key, which is stored.
         let authority = match (&lasting.authority, &settings.authority) {
             (Some(authority), Some(wanted)) => {
                 let change = authority.plan(wanted).await;
@@ -82,14 +82,14 @@ impl ReloadPlan {
         Ok(Self { loaded, waiting, keys, listeners, live, intake, transmitters, authority, log, collector })
     }
 
-    /// The files whose change calls for another reload.
+    /// The files whose change triggers another reload.
     pub(super) fn files(&self) -> &WatchedFiles {
         &self.loaded.files
     }
 }
 
 impl Listeners {
-    /// Reads the certificates. Session tickets of the `running` listeners stay good.
+    /// Reads the certificates. Session tickets of the `running` listeners stay valid.
     pub(super) fn new(settings: &Settings, running: Option<&Wiring>) -> Result<Self, Vec<String>> {
         let live = running.map(Wiring::live);
         let public = live.as_ref().and_then(|live| live.tls.as_deref());
@@ -109,7 +109,7 @@ impl Listeners {
             let expiry = tls::certificate_expiry(path).map_err(|error| error.to_string())?;
             Ok((path.display().to_string(), expiry))
         }))?;
-        // A reload for another reason must not fail because of it; clients refuse the certificate by themselves.
+        // An expired certificate must not make a reload fail; clients reject it by themselves.
         for (path, expiry) in certificates.iter().filter(|(_, expiry)| *expiry <= Timestamp::now()) {
             tracing::warn!(path, expired_at = %expiry, "a certificate has expired");
         }
@@ -120,12 +120,12 @@ impl Listeners {
     }
 }
 
-/// Where traces go, if anywhere.
+/// The trace collector, if any.
 pub(super) fn collector(settings: &Settings) -> Result<Option<Arc<Collector>>, Vec<String>> {
     settings.traces.as_ref().map(Collector::new).transpose().map_err(|error| vec![error])
 }
 
-/// The upstreams; they go on counting the requests in flight at the `running` ones.
+/// The upstreams; they continue to count the requests in flight of the `running` ones.
 pub(super) fn upstreams(
     settings: &Settings,
     running: &[Arc<Upstream>],
@@ -136,14 +136,14 @@ pub(super) fn upstreams(
     }))
 }
 
-/// What the workers have beside the enforcer.
+/// What the workers need besides the enforcer.
 pub(super) struct LiveParts<'a> {
     pub(super) listeners: &'a Listeners,
     pub(super) upstreams: Vec<Arc<Upstream>>,
     pub(super) intake: Option<Arc<Intake>>,
 }
 
-/// What the workers judge and forward by; follows on the `running` one.
+/// Creates the state that workers use to decide and forward; continues from the `running` one.
 pub(super) fn live(
     (lasting, settings, keys): (&Lasting, &Settings, &[Arc<IssuerKeys>]),
     LiveParts { listeners, upstreams, intake }: LiveParts<'_>,

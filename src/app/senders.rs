@@ -12,7 +12,7 @@ use crate::signals::revocation::RevocationSender;
 use crate::signals::scim;
 use crate::signals::ssf::Transmitter;
 
-/// The transmitters with their keys, which come behind those of the issuers.
+/// The transmitters with their keys, which follow those of the issuers.
 pub(super) fn transmitters(
     settings: &Settings,
     keys: &[Arc<IssuerKeys>],
@@ -38,14 +38,14 @@ fn logout(settings: &Settings, keys: &[Arc<IssuerKeys>]) -> Vec<LogoutSender> {
     settings.logout.iter().filter_map(of_issuer).collect()
 }
 
-/// Those who revoke globally, whose keys come last.
+/// The senders of global token revocations, whose keys come last.
 fn revocation(settings: &Settings, keys: &[Arc<IssuerKeys>]) -> Vec<RevocationSender> {
     let keys = keys.iter().skip(settings.issuers.len() + settings.transmitters.len());
     let senders = settings.revocation.iter().zip(keys);
     senders.map(|(sender, keys)| RevocationSender::new(sender.clone(), Arc::clone(&keys.store))).collect()
 }
 
-/// The providers that push their users and groups. Those of the embedded authority's issuer provide its users.
+/// The SCIM providers. One for the embedded authority's issuer manages the authority's users.
 fn scim(lasting: &Lasting, settings: &Settings) -> Vec<Arc<scim::Provider>> {
     let Some(intake) = &settings.signals else { return Vec::new() };
     let provider = |provider: &scim::Settings| {
@@ -59,7 +59,7 @@ fn scim(lasting: &Lasting, settings: &Settings) -> Vec<Arc<scim::Provider>> {
     settings.scim.iter().map(provider).collect()
 }
 
-/// The endpoints of a configuration, if it has any; they follow on the `running` ones.
+/// The endpoints of a configuration, if any; they continue from the `running` ones.
 pub(super) fn intake(
     lasting: &Lasting,
     settings: &Settings,

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::RunError;
 
-/// What ends the process: SIGTERM, SIGINT, and whatever its caller has.
+/// What ends the process: SIGTERM, SIGINT, and a future of the caller.
 pub(super) struct StopSignals<F> {
     terminate: Signal,
     interrupt: Signal,
@@ -21,7 +21,7 @@ impl<F: Future<Output = ()>> StopSignals<F> {
         Ok(Self { terminate, interrupt: handler(SignalKind::interrupt())?, asked: Some(Box::pin(asked)) })
     }
 
-    /// Waits for the next reason to end. What came while nobody waited counts; dropping this future loses nothing.
+    /// Waits for the next request to stop. One that arrived while nobody waited counts. Cancel-safe.
     pub(super) async fn requested(&mut self) {
         let Self { terminate, interrupt, asked } = self;
         tokio::select! {
@@ -32,7 +32,7 @@ impl<F: Future<Output = ()>> StopSignals<F> {
     }
 }
 
-/// SIGHUP, which asks for a reload. One that comes while the gate starts is answered when it has started.
+/// SIGHUP, which requests a reload. If it arrives during startup, the reload follows after it.
 pub(super) fn hangup() -> Result<Signal, RunError> {
     handler(SignalKind::hangup())
 }

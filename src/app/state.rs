@@ -1,5 +1,5 @@
-//! What outlives requests, configurations and – with a durable store – the process: events, idle clocks, key sets.
-//! Opened and replayed before the first request, written behind while the gate runs, saved once more when it ends.
+//! The state that outlives requests, configurations and, with a durable store, the process: events, idle clocks, key
+//! sets. Opened and replayed before the first request, flushed while the gate runs, and saved once more when it ends.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,9 +26,9 @@ use crate::state::{OpenError, Past, Store, StoreError};
 use crate::time::{Monotonic, Now, Timestamp};
 use crate::usage::Usage;
 
-/// How often what can no longer affect a live token is forgotten.
+/// How often data that can no longer affect a live token is removed.
 const TRIM: Duration = Duration::from_secs(600);
-/// How often the freshness of a shared store is told.
+/// How often the freshness of a shared store is reported.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// The store and what was read from it.
@@ -40,14 +40,14 @@ pub(super) struct KeptState {
     pub(super) in_force: InForce,
 }
 
-/// A store, and what other replicas do when it is shared.
+/// A store and, if it is shared, the changes of other replicas.
 pub(super) type Opened = (Store, Option<mpsc::Receiver<ReplicaChanges>>);
 
-/// How long the start waits for a shared store. Without it the gate runs on, not ready, until the store is there: a
-/// sidecar that restarted in a loop would only be one more thing to look after in an outage.
+/// How long startup waits for a shared store. After that, the gate runs without being ready until the store
+/// responds: a sidecar in a restart loop would only be another problem in an outage.
 const FIRST_TRY: Duration = Duration::from_secs(5);
 
-/// Opens the store as configured. Blocks, and ends before anything is served.
+/// Opens the store as configured. Blocks; runs before anything is served.
 pub(super) fn open(settings: &Settings, metrics: &Metrics, now: Now) -> Result<Opened, OpenError> {
     let terms = settings.terms();
     let settings = &settings.state;
@@ -76,7 +76,7 @@ pub(super) fn open(settings: &Settings, metrics: &Metrics, now: Now) -> Result<O
     }
 }
 
-/// Warns when the file is not the one that was in use here, or not all of it.
+/// Warns if the file is not the one that was in use here, or lacks some of its events.
 pub(super) fn say(past: Past, path: &Path) {
     match past {
         Past::Continuous => {}
@@ -99,7 +99,7 @@ pub(super) fn say(past: Past, path: &Path) {
     }
 }
 
-/// Damage in the middle of the file shows when that is read.
+/// An error while reading: damage inside the file shows only then.
 fn unreadable(settings: &StateSettings, error: StoreError) -> OpenError {
     let path = match &settings.store {
         StoreSettings::Embedded(path) => path.clone(),
@@ -113,7 +113,7 @@ fn unreadable(settings: &StateSettings, error: StoreError) -> OpenError {
 }
 
 impl KeptState {
-    /// Replays what the store keeps.
+    /// Replays the stored state.
     pub(super) async fn replay(
         (store, changes): Opened,
         settings: &Settings,
@@ -159,8 +159,7 @@ impl KeptState {
         Ok(Self { store, events, usage, in_force })
     }
 
-    /// Gives a new key store the last good set that was kept of its source. To be called before the store's refresher is
-    /// started.
+    /// Loads the last good key set of its source into a new key store. Call this before the store's refresher starts.
     pub(super) async fn restore_keys(&self, keys: &KeyStore) {
         let issuer = &keys.settings().issuer;
         match self.store.key_set((issuer, &keys.settings().provenance())).await {
@@ -174,7 +173,7 @@ impl KeptState {
         }
     }
 
-    /// Keeps the last good set of a key store in force, and the next ones, until the key store is dropped.
+    /// Saves the last good set of a key store, and each later one, until the key store is dropped.
     pub(super) fn keep_keys(&self, keys: &KeyStore) {
         let (store, mut last_good) = (self.store.clone(), keys.last_good());
         let (issuer, source) = (keys.settings().issuer.clone(), keys.settings().provenance());
@@ -191,7 +190,7 @@ impl KeptState {
         });
     }
 
-    /// Takes over what a reload may change.
+    /// Applies the settings that a reload may change.
     pub(super) fn reconfigure(&self, settings: &Settings) {
         self.in_force.replays.reconfigure(settings.enforce.dpop.max_tracked);
         let sessions = &self.in_force.sessions;
@@ -199,13 +198,13 @@ impl KeptState {
         self.store.reconfigure(settings.terms());
         if longer && sessions.is_shared() {
             let sessions = Arc::clone(sessions);
-            // Looks at every session, and this thread has others to serve.
+            // It visits every session, and this thread has other work.
             drop(tokio::task::spawn_blocking(move || sessions.save_again()));
         }
     }
 
-    /// Flushes, forgets what has expired and updates the gauges, until the last request is answered or another
-    /// process takes over.
+    /// Flushes, removes what has expired and updates the gauges, until the last response is sent or
+    /// another process takes over.
     pub(super) async fn upkeep(
         self,
         settings: Arc<ArcSwap<Settings>>,
@@ -218,7 +217,7 @@ impl KeptState {
         flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trims = interval(TRIM);
         let mut emptied = self.store.emptied();
-        // Beside the flush: when many streams seem idle at once, asking about them must not hold up what is saved.
+        // Concurrent with the flush: asking about many streams that seem idle must not delay saving.
         let asking = spawn_local(resolve_doubts(Arc::clone(&self.in_force.sessions), flush));
         let sessions = Arc::clone(&self.in_force.sessions);
         let telling = spawn_local(async move { sessions.tell_first_uses().await });
@@ -249,7 +248,7 @@ impl KeptState {
         telling.abort();
     }
 
-    /// Forgets events and sessions that are over by the settings in force.
+    /// Removes events and sessions that have expired under the settings in force.
     async fn trim(&self, settings: &Settings) -> Result<(), StoreError> {
         let now = Now::read();
         self.events.trim(now, &settings.event_issuers()).await?;
@@ -270,7 +269,7 @@ impl KeptState {
         }
     }
 
-    /// Exports the condition of a shared store: on the metrics page and in the readiness.
+    /// Exports the condition of a shared store: as metrics and in the readiness.
     pub(super) async fn report(self, health: Arc<Health>, metrics: Metrics) {
         if !self.store.is_shared() {
             return;
@@ -292,8 +291,8 @@ impl KeptState {
         }
     }
 
-    /// Saves what is to be saved and gives up the file, so that another process can open it. Later changes fail. A store
-    /// that others share stays open.
+    /// Saves everything and closes the file, so that another process can open it. Later changes fail. A
+    /// shared store stays open.
     pub(super) async fn release(&self, metrics: &Metrics) {
         self.save(metrics).await;
         if !self.store.is_shared() {
@@ -301,14 +300,14 @@ impl KeptState {
         }
     }
 
-    /// Saves what is to be saved for the last time, unless another process has the file by now.
+    /// Saves everything for the last time, unless another process has the file by now.
     pub(super) async fn save_last(&self, metrics: &Metrics) {
         if !self.store.is_closed() {
             self.save(metrics).await;
         }
     }
 
-    /// Saves last uses and usage; what cannot be saved now is tried again.
+    /// Saves last uses and usage; what cannot be saved now is retried later.
     pub(super) async fn save(&self, metrics: &Metrics) {
         if let Err(error) = self.usage.flush().await {
             metrics.state_errors.with_label_values(&[error.kind()]).inc();
@@ -325,7 +324,7 @@ impl KeptState {
         }
         if let Err(error) = self.in_force.sessions.save(&self.store).await {
             metrics.state_errors.with_label_values(&[error.kind()]).inc();
-            // What is the matter with a shared store was said once.
+            // A problem with a shared store has already been logged.
             if self.store.condition().is_some() {
                 return;
             }
@@ -333,7 +332,7 @@ impl KeptState {
         }
     }
 
-    /// Lets idle sessions leave. Beside the flush, which must not wait while a million of them leave.
+    /// Removes idle sessions. Concurrent with the flush, which must not wait while a million of them are removed.
     fn sweep(&self) {
         let sessions = Arc::clone(&self.in_force.sessions);
         drop(tokio::task::spawn_blocking(move || sessions.sweep(Now::read())));
@@ -346,7 +345,7 @@ impl KeptState {
         }
     }
 
-    /// Sets the gauges that say what is in force at this moment, each time it is called.
+    /// Returns a function that updates the gauges of the current state.
     pub(super) fn gauges(self, metrics: Metrics) -> impl Fn() + Send + Sync {
         move || self.set_gauges(&metrics)
     }
@@ -378,7 +377,7 @@ async fn resolve_doubts(sessions: Arc<Sessions>, every: Duration) {
     }
 }
 
-/// Waits until a shared store was found empty.
+/// Waits until a shared store has been found empty.
 async fn again(emptied: &mut Option<watch::Receiver<u64>>) {
     if let Some(emptied) = emptied
         && emptied.changed().await.is_ok()

@@ -12,8 +12,8 @@ use super::state::KeptState;
 use crate::config::{Settings, StoreSettings};
 use crate::state::Store;
 
-/// Puts in force, every `check_interval`, what the next gate has stored since this one has released the file. A shared
-/// store tells by itself, and one in memory has no successor.
+/// Every `check_interval`, puts in force the events that the next gate has stored since this one released the
+/// file. A shared store delivers them by itself, and one in memory has no successor.
 pub(super) async fn follow(state: KeptState, settings: Arc<ArcSwap<Settings>>) {
     let StoreSettings::Embedded(path) = settings.load().state.store.clone() else { return };
     let mut after = state.store.log().sequence;
@@ -25,13 +25,13 @@ pub(super) async fn follow(state: KeptState, settings: Arc<ArcSwap<Settings>>) {
                 Err(error) => debug!(%error, "cannot read the state of the next gate"),
             },
             Ok(None) => {}
-            // The next gate may be bringing it up to date.
+            // The next gate may be migrating it.
             Err(error) => debug!(error, "cannot open the state of the next gate"),
         }
     }
 }
 
-/// Opens the file again: before the next gate has written to it, SQLite would take it for one that never changes.
+/// Opens the file again each time: until the next gate has written to it, SQLite would treat it as immutable.
 async fn read(path: &Path) -> Result<Option<Store>, String> {
     let path: PathBuf = path.to_owned();
     let opening = spawn_blocking(move || Store::open_read_only(&path).map_err(|error| error.to_string()));

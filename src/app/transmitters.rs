@@ -1,4 +1,4 @@
-//! What runs for each transmitter of a configuration: the keeper of its stream, and the clock of its heartbeat.
+//! The running parts of each configured transmitter: the task that maintains its stream, and the clock of its heartbeat.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,16 +16,16 @@ use crate::signals::ssf;
 use crate::signals::ssf::streams::{HeardStream, StreamKeeper, StreamShared, StreamWatch, signal_clock};
 use crate::tls;
 
-/// Subjects of new tokens that wait for the keeper of a stream.
+/// How many subjects of new tokens may wait for the task that maintains a stream.
 const SUBJECTS: usize = 1_000;
 
-/// One transmitter, and the task that keeps its stream for as long as this value lives.
+/// One transmitter, and the task that maintains its stream as long as this value lives.
 #[derive(Debug)]
 pub(super) struct RunningTransmitter {
     settings: Arc<ssf::Settings>,
-    /// The roots that it is trusted by, as the file held them.
+    /// The content of the CA file for the transmitter.
     roots: Option<Vec<u8>>,
-    /// Of a stream that the gate keeps.
+    /// The heartbeat clock and the watch of a stream that the gate maintains.
     heard: Option<(Arc<SignalClock>, Arc<StreamWatch>)>,
     subjects: Option<SeenSubjects>,
     work: Mutex<Work>,
@@ -33,9 +33,9 @@ pub(super) struct RunningTransmitter {
 
 #[derive(Debug)]
 enum Work {
-    /// No stream is kept.
+    /// There is no stream to maintain.
     Nothing,
-    /// It begins when the configuration is put into force.
+    /// It starts when the configuration is put in force.
     Planned(Box<StreamKeeper>),
     Running(JoinHandle<()>),
 }
@@ -49,7 +49,8 @@ impl Drop for RunningTransmitter {
     }
 }
 
-/// The transmitters of a configuration: those of `running` whose settings stand, and new ones, which do nothing yet.
+/// Returns the transmitters of a configuration: those of `running` whose settings are unchanged, and new ones,
+/// which do nothing yet.
 pub(super) fn make(
     lasting: &Lasting,
     settings: &Settings,
@@ -66,7 +67,7 @@ pub(super) fn make(
 }
 
 fn roots(ca: Option<&PathBuf>) -> Option<Vec<u8>> {
-    // What cannot be read is said where it is used.
+    // An unreadable file is reported where it is used.
     ca.and_then(|path| std::fs::read(path).ok())
 }
 
@@ -84,7 +85,7 @@ fn new(
         let (seen, seen_by_keeper) = SeenSubjects::channel(SUBJECTS);
         (subjects, arriving) = (Some(seen), Some(seen_by_keeper));
     }
-    // A clock that counts the same goes on.
+    // With the same heartbeat, the clock continues.
     let same = |before: &&Arc<RunningTransmitter>| {
         before.settings.transmission.heartbeat == wanted.transmission.heartbeat
     };
@@ -107,7 +108,7 @@ fn new(
     Ok(RunningTransmitter { settings, roots, heard, subjects, work: Mutex::new(work) })
 }
 
-/// Begins what was only planned; returns which streams are no longer maintained.
+/// Starts planned tasks; reports streams that are no longer maintained.
 pub(super) fn put_in_force(
     lasting: &Lasting,
     transmitters: &[Arc<RunningTransmitter>],
@@ -132,7 +133,7 @@ pub(super) fn put_in_force(
     }
 }
 
-/// Waits until every keeper has given up its stream, after the shutdown asked for that.
+/// Waits until every task has released its stream, after the shutdown has requested it.
 pub(super) async fn left(transmitters: &[Arc<RunningTransmitter>]) {
     for one in transmitters {
         let work = {
@@ -140,20 +141,20 @@ pub(super) async fn left(transmitters: &[Arc<RunningTransmitter>]) {
             std::mem::replace(&mut *work, Work::Nothing)
         };
         if let Work::Running(task) = work {
-            // An error means that it panicked, and is over.
+            // An error means that it panicked, and so has ended.
             drop(task.await);
         }
     }
 }
 
 impl RunningTransmitter {
-    /// Where the receiver writes what it hears of the stream.
+    /// Where the receiver records what arrives on the stream.
     pub(super) fn watch(&self) -> Option<Arc<StreamWatch>> {
         self.heard.as_ref().map(|(_, watch)| Arc::clone(watch))
     }
 }
 
-/// What signals mean for the tokens of each issuer, in their order.
+/// What each issuer's transmitters mean for its tokens, in the order of the issuers.
 pub(super) fn of_issuers(
     settings: &Settings,
     transmitters: &[Arc<RunningTransmitter>],
@@ -175,7 +176,7 @@ pub(super) fn of_issuers(
         .collect()
 }
 
-/// What the readiness says of each, and the metrics.
+/// The transmitters for the readiness and the metrics.
 pub(super) fn heard(transmitters: &[Arc<RunningTransmitter>]) -> Vec<HeardTransmitter> {
     let heard = transmitters.iter().filter_map(|one| Some((one, one.heard.as_ref()?)));
     heard

@@ -1,4 +1,4 @@
-//! The running parts: what is made once and lasts, and what each configuration in force replaces by exchanging pointers.
+//! The running parts: those that are created once, and those that each configuration replaces by swapping pointers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,7 @@ use crate::time::Now;
 use crate::tls::ServerTls;
 use crate::traces::Traces;
 
-/// What every configuration is wired with: made once, kept over reloads.
+/// What is created once and kept over reloads.
 #[derive(Debug)]
 pub(super) struct Lasting {
     pub(super) state: KeptState,
@@ -44,7 +44,7 @@ pub(super) struct Lasting {
     pub(super) authority: Option<Arc<Authority>>,
     pub(super) receiver: Arc<Receiver>,
     pub(super) signals: Arc<SignalLog>,
-    /// Names this process among replicas.
+    /// The name of this process among the replicas.
     pub(super) replica: Arc<str>,
     pub(super) directories: ScimDirectories,
     pub(super) traces: Traces,
@@ -52,28 +52,28 @@ pub(super) struct Lasting {
 
 /// The running parts.
 pub(super) struct Wiring {
-    /// The configuration in force; what only a restart changes has the values of the start.
+    /// The configuration in force; keys that require a restart have their values from startup.
     loaded: Loaded,
-    /// The same settings, for tasks that last.
+    /// The same settings, for long-running tasks.
     settings: Arc<ArcSwap<Settings>>,
-    /// Of the issuers, in their order, and then of the transmitters.
+    /// The keys of the issuers, in their order, then of the transmitters.
     keys: Vec<Arc<IssuerKeys>>,
-    /// What runs for each transmitter, in their order.
+    /// The running parts of each transmitter, in their order.
     transmitters: Vec<Arc<RunningTransmitter>>,
     event_issuers: Arc<ArcSwap<Vec<events::EventIssuer>>>,
     live: Arc<ArcSwap<Live>>,
     effective: Arc<ArcSwap<Value>>,
-    /// Whether the console is served.
+    /// Whether the console is enabled.
     console: Arc<AtomicBool>,
     enforcer: Arc<ArcSwap<Enforcer>>,
     admin_tls: Option<Arc<ServerTls>>,
-    /// The endpoints for signals, and TLS of a listener of their own.
+    /// The endpoints for signals; the next field is TLS of their separate listener.
     intake: Arc<ArcSwapOption<Intake>>,
     signals_tls: Arc<ArcSwapOption<ServerTls>>,
     access: Arc<Access>,
     health: Arc<Health>,
     connections: Arc<ConnectionCounts>,
-    /// The tasks that serve the listeners beside the public one.
+    /// The tasks that serve the listeners other than the public one.
     operators: Vec<JoinHandle<()>>,
     access_log: AccessLog,
     refusals: Refusals,
@@ -147,10 +147,10 @@ impl Wiring {
         })
     }
 
-    /// Puts a plan in force; cannot fail. Answers with the keys that wait for a restart.
+    /// Puts a plan in force; cannot fail. Returns the keys that require a restart.
     ///
-    /// What takes events and tokens in comes first, what signs comes last: nothing is signed by a key that the gate does
-    /// not know.
+    /// What receives events and tokens is replaced first, what signs last: nothing is signed with a key that
+    /// the gate does not know.
     pub(super) fn commit(&mut self, plan: ReloadPlan, log: &log::Guard) -> Vec<&'static str> {
         let ReloadPlan {
             loaded,
@@ -196,13 +196,13 @@ impl Wiring {
         waiting
     }
 
-    /// Removes the series of issuers that are not in force: of an earlier configuration, or of one that was refused.
+    /// Removes the metrics of issuers that are not in force: those of an earlier or refused configuration.
     pub(super) fn tidy_metrics(&self) {
         let issuers: Vec<&str> = self.keys.iter().map(|keys| keys.store.settings().issuer.as_str()).collect();
         self.lasting.metrics.retain_issuers(&issuers);
     }
 
-    /// Starts serving the two listeners for operators.
+    /// Starts serving the telemetry and admin listeners.
     pub(super) fn serve_operators(
         &mut self,
         telemetry: TcpListener,
@@ -244,7 +244,7 @@ impl Wiring {
         asked
     }
 
-    /// Starts serving the listener of the endpoints for signals.
+    /// Starts serving the separate listener for signals.
     pub(super) fn serve_signals(&mut self, listener: TcpListener) {
         let (intake, tls) = (Arc::clone(&self.intake), Arc::clone(&self.signals_tls));
         let open = self.lasting.metrics.connections.with_label_values(&["signals"]);
@@ -252,7 +252,7 @@ impl Wiring {
         self.operators.push(spawn_local(served));
     }
 
-    /// Brings up to date what is not counted as it happens.
+    /// Returns a function that updates values that are not counted as they change.
     fn gauges(&self) -> impl Fn() + Send + Sync + use<> {
         let (health, metrics) = (Arc::clone(&self.health), self.lasting.metrics.clone());
         let state = self.lasting.state.clone().gauges(metrics.clone());
@@ -267,12 +267,12 @@ impl Wiring {
         transmitters::left(&self.transmitters).await;
     }
 
-    /// What runs for each transmitter.
+    /// The running parts of each transmitter.
     pub(super) fn transmitters(&self) -> &[Arc<RunningTransmitter>] {
         &self.transmitters
     }
 
-    /// What the live page of the console shows beside the metrics.
+    /// What the console's live page shows besides the metrics.
     fn watched(&self, shutdown: &Shutdown) -> console::Watched {
         console::Watched {
             health: Arc::clone(&self.health),
@@ -282,20 +282,20 @@ impl Wiring {
         }
     }
 
-    /// Waits until the spans that are queued are exported, or given up.
+    /// Waits until the queued spans are exported or dropped.
     pub(super) async fn traces_left(&mut self) {
         self.lasting.traces.end().await;
     }
 
-    /// Waits until the listeners beside the public one are closed, and their requests answered.
+    /// Waits until the listeners other than the public one are closed, and their requests answered.
     pub(super) async fn operators_left(&mut self) {
         for task in self.operators.drain(..) {
-            // An error means that it panicked; its listener is closed all the same.
+            // An error means that it panicked; its listener is closed nevertheless.
             drop(task.await);
         }
     }
 
-    /// What is open on the public listener.
+    /// The connections on the public listener.
     pub(super) fn connections(&self) -> &ConnectionCounts {
         &self.connections
     }
@@ -317,17 +317,17 @@ impl Wiring {
         &self.loaded
     }
 
-    /// The settings in force, in every configuration to come.
+    /// The settings in force, updated by each reload.
     pub(super) fn settings(&self) -> Arc<ArcSwap<Settings>> {
         Arc::clone(&self.settings)
     }
 
-    /// The key stores in force: of the issuers, in their order, and then of the transmitters.
+    /// The key stores in force: of the issuers, in their order, then of the transmitters.
     pub(super) fn keys(&self) -> &[Arc<IssuerKeys>] {
         &self.keys
     }
 
-    /// What the workers judge and forward by.
+    /// The state that workers use to decide and forward.
     pub(super) fn live(&self) -> Arc<Live> {
         self.live.load_full()
     }
@@ -352,7 +352,7 @@ impl Wiring {
         &self.lasting
     }
 
-    /// What decides, in every configuration to come.
+    /// The enforcer in force, updated by each reload.
     pub(super) fn enforcer(&self) -> Arc<ArcSwap<Enforcer>> {
         Arc::clone(&self.enforcer)
     }
@@ -364,7 +364,7 @@ impl Wiring {
 }
 
 impl Lasting {
-    /// What key stores are made with.
+    /// The inputs for creating key stores.
     pub(super) fn maker(&self) -> Maker<'_> {
         Maker { state: &self.state, metrics: &self.metrics, shutdown: &self.shutdown }
     }
@@ -374,20 +374,20 @@ impl Lasting {
         self.shutdown.clone()
     }
 
-    /// From now on the keys are kept over restarts, and shown.
+    /// Starts saving the keys across restarts, and exporting them as metrics.
     fn put_in_force(&self, keys: &KeyStore) {
         keys.begin_export(Now::read());
         self.state.keep_keys(keys);
     }
 }
 
-/// The keys without which requests cannot be judged: those of the issuers.
+/// The key stores that decisions depend on: those of the issuers.
 fn stores(settings: &Settings, keys: &[Arc<IssuerKeys>]) -> Vec<Arc<KeyStore>> {
     let keys = keys.get(..settings.issuers.len()).unwrap_or(keys);
     distinct(keys).map(|keys| Arc::clone(&keys.store)).collect()
 }
 
-/// Each of them once: an issuer in several tables has one.
+/// Each key store once: an issuer with several tables has one.
 fn distinct(keys: &[Arc<IssuerKeys>]) -> impl Iterator<Item = &Arc<IssuerKeys>> {
     let is_first = |place: &usize| {
         let (before, here) = keys.split_at(*place);

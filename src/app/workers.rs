@@ -11,22 +11,22 @@ use crate::gate::{self, WorkersShared};
 /// The running worker threads.
 #[derive(Debug)]
 pub(super) struct Workers {
-    /// One message from each thread that ends; closed when all have.
+    /// Receives one message from each thread that ends; closed once all have.
     ended: mpsc::Receiver<()>,
 }
 
-/// Tells that its thread has ended, whether it returned or panicked.
+/// Sends a message when its thread ends, by returning or by a panic.
 struct Alive(mpsc::Sender<()>);
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        // There is room for every thread's message, and nobody else's; without a receiver nobody wants to know.
+        // The channel has room for every thread's message; without a receiver nobody waits for it.
         let _ = self.0.try_send(());
     }
 }
 
 impl Workers {
-    /// Starts a thread for each of these sets of listeners; tells their addresses.
+    /// Starts a thread for each of these sets of listeners; returns their addresses.
     pub(super) fn start(
         sets: Vec<Vec<TcpListener>>,
         shared: &WorkersShared,

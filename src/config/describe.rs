@@ -1,7 +1,7 @@
-//! What each key of the file may hold, in the keywords of JSON Schema 2020-12. The methods that read a key note it, so that
-//! an editor accepts what the gate reads.
+//! Describes what each key of the file may contain, in the keywords of JSON Schema 2020-12. The methods that
+//! read a key record it, so that an editor accepts what the gate reads.
 //!
-//! Notes are taken only in a reading that is made for them. Knows notations, not what a key is for.
+//! Descriptions are recorded only in a reading made for them. Knows value formats, but not the purpose of a key.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use serde_json::{Map, Value, json};
 use super::section::Section;
 use super::values::Zero;
 
-/// A whole number and a unit, as `time::parse_duration` reads it.
+/// An integer and a unit, as parsed by `time::parse_duration`.
 const DURATION: &str = "[0-9]+(ms|s|m|h|d)";
-/// The same, longer than zero.
+/// Such a duration, longer than zero.
 const POSITIVE: &str = "0*[1-9][0-9]*(ms|s|m|h|d)";
-/// IP address and port.
+/// An IP address and port.
 const ADDRESS: &str = r"(\[[0-9A-Fa-f:.]+(%[0-9]+)?\]|[0-9.]+):[0-9]{1,5}";
 
-/// What stands behind a key.
+/// The kind of value that a key has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeyShape {
-    /// A value; its keywords say everything.
+    /// A value; the keywords describe it completely.
     Value,
     /// A table, `[key]`.
     Table,
@@ -28,7 +28,7 @@ pub(super) enum KeyShape {
     Tables,
 }
 
-/// What is known of a key. Keywords of tables are about the table.
+/// The description of a key. For tables, the keywords describe the table.
 #[derive(Debug)]
 pub(super) struct KeyDescription {
     pub(super) shape: KeyShape,
@@ -36,18 +36,18 @@ pub(super) struct KeyDescription {
     pub(super) is_required: bool,
 }
 
-/// The keys of each table, by its full name without places in lists: `issuers.claims`.
+/// The keys of each table, by its full name without list indexes: `issuers.claims`.
 #[derive(Debug, Default)]
 pub(super) struct KeyDescriptions(BTreeMap<String, BTreeMap<String, KeyDescription>>);
 
 impl KeyDescriptions {
-    /// The keys of a table.
+    /// Returns the keys of a table.
     pub(super) fn of_table(&self, name: &str) -> impl Iterator<Item = (&str, &KeyDescription)> {
         self.0.get(name).into_iter().flatten().map(|(key, description)| (key.as_str(), description))
     }
 
-    /// The description of a key, made when there is none: what is noted first counts, because the method for a special
-    /// notation reads with the one for a general notation.
+    /// Returns the description of a key, creating it if there is none. The first description stays, because the
+    /// method for a special format reads with the one for a general format.
     fn entry(
         &mut self,
         table: &str,
@@ -65,21 +65,21 @@ impl KeyDescriptions {
 }
 
 impl Section<'_> {
-    /// Notes what a key may hold.
+    /// Records what a key may contain.
     pub(super) fn describe(&self, key: &str, keywords: impl FnOnce() -> Value) {
         self.reading.describe(|all| {
             all.entry(&generic(&self.name), key, KeyShape::Value, keywords);
         });
     }
 
-    /// Notes that a key holds a table, or a list of tables.
+    /// Records that a key contains a table, or a list of tables.
     pub(super) fn describe_table(&self, key: &str, shape: KeyShape) {
         self.reading.describe(|all| {
             all.entry(&generic(&self.name), key, shape, || json!({}));
         });
     }
 
-    /// Notes what a key may hold that the table needs.
+    /// Records what a required key may contain.
     pub(super) fn describe_required(&self, key: &str, keywords: impl FnOnce() -> Value) {
         self.reading.describe(|all| {
             let keys = all.0.entry(generic(&self.name)).or_default();
@@ -91,7 +91,7 @@ impl Section<'_> {
         });
     }
 
-    /// Notes more about a key that was described.
+    /// Adds keywords to the description of a key.
     pub(super) fn narrow(&self, key: &str, keywords: impl FnOnce() -> Value) {
         self.reading.describe(|all| {
             let described = all.entry(&generic(&self.name), key, KeyShape::Value, || json!({}));
@@ -99,7 +99,7 @@ impl Section<'_> {
         });
     }
 
-    /// Notes more about this table.
+    /// Adds keywords to the description of this table.
     pub(super) fn narrow_table(&self, keywords: impl FnOnce() -> Value) {
         let name = generic(&self.name);
         let (table, key) = name.rsplit_once('.').unwrap_or(("", &name));
@@ -109,7 +109,7 @@ impl Section<'_> {
     }
 }
 
-/// The name of a table without places in lists: of `issuers[0].claims` it is `issuers.claims`.
+/// Removes the list indexes from a table's name: `issuers[0].claims` becomes `issuers.claims`.
 fn generic(name: &str) -> String {
     let parts = name.split('[').enumerate();
     parts
@@ -123,19 +123,19 @@ fn members(keywords: Value) -> Map<String, Value> {
     if let Value::Object(members) = keywords { members } else { Map::new() }
 }
 
-/// A duration.
+/// The schema of a duration.
 pub(super) fn duration(default: &str, zero: Zero) -> Value {
     let pattern = if zero == Zero::Refused { POSITIVE } else { DURATION };
     json!({ "type": "string", "pattern": format!("^{pattern}$"), "default": default })
 }
 
-/// A duration, or `""` for none.
+/// The schema of a duration, or `""` for none.
 pub(super) fn optional_duration(zero: Zero) -> Value {
     let pattern = if zero == Zero::Refused { POSITIVE } else { DURATION };
     json!({ "type": "string", "pattern": format!("^({pattern})?$"), "default": "" })
 }
 
-/// A whole number between these.
+/// The schema of an integer in this range.
 pub(super) fn integer(least: i64, most: i64) -> Value {
     let mut keywords = json!({ "type": "integer", "minimum": least });
     if most < i64::MAX {
@@ -144,13 +144,13 @@ pub(super) fn integer(least: i64, most: i64) -> Value {
     keywords
 }
 
-/// A size as a text with a unit, or as a whole number of bytes between these.
+/// The schema of a size: a string with a unit, or an integer number of bytes in this range.
 pub(super) fn size(default: &Value, least: i64, most: i64) -> Value {
     let text = json!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });
     json!({ "anyOf": [text, integer(least, most)], "default": default })
 }
 
-/// An array of different strings, none of them empty.
+/// The schema of an array of distinct, non-empty strings.
 pub(super) fn strings(default: &[&str], least: usize) -> Value {
     let mut keywords = json!({
         "type": "array",
@@ -166,24 +166,24 @@ pub(super) fn strings(default: &[&str], least: usize) -> Value {
     keywords
 }
 
-/// One string, or an array of them.
+/// The schema of one string, or an array of them.
 pub(super) fn one_or_more(default: &str) -> Value {
     let mut several = members(strings(&[], 1));
     several.remove("default");
     json!({ "anyOf": [{ "type": "string", "minLength": 1 }, several], "default": default })
 }
 
-/// A string that is an address.
+/// The schema of an address.
 pub(super) fn address() -> Value {
     json!({ "type": "string", "pattern": format!("^{ADDRESS}$") })
 }
 
-/// The same, or `""` for none.
+/// The schema of an address, or `""` for none.
 pub(super) fn optional_address() -> Value {
     json!({ "type": "string", "pattern": format!("^({ADDRESS})?$") })
 }
 
-/// What several keys hold, by the names under which their keywords refer to it.
+/// The definitions that several keys share, by the names that their keywords refer to.
 pub(super) fn shared() -> Value {
     let scalar = json!({ "type": ["string", "number", "boolean"] });
     let place = |member: &str, meaning: &str| {
@@ -204,7 +204,7 @@ pub(super) fn shared() -> Value {
             ],
         },
         "conditions": {
-            "description": "Claims, by name or JSON pointer, each with what it must be.",
+            "description": "Claims, by name or JSON pointer, each with its condition.",
             "type": "object",
             "propertyNames": { "minLength": 1 },
             "additionalProperties": { "$ref": "#/$defs/condition" },
@@ -216,10 +216,10 @@ pub(super) fn shared() -> Value {
                 "properties": {
                     "in": { "type": "array", "items": scalar, "minItems": 1, "description": "It is one of these values." },
                     "prefix": { "type": "string", "minLength": 1, "description": "It begins with this text." },
-                    "glob": { "type": "string", "minLength": 1, "description": "It matches this pattern; * stays between / and :." },
-                    "exists": { "type": "boolean", "description": "It is present, or with false absent." },
-                    "at_least": { "type": "number", "description": "It is no smaller number." },
-                    "at_most": { "type": "number", "description": "It is no larger number." },
+                    "glob": { "type": "string", "minLength": 1, "description": "It matches this pattern; * matches any characters except / and :." },
+                    "exists": { "type": "boolean", "description": "It is present; if false, absent." },
+                    "at_least": { "type": "number", "description": "It is at least this number." },
+                    "at_most": { "type": "number", "description": "It is at most this number." },
                 },
                 "minProperties": 1,
                 "additionalProperties": false,
@@ -228,12 +228,12 @@ pub(super) fn shared() -> Value {
     })
 }
 
-/// A table of secrets.
+/// The schema of a table of secrets.
 pub(super) fn secrets_by_name() -> Value {
     json!({ "type": "object", "additionalProperties": { "$ref": "#/$defs/secret" }, "default": {} })
 }
 
-/// A secret that must not be empty.
+/// The schema of a secret that must not be empty.
 pub(super) fn filled_secret() -> Value {
     json!({ "$ref": "#/$defs/secret", "minLength": 1 })
 }

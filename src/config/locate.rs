@@ -1,6 +1,6 @@
-//! Locations of problems in the file: converts byte offsets to lines, and collects all problems.
+//! Locates problems in the file: converts byte offsets to lines, and collects all problems.
 //!
-//! Knows nothing about the meaning of keys.
+//! Does not know the meaning of keys.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use super::describe::KeyDescriptions;
 use super::watch::WatchedFiles;
 
-/// One thing that is wrong with a configuration.
+/// One problem in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// The configuration file, as it was named.
+    /// The path of the configuration file, as it was given.
     pub file: PathBuf,
-    /// The line, from 1; `None` when the file could not be read at all.
+    /// The line, from 1; `None` if the file could not be read.
     pub line: Option<usize>,
-    /// The full key, such as `routes[2].upstream`; empty when no key is at fault.
+    /// The full key, such as `routes[2].upstream`; empty if no key is at fault.
     pub key: String,
     /// What is wrong, and what would be right.
     pub message: String,
@@ -36,7 +36,7 @@ impl fmt::Display for ConfigProblem {
     }
 }
 
-/// Everything that is wrong with a configuration, in the order of its lines; one line of text each.
+/// All problems of a configuration in the order of its lines; each prints as one line.
 #[derive(Debug, Clone)]
 pub struct Problems {
     list: Vec<ConfigProblem>,
@@ -50,7 +50,7 @@ impl Problems {
         &self.list
     }
 
-    /// The files that were looked at: when one of them changes, another attempt is worth it.
+    /// The files that were read: if one of them changes, reading again may succeed.
     #[must_use]
     pub fn files(&self) -> &WatchedFiles {
         &self.files
@@ -69,21 +69,21 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// What a configuration is read for.
+/// The purpose of reading a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadFor<'a> {
-    /// To run by it.
+    /// To run the gate with it.
     Everything,
     /// To judge a token.
     Judgement {
-        /// The issuer, or the SPIFFE trust domain, that it may be of.
+        /// The possible issuers or SPIFFE trust domains of the token.
         names: &'a [&'a str],
     },
-    /// To describe its keys. What it names is not looked at, and what is wrong with it does not matter.
+    /// To describe its keys. Referenced files and secrets are not read, and problems do not matter.
     Description,
 }
 
-/// One reading of a configuration file: where relative paths start, what was wrong, which files were looked at.
+/// The state of reading one configuration file: the base of relative paths, the problems, and the files that were read.
 pub(super) struct Reading<'a> {
     file: &'a Path,
     text: &'a str,
@@ -94,13 +94,13 @@ pub(super) struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    /// Begins to read `text`, the content of `file`; `files` holds the file itself.
+    /// Starts reading `text`, the content of `file`; `files` contains the file itself.
     pub(super) fn new(file: &'a Path, text: &'a str, files: WatchedFiles, extent: ReadFor<'a>) -> Self {
         let (found, files, descriptions) = (RefCell::default(), RefCell::new(files), RefCell::default());
         Self { file, text, found, files, extent, descriptions }
     }
 
-    /// Whether everything is read, or a token of this issuer or trust domain is to be judged.
+    /// Whether everything is read, or tokens of this issuer or trust domain are to be judged.
     pub(super) fn concerns(&self, name: &str) -> bool {
         match self.extent {
             ReadFor::Everything => true,
@@ -114,24 +114,24 @@ impl<'a> Reading<'a> {
         self.extent == ReadFor::Everything
     }
 
-    /// Whether the reading is made to describe keys.
+    /// Whether the purpose is to describe keys.
     pub(super) fn describes(&self) -> bool {
         self.extent == ReadFor::Description
     }
 
-    /// Takes notes about keys, when the reading is made for them.
+    /// Records descriptions of keys, if that is the purpose.
     pub(super) fn describe(&self, note: impl FnOnce(&mut KeyDescriptions)) {
         if self.describes() {
             note(&mut self.descriptions.borrow_mut());
         }
     }
 
-    /// The notes about keys.
+    /// Returns the recorded descriptions.
     pub(super) fn into_descriptions(self) -> KeyDescriptions {
         self.descriptions.into_inner()
     }
 
-    /// Records that something is wrong at a byte offset.
+    /// Records a problem at a byte offset.
     pub(super) fn problem(&self, offset: usize, key: &str, message: impl Into<String>) {
         let problem = ConfigProblem {
             file: self.file.to_path_buf(),
@@ -142,7 +142,7 @@ impl<'a> Reading<'a> {
         self.found.borrow_mut().push((offset, problem));
     }
 
-    /// Whether nothing was found wrong so far with a key or with what it holds.
+    /// Whether no problem has been found with a key or its content.
     pub(super) fn is_sound(&self, key: &str) -> bool {
         let within = |problem: &ConfigProblem| {
             let rest = problem.key.strip_prefix(key);
@@ -151,14 +151,14 @@ impl<'a> Reading<'a> {
         !self.found.borrow().iter().any(|(_, problem)| within(problem))
     }
 
-    /// The line of a byte offset, from 1. The end of the file belongs to its last line.
+    /// Converts a byte offset to a line, from 1. The end of the file belongs to its last line.
     pub(super) fn line(&self, offset: usize) -> usize {
         let before = self.text.as_bytes().iter().take(offset);
         let line = 1 + before.filter(|byte| **byte == b'\n').count();
         line.min(self.text.lines().count().max(1))
     }
 
-    /// A path of the configuration, relative to the folder of its file; the file is watched from now on.
+    /// Resolves a path relative to the folder of the configuration file; the file is watched from then on.
     pub(super) fn resolve(&self, path: &str) -> PathBuf {
         let path = self.beside(path);
         if !self.describes() {
@@ -167,17 +167,17 @@ impl<'a> Reading<'a> {
         path
     }
 
-    /// A path of the configuration, relative to the folder of its file.
+    /// Resolves a path relative to the folder of the configuration file.
     pub(super) fn beside(&self, path: &str) -> PathBuf {
         self.file.parent().unwrap_or(Path::new("")).join(path)
     }
 
-    /// The files looked at when nothing is wrong, else the problems.
+    /// Returns the files that were read or, if there are any, the problems.
     pub(super) fn finish(self) -> Result<WatchedFiles, Problems> {
         if self.found.borrow().is_empty() { Ok(self.files.into_inner()) } else { Err(self.fail()) }
     }
 
-    /// The problems, in the order of the file.
+    /// Returns the problems, in the order of the file.
     pub(super) fn fail(self) -> Problems {
         let mut found = self.found.into_inner();
         found.sort_by_key(|(offset, _)| *offset);
@@ -186,7 +186,7 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Nothing that a file or a library says can begin a line of its own.
+/// Replaces control characters, so that text from a file or library cannot begin a line of its own.
 fn on_one_line(message: &str) -> String {
     message
         .chars()
@@ -194,7 +194,7 @@ fn on_one_line(message: &str) -> String {
         .collect()
 }
 
-/// The one problem of a file that cannot be read.
+/// The only problem of a file that cannot be read.
 pub(super) fn unreadable(file: &Path, files: WatchedFiles, message: String) -> Problems {
     let problem = ConfigProblem { file: file.to_path_buf(), line: None, key: String::new(), message };
     Problems { list: vec![problem], files }

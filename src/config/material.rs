@@ -1,7 +1,7 @@
-//! Loads the files that a configuration names, as the rooms will load them, so that `check` finds a certificate that does
-//! not match its key, and not the first handshake.
+//! Loads the files that a configuration names in the same way as the rooms will, so that `check` finds a
+//! certificate that does not match its key, instead of the first handshake.
 //!
-//! Discards what it loads. Files that cannot be read have been reported with their key and are skipped.
+//! Discards what it loads. Files that cannot be read have already been reported and are skipped.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::section::Section;
 use crate::keys::jwks;
 use crate::tls::{self, ServerSettings, Version};
 
-/// A certificate chain and its private key, each with the key that names it.
+/// Checks a certificate chain and its private key, each with the configuration key that names it.
 pub(super) fn pair(s: &Section<'_>, certificate: (&str, &Path), private_key: (&str, &Path)) {
     if !s.looks() || !s.is_sound(certificate.0) || !s.is_sound(private_key.0) {
         return;
@@ -32,7 +32,7 @@ pub(super) fn pair(s: &Section<'_>, certificate: (&str, &Path), private_key: (&s
     }
 }
 
-/// The names that a certificate is chosen by, which it must be for.
+/// Checks that a certificate is valid for the names it is selected by.
 pub(super) fn names(s: &Section<'_>, key: &str, names: &[String], certificate: (&str, &Path)) {
     if !s.is_sound(key) || !s.is_sound(certificate.0) {
         return;
@@ -44,7 +44,7 @@ pub(super) fn names(s: &Section<'_>, key: &str, names: &[String], certificate: (
     }
 }
 
-/// The certificates that others are verified against.
+/// Checks a file with CA certificates.
 pub(super) fn roots(s: &Section<'_>, key: &str, path: Option<&Path>) {
     if path.is_some()
         && s.looks()
@@ -55,7 +55,7 @@ pub(super) fn roots(s: &Section<'_>, key: &str, path: Option<&Path>) {
     }
 }
 
-/// A key set with at least one key that an issuer may use.
+/// Checks that a key set has at least one key that the issuer may use.
 pub(super) fn key_set(s: &Section<'_>, key: &str, path: &Path, algorithms: &[Algorithm], for_svids: bool) {
     if s.looks()
         && let Ok(document) = std::fs::read(path)

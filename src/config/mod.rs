@@ -1,7 +1,7 @@
 //! The configuration: turns a TOML file into valid settings, or reports every problem at once.
 //!
-//! Reads the file once, table by table (`section`, `values`), and creates the settings of each room (`compile`). Knows
-//! every room's settings but not their effect.
+//! Reads the file once, table by table (`section`, `values`), and creates the settings of each room
+//! (`compile`). Knows every room's settings but not their effect.
 
 use std::path::Path;
 
@@ -30,14 +30,14 @@ use locate::{ReadFor, Reading, unreadable};
 use section::Section;
 use watch::WatchedFiles;
 
-/// A configuration that was read without a problem.
+/// A configuration without problems.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// What it comes down to.
+    /// The settings of every room.
     pub settings: Settings,
-    /// The configuration file and the files it names, as they were just before they were read.
+    /// The configuration file and the files it names, with their state just before they were read.
     pub files: WatchedFiles,
-    /// Every effective value, defaults included, in the file's own shape; secrets are `"[redacted]"`.
+    /// Every effective value, including defaults, in the structure of the file; secrets are `"[redacted]"`.
     pub redacted: Value,
 }
 
@@ -45,17 +45,17 @@ pub struct Loaded {
 ///
 /// # Errors
 ///
-/// Everything that is wrong, each with file, line and key. When the file is no TOML, only what is wrong with its form.
+/// Every problem, each with file, line and key. If the file is not valid TOML, only its syntax errors.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
     read(path, ReadFor::Everything)
 }
 
-/// Reads a configuration file to judge tokens of the issuers or SPIFFE trust domains of these names by it. Of the secrets
-/// and files that it names, only theirs are looked at; instead of the others the settings have values that must not be used.
+/// Reads a configuration file to judge tokens of these issuers or SPIFFE trust domains by it. Reads only the
+/// secrets and files that belong to them; the settings contain placeholders for the others, which must not be used.
 ///
 /// # Errors
 ///
-/// As [`load`], except for what is wrong with the secrets and files that are not looked at.
+/// As [`load`], except for problems with secrets and files that are not read.
 pub fn load_to_judge(path: &Path, names: &[&str]) -> Result<Settings, Problems> {
     read(path, ReadFor::Judgement { names }).map(|loaded| loaded.settings)
 }
@@ -69,7 +69,7 @@ fn read(path: &Path, extent: ReadFor<'_>) -> Result<Loaded, Problems> {
     }
 }
 
-/// Reads the text of a configuration file at `path`, and every file it names.
+/// Reads a configuration from its text, and every file it names; `path` is the path of the configuration file.
 ///
 /// # Errors
 ///
@@ -83,7 +83,7 @@ fn read_text(path: &Path, text: &str, files: WatchedFiles, extent: ReadFor<'_>) 
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         for error in errors {
-            // Never the error's own display, which repeats the line: it may hold a secret.
+            // Not the error's own display, which repeats the line: it may contain a secret.
             reading.problem(error.span().map_or(0, |span| span.start), "", error.message());
         }
         return Err(reading.fail());

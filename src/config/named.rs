@@ -11,17 +11,17 @@ use super::describe;
 use super::section::{Section, kind};
 use super::values::Scalar;
 
-/// What stands for a secret in the effective configuration.
+/// Replaces secrets in the effective configuration.
 const REDACTED: &str = "[redacted]";
 
 impl<'a> Section<'a> {
-    /// The path of a file that can be read, or `""` for none.
+    /// The path of a readable file, or `""` for none.
     pub(super) fn file(&mut self, key: &'a str) -> Option<PathBuf> {
         let path = self.text(key, "");
         (!path.is_empty()).then(|| self.readable(key, &path))
     }
 
-    /// The path of a file that can be read.
+    /// The path of a readable file.
     pub(super) fn required_file(&mut self, key: &'a str) -> PathBuf {
         let path = self.required(key, |text| Ok(text.to_owned()));
         path.map(|path| self.readable(key, &path)).unwrap_or_default()
@@ -38,7 +38,7 @@ impl<'a> Section<'a> {
         path
     }
 
-    /// A string, `{ env = "NAME" }` or `{ file = "PATH" }`; `""` for none.
+    /// A secret: a string, `{ env = "NAME" }` or `{ file = "PATH" }`; `""` for none.
     pub(super) fn secret(&mut self, key: &'a str) -> Option<String> {
         self.describe(key, || json!({ "$ref": "#/$defs/secret", "default": "" }));
         let secret = match self.take(key).map(|entry| entry.value) {
@@ -55,7 +55,7 @@ impl<'a> Section<'a> {
         secret
     }
 
-    /// As [`Self::secret`], and the file it was found in, for a secret that is to be read again whenever it is used.
+    /// Like [`Self::secret`], together with the path of its file, for a secret that is read again at each use.
     pub(super) fn secret_or_file(&mut self, key: &'a str) -> Option<(String, Option<PathBuf>)> {
         let secret = self.secret(key)?;
         let file = match self.find(key)?.value {
@@ -65,7 +65,7 @@ impl<'a> Section<'a> {
         Some((secret, file.filter(|path| !path.is_empty()).map(|path| self.reading.beside(path))))
     }
 
-    /// An array of secrets, with at least one; each as [`Self::secret`] reads it.
+    /// An array of at least one secret; each is read like [`Self::secret`].
     pub(super) fn secrets(&mut self, key: &'a str) -> Vec<String> {
         self.describe_required(
             key,
@@ -110,7 +110,7 @@ impl<'a> Section<'a> {
         secrets
     }
 
-    /// A secret that must be there.
+    /// A secret that is required.
     pub(super) fn required_secret(&mut self, key: &'a str) -> String {
         self.describe_required(key, describe::filled_secret);
         match self.find(key).map(|entry| entry.value) {
@@ -122,16 +122,16 @@ impl<'a> Section<'a> {
     }
 }
 
-/// `{ env = "NAME" }` or `{ file = "PATH" }`. Messages name the place, never the content.
+/// `{ env = "NAME" }` or `{ file = "PATH" }`. Messages name the variable or file, never the content.
 fn referenced_secret(s: &mut Section<'_>) -> Option<String> {
     let name = |text: &str| Ok(text.to_owned());
     let (env, file) = (s.parsed("env", "", name), s.parsed("file", "", name));
     let found = match (env?.as_str(), file?.as_str()) {
-        // Long enough for any use, and no two are the same.
+        // A placeholder that is long enough for any use and different for each secret.
         (place, "") | ("", place) if !place.is_empty() && !s.looks() => {
             Ok(format!("{:-<64}", s.full("not-read").replace('"', "'")))
         }
-        // A misspelt one, which is reported as unknown.
+        // A misspelt key, which is reported as unknown.
         ("", "") if s.written().any(|key| !matches!(key, "env" | "file")) => return None,
         ("", "") => Err("must name an environment variable (`env`) or a file (`file`)".to_owned()),
         (name, "") => match std::env::var(name) {
@@ -148,7 +148,7 @@ fn referenced_secret(s: &mut Section<'_>) -> Option<String> {
     found.map_err(|message| s.own_problem(message)).ok()
 }
 
-/// The content of a file without the line end that editors leave behind.
+/// Reads the content of a file without the trailing line end that editors add.
 fn secret_in(path: &Path) -> Result<String, String> {
     open(path)?;
     let text = std::fs::read_to_string(path)
@@ -160,7 +160,7 @@ fn secret_in(path: &Path) -> Result<String, String> {
     }
 }
 
-/// Whether this is a file that can be read.
+/// Checks that this is a readable file.
 fn open(path: &Path) -> Result<(), String> {
     let metadata = std::fs::File::open(path).and_then(|file| file.metadata());
     match metadata {

@@ -1,24 +1,24 @@
-//! Keys that a reload cannot change: those that keep their value until a restart, and those for which a reload is refused.
-//! Both lists are defined here only.
+//! The keys that a reload cannot change: those that keep their value until a restart, and those for which a
+//! reload is refused. Both lists are defined only here.
 //!
-//! Everything in a running gate uses the running values of these keys, also after a reload: a listener whose address stays
-//! the same until the restart also keeps its TLS.
+//! Everything in a running gate uses the running values of these keys, even after a reload: a listener that
+//! keeps its address until a restart also keeps its TLS.
 
 use serde_json::Value;
 
 use super::{Loaded, Settings};
 
-/// Keys that keep their running values together.
+/// A group of keys that keep their running values together.
 struct Fixed {
-    /// What the operator is told.
+    /// The name that is reported to the operator.
     name: &'static str,
-    /// Where the effective configuration shows them (RFC 6901).
+    /// Where the effective configuration shows them (JSON pointers, RFC 6901).
     shown: &'static [&'static str],
-    /// Gives new settings the running values.
+    /// Copies the running values into new settings.
     keep: fn(&mut Settings, &Settings),
 }
 
-/// What takes effect only after a restart.
+/// Keys that take effect only after a restart.
 const AFTER_RESTART: [Fixed; 13] = [
     Fixed {
         name: "server.listen",
@@ -58,7 +58,7 @@ const AFTER_RESTART: [Fixed; 13] = [
             }
         },
     },
-    // Its endpoints must not appear on the public listener meanwhile.
+    // Until then, its endpoints must not appear on the public listener.
     Fixed {
         name: "[signals] (to add it with a listener of its own)",
         shown: &["/signals"],
@@ -123,7 +123,7 @@ const AFTER_RESTART: [Fixed; 13] = [
     },
 ];
 
-/// What a reload is refused for: with the running values, the rest of the new configuration would not fit.
+/// Keys for which a reload is refused: the rest of the new configuration would not fit their running values.
 const REFUSED: [Fixed; 1] = [Fixed {
     name: "[authority]: adding or removing it, or changing its issuer or path, requires a restart; nothing was reloaded",
     shown: &[],
@@ -137,7 +137,7 @@ const REFUSED: [Fixed; 1] = [Fixed {
 }];
 
 impl Fixed {
-    /// Gives `settings` the running values; whether that changed anything.
+    /// Copies the running values into `settings`; returns whether that changed anything.
     fn apply(&self, settings: &mut Settings, running: &Settings) -> bool {
         let wanted = settings.clone();
         (self.keep)(settings, running);
@@ -146,11 +146,11 @@ impl Fixed {
 }
 
 impl Loaded {
-    /// This configuration as it is in force beside what `running` does not give up before a restart, and the names of
-    /// the keys that wait for one.
+    /// Returns the configuration that takes effect while `running` keeps some of its values until a restart,
+    /// and the names of the keys that require one.
     ///
     /// # Errors
-    /// What a reload cannot change, in one sentence each.
+    /// The changes that require a restart and refuse the reload, one sentence each.
     pub fn in_force_after(mut self, running: &Self) -> Result<(Self, Vec<&'static str>), Vec<String>> {
         let mut wanted = self.settings.clone();
         let refused = REFUSED.iter().filter(|fixed| fixed.apply(&mut wanted, &running.settings));
@@ -165,7 +165,7 @@ impl Loaded {
                 fixed.shown.iter().for_each(|at| show(at, &mut self.redacted, &running.redacted));
             }
         }
-        // Files that only the running values name go on being watched.
+        // Files that only the running values name must still be watched.
         let signals = self.settings.signals.as_ref().and_then(|signals| signals.tls.as_ref());
         let kept = [self.settings.gate.tls.as_ref(), self.settings.admin.tls.as_ref(), signals];
         for tls in kept.into_iter().flatten() {
@@ -175,7 +175,7 @@ impl Loaded {
     }
 }
 
-/// Shows the running value at this place of the effective configuration.
+/// Copies the running value at this place of the effective configuration.
 fn show(at: &str, effective: &mut Value, running: &Value) {
     if let (Some(shown), Some(running)) = (effective.pointer_mut(at), running.pointer(at)) {
         shown.clone_from(running);

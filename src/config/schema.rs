@@ -1,8 +1,8 @@
-//! The JSON Schema of the configuration file, for editors and for checks before a roll-out.
+//! The JSON Schema of the configuration file, for editors and for checks before a rollout.
 //!
-//! There is no second description of the file: the reference file is read as any other, the methods that read its keys note
-//! what each may hold (`describe`), and the comments of the reference say what each is for. A library that derives a schema
-//! would need a set of types for that alone, which the reader does not use.
+//! There is no second description of the file: the reference file is read like any other, the methods that read
+//! its keys record what each may contain (`describe`), and the comments in the reference say what each is for.
+//! A library that derives a schema would need a set of types for that alone, which the parser does not use.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +19,7 @@ use super::watch::WatchedFiles;
 /// Every key, with its default and its meaning.
 const REFERENCE: &str = include_str!("../../config/reference.toml");
 
-/// The JSON Schema (2020-12) of the configuration, as the same data that the TOML file holds.
+/// Returns the JSON Schema (2020-12) of the configuration; it describes the data in the TOML file.
 #[must_use]
 pub fn schema() -> Value {
     let reading = Reading::new(Path::new(""), REFERENCE, WatchedFiles::default(), ReadFor::Description);
@@ -38,14 +38,14 @@ pub fn schema() -> Value {
     schema
 }
 
-/// What the schema is put together from.
+/// The inputs of the schema.
 struct SchemaParts<'a> {
     keys: KeyDescriptions,
     meanings: BTreeMap<String, &'a str>,
 }
 
 impl SchemaParts<'_> {
-    /// The schema of a table, with further keywords.
+    /// The schema of a table, with additional keywords.
     fn table(&self, name: &str, keywords: &Map<String, Value>) -> Value {
         let (mut properties, mut required) = (Map::new(), Vec::new());
         for (key, description) in self.keys.of_table(name) {
@@ -73,7 +73,7 @@ impl SchemaParts<'_> {
                 json!({ "type": "array", "items": self.table(name, &description.keywords), "default": [] })
             }
         };
-        // The sets in `allow` have keys of their route, which say what they mean there.
+        // The sets in `allow` have the same keys as their route, whose comments describe them.
         let meaning = self.meanings.get(name).or_else(|| self.meanings.get(&name.replace(".allow.", ".")));
         if let Some(meaning) = meaning {
             schema["description"] = json!(meaning);
@@ -82,12 +82,12 @@ impl SchemaParts<'_> {
     }
 }
 
-/// What the comments of the reference say about keys and tables, by their full names.
+/// The comments of the reference by the full names of keys and tables.
 fn meanings(reference: &str) -> BTreeMap<String, &str> {
     let (mut meanings, mut table) = (BTreeMap::new(), "");
     for line in reference.lines().filter(|line| !line.starts_with('#')) {
         let Some((code, comment)) = line.split_once(" # ") else {
-            // A table may have none.
+            // A table may have no comment.
             table = header(line).unwrap_or(table);
             continue;
         };
@@ -106,7 +106,7 @@ fn meanings(reference: &str) -> BTreeMap<String, &str> {
     meanings
 }
 
-/// The name of the table that begins on a line.
+/// Returns the name of the table that begins on this line.
 fn header(line: &str) -> Option<&str> {
     let name = line.trim().strip_prefix('[')?.trim_start_matches('[');
     Some(name.split(']').next().unwrap_or(name))
@@ -147,7 +147,7 @@ mod tests {
         }
         let mut found = Vec::new();
         missing("", &schema(), &mut found);
-        // Examples whose names say it all.
+        // Keys whose names need no explanation.
         let plain =
             [".name", ".audience", ".issuer", ".discovery", ".private_key", ".certificate", ".client_ca"];
         found.retain(|name| !plain.iter().any(|end| name.ends_with(end)));

@@ -1,7 +1,7 @@
 //! A table of the file, read key by key, so that one pass finds every problem.
 //!
-//! A wrong value is recorded as a problem and replaced so that reading can continue; settings with such values are
-//! discarded. Keys that are not read are unknown; those that are read form the effective configuration.
+//! A wrong value is recorded as a problem and replaced so that reading can continue; settings with such values
+//! are discarded. Keys that nobody reads are unknown; those that are read form the effective configuration.
 
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
@@ -10,23 +10,23 @@ use super::describe::KeyShape;
 use super::locate::Reading;
 use super::units::listed;
 
-/// A table of the file, or one that was left out and has only defaults.
+/// A table of the file; if it was left out, it has only defaults.
 pub(super) struct Section<'a> {
     pub(super) reading: &'a Reading<'a>,
     /// The full key of this table; empty for the file itself.
     pub(super) name: String,
-    /// Where the table stands, for what is missing in it.
+    /// The byte offset of the table, for reporting missing keys.
     offset: usize,
     table: Option<&'a DeTable<'a>>,
-    /// Something else stands where the table should be, which is problem enough.
+    /// Whether the value is not a table, which has been reported.
     mistaken: bool,
-    /// The secrets and files that are named here are looked at.
+    /// Whether the secrets and files named here are read.
     looks: bool,
     known: Vec<&'a str>,
     effective: Map<String, Value>,
 }
 
-/// A value of the file and where it stands.
+/// A value of the file and its byte offset.
 #[derive(Clone, Copy)]
 pub(super) struct SectionEntry<'a> {
     pub(super) value: &'a DeValue<'a>,
@@ -34,7 +34,7 @@ pub(super) struct SectionEntry<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// Reads the whole file with `read`; returns with its result and the effective configuration.
+    /// Reads the whole file with `read`; returns its result and the effective configuration.
     pub(super) fn root<T>(
         reading: &'a Reading<'a>,
         table: &'a DeTable<'a>,
@@ -48,12 +48,12 @@ impl<'a> Section<'a> {
         Self { reading, name, offset, table, mistaken: false, looks: true, known, effective }
     }
 
-    /// A table in this one.
+    /// A table inside this one.
     fn within(&self, name: String, offset: usize, table: Option<&'a DeTable<'a>>) -> Self {
         Self { looks: self.looks, ..Self::new(self.reading, name, offset, table) }
     }
 
-    /// Runs `read`; where the file is only read to judge a token, secrets and files that are named there are not looked at.
+    /// Runs `read`; if the file is only read to judge a token, the secrets and files named there are not read.
     pub(super) fn aside<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
         let looked = self.looks;
         self.looks = looked && self.reading.is_complete();
@@ -62,13 +62,12 @@ impl<'a> Section<'a> {
         result
     }
 
-    /// From now on secrets and files of this table are looked at only if it is about an issuer whose tokens are judged, by
-    /// one of these names.
+    /// From now on, reads secrets and files of this table only if tokens of an issuer with one of these names are judged.
     pub(super) fn look_for(&mut self, names: &[Option<&str>]) {
         self.looks &= names.iter().flatten().any(|name| self.reading.concerns(name));
     }
 
-    /// Whether secrets and files that are named here are to be looked at.
+    /// Whether the secrets and files named here are to be read.
     pub(super) fn looks(&self) -> bool {
         self.looks
     }
@@ -85,27 +84,27 @@ impl<'a> Section<'a> {
         (result, Value::Object(self.effective))
     }
 
-    /// The full key of a key of this table.
+    /// Returns the full name of a key of this table.
     pub(super) fn full(&self, key: &str) -> String {
         let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         let key = if key.bytes().all(bare) && !key.is_empty() { key.to_owned() } else { format!("{key:?}") };
         if self.name.is_empty() { key } else { format!("{}.{key}", self.name) }
     }
 
-    /// Records that something is wrong with a key's value, or with its absence.
+    /// Records a problem with a key's value, or with its absence.
     pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
         let offset = self.find(key).map_or(self.offset, |entry| entry.offset);
         self.reading.problem(offset, &self.full(key), message);
     }
 
-    /// Records that a key without a default is not there.
+    /// Records that a key without a default is missing.
     pub(super) fn missing(&self, key: &str) {
         if !self.mistaken {
             self.problem(key, "is missing; it has no default");
         }
     }
 
-    /// Records that something is wrong with an element of a key's array.
+    /// Records a problem with an element of a key's array.
     pub(super) fn element_problem(&self, key: &str, index: usize, message: impl Into<String>) {
         let element = self.find(key).and_then(|entry| match entry.value {
             DeValue::Array(array) => array.get(index).map(|element| element.span().start),
@@ -118,12 +117,12 @@ impl<'a> Section<'a> {
         );
     }
 
-    /// Records that something is wrong with a key of one of a key's tables, unless that is known.
+    /// Records a problem with a key in one of a list's tables, unless that key already has one.
     pub(super) fn table_problem(&self, tables: &str, index: usize, key: &str, message: impl Into<String>) {
         let Some(DeValue::Array(array)) = self.find(tables).map(|entry| entry.value) else {
             return self.problem(tables, message);
         };
-        // Elements that are no tables were reported, and not read.
+        // Elements that are not tables were reported and skipped.
         let mut read = array.iter().enumerate().filter_map(|(at, element)| match element.get_ref() {
             DeValue::Table(table) => Some((at, table, element.span().start)),
             _ => None,
@@ -137,37 +136,37 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Records that something is wrong with the table as a whole.
+    /// Records a problem with the table as a whole.
     pub(super) fn own_problem(&self, message: impl Into<String>) {
         self.reading.problem(self.offset, &self.name, message);
     }
 
-    /// Whether nothing was found wrong so far with a key.
+    /// Whether no problem has been found with a key.
     pub(super) fn is_sound(&self, key: &str) -> bool {
         !self.mistaken && self.reading.is_sound(&self.full(key))
     }
 
-    /// Whether nothing was found wrong so far in this table.
+    /// Whether no problem has been found in this table.
     pub(super) fn is_all_sound(&self) -> bool {
         self.reading.is_sound(&self.name)
     }
 
-    /// The line this table begins on.
+    /// The line on which this table begins.
     pub(super) fn line(&self) -> usize {
         self.reading.line(self.offset)
     }
 
-    /// Whether the key stands in the file.
+    /// Whether the key is present in the file.
     pub(super) fn has(&self, key: &str) -> bool {
         self.find(key).is_some()
     }
 
-    /// The keys that stand in the file, known or not.
+    /// The keys that are present in the file, known or not.
     pub(super) fn written(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.table.into_iter().flatten().map(|(key, _)| -> &'a str { key.get_ref() })
     }
 
-    /// The value of a key, which is known from now on.
+    /// Returns the value of a key and marks the key as known.
     pub(super) fn take(&mut self, key: &'a str) -> Option<SectionEntry<'a>> {
         if !self.known.contains(&key) {
             self.known.push(key);
@@ -175,7 +174,7 @@ impl<'a> Section<'a> {
         self.find(key)
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub(super) fn find(&self, key: &str) -> Option<SectionEntry<'a>> {
         let value = self.table?.get(key)?;
         Some(SectionEntry { value: value.get_ref(), offset: value.span().start })
@@ -186,7 +185,7 @@ impl<'a> Section<'a> {
         self.effective.insert(key.to_owned(), value.into());
     }
 
-    /// A table that has only defaults when it is left out.
+    /// A table that has only defaults if it is left out.
     pub(super) fn table<T>(&mut self, key: &'a str, read: impl FnOnce(&mut Section<'a>) -> T) -> T {
         self.describe_table(key, KeyShape::Table);
         let (table, offset) = match self.take(key) {
@@ -204,7 +203,7 @@ impl<'a> Section<'a> {
         result
     }
 
-    /// A table that may be left out.
+    /// A table that is optional.
     pub(super) fn optional_table<T>(
         &mut self,
         key: &'a str,
@@ -244,7 +243,7 @@ impl<'a> Section<'a> {
             None => None,
         };
         if self.reading.describes() {
-            // One of each list, also where the file has none.
+            // Read one element of each list even if the file has none, to describe its keys.
             self.within(format!("{}[0]", self.full(key)), self.offset, None).read(&mut read);
         }
         let (mut results, mut shown) = (Vec::new(), Vec::new());
@@ -264,7 +263,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// What a value is, in plain words.
+/// Names the type of a value in plain words.
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -277,7 +276,7 @@ pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// What to say about a key that nobody knows.
+/// The message about an unknown key.
 fn unknown(key: &str, known: &[&str]) -> String {
     match nearest(key, known) {
         Some(nearest) => format!("unknown key; did you mean {nearest:?}?"),
@@ -285,14 +284,14 @@ fn unknown(key: &str, known: &[&str]) -> String {
     }
 }
 
-/// The known word that `word` is most likely a misspelling of.
+/// The known word that `word` most likely misspells.
 pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let distance = |known: &&&str| strsim::damerau_levenshtein(&word.to_lowercase(), known);
     let nearest = known.iter().min_by_key(distance)?;
     (distance(&nearest) <= 1 + word.len() / 4).then_some(*nearest)
 }
 
-/// What to say about a word that is not one of the known.
+/// The message about a word that is not one of the known ones.
 pub(super) fn not_one_of(word: &str, known: &[&str]) -> String {
     match nearest(word, known) {
         Some(nearest) => format!("{word:?} is unknown; did you mean {nearest:?}?"),

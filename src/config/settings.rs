@@ -1,6 +1,6 @@
 //! The settings of every room, as values that cannot be wrong.
 //!
-//! Rooms that come later have their settings here until they own them.
+//! Settings that no single room owns are defined here.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,22 +16,22 @@ use crate::state::redis;
 use crate::time::Timestamp;
 use crate::{admin, authority, enforce, events, gate, keys, log, traces};
 
-/// What a configuration file comes down to.
+/// The content of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// `[server]`: the public listener.
     pub gate: gate::Settings,
-    /// `[[upstreams]]`, in the order that routes index them by.
+    /// `[[upstreams]]`, in the order of the routes' indexes.
     pub upstreams: Vec<UpstreamSettings>,
     /// `[[issuers]]`.
     pub issuers: Vec<IssuerSettings>,
     /// `[[resources]]`: what clients learn about routes before they have a token.
     pub resources: Vec<Arc<Resource>>,
-    /// `[authority]`, when this gate issues tokens itself.
+    /// `[authority]`, if this gate issues tokens itself.
     pub authority: Option<authority::Settings>,
     /// `[[event_transmitters]]`.
     pub transmitters: Vec<ssf::Settings>,
-    /// `[signals]`: where senders of signals reach the gate, when they do without an admin token.
+    /// `[signals]`: the endpoints at which senders of signals reach the gate without an admin token.
     pub signals: Option<intake::Settings>,
     /// `[[logout]]`.
     pub logout: Vec<logout::Settings>,
@@ -47,13 +47,13 @@ pub struct Settings {
     pub streams: gate::StreamSettings,
     /// `[state]`.
     pub state: StateSettings,
-    /// `[telemetry]`: how to log.
+    /// `[telemetry]`: the log.
     pub log: log::Settings,
-    /// `[telemetry]`: where traces go, if anywhere.
+    /// `[telemetry]`: the trace collector, if any.
     pub traces: Option<traces::Settings>,
-    /// `[telemetry]`: where metrics and probes are served.
+    /// `[telemetry]`: the address that serves metrics and probes.
     pub telemetry: SocketAddr,
-    /// `[telemetry]`: when the gate is ready.
+    /// `[telemetry]`: the conditions for readiness.
     pub ready_when: admin::ReadyWhen,
     /// `[admin]`: the admin listener.
     pub admin: admin::Settings,
@@ -61,14 +61,14 @@ pub struct Settings {
     pub console: bool,
 }
 
-/// One issuer: what its tokens must look like, and where its keys come from.
+/// One issuer: the rules for its tokens, and the source of its keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerSettings {
-    /// What its tokens must look like.
+    /// The rules for its tokens.
     pub rules: IssuerRules,
-    /// Where its keys come from.
+    /// The source of its keys.
     pub keys: keys::Settings,
-    /// How long its tokens may be unused, zero: indefinitely; `None`: as those of all.
+    /// The idle timeout of its tokens, zero for none; `None` for the common one.
     pub idle_timeout: Option<Duration>,
 }
 
@@ -77,24 +77,24 @@ pub struct IssuerSettings {
 pub struct SessionSettings {
     /// A token unused for longer is permanently rejected.
     pub idle_timeouts: IdleTimeouts,
-    /// Tokens tracked at a time.
+    /// How many tokens are tracked at a time.
     pub max_tracked: usize,
 }
 
-/// What is kept, and where.
+/// The store and its settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateSettings {
-    /// Where it is kept.
+    /// The kind of store.
     pub store: StoreSettings,
-    /// Not confirmed fresh for longer: protected routes answer 503.
+    /// If the state has not been confirmed as fresh for this time, protected routes respond with 503.
     pub max_staleness: Duration,
-    /// How often last uses are written behind.
+    /// The interval at which last uses are written.
     pub flush_interval: Duration,
-    /// What an empty store means.
+    /// The effect of an empty store.
     pub on_empty: OnEmpty,
 }
 
-/// Where state is kept.
+/// The store to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreSettings {
     /// In one durable file.
@@ -105,17 +105,17 @@ pub enum StoreSettings {
     Redis(Box<redis::Settings>),
 }
 
-/// What a store found empty means for tokens that were issued before it was created.
+/// How an empty store treats tokens that were issued before it was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnEmpty {
-    /// They are refused, because what revoked them may have been lost.
+    /// They are rejected, because their revocation may have been lost.
     Refuse,
     /// They are accepted.
     Trust,
 }
 
 impl OnEmpty {
-    /// Before which second tokens are refused, when the store was created then.
+    /// Returns the second before which tokens are rejected, for a store created at that time.
     #[must_use]
     pub fn not_before(self, created_at: Timestamp) -> Option<Timestamp> {
         match self {
@@ -125,7 +125,8 @@ impl OnEmpty {
     }
 }
 
-/// What events need to know of an issuer: of several tables the longest times, because an event is about the tokens of all.
+/// Returns what events need to know of an issuer. Of several tables the longest times count, because an event
+/// affects the tokens of all.
 pub(super) fn event_issuer(issuers: &[IssuerSettings], name: &str) -> Option<events::EventIssuer> {
     let tables = || issuers.iter().map(|issuer| &issuer.rules).filter(|rules| *rules.issuer == *name);
     let issuer = Arc::clone(&tables().next()?.issuer);
@@ -138,13 +139,13 @@ pub(super) fn event_issuer(issuers: &[IssuerSettings], name: &str) -> Option<eve
 }
 
 impl Settings {
-    /// The greatest allowance for clocks among the issuers.
+    /// The largest leeway of all issuers.
     #[must_use]
     pub fn leeway(&self) -> Duration {
         self.issuers.iter().map(|issuer| issuer.rules.leeway).max().unwrap_or_default()
     }
 
-    /// What events need to know of the issuers, each once.
+    /// Returns what events need to know of the issuers, each once.
     #[must_use]
     pub fn event_issuers(&self) -> Vec<events::EventIssuer> {
         let tables = self.issuers.iter().map(|issuer| &issuer.rules);
@@ -157,7 +158,7 @@ impl Settings {
         issuers
     }
 
-    /// What a shared store needs to know of the rest.
+    /// Returns what a shared store needs to know of the rest of the configuration.
     #[must_use]
     pub fn terms(&self) -> redis::RedisTerms {
         let kept = self.event_issuers().iter().map(events::EventIssuer::retention).max().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The notations of single values: sizes, names, claims.
+//! The formats of single values: sizes, names, claims.
 //!
 //! Pure functions from text to value; an error is a phrase that follows the key.
 
@@ -8,7 +8,7 @@ use crate::time::split_unit;
 const SIZE_HINT: &str =
     "write an integer number of bytes, or a size such as \"64KiB\" (units: B, KiB, MiB, GiB)";
 
-/// `"64KiB"`: a whole number and a unit.
+/// `"64KiB"`: an integer and a unit.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = split_unit(text);
     let factor: u64 = match unit {
@@ -25,7 +25,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     bytes.filter(|bytes| *bytes <= i64::MAX as u64).ok_or_else(|| format!("{text:?} is too large"))
 }
 
-/// A text without control characters that is not empty: a name, an identifier.
+/// A non-empty string without control characters: a name, an identifier.
 pub(super) fn name(text: &str) -> Result<String, String> {
     match text {
         "" => Err("must not be empty".to_owned()),
@@ -34,7 +34,7 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     }
 }
 
-/// A scope-token (RFC 6749 §3.3). Anything else could neither be in a token nor stand in a challenge.
+/// A scope-token (RFC 6749 §3.3). Other characters can appear neither in a token nor in a challenge.
 pub(super) fn scope(text: &str) -> Result<String, String> {
     let fits = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
     if !text.is_empty() && text.bytes().all(fits) {
@@ -52,7 +52,7 @@ pub(super) fn claim(text: &str) -> Result<ClaimName, String> {
         return name(text).map(ClaimName::Member);
     };
     let tokens = pointer.split('/').map(|token| {
-        // RFC 6901 §3: `~` stands only before `0` or `1`; §4: `~1` first, so that `~01` becomes `~1`.
+        // RFC 6901 §3: `~` may only precede `0` or `1`; §4: `~1` is replaced first, so that `~01` becomes `~1`.
         let escapes_are_whole = token.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
         escapes_are_whole.then(|| token.replace("~1", "/").replace("~0", "~"))
     });

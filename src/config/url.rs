@@ -6,18 +6,18 @@ use http::Uri;
 
 use crate::forward::Scheme;
 
-/// Where an upstream is.
+/// The origin of an upstream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UrlOrigin {
-    /// How it is spoken to.
+    /// The protocol.
     pub(super) scheme: Scheme,
     /// Host name or address literal, without brackets, in lower case.
     pub(super) host: String,
-    /// Explicit, or the scheme's.
+    /// Explicit, or the scheme's default.
     pub(super) port: u16,
 }
 
-/// `http://127.0.0.1:3000`: scheme, host and port of an upstream, nothing else.
+/// Parses `http://127.0.0.1:3000`: scheme, host and port of an upstream, nothing else.
 pub(super) fn origin(text: &str) -> Result<UrlOrigin, String> {
     let uri = parse(text)?;
     let (scheme, default_port) = match uri.scheme_str() {
@@ -43,7 +43,7 @@ fn parse(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|error| format!("{text:?} is not a URL: {error}"))?;
     match uri.authority() {
         Some(authority) if authority.as_str().contains('@') => {
-            // The text is not repeated: it may hold a password.
+            // The text is not repeated: it may contain a password.
             Err("must not contain a user or password".to_owned())
         }
         Some(_) if uri.scheme().is_some() => Ok(uri),
@@ -68,7 +68,7 @@ fn host_and_port(uri: &Uri, text: &str) -> Result<(String, Option<u16>), String>
     Ok((bare.to_ascii_lowercase(), port))
 }
 
-/// A URL with its user and password replaced.
+/// Returns a URL with its user and password replaced.
 pub(super) fn without_password(text: &str) -> String {
     let start = text.find("://").map_or(0, |at| at + 3);
     let end = text[start..].find('/').map_or(text.len(), |at| start + at);

@@ -1,6 +1,6 @@
-//! The typed values of a table: each method reads one key, falls back to its default and shows what is in effect.
+//! The typed values of a table: each method reads one key, falls back to its default and records the effective value.
 //!
-//! Knows notations, not what a key is for.
+//! Knows value formats, but not the purpose of a key.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use super::section::{Section, kind, not_one_of};
 use super::{describe, units};
 use crate::time;
 
-/// A value without parts, of the file or a default.
+/// A simple value, from the file or a default.
 #[derive(Clone, Copy)]
 pub(super) enum Scalar<'a> {
     Text(&'a str),
     Integer(i64),
     Flag(bool),
     Fraction(f64),
-    /// Something else, by its name in plain words.
+    /// Another type, by its name in plain words.
     Other(&'static str),
 }
 
@@ -84,7 +84,7 @@ pub(super) enum Zero {
 }
 
 impl<'a> Section<'a> {
-    /// One value: what the file says, else the default; `None` when it is wrong.
+    /// Reads one value: from the file, or the default; `None` if it is wrong.
     fn value<T>(
         &mut self,
         key: &'a str,
@@ -97,7 +97,7 @@ impl<'a> Section<'a> {
         decode(written).map_err(|message| self.problem(key, message)).ok()
     }
 
-    /// `"30s"`.
+    /// A duration: `"30s"`.
     pub(super) fn duration(&mut self, key: &'a str, default: &str, zero: Zero) -> Duration {
         self.describe(key, || describe::duration(default, zero));
         let decode = |value: Scalar<'_>| match value {
@@ -111,12 +111,12 @@ impl<'a> Section<'a> {
         self.value(key, default.into(), decode).unwrap_or_default()
     }
 
-    /// `"30s"`, or `""` for none.
+    /// A duration, or `""` for none.
     pub(super) fn optional_duration(&mut self, key: &'a str) -> Option<Duration> {
         self.duration_or_none(key, Zero::Refused)
     }
 
-    /// The same, where zero may mean something.
+    /// A duration, or `""` for none, where zero may have a meaning.
     pub(super) fn duration_or_none(&mut self, key: &'a str, zero: Zero) -> Option<Duration> {
         self.describe(key, || describe::optional_duration(zero));
         if matches!(self.find(key).map(|entry| Scalar::from(entry.value)), None | Some(Scalar::Text(""))) {
@@ -126,7 +126,7 @@ impl<'a> Section<'a> {
         Some(self.duration(key, "", zero))
     }
 
-    /// A whole number.
+    /// An integer.
     pub(super) fn count(&mut self, key: &'a str, default: i64, range: RangeInclusive<i64>) -> usize {
         self.describe(key, || {
             let mut keywords = describe::integer(*range.start(), *range.end());
@@ -141,7 +141,7 @@ impl<'a> Section<'a> {
         usize::try_from(number).unwrap_or_default()
     }
 
-    /// `"64KiB"`, or an integer in bytes.
+    /// A size: `"64KiB"`, or an integer in bytes.
     pub(super) fn size<'d>(
         &mut self,
         key: &'a str,
@@ -192,7 +192,7 @@ impl<'a> Section<'a> {
         self.parsed(key, default, |text| Ok(text.to_owned())).unwrap_or_default()
     }
 
-    /// A string with a form of its own; `None` when it is wrong.
+    /// A string with a format of its own; `None` if it is wrong.
     pub(super) fn parsed<T>(
         &mut self,
         key: &'a str,
@@ -207,7 +207,7 @@ impl<'a> Section<'a> {
         self.value(key, default.into(), decode)
     }
 
-    /// A string that must be there; `None` when it is not, or wrong.
+    /// A required string; `None` if it is missing or wrong.
     pub(super) fn required<T>(
         &mut self,
         key: &'a str,
@@ -236,7 +236,7 @@ impl<'a> Section<'a> {
         self.parsed(key, default.0, parse).unwrap_or(default.1)
     }
 
-    /// An array of strings; empty ones and repetitions are problems.
+    /// An array of strings; empty and repeated ones are problems.
     pub(super) fn list<T: PartialEq>(
         &mut self,
         key: &'a str,
@@ -284,7 +284,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// An array of strings with at least one element; required when there is no default.
+    /// An array of strings with at least one element; required if there is no default.
     pub(super) fn filled_list<T: PartialEq>(
         &mut self,
         key: &'a str,

@@ -8,15 +8,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How often the files are looked at.
+/// How often the files are checked.
 const INTERVAL: Duration = Duration::from_millis(400);
 
-/// A change is reported once the files kept still for one interval, so that half-written ones are not read, but after
-/// this many looks in any case: two seconds are promised.
+/// A change is reported once the files have not changed for one interval, so that half-written files are not
+/// read, but after this many checks in any case: two seconds are promised.
 const PATIENCE: u32 = 3;
 
-/// What tells one content of a file from the next, without reading it. The change time sees what keeps the
-/// modification time, such as `cp -p`.
+/// Distinguishes one content of a file from the next without reading it. The change time reveals changes that
+/// keep the modification time, such as `cp -p`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Fingerprint {
     device: u64,
@@ -27,7 +27,7 @@ struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Follows symbolic links; `None` when there is no such file.
+    /// Follows symbolic links; `None` if the file does not exist.
     fn of(path: &Path) -> Option<Self> {
         let metadata = std::fs::metadata(path).ok()?;
         Some(Self {
@@ -40,13 +40,13 @@ impl Fingerprint {
     }
 }
 
-/// Files, and how they looked just before they were read.
+/// Files, and their state just before they were read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WatchedFiles(BTreeMap<PathBuf, Option<Fingerprint>>);
 
 impl WatchedFiles {
-    /// Adds a file as it looks now, unless it was added before. To be called before the file is read: a change in
-    /// between is then seen as one.
+    /// Adds a file with its current state, unless it was added before. Call this before reading the file: a
+    /// change in between is then noticed.
     pub fn note(&mut self, path: &Path) {
         if !self.0.contains_key(path) {
             self.0.insert(path.to_path_buf(), Fingerprint::of(path));
@@ -58,7 +58,7 @@ impl WatchedFiles {
         self.0.keys().map(PathBuf::as_path)
     }
 
-    /// The same files as they look now.
+    /// The same files with their current state.
     fn again(&self) -> Self {
         Self(self.0.keys().map(|path| (path.clone(), Fingerprint::of(path))).collect())
     }
@@ -71,19 +71,18 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches `files` for being different from what was noted.
+    /// Watches `files` for differences from their recorded state.
     #[must_use]
     pub fn new(files: WatchedFiles) -> Self {
         Self { files }
     }
 
-    /// Watches these files from now on; what changed since they were noted counts.
+    /// Watches these files from now on; changes since their state was recorded count.
     pub fn follow(&mut self, files: WatchedFiles) {
         self.files = files;
     }
 
-    /// Waits until a file has changed, appeared or gone. Each change is reported once. Dropping the future loses
-    /// nothing.
+    /// Waits until a file has changed, appeared or disappeared. Each change is reported once. Cancel-safe.
     pub async fn changed(&mut self) {
         let (mut seen, mut looks) = (self.files.clone(), 0);
         loop {
@@ -104,11 +103,11 @@ impl Watch {
     }
 }
 
-/// Off the runtime's thread, because a network file system may take its time.
+/// Runs on a blocking thread, because a network file system may be slow.
 async fn look(files: &WatchedFiles) -> WatchedFiles {
     let files = files.clone();
     let known = files.clone();
-    // The task can only fail when the runtime ends, and then nobody waits for the answer.
+    // The task can only fail when the runtime ends, and then nobody waits for the result.
     tokio::task::spawn_blocking(move || files.again()).await.unwrap_or(known)
 }
 

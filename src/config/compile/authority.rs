@@ -14,10 +14,10 @@ use crate::config::units;
 use crate::config::values::Zero;
 use crate::keys::KeySource;
 
-/// Most keys that may be published at a time, in about 200 KB.
+/// The most keys that may be published at a time, which is about 200 KB.
 const MOST_KEYS: u64 = 1_000;
 
-/// The table, if there is one, beside the issuer that says `authority = true`.
+/// Compiles the table, if present; the issuer with `authority = true` must match it.
 pub(super) fn authority(s: &mut Section<'_>, issuers: &[IssuerSettings]) -> Option<Settings> {
     let settings = s.optional_table("authority", table);
     let mut own = issuers.iter().enumerate().filter(|(_, issuer)| issuer.keys.source == KeySource::Authority);
@@ -54,7 +54,7 @@ fn table(s: &mut Section<'_>) -> Settings {
     Settings {
         issuer: Arc::from(s.required("issuer", issuer).unwrap_or_default()),
         audience: s.required("audience", units::name).unwrap_or_default(),
-        // Known once [[resources]] is read.
+        // Set once [[resources]] has been read.
         resources: Vec::new(),
         token_path: s.parsed("token_path", "/oauth/token", token_path).unwrap_or_default(),
         token_lifetime,
@@ -75,8 +75,8 @@ fn table(s: &mut Section<'_>) -> Settings {
     }
 }
 
-/// A key is published until its last token has expired, so a short rotation publishes many at a time: to everybody who
-/// verifies tokens, in one document.
+/// Parses `key_rotation`. A key is published until its last token has expired, so a short rotation publishes
+/// many keys at a time, all in one document that every verifier fetches.
 fn key_rotation(s: &mut Section<'_>, token_lifetime: Duration) -> Duration {
     let rotation = s.duration("key_rotation", "30d", Zero::Refused);
     let published = token_lifetime.saturating_add(authority::KEY_MARGIN);
@@ -91,7 +91,7 @@ fn key_rotation(s: &mut Section<'_>, token_lifetime: Duration) -> Duration {
     rotation
 }
 
-/// RFC 8414 §2: a URL without query and fragment; `http` is for trying things out on loopback.
+/// RFC 8414 §2: a URL without query and fragment; `http` is allowed on loopback, for trials.
 fn issuer(text: &str) -> Result<String, String> {
     Url::parse(text, false).map_err(|error| error.to_string())?;
     if text.contains('?') { Err("must not have a query".to_owned()) } else { Ok(text.to_owned()) }
@@ -107,7 +107,7 @@ fn token_path(text: &str) -> Result<String, String> {
     }
 }
 
-/// Whether the gate would take what the authority issues.
+/// Checks that the gate would accept the tokens that the authority issues.
 fn fit(s: &Section<'_>, settings: &Settings, place: usize, issuer: &IssuerSettings) {
     let rules = &issuer.rules;
     let problem = |key: &str, message: String| s.table_problem("issuers", place, key, message);

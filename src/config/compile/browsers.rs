@@ -6,7 +6,7 @@ use crate::config::section::Section;
 use crate::config::values::Zero;
 use crate::enforce::policy::{CorsOrigins, CorsSettings, WebOrigin};
 
-/// Origins that a request may come from.
+/// The allowed origins of requests.
 pub(super) fn origins(s: &mut Section<'_>) -> Vec<WebOrigin> {
     s.list("origins", &[], |text| match text {
         "*" => Err("\"*\" is not an origin; remove origins to allow every origin".to_owned()),
@@ -14,7 +14,7 @@ pub(super) fn origins(s: &mut Section<'_>) -> Vec<WebOrigin> {
     })
 }
 
-/// `[routes.cors]` of a route with these methods.
+/// `[routes.cors]` of a route that accepts these methods.
 pub(super) fn cors(s: &mut Section<'_>, of_route: &[Method]) -> CorsSettings {
     let origins = s.list("origins", &[], |text| match text {
         "*" => Ok(None),
@@ -54,7 +54,7 @@ fn allowed(s: &Section<'_>, origins: &[Option<WebOrigin>]) -> CorsOrigins {
     CorsOrigins::Any
 }
 
-/// Credentials of everybody's pages would be those of nobody's (Fetch §3.2.5).
+/// Checks that credentials are not allowed to every origin (Fetch §3.2.5): any page could use them.
 fn credentials(s: &Section<'_>, origins: &CorsOrigins) {
     match origins {
         CorsOrigins::Any => s.problem(
@@ -69,7 +69,7 @@ fn credentials(s: &Section<'_>, origins: &CorsOrigins) {
     }
 }
 
-/// A field by its name. `*` would be one, and would mean less than it seems to: it never covers `Authorization`.
+/// Parses a header name. `*` is a valid one, but means less than it seems to: it never covers `Authorization`.
 fn field(text: &str) -> Result<HeaderName, String> {
     match text.parse::<HeaderName>() {
         Ok(name) if name != "*" => Ok(name),

@@ -7,10 +7,10 @@ use crate::config::section::{Section, SectionEntry, kind};
 use crate::config::units;
 use crate::enforce::conditions::{ClaimCondition, ClaimTest, ClaimValue, Glob, compare};
 
-/// The tests that a table may have.
+/// The possible tests in a table.
 const TESTS: [&str; 6] = ["in", "prefix", "glob", "exists", "at_least", "at_most"];
 
-/// A table of claims, each with what it must be.
+/// A table of claims, each with its condition.
 pub(super) fn conditions<'a>(s: &mut Section<'a>, key: &'a str) -> Vec<ClaimCondition> {
     s.describe(key, || json!({ "$ref": "#/$defs/conditions", "default": {} }));
     s.table(key, |s| {
@@ -32,7 +32,7 @@ fn condition<'a>(s: &mut Section<'a>, name: &'a str) -> Option<ClaimCondition> {
     Some(ClaimCondition { claim: claim?, tests })
 }
 
-/// One value to compare with; shown as it is.
+/// One value to compare with; shown unchanged.
 fn value<'a>(s: &mut Section<'a>, key: &'a str, entry: SectionEntry<'a>) -> Option<ClaimValue> {
     match plain(entry.value) {
         Ok(value) => {
@@ -76,7 +76,7 @@ fn shown(value: &ClaimValue) -> Value {
     }
 }
 
-/// A table of tests, which must all be passed.
+/// A table of tests, all of which must pass.
 fn tests(s: &mut Section<'_>) -> Vec<ClaimTest> {
     let mut tests = Vec::new();
     for key in TESTS {
@@ -90,7 +90,7 @@ fn tests(s: &mut Section<'_>) -> Vec<ClaimTest> {
             _ => bound(s, key, entry).map(ClaimTest::AtMost),
         });
     }
-    // For a table whose only member is unknown, that problem is enough.
+    // If the table has only an unknown key, that problem is enough.
     let is_read = s.written().all(|key| TESTS.contains(&key));
     if is_read
         && s.is_all_sound()
@@ -138,7 +138,7 @@ fn bound<'a>(s: &mut Section<'a>, key: &'a str, entry: SectionEntry<'a>) -> Opti
     }
 }
 
-/// Tests that cannot be passed together, or none at all.
+/// Describes what is wrong with tests that can never pass together, or with a lack of tests.
 fn mistake(tests: &[ClaimTest]) -> Option<String> {
     let cannot = |why: &str| Some(format!("can never match: {why}"));
     let of_text = |test: &ClaimTest| matches!(test, ClaimTest::Prefix(_) | ClaimTest::Glob(_));

@@ -7,10 +7,10 @@ use crate::config::values::Zero;
 use crate::enforce::dpop::uri::UriOrigin;
 use crate::enforce::dpop::{DEFAULT_TRACKED, DpopSettings};
 
-/// A proof is for one request: longer would only mean more to remember.
+/// The longest age of a proof. A proof is made for one request; a longer age would only mean remembering more.
 const LONGEST: Duration = Duration::from_secs(3_600);
 
-/// How proofs of possession are judged.
+/// The rules for DPoP proofs.
 pub(super) fn dpop(s: &mut Section<'_>) -> DpopSettings {
     let announced = s.has("dpop");
     s.table("dpop", |s| {
@@ -29,7 +29,7 @@ pub(super) fn dpop(s: &mut Section<'_>) -> DpopSettings {
     })
 }
 
-/// `https://api.example.com`, or `""` for the host that is asked for.
+/// `https://api.example.com`, or `""` for the requested host.
 fn public_url(text: &str) -> Result<Option<UriOrigin>, String> {
     match UriOrigin::parse(text) {
         None if text.is_empty() => Ok(None),

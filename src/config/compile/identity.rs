@@ -8,7 +8,7 @@ use crate::config::units;
 use crate::enforce::bearer::BearerSettings;
 use crate::enforce::policy::{IdentityClaim, IdentitySettings, OnOverflow};
 
-/// The headers of a file that says nothing of them.
+/// The headers if the file does not set any.
 const DEFAULTS: [(&str, &str); 5] = [
     ("x-auth-subject", "sub"),
     ("x-auth-client", "client"),
@@ -17,8 +17,8 @@ const DEFAULTS: [(&str, &str); 5] = [
     ("x-auth-tenant", "tenant"),
 ];
 
-/// Fields that mean something to HTTP or are set by this gate: overwriting them would break the message or the chain
-/// of trust (RFC 9110 §7.6.1, §7.2, §8.6).
+/// Header fields that have a meaning in HTTP or are set by the gate: overwriting them would break the message
+/// or the chain of trust (RFC 9110 §7.6.1, §7.2, §8.6).
 const RESERVED: [&str; 20] = [
     "authorization",
     "connection",
@@ -42,7 +42,7 @@ const RESERVED: [&str; 20] = [
     "x-request-id",
 ];
 
-/// The longest identity header that may be allowed: servers take no more for a whole request head.
+/// The largest limit for an identity header: servers accept no more for a whole request head.
 const MAX_VALUE: i64 = 64 * 1024;
 
 /// `[identity]`.
@@ -60,7 +60,7 @@ pub(super) fn bearer(s: &mut Section<'_>) -> BearerSettings {
     BearerSettings { websocket_protocol: s.parsed("websocket_protocol", "", websocket_protocol).flatten() }
 }
 
-/// A name of a sub-protocol (RFC 6455 §4.1: a token), or `""` for none.
+/// The name of a WebSocket subprotocol (RFC 6455 §4.1: a token), or `""` for none.
 fn websocket_protocol(text: &str) -> Result<Option<HeaderValue>, String> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     match HeaderValue::from_str(text) {
@@ -70,7 +70,7 @@ fn websocket_protocol(text: &str) -> Result<Option<HeaderValue>, String> {
     }
 }
 
-/// `[identity.headers]`: a default that is not mentioned stays, `""` takes it out.
+/// `[identity.headers]`: defaults that are not mentioned stay, `""` removes one.
 fn headers(s: &mut Section<'_>) -> Vec<(HeaderName, IdentityClaim)> {
     let mut headers: Vec<(HeaderName, IdentityClaim)> = Vec::new();
     let mut folded: Vec<(String, &str)> = Vec::new();
@@ -94,17 +94,17 @@ fn headers(s: &mut Section<'_>) -> Vec<(HeaderName, IdentityClaim)> {
             headers.extend(claim.map(|claim| (HeaderName::from_static(name), claim)));
         }
     }
-    // One order whatever the file's, so that two files which mean the same are equal.
+    // Sorted, so that files with the same meaning give equal settings.
     headers.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
     headers
 }
 
-/// What [`claim`] reads.
+/// The schema of what [`claim`] parses.
 fn header_claim() -> Value {
     json!({ "type": "string", "pattern": r"^(sub|client|scope|roles|tenant|token\..+)?$" })
 }
 
-/// As CGI, WSGI and their kin see a field name (RFC 3875 §4.1.18).
+/// A field name as CGI, WSGI and similar interfaces see it (RFC 3875 §4.1.18).
 fn fold(name: &str) -> String {
     name.to_ascii_lowercase().replace('_', "-")
 }
@@ -117,7 +117,7 @@ fn header(name: &str) -> Result<HeaderName, String> {
     header.ok_or_else(|| "is not a valid header name (letters, digits and `-`)".to_owned())
 }
 
-/// A claim with a meaning, `token.<claim>`, or `""` for none.
+/// One of the known claims, `token.<claim>`, or `""` for none.
 fn claim(text: &str) -> Result<Option<IdentityClaim>, String> {
     const WORDS: [&str; 5] = ["sub", "client", "scope", "roles", "tenant"];
     let claim = match text {

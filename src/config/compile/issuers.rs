@@ -20,7 +20,7 @@ use crate::enforce::policy::ClaimName;
 use crate::keys::key::check_secret;
 use crate::keys::{self, KeySource};
 
-/// The algorithms, and whether they need a secret.
+/// The algorithms, and whether each needs a secret.
 pub(super) const ALGORITHMS: [(&str, Algorithm, bool); 12] = [
     ("RS256", Algorithm::RS256, false),
     ("RS384", Algorithm::RS384, false),
@@ -39,7 +39,7 @@ pub(super) const ALGORITHMS: [(&str, Algorithm, bool); 12] = [
 /// The other name of EdDSA with this curve (RFC 9864 §2.2).
 const ED25519: &str = "Ed25519";
 
-/// What tokens must be bound to, where that is not left to them.
+/// The sender constraints that can be required.
 const CONSTRAINTS: [(&str, SenderConstraint); 4] = [
     ("dpop", SenderConstraint::Dpop),
     ("mtls", SenderConstraint::Mtls),
@@ -47,7 +47,7 @@ const CONSTRAINTS: [(&str, SenderConstraint); 4] = [
     ("ignore_dpop", SenderConstraint::IgnoreDpop),
 ];
 
-/// All of them.
+/// Compiles all tables.
 pub(super) fn issuers(s: &mut Section<'_>) -> Vec<IssuerSettings> {
     let mut lines = Vec::new();
     let mut issuers = s.tables("issuers", |s| {
@@ -90,7 +90,7 @@ fn issuer(s: &mut Section<'_>) -> IssuerSettings {
         issuer: Arc::from(issuer),
         trust_domain: workload.trust_domain().map(Box::from),
         audiences,
-        // Known once [[resources]] is read.
+        // Set once [[resources]] has been read.
         resources: Vec::new(),
         algorithms,
         leeway: s.duration("leeway", "30s", Zero::Allowed),
@@ -108,7 +108,7 @@ fn issuer(s: &mut Section<'_>) -> IssuerSettings {
     IssuerSettings { rules, keys, idle_timeout: s.duration_or_none("idle_timeout", Zero::Allowed) }
 }
 
-/// What names an issuer.
+/// The schema of an issuer's name.
 fn named() -> Value {
     let is = |key: &str, what: Value| json!({ "required": [key], "properties": { key: what } });
     json!({ "anyOf": [
@@ -118,7 +118,7 @@ fn named() -> Value {
     ] })
 }
 
-/// The algorithms that an issuer may use, each once: EdDSA has two names.
+/// The algorithms of an issuer, without duplicates: EdDSA has two names.
 fn algorithms(s: &mut Section<'_>, default: &[&str]) -> Vec<Algorithm> {
     let named = s.filled_list("algorithms", default, |text| Ok((text.to_owned(), algorithm(text)?)));
     s.narrow("algorithms", || {
@@ -147,7 +147,7 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
     known.map(|(_, algorithm)| *algorithm).ok_or_else(message)
 }
 
-/// Where the keys come from: exactly one of six keys.
+/// The key source: exactly one of six keys.
 fn source(
     s: &mut Section<'_>,
     issuer: &str,
@@ -166,7 +166,7 @@ fn source(
     ];
     let chosen: Vec<_> = sources.iter().filter_map(|(key, source)| source.as_ref().map(|_| *key)).collect();
     match chosen.as_slice() {
-        // One was meant, and what is wrong with it is known by now.
+        // A source was written but is wrong, which has been reported.
         [] if !sources.iter().all(|(key, _)| s.is_sound(key)) => {}
         [] => s.own_problem(
             "has no key source: set one of jwks_url, jwks_file, discovery = true, secret, authority = true or kubernetes = true",
@@ -188,7 +188,7 @@ fn source(
     sources.into_iter().find_map(|(_, source)| source).unwrap_or(KeySource::Discovery)
 }
 
-/// A key set at a URL.
+/// The URL of a key set.
 pub(super) fn jwks_url(s: &mut Section<'_>, insecure_http: bool) -> Option<String> {
     let parse = |text: &str| match text {
         "" => Ok(None),
@@ -200,13 +200,13 @@ pub(super) fn jwks_url(s: &mut Section<'_>, insecure_http: bool) -> Option<Strin
     s.parsed("jwks_url", "", parse).flatten()
 }
 
-/// Whether an issuer's metadata has a place that may be asked.
+/// Whether the metadata of an issuer can be fetched.
 fn discoverable(issuer: &str, insecure_http: bool) -> Result<(), String> {
     Url::parse(issuer, insecure_http).map_err(|error| error.to_string())?;
     keys::source::metadata_urls(issuer, insecure_http).map(drop).map_err(|error| error.to_string())
 }
 
-/// A secret and public keys are never mixed up: every algorithm must fit the one source there is.
+/// Checks that every algorithm fits the key source, so that a secret and public keys are never confused.
 fn fitting(s: &Section<'_>, algorithms: &[Algorithm], secret: Option<&str>) {
     for (name, algorithm, symmetric) in ALGORITHMS {
         match (symmetric, secret) {
@@ -224,7 +224,7 @@ fn fitting(s: &Section<'_>, algorithms: &[Algorithm], secret: Option<&str>) {
     }
 }
 
-/// The roots of the server that has the keys.
+/// The CA certificates for the server that publishes the keys.
 pub(super) fn ca(s: &mut Section<'_>, source: &KeySource) -> Option<PathBuf> {
     let ca = s.file("ca");
     if ca.is_some() && matches!(source, KeySource::File(_) | KeySource::Secret(_) | KeySource::Authority) {
@@ -234,7 +234,7 @@ pub(super) fn ca(s: &mut Section<'_>, source: &KeySource) -> Option<PathBuf> {
     ca
 }
 
-/// A claim, or none when the text is empty.
+/// A claim, or `None` for the empty string.
 fn optional_claim(text: &str) -> Result<Option<ClaimName>, String> {
     if text.is_empty() { Ok(None) } else { units::claim(text).map(Some) }
 }

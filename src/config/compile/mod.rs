@@ -1,7 +1,7 @@
-//! From the file's tables to the rooms' settings: one file per group of tables.
+//! Compiles the file's tables into the settings of each room: one file per group of tables.
 //!
-//! Each function reads every key of its table in one expression, so that a setting without a key does not compile, and
-//! a key without a setting is unknown.
+//! Each function reads every key of its table in one expression, so that a setting without a key does not
+//! compile, and a key without a setting is reported as unknown.
 
 use std::net::SocketAddr;
 
@@ -33,7 +33,7 @@ mod workloads;
 
 use signals::SignalSettings;
 
-/// The whole file.
+/// Compiles the whole file.
 pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     let mut taken = Vec::new();
     let gate = s.aside(|s| s.table("server", |s| server::server(s, &mut taken)));
@@ -75,12 +75,12 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
             identity: s.table("identity", identity::identity),
             bearer: s.table("bearer", identity::bearer),
             dpop: dpop::dpop(s),
-            // With so many tokens in use, each is to be verified once.
+            // One proof for each token in use, so that each is verified only once.
             proofs: sessions.max_tracked,
         },
         sessions,
         streams: s.table("streams", state::streams),
-        // A shared store is not asked for a verdict.
+        // A shared store is not consulted for a decision about a token.
         state: s.aside(|s| s.table("state", state::state)),
         log: telemetry.log,
         traces: telemetry.traces,
@@ -91,8 +91,8 @@ pub(super) fn settings(s: &mut Section<'_>) -> Settings {
     }
 }
 
-/// An address to listen on that no other listener of the file has: the second would fail to start, or take connections
-/// from the first.
+/// Parses an address that no other listener of the file uses: the second one would fail to start, or take
+/// connections from the first.
 fn address(text: &str, taken: &mut Vec<SocketAddr>) -> Result<SocketAddr, String> {
     let address = text.parse().ok();
     let address: SocketAddr = address.ok_or_else(|| {
@@ -105,14 +105,14 @@ fn address(text: &str, taken: &mut Vec<SocketAddr>) -> Result<SocketAddr, String
     Ok(address)
 }
 
-/// Whether both addresses cannot be listened on. Port 0 is a free one each time.
+/// Whether two listeners cannot have these addresses at the same time. Port 0 is a new free port each time.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let (a, b) = (one.ip(), other.ip());
     let same_ip = a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()));
     one.port() == other.port() && one.port() != 0 && same_ip
 }
 
-/// Remembers a name, or tells where it was taken.
+/// Records a name, or reports where it was first used.
 fn unique(s: &Section<'_>, key: &str, name: &str, taken: &mut Vec<(String, usize)>) {
     match taken.iter().find(|(other, _)| other == name) {
         Some((_, line)) => s.problem(key, format!("{name:?} is a duplicate; first used on line {line}")),

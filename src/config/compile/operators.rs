@@ -9,10 +9,10 @@ use crate::admin::{Permission, Settings, Token};
 use crate::config::section::Section;
 use crate::config::{describe, units};
 
-/// The shortest secret of an admin token, in bytes.
+/// The shortest allowed secret of an admin token, in bytes.
 const SHORTEST: usize = 16;
 
-/// What admin tokens may do.
+/// The permissions of admin tokens.
 const PERMISSIONS: [(&str, Permission); 5] = [
     ("events", Permission::Events),
     ("signals", Permission::Signals),
@@ -42,7 +42,7 @@ fn tokens(s: &mut Section<'_>) -> Vec<Token> {
         let name = s.required("name", units::name).unwrap_or_default();
         unique(s, "name", &name, &mut names);
         let secret = s.required_secret("secret");
-        // RFC 6750 §2.1: what cannot stand in `Authorization: Bearer` could never be presented.
+        // RFC 6750 §2.1: other characters cannot be sent in `Authorization: Bearer`.
         if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
             s.problem("secret", "must be visible ASCII without spaces");
         }

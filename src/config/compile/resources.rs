@@ -13,10 +13,11 @@ use crate::enforce::resource::{DpopUse, Resource, canonical_path};
 use crate::gate;
 use crate::keys::KeySource;
 
-/// A scope that is about the client's refresh token, and never a resource's to ask for.
+/// A scope that asks for a refresh token and never belongs to a resource.
 const OFFLINE_ACCESS: &str = "offline_access";
 
-/// All of them. `gate`: the listener that their clients come to. Each of `routes` learns whose it is; of `issuers` the embedded authority, what it issues tokens for.
+/// Compiles all tables. `gate` is the listener that their clients connect to. Assigns each of `routes` its
+/// resource, and the embedded authority among `issuers` the resources that it issues tokens for.
 pub(super) fn resources(
     s: &mut Section<'_>,
     gate: &gate::Settings,
@@ -46,7 +47,7 @@ pub(super) fn resources(
         resource.dpop = dpop;
         let own = routes.iter().zip(&owners).filter(|(_, owner)| **owner == Some(place));
         let own: Vec<&RouteSettings> = own.map(|(route, _)| route).collect();
-        // Those of a nested resource show that the path is no mistake.
+        // Routes of a nested resource also show that the path is not a mistake.
         let has_routes = routes.iter().any(|route| resource.covers(&route.path));
         if !has_routes && s.is_sound("routes") && sound.get(place) == Some(&true) {
             s.table_problem("resources", place, "path", "no route is at or below this path");
@@ -69,7 +70,7 @@ pub(super) fn resources(
     resources
 }
 
-/// The issuers that can be asked for a token: those whose names are URLs. One issuer may have several tables.
+/// The issuers that clients can ask for a token: those whose names are URLs. One issuer may have several tables.
 fn servers(issuers: &[IssuerSettings]) -> Vec<String> {
     let mut servers: Vec<String> = Vec::new();
     for name in issuers.iter().map(|issuer| &*issuer.rules.issuer) {
@@ -80,13 +81,13 @@ fn servers(issuers: &[IssuerSettings]) -> Vec<String> {
     servers
 }
 
-/// The resource of a route: of those that it is at or below, the one with the longest path.
+/// The resource of a route: the one with the longest path that the route is at or below.
 fn owner(resources: &[Resource], route: &RouteSettings) -> Option<usize> {
     let covering = resources.iter().enumerate().filter(|(_, resource)| resource.covers(&route.path));
     covering.max_by_key(|(_, resource)| resource.path.trim_end_matches('/').len()).map(|(place, _)| place)
 }
 
-/// What the routes ask for, each scope once.
+/// The scopes that the routes require, without duplicates.
 fn scopes(routes: &[&RouteSettings]) -> Vec<String> {
     let mut scopes = Vec::new();
     let requirements = routes.iter().flat_map(|route| [&route.requirement].into_iter().chain(&route.allow));
@@ -120,7 +121,7 @@ fn resource(s: &mut Section<'_>) -> Resource {
     }
 }
 
-/// What clients learn about tokens that are bound to a key. `announced`: the file has `[dpop]`.
+/// What the metadata says about DPoP-bound tokens. `announced`: the file has `[dpop]`.
 fn dpop(issuers: &[IssuerSettings], announced: bool) -> DpopUse {
     let mut constraints = issuers.iter().map(|issuer| issuer.rules.sender_constraint);
     if !constraints.clone().any(|constraint| constraint.takes_dpop(announced)) {
@@ -130,7 +131,7 @@ fn dpop(issuers: &[IssuerSettings], announced: bool) -> DpopUse {
     if is_required { DpopUse::Required } else { DpopUse::Accepted }
 }
 
-/// Remembers where the metadata is served, or tells who has that place.
+/// Records where the metadata is served, or reports which resource already uses that path.
 fn served_at(s: &Section<'_>, resource: &Resource, places: &mut Vec<(String, usize)>) {
     let place = resource.metadata_path();
     match places.iter().find(|(other, _)| *other == place) {
@@ -145,7 +146,7 @@ fn served_at(s: &Section<'_>, resource: &Resource, places: &mut Vec<(String, usi
     }
 }
 
-/// Literal segments, in the form that requests are compared in.
+/// A path of literal segments, in the form that requests are compared in.
 fn path(text: &str) -> Result<String, String> {
     if text.contains(['{', '}', '*', '?']) {
         return Err(format!("{text:?} is not a path of literal segments such as \"/mcp\""));
@@ -156,7 +157,7 @@ fn path(text: &str) -> Result<String, String> {
     canonical_path(text).ok_or_else(|| format!("{text:?} can never match: such request targets are rejected"))
 }
 
-/// RFC 9728 §1.2: an https URL without a fragment; `http` is for trying things out on loopback.
+/// RFC 9728 §1.2: an https URL without a fragment; `http` is allowed on loopback, for trials.
 fn identifier(text: &str) -> Result<String, String> {
     Url::parse(text, false).map_err(|error| match error {
         UrlError::Insecure | UrlError::Scheme => {
@@ -166,7 +167,7 @@ fn identifier(text: &str) -> Result<String, String> {
     })?;
     let after_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
     let path = after_scheme.find('/').and_then(|at| after_scheme.get(at..)).unwrap_or("/");
-    // Not in a URI as they are (RFC 3986 §2), and a challenge could not name the metadata.
+    // They must be escaped in a URI (RFC 3986 §2), and a challenge could not quote the metadata URL.
     let unsafe_characters = ['"', '\\', '<', '>', '^', '`', '{', '|', '}'];
     match text {
         _ if text.contains('?') => Err("must not have a query".to_owned()),
@@ -178,13 +179,13 @@ fn identifier(text: &str) -> Result<String, String> {
     }
 }
 
-/// A page for people.
+/// The URL of a documentation page.
 fn documentation(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Ok(String::new());
     }
     Url::parse(text, true).map(|_| text.to_owned()).or_else(|error| match error {
-        // A browser understands a fragment.
+        // Browsers support fragments.
         UrlError::Fragment => Ok(text.to_owned()),
         error => Err(error.to_string()),
     })

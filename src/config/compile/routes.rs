@@ -15,7 +15,7 @@ use crate::enforce::policy::{Authentication, EncodedSlashes, IdleCounts, Mode, R
 use crate::enforce::router::{PolicyError, Router};
 use crate::forward::UpstreamSettings;
 
-/// All of them.
+/// Compiles all tables.
 pub(super) fn routes(
     s: &mut Section<'_>,
     upstreams: &[UpstreamSettings],
@@ -34,7 +34,7 @@ pub(super) fn routes(
     let is_sound = |index: usize| sound.get(index).is_some_and(|sound| *sound);
     for PolicyError { route, other, key, message } in Router::new(routes.clone()).err().into_iter().flatten()
     {
-        // What is left of a route with a problem says nothing about its fellows.
+        // A route with a problem is incomplete, so comparing it with others proves nothing.
         if other.is_none_or(|other| is_sound(route) && is_sound(other)) {
             s.table_problem("routes", route, key, message);
         }
@@ -54,7 +54,7 @@ fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings], issuers: &[IssuerS
         requirement: requirement(s),
         allow: s.tables("allow", |s| {
             let one = requirement(s);
-            // For a set whose only member is unknown, that problem is enough.
+            // If the set has only an unknown key, that problem is enough.
             let is_read = s.written().all(|key| REQUIREMENT.contains(&key));
             if one.is_empty() && is_read && s.is_all_sound() {
                 s.own_problem("has no requirements, so every token would be allowed");
@@ -84,7 +84,7 @@ fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings], issuers: &[IssuerS
             methods: s.list("mcp_methods", &[], mcp_method),
             names: s.list("mcp_names", &[], |text| units::name(text).map(|name| McpName::new(&name))),
         },
-        // Known once [[resources]] is read.
+        // Set once [[resources]] has been read.
         resource: None,
     }
 }
@@ -92,7 +92,7 @@ fn route(s: &mut Section<'_>, upstreams: &[UpstreamSettings], issuers: &[IssuerS
 /// The keys of a requirement.
 const REQUIREMENT: [&str; 5] = ["scopes", "any_scope", "roles", "any_role", "claims"];
 
-/// Scopes, roles and claims: all of them must be met.
+/// Scopes, roles and claims, all of which are required.
 fn requirement(s: &mut Section<'_>) -> Requirement {
     Requirement {
         scopes: s.list("scopes", &[], units::scope),
@@ -104,7 +104,7 @@ fn requirement(s: &mut Section<'_>) -> Requirement {
 }
 
 fn authentication(s: &mut Section<'_>) -> Authentication {
-    // As scopes, they are words that a challenge lists.
+    // Like scopes, they are words that a challenge lists.
     let acr = |text: &str| units::scope(text).map_err(|message| message.replace("scope", "value of acr"));
     let acr_values = s.list("acr_values", &[], acr);
     let max_age = s.optional_duration("max_age");
@@ -119,7 +119,7 @@ fn known_issuer(text: &str, issuers: &[IssuerSettings]) -> Result<Arc<str>, Stri
     if let Some(known) = names.clone().find(|name| ***name == *text) {
         return Ok(Arc::clone(known));
     }
-    // It may be the one whose name is wrong or missing, which is known by now.
+    // It may be an issuer whose name is wrong or missing, which has been reported.
     if names.any(|name| name.is_empty()) {
         return Ok(Arc::from(text));
     }
@@ -130,7 +130,7 @@ fn known_issuer(text: &str, issuers: &[IssuerSettings]) -> Result<Arc<str>, Stri
 fn upstream(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> usize {
     let find = |text: &str| match upstreams.iter().position(|upstream| upstream.name == text) {
         Some(index) => Ok(index),
-        // It may be the one whose name is wrong or missing, which is known by now.
+        // It may be an upstream whose name is wrong or missing, which has been reported.
         None if upstreams.iter().any(|upstream| upstream.name.is_empty()) => Ok(0),
         None if upstreams.is_empty() => Err("no [[upstreams]] is configured".to_owned()),
         None => {
@@ -141,7 +141,7 @@ fn upstream(s: &mut Section<'_>, upstreams: &[UpstreamSettings]) -> usize {
     s.required("upstream", find).unwrap_or_default()
 }
 
-/// A method is case-sensitive (RFC 9110 §9.1): `get` would never match.
+/// Parses a method, which is case-sensitive (RFC 9110 §9.1): `get` would never match.
 pub(super) fn method(text: &str) -> Result<Method, String> {
     let upper = text.to_ascii_uppercase();
     let standard = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "CONNECT"];
@@ -155,7 +155,7 @@ pub(super) fn method(text: &str) -> Result<Method, String> {
     }
 }
 
-/// A method of the Model Context Protocol.
+/// The name of a Model Context Protocol method.
 fn mcp_method(text: &str) -> Result<String, String> {
     match text {
         _ if text.contains('*') => {
@@ -165,7 +165,7 @@ fn mcp_method(text: &str) -> Result<String, String> {
     }
 }
 
-/// A host name as requests are compared with it: lower case, without port and final dot.
+/// A host name in the form that requests are compared in: lower case, without port and trailing dot.
 fn host(text: &str) -> Result<String, String> {
     let bad = |why: &str| Err(format!("{text:?} {why}; write a host name, such as \"api.example.com\""));
     let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();

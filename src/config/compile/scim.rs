@@ -13,10 +13,10 @@ use crate::config::units;
 use crate::signals::Concealed;
 use crate::signals::scim::{Settings, SubjectAttribute};
 
-/// The shortest token, in bytes.
+/// The shortest allowed token, in bytes.
 const SHORTEST: usize = 16;
 
-/// All of them.
+/// Compiles all tables.
 pub(super) fn providers(
     s: &mut Section<'_>,
     issuers: &[IssuerSettings],
@@ -29,7 +29,7 @@ pub(super) fn providers(
         let provider = provider(s, issuers, &mut secrets);
         unique(s, "name", &provider.name, &mut names);
         if authority.is_some_and(|authority| authority.issuer == provider.issuer.issuer) {
-            // Each of two would take away the roles that the other gives.
+            // Two providers would remove the roles that the other one assigns.
             if !of_authority.is_empty() {
                 s.problem(
                     "issuer",
@@ -67,7 +67,7 @@ fn provider(s: &mut Section<'_>, issuers: Option<&[IssuerSettings]>, known: &mut
 fn tokens(s: &mut Section<'_>, known: &mut Vec<String>) -> Vec<Concealed> {
     let secrets = s.secrets("tokens");
     for (index, secret) in secrets.iter().enumerate() {
-        // RFC 6750 §2.1: what cannot stand in `Authorization: Bearer` could never be presented.
+        // RFC 6750 §2.1: other characters cannot be sent in `Authorization: Bearer`.
         if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
             s.element_problem("tokens", index, "must be visible ASCII without spaces");
         } else if secret.len() < SHORTEST {
@@ -86,7 +86,7 @@ fn tokens(s: &mut Section<'_>, known: &mut Vec<String>) -> Vec<Concealed> {
     secrets.into_iter().map(Concealed::new).collect()
 }
 
-/// `[scim.roles]`: groups by their display names.
+/// `[scim.roles]`: roles by the display names of groups.
 fn roles(s: &mut Section<'_>) -> BTreeMap<String, String> {
     let mut roles = BTreeMap::new();
     for group in s.written() {

@@ -113,7 +113,7 @@ fn certificates(s: &mut Section<'_>) -> Vec<NamedCertificate> {
     })
 }
 
-/// A host name as clients ask for it, or `*.` and the rest of one.
+/// A host name as clients send it in the TLS handshake, or a wildcard such as `*.example.com`.
 fn server_name(text: &str) -> Result<String, String> {
     let bad = |why: &str| {
         Err(format!("{text:?} {why}; write a host name, such as \"api.example.com\" or \"*.example.com\""))
@@ -132,7 +132,7 @@ fn server_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// `[server.limits]`. The upper ends keep within what the protocol libraries can hold.
+/// `[server.limits]`. The upper bounds are what the protocol libraries can handle.
 fn limits(s: &mut Section<'_>) -> GateLimits {
     GateLimits {
         connections: s.count("connections", 10_000, 1..=i64::MAX),
@@ -154,7 +154,7 @@ fn limits(s: &mut Section<'_>) -> GateLimits {
     }
 }
 
-/// `10.0.0.0/8`, or one address.
+/// A network such as `10.0.0.0/8`, or one address.
 fn network(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     let network = text.parse::<IpNet>().or_else(|_| address()).ok();

@@ -6,7 +6,7 @@ use crate::config::section::Section;
 use crate::config::settings::IssuerSettings;
 use crate::keys;
 
-/// Gives the tables of an issuer one name and one source of keys. `lines` say where each table begins.
+/// Gives the tables of an issuer one shared name and one key source. `lines` are the lines on which the tables begin.
 pub(super) fn share(s: &Section<'_>, issuers: &mut [IssuerSettings], lines: &[usize]) {
     for place in 0..issuers.len() {
         let (before, rest) = issuers.split_at_mut(place);
@@ -24,7 +24,7 @@ pub(super) fn share(s: &Section<'_>, issuers: &mut [IssuerSettings], lines: &[us
     unite_algorithms(issuers);
 }
 
-/// Why the gate could not tell which of two tables a token belongs to, or with which keys to prove it.
+/// Returns why the gate could not tell which of two tables a token belongs to, or which keys verify it.
 fn conflict(here: &IssuerSettings, other: &IssuerSettings, line: usize) -> Option<(&'static str, String)> {
     let same_issuer = here.rules.issuer == other.rules.issuer;
     if here.rules.trust_domain.is_some()
@@ -59,7 +59,7 @@ fn conflict(here: &IssuerSettings, other: &IssuerSettings, line: usize) -> Optio
     })
 }
 
-/// The one set of keys of an issuer serves the algorithms of all its tables; each table still takes only its own.
+/// Makes the one key set of an issuer serve the algorithms of all its tables; each table still accepts only its own.
 fn unite_algorithms(issuers: &mut [IssuerSettings]) {
     for place in 0..issuers.len() {
         let Some(name) = issuers.get(place).map(|issuer| Arc::clone(&issuer.rules.issuer)) else { continue };

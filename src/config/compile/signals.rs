@@ -11,14 +11,14 @@ use crate::config::{describe, units};
 use crate::signals::intake::{EndpointKind, Settings};
 use crate::signals::{logout, revocation};
 
-/// Where signals arrive, and who sends them there.
+/// The endpoints for signals, and their senders.
 pub(super) struct SignalSettings {
     pub(super) intake: Option<Settings>,
     pub(super) logout: Vec<logout::Settings>,
     pub(super) revocation: Vec<revocation::Settings>,
 }
 
-/// All tables.
+/// Compiles all tables.
 pub(super) fn signals(
     s: &mut Section<'_>,
     issuers: &[IssuerSettings],
@@ -110,7 +110,7 @@ fn table(s: &mut Section<'_>, taken: &mut Vec<SocketAddr>) -> Settings {
     }
 }
 
-/// Segments that are the same in every spelling of a URL (RFC 3986 §2.3).
+/// A path whose segments have only one spelling in a URL (RFC 3986 §2.3).
 fn path(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
     let segment = |text: &str| !text.is_empty() && text.chars().all(plain) && !text.starts_with('.');
@@ -120,7 +120,7 @@ fn path(text: &str) -> Result<String, String> {
     }
 }
 
-/// A URL that paths are put behind.
+/// A base URL, to which paths are appended.
 fn public_url(text: &str) -> Result<Option<String>, String> {
     if text.is_empty() {
         return Ok(None);

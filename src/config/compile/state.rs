@@ -12,7 +12,7 @@ use crate::sessions::IdleTimeouts;
 use crate::state::redis;
 use crate::state::redis::endpoint::{RedisEndpoint, Topology};
 
-/// Where the state is kept.
+/// The kinds of stores.
 #[derive(Clone, Copy)]
 enum StoreKind {
     Embedded,
@@ -20,7 +20,7 @@ enum StoreKind {
     Redis,
 }
 
-/// `[sessions]`, and what issuers say in its place.
+/// `[sessions]`, and the timeouts of issuers that override it.
 pub(super) fn sessions(s: &mut Section<'_>, issuers: &[IssuerSettings]) -> SessionSettings {
     let timeout = |duration: Duration| (duration > Duration::ZERO).then_some(duration);
     let common = timeout(s.duration("idle_timeout", "30m", Zero::Allowed));
@@ -50,7 +50,7 @@ pub(super) fn state(s: &mut Section<'_>) -> StateSettings {
     let store = match s.word("store", ("embedded", StoreKind::Embedded), &others) {
         StoreKind::Embedded => StoreSettings::Embedded(path),
         StoreKind::Memory => StoreSettings::Memory,
-        // Without settings something was wrong with them, and that was said.
+        // Without settings, their problem has been reported.
         StoreKind::Redis => {
             redis.map_or(StoreSettings::Memory, |redis| StoreSettings::Redis(Box::new(redis)))
         }
@@ -63,7 +63,7 @@ pub(super) fn state(s: &mut Section<'_>) -> StateSettings {
     }
 }
 
-/// The keys of the shared store, read whatever `store` is; `None` when one is wrong.
+/// The keys of the shared store, read whatever `store` is; `None` if one is wrong.
 fn shared_store(s: &mut Section<'_>) -> Option<redis::Settings> {
     let endpoint = s.parsed("url", "redis://127.0.0.1:6379", shown_endpoint);
     s.show("url", endpoint.as_ref().map(|(_, shown)| shown.clone()));
@@ -95,7 +95,7 @@ fn shown_endpoint(text: &str) -> Result<(RedisEndpoint, String), String> {
     RedisEndpoint::parse(text).map(|endpoint| (endpoint, without_password(text)))
 }
 
-/// Keys of their own go before what the URL says.
+/// Applies the credentials of separate keys, which take precedence over those in the URL.
 fn with_credentials(mut endpoint: RedisEndpoint, username: &str, password: &str) -> RedisEndpoint {
     if !username.is_empty() {
         username.clone_into(&mut endpoint.credentials.username);

@@ -10,14 +10,14 @@ use crate::config::values::Zero;
 use crate::signals::Concealed;
 use crate::signals::ssf::{KeptStream, PollByHand, SignalDelivery, StreamAccess, Transmission};
 
-/// The delivery of one transmitter. `endpoint` is where it pushes to; `discovers` says that its metadata is known.
+/// The delivery of one transmitter's signals. `endpoint` is the URL it pushes to; `discovers`: its metadata is fetched.
 pub(super) fn transmission(
     s: &mut Section<'_>,
     endpoint: Option<String>,
     discovers: bool,
     (ca, insecure_http): (Option<PathBuf>, bool),
 ) -> Transmission {
-    // Shown only where it is: most transmitters are set up by hand.
+    // Shown only if present: most transmitters are set up manually.
     let stream = s.take("stream").is_some().then(|| s.table("stream", |s| stream(s, insecure_http)));
     if stream.is_some() && !discovers {
         s.problem(
@@ -117,7 +117,7 @@ fn stream(s: &mut Section<'_>, insecure_http: bool) -> KeptStream {
     }
 }
 
-/// A secret that is sent in a field.
+/// A secret that is sent in a header field.
 pub(super) fn field_value(s: &mut Section<'_>, key: &'static str) -> Option<Concealed> {
     let value = s.secret(key)?;
     if !is_field_value(&value) {

@@ -11,7 +11,7 @@ use crate::config::{describe, material};
 use crate::log::{self, Format};
 use crate::traces::{self, CollectorUrl, SampleRatio};
 
-/// Fields of an export that are set by the gate.
+/// Header fields of an export that the gate sets.
 const RESERVED: [HeaderName; 5] = [
     http::header::CONNECTION,
     http::header::CONTENT_LENGTH,
@@ -20,7 +20,7 @@ const RESERVED: [HeaderName; 5] = [
     http::header::TRANSFER_ENCODING,
 ];
 
-/// What `[telemetry]` comes down to.
+/// The settings from `[telemetry]`.
 pub(super) struct TelemetrySettings {
     pub(super) listen: SocketAddr,
     pub(super) ready_when: ReadyWhen,
@@ -51,7 +51,8 @@ fn log_level(text: &str) -> Result<String, String> {
     log::check_level(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
 
-/// Where traces go; `None`: nowhere. The other keys are read in any case, so that one key turns tracing on and off.
+/// The trace collector; `None` if tracing is off. The other keys are always checked, so that `otlp_endpoint`
+/// alone turns tracing on and off.
 fn traces(s: &mut Section<'_>, with_paths: bool) -> Option<traces::Settings> {
     let endpoint = s.parsed("otlp_endpoint", "", |text| match text {
         "" => Ok(None),
@@ -85,7 +86,7 @@ fn headers(s: &mut Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
             (Ok(_), Err(_)) => s.problem(key, "must be visible ASCII characters"),
         }
     }
-    // One order whatever the file's, so that two files which mean the same are equal.
+    // Sorted, so that files with the same meaning give equal settings.
     headers.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
     headers
 }

@@ -16,8 +16,8 @@ use crate::keys::{self, KeySource};
 use crate::signals::ssf;
 use crate::signals::subject::SubjectIssuer;
 
-/// All of them. Whether an issuer is unknown is not said while those that there are have mistakes of their own. `endpoint` is
-/// where the transmitter of a name pushes to, where that is known.
+/// Compiles all tables. An unknown issuer is reported only if the existing ones have no problems. `endpoint`
+/// returns the URL that the transmitter with a name pushes to, if known.
 pub(super) fn transmitters(
     s: &mut Section<'_>,
     issuers: &[IssuerSettings],
@@ -59,12 +59,12 @@ fn transmitter(
     }
 }
 
-/// Whether a field can have this value, and arrives as it was sent (RFC 9110 §5.5).
+/// Whether this can be a field value that arrives unchanged (RFC 9110 §5.5).
 pub(super) fn is_field_value(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim_ascii() == text
 }
 
-/// A name that is one segment of a path as it stands (RFC 3986 §2.3), and so the same in every spelling of the URL.
+/// A name that can be a path segment as it is (RFC 3986 §2.3), so that the URL has only one spelling.
 pub(super) fn segment(text: &str) -> Result<String, String> {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     if text.bytes().all(unreserved) && !matches!(text, "." | "..") {
@@ -93,7 +93,7 @@ fn key_settings(
         material::key_set(s, "jwks_file", path, &algorithms, false);
     }
     keys::Settings {
-        // What logs and metrics call these keys: a transmitter often has the name of an issuer.
+        // The name of these keys in logs and metrics; a transmitter often has the same name as an issuer.
         issuer: format!("{table}/{name}"),
         ca,
         source,
@@ -107,7 +107,7 @@ fn key_settings(
     }
 }
 
-/// Where the keys come from: exactly one of two keys, or of three for a sender whose metadata names them.
+/// The key source: exactly one of two keys, or of three for a sender with metadata.
 fn source(s: &mut Section<'_>, issuer: Option<&str>, insecure_http: bool) -> KeySource {
     let discovered = issuer.filter(|_| s.flag("discovery", false));
     let sources = [
@@ -135,7 +135,7 @@ fn source(s: &mut Section<'_>, issuer: Option<&str>, insecure_http: bool) -> Key
     sources.into_iter().find_map(|(_, source)| source).unwrap_or(KeySource::Discovery)
 }
 
-/// The roots of every server of the transmitter.
+/// The CA certificates for all servers of the transmitter.
 fn ca(s: &mut Section<'_>, source: &KeySource) -> Option<PathBuf> {
     let fetches = s.has("poll_url");
     match source {
@@ -148,14 +148,14 @@ fn ca(s: &mut Section<'_>, source: &KeySource) -> Option<PathBuf> {
     }
 }
 
-/// The issuer whose subjects are meant, and where its tokens carry roles and scopes.
+/// The issuer whose subjects are meant, and the claims with roles and scopes in its tokens.
 fn subjects(s: &mut Section<'_>, issuers: Option<&[IssuerSettings]>) -> (SubjectIssuer, Vec<String>) {
     let (issuer, claims) = subject_issuer(s, "subject_issuer", issuers);
     let claims = claims.iter().flat_map(|claims| claims.roles.iter().chain(&claims.scope));
     (issuer, claims.filter_map(member).map(str::to_owned).collect())
 }
 
-/// The issuer that a key names, of whose subjects a sender of signals speaks; and where its tokens have their claims.
+/// The issuer that a key names, whose subjects a sender of signals reports on; and the claims of its tokens.
 pub(super) fn subject_issuer(
     s: &mut Section<'_>,
     key: &'static str,
@@ -184,8 +184,8 @@ pub(super) fn subject_issuer(
     (SubjectIssuer { issuer: nobody, has_email: false, has_aliases: false }, Vec::new())
 }
 
-/// The member of the payload in which a claim is. A signal that names it may mean another part of it, and then ends
-/// tokens that are as good as before; the other way round it would leave some that are not.
+/// The top-level member of the payload that contains a claim. A signal about that member may mean another part
+/// of it and then ends tokens that are still valid; comparing more precisely could miss tokens that are not.
 fn member(claim: &ClaimName) -> Option<&str> {
     match claim {
         ClaimName::Member(name) => Some(name),

@@ -16,10 +16,10 @@ use crate::config::url::{UrlOrigin, origin};
 use crate::config::values::Zero;
 use crate::forward::{Address, Scheme, UpstreamSettings};
 
-/// Most addresses of one upstream.
+/// The most addresses of one upstream.
 const MAX_URLS: usize = 64;
 
-/// All of them.
+/// Compiles all tables.
 pub(super) fn upstreams(s: &mut Section<'_>) -> Vec<UpstreamSettings> {
     let mut names = Vec::new();
     s.tables("upstreams", |s| {

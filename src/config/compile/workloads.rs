@@ -1,5 +1,5 @@
-//! Compiles issuers of workloads, which define their own key source and names: the service accounts of a Kubernetes cluster,
-//! and SPIFFE trust domains.
+//! Compiles issuers of workloads, which determine their own key source and name: the service accounts of a
+//! Kubernetes cluster, and SPIFFE trust domains.
 
 use std::path::{Path, PathBuf};
 
@@ -14,26 +14,26 @@ use crate::keys::KeySource;
 use crate::keys::authorization::{KeyAuthorization, check_token};
 use crate::tls;
 
-/// Where a pod finds the token of its service account, and the roots of its API server.
+/// Where a pod finds the token of its service account, and the CA certificate of its API server.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// The issuer of tokens that never expire, of clusters before Kubernetes 1.21 and of Secrets.
+/// The issuer of tokens that never expire: those from Secrets, and from clusters before Kubernetes 1.21.
 const LEGACY: &str = "kubernetes/serviceaccount";
-/// Where the API server has its key set (Kubernetes, "Service account issuer discovery").
+/// The path of the API server's key set (Kubernetes, "Service account issuer discovery").
 const KEYS: &str = "/openid/v1/jwks";
-/// Its name in every cluster.
+/// The API server's name in every cluster.
 const API_SERVER: &str = "https://kubernetes.default.svc";
 
-/// What kind of issuer a table is for.
+/// The kind of issuer that a table configures.
 pub(super) enum Workload {
-    /// Any other.
+    /// An ordinary issuer.
     None,
-    /// The cluster whose service account is mounted here.
+    /// The cluster whose service account is mounted in this folder.
     Kubernetes(PathBuf),
-    /// This trust domain.
+    /// This SPIFFE trust domain.
     Spiffe(String),
 }
 
-/// The keys that say what kind of issuer a table is for.
+/// Reads the keys that decide the kind of issuer.
 pub(super) fn workload(s: &mut Section<'_>) -> Workload {
     let kubernetes = s.flag("kubernetes", false);
     let path = s.parsed("kubernetes_path", SERVICE_ACCOUNT, units::name).unwrap_or_default();
@@ -55,7 +55,7 @@ pub(super) fn workload(s: &mut Section<'_>) -> Workload {
     }
 }
 
-/// SPIFFE-ID §2.1.
+/// A trust domain as in SPIFFE-ID §2.1.
 fn trust_domain(text: &str) -> Result<Option<String>, String> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
     match text {
@@ -71,7 +71,7 @@ fn trust_domain(text: &str) -> Result<Option<String>, String> {
 }
 
 impl Workload {
-    /// The issuer's name, as the table says or by itself.
+    /// The issuer's name: from the table, or determined by the workload.
     pub(super) fn issuer(&self, s: &mut Section<'_>) -> String {
         let own = match self {
             Self::None => return s.required("issuer", units::name).unwrap_or_default(),
@@ -79,7 +79,7 @@ impl Workload {
             Self::Kubernetes(_) if s.has("issuer") => String::new(),
             Self::Kubernetes(path) => match issuer_of(&path.join("token")) {
                 Ok(issuer) => issuer,
-                // To judge a token of another issuer it is not needed.
+                // When judging a token of another issuer, this one is not needed.
                 Err(_) if !s.reading.is_complete() => "kubernetes".to_owned(),
                 Err(message) => {
                     s.problem(
@@ -103,7 +103,7 @@ impl Workload {
         Some(KeySource::Url(url))
     }
 
-    /// The roots of the API server, in place of `ca`.
+    /// The CA certificate of the API server, in place of `ca`.
     pub(super) fn roots(&self, s: &mut Section<'_>) -> Option<PathBuf> {
         let Self::Kubernetes(path) = self else { return None };
         if s.file("ca").is_some() {
@@ -122,7 +122,7 @@ impl Workload {
         Some(path)
     }
 
-    /// The algorithms of its tokens unless the table says otherwise.
+    /// The default algorithms of its tokens.
     pub(super) const fn algorithms(&self) -> &'static [&'static str] {
         match self {
             Self::None | Self::Kubernetes(_) => &["RS256", "ES256", "EdDSA"],
@@ -130,7 +130,7 @@ impl Workload {
         }
     }
 
-    /// The types of its tokens unless the table says otherwise.
+    /// The default types of its tokens.
     pub(super) const fn token_types(&self) -> &'static [&'static str] {
         match self {
             Self::None | Self::Kubernetes(_) => &["at+jwt", "application/at+jwt", "JWT"],
@@ -139,7 +139,7 @@ impl Workload {
         }
     }
 
-    /// The trust domain whose tokens they are.
+    /// The trust domain that its tokens belong to.
     pub(super) fn trust_domain(&self) -> Option<&str> {
         match self {
             Self::Spiffe(domain) => Some(domain),
@@ -147,7 +147,7 @@ impl Workload {
         }
     }
 
-    /// What does not go together with a trust domain.
+    /// Reports settings that cannot be combined with a trust domain.
     pub(super) fn check(&self, s: &Section<'_>, source: &KeySource, algorithms: &[Algorithm]) {
         let Self::Spiffe(_) = self else { return };
         let other = match source {
@@ -166,7 +166,7 @@ impl Workload {
     }
 }
 
-/// What is sent when keys are fetched.
+/// The `Authorization` that is sent when keys are fetched.
 pub(super) fn authorization(
     s: &mut Section<'_>,
     workload: &Workload,
@@ -208,7 +208,7 @@ pub(super) fn authorization(
     written
 }
 
-/// The issuer of the cluster, which is in the token of the pod itself.
+/// Returns the issuer of the cluster, read from the pod's own token.
 fn issuer_of(token: &Path) -> Result<String, String> {
     let shown = token.display();
     let text = std::fs::read_to_string(token).map_err(|error| format!("{shown} cannot be read: {error}"))?;
