@@ -1,4 +1,4 @@
-//! The record of a request for metrics and the log: written when it is dropped, however the request ended.
+//! The record of a request for metrics and the log, written when it is dropped, however the request ended.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -30,24 +30,24 @@ mod traced;
 
 use traced::Traced;
 
-/// What is written of a request whose client went away before it was answered (nginx's word for it).
+/// The logged status of a request whose client left before it was answered (nginx's convention).
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// What is to be said of a request.
+/// Everything that is logged and measured about a request.
 pub(super) struct Record {
     worker: Rc<Worker>,
     pub(super) generation: Rc<Generation>,
     pub(super) request_id: HeaderValue,
     client: IpAddr,
-    /// When its head was there.
+    /// When its head was complete.
     pub(super) began: Instant,
     version: Version,
     method: Method,
-    /// `None` for one that cannot be read.
+    /// `None` if the head cannot be read.
     pub(super) head: Option<Rc<Head>>,
     pub(super) status: Option<StatusCode>,
     route: Option<Arc<Route>>,
-    /// What the gate itself was asked for.
+    /// The gate's own endpoint that answers it, if any.
     pub(super) endpoint: Option<OwnEndpoint>,
     token: Option<Arc<VerifiedToken>>,
     claimed: Option<Claimed>,
@@ -59,25 +59,25 @@ pub(super) struct Record {
     cause: Option<String>,
     pub(super) host: Option<HeaderValue>,
     tls: Option<&'static str>,
-    /// What a token that was refused for it names as its issuer or audience; the client of the token endpoint.
+    /// What a rejected token names as its issuer or audience, or the client of the token endpoint.
     named: Option<(&'static str, String)>,
-    /// The client of a token whose issuer is not known.
+    /// The client of a token whose issuer is unknown.
     claimed_client: Option<String>,
-    /// Counts the bytes of a body, when there is one.
+    /// Counts the bytes of the request body, if there is one.
     pub(super) received: Option<Rc<Cell<u64>>>,
     pub(super) sent: u64,
-    /// Counts the bytes to the client instead, once the protocol is switched.
+    /// Counts the bytes to the client in place of `sent`, once the protocol is switched.
     carried: Option<Rc<Cell<u64>>>,
-    /// When it was decided about, which is when it went to the upstream.
+    /// When it was decided, and so forwarded to the upstream.
     forwarded_at: Option<Instant>,
     judged_at: Timestamp,
     upstream_time: Option<Duration>,
-    /// How long the head of the response took, which is when the request was counted.
+    /// Time until the response head, at which the request was counted.
     answered_after: Option<Duration>,
     pub(super) ended_by: Option<&'static str>,
-    /// Counts the request as being in flight.
+    /// Holds the request's place among those in flight.
     slot: RequestSlot,
-    /// Its place in a trace, when the gate traces.
+    /// Its trace context, if the gate traces.
     traced: Option<Traced>,
 }
 
@@ -126,10 +126,10 @@ impl Record {
         }
     }
 
-    /// Counts the request as being in flight for as long as this record is kept.
+    /// Counts the request as in flight for as long as this record exists.
     ///
     /// # Errors
-    /// The refusal, when there are as many as may be.
+    /// The refusal, when the limit is reached.
     pub(super) fn admit(&mut self) -> Result<(), GateRefusal> {
         let limits = &self.generation.live.settings.limits;
         let slot = self.worker.shared.connections.begin_request(limits);
@@ -147,12 +147,12 @@ impl Record {
         self.route.as_ref()
     }
 
-    /// A preflight was allowed, which is answered here.
+    /// Records that a preflight was allowed, which the gate answers itself.
     pub(super) fn answered_preflight(&mut self) {
         self.decided(Decision::Allow, None);
     }
 
-    /// Takes what enforcement found, and notes how long it took. Leaves the verdict.
+    /// Records what enforcement found and how long it took; returns the verdict.
     pub(super) fn judged(&mut self, judgement: Judgement, began: Instant, now: Timestamp) -> Verdict {
         let Judgement { route, token, claimed, proof, verdict } = judgement;
         let ended = Instant::now();
@@ -162,13 +162,14 @@ impl Record {
         verdict
     }
 
-    /// Refused by the gate.
+    /// Records that the gate denied the request.
     pub(super) fn denied(&mut self, refusal: &GateRefusal) {
         let unavailable = refusal.status == StatusCode::SERVICE_UNAVAILABLE;
         self.decided(if unavailable { Decision::Unavailable } else { Decision::Deny }, refusal.reason);
     }
 
-    /// Let through; with a reason why it would not have been, in shadow mode.
+    /// Records that the request was let through; in shadow mode with the reason why it would have been
+    /// denied.
     pub(super) fn allowed(&mut self, shadow: Option<Reason>) {
         self.decided(if shadow.is_some() { Decision::ShadowDeny } else { Decision::Allow }, shadow);
         self.forwarded = true;
@@ -178,7 +179,7 @@ impl Record {
         }
     }
 
-    /// Answered by the authority or the intake: nothing was decided about the request that the gate counts as a decision.
+    /// Records a response by the authority or the intake, whose status stands for the decision.
     pub(super) fn answered_here(&mut self, status: StatusCode) {
         let decision = match status {
             StatusCode::SERVICE_UNAVAILABLE => Decision::Unavailable,
@@ -189,12 +190,12 @@ impl Record {
         self.answered(status);
     }
 
-    /// Where the request came from.
+    /// The client's address.
     pub(super) fn client(&self) -> IpAddr {
         self.client
     }
 
-    /// Whom the token was issued to.
+    /// The client to which the token was issued.
     fn known_client(&self) -> Option<&str> {
         self.token.as_ref().and_then(|token| token.client.as_deref())
     }
@@ -204,12 +205,12 @@ impl Record {
         self.generation.meters.decided(decision, reason, self.route.as_ref());
     }
 
-    /// Records the client that the authority was asked by.
+    /// Records the client that called the authority.
     pub(super) fn asked_by(&mut self, client: &str) {
         self.named = Some(("client", visible(client)));
     }
 
-    /// The response's head is there: the request is counted, and logged once its body has ended.
+    /// Records the response head: counts the request. It is logged once its body has ended.
     pub(super) fn answered(&mut self, status: StatusCode) {
         let now = Instant::now();
         self.status = Some(status);
@@ -237,7 +238,7 @@ impl Record {
     /// Keeps a request that was rejected, or would have been without shadow mode, for operators.
     fn keep_refusal(&self, status: u16, duration: Duration) {
         let Some((decision, reason)) = self.decision else { return };
-        // What the gate answers for itself is no decision about a request to an upstream.
+        // A response of the gate's own endpoints is not a decision about a request to an upstream.
         if decision != Decision::Allow && self.endpoint.is_none() {
             let refusals = &self.worker.shared.refusals;
             self.describe((status, duration), (decision, reason), |record| {
@@ -246,20 +247,20 @@ impl Record {
         }
     }
 
-    /// There is no answer from the upstream.
+    /// Records that the upstream gave no response.
     pub(super) fn failed(&mut self, error: &ForwardError) {
         self.failure = error.kind().map(ErrorKind::as_str);
         self.cause = self.failure.map(|_| error.to_string());
     }
 
-    /// The upstream's response has begun and did not end as it should.
+    /// Records that the upstream's response ended with an error.
     pub(super) fn broke_off(&mut self, error: &BodyError) {
         self.failure = error.kind().map(ErrorKind::as_str);
         self.cause = self.failure.map(|_| error.to_string());
         self.ended_by = Some(if self.failure.is_some() { "upstream" } else { "client" });
     }
 
-    /// The protocol is switched: counts the bytes from and to the client from now on.
+    /// Records that the protocol is switched; returns the counters of bytes from and to the client.
     pub(super) fn switched(&mut self) -> (Rc<Cell<u64>>, Rc<Cell<u64>>) {
         let up = Rc::clone(self.received.get_or_insert_default());
         let down = Rc::clone(self.carried.get_or_insert_default());
@@ -277,13 +278,14 @@ impl Record {
         self.named.as_ref().filter(|(name, _)| *name == wanted).map(|(_, value)| value.as_str())
     }
 
-    /// The response ends early, or never began: the client is gone, or the time to drain has passed.
+    /// Records that the response ends early or never began, because the client left or the time to drain is
+    /// over.
     pub(super) fn broken_off(&mut self) {
         let is_stopped = self.worker.shared.shutdown.phase() == Phase::Stopped;
         self.ended_by.get_or_insert(if is_stopped { "gate" } else { "client" });
     }
 
-    /// The client that the token says it was issued to.
+    /// The client to which the token claims to be issued.
     fn claimed_client(&self) -> Option<&str> {
         let claimed = self.claimed.as_ref().and_then(|claimed| claimed.client.as_deref());
         claimed.or(self.claimed_client.as_deref())
@@ -301,7 +303,7 @@ impl Record {
         }
     }
 
-    /// Gathers all that is known of the request.
+    /// Calls `tell` with everything known about the request.
     fn describe(
         &self,
         (status, duration): (u16, Duration),
@@ -315,7 +317,7 @@ impl Record {
         let kid = self.claimed.as_ref().and_then(|claimed| claimed.kid.as_deref());
         let kid = kid.map(|kid| match issuer {
             Some(issuer) if issuer.keys.current().knows(kid) => kid.to_owned(),
-            // The sender may have written anything, a secret of theirs included.
+            // The sender may have written anything, even a secret.
             _ => unknown_kid(kid),
         });
         let omitted = self.token.as_ref().filter(|_| decision == Decision::Allow);

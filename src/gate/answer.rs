@@ -1,4 +1,4 @@
-//! Responses of the gate itself: rejections, as JSON with a challenge, or in gRPC's own form.
+//! Responses of the gate itself: denials, as JSON with a challenge, or in gRPC's own form.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, UNIX_EPOCH};
@@ -15,21 +15,21 @@ use crate::forward::ForwardError;
 use crate::hex;
 use crate::time::Timestamp;
 
-/// Names the request in the response, in every log, and towards the upstream.
+/// The field with the request's id, in the response, all logs, and towards the upstream.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The nonce for the next proof (RFC 9449 §8).
 pub(super) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// When a client may try again what cannot be judged or served now.
+/// How long a client should wait if a request cannot be judged or served at present.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
 /// The last second of the year 9999.
 const MAX_DATE: u64 = 253_402_300_799;
-/// The longest request id that is believed.
+/// Maximum length of a request id accepted from a trusted proxy.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Why a request is answered by the gate, and how.
+/// A response of the gate in place of the upstream's, and its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GateRefusal {
     pub(super) status: StatusCode,
@@ -39,20 +39,20 @@ pub(super) struct GateRefusal {
     challenges: Vec<HeaderValue>,
     /// The nonce that the client's next proof must carry.
     nonce: Option<HeaderValue>,
-    /// The word for log and metrics; `None` when the request was let through and failed later.
+    /// The reason for log and metrics; `None` if the request was let through and failed later.
     pub(super) reason: Option<Reason>,
-    /// Whether the connection ends with this response.
+    /// Whether the connection closes after this response.
     pub(super) close: bool,
 }
 
-/// In which form the client understands a refusal.
+/// The form of a refusal that the client understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AnswerForm {
     /// JSON.
     Json,
-    /// The same fields without the body, for `HEAD` (RFC 9110 §9.3.2).
+    /// The JSON form's fields without the body, for `HEAD` (RFC 9110 §9.3.2).
     Head,
-    /// Trailers only: HTTP 200, and the outcome in `grpc-status`.
+    /// Trailers only: HTTP 200, with the outcome in `grpc-status`.
     Grpc,
 }
 
@@ -76,7 +76,7 @@ impl GateRefusal {
         let wire = Reason::Overloaded.wire();
         Self::new(wire.status, wire.error, wire.description, Reason::Overloaded)
     };
-    /// The upstream has as many requests in flight as it may have.
+    /// The upstream has reached its limit of requests in flight.
     pub(super) const UPSTREAM_OVERLOADED: Self = {
         let wire = Reason::Overloaded.wire();
         Self::new(
@@ -112,7 +112,7 @@ impl GateRefusal {
         "The request head is too large",
         Reason::Overloaded,
     );
-    /// `CONNECT`: the gate stands in front of one API.
+    /// `CONNECT` is not supported: the gate protects one API.
     pub(super) const NO_CONNECT: Self = Self::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
@@ -126,7 +126,7 @@ impl GateRefusal {
         "The request must name exactly one valid host",
         Reason::BadTarget,
     );
-    /// There is more than one length.
+    /// There is more than one `Content-Length`.
     pub(super) const BAD_LENGTH: Self = Self::new(
         StatusCode::BAD_REQUEST,
         "invalid_request",
@@ -153,7 +153,7 @@ impl GateRefusal {
         }
     }
 
-    /// What a denial is answered with. `route`: where one matched, its challenges say what it asks for.
+    /// The refusal for a denial. If `route` matched, its challenges include the route's requirements.
     pub(super) fn denied(denial: &Denial, route: Option<&Route>) -> Self {
         let wire = denial.reason.wire();
         let challenges = challenges(denial, route);
@@ -161,7 +161,7 @@ impl GateRefusal {
         Self { challenges, nonce, ..Self::new(wire.status, wire.error, description(denial), denial.reason) }
     }
 
-    /// The same, and the connection ends with it.
+    /// The same refusal, closing the connection.
     pub(super) fn closing(self) -> Self {
         Self { close: true, ..self }
     }
@@ -198,7 +198,7 @@ impl GateRefusal {
         response
     }
 
-    /// The outcome in gRPC's words: the trailers of a response that has begun.
+    /// The outcome for gRPC, as trailers of a response that has begun.
     pub(super) fn grpc_outcome(&self) -> HeaderMap {
         let mut outcome = HeaderMap::with_capacity(2);
         outcome.insert(GRPC_STATUS, u16::from(grpc_status(self.status)).into());
@@ -206,7 +206,7 @@ impl GateRefusal {
         outcome
     }
 
-    /// The response as HTTP/1.1 writes it, for a connection that ends with it.
+    /// The response serialized for HTTP/1.1, on a connection that closes after it.
     pub(super) fn to_bytes(&self, request_id: &HeaderValue, head_only: bool) -> Vec<u8> {
         let form = if head_only { AnswerForm::Head } else { AnswerForm::Json };
         let response = self.clone().closing().to_response(form, request_id);
@@ -224,7 +224,8 @@ impl GateRefusal {
         bytes
     }
 
-    /// Nothing here needs an escape: the words are ours, and a request id has none of the characters that do.
+    /// The JSON body. It needs no escaping: the texts are ours, and a request id contains no characters that
+    /// need it.
     fn json(&self, request_id: &HeaderValue) -> String {
         let (error, description) = (self.error, self.description);
         let request_id = request_id.to_str().unwrap_or_default();
@@ -233,7 +234,7 @@ impl GateRefusal {
 }
 
 impl From<Reason> for GateRefusal {
-    /// A refusal that no route has a part in.
+    /// A refusal without a route.
     fn from(reason: Reason) -> Self {
         Self::denied(&reason.into(), None)
     }
@@ -280,21 +281,23 @@ impl From<Http1Fault> for GateRefusal {
     }
 }
 
-/// For `grpc-message`: everything but visible ASCII and spaces, and `%` itself. Our descriptions need none of it today.
+/// Percent-encodes for `grpc-message`: everything but visible ASCII and spaces, and `%` itself. Our
+/// descriptions currently contain none of these.
 fn percent_encoded(text: &str) -> HeaderValue {
     const SET: percent_encoding::AsciiSet = percent_encoding::CONTROLS.add(b'%');
     let text = percent_encoding::utf8_percent_encode(text, &SET).to_string();
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Makes request ids: 128 bits that no two requests share. They are names, not secrets.
+/// Generates request ids: 128 bits that no two requests share. They are not secret.
 #[derive(Debug)]
 pub(super) struct RequestIds([Cell<u64>; 2]);
 
 impl RequestIds {
     pub(super) fn new() -> Self {
         let mut seed = [0; 16];
-        // Without random numbers there is no TLS either; the address of a local is better than nothing in clear text.
+        // Without random numbers there is no TLS either; for clear text, the address of a local variable is
+        // an acceptable seed.
         if aws_lc_rs::rand::fill(&mut seed).is_err() {
             seed = (std::ptr::from_ref(&seed).addr() as u128 | 1).to_le_bytes();
         }
@@ -302,7 +305,7 @@ impl RequestIds {
         Self([low, high].map(|half| Cell::new(u64::from_le_bytes(*half.unwrap_or(&[1; 8])))))
     }
 
-    /// The next one, as 32 hexadecimal digits (xoroshiro128++).
+    /// The next id, as 32 hexadecimal digits (xoroshiro128++).
     pub(super) fn next(&self) -> HeaderValue {
         let halves = [self.step(), self.step()].map(u64::to_be_bytes);
         let text = halves.map(|half| half.map(hex::digits));
@@ -319,7 +322,7 @@ impl RequestIds {
     }
 }
 
-/// Makes `Date` fields (RFC 9110 §5.6.7), a new one each second.
+/// Formats `Date` fields (RFC 9110 §5.6.7), once per second.
 #[derive(Debug)]
 pub(super) struct Dates(RefCell<(i64, HeaderValue)>);
 
@@ -335,7 +338,7 @@ impl Dates {
         let (second, value) = &mut *self.0.borrow_mut();
         if *second != now.as_secs() {
             *second = now.as_secs();
-            // Before 1970 and after 9999 there is none; a clock that far off is the operator's trouble.
+            // There is no date before 1970 or after 9999; a clock that far off is for the operator to fix.
             let since = Duration::from_secs(u64::try_from(now.as_secs()).unwrap_or(0).min(MAX_DATE));
             let date = httpdate::fmt_http_date(UNIX_EPOCH + since);
             *value = HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static(""));
@@ -344,7 +347,7 @@ impl Dates {
     }
 }
 
-/// The id that a trusted proxy gave the request, if it is one that can stand in JSON and logs as it is.
+/// The id that a trusted proxy gave the request, if it is safe in JSON and logs.
 pub(super) fn believable_request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:+/=@~".contains(&byte);
     let mut values = headers.get_all(X_REQUEST_ID).iter();

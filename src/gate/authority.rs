@@ -18,7 +18,7 @@ use super::patience::AUTHORITY_BODY;
 use crate::authority::{Authority, AuthorityEndpoint, EndpointCall, MAX_BODY};
 use crate::enforce::target::{RequestTarget, Target};
 
-/// What a target is for, if it is the authority's. Its path is read as that of any route.
+/// The authority's endpoint for a target, if any. The path is read like that of a route.
 pub(super) fn endpoint(
     authority: &Authority,
     method: &Method,
@@ -49,7 +49,7 @@ pub(super) async fn serve(
         body: match &body {
             Ok(body) => Some(body),
             Err(Unread::TooLarge) => None,
-            // A caller that is still there learns that there was nothing.
+            // If the client is still there, it gets the response to an empty body.
             Err(Unread::Broken) => Some(&[]),
         },
         address: record.client(),
@@ -60,7 +60,7 @@ pub(super) async fn serve(
     parts.headers.insert(X_REQUEST_ID, record.request_id.clone());
     parts.headers.insert(CONTENT_LENGTH, bytes.len().into());
     if body.is_err() {
-        // The rest of it cannot be told from the next request.
+        // The rest of the body cannot be told from the next request.
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(client) = crate::authority::named_client(&call) {
@@ -71,17 +71,18 @@ pub(super) async fn serve(
     Response::from_parts(parts, AnswerBody::refusal(has_body.then_some(bytes), record, serving))
 }
 
-/// Why there is no whole body.
+/// Why the body is incomplete.
 pub(super) enum Unread {
     TooLarge,
     Broken,
 }
 
-/// The whole body of at most so many bytes, in memory that is overwritten afterwards: there are secrets in it.
+/// Reads a whole body of at most `most` bytes into memory that is overwritten when dropped, because it
+/// contains secrets.
 pub(super) async fn read(body: ClientBody, most: usize) -> Result<Zeroizing<Vec<u8>>, Unread> {
     let longest = body.size_hint().upper().map_or(most, |upper| usize::try_from(upper).unwrap_or(most));
     let mut body = Box::pin(Limited::new(body, Some(most as u64), None));
-    // Never grown, so that no copy is left behind.
+    // Never reallocated, so that no copy is left behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(longest.min(most)));
     while let Some(frame) = body.frame().await {
         match frame {

@@ -57,22 +57,22 @@ impl Body for ClientBody {
     }
 }
 
-/// A client's body that ends with an error above a limit.
+/// A client's body that fails when it exceeds a limit.
 pub(super) struct Limited {
     body: ClientBody,
     left: u64,
     watched: Option<Rc<WatchedStream>>,
-    /// Bytes so far.
+    /// Bytes received so far.
     received: Option<Rc<Cell<u64>>>,
 }
 
 impl Limited {
-    /// `most` bytes at most.
+    /// Limits a body to `most` bytes.
     pub(super) fn new(body: ClientBody, most: Option<u64>, watched: Option<Rc<WatchedStream>>) -> Self {
         Self { body, left: most.unwrap_or(u64::MAX), watched, received: None }
     }
 
-    /// Counts the bytes, too.
+    /// Also counts the bytes.
     pub(super) fn counted(self, received: Option<Rc<Cell<u64>>>) -> Self {
         Self { received, ..self }
     }
@@ -110,8 +110,9 @@ impl Body for Limited {
     }
 }
 
-/// Reads what is left of a body that is not wanted, if that is little. Returns whether the connection can serve another
-/// request: on HTTP/1.1 the next one begins behind this body. Over HTTP/2 the stream's task does it after the response.
+/// Reads the rest of an unwanted body if it is small. Returns whether the connection can serve another
+/// request: on HTTP/1.1 the next one begins after this body. Over HTTP/2 the stream's task reads it after the
+/// response.
 pub(super) async fn discard(body: ClientBody, expects_continue: bool) -> bool {
     let (most, patience) = (UNWANTED_BODY_BYTES, UNWANTED_BODY);
     if body.is_end_stream() || matches!(body, ClientBody::Http2(_)) {
@@ -133,7 +134,7 @@ pub(super) async fn discard(body: ClientBody, expects_continue: bool) -> bool {
     timeout(patience, read).await.unwrap_or(false)
 }
 
-/// Marks a request over HTTP/2 as being served, until its response was handed over to the end.
+/// Marks a request over HTTP/2 as being served until its response was handed over completely.
 pub(super) struct Serving(Rc<ClientConnection>);
 
 impl Serving {
@@ -157,21 +158,21 @@ impl Drop for Serving {
 pub(super) struct AnswerBody {
     source: BodySource,
     watched: Option<Rc<WatchedStream>>,
-    /// The response can say in trailers how the call ended.
+    /// Whether trailers can tell how the call ended.
     grpc: bool,
-    /// Written when the response has ended, however it did.
+    /// Written when the response has ended, however it ended.
     record: Option<Box<Record>>,
-    /// Every byte was taken.
+    /// Whether every byte was taken.
     complete: bool,
     _serving: Option<Serving>,
 }
 
-/// Why a response ends before its end.
+/// Why a response ends early.
 #[derive(Debug)]
 pub(super) enum AnswerError {
     /// The upstream failed.
     Upstream(BodyError),
-    /// It may not go on.
+    /// The stream must end.
     Cut(Cut),
 }
 
@@ -187,7 +188,7 @@ impl fmt::Display for AnswerError {
 impl std::error::Error for AnswerError {}
 
 impl AnswerError {
-    /// The code to reset an HTTP/2 stream with: the one the upstream has used.
+    /// The code for resetting an HTTP/2 stream: the one that the upstream used.
     pub(super) fn reason(&self) -> h2::Reason {
         match self {
             Self::Upstream(BodyError::Reset(error)) => error.reason(),
@@ -201,11 +202,11 @@ impl AnswerError {
 enum BodySource {
     Refusal(Option<Bytes>),
     Upstream(ForwardBody),
-    /// It may not go on, and the client is told why in gRPC's form.
+    /// The stream must end, and the client is told why in gRPC's form.
     Cut(Option<HeaderMap>),
     /// The protocol is switched.
     Switched(Option<Box<Switched>>),
-    /// The upstream failed. h2 throws away what it has not written when a stream is reset, so it is given the chance to
+    /// The upstream failed. h2 discards unwritten data when a stream is reset, so it first gets the chance to
     /// write what came before.
     Failed(Option<AnswerError>),
 }
@@ -216,7 +217,7 @@ impl AnswerBody {
         Self { source, watched: None, grpc: false, record, complete: false, _serving: serving }
     }
 
-    /// The upstream's response. `grpc`: it is one of gRPC, over HTTP/2.
+    /// The upstream's response. `grpc`: whether it is gRPC over HTTP/2.
     pub(super) fn upstream(
         body: ForwardBody,
         watched: Option<Rc<WatchedStream>>,
@@ -227,13 +228,13 @@ impl AnswerBody {
         Self { source: BodySource::Upstream(body), watched, grpc, record, complete: false, _serving: serving }
     }
 
-    /// Beside a `101`.
+    /// The body of a `101`, which carries the tunnel.
     pub(super) fn switched(switched: Switched) -> Self {
         let source = BodySource::Switched(Some(Box::new(switched)));
         Self { source, watched: None, grpc: false, record: None, complete: false, _serving: None }
     }
 
-    /// What the connection becomes after a `101`.
+    /// Takes the tunnel that the connection becomes after a `101`.
     pub(super) fn take_tunnel(&mut self) -> Option<Box<Switched>> {
         match &mut self.source {
             BodySource::Switched(switched) => switched.take(),
@@ -254,12 +255,12 @@ impl AnswerBody {
         }
     }
 
-    /// Ready when it may not go on.
+    /// Ready when the stream must end.
     pub(super) fn poll_cut(&self, cx: &Context<'_>) -> Poll<Cut> {
         self.watched.as_ref().map_or(Poll::Pending, |watched| watched.poll_cut(cx))
     }
 
-    /// Ends with an error, once what came before had the chance to be written.
+    /// Ends with an error, after giving h2 the chance to write what came before.
     fn fail(&mut self, error: AnswerError, cx: &Context<'_>) {
         if let Some(record) = &mut self.record {
             match &error {

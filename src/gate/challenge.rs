@@ -1,4 +1,4 @@
-//! The `WWW-Authenticate` fields of a refusal (RFC 9110 §11.6.1, RFC 6750 §3, RFC 9449 §7.1).
+//! The `WWW-Authenticate` fields of a denial (RFC 9110 §11.6.1, RFC 6750 §3, RFC 9449 §7.1).
 
 use http::{HeaderValue, StatusCode};
 
@@ -7,7 +7,7 @@ use crate::enforce::denial::{Challenge, Denial, Reason};
 use crate::enforce::dpop::{ALGORITHMS, ProofFault};
 use crate::enforce::policy::{Authentication, Route};
 
-/// The challenges of a denial; none where another token would not help. `route`: the one that matched.
+/// The challenges of a denial; empty if another token would not help. `route` is the one that matched.
 pub(super) fn challenges(denial: &Denial, route: Option<&Route>) -> Vec<HeaderValue> {
     let wire = denial.reason.wire();
     let schemes: &[TokenScheme] = match (wire.challenge, scheme(denial)) {
@@ -30,7 +30,7 @@ fn challenge(scheme: TokenScheme, denial: &Denial, route: Option<&Route>) -> Opt
             step_up(&mut text, &route.settings().authentication);
         }
     }
-    // To a request that is malformed it is no use to know what the resource asks for.
+    // For a malformed request, the requirements of the resource are of no use.
     let asks_for_token = matches!(wire.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
     let of_resource = route.filter(|route| asks_for_token && route.resource_metadata().is_some());
     if let Some(scope) = denial.scope.as_ref().or(of_resource.and_then(Route::scope)) {
@@ -45,12 +45,12 @@ fn challenge(scheme: TokenScheme, denial: &Denial, route: Option<&Route>) -> Opt
     text.into_value()
 }
 
-/// What the client receives.
+/// The description for the client.
 pub(super) fn description(denial: &Denial) -> &'static str {
     denial.possession.fault.map_or(denial.reason.wire().description, ProofFault::description)
 }
 
-/// The scheme of the request; DPoP as well for a token that has to come with a proof.
+/// The scheme of the request; DPoP also for a token that needs a proof.
 fn scheme(denial: &Denial) -> TokenScheme {
     match denial.reason {
         Reason::BadProof | Reason::NonceRequired | Reason::UnprovenToken => TokenScheme::Dpop,
@@ -58,7 +58,7 @@ fn scheme(denial: &Denial) -> TokenScheme {
     }
 }
 
-/// What authentication is needed (RFC 9470 §3).
+/// Adds the required authentication (RFC 9470 §3).
 fn step_up(challenge: &mut ChallengeText, needed: &Authentication) {
     if !needed.acr_values.is_empty() {
         challenge.with("acr_values", &needed.acr_values.join(" "));
@@ -68,7 +68,7 @@ fn step_up(challenge: &mut ChallengeText, needed: &Authentication) {
     }
 }
 
-/// One challenge in the making.
+/// A challenge under construction.
 struct ChallengeText(String);
 
 impl ChallengeText {
@@ -80,7 +80,7 @@ impl ChallengeText {
         Self(format!(r#"{scheme} realm="portcullis""#))
     }
 
-    /// Adds a parameter. A value that cannot be written in a quoted string as it is, is left out.
+    /// Adds a parameter, unless its value cannot be written in a quoted string without escapes.
     fn with(&mut self, name: &str, value: &str) -> &mut Self {
         let is_writable = |byte: u8| matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
         if value.bytes().all(is_writable) {
@@ -111,7 +111,7 @@ mod tests {
         const BEARER: &str = r#"Bearer realm="portcullis""#;
         const DPOP: &str = r#"DPoP realm="portcullis""#;
         let algorithms = format!(r#", algs="{}""#, ALGORITHMS.join(" "));
-        // The scheme of the request, whether DPoP is taken, and the schemes of the challenges.
+        // The scheme of the request, whether DPoP is accepted, and the schemes of the challenges.
         for (reason, sent, takes_dpop, expected) in [
             (Reason::Missing, Bearer, false, &[BEARER][..]),
             (Reason::Missing, Bearer, true, &[BEARER, DPOP]),

@@ -13,29 +13,30 @@ use tokio::sync::{Semaphore, mpsc};
 use super::GateLimits;
 use crate::forward::{AtCapacity, RequestCount, RequestSlot};
 
-/// What is open in all workers.
+/// The open connections, requests, listeners and streams of all workers.
 #[derive(Debug)]
 pub struct ConnectionCounts {
     all: AtomicUsize,
-    /// More connections of clients than this the process has no descriptors for, whatever is configured.
+    /// Maximum number of client connections, whatever is configured: the process has no descriptors for more.
     most: usize,
-    /// As many connections to upstreams: more would take the descriptors of operators, the state and the log.
+    /// Permits for as many connections to upstreams: more would take descriptors from operators, the state
+    /// and the log.
     upstreams: Arc<Semaphore>,
     listeners: AtomicUsize,
     streams: AtomicUsize,
-    /// Kept only for requests that came while there was a limit.
+    /// Counts only requests that came while there was a limit.
     requests: Arc<RequestCount>,
-    /// Kept only for connections that came while there was a limit per address.
+    /// Counts only connections that came while there was a limit per address.
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// The room of one connection: given back when this is dropped.
+/// The place of one connection in the counts, returned on drop.
 #[derive(Debug)]
 pub(super) struct ConnectionPlace {
     counts: Arc<ConnectionCounts>,
     address: Option<IpAddr>,
     gauge: IntGauge,
-    /// The worker sees that its last connection is gone when all of these are.
+    /// The worker knows that its last connection has closed when all of these are dropped.
     _open: mpsc::Sender<Infallible>,
 }
 
@@ -46,7 +47,7 @@ impl Default for ConnectionCounts {
 }
 
 impl ConnectionCounts {
-    /// Nothing is open. There are never more than `most` connections of clients, and as many to upstreams.
+    /// Creates counts of zero, with at most `most` connections of clients and as many to upstreams.
     #[must_use]
     pub fn new(most: usize) -> Self {
         let zero = || AtomicUsize::new(0);
@@ -61,7 +62,7 @@ impl ConnectionCounts {
         }
     }
 
-    /// Says so where more connections are configured than there are descriptors for.
+    /// Warns if more connections are configured than there are descriptors for.
     pub fn warn_of(&self, configured: usize) {
         if configured > self.most {
             tracing::warn!(
@@ -72,18 +73,18 @@ impl ConnectionCounts {
         }
     }
 
-    /// The connections to upstreams that may still be opened.
+    /// Permits for opening connections to upstreams.
     pub(super) fn upstream_places(&self) -> &Arc<Semaphore> {
         &self.upstreams
     }
 
-    /// How many listeners accept connections.
+    /// The number of listeners that accept connections.
     #[must_use]
     pub fn listeners(&self) -> usize {
         self.listeners.load(Ordering::Acquire)
     }
 
-    /// How many streams are open that may last indefinitely.
+    /// The number of open streams that may last indefinitely.
     #[must_use]
     pub fn streams(&self) -> usize {
         self.streams.load(Ordering::Acquire)
@@ -106,7 +107,7 @@ impl ConnectionCounts {
         self.requests.begin(limits.requests)
     }
 
-    /// A place for a connection, unless a limit is reached.
+    /// Takes a place for a connection, unless a limit is reached.
     pub(super) fn admit(
         self: &Arc<Self>,
         limits: &GateLimits,
@@ -128,7 +129,7 @@ impl ConnectionCounts {
     }
 }
 
-/// Listeners that accept connections.
+/// Counts listeners that accept connections.
 #[derive(Debug)]
 pub(super) struct ListenerCount {
     counts: Arc<ConnectionCounts>,
@@ -141,7 +142,7 @@ impl Drop for ListenerCount {
     }
 }
 
-/// A stream that may last indefinitely.
+/// Counts a stream that may last indefinitely.
 #[derive(Debug)]
 pub(super) struct Streaming(Arc<ConnectionCounts>);
 
@@ -152,10 +153,10 @@ impl Drop for Streaming {
 }
 
 impl ConnectionPlace {
-    /// Counts the connection as one from `client`, as long as it is open; `None` when that is one too many.
+    /// Counts the connection as one from `client` while it is open; `None` if that exceeds the limit.
     pub(super) fn of(mut self, client: IpAddr, limits: &GateLimits) -> Option<Self> {
         let Some(most) = limits.connections_per_ip else { return Some(self) };
-        // An IPv4 client of a dual-stack listener counts as what it is.
+        // An IPv4 client of a dual-stack listener counts under its IPv4 address.
         let address = client.to_canonical();
         let mut by_address = self.counts.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_address.entry(address).or_default();

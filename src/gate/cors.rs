@@ -1,7 +1,8 @@
-//! Browsers of other origins (`[routes.cors]`): preflights are answered here, without a token, and what the gate answers
-//! itself can be read by the pages that may, so that an expired token is told from a dead network.
+//! Cross-origin requests of browsers (`[routes.cors]`). Preflights are answered here, without a token; the
+//! gate's own responses can be read by allowed pages, so that a page can tell an expired token from a network
+//! failure.
 //!
-//! Which fields those are is said by [`Cors`]; requests are judged as any others.
+//! [`Cors`] defines the fields; requests are judged like all others.
 
 use std::sync::Arc;
 
@@ -22,15 +23,15 @@ use crate::enforce::decide::Request;
 use crate::enforce::policy::{Cors, Route};
 use crate::time::Now;
 
-/// A question of a browser: may a page send such a request? (Fetch §4.8)
+/// A browser's preflight: may a page send this request? (Fetch §4.8)
 pub(super) struct Preflight {
     route: Arc<Route>,
     method: Method,
 }
 
 impl Preflight {
-    /// That of a request, where the request that it asks about would meet a route with CORS. Every other `OPTIONS` goes the
-    /// way of all requests.
+    /// The preflight in a request, if the request that it announces would match a route with CORS. Every
+    /// other `OPTIONS` request is treated as usual.
     pub(super) fn of(
         head: &Head,
         host: &HeaderValue,
@@ -44,7 +45,7 @@ impl Preflight {
         let (Some(asked), None) = (fields.next(), fields.next()) else { return None };
         let method = Method::from_bytes(asked.as_bytes()).ok()?;
         let now = Now::read();
-        // Without a certificate that is valid, it is rejected like any other.
+        // Without a valid certificate, the request is rejected like any other.
         let certificate = connection.certificate(&generation.live, now.wall).ok()?;
         let question = Request {
             method: &method,
@@ -57,8 +58,8 @@ impl Preflight {
         Some(Self { route, method })
     }
 
-    /// Answers it. Where the page's origin is not allowed, it is rejected, as the Fetch standard asks of servers that do not
-    /// take part (§3.2.4).
+    /// Answers the preflight. If the page's origin is not allowed, it is rejected, as the Fetch standard asks
+    /// of servers that do not take part in CORS (§3.2.4).
     pub(super) async fn answer(
         self,
         head: &Head,
@@ -100,22 +101,22 @@ fn allowed(fields: HeaderMap, request_id: &HeaderValue) -> Response<Option<Bytes
     answer
 }
 
-/// What the response to a request says to browsers: nothing, unless its route has CORS.
+/// The CORS fields of a response; none unless the route has CORS.
 #[derive(Default)]
 pub(super) struct CorsAnswer {
     route: Option<Arc<Route>>,
-    /// The origin whose pages may read it.
+    /// The origin whose pages may read the response.
     origin: Option<HeaderValue>,
 }
 
 impl CorsAnswer {
-    /// For a request on this route.
+    /// The CORS fields for a request on this route.
     pub(super) fn of(route: &Arc<Route>, request: &HeaderMap) -> Self {
         let Some(cors) = route.cors() else { return Self::default() };
         Self { route: Some(Arc::clone(route)), origin: cors.allowed_origin(request) }
     }
 
-    /// For a request that is rejected, which may have been before its route was looked for.
+    /// The CORS fields for a rejected request, whose route may not have been looked up.
     pub(super) fn of_rejected(head: &Head, record: &Record) -> Self {
         let generation = &record.generation;
         if !generation.has_cors {
@@ -143,7 +144,7 @@ impl CorsAnswer {
         }
     }
 
-    /// Puts the fields in place of the upstream's.
+    /// Replaces the upstream's CORS fields.
     pub(super) fn replace(&self, answer: &mut HeaderMap) {
         if let Some(cors) = self.cors() {
             cors.replace(self.origin.as_ref(), answer);
@@ -194,7 +195,7 @@ mod tests {
         const THEIRS: (&str, &str) = ("access-control-allow-origin", "*");
         const VARY: (&str, &str) = ("vary", "Origin");
         let evil = "https://evil.example";
-        // What the gate adds to its own answers, and what it makes of an upstream's.
+        // What the gate adds to its own responses, and how it changes an upstream's.
         for (has_cors, origin, own, of_upstream) in [
             (false, APP, &[][..], &[THEIRS][..]),
             (true, APP, &[ALLOWED, EXPOSED, VARY], &[ALLOWED, VARY]),

@@ -9,12 +9,12 @@ use crate::enforce::policy::Route;
 pub(super) enum Cut {
     /// Its next request would be rejected.
     Denied(Reason),
-    /// The gate is shutting down, and it would last.
+    /// The gate is shutting down, and the stream would last.
     Leaving,
 }
 
 impl Cut {
-    /// What the client receives where it can be told.
+    /// The refusal for the client, where one can be sent.
     pub(super) fn refusal(self, route: Option<&Route>) -> GateRefusal {
         match self {
             Self::Denied(reason) => GateRefusal::denied(&reason.into(), route),

@@ -40,11 +40,11 @@ pub(crate) struct Head {
     pub(crate) headers: HeaderMap,
 }
 
-/// What HTTP/1.1 adds to a request.
+/// Properties of a request that only HTTP/1.1 has.
 pub(super) struct Http1 {
-    /// Takes interim responses.
+    /// Accepts interim responses.
     pub(super) wire: Rc<ClientWire>,
-    /// The client asks for another protocol in a way that can be granted.
+    /// Whether the client asks for another protocol in a form that can be granted.
     pub(super) wants_upgrade: bool,
 }
 
@@ -61,10 +61,10 @@ pub(super) async fn serve(
     let within = record.admit().and_then(|()| within_limits(&head, &body, &record.generation));
     if within.is_ok()
         && let Some(own) = OwnRoom::of(&record.generation.live, &head)
-        // Without a certificate that is valid, it is rejected below like any other.
+        // Without a valid certificate, the request is rejected below like any other.
         && let Ok(certificate) = connection.certificate(&record.generation.live, Timestamp::now())
     {
-        // Boxed, as all that is rare: the future of the others stays small.
+        // Boxed, like all rare cases, to keep the future of the others small.
         return Box::pin(own.serve(&head, (body, certificate.copied()), record, serving)).await;
     }
     let judged = match within {
@@ -119,7 +119,7 @@ pub(super) async fn serve(
     answer.map(|text| AnswerBody::refusal(text, record, serving))
 }
 
-/// Answers a request whose head cannot be read; the connection ends with it.
+/// Answers a request whose head cannot be read; the connection closes after it.
 pub(super) fn refuse_unread(connection: &Rc<ClientConnection>, fault: Http1Fault, method: Method) -> Vec<u8> {
     let worker = &connection.worker;
     let refusal = GateRefusal::from(fault);
@@ -136,7 +136,7 @@ pub(super) fn refuse_unread(connection: &Rc<ClientConnection>, fault: Http1Fault
     refusal.to_bytes(&record.request_id, head_only)
 }
 
-/// Starts the record: who asks, and by which name the request goes.
+/// Starts the record with the client's address and the request id.
 fn begin(connection: &Rc<ClientConnection>, head: &Rc<Head>) -> Box<Record> {
     let worker = Rc::clone(&connection.worker);
     let (mut request_id, mut client) = (None, connection.peer);
@@ -149,18 +149,19 @@ fn begin(connection: &Rc<ClientConnection>, head: &Rc<Head>) -> Box<Record> {
         client = client_address(&head.headers, fields, trusted).unwrap_or(client);
     }
     let mut request_id = request_id.unwrap_or_else(|| worker.request_ids.next());
-    // No secret, but a value that does not come twice: this keeps it out of the HPACK tables of both sides, where it would
-    // displace the fields that do (RFC 7541 §7.1.3), and which h2 searches for it one entry after the other.
+    // Not a secret, but a value that never repeats. This keeps it out of the HPACK tables of both sides,
+    // where it would displace fields that do repeat (RFC 7541 §7.1.3) and which h2 searches entry by entry.
     request_id.set_sensitive(true);
     let origin = (client, connection.tls_version);
-    // Boxed, because it goes with the response through every layer above.
+    // Boxed, because it travels with the response through every layer above.
     let mut record = Box::new(Record::new(worker, request_id, origin, head.version, head.method.clone()));
     record.head = Some(Rc::clone(head));
     record.begin_trace(&head.headers, is_trusted);
     record
 }
 
-/// Asks whether the request may pass, and once for what that depends on. What may pass has a slot at its upstream.
+/// Decides whether the request may pass, and answers each question of the decision once. A request that may
+/// pass holds a slot at its upstream.
 async fn enforce(
     head: &Head,
     host: &HeaderValue,
@@ -178,7 +179,7 @@ async fn enforce(
             headers: &head.headers,
             certificate: certificate.map_err(|reason| GateRefusal::from(reason).closing())?,
         };
-        // Before its token is verified, which costs more; its route is all that the response depends on.
+        // Before its token is verified, which costs more; the response depends only on its route.
         if let Some(route) = record.generation.full_route(&question, now) {
             record.routed(route);
             return Err(GateRefusal::UPSTREAM_OVERLOADED);
@@ -186,7 +187,7 @@ async fn enforce(
         let judgement = record.generation.live.enforcer.decide(&question, asked, now);
         match record.judged(judgement, began, now.wall) {
             Verdict::Allow(permit) => {
-                // First, because a request that is not forwarded is no use of its token.
+                // First, because a request that is not forwarded is not a use of its token.
                 let slot = record.generation.begin_at_upstream(permit.route())?;
                 if let Err(reason) = record.generation.live.enforcer.begin(&permit, now) {
                     return Err(GateRefusal::denied(&reason.into(), Some(permit.route())));
@@ -206,7 +207,7 @@ async fn enforce(
     }
 }
 
-/// What goes to the upstream.
+/// The request to the upstream.
 fn outgoing<'h>(
     head: &'h Head,
     body: ClientBody,
@@ -217,7 +218,7 @@ fn outgoing<'h>(
     watched: &Rc<WatchedStream>,
 ) -> Outgoing<'h> {
     let can_switch = http1.as_ref().is_some_and(|http1| http1.wants_upgrade);
-    // The client gets a 100 of the gate's own when its body is first asked for.
+    // The client gets the gate's own 100 when its body is first read.
     let interim = http1.filter(|_| head.version == Version::HTTP_11).map(|Http1 { wire, .. }| {
         Interim::new(move |status, headers| {
             if status != StatusCode::CONTINUE {
@@ -251,8 +252,8 @@ fn outgoing<'h>(
     }
 }
 
-/// The upstream's response as the client gets it. `grpc`: how the call ended can be said in trailers, which over HTTP/1.1
-/// have to be announced before.
+/// The upstream's response as sent to the client. `grpc`: whether trailers can tell how the call ended; over
+/// HTTP/1.1 they would have to be announced in advance.
 fn pass_on(
     answer: Response<ForwardBody>,
     grpc: bool,
@@ -273,14 +274,15 @@ fn pass_on(
     Response::from_parts(head, AnswerBody::upstream(body, Some(watched), grpc, Some(record), serving))
 }
 
-/// The nonce that the client's next proof must carry (RFC 9449 §8.2): its proof was for this gate, and so is the nonce.
+/// Adds the nonce for the client's next proof (RFC 9449 §8.2): the proof was for this gate, so the nonce is
+/// too.
 fn hand_out_nonce(permit: &Permit, headers: &mut HeaderMap) {
     if let Some(nonce) = permit.nonce().and_then(|nonce| HeaderValue::from_str(nonce).ok()) {
         headers.insert(DPOP_NONCE, nonce);
     }
 }
 
-/// Whether a response is a stream of events, which ends when one of the two sides has had enough.
+/// Whether a response is a stream of events, which ends only when one side closes it.
 fn is_endless(headers: &HeaderMap) -> bool {
     let types = [&b"text/event-stream"[..], b"multipart/x-mixed-replace"];
     let of = |value: &HeaderValue, name: &[u8]| {
@@ -289,7 +291,7 @@ fn is_endless(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| types.into_iter().any(|name| of(value, name)))
 }
 
-/// What a connection becomes once the upstream has switched protocols. Logged when it is dropped.
+/// What a connection becomes once the upstream has switched protocols. Logged on drop.
 pub(super) struct Switched {
     tunnel: Tunnel,
     watched: Rc<WatchedStream>,
@@ -297,8 +299,8 @@ pub(super) struct Switched {
 }
 
 impl Switched {
-    /// Carries bytes until an end, or until the request would be rejected or the gate drains. `early`: what the client
-    /// sent behind its request.
+    /// Carries bytes until one side ends, the request would be rejected, or the gate drains. `early` is what
+    /// the client sent after its request.
     pub(super) async fn carry(self, client: ClientStream, early: Bytes) {
         let Self { tunnel, watched, mut record } = self;
         let (up, down) = record.switched();
@@ -310,7 +312,7 @@ impl Switched {
             count.set(count.get() + bytes);
             watched.moved(flow);
         };
-        // It ends with either side, and there is nobody left to be told how; the log is.
+        // The tunnel ends with either side, so only the log can tell how it ended.
         record.ended_by = match tunnel.run(client, early, moved, watched.denied(), watched.left()).await {
             TunnelEnd::Closed => None,
             TunnelEnd::ClientFailed => Some("client"),
@@ -320,7 +322,7 @@ impl Switched {
     }
 }
 
-/// What comes of `forwarding`, unless the stream must end first.
+/// The result of `forwarding`, unless the stream must end first.
 async fn until_cut<T>(
     watched: &WatchedStream,
     mut forwarding: Pin<&mut impl Future<Output = T>>,
@@ -332,7 +334,7 @@ async fn until_cut<T>(
     .await
 }
 
-/// Whether what the peer says of the request's way here is believed.
+/// Whether the peer's forwarding fields are trusted.
 fn trusts(generation: &Generation, peer: IpAddr) -> bool {
     generation.live.settings.trusted_proxies.iter().any(|network| network.contains(&peer))
 }

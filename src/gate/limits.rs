@@ -1,4 +1,4 @@
-//! Limits of a request, and what it must have before it is checked.
+//! Checks the limits of a request, and its required parts, before it is judged.
 
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::uri::Authority;
@@ -11,7 +11,8 @@ use super::http::Head;
 use super::http1::is_host;
 use super::worker::Generation;
 
-/// Checks the limits, and what HTTP/2 can carry and the parser of HTTP/1.1 heads refuses. Returns the host the client asked for.
+/// Checks the limits, and what HTTP/2 can carry but the parser of HTTP/1.1 heads rejects. Returns the
+/// requested host.
 pub(super) fn within_limits(
     head: &Head,
     body: &ClientBody,
@@ -30,7 +31,7 @@ pub(super) fn within_limits(
     if head.version == Version::HTTP_2 && head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(GateRefusal::BAD_LENGTH);
     }
-    // The one byte that `http` takes for part of a name and RFC 9110 §5.1 does not.
+    // The one byte that `http` accepts in names but RFC 9110 §5.1 does not.
     if head.version == Version::HTTP_2 && head.headers.keys().any(|name| name.as_str().contains('"')) {
         return Err(GateRefusal::BAD_NAME);
     }
@@ -40,7 +41,7 @@ pub(super) fn within_limits(
     host(head).ok_or(GateRefusal::BAD_HOST)
 }
 
-/// Fields as they would stand in HTTP/1.1, where the crumbs of a cookie are one (RFC 9113 §8.2.3).
+/// The number of fields as in HTTP/1.1, where the pieces of a cookie are one field (RFC 9113 §8.2.3).
 fn field_count(head: &Head) -> usize {
     let crumbs = || head.headers.get_all(COOKIE).iter().count().saturating_sub(1);
     head.headers.len() - if head.version == Version::HTTP_2 { crumbs() } else { 0 }
@@ -55,7 +56,7 @@ fn list_size(head: &Head) -> usize {
     fields.sum::<usize>() + host + path + field(":method", head.method.as_str().len()) + field(":scheme", 5)
 }
 
-/// The one host that was asked for (RFC 9112 §3.2, RFC 9113 §8.3.1). HTTP/1.0 may name none.
+/// The single requested host (RFC 9112 §3.2, RFC 9113 §8.3.1). It may be empty in HTTP/1.0.
 pub(super) fn host(head: &Head) -> Option<HeaderValue> {
     let mut fields = head.headers.get_all(HOST).iter();
     let (field, more) = (fields.next(), fields.next().is_some());

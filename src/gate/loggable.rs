@@ -2,16 +2,16 @@
 
 use aws_lc_rs::digest;
 
-/// The longest name that a client may put into the log.
+/// Maximum length of a client-supplied name in the log.
 const MAX_NAMED: usize = 128;
 
-/// What a client has written, as it can stand in a log: visible ASCII of limited length.
+/// Converts a client's text for logs: visible ASCII of limited length.
 pub(super) fn visible(text: &str) -> String {
     let shown = |char: char| if char.is_ascii_graphic() { char } else { '?' };
     text.chars().take(MAX_NAMED).map(shown).collect()
 }
 
-/// A key that no issuer has, so that its requests can be told from others'.
+/// A short hash of a key id that no issuer has, by which requests with it can be recognized.
 pub(super) fn unknown_kid(kid: &str) -> String {
     let hash = digest::digest(&digest::SHA256, kid.as_bytes());
     hash.as_ref().iter().take(6).fold("unknown:".to_owned(), |text, byte| text + &format!("{byte:02x}"))

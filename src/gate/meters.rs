@@ -21,10 +21,11 @@ use crate::time::Timestamp;
 /// The label of a request that matched no route, and of a decision without a reason.
 const NONE: &str = "none";
 
-/// Routes above which the series of their decisions begin with their first event and not at 0.
+/// Maximum number of routes whose decision series start at 0; with more, a series starts with its first
+/// event.
 const MAX_BEGUN: usize = 100;
 
-/// The methods that get a label of their own: all that are registered with IANA.
+/// The methods with a label of their own: all that are registered with IANA.
 const METHODS: [&str; 40] = [
     "GET",
     "POST",
@@ -68,23 +69,23 @@ const METHODS: [&str; 40] = [
     "VERSION-CONTROL",
 ];
 
-/// One worker's handles on the metrics of requests under one configuration, so that no label is looked up twice.
+/// One worker's handles to the request metrics under one configuration, so that no label is looked up twice.
 pub(super) struct Meters {
     pub(super) metrics: Metrics,
     routes: Vec<RouteMeters>,
     unrouted: RouteMeters,
-    /// Of the gate's own paths.
+    /// The gate's own endpoints.
     own: Vec<(OwnEndpoint, RouteMeters)>,
     proofs: [(Proof, Histogram); 3],
     clients: RefCell<ClientCounters>,
 }
 
-/// What answers a request in place of an upstream.
+/// The endpoint that answers a request in place of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OwnEndpoint {
     /// The authority.
     Authority(AuthorityEndpoint),
-    /// An endpoint for signals; `None`: no endpoint has that path.
+    /// An endpoint for signals; `None` if no endpoint has that path.
     Signals(Option<EndpointKind>),
     /// The metadata of a protected resource.
     Resource,
@@ -94,12 +95,12 @@ pub(super) enum OwnEndpoint {
 pub(super) struct RouteMeters {
     pub(super) pattern: Arc<str>,
     duration: Histogram,
-    /// By place in `METHODS` and status.
+    /// By index in `METHODS` and status.
     requests: Handles<(usize, u16)>,
     decisions: Handles<(Decision, Option<Reason>)>,
 }
 
-/// Handles that are looked up once. There are few of them in one place, so that a list is faster than a map.
+/// Handles that are looked up once. Each list is short, so it is faster than a map.
 struct Handles<K>(RefCell<Vec<(K, IntCounter)>>);
 
 impl<K: PartialEq> Handles<K> {
@@ -166,7 +167,7 @@ impl Meters {
         meters
     }
 
-    /// Lets the series of decisions begin at 0, so that `increase()` sees their first event.
+    /// Starts decision series at 0, so that `increase()` sees their first event.
     fn begin_decisions(&self) {
         let routes = if self.routes.len() > MAX_BEGUN { &[] } else { &self.routes[..] };
         for route in std::iter::once(&self.unrouted).chain(routes) {
@@ -180,7 +181,7 @@ impl Meters {
         }
     }
 
-    /// A connection was not taken, for lack of room.
+    /// Counts a connection that was refused because a limit was reached.
     pub(super) fn turned_away(&self) {
         self.decided(Decision::Unavailable, Some(Reason::Overloaded), None);
     }

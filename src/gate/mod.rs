@@ -1,6 +1,6 @@
 //! The public listener: accepts connections, makes one decision per request, and rejects or forwards it.
 //!
-//! Knows sockets and HTTP; `enforce` decides what may pass, and `forward` sends it to the upstream.
+//! This room knows sockets and HTTP; `enforce` decides what may pass, and `forward` sends it to the upstream.
 
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
@@ -54,32 +54,32 @@ pub use streams::StreamSettings;
 pub use connections::ConnectionCounts;
 pub use proxied::ProxyProtocol;
 
-/// Connections that wait to be accepted; the kernel has a limit of its own (`net.core.somaxconn`).
+/// Length of the accept queue; the kernel has a limit of its own (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
-/// How a connection is noticed whose other end has vanished without a word.
+/// TCP keepalive, by which a connection is detected whose peer has vanished.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
 
-/// The public listener, as configured (`[server]`).
+/// Settings of the public listener (`[server]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Addresses to listen on.
     pub listen: Vec<SocketAddr>,
-    /// Worker threads; at least one.
+    /// Number of worker threads; at least one.
     pub workers: usize,
     /// How long requests in flight may take to finish after shutdown began.
     pub drain_timeout: Duration,
-    /// How much of that streams may last, while connections are still accepted.
+    /// How much of that time streams may use, while connections are still accepted.
     pub stream_drain_timeout: Duration,
-    /// Between "not ready" and "stop accepting".
+    /// Time between "not ready" and "stop accepting".
     pub shutdown_delay: Duration,
-    /// Peers whose forwarding fields are believed.
+    /// Peers whose forwarding fields are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Which of their forwarding fields are.
+    /// Which of their forwarding fields are trusted.
     pub trusted_fields: TrustedFields,
-    /// What every connection begins with; it must come from one of them.
+    /// Whether each connection begins with a PROXY header; it must come from a trusted proxy.
     pub proxy_protocol: ProxyProtocol,
-    /// TLS, or clear text when `None` (refused by the configuration unless it is asked for).
+    /// TLS; `None`: clear text, which the configuration must request explicitly.
     pub tls: Option<tls::ServerSettings>,
     /// Limits on connections and requests.
     pub limits: GateLimits,
@@ -88,21 +88,21 @@ pub struct Settings {
 /// Limits on connections and requests (`[server.limits]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateLimits {
-    /// Connections in all.
+    /// Total number of connections.
     pub connections: usize,
     /// Connections from one address; `None`: no limit.
     pub connections_per_ip: Option<usize>,
     /// Requests in flight; `None`: no limit.
     pub requests: Option<NonZeroUsize>,
-    /// From accept to the end of the TLS handshake.
+    /// Time from accept to the end of the TLS handshake.
     pub handshake_timeout: Duration,
-    /// From the first byte, or the end of the previous response, to complete headers.
+    /// Time from the first byte, or the end of the previous response, to complete headers.
     pub header_timeout: Duration,
-    /// Size of a request head; over: 431.
+    /// Size of a request head; 431 if it is exceeded.
     pub header_bytes: usize,
-    /// Number of request header fields; over: 431.
+    /// Number of request header fields; 431 if it is exceeded.
     pub headers: usize,
-    /// Size of a request body; over: 413; `None`: no limit.
+    /// Size of a request body; 413 if it is exceeded. `None`: no limit.
     pub body_bytes: Option<u64>,
     /// How long a connection may stay open without a request.
     pub idle_connection_timeout: Duration,
@@ -110,28 +110,28 @@ pub struct GateLimits {
     pub http2_streams: u32,
 }
 
-/// What is in force: replaced as a whole by a reload, and looked at for every request.
+/// The configuration in force, replaced as a whole by a reload and read for every request.
 #[derive(Debug)]
 pub struct Live {
-    /// Decides.
+    /// The decision on requests.
     pub enforcer: Arc<Enforcer>,
-    /// Where requests go, in the order that routes refer to.
+    /// The upstreams, in the order that routes refer to.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// What upstreams learn of tokens.
+    /// What upstreams learn about tokens.
     pub identity: IdentitySettings,
-    /// How streams that last are watched.
+    /// How lasting streams are watched.
     pub streams: StreamSettings,
-    /// Answers its own paths, if there is one.
+    /// The embedded authority for its own paths, if there is one.
     pub authority: Option<Arc<Authority>>,
-    /// What clients learn about routes before they have a token.
+    /// The protected resources whose metadata is served.
     pub resources: Vec<Arc<Resource>>,
-    /// Takes signals in on its own paths, if they are not on a listener of their own.
+    /// Accepts signals on its own paths, unless they have their own listener.
     pub intake: Option<Arc<Intake>>,
-    /// Limits and trust. Addresses and workers are those of the start.
+    /// Limits and trust. Addresses and number of workers are fixed at startup.
     pub settings: Settings,
-    /// TLS for new connections, and the rules for client certificates of all; `None`: clear text.
+    /// TLS for new connections, and the rules for client certificates of all connections; `None`: clear text.
     pub tls: Option<Arc<tls::ServerTls>>,
-    /// Decides which requests are traced; `None`: none are, and nothing is done about it.
+    /// Decides which requests are traced; `None`: none are.
     pub tracing: Option<Tracing>,
     /// Counts reloads.
     pub generation: u64,
@@ -140,29 +140,30 @@ pub struct Live {
 /// What all workers share.
 #[derive(Debug, Clone)]
 pub struct WorkersShared {
-    /// What is in force.
+    /// The configuration in force.
     pub live: Arc<ArcSwap<Live>>,
-    /// Where requests are counted.
+    /// The metrics.
     pub metrics: Metrics,
-    /// Where requests are logged.
+    /// The access log.
     pub log: AccessLog,
-    /// Where rejected requests are kept for operators.
+    /// Rejected requests, kept for operators.
     pub refusals: Refusals,
-    /// How far the shutdown has come.
+    /// The phase of the shutdown.
     pub shutdown: Shutdown,
-    /// How many connections there are.
+    /// The counts of connections.
     pub connections: Arc<ConnectionCounts>,
 }
 
-/// Binds every address once per worker, so that the kernel spreads connections over them (`SO_REUSEPORT`). Port 0
-/// becomes the same free port for all. Returns the listeners of each worker.
+/// Binds every address once per worker, so that the kernel spreads connections over them (`SO_REUSEPORT`).
+/// Port 0 becomes the same free port for all workers. Returns the listeners of each worker.
 ///
 /// # Errors
-/// When an address cannot be bound; the error names it.
+/// When an address cannot be bound, with that address.
 pub fn bind(addresses: &[SocketAddr], workers: usize) -> std::io::Result<Vec<Vec<TcpListener>>> {
     let mut all: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::with_capacity(addresses.len())).collect();
     for &address in addresses {
-        // `SO_REUSEPORT` would let a second gate share the port without a word. One that drains listens no more.
+        // `SO_REUSEPORT` would let a second gate share the port silently. A gate that drains no longer
+        // listens.
         if address.port() != 0 {
             is_free(address).map_err(|error| {
                 std::io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
@@ -180,14 +181,14 @@ pub fn bind(addresses: &[SocketAddr], workers: usize) -> std::io::Result<Vec<Vec
     Ok(all)
 }
 
-/// Fails when another process listens on the address.
+/// Fails if another process listens on the address.
 fn is_free(address: SocketAddr) -> std::io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())
 }
 
-/// Connections inherit the options of their listener.
+/// Listens on an address; connections inherit the options of their listener.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

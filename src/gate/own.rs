@@ -12,7 +12,7 @@ use super::{Live, authority, signals};
 use crate::authority::{Authority, AuthorityEndpoint};
 use crate::signals::intake::{Endpoint, Intake};
 
-/// The room that answers a request.
+/// The part of the gate that answers a request itself.
 pub(super) enum OwnRoom {
     /// The embedded authority.
     Authority(Arc<Authority>, AuthorityEndpoint),
@@ -23,7 +23,7 @@ pub(super) enum OwnRoom {
 }
 
 impl OwnRoom {
-    /// That of a request, if its path is one of the gate's own.
+    /// The one for a request, if its path is one of the gate's own.
     pub(super) fn of(live: &Live, head: &Head) -> Option<Self> {
         if let Some(authority) = &live.authority
             && let Some(endpoint) = authority::endpoint(authority, &head.method, &head.target)
@@ -38,7 +38,7 @@ impl OwnRoom {
         Some(Self::Signals(Arc::clone(intake), endpoint))
     }
 
-    /// Serves the request; with the SHA-256 of its client certificate, if it has one.
+    /// Serves the request; `certificate` is the SHA-256 of its client certificate, if it has one.
     pub(super) async fn serve(
         self,
         head: &Head,

@@ -9,10 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// What every connection to the public listener begins with (`[server] proxy_protocol`).
+/// The header that every connection to the public listener begins with (`[server] proxy_protocol`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ProxyProtocol {
-    /// Nothing: clients connect themselves.
+    /// None: clients connect directly.
     #[default]
     Off,
     /// A header of version 1, which is text.
@@ -21,11 +21,11 @@ pub enum ProxyProtocol {
     V2,
 }
 
-/// The longest header of version 1, and the shortest, both with their line ends.
+/// Maximum and minimum length of a header of version 1, including the line end.
 const V1_LENGTHS: (usize, usize) = (107, 15);
-/// What a header of version 2 begins with.
+/// The signature of a header of version 2.
 const V2_SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// The longest rest of a header of version 2: addresses, and what else the balancer tells (TLVs).
+/// Maximum length of the rest of a header of version 2: addresses and additional values (TLVs).
 const V2_REST: usize = 4096;
 
 /// Why a header is not accepted.
@@ -52,8 +52,8 @@ impl From<io::Error> for HeaderError {
     }
 }
 
-/// Reads the header and nothing more. `None`: the balancer speaks for itself, as in its health checks, or does not know
-/// the client's address.
+/// Reads the header and nothing after it. `None`: the balancer itself connects, as for health checks, or does
+/// not know the client's address.
 pub(super) async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     version: ProxyProtocol,
@@ -72,7 +72,7 @@ async fn read_v1(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<IpAddr>
     if !line.starts_with(b"PROXY ") {
         return Err(HeaderError::Malformed("it does not begin with PROXY"));
     }
-    // One byte at a time: what comes behind is not ours.
+    // One byte at a time: what follows must not be read here.
     while !line.ends_with(b"\r\n") {
         if line.len() >= longest {
             return Err(HeaderError::Malformed("the line is too long"));
@@ -83,11 +83,11 @@ async fn read_v1(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<IpAddr>
     parse_v1(text.ok_or(HeaderError::Malformed("it is not text"))?)
 }
 
-/// Parses a line without its end.
+/// Parses a line without its line end.
 fn parse_v1(line: &str) -> Result<Option<IpAddr>, HeaderError> {
     let words: Vec<&str> = line.split(' ').collect();
     let (source, destination, ports) = match words[..] {
-        // What follows is to be ignored.
+        // The rest of the line must be ignored.
         ["PROXY", "UNKNOWN", ..] => return Ok(None),
         ["PROXY", "TCP4", source, destination, from, to] => {
             (address::<Ipv4Addr>(source), address::<Ipv4Addr>(destination), [from, to])
@@ -107,14 +107,15 @@ fn address<A: std::str::FromStr + Into<IpAddr>>(text: &str) -> Option<IpAddr> {
     text.parse::<A>().ok().map(Into::into)
 }
 
-/// 0 to 65535, without signs and leading zeros.
+/// Whether a text is a number from 0 to 65535 without sign and leading zeros.
 fn is_port(text: &str) -> bool {
     text.parse::<u16>().is_ok_and(|port| port.to_string() == text)
 }
 
 async fn read_v2(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<IpAddr>, HeaderError> {
     let mut head = [0; 16];
-    // A balancer of version 1 sends less than this may wait for: what is wrong is said as soon as it is.
+    // A balancer that sends version 1 may send less than the full head, so a wrong signature is reported as
+    // soon as it is read.
     stream.read_exact(&mut head[..12]).await?;
     if head[..12] != V2_SIGNATURE {
         return Err(HeaderError::Malformed("it does not begin with the signature of version 2"));
@@ -133,7 +134,7 @@ async fn read_v2(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<IpAddr>
 /// Parses what follows the signature.
 fn parse_v2(version: u8, protocol: u8, rest: &[u8]) -> Result<Option<IpAddr>, HeaderError> {
     match version {
-        // LOCAL: what follows is to be ignored.
+        // LOCAL: the rest must be ignored.
         0x20 => return Ok(None),
         0x21 => {}
         _ => return Err(HeaderError::Malformed("the version or command is unknown")),
@@ -142,7 +143,7 @@ fn parse_v2(version: u8, protocol: u8, rest: &[u8]) -> Result<Option<IpAddr>, He
     match protocol {
         // Unspecified.
         0x00 => Ok(None),
-        // Addresses and ports, of source and destination, over a stream.
+        // Addresses and ports of source and destination, over a stream.
         0x11 => {
             let source: Option<&[u8; 4]> = rest.get(..12).and_then(<[u8]>::first_chunk);
             source.map(|source| Some(Ipv4Addr::from(*source).into())).ok_or(short)
@@ -151,7 +152,7 @@ fn parse_v2(version: u8, protocol: u8, rest: &[u8]) -> Result<Option<IpAddr>, He
             let source: Option<&[u8; 16]> = rest.get(..36).and_then(<[u8]>::first_chunk);
             source.map(|source| Some(Ipv6Addr::from(*source).into())).ok_or(short)
         }
-        // Unix sockets have no address that a client could be told apart by.
+        // Unix sockets have no address by which clients could be distinguished.
         0x31 => rest.get(..216).map(|_paths| None).ok_or(short),
         _ => Err(HeaderError::Malformed("the protocol is not TCP")),
     }

@@ -19,22 +19,22 @@ use super::meters::OwnEndpoint;
 use crate::enforce::resource::{Resource, WELL_KNOWN};
 use crate::enforce::target::Target;
 
-/// How long others may keep a document.
+/// How long caches may keep a document.
 const FOR_MINUTES: HeaderValue = HeaderValue::from_static("public, max-age=300");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
-/// What is answered at the path of a document.
+/// The response at the path of a document.
 pub(super) enum ResourceAnswer {
     /// The document.
     Document(Bytes),
-    /// A browser asks whether a page of another origin may read it.
+    /// The response to a preflight of a page of another origin.
     Preflight,
-    /// There is nothing to be done by this method.
+    /// The method is not supported.
     Method,
 }
 
 impl ResourceAnswer {
-    /// The response to a request, if its path is that of a document. Its path is read as that of any route.
+    /// The response to a request, if its path is that of a document. The path is read like that of a route.
     pub(super) fn to(resources: &[Arc<Resource>], head: &Head) -> Option<Self> {
         if resources.is_empty() {
             return None;
@@ -62,7 +62,7 @@ impl ResourceAnswer {
         record.endpoint = Some(OwnEndpoint::Resource);
         let whole = discard(body, head.headers.contains_key(EXPECT)).await;
         let mut response = Response::new(Bytes::new());
-        // Pages of any origin may read it: there is no secret in it, and the clients of some run in browsers.
+        // Pages of any origin may read it: it contains no secret, and some clients run in browsers.
         response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         match self {
             Self::Document(document) => {
@@ -91,7 +91,7 @@ impl ResourceAnswer {
         let (mut parts, bytes) = response.into_parts();
         parts.headers.insert(X_REQUEST_ID, record.request_id.clone());
         if !whole {
-            // The rest of it cannot be told from the next request.
+            // The rest of the body cannot be told from the next request.
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if parts.status != StatusCode::NO_CONTENT {
@@ -104,14 +104,15 @@ impl ResourceAnswer {
     }
 }
 
-/// The resource whose metadata is at a path. At the root it is that of the resource there, whatever its URL.
+/// The resource whose metadata is at a path. At the root this is the resource that covers all paths, whatever
+/// its URL.
 fn find<'r>(resources: &'r [Arc<Resource>], path: &str) -> Option<&'r Arc<Resource>> {
     let rest = path.strip_prefix(WELL_KNOWN)?;
     let named = resources.iter().find(|resource| resource.metadata_path() == path);
     named.or_else(|| resources.iter().find(|resource| rest.is_empty() && resource.is_at_root()))
 }
 
-/// The question of a browser before it sends what a page asks for (Fetch, "CORS-preflight request").
+/// Whether this is a browser's preflight for a page's request (Fetch, "CORS-preflight request").
 fn is_preflight(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }

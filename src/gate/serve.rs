@@ -1,4 +1,4 @@
-//! Timeouts and an orderly end for a connection of either protocol.
+//! Timeouts and graceful close for a connection of either protocol.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -11,32 +11,33 @@ use super::connections::ConnectionPlace;
 use super::io::ClientStream;
 use super::patience::{FAREWELL, NOTHING_DUE};
 
-/// The socket after its protocol is done with it.
+/// The socket, released by its protocol.
 #[derive(Debug)]
 pub(super) struct Returned {
     pub(super) stream: ClientStream,
-    /// The client may still be sending, so that closing at once could take the response away from it (RFC 9112 §9.6).
+    /// Whether the client may still be sending, so that closing at once could destroy the response (RFC 9112
+    /// §9.6).
     pub(super) unread: bool,
     pub(super) _place: ConnectionPlace,
 }
 
-/// How serving came to an end.
+/// How serving a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// In the ways of the protocol.
+    /// As the protocol provides.
     Served,
     /// With an error.
     Failed,
-    /// Out of patience.
+    /// At its deadline.
     Expired,
 }
 
-/// Polls a connection until it ends, its patience does, or, without haste, the worker drains. `deadline` says when
-/// patience ends; once its farewell has begun, it is given the moment that this lasts to. `farewell` begins the
-/// protocol's own way to end and tells whether it is worth waiting for once patience is gone.
+/// Polls a connection until it ends, its deadline passes, or the worker drains and the connection has closed
+/// gracefully. `deadline` returns the current deadline; it is passed the end of the farewell period once that
+/// has begun. `farewell` starts the protocol's graceful close, and returns whether it is worth waiting for.
 ///
-/// The timer is moved only when a deadline comes nearer: a connection that serves one request after the other never
-/// touches it.
+/// The timer is only moved when the deadline comes nearer, so a connection that serves one request after
+/// another never touches it.
 pub(super) async fn drive<C: Future<Output = Result<(), E>>, E>(
     connection: &ClientConnection,
     mut served: Pin<&mut C>,
@@ -78,7 +79,7 @@ pub(super) async fn drive<C: Future<Output = Result<(), E>>, E>(
     .await
 }
 
-/// When to look again while nothing is due.
+/// When to check again while nothing is due.
 fn far() -> Instant {
     Instant::now() + NOTHING_DUE
 }

@@ -17,7 +17,8 @@ use crate::enforce::target::{RequestTarget, Target};
 use crate::signals::SignalRequest;
 use crate::signals::intake::{Endpoint, Intake};
 
-/// What a target names, if it is below the path of the intake. Its path is read as that of any route.
+/// The endpoint that a target names, if it is below the path of the intake. The path is read like that of a
+/// route.
 pub(super) fn endpoint(intake: &Intake, method: &Method, target: &RequestTarget) -> Option<Endpoint> {
     if target.path().contains('%') {
         let target = Target::parse(method, target).ok()?;
@@ -26,7 +27,8 @@ pub(super) fn endpoint(intake: &Intake, method: &Method, target: &RequestTarget)
     intake.endpoint(target.path())
 }
 
-/// Serves one request to the intake. The body of a sender that sends too many, or to nobody, is not waited for.
+/// Serves one request to the intake. Does not wait for the body if the sender exceeds its limit or the
+/// endpoint is unknown.
 pub(super) async fn serve(
     intake: &Arc<Intake>,
     endpoint: &Endpoint,
@@ -59,7 +61,7 @@ pub(super) async fn serve(
     let (mut parts, bytes) = answer.into_parts();
     parts.headers.insert(X_REQUEST_ID, record.request_id.clone());
     if !whole {
-        // The rest of it cannot be told from the next request.
+        // The rest of the body cannot be told from the next request.
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     record.answered_here(parts.status);

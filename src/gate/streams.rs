@@ -1,8 +1,8 @@
-//! Uploads, responses and tunnels that outlast their decision: checks them again while they last.
+//! Checks uploads, responses and tunnels again that outlast their decision.
 //!
-//! A stream is checked as its next request would be: the same method, target, host, token and client certificate, with the
-//! configuration and the keys in force. There is one list per worker, processed every `check_interval`. A request that
-//! ends before the next check costs only an entry in that list.
+//! A stream is judged as its next request would be: with the same method, target, host, token and client
+//! certificate, and the configuration and keys in force. Each worker has one list, processed every
+//! `check_interval`. A request that ends before the next check costs only an entry in that list.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
@@ -32,7 +32,7 @@ mod question;
 
 pub(super) use question::StreamQuestion;
 
-/// Live streams, as configured (`[streams]`).
+/// Settings for live streams (`[streams]`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamSettings {
     /// Whether they end when their token is no longer in force.
@@ -41,46 +41,46 @@ pub struct StreamSettings {
     pub check_interval: Duration,
 }
 
-/// Whole decisions between two breaks for other work: each may verify a signature.
+/// Number of whole decisions before yielding to other work: each may verify a signature.
 const AT_ONCE: usize = 16;
 
-/// The requests of a worker that were let through and are not over.
+/// A worker's requests that were let through and have not ended.
 pub(super) struct Streams {
     counts: Arc<ConnectionCounts>,
     places: RefCell<Vec<Weak<WatchedStream>>>,
     free: RefCell<Vec<usize>>,
 }
 
-/// One of them. Its place in the list is given up when it is dropped.
+/// A watched request. It leaves its place in the list on drop.
 pub(super) struct WatchedStream {
     place: usize,
     asked: RefCell<StreamQuestion>,
     connection: Rc<ClientConnection>,
     grounds: RefCell<Grounds>,
-    /// Which bytes keep its token alive; `None` where the route does not need it.
+    /// Which bytes keep its token alive; `None` if the route does not need it.
     counts: Cell<Option<IdleCounts>>,
-    /// Its route only notes what it would reject.
+    /// Whether its route is in shadow mode.
     is_observed: Cell<bool>,
-    /// That it would be cut was noted.
+    /// Whether it was already logged that it would be cut.
     is_noted: Cell<bool>,
-    /// The answer that a decision depends on is being found out.
+    /// Whether a question of its decision is being answered.
     is_asking: Cell<bool>,
-    /// Counts it as one that may last indefinitely, if it is.
+    /// Counts it as a stream that may last indefinitely, if it is one.
     lasting: OnceCell<Streaming>,
-    /// It lasted already when a worker that drains looked last.
+    /// Whether it already lasted at the previous check of a draining worker.
     was_seen: Cell<bool>,
     /// Why it must end.
     ended: Cell<Option<Cut>>,
     waker: RefCell<Option<Waker>>,
-    /// When it was last looked whether bytes count as another use.
+    /// When it was last checked whether bytes count as another use.
     looked: Cell<Tick>,
 }
 
-/// What a look at a stream found.
+/// The result of checking a stream.
 enum StreamLook {
     Stands,
     Ended(Reason),
-    /// Configuration or keys have changed.
+    /// Configuration or keys have changed, so a whole decision is needed.
     Anew,
 }
 
@@ -89,7 +89,7 @@ impl Streams {
         Self { counts, places: RefCell::default(), free: RefCell::default() }
     }
 
-    /// Keeps an eye on a request that was let through.
+    /// Watches a request that was let through.
     pub(super) fn watch(
         &self,
         live: &Live,
@@ -121,10 +121,10 @@ impl Streams {
         stream
     }
 
-    /// Judges every stream again by what is in force, and ends what may not go on.
+    /// Judges every stream again by the current state, and ends those that may not continue.
     pub(super) async fn judge(&self, live: &Arc<Live>, metrics: &Metrics) {
         let (now, mut anew) = (Now::read(), Vec::new());
-        // Waking only queues a task, so nothing gives up its place meanwhile.
+        // Waking only queues a task, so no stream leaves its place in the meantime.
         for stream in self.places.borrow().iter().filter_map(Weak::upgrade) {
             match stream.look(live, now) {
                 StreamLook::Stands => {}
@@ -136,14 +136,14 @@ impl Streams {
             if count % AT_ONCE == AT_ONCE - 1 {
                 yield_now().await;
             }
-            // No fetch of keys is waited for: those in force are newer than those that proved the token.
+            // Does not wait for a fetch of keys: those in force are newer than those that verified the token.
             if let Some(stream) = stream.upgrade() {
                 stream.decide(live, Asked::KEYS, metrics);
             }
         }
     }
 
-    /// Ends, again and again, what would last longer than the gate.
+    /// Periodically ends streams that would outlast the gate, until dropped.
     pub(super) async fn end_lasting(&self) {
         loop {
             for stream in self.places.borrow().iter().filter_map(Weak::upgrade) {
@@ -157,7 +157,7 @@ impl Streams {
 }
 
 impl WatchedStream {
-    /// What can be said without a whole decision.
+    /// Checks what can be judged without a whole decision.
     fn look(&self, live: &Live, now: Now) -> StreamLook {
         if self.ended.get().is_some() {
             return StreamLook::Stands;
@@ -204,7 +204,7 @@ impl WatchedStream {
         }
     }
 
-    /// Finds out what a decision depends on, and then decides.
+    /// Answers the question of a decision, and then decides.
     fn find_out(self: &Rc<Self>, live: &Arc<Live>, ask: Ask, asked: Asked, metrics: &Metrics) {
         if self.is_asking.replace(true) {
             return;
@@ -219,7 +219,7 @@ impl WatchedStream {
         }));
     }
 
-    /// Ends it, where streams are cut and its route is enforced.
+    /// Ends the stream, if streams are cut and its route is enforced.
     fn end(&self, reason: Reason, settings: StreamSettings, metrics: &Metrics) {
         if !settings.cut_on_revocation {
             return;
@@ -242,7 +242,7 @@ impl WatchedStream {
         }
     }
 
-    /// Tells those who serve it, unless they were told before.
+    /// Wakes the task that serves it with the reason; returns false if it was cut before.
     fn cut(&self, why: Cut) -> bool {
         if self.ended.get().is_some() {
             return false;
@@ -254,8 +254,8 @@ impl WatchedStream {
         true
     }
 
-    /// Bytes have flowed in this direction. Where that is a use of the token, it is one from this moment on, and not from
-    /// the next look.
+    /// Records that bytes have flowed in this direction. If that is a use of the token, it counts from this
+    /// moment, not from the next check.
     pub(super) fn moved(&self, flow: Flow) {
         let grounds = self.grounds.borrow();
         let counts = is_use(self.counts.get(), flow);
@@ -271,9 +271,9 @@ impl WatchedStream {
         }
     }
 
-    /// From now on it is a stream that may last indefinitely: one of events, or a tunnel.
+    /// Marks it as a stream that may last indefinitely: a stream of events, or a tunnel.
     pub(super) fn lasts(&self) {
-        // Once is enough.
+        // Counted only once.
         self.lasting.get_or_init(|| self.connection.worker.streams.counts.streaming());
     }
 
@@ -308,7 +308,7 @@ impl WatchedStream {
     }
 }
 
-/// Which bytes on a route keep the token alive: an anonymous one does not need it.
+/// Which bytes on a route keep the token alive; `None` on an anonymous route, which does not need it.
 fn counts(route: &Route) -> Option<IdleCounts> {
     (!route.settings().anonymous).then_some(route.settings().idle_counts)
 }

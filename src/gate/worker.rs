@@ -1,4 +1,4 @@
-//! One worker: the state shared by its connections, and its start and end.
+//! One worker: the state shared by its connections, its startup and its shutdown.
 //!
 //! Everything here belongs to one thread. The configuration in force is read again for every request.
 
@@ -29,7 +29,7 @@ use crate::shutdown::Phase;
 use crate::time::{Now, Timestamp};
 use crate::traces::TraceIds;
 
-/// What the connections of a worker share.
+/// The state shared by a worker's connections.
 pub(super) struct Worker {
     pub(super) shared: WorkersShared,
     pub(super) request_ids: RequestIds,
@@ -52,14 +52,14 @@ pub(super) struct Handshakes {
     pub(super) error: IntCounter,
 }
 
-/// What a configuration comes down to on this worker.
+/// A configuration, prepared for this worker.
 pub(super) struct Generation {
     pub(super) live: Arc<Live>,
     pub(super) forwarder: Forwarder,
     pub(super) meters: Meters,
-    /// An upstream has a limit on requests.
+    /// Whether any upstream has a limit on requests.
     has_limited_upstream: bool,
-    /// A route says itself what pages of other origins may do.
+    /// Whether any route has CORS settings.
     pub(super) has_cors: bool,
 }
 
@@ -84,7 +84,7 @@ impl Generation {
         Rc::new(Self { live, forwarder, meters, has_limited_upstream, has_cors })
     }
 
-    /// The route of a request whose upstream is at its limit now. Looks for a route only while an upstream is.
+    /// The route of a request whose upstream is at its limit. Looks for a route only while any upstream is.
     pub(super) fn full_route(&self, request: &Request<'_>, now: Now) -> Option<Arc<Route>> {
         let upstreams = &self.live.upstreams;
         if !self.has_limited_upstream || !upstreams.iter().any(|upstream| upstream.is_full()) {
@@ -97,7 +97,7 @@ impl Generation {
     /// Counts a request of this route at its upstream.
     ///
     /// # Errors
-    /// The refusal, when that is at its limit.
+    /// The refusal, when the upstream is at its limit.
     pub(super) fn begin_at_upstream(&self, route: &Route) -> Result<RequestSlot, GateRefusal> {
         let slot = self.live.upstreams.get(route.upstream()).map(|upstream| upstream.begin_request());
         slot.unwrap_or(Ok(RequestSlot::default())).map_err(|AtCapacity| GateRefusal::UPSTREAM_OVERLOADED)
@@ -129,7 +129,7 @@ impl Worker {
         })
     }
 
-    /// The configuration in force. Connections to upstreams that have not changed are kept across generations.
+    /// The configuration in force. Connections to unchanged upstreams are kept across generations.
     pub(super) fn generation(&self) -> Rc<Generation> {
         let mut newest = self.newest.borrow_mut();
         let (live, mut current) = (newest.load(), self.current.borrow_mut());
@@ -144,20 +144,20 @@ impl Worker {
         self.dates.at(Timestamp::coarse())
     }
 
-    /// What a connection holds as long as it is open; `None` once connections are only ended.
+    /// A guard that a connection holds while it is open; `None` once the worker only closes connections.
     pub(super) fn open(&self) -> Option<mpsc::Sender<Infallible>> {
         self.open.borrow().clone()
     }
 
-    /// Waits until connections are to be ended.
+    /// Waits until connections must close.
     pub(super) async fn drained(&self) {
         if !self.draining.get() {
             self.drain.notified().await;
         }
     }
 
-    /// Judges what lasts, again and again. Never sleeps long, so that a shorter interval of another configuration takes
-    /// effect at once.
+    /// Judges lasting streams periodically. Never sleeps long, so that a shorter interval in a new
+    /// configuration takes effect at once.
     async fn watch(self: Rc<Self>) {
         let mut looked = Instant::now();
         loop {

@@ -1,4 +1,4 @@
-//! What the log says of a token that was denied before anybody vouched for it.
+//! Records what a denied token claims, for the log.
 
 use http::HeaderMap;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::gate::loggable::visible;
 use crate::jose::jws::Jws;
 
 impl Record {
-    /// Takes note of what a token that is refused for its issuer or its audience names instead.
+    /// Records the issuer or audience of a token that is denied for it.
     pub(in crate::gate) fn refused_token(&mut self, reason: Reason, headers: &HeaderMap) {
         let claim = match reason {
             Reason::UnknownIssuer => ("claimed_issuer", "iss"),

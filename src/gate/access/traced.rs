@@ -1,4 +1,4 @@
-//! A request's place in a trace: decided when its head is there, exported with its record.
+//! The trace of a request: decided when its head is complete, exported with its record.
 
 use std::rc::Rc;
 
@@ -8,10 +8,10 @@ use super::Record;
 use crate::forward::{OutgoingTrace, UpstreamCall};
 use crate::traces::{FinishedCall, FinishedRequest, RequestTrace};
 
-/// What is traced of a request.
+/// The trace of a request.
 pub(super) struct Traced {
     trace: RequestTrace,
-    /// Notes of the call to the upstream, for a request whose spans are recorded.
+    /// Data on the call to the upstream, if the request's spans are recorded.
     call: Option<Rc<UpstreamCall>>,
 }
 
@@ -30,13 +30,13 @@ impl Record {
         }
     }
 
-    /// What the upstream is sent of the trace.
+    /// The trace context to send to the upstream.
     pub(in crate::gate) fn outgoing_trace(&self) -> Option<OutgoingTrace> {
         let Traced { trace, call } = self.traced.as_ref()?;
         Some(OutgoingTrace { context: trace.sent(), call: call.clone() })
     }
 
-    /// Hands the request over to the exporter, if its spans are recorded.
+    /// Hands the request to the exporter, if its spans are recorded.
     pub(super) fn export(&self, status: u16) {
         let (Some(Traced { trace, call: Some(call) }), Some(decided), Some(tracing)) =
             (&self.traced, self.decision, &self.generation.live.tracing)
@@ -52,11 +52,11 @@ impl Record {
         });
     }
 
-    /// `None` for a request that went to no upstream.
+    /// The completed call to the upstream; `None` if the request went to no upstream.
     fn finished_call(&self, call: &UpstreamCall, upstream: &str) -> Option<FinishedCall> {
         let (address, port) = call.server()?;
         let began = self.forwarded_at?.elapsed();
-        // Without an answer it ended when the gate answered in its place.
+        // Without a response, the call ended when the gate answered in the upstream's place.
         let lasted = if call.status().is_some() { began } else { self.upstream_time.unwrap_or(began) };
         Some(FinishedCall {
             upstream: upstream.into(),

@@ -12,7 +12,7 @@ use super::encode::{self, Announced, AnswerFraming, AnswerTraits};
 use super::wire::ClientWire;
 use crate::gate::body::AnswerBody;
 
-/// A response that is being sent. Its head is in the outbox already.
+/// A response being sent. Its head is already in the outbox.
 pub(super) struct Http1Answering<'a> {
     wire: &'a ClientWire,
     framing: AnswerFraming,
@@ -22,7 +22,7 @@ pub(super) struct Http1Answering<'a> {
 }
 
 impl<'a> Http1Answering<'a> {
-    /// Writes the head. Returns also whether another request may follow.
+    /// Writes the head. Also returns whether another request may follow.
     pub(super) fn begin(
         wire: &'a ClientWire,
         asked: AnswerTraits,
@@ -32,7 +32,8 @@ impl<'a> Http1Answering<'a> {
     ) -> (Self, bool) {
         let (mut head, body) = response.into_parts();
         let framing = AnswerFraming::of(head.status, asked, body.size_hint().exact());
-        // The gate's own refusals say so; an upstream's response is about another connection and was stripped of it.
+        // The gate's own refusals say so; an upstream's `Connection` field was about another connection and
+        // was removed.
         let closes = head.headers.contains_key(http::header::CONNECTION);
         let persistent = keep_alive && !closes && framing != AnswerFraming::Close && wire.can_go_on();
         let announced = Announced::new(asked, &mut head.headers);
@@ -41,15 +42,15 @@ impl<'a> Http1Answering<'a> {
         (Self { wire, framing, announced, body: Some(body).filter(|_| !ends) }, persistent)
     }
 
-    /// Sends all of it.
+    /// Sends the rest of the response.
     ///
     /// # Errors
-    /// When it cannot be sent to its end: what was sent must not look complete.
+    /// When it cannot be sent completely: what was sent must not look complete.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let starved = self.poll_pieces(cx)?.is_pending();
             if self.wire.poll_drain(cx)?.is_pending() {
-                // A client that does not read cannot be told that its token is no longer in force.
+                // A client that does not read cannot be sent the reason why its token is no longer in force.
                 let cut = self.body.as_ref().is_some_and(|body| body.poll_cut(cx).is_ready());
                 return if cut {
                     Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
@@ -66,7 +67,7 @@ impl<'a> Http1Answering<'a> {
         }
     }
 
-    /// Takes pieces of the body as long as there is room.
+    /// Takes pieces of the body while there is space.
     fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(body) = &mut self.body {
             if !self.wire.outbox(|outbox| outbox.takes_more()) {

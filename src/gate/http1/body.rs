@@ -7,13 +7,13 @@ use memchr::memchr;
 use super::head::{HeadLimits, Http1Fault};
 use super::lines::{self, BodyFraming};
 
-/// Longest chunk-size line, extensions included (RFC 9112 §7.1.1 asks for a limit).
+/// Maximum length of a chunk-size line, including extensions (RFC 9112 §7.1.1 requires a limit).
 pub(super) const MAX_CHUNK_LINE: usize = 256;
 
-/// One step through a body.
+/// The result of one step through a body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RequestPiece {
-    /// Some of the body.
+    /// Part of the body.
     Data(Bytes),
     /// The trailers, which end it.
     Trailers(HeaderMap),
@@ -23,33 +23,33 @@ pub(crate) enum RequestPiece {
     More,
 }
 
-/// Takes one body off a connection's bytes.
+/// Reads one body from a connection's bytes.
 #[derive(Debug)]
 pub(crate) struct BodyReader {
     limits: HeadLimits,
     state: RequestBodyState,
-    /// How far the end of a line was looked for.
+    /// How far the search for a line end has got.
     looked: usize,
-    /// Bytes of the trailer section so far.
+    /// Size of the trailer section so far.
     trailer_bytes: usize,
     trailers: HeaderMap,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RequestBodyState {
-    /// So many bytes to the end.
+    /// This many bytes remain.
     Length(u64),
-    /// At the size of a chunk.
+    /// Before a chunk size.
     ChunkSize,
-    /// In a chunk, so many bytes before its end.
+    /// Within a chunk, of which this many bytes remain.
     Chunk(u64),
-    /// At the line end behind a chunk.
+    /// Before the line end after a chunk.
     ChunkEnd,
-    /// At a trailer line, or the empty line that ends the body.
+    /// Before a trailer line, or the empty line that ends the body.
     Trailer,
     /// Complete.
     End,
-    /// Nothing is read after a fault.
+    /// After a fault, nothing more is read.
     Broken(Http1Fault),
 }
 
@@ -68,7 +68,7 @@ impl BodyReader {
         self.state == RequestBodyState::End
     }
 
-    /// How many bytes are left, when that is known.
+    /// The number of remaining bytes, if known.
     pub(super) fn remaining(&self) -> Option<u64> {
         match self.state {
             RequestBodyState::End => Some(0),
@@ -77,10 +77,10 @@ impl BodyReader {
         }
     }
 
-    /// Takes the next piece off `inbox`.
+    /// Takes the next piece from `inbox`.
     ///
     /// # Errors
-    /// When the body cannot be read to its end; then and from then on.
+    /// When the body is malformed; the same error again on every later call.
     pub(crate) fn next(&mut self, inbox: &mut BytesMut) -> Result<RequestPiece, Http1Fault> {
         let piece = self.step(inbox);
         if let Err(fault) = piece {
@@ -141,7 +141,7 @@ impl BodyReader {
         }
     }
 
-    /// Takes the end of the body together with its last chunk, so that it can be forwarded in one write.
+    /// Takes the end of the body together with its last chunk, so that both are forwarded in one write.
     fn end_early(&mut self, inbox: &mut BytesMut) {
         const END: &[u8] = b"\r\n0\r\n\r\n";
         if self.state == RequestBodyState::ChunkEnd && inbox.starts_with(END) {
@@ -150,7 +150,7 @@ impl BodyReader {
         }
     }
 
-    /// Takes a line off `inbox`, and its end with it.
+    /// Takes a line from `inbox`, including its line end.
     fn line(&mut self, inbox: &mut BytesMut) -> Result<Option<BytesMut>, Http1Fault> {
         let found = inbox.get(self.looked..).and_then(|rest| memchr(b'\n', rest));
         let length = found.map_or(inbox.len(), |end| self.looked + end + 1);

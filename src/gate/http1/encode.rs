@@ -7,12 +7,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use crate::gate::http::Head;
 
-/// What a response depends on of its request.
+/// The properties of a request that its response depends on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AnswerTraits {
     is_head: bool,
     version: Version,
-    /// The client takes trailers (RFC 9110 §10.1.4).
+    /// Whether the client accepts trailers (RFC 9110 §10.1.4).
     takes_trailers: bool,
 }
 
@@ -35,18 +35,18 @@ impl AnswerTraits {
 /// How the end of a response's body is marked (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AnswerFraming {
-    /// No body, whatever the fields say of one.
+    /// No body, whatever the fields say.
     Empty,
-    /// So many bytes are still to come.
+    /// This many more bytes.
     Length(u64),
-    /// In chunks.
+    /// Chunked transfer coding.
     Chunked,
-    /// By the end of the connection.
+    /// Closing the connection.
     Close,
 }
 
 impl AnswerFraming {
-    /// For a body of `size`, when that is known.
+    /// The framing for a body of `size`, if that is known.
     pub(crate) fn of(status: StatusCode, asked: AnswerTraits, size: Option<u64>) -> Self {
         let bodiless = asked.is_head
             || status.is_informational()
@@ -60,7 +60,7 @@ impl AnswerFraming {
     }
 }
 
-/// Writes the head of a response. `persistent`: another request may follow.
+/// Writes the head of a response. `persistent`: whether another request may follow.
 pub(crate) fn head(
     out: &mut Vec<u8>,
     (status, headers): (StatusCode, &HeaderMap),
@@ -70,7 +70,7 @@ pub(crate) fn head(
     date: &HeaderValue,
 ) {
     let switches = status == StatusCode::SWITCHING_PROTOCOLS;
-    // A response without a body may still tell the length that the body would have (RFC 9110 §8.6).
+    // A response without a body may still state the length that the body would have (RFC 9110 §8.6).
     let keeps_length = framing == AnswerFraming::Empty && !switches && status != StatusCode::NO_CONTENT;
     out.reserve(512);
     status_line(out, asked.version, status);
@@ -103,7 +103,7 @@ pub(crate) fn head(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes a status line; HTTP/1.0 is answered in its own version.
+/// Writes a status line; an HTTP/1.0 request is answered in its own version.
 pub(super) fn status_line(out: &mut Vec<u8>, version: Version, status: StatusCode) {
     out.extend_from_slice(if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.extend_from_slice(status.as_str().as_bytes());
@@ -120,7 +120,7 @@ pub(super) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The trailers that may be sent: those that the head has announced, to a client that takes them.
+/// The trailers that may be sent: those announced in the head, to a client that accepts trailers.
 #[derive(Debug)]
 pub(super) struct Announced(Option<HeaderMap>);
 
@@ -132,7 +132,7 @@ impl Announced {
         Self(Some(headers.get_all(TRAILER).iter().map(|names| (TRAILER, names.clone())).collect()))
     }
 
-    /// Writes those of `trailers`.
+    /// Writes the announced ones of `trailers`.
     pub(super) fn write(&self, out: &mut Vec<u8>, trailers: &HeaderMap) {
         let Some(announced) = &self.0 else { return };
         let is_announced = |name: &HeaderName| {
@@ -195,7 +195,7 @@ mod tests {
 
     type Fields = &'static [(&'static str, &'static str)];
 
-    /// What an upstream says of its own connection is about another one.
+    /// Fields by which an upstream frames its own connection.
     const FRAMED: Fields =
         &[("content-length", "7"), ("transfer-encoding", "gzip"), ("connection", "x"), ("a", "b")];
     const DATED: Fields = &[("date", "then")];
@@ -211,7 +211,7 @@ mod tests {
         (OLD, 200, FRAMED, AnswerFraming::Length(5), true, "HTTP/1.0 200 OK|a: b|content-length: 5|connection: keep-alive|date: now||"),
         (OLD, 200, FRAMED, AnswerFraming::Length(5), false, "HTTP/1.0 200 OK|a: b|content-length: 5|connection: close|date: now||"),
         (OLD, 200, FRAMED, AnswerFraming::Close, false, "HTTP/1.0 200 OK|a: b|connection: close|date: now||"),
-        // The response to HEAD, or 304: the length that the body would have.
+        // The response to HEAD, or a 304: the length that the body would have.
         (NEW, 200, FRAMED, AnswerFraming::Empty, true, "HTTP/1.1 200 OK|content-length: 7|a: b|date: now||"),
         (NEW, 304, FRAMED, AnswerFraming::Empty, true, "HTTP/1.1 304 Not Modified|content-length: 7|a: b|date: now||"),
         // RFC 9110 §8.6: no length in 1xx and 204.

@@ -1,7 +1,7 @@
-//! Parses the heads of HTTP/1.1 requests, and decides whether they are acceptable (RFC 9112).
+//! Parses the heads of HTTP/1.1 requests and decides whether they are acceptable (RFC 9112).
 //!
-//! Sans I/O: it takes a complete head from the bytes received, and stops at the first byte that two parsers could interpret
-//! differently. Knows framing, not what a request asks for.
+//! Performs no I/O: it takes a complete head from the bytes received, and stops at the first byte that two
+//! parsers could interpret differently. This module knows framing, not what a request asks for.
 
 use std::fmt;
 use std::rc::Rc;
@@ -16,20 +16,20 @@ use crate::gate::http;
 /// Limits on a request's head and trailers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeadLimits {
-    /// Bytes from the request line to the empty line, both included.
+    /// Maximum size from the request line to the empty line, inclusive.
     pub(crate) bytes: usize,
-    /// Field lines.
+    /// Maximum number of field lines.
     pub(crate) fields: usize,
 }
 
-/// Why a request is not read any further.
+/// Why reading of a request stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Http1Fault {
-    /// What the client is answered, when it can still be.
+    /// The response status, if a response can still be sent.
     pub(crate) status: StatusCode,
-    /// What is wrong, for the client.
+    /// The description for the client.
     pub(crate) problem: &'static str,
-    /// It lies in the target or the host, and not in the framing.
+    /// Whether the fault is in the target or host rather than in the framing.
     pub(crate) of_target: bool,
 }
 
@@ -62,20 +62,20 @@ pub(crate) struct RequestHead {
     pub(crate) head: Rc<http::Head>,
     /// How its body is delimited.
     pub(crate) body: BodyFraming,
-    /// The client asks for another protocol in a way that can be granted (RFC 9110 §7.8).
+    /// Whether the client asks for another protocol in a form that can be granted (RFC 9110 §7.8).
     pub(crate) wants_upgrade: bool,
-    /// The client wants to send another request afterwards (RFC 9112 §9.3).
+    /// Whether the client wants to send another request afterwards (RFC 9112 §9.3).
     pub(crate) keep_alive: bool,
 }
 
-/// Takes heads off a connection's bytes.
+/// Reads heads from a connection's bytes.
 #[derive(Debug)]
 pub(crate) struct HeadReader {
     limits: HeadLimits,
     lines: HeadLines,
-    /// Where the line that is being read begins.
+    /// Where the current line begins.
     line: usize,
-    /// How far the end of the line was looked for.
+    /// How far the search for the line end has got.
     looked: usize,
 }
 
@@ -84,23 +84,23 @@ impl HeadReader {
         Self { limits, lines: HeadLines::default(), line: 0, looked: 0 }
     }
 
-    /// The method of the head that is being read, if that much has come.
+    /// The method of the current head, if it has been received.
     pub(super) fn method(&self) -> Option<&Method> {
         self.lines.method()
     }
 
-    /// Takes a head off `inbox`; `None` when more bytes are needed. Reads each byte once, however they come.
+    /// Takes a head from `inbox`; `None` if more bytes are needed. Reads each byte once, however they arrive.
     ///
     /// # Errors
-    /// At the first byte that makes the head one that is not read. Nothing may be read after it.
+    /// At the first byte that makes the head unacceptable. Nothing may be read after it.
     pub(crate) fn read(&mut self, inbox: &mut BytesMut) -> Result<Option<RequestHead>, Http1Fault> {
         while let Some(end) = inbox.get(self.looked..).and_then(|rest| memchr(b'\n', rest)) {
             let end = self.looked + end;
             let line = inbox.get(self.line..=end).unwrap_or_default();
-            // In this order however the line came, so that the fault is the same.
+            // Checked in the same order however the line arrived, so that the fault is the same.
             self.lines.check_first_byte(line)?;
             self.lines.check_size(line, self.limits)?;
-            // RFC 9112 §2.2: a lone LF may be taken as a line end, which is how two parsers come to disagree.
+            // RFC 9112 §2.2 allows a lone LF as a line end, which is how two parsers come to disagree.
             let line = line.strip_suffix(b"\r\n").ok_or(Http1Fault::bad("A line does not end with CRLF"))?;
             let body = self.lines.line(line, self.line, self.limits)?;
             (self.line, self.looked) = (end + 1, end + 1);

@@ -12,25 +12,25 @@ use super::head::{HeadLimits, Http1Fault, RequestHead};
 use crate::enforce::target::RequestTarget;
 use crate::gate::http::Head;
 
-/// Longest request-target. HTTP/2 towards an upstream can hold no longer one.
+/// Maximum length of a request target. HTTP/2 towards an upstream cannot carry a longer one.
 const MAX_TARGET: usize = 65_534;
-/// Longest method. There is no registered one of half that length.
+/// Maximum length of a method. No registered one is half as long.
 const MAX_METHOD: usize = 32;
 
 /// How the body of a request is delimited (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyFraming {
-    /// This many bytes; none for a request without a body.
+    /// This many bytes; 0 for a request without a body.
     Length(u64),
-    /// In chunks.
+    /// Chunked transfer coding.
     Chunked,
 }
 
-/// What is known of a head by the lines that have come.
+/// The facts about a head from the lines received so far.
 #[derive(Debug, Default)]
 pub(super) struct HeadLines {
     bytes: usize,
-    /// One empty line before the request line was ignored (RFC 9112 §2.2).
+    /// Whether an empty line before the request line was ignored (RFC 9112 §2.2).
     blank: bool,
     method: Option<Method>,
     target: Range<usize>,
@@ -44,14 +44,14 @@ pub(super) struct HeadLines {
     connection: Options,
 }
 
-/// Where a field lies in the head.
+/// The position of a field in the head.
 #[derive(Debug)]
 struct Field {
     name: Range<usize>,
     value: Range<usize>,
 }
 
-/// What `Connection` lists of what matters here.
+/// The relevant options in `Connection`.
 #[derive(Debug, Default, Clone, Copy)]
 struct Options {
     upgrade: bool,
@@ -65,7 +65,7 @@ impl HeadLines {
         self.method.as_ref()
     }
 
-    /// Refuses what cannot become a request line before its end has come, such as a TLS handshake.
+    /// Rejects at once what cannot become a request line, such as a TLS handshake.
     pub(super) fn check_first_byte(&self, line: &[u8]) -> Result<(), Http1Fault> {
         match line.first() {
             Some(&byte) if self.version.is_none() && !is_token(byte) && byte != b'\r' => Err(NOT_HTTP),
@@ -73,7 +73,7 @@ impl HeadLines {
         }
     }
 
-    /// Whether a line, or what has come of it, still fits.
+    /// Checks that a line, or the part of it received so far, fits the limits.
     pub(super) fn check_size(&self, line: &[u8], limits: HeadLimits) -> Result<(), Http1Fault> {
         if self.bytes.saturating_add(line.len()) <= limits.bytes {
             return Ok(());
@@ -81,12 +81,13 @@ impl HeadLines {
         if self.version.is_some() {
             return Err(HEAD_TOO_LARGE);
         }
-        // It may also be what stands for the version that is too long.
+        // What stands in place of the version may also be what is too long.
         let version = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
         Err(if version.len() > b"HTTP/1.1\r\n".len() { NOT_HTTP } else { TARGET_TOO_LONG })
     }
 
-    /// Judges the line that begins at `start`; the empty one ends the head and tells how the body is delimited.
+    /// Parses the line that begins at `start`; the empty line ends the head and returns the framing of the
+    /// body.
     pub(super) fn line(
         &mut self,
         line: &[u8],
@@ -112,7 +113,7 @@ impl HeadLines {
         Ok(None)
     }
 
-    /// The head that consists of `bytes`, after its last line.
+    /// Returns the head that consists of `bytes`, after its last line.
     pub(super) fn take(&mut self, bytes: &Bytes, body: BodyFraming) -> Result<RequestHead, Http1Fault> {
         let version = self.version.unwrap_or_default();
         let request = RequestHead {
@@ -167,7 +168,7 @@ impl HeadLines {
         if target.len() > MAX_TARGET { Err(TARGET_TOO_LONG) } else { Ok(()) }
     }
 
-    /// Records the fields that frame the message, or say where it goes.
+    /// Records the fields that frame the message or determine its destination.
     fn framing_field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Http1Fault> {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
@@ -192,7 +193,8 @@ impl HeadLines {
         Ok(())
     }
 
-    /// RFC 9112 §6.3 lets identical repetitions pass; two parsers may still differ on them.
+    /// Records the length. RFC 9112 §6.3 allows identical repetitions, but parsers may still disagree on
+    /// them.
     fn keep_length(&mut self, value: &[u8]) -> Result<(), Http1Fault> {
         match self.length.replace(content_length(value)?) {
             None => Ok(()),
@@ -209,7 +211,7 @@ impl HeadLines {
     }
 
     fn end(&self) -> Result<BodyFraming, Http1Fault> {
-        // RFC 9112 §3.2: also beside an absolute-form target, which overrides it.
+        // RFC 9112 §3.2: required even beside an absolute-form target, which overrides it.
         if !self.host && self.version == Some(Version::HTTP_11) {
             return Err(NO_HOST);
         }
@@ -255,7 +257,7 @@ fn minor(version: &[u8]) -> Result<Version, Http1Fault> {
     }
 }
 
-/// RFC 9112 §3.2: origin-form, absolute-form, or `*` for `OPTIONS`.
+/// Parses the target (RFC 9112 §3.2): origin-form, absolute-form, or `*` for `OPTIONS`.
 fn request_target(method: &Method, target: Bytes) -> Result<RequestTarget, Http1Fault> {
     let target = RequestTarget::from_bytes(target).map_err(|_bad| BAD_TARGET)?;
     let sound = match target.authority() {
@@ -265,7 +267,7 @@ fn request_target(method: &Method, target: Bytes) -> Result<RequestTarget, Http1
     if sound { Ok(target) } else { Err(BAD_TARGET) }
 }
 
-/// Where name and value of a field line lie, without the blanks around the value (RFC 9112 §5).
+/// The positions of name and value in a field line, without the white space around the value (RFC 9112 §5).
 fn field(line: &[u8]) -> Result<(Range<usize>, Range<usize>), Http1Fault> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(Http1Fault::bad("A header field is folded over several lines"));
@@ -275,7 +277,7 @@ fn field(line: &[u8]) -> Result<(Range<usize>, Range<usize>), Http1Fault> {
     if name.is_empty() || !name.iter().copied().all(is_token) {
         return Err(BAD_NAME);
     }
-    // Without an early end, so that the compiler can look at many bytes at once.
+    // No early exit, so that the compiler can vectorize the loop.
     if value.iter().fold(false, |found, &byte| found | is_control(byte)) {
         return Err(CONTROL);
     }
@@ -284,8 +286,8 @@ fn field(line: &[u8]) -> Result<(Range<usize>, Range<usize>), Http1Fault> {
     Ok((0..colon, start..start + value.trim_ascii_end().len()))
 }
 
-/// Takes in one trailer line. One that would have framed the message, had it come in the head, is
-/// refused rather than ignored (RFC 9110 §6.5.1).
+/// Parses one trailer line. A field that frames a message if it comes in the head is rejected rather than
+/// ignored (RFC 9110 §6.5.1).
 pub(super) fn trailer(line: &[u8], trailers: &mut HeaderMap, limits: HeadLimits) -> Result<(), Http1Fault> {
     if trailers.len() == limits.fields {
         return Err(TOO_MANY_FIELDS);
@@ -302,7 +304,7 @@ pub(super) fn trailer(line: &[u8], trailers: &mut HeaderMap, limits: HeadLimits)
     Ok(())
 }
 
-/// RFC 9110 §8.6: digits only, and no more than fit.
+/// Parses a length (RFC 9110 §8.6): digits only, without overflow.
 fn content_length(value: &[u8]) -> Result<u64, Http1Fault> {
     const INVALID: Http1Fault = Http1Fault::bad("The Content-Length is invalid");
     if value.is_empty() {
@@ -311,7 +313,7 @@ fn content_length(value: &[u8]) -> Result<u64, Http1Fault> {
     value.iter().try_fold(0, |sum, &byte| digit(sum, byte, 10)).ok_or(INVALID)
 }
 
-/// The size before `;` and extensions, which mean nothing here (RFC 9112 §7.1).
+/// Parses the size before `;` and extensions, which are ignored (RFC 9112 §7.1).
 pub(super) fn chunk_size(line: &[u8]) -> Result<u64, Http1Fault> {
     const INVALID: Http1Fault = Http1Fault::bad("The size of a chunk is invalid");
     let digits = memchr(b';', line).and_then(|end| line.get(..end)).unwrap_or(line);
@@ -326,7 +328,8 @@ fn digit(sum: u64, byte: u8, radix: u32) -> Option<u64> {
     sum.checked_mul(radix.into())?.checked_add(digit.into())
 }
 
-/// `chunked` and nothing else: no other coding is known here (RFC 9112 §6.1), and a list could be read in two ways.
+/// Checks that the coding is `chunked` and nothing else: no other coding is supported (RFC 9112 §6.1), and a
+/// list could be read in two ways.
 fn coding(value: &[u8]) -> Result<(), Http1Fault> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(());
@@ -338,7 +341,8 @@ fn coding(value: &[u8]) -> Result<(), Http1Fault> {
     Err(Http1Fault::new(StatusCode::NOT_IMPLEMENTED, "The transfer coding is not supported"))
 }
 
-/// A host and maybe a port (RFC 9110 §7.2), of the characters that real names and addresses consist of.
+/// Whether a value is a host with an optional port (RFC 9110 §7.2), made of characters that occur in real
+/// names and addresses.
 pub(in crate::gate) fn is_host(value: &[u8]) -> bool {
     let (host, port) = match value {
         [b'[', rest @ ..] => match memchr(b']', rest).map(|end| rest.split_at(end)) {
@@ -355,7 +359,7 @@ pub(in crate::gate) fn is_host(value: &[u8]) -> bool {
     !host.is_empty() && host.iter().copied().all(is_host_byte) && is_port(port)
 }
 
-/// Nothing, or `:` and a number that may be left out (RFC 3986 §3.2.3).
+/// Whether the text is empty, or `:` followed by an optional port number (RFC 3986 §3.2.3).
 fn is_port(text: &[u8]) -> bool {
     match text {
         [] | [b':'] => true,
@@ -366,13 +370,13 @@ fn is_port(text: &[u8]) -> bool {
     }
 }
 
-/// What names and addresses of hosts consist of; a table, because it is asked for every byte.
+/// Whether host names and addresses contain this byte; a table, because it is checked for every byte.
 const fn is_host_byte(byte: u8) -> bool {
     const HOST: [bool; 256] = alphanumeric_and(b"-._~");
     HOST[byte as usize]
 }
 
-/// `tchar` (RFC 9110 §5.6.2).
+/// Whether a byte is a `tchar` (RFC 9110 §5.6.2).
 const fn is_token(byte: u8) -> bool {
     const TOKEN: [bool; 256] = alphanumeric_and(b"!#$%&'*+-.^_`|~");
     TOKEN[byte as usize]
@@ -393,7 +397,7 @@ const fn alphanumeric_and(others: &[u8]) -> [bool; 256] {
     table
 }
 
-/// A byte that no field value may hold (RFC 9110 §5.5).
+/// Whether no field value may contain this byte (RFC 9110 §5.5).
 const fn is_control(byte: u8) -> bool {
     (byte < 0x20 && byte != b'\t') || byte == 0x7f
 }

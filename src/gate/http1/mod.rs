@@ -1,12 +1,14 @@
-//! HTTP/1.1 of clients: one request after the other, and an end that loses no answer (RFC 9112).
+//! HTTP/1.1 with clients: serves one request after another, and closes connections without losing a response
+//! (RFC 9112).
 //!
-//! A server of our own rather than hyper's: each head is parsed once and by one set of rules, so that no two parsers can
-//! disagree on where a request begins; the task of a connection sees its own socket, so that deadlines, interim responses
-//! and the end need no messages to and fro; a connection at rest keeps no buffers; and a request costs less.
+//! This is our own server rather than hyper's. Each head is parsed once, by one set of rules, so that no two
+//! parsers can disagree on where a request begins. The task of a connection sees its own socket, so that
+//! deadlines, interim responses and the close need no messages between tasks. Idle connections keep no
+//! buffers, and a request costs less.
 //!
-//! `lines`, `head` and `body` read, `encode` writes, without I/O. `wire` is the socket with its buffers, shared by the
-//! task of the connection and the body of the request being served (`upload`); `answer` sends. `standing` is how long a
-//! client may take.
+//! `lines`, `head` and `body` parse and `encode` formats, without I/O. `wire` is the socket with its buffers,
+//! shared by the connection's task and the body of the current request (`upload`); `answer` sends. `standing`
+//! determines how long a client may take.
 
 mod answer;
 pub(crate) mod body;
@@ -81,7 +83,7 @@ pub(super) async fn serve(connection: Rc<ClientConnection>, stream: ClientStream
     drop(place);
 }
 
-/// Serves what the client asks, until one of both wants no more.
+/// Serves requests until the client or the gate ends the connection.
 async fn requests(connection: &Rc<ClientConnection>, wire: &Rc<ClientWire>) -> io::Result<()> {
     loop {
         match poll_fn(|cx| wire.poll_next(cx)).await? {
@@ -135,7 +137,7 @@ async fn exchange(
     Ok(persistent && wire.is_between_requests())
 }
 
-/// Waits for what becomes of a request, as long as the client is there.
+/// Waits for the response to a request, as long as the client is there.
 async fn visited(
     wire: &ClientWire,
     mut visit: Pin<Box<impl Future<Output = Response<AnswerBody>>>>,

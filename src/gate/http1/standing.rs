@@ -1,41 +1,41 @@
-//! The state of an HTTP/1.1 connection, and how long its client may stay in it.
+//! The state of an HTTP/1.1 connection, and how long its client may keep it in that state.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a connection is busy with.
+/// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionPhase {
-    /// No byte of a request has come.
+    /// No byte of a request has been received.
     Waiting,
     /// A head has begun.
     Head,
     /// A request is being served, up to the last byte of its response.
     Serving,
-    /// It is no longer HTTP.
+    /// The connection no longer carries HTTP.
     Tunnel,
 }
 
 /// How long each phase may last.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    /// For the head of a request, from its first byte or the end of the previous answer.
+    /// For the head of a request, from its first byte or the end of the previous response.
     pub(super) head: Duration,
-    /// Without a request, for a client that does not read its response, and for one that has ended its side and to
-    /// which nothing flows: it may have gone away, or wait for a slow answer.
+    /// Without a request, for a client that does not read its response, and for one that has closed its side
+    /// and receives nothing: it may have gone away, or wait for a slow response.
     pub(super) idle: Duration,
 }
 
-/// Where a connection stands, and since when.
+/// The current phase of a connection and when it began.
 #[derive(Debug)]
 pub(super) struct ConnectionStanding {
     phase: Cell<ConnectionPhase>,
     since: Cell<Instant>,
-    /// When the client stopped taking bytes; `None` while it takes them.
+    /// When the client stopped reading; `None` while it reads.
     stalled: Cell<Option<Instant>>,
-    /// When something last flowed to a client that has ended its side.
+    /// When data was last sent to a client that has closed its side.
     ended: Cell<Option<Instant>>,
 }
 
@@ -53,7 +53,7 @@ impl ConnectionStanding {
         self.phase.get()
     }
 
-    /// Enters another phase; nothing happens to one that lasts.
+    /// Enters a phase; does nothing if the connection is already in it.
     pub(super) fn enter(&self, phase: ConnectionPhase) {
         if self.phase.replace(phase) != phase
             && matches!(phase, ConnectionPhase::Waiting | ConnectionPhase::Head)
@@ -62,7 +62,7 @@ impl ConnectionStanding {
         }
     }
 
-    /// A write did, or did not, find room.
+    /// Records whether the last write was accepted.
     pub(super) fn wrote(&self, room: bool) {
         match (room, self.stalled.get()) {
             (true, Some(_)) => self.stalled.set(None),
@@ -74,14 +74,14 @@ impl ConnectionStanding {
         }
     }
 
-    /// The client has ended its side.
+    /// Records that the client has closed its side.
     pub(super) fn client_ended(&self) {
         if self.ended.get().is_none() {
             self.ended.set(Some(Instant::now()));
         }
     }
 
-    /// When patience ends, as things stand; `None` as long as the client is not to blame for what takes time.
+    /// The deadline in the current state; `None` as long as the client does not cause the delay.
     pub(super) fn deadline(&self, patience: Patience) -> Option<Instant> {
         let (since, patience) = match self.phase() {
             ConnectionPhase::Waiting => (self.since.get(), patience.idle),
@@ -99,7 +99,7 @@ mod tests {
 
     const PATIENCE: Patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
 
-    /// A connection that was opened a while ago.
+    /// A connection that was opened this many seconds ago.
     fn standing(ago: u64) -> ConnectionStanding {
         ConnectionStanding::new(Instant::now().checked_sub(Duration::from_secs(ago)).unwrap())
     }

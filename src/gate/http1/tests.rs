@@ -1,4 +1,4 @@
-//! Raw requests as tables: each whole, in pieces, and behind another one.
+//! Raw requests as tables: each whole, in pieces, and after another one.
 
 use ::http::StatusCode;
 use bytes::{Bytes, BytesMut};
@@ -11,28 +11,28 @@ use super::*;
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 1024, fields: 20 };
 
-/// What becomes of the bytes of a row.
+/// The outcome of the bytes of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    /// So many whole requests, and nothing more.
+    /// This many whole requests, and nothing more.
     Whole(usize),
-    /// More has to come.
+    /// More bytes are needed.
     Part,
-    /// Another protocol was asked for; so many bytes behind the request wait.
+    /// A switch of protocols was requested; this many bytes after the request wait.
     Undecided(usize),
-    /// Refused with this status.
+    /// Rejected with this status.
     Refused(u16),
 }
 use Outcome::{Part, Refused, Undecided, Whole};
 
-/// The requests of one connection as they come.
+/// Reads the requests of one connection as they arrive.
 struct Reader {
     heads: HeadReader,
     inbox: BytesMut,
-    /// Whether the request asks for another protocol, beside its body.
+    /// The body being read, and whether the request asks for another protocol.
     body: Option<(BodyReader, bool)>,
     whole: usize,
-    /// What was taken of bodies.
+    /// The body bytes taken.
     data: Vec<u8>,
 }
 
@@ -42,7 +42,7 @@ impl Reader {
         Self { heads, inbox: BytesMut::new(), body: None, whole: 0, data: Vec::new() }
     }
 
-    /// Reads as far as there is something; whether another protocol was asked for.
+    /// Reads as far as possible; returns whether a switch of protocols was requested.
     fn feed(&mut self, input: &[u8]) -> Result<bool, Http1Fault> {
         self.inbox.extend_from_slice(input);
         loop {
@@ -94,7 +94,7 @@ fn check(rows: &[(&str, Outcome)]) {
         for size in [1, 2, 3, 7, 64, raw.len().max(1)] {
             assert_eq!(run(raw, size), expected, "in pieces of {size}: {}", raw.escape_ascii());
         }
-        // What came before does not change the judgement.
+        // Earlier requests do not change the outcome.
         let piped = [FIRST, raw].concat();
         let expected = if let Whole(whole) = expected { Whole(whole + 1) } else { expected };
         assert_eq!(run(&piped, piped.len()), expected, "piped: {}", raw.escape_ascii());
@@ -184,7 +184,7 @@ fn targets_are_read_or_rejected() {
         ("GET /a?b\x1fc HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
         ("GET /\u{e9}?\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
         ("GET /a?{\"b\":[`<c>`\\^|]} HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
-        // What a path may hold is for the decision to judge.
+        // The decision judges what a path may contain.
         ("GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n", Whole(1)),
         ("GET http:/// HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
         ("GET http:// HTTP/1.1\r\nHost: a\r\n\r\n", Refused(400)),
@@ -366,7 +366,7 @@ fn codings_are_read_or_rejected() {
     ]);
 }
 
-/// Rows that begin after the head of a request with chunks.
+/// Checks rows that begin after the head of a chunked request.
 fn check_chunks(rows: &[(&str, Outcome)]) {
     let rows: Vec<(String, Outcome)> = rows
         .iter()
@@ -453,7 +453,7 @@ fn limits_are_reached_at_the_first_byte_above_them() {
         let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
         format!("{head}{}\r\n", "X: y\r\n".repeat(count))
     };
-    // The second line as long as it takes for the whole section, its end included.
+    // The second line fills the section up to its total size, line end included.
     let trailer_bytes = |bytes: usize| {
         let (first, second) = ("x".repeat(495), "x".repeat(bytes - 507));
         format!("0\r\nX: {first}\r\nY: {second}\r\n\r\n")
@@ -502,7 +502,7 @@ fn what_follows_a_request_for_another_protocol_waits_for_the_decision() {
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nReferer: b\r\n\r\n", Whole(1)),
         ("GET / HTTP/1.0\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: b\r\n\r\n", Whole(1)),
     ]);
-    // Not switched, it is another request.
+    // If the protocol is not switched, the rest is another request.
     let mut reader = Reader::new(LIMITS);
     let asked = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: b\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
     assert!(reader.feed(asked).unwrap());
@@ -609,7 +609,7 @@ fn every_target_that_passes_is_one_that_is_kept_byte_for_byte() {
     }
 }
 
-/// What a connection's bytes may be made of, so that a row of them is often almost a request.
+/// Fragments of a connection's bytes, chosen so that a row is often almost a request.
 const PARTS: &[&[u8]] = &[
     b"GET / HTTP/1.1\r\nHost: a\r\n",
     b"POST /b?c HTTP/1.1\r\nhost: a\r\n",
@@ -655,7 +655,7 @@ proptest! {
         let raw = parts.concat();
         let expected = run(&raw, raw.len());
         prop_assert_eq!(run(&raw, size), expected, "in pieces of {}: {}", size, raw.escape_ascii());
-        // What is taken for a head is that head to another strict parser.
+        // A head that is accepted is the same head to another strict parser.
         let mut inbox = BytesMut::from(&raw[..]);
         if let Ok(Some(request)) = HeadReader::new(LIMITS).read(&mut inbox) {
             let (length, head) = (raw.len() - inbox.len(), request.head);

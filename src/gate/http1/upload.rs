@@ -12,12 +12,13 @@ use super::body::{BodyReader, RequestPiece};
 use super::wire::ClientWire;
 use crate::forward::RequestBodyError;
 
-/// A request's body on its connection. Dropping it before its end ends the connection after the response.
+/// The body of a request on its connection. If it is dropped before its end, the connection closes after the
+/// response.
 #[derive(Debug)]
 pub(in crate::gate) struct ClientUpload {
     wire: Rc<ClientWire>,
     reader: BodyReader,
-    /// The client waits to be asked for it.
+    /// Whether the client waits for a `100 Continue`.
     held: bool,
 }
 
@@ -55,7 +56,7 @@ impl Body for ClientUpload {
                 Ok(RequestPiece::More) => {}
                 Err(fault) => return Poll::Ready(Some(Err(client(fault.into())))),
             }
-            // Nothing of it has come.
+            // None of it has been received.
             if std::mem::take(&mut this.held) {
                 this.wire.ask_for_body();
             }

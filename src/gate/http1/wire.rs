@@ -1,5 +1,5 @@
-//! The byte stream of one client's HTTP/1.1 connection, shared by the task of the connection and the body of the request
-//! being served.
+//! The byte stream of one client's HTTP/1.1 connection, shared by the connection's task and the body of the
+//! current request.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -17,17 +17,17 @@ use super::standing::{ConnectionPhase, ConnectionStanding};
 use crate::gate::io::ClientStream;
 use crate::http1::{Http1Wire, Outbox};
 
-/// Most bytes of interim responses that wait for a client that does not read; what is above is left out.
+/// Maximum bytes of interim responses that wait for a client that does not read; further ones are dropped.
 const MAX_INTERIM: usize = 64 * 1024;
 
-/// What comes next on a connection.
+/// The next event on a connection.
 #[derive(Debug)]
 pub(super) enum NextRequest {
     /// A request.
     Request(RequestHead),
-    /// Something that is not read.
+    /// Input that is not acceptable.
     Fault(Http1Fault),
-    /// Nothing.
+    /// The end of the connection.
     End,
 }
 
@@ -36,17 +36,17 @@ pub(super) enum NextRequest {
 pub(in crate::gate) struct ClientWire {
     pub(super) standing: ConnectionStanding,
     pub(super) limits: HeadLimits,
-    /// No further request is expected; those that come all the same are served.
+    /// Whether the connection closes after the current request; further ones that arrive before are served.
     leaving: Cell<bool>,
-    /// A request was taken.
+    /// Whether a request was received.
     used: Cell<bool>,
-    /// The client has ended its side.
+    /// Whether the client has closed its side.
     ended: Cell<bool>,
-    /// The body of the request being served has bytes that were not read.
+    /// Whether the body of the current request has unread bytes.
     unread_body: Cell<bool>,
-    /// The body is no longer read by anything.
+    /// Whether nothing reads the body any more.
     body_dropped: Cell<bool>,
-    /// The final answer has begun: no interim one may follow.
+    /// Whether the final response has begun, so that no interim one may follow.
     answering: Cell<bool>,
     inner: RefCell<Inner>,
 }
@@ -78,7 +78,7 @@ impl ClientWire {
         })
     }
 
-    /// Ends the connection after the request being served, or after the one that a new connection begins with.
+    /// Closes the connection after the current request; a new connection still serves its first one.
     pub(super) fn leave(&self) {
         self.leaving.set(true);
     }
@@ -105,12 +105,12 @@ impl ClientWire {
         }
     }
 
-    /// The method of a head that is not read to its end.
+    /// The method of a head that was not read to its end.
     pub(super) fn method(&self) -> Method {
         self.inner.borrow().reader.method().cloned().unwrap_or_default()
     }
 
-    /// A request is being served from here on.
+    /// Starts serving a request.
     pub(super) fn begin(&self, has_body: bool) {
         self.standing.enter(ConnectionPhase::Serving);
         self.answering.set(false);
@@ -118,46 +118,46 @@ impl ClientWire {
         self.body_dropped.set(!has_body);
     }
 
-    /// The body was read to its end.
+    /// Records that the body was read to its end.
     pub(super) fn body_ended(&self) {
         self.unread_body.set(false);
     }
 
-    /// Nothing reads the body.
+    /// Records that nothing reads the body any more.
     pub(super) fn body_dropped(&self) {
         self.body_dropped.set(true);
     }
 
-    /// Whether another request can follow the one being served, as far as is known.
+    /// Whether another request can follow the current one, as far as is known.
     pub(super) fn can_go_on(&self) -> bool {
         let is_abandoned = self.unread_body.get() && self.body_dropped.get();
         !self.leaving.get() && !is_abandoned
     }
 
-    /// Whether the next byte of the client belongs to another request.
+    /// Whether the client's next byte belongs to another request.
     pub(super) fn is_between_requests(&self) -> bool {
         !self.unread_body.get()
     }
 
-    /// Whether the client may still be sending what nobody reads, so that closing at once could take its response away
-    /// (RFC 9112 §9.6).
+    /// Whether the client may still be sending data that nobody reads, so that closing at once could destroy
+    /// the response (RFC 9112 §9.6).
     pub(super) fn is_unread(&self) -> bool {
         !self.ended.get() && (self.unread_body.get() || !self.inner.borrow().wire.inbox.is_empty())
     }
 
-    /// What was read and not taken.
+    /// The bytes that were received but not taken.
     pub(super) fn inbox<T>(&self, with: impl FnOnce(&mut BytesMut) -> T) -> T {
         with(&mut self.inner.borrow_mut().wire.inbox)
     }
 
-    /// Reads more of a body; 0 is the end of what the client sends.
+    /// Reads more of a body; 0 is the end of the client's data.
     pub(super) fn poll_fill(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let read = ready!(self.inner.borrow_mut().wire.poll_fill(cx))?;
         self.ended.set(read == 0);
         Poll::Ready(Ok(read))
     }
 
-    /// Asks the client for the body that it holds back (RFC 9110 §10.1.1).
+    /// Asks the client for a body that waits for `100 Continue` (RFC 9110 §10.1.1).
     pub(super) fn ask_for_body(&self) {
         self.interim(StatusCode::CONTINUE, &HeaderMap::new());
         if let Some(task) = self.inner.borrow_mut().task.take() {
@@ -181,18 +181,18 @@ impl ClientWire {
         }
     }
 
-    /// Ready when the client is lost. Until then writes what is to be written, and watches out for its end, all while a
-    /// request is being served.
+    /// Ready with an error when the connection fails. While a request is being served, this also writes
+    /// pending output and notices when the client closes its side.
     pub(super) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Result<Infallible>> {
         if self.body_is_read_elsewhere() {
             self.inner.borrow_mut().task = Some(cx.waker().clone());
         }
-        // Pending: there is more to be written, which is no reason not to look.
+        // Pending means that output remains, which does not prevent reading.
         if let Poll::Ready(Err(error)) = self.poll_drain(cx) {
             return Poll::Ready(Err(error));
         }
         let inner = &mut *self.inner.borrow_mut();
-        // What was sent ahead of time waits, and so does the end behind it.
+        // Bytes of the next request, and the end after them, are left unread until then.
         if self.unread_body.get() || self.ended.get() || !inner.wire.inbox.is_empty() {
             return Poll::Pending;
         }
@@ -208,7 +208,7 @@ impl ClientWire {
         self.unread_body.get() && !self.body_dropped.get()
     }
 
-    /// Writes what is to be written.
+    /// Writes pending output.
     pub(super) fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = &mut self.inner.borrow_mut().wire;
         if !wire.is_writing() {
@@ -219,18 +219,19 @@ impl ClientWire {
         drained
     }
 
-    /// The final answer begins.
+    /// Starts the final response.
     pub(super) fn answer(&self, write: impl FnOnce(&mut Vec<u8>)) {
         self.answering.set(true);
         write(self.inner.borrow_mut().wire.outbox.lead());
     }
 
-    /// What is to be written.
+    /// The pending output.
     pub(super) fn outbox<T>(&self, with: impl FnOnce(&mut Outbox) -> T) -> T {
         with(&mut self.inner.borrow_mut().wire.outbox)
     }
 
-    /// Takes the socket, and what was read from it and not taken. A body that is still held finds it closed.
+    /// Takes the socket and the bytes received but not taken. A body that still exists finds the connection
+    /// closed.
     pub(super) fn take(&self) -> (ClientStream, Bytes) {
         let inner = &mut *self.inner.borrow_mut();
         std::mem::replace(&mut inner.wire, Http1Wire::new(ClientStream::Closed)).into_parts()
@@ -313,7 +314,7 @@ mod tests {
             wire.begin(has_body);
             wire.ended.set(ended);
             wire.inbox(|bytes| bytes.extend_from_slice(inbox.as_bytes()));
-            // This socket is lost as soon as it is looked at.
+            // This socket fails as soon as it is read.
             let lost = wire.poll_lost(&mut Context::from_waker(Waker::noop()));
             assert_eq!(lost.is_ready(), is_watched, "{ended} {has_body} {inbox}");
         }

@@ -1,7 +1,8 @@
-//! HTTP/2 of clients: accepts streams, runs one task for each, and ends without losing a request (RFC 9113).
+//! HTTP/2 with clients: accepts streams, runs a task for each, and closes connections without losing a
+//! request (RFC 9113).
 //!
-//! Uses h2 directly and not hyper, which offers neither the error code of a closed connection nor control over a stream
-//! that a client does not read.
+//! Uses h2 directly instead of hyper, which gives neither the error code of a closed connection nor control
+//! over a stream that a client does not read.
 
 mod preface;
 mod stream;
@@ -36,15 +37,15 @@ use self::wire::{Http2Wire, WatchedSocket};
 pub(super) use self::tasks::StreamTasks;
 pub(super) use self::upload::StreamUpload;
 
-/// Flow control windows: what a stream, and a connection, may send before it is read.
+/// Flow-control windows: what a client may send on a stream, and on a connection, before it is read.
 const WINDOWS: (u32, u32) = (64 * 1024, 1024 * 1024);
-/// What is buffered of one response for a client that does not read.
+/// How much of a response is buffered for a client that does not read.
 const SEND_BUFFER: usize = 64 * 1024;
-/// h2 answers a header list above its own limit without a word. It is given this many times `header_bytes`, so that a
-/// list above that is refused like a head over HTTP/1.1.
+/// h2 answers a header list above its own limit without the gate's involvement. Its limit is this many times
+/// `header_bytes`, so that the gate can refuse a list above `header_bytes` as it does over HTTP/1.1.
 const LISTS: usize = 4;
-/// Requests that a client may give up beyond those it waits for. A client that does so on purpose makes the gate work
-/// for nothing ("rapid reset", CVE-2023-44487).
+/// Maximum number of streams that a client may reset beyond those it waits for. A client that does so on
+/// purpose makes the gate work for nothing ("rapid reset", CVE-2023-44487).
 const RESETS: usize = 100;
 
 /// Serves one connection.
@@ -88,12 +89,13 @@ pub(super) async fn serve(connection: Rc<ClientConnection>, stream: ClientStream
     let deadline = |leaving: Option<Instant>| due(&connection, &wire, idle, streams.get(), leaving);
     let farewell = |mut accepting: Pin<&mut Accepting<'_>>| {
         accepting.h2.graceful_shutdown();
-        // Who does not take what is written does not learn of it.
+        // A client that does not read what is written will not see the farewell.
         wire.stalled_since().is_none()
     };
     let mut end = drive(&connection, accepting.as_mut(), deadline, farewell).await;
     if end == End::Expired && wire.stalled_since().is_none() {
-        // The client has not closed after the farewell: the last GOAWAY names what was served (RFC 9113 §6.8).
+        // The client has not closed after the farewell: the last GOAWAY names the streams that were served
+        // (RFC 9113 §6.8).
         accepting.h2.abrupt_shutdown(Reason::NO_ERROR);
         if let Ok(Ok(())) = timeout(FAREWELL, accepting.as_mut()).await {
             end = End::Served;
@@ -125,8 +127,8 @@ fn builder(limits: &GateLimits) -> h2::server::Builder {
     builder
 }
 
-/// When patience ends: with a client that takes nothing, or one without a request. After the farewell, which takes two
-/// GOAWAYs so that no request is lost that was on its way meanwhile (RFC 9113 §6.8), requests are still served.
+/// The deadline for a client that reads nothing, or has no request. After the farewell, which takes two
+/// GOAWAYs so that no request on its way is lost (RFC 9113 §6.8), requests are still served.
 fn due(
     connection: &ClientConnection,
     wire: &Http2Wire,
@@ -142,22 +144,22 @@ fn due(
     }
     let since = connection.idle_since.get();
     match leaving {
-        // The ends of responses are still being taken.
+        // The ends of responses are still being sent.
         _ if has_streams => since.max(wire.wrote_at()).checked_add(idle),
         Some(last) => Some(last.max(since + FAREWELL)),
         None => since.checked_add(idle),
     }
 }
 
-/// Takes in requests, each of which gets a task of its own, until the connection ends.
+/// Accepts requests, each in a task of its own, until the connection ends.
 struct Accepting<'a> {
     connection: &'a Rc<ClientConnection>,
     wire: &'a Rc<Http2Wire>,
     idle: Duration,
-    /// Whether there are streams, be it only the end of a response that is still being taken.
+    /// Whether there are streams, even if only the end of a response is still being sent.
     streams: &'a Cell<bool>,
     pulse: Pulse,
-    /// The client was told to calm down.
+    /// Whether the client was sent ENHANCE_YOUR_CALM.
     ended: bool,
     h2: h2::server::Connection<WatchedSocket, Bytes>,
 }
@@ -172,7 +174,7 @@ impl Future for Accepting<'_> {
             match this.h2.poll_accept(cx) {
                 Poll::Ready(Some(Ok(stream))) => this.begin(stream),
                 Poll::Ready(Some(Err(error))) if error.is_io() => return Poll::Ready(Err(error)),
-                // The client was told why, and should have the time to read it.
+                // The client was sent the reason and needs time to read it.
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Ok(())),
                 Poll::Pending if this.connection.resets.get() > RESETS && !this.ended => {
                     this.ended = true;
@@ -196,10 +198,10 @@ impl Accepting<'_> {
     }
 }
 
-/// Asks a silent peer whether it is still there.
+/// Pings a silent peer to find out whether it is still there.
 struct Pulse {
     pings: Option<PingPong>,
-    /// A response is awaited.
+    /// Whether a pong is awaited.
     asked: bool,
     timer: Pin<Box<Sleep>>,
 }
@@ -209,7 +211,7 @@ impl Pulse {
         Self { pings, asked: false, timer: Box::pin(sleep(PING_INTERVAL)) }
     }
 
-    /// Ready when the peer has not answered.
+    /// Ready when the peer has not answered a ping.
     fn poll_dead(&mut self, wire: &Http2Wire, cx: &mut Context<'_>) -> Poll<()> {
         let (interval, patience) = (PING_INTERVAL, PING_TIMEOUT);
         loop {
@@ -226,7 +228,7 @@ impl Pulse {
 
     fn ping(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(pings) = &mut self.pings else { return false };
-        // The response to the last one makes room for the next.
+        // The response to the last ping makes space for the next.
         let answered = pings.poll_pong(cx);
         drop(answered);
         pings.send_ping(Ping::opaque()).is_ok()

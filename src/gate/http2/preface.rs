@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::gate::patience::LINGER_SILENCE;
 use crate::gate::serve::Returned;
 
-/// Says that what came is no HTTP/2, which h2 leaves out (RFC 9113 §3.4), and lingers.
+/// Sends the GOAWAY for input that is not HTTP/2, which h2 does not send (RFC 9113 §3.4), and lingers.
 pub(super) async fn refuse(mut returned: Returned) {
     let farewell = async {
         returned.stream.write_all(&goaway(Reason::PROTOCOL_ERROR)).await?;

@@ -1,4 +1,4 @@
-//! One request over HTTP/2, from its head to the end of its response and of its own body.
+//! One request over HTTP/2, from its head to the end of its response and its own body.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
@@ -22,7 +22,7 @@ use crate::gate::body::{AnswerBody, ClientBody, Serving};
 use crate::gate::http::{Head, serve as answer};
 use crate::gate::patience::{UNWANTED_STREAM, UNWANTED_STREAM_BYTES};
 
-/// Fields of HTTP/1.1 connections, which HTTP/2 forbids (RFC 9113 §8.2.2).
+/// Connection-specific fields of HTTP/1.1, which HTTP/2 forbids (RFC 9113 §8.2.2).
 const OF_CONNECTIONS: [HeaderName; 6] = [
     CONNECTION,
     TRANSFER_ENCODING,
@@ -43,19 +43,19 @@ enum StreamEnd {
     Lost,
 }
 
-/// A request whose head has come.
+/// A request whose head was received.
 pub(super) struct AcceptedStream {
     pub(super) connection: Rc<ClientConnection>,
     pub(super) wire: Rc<Http2Wire>,
     pub(super) request: Request<RecvStream>,
     pub(super) respond: SendResponse<Bytes>,
     pub(super) serving: Serving,
-    /// For a client that does not read.
+    /// How long a client may stop reading.
     pub(super) patience: Duration,
 }
 
 impl AcceptedStream {
-    /// Serves it to its end.
+    /// Serves the request to its end.
     pub(super) async fn serve(self) {
         let Self { connection, wire, request, respond, serving, patience } = self;
         let (head, stream) = request.into_parts();
@@ -70,7 +70,7 @@ impl AcceptedStream {
         let ended = if wire.is_malformed(id) {
             stream.reset(Reason::PROTOCOL_ERROR)
         } else {
-            // Where it stays: it is too large to be moved for every request.
+            // Pinned in place, because it is too large to be moved for every request.
             let answering =
                 pin!(answer(Rc::clone(&connection), None, head, ClientBody::Http2(body), Some(serving)));
             match stream.response(answering).await {
@@ -94,8 +94,8 @@ impl AcceptedStream {
     }
 }
 
-/// Reads what is left of a body, so that the client is not interrupted while it sends (RFC 9113 §8.1 lets a server
-/// reset the stream after a complete response, but libcurl before 8.0 takes that for an error).
+/// Reads the rest of a body, so that the client is not interrupted while it sends. RFC 9113 §8.1 lets a
+/// server reset the stream after a complete response, but libcurl before 8.0 treats that as an error.
 async fn read_away(leftover: Leftover) {
     let Some(mut stream) = leftover.borrow_mut().take() else { return };
     let (most, time) = (UNWANTED_STREAM_BYTES, UNWANTED_STREAM);
@@ -108,31 +108,31 @@ async fn read_away(leftover: Leftover) {
             }
         }
     };
-    // Out of time, the stream is reset as it is dropped.
+    // When the time is over, dropping the stream resets it.
     drop(timeout(time, reading).await);
 }
 
 /// The sending half of a stream.
 struct Http2Answering {
     respond: SendResponse<Bytes>,
-    /// For a client that does not read.
+    /// How long a client may stop reading.
     patience: Duration,
 }
 
 impl Http2Answering {
-    /// Waits for the response, unless the stream ends before.
+    /// Waits for the response, unless the stream ends first.
     async fn response(
         &mut self,
         mut answering: Pin<&mut impl Future<Output = Response<AnswerBody>>>,
     ) -> Result<Response<AnswerBody>, StreamEnd> {
-        // Before anything is done, so that a request which is already reset costs the upstream nothing.
+        // First, so that a request that is already reset costs the upstream nothing.
         poll_fn(|cx| Poll::Ready(self.poll_reset(cx))).await?;
         let mut is_watched = true;
         poll_fn(|cx| {
             if let Poll::Ready(response) = answering.as_mut().poll(cx) {
                 return Poll::Ready(Ok(response));
             }
-            // Not twice in one turn: the look above is in the first.
+            // Not twice in one turn: the check above is in the first.
             if !std::mem::take(&mut is_watched) {
                 self.poll_reset(cx)?;
             }
@@ -141,7 +141,7 @@ impl Http2Answering {
         .await
     }
 
-    /// Looks whether the stream has ended before its response, and is woken when it does.
+    /// Checks whether the stream has ended before its response, and registers to be woken when it does.
     fn poll_reset(&mut self, cx: &mut Context<'_>) -> Result<(), StreamEnd> {
         match self.respond.poll_reset(cx) {
             Poll::Ready(Ok(_)) => Err(StreamEnd::Reset),
@@ -170,7 +170,7 @@ impl Http2Answering {
             head.headers.insert(DATE, date());
         }
         let Ok(stream) = self.respond.send_response(Response::from_parts(head, ()), end) else {
-            // The client may have reset it meanwhile.
+            // The client may have reset it in the meantime.
             let reset = poll_fn(|cx| Poll::Ready(self.poll_reset(cx))).await;
             return reset.err().unwrap_or_else(|| self.reset(Reason::INTERNAL_ERROR));
         };
@@ -191,8 +191,8 @@ impl Http2Answering {
     }
 }
 
-/// Makes the head of a response of the gate itself one of HTTP/2. That of a forwarded response no longer names a connection,
-/// and announces its length itself.
+/// Converts the head of one of the gate's own responses to HTTP/2. Forwarded responses have neither
+/// connection-specific fields nor need a length added.
 fn of_the_gate(headers: &mut HeaderMap, body: &AnswerBody, end: bool) {
     for name in &OF_CONNECTIONS {
         headers.remove(name);
@@ -208,7 +208,7 @@ enum Stopped {
     Reset,
     /// The connection is gone.
     Lost,
-    /// The stream has to be reset with this code.
+    /// The stream must be reset with this code.
     Failed(Reason),
 }
 
@@ -218,13 +218,13 @@ impl From<h2::Error> for Stopped {
     }
 }
 
-/// A body on its way to the client.
+/// A body being sent to the client.
 struct Sending {
     stream: SendStream<Bytes>,
     body: AnswerBody,
-    /// The client leaves no space.
+    /// Whether the flow-control window is exhausted.
     waits: bool,
-    /// Ends its patience; kept from one wait to the next.
+    /// The timer for that; kept from one wait to the next.
     alarm: Option<Pin<Box<Sleep>>>,
     patience: Duration,
 }
@@ -233,7 +233,7 @@ impl Sending {
     async fn run(&mut self) -> Result<(), Stopped> {
         let sent = self.send().await;
         if matches!(sent, Err(Stopped::Lost)) {
-            // h2 takes nothing for a stream that the client has reset, either.
+            // h2 also accepts nothing for a stream that the client has reset.
             poll_fn(|cx| Poll::Ready(self.poll_reset(cx))).await?;
         }
         sent
@@ -277,7 +277,7 @@ impl Sending {
         }
     }
 
-    /// Waits until the client leaves room for the first byte of a piece: h2 holds the rest of it.
+    /// Waits until the window has space for the first byte of a piece: h2 buffers the rest.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
         self.stream.reserve_capacity(1);
         while self.stream.capacity() == 0 {

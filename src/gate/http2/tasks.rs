@@ -1,7 +1,7 @@
-//! The tasks that serve streams, one stream after the other.
+//! The tasks that serve streams, each one stream after another.
 //!
-//! The future of a request is large. In a task that stays in place, that future is created in place: a stream costs no
-//! allocation and no copies to move it. A panic ends one stream only, with its task.
+//! The future of a request is large. A task that stays in place creates it in place: a stream costs no
+//! allocation, and no copies to move it. A panic ends only its stream and task.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
@@ -13,17 +13,17 @@ use tokio::task::spawn_local;
 
 use super::stream::AcceptedStream;
 
-/// Idle tasks that a worker keeps for the streams to come, whatever connection those are on.
+/// Maximum number of idle tasks that a worker keeps for new streams of any connection.
 const MAX_IDLE: usize = 128;
 
 /// The tasks of one worker.
 #[derive(Default)]
 pub(in crate::gate) struct StreamTasks {
-    /// The one that was busy last is at the end, and the next to be used: its memory is still in the processor's caches.
+    /// The most recently used task is last and used next, because its memory is still in the CPU caches.
     idle: RefCell<Vec<Rc<StreamTask>>>,
 }
 
-/// Where a task gets its next stream from.
+/// The slot from which a task takes its next stream.
 #[derive(Default)]
 struct StreamTask {
     next: Cell<Option<AcceptedStream>>,
@@ -42,7 +42,7 @@ impl StreamTasks {
         task.give(stream);
     }
 
-    /// Whether there is room for another idle task.
+    /// Keeps a task as idle if there is space; returns whether it did.
     fn keep(&self, task: &Rc<StreamTask>) -> bool {
         let mut idle = self.idle.borrow_mut();
         let has_room = idle.len() < MAX_IDLE;
@@ -66,7 +66,7 @@ impl StreamTask {
         if let Some(stream) = self.next.take() {
             return Poll::Ready(stream);
         }
-        // That of a task is always the same.
+        // A task's waker never changes.
         self.waker.get_or_init(|| cx.waker().clone());
         Poll::Pending
     }

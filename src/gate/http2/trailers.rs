@@ -1,11 +1,13 @@
-//! Finds pseudo-header fields in trailers, which make a request malformed (RFC 9113 §8.1) and which h2 drops silently.
+//! Finds pseudo-header fields in trailers. They make a request malformed (RFC 9113 §8.1), but h2 drops them
+//! silently.
 //!
-//! Reads the frames beside h2, as far as the first field of a trailer block: behind a regular field h2 refuses a
-//! pseudo-header itself. Decodes no fields; a name that only the dynamic table knows passes, and h2 drops it.
+//! Parses the frames beside h2, up to the first field of a trailer block: after a regular field, h2 itself
+//! rejects a pseudo-header field. Decodes no fields; a name that only the dynamic table contains is not
+//! recognized, and h2 drops it.
 
-/// What a client sends before its first frame (RFC 9113 §3.4).
+/// Length of the connection preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
-/// Length of a frame's head.
+/// Length of a frame header.
 const HEAD: usize = 9;
 /// Frame types and flags (RFC 9113 §6.2, §6.10).
 const HEADERS: u8 = 1;
@@ -17,25 +19,25 @@ const END_HEADERS: u8 = 0x04;
 /// Follows the frames of one client.
 #[derive(Debug)]
 pub(super) struct TrailerWatch {
-    /// Bytes to pass over before the next frame head, or before the next byte of a watched block.
+    /// Bytes to skip before the next frame header, or before the next byte of a watched block.
     skip: usize,
     /// Bytes of the current frame that belong to a watched block.
     block: usize,
     head: [u8; HEAD],
     filled: usize,
-    /// The highest stream that has begun: another header block on it, or below, holds trailers.
+    /// The highest stream that has begun: a header block on it or a lower one contains trailers.
     newest: u32,
     watched: Option<WatchedBlock>,
 }
 
-/// A trailer block whose first field has not come yet.
+/// A trailer block whose first field was not received yet.
 #[derive(Debug, Clone, Copy)]
 struct WatchedBlock {
     stream: u32,
     expects: Expects,
 }
 
-/// The next byte of a block, up to the name of its first field (RFC 7541 §6).
+/// The next expected byte of a block, up to the name of its first field (RFC 7541 §6).
 #[derive(Debug, Clone, Copy)]
 enum Expects {
     Field,
@@ -52,7 +54,7 @@ impl TrailerWatch {
         Self { skip: PREFACE, block: 0, head: [0; HEAD], filled: 0, newest: 0, watched: None }
     }
 
-    /// Reads on, and calls `found` with each stream whose trailers begin with a pseudo-header field.
+    /// Reads more bytes, and calls `found` for each stream whose trailers begin with a pseudo-header field.
     pub(super) fn feed(&mut self, mut bytes: &[u8], mut found: impl FnMut(u32)) {
         while !bytes.is_empty() {
             let passed = self.skip.min(bytes.len());
@@ -103,7 +105,8 @@ impl TrailerWatch {
         }
     }
 
-    /// Looks into a frame of `length` bytes behind its first `before`. Only an empty block can end unseen.
+    /// Watches a frame of `length` bytes after its first `before`. Only an empty block can end without being
+    /// seen.
     fn watch(&mut self, length: usize, before: usize, flags: u8) {
         self.skip = before.min(length);
         self.block = length - self.skip;
@@ -112,16 +115,17 @@ impl TrailerWatch {
         }
     }
 
-    /// Reads one byte of a watched block; returns its stream when the first field is a pseudo-header field.
+    /// Reads one byte of a watched block; returns its stream if the first field is a pseudo-header field.
     fn field_byte(&mut self, byte: u8) -> Option<u32> {
         let WatchedBlock { stream, expects } = self.watched?;
         let next = match (expects, byte) {
-            // One of the first 14 entries of the static table, which are all of them, whole or as a name.
+            // The first 14 entries of the static table are the pseudo-header fields; indexed whole or by
+            // name.
             (Expects::Field, 0x81..=0x8e | 0x41..=0x4e | 0x01..=0x0e | 0x11..=0x1e) => Ok(true),
             (Expects::Field, 0x3f) | (Expects::SizeUpdate, 0x80..) => Err(Expects::SizeUpdate),
             (Expects::Field, 0x20..0x3f) | (Expects::SizeUpdate, ..0x80) => Err(Expects::Field),
             (Expects::Field, 0x40 | 0x00 | 0x10) => Err(Expects::NameLength),
-            // No pseudo-header field has a name of 127 bytes or more, whose length takes more than one.
+            // No pseudo-header field has a name of 127 bytes or more, whose length takes several bytes.
             (Expects::NameLength, byte) if !matches!(byte & 0x7f, 0 | 0x7f) => {
                 Err(Expects::Name { huffman: byte & 0x80 != 0 })
             }

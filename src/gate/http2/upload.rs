@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::wire::Http2Wire;
 use crate::forward::RequestBodyError;
 
-/// The trailers of a request hold a pseudo-header field (RFC 9113 §8.1).
+/// The error for request trailers with a pseudo-header field (RFC 9113 §8.1).
 #[derive(Debug)]
 struct PseudoTrailers;
 
@@ -26,24 +26,24 @@ impl std::fmt::Display for PseudoTrailers {
 
 impl std::error::Error for PseudoTrailers {}
 
-/// Where a body is put that nobody has read to its end.
+/// Where the rest of a body goes that was not read to its end.
 pub(super) type Leftover = Rc<RefCell<Option<RecvStream>>>;
 
-/// A request's body on its stream. h2 resets a stream as soon as its receiving half is dropped, and clients lose the
-/// response over that: what is not read to the end goes to the stream's task.
+/// The body of a request on its stream. h2 resets a stream as soon as its receiving half is dropped, which
+/// makes clients lose the response; so an unread rest goes to the stream's task.
 #[derive(Debug)]
 pub(in crate::gate) struct StreamUpload {
     /// `None` for a request without a body.
     stream: Option<RecvStream>,
     leftover: Option<Leftover>,
     wire: Rc<Http2Wire>,
-    /// What is left of the announced length, which h2 compares with what comes.
+    /// The remaining bytes of the announced length, which h2 enforces.
     left: Option<u64>,
     in_trailers: bool,
 }
 
 impl StreamUpload {
-    /// The body, and where its rest will be put, if it has any.
+    /// Creates the body, and the place for its rest, if it has any.
     pub(super) fn new(
         stream: RecvStream,
         headers: &HeaderMap,
@@ -68,7 +68,7 @@ impl Body for StreamUpload {
     type Data = Bytes;
     type Error = RequestBodyError;
 
-    /// A stream that the client resets, with whatever code, is no complete body.
+    /// A body whose stream the client resets, with whatever code, is not complete.
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -79,7 +79,7 @@ impl Body for StreamUpload {
         if !this.in_trailers {
             if let Some(data) = ready!(stream.poll_data(cx)) {
                 return Poll::Ready(Some(data.map_err(client).map(|data| {
-                    // An error means that the stream is gone, which the next read tells.
+                    // An error means that the stream is gone, as the next read reports.
                     drop(stream.flow_control().release_capacity(data.len()));
                     this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
                     Frame::data(data)

@@ -1,4 +1,4 @@
-//! The socket that h2 reads and writes through; records what the connection's task must know about it.
+//! The socket that h2 reads and writes through; records what the connection's task needs to know about it.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -14,23 +14,25 @@ use crate::gate::connections::ConnectionPlace;
 use crate::gate::io::ClientStream;
 use crate::gate::serve::Returned;
 
-/// Streams that are remembered as malformed, above which a client only fools h2, which ignores such fields.
+/// Maximum number of streams remembered as malformed. A client above it only deceives h2, which ignores such
+/// fields.
 const MAX_MALFORMED: usize = 1000;
 
-/// What is known of an HTTP/2 connection's socket.
+/// The state of an HTTP/2 connection's socket.
 #[derive(Debug)]
 pub(super) struct Http2Wire {
-    /// When the client stopped taking bytes; `None` while it takes them.
+    /// When the client stopped reading; `None` while it reads.
     stalled: Cell<Option<Instant>>,
-    /// When it last took some.
+    /// When it last read something.
     wrote: Cell<Instant>,
-    /// Something has come since this was last asked.
+    /// Whether anything was received since this was last asked.
     heard: Cell<bool>,
-    /// Nothing more can be read in this turn of the connection's task, whose waker the socket has.
+    /// Whether the socket has nothing more to read in this turn of the connection's task, whose waker is
+    /// registered.
     is_dry: Cell<bool>,
-    /// Something may be left in the layers below that a flush writes.
+    /// Whether the layers below may hold data that a flush writes.
     unflushed: Cell<bool>,
-    /// Streams whose trailers hold a pseudo-header field.
+    /// Streams whose trailers contain a pseudo-header field.
     malformed: RefCell<Vec<u32>>,
     returned: RefCell<Option<Returned>>,
 }
@@ -56,13 +58,13 @@ impl Http2Wire {
         self.wrote.get()
     }
 
-    /// Begins a turn of the connection's task. h2 reads and flushes for each request that it hands out; in one turn, the
-    /// layers below are asked only as long as they have a response.
+    /// Starts a turn of the connection's task. h2 reads and flushes for each request that it hands out;
+    /// within one turn, the layers below are polled only until they are pending.
     pub(super) fn begin_turn(&self) {
         self.is_dry.set(false);
     }
 
-    /// Whether something has come since the last call.
+    /// Whether anything was received since the last call.
     pub(super) fn take_heard(&self) -> bool {
         self.heard.replace(false)
     }
@@ -72,12 +74,12 @@ impl Http2Wire {
         self.malformed.borrow().contains(&stream)
     }
 
-    /// Forgets a stream that is over.
+    /// Forgets a stream that has ended.
     pub(super) fn forget(&self, stream: u32) {
         self.malformed.borrow_mut().retain(|&malformed| malformed != stream);
     }
 
-    /// The socket after h2 is done with it.
+    /// The socket, once h2 has released it.
     pub(super) fn take_back(&self) -> Option<Returned> {
         self.returned.borrow_mut().take()
     }
@@ -100,7 +102,7 @@ impl Http2Wire {
     }
 }
 
-/// A client's connection as h2 sees it. Gives the stream back to the wire when it is dropped, however h2 ended.
+/// A client's connection as h2 sees it. Returns the stream to the wire on drop, however h2 ended.
 #[derive(Debug)]
 pub(super) struct WatchedSocket {
     stream: Option<ClientStream>,

@@ -1,8 +1,8 @@
-//! Headers of the PROXY protocol, good and hostile.
+//! Headers of the PROXY protocol, valid and hostile.
 
 use super::*;
 
-/// What comes of a connection that begins with `bytes` and then ends; and what is left of it.
+/// The outcome of a connection that begins with `bytes` and then ends, and the bytes left unread.
 async fn outcome(version: ProxyProtocol, bytes: &[u8]) -> (Result<Option<IpAddr>, String>, Vec<u8>) {
     let mut stream = bytes;
     let read = read(&mut stream, version).await.map_err(|error| error.to_string());
@@ -58,7 +58,7 @@ async fn well_formed_headers_name_the_client_and_leave_what_follows() {
     }
 }
 
-/// No header of version 1.
+/// Invalid headers of version 1.
 const HOSTILE_LINES: [&str; 36] = [
     "",
     "\r\n",
@@ -123,7 +123,7 @@ async fn hostile_headers_are_rejected() {
     table.push((two, v2(0x21, 0x31, &[0; 215])));
     table.push((two, v2(0x21, 0x11, &[0; V2_REST + 1])));
     table.push((two, v2(0x20, 0x00, &[0; 65_535])));
-    // Cut short anywhere, neither is a header.
+    // Truncated anywhere, neither is a header.
     for whole in [b"PROXY TCP4 192.0.2.7 10.0.0.1 56789 443\r\n".to_vec(), v2(0x21, 0x11, &INET)] {
         let version = if whole.starts_with(b"PROXY") { v1 } else { two };
         table.extend((0..whole.len()).map(|length| (version, whole[..length].to_vec())));

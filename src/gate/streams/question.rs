@@ -9,12 +9,13 @@ use crate::enforce::decide::Request;
 use crate::enforce::mcp;
 use crate::gate::http::Head;
 
-/// The fields that decisions are made of besides the proof of possession, which counts once: the credentials, the origin of
-/// the page, the handshake of a WebSocket that carries its token, and what routes of MCP requests are chosen by.
+/// The fields that decisions depend on, besides the proof of possession, which counts once: the credentials,
+/// the page's origin, the handshake of a WebSocket that carries its token, and the fields that choose the
+/// route of an MCP request.
 const JUDGED: [HeaderName; 7] =
     [AUTHORIZATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE, mcp::METHOD, mcp::NAME, mcp::VERSION];
 
-/// A request's head, as far as decisions are made of it.
+/// The parts of a request's head that decisions depend on.
 pub(in crate::gate) struct StreamQuestion {
     /// The whole head until [`Self::compact`].
     head: Rc<Head>,
@@ -27,13 +28,13 @@ impl StreamQuestion {
         Self { head: Rc::clone(head), host: host.clone(), is_compact: false }
     }
 
-    /// Copies what is still needed out of the buffer that the whole head came in. A request that is over before the first
-    /// look at it never pays for that.
+    /// Copies what is still needed out of the buffer of the whole head. A request that ends before its first
+    /// check avoids this cost.
     pub(super) fn compact(&mut self) {
         if std::mem::replace(&mut self.is_compact, true) {
             return;
         }
-        // What was taken from a head has a form that can be read again.
+        // Values taken from a head can be parsed again.
         let copy =
             |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
         let mut headers = HeaderMap::new();
@@ -48,7 +49,7 @@ impl StreamQuestion {
         self.head = Rc::new(Head { method, target, version, headers });
     }
 
-    /// The request as it is judged.
+    /// The request to judge.
     pub(super) fn request<'q>(&'q self, certificate: Option<&'q [u8; 32]>) -> Request<'q> {
         let Head { method, target, headers, .. } = &*self.head;
         Request { method, target, host: self.host.to_str().ok(), headers, certificate }
